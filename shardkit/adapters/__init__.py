@@ -1,0 +1,1 @@
+"""A Dataset as each framework's own kind of dataset."""

@@ -1,0 +1,216 @@
+"""What the commands share for their output: results to stdout; logs, errors and progress to stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+import click
+
+from shardkit.errors import StorageError, printable
+from shardkit.events import Progress, ProgressFn, silent
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+DEBUG, QUIET, ON_INTERRUPT = "shardkit.debug", "shardkit.quiet", "shardkit.on_interrupt"
+"""Keys of the click context's `meta`: show tracebacks; no progress; what to add to "interrupted"."""
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_COLOURS = {"error": "31", "warning": "33"}
+_logger = logging.getLogger("shardkit")
+_bars: list[tqdm[Any]] = []
+
+
+def output_options(function: _F) -> _F:
+    """Add -v, -q and --debug to a command; they may stand before or after its name."""
+    for option in (
+        click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show tracebacks."),
+        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Errors only."),
+        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_set_verbose, help="Say more."),
+    ):
+        function = option(function)
+    return function
+
+
+def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[DEBUG] = True
+
+
+def _set_quiet(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[QUIET] = True
+        _logger.setLevel(logging.ERROR)
+
+
+def _set_verbose(_: click.Context, __: click.Parameter, value: bool) -> None:
+    if value:
+        _logger.setLevel(logging.DEBUG)
+
+
+def write(text: str) -> None:
+    """A result, as lines on stdout. Raises StorageError where they can't be written, as on a full disk."""
+    try:
+        sys.stdout.write(f"{text}\n")
+    except UnicodeEncodeError:
+        sys.stdout.write(text.encode("ascii", "backslashreplace").decode() + "\n")
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise unwritable(exc) from exc
+
+
+def write_json(result: object) -> None:
+    """A result as JSON on stdout: what a function returned, with its fields' names. Raises as `write`."""
+    import msgspec
+
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        import json
+
+        text = json.dumps(json.loads(text), indent=2)  # ASCII alone
+    write(text)
+
+
+def flush() -> None:
+    """Bring what was written out. Raises as `write`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        discard_output()
+        raise unwritable(exc) from exc
+
+
+def unwritable(exc: OSError) -> StorageError:
+    """The error for a result that can't be written to stdout."""
+    return StorageError("standard output", f"the result can't be written ({exc.strerror})", "make room and run again")
+
+
+def discard_output() -> None:
+    """Send the rest of stdout nowhere, so that the interpreter's own flush at exit has nothing to say."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def error(text: str) -> None:
+    """One line on stderr: `shardkit: error: …`."""
+    _tell("error", text)
+
+
+def trace(exc: BaseException) -> None:
+    """The traceback, on stderr."""
+    import traceback
+
+    _to_stderr("".join(traceback.format_exception(exc)).rstrip())
+
+
+def _tell(kind: str, text: str) -> None:
+    mark = f"{kind}:" if kind else ""
+    if mark and coloured(sys.stderr):
+        mark = f"\x1b[{_COLOURS[kind]}m{mark}\x1b[0m"
+    _to_stderr(" ".join(["shardkit:", *([mark] if mark else []), printable(text)]))
+
+
+def _to_stderr(text: str) -> None:
+    for bar in _bars:
+        bar.clear()
+    with suppress(OSError):  # there is no other place to say it
+        click.echo(text, err=True)
+    for bar in _bars:
+        bar.refresh()
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether to colour what goes to `stream`: a terminal, and the user did not ask for none (no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class _Handler(logging.Handler):
+    """Log records as lines of stderr, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = "error" if record.levelno >= logging.ERROR else "warning" if record.levelno >= logging.WARNING else ""
+        _tell(kind, record.getMessage())
+
+
+@contextmanager
+def logging_to_stderr() -> Iterator[None]:
+    """While open, what shardkit logs (from INFO up, until an option says otherwise) goes to stderr, and only there."""
+    handler, before = _Handler(), (_logger.level, _logger.propagate)
+    _logger.addHandler(handler)
+    _logger.setLevel(logging.INFO)
+    _logger.propagate = False
+    try:
+        yield
+    finally:
+        _logger.removeHandler(handler)
+        _logger.setLevel(before[0])
+        _logger.propagate = before[1]
+
+
+@contextmanager
+def progress() -> Iterator[ProgressFn]:
+    """A ProgressFn that draws a bar for each step on stderr; a silent one without a terminal, or with --quiet."""
+    ctx = click.get_current_context(silent=True)
+    if not sys.stderr.isatty() or (ctx is not None and ctx.meta.get(QUIET)):
+        yield silent
+        return
+    bars = _Bars()
+    try:
+        yield bars
+    finally:
+        bars.close()
+
+
+class _Bars:
+    """One bar at a time: a new step closes the one before."""
+
+    def __init__(self) -> None:
+        self.step = ""
+        self.bar: tqdm[Any] | None = None
+        self.lock = threading.Lock()
+
+    def __call__(self, now: Progress) -> None:
+        with self.lock:  # workers report from threads of their own
+            self.show(now)
+
+    def show(self, now: Progress) -> None:
+        """Bring the bar to `now`; a step's end may be told before a thread's last word."""
+        if self.bar is None or now.step != self.step:
+            self.close()
+            self.step, self.bar = now.step, _new_bar(now)
+        self.bar.total = now.total or None
+        if now.bytes_done:
+            seconds = self.bar.format_dict["elapsed"] or 1e-9
+            self.bar.set_postfix_str(f"{now.bytes_done / 1e6 / seconds:.1f} MB/s", refresh=False)
+        self.bar.update(max(0, now.done - self.bar.n))
+
+    def close(self) -> None:
+        """Leave the bar as it stands on the screen."""
+        if self.bar is not None:
+            self.bar.close()
+            _bars.remove(self.bar)
+            self.bar = None
+
+
+def _new_bar(now: Progress) -> tqdm[Any]:
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0  # no thread of its own: workers may be forked
+    bar: tqdm[Any] = tqdm(
+        desc=now.step, total=now.total or None, unit=" files", unit_scale=True, file=sys.stderr, dynamic_ncols=True
+    )
+    _bars.append(bar)
+    return bar

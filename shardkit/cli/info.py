@@ -1,0 +1,71 @@
+"""`shardkit info`: what is in a dataset, as text or JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from shardkit.cli import console, tables
+from shardkit.config import format_bytes
+from shardkit.errors import printable
+
+if TYPE_CHECKING:
+    from shardkit.tools.info import DatasetInfo
+
+
+@click.command(name="info", short_help="Show what is in a packed dataset.")
+@click.argument("dest")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@console.output_options
+def command(dest: str, as_json: bool) -> None:
+    """Show what is in the dataset DEST: shards, samples, bytes, classes, fields and image sizes.
+
+    DEST is a prefix, a manifest, or a glob of the shards. Only the manifest and the index are read.
+
+    \b
+    shardkit info shards/train
+    shardkit info 'shards/train-*.tar'
+    shardkit info shards/train.json --json
+    """
+    from shardkit.tools.info import info
+
+    result = info(dest)
+    if as_json:
+        console.write_json(result)
+    else:
+        console.write(info_text(result))
+
+
+def info_text(info: DatasetInfo) -> str:
+    """The report, for a reader."""
+    rows = [
+        ["samples", f"{info.samples:,}"],
+        ["shards", f"{info.shards:,} {info.shard_format}{_shard_sizes(info)}"],
+        ["bytes", f"{format_bytes(info.bytes)}, of which images {format_bytes(info.image_bytes)}"],
+        ["fields", ", ".join(map(printable, info.fields)) or "none"],
+        ["classes", f"{len(info.classes):,}"],
+        ["image sizes", _image_sizes(info)],
+    ]
+    lines = [printable(info.source), tables.table(rows, left=(0, 1))]
+    if info.classes:
+        lines.append(tables.class_table({"samples": info.classes}))
+    return "\n".join(lines)
+
+
+def _shard_sizes(info: DatasetInfo) -> str:
+    if info.shard_bytes is None:
+        return ""
+    low, high = format_bytes(info.shard_bytes.min), format_bytes(info.shard_bytes.max)
+    return f", {low} each" if low == high else f", {low} to {high} each"
+
+
+def _image_sizes(info: DatasetInfo) -> str:
+    if info.width is None or info.height is None:
+        return "not known"
+    w, h = info.width, info.height
+    unknown = f"; {info.unknown_sizes:,} not known" if info.unknown_sizes else ""
+    if (w.min, h.min) == (w.max, h.max):
+        return f"all {w.min}x{h.min}{unknown}"
+    common = ", ".join(f"{width}x{height} ({count:,})" for width, height, count in info.common_sizes)
+    return f"width {w.min} / {w.median} / {w.max}, height {h.min} / {h.median} / {h.max}; most: {common}{unknown}"

@@ -1,0 +1,145 @@
+"""`shardkit`: the table of commands, and the one place where an error becomes a line on stderr and an exit code.
+
+0       done
+1 to 7  an error of shardkit, by its class (shardkit/errors.py); 2 is a wrong command line too
+70      a bug in shardkit
+130     interrupted (Ctrl-C)
+141     whoever read the output went away
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from shardkit import __version__
+from shardkit.cli import console
+from shardkit.errors import ShardkitError, printable
+
+COMMANDS = {
+    "pack": ("shardkit.cli.pack:command", "Pack a tree of class directories into shards."),
+    "info": ("shardkit.cli.info:command", "Show what is in a packed dataset."),
+    "demo": ("shardkit.cli.demo:command", "Draw, pack and stream a small dataset, to see how it goes."),
+}
+"""Each command with the place it is loaded from when it is called, and its line in `shardkit --help`."""
+
+BUG, INTERRUPTED, BROKEN_PIPE = 70, 130, 141
+
+
+class LazyGroup(click.Group):
+    """A group that loads a command when it is called, and lists all of them from the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, loaded; None for a name that is not in the table."""
+        if cmd_name not in COMMANDS:
+            return None
+        import importlib
+
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with the nearest name for one that does not exist."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}"
+            ctx.fail(f"there is no command {printable(name)!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in the help, from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@console.output_options
+def cli() -> None:
+    """Pack a class tree of images into shards, and stream them into training.
+
+    \b
+    shardkit pack data/train shards/train     a tree of class directories -> shards/train-000000.tar ...
+    shardkit pack data shards                 a tree of splits (train/ validation/ test/)
+    shardkit info shards/train                what is in it
+    shardkit demo                             see all of it on a small drawn dataset
+    """
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line on `args` (default: the process's own), and exit."""
+    sys.exit(run(sys.argv[1:] if args is None else args))
+
+
+def run(args: Sequence[str]) -> int:
+    """Run the command line on `args`; the exit code comes back, and every error is told on stderr."""
+    state: dict[str, Any] = {}
+    with console.logging_to_stderr():
+        try:
+            with cli.make_context("shardkit", list(args)) as ctx:
+                state = ctx.meta
+                cli.invoke(ctx)
+                console.flush()
+            return 0
+        except BaseException as exc:
+            return _told(exc, state)
+
+
+def _told(exc: BaseException, state: dict[str, Any]) -> int:
+    """The exit code for an exception, after one line about it on stderr."""
+    match exc:
+        case click.exceptions.Exit():
+            return exc.exit_code
+        case click.exceptions.NoArgsIsHelpError():
+            exc.show()
+            return exc.exit_code
+        case click.ClickException():
+            console.error(_usage_line(exc))
+            return exc.exit_code
+        case ShardkitError():
+            if state.get(console.DEBUG):
+                console.trace(exc)
+            console.error(str(exc))
+            return exc.exit_code
+        case KeyboardInterrupt() | click.Abort():
+            console.error("interrupted" + state.get(console.ON_INTERRUPT, ""))
+            return INTERRUPTED
+        case BrokenPipeError():
+            console.discard_output()
+            return BROKEN_PIPE
+        case OSError(filename=None, errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EIO):
+            console.discard_output()  # click's own writing of a help
+            return _told(console.unwritable(exc), state)
+        case Exception():
+            return _bug(exc, state)
+        case _:
+            raise exc
+
+
+def _usage_line(exc: click.ClickException) -> str:
+    text = " ".join(exc.format_message().split()).rstrip(".")
+    if isinstance(exc, click.UsageError) and exc.ctx is not None:
+        return f"{text}; see '{exc.ctx.command_path} --help'"
+    return text
+
+
+def _bug(exc: Exception, state: dict[str, Any]) -> int:
+    if state.get(console.DEBUG):
+        console.trace(exc)
+    fact = printable(f"{type(exc).__name__}: {exc}")
+    console.error(f"unexpected {fact}; please report it with what 'shardkit --debug …' prints")
+    return BUG

@@ -1,0 +1,182 @@
+"""`shardkit pack`: the options, the configuration file, and what is printed at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shardkit.cli import console, tables
+from shardkit.config import Setting, format_bytes, load_config, parse_bytes
+from shardkit.errors import UsageError, printable
+from shardkit.sample import DEFAULT_EXTENSIONS
+
+if TYPE_CHECKING:
+    from shardkit.manifest import Manifest
+    from shardkit.packing.job import DatasetPlan, PackPlan
+
+
+SHOWN_SHARDS = 20
+
+
+def size(_: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """The option's callback for a number of bytes, as `64MiB`."""
+    return None if value is None else parse_bytes(value, place=param.opts[0])
+
+
+def words(_: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    """The option's callback for words with commas between them, as `jpg,png`."""
+    if value is None:
+        return None
+    found = [word.strip() for word in value.split(",") if word.strip()]
+    if not found:
+        raise UsageError(param.opts[0], "it names nothing", "give at least one word, as in jpg,png")
+    return found
+
+
+FILE = click.Path(path_type=Path)
+
+
+@click.command(name="pack", short_help="Pack a tree of class directories into shards.")
+@click.argument("source", type=FILE)
+@click.argument("dest")
+@click.option("--format", type=click.Choice(["tar"]), default="tar", show_default=True, help="The shards' format.")
+@click.option(
+    "--max-bytes",
+    callback=size,
+    metavar="SIZE",
+    default="256MB",
+    show_default=True,
+    help="Largest shard: 64MiB, 1GB, ... .",
+)
+@click.option("--max-count", type=click.IntRange(1), metavar="N", help="Most samples in a shard.")
+@click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="Mix the classes over the shards.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: the cores]")
+@click.option("--classes", type=FILE, metavar="FILE", help="The classes, one in a line: label 0 is the first.")
+@click.option(
+    "--classes-from", type=FILE, metavar="MANIFEST", help="The classes and their order as in another dataset."
+)
+@click.option(
+    "--ext", callback=words, metavar="EXT,...", help=f"The files to take.  [default: {','.join(DEFAULT_EXTENSIONS)}]"
+)
+@click.option(
+    "--check",
+    type=click.Choice(["header", "full", "none"]),
+    default="header",
+    show_default=True,
+    help="Read each image's header, decode it, or take it as it is.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="What to do at a bad file: stop, or leave it out and list it.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace another dataset at DEST.")
+@click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
+@click.option("--config", type=FILE, metavar="FILE.yaml", help="Options from a file; those given here win.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@console.output_options
+@click.pass_context
+def command(ctx: click.Context, /, source: Path, dest: str, config: Path | None, as_json: bool, **options: Any) -> None:
+    """Pack the images below SOURCE into shards DEST-000000.tar, DEST-000001.tar ...
+
+    SOURCE is a tree of class directories (red/ blue/), or of splits that hold them (train/ validation/ test/).
+    In the second case each split is packed as DEST/train-000000.tar ..., with one class map for all.
+    Run again, an interrupted run goes on where it was.
+
+    \b
+    shardkit pack data/train shards/train
+    shardkit pack data/train shards/train --max-bytes 64MiB --workers 8
+    shardkit pack data shards --on-error skip
+    shardkit pack data/train shards/train --config pack.yaml --dry-run
+    """
+    from shardkit.packing.job import PackPlan, pack
+
+    ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
+    options = with_config(ctx, options, config)
+    with console.progress() as progress:
+        result = pack(source, dest, progress=progress, **options)
+    if as_json:
+        console.write_json(result)
+    elif isinstance(result, PackPlan):
+        console.write(plan_text(result))
+    else:
+        console.write(result_text(by_prefix(result, source, dest)))
+
+
+NOT_SETTINGS = ("config", "as_json", "help")
+
+
+def settings(command: click.Command) -> dict[str, Setting]:
+    """What a configuration file may hold: the command's options, by the names of `pack()`'s keywords."""
+    return {
+        str(param.name): _setting(param)
+        for param in command.params
+        if isinstance(param, click.Option) and param.expose_value and param.name not in NOT_SETTINGS
+    }
+
+
+def _setting(param: click.Option) -> Setting:
+    if param.callback in (size, words):
+        return Setting("size" if param.callback is size else "list")
+    if isinstance(param.type, click.Choice):
+        return Setting("str", tuple(param.type.choices))
+    if param.type is FILE:
+        return Setting("path")
+    return Setting("bool" if param.is_flag else "int")
+
+
+def with_config(ctx: click.Context, options: dict[str, Any], config: Path | None) -> dict[str, Any]:
+    """The options, where the command line left one at its default taken from the file `config`."""
+    if config is None:
+        return options
+    given = {name for name in options if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
+    values = load_config(config, settings(ctx.command))
+    return options | {name: value for name, value in values.items() if name not in given}
+
+
+def by_prefix(result: Manifest | dict[str, Manifest], source: Path, dest: str) -> dict[str, Manifest]:
+    """The manifests of a packing, each by the prefix of its dataset, as relative or absolute as DEST is."""
+    from shardkit.packing.commit import destination_of
+
+    if isinstance(result, dict):
+        return {os.path.join(dest, split): manifest for split, manifest in result.items()}
+    path = destination_of(dest, os.fspath(source)).manifest.removesuffix(".json")
+    return {path if os.path.isabs(dest) else os.path.relpath(path): result}
+
+
+def result_text(manifests: Mapping[str, Manifest]) -> str:
+    """The summary of a packing, for a reader: prefix -> manifest."""
+    lines = []
+    for prefix, manifest in manifests.items():
+        what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
+        left = f"; {manifest.skipped:,} skipped, see {prefix}.skipped.json" if manifest.skipped else ""
+        lines.append(printable(f"{prefix}: {what}{left}"))
+    counts = {os.path.basename(prefix): manifest.classes for prefix, manifest in manifests.items()}
+    return "\n".join([*lines, tables.class_table(counts)])
+
+
+def plan_text(plan: PackPlan) -> str:
+    """What `--dry-run` prints, for a reader."""
+    lines = [line for dataset in plan.datasets for line in _dataset_lines(dataset)]
+    classes = tables.class_table({dataset.name: dataset.classes for dataset in plan.datasets})
+    return "\n".join([*lines, classes, "nothing was written"])
+
+
+def _dataset_lines(dataset: DatasetPlan) -> list[str]:
+    what = tables.extent(dataset.samples, len(dataset.shards), sum(size for _, _, size in dataset.shards))
+    lines = [printable(f"{dataset.manifest}: {what}, of which images {format_bytes(dataset.image_bytes)}")]
+    shown = dataset.shards[:SHOWN_SHARDS]
+    rows = [[printable(name), f"{samples:,}", format_bytes(size)] for name, samples, size in shown]
+    lines.append(tables.table([["shard", "samples", "bytes"], *rows], left=(0,)))
+    more = len(dataset.shards) - len(shown)
+    lines += [f"  … and {tables.plural(more, 'more shard')}"] if more else []
+    for reason, (count, examples) in dataset.left_out.items():
+        lines.append(printable(f"  left out: {count:,} {reason} ({', '.join(examples)})"))
+    return lines

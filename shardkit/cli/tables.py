@@ -1,0 +1,60 @@
+"""Text tables for a terminal: counts of classes, of one dataset or of several splits beside each other."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from shardkit.config import format_bytes
+from shardkit.errors import printable
+
+if TYPE_CHECKING:
+    from shardkit.manifest import ClassEntry
+
+SHOWN_CLASSES = 20
+
+
+def plural(count: int, noun: str, plural_noun: str = "") -> str:
+    """`1 shard`, `2 shards`, `50,000 samples`."""
+    return f"{count:,} {noun if count == 1 else plural_noun or noun + 's'}"
+
+
+def extent(samples: int, shards: int, size: int) -> str:
+    """`50,000 samples in 2 shards, 93.1 MB`."""
+    return f"{plural(samples, 'sample')} in {plural(shards, 'shard')}, {format_bytes(size)}"
+
+
+def class_table(columns: Mapping[str, Sequence[ClassEntry]], *, indent: str = "  ") -> str:
+    """The class map, label by label, with the samples of each dataset: `columns` is its name -> its classes.
+
+    All have the same classes in the same order. The first SHOWN_CLASSES are shown, and how many more there are.
+    """
+    maps = list(columns.values())
+    if not maps or not maps[0]:
+        return f"{indent}no classes"
+    heads = [printable(name) for name in columns] if len(columns) > 1 else ["samples"]
+    rows = [["label", "class", *heads]]
+    for label, entry in enumerate(maps[0][:SHOWN_CLASSES]):
+        rows.append([str(label), printable(entry.name), *(f"{classes[label].count:,}" for classes in maps)])
+    text = table(rows, left=(1,), indent=indent)
+    more = len(maps[0]) - SHOWN_CLASSES
+    return f"{text}\n{indent}… and {plural(more, 'more class', 'more classes')}" if more > 0 else text
+
+
+def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (), indent: str = "  ") -> str:
+    """The rows in columns, two spaces between them; the columns in `left` are set left, all others right."""
+    widths = [max(width(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = []
+        for i, cell in enumerate(row):
+            pad = " " * (widths[i] - width(cell))
+            cells.append(cell + pad if i in left else pad + cell)
+        lines.append((indent + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def width(text: str) -> int:
+    """Columns of a terminal that `text` takes: two for a wide East Asian character, none for a combining one."""
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)

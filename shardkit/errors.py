@@ -1,0 +1,145 @@
+"""The errors that shardkit raises.
+
+    ShardkitError                 1   anything below
+    ├── UsageError                2   an option or argument that makes no sense: change the call
+    │   └── MissingExtraError     2   a package that an extra brings is not installed
+    ├── SourceError               3   the source can't be packed as it is: mend the source
+    │   └── BadFileError          3   one file of it
+    ├── DestinationError          4   the destination can't take the result: choose or clear another
+    │   └── BusyError             4   another run is writing there
+    ├── DatasetError              5   a dataset can't be read as asked
+    │   ├── NotFoundError         5   no such dataset, shard or key
+    │   ├── ManifestError         5   manifest or index is damaged, of a later version, or does not fit its shards
+    │   ├── DamagedError          5   a shard is cut or damaged
+    │   ├── DecodeError           5   an image or field can't be decoded
+    │   └── StateError            5   a saved state that belongs to another dataset or order
+    ├── StorageError              6   the store failed: disk, network, rights
+    └── WorkerError               7   a worker process died
+
+The number is the exit code of the command line. Every error has the same parameters, and `args` equal them,
+so that an error survives pickling on its way from a worker process.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadFileError",
+    "BusyError",
+    "DamagedError",
+    "DatasetError",
+    "DecodeError",
+    "DestinationError",
+    "ManifestError",
+    "MissingExtraError",
+    "NotFoundError",
+    "ShardkitError",
+    "SourceError",
+    "StateError",
+    "StorageError",
+    "UsageError",
+    "WorkerError",
+]
+
+
+class ShardkitError(Exception):
+    """Base of all errors of shardkit.
+
+    place: where it happened (a file, a URL, an option). fact: what is wrong and what was expected.
+    cure: what the user can do. offset: the byte in `place`, where one is known. key: the sample, where one is known.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, place: str, fact: str, cure: str = "", offset: int | None = None, key: str | None = None
+    ) -> None:
+        super().__init__(place, fact, cure, offset, key)
+        self.place = place
+        self.fact = fact
+        self.cure = cure
+        self.offset = offset
+        self.key = key
+
+    def __str__(self) -> str:
+        where = [printable(self.place)] if self.place else []
+        if self.offset is not None:
+            where.append(f"at byte {self.offset}")
+        if self.key is not None:
+            where.append(f"sample {printable(self.key)}")
+        text = ": ".join([*where, self.fact])
+        return f"{text}; {self.cure}" if self.cure else text
+
+
+class UsageError(ShardkitError):
+    """An option or argument that makes no sense."""
+
+    exit_code = 2
+
+
+class MissingExtraError(UsageError):
+    """A package that an extra brings is not installed."""
+
+
+class SourceError(ShardkitError):
+    """The source can't be packed as it is."""
+
+    exit_code = 3
+
+
+class BadFileError(SourceError):
+    """One file of the source can't be packed."""
+
+
+class DestinationError(ShardkitError):
+    """The destination can't take the result."""
+
+    exit_code = 4
+
+
+class BusyError(DestinationError):
+    """Another run is writing to the destination."""
+
+
+class DatasetError(ShardkitError):
+    """A dataset can't be read as asked."""
+
+    exit_code = 5
+
+
+class NotFoundError(DatasetError):
+    """No such dataset, shard or key."""
+
+
+class ManifestError(DatasetError):
+    """Manifest or index is damaged, of a later version, or does not fit the shards."""
+
+
+class DamagedError(DatasetError):
+    """A shard is cut or damaged."""
+
+
+class DecodeError(DatasetError):
+    """An image or another field can't be decoded."""
+
+
+class StateError(DatasetError):
+    """A saved state belongs to another dataset, order or version."""
+
+
+class StorageError(ShardkitError):
+    """The store failed: disk, network, rights."""
+
+    exit_code = 6
+
+
+class WorkerError(ShardkitError):
+    """A worker process died."""
+
+    exit_code = 7
+
+
+def printable(text: str) -> str:
+    """`text` as one line that any terminal can show: control characters and lone surrogates are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -1,0 +1,115 @@
+"""Where something is: a path of this machine, or a URL. `str | os.PathLike` becomes a Location once, at the door."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from shardkit.errors import UsageError
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place for bytes. `scheme` is "" for a path of this machine; `path` is the path, or what follows `scheme://`.
+
+    Values compare and hash by what they say, not by what they point to.
+    """
+
+    scheme: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.path}" if self.scheme else self.path
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a path of this machine."""
+        return not self.scheme
+
+    @property
+    def name(self) -> str:
+        """The last part of the path: "" where it ends with a slash."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def parent(self) -> Location:
+        """The folder that this is in."""
+        if self.is_local:
+            return Location("", os.path.dirname(self.path) or ".")
+        return Location(self.scheme, self.path.rpartition("/")[0])
+
+    def child(self, name: str) -> Location:
+        """The place `name` in the folder that this is."""
+        if self.is_local:
+            return Location("", os.path.normpath(os.path.join(self.path, name)))
+        return Location(self.scheme, f"{self.path.rstrip('/')}/{name}")
+
+    def sibling(self, name: str) -> Location:
+        """The place `name` in the folder that this is in."""
+        return self.parent.child(name)
+
+
+def locate(value: str | os.PathLike[str]) -> Location:
+    """The Location that a user's string or path means; `~` and `file://` are understood."""
+    text = os.fspath(value)
+    if not isinstance(text, str):
+        text = os.fsdecode(text)
+    if not text:
+        raise UsageError("location", "it is empty", "give a path or a URL")
+    if "\0" in text:
+        raise UsageError(text, "a path can't hold a NUL character", "give another path")
+    match = _SCHEME.match(text)
+    if match is None:
+        return Location("", os.path.expanduser(text))
+    scheme, path = match[1].lower(), text[match.end() :]
+    return Location("", path) if scheme == "file" else Location(scheme, path)
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """The strings of a brace range or list, as shells and WebDataset write them, in order; nesting is allowed.
+
+    >>> expand_braces("train-{000..002}.tar")
+    ['train-000.tar', 'train-001.tar', 'train-002.tar']
+    """
+    opened = pattern.find("{")
+    while opened >= 0:
+        closed = _closing(pattern, opened)
+        if closed is not None:
+            choices = _choices(pattern[opened + 1 : closed])
+            if choices is not None:
+                tails = expand_braces(pattern[closed + 1 :])
+                return [pattern[:opened] + choice + tail for choice in choices for tail in tails]
+        opened = pattern.find("{", opened + 1)
+    return [pattern]
+
+
+def _closing(pattern: str, opened: int) -> int | None:
+    depth = 0
+    for place in range(opened, len(pattern)):
+        depth += {"{": 1, "}": -1}.get(pattern[place], 0)
+        if depth == 0:
+            return place
+    return None
+
+
+def _choices(inner: str) -> list[str] | None:
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", inner)
+    if span:
+        first, last = int(span[1]), int(span[2])
+        if abs(last - first) >= 10_000_000:
+            raise UsageError("{" + inner + "}", "a brace range of more than ten million names", "use a glob")
+        width = max(len(span[1]), len(span[2])) if span[1].startswith("0") or span[2].startswith("0") else 0
+        step = 1 if last >= first else -1
+        return [f"{number:0{width}d}" for number in range(first, last + step, step)]
+    parts, depth, start = [], 0, 0
+    for place, character in enumerate(inner):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if character == "," and depth == 0:
+            parts.append(inner[start:place])
+            start = place + 1
+    if not parts:
+        return None
+    return [text for part in [*parts, inner[start:]] for text in expand_braces(part)]

@@ -1,0 +1,125 @@
+"""The manifest: the small JSON file that says which shards a dataset has and what is in them.
+
+    {"format": "shardkit", "version": 1, "shard_format": "tar", "samples": 3, "bytes": 10240,
+     "classes": [{"name": "cat", "count": 2}, …],           label order: the first class is label 0
+     "fields": ["cls", "jpg"],
+     "shards": [{"name": "train-000000.tar", "samples": 3, "bytes": 10240, "crc32c": "0a1b2c3d"}, …],
+     "index": [{"name": "train.parquet", "shards": 1, "bytes": 5120, "crc32c": "…"}, …],   each for the next `shards`
+     "skipped": 0,                          files that were left out as damaged; listed in train.skipped.json
+     "options": {…}, "plan": "…"}
+
+Written last, it is what makes a dataset finished. It holds no clock and no machine, so that equal inputs give equal
+bytes. Names are relative to the manifest's own folder. A reader refuses a later version, and ignores keys it does
+not know.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shardkit.errors import ManifestError
+
+VERSION = 1
+
+
+class ClassEntry(msgspec.Struct, frozen=True):
+    """A class: its name, and how many samples it has. Its label is its place in the list."""
+
+    name: str
+    count: int
+
+
+class ShardEntry(msgspec.Struct, frozen=True):
+    """A shard: its file name, samples, bytes, and the CRC-32C of the whole file as 8 hex digits."""
+
+    name: str
+    samples: int
+    bytes: int
+    crc32c: str
+
+
+class IndexEntry(msgspec.Struct, frozen=True):
+    """An index file: its name, the number of shards (one row group each) it covers, bytes, CRC-32C."""
+
+    name: str
+    shards: int
+    bytes: int
+    crc32c: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in a dataset. `bytes` is the sum over the shards; `plan` tells equal packings (hex, may be empty)."""
+
+    format: str = "shardkit"
+    version: int = VERSION
+    shard_format: str = "tar"
+    samples: int
+    bytes: int
+    classes: tuple[ClassEntry, ...] = ()
+    fields: tuple[str, ...] = ()
+    shards: tuple[ShardEntry, ...]
+    index: tuple[IndexEntry, ...] = ()
+    skipped: int = 0
+    options: dict[str, Any] = {}
+    plan: str = ""
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes in label order."""
+        return [entry.name for entry in self.classes]
+
+
+class _Head(msgspec.Struct):
+    format: str = ""
+    version: int = 0
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as UTF-8 JSON, indented, with a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode_manifest(data: bytes, *, place: str) -> Manifest:
+    """The manifest in `data`; `place` names it in errors.
+
+    Raises ManifestError: not JSON, not a manifest, of a later version, or with sums that do not agree.
+    """
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+    except msgspec.MsgspecError as exc:
+        raise ManifestError(place, f"this is not a manifest ({exc})", _CURE) from exc
+    if head.format != "shardkit":
+        raise ManifestError(place, 'this is not a manifest: "format" is not "shardkit"', _CURE)
+    if head.version > VERSION:
+        fact = f"the manifest has version {head.version}, and this shardkit reads versions up to {VERSION}"
+        raise ManifestError(place, fact, "install a newer shardkit")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as exc:
+        raise ManifestError(place, f"the manifest is damaged ({exc})", _CURE) from exc
+    _check(manifest, place)
+    return manifest
+
+
+_CURE = "pack again, or make a new one with 'shardkit index'"
+
+
+def _check(manifest: Manifest, place: str) -> None:
+    def demand(fact: bool, text: str) -> None:
+        if not fact:
+            raise ManifestError(place, text, _CURE)
+
+    shards, names = manifest.shards, {entry.name for entry in manifest.shards}
+    demand(len(names) == len(shards), "the manifest names a shard twice")
+    demand(min((min(s.samples, s.bytes) for s in shards), default=0) >= 0, "the manifest holds a negative number")
+    samples, size = sum(s.samples for s in shards), sum(s.bytes for s in shards)
+    demand(manifest.samples == samples, f"samples is {manifest.samples}, and its shards have {samples}")
+    demand(manifest.bytes == size, f"bytes is {manifest.bytes}, and its shards have {size}")
+    if manifest.index:
+        covered = sum(entry.shards for entry in manifest.index)
+        demand(covered == len(shards), f"the index covers {covered} of {len(shards)} shards")
+    for name in (*(entry.name for entry in shards), *(entry.name for entry in manifest.index)):
+        plain = name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
+        demand(plain, f"{name!r} is not a plain file name")

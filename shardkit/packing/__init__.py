@@ -1,0 +1,1 @@
+"""From a source to a finished dataset: scan, plan, write, commit."""

@@ -1,0 +1,130 @@
+"""Cuts a line of samples into runs of about equal bytes, under a limit of bytes and one of samples.
+
+Everything works on `ends` (int64, n + 1): ends[i] is the sum of the bytes of the first i samples.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bounds = NDArray[np.int64]
+
+_BISECTIONS = 24  # the largest run is then within max_bytes / 2^24 of the least one possible
+
+
+def even_cut(ends: Bounds, *, max_bytes: int, max_count: int, least: int) -> Bounds:
+    """The bounds (int64, runs + 1, from 0 to n) of runs that are never empty and keep both limits.
+
+    Runs differ by about one sample in bytes (where `max_count` decides, by one in samples), and are `least` or as few
+    as the limits allow. A sample over `max_bytes` is a run of its own, and the lines between such samples are cut
+    each by itself.
+    """
+    count = len(ends) - 1
+    total = int(ends[-1])
+    large = np.flatnonzero(np.diff(ends) > max_bytes)
+    edges = np.unique(np.concatenate(([0], large, large + 1, [count])))
+    alone = set(large.tolist())
+    runs = [np.zeros(1, dtype=np.int64)]
+    for start, end in pairwise(edges.tolist()):
+        if start in alone:
+            runs.append(np.array([end], dtype=np.int64))
+            continue
+        part = ends[start : end + 1] - ends[start] if start else ends[: end + 1]
+        share = -(-least * int(part[-1]) // total) if total else 1
+        runs.append(_cut(part, max_bytes, max_count, share)[1:] + start)
+    return np.concatenate(runs)
+
+
+def _cut(ends: Bounds, max_bytes: int, max_count: int, least: int) -> Bounds:
+    """`even_cut` where no sample is over `max_bytes`: the fewest runs of an even cut, or else a tight one."""
+    count, total = len(ends) - 1, int(ends[-1])
+    lowest = min(count, max(least, -(-total // max_bytes), -(-count // max_count), 1))
+    highest = min(count, lowest + max(8, lowest // 4))
+    failed, step = lowest - 1, 0
+    while failed < highest:
+        runs = min(highest, lowest + step)
+        if (found := _even(ends, runs, max_bytes, max_count)) is not None:
+            return _fewest(ends, failed, runs, found, max_bytes, max_count)
+        failed, step = runs, max(1, 2 * step)
+    return _tight(ends, max_bytes, max_count)
+
+
+def _fewest(ends: Bounds, failed: int, runs: int, found: Bounds, max_bytes: int, max_count: int) -> Bounds:
+    """An even cut with as few runs as bisection finds between `failed`, which is not possible, and `runs`, which is."""
+    while runs - failed > 1:
+        middle = (failed + runs) // 2
+        cut = _even(ends, middle, max_bytes, max_count)
+        if cut is None:
+            failed = middle
+        else:
+            runs, found = middle, cut
+    return found
+
+
+def _even(ends: Bounds, runs: int, max_bytes: int, max_count: int) -> Bounds | None:
+    """`runs` runs even in bytes, or else even in samples; None where neither keeps the limits."""
+    for bounds in (_even_in_bytes(ends, runs), _even_in_samples(len(ends) - 1, runs)):
+        if np.diff(bounds).max() <= max_count and np.diff(ends[bounds]).max() <= max_bytes:
+            return bounds
+    return None
+
+
+def _shares(total: int, runs: int) -> Bounds:
+    """j · total / runs, rounded down, for j = 0 … runs, with no product that leaves int64."""
+    whole, rest = divmod(total, runs)
+    j = np.arange(runs + 1, dtype=np.int64)
+    return j * whole + j * rest // runs
+
+
+def _even_in_samples(count: int, runs: int) -> Bounds:
+    return _shares(count, runs)
+
+
+def _even_in_bytes(ends: Bounds, runs: int) -> Bounds:
+    """Each bound where the sum of bytes is nearest to its share, moved where a run would be empty."""
+    count = len(ends) - 1
+    goals = _shares(int(ends[-1]), runs)
+    bounds = np.searchsorted(ends, goals).astype(np.int64)
+    before = np.maximum(bounds - 1, 0)
+    bounds = np.where(goals - ends[before] < ends[bounds] - goals, before, bounds)
+    bounds[0], bounds[-1] = 0, count
+    j = np.arange(runs + 1, dtype=np.int64)
+    bounds = np.maximum.accumulate(bounds - j) + j
+    return np.minimum(bounds, count - runs + j)
+
+
+def _tight(ends: Bounds, max_bytes: int, max_count: int) -> Bounds:
+    """The fewest runs that are possible at all, and of those cuts the one whose largest run has the fewest bytes.
+
+    Each run takes what fits; bisection over the limit of bytes. For samples of nearly `max_bytes`, where an even cut
+    would need many more runs.
+    """
+    best = _greedy(ends, max_bytes, max_count)
+    assert best is not None, "no sample is over max_bytes"
+    low, high = int(np.diff(ends).max()) - 1, max_bytes
+    for _ in range(_BISECTIONS):
+        middle = (low + high) // 2
+        if middle <= low:
+            break
+        cut = _greedy(ends, middle, max_count, most=len(best) - 1)
+        if cut is None:
+            low = middle
+        else:
+            best, high = cut, middle
+    return best
+
+
+def _greedy(ends: Bounds, max_bytes: int, max_count: int, most: int | None = None) -> Bounds | None:
+    """Runs that each take what fits; None if that needs more than `most`."""
+    count = len(ends) - 1
+    bounds = [0]
+    while bounds[-1] < count:
+        if most is not None and len(bounds) > most:
+            return None
+        start = bounds[-1]
+        fits = int(np.searchsorted(ends, ends[start] + max_bytes, side="right")) - 1
+        bounds.append(min(fits, start + max_count, count))
+    return np.array(bounds, dtype=np.int64)

@@ -1,0 +1,118 @@
+"""The options of a packing, checked once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from shardkit.config import parse_bytes
+from shardkit.errors import UsageError
+from shardkit.manifest import Manifest, decode_manifest
+from shardkit.packing.shard import Check
+from shardkit.sample import DEFAULT_EXTENSIONS, fs_text
+
+OnError = Literal["stop", "skip"]
+Classes = Sequence[str] | str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PackOptions:
+    """What decides the bytes of a dataset, and how it is made. Raises UsageError for values that make no sense."""
+
+    format: Literal["tar"]
+    max_bytes: int
+    max_count: int | None
+    shuffle: bool
+    seed: int
+    workers: int
+    extensions: tuple[str, ...]
+    check: Check
+    on_error: OnError
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        _one_of("format", self.format, ("tar",))
+        _one_of("check", self.check, ("header", "full", "none"))
+        _one_of("on_error", self.on_error, ("stop", "skip"))
+        _at_least("max_bytes", self.max_bytes, 1)
+        _at_least("workers", self.workers, 1)
+        if self.max_count is not None:
+            _at_least("max_count", self.max_count, 1)
+        if not self.extensions:
+            raise UsageError("ext", "it names no file extension", "name one, or leave the option away")
+
+    def recorded(self) -> dict[str, Any]:
+        """The options that decide the content, for the manifest: nothing of the machine or the run."""
+        names = ("max_bytes", "max_count", "shuffle", "seed", "check", "on_error")
+        return {**{name: getattr(self, name) for name in names}, "ext": list(self.extensions)}
+
+
+def make_options(
+    *,
+    max_bytes: int | str,
+    workers: int | None,
+    ext: Sequence[str] | str | None,
+    **others: Any,
+) -> PackOptions:
+    """The options from what a user writes: sizes as text, extensions with or without a dot; workers None: the cores."""
+    if isinstance(ext, str):
+        ext = ext.split(",")
+    extensions = (
+        DEFAULT_EXTENSIONS if ext is None else tuple(sorted({e.strip().lstrip(".").lower() for e in ext} - {""}))
+    )
+    size = parse_bytes(max_bytes) if isinstance(max_bytes, str) else max_bytes
+    return PackOptions(max_bytes=size, workers=cores() if workers is None else workers, extensions=extensions, **others)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def class_names(classes: Classes | None, classes_from: str | os.PathLike[str] | Manifest | None) -> list[str] | None:
+    """The class names in label order that the user fixed, or None. Reads the file or manifest that is named."""
+    if classes is not None and classes_from is not None:
+        raise UsageError("classes", "given together with classes_from", "give one of the two")
+    if isinstance(classes_from, Manifest):
+        return classes_from.class_names
+    if classes_from is not None:
+        return decode_manifest(_content(classes_from), place=fs_text(classes_from)).class_names
+    if classes is None:
+        return None
+    names = list(classes) if not isinstance(classes, (str, os.PathLike)) else _class_lines(classes)
+    if not names:
+        raise UsageError("classes", "it names no class", "write one class name on each line")
+    if len(set(names)) < len(names):
+        double = next(name for name in names if names.count(name) > 1)
+        raise UsageError("classes", f"{double!r} is named twice", "name each class once")
+    return names
+
+
+def _class_lines(path: str | os.PathLike[str]) -> list[str]:
+    try:
+        text = _content(path).decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise UsageError(fs_text(path), "the list of classes is not UTF-8", "save it as UTF-8", exc.start) from exc
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as exc:
+        raise UsageError(fs_text(path), exc.strerror or str(exc), "name a file that can be read") from exc
+
+
+def _one_of(option: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        raise UsageError(option, f"{value!r} is not one of {', '.join(map(str, allowed))}", "choose one of these")
+
+
+def _at_least(option: str, value: int, least: int) -> None:
+    if value < least:
+        raise UsageError(option, f"{value} is too small", f"give at least {least}")

@@ -1,0 +1,1 @@
+"""From a dataset to samples and batches: order, fetch, parse, shuffle, decode, batch."""

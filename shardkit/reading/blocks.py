@@ -1,0 +1,137 @@
+"""Where the blocks of an epoch come from: runs of samples in the order in which they are delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.reading.catalog import Block, Catalog
+from shardkit.reading.fetch import ReadAhead, can_read_ahead
+from shardkit.reading.order import EpochOrder
+from shardkit.reading.share import Share
+
+Placed = tuple[int, Block, NDArray[np.bool_] | None]
+"""(the share's samples before the block, the block, which of its samples are repeats or None)."""
+
+BLOCK_BYTES = 8 << 20
+"""Bytes of samples that are looked up together: enough that NumPy's cost per call vanishes, little enough to start."""
+
+BLOCK_SAMPLES = 2048
+AHEAD_BYTES = 64 << 20
+"""How far ahead of use the kernel is asked to read."""
+
+AHEAD_BLOCKS = 8
+
+
+class BlockSource(Protocol):
+    """An epoch's samples for one reader."""
+
+    @property
+    def samples(self) -> int | None:
+        """How many there are; None where that is not known."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        ...
+
+    @property
+    def plain(self) -> bool:
+        """Whether each sample is one image with a label."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of all that is random."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch."""
+        ...
+
+    def blocks(self, start: int, stop: int | None, unit: int) -> Iterator[Placed]:
+        """The samples start … stop - 1 as blocks, each but the last a multiple of `unit` long."""
+        ...
+
+
+@dataclass(frozen=True)
+class IndexedBlocks:
+    """The blocks of a catalog. `worker` of `workers` takes each `workers`-th unit."""
+
+    catalog: Catalog
+    order: EpochOrder
+    share: Share
+    worker: int = 0
+    workers: int = 1
+
+    @property
+    def samples(self) -> int:
+        """The samples of the share, of all workers together."""
+        return len(self.share)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.catalog.classes)
+
+    @property
+    def plain(self) -> bool:
+        """Whether each sample is one image with a label."""
+        return self.catalog.plain
+
+    @property
+    def seed(self) -> int:
+        """The seed of the order."""
+        return self.order.seed
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch."""
+        return self.order.epoch
+
+    def blocks(self, start: int, stop: int | None, unit: int) -> Iterator[Placed]:
+        """The samples start … stop - 1, looked up a little before they are used, so that the kernel can read ahead."""
+        spans = self._spans(start, len(self.share) if stop is None else stop, unit)
+        first = next(spans, None)
+        if first is None:
+            return
+        held = [self._block(first)]
+        if not (can_read_ahead() and self.catalog.runs(held[0][1])):
+            yield held.pop()
+            yield from map(self._block, spans)
+            return
+        depth = AHEAD_BYTES // (self.catalog.mean_bytes * (first[1] - first[0]))
+        yield from self._read_ahead(held, spans, min(max(1, depth), AHEAD_BLOCKS))
+
+    def _read_ahead(self, held: list[Placed], spans: Iterable[tuple[int, int]], depth: int) -> Iterator[Placed]:
+        read_ahead = ReadAhead(self.catalog.files())
+        try:
+            for span in spans:
+                held.append(self._block(span))
+                for run in self.catalog.runs(held[-1][1]):
+                    read_ahead.want(*run)
+                if len(held) > depth:
+                    yield held.pop(0)
+            yield from held
+        finally:
+            read_ahead.close()
+
+    def _spans(self, start: int, stop: int, unit: int) -> Iterator[tuple[int, int]]:
+        if self.workers > 1:
+            for begin in range(start + self.worker * unit, stop, self.workers * unit):
+                yield begin, min(begin + unit, stop)
+            return
+        samples = min(BLOCK_SAMPLES, max(1, BLOCK_BYTES // self.catalog.mean_bytes))
+        size = max(unit, samples // unit * unit)
+        for begin in range(start, stop, size):
+            yield begin, min(begin + size, stop)
+
+    def _block(self, span: tuple[int, int]) -> Placed:
+        rows, repeats = self.share.rows(self.order, *span)
+        return span[0], self.catalog.block(rows), repeats

@@ -1,0 +1,349 @@
+"""What a dataset holds and where: by row (0 … N - 1, in the order of the shards), blocks of samples.
+
+A catalog knows its counts at once, reads the index rows of a shard when they are needed, and keeps those of the shards
+in use. It opens no shard before a sample's bytes are asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DamagedError, DatasetError, ManifestError, NotFoundError
+from shardkit.location import Location
+from shardkit.manifest import ClassEntry, Manifest
+from shardkit.reading.fetch import MappedShards, ShardFile
+from shardkit.sample import IMAGE_FIELDS, Sample, field_of
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+Rows = NDArray[np.int64]
+Buffer = Any
+"""bytes, or a memoryview of a mapped shard."""
+
+
+class Block(Protocol):
+    """A run of samples. Its methods may be called from any thread."""
+
+    @property
+    def rows(self) -> Rows:
+        """The samples' rows in the dataset (int64, n)."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The samples' keys."""
+        ...
+
+    @property
+    def labels(self) -> Rows:
+        """The class numbers (int64, n); -1 where a sample has none."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, number: int) -> Buffer:
+        """The bytes of an image."""
+        ...
+
+    def sample(self, number: int) -> Sample:
+        """A whole sample: keys, fields as bytes, `cls` as an int."""
+        ...
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples in order."""
+        ...
+
+    def place(self, number: int) -> tuple[str, int | None, str]:
+        """(shard or file, byte or None, key) of a sample, for errors."""
+        ...
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The name of each sample's image field."""
+        ...
+
+
+class Catalog(Protocol):
+    """What an indexed dataset offers."""
+
+    counts: NDArray[np.int64]
+    """The samples of each shard."""
+    classes: tuple[ClassEntry, ...]
+    fields: tuple[str, ...]
+    mean_bytes: int
+    """Bytes of a sample, on average."""
+    plain: bool
+    """Whether each sample is one image with a label."""
+    identity: str
+    """Tells this dataset from others: the same for every copy of the same content."""
+
+    def block(self, rows: Rows) -> Block:
+        """The samples at these rows."""
+        ...
+
+    def files(self) -> Sequence[ShardFile]:
+        """The shards, by number."""
+        ...
+
+    def runs(self, block: Any) -> list[tuple[int, int, int]]:
+        """(shard, first byte, end byte) that hold a block's samples; empty where reading ahead has no sense."""
+        ...
+
+
+@dataclass(slots=True)
+class _Table:
+    """The index rows of one shard."""
+
+    image_offset: Rows
+    image_size: Rows
+    label: NDArray[np.int64]
+    key: Any
+    path: Any
+    offset: Rows
+    size: Rows
+
+
+class IndexCatalog:
+    """A dataset with manifest and index. `shards` limits it to some of the manifest's shards."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        location: Location,
+        *,
+        shards: Sequence[int] | None = None,
+        verify: bool = False,
+        tables: int = 48,
+    ) -> None:
+        self.manifest = manifest
+        self.location = location
+        self.numbers = list(range(len(manifest.shards))) if shards is None else list(shards)
+        entries = [manifest.shards[number] for number in self.numbers]
+        self.counts = np.array([entry.samples for entry in entries], np.int64)
+        self.classes = manifest.classes
+        self.fields = manifest.fields
+        self.mean_bytes = max(1, sum(entry.bytes for entry in entries) // max(1, int(self.counts.sum())))
+        self.identity = f"{manifest.plan or _digest(manifest)}:{_ranges(self.numbers)}"
+        files = [ShardFile(location.sibling(e.name), e.bytes, int(e.crc32c, 16)) for e in entries]
+        self.mapped = MappedShards(files, verify=verify, limit=tables)
+        self.urls = [file.url for file in files]
+        self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
+        others = [name for name in manifest.fields if name not in IMAGE_FIELDS]
+        packed = manifest.plan != ""  # then a sample has one image, and its path says of which field
+        self.plain = others == ["cls"] and (packed or len(self.image_fields) == 1)
+        self._verify = verify
+        self._first = np.concatenate([[0], np.cumsum(self.counts)])
+        self._tables: OrderedDict[int, _Table] = OrderedDict()
+        self._limit = tables
+        self._parquet: dict[int, pq.ParquetFile] = {}
+        self._lock = threading.RLock()
+
+    def files(self) -> Sequence[ShardFile]:
+        """The shards, by number."""
+        return self.mapped.files
+
+    def block(self, rows: Rows) -> IndexBlock:
+        """The samples at these rows, with their index rows."""
+        shards = np.searchsorted(self._first, rows, side="right") - 1
+        return IndexBlock(self, rows, shards, rows - self._first[shards])
+
+    def runs(self, block: IndexBlock) -> list[tuple[int, int, int]]:
+        """The run of each shard from the first to the last image of the block."""
+        order = np.argsort(block.shards, kind="stable")
+        shards, firsts = np.unique(block.shards[order], return_index=True)
+        lows = np.minimum.reduceat(block.starts[order], firsts)
+        highs = np.maximum.reduceat(block.ends[order], firsts)
+        return list(zip(shards.tolist(), lows.tolist(), highs.tolist(), strict=True))
+
+    def table(self, shard: int) -> _Table:
+        """The index rows of a shard. Raises ManifestError where the index does not fit."""
+        with self._lock:
+            found = self._tables.get(shard)
+            if found is None:
+                found = self._tables[shard] = self._read_table(shard)
+                while len(self._tables) > self._limit:
+                    self._tables.popitem(last=False)
+            else:
+                self._tables.move_to_end(shard)
+            return found
+
+    def _read_table(self, shard: int) -> _Table:
+        import pyarrow as pa
+
+        from shardkit.index import read_columns
+
+        part, row_group = self._row_group(self.numbers[shard])
+        place = str(self.location.sibling(self.manifest.index[part].name))
+
+        names = ("image_offset", "image_size", "label", "key", "path", "offset", "size")
+        try:
+            columns = read_columns(self._index(part), row_group, names)
+        except (pa.ArrowException, OSError) as exc:
+            raise ManifestError(place, f"the index is damaged ({exc})", _INDEX_CURE) from exc
+        table = _Table(**columns)
+        size = self.mapped.files[shard].bytes
+        if len(table.label) != self.counts[shard] or bool((table.offset + table.size > size).any()):
+            raise ManifestError(place, f"its rows do not fit {self.urls[shard]}", _INDEX_CURE)
+        return table
+
+    def _row_group(self, number: int) -> tuple[int, int]:
+        """(index file, row group in it) of a shard of the manifest."""
+        for part, entry in enumerate(self.manifest.index):
+            if number < entry.shards:
+                return part, number
+            number -= entry.shards
+        raise ManifestError(str(self.location), "the manifest names no index", "run 'shardkit index' to make one")
+
+    def _index(self, part: int) -> pq.ParquetFile:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if part not in self._parquet:
+            entry = self.manifest.index[part]
+            place = self.location.sibling(entry.name)
+            try:
+                if self._verify or entry.bytes <= 32 << 20:
+                    with open(place.path, "rb") as file:
+                        data = file.read()
+                    if len(data) != entry.bytes or google_crc32c.value(data) != int(entry.crc32c, 16):
+                        raise ManifestError(str(place), "the index is not the one that its manifest names", _INDEX_CURE)
+                    source: Any = pa.BufferReader(data)
+                else:
+                    source = pa.memory_map(place.path)
+                self._parquet[part] = pq.ParquetFile(source, page_checksum_verification=True)
+            except FileNotFoundError as exc:
+                raise NotFoundError(str(place), "the index is missing", _INDEX_CURE) from exc
+            except (pa.ArrowException, OSError) as exc:
+                raise ManifestError(str(place), f"the index can't be read ({exc})", _INDEX_CURE) from exc
+        return self._parquet[part]
+
+
+_INDEX_CURE = "bring it back, pack again, or run 'shardkit index'"
+
+
+class IndexBlock:
+    """Samples of an IndexCatalog: their index rows gathered, their bytes in the mapped shards."""
+
+    __slots__ = ("__dict__", "catalog", "ends", "keys", "labels", "local", "rows", "shards", "starts")
+
+    def __init__(self, catalog: IndexCatalog, rows: Rows, shards: Rows, local: Rows) -> None:
+        self.catalog = catalog
+        self.rows, self.shards, self.local = rows, shards, local
+        n = len(rows)
+        self.starts = np.empty(n, np.int64)
+        self.labels = np.empty(n, np.int64)
+        sizes = np.empty(n, np.int64)
+        keys = np.empty(n, object)
+        order = np.argsort(shards, kind="stable")
+        bounds = np.flatnonzero(np.diff(shards[order], prepend=-1)).tolist()
+        for first, stop in zip(bounds, [*bounds[1:], n], strict=True):
+            where = order[first:stop]
+            table = catalog.table(int(shards[where[0]]))
+            at = local[where]
+            self.starts[where] = table.image_offset[at]
+            sizes[where] = table.image_size[at]
+            self.labels[where] = table.label[at]
+            keys[where] = table.key.take(_arrow(at)).to_numpy(zero_copy_only=False)
+        self.ends = self.starts + sizes
+        self.keys: list[str] = keys.tolist()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def _buffers(self) -> dict[int, memoryview]:
+        files = self.catalog.mapped
+        return {shard: memoryview(files.buffer(shard)) for shard in np.unique(self.shards).tolist()}
+
+    @cached_property
+    def _spans(self) -> tuple[list[int], list[int], list[int]]:
+        return self.shards.tolist(), self.starts.tolist(), self.ends.tolist()
+
+    def image(self, number: int) -> memoryview:
+        """The image's bytes in the mapped shard, without a copy. DatasetError for a sample without an image."""
+        shards, starts, ends = self._spans
+        start = starts[number]
+        if start < 0:
+            place, _, key = self.place(number)
+            raise DatasetError(place, "this sample has no image", "read it without decode()", None, key)
+        return self._buffers[shards[number]][start : ends[number]]
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples in order."""
+        if not self.catalog.plain:
+            yield from map(self.sample, range(len(self)))
+            return
+        urls, files = self.catalog.urls, self.catalog.mapped
+        maps = {shard: files.buffer(shard) for shard in np.unique(self.shards).tolist()}
+        labels, names = self.labels.tolist(), self.fields
+        for key, shard, start, end, label, name in zip(self.keys, *self._spans, labels, names, strict=True):
+            yield {"__key__": key, "__url__": urls[shard], name: maps[shard][start:end], "cls": label}
+
+    def sample(self, number: int) -> Sample:
+        """One sample with all its fields."""
+        from shardkit.formats import tar
+
+        shard = int(self.shards[number])
+        table, at = self.catalog.table(shard), int(self.local[number])
+        data, start = self.catalog.mapped.buffer(shard), int(table.offset[at])
+        found = next(
+            tar.read_samples(data, place=self.catalog.urls[shard], start=start, end=start + int(table.size[at]))
+        )
+        sample: Sample = {"__key__": found.key, "__url__": self.catalog.urls[shard]}
+        for name, (offset, size) in found.fields.items():
+            sample[name] = data[offset : offset + size]
+        if found.key != self.keys[number]:
+            fact = f"the index says {self.keys[number]!r}, and the shard holds {found.key!r}"
+            raise DamagedError(self.catalog.urls[shard], fact, _INDEX_CURE, start)
+        if "cls" in sample and self.labels[number] >= 0:
+            sample["cls"] = int(self.labels[number])
+        return sample
+
+    def place(self, number: int) -> tuple[str, int | None, str]:
+        """(shard, first byte of the image, key)."""
+        return self.catalog.urls[int(self.shards[number])], int(self.starts[number]), self.keys[number]
+
+    @cached_property
+    def fields(self) -> list[str]:
+        """The name of each sample's image field."""
+        names = self.catalog.image_fields
+        if len(names) == 1:
+            return names * len(self)
+        if not self.catalog.plain:
+            return [next((name for name in self.sample(i) if name in names), "") for i in range(len(self))]
+        paths = zip(self.shards.tolist(), self.local.tolist(), strict=True)
+        return [field_of(self.catalog.table(s).path[i].as_py().rpartition(".")[2]) for s, i in paths]
+
+
+def _arrow(at: Rows) -> Any:
+    import pyarrow as pa
+
+    return pa.array(at)
+
+
+def _digest(manifest: Manifest) -> str:
+    from hashlib import blake2b
+
+    text = "\0".join(f"{e.samples} {e.bytes} {e.crc32c}" for e in manifest.shards)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers as short text: "0-7,9"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)

@@ -1,0 +1,112 @@
+"""The fields of a sample that are no images, and labels as Keras wants them."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DecodeError, UsageError, printable
+
+_DECIMAL = re.compile(rb"\s*[+-]?[0-9]{1,19}\s*").fullmatch
+_CURE = "mend the field, or read it as bytes"
+
+
+def decode_label(data: bytes) -> int:
+    """A whole number in ASCII decimal, white space around it allowed."""
+    if not _DECIMAL(data):
+        raise ValueError(f"not a decimal number: {_start(data)}")
+    return int(data)
+
+
+def decode_text(data: bytes) -> str:
+    """UTF-8 text."""
+    return str(data, "utf-8")
+
+
+def decode_json(data: bytes) -> Any:
+    """The JSON document's value; object, list, str, int, float, bool or None."""
+    return json.loads(str(data, "utf-8"))
+
+
+def decode_npy(data: bytes) -> NDArray[Any]:
+    """An array as `numpy.save` wrote it, without pickle. Its size is checked against the data before it is made."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects, which would need pickle")
+    count = 1
+    for side in shape:
+        count *= side
+    start = stream.tell()
+    if min(shape, default=0) < 0 or count * dtype.itemsize > len(data) - start:
+        raise ValueError(f"an array of {shape} {dtype} in {len(data) - start} bytes: it is cut")
+    values = np.frombuffer(data, dtype, count, start) if dtype.itemsize else np.empty(count, dtype)
+    return values.reshape(shape, order="F" if fortran else "C").copy()
+
+
+FIELD_DECODERS: Mapping[str, Callable[[bytes], Any]] = {
+    "cls": decode_label,
+    "txt": decode_text,
+    "text": decode_text,
+    "json": decode_json,
+    "npy": decode_npy,
+}
+"""By the last extension of a field's name."""
+
+
+def decode_field(name: str, data: bytes, *, decoders: Mapping[str, Callable[[bytes], Any]] = FIELD_DECODERS) -> Any:
+    """The field's value by the last extension of its name; its bytes where no decoder is known for that.
+
+    DecodeError, without a place, if it does not decode, whatever the decoder raised.
+    """
+    decoder = decoders.get(name.rpartition(".")[2])
+    if decoder is None:
+        return data
+    try:
+        return decoder(data)
+    except Exception as exc:  # a decoder may be the caller's, and may raise anything
+        reason = next(iter(str(exc).splitlines()), "") or type(exc).__name__
+        raise DecodeError("", f"field {printable(name)!r} can't be decoded: {reason}", _CURE) from exc
+
+
+def decode_fields(
+    sample: Mapping[str, Any], *, decoders: Mapping[str, Callable[[bytes], Any]] = FIELD_DECODERS
+) -> dict[str, Any]:
+    """The sample with each field decoded that is bytes and has a decoder. `{**FIELD_DECODERS, "ext": fn}` adds one."""
+    return {
+        name: decode_field(name, value, decoders=decoders) if isinstance(value, bytes) else value
+        for name, value in sample.items()
+    }
+
+
+def encode_labels(labels: NDArray[np.int64], mode: Literal["int", "onehot", "binary"], classes: int) -> NDArray[Any]:
+    """Class numbers as Keras' class_mode gives them.
+
+    "int" ("sparse"): int64 (n,). "onehot" ("categorical"): float32 (n, classes). "binary": float32 (n,) of 0 and 1.
+    UsageError for binary with other than two classes; DecodeError for a label outside 0 … classes - 1.
+    """
+    labels = np.asarray(labels, np.int64)
+    if mode == "int":
+        return labels
+    if mode == "binary" and classes != 2:
+        raise UsageError("label", f'"binary" needs two classes, and there are {classes}', 'use "int" or "onehot"')
+    outside = (labels < 0) | (labels >= classes)
+    if outside.any():
+        raise DecodeError("", f"label {labels[outside][0]} with {classes} classes: expected 0 to {classes - 1}")
+    if mode == "binary":
+        return labels.astype(np.float32)
+    encoded = np.zeros((len(labels), classes), np.float32)
+    encoded[np.arange(len(labels)), labels] = 1
+    return encoded
+
+
+def _start(data: bytes) -> str:
+    return repr(data[:20])

@@ -1,0 +1,122 @@
+"""The steps of a Dataset as frozen values, and what a chain of them amounts to; pipeline.py runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from shardkit.errors import UsageError
+from shardkit.reading.decode import DecodeOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Images to arrays, other fields by their extension."""
+
+    options: DecodeOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """`fn(item)` instead of each item."""
+
+    fn: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Only the items for which `fn(item)` is true."""
+
+    fn: Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchUp:
+    """`size` items as one."""
+
+    size: int
+    drop_last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """The first `count` items."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Not the first `count` items."""
+
+    count: int
+
+
+Op = Decode | Map | Filter | BatchUp | Take | Skip
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What a chain of ops amounts to.
+
+    window: takes and skips of samples, done before anything is read. samples: what is done to each sample. batch: None
+    for none. batch_window: takes and skips of batches that need no reading either. after: what is done to what comes
+    out: maps in the threads, the rest one by one.
+    """
+
+    window: tuple[Take | Skip, ...] = ()
+    samples: tuple[Decode | Map | Filter, ...] = ()
+    batch: BatchUp | None = None
+    batch_window: tuple[Take | Skip, ...] = ()
+    after: tuple[Map | Filter | Take | Skip, ...] = ()
+    counted: bool = field(default=True)
+    """Whether the number of items is known without reading: no filter anywhere."""
+
+    @property
+    def decode(self) -> Decode | None:
+        """The decode step, if there is one."""
+        return next((op for op in self.samples if isinstance(op, Decode)), None)
+
+
+def steps_of(ops: Sequence[Op]) -> Steps:
+    """The steps of a chain. UsageError for a chain that makes no sense."""
+    window: list[Take | Skip] = []
+    samples: list[Decode | Map | Filter] = []
+    batch_window: list[Take | Skip] = []
+    after: list[Map | Filter | Take | Skip] = []
+    batch: BatchUp | None = None
+    filtered = False
+    for op in ops:
+        if isinstance(op, Filter):
+            filtered = True
+        if isinstance(op, BatchUp):
+            if batch is not None:
+                raise UsageError("batch()", "the samples are in batches already", "call batch() once")
+            if after:
+                raise UsageError("batch()", "it comes after take() or skip() behind a filter()", "call batch() first")
+            batch = op
+        elif isinstance(op, Decode):
+            if batch is not None or any(isinstance(step, (Decode, Map, Filter)) for step in samples):
+                raise UsageError(
+                    "decode()", "it comes after map(), filter(), batch() or decode()", "call it before them"
+                )
+            samples.append(op)
+        elif isinstance(op, (Take, Skip)):
+            early = window if batch is None else batch_window
+            (after if filtered else early).append(op)
+        elif batch is None and not after:
+            samples.append(op)
+        else:
+            after.append(op)
+    return Steps(tuple(window), tuple(samples), batch, tuple(batch_window), tuple(after), not filtered)
+
+
+def cut(low: int, high: int, window: Sequence[Take | Skip]) -> tuple[int, int]:
+    """What takes and skips leave of low … high."""
+    for op in window:
+        if isinstance(op, Take):
+            high = min(high, low + op.count)
+        else:
+            low = min(high, low + op.count)
+    return low, high

@@ -1,0 +1,309 @@
+"""Runs the steps of a Dataset over one epoch: blocks of samples, threads that decode them, batches in order.
+
+Every item leaves with the number of the share's samples that it and those before it took, which is all that resuming
+needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, DecodeError
+from shardkit.reading.batch import Batch, collate
+from shardkit.reading.blocks import BlockSource, Placed
+from shardkit.reading.catalog import Block
+from shardkit.reading.decode import ImageDecoder
+from shardkit.reading.fields import decode_fields, encode_labels
+from shardkit.reading.ops import Decode, Filter, Map, Skip, Steps, Take, cut
+from shardkit.reading.pool import Task, Threads
+from shardkit.rng import stream_key
+from shardkit.sample import Sample
+
+log = logging.getLogger(__name__)
+
+Item = tuple[int, Any]
+"""(samples of the share that were taken up to here, what the user gets)."""
+
+PART_SAMPLES = 16
+"""Samples that one thread takes at a time, at least: less costs in hand-over."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One epoch of one reader."""
+
+    source: BlockSource
+    steps: Steps
+    threads: int
+    ahead: int
+    decoders: Mapping[str, Callable[[bytes], Any]]
+
+    def items(self, start: int = 0) -> Iterator[Item]:
+        """What the user gets from sample `start` of the source on."""
+        steps, high = self.steps, self.source.samples
+        low, unit = 0, 1
+        if steps.batch is not None and steps.counted:
+            unit = steps.batch.size
+            if high is not None:
+                low, high = batch_limits(steps, high)
+        blocks = self.source.blocks(max(low, start), high, unit)
+        threaded = bool(steps.samples) or any(isinstance(op, Map) for op in steps.after)
+        return self._threaded(blocks) if threaded else self._plain(blocks)
+
+    def _plain(self, blocks: Iterator[Placed]) -> Iterator[Item]:
+        batch = self.steps.batch
+        if batch is None:
+            for first, block, _ in blocks:
+                yield from enumerate(block.samples(), first + 1)
+            return
+        for first, block, _ in blocks:
+            samples = block.samples()
+            for begin in range(0, len(block), batch.size):
+                chosen = list(itertools.islice(samples, batch.size))
+                yield first + begin + len(chosen), collate(chosen)
+
+    def _threaded(self, blocks: Iterator[Placed]) -> Iterator[Item]:
+        worker = _Worker(self)
+        whole = self.steps.batch is not None and self.steps.counted
+        tasks = (task for block in blocks for task in worker.tasks(*block))
+        threads = Threads(self.threads)
+        stream: Iterator[Any] = threads.ordered(tasks, self.ahead)
+        try:
+            if whole:
+                yield from (item for item in stream if item is not None)
+            else:
+                single = itertools.chain.from_iterable(stream)
+                yield from single if self.steps.batch is None else self._regrouped(single, worker)
+        finally:
+            threads.close()
+
+    def _regrouped(self, items: Iterator[Item], worker: _Worker) -> Iterator[Item]:
+        """Batches of what a filter left."""
+        assert self.steps.batch is not None
+        size, drop = self.steps.batch.size, self.steps.batch.drop_last
+        while chosen := list(itertools.islice(items, size)):
+            if len(chosen) < size and drop:
+                return
+            yield chosen[-1][0], worker.mapped(collate([item for _, item in chosen]))
+
+
+def batch_limits(steps: Steps, samples: int) -> tuple[int, int]:
+    """The first and last sample that the batches of a share with so many samples take."""
+    assert steps.batch is not None
+    size = steps.batch.size
+    if steps.batch.drop_last and steps.counted:
+        samples -= samples % size
+    low, high = cut(0, -(-samples // size), steps.batch_window)
+    return low * size, min(high * size, samples)
+
+
+class _Worker:
+    """What the threads do with a block."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.batch = run.steps.batch if run.steps.counted else None
+        decode = run.steps.decode
+        self.options = decode.options if decode else None
+        self.decoder = ImageDecoder(decode.options) if decode else None
+        self.key = stream_key("augment", run.source.seed, run.source.epoch)
+        self.per_sample = [op for op in run.steps.samples if not isinstance(op, Decode)]
+        self.maps = tuple(itertools.takewhile(lambda op: isinstance(op, Map), run.steps.after))
+        self.classes = run.source.classes
+        self.skips = _Skips(self.options.skip_limit if self.options else 0)
+        self.straight = bool(
+            run.source.plain and self.decoder and self.decoder.shape and not self.per_sample and self.batch
+        )
+
+    def mapped(self, item: Any) -> Any:
+        """The item after the maps that follow batch()."""
+        for op in self.maps:
+            item = op.fn(item)  # type: ignore[union-attr]
+        return item
+
+    def tasks(self, first: int, block: Block, repeats: NDArray[np.bool_] | None) -> Iterator[Task[Any]]:
+        """The block's work: a task for each batch, or for each run of samples."""
+        size = self.batch.size if self.batch else PART_SAMPLES * 4
+        draws = self.decoder.draws(self.key, block.rows) if self.decoder else None
+        for begin in range(0, len(block), size):
+            end = min(begin + size, len(block))
+            marks = None if repeats is None else repeats[begin:end]
+            make = self._straight_task if self.straight else self._general_task
+            yield make(_Span(block, begin, end, first + end, draws, marks))
+
+    def _parts(self, span: _Span) -> list[tuple[int, int]]:
+        n = span.end - span.begin
+        size = max(PART_SAMPLES, -(-n // self.run.threads))
+        return [(begin, min(begin + size, n)) for begin in range(0, n, size)]
+
+    def _straight_task(self, span: _Span) -> Task[Item | None]:
+        """A batch whose images are decoded into their places."""
+        decoder, block = self.decoder, span.block
+        assert decoder is not None and decoder.shape is not None
+        n = span.end - span.begin
+        images = np.empty((n, *decoder.shape), decoder.dtype)
+        failed: list[tuple[int, Exception]] = []
+
+        def part(begin: int, end: int) -> None:
+            image, base = block.image, span.begin
+            datas = [image(number) for number in range(base + begin, base + end)]
+            rows = None if span.draws is None else span.draws[base + begin : base + end]
+            for number, error in decoder.batch_into(datas, images[begin:end], rows):
+                self._failed(span, begin + number, error)
+                failed.append((begin + number, error))
+
+        def finish() -> Item | None:
+            good: slice | NDArray[np.int64] = slice(None)
+            if failed:
+                good = np.setdiff1d(np.arange(n), [number for number, _ in failed])
+                if not len(good):
+                    return None
+            numbers = range(n) if not failed else good.tolist()  # type: ignore[union-attr]
+            labels = self._labels(block.labels[span.begin : span.end][good], span)
+            keys = [block.keys[span.begin + number] for number in numbers]
+            marks = None if span.repeats is None else span.repeats[good]
+            chosen = images if not failed else images[good]
+            return span.taken, self.mapped(Batch(chosen, labels, keys=keys, repeats=marks))
+
+        parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
+        return Task(parts, finish)
+
+    def _general_task(self, span: _Span) -> Task[Any]:
+        """Samples one by one; as a batch where nothing is filtered."""
+        n = span.end - span.begin
+        results: list[Any] = [_GONE] * n
+
+        def part(begin: int, end: int) -> None:
+            for number in range(begin, end):
+                results[number] = self._sample(span, number)
+
+        def finish() -> Any:
+            taken = span.taken - n + 1
+            if self.batch is None:
+                kept = [(taken + number, item) for number, item in enumerate(results) if item is not _GONE]
+                return kept if self.run.steps.batch else [(at, self.mapped(item)) for at, item in kept]
+            chosen = [item for item in results if item is not _GONE]
+            if not chosen:
+                return None
+            batch = collate(chosen)
+            if isinstance(batch, Batch) and span.repeats is not None:
+                batch.repeats = span.repeats[[item is not _GONE for item in results]]
+            return span.taken, self.mapped(batch)
+
+        parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
+        return Task(parts, finish)
+
+    def _sample(self, span: _Span, number: int) -> Any:
+        at = span.begin + number
+        sample: Any = span.block.sample(at)
+        if self.decoder is not None:
+            decoded = self._decoded(span, number, sample)
+            if decoded is None:
+                return _GONE
+            sample = decoded
+        for op in self.per_sample:
+            if isinstance(op, Map):
+                sample = op.fn(sample)
+            elif isinstance(op, Filter) and not op.fn(sample):
+                return _GONE
+        return sample
+
+    def _decoded(self, span: _Span, number: int, sample: Sample) -> Sample | None:
+        assert self.decoder is not None
+        at = span.begin + number
+        name = span.block.fields[at]
+        row = None if span.draws is None else span.draws[at]
+        try:
+            image = self.decoder.array(sample[name], row) if name else None
+            others = decode_fields(
+                {field: value for field, value in sample.items() if field != name}, decoders=self.run.decoders
+            )
+        except DecodeError as exc:
+            self._failed(span, number, exc)
+            return None
+        decoded = {field: image if field == name else others[field] for field in sample}
+        if "cls" in decoded and isinstance(decoded["cls"], int) and self.options and self.options.label != "int":
+            decoded["cls"] = self._labels(np.array([decoded["cls"]]), span)[0]
+        return decoded
+
+    def _labels(self, labels: NDArray[np.int64], span: _Span) -> NDArray[Any]:
+        assert self.options is not None
+        try:
+            return encode_labels(labels, self.options.label, self.classes)
+        except DecodeError as exc:
+            place, _, key = span.block.place(span.begin)
+            raise DecodeError(place, exc.fact, exc.cure, None, key) from exc
+
+    def _failed(self, span: _Span, number: int, exc: Exception) -> None:
+        """Raises the error with its place, or counts it where it may be skipped."""
+        assert self.options is not None
+        place, offset, key = span.block.place(span.begin + number)
+        if not isinstance(exc, DecodeError):
+            raise exc
+        error = DecodeError(place, exc.fact, exc.cure, offset, key)
+        if self.options.on_error == "raise":
+            raise error from exc
+        self.skips.add(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Samples begin … end - 1 of a block. `taken`: the share's samples up to the end of it."""
+
+    block: Block
+    begin: int
+    end: int
+    taken: int
+    draws: NDArray[np.float64] | None
+    repeats: NDArray[np.bool_] | None
+
+
+_GONE = object()
+
+
+class _Skips:
+    """Counts what was left out as undecodable, and raises when it is too much."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.count, self._lock = limit, 0, threading.Lock()
+
+    def add(self, error: DecodeError) -> None:
+        with self._lock:
+            self.count += 1
+            log.warning("skipped (%d of at most %d): %s", self.count, self.limit, error)
+            if self.count > self.limit:
+                fact = f"{self.count} samples could not be decoded, and skip_limit is {self.limit}; the last: {error}"
+                raise DatasetError("decode()", fact, "mend the dataset, or raise skip_limit")
+
+
+def streamed(items: Iterator[Item], after: Sequence[Any], delivered: int) -> Iterator[Item]:
+    """What is done one by one to what comes out, after the maps that the threads did.
+
+    delivered: what an earlier run of this epoch gave out already; takes and skips count on from there.
+    """
+    for op in itertools.dropwhile(lambda op: isinstance(op, Map), after):
+        if isinstance(op, Map):
+            items = _each(items, op.fn)
+        elif isinstance(op, Filter):
+            items = _those(items, op.fn)
+        elif isinstance(op, Take):
+            items = itertools.islice(items, max(0, op.count - delivered))
+        elif isinstance(op, Skip) and not delivered:
+            items = itertools.islice(items, op.count, None)
+    return items
+
+
+def _each(items: Iterator[Item], fn: Callable[[Any], Any]) -> Iterator[Item]:
+    return ((taken, fn(item)) for taken, item in items)
+
+
+def _those(items: Iterator[Item], fn: Callable[[Any], Any]) -> Iterator[Item]:
+    return ((taken, item) for taken, item in items if fn(item))

@@ -1,0 +1,150 @@
+"""Shards without a manifest: read one after the other from their first byte, as WebDataset does.
+
+Their number of samples is not known, so each reader takes whole shards, and the shuffle buffer works on the stream of
+its samples: the i-th one leaves by its sort key i + 2 B u(i), as in order.py.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import NotFoundError, StorageError
+from shardkit.formats import tar
+from shardkit.formats.tar_stream import stream_samples
+from shardkit.location import Location
+from shardkit.reading.blocks import BLOCK_BYTES, BLOCK_SAMPLES, Placed
+from shardkit.rng import permutation, stream_key, uniform
+from shardkit.sample import IMAGE_FIELDS, Sample
+
+Streamed = tuple[int, Sample]
+"""(a number of its own for the sample, the sample with `cls` as an int where it has one)."""
+
+
+@dataclass(frozen=True)
+class StreamBlocks:
+    """The blocks of shards without a manifest. `part` of `parts` takes each `parts`-th shard (ranks and workers)."""
+
+    shards: Sequence[Location]
+    buffer: int
+    seed: int
+    epoch: int
+    part: int = 0
+    parts: int = 1
+
+    samples = None
+    classes = 0
+    plain = False
+
+    def blocks(self, start: int, stop: int | None, unit: int) -> Iterator[Placed]:
+        """The samples from `start` on; those before it are read and dropped, since nothing says where it is."""
+        samples = itertools.islice(self._shuffled(), start, stop)
+        while True:
+            chosen: list[Streamed] = []
+            size = 0
+            while len(chosen) % unit or not chosen or (size < BLOCK_BYTES and len(chosen) < BLOCK_SAMPLES):
+                item = next(samples, None)
+                if item is None:
+                    break
+                chosen.append(item)
+                size += sum(len(value) for value in item[1].values() if isinstance(value, bytes))
+            if not chosen:
+                return
+            yield start, StreamBlock(chosen), None
+            start += len(chosen)
+
+    def _shuffled(self) -> Iterator[Streamed]:
+        order = permutation(len(self.shards), stream_key("shards", self.seed, self.epoch))
+        chosen = (order if self.buffer else np.arange(len(self.shards)))[self.part :: self.parts]
+        stream = (sample for shard in chosen.tolist() for sample in self._shard(shard))
+        return shuffled(stream, self.buffer, stream_key("stream", self.seed, self.epoch)) if self.buffer else stream
+
+    def _shard(self, number: int) -> Iterator[Streamed]:
+        shard = self.shards[number]
+        for count, sample in enumerate(read_shard(shard)):
+            yield number << 32 | count, sample
+
+
+def read_shard(shard: Location) -> Iterator[Sample]:
+    """The samples of one tar shard, plain or gzip, in order. Raises DamagedError, NotFoundError, StorageError."""
+    place = str(shard)
+    try:
+        with open(shard.path, "rb") as file:
+            if file.peek(2)[:2] == b"\x1f\x8b":
+                for key, fields in stream_samples(file, place=place):
+                    yield _sample(place, key, fields)
+                return
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                for found in tar.read_samples(data, place=place):
+                    parts = found.fields.items()
+                    yield _sample(place, found.key, {name: data[at : at + size] for name, (at, size) in parts})
+    except FileNotFoundError as exc:
+        raise NotFoundError(place, "there is no such shard", "check the name, and where you are") from exc
+    except OSError as exc:
+        raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
+
+
+def _sample(place: str, key: str, fields: dict[str, bytes]) -> Sample:
+    sample: Sample = {"__key__": key, "__url__": place, **fields}
+    label = fields.get("cls")
+    if label is not None and label.strip().isdigit():
+        sample["cls"] = int(label)
+    return sample
+
+
+def shuffled(stream: Iterator[Streamed], buffer: int, key: int) -> Iterator[Streamed]:
+    """The stream in the order of i + 2 `buffer` u(i); at most 2 `buffer` samples wait."""
+    waiting: list[tuple[float, int, Streamed]] = []
+    for first in itertools.count(0, 4096):
+        keys = uniform(key, np.arange(first, first + 4096)) * (2 * buffer)
+        for number, offset in enumerate(keys.tolist(), first):
+            item = next(stream, None)
+            if item is None:
+                yield from (entry[2] for entry in sorted(waiting))
+                return
+            heapq.heappush(waiting, (number + offset, number, item))
+            while waiting[0][0] < number + 1:
+                yield heapq.heappop(waiting)[2]
+
+
+class StreamBlock:
+    """Samples that were read already."""
+
+    def __init__(self, chosen: Sequence[Streamed]) -> None:
+        self.rows: NDArray[np.int64] = np.array([number for number, _ in chosen], np.int64)
+        self.items = [sample for _, sample in chosen]
+        self.keys: list[str] = [sample["__key__"] for sample in self.items]
+        labels = [label if isinstance(label := sample.get("cls"), int) else -1 for sample in self.items]
+        self.labels: NDArray[np.int64] = np.array(labels, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def fields(self) -> list[str]:
+        """The name of each sample's image field, "" where it has none."""
+        return [next((name for name in sample if name in IMAGE_FIELDS), "") for sample in self.items]
+
+    def image(self, number: int) -> Any:
+        """The bytes of the image."""
+        return self.items[number][self.fields[number]]
+
+    def sample(self, number: int) -> Sample:
+        """One sample."""
+        return self.items[number]
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples in order."""
+        return iter(self.items)
+
+    def place(self, number: int) -> tuple[str, int | None, str]:
+        """(shard, None, key)."""
+        return self.items[number]["__url__"], None, self.keys[number]

@@ -1,0 +1,89 @@
+"""A class directory read as it is, without packing: each file is a shard of one sample."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import NotFoundError, StorageError
+from shardkit.manifest import ClassEntry
+from shardkit.reading.fetch import ShardFile
+from shardkit.sample import Sample, field_of, fs_text
+from shardkit.tree.source import Source, scan_tree
+
+
+class TreeCatalog:
+    """The files of a class tree in scan order: by class, then as Keras sorts them. Scanned once."""
+
+    plain = True
+
+    def __init__(self, root: str) -> None:
+        self.source: Source = scan_tree(root)
+        self.root = os.fsencode(root)
+        self.counts = np.ones(len(self.source), np.int64)
+        self.classes = tuple(map(ClassEntry, self.source.classes, self.source.counts.tolist()))
+        self.mean_bytes = max(1, int(self.source.sizes.mean()))
+        self.identity = f"tree:{len(self.source)}:{int(self.source.sizes.sum())}"
+        extensions = {os.fsdecode(path.rpartition(b".")[2]) for path in self.source.paths}
+        self.fields = tuple(sorted({"cls", *map(field_of, extensions)}))
+
+    def files(self) -> Sequence[ShardFile]:
+        """None: the files are too small for reading ahead."""
+        return ()
+
+    def runs(self, block: object) -> list[tuple[int, int, int]]:
+        """Nothing: the files are too small for reading ahead."""
+        return []
+
+    def block(self, rows: NDArray[np.int64]) -> TreeBlock:
+        """The samples at these rows."""
+        return TreeBlock(self, rows)
+
+
+class TreeBlock:
+    """Samples of a class tree, read when they are asked for."""
+
+    def __init__(self, catalog: TreeCatalog, rows: NDArray[np.int64]) -> None:
+        self.catalog, self.rows = catalog, rows
+        self.paths = catalog.source.paths.take(rows)
+        self.keys = catalog.source.keys(rows)
+        self.labels = catalog.source.labels[rows].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def fields(self) -> list[str]:
+        """The name of each sample's image field."""
+        return [field_of(os.fsdecode(path.rpartition(b".")[2])) for path in self.paths]
+
+    def image(self, number: int) -> bytes:
+        """The bytes of the file. Raises NotFoundError, StorageError."""
+        path = os.path.join(self.catalog.root, self.paths[number])
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.readall()
+        except FileNotFoundError as exc:
+            raise NotFoundError(
+                fs_text(path), "the file has vanished since the scan", "open the dataset again"
+            ) from exc
+        except OSError as exc:
+            raise StorageError(fs_text(path), exc.strerror or str(exc), "check the disk and its rights") from exc
+
+    def sample(self, number: int) -> Sample:
+        """Key, file, image and label."""
+        url = fs_text(os.path.join(self.catalog.root, self.paths[number]))
+        label = int(self.labels[number])
+        return {"__key__": self.keys[number], "__url__": url, self.fields[number]: self.image(number), "cls": label}
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples in order."""
+        return map(self.sample, range(len(self)))
+
+    def place(self, number: int) -> tuple[str, int | None, str]:
+        """(file, None, key)."""
+        return fs_text(os.path.join(self.catalog.root, self.paths[number])), None, self.keys[number]

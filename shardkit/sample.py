@@ -1,0 +1,158 @@
+"""What a sample is: a key, and fields (named byte strings) under it; how a file's name becomes both.
+
+The rule for members is WebDataset's: the key is the name up to the first dot of its base name, the field is what
+follows, in lower case; members whose whole name is `__x__` are metadata and no samples.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+Sample = dict[str, Any]
+"""`__key__` (str), `__url__` (str, the shard), and each field by its name: bytes, or what its decoder gave."""
+
+IMAGE_FIELDS = frozenset(
+    [
+        "apng",
+        "avif",
+        "avifs",
+        "blp",
+        "bmp",
+        "bufr",
+        "bw",
+        "cur",
+        "dcx",
+        "dds",
+        "dib",
+        "emf",
+        "eps",
+        "fit",
+        "fits",
+        "flc",
+        "fli",
+        "ftc",
+        "ftu",
+        "gbr",
+        "gif",
+        "grib",
+        "h5",
+        "hdf",
+        "icb",
+        "icns",
+        "ico",
+        "iim",
+        "im",
+        "j2c",
+        "j2k",
+        "jfif",
+        "jp2",
+        "jpc",
+        "jpe",
+        "jpf",
+        "jpg",
+        "jpx",
+        "mpeg",
+        "mpg",
+        "mpo",
+        "msp",
+        "palm",
+        "pbm",
+        "pcd",
+        "pcx",
+        "pdf",
+        "pfm",
+        "pgm",
+        "png",
+        "pnm",
+        "ppm",
+        "ps",
+        "psd",
+        "pxr",
+        "qoi",
+        "ras",
+        "rgb",
+        "rgba",
+        "sgi",
+        "tga",
+        "tif",
+        "tiff",
+        "vda",
+        "vst",
+        "webp",
+        "wmf",
+        "xbm",
+        "xpm",
+    ]
+)
+"""The extensions that Pillow knows, without a dot. A test holds the list against Pillow's own."""
+
+DEFAULT_EXTENSIONS = ("avif", "bmp", "gif", "jfif", "jpe", "jpeg", "jpg", "png", "ppm", "pgm", "tif", "tiff", "webp")
+
+
+def field_of(extension: str) -> str:
+    """The field for a file extension (without its dot): lower case, `jpeg` becoming `jpg`."""
+    lower = extension.lower()
+    return "jpg" if lower == "jpeg" else lower
+
+
+def split_member_name(name: str) -> tuple[str, str] | None:
+    """(key, field) of a tar member by WebDataset's rule; None for a name without a dot in its base name.
+
+    >>> split_member_name("train/cat/7.seg.PNG")
+    ('train/cat/7', 'seg.png')
+    """
+    slash = name.rfind("/") + 1
+    dot = name.find(".", slash)
+    if dot <= slash:  # no dot, or nothing before it
+        return None
+    return name[:dot], name[dot + 1 :].lower()
+
+
+def key_of_path(path: str) -> str:
+    """The key of a file: its path below the root, without its extension, every `.` made `_`.
+
+    >>> key_of_path("cat/cat.0.jpg")
+    'cat/cat_0'
+    """
+    stem, dot, extension = path.rpartition(".")
+    if not dot or "/" in extension:
+        stem = path
+    return stem.replace(".", "_")
+
+
+def text_of_path(path: bytes) -> str:
+    r"""A path as valid UTF-8 text: a backslash doubled, a byte that is no UTF-8 as `\xNN`. `path_of_text` undoes it."""
+    text = path.decode("utf-8", "surrogateescape")
+    if "\\" in text:
+        text = text.replace("\\", "\\\\")
+    if text.isascii():
+        return text
+    return "".join(f"\\x{ord(c) - 0xDC00:02x}" if "\udc80" <= c <= "\udcff" else c for c in text)
+
+
+def path_of_text(text: str) -> bytes:
+    """The path that `text_of_path` wrote. ValueError if the text is not of its form."""
+    if "\\" not in text:
+        return text.encode()
+    out = bytearray()
+    rest = text
+    while rest:
+        plain, slash, rest = rest.partition("\\")
+        out += plain.encode()
+        if not slash:
+            break
+        if rest.startswith("\\"):
+            out += b"\\"
+            rest = rest[1:]
+        elif rest.startswith("x"):
+            out.append(int(rest[1:3], 16))
+            rest = rest[3:]
+        else:
+            raise ValueError(f"not a path of an index: {text!r}")
+    return bytes(out)
+
+
+def fs_text(path: str | bytes | os.PathLike[str]) -> str:
+    """A file system path for a message: as text, bytes that are no UTF-8 escaped."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

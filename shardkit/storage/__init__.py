@@ -1,0 +1,1 @@
+"""Locations to bytes and back. Knows no format."""

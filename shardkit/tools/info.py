@@ -1,0 +1,164 @@
+"""What is in a dataset, from its manifest and its index; no shard is opened."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import ManifestError, NotFoundError, UsageError
+from shardkit.location import expand_braces, locate
+from shardkit.manifest import ClassEntry, Manifest, decode_manifest
+
+COMMON_SIZES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The least, the middle and the greatest of many numbers. The middle of an even count is the lower of the two."""
+
+    min: int
+    median: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """What is in a dataset.
+
+    source: its manifest. bytes: of all shards; image_bytes: of the images in them. shard_bytes: of a shard.
+    classes: name and samples of each, in label order. width, height: of the images as stored, in pixels; None where
+    the index knows of none. common_sizes: the most frequent (width, height, images), 5 at most. unknown_sizes: images
+    whose size the index does not know. options: those that the dataset was packed with.
+    """
+
+    source: str
+    shard_format: str
+    samples: int
+    shards: int
+    bytes: int
+    image_bytes: int
+    shard_bytes: Range | None
+    classes: tuple[ClassEntry, ...]
+    fields: tuple[str, ...]
+    width: Range | None
+    height: Range | None
+    common_sizes: tuple[tuple[int, int, int], ...]
+    unknown_sizes: int
+    options: dict[str, Any]
+
+
+def info(source: str | os.PathLike[str]) -> DatasetInfo:
+    """What is in the dataset `source`: a prefix (`shards/train`), a manifest, or a glob or brace range of its shards.
+
+    Memory holds one shard's columns at a time. Raises NotFoundError where there is no manifest, ManifestError where
+    manifest or index is damaged.
+    """
+    path, manifest = open_manifest(source)
+    sizes: Counter[tuple[int, int]] = Counter()
+    image_bytes = 0
+    for columns in _index_columns(path.parent, manifest):
+        image_bytes += int(columns["image_size"][columns["image_size"] > 0].sum())
+        has_image = columns["image_size"] >= 0
+        sizes.update(_pairs(columns["width"][has_image], columns["height"][has_image]))
+    unknown = sizes.pop((0, 0), 0)
+    frequent = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+    return DatasetInfo(
+        source=str(path),
+        shard_format=manifest.shard_format,
+        samples=manifest.samples,
+        shards=len(manifest.shards),
+        bytes=manifest.bytes,
+        image_bytes=image_bytes,
+        shard_bytes=_range(Counter(shard.bytes for shard in manifest.shards)),
+        classes=manifest.classes,
+        fields=manifest.fields,
+        width=_range(_sums(sizes, 0)),
+        height=_range(_sums(sizes, 1)),
+        common_sizes=tuple((width, height, count) for (width, height), count in frequent[:COMMON_SIZES]),
+        unknown_sizes=unknown,
+        options=dict(manifest.options),
+    )
+
+
+def open_manifest(source: str | os.PathLike[str]) -> tuple[Path, Manifest]:
+    """The manifest that belongs to `source`, and its path. Raises NotFoundError, ManifestError."""
+    place = locate(source)
+    if not place.is_local:
+        raise UsageError(str(place), "info reads datasets on this machine", "give a path")
+    for path in _candidates(place.path):
+        try:
+            return path, decode_manifest(path.read_bytes(), place=str(path))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue
+        except OSError as exc:
+            raise ManifestError(str(path), f"the manifest can't be read ({exc.strerror})", "check its rights") from exc
+    raise NotFoundError(str(source), "there is no dataset (no manifest) here", _cure(Path(place.path)))
+
+
+def _candidates(text: str) -> Iterator[Path]:
+    if text.endswith(".json"):
+        yield Path(text)
+    yield Path(f"{text}.json")
+    first = expand_braces(text)[0]
+    name = Path(first).name
+    if "-" in name:  # NAME-*.tar, NAME-{000..009}.tar, NAME-000000.tar
+        yield Path(first).with_name(name.rpartition("-")[0] + ".json")
+
+
+def _cure(path: Path) -> str:
+    inside = sorted(str(found.with_suffix("")) for found in path.glob("*.json"))[:3] if path.is_dir() else []
+    if inside:
+        return f"did you mean {' or '.join(inside)}?"
+    return "give the prefix that was packed to, as shards/train, or its manifest, as shards/train.json"
+
+
+def _index_columns(folder: Path, manifest: Manifest) -> Iterator[dict[str, NDArray[Any]]]:
+    """The columns of each shard's rows. Raises ManifestError where an index file is missing or damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from shardkit.index import read_columns
+
+    for entry in manifest.index:
+        path = folder / entry.name
+        try:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    yield read_columns(file, group, ("image_size", "width", "height"))
+        except (pa.ArrowException, OSError) as exc:
+            fact = f"the index can't be read ({str(exc).splitlines()[0]})"
+            raise ManifestError(str(path), fact, "pack again, or make a new one with 'shardkit index'") from exc
+
+
+def _pairs(width: NDArray[np.int32], height: NDArray[np.int32]) -> Counter[tuple[int, int]]:
+    """How often each (width, height) occurs."""
+    both, counts = np.unique(width.astype(np.int64) << 32 | height, return_counts=True)
+    pairs = zip((both >> 32).tolist(), (both & 0xFFFFFFFF).tolist(), strict=True)
+    return Counter(dict(zip(pairs, counts.tolist(), strict=True)))
+
+
+def _sums(sizes: Counter[tuple[int, int]], axis: int) -> Counter[int]:
+    sums: Counter[int] = Counter()
+    for pair, count in sizes.items():
+        sums[pair[axis]] += count
+    return sums
+
+
+def _range(counts: Counter[int]) -> Range | None:
+    """Least, middle and greatest of the numbers, each as often as `counts` says; None for none."""
+    if not counts:
+        return None
+    numbers = sorted(counts)
+    middle, seen = (counts.total() - 1) // 2, 0
+    for number in numbers:
+        seen += counts[number]
+        if seen > middle:
+            break
+    return Range(numbers[0], number, numbers[-1])

@@ -1,0 +1,1 @@
+"""A class-directory tree as columns: what is in it, in which order, and under which keys."""

@@ -1,0 +1,89 @@
+"""Columns of paths: n byte strings as one blob and n + 1 offsets, with no Python object for each path."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PathColumn:
+    """n paths. `blob` holds their bytes end to end (uint8), path i is `blob[offsets[i]:offsets[i + 1]]` (int64, n + 1).
+
+    A path costs its own bytes and 8 more. Safe to read from several threads.
+    """
+
+    blob: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, paths: Iterable[bytes]) -> PathColumn:
+        """The column of some paths."""
+        builder = PathColumnBuilder()
+        builder.extend("", [os.fsdecode(path) for path in paths])
+        return builder.build()
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> bytes:
+        """Path `row`; IndexError unless it is in 0 … n - 1."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} paths")
+        return self.blob[self.offsets[row] : self.offsets[row + 1]].tobytes()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The paths in order, a few thousand as objects at a time."""
+        for start in range(0, len(self), 4096):
+            yield from self.take(np.arange(start, min(start + 4096, len(self))))
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the column takes in memory."""
+        return self.blob.nbytes + self.offsets.nbytes
+
+    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> list[bytes]:
+        """The paths of some rows, in the order of `rows`; IndexError if one is not in 0 … n - 1."""
+        index = np.asarray(rows, dtype=np.int64)
+        if index.size and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"rows {index.min()} … {index.max()} of {len(self)} paths")
+        starts, ends = self.offsets[index].tolist(), self.offsets[index + 1].tolist()
+        view = self.blob.data
+        return [bytes(view[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+class PathColumnBuilder:
+    """Grows a PathColumn, a folder at a time: 4 bytes for each path beside its own until `build`."""
+
+    def __init__(self) -> None:
+        self._blob = bytearray()
+        self._lengths = array("i")
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def extend(self, prefix: str, names: Sequence[str]) -> None:
+        """Add the paths `prefix + name`, given as `os.fsdecode` gives them."""
+        if not names:
+            return
+        joined = prefix + prefix.join(names)
+        self._blob += os.fsencode(joined)
+        if joined.isascii():
+            self._lengths.extend([len(name) + len(prefix) for name in names])
+        else:
+            extra = len(os.fsencode(prefix))
+            self._lengths.extend([len(os.fsencode(name)) + extra for name in names])
+
+    def build(self) -> PathColumn:
+        """The column; the builder must not be used after it."""
+        offsets = np.zeros(len(self._lengths) + 1, dtype=np.int64)
+        np.cumsum(np.frombuffer(self._lengths, dtype=np.int32), out=offsets[1:])
+        blob = np.frombuffer(self._blob, dtype=np.uint8)
+        for column in (blob, offsets):
+            column.flags.writeable = False
+        return PathColumn(blob, offsets)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from shardkit.cli.main import run
+from shardkit.tools.demo import SPLITS
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo of few images."""
+    for split in SPLITS:
+        monkeypatch.setitem(SPLITS, split, 3)
+
+
+def test_it_says_what_it_did_and_what_to_type_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["demo", "cars demo"]) == 0
+    out, err = capsys.readouterr()
+    assert "drew      18 images of red and blue cars in 'cars demo/cars'" in out
+    assert "shardkit pack 'cars demo/cars' 'cars demo/shards'" in out
+    assert "train: 6 samples in 1 shard" in out
+    assert out.count("images/s") == 2
+    [line] = [line.strip() for line in out.splitlines() if line.strip().startswith("shardkit info")]
+    assert line == "shardkit info 'cars demo/shards/train'"
+    assert run(["info", "cars demo/shards/train"]) == 0
+    assert err == ""
+
+
+def test_without_a_folder_it_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert run(["demo"]) == 0
+    assert "shardkit demo cars-demo" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_anything_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert run(["demo", str(tmp_path)]) == 4
+    assert "the folder is not empty" in capsys.readouterr().err

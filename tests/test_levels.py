@@ -1,0 +1,172 @@
+"""A file imports its own folder and lower levels only. The levels are those of the architecture."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import shardkit
+
+ROOT = Path(shardkit.__file__).parent
+
+LEVELS = {
+    "errors": 0, "sample": 0, "location": 0, "events": 0, "config": 0, "rng": 0,
+    "manifest": 1, "index": 1,
+    "formats": 1, "storage": 1, "tree": 1,
+    "packing": 2, "reading": 2,
+    "adapters": 3, "tools": 3,
+    "cli": 4,
+    "__main__": 5, "__init__": 5,
+}  # fmt: skip
+
+DOOR = (("reading", "dataset"), "adapters")
+"""The one way up: `Dataset.to_torch()` and its like import their adapter, late, inside the method."""
+
+LATE = {
+    "PIL", "cv2", "keras", "pyarrow", "ray", "simplejpeg", "tensorflow", "torch", "tqdm", "webdataset", "yaml",
+}  # fmt: skip
+"""Packages that are imported in the function that needs them, never at the top of a file."""
+
+
+def package_files() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def module_of(path: Path) -> tuple[str, ...]:
+    return path.relative_to(ROOT).with_suffix("").parts
+
+
+def imported(source: str, module: tuple[str, ...]) -> list[tuple[int, tuple[str, ...]]]:
+    """(line, module below shardkit) of each import of shardkit in `source`, late and type-only ones included."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ["shardkit", *module[: len(module) - node.level]] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{stem}.{alias.name}" if stem == "shardkit" else stem for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "shardkit" and parts[-1] != "__version__":  # which is there before any file is loaded
+                found.append((node.lineno, home_of(parts[1:])))
+    return found
+
+
+def home_of(parts: list[str]) -> tuple[str, ...]:
+    """The module that holds what is imported: `from shardkit import pack` imports shardkit.packing.job."""
+    if parts and parts[0] in shardkit._HOME:
+        return tuple(shardkit._HOME[parts[0]].split(".")[1:])
+    return tuple(parts) or ("__init__",)
+
+
+def allowed(own: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether module `own` may import module `other`: the same folder, or a lower level."""
+    if other[0] not in LEVELS:
+        return False
+    if (own, other[0]) == DOOR:
+        return True
+    same_folder = (len(own) == 1 and (ROOT / f"{other[0]}.py").exists()) or (len(own) > 1 and own[0] == other[0])
+    return LEVELS[other[0]] < LEVELS[own[0]] or (same_folder and LEVELS[other[0]] == LEVELS[own[0]])
+
+
+def top_imports(source: str) -> set[str]:
+    """The packages that loading the file imports: those outside functions and `if TYPE_CHECKING`."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(source)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+@pytest.mark.parametrize("path", package_files(), ids=lambda path: "/".join(module_of(path)))
+def test_a_file_imports_its_own_folder_and_lower_levels_only(path: Path) -> None:
+    own = module_of(path)
+    wrong = [
+        f"line {line} imports shardkit.{'.'.join(other)}"
+        for line, other in imported(path.read_text("utf-8"), own)
+        if not allowed(own, other)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in package_files() if module_of(path)[0] != DOOR[1]],  # an adapter is itself imported late
+    ids=lambda path: "/".join(module_of(path)),
+)
+def test_heavy_packages_are_imported_late(path: Path) -> None:
+    assert top_imports(path.read_text("utf-8")) & LATE == set()
+
+
+def test_the_adapters_are_imported_inside_the_methods_that_need_them() -> None:
+    source = ROOT.joinpath(*DOOR[0]).with_suffix(".py").read_text("utf-8")
+    assert [text for _, text in late_and_other(source) if f"shardkit.{DOOR[1]}" in text]
+    assert [text for late, text in late_and_other(source) if f"shardkit.{DOOR[1]}" in text and not late] == []
+
+
+def late_and_other(source: str) -> list[tuple[bool, str]]:
+    """(whether it stands in a function, its text) of each import."""
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    late = {id(inner) for function in functions for inner in ast.walk(function)}
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return [(id(node) in late, ast.unparse(node)) for node in imports]
+
+
+def test_every_file_and_folder_has_a_level() -> None:
+    assert {module_of(path)[0] for path in package_files()} <= set(LEVELS)
+
+
+def test_a_function_and_a_package_never_share_a_name() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {path.stem for path in ROOT.glob("*.py")}
+    assert packages & set(shardkit._HOME) == set()
+
+
+@pytest.mark.parametrize(
+    ("own", "source", "fine"),
+    [
+        (("formats", "tar"), "from shardkit.errors import DamagedError", True),
+        (("formats", "tar"), "from shardkit.storage.local import open_file", False),
+        (("formats", "tar"), "def f():\n    import shardkit.storage.local", False),
+        (("formats", "tar"), "from ..storage import local", False),
+        (("formats", "tar"), "from . import tfrecord", True),
+        (("formats", "tar"), "from shardkit import errors", True),
+        (("formats", "tar"), "from shardkit import pack", False),
+        (("formats", "tar"), "import shardkit", False),
+        (("formats", "tar"), "from shardkit.manifest import Manifest", False),
+        (("packing", "job"), "from shardkit.manifest import Manifest", True),
+        (("packing", "job"), "if TYPE_CHECKING:\n    from shardkit.reading.dataset import Dataset", False),
+        (("errors",), "from shardkit.sample import fs_text", True),
+        (("errors",), "from shardkit.manifest import Manifest", False),
+        (("manifest",), "from shardkit.index import schema", True),
+        (("manifest",), "from shardkit.formats.tar import read", False),
+        (("tools", "info"), "from shardkit.reading.dataset import dataset", True),
+        (("reading", "dataset"), "from shardkit.adapters.torch import to_torch", True),
+        (("reading", "batch"), "from shardkit.adapters.torch import to_torch", False),
+        (("tools", "info"), "from shardkit.cli.main import main", False),
+        (("cli", "pack"), "from shardkit import pack", True),
+        (("cli", "pack"), "from shardkit.nowhere import x", False),
+    ],
+)
+def test_the_check_itself_tells_right_from_wrong(own: tuple[str, ...], source: str, fine: bool) -> None:
+    [(_, other)] = imported(source, own)
+    assert allowed(own, other) is fine
+
+
+def test_the_check_of_late_imports_sees_the_top_of_a_file_only() -> None:
+    source = "import cv2\ntry:\n    import torch.nn\nexcept ImportError: pass\ndef f():\n    import pyarrow\n"
+    assert top_imports(source + "if TYPE_CHECKING:\n    import tensorflow\n") == {"cv2", "torch"}

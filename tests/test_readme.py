@@ -1,0 +1,116 @@
+"""The README's blocks run as they stand, in its order, in a folder that has a small `data/` of splits."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from shardkit import errors
+from shardkit.cli import main
+from shardkit.cli.pack import command as pack_command
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+FRAMEWORKS = ("keras", "tensorflow", "torch", "webdataset")
+INSTALL = ("pip install . && shardkit demo", 'pip install ".[test]" && pytest')
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """(language, content) of each fenced block."""
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield match[1], match[2]
+
+
+def commands(block: str) -> list[str]:
+    """The lines of a console block that are typed."""
+    return [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
+
+
+PYTHON = [block for language, block in blocks(README) if language == "python"]
+CONSOLE = [line for language, block in blocks(README) if language == "console" for line in commands(block)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, draw_tree: Any) -> Path:
+    """A folder with the README's `data/`, packed as the README says."""
+    root = tmp_path_factory.mktemp("readme")
+    splits = {"train": 10, "validation": 4, "test": 2}
+    draw_tree(root / "data", {f"{split}/{name}": n for split, n in splits.items() for name in ("blue", "red")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert main.run(["pack", "data", "shards"]) == 0
+    return root
+
+
+@pytest.mark.parametrize("line", [line for line in CONSOLE if line not in INSTALL])
+def test_a_command_of_the_readme_runs(line: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    program, *arguments = shlex.split(line)
+    if program == "shardkit":
+        assert main.run(arguments) == 0
+    else:
+        assert program == "tar"
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=True)
+        assert sorted({name.rpartition(".")[2] for name in done.stdout.split()}) == ["cls", "jpg"]
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=lambda block: re.sub(r"\W+", "-", block)[:40])
+def test_a_python_block_of_the_readme_runs(block: str, folder: Path, run_python: Any) -> None:
+    for name in FRAMEWORKS:
+        if re.search(rf"^(import|from) {name}\b", block, re.MULTILINE) and not importlib.util.find_spec(name):
+            pytest.skip(f"{name} is not installed")
+    run_python("-c", block, cwd=folder, KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
+
+
+def test_the_readme_has_the_blocks_that_are_run() -> None:
+    assert len(PYTHON) >= 4
+    assert [line for line in CONSOLE if line in INSTALL] == list(INSTALL)
+    assert any(line.startswith("shardkit pack data shards") for line in CONSOLE)
+
+
+def test_the_check_installs_as_the_readme_says() -> None:
+    check = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert 'pip install --quiet ".[test]"' in check
+    assert "shardkit demo" in check
+
+
+def table_codes(heading: str) -> list[str]:
+    """What stands in code marks in the first column of the table below a heading."""
+    section = README.partition(f"{heading}\n")[2].partition("\n#")[0]
+    return [code for row in re.findall(r"^\| (.*?) \|", section, re.MULTILINE) for code in re.findall(r"`(.*?)`", row)]
+
+
+def test_every_command_is_in_the_readme_and_no_other() -> None:
+    named = [code.split()[1] for code in table_codes("## Commands") if code.startswith("shardkit")]
+    assert named == list(main.COMMANDS)
+
+
+def test_every_option_of_pack_is_in_the_readme_and_no_other() -> None:
+    common = {"--json", "--verbose", "--quiet", "--debug", "--help"}
+    real = set()
+    for param in pack_command.params:
+        if isinstance(param, click.Option):
+            real |= {name for name in (*param.opts, *param.secondary_opts) if name.startswith("--")}
+    named = {code.split()[0] for code in table_codes("### Options of `shardkit pack`") if code.startswith("--")}
+    assert named == real - common
+
+
+def test_every_exit_code_is_in_the_readme_and_no_other() -> None:
+    section = README.partition("## Exit codes")[2]
+    named = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
+    real = {getattr(errors, name).exit_code for name in errors.__all__}
+    assert named == real | {0, main.BUG, main.INTERRUPTED, main.BROKEN_PIPE}
+
+
+def test_the_blocks_are_found_by_their_language() -> None:
+    text = "x\n```python\na = 1\n```\n```console\n$ one\nout\n$ two\n```\n"
+    assert list(blocks(text)) == [("python", "a = 1\n"), ("console", "$ one\nout\n$ two\n")]
+    assert commands("$ one\nout\n$ two\n") == ["one", "two"]

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shardkit import DestinationError
+from shardkit.tools import demo as module
+from shardkit.tools.demo import SPLITS, demo, draw_car, draw_cars, loop_over_files
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo of few images."""
+    for split in SPLITS:
+        monkeypatch.setitem(SPLITS, split, 3)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("small")
+def test_it_draws_packs_and_streams(tmp_path: Path) -> None:
+    result = demo(tmp_path / "demo")
+    assert result.images == 18
+    assert {split: manifest.samples for split, manifest in result.manifests.items()} == dict.fromkeys(SPLITS, 6)
+    assert [entry.name for entry in result.manifests["train"].classes] == ["blue", "red"]
+    assert result.batch_shape == (6, 96, 96, 3)
+    assert result.batches == 1
+    assert result.files_rate > 0
+    assert result.shards_rate > 0
+    assert sorted(path.name for path in result.shards.glob("*.json")) == ["test.json", "train.json", "validation.json"]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_seed_gives_the_same_tree_and_another_one_another(tmp_path: Path) -> None:
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        draw_cars(tmp_path / name, seed=seed)
+    one, two, other = (files(tmp_path / name) for name in "abc")
+    assert one == two
+    assert set(other) == set(one)
+    assert all(other[name] != one[name] for name in one)
+    assert len(set(one.values())) == len(one)
+
+
+@pytest.mark.parametrize(("colour", "strong", "weak"), [("red", 0, 2), ("blue", 2, 0)])
+def test_a_car_has_its_colour(colour: str, strong: int, weak: int) -> None:
+    for seed in range(20):
+        pixels = np.asarray(draw_car(random.Random(seed), colour), np.int64)
+        assert pixels.shape == (120, 160, 3)
+        painted = (pixels[..., strong] > 100) & (pixels[..., weak] < 100) & (pixels[..., 1] < 100)
+        assert painted.mean() > 0.02
+
+
+def test_a_folder_that_holds_anything_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(DestinationError, match="the folder is not empty"):
+        demo(tmp_path)
+    assert files(tmp_path) == {"mine.txt": b"mine"}
+
+
+def test_a_place_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DestinationError):
+        demo(tmp_path / "file")
+
+
+@pytest.mark.usefixtures("small")
+def test_the_loop_over_files_gives_every_image_once_with_its_label(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 4)
+    draw_cars(tmp_path)
+    found = list(loop_over_files(tmp_path / "train", seed=0))
+    assert [images.shape for images, _ in found] == [(4, 96, 96, 3), (2, 96, 96, 3)]
+    assert sorted(np.concatenate([labels for _, labels in found])) == [0, 0, 0, 1, 1, 1]
