@@ -233,6 +233,6 @@ def tfrecord_batches(case: Case) -> Epoch:
         fields = tf.io.parse_single_example(record, features)
         return tf.cast(transform(fields["image/encoded"]), tf.uint8), fields["image/class/label"]
 
-    data = tf.data.TFRecordDataset(case.form("tfrecord"), num_parallel_reads=tf.data.AUTOTUNE).shuffle(BUFFER)
+    data = tf.data.TFRecordDataset(case.form("tfrecord")).shuffle(BUFFER)
     data = data.map(sample, tf.data.AUTOTUNE).batch(case.batch).prefetch(tf.data.AUTOTUNE)
     return lambda: (images for images, _labels in data)

@@ -13,6 +13,7 @@ import numpy as np
 from harness import Case, Epoch, contestant, read_file
 
 BUFFER = 1_000  # samples in the shuffle buffer of the peers, as in webdataset's documentation
+BLOCK = 256  # records for a call, where a peer is fastest so
 OUR_BUFFER = 10_000  # as in shardkit's README; dearer than the peers'
 
 
@@ -100,25 +101,28 @@ def webdataset_samples(case: Case) -> Epoch:
 
 @contestant("tf.data TFRecord", "raw", "cold", "memory raw", needs=("tensorflow",), reads="tfrecord")
 def tfrecord_samples(case: Case) -> Epoch:
+    """Parsed in blocks, without parallel calls: on 2 cores many times faster than sample by sample."""
     import tensorflow as tf
 
     features = {
         "image/encoded": tf.io.FixedLenFeature([], tf.string),
         "image/class/label": tf.io.FixedLenFeature([], tf.int64),
     }
-    data = tf.data.TFRecordDataset(case.form("tfrecord"), num_parallel_reads=tf.data.AUTOTUNE)
-    data = data.shuffle(BUFFER).map(lambda record: tf.io.parse_single_example(record, features), tf.data.AUTOTUNE)
-    data = data.prefetch(tf.data.AUTOTUNE)
-    return lambda: (len(sample["image/encoded"]) for sample in data.as_numpy_iterator())
+    data = tf.data.TFRecordDataset(case.form("tfrecord")).shuffle(BUFFER).batch(BLOCK)
+    data = data.map(lambda records: tf.io.parse_example(records, features)).prefetch(tf.data.AUTOTUNE)
+    return lambda: (len(image) for block in data.as_numpy_iterator() for image in block["image/encoded"])
 
 
 @contestant("Grain ArrayRecord", "raw", "cold", needs=("grain", "array-record"), reads="array_record")
 def grain_samples(case: Case) -> Epoch:
+    """Its source asked for blocks of records; one by one through `MapDataset` it is four times slower or more."""
     import grain
 
     source = grain.sources.ArrayRecordDataSource(case.form("array_record"))
-    data = grain.MapDataset.source(source).shuffle(seed=0).to_iter_dataset()
-    return lambda: (len(record) - 8 for record in data)
+    order = list(range(len(source)))
+    random.Random(0).shuffle(order)
+    blocks = [order[i : i + BLOCK] for i in range(0, len(order), BLOCK)]
+    return lambda: (len(record) - 8 for block in blocks for record in source.__getitems__(block))
 
 
 @contestant("MosaicML StreamingDataset", "raw", needs=("mosaicml-streaming",), reads="mds")

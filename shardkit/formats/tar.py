@@ -167,7 +167,8 @@ def read_samples(
 
     Without `end`, the shard is read to its end mark, which must be there. With `end`, the bytes from `start` up to it
     must be whole members. `check_adjacent` remembers every key, to find one that comes back later in these bytes.
-    A sample is given when the header after it, or the end mark, was found good. Raises DamagedError.
+    A sample is given when the header after it, or the end mark, was found good. The buffer is let go when the iterator
+    ends, is closed, or raises DamagedError.
     """
     with memoryview(buffer) as raw, raw.cast("B") as view:
         limit = len(view) if end is None else end
@@ -188,7 +189,7 @@ def _read(view: memoryview, place: str, pos: int, limit: int, whole: bool, check
     def fetch(at: int, n: int) -> bytes:
         return bytes(view[at : min(at + n, limit)])
 
-    owner_seen, tail_seen, weight_seen = OWNER, TAIL, sum(OWNER) + sum(TAIL) + 256 + 0x2E
+    owner_seen, tail_seen, weight_seen = OWNER, TAIL, sum(OWNER) + sum(TAIL) + 256
     key, prefix, width, key_weight = "", _NO_PREFIX, len(_NO_PREFIX), 0
     fields: dict[str, tuple[int, int]] = {}
     shared: dict[bytes, bytes] = {}
@@ -201,26 +202,27 @@ def _read(view: memoryview, place: str, pos: int, limit: int, whole: bool, check
         if pos <= last_header:
             name, owner, digits, stop, stamp, check, tail = unpack(view, pos)
             if tail == tail_seen and owner == owner_seen and digits.isdigit() and (stop == 0 or stop == 32):
+                rest = None
                 if name.startswith(prefix):
-                    same, total = True, key_weight
+                    same = True
                     rest = get_rest(name[width:])
-                else:
-                    head, _, end = name.partition(b".")
-                    rest = get_rest(end)
-                    if rest is None and b"/" in end:  # a dot in a folder's name
-                        dot = name.find(b".", name.rfind(b"/"))
-                        head, rest = name[:dot], get_rest(name[dot + 1 :]) if dot > 0 else None
-                    total = adler32(head, 0)
-                    if name[0] == _UNDERSCORE or head[-1:] in b"/":  # metadata perhaps, or no key
-                        rest = None
+                elif name[0] != _UNDERSCORE:  # else it may be metadata
+                    slash = name.rfind(b"/") + 1
+                    dot = name.find(b".", slash) + 1
+                    if dot > slash + 1:
+                        rest = get_rest(name[dot:])
+                        next_prefix = name[:dot]
+                        next_weight = adler32(next_prefix, 0)
                 if rest is not None:
-                    field, rest_weight = rest
-                    weights = adler32(stamp, adler32(digits, rest_weight))
-                    if get_stored(check) == (total + weights + stop + weight_seen) & 0xFFFF:
+                    field, total = rest
+                    total += (key_weight if same else next_weight) + stop + weight_seen
+                    if get_stored(check) == (total + adler32(digits, 0) + adler32(stamp, 0)) & 0xFFFF:
                         try:
                             size = int(digits, 8)
                             if not same:
-                                next_key = head.decode()
+                                next_key = next_prefix[:-1].decode()
+                                if "\0" in next_key:  # what follows a NUL is no part of the name
+                                    size = -1
                         except ValueError:  # an 8 or 9, or bytes that are no UTF-8
                             size = -1
         if size >= 0:
@@ -244,8 +246,8 @@ def _read(view: memoryview, place: str, pos: int, limit: int, whole: bool, check
                 owner_seen, tail_seen, weight_seen = _learn(view, member) or (owner_seen, tail_seen, weight_seen)
             next_key, field = split
             same = next_key == key
-            head = next_key.encode("utf-8", "surrogateescape")
-            total = adler32(head, 0)
+            next_prefix = next_key.encode("utf-8", "surrogateescape") + b"."
+            next_weight = adler32(next_prefix, 0)
         if not same:
             if fields:
                 yield new(TarSample, (key, first, last - first, fields))
@@ -254,7 +256,7 @@ def _read(view: memoryview, place: str, pos: int, limit: int, whole: bool, check
                     raise key_again(place, begin, next_key)
                 seen.add(next_key)
             key, first, fields = next_key, begin, {}
-            prefix, key_weight = head + b"." if key[0] != "_" else _NO_PREFIX, total
+            prefix, key_weight = (next_prefix, next_weight) if key[0] != "_" else (_NO_PREFIX, 0)
             width = len(prefix)
         elif field in fields:
             raise field_twice(place, begin, key, field)
@@ -273,7 +275,7 @@ def _learn(view: memoryview, member: Member) -> tuple[bytes, bytes, int] | None:
     if member.data - member.start != BLOCK:
         return None
     name, owner, _, _, _, check, tail = _UNPACK(view, member.start)
-    total = sum(owner) + sum(tail) + 256 + 0x2E  # the dot in front of the field
+    total = sum(owner) + sum(tail) + 256
     if tail[_PREFIX_AT] or total > 20_000:
         return None
     rest = name[name.find(b".", name.rfind(b"/") + 1) + 1 :]

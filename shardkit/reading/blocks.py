@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from shardkit.reading.catalog import Block, Catalog
 from shardkit.reading.fetch import ReadAhead, can_read_ahead
-from shardkit.reading.order import EpochOrder
+from shardkit.reading.order import Order
 from shardkit.reading.share import Share
 
-Placed = tuple[int, Block, NDArray[np.bool_] | None]
-"""(the share's samples before the block, the block, which of its samples are repeats or None)."""
+Numbers = NDArray[np.int64]
+
+Placed = tuple[Numbers, Block, NDArray[np.bool_] | None]
+"""(the numbers of the block's samples in the share, the block, which of them are repeats or None)."""
 
 BLOCK_BYTES = 8 << 20
 """Bytes of samples that are looked up together: enough that NumPy's cost per call vanishes, little enough to start."""
@@ -65,8 +67,10 @@ class IndexedBlocks:
     """The blocks of a catalog. `worker` of `workers` takes each `workers`-th unit."""
 
     catalog: Catalog
-    order: EpochOrder
+    order: Order
     share: Share
+    seed: int
+    epoch: int
     worker: int = 0
     workers: int = 1
 
@@ -85,16 +89,6 @@ class IndexedBlocks:
         """Whether each sample is one image with a label."""
         return self.catalog.plain
 
-    @property
-    def seed(self) -> int:
-        """The seed of the order."""
-        return self.order.seed
-
-    @property
-    def epoch(self) -> int:
-        """The number of the epoch."""
-        return self.order.epoch
-
     def blocks(self, start: int, stop: int | None, unit: int) -> Iterator[Placed]:
         """The samples start … stop - 1, looked up a little before they are used, so that the kernel can read ahead."""
         spans = self._spans(start, len(self.share) if stop is None else stop, unit)
@@ -106,10 +100,10 @@ class IndexedBlocks:
             yield held.pop()
             yield from map(self._block, spans)
             return
-        depth = AHEAD_BYTES // (self.catalog.mean_bytes * (first[1] - first[0]))
+        depth = AHEAD_BYTES // (self.catalog.mean_bytes * len(first))
         yield from self._read_ahead(held, spans, min(max(1, depth), AHEAD_BLOCKS))
 
-    def _read_ahead(self, held: list[Placed], spans: Iterable[tuple[int, int]], depth: int) -> Iterator[Placed]:
+    def _read_ahead(self, held: list[Placed], spans: Iterable[Numbers], depth: int) -> Iterator[Placed]:
         read_ahead = ReadAhead(self.catalog.files())
         try:
             for span in spans:
@@ -122,16 +116,42 @@ class IndexedBlocks:
         finally:
             read_ahead.close()
 
-    def _spans(self, start: int, stop: int, unit: int) -> Iterator[tuple[int, int]]:
-        if self.workers > 1:
-            for begin in range(start + self.worker * unit, stop, self.workers * unit):
-                yield begin, min(begin + unit, stop)
-            return
-        samples = min(BLOCK_SAMPLES, max(1, BLOCK_BYTES // self.catalog.mean_bytes))
-        size = max(unit, samples // unit * unit)
-        for begin in range(start, stop, size):
-            yield begin, min(begin + size, stop)
+    def _spans(self, start: int, stop: int, unit: int) -> Iterator[Numbers]:
+        """The numbers of the samples of each block: whole units, those of this worker."""
+        units = max(1, min(BLOCK_SAMPLES, BLOCK_BYTES // self.catalog.mean_bytes) // unit)
+        stride = self.workers * unit
+        own = start + self.worker * unit if self.workers == 1 else self.worker * unit
+        own += max(0, -(-(start - own) // stride)) * stride  # the first of this worker's units from `start` on
+        for begin in range(own, stop, units * stride):
+            firsts = np.arange(begin, min(begin + units * stride, stop), stride)
+            numbers = (firsts[:, None] + np.arange(unit)).ravel()
+            yield numbers[numbers < stop]
 
-    def _block(self, span: tuple[int, int]) -> Placed:
-        rows, repeats = self.share.rows(self.order, *span)
-        return span[0], self.catalog.block(rows), repeats
+    def _block(self, numbers: Numbers) -> Placed:
+        rows, repeats = self.share.rows(self.order, numbers)
+        return numbers, self.catalog.block(rows), repeats
+
+
+@dataclass(frozen=True)
+class OneBlock:
+    """One sample by its row, with the random numbers of epoch 0."""
+
+    catalog: Catalog
+    row: int
+    seed: int
+    samples: int = 1
+    epoch: int = 0
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.catalog.classes)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is one image with a label."""
+        return self.catalog.plain
+
+    def blocks(self, start: int, stop: int | None, unit: int) -> Iterator[Placed]:
+        """The sample."""
+        yield np.zeros(1, np.int64), self.catalog.block(np.array([self.row])), None

@@ -24,11 +24,16 @@ from shardkit.reading.fetch import MappedShards, ShardFile
 from shardkit.sample import IMAGE_FIELDS, Sample, field_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
 Rows = NDArray[np.int64]
 Buffer = Any
 """bytes, or a memoryview of a mapped shard."""
+
+
+GAP_BYTES = 1 << 20
+"""Bytes between two samples that are read along with them: less than what a disk reads in the time of one seek."""
 
 
 class Block(Protocol):
@@ -95,6 +100,18 @@ class Catalog(Protocol):
         """The shards, by number."""
         ...
 
+    def labels(self) -> Rows:
+        """The labels of all rows (int64, N); -1 where there is none. Held in memory from the first call on."""
+        ...
+
+    def index_table(self) -> pa.Table:
+        """The whole index, for queries."""
+        ...
+
+    def row_of(self, key: str) -> int | None:
+        """The row of a key; None where there is none."""
+        ...
+
     def runs(self, block: Any) -> list[tuple[int, int, int]]:
         """(shard, first byte, end byte) that hold a block's samples; empty where reading ahead has no sense."""
         ...
@@ -145,6 +162,8 @@ class IndexCatalog:
         self._first = np.concatenate([[0], np.cumsum(self.counts)])
         self._tables: OrderedDict[int, _Table] = OrderedDict()
         self._limit = tables
+        self._labels: Rows | None = None
+        self._keys: Any = None
         self._parquet: dict[int, pq.ParquetFile] = {}
         self._lock = threading.RLock()
 
@@ -152,18 +171,49 @@ class IndexCatalog:
         """The shards, by number."""
         return self.mapped.files
 
+    def labels(self) -> Rows:
+        """The labels of all rows."""
+        with self._lock:
+            if self._labels is None:
+                parts = [self._columns(shard, ("label",))["label"] for shard in range(len(self.numbers))]
+                self._labels = np.concatenate([np.empty(0, np.int64), *parts])
+            return self._labels
+
+    def index_table(self) -> pa.Table:
+        """The whole index."""
+        import pyarrow as pa
+
+        parts = []
+        for shard in range(len(self.numbers)):
+            part, row_group = self._row_group(self.numbers[shard])
+            parts.append(self._index(part).read_row_group(row_group, use_threads=False))
+        return pa.concat_tables(parts).unify_dictionaries()
+
+    def row_of(self, key: str) -> int | None:
+        """The row of a key, found in the column of all keys, which is held from the first call on."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        with self._lock:
+            if self._keys is None:
+                parts = [self._columns(shard, ("key",))["key"] for shard in range(len(self.numbers))]
+                self._keys = pa.chunked_array(parts, pa.string())
+            found: int = pc.index(self._keys, pa.scalar(key)).as_py()
+        return None if found < 0 else found
+
     def block(self, rows: Rows) -> IndexBlock:
         """The samples at these rows, with their index rows."""
         shards = np.searchsorted(self._first, rows, side="right") - 1
         return IndexBlock(self, rows, shards, rows - self._first[shards])
 
     def runs(self, block: IndexBlock) -> list[tuple[int, int, int]]:
-        """The run of each shard from the first to the last image of the block."""
-        order = np.argsort(block.shards, kind="stable")
-        shards, firsts = np.unique(block.shards[order], return_index=True)
-        lows = np.minimum.reduceat(block.starts[order], firsts)
-        highs = np.maximum.reduceat(block.ends[order], firsts)
-        return list(zip(shards.tolist(), lows.tolist(), highs.tolist(), strict=True))
+        """The runs of the block's images in each shard: one where they lie close, several where they are sparse."""
+        order = np.lexsort((block.starts, block.shards))
+        shards, starts, ends = block.shards[order], block.starts[order], block.ends[order]
+        apart = (np.diff(shards) != 0) | (starts[1:] - ends[:-1] > GAP_BYTES)
+        firsts = np.concatenate([[0], np.flatnonzero(apart) + 1])
+        lasts = np.append(firsts[1:], len(order)) - 1
+        return list(zip(shards[firsts].tolist(), starts[firsts].tolist(), ends[lasts].tolist(), strict=True))
 
     def table(self, shard: int) -> _Table:
         """The index rows of a shard. Raises ManifestError where the index does not fit."""
@@ -178,23 +228,27 @@ class IndexCatalog:
             return found
 
     def _read_table(self, shard: int) -> _Table:
+        names = ("image_offset", "image_size", "label", "key", "path", "offset", "size")
+        table = _Table(**self._columns(shard, names))
+        if bool((table.offset + table.size > self.mapped.files[shard].bytes).any()):
+            raise ManifestError(str(self.location), f"the index does not fit {self.urls[shard]}", _INDEX_CURE)
+        return table
+
+    def _columns(self, shard: int, names: Sequence[str]) -> dict[str, Any]:
+        """Columns of the index for one shard. Raises ManifestError where it is damaged or does not fit."""
         import pyarrow as pa
 
         from shardkit.index import read_columns
 
         part, row_group = self._row_group(self.numbers[shard])
         place = str(self.location.sibling(self.manifest.index[part].name))
-
-        names = ("image_offset", "image_size", "label", "key", "path", "offset", "size")
         try:
             columns = read_columns(self._index(part), row_group, names)
-        except (pa.ArrowException, OSError) as exc:
+        except (pa.ArrowException, OSError, KeyError, IndexError) as exc:
             raise ManifestError(place, f"the index is damaged ({exc})", _INDEX_CURE) from exc
-        table = _Table(**columns)
-        size = self.mapped.files[shard].bytes
-        if len(table.label) != self.counts[shard] or bool((table.offset + table.size > size).any()):
+        if len(columns[names[0]]) != self.counts[shard]:
             raise ManifestError(place, f"its rows do not fit {self.urls[shard]}", _INDEX_CURE)
-        return table
+        return columns
 
     def _row_group(self, number: int) -> tuple[int, int]:
         """(index file, row group in it) of a shard of the manifest."""

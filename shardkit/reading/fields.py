@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -42,13 +43,13 @@ def decode_npy(data: bytes) -> NDArray[Any]:
     shape, fortran, dtype = read_header(stream)
     if dtype.hasobject:
         raise ValueError("an array of Python objects, which would need pickle")
-    count = 1
-    for side in shape:
-        count *= side
+    if not dtype.itemsize:  # any number of them would fit
+        raise ValueError(f"an array of {dtype}, which has no bytes")
+    count = math.prod(shape)
     start = stream.tell()
     if min(shape, default=0) < 0 or count * dtype.itemsize > len(data) - start:
         raise ValueError(f"an array of {shape} {dtype} in {len(data) - start} bytes: it is cut")
-    values = np.frombuffer(data, dtype, count, start) if dtype.itemsize else np.empty(count, dtype)
+    values = np.frombuffer(data, dtype, count, start)
     return values.reshape(shape, order="F" if fortran else "C").copy()
 
 

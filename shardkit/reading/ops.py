@@ -53,7 +53,12 @@ class Skip:
     count: int
 
 
-Op = Decode | Map | Filter | BatchUp | Take | Skip
+@dataclass(frozen=True, slots=True)
+class EpochSize:
+    """Marks where in the chain epoch_size() was called: before batch() it counts samples, after it batches."""
+
+
+Op = Decode | Map | Filter | BatchUp | Take | Skip | EpochSize
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class Steps:
     after: tuple[Map | Filter | Take | Skip, ...] = ()
     counted: bool = field(default=True)
     """Whether the number of items is known without reading: no filter anywhere."""
+    sized_batches: bool = False
+    """Whether epoch_size() counts batches."""
 
     @property
     def decode(self) -> Decode | None:
@@ -86,8 +93,11 @@ def steps_of(ops: Sequence[Op]) -> Steps:
     batch_window: list[Take | Skip] = []
     after: list[Map | Filter | Take | Skip] = []
     batch: BatchUp | None = None
-    filtered = False
+    filtered = sized_batches = False
     for op in ops:
+        if isinstance(op, EpochSize):
+            sized_batches = batch is not None
+            continue
         if isinstance(op, Filter):
             filtered = True
         if isinstance(op, BatchUp):
@@ -109,7 +119,7 @@ def steps_of(ops: Sequence[Op]) -> Steps:
             samples.append(op)
         else:
             after.append(op)
-    return Steps(tuple(window), tuple(samples), batch, tuple(batch_window), tuple(after), not filtered)
+    return Steps(tuple(window), tuple(samples), batch, tuple(batch_window), tuple(after), not filtered, sized_batches)
 
 
 def cut(low: int, high: int, window: Sequence[Take | Skip]) -> tuple[int, int]:

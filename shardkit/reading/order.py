@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import gcd
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,19 @@ Positions = NDArray[np.int64]
 
 CHUNK = 4096
 """Samples of a lane that are put in order together, at least. Larger ones cost memory, smaller ones repeat work."""
+
+
+class Order(Protocol):
+    """The order of one epoch: which row is at which place."""
+
+    @property
+    def samples(self) -> int:
+        """The number of places."""
+        ...
+
+    def rows_at(self, places: Positions) -> Positions:
+        """The rows at these places (int64, rising), in the order of `places`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,16 +90,26 @@ class EpochOrder:
         found: Positions = line + shifts[np.searchsorted(starts, line, side="right") - 1]
         return found
 
-    def rows(self, first: int, stop: int, step: int = 1) -> Positions:
-        """The rows at places first, first + step … below stop, in order (int64). Places lie in 0 … N - 1."""
-        places = np.arange(first, stop, step, dtype=np.int64)
+    def line(self, rows: Positions | None = None) -> Positions:
+        """The rows as they lie on the line, before lanes and buffer: all, or those of `rows`."""
+        line = self.rows_of_line(np.arange(self.samples))
+        if rows is None:
+            return line
+        wanted = np.zeros(self.samples, np.int64)
+        np.add.at(wanted, rows, 1)
+        return np.repeat(line, wanted[line])
+
+    def rows_at(self, places: Positions) -> Positions:
+        """The rows at these places (int64, rising, within 0 … N - 1)."""
         if not self.buffer and self.lanes == 1:
             return self.rows_of_line(places)
         line = np.empty(len(places), np.int64)
-        period = self.lanes // gcd(step, self.lanes)
-        for turn in range(min(period, len(places))):  # the places of one lane are `period` apart
-            lane, index = int(places[turn]) % self.lanes, places[turn::period] // self.lanes
-            line[turn::period] = self._lane_positions(lane, index)
+        lanes, index = places % self.lanes, places // self.lanes
+        by_lane = np.argsort(lanes, kind="stable")
+        firsts = np.flatnonzero(np.diff(lanes[by_lane], prepend=-1)).tolist()
+        for first, stop in zip(firsts, [*firsts[1:], len(places)], strict=True):
+            where = by_lane[first:stop]
+            line[where] = self._lane_positions(int(lanes[where[0]]), index[where])
         return self.rows_of_line(line)
 
     def _lane_positions(self, lane: int, index: Positions) -> Positions:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, DecodeError
 from shardkit.reading.batch import Batch, collate
-from shardkit.reading.blocks import BlockSource, Placed
+from shardkit.reading.blocks import BlockSource, Numbers, Placed
 from shardkit.reading.catalog import Block
 from shardkit.reading.decode import ImageDecoder
 from shardkit.reading.fields import decode_fields, encode_labels
@@ -61,14 +61,14 @@ class Run:
     def _plain(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         batch = self.steps.batch
         if batch is None:
-            for first, block, _ in blocks:
-                yield from enumerate(block.samples(), first + 1)
+            for numbers, block, _ in blocks:
+                yield from zip((numbers + 1).tolist(), block.samples(), strict=True)
             return
-        for first, block, _ in blocks:
+        for numbers, block, _ in blocks:
             samples = block.samples()
             for begin in range(0, len(block), batch.size):
                 chosen = list(itertools.islice(samples, batch.size))
-                yield first + begin + len(chosen), collate(chosen)
+                yield int(numbers[begin + len(chosen) - 1]) + 1, collate(chosen)
 
     def _threaded(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         worker = _Worker(self)
@@ -129,7 +129,7 @@ class _Worker:
             item = op.fn(item)  # type: ignore[union-attr]
         return item
 
-    def tasks(self, first: int, block: Block, repeats: NDArray[np.bool_] | None) -> Iterator[Task[Any]]:
+    def tasks(self, numbers: Numbers, block: Block, repeats: NDArray[np.bool_] | None) -> Iterator[Task[Any]]:
         """The block's work: a task for each batch, or for each run of samples."""
         size = self.batch.size if self.batch else PART_SAMPLES * 4
         draws = self.decoder.draws(self.key, block.rows) if self.decoder else None
@@ -137,7 +137,7 @@ class _Worker:
             end = min(begin + size, len(block))
             marks = None if repeats is None else repeats[begin:end]
             make = self._straight_task if self.straight else self._general_task
-            yield make(_Span(block, begin, end, first + end, draws, marks))
+            yield make(_Span(block, begin, end, numbers[begin:end], draws, marks))
 
     def _parts(self, span: _Span) -> list[tuple[int, int]]:
         n = span.end - span.begin
@@ -186,9 +186,9 @@ class _Worker:
                 results[number] = self._sample(span, number)
 
         def finish() -> Any:
-            taken = span.taken - n + 1
             if self.batch is None:
-                kept = [(taken + number, item) for number, item in enumerate(results) if item is not _GONE]
+                ends = (span.numbers + 1).tolist()
+                kept = [(end, item) for end, item in zip(ends, results, strict=True) if item is not _GONE]
                 return kept if self.run.steps.batch else [(at, self.mapped(item)) for at, item in kept]
             chosen = [item for item in results if item is not _GONE]
             if not chosen:
@@ -256,14 +256,19 @@ class _Worker:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Samples begin … end - 1 of a block. `taken`: the share's samples up to the end of it."""
+    """Samples begin … end - 1 of a block, with their numbers in the share."""
 
     block: Block
     begin: int
     end: int
-    taken: int
+    numbers: Numbers
     draws: NDArray[np.float64] | None
     repeats: NDArray[np.bool_] | None
+
+    @property
+    def taken(self) -> int:
+        """The share's samples up to the last of these."""
+        return int(self.numbers[-1]) + 1
 
 
 _GONE = object()

@@ -58,7 +58,7 @@ class StreamBlocks:
                 size += sum(len(value) for value in item[1].values() if isinstance(value, bytes))
             if not chosen:
                 return
-            yield start, StreamBlock(chosen), None
+            yield np.arange(start, start + len(chosen)), StreamBlock(chosen), None
             start += len(chosen)
 
     def _shuffled(self) -> Iterator[Streamed]:

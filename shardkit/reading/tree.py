@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 from shardkit.errors import NotFoundError, StorageError
 from shardkit.manifest import ClassEntry
 from shardkit.reading.fetch import ShardFile
-from shardkit.sample import Sample, field_of, fs_text
+from shardkit.sample import Sample, field_of, fs_text, text_of_path
 from shardkit.tree.source import Source, scan_tree
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class TreeCatalog:
@@ -38,6 +42,29 @@ class TreeCatalog:
     def runs(self, block: object) -> list[tuple[int, int, int]]:
         """Nothing: the files are too small for reading ahead."""
         return []
+
+    def labels(self) -> NDArray[np.int64]:
+        """The labels of all rows."""
+        return self.source.labels.astype(np.int64)
+
+    def index_table(self) -> pa.Table:
+        """Keys, paths, labels and sizes of all files."""
+        import pyarrow as pa
+
+        rows = np.arange(len(self.source))
+        paths = list(map(text_of_path, self.source.paths))
+        columns = {
+            "key": self.source.keys(rows),
+            "path": paths,
+            "label": self.labels(),
+            "image_size": self.source.sizes,
+        }
+        return pa.table(columns)
+
+    def row_of(self, key: str) -> int | None:
+        """The row of a key, searched from the first on."""
+        keys = self.source.keys(np.arange(len(self.source)))
+        return keys.index(key) if key in keys else None
 
     def block(self, rows: NDArray[np.int64]) -> TreeBlock:
         """The samples at these rows."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import mmap
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -124,6 +125,15 @@ def test_an_end_mark_may_be_padded_with_zeros_and_nothing_else(read: Callable[..
     assert read(data) == mapped(small_shard())
     error = damage(read, data + b"x")
     assert (error.offset, "after the end mark" in error.fact) == (len(data), True)
+
+
+def test_a_mapped_file_can_be_closed_after_an_error() -> None:
+    data = mmap.mmap(-1, 4096)
+    data[:4096] = b"x" * 4096
+    with pytest.raises(DamagedError) as caught, data:
+        list(read_samples(data, place="s.tar"))
+    assert data.closed
+    assert caught.value.offset == 0
 
 
 @READERS

@@ -259,6 +259,14 @@ def test_a_name_that_is_no_utf8_reads_as_in_webdataset(read: Callable[..., Sampl
 
 
 @READERS
+def test_what_follows_a_nul_in_a_name_field_is_no_part_of_the_name(read: Callable[..., Samples]) -> None:
+    names = [b"a.jpg", b"a.cls\0junk.png", b"b\0c.jpg", b"d.jpg\0/e.jpg", b"\0f.jpg", b"g.jpg"]
+    data = b"".join(block(name, b"0", b"%d" % n) for n, name in enumerate(names)) + END
+    assert read(data) == by_webdataset(data)
+    assert list(read(data)) == ["a", "d", "g"]
+
+
+@READERS
 def test_checksums_of_signed_bytes_are_accepted(read: Callable[..., Samples]) -> None:
     data = block("é.jpg".encode(), b"0", b"1")
     signed = data[:148] + b"%06o\0 " % (int(data[148:154], 8) - 2 * 256) + data[156:]

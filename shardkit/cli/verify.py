@@ -1,0 +1,59 @@
+"""`shardkit verify`: what is wrong with a dataset, as text or JSON; exit code 5 where something is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from shardkit.cli import console, tables
+from shardkit.errors import DatasetError, printable
+
+if TYPE_CHECKING:
+    from shardkit.tools.verify import Verification
+
+SHOWN = 50
+
+
+@click.command(name="verify", short_help="Check shards, index and manifest.")
+@click.argument("source", nargs=-1, required=True)
+@click.option("--decode", is_flag=True, help="Decode every image as well.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: the cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@console.output_options
+@click.pass_context
+def command(ctx: click.Context, source: tuple[str, ...], decode: bool, workers: int | None, as_json: bool) -> None:
+    """Check the dataset SOURCE: manifest, index, the CRC of each shard and sample, keys, labels, counts.
+
+    SOURCE is a prefix, a manifest, or a glob or list of shards. Without a manifest there are no checksums, and what
+    can be known is checked: the tar structure, keys, labels, image headers. The exit code is 0 where all is sound, and
+    5 where something is not.
+
+    \b
+    shardkit verify shards/train
+    shardkit verify shards/train --decode
+    shardkit verify 'shards/train-*.tar' --json
+    """
+    from shardkit.tools.verify import verify
+
+    with console.progress() as progress:
+        result = verify(list(source) if len(source) > 1 else source[0], decode=decode, workers=workers, progress=progress)
+    if as_json:
+        console.write_json(result)
+    else:
+        console.write(result_text(result))
+    if not result.sound:
+        console.flush()
+        ctx.exit(DatasetError.exit_code)
+
+
+def result_text(result: Verification) -> str:
+    """The findings, a line each, and the sum of it, for a reader."""
+    lines = [str(item) for item in result.findings[:SHOWN]]
+    more = len(result.findings) - SHOWN
+    lines += [f"… and {more:,} more; --json prints all"] if more > 0 else []
+    what = tables.extent(result.samples, result.shards, result.bytes)
+    decoded = f", {tables.plural(result.decoded, 'image')} decoded" if result.decoded else ""
+    verdict = "sound" if result.sound else tables.plural(len(result.findings), "finding")
+    how = "" if result.checksums else " (there is no manifest, so no checksums: 'shardkit index' makes one)"
+    return "\n".join([*lines, printable(f"{result.source}: {what}{decoded}: {verdict}{how}")])

@@ -1,0 +1,743 @@
+/* A fused JPEG decoder: from a file's bytes straight into a slot of a batch, decoding only what the slot needs.
+ *
+ * For each image: which box is taken (the same formulas as crops.py), at which scale libjpeg-turbo may decode it
+ * (1/2, 1/4, 1/8, as crops.dct_divisor), which rows and columns the resize looks at; only these are decoded, and
+ * nothing after the last of them. Each output row is then the triangle-weighted sum of some decoded rows (vertical
+ * pass), and each of its pixels that of some of their pixels (horizontal pass): Pillow's antialiased bilinear
+ * `resize(size, box=box)`, in fixed point.
+ *
+ * What is odd in any way is left to the caller, who has another decoder: every function here says 0 for "done" or a
+ * text for "not done, because". The other decoder's word on an image is the last one, so that errors do not depend
+ * on whether this module was built. Every warning of libjpeg counts as "not done".
+ *
+ * Fixed point: a weight is a uint16 with 65535 for one, a sample is 8.8 in a uint16, and a product keeps its high 16
+ * bits, which SSE2 and NEON do for 8 samples at once. RGB is handled as four samples (R, G, B and one unused), so
+ * that two pixels fill a vector.
+ *
+ * The part below "Python" is the module; with SHARDKIT_NO_PYTHON the rest can be built alone, for the fuzzer.
+ */
+#ifndef SHARDKIT_NO_PYTHON
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#endif
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jpeglib.h>
+#include <jerror.h>
+
+#if !defined(LIBJPEG_TURBO_VERSION_NUMBER) || LIBJPEG_TURBO_VERSION_NUMBER < 2001000
+#error "libjpeg-turbo 2.1 or later is needed: jpeg_crop_scanline() before it has faults with progressive images"
+#endif
+#if !defined(__GNUC__)
+#error "GCC or clang is needed, for their vector types"
+#endif
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#define TEXT_BYTES JMSG_LENGTH_MAX
+#define KEPT_BYTES ((size_t)16 << 20) /* of scratch memory between images: as images.SCRATCH_BYTES */
+#define RANDOM_DRAWS 22               /* as crops.RANDOM_DRAWS */
+
+typedef uint16_t v8 __attribute__((vector_size(16)));
+typedef uint8_t v16b __attribute__((vector_size(16)));
+
+enum crop { CROP_RESIZE, CROP_CENTER, CROP_RANDOM };
+
+typedef struct {
+    int height, width; /* of the slot */
+    int channels;      /* 3 or 1 */
+    int crop;
+    double headroom;
+    double max_pixels;
+    int max_scans;
+} settings;
+
+typedef struct {
+    double top, left, height, width;
+} box;
+
+/* The taps of one axis: output i is the sum over t < count[i] of weight[i * most + t] * input[first[i] + t]. */
+typedef struct {
+    int *first, *count;
+    uint16_t *weight;
+    int most;
+} taps;
+
+typedef struct decoder {
+    struct jpeg_decompress_struct jpeg; /* kept from image to image: to create one costs as much as a tiny image */
+    struct jpeg_error_mgr errors;
+    struct jpeg_progress_mgr progress;
+    jmp_buf on_error;
+    int max_scans;
+    char text[TEXT_BYTES];
+    unsigned char *memory; /* of the resize */
+    size_t bytes;
+    struct decoder *next;
+} decoder;
+
+/* ------------------------------------------------------------------------------------------------ libjpeg's errors */
+
+static void fail(j_common_ptr jpeg)
+{
+    decoder *self = (decoder *)jpeg->client_data;
+    jpeg->err->format_message(jpeg, self->text);
+    longjmp(self->on_error, 1);
+}
+
+static void on_message(j_common_ptr jpeg, int level)
+{
+    if (level < 0)
+        fail(jpeg); /* a warning: pixels may be lost */
+}
+
+static void no_output(j_common_ptr jpeg)
+{
+    (void)jpeg;
+}
+
+/* A few bytes can name a scan over the whole image, so a small file with thousands of scans would run for minutes. */
+static void on_progress(j_common_ptr jpeg)
+{
+    decoder *self = (decoder *)jpeg->client_data;
+    if (jpeg->is_decompressor && self->jpeg.input_scan_number > self->max_scans) {
+        snprintf(self->text, TEXT_BYTES, "more than %d scans", self->max_scans);
+        longjmp(self->on_error, 1);
+    }
+}
+
+static decoder *decoder_new(void)
+{
+    decoder *self = calloc(1, sizeof *self);
+    if (self == NULL)
+        return NULL;
+    self->jpeg.err = jpeg_std_error(&self->errors);
+    self->errors.error_exit = fail;
+    self->errors.emit_message = on_message;
+    self->errors.output_message = no_output;
+    self->jpeg.client_data = self;
+    if (setjmp(self->on_error)) { /* no memory, or a libjpeg that is not the one of the headers */
+        jpeg_destroy_decompress(&self->jpeg);
+        free(self);
+        return NULL;
+    }
+    jpeg_create_decompress(&self->jpeg); /* keeps err and client_data */
+    self->progress.progress_monitor = on_progress;
+    self->jpeg.progress = &self->progress;
+    return self;
+}
+
+static void decoder_free(decoder *self)
+{
+    jpeg_destroy_decompress(&self->jpeg);
+    free(self->memory);
+    free(self);
+}
+
+/* ----------------------------------------------------------------------------------------------------- the header */
+
+/* Size from the frame header, so that nothing is spent on what is not taken anyway. 0 or a reason. */
+static const char *find_frame(const unsigned char *data, size_t size, int *height, int *width, size_t *end)
+{
+    size_t at = 2;
+    if (size < 4 || data[0] != 0xFF || data[1] != 0xD8)
+        return "not a JPEG";
+    while (at + 10 <= size) {
+        int marker = data[at + 1];
+        if (data[at] != 0xFF)
+            return "no marker where one should be";
+        if (marker == 0xFF) { /* a fill byte */
+            at++;
+        } else if (marker >= 0xC0 && marker <= 0xC2) { /* baseline, extended, progressive; Huffman coding */
+            if (data[at + 4] != 8)
+                return "not 8 bits";
+            *height = data[at + 5] << 8 | data[at + 6];
+            *width = data[at + 7] << 8 | data[at + 8];
+            *end = at;
+            return *height && *width ? NULL : "no pixels";
+        } else if (marker == 0xC4 || (marker >= 0xDB && marker <= 0xFE)) {
+            at += 2 + ((size_t)data[at + 2] << 8 | data[at + 3]);
+        } else {
+            return "another coding";
+        }
+    }
+    return "no frame header";
+}
+
+/* Decoding stops before the end of the file is seen, so that a cut file has to be found in another way. */
+static int has_end(const unsigned char *data, size_t size, size_t from)
+{
+    for (size_t at = size - 1; at > from; at--)
+        if (data[at] == 0xD9 && data[at - 1] == 0xFF)
+            return 1;
+    return 0;
+}
+
+/* ----------------------------------------------------------------------------------------------------- geometry */
+
+static box center_box(int height, int width, const settings *set)
+{
+    double by_height = (double)height / set->height, by_width = (double)width / set->width;
+    double unit = 224.0 / 256.0 * (by_height < by_width ? by_height : by_width);
+    int box_height = (int)rint(unit * set->height), box_width = (int)rint(unit * set->width);
+    box_height = box_height > 1 ? box_height : 1;
+    box_width = box_width > 1 ? box_width : 1;
+    return (box){(height - box_height) / 2, (width - box_width) / 2, box_height, box_width};
+}
+
+/* Every operation in the order of crops.random_box, and built without fused multiply-add: the same box, to the bit. */
+static box random_box(int height, int width, const double *draws)
+{
+    const double low = log(3.0 / 4.0), high = log(4.0 / 3.0);
+    double area = (double)height * width;
+    int box_height = height, box_width = width;
+    for (int i = 2; i < RANDOM_DRAWS; i += 2) {
+        double box_area = area * (0.08 + (1.0 - 0.08) * draws[i]);
+        double ratio = exp(low + (high - low) * draws[i + 1]);
+        double w = rint(sqrt(box_area * ratio)), h = rint(sqrt(box_area / ratio));
+        if (0 < w && w <= width && 0 < h && h <= height)
+            return (box){(int)(draws[0] * (height - h + 1)), (int)(draws[1] * (width - w + 1)), h, w};
+    }
+    if ((double)width / height < 3.0 / 4.0)
+        box_height = (int)rint(width / (3.0 / 4.0));
+    else if ((double)width / height > 4.0 / 3.0)
+        box_width = (int)rint(height * (4.0 / 3.0));
+    return (box){(height - box_height) / 2, (width - box_width) / 2, box_height, box_width};
+}
+
+static box choose_box(int height, int width, const settings *set, const double *draws)
+{
+    if (set->crop == CROP_CENTER)
+        return center_box(height, width, set);
+    if (set->crop == CROP_RANDOM)
+        return random_box(height, width, draws);
+    return (box){0, 0, height, width};
+}
+
+static int dct_divisor(const box *part, const settings *set)
+{
+    double by_height = part->height / set->height, by_width = part->width / set->width;
+    double shrink = (by_height < by_width ? by_height : by_width) / set->headroom;
+    return shrink >= 8 ? 8 : shrink >= 4 ? 4 : shrink >= 2 ? 2 : 1;
+}
+
+/* --------------------------------------------------------------------------------------------------- the resize */
+
+static int most_taps(double length, int out)
+{
+    double shrink = length / out;
+    return 2 * (int)ceil(shrink > 1 ? shrink : 1) + 1;
+}
+
+/* The triangle filter over the span start … start + length of `in` pixels, as Pillow's: half as wide as the shrink
+ * factor each way, cut at the image's edges. reverse: the outputs in reverse order, which is a flip. */
+static void fill_taps(taps *axis, int in, double start, double length, int out, int reverse)
+{
+    double shrink = length / out, wide = shrink > 1 ? shrink : 1;
+    for (int i = 0; i < out; i++) {
+        double center = start + (i + 0.5) * shrink, sum = 0, scale;
+        int first = (int)(center - wide + 0.5), end = (int)(center + wide + 0.5), place = reverse ? out - 1 - i : i;
+        uint16_t *weight = axis->weight + (size_t)place * axis->most;
+        int left = 65535, largest = 0;
+        first = first < 0 ? 0 : first > in - 1 ? in - 1 : first;
+        end = end > in ? in : end <= first ? first + 1 : end;
+        end = end - first > axis->most ? first + axis->most : end;
+        for (int t = 0; t < end - first; t++) {
+            double w = 1 - fabs(first + t + 0.5 - center) / wide;
+            sum += w > 0 ? w : 0;
+        }
+        scale = sum > 0 ? 65535 / sum : 0;
+        for (int t = 0; t < end - first; t++) {
+            double w = 1 - fabs(first + t + 0.5 - center) / wide;
+            weight[t] = (uint16_t)(w > 0 ? w * scale : 0);
+            left -= weight[t];
+            largest = weight[t] > weight[largest] ? t : largest;
+        }
+        weight[largest] = (uint16_t)(weight[largest] + left); /* they add up to 65535 */
+        memset(weight + (end - first), 0, (size_t)(axis->most - (end - first)) * sizeof *weight);
+        axis->first[place] = first;
+        axis->count[place] = end - first;
+    }
+}
+
+static inline v8 high_product(v8 a, v8 b)
+{
+#if defined(__SSE2__)
+    return (v8)_mm_mulhi_epu16((__m128i)a, (__m128i)b);
+#else
+    typedef uint32_t v8w __attribute__((vector_size(32)));
+    return __builtin_convertvector((__builtin_convertvector(a, v8w) * __builtin_convertvector(b, v8w)) >> 16, v8);
+#endif
+}
+
+/* What truncated products lose on average, and the half for rounding. Below 256, so that 255.0 can't overflow. */
+static inline int rounding(int count)
+{
+    return 128 + (count < 120 ? count : 120);
+}
+
+/* sum (n samples of 8.8) = the weighted rows. All rows have 16 bytes of room after their n. */
+static void sum_rows(uint16_t *sum, const unsigned char *const *rows, const uint16_t *weight, int count, int n)
+{
+    const v16b zero = {0};
+    for (int i = 0; i < n; i += 16) {
+        uint16_t start = (uint16_t)(count / 2);
+        v8 low = {start, start, start, start, start, start, start, start}, high = low;
+        for (int t = 0; t < count; t++) {
+            uint16_t w = weight[t];
+            v8 by = {w, w, w, w, w, w, w, w};
+            v16b in;
+            memcpy(&in, rows[t] + i, sizeof in);
+            /* a sample as the high byte of 16 bits */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+            v8 a = (v8)__builtin_shuffle(zero, in, (v16b){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
+            v8 b = (v8)__builtin_shuffle(zero, in, (v16b){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+#else
+#error "little-endian machines only"
+#endif
+            low += high_product(a, by);
+            high += high_product(b, by);
+        }
+        memcpy(sum + i, &low, sizeof low);
+        memcpy(sum + i + 8, &high, sizeof high);
+    }
+}
+
+/* A row of pixels from a row of sums of 4 samples each. pairs: for each output, its weights two by two, each 4 times. */
+static void sum_pixels_rgb(unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int n_pairs, int n)
+{
+    const uint16_t r = (uint16_t)rounding(n_pairs);
+    const v8 start = {r, r, r, r, 0, 0, 0, 0};
+    for (int x = 0; x < n; x++) {
+        const uint16_t *in = sums + 4 * (size_t)first[x];
+        v8 sum = start;
+        for (int p = 0; p < n_pairs; p++) {
+            v8 two;
+            memcpy(&two, in + 8 * p, sizeof two);
+            sum += high_product(two, pairs[p]);
+        }
+        pairs += n_pairs;
+        sum = (sum + __builtin_shuffle(sum, (v8){4, 5, 6, 7, 4, 5, 6, 7})) >> 8;
+        out[0] = (unsigned char)sum[0];
+        out[1] = (unsigned char)sum[1];
+        out[2] = (unsigned char)sum[2];
+        out += 3;
+    }
+}
+
+static void sum_pixels_gray(unsigned char *out, const uint16_t *sums, const taps *axis, int n)
+{
+    for (int x = 0; x < n; x++) {
+        const uint16_t *in = sums + axis->first[x], *weight = axis->weight + (size_t)x * axis->most;
+        uint32_t sum = 0;
+        for (int t = 0; t < axis->count[x]; t++)
+            sum += (uint32_t)in[t] * weight[t] >> 8;
+        out[x] = (unsigned char)((sum + (128 << 8)) >> 16);
+    }
+}
+
+/* --------------------------------------------------------------------------------------------------- one image */
+
+/* A piece of memory that starts at *at, 64-byte aligned; *at moves behind it. */
+static void *piece(size_t *at, unsigned char *memory, size_t bytes)
+{
+    unsigned char *found = memory + *at;
+    *at += (bytes + 63) / 64 * 64;
+    return found;
+}
+
+static void reverse_row(unsigned char *row, int pixels, int channels)
+{
+    for (int a = 0, b = pixels - 1; a < b; a++, b--)
+        for (int c = 0; c < channels; c++) {
+            unsigned char kept = row[a * channels + c];
+            row[a * channels + c] = row[b * channels + c];
+            row[b * channels + c] = kept;
+        }
+}
+
+/* The whole image has the slot's size: the rows are decoded where they belong. */
+static void read_whole(decoder *self, const settings *set, int flip, unsigned char *out)
+{
+    j_decompress_ptr jpeg = &self->jpeg;
+    size_t row = (size_t)set->width * set->channels;
+    JSAMPROW rows[16];
+    while (jpeg->output_scanline < jpeg->output_height) {
+        JDIMENSION begin = jpeg->output_scanline, n = jpeg->output_height - begin;
+        n = n < 16 ? n : 16;
+        for (JDIMENSION i = 0; i < n; i++)
+            rows[i] = out + (begin + i) * row;
+        jpeg_read_scanlines(jpeg, rows, n);
+    }
+    if (flip)
+        for (int y = 0; y < set->height; y++)
+            reverse_row(out + y * row, set->width, set->channels);
+}
+
+/* Decodes from column *left on, at least `width` columns, if the image allows that; *left becomes what libjpeg makes
+ * of it (a multiple of its MCU). Columns within two of a cut may differ from those of the whole image, since colour is
+ * interpolated across; and libjpeg-turbo (1.5 to 3.1) chooses another interpolation for very narrow images, for which
+ * it has no memory. */
+static void cut_columns(j_decompress_ptr jpeg, int *left, int right)
+{
+    const int margin = 2, least = 64;
+    JDIMENSION offset, width;
+    int begin = *left - margin, end = right + margin, all = (int)jpeg->output_width;
+    *left = 0;
+    for (int c = 0; c < jpeg->num_components; c++) /* factors of 3, or 3 : 2, are too rare to be trusted */
+        if (jpeg->max_h_samp_factor > 2 || jpeg->max_v_samp_factor > 2)
+            return;
+    begin = begin < 0 ? 0 : begin;
+    end = end > all ? all : end;
+    if (end - begin < least) {
+        begin = begin < all - least ? begin : all - least;
+        begin = begin < 0 ? 0 : begin;
+        end = begin + least < all ? begin + least : all;
+    }
+    if (begin == 0 && end == all)
+        return;
+    offset = (JDIMENSION)begin;
+    width = (JDIMENSION)(end - begin);
+    jpeg_crop_scanline(jpeg, &offset, &width);
+    *left = (int)offset;
+}
+
+/* The part of the image, resized into the slot. 0, or a reason. */
+static const char *read_part(decoder *self, const settings *set, box part, int divisor, int flip, unsigned char *out)
+{
+    j_decompress_ptr jpeg = &self->jpeg;
+    const int samples = set->channels == 3 ? 4 : 1, in_height = (int)jpeg->output_height,
+              in_width = (int)jpeg->output_width;
+    taps down, across;
+    int top, left, bottom = 0, right = 0, cut, have, columns, n_pairs;
+    down.most = most_taps(part.height / divisor, set->height);
+    across.most = most_taps(part.width / divisor, set->width);
+    n_pairs = (across.most + 1) / 2;
+
+    /* All memory at once. Of the decoded rows only as many are kept as one output row needs. */
+    size_t at = 0, row_bytes = ((size_t)in_width * samples + 64 + 63) / 64 * 64, total;
+    size_t pair_bytes = samples == 4 ? (size_t)set->width * n_pairs * sizeof(v8) : 0;
+    total = 8 * 64 + ((size_t)set->height + set->width) * 2 * sizeof(int) +
+            ((size_t)set->height * down.most + (size_t)set->width * across.most) * sizeof(uint16_t) + pair_bytes +
+            row_bytes * ((size_t)down.most + 2) + (size_t)down.most * sizeof(void *);
+    if (total > self->bytes) {
+        free(self->memory);
+        self->bytes = 0;
+        if (posix_memalign((void **)&self->memory, 64, total)) {
+            self->memory = NULL;
+            return "no memory";
+        }
+        self->bytes = total;
+        memset(self->memory, 0, total);
+    }
+    unsigned char *memory = self->memory;
+    down.first = piece(&at, memory, (size_t)set->height * sizeof(int));
+    down.count = piece(&at, memory, (size_t)set->height * sizeof(int));
+    down.weight = piece(&at, memory, (size_t)set->height * down.most * sizeof(uint16_t));
+    across.first = piece(&at, memory, (size_t)set->width * sizeof(int));
+    across.count = piece(&at, memory, (size_t)set->width * sizeof(int));
+    across.weight = piece(&at, memory, (size_t)set->width * across.most * sizeof(uint16_t));
+    v8 *pairs = piece(&at, memory, pair_bytes);
+    const unsigned char **window = piece(&at, memory, (size_t)down.most * sizeof(void *));
+    uint16_t *sums = piece(&at, memory, 2 * row_bytes);
+    unsigned char *rows = piece(&at, memory, row_bytes * down.most);
+
+    fill_taps(&down, in_height, part.top / divisor, part.height / divisor, set->height, 0);
+    fill_taps(&across, in_width, part.left / divisor, part.width / divisor, set->width, flip);
+    top = down.first[0];
+    bottom = down.first[set->height - 1] + down.count[set->height - 1];
+    left = across.first[flip ? set->width - 1 : 0];
+    right = flip ? across.first[0] + across.count[0] : across.first[set->width - 1] + across.count[set->width - 1];
+
+    cut = left;
+    cut_columns(jpeg, &cut, right);
+    if (top > 0 && jpeg->max_v_samp_factor <= 2)
+        jpeg_skip_scanlines(jpeg, (JDIMENSION)top); /* once, from the first row on: later skips have faults */
+    columns = right - left;
+    for (int x = 0; x < set->width; x++) {
+        across.first[x] -= left;
+        for (int p = 0; p < n_pairs && samples == 4; p++) {
+            const uint16_t *w = across.weight + (size_t)x * across.most + 2 * p;
+            uint16_t a = w[0], b = 2 * p + 1 < across.most ? w[1] : 0;
+            pairs[x * n_pairs + p] = (v8){a, a, a, a, b, b, b, b};
+        }
+    }
+
+    have = (int)jpeg->output_scanline;
+    for (int y = 0; y < set->height; y++) {
+        int end = down.first[y] + down.count[y];
+        while (have < end) {
+            JSAMPROW row = rows + row_bytes * (size_t)(have % down.most);
+            if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
+                return "fewer rows than promised";
+            have++;
+        }
+        for (int t = 0; t < down.count[y]; t++)
+            window[t] = rows + row_bytes * (size_t)((down.first[y] + t) % down.most) + (size_t)(left - cut) * samples;
+        sum_rows(sums, window, down.weight + (size_t)y * down.most, down.count[y], columns * samples);
+        if (samples == 4)
+            sum_pixels_rgb(out, sums, across.first, pairs, n_pairs, set->width);
+        else
+            sum_pixels_gray(out, sums, &across, set->width);
+        out += (size_t)set->width * set->channels;
+    }
+    (void)bottom;
+    return NULL;
+}
+
+/* Whether libjpeg would guess at coefficients that a progressive file does not have (block smoothing). */
+static int is_incomplete(j_decompress_ptr jpeg)
+{
+    for (int c = 0; jpeg->coef_bits != NULL && c < jpeg->num_components; c++)
+        for (int k = 0; k < 10; k++)
+            if (jpeg->coef_bits[c][k] != 0)
+                return 1;
+    return 0;
+}
+
+/* One image into out (height, width, channels). draws: what random_box and flip take, or NULL. 0, or why not. */
+static const char *decode(
+    decoder *self, const unsigned char *data, size_t size, const settings *set, const double *draws, int flip, unsigned char *out)
+{
+    j_decompress_ptr jpeg = &self->jpeg;
+    const char *reason;
+    int height = 0, width = 0, divisor, whole;
+    size_t frame = 0;
+    box part;
+    if ((reason = find_frame(data, size, &height, &width, &frame)) != NULL)
+        return reason;
+    if ((double)height * width > set->max_pixels)
+        return "too many pixels";
+    if (!has_end(data, size, frame))
+        return "no end-of-image marker";
+    part = choose_box(height, width, set, draws);
+    divisor = dct_divisor(&part, set);
+    whole = set->crop == CROP_RESIZE && height == set->height && width == set->width;
+
+    self->max_scans = set->max_scans;
+    if (setjmp(self->on_error)) {
+        jpeg_abort_decompress(jpeg);
+        return self->text;
+    }
+    jpeg_mem_src(jpeg, data, (unsigned long)size);
+    jpeg_read_header(jpeg, TRUE);
+    reason = NULL;
+    if ((int)jpeg->image_height != height || (int)jpeg->image_width != width || jpeg->arith_code)
+        reason = "two frame headers";
+    else if (jpeg->jpeg_color_space != JCS_GRAYSCALE && jpeg->jpeg_color_space != JCS_YCbCr && jpeg->jpeg_color_space != JCS_RGB)
+        reason = "another colour space";
+    if (reason == NULL) {
+        jpeg->out_color_space = set->channels == 1 ? JCS_GRAYSCALE : whole ? JCS_RGB : JCS_EXT_RGBX;
+        jpeg->scale_num = 1;
+        jpeg->scale_denom = (unsigned)divisor;
+        /* coefficients of a progressive image take 6 bytes for a pixel at most; the rest is small */
+        jpeg->mem->max_memory_to_use = (long)(8 * set->max_pixels + (64 << 20));
+        jpeg_start_decompress(jpeg);
+        if (is_incomplete(jpeg))
+            reason = "incomplete progressive image";
+        else if (whole)
+            read_whole(self, set, flip, out);
+        else
+            reason = read_part(self, set, part, divisor, flip, out);
+    }
+    jpeg_abort_decompress(jpeg);
+    if (self->bytes > KEPT_BYTES) {
+        free(self->memory);
+        self->memory = NULL;
+        self->bytes = 0;
+    }
+    return reason;
+}
+
+/* ------------------------------------------------------------------------------------------------------- Python */
+#ifndef SHARDKIT_NO_PYTHON
+
+static decoder *idle = NULL; /* decoders that no thread is using; only touched with the GIL */
+
+static decoder *take_decoder(void)
+{
+    decoder *self = idle;
+    if (self == NULL)
+        return decoder_new();
+    idle = self->next;
+    return self;
+}
+
+static void give_back(decoder *self)
+{
+    self->next = idle;
+    idle = self;
+}
+
+typedef struct {
+    Py_buffer view;
+    const char *reason;
+    char text[TEXT_BYTES];
+} job;
+
+static void run(decoder *self, job *jobs, Py_ssize_t n, const settings *set, int flips, const double *draws,
+                Py_ssize_t columns, unsigned char *out)
+{
+    size_t slot = (size_t)set->height * set->width * set->channels;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        const double *row = draws ? draws + i * columns : NULL;
+        if (jobs[i].view.obj == NULL)
+            continue;
+        jobs[i].reason = decode(self, jobs[i].view.buf, (size_t)jobs[i].view.len, set, row ? row + 1 : NULL,
+                                flips && row && row[0] < 0.5, out + slot * i);
+        if (jobs[i].reason != NULL) {
+            snprintf(jobs[i].text, TEXT_BYTES, "%s", jobs[i].reason);
+            jobs[i].reason = jobs[i].text;
+        }
+    }
+}
+
+static PyObject *failures_of(const job *jobs, Py_ssize_t n)
+{
+    PyObject *found = PyList_New(0);
+    for (Py_ssize_t i = 0; found != NULL && i < n; i++) {
+        PyObject *item;
+        if (jobs[i].reason == NULL)
+            continue;
+        item = Py_BuildValue("(nN)", i, PyUnicode_DecodeLatin1(jobs[i].reason, (Py_ssize_t)strlen(jobs[i].reason), NULL));
+        if (item == NULL || PyList_Append(found, item) < 0)
+            Py_CLEAR(found);
+        Py_XDECREF(item);
+    }
+    return found;
+}
+
+PyDoc_STRVAR(decode_batch_doc,
+"decode_batch(datas, out, size, crop, flip, draws, headroom, max_pixels, max_scans)\n--\n\n"
+"Each image of a sequence of bytes-like objects into its slot of out, contiguous uint8 (n, height, width, channels).\n\n"
+"size: (height, width, channels). crop: 0 resize, 1 center, 2 random. draws: None or contiguous float64 (n, columns),\n"
+"the first for the flip (below 1/2 means flipped), the others for the random crop. None as data is left out.\n"
+"Returns [(index, reason)] of those that were not decoded; what their slots hold is undefined. The GIL is released.");
+
+static PyObject *py_decode_batch(PyObject *module, PyObject *args)
+{
+    PyObject *datas, *draws_object, *fast = NULL, *result = NULL;
+    Py_buffer out = {0}, draws = {0};
+    settings set;
+    int flip, needed;
+    Py_ssize_t n = 0, columns = 0;
+    job *jobs = NULL;
+    decoder *self = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "Ow*(iii)ipOddi", &datas, &out, &set.height, &set.width, &set.channels, &set.crop,
+                          &flip, &draws_object, &set.headroom, &set.max_pixels, &set.max_scans))
+        return NULL;
+    if ((fast = PySequence_Fast(datas, "datas is not a sequence")) == NULL)
+        goto end;
+    n = PySequence_Fast_GET_SIZE(fast);
+    if (draws_object != Py_None && PyObject_GetBuffer(draws_object, &draws, PyBUF_C_CONTIGUOUS) < 0)
+        goto end;
+    needed = set.crop == CROP_RANDOM ? 1 + RANDOM_DRAWS : flip ? 1 : 0;
+    columns = draws.obj && n ? draws.len / (Py_ssize_t)sizeof(double) / n : 0;
+    if (set.height < 1 || set.width < 1 || set.height > 65535 || set.width > 65535 ||
+        (set.channels != 1 && set.channels != 3) || columns < (n ? needed : 0) ||
+        (draws.obj && draws.len != n * columns * (Py_ssize_t)sizeof(double)) ||
+        out.len / set.height / set.width / set.channels != n || out.len % ((Py_ssize_t)set.height * set.width * set.channels)) {
+        PyErr_SetString(PyExc_ValueError, "out or draws do not fit the images");
+        goto end;
+    }
+    jobs = PyMem_Calloc((size_t)(n ? n : 1), sizeof *jobs);
+    self = take_decoder();
+    if (jobs == NULL || self == NULL) {
+        PyErr_NoMemory();
+        goto end;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *item = PySequence_Fast_GET_ITEM(fast, i);
+        if (item == Py_None)
+            jobs[i].reason = "left out";
+        else if (PyObject_GetBuffer(item, &jobs[i].view, PyBUF_SIMPLE) < 0)
+            goto end;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    run(self, jobs, n, &set, flip, draws.buf, columns, out.buf);
+    Py_END_ALLOW_THREADS
+    result = failures_of(jobs, n);
+end:
+    if (self != NULL)
+        give_back(self);
+    for (Py_ssize_t i = 0; jobs != NULL && i < n; i++)
+        if (jobs[i].view.obj != NULL)
+            PyBuffer_Release(&jobs[i].view);
+    PyMem_Free(jobs);
+    if (draws.obj != NULL)
+        PyBuffer_Release(&draws);
+    Py_XDECREF(fast);
+    PyBuffer_Release(&out);
+    return result;
+}
+
+PyDoc_STRVAR(random_box_doc, "random_box(height, width, draws)\n--\n\n"
+"(top, left, height, width), as crops.random_box: for the test that compares them.");
+
+static PyObject *py_random_box(PyObject *module, PyObject *args)
+{
+    Py_buffer draws;
+    int height, width;
+    PyObject *result = NULL;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iiy*", &height, &width, &draws))
+        return NULL;
+    if (draws.len == RANDOM_DRAWS * (Py_ssize_t)sizeof(double) && height > 0 && width > 0) {
+        box part = random_box(height, width, draws.buf);
+        result = Py_BuildValue("(iiii)", (int)part.top, (int)part.left, (int)part.height, (int)part.width);
+    } else {
+        PyErr_SetString(PyExc_ValueError, "a size and 22 numbers are needed");
+    }
+    PyBuffer_Release(&draws);
+    return result;
+}
+
+static void free_module(void *module)
+{
+    (void)module;
+    while (idle != NULL) {
+        decoder *self = idle;
+        idle = self->next;
+        decoder_free(self);
+    }
+}
+
+static PyMethodDef methods[] = {
+    {"decode_batch", py_decode_batch, METH_VARARGS, decode_batch_doc},
+    {"random_box", py_random_box, METH_VARARGS, random_box_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "_jpeg", .m_doc = "A fused JPEG decoder; see fused.py.", .m_size = -1,
+    .m_methods = methods, .m_free = free_module,
+};
+
+#define TEXT_OF(x) #x
+#define VERSION_TEXT(x) TEXT_OF(x)
+
+PyMODINIT_FUNC PyInit__jpeg(void)
+{
+    PyObject *module;
+    decoder *self = decoder_new(); /* fails where another libjpeg is loaded under the same names */
+    if (self == NULL) {
+        PyErr_SetString(PyExc_ImportError, "libjpeg is not the libjpeg-turbo that this was built with");
+        return NULL;
+    }
+    module = PyModule_Create(&definition);
+    if (module == NULL || PyModule_AddStringConstant(module, "libjpeg_turbo", VERSION_TEXT(LIBJPEG_TURBO_VERSION)) < 0) {
+        decoder_free(self);
+        Py_XDECREF(module);
+        return NULL;
+    }
+    give_back(self);
+    return module;
+}
+#endif

@@ -1,0 +1,215 @@
+"""What a Dataset reads: something a user named, or several Datasets put together. Opened once for each process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from shardkit.errors import DatasetError, UsageError
+from shardkit.location import Location
+from shardkit.reading.catalog import Catalog, IndexCatalog, Rows
+from shardkit.reading.order import EpochOrder, Order
+from shardkit.reading.orders import MixedOrder, order_of_rows, quotas_of
+from shardkit.reading.resolve import Found, SourceLike, resolve
+
+if TYPE_CHECKING:
+    from shardkit.reading.dataset import Dataset
+
+
+class Ordering(Protocol):
+    """The options that an order follows from."""
+
+    @property
+    def buffer(self) -> int: ...  # noqa: D102
+    @property
+    def seed(self) -> int: ...  # noqa: D102
+
+
+class Content(Protocol):
+    """What a Dataset reads."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog. DatasetError for shards without a manifest."""
+        ...
+
+    @property
+    def streams(self) -> Sequence[Location]:
+        """The shards that have no manifest; empty for everything else."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Tells this content from others."""
+        ...
+
+    def rows(self) -> Rows | None:
+        """The rows of the catalog that belong to it, in order; None for all of them."""
+        ...
+
+    def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order | None:
+        """An order of its own; None where the usual one of its rows applies."""
+        ...
+
+
+class _PerProcess:
+    """Keeps what is opened apart for each process, and out of pickles."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._process = 0
+        self._catalog: Catalog | None = None
+
+    def opened(self, open_it: Callable[[], Catalog]) -> Catalog:
+        with self._lock:
+            if self._catalog is None or self._process != os.getpid():
+                self._catalog, self._process = open_it(), os.getpid()
+            return self._catalog
+
+    def __reduce__(self) -> tuple[type[_PerProcess], tuple[()]]:
+        return _PerProcess, ()
+
+
+class Named:
+    """What a user named: shards, or a class directory."""
+
+    def __init__(self, source: SourceLike, *, verify: bool) -> None:
+        self.source = source
+        self.verify = verify
+        self._kept = _PerProcess()
+
+    @cached_property
+    def found(self) -> Found:
+        """What the name means. Looked up once."""
+        return resolve(self.source)
+
+    @property
+    def streams(self) -> Sequence[Location]:
+        """The shards, where they have no manifest."""
+        return self.found.shards
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog. DatasetError for shards without a manifest."""
+        return self._kept.opened(self._open)
+
+    def _open(self) -> Catalog:
+        found = self.found
+        if found.tree is not None:
+            from shardkit.reading.tree import TreeCatalog
+
+            return TreeCatalog(found.tree.path)
+        if found.manifest is None or found.location is None:
+            place = str(found.shards[0])
+            fact = "these shards have no manifest, so that their samples and classes are not known before they are read"
+            raise DatasetError(place, fact, f'make one with: shardkit index "{_pattern(self.source)}"')
+        return IndexCatalog(found.manifest, found.location, shards=found.numbers, verify=self.verify)
+
+    @property
+    def identity(self) -> str:
+        """That of the catalog, or the names of the shards."""
+        return ",".join(map(str, self.streams)) if self.streams else self.catalog.identity
+
+    def rows(self) -> None:
+        """All."""
+        return
+
+    def order(self, ordering: Ordering, lanes: int, epoch: int) -> None:
+        """The usual one."""
+        return
+
+    def __repr__(self) -> str:
+        return repr(self.source)
+
+
+def _pattern(source: SourceLike) -> str:
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "SHARDS"
+
+
+class Concatenated:
+    """Datasets one after the other, as one. Their own order does not count, their selections do."""
+
+    def __init__(self, parts: Sequence[Dataset]) -> None:
+        self.parts = tuple(parts)
+        self._kept = _PerProcess()
+
+    streams: Sequence[Location] = ()
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalogs as one."""
+        return self._kept.opened(lambda: combined(self.parts))
+
+    @property
+    def identity(self) -> str:
+        """Those of the parts."""
+        return "concat:" + "|".join(part.identity for part in self.parts)
+
+    def rows(self) -> Rows | None:
+        """The rows of the parts' selections."""
+        selected = [part.rows() for part in self.parts]
+        if all(rows is None for rows in selected):
+            return None
+        starts = self.catalog.starts.tolist()  # type: ignore[attr-defined]
+        whole = [
+            np.arange(start, stop) if rows is None else rows + start
+            for rows, start, stop in zip(selected, starts[:-1], starts[1:], strict=True)
+        ]
+        return np.concatenate(whole)
+
+    def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order | None:
+        """The usual one."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"concat of {len(self.parts)}"
+
+
+class Mixed(Concatenated):
+    """Datasets interleaved, each as often as its weight says, each in its own order and beginning again by itself."""
+
+    def __init__(self, parts: Sequence[Dataset], weights: Sequence[float]) -> None:
+        super().__init__(parts)
+        self.quotas = quotas_of(weights)
+
+    @property
+    def identity(self) -> str:
+        """Those of the parts, with their weights and orders."""
+        parts = (f"{quota}:{part.order_identity}" for part, quota in zip(self.parts, self.quotas, strict=True))
+        return "mix:" + "|".join(parts)
+
+    def rows(self) -> None:
+        """All."""
+        return
+
+    def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order:
+        """That of the mix: as many places an epoch as the parts have samples."""
+        lengths = [part.epoch_samples for part in self.parts]
+        if not all(lengths):
+            raise UsageError("mix()", "one of the datasets has no samples", "leave it out")
+        orders = [part.order for part in self.parts]
+        offsets = self.catalog.starts[:-1].tolist()  # type: ignore[attr-defined]
+        return MixedOrder(orders, lengths, offsets, self.quotas, ordering.seed, epoch, sum(lengths))
+
+    def __repr__(self) -> str:
+        return f"mix of {len(self.parts)}"
+
+
+def combined(parts: Sequence[Dataset]) -> Catalog:
+    """The catalogs of some Datasets as one."""
+    from shardkit.reading.combined import CombinedCatalog
+
+    return CombinedCatalog([part.content.catalog for part in parts])
+
+
+def usual_order(catalog: Catalog, rows: Rows | None, ordering: Ordering, lanes: int, epoch: int) -> Order:
+    """The order of reading/order.py, of all rows or of some."""
+    if rows is None:
+        return EpochOrder(catalog.counts, ordering.buffer, ordering.seed, epoch, lanes)
+    starts = np.cumsum(catalog.counts) - catalog.counts
+    return order_of_rows(rows, starts, buffer=ordering.buffer, seed=ordering.seed, epoch=epoch, lanes=lanes)

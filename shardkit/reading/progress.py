@@ -1,0 +1,131 @@
+"""How far a Dataset has been read: the next epoch, the place in the current one, and both as a state to resume from.
+
+A state counts samples of the whole epoch, over all ranks, that were delivered. Since the epoch's order does not depend
+on ranks or workers, it can be resumed by any number of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from shardkit.errors import StateError
+
+STATE_VERSION = 1
+
+
+@dataclass(slots=True)
+class Cursor:
+    """Where one iteration is.
+
+    done: samples of the epoch, over all ranks, that were over when it began. taken: samples of this rank since then.
+    delivered: items of this rank in this epoch, with those before. turn: which of the epochs of repeat() this is.
+    """
+
+    epoch: int
+    done: int = 0
+    taken: int = 0
+    delivered: int = 0
+    turn: int = 0
+
+
+class Progress:
+    """What changes in a Dataset: the next epoch, and the cursor of its latest iteration. Thread safe."""
+
+    def __init__(self, following: int = 0) -> None:
+        self._lock = threading.Lock()
+        self.following = following
+        self.resume: Cursor | None = None
+        self.latest: Cursor | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.following, self.resume)
+
+    def begin(self) -> Cursor:
+        """The cursor of a new iteration: where a loaded state says, or at the beginning of the next epoch."""
+        with self._lock:
+            cursor = self.resume or Cursor(self.following)
+            self.resume = None
+            self.following = cursor.epoch + 1
+            self.latest = cursor
+            return cursor
+
+    def next_epoch(self, before: Cursor) -> Cursor:
+        """The cursor of the epoch after `before`, in the same iteration."""
+        with self._lock:
+            cursor = Cursor(before.epoch + 1, turn=before.turn + 1)
+            self.following = max(self.following, cursor.epoch + 1)
+            if self.latest is before:
+                self.latest = cursor
+            return cursor
+
+    def end(self, cursor: Cursor) -> None:
+        """The iteration of `cursor` has come to its end."""
+        with self._lock:
+            if self.latest is cursor:
+                self.latest = None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make `epoch` the next one."""
+        with self._lock:
+            self.following, self.resume, self.latest = epoch, None, None
+
+    def load(self, cursor: Cursor) -> None:
+        """Make the next iteration go on at `cursor`."""
+        with self._lock:
+            self.following, self.resume, self.latest = cursor.epoch, cursor, None
+
+    def where(self) -> Cursor:
+        """Where the latest iteration is; where the next one begins, if none is under way."""
+        with self._lock:
+            return self.latest or self.resume or Cursor(self.following)
+
+
+def _restored(following: int, resume: Cursor | None) -> Progress:
+    progress = Progress(following)
+    progress.resume = resume
+    return progress
+
+
+def make_state(cursor: Cursor, *, order: str, rank: int, world_size: int, filtered: bool) -> dict[str, Any]:
+    """The state, plain JSON. `order` is the text that the order of samples follows from; its digest is kept."""
+    return {
+        "version": STATE_VERSION,
+        "order": digest(order),
+        "epoch": cursor.epoch,
+        "samples": cursor.done + cursor.taken * world_size,
+        "items": cursor.delivered,
+        "turn": cursor.turn,
+        "rank": rank,
+        "world_size": world_size,
+        "filtered": filtered,
+    }
+
+
+def read_state(state: Any, *, order: str, rank: int, world_size: int) -> Cursor:
+    """The cursor that a state means. StateError for one of another version, dataset or order, or of another shape."""
+    cure = "load it into the dataset that gave it, with the same files, shuffle, seed and lanes"
+    if not isinstance(state, dict) or "version" not in state:
+        raise StateError(
+            "load_state_dict()", "this is not a state of a shardkit Dataset", "give what state_dict() gave"
+        )
+    if state["version"] != STATE_VERSION:
+        fact = f"the state has version {state['version']!r}, and this shardkit reads version {STATE_VERSION}"
+        raise StateError("load_state_dict()", fact, "use the shardkit that wrote it")
+    numbers = [state.get(name) for name in ("epoch", "samples", "items", "turn", "rank", "world_size")]
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise StateError("load_state_dict()", "the state is damaged", "give what state_dict() gave")
+    if state.get("order") != digest(order):
+        fact = "the state belongs to another dataset, or to another order of it"
+        raise StateError("load_state_dict()", fact, cure)
+    if state.get("filtered") and (state["rank"], state["world_size"]) != (rank, world_size):
+        fact = f"with filter() ranks are not at one place, and this is the state of rank {state['rank']}"
+        raise StateError("load_state_dict()", f"{fact} of {state['world_size']}", "save and load a state for each rank")
+    return Cursor(state["epoch"], state["samples"], 0, state["items"] if state["samples"] else 0, state["turn"])
+
+
+def digest(text: str) -> str:
+    """32 hex digits for a text."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

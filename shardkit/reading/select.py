@@ -1,0 +1,177 @@
+"""Selections: which rows of a dataset a view of it has. Each is a value; applied to a catalog it gives rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import NotFoundError, UsageError
+from shardkit.reading.catalog import Catalog
+from shardkit.reading.orders import class_weighted, sample_weighted, split_rows
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
+
+Rows = NDArray[np.int64]
+
+
+class Selection(Protocol):
+    """One step of a view."""
+
+    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+        """What is left of the rows `before`."""
+        ...
+
+    def describe(self) -> str:
+        """The same text for the same selection."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OfClasses:
+    """The samples of some classes, by name or label."""
+
+    classes: tuple[str | int, ...]
+
+    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+        """The rows with these labels."""
+        names = [entry.name for entry in catalog.classes]
+        return before[np.isin(catalog.labels()[before], [label_of(name, names) for name in self.classes])]
+
+    def describe(self) -> str:
+        """The classes."""
+        return f"classes={self.classes!r}"
+
+
+@dataclass(frozen=True, eq=False)
+class Where:
+    """The samples for which an expression over the index's columns is true."""
+
+    expression: pc.Expression
+
+    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+        """The rows that the index has it true for."""
+        import pyarrow as pa
+
+        try:
+            table = catalog.index_table().append_column("#", pa.array(np.arange(len(catalog.labels()))))
+            found = table.filter(self.expression)["#"].to_numpy()
+        except pa.ArrowException as exc:
+            columns = ", ".join(catalog.index_table().column_names)
+            raise UsageError("where()", f"{exc}", f"use the index's columns: {columns}") from exc
+        return before[np.isin(before, found)]
+
+    def describe(self) -> str:
+        """The expression."""
+        return f"where={self.expression}"
+
+
+@dataclass(frozen=True, eq=False)
+class AtNumbers:
+    """The samples at some places of what was there before: a slice, or whole numbers (negative from the end)."""
+
+    numbers: slice | Rows
+
+    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+        """The rows at these places, in the order of the numbers."""
+        if isinstance(self.numbers, slice):
+            return before[self.numbers]
+        wrong = (self.numbers < -len(before)) | (self.numbers >= len(before))
+        if wrong.any():
+            fact = f"there is no sample {int(self.numbers[wrong][0])} among {len(before)}"
+            raise NotFoundError("dataset[…]", fact, "samples count from 0")
+        return before[self.numbers]
+
+    def describe(self) -> str:
+        """The slice, or a digest of the numbers."""
+        numbers = self.numbers
+        return str(numbers) if isinstance(numbers, slice) else blake2b(numbers.tobytes(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class PartOf:
+    """One part of a split."""
+
+    fractions: tuple[tuple[str, float], ...]
+    name: str
+    seed: int
+    stratify: bool
+
+    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+        """The rows of this part."""
+        labels = catalog.labels()[before] if self.stratify else None
+        return split_rows(before, labels, dict(self.fractions), self.seed)[self.name]
+
+    def describe(self) -> str:
+        """The fractions, the part, the seed."""
+        return f"part={self.fractions!r}:{self.name}:{self.seed}:{self.stratify}"
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """How often samples come up: None for all classes alike, or weights by class, or one for each sample."""
+
+    weights: Mapping[str | int, float] | NDArray[np.float64] | None
+
+    def drawn(self, line: Rows, view: Rows | None, catalog: Catalog, key: int) -> Rows:
+        """The rows of an epoch, as many as `line` has: the rows of the view in the order in which they are read."""
+        if isinstance(self.weights, np.ndarray):
+            return sample_weighted(line, self._of_rows(self.weights, view, int(catalog.counts.sum())), key)
+        labels, names = catalog.labels()[line], [entry.name for entry in catalog.classes]
+        if self.weights is None:
+            return class_weighted(line, labels, dict.fromkeys(range(len(names)), 1.0), key)
+        return class_weighted(line, labels, class_weights(self.weights, names), key)
+
+    def _of_rows(self, weights: NDArray[np.float64], view: Rows | None, total: int) -> NDArray[np.float64]:
+        expected = total if view is None else len(view)
+        if weights.shape != (expected,):
+            fact = f"{weights.shape} weights for {expected} samples"
+            raise UsageError("weight()", fact, "give one number for each sample, or a dict for classes")
+        if not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum():
+            raise UsageError("weight()", "a weight is negative or no number, or all are 0", "give numbers from 0 on")
+        if view is None:
+            return weights
+        whole = np.zeros(total)
+        whole[view] = weights
+        return whole
+
+    def describe(self) -> str:
+        """The weights, or a digest of them."""
+        if isinstance(self.weights, np.ndarray):
+            return blake2b(self.weights.tobytes(), digest_size=16).hexdigest()
+        return "balance" if self.weights is None else repr(sorted(self.weights.items(), key=str))
+
+
+def label_of(name: str | int, names: Sequence[str]) -> int:
+    """The label of a class that is named, or given by its label. UsageError for one that is not there."""
+    if isinstance(name, str) and name in names:
+        return names.index(name)
+    if isinstance(name, (int, np.integer)) and 0 <= name < len(names):
+        return int(name)
+    shown = ", ".join(names[:10]) + (" …" if len(names) > 10 else "")
+    raise UsageError("classes", f"there is no class {name!r}", f"the classes are {shown}")
+
+
+def class_weights(weights: Mapping[str | int, float], names: Sequence[str]) -> dict[int, float]:
+    """Weights by label. UsageError for a class that is not there, or a negative weight."""
+    found = {label_of(name, names): float(weight) for name, weight in weights.items()}
+    if any(not np.isfinite(weight) or weight < 0 for weight in found.values()):
+        raise UsageError("weight()", "a weight is negative or no number", "give numbers from 0 on")
+    return found
+
+
+def numbers_of(item: Any) -> slice | Rows:
+    """The places that a slice, list or array means; a bool array means those that are true. UsageError otherwise."""
+    if isinstance(item, slice):
+        return item
+    array = np.asarray(item)
+    if array.ndim == 1 and array.dtype == np.bool_:
+        return np.flatnonzero(array)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise UsageError("dataset[…]", f"{item!r} is no number, key, slice or list of numbers", "give one of these")
+    return array.astype(np.int64)

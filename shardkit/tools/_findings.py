@@ -1,0 +1,65 @@
+"""What a check can find: a value for each, and the table of kinds with their cures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shardkit.errors import ShardkitError, printable
+
+_AGAIN = "copy the shard again, pack again, or run 'shardkit repair'"
+_INDEX = "run 'shardkit index' to make a new one, or bring the right one back"
+_MANIFEST = "bring the right manifest back, pack again, or run 'shardkit index'"
+
+CURES = {
+    "manifest": _MANIFEST,
+    "shard-missing": "bring it back, pack again, or run 'shardkit repair' to do without it",
+    "shard-unknown": "move it away, or make a new manifest with 'shardkit index'",
+    "shard-unreadable": "check the disk and its rights",
+    "shard-size": _AGAIN,
+    "shard-crc": _AGAIN,
+    "shard-damaged": _AGAIN,
+    "shard-samples": _AGAIN,
+    "index-missing": _INDEX,
+    "index-crc": _INDEX,
+    "index-damaged": _INDEX,
+    "index-rows": _INDEX,
+    "index-row": _INDEX,
+    "image-crc": _AGAIN,
+    "image-damaged": "mend it in the source and pack again, or leave it out with 'shardkit repair'",
+    "image-size": _INDEX,
+    "label": "pack again, or leave the sample out with 'shardkit repair'",
+    "class-count": _MANIFEST,
+    "class-name": _MANIFEST,
+    "fields": _MANIFEST,
+    "key-twice": "pack again, or let 'shardkit repair' give one of them another key",
+    "skipped-list": "bring the list back, or pack again",
+}
+"""Each kind of finding with its usual cure. A kind is a word for scripts, and does not change."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """Something wrong: in which file (`shard`, a path), at which byte, with which sample; None where it is of none."""
+
+    shard: str
+    byte: int | None
+    key: str | None
+    kind: str
+    fact: str
+    cure: str
+
+    def __str__(self) -> str:
+        where = [printable(self.shard)]
+        where += [f"at byte {self.byte}"] if self.byte is not None else []
+        where += [f"sample {printable(self.key)}"] if self.key is not None else []
+        return f"{': '.join([*where, printable(self.fact)])}; {self.cure}"
+
+
+def finding(kind: str, shard: str, fact: str, *, byte: int | None = None, key: str | None = None) -> Finding:
+    """A finding of a kind of CURES."""
+    return Finding(shard, byte, key, kind, fact, CURES[kind])
+
+
+def found_error(kind: str, error: ShardkitError) -> Finding:
+    """An error as a finding."""
+    return Finding(error.place, error.offset, error.key, kind, error.fact, error.cure or CURES[kind])

@@ -1,0 +1,227 @@
+"""A dataset opened for checking: what is there is taken, and what is wrong with it is noted, not raised."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import ManifestError, NotFoundError, UsageError
+from shardkit.index import INTEGERS, read_columns
+from shardkit.location import Location, expand_braces, locate
+from shardkit.manifest import IndexEntry, Manifest, ShardEntry
+from shardkit.reading.resolve import SourceLike, resolve
+from shardkit.tools._findings import Finding, finding, found_error
+
+_NUMBERED = re.compile(r"(?P<stem>.+)-\d+\.(?:tar|tar\.gz|tgz)")
+_ENDING = re.compile(r"\.(?:tar|tar\.gz|tgz)")
+COLUMNS = ("key", "path", *INTEGERS)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRows:
+    """The index rows of one shard: keys, paths (str), and the number columns of INTEGERS, null as -1."""
+
+    keys: list[str]
+    paths: list[str]
+    numbers: dict[str, NDArray[Any]]
+
+
+@dataclass(slots=True)
+class ShardPlace:
+    """A shard: where it is, and where there is a manifest its entry there and its index (file, row group)."""
+
+    location: Location
+    entry: ShardEntry | None = None
+    index: tuple[IndexFile, int] | None = None
+
+    def rows(self) -> IndexRows | None:
+        """Its index rows; None where there are none that can be read, which the index file notes."""
+        return None if self.index is None else self.index[0].rows(self.index[1])
+
+
+class IndexFile:
+    """An index file of a dataset, checked when opened. Its rows can be read from any thread."""
+
+    def __init__(self, place: Location, entry: IndexEntry | None) -> None:
+        """Reads the file; `findings` then holds what is wrong with it."""
+        self.place, self.entry, self.findings = place, entry, list[Finding]()
+        self._data: Any = None
+        self.shards: list[str] = []
+        try:
+            with open(place.path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            self.findings.append(finding("index-missing", str(place), "the index is missing"))
+            return
+        except OSError as exc:
+            self.findings.append(finding("index-missing", str(place), f"the index can't be read ({exc.strerror})"))
+            return
+        if entry is not None and (len(data) != entry.bytes or f"{google_crc32c.value(data):08x}" != entry.crc32c):
+            fact = "the index is not the one that its manifest names: its size or CRC-32C differs"
+            self.findings.append(finding("index-crc", str(place), fact))
+        self._open(data)
+
+    def _open(self, data: bytes) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+                missing = {"shard", *COLUMNS}.difference(file.schema_arrow.names)
+                if missing:
+                    raise ValueError(f"it has no column {min(missing)}")
+                groups = [file.read_row_group(n, columns=["shard"]) for n in range(file.num_row_groups)]
+                self.shards = [group["shard"][0].as_py() if len(group) else "" for group in groups]
+            self._data = data
+        except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as exc:
+            self._unreadable(exc)
+
+    def _unreadable(self, exc: Exception) -> None:
+        text = next(iter(str(exc).splitlines()), type(exc).__name__)
+        self.findings.append(finding("index-damaged", str(self.place), f"the index can't be read ({text})"))
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is the one that the manifest names, and can be read."""
+        return not self.findings
+
+    def rows(self, group: int) -> IndexRows | None:
+        """The rows of a shard. None where they can't be read."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if self._data is None or group >= len(self.shards):
+            return None
+        try:
+            with pq.ParquetFile(pa.BufferReader(self._data), page_checksum_verification=True) as file:
+                columns = read_columns(file, group, COLUMNS)
+            keys, paths = columns.pop("key").to_pylist(), columns.pop("path").to_pylist()
+        except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as exc:
+            self._unreadable(exc)
+            return None
+        return IndexRows(keys, paths, {name: np.asarray(columns[name]) for name in INTEGERS})
+
+
+@dataclass(slots=True)
+class Opened:
+    """What a source is. `place`: the manifest, or the first shard. `findings`: what was wrong while opening."""
+
+    place: Location
+    shards: list[ShardPlace]
+    manifest: Manifest | None = None
+    index: list[IndexFile] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    whole: bool = True
+    """False where the source names only some of the manifest's shards."""
+
+
+def open_dataset(source: SourceLike) -> Opened:
+    """The dataset of a source. A damaged manifest is a finding, and its shards are taken as without one.
+
+    Raises NotFoundError, UsageError where nothing can be checked; StorageError.
+    """
+    try:
+        found = resolve(source)
+    except ManifestError as exc:
+        place = Location("", exc.place)
+        opened = Opened(place, [ShardPlace(shard) for shard in shards_of_stem(place, _stem(place))])
+        opened.findings.append(found_error("manifest", exc))
+        index = place.sibling(_stem(place) + ".parquet")
+        if os.path.isfile(index.path):
+            _adopt(opened, IndexFile(index, None))
+        return opened
+    if found.tree is not None:
+        raise UsageError(str(found.tree), "this is a class directory, not a dataset", "give its shards or manifest")
+    if found.manifest is None or found.location is None:
+        return Opened(found.shards[0], [ShardPlace(shard) for shard in found.shards])
+    return _with_manifest(found.manifest, found.location, found.numbers)
+
+
+def _with_manifest(manifest: Manifest, place: Location, numbers: Sequence[int] | None) -> Opened:
+    shards = [ShardPlace(place.sibling(entry.name), entry) for entry in manifest.shards]
+    opened = Opened(place, shards, manifest, whole=numbers is None)
+    if manifest.shard_format != "tar":
+        fact = f"shards of the format {manifest.shard_format!r} are not known here"
+        opened.findings.append(finding("manifest", str(place), fact))
+    first = 0
+    for entry in manifest.index:
+        index = IndexFile(place.sibling(entry.name), entry)
+        opened.index.append(index)
+        for group, shard in enumerate(shards[first : first + entry.shards]):
+            shard.index = (index, group)
+        first += entry.shards
+    if numbers is not None:
+        opened.shards = [shards[number] for number in numbers]
+    return opened
+
+
+def _adopt(opened: Opened, index: IndexFile) -> None:
+    """Take an index that no manifest vouches for: its pages have checksums of their own."""
+    groups = {name: group for group, name in enumerate(index.shards)}
+    opened.index.append(index)
+    for shard in opened.shards:
+        if shard.location.name in groups:
+            shard.index = (index, groups[shard.location.name])
+
+
+def _stem(manifest: Location) -> str:
+    return manifest.name.removesuffix(".json")
+
+
+def stem_of_shard(name: str) -> str:
+    """What a shard's name begins with: `train` of `train-000000.tar`, `cars` of `cars.tar`."""
+    match = _NUMBERED.fullmatch(name)
+    return match["stem"] if match else _ENDING.sub("", name)
+
+
+def shards_of_stem(beside: Location, stem: str) -> list[Location]:
+    """The tar shards `STEM-NUMBER` in the folder of `beside`, by name."""
+    folder = beside.parent
+    try:
+        names = sorted(os.listdir(folder.path))
+    except OSError:
+        return []
+    numbered = [(name, _NUMBERED.fullmatch(name)) for name in names]
+    return [folder.child(name) for name, match in numbered if match is not None and match["stem"] == stem]
+
+
+def find_shards(source: SourceLike) -> list[Location]:
+    """The tar shards that `source` names, whatever manifest is beside them: glob, braces, prefix, list, folder, manifest.
+
+    Raises NotFoundError, UsageError.
+    """
+    if isinstance(source, Manifest):
+        raise UsageError("source", "a Manifest does not say where its shards are", "give their prefix or a glob")
+    parts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    found = [shard for part in parts for shard in _named(locate(part))]
+    if not found:
+        raise NotFoundError(", ".join(map(str, parts)), "no shards are there", "check the path, and where you are")
+    return list(dict.fromkeys(found))
+
+
+def _named(place: Location) -> list[Location]:
+    import glob
+
+    if not place.is_local:
+        raise UsageError(str(place), f"{place.scheme}:// can't be read here", "copy the shards to a disk")
+    if os.path.isdir(place.path):
+        return [place.child(name) for name in sorted(os.listdir(place.path)) if _ENDING.search(name)]
+    if place.path.endswith(".json"):
+        return shards_of_stem(place, _stem(place))
+    if os.path.isfile(place.path):
+        return [place]
+    patterns = expand_braces(place.path)
+    paths = [path for pattern in patterns for path in sorted(glob.glob(pattern, recursive=True)) or _lone(pattern)]
+    paths = [path for path in paths if not path.endswith((".json", ".parquet"))]
+    return [Location("", path) for path in paths] or shards_of_stem(place, place.name)
+
+
+def _lone(pattern: str) -> list[str]:
+    return [pattern] if os.path.isfile(pattern) else []

@@ -1,0 +1,202 @@
+"""Manifest and index from the shards alone: what makes shards of others countable, shuffable and resumable.
+
+Every shard is read once and checked on the way: its structure, its keys, its labels, its images' headers. A shard in
+gzip is unpacked into memory for it; its index row counts unpacked bytes, and `options["unpacked_bytes"]` of the
+manifest tells how many each shard has (0: stored plainly), since such a shard can be read as a whole only.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, DestinationError, UsageError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.formats.images import image_header
+from shardkit.index import ShardRows, write_index
+from shardkit.location import Location, locate
+from shardkit.manifest import IndexEntry, Manifest, ShardEntry, encode_manifest
+from shardkit.packing.commit import INDEX_SHARDS
+from shardkit.packing.options import Classes, class_names
+from shardkit.reading.resolve import SourceLike
+from shardkit.sample import text_of_path
+from shardkit.storage.local import sync_folder, translated, whole_file
+from shardkit.tools._labels import Pairs, class_map, demand_labels, folder_of
+from shardkit.tools._opened import find_shards, stem_of_shard
+from shardkit.tools._shard import ShardBytes, ShardContent, open_shard, read_shard
+from shardkit.tools._threads import in_threads, thread_count
+
+
+def index_shards(
+    source: SourceLike,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    classes: Classes | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: ProgressFn = silent,
+) -> Manifest:
+    """Write the manifest and the index of tar shards that have none, beside them; the shards stay as they are.
+
+    source: a glob, brace range, prefix, folder or list of shards (tar, PAX, gzip), all in one folder. out: the prefix
+    of the files to write, in the shards' folder (default: what the shards' names begin with). classes: names in label
+    order, or a file with one on each line. Labels are the numbers in `cls`; where no sample has one, the first
+    directories of the keys. Names that nothing tells are "0", "1", …. overwrite: replace what is there.
+
+    Raises DatasetError (DamagedError) for the first thing in a shard that is not as it should be, DestinationError
+    where a manifest is there, NotFoundError, UsageError, StorageError.
+    """
+    threads = thread_count(workers)
+    shards = find_shards(source)
+    names = class_names(classes, None)
+    prefix = _prefix(shards, out)
+    if os.path.lexists(prefix + ".json") and not overwrite:
+        fact = "a manifest is there already"
+        raise DestinationError(prefix + ".json", fact, "check it with 'shardkit verify', or replace it with --overwrite")
+    read: list[_Indexed] = []
+    for one in in_threads(_index_one, shards, threads):
+        read.append(one)
+        done, size = sum(len(item.rows) for item in read), sum(item.entry.bytes for item in read)
+        progress(Progress("index", done, 0, size))
+    _demand_unique(read)
+    return _write(prefix, read, names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexed:
+    """A shard, read: its entry, rows (labels as in `cls`), field names, and the bytes it has when unpacked (0: plain)."""
+
+    entry: ShardEntry
+    rows: ShardRows
+    fields: tuple[str, ...]
+    pairs: Pairs
+    unpacked: int
+
+
+def _prefix(shards: Sequence[Location], out: str | os.PathLike[str] | None) -> str:
+    folders = sorted({os.path.abspath(shard.parent.path) for shard in shards})
+    if len(folders) > 1:
+        fact = f"the shards are in {len(folders)} folders ({folders[0]}, {folders[1]} …), and a manifest names files of its own"
+        raise UsageError("source", fact, "index each folder by itself")
+    if out is not None:
+        path = os.path.abspath(locate(out).path)
+        if os.path.dirname(path) != folders[0]:
+            raise UsageError("out", f"it is not in {folders[0]}, where the shards are", "a manifest stands beside its shards")
+        return path
+    stems = sorted({stem_of_shard(shard.name) for shard in shards})
+    if len(stems) > 1:
+        fact = f"the shards' names begin with {len(stems)} different words ({stems[0]}, {stems[1]} …)"
+        raise UsageError("source", fact, "index each by itself, or give one name for all with --out")
+    return os.path.join(folders[0], stems[0])
+
+
+def _index_one(shard: Location) -> _Indexed:
+    data = open_shard(shard)
+    content = read_shard(data)
+    if content.error is not None:
+        raise content.error
+    demand_labels(content.numbers["label"], content.numbers["offset"], content.keys, content.place)
+    rows = shard_rows(shard.name, data, content)
+    folders = map(folder_of, content.keys)
+    pairs = Counter(zip(content.numbers["label"].tolist(), folders, strict=True))
+    entry = ShardEntry(shard.name, len(content), content.file_bytes, f"{content.crc32c:08x}")
+    return _Indexed(entry, rows, tuple(content.fields), pairs, content.unpacked_bytes if content.gzip else 0)
+
+
+def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
+    """The index rows of a shard that was read, with the images' sizes (0 where a header does not tell).
+
+    A sample's path is the name of its image's member, or its key where it has no image. Raises DatasetError for a key
+    that is no UTF-8, which an index can't hold.
+    """
+    offsets = content.numbers["offset"].tolist()
+    for row, key in enumerate(content.keys):
+        if not key.isascii() and any("\ud800" <= c <= "\udfff" for c in key):
+            fact = "its key is no UTF-8, which an index can't hold"
+            raise DatasetError(content.place, fact, "rename it with 'shardkit repair'", offsets[row], key)
+    paths = [
+        text_of_path(f"{key}.{image}".encode() if image else key.encode())
+        for key, image in zip(content.keys, content.image_fields, strict=True)
+    ]
+    starts, sizes = content.numbers["image_offset"].tolist(), content.numbers["image_size"].tolist()
+    both = [_size(data, start, size) for start, size in zip(starts, sizes, strict=True)]
+    numbers: dict[str, NDArray[Any]] = {
+        **content.numbers,
+        "width": np.array([width for width, _ in both], np.int32),
+        "height": np.array([height for _, height in both], np.int32),
+    }
+    return ShardRows(name, content.keys, paths, numbers)
+
+
+def _size(data: ShardBytes, start: int, size: int) -> tuple[int, int]:
+    if start < 0:
+        return 0, 0
+    try:
+        _, width, height = image_header(bytes(data.buffer[start : start + size]))
+    except ValueError:
+        return 0, 0
+    return width, height
+
+
+def _demand_unique(read: Sequence[_Indexed]) -> None:
+    """DatasetError for a key that two shards have."""
+    hashes = np.concatenate([np.fromiter(map(hash, item.rows.keys), np.int64, len(item.rows)) for item in read])
+    values, counts = np.unique(hashes, return_counts=True)
+    double = set(values[counts > 1].tolist())
+    if not double:
+        return
+    places: dict[str, str] = {}
+    for item in read:
+        for row, key in enumerate(item.rows.keys):
+            if hash(key) in double and places.setdefault(key, item.entry.name) != item.entry.name:
+                fact = f"the key is in {places[key]} already, and keys must be unique"
+                cure = "give one of them another key with 'shardkit repair'"
+                raise DatasetError(item.entry.name, fact, cure, int(item.rows.numbers["offset"][row]), key)
+
+
+def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None) -> Manifest:
+    """Index files first, the manifest last."""
+    found = class_map((pair for item in read for pair in item.pairs.items()), names, place=prefix)
+
+    def rows(part: Sequence[_Indexed]) -> Iterator[ShardRows]:
+        for item in part:
+            labels = found.labels(item.rows.numbers["label"], [folder_of(key) for key in item.rows.keys])
+            yield replace(item.rows, numbers={**item.rows.numbers, "label": labels})
+
+    folder, stem = os.path.split(prefix)
+    files = []
+    starts = range(0, len(read), INDEX_SHARDS)
+    for number, first in enumerate(starts):
+        part = read[first : first + INDEX_SHARDS]
+        sink = io.BytesIO()
+        write_index(sink, rows(part))
+        name = stem + (".parquet" if len(starts) == 1 else f".{number:05d}.parquet")
+        files.append((IndexEntry(name, len(part), sink.tell(), f"{google_crc32c.value(sink.getvalue()):08x}"), sink))
+    manifest = Manifest(
+        samples=sum(item.entry.samples for item in read),
+        bytes=sum(item.entry.bytes for item in read),
+        classes=found.classes,
+        fields=tuple(sorted({name for item in read for name in item.fields})),
+        shards=tuple(item.entry for item in read),
+        index=tuple(entry for entry, _ in files),
+        options={"unpacked_bytes": [item.unpacked for item in read]} if any(item.unpacked for item in read) else {},
+    )
+    with translated(prefix + ".json"):
+        if os.path.lexists(prefix + ".json"):
+            os.unlink(prefix + ".json")  # the old dataset ends before its index is replaced
+    for entry, sink in files:
+        with whole_file(os.path.join(folder, entry.name)) as file:
+            file.write(sink.getvalue())
+    with whole_file(prefix + ".json") as file:
+        file.write(encode_manifest(manifest))
+    with translated(folder):
+        sync_folder(folder)
+    return manifest
