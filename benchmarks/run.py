@@ -58,7 +58,7 @@ def compete(options: argparse.Namespace, mode: str, case: Case, tree: Tree, unit
                 takers.remove(one)
                 continue
             contest.results.setdefault(one.name, []).append(figure(mode, answer, tree))
-            contest.notes[one.name] = one.version() + remark(one, answer, tree)
+            contest.notes[one.name] = (one.version() or "") + remark(one, answer, tree)
     shutil.rmtree(case.dest, ignore_errors=True)
     progress("")
     return contest

@@ -18,8 +18,10 @@ _HOME = {
     "DatasetInfo": "shardkit.tools.info",
     "Manifest": "shardkit.manifest",
     "Progress": "shardkit.events",
+    "concat": "shardkit.reading.dataset",
     "dataset": "shardkit.reading.dataset",
     "info": "shardkit.tools.info",
+    "mix": "shardkit.reading.dataset",
     "pack": "shardkit.packing.job",
     "BadFileError": "shardkit.errors",
     "BusyError": "shardkit.errors",
@@ -60,8 +62,10 @@ __all__ = [
     "UsageError",
     "WorkerError",
     "__version__",
+    "concat",
     "dataset",
     "info",
+    "mix",
     "pack",
 ]
 
@@ -86,7 +90,7 @@ if TYPE_CHECKING:
     from shardkit.events import Progress
     from shardkit.manifest import Manifest
     from shardkit.packing.job import pack
-    from shardkit.reading.dataset import Dataset, dataset
+    from shardkit.reading.dataset import Dataset, concat, dataset, mix
     from shardkit.tools.info import DatasetInfo, info
 else:
 

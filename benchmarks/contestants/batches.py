@@ -21,6 +21,7 @@ from harness import THREADS, Case, Epoch, contestant, read_file
 
 from contestants.raw import BUFFER, OUR_BUFFER, Slices
 
+CROP = ("simplejpeg", "opencv-python-headless")
 MODES = ("batches", "start", "memory batches")
 Box = tuple[int, int, int, int]  # left, top, width, height
 Array = np.ndarray[Any, Any]
@@ -116,20 +117,19 @@ def bare_crop(case: Case, least_factor: int | None) -> Epoch:
     return two_threads(case, fill)
 
 
-CROPS = {"needs": ("simplejpeg", "opencv-python-headless"), "reads": "tar", "variants": ("center", "random")}
-
-
-@contestant("bare loop, 2 threads, DCT scaling", "batches", **CROPS)
+@contestant("bare loop, 2 threads, DCT scaling", "batches", needs=CROP, reads="tar", variants=("center", "random"))
 def bare_scaled(case: Case) -> Epoch:
     return bare_crop(case, 1)
 
 
-@contestant("bare loop, 2 threads, DCT scaling by 2 or more", "batches", **CROPS)
+@contestant(
+    "bare loop, 2 threads, DCT scaling by 2 or more", "batches", needs=CROP, reads="tar", variants=("center", "random")
+)
 def bare_halved(case: Case) -> Epoch:
     return bare_crop(case, 2)
 
 
-@contestant("bare loop, 2 threads, whole image", "batches", **CROPS)
+@contestant("bare loop, 2 threads, whole image", "batches", needs=CROP, reads="tar", variants=("center", "random"))
 def bare_whole(case: Case) -> Epoch:
     return bare_crop(case, None)
 

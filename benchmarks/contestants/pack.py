@@ -82,7 +82,7 @@ def python_tarfile(case: Case) -> Run:
                 for path, key, label in files:
                     add(tar, f"{key}.jpg", read_file(path))
                     add(tar, f"{key}.cls", b"%d" % label)
-                    tar.members.clear()
+                    tar.members.clear()  # type: ignore[attr-defined]
                 samples += len(files)
         return samples
 

@@ -85,7 +85,7 @@ def python_tarfile(case: Case) -> Epoch:
                     file = tar.extractfile(member)
                     if file is not None and member.name.endswith(".jpg"):
                         yield len(file.read())
-                    tar.members.clear()
+                    tar.members.clear()  # type: ignore[attr-defined]
 
     return epoch
 

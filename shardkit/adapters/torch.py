@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from shardkit.errors import MissingExtraError, StateError, UsageError
+from shardkit.reading.batch import Batch
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset

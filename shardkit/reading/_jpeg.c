@@ -421,7 +421,7 @@ static const char *read_part(decoder *self, const settings *set, box part, int d
     n_pairs = (across.most + 1) / 2;
 
     /* All memory at once. Of the decoded rows only as many are kept as one output row needs. */
-    size_t at = 0, row_bytes = ((size_t)in_width * samples + 64 + 63) / 64 * 64, total;
+    size_t at = 0, row_bytes = ((size_t)in_width * samples + 32 + 63) / 64 * 64, total;
     size_t pair_bytes = samples == 4 ? (size_t)set->width * n_pairs * sizeof(v8) : 0;
     total = 8 * 64 + ((size_t)set->height + set->width) * 2 * sizeof(int) +
             ((size_t)set->height * down.most + (size_t)set->width * across.most) * sizeof(uint16_t) + pair_bytes +
@@ -446,7 +446,8 @@ static const char *read_part(decoder *self, const settings *set, box part, int d
     v8 *pairs = piece(&at, memory, pair_bytes);
     const unsigned char **window = piece(&at, memory, (size_t)down.most * sizeof(void *));
     uint16_t *sums = piece(&at, memory, 2 * row_bytes);
-    unsigned char *rows = piece(&at, memory, row_bytes * down.most);
+    /* Not aligned: into aligned rows libjpeg-turbo writes past the cache (movntdq), and reading them back is slow. */
+    unsigned char *rows = (unsigned char *)piece(&at, memory, row_bytes * down.most) + 8;
 
     fill_taps(&down, in_height, part.top / divisor, part.height / divisor, set->height, 0);
     fill_taps(&across, in_width, part.left / divisor, part.width / divisor, set->width, flip);

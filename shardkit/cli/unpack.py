@@ -1,0 +1,53 @@
+"""`shardkit unpack`: a dataset's files, as the class tree that they came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from shardkit.cli import console, tables
+from shardkit.config import format_bytes
+from shardkit.errors import printable
+
+if TYPE_CHECKING:
+    from shardkit.tools.unpack import Unpacked
+
+
+@click.command(name="unpack", short_help="Write a dataset back as a class tree.")
+@click.argument("source")
+@click.argument("dest")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Only this class; may be given again.")
+@click.option("--key", "keys", multiple=True, metavar="PATTERN", help="Only these keys: 'cat/00*'; may be given again.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: the cores]")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@console.output_options
+def command(
+    source: str, dest: str, classes: tuple[str, ...], keys: tuple[str, ...], workers: int | None, as_json: bool
+) -> None:
+    """Write the samples of SOURCE as files below the new folder DEST.
+
+    What was packed from a class tree comes out byte for byte as it was, names included. Shards of others come out as
+    CLASS/KEY.FIELD. DEST appears when it is whole. No link, device or path outside DEST is ever made.
+
+    \b
+    shardkit unpack shards/train data/again
+    shardkit unpack shards/train some --class cat --class dog
+    shardkit unpack 'shards/train-*.tar' one --key 'cat/0001*'
+    """
+    from shardkit.tools.unpack import unpack
+
+    with console.progress() as progress:
+        result = unpack(
+            source, dest, classes=classes or None, keys=keys or None, workers=workers, progress=progress
+        )
+    if as_json:
+        console.write_json(result)
+    else:
+        console.write(result_text(result))
+
+
+def result_text(result: Unpacked) -> str:
+    """What was written, for a reader."""
+    samples, files = tables.plural(result.samples, "sample"), tables.plural(result.files, "file")
+    return f"{printable(result.folder)}: {samples} in {files}, {format_bytes(result.bytes)}"

@@ -1,0 +1,253 @@
+"""From a dataset back to files: the class tree as it was, byte for byte, with the original names.
+
+Everything is written to a new folder beside the target, which takes the target's name when it is whole. Members that
+are links, devices or folders are never made; a name that would leave the folder is an error; a file is only ever
+created, never opened where one is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+
+import google_crc32c
+
+from shardkit.errors import DamagedError, DatasetError, DestinationError, NotFoundError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.formats import tar
+from shardkit.manifest import Manifest
+from shardkit.reading.resolve import SourceLike
+from shardkit.sample import IMAGE_FIELDS, fs_text, path_of_text
+from shardkit.storage.local import storage_error, translated
+from shardkit.tools._names import checked_path, path_of_key, relative_path
+from shardkit.tools._opened import IndexRows, Opened, ShardPlace, open_dataset
+from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, open_shard
+from shardkit.tools._threads import in_threads, thread_count
+from shardkit.tools._wanted import Wanted, wanted
+
+_CURE = "check the dataset with 'shardkit verify', and mend it with 'shardkit repair'"
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What was written: the folder, its samples, files and their bytes."""
+
+    folder: str
+    samples: int
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file to write: its path below the target, its bytes in the shard, and their CRC-32C (None: not known)."""
+
+    key: str
+    path: bytes
+    start: int
+    size: int
+    crc32c: int | None = None
+
+
+def unpack(
+    source: SourceLike,
+    dest: str | os.PathLike[str],
+    *,
+    classes: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
+    workers: int | None = None,
+    progress: ProgressFn = silent,
+) -> Unpacked:
+    """Write the samples of `source` as files below the new (or empty) folder `dest`.
+
+    What was packed from a class tree comes out as that tree. Other shards come out as CLASS/KEY.FIELD, where a key
+    does not name its class already (without class names, the class number); `cls` itself is not written beside an
+    image. classes, keys: only samples of these classes (names), with these keys (or shell patterns of them).
+    workers: threads (default: the cores). Each image is held against its CRC-32C where there is an index.
+
+    `dest` appears when all is written; an error leaves nothing. Raises DatasetError (DamagedError) for damage and for
+    names that can't be files here, DestinationError, StorageError, NotFoundError where no sample is asked for.
+    """
+    threads = thread_count(workers)
+    opened = open_dataset(source)
+    if opened.findings:
+        first = opened.findings[0]
+        raise DatasetError(first.shard, first.fact, first.cure)
+    take = wanted(opened.manifest, classes, keys)
+    target = os.path.abspath(os.fsdecode(dest))
+    _demand_free(target)
+    part = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.unpacking-{os.getpid()}")
+    with translated(part):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.mkdir(part)
+    try:
+        counts = _write_all(opened, os.fsencode(part), take, threads, progress)
+        if not counts[0] and not take.everything:
+            raise NotFoundError(str(opened.place), "no sample has these classes and keys", "check their names")
+        with translated(target):
+            if os.path.isdir(target):
+                os.rmdir(target)
+            os.rename(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return Unpacked(fs_text(target), *counts)
+
+
+def _demand_free(target: str) -> None:
+    if not os.path.lexists(target):
+        return
+    if not os.path.isdir(target) or os.path.islink(target):
+        raise DestinationError(fs_text(target), "a file or link is there", "choose another folder")
+    with translated(target):
+        if os.listdir(target):
+            raise DestinationError(fs_text(target), "the folder is not empty", "choose a new or an empty one")
+
+
+def _write_all(
+    opened: Opened, root: bytes, take: Wanted, threads: int, progress: ProgressFn
+) -> tuple[int, int, int]:
+    """(samples, files, bytes) written below `root`."""
+    stop = Event()
+    one = partial(_unpack_shard, opened.manifest, root, take, stop)
+    samples = files = size = 0
+    total = opened.manifest.samples if opened.manifest is not None and opened.whole and take.everything else 0
+    try:
+        for done in in_threads(one, opened.shards, threads):
+            samples, files, size = samples + done[0], files + done[1], size + done[2]
+            progress(Progress("unpack", samples, total, size))
+    finally:
+        stop.set()  # no thread writes on while the folder is removed
+    return samples, files, size
+
+
+def _unpack_shard(
+    manifest: Manifest | None, root: bytes, take: Wanted, stop: Event, shard: ShardPlace
+) -> tuple[int, int, int]:
+    data = open_shard(shard.location)
+    rows = shard.rows()
+    if manifest is not None and rows is None:
+        place = shard.location if shard.index is None else shard.index[0].place
+        raise DatasetError(str(place), "there is no index that can be read, and so no paths", "run 'shardkit index'")
+    if shard.entry is not None and data.file_bytes != shard.entry.bytes:
+        fact = f"the shard has {data.file_bytes} bytes, and its manifest says {shard.entry.bytes}"
+        raise DamagedError(data.place, fact, _CURE)
+    samples = _of_members(data) if manifest is None or rows is None else _of_index(manifest, data, rows, take)
+    folders: set[bytes] = set()
+    count = files = size = 0
+    for key, label, members in samples:
+        if not take(key, label):
+            continue
+        if stop.is_set():
+            break
+        for file in members:
+            _write(root, file, data, folders)
+            size += file.size
+        files += len(members)
+        count += 1
+    return count, files, size
+
+
+_Samples = Iterator[tuple[str, int, Sequence[_File]]]
+
+
+def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wanted) -> _Samples:
+    """(key, label, files) of each sample of an indexed shard; only those to take are looked at further."""
+    others = set(manifest.fields) - IMAGE_FIELDS - {"cls"}
+    single = not others and (manifest.plan != "" or len(manifest.fields) <= 2)
+    names = [] if manifest.plan else manifest.class_names
+    number = {name: rows.numbers[name].tolist() for name in ("label", "offset", "size", "image_offset", "image_size", "crc32c")}
+    columns = zip(rows.keys, rows.paths, *number.values(), strict=True)
+    for key, text, label, offset, size, start, length, crc in columns:
+        if not take(key, label):
+            continue
+        try:
+            path = relative_path(text)
+            if 0 <= label < len(names) and path.partition(b"/")[0] != path_of_text(names[label]):
+                path = checked_path(path_of_text(names[label]) + b"/" + path)
+        except ValueError as exc:
+            raise DatasetError(data.place, str(exc), _CURE, offset, key) from exc
+        files = [_File(key, path, start, length, crc)] if start >= 0 else []
+        if not single or start < 0:
+            files += _others(data, key, path, offset, size, start)
+        yield key, label, files
+
+
+def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, image: int) -> Iterator[_File]:
+    """The other fields of a sample, beside its image; `cls` only where there is nothing else."""
+    sample = next(tar.read_samples(data.view, place=data.place, start=offset, end=offset + size), None)
+    if sample is None or sample.key != key:
+        raise DamagedError(data.place, "the sample is not where the index says", _CURE, offset, key)
+    stem = path.rpartition(b".")[0] if image >= 0 else path
+    for name, (start, length) in sample.fields.items():
+        if start != image and (name != "cls" or len(sample.fields) == 1):
+            yield _File(key, _checked(stem + b"." + name.encode("utf-8", "surrogateescape"), data, offset, key), start, length)
+
+
+def _checked(path: bytes, data: ShardBytes, offset: int, key: str) -> bytes:
+    try:
+        return checked_path(path)
+    except ValueError as exc:
+        raise DatasetError(data.place, str(exc), _CURE, offset, key) from exc
+
+
+def _of_members(data: ShardBytes) -> _Samples:
+    """(key, label, files) of each sample of a shard without an index, by the names of its members."""
+    for sample in tar.read_samples(data.view, place=data.place):
+        label, folder = NO_LABEL, b""
+        if "cls" in sample.fields:
+            start, size = sample.fields["cls"]
+            label = label_of(bytes(data.buffer[start : start + size]))
+            folder = b"%d/" % label if label >= 0 and "/" not in sample.key else b""
+        alone = len(sample.fields) == 1
+        files = []
+        for name, (start, size) in sample.fields.items():
+            if name == "cls" and label >= 0 and not alone:
+                continue
+            try:
+                path = checked_path(folder + path_of_key(sample.key, name))
+            except ValueError as exc:
+                raise DatasetError(data.place, str(exc), _CURE, sample.offset, sample.key) from exc
+            files.append(_File(sample.key, path, start, size))
+        yield sample.key, label, files
+
+
+def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> None:
+    """Create the file. `folders` has those that are there already."""
+    end = file.start + file.size
+    if end > len(data.view):
+        raise DamagedError(data.place, "the index says that a sample is beyond the end of the shard", _CURE, None, file.key)
+    view = data.view[file.start : end]
+    if file.crc32c is not None and google_crc32c.value(view) != file.crc32c:
+        fact = "the image's CRC-32C is not the one in the index: it is damaged"
+        raise DamagedError(data.place, fact, _CURE, file.start, file.key)
+    path = root + b"/" + file.path
+    folder = os.path.dirname(path)
+    try:
+        if folder not in folders:
+            os.makedirs(folder, exist_ok=True)
+            folders.add(folder)
+        fd = os.open(path, _FLAGS, 0o666)
+        try:
+            rest = memoryview(view)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        if exc.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+            fact = f"{fs_text(file.path)} can't be a file here: {_why(exc)}"
+            raise DatasetError(data.place, fact, "give it another name with 'shardkit repair'", file.start, file.key) from exc
+        raise storage_error(path, exc) from exc
+
+
+def _why(exc: OSError) -> str:
+    if exc.errno == errno.ENAMETOOLONG:
+        return "the name is too long for this file system"
+    return "the name is there already, or is a file in one place and a folder in another"
