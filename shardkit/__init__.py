@@ -18,11 +18,18 @@ _HOME = {
     "DatasetInfo": "shardkit.tools.info",
     "Manifest": "shardkit.manifest",
     "Progress": "shardkit.events",
+    "Repaired": "shardkit.tools.repair",
+    "Unpacked": "shardkit.tools.unpack",
+    "Verification": "shardkit.tools.verify",
     "concat": "shardkit.reading.dataset",
     "dataset": "shardkit.reading.dataset",
+    "index_shards": "shardkit.tools.indexing",
     "info": "shardkit.tools.info",
     "mix": "shardkit.reading.dataset",
     "pack": "shardkit.packing.job",
+    "repair": "shardkit.tools.repair",
+    "unpack": "shardkit.tools.unpack",
+    "verify": "shardkit.tools.verify",
     "BadFileError": "shardkit.errors",
     "BusyError": "shardkit.errors",
     "DamagedError": "shardkit.errors",
@@ -55,18 +62,25 @@ __all__ = [
     "MissingExtraError",
     "NotFoundError",
     "Progress",
+    "Repaired",
     "ShardkitError",
     "SourceError",
     "StateError",
     "StorageError",
+    "Unpacked",
     "UsageError",
+    "Verification",
     "WorkerError",
     "__version__",
     "concat",
     "dataset",
+    "index_shards",
     "info",
     "mix",
     "pack",
+    "repair",
+    "unpack",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -91,7 +105,11 @@ if TYPE_CHECKING:
     from shardkit.manifest import Manifest
     from shardkit.packing.job import pack
     from shardkit.reading.dataset import Dataset, concat, dataset, mix
+    from shardkit.tools.indexing import index_shards
     from shardkit.tools.info import DatasetInfo, info
+    from shardkit.tools.repair import Repaired, repair
+    from shardkit.tools.unpack import Unpacked, unpack
+    from shardkit.tools.verify import Verification, verify
 else:
 
     def __getattr__(name: str) -> object:

@@ -1,7 +1,7 @@
 """What a sample is: a key, and fields (named byte strings) under it; how a file's name becomes both.
 
 The rule for members is WebDataset's: the key is the name up to the first dot of its base name, the field is what
-follows, in lower case; members whose whole name is `__x__` are metadata and no samples.
+follows, in lower case; a member or top folder whose whole name is `__x__` is metadata and holds no samples.
 """
 
 from __future__ import annotations

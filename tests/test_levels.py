@@ -74,15 +74,20 @@ def allowed(own: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 
 def top_imports(source: str) -> set[str]:
-    """The packages that loading the file imports: those outside functions and `if TYPE_CHECKING`."""
+    """The packages that loading the file imports."""
+    return {name.split(".")[0] for name in top_modules(source)}
+
+
+def top_modules(source: str) -> set[str]:
+    """The modules that loading the file imports: those outside functions and `if TYPE_CHECKING`."""
     found: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(source)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
+            found.add(node.module)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
         elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
@@ -114,17 +119,8 @@ def test_heavy_packages_are_imported_late(path: Path) -> None:
 
 def test_the_adapters_are_imported_inside_the_methods_that_need_them() -> None:
     source = ROOT.joinpath(*DOOR[0]).with_suffix(".py").read_text("utf-8")
-    assert [text for _, text in late_and_other(source) if f"shardkit.{DOOR[1]}" in text]
-    assert [text for late, text in late_and_other(source) if f"shardkit.{DOOR[1]}" in text and not late] == []
-
-
-def late_and_other(source: str) -> list[tuple[bool, str]]:
-    """(whether it stands in a function, its text) of each import."""
-    tree = ast.parse(source)
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    late = {id(inner) for function in functions for inner in ast.walk(function)}
-    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return [(id(node) in late, ast.unparse(node)) for node in imports]
+    assert any(other[0] == DOOR[1] for _, other in imported(source, DOOR[0]))
+    assert [name for name in top_modules(source) if name.startswith(f"shardkit.{DOOR[1]}")] == []
 
 
 def test_every_file_and_folder_has_a_level() -> None:

@@ -23,6 +23,14 @@ from shardkit.errors import ShardkitError, printable
 COMMANDS = {
     "pack": ("shardkit.cli.pack:command", "Pack a tree of class directories into shards."),
     "info": ("shardkit.cli.info:command", "Show what is in a packed dataset."),
+    "shuffle-quality": (
+        "shardkit.cli.shuffle_quality:command",
+        "Show how well shuffle buffers mix a dataset.",
+    ),
+    "verify": ("shardkit.cli.verify:command", "Check shards, index and manifest."),
+    "repair": ("shardkit.cli.repair:command", "Write a sound dataset from a damaged one."),
+    "unpack": ("shardkit.cli.unpack:command", "Write a dataset back as a class tree."),
+    "index": ("shardkit.cli.index:command", "Write manifest and index for shards that have none."),
     "demo": ("shardkit.cli.demo:command", "Draw, pack and stream a small dataset, to see how it goes."),
 }
 """Each command with the place it is loaded from when it is called, and its line in `shardkit --help`."""

@@ -38,9 +38,7 @@ def command(
     from shardkit.tools.unpack import unpack
 
     with console.progress() as progress:
-        result = unpack(
-            source, dest, classes=classes or None, keys=keys or None, workers=workers, progress=progress
-        )
+        result = unpack(source, dest, classes=classes or None, keys=keys or None, workers=workers, progress=progress)
     if as_json:
         console.write_json(result)
     else:

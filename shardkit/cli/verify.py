@@ -37,7 +37,9 @@ def command(ctx: click.Context, source: tuple[str, ...], decode: bool, workers: 
     from shardkit.tools.verify import verify
 
     with console.progress() as progress:
-        result = verify(list(source) if len(source) > 1 else source[0], decode=decode, workers=workers, progress=progress)
+        result = verify(
+            list(source) if len(source) > 1 else source[0], decode=decode, workers=workers, progress=progress
+        )
     if as_json:
         console.write_json(result)
     else:

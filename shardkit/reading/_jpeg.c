@@ -46,7 +46,7 @@
 #define RANDOM_DRAWS 22               /* as crops.RANDOM_DRAWS */
 
 typedef uint16_t v8 __attribute__((vector_size(16)));
-typedef uint8_t v16b __attribute__((vector_size(16)));
+typedef uint8_t v8b __attribute__((vector_size(8)));
 
 enum crop { CROP_RESIZE, CROP_CENTER, CROP_RANDOM };
 
@@ -114,7 +114,8 @@ static void on_progress(j_common_ptr jpeg)
 
 static decoder *decoder_new(void)
 {
-    decoder *self = calloc(1, sizeof *self);
+    decoder *volatile made = calloc(1, sizeof *made); /* volatile: read after longjmp */
+    decoder *self = made;
     if (self == NULL)
         return NULL;
     self->jpeg.err = jpeg_std_error(&self->errors);
@@ -123,8 +124,8 @@ static decoder *decoder_new(void)
     self->errors.output_message = no_output;
     self->jpeg.client_data = self;
     if (setjmp(self->on_error)) { /* no memory, or a libjpeg that is not the one of the headers */
-        jpeg_destroy_decompress(&self->jpeg);
-        free(self);
+        jpeg_destroy_decompress(&made->jpeg);
+        free(made);
         return NULL;
     }
     jpeg_create_decompress(&self->jpeg); /* keeps err and client_data */
@@ -229,10 +230,11 @@ static int dct_divisor(const box *part, const settings *set)
 
 /* --------------------------------------------------------------------------------------------------- the resize */
 
+/* How many input pixels one output pixel has at most: those in a span of twice the filter's half-width. */
 static int most_taps(double length, int out)
 {
     double shrink = length / out;
-    return 2 * (int)ceil(shrink > 1 ? shrink : 1) + 1;
+    return (int)ceil(2 * (shrink > 1 ? shrink : 1)) + 1;
 }
 
 /* The triangle filter over the span start … start + length of `in` pixels, as Pillow's: half as wide as the shrink
@@ -276,58 +278,96 @@ static inline v8 high_product(v8 a, v8 b)
 #endif
 }
 
-/* What truncated products lose on average, and the half for rounding. Below 256, so that 255.0 can't overflow. */
-static inline int rounding(int count)
+/* 8 bytes as the high bytes of 8 samples. */
+static inline v8 widened(const unsigned char *bytes)
 {
-    return 128 + (count < 120 ? count : 120);
+#if defined(__SSE2__)
+    return (v8)_mm_unpacklo_epi8(_mm_setzero_si128(), _mm_loadl_epi64((const __m128i *)bytes));
+#else
+    v8b in;
+    memcpy(&in, bytes, sizeof in);
+    return __builtin_convertvector(in, v8) << 8;
+#endif
 }
 
-/* sum (n samples of 8.8) = the weighted rows. All rows have 16 bytes of room after their n. */
-static void sum_rows(uint16_t *sum, const unsigned char *const *rows, const uint16_t *weight, int count, int n)
+/* What truncated products lose on average, and the half for rounding. Below 256, so that 255.0 can't overflow. */
+static inline uint16_t rounding(int count)
 {
-    const v16b zero = {0};
-    for (int i = 0; i < n; i += 16) {
-        uint16_t start = (uint16_t)(count / 2);
-        v8 low = {start, start, start, start, start, start, start, start}, high = low;
-        for (int t = 0; t < count; t++) {
-            uint16_t w = weight[t];
-            v8 by = {w, w, w, w, w, w, w, w};
-            v16b in;
-            memcpy(&in, rows[t] + i, sizeof in);
-            /* a sample as the high byte of 16 bits */
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-            v8 a = (v8)__builtin_shuffle(zero, in, (v16b){0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
-            v8 b = (v8)__builtin_shuffle(zero, in, (v16b){8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
-#else
-#error "little-endian machines only"
-#endif
-            low += high_product(a, by);
-            high += high_product(b, by);
-        }
-        memcpy(sum + i, &low, sizeof low);
-        memcpy(sum + i + 8, &high, sizeof high);
+    return (uint16_t)(128 + (count < 120 ? count : 120));
+}
+
+static inline v8 all(uint16_t value)
+{
+    return (v8){value, value, value, value, value, value, value, value};
+}
+
+/* Inlined for each small `count`, so that the compiler unrolls the loop over it and keeps the weights in registers. */
+static inline __attribute__((always_inline)) void sum_count_rows(
+    uint16_t *sum, const unsigned char *const *rows, const uint16_t *weight, const int count, int n)
+{
+    for (int i = 0; i < n; i += 8) {
+        v8 total = all((uint16_t)(count / 2));
+        for (int t = 0; t < count; t++)
+            total += high_product(widened(rows[t] + i), all(weight[t]));
+        memcpy(sum + i, &total, sizeof total);
     }
 }
 
-/* A row of pixels from a row of sums of 4 samples each. pairs: for each output, its weights two by two, each 4 times. */
-static void sum_pixels_rgb(unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int n_pairs, int n)
+/* sum (n samples of 8.8) = the weighted rows. All rows, and sum, have room for 8 more than n. */
+static void sum_rows(uint16_t *sum, const unsigned char *const *rows, const uint16_t *weight, int count, int n)
 {
-    const uint16_t r = (uint16_t)rounding(n_pairs);
-    const v8 start = {r, r, r, r, 0, 0, 0, 0};
-    for (int x = 0; x < n; x++) {
-        const uint16_t *in = sums + 4 * (size_t)first[x];
-        v8 sum = start;
-        for (int p = 0; p < n_pairs; p++) {
-            v8 two;
-            memcpy(&two, in + 8 * p, sizeof two);
-            sum += high_product(two, pairs[p]);
-        }
-        pairs += n_pairs;
-        sum = (sum + __builtin_shuffle(sum, (v8){4, 5, 6, 7, 4, 5, 6, 7})) >> 8;
-        out[0] = (unsigned char)sum[0];
-        out[1] = (unsigned char)sum[1];
-        out[2] = (unsigned char)sum[2];
-        out += 3;
+    switch (count) {
+    case 1: sum_count_rows(sum, rows, weight, 1, n); break;
+    case 2: sum_count_rows(sum, rows, weight, 2, n); break;
+    case 3: sum_count_rows(sum, rows, weight, 3, n); break;
+    case 4: sum_count_rows(sum, rows, weight, 4, n); break;
+    default: sum_count_rows(sum, rows, weight, count, n);
+    }
+}
+
+/* Four samples: the weighted pixels. */
+static inline __attribute__((always_inline)) uint32_t sum_pixel(const uint16_t *in, const v8 *pairs, const int count)
+{
+    const uint16_t r = rounding(count);
+    uint32_t pixel;
+    v8 sum = {r, r, r, r, 0, 0, 0, 0};
+    for (int p = 0; p < count; p++) {
+        v8 two;
+        memcpy(&two, in + 8 * p, sizeof two);
+        sum += high_product(two, pairs[p]);
+    }
+#if defined(__SSE2__)
+    __m128i both = _mm_srli_epi16(_mm_add_epi16((__m128i)sum, _mm_srli_si128((__m128i)sum, 8)), 8);
+    pixel = (uint32_t)_mm_cvtsi128_si32(_mm_packus_epi16(both, both));
+#else
+    uint8_t bytes[4];
+    for (int c = 0; c < 4; c++)
+        bytes[c] = (uint8_t)((uint16_t)(sum[c] + sum[c + 4]) >> 8);
+    memcpy(&pixel, bytes, sizeof pixel);
+#endif
+    return pixel;
+}
+
+static inline __attribute__((always_inline)) void sum_count_pixels(
+    unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, const int count, int n)
+{
+    uint32_t pixel;
+    for (int x = 0; x < n - 1; x++, out += 3, pairs += count) {
+        pixel = sum_pixel(sums + 4 * (size_t)first[x], pairs, count);
+        memcpy(out, &pixel, 4); /* the fourth byte is overwritten by the next pixel */
+    }
+    pixel = sum_pixel(sums + 4 * (size_t)first[n - 1], pairs, count);
+    memcpy(out, &pixel, 3);
+}
+
+/* A row of pixels from a row of sums of 4 samples each. pairs: for each output, its weights two by two, each 4 times. */
+static void sum_pixels_rgb(unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int count, int n)
+{
+    switch (count) {
+    case 1: sum_count_pixels(out, sums, first, pairs, 1, n); break;
+    case 2: sum_count_pixels(out, sums, first, pairs, 2, n); break;
+    case 3: sum_count_pixels(out, sums, first, pairs, 3, n); break;
+    default: sum_count_pixels(out, sums, first, pairs, count, n);
     }
 }
 
@@ -380,6 +420,18 @@ static void read_whole(decoder *self, const settings *set, int flip, unsigned ch
             reverse_row(out + y * row, set->width, set->channels);
 }
 
+/* Chroma as fine as luma or half as fine, each way. What else there is, is too rare to be trusted with cuts. */
+static int is_common(j_decompress_ptr jpeg)
+{
+    if (jpeg->max_h_samp_factor > 2 || jpeg->max_v_samp_factor > 2)
+        return 0;
+    for (int c = 1; c < jpeg->num_components; c++)
+        if (jpeg->comp_info[c].h_samp_factor > jpeg->comp_info[0].h_samp_factor ||
+            jpeg->comp_info[c].v_samp_factor > jpeg->comp_info[0].v_samp_factor)
+            return 0;
+    return 1;
+}
+
 /* Decodes from column *left on, at least `width` columns, if the image allows that; *left becomes what libjpeg makes
  * of it (a multiple of its MCU). Columns within two of a cut may differ from those of the whole image, since colour is
  * interpolated across; and libjpeg-turbo (1.5 to 3.1) chooses another interpolation for very narrow images, for which
@@ -390,9 +442,8 @@ static void cut_columns(j_decompress_ptr jpeg, int *left, int right)
     JDIMENSION offset, width;
     int begin = *left - margin, end = right + margin, all = (int)jpeg->output_width;
     *left = 0;
-    for (int c = 0; c < jpeg->num_components; c++) /* factors of 3, or 3 : 2, are too rare to be trusted */
-        if (jpeg->max_h_samp_factor > 2 || jpeg->max_v_samp_factor > 2)
-            return;
+    if (!is_common(jpeg))
+        return;
     begin = begin < 0 ? 0 : begin;
     end = end > all ? all : end;
     if (end - begin < least) {
@@ -415,7 +466,7 @@ static const char *read_part(decoder *self, const settings *set, box part, int d
     const int samples = set->channels == 3 ? 4 : 1, in_height = (int)jpeg->output_height,
               in_width = (int)jpeg->output_width;
     taps down, across;
-    int top, left, bottom = 0, right = 0, cut, have, columns, n_pairs;
+    int top, left, right, cut, have, columns, n_pairs;
     down.most = most_taps(part.height / divisor, set->height);
     across.most = most_taps(part.width / divisor, set->width);
     n_pairs = (across.most + 1) / 2;
@@ -452,13 +503,12 @@ static const char *read_part(decoder *self, const settings *set, box part, int d
     fill_taps(&down, in_height, part.top / divisor, part.height / divisor, set->height, 0);
     fill_taps(&across, in_width, part.left / divisor, part.width / divisor, set->width, flip);
     top = down.first[0];
-    bottom = down.first[set->height - 1] + down.count[set->height - 1];
     left = across.first[flip ? set->width - 1 : 0];
     right = flip ? across.first[0] + across.count[0] : across.first[set->width - 1] + across.count[set->width - 1];
 
     cut = left;
     cut_columns(jpeg, &cut, right);
-    if (top > 0 && jpeg->max_v_samp_factor <= 2)
+    if (top > 0 && is_common(jpeg))
         jpeg_skip_scanlines(jpeg, (JDIMENSION)top); /* once, from the first row on: later skips have faults */
     columns = right - left;
     for (int x = 0; x < set->width; x++) {
@@ -488,7 +538,6 @@ static const char *read_part(decoder *self, const settings *set, box part, int d
             sum_pixels_gray(out, sums, &across, set->width);
         out += (size_t)set->width * set->channels;
     }
-    (void)bottom;
     return NULL;
 }
 

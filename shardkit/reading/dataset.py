@@ -6,9 +6,8 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +134,7 @@ class Dataset:
         batch = self.steps.batch
         return None if batch is None else batch.size
 
-    @property
+    @cached_property
     def steps(self) -> Steps:
         """What the chain of methods amounts to."""
         return steps_of(self.ops)
@@ -150,17 +149,21 @@ class Dataset:
 
     def rows(self) -> Rows | None:
         """The rows of the catalog that this view has, in its order (int64); None for all of them."""
+        return self._rows
+
+    @cached_property
+    def _rows(self) -> Rows | None:
         rows = self.content.rows()
         if not self.selection:
             return rows
-        kept = _SELECTED.get(self.content)
-        if kept is None or kept[0] is not self.selection:
-            catalog = self.content.catalog
-            found = np.arange(int(catalog.counts.sum())) if rows is None else rows
-            for step in self.selection:
-                found = step.rows(catalog, found)
-            kept = _SELECTED[self.content] = (self.selection, found)
-        return kept[1]
+        catalog = self.content.catalog
+        found = np.arange(int(catalog.counts.sum())) if rows is None else rows
+        for step in self.selection:
+            found = step.rows(catalog, found)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}  # not what follows from them
 
     def __len__(self) -> int:
         """The exact number of items of an iteration for this rank.
@@ -477,9 +480,6 @@ class Dataset:
 
         return to_tf(self)
 
-
-_SELECTED: WeakKeyDictionary[Content, tuple[tuple[Selection, ...], Rows]] = WeakKeyDictionary()
-"""The rows of the selection of each content that was used last: views of one content are seldom read in turn."""
 
 _SAID: set[str] = set()
 """Warnings that were given, so that each comes once a process."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -15,15 +15,18 @@ from numpy.typing import NDArray
 from shardkit import rng
 from shardkit.errors import DecodeError, UsageError
 from shardkit.formats.images import MAX_PIXELS, reason_of, start_of_frame
-from shardkit.reading import images
+from shardkit.reading import fused, images
 from shardkit.reading.crops import RANDOM_DRAWS, Box, center_box, dct_divisor, random_box
-from shardkit.reading.images import Buffer, Pixels
+from shardkit.reading.images import PROGRESSIVE, Buffer, Pixels
 
 HEADROOM = 1.5
 """Decoded pixels for each target pixel that DCT scaling has to leave (3 for the sharper bicubic and lanczos)."""
 
 DRAWS_STRIDE = 32
 """Counters of the random stream for each position: number 0 is for the flip, 1 and on for the crop."""
+
+FUSED_CHUNK = 8
+"""Images decoded before they are converted to another dtype or layout: few enough to stay in the cache."""
 
 DECODE_CURE = 'mend or remove the image, or leave such images out with on_error="skip"'
 
@@ -130,6 +133,15 @@ class ImageDecoder:
         self._direct = self._plain and options.crop == "resize" and not options.exact and not options.orientation
         headroom = 2 * HEADROOM if options.interpolation in ("bicubic", "lanczos") else HEADROOM
         self._headroom = math.inf if options.interpolation == "nearest" else headroom  # nearest: no averaging at all
+        self._fused = self._fused_settings()
+
+    def _fused_settings(self) -> fused.FusedSettings | None:
+        options = self.options
+        if self.size is None or options.exact or options.interpolation != "bilinear":
+            return None
+        return fused.FusedSettings(
+            (*self.size, self.channels), options.crop, options.flip, self._headroom, options.max_pixels
+        )
 
     def _laid_out(self, height: int, width: int) -> tuple[int, int, int]:
         if self.options.layout == "hwc":
@@ -155,16 +167,20 @@ class ImageDecoder:
         draws: the rows for these images, as `draws` gave them. What a failed image's slot holds is undefined.
         """
         failures: list[tuple[int, Exception]] = []
+        left: Iterable[int] = range(len(datas))
+        if self._fused is not None and fused.available():
+            left = self._by_fused(self._fused, datas, out, draws)
         straight = images.straight_decoder(gray=self.channels == 1) if self._direct else None
         flips = (draws[:, 0] < 0.5).tolist() if self.options.flip and draws is not None else None
         known = b"?"  # the start of an image that went straight into its slot: the next one with this start does, too
-        for i, data in enumerate(datas):
+        for i in left:
+            data = datas[i]
             try:
                 if straight is not None and data[: len(known)] == known and straight(data, out[i]):
                     if flips is not None and flips[i]:
                         images.opencv().flip(out[i], 1, out[i])
                     continue
-                self.into(data, out[i], None if draws is None else draws[i])
+                self._into(data, out[i], None if draws is None else draws[i])
                 if straight is not None:
                     known = self._start_of_direct(data) or known
             except DecodeError as exc:
@@ -176,14 +192,43 @@ class ImageDecoder:
         if images.is_jpeg(data) and images.jpeg_size(data, self.options.max_pixels) == self.size:
             start = bytes(data[:4096])
             with suppress(ValueError):
-                return start[: start_of_frame(start) + 10]
+                frame = start_of_frame(start)
+                return start[: frame + 10] if start[frame + 1] != PROGRESSIVE else None
         return None
+
+    def _by_fused(
+        self,
+        settings: fused.FusedSettings,
+        datas: Sequence[Buffer],
+        out: NDArray[Any],
+        draws: NDArray[np.float64] | None,
+    ) -> list[int]:
+        """The images that the C decoder takes. Gives the indices of the others."""
+        mine: Sequence[Buffer | None] = datas
+        if self.options.orientation:
+            mine = [None if images.is_jpeg(data) and images.jpeg_orientation(data) != 1 else data for data in datas]
+        if self._plain:
+            return [i for i, _ in fused.decode_batch(settings, mine, out, draws)]
+        left = []
+        chunk = max(1, min(FUSED_CHUNK, images.SCRATCH_BYTES // math.prod(settings.size)))
+        for begin in range(0, len(datas), chunk):
+            part = mine[begin : begin + chunk]
+            pixels = self._scratch_pixels(len(part))
+            rows = None if draws is None else draws[begin : begin + chunk]
+            left += [begin + i for i, _ in fused.decode_batch(settings, part, pixels, rows)]
+            for number, image in enumerate(pixels, begin):
+                self._convert(image, out[number])
+        return left
 
     def into(self, data: Buffer, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
         """One image into out, an array of `shape` and `dtype`, C-contiguous. DecodeError if it can't be decoded."""
+        for _, error in self.batch_into([data], out[None], None if draws_row is None else draws_row[None]):
+            raise error
+
+    def _into(self, data: Buffer, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
         if self.size is None:
             raise UsageError("size", "without a size there is no slot to decode into", "give size=")
-        pixels = out if self._plain else self._scratch_pixels()
+        pixels = out if self._plain else self._scratch_pixels(1)[0]
         try:
             self._sized(data, pixels, self.size, draws_row)
         except MemoryError as exc:
@@ -214,10 +259,10 @@ class ImageDecoder:
     def _flips(self, draws_row: NDArray[np.float64] | None) -> bool:
         return self.options.flip and draws_row is not None and bool(draws_row[0] < 0.5)
 
-    def _scratch_pixels(self) -> Pixels:
+    def _scratch_pixels(self, n: int) -> Pixels:
         height, width = self.size or (0, 0)
-        count = height * width * self.channels
-        return images.scratch("sized", count)[:count].reshape(height, width, self.channels)
+        count = n * height * width * self.channels
+        return images.scratch("sized", count)[:count].reshape(n, height, width, self.channels)
 
     def _box(self, height: int, width: int, draws_row: NDArray[np.float64] | None) -> Box:
         crop = self.options.crop

@@ -27,6 +27,7 @@ from shardkit.formats.images import (
     open_with_pillow,
     quiet_pillow,
     reason_of,
+    start_of_frame,
 )
 from shardkit.reading.crops import Box, pixel_span
 
@@ -37,6 +38,10 @@ Buffer = bytes | memoryview
 Pixels = NDArray[np.uint8]
 
 SCRATCH_BYTES = 16 << 20  # a larger image gets memory of its own, which is given back
+PROGRESSIVE = 0xC2  # the frame marker of a progressive JPEG
+MAX_SCANS = 500
+"""Most scans of a progressive JPEG. Encoders write about ten; each costs a pass over all pixels, and few bytes."""
+
 _thread = threading.local()
 
 
@@ -86,6 +91,7 @@ def decode_jpeg(
     """
     import simplejpeg
 
+    check_scans(data)
     height, width = -(-size[0] // divisor), -(-size[1] // divisor)
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, "GRAY" if gray else "RGB", False, False, height, width, 1, buffer)
@@ -95,6 +101,16 @@ def decode_jpeg(
             raise ValueError(f"damaged JPEG: {reason_of(exc)}") from exc
         return None
     return pixels
+
+
+def check_scans(data: Buffer) -> None:
+    """ValueError for a progressive JPEG with more than `MAX_SCANS` scans."""
+    try:
+        frame = start_of_frame(data)  # type: ignore[arg-type]
+    except ValueError:
+        return  # what is wrong is found by who decodes it
+    if data[frame + 1] == PROGRESSIVE and bytes(data[frame:]).count(b"\xff\xda") > MAX_SCANS:
+        raise ValueError(f"JPEG of more than {MAX_SCANS} scans: a decompression bomb")
 
 
 @lru_cache(maxsize=2)
@@ -159,6 +175,8 @@ def pillow_image(data: Buffer, *, gray: bool, orientation: bool, max_pixels: int
 
     content = bytes(data)
     name = image_header(content, max_pixels=max_pixels)[0]
+    if name == "JPEG":
+        check_scans(content)
     with quiet_pillow(), open_with_pillow(content) as image:
         try:
             image.load()

@@ -78,7 +78,7 @@ def read_shard(shard: Location) -> Iterator[Sample]:
     place = str(shard)
     try:
         with open(shard.path, "rb") as file:
-            if file.peek(2)[:2] == b"\x1f\x8b":
+            if file.peek(2)[:2] in (b"\x1f\x8b", b""):  # gzip; or empty, which can't be mapped
                 for key, fields in stream_samples(file, place=place):
                     yield _sample(place, key, fields)
                 return

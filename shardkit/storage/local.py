@@ -4,28 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
+import logging
 import os
+import time
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from shardkit.errors import BusyError, DestinationError, ShardkitError, StorageError
 from shardkit.sample import fs_text
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 try:
     import fcntl
 except ImportError:  # Windows has no flock
     fcntl = None  # type: ignore[assignment]
 
+log = logging.getLogger(__name__)
+
+ORPHAN_SECONDS = 30.0
+"""How long a lock waits for the workers of a run that was killed; they end within a moment, or after one fsync."""
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+
 
 def storage_error(path: str | bytes, exc: OSError) -> ShardkitError:
     """The error of shardkit for an OSError at `path`, with the cure for the usual ones."""
     place, fact = fs_text(path), exc.strerror or str(exc)
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+    if exc.errno in _NO_SPACE:
         return StorageError(place, fact, "free some space and run the same command again: what is finished is kept")
-    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if exc.errno == errno.EFBIG:
+        return StorageError(place, fact, "lift the limit on a file's size (ulimit -f), or make smaller shards")
+    if exc.errno in _NOT_WRITABLE:
         return DestinationError(place, f"not writable ({fact})", "choose another destination, or change its rights")
     if exc.errno in (errno.ENOTDIR, errno.EEXIST):
         return DestinationError(place, f"a file is in the way ({fact})", "choose another destination")
+    if exc.errno in (errno.EISDIR, errno.ENOTEMPTY):
+        return DestinationError(place, f"a folder is in the way ({fact})", "choose another destination")
+    if exc.errno == errno.ENAMETOOLONG:
+        return DestinationError(place, "the name is too long for this file system", "choose a shorter one")
     return StorageError(place, fact, "check the disk and its rights, then run the same command again")
 
 
@@ -38,24 +59,53 @@ def translated(path: str | bytes) -> Iterator[None]:
         raise storage_error(path, exc) from exc
 
 
+class _Part(io.FileIO):
+    """A file under a temporary name. A write writes all of it, and a failure is told with the final name."""
+
+    def __init__(self, part: str | bytes, path: str | bytes) -> None:
+        super().__init__(part, "wb")
+        self.path = path
+
+    def write(self, data: Buffer) -> int:
+        """Write all of `data`."""
+        with memoryview(data) as view, view.cast("B") as rest, translated(self.path):
+            done = 0
+            while done < len(rest):
+                done += super().write(rest[done:])
+            return done
+
+
 @contextlib.contextmanager
-def whole_file(path: str) -> Iterator[BinaryIO]:
+def whole_file(path: str | bytes, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A new file for writing that appears as `path` only on a clean exit of the block, flushed to the disk.
 
-    Any exception, Ctrl-C included, leaves what was at `path` before. Raises DestinationError or StorageError.
+    The file has no buffer. Any exception, Ctrl-C included, leaves what was at `path` before. Without `sync` the content
+    may be lost when the machine, not the process, dies: for what is checked when it is read.
+
+    Raises DestinationError or StorageError where the file can't be made or written; what else the block raises goes on
+    as it is.
     """
-    part = f"{path}.{os.getpid()}.part"
+    part = part_of(path)
     try:
-        with translated(path), open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
         with translated(path):
-            os.replace(part, path)
+            file = _Part(part, path)
+        with file:
+            yield file
+            with translated(path):
+                if sync:
+                    os.fsync(file.fileno())
+                file.close()
+        with translated(path):
+            os.replace(part, os.fsencode(path))
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
+
+
+def part_of(path: str | bytes) -> bytes:
+    """The temporary name of this process for a file that is to appear as `path`; it ends with `.part`."""
+    return os.fsencode(path) + b".%d.part" % os.getpid()
 
 
 def sync_folder(path: str) -> None:
@@ -79,21 +129,77 @@ class FolderLock:
     """
 
     def __init__(self, folder: str) -> None:
-        """Takes the lock. Raises BusyError where another process has it."""
+        """Makes the folder if need be, and takes the lock.
+
+        Raises BusyError where another run has it; for the workers of a run that is dead it waits ORPHAN_SECONDS.
+        """
+        self.folder = folder
         self.path = os.path.join(folder, "lock")
-        with translated(self.path):
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        if fcntl is None:
-            return
+        begun = time.monotonic()
+        while (fd := self._take()) is None:
+            holder = self._holder()
+            if time.monotonic() - begun >= _patience_seconds(holder):
+                which = "" if holder is None else f" (process {holder})"
+                fact = f"another run{which} is writing to this destination"
+                raise BusyError(fs_text(folder), fact, "wait until it ends, or choose another destination")
+            time.sleep(0.05)
+        self.fd = fd
+
+    def _take(self) -> int | None:
+        """The descriptor of the lock, which is ours now. None where another has it, or has just removed the folder."""
+        with translated(self.folder):
+            os.makedirs(self.folder, exist_ok=True)
+        with translated(self.path), contextlib.ExitStack() as undo:
+            try:
+                fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:
+                return None
+            undo.callback(os.close, fd)
+            if not _flock(fd, self.path) or not os.fstat(fd).st_nlink:
+                return None
+            os.ftruncate(fd, 0)
+            os.write(fd, b"%d\n" % os.getpid())
+            undo.pop_all()
+            return fd
+
+    def _holder(self) -> int | None:
+        """The process that took the lock; None where that can't be told."""
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(self.fd).st_nlink == 0:  # the holder before us has just removed the folder
-                raise BlockingIOError
-        except OSError as exc:
-            os.close(self.fd)
-            fact = "another run is writing to this destination"
-            raise BusyError(fs_text(folder), fact, "wait until it ends, or choose another destination") from exc
+            with open(self.path, "rb") as file:
+                return int(file.read(20))
+        except (OSError, ValueError):
+            return None
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Let go of the lock, also where another process still has the descriptor."""
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # closing does it as well
+                fcntl.flock(self.fd, fcntl.LOCK_UN)
         os.close(self.fd)
+
+
+def _flock(fd: int, path: str) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as exc:
+        if exc.errno not in _NO_LOCKS:
+            raise
+        log.warning("%s: this file system has no locks: see to it that no other run writes here", fs_text(path))
+    return True
+
+
+def _patience_seconds(holder: int | None) -> float:
+    """How long to wait for the lock of a process: not at all for one that lives."""
+    if holder is None:  # it has just begun, or just ended
+        return 1.0
+    try:
+        os.kill(holder, 0)
+    except ProcessLookupError:
+        return ORPHAN_SECONDS
+    except OSError:  # it is there, and another user's
+        return 0.0
+    return 0.0

@@ -130,18 +130,23 @@ def open_dataset(source: SourceLike) -> Opened:
     try:
         found = resolve(source)
     except ManifestError as exc:
-        place = Location("", exc.place)
-        opened = Opened(place, [ShardPlace(shard) for shard in shards_of_stem(place, _stem(place))])
-        opened.findings.append(found_error("manifest", exc))
-        index = place.sibling(_stem(place) + ".parquet")
-        if os.path.isfile(index.path):
-            _adopt(opened, IndexFile(index, None))
-        return opened
+        return _without_manifest(exc)
     if found.tree is not None:
         raise UsageError(str(found.tree), "this is a class directory, not a dataset", "give its shards or manifest")
     if found.manifest is None or found.location is None:
         return Opened(found.shards[0], [ShardPlace(shard) for shard in found.shards])
     return _with_manifest(found.manifest, found.location, found.numbers)
+
+
+def _without_manifest(error: ManifestError) -> Opened:
+    """The shards beside a damaged manifest, with the index that is named as they are, if there is one."""
+    place = Location("", error.place)
+    opened = Opened(place, [ShardPlace(shard) for shard in shards_of_stem(place, _stem(place))])
+    opened.findings.append(found_error("manifest", error))
+    index = place.sibling(_stem(place) + ".parquet")
+    if os.path.isfile(index.path):
+        _adopt(opened, IndexFile(index, None))
+    return opened
 
 
 def _with_manifest(manifest: Manifest, place: Location, numbers: Sequence[int] | None) -> Opened:
@@ -193,7 +198,7 @@ def shards_of_stem(beside: Location, stem: str) -> list[Location]:
 
 
 def find_shards(source: SourceLike) -> list[Location]:
-    """The tar shards that `source` names, whatever manifest is beside them: glob, braces, prefix, list, folder, manifest.
+    """The tar shards that `source` (glob, braces, prefix, list, folder) names, whatever manifest is beside them.
 
     Raises NotFoundError, UsageError.
     """

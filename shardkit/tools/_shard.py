@@ -147,7 +147,7 @@ def _rows(
 
 
 def _samples(shard: ShardBytes) -> Iterator[tar.TarSample]:
-    return tar.read_samples(shard.view, place=shard.place)
+    return tar.read_samples(shard.buffer, place=shard.place)
 
 
 def label_of(text: bytes) -> int:

@@ -27,9 +27,7 @@ def thread_count(workers: int | None) -> int:
     return workers
 
 
-def in_threads(
-    function: Callable[[_Task], _Result], tasks: Iterable[_Task], workers: int
-) -> Iterator[_Result]:
+def in_threads(function: Callable[[_Task], _Result], tasks: Iterable[_Task], workers: int) -> Iterator[_Result]:
     """`function` of each task, in order; at most `workers` run and as many wait to be taken. Raises the first error."""
     if workers == 1:
         yield from map(function, tasks)

@@ -13,7 +13,7 @@ from shardkit.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The samples to take: with one of these labels (None: any) and a key that fits one of these patterns (None: any)."""
+    """The samples to take: with one of these labels, and a key that fits one of these patterns; None is any."""
 
     labels: frozenset[int] | None
     pattern: re.Pattern[str] | None

@@ -60,7 +60,9 @@ def index_shards(
     prefix = _prefix(shards, out)
     if os.path.lexists(prefix + ".json") and not overwrite:
         fact = "a manifest is there already"
-        raise DestinationError(prefix + ".json", fact, "check it with 'shardkit verify', or replace it with --overwrite")
+        raise DestinationError(
+            prefix + ".json", fact, "check it with 'shardkit verify', or replace it with --overwrite"
+        )
     read: list[_Indexed] = []
     for one in in_threads(_index_one, shards, threads):
         read.append(one)
@@ -72,7 +74,7 @@ def index_shards(
 
 @dataclass(frozen=True, slots=True)
 class _Indexed:
-    """A shard, read: its entry, rows (labels as in `cls`), field names, and the bytes it has when unpacked (0: plain)."""
+    """A shard, read: its entry, rows (labels as in `cls`), field names; the bytes it has when unpacked (0: plain)."""
 
     entry: ShardEntry
     rows: ShardRows
@@ -84,12 +86,14 @@ class _Indexed:
 def _prefix(shards: Sequence[Location], out: str | os.PathLike[str] | None) -> str:
     folders = sorted({os.path.abspath(shard.parent.path) for shard in shards})
     if len(folders) > 1:
-        fact = f"the shards are in {len(folders)} folders ({folders[0]}, {folders[1]} …), and a manifest names files of its own"
+        fact = f"the shards are in {len(folders)} folders ({folders[0]}, {folders[1]} …), and a manifest is of one"
         raise UsageError("source", fact, "index each folder by itself")
     if out is not None:
         path = os.path.abspath(locate(out).path)
         if os.path.dirname(path) != folders[0]:
-            raise UsageError("out", f"it is not in {folders[0]}, where the shards are", "a manifest stands beside its shards")
+            raise UsageError(
+                "out", f"it is not in {folders[0]}, where the shards are", "a manifest stands beside its shards"
+            )
         return path
     stems = sorted({stem_of_shard(shard.name) for shard in shards})
     if len(stems) > 1:

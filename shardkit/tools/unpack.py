@@ -110,9 +110,7 @@ def _demand_free(target: str) -> None:
             raise DestinationError(fs_text(target), "the folder is not empty", "choose a new or an empty one")
 
 
-def _write_all(
-    opened: Opened, root: bytes, take: Wanted, threads: int, progress: ProgressFn
-) -> tuple[int, int, int]:
+def _write_all(opened: Opened, root: bytes, take: Wanted, threads: int, progress: ProgressFn) -> tuple[int, int, int]:
     """(samples, files, bytes) written below `root`."""
     stop = Event()
     one = partial(_unpack_shard, opened.manifest, root, take, stop)
@@ -162,7 +160,10 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
     others = set(manifest.fields) - IMAGE_FIELDS - {"cls"}
     single = not others and (manifest.plan != "" or len(manifest.fields) <= 2)
     names = [] if manifest.plan else manifest.class_names
-    number = {name: rows.numbers[name].tolist() for name in ("label", "offset", "size", "image_offset", "image_size", "crc32c")}
+    number = {
+        name: rows.numbers[name].tolist()
+        for name in ("label", "offset", "size", "image_offset", "image_size", "crc32c")
+    }
     columns = zip(rows.keys, rows.paths, *number.values(), strict=True)
     for key, text, label, offset, size, start, length, crc in columns:
         if not take(key, label):
@@ -181,13 +182,15 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
 
 def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, image: int) -> Iterator[_File]:
     """The other fields of a sample, beside its image; `cls` only where there is nothing else."""
-    sample = next(tar.read_samples(data.view, place=data.place, start=offset, end=offset + size), None)
+    sample = next(tar.read_samples(data.buffer, place=data.place, start=offset, end=offset + size), None)
     if sample is None or sample.key != key:
         raise DamagedError(data.place, "the sample is not where the index says", _CURE, offset, key)
     stem = path.rpartition(b".")[0] if image >= 0 else path
     for name, (start, length) in sample.fields.items():
         if start != image and (name != "cls" or len(sample.fields) == 1):
-            yield _File(key, _checked(stem + b"." + name.encode("utf-8", "surrogateescape"), data, offset, key), start, length)
+            yield _File(
+                key, _checked(stem + b"." + name.encode("utf-8", "surrogateescape"), data, offset, key), start, length
+            )
 
 
 def _checked(path: bytes, data: ShardBytes, offset: int, key: str) -> bytes:
@@ -199,7 +202,7 @@ def _checked(path: bytes, data: ShardBytes, offset: int, key: str) -> bytes:
 
 def _of_members(data: ShardBytes) -> _Samples:
     """(key, label, files) of each sample of a shard without an index, by the names of its members."""
-    for sample in tar.read_samples(data.view, place=data.place):
+    for sample in tar.read_samples(data.buffer, place=data.place):
         label, folder = NO_LABEL, b""
         if "cls" in sample.fields:
             start, size = sample.fields["cls"]
@@ -222,7 +225,9 @@ def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> N
     """Create the file. `folders` has those that are there already."""
     end = file.start + file.size
     if end > len(data.view):
-        raise DamagedError(data.place, "the index says that a sample is beyond the end of the shard", _CURE, None, file.key)
+        raise DamagedError(
+            data.place, "the index says that a sample is beyond the end of the shard", _CURE, None, file.key
+        )
     view = data.view[file.start : end]
     if file.crc32c is not None and google_crc32c.value(view) != file.crc32c:
         fact = "the image's CRC-32C is not the one in the index: it is damaged"
@@ -235,7 +240,7 @@ def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> N
             folders.add(folder)
         fd = os.open(path, _FLAGS, 0o666)
         try:
-            rest = memoryview(view)
+            rest = memoryview(data.buffer)[file.start : end]
             while rest:
                 rest = rest[os.write(fd, rest) :]
         finally:
@@ -243,7 +248,9 @@ def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> N
     except OSError as exc:
         if exc.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
             fact = f"{fs_text(file.path)} can't be a file here: {_why(exc)}"
-            raise DatasetError(data.place, fact, "give it another name with 'shardkit repair'", file.start, file.key) from exc
+            raise DatasetError(
+                data.place, fact, "give it another name with 'shardkit repair'", file.start, file.key
+            ) from exc
         raise storage_error(path, exc) from exc
 
 

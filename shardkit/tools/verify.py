@@ -60,7 +60,7 @@ def verify(
     """Check the dataset `source` (prefix, manifest, glob, brace range, list of shards): all of it, to the end.
 
     decode: decode every image as well. workers: threads (default: the cores). progress: called with the step "verify",
-    from any thread. Nothing is written. Findings come in the order of the files, with damage of manifest and index first.
+    from any thread. Nothing is written. Findings: of manifest and index first, then in the order of the shards.
 
     Raises NotFoundError, UsageError where there is nothing to check; StorageError where the source can't be listed.
     Damage is no error here.
@@ -233,7 +233,9 @@ class _Check:
                 yield finding("class-count", place, fact)
         fields = sorted({name for seen in self.seen for name in seen.fields})
         if fields != sorted(self.manifest.fields):
-            fact = f"the manifest names the fields {', '.join(self.manifest.fields)}; in the shards: {', '.join(fields)}"
+            fact = (
+                f"the manifest names the fields {', '.join(self.manifest.fields)}; in the shards: {', '.join(fields)}"
+            )
             yield finding("fields", place, fact)
 
     def _row_labels(self, seen: _Seen) -> NDArray[np.int64]:

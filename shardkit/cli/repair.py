@@ -1,0 +1,59 @@
+"""`shardkit repair`: a sound dataset from a damaged one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from shardkit.cli import console, tables
+from shardkit.errors import printable
+
+if TYPE_CHECKING:
+    from shardkit.tools.repair import Repaired
+
+SHOWN = 50
+
+
+@click.command(name="repair", short_help="Write a sound dataset from a damaged one.")
+@click.argument("source", nargs=-1, required=True)
+@click.argument("dest")
+@click.option("--decode", is_flag=True, help="Leave out images that can't be decoded, too.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: the cores]")
+@click.option("--overwrite", is_flag=True, help="Replace another dataset at DEST.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@console.output_options
+def command(
+    source: tuple[str, ...], dest: str, decode: bool, workers: int | None, overwrite: bool, as_json: bool
+) -> None:
+    """Write what is whole in the dataset SOURCE as the new dataset DEST. SOURCE is never changed.
+
+    Bad samples are left out and listed, members of a sample are brought together, double keys get another key, and
+    index and manifest are new. With an index, a damaged header costs no sample.
+
+    \b
+    shardkit repair shards/train mended/train
+    shardkit repair 'shards/train-*.tar' mended/train --decode
+    """
+    from shardkit.tools.repair import repair
+
+    given = list(source) if len(source) > 1 else source[0]
+    with console.progress() as progress:
+        result = repair(given, dest, decode=decode, workers=workers, overwrite=overwrite, progress=progress)
+    if as_json:
+        console.write_json(result)
+    else:
+        console.write(result_text(result))
+
+
+def result_text(result: Repaired) -> str:
+    """What was done, a line for each thing, and what there is now."""
+    from shardkit.tools.repair import lines_of
+
+    lines = [printable(line) for line in lines_of(result)]
+    more = len(lines) - SHOWN
+    lines = [*lines[:SHOWN], f"… and {more:,} more; --json prints all"] if more > 0 else lines
+    manifest = result.manifest
+    what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
+    lost = tables.plural(len(result.left_out), "sample")
+    return "\n".join([*lines, f"{what}; {lost} left out"])

@@ -1,0 +1,77 @@
+"""`shardkit shuffle-quality`: how well a dataset comes mixed, for several shuffle buffers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from shardkit.cli import console, tables
+from shardkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from shardkit.tools.shuffle_quality import ShuffleQuality
+
+
+@click.command(name="shuffle-quality", short_help="Show how well shuffle buffers mix a dataset.")
+@click.argument("source")
+@click.option("--buffers", default="0,100,1000,10000,100000", show_default=True, help="Sizes to compare, in samples.")
+@click.option("--lanes", type=int, help="Lanes of the order (default: that of dataset()).")
+@click.option("--batch", default=64, show_default=True, help="Samples in a batch.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the order.")
+@click.option("--plot", "plot_file", type=click.Path(dir_okay=False), help="Draw it to this PNG or SVG file.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@console.output_options
+def command(
+    source: str, buffers: str, lanes: int | None, batch: int, seed: int, plot_file: str | None, as_json: bool
+) -> None:
+    """Show how well shuffle buffers mix the dataset SOURCE, against a full permutation. Only the index is read.
+
+    \b
+    shardkit shuffle-quality shards/train
+    shardkit shuffle-quality shards/train --buffers 1000,5000 --batch 128 --plot mixing.png
+    """
+    from shardkit.tools.shuffle_quality import plot, shuffle_quality
+
+    try:
+        sizes = [int(part.replace("_", "")) for part in buffers.split(",")]
+    except ValueError as exc:
+        raise UsageError("--buffers", f"{buffers!r} is no list of numbers", "write 0,1000,10000") from exc
+    quality = shuffle_quality(source, buffers=sizes, lanes=lanes, batch=batch, seed=seed)
+    if plot_file:
+        plot(quality, plot_file)
+    if as_json:
+        console.write_json(quality)
+    else:
+        console.write(quality_text(quality))
+
+
+def quality_text(quality: ShuffleQuality) -> str:
+    """The comparison, for a reader."""
+    head = [
+        "buffer",
+        "run of a class",
+        "entropy of a batch",
+        "carried over",
+        "moved from packed place",
+        "between epochs",
+    ]
+    rows = [head]
+    for way in quality.ways:
+        name = f"{way.buffer:,}" if way.name.isdigit() else way.name
+        entropy = f"{way.batch_entropy:.2f} bits ({way.mixed:.0%})"
+        moves = [f"{way.displacement:.1%}", f"{way.epoch_change:.1%}"]
+        rows.append([name, f"{way.run_length:.2f}", entropy, f"{way.carry_over:.0%}", *moves])
+    about = (
+        f"{quality.samples:,} samples, {quality.classes:,} classes, {quality.shards:,} shards, {quality.lanes} lanes"
+    )
+    if quality.enough is None:
+        advice = (
+            "no buffer here mixes like a full permutation, since the classes were packed in runs;\n"
+            "pack again with --shuffle, which mixes the whole dataset once"
+        )
+    elif quality.enough == 0:
+        advice = "well mixed as packed; a buffer of 1,000 or more gives each epoch batches of its own"
+    else:
+        advice = f"a buffer of {quality.enough:,} mixes the classes as well as a full permutation"
+    return "\n".join([f"{about}; batches of {quality.batch}", tables.table(rows), advice])

@@ -1,0 +1,265 @@
+"""The wire format of `tf.train.Example`, written and read without protobuf.
+
+    Example   = 0A length Features
+    Features  = (0A length Entry)*              a map: an Entry for each feature, in any order, the last of a name counts
+    Entry     = 0A length name, 12 length Feature
+    Feature   = 0A length BytesList | 12 length FloatList | 1A length Int64List
+    BytesList = (0A length bytes)*
+    FloatList = 0A length (4 bytes, little-endian)*, packed; or each by itself as 0D (4 bytes)
+    Int64List = 0A length varint*, packed; or each by itself as 08 varint; negative numbers in two's complement of 64 bits
+
+Lengths are varints: 7 bits to a byte, the low ones first, the high bit set in all bytes but the last. Unknown fields are
+passed over, as protobuf demands. (tensorflow/core/example/feature.proto; protobuf.dev/programming-guides/encoding)
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from struct import Struct
+from sys import byteorder
+from typing import Literal, NamedTuple
+
+Kind = Literal["bytes", "float", "int64", "none"]
+
+
+class Feature(NamedTuple):
+    """A feature's list. `values` holds for bytes (first byte, length) in the record, for the others the numbers."""
+
+    kind: Kind
+    values: Sequence[tuple[int, int]] | Sequence[int] | Sequence[float]
+
+
+# ---- writing
+
+
+def varint(number: int) -> bytes:
+    """A number from 0 on as a varint."""
+    if number < 0x80:
+        return _SHORT[number]
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+_SHORT = [bytes((n,)) for n in range(0x80)]
+
+
+def varint_size(number: int) -> int:
+    """The length of `varint(number)`."""
+    return max(1, (number.bit_length() + 6) // 7)
+
+
+def entry_name(name: str) -> bytes:
+    """The part of an entry that names the feature."""
+    data = name.encode()
+    return b"\x0a" + varint(len(data)) + data
+
+
+def bytes_entry_head(name: bytes, size: int) -> bytes:
+    """What stands before the `size` bytes of a feature that is one byte string; `name` is of `entry_name`.
+
+    The bytes are the last of the entry, so that the head and they are all of it.
+    """
+    if size < 0x60 and (head := _HEADS.get((name, size))):
+        return head
+    data = b"\x0a" + varint(size)
+    items = len(data) + size
+    kind = b"\x0a" + varint(items)
+    feature = len(kind) + items
+    value = b"\x12" + varint(feature)
+    head = b"\x0a" + varint(len(name) + len(value) + feature) + name + value + kind + data
+    if size < 0x60 and len(_HEADS) < 10_000:  # a bound on memory where fields are many
+        _HEADS[name, size] = head
+    return head
+
+
+_HEADS: dict[tuple[bytes, int], bytes] = {}
+
+
+def int64_entry(name: bytes, number: int) -> bytes:
+    """A whole entry of one int64, packed as TensorFlow writes it."""
+    data = varint(number & 0xFFFF_FFFF_FFFF_FFFF)
+    data = b"\x0a" + varint(len(data)) + data
+    feature = b"\x1a" + varint(len(data)) + data
+    value = b"\x12" + varint(len(feature)) + feature
+    return b"\x0a" + varint(len(name) + len(value)) + name + value
+
+
+# ---- reading
+
+_FLOAT = Struct("<f").unpack_from
+
+
+class WireError(ValueError):
+    """The bytes are no Example. args: what is wrong, and the byte in the record."""
+
+    def __init__(self, fact: str, at: int) -> None:
+        super().__init__(fact, at)
+        self.fact = fact
+        self.at = at
+
+
+def parse_example(data: bytes) -> dict[str, Feature]:
+    """The features of a serialized Example by name, in their order there. Raises WireError."""
+    found: dict[str, Feature] = {}
+    for at, end in _messages(data, 0, len(data), 1):
+        for start, stop in _messages(data, at, end, 1):
+            name, feature = _entry(data, start, stop)
+            found.pop(name, None)  # the last one counts, and stands where it stands
+            found[name] = feature
+    return found
+
+
+def _entry(data: bytes, at: int, end: int) -> tuple[str, Feature]:
+    """(name, feature) of one entry of the map."""
+    name, feature = "", Feature("none", ())
+    while at < end:
+        tag = data[at]
+        if tag == 0x0A or tag == 0x12:
+            size = data[at + 1] if at + 1 < end else 0x80
+            start = at + 2
+            if size >= 0x80:
+                size, start = _varint(data, at + 1, end)
+            stop = start + size
+            if stop > end:
+                raise WireError(f"a field of {size} bytes where {end - start} are left", at)
+            if tag == 0x12:
+                feature = _feature(data, start, stop, feature)
+            else:
+                try:
+                    name = data[start:stop].decode()
+                except UnicodeDecodeError as exc:
+                    raise WireError("the name of a feature is no UTF-8", start) from exc
+            at = stop
+        else:
+            at = _passed_over(data, at, end)
+    return name, feature
+
+
+def _feature(data: bytes, at: int, end: int, before: Feature) -> Feature:
+    """The feature in these bytes; several lists of one kind are one list, and the last kind counts."""
+    while at < end:
+        tag = data[at]
+        kind = _KINDS.get(tag)
+        if kind is None:
+            at = _passed_over(data, at, end)
+            continue
+        size = data[at + 1] if at + 1 < end else 0x80
+        start = at + 2
+        if size >= 0x80:
+            size, start = _varint(data, at + 1, end)
+        at = start + size
+        if at > end:
+            raise WireError(f"a list of {size} bytes where {end - start} are left", start)
+        values = _LISTS[kind](data, start, at)
+        before = Feature(kind, [*before.values, *values] if before.kind == kind else values)  # type: ignore[list-item]
+    return before
+
+
+def _bytes_list(data: bytes, at: int, end: int) -> list[tuple[int, int]]:
+    return [(start, stop - start) for start, stop in _messages(data, at, end, 1)]
+
+
+def _int64_list(data: bytes, at: int, end: int) -> list[int]:
+    numbers: list[int] = []
+    while at < end:
+        tag = data[at]
+        if tag == 0x08:
+            number, at = _varint(data, at + 1, end)
+            numbers.append(number)
+        elif tag == 0x0A:
+            size, at = _varint(data, at + 1, end)
+            stop = at + size
+            if stop > end:
+                raise WireError(f"a list of {size} bytes where {end - at} are left", at)
+            while at < stop:
+                number, at = _varint(data, at, stop)
+                numbers.append(number)
+        else:
+            at = _passed_over(data, at, end)
+    return [number - (1 << 64) if number >> 63 else number for number in numbers]
+
+
+def _float_list(data: bytes, at: int, end: int) -> list[float]:
+    numbers: list[float] = []
+    while at < end:
+        tag = data[at]
+        if tag == 0x0D:
+            if at + 5 > end:
+                raise WireError("a float is cut", at)
+            numbers.append(_FLOAT(data, at + 1)[0])
+            at += 5
+        elif tag == 0x0A:
+            size, at = _varint(data, at + 1, end)
+            if size % 4 or at + size > end:
+                raise WireError(f"{size} bytes of floats where {end - at} are left", at)
+            packed = array("f", data[at : at + size])
+            if byteorder == "big":
+                packed.byteswap()
+            numbers += packed
+            at += size
+        else:
+            at = _passed_over(data, at, end)
+    return numbers
+
+
+_KINDS: dict[int, Kind] = {0x0A: "bytes", 0x12: "float", 0x1A: "int64"}
+_LISTS = {"bytes": _bytes_list, "float": _float_list, "int64": _int64_list}
+
+
+def _messages(data: bytes, at: int, end: int, number: int) -> list[tuple[int, int]]:
+    """(first byte, end) of each field `number` between two bytes, which has to be of those with a length."""
+    found: list[tuple[int, int]] = []
+    wanted = number << 3 | 2
+    while at < end:
+        if data[at] == wanted:
+            size = data[at + 1] if at + 1 < end else 0x80
+            start = at + 2
+            if size >= 0x80:
+                size, start = _varint(data, at + 1, end)
+            at = start + size
+            if at > end:
+                raise WireError(f"a field of {size} bytes where {end - start} are left", start)
+            found.append((start, at))
+        else:
+            at = _passed_over(data, at, end)
+    return found
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """(number of 64 bits, the byte after it)."""
+    number = shift = 0
+    while at < end:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number & 0xFFFF_FFFF_FFFF_FFFF, at
+        shift += 7
+        if shift >= 70:
+            raise WireError("a number of more than 10 bytes", at - 10)
+    raise WireError("a number is cut", at)
+
+
+def _passed_over(data: bytes, at: int, end: int) -> int:
+    """The byte after a field that is not known, or known with another type."""
+    start = at
+    tag, at = _varint(data, at, end)
+    if not tag >> 3:
+        raise WireError("a field with the number 0", start)
+    kind = tag & 7
+    if kind == 0:
+        return _varint(data, at, end)[1]
+    if kind == 2:
+        size, at = _varint(data, at, end)
+    elif kind in (1, 5):
+        size = 8 if kind == 1 else 4
+    else:  # groups, which TensorFlow's messages never had, and types that do not exist
+        raise WireError(f"a field of the unknown type {kind}", start)
+    if at + size > end:
+        raise WireError(f"a field of {size} bytes where {end - at} are left", at)
+    return at + size

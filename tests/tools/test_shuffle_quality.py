@@ -1,0 +1,106 @@
+"""How well a dataset comes mixed: datasets packed with and without shuffling, and the numbers by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import shardkit
+from shardkit.cli.main import run
+from shardkit.errors import UsageError
+from shardkit.tools.shuffle_quality import _carry_over, _entropy, plot, shuffle_quality
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, draw_image: object) -> Path:
+    """Four classes of 150 images each."""
+    root = tmp_path_factory.mktemp("quality") / "tree"
+    data = draw_image(size=(8, 8))  # type: ignore[operator]
+    for name in "abcd":
+        (root / name).mkdir(parents=True)
+        for number in range(150):
+            (root / name / f"{number:03}.jpg").write_bytes(data)
+    return root
+
+
+@pytest.fixture(scope="module")
+def mixed(tree: Path) -> Path:
+    shardkit.pack(tree, tree.parent / "mixed", max_count=50, workers=1)
+    return tree.parent / "mixed"
+
+
+@pytest.fixture(scope="module")
+def in_order(tree: Path) -> Path:
+    shardkit.pack(tree, tree.parent / "in-order", max_count=50, workers=1, shuffle=False)
+    return tree.parent / "in-order"
+
+
+def test_a_shuffled_pack_is_well_mixed_without_any_buffer(mixed: Path) -> None:
+    quality = shuffle_quality(mixed, buffers=[0, 100], batch=16)
+    assert quality.enough == 0
+    assert quality.ways[0].mixed == pytest.approx(1, abs=0.05)
+    assert quality.ways[0].run_length < 1.6
+
+
+def test_a_class_tree_packed_in_order_is_not_mixed(in_order: Path) -> None:
+    quality = shuffle_quality(in_order, buffers=[0, 40], batch=16, lanes=1)
+    packed = quality.ways[0]
+    assert packed.run_length == 150
+    assert packed.mixed < 0.05
+    assert packed.carry_over > 0.9
+    assert packed.displacement == packed.epoch_change == 0
+    assert quality.enough is None
+
+
+def test_lanes_alone_hide_runs_of_classes_from_the_entropy_but_not_from_the_carry_over(in_order: Path) -> None:
+    way = shuffle_quality(in_order, buffers=[4], batch=6, lanes=2).ways[0]
+    assert way.carry_over > 0.5
+
+
+def test_a_buffer_as_long_as_the_dataset_mixes_like_a_full_permutation(in_order: Path) -> None:
+    quality = shuffle_quality(in_order, buffers=[600], batch=16, lanes=1)
+    assert quality.enough == 600
+    assert quality.ways[0].displacement == pytest.approx(1 / 3, abs=0.03)
+
+
+def test_the_entropy_of_batches_is_that_of_their_class_shares() -> None:
+    assert _entropy(np.array([0, 0, 1, 1, 0, 0, 0, 0]), 4) == pytest.approx(0.5)
+    assert _entropy(np.array([0, 1, 2, 3]), 4) == pytest.approx(2)
+
+
+def test_the_carry_over_is_the_correlation_of_neighbouring_batches() -> None:
+    labels = np.random.default_rng(0).integers(0, 5, 640)
+    counts = np.stack([np.bincount(part, minlength=5) for part in labels.reshape(-1, 16)]).astype(float)
+    counts -= 16 * np.bincount(labels, minlength=5) / len(labels)
+    assert _carry_over(labels, 16) == pytest.approx((counts[1:] * counts[:-1]).sum() / (counts**2).sum())
+
+
+def test_the_command_prints_the_comparison_and_its_json(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["shuffle-quality", str(mixed), "--buffers", "0,100", "--batch", "16"]) == 0
+    text = capsys.readouterr().out
+    assert "full permutation" in text
+    assert "well mixed as packed" in text
+    assert run(["shuffle-quality", str(mixed), "--buffers", "100", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] == 600
+
+
+def test_the_plot_is_a_png_with_three_panels(mixed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    plot(shuffle_quality(mixed, buffers=[0, 100]), tmp_path / "mixing.png")
+    with Image.open(tmp_path / "mixing.png") as image:
+        assert image.width > 2 * image.height
+
+
+def test_buffers_that_are_no_numbers_are_refused(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["shuffle-quality", str(mixed), "--buffers", "some"]) == 2
+    assert "--buffers" in capsys.readouterr().err
+
+
+def test_a_batch_of_one_is_refused(mixed: Path) -> None:
+    with pytest.raises(UsageError, match="two samples"):
+        shuffle_quality(mixed, batch=1)
