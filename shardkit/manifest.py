@@ -15,6 +15,7 @@ not know.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -123,3 +124,5 @@ def _check(manifest: Manifest, place: str) -> None:
     for name in (*(entry.name for entry in shards), *(entry.name for entry in manifest.index)):
         plain = name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
         demand(plain, f"{name!r} is not a plain file name")
+    for crc in (*(entry.crc32c for entry in shards), *(entry.crc32c for entry in manifest.index)):
+        demand(re.fullmatch("[0-9a-f]{8}", crc) is not None, f"crc32c is {crc!r}, and 8 hex digits are expected")

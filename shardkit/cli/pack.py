@@ -12,7 +12,6 @@ import click
 from shardkit.cli import console, tables
 from shardkit.config import Setting, format_bytes, load_config, parse_bytes
 from shardkit.errors import UsageError, printable
-from shardkit.sample import DEFAULT_EXTENSIONS
 
 if TYPE_CHECKING:
     from shardkit.manifest import Manifest
@@ -61,7 +60,7 @@ FILE = click.Path(path_type=Path)
     "--classes-from", type=FILE, metavar="MANIFEST", help="The classes and their order as in another dataset."
 )
 @click.option(
-    "--ext", callback=words, metavar="EXT,...", help=f"The files to take.  [default: {','.join(DEFAULT_EXTENSIONS)}]"
+    "--ext", callback=words, metavar="EXT,...", help="The files to take.  [default: the image types that Pillow reads]"
 )
 @click.option(
     "--check",

@@ -50,7 +50,7 @@ def test_a_class_tree_packed_in_order_is_not_mixed(in_order: Path) -> None:
     packed = quality.ways[0]
     assert packed.run_length == 150
     assert packed.mixed < 0.05
-    assert packed.carry_over > 0.9
+    assert packed.carry_over > 0.85  # 150 samples are 9 batches of a class, then comes another
     assert packed.displacement == packed.epoch_change == 0
     assert quality.enough is None
 
