@@ -3,7 +3,8 @@
     1. The shards are permuted by (seed, epoch) and laid end to end: a line of N samples.
     2. The line is cut into L lanes; lane l is the next n_l samples, n_l = N // L + (1 if l < N % L else 0).
     3. In a lane, sample i leaves in the order of its sort key  k(i) = i + 2 b u(i),  where b is the lane's buffer and
-       u(i) is uniform on [0, 1), from (seed, epoch, lane, i). With b >= n_l the key is u(i): a full permutation.
+       u(i) is uniform on [0, 1), from (seed, epoch, lane, i); the key is cut to 16 binary digits after the point, and
+       ties go by i. With b >= n_l the key is u(i): a full permutation.
     4. Lanes are merged round-robin: place p of the epoch is lane p % L's next sample.
 
 The shuffle buffer B is for the epoch as a whole: each lane has b = ceil(B / L). So about B samples wait at a time, and
@@ -16,8 +17,10 @@ and hi stand where they stand in the lane's whole order; and the sample that lea
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from typing import Protocol
 
 import numpy as np
@@ -104,24 +107,43 @@ class EpochOrder:
         if not self.buffer and self.lanes == 1:
             return self.rows_of_line(places)
         line = np.empty(len(places), np.int64)
-        lanes, index = places % self.lanes, places // self.lanes
-        by_lane = np.argsort(lanes, kind="stable")
-        firsts = np.flatnonzero(np.diff(lanes[by_lane], prepend=-1)).tolist()
-        for first, stop in zip(firsts, [*firsts[1:], len(places)], strict=True):
-            where = by_lane[first:stop]
-            line[where] = self._lane_positions(int(lanes[where[0]]), index[where])
+        for where, lane, index in self._by_lane(places):
+            line[where] = self._lane_positions(lane, index)
         return self.rows_of_line(line)
 
-    def _lane_positions(self, lane: int, index: Positions) -> Positions:
-        """Positions on the line of the samples that leave a lane at these (rising) indices."""
+    def _by_lane(self, places: Positions) -> Iterator[tuple[slice | Positions, int, slice | Positions]]:
+        """(which of the places, lane, their numbers in it) for each lane that has some."""
+        step = int(places[1] - places[0]) if len(places) > 1 else 1
+        if step > 0 and bool((np.diff(places) == step).all()):  # then those of one lane are evenly apart
+            period = self.lanes // gcd(step, self.lanes)
+            stride = step * period // self.lanes
+            for turn, place in enumerate(places[:period].tolist()):
+                count = -(-(len(places) - turn) // period)
+                first, lane = divmod(place, self.lanes)
+                yield slice(turn, None, period), lane, slice(first, first + count * stride, stride)
+            return
+        index, lanes = np.divmod(places, self.lanes)
+        by_lane = np.argsort(lanes, kind="stable")
+        firsts = np.flatnonzero(np.diff(lanes[by_lane], prepend=-1)).tolist()
+        for begin, stop in zip(firsts, [*firsts[1:], len(places)], strict=True):
+            where = by_lane[begin:stop]
+            yield where, int(lanes[where[0]]), index[where]
+
+    def _lane_positions(self, lane: int, index: slice | Positions) -> Positions:
+        """Positions on the line of the samples that leave a lane at these (rising) numbers."""
         start, length = self.lane_range(lane)
         if not self.buffer:
-            found: Positions = start + index
+            numbers = np.arange(index.start, index.stop, index.step) if isinstance(index, slice) else index
+            found: Positions = start + numbers
             return found
         size = self.chunk_size(length)
-        first, last = int(index[0]) // size, int(index[-1]) // size
+        low, high = (index.start, index.stop - index.step) if isinstance(index, slice) else (index[0], index[-1])
+        first, last = int(low) // size, int(high) // size
         parts = [self._chunk(lane, chunk, start, length) for chunk in range(first, last + 1)]
-        return (parts[0] if len(parts) == 1 else np.concatenate(parts))[index - first * size]
+        whole, base = parts[0] if len(parts) == 1 else np.concatenate(parts), first * size
+        if isinstance(index, slice):
+            return whole[index.start - base : index.stop - base : index.step]
+        return whole[index - base]
 
     def lane_buffer(self) -> int:
         """b, the share of the shuffle buffer that each lane has."""
@@ -144,23 +166,35 @@ class EpochOrder:
             found = permutation(length, key)
         else:
             low, high = max(0, begin - 2 * buffer), min(length, end + 2 * buffer)
-            keys = sort_keys(key, low, high, buffer)
-            found = low + np.argsort(keys, kind="stable")[begin - low : end - low]
+            found = low + sorted_by_key(key, low, high, buffer)[begin - low : end - low]
         found += start
         self._chunks[lane] = (chunk, found)
         return found
 
 
-def sort_keys(key: int, low: int, high: int, buffer: int) -> NDArray[np.float64]:
-    """The sort keys of samples low … high - 1 of a lane: i + 2 b u(i) (float64).
+FRACTION = 16
+"""Binary digits of a sort key after the point. They do not depend on the window, and so neither does the order."""
 
-    Exact enough: a float64 holds i + 2 b u(i) to within 2^-20 for i below 2^33, and ties go by i.
-    """
-    index = np.arange(low, high, dtype=np.int64)
-    keys = uniform(key, index)
-    keys *= 2 * buffer
-    keys += index
-    return keys
+PACKED_WINDOW = 1 << 22
+"""Samples whose key and number fit one 64-bit word, which NumPy sorts several times as fast as by argsort."""
+
+
+def sorted_by_key(key: int, low: int, high: int, buffer: int) -> Positions:
+    """The numbers 0 … high - low - 1 in the order of the sort keys of samples low … high - 1 of a lane (int64)."""
+    count = high - low
+    scaled = uniform(key, np.arange(low, high, dtype=np.int64))
+    scaled *= 2 * buffer << FRACTION
+    words = scaled.astype(np.uint64)
+    numbers = np.arange(count, dtype=np.uint64)
+    words += numbers << np.uint64(FRACTION)
+    if count + 2 * buffer >= PACKED_WINDOW:
+        return np.argsort(words, kind="stable")
+    shift = np.uint64(64 - FRACTION - 24)  # 24 bits for the key before the point, which is below 2 ** 23
+    words <<= shift
+    words |= numbers
+    words.sort()
+    words &= (np.uint64(1) << shift) - np.uint64(1)
+    return words.astype(np.int64)
 
 
 def default_lanes(shuffled: bool) -> int:
