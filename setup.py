@@ -1,13 +1,15 @@
-"""The one part that pyproject.toml can't say: the optional C extension.
+"""The one part that pyproject.toml can't say: the optional C extensions.
 
-It is built where a C compiler and the headers of libjpeg-turbo 2.1 or later are. Where they are not, setuptools goes on
-without it (`optional`), and shardkit decodes with simplejpeg. `JPEG_PREFIX` names a libjpeg-turbo of one's own, whose
-static library is then linked in; scripts/build_wheels.sh uses that.
+The decoder is built where a C compiler and the headers of libjpeg-turbo 2.1 or later are, the packer's loop where a
+compiler is. Where they are not, setuptools goes on without them (`optional`), and shardkit decodes with simplejpeg and
+packs in Python. `JPEG_PREFIX` names a libjpeg-turbo of one's own, whose static library is then linked in;
+scripts/build_wheels.sh uses that.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -16,10 +18,12 @@ from setuptools import Extension, setup
 def jpeg_extension() -> Extension:
     """The fused decoder."""
     prefix = os.environ.get("JPEG_PREFIX")
-    found = {"libraries": ["jpeg"]}
+    found: dict[str, list[str]] = {"libraries": ["jpeg"]}
     if prefix:
         library = next(iter(sorted(Path(prefix).glob("lib*/libjpeg.a"))))
         found = {"include_dirs": [str(Path(prefix) / "include")], "extra_objects": [str(library)]}
+        if sys.platform == "linux":  # other packages bring a libjpeg of their own: keep the names of this one inside
+            found["extra_link_args"] = ["-Wl,--exclude-libs,ALL"]
     return Extension(
         "shardkit.reading._jpeg",
         ["shardkit/reading/_jpeg.c"],
@@ -30,4 +34,14 @@ def jpeg_extension() -> Extension:
     )
 
 
-setup(ext_modules=[jpeg_extension()])
+def gather_extension() -> Extension:
+    """The packer's inner loop for plain JPEGs. It needs a compiler only."""
+    return Extension(
+        "shardkit.packing._gather",
+        ["shardkit/packing/_gather.c"],
+        extra_compile_args=["-O3", "-fvisibility=hidden"],
+        optional=True,
+    )
+
+
+setup(ext_modules=[jpeg_extension(), gather_extension()])

@@ -22,6 +22,7 @@ _HOME = {
     "Unpacked": "shardkit.tools.unpack",
     "Verification": "shardkit.tools.verify",
     "concat": "shardkit.reading.dataset",
+    "convert": "shardkit.tools.convert",
     "dataset": "shardkit.reading.dataset",
     "index_shards": "shardkit.tools.indexing",
     "info": "shardkit.tools.info",
@@ -48,6 +49,9 @@ _HOME = {
 }
 """Where each public name lives. A type checker takes them from the imports below; a test holds the two together."""
 
+_MODULES = {"keras": "shardkit.adapters.keras", "tensorflow": "shardkit.adapters.tensorflow"}
+"""Modules under a short name, each of which needs its extra: `shardkit.keras.flow_from_shards`."""
+
 __all__ = [
     "BadFileError",
     "BusyError",
@@ -73,6 +77,7 @@ __all__ = [
     "WorkerError",
     "__version__",
     "concat",
+    "convert",
     "dataset",
     "index_shards",
     "info",
@@ -105,6 +110,7 @@ if TYPE_CHECKING:
     from shardkit.manifest import Manifest
     from shardkit.packing.job import pack
     from shardkit.reading.dataset import Dataset, concat, dataset, mix
+    from shardkit.tools.convert import convert
     from shardkit.tools.indexing import index_shards
     from shardkit.tools.info import DatasetInfo, info
     from shardkit.tools.repair import Repaired, repair
@@ -116,6 +122,8 @@ else:
         """Load a public name at its first use (PEP 562)."""
         import importlib
 
+        if name in _MODULES:
+            return importlib.import_module(_MODULES[name])
         if name not in _HOME:
             raise AttributeError(f"module 'shardkit' has no attribute {name!r}")
         value = getattr(importlib.import_module(_HOME[name]), name)
@@ -123,4 +131,8 @@ else:
         return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        return sorted({*globals(), *__all__, *_MODULES})
+
+
+if TYPE_CHECKING:
+    from shardkit.adapters import keras, tensorflow

@@ -1,14 +1,19 @@
-"""A Dataset as a tf.data.Dataset of batches, made by our threads and handed over whole."""
+"""A Dataset as a tf.data.Dataset of batches, made by our threads and handed over whole.
+
+TensorFlow takes over a NumPy array without a copy where it begins at a multiple of 64 bytes, and copies it otherwise
+(py_func.cc). `Dataset.from_generator` does so as fast as `numpy_function`; `py_function` is several times as slow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.reading.batch import Batch
 from shardkit.reading.decode import ImageDecoder
 from shardkit.reading.ops import Map, steps_of
+from shardkit.sample import IMAGE_FIELDS
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
@@ -16,37 +21,55 @@ if TYPE_CHECKING:
 try:
     import tensorflow as tf
 except ImportError as exc:
-    raise MissingExtraError("to_tf()", "TensorFlow is not installed", 'pip install "shardkit[tensorflow]"') from exc
+    raise MissingExtraError("tensorflow", "TensorFlow is not installed", 'pip install "shardkit[tensorflow]"') from exc
+
+__all__ = ["element_spec", "feature_spec", "to_tf"]
+
+BATCHES_AHEAD = 2
+"""Batches that TensorFlow holds, besides those that the threads are ahead."""
 
 
 def to_tf(dataset: Dataset) -> tf.data.Dataset:
     """The batches as (images, labels), with their shapes and dtypes known and the number of batches as cardinality.
 
-    Each new iteration is the next epoch. Raises UsageError for a Dataset without decode(size=…) and batch().
+    Each new iteration is the next epoch. The result has `class_names`, as those of Keras' own loaders have. What a
+    map() after batch() gives in place of a Batch has to be an array, or a tuple or dict of arrays.
+    Raises UsageError for a Dataset without decode(size=…) and batch().
     """
-    signature = element_spec(dataset)
+    return handed_over(dataset, element_spec(dataset), _plain)
 
-    def batches() -> Iterator[tuple[Any, Any]]:
-        for batch in dataset:
-            yield batch.images, batch.labels
 
-    made = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    if steps_of(dataset.ops).counted:
+def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any]) -> tf.data.Dataset:
+    """`convert(item)` for each item, of which the signature is known."""
+
+    def items() -> Iterator[Any]:
+        return map(convert, dataset)
+
+    made = tf.data.Dataset.from_generator(items, output_signature=signature)
+    if dataset.reading.turns is None:
+        made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    elif steps_of(dataset.ops).counted and not dataset.content.streams:
         made = made.apply(tf.data.experimental.assert_cardinality(len(dataset)))
-    return made.prefetch(2)
+    return with_names(made.prefetch(BATCHES_AHEAD), dataset)
 
 
-def element_spec(dataset: Dataset) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-    """The shapes and dtypes of a batch. The batch's length is known where every batch has it."""
+def with_names(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
+    """The same with the attribute `class_names`; empty for shards without a manifest."""
+    made.class_names = [] if dataset.content.streams else dataset.classes
+    return made
+
+
+def element_spec(dataset: Dataset) -> Any:
+    """The shapes and dtypes of a batch, (images, labels). The batch's length is known where every batch has it."""
     steps = steps_of(dataset.ops)
-    if steps.decode is None or steps.batch is None:
+    if steps.batch is None:
         raise UsageError("to_tf()", "TensorFlow needs batches of decoded images", "add .decode(size=224).batch(32)")
-    decoder = ImageDecoder(steps.decode.options)
+    size = batch_length(dataset)
+    decoder = None if steps.decode is None else ImageDecoder(steps.decode.options)
     mapped = any(isinstance(op, Map) for op in (*steps.samples, *steps.after))
-    if decoder.shape is None or mapped:
-        return _seen(dataset)
-    whole = steps.batch.drop_last and steps.decode.options.on_error == "raise"
-    size = steps.batch.size if whole else None
+    if decoder is None or decoder.shape is None or mapped:
+        return _seen(dataset, size)
+    assert steps.decode is not None
     kind = steps.decode.options.label
     labels = {
         "int": tf.TensorSpec((size,), tf.int64),
@@ -56,13 +79,71 @@ def element_spec(dataset: Dataset) -> tuple[tf.TensorSpec, tf.TensorSpec]:
     return tf.TensorSpec((size, *decoder.shape), tf.as_dtype(decoder.dtype)), labels[kind]
 
 
-def _seen(dataset: Dataset) -> tuple[tf.TensorSpec, tf.TensorSpec]:
-    """What a first batch looks like, with its length open: for what map() makes nothing else tells."""
-    _, batch = next(dataset.run(0))
-    if not isinstance(batch, Batch):
-        raise UsageError("to_tf()", "what map() gives after batch() is no Batch", "map the samples before batch()")
-    images, labels = batch.images, batch.labels
-    return (
-        tf.TensorSpec((None, *images.shape[1:]), tf.as_dtype(images.dtype)),
-        tf.TensorSpec((None, *labels.shape[1:]), tf.as_dtype(labels.dtype)),
+def batch_length(dataset: Dataset) -> int | None:
+    """The length of every batch; None where it is not the same for all of them."""
+    steps = steps_of(dataset.ops)
+    assert steps.batch is not None
+    skips = steps.decode is not None and steps.decode.options.on_error == "skip"
+    if skips:
+        return None
+    if steps.batch.drop_last:
+        return steps.batch.size
+    if not steps.counted or dataset.content.streams:
+        return None
+    low, high = dataset.span()
+    return steps.batch.size if high > low and (high - low) % steps.batch.size == 0 else None
+
+
+def _seen(dataset: Dataset, size: int | None) -> Any:
+    """What a first batch looks like: for what map() makes nothing else tells."""
+    found = next(dataset.run(0), None)
+    if found is None:
+        raise UsageError("to_tf()", "the dataset is empty, and what map() makes is not known", "give it samples")
+    item = _plain(found[1])
+    for leaf in tf.nest.flatten(item):
+        if getattr(leaf, "shape", None) is None or not leaf.shape or leaf.dtype.hasobject:
+            fact = f"a batch holds {type(leaf).__name__}, and TensorFlow takes arrays only"
+            raise UsageError("to_tf()", fact, "add .decode(size=224), and let map() after batch() give arrays")
+    return tf.nest.map_structure(lambda leaf: tf.TensorSpec((size, *leaf.shape[1:]), tf.as_dtype(leaf.dtype)), item)
+
+
+def _plain(item: Any) -> Any:
+    """The item as TensorFlow takes it: a Batch as a tuple, without labels just the images."""
+    if isinstance(item, Batch):
+        return (item.images, item.labels) if item.labels is not None else item.images
+    return item
+
+
+def bytes_by_batch(dataset: Dataset, labels: Callable[[Sequence[str], Any], Any]) -> tf.data.Dataset:
+    """(bytes of the image, label) of single samples, undecoded; `labels(keys, labels)` gives the labels of a batch.
+
+    The samples are handed over by the batch: one by one that costs as much as decoding a small image.
+    """
+
+    def convert(batch: dict[str, Any]) -> tuple[Any, Any]:
+        images = [name for name in batch if name in IMAGE_FIELDS]
+        rows = zip(*(batch[name] for name in images), strict=True)
+        datas = [next(bytes(data) for data in row if data is not None) for row in rows]
+        return datas, labels(batch["__key__"], batch["cls"])
+
+    kinds = labels([], [])
+    signature = (
+        tf.TensorSpec((None,), tf.string),
+        tf.TensorSpec((None, *kinds.shape[1:]), tf.as_dtype(kinds.dtype)),
     )
+    made = tf.data.Dataset.from_generator(lambda: map(convert, dataset), output_signature=signature)
+    return made.unbatch().apply(tf.data.experimental.assert_cardinality(dataset.epoch_samples))
+
+
+def feature_spec(dataset: Dataset) -> dict[str, Any]:
+    """What `tf.io.parse_example` needs for the TFRecord shards of this dataset: feature name -> its kind.
+
+    `image/encoded`, `image/format`, `image/class/text`, `image/filename`, `image/key` and `field/NAME` are strings,
+    `image/class/label` is an int64.
+    """
+    text = tf.io.FixedLenFeature((), tf.string)
+    names = ("encoded", "format", "class/text", "filename", "key")
+    spec: dict[str, Any] = {f"image/{name}": text for name in names}
+    spec["image/class/label"] = tf.io.FixedLenFeature((), tf.int64)
+    others = [name for name in dataset.fields if name not in IMAGE_FIELDS and name != "cls"]
+    return spec | {f"field/{name}": tf.io.FixedLenFeature((), tf.string, default_value=b"") for name in others}

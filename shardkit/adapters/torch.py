@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shardkit.errors import MissingExtraError, StateError, UsageError
-from shardkit.reading.batch import Batch
+from shardkit.errors import DatasetError, MissingExtraError, StateError, UsageError
+from shardkit.reading.batch import Batch, image_field
+from shardkit.reading.dataset import SampleIndexError
+from shardkit.reading.ops import Map
+from shardkit.reading.progress import Cursor
+from shardkit.sample import IMAGE_FIELDS
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
 try:
     import torch
     from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+    from torch.utils.data import Dataset as MapDataset
 except ImportError as exc:
     raise MissingExtraError("to_torch()", "torch is not installed", 'pip install "shardkit[torch]"') from exc
 
@@ -25,46 +32,73 @@ MAX_WORKERS = 1024
 class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not there when types are checked
     """The items of a Dataset with arrays as tensors that share their memory. Each new iteration is the next epoch.
 
-    In a DataLoader give `batch_size=None`, since the items are batches already; `loader()` does that. Its workers take
-    turns: worker w of V makes the batches w, w + V, …, so that the order is the same for any number of them.
+    In a DataLoader give `batch_size=None`, since the items are batches already; it then makes a plain list, [images,
+    labels], of each. `loader()` gives one that leaves the items as they are. Its workers take turns: worker w of V makes the batches w, w + V, …, so that the order is the same for any number of them.
 
-    What each worker reads next, (epoch, samples that are over, items that were given out), lies in shared memory: the
-    workers that a DataLoader starts anew for each epoch know nothing else of the ones before.
+    What each worker reads next, (epoch, samples that are over, items that were given out, turn of repeat()), lies in
+    shared memory: the workers that a DataLoader starts anew for each epoch know nothing else of the ones before.
     `state_dict` tells where this process's own iteration is, in a worker that of the worker, of which torchdata's
     StatefulDataLoader keeps one for each. What a plain DataLoader has delivered only `loader()` knows.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, *, convert: Callable[[Any], Any] | None = None) -> None:
         self.dataset = dataset
-        self._next = torch.zeros((MAX_WORKERS, 3), dtype=torch.int64).share_memory_()
-        self._next[:, 0] = dataset.progress.where().epoch
+        self.convert = convert or as_tensors
+        self._next = torch.zeros((MAX_WORKERS, 4), dtype=torch.int64).share_memory_()
+        self._given = torch.zeros(4, dtype=torch.int64)
+        self._begin_where()
         self._resume: dict[str, int] | None = None
         self._at: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        for _, item in self.counted():
-            yield item
+        return (item for _, _, item in self.counted())
 
-    def counted(self) -> Iterator[tuple[int, Any]]:
-        """The items of the next epoch, each with the samples of this rank that were taken up to it."""
+    def counted(self) -> Iterator[tuple[int, int, Any]]:
+        """The items of the next epoch, each with its epoch and the samples of this rank that were taken up to it.
+
+        The epoch is settled at the call, not at the first item: a worker that is never asked for one counts on, too.
+        """
         info = get_worker_info()
         if info is None:
-            for item in self.dataset:
-                yield self.dataset.progress.where().taken, as_tensors(item)
-            return
-        epoch, done, delivered = self._next[info.id].tolist()
-        self._at = at = self._resume or {"epoch": epoch, "done": done, "delivered": delivered, "taken": 0}
+            return self._here()
+        self._at = self._resume or self._upcoming(info.id)
         self._resume = None
-        self._next[info.id] = torch.tensor([at["epoch"] + 1, 0, 0])
-        run = self.dataset.run(
-            at["epoch"], done=at["done"], delivered=at["delivered"], start=at["taken"], worker=info.id,
-            workers=info.num_workers,
-        )  # fmt: skip
-        for taken, item in run:
-            at["taken"] = taken
-            at["delivered"] += 1
-            yield taken, as_tensors(item)
+        turns = self.dataset.reading.turns or 1
+        self._next[info.id] = torch.tensor([self._at["epoch"] + max(1, turns - self._at["turn"]), 0, 0, 0])
+        return self._in_worker(info.id, info.num_workers, self._at)
+
+    def _here(self) -> Iterator[tuple[int, int, Any]]:
+        for item in self.dataset:
+            at = self.dataset.progress.where()
+            yield at.epoch, at.taken, self.convert(item)
+
+    def _in_worker(self, worker: int, workers: int, at: dict[str, int]) -> Iterator[tuple[int, int, Any]]:
+        dataset = self.dataset
+        while True:
+            where = {"done": at["done"], "delivered": at["delivered"]}
+            own = (worker - at["shift"]) % workers  # the loader goes on around the workers where the last epoch ended
+            for taken, item in dataset.run(at["epoch"], **where, start=at["taken"], worker=own, workers=workers):
+                at["taken"] = taken
+                yield at["epoch"], taken, self.convert(item)
+            if dataset.reading.turns is not None and at["turn"] + 1 >= dataset.reading.turns:
+                break
+            if dataset.countable:
+                items = dataset.items_of(at["epoch"], **where)
+                if not items and not at["done"]:
+                    break  # repeat() without end of nothing
+                at["shift"] += items
+            at.update(epoch=at["epoch"] + 1, done=0, delivered=0, taken=0, turn=at["turn"] + 1)
         self._at = None
+
+    def _upcoming(self, worker: int) -> dict[str, int]:
+        epoch, done, delivered, turn = self._next[worker].tolist()
+        return {"epoch": epoch, "done": done, "delivered": delivered, "turn": turn, "taken": 0, "shift": 0}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With the rank as it is here: a worker that is started anew can't ask torch.distributed for it."""
+        rank, world_size = self.dataset.rank
+        reading = replace(self.dataset.reading, rank=rank, world_size=world_size)
+        return self.__dict__ | {"dataset": replace(self.dataset, reading=reading)}
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -72,26 +106,35 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the number of the next iteration, here and in workers that run already."""
         self.dataset.set_epoch(epoch)
-        self.begin_at(epoch, 0, 0)
+        self._begin_where()
 
-    def begin_at(self, epoch: int, done: int, delivered: int) -> None:
+    def begin_at(self, cursor: Cursor) -> None:
         """Let all workers begin their next iteration there."""
-        self._next[:] = torch.tensor([epoch, done, delivered])
+        self._given = torch.tensor([cursor.epoch, cursor.done, cursor.delivered, cursor.turn])
+        self._next[:] = self._given
+
+    def _begin_where(self) -> None:
+        self.begin_at(self.dataset.progress.where())
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this process's iteration is: plain JSON."""
-        state = self.dataset.state_dict()
+        """Where this process's iteration is: plain JSON. StateError where it was the workers of a plain DataLoader
+        that read: they have made more than the DataLoader has delivered."""
         info = get_worker_info()
-        if info is None:
-            return state
-        epoch, done, delivered = self._next[info.id].tolist()
-        at = self._at or self._resume or {"epoch": epoch, "done": done, "delivered": delivered, "taken": 0}
-        return {**state, "worker": info.id, "workers": info.num_workers, "at": dict(at)}
+        if info is not None:
+            at = self._at or self._resume or self._upcoming(info.id)
+            return {**self.dataset.state_dict(), "worker": info.id, "workers": info.num_workers, "at": dict(at)}
+        if bool((self._next != self._given).any()):
+            fact = "the workers of a DataLoader read this, and how much of it was delivered they don't know"
+            cure = "take the state of to_torch().loader(num_workers=…), or of torchdata's StatefulDataLoader"
+            raise StateError("to_torch().state_dict()", fact, cure)
+        return self.dataset.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state` was taken. StateError for another dataset or order, or another number of workers."""
         self.dataset.load_state_dict(state)
         info = get_worker_info()
+        if info is None:
+            self._begin_where()
         if info is None or "at" not in state:
             return
         if (state["worker"], state["workers"]) != (info.id, info.num_workers):
@@ -112,7 +155,7 @@ class _Counted(IterableDataset[Any]):  # type: ignore[misc]  # as above
     def __init__(self, source: TorchDataset) -> None:
         self.source = source
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
         return self.source.counted()
 
     def __len__(self) -> int:
@@ -127,6 +170,7 @@ class Loader(DataLoader[Any]):  # type: ignore[misc]  # as above
             raise UsageError("batch_size", "the dataset gives batches already", "call batch() on the Dataset")
         options.setdefault("collate_fn", _same)
         super().__init__(_Counted(source), **options)
+        source.dataset.demand_dealable(self.num_workers)
 
     @property
     def source(self) -> TorchDataset:
@@ -136,13 +180,15 @@ class Loader(DataLoader[Any]):  # type: ignore[misc]  # as above
 
     def __iter__(self) -> Iterator[Any]:
         if self.num_workers == 0:
-            for _, item in super().__iter__():
+            for _, _, item in super().__iter__():
                 yield item
             return
         progress = self.source.dataset.progress
         cursor = progress.begin()
-        self.source.begin_at(cursor.epoch, cursor.done, cursor.delivered)
-        for taken, item in super().__iter__():
+        self.source.begin_at(cursor)
+        for epoch, taken, item in super().__iter__():
+            while cursor.epoch < int(epoch):
+                cursor = progress.next_epoch(cursor)
             cursor.taken = int(taken)
             cursor.delivered += 1
             yield item
@@ -153,7 +199,13 @@ class Loader(DataLoader[Any]):  # type: ignore[misc]  # as above
         self.source.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is: what it has delivered, not what its workers have made ahead. Plain JSON."""
+        """Where the loader is: what it has delivered, not what its workers have made ahead. Plain JSON.
+
+        StateError with filter() and several workers, which are then not at one place.
+        """
+        if self.num_workers > 1 and not self.source.dataset.steps.counted:
+            fact = f"with filter() the {self.num_workers} workers are not at one place"
+            raise StateError("state_dict()", fact, "use num_workers=0: threads decode all the same")
         return self.source.dataset.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -165,22 +217,139 @@ def _same(item: Any) -> Any:
     return item
 
 
-def to_torch(dataset: Dataset) -> TorchDataset:
+class TorchBatch(Batch):
+    """A Batch of tensors. `pin_memory` and `to` keep it one, in a DataLoader and in Lightning's hands."""
+
+    def pin_memory(self, *_: Any) -> TorchBatch:
+        """The same in memory that is copied to a GPU without waiting. torch calls it for pin_memory=True."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def to(self, *target: Any, **options: Any) -> TorchBatch:
+        """The same with every tensor moved, as `Tensor.to` does it; a dtype is for the images alone."""
+        if "dtype" in options or any(isinstance(value, torch.dtype) for value in target):
+            return TorchBatch(
+                self.images.to(*target, **options), self.labels, keys=self.keys, fields=self.fields,
+                repeats=self.repeats,
+            )  # fmt: skip
+        return self._each(lambda tensor: tensor.to(*target, **options))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TorchBatch:
+        def changed(value: Any) -> Any:
+            return change(value) if isinstance(value, torch.Tensor) else value
+
+        fields = {name: changed(value) for name, value in self.fields.items()}
+        return TorchBatch(
+            changed(self.images), changed(self.labels), keys=self.keys, fields=fields, repeats=self.repeats
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _batch_again, (self.images, self.labels, self.keys, self.fields, self.repeats)
+
+
+def _batch_again(images: Any, labels: Any, keys: list[str], fields: dict[str, Any], repeats: Any) -> TorchBatch:
+    return TorchBatch(images, labels, keys=keys, fields=fields, repeats=repeats)
+
+
+class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
+    """Single samples by their number, for samplers and for what wants a map-style dataset.
+
+    Decoded samples come as (image, label), as torchvision's folders give them; others, and what map() made, as they
+    are. A number that is asked for again gives other random crops once `set_epoch` was called; that reaches workers
+    that run already. A DataLoader asks for a whole batch at a time, which our threads then decode side by side.
+    """
+
+    def __init__(self, dataset: Dataset, *, channels_last: bool = False) -> None:
+        if dataset.steps.batch is not None:
+            raise UsageError("to_torch(map_style=True)", "batches have no number", "leave out .batch()")
+        if not dataset.steps.counted:
+            raise UsageError("to_torch(map_style=True)", "filter() leaves the numbers open", "use where() or select()")
+        reading = replace(dataset.reading, buffer=0, lanes=1, rank=0, world_size=1, turns=1)
+        self.dataset = replace(dataset, reading=reading)
+        self.channels_last = channels_last
+        self._epoch = torch.tensor([dataset.progress.where().epoch], dtype=torch.int64).share_memory_()
+        mapped = any(isinstance(op, Map) for op in dataset.ops)
+        self._pairs = dataset.steps.decode is not None and not mapped
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes in label order."""
+        return self.dataset.classes
+
+    @property
+    def class_to_idx(self) -> dict[str, int]:
+        """Class name -> label."""
+        return {name: label for label, name in enumerate(self.dataset.classes)}
+
+    @property
+    def targets(self) -> list[int]:
+        """The label of each sample."""
+        targets: list[int] = self.dataset.content.catalog.labels()[self.dataset.rows_of_epoch(0)].tolist()
+        return targets
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, number: int) -> Any:
+        count = len(self)
+        if not -count <= number < count:
+            raise SampleIndexError(repr(self.dataset), f"there is no sample {number} among {count}", "they count from 0")
+        return self.__getitems__([number])[0]
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
+        """Several samples, decoded side by side; torch's DataLoader calls it."""
+        chosen = self.dataset[np.asarray(numbers, np.int64)]
+        found = [self._item(item) for _, item in chosen.run(int(self._epoch[0]))]
+        if len(found) != len(numbers):  # on_error="skip"
+            fact = f"{len(numbers) - len(found)} of these samples can't be decoded"
+            raise DatasetError(repr(self.dataset), fact, 'a number must stand for a sample: use on_error="raise"')
+        return found
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make `epoch` the one whose random numbers are used, in running workers too."""
+        self._epoch[0] = epoch
+
+    def _item(self, item: Any) -> Any:
+        if not self._pairs:
+            return as_tensors(item, channels_last=self.channels_last)
+        image = torch.from_numpy(item[image_field(item)])
+        label = item.get("cls")
+        return image.movedim(-1, -3) if self.channels_last else image, label
+
+
+def to_torch(
+    dataset: Dataset, *, map_style: bool = False, channels_last: bool = False
+) -> TorchDataset | TorchMap:
     """The Dataset for torch."""
-    return TorchDataset(dataset)
+    decode = dataset.steps.decode
+    if channels_last and (decode is None or decode.options.layout != "hwc"):
+        cure = 'decode() with a size and without layout="chw", whose memory is the other way round'
+        raise UsageError("channels_last", "there are no images of (height, width, channels)", cure)
+    if map_style:
+        return TorchMap(dataset, channels_last=channels_last)
+    return TorchDataset(dataset, convert=partial(as_tensors, channels_last=channels_last))
 
 
-def as_tensors(item: Any) -> Any:
-    """The item with every number array in it as a tensor of the same memory; a Batch stays a Batch."""
+def as_tensors(item: Any, *, channels_last: bool = False) -> Any:
+    """The item with every number array in it as a tensor of the same memory; a Batch as a TorchBatch.
+
+    channels_last: images (…, height, width, channels) as (…, channels, height, width), which over the memory as it is
+    is torch's format of that name.
+    """
     if isinstance(item, Batch):
         fields = {name: as_tensors(value) for name, value in item.fields.items()}
-        return Batch(
-            as_tensors(item.images), as_tensors(item.labels), keys=item.keys, fields=fields, repeats=item.repeats
-        )
+        images = as_tensors(item.images)
+        images = images.movedim(-1, -3) if channels_last else images
+        return TorchBatch(images, as_tensors(item.labels), keys=item.keys, fields=fields, repeats=item.repeats)
     if isinstance(item, np.ndarray):
         return torch.from_numpy(item) if item.dtype.kind in "biuf" else item
     if isinstance(item, dict):
-        return {name: as_tensors(value) for name, value in item.items()}
+        tensors = {name: as_tensors(value) for name, value in item.items()}
+        turned = [name for name, value in tensors.items() if channels_last and _is_image(name, value)]
+        return tensors | {name: tensors[name].movedim(-1, -3) for name in turned}
     if isinstance(item, tuple):
         return tuple(as_tensors(value) for value in item)
     return item
+
+
+def _is_image(name: str, value: Any) -> bool:
+    return name in IMAGE_FIELDS and isinstance(value, torch.Tensor) and value.ndim >= 3

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ from shardkit.errors import ShardkitError, printable
 
 COMMANDS = {
     "pack": ("shardkit.cli.pack:command", "Pack a tree of class directories into shards."),
+    "convert": ("shardkit.cli.convert:command", "Write a dataset in another format, or as other shards."),
     "info": ("shardkit.cli.info:command", "Show what is in a packed dataset."),
     "shuffle-quality": (
         "shardkit.cli.shuffle_quality:command",
@@ -31,6 +33,10 @@ COMMANDS = {
     "repair": ("shardkit.cli.repair:command", "Write a sound dataset from a damaged one."),
     "unpack": ("shardkit.cli.unpack:command", "Write a dataset back as a class tree."),
     "index": ("shardkit.cli.index:command", "Write manifest and index for shards that have none."),
+    "view": ("shardkit.cli.view:command", "Draw random samples of each class to a picture."),
+    "report": ("shardkit.cli.report:command", "Write a page on a dataset: classes, sizes, equal images."),
+    "bench": ("shardkit.cli.bench:command", "Measure a class directory against shards, on this machine."),
+    "completion": ("shardkit.cli.completion:command", "Print the completion script of a shell."),
     "demo": ("shardkit.cli.demo:command", "Draw, pack and stream a small dataset, to see how it goes."),
 }
 """Each command with the place it is loaded from when it is called, and its line in `shardkit --help`."""
@@ -74,7 +80,25 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    another error of shardkit
+  2    a wrong option or argument, or a missing extra
+  3    the source can't be packed as it is
+  4    the destination can't take the result, or another run is writing there
+  5    a dataset can't be read: missing, damaged, undecodable
+  6    the disk or the network failed
+  7    a worker process died
+  70   a bug in shardkit
+  130  interrupted (Ctrl-C)
+  141  whoever read the output went away
+"""
+
+
+@click.group(
+    cls=LazyGroup, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @console.output_options
 def cli() -> None:
@@ -90,6 +114,10 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line on `args` (default: the process's own), and exit."""
+    if asked := os.environ.get("_SHARDKIT_COMPLETE"):  # by the script that `shardkit completion` prints
+        from shardkit.cli.completion import complete
+
+        sys.exit(complete(cli, asked))
     sys.exit(run(sys.argv[1:] if args is None else args))
 
 

@@ -42,7 +42,9 @@ FILE = click.Path(path_type=Path)
 @click.command(name="pack", short_help="Pack a tree of class directories into shards.")
 @click.argument("source", type=FILE)
 @click.argument("dest")
-@click.option("--format", type=click.Choice(["tar"]), default="tar", show_default=True, help="The shards' format.")
+@click.option(
+    "--format", type=click.Choice(["tar", "tfrecord"]), default="tar", show_default=True, help="The shards' format."
+)
 @click.option(
     "--max-bytes",
     callback=size,
@@ -61,6 +63,12 @@ FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--ext", callback=words, metavar="EXT,...", help="The files to take.  [default: the image types that Pillow reads]"
+)
+@click.option(
+    "--fields",
+    callback=words,
+    metavar="EXT,...",
+    help="The files that make up a sample: jpg,json,txt. Those of one name belong together.",
 )
 @click.option(
     "--check",

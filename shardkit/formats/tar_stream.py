@@ -111,9 +111,9 @@ class _Source:
 
 
 def gunzip(file: Readable, *, place: str, head: bytes = b"") -> Readable:
-    """The unpacked bytes of a gzip stream: `head`, what was read of it already, and `file`. `read` raises DamagedError.
+    """The unpacked bytes of a gzip or zlib stream: `head`, what was read of it already, and `file`.
 
-    It may have several gzip members, and zeros after the last one.
+    `read` raises DamagedError. It may have several gzip members, and zeros after the last one.
     """
     return _Gunzip(file, place, head)
 
@@ -124,7 +124,7 @@ class _Gunzip:
         self._place = place
         self._input = head  # read and not yet unpacked
         self._taken = len(head)  # bytes read from the file
-        self._unzip = zlib.decompressobj(wbits=31)
+        self._unzip = zlib.decompressobj(wbits=47)
 
     def read(self, size: int, /) -> bytes:
         """The next unpacked bytes."""
@@ -150,7 +150,7 @@ class _Gunzip:
         if self._input[:1] != GZIP_MAGIC[:1]:
             at = self._taken - len(self._input.lstrip(b"\0"))
             raise DamagedError(self._place, "there are data after the end of the gzip data", CURE, at)
-        self._unzip = zlib.decompressobj(wbits=31)
+        self._unzip = zlib.decompressobj(wbits=47)
         return True
 
     def _unpack(self, size: int) -> bytes:

@@ -8,6 +8,7 @@ It raises the first error of a task and then starts no further one; what is fini
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import subprocess
 import sys
@@ -17,20 +18,21 @@ from typing import IO, Protocol
 
 import msgspec
 
-from shardkit.errors import ShardkitError, WorkerError
+from shardkit.errors import WorkerError
 from shardkit.packing import worker
-from shardkit.packing.shard import Advance, Receipt, ShardTask, write_shard
+from shardkit.packing.shard import Advance, Receipt, write_shard
+from shardkit.packing.worker import AnyTask
 
 
 class Engine(Protocol):
     """What runs the tasks of a job."""
 
-    def __call__(self, tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
+    def __call__(self, tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
         """Write each task's shard; `advance(files, bytes)` may be called from any thread."""
         ...
 
 
-def run_here(tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
+def run_here(tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
     """One shard after the other in this process."""
     for task in tasks:
         yield write_shard(task, advance)
@@ -44,12 +46,22 @@ class LocalEngine:
 
     def __init__(self, workers: int, lock_fds: Sequence[int] = ()) -> None:
         self.lock_fds = tuple(lock_fds)
-        self.processes: list[subprocess.Popen[bytes]] = [self._start() for _ in range(workers)]
+        self.processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for _ in range(workers):
+                self.processes.append(self._start())
+        except OSError as exc:
+            self.close()
+            fact = f"a worker process can't be started ({exc.strerror or exc})"
+            raise WorkerError(_interpreter(), fact, "use --workers 1, which needs none") from exc
+        except BaseException:
+            self.close()
+            raise
 
     def _start(self) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C reaches the parent alone, which then ends its workers.
         return subprocess.Popen(
-            [sys.executable, "-m", worker.__name__],
+            _command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=self.lock_fds,
@@ -64,23 +76,23 @@ class LocalEngine:
         self.close()
 
     def close(self) -> None:
-        """End the workers: an idle one by the end of its input, a busy one by force."""
-        for process in self.processes:
-            with contextlib.suppress(OSError):
-                _pipe(process.stdin).close()
+        """End the workers at once. First of all: a thread that waits for one holds its pipes until it is gone."""
         for process in self.processes:
             process.kill()
+        for process in self.processes:
             process.wait()
-            _pipe(process.stdout).close()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):  # what is still to be written to it
+                    _pipe(pipe).close()
 
-    def __call__(self, tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
+    def __call__(self, tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
         """Write each task's shard. Raises the first error of a task, WorkerError where a worker dies."""
         results: queue.SimpleQueue[Receipt | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
         source = iter(tasks)
         taking = threading.Lock()
 
-        def take() -> ShardTask | None:
+        def take() -> AnyTask | None:
             with taking:
                 return None if stop.is_set() else next(source, None)
 
@@ -110,31 +122,50 @@ class LocalEngine:
             stop.set()
 
 
+def _interpreter() -> str:
+    """The Python that runs this; "python" where a program that embeds it does not tell."""
+    return sys.executable or "python"
+
+
+def _command() -> list[str]:
+    """The command of a worker. It finds the modules where this process does, whatever was done to `sys.path` here."""
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = [path for path in sys.path if isinstance(path, str)]
+    program = f"import sys; sys.path[:] = sys.argv[1:]; from {worker.__name__} import main; main()"
+    utf8 = ["-X", "utf8"] if sys.flags.utf8_mode else []
+    return [_interpreter(), *utf8, "-P", "-c", program, *paths, *([] if home in paths else [home])]
+
+
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     assert stream is not None
     return stream
 
 
-def _ask(process: subprocess.Popen[bytes], task: ShardTask, advance: Advance) -> Receipt:
+def _ask(process: subprocess.Popen[bytes], task: AnyTask, advance: Advance) -> Receipt:
     try:
         worker.send(_pipe(process.stdin), task)  # type: ignore[arg-type]
-        while (data := worker.receive(_pipe(process.stdout))) is not None:  # type: ignore[arg-type]
-            message = msgspec.msgpack.decode(data, type=worker.Message)
-            if isinstance(message, worker.Advance):
-                advance(message.files, message.bytes)
-            elif isinstance(message, worker.Done):
-                return message.receipt
-            else:
-                raise worker.rebuilt(message)
-    except ShardkitError:
-        raise
-    except (OSError, ValueError, msgspec.MsgspecError) as exc:
+    except OSError as exc:
         raise _died(process, task) from exc
-    raise _died(process, task)
+    while True:
+        try:
+            data = worker.receive(_pipe(process.stdout))  # type: ignore[arg-type]
+        except OSError as exc:
+            raise _died(process, task) from exc
+        if data is None:
+            raise _died(process, task)
+        message = msgspec.msgpack.decode(data, type=worker.Message)
+        if isinstance(message, worker.Done):
+            return message.receipt
+        if isinstance(message, worker.Failed):
+            raise worker.rebuilt(message)
+        advance(message.files, message.bytes)
 
 
-def _died(process: subprocess.Popen[bytes], task: ShardTask) -> WorkerError:
-    code = process.wait()
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+def _died(process: subprocess.Popen[bytes], task: AnyTask) -> WorkerError:
+    try:
+        code = process.wait(timeout=5)
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    except subprocess.TimeoutExpired:  # it let go of its pipes and goes on, which is no way to end
+        how = "no longer answers"
     cure = "if memory ran out, use fewer --workers; then run the same command again: finished shards are kept"
     return WorkerError(task.name, f"the worker process that wrote it {how}", cure)

@@ -7,33 +7,32 @@ manifest last. So a dataset is absent or whole, and a job that was interrupted g
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from shardkit.errors import DestinationError, SourceError
+from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
+from shardkit.formats.table import FormatName
+from shardkit.location import locate
 from shardkit.manifest import ClassEntry, Manifest
-from shardkit.packing.commit import (
-    Destination,
-    check_free,
-    commit,
-    destination_of,
-    kept_receipt,
-    working,
-    write_index_files,
-)
+from shardkit.packing.commit import commit, keep_only, working, write_index_files
+from shardkit.packing.destination import Destination, check_free, destination_of, split_destinations
 from shardkit.packing.engines import Engine, LocalEngine, run_here
 from shardkit.packing.options import Classes, OnError, PackOptions, class_names, make_options
-from shardkit.packing.shard import Check, Receipt, ShardTask
+from shardkit.packing.resume import finished
+from shardkit.packing.shard import Check, Receipt, Skipped
 from shardkit.packing.tasks import Content, plan_source
+from shardkit.packing.writing import write_shards
 from shardkit.sample import fs_text
 from shardkit.tree.source import Source, find_splits, scan_splits, scan_tree
+from shardkit.tree.together import group_files
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +61,7 @@ def pack(
     source: str | os.PathLike[str],
     dest: str | os.PathLike[str],
     *,
-    format: Literal["tar"] = "tar",
+    format: FormatName = "tar",
     max_bytes: int | str = "256MB",
     max_count: int | None = None,
     shuffle: bool = True,
@@ -71,6 +70,7 @@ def pack(
     classes: Classes | None = None,
     classes_from: str | os.PathLike[str] | Manifest | None = None,
     ext: Sequence[str] | str | None = None,
+    fields: Sequence[str] | str | None = None,
     check: Check = "header",
     on_error: OnError = "stop",
     overwrite: bool = False,
@@ -87,7 +87,9 @@ def pack(
     shuffle, seed: put the samples in a seeded random order, over all shards; without it they stay in the scan's order.
     workers: processes (default: the cores). The bytes of every file are the same for any number of them.
     classes: the names in label order, or a file with one on each line; classes_from: a manifest whose classes to use.
-    ext: the file extensions that count as images. check: look at each image's header, decode it in full, or neither.
+    ext: the file extensions that count as images. fields: the extensions of the files that make up each sample, as
+    "jpg,json,txt": those of one folder and name become one sample, and no image need be among them.
+    check: look at each image's header, decode it in full, or neither.
     on_error: "stop" at the first bad file, or "skip" it and list it in `NAME.skipped.json`.
     overwrite: replace another dataset at `dest`. dry_run: write nothing, and give back the PackPlan.
     progress: called now and then, from any thread, with an events.Progress.
@@ -99,35 +101,35 @@ def pack(
     """
     options = make_options(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
-        ext=ext, check=check, on_error=on_error, overwrite=overwrite,
+        ext=ext, fields=fields, check=check, on_error=on_error, overwrite=overwrite,
     )  # fmt: skip
     names = class_names(classes, classes_from)
-    root = os.fspath(source)
-    splits = find_splits(root)
-    destinations = _destinations(root, os.fspath(dest), splits)
+    root, to = _local(source, "source"), _local(dest, "destination")
+    splits = find_splits(root, extensions=options.extensions)
+    destinations = {"": destination_of(to, root)} if splits is None else split_destinations(to, root, splits)
     with ExitStack() as stack:
         engine: Engine = run_here
         if not dry_run:
-            for destination in destinations.values():
-                check_free(destination, overwrite=overwrite)
-            locks = [stack.enter_context(working(destination)) for destination in destinations.values()]
+            locks = [stack.enter_context(working(each)) for each in destinations.values()]
+            for each in destinations.values():
+                check_free(each, overwrite=overwrite)
             if options.workers > 1:  # they load while the source is scanned
                 engine = stack.enter_context(LocalEngine(options.workers, [lock.fd for lock in locks]))
         scanned = _scan(root, splits, options, names, progress)
-        jobs = [_Job(key, destinations[key], plan_source(found, destinations[key].stem, options), options)
+        jobs = [_Job(key, destinations[key], _planned(found, destinations[key].stem, options), options)
                 for key, found in scanned.items()]  # fmt: skip
         if dry_run:
             return PackPlan(tuple(job.described() for job in jobs))
-        manifests = {job.split: job.run(engine, progress) for job in jobs}
+        done = {job.split: job.finished() for job in jobs}  # before any is written, since it may refuse
+        manifests = {job.split: done[job.split] or job.run(engine, progress) for job in jobs}
     return manifests[""] if splits is None else manifests
 
 
-def _destinations(root: str, dest: str, splits: Sequence[str] | None) -> dict[str, Destination]:
-    if splits is None:
-        return {"": destination_of(dest, root)}
-    if os.path.lexists(dest) and not os.path.isdir(dest):
-        raise DestinationError(fs_text(dest), "the destination is a file", "give a folder for the splits")
-    return {split: destination_of(os.path.join(dest, split), root) for split in splits}
+def _local(place: str | os.PathLike[str], what: str) -> str:
+    location = locate(place)
+    if not location.is_local:
+        raise UsageError(str(location), f"the {what} of a packing is a folder of this machine", "give a path")
+    return location.path
 
 
 def _scan(
@@ -141,12 +143,16 @@ def _scan(
     found = {"": scan_tree(root, **given)} if splits is None else scan_splits(root, splits, **given)
     for split, source in found.items():
         where = f"{split}: " if split else ""
-        for reason, entry in source.left_out.reasons.items():
-            log.warning("%sleft out: %d %s (%s)", where, entry.count, reason, ", ".join(entry.examples[:3]))
-        for name, count in zip(source.classes, source.counts, strict=True):
-            if not count:
-                log.warning("%sthe class %r has no images", where, name)
+        for line in source.left_out.lines():
+            log.warning("%sleft out: %s", where, line)
     return found
+
+
+def _planned(source: Source, stem: str, options: PackOptions) -> Content:
+    if not options.fields:
+        return plan_source(source, stem, options)
+    grouped = group_files(source, options.fields, skip_bad=options.on_error == "skip")
+    return plan_source(grouped.samples, stem, options, grouped)
 
 
 class _Job:
@@ -171,32 +177,24 @@ class _Job:
             left_out={reason: (entry.count, entry.examples) for reason, entry in source.left_out.reasons.items()},
         )
 
-    def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
-        finished = self._finished()
-        if finished is not None:
-            return finished
-        loading = threading.Thread(target=_load_pyarrow, daemon=True)
-        loading.start()  # while the workers write
-        receipts = self._write(engine, progress)
-        loading.join()
-        return self._commit(receipts)
-
-    def _finished(self) -> Manifest | None:
-        """The manifest at the destination where it is of this very plan. DestinationError where it is another's."""
-        found = self.destination.read_manifest() if not self.options.overwrite else None
-        if found is None:
-            return None
-        if found.plan != self.content.digest:
-            fact = "another dataset is there (other files, or other options)"
-            cure = "choose another destination, or replace it with --overwrite"
-            raise DestinationError(fs_text(self.destination.manifest), fact, cure)
-        for entry in found.shards:
-            path = os.path.join(self.destination.folder, entry.name)
-            if not os.path.exists(path) or os.path.getsize(path) != entry.bytes:
-                fact = f"the manifest of this dataset names {entry.name}, which is missing or has another size"
-                raise DestinationError(fs_text(self.destination.manifest), fact, "pack again with --overwrite")
-        log.info("%s: already packed", fs_text(self.destination.manifest))
+    def finished(self) -> Manifest | None:
+        """The manifest of this very content, where it is packed already. DestinationError where another's is there."""
+        found = finished(self.destination, self.content, self.options)
+        if found is not None:
+            log.info("%s: already packed", fs_text(self.destination.manifest))
+            keep_only(self.destination, ())
         return found
+
+    def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
+        """Write what is not there yet, and commit."""
+        loading = threading.Thread(target=_load_pyarrow)
+        loading.start()  # while the workers write
+        try:
+            keep_only(self.destination, self.content.plan.names)
+            receipts = self._write(engine, progress)
+        finally:
+            loading.join()  # a library that is half loaded may not survive the end of the process
+        return self._commit(receipts)
 
     def _write(self, engine: Engine, progress: ProgressFn) -> list[Receipt]:
         """The receipts of all shards in their order; those of an earlier run are kept."""
@@ -209,26 +207,15 @@ class _Job:
                 told[1] += size
                 progress(Progress("pack", told[0], total, told[1], total_bytes))
 
-        receipts: dict[str, Receipt] = {}
-
-        def missing() -> Iterator[ShardTask]:
-            for task in self.content.tasks(self.destination.work, self.options):
-                kept = kept_receipt(task)
-                if kept is None:
-                    yield task
-                else:
-                    receipts[kept.entry.name] = kept
-                    advance(len(task.paths), sum(task.sizes))
-
-        for receipt in engine(missing(), advance):
-            receipts[receipt.entry.name] = receipt
-        return [receipts[name] for name in sorted(receipts)]
+        return write_shards(self.content.tasks(self.destination.work, self.options), engine, advance)
 
     def _commit(self, receipts: Sequence[Receipt]) -> Manifest:
         entries = tuple(receipt.entry for receipt in receipts)
-        skipped = [item for receipt in receipts for item in receipt.skipped]
+        grouped = self.content.grouped
+        skipped = [] if grouped is None else [Skipped(path, reason) for path, reason in grouped.incomplete]
+        skipped += [item for receipt in receipts for item in receipt.skipped]
         for item in skipped:
-            log.warning("skipped: %s: %s", item.path, item.reason)
+            log.warning("skipped: %s: %s", printable(item.path), item.reason)
         samples = sum(entry.samples for entry in entries)
         if not samples:
             fact = f"none of its {len(skipped)} files can be packed (the first: {skipped[0].path}: {skipped[0].reason})"
@@ -237,8 +224,12 @@ class _Job:
         counts = Counter[int]()
         for receipt in receipts:
             counts.update(receipt.labels)
+        for label, planned in enumerate(self.content.source.counts.tolist()):
+            if planned and not counts[label]:
+                name = printable(self.content.source.classes[label])
+                log.warning("no image of class %s is left: all of them were skipped", name)
         manifest = Manifest(
-            shard_format="tar",
+            shard_format=self.options.format,
             samples=samples,
             bytes=sum(entry.bytes for entry in entries),
             classes=tuple(ClassEntry(name, counts[label]) for label, name in enumerate(self.content.source.classes)),
@@ -255,15 +246,23 @@ class _Job:
 
 def _tell_types(receipts: Sequence[Receipt]) -> None:
     """Say which files are not what their extension says: they are packed as they are, and decode all the same."""
-    usual = {"jpg": "JPEG", "jpe": "JPEG", "jfif": "JPEG", "tif": "TIFF", "pgm": "PPM", "dib": "BMP", "apng": "PNG"}
     totals = Counter[str]()
     for receipt in receipts:
         totals.update(receipt.types)
     for kind, count in sorted(totals.items()):
-        what, extension = kind.split(" ")
-        if what and what not in (usual.get(extension, extension.upper()), "MPO"):
-            log.warning("%d files are named .%s and are %s", count, extension, what)
+        what, _, extension = kind.partition(" ")
+        if what and what != extension.upper() and (what, extension) != ("JPEG", "jpg") and not _belong(what, extension):
+            log.warning("files named .%s that are %s: %d; they are packed as they are", extension, what, count)
+
+
+def _belong(what: str, extension: str) -> bool:
+    from PIL import Image
+
+    Image.init()
+    return what in (Image.EXTENSION.get("." + extension), {"mpo": "JPEG"}.get(extension))
 
 
 def _load_pyarrow() -> None:
-    pass
+    """Load what writes the index. A failure shows when it is written."""
+    with contextlib.suppress(ImportError):
+        import pyarrow.parquet  # noqa: F401

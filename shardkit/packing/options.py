@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from shardkit.config import parse_bytes
 from shardkit.errors import UsageError
+from shardkit.formats.table import FORMATS, FormatName
 from shardkit.manifest import Manifest, decode_manifest
 from shardkit.packing.shard import Check
-from shardkit.sample import DEFAULT_EXTENSIONS, fs_text
+from shardkit.sample import DEFAULT_EXTENSIONS, field_of, fs_text
+from shardkit.tree.together import extensions_of
 
 OnError = Literal["stop", "skip"]
 Classes = Sequence[str] | str | os.PathLike[str]
@@ -21,7 +24,7 @@ Classes = Sequence[str] | str | os.PathLike[str]
 class PackOptions:
     """What decides the bytes of a dataset, and how it is made. Raises UsageError for values that make no sense."""
 
-    format: Literal["tar"]
+    format: FormatName
     max_bytes: int
     max_count: int | None
     shuffle: bool
@@ -31,22 +34,27 @@ class PackOptions:
     check: Check
     on_error: OnError
     overwrite: bool
+    fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _one_of("format", self.format, ("tar",))
+        _one_of("format", self.format, tuple(FORMATS))
         _one_of("check", self.check, ("header", "full", "none"))
         _one_of("on_error", self.on_error, ("stop", "skip"))
-        _at_least("max_bytes", self.max_bytes, 1)
         _at_least("workers", self.workers, 1)
         if self.max_count is not None:
             _at_least("max_count", self.max_count, 1)
         if not self.extensions:
             raise UsageError("ext", "it names no file extension", "name one, or leave the option away")
+        for extension in self.extensions:
+            if extension == "cls" or extension.startswith("__") or not extension.isprintable():
+                raise UsageError("ext", f"{extension!r} can't be the field of an image", "name other extensions")
 
     def recorded(self) -> dict[str, Any]:
         """The options that decide the content, for the manifest: nothing of the machine or the run."""
         names = ("max_bytes", "max_count", "shuffle", "seed", "check", "on_error")
-        return {**{name: getattr(self, name) for name in names}, "ext": list(self.extensions)}
+        ext = None if self.extensions == DEFAULT_EXTENSIONS or self.fields else list(self.extensions)
+        together = {"fields": list(self.fields)} if self.fields else {}
+        return {**{name: getattr(self, name) for name in names}, "ext": ext, **together}
 
 
 def make_options(
@@ -54,16 +62,25 @@ def make_options(
     max_bytes: int | str,
     workers: int | None,
     ext: Sequence[str] | str | None,
+    fields: Sequence[str] | str | None = None,
     **others: Any,
 ) -> PackOptions:
     """The options from what a user writes: sizes as text, extensions with or without a dot; workers None: the cores."""
     if isinstance(ext, str):
         ext = ext.split(",")
-    extensions = (
-        DEFAULT_EXTENSIONS if ext is None else tuple(sorted({e.strip().lstrip(".").lower() for e in ext} - {""}))
+    if isinstance(fields, str):
+        fields = fields.split(",")
+    names = () if fields is None else tuple(field_of(name.strip().lstrip(".")) for name in fields)
+    if fields is not None and ext is not None:
+        raise UsageError("fields", "given together with ext", "give one of the two: both say which files to take")
+    given = (DEFAULT_EXTENSIONS if fields is None else extensions_of(names)) if ext is None else ext
+    return PackOptions(
+        max_bytes=parse_bytes(max_bytes),
+        workers=cores() if workers is None else workers,
+        extensions=tuple(sorted({extension.strip().lstrip(".").lower() for extension in given} - {""})),
+        fields=names,
+        **others,
     )
-    size = parse_bytes(max_bytes) if isinstance(max_bytes, str) else max_bytes
-    return PackOptions(max_bytes=size, workers=cores() if workers is None else workers, extensions=extensions, **others)
 
 
 def cores() -> int:
@@ -77,19 +94,30 @@ def class_names(classes: Classes | None, classes_from: str | os.PathLike[str] | 
     """The class names in label order that the user fixed, or None. Reads the file or manifest that is named."""
     if classes is not None and classes_from is not None:
         raise UsageError("classes", "given together with classes_from", "give one of the two")
-    if isinstance(classes_from, Manifest):
-        return classes_from.class_names
     if classes_from is not None:
-        return decode_manifest(_content(classes_from), place=fs_text(classes_from)).class_names
+        return _classes_of_manifest(classes_from)
     if classes is None:
         return None
-    names = list(classes) if not isinstance(classes, (str, os.PathLike)) else _class_lines(classes)
+    if isinstance(classes, (str, os.PathLike)):
+        place, names = fs_text(classes), _class_lines(classes)
+    else:
+        place, names = "classes", list(classes)
     if not names:
-        raise UsageError("classes", "it names no class", "write one class name on each line")
+        raise UsageError(place, "it names no class", "name each class, in a file one on each line")
     if len(set(names)) < len(names):
-        double = next(name for name in names if names.count(name) > 1)
-        raise UsageError("classes", f"{double!r} is named twice", "name each class once")
+        double = next(name for name, times in Counter(names).items() if times > 1)
+        raise UsageError(place, f"{double!r} is named twice", "name each class once")
     return names
+
+
+def _classes_of_manifest(manifest: str | os.PathLike[str] | Manifest) -> list[str]:
+    place = "classes_from"
+    if not isinstance(manifest, Manifest):
+        place = fs_text(manifest)
+        manifest = decode_manifest(_content(manifest), place=place)
+    if not manifest.classes:
+        raise UsageError(place, "this manifest names no class", "take one of a dataset that has classes")
+    return manifest.class_names
 
 
 def _class_lines(path: str | os.PathLike[str]) -> list[str]:
@@ -97,7 +125,7 @@ def _class_lines(path: str | os.PathLike[str]) -> list[str]:
         text = _content(path).decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise UsageError(fs_text(path), "the list of classes is not UTF-8", "save it as UTF-8", exc.start) from exc
-    return [line for line in text.splitlines() if line.strip()]
+    return [line for line in (line.removesuffix("\r") for line in text.split("\n")) if line.strip()]
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:

@@ -5,7 +5,7 @@ Pure: the same for the same sizes, limits and seed, on any machine and for any n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from shardkit import rng
 from shardkit.errors import UsageError
 from shardkit.packing.cut import even_cut
-from shardkit.tree.source import Source
 
 SPREAD = 8
 SPREAD_BYTES = 8 << 20
@@ -65,7 +64,7 @@ class Plan:
 
 
 def plan_shards(
-    source: Source,
+    source: Sized,
     *,
     stem: str,
     suffix: str,
@@ -78,8 +77,9 @@ def plan_shards(
 ) -> Plan:
     """Deal the rows of `source` to shards of about equal bytes, none over `max_bytes` or `max_count` samples.
 
-    sample_bytes: what each row takes in a shard (int64). overhead: bytes of a shard beside its samples. A sample that
-    alone is over `max_bytes` gets a shard of its own. With `shuffle`, the order is a permutation by `seed`.
+    Of `source` only the length counts. sample_bytes: what each row takes in a shard (int64). overhead: bytes of a shard
+    beside its samples. A sample that alone is over `max_bytes` gets a shard of its own. With `shuffle`, the order is a
+    permutation by `seed`.
 
     There are as few shards as the limits allow, but at least 8 of 8 MiB or more (fewer of a dataset under 64 MiB):
     readers such as webdataset give each worker whole shards, so that one shard would leave all but one without work.

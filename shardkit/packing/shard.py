@@ -1,7 +1,8 @@
-"""One shard: read its files, check them, write them to a tar beside the target, and tell what is in it.
+"""One shard: read its files, check them, write them to a file beside the target, and tell what is in it.
 
 This is the work that processes and machines share: `ShardTask` in, `Receipt` out, both plain data. Nothing here needs
-NumPy, so that a worker process starts in a few hundredths of a second.
+NumPy, so that a worker process starts in a few hundredths of a second. Samples of several files, and those of another
+dataset, come as tasks of their own (fields.py, stored.py), and all end in `write_shard`.
 """
 
 from __future__ import annotations
@@ -9,27 +10,59 @@ from __future__ import annotations
 import array
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, Protocol
 
 import google_crc32c
 import msgspec
 
 from shardkit.errors import BadFileError
-from shardkit.formats import images, tar
+from shardkit.formats import images
+from shardkit.formats.table import FORMATS
 from shardkit.manifest import ShardEntry
+from shardkit.packing.gather import IMAGE_AT, Gathered, Gatherer, extension
 from shardkit.sample import field_of, fs_text, text_of_path
 from shardkit.storage.local import translated, whole_file
 
 Check = Literal["header", "full", "none"]
-FLUSH_BYTES = 1 << 22
+FLUSH_BYTES = 1 << 18
 """Bytes that wait before they are written: large enough for few calls, small enough to stay in the core's cache."""
 TELL_BYTES, TELL_FILES = 4 << 20, 2000
 """How much is read between two calls of `advance`."""
 
 
-class ShardTask(msgspec.Struct, frozen=True):
+class Task(Protocol):
     """What a worker needs to write one shard. `digest` names the content that is planned."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def folder(self) -> bytes: ...  # noqa: D102
+    @property
+    def check(self) -> Check: ...  # noqa: D102
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+    @property
+    def skip_bad(self) -> bool: ...  # noqa: D102
+
+    def files(self) -> Iterator[bytes]:
+        """The files that the shard is made of."""
+        ...
+
+    def extent(self) -> tuple[int, int]:
+        """(files, bytes) that are to be read."""
+        ...
+
+    def fill(self, sink: Sink, advance: Advance) -> Filled:
+        """Write the samples and the end mark to the sink."""
+        ...
+
+
+class ShardTask(msgspec.Struct, frozen=True, tag=True):
+    """A shard whose samples are one file each, with the label of its class.
+
+    texts: label -> name of the class, for formats that hold it.
+    """
 
     name: str
     folder: bytes
@@ -41,6 +74,28 @@ class ShardTask(msgspec.Struct, frozen=True):
     check: Check
     skip_bad: bool
     digest: str
+    format: str = "tar"
+    texts: dict[int, str] = {}
+
+    def files(self) -> Iterator[bytes]:
+        """The files that the shard is made of."""
+        prefix = os.path.join(self.root, b"")
+        return (prefix + path for path in self.paths)
+
+    def extent(self) -> tuple[int, int]:
+        """(files, bytes) that are to be read."""
+        return len(self.paths), sum(self.sizes)
+
+    def fill(self, sink: Sink, advance: Advance) -> Filled:
+        """Read, check and write the files."""
+        samples, skipped = _fill(sink, self, advance)
+        return Filled(
+            rows=_rows(self, samples),
+            labels=[self.labels[sample[0]] for sample in samples],
+            fields=list(dict.fromkeys(sample[8] for sample in samples)),
+            types={" ".join(kind): count for kind, count in Counter(sample[7:] for sample in samples).items()},
+            skipped=skipped,
+        )
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -76,6 +131,16 @@ class Rows(msgspec.Struct, frozen=True):
     numbers: dict[str, bytes]
 
 
+class Filled(msgspec.Struct, frozen=True):
+    """What was written to a shard: its index rows, the label of each sample (-1: none), and parts of its Receipt."""
+
+    rows: Rows
+    labels: list[int]
+    fields: list[str]
+    types: dict[str, int]
+    skipped: list[Skipped]
+
+
 COLUMNS = ("label", "offset", "size", "image_offset", "image_size", "width", "height", "crc32c")
 Advance = Callable[[int, int], None]
 
@@ -90,7 +155,7 @@ def rows_path(folder: bytes, name: str) -> bytes:
     return os.path.join(folder, os.fsencode(name) + b".rows")
 
 
-def write_shard(task: ShardTask, advance: Advance) -> Receipt:
+def write_shard(task: Task, advance: Advance) -> Receipt:
     """Write the shard of `task` and its receipt; `advance(files, bytes)` is told what was read now and then.
 
     The shard appears under its name only when it is whole and on the disk, and its receipt after it.
@@ -99,17 +164,17 @@ def write_shard(task: ShardTask, advance: Advance) -> Receipt:
     target = os.path.join(task.folder, os.fsencode(task.name))
     with whole_file(target) as file:
         since = os.fstat(file.fileno()).st_mtime_ns
-        sink = _Sink(file.fileno(), target)
-        samples, skipped = _fill(sink, task, advance)
-    rows = msgspec.msgpack.encode(_rows(task, samples))
+        sink = Sink(file.fileno(), target)
+        filled = task.fill(sink, advance)
+    rows = msgspec.msgpack.encode(filled.rows)
     receipt = Receipt(
         digest=task.digest,
         check=task.check,
-        entry=ShardEntry(task.name, len(samples), sink.bytes, f"{sink.crc:08x}"),
-        labels=dict(sorted(Counter(task.labels[sample[0]] for sample in samples).items())),
-        fields=list(dict.fromkeys(sample[8] for sample in samples)),
-        skipped=skipped,
-        types={" ".join(kind): count for kind, count in Counter(sample[7:] for sample in samples).items()},
+        entry=ShardEntry(task.name, len(filled.labels), sink.bytes, f"{sink.crc:08x}"),
+        labels=dict(sorted(Counter(filled.labels).items())),
+        fields=filled.fields,
+        skipped=filled.skipped,
+        types=filled.types,
         since=since,
         rows_crc32c=google_crc32c.value(rows),
     )
@@ -121,7 +186,7 @@ def write_shard(task: ShardTask, advance: Advance) -> Receipt:
     return receipt
 
 
-class _Sink:
+class Sink:
     """The shard being written, and the CRC-32C of it all."""
 
     def __init__(self, fd: int, place: bytes) -> None:
@@ -154,38 +219,70 @@ _Sample = tuple[int, int, int, int, int, int, int, str, str]
 """Number of the file in the task; offset, size and image offset in the shard; width, height, CRC-32C; format, field."""
 
 
-def _fill(sink: _Sink, task: ShardTask, advance: Advance) -> tuple[list[_Sample], list[Skipped]]:
+def _fill(sink: Sink, task: ShardTask, advance: Advance) -> tuple[list[_Sample], list[Skipped]]:
     """Write the samples to the sink. In one loop: for small files, a call for each step would cost a tenth more."""
-    look, encode, crc32c, read = _LOOKS[task.check], tar.encode_sample, google_crc32c.value, _read
-    prefix, fields = os.path.join(task.root, b""), _Fields()
+    look, crc32c, read = LOOKS[task.check], google_crc32c.value, read_file
+    form, texts = FORMATS[task.format], task.texts
+    encode = form.encode
+    prefix, known = os.path.join(task.root, b""), _Fields()
+    fields = [known[path[path.rfind(b".") + 1 :]] for path in task.paths]
     label_fields = {label: ("cls", b"%d" % label) for label in set(task.labels)}
+    gather = _gatherer(task, prefix, fields)
     samples: list[_Sample] = []
     skipped: list[Skipped] = []
     pieces: list[bytes] = []
-    position = pending = told = seen = 0
-    for number, (path, size, label, key) in enumerate(zip(task.paths, task.sizes, task.labels, task.keys, strict=True)):
+    position = pending = number = told = seen = 0
+    while number < len(task.paths):
         if pending >= FLUSH_BYTES:
             sink.write(pieces, pending)
             pieces, pending = [], 0
-            if seen >= TELL_BYTES or number - told >= TELL_FILES:
-                advance(number - told, seen)
-                told, seen = number, 0
+        if seen >= TELL_BYTES or number - told >= TELL_FILES:
+            advance(number - told, seen)
+            told, seen = number, 0
+        if gather is not None:
+            found = gather.take(number)
+            if found.records:
+                first, size = number, len(found.data)
+                number += len(found.records)
+                samples += _gathered(found, first, position, fields)
+                sink.write([*pieces, found.data], pending + size)
+                pieces, pending = [], 0
+                position += size
+                seen += size
+                continue
+        path, size, label, key = task.paths[number], task.sizes[number], task.labels[number], task.keys[number]
+        number += 1
         try:
             data = read(prefix + path, size)
             kind, width, height = look(data)
         except (OSError, ValueError) as exc:
-            skipped.append(_left_out(task, path, exc))
+            skipped.append(left_out(task.root, path, exc, skip_bad=task.skip_bad))
             continue
-        field = fields[path[path.rfind(b".") + 1 :]]
-        parts, offsets, length = encode(key, ((field, data), label_fields[label]))
-        samples.append((number, position, length, position + offsets[0], width, height, crc32c(data), kind, field))
+        field = fields[number - 1]
+        text = texts[label] if texts else ""
+        parts, offsets, length = encode(key, ((field, data), label_fields[label]), path, text)
+        samples.append((number - 1, position, length, position + offsets[0], width, height, crc32c(data), kind, field))
         pieces += parts
         pending += length
         position += length
         seen += size
-    sink.write([*pieces, tar.END], pending + len(tar.END))
+    sink.write([*pieces, form.end], pending + len(form.end))
     advance(len(task.paths) - told, seen)
     return samples, skipped
+
+
+def _gatherer(task: ShardTask, prefix: bytes, fields: Sequence[str]) -> Gatherer | None:
+    """The fast way, where it may be gone: it looks at headers, and writes tar."""
+    if task.format != "tar" or task.check != "header" or extension() is None:
+        return None
+    return Gatherer(prefix, task.paths, task.keys, fields, task.labels, task.sizes)
+
+
+def _gathered(found: Gathered, first: int, position: int, fields: Sequence[str]) -> list[_Sample]:
+    return [
+        (number, position + at, size, position + at + IMAGE_AT, width, height, crc, "JPEG", fields[number])
+        for number, (at, size, width, height, crc, _) in enumerate(found.records, first)
+    ]
 
 
 class _Fields(dict[bytes, str]):
@@ -222,21 +319,21 @@ def _kind_or_unknown(data: bytes) -> tuple[str, int, int]:
         return "", 0, 0
 
 
-_LOOKS: dict[str, Callable[[bytes], tuple[str, int, int]]] = {
+LOOKS: dict[str, Callable[[bytes], tuple[str, int, int]]] = {
     "header": images.image_header,
     "full": images.check_image,
     "none": _kind_or_unknown,
 }
 
 
-def _left_out(task: ShardTask, path: bytes, exc: OSError | ValueError) -> Skipped:
-    """The note about a bad file. BadFileError where the task does not skip those."""
+def left_out(root: bytes, path: bytes, exc: OSError | ValueError, *, skip_bad: bool) -> Skipped:
+    """The note about a bad file. BadFileError where those are not skipped."""
     if isinstance(exc, FileNotFoundError):
         reason = "the file has vanished since the scan"
     else:
         reason = f"can't be read ({exc.strerror})" if isinstance(exc, OSError) else str(exc)
-    if not task.skip_bad:
-        place = fs_text(os.path.join(task.root, path))
+    if not skip_bad:
+        place = fs_text(os.path.join(root, path))
         cure = "mend or remove it, or leave such files out with --on-error skip; then run the same command again"
         raise BadFileError(place, reason, cure) from exc
     return Skipped(text_of_path(path), reason)
@@ -246,7 +343,7 @@ _READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY"
 """What was a file at the scan may be a pipe by now, and an open that waits for its writer would wait for ever."""
 
 
-def _read(path: bytes, size: int) -> bytes:
+def read_file(path: bytes, size: int) -> bytes:
     """The whole file, which must have `size` bytes. One byte more is asked for, so that growth is seen."""
     fd = os.open(path, _READ_ONLY)
     try:

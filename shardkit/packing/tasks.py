@@ -11,11 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.formats import tar
+from shardkit.formats.table import FORMATS
+from shardkit.packing.fields import FieldsTask
 from shardkit.packing.options import PackOptions
-from shardkit.packing.plan import Plan, plan_shards
+from shardkit.packing.plan import Plan, ShardPlan, plan_shards
 from shardkit.packing.shard import ShardTask
-from shardkit.sample import field_of
+from shardkit.packing.sizes import grouped_sample_bytes, tfrecord_sample_bytes
+from shardkit.sample import field_of, text_of_path
 from shardkit.tree.source import Source
+from shardkit.tree.together import Grouped
+
+LAYOUT = 1
+"""Raised when the same plan begins to give other bytes, so that nothing of an older shardkit is taken for our own."""
 
 _SHORT_NAME = 90
 """A path of up to this many plain bytes gives a key and field that fit ustar's 100-byte name."""
@@ -23,38 +30,82 @@ _SHORT_NAME = 90
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Content:
-    """A source with its plan. `digest` (32 hex digits) is the same for packings that write the same content."""
+    """A source with its plan. `digest` (32 hex digits) is the same for packings that write the same content.
+
+    grouped: the files, where a sample is several of them; `source` then has the samples.
+    """
 
     source: Source
     plan: Plan
     digest: str
+    grouped: Grouped | None = None
 
-    def tasks(self, work: str, options: PackOptions) -> Iterator[ShardTask]:
-        """The task of each shard, in their order, made one at a time."""
+    def tasks(self, work: str, options: PackOptions) -> Iterator[ShardTask | FieldsTask]:
+        """The task of each shard, in their order, made one at a time.
+
+        A task's digest tells more than the plan's: also where the files are, since a shard that an earlier run finished
+        may be of another tree with the same names and sizes.
+        """
         source, folder, root = self.source, os.fsencode(work), os.fsencode(self.source.root)
+        salt = b"%d %b" % (LAYOUT, os.path.realpath(root))
+        texts = dict(enumerate(source.classes)) if options.format == "tfrecord" else {}
         for number in range(len(self.plan)):
             shard = self.plan.shard(number)
+            if self.grouped is not None:
+                yield self._fields_task(shard, self.grouped, folder, salt, texts, options)
+                continue
             paths, keys = source.paths.take(shard.rows), source.keys(shard.rows)
             sizes, labels = source.sizes[shard.rows], source.labels[shard.rows]
-            digest = hashlib.blake2b("\0".join(keys).encode(), digest_size=16)
-            digest.update(b"\0".join(paths))
+            digest = hashlib.blake2b(b"\0".join([salt, *paths]), digest_size=16)
+            digest.update("\0".join(keys).encode())
             digest.update(sizes.astype("<i8").tobytes() + labels.astype("<i4").tobytes())
             yield ShardTask(
                 name=shard.name, folder=folder, root=root, paths=paths, sizes=sizes.tolist(), labels=labels.tolist(),
                 keys=keys, check=options.check, skip_bad=options.on_error == "skip", digest=digest.hexdigest(),
+                format=options.format, texts=texts,
             )  # fmt: skip
 
+    def _fields_task(
+        self,
+        shard: ShardPlan,
+        grouped: Grouped,
+        folder: bytes,
+        salt: bytes,
+        texts: dict[int, str],
+        options: PackOptions,
+    ) -> FieldsTask:
+        source, files, rows = self.source, grouped.files, grouped.rows[shard.rows]
+        keys, labels = source.keys(shard.rows), source.labels[shard.rows]
+        paths = [files.paths.take(row) for row in rows]
+        sizes = files.sizes[rows]
+        digest = hashlib.blake2b(b"\0".join([salt, *(path for each in paths for path in each)]), digest_size=16)
+        digest.update("\0".join([*keys, *grouped.fields]).encode())
+        digest.update(sizes.astype("<i8").tobytes() + labels.astype("<i4").tobytes())
+        return FieldsTask(
+            name=shard.name, folder=folder, root=os.fsencode(source.root), names=list(grouped.fields),
+            primary=grouped.primary, paths=paths, sizes=sizes.tolist(), labels=labels.tolist(), keys=keys,
+            check=options.check, skip_bad=options.on_error == "skip", digest=digest.hexdigest(), format=options.format,
+            texts=texts,
+        )  # fmt: skip
 
-def plan_source(source: Source, stem: str, options: PackOptions) -> Content:
-    """Plan the shards of a source."""
+
+def plan_source(source: Source, stem: str, options: PackOptions, grouped: Grouped | None = None) -> Content:
+    """Plan the shards of a source. grouped: where a sample is several files; `source` has its samples then."""
+    form = FORMATS[options.format]
+    if grouped is not None:
+        sizes = grouped_sample_bytes(grouped, form)
+    else:
+        sizes = tar_sample_bytes(source) if form.name == "tar" else tfrecord_sample_bytes(source)
     plan = plan_shards(
-        source, stem=stem, suffix=".tar", sample_bytes=tar_sample_bytes(source), overhead=len(tar.END),
+        source, stem=stem, suffix=form.suffix, sample_bytes=sizes, overhead=len(form.end),
         max_bytes=options.max_bytes, max_count=options.max_count, shuffle=options.shuffle, seed=options.seed,
     )  # fmt: skip
-    digest = hashlib.blake2b(repr((options.recorded(), source.classes, stem)).encode(), digest_size=16)
+    named = (LAYOUT, options.recorded(), source.classes, stem, *(() if form.name == "tar" else (form.name,)))
+    digest = hashlib.blake2b(repr(named).encode(), digest_size=16)
+    source = source if grouped is None else grouped.files
     for column in (source.paths.blob, source.paths.offsets, source.sizes, source.labels):
         digest.update(np.ascontiguousarray(column).data)
-    return Content(source, plan, digest.hexdigest())
+    return Content(source if grouped is None else grouped.samples, plan, digest.hexdigest(), grouped)
 
 
 def tar_sample_bytes(source: Source) -> NDArray[np.int64]:
@@ -62,7 +113,7 @@ def tar_sample_bytes(source: Source) -> NDArray[np.int64]:
     sizes = 3 * 512 + (source.sizes + 511) // 512 * 512
     for row in np.flatnonzero(_long_names(source)).tolist():
         path = source.paths[row]
-        fields = ((field_of(path.rpartition(b".")[2].decode("ascii", "replace")), int(source.sizes[row])), ("cls", 1))
+        fields = ((field_of(text_of_path(path).rpartition(".")[2]), int(source.sizes[row])), ("cls", 1))
         sizes[row] = tar.sample_size(source.key(row), fields)
     result: NDArray[np.int64] = sizes
     return result

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from shardkit.errors import DatasetError
 from shardkit.sample import IMAGE_FIELDS, Sample
 
+_NONE = object()
+
+REPEAT = "__repeat__"
+"""True in a sample that was given before and fills up a rank's part (remainder="pad"); not there in others."""
+
 
 class Batch(tuple[Any, ...]):
     """`(images, labels)`, ready for Keras and torch; and by name what else the samples hold.
@@ -27,13 +32,16 @@ class Batch(tuple[Any, ...]):
     def __new__(
         cls,
         images: Any,
-        labels: Any,
+        labels: Any = _NONE,
         *,
         keys: Sequence[str] = (),
         fields: Mapping[str, Any] | None = None,
         repeats: NDArray[np.bool_] | None = None,
     ) -> Batch:
-        """A batch of these values."""
+        """A batch of these values, or of the two in one iterable, as tuples are made: code that maps over a nested
+        structure and builds it again from its type (Lightning, accelerate) does so; keys and fields are lost then."""
+        if labels is _NONE:
+            images, labels = images
         batch = super().__new__(cls, (images, labels))
         batch.keys = list(keys)
         batch.repeats = repeats
@@ -75,7 +83,8 @@ def collate(samples: Sequence[Any]) -> Any:
     """Samples as one batch.
 
     Dicts with a decoded image (an array in an image field) give a Batch; other dicts a dict of lists, with arrays of
-    one shape stacked. Tuples give a tuple of columns. Raises DatasetError for images of different sizes.
+    one shape stacked, and `__repeat__` (bool, n) where one of them is a repeat.
+    Tuples give a tuple of columns. Raises DatasetError for images of different sizes.
     """
     first = samples[0]
     if isinstance(first, dict):
@@ -95,10 +104,16 @@ def _batch(samples: Sequence[Sample]) -> Batch:
     names = [image_field(sample) for sample in samples]
     images = [sample[name] for sample, name in zip(samples, names, strict=True)]
     labels = [sample.get("cls") for sample in samples]
-    shared = set(samples[0]).intersection(*samples[1:]) - {*names, "cls", "__url__"}
+    shared = set(samples[0]).intersection(*samples[1:]) - {*names, "cls", "__url__", REPEAT}
     fields = {name: _column([sample[name] for sample in samples]) for name in sorted(shared - {"__key__"})}
     keys = [str(sample.get("__key__", "")) for sample in samples]
-    return Batch(stacked(images, keys), None if None in labels else np.asarray(labels), keys=keys, fields=fields)
+    given = None if any(label is None for label in labels) else np.asarray(labels)
+    return Batch(stacked(images, keys), given, keys=keys, fields=fields, repeats=_repeats(samples))
+
+
+def _repeats(samples: Sequence[Sample]) -> NDArray[np.bool_] | None:
+    marks = np.array([REPEAT in sample for sample in samples])
+    return marks if marks.any() else None
 
 
 def stacked(images: Sequence[NDArray[Any]], keys: Sequence[str]) -> NDArray[Any]:
@@ -116,8 +131,10 @@ def _size(shape: tuple[int, ...]) -> str:
 
 
 def _columns(samples: Sequence[Sample]) -> dict[str, Any]:
-    names = dict.fromkeys(name for sample in samples for name in sample)
-    return {name: _column([sample.get(name) for sample in samples]) for name in names}
+    names = dict.fromkeys(name for sample in samples for name in sample if name != REPEAT)
+    columns = {name: _column([sample.get(name) for sample in samples]) for name in names}
+    repeats = _repeats(samples)
+    return columns if repeats is None else columns | {REPEAT: repeats}
 
 
 def _column(values: Sequence[Any]) -> Any:

@@ -57,8 +57,8 @@ class BlockSource(Protocol):
         """The number of the epoch."""
         ...
 
-    def blocks(self, start: int, stop: int | None, unit: int) -> Iterator[Placed]:
-        """The samples start … stop - 1 as blocks, each but the last a multiple of `unit` long."""
+    def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
+        """The samples low … high - 1, from `start` on, as blocks, each but the last a multiple of `unit` long."""
         ...
 
 
@@ -89,9 +89,9 @@ class IndexedBlocks:
         """Whether each sample is one image with a label."""
         return self.catalog.plain
 
-    def blocks(self, start: int, stop: int | None, unit: int) -> Iterator[Placed]:
-        """The samples start … stop - 1, looked up a little before they are used, so that the kernel can read ahead."""
-        spans = self._spans(start, len(self.share) if stop is None else stop, unit)
+    def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
+        """The samples low … high - 1, looked up a little before they are used, so that the kernel can read ahead."""
+        spans = self._spans(low, len(self.share) if high is None else high, unit, start)
         first = next(spans, None)
         if first is None:
             return
@@ -116,11 +116,11 @@ class IndexedBlocks:
         finally:
             read_ahead.close()
 
-    def _spans(self, start: int, stop: int, unit: int) -> Iterator[Numbers]:
+    def _spans(self, low: int, stop: int, unit: int, start: int) -> Iterator[Numbers]:
         """The numbers of the samples of each block: whole units, those of this worker."""
         units = max(1, min(BLOCK_SAMPLES, BLOCK_BYTES // self.catalog.mean_bytes) // unit)
         stride = self.workers * unit
-        own = start + self.worker * unit if self.workers == 1 else self.worker * unit
+        own = low + self.worker * unit
         own += max(0, -(-(start - own) // stride)) * stride  # the first of this worker's units from `start` on
         for begin in range(own, stop, units * stride):
             firsts = np.arange(begin, min(begin + units * stride, stop), stride)
@@ -152,6 +152,6 @@ class OneBlock:
         """Whether it is one image with a label."""
         return self.catalog.plain
 
-    def blocks(self, start: int, stop: int | None, unit: int) -> Iterator[Placed]:
+    def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
         """The sample."""
         yield np.zeros(1, np.int64), self.catalog.block(np.array([self.row])), None

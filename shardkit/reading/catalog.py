@@ -6,6 +6,7 @@ in use. It opens no shard before a sample's bytes are asked for.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, DatasetError, ManifestError, NotFoundError
+from shardkit.formats.table import demand_names_fit, format_named
+from shardkit.formats.tfrecord import FieldNames
 from shardkit.location import Location
 from shardkit.manifest import ClassEntry, Manifest
 from shardkit.reading.fetch import MappedShards, ShardFile
@@ -108,8 +111,8 @@ class Catalog(Protocol):
         """The whole index, for queries."""
         ...
 
-    def row_of(self, key: str) -> int | None:
-        """The row of a key; None where there is none."""
+    def rows_of(self, key: str) -> list[int]:
+        """The rows of a key: none or one, or several where datasets were put together."""
         ...
 
     def runs(self, block: Any) -> list[tuple[int, int, int]]:
@@ -128,6 +131,7 @@ class _Table:
     path: Any
     offset: Rows
     size: Rows
+    crc32c: Rows
 
 
 class IndexCatalog:
@@ -141,7 +145,11 @@ class IndexCatalog:
         shards: Sequence[int] | None = None,
         verify: bool = False,
         tables: int = 48,
+        names: FieldNames | None = None,
     ) -> None:
+        self.format = format_named(manifest.shard_format, str(location))
+        demand_names_fit(self.format, names, str(location))
+        self.names = names
         self.manifest = manifest
         self.location = location
         self.numbers = list(range(len(manifest.shards))) if shards is None else list(shards)
@@ -156,8 +164,9 @@ class IndexCatalog:
         self.urls = [file.url for file in files]
         self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
         others = [name for name in manifest.fields if name not in IMAGE_FIELDS]
-        packed = manifest.plan != ""  # then a sample has one image, and its path says of which field
-        self.plain = others == ["cls"] and (packed or len(self.image_fields) == 1)
+        packed = manifest.plan != "" and "fields" not in manifest.options  # one image, and its path says of which field
+        self.plain = names is None and others == ["cls"] and (packed or len(self.image_fields) == 1)
+        self.checked = self.format.name == "tfrecord"  # the format has checksums of its own: each image is checked
         self._verify = verify
         self._first = np.concatenate([[0], np.cumsum(self.counts)])
         self._tables: OrderedDict[int, _Table] = OrderedDict()
@@ -189,7 +198,7 @@ class IndexCatalog:
             parts.append(self._index(part).read_row_group(row_group, use_threads=False))
         return pa.concat_tables(parts).unify_dictionaries()
 
-    def row_of(self, key: str) -> int | None:
+    def rows_of(self, key: str) -> list[int]:
         """The row of a key, found in the column of all keys, which is held from the first call on."""
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -199,7 +208,7 @@ class IndexCatalog:
                 parts = [self._columns(shard, ("key",))["key"] for shard in range(len(self.numbers))]
                 self._keys = pa.chunked_array(parts, pa.string())
             found: int = pc.index(self._keys, pa.scalar(key)).as_py()
-        return None if found < 0 else found
+        return [] if found < 0 else [found]
 
     def block(self, rows: Rows) -> IndexBlock:
         """The samples at these rows, with their index rows."""
@@ -208,8 +217,8 @@ class IndexCatalog:
 
     def runs(self, block: IndexBlock) -> list[tuple[int, int, int]]:
         """The runs of the block's images in each shard: one where they lie close, several where they are sparse."""
-        order = np.lexsort((block.starts, block.shards))
-        shards, starts, ends = block.shards[order], block.starts[order], block.ends[order]
+        order = np.lexsort((block.firsts, block.shards))
+        shards, starts, ends = block.shards[order], block.firsts[order], block.stops[order]
         apart = (np.diff(shards) != 0) | (starts[1:] - ends[:-1] > GAP_BYTES)
         firsts = np.concatenate([[0], np.flatnonzero(apart) + 1])
         lasts = np.append(firsts[1:], len(order)) - 1
@@ -228,7 +237,7 @@ class IndexCatalog:
             return found
 
     def _read_table(self, shard: int) -> _Table:
-        names = ("image_offset", "image_size", "label", "key", "path", "offset", "size")
+        names = ("image_offset", "image_size", "label", "key", "path", "offset", "size", "crc32c")
         table = _Table(**self._columns(shard, names))
         if bool((table.offset + table.size > self.mapped.files[shard].bytes).any()):
             raise ManifestError(str(self.location), f"the index does not fit {self.urls[shard]}", _INDEX_CURE)
@@ -286,9 +295,14 @@ _INDEX_CURE = "bring it back, pack again, or run 'shardkit index'"
 
 
 class IndexBlock:
-    """Samples of an IndexCatalog: their index rows gathered, their bytes in the mapped shards."""
+    """Samples of an IndexCatalog: their index rows gathered, their bytes in the mapped shards.
 
-    __slots__ = ("__dict__", "catalog", "ends", "keys", "labels", "local", "rows", "shards", "starts")
+    starts, ends: the images; firsts, stops: what is read of each sample, which is all of it where it is no plain one.
+    """
+
+    __slots__ = (
+        "__dict__", "catalog", "crcs", "ends", "firsts", "keys", "labels", "local", "rows", "shards", "starts", "stops",
+    )  # fmt: skip
 
     def __init__(self, catalog: IndexCatalog, rows: Rows, shards: Rows, local: Rows) -> None:
         self.catalog = catalog
@@ -296,7 +310,9 @@ class IndexBlock:
         n = len(rows)
         self.starts = np.empty(n, np.int64)
         self.labels = np.empty(n, np.int64)
+        self.crcs = np.empty(n, np.uint32)
         sizes = np.empty(n, np.int64)
+        whole = np.empty((2, n), np.int64)
         keys = np.empty(n, object)
         order = np.argsort(shards, kind="stable")
         bounds = np.flatnonzero(np.diff(shards[order], prepend=-1)).tolist()
@@ -307,8 +323,12 @@ class IndexBlock:
             self.starts[where] = table.image_offset[at]
             sizes[where] = table.image_size[at]
             self.labels[where] = table.label[at]
+            self.crcs[where] = table.crc32c[at]
+            whole[:, where] = table.offset[at], table.size[at]
             keys[where] = table.key.take(_arrow(at)).to_numpy(zero_copy_only=False)
         self.ends = self.starts + sizes
+        self.firsts: Rows = self.starts if catalog.plain else whole[0]
+        self.stops: Rows = self.ends if catalog.plain else whole.sum(axis=0)
         self.keys: list[str] = keys.tolist()
 
     def __len__(self) -> int:
@@ -330,35 +350,50 @@ class IndexBlock:
         if start < 0:
             place, _, key = self.place(number)
             raise DatasetError(place, "this sample has no image", "read it without decode()", None, key)
-        return self._buffers[shards[number]][start : ends[number]]
+        data = self._buffers[shards[number]][start : ends[number]]
+        if self.catalog.checked:
+            self._check(np.frombuffer(data, np.uint8), number)
+        return data
+
+    def _check(self, data: Any, number: int) -> None:
+        """DamagedError for image bytes that have another checksum than the index has."""
+        if google_crc32c.value(data) != self.crcs[number]:
+            place, offset, key = self.place(number)
+            fact = f"the checksum of the image's {len(data)} bytes is wrong"
+            raise DamagedError(place, fact, "copy the shard again, or pack again", offset, key)
 
     def samples(self) -> Iterator[Sample]:
         """All samples in order."""
-        if not self.catalog.plain:
+        if not self.catalog.plain or min(self.starts.min(initial=0), self.labels.min(initial=0)) < 0:
             yield from map(self.sample, range(len(self)))
             return
         urls, files = self.catalog.urls, self.catalog.mapped
         maps = {shard: files.buffer(shard) for shard in np.unique(self.shards).tolist()}
         labels, names = self.labels.tolist(), self.fields
-        for key, shard, start, end, label, name in zip(self.keys, *self._spans, labels, names, strict=True):
-            yield {"__key__": key, "__url__": urls[shard], name: maps[shard][start:end], "cls": label}
+        checked = enumerate(self.crcs.tolist()) if self.catalog.checked else itertools.repeat((0, -1))
+        spans = zip(*self._spans, strict=True)
+        for key, (shard, start, end), label, name, (number, crc) in zip(
+            self.keys, spans, labels, names, checked, strict=False
+        ):
+            data = maps[shard][start:end]
+            if crc >= 0 and google_crc32c.value(data) != crc:
+                self._check(data, number)
+            yield {"__key__": key, "__url__": urls[shard], name: data, "cls": label}
 
     def sample(self, number: int) -> Sample:
         """One sample with all its fields."""
-        from shardkit.formats import tar
-
+        form = self.catalog.format
         shard = int(self.shards[number])
         table, at = self.catalog.table(shard), int(self.local[number])
         data, start = self.catalog.mapped.buffer(shard), int(table.offset[at])
-        found = next(
-            tar.read_samples(data, place=self.catalog.urls[shard], start=start, end=start + int(table.size[at]))
-        )
-        sample: Sample = {"__key__": found.key, "__url__": self.catalog.urls[shard]}
-        for name, (offset, size) in found.fields.items():
-            sample[name] = data[offset : offset + size]
+        url, end = self.catalog.urls[shard], start + int(table.size[at])
+        found = next(form.read(data, place=url, start=start, end=end, names=self.catalog.names), None)
+        if found is None:
+            raise DamagedError(url, f"the index says that {self.keys[number]!r} is here", _INDEX_CURE, start)
+        sample: Sample = {"__key__": found.key, "__url__": url, **form.fields(data, found)}
         if found.key != self.keys[number]:
             fact = f"the index says {self.keys[number]!r}, and the shard holds {found.key!r}"
-            raise DamagedError(self.catalog.urls[shard], fact, _INDEX_CURE, start)
+            raise DamagedError(url, fact, _INDEX_CURE, start)
         if "cls" in sample and self.labels[number] >= 0:
             sample["cls"] = int(self.labels[number])
         return sample
@@ -371,8 +406,10 @@ class IndexBlock:
     def fields(self) -> list[str]:
         """The name of each sample's image field."""
         names = self.catalog.image_fields
-        if len(names) == 1:
-            return names * len(self)
+        if self.catalog.names is not None:  # the index does not know these
+            names = list(IMAGE_FIELDS)
+        elif len(names) == 1:
+            return [names[0] if start >= 0 else "" for start in self.starts.tolist()]
         if not self.catalog.plain:
             return [next((name for name in self.sample(i) if name in names), "") for i in range(len(self))]
         paths = zip(self.shards.tolist(), self.local.tolist(), strict=True)

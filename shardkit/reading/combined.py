@@ -64,13 +64,10 @@ class CombinedCatalog:
             tables.append(table.set_column(at, "label", pa.array(relabel[part.labels()])))
         return pa.concat_tables(tables, promote_options="permissive")
 
-    def row_of(self, key: str) -> int | None:
-        """The row of the first sample with this key."""
-        for part, start in zip(self.parts, self.starts.tolist(), strict=False):
-            found = part.row_of(key)
-            if found is not None:
-                return int(start + found)
-        return None
+    def rows_of(self, key: str) -> list[int]:
+        """The rows of all samples with this key."""
+        parts = zip(self.parts, self.starts[:-1].tolist(), strict=True)
+        return [int(start + row) for part, start in parts for row in part.rows_of(key)]
 
     def block(self, rows: Rows) -> CombinedBlock:
         """The samples at these rows."""

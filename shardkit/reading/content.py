@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from shardkit.errors import DatasetError, UsageError
+from shardkit.formats.tfrecord import FieldNames
 from shardkit.location import Location
 from shardkit.reading.catalog import Catalog, IndexCatalog, Rows
 from shardkit.reading.order import EpochOrder, Order
@@ -41,6 +42,11 @@ class Content(Protocol):
     @property
     def streams(self) -> Sequence[Location]:
         """The shards that have no manifest; empty for everything else."""
+        ...
+
+    @property
+    def names(self) -> FieldNames | None:
+        """The features of TFRecord shards that are image and label; None for the usual ones."""
         ...
 
     @property
@@ -78,9 +84,10 @@ class _PerProcess:
 class Named:
     """What a user named: shards, or a class directory."""
 
-    def __init__(self, source: SourceLike, *, verify: bool) -> None:
+    def __init__(self, source: SourceLike, *, verify: bool, names: FieldNames | None = None) -> None:
         self.source = source
         self.verify = verify
+        self.names = names
         self._kept = _PerProcess()
 
     @cached_property
@@ -108,7 +115,7 @@ class Named:
             place = str(found.shards[0])
             fact = "these shards have no manifest, so that their samples and classes are not known before they are read"
             raise DatasetError(place, fact, f'make one with: shardkit index "{_pattern(self.source)}"')
-        return IndexCatalog(found.manifest, found.location, shards=found.numbers, verify=self.verify)
+        return IndexCatalog(found.manifest, found.location, shards=found.numbers, verify=self.verify, names=self.names)
 
     @property
     def identity(self) -> str:
@@ -139,6 +146,7 @@ class Concatenated:
         self._kept = _PerProcess()
 
     streams: Sequence[Location] = ()
+    names: FieldNames | None = None
 
     @property
     def catalog(self) -> Catalog:

@@ -7,18 +7,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, NotFoundError, UsageError
+from shardkit.errors import DatasetError, NotFoundError, StateError, UsageError
+from shardkit.formats.tfrecord import FieldNames
 from shardkit.location import Location
 from shardkit.reading.blocks import BlockSource, IndexedBlocks, OneBlock
 from shardkit.reading.content import Concatenated, Content, Mixed, Named, usual_order
 from shardkit.reading.decode import DecodeOptions
 from shardkit.reading.fields import FIELD_DECODERS
-from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, cut, steps_of
+from shardkit.reading.ops import ALL, BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, cut, steps_of
 from shardkit.reading.order import EpochOrder, Order, default_lanes
 from shardkit.reading.orders import EndlessOrder, SelectedOrder, split_rows
 from shardkit.reading.pipeline import Item, Run, batch_limits, streamed
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     import pyarrow.compute as pc
     import tensorflow as tf
 
-    from shardkit.adapters.torch import TorchDataset
+    from shardkit.adapters.keras import KerasDataset
+    from shardkit.adapters.torch import TorchDataset, TorchMap
+    from shardkit.adapters.webdataset import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,10 @@ DEFAULT_BUFFER = 10_000
 
 class SampleIndexError(NotFoundError, IndexError):
     """No sample of this number; an IndexError too, so that Python's old protocol of iteration ends."""
+
+
+class LengthError(DatasetError, TypeError):
+    """A length that is not known; a TypeError too, so that `list(dataset)`, which asks for a length first, goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +84,18 @@ class Reading:
             raise UsageError("remainder", f"{self.remainder!r} is not one of drop, pad, uneven", "choose one of these")
 
 
-def at_least(name: str, value: object, least: int) -> None:
-    """Raises UsageError for what is not a whole number from `least` on."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def at_least(name: str, value: object, least: int) -> int:
+    """`value` as an int. Raises UsageError for what is not a whole number from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise UsageError(name, f"{value!r} is not a whole number from {least} on", "give such a number")
+    return int(value)
+
+
+def callable_of(name: str, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`fn`. Raises UsageError for what can't be called."""
+    if not callable(fn):
+        raise UsageError(name, f"{fn!r} can't be called", "give a function of one item")
+    return fn
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +124,10 @@ class Dataset:
     @property
     def class_counts(self) -> dict[str, int]:
         """The samples of each class. DatasetError for shards without a manifest."""
-        catalog, rows = self.content.catalog, self.rows()
-        if rows is None:
+        catalog, rows = self.content.catalog, self._members()
+        if rows is None and sum(entry.count for entry in catalog.classes) == int(catalog.counts.sum()):
             return {entry.name: entry.count for entry in catalog.classes}
-        labels = catalog.labels()[rows]
+        labels = catalog.labels()[slice(None) if rows is None else rows]
         counts = np.bincount(labels[labels >= 0], minlength=len(catalog.classes))
         return {entry.name: int(count) for entry, count in zip(catalog.classes, counts, strict=True)}
 
@@ -162,6 +177,10 @@ class Dataset:
             found = step.rows(catalog, found)
         return found
 
+    def _members(self) -> Rows | None:
+        """The rows that can come up: of a mix those of its parts, which its own order refers to in another way."""
+        return Concatenated.rows(self.content) if isinstance(self.content, Mixed) else self.rows()
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}  # not what follows from them
 
@@ -173,14 +192,28 @@ class Dataset:
         steps = self.steps
         if not steps.counted:
             fact = "its length is not known before it is read, since filter() may drop any item"
-            raise DatasetError("len()", fact, "count while iterating, or use where() or select() in place of filter()")
+            raise LengthError("len()", fact, "count while iterating, or use where() or select() in place of filter()")
         if self.reading.turns is None:
-            raise DatasetError("len()", "repeat() has no end", "use repeat(n), or epoch_size(n)")
-        samples = len(self._share(0, 0))
-        if steps.batch is None:
-            return samples * self.reading.turns
-        low, high = batch_limits(steps, samples)
-        return max(0, -(-(high - low) // steps.batch.size)) * self.reading.turns
+            raise LengthError("len()", "repeat() has no end", "use repeat(n), or epoch_size(n)")
+        if self.content.streams:
+            try:
+                _ = self.content.catalog
+            except DatasetError as exc:
+                raise LengthError(exc.place, exc.fact, exc.cure) from exc
+        return self.items_of(0) * self.reading.turns
+
+    @property
+    def countable(self) -> bool:
+        """Whether the items of an epoch are known before it is read."""
+        return self.steps.counted and not self.content.streams
+
+    def items_of(self, epoch: int, *, done: int = 0, delivered: int = 0) -> int:
+        """The items of an epoch of this rank that are left after `done` samples of all ranks."""
+        samples = len(self._share(epoch, done))
+        if self.steps.batch is None:
+            return samples
+        low, high = batch_limits(self.steps, samples, self._batches_over(done, delivered))
+        return max(0, -(-(high - low) // self.steps.batch.size))
 
     def __bool__(self) -> bool:
         return True
@@ -196,6 +229,7 @@ class Dataset:
 
         The order is that of reading/order.py: a function of seed, epoch, size and the number of lanes alone.
         """
+        self._demand_unmixed("shuffle()")
         reading = replace(self.reading, buffer=buffer_size(size), seed=self.reading.seed if seed is None else seed)
         return self._with(reading=reading)
 
@@ -216,30 +250,27 @@ class Dataset:
 
     def map(self, fn: Callable[[Any], Any]) -> Dataset:
         """`fn(item)` instead of each item (a sample, or after batch() a batch), called in the decoding threads."""
-        return self._with(Map(fn))
+        return self._with(Map(callable_of("map(fn)", fn)))
 
     def filter(self, fn: Callable[[Any], Any]) -> Dataset:
         """Only the items for which `fn(item)` is true. The length is then not known."""
-        return self._with(Filter(fn))
+        return self._with(Filter(callable_of("filter(fn)", fn)))
 
     def batch(self, size: int, *, drop_last: bool = False) -> Dataset:
         """`size` items as one: decoded images as a Batch, which unpacks as (images, labels); else a dict of lists.
 
         drop_last leaves out a last batch that is smaller.
         """
-        at_least("batch(size)", size, 1)
-        return self._with(BatchUp(size, bool(drop_last)))
+        return self._with(BatchUp(at_least("batch(size)", size, 1), bool(drop_last)))
 
     def take(self, count: int) -> Dataset:
         """The first `count` items of each epoch: of the whole epoch before it is dealt to ranks, of each rank's after
         batch()."""
-        at_least("take(count)", count, 0)
-        return self._with(Take(count))
+        return self._with(Take(at_least("take(count)", count, 0)))
 
     def skip(self, count: int) -> Dataset:
         """All but the first `count` items of each epoch, counted as in `take`."""
-        at_least("skip(count)", count, 0)
-        return self._with(Skip(count))
+        return self._with(Skip(at_least("skip(count)", count, 0)))
 
     def repeat(self, count: int | None = None) -> Dataset:
         """`count` epochs, each in its own order, in one iteration; without end if no count is given."""
@@ -248,8 +279,8 @@ class Dataset:
     def epoch_size(self, count: int) -> Dataset:
         """Epochs of `count` items that go on where the last one stopped: of samples of all ranks together, or, after
         batch(), of batches of each rank. Every sample comes up equally often in the long run."""
-        at_least("epoch_size(count)", count, 1)
-        return self._with(reading=replace(self.reading, epoch_size=count), ops=(EpochSize(),))
+        reading = replace(self.reading, epoch_size=at_least("epoch_size(count)", count, 1))
+        return self._with(reading=reading, ops=(EpochSize(),))
 
     # Views, from the index
 
@@ -265,7 +296,7 @@ class Dataset:
 
     def select(self, classes: str | int | Sequence[str | int]) -> Dataset:
         """Only the samples of these classes, by name or label. The labels stay as they are."""
-        names = [classes] if isinstance(classes, (str, int)) else list(classes)
+        names = [classes] if isinstance(classes, (str, int, np.integer)) else list(classes)
         return self._selected(OfClasses(tuple(names)))
 
     def where(self, expression: pc.Expression) -> Dataset:
@@ -281,12 +312,16 @@ class Dataset:
 
         stratify: in each class by itself. The same seed gives the same parts.
         """
-        parts = tuple((str(name), float(share)) for name, share in fractions.items())
+        try:
+            parts = tuple((str(name), float(share)) for name, share in fractions.items())
+        except (AttributeError, TypeError, ValueError) as exc:
+            raise UsageError("split()", f"{fractions!r} are not fractions by name", 'give {"train": 0.8, …}') from exc
         split_rows(np.arange(1), None, dict(parts), seed)  # raises for fractions that make no sense
         return {name: self._selected(PartOf(parts, name, seed, stratify)) for name, _ in parts}
 
     def balance(self) -> Dataset:
         """Each class equally often, as many samples an epoch as before: see `weight`."""
+        self._demand_unmixed("balance()")
         return replace(self._with(), weights=Weights(None))
 
     def weight(self, weights: Mapping[str | int, float] | Sequence[float] | NDArray[Any]) -> Dataset:
@@ -296,21 +331,35 @@ class Dataset:
         the order of the shards (or of this view). Classes stay evenly mixed along the epoch; samples of small ones
         come up several times.
         """
-        kept = dict(weights) if isinstance(weights, Mapping) else np.asarray(weights, np.float64)
+        self._demand_unmixed("weight()")
+        try:
+            kept = dict(weights) if isinstance(weights, Mapping) else np.asarray(weights, np.float64)
+        except (TypeError, ValueError) as exc:
+            fact = f"{type(weights).__name__} is neither weights by class nor a number for each sample"
+            raise UsageError("weight()", fact, "give a dict, or an array of numbers") from exc
         return replace(self._with(), weights=Weights(kept))
+
+    def _demand_unmixed(self, name: str) -> None:
+        if isinstance(self.content, Mixed):
+            raise UsageError(name, "a mix keeps the order of its parts", "call it on them, before mix()")
 
     # Where it is
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the number of the next iteration; those after it count on. Changes this Dataset in place."""
-        at_least("set_epoch(epoch)", epoch, 0)
-        self.progress.set_epoch(epoch)
+        """Make `epoch` the number of the next iteration; those after it count on. Changes this Dataset in place.
+
+        A state of this very epoch that was loaded and not yet gone on from stays, so that a loop over epochs may call
+        `set_epoch` in each of them, the resumed one too.
+        """
+        self.progress.set_epoch(at_least("set_epoch(epoch)", epoch, 0))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration is, as plain JSON: the epoch, and the samples that were delivered.
 
         It can be loaded with any number of ranks and workers. With filter() each rank has a state of its own.
+        DatasetError for shards without a manifest, where a place can't be found again.
         """
+        _ = self.content.catalog
         rank, world_size = self.rank
         identity, filtered = self.order_identity, not self.steps.counted
         cursor = self.progress.where()
@@ -321,8 +370,13 @@ class Dataset:
 
         Raises StateError for a state of another dataset, order or version.
         """
+        _ = self.content.catalog
         rank, world_size = self.rank
-        self.progress.load(read_state(state, order=self.order_identity, rank=rank, world_size=world_size))
+        cursor = read_state(state, order=self.order_identity, rank=rank, world_size=world_size)
+        if self._batched_size and state["world_size"] != world_size:
+            fact = f"epoch_size() after batch() makes other epochs with {state['world_size']} ranks and {world_size}"
+            raise StateError("load_state_dict()", fact, "call epoch_size() before batch(): then it counts samples")
+        self.progress.load(cursor)
 
     @property
     def identity(self) -> str:
@@ -349,6 +403,8 @@ class Dataset:
                 yield item
             if self.reading.turns is not None and cursor.turn + 1 >= self.reading.turns:
                 break
+            if self.reading.turns is None and not cursor.delivered:
+                raise DatasetError("repeat()", "an epoch has no items, so that there is no end", "look at what is read")
             cursor = self.progress.next_epoch(cursor)
         self.progress.end(cursor)
 
@@ -365,21 +421,54 @@ class Dataset:
         rank, world_size = self.rank
         threads = reading.threads or cores()
         if streams:
-            source: BlockSource = self._streamed(streams, epoch, rank * workers + worker, world_size * workers)
-            start += done
+            source: BlockSource = self._streamed(streams, epoch, (rank, world_size), (worker, workers))
         else:
             share = self._share(epoch, done)
             source = IndexedBlocks(self.content.catalog, self.order(epoch), share, reading.seed, epoch, worker, workers)
+        self.demand_dealable(workers)
         run = Run(source, steps, threads, reading.ahead or threads + 2, reading.decoders)
-        return streamed(run.items(start), steps.after, delivered)
+        return streamed(run.items(start, self._batches_over(done, delivered)), steps.after, delivered)
 
-    def _streamed(self, streams: Sequence[Location], epoch: int, part: int, parts: int) -> BlockSource:
+    def demand_dealable(self, workers: int) -> None:
+        """Raises UsageError for what several workers can't do side by side."""
+        if workers > 1 and any(isinstance(op, Take | Skip) for op in self.steps.after):
+            fact = "after filter() they count what each worker makes, and not what comes of all of them"
+            raise UsageError("take(), skip()", fact, "call them before filter(), or use num_workers=0: threads decode")
+
+    def _batches_over(self, done: int, delivered: int) -> int:
+        """The batches of this rank, with those that skip() left out, that came before `done` samples of all ranks."""
+        steps = self.steps
+        if not done or steps.batch is None:
+            return 0
+        if steps.counted:
+            return cut(0, ALL, steps.batch_window)[0] + delivered
+        return -(-done // (steps.batch.size * self.rank[1]))
+
+    def _streamed(
+        self, streams: Sequence[Location], epoch: int, rank: tuple[int, int], worker: tuple[int, int]
+    ) -> BlockSource:
         from shardkit.reading.stream import StreamBlocks
 
-        if parts > 1 and self.reading.remainder in ("drop", "pad"):
-            fact = "shards without a manifest can't be dealt to ranks equally: their samples are not counted"
-            raise DatasetError(str(streams[0]), fact, f'count them with: shardkit index "{streams[0]}"')
-        return StreamBlocks(streams, self.reading.buffer, self.reading.seed, epoch, part, parts)
+        reading, parts = self.reading, rank[1] * worker[1]
+        if self.selection or self.weights is not None or reading.epoch_size is not None:
+            _ = self.content.catalog  # raises: these need an index
+        unequal = rank[1] > 1 and reading.remainder in ("drop", "pad")
+        if unequal or (parts > 1 and self.steps.window):
+            what = "dealt to ranks equally" if unequal else "counted by take() and skip() over ranks and workers"
+            fact = f"shards without a manifest can't be {what}"
+            raise DatasetError(str(streams[0]), fact, f'count their samples with: shardkit index "{streams[0]}"')
+        window = cut(0, ALL, self.steps.window)
+        part = rank[0] * worker[1] + worker[0]
+        return StreamBlocks(streams, reading.buffer, reading.seed, epoch, part, parts, self.content.names, window)
+
+    def span(self) -> tuple[int, int]:
+        """The first of this rank's samples that the items of an epoch take, and the end of them, but for filter()."""
+        samples = len(self._share(0, 0))
+        return (0, samples) if self.steps.batch is None else batch_limits(self.steps, samples)
+
+    def rows_of_epoch(self, epoch: int) -> Rows:
+        """The rows of the catalog in the order in which the items of an epoch have them, on this rank."""
+        return self._share(epoch, 0).rows(self.order(epoch), np.arange(*self.span()))[0]
 
     def order(self, epoch: int) -> Order:
         """The order of an epoch over all ranks."""
@@ -435,11 +524,12 @@ class Dataset:
     def _one(self, item: Any) -> Any:
         if self.steps.batch is not None:
             raise UsageError("dataset[…]", "batches have no number", "take samples, before batch()")
-        catalog, rows = self.content.catalog, self.rows()
+        catalog, rows = self.content.catalog, self._members()
         if isinstance(item, str):
-            row = catalog.row_of(item)
-            if row is None or (rows is not None and row not in rows):
+            found_rows = [row for row in catalog.rows_of(item) if rows is None or row in rows]
+            if not found_rows:
                 raise NotFoundError(repr(self.content), f"there is no sample {item!r}", "check the key")
+            row = found_rows[0]
         else:
             total = self.epoch_samples
             if not -total <= item < total:
@@ -457,8 +547,6 @@ class Dataset:
             raise UsageError(
                 "select, where, split, [ ]", "they come after mix(), weight() or balance()", "call them before"
             )
-        if self.content.streams:
-            _ = self.content.catalog  # raises: a view needs an index
         return replace(self._with(), selection=(*self.selection, step))
 
     def _with(self, *new: Op, reading: Reading | None = None, ops: tuple[Op, ...] = ()) -> Dataset:
@@ -468,17 +556,41 @@ class Dataset:
 
     # Going on elsewhere
 
-    def to_torch(self) -> TorchDataset:
-        """A torch IterableDataset of the same items, arrays as tensors. Needs the extra `torch`."""
+    @overload
+    def to_torch(self, *, map_style: Literal[False] = False, channels_last: bool = False) -> TorchDataset: ...
+
+    @overload
+    def to_torch(self, *, map_style: Literal[True], channels_last: bool = False) -> TorchMap: ...
+
+    def to_torch(self, *, map_style: bool = False, channels_last: bool = False) -> TorchDataset | TorchMap:
+        """A torch IterableDataset of the same items, arrays as tensors of the same memory. Needs the extra `torch`.
+
+        map_style: a torch Dataset of single samples by their number instead, as (image, label). channels_last: images
+        as (…, channels, height, width) in torch's memory format of that name, without a copy.
+        """
         from shardkit.adapters.torch import to_torch
 
-        return to_torch(self)
+        return to_torch(self, map_style=map_style, channels_last=channels_last)
 
     def to_tf(self) -> tf.data.Dataset:
         """A tf.data.Dataset of (images, labels). Needs the extra `tensorflow`."""
         from shardkit.adapters.tensorflow import to_tf
 
         return to_tf(self)
+
+    def to_keras(self) -> KerasDataset:
+        """A keras.utils.PyDataset of (images, labels), for any backend. Needs the extra `keras`."""
+        from shardkit.adapters.keras import to_keras
+
+        return to_keras(self)
+
+    def to_webdataset(self) -> Pipeline:
+        """A webdataset pipeline of the same samples, fields as bytes unless decode() was called: the methods of
+        `wds.WebDataset` go on from it, and it may be the source of a `wds.DataPipeline`. Needs the extra `webdataset`.
+        """
+        from shardkit.adapters.webdataset import to_webdataset
+
+        return to_webdataset(self)
 
 
 _SAID: set[str] = set()
@@ -498,6 +610,8 @@ def dataset(
     ahead: int | None = None,
     verify: bool = False,
     decoders: Mapping[str, Callable[[bytes], Any]] | None = None,
+    image_field: str | None = None,
+    label_field: str | None = None,
 ) -> Dataset:
     """The samples of some shards, or of a class directory.
 
@@ -507,10 +621,12 @@ def dataset(
     lanes: see reading/order.py; by default 16, or 1 without shuffling, which keeps the order of the shards.
     rank, world_size: by default those of torch.distributed, JAX or the launcher's environment, see reading/ranks.py.
     remainder: what becomes of samples that ranks can't share evenly, see reading/share.py: "drop" (the default when
-    shuffled), "pad" (the default in order: repeats are marked in the batch's `repeats`), or "uneven".
+    shuffled), "pad" (the default in order; repeats are marked: `repeats` in a batch, `__repeat__` in a sample), or
+    "uneven".
     threads: for decoding and map() (default: the cores). ahead: batches, or runs of 64 samples, that they may be ahead.
     verify: check each shard's CRC-32C when it is first opened. decoders: extension -> function of bytes, for fields
-    that decode() does not know.
+    that decode() does not know. image_field, label_field: the features of TFRecord shards of others that hold the
+    image and the class number, where they are not `image/encoded` and `image/class/label`.
 
     Iterating gives a dict for each sample: `__key__` and `__url__` (str), the image's bytes under its extension
     (`jpg`), `cls` (int), and any other field as bytes.
@@ -520,7 +636,8 @@ def dataset(
         buffer=buffer_size(shuffle), seed=seed, lanes=lanes, rank=rank, world_size=world_size, remainder=remainder,
         threads=threads, ahead=ahead, decoders={**FIELD_DECODERS, **(decoders or {})},
     )  # fmt: skip
-    return Dataset(Named(source, verify=verify), reading)
+    names = FieldNames(image_field, label_field) if image_field is not None or label_field is not None else None
+    return Dataset(Named(source, verify=verify, names=names), reading)
 
 
 def concat(datasets: Sequence[Dataset]) -> Dataset:
@@ -529,27 +646,43 @@ def concat(datasets: Sequence[Dataset]) -> Dataset:
     Their selections count; shuffle, decode and all the rest is said of the whole. UsageError for none, or for datasets
     that are more than selections.
     """
-    return Dataset(Concatenated(_parts("concat()", datasets)), Reading())
+    parts = _parts("concat()", datasets)
+    return Dataset(Concatenated(parts), _shared_reading("concat()", parts))
 
 
 def mix(datasets: Sequence[Dataset], weights: Sequence[float] | None = None, *, seed: int = 0) -> Dataset:
     """Samples of several datasets interleaved, each as often as its weight says (by default as its length says).
 
     Each keeps its own order and shuffling, and begins again when it is used up; an epoch has as many samples as they
-    have together. In 1,000 samples in a row the shares are exact.
+    have together. In 1,000 samples in a row the shares are exact, so a weight is at least a thousandth of their sum.
     """
     parts = _parts("mix()", datasets)
     given = [part.epoch_samples for part in parts] if weights is None else list(weights)
     if len(given) != len(parts):
         raise UsageError("mix()", f"{len(given)} weights for {len(parts)} datasets", "give one for each")
-    return Dataset(Mixed(parts, given), Reading(seed=seed))
+    reading = replace(_shared_reading("mix()", parts), seed=seed)
+    if reading.remainder is None and any(part.reading.buffer for part in parts):
+        reading = replace(reading, remainder="drop")  # as each of them would
+    return Dataset(Mixed(parts, given), reading)
+
+
+def _shared_reading(name: str, parts: Sequence[Dataset]) -> Reading:
+    """The options of the parts that say nothing of order. UsageError where they say that they are of other ranks."""
+    first = parts[0].reading
+    shared = {key: getattr(first, key) for key in ("rank", "world_size", "remainder", "threads", "ahead", "decoders")}
+    for part in parts:
+        if (part.reading.rank, part.reading.world_size) != (first.rank, first.world_size):
+            raise UsageError(name, "the datasets have different ranks", "give all the same rank= and world_size=")
+    return Reading(**shared)
 
 
 def _parts(name: str, datasets: Sequence[Dataset]) -> Sequence[Dataset]:
+    if not isinstance(datasets, (list, tuple)) or not all(isinstance(part, Dataset) for part in datasets):
+        raise UsageError(name, f"{type(datasets).__name__} is no list of datasets", f"call {name[:-1]}[a, b])")
     if not datasets:
         raise UsageError(name, "there is no dataset", "give at least one")
     for part in datasets:
-        if part.ops or part.weights is not None or isinstance(part.content, Mixed):
+        if part.ops or part.weights is not None or part.reading.turns != 1 or isinstance(part.content, Mixed):
             raise UsageError(
                 name, f"{part!r} is more than a selection", "call decode(), batch() and so on on the result"
             )
@@ -560,8 +693,7 @@ def buffer_size(shuffle: bool | int) -> int:
     """The samples of the shuffle buffer that a user means."""
     if isinstance(shuffle, bool):
         return DEFAULT_BUFFER if shuffle else 0
-    at_least("shuffle", shuffle, 0)
-    return shuffle
+    return at_least("shuffle", shuffle, 0)
 
 
 def cores() -> int:

@@ -58,6 +58,9 @@ class EpochSize:
     """Marks where in the chain epoch_size() was called: before batch() it counts samples, after it batches."""
 
 
+ALL = 1 << 48
+"""More items than there are anywhere, and still a number that can be multiplied."""
+
 Op = Decode | Map | Filter | BatchUp | Take | Skip | EpochSize
 
 
@@ -81,6 +84,11 @@ class Steps:
     """Whether epoch_size() counts batches."""
 
     @property
+    def whole(self) -> bool:
+        """Whether batches are cut before anything is read: no filter of samples."""
+        return not any(isinstance(op, Filter) for op in self.samples)
+
+    @property
     def decode(self) -> Decode | None:
         """The decode step, if there is one."""
         return next((op for op in self.samples if isinstance(op, Decode)), None)
@@ -96,6 +104,9 @@ def steps_of(ops: Sequence[Op]) -> Steps:
     filtered = sized_batches = False
     for op in ops:
         if isinstance(op, EpochSize):
+            if window or batch_window or after:
+                fact = "it comes after take() or skip(), which say what an epoch is, too"
+                raise UsageError("epoch_size()", fact, "take a view in their place: dataset[:1000].epoch_size(…)")
             sized_batches = batch is not None
             continue
         if isinstance(op, Filter):

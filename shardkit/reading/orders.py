@@ -107,6 +107,9 @@ def quotas_of(weights: Sequence[float]) -> list[int]:
     if not len(values) or not np.isfinite(values).all() or (values < 0).any() or not values.sum():
         raise UsageError("weights", f"{list(weights)} are not weights", "give a number above 0 for each dataset")
     quotas: list[int] = apportioned(values, MIX_BLOCK).tolist()
+    if any(weight and not quota for weight, quota in zip(values.tolist(), quotas, strict=True)):
+        fact = f"one of {list(weights)} is too small to come up in {MIX_BLOCK:,} samples"
+        raise UsageError("weights", fact, "give it a larger weight, or use concat() in place of mix()")
     return quotas
 
 
@@ -125,7 +128,7 @@ def class_weighted(line: Positions, labels: Positions, weights: Mapping[int, flo
     line: the rows in the order in which they are read; labels: their classes. A class with too few rows is gone
     through several times; one with too many begins at a random row of it and is not gone through to its end.
     """
-    counts = np.bincount(labels, minlength=max(weights, default=0) + 1)
+    counts = np.bincount(labels[labels >= 0], minlength=max(weights, default=0) + 1)
     chosen = [label for label, weight in weights.items() if weight and counts[label]]
     if not chosen:
         raise UsageError("weights", "no class that has samples has a weight", "name classes of the dataset")

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, DecodeError
-from shardkit.reading.batch import Batch, collate
+from shardkit.reading.batch import REPEAT, Batch, collate
 from shardkit.reading.blocks import BlockSource, Numbers, Placed
 from shardkit.reading.catalog import Block
 from shardkit.reading.decode import ImageDecoder
 from shardkit.reading.fields import decode_fields, encode_labels
-from shardkit.reading.ops import Decode, Filter, Map, Skip, Steps, Take, cut
+from shardkit.reading.ops import ALL, Decode, Filter, Map, Skip, Steps, Take, cut
 from shardkit.reading.pool import Task, Threads
 from shardkit.rng import stream_key
 from shardkit.sample import Sample
@@ -46,33 +46,34 @@ class Run:
     ahead: int
     decoders: Mapping[str, Callable[[bytes], Any]]
 
-    def items(self, start: int = 0) -> Iterator[Item]:
-        """What the user gets from sample `start` of the source on."""
+    def items(self, start: int = 0, over: int = 0) -> Iterator[Item]:
+        """What the user gets from sample `start` of the source on. over: batches of the epoch that came before it."""
         steps, high = self.steps, self.source.samples
         low, unit = 0, 1
-        if steps.batch is not None and steps.counted:
+        if steps.batch is not None and steps.whole:
             unit = steps.batch.size
-            if high is not None:
-                low, high = batch_limits(steps, high)
-        blocks = self.source.blocks(max(low, start), high, unit)
+            low, high = batch_limits(steps, ALL if high is None else high, over)
+        blocks = self.source.blocks(low, high, unit, start)
         threaded = bool(steps.samples) or any(isinstance(op, Map) for op in steps.after)
         return self._threaded(blocks) if threaded else self._plain(blocks)
 
     def _plain(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         batch = self.steps.batch
         if batch is None:
-            for numbers, block, _ in blocks:
-                yield from zip((numbers + 1).tolist(), block.samples(), strict=True)
+            for numbers, block, repeats in blocks:
+                yield from zip((numbers + 1).tolist(), marked(block.samples(), repeats), strict=True)
             return
-        for numbers, block, _ in blocks:
-            samples = block.samples()
+        for numbers, block, repeats in blocks:
+            samples = marked(block.samples(), repeats)
             for begin in range(0, len(block), batch.size):
                 chosen = list(itertools.islice(samples, batch.size))
+                if len(chosen) < batch.size and batch.drop_last:
+                    return  # the last one of shards that were not counted
                 yield int(numbers[begin + len(chosen) - 1]) + 1, collate(chosen)
 
     def _threaded(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         worker = _Worker(self)
-        whole = self.steps.batch is not None and self.steps.counted
+        whole = self.steps.batch is not None and self.steps.whole
         tasks = (task for block in blocks for task in worker.tasks(*block))
         threads = Threads(self.threads)
         stream: Iterator[Any] = threads.ordered(tasks, self.ahead)
@@ -95,14 +96,21 @@ class Run:
             yield chosen[-1][0], worker.mapped(collate([item for _, item in chosen]))
 
 
-def batch_limits(steps: Steps, samples: int) -> tuple[int, int]:
-    """The first and last sample that the batches of a share with so many samples take."""
+def marked(samples: Iterator[Sample], repeats: NDArray[np.bool_] | None) -> Iterator[Sample]:
+    """The samples, with `__repeat__` in those that are repeats."""
+    if repeats is None:
+        return samples
+    return (sample | {REPEAT: True} if again else sample for sample, again in zip(samples, repeats, strict=True))
+
+
+def batch_limits(steps: Steps, samples: int, over: int = 0) -> tuple[int, int]:
+    """The first and last sample that the batches of a share with so many samples take. over: batches before it."""
     assert steps.batch is not None
     size = steps.batch.size
-    if steps.batch.drop_last and steps.counted:
+    if steps.batch.drop_last and steps.whole:
         samples -= samples % size
-    low, high = cut(0, -(-samples // size), steps.batch_window)
-    return low * size, min(high * size, samples)
+    low, high = cut(0, ALL, steps.batch_window)
+    return max(0, low - over) * size, min(max(0, high - over) * size, samples)
 
 
 class _Worker:
@@ -110,7 +118,7 @@ class _Worker:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.batch = run.steps.batch if run.steps.counted else None
+        self.batch = run.steps.batch if run.steps.whole else None
         decode = run.steps.decode
         self.options = decode.options if decode else None
         self.decoder = ImageDecoder(decode.options) if decode else None
@@ -135,6 +143,8 @@ class _Worker:
         draws = self.decoder.draws(self.key, block.rows) if self.decoder else None
         for begin in range(0, len(block), size):
             end = min(begin + size, len(block))
+            if self.batch and self.batch.drop_last and end - begin < size:
+                return  # the last one of shards that were not counted
             marks = None if repeats is None else repeats[begin:end]
             make = self._straight_task if self.straight else self._general_task
             yield make(_Span(block, begin, end, numbers[begin:end], draws, marks))
@@ -193,10 +203,7 @@ class _Worker:
             chosen = [item for item in results if item is not _GONE]
             if not chosen:
                 return None
-            batch = collate(chosen)
-            if isinstance(batch, Batch) and span.repeats is not None:
-                batch.repeats = span.repeats[[item is not _GONE for item in results]]
-            return span.taken, self.mapped(batch)
+            return span.taken, self.mapped(collate(chosen))
 
         parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
         return Task(parts, finish)
@@ -204,6 +211,8 @@ class _Worker:
     def _sample(self, span: _Span, number: int) -> Any:
         at = span.begin + number
         sample: Any = span.block.sample(at)
+        if span.repeats is not None and span.repeats[number]:
+            sample[REPEAT] = True
         if self.decoder is not None:
             decoded = self._decoded(span, number, sample)
             if decoded is None:

@@ -68,9 +68,10 @@ class Progress:
                 self.latest = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the next one."""
+        """Make `epoch` the next one; a loaded cursor in this very epoch stays."""
         with self._lock:
-            self.following, self.resume, self.latest = epoch, None, None
+            resume = self.resume if self.resume is not None and self.resume.epoch == epoch else None
+            self.following, self.resume, self.latest = epoch, resume, None
 
     def load(self, cursor: Cursor) -> None:
         """Make the next iteration go on at `cursor`."""

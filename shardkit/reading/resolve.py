@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shardkit.errors import NotFoundError, StorageError, UsageError
+from shardkit.formats.table import format_of_name
 from shardkit.location import Location, expand_braces, locate
 from shardkit.manifest import Manifest, decode_manifest
 
 SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Manifest
 
 _SHARD_NAME = re.compile(r"(?P<stem>.+)-\d+\.(tar|tar\.gz|tgz|tfrecord)")
-_SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz")
+_NO_SHARDS = (".json", ".parquet", ".tmp", ".part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,30 @@ def resolve(source: SourceLike) -> Found:
         return _resolve_one(source)
     if isinstance(source, Manifest):
         raise UsageError("dataset()", "a Manifest does not say where its shards are", "give its file or their prefix")
-    paths = [path for part in source for path in _shards_of(locate(part))]
+    if not isinstance(source, Iterable) or isinstance(source, (bytes, dict)):
+        raise UsageError("dataset()", f"{source!r} names no dataset", "give a path, a glob, or a list of them")
+    parts = list(source)
+    paths = [path for part in parts for path in _listed(part)]
     if not paths:
         raise UsageError("dataset()", "the list of shards is empty", "name at least one shard")
-    return _with_manifest(paths)
+    return _with_manifest(paths, [locate(part).path for part in parts])
+
+
+def _listed(part: str | os.PathLike[str]) -> list[Location]:
+    """The shards that one entry of a list means."""
+    if not isinstance(part, (str, os.PathLike)):
+        raise UsageError("dataset()", f"{part!r} in the list is no path", "give paths, globs or prefixes")
+    place = locate(part)
+    named = format_of_name(place.name) or glob.has_magic(place.path)
+    if named or (os.path.isfile(place.path) and not place.path.endswith(".json")):
+        return _shards_of(place)
+    found = _resolve_one(part)
+    if found.tree is not None:
+        cure = "read each class directory as a dataset, and put them together with shardkit.concat"
+        raise UsageError(str(place), "a list is of shards, and this is a folder without any", cure)
+    if found.manifest is None or found.location is None:
+        return list(found.shards)
+    return [found.location.sibling(entry.name) for entry in found.manifest.shards]
 
 
 def _resolve_one(source: str | os.PathLike[str]) -> Found:
@@ -53,9 +75,11 @@ def _resolve_one(source: str | os.PathLike[str]) -> Found:
         return _of_manifest(Location("", place.path + ".json"))
     if os.path.isdir(place.path):
         return _of_folder(place)
-    if place.path.endswith(_SHARD_ENDINGS) or os.path.isfile(place.path):
-        return _with_manifest(_shards_of(place))
-    shards = sorted(path for ending in _SHARD_ENDINGS for path in glob.glob(glob.escape(place.path) + "-*" + ending))
+    patterned = glob.has_magic(place.path) or "{" in place.name
+    if format_of_name(place.name) or patterned or os.path.isfile(place.path):
+        return _with_manifest(_shards_of(place), [place.path])
+    beside = sorted(glob.glob(glob.escape(place.path) + "-*"))
+    shards = [path for path in beside if format_of_name(os.path.basename(path))]
     if not shards:
         fact = "no dataset is there: neither a manifest, nor shards, nor a class directory of this name"
         raise NotFoundError(str(place), fact, _unfinished(place) or "check the path")
@@ -82,10 +106,12 @@ def _shards_of(place: Location) -> list[Location]:
     found = []
     for pattern in expand_braces(place.path):
         if glob.has_magic(pattern) and not os.path.lexists(pattern):
-            paths = sorted(glob.glob(pattern, recursive=True))
-            paths = [path for path in paths if path.endswith(_SHARD_ENDINGS)] or paths
+            matches = sorted(glob.glob(pattern, recursive=True))
+            paths = [path for path in matches if format_of_name(os.path.basename(path))]
+            paths = paths or [path for path in matches if not path.endswith(_NO_SHARDS) and os.path.isfile(path)]
             if not paths:
-                raise NotFoundError(pattern, "no file matches", "check the pattern, and where you are")
+                fact = f"no shard matches, only {matches[0]} and the like" if matches else "no file matches"
+                raise NotFoundError(pattern, fact, "check the pattern, and where you are")
         elif os.path.isfile(pattern):
             paths = [pattern]
         else:
@@ -94,8 +120,10 @@ def _shards_of(place: Location) -> list[Location]:
     return found
 
 
-def _with_manifest(shards: Sequence[Location]) -> Found:
-    """The shards as part of the dataset whose manifest is beside them, if there is one."""
+def _with_manifest(shards: Sequence[Location], patterns: Sequence[str] = ()) -> Found:
+    """The shards as part of the dataset whose manifest is beside them, if there is one. NotFoundError for a shard of
+    the manifest that a glob among `patterns` would match, and that is not there."""
+    demand_one_format(shards)
     owners = {_manifest_of(shard) for shard in shards}
     owners_found = sorted({str(owner) for owner in owners if owner is not None and os.path.isfile(owner.path)})
     if not owners_found:
@@ -112,8 +140,25 @@ def _with_manifest(shards: Sequence[Location]) -> Found:
         cure = "remove it, or make the manifest again with 'shardkit index'"
         raise UsageError(str(missing), f"the manifest {owners_found[0]} does not know this shard", cure)
     numbers = tuple(number[shard.name] for shard in shards)
+    globs = [os.path.basename(text) for pattern in patterns for text in expand_braces(pattern) if glob.has_magic(text)]
+    for lost in sorted(set(number) - {shard.name for shard in shards}) if globs else ():
+        if any(fnmatch.fnmatchcase(lost, pattern) for pattern in globs):
+            cure = "bring it back, pack again, or run 'shardkit index'"
+            raise NotFoundError(str(shards[0].sibling(lost)), "the manifest names this shard, and it is missing", cure)
     every = numbers == tuple(range(len(number)))
     return Found(whole.manifest, whole.location, None if every else numbers)
+
+
+def demand_one_format(shards: Sequence[Location]) -> None:
+    """UsageError where the names say that shards are of more than one format."""
+    first: dict[str, Location] = {}
+    for shard in shards:
+        form = format_of_name(shard.name)
+        if form is not None:
+            first.setdefault(form, shard)
+    if len(first) > 1:
+        fact = "these are shards of more than one format: " + ", ".join(shard.name for shard in first.values())
+        raise UsageError("dataset()", fact, "name the shards of one, or make them one with 'shardkit convert'")
 
 
 def _manifest_of(shard: Location) -> Location | None:
@@ -130,7 +175,7 @@ def _of_folder(place: Location) -> Found:
     if len(manifests) > 1:
         fact = f"the folder holds {len(manifests)} datasets: {', '.join(name[:-5] for name in manifests)}"
         raise UsageError(str(place), fact, f"name one, such as '{place.child(manifests[0][:-5])}'")
-    shards = [place.child(name) for name in names if name.endswith(_SHARD_ENDINGS)]
+    shards = [place.child(name) for name in names if format_of_name(name)]
     return _with_manifest(shards) if shards else Found(tree=place)
 
 

@@ -73,13 +73,19 @@ class Where:
 
 @dataclass(frozen=True, eq=False)
 class AtNumbers:
-    """The samples at some places of what was there before: a slice, or whole numbers (negative from the end)."""
+    """The samples at some places of what was there before: a slice, or whole numbers (negative from the end), or True
+    for each sample that is one of them."""
 
-    numbers: slice | Rows
+    numbers: slice | Rows | NDArray[np.bool_]
 
     def rows(self, catalog: Catalog, before: Rows) -> Rows:
         """The rows at these places, in the order of the numbers."""
         if isinstance(self.numbers, slice):
+            return before[self.numbers]
+        if self.numbers.dtype == np.bool_:
+            if len(self.numbers) != len(before):
+                fact = f"{len(self.numbers)} times True or False for {len(before)} samples"
+                raise UsageError("dataset[…]", fact, "give one for each sample")
             return before[self.numbers]
         wrong = (self.numbers < -len(before)) | (self.numbers >= len(before))
         if wrong.any():
@@ -90,7 +96,9 @@ class AtNumbers:
     def describe(self) -> str:
         """The slice, or a digest of the numbers."""
         numbers = self.numbers
-        return str(numbers) if isinstance(numbers, slice) else blake2b(numbers.tobytes(), digest_size=16).hexdigest()
+        if isinstance(numbers, slice):
+            return str(numbers)
+        return blake2b(f"{numbers.dtype}".encode() + numbers.tobytes(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,13 +173,20 @@ def class_weights(weights: Mapping[str | int, float], names: Sequence[str]) -> d
     return found
 
 
-def numbers_of(item: Any) -> slice | Rows:
-    """The places that a slice, list or array means; a bool array means those that are true. UsageError otherwise."""
+def numbers_of(item: Any) -> slice | Rows | NDArray[np.bool_]:
+    """A slice, or an int64 or bool array (n,), of what a user gives between brackets. UsageError otherwise."""
     if isinstance(item, slice):
+        if not all(part is None or hasattr(part, "__index__") for part in (item.start, item.stop, item.step)):
+            raise UsageError("dataset[…]", f"{item!r} is not of whole numbers", "give such numbers")
+        if item.step is not None and item.step == 0:
+            raise UsageError("dataset[…]", "a slice can't have step 0", "give another step")
         return item
-    array = np.asarray(item)
+    try:
+        array = np.asarray(item)
+    except ValueError as exc:
+        raise UsageError("dataset[…]", f"{item!r} is no list of numbers", "give one") from exc
     if array.ndim == 1 and array.dtype == np.bool_:
-        return np.flatnonzero(array)
+        return array
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise UsageError("dataset[…]", f"{item!r} is no number, key, slice or list of numbers", "give one of these")
     return array.astype(np.int64)

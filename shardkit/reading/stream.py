@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, StorageError
-from shardkit.formats import tar
-from shardkit.formats.tar_stream import stream_samples
+from shardkit.formats.table import FORMATS, demand_names_fit, format_of_head, format_of_name
+from shardkit.formats.tfrecord import FieldNames
+from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
 from shardkit.reading.blocks import BLOCK_BYTES, BLOCK_SAMPLES, Placed
+from shardkit.reading.ops import ALL
 from shardkit.rng import permutation, stream_key, uniform
 from shardkit.sample import IMAGE_FIELDS, Sample
 
@@ -31,7 +33,8 @@ Streamed = tuple[int, Sample]
 
 @dataclass(frozen=True)
 class StreamBlocks:
-    """The blocks of shards without a manifest. `part` of `parts` takes each `parts`-th shard (ranks and workers)."""
+    """The blocks of shards without a manifest. `part` of `parts` takes each `parts`-th shard (ranks and workers).
+    window: the first of its samples that is used, and the one after the last."""
 
     shards: Sequence[Location]
     buffer: int
@@ -39,14 +42,18 @@ class StreamBlocks:
     epoch: int
     part: int = 0
     parts: int = 1
+    names: FieldNames | None = None
+    window: tuple[int, int] = (0, ALL)
 
     samples = None
     classes = 0
     plain = False
 
-    def blocks(self, start: int, stop: int | None, unit: int) -> Iterator[Placed]:
-        """The samples from `start` on; those before it are read and dropped, since nothing says where it is."""
-        samples = itertools.islice(self._shuffled(), start, stop)
+    def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
+        """The samples low … high - 1; those before them are read and dropped, since nothing says where they are."""
+        samples = itertools.islice(self._shuffled(), *self.window)
+        start = max(low, start)
+        samples = itertools.islice(samples, start, high)
         while True:
             chosen: list[Streamed] = []
             size = 0
@@ -69,33 +76,38 @@ class StreamBlocks:
 
     def _shard(self, number: int) -> Iterator[Streamed]:
         shard = self.shards[number]
-        for count, sample in enumerate(read_shard(shard)):
+        for count, sample in enumerate(read_shard(shard, self.names)):
             yield number << 32 | count, sample
 
 
-def read_shard(shard: Location) -> Iterator[Sample]:
-    """The samples of one tar shard, plain or gzip, in order. Raises DamagedError, NotFoundError, StorageError."""
+def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sample]:
+    """The samples of one shard, tar or TFRecord, plain or packed, in order.
+
+    names: the features of a TFRecord shard that are image and label. Raises DamagedError, NotFoundError, StorageError.
+    """
     place = str(shard)
     try:
         with open(shard.path, "rb") as file:
-            if file.peek(2)[:2] in (b"\x1f\x8b", b""):  # gzip; or empty, which can't be mapped
-                for key, fields in stream_samples(file, place=place):
+            head = file.peek(512)[:512]
+            form = FORMATS[format_of_name(shard.name) or format_of_head(head)]
+            demand_names_fit(form, names, place)
+            if is_packed(head) or not head:  # an empty file can't be mapped
+                for key, fields in form.stream(file, place=place, names=names):
                     yield _sample(place, key, fields)
                 return
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                for found in tar.read_samples(data, place=place):
-                    parts = found.fields.items()
-                    yield _sample(place, found.key, {name: data[at : at + size] for name, (at, size) in parts})
+                for found in form.read(data, place=place, names=names):
+                    yield _sample(place, found.key, form.fields(data, found))
     except FileNotFoundError as exc:
         raise NotFoundError(place, "there is no such shard", "check the name, and where you are") from exc
     except OSError as exc:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
 
 
-def _sample(place: str, key: str, fields: dict[str, bytes]) -> Sample:
+def _sample(place: str, key: str, fields: dict[str, Any]) -> Sample:
     sample: Sample = {"__key__": key, "__url__": place, **fields}
     label = fields.get("cls")
-    if label is not None and label.strip().isdigit():
+    if isinstance(label, bytes) and label.strip().isdigit():
         sample["cls"] = int(label)
     return sample
 
@@ -111,7 +123,7 @@ def shuffled(stream: Iterator[Streamed], buffer: int, key: int) -> Iterator[Stre
                 yield from (entry[2] for entry in sorted(waiting))
                 return
             heapq.heappush(waiting, (number + offset, number, item))
-            while waiting[0][0] < number + 1:
+            while waiting and waiting[0][0] < number + 1:
                 yield heapq.heappop(waiting)[2]
 
 

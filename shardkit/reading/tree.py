@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -31,7 +32,7 @@ class TreeCatalog:
         self.counts = np.ones(len(self.source), np.int64)
         self.classes = tuple(map(ClassEntry, self.source.classes, self.source.counts.tolist()))
         self.mean_bytes = max(1, int(self.source.sizes.mean()))
-        self.identity = f"tree:{len(self.source)}:{int(self.source.sizes.sum())}"
+        self.identity = f"tree:{_digest(self.source)}"
         extensions = {os.fsdecode(path.rpartition(b".")[2]) for path in self.source.paths}
         self.fields = tuple(sorted({"cls", *map(field_of, extensions)}))
 
@@ -61,14 +62,22 @@ class TreeCatalog:
         }
         return pa.table(columns)
 
-    def row_of(self, key: str) -> int | None:
+    def rows_of(self, key: str) -> list[int]:
         """The row of a key, searched from the first on."""
         keys = self.source.keys(np.arange(len(self.source)))
-        return keys.index(key) if key in keys else None
+        return [keys.index(key)] if key in keys else []
 
     def block(self, rows: NDArray[np.int64]) -> TreeBlock:
         """The samples at these rows."""
         return TreeBlock(self, rows)
+
+
+def _digest(source: Source) -> str:
+    """32 hex digits for the paths and sizes of all files."""
+    found = hashlib.blake2b(source.paths.blob, digest_size=16)
+    found.update(source.paths.offsets)
+    found.update(np.ascontiguousarray(source.sizes))
+    return found.hexdigest()
 
 
 class TreeBlock:

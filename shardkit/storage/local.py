@@ -142,6 +142,7 @@ class FolderLock:
                 which = "" if holder is None else f" (process {holder})"
                 fact = f"another run{which} is writing to this destination"
                 raise BusyError(fs_text(folder), fact, "wait until it ends, or choose another destination")
+            log.debug("%s: waiting for what is left of process %s", fs_text(folder), holder)
             time.sleep(0.05)
         self.fd = fd
 
@@ -166,7 +167,7 @@ class FolderLock:
         """The process that took the lock; None where that can't be told."""
         try:
             with open(self.path, "rb") as file:
-                return int(file.read(20))
+                return int(file.read(9))
         except (OSError, ValueError):
             return None
 

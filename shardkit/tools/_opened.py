@@ -131,6 +131,10 @@ def open_dataset(source: SourceLike) -> Opened:
         found = resolve(source)
     except ManifestError as exc:
         return _without_manifest(exc)
+    except UnicodeDecodeError as exc:  # of the manifest, whose text is UTF-8
+        shards = find_shards(source)
+        place = shards[0].sibling(stem_of_shard(shards[0].name) + ".json")
+        return _without_manifest(ManifestError(str(place), f"the manifest is not UTF-8 ({exc})"))
     if found.tree is not None:
         raise UsageError(str(found.tree), "this is a class directory, not a dataset", "give its shards or manifest")
     if found.manifest is None or found.location is None:

@@ -7,11 +7,11 @@ label, the CRC-32C of its image, and that of the whole file, which is joined fro
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,11 +21,14 @@ from shardkit.formats.tar_headers import GZIP_MAGIC
 from shardkit.formats.tar_stream import gunzip
 from shardkit.location import Location
 from shardkit.sample import IMAGE_FIELDS
-from shardkit.tools._crc import crc_of, joined_crc
+from shardkit.tools._crc import crc_of, joined_crc, summer
 
 NO_LABEL, BAD_LABEL = -1, -2
 MAX_LABEL = 10_000_000
 """A label above it is taken for damage: a class map of that size would not fit a manifest."""
+
+WINDOW_BYTES = 2 << 20
+"""What is read at a time where the index says where samples end: little enough to be summed from the core's cache."""
 
 NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 
@@ -91,63 +94,120 @@ def open_shard(location: Location) -> ShardBytes:
     return ShardBytes(f"{place} (unpacked)", np.frombuffer(whole, np.uint8), whole, size, True, crc)
 
 
-def read_shard(shard: ShardBytes) -> ShardContent:
-    """The content of a tar shard. What is damaged ends the rows and stands in `error`; the CRC is of all bytes."""
+def read_shard(shard: ShardBytes, ends: NDArray[np.int64] | None = None) -> ShardContent:
+    """The content of a tar shard. What is damaged ends the rows and stands in `error`; the CRC is of all bytes.
+
+    ends: where samples end, as an index has it: then it is read in windows of whole samples, by calls that let other
+    threads run, which the faults of a mapped file do not. Where that does not fit the shard, it is read without.
+    """
+    if ends is not None and len(ends) and not shard.gzip:
+        content = _in_windows(shard, ends)
+        if content is not None:
+            return content
     content = ShardContent(shard.place, shard.file_bytes, len(shard.view), shard.gzip)
-    columns: dict[str, list[int]] = {name: [] for name in NUMBERS}
-    sums: list[int] = []
-    lengths: list[int] = []
+    columns = _Columns(content)
+    crc = summer(shard.view)
     try:
-        at = _rows(shard, content, columns, sums, lengths)
+        columns.add(tar.read_samples(shard.buffer, place=shard.place), shard.buffer, crc, 0)
     except DamagedError as exc:
         content.error = exc
-        at = sum(lengths)
-    content.numbers = {name: np.array(values, np.int64) for name, values in columns.items()}
+    columns.sum_rest(crc, 0, len(shard.view))
+    columns.finish()
     if shard.crc32c is not None:
         content.crc32c = shard.crc32c
-    else:
-        sums.append(crc_of(shard.view[at:]))
-        lengths.append(len(shard.view) - at)
-        content.crc32c = joined_crc(np.array(sums, np.uint32), np.array(lengths, np.int64))
     return content
 
 
-def _rows(
-    shard: ShardBytes, content: ShardContent, columns: dict[str, list[int]], sums: list[int], lengths: list[int]
-) -> int:
-    """Fill the columns, and the sums of the bytes before each image and of each image; the end of the last image."""
-    view, buffer, value = shard.view, shard.buffer, google_crc32c.value
-    names, keys, fields = content.image_fields, content.keys, content.fields
-    labels, offsets, sizes, image_offsets, image_sizes, crcs = (columns[name] for name in NUMBERS)
-    at = 0
-    for sample in _samples(shard):
-        image, start, size = "", -1, -1
-        label = NO_LABEL
-        for name, (begin, length) in sample.fields.items():
-            if name == "cls":
-                label = label_of(buffer[begin : begin + length])
-            elif not image and name in IMAGE_FIELDS:
-                image, start, size = name, begin, length
-            fields[name] = None
-        crc = 0
-        if image:
-            crc = value(view[start : start + size])
-            sums += (value(view[at:start]), crc)
-            lengths += (start - at, size)
-            at = start + size
-        keys.append(sample.key)
-        names.append(image)
-        labels.append(label)
-        offsets.append(sample.offset)
-        sizes.append(sample.size)
-        image_offsets.append(start)
-        image_sizes.append(size)
-        crcs.append(crc)
-    return at
+def _in_windows(shard: ShardBytes, ends: NDArray[np.int64]) -> ShardContent | None:
+    """The content of a shard whose samples end at `ends`; None where anything is not as it should be."""
+    content = ShardContent(shard.place, shard.file_bytes, len(shard.view), False)
+    columns = _Columns(content)
+    buffer = np.empty(WINDOW_BYTES, np.uint8)
+    fd = os.open(shard.place, os.O_RDONLY)
+    try:
+        for start, end in _windows(ends):
+            if end - start > len(buffer):
+                buffer = np.empty(end - start, np.uint8)
+            window = memoryview(buffer)[: end - start]  # type: ignore[arg-type]
+            if end > shard.file_bytes or os.preadv(fd, [window], start) != len(window):
+                return None
+            crc = summer(buffer)
+            columns.add(tar.read_samples(window, place=shard.place, end=len(window)), window, crc, start)
+            columns.sum_rest(crc, start, end)
+        rest = os.pread(fd, shard.file_bytes - columns.at, columns.at)
+    except (DamagedError, OSError):
+        return None
+    finally:
+        os.close(fd)
+    if len(rest) < len(tar.END) or rest.strip(b"\0"):
+        return None
+    columns.sum_rest(summer(np.frombuffer(rest, np.uint8)), columns.at, shard.file_bytes)
+    columns.finish()
+    return content
 
 
-def _samples(shard: ShardBytes) -> Iterator[tar.TarSample]:
-    return tar.read_samples(shard.buffer, place=shard.place)
+def _windows(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Runs of whole samples of about WINDOW_BYTES."""
+    start = 0
+    while start < ends[-1]:
+        row = int(np.searchsorted(ends, start + WINDOW_BYTES, side="right"))
+        end = int(ends[row - 1]) if row and ends[row - 1] > start else int(ends[row])
+        yield start, end
+        start = end
+
+
+class _Columns:
+    """Takes samples in order and fills a ShardContent. `at`: up to where the bytes are summed."""
+
+    def __init__(self, content: ShardContent) -> None:
+        self.content, self.at = content, 0
+        self.numbers: dict[str, list[int]] = {name: [] for name in NUMBERS}
+        self.sums: list[int] = []
+        self.lengths: list[int] = []
+
+    def add(
+        self, samples: Iterator[tar.TarSample], buffer: Any, crc_of_bytes: Callable[[int, int], int], base: int
+    ) -> None:
+        """Take samples of `buffer`, which begins at byte `base` of the shard, and sum up to the last image's end."""
+        content = self.content
+        names, keys, fields = content.image_fields, content.keys, content.fields
+        labels, offsets, sizes, image_offsets, image_sizes, crcs = (self.numbers[name] for name in NUMBERS)
+        for sample in samples:
+            image, start, size = "", -1, -1
+            label = NO_LABEL
+            for name, (begin, length) in sample.fields.items():
+                if name == "cls":
+                    label = label_of(bytes(buffer[begin : begin + length]))
+                elif not image and name in IMAGE_FIELDS:
+                    image, start, size = name, begin, length
+                fields[name] = None
+            crc = 0
+            if image:
+                crc = crc_of_bytes(start, start + size)
+                self.sums += (crc_of_bytes(self.at - base, start), crc)
+                start += base
+                self.lengths += (start - self.at, size)
+                self.at = start + size
+            keys.append(sample.key)
+            names.append(image)
+            labels.append(label)
+            offsets.append(sample.offset + base)
+            sizes.append(sample.size)
+            image_offsets.append(start)
+            image_sizes.append(size)
+            crcs.append(crc)
+
+    def sum_rest(self, crc_of_bytes: Callable[[int, int], int], base: int, end: int) -> None:
+        """Sum the bytes up to `end`, of a buffer that begins at `base`."""
+        if end > self.at:
+            self.sums.append(crc_of_bytes(self.at - base, end - base))
+            self.lengths.append(end - self.at)
+            self.at = end
+
+    def finish(self) -> None:
+        """Fill in the columns and the CRC of all."""
+        self.content.numbers = {name: np.array(values, np.int64) for name, values in self.numbers.items()}
+        self.content.crc32c = joined_crc(np.array(self.sums, np.uint32), np.array(self.lengths, np.int64))
 
 
 def label_of(text: bytes) -> int:

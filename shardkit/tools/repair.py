@@ -8,6 +8,7 @@ index and manifest. Memory grows with the samples: about 500 bytes for each.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,12 +21,13 @@ import google_crc32c
 import msgspec
 import numpy as np
 
-from shardkit.errors import DatasetError, DestinationError
+from shardkit.errors import DatasetError, DestinationError, ShardkitError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats import tar
 from shardkit.formats.images import image_header
 from shardkit.manifest import ClassEntry, Manifest, ShardEntry
-from shardkit.packing.commit import Destination, commit, destination_of, working, write_index_files
+from shardkit.packing.commit import commit, keep_only, working, write_index_files
+from shardkit.packing.destination import Destination, check_free, destination_of
 from shardkit.packing.shard import COLUMNS, Rows, Skipped, rows_path
 from shardkit.reading.resolve import SourceLike
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
@@ -92,7 +94,8 @@ def repair(
         fact = f"no sample of it is whole ({len(left_out)} are damaged)"
         raise DatasetError(str(opened.place), fact, "pack it again from its source")
     classes = _classes(opened, rescues)
-    with working(destination):
+    with working(destination), _emptied(destination):
+        check_free(destination, overwrite=overwrite)
         entries: list[ShardEntry] = []
         full = [rescue.samples for rescue in rescues if rescue.samples]
         names = [f"{destination.stem}-{number:06d}.tar" for number in range(len(full))]
@@ -115,16 +118,27 @@ def _destination(opened: Opened, dest: str, *, overwrite: bool) -> Destination:
     source = os.path.abspath(opened.place.sibling(stem).path)
     destination = destination_of(dest, source)
     taken = {os.path.realpath(shard.location.path) for shard in opened.shards}
-    for number in range(len(opened.shards)):
-        path = destination.path(f"-{number:06d}.tar")
-        if os.path.realpath(path) in taken:
-            raise DestinationError(fs_text(path), "this is a shard of the source", "choose another destination")
-    if not overwrite and (os.path.lexists(destination.manifest) or destination.shards()):
+    files = [destination.path(f"-{number:06d}.tar") for number in range(len(opened.shards))]
+    if os.path.realpath(destination.path("")) == os.path.realpath(source) or taken.intersection(
+        map(os.path.realpath, files)
+    ):
+        raise DestinationError(fs_text(destination.path("")), "this is the source", "choose another destination")
+    if not overwrite and os.path.lexists(destination.manifest):
         fact = "another dataset is there"
-        raise DestinationError(
-            fs_text(destination.path("")), fact, "choose another place, or replace it with --overwrite"
-        )
+        raise DestinationError(fs_text(destination.path("")), fact, "choose another, or replace it with --overwrite")
     return destination
+
+
+@contextlib.contextmanager
+def _emptied(destination: Destination) -> Iterator[None]:
+    """Nothing stays in the work folder: a repair begins anew."""
+    keep_only(destination, ())
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, ShardkitError):
+            keep_only(destination, ())
+        raise
 
 
 def _join(rescues: Sequence[Rescue]) -> list[str]:

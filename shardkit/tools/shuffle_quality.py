@@ -134,7 +134,7 @@ def _carry_over(labels: NDArray[np.int64], batch: int) -> float:
     places, counts = np.unique(cells, return_counts=True)
     expected = batch * np.bincount(labels, minlength=classes) / len(labels)
     # Sums over cells, of which only those that are not empty are at hand: (c - e)(c' - e) = cc' - ec - ec' + ee.
-    square, constant = expected @ expected, batches - 1
+    square, constant = float(expected @ expected), batches - 1
     of_class, after = places % classes, np.searchsorted(places, places + classes)
     found = (after < len(places)) & (places[np.minimum(after, len(places) - 1)] == places + classes)
     product = float((counts[found] * counts[after[found]]).sum())

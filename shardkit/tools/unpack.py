@@ -7,6 +7,7 @@ created, never opened where one is.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -83,6 +84,7 @@ def unpack(
     target = os.path.abspath(os.fsdecode(dest))
     _demand_free(target)
     part = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.unpacking-{os.getpid()}")
+    made = _missing_folders(os.path.dirname(target))
     with translated(part):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         os.mkdir(part)
@@ -96,8 +98,20 @@ def unpack(
             os.rename(part, target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):  # somebody else may use them by now
+            for folder in made:
+                os.rmdir(folder)
         raise
     return Unpacked(fs_text(target), *counts)
+
+
+def _missing_folders(folder: str) -> list[str]:
+    """The folders that are to be made for `folder`, itself first."""
+    missing = []
+    while not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    return missing
 
 
 def _demand_free(target: str) -> None:

@@ -151,8 +151,8 @@ class _Check:
         return seen
 
     def _opened_shard(self, shard: ShardPlace, data: ShardBytes, seen: _Seen, run: _Run) -> None:
-        content = read_shard(data)
         rows = shard.rows()
+        content = read_shard(data, _ends(rows))
         seen.samples, seen.bytes, seen.fields = len(content), content.file_bytes, content.fields
         seen.hashes = np.fromiter(map(hash, content.keys), np.int64, len(content))  # for this process only
         seen.labels = content.numbers["label"]
@@ -227,6 +227,8 @@ class _Check:
             return  # the counts can't be right, and the reason is a finding already
         labels = np.concatenate([np.empty(0, np.int64), *(self._row_labels(seen) for seen in self.seen)])
         counts = np.bincount(labels[labels >= 0], minlength=len(self.manifest.classes)).tolist()
+        if not self.manifest.classes and (labels >= 0).any():
+            yield finding("class-count", place, "the manifest names no classes, and the samples have labels")
         for label, entry in enumerate(self.manifest.classes):
             if entry.count != counts[label]:
                 fact = f"the manifest says {entry.count} samples of class {entry.name!r}, and there are {counts[label]}"
@@ -263,6 +265,15 @@ class _Check:
                     byte = int(content.numbers["offset"][row])
                     yield finding("key-twice", content.place, fact, byte=byte, key=key)
                 places.setdefault(key, content.place)
+
+
+def _ends(rows: IndexRows | None) -> NDArray[np.int64] | None:
+    """Where the samples of a shard end, if its index rows lie end to end from its first byte on."""
+    if rows is None or not len(rows.keys):
+        return None
+    offsets, sizes = rows.numbers["offset"], rows.numbers["size"]
+    ends: NDArray[np.int64] = offsets + sizes
+    return ends if offsets[0] == 0 and sizes.min() > 0 and bool((offsets[1:] == ends[:-1]).all()) else None
 
 
 def _mapped(

@@ -42,7 +42,8 @@ def command_of(name: str) -> click.Command:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_lists_each_command_with_its_own_line(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
-    assert f"  {name}  {COMMANDS[name][1]}\n" in capsys.readouterr().out
+    column = max(map(len, COMMANDS))
+    assert f"  {name:{column}}  {COMMANDS[name][1]}\n" in capsys.readouterr().out
     assert command_of(name).short_help == COMMANDS[name][1]
 
 

@@ -71,7 +71,7 @@ def test_the_defaults_are_those_of_pack(call: Callable[..., dict[str, Any]]) -> 
 
 def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
     shards = "--format tar --max-bytes 64MiB --max-count 100 --no-shuffle --seed 7 --workers 3 --overwrite --dry-run"
-    files = "--ext jpg,.PNG --check full --on-error skip --classes names.txt --classes-from m.json"
+    files = "--ext jpg,.PNG --fields jpg,json --check full --on-error skip --classes names.txt --classes-from m.json"
     given = call(*shlex.split(shards), *shlex.split(files))
     assert given == {
         "source": Path("tree"),
@@ -85,6 +85,7 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
         "classes": Path("names.txt"),
         "classes_from": Path("m.json"),
         "ext": ["jpg", ".PNG"],
+        "fields": ["jpg", "json"],
         "check": "full",
         "on_error": "skip",
         "overwrite": True,

@@ -1,0 +1,158 @@
+"""The fused JPEG decoder against the other way and against bare loops, over a folder of JPEGs: time and pixels.
+
+    python benchmarks/fused.py FOLDER [--size 224] [--count 640] [--batch 64] [--rounds 5] [--picture DIFF.png]
+
+Time is processor time for one image in one thread, the contestants in turn, the median of the rounds: a busy machine
+changes it little. Pixels: mean absolute difference from Pillow's decode, crop and antialiased bilinear resize, in steps
+of 1/255. The picture shows some crops: Pillow's, the fused decoder's, and 32 times their difference around gray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from decode_accuracy import read_images
+
+from shardkit.reading import fused
+from shardkit.reading.crops import center_box, random_box
+from shardkit.reading.decode import DecodeOptions, ImageDecoder
+
+CROPS = ("resize", "center", "random")
+Fill = Callable[[list[bytes], np.ndarray, Any], object]
+
+
+@contextmanager
+def without_fused() -> Iterator[None]:
+    kept = fused.available
+    fused.available = lambda: False
+    try:
+        yield
+    finally:
+        fused.available = kept
+
+
+def bare(crop: str, size: int, *, factor: int | None) -> Fill:
+    """Decode with simplejpeg (whole, or with DCT scaling by at least `factor` eighths), crop and resize with OpenCV."""
+    import cv2
+    import simplejpeg
+
+    cv2.setNumThreads(1)
+
+    def fill(datas: list[bytes], out: np.ndarray, draws: Any) -> None:
+        for i, data in enumerate(datas):
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            top, left, h, w = 0.0, 0.0, float(height), float(width)
+            if crop == "center":
+                top, left, h, w = center_box(height, width, (size, size))
+            elif crop == "random":
+                top, left, h, w = random_box(height, width, draws[i, 1:].tolist())
+            least = {"min_height": math.ceil(height * size / h), "min_width": math.ceil(width * size / w)}
+            image = simplejpeg.decode_jpeg(data, **({**least, "min_factor": factor} if factor else {}))
+            y, x = image.shape[0] / height, image.shape[1] / width
+            part = image[round(top * y) : round((top + h) * y), round(left * x) : round((left + w) * x)]
+            cv2.resize(part, (size, size), dst=out[i])
+            if draws is not None and draws[i, 0] < 0.5:
+                cv2.flip(out[i], 1, dst=out[i])
+
+    return fill
+
+
+def contestants(crop: Any, size: int) -> dict[str, Fill]:
+    decoder = ImageDecoder(DecodeOptions(size=size, crop=crop, flip=crop == "random"))
+
+    def other_way(datas: list[bytes], out: np.ndarray, draws: Any) -> None:
+        with without_fused():
+            decoder.batch_into(datas, out, draws)
+
+    return {
+        "bare loop, whole image": bare(crop, size, factor=None),
+        "bare loop, DCT scaling": bare(crop, size, factor=1),
+        "bare loop, DCT scaling by 2 or more": bare(crop, size, factor=2),
+        "simplejpeg way": other_way,
+        "fused": decoder.batch_into,
+    }
+
+
+def microseconds(fill: Fill, datas: list[bytes], size: int, batch: int, draws: Any) -> float:
+    out = np.empty((batch, size, size, 3), np.uint8)
+    began = time.process_time()
+    for i in range(0, len(datas), batch):
+        part = datas[i : i + batch]
+        fill(part, out[: len(part)], None if draws is None else draws[i : i + batch])
+    return (time.process_time() - began) / len(datas) * 1e6
+
+
+def speed(datas: list[bytes], size: int, batch: int, rounds: int) -> None:
+    print(f"{'crop':9}{'contestant':38}{'us/image':>9}{'least':>8}{'fused is':>11}")
+    for crop in CROPS:
+        decoder = ImageDecoder(DecodeOptions(size=size, crop=crop, flip=crop == "random"))  # type: ignore[arg-type]
+        draws, fills = decoder.draws(1, np.arange(len(datas))), contestants(crop, size)
+        times: dict[str, list[float]] = {name: [] for name in fills}
+        for _ in range(rounds):
+            for name, fill in fills.items():
+                times[name].append(microseconds(fill, datas, size, batch, draws))
+        ours = statistics.median(times["fused"])
+        for name, found in times.items():
+            median = statistics.median(found)
+            print(f"{crop:9}{name:38}{median:9.0f}{min(found):8.0f}{median / ours:10.2f}x")
+
+
+def pixels(datas: list[bytes], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Prints the differences; gives a few pairs (Pillow's, ours) for the picture."""
+    print(f"\n{'crop':9}{'color':7}{'fused: mean':>12}{'worst 1%':>10}{'bias':>8}{'simplejpeg: mean':>18}")
+    shown = []
+    for crop in CROPS:
+        for color in ("rgb", "gray"):
+            asked: dict[str, Any] = {"size": size, "crop": crop, "flip": True, "color": color}
+            fast, exact = ImageDecoder(DecodeOptions(**asked)), ImageDecoder(DecodeOptions(**asked, exact=True))
+            draws = fast.draws(1, np.arange(len(datas)))
+            assert draws is not None
+            errors, biases, others = [], [], []
+            for data, row in zip(datas, draws, strict=True):
+                expected, found = exact.array(data, row).astype(int), fast.array(data, row).astype(int)
+                with without_fused():
+                    others.append(float(np.abs(fast.array(data, row).astype(int) - expected).mean()))
+                errors.append(float(np.abs(found - expected).mean()))
+                biases.append(float((found - expected).mean()))
+                if color == "rgb" and len(errors) <= 2:
+                    shown.append((expected, found))
+            worst = float(np.mean(sorted(errors)[-max(1, len(errors) // 100) :]))
+            print(
+                f"{crop:9}{color:7}{np.mean(errors):12.3f}{worst:10.3f}{np.mean(biases):8.3f}{np.mean(others):18.3f}",
+                flush=True,
+            )
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--count", type=int, default=640)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args()
+    if not fused.available():
+        parser.error(f"the fused decoder is not there: {fused.build_info()['reason']}")
+    datas = read_images(options.folder, options.count)
+    print(f"{len(datas)} images to {options.size} x {options.size}; {fused.build_info()}")
+    speed(datas, options.size, options.batch, options.rounds)
+    shown = pixels(datas, options.size)
+    if options.picture:
+        from PIL import Image
+
+        rows = [np.hstack((a, b, np.clip(128 + 32 * (b - a), 0, 255))) for a, b in shown]
+        Image.fromarray(np.vstack(rows).astype(np.uint8)).save(options.picture)
+
+
+if __name__ == "__main__":
+    main()

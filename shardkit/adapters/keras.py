@@ -1,0 +1,8 @@
+"""For Keras, with any backend: what `shardkit.keras` offers."""
+
+from __future__ import annotations
+
+from shardkit.adapters.directory import flow_from_shards, image_dataset_from_shards
+from shardkit.adapters.pydataset import KerasDataset, to_keras
+
+__all__ = ["KerasDataset", "flow_from_shards", "image_dataset_from_shards", "to_keras"]

@@ -1,0 +1,72 @@
+"""A Dataset as the source of a webdataset pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from shardkit.errors import DatasetError, MissingExtraError
+
+if TYPE_CHECKING:
+    from shardkit.reading.dataset import Dataset
+
+try:
+    import webdataset as wds
+except ImportError as exc:
+    fact, cure = "webdataset is not installed", 'pip install "shardkit[webdataset]"'
+    raise MissingExtraError("to_webdataset()", fact, cure) from exc
+
+
+class Source:
+    """The first stage of a pipeline: each iteration is the next epoch; DataLoader workers share its samples."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._by_worker: Any = None
+        if find_spec("torch") is not None:  # without it there are no workers
+            from shardkit.adapters.torch import TorchDataset
+
+            self._by_worker = TorchDataset(dataset, convert=as_webdataset)
+
+    def __call__(self) -> Iterator[Any]:
+        """The samples of the next epoch, or what the Dataset makes of them."""
+        return map(as_webdataset, self.dataset) if self._by_worker is None else iter(self._by_worker)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+class Pipeline(wds.DataPipeline, wds.FluidInterface):  # type: ignore[misc]  # not there when types are checked
+    """A webdataset pipeline whose samples come from a Dataset: in its order, shuffled, dealt to ranks and workers.
+
+    Its methods are those of `wds.WebDataset`; it needs none of its node and worker splitters.
+    """
+
+    @property
+    def urls(self) -> list[str]:
+        """The shards, for `wds.WebDataset(urls)`. Empty for a class tree that is read without packing."""
+        return shard_urls(self.pipeline[0].dataset)
+
+
+def shard_urls(dataset: Dataset) -> list[str]:
+    """The places of the shards of a dataset."""
+    if dataset.content.streams:
+        return [str(place) for place in dataset.content.streams]
+    return [file.url for file in dataset.content.catalog.files()]
+
+
+def as_webdataset(item: Any) -> Any:
+    """A sample as webdataset's own reader gives it: every field bytes. What decode() or map() made stays as it is."""
+    if isinstance(item, dict) and isinstance(item.get("cls"), int):
+        return {**item, "cls": str(item["cls"]).encode()}
+    return item
+
+
+def to_webdataset(dataset: Dataset) -> Pipeline:
+    """The Dataset as a webdataset pipeline, with its length where that is known."""
+    made = Pipeline(Source(dataset))
+    try:
+        return made.with_length(len(dataset), silent=True)
+    except DatasetError:
+        return made

@@ -1,0 +1,84 @@
+"""`shardkit bench`: the class directory against the shards, on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from shardkit.cli import console, tables
+from shardkit.config import format_bytes
+from shardkit.errors import UsageError, printable
+
+if TYPE_CHECKING:
+    from shardkit.tools.bench import BenchResult
+
+
+@click.command(name="bench", short_help="Measure a class directory against shards, on this machine.")
+@click.argument("source")
+@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(1), help="About how long it takes.")
+@click.option("--threads", metavar="N,N", help="The numbers of threads to try.  [default: 1, 2, 4 … the cores]")
+@click.option(
+    "--size", type=click.IntRange(1), metavar="N", help="Pixels of the decoded crops.  [default: 224 at most]"
+)
+@click.option("--folder", type=click.Path(file_okay=False), help="Where the sample is kept meanwhile.  [default: /tmp]")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the sample.")
+@click.option(
+    "--plot", "plot_file", type=click.Path(dir_okay=False), metavar="FILE", help="Draw it to this PNG or SVG."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@console.output_options
+def command(
+    source: str, seconds: float, threads: str | None, size: int | None, folder: str | None, seed: int,
+    plot_file: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure how fast training can read SOURCE as a class directory and as shards, and say what would help.
+
+    SOURCE is a class directory, of which a sample is packed into a temporary folder, or a dataset, of which a sample is
+    unpacked. Both are read cold and warm, as bytes and as decoded batches, with 1 to all threads. Then it says where
+    the time goes, whether packing brings anything, and proposes shard size, threads, shuffle buffer and image size.
+
+    \b
+    shardkit bench data/train
+    shardkit bench shards/train --seconds 60 --plot bench.png
+    shardkit bench data/train --threads 1,8 --folder /mnt/fast --json
+    """
+    from shardkit.tools.bench import bench, plot
+
+    with console.progress() as progress:
+        result = bench(
+            source, seconds=seconds, threads=_numbers(threads), size=size, seed=seed, folder=folder, progress=progress
+        )
+    if plot_file:
+        plot(result, plot_file)
+    if as_json:
+        console.write_json(result)
+    else:
+        console.write(bench_text(result))
+
+
+def _numbers(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as exc:
+        raise UsageError("--threads", f"{text!r} is no list of numbers", "write 1,2,4") from exc
+
+
+def bench_text(result: BenchResult) -> str:
+    """The measurements and the advice, for a reader."""
+    from shardkit.tools.bench_advice import measured_table
+
+    sample = "" if result.sampled == result.samples else f"; measured on {result.sampled:,} of them"
+    head = (
+        f"{printable(result.source)}: a {result.kind}"
+        if result.kind != "shards"
+        else f"{printable(result.source)}: shards"
+    )
+    lines = [f"{head}, {tables.plural(result.samples, 'image')}, {format_bytes(result.bytes)}{sample}"]
+    lines.append(f"decoded: random crops of {result.size} x {result.size} pixels, in batches")
+    lines.append(tables.table(measured_table(result.measurements), left=(0, 1)))
+    if any(each.cache == "cold" for each in result.measurements):
+        lines.append("cold: not in the page cache; the names of files stay known, which flatters the directory")
+    return "\n".join([*lines, "", *result.advice.lines])

@@ -1,0 +1,55 @@
+"""`shardkit completion`: the script that makes a shell complete shardkit's commands, options and files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class, shell_complete
+
+from shardkit.cli import console
+
+VARIABLE = "_SHARDKIT_COMPLETE"
+"""The environment variable by which a shell asks for completions."""
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command(name="completion", short_help="Print the completion script of a shell.")
+@click.argument("shell", type=click.Choice(SHELLS))
+@console.output_options
+def command(shell: str) -> None:
+    """Print the script that makes SHELL complete commands, options and files. It goes where the shell looks for it.
+
+    \b
+    shardkit completion bash > ~/.local/share/bash-completion/completions/shardkit
+    shardkit completion zsh  > ~/.zfunc/_shardkit         with  fpath+=~/.zfunc  before compinit in ~/.zshrc
+    shardkit completion fish > ~/.config/fish/completions/shardkit.fish
+    """
+    console.write(script(shell))
+
+
+def script(shell: str) -> str:
+    """The completion script of a shell."""
+    found: Any = get_completion_class(shell)
+    assert found is not None
+    maker = found(click.Command("shardkit"), {}, "shardkit", VARIABLE)
+    text: str = maker.source_template % maker.source_vars()
+    return text.strip()
+
+
+def complete(group: click.Group, instruction: str) -> int:
+    """Answer a shell that asks for completions; the exit code comes back."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        for param in found.params if found is not None else ():
+            _complete_files(param)
+    return shell_complete(group, {}, "shardkit", VARIABLE, instruction)
+
+
+def _complete_files(param: click.Parameter) -> None:
+    """Make arguments and options that are places complete as files: they are plain text to click."""
+    place = isinstance(param, click.Argument) or param.metavar in ("SOURCE", "FILE", "MANIFEST", "DEST")
+    if place and type(param.type) is type(click.STRING):
+        param._custom_shell_complete = lambda ctx, param, incomplete: [CompletionItem(incomplete, type="file")]

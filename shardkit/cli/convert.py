@@ -1,0 +1,73 @@
+"""`shardkit convert`: the options, and what is printed at the end."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from shardkit.cli import console, tables
+from shardkit.cli.pack import size, words
+from shardkit.errors import UsageError, printable
+
+
+def pairs(_: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    """The option's callback for `old=new`, given any number of times."""
+    found: dict[str, str] = {}
+    for text in value:
+        old, equals, new = (part.strip() for part in text.partition("="))
+        if not (old and equals and new) or old in found:
+            raise UsageError(param.opts[0], f"{text!r} is not OLD=NEW, or comes twice", "write it as png=mask.png")
+        found[old] = new
+    return found
+
+
+def listed(_: click.Context, param: click.Parameter, value: tuple[str, ...]) -> list[str]:
+    """The option's callback for words with commas between them, given any number of times."""
+    return [word.strip() for text in value for word in text.split(",") if word.strip()]
+
+
+@click.command(name="convert", short_help="Write a dataset in another format, or as other shards.")
+@click.argument("source", nargs=-1, required=True)
+@click.argument("dest")
+@click.option("--format", type=click.Choice(["tar", "tfrecord"]), help="Of the new shards.  [default: as it was]")
+@click.option("--max-bytes", callback=size, metavar="SIZE", help="Cut into shards of at most 64MiB, 1GB, ... .")
+@click.option("--max-count", type=click.IntRange(1), metavar="N", help="Cut into shards of at most N samples.")
+@click.option("--shuffle/--no-shuffle", default=False, show_default=True, help="Put all samples in a random order.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle.")
+@click.option("--rename", multiple=True, callback=pairs, metavar="OLD=NEW", help="Give a field another name.")
+@click.option("--drop", multiple=True, callback=listed, metavar="FIELD,...", help="Fields to leave out.")
+@click.option("--fields", callback=words, metavar="FIELD,...", help="Fields to keep; all others are left out.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: the cores]")
+@click.option("--overwrite", is_flag=True, help="Replace another dataset at DEST.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@console.output_options
+@click.pass_context
+def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: bool, **options: Any) -> None:
+    """Write the samples of SOURCE to new shards DEST-000000.tar ...
+
+    SOURCE is a prefix, manifest or glob, also of shards that have no manifest. Without --max-bytes, --max-count or
+    --shuffle each shard becomes one shard. Run again, an interrupted run goes on where it was.
+
+    \b
+    shardkit convert shards/train tf/train --format tfrecord
+    shardkit convert shards/train large/train --max-bytes 1GB --shuffle --seed 1
+    shardkit convert 'old/*.tar' new/train --rename png=mask.png --drop json
+    """
+    from shardkit.tools.convert import convert
+
+    ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
+    given = list(source) if len(source) > 1 else source[0]
+    with console.progress() as progress:
+        manifest = convert(given, dest, progress=progress, **options)
+    if as_json:
+        console.write_json(manifest)
+        return
+    what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
+    name = manifest.shards[0].name
+    fields = ", ".join(map(printable, manifest.fields))
+    stem = os.path.splitext(manifest.index[0].name)[0] if manifest.index else name
+    console.write(f"{printable(stem)}: {what} of {manifest.shard_format}; fields {fields}")
+    if manifest.classes:
+        console.write(tables.class_table({"samples": manifest.classes}))

@@ -1,0 +1,70 @@
+"""`shardkit report`: a page on a dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from shardkit.cli import console, tables
+from shardkit.config import format_bytes
+from shardkit.errors import printable
+
+if TYPE_CHECKING:
+    from shardkit.tools.report import DatasetFindings, Report
+
+
+@click.command(name="report", short_help="Write a page on a dataset: classes, sizes, equal images.")
+@click.argument("source")
+@click.option(
+    "--out", default="report.html", show_default=True, type=click.Path(), metavar="FILE", help="The HTML file to write."
+)
+@click.option("--compare", metavar="SOURCE", help="A second dataset, set beside the first.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the samples that are shown.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON, with all keys.")
+@console.output_options
+def command(source: str, out: str, compare: str | None, seed: int, as_json: bool) -> None:
+    """Write one HTML page on the dataset SOURCE, which needs neither network nor scripts.
+
+    It has the class balance, image sizes, bytes of shards and files, samples of each class, equal images (in splits
+    that lie beside it too), suspicious images, and how well the samples are mixed. SOURCE is a prefix, a manifest, a
+    glob of the shards, or a class directory. Needs matplotlib: pip install "shardkit[report]".
+
+    \b
+    shardkit report shards/train
+    shardkit report shards/train --compare shards/validation --out splits.html
+    shardkit report shards/train --json
+    """
+    from shardkit.tools.report import report
+
+    with console.progress() as progress:
+        result = report(source, out, compare=compare, seed=seed, progress=progress)
+    if as_json:
+        console.write_json(result)
+    else:
+        console.write(report_text(result))
+
+
+def report_text(result: Report) -> str:
+    """What was found, and where the page is."""
+    lines = [f"{printable(result.path)}: {format_bytes(result.bytes)}"]
+    for leak in result.leaks:
+        if leak.images:
+            images = tables.plural(len(leak.images), "image")
+            lines.append(f"  {images} in both {printable(leak.name)} and {printable(leak.other)}")
+    for found in result.datasets:
+        facts = ", ".join(_facts(found)) or "nothing stands out"
+        lines.append(f"  {printable(found.name)}: {tables.plural(found.samples, 'sample')}, {facts}")
+    return "\n".join(lines)
+
+
+def _facts(found: DatasetFindings) -> list[str]:
+    counts = [
+        (sum(len(group) - 1 for group in found.duplicates), "equal to another one"),
+        (found.mislabelled, "equal with different labels"),
+        (len(found.undecodable), "can't be decoded"),
+        (len(found.single_colour), "of a single colour"),
+        (len(found.tiny), "tiny"),
+        (len(found.extreme_aspect), "far from square"),
+    ]
+    return [f"{count:,} {words}" for count, words in counts if count]

@@ -1,0 +1,148 @@
+"""A shard whose samples are several files each: `a.jpg`, `a.json` and `a.txt` as one sample with the key `a`."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+
+import google_crc32c
+import msgspec
+
+from shardkit.formats.table import FORMATS
+from shardkit.packing.shard import (
+    COLUMNS,
+    FLUSH_BYTES,
+    LOOKS,
+    TELL_BYTES,
+    TELL_FILES,
+    Advance,
+    Check,
+    Filled,
+    Rows,
+    Sink,
+    Skipped,
+    left_out,
+    read_file,
+)
+from shardkit.sample import IMAGE_FIELDS, text_of_path
+
+
+class FieldsTask(msgspec.Struct, frozen=True, tag=True):
+    """A shard whose samples have the files `paths[i]`, each with its bytes, for the fields `names`.
+
+    The path of field `primary` is the sample's path in the index. Only the first field that is an image is looked at.
+    """
+
+    name: str
+    folder: bytes
+    root: bytes
+    names: list[str]
+    primary: int
+    paths: list[list[bytes]]
+    sizes: list[list[int]]
+    labels: list[int]
+    keys: list[str]
+    check: Check
+    skip_bad: bool
+    digest: str
+    format: str
+    texts: dict[int, str]
+
+    def files(self) -> Iterator[bytes]:
+        """The files that the shard is made of."""
+        prefix = os.path.join(self.root, b"")
+        return (prefix + path for paths in self.paths for path in paths)
+
+    def extent(self) -> tuple[int, int]:
+        """(files, bytes) that are to be read."""
+        return len(self.paths), sum(map(sum, self.sizes))
+
+    def fill(self, sink: Sink, advance: Advance) -> Filled:
+        """Read, check and write the files."""
+        writer = SampleWriter(sink, self.format, self.check)
+        prefix = os.path.join(self.root, b"")
+        skipped: list[Skipped] = []
+        told = 0
+        for number, (paths, sizes, label, key) in enumerate(
+            zip(self.paths, self.sizes, self.labels, self.keys, strict=True)
+        ):
+            path = paths[self.primary]
+            try:
+                datas = []
+                for path, size in zip(paths, sizes, strict=True):
+                    datas.append(read_file(prefix + path, size))
+                path = paths[self.primary]
+                fields = list(zip(self.names, datas, strict=True))
+                fields.insert(1, ("cls", b"%d" % label))
+                writer.add(key, fields, path, label, self.texts.get(label, ""))
+            except (OSError, ValueError) as exc:
+                skipped.append(left_out(self.root, path, exc, skip_bad=self.skip_bad))
+            if writer.unsaid >= TELL_BYTES or number - told >= TELL_FILES:
+                advance(number - told, writer.said())
+                told = number
+        writer.end()
+        advance(len(self.paths) - told, writer.said())
+        return writer.filled(skipped)
+
+
+class SampleWriter:
+    """Writes samples of any fields to a sink, and keeps their index rows."""
+
+    def __init__(self, sink: Sink, form: str, check: Check) -> None:
+        self.sink, self.format = sink, FORMATS[form]
+        self.look = LOOKS[check]
+        self.columns = {name: array("q") for name in COLUMNS}
+        self.keys: list[str] = []
+        self.paths: list[str] = []
+        self.fields: dict[str, None] = {}
+        self.types = Counter[str]()
+        self.pieces: list[bytes] = []
+        self.position = self.pending = self.unsaid = 0
+
+    def add(self, key: str, fields: list[tuple[str, bytes]], path: bytes, label: int, text: str) -> None:
+        """Write a sample. ValueError for an image that is none, and for a key or field that the format can't hold."""
+        image = next((number for number, (name, _) in enumerate(fields) if name in IMAGE_FIELDS), None)
+        kind, width, height, crc, size = "", 0, 0, 0, -1
+        if image is not None:
+            name, data = fields[image]
+            kind, width, height = self.look(data)
+            crc, size = google_crc32c.value(data), len(data)
+        parts, offsets, length = self.format.encode(key, fields, path, text)
+        start = -1 if image is None else self.position + offsets[image]
+        row = (label, self.position, length, start, size, width, height, crc)
+        for column, value in zip(self.columns.values(), row, strict=True):
+            column.append(value)
+        if image is not None:
+            self.types[f"{kind} {name}"] += 1
+        self.keys.append(key)
+        self.paths.append(text_of_path(path))
+        self.fields.update((name, None) for name, _ in fields)
+        self.pieces += parts
+        self.position += length
+        self.pending += length
+        self.unsaid += length
+        if self.pending >= FLUSH_BYTES:
+            self._flush()
+
+    def said(self) -> int:
+        """The bytes of samples since the last call."""
+        size, self.unsaid = self.unsaid, 0
+        return size
+
+    def end(self) -> None:
+        """Write the end mark."""
+        self.pieces.append(self.format.end)
+        self.pending += len(self.format.end)
+        self._flush()
+
+    def _flush(self) -> None:
+        self.sink.write(self.pieces, self.pending)
+        self.pieces, self.pending = [], 0
+
+    def filled(self, skipped: list[Skipped]) -> Filled:
+        """What was written."""
+        numbers = {name: column.tobytes() for name, column in self.columns.items()}
+        labels = self.columns["label"].tolist()
+        return Filled(Rows(self.keys, self.paths, numbers), labels, [*self.fields], dict(self.types), skipped)

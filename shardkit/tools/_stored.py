@@ -1,0 +1,203 @@
+"""The samples of a finished dataset, or of shards without a manifest, as rows to be written again."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, NotFoundError, UsageError
+from shardkit.formats.table import FORMATS, format_of_head, format_of_name
+from shardkit.formats.tfrecord_stream import is_packed
+from shardkit.location import Location
+from shardkit.manifest import ClassEntry, Manifest
+from shardkit.reading.catalog import IndexCatalog
+from shardkit.reading.resolve import SourceLike, resolve
+from shardkit.sample import IMAGE_FIELDS, text_of_path
+from shardkit.storage.local import translated
+from shardkit.tools._labels import class_map, demand_labels, folder_of
+from shardkit.tools._shard import BAD_LABEL, MAX_LABEL, NO_LABEL
+from shardkit.tools._threads import in_threads
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """The samples of one shard. labels, image_sizes: -1 where there is none. crcs: of images, -1 where not known."""
+
+    keys: list[str]
+    paths: list[str]
+    labels: Numbers
+    offsets: Numbers
+    sizes: Numbers
+    image_sizes: Numbers
+    crcs: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A dataset to convert. rows: of the shard of this number. packed: its shards are gzip, and have no rows.
+
+    plain: each sample is one image with its label.
+    """
+
+    shards: Sequence[Location]
+    format: str
+    classes: tuple[ClassEntry, ...]
+    fields: tuple[str, ...]
+    counts: Numbers
+    rows: Callable[[int], StoredRows]
+    packed: bool
+    plain: bool
+    manifest: Manifest | None = None
+    place: Location | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all shards."""
+        return sum(os.path.getsize(shard.path) for shard in self.shards)
+
+
+def open_stored(source: SourceLike, *, threads: int) -> Stored:
+    """What `source` names. Shards without a manifest are read once, unless they are packed.
+
+    Raises UsageError for a class directory, NotFoundError, DamagedError, ManifestError, StorageError.
+    """
+    found = resolve(source)
+    if found.tree is not None:
+        raise UsageError(str(found.tree), "this is a class directory, not a dataset", "make one with 'shardkit pack'")
+    if found.manifest is None or found.location is None:
+        return _scanned(found.shards, threads)
+    catalog = IndexCatalog(found.manifest, found.location, shards=found.numbers)
+    shards = [file.location for file in catalog.mapped.files]
+    for file in catalog.mapped.files:
+        if not os.path.exists(file.location.path):
+            raise NotFoundError(file.url, "the shard is missing", "bring it back, or check with 'shardkit verify'")
+    packed = any(_opening(shard)[1] for shard in shards[:1])
+
+    def rows(number: int) -> StoredRows:
+        table = catalog.table(number)
+        keys, paths = table.key.to_pylist(), table.path.to_pylist()
+        crcs = np.where(table.image_size >= 0, table.crc32c, -1).astype(np.int64)
+        return StoredRows(keys, paths, table.label, table.offset, table.size, table.image_size, crcs)
+
+    manifest: Manifest | None = found.manifest
+    classes = found.manifest.classes
+    if found.numbers is not None:
+        labels = catalog.labels()
+        counts = np.bincount(labels[labels >= 0], minlength=len(classes)).tolist()
+        classes = tuple(ClassEntry(entry.name, count) for entry, count in zip(classes, counts, strict=True))
+        manifest = None  # it is of more than what is converted
+    return Stored(
+        shards, found.manifest.shard_format, classes, found.manifest.fields, catalog.counts, rows, packed,
+        catalog.plain and found.manifest.plan != "", manifest, found.location,
+    )  # fmt: skip
+
+
+def _opening(shard: Location) -> tuple[str, bool]:
+    """(format, whether it is packed) of a shard."""
+    with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
+        head = file.read(512)
+    return format_of_name(shard.name) or format_of_head(head), is_packed(head)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    rows: StoredRows
+    fields: dict[str, None]
+    texts: dict[int, str]
+
+
+def _scanned(shards: Sequence[Location], threads: int) -> Stored:
+    openings = [_opening(shard) for shard in shards]
+    forms, packed = {form for form, _ in openings}, any(packed for _, packed in openings)
+    if len(forms) > 1:
+        raise UsageError("source", "these are shards of more than one format", "convert those of each by themselves")
+    form = forms.pop()
+    if packed:
+        counts = np.zeros(len(shards), np.int64)
+        return Stored(shards, form, (), (), counts, _no_rows, packed=True, plain=False)
+    scans = list(in_threads(lambda shard: _scan(shard, form), shards, threads))
+    _demand_unique(shards, scans)
+    pairs = Counter(
+        pair for scan in scans for pair in zip(scan.rows.labels.tolist(), map(folder_of, scan.rows.keys), strict=True)
+    )
+    texts = {label: text for scan in scans for label, text in scan.texts.items()}
+    names = [texts.get(label, str(label)) for label in range(max(texts) + 1)] if texts else None
+    found = class_map(pairs.items(), names if names and len(set(names)) == len(names) else None, place=str(shards[0]))
+
+    def rows(number: int) -> StoredRows:
+        scan = scans[number].rows
+        labels = found.labels(scan.labels, [folder_of(key) for key in scan.keys])
+        return StoredRows(scan.keys, scan.paths, labels, scan.offsets, scan.sizes, scan.image_sizes, scan.crcs)
+
+    counts = np.array([len(scan.rows.keys) for scan in scans], np.int64)
+    fields = tuple(sorted({name for scan in scans for name in scan.fields}))
+    return Stored(shards, form, found.classes, fields, counts, rows, packed=False, plain=False)
+
+
+def _no_rows(number: int) -> StoredRows:
+    raise AssertionError("packed shards have no rows")
+
+
+def _scan(shard: Location, form: str) -> _Scan:
+    """The samples of a shard without an index. Raises DamagedError, StorageError."""
+    columns: list[tuple[int, int, int, int]] = []
+    keys: list[str] = []
+    paths: list[str] = []
+    fields: dict[str, None] = {}
+    texts: dict[int, str] = {}
+    place = str(shard)
+    with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            data: Any = b""
+        else:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    for sample in FORMATS[form].read(data, place=place):
+        names = getattr(sample, "names", None) or list(sample.fields)
+        image = next((name for name in names if name in IMAGE_FIELDS), "")
+        label = _label(data, sample)
+        if text := getattr(sample, "text", ""):
+            texts.setdefault(label, text)
+        keys.append(sample.key)
+        paths.append(getattr(sample, "path", "") or _path(sample.key, image))
+        columns.append((label, sample.offset, sample.size, sample.fields.get(image, (0, -1))[1]))
+        fields.update(dict.fromkeys(names))
+    numbers = np.array(columns, np.int64).reshape(-1, 4).T
+    labels, offsets, sizes, images = (np.ascontiguousarray(column) for column in numbers)
+    demand_labels(labels, offsets, keys, place)
+    texts.pop(NO_LABEL, None)
+    return _Scan(StoredRows(keys, paths, labels, offsets, sizes, images, np.full_like(labels, -1)), fields, texts)
+
+
+def _path(key: str, image: str) -> str:
+    return text_of_path(f"{key}.{image}".encode("utf-8", "surrogateescape") if image else key.encode())
+
+
+def _label(data: Any, sample: Any) -> int:
+    value = getattr(sample, "values", {}).get("cls")
+    if value is None:
+        if "cls" not in sample.fields:
+            return NO_LABEL
+        first, size = sample.fields["cls"]
+        digits = bytes(data[first : first + min(size, 32)]).strip()
+        value = int(digits) if digits.isdigit() else BAD_LABEL
+    return value if isinstance(value, int) and 0 <= value <= MAX_LABEL else BAD_LABEL
+
+
+def _demand_unique(shards: Sequence[Location], scans: Sequence[_Scan]) -> None:
+    """DatasetError for a key that comes twice."""
+    seen: set[str] = set()
+    for shard, scan in zip(shards, scans, strict=True):
+        for row, key in enumerate(scan.rows.keys):
+            if key in seen:
+                fact = "the key came before, and keys must be unique"
+                raise DatasetError(str(shard), fact, "give it another", int(scan.rows.offsets[row]), key)
+            seen.add(key)

@@ -1,0 +1,202 @@
+"""What the benchmark's figures mean: where the time goes, whether packing pays, and with what options."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from shardkit.config import format_bytes
+from shardkit.tools.bench_measure import Cache, Measurement, Stage
+
+WORTH = 1.15
+"""Times as fast, from where a difference is more than the noise of a short measurement."""
+
+_LARGEST, _SMALLEST, _SHARDS = 256 * 10**6, 16 * 10**6, 16  # 16 lanes read 16 shards at a time
+_HUGE = 10**9
+_MOST_SHARDS = 10_000
+_KEPT = 0.95  # of the best rate: threads beyond that are not worth their memory
+_NOISE = 1.5  # passes of one kind that differ by more tell of a busy machine
+_HAND_OVER = 0.6  # of what storage and decoding allow; below it, the time goes between them
+
+Bottleneck = Literal["storage", "decode", "hand-over"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What the advice is made from.
+
+    samples, bytes: of the whole source. memory_bytes: of the machine, 0 where not known. size: pixels of a crop.
+    decode_rate: images a second from memory, in as many threads as there are cores. resized_gain: the same with resized
+    images to that without, in one thread. resized_bytes: a resized image to the one it was made from.
+    """
+
+    measurements: tuple[Measurement, ...]
+    samples: int
+    bytes: int
+    memory_bytes: int
+    cores: int
+    size: int
+    decode_rate: float
+    resized_gain: float | None
+    resized_bytes: float | None
+
+    def rate(self, what: str, cache: Cache, stage: Stage, threads: int | None = None) -> float | None:
+        """The best rate of this kind, or that with so many threads; None where it was not measured."""
+        found = [
+            each.images
+            for each in self.measurements
+            if (each.what, each.cache, each.stage) == (what, cache, stage) and threads in (None, each.threads)
+        ]
+        return max(found, default=None)
+
+    def gain(self, cache: Cache, stage: Stage) -> float | None:
+        """How many times as fast the shards are; None where that was not measured."""
+        shards, directory = self.rate("shards", cache, stage), self.rate("directory", cache, stage)
+        return shards / directory if shards and directory else None
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do. gain_cold, gain_warm: the shards' rate of decoded batches to the directory's.
+
+    pack: whether packing makes training's input faster on this machine. shard_bytes: for --max-bytes. threads, buffer:
+    for dataset(). resize: whether smaller images would pay; resize_gain: decoding's rate with them to that without.
+    lines: all of it in words.
+    """
+
+    bottleneck: Bottleneck
+    pack: bool
+    gain_cold: float | None
+    gain_warm: float | None
+    shard_bytes: int
+    threads: int
+    buffer: int
+    resize: bool
+    resize_gain: float | None
+    lines: tuple[str, ...]
+
+
+def advise(figures: Figures, *, buffer: int) -> Advice:
+    """The advice for some figures. buffer: the shuffle buffer to propose."""
+    threads, shard = threads_for(figures), shard_bytes_for(figures.bytes)
+    where, why = bottleneck_of(figures)
+    cold, warm = figures.gain("cold", "decoded"), figures.gain("warm", "decoded")
+    gain = figures.resized_gain
+    resize = gain is not None and gain >= WORTH and (where == "decode" or (figures.resized_bytes or 1) < 0.5)
+    lines = (
+        why,
+        *_packing(figures, cold, warm),
+        _options(figures, shard, threads, buffer),
+        _resizing(figures, gain, resize),
+    )
+    spread = statistics.median(each.spread for each in figures.measurements) if figures.measurements else 1.0
+    if spread >= _NOISE:
+        noise = f"Passes of the same kind differ by {spread:.1f} times: the machine is busy, or the time is too short."
+        lines = (*lines, f"{noise} Run it again with more --seconds before you act on it.")
+    pack = max(cold or 0, warm or 0) >= WORTH
+    return Advice(where, pack, cold, warm, shard, threads, buffer, resize, gain, lines)
+
+
+def threads_for(figures: Figures) -> int:
+    """The fewest threads that decode the warm shards at nearly the best rate."""
+    rates = {
+        m.threads: m.images for m in figures.measurements if (m.what, m.cache, m.stage) == ("shards", "warm", "decoded")
+    }
+    best = max(rates.values(), default=0.0)
+    return min((count for count, rate in rates.items() if rate >= _KEPT * best), default=1)
+
+
+def shard_bytes_for(total: int) -> int:
+    """256 MB; 16 MB or more where that gives fewer than 16 shards; 1 GB or less where it gives over 10,000."""
+    if total > _LARGEST * _MOST_SHARDS:
+        return min(_HUGE, _rounded(total // _MOST_SHARDS))
+    return max(_SMALLEST, min(_LARGEST, _rounded(total // _SHARDS)))
+
+
+def _rounded(size: int) -> int:
+    return max(1, size // 10**6) * 10**6
+
+
+def bottleneck_of(figures: Figures) -> tuple[Bottleneck, str]:
+    """Where the time of reading the shards goes, and why that is said."""
+    decode = figures.decode_rate
+    storage, kind = figures.rate("shards", "cold", "raw"), "the disk"
+    if storage is None:
+        storage, kind = figures.rate("shards", "warm", "raw") or 0.0, "the page cache"
+    whole = figures.rate("shards", "warm", "decoded") or 0.0
+    said = (
+        f"{kind} gives {storage:,.0f} images/s, {plural(figures.cores)} can decode {decode:,.0f}, "
+        f"and training would get {whole:,.0f} from the warm shards"
+    )
+    if whole < _HAND_OVER * min(decode, storage):
+        return "hand-over", f"The time goes in the hand-over between reading, decoding and batching: {said}."
+    if storage < decode:
+        return "storage", f"Storage is the limit: {said}."
+    return "decode", f"Decoding is the limit: {said}."
+
+
+def plural(threads: int) -> str:
+    """`1 thread`, `2 threads`."""
+    return "1 thread" if threads == 1 else f"{threads} threads"
+
+
+def _packing(figures: Figures, cold: float | None, warm: float | None) -> list[str]:
+    fits = figures.memory_bytes and figures.bytes < 0.6 * figures.memory_bytes
+    size, memory = format_bytes(figures.bytes), format_bytes(figures.memory_bytes)
+    gains = [(cold, "from a cold disk"), (warm, "from the page cache")]
+    told = ", ".join(f"{words} {_times(gain)}" for gain, words in gains if gain is not None)
+    lines = [f"The shards give decoded batches {told}."]
+    if max(cold or 0, warm or 0) < WORTH:
+        lines.append(
+            "So packing brings no speed here: what remains is one file in place of many, and an exact order and resume."
+        )
+    elif warm is not None and warm < WORTH:
+        memory_is = f"The images ({size}) {'fit' if fits else 'do not fit'} into memory ({memory})"
+        when = "so it is the first epoch that gains" if fits else "so every epoch gains"
+        lines.append(
+            f"{memory_is}, {when}." if figures.memory_bytes else "It gains where the cache does not hold them."
+        )
+    if cold is None:
+        lines.append("Cold reads could not be measured: these files can't be brought out of the page cache.")
+    return lines
+
+
+def _times(gain: float) -> str:
+    if gain >= WORTH:
+        return f"{gain:.1f} times as fast as the directory"
+    return f"{1 / gain:.1f} times slower than the directory" if gain <= 1 / WORTH else "as fast as the directory"
+
+
+def _options(figures: Figures, shard: int, threads: int, buffer: int) -> str:
+    return (
+        f"Shards: --max-bytes {shard // 10**6}MB ({max(1, round(figures.bytes / shard)):,} of them). "
+        f"Reading: threads={threads}, shuffle={buffer:_}."
+    )
+
+
+def _resizing(figures: Figures, gain: float | None, resize: bool) -> str:
+    if gain is None:
+        return f"Smaller images would bring nothing: they are hardly larger than the {figures.size} pixels of a crop."
+    side = resize_side(figures.size)
+    effect = f"decoding {gain:.1f} times as fast, and {figures.resized_bytes or 1:.0%} of the bytes"
+    verdict = "would pay" if resize else "would not pay here"
+    return f"Images shrunk to {side} pixels (--resize {side}) {verdict}: {effect}."
+
+
+def resize_side(size: int) -> int:
+    """The shorter side that leaves room for a random crop of `size`: 256 for 224, as is usual."""
+    return round(size * 256 / 224)
+
+
+def measured_table(measurements: Sequence[Measurement]) -> list[list[str]]:
+    """The measurements as rows: stage, cache, threads, directory, shards, times."""
+    rows = [["", "cache", "threads", "directory", "shards", "shards are"]]
+    found = {(m.stage, m.cache, m.threads, m.what): m for m in measurements}
+    for stage, cache, threads in dict.fromkeys((m.stage, m.cache, m.threads) for m in measurements):
+        pair = [found.get((stage, cache, threads, what)) for what in ("directory", "shards")]
+        cells = ["" if m is None else f"{m.images:,.0f} images/s, {m.bytes / 1e6:,.0f} MB/s" for m in pair]
+        times = f"{pair[1].images / pair[0].images:.2f} times as fast" if pair[0] and pair[1] else ""
+        rows.append([stage, cache, str(threads), *cells, times])
+    return rows

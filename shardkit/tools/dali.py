@@ -1,0 +1,71 @@
+"""Index files for other readers, beside the shards: `NAME.idx`.
+
+tar       "v1.2 N", then for each of N samples "FIELD OFFSET SIZE MEMBER" for each field: NVIDIA DALI's
+          `fn.readers.webdataset` (tools/wds2idx.py there)
+TFRecord  "OFFSET SIZE" for each record, with all that belongs to it: DALI's `fn.readers.tfrecord` (tfrecord2idx),
+          and the package `tfrecord`
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from shardkit.errors import DatasetError, UsageError
+from shardkit.formats.table import FORMATS, format_of_head, format_of_name
+from shardkit.formats.tfrecord_stream import is_packed
+from shardkit.location import Location
+from shardkit.reading.resolve import SourceLike, resolve
+from shardkit.storage.local import translated, whole_file
+from shardkit.tools._threads import in_threads, thread_count
+
+
+def write_dali_index(source: SourceLike, *, workers: int | None = None) -> list[Location]:
+    """Write an index file for each shard that `source` names, and give back where they are.
+
+    The name is that of the shard up to its first dot, with `.idx`. An old one is replaced. Each shard is read once.
+    Raises UsageError for gzip shards, which DALI can't read, DamagedError, DatasetError, NotFoundError, StorageError.
+    """
+    found = resolve(source)
+    if found.tree is not None:
+        raise UsageError(str(found.tree), "this is a class directory, not a dataset", "make one with 'shardkit pack'")
+    shards = list(found.shards)
+    if found.manifest is not None and found.location is not None:
+        numbers = range(len(found.manifest.shards)) if found.numbers is None else found.numbers
+        shards = [found.location.sibling(found.manifest.shards[number].name) for number in numbers]
+    return list(in_threads(_write_one, shards, thread_count(workers)))
+
+
+def _write_one(shard: Location) -> Location:
+    place = shard.sibling(
+        shard.name[: shard.name.find(".", 1)] + ".idx" if "." in shard.name[1:] else shard.name + ".idx"
+    )
+    with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
+        head = file.read(512)
+        form = format_of_name(shard.name) or format_of_head(head)
+        if is_packed(head):
+            raise UsageError(str(shard), "the shard is packed by gzip, which DALI can't read", "unpack it first")
+        data: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if head else b""
+    text = "".join(_tar_lines(shard, data) if form == "tar" else _tfrecord_lines(shard, data))
+    with whole_file(place.path) as file:
+        file.write(text.encode("utf-8", "surrogateescape"))
+    return place
+
+
+def _tfrecord_lines(shard: Location, data: Any) -> Iterator[str]:
+    for sample in FORMATS["tfrecord"].read(data, place=str(shard)):
+        yield f"{sample.offset} {sample.size}\n"
+
+
+def _tar_lines(shard: Location, data: Any) -> Iterator[str]:
+    lines = []
+    for sample in FORMATS["tar"].read(data, place=str(shard)):
+        if any(character.isspace() for character in sample.key):
+            fact = "the key has a space in it, which DALI's index can't hold"
+            raise DatasetError(str(shard), fact, "pack the files under other names", sample.offset, sample.key)
+        parts = [f"{name} {first} {size} {sample.key}.{name}" for name, (first, size) in sample.fields.items()]
+        lines.append(" ".join(parts) + "\n")
+    yield f"v1.2 {len(lines)}\n"
+    yield from lines

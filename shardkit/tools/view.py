@@ -1,0 +1,200 @@
+"""A contact sheet: random samples of each class as one picture, with their keys and labels."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shardkit.errors import UsageError, printable
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.reading.dataset import Dataset, dataset
+from shardkit.reading.resolve import SourceLike
+from shardkit.storage.local import whole_file
+from shardkit.tools._pictures import ClassSamples, choose_samples, out_path, picture, thumbnail
+
+if TYPE_CHECKING:
+    from PIL import Image, ImageDraw, ImageFont
+
+log = logging.getLogger(__name__)
+
+MAX_CLASSES = 20
+"""Classes on a sheet, where none are named."""
+
+_PAPER, _INK, _FAINT, _DAMAGE = (250, 250, 248), (28, 30, 33), (105, 108, 112), (172, 32, 32)
+_GAP, _TEXT, _HEAD = 10, 12, 15  # pixels: between pictures; letters of a key and of a class
+_LINE = _TEXT + 5
+
+
+@dataclass(frozen=True, slots=True)
+class ShownClass:
+    """A row of the sheet: the class, its samples in all, and the keys of those that are shown."""
+
+    name: str
+    label: int
+    count: int
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContactSheet:
+    """What was drawn. width, height: of the picture in pixels. left_out: classes that are not on it."""
+
+    path: str
+    width: int
+    height: int
+    classes: tuple[ShownClass, ...]
+    left_out: int
+    undecodable: tuple[str, ...]
+
+
+def view(
+    source: SourceLike,
+    out: str | os.PathLike[str] = "view.png",
+    *,
+    classes: Sequence[str | int] | None = None,
+    count: int = 8,
+    seed: int = 0,
+    augmented: bool | Mapping[str, Any] = False,
+    side: int = 128,
+    progress: ProgressFn = silent,
+) -> ContactSheet:
+    """Draw random samples of each class to the PNG file `out`, which is replaced: a row for each class.
+
+    source: as for `dataset`. classes: names or labels (default: all, or MAX_CLASSES of them). count: samples of each.
+    augmented: what `decode()` makes of them in epoch 0: its options, or True for a random crop and flip at the images'
+    usual size, 224 pixels at most. side: pixels of a picture on the sheet; whole images are shrunk, never enlarged but
+    for whole factors. The same seed gives the same samples.
+
+    An image that can't be decoded has its reason in its place. Raises UsageError, and the errors of `dataset`.
+    """
+    path = out_path(out, (".png",))
+    for name, value, least, most in (("count", count, 1, 100), ("side", side, 16, 1024)):
+        if not least <= value <= most:
+            raise UsageError(name, f"{value} is out of range", f"give {least} to {most}")
+    data = dataset(source, seed=seed)
+    chosen = choose_samples(data, count=count, seed=seed, classes=classes, limit=None if classes else MAX_CLASSES)
+    if not chosen:
+        raise UsageError("classes", "there are no samples to show", "name classes that have some")
+    left_out = 0 if classes else sum(1 for number in data.class_counts.values() if number) - len(chosen)
+    if left_out > 0:
+        log.info("%d more classes are not shown; name those to see with classes", left_out)
+    sheet = _Sheet(data, augmented_data(data, augmented), chosen, count, side)
+    image = sheet.draw(progress)
+    with whole_file(path, sync=False) as file:
+        image.save(file, "PNG")
+    return ContactSheet(path, *image.size, tuple(sheet.shown), max(0, left_out), tuple(sheet.undecodable))
+
+
+def augmented_data(data: Dataset, augmented: bool | Mapping[str, Any]) -> Dataset:
+    """The dataset with the decode() that is asked for, or as it is."""
+    if isinstance(augmented, Mapping):
+        return data.decode(**{"size": usual_side(data), "crop": "random", "flip": True, **augmented})
+    return data.decode(size=usual_side(data), crop="random", flip=True) if augmented else data
+
+
+def usual_side(data: Dataset) -> int:
+    """The middle one of the images' shorter sides, 224 at most; 224 where the index does not know them."""
+    table = data.content.catalog.index_table()
+    if "width" not in table.column_names:
+        return 224
+    shorter = np.minimum(table["width"].to_numpy(), table["height"].to_numpy())
+    known = shorter[shorter > 0]
+    return min(224, int(np.median(known))) if len(known) else 224
+
+
+class _Sheet:
+    """The drawing: a heading for each class, pictures below it, a key below each."""
+
+    def __init__(self, data: Dataset, pictures: Dataset, chosen: Sequence[ClassSamples], count: int, side: int) -> None:
+        from PIL import ImageFont
+
+        self.data, self.pictures, self.chosen, self.side = data, pictures, chosen, side
+        self.columns = min(count, max(len(part.rows) for part in chosen))
+        self.small: Any = ImageFont.load_default(_TEXT)
+        self.large: Any = ImageFont.load_default(_HEAD)
+        self.cell = side + _GAP, side + 2 * _LINE + _GAP
+        self.shown: list[ShownClass] = []
+        self.undecodable: list[str] = []
+
+    def draw(self, progress: ProgressFn) -> Image.Image:
+        """The whole sheet, RGB."""
+        from PIL import Image, ImageDraw
+
+        head = _HEAD + _GAP
+        width = max(2 * _GAP + self.columns * self.cell[0], 360)
+        sheet = Image.new("RGB", (width, _GAP + len(self.chosen) * (head + self.cell[1] + _GAP)), _PAPER)
+        draw = ImageDraw.Draw(sheet)
+        total, done = sum(len(part.rows) for part in self.chosen), 0
+        y = _GAP
+        for part in self.chosen:
+            title = printable(part.name) if part.label < 0 else f"{part.label}  {printable(part.name)}"
+            count = f"   {part.count:,} sample{'' if part.count == 1 else 's'}"
+            room = width - 2 * _GAP - draw.textlength(count, self.small)
+            title = fitted(title, room, self.large)
+            draw.text((_GAP, y), title, _INK, self.large)
+            draw.text((_GAP + draw.textlength(title, self.large), y + 2), count, _FAINT, self.small)
+            keys = tuple(self.data[row]["__key__"] for row in part.rows)
+            for column, (row, key) in enumerate(zip(part.rows, keys, strict=True)):
+                self._cell(sheet, draw, (_GAP + column * self.cell[0], y + head), row, key)
+                done += 1
+                progress(Progress("draw", done, total))
+            self.shown.append(ShownClass(part.name, part.label, part.count, keys))
+            y += head + self.cell[1] + _GAP
+        return sheet
+
+    def _cell(self, sheet: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], row: int, key: str) -> None:
+        x, y = at
+        try:
+            small = enlarged(thumbnail(picture(self.pictures, row), self.side), self.side)
+            sheet.paste(small, (x, y + self.side - small.height))
+        except ValueError as exc:
+            self.undecodable.append(key)
+            draw.rectangle((x, y, x + self.side - 1, y + self.side - 1), outline=_DAMAGE)
+            for number, line in enumerate(
+                _lines(f"can't be decoded: {exc}", self.side - 8, self.small)[: self.side // _LINE]
+            ):
+                draw.text((x + 4, y + 4 + number * _LINE), line, _DAMAGE, self.small)
+        for number, line in enumerate(two_lines(printable(key), self.side, self.small)):
+            draw.text((x, y + self.side + 2 + number * _LINE), line, _FAINT, self.small)
+
+
+def enlarged(image: Image.Image, side: int) -> Image.Image:
+    """A small image by the largest whole factor that fits side x side, so that its pixels stay what they are."""
+    factor = side // max(image.size)
+    return image if factor < 2 else image.resize((image.width * factor, image.height * factor), 0)
+
+
+def fitted(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
+    """`text`, its middle left out where it is wider than `width` pixels: the end of a key tells most."""
+    if font.getlength(text) <= width:
+        return text
+    for kept in range(len(text) - 1, 0, -1):
+        head = kept // 3
+        shorter = f"{text[:head]}…{text[len(text) - (kept - head) :]}"
+        if font.getlength(shorter) <= width:
+            return shorter
+    return "…"
+
+
+def two_lines(text: str, width: float, font: ImageFont.FreeTypeFont) -> list[str]:
+    """`text` in one or two lines of `width` pixels, the second one shortened where it has to be."""
+    kept = len(text)
+    while kept > 1 and font.getlength(text[:kept]) > width:
+        kept -= 1
+    return [text[:kept], fitted(text[kept:], width, font)] if kept < len(text) else [text]
+
+
+def _lines(text: str, width: float, font: Any) -> list[str]:
+    lines = [""]
+    for word in printable(text).split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(fitted(word, width, font))
+        else:
+            lines[-1] = longer if font.getlength(longer) <= width else fitted(longer, width, font)
+    return lines

@@ -1,0 +1,134 @@
+"""Tensors: no copy, memory formats, pinned memory, numbers in place of batches."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shardkit
+from shardkit.errors import UsageError
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def shards(tree: Path, tmp_path: Path) -> str:
+    shardkit.pack(tree, tmp_path / "shards" / "all")
+    return str(tmp_path / "shards" / "all")
+
+
+def test_tensors_share_the_memory_of_the_arrays(shards: str) -> None:
+    kept: list[Any] = []
+    data = shardkit.dataset(shards).decode(size=8).batch(6).map(lambda batch: kept.append(batch.images) or batch)
+    for number, batch in enumerate(data.to_torch()):
+        assert batch.images.data_ptr() == kept[number].ctypes.data
+
+
+def test_channels_last_is_torchs_memory_format_without_a_copy(shards: str) -> None:
+    data = shardkit.dataset(shards).decode(size=(8, 9)).batch(6)
+    for turned, plain in zip(data.to_torch(channels_last=True), data.to_torch(), strict=True):
+        assert turned.images.shape == (6, 3, 8, 9)
+        assert turned.images.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(turned.images.permute(0, 2, 3, 1), plain.images)
+
+
+@pytest.mark.parametrize("options", [{"layout": "chw"}, None], ids=["chw", "undecoded"])
+def test_channels_last_needs_images_of_that_layout(options: Any, shards: str) -> None:
+    data = shardkit.dataset(shards)
+    with pytest.raises(UsageError, match="channels_last"):
+        (data if options is None else data.decode(size=8, **options)).to_torch(channels_last=True)
+
+
+class Pinned:
+    """Stands for pinned memory, which needs a GPU's driver."""
+
+
+def test_a_batch_stays_a_batch_when_torch_pins_or_moves_it(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor + 0)
+    batch = next(iter(shardkit.dataset(shards).decode(size=8).batch(6).to_torch()))
+    for other in (pin_memory(batch), batch.to("cpu"), batch.to(torch.float16), pickle.loads(pickle.dumps(batch))):
+        assert type(other) is type(batch)
+        assert other.keys == batch.keys
+        assert torch.equal(other.images.to(torch.uint8), batch.images)
+        assert other.labels.dtype == torch.int64
+        images, labels = other
+        assert images is other.images and labels is other.labels
+    assert pin_memory(batch).images.data_ptr() != batch.images.data_ptr()
+
+
+def test_numbers_give_images_and_labels(shards: str) -> None:
+    data = shardkit.dataset(shards).decode(size=8)
+    made = data.to_torch(map_style=True)
+    assert (len(made), made.classes, made.class_to_idx) == (12, ["blue", "red"], {"blue": 0, "red": 1})
+    for number, sample in enumerate(data):
+        image, label = made[number]
+        np.testing.assert_array_equal(image.numpy(), sample["jpg"])
+        assert label == sample["cls"] == made.targets[number]
+    assert torch.equal(made[-1][0], made[11][0])
+    with pytest.raises(IndexError, match="no sample 12 among 12"):
+        made[12]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_sampler_and_workers_get_each_number_once(workers: int, shards: str) -> None:
+    made = shardkit.dataset(shards).decode(size=8, layout="chw").to_torch(map_style=True)
+    options: dict[str, Any] = {"multiprocessing_context": "fork"} if workers else {}
+    loader = torch.utils.data.DataLoader(
+        made, batch_size=5, sampler=torch.utils.data.RandomSampler(made), num_workers=workers, **options
+    )
+    batches = list(loader)
+    assert [tuple(images.shape) for images, _ in batches] == [(5, 3, 8, 8), (5, 3, 8, 8), (2, 3, 8, 8)]
+    assert sorted(torch.cat([labels for _, labels in batches]).tolist()) == sorted(made.targets)
+
+
+def test_a_view_and_a_map_keep_their_meaning(shards: str) -> None:
+    view = shardkit.dataset(shards, shuffle=6)[[7, 3, 3]]
+    keys = [view[n]["__key__"] for n in range(3)]
+    mapped = view.decode(size=8).map(lambda sample: {"jpg": sample["jpg"], "key": sample["__key__"]})
+    made = mapped.to_torch(map_style=True, channels_last=True)
+    assert [made[n]["key"] for n in range(3)] == keys and keys[1] == keys[2]
+    assert made[0]["jpg"].shape == (3, 8, 8)
+
+
+def test_set_epoch_gives_other_random_crops(shards: str) -> None:
+    made = shardkit.dataset(shards).decode(size=8, crop="random").to_torch(map_style=True)
+    first, again = made[2][0], made[2][0]
+    made.set_epoch(1)
+    assert torch.equal(first, again) and not torch.equal(first, made[2][0])
+
+
+def test_batches_and_filters_have_no_numbers(shards: str) -> None:
+    data = shardkit.dataset(shards).decode(size=8)
+    with pytest.raises(UsageError, match="leave out .batch"):
+        data.batch(4).to_torch(map_style=True)
+    with pytest.raises(UsageError, match="filter"):
+        data.filter(bool).to_torch(map_style=True)
+
+
+def test_lightning_trains_on_it(shards: str, tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning")
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(192, 2)
+            self.keys: list[str] = []
+
+        def training_step(self, batch: Any, _: int) -> Any:
+            self.keys += batch.keys
+            return torch.nn.functional.cross_entropy(self.layer(batch.images.flatten(1) / 255), batch.labels)
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    module = Module()
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, **options)
+    trainer.fit(module, shardkit.dataset(shards).decode(size=8).batch(6).to_torch().loader())
+    assert len(set(module.keys)) == 12

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Fuzz the fused JPEG decoder under AddressSanitizer and UndefinedBehaviorSanitizer.
+#
+#   tests/fuzz/run.sh [SECONDS] [JPEG_PREFIX]
+#
+# Needs clang with libFuzzer. JPEG_PREFIX: a libjpeg-turbo with static library and headers, best built with
+# -fsanitize=address,undefined,fuzzer-no-link and without SIMD, so that its own memory errors are seen too; without it
+# the installed one is linked. What was found stays in the working folder: build/fuzz/corpus and build/fuzz/crash-*.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+seconds=${1:-60}
+prefix=${2:-}
+sanitizers=address,undefined
+work=build/fuzz
+mkdir -p "$work/corpus"
+
+flags=(-g -O1 -fsanitize="$sanitizers,fuzzer" -fno-sanitize-recover=undefined)
+if [ -n "$prefix" ]; then
+    flags+=("-I$prefix/include" "-I$prefix")
+    library=$(find "$prefix" -name libjpeg.a | head -n 1)
+else
+    library=-ljpeg
+fi
+clang "${flags[@]}" tests/fuzz/fuzz_jpeg.c "$library" -lm -o "$work/fuzz_jpeg"
+exec "$work/fuzz_jpeg" -max_total_time="$seconds" -max_len=20000 -timeout=20 -rss_limit_mb=2000 \
+    -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus" tests/fuzz/seeds

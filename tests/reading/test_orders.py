@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardkit.errors import UsageError
+from shardkit.reading.order import EpochOrder
+from shardkit.reading.orders import (
+    MIX_BLOCK,
+    EndlessOrder,
+    MixedOrder,
+    apportioned,
+    class_weighted,
+    line_counts,
+    order_of_rows,
+    quotas_of,
+    sample_weighted,
+    split_rows,
+)
+
+
+def epoch_order(samples: int, epoch: int = 0) -> EpochOrder:
+    return EpochOrder(np.array([samples]), 7, 0, epoch, 1)
+
+
+def mixed(epoch: int = 0, samples: int = 3_000) -> MixedOrder:
+    parts = [lambda epoch, n=n: epoch_order(n, epoch) for n in (50, 400)]
+    return MixedOrder(parts, [50, 400], [0, 50], [250, 750], 1, epoch, samples)
+
+
+def test_an_endless_order_is_one_epoch_after_the_other() -> None:
+    endless = EndlessOrder(lambda epoch: epoch_order(10, epoch), 10)
+    expected = [epoch_order(10, epoch).rows_at(np.arange(10)) for epoch in range(4)]
+    assert endless.rows_at(np.arange(40)).tolist() == np.concatenate(expected).tolist()
+    assert endless.rows_at(np.array([9, 10, 35])).tolist() == [expected[0][9], expected[1][0], expected[3][5]]
+
+
+def test_in_each_thousand_of_a_mix_the_shares_are_exact() -> None:
+    rows = mixed().rows_at(np.arange(3_000))
+    for block in range(3):
+        chosen = rows[block * MIX_BLOCK : (block + 1) * MIX_BLOCK]
+        assert (chosen < 50).sum() == 250
+
+
+def test_a_mix_goes_through_each_dataset_before_it_begins_again() -> None:
+    rows = mixed().rows_at(np.arange(3_000))
+    first, second = rows[rows < 50], rows[rows >= 50] - 50
+    assert all(sorted(first[at : at + 50]) == list(range(50)) for at in range(0, 700, 50))
+    assert first[:50].tolist() == epoch_order(50, 0).rows_at(np.arange(50)).tolist()
+    assert first[50:100].tolist() == epoch_order(50, 1).rows_at(np.arange(50)).tolist()
+    assert sorted(second[:400]) == list(range(400))
+
+
+def test_an_epoch_of_a_mix_goes_on_where_the_last_one_stopped() -> None:
+    whole = mixed(0, 3_000).rows_at(np.arange(3_000)).tolist()
+    halves = [mixed(epoch, 1_500).rows_at(np.arange(1_500)).tolist() for epoch in (0, 1)]
+    assert halves[0] + halves[1] == whole
+
+
+@given(st.integers(0, 2_990))
+def test_a_place_of_a_mix_is_found_alone(place: int) -> None:
+    assert mixed().rows_at(np.array([place]))[0] == mixed().rows_at(np.arange(3_000))[place]
+
+
+@given(st.lists(st.floats(0.001, 100), min_size=1, max_size=8), st.integers(0, 1_000))
+def test_what_is_dealt_out_adds_up_and_is_off_by_less_than_one(weights: list[float], total: int) -> None:
+    counts = apportioned(np.array(weights), total)
+    assert counts.sum() == total
+    assert (np.abs(counts - np.array(weights) / sum(weights) * total) < 1).all()
+
+
+def test_weights_of_a_mix_become_thousandths() -> None:
+    assert quotas_of([1, 3]) == [250, 750]
+    assert quotas_of([1, 1, 1]) == [334, 333, 333]
+    assert quotas_of([0, 2]) == [0, 1_000]
+
+
+@pytest.mark.parametrize("weights", [[], [0, 0], [1, -1], [1, float("nan")], [float("inf"), 1]])
+def test_weights_without_sense_are_refused(weights: list[float]) -> None:
+    with pytest.raises(UsageError, match="are not weights"):
+        quotas_of(weights)
+
+
+def test_a_weight_too_small_to_come_up_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"too small to come up in 1,000 samples.*concat"):
+        quotas_of([1_000_000, 100])
+
+
+def test_weighted_classes_come_as_often_as_their_weights_say_and_evenly() -> None:
+    labels = np.repeat([0, 1, 2], [900, 90, 10])
+    line = np.random.default_rng(0).permutation(1_000)
+    rows = class_weighted(line, labels[line], {0: 1.0, 1: 1.0, 2: 2.0}, key=5)
+    assert np.bincount(labels[rows]).tolist() == [250, 250, 500]
+    for begin in range(0, 1_000, 100):
+        assert np.abs(np.bincount(labels[rows[begin : begin + 100]]) - [25, 25, 50]).max() <= 2
+
+
+def test_a_class_with_few_samples_is_gone_through_evenly() -> None:
+    labels = np.repeat([0, 1], [95, 5])
+    rows = class_weighted(np.arange(100), labels, {0: 1.0, 1: 1.0}, key=1)
+    assert sorted(Counter(rows[rows >= 95].tolist()).values()) == [10] * 5
+    assert max(Counter(rows[rows < 95].tolist()).values()) == 1
+
+
+def test_samples_without_a_label_are_in_no_class() -> None:
+    labels = np.array([-1, 0, 1, -1, 1])
+    assert set(class_weighted(np.arange(5), labels, {0: 1.0, 1: 1.0}, key=1).tolist()) <= {1, 2, 4}
+
+
+def test_weights_for_classes_without_samples_are_refused() -> None:
+    with pytest.raises(UsageError, match="no class that has samples"):
+        class_weighted(np.arange(3), np.zeros(3, np.int64), {1: 1.0}, key=0)
+
+
+@given(st.lists(st.floats(0, 10), min_size=2, max_size=40).filter(lambda w: sum(w) > 0.01), st.integers(0, 99))
+def test_weighted_samples_come_as_often_as_their_weights_say_rounded(weights: list[float], key: int) -> None:
+    array = np.array(weights)
+    rows = sample_weighted(np.arange(len(array)), array, key)
+    assert len(rows) == len(array)
+    expected = array / array.sum() * len(array)
+    assert (np.abs(np.bincount(rows, minlength=len(array)) - expected) < 1 + 1e-6).all()
+
+
+def test_a_split_is_disjoint_whole_and_the_same_for_a_seed() -> None:
+    rows, labels = np.arange(1_000), np.repeat([0, 1, 2], [700, 250, 50])
+    parts = split_rows(rows, labels, {"train": 0.8, "validation": 0.2}, 4)
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == rows.tolist()
+    assert np.bincount(labels[parts["validation"]]).tolist() == [140, 50, 10]
+    again = split_rows(rows, labels, {"train": 0.8, "validation": 0.2}, 4)
+    assert all((parts[name] == again[name]).all() for name in parts)
+    other = split_rows(rows, labels, {"train": 0.8, "validation": 0.2}, 5)
+    assert parts["validation"].tolist() != other["validation"].tolist()
+
+
+def test_fractions_below_one_leave_the_rest_out() -> None:
+    parts = split_rows(np.arange(100), None, {"a": 0.25, "b": 0.25}, 0)
+    assert [len(part) for part in parts.values()] == [25, 25]
+
+
+@pytest.mark.parametrize("fractions", [{}, {"a": 0.0}, {"a": -1.0}, {"a": 0.8, "b": 0.3}])
+def test_fractions_without_sense_are_refused(fractions: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="are not fractions"):
+        split_rows(np.arange(10), None, fractions, 0)
+
+
+def test_runs_of_rows_in_one_shard_take_the_place_of_shards() -> None:
+    starts = np.array([0, 10, 20])
+    assert line_counts(np.array([1, 2, 11, 25, 29]), starts).tolist() == [2, 1, 2]
+    assert line_counts(np.array([], np.int64), starts).tolist() == []
+    found = order_of_rows(np.array([1, 2, 11, 25, 29]), starts, buffer=100, seed=0, epoch=0, lanes=2)
+    assert sorted(found.rows_at(np.arange(5)).tolist()) == [1, 2, 11, 25, 29]

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import gzip
+import itertools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import shardkit
+from shardkit import DamagedError, Dataset, DatasetError, NotFoundError, StorageError
+from shardkit.reading.stream import shuffled
+from shardkit.rng import uniform
+
+KeysOf = Callable[[Any], list[str]]
+ALL = [f"n{number:02}" for number in range(50)]
+
+
+def test_shards_without_a_manifest_are_read_in_order(foreign: str, keys_of: KeysOf) -> None:
+    dataset = shardkit.dataset(foreign)
+    assert keys_of(dataset) == keys_of(dataset) == ALL
+    for number, sample in enumerate(dataset):
+        assert [*sample] == ["__key__", "__url__", "cls", "png"]
+        assert sample["cls"] == number % 3
+        assert sample["png"].startswith(b"\x89PNG")
+
+
+def test_they_are_shuffled_each_epoch_in_another_way(foreign: str, keys_of: KeysOf) -> None:
+    dataset = shardkit.dataset(foreign, shuffle=8, seed=1)
+    first, second = keys_of(dataset), keys_of(dataset)
+    assert sorted(first) == sorted(second) == ALL
+    assert first != second
+    assert keys_of(shardkit.dataset(foreign, shuffle=8, seed=1)) == first
+    assert keys_of(shardkit.dataset(foreign, shuffle=8, seed=2)) != first
+
+
+def test_they_are_decoded_and_batched(foreign: str) -> None:
+    sizes = []
+    for batch in shardkit.dataset(foreign, shuffle=8).decode(size=8, flip=True).batch(16):
+        assert batch.images.shape[1:] == (8, 8, 3)
+        assert [int(key[1:]) % 3 for key in batch.keys] == batch.labels.tolist()
+        sizes.append(len(batch.keys))
+    assert sizes == [16, 16, 16, 2]
+    assert [len(b.keys) for b in shardkit.dataset(foreign).decode(size=8).batch(16, drop_last=True)] == [16] * 3
+    assert [len(b["cls"]) for b in shardkit.dataset(foreign).batch(16, drop_last=True)] == [16] * 3
+
+
+def test_gzip_shards_read_as_plain_ones(foreign: str, tmp_path: Path, keys_of: KeysOf) -> None:
+    for path in Path(foreign).parent.glob("*.tar"):
+        (tmp_path / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert keys_of(shardkit.dataset(str(tmp_path / "other-*.tar.gz"))) == ALL
+    assert keys_of(shardkit.dataset(tmp_path)) == ALL
+
+
+@pytest.mark.parametrize(
+    ("chain", "low", "high"),
+    [
+        (lambda d: d.take(7), 0, 7),
+        (lambda d: d.skip(45), 45, 50),
+        (lambda d: d.skip(10).take(5), 10, 15),
+        (lambda d: d.take(0), 0, 0),
+        (lambda d: d.batch(4).take(3), 0, 12),
+        (lambda d: d.batch(4).skip(11), 44, 50),
+        (lambda d: d.skip(2).batch(4).skip(1).take(2), 6, 14),
+        (lambda d: d.decode(size=8).batch(4).take(3), 0, 12),
+        (lambda d: d.filter(lambda s: s["cls"] < 9).take(4), 0, 4),
+    ],
+)
+def test_take_and_skip_count(
+    foreign: str, chain: Callable[[Dataset], Dataset], low: int, high: int, keys_of: KeysOf
+) -> None:
+    assert keys_of(chain(shardkit.dataset(foreign))) == ALL[low:high]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whole_shards_are_dealt_to_ranks_and_workers(foreign: str, world: int, workers: int, keys_of: KeysOf) -> None:
+    parts = []
+    for rank in range(world):
+        dataset = shardkit.dataset(foreign, shuffle=5, rank=rank, world_size=world)
+        runs = [dataset.run(2, worker=worker, workers=workers) for worker in range(workers)]
+        parts += [[item for _, item in run] for run in runs]
+    assert sorted(key for part in parts for key in keys_of(part)) == ALL
+    shards = [{sample["__url__"] for sample in part} for part in parts]
+    assert not any(a & b for a, b in itertools.combinations(shards, 2))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        len,
+        lambda d: d.classes,
+        lambda d: d.class_counts,
+        lambda d: d.class_weight(),
+        lambda d: d.fields,
+        lambda d: d[3],
+        lambda d: d["n03"],
+        lambda d: d.state_dict(),
+        lambda d: d.load_state_dict({"version": 1}),
+        lambda d: next(iter(d.select("cat"))),
+        lambda d: next(iter(d[:5])),
+        lambda d: next(iter(d.split({"a": 0.5})["a"])),
+        lambda d: next(iter(d.balance())),
+        lambda d: next(iter(d.weight([1.0] * 50))),
+        lambda d: next(iter(d.epoch_size(5))),
+        lambda d: next(iter(shardkit.concat([d]))),
+        lambda d: next(iter(shardkit.mix([d], [1]))),
+    ],
+)
+def test_what_needs_an_index_says_how_to_make_one(foreign: str, use: Callable[[Dataset], Any]) -> None:
+    with pytest.raises(DatasetError, match=r"no manifest.*shardkit index \".*other-\*\.tar\""):
+        use(shardkit.dataset(foreign))
+
+
+@pytest.mark.parametrize("remainder", ["drop", "pad"])
+def test_equal_work_for_ranks_is_not_promised_without_an_index(foreign: str, remainder: Any, keys_of: KeysOf) -> None:
+    dataset = shardkit.dataset(foreign, rank=0, world_size=2, remainder=remainder)
+    with pytest.raises(DatasetError, match=r"can't be dealt to ranks equally.*shardkit index"):
+        next(iter(dataset))
+    assert keys_of(shardkit.dataset(foreign, rank=0, world_size=1, remainder=remainder)) == ALL
+    with pytest.raises(DatasetError, match=r"counted by take\(\) and skip\(\) over ranks.*shardkit index"):
+        next(iter(shardkit.dataset(foreign, rank=0, world_size=2).take(5)))
+
+
+def test_labels_as_vectors_need_an_index(foreign: str) -> None:
+    for label in ("onehot", "binary"):
+        with pytest.raises((DatasetError, shardkit.UsageError), match="class"):
+            next(iter(shardkit.dataset(foreign).decode(size=8, label=label).batch(2)))
+
+
+def test_repeat_goes_on_with_the_next_epoch(foreign: str, keys_of: KeysOf) -> None:
+    once = shardkit.dataset(foreign, shuffle=8)
+    assert keys_of(shardkit.dataset(foreign, shuffle=8).repeat(2)) == keys_of(once) + keys_of(once)
+
+
+def test_after_indexing_they_are_counted_and_resumed(foreign: str, tmp_path: Path, keys_of: KeysOf) -> None:
+    import shutil
+
+    from shardkit.tools.indexing import index_shards
+
+    shutil.copytree(Path(foreign).parent, tmp_path / "own")
+    index_shards(str(tmp_path / "own" / "other-*.tar"))
+    dataset = shardkit.dataset(tmp_path / "own" / "other-*.tar", shuffle=8)
+    assert len(dataset) == 50
+    keys = keys_of(dataset)
+    dataset.set_epoch(0)
+    iterator = iter(dataset)
+    for _ in range(20):
+        next(iterator)
+    resumed = shardkit.dataset(tmp_path / "own", shuffle=8)
+    resumed.load_state_dict(dataset.state_dict())
+    assert keys_of(resumed) == keys[20:]
+
+
+@pytest.mark.parametrize("buffer", [1, 5, 300, 20_000])
+def test_the_shuffled_stream_is_in_the_order_of_its_sort_keys(buffer: int) -> None:
+    stream = ((number, {"__key__": str(number)}) for number in range(10_000))
+    out = np.array([number for number, _ in shuffled(stream, buffer, 17)])
+    keys = np.arange(10_000) + 2 * buffer * uniform(17, np.arange(10_000))
+    assert out.tolist() == np.argsort(keys, kind="stable").tolist()
+
+
+def test_at_most_two_buffers_of_a_stream_wait() -> None:
+    read = 0
+
+    def stream() -> Any:
+        nonlocal read
+        for read in range(1, 5_001):
+            yield read, {"__key__": str(read)}
+
+    waiting = [read - given for given, _ in enumerate(shuffled(stream(), 100, 3))]
+    assert max(waiting) <= 201
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_cut_shard_is_named(foreign: str, tmp_path: Path, packed: bool) -> None:
+    data = Path(foreign.replace("*", "000")).read_bytes()
+    whole = gzip.compress(data) if packed else data
+    path = tmp_path / ("a-000.tar.gz" if packed else "a-000.tar")
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DamagedError, match=r"a-000\.tar"):
+        list(shardkit.dataset(path))
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", bytes(512), b"x" * 4096])
+def test_what_is_no_shard_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a-000.tar").write_bytes(data)
+    with pytest.raises(DamagedError, match=r"a-000\.tar"):
+        list(shardkit.dataset(tmp_path / "a-000.tar"))
+
+
+def test_a_shard_that_goes_away_or_is_a_folder_is_named(foreign: str, tmp_path: Path) -> None:
+    (tmp_path / "a-000.tar").mkdir()
+    (tmp_path / "b-000.tar").write_bytes(Path(foreign.replace("*", "000")).read_bytes())
+    dataset = shardkit.dataset(tmp_path / "b-000.tar")
+    assert len(list(dataset)) == 10
+    (tmp_path / "b-000.tar").unlink()
+    with pytest.raises(NotFoundError, match=r"b-000\.tar"):
+        list(dataset)
+    (tmp_path / "b-000.tar").mkdir()
+    with pytest.raises(StorageError, match=r"b-000\.tar"):
+        list(dataset)
+
+
+def test_undecodable_images_of_streams_are_named_and_skipped(
+    foreign: str, tmp_path: Path, keys_of: KeysOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = bytearray(Path(foreign.replace("*", "000")).read_bytes())
+    at = data.index(b"\x89PNG")
+    data[at : at + 40] = bytes(40)
+    (tmp_path / "a-000.tar").write_bytes(data)
+    with pytest.raises(shardkit.DecodeError, match=r"a-000\.tar: sample n00"):
+        list(shardkit.dataset(tmp_path / "a-000.tar").decode(size=8))
+    caplog.set_level(logging.WARNING)
+    assert keys_of(shardkit.dataset(tmp_path / "a-000.tar").decode(size=8, on_error="skip").batch(5)) == ALL[1:10]
+
+
+def test_samples_are_those_that_webdataset_gives(foreign_as_read: tuple[str, list[str]]) -> None:
+    source, found = foreign_as_read
+    assert [f"{s['__key__']} {s['cls']} {s['png'].hex()}" for s in shardkit.dataset(source)] == found

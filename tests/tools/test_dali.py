@@ -1,0 +1,46 @@
+"""The index files of other readers."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import shardkit
+from shardkit.errors import UsageError
+from shardkit.formats.tfrecord import read_samples
+from shardkit.tools.dali import write_dali_index
+
+
+def test_a_tar_index_names_each_field_with_its_place(tree: Path, tmp_path: Path) -> None:
+    manifest = shardkit.pack(tree, tmp_path / "x", max_bytes=9000, workers=1)
+    places = write_dali_index(tmp_path / "x")
+    assert [place.name for place in places] == [f"x-00000{n}.idx" for n in range(len(manifest.shards))]
+    for place in places:
+        lines = Path(place.path).read_text().splitlines()
+        with tarfile.open(place.path.replace(".idx", ".tar")) as tar:
+            members = {member.name: member for member in tar}
+        assert lines[0] == f"v1.2 {len(lines) - 1}"
+        words = [word for line in lines[1:] for word in line.split()]
+        assert len(words) == 4 * len(members)
+        for field, offset, size, name in zip(*(words[n::4] for n in range(4)), strict=True):
+            assert name.endswith("." + field)
+            assert (members[name].offset_data, members[name].size) == (int(offset), int(size))
+
+
+def test_a_tfrecord_index_names_each_record(tree: Path, tmp_path: Path) -> None:
+    shardkit.pack(tree, tmp_path / "x", format="tfrecord", workers=1)
+    [place] = write_dali_index(str(tmp_path / "x-*.tfrecord"))
+    samples = list(read_samples((tmp_path / "x-000000.tfrecord").read_bytes(), place="x"))
+    assert Path(place.path).read_text() == "".join(f"{sample.offset} {sample.size}\n" for sample in samples)
+
+
+def test_packed_shards_and_trees_are_refused(tree: Path, tmp_path: Path) -> None:
+    shardkit.pack(tree, tmp_path / "x", workers=1)
+    (tmp_path / "z.tar.gz").write_bytes(gzip.compress((tmp_path / "x-000000.tar").read_bytes()))
+    with pytest.raises(UsageError, match="packed by gzip, which DALI can't read"):
+        write_dali_index(tmp_path / "z.tar.gz")
+    with pytest.raises(UsageError, match="a class directory"):
+        write_dali_index(tree)

@@ -1,0 +1,167 @@
+"""Manifest and index from the shards alone."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shardkit import (
+    DamagedError,
+    DatasetError,
+    DestinationError,
+    NotFoundError,
+    UsageError,
+    dataset,
+    index_shards,
+    pack,
+    verify,
+)
+from shardkit.manifest import ClassEntry, decode_manifest
+
+
+def make_tar(path: Path, members: list[tuple[str, bytes]], format: int = tarfile.GNU_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=format) as file:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    return path
+
+
+def names(manifest: Any) -> list[str]:
+    return [entry.name for entry in manifest.classes]
+
+
+def test_an_index_of_packed_shards_is_the_one_that_was_packed(tree: Path, tmp_path: Path) -> None:
+    from shardkit.location import Location
+    from shardkit.tools._opened import IndexFile
+
+    packed = pack(tree, tmp_path / "train", workers=1, max_count=5)
+    index = IndexFile(Location("", str(tmp_path / "train.parquet")), None)
+    before = [index.rows(group) for group in range(3)]
+    manifest = index_shards(tmp_path / "train", overwrite=True)
+    again = IndexFile(Location("", str(tmp_path / "train.parquet")), None)
+    for group, rows in enumerate(before):
+        found = again.rows(group)
+        assert rows is not None
+        assert found is not None
+        assert (found.keys, found.paths) == (rows.keys, rows.paths)
+        assert {n: c.tolist() for n, c in found.numbers.items()} == {n: c.tolist() for n, c in rows.numbers.items()}
+    assert (manifest.shards, manifest.classes, manifest.fields) == (packed.shards, packed.classes, packed.fields)
+    assert manifest == decode_manifest((tmp_path / "train.json").read_bytes(), place="")
+    assert verify(tmp_path / "train", decode=True).sound
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_shards_of_others_become_a_dataset(tmp_path: Path, draw_image: Any, format: int) -> None:
+    images = [draw_image(n) for n in range(6)]
+    long = "k" * 90 + "é" if format != tarfile.USTAR_FORMAT else "k"
+    for shard in range(2):
+        members = []
+        for n in range(shard * 3, shard * 3 + 3):
+            members += [(f"{long}{n}.jpg", images[n]), (f"{long}{n}.cls", b"%d" % (n % 3)), (f"{long}{n}.json", b"{}")]
+        make_tar(tmp_path / f"web-{shard:04}.tar", members, format)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.tar")}
+    manifest = index_shards(f"{tmp_path}/web-*.tar", workers=2)
+    assert (manifest.samples, manifest.fields) == (6, ("cls", "jpg", "json"))
+    assert manifest.classes == (ClassEntry("0", 2), ClassEntry("1", 2), ClassEntry("2", 2))
+    assert verify(tmp_path / "web", decode=True).sound
+    samples = dataset(tmp_path / "web")
+    assert len(samples) == 6
+    assert [(s["jpg"], s["cls"]) for s in samples] == [(image, n % 3) for n, image in enumerate(images)]
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.tar")} == before
+
+
+def test_class_names_come_from_a_file_the_keys_or_the_numbers(tmp_path: Path, draw_image: Any) -> None:
+    image = draw_image()
+    pairs = [("cat/1", b"0"), ("dog/1", b"2"), ("cat/2", b"0")]
+    members = [item for key, label in pairs for item in ((f"{key}.jpg", image), (f"{key}.cls", label))]
+    make_tar(tmp_path / "a-0.tar", members)
+    assert names(index_shards(tmp_path / "a")) == ["cat", "1", "dog"]
+    (tmp_path / "names").write_text("x\ny\nz\n")
+    assert names(index_shards(tmp_path / "a", classes=tmp_path / "names", overwrite=True)) == ["x", "y", "z"]
+    with pytest.raises(UsageError, match="2 names are given"):
+        index_shards(tmp_path / "a", classes=["x", "y"], overwrite=True)
+    make_tar(
+        tmp_path / "b-0.tar", [("cat/1.jpg", image), ("cat/1.cls", b"0"), ("cat/2.jpg", image), ("cat/2.cls", b"1")]
+    )
+    assert names(index_shards(tmp_path / "b")) == ["0", "1"]
+
+
+def test_without_cls_the_first_directory_of_the_key_is_the_class(tmp_path: Path, draw_image: Any) -> None:
+    image = draw_image()
+    make_tar(tmp_path / "a-0.tar", [("dog/1.jpg", image), ("cat/1.jpg", image), ("dog/2.jpg", image)])
+    manifest = index_shards(tmp_path / "a")
+    assert manifest.classes == (ClassEntry("cat", 1), ClassEntry("dog", 2))
+    assert verify(tmp_path / "a").sound
+    with pytest.raises(UsageError, match="'cat', which is not named"):
+        index_shards(tmp_path / "a", classes=["dog", "cow"], overwrite=True)
+    make_tar(tmp_path / "b-0.tar", [("1.jpg", image), ("cat/1.jpg", image)])
+    assert index_shards(tmp_path / "b").classes == ()
+
+
+def test_gzip_shards_are_indexed_by_their_unpacked_bytes(tmp_path: Path, draw_image: Any) -> None:
+    plain = make_tar(tmp_path / "p.tar", [("a.jpg", draw_image()), ("a.cls", b"0")])
+    (tmp_path / "g-0.tar.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    manifest = index_shards(f"{tmp_path}/g-*.tar.gz")
+    assert manifest.options["unpacked_bytes"] == [plain.stat().st_size]
+    assert manifest.shards[0].bytes == (tmp_path / "g-0.tar.gz").stat().st_size
+    assert verify(tmp_path / "g").sound
+
+
+def test_members_that_are_no_samples_are_passed_over(tmp_path: Path, draw_image: Any) -> None:
+    members = [("README", b"text"), ("__meta__/x.json", b"{}"), ("a.jpg", draw_image())]
+    make_tar(tmp_path / "a-0.tar", members)
+    assert index_shards(tmp_path / "a").samples == 1
+
+
+def test_damage_is_an_error_with_its_place_and_nothing_is_written(tmp_path: Path, draw_image: Any) -> None:
+    image = draw_image()
+    shard = tmp_path / "a-0.tar"
+    make_tar(shard, [("a.jpg", image), ("b.jpg", image), ("a.cls", b"1")])
+    with pytest.raises(DamagedError, match="not next to each other"):
+        index_shards(shard)
+    make_tar(shard, [("a.jpg", image), ("a.cls", b"cat")])
+    with pytest.raises(DatasetError, match="sample a: its cls is not a class number"):
+        index_shards(shard)
+    make_tar(shard, [("a.jpg", image)])
+    make_tar(tmp_path / "a-1.tar", [("a.jpg", image)])
+    with pytest.raises(DatasetError, match=r"a-1\.tar: at byte 0: sample a: the key is in a-0\.tar already"):
+        index_shards(f"{tmp_path}/a-*.tar")
+    make_tar(tmp_path / "a-1.tar", [("b\udce9.jpg", image)])
+    with pytest.raises(DatasetError, match="no UTF-8"):
+        index_shards(f"{tmp_path}/a-*.tar")
+    assert {path.name for path in tmp_path.iterdir()} == {"a-0.tar", "a-1.tar"}
+
+
+def test_a_manifest_that_is_there_is_kept_unless_it_is_to_be_replaced(tree: Path, tmp_path: Path) -> None:
+    pack(tree, tmp_path / "train", workers=1)
+    before = (tmp_path / "train.json").read_bytes()
+    with pytest.raises(DestinationError, match="a manifest is there already"):
+        index_shards(tmp_path / "train")
+    assert (tmp_path / "train.json").read_bytes() == before
+
+
+def test_the_name_is_what_the_shards_begin_with_or_as_asked_for(tmp_path: Path, draw_image: Any) -> None:
+    for name in ("a-0.tar", "b-0.tar", "lone.tar"):
+        make_tar(tmp_path / name, [(f"{name[0]}.jpg", draw_image())])
+    index_shards(tmp_path / "lone.tar")
+    assert (tmp_path / "lone.json").exists()
+    with pytest.raises(UsageError, match=r"begin with 2 different words \(a, b …\)"):
+        index_shards(f"{tmp_path}/[ab]-0.tar")
+    manifest = index_shards(f"{tmp_path}/[ab]-0.tar", out=tmp_path / "all")
+    assert [entry.name for entry in manifest.shards] == ["a-0.tar", "b-0.tar"]
+    assert verify(tmp_path / "all.json").sound
+    with pytest.raises(UsageError, match="it is not in"):
+        index_shards(tmp_path / "lone.tar", out=tmp_path / "else" / "all")
+    (tmp_path / "other").mkdir()
+    other = make_tar(tmp_path / "other" / "a-1.tar", [("z.jpg", draw_image())])
+    with pytest.raises(UsageError, match="the shards are in 2 folders"):
+        index_shards([tmp_path / "a-0.tar", other])
+    with pytest.raises(NotFoundError, match="no shards are there"):
+        index_shards(tmp_path / "nothing")

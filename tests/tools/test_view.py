@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from shardkit import UsageError, dataset, pack
+from shardkit.tools._pictures import choose_samples, open_picture, thumbnail
+from shardkit.tools.view import MAX_CLASSES, augmented_data, enlarged, fitted, two_lines, usual_side, view
+
+
+@pytest.fixture
+def packed(tree: Path, tmp_path: Path) -> Path:
+    """The tree of 5 blue and 7 red images of 40 x 30 pixels, packed."""
+    pack(tree, tmp_path / "shards" / "train", workers=1)
+    return tmp_path / "shards" / "train"
+
+
+def test_a_sheet_has_random_samples_of_each_class_with_their_keys(packed: Path, tmp_path: Path) -> None:
+    sheet = view(packed, tmp_path / "sheet.png", count=3)
+    assert [(row.name, row.label, row.count, len(row.keys)) for row in sheet.classes] == [
+        ("blue", 0, 5, 3),
+        ("red", 1, 7, 3),
+    ]
+    keys = {sample["__key__"]: sample["cls"] for sample in dataset(packed)}
+    assert all(keys[key] == row.label for row in sheet.classes for key in row.keys)
+    with Image.open(sheet.path) as image:
+        assert (image.format, image.size) == ("PNG", (sheet.width, sheet.height))
+
+
+def test_the_pictures_are_the_samples(packed: Path, tmp_path: Path) -> None:
+    sheet = view(packed, tmp_path / "sheet.png", classes=["red"], count=1, side=80)
+    data = dataset(packed)
+    expected = np.asarray(open_picture(bytes(data[sheet.classes[0].keys[0]]["jpg"])).resize((80, 60), 0))
+    drawn = np.asarray(Image.open(sheet.path).convert("RGB"))
+    places = [
+        (y, x)
+        for y in range(drawn.shape[0] - 60)
+        for x in range(12)
+        if (drawn[y, x] == expected[0, 0]).all() and (drawn[y : y + 60, x : x + 80] == expected).all()
+    ]
+    assert len(places) == 1
+
+
+def test_the_seed_decides_which(packed: Path, tmp_path: Path) -> None:
+    def drawn(name: str, seed: int) -> bytes:
+        return Path(view(packed, tmp_path / name, count=2, seed=seed).path).read_bytes()
+
+    assert drawn("a.png", 1) == drawn("b.png", 1) != drawn("c.png", 2)
+
+
+def test_a_class_directory_is_shown_as_its_shards_are(packed: Path, tree: Path, tmp_path: Path) -> None:
+    from_tree = view(tree, tmp_path / "tree.png", count=9)
+    from_shards = view(packed, tmp_path / "shards.png", count=9)
+    assert [sorted(row.keys) for row in from_tree.classes] == [sorted(row.keys) for row in from_shards.classes]
+
+
+def test_augmented_pictures_are_those_of_training(packed: Path, tmp_path: Path) -> None:
+    options = {"size": 32, "crop": "random", "flip": True}
+    data = augmented_data(dataset(packed, seed=3), {"size": 32})
+    assert np.array_equal(data[4]["jpg"], dataset(packed, seed=3).decode(**options)[4]["jpg"])
+    plain, sheet = view(packed, tmp_path / "p.png"), view(packed, tmp_path / "a.png", augmented=True)
+    assert [row.keys for row in plain.classes] == [row.keys for row in sheet.classes]
+    assert Path(plain.path).read_bytes() != Path(sheet.path).read_bytes()
+
+
+def test_the_usual_side_is_the_shorter_one(packed: Path, tree: Path) -> None:
+    assert usual_side(dataset(packed)) == 30
+    assert usual_side(dataset(tree)) == 224  # a class directory has no index
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"out": "sheet.jpg"}, "give one that ends with .png"),
+        ({"classes": ["green"]}, "there is no class 'green'; the classes are 'blue', 'red'"),
+        ({"classes": [2]}, "there is no class 2"),
+        ({"count": 0}, "0 is out of range; give 1 to 100"),
+        ({"side": 5000}, "give 16 to 1024"),
+        ({"augmented": {"crop": "none"}}, "'none' is not one of"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(packed: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        view(packed, **{"out": packed.parent / "sheet.png", **options})
+    assert not (packed.parent / "sheet.png").exists()
+
+
+def test_classes_are_named_or_numbered_and_come_in_that_order(packed: Path, tmp_path: Path) -> None:
+    sheet = view(packed, tmp_path / "sheet.png", classes=["1", "blue"])
+    assert [row.name for row in sheet.classes] == ["red", "blue"]
+
+
+def test_of_many_classes_an_even_part_is_shown_and_the_rest_told(
+    draw_tree: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = draw_tree(tmp_path / "tree", {f"{n:02}": 1 for n in range(2 * MAX_CLASSES)}, size=(8, 8))
+    with caplog.at_level(logging.INFO, "shardkit.tools.view"):
+        sheet = view(tree, tmp_path / "sheet.png", side=16)
+    assert [row.name for row in sheet.classes] == [f"{n:02}" for n in range(0, 2 * MAX_CLASSES, 2)]
+    assert sheet.left_out == MAX_CLASSES
+    assert f"{MAX_CLASSES} more classes are not shown" in caplog.text
+
+
+def test_an_image_that_is_damaged_has_its_reason_in_its_place(tree: Path, tmp_path: Path) -> None:
+    (tree / "blue" / "0000.jpg").write_bytes(b"no image at all")
+    for options in ({}, {"augmented": True}):
+        sheet = view(tree, tmp_path / "sheet.png", classes=["blue"], **options)
+        assert sheet.undecodable == ("blue/0000",)
+
+
+def test_names_of_any_kind_are_drawn(draw_tree: Any, tmp_path: Path) -> None:
+    tree = draw_tree(tmp_path / "tree", {"猫 $\\alpha$": 1, "a\nb\x1b[31m": 1, "x" * 200: 1}, size=(8, 8))
+    assert len(view(tree, tmp_path / "sheet.png").classes) == 3
+
+
+def test_samples_of_a_class_are_chosen_without_repeats(packed: Path) -> None:
+    blue, red = choose_samples(dataset(packed), count=100, seed=0)
+    assert sorted(blue.rows + red.rows) == list(range(12))
+
+
+def test_a_small_image_is_enlarged_by_whole_factors_and_a_large_one_shrunk() -> None:
+    assert enlarged(Image.new("RGB", (30, 20)), 100).size == (90, 60)
+    assert enlarged(Image.new("RGB", (60, 60)), 100).size == (60, 60)
+    assert thumbnail(Image.new("RGB", (1000, 500)), 100).size == (100, 50)
+    assert thumbnail(Image.new("RGB", (10, 5)), 100).size == (10, 5)
+
+
+def test_a_gray_image_of_16_bits_is_shown_by_its_high_byte(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 0x8000, np.uint16)).save(tmp_path / "deep.png")
+    assert open_picture((tmp_path / "deep.png").read_bytes()).getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_text_that_is_too_wide_loses_its_middle() -> None:
+    class Fixed:
+        def getlength(self, text: str) -> int:
+            return len(text)
+
+    font: Any = Fixed()
+    assert fitted("abcdef", 6, font) == "abcdef"
+    assert fitted("abcdefghij", 6, font) == "a…ghij"
+    assert two_lines("abcdef", 4, font) == ["abcd", "ef"]
+    assert two_lines("abcdefghijkl", 4, font) == ["abcd", "e…kl"]
