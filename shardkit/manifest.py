@@ -89,7 +89,7 @@ def decode_manifest(data: bytes, *, place: str) -> Manifest:
     """
     try:
         head = msgspec.json.decode(data, type=_Head)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise ManifestError(place, f"this is not a manifest ({exc})", _CURE) from exc
     if head.format != "shardkit":
         raise ManifestError(place, 'this is not a manifest: "format" is not "shardkit"', _CURE)
@@ -98,7 +98,7 @@ def decode_manifest(data: bytes, *, place: str) -> Manifest:
         raise ManifestError(place, fact, "install a newer shardkit")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise ManifestError(place, f"the manifest is damaged ({exc})", _CURE) from exc
     _check(manifest, place)
     return manifest

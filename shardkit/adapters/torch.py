@@ -33,7 +33,8 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
     """The items of a Dataset with arrays as tensors that share their memory. Each new iteration is the next epoch.
 
     In a DataLoader give `batch_size=None`, since the items are batches already; it then makes a plain list, [images,
-    labels], of each. `loader()` gives one that leaves the items as they are. Its workers take turns: worker w of V makes the batches w, w + V, …, so that the order is the same for any number of them.
+    labels], of each. `loader()` gives one that leaves the items as they are. Its workers take turns: worker w of V
+    makes the batches w, w + V, …, so that the order is the same for any number of them.
 
     What each worker reads next, (epoch, samples that are over, items that were given out, turn of repeat()), lies in
     shared memory: the workers that a DataLoader starts anew for each epoch know nothing else of the ones before.

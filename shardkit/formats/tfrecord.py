@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import google_crc32c
 
@@ -36,6 +36,16 @@ from shardkit.formats.example import (
     int64_entry,
     parse_example,
     varint,
+)
+from shardkit.formats.tfrecord_features import (
+    ENCODED,
+    FILENAME,
+    FORMAT,
+    KEY,
+    LABEL,
+    PREFIX,
+    TEXT,
+    feature_description,
 )
 from shardkit.sample import IMAGE_FIELDS, field_of
 
@@ -60,11 +70,6 @@ CURE = "copy it again, or pack again"
 HEAD = 12
 FRAME = 16
 """Bytes of a record beside its data."""
-
-KEY, FILENAME = "image/key", "image/filename"
-ENCODED, FORMAT = "image/encoded", "image/format"
-LABEL, TEXT = "image/class/label", "image/class/text"
-PREFIX = "field/"
 
 
 class FieldNames(NamedTuple):
@@ -390,40 +395,3 @@ def one_text(data: bytes, features: Mapping[str, Feature], name: str) -> str | N
         return None
     first, size = feature.values[0]  # type: ignore[misc]
     return str(data[first : first + size], "utf-8", "surrogateescape")
-
-
-# ---- for TensorFlow
-
-
-class Described(Protocol):
-    """What a manifest tells of the fields of its samples."""
-
-    @property
-    def fields(self) -> tuple[str, ...]: ...  # noqa: D102
-    @property
-    def plan(self) -> str: ...  # noqa: D102
-    @property
-    def options(self) -> Mapping[str, Any]: ...  # noqa: D102
-
-
-def feature_description(manifest: Described) -> dict[str, tuple[Literal["bytes", "int64"], tuple[int, ...], Any]]:
-    """Feature -> (kind, shape, default) for `tf.io.FixedLenFeature` of the records that we write.
-
-    default: None where every sample has the feature; else what stands for it: b"", or -1 for a label.
-    """
-    images = [name for name in manifest.fields if name in IMAGE_FIELDS]
-    every = bool(manifest.plan) and "fields" not in manifest.options  # packed: one image with its label each
-    absent = None if every else b""
-    found: dict[str, tuple[Literal["bytes", "int64"], tuple[int, ...], Any]] = {
-        KEY: ("bytes", (), None),
-        FILENAME: ("bytes", (), None),
-    }
-    if images:
-        found |= {ENCODED: ("bytes", (), absent), FORMAT: ("bytes", (), absent)}
-    if "cls" in manifest.fields:
-        found |= {LABEL: ("int64", (), None if every else -1), TEXT: ("bytes", (), absent)}
-    others = [name for name in manifest.fields if name != "cls" and name not in images]
-    if not every:  # a second image of a sample is a field like others
-        others += images[1:] and images
-    found |= {PREFIX + name: ("bytes", (), b"") for name in sorted(others)}
-    return found

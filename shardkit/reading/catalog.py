@@ -159,13 +159,17 @@ class IndexCatalog:
         self.fields = manifest.fields
         self.mean_bytes = max(1, sum(entry.bytes for entry in entries) // max(1, int(self.counts.sum())))
         self.identity = f"{manifest.plan or _digest(manifest)}:{_ranges(self.numbers)}"
-        files = [ShardFile(location.sibling(e.name), e.bytes, int(e.crc32c, 16)) for e in entries]
+        unpacked = manifest.options.get("unpacked_bytes") or [0] * len(manifest.shards)
+        files = [
+            ShardFile(location.sibling(entry.name), entry.bytes, int(entry.crc32c, 16), unpacked[number])
+            for entry, number in zip(entries, self.numbers, strict=True)
+        ]
         self.mapped = MappedShards(files, verify=verify, limit=tables)
         self.urls = [file.url for file in files]
         self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
         others = [name for name in manifest.fields if name not in IMAGE_FIELDS]
         packed = manifest.plan != "" and "fields" not in manifest.options  # one image, and its path says of which field
-        self.plain = names is None and others == ["cls"] and (packed or len(self.image_fields) == 1)
+        self.plain = names is None and others in (["cls"], []) and (packed or len(self.image_fields) == 1)
         self.checked = self.format.name == "tfrecord"  # the format has checksums of its own: each image is checked
         self._verify = verify
         self._first = np.concatenate([[0], np.cumsum(self.counts)])
@@ -239,7 +243,8 @@ class IndexCatalog:
     def _read_table(self, shard: int) -> _Table:
         names = ("image_offset", "image_size", "label", "key", "path", "offset", "size", "crc32c")
         table = _Table(**self._columns(shard, names))
-        if bool((table.offset + table.size > self.mapped.files[shard].bytes).any()):
+        file = self.mapped.files[shard]
+        if bool((table.offset + table.size > (file.unpacked or file.bytes)).any()):
             raise ManifestError(str(self.location), f"the index does not fit {self.urls[shard]}", _INDEX_CURE)
         return table
 
@@ -394,7 +399,7 @@ class IndexBlock:
         if found.key != self.keys[number]:
             fact = f"the index says {self.keys[number]!r}, and the shard holds {found.key!r}"
             raise DamagedError(url, fact, _INDEX_CURE, start)
-        if "cls" in sample and self.labels[number] >= 0:
+        if self.labels[number] >= 0:  # of a dataset whose labels are its folders, the index alone has them
             sample["cls"] = int(self.labels[number])
         return sample
 

@@ -6,17 +6,19 @@ large runs, from a thread of its own, so that a cold disk sees long sequential r
 
 from __future__ import annotations
 
+import gzip
 import mmap
 import os
 import queue
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import google_crc32c
 
-from shardkit.errors import ManifestError, NotFoundError, StorageError
+from shardkit.errors import DamagedError, ManifestError, NotFoundError, StorageError
 from shardkit.location import Location
 
 READ_AHEAD_BYTES = 4 << 20
@@ -25,11 +27,12 @@ READ_AHEAD_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """Where a shard is, and what it must be. `crc32c` -1: not known."""
+    """Where a shard is, and what it must be. crc32c -1: not known. unpacked: bytes of a gzip shard's tar, else 0."""
 
     location: Location
     bytes: int
     crc32c: int
+    unpacked: int = 0
 
     @property
     def url(self) -> str:
@@ -40,6 +43,8 @@ class ShardFile:
 class MappedShards:
     """The shards of a dataset as buffers. At most `limit` are mapped at a time, the least recently used go first.
 
+    A gzip shard can't be mapped: it is unpacked into memory as a whole.
+
     verify: check the CRC-32C of a whole shard when it is first opened. Thread safe. A mapping lives on while anything
     refers to it, so that a buffer that was given away stays good.
     """
@@ -48,21 +53,26 @@ class MappedShards:
         self.files = files
         self._verify = verify
         self._limit = limit
-        self._open: OrderedDict[int, mmap.mmap] = OrderedDict()
+        self._open: OrderedDict[int, mmap.mmap | bytes] = OrderedDict()
         self._checked: set[int] = set()
         self._lock = threading.Lock()
 
-    def buffer(self, shard: int) -> mmap.mmap:
-        """The shard's bytes. Raises NotFoundError, StorageError, ManifestError where it is not as it should be."""
+    def buffer(self, shard: int) -> mmap.mmap | bytes:
+        """The shard's bytes, of a gzip shard the unpacked ones.
+
+        Raises NotFoundError, StorageError; ManifestError or DamagedError where it is not as it should be.
+        """
         with self._lock:
             found = self._open.get(shard)
             if found is not None:
                 self._open.move_to_end(shard)
                 return found
-        found = self._map(self.files[shard])
+        file = self.files[shard]
+        mapped = self._map(file)
         if self._verify and shard not in self._checked:
-            self._check(self.files[shard], found)
+            self._check(file, mapped)
             self._checked.add(shard)
+        found = _unpacked(file, mapped) if file.unpacked else mapped
         with self._lock:
             self._open[shard] = found
             while len(self._open) > self._limit:
@@ -95,6 +105,18 @@ class MappedShards:
         if crc != file.crc32c:
             fact = f"the shard's CRC-32C is {crc:08x}, and its manifest says {file.crc32c:08x}"
             raise ManifestError(file.url, fact, "the shard is damaged: copy it again or pack again")
+
+
+def _unpacked(file: ShardFile, data: mmap.mmap) -> bytes:
+    cure = "copy it again, or make the index again with 'shardkit index'"
+    try:
+        unpacked = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as exc:
+        raise DamagedError(file.url, f"the gzip shard can't be unpacked ({exc})", cure) from exc
+    if len(unpacked) != file.unpacked:
+        fact = f"unpacked, the shard has {len(unpacked)} bytes, and its manifest says {file.unpacked}"
+        raise ManifestError(file.url, fact, cure)
+    return unpacked
 
 
 class ReadAhead:

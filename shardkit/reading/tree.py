@@ -74,9 +74,9 @@ class TreeCatalog:
 
 def _digest(source: Source) -> str:
     """32 hex digits for the paths and sizes of all files."""
-    found = hashlib.blake2b(source.paths.blob, digest_size=16)
-    found.update(source.paths.offsets)
-    found.update(np.ascontiguousarray(source.sizes))
+    found = hashlib.blake2b(source.paths.blob.data, digest_size=16)
+    found.update(source.paths.offsets.data)
+    found.update(np.ascontiguousarray(source.sizes).data)
     return found.hexdigest()
 
 

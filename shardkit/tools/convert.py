@@ -7,7 +7,6 @@ beside the destination, with a receipt for each finished shard, and with one com
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -15,13 +14,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.config import parse_bytes
 from shardkit.errors import DatasetError, DestinationError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.table import FORMATS, Format
@@ -31,41 +28,15 @@ from shardkit.packing.commit import commit, keep_only, working, write_index_file
 from shardkit.packing.destination import Destination, check_free, destination_of
 from shardkit.packing.engines import Engine, LocalEngine, run_here
 from shardkit.packing.options import cores
-from shardkit.packing.plan import Plan, plan_shards
 from shardkit.packing.shard import Receipt, Skipped
 from shardkit.packing.stored import StoredTask
 from shardkit.packing.writing import write_shards
 from shardkit.reading.resolve import SourceLike
-from shardkit.sample import field_of, fs_text, path_of_text
+from shardkit.sample import fs_text
+from shardkit.tools._layout import Changes, Layout, changes_of, demand_fields, layout_of
 from shardkit.tools._stored import Stored, StoredRows, open_stored
 
 log = logging.getLogger(__name__)
-
-LAYOUT = 1
-"""Raised when the same conversion begins to give other bytes."""
-
-DEFAULT_MAX_BYTES = "256MB"
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What becomes of the fields: old -> new name ("": left out), and where it is not empty, those that stay at all."""
-
-    names: Mapping[str, str]
-    only: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.names or self.only)
-
-    def of(self, fields: Sequence[str]) -> list[str]:
-        """The new names of those of these fields that stay."""
-        kept = [self.names.get(name, name) for name in fields if not self.only or name in self.only]
-        return [name for name in kept if name]
-
-    @property
-    def keep_label(self) -> bool:
-        """Whether `cls` stays what it is."""
-        return self.names.get("cls", "cls") == "cls" and (not self.only or "cls" in self.only)
 
 
 def convert(
@@ -98,13 +69,13 @@ def convert(
     writes nothing. Every checksum of the source is checked. Raises UsageError, DatasetError (DamagedError),
     DestinationError, BusyError, StorageError, WorkerError.
     """
-    changes = _changes(rename or {}, drop, fields)
+    changes = changes_of(rename or {}, drop, fields)
     count = cores() if workers is None else workers
     if count < 1:
         raise UsageError("workers", f"{count} is too small", "give at least 1")
     stored = open_stored(source, threads=count)
     form = FORMATS[_known(format or stored.format)]
-    _demand_fields(changes, stored)
+    demand_fields(changes, stored)
     to = locate(dest)
     if not to.is_local:
         raise UsageError(str(to), "the destination of a conversion is a folder of this machine", "give a path")
@@ -116,7 +87,7 @@ def convert(
         check_free(destination, overwrite=overwrite)
         if count > 1:
             engine = stack.enter_context(LocalEngine(count, [lock.fd]))
-        job = _Conversion(stored, form, changes, destination, _planned(stored, form, changes, destination, limits))
+        job = _Conversion(stored, form, changes, destination, layout_of(stored, form, changes, destination, limits))
         return job.finished(overwrite=overwrite) or job.run(engine, progress)
 
 
@@ -126,129 +97,11 @@ def _known(name: str) -> str:
     return name
 
 
-def _changes(rename: Mapping[str, str], drop: Sequence[str], fields: Sequence[str] | str | None) -> Changes:
-    only = fields.split(",") if isinstance(fields, str) else list(fields or ())
-    if fields is not None and not [name for name in only if name.strip()]:
-        raise UsageError("fields", "it names no field", "name those to keep")
-    for old, new in rename.items():
-        if not old or not new or new == "cls" or new.startswith("__") or not new.isprintable() or "/" in new:
-            raise UsageError("rename", f"{old!r} can't become {new!r}", "give names such as png=mask.png")
-    if twice := set(rename) & set(drop):
-        raise UsageError("rename", f"{twice.pop()!r} is to be dropped too", "do one of the two")
-    return Changes({**rename, **dict.fromkeys(drop, "")}, tuple(name.strip() for name in only if name.strip()))
-
-
-def _demand_fields(changes: Changes, stored: Stored) -> None:
-    """UsageError for fields that the dataset does not have, where it says which it has."""
-    if not stored.fields:
-        return
-    unknown = [name for name in (*changes.names, *changes.only) if name not in stored.fields]
-    if unknown:
-        fact = f"no sample has the field {unknown[0]!r}; they have {', '.join(stored.fields)}"
-        raise UsageError("fields", fact, "name one of these")
-    left = changes.of(stored.fields)
-    if not left or len(set(left)) < len(left):
-        raise UsageError("fields", "that leaves no field, or gives two of them one name", "name others")
-
-
-_Limits = tuple[int | str | None, int | None, bool, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Which samples go where. plan: the rows of each shard; None where each shard becomes one. digest: of it all."""
-
-    plan: Plan | None
-    options: dict[str, Any]
-    digest: str
-    same: bool
-    """Whether the manifest says the same of the content as the source's."""
-
-
-def _planned(
-    stored: Stored, form: Format, changes: Changes, destination: Destination, limits: _Limits | None
-) -> _Layout:
-    base = dict(stored.manifest.options) if stored.manifest is not None else {}
-    base.pop("unpacked_bytes", None)
-    if stored.packed and limits is not None:
-        fact = "gzip shards can be read from front to back only, and not be cut or shuffled anew"
-        raise UsageError(str(stored.shards[0]), fact, "convert them as they are first, and then the result")
-    same = limits is None and not changes and stored.manifest is not None and bool(stored.manifest.plan)
-    if same:
-        assert stored.manifest is not None
-        return _Layout(None, base, stored.manifest.plan, same)
-    plan = None
-    if limits is not None:
-        max_bytes, max_count, shuffle, seed = limits
-        size = parse_bytes(DEFAULT_MAX_BYTES if max_bytes is None else max_bytes)
-        base |= {"max_bytes": size, "max_count": max_count, "shuffle": shuffle, "seed": seed}
-        plan = plan_shards(
-            _AsMany(int(stored.counts.sum())), stem=destination.stem, suffix=form.suffix,
-            sample_bytes=_sample_bytes(stored, form, changes), overhead=len(form.end),
-            max_bytes=size, max_count=max_count, shuffle=shuffle, seed=seed,
-        )  # fmt: skip
-    if not stored.plain or changes:
-        base["fields"] = sorted(changes.of(stored.fields))
-    return _Layout(plan, base, _digest(stored, form, changes, destination, limits), same)
-
-
-class _AsMany:
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-
-def _digest(stored: Stored, form: Format, changes: Changes, destination: Destination, limits: _Limits | None) -> str:
-    what = (LAYOUT, form.name, sorted(changes.names.items()), changes.only, destination.stem, limits, stored.classes)
-    digest = hashlib.blake2b(repr(what).encode(), digest_size=16)
-    for number, shard in enumerate(stored.shards):
-        entry = None if stored.manifest is None else stored.manifest.shards[number]
-        known = os.path.getsize(shard.path) if entry is None else (entry.bytes, entry.crc32c)
-        digest.update(repr((shard.name, known)).encode())
-    return digest.hexdigest()
-
-
-def _sample_bytes(stored: Stored, form: Format, changes: Changes) -> NDArray[np.int64]:
-    """The bytes of each sample in its new shard (int64): exact for images with labels, and not too few for others."""
-    texts = [entry.name for entry in stored.classes]
-    longest = max((len(text.encode()) for text in texts), default=0)
-    parts = [np.empty(0, np.int64)]
-    for number in range(len(stored.shards)):
-        rows = stored.rows(number)
-        if stored.plain and not changes:
-            parts.append(_exact_bytes(rows, form, texts))
-        elif form.name == stored.format and not changes:
-            parts.append(rows.sizes)
-        else:
-            names = np.array([len(k.encode("utf-8", "surrogateescape")) for k in rows.keys], np.int64)
-            names += np.array([len(path.encode()) for path in rows.paths], np.int64)
-            each = 2048 if form.name == "tar" else 64  # headers, with those for long names; or tags and lengths
-            many = len(stored.fields) + 4
-            grown = sum(len(name) for name in changes.of(stored.fields))
-            factor = many if form.name == "tar" else 1
-            parts.append(rows.sizes + names * factor + many * each + longest + grown)
-    return np.concatenate(parts)
-
-
-def _exact_bytes(rows: StoredRows, form: Format, texts: Sequence[str]) -> NDArray[np.int64]:
-    columns = zip(rows.keys, rows.paths, rows.labels.tolist(), rows.image_sizes.tolist(), strict=True)
-    found = [
-        form.size(
-            key, ((field_of(path.rpartition(".")[2]), size), ("cls", len(str(label)))), path_of_text(path),
-            texts[label], label,
-        )
-        for key, path, label, size in columns
-    ]  # fmt: skip
-    return np.array(found, np.int64)
-
-
 class _Conversion:
     """One conversion, planned."""
 
     def __init__(
-        self, stored: Stored, form: Format, changes: Changes, destination: Destination, layout: _Layout
+        self, stored: Stored, form: Format, changes: Changes, destination: Destination, layout: Layout
     ) -> None:
         self.stored, self.format, self.changes = stored, form, changes
         self.destination, self.layout = destination, layout

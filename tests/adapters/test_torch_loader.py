@@ -83,7 +83,7 @@ def test_a_loader_gives_the_same_epochs_for_any_number_of_workers(cars: str, wor
     assert [keys(loader) for _ in range(2)] == epochs_of(batches(cars), 2)
 
 
-@pytest.mark.parametrize(("context", "persistent"), [("fork", False), ("fork", True), ("spawn", False)])
+@pytest.mark.parametrize(("context", "persistent"), [("fork", False), ("fork", True), ("spawn", True)])
 def test_epochs_go_on_with_plain_dataloaders_of_all_kinds(cars: str, context: str, persistent: bool) -> None:
     expected = pixels_of(batches(cars), 6)
     source = batches(cars).to_torch()
@@ -127,7 +127,8 @@ def test_repeat_in_workers_goes_through_all_epochs_in_order(cars: str, workers: 
     loader = dataset.to_torch().loader(num_workers=workers, multiprocessing_context="fork")
     assert len(loader) == 21
     assert [keys(loader) for _ in range(2)] == expected
-    plain = DataLoader(dataset.to_torch(), batch_size=None, num_workers=workers, multiprocessing_context="fork")
+    again = batches(cars).take(7).repeat(3).to_torch()
+    plain = DataLoader(again, batch_size=None, num_workers=workers, multiprocessing_context="fork")
     assert [pixels(plain) for _ in range(2)] == pixels_of(batches(cars).take(7).repeat(3), 2)
 
 
@@ -279,9 +280,9 @@ def test_shards_without_a_manifest_are_shared_by_workers(cars: str, tmp_path: Pa
         loader.state_dict()
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
 def test_the_stateful_dataloader_of_torchdata_resumes_in_its_workers(cars: str) -> None:
     stateful = pytest.importorskip("torchdata.stateful_dataloader")
-    warnings.filterwarnings("ignore", "'set_vital' is deprecated", UserWarning)
     expected = pixels_of(batches(cars), 2)
     for workers in (0, 2):
         for stop in (0, 5, 14):
@@ -299,6 +300,7 @@ def test_the_stateful_dataloader_of_torchdata_resumes_in_its_workers(cars: str) 
             del iterator
 
 
+@pytest.mark.filterwarnings("ignore")  # of Lightning itself
 def test_lightning_takes_a_loader_as_stateful_and_moves_its_batches(cars: str) -> None:
     pytest.importorskip("lightning")
     from lightning.fabric.utilities.data import has_len
@@ -306,7 +308,6 @@ def test_lightning_takes_a_loader_as_stateful_and_moves_its_batches(cars: str) -
     from lightning.pytorch.utilities.combined_loader import CombinedLoader
     from lightning_utilities.core.apply_func import apply_to_collection
 
-    warnings.filterwarnings("ignore", "Your `IterableDataset` has `__len__` defined", UserWarning)
     loader = batches(cars).to_torch().loader()
     assert isinstance(loader, _Stateful)
     assert has_len(loader)

@@ -1,0 +1,47 @@
+"""The names of the features that our TFRecord shards have, and what TensorFlow has to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+from shardkit.sample import IMAGE_FIELDS
+
+KEY, FILENAME = "image/key", "image/filename"
+ENCODED, FORMAT = "image/encoded", "image/format"
+LABEL, TEXT = "image/class/label", "image/class/text"
+PREFIX = "field/"
+
+
+class Described(Protocol):
+    """What a manifest tells of the fields of its samples."""
+
+    @property
+    def fields(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def plan(self) -> str: ...  # noqa: D102
+    @property
+    def options(self) -> Mapping[str, Any]: ...  # noqa: D102
+
+
+def feature_description(manifest: Described) -> dict[str, tuple[Literal["bytes", "int64"], tuple[int, ...], Any]]:
+    """Feature -> (kind, shape, default) for `tf.io.FixedLenFeature` of the records that we write.
+
+    default: None where every sample has the feature; else what stands for it: b"", or -1 for a label.
+    """
+    images = [name for name in manifest.fields if name in IMAGE_FIELDS]
+    every = bool(manifest.plan) and "fields" not in manifest.options  # packed: one image with its label each
+    absent = None if every else b""
+    found: dict[str, tuple[Literal["bytes", "int64"], tuple[int, ...], Any]] = {
+        KEY: ("bytes", (), None),
+        FILENAME: ("bytes", (), None),
+    }
+    if images:
+        found |= {ENCODED: ("bytes", (), absent), FORMAT: ("bytes", (), absent)}
+    if "cls" in manifest.fields:
+        found |= {LABEL: ("int64", (), None if every else -1), TEXT: ("bytes", (), absent)}
+    others = [name for name in manifest.fields if name != "cls" and name not in images]
+    if not every:  # a second image of a sample is a field like others
+        others += images[1:] and images
+    found |= {PREFIX + name: ("bytes", (), b"") for name in sorted(others)}
+    return found
