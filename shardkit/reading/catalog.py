@@ -6,7 +6,6 @@ in use. It opens no shard before a sample's bytes are asked for.
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -355,17 +354,26 @@ class IndexBlock:
         if start < 0:
             place, _, key = self.place(number)
             raise DatasetError(place, "this sample has no image", "read it without decode()", None, key)
-        data = self._buffers[shards[number]][start : ends[number]]
-        if self.catalog.checked:
-            self._check(np.frombuffer(data, np.uint8), number)
-        return data
+        shard, end = shards[number], ends[number]
+        if self.catalog.checked and google_crc32c.value(self._arrays[shard][start:end]) != self._checksums[number]:
+            raise self._damaged(number)
+        return self._buffers[shard][start:end]
 
-    def _check(self, data: Any, number: int) -> None:
-        """DamagedError for image bytes that have another checksum than the index has."""
-        if google_crc32c.value(data) != self.crcs[number]:
-            place, offset, key = self.place(number)
-            fact = f"the checksum of the image's {len(data)} bytes is wrong"
-            raise DamagedError(place, fact, "copy the shard again, or pack again", offset, key)
+    @cached_property
+    def _arrays(self) -> dict[int, NDArray[np.uint8]]:
+        """The buffers as what the checksum's library takes without a copy."""
+        return {shard: np.frombuffer(data, np.uint8) for shard, data in self._buffers.items()}
+
+    @cached_property
+    def _checksums(self) -> list[int]:
+        sums: list[int] = self.crcs.tolist()
+        return sums
+
+    def _damaged(self, number: int) -> DamagedError:
+        """What to say of an image whose bytes have another checksum than the index has."""
+        place, offset, key = self.place(number)
+        fact = f"the checksum of the image's {self.ends[number] - self.starts[number]} bytes is wrong"
+        return DamagedError(place, fact, "copy the shard again, or pack again", offset, key)
 
     def samples(self) -> Iterator[Sample]:
         """All samples in order."""
@@ -374,15 +382,16 @@ class IndexBlock:
             return
         urls, files = self.catalog.urls, self.catalog.mapped
         maps = {shard: files.buffer(shard) for shard in np.unique(self.shards).tolist()}
-        labels, names = self.labels.tolist(), self.fields
-        checked = enumerate(self.crcs.tolist()) if self.catalog.checked else itertools.repeat((0, -1))
-        spans = zip(*self._spans, strict=True)
-        for key, (shard, start, end), label, name, (number, crc) in zip(
-            self.keys, spans, labels, names, checked, strict=False
-        ):
+        columns = zip(self.keys, *self._spans, self.labels.tolist(), self.fields, strict=True)
+        if not self.catalog.checked:
+            for key, shard, start, end, label, name in columns:
+                yield {"__key__": key, "__url__": urls[shard], name: maps[shard][start:end], "cls": label}
+            return
+        crc32c = google_crc32c.value
+        for number, (key, shard, start, end, label, name) in enumerate(columns):
             data = maps[shard][start:end]
-            if crc >= 0 and google_crc32c.value(data) != crc:
-                self._check(data, number)
+            if crc32c(data) != self._checksums[number]:
+                raise self._damaged(number)
             yield {"__key__": key, "__url__": urls[shard], name: data, "cls": label}
 
     def sample(self, number: int) -> Sample:

@@ -44,9 +44,9 @@ def _module() -> tuple[Any, str]:
     try:
         module: Any = importlib.import_module("shardkit.reading._jpeg")
     except ImportError as exc:
-        log.info("JPEGs are decoded by simplejpeg: %s", exc)
+        log.debug("JPEGs are decoded by simplejpeg: %s", exc)
         return None, str(exc)
-    log.info("JPEGs are decoded by shardkit's own decoder, libjpeg-turbo %s", module.libjpeg_turbo)
+    log.debug("JPEGs are decoded by shardkit's own decoder, libjpeg-turbo %s", module.libjpeg_turbo)
     return module, ""
 
 

@@ -182,7 +182,7 @@ def _resizing(figures: Figures, gain: float | None, resize: bool) -> str:
     side = resize_side(figures.size)
     effect = f"decoding {gain:.1f} times as fast, and {figures.resized_bytes or 1:.0%} of the bytes"
     verdict = "would pay" if resize else "would not pay here"
-    return f"Images shrunk to {side} pixels (--resize {side}) {verdict}: {effect}."
+    return f"To shrink the images to a shorter side of {side} before packing {verdict}: {effect}."
 
 
 def resize_side(size: int) -> int:
