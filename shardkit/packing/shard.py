@@ -248,7 +248,7 @@ def _fill(sink: Sink, task: ShardTask, advance: Advance) -> tuple[list[_Sample],
                 sink.write([*pieces, found.data], pending + size)
                 pieces, pending = [], 0
                 position += size
-                seen += size
+                seen += sum(task.sizes[first:number])
                 continue
         path, size, label, key = task.paths[number], task.sizes[number], task.labels[number], task.keys[number]
         number += 1

@@ -112,9 +112,7 @@ def serve(tasks: BinaryIO, results: BinaryIO) -> None:
 
 def main() -> None:
     """Serve the run that started this process."""
-    gc.set_threshold(
-        50_000
-    )  # at the usual 700 it looks at the same rows over and over: 7 % of the time for small files
+    gc.set_threshold(50_000)  # at the usual 700 it looks at the same rows again and again: 7 % of the time
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not get in between
     try:

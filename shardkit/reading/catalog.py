@@ -34,6 +34,11 @@ Buffer = Any
 """bytes, or a memoryview of a mapped shard."""
 
 
+KEPT_SHARDS = 48
+KEPT_ROWS = 500_000
+"""The shards in use whose index rows are kept: so many, or more where they are small, up to so many rows (100 bytes
+each). A shuffle of 10,000 samples through shards of 200, or of many lanes, has far more than 48 in use."""
+
 GAP_BYTES = 1 << 20
 """Bytes between two samples that are read along with them: less than what a disk reads in the time of one seek."""
 
@@ -143,7 +148,7 @@ class IndexCatalog:
         *,
         shards: Sequence[int] | None = None,
         verify: bool = False,
-        tables: int = 48,
+        tables: int | None = None,
         names: FieldNames | None = None,
     ) -> None:
         self.format = format_named(manifest.shard_format, str(location))
@@ -163,7 +168,9 @@ class IndexCatalog:
             ShardFile(location.sibling(entry.name), entry.bytes, int(entry.crc32c, 16), unpacked[number])
             for entry, number in zip(entries, self.numbers, strict=True)
         ]
-        self.mapped = MappedShards(files, verify=verify, limit=tables)
+        if tables is None:
+            tables = max(KEPT_SHARDS, KEPT_ROWS * len(entries) // max(1, int(self.counts.sum())))
+        self.mapped = MappedShards(files, verify=verify, limit=KEPT_SHARDS if any(unpacked) else tables)
         self.urls = [file.url for file in files]
         self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
         others = [name for name in manifest.fields if name not in IMAGE_FIELDS]

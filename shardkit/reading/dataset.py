@@ -647,13 +647,16 @@ def concat(datasets: Sequence[Dataset]) -> Dataset:
     that are more than selections.
     """
     parts = _parts("concat()", datasets)
+    for part in parts:
+        if part.weights is not None:
+            raise UsageError("concat()", f"{part!r} has weights", "call weight() or balance() on the result")
     return Dataset(Concatenated(parts), _shared_reading("concat()", parts))
 
 
 def mix(datasets: Sequence[Dataset], weights: Sequence[float] | None = None, *, seed: int = 0) -> Dataset:
     """Samples of several datasets interleaved, each as often as its weight says (by default as its length says).
 
-    Each keeps its own order and shuffling, and begins again when it is used up; an epoch has as many samples as they
+    Each keeps its own order, shuffling and weights, and begins again when it is used up; an epoch has as many samples as they
     have together. In 1,000 samples in a row the shares are exact, so a weight is at least a thousandth of their sum.
     """
     parts = _parts("mix()", datasets)
@@ -682,7 +685,7 @@ def _parts(name: str, datasets: Sequence[Dataset]) -> Sequence[Dataset]:
     if not datasets:
         raise UsageError(name, "there is no dataset", "give at least one")
     for part in datasets:
-        if part.ops or part.weights is not None or part.reading.turns != 1 or isinstance(part.content, Mixed):
+        if part.ops or part.reading.turns != 1 or isinstance(part.content, Mixed):
             raise UsageError(
                 name, f"{part!r} is more than a selection", "call decode(), batch() and so on on the result"
             )

@@ -420,6 +420,7 @@ def test_a_read_that_comes_in_pieces_gives_the_whole_file(
     tree: Path, out: Path, pack_one: Pack, samples_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = os.read
+    monkeypatch.setattr(shard, "extension", lambda: None)
     monkeypatch.setattr(shard.os, "read", lambda fd, size: read(fd, min(size, 100)))
     pack_one(tree, out / "train")
     monkeypatch.undo()
@@ -439,6 +440,7 @@ def test_a_file_that_can_not_be_read_stops_the_run(
             raise error
         return real(path, *args, **kwargs)
 
+    monkeypatch.setattr(shard, "extension", lambda: None)
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(BadFileError, match=rf"red/0002.jpg: can't be read \({error.strerror}\)"):
         pack_one(tree, out / "train")

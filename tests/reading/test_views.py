@@ -301,7 +301,7 @@ def test_what_a_mix_cannot_do_is_refused(cars: str, call: Callable[[Dataset], An
         lambda a: shardkit.mix([a.batch(3)]),
         lambda a: shardkit.concat([a.decode(size=3)]),
         lambda a: shardkit.concat([a.repeat(2)]),
-        lambda a: shardkit.mix([a.balance()]),
+        lambda a: shardkit.concat([a.balance()]),
         lambda a: shardkit.mix(a),
         lambda a: shardkit.concat([a, "shards"]),
         lambda a: list(shardkit.mix([a, a[:0]], [1, 1])),
@@ -356,3 +356,12 @@ def test_an_empty_view_has_nothing_and_says_so(cars: str) -> None:
     assert list(empty.decode(size=8).batch(4)) == []
     assert empty
     assert empty.class_counts == {"blue": 0, "green": 0, "red": 0}
+
+
+def test_a_mix_keeps_the_weights_of_its_parts(cars: str) -> None:
+    data = shardkit.dataset(cars, shuffle=50, seed=1)
+    blue = data.weight({data.classes[0]: 1})
+    red = data.weight({data.classes[1]: 1})
+    labels = [sample["cls"] for sample in shardkit.mix([blue, red], [1, 3])]
+    assert labels.count(1) == pytest.approx(0.75 * len(labels), abs=0.1 * len(labels))
+    assert len(labels) == 2 * len(data)
