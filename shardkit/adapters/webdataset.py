@@ -23,15 +23,16 @@ class Source:
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+        self._convert = as_webdataset if dataset.steps.decode is None else _same
         self._by_worker: Any = None
         if find_spec("torch") is not None:  # without it there are no workers
             from shardkit.adapters.torch import TorchDataset
 
-            self._by_worker = TorchDataset(dataset, convert=as_webdataset)
+            self._by_worker = TorchDataset(dataset, convert=self._convert)
 
     def __call__(self) -> Iterator[Any]:
         """The samples of the next epoch, or what the Dataset makes of them."""
-        return map(as_webdataset, self.dataset) if self._by_worker is None else iter(self._by_worker)
+        return map(self._convert, self.dataset) if self._by_worker is None else iter(self._by_worker)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -42,6 +43,15 @@ class Pipeline(wds.DataPipeline, wds.FluidInterface):  # type: ignore[misc]  # n
 
     Its methods are those of `wds.WebDataset`; it needs none of its node and worker splitters.
     """
+
+    def __len__(self) -> int:
+        """That of the Dataset. TypeError once there are stages after it, or where it is not known."""
+        try:
+            if len(self.pipeline) == 1:
+                return len(self.pipeline[0])
+        except DatasetError as exc:
+            raise TypeError(str(exc)) from exc
+        raise TypeError("what the stages of this pipeline leave is not known; with_length() says it")
 
     @property
     def urls(self) -> list[str]:
@@ -57,16 +67,16 @@ def shard_urls(dataset: Dataset) -> list[str]:
 
 
 def as_webdataset(item: Any) -> Any:
-    """A sample as webdataset's own reader gives it: every field bytes. What decode() or map() made stays as it is."""
+    """An undecoded sample as webdataset's own reader gives it: every field bytes, the label too."""
     if isinstance(item, dict) and isinstance(item.get("cls"), int):
         return {**item, "cls": str(item["cls"]).encode()}
     return item
 
 
+def _same(item: Any) -> Any:
+    return item
+
+
 def to_webdataset(dataset: Dataset) -> Pipeline:
-    """The Dataset as a webdataset pipeline, with its length where that is known."""
-    made = Pipeline(Source(dataset))
-    try:
-        return made.with_length(len(dataset), silent=True)
-    except DatasetError:
-        return made
+    """The Dataset as a webdataset pipeline."""
+    return Pipeline(Source(dataset))

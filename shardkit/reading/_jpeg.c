@@ -31,8 +31,10 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
-#if !defined(LIBJPEG_TURBO_VERSION_NUMBER) || LIBJPEG_TURBO_VERSION_NUMBER < 2001000
-#error "libjpeg-turbo 2.1 or later is needed: jpeg_crop_scanline() before it has faults with progressive images"
+#if !defined(LIBJPEG_TURBO_VERSION_NUMBER) || LIBJPEG_TURBO_VERSION_NUMBER < 2001000 || \
+    LIBJPEG_TURBO_VERSION_NUMBER >= 4000000
+/* before 2.1 jpeg_crop_scanline() has faults with progressive images; jpeg_entropy_decoder below is that of 2 and 3 */
+#error "libjpeg-turbo 2.1 to 3 is needed"
 #endif
 #if !defined(__GNUC__)
 #error "GCC or clang is needed, for their vector types"
@@ -206,12 +208,15 @@ static void give_up(decoder *self, const char *text)
 
 /* From zigzag order; beyond 63 for runs that a damaged file has too long, as in libjpeg, and for an end of block. */
 static const uint8_t natural_order[64 + 64 + 16] = {
-    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5, 12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28,
-    35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47,
-    55, 62, 63,
-    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
-    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
-    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
+    0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5,
+    12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28,
+    35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+    58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
+    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
+    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
+    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
+    63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
+};
 
 static inline int extended(uint32_t bits, int size)
 {
@@ -686,8 +691,9 @@ static ALWAYS_INLINE void sum_count_pixels(
     memcpy(out, &pixel, 3);
 }
 
-/* A row of pixels from a row of sums of 4 samples each. pairs: for each output, its weights two by two, each 4 times. */
-static void sum_pixels_rgb(unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int count, int n)
+/* A row of pixels from a row of sums of 4 samples each. pairs: for each output its weights, two by two, each 4 times. */
+static void sum_pixels_rgb(
+    unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int count, int n)
 {
     switch (count) {
     case 1: sum_count_pixels(out, sums, first, pairs, 1, n); break;
@@ -796,12 +802,14 @@ static const char *read_part(decoder *self, const settings *set, box part, int d
     int top, left, right, cut, have, columns, n_pairs;
     down.most = most_taps(part.height / divisor, set->height);
     across.most = most_taps(part.width / divisor, set->width);
+    down.most = down.most < in_height ? down.most : in_height;
+    across.most = across.most < in_width ? across.most : in_width;
     n_pairs = (across.most + 1) / 2;
 
     /* All memory at once. Of the decoded rows only as many are kept as one output row needs. */
     size_t at = 0, row_bytes = ((size_t)in_width * samples + 32 + 63) / 64 * 64, total;
     size_t pair_bytes = samples == 4 ? (size_t)set->width * n_pairs * sizeof(v8) : 0;
-    total = 8 * 64 + ((size_t)set->height + set->width) * 2 * sizeof(int) +
+    total = 10 * 64 + ((size_t)set->height + set->width) * 2 * sizeof(int) +
             ((size_t)set->height * down.most + (size_t)set->width * across.most) * sizeof(uint16_t) + pair_bytes +
             row_bytes * ((size_t)down.most + 2) + (size_t)down.most * sizeof(void *);
     if (total > self->bytes) {
@@ -881,7 +889,8 @@ static int is_incomplete(j_decompress_ptr jpeg)
 
 /* One image into out (height, width, channels). draws: what random_box and flip take, or NULL. 0, or why not. */
 static const char *decode(
-    decoder *self, const unsigned char *data, size_t size, const settings *set, const double *draws, int flip, unsigned char *out)
+    decoder *self, const unsigned char *data, size_t size, const settings *set, const double *draws, int flip,
+    unsigned char *out)
 {
     j_decompress_ptr jpeg = &self->jpeg;
     const char *reason;
@@ -908,7 +917,8 @@ static const char *decode(
     reason = NULL;
     if ((int)jpeg->image_height != height || (int)jpeg->image_width != width || jpeg->arith_code)
         reason = "two frame headers";
-    else if (jpeg->jpeg_color_space != JCS_GRAYSCALE && jpeg->jpeg_color_space != JCS_YCbCr && jpeg->jpeg_color_space != JCS_RGB)
+    else if (jpeg->jpeg_color_space != JCS_GRAYSCALE && jpeg->jpeg_color_space != JCS_YCbCr &&
+             jpeg->jpeg_color_space != JCS_RGB)
         reason = "another colour space";
     if (reason == NULL) {
         jpeg->out_color_space = set->channels == 1 ? JCS_GRAYSCALE : whole ? JCS_RGB : JCS_EXT_RGBX;
@@ -983,7 +993,8 @@ static PyObject *failures_of(const job *jobs, Py_ssize_t n)
         PyObject *item;
         if (jobs[i].reason == NULL)
             continue;
-        item = Py_BuildValue("(nN)", i, PyUnicode_DecodeLatin1(jobs[i].reason, (Py_ssize_t)strlen(jobs[i].reason), NULL));
+        item = PyUnicode_DecodeLatin1(jobs[i].reason, (Py_ssize_t)strlen(jobs[i].reason), NULL);
+        item = Py_BuildValue("(nN)", i, item);
         if (item == NULL || PyList_Append(found, item) < 0)
             Py_CLEAR(found);
         Py_XDECREF(item);
@@ -993,8 +1004,8 @@ static PyObject *failures_of(const job *jobs, Py_ssize_t n)
 
 PyDoc_STRVAR(decode_batch_doc,
 "decode_batch(datas, out, size, crop, flip, draws, headroom, max_pixels, max_scans)\n--\n\n"
-"Each image of a sequence of bytes-like objects into its slot of out, contiguous uint8 (n, height, width, channels).\n\n"
-"size: (height, width, channels). crop: 0 resize, 1 center, 2 random. draws: None or contiguous float64 (n, columns),\n"
+"Each image of a sequence of bytes-like objects into its slot of out, uint8 (n, height, width, channels).\n\n"
+"size: (height, width, channels). crop: 0 resize, 1 center, 2 random. draws: None or float64 (n, columns):\n"
 "the first for the flip (below 1/2 means flipped), the others for the random crop. None as data is left out.\n"
 "Returns [(index, reason)] of those that were not decoded; what their slots hold is undefined. The GIL is released.");
 
@@ -1021,7 +1032,8 @@ static PyObject *py_decode_batch(PyObject *module, PyObject *args)
     if (set.height < 1 || set.width < 1 || set.height > 65535 || set.width > 65535 ||
         (set.channels != 1 && set.channels != 3) || columns < (n ? needed : 0) ||
         (draws.obj && draws.len != n * columns * (Py_ssize_t)sizeof(double)) ||
-        out.len / set.height / set.width / set.channels != n || out.len % ((Py_ssize_t)set.height * set.width * set.channels)) {
+        out.len / set.height / set.width / set.channels != n ||
+        out.len % ((Py_ssize_t)set.height * set.width * set.channels)) {
         PyErr_SetString(PyExc_ValueError, "out or draws do not fit the images");
         goto end;
     }
@@ -1110,7 +1122,8 @@ PyMODINIT_FUNC PyInit__jpeg(void)
         return NULL;
     }
     module = PyModule_Create(&definition);
-    if (module == NULL || PyModule_AddStringConstant(module, "libjpeg_turbo", VERSION_TEXT(LIBJPEG_TURBO_VERSION)) < 0) {
+    if (module == NULL ||
+        PyModule_AddStringConstant(module, "libjpeg_turbo", VERSION_TEXT(LIBJPEG_TURBO_VERSION)) < 0) {
         decoder_free(self);
         Py_XDECREF(module);
         return NULL;

@@ -22,10 +22,11 @@ def shards(tree: Path, tmp_path: Path) -> str:
 
 
 def test_tensors_share_the_memory_of_the_arrays(shards: str) -> None:
-    kept: list[Any] = []
-    data = shardkit.dataset(shards).decode(size=8).batch(6).map(lambda batch: kept.append(batch.images) or batch)
-    for number, batch in enumerate(data.to_torch()):
-        assert batch.images.data_ptr() == kept[number].ctypes.data
+    kept: dict[str, Any] = {}
+    data = shardkit.dataset(shards).decode(size=8).batch(6)
+    for batch in data.map(lambda batch: kept.setdefault(batch.keys[0], batch)).to_torch():
+        assert batch.images.data_ptr() == kept[batch.keys[0]].images.ctypes.data
+        assert batch.labels.data_ptr() == kept[batch.keys[0]].labels.ctypes.data
 
 
 def test_channels_last_is_torchs_memory_format_without_a_copy(shards: str) -> None:
@@ -41,10 +42,6 @@ def test_channels_last_needs_images_of_that_layout(options: Any, shards: str) ->
     data = shardkit.dataset(shards)
     with pytest.raises(UsageError, match="channels_last"):
         (data if options is None else data.decode(size=8, **options)).to_torch(channels_last=True)
-
-
-class Pinned:
-    """Stands for pinned memory, which needs a GPU's driver."""
 
 
 def test_a_batch_stays_a_batch_when_torch_pins_or_moves_it(shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +75,7 @@ def test_numbers_give_images_and_labels(shards: str) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_sampler_and_workers_get_each_number_once(workers: int, shards: str) -> None:
     made = shardkit.dataset(shards).decode(size=8, layout="chw").to_torch(map_style=True)
-    options: dict[str, Any] = {"multiprocessing_context": "fork"} if workers else {}
+    options: dict[str, Any] = {"multiprocessing_context": "spawn"} if workers else {}  # TensorFlow may be loaded here
     loader = torch.utils.data.DataLoader(
         made, batch_size=5, sampler=torch.utils.data.RandomSampler(made), num_workers=workers, **options
     )

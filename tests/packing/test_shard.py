@@ -18,6 +18,13 @@ from shardkit.packing.shard import COLUMNS, Receipt, Rows, ShardTask, receipt_pa
 Draw = Callable[..., bytes]
 
 
+@pytest.fixture(autouse=True, params=["with the C loop, where it is built", "without it"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test is for both ways of reading plain JPEGs."""
+    if request.param == "without it":
+        monkeypatch.setattr(shard, "extension", lambda: None)
+
+
 @pytest.fixture
 def files(tmp_path: Path, draw_image: Draw) -> dict[str, bytes]:
     """Images in the folder `tree`, by path."""
