@@ -27,6 +27,8 @@ from shardkit.storage.local import translated, whole_file
 Check = Literal["header", "full", "none"]
 FLUSH_BYTES = 1 << 18
 """Bytes that wait before they are written: large enough for few calls, small enough to stay in the core's cache."""
+GATHER_BYTES = 1 << 15
+"""Up to which mean size of a shard's files they go the way of the C extension."""
 TELL_BYTES, TELL_FILES = 4 << 20, 2000
 """How much is read between two calls of `advance`."""
 
@@ -272,8 +274,13 @@ def _fill(sink: Sink, task: ShardTask, advance: Advance) -> tuple[list[_Sample],
 
 
 def _gatherer(task: ShardTask, prefix: bytes, fields: Sequence[str]) -> Gatherer | None:
-    """The fast way, where it may be gone: it looks at headers, and writes tar."""
+    """The fast way, where it may be gone (it looks at headers, and writes tar) and pays.
+
+    It copies the files, and Python does not: from about 30 kB on that costs more than Python's work for each file.
+    """
     if task.format != "tar" or task.check != "header" or extension() is None:
+        return None
+    if sum(task.sizes) > GATHER_BYTES * len(task.sizes):
         return None
     return Gatherer(prefix, task.paths, task.keys, fields, task.labels, task.sizes)
 
