@@ -46,12 +46,13 @@ class ShardkitError(Exception):
 
     place: where it happened (a file, a URL, an option). fact: what is wrong and what was expected.
     cure: what the user can do. offset: the byte in `place`, where one is known. key: the sample, where one is known.
+    Without a fact, `place` is the whole message: torch makes the error of a worker anew from its text alone.
     """
 
     exit_code = 1
 
     def __init__(
-        self, place: str, fact: str, cure: str = "", offset: int | None = None, key: str | None = None
+        self, place: str, fact: str = "", cure: str = "", offset: int | None = None, key: str | None = None
     ) -> None:
         super().__init__(place, fact, cure, offset, key)
         self.place = place
@@ -66,7 +67,7 @@ class ShardkitError(Exception):
             where.append(f"at byte {self.offset}")
         if self.key is not None:
             where.append(f"sample {printable(self.key)}")
-        text = ": ".join([*where, self.fact])
+        text = ": ".join([*where, self.fact] if self.fact else where)
         return f"{text}; {self.cure}" if self.cure else text
 
 

@@ -12,13 +12,15 @@ from typing import Any
 Sample = dict[str, Any]
 """`__key__` (str), `__url__` (str, the shard), and each field by its name: bytes, or what its decoder gave."""
 
-DEFAULT_EXTENSIONS = tuple(
-    "apng avif avifs blp bmp bw cur dcx dds dib fit fits flc fli ftc ftu gbr gif icb icns ico iim im j2c j2k jfif jp2 "
-    "jpc jpe jpeg jpf jpg jpx msp pbm pcd pcx pfm pgm png pnm ppm psd pxr qoi ras rgb rgba sgi tga tif tiff vda vst "
-    "webp xbm xpm".split()
-)
-"""The extensions of the image types that Pillow reads, without a dot; not those that it only tells apart, or reads with
-the help of other programs (bufr, emf, eps, grib, h5, hdf, mpeg, ps, wmf). A test holds the list against Pillow's own."""
+DEFAULT_EXTENSIONS = (
+    "apng", "avif", "avifs", "blp", "bmp", "bw", "cur", "dcx", "dds", "dib", "fit", "fits", "flc", "fli", "ftc",
+    "ftu", "gbr", "gif", "icb", "icns", "ico", "iim", "im", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg",
+    "jpf", "jpg", "jpx", "msp", "pbm", "pcd", "pcx", "pfm", "pgm", "png", "pnm", "ppm", "psd", "pxr", "qoi",
+    "ras", "rgb", "rgba", "sgi", "tga", "tif", "tiff", "vda", "vst", "webp", "xbm", "xpm",
+)  # fmt: skip
+"""The extensions of the image types that Pillow reads, without a dot; not those that it only tells apart, or reads
+with the help of other programs (bufr, emf, eps, grib, h5, hdf, mpeg, ps, wmf). A test holds the list against Pillow's.
+"""
 
 IMAGE_FIELDS = frozenset(DEFAULT_EXTENSIONS)
 """The fields that hold an image. A packer writes `jpg` for `jpeg`; shards of others may have either."""

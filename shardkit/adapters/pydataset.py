@@ -12,15 +12,17 @@ from numpy.typing import NDArray
 from shardkit.adapters.listing import Listing, delivered
 from shardkit.errors import DatasetError, MissingExtraError, UsageError
 from shardkit.reading.batch import Batch
-from shardkit.reading.dataset import Dataset, SampleIndexError
+from shardkit.reading.dataset import Dataset
+from shardkit.reading.epoch import SampleIndexError
 
 try:
     import keras
 except ImportError as exc:
     if exc.name in (None, "keras"):
         raise MissingExtraError("keras", "Keras is not installed", 'pip install "shardkit[keras]"') from exc
-    fact = f"Keras can't load its backend, since {exc.name} is not installed"
-    cure = f'pip install "shardkit[{exc.name}]", or choose another backend by the variable KERAS_BACKEND'
+    missing = exc.name.partition(".")[0]
+    fact = f"Keras can't load its backend, since {missing} is not installed"
+    cure = f'pip install "shardkit[{missing}]", or choose another backend by the variable KERAS_BACKEND'
     raise MissingExtraError("keras", fact, cure) from exc
 
 
@@ -272,4 +274,3 @@ def copied(item: Any) -> Any:
 def to_keras(dataset: Dataset) -> KerasDataset:
     """The Dataset for Keras."""
     return KerasDataset(dataset)
-

@@ -11,7 +11,7 @@ import numpy as np
 
 from shardkit.errors import DatasetError, MissingExtraError, StateError, UsageError
 from shardkit.reading.batch import Batch, image_field
-from shardkit.reading.dataset import SampleIndexError
+from shardkit.reading.epoch import SampleIndexError, demand_dealable
 from shardkit.reading.ops import Map
 from shardkit.reading.progress import Cursor
 from shardkit.sample import IMAGE_FIELDS
@@ -171,7 +171,7 @@ class Loader(DataLoader[Any]):  # type: ignore[misc]  # as above
             raise UsageError("batch_size", "the dataset gives batches already", "call batch() on the Dataset")
         options.setdefault("collate_fn", _same)
         super().__init__(_Counted(source), **options)
-        source.dataset.demand_dealable(self.num_workers)
+        demand_dealable(source.dataset, self.num_workers)
 
     @property
     def source(self) -> TorchDataset:
@@ -293,7 +293,9 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
     def __getitem__(self, number: int) -> Any:
         count = len(self)
         if not -count <= number < count:
-            raise SampleIndexError(repr(self.dataset), f"there is no sample {number} among {count}", "they count from 0")
+            raise SampleIndexError(
+                repr(self.dataset), f"there is no sample {number} among {count}", "they count from 0"
+            )
         return self.__getitems__([number])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
@@ -317,9 +319,7 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         return image.movedim(-1, -3) if self.channels_last else image, label
 
 
-def to_torch(
-    dataset: Dataset, *, map_style: bool = False, channels_last: bool = False
-) -> TorchDataset | TorchMap:
+def to_torch(dataset: Dataset, *, map_style: bool = False, channels_last: bool = False) -> TorchDataset | TorchMap:
     """The Dataset for torch."""
     decode = dataset.steps.decode
     if channels_last and (decode is None or decode.options.layout != "hwc"):

@@ -691,7 +691,7 @@ static ALWAYS_INLINE void sum_count_pixels(
     memcpy(out, &pixel, 3);
 }
 
-/* A row of pixels from a row of sums of 4 samples each. pairs: for each output its weights, two by two, each 4 times. */
+/* A row of pixels from a row of sums of 4 samples each. pairs: for each output its weights by two, each 4 times. */
 static void sum_pixels_rgb(
     unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int count, int n)
 {

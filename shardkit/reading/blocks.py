@@ -61,6 +61,10 @@ class BlockSource(Protocol):
         """The samples low … high - 1, from `start` on, as blocks, each but the last a multiple of `unit` long."""
         ...
 
+    def chances(self, placed: Placed) -> Numbers:
+        """What the random numbers of each sample of a block follow from, with seed and epoch (int64, n)."""
+        ...
+
 
 @dataclass(frozen=True)
 class IndexedBlocks:
@@ -73,6 +77,8 @@ class IndexedBlocks:
     epoch: int
     worker: int = 0
     workers: int = 1
+    repeating: bool = False
+    """Whether a sample may come up several times in an epoch: then its random numbers follow from its place."""
 
     @property
     def samples(self) -> int:
@@ -127,6 +133,10 @@ class IndexedBlocks:
             numbers = (firsts[:, None] + np.arange(unit)).ravel()
             yield numbers[numbers < stop]
 
+    def chances(self, placed: Placed) -> Numbers:
+        """The row of each sample; its place in the epoch, where a row may come up several times."""
+        return self.share.places(placed[0]) if self.repeating else placed[1].rows
+
     def _block(self, numbers: Numbers) -> Placed:
         rows, repeats = self.share.rows(self.order, numbers)
         return numbers, self.catalog.block(rows), repeats
@@ -155,3 +165,7 @@ class OneBlock:
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
         """The sample."""
         yield np.zeros(1, np.int64), self.catalog.block(np.array([self.row])), None
+
+    def chances(self, placed: Placed) -> Numbers:
+        """The row."""
+        return placed[1].rows

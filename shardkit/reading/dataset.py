@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, NotFoundError, StateError, UsageError
+from shardkit.errors import DatasetError, StateError, UsageError
 from shardkit.formats.tfrecord import FieldNames
-from shardkit.location import Location
-from shardkit.reading.blocks import BlockSource, IndexedBlocks, OneBlock
-from shardkit.reading.content import Concatenated, Content, Mixed, Named, usual_order
+from shardkit.reading.content import Concatenated, Content, Mixed, Named
 from shardkit.reading.decode import DecodeOptions
+from shardkit.reading.epoch import batches_before, one_of, order_of, run_of, share_of
 from shardkit.reading.fields import FIELD_DECODERS
-from shardkit.reading.ops import ALL, BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, cut, steps_of
-from shardkit.reading.order import EpochOrder, Order, default_lanes
-from shardkit.reading.orders import EndlessOrder, SelectedOrder, split_rows
-from shardkit.reading.pipeline import Item, Run, batch_limits, streamed
+from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
+from shardkit.reading.options import Reading, at_least, buffer_size, callable_of
+from shardkit.reading.order import Order, default_lanes
+from shardkit.reading.orders import split_rows
+from shardkit.reading.pipeline import Item, batch_limits, streamed
 from shardkit.reading.progress import Progress, make_state, read_state
 from shardkit.reading.ranks import find_rank
 from shardkit.reading.resolve import SourceLike
 from shardkit.reading.select import AtNumbers, OfClasses, PartOf, Selection, Weights, Where, numbers_of
-from shardkit.reading.share import Remainder, Share, lost_by
-from shardkit.rng import stream_key
+from shardkit.reading.share import Remainder
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -38,64 +35,11 @@ if TYPE_CHECKING:
     from shardkit.adapters.torch import TorchDataset, TorchMap
     from shardkit.adapters.webdataset import Pipeline
 
-log = logging.getLogger(__name__)
-
 Rows = NDArray[np.int64]
-
-DEFAULT_BUFFER = 10_000
-"""The shuffle buffer for shuffle=True, in samples."""
-
-
-class SampleIndexError(NotFoundError, IndexError):
-    """No sample of this number; an IndexError too, so that Python's old protocol of iteration ends."""
 
 
 class LengthError(DatasetError, TypeError):
     """A length that is not known; a TypeError too, so that `list(dataset)`, which asks for a length first, goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a dataset is read. Raises UsageError for values that make no sense. None: found out when it is read."""
-
-    buffer: int = 0
-    seed: int = 0
-    lanes: int | None = None
-    rank: int | None = None
-    world_size: int | None = None
-    remainder: Remainder | None = None
-    threads: int | None = None
-    ahead: int | None = None
-    decoders: Mapping[str, Callable[[bytes], Any]] = field(default_factory=lambda: FIELD_DECODERS)
-    turns: int | None = 1
-    """Epochs in one iteration; None for no end."""
-    epoch_size: int | None = None
-    """Items of an epoch that goes on where the last one stopped; None for the dataset's own epochs."""
-
-    def __post_init__(self) -> None:
-        at_least("shuffle", self.buffer, 0)
-        at_least("seed", self.seed, 0)
-        for name in ("lanes", "threads", "ahead", "turns", "epoch_size"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
-        if self.rank is not None or self.world_size is not None:
-            find_rank(self.rank, self.world_size)
-        if self.remainder not in (None, "drop", "pad", "uneven"):
-            raise UsageError("remainder", f"{self.remainder!r} is not one of drop, pad, uneven", "choose one of these")
-
-
-def at_least(name: str, value: object, least: int) -> int:
-    """`value` as an int. Raises UsageError for what is not a whole number from `least` on."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise UsageError(name, f"{value!r} is not a whole number from {least} on", "give such a number")
-    return int(value)
-
-
-def callable_of(name: str, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`fn`. Raises UsageError for what can't be called."""
-    if not callable(fn):
-        raise UsageError(name, f"{fn!r} can't be called", "give a function of one item")
-    return fn
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +68,7 @@ class Dataset:
     @property
     def class_counts(self) -> dict[str, int]:
         """The samples of each class. DatasetError for shards without a manifest."""
-        catalog, rows = self.content.catalog, self._members()
+        catalog, rows = self.content.catalog, self.members()
         if rows is None and sum(entry.count for entry in catalog.classes) == int(catalog.counts.sum()):
             return {entry.name: entry.count for entry in catalog.classes}
         labels = catalog.labels()[slice(None) if rows is None else rows]
@@ -177,7 +121,7 @@ class Dataset:
             found = step.rows(catalog, found)
         return found
 
-    def _members(self) -> Rows | None:
+    def members(self) -> Rows | None:
         """The rows that can come up: of a mix those of its parts, which its own order refers to in another way."""
         return Concatenated.rows(self.content) if isinstance(self.content, Mixed) else self.rows()
 
@@ -209,10 +153,10 @@ class Dataset:
 
     def items_of(self, epoch: int, *, done: int = 0, delivered: int = 0) -> int:
         """The items of an epoch of this rank that are left after `done` samples of all ranks."""
-        samples = len(self._share(epoch, done))
+        samples = len(share_of(self, epoch, done))
         if self.steps.batch is None:
             return samples
-        low, high = batch_limits(self.steps, samples, self._batches_over(done, delivered))
+        low, high = batch_limits(self.steps, samples, batches_before(self, done, delivered))
         return max(0, -(-(high - low) // self.steps.batch.size))
 
     def __bool__(self) -> bool:
@@ -291,7 +235,7 @@ class Dataset:
         called before, with the random numbers of epoch 0. NotFoundError for one that is not there.
         """
         if isinstance(item, (str, int, np.integer)) and not isinstance(item, bool):
-            return self._one(item)
+            return one_of(self, item)
         return self._selected(AtNumbers(numbers_of(item)))
 
     def select(self, classes: str | int | Sequence[str | int]) -> Dataset:
@@ -373,7 +317,7 @@ class Dataset:
         _ = self.content.catalog
         rank, world_size = self.rank
         cursor = read_state(state, order=self.order_identity, rank=rank, world_size=world_size)
-        if self._batched_size and state["world_size"] != world_size:
+        if self.steps.sized_batches and state["world_size"] != world_size:
             fact = f"epoch_size() after batch() makes other epochs with {state['world_size']} ranks and {world_size}"
             raise StateError("load_state_dict()", fact, "call epoch_size() before batch(): then it counts samples")
         self.progress.load(cursor)
@@ -388,7 +332,7 @@ class Dataset:
         """The text that the order of samples follows from, but for the epoch."""
         window = ",".join(f"{type(op).__name__}{op.count}" for op in self.steps.window)
         weights = "" if self.weights is None else self.weights.describe()
-        size = f"{self.reading.epoch_size}x{self.batch_size if self._batched_size else 1}"
+        size = f"{self.reading.epoch_size}x{self.batch_size if self.steps.sized_batches else 1}"
         parts = (self.identity, weights, self.reading.buffer, self.reading.seed, self.lanes, window, size)
         return "\x1f".join(map(str, parts))
 
@@ -417,76 +361,22 @@ class Dataset:
         worker of workers takes its part of the batches, or of the samples where there are no batches; start: the
         number that came with its last item.
         """
-        reading, steps, streams = self.reading, self.steps, self.content.streams
-        rank, world_size = self.rank
-        threads = reading.threads or cores()
-        if streams:
-            source: BlockSource = self._streamed(streams, epoch, (rank, world_size), (worker, workers))
-        else:
-            share = self._share(epoch, done)
-            source = IndexedBlocks(self.content.catalog, self.order(epoch), share, reading.seed, epoch, worker, workers)
-        self.demand_dealable(workers)
-        run = Run(source, steps, threads, reading.ahead or threads + 2, reading.decoders)
-        return streamed(run.items(start, self._batches_over(done, delivered)), steps.after, delivered)
-
-    def demand_dealable(self, workers: int) -> None:
-        """Raises UsageError for what several workers can't do side by side."""
-        if workers > 1 and any(isinstance(op, Take | Skip) for op in self.steps.after):
-            fact = "after filter() they count what each worker makes, and not what comes of all of them"
-            raise UsageError("take(), skip()", fact, "call them before filter(), or use num_workers=0: threads decode")
-
-    def _batches_over(self, done: int, delivered: int) -> int:
-        """The batches of this rank, with those that skip() left out, that came before `done` samples of all ranks."""
-        steps = self.steps
-        if not done or steps.batch is None:
-            return 0
-        if steps.counted:
-            return cut(0, ALL, steps.batch_window)[0] + delivered
-        return -(-done // (steps.batch.size * self.rank[1]))
-
-    def _streamed(
-        self, streams: Sequence[Location], epoch: int, rank: tuple[int, int], worker: tuple[int, int]
-    ) -> BlockSource:
-        from shardkit.reading.stream import StreamBlocks
-
-        reading, parts = self.reading, rank[1] * worker[1]
-        if self.selection or self.weights is not None or reading.epoch_size is not None:
-            _ = self.content.catalog  # raises: these need an index
-        unequal = rank[1] > 1 and reading.remainder in ("drop", "pad")
-        if unequal or (parts > 1 and self.steps.window):
-            what = "dealt to ranks equally" if unequal else "counted by take() and skip() over ranks and workers"
-            fact = f"shards without a manifest can't be {what}"
-            raise DatasetError(str(streams[0]), fact, f'count their samples with: shardkit index "{streams[0]}"')
-        window = cut(0, ALL, self.steps.window)
-        part = rank[0] * worker[1] + worker[0]
-        return StreamBlocks(streams, reading.buffer, reading.seed, epoch, part, parts, self.content.names, window)
+        run = run_of(self, epoch, done=done, worker=worker, workers=workers)
+        items = run.items(start, batches_before(self, done, delivered))
+        return streamed(items, self.steps.after, delivered)
 
     def span(self) -> tuple[int, int]:
         """The first of this rank's samples that the items of an epoch take, and the end of them, but for filter()."""
-        samples = len(self._share(0, 0))
+        samples = len(share_of(self, 0, 0))
         return (0, samples) if self.steps.batch is None else batch_limits(self.steps, samples)
 
     def rows_of_epoch(self, epoch: int) -> Rows:
         """The rows of the catalog in the order in which the items of an epoch have them, on this rank."""
-        return self._share(epoch, 0).rows(self.order(epoch), np.arange(*self.span()))[0]
+        return share_of(self, epoch, 0).rows(self.order(epoch), np.arange(*self.span()))[0]
 
     def order(self, epoch: int) -> Order:
         """The order of an epoch over all ranks."""
-        if self._batched_size or self.reading.epoch_size:
-            return EndlessOrder(lru_cache(maxsize=2)(self._order), self.epoch_samples)
-        return self._order(epoch)
-
-    def _order(self, epoch: int) -> Order:
-        own = self.content.order(self.reading, self.lanes, epoch)
-        if own is not None:
-            return own
-        catalog, rows = self.content.catalog, self.rows()
-        if self.weights is not None:
-            line = EpochOrder(catalog.counts, self.reading.buffer, self.reading.seed, epoch, 1).line(rows)
-            chosen = self.weights.drawn(line, rows, catalog, stream_key("weights", self.reading.seed, epoch))
-            whole = EpochOrder(np.array([len(chosen)]), self.reading.buffer, self.reading.seed, epoch, self.lanes)
-            return SelectedOrder(whole, chosen)
-        return usual_order(catalog, rows, self.reading, self.lanes, epoch)
+        return order_of(self, epoch)
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -502,45 +392,6 @@ class Dataset:
     def remainder(self) -> Remainder:
         """What becomes of samples that can't be dealt evenly: "drop" for a shuffled dataset, "pad" for one in order."""
         return self.reading.remainder or ("drop" if self.reading.buffer else "pad")
-
-    @property
-    def _batched_size(self) -> bool:
-        """Whether epoch_size() counts batches."""
-        return self.steps.sized_batches
-
-    def _share(self, epoch: int, done: int) -> Share:
-        rank, world_size = self.rank
-        lost = lost_by(world_size, self.lanes)
-        if lost is not None and self.reading.buffer:
-            log.log(logging.DEBUG if lost in _SAID else logging.WARNING, "%s", lost)
-            _SAID.add(lost)
-        low, high = 0, self.epoch_samples
-        if self.reading.epoch_size is not None:
-            size = self.reading.epoch_size * (world_size * (self.batch_size or 1) if self._batched_size else 1)
-            low, high = epoch * size, (epoch + 1) * size
-        low, high = cut(low, high, self.steps.window)
-        return Share(low, high, rank, world_size, self.remainder, done)
-
-    def _one(self, item: Any) -> Any:
-        if self.steps.batch is not None:
-            raise UsageError("dataset[…]", "batches have no number", "take samples, before batch()")
-        catalog, rows = self.content.catalog, self._members()
-        if isinstance(item, str):
-            found_rows = [row for row in catalog.rows_of(item) if rows is None or row in rows]
-            if not found_rows:
-                raise NotFoundError(repr(self.content), f"there is no sample {item!r}", "check the key")
-            row = found_rows[0]
-        else:
-            total = self.epoch_samples
-            if not -total <= item < total:
-                fact = f"there is no sample {item} among {total}"
-                raise SampleIndexError(repr(self.content), fact, "samples count from 0")
-            row = int(item) % total if rows is None else int(rows[item])
-        source = OneBlock(catalog, row, self.reading.seed)
-        found = next(Run(source, self.steps, 1, 1, self.reading.decoders).items(), None)
-        if found is None:
-            raise NotFoundError(repr(self.content), f"filter() drops sample {item!r}", "ask the unfiltered dataset")
-        return found[1]
 
     def _selected(self, step: Selection) -> Dataset:
         if isinstance(self.content, Mixed) or self.weights is not None:
@@ -591,10 +442,6 @@ class Dataset:
         from shardkit.adapters.webdataset import to_webdataset
 
         return to_webdataset(self)
-
-
-_SAID: set[str] = set()
-"""Warnings that were given, so that each comes once a process."""
 
 
 def dataset(
@@ -656,8 +503,9 @@ def concat(datasets: Sequence[Dataset]) -> Dataset:
 def mix(datasets: Sequence[Dataset], weights: Sequence[float] | None = None, *, seed: int = 0) -> Dataset:
     """Samples of several datasets interleaved, each as often as its weight says (by default as its length says).
 
-    Each keeps its own order, shuffling and weights, and begins again when it is used up; an epoch has as many samples as they
-    have together. In 1,000 samples in a row the shares are exact, so a weight is at least a thousandth of their sum.
+    Each keeps its own order, shuffling and weights, and begins again when it is used up; an epoch has as many samples
+    as they have together. In 1,000 samples in a row the shares are exact, so a weight is at least a thousandth of
+    their sum.
     """
     parts = _parts("mix()", datasets)
     given = [part.epoch_samples for part in parts] if weights is None else list(weights)
@@ -690,15 +538,3 @@ def _parts(name: str, datasets: Sequence[Dataset]) -> Sequence[Dataset]:
                 name, f"{part!r} is more than a selection", "call decode(), batch() and so on on the result"
             )
     return datasets
-
-
-def buffer_size(shuffle: bool | int) -> int:
-    """The samples of the shuffle buffer that a user means."""
-    if isinstance(shuffle, bool):
-        return DEFAULT_BUFFER if shuffle else 0
-    return at_least("shuffle", shuffle, 0)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -74,7 +74,7 @@ class Run:
     def _threaded(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         worker = _Worker(self)
         whole = self.steps.batch is not None and self.steps.whole
-        tasks = (task for block in blocks for task in worker.tasks(*block))
+        tasks = (task for block in blocks for task in worker.tasks(block))
         threads = Threads(self.threads)
         stream: Iterator[Any] = threads.ordered(tasks, self.ahead)
         try:
@@ -137,10 +137,11 @@ class _Worker:
             item = op.fn(item)  # type: ignore[union-attr]
         return item
 
-    def tasks(self, numbers: Numbers, block: Block, repeats: NDArray[np.bool_] | None) -> Iterator[Task[Any]]:
+    def tasks(self, placed: Placed) -> Iterator[Task[Any]]:
         """The block's work: a task for each batch, or for each run of samples."""
+        numbers, block, repeats = placed
         size = self.batch.size if self.batch else PART_SAMPLES * 4
-        draws = self.decoder.draws(self.key, block.rows) if self.decoder else None
+        draws = self.decoder.draws(self.key, self.run.source.chances(placed)) if self.decoder else None
         for begin in range(0, len(block), size):
             end = min(begin + size, len(block))
             if self.batch and self.batch.drop_last and end - begin < size:

@@ -41,9 +41,14 @@ class Share:
             return -(-left // self.world_size)
         return max(0, -(-(left - self.rank) // self.world_size))
 
+    def places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The places in the epoch of this share's samples with these numbers; those of repeats lie beyond its end."""
+        places: NDArray[np.int64] = self.low + self.done + self.rank + numbers * self.world_size
+        return places
+
     def rows(self, order: Order, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
         """The rows of this share's samples with these (rising) numbers, and which are repeats (None: none is)."""
-        places = self.low + self.done + self.rank + numbers * self.world_size
+        places = self.places(numbers)
         marks = places >= self.high
         if not marks.any():
             return order.rows_at(places), None

@@ -68,6 +68,10 @@ class StreamBlocks:
             yield np.arange(start, start + len(chosen)), StreamBlock(chosen), None
             start += len(chosen)
 
+    def chances(self, placed: Placed) -> NDArray[np.int64]:
+        """The shard and place of each sample."""
+        return placed[1].rows
+
     def _shuffled(self) -> Iterator[Streamed]:
         order = permutation(len(self.shards), stream_key("shards", self.seed, self.epoch))
         chosen = (order if self.buffer else np.arange(len(self.shards)))[self.part :: self.parts]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from shardkit.errors import DestinationError
 from shardkit.manifest import Manifest
 from shardkit.packing.job import pack
-from shardkit.reading.dataset import cores, dataset
+from shardkit.reading.dataset import dataset
+from shardkit.reading.options import cores
 from shardkit.storage.local import translated
 
 if TYPE_CHECKING:

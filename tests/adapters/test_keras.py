@@ -139,7 +139,9 @@ def test_fit_evaluate_and_predict_with_all_their_options(shards: str) -> None:
     weights = shardkit.dataset(shards).class_weight()
     history = model.fit(train, epochs=2, validation_data=held, class_weight=weights, verbose=0)
     assert len(history.history["val_loss"]) == 2
-    model.fit(batches(shards, shuffle=6, lanes=1).repeat().to_keras(), epochs=2, steps_per_epoch=4, shuffle=False, verbose=0)
+    model.fit(
+        batches(shards, shuffle=6, lanes=1).repeat().to_keras(), epochs=2, steps_per_epoch=4, shuffle=False, verbose=0
+    )
     model.fit(train, steps_per_epoch=1, epochs=2, verbose=0)
     predicted = model.predict(held, verbose=0).argmax(1)
     assert predicted.shape == held.labels.shape

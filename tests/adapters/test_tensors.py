@@ -102,7 +102,7 @@ def test_set_epoch_gives_other_random_crops(shards: str) -> None:
 
 def test_batches_and_filters_have_no_numbers(shards: str) -> None:
     data = shardkit.dataset(shards).decode(size=8)
-    with pytest.raises(UsageError, match="leave out .batch"):
+    with pytest.raises(UsageError, match=r"leave out \.batch"):
         data.batch(4).to_torch(map_style=True)
     with pytest.raises(UsageError, match="filter"):
         data.filter(bool).to_torch(map_style=True)

@@ -46,7 +46,9 @@ def test_its_methods_go_on_from_it(shards: str) -> None:
 
 def test_it_is_the_source_of_a_pipeline(shards: str) -> None:
     pipe = wds.DataPipeline(shardkit.dataset(shards).to_webdataset(), wds.to_tuple("__key__", "cls"))
-    assert sorted(pipe) == sorted((key, cls) for key, (_, cls) in keyed(shardkit.dataset(shards).to_webdataset()).items())
+    assert sorted(pipe) == sorted(
+        (key, cls) for key, (_, cls) in keyed(shardkit.dataset(shards).to_webdataset()).items()
+    )
 
 
 def test_decoded_samples_and_batches_pass_through(shards: str) -> None:

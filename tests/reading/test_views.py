@@ -365,3 +365,13 @@ def test_a_mix_keeps_the_weights_of_its_parts(cars: str) -> None:
     labels = [sample["cls"] for sample in shardkit.mix([blue, red], [1, 3])]
     assert labels.count(1) == pytest.approx(0.75 * len(labels), abs=0.1 * len(labels))
     assert len(labels) == 2 * len(data)
+
+
+def test_a_sample_that_comes_up_several_times_in_an_epoch_is_augmented_anew(cars: str) -> None:
+    one_class = shardkit.dataset(cars, shuffle=20, seed=2)[:3].shuffle(20).balance()
+    decoded = one_class.epoch_size(30).decode(size=16, crop="random", flip=True)
+    images: dict[str, set[bytes]] = {}
+    for sample in decoded:
+        images.setdefault(sample["__key__"], set()).add(sample["jpg"].tobytes())
+    assert len(images) == 3
+    assert all(len(versions) >= 8 for versions in images.values())

@@ -1,0 +1,148 @@
+"""One epoch of a Dataset: its order over all ranks, this rank's share of it, and the run that delivers it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, NotFoundError, UsageError
+from shardkit.location import Location
+from shardkit.reading.blocks import BlockSource, IndexedBlocks, OneBlock
+from shardkit.reading.content import Mixed, usual_order
+from shardkit.reading.ops import ALL, Skip, Take, cut
+from shardkit.reading.options import cores
+from shardkit.reading.order import EpochOrder, Order
+from shardkit.reading.orders import EndlessOrder, SelectedOrder
+from shardkit.reading.pipeline import Run
+from shardkit.reading.share import Share, lost_by
+from shardkit.rng import stream_key
+
+if TYPE_CHECKING:
+    from shardkit.reading.dataset import Dataset
+
+log = logging.getLogger(__name__)
+
+Rows = NDArray[np.int64]
+
+_SAID: set[str] = set()
+"""Warnings that were given, so that each comes once a process."""
+
+
+class SampleIndexError(NotFoundError, IndexError):
+    """No sample of this number; an IndexError too, so that Python's old protocol of iteration ends."""
+
+
+def order_of(data: Dataset, epoch: int) -> Order:
+    """The order of an epoch over all ranks."""
+    if data.reading.epoch_size is not None:
+        return EndlessOrder(lru_cache(maxsize=2)(lambda number: _own_order(data, number)), data.epoch_samples)
+    return _own_order(data, epoch)
+
+
+def _own_order(data: Dataset, epoch: int) -> Order:
+    reading, lanes = data.reading, data.lanes
+    own = data.content.order(reading, lanes, epoch)
+    if own is not None:
+        return own
+    catalog, rows = data.content.catalog, data.rows()
+    if data.weights is not None:
+        line = EpochOrder(catalog.counts, reading.buffer, reading.seed, epoch, 1).line(rows)
+        chosen = data.weights.drawn(line, rows, catalog, stream_key("weights", reading.seed, epoch))
+        return SelectedOrder(EpochOrder(np.array([len(chosen)]), reading.buffer, reading.seed, epoch, lanes), chosen)
+    return usual_order(catalog, rows, reading, lanes, epoch)
+
+
+def share_of(data: Dataset, epoch: int, done: int) -> Share:
+    """This rank's part of an epoch, of which `done` samples of all ranks are over."""
+    reading, steps = data.reading, data.steps
+    rank, world_size = data.rank
+    lost = lost_by(world_size, data.lanes)
+    if lost is not None and reading.buffer:
+        log.log(logging.DEBUG if lost in _SAID else logging.WARNING, "%s", lost)
+        _SAID.add(lost)
+    low, high = 0, data.epoch_samples
+    if reading.epoch_size is not None:
+        size = reading.epoch_size * (world_size * (data.batch_size or 1) if steps.sized_batches else 1)
+        low, high = epoch * size, (epoch + 1) * size
+    low, high = cut(low, high, steps.window)
+    return Share(low, high, rank, world_size, data.remainder, done)
+
+
+def run_of(data: Dataset, epoch: int, *, done: int, worker: int, workers: int) -> Run:
+    """What delivers an epoch: see `Dataset.run`."""
+    reading, streams = data.reading, data.content.streams
+    if streams:
+        source: BlockSource = _streamed(data, streams, epoch, worker, workers)
+    else:
+        share = share_of(data, epoch, done)
+        repeats = data.weights is not None or reading.epoch_size is not None or isinstance(data.content, Mixed)
+        source = IndexedBlocks(
+            data.content.catalog, order_of(data, epoch), share, reading.seed, epoch, worker, workers, repeats
+        )
+    demand_dealable(data, workers)
+    threads = reading.threads or cores()
+    return Run(source, data.steps, threads, reading.ahead or threads + 2, reading.decoders)
+
+
+def demand_dealable(data: Dataset, workers: int) -> None:
+    """Raises UsageError for what several workers can't do side by side."""
+    if workers > 1 and any(isinstance(op, Take | Skip) for op in data.steps.after):
+        fact = "after filter() they count what each worker makes, and not what comes of all of them"
+        raise UsageError("take(), skip()", fact, "call them before filter(), or use num_workers=0: threads decode")
+
+
+def batches_before(data: Dataset, done: int, delivered: int) -> int:
+    """The batches of this rank, with those that skip() left out, that came before `done` samples of all ranks."""
+    steps = data.steps
+    if not done or steps.batch is None:
+        return 0
+    if steps.counted:
+        return cut(0, ALL, steps.batch_window)[0] + delivered
+    return -(-done // (steps.batch.size * data.rank[1]))
+
+
+def _streamed(data: Dataset, streams: Sequence[Location], epoch: int, worker: int, workers: int) -> BlockSource:
+    from shardkit.reading.stream import StreamBlocks
+
+    reading, (rank, world_size) = data.reading, data.rank
+    parts = world_size * workers
+    if data.selection or data.weights is not None or reading.epoch_size is not None:
+        _ = data.content.catalog  # raises: these need an index
+    unequal = world_size > 1 and reading.remainder in ("drop", "pad")
+    if unequal or (parts > 1 and data.steps.window):
+        what = "dealt to ranks equally" if unequal else "counted by take() and skip() over ranks and workers"
+        fact = f"shards without a manifest can't be {what}"
+        raise DatasetError(str(streams[0]), fact, f'count their samples with: shardkit index "{streams[0]}"')
+    window = cut(0, ALL, data.steps.window)
+    part = rank * workers + worker
+    return StreamBlocks(streams, reading.buffer, reading.seed, epoch, part, parts, data.content.names, window)
+
+
+def one_of(data: Dataset, item: Any) -> Any:
+    """A sample by its number or key, as `Dataset.__getitem__` gives it."""
+    if data.steps.batch is not None:
+        raise UsageError("dataset[…]", "batches have no number", "take samples, before batch()")
+    source = OneBlock(data.content.catalog, _row_of(data, item), data.reading.seed)
+    found = next(Run(source, data.steps, 1, 1, data.reading.decoders).items(), None)
+    if found is None:
+        raise NotFoundError(repr(data.content), f"filter() drops sample {item!r}", "ask the unfiltered dataset")
+    return found[1]
+
+
+def _row_of(data: Dataset, item: Any) -> int:
+    rows = data.members()
+    if isinstance(item, str):
+        for row in data.content.catalog.rows_of(item):
+            if rows is None or row in rows:
+                return row
+        raise NotFoundError(repr(data.content), f"there is no sample {item!r}", "check the key")
+    total = data.epoch_samples
+    if not -total <= item < total:
+        fact = f"there is no sample {item} among {total}"
+        raise SampleIndexError(repr(data.content), fact, "samples count from 0")
+    return int(item) % total if rows is None else int(rows[item])

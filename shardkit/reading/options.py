@@ -1,0 +1,74 @@
+"""How a dataset is read: the options that `dataset()` takes, checked once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from shardkit.errors import UsageError
+from shardkit.reading.fields import FIELD_DECODERS
+from shardkit.reading.ranks import find_rank
+from shardkit.reading.share import Remainder
+
+DEFAULT_BUFFER = 10_000
+"""The shuffle buffer for shuffle=True, in samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a dataset is read. Raises UsageError for values that make no sense. None: found out when it is read."""
+
+    buffer: int = 0
+    seed: int = 0
+    lanes: int | None = None
+    rank: int | None = None
+    world_size: int | None = None
+    remainder: Remainder | None = None
+    threads: int | None = None
+    ahead: int | None = None
+    decoders: Mapping[str, Callable[[bytes], Any]] = field(default_factory=lambda: FIELD_DECODERS)
+    turns: int | None = 1
+    """Epochs in one iteration; None for no end."""
+    epoch_size: int | None = None
+    """Items of an epoch that goes on where the last one stopped; None for the dataset's own epochs."""
+
+    def __post_init__(self) -> None:
+        at_least("shuffle", self.buffer, 0)
+        at_least("seed", self.seed, 0)
+        for name in ("lanes", "threads", "ahead", "turns", "epoch_size"):
+            if getattr(self, name) is not None:
+                at_least(name, getattr(self, name), 1)
+        if self.rank is not None or self.world_size is not None:
+            find_rank(self.rank, self.world_size)
+        if self.remainder not in (None, "drop", "pad", "uneven"):
+            raise UsageError("remainder", f"{self.remainder!r} is not one of drop, pad, uneven", "choose one of these")
+
+
+def at_least(name: str, value: object, least: int) -> int:
+    """`value` as an int. Raises UsageError for what is not a whole number from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise UsageError(name, f"{value!r} is not a whole number from {least} on", "give such a number")
+    return int(value)
+
+
+def callable_of(name: str, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`fn`. Raises UsageError for what can't be called."""
+    if not callable(fn):
+        raise UsageError(name, f"{fn!r} can't be called", "give a function of one item")
+    return fn
+
+
+def buffer_size(shuffle: bool | int) -> int:
+    """The samples of the shuffle buffer that a user means."""
+    if isinstance(shuffle, bool):
+        return DEFAULT_BUFFER if shuffle else 0
+    return at_least("shuffle", shuffle, 0)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
