@@ -135,5 +135,5 @@ else:
 
 
 if TYPE_CHECKING:
-    from shardkit.adapters import keras as keras  # noqa: PLC0414  # exported
-    from shardkit.adapters import tensorflow as tensorflow  # noqa: PLC0414
+    from shardkit.adapters import keras as keras
+    from shardkit.adapters import tensorflow as tensorflow

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.adapters.flow import ColorMode, Loading, Relabel, as_dataset, one_of, shuffled
 from shardkit.adapters.listing import Listing, chosen_classes, keras_order, listed, taken
-from shardkit.adapters.pydataset import KerasDataset
+from shardkit.adapters.pydataset import KerasDataset, keras
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.reading.batch import Batch
 from shardkit.reading.dataset import Dataset

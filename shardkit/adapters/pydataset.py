@@ -26,6 +26,8 @@ except ImportError as exc:
     raise MissingExtraError("keras", fact, cure) from exc
 
 
+__all__ = ["KerasDataset", "keras", "to_keras"]
+
 PEEKED = 2
 """Batches that Keras' TensorFlow trainer looks at before it begins again with the first one. They are kept for that."""
 

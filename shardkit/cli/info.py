@@ -8,17 +8,18 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.config import format_bytes
-from shardkit.errors import printable
+from shardkit.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from shardkit.tools.info import DatasetInfo
 
 
 @click.command(name="info", short_help="Show what is in a packed dataset.")
-@click.argument("dest")
+@click.argument("dest", required=False)
+@click.option("--build", is_flag=True, help="Show which of the optional C extensions are in use.")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @console.output_options
-def command(dest: str, as_json: bool) -> None:
+def command(dest: str | None, build: bool, as_json: bool) -> None:
     """Show what is in the dataset DEST: shards, samples, bytes, classes, fields and image sizes.
 
     DEST is a prefix, a manifest, or a glob of the shards. Only the manifest and the index are read.
@@ -27,9 +28,19 @@ def command(dest: str, as_json: bool) -> None:
     shardkit info shards/train
     shardkit info 'shards/train-*.tar'
     shardkit info shards/train.json --json
+    shardkit info --build
     """
-    from shardkit.tools.info import info
+    from shardkit.tools.info import build_info, info
 
+    if build == (dest is not None):
+        raise UsageError("shardkit info", "it takes either DEST or --build", "give one of the two")
+    if dest is None:
+        facts = build_info()
+        if as_json:
+            console.write_json(facts)
+        else:
+            console.write(tables.table([[name, value] for name, value in facts.items()], left=(0, 1)))
+        return
     result = info(dest)
     if as_json:
         console.write_json(result)

@@ -162,3 +162,13 @@ def _range(counts: Counter[int]) -> Range | None:
         if seen > middle:
             break
     return Range(numbers[0], number, numbers[-1])
+
+
+def build_info() -> dict[str, str]:
+    """How this shardkit was built: its version, the JPEG decoder and the packer's loop that are in use."""
+    from shardkit import __version__
+    from shardkit.packing.gather import extension
+    from shardkit.reading import fused
+
+    loop = "C" if extension() is not None else "Python"
+    return {"shardkit": __version__, **fused.build_info(), "packing of small JPEGs": loop}

@@ -56,3 +56,18 @@ def test_images_of_different_sizes_are_summed_up(
 def test_what_is_not_there_gives_exit_code_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["info", str(tmp_path / "gone")]) == 5
     assert "there is no dataset" in capsys.readouterr().err
+
+
+def test_the_build_is_told_without_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["info", "--build"]) == 0
+    assert "jpeg decoder" in capsys.readouterr().out
+    assert run(["info", "--build", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["jpeg decoder"] in ("fused", "simplejpeg")
+    assert facts["packing of small JPEGs"] in ("C", "Python")
+
+
+@pytest.mark.parametrize("arguments", [["info"], ["info", "shards", "--build"]])
+def test_info_wants_either_a_dataset_or_the_build(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    assert "either DEST or --build" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 MADE_UP = """
 import json, sys
 import numpy as np
-from shardkit.packing import source, walk
+from shardkit.tree import source, walk
 from shardkit.packing.plan import plan_shards
 
 FOLDERS, FILES = 1000, 1000
