@@ -65,11 +65,13 @@ for python in $pythons; do
         cat "$work/audit.log" >&2
         exit 1
     }
-    # the extension is optional in setup.py: here it has to be there
+    # the extensions are optional in setup.py: here they have to be there
     newest=$(ls -t "$out"/*.whl | head -n 1)
-    "$python" -m zipfile --list "$newest" | grep 'shardkit/reading/_jpeg\.[^/]*\.so' >/dev/null || {
-        echo "$newest: the decoder was not built" >&2
-        exit 1
-    }
+    for part in reading/_jpeg packing/_gather; do
+        "$python" -m zipfile --list "$newest" | grep "shardkit/$part\.[^/]*\.so" >/dev/null || {
+            echo "$newest: $part was not built" >&2
+            exit 1
+        }
+    done
     echo "$newest"
 done

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from shardkit.cli import console, tables
 from shardkit.errors import printable
+
+if TYPE_CHECKING:
+    from shardkit.manifest import Manifest
 
 
 @click.command(name="index", short_help="Write manifest and index for shards that have none.")
@@ -17,6 +21,7 @@ from shardkit.errors import printable
 @click.option("--classes", type=click.Path(path_type=Path), metavar="FILE", help="Class names, one in a line.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: the cores]")
 @click.option("--overwrite", is_flag=True, help="Replace a manifest and index that are there.")
+@click.option("--dali", is_flag=True, help="Write NAME.idx for NVIDIA DALI beside each shard, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 @console.output_options
 def command(
@@ -25,29 +30,46 @@ def command(
     classes: Path | None,
     workers: int | None,
     overwrite: bool,
+    dali: bool,
     as_json: bool,
 ) -> None:
-    """Read the tar shards SOURCE once, check them, and write a manifest and an index beside them.
+    """Read the shards SOURCE once, check them, and write a manifest and an index beside them.
 
     With these, a dataset knows its length, gives every rank equal work, and resumes in the middle of an epoch. The
-    shards (tar, PAX, gzip) stay as they are.
+    shards (tar, PAX, TFRecord; gzip too) stay as they are. --dali writes an index file for each shard as well, which
+    NVIDIA DALI reads them by; a manifest that is there is kept then.
 
     \b
     shardkit index 'shards/train-*.tar'
     shardkit index 'laion/{00000..00099}.tar' --out laion/all
     shardkit index shards/train --classes names.txt --overwrite
+    shardkit index shards/train --dali
     """
+    from shardkit.tools.dali import write_dali_index
     from shardkit.tools.indexing import index_shards
 
     given = list(source) if len(source) > 1 else source[0]
-    with console.progress() as progress:
-        manifest = index_shards(
-            given, out=out, classes=classes, workers=workers, overwrite=overwrite, progress=progress
-        )
+    kept = dali and not overwrite and out is None and classes is None
+    manifest = _manifest_of(given) if kept else None
+    if manifest is None:
+        with console.progress() as progress:
+            manifest = index_shards(
+                given, out=out, classes=classes, workers=workers, overwrite=overwrite, progress=progress
+            )
+    files = [place.path for place in write_dali_index(given, workers=workers)] if dali else []
     if as_json:
-        console.write_json(manifest)
+        console.write_json({"manifest": manifest, "dali": list(map(printable, files))} if dali else manifest)
         return
     what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
     fields = ", ".join(map(printable, manifest.fields))
     name = os.path.splitext(manifest.index[0].name)[0] if manifest.index else ""
     console.write(f"{printable(name)}: {what}; fields {fields}\n{tables.class_table({'samples': manifest.classes})}")
+    for path in files:
+        console.write(printable(path))
+
+
+def _manifest_of(source: str | list[str]) -> Manifest | None:
+    """The manifest of the shards, None where there is none yet."""
+    from shardkit.reading.resolve import resolve
+
+    return resolve(source).manifest

@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import ManifestError, NotFoundError, UsageError
+from shardkit.formats.table import FORMATS, format_of_name
 from shardkit.index import INTEGERS, read_columns
 from shardkit.location import Location, expand_braces, locate
 from shardkit.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.tools._findings import Finding, finding, found_error
 
-_NUMBERED = re.compile(r"(?P<stem>.+)-\d+\.(?:tar|tar\.gz|tgz)")
-_ENDING = re.compile(r"\.(?:tar|tar\.gz|tgz)")
+_ENDING = re.compile(r"\.(?:tar|tar\.gz|tgz|(?:tfrecords?|tfrec|tfr)(?:\.gz|\.gzip|\.zlib)?)$")
+_OF = re.compile(r"(?P<stem>.+?)(?:\.(?:tfrecords?|tfrec|tfr))?-\d+-of-\d+")
+_NUMBERED = re.compile(r"(?P<stem>.+)-\d+")
 COLUMNS = ("key", "path", *INTEGERS)
 
 
@@ -121,6 +123,12 @@ class Opened:
     whole: bool = True
     """False where the source names only some of the manifest's shards."""
 
+    @property
+    def format(self) -> str | None:
+        """The format of the shards, where the manifest tells one that is known here."""
+        known = self.manifest is not None and self.manifest.shard_format in FORMATS
+        return self.manifest.shard_format if self.manifest is not None and known else None
+
 
 def open_dataset(source: SourceLike) -> Opened:
     """The dataset of a source. A damaged manifest is a finding, and its shards are taken as without one.
@@ -156,7 +164,7 @@ def _without_manifest(error: ManifestError) -> Opened:
 def _with_manifest(manifest: Manifest, place: Location, numbers: Sequence[int] | None) -> Opened:
     shards = [ShardPlace(place.sibling(entry.name), entry) for entry in manifest.shards]
     opened = Opened(place, shards, manifest, whole=numbers is None)
-    if manifest.shard_format != "tar":
+    if manifest.shard_format not in FORMATS:
         fact = f"shards of the format {manifest.shard_format!r} are not known here"
         opened.findings.append(finding("manifest", str(place), fact))
     first = 0
@@ -185,24 +193,32 @@ def _stem(manifest: Location) -> str:
 
 
 def stem_of_shard(name: str) -> str:
-    """What a shard's name begins with: `train` of `train-000000.tar`, `cars` of `cars.tar`."""
-    match = _NUMBERED.fullmatch(name)
-    return match["stem"] if match else _ENDING.sub("", name)
+    """What a shard's name begins with: `train` of `train-000000.tar`, `cars` of `cars.tar`.
+
+    `train` too of `train.tfrecord-00000-of-00010` and `train-00000-of-00010`, as TensorFlow's tools name them.
+    """
+    return _numbered(name) or _ENDING.sub("", name)
+
+
+def _numbered(name: str) -> str:
+    """What stands before the number in a shard's name; "" for a name without one."""
+    bare = _ENDING.sub("", name)
+    match = _OF.fullmatch(bare) or (_NUMBERED.fullmatch(bare) if bare != name else None)
+    return match["stem"] if match else ""
 
 
 def shards_of_stem(beside: Location, stem: str) -> list[Location]:
-    """The tar shards `STEM-NUMBER` in the folder of `beside`, by name."""
+    """The shards `STEM-NUMBER` in the folder of `beside`, by name."""
     folder = beside.parent
     try:
         names = sorted(os.listdir(folder.path))
     except OSError:
         return []
-    numbered = [(name, _NUMBERED.fullmatch(name)) for name in names]
-    return [folder.child(name) for name, match in numbered if match is not None and match["stem"] == stem]
+    return [folder.child(name) for name in names if _numbered(name) == stem]
 
 
 def find_shards(source: SourceLike) -> list[Location]:
-    """The tar shards that `source` (glob, braces, prefix, list, folder) names, whatever manifest is beside them.
+    """The shards that `source` (glob, braces, prefix, list, folder) names, whatever manifest is beside them.
 
     Raises NotFoundError, UsageError.
     """
@@ -221,14 +237,14 @@ def _named(place: Location) -> list[Location]:
     if not place.is_local:
         raise UsageError(str(place), f"{place.scheme}:// can't be read here", "copy the shards to a disk")
     if os.path.isdir(place.path):
-        return [place.child(name) for name in sorted(os.listdir(place.path)) if _ENDING.search(name)]
+        return [place.child(name) for name in sorted(os.listdir(place.path)) if format_of_name(name)]
     if place.path.endswith(".json"):
         return shards_of_stem(place, _stem(place))
     if os.path.isfile(place.path):
         return [place]
     patterns = expand_braces(place.path)
     paths = [path for pattern in patterns for path in sorted(glob.glob(pattern, recursive=True)) or _lone(pattern)]
-    paths = [path for path in paths if not path.endswith((".json", ".parquet"))]
+    paths = [path for path in paths if not path.endswith((".json", ".parquet", ".idx"))]
     return [Location("", path) for path in paths] or shards_of_stem(place, place.name)
 
 

@@ -17,10 +17,14 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, NotFoundError, StorageError
 from shardkit.formats import tar
+from shardkit.formats.table import FORMATS, FormatName, StoredSample, format_of_head, format_of_name
 from shardkit.formats.tar_headers import GZIP_MAGIC
 from shardkit.formats.tar_stream import gunzip
+from shardkit.formats.tfrecord import TfrecordSample
+from shardkit.formats.tfrecord_features import FILENAME
+from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
-from shardkit.sample import IMAGE_FIELDS
+from shardkit.sample import IMAGE_FIELDS, field_of, text_of_path
 from shardkit.tools._crc import crc_of, joined_crc, summer
 
 NO_LABEL, BAD_LABEL = -1, -2
@@ -35,7 +39,10 @@ NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 
 @dataclass(frozen=True, slots=True)
 class ShardBytes:
-    """The bytes of a shard. `file_bytes`, `crc32c`: of the file as stored (None: not summed); `gzip`: it is packed."""
+    """The bytes of a shard. `file_bytes`, `crc32c`: of the file as stored (None: not summed).
+
+    gzip: the file is packed, by gzip or zlib.
+    """
 
     place: str
     view: NDArray[np.uint8]
@@ -43,6 +50,11 @@ class ShardBytes:
     file_bytes: int
     gzip: bool = False
     crc32c: int | None = None
+    format: FormatName = "tar"
+
+    def samples(self, start: int = 0, end: int | None = None) -> Iterator[StoredSample]:
+        """The samples from byte `start` up to `end`. DamagedError for damage."""
+        return FORMATS[self.format].read(self.buffer, place=self.place, start=start, end=end)
 
 
 @dataclass(slots=True)
@@ -50,7 +62,8 @@ class ShardContent:
     """What was read of a shard: a row for each sample, up to the first error.
 
     numbers: int64 columns of NUMBERS (label NO_LABEL or BAD_LABEL where there is none; image_offset -1 likewise).
-    image_fields: the field that is the image, "" for none. fields: all names. crc32c: of the whole file.
+    paths: of the samples' files, as `path_of` has it. fields: all names. texts: label -> name of the class, where the
+    format has it. crc32c: of the whole file.
     """
 
     place: str
@@ -58,8 +71,9 @@ class ShardContent:
     unpacked_bytes: int
     gzip: bool
     keys: list[str] = field(default_factory=list)
-    image_fields: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     fields: dict[str, None] = field(default_factory=dict)
+    texts: dict[int, str] = field(default_factory=dict)
     numbers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     crc32c: int = 0
     error: DamagedError | None = None
@@ -68,20 +82,25 @@ class ShardContent:
         return len(self.keys)
 
 
-def open_shard(location: Location) -> ShardBytes:
+def open_shard(location: Location, form: str | None = None) -> ShardBytes:
     """The shard's bytes: mapped, or unpacked into memory where it is gzip.
 
-    Raises NotFoundError, StorageError; DamagedError for gzip data that can't be unpacked and for an empty file.
+    form: its format, where a manifest tells; else the name tells, or else the first bytes.
+    Raises NotFoundError, StorageError; DamagedError for packed data that can't be unpacked and for an empty tar file.
     """
     place = str(location)
+    named: FormatName | None = FORMATS[form].name if form in FORMATS else format_of_name(location.name)
     try:
         with open(location.path, "rb") as file:
             size = file.seek(0, 2)
+            if size == 0 and named == "tfrecord":
+                return ShardBytes(place, np.empty(0, np.uint8), b"", 0, format=named)
             if size == 0:
                 raise DamagedError(place, "the file is empty", "copy it again, or pack again", 0)
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if data[:2] != GZIP_MAGIC:
-                return ShardBytes(place, np.frombuffer(data, np.uint8), data, size)
+            known = named or format_of_head(data[:512])
+            if not (data[:2] == GZIP_MAGIC if known == "tar" else is_packed(data[:12])):
+                return ShardBytes(place, np.frombuffer(data, np.uint8), data, size, format=known)
             crc = crc_of(np.frombuffer(data, np.uint8))
             file.seek(0)
             unpacked = gunzip(file, place=place)
@@ -91,16 +110,17 @@ def open_shard(location: Location) -> ShardBytes:
         raise NotFoundError(place, "the shard is missing", "bring it back, or pack again") from exc
     except OSError as exc:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
-    return ShardBytes(f"{place} (unpacked)", np.frombuffer(whole, np.uint8), whole, size, True, crc)
+    return ShardBytes(f"{place} (unpacked)", np.frombuffer(whole, np.uint8), whole, size, True, crc, known)
 
 
 def read_shard(shard: ShardBytes, ends: NDArray[np.int64] | None = None) -> ShardContent:
-    """The content of a tar shard. What is damaged ends the rows and stands in `error`; the CRC is of all bytes.
+    """The content of a shard. What is damaged ends the rows and stands in `error`; the CRC is of all bytes.
 
     ends: where samples end, as an index has it: then it is read in windows of whole samples, by calls that let other
-    threads run, which the faults of a mapped file do not. Where that does not fit the shard, it is read without.
+    threads run, which the faults of a mapped file do not. Where that does not fit the shard, it is read without, and so
+    is TFRecord, where the place of a record can be its key.
     """
-    if ends is not None and len(ends) and not shard.gzip:
+    if ends is not None and len(ends) and not shard.gzip and shard.format == "tar":
         content = _in_windows(shard, ends)
         if content is not None:
             return content
@@ -108,7 +128,7 @@ def read_shard(shard: ShardBytes, ends: NDArray[np.int64] | None = None) -> Shar
     columns = _Columns(content)
     crc = summer(shard.view)
     try:
-        columns.add(tar.read_samples(shard.buffer, place=shard.place), shard.buffer, crc, 0)
+        columns.add(shard.samples(), shard.buffer, crc, 0)
     except DamagedError as exc:
         content.error = exc
     columns.sum_rest(crc, 0, len(shard.view))
@@ -166,11 +186,11 @@ class _Columns:
         self.lengths: list[int] = []
 
     def add(
-        self, samples: Iterator[tar.TarSample], buffer: Any, crc_of_bytes: Callable[[int, int], int], base: int
+        self, samples: Iterator[StoredSample], buffer: Any, crc_of_bytes: Callable[[int, int], int], base: int
     ) -> None:
         """Take samples of `buffer`, which begins at byte `base` of the shard, and sum up to the last image's end."""
         content = self.content
-        names, keys, fields = content.image_fields, content.keys, content.fields
+        paths, keys, fields = content.paths, content.keys, content.fields
         labels, offsets, sizes, image_offsets, image_sizes, crcs = (self.numbers[name] for name in NUMBERS)
         for sample in samples:
             image, start, size = "", -1, -1
@@ -181,6 +201,11 @@ class _Columns:
                 elif not image and name in IMAGE_FIELDS:
                     image, start, size = name, begin, length
                 fields[name] = None
+            if isinstance(sample, TfrecordSample):
+                fields.update(dict.fromkeys(sample.names))
+                label = label_of_value(sample.values["cls"]) if "cls" in sample.values else label
+                if sample.text and label >= 0:
+                    content.texts.setdefault(label, sample.text)
             crc = 0
             if image:
                 crc = crc_of_bytes(start, start + size)
@@ -189,7 +214,7 @@ class _Columns:
                 self.lengths += (start - self.at, size)
                 self.at = start + size
             keys.append(sample.key)
-            names.append(image)
+            paths.append(path_of(sample, image))
             labels.append(label)
             offsets.append(sample.offset + base)
             sizes.append(sample.size)
@@ -214,3 +239,21 @@ def label_of(text: bytes) -> int:
     """The class number in a `cls` field; BAD_LABEL where it is none."""
     digits = text.strip()
     return int(digits) if digits.isdigit() and len(digits) < 9 and int(digits) <= MAX_LABEL else BAD_LABEL
+
+
+def label_of_value(value: object) -> int:
+    """The class number in a feature; BAD_LABEL where it is none."""
+    return value if isinstance(value, int) and 0 <= value <= MAX_LABEL else BAD_LABEL
+
+
+def path_of(sample: StoredSample, image: str) -> str:
+    """The path of a sample's file, escaped: as TFRecord has it, or else the key with the image's field, if it has one.
+
+    A name that others gave stands for the image only if it ends as one.
+    """
+    name = sample.path if isinstance(sample, TfrecordSample) else ""
+    if isinstance(sample, TfrecordSample) and name and FILENAME not in sample.names:  # as we write it
+        return name
+    if name and image and field_of(os.path.splitext(name)[1][1:]) in IMAGE_FIELDS:
+        return text_of_path(name.encode("utf-8", "surrogateescape"))
+    return text_of_path((f"{sample.key}.{image}" if image else sample.key).encode("utf-8", "surrogateescape"))

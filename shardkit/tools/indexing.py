@@ -1,7 +1,7 @@
 """Manifest and index from the shards alone: what makes shards of others countable, shuffable and resumable.
 
-Every shard is read once and checked on the way: its structure, its keys, its labels, its images' headers. A shard in
-gzip is unpacked into memory for it; its index row counts unpacked bytes, and `options["unpacked_bytes"]` of the
+Every shard is read once and checked on the way: its structure, its keys, its labels, its images' headers. A packed
+shard is unpacked into memory for it; its index row counts unpacked bytes, and `options["unpacked_bytes"]` of the
 manifest tells how many each shard has (0: stored plainly), since such a shard can be read as a whole only.
 """
 
@@ -27,7 +27,6 @@ from shardkit.manifest import IndexEntry, Manifest, ShardEntry, encode_manifest
 from shardkit.packing.commit import INDEX_SHARDS
 from shardkit.packing.options import Classes, class_names
 from shardkit.reading.resolve import SourceLike
-from shardkit.sample import text_of_path
 from shardkit.storage.local import sync_folder, translated, whole_file
 from shardkit.tools._labels import Pairs, class_map, demand_labels, folder_of
 from shardkit.tools._opened import find_shards, stem_of_shard
@@ -44,12 +43,13 @@ def index_shards(
     overwrite: bool = False,
     progress: ProgressFn = silent,
 ) -> Manifest:
-    """Write the manifest and the index of tar shards that have none, beside them; the shards stay as they are.
+    """Write the manifest and the index of shards that have none, beside them; the shards stay as they are.
 
-    source: a glob, brace range, prefix, folder or list of shards (tar, PAX, gzip), all in one folder. out: the prefix
-    of the files to write, in the shards' folder (default: what the shards' names begin with). classes: names in label
-    order, or a file with one on each line. Labels are the numbers in `cls`; where no sample has one, the first
-    directories of the keys. Names that nothing tells are "0", "1", …. overwrite: replace what is there.
+    source: a glob, brace range, prefix, folder or list of shards (tar, PAX, TFRecord; gzip too), all in one folder and
+    of one format. out: the prefix of the files to write, in the shards' folder (default: what the shards' names begin
+    with). classes: names in label order, or a file with one on each line. Labels are the numbers in `cls`, which in
+    TFRecord is `image/class/label`; where no sample has one, the first directories of the keys. Names are in
+    `image/class/text` of TFRecord; those that nothing tells are "0", "1", …. overwrite: replace what is there.
 
     Raises DatasetError (DamagedError) for the first thing in a shard that is not as it should be, DestinationError
     where a manifest is there, NotFoundError, UsageError, StorageError.
@@ -68,19 +68,25 @@ def index_shards(
         read.append(one)
         done, size = sum(len(item.rows) for item in read), sum(item.entry.bytes for item in read)
         progress(Progress("index", done, 0, size))
+    _demand_one_format(read)
     _demand_unique(read)
     return _write(prefix, read, names)
 
 
 @dataclass(frozen=True, slots=True)
 class _Indexed:
-    """A shard, read: its entry, rows (labels as in `cls`), field names; the bytes it has when unpacked (0: plain)."""
+    """A shard, read: its entry, rows (labels as in `cls`), field names; the bytes it has when unpacked (0: plain).
+
+    texts: label -> name of the class, as the shard has it.
+    """
 
     entry: ShardEntry
     rows: ShardRows
     fields: tuple[str, ...]
     pairs: Pairs
     unpacked: int
+    format: str
+    texts: dict[int, str]
 
 
 def _prefix(shards: Sequence[Location], out: str | os.PathLike[str] | None) -> str:
@@ -112,24 +118,21 @@ def _index_one(shard: Location) -> _Indexed:
     folders = map(folder_of, content.keys)
     pairs = Counter(zip(content.numbers["label"].tolist(), folders, strict=True))
     entry = ShardEntry(shard.name, len(content), content.file_bytes, f"{content.crc32c:08x}")
-    return _Indexed(entry, rows, tuple(content.fields), pairs, content.unpacked_bytes if content.gzip else 0)
+    unpacked = content.unpacked_bytes if content.gzip else 0
+    return _Indexed(entry, rows, tuple(content.fields), pairs, unpacked, data.format, content.texts)
 
 
 def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
     """The index rows of a shard that was read, with the images' sizes (0 where a header does not tell).
 
-    A sample's path is the name of its image's member, or its key where it has no image. Raises DatasetError for a key
-    that is no UTF-8, which an index can't hold.
+    Raises DatasetError for a key or path that is no UTF-8, which an index can't hold.
     """
     offsets = content.numbers["offset"].tolist()
-    for row, key in enumerate(content.keys):
-        if not key.isascii() and any("\ud800" <= c <= "\udfff" for c in key):
-            fact = "its key is no UTF-8, which an index can't hold"
-            raise DatasetError(content.place, fact, "rename it with 'shardkit repair'", offsets[row], key)
-    paths = [
-        text_of_path(f"{key}.{image}".encode() if image else key.encode())
-        for key, image in zip(content.keys, content.image_fields, strict=True)
-    ]
+    cure = "rename it with 'shardkit repair'" if data.format == "tar" else "write the records with other names"
+    for row, (key, path) in enumerate(zip(content.keys, content.paths, strict=True)):
+        if not _is_utf8(key) or not _is_utf8(path):
+            fact = f"its {'path' if _is_utf8(key) else 'key'} is no UTF-8, which an index can't hold"
+            raise DatasetError(content.place, fact, cure, offsets[row], key)
     starts, sizes = content.numbers["image_offset"].tolist(), content.numbers["image_size"].tolist()
     both = [_size(data, start, size) for start, size in zip(starts, sizes, strict=True)]
     numbers: dict[str, NDArray[Any]] = {
@@ -137,7 +140,11 @@ def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
         "width": np.array([width for width, _ in both], np.int32),
         "height": np.array([height for _, height in both], np.int32),
     }
-    return ShardRows(name, content.keys, paths, numbers)
+    return ShardRows(name, content.keys, content.paths, numbers)
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def _size(data: ShardBytes, start: int, size: int) -> tuple[int, int]:
@@ -148,6 +155,21 @@ def _size(data: ShardBytes, start: int, size: int) -> tuple[int, int]:
     except ValueError:
         return 0, 0
     return width, height
+
+
+def _demand_one_format(read: Sequence[_Indexed]) -> None:
+    other = next((item for item in read if item.format != read[0].format), None)
+    if other is not None:
+        fact = f"{read[0].entry.name} is {read[0].format}, and {other.entry.name} is {other.format}"
+        raise UsageError("source", fact, "index the shards of each format by themselves")
+
+
+def _texts(read: Sequence[_Indexed]) -> list[str] | None:
+    """The names of the classes as the shards have them; None where they have none, or two labels have the same."""
+    texts = {label: text for item in reversed(read) for label, text in item.texts.items()}
+    size = max((label for item in read for label, _ in item.pairs), default=-1) + 1
+    names = [texts.get(label, str(label)) for label in range(size)]
+    return names if texts and len(set(names)) == len(names) else None
 
 
 def _demand_unique(read: Sequence[_Indexed]) -> None:
@@ -162,13 +184,14 @@ def _demand_unique(read: Sequence[_Indexed]) -> None:
         for row, key in enumerate(item.rows.keys):
             if hash(key) in double and places.setdefault(key, item.entry.name) != item.entry.name:
                 fact = f"the key is in {places[key]} already, and keys must be unique"
-                cure = "give one of them another key with 'shardkit repair'"
+                cure = "give one of them another key" + (" with 'shardkit repair'" if item.format == "tar" else "")
                 raise DatasetError(item.entry.name, fact, cure, int(item.rows.numbers["offset"][row]), key)
 
 
 def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None) -> Manifest:
     """Index files first, the manifest last."""
-    found = class_map((pair for item in read for pair in item.pairs.items()), names, place=prefix)
+    pairs = (pair for item in read for pair in item.pairs.items())
+    found = class_map(pairs, _texts(read) if names is None else names, place=prefix)
 
     def rows(part: Sequence[_Indexed]) -> Iterator[ShardRows]:
         for item in part:
@@ -191,6 +214,7 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None) -
         fields=tuple(sorted({name for item in read for name in item.fields})),
         shards=tuple(item.entry for item in read),
         index=tuple(entry for entry, _ in files),
+        shard_format=read[0].format,
         options={"unpacked_bytes": [item.unpacked for item in read]} if any(item.unpacked for item in read) else {},
     )
     with translated(prefix + ".json"):

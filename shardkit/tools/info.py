@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import ManifestError, NotFoundError, UsageError
-from shardkit.location import expand_braces, locate
-from shardkit.manifest import ClassEntry, Manifest, decode_manifest
+from shardkit.errors import ManifestError, NotFoundError
+from shardkit.manifest import ClassEntry, Manifest
+from shardkit.reading.resolve import resolve
 
 COMMON_SIZES = 5
 
@@ -88,35 +88,12 @@ def info(source: str | os.PathLike[str]) -> DatasetInfo:
 
 
 def open_manifest(source: str | os.PathLike[str]) -> tuple[Path, Manifest]:
-    """The manifest that belongs to `source`, and its path. Raises NotFoundError, ManifestError."""
-    place = locate(source)
-    if not place.is_local:
-        raise UsageError(str(place), "info reads datasets on this machine", "give a path")
-    for path in _candidates(place.path):
-        try:
-            return path, decode_manifest(path.read_bytes(), place=str(path))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            continue
-        except OSError as exc:
-            raise ManifestError(str(path), f"the manifest can't be read ({exc.strerror})", "check its rights") from exc
-    raise NotFoundError(str(source), "there is no dataset (no manifest) here", _cure(Path(place.path)))
-
-
-def _candidates(text: str) -> Iterator[Path]:
-    if text.endswith(".json"):
-        yield Path(text)
-    yield Path(f"{text}.json")
-    first = expand_braces(text)[0]
-    name = Path(first).name
-    if "-" in name:  # NAME-*.tar, NAME-{000..009}.tar, NAME-000000.tar
-        yield Path(first).with_name(name.rpartition("-")[0] + ".json")
-
-
-def _cure(path: Path) -> str:
-    inside = sorted(str(found.with_suffix("")) for found in path.glob("*.json"))[:3] if path.is_dir() else []
-    if inside:
-        return f"did you mean {' or '.join(inside)}?"
-    return "give the prefix that was packed to, as shards/train, or its manifest, as shards/train.json"
+    """The place of the manifest that `source` means, and what it holds. Errors as in `info`."""
+    found = resolve(source)
+    if found.manifest is None or found.location is None:
+        cure = f'make one with: shardkit index "{source}"' if found.shards else "pack it, or look at it with report"
+        raise NotFoundError(str(source), "there is no dataset (no manifest) here", cure)
+    return Path(found.location.path), found.manifest
 
 
 def _index_columns(folder: Path, manifest: Manifest) -> Iterator[dict[str, NDArray[Any]]]:

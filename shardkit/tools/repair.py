@@ -21,19 +21,20 @@ import google_crc32c
 import msgspec
 import numpy as np
 
-from shardkit.errors import DatasetError, DestinationError, ShardkitError
+from shardkit.errors import DatasetError, DestinationError, ShardkitError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats import tar
 from shardkit.formats.images import image_header
+from shardkit.formats.table import format_of_head, format_of_name
 from shardkit.manifest import ClassEntry, Manifest, ShardEntry
 from shardkit.packing.commit import commit, keep_only, working, write_index_files
 from shardkit.packing.destination import Destination, check_free, destination_of
 from shardkit.packing.shard import COLUMNS, Rows, Skipped, rows_path
 from shardkit.reading.resolve import SourceLike
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
-from shardkit.storage.local import whole_file
+from shardkit.storage.local import translated, whole_file
 from shardkit.tools._labels import class_map, folder_of
-from shardkit.tools._opened import Opened, open_dataset, stem_of_shard
+from shardkit.tools._opened import Opened, ShardPlace, open_dataset, stem_of_shard
 from shardkit.tools._rescue import LeftOut, Rescue, Rescued, Rescuer, members_of
 from shardkit.tools._shard import ShardBytes, open_shard
 from shardkit.tools._threads import in_threads, thread_count
@@ -72,7 +73,7 @@ def repair(
     overwrite: bool = False,
     progress: ProgressFn = silent,
 ) -> Repaired:
-    """Write what is whole in the dataset `source` as a new dataset `dest` (a prefix, or a folder that exists).
+    """Write what is whole in the dataset `source` of tar shards as a new dataset `dest` (a prefix, or a folder that exists).
 
     decode: leave out images too that can't be decoded. workers: threads (default: the cores). overwrite: replace
     another dataset at `dest`. The result passes `verify`, and it is absent until it is whole.
@@ -81,6 +82,7 @@ def repair(
     """
     threads = thread_count(workers)
     opened = open_dataset(source)
+    _demand_tar(opened)
     destination = _destination(opened, os.fspath(dest), overwrite=overwrite)
     rescues: list[Rescue] = []
     for rescue in in_threads(Rescuer(opened.manifest, decode), enumerate(opened.shards), threads):
@@ -109,6 +111,22 @@ def repair(
     notes = [str(item) for item in opened.findings] + [str(item) for index in opened.index for item in index.findings]
     notes += [note for rescue in rescues for note in rescue.notes]
     return Repaired(manifest, tuple(left_out), tuple(renamed), tuple(joined), tuple(notes))
+
+
+def _demand_tar(opened: Opened) -> None:
+    """UsageError for TFRecord, which has no headers to go on from behind damage."""
+    if opened.format == "tfrecord" or (opened.format is None and any(map(_is_tfrecord, opened.shards))):
+        fact = f"the shards are TFRecord ({opened.shards[0].location.name}), and repair reads tar"
+        cure = "write what is sound anew with 'shardkit convert … --format tar', or pack it again from its source"
+        raise UsageError(str(opened.place), fact, cure)
+
+
+def _is_tfrecord(shard: ShardPlace) -> bool:
+    named = format_of_name(shard.location.name)
+    if named is not None or not os.path.isfile(shard.location.path):
+        return named == "tfrecord"
+    with translated(os.fsencode(shard.location.path)), open(shard.location.path, "rb") as file:
+        return format_of_head(file.read(512)) == "tfrecord"
 
 
 def _destination(opened: Opened, dest: str, *, overwrite: bool) -> Destination:

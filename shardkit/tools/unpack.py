@@ -20,18 +20,21 @@ import google_crc32c
 
 from shardkit.errors import DamagedError, DatasetError, DestinationError, NotFoundError
 from shardkit.events import Progress, ProgressFn, silent
-from shardkit.formats import tar
+from shardkit.formats.table import StoredSample
+from shardkit.formats.tfrecord import TfrecordSample
+from shardkit.formats.tfrecord_features import FILENAME, FORMAT, KEY, TEXT
 from shardkit.manifest import Manifest
 from shardkit.reading.resolve import SourceLike
 from shardkit.sample import IMAGE_FIELDS, fs_text, path_of_text
 from shardkit.storage.local import storage_error, translated
 from shardkit.tools._names import checked_path, path_of_key, relative_path
 from shardkit.tools._opened import IndexRows, Opened, ShardPlace, open_dataset
-from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, open_shard
+from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, label_of_value, open_shard, path_of
 from shardkit.tools._threads import in_threads, thread_count
 from shardkit.tools._wanted import Wanted, wanted
 
 _CURE = "check the dataset with 'shardkit verify', and mend it with 'shardkit repair'"
+_ABOUT = frozenset((KEY, FILENAME, FORMAT, TEXT))
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -69,7 +72,7 @@ def unpack(
 
     What was packed from a class tree comes out as that tree. Other shards come out as CLASS/KEY.FIELD, where a key
     does not name its class already (without class names, the class number); `cls` itself is not written beside an
-    image. classes, keys: only samples of these classes (names), with these keys (or shell patterns of them).
+    image. Numbers and lists in TFRecord are no files, and are left out. classes, keys: only samples of these classes (names), with these keys (or shell patterns of them).
     workers: threads (default: the cores). Each image is held against its CRC-32C where there is an index.
 
     `dest` appears when all is written; an error leaves nothing. Raises DatasetError (DamagedError) for damage and for
@@ -127,7 +130,7 @@ def _demand_free(target: str) -> None:
 def _write_all(opened: Opened, root: bytes, take: Wanted, threads: int, progress: ProgressFn) -> tuple[int, int, int]:
     """(samples, files, bytes) written below `root`."""
     stop = Event()
-    one = partial(_unpack_shard, opened.manifest, root, take, stop)
+    one = partial(_unpack_shard, opened, root, take, stop)
     samples = files = size = 0
     total = opened.manifest.samples if opened.manifest is not None and opened.whole and take.everything else 0
     try:
@@ -139,11 +142,8 @@ def _write_all(opened: Opened, root: bytes, take: Wanted, threads: int, progress
     return samples, files, size
 
 
-def _unpack_shard(
-    manifest: Manifest | None, root: bytes, take: Wanted, stop: Event, shard: ShardPlace
-) -> tuple[int, int, int]:
-    data = open_shard(shard.location)
-    rows = shard.rows()
+def _unpack_shard(opened: Opened, root: bytes, take: Wanted, stop: Event, shard: ShardPlace) -> tuple[int, int, int]:
+    manifest, data, rows = opened.manifest, open_shard(shard.location, opened.format), shard.rows()
     if manifest is not None and rows is None:
         place = shard.location if shard.index is None else shard.index[0].place
         raise DatasetError(str(place), "there is no index that can be read, and so no paths", "run 'shardkit index'")
@@ -196,15 +196,22 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
 
 def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, image: int) -> Iterator[_File]:
     """The other fields of a sample, beside its image; `cls` only where there is nothing else."""
-    sample = next(tar.read_samples(data.buffer, place=data.place, start=offset, end=offset + size), None)
+    sample = next(data.samples(offset, offset + size), None)
     if sample is None or sample.key != key:
         raise DamagedError(data.place, "the sample is not where the index says", _CURE, offset, key)
     stem = path.rpartition(b".")[0] if image >= 0 else path
-    for name, (start, length) in sample.fields.items():
+    for name, (start, length) in _files_of(sample).items():
         if start != image and (name != "cls" or len(sample.fields) == 1):
             yield _File(
                 key, _checked(stem + b"." + name.encode("utf-8", "surrogateescape"), data, offset, key), start, length
             )
+
+
+def _files_of(sample: StoredSample) -> dict[str, tuple[int, int]]:
+    """The fields that are files: not what TFRecord says of the image beside it."""
+    if not isinstance(sample, TfrecordSample):
+        return sample.fields
+    return {name: place for name, place in sample.fields.items() if name not in _ABOUT}
 
 
 def _checked(path: bytes, data: ShardBytes, offset: int, key: str) -> bytes:
@@ -215,24 +222,43 @@ def _checked(path: bytes, data: ShardBytes, offset: int, key: str) -> bytes:
 
 
 def _of_members(data: ShardBytes) -> _Samples:
-    """(key, label, files) of each sample of a shard without an index, by the names of its members."""
-    for sample in tar.read_samples(data.buffer, place=data.place):
-        label, folder = NO_LABEL, b""
-        if "cls" in sample.fields:
-            start, size = sample.fields["cls"]
-            label = label_of(bytes(data.buffer[start : start + size]))
-            folder = b"%d/" % label if label >= 0 and "/" not in sample.key else b""
-        alone = len(sample.fields) == 1
+    """(key, label, files) of each sample of a shard without an index, by the names of its members.
+
+    TFRecord has the path of the file, and the name of the class where the path does not begin with it.
+    """
+    for sample in data.samples():
+        label = _label(data, sample)
         files = []
-        for name, (start, size) in sample.fields.items():
-            if name == "cls" and label >= 0 and not alone:
+        for name, (start, size) in _files_of(sample).items():
+            if name == "cls" and label >= 0 and len(sample.fields) > 1:
                 continue
             try:
-                path = checked_path(folder + path_of_key(sample.key, name))
+                path = checked_path(_member_path(sample, name, label))
             except ValueError as exc:
                 raise DatasetError(data.place, str(exc), _CURE, sample.offset, sample.key) from exc
             files.append(_File(sample.key, path, start, size))
         yield sample.key, label, files
+
+
+def _label(data: ShardBytes, sample: StoredSample) -> int:
+    if isinstance(sample, TfrecordSample) and "cls" in sample.values:
+        return label_of_value(sample.values["cls"])
+    if "cls" not in sample.fields:
+        return NO_LABEL
+    start, size = sample.fields["cls"]
+    return label_of(bytes(data.buffer[start : start + size]))
+
+
+def _member_path(sample: StoredSample, name: str, label: int) -> bytes:
+    """The path of a field's file. ValueError where it is none."""
+    if not isinstance(sample, TfrecordSample):
+        return (b"%d/" % label if label >= 0 and "/" not in sample.key else b"") + path_of_key(sample.key, name)
+    image = next((field for field in sample.fields if field in IMAGE_FIELDS), "")
+    path = relative_path(path_of(sample, image))
+    if name != image:
+        path = (path.rpartition(b".")[0] if image else path) + b"." + name.encode("utf-8", "surrogateescape")
+    folder = sample.text.encode("utf-8", "surrogateescape") or b"%d" % label
+    return path if label < 0 or path.startswith(folder + b"/") else folder + b"/" + path
 
 
 def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> None:

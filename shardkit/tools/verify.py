@@ -2,7 +2,7 @@
 
 With a manifest, every byte of every shard is summed, and each sample is held against its index row, so that any damage
 to manifest, index or shards that would change a sample is found. Shards that others made have no checksums: then the
-tar structure, the keys, the labels and the images' headers are checked, which is what can be known.
+structure, the keys, the labels and the images' headers are checked, which is what can be known.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from shardkit.errors import DamagedError, ShardkitError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.images import check_image, image_header
+from shardkit.formats.table import format_of_name
 from shardkit.manifest import Manifest
 from shardkit.reading.resolve import SourceLike
 from shardkit.tools._findings import Finding, finding, found_error
@@ -140,7 +141,7 @@ class _Check:
         """All that can be said of one shard."""
         seen = _Seen(shard)
         try:
-            data = open_shard(shard.location)
+            data = open_shard(shard.location, self.opened.format)
         except DamagedError as exc:
             seen.findings.append(found_error("shard-damaged", exc))
         except ShardkitError as exc:
@@ -257,7 +258,7 @@ class _Check:
         for seen in self.seen:
             if not np.isin(seen.hashes, double).any():
                 continue
-            content = read_shard(open_shard(seen.shard.location))
+            content = read_shard(open_shard(seen.shard.location, self.opened.format))
             for row in np.flatnonzero(np.isin(seen.hashes, double)).tolist():
                 key = content.keys[row]
                 if key in places:
@@ -354,7 +355,7 @@ def _beside(opened: Opened) -> Iterator[Finding]:
             yield finding("index-rows", str(index.place), fact)
     known = {entry.name for entry in manifest.shards}
     for shard in shards_of_stem(place, place.name.removesuffix(".json")) if opened.whole else []:
-        if shard.name not in known:
+        if shard.name not in known and format_of_name(shard.name) == opened.format:
             yield finding("shard-unknown", str(shard), "the manifest does not know this shard")
     if manifest.skipped and opened.whole:
         yield from _skipped_list(manifest, opened)

@@ -66,11 +66,21 @@ def test_images_without_a_known_size_are_counted(tree: Path, tmp_path: Path) -> 
     assert (found.width is None) == (known == 0)
 
 
-def test_what_is_not_there_is_told_with_what_is(packed: Path) -> None:
-    with pytest.raises(NotFoundError, match=rf"did you mean {packed}\?"):
-        info(packed.parent)
-    with pytest.raises(NotFoundError, match="give the prefix that was packed to"):
+def test_the_folder_of_one_dataset_means_that_dataset(packed: Path) -> None:
+    assert info(packed.parent) == info(packed)
+
+
+def test_what_is_not_there_is_an_error_that_names_it(packed: Path) -> None:
+    with pytest.raises(NotFoundError, match=f"{packed.parent / 'validation'}: no dataset is there"):
         info(packed.parent / "validation")
+
+
+def test_shards_without_a_manifest_and_class_trees_are_told_what_to_do(packed: Path, tree: Path) -> None:
+    Path(f"{packed}.json").unlink()
+    with pytest.raises(NotFoundError, match=r'no manifest\) here; make one with: shardkit index "'):
+        info(packed)
+    with pytest.raises(NotFoundError, match=r"no manifest\) here; pack it"):
+        info(tree)
 
 
 def test_a_damaged_manifest_is_an_error_of_its_own(packed: Path) -> None:
@@ -94,7 +104,7 @@ def test_a_missing_or_damaged_index_is_named(packed: Path, damage: Callable[[Pat
 
 
 def test_a_remote_place_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"s3://bucket/train: info reads datasets on this machine"):
+    with pytest.raises(UsageError, match=r"s3://bucket/train: s3:// is not a scheme that this version reads"):
         info("s3://bucket/train")
 
 
