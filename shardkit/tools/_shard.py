@@ -62,7 +62,8 @@ class ShardContent:
     """What was read of a shard: a row for each sample, up to the first error.
 
     numbers: int64 columns of NUMBERS (label NO_LABEL or BAD_LABEL where there is none; image_offset -1 likewise).
-    paths: of the samples' files, as `path_of` has it. fields: all names. texts: label -> name of the class, where the
+    image_fields: the field that is the image, "" for none. paths: of the samples' files, as `path_of` has them; empty
+    where the names of the members are the paths. fields: all names. texts: label -> name of the class, where the
     format has it. crc32c: of the whole file.
     """
 
@@ -71,6 +72,7 @@ class ShardContent:
     unpacked_bytes: int
     gzip: bool
     keys: list[str] = field(default_factory=list)
+    image_fields: list[str] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     fields: dict[str, None] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
@@ -89,7 +91,9 @@ def open_shard(location: Location, form: str | None = None) -> ShardBytes:
     Raises NotFoundError, StorageError; DamagedError for packed data that can't be unpacked and for an empty tar file.
     """
     place = str(location)
-    named: FormatName | None = FORMATS[form].name if form in FORMATS else format_of_name(location.name)
+    named: FormatName | None = (
+        FORMATS[form].name if form is not None and form in FORMATS else format_of_name(location.name)
+    )
     try:
         with open(location.path, "rb") as file:
             size = file.seek(0, 2)
@@ -190,7 +194,7 @@ class _Columns:
     ) -> None:
         """Take samples of `buffer`, which begins at byte `base` of the shard, and sum up to the last image's end."""
         content = self.content
-        paths, keys, fields = content.paths, content.keys, content.fields
+        names, keys, fields = content.image_fields, content.keys, content.fields
         labels, offsets, sizes, image_offsets, image_sizes, crcs = (self.numbers[name] for name in NUMBERS)
         for sample in samples:
             image, start, size = "", -1, -1
@@ -206,6 +210,7 @@ class _Columns:
                 label = label_of_value(sample.values["cls"]) if "cls" in sample.values else label
                 if sample.text and label >= 0:
                     content.texts.setdefault(label, sample.text)
+                content.paths.append(path_of(sample, image))
             crc = 0
             if image:
                 crc = crc_of_bytes(start, start + size)
@@ -214,7 +219,7 @@ class _Columns:
                 self.lengths += (start - self.at, size)
                 self.at = start + size
             keys.append(sample.key)
-            paths.append(path_of(sample, image))
+            names.append(image)
             labels.append(label)
             offsets.append(sample.offset + base)
             sizes.append(sample.size)
@@ -246,14 +251,18 @@ def label_of_value(value: object) -> int:
     return value if isinstance(value, int) and 0 <= value <= MAX_LABEL else BAD_LABEL
 
 
-def path_of(sample: StoredSample, image: str) -> str:
-    """The path of a sample's file, escaped: as TFRecord has it, or else the key with the image's field, if it has one.
+def path_of(sample: TfrecordSample, image: str) -> str:
+    """The path of a sample's file, escaped: the one in the record, or else that of the sample's key.
 
     A name that others gave stands for the image only if it ends as one.
     """
-    name = sample.path if isinstance(sample, TfrecordSample) else ""
-    if isinstance(sample, TfrecordSample) and name and FILENAME not in sample.names:  # as we write it
-        return name
-    if name and image and field_of(os.path.splitext(name)[1][1:]) in IMAGE_FIELDS:
-        return text_of_path(name.encode("utf-8", "surrogateescape"))
-    return text_of_path((f"{sample.key}.{image}" if image else sample.key).encode("utf-8", "surrogateescape"))
+    if sample.path and FILENAME not in sample.names:  # as we write it
+        return sample.path
+    if sample.path and image and field_of(os.path.splitext(sample.path)[1][1:]) in IMAGE_FIELDS:
+        return text_of_path(sample.path.encode("utf-8", "surrogateescape"))
+    return path_of_member(sample.key, image)
+
+
+def path_of_member(key: str, image: str) -> str:
+    """The path that a key stands for: the name of its image's member, or the key where it has no image."""
+    return text_of_path((f"{key}.{image}" if image else key).encode("utf-8", "surrogateescape"))

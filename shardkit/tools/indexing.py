@@ -30,7 +30,7 @@ from shardkit.reading.resolve import SourceLike
 from shardkit.storage.local import sync_folder, translated, whole_file
 from shardkit.tools._labels import Pairs, class_map, demand_labels, folder_of
 from shardkit.tools._opened import find_shards, stem_of_shard
-from shardkit.tools._shard import ShardBytes, ShardContent, open_shard, read_shard
+from shardkit.tools._shard import ShardBytes, ShardContent, open_shard, path_of_member, read_shard
 from shardkit.tools._threads import in_threads, thread_count
 
 
@@ -129,7 +129,8 @@ def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
     """
     offsets = content.numbers["offset"].tolist()
     cure = "rename it with 'shardkit repair'" if data.format == "tar" else "write the records with other names"
-    for row, (key, path) in enumerate(zip(content.keys, content.paths, strict=True)):
+    paths = content.paths or list(map(path_of_member, content.keys, content.image_fields))
+    for row, (key, path) in enumerate(zip(content.keys, paths, strict=True)):
         if not _is_utf8(key) or not _is_utf8(path):
             fact = f"its {'path' if _is_utf8(key) else 'key'} is no UTF-8, which an index can't hold"
             raise DatasetError(content.place, fact, cure, offsets[row], key)
@@ -140,7 +141,7 @@ def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
         "width": np.array([width for width, _ in both], np.int32),
         "height": np.array([height for _, height in both], np.int32),
     }
-    return ShardRows(name, content.keys, content.paths, numbers)
+    return ShardRows(name, content.keys, paths, numbers)
 
 
 def _is_utf8(text: str) -> bool:
@@ -173,7 +174,7 @@ def _texts(read: Sequence[_Indexed]) -> list[str] | None:
 
 
 def _demand_unique(read: Sequence[_Indexed]) -> None:
-    """DatasetError for a key that two shards have."""
+    """DatasetError for a key that two samples have."""
     hashes = np.concatenate([np.fromiter(map(hash, item.rows.keys), np.int64, len(item.rows)) for item in read])
     values, counts = np.unique(hashes, return_counts=True)
     double = set(values[counts > 1].tolist())
@@ -182,10 +183,11 @@ def _demand_unique(read: Sequence[_Indexed]) -> None:
     places: dict[str, str] = {}
     for item in read:
         for row, key in enumerate(item.rows.keys):
-            if hash(key) in double and places.setdefault(key, item.entry.name) != item.entry.name:
+            if hash(key) in double and key in places:
                 fact = f"the key is in {places[key]} already, and keys must be unique"
                 cure = "give one of them another key" + (" with 'shardkit repair'" if item.format == "tar" else "")
                 raise DatasetError(item.entry.name, fact, cure, int(item.rows.numbers["offset"][row]), key)
+            places[key] = item.entry.name
 
 
 def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None) -> Manifest:

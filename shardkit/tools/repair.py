@@ -73,7 +73,7 @@ def repair(
     overwrite: bool = False,
     progress: ProgressFn = silent,
 ) -> Repaired:
-    """Write what is whole in the dataset `source` of tar shards as a new dataset `dest` (a prefix, or a folder that exists).
+    """Write what is whole in the dataset `source` of tar shards as a new dataset `dest` (a prefix, or a folder).
 
     decode: leave out images too that can't be decoded. workers: threads (default: the cores). overwrite: replace
     another dataset at `dest`. The result passes `verify`, and it is absent until it is whole.
@@ -117,7 +117,7 @@ def _demand_tar(opened: Opened) -> None:
     """UsageError for TFRecord, which has no headers to go on from behind damage."""
     if opened.format == "tfrecord" or (opened.format is None and any(map(_is_tfrecord, opened.shards))):
         fact = f"the shards are TFRecord ({opened.shards[0].location.name}), and repair reads tar"
-        cure = "write what is sound anew with 'shardkit convert … --format tar', or pack it again from its source"
+        cure = "pack it again, or write its sound shards as tar with 'shardkit convert … --format tar'"
         raise UsageError(str(opened.place), fact, cure)
 
 

@@ -33,7 +33,6 @@ from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, label_of_value
 from shardkit.tools._threads import in_threads, thread_count
 from shardkit.tools._wanted import Wanted, wanted
 
-_CURE = "check the dataset with 'shardkit verify', and mend it with 'shardkit repair'"
 _ABOUT = frozenset((KEY, FILENAME, FORMAT, TEXT))
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
@@ -72,8 +71,9 @@ def unpack(
 
     What was packed from a class tree comes out as that tree. Other shards come out as CLASS/KEY.FIELD, where a key
     does not name its class already (without class names, the class number); `cls` itself is not written beside an
-    image. Numbers and lists in TFRecord are no files, and are left out. classes, keys: only samples of these classes (names), with these keys (or shell patterns of them).
-    workers: threads (default: the cores). Each image is held against its CRC-32C where there is an index.
+    image. Numbers and lists in TFRecord are no files, and are left out. classes, keys: only samples of these classes
+    (names), with these keys (or shell patterns of them). workers: threads (default: the cores). Each image is held
+    against its CRC-32C where there is an index.
 
     `dest` appears when all is written; an error leaves nothing. Raises DatasetError (DamagedError) for damage and for
     names that can't be files here, DestinationError, StorageError, NotFoundError where no sample is asked for.
@@ -149,7 +149,7 @@ def _unpack_shard(opened: Opened, root: bytes, take: Wanted, stop: Event, shard:
         raise DatasetError(str(place), "there is no index that can be read, and so no paths", "run 'shardkit index'")
     if shard.entry is not None and data.file_bytes != shard.entry.bytes:
         fact = f"the shard has {data.file_bytes} bytes, and its manifest says {shard.entry.bytes}"
-        raise DamagedError(data.place, fact, _CURE)
+        raise DamagedError(data.place, fact, _cure(data))
     samples = _of_members(data) if manifest is None or rows is None else _of_index(manifest, data, rows, take)
     folders: set[bytes] = set()
     count = files = size = 0
@@ -187,7 +187,7 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
             if 0 <= label < len(names) and path.partition(b"/")[0] != path_of_text(names[label]):
                 path = checked_path(path_of_text(names[label]) + b"/" + path)
         except ValueError as exc:
-            raise DatasetError(data.place, str(exc), _CURE, offset, key) from exc
+            raise DatasetError(data.place, str(exc), _cure(data), offset, key) from exc
         files = [_File(key, path, start, length, crc)] if start >= 0 else []
         if not single or start < 0:
             files += _others(data, key, path, offset, size, start)
@@ -198,7 +198,7 @@ def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, ima
     """The other fields of a sample, beside its image; `cls` only where there is nothing else."""
     sample = next(data.samples(offset, offset + size), None)
     if sample is None or sample.key != key:
-        raise DamagedError(data.place, "the sample is not where the index says", _CURE, offset, key)
+        raise DamagedError(data.place, "the sample is not where the index says", _cure(data), offset, key)
     stem = path.rpartition(b".")[0] if image >= 0 else path
     for name, (start, length) in _files_of(sample).items():
         if start != image and (name != "cls" or len(sample.fields) == 1):
@@ -218,7 +218,12 @@ def _checked(path: bytes, data: ShardBytes, offset: int, key: str) -> bytes:
     try:
         return checked_path(path)
     except ValueError as exc:
-        raise DatasetError(data.place, str(exc), _CURE, offset, key) from exc
+        raise DatasetError(data.place, str(exc), _cure(data), offset, key) from exc
+
+
+def _cure(data: ShardBytes) -> str:
+    mended = "mend it with 'shardkit repair'" if data.format == "tar" else "pack it again"
+    return f"check the dataset with 'shardkit verify', and {mended}"
 
 
 def _of_members(data: ShardBytes) -> _Samples:
@@ -235,7 +240,7 @@ def _of_members(data: ShardBytes) -> _Samples:
             try:
                 path = checked_path(_member_path(sample, name, label))
             except ValueError as exc:
-                raise DatasetError(data.place, str(exc), _CURE, sample.offset, sample.key) from exc
+                raise DatasetError(data.place, str(exc), _cure(data), sample.offset, sample.key) from exc
             files.append(_File(sample.key, path, start, size))
         yield sample.key, label, files
 
@@ -266,12 +271,12 @@ def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> N
     end = file.start + file.size
     if end > len(data.view):
         raise DamagedError(
-            data.place, "the index says that a sample is beyond the end of the shard", _CURE, None, file.key
+            data.place, "the index says that a sample is beyond the end of the shard", _cure(data), None, file.key
         )
     view = data.view[file.start : end]
     if file.crc32c is not None and google_crc32c.value(view) != file.crc32c:
         fact = "the image's CRC-32C is not the one in the index: it is damaged"
-        raise DamagedError(data.place, fact, _CURE, file.start, file.key)
+        raise DamagedError(data.place, fact, _cure(data), file.start, file.key)
     path = root + b"/" + file.path
     folder = os.path.dirname(path)
     try:
@@ -288,9 +293,8 @@ def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> N
     except OSError as exc:
         if exc.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
             fact = f"{fs_text(file.path)} can't be a file here: {_why(exc)}"
-            raise DatasetError(
-                data.place, fact, "give it another name with 'shardkit repair'", file.start, file.key
-            ) from exc
+            cure = "give it another name" + (" with 'shardkit repair'" if data.format == "tar" else "")
+            raise DatasetError(data.place, fact, cure, file.start, file.key) from exc
         raise storage_error(path, exc) from exc
 
 

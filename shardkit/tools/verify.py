@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -79,6 +79,8 @@ def verify(
             check.note(seen)
             told.add(seen)
     findings += check.across()
+    if check.seen_tfrecord:
+        findings = [replace(item, cure=_without_repair(item.cure)) for item in findings]
     return Verification(
         source=str(opened.place),
         shards=len(opened.shards),
@@ -88,6 +90,12 @@ def verify(
         checksums=opened.manifest is not None,
         findings=tuple(dict.fromkeys(findings)),
     )
+
+
+def _without_repair(cure: str) -> str:
+    """A cure for TFRecord, which `repair` does not read."""
+    others, _, last = cure.rpartition(", or ")
+    return others.replace(", pack again", ", or pack again") if "shardkit repair" in last and others else cure
 
 
 class _Told:
@@ -130,6 +138,7 @@ class _Check:
         self.seen: list[_Seen] = []
         self.hashes: list[NDArray[np.int64]] = []
         self.decoded = 0
+        self.seen_tfrecord = opened.format == "tfrecord"
 
     def note(self, seen: _Seen) -> None:
         """Keep what the checks across shards need."""
@@ -152,6 +161,7 @@ class _Check:
         return seen
 
     def _opened_shard(self, shard: ShardPlace, data: ShardBytes, seen: _Seen, run: _Run) -> None:
+        self.seen_tfrecord |= data.format == "tfrecord"
         rows = shard.rows()
         content = read_shard(data, _ends(rows))
         seen.samples, seen.bytes, seen.fields = len(content), content.file_bytes, content.fields

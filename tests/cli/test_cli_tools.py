@@ -102,3 +102,19 @@ def test_index_writes_a_manifest_for_shards_that_have_none(
     (tmp_path / "names").write_text("b\nr\n")
     assert run(["index", f"{packed}-*.tar", "--overwrite", "--classes", str(tmp_path / "names"), "--json"]) == 0
     assert [entry["name"] for entry in json.loads(capsys.readouterr().out)["classes"]] == ["b", "r"]
+
+
+def test_index_writes_the_files_of_dali(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = Path(f"{packed}.json").read_bytes()
+    assert run(["index", str(packed), "--dali"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("train: 12 samples in 1 shard, ")
+    assert lines[-1] == f"{packed}-000000.idx"
+    assert Path(lines[-1]).read_text().startswith("v1.2 12\n")
+    assert Path(f"{packed}.json").read_bytes() == manifest
+    Path(f"{packed}.json").unlink()
+    assert run(["index", f"{packed}-*", "--dali", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["manifest"]["samples"] == 12
+    assert found["dali"] == [f"{packed}-000000.idx"]
+    assert Path(f"{packed}.json").exists()
