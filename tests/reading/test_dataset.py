@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import gc
 import logging
-import multiprocessing
 import pickle
 import threading
 import tracemalloc
@@ -356,21 +355,32 @@ def test_one_dataset_is_iterated_by_several_threads_at_once(cars: str, keys_of: 
     assert sorted(map(tuple, found)) == sorted(tuple(keys_of(again)) for _ in range(12))
 
 
-def keys_in_a_process(dataset: Dataset) -> list[str]:
+IN_PROCESSES = """
+import multiprocessing, sys
+import shardkit
+
+def keys_of(dataset):
     return [key for batch in dataset for key in batch.keys]
+
+if __name__ == "__main__":
+    dataset = shardkit.dataset(sys.argv[2], shuffle=20).decode(size=8).batch(5)
+    iterator = iter(dataset)
+    next(iterator)
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+        found = pool.map(keys_of, [dataset, dataset])
+    again = shardkit.dataset(sys.argv[2], shuffle=20).decode(size=8).batch(5)
+    again.set_epoch(1)
+    assert found == [keys_of(again)] * 2
+    assert len(list(iterator)) == 19
+"""
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_dataset_in_use_goes_to_other_processes(cars: str, method: str) -> None:
-    dataset = shardkit.dataset(cars, shuffle=20).decode(size=8).batch(5)
-    iterator = iter(dataset)
-    next(iterator)
-    with multiprocessing.get_context(method).Pool(2) as pool:
-        found = pool.map(keys_in_a_process, [dataset, dataset])
-    again = shardkit.dataset(cars, shuffle=20).decode(size=8).batch(5)
-    again.set_epoch(1)
-    assert found == [keys_in_a_process(again)] * 2
-    assert len(list(iterator)) == 19
+def test_a_dataset_in_use_goes_to_other_processes(
+    cars: str, method: str, tmp_path: Path, run_python: Callable[..., object]
+) -> None:
+    (tmp_path / "script.py").write_text(IN_PROCESSES)
+    run_python("script.py", method, str(Path(cars).absolute()), cwd=tmp_path)
 
 
 def test_a_dataset_survives_pickling_and_copying(cars: str, keys_of: KeysOf) -> None:
