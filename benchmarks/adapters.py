@@ -47,8 +47,8 @@ def keras_batches(made: Any) -> Iterable[Any]:
     return PyDatasetAdapter(made).get_tf_dataset()
 
 
-def fits(shards: str, tree: str, batches: int) -> dict[str, Callable[[], int]]:
-    """`model.fit` on a model that is too small to matter; each gives the number of its batches."""
+def fits(shards: str, tree: str) -> dict[str, Callable[[], int]]:
+    """An epoch of `model.fit` on a model that is too small to matter; each gives the number of its batches."""
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
@@ -62,11 +62,11 @@ def fits(shards: str, tree: str, batches: int) -> dict[str, Callable[[], int]]:
     size = (SIZE, SIZE)
 
     def fit(data: Any) -> int:
-        model.fit(data, steps_per_epoch=batches, verbose=0)
-        return batches
+        model.fit(data, verbose=0)
+        return len(data)
 
     def uint8() -> Any:
-        return shardkit.dataset(shards, shuffle=2000).decode(size=SIZE).batch(BATCH, drop_last=True)
+        return shardkit.dataset(shards, shuffle=2000).decode(size=SIZE).batch(BATCH)
 
     return {
         "image_dataset_from_directory": lambda: fit(
@@ -127,7 +127,7 @@ def main() -> None:
         ways = {name: counted(make) for name, make in passes(chosen.shards, **options).items()}
         report(f"Batches of {BATCH} x {SIZE}², {title}", ways, chosen.rounds, ["Dataset"])
     bases = ["image_dataset_from_directory", "flow_from_directory"]
-    report("model.fit", fits(chosen.shards, chosen.tree, chosen.batches), chosen.rounds, bases)
+    report("model.fit", fits(chosen.shards, chosen.tree), chosen.rounds, bases)
 
 
 if __name__ == "__main__":

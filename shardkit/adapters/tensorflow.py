@@ -6,8 +6,12 @@ TensorFlow takes over a NumPy array without a copy where it begins at a multiple
 
 from __future__ import annotations
 
+import atexit
+import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.reading.batch import Batch
@@ -42,15 +46,48 @@ def to_tf(dataset: Dataset) -> tf.data.Dataset:
 def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any]) -> tf.data.Dataset:
     """`convert(item)` for each item, of which the signature is known."""
 
-    def items() -> Iterator[Any]:
-        return map(convert, dataset)
-
-    made = tf.data.Dataset.from_generator(items, output_signature=signature)
+    made = tf.data.Dataset.from_generator(lambda: _Handed(dataset, convert), output_signature=signature)
     if dataset.reading.turns is None:
         made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     elif steps_of(dataset.ops).counted and not dataset.content.streams:
         made = made.apply(tf.data.experimental.assert_cardinality(len(dataset)))
     return with_names(made.prefetch(BATCHES_AHEAD), dataset)
+
+
+class _Handed:
+    """The items of one iteration. They end when the interpreter does: TensorFlow's threads go on asking until then."""
+
+    _live: ClassVar[weakref.WeakSet[_Handed]] = weakref.WeakSet()
+
+    def __init__(self, dataset: Dataset, convert: Callable[[Any], Any]) -> None:
+        self._items = iter(dataset)
+        self._convert = convert
+        self._lock = threading.Lock()
+        self._live.add(self)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        with self._lock:
+            return self._convert(next(self._items))
+
+    def close(self) -> None:
+        """End, once the item that is under way is made."""
+        with self._lock:
+            self._items.close()  # type: ignore[attr-defined]  # it is a generator
+
+    @classmethod
+    def close_all(cls) -> None:
+        """End all. A thread of TensorFlow's that asks just then gets a moment to learn of it."""
+        live = list(cls._live)
+        for one in live:
+            one.close()
+        if live:
+            time.sleep(0.05)
+
+
+atexit.register(_Handed.close_all)
 
 
 def with_names(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
@@ -131,7 +168,7 @@ def bytes_by_batch(dataset: Dataset, labels: Callable[[Sequence[str], Any], Any]
         tf.TensorSpec((None,), tf.string),
         tf.TensorSpec((None, *kinds.shape[1:]), tf.as_dtype(kinds.dtype)),
     )
-    made = tf.data.Dataset.from_generator(lambda: map(convert, dataset), output_signature=signature)
+    made = tf.data.Dataset.from_generator(lambda: _Handed(dataset, convert), output_signature=signature)
     return made.unbatch().apply(tf.data.experimental.assert_cardinality(dataset.epoch_samples))
 
 
