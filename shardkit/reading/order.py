@@ -4,8 +4,9 @@
     2. The line is cut into L lanes; lane l is the next n_l samples, n_l = N // L + (1 if l < N % L else 0).
     3. In a lane, sample i leaves in the order of its sort key  k(i) = i + 2 b u(i),  where b is the lane's buffer and
        u(i) is uniform on [0, 1), from (seed, epoch, lane, i); the key is cut to 16 binary digits after the point, and
-       ties go by i. With b >= n_l the key is u(i): a full permutation.
+       ties go by i. With b >= n_l the key is u(i): a full permutation of the lane.
     4. Lanes are merged round-robin: place p of the epoch is lane p % L's next sample.
+    A buffer that holds the whole dataset, B >= N, is a full permutation of it by (seed, epoch) instead of all this.
 
 The shuffle buffer B is for the epoch as a whole: each lane has b = ceil(B / L). So about B samples wait at a time, and
 a sample moves by at most 2 b in its lane, that is by at most about 2 B places in the epoch (on average B / 2 or less).
@@ -79,6 +80,11 @@ class EpochOrder:
         return starts, first_rows[shards] - starts[:-1]
 
     @cached_property
+    def _whole(self) -> Positions:
+        """All rows in a random order, where the buffer holds them all."""
+        return permutation(self.samples, stream_key("whole", self.seed, self.epoch))
+
+    @cached_property
     def _chunks(self) -> dict[int, tuple[int, Positions]]:
         return {}
 
@@ -106,6 +112,9 @@ class EpochOrder:
         """The rows at these places (int64, rising, within 0 … N - 1)."""
         if not self.buffer and self.lanes == 1:
             return self.rows_of_line(places)
+        if self.buffer >= self.samples:
+            found: Positions = self._whole[places]
+            return found
         line = np.empty(len(places), np.int64)
         for where, lane, index in self._by_lane(places):
             line[where] = self._lane_positions(lane, index)

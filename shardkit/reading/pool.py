@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 T = TypeVar("T")
+
+_LIVE: WeakSet[Threads] = WeakSet()
 
 
 class Task(Generic[T]):
@@ -58,10 +62,15 @@ class Task(Generic[T]):
 Part = tuple["Task[Any]", Callable[[], object]]
 
 
+def _not_begun() -> None:
+    raise RuntimeError("the threads were closed before this was done")
+
+
 class Threads:
     """A number of threads for the tasks of one iteration. `close` ends them after the part that each is in."""
 
     def __init__(self, count: int) -> None:
+        _LIVE.add(self)
         self._parts: queue.SimpleQueue[Part | None] = queue.SimpleQueue()
         self._closed = False
         self._threads = [
@@ -72,8 +81,7 @@ class Threads:
 
     def _serve(self) -> None:
         while (item := self._parts.get()) is not None:
-            if not self._closed:
-                item[0].run(item[1])
+            item[0].run(_not_begun if self._closed else item[1])
 
     def close(self) -> None:
         """End the threads and wait for them. What was not begun is dropped."""
@@ -94,3 +102,10 @@ class Threads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the threads of iterations that are still under way: the interpreter must not go while one is in OpenCV."""
+    for threads in list(_LIVE):
+        threads.close()

@@ -11,7 +11,14 @@ import pytest
 import shardkit
 from shardkit.errors import DatasetError, UsageError
 
-keras = pytest.importorskip("keras")
+keras: Any = None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _loaded() -> None:
+    """Not while tests are collected: some of them fork, and a process that has loaded TensorFlow should not."""
+    global keras
+    keras = pytest.importorskip("keras")
 
 
 @pytest.fixture
@@ -36,27 +43,25 @@ def tiny_model(outputs: int = 2) -> Any:
     return model
 
 
-class Watched(keras.utils.PyDataset):
-    """A KerasDataset that keeps what it gave."""
+def watched(inner: Any, seen: list[bytes]) -> Any:
+    """A PyDataset that notes the images of each batch that Keras asks the inner one for."""
 
-    def __init__(self, inner: Any) -> None:
-        super().__init__()
-        self.inner = inner
-        self.seen: list[tuple[int, bytes]] = []
+    class Watched(keras.utils.PyDataset):  # type: ignore[name-defined,misc]
+        def __len__(self) -> int:
+            return len(inner)
 
-    def __len__(self) -> int:
-        return len(self.inner)
+        def __getitem__(self, number: int) -> Any:
+            item = inner[number]
+            seen.append(item[0].tobytes())
+            return item
 
-    def __getitem__(self, number: int) -> Any:
-        item = self.inner[number]
-        self.seen.append((number, item[0].tobytes()))
-        return item
+        def on_epoch_begin(self) -> None:
+            inner.on_epoch_begin()
 
-    def on_epoch_begin(self) -> None:
-        self.inner.on_epoch_begin()
+        def on_epoch_end(self) -> None:
+            inner.on_epoch_end()
 
-    def on_epoch_end(self) -> None:
-        self.inner.on_epoch_end()
+    return Watched()
 
 
 def test_batches_are_plain_tuples_in_the_order_of_the_dataset(shards: str) -> None:
@@ -116,10 +121,10 @@ def test_labels_that_are_not_known_beforehand_are_an_error(shards: str) -> None:
 def test_each_epoch_of_fit_is_a_whole_epoch_of_the_dataset(shards: str) -> None:
     """Keras looks at some batches before it begins, and asks in a random order then."""
     made = batches(shards, shuffle=6, lanes=1, seed=2).to_keras()
-    watched = Watched(made)
-    tiny_model().fit(watched, epochs=3, verbose=0)
+    seen: list[bytes] = []
+    tiny_model().fit(watched(made, seen), epochs=3, verbose=0)
     orders = [batch.images.tobytes() for batch in batches(shards, shuffle=6, lanes=1, seed=2).repeat(5)]
-    trained = [data for _, data in watched.seen[-9:]]
+    trained = seen[-9:]
     assert trained in [orders[3 * first : 3 * first + 9] for first in range(3)]
     assert made.keys == [key for batch in list(batches(shards, shuffle=6, lanes=1, seed=2).repeat(5))[
         orders.index(trained[6]) :][:3] for key in batch.keys]  # fmt: skip

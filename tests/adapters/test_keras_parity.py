@@ -12,8 +12,16 @@ import pytest
 import shardkit
 from shardkit.errors import UsageError
 
-keras = pytest.importorskip("keras")
-tf = pytest.importorskip("tensorflow")
+keras: Any = None
+tf: Any = None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _loaded() -> None:
+    """Not while tests are collected: some of them fork, and a process that has loaded TensorFlow should not."""
+    global keras, tf
+    tf = pytest.importorskip("tensorflow")
+    keras = pytest.importorskip("keras")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,14 @@ import pytest
 import shardkit
 from shardkit.errors import UsageError
 
-tf = pytest.importorskip("tensorflow")
+tf: Any = None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _loaded() -> None:
+    """Not while tests are collected: some of them fork, and a process that has loaded TensorFlow should not."""
+    global tf
+    tf = pytest.importorskip("tensorflow")
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_lanes_without_a_buffer_are_read_side_by_side() -> None:
 
 
 def test_a_buffer_as_large_as_a_lane_shuffles_it_through_and_through() -> None:
-    whole = order([40, 40], 80, seed=2, lanes=2)
+    whole = order([40, 40], 79, seed=2, lanes=2)
     rows = np.array(all_rows(whole))
     for lane in (0, 1):
         start, length = whole.lane_range(lane)
@@ -92,6 +92,15 @@ def test_a_buffer_as_large_as_a_lane_shuffles_it_through_and_through() -> None:
         places[np.arange(12), all_rows(order([12], 12, seed))] += 1
     chi_square = ((places - 1_000 / 12) ** 2 / (1_000 / 12)).sum()
     assert 121 - 4 * np.sqrt(242) < chi_square < 121 + 4 * np.sqrt(242)  # 121 degrees of freedom, 4 deviations
+
+
+def test_a_buffer_that_holds_the_dataset_is_a_full_permutation_whatever_the_lanes() -> None:
+    assert sorted(all_rows(order([5, 7], 12, seed=3, lanes=16))) == list(range(12))
+    places = np.zeros((12, 12))
+    for seed in range(1_000):
+        places[np.arange(12), all_rows(order([5, 7], 10_000, seed, lanes=16))] += 1
+    chi_square = ((places - 1_000 / 12) ** 2 / (1_000 / 12)).sum()
+    assert 121 - 4 * np.sqrt(242) < chi_square < 121 + 4 * np.sqrt(242)
 
 
 def test_a_sample_moves_by_at_most_two_buffers() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,3 +95,21 @@ def test_closing_drops_what_was_not_begun_and_waits_for_what_was() -> None:
     assert not closer.is_alive() and not waiter.is_alive()
     assert ran == [0]
     assert not any(thread.is_alive() for thread in pool._threads)
+
+
+@pytest.mark.parametrize("how", ["raise SystemExit(3)", "raise KeyError('mine')", "pass"])
+def test_a_script_that_ends_in_the_middle_of_an_iteration_ends_cleanly(
+    cars: str, tmp_path: Path, how: str, run_python: Callable[..., Any]
+) -> None:
+    script = f"""
+import shardkit
+batches = shardkit.dataset({str(Path(cars).absolute())!r}, shuffle=9).decode(size=64).batch(4).repeat()
+for images, labels in batches:
+    break
+kept = iter(batches)
+next(kept)
+{how}
+"""
+    for _ in range(3):
+        ended = run_python("-c", script, cwd=tmp_path, check=False)
+        assert ended.returncode == {"r": 3 if "Exit" in how else 1, "p": 0}[how[0]], ended.stderr
