@@ -1,4 +1,4 @@
-"""Sizes in words, and configuration files: a flat YAML mapping from an option's name to its value.
+"""Sizes in words, the cores to use, and configuration files: a flat YAML mapping from an option's name to its value.
 
     max_bytes: 256MB      # a comment
     ext: [jpg, png]
@@ -220,3 +220,8 @@ def _did_you_mean(key: object, names: Iterable[str]) -> str:
     names = list(names)
     close = difflib.get_close_matches(str(key).lower().replace("-", "_"), names, n=1)
     return f"did you mean {close[0]}?" if close else f"the options are {', '.join(names)}"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shardkit.config import parse_bytes
+from shardkit.config import cores, parse_bytes
 from shardkit.errors import UsageError
 from shardkit.formats.table import FORMATS, FormatName
 from shardkit.manifest import Manifest, decode_manifest
@@ -81,13 +81,6 @@ def make_options(
         fields=names,
         **others,
     )
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def class_names(classes: Classes | None, classes_from: str | os.PathLike[str] | Manifest | None) -> list[str] | None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.config import cores
 from shardkit.errors import DatasetError, NotFoundError, UsageError
 from shardkit.location import Location
 from shardkit.reading.blocks import BlockSource, IndexedBlocks, OneBlock
 from shardkit.reading.content import Mixed, usual_order
 from shardkit.reading.ops import ALL, Skip, Take, cut
-from shardkit.reading.options import cores
 from shardkit.reading.order import EpochOrder, Order
 from shardkit.reading.orders import EndlessOrder, SelectedOrder
 from shardkit.reading.pipeline import Run

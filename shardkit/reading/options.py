@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,8 +66,3 @@ def buffer_size(shuffle: bool | int) -> int:
     if isinstance(shuffle, bool):
         return DEFAULT_BUFFER if shuffle else 0
     return at_least("shuffle", shuffle, 0)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

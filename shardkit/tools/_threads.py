@@ -6,12 +6,12 @@ unpacking let go of the interpreter. A worker process takes longer to start than
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from shardkit.config import cores
 from shardkit.errors import UsageError
 
 _Task = TypeVar("_Task")
@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 def thread_count(workers: int | None) -> int:
     """The threads to use: as the caller says, or the cores of this process. UsageError for less than one."""
     if workers is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores()
     if workers < 1:
         raise UsageError("workers", f"{workers} is too small", "give at least 1")
     return workers

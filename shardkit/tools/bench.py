@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.config import cores
 from shardkit.errors import DatasetError, MissingExtraError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.packing.job import pack
 from shardkit.reading.dataset import Dataset, dataset
-from shardkit.reading.options import cores
 from shardkit.reading.progress import Progress as Position
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.rng import permutation, stream_key

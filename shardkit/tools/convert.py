@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.config import cores
 from shardkit.errors import DatasetError, DestinationError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.table import FORMATS, Format
@@ -27,7 +28,6 @@ from shardkit.manifest import ClassEntry, Manifest
 from shardkit.packing.commit import commit, keep_only, working, write_index_files
 from shardkit.packing.destination import Destination, check_free, destination_of
 from shardkit.packing.engines import Engine, LocalEngine, run_here
-from shardkit.packing.options import cores
 from shardkit.packing.shard import Receipt, Skipped
 from shardkit.packing.stored import StoredTask
 from shardkit.packing.writing import write_shards

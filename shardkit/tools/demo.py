@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.config import cores
 from shardkit.errors import DestinationError
 from shardkit.manifest import Manifest
 from shardkit.packing.job import pack
 from shardkit.reading.dataset import dataset
-from shardkit.reading.options import cores
 from shardkit.storage.local import translated
 
 if TYPE_CHECKING:
