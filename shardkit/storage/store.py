@@ -1,0 +1,102 @@
+"""What a store is: bytes by name below one root. And which store a location means.
+
+A store is one file with one class, and one line in `_STORES`. It is thread safe, opened late, and closed by nobody:
+connections end with the last reference. It goes to other processes as its location and options, never as an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+from shardkit.errors import StorageError, UsageError
+from shardkit.location import Location
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+StorageOptions = Mapping[str, Any]
+"""Credentials, endpoint, region and the like, by the names that the provider's library knows. Never written, logged
+or part of an error."""
+
+
+class TransientError(StorageError):
+    """The store failed in a way that may pass: a broken connection, a time-out, a 503. Try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object of a store. crc32c: of its content, as 8 hex digits, where the store knows it. version: changes with
+    the content (an ETag), where the store has one."""
+
+    name: str
+    bytes: int
+    crc32c: str | None = None
+    version: str | None = None
+
+
+class Store(Protocol):
+    """Objects below one root. Names are relative to it, with `/` between their parts.
+
+    Every method may raise TransientError (the caller tries again), StorageError (it won't help), NotFoundError where
+    there is no such object. Errors name `root.child(name)`, and hold no credentials.
+    """
+
+    @property
+    def root(self) -> Location:
+        """The folder, or bucket and prefix, that names are relative to."""
+        ...
+
+    def info(self, name: str) -> ObjectInfo:
+        """What is known of an object without reading it."""
+        ...
+
+    def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
+        """The bytes start … end - 1 of an object, in order, in pieces of any size above 0; end None: to its end.
+
+        The iterator ends after exactly those bytes, or raises: TransientError where it breaks off before.
+        """
+        ...
+
+    def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
+        """Write an object, replacing one that is there. It is absent or whole: nobody ever sees a part of it.
+
+        data: read from where it stands to its end. crc32c: stored beside the object where the store can.
+        """
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """The objects whose names begin with `prefix`, at any depth, sorted by name (as UTF-8 bytes)."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove an object; nothing happens where there is none."""
+        ...
+
+
+_STORES = {
+    "": "local_store:LocalStore",
+    "memory": "memory:MemoryStore",
+    **dict.fromkeys(("s3", "s3a", "gs", "az", "abfs", "abfss", "http", "https"), "remote:RemoteStore"),
+}
+"""Scheme -> module and class in this folder. Any other scheme goes to fsspec."""
+
+
+def open_store(folder: Location, options: StorageOptions | None = None) -> Store:
+    """The store whose root is `folder`. Nothing is read or written yet.
+
+    Raises UsageError for options or a scheme that make no sense, MissingExtraError where a package is missing.
+    """
+    module, _, name = _STORES.get(folder.scheme, "fsspec_store:FsspecStore").partition(":")
+    opener: Callable[[Location, StorageOptions], Store] = getattr(import_module(f"shardkit.storage.{module}"), name)
+    return opener(folder, dict(options or {}))
+
+
+def demand_name(name: str) -> str:
+    """The name, if it stays below the root of a store. Raises UsageError."""
+    parts = name.split("/")
+    if not name or "\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise UsageError(name or "object", "this is not a name below the store's root", "give a relative name")
+    return name
