@@ -17,10 +17,12 @@
     └── WorkerError               7   a worker process died
 
 The number is the exit code of the command line. Every error has the same parameters, and `args` equal them,
-so that an error survives pickling on its way from a worker process.
+so that an error survives pickling on its way from a worker process. No error holds a credential: see `redacted`.
 """
 
 from __future__ import annotations
+
+import re
 
 __all__ = [
     "BadFileError",
@@ -54,6 +56,7 @@ class ShardkitError(Exception):
     def __init__(
         self, place: str, fact: str = "", cure: str = "", offset: int | None = None, key: str | None = None
     ) -> None:
+        place, fact, cure = redacted(place), redacted(fact), redacted(cure)
         super().__init__(place, fact, cure, offset, key)
         self.place = place
         self.fact = fact
@@ -144,3 +147,28 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+_USER = re.compile(r"((?:https?|ftp)://)[^\s/?#@'\"]+@|(\w[\w+.-]*://)(?!\S*?:\d+/)[^\s@:'\"]*:[^\s@'\"]+@")
+"""What stands before the host. A user without a password is a container of Azure (abfss://container@account…), and
+secret keys do hold slashes."""
+_QUERY = re.compile(r"(https?://[^\s?#'\"<>]*\?)[^\s#'\"<>]+")
+_PARAMETER = re.compile(
+    r"([?&;\s\"'](?:x-(?:amz|goog)-(?:signature|credential|security-token)|sig|signature|awsaccesskeyid|googleaccessid|"
+    r"accountkey|sharedaccess(?:key|signature)|access_token|token|password)=)[^&;\s'\"<>]+",
+    re.IGNORECASE,
+)
+_HEADER = re.compile(r"\b((?:bearer|basic|aws4-hmac-sha256|sharedkey)\s+)(?=\S*\d)\S{8,}", re.IGNORECASE)
+
+
+def redacted(text: str) -> str:
+    """`text` without credentials: users and passwords in URLs, their queries (signatures, tokens), Authorization.
+
+    Every error does this to its texts; what is logged beside errors does it where it is made.
+    """
+    if "://" in text:
+        text = _USER.sub(lambda match: f"{match[1] or match[2]}***@", text)
+        text = _QUERY.sub(r"\1***", text)
+    if "=" in text:
+        text = _PARAMETER.sub(r"\1***", text)
+    return _HEADER.sub(r"\1***", text) if " " in text else text

@@ -6,22 +6,31 @@ import os
 import re
 from dataclasses import dataclass
 
-from shardkit.errors import UsageError
+from shardkit.errors import UsageError, redacted
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Location:
     """A place for bytes. `scheme` is "" for a path of this machine; `path` is the path, or what follows `scheme://`.
 
-    Values compare and hash by what they say, not by what they point to.
+    Values compare and hash by what they say, not by what they point to. As text it holds no credentials: `str()` is for
+    people, `url` for machines.
     """
 
     scheme: str
     path: str
 
     def __str__(self) -> str:
+        return redacted(self.url) if self.scheme else self.path
+
+    def __repr__(self) -> str:
+        return f"Location({str(self)!r})"
+
+    @property
+    def url(self) -> str:
+        """The whole of it, with any credentials: `locate(url)` gives this Location again. Not for messages."""
         return f"{self.scheme}://{self.path}" if self.scheme else self.path
 
     @property

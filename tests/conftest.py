@@ -6,8 +6,10 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,3 +86,56 @@ def splits(tmp_path: Path) -> Path:
     """A tree of splits: train (red 6, blue 4), validation (2, 2), test (1, 1)."""
     counts = {"train/red": 6, "train/blue": 4, "validation/red": 2, "validation/blue": 2, "test/red": 1, "test/blue": 1}
     return draw_tree(tmp_path / "splits", counts)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A place on a server of the tests. url: `s3://bucket` or `http://127.0.0.1:PORT/folder`, with no slash at its end.
+    options: the `storage_options` for it. endpoint: the server's address. folder: what a web server serves at `url`."""
+
+    url: str
+    options: dict[str, Any]
+    endpoint: str
+    folder: Path | None = None
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server (moto) that runs for the session."""
+    pytest.importorskip("moto")
+    pytest.importorskip("obstore")
+    from storage.servers import moto, running
+
+    with running(moto, tmp_path_factory.mktemp("s3") / "log") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def s3_server(s3_endpoint: str) -> Remote:
+    """A new empty bucket on an S3 server: `s3_server.url` ("s3://bucket-…"), `s3_server.options` (storage_options)."""
+    from storage.servers import make_bucket
+
+    bucket = f"bucket-{os.urandom(6).hex()}"
+    make_bucket(s3_endpoint, bucket)
+    keys = {"access_key_id": "test", "secret_access_key": "test", "region": "us-east-1"}
+    return Remote(f"s3://{bucket}", {"endpoint": s3_endpoint, **keys}, s3_endpoint)
+
+
+@pytest.fixture(scope="session")
+def web_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a web server that answers ranges (nginx, or one of our own), and the folder that it serves."""
+    from storage.servers import running, web
+
+    root = tmp_path_factory.mktemp("web")
+    with running(web(root), root.with_name("web-log")) as endpoint:
+        yield endpoint, root
+
+
+@pytest.fixture
+def http_folder(web_root: tuple[str, Path]) -> Remote:
+    """A new empty folder, served with ranges: write files to `http_folder.folder`, read them at `http_folder.url`."""
+    pytest.importorskip("obstore")
+    endpoint, root = web_root
+    folder = root / os.urandom(6).hex()
+    folder.mkdir()
+    return Remote(f"{endpoint}/{folder.name}", {}, endpoint, folder)

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -23,6 +24,8 @@ except ImportError:  # Windows has no flock
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
+
+_MACHINE = b"%08x" % zlib.crc32(os.uname().nodename.encode() if hasattr(os, "uname") else b"")
 
 ORPHAN_SECONDS = 30.0
 """How long a lock waits for the workers of a run that was killed; they end within a moment, or after one fsync."""
@@ -104,8 +107,11 @@ def whole_file(path: str | bytes, *, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 def part_of(path: str | bytes) -> bytes:
-    """The temporary name of this process for a file that is to appear as `path`; it ends with `.part`."""
-    return os.fsencode(path) + b".%d.part" % os.getpid()
+    """The temporary name of this process for a file that is to appear as `path`; it ends with `.part`.
+
+    Machines may share a disk, and have processes of the same number.
+    """
+    return os.fsencode(path) + b".%s-%d.part" % (_MACHINE, os.getpid())
 
 
 def sync_folder(path: str) -> None:

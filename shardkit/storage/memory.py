@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from shardkit.errors import NotFoundError, StorageError
+from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.location import Location
 from shardkit.storage.store import ObjectInfo, StorageOptions, demand_name
 
@@ -20,10 +20,16 @@ _LOCK = threading.Lock()
 
 
 class MemoryStore:
-    """The objects below `root`."""
+    """The objects below `root`. It takes no options. crc32c and version: computed from the content."""
 
     def __init__(self, root: Location, options: StorageOptions) -> None:
+        if options:
+            names = ", ".join(sorted(options))
+            raise UsageError(str(root), f"storage options ({names}) for a store in memory", "leave them out")
         self.root = root
+
+    def __repr__(self) -> str:
+        return f"MemoryStore({self.root})"
 
     def _path(self, name: str) -> str:
         return self.root.child(demand_name(name)).path
@@ -54,7 +60,7 @@ class MemoryStore:
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
         """Write an object."""
-        content = data.read()
+        content = b"".join(iter(lambda: data.read(PIECE_BYTES), b""))
         with _LOCK:
             _OBJECTS[self._path(name)] = content
 
@@ -62,8 +68,10 @@ class MemoryStore:
         """The objects whose names begin with `prefix`."""
         base = self.root.path.rstrip("/") + "/"
         with _LOCK:
-            names = sorted(path[len(base) :] for path in _OBJECTS if path.startswith(base + prefix))
-        return map(self.info, names)
+            found = {path[len(base) :]: data for path, data in _OBJECTS.items() if path.startswith(base + prefix)}
+        for name in sorted(found, key=str.encode):
+            crc = f"{google_crc32c.value(found[name]):08x}"
+            yield ObjectInfo(name, len(found[name]), crc, crc)
 
     def delete(self, name: str) -> None:
         """Remove an object."""

@@ -32,11 +32,14 @@ class Retry:
 
     def wait_seconds(self, failures: int) -> float:
         """How long to wait after so many failures in a row (1 and up)."""
-        return random.uniform(0.0, min(self.cap_seconds, self.first_seconds * 2.0**failures))
+        return random.uniform(0.0, min(self.cap_seconds, self.first_seconds * 2.0 ** min(failures, 64)))
 
 
 def retried(act: Callable[[], T], retry: Retry) -> T:
-    """What `act` gives, called again after each TransientError. StorageError at the end of the patience."""
+    """What `act` gives, called again after each TransientError. StorageError at the end of the patience.
+
+    An iterator fails while it is read, not when it is made: `act` has to read it.
+    """
     patience = _Patience(retry)
     while True:
         try:
@@ -46,16 +49,27 @@ def retried(act: Callable[[], T], retry: Retry) -> T:
 
 
 def read(store: Store, name: str, start: int, end: int, retry: Retry) -> bytearray:
-    """The bytes start … end - 1 of an object; after a break it goes on at the byte where it broke."""
+    """The bytes start … end - 1 of an object; after a break it goes on at the byte where it broke.
+
+    Raises what the store raises, but for TransientError, which becomes StorageError at the end of the patience; and
+    StorageError where the store sends more than was asked for.
+    """
     data = bytearray(end - start)
     view, done, patience = memoryview(data), 0, _Patience(retry)
     while done < len(data):
         try:
             for piece in store.pieces(name, start + done, end):
                 with memoryview(piece).cast("B") as part:
+                    if len(part) > len(data) - done:
+                        fact = f"the store sends more than the {len(data)} bytes that were asked for"
+                        raise StorageError(str(store.root.child(name)), fact, "use another server")
                     view[done : done + len(part)] = part
                     done += len(part)
-                patience.progressed()
+                    if part:
+                        patience.progressed()
+            if done < len(data):
+                fact = f"the store sent {done} of the {len(data)} bytes that were asked for"
+                raise TransientError(str(store.root.child(name)), fact, "check the network and the store")
         except TransientError as exc:
             patience.wait(exc)
     return data

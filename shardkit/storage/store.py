@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from shardkit.errors import StorageError, UsageError
+from shardkit.errors import StorageError, UsageError, redacted
 from shardkit.location import Location
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class TransientError(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object of a store. crc32c: of its content, as 8 hex digits, where the store knows it. version: changes with
-    the content (an ETag), where the store has one."""
+    """An object of a store. crc32c: of its content, as 8 hex digits, where the store knows it: some computed it, others
+    keep what `put` was given (see each class). version: changes with the content (an ETag), where the store has one."""
 
     name: str
     bytes: int
@@ -83,13 +83,18 @@ _STORES = {
 }
 """Scheme -> module and class in this folder. Any other scheme goes to fsspec."""
 
+_AROUND = {"slow": "faults:open_slow", "faulty": "faults:open_faulty"}
+"""What stands before a `+` in a scheme, as in `slow+s3://…`, for tests and benchmarks."""
+
 
 def open_store(folder: Location, options: StorageOptions | None = None) -> Store:
     """The store whose root is `folder`. Nothing is read or written yet.
 
     Raises UsageError for options or a scheme that make no sense, MissingExtraError where a package is missing.
     """
-    module, _, name = _STORES.get(folder.scheme, "fsspec_store:FsspecStore").partition(":")
+    around, plus, _ = folder.scheme.partition("+")
+    here = _AROUND if plus and around in _AROUND else _STORES
+    module, _, name = here.get(around if here is _AROUND else folder.scheme, "fsspec_store:FsspecStore").partition(":")
     opener: Callable[[Location, StorageOptions], Store] = getattr(import_module(f"shardkit.storage.{module}"), name)
     return opener(folder, dict(options or {}))
 
@@ -100,3 +105,14 @@ def demand_name(name: str) -> str:
     if not name or "\0" in name or any(part in ("", ".", "..") for part in parts):
         raise UsageError(name or "object", "this is not a name below the store's root", "give a relative name")
     return name
+
+
+def harmless(exc: Exception) -> Exception:
+    """`exc`, or where its text holds credentials, another of its kind without them: for the `from` of an error, which a
+    traceback shows. obstore's texts have the URL of the request, with Azure's signature in it."""
+    if redacted(str(exc)) == str(exc):
+        return exc
+    try:
+        return type(exc)(redacted(str(exc)))
+    except Exception:  # a class with other parameters
+        return Exception(f"{type(exc).__name__}: {redacted(str(exc))}")

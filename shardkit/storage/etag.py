@@ -1,0 +1,42 @@
+"""The ETag that S3 gives to what it received, which is a checksum of its own: it tells what arrived without reading it.
+
+One request: the MD5 of the bytes. Parts: the MD5 of the MD5s of the parts, a dash, and how many there are. Source:
+"Checking object integrity in Amazon S3", AWS. Objects that are encrypted with keys of KMS have others, so that an ETag
+that fits proves, and one that does not says nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from shardkit.storage.remote import PART_BYTES
+
+SCHEMES = frozenset(("s3", "s3a", "gs"))
+"""Where ETags are like that; at Google for what was written by one request."""
+
+
+class Etag:
+    """Sums what a RemoteStore writes."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._part = hashlib.md5(usedforsecurity=False)
+        self._room = PART_BYTES
+
+    def update(self, piece: memoryview) -> None:
+        """The next bytes."""
+        while piece:
+            some = piece[: self._room]
+            self._part.update(some)
+            self._room -= len(some)
+            piece = piece[len(some) :]
+            if not self._room:
+                self._parts.append(self._part.digest())
+                self._part, self._room = hashlib.md5(usedforsecurity=False), PART_BYTES
+
+    def fits(self, etag: str | None) -> bool:
+        """Whether it is the ETag of these bytes."""
+        parts = [*self._parts, self._part.digest()] if self._room < PART_BYTES or not self._parts else self._parts
+        joined = hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
+        wanted = [f"{joined}-{len(parts)}", *([parts[0].hex()] if len(parts) == 1 else [])]
+        return etag is not None and etag.strip('"') in wanted

@@ -1,0 +1,301 @@
+"""Stores that are slow or fail, around any other store: for tests and benchmarks.
+
+They are opened by URL as well, so that whatever takes a URL can be tried on them, in any process: `slow+s3://…` and
+`faulty+memory://…`, with the fields of `Slowness` or `Faults` as storage options (`latency_seconds=0.03`) beside those
+of the store inside; `slow+file:///path` for a folder of this machine.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+
+from shardkit.errors import UsageError
+from shardkit.location import Location, locate
+from shardkit.rng import stream_key
+from shardkit.storage.store import ObjectInfo, StorageOptions, Store, TransientError, open_store
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+V = TypeVar("V", "Slowness", "Faults")
+
+SLICES_PER_SECOND = 100
+"""Bytes pass the bandwidth limit in slices of this part of a second, so that parallel streams share it evenly."""
+
+BURST_SECONDS = 0.05
+"""How much time a stream may make up for: sleep() ends late, which would make the limit lower than it says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slowness:
+    """latency_seconds: before the first byte of each request. bytes_per_second: all streams together; 0: no limit."""
+
+    latency_seconds: float = 0.0
+    bytes_per_second: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.latency_seconds < 0 or self.bytes_per_second < 0:
+            raise UsageError("Slowness", "a number below 0", "give 0 or more")
+
+
+class SlowStore:
+    """A store with a latency, and a bandwidth that all requests of the process to it share."""
+
+    def __init__(self, store: Store, slowness: Slowness, *, root: Location | None = None) -> None:
+        self.store = store
+        self.slowness = slowness
+        self.root = root or store.root
+        self._bandwidth = _bandwidth(str(self.root), slowness.bytes_per_second)
+
+    def __repr__(self) -> str:
+        return f"SlowStore({self.root})"
+
+    def info(self, name: str) -> ObjectInfo:
+        """What is known of an object, later."""
+        time.sleep(self.slowness.latency_seconds)
+        return self.store.info(name)
+
+    def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
+        """The bytes start … end - 1, slowly."""
+        time.sleep(self.slowness.latency_seconds)
+        for piece in self.store.pieces(name, start, end):
+            yield from self._bandwidth.passed(piece)
+
+    def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
+        """Write an object, slowly."""
+        time.sleep(self.slowness.latency_seconds)
+        self.store.put(name, cast(BinaryIO, _Counted(data, self._bandwidth.take)), crc32c=crc32c)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """The objects whose names begin with `prefix`, later."""
+        time.sleep(self.slowness.latency_seconds)
+        return self.store.list(prefix)
+
+    def delete(self, name: str) -> None:
+        """Remove an object, later."""
+        time.sleep(self.slowness.latency_seconds)
+        self.store.delete(name)
+
+
+class _Bandwidth:
+    """A limit on bytes for each second. Time that is not used is saved up for a moment only."""
+
+    def __init__(self, bytes_per_second: float) -> None:
+        self.bytes_per_second = bytes_per_second
+        self._lock = threading.Lock()
+        self._free = 0.0
+
+    def passed(self, piece: Buffer) -> Iterator[Buffer]:
+        """The piece in slices, each when its time has come."""
+        if not self.bytes_per_second:
+            yield piece
+            return
+        view = memoryview(piece).cast("B")
+        step = max(1, int(self.bytes_per_second / SLICES_PER_SECOND))
+        for at in range(0, len(view), step):
+            part = view[at : at + step]
+            self.take(len(part))
+            yield part
+
+    def take(self, count: int) -> None:
+        """Sleep until `count` more bytes have passed."""
+        if not self.bytes_per_second:
+            return
+        with self._lock:
+            self._free = max(self._free, time.monotonic() - BURST_SECONDS) + count / self.bytes_per_second
+            pause = self._free - time.monotonic()
+        if pause > 0:
+            time.sleep(pause)
+
+
+_BANDWIDTHS: dict[tuple[str, float], _Bandwidth] = {}
+_LOCK = threading.Lock()
+
+
+def _bandwidth(place: str, bytes_per_second: float) -> _Bandwidth:
+    """One limit for all stores of this process at a place: a store is opened more than once."""
+    with _LOCK:
+        return _BANDWIDTHS.setdefault((place, bytes_per_second), _Bandwidth(bytes_per_second))
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """The share of requests (0 … 1) that fail in each way; what is left over goes well.
+
+    refused: a 503 before anything. reset: the connection breaks at a random byte. short: the body ends early, without
+    an error. corrupt: one byte of the body is wrong. hang: nothing happens for `hang_seconds`, then a time-out. lost: a
+    put or delete is done, and its answer lost. seed: of all that is random.
+    """
+
+    refused: float = 0.0
+    reset: float = 0.0
+    short: float = 0.0
+    corrupt: float = 0.0
+    hang: float = 0.0
+    lost: float = 0.0
+    hang_seconds: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        shares = (self.refused, self.reset, self.short, self.corrupt, self.hang, self.lost)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise UsageError("Faults", f"the shares are {shares}", "give numbers from 0 to 1, of a sum of 1 at most")
+
+
+_BODY_ONLY = ("short", "corrupt")
+_CHANGE_ONLY = ("lost",)
+
+
+class FaultyStore:
+    """A store that fails as `faults` says.
+
+    What happens to the n-th request for the same bytes of the same object follows from the seed alone, whatever other
+    threads do meanwhile. `counts`: how often each fault came, and "fine".
+    """
+
+    def __init__(self, store: Store, faults: Faults, *, root: Location | None = None) -> None:
+        self.store = store
+        self.faults = faults
+        self.root = root or store.root
+        self.counts: Counter[str] = Counter()
+        self._asked: Counter[tuple[Any, ...]] = Counter()
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"FaultyStore({self.root})"
+
+    def info(self, name: str) -> ObjectInfo:
+        """What is known of an object, or a fault."""
+        self._before("info", name)
+        return self.store.info(name)
+
+    def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
+        """The bytes start … end - 1, or a fault on the way."""
+        fault, random_ = self._before("pieces", name, start, end)
+        if fault == "fine":
+            yield from self.store.pieces(name, start, end)
+            return
+        stop = self.store.info(name).bytes if end is None else end
+        at = random_.randrange(start, stop) if start < stop else start
+        done = start
+        for piece in self.store.pieces(name, start, end):
+            with memoryview(piece).cast("B") as view:
+                part = bytearray(view)
+            if done <= at < done + len(part):
+                if fault == "corrupt":
+                    part[at - done] ^= random_.randrange(1, 256)
+                else:
+                    if at > done:
+                        yield memoryview(part)[: at - done]
+                    self._end(fault, name)
+                    return
+            done += len(part)
+            yield part
+
+    def _end(self, fault: str, name: str) -> None:
+        """The end of a body before its time: an error, but for a body that is only short."""
+        if fault == "hang":
+            time.sleep(self.faults.hang_seconds)
+            raise self._failure(name, "the store stopped answering (time-out)")
+        if fault == "reset":
+            raise self._failure(name, "the connection broke")
+
+    def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
+        """Write an object, or a fault: on the way, when nothing has been written, or after it."""
+        fault, random_ = self._before("put", name)
+        if fault == "reset":
+            data.read(random_.randrange(1 << 20))
+            raise self._failure(name, "the connection broke")
+        self.store.put(name, data, crc32c=crc32c)
+        if fault == "lost":
+            raise self._failure(name, "the connection broke before the answer came")
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """The objects whose names begin with `prefix`, or a fault."""
+        self._before("list", prefix)
+        return self.store.list(prefix)
+
+    def delete(self, name: str) -> None:
+        """Remove an object, or a fault."""
+        fault, _ = self._before("delete", name)
+        self.store.delete(name)
+        if fault == "lost":
+            raise self._failure(name, "the connection broke before the answer came")
+
+    def _before(self, *request: Any) -> tuple[str, random.Random]:
+        """The fault of this request, and what is random in it. A fault that needs no body is raised here."""
+        with self._lock:
+            self._asked[request] += 1
+            nth = self._asked[request]
+        random_ = random.Random(stream_key(self.faults.seed, *map(str, request), nth))
+        fault = self._drawn(random_.random(), request[0])
+        with self._lock:
+            self.counts[fault] += 1
+        name = request[1]
+        if fault == "refused":
+            raise self._failure(name, "the store is not ready (503 Slow Down)")
+        if fault == "hang" and request[0] != "pieces":
+            self._end(fault, name)
+        if fault == "reset" and request[0] not in ("pieces", "put"):
+            raise self._failure(name, "the connection broke")
+        return fault, random_
+
+    def _drawn(self, point: float, act: str) -> str:
+        """The fault that `point` of [0, 1) falls on, if it can befall such a request."""
+        for fault in ("refused", "reset", "short", "corrupt", "hang", "lost"):
+            point -= getattr(self.faults, fault)
+            if point < 0:
+                wrong = (fault in _BODY_ONLY and act != "pieces") or (
+                    fault in _CHANGE_ONLY and act not in ("put", "delete")
+                )
+                return "fine" if wrong else fault
+        return "fine"
+
+    def _failure(self, name: str, fact: str) -> TransientError:
+        return TransientError(str(self.root.child(name) if name else self.root), fact, "try again")
+
+
+class _Counted:
+    """A file that reports how much is read of it."""
+
+    def __init__(self, data: BinaryIO, took: Callable[[int], None]) -> None:
+        self._data = data
+        self._took = took
+
+    def read(self, count: int = -1) -> bytes:
+        piece = self._data.read(count)
+        self._took(len(piece))
+        return piece
+
+
+def open_slow(folder: Location, options: StorageOptions) -> SlowStore:
+    """The store of a `slow+…` URL."""
+    slowness, rest = _taken(Slowness, options)
+    return SlowStore(open_store(_inside(folder), rest), slowness, root=folder)
+
+
+def open_faulty(folder: Location, options: StorageOptions) -> FaultyStore:
+    """The store of a `faulty+…` URL."""
+    faults, rest = _taken(Faults, options)
+    return FaultyStore(open_store(_inside(folder), rest), faults, root=folder)
+
+
+def _inside(folder: Location) -> Location:
+    return locate(f"{folder.scheme.partition('+')[2]}://{folder.path}")
+
+
+def _taken(kind: type[V], options: StorageOptions) -> tuple[V, dict[str, Any]]:
+    """A value of `kind` from the options that are its fields, and the other options."""
+    rest = dict(options)
+    own: dict[str, Any] = {field.name: rest.pop(field.name) for field in fields(kind) if field.name in rest}
+    try:
+        own = {name: int(value) if name == "seed" else float(value) for name, value in own.items()}
+    except ValueError as exc:
+        raise UsageError("storage options", f"{kind.__name__} needs numbers ({exc})", "give numbers") from exc
+    return kind(**own), rest

@@ -1,0 +1,137 @@
+"""What obstore's errors mean: which may pass, and what the user can do about the others.
+
+obstore tells the kind of most failures in its text only, which ends with a dump of the Rust value ("Debug source").
+"""
+
+from __future__ import annotations
+
+import re
+
+from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError, redacted
+from shardkit.storage.store import TransientError
+
+_STATUS = re.compile(r"status code: (\d{3})([ A-Za-z-]*)")
+_BODY = re.compile(r"<(Code|Message)>([^<\n]{1,300})")
+_ASKED_FOR_CREDENTIALS = re.compile(
+    r"169\.254\.1(69\.254|70\.2)|fd00:ec2::254|metadata\.google\.internal|token request"
+    r"|/latest/(api/token|meta-data)|/computeMetadata/|/metadata/identity/|AssumeRoleWithWebIdentity"
+)
+"""The requests for credentials to the machine's own service, or to a provider's: their 404 is not the object's."""
+
+_PASSING = (408, 425, 429, 500, 502, 503, 504, 509)
+_ELSEWHERE = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
+
+BEYOND = "a range beyond the object's end"
+
+CREDENTIALS = {
+    "s3": "looked for in storage_options (access_key_id, secret_access_key, profile), AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, ~/.aws, web identity, and the machine's role; a public bucket takes anon=true",
+    "gs": "looked for in storage_options (service_account, bearer_token), GOOGLE_SERVICE_ACCOUNT, "
+    "GOOGLE_APPLICATION_CREDENTIALS, gcloud's default login, and the machine's role; a public bucket takes anon=true",
+    "az": "looked for in storage_options (account_name, account_key, sas_token, use_azure_cli), "
+    "AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY and the like, and the machine's identity; a public "
+    "container takes anon=true",
+    "http": "a URL may hold user:password@, or give storage_options username and password, or token",
+}
+"""Scheme -> where credentials come from."""
+
+_NETWORK = "check the network, and the host's name or the endpoint"
+
+
+def storage_error(exc: Exception, place: str, scheme: str) -> ShardkitError:
+    """The error of shardkit for what obstore raised at `place`. scheme: a key of CREDENTIALS."""
+    text, _, dump = str(exc).partition("\n\nDebug source:")
+    if isinstance(exc, UnicodeError | ValueError):
+        return UsageError(place, _line(text), "give another name")
+    status = _STATUS.search(text)
+    if _ASKED_FOR_CREDENTIALS.search(text):
+        return _of_credentials(status, text, place, scheme)
+    if status is not None:
+        return _of_status(int(status[1]), status[2].strip(), text, place, scheme)
+    if isinstance(exc, FileNotFoundError):
+        return NotFoundError(place, "there is no such object", "check the name")
+    name = type(exc).__name__
+    if name in ("PermissionDeniedError", "UnauthenticatedError"):
+        return StorageError(place, f"access is denied ({_line(text)})", _cure(scheme))
+    if "Wanted range starting at" in text:
+        return _beyond_end(place)
+    if "RangeNotSupported" in dump or "NotPartial" in dump:
+        fact = "the server ignores ranges: it sends the whole object where a part is asked for"
+        return StorageError(place, fact, "use a server that answers ranges with 206, or download the dataset first")
+    if "UnexpectedRange" in dump:
+        fact = f"the server sends another range than was asked for ({_line(text.rpartition('error: ')[2])})"
+        return StorageError(place, fact, "use another server, or download the dataset first")
+    if "certificate" in dump.lower() or "CaUsedAsEndEntity" in dump:
+        fact = f"the server's certificate is not trusted ({_cause(dump) or 'TLS'})"
+        return StorageError(place, fact, "give its authority as storage option root_certificate (a PEM file)")
+    if "BadScheme" in dump:
+        fact = "the server was reached by https and leads on to http"
+        return StorageError(place, fact, "give another URL, or the storage option allow_http=true")
+    if "without LOCATION" in text or "redirect" in text:
+        return StorageError(place, "the store is in another region", "give the storage option region")
+    return _broken(text, dump, place, name)
+
+
+def _of_credentials(status: re.Match[str] | None, text: str, place: str, scheme: str) -> ShardkitError:
+    """The error for a failed request for credentials. Where no such service is, none answers: do not try for long."""
+    if status is not None and int(status[1]) in _PASSING:
+        return TransientError(place, f"the service that gives credentials is not ready ({status[1]})", _cure(scheme))
+    said = f" ({status[1]}{status[2].rstrip()} from the service that gives them)" if status else ""
+    return StorageError(place, f"no credentials were found{said}", _cure(scheme))
+
+
+def _broken(text: str, dump: str, place: str, name: str) -> ShardkitError:
+    """The error for a request without an answer, or with part of one."""
+    kind = re.search(r"kind: (Timeout|Connect|Interrupted|Request|Decode|Unknown)\b", dump)
+    if "TimedOut" in dump or (kind and kind[1] == "Timeout"):
+        return TransientError(place, "the store stopped answering (time-out)", _NETWORK)
+    if "dns error" in dump:
+        return TransientError(place, f"the host's name is not known ({_cause(dump)})", _NETWORK)
+    if kind and kind[1] == "Connect":
+        return TransientError(place, f"no connection to the store ({_cause(dump) or _line(text)})", _NETWORK)
+    if kind or "HttpError" in dump or "hyper" in dump:
+        return TransientError(place, f"the connection broke ({_cause(dump) or _line(text)})", _NETWORK)
+    if name == "NotSupportedError":
+        return StorageError(place, f"this store can't do that ({_line(text)})", "use another store")
+    return StorageError(place, _line(text), "check the store and the storage options")
+
+
+def _of_status(status: int, words: str, text: str, place: str, scheme: str) -> ShardkitError:
+    """The error for an answer of the server that is none of success."""
+    body = dict(_BODY.findall(text))
+    code = body.get("Code", "")
+    said = f"{status} {body.get('Code') or words}".strip()
+    if body.get("Message"):
+        said = f"{said}: {_line(body['Message'])}"
+    if status in _PASSING or code in ("RequestTimeout", "SlowDown", "InternalError"):
+        return TransientError(place, f"the store is not ready ({said})", "try again later, or with fewer threads")
+    if code in ("NoSuchBucket", "ContainerNotFound") or "bucket does not exist" in text:
+        return StorageError(place, f"there is no such bucket ({said})", "make it, or check its name and the endpoint")
+    if status in (404, 410):
+        return NotFoundError(place, "there is no such object, or no such bucket", "check the name")
+    if status in (301, 307) or code in _ELSEWHERE:
+        return StorageError(place, f"the store is in another region ({said})", "give the storage option region")
+    if status in (401, 403) or code in ("AuthenticationFailed", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
+        fact = f"access is denied ({said}); some stores say so of a missing object too"
+        return StorageError(place, fact, _cure(scheme))
+    if status == 416:
+        return _beyond_end(place)
+    return StorageError(place, f"the store refused ({said})", "check the URL and the storage options")
+
+
+def _beyond_end(place: str) -> StorageError:
+    return StorageError(place, f"{BEYOND} was asked for", "check what the manifest says of it")
+
+
+def _cure(scheme: str) -> str:
+    return f"credentials are {CREDENTIALS[scheme]}" if scheme != "http" else CREDENTIALS["http"]
+
+
+def _cause(dump: str) -> str:
+    """The innermost message of the Rust value."""
+    found = re.findall(r"(?:message|error): \"([^\"]{1,200})\"", dump) or re.findall(r"Error\(\s*([A-Z]\w+)", dump)
+    return _line(found[-1]) if found else ""
+
+
+def _line(text: str) -> str:
+    return redacted(" ".join(text.split())[:300])

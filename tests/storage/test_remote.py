@@ -1,0 +1,474 @@
+"""RemoteStore beyond the contract: what its errors say, safety, options, forks, and other processes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import os
+import pickle
+import socket
+import ssl
+import subprocess
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from storage.servers import AZURITE_ACCOUNT, free_port
+from storage.store_contract import content, names
+from storage.toxic import Toxic
+
+from shardkit.errors import MissingExtraError, NotFoundError, StorageError, UsageError
+from shardkit.location import locate
+from shardkit.storage import _obstore, remote, remote_options
+from shardkit.storage.retry import Retry, retried
+from shardkit.storage.store import Store, TransientError, open_store
+
+pytest.importorskip("obstore")
+
+SECRET = "s3cr3tV4lue"
+KEYS = {"access_key_id": "AKIA0123", "secret_access_key": SECRET, "region": "us-east-1"}
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(("AWS_", "AZURE_", "GOOGLE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@pytest.fixture
+def server() -> Iterator[Any]:
+    """A web server whose every answer a test makes: `server.answer`; `server.seen`: the headers of each request."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def act(self) -> None:
+            httpd.seen.append(dict(self.headers.items()))
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            httpd.answer(self)
+
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = act  # noqa: N815
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    httpd: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    httpd.seen, httpd.endpoint = [], f"http://127.0.0.1:{httpd.server_port}"
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield httpd
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+def replying(status: int, body: str = "", **headers: str) -> Answer:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name.replace("_", "-"), value)
+        request.send_header("Content-Length", str(len(body.encode())))
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(body.encode())
+
+    return answer
+
+
+def xml(code: str, message: str) -> str:
+    return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
+
+
+def s3_at(endpoint: str, **options: Any) -> Store:
+    return open_store(locate("s3://bucket/train"), {"endpoint": endpoint, **KEYS, **options})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (
+            403,
+            xml("AccessDenied", "Access Denied"),
+            StorageError,
+            r"denied \(403 AccessDenied.*AWS_ACCESS_KEY_ID.*anon",
+        ),
+        (403, xml("SignatureDoesNotMatch", "The signature"), StorageError, r"403 SignatureDoesNotMatch: The signature"),
+        (401, "", StorageError, "access is denied .401 Unauthorized"),
+        (404, xml("NoSuchKey", "no key"), NotFoundError, "there is no such object"),
+        (404, xml("NoSuchBucket", "no bucket"), StorageError, "there is no such bucket .*check its name and the endp"),
+        (301, xml("PermanentRedirect", "elsewhere"), StorageError, "in another region.*storage option region"),
+        (400, xml("AuthorizationHeaderMalformed", "the region"), StorageError, "in another region"),
+        (400, xml("RequestTimeout", "idle"), TransientError, "not ready .400 RequestTimeout: idle"),
+        (503, xml("SlowDown", "slow"), TransientError, "the store is not ready .503 SlowDown: slow"),
+        (500, "", TransientError, "500 Internal Server Error"),
+        (429, "", TransientError, "429 Too Many Requests"),
+        (416, xml("InvalidRange", "no"), StorageError, "a range beyond the object's end"),
+        (409, xml("Strange", "odd"), StorageError, "the store refused .409 Strange: odd"),
+    ],
+)
+def test_each_refusal_of_a_server_has_its_error(server: Any, status: int, body: str, kind: Any, said: str) -> None:
+    server.answer = replying(status, body)
+    with pytest.raises(kind, match=said) as caught:
+        content(s3_at(server.endpoint), "a.tar", 0, 5)
+    assert caught.value.place == "s3://bucket/train/a.tar"
+    assert isinstance(caught.value, TransientError) == (kind is TransientError)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_read_asks_once_and_leaves_trying_again_to_the_caller(server: Any) -> None:
+    server.answer = replying(503)
+    with pytest.raises(TransientError):
+        content(s3_at(server.endpoint), "a.tar")
+    assert len(server.seen) == 1
+
+
+def test_a_write_is_tried_again_part_by_part(s3_server: Any) -> None:
+    data = os.urandom(remote.PART_BYTES * 2 + 5)
+    with Toxic(s3_server.endpoint, fail=0.3, seed=2) as toxic:
+        open_store(locate(s3_server.url), s3_server.options | {"endpoint": toxic.endpoint}).put("a", io.BytesIO(data))
+        assert toxic.counts["fail"] > 0
+    assert content(open_store(locate(s3_server.url), s3_server.options), "a") == data
+
+
+def test_a_host_that_is_not_there_may_come_back() -> None:
+    with pytest.raises(TransientError, match=r"no connection to the store \(Connection refused"):
+        open_store(locate(f"http://127.0.0.1:{free_port()}/x")).info("a")
+    with pytest.raises(TransientError, match="host's name is not known"):
+        open_store(locate("https://no-such-host.invalid/x")).info("a")
+
+
+def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
+    made = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        str(made[0]),
+        "-out",
+        str(made[1]),
+    ]
+    try:
+        subprocess.run([*command, "-subj", "/CN=localhost"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("openssl is not installed")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made[1], made[0])
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def shake_hands() -> None:
+        connection, _ = listener.accept()
+        try:
+            context.wrap_socket(connection, server_side=True).close()
+        except (ssl.SSLError, OSError):
+            connection.close()
+
+    thread = threading.Thread(target=shake_hands, daemon=True)
+    thread.start()
+    with listener, pytest.raises(StorageError, match=r"certificate is not trusted .*root_certificate") as caught:
+        open_store(locate(f"https://127.0.0.1:{listener.getsockname()[1]}/x")).info("a")
+    assert not isinstance(caught.value, TransientError)
+    thread.join(10)
+
+
+def test_a_server_that_does_not_tell_the_length_is_refused(server: Any) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(206)
+        request.send_header("Content-Range", "bytes 0-4/100")
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        request.wfile.write(b"a\r\n0123456789\r\n0\r\n\r\n")
+
+    server.answer = answer
+    with pytest.raises(StorageError, match="Content-Length Header missing"):
+        content(open_store(locate(server.endpoint)), "a", 0, 5)
+
+
+@pytest.mark.parametrize("range_", ["bytes 1-5/100", "bytes 0-3/100", "bytes 0-9/100", "nonsense"])
+def test_another_range_than_was_asked_for_is_refused(server: Any, range_: str) -> None:
+    modified = "Wed, 21 Oct 2015 07:28:00 GMT"
+    server.answer = replying(206, "01234", Content_Range=range_, Last_Modified=modified)
+    with pytest.raises(StorageError):
+        content(open_store(locate(server.endpoint)), "a", 0, 5)
+
+
+def test_user_and_password_of_a_url_are_sent_and_never_shown(server: Any) -> None:
+    server.answer = replying(403)
+    store = open_store(locate(server.endpoint.replace("//", f"//me:{SECRET}%2F@") + "/train"))
+    with pytest.raises(StorageError, match=r"http://\*\*\*@127") as caught:
+        store.info("a")
+    sent = server.seen[0]["authorization"] if "authorization" in server.seen[0] else server.seen[0]["Authorization"]
+    assert base64.b64decode(sent.removeprefix("Basic ")).decode() == f"me:{SECRET}/"
+    shown = "".join(traceback.format_exception(caught.value)) + repr(store) + repr(caught.value.args)
+    assert SECRET not in shown
+
+
+def test_a_token_is_sent(server: Any) -> None:
+    server.answer = replying(404)
+    with pytest.raises(NotFoundError):
+        open_store(locate(server.endpoint), {"token": SECRET}).info("a")
+    assert f"Bearer {SECRET}" in server.seen[0].values()
+
+
+def test_a_signature_of_azure_is_in_no_traceback(server: Any) -> None:
+    server.answer = replying(403)
+    options = {"account_name": AZURITE_ACCOUNT, "endpoint": server.endpoint, "sas_token": f"sv=2022-11-02&sig={SECRET}"}
+    with pytest.raises(StorageError, match="access is denied") as caught:
+        open_store(locate("az://container/train"), options).info("a")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert SECRET not in str(error) + repr(error)
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "said"),
+    [
+        (
+            "s3://bucket",
+            {"colour": "red"},
+            "colour.*the options of s3:// are .*access_key_id.*; of every store.*allow_http",
+        ),
+        ("gs://bucket", {"colour": "red"}, "colour.*service_account"),
+        ("az://c", {"account_name": "a", "colour": "red"}, "colour.*sas_key"),
+        ("https://host/x", {"colour": "red"}, "colour.*username, password, token"),
+        ("az://c", {}, "Account must be specified.*account_name"),
+        ("s3://bucket", {"timeout": "soon"}, "soon"),
+        ("s3://bucket", {"anon": "maybe"}, "maybe"),
+        ("s3://bucket", {"root_certificate": "/nowhere.pem"}, "nowhere.pem.*can't be read"),
+        ("s3://bucket", {"profile": "nobody"}, "no AWS profile 'nobody'"),
+        ("s3://", {}, "names no bucket"),
+        ("s3:///x", {}, "names no bucket"),
+        (f"s3://AKIA:{SECRET}@bucket/x", {}, r"s3://\*\*\*@bucket.*as storage options"),
+        (f"https://host/x?sig={SECRET}", {}, "can't have a query"),
+        ("https://host/x#y", {}, "%23"),
+        ("s3://bucket", {"endpoint": "http://minio.example:9000"}, "plain http.*allow_http=true"),
+        ("s3://bucket", {"endpoint_url": "http://127.evil.example"}, "plain http"),
+        ("az://c", {"account_name": "a", "endpoint": "http://azure.example"}, "plain http"),
+        ("gs://b", {"base_url": "http://google.example"}, "plain http"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_at_once(url: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as caught:
+        open_store(locate(url), options)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"endpoint": "http://minio.example:9000", "allow_http": True},
+        {"endpoint_url": "http://minio.example:9000", "allow_http": "true"},
+        {"endpoint": "http://localhost:9000"},
+        {"endpoint": "http://[::1]:9000"},
+        {"key": "a", "secret": "b", "token": "c", "anon": False, "region_name": "eu-west-1"},
+        {"aws_access_key_id": "a", "AWS_SECRET_ACCESS_KEY": "b"},
+        {"timeout": 5, "connect_timeout": "2.5", "read_timeout": "10s", "region": None},
+    ],
+)
+def test_options_are_taken_by_the_names_that_users_know(options: dict[str, Any]) -> None:
+    assert repr(open_store(locate("s3://bucket/x"), options)) == "RemoteStore(s3://bucket/x)"
+
+
+def test_the_environment_may_not_lead_to_plain_http_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://minio.example:9000")
+    with pytest.raises(UsageError, match="plain http"):
+        open_store(locate("s3://bucket"), KEYS)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    open_store(locate("s3://bucket"), KEYS)
+
+
+def test_a_plain_http_dataset_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    remote_options._WARNED.clear()
+    with caplog.at_level(logging.WARNING, "shardkit"):
+        for _ in range(3):
+            open_store(locate(f"http://me:{SECRET}@data.example/train"))
+        open_store(locate("http://127.0.0.1:1/train"))
+        open_store(locate("https://data.example/train"))
+    assert len(caplog.messages) == 1
+    assert "data.example" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_where_no_credentials_are_found_the_error_says_where_they_were_looked_for(server: Any) -> None:
+    server.answer = replying(404)
+    options = {"metadata_endpoint": server.endpoint, "region": "us-east-1"}
+    with pytest.raises(StorageError, match=r"no credentials were found \(404 .*AWS_ACCESS_KEY_ID.*anon=true") as caught:
+        open_store(locate("s3://bucket"), options).info("a")
+    assert not isinstance(caught.value, TransientError)
+    server.answer = replying(503)
+    with pytest.raises(TransientError, match="gives credentials is not ready"):
+        open_store(locate("s3://bucket"), options).info("a")
+
+
+class TestProfiles:
+    """Credentials from the files of the AWS command line."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> Path:
+        folder = tmp_path / ".aws"
+        folder.mkdir()
+        (folder / "credentials").write_text(
+            "[default]\naws_access_key_id = DEFAULTKEY\naws_secret_access_key = x\n"
+            "[work]\naws_access_key_id=WORKKEY\naws_secret_access_key=y%z\naws_session_token=t\n"
+        )
+        return folder
+
+    def sent(self, server: Any, **options: Any) -> str:
+        """The Authorization header of a request."""
+        server.answer = replying(404)
+        with pytest.raises(NotFoundError):
+            open_store(locate("s3://bucket"), {"endpoint": server.endpoint, **options}).info("a")
+        return str(server.seen[-1].get("authorization"))
+
+    def test_the_default_profile_is_used(self, server: Any, files: Path) -> None:
+        assert "Credential=DEFAULTKEY/" in self.sent(server)
+        assert "/us-east-1/" in self.sent(server)
+
+    def test_a_profile_may_be_named(self, server: Any, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (files / "config").write_text("[profile work]\nregion = eu-north-1\n")
+        assert "Credential=WORKKEY/" in self.sent(server, profile="work")
+        assert server.seen[-1]["x-amz-security-token"] == "t"
+        monkeypatch.setenv("AWS_PROFILE", "work")
+        assert "/eu-north-1/" in self.sent(server)
+        assert "/us-west-2/" in self.sent(server, region="us-west-2")
+
+    def test_options_and_the_environment_come_first(
+        self, server: Any, files: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert "Credential=GIVEN/" in self.sent(server, key="GIVEN", secret="z")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ENVIRONMENT")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "z")
+        assert "Credential=ENVIRONMENT/" in self.sent(server)
+        assert "Credential=WORKKEY/" in self.sent(server, profile="work")
+
+    def test_without_a_signature_none_is_sent(self, server: Any, files: Path) -> None:
+        assert self.sent(server, anon="true") == "None"
+
+    def test_other_files_may_be_named(
+        self, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: Path
+    ) -> None:
+        other = tmp_path / "other"
+        other.write_text("[default]\naws_access_key_id = OTHER\naws_secret_access_key = x\n")
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(other))
+        assert "Credential=OTHER/" in self.sent(server)
+
+    def test_an_endpoint_of_the_profile_is_used(self, server: Any, files: Path) -> None:
+        (files / "config").write_text(f"[default]\nendpoint_url = {server.endpoint}\n")
+        server.answer = replying(404)
+        with pytest.raises(NotFoundError):
+            open_store(locate("s3://bucket")).info("a")
+        assert len(server.seen) == 1
+
+    def test_a_damaged_file_is_reported(self, files: Path) -> None:
+        (files / "credentials").write_text("key = value\n")
+        with pytest.raises(UsageError, match="not a file of AWS profiles"):
+            open_store(locate("s3://bucket"))
+
+    def test_a_profile_that_asks_a_program_is_left_to_boto3(self, server: Any, files: Path) -> None:
+        pytest.importorskip("boto3")
+        answer = '{"Version": 1, "AccessKeyId": "PROGRAM", "SecretAccessKey": "x"}'
+        (files / "answer").write_text(answer)
+        (files / "config").write_text(f"[profile asked]\ncredential_process = cat {files / 'answer'}\n")
+        assert "Credential=PROGRAM/" in self.sent(server, profile="asked")
+
+
+def test_a_list_asks_for_what_is_behind_the_prefix_only(s3_server: Any) -> None:
+    store = open_store(locate(s3_server.url), s3_server.options)
+    for name in ("a/1", "train-1", "train-2", "train.json", "validation-1"):
+        store.put(name, io.BytesIO(b"x"))
+    assert names(store, "train-") == ["train-1", "train-2"]
+    assert names(store, "train-1") == ["train-1"]
+    assert names(store, "t") == ["train-1", "train-2", "train.json"]
+
+
+def test_a_web_server_is_read_only_and_not_listed(http_folder: Any) -> None:
+    store = open_store(locate(http_folder.url))
+    with pytest.raises(StorageError, match="read only"):
+        store.put("a", io.BytesIO(b"x"))
+    with pytest.raises(StorageError, match="read only"):
+        store.delete("a")
+    with pytest.raises(StorageError, match="can't be listed; name the manifest"):
+        store.list()
+
+
+def test_a_store_is_not_pickled(s3_server: Any) -> None:
+    with pytest.raises(TypeError, match="as its location and options"):
+        pickle.dumps(open_store(locate(s3_server.url), s3_server.options))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_a_store_works_on_in_a_forked_child(s3_server: Any) -> None:
+    """obstore alone hangs there: torch's DataLoader forks its workers."""
+    store = open_store(locate(s3_server.url), s3_server.options)
+    store.put("a", io.BytesIO(b"0123456789"))
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            fresh = open_store(locate(s3_server.url), s3_server.options)
+            os.write(theirs, content(store, "a", 2, 5) + content(fresh, "a", 5, 7))
+            with pytest.raises(NotFoundError):
+                store.info("nowhere")
+            os.write(theirs, b"!")
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    with open(ours, "rb") as pipe:
+        assert pipe.read() == b"23456!"
+    os.waitpid(child, 0)
+    assert content(store, "a") == b"0123456789"
+    assert _obstore.obstore().__name__ == "obstore"
+
+
+def test_without_obstore_the_error_names_the_extra(run_python: Any, tmp_path: Path) -> None:
+    code = (
+        "import sys\nsys.modules['obstore'] = None\n"
+        "from shardkit.location import locate\nfrom shardkit.storage.store import open_store\n"
+        "try:\n    open_store(locate('s3://bucket'))\n"
+        "except Exception as exc:\n    print(type(exc).__name__, exc)\n"
+    )
+    said = run_python("-c", code, cwd=tmp_path).stdout
+    assert said.startswith("MissingExtraError obstore: ")
+    assert 'pip install "shardkit[remote]"' in said
+
+
+def test_an_interrupted_read_may_be_tried_again_as_a_whole(server: Any) -> None:
+    answers = [replying(503), replying(200, "x" * 10, Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT")]
+    server.answer = lambda request: answers.pop(0)(request)
+    store = open_store(locate(server.endpoint))
+    assert retried(lambda: content(store, "a"), Retry(first_seconds=0.001)) == b"x" * 10
+
+
+def test_a_server_that_hangs_up_may_be_asked_again(server: Any) -> None:
+    def hang_up(request: BaseHTTPRequestHandler) -> None:
+        request.close_connection = True
+
+    server.answer = hang_up
+    store = s3_at(server.endpoint)
+    for act in (lambda: store.info("a"), lambda: content(store, "a"), lambda: list(store.list("a"))):
+        with pytest.raises(TransientError):
+            act()
+
+
+def test_the_extra_is_named_for_a_scheme_that_fsspec_brings(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(MissingExtraError, match=r"hdfs:// needs the package fsspec .*shardkit\[fsspec\]"):
+        open_store(locate("hdfs://host/x"))
