@@ -79,6 +79,8 @@ class IndexedBlocks:
     workers: int = 1
     repeating: bool = False
     """Whether a sample may come up several times in an epoch: then its random numbers follow from its place."""
+    window: int = 0
+    """Samples of this reader that the shuffle draws from at a time; it counts for shards in a store."""
 
     @property
     def samples(self) -> int:
@@ -98,6 +100,11 @@ class IndexedBlocks:
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
         """The samples low … high - 1, looked up a little before they are used, so that the kernel can read ahead."""
         spans = self._spans(low, len(self.share) if high is None else high, unit, start)
+        if self.catalog.remote is not None:
+            from shardkit.reading.ahead import fetched
+
+            yield from fetched(map(self._block, spans), self.catalog.remote, self.window)
+            return
         first = next(spans, None)
         if first is None:
             return
@@ -124,7 +131,9 @@ class IndexedBlocks:
 
     def _spans(self, low: int, stop: int, unit: int, start: int) -> Iterator[Numbers]:
         """The numbers of the samples of each block: whole units, those of this worker."""
-        units = max(1, min(BLOCK_SAMPLES, BLOCK_BYTES // self.catalog.mean_bytes) // unit)
+        remote = self.catalog.remote
+        size = BLOCK_BYTES if remote is None else max(1, min(BLOCK_BYTES, remote.ahead_bytes // 16))
+        units = max(1, min(BLOCK_SAMPLES, size // self.catalog.mean_bytes) // unit)
         stride = self.workers * unit
         own = low + self.worker * unit
         own += max(0, -(-(start - own) // stride)) * stride  # the first of this worker's units from `start` on

@@ -23,11 +23,15 @@ from shardkit.formats.tfrecord import FieldNames
 from shardkit.location import Location
 from shardkit.manifest import ClassEntry, Manifest
 from shardkit.reading.fetch import MappedShards, ShardFile
+from shardkit.reading.options import Remote
 from shardkit.sample import IMAGE_FIELDS, Sample, field_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from shardkit.reading.remote import Objects
+    from shardkit.reading.remote_block import RemoteBlock
 
 Rows = NDArray[np.int64]
 Buffer = Any
@@ -84,6 +88,11 @@ class Block(Protocol):
         """The name of each sample's image field."""
         ...
 
+    @property
+    def remote(self) -> Sequence[RemoteBlock]:
+        """The parts of it that lie in a store, to be fetched ahead of use."""
+        ...
+
 
 class Catalog(Protocol):
     """What an indexed dataset offers."""
@@ -98,6 +107,8 @@ class Catalog(Protocol):
     """Whether each sample is one image with a label."""
     identity: str
     """Tells this dataset from others: the same for every copy of the same content."""
+    remote: Remote | None
+    """How the store is read that it lies in; None on a disk. Of several, the first that lies in one."""
 
     def block(self, rows: Rows) -> Block:
         """The samples at these rows."""
@@ -139,7 +150,8 @@ class _Table:
 
 
 class IndexCatalog:
-    """A dataset with manifest and index. `shards` limits it to some of the manifest's shards."""
+    """A dataset with manifest and index. `shards` limits it to some of the manifest's shards. `remote` says how a store
+    is read; without it the files are local ones."""
 
     def __init__(
         self,
@@ -150,6 +162,7 @@ class IndexCatalog:
         verify: bool = False,
         tables: int | None = None,
         names: FieldNames | None = None,
+        remote: Remote | None = None,
     ) -> None:
         self.format = format_named(manifest.shard_format, str(location))
         demand_names_fit(self.format, names, str(location))
@@ -170,7 +183,16 @@ class IndexCatalog:
         ]
         if tables is None:
             tables = max(KEPT_SHARDS, KEPT_ROWS * len(entries) // max(1, int(self.counts.sum())))
-        self.mapped = MappedShards(files, verify=verify, limit=KEPT_SHARDS if any(unpacked) else tables)
+        self.remote = remote
+        self._objects: Objects | None = None
+        kept = KEPT_SHARDS if any(unpacked) else tables
+        if remote is None:
+            self.mapped = MappedShards(files, verify=verify, limit=kept)
+        else:
+            from shardkit.reading.remote import Objects, RemoteShards
+
+            self._objects = Objects(location.parent, remote)
+            self.mapped = RemoteShards(files, self._objects, verify=verify, limit=kept)
         self.urls = [file.url for file in files]
         self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
         others = [name for name in manifest.fields if name not in IMAGE_FIELDS]
@@ -223,7 +245,12 @@ class IndexCatalog:
     def block(self, rows: Rows) -> IndexBlock:
         """The samples at these rows, with their index rows."""
         shards = np.searchsorted(self._first, rows, side="right") - 1
-        return IndexBlock(self, rows, shards, rows - self._first[shards])
+        local = rows - self._first[shards]
+        if self.remote is None:
+            return IndexBlock(self, rows, shards, local)
+        from shardkit.reading.remote_block import RemoteBlock
+
+        return RemoteBlock(self, rows, shards, local)
 
     def runs(self, block: IndexBlock) -> list[tuple[int, int, int]]:
         """The runs of the block's images in each shard: one where they lie close, several where they are sparse."""
@@ -251,7 +278,7 @@ class IndexCatalog:
         table = _Table(**self._columns(shard, names))
         file = self.mapped.files[shard]
         if bool((table.offset + table.size > (file.unpacked or file.bytes)).any()):
-            raise ManifestError(str(self.location), f"the index does not fit {self.urls[shard]}", _INDEX_CURE)
+            raise ManifestError(str(self.location), f"the index does not fit {self.urls[shard]}", INDEX_CURE)
         return table
 
     def _columns(self, shard: int, names: Sequence[str]) -> dict[str, Any]:
@@ -265,9 +292,9 @@ class IndexCatalog:
         try:
             columns = read_columns(self._index(part), row_group, names)
         except (pa.ArrowException, OSError, KeyError, IndexError) as exc:
-            raise ManifestError(place, f"the index is damaged ({exc})", _INDEX_CURE) from exc
+            raise ManifestError(place, f"the index is damaged ({exc})", INDEX_CURE) from exc
         if len(columns[names[0]]) != self.counts[shard]:
-            raise ManifestError(place, f"its rows do not fit {self.urls[shard]}", _INDEX_CURE)
+            raise ManifestError(place, f"its rows do not fit {self.urls[shard]}", INDEX_CURE)
         return columns
 
     def _row_group(self, number: int) -> tuple[int, int]:
@@ -286,23 +313,29 @@ class IndexCatalog:
             entry = self.manifest.index[part]
             place = self.location.sibling(entry.name)
             try:
+                if self._objects is not None:
+                    from shardkit.reading.remote import open_index
+
+                    self._parquet[part] = open_index(self._objects, entry, whole=self._verify)
+                    return self._parquet[part]
                 if self._verify or entry.bytes <= 32 << 20:
                     with open(place.path, "rb") as file:
                         data = file.read()
                     if len(data) != entry.bytes or google_crc32c.value(data) != int(entry.crc32c, 16):
-                        raise ManifestError(str(place), "the index is not the one that its manifest names", _INDEX_CURE)
+                        raise ManifestError(str(place), "the index is not the one that its manifest names", INDEX_CURE)
                     source: Any = pa.BufferReader(data)
                 else:
                     source = pa.memory_map(place.path)
                 self._parquet[part] = pq.ParquetFile(source, page_checksum_verification=True)
             except FileNotFoundError as exc:
-                raise NotFoundError(str(place), "the index is missing", _INDEX_CURE) from exc
+                raise NotFoundError(str(place), "the index is missing", INDEX_CURE) from exc
             except (pa.ArrowException, OSError) as exc:
-                raise ManifestError(str(place), f"the index can't be read ({exc})", _INDEX_CURE) from exc
+                raise ManifestError(str(place), f"the index can't be read ({exc})", INDEX_CURE) from exc
         return self._parquet[part]
 
 
-_INDEX_CURE = "bring it back, pack again, or run 'shardkit index'"
+INDEX_CURE = "bring it back, pack again, or run 'shardkit index'"
+_NONE = np.zeros(0, np.bool_)
 
 
 class IndexBlock:
@@ -310,6 +343,8 @@ class IndexBlock:
 
     starts, ends: the images; firsts, stops: what is read of each sample, which is all of it where it is no plain one.
     """
+
+    remote: Sequence[RemoteBlock] = ()
 
     __slots__ = (
         "__dict__", "catalog", "crcs", "ends", "firsts", "keys", "labels", "local", "rows", "shards", "starts", "stops",
@@ -340,6 +375,10 @@ class IndexBlock:
         self.ends = self.starts + sizes
         self.firsts: Rows = self.starts if catalog.plain else whole[0]
         self.stops: Rows = self.ends if catalog.plain else whole.sum(axis=0)
+        parsed = np.minimum(self.starts, self.labels) < 0 if catalog.plain else _NONE
+        if parsed.any():  # samples without image or label, of which the whole is needed
+            self.firsts = np.where(parsed, whole[0], self.firsts)
+            self.stops = np.where(parsed, whole.sum(axis=0), self.stops)
         self.keys: list[str] = keys.tolist()
 
     def __len__(self) -> int:
@@ -410,11 +449,16 @@ class IndexBlock:
         url, end = self.catalog.urls[shard], start + int(table.size[at])
         found = next(form.read(data, place=url, start=start, end=end, names=self.catalog.names), None)
         if found is None:
-            raise DamagedError(url, f"the index says that {self.keys[number]!r} is here", _INDEX_CURE, start)
-        sample: Sample = {"__key__": found.key, "__url__": url, **form.fields(data, found)}
-        if found.key != self.keys[number]:
-            fact = f"the index says {self.keys[number]!r}, and the shard holds {found.key!r}"
-            raise DamagedError(url, fact, _INDEX_CURE, start)
+            raise DamagedError(url, f"the index says that {self.keys[number]!r} is here", INDEX_CURE, start)
+        return self._made(number, found.key, form.fields(data, found), start)
+
+    def _made(self, number: int, key: str, fields: dict[str, Any], start: int) -> Sample:
+        """A sample of what was found at byte `start`. DamagedError where the index says something else."""
+        url = self.catalog.urls[int(self.shards[number])]
+        sample: Sample = {"__key__": key, "__url__": url, **fields}
+        if key != self.keys[number]:
+            fact = f"the index says {self.keys[number]!r}, and the shard holds {key!r}"
+            raise DamagedError(url, fact, INDEX_CURE, start)
         if self.labels[number] >= 0:  # of a dataset whose labels are its folders, the index alone has them
             sample["cls"] = int(self.labels[number])
         return sample

@@ -36,6 +36,7 @@ class CombinedCatalog:
         self.fields = tuple(sorted({field for part in parts for field in part.fields}))
         self.plain = all(part.plain for part in parts)
         self.identity = "+".join(part.identity for part in parts)
+        self.remote = next((part.remote for part in parts if part.remote is not None), None)
         samples = [int(part.counts.sum()) for part in parts]
         self.starts = np.concatenate([[0], np.cumsum(samples)])
         total = sum(part.mean_bytes * count for part, count in zip(parts, samples, strict=True))
@@ -98,6 +99,7 @@ class CombinedBlock:
             within[where] = np.arange(len(block))
             self.labels[where] = catalog.relabel[part][block.labels]
         self._where = list(zip(member.tolist(), within.tolist(), strict=True))
+        self.remote = [own for block in self.parts.values() for own in block.remote]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from shardkit.errors import DatasetError, UsageError
+from shardkit.errors import DatasetError, UsageError, redacted
 from shardkit.formats.tfrecord import FieldNames
 from shardkit.location import Location
 from shardkit.reading.catalog import Catalog, IndexCatalog, Rows
+from shardkit.reading.options import Remote
 from shardkit.reading.order import EpochOrder, Order
 from shardkit.reading.orders import MixedOrder, order_of_rows, quotas_of
 from shardkit.reading.resolve import Found, SourceLike, resolve
@@ -47,6 +48,11 @@ class Content(Protocol):
     @property
     def names(self) -> FieldNames | None:
         """The features of TFRecord shards that are image and label; None for the usual ones."""
+        ...
+
+    @property
+    def remote(self) -> Remote:
+        """How stores are read."""
         ...
 
     @property
@@ -84,16 +90,19 @@ class _PerProcess:
 class Named:
     """What a user named: shards, or a class directory."""
 
-    def __init__(self, source: SourceLike, *, verify: bool, names: FieldNames | None = None) -> None:
+    def __init__(
+        self, source: SourceLike, *, verify: bool, names: FieldNames | None = None, remote: Remote | None = None
+    ) -> None:
         self.source = source
         self.verify = verify
         self.names = names
+        self.remote = remote or Remote()
         self._kept = _PerProcess()
 
     @cached_property
     def found(self) -> Found:
         """What the name means. Looked up once."""
-        return resolve(self.source)
+        return resolve(self.source, self.remote)
 
     @property
     def streams(self) -> Sequence[Location]:
@@ -115,7 +124,10 @@ class Named:
             place = str(found.shards[0])
             fact = "these shards have no manifest, so that their samples and classes are not known before they are read"
             raise DatasetError(place, fact, f'make one with: shardkit index "{_pattern(self.source)}"')
-        return IndexCatalog(found.manifest, found.location, shards=found.numbers, verify=self.verify, names=self.names)
+        return IndexCatalog(
+            found.manifest, found.location, shards=found.numbers, verify=self.verify, names=self.names,
+            remote=None if found.location.is_local else self.remote,
+        )  # fmt: skip
 
     @property
     def identity(self) -> str:
@@ -131,7 +143,7 @@ class Named:
         return
 
     def __repr__(self) -> str:
-        return repr(self.source)
+        return redacted(repr(self.source))
 
 
 def _pattern(source: SourceLike) -> str:
@@ -147,6 +159,7 @@ class Concatenated:
 
     streams: Sequence[Location] = ()
     names: FieldNames | None = None
+    remote = Remote()
 
     @property
     def catalog(self) -> Catalog:

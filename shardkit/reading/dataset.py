@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,10 +18,10 @@ from shardkit.reading.decode import DecodeOptions
 from shardkit.reading.epoch import batches_before, one_of, order_of, run_of, share_of
 from shardkit.reading.fields import FIELD_DECODERS
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
-from shardkit.reading.options import Reading, at_least, buffer_size, callable_of
+from shardkit.reading.options import Reading, at_least, buffer_size, callable_of, remote_of
 from shardkit.reading.order import Order, default_lanes
 from shardkit.reading.orders import split_rows
-from shardkit.reading.pipeline import Item, batch_limits, streamed
+from shardkit.reading.pipeline import LOST, Item, batch_limits, streamed
 from shardkit.reading.progress import Progress, make_state, read_state
 from shardkit.reading.ranks import find_rank
 from shardkit.reading.resolve import SourceLike
@@ -341,29 +342,42 @@ class Dataset:
     def __iter__(self) -> Iterator[Any]:
         cursor = self.progress.begin()
         while True:
-            for taken, item in self.run(cursor.epoch, done=cursor.done, delivered=cursor.delivered):
+            empty = not cursor.delivered
+            for taken, item in self.run(cursor.epoch, done=cursor.done, delivered=cursor.delivered, lost=True):
                 cursor.taken = taken
                 cursor.delivered += 1
-                yield item
+                if item is not LOST:
+                    empty = False
+                    yield item
             if self.reading.turns is not None and cursor.turn + 1 >= self.reading.turns:
                 break
-            if self.reading.turns is None and not cursor.delivered:
+            if self.reading.turns is None and empty:
                 raise DatasetError("repeat()", "an epoch has no items, so that there is no end", "look at what is read")
             cursor = self.progress.next_epoch(cursor)
         self.progress.end(cursor)
 
     def run(
-        self, epoch: int, *, done: int = 0, delivered: int = 0, start: int = 0, worker: int = 0, workers: int = 1
+        self,
+        epoch: int,
+        *,
+        done: int = 0,
+        delivered: int = 0,
+        start: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+        lost: bool = False,
     ) -> Iterator[Item]:
         """The items of an epoch, each with the number of this rank's samples that were taken up to it.
 
         done: samples of all ranks that are over; delivered: items that were given out before.
         worker of workers takes its part of the batches, or of the samples where there are no batches; start: the
-        number that came with its last item.
+        number that came with its last item. lost: give LOST for a batch none of whose images could be decoded.
         """
         run = run_of(self, epoch, done=done, worker=worker, workers=workers)
-        items = run.items(start, batches_before(self, done, delivered))
-        return streamed(items, self.steps.after, delivered)
+        items = streamed(run.items(start, batches_before(self, done, delivered)), self.steps.after, delivered)
+        if lost or self.steps.decode is None or self.steps.batch is None:
+            return items
+        return (item for item in items if item[1] is not LOST)
 
     def span(self) -> tuple[int, int]:
         """The first of this rank's samples that the items of an epoch take, and the end of them, but for filter()."""
@@ -423,11 +437,17 @@ class Dataset:
 
         return to_torch(self, map_style=map_style, channels_last=channels_last)
 
-    def to_tf(self) -> tf.data.Dataset:
-        """A tf.data.Dataset of (images, labels). Needs the extra `tensorflow`."""
+    def to_tf(self, *, graph: bool = False) -> tf.data.Dataset:
+        """A tf.data.Dataset of (images, labels). Needs the extra `tensorflow`.
+
+        graph: a graph of TensorFlow's own operations on TFRecord shards in place of shardkit's threads, which a
+        tf.distribute strategy can deal by file to several machines. Its samples are the same, in an order of
+        TensorFlow's (that of the shards without shuffling), and it can't be resumed; its shuffle buffer holds encoded
+        images, and random crops are others. UsageError for what such operations can't do.
+        """
         from shardkit.adapters.tensorflow import to_tf
 
-        return to_tf(self)
+        return to_tf(self, graph=graph)
 
     def to_keras(self) -> KerasDataset:
         """A keras.utils.PyDataset of (images, labels), for any backend. Needs the extra `keras`."""
@@ -459,11 +479,16 @@ def dataset(
     decoders: Mapping[str, Callable[[bytes], Any]] | None = None,
     image_field: str | None = None,
     label_field: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    cache_bytes: int | str | None = None,
+    ahead_bytes: int | str | None = None,
+    timeout_seconds: float | None = None,
 ) -> Dataset:
     """The samples of some shards, or of a class directory.
 
     source: a glob ("shards/train-*.tar"), a brace range, a prefix ("shards/train"), a list of these, a manifest, or a
-    folder of class folders, which is read as it is.
+    folder of class folders, which is read as it is. Shards may be in a store: "s3://bucket/train", "https://…".
     shuffle: False, True (a buffer of 10,000 samples), or the size of the buffer. seed: of all that is random.
     lanes: see reading/order.py; by default 16, or 1 without shuffling, which keeps the order of the shards.
     rank, world_size: by default those of torch.distributed, JAX or the launcher's environment, see reading/ranks.py.
@@ -474,6 +499,11 @@ def dataset(
     verify: check each shard's CRC-32C when it is first opened. decoders: extension -> function of bytes, for fields
     that decode() does not know. image_field, label_field: the features of TFRecord shards of others that hold the
     image and the class number, where they are not `image/encoded` and `image/class/label`.
+    storage_options: for the store, as its library knows them: credentials, endpoint, region. They are part of the
+    Dataset when it is pickled, and of nothing else. cache: a folder for local copies of the shards, of at most
+    cache_bytes ("200GB"; default: no limit). ahead_bytes: what may wait in memory of a store's bytes (default: 2 GiB;
+    see reading/ahead.py); timeout_seconds: how long one request may take, with all its attempts (default: 300).
+    Of remote shards every image's CRC-32C is checked anyway; `verify` adds what the store and the cache have of them.
 
     Iterating gives a dict for each sample: `__key__` and `__url__` (str), the image's bytes under its extension
     (`jpg`), `cls` (int), and any other field as bytes.
@@ -484,7 +514,8 @@ def dataset(
         threads=threads, ahead=ahead, decoders={**FIELD_DECODERS, **(decoders or {})},
     )  # fmt: skip
     names = FieldNames(image_field, label_field) if image_field is not None or label_field is not None else None
-    return Dataset(Named(source, verify=verify, names=names), reading)
+    remote = remote_of(storage_options, cache, cache_bytes, ahead_bytes, timeout_seconds)
+    return Dataset(Named(source, verify=verify, names=names, remote=remote), reading)
 
 
 def concat(datasets: Sequence[Dataset]) -> Dataset:

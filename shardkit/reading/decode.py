@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from shardkit import rng
 from shardkit.errors import DecodeError, UsageError
-from shardkit.formats.images import MAX_PIXELS, reason_of, start_of_frame
+from shardkit.formats.images import MAX_PIXELS, PROGRESSIVE, reason_of, start_of_frame
 from shardkit.reading import fused, images
 from shardkit.reading.crops import RANDOM_DRAWS, Box, center_box, dct_divisor, random_box
-from shardkit.reading.images import PROGRESSIVE, Buffer, Pixels
+from shardkit.reading.images import Buffer, Pixels
 
 HEADROOM = 1.5
 """Decoded pixels for each target pixel that DCT scaling has to leave (3 for the sharper bicubic and lanczos)."""

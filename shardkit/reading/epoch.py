@@ -81,12 +81,23 @@ def run_of(data: Dataset, epoch: int, *, done: int, worker: int, workers: int) -
     else:
         share = share_of(data, epoch, done)
         repeats = data.weights is not None or reading.epoch_size is not None or isinstance(data.content, Mixed)
+        window = window_of(data) // (share.world_size * workers)
         source = IndexedBlocks(
-            data.content.catalog, order_of(data, epoch), share, reading.seed, epoch, worker, workers, repeats
+            data.content.catalog, order_of(data, epoch), share, reading.seed, epoch, worker, workers, repeats, window
         )
     demand_dealable(data, workers)
     threads = reading.threads or cores()
     return Run(source, data.steps, threads, reading.ahead or threads + 2, reading.decoders)
+
+
+def window_of(data: Dataset) -> int:
+    """The samples that the shuffle of all ranks draws from at a time: twice the buffer; of a mix, what its part with
+    the widest has, spread out by the share of that part."""
+    if not isinstance(data.content, Mixed):
+        return 2 * data.reading.buffer
+    parts, quotas = data.content.parts, data.content.quotas
+    total = sum(quotas)
+    return max(window_of(part) * total // quota for part, quota in zip(parts, quotas, strict=True) if quota)
 
 
 def demand_dealable(data: Dataset, workers: int) -> None:
@@ -120,7 +131,8 @@ def _streamed(data: Dataset, streams: Sequence[Location], epoch: int, worker: in
         raise DatasetError(str(streams[0]), fact, f'count their samples with: shardkit index "{streams[0]}"')
     window = cut(0, ALL, data.steps.window)
     part = rank * workers + worker
-    return StreamBlocks(streams, reading.buffer, reading.seed, epoch, part, parts, data.content.names, window)
+    names, remote = data.content.names, data.content.remote
+    return StreamBlocks(streams, reading.buffer, reading.seed, epoch, part, parts, names, window, remote)
 
 
 def one_of(data: Dataset, item: Any) -> Any:

@@ -68,9 +68,9 @@ class MappedShards:
                 self._open.move_to_end(shard)
                 return found
         file = self.files[shard]
-        mapped = self._map(file)
+        mapped = self._map(shard)
         if self._verify and shard not in self._checked:
-            self._check(file, mapped)
+            demand_crc(file, crc_of(mapped))
             self._checked.add(shard)
         found = _unpacked(file, mapped) if file.unpacked else mapped
         with self._lock:
@@ -79,7 +79,9 @@ class MappedShards:
                 self._open.popitem(last=False)
         return found
 
-    def _map(self, file: ShardFile) -> mmap.mmap:
+    def _map(self, shard: int) -> mmap.mmap | bytes:
+        """The shard's file as a buffer."""
+        file = self.files[shard]
         try:
             fd = os.open(file.location.path, os.O_RDONLY)
         except FileNotFoundError as exc:
@@ -88,26 +90,35 @@ class MappedShards:
             raise StorageError(file.url, exc.strerror or str(exc), "check the disk and its rights") from exc
         try:
             size = os.fstat(fd).st_size
-            if size != file.bytes:
-                fact = f"the shard has {size} bytes, and its manifest says {file.bytes}"
-                cure = "copy it again, pack again, or run 'shardkit index'"
-                raise ManifestError(file.url, fact, cure)
+            demand_size(file, size)
             return mmap.mmap(fd, size, access=mmap.ACCESS_READ)
         finally:
             os.close(fd)
 
-    def _check(self, file: ShardFile, data: mmap.mmap) -> None:
-        if file.crc32c < 0:
-            return
-        view, crc = memoryview(data), 0
-        for start in range(0, len(data), 1 << 24):
-            crc = google_crc32c.extend(crc, bytes(view[start : start + (1 << 24)]))
-        if crc != file.crc32c:
-            fact = f"the shard's CRC-32C is {crc:08x}, and its manifest says {file.crc32c:08x}"
-            raise ManifestError(file.url, fact, "the shard is damaged: copy it again or pack again")
+
+def demand_size(file: ShardFile, size: int) -> None:
+    """ManifestError for a shard of another size than its manifest says."""
+    if size != file.bytes:
+        fact = f"the shard has {size} bytes, and its manifest says {file.bytes}"
+        raise ManifestError(file.url, fact, "copy it again, pack again, or run 'shardkit index'")
 
 
-def _unpacked(file: ShardFile, data: mmap.mmap) -> bytes:
+def demand_crc(file: ShardFile, crc: int) -> None:
+    """ManifestError for a shard of another checksum than its manifest says."""
+    if file.crc32c not in (-1, crc):
+        fact = f"the shard's CRC-32C is {crc:08x}, and its manifest says {file.crc32c:08x}"
+        raise ManifestError(file.url, fact, "the shard is damaged: copy it again or pack again")
+
+
+def crc_of(data: mmap.mmap | bytes) -> int:
+    """The CRC-32C of a whole buffer."""
+    view, crc = memoryview(data), 0
+    for start in range(0, len(data), 1 << 24):
+        crc = google_crc32c.extend(crc, bytes(view[start : start + (1 << 24)]))
+    return crc
+
+
+def _unpacked(file: ShardFile, data: mmap.mmap | bytes) -> bytes:
     cure = "copy it again, or make the index again with 'shardkit index'"
     try:
         unpacked = gzip.decompress(data)

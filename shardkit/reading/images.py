@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from shardkit.formats.images import (
     FOUR_COLORS,
     bad_size,
+    check_scans,
     image_header,
     is_damage,
     open_with_pillow,
@@ -38,9 +39,6 @@ Buffer = bytes | memoryview
 Pixels = NDArray[np.uint8]
 
 SCRATCH_BYTES = 16 << 20  # a larger image gets memory of its own, which is given back
-PROGRESSIVE = 0xC2  # the frame marker of a progressive JPEG
-MAX_SCANS = 500
-"""Most scans of a progressive JPEG. Encoders write about ten; each costs a pass over all pixels, and few bytes."""
 
 _thread = threading.local()
 
@@ -101,16 +99,6 @@ def decode_jpeg(
             raise ValueError(f"damaged JPEG: {reason_of(exc)}") from exc
         return None
     return pixels
-
-
-def check_scans(data: Buffer) -> None:
-    """ValueError for a progressive JPEG with more than `MAX_SCANS` scans."""
-    try:
-        frame = start_of_frame(data)  # type: ignore[arg-type]
-    except ValueError:
-        return  # what is wrong is found by who decodes it
-    if data[frame + 1] == PROGRESSIVE and bytes(data[frame:]).count(b"\xff\xda") > MAX_SCANS:
-        raise ValueError(f"JPEG of more than {MAX_SCANS} scans: a decompression bomb")
 
 
 @lru_cache(maxsize=2)

@@ -22,6 +22,7 @@ from shardkit.reading.blocks import BlockSource, Numbers, Placed
 from shardkit.reading.catalog import Block
 from shardkit.reading.decode import ImageDecoder
 from shardkit.reading.fields import decode_fields, encode_labels
+from shardkit.reading.memory import Lender
 from shardkit.reading.ops import ALL, Decode, Filter, Map, Skip, Steps, Take, cut
 from shardkit.reading.pool import Task, Threads
 from shardkit.rng import stream_key
@@ -31,6 +32,15 @@ log = logging.getLogger(__name__)
 
 Item = tuple[int, Any]
 """(samples of the share that were taken up to here, what the user gets)."""
+
+
+class _Lost:
+    def __reduce__(self) -> str:
+        return "LOST"
+
+
+LOST = _Lost()
+"""Stands where a batch would be if one of its images could be decoded: what counts batches counts it."""
 
 PART_SAMPLES = 16
 """Samples that one thread takes at a time, at least: less costs in hand-over."""
@@ -126,6 +136,7 @@ class _Worker:
         self.per_sample = [op for op in run.steps.samples if not isinstance(op, Decode)]
         self.maps = tuple(itertools.takewhile(lambda op: isinstance(op, Map), run.steps.after))
         self.classes = run.source.classes
+        self.memory = Lender(run.ahead)
         self.skips = _Skips(self.options.skip_limit if self.options else 0)
         self.straight = bool(
             run.source.plain and self.decoder and self.decoder.shape and not self.per_sample and self.batch
@@ -160,7 +171,7 @@ class _Worker:
         decoder, block = self.decoder, span.block
         assert decoder is not None and decoder.shape is not None
         n = span.end - span.begin
-        images = np.empty((n, *decoder.shape), decoder.dtype)
+        images = self.memory.empty((n, *decoder.shape), decoder.dtype)
         failed: list[tuple[int, Exception]] = []
 
         def part(begin: int, end: int) -> None:
@@ -176,7 +187,7 @@ class _Worker:
             if failed:
                 good = np.setdiff1d(np.arange(n), [number for number, _ in failed])
                 if not len(good):
-                    return None
+                    return self._nothing(span)
             numbers = range(n) if not failed else good.tolist()  # type: ignore[union-attr]
             labels = self._labels(block.labels[span.begin : span.end][good], span)
             keys = [block.keys[span.begin + number] for number in numbers]
@@ -203,11 +214,14 @@ class _Worker:
                 return kept if self.run.steps.batch else [(at, self.mapped(item)) for at, item in kept]
             chosen = [item for item in results if item is not _GONE]
             if not chosen:
-                return None
+                return self._nothing(span)
             return span.taken, self.mapped(collate(chosen))
 
         parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
         return Task(parts, finish)
+
+    def _nothing(self, span: _Span) -> Item | None:
+        return (span.taken, LOST) if self.run.steps.counted else None
 
     def _sample(self, span: _Span, number: int) -> Any:
         at = span.begin + number

@@ -6,13 +6,17 @@ import fnmatch
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.formats.table import format_of_name
 from shardkit.location import Location, expand_braces, locate
 from shardkit.manifest import Manifest, decode_manifest
+
+if TYPE_CHECKING:
+    from shardkit.reading.options import Remote
 
 SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Manifest
 
@@ -31,22 +35,37 @@ class Found:
     tree: Location | None = None
 
 
-def resolve(source: SourceLike) -> Found:
+def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
     """What `source` names: a glob, brace range, prefix, list, manifest, or class directory.
 
-    Raises NotFoundError where nothing is there, UsageError where more than one dataset is, ManifestError, StorageError.
+    remote: how stores are read; without it a URL is an error, for what needs the files on a disk. Raises NotFoundError
+    where nothing is there, UsageError where more than one dataset is, ManifestError, StorageError.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _resolve_one(source)
+        place = locate(source)
+        return _resolve_one(source) if remote is None or place.is_local else _resolve_urls([place], remote)
     if isinstance(source, Manifest):
         raise UsageError("dataset()", "a Manifest does not say where its shards are", "give its file or their prefix")
     if not isinstance(source, Iterable) or isinstance(source, (bytes, dict)):
         raise UsageError("dataset()", f"{source!r} names no dataset", "give a path, a glob, or a list of them")
     parts = list(source)
+    places = [locate(part) for part in parts if isinstance(part, (str, os.PathLike))]
+    if remote is not None and len(places) == len(parts) and not all(place.is_local for place in places):
+        return _resolve_urls(places, remote, listed=True)
     paths = [path for part in parts for path in _listed(part)]
     if not paths:
         raise UsageError("dataset()", "the list of shards is empty", "name at least one shard")
-    return _with_manifest(paths, [locate(part).path for part in parts])
+    return with_manifest(paths, [place.path for place in places])
+
+
+def _resolve_urls(places: Sequence[Location], remote: Remote, *, listed: bool = False) -> Found:
+    from shardkit.reading.resolve_remote import resolve_remote
+
+    local = next((place for place in places if place.is_local), None)
+    if local is not None:
+        fact = "the list has both paths of this machine and URLs"
+        raise UsageError(str(local), fact, "open both as datasets, and put them together with shardkit.concat")
+    return resolve_remote(places, remote, listed=listed)
 
 
 def _listed(part: str | os.PathLike[str]) -> list[Location]:
@@ -77,20 +96,20 @@ def _resolve_one(source: str | os.PathLike[str]) -> Found:
         return _of_folder(place)
     patterned = glob.has_magic(place.path) or "{" in place.name
     if format_of_name(place.name) or patterned or os.path.isfile(place.path):
-        return _with_manifest(_shards_of(place), [place.path])
+        return with_manifest(_shards_of(place), [place.path])
     beside = sorted(glob.glob(glob.escape(place.path) + "-*"))
     shards = [path for path in beside if format_of_name(os.path.basename(path))]
     if not shards:
         fact = "no dataset is there: neither a manifest, nor shards, nor a class directory of this name"
         raise NotFoundError(str(place), fact, _unfinished(place) or "check the path")
-    return _with_manifest([Location("", path) for path in shards])
+    return with_manifest([Location("", path) for path in shards])
 
 
 def demand_local(place: Location) -> None:
     """Raises UsageError for a URL."""
     if not place.is_local:
-        fact = f"{place.scheme}:// is not a scheme that this version reads"
-        raise UsageError(str(place), fact, "copy the shards to a disk, and name them there")
+        fact = f"this needs the files on a disk, and {place.scheme}:// is none"
+        raise UsageError(str(place), fact, f"copy them with: shardkit download {place} FOLDER")
 
 
 def _unfinished(place: Location) -> str:
@@ -120,25 +139,29 @@ def _shards_of(place: Location) -> list[Location]:
     return found
 
 
-def _with_manifest(shards: Sequence[Location], patterns: Sequence[str] = ()) -> Found:
+def with_manifest(
+    shards: Sequence[Location], patterns: Sequence[str] = (), manifest: Callable[[Location], Found | None] | None = None
+) -> Found:
     """The shards as part of the dataset whose manifest is beside them, if there is one. NotFoundError for a shard of
-    the manifest that a glob among `patterns` would match, and that is not there."""
+    the manifest that a glob among `patterns` would match, and that is not there. manifest: reads one that may not be
+    there; by default a file."""
     demand_one_format(shards)
-    owners = {_manifest_of(shard) for shard in shards}
-    owners_found = sorted({str(owner) for owner in owners if owner is not None and os.path.isfile(owner.path)})
-    if not owners_found:
+    read = manifest or _manifest_file
+    owners = dict.fromkeys(_manifest_of(shard) for shard in shards)
+    found = {str(owner): whole for owner in owners if owner is not None and (whole := read(owner)) is not None}
+    if not found:
         return Found(shards=tuple(shards))
     if len(owners) > 1:
-        names = ", ".join(owners_found)
+        names = ", ".join(sorted(found))
         fact = f"these are the shards of more than one dataset ({names})"
         raise UsageError("dataset()", fact, "name one of them, such as 'shards/train'")
-    whole = _of_manifest(Location("", owners_found[0]))
+    [(owner, whole)] = found.items()
     assert whole.manifest is not None
     number = {entry.name: place for place, entry in enumerate(whole.manifest.shards)}
     missing = next((shard for shard in shards if shard.name not in number), None)
     if missing is not None:
         cure = "remove it, or make the manifest again with 'shardkit index'"
-        raise UsageError(str(missing), f"the manifest {owners_found[0]} does not know this shard", cure)
+        raise UsageError(str(missing), f"the manifest {owner} does not know this shard", cure)
     numbers = tuple(number[shard.name] for shard in shards)
     globs = [os.path.basename(text) for pattern in patterns for text in expand_braces(pattern) if glob.has_magic(text)]
     for lost in sorted(set(number) - {shard.name for shard in shards}) if globs else ():
@@ -147,6 +170,10 @@ def _with_manifest(shards: Sequence[Location], patterns: Sequence[str] = ()) -> 
             raise NotFoundError(str(shards[0].sibling(lost)), "the manifest names this shard, and it is missing", cure)
     every = numbers == tuple(range(len(number)))
     return Found(whole.manifest, whole.location, None if every else numbers)
+
+
+def _manifest_file(place: Location) -> Found | None:
+    return _of_manifest(place) if os.path.isfile(place.path) else None
 
 
 def demand_one_format(shards: Sequence[Location]) -> None:
@@ -176,7 +203,7 @@ def _of_folder(place: Location) -> Found:
         fact = f"the folder holds {len(manifests)} datasets: {', '.join(name[:-5] for name in manifests)}"
         raise UsageError(str(place), fact, f"name one, such as '{place.child(manifests[0][:-5])}'")
     shards = [place.child(name) for name in names if format_of_name(name)]
-    return _with_manifest(shards) if shards else Found(tree=place)
+    return with_manifest(shards) if shards else Found(tree=place)
 
 
 def _of_manifest(place: Location) -> Found:

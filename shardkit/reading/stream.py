@@ -10,9 +10,10 @@ import heapq
 import itertools
 import mmap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +25,12 @@ from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
 from shardkit.reading.blocks import BLOCK_BYTES, BLOCK_SAMPLES, Placed
 from shardkit.reading.ops import ALL
+from shardkit.reading.options import Remote
 from shardkit.rng import permutation, stream_key, uniform
 from shardkit.sample import IMAGE_FIELDS, Sample
+
+if TYPE_CHECKING:
+    from shardkit.reading.remote_stream import RemoteFile
 
 Streamed = tuple[int, Sample]
 """(a number of its own for the sample, the sample with `cls` as an int where it has one)."""
@@ -44,6 +49,8 @@ class StreamBlocks:
     parts: int = 1
     names: FieldNames | None = None
     window: tuple[int, int] = (0, ALL)
+    remote: Remote = field(default_factory=Remote)
+    """How stores are read."""
 
     samples = None
     classes = 0
@@ -75,13 +82,23 @@ class StreamBlocks:
     def _shuffled(self) -> Iterator[Streamed]:
         order = permutation(len(self.shards), stream_key("shards", self.seed, self.epoch))
         chosen = (order if self.buffer else np.arange(len(self.shards)))[self.part :: self.parts]
-        stream = (sample for shard in chosen.tolist() for sample in self._shard(shard))
+        remote = any(not shard.is_local for shard in self.shards)
+        stream = self._fetched(chosen.tolist()) if remote else self._read(chosen.tolist())
         return shuffled(stream, self.buffer, stream_key("stream", self.seed, self.epoch)) if self.buffer else stream
 
-    def _shard(self, number: int) -> Iterator[Streamed]:
-        shard = self.shards[number]
-        for count, sample in enumerate(read_shard(shard, self.names)):
-            yield number << 32 | count, sample
+    def _read(self, numbers: Sequence[int]) -> Iterator[Streamed]:
+        for number in numbers:
+            for count, sample in enumerate(read_shard(self.shards[number], self.names)):
+                yield number << 32 | count, sample
+
+    def _fetched(self, numbers: Sequence[int]) -> Iterator[Streamed]:
+        from shardkit.reading.remote_stream import RemoteStreams
+
+        streams = RemoteStreams([self.shards[number] for number in numbers], self.remote)
+        with closing(streams.files()) as files:
+            for number, file in zip(numbers, files, strict=True):
+                for count, sample in enumerate(read_stream(file, self.names)):
+                    yield number << 32 | count, sample
 
 
 def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sample]:
@@ -106,6 +123,15 @@ def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sam
         raise NotFoundError(place, "there is no such shard", "check the name, and where you are") from exc
     except OSError as exc:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
+
+
+def read_stream(file: RemoteFile, names: FieldNames | None = None) -> Iterator[Sample]:
+    """As `read_shard`, of a shard in a store."""
+    place, head = str(file.shard), file.peek(512)
+    form = FORMATS[format_of_name(file.shard.name) or format_of_head(head)]
+    demand_names_fit(form, names, place)
+    for key, fields in form.stream(file, place=place, names=names):
+        yield _sample(place, key, fields)
 
 
 def _sample(place: str, key: str, fields: dict[str, Any]) -> Sample:
@@ -133,6 +159,8 @@ def shuffled(stream: Iterator[Streamed], buffer: int, key: int) -> Iterator[Stre
 
 class StreamBlock:
     """Samples that were read already."""
+
+    remote = ()
 
     def __init__(self, chosen: Sequence[Streamed]) -> None:
         self.rows: NDArray[np.int64] = np.array([number for number, _ in chosen], np.int64)

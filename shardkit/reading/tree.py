@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shardkit.errors import NotFoundError, StorageError
 from shardkit.manifest import ClassEntry
 from shardkit.reading.fetch import ShardFile
+from shardkit.reading.options import Remote
 from shardkit.sample import Sample, field_of, fs_text, text_of_path
 from shardkit.tree.source import Source, scan_tree
 
@@ -25,6 +26,7 @@ class TreeCatalog:
     """The files of a class tree in scan order: by class, then as Keras sorts them. Scanned once."""
 
     plain = True
+    remote: Remote | None = None
 
     def __init__(self, root: str) -> None:
         self.source: Source = scan_tree(root)
@@ -82,6 +84,8 @@ def _digest(source: Source) -> str:
 
 class TreeBlock:
     """Samples of a class tree, read when they are asked for."""
+
+    remote = ()
 
     def __init__(self, catalog: TreeCatalog, rows: NDArray[np.int64]) -> None:
         self.catalog, self.rows = catalog, rows

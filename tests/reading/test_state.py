@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import shardkit
-from shardkit import Dataset, StateError
+from shardkit import Dataset, DatasetError, StateError
 from shardkit.reading.order import EpochOrder
 from shardkit.reading.share import Share
 
@@ -353,3 +353,32 @@ def test_to_resume_deep_in_an_epoch_of_a_billion_orders_no_more_than_a_neighbour
     rows, _ = share.rows(order, np.arange(64))
     assert len(set(rows.tolist())) == 64
     assert max(len(chunk) for _, chunk in order._chunks.values()) <= 4_096
+
+
+def test_a_batch_without_one_good_image_counts_for_what_comes_after(tmp_path: Path, draw_image: Any) -> None:
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    for number in range(24):
+        data = draw_image(number, size=(8, 8))
+        (tmp_path / "tree" / "a" / f"{number:02}.jpg").write_bytes(data[: len(data) // (2 if 4 <= number < 8 else 1)])
+    shardkit.pack(tmp_path / "tree", tmp_path / "d", workers=1, check="none", shuffle=False)
+
+    def four_batches() -> Any:
+        return shardkit.dataset(tmp_path / "d").decode(size=8, on_error="skip").batch(4).take(4)
+
+    expected = [list(batch.keys) for batch in four_batches()]
+    assert [keys[0] for keys in expected] == ["a/00", "a/08", "a/12"]  # the second of the four is lost
+    stopped = four_batches()
+    items = iter(stopped)
+    begun = [list(next(items).keys) for _ in range(2)]
+    again = four_batches()
+    again.load_state_dict(stopped.state_dict())
+    assert begun + [list(batch.keys) for batch in again] == expected
+
+
+def test_repeat_of_nothing_but_damage_is_an_error_and_no_endless_loop(tmp_path: Path, draw_image: Any) -> None:
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    for number in range(4):
+        (tmp_path / "tree" / "a" / f"{number}.jpg").write_bytes(draw_image(number)[:300])
+    shardkit.pack(tmp_path / "tree", tmp_path / "d", workers=1, check="none")
+    with pytest.raises(DatasetError, match="an epoch has no items"):
+        list(shardkit.dataset(tmp_path / "d").decode(size=8, on_error="skip").batch(2).repeat())

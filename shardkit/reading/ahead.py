@@ -1,0 +1,341 @@
+"""Samples of a store's shards, fetched ahead of use: few large requests, several at a time, in the order of need.
+
+    known    blocks whose samples are looked up: as far ahead as the shuffle draws from, 2 buffers of samples
+    started  the first of them, FLIGHT_BYTES: what they need is asked for
+
+When a block is started, each chunk of a shard (4 MiB) in which a sample of it begins is fetched, or rather what is
+wanted of it: the samples of it that are known, with gaps of up to GAP_BYTES. So a chunk of a dense order comes in one
+request, once; a sparse selection costs no more than its samples. What arrives is cut into samples, and each is let go
+with the block that has it. In memory are thus the samples that are waiting, about one shuffle buffer, and what is under
+way. Where ahead_bytes is less than that, fewer blocks are known: then requests are smaller, and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.config import format_bytes
+from shardkit.reading.options import Remote
+from shardkit.reading.remote import GRACE_SECONDS, RemoteShards, silent
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from shardkit.reading.blocks import Placed
+    from shardkit.reading.remote_block import RemoteBlock
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 4 << 20
+REQUESTS = 32
+"""Requests under way at a time: 128 MiB, which is 1 GB/s at 0.13 s for each."""
+FIRST_REQUESTS = 4
+
+GAP_BYTES = 128 << 10
+"""Bytes between two samples that are fetched along with them: they cost less than another request."""
+
+KNOWN_SAMPLES = 16_384
+"""Samples that are looked up beyond the shuffle's window, at most."""
+
+_LIVE: WeakSet[Fetchers] = WeakSet()
+
+
+def chunk_bytes(how: Remote) -> int:
+    """The size of a request: smaller where little may be under way."""
+    return min(CHUNK_BYTES, max(64 << 10, how.ahead_bytes // REQUESTS))
+
+
+class Job:
+    """Something that a thread does, once. `act` gives the value."""
+
+    __slots__ = ("_error", "_pool", "_value", "act", "done", "place")
+
+    def __init__(self, pool: Fetchers, act: Callable[[], Any], place: str) -> None:
+        self.act: Callable[[], Any] | None = act
+        self.place = place
+        self.done = threading.Event()
+        self._pool = pool
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is done, and `value` raises."""
+        return self._error is not None
+
+    def run(self) -> None:
+        """Do it; an error is kept for `value`."""
+        try:
+            if self.act is not None:
+                self._value = self.act()
+        except BaseException as exc:
+            self._error = exc
+        self.act = None  # and with it what only it refers to
+        self.done.set()
+
+    def value(self) -> Any:
+        """Wait for it. Its error is raised; StorageError where nothing moves within the time limit."""
+        if not self.done.is_set():
+            self._pool.wait(self)
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Fetchers:
+    """Threads that wait for a store: a few at first, so that the first samples need not share the line with those of
+    later, and one more with each answer. `close` leaves them alone: those that a store keeps waiting end when it lets
+    them go."""
+
+    def __init__(self, seconds: float, count: int = REQUESTS) -> None:
+        _LIVE.add(self)
+        self._seconds, self._count = seconds, count
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._moved = time.monotonic()
+        self._ending = self._closed = False
+
+    def submit(self, act: Callable[[], Any], place: str) -> Job:
+        """Have it done, in the order of the calls."""
+        job = Job(self, act, place)
+        self._jobs.put(job)
+        if len(self._threads) < FIRST_REQUESTS:
+            self._one_more()
+        return job
+
+    def _one_more(self) -> None:
+        with self._lock:
+            if len(self._threads) < self._count and not self._ending:
+                thread = threading.Thread(target=self._serve, name="shardkit-fetch", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def wait(self, job: Job) -> None:
+        """Wait for a job. StorageError where none was done within the time limit."""
+        begun = time.monotonic()
+        while not job.done.wait(min(1.0, self._seconds)):
+            if time.monotonic() - max(begun, self._moved) > self._seconds + GRACE_SECONDS:
+                raise silent(job.place, self._seconds)
+
+    def end(self) -> None:
+        """Do what was submitted, and nothing more."""
+        with self._lock:
+            if not self._ending:
+                self._ending = True
+                for _ in self._threads:
+                    self._jobs.put(None)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._closed = True
+        self.end()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the threads to end, but not long."""
+        ends = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._closed:
+            job.run()
+            self._moved = time.monotonic()
+            if not self._jobs.empty():
+                self._one_more()
+            del job  # what it fetched is not to wait for the next one
+
+
+@atexit.register
+def _close_all() -> None:
+    """End what is still under way: the interpreter must not go while a thread is inside a store's library."""
+    live = list(_LIVE)
+    for pool in live:
+        pool.close()
+    for pool in live:
+        pool.join(5.0)
+
+
+class Slot:
+    """A sample that was asked for: its bytes when `job` is done."""
+
+    __slots__ = ("data", "job")
+
+    def __init__(self) -> None:
+        self.data: bytes | None = None
+        self.job: Job | None = None
+
+    def get(self) -> bytes:
+        """The bytes of the sample. Errors as in `Job.value`."""
+        if self.data is None:
+            assert self.job is not None
+            self.job.value()
+            assert self.data is not None
+        return self.data
+
+
+Waiting = tuple["RemoteBlock", NDArray[np.int64]]
+"""(a block, the numbers of some of its samples)."""
+
+
+class Ahead:
+    """What is asked for ahead of use, for one iteration."""
+
+    def __init__(self, how: Remote) -> None:
+        self.chunk = chunk_bytes(how)
+        self.flight = max(1, min(REQUESTS * self.chunk, how.ahead_bytes // 2))
+        self.fetchers = Fetchers(how.timeout_seconds)
+        self.asked = 0
+        """Bytes of samples that were asked for, in all."""
+        self._pending: dict[tuple[int, int], list[Waiting]] = {}
+
+    def expect(self, block: RemoteBlock) -> None:
+        """The samples of this block will be wanted."""
+        for key, numbers in block.by_chunk(self.chunk):
+            self._pending.setdefault((id(block.remote_shards), key), []).append((block, numbers))
+
+    def start(self, block: RemoteBlock) -> None:
+        """Ask for the samples of a block that was expected, and for those of later ones that lie beside them."""
+        shards = block.remote_shards
+        for key in block.chunks:
+            waiting = self._pending.pop((id(shards), key), None)
+            if waiting is not None:
+                self._request(shards, key >> 32, waiting)
+
+    def end(self) -> None:
+        """Ask for nothing more. What was asked for comes."""
+        self.fetchers.end()
+
+    def close(self) -> None:
+        """End the threads."""
+        self.fetchers.close()
+
+    def _request(self, shards: RemoteShards, shard: int, waiting: list[Waiting]) -> None:
+        firsts = np.concatenate([block.firsts[numbers] for block, numbers in waiting])
+        stops = np.concatenate([block.stops[numbers] for block, numbers in waiting])
+        slots: list[Slot] = []
+        for block, numbers in waiting:
+            for number in numbers.tolist():
+                slot = block.slots[number] = Slot()
+                slots.append(slot)
+        order = np.argsort(firsts, kind="stable")
+        firsts, stops = firsts[order], stops[order]
+        apart = firsts[1:] - np.maximum.accumulate(stops)[:-1] > GAP_BYTES
+        bounds = [0, *(np.flatnonzero(apart) + 1).tolist(), len(order)]
+        places = order.tolist()
+        self.asked += int((stops - firsts).sum())
+        for begin, end in itertools.pairwise(bounds):
+            cuts = firsts[begin:end].tolist(), stops[begin:end].tolist(), [slots[at] for at in places[begin:end]]
+            self._submit(shards, shard, cuts)
+
+    def _submit(self, shards: RemoteShards, shard: int, cuts: tuple[list[int], list[int], list[Slot]]) -> None:
+        starts, ends, slots = cuts
+        base, stop = starts[0], max(ends)
+
+        def act() -> None:
+            cut(shards.read(shard, base, stop), base, cuts)
+
+        job = self.fetchers.submit(act, shards.files[shard].url)
+        for slot in slots:
+            slot.job = job
+
+
+def cut(data: Buffer, base: int, cuts: tuple[list[int], list[int], list[Slot]]) -> None:
+    """Give each slot its bytes; `base` is where in the shard the data begin. Repeats of a sample share theirs."""
+    last, found = (-1, -1), b""
+    with memoryview(data) as view:
+        for start, end, slot in zip(*cuts, strict=True):
+            if (start, end) != last:
+                last, found = (start, end), bytes(view[start - base : end - base])
+            slot.data = found
+
+
+def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:
+    """The blocks, their samples asked for ahead. window: samples that the shuffle draws from at a time."""
+    ahead = Ahead(how)
+    flow = _Flow(ahead, how, window)
+    try:
+        for placed in blocks:
+            flow.know(placed)
+            while flow.enough:
+                yield flow.next()
+        while flow.held:
+            yield flow.next()
+        ahead.end()  # whoever has the last blocks may still wait for them
+    except BaseException:
+        ahead.close()
+        raise
+
+
+class _Flow:
+    """The blocks that are known, in order, and which of them are started."""
+
+    def __init__(self, ahead: Ahead, how: Remote, window: int) -> None:
+        self.ahead, self.how, self.window = ahead, how, window
+        self.held: deque[Placed] = deque()
+        self.started = 0
+        """How many of `held` are started."""
+        self.samples = self.bytes = self.flight = 0
+        """Of the known blocks; of the started ones."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether no more need be known before the next block is given out."""
+        if len(self.held) < 2:
+            return False
+        if self.bytes >= self.how.ahead_bytes:
+            _tell_of_small_requests(self.samples, self.window, self.how.ahead_bytes)
+            return True
+        beyond = self.samples - self.window
+        return beyond >= 0 and (self.bytes >= 2 * self.ahead.flight or beyond >= KNOWN_SAMPLES)
+
+    def know(self, placed: Placed) -> None:
+        """One block more."""
+        self.held.append(placed)
+        for own in placed[1].remote:
+            self.ahead.expect(own)
+        self.samples += len(placed[1])
+        self.bytes += _bytes_of(placed)
+
+    def next(self) -> Placed:
+        """The next block, when enough of those after it are started."""
+        while self.started < len(self.held) and (self.started < 2 or self.flight < self.ahead.flight):
+            placed = self.held[self.started]
+            for own in placed[1].remote:
+                self.ahead.start(own)
+            self.started += 1
+            self.flight += _bytes_of(placed)
+        placed = self.held.popleft()
+        self.started -= 1
+        self.samples -= len(placed[1])
+        self.bytes -= _bytes_of(placed)
+        self.flight -= _bytes_of(placed)
+        return placed
+
+
+def _bytes_of(placed: Placed) -> int:
+    return sum(own.wanted for own in placed[1].remote)
+
+
+_SAID: set[int] = set()
+
+
+def _tell_of_small_requests(samples: int, window: int, ahead_bytes: int) -> None:
+    if samples < window and ahead_bytes not in _SAID:
+        _SAID.add(ahead_bytes)
+        log.info(
+            "ahead_bytes (%s) holds %d samples, and the shuffle draws from %d: requests get smaller",
+            format_bytes(ahead_bytes), samples, window,
+        )  # fmt: skip

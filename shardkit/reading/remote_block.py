@@ -1,0 +1,143 @@
+"""Samples of an IndexCatalog in a store: their bytes as they were fetched, each checked when it is used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DamagedError, DatasetError
+from shardkit.reading.catalog import INDEX_CURE, IndexBlock, IndexCatalog, Rows
+from shardkit.reading.remote import RemoteShards, within
+from shardkit.sample import Sample
+
+if TYPE_CHECKING:
+    from shardkit.reading.ahead import Slot
+
+log = logging.getLogger(__name__)
+
+
+class RemoteBlock(IndexBlock):
+    """A block whose samples are asked for ahead (`slots`), lie in the cache, or else are fetched when they are used."""
+
+    def __init__(self, catalog: IndexCatalog, rows: Rows, shards: Rows, local: Rows) -> None:
+        super().__init__(catalog, rows, shards, local)
+        assert isinstance(catalog.mapped, RemoteShards)
+        self.remote_shards = catalog.mapped
+        self.slots: list[Slot | None] = [None] * len(rows)
+        self.chunks: list[int] = []
+        """The chunks that hold samples of it, in the order of need: shard << 32 | number."""
+        self.wanted = 0
+        """Bytes of samples that must be fetched."""
+        self.here: dict[int, memoryview] = {}
+        """The shards that the cache has."""
+        self.remote = (self,)
+
+    def by_chunk(self, chunk_bytes: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """(chunk, the samples that begin in it), for all that must be fetched; sets `chunks` and `wanted`.
+
+        A gzip shard is one chunk.
+        """
+        shards, files = self.remote_shards, self.remote_shards.files
+        numbers, chunks = np.arange(len(self)), self.firsts // chunk_bytes
+        for shard in np.unique(self.shards).tolist():
+            mapped = shards.here(shard)
+            if mapped is not None:
+                self.here[shard] = memoryview(mapped)
+            elif files[shard].unpacked:
+                chunks[self.shards == shard] = 0
+        if self.here:
+            numbers = np.flatnonzero(~np.isin(self.shards, list(self.here)))
+        keys = (self.shards << 32 | chunks)[numbers]
+        order = np.argsort(keys, kind="stable")
+        bounds = np.flatnonzero(np.diff(keys[order], prepend=-1)).tolist()
+        groups = [numbers[order[a:b]] for a, b in zip(bounds, [*bounds[1:], len(order)], strict=True)]
+        groups.sort(key=lambda group: int(group[0]))
+        self.chunks = [int(self.shards[group[0]]) << 32 | int(chunks[group[0]]) for group in groups]
+        self.wanted = int((self.stops - self.firsts)[numbers].sum())
+        return zip(self.chunks, groups, strict=True)
+
+    def image(self, number: int) -> memoryview:
+        """The image's bytes, checked. DatasetError for a sample without an image, DamagedError for a wrong one."""
+        if self._spans[1][number] < 0:
+            place, _, key = self.place(number)
+            raise DatasetError(place, "this sample has no image", "read it without decode()", None, key)
+        found: memoryview = self._checked(number, self._image_in)
+        return found
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples in order."""
+        return map(self.sample, range(len(self)))
+
+    def sample(self, number: int) -> Sample:
+        """One sample with all its fields."""
+        label = int(self.labels[number])
+        if not self.catalog.plain or label < 0 or self._spans[1][number] < 0:
+            parsed: Sample = self._checked(number, self._parsed)
+            return parsed
+        url, image = self._urls[self._spans[0][number]], self.image(number)
+        return {"__key__": self.keys[number], "__url__": url, self.fields[number]: bytes(image), "cls": label}
+
+    @property
+    def _urls(self) -> list[str]:
+        return self.catalog.urls
+
+    @cached_property
+    def _wholes(self) -> tuple[list[int], list[int]]:
+        return self.firsts.tolist(), self.stops.tolist()
+
+    def _checked(self, number: int, use: Any) -> Any:
+        """What `use` makes of a sample's bytes. Where they are wrong they are fetched once more."""
+        try:
+            return use(number, self._bytes(number))
+        except DamagedError as exc:
+            shard, (firsts, stops) = self._spans[0][number], self._wholes
+            first, stop = firsts[number], stops[number]
+            log.warning("%s; it is fetched once more", exc)
+            seconds = self.remote_shards.objects.how.timeout_seconds
+            if self.remote_shards.files[shard].unpacked:
+                raise
+            data = within(seconds, lambda: self.remote_shards.again(shard, first, stop), self._urls[shard])
+            found = use(number, bytes(data))
+            self.remote_shards.mend(shard, first, data)
+            return found
+
+    def _bytes(self, number: int) -> Any:
+        """The bytes that are read of a sample: firsts … stops - 1 of its shard."""
+        slot, shard = self.slots[number], self._spans[0][number]
+        if slot is not None:
+            return slot.get()
+        first, stop = self._wholes[0][number], self._wholes[1][number]
+        if (mapped := self.here.get(shard)) is not None:
+            return mapped[first:stop]
+        shards = self.remote_shards
+        seconds = shards.objects.how.timeout_seconds
+        return within(seconds, lambda: bytes(shards.read(shard, first, stop)), self._urls[shard])
+
+    def _image_in(self, number: int, data: Any) -> Any:
+        first = self._wholes[0][number]
+        start, end = self._spans[1][number] - first, self._spans[2][number] - first
+        found = data if end - start == len(data) else memoryview(data)[start:end]
+        if _crc(found) != self._checksums[number]:
+            raise self._damaged(number)
+        return found
+
+    def _parsed(self, number: int, data: Any) -> Sample:
+        form, url, first = self.catalog.format, self._urls[self._spans[0][number]], self._wholes[0][number]
+        if self._spans[1][number] >= 0:
+            self._image_in(number, data)
+        data = bytes(data)
+        found = next(form.read(data, place=url, end=len(data), names=self.catalog.names, base=first), None)
+        if found is None:
+            raise DamagedError(url, f"the index says that {self.keys[number]!r} is here", INDEX_CURE, first)
+        return self._made(number, found.key, form.fields(data, found), first)
+
+
+def _crc(data: Any) -> int:
+    found: int = google_crc32c.value(data if isinstance(data, bytes) else np.frombuffer(data, np.uint8))
+    return found

@@ -1,0 +1,152 @@
+"""From a URL to what there is: a manifest, or shards without one. The manifest comes first, and saves the listing."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from shardkit.errors import NotFoundError, UsageError
+from shardkit.formats.table import format_of_name
+from shardkit.location import Location, expand_braces
+from shardkit.manifest import decode_manifest
+from shardkit.reading.options import Remote
+from shardkit.reading.remote import Objects
+from shardkit.reading.resolve import Found, with_manifest
+
+_STEM = re.compile(r"(?P<stem>[^*?\[]+)-[^/]*")
+"""A pattern of shards of one dataset: the manifest's stem, and what stands for the number."""
+
+LISTED = 100_000
+"""Names of a folder that are looked at, to find what it holds."""
+
+
+class Remotes:
+    """What URLs mean. Manifests and stores are kept while one source is resolved."""
+
+    def __init__(self, how: Remote) -> None:
+        self._how = how
+        self._objects: dict[Location, Objects] = {}
+        self._manifests: dict[Location, Found | None] = {}
+
+    def resolve(self, place: Location) -> Found:
+        """What a URL names. Errors as in `resolve.resolve`."""
+        if place.path.endswith(".json"):
+            found = self.manifest(place)
+            if found is None:
+                raise NotFoundError(str(place), "there is no such manifest", "check the URL")
+            return found
+        if _patterned(place):
+            return with_manifest(self.shards(place), [place.path], self.manifest)
+        if "/" not in place.path.rstrip("/") or place.path.endswith("/"):
+            return self._of_folder(place)
+        found = self.manifest(place.sibling(place.name + ".json"))
+        if found is not None:
+            return found
+        shards = self._listed(place.parent, f"{place.name}-")
+        if shards:
+            return with_manifest(shards, [], self.manifest)
+        return self._of_folder(Location(place.scheme, place.path + "/"))
+
+    def shards(self, place: Location) -> list[Location]:
+        """The shards that a URL in a list, a glob or a brace range means. NotFoundError where none matches."""
+        if not _patterned(place):
+            found = self.resolve(place)
+            if found.manifest is None or found.location is None:
+                return list(found.shards)
+            return [found.location.sibling(entry.name) for entry in found.manifest.shards]
+        patterns = [Location(place.scheme, text) for text in expand_braces(place.path)]
+        return [shard for each in patterns for shard in (self._matches(each) if _magic(each) else [each])]
+
+    def manifest(self, place: Location) -> Found | None:
+        """The dataset of a manifest; None where there is no such object."""
+        if place not in self._manifests:
+            try:
+                data = self._opened(place.parent).whole(place.name)
+            except NotFoundError:
+                self._manifests[place] = None
+            else:
+                self._manifests[place] = Found(decode_manifest(data, place=str(place)), place)
+        return self._manifests[place]
+
+    def _opened(self, folder: Location) -> Objects:
+        if folder not in self._objects:
+            self._objects[folder] = Objects(folder, self._how)
+        return self._objects[folder]
+
+    def _matches(self, pattern: Location) -> list[Location]:
+        """The shards of a glob: those of the manifest of its stem, else those that a listing finds."""
+        stem = _STEM.fullmatch(pattern.name)
+        if stem and not glob.has_magic(pattern.parent.path):
+            found = self.manifest(pattern.sibling(stem["stem"] + ".json"))
+            if found is not None and found.manifest is not None:
+                names = [entry.name for entry in found.manifest.shards if fnmatchcase(entry.name, pattern.name)]
+                if names:
+                    return [pattern.sibling(name) for name in names]
+                raise NotFoundError(str(pattern), "no shard of the manifest matches", "check the pattern")
+        folder = pattern
+        while glob.has_magic(folder.path):
+            folder = folder.parent
+        below = pattern.path[len(folder.path) :].lstrip("/")
+        parts, literal = below.split("/"), re.split(r"[*?\[]", below, maxsplit=1)[0]
+        names = [name for name in self._names(folder, literal) if _fits(name.split("/"), parts)]
+        names = [name for name in names if format_of_name(name)] or names
+        if not names:
+            raise NotFoundError(str(pattern), "no object matches", "check the pattern")
+        return [folder.child(name) for name in names]
+
+    def _listed(self, folder: Location, prefix: str) -> list[Location]:
+        """The shards whose names begin with `prefix`, in this very folder; none where the store has no lists."""
+        try:
+            names = self._names(folder, prefix)
+        except UsageError:
+            return []
+        return [folder.child(name) for name in names if "/" not in name and format_of_name(name)]
+
+    def _names(self, folder: Location, prefix: str) -> list[str]:
+        """A listing. UsageError where the store has none."""
+        if folder.scheme.rpartition("+")[2] in ("http", "https"):
+            fact = "a web server has no lists to match a pattern with, and there is no manifest of that name"
+            raise UsageError(str(folder), fact, "name the manifest, or the shards by a brace range")
+        return self._opened(folder).list(prefix, LISTED)
+
+    def _of_folder(self, place: Location) -> Found:
+        """A folder of the shards of one dataset."""
+        folder = Location(place.scheme, place.path.rstrip("/"))
+        try:
+            names = [name for name in self._names(folder, "") if "/" not in name]
+        except UsageError as exc:
+            raise NotFoundError(str(place), "there is no manifest of this name", "name the manifest") from exc
+        manifests = [n for n in names if n.endswith(".json") and any(o.startswith(f"{n[:-5]}-") for o in names)]
+        if len(manifests) > 1:
+            fact = f"the folder holds {len(manifests)} datasets: {', '.join(name[:-5] for name in manifests)}"
+            raise UsageError(str(place), fact, f"name one, such as '{folder.child(manifests[0][:-5])}'")
+        if manifests:
+            return self.manifest(folder.child(manifests[0])) or Found()
+        shards = [folder.child(name) for name in names if format_of_name(name)]
+        if not shards:
+            fact = "no dataset is there: neither a manifest nor shards of this name"
+            raise NotFoundError(str(place), fact, "check the URL; a class directory is packed first: shardkit pack")
+        return with_manifest(shards, [], self.manifest)
+
+
+def resolve_remote(places: Sequence[Location], how: Remote, *, listed: bool) -> Found:
+    """What URLs mean: one, or the entries of a list."""
+    remotes = Remotes(how)
+    if not listed:
+        return remotes.resolve(places[0])
+    shards = [shard for place in places for shard in remotes.shards(place)]
+    return with_manifest(shards, [place.path for place in places], remotes.manifest)
+
+
+def _patterned(place: Location) -> bool:
+    return _magic(place) or "{" in place.name or format_of_name(place.name) is not None
+
+
+def _magic(place: Location) -> bool:
+    return glob.has_magic(place.path)
+
+
+def _fits(name: Sequence[str], parts: Sequence[str]) -> bool:
+    return len(name) == len(parts) and all(map(fnmatchcase, name, parts))
