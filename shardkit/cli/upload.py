@@ -1,0 +1,67 @@
+"""`shardkit upload`: a dataset of this machine to a bucket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shardkit.cli import console, tables
+from shardkit.cli.storage import storage_options
+from shardkit.config import format_bytes
+from shardkit.errors import printable
+
+if TYPE_CHECKING:
+    from shardkit.tools._transfer import Transferred
+
+
+@click.command(name="upload", short_help="Send a dataset to a bucket.")
+@click.argument("source", nargs=-1, required=True)
+@click.argument("dest")
+@click.option(
+    "--check",
+    type=click.Choice(["store", "read", "none"]),
+    default="store",
+    show_default=True,
+    help="What arrived: by the store's checksum (where it has none, read it back), by reading it back, or not.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace another dataset at DEST.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Files on their way at a time.  [default: 4]")
+@storage_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@console.output_options
+@click.pass_context
+def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: bool, **options: Any) -> None:
+    """Send the dataset SOURCE, byte for byte, to DEST: s3://bucket/train, gs://, az://, or a folder.
+
+    SOURCE is a prefix or manifest, a folder of datasets, or shards without a manifest. Shards go first, the manifest
+    last, so that nobody reads half a dataset. What is there already, with the same size and checksum, is not sent
+    again: run again, an interrupted upload goes on.
+
+    \b
+    shardkit upload shards/train s3://bucket/train
+    shardkit upload shards s3://bucket/cars/ --workers 8
+    shardkit upload shards/train s3://bucket/train --storage-option endpoint=http://127.0.0.1:9000
+    """
+    from shardkit.tools.upload import upload
+
+    ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
+    given = list(source) if len(source) > 1 else source[0]
+    with console.progress() as progress:
+        result = upload(given, dest, progress=progress, **options)
+    if as_json:
+        console.write_json(result)
+    else:
+        console.write(result_text(result, "sent"))
+
+
+def result_text(result: Transferred, done: str) -> str:
+    """A line for each dataset, for a reader. done: "sent", "fetched"."""
+    lines = []
+    for one in result.datasets:
+        samples = f"{tables.plural(one.samples, 'sample')} in " if one.samples else ""
+        what = f"{samples}{tables.plural(one.shards, 'shard')}, {format_bytes(one.bytes)}"
+        moved = f"{done} {tables.plural(one.sent, 'file')}, {format_bytes(one.sent_bytes)}"
+        kept = f"; {one.kept:,} there already" if one.kept else ""
+        lines.append(printable(f"{one.dataset.removesuffix('.json')}: {what}; {moved}{kept}"))
+    return "\n".join(lines)

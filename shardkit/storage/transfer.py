@@ -1,0 +1,303 @@
+"""Whole objects from one place to another, each checked: what is sent is what was meant, what arrived is what was sent.
+
+The CRC-32C is summed while the bytes pass. The last of them are let go only when the sum is right, so that a file that
+is damaged, or changes meanwhile, never becomes an object: a store's `put` is whole or absent.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from threading import Event
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
+
+import google_crc32c
+import numpy as np
+
+from shardkit.errors import DamagedError, NotFoundError, StorageError
+from shardkit.location import Location
+from shardkit.storage.etag import SCHEMES, Etag
+from shardkit.storage.retry import Retry, read, retried
+from shardkit.storage.store import ObjectInfo, Store
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+log = logging.getLogger(__name__)
+
+Check = Literal["store", "read", "none"]
+"""What is done after an object was sent. store: the store's own checksum of it is compared, where it has one (an ETag),
+else it is read back. read: it is read back. none: nothing."""
+
+PIECE_BYTES = 4 << 20
+RANGE_BYTES = 8 << 20
+"""What one request asks for: at 1 GB/s and 10 ms to the first byte, about half of the time is the data's."""
+AHEAD = 4
+"""Ranges of one object that are asked for at a time."""
+SENDINGS = 3
+"""How often an object is sent that arrives as another one."""
+
+Pieces = Callable[[], Generator["Buffer", None, None]]
+"""The bytes of an object, from its start at each call."""
+Told = Callable[[int], None]
+"""Told the bytes that went through; a negative number where they have to go again."""
+
+
+class Stopped(Exception):  # noqa: N818
+    """The whole transfer ends, because of an error elsewhere or Ctrl-C."""
+
+
+def file_pieces(place: Location) -> Pieces:
+    """The bytes of a file of this machine."""
+
+    def pieces() -> Generator[bytes, None, None]:
+        try:
+            with open(place.path, "rb", buffering=0) as file:
+                while piece := file.read(PIECE_BYTES):
+                    yield piece
+        except FileNotFoundError as exc:
+            raise NotFoundError(str(place), "the file is missing", "bring it back") from exc
+        except OSError as exc:
+            raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its rights") from exc
+
+    return pieces
+
+
+def object_pieces(store: Store, name: str, size: int, retry: Retry, stop: Event) -> Pieces:
+    """The bytes of an object, in ranges that are asked for ahead of use."""
+
+    def one(start: int) -> Buffer:
+        if stop.is_set():
+            raise Stopped
+        return read(store, name, start, min(start + RANGE_BYTES, size), retry)
+
+    def pieces() -> Generator[Buffer, None, None]:
+        if size <= RANGE_BYTES:
+            yield one(0)
+            return
+        waiting: deque[Future[Buffer]] = deque()
+        with ThreadPoolExecutor(AHEAD, "shardkit-read") as pool:
+            try:
+                for start in range(0, size, RANGE_BYTES):
+                    waiting.append(pool.submit(one, start))
+                    if len(waiting) > AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    return pieces
+
+
+class Outgoing(io.RawIOBase):
+    """The bytes of `wanted` on their way to `Store.put`, checked before the last of them are given.
+
+    failure: the error that a read of it raised, which the library below `put` may have made another one of.
+    """
+
+    def __init__(
+        self, pieces: Pieces, wanted: ObjectInfo, place: Location, told: Told, stop: Event, *, etag: bool = False
+    ) -> None:
+        self.wanted, self.place = wanted, place
+        self._with_etag = etag
+        self.failure: BaseException | None = None
+        self._pieces, self._told, self._stop = pieces, told, stop
+        self._at = 0
+        self._restart()
+
+    def _restart(self) -> None:
+        self._source = self._pieces()
+        self._rest = memoryview(b"")
+        self._crc = self._done = self._taken = 0
+        self.etag = Etag() if self._with_etag else None
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """To its start and its end, so that its length can be found, and it can be read again."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next byte is."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to the start, to the end, or to where it was read to."""
+        place = offset + (0, self._at, self.wanted.bytes)[whence]
+        if place not in (0, self._taken, self.wanted.bytes):
+            raise io.UnsupportedOperation("it can be read from front to back only")
+        self._at = place
+        return place
+
+    def readinto(self, buffer: Buffer) -> int:
+        """As for every raw file."""
+        with memoryview(buffer) as view, view.cast("B") as target:
+            data = self.read(len(target))
+            target[: len(data)] = data
+            return len(data)
+
+    def readall(self) -> bytes:
+        """All that is left."""
+        return self.read()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next `size` bytes, fewer at the end only."""
+        left = self.wanted.bytes - self._at
+        size = left if size is None or size < 0 else min(size, left)
+        try:
+            if self._at == 0 and self._taken:
+                self._told(-self._done)
+                self._source.close()
+                self._restart()
+            return self._read(size)
+        except BaseException as exc:
+            self.failure = exc
+            raise
+
+    def _read(self, size: int) -> bytes:
+        parts = []
+        while size:
+            if not self._rest:
+                self._rest = self._next()
+            part = self._rest[:size]
+            self._rest = self._rest[len(part) :]
+            parts.append(part)
+            size -= len(part)
+            self._taken += len(part)
+        self._at = self._taken
+        return parts[0].tobytes() if len(parts) == 1 else b"".join(parts)
+
+    def _next(self) -> memoryview:
+        """The next piece; the last one only when the whole is what was wanted."""
+        if self._stop.is_set():
+            raise Stopped
+        piece = memoryview(next(self._source, b"")).cast("B")
+        self._crc = summed(self._crc, piece)
+        if self.etag is not None:
+            self.etag.update(piece)
+        self._done += len(piece)
+        self._told(len(piece))
+        if not piece or self._done >= self.wanted.bytes:
+            self._demand_whole(ended=not piece)
+        return piece
+
+    def _demand_whole(self, *, ended: bool) -> None:
+        size = self._done if ended or self._done > self.wanted.bytes else self._done + _length(next(self._source, b""))
+        if size != self.wanted.bytes:
+            more = "more" if size > self.wanted.bytes else f"{size}"
+            fact = f"{self.wanted.bytes} bytes are expected, and it has {more}"
+        elif f"{self._crc:08x}" != self.wanted.crc32c:
+            fact = f"its CRC-32C is {self._crc:08x}, and {self.wanted.crc32c} is expected"
+        else:
+            return
+        cure = "it is damaged, or changed meanwhile: check it with 'shardkit verify', and make or fetch it again"
+        raise DamagedError(str(self.place), fact, cure)
+
+    def end(self, *, sent: bool) -> None:
+        """Close what it reads. What did not arrive has to go again."""
+        self._source.close()
+        if not sent:
+            self._told(-self._done)
+
+
+def _length(piece: Buffer) -> int:
+    with memoryview(piece) as view:
+        return view.nbytes
+
+
+def send(
+    pieces: Pieces,
+    place: Location,
+    target: Store,
+    wanted: ObjectInfo,
+    *,
+    check: Check,
+    retry: Retry,
+    stop: Event,
+    told: Told,
+) -> None:
+    """Write the object `wanted` (name, bytes, CRC-32C) to `target`, from the `pieces` of `place`, and check it there.
+
+    Raises DamagedError where `place` holds something else, StorageError where it does not arrive, Stopped.
+    """
+
+    def put() -> Etag | None:
+        body = Outgoing(pieces, wanted, place, told, stop, etag=check == "store" and target.root.scheme in SCHEMES)
+        sent = False
+        try:
+            target.put(wanted.name, cast(BinaryIO, body), crc32c=wanted.crc32c)
+            sent = True
+        except BaseException as exc:
+            if body.failure is not None and body.failure is not exc:
+                raise body.failure from exc
+            raise
+        finally:
+            body.end(sent=sent)
+        return body.etag
+
+    fact = ""
+    for again in range(1, SENDINGS + 1):
+        if stop.is_set():
+            raise Stopped
+        try:
+            etag = retried(put, retry)
+        except DamagedError as exc:
+            if place.is_local or again == SENDINGS:
+                raise
+            log.warning("%s: %s; it is fetched again", place, exc.fact)
+            continue
+        found = _arrived(target, wanted, etag, check=check, retry=retry, stop=stop)
+        if found is None:
+            return
+        fact = found
+        log.warning("%s: %s; it is sent again", target.root.child(wanted.name), fact)
+        told(-wanted.bytes)
+    with suppress(StorageError):
+        target.delete(wanted.name)
+    cure = "check the network and the store, then run the same command again"
+    raise StorageError(str(target.root.child(wanted.name)), f"it arrived damaged {SENDINGS} times: {fact}", cure)
+
+
+def _arrived(
+    store: Store, wanted: ObjectInfo, etag: Etag | None, *, check: Check, retry: Retry, stop: Event
+) -> str | None:
+    """What is wrong with an object that was just sent; None where nothing is."""
+    if check == "none":
+        return None
+    try:
+        known = retried(lambda: store.info(wanted.name), retry)
+        if known.bytes == wanted.bytes and etag is not None and etag.fits(known.version):
+            return None
+        return difference(store, wanted, known=replace(known, crc32c=None), retry=retry, stop=stop)
+    except NotFoundError:
+        return "it is missing"
+
+
+def difference(store: Store, wanted: ObjectInfo, *, known: ObjectInfo, retry: Retry, stop: Event) -> str | None:
+    """How an object differs from `wanted`; None where it does not. Where its CRC-32C is not `known`, it is read."""
+    if known.bytes != wanted.bytes:
+        return f"it has {known.bytes} bytes, and {wanted.bytes} are expected"
+    crc = known.crc32c or crc_of(object_pieces(store, wanted.name, wanted.bytes, retry, stop))
+    return None if crc == wanted.crc32c else f"its CRC-32C is {crc}, and {wanted.crc32c} is expected"
+
+
+def crc_of(pieces: Pieces) -> str:
+    """The CRC-32C of it all, as 8 hex digits."""
+    crc = 0
+    for piece in pieces():
+        crc = summed(crc, piece)
+    return f"{crc:08x}"
+
+
+def summed(crc: int, piece: Buffer) -> int:
+    """The CRC-32C of what had `crc` and then `piece`. Through NumPy, since google_crc32c takes no memoryview."""
+    return int(google_crc32c.extend(crc, np.frombuffer(memoryview(piece), np.uint8)))
