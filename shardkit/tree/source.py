@@ -8,6 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from shardkit.tree.columns import PathColumn, PathColumnBuilder
 from shardkit.tree.keys import folder_changes, key_of_file, renamed_rows, share_a_key
 from shardkit.tree.leftout import LeftOut, LeftOutCounter
 from shardkit.tree.splits import find_splits, inside_split
-from shardkit.tree.walk import Folder, Walk, check_root
+from shardkit.tree.walk import ClassWalk, Folder, Walk, check_root
 
 __all__ = ["LeftOut", "PathColumn", "Source", "find_splits", "scan_splits", "scan_tree"]
 
@@ -29,6 +30,31 @@ _log = logging.getLogger(__name__)
 _PROGRESS_FILES = 1000  # a folder at a time, but not for every folder of a tree of small ones
 
 
+class Held(Protocol):
+    """Where the files of a source are, row for row; what reads them knows more of it."""
+
+    def at(self, rows: NDArray[np.int64]) -> Held:
+        """The same for some rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inline:
+    """Fields of samples that are in no file: field -> the bytes of each row.
+
+    labels: "class" where each sample has a class number, "listed" where that is not its folder's; "multi" where the
+    field `cls.json` has a list of them, "number" where it has a number or a list of numbers, "none" where samples have
+    no label: `Source.labels` is -1 for these three.
+    """
+
+    fields: Mapping[str, PathColumn]
+    labels: Literal["class", "listed", "multi", "number", "none"] = "class"
+
+    def at(self, rows: NDArray[np.int64]) -> Inline:
+        """The same for some rows."""
+        return Inline({name: PathColumn.of(column.take(rows)) for name, column in self.fields.items()}, self.labels)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """The files of one split, a row each, in scan order: by class, then Keras' order.
@@ -36,6 +62,8 @@ class Source:
     root: the folder that `paths` are relative to. classes: names in label order, valid text. paths: as the file
     system gives them, parts joined by `/`. sizes: bytes (int64). labels: places in `classes` (int32). renamed: row ->
     key, where the file's own key belongs to an earlier row. left_out: what was left out, and why.
+    held: where the files are, if not below `root` as files. inline: fields that are in no file.
+    incomplete: (path, why) of what was left out as bad.
     """
 
     root: bytes
@@ -45,14 +73,18 @@ class Source:
     labels: NDArray[np.int32]
     renamed: Mapping[int, str]
     left_out: LeftOut
+    held: Held | None = None
+    inline: Inline | None = None
+    incomplete: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """The files of each class, in label order."""
-        return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
+        """The files of each class, in label order; a label of -1 is none."""
+        labels = self.labels if not len(self.labels) or self.labels.min() >= 0 else self.labels[self.labels >= 0]
+        return np.bincount(labels, minlength=len(self.classes)).astype(np.int64)
 
     @property
     def nbytes(self) -> int:
@@ -94,9 +126,13 @@ def scan_tree(
     """
     place = os.fsdecode(root)
     check_root(place)
-    walk = Walk(place, extensions, LeftOutCounter())
+    return scan_walk(Walk(place, extensions, LeftOutCounter()), classes=classes, progress=progress)
+
+
+def scan_walk(walk: ClassWalk, *, classes: Sequence[str] | None, progress: ProgressFn = silent) -> Source:
+    """`scan_tree` of anything that can be walked."""
     folders = _class_folders(walk)
-    return _scan(walk, folders, _label_order(place, folders, classes), progress)
+    return _scan(walk, folders, _label_order(walk.root, folders, classes), progress)
 
 
 def scan_splits(
@@ -114,13 +150,21 @@ def scan_splits(
     """
     if isinstance(splits, str) or not splits:
         raise UsageError("splits", f"a list of folder names is expected, not {splits!r}", "name at least one split")
-    top, walks, folders = os.fsdecode(root), {}, {}
-    _say_what_is_in_no_split(top, splits, extensions)
+    top, walks = os.fsdecode(root), {}
+    check_root(top)
+    say_what_is_in_no_split(Walk(top, extensions, LeftOutCounter()), splits)
     for split in splits:
         place = os.path.join(top, split)
         check_root(place)
         walks[split] = Walk(place, extensions, LeftOutCounter())
-        folders[split] = _class_folders(walks[split])
+    return scan_walks(walks, classes=classes, progress=progress)
+
+
+def scan_walks(
+    walks: Mapping[str, ClassWalk], *, classes: Sequence[str] | None, progress: ProgressFn = silent
+) -> dict[str, Source]:
+    """`scan_splits` of anything that can be walked: split -> its walk."""
+    folders = {split: _class_folders(walk) for split, walk in walks.items()}
     together = {name for each in folders.values() for name in each}
     sources: dict[str, Source] = {}
     for split, walk in walks.items():
@@ -131,17 +175,16 @@ def scan_splits(
     return sources
 
 
-def _say_what_is_in_no_split(root: str, splits: Collection[str], extensions: Collection[str]) -> None:
-    """Log it: it belongs to the `left_out` of no split."""
-    check_root(root)
-    walk = Walk(root, extensions, LeftOutCounter())
+def say_what_is_in_no_split(walk: ClassWalk, splits: Collection[str]) -> None:
+    """Log it: it belongs to the `left_out` of no split. walk: of the folder that holds the splits."""
+    root = walk.root
     if others := [name for name in walk.class_folders() if name not in splits]:
         _log.warning("%s: left out: folders that are none of the splits: %s", fs_text(root), _some(others))
     for line in walk.left_out.result().lines():
         _log.info("%s: left out, beside the splits: %s", fs_text(root), line)
 
 
-def _class_folders(walk: Walk) -> dict[str, str]:
+def _class_folders(walk: ClassWalk) -> dict[str, str]:
     """Class name -> folder. SourceError if there is none."""
     place, names = fs_text(walk.root), walk.class_folders()
     if not names:
@@ -214,7 +257,7 @@ class _Columns:
         self.bytes += sum(folder.sizes)
 
 
-def _scan(walk: Walk, folders: Mapping[str, str], classes: tuple[str, ...], progress: ProgressFn) -> Source:
+def _scan(walk: ClassWalk, folders: Mapping[str, str], classes: tuple[str, ...], progress: ProgressFn) -> Source:
     columns, counts = _Columns(), []
     told = 0
     for name in classes:

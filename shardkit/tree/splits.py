@@ -10,7 +10,7 @@ from shardkit.errors import SourceError
 from shardkit.events import Progress, ProgressFn
 from shardkit.sample import DEFAULT_EXTENSIONS, fs_text
 from shardkit.tree.leftout import LeftOutCounter
-from shardkit.tree.walk import Walk, check_root
+from shardkit.tree.walk import ClassWalk, Walk, check_root
 
 SPLIT_NAMES = frozenset(
     ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout")
@@ -34,7 +34,12 @@ def find_splits(
     """
     place = os.fsdecode(root)
     check_root(place)
-    walk = Walk(place, extensions, LeftOutCounter())
+    return splits_of(Walk(place, extensions, LeftOutCounter()))
+
+
+def splits_of(walk: ClassWalk) -> list[str] | None:
+    """`find_splits` of anything that can be walked."""
+    place = walk.root
     names = walk.class_folders()
     named = [name for name in names if name.lower() in SPLIT_NAMES]
     kinds = {name: _kind(walk, name) for name in named}
@@ -55,7 +60,7 @@ def inside_split(progress: ProgressFn, done: int, bytes_done: int) -> ProgressFn
     return lambda at: progress(Progress(at.step, at.done + done, at.total, at.bytes_done + bytes_done, at.bytes_total))
 
 
-def _kind(walk: Walk, name: str) -> str:
+def _kind(walk: ClassWalk, name: str) -> str:
     """ "class" (holds an image), "split" (holds folders only) or "empty"."""
     images, folders = walk.look(name)
     return "class" if images else "split" if folders else "empty"

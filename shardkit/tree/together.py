@@ -130,8 +130,9 @@ def _grouped(
     paths = PathColumn.of(source.paths.take(first))
     own = {n: key for n, key in enumerate(keys) if n not in renamed and key != key_of_file(source.paths[int(first[n])])}
     samples = replace(
-        source, paths=paths, sizes=source.sizes[rows].sum(axis=1), labels=source.labels[first], renamed=own | renamed
-    )
+        source, paths=paths, sizes=source.sizes[rows].sum(axis=1), labels=source.labels[first], renamed=own | renamed,
+        held=None,
+    )  # fmt: skip
     return Grouped(samples, source, fields, primary, rows, incomplete)
 
 

@@ -12,9 +12,10 @@ import heapq
 import os
 import stat
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from shardkit.errors import SourceError, UsageError
 from shardkit.sample import fs_text
@@ -62,6 +63,59 @@ def check_root(root: str) -> None:
     raise SourceError(fs_text(root), "this is a file, and a folder of class folders is expected", "give its folder")
 
 
+class ClassWalk(Protocol):
+    """What a scan needs of a tree: a Walk of folders, or the listing of an archive or a bucket."""
+
+    @property
+    def root(self) -> str:
+        """What messages call the tree."""
+        ...
+
+    @property
+    def left_out(self) -> LeftOutCounter:
+        """Where what is left out is counted."""
+        ...
+
+    def class_folders(self) -> list[str]:
+        """The names of the visible folders directly below the root, in order."""
+        ...
+
+    def folders(self, top: str) -> Iterator[Folder]:
+        """The folders at and below `top`, in order; those without images too."""
+        ...
+
+    def look(self, folder: str) -> tuple[bool, bool]:
+        """(holds an image, holds a folder to walk) for a folder itself."""
+        ...
+
+
+def folders_in_order(top: str, look_into: Callable[[str], tuple[dict[str, int], list[str]]]) -> Iterator[Folder]:
+    """The folders at and below `top`. look_into: (name -> bytes of each image, paths of the folders) of a folder.
+
+    A folder's path begins with its parent's, so that the least of the folders that are known is always next.
+    """
+    waiting = [(_order(top), top)]
+    while waiting:
+        _, path = heapq.heappop(waiting)
+        sizes, below = look_into(path)
+        for folder in below:
+            heapq.heappush(waiting, (_order(folder), folder))
+        names = sorted(sizes) if _order is str else sorted(sizes, key=_order)
+        yield Folder(path, names, [sizes[name] for name in names])
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in the order of a scan."""
+    return sorted(names, key=_order)
+
+
+def hidden_or_system(name: str, *, is_folder: bool) -> str | None:
+    """Why an entry of this name is left out, whatever it is; None where it is not for its name."""
+    if name.startswith("."):
+        return leftout.HIDDEN_FOLDERS if is_folder else leftout.HIDDEN_FILES
+    return leftout.SYSTEM if name.lower() in _SYSTEM_NAMES else None
+
+
 class Walk:
     """One scan below `root`: its rules, and where what is left out is counted."""
 
@@ -85,18 +139,8 @@ class Walk:
         return found
 
     def folders(self, top: str) -> Iterator[Folder]:
-        """The folders at and below `top` (relative to the root), in order; those without images too.
-
-        A folder's path begins with its parent's, so that the least of the folders that are known is always next.
-        """
-        waiting = [(_order(top), top)]
-        while waiting:
-            _, path = heapq.heappop(waiting)
-            sizes, below = self._list(path)
-            for folder in below:
-                heapq.heappush(waiting, (_order(folder), folder))
-            names = sorted(sizes) if _order is str else sorted(sizes, key=_order)
-            yield Folder(path, names, [sizes[name] for name in names])
+        """The folders at and below `top` (relative to the root), in order; those without images too."""
+        return folders_in_order(top, self._list)
 
     def look(self, folder: str) -> tuple[bool, bool]:
         """(holds an image, holds a folder to walk) for a folder itself."""
@@ -138,10 +182,8 @@ class Walk:
 
     def _reason(self, entry: Entry, path: str) -> str | None:
         """Why the entry at `path` is left out; None for an image and for a folder to walk."""
-        if entry.name.startswith("."):
-            return leftout.HIDDEN_FOLDERS if entry.is_dir(follow_symlinks=False) else leftout.HIDDEN_FILES
-        if entry.name.lower() in _SYSTEM_NAMES:
-            return leftout.SYSTEM
+        if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES:
+            return hidden_or_system(entry.name, is_folder=entry.is_dir(follow_symlinks=False))
         try:
             mode = entry.stat().st_mode
         except OSError as exc:

@@ -1,0 +1,222 @@
+"""Where a dataset is, or goes, in a store: its files by name, its manifest, and what is in the way.
+
+A dataset is there when its manifest is: shards go first, index files next, the manifest last. To replace one, its
+manifest is put aside (`.NAME.replaced.json`, which tells what belonged to it) before its first shard is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from threading import Event
+
+import google_crc32c
+
+from shardkit.errors import DamagedError, DestinationError, ManifestError, NotFoundError, StorageError, UsageError
+from shardkit.location import Location
+from shardkit.manifest import Manifest, decode_manifest
+from shardkit.storage.local import translated
+from shardkit.storage.retry import Retry, read, retried
+from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
+from shardkit.storage.transfer import SENDINGS, Check, difference
+
+OVERWRITE = "choose another destination, or replace it with --overwrite"
+
+_NAMES = r"(-\d{6,}\.(tar|tfrecord)|(\.\d{5})?\.parquet|\.skipped\.json)"
+_PATTERN = set("*?{}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A dataset's place: the names of its files start with `stem`, at the root of `store`."""
+
+    store: Store
+    stem: str
+    retry: Retry = field(default_factory=Retry)
+
+    def __str__(self) -> str:
+        return str(self.location(self.stem))
+
+    @property
+    def manifest(self) -> str:
+        """The manifest's name."""
+        return f"{self.stem}.json"
+
+    @property
+    def _aside(self) -> str:
+        return f".{self.stem}.replaced.json"
+
+    def location(self, name: str) -> Location:
+        """Where a file of the dataset is."""
+        return self.store.root.child(name)
+
+    def read(self, name: str, *, size: int | None = None) -> bytes:
+        """A whole object, as it was written: held against its CRC-32C where the store knows it.
+
+        Raises NotFoundError, DamagedError, StorageError.
+        """
+        known = self.info(name) if size is None else ObjectInfo(name, size)
+        for _ in range(SENDINGS):
+            data = bytes(read(self.store, name, 0, known.bytes, self.retry))
+            if known.crc32c in (None, f"{google_crc32c.value(data):08x}"):
+                return data
+        raise DamagedError(str(self.location(name)), "its bytes are not those that were written", "write it again")
+
+    def write(self, name: str, data: bytes) -> None:
+        """A whole object, and read back: for the small ones that decide."""
+        crc = f"{google_crc32c.value(data):08x}"
+        for _ in range(SENDINGS):
+            retried(lambda: self.store.put(name, io.BytesIO(data), crc32c=crc), self.retry)
+            with contextlib.suppress(DamagedError):
+                if self.read(name) == data:
+                    return
+        fact = "what was written is not what is read there"
+        raise StorageError(str(self.location(name)), fact, "see that no other run writes there, and run it again")
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects, where they are there."""
+        for name in names:
+            retried(partial(self.store.delete, name), self.retry)
+
+    def manifest_bytes(self) -> bytes | None:
+        """The manifest as it is stored; None where there is none."""
+        try:
+            return self.read(self.manifest)
+        except NotFoundError:
+            return None
+
+    def read_manifest(self) -> Manifest | None:
+        """The manifest that is there, or None. DestinationError for an object of its name that is none."""
+        data = self.manifest_bytes()
+        try:
+            return None if data is None else decode_manifest(data, place=str(self.location(self.manifest)))
+        except ManifestError as exc:
+            raise DestinationError(exc.place, f"in the way: {exc.fact}", OVERWRITE) from exc
+
+    def files(self) -> dict[str, int]:
+        """Name -> bytes of the objects there that a dataset of this name may have, the manifest aside, by name."""
+        return self.sizes(())
+
+    def sizes(self, names: Iterable[str]) -> dict[str, int]:
+        """Name -> bytes of `files`, and of those of `names` that are called otherwise, as shards of others may be."""
+        ours, others = re.compile(re.escape(self.stem) + _NAMES), set(names)
+        found: dict[str, int] = {}
+        for prefix in (f"{self.stem}-", f"{self.stem}."):  # not all of `stem`: a tree of that name may be beside it
+            for item in self._listed(prefix):
+                if item.name in others or ours.fullmatch(item.name):
+                    found[item.name] = item.bytes
+        for name in sorted(name for name in others - found.keys() if not ours.fullmatch(name)):
+            with contextlib.suppress(NotFoundError):
+                found[name] = self.info(name).bytes
+        return dict(sorted(found.items()))
+
+    def info(self, name: str) -> ObjectInfo:
+        """What the store knows of an object. Raises NotFoundError, StorageError."""
+        return retried(lambda: self.store.info(name), self.retry)
+
+    def _listed(self, prefix: str) -> list[ObjectInfo]:
+        if not self.store.root.is_local:
+            return retried(lambda: list(self.store.list(prefix)), self.retry)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), translated(self.store.root.path):
+            names = os.listdir(self.store.root.path)  # the folder alone, and not all that is below it
+            return [self.info(name) for name in names if name.startswith(prefix) and not name.endswith(".part")]
+        return []
+
+    def holds(self, wanted: ObjectInfo, *, check: Check, stop: Event) -> bool:
+        """Whether the object `wanted` is there: with its size, and the CRC-32C that was stored with it.
+
+        Where none was, or with `check` "read", it is read; with "none" it does not count then.
+        """
+        try:
+            known = self.info(wanted.name)
+            if check == "none":
+                return known.bytes == wanted.bytes and known.crc32c == wanted.crc32c
+            known = replace(known, crc32c=None) if check == "read" else known
+            return difference(self.store, wanted, known=known, retry=self.retry, stop=stop) is None
+        except NotFoundError:
+            return False
+
+    def replaced(self) -> set[str]:
+        """The names of the files of a dataset that is being replaced; none where that is not so."""
+        return self._replaced() or set()
+
+    def _replaced(self) -> set[str] | None:
+        try:
+            return set(names_of(decode_manifest(self.read(self._aside), place=str(self.location(self._aside)))))
+        except NotFoundError:
+            return None
+        except ManifestError:
+            return set()
+
+    def end(self) -> None:
+        """End the dataset that is there, before its first file is touched. Its manifest is put aside."""
+        data = self.manifest_bytes()
+        if data is not None:
+            self.write(self._aside, data)
+            self.remove([self.manifest])
+
+    def finish(self, manifest: bytes, files: Mapping[str, int], *, sweep: bool) -> None:
+        """The commit: remove what a replaced dataset had and this one has not, then write the manifest.
+
+        files: name -> bytes of all that belongs to the dataset. sweep: remove whatever else has a name such as its files
+        have. Raises StorageError where not all of it is there.
+        """
+        listed, theirs = self.sizes(files), self._replaced()
+        for name, size in files.items():
+            if listed.get(name) != size:
+                fact = f"it was written with {size} bytes, and is missing or has another size since"
+                raise StorageError(
+                    str(self.location(name)), fact, "see that no other run writes there, and run it again"
+                )
+        self.remove(sorted(((theirs or set()) | set(listed if sweep else ())) - set(files)))
+        self.write(self.manifest, manifest)
+        if theirs is not None:
+            self.remove([self._aside])
+
+
+def names_of(manifest: Manifest) -> list[str]:
+    """The names of all files of a dataset, the manifest and the list of what was left out aside."""
+    return [entry.name for entry in manifest.shards] + [entry.name for entry in manifest.index]
+
+
+def place_of(dest: Location, own: str, *, options: StorageOptions | None = None, retry: Retry | None = None) -> Place:
+    """The place that a user's DEST means: a prefix, or a folder (with a slash at its end, a bucket, or one that is
+    there already), in which `own` is the prefix.
+
+    Raises DestinationError for a name that can't begin the shards' names; what the store raises.
+    """
+    if dest.scheme in ("http", "https"):
+        raise UsageError(str(dest), "a web server is read only", "write to its folder, or to a bucket")
+    retry = retry or Retry()
+    folder, stem = dest.parent, dest.name
+    if not dest.is_local and "/" not in dest.path.rstrip("/"):  # a bucket, or a host
+        folder, stem = Location(dest.scheme, dest.path.rstrip("/")), ""
+    if stem and dest.is_local and os.path.isdir(dest.path):
+        folder, stem = dest, ""
+    if stem:
+        demand_stem(stem, dest)
+        beside = open_store(folder, options)
+        if not _is_folder(beside, stem, retry):
+            return Place(beside, stem, retry)
+        folder = dest
+    demand_stem(own, dest)
+    return Place(open_store(folder, options), own, retry)
+
+
+def _is_folder(beside: Store, name: str, retry: Retry) -> bool:
+    """Whether something is below this name in a bucket."""
+    if beside.root.is_local:
+        return False
+    return retried(lambda: next(iter(beside.list(f"{name}/")), None), retry) is not None
+
+
+def demand_stem(stem: str, dest: Location) -> None:
+    """DestinationError for a name that can't begin the names of shards in a bucket."""
+    if stem in (".", "..") or "\\" in stem or not stem.isprintable() or _PATTERN & set(stem):
+        fact = f"{stem!r} can't be the beginning of the shards' names"
+        raise DestinationError(str(dest), fact, "give a prefix such as s3://bucket/train")

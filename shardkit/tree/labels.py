@@ -1,0 +1,145 @@
+"""The labels of a list: a class by name or number, several of them, or a number to be predicted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from shardkit.errors import SourceError, UsageError, printable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Kind = Literal["class", "multi", "number", "none"]
+
+_SPARSE = 1_000_000
+"""The largest class number without names: a greater one is an identity of another kind, and no class number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labels of the rows of a list. values: for each row a name or number ("class"), a list of them ("multi"), a
+    float or a list of floats ("number"), or None where the row has none that makes sense."""
+
+    kind: Kind
+    values: Sequence[Any]
+    named: bool
+    """Whether classes are given by name, and not by number."""
+
+
+NO_LABELS = Labels("none", (), False)
+
+
+def labels_of(column: pa.ChunkedArray, place: str, name: str, separator: str | None) -> Labels:
+    """The labels in a column. separator: what stands between several labels in a text. Raises SourceError."""
+    import pyarrow.types as types
+
+    kind = column.type
+    if types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    values = column.to_pylist()
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
+        if separator is not None:
+            return _separated(values, separator)
+        return Labels("class", [value or None for value in values], True)
+    if separator is not None:
+        fact = f"the label column {name!r} is {kind}, and a separator is for labels in a text"
+        raise SourceError(place, fact, "leave --label-separator away")
+    if types.is_boolean(kind):
+        return Labels("class", [None if value is None else str(value).lower() for value in values], True)
+    if types.is_integer(kind):
+        return Labels("class", values, False)
+    if types.is_floating(kind) or types.is_decimal(kind):
+        return Labels("number", [_finite(value) for value in values], False)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _listed(values, kind.value_type, place, name)
+    raise SourceError(place, f"the label column {name!r} is {kind}", "give names, numbers, or lists of them") from None
+
+
+def _separated(values: Sequence[str | None], separator: str) -> Labels:
+    parts = [None if text is None else [part.strip() for part in text.split(separator) if part.strip()]
+             for text in values]  # fmt: skip
+    numbers = all(part.isdigit() and part.isascii() for each in parts for part in each or ())
+    if numbers and any(parts):
+        return Labels("multi", [None if each is None else [int(part) for part in each] for each in parts], False)
+    return Labels("multi", parts, True)
+
+
+def _listed(values: Sequence[list[Any] | None], kind: Any, place: str, name: str) -> Labels:
+    import pyarrow.types as types
+
+    if types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
+        lists = [None if each is None or None in each else each for each in values]
+        return Labels("multi", lists, not types.is_integer(kind))
+    if types.is_floating(kind):
+        numbers = [None if each is None or any(_finite(value) is None for value in each) else each for each in values]
+        return Labels("number", numbers, False)
+    raise SourceError(place, f"the label column {name!r} has lists of {kind}", "give lists of names or numbers")
+
+
+def _finite(value: Any) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def class_map(all_labels: Iterable[tuple[str, Labels]], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The classes in label order, for (place, labels) of each split: the given ones, the sorted names, or 0, 1 ….
+
+    Raises SourceError where one split has names and another numbers, or kinds differ; UsageError for classes given to
+    labels that are none.
+    """
+    found = list(all_labels)
+    kinds = {(labels.kind, labels.named) for _, labels in found}
+    if len(kinds) > 1:
+        raise SourceError(found[0][0], "its splits have labels of different kinds", "give all of them the same kind")
+    kind, named = next(iter(kinds))
+    if kind in ("number", "none"):
+        if classes is not None:
+            raise UsageError("classes", f"the labels of {found[0][0]} are no classes", "leave the classes away")
+        return ()
+    if classes is not None:
+        return tuple(classes)
+    known: set[Any] = set()
+    for _, labels in found:
+        for value in labels.values:
+            known.update(value if isinstance(value, list) else (value,))
+    known.discard(None)
+    if named:
+        return tuple(sorted(known))
+    most = max(known, default=-1)
+    if most >= max(_SPARSE, 100 * len(known)):
+        fact = f"its class numbers go up to {most}, and there are {len(known)} of them"
+        raise SourceError(found[0][0], fact, "number the classes from 0, or write them as names")
+    return tuple(str(number) for number in range(most + 1))
+
+
+def numbered(labels: Labels, classes: Sequence[str]) -> tuple[list[Any], dict[int, str]]:
+    """(label of each row: an int, a sorted list of ints, a number or list of numbers; what is wrong with a row)."""
+    if labels.kind == "number":
+        return list(labels.values), {
+            row: "its label is empty, or no number" for row, value in enumerate(labels.values) if value is None
+        }
+    if labels.kind == "none":
+        return [], {}
+    places = {name: number for number, name in enumerate(classes)}
+    found: list[Any] = []
+    wrong: dict[int, str] = {}
+    for row, value in enumerate(labels.values):
+        if value is None:
+            wrong[row] = "its label is empty"
+            found.append(-1)
+            continue
+        several = isinstance(value, list)
+        numbers = [_number(each, places, len(classes)) for each in (value if several else (value,))]
+        if None in numbers:
+            unknown = (value if several else (value,))[numbers.index(None)]
+            wrong[row] = f"its label {printable(str(unknown))!r} is none of the {len(classes)} classes"
+        found.append(sorted({number for number in numbers if number is not None}) if several else numbers[0] or 0)
+    return found, wrong
+
+
+def _number(value: str | int, places: dict[str, int], count: int) -> int | None:
+    if isinstance(value, int):
+        return value if 0 <= value < count else None
+    return places.get(value)
