@@ -1,0 +1,289 @@
+"""What an image file says beside its pixels: found, carried over, and taken out without touching the pixels.
+
+    JPEG   segments `FF marker length(2, big-endian) …`: APP1 "Exif\\0\\0" and a TIFF block; APP1 with the name of XMP;
+           APP2 "ICC_PROFILE\\0" number count and a part of the profile; COM, and any other APPn     ITU-T T.81, B.1.1
+    PNG    chunks `length(4, big-endian) name(4) … CRC(4)`: eXIf, iCCP, tEXt, zTXt, iTXt, tIME             ISO 15948, 11
+    WEBP   chunks `name(4) length(4, little-endian) …`, padded to even: EXIF, "XMP ", ICCP, and their flags in VP8X
+           (0x08, 0x04, 0x20)                                                                                RFC 9649
+
+Orientation is the tag 0x0112 of the TIFF block, 1 … 8 (Exif 2.32, 4.6.4). A colour profile stays with its image, since
+the pixels mean other colours without it; sRGB's own is what every reader takes a file without a profile for.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+EXIF, XMP, ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+SOS, EOI, COM, DQT, DRI = 0xDA, 0xD9, 0xFE, 0xDB, 0xDD
+_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # within a scan: no stuffed byte, restart or fill
+_SEGMENT_BYTES = 0xFFFF - 2
+_PROFILE_BYTES = 16 << 20  # the most that a packed profile may unpack to
+
+_PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+_PNG_KEPT = frozenset(b"tRNS gAMA cHRM sRGB cICP sBIT bKGD pHYs acTL fcTL fdAT".split())
+_WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"))
+_WEBP_FLAGS = {b"EXIF": 0x08, b"XMP ": 0x04, b"ICCP": 0x20}
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """A TIFF block, an XMP packet and a colour profile; b"" where there is none."""
+
+    exif: bytes = b""
+    xmp: bytes = b""
+    icc: bytes = b""
+
+    def without(self, *, strip: bool, orientation: int) -> Notes:
+        """What an image keeps whose pixels are written anew. strip: the profile only, unless it is sRGB's.
+
+        orientation: the one that its pixels have from now on; it stays told in either case, where it is not 1.
+        """
+        if strip:
+            return Notes(
+                b"" if orientation == 1 else turned_exif(orientation), b"", b"" if is_srgb(self.icc) else self.icc
+            )
+        exif = with_orientation(self.exif, orientation)
+        return Notes(turned_exif(orientation) if not exif and orientation != 1 else exif, self.xmp, self.icc)
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of the segments of a JPEG up to its first scan's header, included. ValueError for damage.
+
+    Bytes between segments are skipped, as libjpeg does.
+    """
+    at = 2
+    while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:
+        marker = data[at + 1]
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # fill, and markers without a length
+            at += 1 if marker == 0xFF else 2
+            continue
+        end = at + 2 + (data[at + 2] << 8 | data[at + 3])
+        if marker == EOI or end < at + 4 or end > len(data):
+            break
+        yield marker, at, end
+        if marker == SOS:
+            return
+        at = end
+    raise ValueError("JPEG cut inside its header")
+
+
+def notes_of_jpeg(data: bytes) -> Notes:
+    """The notes of a JPEG."""
+    exif = xmp = b""
+    profile: dict[int, bytes] = {}
+    for marker, start, end in segments(data):
+        body = data[start + 4 : end]
+        if marker == _APP1 and body.startswith(EXIF) and not exif:
+            exif = body[len(EXIF) :]
+        elif marker == _APP1 and body.startswith(XMP) and not xmp:
+            xmp = body[len(XMP) :]
+        elif marker == _APP2 and body.startswith(ICC):
+            profile[body[len(ICC)] if len(body) > len(ICC) else 0] = body[len(ICC) + 2 :]
+    return Notes(exif, xmp, b"".join(profile[number] for number in sorted(profile)))
+
+
+def notes_of_pillow(image: Any) -> Notes:
+    """The notes of an image that Pillow has opened, as far as its plugin finds them."""
+    info = image.info
+    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
+    exif = info.get("exif") or b""
+    return Notes(
+        exif.removeprefix(EXIF) if isinstance(exif, bytes) else b"",
+        xmp.encode() if isinstance(xmp, str) else bytes(xmp),
+        info.get("icc_profile") or b"",
+    )
+
+
+def jpeg_with(data: bytes, notes: Notes) -> bytes:
+    """A JPEG that an encoder has just written, with the notes after its JFIF segment.
+
+    An EXIF block or XMP packet that is too long for a segment is left out.
+    """
+    added = []
+    if notes.exif and len(EXIF + notes.exif) <= _SEGMENT_BYTES:
+        added.append(_segment(_APP1, EXIF + notes.exif))
+    if notes.xmp and len(XMP + notes.xmp) <= _SEGMENT_BYTES:
+        added.append(_segment(_APP1, XMP + notes.xmp))
+    room = _SEGMENT_BYTES - len(ICC) - 2
+    parts = [notes.icc[at : at + room] for at in range(0, len(notes.icc), room)]
+    if len(parts) < 256:
+        head = ICC + b"%c%c"
+        added += [_segment(_APP2, head % (n, len(parts)) + part) for n, part in enumerate(parts, 1)]
+    at = next((end for marker, _, end in segments(data) if marker == _APP0), 2)
+    return b"".join([data[:at], *added, data[at:]]) if added else data
+
+
+def _segment(marker: int, body: bytes) -> bytes:
+    return b"\xff%c" % marker + (len(body) + 2).to_bytes(2, "big") + body
+
+
+# Orientation
+
+
+def orientation_of(exif: bytes) -> int:
+    """The orientation that a TIFF block tells, 1 … 8; 1 if none or another."""
+    at, order = _orientation_at(exif)
+    value = int.from_bytes(exif[at : at + 2], order) if at else 1
+    return value if 1 <= value <= 8 else 1
+
+
+def with_orientation(exif: bytes, orientation: int) -> bytes:
+    """The TIFF block with this value in its orientation tag; as it is where it has no such tag."""
+    at, order = _orientation_at(exif)
+    return exif[:at] + orientation.to_bytes(2, order) + exif[at + 2 :] if at else exif
+
+
+def turned_exif(orientation: int) -> bytes:
+    """A TIFF block that tells the orientation and nothing else."""
+    return b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + orientation.to_bytes(2, "big") + bytes(6)
+
+
+def _orientation_at(tiff: bytes) -> tuple[int, Any]:
+    """(where the tag's value is, byte order); (0, …) where there is none."""
+    order: Any = {b"II*\0": "little", b"MM\0*": "big"}.get(tiff[:4])
+    if order is None:
+        return 0, "big"
+    directory = int.from_bytes(tiff[4:8], order)
+    entries = int.from_bytes(tiff[directory : directory + 2], order)
+    for at in range(directory + 2, min(directory + 2 + 12 * entries, len(tiff) - 11), 12):
+        if int.from_bytes(tiff[at : at + 2], order) == 0x0112:
+            return at + 8, order
+    return 0, order
+
+
+def is_srgb(profile: bytes) -> bool:
+    """Whether a colour profile calls itself sRGB in its description ('desc', ICC.1:2010, 7.3 and 9.2.41)."""
+    count = int.from_bytes(profile[128:132], "big")
+    for at in range(132, min(132 + 12 * count, len(profile) - 11), 12):
+        if profile[at : at + 4] == b"desc":
+            start, size = (
+                int.from_bytes(profile[at + 4 : at + 8], "big"),
+                int.from_bytes(profile[at + 8 : at + 12], "big"),
+            )
+            text = profile[start : start + size]
+            return b"sRGB" in text or "sRGB".encode("utf-16-be") in text
+    return False
+
+
+# Taking out
+
+
+def strip_jpeg(data: bytes) -> bytes:
+    """The JPEG without what is no part of the picture: EXIF, XMP, comments, thumbnails, and all after its end."""
+    pieces = [data[:2]]
+    body = b""
+    scan = 0
+    for marker, start, end in segments(data):
+        if marker == _APP0 and data[start + 4 : start + 9] == b"JFIF\0":
+            pieces.append(_segment(_APP0, data[start + 4 : start + 16] + b"\0\0"))  # its thumbnail has 0 x 0 pixels
+        elif marker == _APP2 and data.startswith(ICC, start + 4):
+            body += data[start:end]
+        elif (not _APP0 <= marker <= _APP15 and marker != COM) or marker == _APP14:
+            pieces.append(data[start:end])
+            scan = end
+    notes = notes_of_jpeg(data)
+    told = orientation_of(notes.exif)
+    extra = [] if told == 1 else [_segment(_APP1, EXIF + turned_exif(told))]
+    if notes.icc and not is_srgb(notes.icc):
+        extra.append(body)
+    first = 2 if len(pieces) > 1 and pieces[1][1] == _APP0 else 1
+    return b"".join([*pieces[:first], *extra, *pieces[first:], *_scans(data, scan)])
+
+
+def _scans(data: bytes, at: int) -> Iterator[bytes]:
+    """The coded data from the end of the first scan's header on, the tables and headers between, the end mark."""
+    while (found := _MARKER.search(data, at)) is not None:
+        mark = found.start()
+        yield data[at:mark]
+        marker = data[mark + 1]
+        if marker == EOI:
+            yield data[mark : mark + 2]
+            return
+        at = mark + 2 + max(2, data[mark + 2] << 8 | data[mark + 3]) if mark + 4 <= len(data) else len(data)
+        if not _APP0 <= marker <= _APP15 and marker != COM:
+            yield data[mark:at]
+    raise ValueError("JPEG cut: no end-of-image marker")
+
+
+def strip_png(data: bytes) -> bytes:
+    """The PNG without text, times, EXIF, private chunks, and all after its end."""
+    pieces = [_PNG_HEAD]
+    at, told = 8, 1
+    while at + 12 <= len(data):
+        size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        end = at + 12 + size
+        if end > len(data):
+            break
+        body = data[at + 8 : end - 4]
+        if name == b"eXIf":
+            told = orientation_of(body)
+        if name[0] & 0x20 == 0 or name in _PNG_KEPT or (name == b"iCCP" and not is_srgb(_unpacked(body))):
+            if name == b"IDAT" and told != 1:
+                pieces.append(_png_chunk(b"eXIf", turned_exif(told)))
+                told = 1
+            pieces.append(data[at:end])
+        if name == b"IEND":
+            return b"".join(pieces)
+        at = end
+    raise ValueError("PNG cut: no end chunk (IEND)")
+
+
+def _png_chunk(name: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+
+
+def _unpacked(body: bytes) -> bytes:
+    """The profile of an iCCP chunk; b"" if it can't be unpacked."""
+    try:
+        return zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], _PROFILE_BYTES)
+    except zlib.error:
+        return b""
+
+
+def strip_webp(data: bytes) -> bytes:
+    """The WebP without EXIF, XMP and unknown chunks, and without what is after its end."""
+    pieces: list[bytes] = []
+    flags, told = 0, 1
+    for name, start, end in _webp_chunks(data):
+        body = data[start + 8 : start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")]
+        if name == b"EXIF":
+            told = orientation_of(body.removeprefix(EXIF))
+        if name in _WEBP_KEPT or (name == b"ICCP" and not is_srgb(body)):
+            flags |= _WEBP_FLAGS.get(name, 0)
+            pieces.append(data[start:end])
+    if told != 1:
+        exif = turned_exif(told)
+        pieces.append(b"EXIF" + len(exif).to_bytes(4, "little") + exif)
+        flags |= _WEBP_FLAGS[b"EXIF"]
+    if pieces and pieces[0][:4] == b"VP8X":
+        old = pieces[0][8] & ~sum(_WEBP_FLAGS.values())
+        pieces[0] = pieces[0][:8] + bytes([old | flags]) + pieces[0][9:]
+    joined = b"WEBP" + b"".join(pieces)
+    return b"RIFF" + len(joined).to_bytes(4, "little") + joined
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(name, start, end) of the chunks."""
+    total, at = min(8 + int.from_bytes(data[4:8], "little"), len(data)), 12
+    while at + 8 <= total:
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        end = at + 8 + size + (size & 1)
+        if at + 8 + size > total:
+            raise ValueError("WEBP cut inside a chunk")
+        yield data[at : at + 4], at, end
+        at = end
+
+
+def is_lossless_webp(data: bytes) -> bool:
+    """Whether a WebP that is one image has it without loss."""
+    return any(name == b"VP8L" for name, _, _ in _webp_chunks(data))
+
+
+STRIPS: dict[str, Callable[[bytes], bytes]] = {"JPEG": strip_jpeg, "PNG": strip_png, "WEBP": strip_webp}
+"""Format -> what takes its notes out and leaves the coded pixels. ValueError for damage."""

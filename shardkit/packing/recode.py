@@ -1,0 +1,206 @@
+"""Pixels for transcoding: an image decoded, shrunk, turned, and encoded again.
+
+Shrinking is Pillow's Lanczos, the best of what there is here, since it is done once and seen in every epoch. A JPEG is
+decoded by simplejpeg at 1/2, 1/4 or 1/8 where that leaves `HEADROOM` times the target each way; the result then differs
+from Pillow's decode and resize of the whole image by at most 0.1 of 255 in the mean (benchmarks/transcode.py).
+Damage is an error here even where Pillow would draw gray: it would be written as if it were the picture.
+
+What an image of many kinds becomes is what `decode()` makes of it: the first frame, alpha dropped where the new format
+has none, 16 bits by their high byte. PNG keeps alpha, and gray of 16 bits; WebP keeps alpha.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Literal
+
+from shardkit.formats.images import FOUR_COLORS, is_damage, open_with_pillow, quiet_pillow, reason_of, start_of_frame
+from shardkit.packing.jpegtran import MAX_SCANS
+from shardkit.packing.metadata import Notes, jpeg_with, notes_of_jpeg, notes_of_pillow, orientation_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+HEADROOM = 2
+"""Decoded pixels for each target pixel that DCT scaling has to leave, each way."""
+
+Kind = Literal["JPEG", "PNG", "WEBP"]
+_PROGRESSIVE = (0xC2, 0xCA)
+
+
+def shrunk_size(size: tuple[int, int], shorter: int | None, longer: int | None) -> tuple[int, int]:
+    """(width, height) with the same proportions and sides of at most these pixels; never larger than it was."""
+    parts, whole = 1, 1
+    for limit, side in ((shorter, min(size)), (longer, max(size))):
+        if limit is not None and limit * whole < parts * side:
+            parts, whole = limit, side
+    if parts >= whole:
+        return size
+    width, height = (max(1, (side * parts + whole // 2) // whole) for side in size)
+    return width, height
+
+
+class Picture:
+    """A decoded image: Pillow's, with its notes. `first_of`: it is the first of several in its file."""
+
+    def __init__(self, image: Image.Image, notes: Notes, orientation: int, *, first_of: bool = False) -> None:
+        self.image, self.notes, self.orientation, self.first_of = image, notes, orientation, first_of
+
+
+def decoded(data: bytes, kind: str, shorter: int | None, longer: int | None) -> Picture:
+    """The image, as large as it is or, a JPEG, as small as the target sides allow. ValueError if it can't be."""
+    if kind == "JPEG" and (image := _jpeg_image(data, shorter, longer)) is not None:
+        notes = notes_of_jpeg(data)
+        return Picture(image, notes, orientation_of(notes.exif))
+    return _by_pillow(data, kind)
+
+
+def _jpeg_image(data: bytes, shorter: int | None, longer: int | None) -> Image.Image | None:
+    """None where Pillow has to look at it."""
+    import simplejpeg
+    from PIL import Image
+
+    if data[start_of_frame(data) + 1] in _PROGRESSIVE and data.count(b"\xff\xda") > MAX_SCANS:
+        raise ValueError(f"JPEG of more than {MAX_SCANS} scans: a decompression bomb")
+    try:
+        height, width, color, _ = simplejpeg.decode_jpeg_header(data)
+        if color in FOUR_COLORS:
+            return None
+        goal = shrunk_size((width, height), shorter, longer)
+        divisor = 1
+        while divisor < 8 and 2 * divisor * HEADROOM * goal[0] <= width and 2 * divisor * HEADROOM * goal[1] <= height:
+            divisor *= 2
+        least = -(-height // divisor), -(-width // divisor)
+        pixels = simplejpeg.decode_jpeg(data, "GRAY" if color == "Gray" else "RGB", False, False, *least, 1)
+    except ValueError as exc:
+        if is_damage(exc):
+            raise ValueError(f"damaged JPEG: {reason_of(exc)}") from exc
+        return None
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _by_pillow(data: bytes, kind: str) -> Picture:
+    with quiet_pillow(), open_with_pillow(data) as image:
+        try:
+            notes = notes_of_jpeg(data) if kind == "JPEG" else notes_of_pillow(image)
+            several = bool(getattr(image, "is_animated", False))
+            image.load()
+            if kind == "JPEG":
+                return Picture(image.copy(), notes, orientation_of(notes.exif), first_of=several)
+            # after load(): a TIFF is turned by it
+            return Picture(image.copy(), notes, _orientation(image), first_of=several)
+        except MemoryError:
+            raise
+        except Exception as exc:  # Pillow's plugins raise nearly anything on damaged data
+            raise ValueError(f"damaged {kind}: {reason_of(exc)}") from exc
+
+
+def turned_by_tag(data: bytes) -> bool:
+    """Whether a file of any format has to be turned to stand upright. ValueError if Pillow can't open it."""
+    with quiet_pillow(), open_with_pillow(data) as image:
+        try:
+            return _orientation(image) != 1
+        except Exception as exc:  # as above
+            raise ValueError(f"damaged image: {reason_of(exc)}") from exc
+
+
+def _orientation(image: Any) -> int:
+    value = image.getexif().get(0x0112, 1)
+    return value if value in range(1, 9) else 1
+
+
+def prepared(image: Image.Image, kind: Kind) -> Image.Image:
+    """The image in a mode that the format holds and that can be resized. See this module's head."""
+    with quiet_pillow():
+        return _in_mode_of(image, kind)
+
+
+def _in_mode_of(image: Image.Image, kind: Kind) -> Image.Image:
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        if kind == "PNG" and mode.startswith("I"):
+            return image.convert("I")
+        return _eight_bit(image)
+    if kind != "JPEG" and (image.has_transparency_data or mode in ("LA", "La", "PA", "RGBA", "RGBa")):
+        gray = mode in ("1", "L", "LA", "La") and kind == "PNG"
+        return image.convert("LA" if gray else "RGBA")
+    return image.convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    import numpy as np
+    from PIL import Image
+
+    if image.mode == "F":
+        return image.convert("L")
+    return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image at this size."""
+    from PIL import Image
+
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The image turned as its tag says."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    return image if orientation == 1 else image.transpose(turns[orientation])
+
+
+def encoded(image: Image.Image, kind: Kind, notes: Notes, *, quality: int, subsampling: int, lossless: bool) -> bytes:
+    """The file. quality: of JPEG and WebP, 1 to 100. lossless: of WebP. ValueError for what the format can't hold."""
+    fitting = {"L": b"GRAY", "LA": b"GRAY", "I": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}[image.mode]
+    if notes.icc[16:20] != fitting:  # a profile for CMYK says nothing about RGB
+        notes = Notes(notes.exif, notes.xmp)
+    try:
+        if kind == "JPEG":
+            return jpeg_with(_jpeg(image, quality, subsampling), notes)
+        return _webp(image, notes, quality, lossless=lossless) if kind == "WEBP" else _png(image, notes)
+    except MemoryError:
+        raise
+    except Exception as exc:  # Pillow's plugins raise nearly anything
+        raise ValueError(f"can't be written as {kind}: {reason_of(exc)}") from exc
+
+
+def _jpeg(image: Image.Image, quality: int, subsampling: int) -> bytes:
+    """By simplejpeg: Pillow with Huffman tables of its own saves 3 % and takes a millisecond, but fails on noise."""
+    import numpy as np
+    import simplejpeg
+
+    pixels = np.asarray(image)
+    if image.mode == "L":
+        data: bytes = simplejpeg.encode_jpeg(pixels[:, :, None], quality, "GRAY", "Gray")
+    else:
+        data = simplejpeg.encode_jpeg(pixels, quality, "RGB", str(subsampling))
+    return data
+
+
+def _webp(image: Image.Image, notes: Notes, quality: int, *, lossless: bool) -> bytes:
+    sink = io.BytesIO()
+    image.info = {}  # of which Pillow would write some
+    image.save(
+        sink, "WEBP", quality=quality, lossless=lossless, exif=notes.exif, icc_profile=notes.icc or None, xmp=notes.xmp
+    )
+    return sink.getvalue()
+
+
+def _png(image: Image.Image, notes: Notes) -> bytes:
+    import numpy as np
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    sink, text = io.BytesIO(), PngInfo()
+    if image.mode == "I":
+        image = Image.fromarray(np.asarray(image).clip(0, 0xFFFF).astype(np.uint16))
+    if notes.xmp:
+        text.add_itxt("XML:com.adobe.xmp", notes.xmp.decode("utf-8", "replace"))
+    image.info = {}
+    image.save(sink, "PNG", exif=notes.exif, icc_profile=notes.icc or None, pnginfo=text)
+    return sink.getvalue()
