@@ -6,7 +6,7 @@
  * came; Python then does that one its own way, with all its errors and their words. So nothing here reports an error of
  * a file, and the bytes are those that formats/tar.py gives (a test holds the two together).
  *
- * Needs x86-64 with SSE4.2 for the CRC; elsewhere `available` is 0, and Python does all of it.
+ * Needs the CRC instruction of x86-64 (SSE4.2) or ARMv8; elsewhere `available` is 0, and Python does all of it.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -17,12 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <nmmintrin.h>
-#define HAVE_CRC 1
-#else
-#define HAVE_CRC 0
-#endif
+#include "../_crc32c.h"
 
 enum { BLOCK = 512, NAME = 100, SIZE_AT = 124, CHECK_AT = 148, PATH_LIMIT = 4096, COLUMNS = 6 };
 
@@ -30,26 +25,6 @@ typedef struct {
     const char *path, *key, *field, *label;
     Py_ssize_t path_length, key_length, field_length, label_length, size;
 } File;
-
-#if HAVE_CRC
-__attribute__((target("sse4.2"))) static uint32_t crc32c(const uint8_t *data, size_t length) {
-    uint64_t crc = 0xFFFFFFFFu;
-    for (; length >= 8; data += 8, length -= 8) {
-        uint64_t word;
-        memcpy(&word, data, 8);
-        crc = _mm_crc32_u64(crc, word);
-    }
-    uint32_t rest = (uint32_t)crc;
-    for (; length; data++, length--) rest = _mm_crc32_u8(rest, *data);
-    return rest ^ 0xFFFFFFFFu;
-}
-#else
-static uint32_t crc32c(const uint8_t *data, size_t length) {
-    (void)data;
-    (void)length;
-    return 0;
-}
-#endif
 
 /* Width and height of a JPEG that is whole by its two ends. 0 for everything that is not plain. */
 static int jpeg_size(const uint8_t *data, Py_ssize_t length, uint64_t max_pixels, int64_t *width, int64_t *height) {
@@ -146,7 +121,7 @@ static Py_ssize_t put_sample(const File *file, const char *prefix, Py_ssize_t pr
     record[1] = image_end + 2 * BLOCK;
     record[2] = width;
     record[3] = height;
-    record[4] = crc32c(data, (size_t)file->size);
+    record[4] = crc32c(0, data, (size_t)file->size);
     return record[1];
 }
 
@@ -249,12 +224,7 @@ static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "_gather", NULL, 0, M
 PyMODINIT_FUNC PyInit__gather(void) {
     PyObject *module = PyModule_Create(&MODULE);
     if (module == NULL) return NULL;
-    int available = 0;
-#if HAVE_CRC
-    __builtin_cpu_init();
-    available = __builtin_cpu_supports("sse4.2") != 0;
-#endif
-    if (PyModule_AddIntConstant(module, "available", available) < 0) {
+    if (PyModule_AddIntConstant(module, "available", crc32c_setup()) < 0) {
         Py_DECREF(module);
         return NULL;
     }

@@ -22,6 +22,7 @@ from shardkit.errors import ManifestError, ShardkitError, StorageError
 from shardkit.index import INTEGERS, ShardRows, write_index
 from shardkit.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest, encode_manifest
 from shardkit.packing.destination import Destination, destination_of, files_of
+from shardkit.packing.remote import commit_there, remove_there
 from shardkit.packing.shard import COLUMNS, Rows, Skipped, rows_path
 from shardkit.sample import fs_text
 from shardkit.storage.local import FolderLock, sync_folder, translated, whole_file
@@ -75,6 +76,8 @@ def _missing_folders(folder: str) -> list[str]:
 def keep_only(destination: Destination, shards: Iterable[str]) -> None:
     """Remove from the work folder what an earlier run left there for another plan: it would take up the disk."""
     wanted = {_LOCK, *(name + ending for name in shards for ending in ("", ".rows", ".receipt"))}
+    if destination.place is not None and len(wanted) > 1:
+        remove_there(destination, destination.place, lambda name: name not in wanted)
     _remove(destination.work, lambda name: name not in wanted)
 
 
@@ -85,12 +88,17 @@ def _remove(work: str, unwanted: Callable[[str], bool]) -> None:
                 os.unlink(os.path.join(work, name))
 
 
-def write_index_files(destination: Destination, shards: Sequence[ShardEntry]) -> tuple[IndexEntry, ...]:
-    """The index of the finished shards, in the work folder: a file for each INDEX_SHARDS shards."""
+def write_index_files(
+    destination: Destination, shards: Sequence[ShardEntry], before: Sequence[IndexEntry] = ()
+) -> tuple[IndexEntry, ...]:
+    """The index of the finished shards, in the work folder: a file for each INDEX_SHARDS shards.
+
+    before: the index files of the dataset that these are added to, whose names are taken.
+    """
     entries = []
     starts = range(0, len(shards), INDEX_SHARDS)
-    for number, first in enumerate(starts):
-        name = destination.stem + (".parquet" if len(starts) == 1 else f".{number:05d}.parquet")
+    for number, first in enumerate(starts, len(before)):
+        name = destination.stem + (".parquet" if len(starts) == 1 and not before else f".{number:05d}.parquet")
         path = os.path.join(destination.work, name)
         run = shards[first : first + INDEX_SHARDS]
         with whole_file(path) as file:
@@ -124,6 +132,10 @@ def commit(destination: Destination, manifest: Manifest, skipped: Sequence[Skipp
         with whole_file(os.path.join(destination.work, destination.stem + ".skipped.json")) as file:
             listed = [{"path": item.path, "reason": item.reason} for item in skipped]
             file.write(json.dumps(listed, ensure_ascii=False, indent=1).encode() + b"\n")
+    if destination.place is not None:
+        commit_there(destination, destination.place, manifest)
+        _remove(destination.work, lambda name: name != _LOCK)
+        return
     with whole_file(destination.decided) as file:
         file.write(encode_manifest(manifest))
     with translated(destination.work):
@@ -137,7 +149,8 @@ def _move_into_place(destination: Destination) -> None:
     names = [name for name, _ in files_of(manifest)]
     names += [destination.stem + ".skipped.json"] if manifest.skipped else []
     with translated(folder):
-        _end_replaced(destination, names)
+        if not _goes_on_from_what_is_there(destination, manifest):
+            _end_replaced(destination, names)
     for name in names:
         target = os.path.join(folder, name)
         with translated(target), contextlib.suppress(FileNotFoundError):  # moved by a run that was cut short
@@ -147,8 +160,21 @@ def _move_into_place(destination: Destination) -> None:
         sync_folder(folder)
         os.replace(destination.decided, destination.manifest)
         sync_folder(folder)
+        if not manifest.skipped:  # the list of a dataset that was added to, whose bad files are mended
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(destination.path(".skipped.json"))
     with contextlib.suppress(ShardkitError):  # what is left is of no use, and the next run removes it too
         _remove(work, lambda name: name != _LOCK)
+
+
+def _goes_on_from_what_is_there(destination: Destination, manifest: Manifest) -> bool:
+    """Whether all shards and index files of the dataset that is there stay: it is whole until the manifest is moved."""
+    try:
+        before = _read(destination.manifest)
+    except (ManifestError, FileNotFoundError):
+        return False
+    shards, index = manifest.shards[: len(before.shards)], manifest.index[: len(before.index)]
+    return "appended" in manifest.options and before.shards == shards and before.index == index
 
 
 def _end_replaced(destination: Destination, names: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from shardkit.errors import DestinationError, ManifestError
 from shardkit.manifest import Manifest, decode_manifest
+from shardkit.packing.place import Place
 from shardkit.sample import fs_text
 from shardkit.storage.local import storage_error
 
@@ -17,10 +18,14 @@ _OVERWRITE = "choose another destination, or replace it with --overwrite"
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a dataset goes: the file names start with `stem`, in `folder`."""
+    """Where a dataset goes: the file names start with `stem`, in `folder`.
+
+    place: in a bucket; `folder` is then of this machine, and what is finished goes from there to the bucket.
+    """
 
     folder: str
     stem: str
+    place: Place | None = None
 
     @property
     def work(self) -> str:
@@ -60,6 +65,8 @@ class Destination:
 
     def read_manifest(self) -> Manifest | None:
         """The manifest that is there, or None. DestinationError for a file of its name that is none, or a later one."""
+        if self.place is not None:
+            return self.place.read_manifest()
         try:
             with open(self.manifest, "rb") as file:
                 data = file.read()

@@ -1,8 +1,12 @@
-"""Where the shards of a job are written: here, or in worker processes. An engine is a function of this form:
+"""Where the shards of a job are written: here, in worker processes, or on a cluster. An engine is a function of this
+form:
 
     run(tasks, advance) -> an iterator of receipts, in whatever order they are finished
 
-It raises the first error of a task and then starts no further one; what is finished stays finished.
+It raises the first error of a task and then starts no further one; what is finished stays finished. Tasks come one at
+a time, and need memory: it takes as many as it can do, and a few more.
+
+A new engine is a file beside this one and a line in ENGINES.
 """
 
 from __future__ import annotations
@@ -13,13 +17,17 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import IO, Literal, Protocol
 
 import msgspec
 
-from shardkit.errors import WorkerError
+from shardkit.config import cores
+from shardkit.errors import UsageError, WorkerError
 from shardkit.packing import worker
+from shardkit.packing.ray_engine import RayEngine
 from shardkit.packing.shard import Advance, Receipt, write_shard
 from shardkit.packing.worker import AnyTask
 
@@ -36,6 +44,49 @@ def run_here(tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
     """One shard after the other in this process."""
     for task in tasks:
         yield write_shard(task, advance)
+
+
+EngineName = Literal["local", "ray"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What a user says of an engine. Raises UsageError for values that make no sense.
+
+    workers: tasks at a time; None for as many as there are cores. address: of a cluster.
+    """
+
+    name: EngineName = "local"
+    workers: int | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            raise UsageError("engine", f"{self.name!r} is not one of {', '.join(ENGINES)}", "choose one of these")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError("workers", f"{self.workers} is too small", "give at least 1")
+        if self.address is not None and self.name == "local":
+            raise UsageError("address", "an address is of a cluster, and the engine is local", "give --engine ray too")
+
+
+def open_engine(options: EngineOptions, lock_fds: Sequence[int] = ()) -> AbstractContextManager[Engine]:
+    """The engine, ready to run; its workers may load meanwhile. lock_fds: of locks that local workers hold too."""
+    return ENGINES[options.name](options, lock_fds)
+
+
+def _open_local(options: EngineOptions, lock_fds: Sequence[int]) -> AbstractContextManager[Engine]:
+    count = cores() if options.workers is None else options.workers
+    return LocalEngine(count, lock_fds) if count > 1 else nullcontext(run_here)
+
+
+def _open_ray(options: EngineOptions, lock_fds: Sequence[int]) -> AbstractContextManager[Engine]:
+    return RayEngine(options.workers, options.address)
+
+
+ENGINES: Mapping[str, Callable[[EngineOptions, Sequence[int]], AbstractContextManager[Engine]]] = {
+    "local": _open_local,
+    "ray": _open_ray,
+}
 
 
 class LocalEngine:

@@ -25,7 +25,9 @@ from shardkit.packing.shard import (
     Skipped,
     left_out,
     read_file,
+    transcoded,
 )
+from shardkit.packing.transcode import Transcoding
 from shardkit.sample import IMAGE_FIELDS, text_of_path
 
 
@@ -49,6 +51,7 @@ class FieldsTask(msgspec.Struct, frozen=True, tag=True):
     digest: str
     format: str
     texts: dict[int, str]
+    transcode: Transcoding | None = None
 
     def files(self) -> Iterator[bytes]:
         """The files that the shard is made of."""
@@ -61,7 +64,7 @@ class FieldsTask(msgspec.Struct, frozen=True, tag=True):
 
     def fill(self, sink: Sink, advance: Advance) -> Filled:
         """Read, check and write the files."""
-        writer = SampleWriter(sink, self.format, self.check)
+        writer = SampleWriter(sink, self.format, self.check, self.transcode)
         prefix = os.path.join(self.root, b"")
         skipped: list[Skipped] = []
         told = 0
@@ -88,16 +91,16 @@ class FieldsTask(msgspec.Struct, frozen=True, tag=True):
 
 
 class SampleWriter:
-    """Writes samples of any fields to a sink, and keeps their index rows."""
+    """Writes samples of any fields to a sink, and keeps their index rows. transcode: their first images are made so."""
 
-    def __init__(self, sink: Sink, form: str, check: Check) -> None:
-        self.sink, self.format = sink, FORMATS[form]
+    def __init__(self, sink: Sink, form: str, check: Check, transcode: Transcoding | None = None) -> None:
+        self.sink, self.format, self.transcode = sink, FORMATS[form], transcode
         self.look = LOOKS[check]
         self.columns = {name: array("q") for name in COLUMNS}
         self.keys: list[str] = []
         self.paths: list[str] = []
         self.fields: dict[str, None] = {}
-        self.types = Counter[str]()
+        self.types, self.done = Counter[str](), Counter[str]()
         self.pieces: list[bytes] = []
         self.position = self.pending = self.unsaid = 0
 
@@ -107,6 +110,11 @@ class SampleWriter:
         kind, width, height, crc, size = "", 0, 0, 0, -1
         if image is not None:
             name, data = fields[image]
+            if self.transcode is not None:
+                name, data = transcoded(name, data, self.transcode, self.done)
+                if any(other == name for other, _ in [*fields[:image], *fields[image + 1 :]]):
+                    raise ValueError(f"it becomes {name}, and that field of the sample is there already")
+                fields = [*fields[:image], (name, data), *fields[image + 1 :]]
             kind, width, height = self.look(data)
             crc, size = google_crc32c.value(data), len(data)
         parts, offsets, length = self.format.encode(key, fields, path, text)
@@ -145,4 +153,5 @@ class SampleWriter:
         """What was written."""
         numbers = {name: column.tobytes() for name, column in self.columns.items()}
         labels = self.columns["label"].tolist()
-        return Filled(Rows(self.keys, self.paths, numbers), labels, [*self.fields], dict(self.types), skipped)
+        rows = Rows(self.keys, self.paths, numbers)
+        return Filled(rows, labels, [*self.fields], dict(self.types), skipped, dict(self.done))

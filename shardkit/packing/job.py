@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shardkit.errors import SourceError, UsageError, printable
@@ -22,24 +22,33 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.table import FormatName
 from shardkit.location import locate
 from shardkit.manifest import ClassEntry, Manifest
+from shardkit.packing.append import Named, datasets_before, demand_free
 from shardkit.packing.commit import commit, keep_only, working, write_index_files
-from shardkit.packing.destination import Destination, check_free, destination_of, split_destinations
-from shardkit.packing.engines import Engine, LocalEngine, run_here
+from shardkit.packing.contents import contents_of, dataset_names
+from shardkit.packing.destination import Destination
+from shardkit.packing.engines import Engine, EngineName, EngineOptions, open_engine, run_here
 from shardkit.packing.options import Classes, OnError, PackOptions, class_names, make_options
+from shardkit.packing.remote import check_free, destinations_of, shown
 from shardkit.packing.resume import finished
 from shardkit.packing.shard import Check, Receipt, Skipped
-from shardkit.packing.tasks import Content, plan_source
+from shardkit.packing.sources import Opened, named_path, open_source
+from shardkit.packing.sourcing import label_fields, label_options
+from shardkit.packing.tasks import Content
+from shardkit.packing.transcode import To, transcoding
 from shardkit.packing.writing import write_shards
 from shardkit.sample import fs_text
-from shardkit.tree.source import Source, find_splits, scan_splits, scan_tree
-from shardkit.tree.together import group_files
+from shardkit.tree.lists import ListOptions
+from shardkit.tree.source import Source
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetPlan:
-    """What a packing of one class tree would write. `shards`: (file name, samples, bytes) of each."""
+    """What a packing of one class tree would write. `shards`: (file name, samples, bytes) of each.
+
+    changed, gone: the files of a dataset that is added to that are others in the source now, or are not there.
+    """
 
     name: str
     manifest: str
@@ -48,6 +57,8 @@ class DatasetPlan:
     image_bytes: int
     shards: tuple[tuple[str, int, int], ...]
     left_out: Mapping[str, tuple[int, tuple[str, ...]]]
+    changed: Named = field(default_factory=Named)
+    gone: Named = field(default_factory=Named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,92 +78,137 @@ def pack(
     shuffle: bool = True,
     seed: int = 0,
     workers: int | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
     classes: Classes | None = None,
     classes_from: str | os.PathLike[str] | Manifest | None = None,
     ext: Sequence[str] | str | None = None,
     fields: Sequence[str] | str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    label_separator: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    split: Mapping[str, float] | str | None = None,
+    group_by: str | None = None,
+    resize: int | None = None,
+    max_side: int | None = None,
+    to: To = "keep",
+    quality: int | None = None,
+    baseline: bool = False,
+    strip: bool = False,
+    orient: bool = False,
+    subsampling: int | None = None,
+    restart_rows: int | None = None,
     check: Check = "header",
     on_error: OnError = "stop",
+    append: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
+    work: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Manifest | dict[str, Manifest] | PackPlan:
     """Pack a class-directory tree into shards with an index and a manifest.
 
-    source: a folder of class folders; or a folder of splits (`train`, `validation`, `test` …), each one of those.
+    source: a folder of class folders; or a folder of splits (`train`, `validation`, `test` …), each one of those; an
+    archive of either (zip, 7z, tar, also packed by gzip, bzip2, xz or zstd), which stands for the tree in its only top
+    folder, if it has one; a list of files (CSV, TSV, JSON lines, Parquet); a folder of images with a `metadata.csv`; a
+    bucket's prefix. See `packing.sources`.
     dest: what the file names start with: `shards/train` gives `shards/train-000000.tar`, `shards/train.json` …; for a
     folder of splits, the folder that takes them all. An existing folder takes a dataset named after the source.
+    With `s3://bucket/train` (gs://, az:// …) each shard goes up while the next are written, and leaves this machine;
+    the manifest goes last. Two machines that pack to one bucket do not see each other: see to it that only one does.
 
     max_bytes, max_count: limits for a shard (int bytes, or text such as "64MiB"); shards come out even.
     shuffle, seed: put the samples in a seeded random order, over all shards; without it they stay in the scan's order.
     workers: processes (default: the cores). The bytes of every file are the same for any number of them.
+    engine: "local" for processes on this machine, or "ray" for a Ray cluster, each shard a task: at `address`
+    ("HOST:PORT" or "auto"), or started for this run on this machine. All nodes must see source and destination. workers
+    is then the most tasks at a time (default: the cluster's CPUs).
     classes: the names in label order, or a file with one on each line; classes_from: a manifest whose classes to use.
     ext: the file extensions that count as images. fields: the extensions of the files that make up each sample, as
     "jpg,json,txt": those of one folder and name become one sample, and no image need be among them.
+    path_column, label_column: the columns of a list, if they do not have one of the usual names; all other columns
+    become the field `json`. label_column "" means no labels. Labels are names or numbers of classes, lists of them, or
+    numbers with a decimal point to be predicted: of the last two the field is `cls.json`. label_separator: what stands
+    between several labels in a text. root: the folder that a list's paths are relative to (default: its own).
+    split: deal the samples of one tree to splits, as {"train": 0.8, "validation": 0.2} or "train=0.8,validation=0.2",
+    each packed as those of a folder of splits are. A sample's split is a function of its key, `seed` and the fractions,
+    so that none changes its split when others are added. group_by: a regular expression; the files for which its first
+    group (or all of it) finds the same text in the path below the source stay together in one split.
+    resize, max_side: make images smaller, to at most so many pixels of the shorter and of the longer side. to: the
+    format "jpeg", "webp" or "png"; quality: of JPEG and WebP, 1 to 100 (None: 90 where one is needed). strip: take out
+    metadata. orient: turn images as their EXIF data says. subsampling: of JPEG's colours, 444, 422 or 420. baseline: no
+    progressive JPEG; restart_rows: rows of blocks between its restart markers; both without loss. An image that is as
+    asked for already is copied byte for byte.
     check: look at each image's header, decode it in full, or neither.
     on_error: "stop" at the first bad file, or "skip" it and list it in `NAME.skipped.json`.
-    overwrite: replace another dataset at `dest`. dry_run: write nothing, and give back the PackPlan.
+    append: add the files that the dataset at `dest` does not have, by their paths, as further shards. What is there
+    stays as it is; what has changed or gone is logged and counted in the manifest's options. New classes get the next
+    labels. Without a dataset at `dest`, everything is packed.
+    overwrite: replace another dataset at `dest`; in a bucket it ends when the first new shard goes up.
+    dry_run: write nothing, and give back the PackPlan.
+    work: the folder in which shards wait on their way to a bucket (default: the user's cache). storage_options: of the
+    bucket: credentials, endpoint and the like, which are never written anywhere.
     progress: called now and then, from any thread, with an events.Progress.
 
-    Gives back the manifest; for a folder of splits a dict of split name to manifest, with one class map for all.
+    Gives back the manifest; for splits a dict of split name to manifest, with one class map for all.
     Run again after an interruption, it keeps the shards that are finished; after success, it writes nothing.
 
     Raises UsageError, SourceError, BadFileError, DestinationError, BusyError, StorageError, WorkerError.
     """
     options = make_options(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
-        ext=ext, fields=fields, check=check, on_error=on_error, overwrite=overwrite,
+        ext=ext, fields=fields, split=split, group_by=group_by, check=check, on_error=on_error, append=append,
+        overwrite=overwrite,
+        transcode=transcoding(
+            resize=resize, max_side=max_side, to=to, quality=quality, baseline=baseline, strip=strip, orient=orient,
+            subsampling=subsampling, restart_rows=restart_rows,
+        ),
     )  # fmt: skip
+    where = EngineOptions(engine, workers, address)
+    if engine != "local":  # a node may be in another folder
+        source, root = _whole_path(source), None if root is None else _whole_path(root)
     names = class_names(classes, classes_from)
-    root, to = _local(source, "source"), _local(dest, "destination")
-    splits = find_splits(root, extensions=options.extensions)
-    destinations = {"": destination_of(to, root)} if splits is None else split_destinations(to, root, splits)
+    columns = ListOptions(path_column, label_column, label_separator, None if root is None else os.fspath(root))
+    named, goes_to = named_path(source), locate(dest)
+    opened = open_source(source, options, columns, storage_options, progress)
+    parts = dataset_names(named, opened.splits, options)
+    if append and not goes_to.is_local:
+        fact = "files can be added to a dataset on this machine only"
+        raise UsageError(str(goes_to), fact, "download it, add them there, and upload it again")
+    for_source = goes_to.is_local and not locate(source).is_local
+    destinations = destinations_of(goes_to, named, parts, work=work, options=None if for_source else storage_options)
     with ExitStack() as stack:
-        engine: Engine = run_here
+        run: Engine = run_here
         if not dry_run:
             locks = [stack.enter_context(working(each)) for each in destinations.values()]
             for each in destinations.values():
                 check_free(each, overwrite=overwrite)
-            if options.workers > 1:  # they load while the source is scanned
-                engine = stack.enter_context(LocalEngine(options.workers, [lock.fd for lock in locks]))
-        scanned = _scan(root, splits, options, names, progress)
-        jobs = [_Job(key, destinations[key], _planned(found, destinations[key].stem, options), options)
-                for key, found in scanned.items()]  # fmt: skip
+            run = stack.enter_context(open_engine(where, [lock.fd for lock in locks]))  # loads during the scan
+        before = datasets_before(destinations, options) if append else {}
+        scanned = _scan(opened, names, progress)
+        stems = {key: each.stem for key, each in destinations.items()}
+        contents = contents_of(scanned, stems, options, before, names)
+        jobs = [_Job(key, destinations[key], content, options) for key, content in contents.items()]
         if dry_run:
             return PackPlan(tuple(job.described() for job in jobs))
         done = {job.split: job.finished() for job in jobs}  # before any is written, since it may refuse
-        manifests = {job.split: done[job.split] or job.run(engine, progress) for job in jobs}
-    return manifests[""] if splits is None else manifests
+        manifests = {job.split: done[job.split] or job.run(run, progress) for job in jobs}
+    return manifests[""] if parts is None else manifests
 
 
-def _local(place: str | os.PathLike[str], what: str) -> str:
-    location = locate(place)
-    if not location.is_local:
-        raise UsageError(str(location), f"the {what} of a packing is a folder of this machine", "give a path")
-    return location.path
+def _whole_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    return os.path.abspath(path) if locate(path).is_local else path
 
 
-def _scan(
-    root: str,
-    splits: Sequence[str] | None,
-    options: PackOptions,
-    classes: Sequence[str] | None,
-    progress: ProgressFn,
-) -> Mapping[str, Source]:
-    given: dict[str, Any] = {"classes": classes, "extensions": options.extensions, "progress": progress}
-    found = {"": scan_tree(root, **given)} if splits is None else scan_splits(root, splits, **given)
+def _scan(opened: Opened, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
+    found = opened.scan(classes, progress)
     for split, source in found.items():
         where = f"{split}: " if split else ""
         for line in source.left_out.lines():
             log.warning("%sleft out: %s", where, line)
     return found
-
-
-def _planned(source: Source, stem: str, options: PackOptions) -> Content:
-    if not options.fields:
-        return plan_source(source, stem, options)
-    grouped = group_files(source, options.fields, skip_bad=options.on_error == "skip")
-    return plan_source(grouped.samples, stem, options, grouped)
 
 
 class _Job:
@@ -169,21 +225,35 @@ class _Job:
         shards = [plan.shard(number) for number in range(len(plan))]
         return DatasetPlan(
             name=self.split or self.destination.stem,
-            manifest=fs_text(self.destination.manifest),
+            manifest=shown(self.destination),
             classes=tuple(map(ClassEntry, source.classes, source.counts.tolist())),
             samples=len(source),
             image_bytes=int(source.sizes.sum()),
             shards=tuple((shard.name, len(shard.rows), shard.bytes) for shard in shards),
             left_out={reason: (entry.count, entry.examples) for reason, entry in source.left_out.reasons.items()},
+            changed=Named() if self.content.before is None else self.content.before.changed,
+            gone=Named() if self.content.before is None else self.content.before.gone,
         )
 
     def finished(self) -> Manifest | None:
         """The manifest of this very content, where it is packed already. DestinationError where another's is there."""
+        if self.content.before is not None:
+            demand_free(self.content.before, self.content.plan.names)
+            return self._unchanged() if not len(self.content.source) else None
         found = finished(self.destination, self.content, self.options)
         if found is not None:
-            log.info("%s: already packed", fs_text(self.destination.manifest))
+            log.info("%s: already packed", shown(self.destination))
             keep_only(self.destination, ())
         return found
+
+    def _unchanged(self) -> Manifest | None:
+        """The manifest of the dataset that is added to, where there is nothing to add."""
+        before = self.content.before
+        if before is None or before.manifest.class_names != list(self.content.source.classes):
+            return None
+        log.info("%s: nothing to add", fs_text(self.destination.manifest))
+        keep_only(self.destination, ())
+        return before.manifest
 
     def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
         """Write what is not there yet, and commit."""
@@ -207,21 +277,26 @@ class _Job:
                 told[1] += size
                 progress(Progress("pack", told[0], total, told[1], total_bytes))
 
-        return write_shards(self.content.tasks(self.destination.work, self.options), engine, advance)
+        tasks = self.content.tasks(self.destination.work, self.options)
+        return write_shards(tasks, engine, advance, self.destination, progress)
 
     def _commit(self, receipts: Sequence[Receipt]) -> Manifest:
         entries = tuple(receipt.entry for receipt in receipts)
         grouped = self.content.grouped
-        skipped = [] if grouped is None else [Skipped(path, reason) for path, reason in grouped.incomplete]
+        incomplete = self.content.source.incomplete + (() if grouped is None else grouped.incomplete)
+        skipped = [Skipped(path, reason) for path, reason in incomplete]
         skipped += [item for receipt in receipts for item in receipt.skipped]
         for item in skipped:
             log.warning("skipped: %s: %s", printable(item.path), item.reason)
         samples = sum(entry.samples for entry in entries)
-        if not samples:
+        if not samples and (unchanged := self._unchanged()) is not None:
+            return unchanged
+        if not samples and self.content.before is None:
             fact = f"none of its {len(skipped)} files can be packed (the first: {skipped[0].path}: {skipped[0].reason})"
             raise SourceError(fs_text(self.content.source.root), fact, "mend the files, or name others with --ext")
         _tell_types(receipts)
-        counts = Counter[int]()
+        _tell_done(receipts)
+        counts, before = Counter[int](), self.content.before
         for receipt in receipts:
             counts.update(receipt.labels)
         for label, planned in enumerate(self.content.source.counts.tolist()):
@@ -233,13 +308,14 @@ class _Job:
             samples=samples,
             bytes=sum(entry.bytes for entry in entries),
             classes=tuple(ClassEntry(name, counts[label]) for label, name in enumerate(self.content.source.classes)),
-            fields=tuple(sorted({"cls"}.union(*(receipt.fields for receipt in receipts)))),
+            fields=tuple(sorted(label_fields(self.content.source).union(*(receipt.fields for receipt in receipts)))),
             shards=entries,
-            index=write_index_files(self.destination, entries),
+            index=write_index_files(self.destination, entries, () if before is None else before.manifest.index),
             skipped=len(skipped),
-            options=self.options.recorded(),
+            options=self.options.recorded() | label_options(self.content.source),
             plan=self.content.digest,
         )
+        manifest = manifest if before is None else before.merged(manifest)
         commit(self.destination, manifest, skipped)
         return manifest
 
@@ -253,6 +329,18 @@ def _tell_types(receipts: Sequence[Receipt]) -> None:
         what, _, extension = kind.partition(" ")
         if what and what != extension.upper() and (what, extension) != ("JPEG", "jpg") and not _belong(what, extension):
             log.warning("files named .%s that are %s: %d; they are packed as they are", extension, what, count)
+
+
+def _tell_done(receipts: Sequence[Receipt]) -> None:
+    """Say what transcoding did."""
+    totals = Counter[str]()
+    for receipt in receipts:
+        totals.update(receipt.done)
+    several = totals.pop("first of several", 0)
+    if totals:
+        log.info("images %s", ", ".join(f"{how}: {count}" for how, count in sorted(totals.items())))
+    if several:
+        log.warning("files with several images (animations, pages) of which only the first was kept: %d", several)
 
 
 def _belong(what: str, extension: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,9 @@ from shardkit.errors import UsageError
 from shardkit.formats.table import FORMATS, FormatName
 from shardkit.manifest import Manifest, decode_manifest
 from shardkit.packing.shard import Check
-from shardkit.sample import DEFAULT_EXTENSIONS, field_of, fs_text
+from shardkit.packing.transcode import Transcoding
+from shardkit.sample import DEFAULT_EXTENSIONS, IMAGE_FIELDS, field_of, fs_text
+from shardkit.tree.splitting import Splitting, splitting_of
 from shardkit.tree.together import extensions_of
 
 OnError = Literal["stop", "skip"]
@@ -35,6 +37,9 @@ class PackOptions:
     on_error: OnError
     overwrite: bool
     fields: tuple[str, ...] = ()
+    split: Splitting | None = None
+    append: bool = False
+    transcode: Transcoding | None = None
 
     def __post_init__(self) -> None:
         _one_of("format", self.format, tuple(FORMATS))
@@ -43,18 +48,34 @@ class PackOptions:
         _at_least("workers", self.workers, 1)
         if self.max_count is not None:
             _at_least("max_count", self.max_count, 1)
+        if self.append and self.overwrite:
+            raise UsageError("append", "given together with overwrite", "give one of the two")
         if not self.extensions:
             raise UsageError("ext", "it names no file extension", "name one, or leave the option away")
         for extension in self.extensions:
             if extension == "cls" or extension.startswith("__") or not extension.isprintable():
                 raise UsageError("ext", f"{extension!r} can't be the field of an image", "name other extensions")
+        if self.fields and self.transcode is not None:
+            self._demand_one_image(self.transcode)
+
+    def _demand_one_image(self, wish: Transcoding) -> None:
+        """UsageError where an image would be changed that belongs to another: only a sample's first image is."""
+        images = [name for name in self.fields if name.rpartition(".")[2] in IMAGE_FIELDS]
+        if not any(name in IMAGE_FIELDS for name in images):
+            fact = f"none of the fields {', '.join(self.fields)} is an image to be transcoded"
+            raise UsageError("fields", fact, "name one, such as jpg")
+        if len(images) > 1 and (wish.moves_pixels or wish.to != "keep"):
+            fact = f"only the first of the images {', '.join(images)} would be changed, and no longer fit the others"
+            raise UsageError("fields", fact, "leave away resize, max_side, orient and to, or the other images")
 
     def recorded(self) -> dict[str, Any]:
         """The options that decide the content, for the manifest: nothing of the machine or the run."""
         names = ("max_bytes", "max_count", "shuffle", "seed", "check", "on_error")
         ext = None if self.extensions == DEFAULT_EXTENSIONS or self.fields else list(self.extensions)
         together = {"fields": list(self.fields)} if self.fields else {}
-        return {**{name: getattr(self, name) for name in names}, "ext": ext, **together}
+        split = {} if self.split is None else {"split": dict(self.split.parts), "group_by": self.split.group_by or None}
+        made = {} if self.transcode is None else self.transcode.recorded()
+        return {**{name: getattr(self, name) for name in names}, "ext": ext, **together, **split, **made}
 
 
 def make_options(
@@ -63,6 +84,9 @@ def make_options(
     workers: int | None,
     ext: Sequence[str] | str | None,
     fields: Sequence[str] | str | None = None,
+    split: Mapping[str, float] | str | None = None,
+    group_by: str | None = None,
+    seed: int = 0,
     **others: Any,
 ) -> PackOptions:
     """The options from what a user writes: sizes as text, extensions with or without a dot; workers None: the cores."""
@@ -79,6 +103,8 @@ def make_options(
         workers=cores() if workers is None else workers,
         extensions=tuple(sorted({extension.strip().lstrip(".").lower() for extension in given} - {""})),
         fields=names,
+        split=splitting_of(split, group_by, seed),
+        seed=seed,
         **others,
     )
 

@@ -34,6 +34,7 @@ class Plan:
     """All shards. Shard k has the rows `order[bounds[k]:bounds[k + 1]]` and `shard_bytes[k]` bytes.
 
     order: int32, or int64 from 2^31 rows on. bounds: int64, shards + 1. shard_bytes: int64, overhead included.
+    first: the number in the name of the first shard.
     """
 
     order: NDArray[np.integer]
@@ -41,6 +42,7 @@ class Plan:
     shard_bytes: NDArray[np.int64]
     stem: str
     suffix: str
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.shard_bytes)
@@ -52,8 +54,8 @@ class Plan:
 
     def name(self, number: int) -> str:
         """The file name of a shard: six digits, or for all of them as many as the last one needs."""
-        digits = max(6, len(str(len(self) - 1)))
-        return f"{self.stem}-{number:0{digits}d}{self.suffix}"
+        digits = max(6, len(str(self.first + len(self) - 1)))
+        return f"{self.stem}-{self.first + number:0{digits}d}{self.suffix}"
 
     def shard(self, number: int) -> ShardPlan:
         """Shard `number`, 0 … len - 1; IndexError beyond."""
@@ -74,12 +76,13 @@ def plan_shards(
     max_count: int | None,
     shuffle: bool,
     seed: int,
+    first: int = 0,
 ) -> Plan:
     """Deal the rows of `source` to shards of about equal bytes, none over `max_bytes` or `max_count` samples.
 
     Of `source` only the length counts. sample_bytes: what each row takes in a shard (int64). overhead: bytes of a shard
     beside its samples. A sample that alone is over `max_bytes` gets a shard of its own. With `shuffle`, the order is a
-    permutation by `seed`.
+    permutation by `seed`. first: the number in the name of the first shard.
 
     There are as few shards as the limits allow, but at least 8 of 8 MiB or more (fewer of a dataset under 64 MiB):
     readers such as webdataset give each worker whole shards, so that one shard would leave all but one without work.
@@ -94,7 +97,7 @@ def plan_shards(
     np.cumsum(sample_bytes[order] if shuffle else sample_bytes, out=ends[1:])
     least = max(1, min(SPREAD, int(ends[-1]) // SPREAD_BYTES))
     bounds = even_cut(ends, max_bytes=max_bytes - overhead, max_count=max_count or max(1, count), least=least)
-    return Plan(order, bounds, np.diff(ends[bounds]) + overhead, stem, suffix)
+    return Plan(order, bounds, np.diff(ends[bounds]) + overhead, stem, suffix, first)
 
 
 def _order(count: int, shuffle: bool, seed: int) -> NDArray[np.integer]:

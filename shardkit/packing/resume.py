@@ -6,40 +6,55 @@ replaced by another of the same size shows in its times, and then in its checksu
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import google_crc32c
 import msgspec
 
 from shardkit.errors import DestinationError, SourceError
 from shardkit.index import read_columns
-from shardkit.manifest import Manifest
-from shardkit.packing.destination import Destination, files_of
+from shardkit.manifest import IndexEntry, Manifest, ShardEntry
+from shardkit.packing.destination import Destination
 from shardkit.packing.options import PackOptions
+from shardkit.packing.remote import committed_at, missing_file, shown
 from shardkit.packing.shard import Receipt, Task, receipt_path, rows_path
+from shardkit.packing.sourcing import changed_file, is_sourced
 from shardkit.packing.tasks import Content
+from shardkit.packing.transcode import Transcoding, is_transcoded
 from shardkit.sample import fs_text, path_of_text, text_of_path
 
+log = logging.getLogger(__name__)
+
 SAMPLED_FILES = 64
+
+_OTHER_CLASSES, _OTHER_FILES = "with other classes", "of other files"
 
 _STRENGTH = {"none": 0, "header": 1, "full": 2}
 
 
-def kept_receipt(task: Task) -> Receipt | None:
-    """The receipt of a shard that an earlier run finished and that this task would write the same, or None."""
+def kept_receipt(task: Task, elsewhere: Callable[[ShardEntry], bool] | None = None) -> Receipt | None:
+    """The receipt of a shard that an earlier run finished and that this task would write the same, or None.
+
+    elsewhere: tells whether a shard that is not in the work folder any more is where it was sent to.
+    """
     try:
         with open(receipt_path(task.folder, task.name), "rb") as file:
             receipt = msgspec.msgpack.decode(file.read(), type=Receipt)
-        size = os.stat(os.path.join(task.folder, os.fsencode(task.name))).st_size
-        if receipt.digest != task.digest or receipt.entry.bytes != size or not _as_strict(receipt, task):
+        if receipt.digest != task.digest or not _as_strict(receipt, task):
             return None
         with open(rows_path(task.folder, task.name), "rb") as file:
             rows_are_whole = google_crc32c.value(file.read()) == receipt.rows_crc32c
         changed = any(_changed_at(path) > receipt.since for path in task.files())
     except (OSError, msgspec.MsgspecError):
         return None
-    return receipt if rows_are_whole and not changed else None
+    if not rows_are_whole or changed:
+        return None
+    path = os.path.join(task.folder, os.fsencode(task.name))
+    here = os.path.isfile(path) and os.path.getsize(path) == receipt.entry.bytes
+    return receipt if here or (elsewhere is not None and elsewhere(receipt.entry)) else None
 
 
 def _as_strict(receipt: Receipt, task: Task) -> bool:
@@ -63,18 +78,21 @@ def finished(destination: Destination, content: Content, options: PackOptions) -
     found = None if options.overwrite else destination.read_manifest()
     if found is None:
         return None
-    place = fs_text(destination.manifest)
+    place = shown(destination)
     if found.shard_format != options.format:
         fact = f"another dataset is there, of the format {found.shard_format}, not {options.format}"
         raise DestinationError(place, fact, "choose another destination, or replace it with --overwrite")
     if found.plan != content.digest:
-        fact = f"another dataset is there, {_difference(found, content, options)}"
-        raise DestinationError(place, fact, "choose another destination, or replace it with --overwrite")
-    for name, size in files_of(found):
-        path = os.path.join(destination.folder, name)
-        if not os.path.isfile(path) or os.path.getsize(path) != size:
-            fact = f"the manifest of this dataset names {name}, which is missing or has another size"
-            raise DestinationError(place, fact, "pack again with --overwrite")
+        difference = _difference(found, content, options)
+        fact = f"another dataset is there, {difference}"
+        cure = "choose another destination, or replace it with --overwrite"
+        if difference in (_OTHER_CLASSES, _OTHER_FILES):
+            cure = "add what is new with --append, replace it with --overwrite, or choose another destination"
+        raise DestinationError(place, fact, cure)
+    missing = missing_file(destination, found)
+    if missing is not None:
+        fact = f"the manifest of this dataset names {missing}, which is missing or has another size"
+        raise DestinationError(place, fact, "pack again with --overwrite")
     try:
         changed = _changed_file(destination, content, found)
     except OSError as exc:
@@ -88,12 +106,13 @@ def finished(destination: Destination, content: Content, options: PackOptions) -
 
 def _difference(found: Manifest, content: Content, options: PackOptions) -> str:
     mine = options.recorded()
-    for name, value in found.options.items():
-        if name in mine and mine[name] != value:
-            return f"packed with the option {name} {value!r}, not {mine[name]!r}"
+    asked = {name: None for name in (*found.options, *mine) if name in Transcoding.__struct_fields__}
+    for name, value in (asked | found.options).items():
+        if (name in mine or name in asked) and mine.get(name) != value:
+            return f"packed with the option {name} {value!r}, not {mine.get(name)!r}"
     if found.class_names != list(content.source.classes):
-        return "with other classes"
-    return "of other files"
+        return _OTHER_CLASSES
+    return _OTHER_FILES
 
 
 def _changed_file(destination: Destination, content: Content, found: Manifest) -> str | None:
@@ -103,10 +122,20 @@ def _changed_file(destination: Destination, content: Content, found: Manifest) -
     all of them are others with the same names and sizes.
     """
     prefix = os.path.join(content.source.root, b"")
-    since = os.stat(destination.manifest).st_mtime_ns
+    since = committed_at(destination, found)
+    others = content.grouped is not None or is_transcoded(found.options)
+    files_of_it = content.source if content.grouped is None else content.grouped.files
+    if is_sourced(files_of_it):
+        known = None if others else _checksums(destination, found)
+        return changed_file(files_of_it, content.plan.shard(0).rows, since, known)
+    if since is None and others:
+        log.warning("%s: not packed on this machine: files are compared by name and size alone", shown(destination))
+        return None
+    compare_all, since = since is None, -1 if since is None else since
     paths, rows = content.source.paths, content.plan.shard(0).rows
-    if content.grouped is not None:  # the index has no checksum of files that are no images
-        changed = (path for path in content.grouped.files.paths if _changed_at(prefix + path) > since)
+    if others:  # the index has no checksum of files that are no images, and none of images before they were transcoded
+        files = paths if content.grouped is None else content.grouped.files.paths
+        changed = (path for path in files if _changed_at(prefix + path) > since)
         return next(map(text_of_path, changed), None)
     newer = {text_of_path(path) for path in paths if _changed_at(prefix + path) > since}
     suspects = newer | set(map(text_of_path, paths.take(rows[:: -(-len(rows) // SAMPLED_FILES)])))
@@ -119,7 +148,7 @@ def _changed_file(destination: Destination, content: Content, found: Manifest) -
         suspects = newer
         if not suspects:
             return None
-    return min(suspects, default=None)  # it was left out as damaged then
+    return None if compare_all else min(suspects, default=None)  # left out as damaged then, and mended since
 
 
 def _checksums(destination: Destination, found: Manifest) -> Iterator[dict[str, int]]:
@@ -130,7 +159,7 @@ def _checksums(destination: Destination, found: Manifest) -> Iterator[dict[str, 
     for entry in found.index:
         path = os.path.join(destination.folder, entry.name)
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(_opened(destination, path, entry)) as file:
                 for group in range(file.num_row_groups):
                     columns = read_columns(file, group, ["path", "crc32c"])
                     yield dict(zip(columns["path"].to_pylist(), columns["crc32c"].tolist(), strict=True))
@@ -138,3 +167,12 @@ def _checksums(destination: Destination, found: Manifest) -> Iterator[dict[str, 
             raise DestinationError(
                 fs_text(path), f"the index is damaged ({exc})", "pack again with --overwrite"
             ) from exc
+
+
+def _opened(destination: Destination, path: str, entry: IndexEntry) -> Any:
+    """What pyarrow reads an index file from."""
+    import pyarrow as pa
+
+    if destination.place is None:
+        return path
+    return pa.BufferReader(destination.place.read(entry.name, size=entry.bytes))

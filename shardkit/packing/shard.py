@@ -21,6 +21,7 @@ from shardkit.formats import images
 from shardkit.formats.table import FORMATS
 from shardkit.manifest import ShardEntry
 from shardkit.packing.gather import IMAGE_AT, Gathered, Gatherer, extension
+from shardkit.packing.transcode import Transcoding, transcode
 from shardkit.sample import field_of, fs_text, text_of_path
 from shardkit.storage.local import translated, whole_file
 
@@ -78,6 +79,7 @@ class ShardTask(msgspec.Struct, frozen=True, tag=True):
     digest: str
     format: str = "tar"
     texts: dict[int, str] = {}
+    transcode: Transcoding | None = None
 
     def files(self) -> Iterator[bytes]:
         """The files that the shard is made of."""
@@ -90,13 +92,15 @@ class ShardTask(msgspec.Struct, frozen=True, tag=True):
 
     def fill(self, sink: Sink, advance: Advance) -> Filled:
         """Read, check and write the files."""
-        samples, skipped = _fill(sink, self, advance)
+        done = Counter[str]()
+        samples, skipped = _fill(sink, self, advance, done)
         return Filled(
             rows=_rows(self, samples),
             labels=[self.labels[sample[0]] for sample in samples],
-            fields=list(dict.fromkeys(sample[8] for sample in samples)),
-            types={" ".join(kind): count for kind, count in Counter(sample[7:] for sample in samples).items()},
+            fields=list(dict.fromkeys(sample[9] for sample in samples)),
+            types={" ".join(kind): count for kind, count in Counter(sample[8:] for sample in samples).items()},
             skipped=skipped,
+            done=dict(done),
         )
 
 
@@ -111,7 +115,8 @@ class Receipt(msgspec.Struct, frozen=True):
     """What is in a finished shard: its manifest entry, samples by label, field names, and what was left out.
 
     types: counts what the files really are, by "FORMAT extension". since: when the first file was read (nanoseconds,
-    as file times). rows_crc32c: of the file with the index rows.
+    as file times). rows_crc32c: of the file with the index rows. done: counts what transcoding did, by its `How`, and
+    as "first of several" where other images of a file were left out.
     """
 
     digest: str
@@ -123,6 +128,7 @@ class Receipt(msgspec.Struct, frozen=True):
     types: dict[str, int]
     since: int
     rows_crc32c: int
+    done: dict[str, int] = {}
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -134,13 +140,18 @@ class Rows(msgspec.Struct, frozen=True):
 
 
 class Filled(msgspec.Struct, frozen=True):
-    """What was written to a shard: its index rows, the label of each sample (-1: none), and parts of its Receipt."""
+    """What was written to a shard: its index rows, the label of each sample (-1: none), and parts of its Receipt.
+
+    counts: samples of each class, where a sample may have several.
+    """
 
     rows: Rows
     labels: list[int]
     fields: list[str]
     types: dict[str, int]
     skipped: list[Skipped]
+    done: dict[str, int] = {}
+    counts: dict[int, int] | None = None
 
 
 COLUMNS = ("label", "offset", "size", "image_offset", "image_size", "width", "height", "crc32c")
@@ -168,22 +179,30 @@ def write_shard(task: Task, advance: Advance) -> Receipt:
         since = os.fstat(file.fileno()).st_mtime_ns
         sink = Sink(file.fileno(), target)
         filled = task.fill(sink, advance)
+    return keep_receipt(task.folder, task.name, sink, filled, digest=task.digest, check=task.check, since=since)
+
+
+def keep_receipt(
+    folder: bytes, name: str, sink: Sink, filled: Filled, *, digest: str, check: Check, since: int
+) -> Receipt:
+    """Write the index rows and the receipt of a shard that is there."""
     rows = msgspec.msgpack.encode(filled.rows)
     receipt = Receipt(
-        digest=task.digest,
-        check=task.check,
-        entry=ShardEntry(task.name, len(filled.labels), sink.bytes, f"{sink.crc:08x}"),
-        labels=dict(sorted(Counter(filled.labels).items())),
+        digest=digest,
+        check=check,
+        entry=ShardEntry(name, len(filled.labels), sink.bytes, f"{sink.crc:08x}"),
+        labels=dict(sorted((Counter(filled.labels) if filled.counts is None else filled.counts).items())),
         fields=filled.fields,
         skipped=filled.skipped,
         types=filled.types,
         since=since,
         rows_crc32c=google_crc32c.value(rows),
+        done=filled.done,
     )
     # Not flushed: the receipt has the rows' checksum, and one that does not decode is none.
-    with whole_file(rows_path(task.folder, task.name), sync=False) as file:
+    with whole_file(rows_path(folder, name), sync=False) as file:
         file.write(rows)
-    with whole_file(receipt_path(task.folder, task.name), sync=False) as file:
+    with whole_file(receipt_path(folder, name), sync=False) as file:
         file.write(msgspec.msgpack.encode(receipt))
     return receipt
 
@@ -217,14 +236,18 @@ def _write_all(fd: int, pieces: list[bytes]) -> None:
             rest = rest[os.write(fd, rest) :]
 
 
-_Sample = tuple[int, int, int, int, int, int, int, str, str]
-"""Number of the file in the task; offset, size and image offset in the shard; width, height, CRC-32C; format, field."""
+_Sample = tuple[int, int, int, int, int, int, int, int, str, str]
+"""Number of the file in the task; offset, size, image offset and image size in the shard; width, height, CRC-32C;
+format, field."""
 
 
-def _fill(sink: Sink, task: ShardTask, advance: Advance) -> tuple[list[_Sample], list[Skipped]]:
-    """Write the samples to the sink. In one loop: for small files, a call for each step would cost a tenth more."""
+def _fill(sink: Sink, task: ShardTask, advance: Advance, done: Counter[str]) -> tuple[list[_Sample], list[Skipped]]:
+    """Write the samples to the sink. In one loop: for small files, a call for each step would cost a tenth more.
+
+    done: counts what transcoding did, as in `Receipt`.
+    """
     look, crc32c, read = LOOKS[task.check], google_crc32c.value, read_file
-    form, texts = FORMATS[task.format], task.texts
+    form, texts, wish = FORMATS[task.format], task.texts, task.transcode
     encode = form.encode
     prefix, known = os.path.join(task.root, b""), _Fields()
     fields = [known[path[path.rfind(b".") + 1 :]] for path in task.paths]
@@ -246,24 +269,27 @@ def _fill(sink: Sink, task: ShardTask, advance: Advance) -> tuple[list[_Sample],
             if found.records:
                 first, size = number, len(found.data)
                 number += len(found.records)
-                samples += _gathered(found, first, position, fields)
+                samples += _gathered(found, first, position, fields, task.sizes)
                 sink.write([*pieces, found.data], pending + size)
                 pieces, pending = [], 0
                 position += size
                 seen += sum(task.sizes[first:number])
                 continue
         path, size, label, key = task.paths[number], task.sizes[number], task.labels[number], task.keys[number]
+        field = fields[number]
         number += 1
         try:
             data = read(prefix + path, size)
+            if wish is not None:
+                field, data = transcoded(field, data, wish, done)
             kind, width, height = look(data)
         except (OSError, ValueError) as exc:
             skipped.append(left_out(task.root, path, exc, skip_bad=task.skip_bad))
             continue
-        field = fields[number - 1]
         text = texts[label] if texts else ""
         parts, offsets, length = encode(key, ((field, data), label_fields[label]), path, text)
-        samples.append((number - 1, position, length, position + offsets[0], width, height, crc32c(data), kind, field))
+        start = position + offsets[0]
+        samples.append((number - 1, position, length, start, len(data), width, height, crc32c(data), kind, field))
         pieces += parts
         pending += length
         position += length
@@ -278,16 +304,25 @@ def _gatherer(task: ShardTask, prefix: bytes, fields: Sequence[str]) -> Gatherer
 
     It copies the files, and Python does not: from about 30 kB on that costs more than Python's work for each file.
     """
-    if task.format != "tar" or task.check != "header" or extension() is None:
+    if task.format != "tar" or task.check != "header" or task.transcode is not None or extension() is None:
         return None
     if sum(task.sizes) > GATHER_BYTES * len(task.sizes):
         return None
     return Gatherer(prefix, task.paths, task.keys, fields, task.labels, task.sizes)
 
 
-def _gathered(found: Gathered, first: int, position: int, fields: Sequence[str]) -> list[_Sample]:
+def transcoded(field: str, data: bytes, wish: Transcoding, done: Counter[str]) -> tuple[str, bytes]:
+    """(field, bytes) of an image as it is asked for; `done` counts. ValueError as from `transcode`."""
+    made = transcode(data, wish)
+    done[made.how] += 1
+    done["first of several"] += made.first_of
+    return made.field or field, made.data
+
+
+def _gathered(found: Gathered, first: int, position: int, fields: Sequence[str], sizes: Sequence[int]) -> list[_Sample]:
+    start = position + IMAGE_AT
     return [
-        (number, position + at, size, position + at + IMAGE_AT, width, height, crc, "JPEG", fields[number])
+        (number, position + at, size, start + at, sizes[number], width, height, crc, "JPEG", fields[number])
         for number, (at, size, width, height, crc, _) in enumerate(found.records, first)
     ]
 
@@ -301,10 +336,9 @@ class _Fields(dict[bytes, str]):
 
 
 def _rows(task: ShardTask, samples: Sequence[_Sample]) -> Rows:
-    columns = list(zip(*samples, strict=True)) or [()] * 9
+    columns = list(zip(*samples, strict=True)) or [()] * 10
     numbers = columns[0]
-    labels, sizes = [task.labels[n] for n in numbers], [task.sizes[n] for n in numbers]
-    values = (labels, *columns[1:4], sizes, *columns[4:7])
+    values = ([task.labels[n] for n in numbers], *columns[1:8])
     return Rows(
         [task.keys[n] for n in numbers],
         _texts([task.paths[n] for n in numbers]),

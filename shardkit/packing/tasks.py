@@ -12,11 +12,16 @@ from numpy.typing import NDArray
 
 from shardkit.formats import tar
 from shardkit.formats.table import FORMATS
+from shardkit.packing.append import Before
+from shardkit.packing.estimate import as_transcoded
 from shardkit.packing.fields import FieldsTask
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan import Plan, ShardPlan, plan_shards
 from shardkit.packing.shard import ShardTask
 from shardkit.packing.sizes import grouped_sample_bytes, tfrecord_sample_bytes
+from shardkit.packing.sourced import SourcedTask
+from shardkit.packing.sourcing import inline_digest, inline_sample_bytes, is_sourced, sourced_tasks
+from shardkit.packing.transcode import VERSION
 from shardkit.sample import field_of, text_of_path
 from shardkit.tree.source import Source
 from shardkit.tree.together import Grouped
@@ -32,15 +37,17 @@ _SHORT_NAME = 90
 class Content:
     """A source with its plan. `digest` (32 hex digits) is the same for packings that write the same content.
 
-    grouped: the files, where a sample is several of them; `source` then has the samples.
+    grouped: the files, where a sample is several of them; `source` then has the samples. before: the dataset that this
+    is added to.
     """
 
     source: Source
     plan: Plan
     digest: str
     grouped: Grouped | None = None
+    before: Before | None = None
 
-    def tasks(self, work: str, options: PackOptions) -> Iterator[ShardTask | FieldsTask]:
+    def tasks(self, work: str, options: PackOptions) -> Iterator[ShardTask | FieldsTask | SourcedTask]:
         """The task of each shard, in their order, made one at a time.
 
         A task's digest tells more than the plan's: also where the files are, since a shard that an earlier run finished
@@ -48,6 +55,11 @@ class Content:
         """
         source, folder, root = self.source, os.fsencode(work), os.fsencode(self.source.root)
         salt = b"%d %b" % (LAYOUT, os.path.realpath(root))
+        if options.transcode is not None:
+            salt += repr((VERSION, options.transcode.recorded())).encode()
+        if is_sourced(source if self.grouped is None else self.grouped.files):
+            yield from sourced_tasks(self, work, options, salt)
+            return
         texts = dict(enumerate(source.classes)) if options.format == "tfrecord" else {}
         for number in range(len(self.plan)):
             shard = self.plan.shard(number)
@@ -62,7 +74,7 @@ class Content:
             yield ShardTask(
                 name=shard.name, folder=folder, root=root, paths=paths, sizes=sizes.tolist(), labels=labels.tolist(),
                 keys=keys, check=options.check, skip_bad=options.on_error == "skip", digest=digest.hexdigest(),
-                format=options.format, texts=texts,
+                format=options.format, texts=texts, transcode=options.transcode,
             )  # fmt: skip
 
     def _fields_task(
@@ -85,26 +97,40 @@ class Content:
             name=shard.name, folder=folder, root=os.fsencode(source.root), names=list(grouped.fields),
             primary=grouped.primary, paths=paths, sizes=sizes.tolist(), labels=labels.tolist(), keys=keys,
             check=options.check, skip_bad=options.on_error == "skip", digest=digest.hexdigest(), format=options.format,
-            texts=texts,
+            texts=texts, transcode=options.transcode,
         )  # fmt: skip
 
 
-def plan_source(source: Source, stem: str, options: PackOptions, grouped: Grouped | None = None) -> Content:
-    """Plan the shards of a source. grouped: where a sample is several files; `source` has its samples then."""
+def plan_source(
+    source: Source, stem: str, options: PackOptions, grouped: Grouped | None = None, *, first: int = 0
+) -> Content:
+    """Plan the shards of a source. grouped: where a sample is several files; `source` has its samples then.
+
+    first: the number in the name of the first shard.
+    """
     form = FORMATS[options.format]
-    if grouped is not None:
-        sizes = grouped_sample_bytes(grouped, form)
+    measured, together = source, grouped
+    if options.transcode is not None:
+        measured, together = as_transcoded(source, grouped, options.transcode, seed=options.seed)
+    if together is not None:
+        sizes = grouped_sample_bytes(together, form)
+    elif measured.inline is not None:
+        sizes = inline_sample_bytes(measured, form)
     else:
-        sizes = tar_sample_bytes(source) if form.name == "tar" else tfrecord_sample_bytes(source)
+        sizes = tar_sample_bytes(measured) if form.name == "tar" else tfrecord_sample_bytes(measured)
     plan = plan_shards(
         source, stem=stem, suffix=form.suffix, sample_bytes=sizes, overhead=len(form.end),
         max_bytes=options.max_bytes, max_count=options.max_count, shuffle=options.shuffle, seed=options.seed,
+        first=first,
     )  # fmt: skip
-    named = (LAYOUT, options.recorded(), source.classes, stem, *(() if form.name == "tar" else (form.name,)))
+    layout = LAYOUT if options.transcode is None else (LAYOUT, VERSION)
+    named = (layout, options.recorded(), source.classes, stem, *(() if form.name == "tar" else (form.name,)))
     digest = hashlib.blake2b(repr(named).encode(), digest_size=16)
     source = source if grouped is None else grouped.files
     for column in (source.paths.blob, source.paths.offsets, source.sizes, source.labels):
         digest.update(np.ascontiguousarray(column).data)
+    for data in inline_digest(source):
+        digest.update(data)
     return Content(source if grouped is None else grouped.samples, plan, digest.hexdigest(), grouped)
 
 

@@ -20,6 +20,7 @@ import msgspec
 from shardkit import errors
 from shardkit.packing.fields import FieldsTask
 from shardkit.packing.shard import Receipt, ShardTask, write_shard
+from shardkit.packing.sourced import SourcedTask
 from shardkit.packing.stored import StoredTask
 
 _HEAD = struct.Struct("<Q")
@@ -46,7 +47,7 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 
 
 Message = Advance | Done | Failed
-AnyTask = ShardTask | FieldsTask | StoredTask
+AnyTask = ShardTask | FieldsTask | StoredTask | SourcedTask
 
 
 def send(stream: BinaryIO, message: Message | AnyTask) -> None:

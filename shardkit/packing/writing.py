@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 
+from shardkit.events import ProgressFn, silent
+from shardkit.packing.destination import Destination
 from shardkit.packing.engines import Engine
 from shardkit.packing.resume import kept_receipt
 from shardkit.packing.shard import Advance, Receipt
+from shardkit.packing.shipping import Shipping
 from shardkit.packing.worker import AnyTask
 
 
-def write_shards(tasks: Iterable[AnyTask], engine: Engine, advance: Advance) -> list[Receipt]:
-    """The receipts of all shards in the order of their names; `advance` is told what was read, or kept."""
-    receipts: dict[str, Receipt] = {}
+def write_shards(
+    tasks: Iterable[AnyTask],
+    engine: Engine,
+    advance: Advance,
+    destination: Destination,
+    progress: ProgressFn = silent,
+) -> list[Receipt]:
+    """The receipts of all shards in the order of their names; `advance` is told what was read, or kept.
 
-    def missing() -> Iterator[AnyTask]:
-        for task in tasks:
-            kept = kept_receipt(task)
-            if kept is None:
-                yield task
-            else:
+    Where the destination is a bucket, each shard is there when this returns; `progress` is told of the last of them.
+    """
+    receipts: dict[str, Receipt] = {}
+    with ExitStack() as stack:
+        place = destination.place
+        ship = None if place is None else stack.enter_context(Shipping(destination, place))
+
+        def missing() -> Iterator[AnyTask]:
+            for task in tasks:
+                kept = kept_receipt(task, None if ship is None else ship.has)
+                if kept is None:
+                    if ship is not None:
+                        ship.wait_for_room()
+                    yield task
+                    continue
                 receipts[kept.entry.name] = kept
+                if ship is not None:
+                    ship.add(kept)
                 advance(*task.extent())
 
-    for receipt in engine(missing(), advance):
-        receipts[receipt.entry.name] = receipt
+        for receipt in engine(missing(), advance):
+            receipts[receipt.entry.name] = receipt
+            if ship is not None:
+                ship.add(receipt)
+        if ship is not None:
+            ship.finish(progress)
     return [receipts[name] for name in sorted(receipts)]

@@ -320,16 +320,6 @@ def test_a_home_folder_and_a_file_url_are_understood(
     assert (out / "other.json").exists()
 
 
-@pytest.mark.parametrize(("source", "dest"), [("s3://bucket/train", "out/train"), ("pets", "gs://bucket/train")])
-def test_a_bucket_is_no_folder_of_this_machine(
-    source: str, dest: str, pets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(pets.parent)
-    with pytest.raises(UsageError, match=r"://bucket/train: the (source|destination) of a packing is a folder of this"):
-        shardkit.pack(source, dest)
-    assert [path.name for path in pets.parent.iterdir()] == ["pets"]
-
-
 def test_progress_counts_every_file_and_byte(pets: Path, out: Path, pack_one: Pack) -> None:
     told: list[Progress] = []
     pack_one(pets, out / "train", max_count=6, workers=2, progress=told.append)

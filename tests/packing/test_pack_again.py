@@ -18,6 +18,8 @@ from shardkit import Manifest
 from shardkit.errors import BadFileError, DestinationError, ShardkitError, SourceError, StorageError
 from shardkit.packing import job
 from shardkit.packing.shard import ShardTask
+from shardkit.packing.tasks import plan_source
+from shardkit.tree.source import scan_tree
 
 Pack = Callable[..., Manifest]
 
@@ -464,7 +466,7 @@ def test_the_task_of_a_shard_is_the_same_for_the_same_source_only(tree: Path, tm
             max_bytes="1MB", workers=1, ext=None, format="tar", max_count=3, shuffle=True, seed=0, check="header",
             on_error="stop", overwrite=False,
         )  # fmt: skip
-        tasks += job.plan_source(job.scan_tree(source), "train", options).tasks("work", options)
+        tasks += plan_source(scan_tree(source), "train", options).tasks("work", options)
         return [task.digest for task in tasks]
 
     (tmp_path / "link").symlink_to(tree)

@@ -89,10 +89,10 @@ def test_another_dataset_there_is_kept_and_the_difference_is_told(
         (third, {"seed": 1}, "with other classes"),
     ):
         text = refused(DestinationError, 4, lambda: pack_one(source, out / "train", **options))  # noqa: B023
-        assert text == (
-            f"{out}/train.json: another dataset is there, {difference}; "
-            "choose another destination, or replace it with --overwrite"
-        )
+        cure = "choose another destination, or replace it with --overwrite"
+        if "option" not in difference:
+            cure = "add what is new with --append, replace it with --overwrite, or choose another destination"
+        assert text == f"{out}/train.json: another dataset is there, {difference}; {cure}"
     assert content_of(out) == before
 
 

@@ -15,9 +15,11 @@ from shardkit import errors
 from shardkit.errors import BadFileError, WorkerError
 from shardkit.packing import worker
 from shardkit.packing.engines import LocalEngine, run_here
-from shardkit.packing.job import make_options, plan_source, scan_tree
+from shardkit.packing.options import make_options
 from shardkit.packing.shard import ShardTask
+from shardkit.packing.tasks import plan_source
 from shardkit.packing.worker import Advance, Done, Failed, Message, answer, rebuilt, receive, send
+from shardkit.tree.source import scan_tree
 
 Tasks = Callable[..., list[ShardTask]]
 

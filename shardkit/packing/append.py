@@ -1,0 +1,267 @@
+"""What `pack --append` adds to a dataset that is there: which files are new, and what has changed or gone.
+
+A file is known by its path, which the index has. New is one whose path it does not have; changed is one that has now
+another size there, or with `check="full"` another checksum. Nothing that is there is touched: the new samples come as
+further shards with further index files, and a new manifest names all of them. Labels of what is there stay, so that
+new classes get the next numbers, and the names are not sorted any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DestinationError, UsageError, printable
+from shardkit.index import read_columns
+from shardkit.manifest import ClassEntry, Manifest
+from shardkit.packing.destination import Destination, files_of
+from shardkit.packing.options import PackOptions
+from shardkit.packing.rows_by_path import RowsByPath, free_keys
+from shardkit.sample import fs_text, path_of_text
+from shardkit.tree.source import Source
+from shardkit.tree.subset import grouped_at, source_at
+from shardkit.tree.together import Grouped
+
+log = logging.getLogger(__name__)
+
+FREE = frozenset(("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended"))
+"""The options that may be others than those of the dataset that is there."""
+
+COPIED = FREE | {"ext", "fields", "split", "group_by"}
+"""The options with which a file's bytes go into the shards as they are, so that their number can be compared."""
+
+_SHOWN = 5
+_CURE = "give the options that it was packed with, or pack all of it anew with --overwrite"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """How many paths, and the first few of them."""
+
+    count: int = 0
+    examples: tuple[str, ...] = ()
+
+    def and_more(self, path: str) -> Named:
+        """With one more."""
+        return Named(self.count + 1, self.examples if self.count >= _SHOWN else (*self.examples, path))
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(printable, self.examples))
+        return f"{self.count} ({shown}{' …' if self.count > len(self.examples) else ''})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """The dataset that is added to, and, once the source was compared, how it differs from it."""
+
+    destination: Destination
+    manifest: Manifest
+    changed: Named = field(default_factory=Named)
+    gone: Named = field(default_factory=Named)
+
+    @property
+    def first(self) -> int:
+        """The number of the first new shard."""
+        numbers = [re.fullmatch(r".*-(\d+)\.\w+", entry.name) for entry in self.manifest.shards]
+        return max([len(numbers), *(int(found[1]) + 1 for found in numbers if found)])
+
+    def merged(self, manifest: Manifest) -> Manifest:
+        """The manifest of both, for that of the new shards alone (with the classes of both)."""
+        before = self.manifest
+        counts = dict(zip(before.class_names, (entry.count for entry in before.classes), strict=True))
+        added = {"shards": len(manifest.shards), "samples": manifest.samples}
+        added |= {"changed": self.changed.count, "gone": self.gone.count}
+        return Manifest(
+            shard_format=before.shard_format,
+            samples=before.samples + manifest.samples,
+            bytes=before.bytes + manifest.bytes,
+            classes=tuple(ClassEntry(each.name, each.count + counts.get(each.name, 0)) for each in manifest.classes),
+            fields=tuple(sorted({*before.fields, *manifest.fields})),
+            shards=before.shards + manifest.shards,
+            index=before.index + manifest.index,
+            skipped=manifest.skipped,
+            options={**before.options, "appended": [*before.options.get("appended", []), added]},
+            plan=hashlib.blake2b(f"{before.plan} {manifest.plan}".encode(), digest_size=16).hexdigest(),
+        )
+
+
+def datasets_before(destinations: Mapping[str, Destination], options: PackOptions) -> dict[str, Before]:
+    """The datasets that are there, by split. DestinationError for one that can't be added to with these options."""
+    found = {}
+    for split, destination in destinations.items():
+        manifest = destination.read_manifest()
+        if manifest is None:
+            log.info("%s: no dataset is there yet, and all is packed", fs_text(destination.manifest))
+            continue
+        _check(destination, manifest, options)
+        found[split] = Before(destination, manifest)
+    longest = max((each.manifest.class_names for each in found.values()), key=len, default=[])
+    for each in found.values():
+        if each.manifest.class_names != longest[: len(each.manifest.classes)]:
+            fact = "its classes are others than those of another split that is added to"
+            raise DestinationError(fs_text(each.destination.manifest), fact, "pack all of it anew with --overwrite")
+    return found
+
+
+def _check(destination: Destination, manifest: Manifest, options: PackOptions) -> None:
+    place = fs_text(destination.manifest)
+    if not manifest.plan or not manifest.index:
+        fact = "this dataset was not written by 'shardkit pack', so that it can't be told which files are new"
+        raise DestinationError(place, fact, "choose another destination for the new files")
+    if manifest.shard_format != options.format:
+        fact = f"this dataset is of the format {manifest.shard_format}, not {options.format}"
+        raise DestinationError(place, fact, _CURE)
+    mine, theirs = options.recorded(), manifest.options
+    free = FREE - {"seed"} if options.split is not None else FREE
+    for name in sorted({*mine, *theirs} - free):
+        if mine.get(name) != theirs.get(name):
+            fact = f"it was packed with the option {name} {theirs.get(name)!r}, not {mine.get(name)!r}"
+            raise DestinationError(place, fact, _CURE)
+    for name, size in files_of(manifest):
+        path = os.path.join(destination.folder, name)
+        if not os.path.isfile(path) or os.path.getsize(path) != size:
+            fact = f"the manifest of this dataset names {name}, which is missing or has another size"
+            raise DestinationError(place, fact, "pack again with --overwrite")
+
+
+def classes_after(before: Iterable[Before], scanned: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...]:
+    """The classes in label order: those that are there, then the new ones of `scanned`, which is said.
+
+    UsageError where the user gave others for the first labels.
+    """
+    old = max((each.manifest.class_names for each in before), key=len, default=[])
+    if given is not None and list(given[: len(old)]) != old:
+        fact = f"the first {len(old)} classes given are not those of the dataset that is added to"
+        raise UsageError("classes", fact, "leave the option away: the labels stay as they are")
+    known = set(old)
+    new = [name for name in scanned if name not in known]
+    if old and new:
+        shown = ", ".join(map(printable, new[:_SHOWN])) + (" …" if len(new) > _SHOWN else "")
+        text = "new classes get the labels from %d on, and the classes are no longer in sorted order: %s"
+        log.warning(text, len(old), shown)
+    return (*old, *new)
+
+
+def relabelled(found: Source | Grouped, classes: tuple[str, ...]) -> Source | Grouped:
+    """The same samples with their labels as places in `classes`, which has all of theirs."""
+    if isinstance(found, Grouped):
+        return replace(found, samples=_relabelled(found.samples, classes), files=_relabelled(found.files, classes))
+    return _relabelled(found, classes)
+
+
+def _relabelled(source: Source, classes: tuple[str, ...]) -> Source:
+    if source.classes == classes[: len(source.classes)]:
+        return replace(source, classes=classes)
+    if source.inline is not None and source.inline.labels == "multi":
+        fact = "its samples have several labels each, and the classes are others, or in another order, than those there"
+        raise UsageError("append", fact, "fix them with --classes-from, and the manifest that is there")
+    places = {name: place for place, name in enumerate(classes)}
+    labels = np.array([*(places[name] for name in source.classes), -1], np.int32)[source.labels]
+    return replace(source, classes=classes, labels=labels)
+
+
+def new_samples(found: Source | Grouped, before: Before, options: PackOptions) -> tuple[Source | Grouped, Before]:
+    """The samples that the dataset does not have, with keys that are free in it, and what has changed or gone."""
+    samples = found.samples if isinstance(found, Grouped) else found
+    rows_by_path = RowsByPath(samples.paths)
+    known = np.zeros(len(samples), np.bool_)
+    sizes = found.files.sizes[found.rows[:, found.primary]] if isinstance(found, Grouped) else samples.sizes
+    look = _Look(samples, sizes, full=options.check == "full", copied=COPIED.issuperset(before.manifest.options))
+    gone = Named()
+    for columns in _index_columns(before, ["path", "image_size", "crc32c"]):
+        texts: list[str] = columns["path"].to_pylist()
+        rows = rows_by_path.find(list(map(path_of_text, texts)))
+        known[rows[rows >= 0]] = True
+        for place in np.flatnonzero(rows < 0).tolist():
+            gone = gone.and_more(texts[place])
+        look.at(rows, texts, columns)
+    before = replace(before, changed=look.changed, gone=gone)
+    _tell(before)
+    rows = np.flatnonzero(~known)
+    renamed = free_keys(samples, rows, lambda: (each["key"].to_pylist() for each in _index_columns(before, ["key"])))
+    return _renamed(_at(found, rows), renamed), before
+
+
+class _Look:
+    """Looks whether known files are as they were. copied: the shards have the files' own bytes."""
+
+    def __init__(self, samples: Source, sizes: NDArray[np.int64], *, full: bool, copied: bool) -> None:
+        self.samples, self.sizes, self.copied = samples, sizes, copied
+        self.full = full and samples.held is None
+        self.changed = Named()
+
+    def at(self, rows: NDArray[np.int64], texts: Sequence[str], columns: Mapping[str, Any]) -> None:
+        """Look at the files of one shard. rows: in the source, -1 for none."""
+        then = columns["image_size"]
+        there = (rows >= 0) & (then >= 0) & self.copied
+        differ = there & (self.sizes[rows] != then)
+        if self.full:
+            for place in np.flatnonzero(there & ~differ).tolist():
+                differ[place] = self._checksum(int(rows[place])) != int(columns["crc32c"][place])
+        for place in np.flatnonzero(differ).tolist():
+            self.changed = self.changed.and_more(texts[place])
+
+    def _checksum(self, row: int) -> int | None:
+        try:
+            with open(os.path.join(self.samples.root, self.samples.paths[row]), "rb") as file:
+                return int(google_crc32c.value(file.read()))
+        except OSError:
+            return None
+
+
+def _index_columns(before: Before, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Columns of the index, a shard at a time. DestinationError where it is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for entry in before.manifest.index:
+        path = os.path.join(before.destination.folder, entry.name)
+        try:
+            with pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    yield read_columns(file, group, names)
+        except (pa.ArrowException, OSError) as exc:
+            raise DestinationError(
+                fs_text(path), f"the index is damaged ({exc})", "pack again with --overwrite"
+            ) from exc
+
+
+def demand_free(before: Before, shards: Iterable[str]) -> None:
+    """DestinationError where a file that belongs to nobody has the name of a new shard."""
+    in_the_way = set(before.destination.files()).intersection(shards) - {entry.name for entry in before.manifest.shards}
+    for name in sorted(in_the_way):
+        place = fs_text(os.path.join(before.destination.folder, name))
+        fact = "a file is in the way, which the manifest of the dataset does not name"
+        raise DestinationError(place, fact, "move it elsewhere")
+
+
+def _tell(before: Before) -> None:
+    place = fs_text(before.destination.manifest)
+    if before.gone.count:
+        log.warning("%s: files that are gone from the source, and stay in the dataset: %s", place, before.gone)
+    if before.changed.count:
+        text = "%s: files that have changed since, and stay in the dataset as they were: %s"
+        log.warning(text, place, before.changed)
+
+
+def _at(found: Source | Grouped, rows: NDArray[np.int64]) -> Source | Grouped:
+    return grouped_at(found, rows, found.incomplete) if isinstance(found, Grouped) else source_at(found, rows)
+
+
+def _renamed(found: Source | Grouped, renamed: Mapping[int, str]) -> Source | Grouped:
+    if isinstance(found, Grouped):
+        return replace(found, samples=_with_keys(found.samples, renamed))
+    return _with_keys(found, renamed)
+
+
+def _with_keys(source: Source, renamed: Mapping[int, str]) -> Source:
+    return replace(source, renamed=dict(sorted({**source.renamed, **renamed}.items())))

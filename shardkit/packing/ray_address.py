@@ -1,0 +1,42 @@
+"""Looks whether a Ray cluster answers at an address: Ray itself tries for minutes, and tells little of it.
+
+A cluster's head speaks gRPC, which is HTTP/2. A server of HTTP/2 sends a SETTINGS frame first (RFC 9113, 3.4).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from shardkit.errors import UsageError, WorkerError
+
+TIMEOUT_SECONDS = 10.0
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What a client says first, with an empty SETTINGS frame: length (3 bytes), type 4, flags, stream (4 bytes)."""
+_CURE = "check --address, start a cluster with 'ray start --head', or leave it away to use this machine"
+
+
+def demand_reachable(address: str) -> None:
+    """UsageError for what is no `HOST:PORT` or "auto"; WorkerError where nothing answers as a cluster does."""
+    if address == "auto":  # a cluster of this machine, which Ray looks up at once
+        return
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or "/" in host or not port.isdigit() or not 0 < int(port) < 65536:
+        fact = f"{address!r} is not the address of a Ray cluster"
+        raise UsageError("address", fact, "give HOST:PORT of its head, as 10.0.0.1:6379, or auto")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_SECONDS) as connection:
+            if not os.environ.get("RAY_USE_TLS"):
+                _demand_http2(connection, address)
+    except OSError as exc:
+        raise WorkerError(address, f"no Ray cluster answers there ({exc.strerror or exc})", _CURE) from exc
+
+
+def _demand_http2(connection: socket.socket, address: str) -> None:
+    connection.sendall(_PREFACE)
+    head = b""
+    while len(head) < 4 and (more := connection.recv(64)):
+        head += more
+    if len(head) < 4 or head[3] != 4:
+        raise WorkerError(address, "what answers there is not the head of a Ray cluster", _CURE)
