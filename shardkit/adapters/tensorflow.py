@@ -33,13 +33,18 @@ BATCHES_AHEAD = 2
 """Batches that TensorFlow holds, besides those that the threads are ahead."""
 
 
-def to_tf(dataset: Dataset) -> tf.data.Dataset:
+def to_tf(dataset: Dataset, *, graph: bool = False) -> tf.data.Dataset:
     """The batches as (images, labels), with their shapes and dtypes known and the number of batches as cardinality.
 
+    graph: as TensorFlow's own operations, see tf_graph.py.
     Each new iteration is the next epoch. The result has `class_names`, as those of Keras' own loaders have. What a
     map() after batch() gives in place of a Batch has to be an array, or a tuple or dict of arrays.
     Raises UsageError for a Dataset without decode(size=…) and batch().
     """
+    if graph:
+        from shardkit.adapters.tf_graph import to_tf_graph
+
+        return to_tf_graph(dataset)
     return handed_over(dataset, element_spec(dataset), _plain)
 
 
@@ -47,11 +52,16 @@ def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any])
     """`convert(item)` for each item, of which the signature is known."""
 
     made = tf.data.Dataset.from_generator(lambda: _Handed(dataset, convert), output_signature=signature)
+    return with_names(counted(made, dataset).prefetch(BATCHES_AHEAD), dataset)
+
+
+def counted(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
+    """The same with its length as cardinality, where that is known."""
     if dataset.reading.turns is None:
-        made = made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    elif steps_of(dataset.ops).counted and not dataset.content.streams:
-        made = made.apply(tf.data.experimental.assert_cardinality(len(dataset)))
-    return with_names(made.prefetch(BATCHES_AHEAD), dataset)
+        return made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    if dataset.countable:
+        return made.apply(tf.data.experimental.assert_cardinality(len(dataset)))
+    return made
 
 
 class _Handed:

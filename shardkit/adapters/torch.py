@@ -13,6 +13,7 @@ from shardkit.errors import DatasetError, MissingExtraError, StateError, UsageEr
 from shardkit.reading.batch import Batch, image_field
 from shardkit.reading.epoch import SampleIndexError, demand_dealable
 from shardkit.reading.ops import Map
+from shardkit.reading.pipeline import LOST
 from shardkit.reading.progress import Cursor
 from shardkit.sample import IMAGE_FIELDS
 
@@ -52,10 +53,12 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self._at: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        return (item for _, _, item in self.counted())
+        return (item for _, _, item in self.counted() if item is not LOST)
 
     def counted(self) -> Iterator[tuple[int, int, Any]]:
         """The items of the next epoch, each with its epoch and the samples of this rank that were taken up to it.
+
+        In a worker, LOST stands for a batch none of whose images could be decoded, so that the turns stay in step.
 
         The epoch is settled at the call, not at the first item: a worker that is never asked for one counts on, too.
         """
@@ -78,9 +81,10 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         while True:
             where = {"done": at["done"], "delivered": at["delivered"]}
             own = (worker - at["shift"]) % workers  # the loader goes on around the workers where the last epoch ended
-            for taken, item in dataset.run(at["epoch"], **where, start=at["taken"], worker=own, workers=workers):
+            place = {"start": at["taken"], "worker": own, "workers": workers}
+            for taken, item in dataset.run(at["epoch"], **where, **place, lost=True):
                 at["taken"] = taken
-                yield at["epoch"], taken, self.convert(item)
+                yield at["epoch"], taken, item if item is LOST else self.convert(item)
             if dataset.reading.turns is not None and at["turn"] + 1 >= dataset.reading.turns:
                 break
             if dataset.countable:
@@ -192,7 +196,8 @@ class Loader(DataLoader[Any]):  # type: ignore[misc]  # as above
                 cursor = progress.next_epoch(cursor)
             cursor.taken = int(taken)
             cursor.delivered += 1
-            yield item
+            if item is not LOST:
+                yield item
         progress.end(cursor)
 
     def set_epoch(self, epoch: int) -> None:

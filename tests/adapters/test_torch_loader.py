@@ -321,3 +321,33 @@ def test_lightning_takes_a_loader_as_stateful_and_moves_its_batches(cars: str) -
     assert keys(item for item, _, _ in resumed) == epochs_of(batches(cars), 1)[0][5:]
     images, labels = apply_to_collection(next(iter(loader)), torch.Tensor, lambda tensor: tensor + 1)
     assert images.shape[0] == labels.shape[0] == 4
+
+
+@pytest.fixture
+def spoiled(tmp_path: Path, draw_image: Any) -> str:
+    """24 images in order, of which 4 … 7, a whole batch of 4, and 13 are cut; the prefix."""
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    for number in range(24):
+        data = draw_image(number, size=(8, 8))
+        cut = number in range(4, 8) or number == 13
+        (tmp_path / "tree" / "a" / f"{number:02}.jpg").write_bytes(data[: len(data) // 2] if cut else data)
+    shardkit.pack(tmp_path / "tree", tmp_path / "spoiled", workers=1, check="none", shuffle=False)
+    return str(tmp_path / "spoiled")
+
+
+@pytest.mark.parametrize(("workers", "context"), WORKERS)
+def test_a_batch_without_one_good_image_leaves_the_others_in_order(spoiled: str, workers: int, context: Any) -> None:
+    source = shardkit.dataset(spoiled, threads=1).decode(size=8, on_error="skip").batch(4)
+    expected = keys(source)
+    assert [len(batch) for batch in expected] == [4, 4, 3, 4, 4]
+    loader = source.to_torch().loader(num_workers=workers, multiprocessing_context=context)
+    assert [keys(loader) for _ in range(2)] == [expected] * 2
+    for count in range(1, 5):
+        stopped, begun = source.to_torch().loader(num_workers=workers, multiprocessing_context=context), []
+        for batch in stopped:
+            begun.append(list(batch.keys))
+            if len(begun) == count:
+                break
+        again = source.to_torch().loader(num_workers=workers, multiprocessing_context=context)
+        again.load_state_dict(stopped.state_dict())
+        assert begun + keys(again) == expected
