@@ -6,8 +6,9 @@ times 256 words, made by applying the one before twice. Source: M. Adler, `crc32
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import google_crc32c
@@ -18,44 +19,25 @@ POLYNOMIAL = 0x82F63B78
 """Castagnoli's, reflected."""
 
 
-LARGE = 1 << 15
-"""From how many bytes on it pays to let go of the interpreter: a call of ctypes costs about a microsecond."""
+@lru_cache(maxsize=1)
+def extension() -> Any:
+    """The C extension `_sums`, or None where it was not built or this processor lacks what it needs."""
+    try:
+        found = importlib.import_module("shardkit.tools._sums")
+    except ImportError:
+        return None
+    return found if found.available else None
 
 
 def summer(view: NDArray[np.uint8]) -> Callable[[int, int], int]:
-    """A function that gives the CRC-32C of the bytes from `start` to `end` of `view`, which must outlive it.
+    """A function that gives the CRC-32C of the bytes from `start` to `end` of `view`.
 
-    google_crc32c holds the interpreter's lock while it sums. The library that it stands on is called directly for
-    what is large, where it can be found, so that threads sum at the same time.
+    The C extension sums three times as fast as google_crc32c, and lets go of the interpreter meanwhile.
     """
-    value, extend, base = google_crc32c.value, _unlocked(), int(view.ctypes.data)
-    if extend is None:
+    sums, value = extension(), google_crc32c.value
+    if sums is None:
         return lambda start, end: int(value(view[start:end]))
-
-    def crc(start: int, end: int) -> int:
-        if end - start < LARGE:
-            return int(value(view[start:end]))
-        return int(extend(0, base + start, end - start))
-
-    return crc
-
-
-@lru_cache(maxsize=1)
-def _unlocked() -> Callable[[int, int, int], int] | None:
-    """`crc32c_extend(crc, address, count)` of the library that google_crc32c has loaded; None where it is hidden."""
-    import ctypes
-
-    try:
-        from google_crc32c import _crc32c
-
-        extend = ctypes.CDLL(_crc32c.__file__).crc32c_extend
-    except (ImportError, OSError, AttributeError):
-        return None
-    extend.restype = ctypes.c_uint32
-    extend.argtypes = (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_size_t)
-    data = np.frombuffer(b"123456789", np.uint8)
-    same = extend(0, int(data.ctypes.data), len(data)) == google_crc32c.value(data)
-    return extend if same else None
+    return partial(sums.sum_bytes, view)
 
 
 def crc_of(view: NDArray[np.uint8]) -> int:

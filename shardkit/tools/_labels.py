@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +59,12 @@ def class_map(pairs: Iterable[tuple[tuple[int, str], int]], names: Sequence[str]
     if len(set(chosen)) < len(chosen):
         chosen = [str(label) for label in range(size)]
     return ClassMap(tuple(ClassEntry(name, labels[label]) for label, name in enumerate(chosen)))
+
+
+def text_names(texts: Mapping[int, str], size: int) -> list[str] | None:
+    """The names of `size` classes as records have them; None where they have none, or two labels have the same."""
+    names = [texts.get(label, str(label)) for label in range(size)]
+    return names if texts and len(set(names)) == len(names) else None
 
 
 def _own_folders(counts: Pairs) -> dict[int, str]:

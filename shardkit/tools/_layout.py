@@ -104,6 +104,7 @@ def layout_of(
     if limits is not None:
         max_bytes, max_count, shuffle, seed = limits
         size = parse_bytes(DEFAULT_MAX_BYTES if max_bytes is None else max_bytes)
+        base.pop("appended", None)
         base |= {"max_bytes": size, "max_count": max_count, "shuffle": shuffle, "seed": seed}
         plan = plan_shards(
             _AsMany(int(stored.counts.sum())), stem=destination.stem, suffix=form.suffix,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import google_crc32c
 
@@ -14,46 +14,10 @@ from shardkit.manifest import Manifest
 from shardkit.sample import IMAGE_FIELDS, text_of_path
 from shardkit.tools._crc import crc_of
 from shardkit.tools._opened import IndexRows, ShardPlace
+from shardkit.tools._rescue_records import RecordRescuer
+from shardkit.tools._rescued import LeftOut, Rescue, Rescued, field_of_image
 from shardkit.tools._salvage import Group, Salvaged, salvage
 from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, open_shard
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A sample that is not in the repaired dataset. byte: where it was, None where that is not known."""
-
-    shard: str
-    byte: int | None
-    key: str
-    path: str
-    reason: str
-
-
-@dataclass(slots=True)
-class Rescued:
-    """A whole sample. parts: (shard number, field, first byte, length); `cls` stands in `label`."""
-
-    key: str
-    path: str
-    label: int
-    byte: int
-    parts: list[tuple[int, str, int, int]]
-    indexed: bool = False
-    split: bool = False
-
-    @property
-    def names(self) -> set[str]:
-        """The sample's fields."""
-        return {name for _, name, _, _ in self.parts} | ({"cls"} if self.label >= 0 else set())
-
-
-@dataclass(slots=True)
-class Rescue:
-    """What was rescued of a shard."""
-
-    samples: list[Rescued] = field(default_factory=list)
-    left_out: list[LeftOut] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +33,7 @@ class Rescuer:
         rows = shard.rows()
         place = str(shard.location)
         try:
-            data = open_shard(shard.location)
+            data = open_shard(shard.location, as_far=True)
         except ShardkitError as exc:
             rescue = Rescue(notes=[str(exc)])
             rescue.left_out += [
@@ -77,8 +41,12 @@ class Rescuer:
                 for key, path in (zip(rows.keys, rows.paths, strict=True) if rows is not None else ())
             ]
             return rescue
+        rescue = Rescue(notes=[] if data.error is None else [str(data.error)])
+        if data.format == "tfrecord":
+            RecordRescuer(self.manifest, self.decode, number, data, rescue).take(rows)
+            return rescue
         found = salvage(data)
-        rescue = Rescue(notes=[str(error) for error in found.damage])
+        rescue.notes += [str(error) for error in found.damage]
         if rows is not None:
             self._by_rows(number, data, rows, found, rescue)
             self._note_unproven(shard, data, rescue)
@@ -123,7 +91,7 @@ class Rescuer:
         names = [] if self.manifest is None else [name for name in self.manifest.fields if name != "cls"]
         if self.manifest is not None and len([name for name in names if name not in IMAGE_FIELDS]):
             return None, "a header is damaged, and with it fields that the index does not know"
-        name = names[0] if len(names) == 1 else _image_field(bytes(data.buffer[start : start + size]))
+        name = names[0] if len(names) == 1 else field_of_image(bytes(data.buffer[start : start + size]))
         return self._looked_at(data, [(name, start, size)])
 
     def _looked_at(
@@ -199,17 +167,3 @@ def _bad_image(
             except ValueError as exc:
                 return f"{name}: {exc}"
     return ""
-
-
-def _image_field(data: bytes) -> str:
-    try:
-        name = image_header(data)[0].lower()
-    except ValueError:
-        return "jpg"
-    return {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(name, name)
-
-
-def members_of(rescues: Sequence[Rescue]) -> Iterator[Rescued]:
-    """All samples in order."""
-    for rescue in rescues:
-        yield from rescue.samples

@@ -16,23 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, NotFoundError, StorageError
-from shardkit.formats import tar
 from shardkit.formats.table import FORMATS, FormatName, StoredSample, format_of_head, format_of_name
 from shardkit.formats.tar_headers import GZIP_MAGIC
-from shardkit.formats.tar_stream import gunzip
+from shardkit.formats.tar_stream import Readable, gunzip
 from shardkit.formats.tfrecord import TfrecordSample
 from shardkit.formats.tfrecord_features import FILENAME
 from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
 from shardkit.sample import IMAGE_FIELDS, field_of, text_of_path
 from shardkit.tools._crc import crc_of, joined_crc, summer
+from shardkit.tools._opened import IndexRows
+from shardkit.tools._plain import plain_sums
 
 NO_LABEL, BAD_LABEL = -1, -2
 MAX_LABEL = 10_000_000
 """A label above it is taken for damage: a class map of that size would not fit a manifest."""
-
-WINDOW_BYTES = 2 << 20
-"""What is read at a time where the index says where samples end: little enough to be summed from the core's cache."""
 
 NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 
@@ -41,7 +39,7 @@ NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 class ShardBytes:
     """The bytes of a shard. `file_bytes`, `crc32c`: of the file as stored (None: not summed).
 
-    gzip: the file is packed, by gzip or zlib.
+    gzip: the file is packed, by gzip or zlib. error: why it could be unpacked to `view` only, and no further.
     """
 
     place: str
@@ -51,6 +49,7 @@ class ShardBytes:
     gzip: bool = False
     crc32c: int | None = None
     format: FormatName = "tar"
+    error: DamagedError | None = None
 
     def samples(self, start: int = 0, end: int | None = None) -> Iterator[StoredSample]:
         """The samples from byte `start` up to `end`. DamagedError for damage."""
@@ -84,10 +83,11 @@ class ShardContent:
         return len(self.keys)
 
 
-def open_shard(location: Location, form: str | None = None) -> ShardBytes:
+def open_shard(location: Location, form: str | None = None, *, as_far: bool = False) -> ShardBytes:
     """The shard's bytes: mapped, or unpacked into memory where it is gzip.
 
-    form: its format, where a manifest tells; else the name tells, or else the first bytes.
+    form: its format, where a manifest tells; else the name tells, or else the first bytes. as_far: damaged packed data
+    are unpacked as far as they can be, and the error is noted.
     Raises NotFoundError, StorageError; DamagedError for packed data that can't be unpacked and for an empty tar file.
     """
     place = str(location)
@@ -107,92 +107,73 @@ def open_shard(location: Location, form: str | None = None) -> ShardBytes:
                 return ShardBytes(place, np.frombuffer(data, np.uint8), data, size, format=known)
             crc = crc_of(np.frombuffer(data, np.uint8))
             file.seek(0)
-            unpacked = gunzip(file, place=place)
-            pieces = iter(lambda: unpacked.read(1 << 20), b"")
-            whole = b"".join(pieces)
+            whole, error = _unpacked(gunzip(file, place=place), as_far)
     except FileNotFoundError as exc:
         raise NotFoundError(place, "the shard is missing", "bring it back, or pack again") from exc
     except OSError as exc:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
-    return ShardBytes(f"{place} (unpacked)", np.frombuffer(whole, np.uint8), whole, size, True, crc, known)
+    return ShardBytes(f"{place} (unpacked)", np.frombuffer(whole, np.uint8), whole, size, True, crc, known, error)
 
 
-def read_shard(shard: ShardBytes, ends: NDArray[np.int64] | None = None) -> ShardContent:
+def _unpacked(file: Readable, as_far: bool) -> tuple[bytes, DamagedError | None]:
+    pieces: list[bytes] = []
+    try:
+        while piece := file.read(1 << 16):
+            pieces.append(piece)
+    except DamagedError as exc:
+        if not as_far or not pieces:
+            raise
+        return b"".join(pieces), exc
+    return b"".join(pieces), None
+
+
+def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent:
     """The content of a shard. What is damaged ends the rows and stands in `error`; the CRC is of all bytes.
 
-    ends: where samples end, as an index has it: then it is read in windows of whole samples, by calls that let other
-    threads run, which the faults of a mapped file do not. Where that does not fit the shard, it is read without, and so
-    is TFRecord, where the place of a record can be its key.
+    rows: its index rows: a shard that is as they say is summed only, and not parsed. Raises StorageError where the disk
+    fails.
     """
-    if ends is not None and len(ends) and not shard.gzip and shard.format == "tar":
-        content = _in_windows(shard, ends)
-        if content is not None:
-            return content
     content = ShardContent(shard.place, shard.file_bytes, len(shard.view), shard.gzip)
+    if rows is not None and not shard.gzip and shard.format == "tar" and _as_indexed(content, rows):
+        return content
     columns = _Columns(content)
     crc = summer(shard.view)
     try:
-        columns.add(shard.samples(), shard.buffer, crc, 0)
+        columns.add(shard.samples(), shard.buffer, crc)
     except DamagedError as exc:
         content.error = exc
-    columns.sum_rest(crc, 0, len(shard.view))
-    columns.finish()
+    columns.finish(crc, len(shard.view))
     if shard.crc32c is not None:
         content.crc32c = shard.crc32c
     return content
 
 
-def _in_windows(shard: ShardBytes, ends: NDArray[np.int64]) -> ShardContent | None:
-    """The content of a shard whose samples end at `ends`; None where anything is not as it should be."""
-    content = ShardContent(shard.place, shard.file_bytes, len(shard.view), False)
-    columns = _Columns(content)
-    buffer = np.empty(WINDOW_BYTES, np.uint8)
-    fd = os.open(shard.place, os.O_RDONLY)
+def _as_indexed(content: ShardContent, rows: IndexRows) -> bool:
+    """Fill in the content of a shard that is just as its index rows say, but for its checksums; else False."""
     try:
-        for start, end in _windows(ends):
-            if end - start > len(buffer):
-                buffer = np.empty(end - start, np.uint8)
-            window = memoryview(buffer)[: end - start]  # type: ignore[arg-type]
-            if end > shard.file_bytes or os.preadv(fd, [window], start) != len(window):
-                return None
-            crc = summer(buffer)
-            columns.add(tar.read_samples(window, place=shard.place, end=len(window)), window, crc, start)
-            columns.sum_rest(crc, start, end)
-        rest = os.pread(fd, shard.file_bytes - columns.at, columns.at)
-    except (DamagedError, OSError):
-        return None
-    finally:
-        os.close(fd)
-    if len(rest) < len(tar.END) or rest.strip(b"\0"):
-        return None
-    columns.sum_rest(summer(np.frombuffer(rest, np.uint8)), columns.at, shard.file_bytes)
-    columns.finish()
-    return content
-
-
-def _windows(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Runs of whole samples of about WINDOW_BYTES."""
-    start = 0
-    while start < ends[-1]:
-        row = int(np.searchsorted(ends, start + WINDOW_BYTES, side="right"))
-        end = int(ends[row - 1]) if row and ends[row - 1] > start else int(ends[row])
-        yield start, end
-        start = end
+        found = plain_sums(content.place, rows.keys, rows.paths, rows.numbers)
+    except OSError as exc:
+        raise StorageError(content.place, exc.strerror or str(exc), "check the disk and its rights") from exc
+    if found is None:
+        return False
+    content.keys, content.image_fields, content.crc32c = rows.keys, found.fields, found.crc32c
+    content.fields = dict.fromkeys((*found.fields, "cls"))
+    content.numbers = {name: rows.numbers[name].astype(np.int64) for name in NUMBERS if name != "crc32c"}
+    content.numbers["crc32c"] = found.sums.astype(np.int64)
+    return True
 
 
 class _Columns:
-    """Takes samples in order and fills a ShardContent. `at`: up to where the bytes are summed."""
+    """Takes samples in order and fills a ShardContent."""
 
     def __init__(self, content: ShardContent) -> None:
-        self.content, self.at = content, 0
+        self.content, self.summed = content, 0
         self.numbers: dict[str, list[int]] = {name: [] for name in NUMBERS}
         self.sums: list[int] = []
         self.lengths: list[int] = []
 
-    def add(
-        self, samples: Iterator[StoredSample], buffer: Any, crc_of_bytes: Callable[[int, int], int], base: int
-    ) -> None:
-        """Take samples of `buffer`, which begins at byte `base` of the shard, and sum up to the last image's end."""
+    def add(self, samples: Iterator[StoredSample], buffer: Any, crc_of_bytes: Callable[[int, int], int]) -> None:
+        """Take the samples of `buffer`, and sum up to the last image's end."""
         content = self.content
         names, keys, fields = content.image_fields, content.keys, content.fields
         labels, offsets, sizes, image_offsets, image_sizes, crcs = (self.numbers[name] for name in NUMBERS)
@@ -214,28 +195,22 @@ class _Columns:
             crc = 0
             if image:
                 crc = crc_of_bytes(start, start + size)
-                self.sums += (crc_of_bytes(self.at - base, start), crc)
-                start += base
-                self.lengths += (start - self.at, size)
-                self.at = start + size
+                self.sums += (crc_of_bytes(self.summed, start), crc)
+                self.lengths += (start - self.summed, size)
+                self.summed = start + size
             keys.append(sample.key)
             names.append(image)
             labels.append(label)
-            offsets.append(sample.offset + base)
+            offsets.append(sample.offset)
             sizes.append(sample.size)
             image_offsets.append(start)
             image_sizes.append(size)
             crcs.append(crc)
 
-    def sum_rest(self, crc_of_bytes: Callable[[int, int], int], base: int, end: int) -> None:
-        """Sum the bytes up to `end`, of a buffer that begins at `base`."""
-        if end > self.at:
-            self.sums.append(crc_of_bytes(self.at - base, end - base))
-            self.lengths.append(end - self.at)
-            self.at = end
-
-    def finish(self) -> None:
-        """Fill in the columns and the CRC of all."""
+    def finish(self, crc_of_bytes: Callable[[int, int], int], end: int) -> None:
+        """Sum the bytes up to `end`, and fill in the columns and the CRC of all."""
+        self.sums.append(crc_of_bytes(self.summed, end))
+        self.lengths.append(end - self.summed)
         self.content.numbers = {name: np.array(values, np.int64) for name, values in self.numbers.items()}
         self.content.crc32c = joined_crc(np.array(self.sums, np.uint32), np.array(self.lengths, np.int64))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,13 +27,13 @@ from shardkit.formats.table import FORMATS, Format
 from shardkit.location import locate
 from shardkit.manifest import ClassEntry, Manifest
 from shardkit.packing.commit import commit, keep_only, working, write_index_files
-from shardkit.packing.destination import Destination, check_free, destination_of
-from shardkit.packing.engines import Engine, LocalEngine, run_here
+from shardkit.packing.destination import Destination
+from shardkit.packing.engines import Engine, EngineName, EngineOptions, open_engine
+from shardkit.packing.remote import check_free, committed_at, destinations_of, missing_file, shown
 from shardkit.packing.shard import Receipt, Skipped
 from shardkit.packing.stored import StoredTask
 from shardkit.packing.writing import write_shards
 from shardkit.reading.resolve import SourceLike
-from shardkit.sample import fs_text
 from shardkit.tools._layout import Changes, Layout, changes_of, demand_fields, layout_of
 from shardkit.tools._stored import Stored, StoredRows, open_stored
 
@@ -52,7 +53,11 @@ def convert(
     drop: Sequence[str] = (),
     fields: Sequence[str] | str | None = None,
     workers: int | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
     overwrite: bool = False,
+    work: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Manifest:
     """Write the samples of a dataset to new shards, with an index and a manifest.
@@ -63,32 +68,28 @@ def convert(
     With none of the three, each shard becomes one shard.
     rename: old -> new names of fields; drop: fields to leave out; fields: those to keep, all others are left out.
     Renaming comes last. A sample that lacks such a field is taken as it is. workers: processes (default: the cores).
-    overwrite: replace another dataset at `dest`. progress: called now and then, from any thread.
+    engine, address: where they run, as for `pack`.
+    overwrite: replace another dataset at `dest`. work, storage_options: for a bucket, as for `pack`.
+    progress: called now and then, from any thread.
 
     Gives back the manifest. Run again after an interruption, it keeps the shards that are finished; after success, it
     writes nothing. Every checksum of the source is checked. Raises UsageError, DatasetError (DamagedError),
     DestinationError, BusyError, StorageError, WorkerError.
     """
     changes = changes_of(rename or {}, drop, fields)
-    count = cores() if workers is None else workers
-    if count < 1:
-        raise UsageError("workers", f"{count} is too small", "give at least 1")
-    stored = open_stored(source, threads=count)
+    where = EngineOptions(engine, workers, address)
+    stored = open_stored(source, threads=cores() if workers is None else workers)
     form = FORMATS[_known(format or stored.format)]
     demand_fields(changes, stored)
-    to = locate(dest)
-    if not to.is_local:
-        raise UsageError(str(to), "the destination of a conversion is a folder of this machine", "give a path")
-    destination = destination_of(to.path, os.path.splitext((stored.place or stored.shards[0]).path)[0])
+    own = os.path.splitext((stored.place or stored.shards[0]).path)[0]
+    destination = destinations_of(locate(dest), own, None, work=work, options=storage_options)[""]
     limits = None if max_bytes is None and max_count is None and not shuffle else (max_bytes, max_count, shuffle, seed)
     with ExitStack() as stack:
-        engine: Engine = run_here
         lock = stack.enter_context(working(destination))
         check_free(destination, overwrite=overwrite)
-        if count > 1:
-            engine = stack.enter_context(LocalEngine(count, [lock.fd]))
+        run = stack.enter_context(open_engine(where, [lock.fd]))
         job = _Conversion(stored, form, changes, destination, layout_of(stored, form, changes, destination, limits))
-        return job.finished(overwrite=overwrite) or job.run(engine, progress)
+        return job.finished(overwrite=overwrite) or job.run(run, progress)
 
 
 def _known(name: str) -> str:
@@ -121,10 +122,8 @@ class _Conversion:
 
     def finished(self, *, overwrite: bool) -> Manifest | None:
         """The manifest of this very conversion where it is there. DestinationError where another dataset is."""
-        place = fs_text(self.destination.manifest)
-        if self.stored.place is not None and os.path.realpath(self.stored.place.path) == os.path.realpath(
-            self.destination.manifest
-        ):
+        place = shown(self.destination)
+        if self.destination.place is None and self._is_source(self.destination.manifest):
             raise DestinationError(place, "the destination is the source", "choose another")
         found = None if overwrite else self.destination.read_manifest()
         if found is None:
@@ -133,18 +132,23 @@ class _Conversion:
         same = found.shard_format == self.format.name and found.plan == self.layout.digest
         if not same or (self.layout.plan is None and len(found.shards) != len(self.stored.shards)):
             raise DestinationError(place, "another dataset is there", cure)
-        sizes = {entry.name: entry.bytes for entry in found.shards} | {each.name: each.bytes for each in found.index}
-        for name, size in sizes.items():
-            path = os.path.join(self.destination.folder, name)
-            if not os.path.isfile(path) or os.path.getsize(path) != size:
-                raise DestinationError(place, f"its {name} is missing or has another size", cure)
-        since = os.stat(self.destination.manifest).st_mtime_ns
+        missing = missing_file(self.destination, found)
+        if missing is not None:
+            raise DestinationError(place, f"its {missing} is missing or has another size", cure)
+        since = committed_at(self.destination, found)
+        if since is None:
+            log.warning("%s: not converted on this machine: shards are compared by what their manifest says", place)
+            since = sys.maxsize
         newer = next((shard for shard in self.stored.shards if os.stat(shard.path).st_mtime_ns > since), None)
         if newer is not None:
             raise DestinationError(place, f"this dataset is out of date: {newer} was changed after it", cure)
         log.info("%s: already converted", place)
         keep_only(self.destination, ())
         return found
+
+    def _is_source(self, manifest: str) -> bool:
+        here = self.stored.place
+        return here is not None and os.path.realpath(here.path) == os.path.realpath(manifest)
 
     def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
         """Write what is not there yet, and commit."""
@@ -158,7 +162,7 @@ class _Conversion:
                 progress(Progress("convert", told[0], total, told[1], total_bytes))
 
         keep_only(self.destination, self.names)
-        receipts = write_shards(self.tasks(), engine, advance)
+        receipts = write_shards(self.tasks(), engine, advance, self.destination, progress)
         return self._commit(receipts)
 
     def tasks(self) -> Iterator[StoredTask]:

@@ -28,7 +28,7 @@ from shardkit.packing.commit import INDEX_SHARDS
 from shardkit.packing.options import Classes, class_names
 from shardkit.reading.resolve import SourceLike
 from shardkit.storage.local import sync_folder, translated, whole_file
-from shardkit.tools._labels import Pairs, class_map, demand_labels, folder_of
+from shardkit.tools._labels import Pairs, class_map, demand_labels, folder_of, text_names
 from shardkit.tools._opened import find_shards, stem_of_shard
 from shardkit.tools._shard import ShardBytes, ShardContent, open_shard, path_of_member, read_shard
 from shardkit.tools._threads import in_threads, thread_count
@@ -128,7 +128,7 @@ def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
     Raises DatasetError for a key or path that is no UTF-8, which an index can't hold.
     """
     offsets = content.numbers["offset"].tolist()
-    cure = "rename it with 'shardkit repair'" if data.format == "tar" else "write the records with other names"
+    cure = "rename it with 'shardkit repair'"
     paths = content.paths or list(map(path_of_member, content.keys, content.image_fields))
     for row, (key, path) in enumerate(zip(content.keys, paths, strict=True)):
         if not _is_utf8(key) or not _is_utf8(path):
@@ -168,9 +168,7 @@ def _demand_one_format(read: Sequence[_Indexed]) -> None:
 def _texts(read: Sequence[_Indexed]) -> list[str] | None:
     """The names of the classes as the shards have them; None where they have none, or two labels have the same."""
     texts = {label: text for item in reversed(read) for label, text in item.texts.items()}
-    size = max((label for item in read for label, _ in item.pairs), default=-1) + 1
-    names = [texts.get(label, str(label)) for label in range(size)]
-    return names if texts and len(set(names)) == len(names) else None
+    return text_names(texts, max((label for item in read for label, _ in item.pairs), default=-1) + 1)
 
 
 def _demand_unique(read: Sequence[_Indexed]) -> None:
@@ -185,7 +183,7 @@ def _demand_unique(read: Sequence[_Indexed]) -> None:
         for row, key in enumerate(item.rows.keys):
             if hash(key) in double and key in places:
                 fact = f"the key is in {places[key]} already, and keys must be unique"
-                cure = "give one of them another key" + (" with 'shardkit repair'" if item.format == "tar" else "")
+                cure = "give one of them another key with 'shardkit repair'"
                 raise DatasetError(item.entry.name, fact, cure, int(item.rows.numbers["offset"][row]), key)
             places[key] = item.entry.name
 

@@ -142,10 +142,13 @@ def _range(counts: Counter[int]) -> Range | None:
 
 
 def build_info() -> dict[str, str]:
-    """How this shardkit was built: its version, the JPEG decoder and the packer's loop that are in use."""
+    """How this shardkit was built: its version, the JPEG decoder and the other parts in C that are in use."""
     from shardkit import __version__
-    from shardkit.packing.gather import extension
+    from shardkit.packing import gather, jpegtran
     from shardkit.reading import fused
+    from shardkit.tools import _crc
 
-    loop = "C" if extension() is not None else "Python"
-    return {"shardkit": __version__, **fused.build_info(), "packing of small JPEGs": loop}
+    loops = {"packing of small JPEGs": gather.extension(), "checksums": _crc.extension()}
+    said = {name: "Python" if extension is None else "C" for name, extension in loops.items()}
+    said["rewriting of JPEGs"] = "C" if jpegtran.available() else "not there"
+    return {"shardkit": __version__, **fused.build_info(), **said}

@@ -2,8 +2,8 @@
 
 Samples come through by the CRCs of the index where there is one: then a damaged header costs nothing, and a damaged
 image only its own sample. Without an index, all members with a good header come through whose image has a good header
-too. Members of a sample are brought together, double keys get another key, and all is written anew, with its own
-index and manifest. Memory grows with the samples: about 500 bytes for each.
+too, and of TFRecord all records with good checksums. Members of a sample are brought together, double keys get another
+key, and all is written anew, with its own index and manifest. Memory grows with the samples: about 500 bytes for each.
 """
 
 from __future__ import annotations
@@ -17,26 +17,22 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
-import google_crc32c
-import msgspec
-import numpy as np
-
 from shardkit.errors import DatasetError, DestinationError, ShardkitError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
-from shardkit.formats import tar
-from shardkit.formats.images import image_header
-from shardkit.formats.table import format_of_head, format_of_name
+from shardkit.formats.table import FORMATS, Format, FormatName, format_of_head, format_of_name
+from shardkit.formats.tfrecord_features import KEY
 from shardkit.manifest import ClassEntry, Manifest, ShardEntry
 from shardkit.packing.commit import commit, keep_only, working, write_index_files
 from shardkit.packing.destination import Destination, check_free, destination_of
-from shardkit.packing.shard import COLUMNS, Rows, Skipped, rows_path
+from shardkit.packing.shard import Skipped
 from shardkit.reading.resolve import SourceLike
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
-from shardkit.storage.local import translated, whole_file
-from shardkit.tools._labels import class_map, folder_of
+from shardkit.storage.local import translated
+from shardkit.tools._labels import class_map, folder_of, text_names
+from shardkit.tools._mended import write_shard
 from shardkit.tools._opened import Opened, ShardPlace, open_dataset, stem_of_shard
-from shardkit.tools._rescue import LeftOut, Rescue, Rescued, Rescuer, members_of
-from shardkit.tools._shard import ShardBytes, open_shard
+from shardkit.tools._rescue import Rescuer
+from shardkit.tools._rescued import LeftOut, Rescue, Rescued, members_of
 from shardkit.tools._threads import in_threads, thread_count
 from shardkit.tree.keys import new_keys
 
@@ -73,7 +69,7 @@ def repair(
     overwrite: bool = False,
     progress: ProgressFn = silent,
 ) -> Repaired:
-    """Write what is whole in the dataset `source` of tar shards as a new dataset `dest` (a prefix, or a folder).
+    """Write what is whole in the dataset `source` as a new dataset `dest` (a prefix, or a folder), in the same format.
 
     decode: leave out images too that can't be decoded. workers: threads (default: the cores). overwrite: replace
     another dataset at `dest`. The result passes `verify`, and it is absent until it is whole.
@@ -82,8 +78,8 @@ def repair(
     """
     threads = thread_count(workers)
     opened = open_dataset(source)
-    _demand_tar(opened)
-    destination = _destination(opened, os.fspath(dest), overwrite=overwrite)
+    form = _format(opened)
+    destination = _destination(opened, os.fspath(dest), form.suffix, overwrite=overwrite)
     rescues: list[Rescue] = []
     for rescue in in_threads(Rescuer(opened.manifest, decode), enumerate(opened.shards), threads):
         rescues.append(rescue)
@@ -100,43 +96,46 @@ def repair(
         check_free(destination, overwrite=overwrite)
         entries: list[ShardEntry] = []
         full = [rescue.samples for rescue in rescues if rescue.samples]
-        names = [f"{destination.stem}-{number:06d}.tar" for number in range(len(full))]
-        write = partial(_write_shard, destination, opened)
+        names = [f"{destination.stem}-{number:06d}{form.suffix}" for number in range(len(full))]
+        texts = dict(enumerate(entry.name for entry in classes))
+        write = partial(write_shard, destination.work, [shard.location for shard in opened.shards], form, texts)
         for entry in in_threads(write, zip(names, full, strict=True), threads):
             entries.append(entry)
             done, size = sum(one.samples for one in entries), sum(one.bytes for one in entries)
             progress(Progress("repair", done, total, size))
-        manifest = _manifest(destination, opened, entries, rescues, classes, len(left_out))
+        manifest = _manifest(destination, opened, form, entries, rescues, classes, len(left_out))
         commit(destination, manifest, [Skipped(item.path, _reason(item)) for item in left_out])
     notes = [str(item) for item in opened.findings] + [str(item) for index in opened.index for item in index.findings]
     notes += [note for rescue in rescues for note in rescue.notes]
     return Repaired(manifest, tuple(left_out), tuple(renamed), tuple(joined), tuple(notes))
 
 
-def _demand_tar(opened: Opened) -> None:
-    """UsageError for TFRecord, which has no headers to go on from behind damage."""
-    if opened.format == "tfrecord" or (opened.format is None and any(map(_is_tfrecord, opened.shards))):
-        fact = f"the shards are TFRecord ({opened.shards[0].location.name}), and repair reads tar"
-        cure = "pack it again, or write its sound shards as tar with 'shardkit convert … --format tar'"
-        raise UsageError(str(opened.place), fact, cure)
+def _format(opened: Opened) -> Format:
+    """The format of the shards. UsageError where they are of two."""
+    if opened.format is not None:
+        return FORMATS[opened.format]
+    forms = {_format_of(shard) for shard in opened.shards}
+    if len(forms) > 1:
+        raise UsageError(str(opened.place), "these are shards of more than one format", "repair those of each alone")
+    return FORMATS[forms.pop()]
 
 
-def _is_tfrecord(shard: ShardPlace) -> bool:
+def _format_of(shard: ShardPlace) -> FormatName:
     named = format_of_name(shard.location.name)
     if named is not None or not os.path.isfile(shard.location.path):
-        return named == "tfrecord"
+        return named or "tar"
     with translated(os.fsencode(shard.location.path)), open(shard.location.path, "rb") as file:
-        return format_of_head(file.read(512)) == "tfrecord"
+        return format_of_head(file.read(512))
 
 
-def _destination(opened: Opened, dest: str, *, overwrite: bool) -> Destination:
+def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> Destination:
     """Where the result goes. DestinationError for the source itself, and for another dataset without `overwrite`."""
     name = opened.place.name
     stem = name.removesuffix(".json") if name.endswith(".json") else stem_of_shard(name)
     source = os.path.abspath(opened.place.sibling(stem).path)
     destination = destination_of(dest, source)
     taken = {os.path.realpath(shard.location.path) for shard in opened.shards}
-    files = [destination.path(f"-{number:06d}.tar") for number in range(len(opened.shards))]
+    files = [destination.path(f"-{number:06d}{suffix}") for number in range(len(opened.shards))]
     if os.path.realpath(destination.path("")) == os.path.realpath(source) or taken.intersection(
         map(os.path.realpath, files)
     ):
@@ -167,7 +166,8 @@ def _join(rescues: Sequence[Rescue]) -> list[str]:
         kept = []
         for sample in rescue.samples:
             other = first.setdefault(sample.key, sample)
-            if other is sample or sample.indexed or other.indexed or sample.names & other.names:
+            proven = sample.indexed or other.indexed or sample.record is not None
+            if other is sample or proven or sample.names & other.names:
                 kept.append(sample)
                 continue
             _add(other, sample)
@@ -187,7 +187,7 @@ def _add(sample: Rescued, other: Rescued) -> None:
 
 def _rename(rescues: Sequence[Rescue]) -> list[Renamed]:
     """Give each sample a key of its own, in valid UTF-8."""
-    samples = list(members_of(rescues))
+    samples = [sample for sample in members_of(rescues) if not _named_by_place(sample)]
     keys = [text_of_path(sample.key.encode("utf-8", "surrogateescape")) if _odd(sample.key) else sample.key
             for sample in samples]  # fmt: skip
     keys = [new for _, new in sorted(({**dict(enumerate(keys)), **new_keys(keys)}).items())]
@@ -197,11 +197,21 @@ def _rename(rescues: Sequence[Rescue]) -> list[Renamed]:
         if sample.key != key:
             renamed.append(Renamed(text_of_path(sample.key.encode("utf-8", "surrogateescape")), key))
             sample.key = key
-        if sample.path in paths:
+        if sample.path in paths and not _of_others(sample):
             ending = sample.path.rpartition(".")[2]
             sample.path = text_of_path(f"{key}.{ending}".encode())
         paths.add(sample.path)
     return renamed
+
+
+def _of_others(sample: Rescued) -> bool:
+    """Whether it is a record that others wrote: the names of its files are one by one below those of its classes."""
+    return sample.record is not None and sample.record[1].key_feature != KEY
+
+
+def _named_by_place(sample: Rescued) -> bool:
+    """Whether it is a record without a key: it gets the name of its new place."""
+    return sample.record is not None and not sample.record[1].key_feature
 
 
 def _odd(key: str) -> bool:
@@ -213,7 +223,9 @@ def _classes(opened: Opened, rescues: Sequence[Rescue]) -> tuple[ClassEntry, ...
     pairs = Counter((sample.label, folder_of(sample.path)) for sample in members_of(rescues))
     manifest = opened.manifest
     if manifest is None:
-        found = class_map(pairs.items(), None, place=str(opened.place))
+        texts = {label: text for rescue in reversed(rescues) for label, text in rescue.texts.items()}
+        names = text_names(texts, max((label for label, _ in pairs), default=-1) + 1)
+        found = class_map(pairs.items(), names, place=str(opened.place))
         for sample in members_of(rescues):
             if found.by_folder is not None:
                 sample.label = found.by_folder.get(folder_of(sample.path), -1)
@@ -227,65 +239,10 @@ def _classes(opened: Opened, rescues: Sequence[Rescue]) -> tuple[ClassEntry, ...
     return tuple(ClassEntry(name, labels[label]) for label, name in enumerate(names))
 
 
-def _write_shard(destination: Destination, opened: Opened, task: tuple[str, Sequence[Rescued]]) -> ShardEntry:
-    """One shard of the result, with its index rows beside it."""
-    name, samples = task
-    sources: dict[int, ShardBytes] = {}
-    for number in {number for sample in samples for number, *_ in sample.parts}:
-        sources[number] = open_shard(opened.shards[number].location)
-    columns: dict[str, list[int]] = {column: [] for column in COLUMNS}
-    at = crc = 0
-    with whole_file(os.path.join(destination.work, name)) as file:
-        for sample in samples:
-            pieces, row = _encoded(sample, sources, at)
-            for piece in pieces:
-                crc = google_crc32c.extend(crc, piece)
-            file.writelines(pieces)
-            at += row["size"]
-            for column, value in row.items():
-                columns[column].append(value)
-        file.write(tar.END)
-    crc = google_crc32c.extend(crc, tar.END)
-    rows = Rows(
-        [sample.key for sample in samples],
-        [sample.path for sample in samples],
-        {column: np.array(values, np.int64).tobytes() for column, values in columns.items()},
-    )
-    with whole_file(os.fsdecode(rows_path(os.fsencode(destination.work), name))) as file:
-        file.write(msgspec.msgpack.encode(rows))
-    return ShardEntry(name, len(samples), at + len(tar.END), f"{crc:08x}")
-
-
-def _encoded(sample: Rescued, sources: dict[int, ShardBytes], at: int) -> tuple[list[bytes], dict[str, int]]:
-    """(what to write for the sample at byte `at`, its index row)."""
-    fields = [(name, bytes(sources[number].buffer[start : start + size])) for number, name, start, size in sample.parts]
-    if sample.label >= 0:
-        fields.append(("cls", b"%d" % sample.label))
-    try:
-        pieces, offsets, size = tar.encode_sample(sample.key, fields)
-    except ValueError as exc:
-        raise DatasetError(sources[sample.parts[0][0]].place, str(exc), "rename it", sample.byte, sample.key) from exc
-    row = {"label": sample.label, "offset": at, "size": size, "image_offset": -1, "image_size": -1}
-    row |= {"width": 0, "height": 0, "crc32c": 0}
-    for (name, data), offset in zip(fields, offsets, strict=True):
-        if name in IMAGE_FIELDS:
-            width, height = _size(data)
-            row |= {"image_offset": at + offset, "image_size": len(data), "width": width, "height": height}
-            row["crc32c"] = google_crc32c.value(data)
-            break
-    return pieces, row
-
-
-def _size(data: bytes) -> tuple[int, int]:
-    try:
-        return image_header(data)[1:]
-    except ValueError:  # it was packed with --check none
-        return 0, 0
-
-
 def _manifest(
     destination: Destination,
     opened: Opened,
+    form: Format,
     entries: Sequence[ShardEntry],
     rescues: Sequence[Rescue],
     classes: tuple[ClassEntry, ...],
@@ -298,6 +255,7 @@ def _manifest(
     )
     digest = blake2b(" ".join(entry.crc32c for entry in entries).encode(), digest_size=16).hexdigest()
     return Manifest(
+        shard_format=form.name,
         samples=sum(entry.samples for entry in entries),
         bytes=sum(entry.bytes for entry in entries),
         classes=classes,

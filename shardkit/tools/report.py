@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from shardkit.errors import UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.reading.resolve import SourceLike
 from shardkit.storage.local import whole_file
@@ -108,8 +107,6 @@ def _study(facts: Facts, progress: ProgressFn) -> Study:
 def _quality(facts: Facts, progress: ProgressFn) -> ShuffleQuality | None:
     if len(facts) < 2 or int(facts.labels.min()) < 0 or len({*facts.labels.tolist()}) < 2:
         return None
-    if not isinstance(facts.source, (str, os.PathLike)):
-        raise UsageError("report()", "a list of shards can't be measured", "give a prefix, a glob or a manifest")
     progress(Progress("mixing", 0, len(facts)))
     return shuffle_quality(facts.source, buffers=BUFFERS, batch=max(2, min(64, len(facts) // 8)))
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.reading.dataset import Dataset, dataset
+from shardkit.reading.resolve import SourceLike
 from shardkit.rng import permutation, stream_key
 
 TOLERANCE = 0.05
@@ -57,7 +58,7 @@ class ShuffleQuality:
 
 
 def shuffle_quality(
-    source: str | os.PathLike[str],
+    source: SourceLike,
     *,
     buffers: Sequence[int] = (0, 100, 1_000, 10_000, 100_000),
     lanes: int | None = None,
@@ -74,7 +75,7 @@ def shuffle_quality(
     catalog = dataset(source).content.catalog
     labels = catalog.labels()
     if not len(labels) or labels.min() < 0:
-        raise UsageError(str(source), "samples without a label can't be told apart", "pack them with classes")
+        raise UsageError("source", "samples without a label can't be told apart", "pack them with classes")
     chosen = [dataset(source, shuffle=size, seed=seed, lanes=lanes) for size in sorted(set(buffers))]
     whole = [permutation(len(labels), stream_key("full", seed, epoch)) for epoch in range(2)]
     best = _entropy(labels[whole[0]], batch)

@@ -25,13 +25,14 @@ from shardkit.formats.tfrecord import TfrecordSample
 from shardkit.formats.tfrecord_features import FILENAME, FORMAT, KEY, TEXT
 from shardkit.manifest import Manifest
 from shardkit.reading.resolve import SourceLike
-from shardkit.sample import IMAGE_FIELDS, fs_text, path_of_text
+from shardkit.sample import IMAGE_FIELDS, field_of, fs_text, path_of_text
 from shardkit.storage.local import storage_error, translated
 from shardkit.tools._names import checked_path, path_of_key, relative_path
 from shardkit.tools._opened import IndexRows, Opened, ShardPlace, open_dataset
 from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, label_of_value, open_shard, path_of
 from shardkit.tools._threads import in_threads, thread_count
 from shardkit.tools._wanted import Wanted, wanted
+from shardkit.tree.keys import key_of_file
 
 _ABOUT = frozenset((KEY, FILENAME, FORMAT, TEXT))
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -69,9 +70,9 @@ def unpack(
 ) -> Unpacked:
     """Write the samples of `source` as files below the new (or empty) folder `dest`.
 
-    What was packed from a class tree comes out as that tree. Other shards come out as CLASS/KEY.FIELD, where a key
-    does not name its class already (without class names, the class number); `cls` itself is not written beside an
-    image. Numbers and lists in TFRecord are no files, and are left out. classes, keys: only samples of these classes
+    What was packed from a class tree comes out as that tree; an image that became another format has its extension.
+    Other shards come out as CLASS/KEY.FIELD, where a key does not name its class already (without class names, the
+    class number); `cls` itself is not written beside an image. Numbers and lists in TFRecord are no files, and are left out. classes, keys: only samples of these classes
     (names), with these keys (or shell patterns of them). workers: threads (default: the cores). Each image is held
     against its CRC-32C where there is an index.
 
@@ -172,6 +173,7 @@ _Samples = Iterator[tuple[str, int, Sequence[_File]]]
 def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wanted) -> _Samples:
     """(key, label, files) of each sample of an indexed shard; only those to take are looked at further."""
     others = set(manifest.fields) - IMAGE_FIELDS - {"cls"}
+    images = set(manifest.fields) & IMAGE_FIELDS
     single = not others and (manifest.plan != "" or len(manifest.fields) <= 2)
     names = [] if manifest.plan else manifest.class_names
     number = {
@@ -188,10 +190,31 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
                 path = checked_path(path_of_text(names[label]) + b"/" + path)
         except ValueError as exc:
             raise DatasetError(data.place, str(exc), _cure(data), offset, key) from exc
+        if start >= 0 and images != {_extension_field(path)}:  # it may have become another format when it was packed
+            sample = next(data.samples(offset, offset + size), None)
+            stored = {} if sample is None else {place: name for name, (place, _) in sample.fields.items()}
+            path = _as_stored(path, key, stored.get(start, ""))
         files = [_File(key, path, start, length, crc)] if start >= 0 else []
         if not single or start < 0:
             files += _others(data, key, path, offset, size, start)
         yield key, label, files
+
+
+def _extension_field(path: bytes) -> str:
+    return field_of(path.rpartition(b".")[2].decode("utf-8", "surrogateescape"))
+
+
+def _as_stored(path: bytes, key: str, field: str) -> bytes:
+    """The path with the extension of the image that is stored, where that is of another format than the file was.
+
+    A file whose key got a number, since another had it, gets it in its name too: `a.jpg` and `a.png` may both be JPEGs.
+    """
+    before = _extension_field(path)
+    if before not in IMAGE_FIELDS or field not in IMAGE_FIELDS or before == field_of(field):
+        return path
+    own = key_of_file(path)
+    number = key[len(own) :] if key.startswith(own) else ""
+    return path.rpartition(b".")[0] + f"{number}.{field}".encode()
 
 
 def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, image: int) -> Iterator[_File]:
@@ -259,7 +282,7 @@ def _member_path(sample: StoredSample, name: str, label: int) -> bytes:
     if not isinstance(sample, TfrecordSample):
         return (b"%d/" % label if label >= 0 and "/" not in sample.key else b"") + path_of_key(sample.key, name)
     image = next((field for field in sample.fields if field in IMAGE_FIELDS), "")
-    path = relative_path(path_of(sample, image))
+    path = _as_stored(relative_path(path_of(sample, image)), sample.key, image)
     if name != image:
         path = (path.rpartition(b".")[0] if image else path) + b"." + name.encode("utf-8", "surrogateescape")
     folder = sample.text.encode("utf-8", "surrogateescape") or b"%d" % label

@@ -12,14 +12,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DamagedError, ShardkitError
+from shardkit.errors import DamagedError, ShardkitError, StorageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.images import check_image, image_header
 from shardkit.formats.table import format_of_name
@@ -79,8 +79,6 @@ def verify(
             check.note(seen)
             told.add(seen)
     findings += check.across()
-    if check.seen_tfrecord:
-        findings = [replace(item, cure=_without_repair(item.cure)) for item in findings]
     return Verification(
         source=str(opened.place),
         shards=len(opened.shards),
@@ -90,12 +88,6 @@ def verify(
         checksums=opened.manifest is not None,
         findings=tuple(dict.fromkeys(findings)),
     )
-
-
-def _without_repair(cure: str) -> str:
-    """A cure for TFRecord, which `repair` does not read."""
-    others, _, last = cure.rpartition(", or ")
-    return others.replace(", pack again", ", or pack again") if "shardkit repair" in last and others else cure
 
 
 class _Told:
@@ -138,7 +130,6 @@ class _Check:
         self.seen: list[_Seen] = []
         self.hashes: list[NDArray[np.int64]] = []
         self.decoded = 0
-        self.seen_tfrecord = opened.format == "tfrecord"
 
     def note(self, seen: _Seen) -> None:
         """Keep what the checks across shards need."""
@@ -157,13 +148,15 @@ class _Check:
             missing = not os.path.lexists(shard.location.path)
             seen.findings.append(found_error("shard-missing" if missing else "shard-unreadable", exc))
         else:
-            self._opened_shard(shard, data, seen, run)
+            try:
+                self._opened_shard(shard, data, seen, run)
+            except StorageError as exc:
+                seen.findings.append(found_error("shard-unreadable", exc))
         return seen
 
     def _opened_shard(self, shard: ShardPlace, data: ShardBytes, seen: _Seen, run: _Run) -> None:
-        self.seen_tfrecord |= data.format == "tfrecord"
         rows = shard.rows()
-        content = read_shard(data, _ends(rows))
+        content = read_shard(data, rows)
         seen.samples, seen.bytes, seen.fields = len(content), content.file_bytes, content.fields
         seen.hashes = np.fromiter(map(hash, content.keys), np.int64, len(content))  # for this process only
         seen.labels = content.numbers["label"]
@@ -190,17 +183,14 @@ class _Check:
 
     def _class_names(self, shard: ShardPlace, rows: IndexRows) -> Iterator[Finding]:
         """Packed from a class tree, a sample's path begins with the name of its class."""
-        if self.manifest is None or not self.manifest.plan:
+        if self.manifest is None or not self.manifest.plan or "labels" in self.manifest.options:
             return
         names = self.manifest.class_names
-        labels = rows.numbers["label"].tolist()
-        first: dict[tuple[int, str], int] = {}
-        for row, (label, path) in enumerate(zip(labels, rows.paths, strict=True)):
-            first.setdefault((label, path.partition("/")[0]), row)
-        for (label, folder), row in first.items():
+        pairs = list(zip(rows.numbers["label"].tolist(), [path.partition("/")[0] for path in rows.paths], strict=True))
+        for label, folder in dict.fromkeys(pairs):
             if 0 <= label < len(names) and names[label] != folder:
                 fact = f"label {label} is {names[label]!r} in the manifest, and {folder!r} in the index"
-                yield finding("class-name", str(self.opened.place), fact, key=rows.keys[row])
+                yield finding("class-name", str(self.opened.place), fact, key=rows.keys[pairs.index((label, folder))])
 
     def _images(
         self, data: ShardBytes, content: ShardContent, rows: IndexRows | None, seen: _Seen, run: _Run
@@ -276,15 +266,6 @@ class _Check:
                     byte = int(content.numbers["offset"][row])
                     yield finding("key-twice", content.place, fact, byte=byte, key=key)
                 places.setdefault(key, content.place)
-
-
-def _ends(rows: IndexRows | None) -> NDArray[np.int64] | None:
-    """Where the samples of a shard end, if its index rows lie end to end from its first byte on."""
-    if rows is None or not len(rows.keys):
-        return None
-    offsets, sizes = rows.numbers["offset"], rows.numbers["size"]
-    ends: NDArray[np.int64] = offsets + sizes
-    return ends if offsets[0] == 0 and sizes.min() > 0 and bool((offsets[1:] == ends[:-1]).all()) else None
 
 
 def _mapped(

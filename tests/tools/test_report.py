@@ -363,3 +363,12 @@ def test_the_samples_that_are_shown_follow_the_seed(splits: Path, tmp_path: Path
     assert alts(0) == alts(0) != alts(1)
     keys = {sample["__key__"] for sample in dataset(splits / "train")}
     assert set(alts(0)) <= keys
+
+
+def test_a_list_of_shards_gives_a_report_with_its_mixing(splits: Path, tmp_path: Path) -> None:
+    shards = sorted(str(path) for path in splits.glob("train-*.tar"))
+    whole, some = report(splits / "train", tmp_path / "a.html"), report(shards, tmp_path / "b.html")
+    assert some.datasets[0] == whole.datasets[0]
+    part = report(shards[:2], tmp_path / "c.html").datasets[0]
+    assert 1 < part.samples < 50
+    assert part.mixed_as_packed is not None
