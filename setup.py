@@ -1,9 +1,9 @@
 """The one part that pyproject.toml can't say: the optional C extensions.
 
-The decoder is built where a C compiler and the headers of libjpeg-turbo 2.1 or later are, the packer's loop where a
-compiler is. Where they are not, setuptools goes on without them (`optional`), and shardkit decodes with simplejpeg and
-packs in Python. `JPEG_PREFIX` names a libjpeg-turbo of one's own, whose static library is then linked in;
-scripts/build_wheels.sh uses that.
+The decoder and what rewrites JPEGs are built where a C compiler and the headers of libjpeg-turbo 2.1 or later are, the
+packer's loop and the checksums where a compiler is. Where they are not, setuptools goes on without them (`optional`),
+and shardkit decodes with simplejpeg, packs and checks in Python, and refuses to rewrite JPEGs. `JPEG_PREFIX` names a
+libjpeg-turbo of one's own, whose static library is then linked in; scripts/build_wheels.sh uses that.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 
-def jpeg_extension() -> Extension:
-    """The fused decoder."""
+def jpeg_extension(name: str) -> Extension:
+    """One that needs libjpeg-turbo: the fused decoder, or what rewrites JPEGs without loss."""
     prefix = os.environ.get("JPEG_PREFIX")
     found: dict[str, list[str]] = {"libraries": ["jpeg"]}
     if prefix:
@@ -25,8 +25,8 @@ def jpeg_extension() -> Extension:
         if sys.platform == "linux":  # other packages bring a libjpeg of their own: keep the names of this one inside
             found["extra_link_args"] = ["-Wl,--exclude-libs,ALL"]
     return Extension(
-        "shardkit.reading._jpeg",
-        ["shardkit/reading/_jpeg.c"],
+        name,
+        [name.replace(".", "/") + ".c"],
         # no fused multiply-add: random crops must be the same boxes as in Python, on every machine
         extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden"],
         optional=True,
@@ -34,14 +34,22 @@ def jpeg_extension() -> Extension:
     )
 
 
-def gather_extension() -> Extension:
-    """The packer's inner loop for plain JPEGs. It needs a compiler only."""
+def plain_extension(name: str) -> Extension:
+    """One that needs a compiler only: the packer's inner loop for plain JPEGs, or the checksums of whole shards."""
     return Extension(
-        "shardkit.packing._gather",
-        ["shardkit/packing/_gather.c"],
+        name,
+        [name.replace(".", "/") + ".c"],
+        depends=["shardkit/_crc32c.h"],
         extra_compile_args=["-O3", "-fvisibility=hidden"],
         optional=True,
     )
 
 
-setup(ext_modules=[jpeg_extension(), gather_extension()])
+setup(
+    ext_modules=[
+        jpeg_extension("shardkit.reading._jpeg"),
+        jpeg_extension("shardkit.packing._jpegtran"),
+        plain_extension("shardkit.packing._gather"),
+        plain_extension("shardkit.tools._sums"),
+    ]
+)

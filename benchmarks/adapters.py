@@ -1,9 +1,10 @@
 """What the hand-over to TensorFlow, Keras and torch costs, and how `model.fit` compares with Keras' own loaders.
 
-    python benchmarks/adapters.py SHARDS TREE [--rounds 5] [--batches 30]
+    python benchmarks/adapters.py SHARDS TREE [--tfrecord SHARDS] [--rounds 5] [--batches 50]
 
-Rounds of all contestants in turn, so that a noisy machine is noisy for all of them; medians of images per second, and
-of the ratios within a round.
+Rounds of all contestants in turn, so that a noisy machine is noisy for all of them; medians of images per second, of
+core time for an image, and of the ratios within a round. A pass is an epoch of so many batches, from its first to its
+end, by a dataset that was made before: its start counts, its making does not.
 """
 
 from __future__ import annotations
@@ -13,41 +14,50 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 SIZE, BATCH = 224, 64
 
 
-def passes(shards: str, **options: Any) -> dict[str, Callable[[], Iterable[Any]]]:
+def passes(shards: str, tfrecord: str | None, batches: int, **options: Any) -> dict[str, Callable[[], Iterable[Any]]]:
     """Ways to iterate over the same batches."""
     import shardkit
 
-    def batches() -> Any:
-        return shardkit.dataset(shards, shuffle=2000).decode(size=SIZE, **options).batch(BATCH, drop_last=True)
+    def made(source: str = shards) -> Any:
+        data = shardkit.dataset(source, shuffle=1000).decode(size=SIZE, **options)
+        return data.batch(BATCH, drop_last=True).take(batches)
 
-    def by_number(made: Any) -> Iterator[Any]:
-        return (made[number] for number in range(len(made)))
-
-    return {
-        "Dataset": batches,
-        "to_tf": lambda: batches().to_tf(),
-        "to_keras": lambda: by_number(batches().to_keras()),
-        "to_keras as fit reads it": lambda: keras_batches(batches().to_keras()),
-        "to_torch": lambda: batches().to_torch(),
-        "to_torch, loader of 2 workers": lambda: batches().to_torch().loader(num_workers=2),
+    plain, by_tf, by_number, loader = made(), made().to_tf(), made().to_keras(), made().to_torch()
+    ways: dict[str, Callable[[], Iterable[Any]]] = {
+        "Dataset": lambda: plain,
+        "to_tf": lambda: by_tf,
+        "to_keras": lambda: (by_number[number] for number in range(len(by_number))),
+        "to_keras as fit reads it": keras_batches(made().to_keras()),
+        "to_torch": lambda: loader,
+        "to_torch, loader of 2 workers": lambda: made().to_torch().loader(num_workers=2),
     }
+    if tfrecord is not None:
+        handed, graph = made(tfrecord).to_tf(), made(tfrecord).to_tf(graph=True)
+        ways |= {"to_tf, TFRecord": lambda: handed, "to_tf(graph=True), TFRecord": lambda: graph}
+    return ways
 
 
-def keras_batches(made: Any) -> Iterable[Any]:
-    """What Keras' TensorFlow trainer makes of a PyDataset."""
+def keras_batches(made: Any) -> Callable[[], Iterator[Any]]:
+    """What Keras' TensorFlow trainer makes of a PyDataset, which gives its epochs in turn."""
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
-    return PyDatasetAdapter(made).get_tf_dataset()
+    found = PyDatasetAdapter(made).get_tf_dataset()
+
+    def epoch() -> Iterator[Any]:
+        made.on_epoch_begin()
+        yield from found
+        made.on_epoch_end()
+
+    return epoch
 
 
-def fits(shards: str, tree: str) -> dict[str, Callable[[], int]]:
+def fits(shards: str, tree: str, tfrecord: str | None) -> dict[str, Callable[[], int]]:
     """An epoch of `model.fit` on a model that is too small to matter; each gives the number of its batches."""
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
@@ -61,34 +71,36 @@ def fits(shards: str, tree: str) -> dict[str, Callable[[], int]]:
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     size = (SIZE, SIZE)
 
-    def fit(data: Any) -> int:
-        model.fit(data, verbose=0)
-        return len(data)
+    def uint8(source: str = shards) -> Any:
+        return shardkit.dataset(source, shuffle=1000).decode(size=SIZE).batch(BATCH)
 
-    def uint8() -> Any:
-        return shardkit.dataset(shards, shuffle=2000).decode(size=SIZE).batch(BATCH)
-
-    return {
-        "image_dataset_from_directory": lambda: fit(
-            keras.utils.image_dataset_from_directory(tree, image_size=size, batch_size=BATCH, verbose=False)
+    flow = {"target_size": size, "batch_size": BATCH, "class_mode": "sparse", "verbose": False}
+    data = {
+        "image_dataset_from_directory": keras.utils.image_dataset_from_directory(
+            tree, image_size=size, batch_size=BATCH, verbose=False
         ),
-        "flow_from_directory": lambda: fit(
-            ImageDataGenerator().flow_from_directory(tree, size, batch_size=BATCH, class_mode="sparse")
+        "flow_from_directory": ImageDataGenerator().flow_from_directory(
+            tree, size, batch_size=BATCH, class_mode="sparse"
         ),
-        "to_tf": lambda: fit(uint8().to_tf()),
-        "to_keras": lambda: fit(uint8().to_keras()),
-        "image_dataset_from_shards": lambda: fit(
-            image_dataset_from_shards(shards, image_size=size, batch_size=BATCH, verbose=False)
+        "to_tf": uint8().to_tf(),
+        "to_keras": uint8().to_keras(),
+        "image_dataset_from_shards": image_dataset_from_shards(
+            shards, image_size=size, batch_size=BATCH, verbose=False
         ),
-        "flow_from_shards, bilinear": lambda: fit(
-            flow_from_shards(
-                shards, target_size=size, batch_size=BATCH, class_mode="sparse", interpolation="bilinear", verbose=False
-            )
-        ),
-        "flow_from_shards": lambda: fit(
-            flow_from_shards(shards, target_size=size, batch_size=BATCH, class_mode="sparse", verbose=False)
-        ),
+        "flow_from_shards, bilinear": flow_from_shards(shards, interpolation="bilinear", **flow),
+        "flow_from_shards": flow_from_shards(shards, **flow),
     }
+    if tfrecord is not None:
+        data["to_tf(graph=True), TFRecord"] = uint8(tfrecord).to_tf(graph=True)
+
+    def fit(one: Any) -> Callable[[], int]:
+        def run() -> int:
+            model.fit(one, verbose=0)
+            return len(one)
+
+        return run
+
+    return {name: fit(one) for name, one in data.items()}
 
 
 def timed(run: Callable[[], int]) -> tuple[float, float]:
@@ -116,18 +128,25 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("shards")
     parser.add_argument("tree")
+    parser.add_argument("--tfrecord", help="the same samples as TFRecord shards")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=30)
+    parser.add_argument("--batches", type=int, default=50)
+    parser.add_argument("--only", default="", help="contestants whose name holds this, and those they are measured by")
     chosen = parser.parse_args()
 
     def counted(make: Callable[[], Iterable[Any]]) -> Callable[[], int]:
-        return lambda: sum(1 for _ in islice(make(), chosen.batches))
+        return lambda: sum(1 for _ in make())
+
+    def wanted(ways: dict[str, Any], bases: list[str]) -> dict[str, Any]:
+        return {name: way for name, way in ways.items() if name in bases or chosen.only in name}
 
     for title, options in (("uint8", {}), ("float32", {"dtype": "float32"})):
-        ways = {name: counted(make) for name, make in passes(chosen.shards, **options).items()}
+        made = wanted(passes(chosen.shards, chosen.tfrecord, chosen.batches, **options), ["Dataset"])
+        ways = {name: counted(make) for name, make in made.items()}
         report(f"Batches of {BATCH} x {SIZE}², {title}", ways, chosen.rounds, ["Dataset"])
     bases = ["image_dataset_from_directory", "flow_from_directory"]
-    report("model.fit", fits(chosen.shards, chosen.tree), chosen.rounds, bases)
+    runs = wanted(fits(chosen.shards, chosen.tree, chosen.tfrecord), bases)
+    report("model.fit", runs, chosen.rounds, bases)
 
 
 if __name__ == "__main__":

@@ -14,23 +14,34 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME = {
+    "BenchResult": "shardkit.tools.bench",
+    "ContactSheet": "shardkit.tools.view",
     "Dataset": "shardkit.reading.dataset",
     "DatasetInfo": "shardkit.tools.info",
     "Manifest": "shardkit.manifest",
     "Progress": "shardkit.events",
     "Repaired": "shardkit.tools.repair",
+    "Report": "shardkit.tools.report",
+    "ShardWriter": "shardkit.packing.writer",
+    "Transferred": "shardkit.tools._transfer",
     "Unpacked": "shardkit.tools.unpack",
     "Verification": "shardkit.tools.verify",
+    "bench": "shardkit.tools.bench",
     "concat": "shardkit.reading.dataset",
     "convert": "shardkit.tools.convert",
     "dataset": "shardkit.reading.dataset",
+    "download": "shardkit.tools.download",
     "index_shards": "shardkit.tools.indexing",
     "info": "shardkit.tools.info",
     "mix": "shardkit.reading.dataset",
     "pack": "shardkit.packing.job",
     "repair": "shardkit.tools.repair",
+    "report": "shardkit.tools.report",
     "unpack": "shardkit.tools.unpack",
+    "upload": "shardkit.tools.upload",
     "verify": "shardkit.tools.verify",
+    "view": "shardkit.tools.view",
+    "write": "shardkit.packing.writer",
     "BadFileError": "shardkit.errors",
     "BusyError": "shardkit.errors",
     "DamagedError": "shardkit.errors",
@@ -54,7 +65,9 @@ _MODULES = {"keras": "shardkit.adapters.keras", "tensorflow": "shardkit.adapters
 
 __all__ = [
     "BadFileError",
+    "BenchResult",
     "BusyError",
+    "ContactSheet",
     "DamagedError",
     "Dataset",
     "DatasetError",
@@ -67,25 +80,34 @@ __all__ = [
     "NotFoundError",
     "Progress",
     "Repaired",
+    "Report",
+    "ShardWriter",
     "ShardkitError",
     "SourceError",
     "StateError",
     "StorageError",
+    "Transferred",
     "Unpacked",
     "UsageError",
     "Verification",
     "WorkerError",
     "__version__",
+    "bench",
     "concat",
     "convert",
     "dataset",
+    "download",
     "index_shards",
     "info",
     "mix",
     "pack",
     "repair",
+    "report",
     "unpack",
+    "upload",
     "verify",
+    "view",
+    "write",
 ]
 
 if TYPE_CHECKING:
@@ -109,13 +131,20 @@ if TYPE_CHECKING:
     from shardkit.events import Progress
     from shardkit.manifest import Manifest
     from shardkit.packing.job import pack
+    from shardkit.packing.writer import ShardWriter, write
     from shardkit.reading.dataset import Dataset, concat, dataset, mix
+    from shardkit.tools._transfer import Transferred
+    from shardkit.tools.bench import BenchResult, bench
     from shardkit.tools.convert import convert
+    from shardkit.tools.download import download
     from shardkit.tools.indexing import index_shards
     from shardkit.tools.info import DatasetInfo, info
     from shardkit.tools.repair import Repaired, repair
+    from shardkit.tools.report import Report, report
     from shardkit.tools.unpack import Unpacked, unpack
+    from shardkit.tools.upload import upload
     from shardkit.tools.verify import Verification, verify
+    from shardkit.tools.view import ContactSheet, view
 else:
 
     def __getattr__(name: str) -> object:

@@ -15,8 +15,8 @@ import shardkit
 from shardkit import errors
 
 HEAVY = {
-    "PIL", "boto3", "cv2", "fsspec", "google_crc32c", "jax", "keras", "pyarrow", "ray", "simplejpeg", "tensorflow",
-    "torch", "tqdm", "webdataset", "yaml",
+    "PIL", "boto3", "cv2", "fsspec", "google_crc32c", "jax", "keras", "obstore", "pyarrow", "ray", "simplejpeg",
+    "tensorflow", "torch", "tqdm", "webdataset", "yaml",
 }  # fmt: skip
 
 

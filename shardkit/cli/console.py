@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 DEBUG, QUIET, ON_INTERRUPT = "shardkit.debug", "shardkit.quiet", "shardkit.on_interrupt"
 """Keys of the click context's `meta`: show tracebacks; no progress; what to add to "interrupted"."""
 
+_BY_BYTES = ("upload", "download")
+"""Steps of which the bytes are what is waited for."""
+
 _F = TypeVar("_F", bound=Callable[..., Any])
 _COLOURS = {"error": "31", "warning": "33"}
 _logger = logging.getLogger("shardkit")
@@ -191,6 +194,11 @@ class _Bars:
         if self.bar is None or now.step != self.step:
             self.close()
             self.step, self.bar = now.step, _new_bar(now)
+        if now.step in _BY_BYTES:
+            self.bar.total = now.bytes_total or None
+            self.bar.set_postfix_str(f"{now.done}/{now.total} files", refresh=False)
+            self.bar.update(now.bytes_done - self.bar.n)
+            return
         self.bar.total = now.total or None
         if now.bytes_done:
             seconds = self.bar.format_dict["elapsed"] or 1e-9
@@ -209,8 +217,9 @@ def _new_bar(now: Progress) -> tqdm[Any]:
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # no thread of its own: workers may be forked
+    total, unit = (now.bytes_total, "B") if now.step in _BY_BYTES else (now.total, " files")
     bar: tqdm[Any] = tqdm(
-        desc=now.step, total=now.total or None, unit=" files", unit_scale=True, file=sys.stderr, dynamic_ncols=True
+        desc=now.step, total=total or None, unit=unit, unit_scale=True, file=sys.stderr, dynamic_ncols=True
     )
     _bars.append(bar)
     return bar

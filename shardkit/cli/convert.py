@@ -8,7 +8,9 @@ from typing import Any
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.pack import size, words
+from shardkit.cli.engine import engine_options
+from shardkit.cli.pack import FILE, size, words
+from shardkit.cli.storage import storage_options
 from shardkit.errors import UsageError, printable
 
 
@@ -40,7 +42,10 @@ def listed(_: click.Context, param: click.Parameter, value: tuple[str, ...]) -> 
 @click.option("--drop", multiple=True, callback=listed, metavar="FIELD,...", help="Fields to leave out.")
 @click.option("--fields", callback=words, metavar="FIELD,...", help="Fields to keep; all others are left out.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: the cores]")
+@engine_options
 @click.option("--overwrite", is_flag=True, help="Replace another dataset at DEST.")
+@click.option("--work", type=FILE, metavar="DIR", help="Where shards wait for a bucket.  [default: the user's cache]")
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 @console.output_options
 @click.pass_context
@@ -52,6 +57,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
 
     \b
     shardkit convert shards/train tf/train --format tfrecord
+    shardkit convert shards/train s3://bucket/tf/train --format tfrecord
     shardkit convert shards/train large/train --max-bytes 1GB --shuffle --seed 1
     shardkit convert 'old/*.tar' new/train --rename png=mask.png --drop json
     """

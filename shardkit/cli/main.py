@@ -28,6 +28,8 @@ COMMANDS = {
     "verify": ("shardkit.cli.verify:command", "Check shards, index and manifest."),
     "repair": ("shardkit.cli.repair:command", "Write a sound dataset from a damaged one."),
     "unpack": ("shardkit.cli.unpack:command", "Write a dataset back as a class tree."),
+    "upload": ("shardkit.cli.upload:command", "Send a dataset to a bucket."),
+    "download": ("shardkit.cli.download:command", "Bring a dataset from a bucket."),
     "index": ("shardkit.cli.index:command", "Write manifest and index for shards that have none."),
     "shuffle-quality": ("shardkit.cli.shuffle_quality:command", "Show how well shuffle buffers mix a dataset."),
     "view": ("shardkit.cli.view:command", "Draw random samples of each class to a picture."),

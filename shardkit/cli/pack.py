@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.engine import engine_options
+from shardkit.cli.storage import parsed, storage_options
 from shardkit.config import Setting, format_bytes, load_config, parse_bytes
 from shardkit.errors import UsageError, printable
 
@@ -40,7 +42,7 @@ FILE = click.Path(path_type=Path)
 
 
 @click.command(name="pack", short_help="Pack a tree of class directories into shards.")
-@click.argument("source", type=FILE)
+@click.argument("source")
 @click.argument("dest")
 @click.option(
     "--format", type=click.Choice(["tar", "tfrecord"]), default="tar", show_default=True, help="The shards' format."
@@ -55,8 +57,9 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--max-count", type=click.IntRange(1), metavar="N", help="Most samples in a shard.")
 @click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="Mix the classes over the shards.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle and of --split.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: the cores]")
+@engine_options
 @click.option("--classes", type=FILE, metavar="FILE", help="The classes, one in a line: label 0 is the first.")
 @click.option(
     "--classes-from", type=FILE, metavar="MANIFEST", help="The classes and their order as in another dataset."
@@ -70,6 +73,27 @@ FILE = click.Path(path_type=Path)
     metavar="EXT,...",
     help="The files that make up a sample: jpg,json,txt. Those of one name belong together.",
 )
+@click.option("--path-column", metavar="NAME", help="Of a list: its column of paths.  [default: path, file ...]")
+@click.option("--label-column", metavar="NAME", help="Of a list: that of labels; '': none.  [default: label ...]")
+@click.option("--label-separator", metavar="TEXT", help="Of a list: what stands between several labels, such as ';'.")
+@click.option("--root", type=FILE, metavar="DIR", help="Of a list: where its paths begin.  [default: its folder]")
+@click.option("--split", metavar="NAME=F,...", help="Deal the samples to splits: train=0.8,validation=0.1,test=0.1.")
+@click.option("--group-by", metavar="REGEX", help="Files for which it finds the same text in the path share a split.")
+@click.option("--resize", type=int, metavar="N", help="Images whose shorter side has at most N pixels.")
+@click.option("--max-side", type=int, metavar="N", help="Images whose longer side has at most N pixels.")
+@click.option(
+    "--to",
+    type=click.Choice(["keep", "jpeg", "webp", "png"]),
+    default="keep",
+    show_default=True,
+    help="The images' format.",
+)
+@click.option("--quality", type=int, metavar="Q", help="Of JPEG and WebP, 1 to 100.  [default: 90 where it is needed]")
+@click.option("--baseline", is_flag=True, help="Make progressive JPEGs baseline ones, without loss.")
+@click.option("--strip", is_flag=True, help="Take out metadata: EXIF with its location, XMP, comments, thumbnails.")
+@click.option("--orient", is_flag=True, help="Turn images as their EXIF data says.")
+@click.option("--subsampling", type=int, metavar="444|422|420", help="Of the colours of JPEGs.")
+@click.option("--restart-rows", type=int, metavar="N", help="Restart markers in JPEGs, every N rows of blocks.")
 @click.option(
     "--check",
     type=click.Choice(["header", "full", "none"]),
@@ -84,24 +108,33 @@ FILE = click.Path(path_type=Path)
     show_default=True,
     help="What to do at a bad file: stop, or leave it out and list it.",
 )
+@click.option("--append", is_flag=True, help="Add the files that the dataset at DEST does not have, as further shards.")
 @click.option("--overwrite", is_flag=True, help="Replace another dataset at DEST.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
+@click.option("--work", type=FILE, metavar="DIR", help="Where shards wait for a bucket.  [default: the user's cache]")
+@storage_options
 @click.option("--config", type=FILE, metavar="FILE.yaml", help="Options from a file; those given here win.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options
 @click.pass_context
-def command(ctx: click.Context, /, source: Path, dest: str, config: Path | None, as_json: bool, **options: Any) -> None:
+def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, as_json: bool, **options: Any) -> None:
     """Pack the images below SOURCE into shards DEST-000000.tar, DEST-000001.tar ...
 
     SOURCE is a tree of class directories (red/ blue/), or of splits that hold them (train/ validation/ test/).
-    In the second case each split is packed as DEST/train-000000.tar ..., with one class map for all.
+    In the second case each split is packed as DEST/train-000000.tar ..., with one class map for all; with --split
+    the splits of one tree are made. An archive of such a tree (zip, tar, tar.gz, tar.zst, 7z), a list of files with
+    labels (csv, tsv, jsonl, parquet), a folder of images with metadata.csv, and a bucket's prefix do as well.
     Run again, an interrupted run goes on where it was.
 
     \b
     shardkit pack data/train shards/train
     shardkit pack data/train shards/train --max-bytes 64MiB --workers 8
     shardkit pack data shards --on-error skip
+    shardkit pack data/all shards/all --split train=0.8,validation=0.1,test=0.1
     shardkit pack data/train shards/train --config pack.yaml --dry-run
+    shardkit pack photos.zip shards/photos
+    shardkit pack list.csv shards/train --label-column breed --root photos
+    shardkit pack data/train s3://bucket/train --storage-option region=eu-west-1
     """
     from shardkit.packing.job import PackPlan, pack
 
@@ -114,7 +147,7 @@ def command(ctx: click.Context, /, source: Path, dest: str, config: Path | None,
     elif isinstance(result, PackPlan):
         console.write(plan_text(result))
     else:
-        console.write(result_text(by_prefix(result, source, dest)))
+        console.write(result_text(by_prefix(result, source, dest, options["storage_options"])))
 
 
 NOT_SETTINGS = ("config", "as_json", "help")
@@ -132,10 +165,14 @@ def settings(command: click.Command) -> dict[str, Setting]:
 def _setting(param: click.Option) -> Setting:
     if param.callback in (size, words):
         return Setting("size" if param.callback is size else "list")
+    if param.multiple:
+        return Setting("list")
     if isinstance(param.type, click.Choice):
         return Setting("str", tuple(param.type.choices))
     if param.type is FILE:
         return Setting("path")
+    if param.type is click.STRING:
+        return Setting("str")
     return Setting("bool" if param.is_flag else "int")
 
 
@@ -145,17 +182,25 @@ def with_config(ctx: click.Context, options: dict[str, Any], config: Path | None
         return options
     given = {name for name in options if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
     values = load_config(config, settings(ctx.command))
+    if "storage_options" in values:
+        values["storage_options"] = parsed(values["storage_options"], place=f"{config}: storage_options")
     return options | {name: value for name, value in values.items() if name not in given}
 
 
-def by_prefix(result: Manifest | dict[str, Manifest], source: Path, dest: str) -> dict[str, Manifest]:
+def by_prefix(
+    result: Manifest | dict[str, Manifest], source: str, dest: str, options: Mapping[str, Any] | None = None
+) -> dict[str, Manifest]:
     """The manifests of a packing, each by the prefix of its dataset, as relative or absolute as DEST is."""
-    from shardkit.packing.commit import destination_of
+    from shardkit.location import locate
+    from shardkit.packing.remote import destinations_of, shown
+    from shardkit.packing.sources import named_path
 
     if isinstance(result, dict):
         return {os.path.join(dest, split): manifest for split, manifest in result.items()}
-    path = destination_of(dest, os.fspath(source)).manifest.removesuffix(".json")
-    return {path if os.path.isabs(dest) else os.path.relpath(path): result}
+    place = locate(dest)
+    options = None if place.is_local else options  # those of a source in a bucket
+    path = shown(destinations_of(place, named_path(source), None, options=options)[""]).removesuffix(".json")
+    return {path if os.path.isabs(dest) or not place.is_local else os.path.relpath(path): result}
 
 
 def result_text(manifests: Mapping[str, Manifest]) -> str:
@@ -186,4 +231,6 @@ def _dataset_lines(dataset: DatasetPlan) -> list[str]:
     lines += [f"  … and {tables.plural(more, 'more shard')}"] if more else []
     for reason, (count, examples) in dataset.left_out.items():
         lines.append(printable(f"  left out: {count:,} {reason} ({', '.join(examples)})"))
+    lines += [f"  changed since: {dataset.changed}"] if dataset.changed.count else []
+    lines += [f"  gone from the source: {dataset.gone}"] if dataset.gone.count else []
     return lines

@@ -89,6 +89,21 @@ def int64_entry(name: bytes, number: int) -> bytes:
     return b"\x0a" + varint(len(name) + len(value)) + name + value
 
 
+def with_text(data: bytes, name: str, text: str) -> bytes:
+    """The serialized Example with the feature `name` made this one byte string; all others stay as they are.
+
+    Raises WireError.
+    """
+    value = text.encode()
+    entries = [bytes_entry_head(entry_name(name), len(value)), value]
+    for at, end in _messages(data, 0, len(data), 1):
+        for start, stop in _messages(data, at, end, 1):
+            if _entry(data, start, stop)[0] != name:
+                entries += (b"\x0a", varint(stop - start), data[start:stop])
+    features = b"".join(entries)
+    return b"\x0a" + varint(len(features)) + features
+
+
 # ---- reading
 
 _FLOAT = Struct("<f").unpack_from

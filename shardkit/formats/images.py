@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_956_970
 """The most pixels of an image: twice 89,478,485, from where Pillow refuses to open one as a decompression bomb."""
 
+PROGRESSIVE = 0xC2  # the frame marker of a progressive JPEG
+_PROGRESSIVE_ARITHMETIC = 0xCA
+MAX_SCANS = 500
+"""Most scans of a progressive JPEG. Encoders write about ten; each costs a pass over all pixels, and few bytes."""
+
 _be2x2 = Struct(">HH").unpack_from
 _be2x4 = Struct(">II").unpack_from
 _le2x2 = Struct("<HH").unpack_from
@@ -66,6 +71,7 @@ def check_image(data: bytes) -> tuple[str, int, int]:
     if header[0] == "JPEG":
         import simplejpeg
 
+        check_scans(data)
         try:
             color = simplejpeg.decode_jpeg_header(data)[2]
             simplejpeg.decode_jpeg(data, "CMYK" if color in FOUR_COLORS else "RGB")
@@ -109,6 +115,16 @@ def reason_of(exc: BaseException) -> str:
     return next(iter(str(exc).splitlines()), "") or type(exc).__name__
 
 
+def check_scans(data: bytes | memoryview) -> None:
+    """ValueError for a progressive JPEG with more than `MAX_SCANS` scans."""
+    try:
+        frame = start_of_frame(data)
+    except ValueError:
+        return  # what is wrong is found by who decodes it
+    if data[frame + 1] in (PROGRESSIVE, _PROGRESSIVE_ARITHMETIC) and bytes(data[frame:]).count(b"\xff\xda") > MAX_SCANS:
+        raise ValueError(f"JPEG of more than {MAX_SCANS} scans: a decompression bomb")
+
+
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     at = start_of_frame(data)
     # `rfind` from the frame on: a thumbnail in the EXIF data has an end mark of its own
@@ -118,7 +134,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def start_of_frame(data: bytes) -> int:
+def start_of_frame(data: bytes | memoryview) -> int:
     """Where in a JPEG its frame header's marker is; all of that header's fixed part (10 bytes) is there. ValueError."""
     at = 2
     try:

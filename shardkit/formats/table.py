@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from shardkit.errors import ManifestError, UsageError
+from shardkit.errors import DamagedError, ManifestError, UsageError
 from shardkit.formats import tar, tfrecord
 from shardkit.formats.tar_stream import Readable
 from shardkit.formats.tar_stream import stream_samples as stream_tar
@@ -75,9 +75,17 @@ class Format(Protocol):
         ...
 
     def read(
-        self, buffer: Any, *, place: str, start: int = 0, end: int | None = None, names: FieldNames | None = None
+        self,
+        buffer: Any,
+        *,
+        place: str,
+        start: int = 0,
+        end: int | None = None,
+        names: FieldNames | None = None,
+        base: int = 0,
     ) -> Iterator[StoredSample]:
-        """The samples in a buffer. DamagedError for damage."""
+        """The samples in a buffer. DamagedError for damage. base: where in the shard the buffer begins, for what the
+        user is told."""
         ...
 
     def fields(self, buffer: Any, sample: Any) -> dict[str, Any]:
@@ -109,10 +117,18 @@ class Tar:
         return tar.sample_size(key, fields)
 
     def read(
-        self, buffer: Any, *, place: str, start: int = 0, end: int | None = None, names: FieldNames | None = None
+        self,
+        buffer: Any,
+        *,
+        place: str,
+        start: int = 0,
+        end: int | None = None,
+        names: FieldNames | None = None,
+        base: int = 0,
     ) -> Iterator[StoredSample]:
         """As `tar.read_samples`."""
-        return tar.read_samples(buffer, place=place, start=start, end=end)
+        found = tar.read_samples(buffer, place=place, start=start, end=end)
+        return moved(found, base) if base else found
 
     def fields(self, buffer: Any, sample: Any) -> dict[str, Any]:
         """The bytes of each field."""
@@ -142,10 +158,18 @@ class Tfrecord:
         return tfrecord.sample_size(key, fields, path=text_of_path(path), text=text, label=label)
 
     def read(
-        self, buffer: Any, *, place: str, start: int = 0, end: int | None = None, names: FieldNames | None = None
+        self,
+        buffer: Any,
+        *,
+        place: str,
+        start: int = 0,
+        end: int | None = None,
+        names: FieldNames | None = None,
+        base: int = 0,
     ) -> Iterator[StoredSample]:
         """As `tfrecord.read_samples`."""
-        return tfrecord.read_samples(buffer, place=place, start=start, end=end, names=names)
+        found = tfrecord.read_samples(buffer, place=place, start=start, end=end, names=names, base=base)
+        return moved(found, base) if base else found
 
     def fields(self, buffer: Any, sample: Any) -> dict[str, Any]:
         """As `tfrecord.fields_of`."""
@@ -156,6 +180,16 @@ class Tfrecord:
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """As `tfrecord_stream.stream_samples`."""
         return stream_tfrecord(file, place=place, names=names)
+
+
+def moved(samples: Iterator[StoredSample], base: int) -> Iterator[StoredSample]:
+    """The samples of a buffer that begins at byte `base` of its shard, the byte in an error counted from the shard's
+    beginning."""
+    try:
+        yield from samples
+    except DamagedError as exc:
+        offset = base if exc.offset is None else base + exc.offset
+        raise DamagedError(exc.place, exc.fact, exc.cure, offset, exc.key) from exc
 
 
 FORMATS: Mapping[str, Format] = {"tar": Tar(), "tfrecord": Tfrecord()}

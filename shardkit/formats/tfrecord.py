@@ -66,7 +66,7 @@ __all__ = [
 END = b""
 """The end mark of a shard: there is none."""
 
-CURE = "copy it again, or pack again"
+CURE = "copy it again, pack again, or run 'shardkit repair'"
 HEAD = 12
 FRAME = 16
 """Bytes of a record beside its data."""
@@ -178,6 +178,12 @@ def _unpacked(size: int) -> int:
     return next(n for n in range(size - FRAME - 11, size - FRAME) if n >= 0 and 1 + len(varint(n)) + n == size - FRAME)
 
 
+def framed_record(data: bytes) -> bytes:
+    """The record of these data."""
+    number = _LENGTH.pack(len(data))
+    return number + masked_crc(number) + data + masked_crc(data)
+
+
 def masked_crc(data: bytes) -> bytes:
     """The masked CRC-32C of some bytes, as it is written."""
     return _CRC.pack(_masked(google_crc32c.value(data)))
@@ -245,12 +251,19 @@ def _other(name: str) -> bytes:
 
 
 def read_samples(
-    buffer: Buffer, *, place: str, start: int = 0, end: int | None = None, names: FieldNames | None = None
+    buffer: Buffer,
+    *,
+    place: str,
+    start: int = 0,
+    end: int | None = None,
+    names: FieldNames | None = None,
+    base: int = 0,
 ) -> Iterator[TfrecordSample]:
     """The samples of a shard in memory (bytes, mmap, memoryview), in order; both checksums of each are checked.
 
     The bytes from `start` up to `end` (default: the end of the buffer) must be whole records. The buffer is let go
-    when the iterator ends, is closed, or raises DamagedError.
+    when the iterator ends, is closed, or raises DamagedError. base: where in the shard the buffer begins, which the
+    key of a record that brings none is made of.
     """
     with memoryview(buffer) as raw, raw.cast("B") as view:
         limit = len(view) if end is None else end
@@ -263,7 +276,7 @@ def read_samples(
             stop = at + HEAD + size
             data = bytes(view[at + HEAD : stop])
             check_data(data, bytes(view[stop : stop + 4]), at, place)
-            yield sample_of(data, at, place, names)
+            yield sample_of(data, at, place, names, base)
             at = stop + 4
 
 
@@ -291,7 +304,7 @@ def check_data(data: bytes, crc: bytes, at: int, place: str) -> None:
         raise DamagedError(place, fact, CURE, at + HEAD)
 
 
-def sample_of(data: bytes, at: int, place: str, names: FieldNames | None = None) -> TfrecordSample:
+def sample_of(data: bytes, at: int, place: str, names: FieldNames | None = None, made_base: int = 0) -> TfrecordSample:
     """The sample in the data of the record at byte `at`. DamagedError for data that are no Example."""
     try:
         features = parse_example(data)
@@ -299,7 +312,7 @@ def sample_of(data: bytes, at: int, place: str, names: FieldNames | None = None)
         fact = f"the record is no tf.train.Example: {exc.fact}"
         raise DamagedError(place, fact, "write records of tf.train.Example", at + HEAD + exc.at) from exc
     own = one_text(data, features, KEY)
-    key = own or one_text(data, features, "__key__") or _made_key(place, at)
+    key = own or one_text(data, features, "__key__") or _made_key(place, at + made_base)
     special = _special(data, features, own is not None, names or FieldNames(), at, place)
     base = at + HEAD
     fields: dict[str, tuple[int, int]] = {}

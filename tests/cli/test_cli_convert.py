@@ -48,13 +48,14 @@ def test_options_reach_convert(packed: Path, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("shardkit.tools.convert.convert", fake)
     line = "a b dest --format tar --max-bytes 1MiB --max-count 5 --shuffle --seed 3 --rename a=b --rename c=d.e"
-    more = "--drop x,y --drop z --fields jpg,cls --workers 2 --overwrite -q"
+    more = "--drop x,y --drop z --fields jpg,cls --workers 2 --engine ray --overwrite -q --work w --storage-option a=b"
     assert run(["convert", *line.split(), *more.split()]) == 0
     given.pop("progress")
     assert given == {
         "source": ("a", "b") if isinstance(given["source"], tuple) else ["a", "b"], "dest": "dest", "format": "tar",
         "max_bytes": 1 << 20, "max_count": 5, "shuffle": True, "seed": 3, "rename": {"a": "b", "c": "d.e"},
-        "drop": ["x", "y", "z"], "fields": ["jpg", "cls"], "workers": 2, "overwrite": True,
+        "drop": ["x", "y", "z"], "fields": ["jpg", "cls"], "workers": 2, "engine": "ray", "address": None, "overwrite": True,
+        "work": Path("w"), "storage_options": {"a": "b"},
     }  # fmt: skip
 
 

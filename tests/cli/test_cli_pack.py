@@ -27,7 +27,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     def call(*arguments: str) -> dict[str, Any]:
         given: dict[str, Any] = {}
 
-        def fake(source: Path, dest: str, **options: Any) -> PackPlan:
+        def fake(source: str, dest: str, **options: Any) -> PackPlan:
             given.update(options, source=source, dest=dest)
             return PackPlan(())
 
@@ -64,17 +64,22 @@ def test_every_keyword_of_pack_is_an_option_and_a_setting() -> None:
 
 def test_the_defaults_are_those_of_pack(call: Callable[..., dict[str, Any]]) -> None:
     given = call()
-    assert given.pop("source") == Path("tree")
+    assert given.pop("source") == "tree"
     assert given.pop("dest") == "shards/out"
     assert given == defaults() | {"max_bytes": 256_000_000}
 
 
 def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
-    shards = "--format tar --max-bytes 64MiB --max-count 100 --no-shuffle --seed 7 --workers 3 --overwrite --dry-run"
+    shards = "--format tar --max-bytes 64MiB --max-count 100 --no-shuffle --seed 7 --workers 3 --append --overwrite --dry-run"
+    shards += " --engine ray --address head:6379"
     files = "--ext jpg,.PNG --fields jpg,json --check full --on-error skip --classes names.txt --classes-from m.json"
-    given = call(*shlex.split(shards), *shlex.split(files))
+    files += " --split a=0.5,b=0.5 --group-by p[0-9]+"
+    images = "--resize 256 --max-side 512 --to jpeg --quality 85 --baseline --strip --orient --subsampling 420"
+    bucket = "--work waiting --storage-option region=x --storage-option endpoint=http://h:1/?a=b --restart-rows 1"
+    files += " --path-column file --label-column breed --label-separator ';' --root photos"
+    given = call(*shlex.split(shards), *shlex.split(files), *shlex.split(images), *shlex.split(bucket))
     assert given == {
-        "source": Path("tree"),
+        "source": "tree",
         "dest": "shards/out",
         "format": "tar",
         "max_bytes": 64 << 20,
@@ -82,14 +87,34 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
         "shuffle": False,
         "seed": 7,
         "workers": 3,
+        "engine": "ray",
+        "address": "head:6379",
         "classes": Path("names.txt"),
         "classes_from": Path("m.json"),
         "ext": ["jpg", ".PNG"],
         "fields": ["jpg", "json"],
+        "path_column": "file",
+        "label_column": "breed",
+        "label_separator": ";",
+        "root": Path("photos"),
+        "split": "a=0.5,b=0.5",
+        "group_by": "p[0-9]+",
+        "resize": 256,
+        "max_side": 512,
+        "to": "jpeg",
+        "quality": 85,
+        "baseline": True,
+        "strip": True,
+        "orient": True,
+        "subsampling": 420,
+        "restart_rows": 1,
         "check": "full",
         "on_error": "skip",
+        "append": True,
         "overwrite": True,
         "dry_run": True,
+        "work": Path("waiting"),
+        "storage_options": {"region": "x", "endpoint": "http://h:1/?a=b"},
     }
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shardkit.formats.images import MAX_PIXELS, check_image, image_header, quiet_pillow
+from shardkit.formats.images import MAX_PIXELS, MAX_SCANS, check_image, image_header, quiet_pillow
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -227,3 +227,17 @@ def test_quiet_pillow_works_in_threads_that_overlap() -> None:
         thread.join()
     assert failures == []
     assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("frame", [0xC2, 0xCA])  # Huffman and arithmetic coding
+def test_a_progressive_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(frame: int) -> None:
+    sink = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(sink, "JPEG", progressive=True)
+    data = sink.getvalue()
+    scan = data.index(b"\xff\xda")
+    one = data[scan : data.index(b"\xff\xc4", scan)]
+    many = (data[:scan] + one * MAX_SCANS + data[scan:]).replace(b"\xff\xc2", bytes((0xFF, frame)), 1)
+    assert image_header(many) == ("JPEG", 16, 16)
+    with pytest.raises(ValueError, match=f"JPEG of more than {MAX_SCANS} scans: a decompression bomb"):
+        check_image(many)
+    assert check_image(data) == ("JPEG", 16, 16)

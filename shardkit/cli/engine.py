@@ -1,0 +1,19 @@
+"""The options of commands whose work may run on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def engine_options(function: _F) -> _F:
+    """Add --engine and --address to a command."""
+    kinds = click.Choice(["local", "ray"])
+    text = "Processes of this machine, or tasks of a Ray cluster."
+    where = "Of the Ray cluster; without it, Ray runs on this machine."
+    function = click.option("--address", metavar="HOST:PORT", help=where)(function)
+    return click.option("--engine", type=kinds, default="local", show_default=True, help=text)(function)
