@@ -1,18 +1,20 @@
 """What transcoding while packing costs and brings: bytes, packing, and decoding afterwards; and how sizes are made.
 
-    python benchmarks/transcode.py FOLDER [--count 600] [--rounds 3] [sizes] [coding] [shrinking]
+    python benchmarks/transcode.py FOLDER [--count 600] [--rounds 3] [sizes] [coding] [shrinking] [workers]
 
-`sizes` packs the same images at several sizes and qualities, `coding` with other JPEG codings of the same pixels, and
-`shrinking` compares ways to make a JPEG smaller. The variants take turns in each round; printed are medians, as images
-for each second of processor time (of one core), so that other load on the machine matters little, and bytes for each
-image. Decoding is `dataset(…).decode(size=224, crop="random", flip=True).batch(64)`, over the whole dataset. FOLDER is
-a class tree of photographs.
+`sizes` packs the same images at several sizes and qualities, `coding` with other JPEG codings of the same pixels,
+`shrinking` compares ways to make a JPEG smaller, and `workers` packs with one worker process and with two. The variants
+take turns in each round; printed are medians, as images for each second of processor time (of one core), so that other
+load on the machine matters little (for `workers`: of the clock), and bytes for each image. Decoding is
+`dataset(…).decode(size=224, crop="random", flip=True).batch(64)`, over the whole dataset. FOLDER is a class tree of
+photographs.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import os
 import random
 import shutil
 import statistics
@@ -76,11 +78,13 @@ def progressive(data: bytes) -> bytes:
 
 
 def packing(tree: Path, dest: Path, options: Options) -> float:
-    """Seconds of processor time."""
+    """Seconds of processor time, without those for the scan and for the plan's estimate, which tries 256 images."""
     shutil.rmtree(dest.parent, ignore_errors=True)
     began = time.process_time()
+    shardkit.pack(tree, dest, workers=1, dry_run=True, **options)
+    planned = time.process_time()
     shardkit.pack(tree, dest, workers=1, **options)
-    return time.process_time() - began
+    return (time.process_time() - planned) - (planned - began)
 
 
 def decoding(dest: Path) -> float:
@@ -193,6 +197,24 @@ def shrinking(datas: list[bytes], rounds: int) -> None:
             print(f"| {name} | {errors[name]:.2f} | {each:.1f} |", flush=True)
 
 
+def workers(tree: Path, scratch: Path, rounds: int) -> None:
+    """By the clock: it wants a machine with two cores to spare, and says how busy it was."""
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    ratios = []
+    for _ in range(rounds):
+        for count in rates:
+            shutil.rmtree(scratch, ignore_errors=True)
+            began = time.perf_counter()
+            manifest = shardkit.pack(tree, scratch / "x", workers=count, resize=256, max_bytes="4MB")
+            assert isinstance(manifest, shardkit.Manifest)
+            rates[count].append(manifest.samples / (time.perf_counter() - began))
+        ratios.append(rates[2][-1] / rates[1][-1])
+    spread = ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
+    one, two = (statistics.median(each) for each in rates.values())
+    print(f"one worker {one:,.0f}/s, two {two:,.0f}/s: {statistics.median(ratios):.2f} times ({spread})")
+    print("load of the machine:", ", ".join(f"{load:.1f}" for load in os.getloadavg()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -210,6 +232,8 @@ def main() -> None:
         if "coding" in options.modes:
             tree = copied(paths, scratch / "progressive", change=progressive)
             table(tree, scratch / "coding", CODINGS, options.rounds)
+        if "workers" in options.modes:
+            workers(copied(paths, scratch / "plain"), scratch / "workers", options.rounds)
         if "shrinking" in options.modes:
             shrinking([path.read_bytes() for path in paths[:150]], options.rounds)
 

@@ -60,8 +60,8 @@ _HOME = {
 }
 """Where each public name lives. A type checker takes them from the imports below; a test holds the two together."""
 
-_MODULES = {"keras": "shardkit.adapters.keras", "tensorflow": "shardkit.adapters.tensorflow"}
-"""Modules under a short name, each of which needs its extra: `shardkit.keras.flow_from_shards`."""
+_MODULES = ("keras", "tensorflow")
+"""Modules that are loaded at their first use, too, and need their extra: `shardkit.keras.flow_from_shards`."""
 
 __all__ = [
     "BadFileError",
@@ -152,7 +152,7 @@ else:
         import importlib
 
         if name in _MODULES:
-            return importlib.import_module(_MODULES[name])
+            return importlib.import_module(f"shardkit.{name}")
         if name not in _HOME:
             raise AttributeError(f"module 'shardkit' has no attribute {name!r}")
         value = getattr(importlib.import_module(_HOME[name]), name)
@@ -164,5 +164,5 @@ else:
 
 
 if TYPE_CHECKING:
-    from shardkit.adapters import keras as keras
-    from shardkit.adapters import tensorflow as tensorflow
+    from shardkit import keras as keras
+    from shardkit import tensorflow as tensorflow

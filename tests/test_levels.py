@@ -18,7 +18,7 @@ LEVELS = {
     "packing": 2, "reading": 2,
     "adapters": 3, "tools": 3,
     "cli": 4,
-    "__main__": 5, "__init__": 5,
+    "__main__": 5, "__init__": 5, "keras": 5, "tensorflow": 5,
 }  # fmt: skip
 
 DOOR = (("reading", "dataset"), "adapters")

@@ -34,6 +34,11 @@ def commands(block: str) -> list[str]:
     return [line.removeprefix("$ ") for line in block.splitlines() if line.startswith("$ ")]
 
 
+def needs(framework: str, block: str) -> bool:
+    """Whether a block of Python imports a framework, by itself or through shardkit."""
+    return re.search(rf"^(import|from) {framework}\b|\bshardkit\.{framework}\b", block, re.MULTILINE) is not None
+
+
 PYTHON = [block for language, block in blocks(README) if language == "python"]
 CONSOLE = [line for language, block in blocks(README) if language == "console" for line in commands(block)]
 
@@ -65,7 +70,7 @@ def test_a_command_of_the_readme_runs(line: str, folder: Path, monkeypatch: pyte
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: re.sub(r"\W+", "-", block)[:40])
 def test_a_python_block_of_the_readme_runs(block: str, folder: Path, run_python: Any) -> None:
     for name in FRAMEWORKS:
-        if re.search(rf"^(import|from) {name}\b", block, re.MULTILINE) and not importlib.util.find_spec(name):
+        if needs(name, block) and not importlib.util.find_spec(name):
             pytest.skip(f"{name} is not installed")
     run_python("-c", block, cwd=folder, KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
 
@@ -108,6 +113,14 @@ def test_every_exit_code_is_in_the_readme_and_no_other() -> None:
     named = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
     real = {getattr(errors, name).exit_code for name in errors.__all__}
     assert named == real | {0, main.BUG, main.INTERRUPTED, main.BROKEN_PIPE}
+
+
+def test_a_block_needs_the_frameworks_that_it_imports_or_uses() -> None:
+    assert needs("keras", "import keras") and needs("keras", "x = 1\nfrom keras.utils import load_img")
+    assert needs("keras", "train = shardkit.keras.flow_from_shards(x)") and needs(
+        "keras", "from shardkit.keras import x"
+    )
+    assert not needs("keras", "import shardkit\nkerasy = 1") and not needs("torch", "import keras")
 
 
 def test_the_blocks_are_found_by_their_language() -> None:

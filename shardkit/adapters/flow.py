@@ -49,6 +49,7 @@ def flow_from_shards(
     save_to_dir: str | os.PathLike[str] | None = None,
     save_prefix: str = "",
     save_format: str = "png",
+    follow_links: bool = False,
     subset: Subset | None = None,
     interpolation: str = "nearest",
     keep_aspect_ratio: bool = False,
@@ -65,6 +66,7 @@ def flow_from_shards(
     With shuffle=False batches, labels, classes, file names and lengths are Keras' own; with exact=True the pixels are
     too, to the bit, since Keras' own function loads them (in our threads). Without it JPEGs may be decoded at a
     smaller scale, which is several times as fast for photographs, but for interpolation="nearest".
+    follow_links changes nothing: pack() has followed them, and a class directory is read like that, too.
     Shuffled, the order is shardkit's, a new one in each epoch; seed=None is seed 0. Everything else of
     ImageDataGenerator (rotation, zoom …) is a layer of Keras, or a function for `Dataset.map`.
     Prints what Keras prints, unless verbose is False.

@@ -38,6 +38,7 @@ def image_dataset_from_shards(
     validation_split: float | None = None,
     subset: Literal["training", "validation", "both"] | None = None,
     interpolation: str = "bilinear",
+    follow_links: bool = False,
     crop_to_aspect_ratio: bool = False,
     pad_to_aspect_ratio: bool = False,
     data_format: Literal["channels_first", "channels_last"] | None = None,
@@ -49,8 +50,8 @@ def image_dataset_from_shards(
     says.
 
     format: "tf" gives a tf.data.Dataset with `class_names` and `file_paths` (below the tree's root), "keras" a
-    KerasDataset for any backend; by default what suits Keras' backend. Other arguments are Keras'. subset="both" gives
-    a list of two.
+    KerasDataset for any backend; by default what suits Keras' backend. Other arguments are Keras'; follow_links changes
+    nothing, since links are followed anyway. subset="both" gives a list of two.
     Samples, splits, labels, shapes and lengths are Keras' own, with shuffle=False the order too. Pixels are resized
     with antialiasing, as Keras does not; with exact=True TensorFlow decodes and resizes them, to the bit as Keras
     does (format "tf" only). crop_to_aspect_ratio, pad_to_aspect_ratio, "rgba", and the filters lanczos5, gaussian and

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shardkit.errors import MissingExtraError, UsageError
+from shardkit.formats.tfrecord_features import feature_description
 from shardkit.reading.batch import Batch
 from shardkit.reading.decode import ImageDecoder
 from shardkit.reading.ops import Map, steps_of
@@ -185,12 +186,16 @@ def bytes_by_batch(dataset: Dataset, labels: Callable[[Sequence[str], Any], Any]
 def feature_spec(dataset: Dataset) -> dict[str, Any]:
     """What `tf.io.parse_example` needs for the TFRecord shards of this dataset: feature name -> its kind.
 
-    `image/encoded`, `image/format`, `image/class/text`, `image/filename`, `image/key` and `field/NAME` are strings,
-    `image/class/label` is an int64.
+    All are single values: `image/class/label` an int64, the others (`image/encoded`, `image/format`,
+    `image/class/text`, `image/filename`, `image/key`, `field/NAME`) strings. What not every sample has comes as "",
+    or -1 for the label. Raises UsageError for what is no one dataset of TFRecord shards.
     """
-    text = tf.io.FixedLenFeature((), tf.string)
-    names = ("encoded", "format", "class/text", "filename", "key")
-    spec: dict[str, Any] = {f"image/{name}": text for name in names}
-    spec["image/class/label"] = tf.io.FixedLenFeature((), tf.int64)
-    others = [name for name in dataset.fields if name not in IMAGE_FIELDS and name != "cls"]
-    return spec | {f"field/{name}": tf.io.FixedLenFeature((), tf.string, default_value=b"") for name in others}
+    manifest = getattr(dataset.content.catalog, "manifest", None)
+    if manifest is None or manifest.shard_format != "tfrecord":
+        cure = "make them with: shardkit convert SOURCE DEST --format tfrecord"
+        raise UsageError("feature_spec()", f"{dataset!r} is no dataset of TFRecord shards", cure)
+    kinds = {"bytes": tf.string, "int64": tf.int64}
+    return {
+        name: tf.io.FixedLenFeature(shape, kinds[kind], default_value=default)
+        for name, (kind, shape, default) in feature_description(manifest).items()
+    }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.storage import storage_options
 from shardkit.config import format_bytes
 from shardkit.errors import UsageError, printable
 
@@ -26,29 +27,27 @@ if TYPE_CHECKING:
 @click.option(
     "--plot", "plot_file", type=click.Path(dir_okay=False), metavar="FILE", help="Draw it to this PNG or SVG."
 )
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @console.output_options
-def command(
-    source: str, seconds: float, threads: str | None, size: int | None, folder: str | None, seed: int,
-    plot_file: str | None, as_json: bool,
-) -> None:  # fmt: skip
+def command(source: str, threads: str | None, plot_file: str | None, as_json: bool, **options: Any) -> None:
     """Measure how fast training can read SOURCE as a class directory and as shards, and say what would help.
 
     SOURCE is a class directory, of which a sample is packed into a temporary folder, or a dataset, of which a sample is
     unpacked. Both are read cold and warm, as bytes and as decoded batches, with 1 to all threads. Then it says where
     the time goes, whether packing brings anything, and proposes shard size, threads, shuffle buffer and image size.
+    A dataset in a bucket is measured against a copy of a sample on this machine.
 
     \b
     shardkit bench data/train
     shardkit bench shards/train --seconds 60 --plot bench.png
+    shardkit bench s3://bucket/train
     shardkit bench data/train --threads 1,8 --folder /mnt/fast --json
     """
     from shardkit.tools.bench import bench, plot
 
     with console.progress() as progress:
-        result = bench(
-            source, seconds=seconds, threads=_numbers(threads), size=size, seed=seed, folder=folder, progress=progress
-        )
+        result = bench(source, threads=_numbers(threads), progress=progress, **options)
     if plot_file:
         plot(result, plot_file)
     if as_json:
@@ -73,8 +72,8 @@ def bench_text(result: BenchResult) -> str:
     sample = "" if result.sampled == result.samples else f"; measured on {result.sampled:,} of them"
     head = (
         f"{printable(result.source)}: a {result.kind}"
-        if result.kind != "shards"
-        else f"{printable(result.source)}: shards"
+        if result.kind == "class directory"
+        else f"{printable(result.source)}: {result.kind}"
     )
     lines = [f"{head}, {tables.plural(result.samples, 'image')}, {format_bytes(result.bytes)}{sample}"]
     lines.append(f"decoded: random crops of {result.size} x {result.size} pixels, in batches")

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.engine import engine_options
 from shardkit.errors import printable
 
 if TYPE_CHECKING:
     from shardkit.manifest import Manifest
+    from shardkit.packing.engines import EngineName
 
 
 @click.command(name="index", short_help="Write manifest and index for shards that have none.")
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("--out", metavar="PREFIX", help="What the files are called.  [default: as the shards' names begin]")
 @click.option("--classes", type=click.Path(path_type=Path), metavar="FILE", help="Class names, one in a line.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: the cores]")
+@engine_options
 @click.option("--overwrite", is_flag=True, help="Replace a manifest and index that are there.")
 @click.option("--dali", is_flag=True, help="Write NAME.idx for NVIDIA DALI beside each shard, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
@@ -29,6 +32,8 @@ def command(
     out: str | None,
     classes: Path | None,
     workers: int | None,
+    engine: EngineName,
+    address: str | None,
     overwrite: bool,
     dali: bool,
     as_json: bool,
@@ -54,8 +59,9 @@ def command(
     if manifest is None:
         with console.progress() as progress:
             manifest = index_shards(
-                given, out=out, classes=classes, workers=workers, overwrite=overwrite, progress=progress
-            )
+                given, out=out, classes=classes, workers=workers, engine=engine, address=address,
+                overwrite=overwrite, progress=progress,
+            )  # fmt: skip
     files = [place.path for place in write_dali_index(given, workers=workers)] if dali else []
     if as_json:
         console.write_json({"manifest": manifest, "dali": list(map(printable, files))} if dali else manifest)

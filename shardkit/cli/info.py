@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.storage import storage_options
 from shardkit.config import format_bytes
 from shardkit.errors import UsageError, printable
 
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 @click.command(name="info", short_help="Show what is in a packed dataset.")
 @click.argument("dest", required=False)
 @click.option("--build", is_flag=True, help="Show which of the optional C extensions are in use.")
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @console.output_options
-def command(dest: str | None, build: bool, as_json: bool) -> None:
+def command(dest: str | None, build: bool, as_json: bool, **options: Any) -> None:
     """Show what is in the dataset DEST: shards, samples, bytes, classes, fields and image sizes.
 
     DEST is a prefix, a manifest, or a glob of the shards. Only the manifest and the index are read.
@@ -28,6 +30,7 @@ def command(dest: str | None, build: bool, as_json: bool) -> None:
     shardkit info shards/train
     shardkit info 'shards/train-*.tar'
     shardkit info shards/train.json --json
+    shardkit info s3://bucket/train --storage-option region=eu-west-1
     shardkit info --build
     """
     from shardkit.tools.info import build_info, info
@@ -41,7 +44,7 @@ def command(dest: str | None, build: bool, as_json: bool) -> None:
         else:
             console.write(tables.table([[name, value] for name, value in facts.items()], left=(0, 1)))
         return
-    result = info(dest)
+    result = info(dest, **options)
     if as_json:
         console.write_json(result)
     else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.storage import storage_options
 from shardkit.config import format_bytes
 from shardkit.errors import printable
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 )
 @click.option("--compare", metavar="SOURCE", help="A second dataset, set beside the first.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the samples that are shown.")
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON, with all keys.")
 @console.output_options
-def command(source: str, out: str, compare: str | None, seed: int, as_json: bool) -> None:
+def command(source: str, out: str, as_json: bool, **options: Any) -> None:
     """Write one HTML page on the dataset SOURCE, which needs neither network nor scripts.
 
     It has the class balance, image sizes, bytes of shards and files, samples of each class, equal images (in splits
@@ -38,7 +40,7 @@ def command(source: str, out: str, compare: str | None, seed: int, as_json: bool
     from shardkit.tools.report import report
 
     with console.progress() as progress:
-        result = report(source, out, compare=compare, seed=seed, progress=progress)
+        result = report(source, out, progress=progress, **options)
     if as_json:
         console.write_json(result)
     else:

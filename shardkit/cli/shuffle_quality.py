@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.storage import storage_options
 from shardkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
 @click.option("--batch", default=64, show_default=True, help="Samples in a batch.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the order.")
 @click.option("--plot", "plot_file", type=click.Path(dir_okay=False), help="Draw it to this PNG or SVG file.")
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @console.output_options
-def command(
-    source: str, buffers: str, lanes: int | None, batch: int, seed: int, plot_file: str | None, as_json: bool
-) -> None:
+def command(source: str, buffers: str, plot_file: str | None, as_json: bool, **options: Any) -> None:
     """Show how well shuffle buffers mix the dataset SOURCE, against a full permutation. Only the index is read.
 
     \b
@@ -37,7 +37,7 @@ def command(
         sizes = [int(part.replace("_", "")) for part in buffers.split(",")]
     except ValueError as exc:
         raise UsageError("--buffers", f"{buffers!r} is no list of numbers", "write 0,1000,10000") from exc
-    quality = shuffle_quality(source, buffers=sizes, lanes=lanes, batch=batch, seed=seed)
+    quality = shuffle_quality(source, buffers=sizes, **options)
     if plot_file:
         plot(quality, plot_file)
     if as_json:

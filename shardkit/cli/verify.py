@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.engine import engine_options
+from shardkit.cli.storage import storage_options
 from shardkit.errors import DatasetError, printable
 
 if TYPE_CHECKING:
@@ -18,28 +20,31 @@ SHOWN = 50
 @click.command(name="verify", short_help="Check shards, index and manifest.")
 @click.argument("source", nargs=-1, required=True)
 @click.option("--decode", is_flag=True, help="Decode every image as well.")
+@click.option("--read", is_flag=True, help="Of a dataset in a bucket, fetch and check every byte.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: the cores]")
+@engine_options
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options
 @click.pass_context
-def command(ctx: click.Context, source: tuple[str, ...], decode: bool, workers: int | None, as_json: bool) -> None:
+def command(ctx: click.Context, /, source: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Check the dataset SOURCE: manifest, index, the CRC of each shard and sample, keys, labels, counts.
 
     SOURCE is a prefix, a manifest, or a glob or list of shards. Without a manifest there are no checksums, and what
-    can be known is checked: the tar structure, keys, labels, image headers. The exit code is 0 where all is sound, and
-    5 where something is not.
+    can be known is checked: the tar structure, keys, labels, image headers. A dataset in a bucket is held against the
+    sizes and checksums that the store keeps; --read fetches it, and checks all of that too. The exit code is 0 where
+    all is sound, and 5 where something is not.
 
     \b
     shardkit verify shards/train
     shardkit verify shards/train --decode
     shardkit verify 'shards/train-*.tar' --json
+    shardkit verify s3://bucket/train --read
     """
     from shardkit.tools.verify import verify
 
     with console.progress() as progress:
-        result = verify(
-            list(source) if len(source) > 1 else source[0], decode=decode, workers=workers, progress=progress
-        )
+        result = verify(list(source) if len(source) > 1 else source[0], progress=progress, **options)
     if as_json:
         console.write_json(result)
     else:
@@ -58,4 +63,8 @@ def result_text(result: Verification) -> str:
     decoded = f", {tables.plural(result.decoded, 'image')} decoded" if result.decoded else ""
     verdict = "sound" if result.sound else tables.plural(len(result.findings), "finding")
     how = "" if result.checksums else " (there is no manifest, so no checksums: 'shardkit index' makes one)"
+    if not result.read:
+        how = " by what the store says"
+    if result.unproven:
+        how += f", which keeps no checksum of {tables.plural(result.unproven, 'file')}: --read checks the bytes"
     return "\n".join([*lines, printable(f"{result.source}: {what}{decoded}: {verdict}{how}")])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.storage import storage_options
 from shardkit.errors import printable
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     "--size", type=click.IntRange(1), metavar="N", help="With --augmented: pixels of the crop.  [default: 224 at most]"
 )
 @click.option("--side", default=128, show_default=True, type=click.IntRange(16, 1024), help="Pixels of a picture.")
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print what was drawn as JSON.")
 @console.output_options
 def command(

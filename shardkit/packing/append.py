@@ -123,7 +123,7 @@ def _check(destination: Destination, manifest: Manifest, options: PackOptions) -
     mine, theirs = options.recorded(), manifest.options
     free = FREE - {"seed"} if options.split is not None else FREE
     for name in sorted({*mine, *theirs} - free):
-        if mine.get(name) != theirs.get(name):
+        if mine.get(name) != theirs.get(name) and (name, theirs.get(name)) != ("labels", "listed"):
             fact = f"it was packed with the option {name} {theirs.get(name)!r}, not {mine.get(name)!r}"
             raise DestinationError(place, fact, _CURE)
     for name, size in files_of(manifest):

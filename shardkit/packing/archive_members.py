@@ -124,13 +124,14 @@ class MembersBuilder:
         """A hard link has the data of the file that it leads to."""
         if not self._links:
             return
-        wanted = {target for _, target in self._links}
+        links = [(name, target, self.clean(target) or b"") for name, target in self._links]
+        wanted = {clean for _, _, clean in links}
         column = self._names.build()
         rows = {name: row for row, name in enumerate(column) if name in wanted}
         self._names = PathColumnBuilder()
         self._names.extend("", [os.fsdecode(name) for name in column])
-        for name, target in self._links:
-            row = rows.get(self.clean(target) or b"")
+        for name, target, clean in links:
+            row = rows.get(clean)
             if row is None:
                 fact = f"it is a hard link to {fs_text(target)}, which is no file of the archive"
                 self.refuse(name, fact, f"make the archive again with files in place of links, {SKIP}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 from shardkit.errors import DamagedError, MissingExtraError, SourceError
+from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.tar_headers import (
     BLOCK,
     EXTENSIONS,
@@ -26,6 +27,8 @@ from shardkit.packing.archive_members import BOMB_BYTES, BOMB_RATIO, SKIP, Membe
 from shardkit.sample import fs_text
 
 _CHUNK = 1 << 20
+_ALL = 1 << 62
+_TELL_MEMBERS = 1000
 _CURE = "get it again: it is cut or damaged"
 _XZ_BYTES = 1 << 29
 """The memory that an xz file may ask for: a level of 9 takes 64 MiB."""
@@ -248,13 +251,16 @@ def _link_path(payload: bytes) -> dict[bytes, bytes]:
     return {}
 
 
-def read_tar(path: str, compression: str, *, skip_bad: bool) -> Members:
+def read_tar(path: str, compression: str, *, skip_bad: bool, progress: ProgressFn = silent) -> Members:
     """The members of a tar file. A hard link is the file that it leads to. Raises SourceError, MissingExtraError."""
     place = fs_text(path)
     builder = MembersBuilder(place, skip_bad=skip_bad)
     with opened(path, compression) as source:
         for entry in entries(source, place):
             _add(builder, entry)
+            if len(builder) % _TELL_MEMBERS == 0:
+                progress(Progress("scan", len(builder), 0, source.at))
+        source.skip(_ALL)  # to the end, where a stream has its checksum
     return builder.build(os.path.getsize(path))
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from array import array
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +22,19 @@ from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
 from shardkit.tree.columns import PathColumnBuilder
 from shardkit.tree.listing import Listing
 
+LISTINGS = 16
+"""Folders that are listed at a time, where the store can list one by itself."""
+
 _TELL_OBJECTS = 10_000
+
+
+@runtime_checkable
+class HasFolders(Protocol):
+    """A store that tells the folders in a folder, without what is in them."""
+
+    def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]]:
+        """(names of the folders, objects) directly in a folder."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,38 +51,69 @@ def read_bucket(folder: Location, options: StorageOptions, progress: ProgressFn 
     folder = Location(folder.scheme, folder.path.rstrip("/"))
     store = open_store(folder, options)
     try:
-        return retried(lambda: _listed(store, folder, progress), Retry())
+        return _listed(store, folder, progress)
     except NotFoundError as exc:
         raise SourceError(str(folder), "there is nothing", "check the name of the bucket and the prefix") from exc
 
 
+class _Found:
+    """Collects objects as columns; from several threads."""
+
+    def __init__(self, progress: ProgressFn) -> None:
+        self.names, self.sizes = PathColumnBuilder(), array("q")
+        self.folders, self.versions = list[str](), list[str]()
+        self._progress, self._lock, self._bytes = progress, threading.Lock(), 0
+
+    def add(self, items: Sequence[ObjectInfo]) -> None:
+        """Add some objects; those whose name ends with a slash are what some programs write for an empty folder."""
+        plain = [item for item in items if _is_plain(item.name)]
+        with self._lock:
+            self.folders += [item.name.rstrip("/") for item in items if item.name.endswith("/")]
+            self.names.extend("", [item.name for item in plain])
+            self.sizes.extend([item.bytes for item in plain])
+            self.versions += [item.version or item.crc32c or "" for item in plain]
+            self._bytes += sum(item.bytes for item in plain)
+            self._progress(Progress("scan", len(self.names), 0, self._bytes))
+
+
 def _listed(store: Store, folder: Location, progress: ProgressFn) -> Bucket:
-    names, sizes, folders, versions = PathColumnBuilder(), array("q"), list[str](), list[str]()
-    waiting: list[ObjectInfo] = []
-    size = 0
+    found = _Found(progress)
+    prefixes = _prefixes(store, found) if isinstance(store, HasFolders) else [""]
 
-    def add() -> None:
-        names.extend("", [item.name for item in waiting])
-        sizes.extend([item.bytes for item in waiting])
-        versions.extend([item.version or item.crc32c or "" for item in waiting])
-        waiting.clear()
-        progress(Progress("scan", len(names), 0, size))
+    def below(prefix: str) -> None:
+        objects = iter(retried(lambda: store.list(prefix), Retry()))
+        while items := list(itertools.islice(objects, _TELL_OBJECTS)):
+            found.add(items)
 
-    for item in store.list():
-        if item.name.endswith("/"):  # what some programs write for an empty folder
-            folders.append(item.name.rstrip("/"))
-        elif _is_plain(item.name):
-            waiting.append(item)
-            size += item.bytes
-            if len(waiting) == _TELL_OBJECTS:
-                add()
-    add()
+    with ThreadPoolExecutor(LISTINGS, thread_name_prefix="shardkit-list") as pool:
+        waiting = [pool.submit(below, prefix) for prefix in prefixes]
+        try:
+            for future in waiting:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    names, sizes = found.names.build(), np.frombuffer(found.sizes, np.int64)
     if not len(names):
         raise SourceError(str(folder), "there is nothing below it", "check the name of the bucket and the prefix")
-    column = names.build()
-    return Bucket(folder, Listing(str(folder), column, np.frombuffer(sizes, np.int64), folders), tuple(versions))
+    return Bucket(folder, Listing(str(folder), names, sizes, found.folders), tuple(found.versions))
+
+
+def _prefixes(store: HasFolders, found: _Found) -> list[str]:
+    """The folders to be listed each by itself: those at the top, and while these are few, those in them."""
+    folders = [""]
+    while len(folders) < LISTINGS:
+        below: list[str] = []
+        for name in folders:
+            names, objects = retried(partial(store.folders, name), Retry())
+            below += names
+            found.add(objects)
+        if not below:
+            return []
+        folders = below
+    return [f"{name}/" for name in folders]
 
 
 def _is_plain(name: str) -> bool:
     """Whether a path below a folder can be made of an object's name, which may be any text."""
-    return not {"", ".", ".."} & set(name.split("/")) and os.fsencode(name).find(b"\0") < 0
+    return not {"", ".", ".."} & set(name.split("/")) and b"\0" not in os.fsencode(name)

@@ -111,7 +111,9 @@ class SampleWriter:
         if image is not None:
             name, data = fields[image]
             if self.transcode is not None:
+                read = len(data)
                 name, data = transcoded(name, data, self.transcode, self.done)
+                self.unsaid += read - len(data)  # progress is told in bytes of the source
                 if any(other == name for other, _ in [*fields[:image], *fields[image + 1 :]]):
                     raise ValueError(f"it becomes {name}, and that field of the sample is there already")
                 fields = [*fields[:image], (name, data), *fields[image + 1 :]]

@@ -5,6 +5,7 @@
     PNG    chunks `length(4, big-endian) name(4) … CRC(4)`: eXIf, iCCP, tEXt, zTXt, iTXt, tIME             ISO 15948, 11
     WEBP   chunks `name(4) length(4, little-endian) …`, padded to even: EXIF, "XMP ", ICCP, and their flags in VP8X
            (0x08, 0x04, 0x20)                                                                                RFC 9649
+    GIF    extensions `21 label`, then blocks `size …` up to one of size 0: FE comments, FF applications    GIF89a, 23
 
 Orientation is the tag 0x0112 of the TIFF block, 1 … 8 (Exif 2.32, 4.6.4). A colour profile stays with its image, since
 the pixels mean other colours without it; sRGB's own is what every reader takes a file without a profile for.
@@ -28,6 +29,7 @@ _PROFILE_BYTES = 16 << 20  # the most that a packed profile may unpack to
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = frozenset(b"tRNS gAMA cHRM sRGB cICP sBIT bKGD pHYs acTL fcTL fdAT".split())
 _WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"))
+_GIF_KEPT = (b"NETSCAPE2.0", b"ANIMEXTS1.0")  # how often an animation is repeated
 _WEBP_FLAGS = {b"EXIF": 0x08, b"XMP ": 0x04, b"ICCP": 0x20}
 
 
@@ -39,17 +41,15 @@ class Notes:
     xmp: bytes = b""
     icc: bytes = b""
 
-    def without(self, *, strip: bool, orientation: int) -> Notes:
+    def kept(self, *, strip: bool, orientation: int) -> Notes:
         """What an image keeps whose pixels are written anew. strip: the profile only, unless it is sRGB's.
 
         orientation: the one that its pixels have from now on; it stays told in either case, where it is not 1.
         """
+        told = b"" if orientation == 1 else turned_exif(orientation)
         if strip:
-            return Notes(
-                b"" if orientation == 1 else turned_exif(orientation), b"", b"" if is_srgb(self.icc) else self.icc
-            )
-        exif = with_orientation(self.exif, orientation)
-        return Notes(turned_exif(orientation) if not exif and orientation != 1 else exif, self.xmp, self.icc)
+            return Notes(told, b"", b"" if is_srgb(self.icc) else self.icc)
+        return Notes(with_orientation(self.exif, orientation) or told, self.xmp, self.icc)
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -285,5 +285,31 @@ def is_lossless_webp(data: bytes) -> bool:
     return any(name == b"VP8L" for name, _, _ in _webp_chunks(data))
 
 
-STRIPS: dict[str, Callable[[bytes], bytes]] = {"JPEG": strip_jpeg, "PNG": strip_png, "WEBP": strip_webp}
+def strip_gif(data: bytes) -> bytes:
+    """The GIF without comments and unknown extensions, and without what is after its end."""
+    try:
+        at = 13 + _color_table(data[10])
+        pieces = [data[:at]]
+        while (kind := data[at]) in (0x2C, 0x21):  # an image, an extension
+            start, label = at, data[at + 1]
+            at += 11 + _color_table(data[at + 9]) if kind == 0x2C else 2
+            while size := data[at]:
+                at += 1 + size
+            at += 1
+            if kind == 0x2C or label == 0xF9 or (label == 0xFF and data[start + 3 : start + 14] in _GIF_KEPT):
+                pieces.append(data[start:at])
+    except IndexError:
+        raise ValueError("GIF cut: no end mark") from None
+    if kind != 0x3B:
+        raise ValueError(f"damaged GIF: a block of type {kind} at byte {at}")
+    return b"".join([*pieces, b";"])
+
+
+def _color_table(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+STRIPS: dict[str, Callable[[bytes], bytes]] = {
+    "JPEG": strip_jpeg, "PNG": strip_png, "WEBP": strip_webp, "GIF": strip_gif
+}  # fmt: skip
 """Format -> what takes its notes out and leaves the coded pixels. ValueError for damage."""

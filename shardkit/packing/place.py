@@ -163,8 +163,8 @@ class Place:
     def finish(self, manifest: bytes, files: Mapping[str, int], *, sweep: bool) -> None:
         """The commit: remove what a replaced dataset had and this one has not, then write the manifest.
 
-        files: name -> bytes of all that belongs to the dataset. sweep: remove whatever else has a name such as its files
-        have. Raises StorageError where not all of it is there.
+        files: name -> bytes of all that belongs to the dataset. sweep: remove whatever else is named as its files are.
+        Raises StorageError where not all of it is there.
         """
         listed, theirs = self.sizes(files), self._replaced()
         for name, size in files.items():

@@ -12,6 +12,7 @@ has none, 16 bits by their high byte. PNG keeps alpha, and gray of 16 bits; WebP
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from shardkit.formats.images import FOUR_COLORS, is_damage, open_with_pillow, quiet_pillow, reason_of, start_of_frame
@@ -40,11 +41,14 @@ def shrunk_size(size: tuple[int, int], shorter: int | None, longer: int | None) 
     return width, height
 
 
+@dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded image: Pillow's, with its notes. `first_of`: it is the first of several in its file."""
+    """A decoded image: Pillow's, with its notes. first_of: it is the first of several in its file."""
 
-    def __init__(self, image: Image.Image, notes: Notes, orientation: int, *, first_of: bool = False) -> None:
-        self.image, self.notes, self.orientation, self.first_of = image, notes, orientation, first_of
+    image: Image.Image
+    notes: Notes
+    orientation: int
+    first_of: bool = False
 
 
 def decoded(data: bytes, kind: str, shorter: int | None, longer: int | None) -> Picture:
@@ -85,10 +89,9 @@ def _by_pillow(data: bytes, kind: str) -> Picture:
             notes = notes_of_jpeg(data) if kind == "JPEG" else notes_of_pillow(image)
             several = bool(getattr(image, "is_animated", False))
             image.load()
-            if kind == "JPEG":
-                return Picture(image.copy(), notes, orientation_of(notes.exif), first_of=several)
-            # after load(): a TIFF is turned by it
-            return Picture(image.copy(), notes, _orientation(image), first_of=several)
+            # after load(), which turns a TIFF
+            orientation = orientation_of(notes.exif) if kind == "JPEG" else _orientation(image)
+            return Picture(image.copy(), notes, orientation, several)
         except MemoryError:
             raise
         except Exception as exc:  # Pillow's plugins raise nearly anything on damaged data

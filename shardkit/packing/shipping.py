@@ -74,10 +74,11 @@ class Shipping:
 
     def finish(self, progress: ProgressFn) -> None:
         """Wait until all are in the bucket. Raises the first error."""
+        late = [future for future in self._futures if not future.done()]
         for future in self._futures:
-            if not future.done():
-                progress(Progress("upload", self._sent, len(self._futures), self._sent_bytes, self._bytes))
             self._crew.result(future)
+            if future in late:
+                progress(Progress("upload", self._sent, len(self._futures), self._sent_bytes, self._bytes))
 
     def _path(self, entry: ShardEntry) -> str:
         return os.path.join(self.work, entry.name)

@@ -101,9 +101,10 @@ def open_source(
         return _Lists({"": open_list(path, listed)}, options)
     elif os.path.isfile(path) and (ending := _archive_ending(path)):
         _demand_no_columns(fs_text(path), listed)
-        return _Archived(path, ARCHIVES[ending], options)
+        return _Archived(path, ARCHIVES[ending], options, progress)
     else:
         _demand_no_dataset(path)
+        _demand_no_file(path)
     _demand_no_columns(fs_text(path), listed)
     return _Tree(path, options)
 
@@ -121,6 +122,12 @@ def _demand_no_dataset(path: str) -> None:
         raise _packed_already(path)
     if set(path) & set("*?{[") or (os.path.isfile(path) and path.endswith(".tfrecord")):
         raise _packed_already(path)
+
+
+def _demand_no_file(path: str) -> None:
+    if os.path.isfile(path):
+        fact = f"this file is neither an archive ({', '.join(ARCHIVES)}) nor a list ({', '.join(LIST_SUFFIXES)})"
+        raise SourceError(fs_text(path), fact, "give a folder of class folders, or one of these")
 
 
 def _packed_already(path: str) -> SourceError:
@@ -146,9 +153,9 @@ class _Tree:
 class _Archived:
     """An archive of a tree."""
 
-    def __init__(self, path: str, kind: str, options: PackOptions) -> None:
+    def __init__(self, path: str, kind: str, options: PackOptions, progress: ProgressFn) -> None:
         self.path, self.kind, self.extensions = path, kind, options.extensions
-        self.members = read_members(path, kind, skip_bad=options.on_error == "skip")
+        self.members = read_members(path, kind, skip_bad=options.on_error == "skip", progress=progress)
         self.listing = Listing(fs_text(path), self.members.names, self.members.sizes, self.members.folders)
         if _is_shard(self.members):
             raise _packed_already(path)
@@ -165,7 +172,7 @@ class _Archived:
         return found | {first: replace(found[first], incomplete=self.members.refused)}
 
 
-def read_members(path: str, kind: str, *, skip_bad: bool) -> Members:
+def read_members(path: str, kind: str, *, skip_bad: bool, progress: ProgressFn = silent) -> Members:
     """The members of an archive. Raises SourceError, MissingExtraError."""
     if kind == "zip":
         from shardkit.packing.archive_zip import read_zip
@@ -177,7 +184,7 @@ def read_members(path: str, kind: str, *, skip_bad: bool) -> Members:
         return read_seven(path, skip_bad=skip_bad)
     from shardkit.packing.archive_tar import read_tar
 
-    return read_tar(path, "" if kind == "tar" else kind, skip_bad=skip_bad)
+    return read_tar(path, "" if kind == "tar" else kind, skip_bad=skip_bad, progress=progress)
 
 
 def _is_shard(members: Members) -> bool:

@@ -73,14 +73,13 @@ class Transcoding(msgspec.Struct, frozen=True, kw_only=True):
         self._demand_uses()
 
     def _demand_uses(self) -> None:
-        """UsageError for an option that no image in the format asked for can have."""
-        others = {"quality"} if self.to == "png" else set[str]()
-        if self.to in ("png", "webp"):
-            others |= {"baseline", "subsampling", "restart_rows"}
-        for name in sorted(others):
-            if getattr(self, name):
+        """UsageError for an option that no image in the format asked for can have, or that this build can't fulfil."""
+        if self.to == "png" and self.quality is not None:
+            raise UsageError("quality", "makes no sense with to=png: PNG has none", "leave one of the two away")
+        for name in ("baseline", "subsampling", "restart_rows"):
+            if self.to in ("png", "webp") and getattr(self, name):
                 fact = f"makes no sense with to={self.to}: it concerns JPEG only"
-                raise UsageError(name, fact if name != "quality" else "PNG has none", "leave one of the two away")
+                raise UsageError(name, fact, "leave one of the two away")
         for name in ("baseline", "restart_rows"):
             if getattr(self, name):
                 jpegtran.demand_available(name)
@@ -120,29 +119,23 @@ class Transcoded:
 def transcode(data: bytes, wish: Transcoding) -> Transcoded:
     """The image as asked for. ValueError with a short reason for what is no image, is damaged or can't be so.
 
-    At a time, it takes memory for the decoded image and for its result, twice.
+    It takes memory for the decoded image twice, and for the result.
     """
     kind, width, height = image_header(data)
-    target = _target(kind, wish)
+    target = kind if wish.to == "keep" else _KINDS[wish.to]
     frame = _Frame(data) if kind == "JPEG" else None
     size = shrunk_size((width, height), wish.resize, wish.max_side)
     try:
-        if kind == target and size == (width, height) and not _needs_pixels(data, frame, wish):
+        if kind == target and size == (width, height) and not _needs_pixels(data, kind, frame, wish):
             return _rewritten(data, kind, frame, wish)
         return _recoded(data, kind, target, frame, wish)
     except MemoryError as exc:
         raise ValueError(f"{kind} of {width} x {height} pixels: more memory is needed than there is") from exc
 
 
-def _target(kind: str, wish: Transcoding) -> str:
-    """The format that the image will have. A rare one stays as long as nothing about it has to change."""
-    return kind if wish.to == "keep" else _KINDS[wish.to]
-
-
-def _needs_pixels(data: bytes, frame: _Frame | None, wish: Transcoding) -> bool:
+def _needs_pixels(data: bytes, kind: str, frame: _Frame | None, wish: Transcoding) -> bool:
     """Whether an image of the right size and format has to be encoded again."""
     if frame is None:
-        kind = image_header(data)[0]
         if wish.strip and kind not in STRIPS and kind not in _BARE:
             return True
         return wish.orient and turned_by_tag(data)
@@ -161,14 +154,14 @@ def _rewritten(data: bytes, kind: str, frame: _Frame | None, wish: Transcoding) 
 
 
 def _recoded(data: bytes, kind: str, target: str, frame: _Frame | None, wish: Transcoding) -> Transcoded:
-    new: Kind = _KINDS.get(target.lower(), "PNG")
+    new: Kind = _KINDS.get(target.lower(), "PNG")  # one that is not written here becomes PNG
     picture = decoded(data, kind, wish.resize, wish.max_side)
     stored = (frame.width, frame.height) if frame is not None else picture.image.size
     image = resized(prepared(picture.image, new), shrunk_size(stored, wish.resize, wish.max_side))
     orientation = picture.orientation
     if wish.orient:
         image, orientation = upright(image, orientation), 1
-    notes = picture.notes.without(strip=wish.strip, orientation=orientation)
+    notes = picture.notes.kept(strip=wish.strip, orientation=orientation)
     same = frame.subsampling if frame is not None else None
     written = encoded(
         image, new, notes, quality=wish.quality or QUALITY, subsampling=wish.subsampling or same or 420,

@@ -19,7 +19,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -245,21 +245,37 @@ class Ahead:
         base, stop = starts[0], max(ends)
 
         def act() -> None:
-            cut(shards.read(shard, base, stop), base, cuts)
+            cut(shards.pieces(shard, base, stop), base, cuts)
 
         job = self.fetchers.submit(act, shards.files[shard].url)
         for slot in slots:
             slot.job = job
 
 
-def cut(data: Buffer, base: int, cuts: tuple[list[int], list[int], list[Slot]]) -> None:
-    """Give each slot its bytes; `base` is where in the shard the data begin. Repeats of a sample share theirs."""
-    last, found = (-1, -1), b""
-    with memoryview(data) as view:
-        for start, end, slot in zip(*cuts, strict=True):
-            if (start, end) != last:
-                last, found = (start, end), bytes(view[start - base : end - base])
-            slot.data = found
+def cut(pieces: Iterable[Buffer], base: int, cuts: tuple[list[int], list[int], list[Slot]]) -> None:
+    """Give each slot its bytes; `base` is where in the shard the pieces begin. Repeats of a sample share theirs.
+
+    A sample is copied once, from the pieces as they come: new memory is what costs most here.
+    """
+    starts, ends, slots = cuts
+    at, number, begun = base, 0, list[memoryview]()
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        stop = at + len(view)
+        while number < len(slots) and starts[number] < stop:
+            part = view[max(starts[number] - at, 0) : ends[number] - at]
+            if ends[number] > stop:
+                begun.append(part)
+                break
+            data = b"".join((*begun, part)) if begun else bytes(part)
+            begun = []
+            span = starts[number], ends[number]
+            while number < len(slots) and (starts[number], ends[number]) == span:
+                slots[number].data = data
+                number += 1
+        at = stop
+    for slot in slots[number:]:  # without a byte, at the very end
+        slot.data = b""
 
 
 def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:

@@ -7,7 +7,7 @@ import mmap
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,10 +16,10 @@ import google_crc32c
 from shardkit.errors import ManifestError, StorageError
 from shardkit.location import Location
 from shardkit.manifest import IndexEntry
-from shardkit.reading.fetch import MappedShards, ShardFile, crc_of, demand_crc, demand_size
+from shardkit.reading.fetch import MappedShards, ShardFile, demand_crc, demand_size
 from shardkit.reading.options import Remote
 from shardkit.storage.cache import Cache, Entry, open_cache
-from shardkit.storage.retry import read, retried
+from shardkit.storage.retry import pieces, read, retried
 from shardkit.storage.store import ObjectInfo, open_store
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ class RemoteShards(MappedShards):
         super().__init__(files, verify=verify, limit=min(limit, KEPT_OPEN) if objects.cache else limit)
         self.objects = objects
         self._sized: set[int] = set()
+        self._summed: set[int] = set()
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._refused: dict[int, float] = {}
         self._locks: dict[int, threading.Lock] = {}
@@ -134,6 +135,15 @@ class RemoteShards(MappedShards):
         if entry is None:
             return self.again(shard, start, end)
         return entry.read(start, end, lambda first, stop: self.again(shard, first, stop))
+
+    def pieces(self, shard: int, start: int, end: int) -> Iterator[Buffer]:
+        """As `read`, in pieces as they come."""
+        if self.objects.cache is not None or self.files[shard].unpacked:
+            yield self.read(shard, start, end)
+            return
+        self._demand_fit(shard)
+        objects = self.objects
+        yield from pieces(objects.store, self.files[shard].location.name, start, end, objects.how.retry)
 
     def again(self, shard: int, start: int, end: int) -> Buffer:
         """As `read`, from the store in any case."""
@@ -151,7 +161,7 @@ class RemoteShards(MappedShards):
         if self.objects.cache is None or self.files[shard].unpacked:
             return None
         entry = self._entry(shard)
-        return self.buffer(shard) if entry is not None and entry.whole else None
+        return None if entry is None else self._copy(shard, entry)
 
     def buffer(self, shard: int) -> mmap.mmap | bytes:
         """The shard's bytes, of a gzip shard the unpacked ones. It is fetched as a whole where it is not here."""
@@ -159,18 +169,20 @@ class RemoteShards(MappedShards):
             return super().buffer(shard)
 
     def _map(self, shard: int) -> mmap.mmap | bytes:
-        file, entry = self.files[shard], self._entry(shard)
-        if entry is not None and (mapped := entry.mapped()) is not None:
-            if not self._verify or file.crc32c in (-1, crc_of(mapped)):
-                return mapped
-            entry.drop("is damaged, and fetched again")
-        return bytes(self._whole(shard))
-
-    def _whole(self, shard: int) -> Buffer:
-        file, entry = self.files[shard], self._entry(shard)
+        entry, size = self._entry(shard), self.files[shard].bytes
         if entry is None:
-            return self.again(shard, 0, file.bytes)
-        return entry.read(0, file.bytes, lambda first, stop: self.again(shard, first, stop))
+            return bytes(self.again(shard, 0, size))
+        copy = self._copy(shard, entry)
+        if copy is not None:
+            return copy
+        return bytes(entry.read(0, size, lambda first, stop: self.again(shard, first, stop)))
+
+    def _copy(self, shard: int, entry: Entry) -> mmap.mmap | None:
+        """The shard as the cache has it; summed the first time, if that is wanted."""
+        copy = entry.mapped(check=self._verify and shard not in self._summed)
+        if copy is not None:
+            self._summed.add(shard)
+        return copy
 
     def _demand_fit(self, shard: int) -> None:
         """ManifestError where the object is not as the manifest says. Asked once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
@@ -55,8 +56,8 @@ class RemoteBlock(IndexBlock):
             numbers = np.flatnonzero(~np.isin(self.shards, list(self.here)))
         keys = (self.shards << 32 | chunks)[numbers]
         order = np.argsort(keys, kind="stable")
-        bounds = np.flatnonzero(np.diff(keys[order], prepend=-1)).tolist()
-        groups = [numbers[order[a:b]] for a, b in zip(bounds, [*bounds[1:], len(order)], strict=True)]
+        bounds = [*np.flatnonzero(np.diff(keys[order], prepend=-1)).tolist(), len(order)]
+        groups = [numbers[order[low:high]] for low, high in pairwise(bounds)]
         groups.sort(key=lambda group: int(group[0]))
         self.chunks = [int(self.shards[group[0]]) << 32 | int(chunks[group[0]]) for group in groups]
         self.wanted = int((self.stops - self.firsts)[numbers].sum())
@@ -72,7 +73,17 @@ class RemoteBlock(IndexBlock):
 
     def samples(self) -> Iterator[Sample]:
         """All samples in order."""
-        return map(self.sample, range(len(self)))
+        slots = self.slots
+        if not self.catalog.plain or None in slots or min(self.starts.min(initial=0), self.labels.min(initial=0)) < 0:
+            yield from map(self.sample, range(len(self)))
+            return
+        urls, crc32c, labels = self._urls, google_crc32c.value, self.labels.tolist()
+        columns = zip(slots, self._checksums, self.keys, self._spans[0], self.fields, labels, strict=True)
+        for number, (slot, crc, key, shard, name, label) in enumerate(columns):
+            data = slot.data or slot.get()
+            if crc32c(data) != crc:
+                data = bytes(self.image(number))
+            yield {"__key__": key, "__url__": urls[shard], name: data, "cls": label}
 
     def sample(self, number: int) -> Sample:
         """One sample with all its fields."""

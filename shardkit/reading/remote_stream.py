@@ -32,10 +32,10 @@ class RemoteFile(io.RawIOBase):
         self.jobs: deque[Job] = deque()
         self.asked = 0
         """How much of it was asked for."""
-        self.facts: Job = streams.fetchers.submit(self._facts, str(shard))
         self._streams = streams
         self._entry: Entry | None = None
         self._piece = memoryview(b"")
+        self.facts: Job = streams.fetchers.submit(self._facts, str(shard))  # last: it runs at once
 
     def _facts(self) -> ObjectInfo:
         found = retried(lambda: self.objects.store.info(self.shard.name), self.objects.how.retry)

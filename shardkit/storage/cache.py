@@ -262,13 +262,13 @@ class Cache:
         return True
 
     def _evict(self, room: int) -> int:
-        """Remove what was not used for longest until at most `room` bytes are used, and a twentieth of the limit less
-        where that can be, so that it need not be done for each file. The bytes that are used then."""
+        """Remove what was not used for longest until at most `room` bytes are used, and up to a twentieth of the limit
+        more, so that it need not be done for each file. The bytes that are used then."""
         files = sorted(self._files())
         usage = sum(size for _, size, _ in files)
         aim = room - (self.limit or 0) // 20
         for _, size, file in files:
-            if usage <= max(aim, 0):
+            if usage <= room and usage - size < aim:
                 break
             if self._removed(file):
                 usage -= size
@@ -324,6 +324,8 @@ class Entry:
         """Whether its bytes may still be used."""
         self._fd, self._map_fd = fd, map_fd
         self._map = mmap.mmap(map_fd, 0) if map_fd is not None and size else None
+        self._mapping: mmap.mmap | None = None
+        self._looked = False
         self._chunks = -(-size // CHUNK)
         self._each: dict[int, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -335,16 +337,26 @@ class Entry:
             if fd is not None:
                 os.close(fd)
 
-    def mapped(self) -> mmap.mmap | None:
-        """The whole object as a buffer, which holds the file by itself; None where it is not whole."""
-        if not self.whole or not self.usable or not self.size:
-            return None
-        return mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+    def mapped(self, *, check: bool = False) -> mmap.mmap | None:
+        """The whole object as a buffer, which holds the file by itself; None where it is not whole.
+
+        check: sum it first. One that is not right is dropped.
+        """
+        with self._lock:
+            if self.whole and self.usable and (self._mapping is None or check):
+                if os.fstat(self._fd).st_size != self.size or (check and not self.crc_is_right()):
+                    self.drop("is damaged, and fetched again")
+                else:
+                    self._mapping = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+            return self._mapping if self.usable else None
 
     def read(self, start: int, end: int, fetch: Fetch) -> Buffer:
         """The bytes start … end - 1: what is not here is fetched in whole chunks, and kept."""
         missed: dict[int, Buffer] = {}
         if not self.whole:
+            if not self._looked:  # it may have been killed just before it was whole
+                self._looked = True
+                self._finish(fetch)
             for chunk in range(start // CHUNK, -(-end // CHUNK)):
                 data = self._chunk(chunk, fetch)
                 if data is not None:

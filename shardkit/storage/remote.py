@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, TypeVar
 
-from shardkit.errors import ShardkitError, StorageError, UsageError
+from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError
 from shardkit.location import Location
 from shardkit.storage._obstore import obstore
 from shardkit.storage.remote_errors import BEYOND, storage_error
@@ -126,7 +127,7 @@ class RemoteStore:
             raise TransientError(self._place(name), fact, "check the network and the store")
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
-        """Write an object: up to 16 MiB by one request, more in parallel parts."""
+        """Write an object: less than 16 MiB by one request, more in parallel parts."""
         self._demand_writable()
         self._open()
         path, attributes = self._path(name), {_CHECKSUM: crc32c} if crc32c else None
@@ -151,7 +152,7 @@ class RemoteStore:
         cut = len(self._prefix) + 1 if self._prefix else 0
         wanted = f"{self._prefix}/{prefix}" if self._prefix else prefix
         folder, _, start = wanted.rpartition("/")
-        offset = wanted[:-1] if len(start) > 1 else None  # whole names only can be asked for: begin just before
+        offset = None if start[:-1] in ("", ".", "..") else wanted[:-1]  # only what is behind it is listed
         found = []
         for metas in obstore().list(self._reading, folder or None, offset=offset, chunk_size=1000):
             found += [_listed_info(meta, cut) for meta in metas if meta["path"].startswith(wanted)]
@@ -159,16 +160,23 @@ class RemoteStore:
                 break
         return sorted(found, key=lambda info: info.name.encode())
 
+    def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]]:
+        """(names of the folders, objects) directly in a folder: what makes a listing in parallel possible."""
+        if self._family == "http":
+            raise StorageError(str(self.root), "a web server can't be listed", "name the manifest or the shards")
+        self._open()
+        folder = "/".join(part for part in (self._prefix, name) if part)
+        found = self._asked(name, lambda: obstore().list_with_delimiter(self._reading, folder or None))
+        cut = len(self._prefix) + 1 if self._prefix else 0
+        return [path[cut:] for path in found["common_prefixes"]], [_listed_info(meta, cut) for meta in found["objects"]]
+
     def delete(self, name: str) -> None:
         """Remove an object."""
         self._demand_writable()
         self._open()
         path = self._path(name)
-        try:
+        with contextlib.suppress(NotFoundError):
             self._asked(name, lambda: obstore().delete(self._writing, path))
-        except ShardkitError as exc:
-            if not isinstance(exc.__cause__, FileNotFoundError):
-                raise
 
     def _demand_writable(self) -> None:
         if self._family == "http":

@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from shardkit.errors import StorageError
 from shardkit.storage.store import Store, TransientError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 log = logging.getLogger(__name__)
 
@@ -55,24 +58,34 @@ def read(store: Store, name: str, start: int, end: int, retry: Retry) -> bytearr
     StorageError where the store sends more than was asked for.
     """
     data = bytearray(end - start)
-    view, done, patience = memoryview(data), 0, _Patience(retry)
-    while done < len(data):
+    view, done = memoryview(data), 0
+    for piece in pieces(store, name, start, end, retry):
+        with memoryview(piece).cast("B") as part:
+            view[done : done + len(part)] = part
+            done += len(part)
+    return data
+
+
+def pieces(store: Store, name: str, start: int, end: int, retry: Retry) -> Iterator[Buffer]:
+    """As `read`, in pieces as they come: exactly end - start bytes, in order."""
+    done, patience = start, _Patience(retry)
+    while done < end:
         try:
-            for piece in store.pieces(name, start + done, end):
-                with memoryview(piece).cast("B") as part:
-                    if len(part) > len(data) - done:
-                        fact = f"the store sends more than the {len(data)} bytes that were asked for"
-                        raise StorageError(str(store.root.child(name)), fact, "use another server")
-                    view[done : done + len(part)] = part
-                    done += len(part)
-                    if part:
-                        patience.progressed()
-            if done < len(data):
-                fact = f"the store sent {done} of the {len(data)} bytes that were asked for"
+            for piece in store.pieces(name, done, end):
+                with memoryview(piece) as part:
+                    size = part.nbytes
+                if size > end - done:
+                    fact = f"the store sends more than the {end - start} bytes that were asked for"
+                    raise StorageError(str(store.root.child(name)), fact, "use another server")
+                yield piece
+                done += size
+                if size:
+                    patience.progressed()
+            if done < end:
+                fact = f"the store sent {done - start} of the {end - start} bytes that were asked for"
                 raise TransientError(str(store.root.child(name)), fact, "check the network and the store")
         except TransientError as exc:
             patience.wait(exc)
-    return data
 
 
 class _Patience:

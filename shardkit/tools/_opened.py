@@ -12,13 +12,15 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import ManifestError, NotFoundError, UsageError
+from shardkit.errors import ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.formats.table import FORMATS, format_of_name
 from shardkit.index import INTEGERS, read_columns
 from shardkit.location import Location, expand_braces, locate
 from shardkit.manifest import IndexEntry, Manifest, ShardEntry
+from shardkit.reading.options import Remote
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.tools._findings import Finding, finding, found_error
+from shardkit.tools._places import Places
 
 _ENDING = re.compile(r"\.(?:tar|tar\.gz|tgz|(?:tfrecords?|tfrec|tfr)(?:\.gz|\.gzip|\.zlib)?)$")
 _OF = re.compile(r"(?P<stem>.+?)(?:\.(?:tfrecords?|tfrec|tfr))?-\d+-of-\d+")
@@ -51,19 +53,18 @@ class ShardPlace:
 class IndexFile:
     """An index file of a dataset, checked when opened. Its rows can be read from any thread."""
 
-    def __init__(self, place: Location, entry: IndexEntry | None) -> None:
+    def __init__(self, place: Location, entry: IndexEntry | None, places: Places | None = None) -> None:
         """Reads the file; `findings` then holds what is wrong with it."""
         self.place, self.entry, self.findings = place, entry, list[Finding]()
         self._data: Any = None
         self.shards: list[str] = []
         try:
-            with open(place.path, "rb") as file:
-                data = file.read()
-        except FileNotFoundError:
+            data = (places or Places()).whole(place)
+        except NotFoundError:
             self.findings.append(finding("index-missing", str(place), "the index is missing"))
             return
-        except OSError as exc:
-            self.findings.append(finding("index-missing", str(place), f"the index can't be read ({exc.strerror})"))
+        except StorageError as exc:
+            self.findings.append(finding("index-missing", str(place), f"the index can't be read ({exc.fact})"))
             return
         if entry is not None and (len(data) != entry.bytes or f"{google_crc32c.value(data):08x}" != entry.crc32c):
             fact = "the index is not the one that its manifest names: its size or CRC-32C differs"
@@ -122,6 +123,9 @@ class Opened:
     findings: list[Finding] = field(default_factory=list)
     whole: bool = True
     """False where the source names only some of the manifest's shards."""
+    places: Places = field(default_factory=Places)
+    entries: list[tuple[Location, IndexEntry]] = field(default_factory=list)
+    """Index files that were not read, since only what a store says of them is wanted."""
 
     @property
     def format(self) -> str | None:
@@ -130,46 +134,54 @@ class Opened:
         return self.manifest.shard_format if self.manifest is not None and known else None
 
 
-def open_dataset(source: SourceLike) -> Opened:
+def open_dataset(source: SourceLike, remote: Remote | None = None, *, read: bool = True) -> Opened:
     """The dataset of a source. A damaged manifest is a finding, and its shards are taken as without one.
 
-    Raises NotFoundError, UsageError where nothing can be checked; StorageError.
+    remote: how stores are read; without it a URL is an error. read: without it, the index of a remote dataset is not
+    read. Raises NotFoundError, UsageError where nothing can be checked; StorageError.
     """
+    places = Places(remote)
     try:
-        found = resolve(source)
+        found = resolve(source, remote)
     except ManifestError as exc:
-        return _without_manifest(exc)
+        return _without_manifest(exc, places)
     except UnicodeDecodeError as exc:  # of the manifest, whose text is UTF-8
         shards = find_shards(source)
         place = shards[0].sibling(stem_of_shard(shards[0].name) + ".json")
-        return _without_manifest(ManifestError(str(place), f"the manifest is not UTF-8 ({exc})"))
+        return _without_manifest(ManifestError(str(place), f"the manifest is not UTF-8 ({exc})"), places)
     if found.tree is not None:
         raise UsageError(str(found.tree), "this is a class directory, not a dataset", "give its shards or manifest")
     if found.manifest is None or found.location is None:
-        return Opened(found.shards[0], [ShardPlace(shard) for shard in found.shards])
-    return _with_manifest(found.manifest, found.location, found.numbers)
+        return Opened(found.shards[0], [ShardPlace(shard) for shard in found.shards], places=places)
+    return _with_manifest(found.manifest, found.location, found.numbers, places, read or found.location.is_local)
 
 
-def _without_manifest(error: ManifestError) -> Opened:
+def _without_manifest(error: ManifestError, places: Places) -> Opened:
     """The shards beside a damaged manifest, with the index that is named as they are, if there is one."""
-    place = Location("", error.place)
-    opened = Opened(place, [ShardPlace(shard) for shard in shards_of_stem(place, _stem(place))])
+    place = locate(error.place)
+    beside = shards_of_stem(place, _stem(place), places)
+    opened = Opened(place, [ShardPlace(shard) for shard in beside], places=places)
     opened.findings.append(found_error("manifest", error))
     index = place.sibling(_stem(place) + ".parquet")
-    if os.path.isfile(index.path):
-        _adopt(opened, IndexFile(index, None))
+    if index.name in places.names(index.parent, index.name):
+        _adopt(opened, IndexFile(index, None, places))
     return opened
 
 
-def _with_manifest(manifest: Manifest, place: Location, numbers: Sequence[int] | None) -> Opened:
+def _with_manifest(
+    manifest: Manifest, place: Location, numbers: Sequence[int] | None, places: Places, read: bool
+) -> Opened:
     shards = [ShardPlace(place.sibling(entry.name), entry) for entry in manifest.shards]
-    opened = Opened(place, shards, manifest, whole=numbers is None)
+    opened = Opened(place, shards, manifest, whole=numbers is None, places=places)
     if manifest.shard_format not in FORMATS:
         fact = f"shards of the format {manifest.shard_format!r} are not known here"
         opened.findings.append(finding("manifest", str(place), fact))
     first = 0
     for entry in manifest.index:
-        index = IndexFile(place.sibling(entry.name), entry)
+        if not read:
+            opened.entries.append((place.sibling(entry.name), entry))
+            continue
+        index = IndexFile(place.sibling(entry.name), entry, places)
         opened.index.append(index)
         for group, shard in enumerate(shards[first : first + entry.shards]):
             shard.index = (index, group)
@@ -207,13 +219,10 @@ def _numbered(name: str) -> str:
     return match["stem"] if match else ""
 
 
-def shards_of_stem(beside: Location, stem: str) -> list[Location]:
+def shards_of_stem(beside: Location, stem: str, places: Places | None = None) -> list[Location]:
     """The shards `STEM-NUMBER` in the folder of `beside`, by name."""
     folder = beside.parent
-    try:
-        names = sorted(os.listdir(folder.path))
-    except OSError:
-        return []
+    names = (places or Places()).names(folder, stem)
     return [folder.child(name) for name in names if _numbered(name) == stem]
 
 

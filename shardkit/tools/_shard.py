@@ -6,6 +6,7 @@ label, the CRC-32C of its image, and that of the whole file, which is joined fro
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from shardkit.location import Location
 from shardkit.sample import IMAGE_FIELDS, field_of, text_of_path
 from shardkit.tools._crc import crc_of, joined_crc, summer
 from shardkit.tools._opened import IndexRows
+from shardkit.tools._places import Places
 from shardkit.tools._plain import plain_sums
 
 NO_LABEL, BAD_LABEL = -1, -2
@@ -39,7 +41,8 @@ NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 class ShardBytes:
     """The bytes of a shard. `file_bytes`, `crc32c`: of the file as stored (None: not summed).
 
-    gzip: the file is packed, by gzip or zlib. error: why it could be unpacked to `view` only, and no further.
+    gzip: the file is packed, by gzip or zlib. error: why it could be unpacked to `view` only, and no further. path: of
+    the file that is mapped, "" for bytes in memory.
     """
 
     place: str
@@ -50,6 +53,7 @@ class ShardBytes:
     crc32c: int | None = None
     format: FormatName = "tar"
     error: DamagedError | None = None
+    path: str = ""
 
     def samples(self, start: int = 0, end: int | None = None) -> Iterator[StoredSample]:
         """The samples from byte `start` up to `end`. DamagedError for damage."""
@@ -83,36 +87,44 @@ class ShardContent:
         return len(self.keys)
 
 
-def open_shard(location: Location, form: str | None = None, *, as_far: bool = False) -> ShardBytes:
-    """The shard's bytes: mapped, or unpacked into memory where it is gzip.
+def open_shard(
+    location: Location, form: str | None = None, *, as_far: bool = False, places: Places | None = None
+) -> ShardBytes:
+    """The shard's bytes: mapped, or in memory where it is gzip or in a store.
 
     form: its format, where a manifest tells; else the name tells, or else the first bytes. as_far: damaged packed data
-    are unpacked as far as they can be, and the error is noted.
+    are unpacked as far as they can be, and the error is noted. places: reads what is not on a disk.
     Raises NotFoundError, StorageError; DamagedError for packed data that can't be unpacked and for an empty tar file.
     """
     place = str(location)
     named: FormatName | None = (
         FORMATS[form].name if form is not None and form in FORMATS else format_of_name(location.name)
     )
+    data = _mapped(location) if location.is_local or places is None else places.whole(location)
+    size, path = len(data), location.path if location.is_local else ""
+    if size == 0 and named == "tfrecord":
+        return ShardBytes(place, np.empty(0, np.uint8), b"", 0, format=named)
+    if size == 0:
+        raise DamagedError(place, "the file is empty", "copy it again, or pack again", 0)
+    view = np.frombuffer(data, np.uint8)
+    known = named or format_of_head(data[:512])
+    if not (data[:2] == GZIP_MAGIC if known == "tar" else is_packed(data[:12])):
+        return ShardBytes(place, view, data, size, format=known, path=path)
+    packed: Readable = data if isinstance(data, mmap.mmap) else io.BytesIO(data)
+    whole, error = _unpacked(gunzip(packed, place=place), as_far)
+    there = np.frombuffer(whole, np.uint8)
+    return ShardBytes(f"{place} (unpacked)", there, whole, size, True, crc_of(view), known, error)
+
+
+def _mapped(location: Location) -> mmap.mmap | bytes:
+    place = str(location)
     try:
         with open(location.path, "rb") as file:
-            size = file.seek(0, 2)
-            if size == 0 and named == "tfrecord":
-                return ShardBytes(place, np.empty(0, np.uint8), b"", 0, format=named)
-            if size == 0:
-                raise DamagedError(place, "the file is empty", "copy it again, or pack again", 0)
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            known = named or format_of_head(data[:512])
-            if not (data[:2] == GZIP_MAGIC if known == "tar" else is_packed(data[:12])):
-                return ShardBytes(place, np.frombuffer(data, np.uint8), data, size, format=known)
-            crc = crc_of(np.frombuffer(data, np.uint8))
-            file.seek(0)
-            whole, error = _unpacked(gunzip(file, place=place), as_far)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.seek(0, 2) else b""
     except FileNotFoundError as exc:
         raise NotFoundError(place, "the shard is missing", "bring it back, or pack again") from exc
     except OSError as exc:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
-    return ShardBytes(f"{place} (unpacked)", np.frombuffer(whole, np.uint8), whole, size, True, crc, known, error)
 
 
 def _unpacked(file: Readable, as_far: bool) -> tuple[bytes, DamagedError | None]:
@@ -134,7 +146,7 @@ def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent
     fails.
     """
     content = ShardContent(shard.place, shard.file_bytes, len(shard.view), shard.gzip)
-    if rows is not None and not shard.gzip and shard.format == "tar" and _as_indexed(content, rows):
+    if rows is not None and shard.path and shard.format == "tar" and _as_indexed(content, rows, shard.path):
         return content
     columns = _Columns(content)
     crc = summer(shard.view)
@@ -148,10 +160,10 @@ def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent
     return content
 
 
-def _as_indexed(content: ShardContent, rows: IndexRows) -> bool:
+def _as_indexed(content: ShardContent, rows: IndexRows, path: str) -> bool:
     """Fill in the content of a shard that is just as its index rows say, but for its checksums; else False."""
     try:
-        found = plain_sums(content.place, rows.keys, rows.paths, rows.numbers)
+        found = plain_sums(path, rows.keys, rows.paths, rows.numbers)
     except OSError as exc:
         raise StorageError(content.place, exc.strerror or str(exc), "check the disk and its rights") from exc
     if found is None:

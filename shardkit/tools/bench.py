@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from shardkit.errors import DatasetError, MissingExtraError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.packing.job import pack
 from shardkit.reading.dataset import Dataset, dataset
+from shardkit.reading.options import Remote
 from shardkit.reading.progress import Progress as Position
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.rng import permutation, stream_key
@@ -62,6 +64,7 @@ class _Sample:
     """A part of the source in both forms. tree: the class directory, in random order, its files listed.
 
     `*_files`: what to bring out of the cache. shard_rows: the rows of the shards that belong to it; None for all.
+    far: the same samples in a store.
     """
 
     tree: Dataset
@@ -72,6 +75,7 @@ class _Sample:
     images: int
     bytes: int
     pack_rate: float | None
+    far: Dataset | None = None
 
     def directory(self, threads: int | None = None) -> Dataset:
         """The class directory, in random order."""
@@ -82,6 +86,11 @@ class _Sample:
         data = dataset(self.shards, threads=threads)
         return (data if self.shard_rows is None else data[self.shard_rows]).shuffle()
 
+    def streamed(self, threads: int | None = None) -> Dataset:
+        """The shards in the store, shuffled as in training."""
+        assert self.far is not None
+        return replace(self.far, reading=replace(self.far.reading, threads=threads), progress=Position()).shuffle()
+
 
 def bench(
     source: SourceLike,
@@ -91,6 +100,7 @@ def bench(
     size: int | None = None,
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> BenchResult:
     """Measure the class directory against shards, cold and warm, as bytes and decoded, for several numbers of threads.
@@ -100,6 +110,9 @@ def bench(
     removed: give one on the disk that is to be measured. seconds: about how long all of it takes. threads: those to
     try (default: 1, 2, 4 … the cores). size: pixels of the decoded crops (default: the usual side, 224 at most).
 
+    Shards in a store are measured against a copy of the sample on this machine, without keeping any of what is fetched.
+    storage_options: of the store, as in `dataset`.
+
     A cold file is one that was brought out of the page cache; the names of files stay known to the system, which
     flatters the directory. Raises UsageError, DatasetError, and the errors of `dataset` and `pack`.
     """
@@ -108,16 +121,20 @@ def bench(
     counts = sorted(set(threads or _thread_counts()))
     if counts[0] < 1:
         raise UsageError("threads", f"{counts[0]} is too small", "give at least 1")
-    found = resolve(source)
-    whole = dataset(source)
+    found = resolve(source, Remote(storage_options))
+    whole = dataset(source, storage_options=storage_options)
+    there = [*found.shards, found.location or found.tree]
+    far = there[0] is not None and not there[0].is_local
     total = int(whole.content.catalog.counts.sum())
     if not total:
         raise DatasetError(fs_text(str(source)), "there are no images to read", "give a dataset that has some")
-    buffer = _buffer(source, whole, total)
+    buffer = _buffer(source, whole, total, storage_options)
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-", dir=folder) as place, translated(place):
         progress(Progress("prepare", 0))
         if found.tree is not None:
             sample = _packed_sample(found.tree.path, whole, place, seconds, seed)
+        elif far:
+            sample = _fetched_sample(whole, place, seed)
         else:
             sample = _unpacked_sample(source, whole, place)
         images = timing.contents(sample.packed(), 512, 64 << 20)
@@ -132,8 +149,9 @@ def bench(
     figures = Figures(
         tuple(measured), total, round(mean * total), _memory(), cores(), crop, decode, gain, shrunk
     )  # fmt: skip
+    kind = "class directory" if found.tree is not None else "shards in a store" if far else "shards"
     return BenchResult(
-        source=fs_text(str(source)), kind="class directory" if found.tree is not None else "shards", samples=total,
+        source=fs_text(str(source)), kind=kind, samples=total,
         bytes=figures.bytes, sampled=sample.images, sampled_bytes=sample.bytes, size=crop, cores=cores(),
         memory_bytes=figures.memory_bytes, pack_rate=sample.pack_rate, decode_rate=decode,
         measurements=tuple(measured), advice=advise(figures, buffer=buffer),
@@ -181,12 +199,37 @@ def shard_limit(size: int) -> int:
 
 def _unpacked_sample(source: SourceLike, whole: Dataset, place: str) -> _Sample:
     """The first part of some shards, and the same as a class tree. Raises DatasetError for samples without images."""
-    table = whole.content.catalog.index_table()
-    sizes = table["image_size"].fill_null(0).to_numpy()
-    kept = min(SAMPLE_FILES, max(1, int(np.searchsorted(np.cumsum(sizes), SAMPLE_BYTES))), len(sizes))
-    rows, files = np.arange(kept), []
+    rows, size = _first_rows(whole)
     tree = Path(place) / "tree"
-    for number, sample in enumerate(dataset(source)[rows]):  # opened anew: a mapped file stays in the cache
+    files = _write_tree(dataset(source)[rows], tree, str(source))  # opened anew: a mapped file stays in the cache
+    order = permutation(len(files), stream_key("bench", 0))
+    numbers = np.unique(np.searchsorted(np.cumsum(whole.content.catalog.counts), rows, side="right"))
+    shards = [whole.content.catalog.files()[int(number)].location.path for number in numbers]
+    given: Any = os.fspath(source) if isinstance(source, (str, os.PathLike)) else list(source)  # type: ignore[arg-type]
+    return _Sample(dataset(tree)[order], tuple(files), given, rows, tuple(shards), len(files), size, None)
+
+
+def _fetched_sample(whole: Dataset, place: str, seed: int) -> _Sample:
+    """The first part of a dataset in a store, and the same as shards of this machine."""
+    rows, size = _first_rows(whole)
+    tree, dest = Path(place) / "tree", Path(place) / "sample"
+    files = _write_tree(whole[rows], tree, repr(whole.content))
+    pack(tree, dest, check="none", max_bytes=shard_limit(size), seed=seed)
+    shards = tuple(sorted(map(str, Path(place).glob("sample-*.tar"))))
+    return _Sample(dataset(tree), tuple(files), str(dest), None, shards, len(files), size, None, whole[rows])
+
+
+def _first_rows(whole: Dataset) -> tuple[NDArray[np.int64], int]:
+    """The first samples, as many as a sample of the whole has, and the bytes of their images."""
+    sizes = whole.content.catalog.index_table()["image_size"].fill_null(0).to_numpy()
+    kept = min(SAMPLE_FILES, max(1, int(np.searchsorted(np.cumsum(sizes), SAMPLE_BYTES))), len(sizes))
+    return np.arange(kept), int(sizes[:kept].sum())
+
+
+def _write_tree(samples: Iterable[Any], tree: Path, source: str) -> list[str]:
+    """The images as files of a class tree. Raises DatasetError where there is none."""
+    files = []
+    for number, sample in enumerate(samples):
         name, content = next(((n, v) for n, v in sample.items() if n in IMAGE_FIELDS), ("", b""))
         if name:
             file = tree / f"{max(0, sample.get('cls', 0)):06}" / f"{number:07}.{name}"
@@ -194,23 +237,26 @@ def _unpacked_sample(source: SourceLike, whole: Dataset, place: str) -> _Sample:
             file.write_bytes(content)
             files.append(str(file))
     if not files:
-        raise DatasetError(fs_text(str(source)), "there are no images to read", "give a dataset that has some")
-    order = permutation(len(files), stream_key("bench", 0))
-    numbers = np.unique(np.searchsorted(np.cumsum(whole.content.catalog.counts), rows, side="right"))
-    places = [whole.content.catalog.files()[int(number)].location for number in numbers]
-    shards = [place.path for place in places if place.is_local]  # a remote one has no page cache of ours
-    given: Any = os.fspath(source) if isinstance(source, (str, os.PathLike)) else list(source)  # type: ignore[arg-type]
-    size = int(sizes[:kept].sum())
-    return _Sample(dataset(tree)[order], tuple(files), given, rows, tuple(shards), len(files), size, None)
+        raise DatasetError(fs_text(source), "there are no images to read", "give a dataset that has some")
+    return files
 
 
 def _measured(
     sample: _Sample, counts: Sequence[int], size: int, seconds: float, progress: ProgressFn
 ) -> list[Measurement]:
+    if sample.far is not None:
+        groups = [_far_pair(sample, "raw", 1, size), *(_far_pair(sample, "decoded", count, size) for count in counts)]
+        return _in_groups(groups, sample, seconds, progress)
     cold = all([timing.can_drop(sample.tree_files), timing.can_drop(sample.shard_files)])
     groups = [_pair(sample, "raw", cache, 1, size) for cache in (("cold", "warm") if cold else ("warm",))]
     groups += [_pair(sample, "decoded", "cold", counts[-1], size)] if cold else []
     groups += [_pair(sample, "decoded", "warm", count, size) for count in counts]
+    return _in_groups(groups, sample, seconds, progress)
+
+
+def _in_groups(
+    groups: Sequence[Sequence[Way]], sample: _Sample, seconds: float, progress: ProgressFn
+) -> list[Measurement]:
     found: list[Measurement] = []
     for number, group in enumerate(groups, 1):
         found += timing.measure(group, seconds / (2 * len(groups)) / 1.5, sample.bytes / sample.images)
@@ -220,19 +266,31 @@ def _measured(
 
 def _pair(sample: _Sample, stage: timing.Stage, cache: timing.Cache, threads: int, size: int) -> list[Way]:
     """The same measurement of both forms."""
-
-    def start(data: Callable[[int], Dataset]) -> timing.Open:
-        def items() -> Iterable[Any]:
-            opened = data(threads) if cache == "cold" else data(threads).repeat()
-            len(opened.content.catalog.counts)  # opens it
-            return opened if stage == "raw" else timing.decoded(opened, size)
-
-        return items
-
+    start = partial(_start, stage=stage, cache=cache, threads=threads, size=size)
     return [
         Way("directory", cache, stage, threads, start(sample.directory), sample.tree_files),
         Way("shards", cache, stage, threads, start(sample.packed), sample.shard_files),
     ]
+
+
+def _far_pair(sample: _Sample, stage: timing.Stage, threads: int, size: int) -> list[Way]:
+    """The same measurement of the store and of a copy here."""
+    start = partial(_start, stage=stage, cache="warm", threads=threads, size=size)
+    return [
+        Way("store", "warm", stage, threads, start(sample.streamed), ()),
+        Way("shards", "warm", stage, threads, start(sample.packed), sample.shard_files),
+    ]
+
+
+def _start(
+    data: Callable[[int], Dataset], *, stage: timing.Stage, cache: timing.Cache, threads: int, size: int
+) -> timing.Open:
+    def items() -> Iterable[Any]:
+        opened = data(threads) if cache == "cold" else data(threads).repeat()
+        len(opened.content.catalog.counts)  # opens it
+        return opened if stage == "raw" else timing.decoded(opened, size)
+
+    return items
 
 
 def _resizing(images: Sequence[bytes], size: int, side: int, seconds: float) -> tuple[float | None, float | None]:
@@ -246,17 +304,18 @@ def _resizing(images: Sequence[bytes], size: int, side: int, seconds: float) -> 
     return rates[0] / rates[1], sum(map(len, smaller)) / len(smaller) / (sum(map(len, few)) / len(few))
 
 
-def _buffer(source: SourceLike, whole: Dataset, total: int) -> int:
+def _buffer(source: SourceLike, whole: Dataset, total: int, storage_options: Mapping[str, Any] | None = None) -> int:
     """The shuffle buffer to propose: the usual one, or a larger one where classes were packed in runs."""
     from shardkit.tools.shuffle_quality import shuffle_quality
 
     usual = min(10_000, total)
-    if not isinstance(source, (str, os.PathLike)) or resolve(source).tree is not None or total < 2:
+    if total < 2 or resolve(source, Remote(storage_options)).tree is not None:
         return usual
     labels = whole.content.catalog.labels()
     if labels.min() < 0 or labels.min() == labels.max():
         return usual
-    quality = shuffle_quality(source, buffers=(0, 10_000, 100_000), batch=min(64, total))
+    sizes = (0, 10_000, 100_000)
+    quality = shuffle_quality(source, buffers=sizes, batch=min(64, total), storage_options=storage_options)
     return max(usual, min(total, quality.enough if quality.enough is not None else total))
 
 
@@ -291,7 +350,8 @@ def plot(result: BenchResult, path: str | os.PathLike[str]) -> None:
 def _panel(axes: Any, stage: str, measurements: Sequence[Measurement]) -> None:
     rows = list(dict.fromkeys((each.cache, each.threads) for each in measurements))
     at = np.arange(len(rows))
-    for shift, what, colour in ((-0.2, "directory", "#b04e0f"), (0.2, "shards", "#1764b0")):
+    other = "store" if any(each.what == "store" for each in measurements) else "directory"
+    for shift, what, colour in ((-0.2, other, "#b04e0f"), (0.2, "shards", "#1764b0")):
         found = {(each.cache, each.threads): each.images for each in measurements if each.what == what}
         bars = axes.barh(at + shift, [found.get(row, 0) for row in rows], 0.38, color=colour, label=what)
         axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=9)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from shardkit.config import format_bytes
-from shardkit.tools.bench_measure import Cache, Measurement, Stage
+from shardkit.tools.bench_measure import Cache, Measurement, Stage, What
 
 WORTH = 1.15
 """Times as fast, from where a difference is more than the noise of a short measurement."""
@@ -63,7 +63,8 @@ class Advice:
 
     pack: whether packing makes training's input faster on this machine. shard_bytes: for --max-bytes. threads, buffer:
     for dataset(). resize: whether smaller images would pay; resize_gain: decoding's rate with them to that without.
-    lines: all of it in words.
+    lines: all of it in words. gain_copy: of a store, the rate of a copy on this machine to that of the store; copy:
+    whether such a copy (cache=) pays.
     """
 
     bottleneck: Bottleneck
@@ -76,10 +77,14 @@ class Advice:
     resize: bool
     resize_gain: float | None
     lines: tuple[str, ...]
+    gain_copy: float | None = None
+    copy: bool = False
 
 
 def advise(figures: Figures, *, buffer: int) -> Advice:
     """The advice for some figures. buffer: the shuffle buffer to propose."""
+    if any(each.what == "store" for each in figures.measurements):
+        return _advise_far(figures, buffer)
     threads, shard = threads_for(figures), shard_bytes_for(figures.bytes)
     where, why = bottleneck_of(figures)
     cold, warm = figures.gain("cold", "decoded"), figures.gain("warm", "decoded")
@@ -91,18 +96,46 @@ def advise(figures: Figures, *, buffer: int) -> Advice:
         _options(figures, shard, threads, buffer),
         _resizing(figures, gain, resize),
     )
-    spread = statistics.median(each.spread for each in figures.measurements) if figures.measurements else 1.0
-    if spread >= _NOISE:
-        noise = f"Passes of the same kind differ by {spread:.1f} times: the machine is busy, or the time is too short."
-        lines = (*lines, f"{noise} Run it again with more --seconds before you act on it.")
+    lines = (*lines, *_noise(figures))
     pack = max(cold or 0, warm or 0) >= WORTH
     return Advice(where, pack, cold, warm, shard, threads, buffer, resize, gain, lines)
 
 
-def threads_for(figures: Figures) -> int:
-    """The fewest threads that decode the warm shards at nearly the best rate."""
+def _advise_far(figures: Figures, buffer: int) -> Advice:
+    """The advice for shards in a store: whether they come fast enough, or a copy on this machine would pay."""
+    threads, shard = threads_for(figures, "store"), shard_bytes_for(figures.bytes)
+    where, why = bottleneck_of(figures, "store")
+    there, here = figures.rate("store", "warm", "decoded") or 0.0, figures.rate("shards", "warm", "decoded") or 0.0
+    gain_copy = here / there if there else None
+    copy = gain_copy is not None and gain_copy >= WORTH
+    gain, size = figures.resized_gain, format_bytes(figures.bytes)
+    resize = gain is not None and (figures.resized_bytes or 1) < (0.8 if where == "storage" else 0.5)
+    if copy:
+        told = f"A copy on this machine gives decoded batches {gain_copy:.1f} times as fast as the store"
+        cure = f'{told}: keep one with dataset(…, cache="FOLDER"), which takes {size}, and pays from epoch 2 on.'
+    else:
+        cure = "The store gives decoded batches as fast as a copy on this machine would: a copy brings nothing."
+    lines = (
+        why, cure, f"Reading: threads={threads}, shuffle={buffer:_}.", _resizing(figures, gain, resize),
+        *_noise(figures),
+    )  # fmt: skip
+    return Advice(
+        where, False, None, None, shard, threads, buffer, resize, gain, lines, gain_copy=gain_copy, copy=copy
+    )  # fmt: skip
+
+
+def _noise(figures: Figures) -> tuple[str, ...]:
+    spread = statistics.median(each.spread for each in figures.measurements) if figures.measurements else 1.0
+    if spread < _NOISE:
+        return ()
+    noise = f"Passes of the same kind differ by {spread:.1f} times: the machine is busy, or the time is too short."
+    return (f"{noise} Run it again with more --seconds before you act on it.",)
+
+
+def threads_for(figures: Figures, what: What = "shards") -> int:
+    """The fewest threads that decode the warm shards, or those in the store, at nearly the best rate."""
     rates = {
-        m.threads: m.images for m in figures.measurements if (m.what, m.cache, m.stage) == ("shards", "warm", "decoded")
+        m.threads: m.images for m in figures.measurements if (m.what, m.cache, m.stage) == (what, "warm", "decoded")
     }
     best = max(rates.values(), default=0.0)
     return min((count for count, rate in rates.items() if rate >= _KEPT * best), default=1)
@@ -119,16 +152,16 @@ def _rounded(size: int) -> int:
     return max(1, size // 10**6) * 10**6
 
 
-def bottleneck_of(figures: Figures) -> tuple[Bottleneck, str]:
+def bottleneck_of(figures: Figures, what: What = "shards") -> tuple[Bottleneck, str]:
     """Where the time of reading the shards goes, and why that is said."""
     decode = figures.decode_rate
-    storage, kind = figures.rate("shards", "cold", "raw"), "the disk"
+    storage, kind = figures.rate(what, "cold", "raw"), "the disk"
     if storage is None:
-        storage, kind = figures.rate("shards", "warm", "raw") or 0.0, "the page cache"
-    whole = figures.rate("shards", "warm", "decoded") or 0.0
+        storage, kind = figures.rate(what, "warm", "raw") or 0.0, "the store" if what == "store" else "the page cache"
+    whole = figures.rate(what, "warm", "decoded") or 0.0
     said = (
         f"{kind} gives {storage:,.0f} images/s, {plural(figures.cores)} can decode {decode:,.0f}, "
-        f"and training would get {whole:,.0f} from the warm shards"
+        f"and training would get {whole:,.0f} from {'there' if what == 'store' else 'the warm shards'}"
     )
     if whole < _HAND_OVER * min(decode, storage):
         return "hand-over", f"The time goes in the hand-over between reading, decoding and batching: {said}."
@@ -191,12 +224,15 @@ def resize_side(size: int) -> int:
 
 
 def measured_table(measurements: Sequence[Measurement]) -> list[list[str]]:
-    """The measurements as rows: stage, cache, threads, directory, shards, times."""
-    rows = [["", "cache", "threads", "directory", "shards", "shards are"]]
+    """The measurements as rows: stage, cache, threads, directory (or store), shards, times."""
+    far = any(m.what == "store" for m in measurements)
+    sides: tuple[What, What] = ("store", "shards") if far else ("directory", "shards")
+    names = ("the store", "a local copy", "the copy is") if far else (*sides, "shards are")
+    rows = [["", "cache", "threads", *names]]
     found = {(m.stage, m.cache, m.threads, m.what): m for m in measurements}
     for stage, cache, threads in dict.fromkeys((m.stage, m.cache, m.threads) for m in measurements):
-        pair = [found.get((stage, cache, threads, what)) for what in ("directory", "shards")]
+        pair = [found.get((stage, cache, threads, what)) for what in sides]
         cells = ["" if m is None else f"{m.images:,.0f} images/s, {m.bytes / 1e6:,.0f} MB/s" for m in pair]
         times = f"{pair[1].images / pair[0].images:.2f} times as fast" if pair[0] and pair[1] else ""
-        rows.append([stage, cache, str(threads), *cells, times])
+        rows.append([stage, "none" if far else cache, str(threads), *cells, times])
     return rows

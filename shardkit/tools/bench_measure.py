@@ -28,6 +28,7 @@ MOST_PASSES = 6
 TURNS = 2
 """Parts that a warm measurement is made in; each goes on over epochs, so that its start weighs little."""
 
+What = Literal["directory", "shards", "store"]
 Cache = Literal["cold", "warm"]
 Stage = Literal["raw", "decoded"]
 Open = Callable[[], Iterable[Any]]
@@ -37,11 +38,12 @@ Open = Callable[[], Iterable[Any]]
 class Measurement:
     """How fast one way of reading is: the middle of its passes. images, bytes: a second, bytes of image files.
 
-    what: the class directory, or the shards. cache: whether the files were in the page cache. stage: the files' bytes,
-    or batches of decoded images. spread: the fastest pass to the slowest one, in times.
+    what: the class directory, the shards, or shards in a store. cache: whether the files were in the page cache; of a
+    store no copy is kept. stage: the files' bytes, or batches of decoded images. spread: the fastest pass to the
+    slowest one, in times.
     """
 
-    what: Literal["directory", "shards"]
+    what: What
     cache: Cache
     stage: Stage
     threads: int
@@ -55,7 +57,7 @@ class Measurement:
 class Way:
     """What is to be measured, and how a pass over it begins. files: those to drop from the cache before a cold one."""
 
-    what: Literal["directory", "shards"]
+    what: What
     cache: Cache
     stage: Stage
     threads: int

@@ -215,7 +215,7 @@ class _Conversion:
             shard_format=self.format.name,
             samples=samples,
             bytes=sum(entry.bytes for entry in entries),
-            classes=tuple(ClassEntry(name, counts[label]) for label, name in sorted(self._class_names(counts).items())),
+            classes=self._classes(counts),
             fields=tuple(sorted({name for receipt in receipts for name in receipt.fields})),
             shards=entries,
             index=write_index_files(self.destination, entries),
@@ -225,6 +225,12 @@ class _Conversion:
         )
         commit(self.destination, manifest, skipped)
         return manifest
+
+    def _classes(self, counts: Counter[int]) -> tuple[ClassEntry, ...]:
+        manifest = self.stored.manifest
+        if manifest is not None and manifest.options.get("labels") == "multi":  # each sample may have several
+            return manifest.classes
+        return tuple(ClassEntry(name, counts[label]) for label, name in sorted(self._class_names(counts).items()))
 
     def _class_names(self, counts: Mapping[int, int]) -> dict[int, str]:
         if self.texts or not self.stored.packed or not self.changes.keep_label:

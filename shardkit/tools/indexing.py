@@ -25,13 +25,14 @@ from shardkit.index import ShardRows, write_index
 from shardkit.location import Location, locate
 from shardkit.manifest import IndexEntry, Manifest, ShardEntry, encode_manifest
 from shardkit.packing.commit import INDEX_SHARDS
+from shardkit.packing.engines import EngineName, EngineOptions
 from shardkit.packing.options import Classes, class_names
 from shardkit.reading.resolve import SourceLike
 from shardkit.storage.local import sync_folder, translated, whole_file
+from shardkit.tools._engines import over_shards
 from shardkit.tools._labels import Pairs, class_map, demand_labels, folder_of, text_names
 from shardkit.tools._opened import find_shards, stem_of_shard
 from shardkit.tools._shard import ShardBytes, ShardContent, open_shard, path_of_member, read_shard
-from shardkit.tools._threads import in_threads, thread_count
 
 
 def index_shards(
@@ -40,6 +41,8 @@ def index_shards(
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
     workers: int | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
     overwrite: bool = False,
     progress: ProgressFn = silent,
 ) -> Manifest:
@@ -50,12 +53,15 @@ def index_shards(
     with). classes: names in label order, or a file with one on each line. Labels are the numbers in `cls`, which in
     TFRecord is `image/class/label`; where no sample has one, the first directories of the keys. Names are in
     `image/class/text` of TFRecord; those that nothing tells are "0", "1", …. overwrite: replace what is there.
+    workers: threads (default: the cores). engine, address: "ray" reads each shard on a node of a Ray cluster.
 
     Raises DatasetError (DamagedError) for the first thing in a shard that is not as it should be, DestinationError
     where a manifest is there, NotFoundError, UsageError, StorageError.
     """
-    threads = thread_count(workers)
+    where = EngineOptions(engine, workers, address)
     shards = find_shards(source)
+    if engine != "local":  # a node may be in another folder
+        shards = [replace(shard, path=os.path.abspath(shard.path)) for shard in shards]
     names = class_names(classes, None)
     prefix = _prefix(shards, out)
     if os.path.lexists(prefix + ".json") and not overwrite:
@@ -64,7 +70,7 @@ def index_shards(
             prefix + ".json", fact, "check it with 'shardkit verify', or replace it with --overwrite"
         )
     read: list[_Indexed] = []
-    for one in in_threads(_index_one, shards, threads):
+    for one in over_shards(_index_one, ((shard, shard) for shard in shards), where):
         read.append(one)
         done, size = sum(len(item.rows) for item in read), sum(item.entry.bytes for item in read)
         progress(Progress("index", done, 0, size))

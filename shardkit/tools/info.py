@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import ManifestError, NotFoundError
+from shardkit.location import Location
 from shardkit.manifest import ClassEntry, Manifest
+from shardkit.reading.options import Remote
 from shardkit.reading.resolve import resolve
+from shardkit.tools._places import Places
 
 COMMON_SIZES = 5
 
@@ -54,23 +56,24 @@ class DatasetInfo:
     options: dict[str, Any]
 
 
-def info(source: str | os.PathLike[str]) -> DatasetInfo:
+def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> DatasetInfo:
     """What is in the dataset `source`: a prefix (`shards/train`), a manifest, or a glob or brace range of its shards.
 
-    Memory holds one shard's columns at a time. Raises NotFoundError where there is no manifest, ManifestError where
-    manifest or index is damaged.
+    storage_options: of the store it is in, as in `dataset`. Memory holds one shard's columns at a time; of a store,
+    one index file. Raises NotFoundError where there is no manifest, ManifestError where manifest or index is damaged.
     """
-    path, manifest = open_manifest(source)
+    remote = Remote(storage_options)
+    place, manifest = open_manifest(source, remote)
     sizes: Counter[tuple[int, int]] = Counter()
     image_bytes = 0
-    for columns in _index_columns(path.parent, manifest):
+    for columns in _index_columns(place, manifest, Places(remote)):
         image_bytes += int(columns["image_size"][columns["image_size"] > 0].sum())
         has_image = columns["image_size"] >= 0
         sizes.update(_pairs(columns["width"][has_image], columns["height"][has_image]))
     unknown = sizes.pop((0, 0), 0)
     frequent = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     return DatasetInfo(
-        source=str(path),
+        source=str(place),
         shard_format=manifest.shard_format,
         samples=manifest.samples,
         shards=len(manifest.shards),
@@ -87,16 +90,16 @@ def info(source: str | os.PathLike[str]) -> DatasetInfo:
     )
 
 
-def open_manifest(source: str | os.PathLike[str]) -> tuple[Path, Manifest]:
+def open_manifest(source: str | os.PathLike[str], remote: Remote) -> tuple[Location, Manifest]:
     """The place of the manifest that `source` means, and what it holds. Errors as in `info`."""
-    found = resolve(source)
+    found = resolve(source, remote)
     if found.manifest is None or found.location is None:
         cure = f'make one with: shardkit index "{source}"' if found.shards else "pack it, or look at it with report"
         raise NotFoundError(str(source), "there is no dataset (no manifest) here", cure)
-    return Path(found.location.path), found.manifest
+    return found.location, found.manifest
 
 
-def _index_columns(folder: Path, manifest: Manifest) -> Iterator[dict[str, NDArray[Any]]]:
+def _index_columns(beside: Location, manifest: Manifest, places: Places) -> Iterator[dict[str, NDArray[Any]]]:
     """The columns of each shard's rows. Raises ManifestError where an index file is missing or damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -104,14 +107,15 @@ def _index_columns(folder: Path, manifest: Manifest) -> Iterator[dict[str, NDArr
     from shardkit.index import read_columns
 
     for entry in manifest.index:
-        path = folder / entry.name
+        place = beside.sibling(entry.name)
         try:
-            with pq.ParquetFile(path) as file:
+            there = place.path if place.is_local else pa.BufferReader(places.whole(place))
+            with pq.ParquetFile(there) as file:
                 for group in range(file.num_row_groups):
                     yield read_columns(file, group, ("image_size", "width", "height"))
         except (pa.ArrowException, OSError) as exc:
             fact = f"the index can't be read ({str(exc).splitlines()[0]})"
-            raise ManifestError(str(path), fact, "pack again, or make a new one with 'shardkit index'") from exc
+            raise ManifestError(str(place), fact, "pack again, or make a new one with 'shardkit index'") from exc
 
 
 def _pairs(width: NDArray[np.int32], height: NDArray[np.int32]) -> Counter[tuple[int, int]]:

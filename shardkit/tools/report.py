@@ -7,8 +7,9 @@ it, report_plots.py draws, report_html.py is the page. The page holds no clock: 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.reading.resolve import SourceLike
@@ -66,19 +67,21 @@ def report(
     *,
     compare: SourceLike | None = None,
     seed: int = 0,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Report:
     """Write a page on a dataset to the HTML file `out`, which is replaced.
 
-    source: as for `dataset`; a class directory is read whole. compare: a second dataset, set beside the first.
-    seed: of the samples that are shown. Splits that lie beside a split are searched for equal images too.
+    source: as for `dataset`; a class directory is read whole. compare: a second dataset, set beside the first. seed: of
+    the samples that are shown. storage_options: of a store, as in `dataset`. Splits that lie beside a split are
+    searched for equal images too.
 
     Images that are damaged are told in the page. Memory is about 100 bytes a sample. Raises UsageError,
     MissingExtraError without matplotlib, DatasetError for shards without a manifest, and the errors of `dataset`.
     """
     path = out_path(out, (".html", ".htm"))
     sources = [source] if compare is None else [source, compare]
-    facts = _apart([collect(each, progress) for each in sources])
+    facts = _apart([collect(each, progress, storage_options) for each in sources])
     others = facts[1:] or _apart([facts[0], *siblings(facts[0], progress)])[1:]
     leaks = [find_leak(facts[0], other) for other in others]
     studies = [_study(each, progress) for each in facts]
@@ -108,7 +111,8 @@ def _quality(facts: Facts, progress: ProgressFn) -> ShuffleQuality | None:
     if len(facts) < 2 or int(facts.labels.min()) < 0 or len({*facts.labels.tolist()}) < 2:
         return None
     progress(Progress("mixing", 0, len(facts)))
-    return shuffle_quality(facts.source, buffers=BUFFERS, batch=max(2, min(64, len(facts) // 8)))
+    batch = max(2, min(64, len(facts) // 8))
+    return shuffle_quality(facts.source, buffers=BUFFERS, batch=batch, storage_options=facts.storage_options)
 
 
 def _page(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,10 @@ from shardkit.events import Progress, ProgressFn
 from shardkit.formats.images import image_header
 from shardkit.manifest import Manifest
 from shardkit.reading.dataset import Dataset, dataset
+from shardkit.reading.options import Remote
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.sample import fs_text
+from shardkit.tools._places import Places
 from shardkit.tools._threads import in_threads, thread_count
 from shardkit.tree.splits import SPLIT_NAMES
 
@@ -53,6 +56,7 @@ class Facts:
     heights: Numbers
     crcs: Numbers
     shards: tuple[tuple[str, int, int], ...]
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,9 +96,9 @@ class _Keys(Sequence[str]):
         return self.column[item].as_py()
 
 
-def collect(source: SourceLike, progress: ProgressFn) -> Facts:
+def collect(source: SourceLike, progress: ProgressFn, storage_options: Mapping[str, Any] | None = None) -> Facts:
     """The facts of a dataset. Raises DatasetError for shards without a manifest, and the errors of `dataset`."""
-    found, data = resolve(source), dataset(source)
+    found, data = resolve(source, Remote(storage_options)), dataset(source, storage_options=storage_options)
     catalog = data.content.catalog
     if not int(catalog.counts.sum()):
         raise DatasetError(_place(source), "the dataset has no samples", "pack a tree that has images")
@@ -106,9 +110,12 @@ def collect(source: SourceLike, progress: ProgressFn) -> Facts:
         shards = tuple((entry.name, entry.samples, entry.bytes) for entry in entries)
     place = found.tree or found.location
     path = Path(place.path) if place is not None else Path("dataset")
-    name, folder = fs_text(path.name.removesuffix(".json")), fs_text(path.absolute().parent.name)
+    whole = path.absolute() if place is None or place.is_local else path
+    name, folder = fs_text(path.name.removesuffix(".json")), fs_text(whole.parent.name)
     classes = tuple(entry.name for entry in catalog.classes)
-    return Facts(name, folder, source, data, found.manifest, classes, shards=shards, **columns)
+    return Facts(
+        name, folder, source, data, found.manifest, classes, shards=shards, storage_options=storage_options, **columns
+    )  # fmt: skip
 
 
 def _place(source: SourceLike) -> str:
@@ -154,19 +161,19 @@ def siblings(facts: Facts, progress: ProgressFn) -> list[Facts]:
 
     One that can't be read is left out, with a warning.
     """
-    found = resolve(facts.source)
-    if facts.name.lower() not in SPLIT_NAMES:
+    remote = Remote(facts.storage_options)
+    found = resolve(facts.source, remote)
+    own = found.location or found.tree
+    if facts.name.lower() not in SPLIT_NAMES or own is None:
         return []
-    place = found.location or found.tree
-    if place is None or not place.is_local:
-        return []
-    own = Path(place.path)
+    names = Places(remote).names(own.parent, "")
     others = []
-    for path in sorted(own.parent.glob("*.json") if found.tree is None else own.parent.iterdir()):
-        if path == own or path.name.removesuffix(".json").lower() not in SPLIT_NAMES:
+    for name in names:
+        is_one = name.endswith(".json") if found.tree is None else os.path.isdir(own.sibling(name).path)
+        if name == own.name or not is_one or name.removesuffix(".json").lower() not in SPLIT_NAMES:
             continue
         try:
-            others.append(collect(str(path), progress))
+            others.append(collect(str(own.sibling(name)), progress, facts.storage_options))
         except ShardkitError as exc:
             log.warning("left out of the search for images in several splits: %s", exc)
     return others

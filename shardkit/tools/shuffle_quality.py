@@ -6,8 +6,9 @@ Only the index is read. What is measured is the order that a training run with t
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ def shuffle_quality(
     lanes: int | None = None,
     batch: int = 64,
     seed: int = 0,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> ShuffleQuality:
     """Compare shuffle buffers on a dataset. buffers: in samples; 0 is the order as packed. batch: samples in a batch.
 
@@ -72,11 +74,12 @@ def shuffle_quality(
     """
     if batch < 2 or not buffers:
         raise UsageError("batch, buffers", "at least two samples in a batch and one buffer are needed", "give more")
-    catalog = dataset(source).content.catalog
+    opened = partial(dataset, source, storage_options=storage_options)
+    catalog = opened().content.catalog
     labels = catalog.labels()
     if not len(labels) or labels.min() < 0:
         raise UsageError("source", "samples without a label can't be told apart", "pack them with classes")
-    chosen = [dataset(source, shuffle=size, seed=seed, lanes=lanes) for size in sorted(set(buffers))]
+    chosen = [opened(shuffle=size, seed=seed, lanes=lanes) for size in sorted(set(buffers))]
     whole = [permutation(len(labels), stream_key("full", seed, epoch)) for epoch in range(2)]
     best = _entropy(labels[whole[0]], batch)
     ways = [

@@ -72,9 +72,9 @@ def unpack(
 
     What was packed from a class tree comes out as that tree; an image that became another format has its extension.
     Other shards come out as CLASS/KEY.FIELD, where a key does not name its class already (without class names, the
-    class number); `cls` itself is not written beside an image. Numbers and lists in TFRecord are no files, and are left out. classes, keys: only samples of these classes
-    (names), with these keys (or shell patterns of them). workers: threads (default: the cores). Each image is held
-    against its CRC-32C where there is an index.
+    class number); `cls` itself is not written beside an image. Numbers and lists in TFRecord are no files, and are left
+    out. classes, keys: only samples of these classes (names), with these keys (or shell patterns of them). workers:
+    threads (default: the cores). Each image is held against its CRC-32C where there is an index.
 
     `dest` appears when all is written; an error leaves nothing. Raises DatasetError (DamagedError) for damage and for
     names that can't be files here, DestinationError, StorageError, NotFoundError where no sample is asked for.

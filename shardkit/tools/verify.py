@@ -9,26 +9,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DamagedError, ShardkitError, StorageError
+from shardkit.errors import DamagedError, NotFoundError, ShardkitError, StorageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.images import check_image, image_header
 from shardkit.formats.table import format_of_name
 from shardkit.manifest import Manifest
+from shardkit.packing.engines import EngineName, EngineOptions
+from shardkit.reading.options import Remote
 from shardkit.reading.resolve import SourceLike
+from shardkit.tools._by_store import ask_store
 from shardkit.tools._findings import Finding, finding, found_error
 from shardkit.tools._opened import IndexRows, Opened, ShardPlace, open_dataset, shards_of_stem
 from shardkit.tools._shard import BAD_LABEL, ShardBytes, ShardContent, open_shard, read_shard
 from shardkit.tools._threads import in_threads, thread_count
+from shardkit.tools._verify_nodes import seen_on_nodes
+
+FETCHED = 4
+"""Shards of a store that are fetched and checked at a time, if nothing else is said."""
 
 COMPARED = ("offset", "size", "image_offset", "image_size", "label")
 """Number columns of the index that must be as in the shard, beside key and CRC."""
@@ -39,6 +47,7 @@ class Verification:
     """What a check found. source: the manifest or the first shard. samples, bytes: those that were read.
 
     decoded: images that were decoded. checksums: whether there was a manifest to hold the bytes against.
+    read: whether the shards were read, or only their store was asked, which keeps no checksum of `unproven` files.
     """
 
     source: str
@@ -48,6 +57,8 @@ class Verification:
     decoded: int
     checksums: bool
     findings: tuple[Finding, ...]
+    read: bool = True
+    unproven: int = 0
 
     @property
     def sound(self) -> bool:
@@ -56,25 +67,45 @@ class Verification:
 
 
 def verify(
-    source: SourceLike, *, decode: bool = False, workers: int | None = None, progress: ProgressFn = silent
+    source: SourceLike,
+    *,
+    decode: bool = False,
+    read: bool = False,
+    workers: int | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
 ) -> Verification:
     """Check the dataset `source` (prefix, manifest, glob, brace range, list of shards): all of it, to the end.
 
     decode: decode every image as well. workers: threads (default: the cores). progress: called with the step "verify",
     from any thread. Nothing is written. Findings: of manifest and index first, then in the order of the shards.
 
+    A dataset in a store is held against the sizes and the CRC-32C that the store knows of its objects; of a store that
+    keeps none only the sizes are checked, and `unproven` counts that. read, and decode: fetch and check every byte, as
+    many whole shards in memory as `workers` (default: 4). storage_options: of the store, as in `dataset`.
+
+    engine, address: "ray" checks each shard on a node of a Ray cluster, as `pack` packs there.
+
     Raises NotFoundError, UsageError where there is nothing to check; StorageError where the source can't be listed.
     Damage is no error here.
     """
+    where, remote = EngineOptions(engine, workers, address), Remote(storage_options)
     threads = thread_count(workers)
-    opened = open_dataset(source)
-    check = _Check(opened, decode)
+    opened = open_dataset(source, remote, read=read or decode)
     findings = [*opened.findings, *(item for index in opened.index for item in index.findings)]
     findings += _beside(opened)
+    if not opened.place.is_local and not (read or decode):
+        return _as_the_store_says(opened, findings, workers, progress)
+    if not opened.place.is_local and workers is None:
+        threads = FETCHED
+    check = Check(opened, decode)
     told = _Told(progress, opened)
-    with ThreadPoolExecutor(threads) if decode and threads > 1 else nullcontext() as decoders:
+    with ThreadPoolExecutor(threads) if decode and threads > 1 and engine == "local" else nullcontext() as decoders:
         one = partial(check.shard, run=map if decoders is None else decoders.map)
-        for seen in in_threads(one, opened.shards, threads):
+        here = engine == "local"
+        for seen in in_threads(one, opened.shards, threads) if here else seen_on_nodes(opened, remote, decode, where):
             findings += seen.findings
             check.note(seen)
             told.add(seen)
@@ -90,6 +121,25 @@ def verify(
     )
 
 
+def _as_the_store_says(
+    opened: Opened, findings: list[Finding], workers: int | None, progress: ProgressFn
+) -> Verification:
+    """The check of a remote dataset without reading it."""
+    total = len(opened.shards) + len(opened.entries)
+    told = ask_store(opened, workers, lambda done: progress(Progress("verify", done, total)))
+    return Verification(
+        source=str(opened.place),
+        shards=len(opened.shards),
+        samples=sum(shard.entry.samples for shard in opened.shards if shard.entry is not None),
+        bytes=told.bytes,
+        decoded=0,
+        checksums=True,
+        findings=tuple(dict.fromkeys([*findings, *told.findings])),
+        read=False,
+        unproven=told.unproven,
+    )
+
+
 class _Told:
     """Progress, a shard at a time."""
 
@@ -98,14 +148,14 @@ class _Told:
         self.progress, self.samples, self.bytes = progress, 0, 0
         self.totals = (manifest.samples, manifest.bytes) if manifest is not None and opened.whole else (0, 0)
 
-    def add(self, seen: _Seen) -> None:
+    def add(self, seen: Seen) -> None:
         self.samples += seen.samples
         self.bytes += seen.bytes
         self.progress(Progress("verify", self.samples, self.totals[0], self.bytes, self.totals[1]))
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """One shard, checked. hashes: of its keys; labels: of its samples."""
 
     shard: ShardPlace
@@ -122,30 +172,33 @@ class _Seen:
 _Run = Callable[..., Iterator[str | None]]
 
 
-class _Check:
+class Check:
     """The checks of one dataset; `shard` may be called from several threads."""
 
-    def __init__(self, opened: Opened, decode: bool) -> None:
+    def __init__(self, opened: Opened, decode: bool, hash_key: Callable[[str], int] = hash) -> None:
+        """hash_key: the same in all processes that check the dataset."""
+        self.hash_key = hash_key
         self.opened, self.manifest, self.decode = opened, opened.manifest, decode
-        self.seen: list[_Seen] = []
+        self.seen: list[Seen] = []
         self.hashes: list[NDArray[np.int64]] = []
         self.decoded = 0
 
-    def note(self, seen: _Seen) -> None:
+    def note(self, seen: Seen) -> None:
         """Keep what the checks across shards need."""
         self.seen.append(seen)
         self.hashes.append(seen.hashes)
         self.decoded += seen.decoded
 
-    def shard(self, shard: ShardPlace, *, run: _Run) -> _Seen:
+    def shard(self, shard: ShardPlace, *, run: _Run) -> Seen:
         """All that can be said of one shard."""
-        seen = _Seen(shard)
+        seen = Seen(shard)
         try:
-            data = open_shard(shard.location, self.opened.format)
+            data = open_shard(shard.location, self.opened.format, places=self.opened.places)
         except DamagedError as exc:
             seen.findings.append(found_error("shard-damaged", exc))
         except ShardkitError as exc:
-            missing = not os.path.lexists(shard.location.path)
+            there = shard.location.is_local and os.path.lexists(shard.location.path)
+            missing = isinstance(exc, NotFoundError) and not there
             seen.findings.append(found_error("shard-missing" if missing else "shard-unreadable", exc))
         else:
             try:
@@ -154,11 +207,11 @@ class _Check:
                 seen.findings.append(found_error("shard-unreadable", exc))
         return seen
 
-    def _opened_shard(self, shard: ShardPlace, data: ShardBytes, seen: _Seen, run: _Run) -> None:
+    def _opened_shard(self, shard: ShardPlace, data: ShardBytes, seen: Seen, run: _Run) -> None:
         rows = shard.rows()
         content = read_shard(data, rows)
         seen.samples, seen.bytes, seen.fields = len(content), content.file_bytes, content.fields
-        seen.hashes = np.fromiter(map(hash, content.keys), np.int64, len(content))  # for this process only
+        seen.hashes = np.fromiter(map(self.hash_key, content.keys), np.int64, len(content))
         seen.labels = content.numbers["label"]
         seen.complete = content.error is None
         seen.findings += _against_entry(shard, content)
@@ -193,7 +246,7 @@ class _Check:
                 yield finding("class-name", str(self.opened.place), fact, key=rows.keys[pairs.index((label, folder))])
 
     def _images(
-        self, data: ShardBytes, content: ShardContent, rows: IndexRows | None, seen: _Seen, run: _Run
+        self, data: ShardBytes, content: ShardContent, rows: IndexRows | None, seen: Seen, run: _Run
     ) -> Iterator[Finding]:
         """Images that are none or, with `decode`, can't be decoded, or have another size than the index says."""
         offsets, sizes = content.numbers["image_offset"].tolist(), content.numbers["image_size"].tolist()
@@ -230,7 +283,8 @@ class _Check:
         counts = np.bincount(labels[labels >= 0], minlength=len(self.manifest.classes)).tolist()
         if not self.manifest.classes and (labels >= 0).any():
             yield finding("class-count", place, "the manifest names no classes, and the samples have labels")
-        for label, entry in enumerate(self.manifest.classes):
+        several = self.manifest.options.get("labels") == "multi"  # they are in a field, and not in the index
+        for label, entry in enumerate(() if several else self.manifest.classes):
             if entry.count != counts[label]:
                 fact = f"the manifest says {entry.count} samples of class {entry.name!r}, and there are {counts[label]}"
                 yield finding("class-count", place, fact)
@@ -241,7 +295,7 @@ class _Check:
             )
             yield finding("fields", place, fact)
 
-    def _row_labels(self, seen: _Seen) -> NDArray[np.int64]:
+    def _row_labels(self, seen: Seen) -> NDArray[np.int64]:
         """The labels in the shard; where it has none, those of the index."""
         if (seen.labels >= 0).any():
             return seen.labels
@@ -258,7 +312,7 @@ class _Check:
         for seen in self.seen:
             if not np.isin(seen.hashes, double).any():
                 continue
-            content = read_shard(open_shard(seen.shard.location, self.opened.format))
+            content = read_shard(open_shard(seen.shard.location, self.opened.format, places=self.opened.places))
             for row in np.flatnonzero(np.isin(seen.hashes, double)).tolist():
                 key = content.keys[row]
                 if key in places:
@@ -345,7 +399,8 @@ def _beside(opened: Opened) -> Iterator[Finding]:
             fact = f"it has {len(index.shards)} row groups, and the manifest says {index.entry.shards} shards"
             yield finding("index-rows", str(index.place), fact)
     known = {entry.name for entry in manifest.shards}
-    for shard in shards_of_stem(place, place.name.removesuffix(".json")) if opened.whole else []:
+    stem = place.name.removesuffix(".json")
+    for shard in shards_of_stem(place, stem, opened.places) if opened.whole else []:
         if shard.name not in known and format_of_name(shard.name) == opened.format:
             yield finding("shard-unknown", str(shard), "the manifest does not know this shard")
     if manifest.skipped and opened.whole:
@@ -355,9 +410,8 @@ def _beside(opened: Opened) -> Iterator[Finding]:
 def _skipped_list(manifest: Manifest, opened: Opened) -> Iterator[Finding]:
     place = opened.place.sibling(opened.place.name.removesuffix(".json") + ".skipped.json")
     try:
-        with open(place.path, "rb") as file:
-            listed = len(json.loads(file.read()))
-    except (OSError, ValueError) as exc:
+        listed = len(json.loads(opened.places.whole(place)))
+    except (ShardkitError, ValueError) as exc:
         yield finding("skipped-list", str(place), f"the list of the skipped files can't be read ({exc})")
         return
     if listed != manifest.skipped:

@@ -61,6 +61,7 @@ def view(
     seed: int = 0,
     augmented: bool | Mapping[str, Any] = False,
     side: int = 128,
+    storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> ContactSheet:
     """Draw random samples of each class to the PNG file `out`, which is replaced: a row for each class.
@@ -68,7 +69,7 @@ def view(
     source: as for `dataset`. classes: names or labels (default: all, or MAX_CLASSES of them). count: samples of each.
     augmented: what `decode()` makes of them in epoch 0: its options, or True for a random crop and flip at the images'
     usual size, 224 pixels at most. side: pixels of a picture on the sheet; whole images are shrunk, never enlarged but
-    for whole factors. The same seed gives the same samples.
+    for whole factors. storage_options: of a store, as in `dataset`. The same seed gives the same samples.
 
     An image that can't be decoded has its reason in its place. Raises UsageError, and the errors of `dataset`.
     """
@@ -76,7 +77,7 @@ def view(
     for name, value, least, most in (("count", count, 1, 100), ("side", side, 16, 1024)):
         if not least <= value <= most:
             raise UsageError(name, f"{value} is out of range", f"give {least} to {most}")
-    data = dataset(source, seed=seed)
+    data = dataset(source, seed=seed, storage_options=storage_options)
     chosen = choose_samples(data, count=count, seed=seed, classes=classes, limit=None if classes else MAX_CLASSES)
     if not chosen:
         raise UsageError("classes", "there are no samples to show", "name classes that have some")

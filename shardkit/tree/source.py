@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.sample import DEFAULT_EXTENSIONS, fs_text, text_of_path
+from shardkit.tree.ahead import listed_ahead
 from shardkit.tree.columns import PathColumn, PathColumnBuilder
 from shardkit.tree.keys import folder_changes, key_of_file, renamed_rows, share_a_key
 from shardkit.tree.leftout import LeftOut, LeftOutCounter
@@ -260,15 +261,16 @@ class _Columns:
 def _scan(walk: ClassWalk, folders: Mapping[str, str], classes: tuple[str, ...], progress: ProgressFn) -> Source:
     columns, counts = _Columns(), []
     told = 0
-    for name in classes:
-        before = len(columns.paths)
-        for folder in walk.folders(folders[name]) if name in folders else ():
-            if folder.names:
-                columns.add(folder)
-            if len(columns.paths) >= told + _PROGRESS_FILES:
-                told = len(columns.paths)
-                progress(Progress("scan", told, 0, columns.bytes))
-        counts.append(len(columns.paths) - before)
+    with listed_ahead(walk, [folders[name] for name in classes if name in folders]) as ahead:
+        for name in classes:
+            before = len(columns.paths)
+            for folder in ahead.folders(folders[name]) if name in folders else ():
+                if folder.names:
+                    columns.add(folder)
+                if len(columns.paths) >= told + _PROGRESS_FILES:
+                    told = len(columns.paths)
+                    progress(Progress("scan", told, 0, columns.bytes))
+            counts.append(len(columns.paths) - before)
     left_out = walk.left_out.result()
     _check_counts(walk.root, classes, counts, left_out)
     progress(Progress("scan", len(columns.paths), 0, columns.bytes))

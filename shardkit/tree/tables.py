@@ -45,9 +45,7 @@ def read_table(path: str, text_columns: tuple[str, ...] = ()) -> pa.Table:
         raise SourceError(
             place, f"can't be read ({exc.strerror or exc})", "check that it exists and its rights"
         ) from exc
-    names = table.column_names
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise SourceError(place, f"two columns have the name {printable(twice[0])!r}", "rename one of them")
+    _demand_distinct(table.column_names, place)
     if not table.num_rows:
         raise SourceError(place, "the list has no rows", "name at least one file")
     return table.combine_chunks()
@@ -60,13 +58,19 @@ def _read_text(path: str, place: str, text_columns: tuple[str, ...]) -> pa.Table
     parse = _parse_json if path.lower().endswith(("jsonl", ".ndjson")) else _parse_csv
     delimiter = "\t" if path.lower().endswith(".tsv") else ","
     table = parse(data, delimiter, {})
-    texts = {
+    _demand_distinct(table.column_names, place)
+    changed = {
         field.name: pa.string()
         for field in table.schema
-        if pa.types.is_temporal(field.type) or (field.name in text_columns and not pa.types.is_nested(field.type))
+        if pa.types.is_temporal(field.type)
+        or (field.name in text_columns and not pa.types.is_nested(field.type) and field.type != pa.string())
     }
-    changed = {name: kind for name, kind in texts.items() if table.schema.field(name).type != kind}
     return parse(data, delimiter, changed) if changed else table
+
+
+def _demand_distinct(names: list[str], place: str) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise SourceError(place, f"two columns have the name {printable(twice[0])!r}", "rename one of them")
 
 
 def _content(path: str, place: str) -> Any:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import shardkit
+
+PUBLIC = {
+    "keras": ["KerasDataset", "flow_from_shards", "image_dataset_from_shards", "to_keras"],
+    "tensorflow": ["element_spec", "feature_spec", "to_tf"],
+}
 
 HIDE = "import sys\nsys.modules[{!r}] = None\nimport shardkit\n"
 """Makes a package as good as not installed."""
@@ -41,13 +47,40 @@ except shardkit.MissingExtraError as exc:
     assert f'pip install "shardkit[{extra}]"' in run.stdout
 
 
-def test_keras_on_torch_needs_no_tensorflow(tree: Path, run_python: Any, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+@pytest.mark.parametrize("name", ["keras", "tensorflow"])
+def test_a_module_for_a_framework_is_imported_in_every_way(name: str, run_python: Any, tmp_path: Path) -> None:
+    pytest.importorskip(name)
+    code = f"""
+import sys, shardkit
+print({name!r} in sys.modules, {name!r} in dir(shardkit))
+import shardkit.{name} as whole
+from shardkit.{name} import {", ".join(PUBLIC[name])}
+print(shardkit.{name} is whole, whole.__name__, {name!r} in sys.modules)
+"""
+    run = run_python("-c", code, cwd=tmp_path, TF_CPP_MIN_LOG_LEVEL="3")
+    assert run.stdout.splitlines() == ["False True", f"True shardkit.{name} True"]
+    lazy = run_python("-c", f"import shardkit\nprint(sorted(shardkit.{name}.__all__))", cwd=tmp_path)
+    assert lazy.stdout.splitlines() == [str(PUBLIC[name])]
+
+
+@pytest.mark.parametrize("name", ["keras", "tensorflow"])
+def test_a_module_for_a_framework_that_is_missing_says_so(name: str, run_python: Any, tmp_path: Path) -> None:
+    code = f"try:\n    import shardkit.{name}\nexcept shardkit.MissingExtraError as exc:\n    print(exc)"
+    run = run_python("-c", HIDE.format(name) + code, cwd=tmp_path)
+    assert f'pip install "shardkit[{name}]"' in run.stdout
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_keras_on_another_backend_needs_no_tensorflow(
+    backend: str, tree: Path, run_python: Any, tmp_path: Path
+) -> None:
     pytest.importorskip("keras")
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
     shardkit.pack(tree, tmp_path / "shards" / "all")
     code = """
 import keras, numpy as np
-assert keras.backend.backend() == "torch"
+assert keras.backend.backend() == "BACKEND"
 data = shardkit.dataset("shards/all", shuffle=6).decode(size=8).batch(5)
 layers = [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
 model = keras.Sequential(layers)
@@ -62,7 +95,8 @@ try:
 except shardkit.MissingExtraError as exc:
     print(exc)
 """
-    run = run_python("-c", HIDE.format("tensorflow") + code, cwd=tmp_path, KERAS_BACKEND="torch")
+    code = HIDE.format("tensorflow") + code.replace("BACKEND", backend)
+    run = run_python("-c", code, cwd=tmp_path, KERAS_BACKEND=backend)
     assert run.stdout.splitlines() == [
         "Found 12 images belonging to 2 classes.",
         "['loss', 'val_loss'] (12, 2) blue/0000.jpg",

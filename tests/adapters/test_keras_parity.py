@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ FLOWS: list[dict[str, Any]] = [
     {"class_mode": None, "color_mode": "rgba", "interpolation": "hamming", "target_size": (30, 20)},
     {"class_mode": "sparse", "keep_aspect_ratio": True, "interpolation": "lanczos", "target_size": (30, 50)},
     {"class_mode": "sparse", "data_format": "channels_first", "target_size": (30, 20)},
+    {"class_mode": "sparse", "follow_links": True, "target_size": (30, 20)},
 ]
 
 
@@ -93,6 +95,18 @@ def test_a_flow_in_order_is_that_of_keras_to_the_bit(
     for name in ("classes", "labels"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
         assert getattr(ours, name).dtype == getattr(theirs, name).dtype
+
+
+def test_every_argument_of_keras_own_is_taken_with_its_default() -> None:
+    for theirs, ours, others in (
+        (type(generator()).flow_from_directory, shardkit.keras.flow_from_shards, {"self", "directory"}),
+        (keras.utils.image_dataset_from_directory, shardkit.keras.image_dataset_from_shards, {"directory", "format"}),
+    ):
+        wanted = {name: one.default for name, one in inspect.signature(theirs).parameters.items()}
+        taken = {name: one.default for name, one in inspect.signature(ours).parameters.items()}
+        assert {name: taken[name] for name in wanted.keys() - others} == {
+            name: wanted[name] for name in wanted.keys() - others
+        }
 
 
 @pytest.mark.parametrize("subset", ["training", "validation"])

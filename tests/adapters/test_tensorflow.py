@@ -117,15 +117,37 @@ for made in (data.to_tf(), data.to_keras()):
     assert run.stdout.splitlines() == ["[[2, 2], [2, 2], [2, 2]]", "2", "2"]
 
 
-def test_the_feature_spec_names_every_field(shards: str) -> None:
-    found = shardkit.tensorflow.feature_spec(shardkit.dataset(shards))
-    assert found["image/encoded"].dtype == tf.string and found["image/class/label"].dtype == tf.int64
-    example = tf.train.Example()
-    for name, kind in found.items():
-        values = example.features.feature[name]
-        if kind.dtype == tf.int64:
-            values.int64_list.value.append(3)
-        else:
-            values.bytes_list.value.append(name.encode())
-    parsed = tf.io.parse_single_example(example.SerializeToString(), found)
-    assert parsed["image/class/label"] == 3 and parsed["image/key"] == b"image/key"
+def read_by_tensorflow(name: Path) -> dict[bytes, dict[str, Any]]:
+    """key -> features of every record, as TensorFlow's own reader and the feature spec give them."""
+    spec = shardkit.tensorflow.feature_spec(shardkit.dataset(name))
+    paths = sorted(str(path) for path in name.parent.glob(f"{name.name}-*.tfrecord"))
+    records = tf.data.TFRecordDataset(paths).map(lambda record: tf.io.parse_single_example(record, spec))
+    return {found["image/key"]: found for found in records.as_numpy_iterator()}
+
+
+def test_tensorflow_reads_the_shards_with_the_feature_spec(tree: Path, tmp_path: Path) -> None:
+    shardkit.pack(tree, tmp_path / "all", format="tfrecord", max_count=5)
+    found = read_by_tensorflow(tmp_path / "all")
+    data = shardkit.dataset(tmp_path / "all")
+    assert len(found) == len(data) == 12
+    for sample in data:
+        record = found[sample["__key__"].encode()]
+        assert record["image/encoded"] == sample["jpg"]
+        assert record["image/class/label"] == sample["cls"]
+        assert record["image/class/text"].decode() == data.classes[sample["cls"]]
+        assert record["image/filename"].decode() == f"{sample['__key__']}.jpg"
+        assert record["image/format"] == b"jpeg"
+
+
+def test_the_feature_spec_names_other_fields(tree: Path, tmp_path: Path) -> None:
+    for path in tree.rglob("*.jpg"):
+        path.with_suffix(".txt").write_text(path.stem, "utf-8")
+    shardkit.pack(tree, tmp_path / "all", format="tfrecord", fields=["jpg", "txt"])
+    found = read_by_tensorflow(tmp_path / "all")
+    assert len(found) == 12
+    assert all(key.endswith(b"/" + one["field/txt"]) for key, one in found.items())
+
+
+def test_shards_of_another_kind_have_no_feature_spec(shards: str) -> None:
+    with pytest.raises(UsageError, match="--format tfrecord"):
+        shardkit.tensorflow.feature_spec(shardkit.dataset(shards))

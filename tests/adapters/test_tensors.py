@@ -108,6 +108,9 @@ def test_batches_and_filters_have_no_numbers(shards: str) -> None:
         data.filter(bool).to_torch(map_style=True)
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")  # Lightning's own
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")  # threads do their work
+@pytest.mark.filterwarnings("ignore:.*has `__len__` defined")  # which is right with any number of workers
 def test_lightning_trains_on_it(shards: str, tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning")
 

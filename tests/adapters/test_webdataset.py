@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,22 @@ def test_torchdata_reads_what_was_packed(shards: str) -> None:
     assert [tuple(batch.images.shape) for batch in node] == [(6, 8, 8, 3)] * 2
 
 
-def test_ray_reads_what_was_packed(shards: str) -> None:
-    ray = pytest.importorskip("ray")
-    ray.init(num_cpus=1, include_dashboard=False)
-    try:
-        rows = ray.data.read_webdataset(shardkit.dataset(shards).to_webdataset().urls).take_all()
-        assert len(rows) == 12
-    finally:
-        ray.shutdown()
+RAY = """
+import sys, ray, shardkit
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
+tar, tfrecord = (shardkit.dataset(name).to_webdataset().urls for name in sys.argv[1:])
+rows = ray.data.read_webdataset(tar).take_all()
+print(sorted((row["__key__"], int(row["cls"])) for row in rows))
+rows = ray.data.read_tfrecords(tfrecord).take_all()
+print(sorted((row["image/key"].decode(), row["image/class/label"]) for row in rows))
+print({row["image/encoded"][:2] for row in rows})
+"""
+
+
+def test_ray_reads_what_was_packed(shards: str, tree: Path, tmp_path: Path, run_python: Any) -> None:
+    if not (find_spec("ray") and find_spec("pandas")):
+        pytest.skip("ray[data] is not installed")
+    shardkit.pack(tree, tmp_path / "tfrecord" / "all", format="tfrecord")
+    run = run_python("-c", RAY, shards, str(tmp_path / "tfrecord" / "all"), cwd=tmp_path)
+    want = str(sorted((sample["__key__"], sample["cls"]) for sample in shardkit.dataset(shards)))
+    assert run.stdout.splitlines()[-3:] == [want, want, "{b'\\xff\\xd8'}"]

@@ -25,7 +25,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes `shardkit info` raise the exception that is given."""
 
     def fail_with(exc: BaseException) -> None:
-        def info(_: object) -> None:
+        def info(_: object, **__: object) -> None:
             raise exc
 
         monkeypatch.setattr("shardkit.tools.info.info", info)
@@ -143,7 +143,7 @@ def test_logs_go_to_stderr_by_their_level(failing: Any, capsys: pytest.CaptureFi
 
     log = logging.getLogger("shardkit.tools.info")
 
-    def info(_: object) -> None:
+    def info(_: object, **__: object) -> None:
         log.debug("small")
         log.info("some")
         log.warning("much\n")
@@ -268,7 +268,7 @@ def test_an_interrupt_from_the_keyboard_ends_a_run_with_130(tmp_path: Path) -> N
     code = (
         "import time, shardkit.tools.info as m\n"
         "from shardkit.cli.main import main\n"
-        "def info(_):\n    print('ready', flush=True); time.sleep(60)\n"
+        "def info(_, **__):\n    print('ready', flush=True); time.sleep(60)\n"
         "m.info = info\nmain(['info', 'x'])"
     )
     home = str(Path(errors.__file__).parent.parent)

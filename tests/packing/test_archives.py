@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shardkit.errors import MissingExtraError, SourceError
@@ -142,7 +142,8 @@ def test_a_symbolic_link_in_a_zip_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz"])
 def test_a_hard_link_is_the_file_that_it_leads_to(
-    kind: str, tmp_path: Path, draw_image: Callable[..., bytes], pack_one: Pack, samples_of: Callable[[Path], dict[str, bytes]]
+    kind: str, tmp_path: Path, draw_image: Callable[..., bytes], pack_one: Pack,
+    samples_of: Callable[[Path], dict[str, bytes]],
 ) -> None:  # fmt: skip
     image = draw_image(1)
     path = tarred(
@@ -268,7 +269,7 @@ def test_a_cut_archive_is_never_taken_for_a_whole_one(kind: str, tmp_path: Path)
         path.write_bytes((packers.get(kind) or pytest.importorskip("zstandard").compress)(data))
     whole = path.read_bytes()
     assert len(read(path).names) == 3
-    ends = {"tar": len(whole) - 512}.get(kind, len(whole) - (20 if kind in ("tar.zst", "tar.gz") else 1))
+    ends = {"tar": len(whole) - 512}.get(kind, len(whole) - (20 if kind == "tar.zst" else 0))
     for size in sorted({*range(0, ends, 97), ends - 1}):
         path.write_bytes(whole[:size])
         with pytest.raises(SourceError):
@@ -354,6 +355,7 @@ def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
 # ---- fuzz
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=8))
 def test_damage_anywhere_gives_members_or_an_error_of_ours(damage: list[tuple[int, int]]) -> None:
     import tempfile
@@ -389,5 +391,5 @@ def test_an_xz_that_asks_for_too_much_memory_is_refused(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(archive_tar, "_XZ_BYTES", 1 << 16)
     (tmp_path / "x.xz").write_bytes(lzma.compress(bytes(1000)))
-    with pytest.raises(SourceError, match="the xz data are cut or damaged .*[Mm]emory"):
+    with pytest.raises(SourceError, match=r"the xz data are cut or damaged .*[Mm]emory"):
         read(tmp_path / "x.xz")

@@ -16,7 +16,7 @@ import pytest
 import shardkit
 from shardkit import Manifest
 from shardkit.errors import BadFileError, DestinationError, ShardkitError, SourceError, StorageError
-from shardkit.packing import job
+from shardkit.packing import engines, job
 from shardkit.packing.shard import ShardTask
 from shardkit.packing.tasks import plan_source
 from shardkit.tree.source import scan_tree
@@ -174,7 +174,7 @@ def interrupted_after(
     shards: int, tree: Path, dest: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch, **options: Any
 ) -> dict[str, int]:
     """Packs until some shards are finished; name -> inode of those."""
-    real, written = job.run_here, [0]
+    real, written = engines.run_here, [0]
 
     def engine(tasks: Any, advance: Any) -> Iterator[Any]:
         for receipt in real(tasks, advance):
@@ -184,7 +184,7 @@ def interrupted_after(
                 raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "run_here", engine)
+        patch.setattr(engines, "run_here", engine)
         with pytest.raises(Crash):
             pack_one(tree, dest, **OPTIONS | options)
     work = dest.parent / f".{dest.name}.packing"

@@ -388,3 +388,20 @@ def test_a_run_that_is_killed_leaves_no_half_dataset_and_the_next_goes_on(
     done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True, env=environment)
     assert json.loads(done.stdout)["samples"] == 60
     assert {info.name: b"".join(map(bytes, store.pieces(info.name))) for info in store.list()} == local
+
+
+def test_a_configuration_file_may_hold_storage_options(
+    tree: Path, local: dict[str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "pack.yaml"
+    config.write_text("storage_options: [refused=0.2, seed=4]\nwork: waiting\nmax_count: 2\nworkers: 1\n")
+    line = ["pack", str(tree), "faulty+memory://b/train", "--config", str(config)]
+    assert run(line) == 0
+    assert objects("b") == local
+    assert (tmp_path / "waiting").is_dir()
+    config.write_text("storage_options: [hunter2]\n")
+    capsys.readouterr()
+    assert run(line) == 2
+    assert capsys.readouterr().err == (
+        f"shardkit: error: {config}: storage_options: number 1 of them is not KEY=VALUE; write it as region=eu-west-1\n"
+    )

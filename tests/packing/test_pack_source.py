@@ -46,9 +46,9 @@ def test_a_source_that_is_not_there_is_named(tmp_path: Path, out: Path, pack_one
 
 
 def test_a_source_that_is_a_file_is_refused(tmp_path: Path, out: Path, pack_one: Pack) -> None:
-    put(tmp_path, "pets.zip", b"PK")
-    with pytest.raises(SourceError, match=r"pets.zip: this is a file, and a folder of class folders is expected"):
-        pack_one(tmp_path / "pets.zip", out / "train")
+    put(tmp_path, "pets.rar", b"Rar!")
+    with pytest.raises(SourceError, match=r"pets.rar: this file is neither an archive \(.zip, .* nor a list \(.csv, "):
+        pack_one(tmp_path / "pets.rar", out / "train")
     assert not out.exists()
 
 
@@ -377,17 +377,15 @@ CHANGES = ["vanishes", "shrinks", "grows", "becomes a folder", "becomes a pipe",
 @pytest.fixture
 def changed_after_the_scan(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
     """Has a function called when the plan is made and nothing is written yet."""
-    from shardkit.packing import job
+    from shardkit.packing import contents, tasks
 
     def arrange(function: Callable[[], object]) -> None:
-        real = job.plan_source
-
-        def plan_source(*args: Any) -> Any:
-            content = real(*args)
+        def plan_source(*args: Any, **options: Any) -> Any:
+            content = tasks.plan_source(*args, **options)
             function()
             return content
 
-        monkeypatch.setattr(job, "plan_source", plan_source)
+        monkeypatch.setattr(contents, "plan_source", plan_source)
 
     return arrange
 

@@ -472,3 +472,83 @@ def test_a_zip_that_the_zip_program_wrote_is_read(tree: Path, out: Path, pack_on
     pack_one(tree, out / "a" / "train")
     pack_one(tree.parent / "t.zip", out / "b" / "train")
     assert content_of(out / "a") == content_of(out / "b")
+
+
+def test_worker_processes_read_a_bucket(
+    tree: Path, out: Path, pack_one: Pack, content_of: Content, s3_server: Any
+) -> None:
+    from shardkit.location import locate
+    from shardkit.storage.store import open_store
+
+    store = open_store(locate(f"{s3_server.url}/tree"), s3_server.options)
+    for path in tree.rglob("*.jpg"):
+        store.put(str(path.relative_to(tree)), io.BytesIO(path.read_bytes()))
+    pack_one(tree, out / "a" / "train", max_count=4)
+    given: dict[str, Any] = {"max_count": 4, "storage_options": s3_server.options}
+    first = pack_one(f"{s3_server.url}/tree", out / "b" / "train", workers=2, **given)
+    assert content_of(out / "b") == content_of(out / "a")
+    assert pack_one(f"{s3_server.url}/tree", out / "b" / "train", **given) == first
+
+
+def test_a_bucket_is_listed_folder_by_folder(
+    splits: Path, out: Path, content_of: Content, s3_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shardkit.location import locate
+    from shardkit.storage.remote import RemoteStore
+    from shardkit.storage.store import open_store
+
+    store = open_store(locate(f"{s3_server.url}/tree"), s3_server.options)
+    for path in splits.rglob("*.jpg"):
+        store.put(str(path.relative_to(splits)), io.BytesIO(path.read_bytes()))
+    store.put("readme.md", io.BytesIO(b"x"))
+    asked: list[str] = []
+    real = RemoteStore._listed
+    monkeypatch.setattr(RemoteStore, "_listed", lambda self, prefix: asked.append(prefix) or real(self, prefix))
+    shardkit.pack(splits, out / "a", workers=1)
+    monkeypatch.setattr("shardkit.packing.bucket.LISTINGS", 5)
+    shardkit.pack(f"{s3_server.url}/tree", out / "b", workers=1, storage_options=s3_server.options)
+    assert content_of(out / "a") == content_of(out / "b")
+    assert sorted(asked) == [
+        f"{split}/{name}/" for split in ("test", "train", "validation") for name in ("blue", "red")
+    ]
+
+
+def test_a_list_and_an_archive_can_be_added_to(tree: Path, out: Path, pack_one: Pack) -> None:
+    rows = [row | {"class": "car"} for row in rows_of(tree, n=lambda n: n)]
+    path = write_list(tree / "list.csv", rows[:5])
+    pack_one(path, out / "list", append=True)
+    write_list(path, rows)
+    assert pack_one(path, out / "list", append=True).samples == 12
+    assert {json.loads(sample["json"])["n"] for sample in shardkit.dataset(out / "list")} == set(range(12))
+    assert shardkit.verify(out / "list").sound
+    archive = archived(tree, "tar.gz")
+    pack_one(archive, out / "archive", append=True)
+    (tree / "red" / "new.jpg").write_bytes((tree / "red" / "0000.jpg").read_bytes())
+    assert pack_one(archived(tree, "tar.gz"), out / "archive", append=True).samples == 13
+    several = write_list(tree / "several.jsonl", [{"file": row["file"], "label": ["a"]} for row in rows])
+    with pytest.raises(UsageError, match="not one class each, and such can't be added"):
+        pack_one(several, out / "archive", append=True)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_an_archive_is_transcoded_as_its_tree_is(
+    kind: str, tree: Path, out: Path, pack_one: Pack, content_of: Content
+) -> None:
+    pack_one(tree, out / "a" / "train", resize=20, max_bytes=20_000)
+    pack_one(archived(tree, kind), out / "b" / "train", resize=20, max_bytes=20_000)
+    assert content_of(out / "a") == content_of(out / "b")
+
+
+@pytest.mark.parametrize("format", ["tar", "tfrecord"])
+@pytest.mark.parametrize("label", [["x", "y"], 0.5, None, "of no folder"])
+def test_what_a_list_packs_is_sound_and_converts(
+    format: Any, label: Any, tree: Path, out: Path, pack_one: Pack
+) -> None:
+    rows = [{"file": row["file"]} | ({} if label is None else {"label": label}) for row in rows_of(tree)]
+    path = write_list(tree / "list.jsonl", rows)
+    manifest = pack_one(path, out / "a", format=format, label_column="" if label is None else None)
+    assert shardkit.verify(out / "a").findings == ()
+    other = "tfrecord" if format == "tar" else "tar"
+    again = shardkit.convert(out / "a", out / "b", format=other, workers=1)
+    assert (again.classes, again.fields) == (manifest.classes, manifest.fields)
+    assert shardkit.verify(out / "b").findings == ()

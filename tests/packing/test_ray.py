@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +21,7 @@ import shardkit
 from shardkit import Manifest, Progress
 from shardkit.cli.main import run
 from shardkit.errors import BadFileError, MissingExtraError, SourceError, UsageError, WorkerError
-from shardkit.packing import ray_engine, ray_task
+from shardkit.packing import ray_engine, ray_map, ray_task
 from shardkit.packing.engines import EngineOptions
 from shardkit.packing.ray_address import demand_reachable
 from shardkit.packing.shard import ShardTask
@@ -33,16 +36,18 @@ pytestmark = [
 ]  # Ray's own
 
 
+SMALL = {"object_store_memory": 80 << 20, "include_dashboard": False}
+
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head that runs no tasks, and two nodes of one CPU."""
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    small = {"object_store_memory": 80 << 20, "include_dashboard": False}
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **SMALL})
     for _ in range(2):
-        found.add_node(num_cpus=1, **small)
+        found.add_node(num_cpus=1, **SMALL)
     yield found
     found.shutdown()
 
@@ -62,6 +67,16 @@ def on_ray(cluster: Any, source: Path, dest: Path, **options: Any) -> Manifest:
     result = shardkit.pack(source, dest, engine="ray", address=cluster.address, **options)
     assert isinstance(result, Manifest)
     return result
+
+
+def kill_node(cluster: Any, node: Any) -> None:
+    """End a node as a machine ends: all of its processes at once."""
+    parent = node.all_processes["raylet"][0].process.pid
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+    cluster.remove_node(node, allow_graceful=False)
 
 
 @needs_ray
@@ -85,21 +100,23 @@ def test_a_relative_source_is_found_by_all_nodes(
 
 
 @needs_ray
-def test_the_tasks_of_a_node_that_is_killed_are_done_again(
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux'")
+def test_the_tasks_of_nodes_that_are_killed_are_done_again(
     cluster: Any, many: Path, out: Path, pack_one: Pack, content_of: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     options: dict[str, Any] = {"max_count": 1, "check": "full"}
     pack_one(many, out / "local" / "train", **options)
-    victim = cluster.add_node(num_cpus=2, object_store_memory=80 << 20, include_dashboard=False)
-    killed = threading.Event()
+    nodes = list(cluster.worker_nodes)
 
     def kill(now: Progress) -> None:
-        if now.step == "pack" and now.done >= 8 and not killed.is_set():
-            killed.set()
-            cluster.remove_node(victim, allow_graceful=False)
+        if now.step == "pack" and now.done >= 6 * (3 - len(nodes)) and nodes:
+            kill_node(cluster, nodes.pop())
+            if not nodes:  # the last one had all the tasks
+                for _ in range(2):
+                    cluster.add_node(num_cpus=1, **SMALL)
 
     on_ray(cluster, many, out / "ray" / "train", progress=kill, **options)
-    assert killed.is_set()
+    assert not nodes
     assert "its worker was lost" in caplog.text and "and it is done again" in caplog.text
     assert content_of(out / "ray") == content_of(out / "local")
 
@@ -112,6 +129,39 @@ def test_convert_runs_on_ray(cluster: Any, tree: Path, out: Path, pack_one: Pack
         out / "tar" / "train", out / "ray" / "train", format="tfrecord", engine="ray", address=cluster.address
     )
     assert content_of(out / "ray") == content_of(out / "local")
+
+
+@needs_ray
+def test_index_writes_the_same_on_ray(
+    cluster: Any, tree: Path, out: Path, pack_one: Pack, content_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack_one(tree, out / "train", max_count=3)
+    shardkit.index_shards(out / "train", overwrite=True)
+    before = content_of(out)
+    (out / "train.json").unlink()
+    monkeypatch.chdir(out)
+    manifest = shardkit.index_shards("train-*.tar", engine="ray", address=cluster.address)
+    assert manifest.samples == 12
+    assert content_of(out) == before
+
+
+@needs_ray
+def test_verify_finds_the_same_on_ray(
+    cluster: Any, tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = pack_one(tree, out / "train", max_count=2)
+    monkeypatch.chdir(out)
+    there: dict[str, Any] = {"engine": "ray", "address": cluster.address}
+    assert shardkit.verify("train", **there) == shardkit.verify("train")
+    assert shardkit.verify("train", **there).sound
+    names = [entry.name for entry in manifest.shards]
+    (out / names[0]).unlink()
+    data = (out / names[1]).read_bytes()
+    (out / names[1]).write_bytes(data[:700] + b"?" + data[701:])
+    (out / names[2]).write_bytes((out / names[3]).read_bytes())  # the same keys twice
+    found = shardkit.verify(out / "train", decode=True, **there)
+    assert {item.kind for item in found.findings} >= {"shard-missing", "shard-crc", "key-twice"}
+    assert found == shardkit.verify(out / "train", decode=True)
 
 
 @needs_ray
@@ -181,8 +231,8 @@ def test_a_worker_out_of_memory_is_an_error_with_a_cure(many: Path, out: Path, m
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False,
              object_store_memory=80 << 20, _system_config=limits)  # fmt: skip
     try:
-        monkeypatch.setattr(ray_engine, "MEMORY_RETRIES", 1)
-        with pytest.raises(WorkerError, match=r"000000\.tar: the node that wrote it ran out of memory, 2 times"):
+        monkeypatch.setattr("shardkit.packing.ray_cluster.MEMORY_RETRIES", 1)
+        with pytest.raises(WorkerError, match=r"000000\.tar: the node that did it ran out of memory, 2 times"):
             shardkit.pack(many, out / "train", engine="ray", check="full")
         assert ray.is_initialized()  # it is the caller's
     finally:
@@ -297,6 +347,16 @@ def test_a_node_that_does_not_see_the_source_leaves_no_file_out(task: ShardTask)
     assert isinstance(error, SourceError) and "does not see /not/mounted/red/0000.jpg" in str(error)
     again = ask(msgspec.structs.replace(task, root=b"/not/mounted"), msgspec.structs.replace(mark, sources=False))
     assert isinstance(again, Done) and "vanished" in again.receipt.skipped[0].reason
+
+
+def test_a_node_that_does_not_see_a_shard_says_so(tmp_path: Path) -> None:
+    import pickle
+
+    missing = os.fsencode(tmp_path / "x.tar")
+    assert pickle.loads(ray_map.answer(b"builtins:len", pickle.dumps("abc"), missing)) == (
+        socket.gethostname(), True, None,
+    )  # fmt: skip
+    assert pickle.loads(ray_map.answer(b"builtins:len", pickle.dumps("abc"), b"")) == (socket.gethostname(), False, 3)
 
 
 def test_a_node_with_another_shardkit_is_told_apart(task: ShardTask) -> None:

@@ -306,6 +306,20 @@ class TestStrip:
         result = made(data[:2] + thumbnail + data[20:], strip=True)
         assert result.data == data
 
+    def test_comments_of_a_gif_go_and_its_frames_stay(self) -> None:
+        frames = [smooth(60, 40, seed=n) for n in range(3)]
+        options = {"save_all": True, "append_images": frames[1:], "loop": 5, "duration": 70}
+        data = file_of(frames[0], "GIF", comment=b"a secret", **options)
+        result = made(data + b"a secret", strip=True)
+        assert result.how == "rewritten" and b"secret" not in result.data
+        before, after = opened(data), opened(result.data)
+        assert (after.info["loop"], after.info["duration"], getattr(after, "n_frames", 1)) == (5, 70, 3)
+        for number in range(3):
+            before.seek(number)
+            after.seek(number)
+            assert np.array_equal(np.asarray(before.convert("RGB")), np.asarray(after.convert("RGB")))
+        assert made(result.data, strip=True).data is result.data
+
     def test_a_format_that_cannot_be_stripped_in_place_is_encoded_again_and_a_bare_one_is_copied(self) -> None:
         tiff, bmp = file_of(smooth(64, 48), "TIFF", exif=exif(place=True)), file_of(smooth(64, 48), "BMP")
         assert made(bmp, strip=True).data is bmp
@@ -432,8 +446,8 @@ class TestBadInput:
                         assert "\n" not in str(exc)
 
     def test_cut_files_never_loop_or_crash_the_parsers(self) -> None:
-        for format in ("JPEG", "PNG", "WEBP"):
-            whole = noted(format)
+        for format in ("JPEG", "PNG", "WEBP", "GIF"):
+            whole = noted(format) if format != "GIF" else file_of(smooth(64, 48), "GIF", comment=b"x")
             for end in range(0, len(whole), 7):
                 try:
                     STRIPS[format](whole[:end])
@@ -674,6 +688,19 @@ class TestPack:
         assert min(opened(samples["cat/02.webp"]).size) == 50
         assert samples["cat/02.json"] == b'{"n": 1}'
         assert len(samples) == 24 * 3
+
+    @pytest.mark.parametrize("fields", [None, "jpg,json"])
+    def test_progress_is_told_in_bytes_of_the_source(self, tmp_path: Path, out: Path, fields: str | None) -> None:
+        (tmp_path / "one" / "a").mkdir(parents=True)
+        for n in range(20):
+            (tmp_path / "one" / "a" / f"{n}.jpg").write_bytes(file_of(smooth(400, 300, seed=n), quality=95))
+            (tmp_path / "one" / "a" / f"{n}.json").write_bytes(b"{}")
+        told: list[Any] = []
+        options: dict[str, Any] = {"ext": "jpg"} if fields is None else {"fields": fields}
+        shardkit.pack(tmp_path / "one", out / "x", resize=20, workers=1, progress=told.append, **options)
+        last = next(each for each in reversed(told) if each.step == "pack")
+        assert last.done == last.total == 20
+        assert last.bytes_done >= last.bytes_total > 50_000
 
     def test_masks_that_would_no_longer_fit_are_refused(self, mixed: Path, out: Path, pack_one: Pack) -> None:
         for asked in ({"resize": 50}, {"orient": True}, {"to": "png"}):

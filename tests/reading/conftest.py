@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reading.far import Watched, uploaded
 
 import shardkit
+from shardkit.location import Location
+from shardkit.reading import ahead, remote
+from shardkit.storage import store as stores
 
 CLASSES = {"blue": 30, "green": 17, "red": 50}
 
@@ -99,3 +104,56 @@ def _keys_of(items: Iterable[Any]) -> list[str]:
 def keys_of() -> Callable[[Iterable[Any]], list[str]]:
     """The keys of samples, or of batches, in order."""
     return _keys_of
+
+
+@pytest.fixture(scope="session")
+def far(cars: str) -> str:
+    """The dataset `cars` in a store in memory; the prefix."""
+    return uploaded(cars)
+
+
+@pytest.fixture(scope="session")
+def pairs(small_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
+    """The same 97 images as tar, TFRecord, gzip tar, and as samples of several fields: (local prefix, remote one)."""
+    root = tmp_path_factory.mktemp("pairs")
+    shardkit.pack(small_tree, root / "tar" / "x", max_count=20, workers=1)
+    shardkit.pack(small_tree, root / "tfrecord" / "x", max_count=20, workers=1, format="tfrecord")
+    for name in ("gzip", "fields"):
+        (root / name).mkdir()
+    for shard in (root / "tar").glob("*.tar"):
+        (root / "gzip" / f"{shard.name}.gz").write_bytes(gzip.compress(shard.read_bytes()))
+    shardkit.index_shards(str(root / "gzip" / "x-*.tar.gz"))
+    tree = root / "tree"
+    for image in small_tree.rglob("*.jpg"):
+        beside = tree / image.relative_to(small_tree)
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_bytes(image.read_bytes())
+        beside.with_suffix(".txt").write_text(f"this is {image.stem}", "utf-8")
+    for form in ("tar", "tfrecord"):
+        shardkit.pack(tree, root / f"fields-{form}" / "x", max_count=20, workers=1, fields="jpg,txt", format=form)
+    names = ("tar", "tfrecord", "gzip", "fields-tar", "fields-tfrecord")
+    return {name: (str(root / name / "x"), uploaded(str(root / name / "x"))) for name in names}
+
+
+@pytest.fixture(params=[None, 4096], ids=["whole", "chunks"])
+def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks as they are, which hold a whole small shard, or of 4 KiB, with borders inside samples."""
+    if request.param is not None:
+        monkeypatch.setattr(ahead, "CHUNK_BYTES", request.param)
+        monkeypatch.setattr(ahead, "GAP_BYTES", 600)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, str, int, int]]]:
+    """Watches all stores from here on: gives the list that requests go to, as (kind, name, first byte, bytes)."""
+
+    def watch(fault: Any = None) -> list[tuple[str, str, int, int]]:
+        requests: list[tuple[str, str, int, int]] = []
+
+        def opened(folder: Location, options: Any = None) -> Any:
+            return Watched(stores.open_store(folder, options), requests, fault)
+
+        monkeypatch.setattr(remote, "open_store", opened)
+        return requests
+
+    return watch

@@ -394,6 +394,17 @@ def test_a_list_asks_for_what_is_behind_the_prefix_only(s3_server: Any) -> None:
     assert names(store, "train-") == ["train-1", "train-2"]
     assert names(store, "train-1") == ["train-1"]
     assert names(store, "t") == ["train-1", "train-2", "train.json"]
+    store.put(".hidden", io.BytesIO(b"x"))
+    for prefix in (".", ".h", ".hidden"):
+        assert names(store, prefix) == [".hidden"]
+    assert names(store, "..x") == []
+
+
+def test_a_bucket_that_is_not_there_is_reported(s3_server: Any) -> None:
+    store = open_store(locate("s3://no-such-bucket/train"), s3_server.options)
+    for act in (lambda: content(store, "a"), lambda: names(store), lambda: store.put("a", io.BytesIO(b"x"))):
+        with pytest.raises(StorageError, match="there is no such bucket"):
+            act()
 
 
 def test_a_web_server_is_read_only_and_not_listed(http_folder: Any) -> None:

@@ -284,3 +284,58 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "bench.svg").read_text().count("<svg") == 1
     with pytest.raises(UsageError, match=r"give one that ends with \.png"):
         plot(result, tmp_path / "bench.tar")
+
+
+def far(store: float, copy: float, decode: float) -> dict[tuple[str, str, str, int], float]:
+    """Rates of a store and of a copy here: of bytes; and of decoded batches, no faster than `decode`."""
+    found: dict[tuple[str, str, str, int], float] = {}
+    for what, rate in (("store", store), ("shards", copy)):
+        found[what, "warm", "raw", 1] = rate
+        found[what, "warm", "decoded", 4] = 0.95 * min(rate, decode)
+    return found
+
+
+def test_a_copy_pays_where_the_store_is_slower_than_decoding() -> None:
+    advice = advise(figures(far(500, 30_000, 2_000), decode=2_000), buffer=7)
+    assert (advice.bottleneck, advice.copy, advice.gain_copy) == ("storage", True, 4.0)
+    assert "the store gives 500 images/s" in advice.lines[0]
+    assert 'cache="FOLDER"' in advice.lines[1]
+    assert "10.0 GB" in advice.lines[1]
+    assert (advice.pack, advice.gain_cold, advice.gain_warm, advice.buffer) == (False, None, None, 7)
+
+
+def test_a_copy_brings_nothing_where_decoding_is_slower_than_the_store() -> None:
+    advice = advise(figures(far(9_000, 30_000, 2_000), decode=2_000), buffer=7)
+    assert (advice.bottleneck, advice.copy, advice.gain_copy) == ("decode", False, 1.0)
+    assert "a copy brings nothing" in advice.lines[1]
+
+
+def test_the_table_sets_the_store_beside_a_copy() -> None:
+    head, raw, decoded = measured_table(figures(far(500, 2_000, 1_000)).measurements)
+    assert head == ["", "cache", "threads", "the store", "a local copy", "the copy is"]
+    assert raw == ["raw", "none", "1", "500 images/s, 50 MB/s", "2,000 images/s, 200 MB/s", "4.00 times as fast"]
+    assert decoded[:3] == ["decoded", "none", "4"]
+
+
+def test_shards_in_a_store_are_measured_against_a_copy(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from shardkit import upload
+    from shardkit.cli.main import run
+
+    upload(photos / "shards", "memory://bench/shards")
+    result = bench("memory://bench/shards", seconds=1, threads=[1, 2], size=64, folder=tmp_path)
+    assert (result.kind, result.samples, result.sampled, result.pack_rate) == ("shards in a store", 90, 90, None)
+    found = {(m.what, m.cache, m.stage, m.threads) for m in result.measurements}
+    assert found == {
+        (what, "warm", stage, threads)
+        for what in ("store", "shards")
+        for stage, threads in (("raw", 1), ("decoded", 1), ("decoded", 2))
+    }
+    assert result.advice.gain_copy is not None
+    assert list(tmp_path.iterdir()) == []
+    plot(result, tmp_path / "far.png")
+    assert run(["bench", "memory://bench/shards", "--seconds", "1", "--threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "memory://bench/shards: shards in a store, 90 images" in out
+    assert "a local copy" in out

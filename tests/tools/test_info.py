@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardkit import ManifestError, NotFoundError, UsageError, info, pack
+from shardkit import ManifestError, NotFoundError, UsageError, info, pack, upload
 from shardkit.manifest import ClassEntry
 from shardkit.tools.info import Range, _range
 
@@ -103,9 +104,13 @@ def test_a_missing_or_damaged_index_is_named(packed: Path, damage: Callable[[Pat
         info(packed)
 
 
-def test_a_remote_place_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"s3://bucket/train: s3:// is not a scheme that this version reads"):
-        info("s3://bucket/train")
+def test_a_dataset_in_a_store_is_told_as_one_of_this_machine(packed: Path) -> None:
+    upload(packed, "memory://info/train")
+    here, there = info(packed), info("memory://info/train")
+    assert replace(there, source=here.source) == here
+    assert there.source == "memory://info/train.json"
+    with pytest.raises(UsageError, match="storage options"):
+        info("memory://info/train", storage_options={"region": "here"})
 
 
 @given(st.lists(st.integers(1, 50), min_size=1))

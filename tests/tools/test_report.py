@@ -372,3 +372,12 @@ def test_a_list_of_shards_gives_a_report_with_its_mixing(splits: Path, tmp_path:
     part = report(shards[:2], tmp_path / "c.html").datasets[0]
     assert 1 < part.samples < 50
     assert part.mixed_as_packed is not None
+
+
+def test_a_dataset_in_a_store_gives_the_same_report_and_finds_its_other_splits(splits: Path, tmp_path: Path) -> None:
+    from shardkit import upload
+
+    upload(splits, "memory://report/")
+    here, there = report(splits / "train", tmp_path / "a.html"), report("memory://report/train", tmp_path / "b.html")
+    assert (there.datasets, there.leaks) == (here.datasets, here.leaks)
+    assert len(there.leaks) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import shutil
@@ -10,9 +11,11 @@ from pathlib import Path
 from threading import Event, Timer
 from typing import Any, BinaryIO
 
+import click
 import pytest
 
 import shardkit
+from shardkit.cli.main import cli
 from shardkit.errors import (
     DamagedError,
     DestinationError,
@@ -464,3 +467,11 @@ def test_shards_that_are_called_otherwise_are_known_by_their_manifest(packed: Pa
 def test_a_web_server_is_no_destination(packed: Path) -> None:
     text = refused(UsageError, lambda: shardkit.upload(packed, "http://127.0.0.1:1/train"))
     assert text == "http://127.0.0.1:1/train: a web server is read only; write to its folder, or to a bucket"
+
+
+@pytest.mark.parametrize("name", ["upload", "download"])
+def test_every_keyword_is_an_option(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    options = {param.name for param in command.params} - {"as_json", "debug", "quiet", "verbose"}
+    assert set(inspect.signature(getattr(shardkit, name)).parameters) - {"progress"} == options

@@ -185,7 +185,7 @@ def test_an_upload_that_is_killed_leaves_no_half_dataset_and_the_next_goes_on(ma
             assert forker.stdout.readline() == "ended\n"
             there = objects(s3_server)
             if demand_whole_or_absent(there, wanted):
-                for name in chance.sample(sorted(there), len(there) // 2) + ["train.json"]:
+                for name in [*chance.sample(sorted(there), len(there) // 2), "train.json"]:
                     store.delete(name)
             partly += 0 < len(there) < len(wanted)
     finally:

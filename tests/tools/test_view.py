@@ -146,3 +146,12 @@ def test_text_that_is_too_wide_loses_its_middle() -> None:
     assert fitted("abcdefghij", 6, font) == "a…ghij"
     assert two_lines("abcdef", 4, font) == ["abcd", "ef"]
     assert two_lines("abcdefghijkl", 4, font) == ["abcd", "e…kl"]
+
+
+def test_a_dataset_in_a_store_gives_the_same_sheet(packed: Path, tmp_path: Path) -> None:
+    from shardkit import upload
+
+    upload(packed, "memory://view/train")
+    here = view(packed, tmp_path / "a.png")
+    assert view("memory://view/train", tmp_path / "b.png").classes == here.classes
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

@@ -1,0 +1,86 @@
+"""What the plan of a very large tree takes: ten million made-up small files, of which only the names are there.
+
+    python benchmarks/plan.py [--files 10000000] [--folder 1000] [--split train=0.9,test=0.1]
+
+The names go through the scan as those of a disk would (columns, keys, labels), then through the plan as `pack` makes
+it: sizes in a tar shard, permutation, cut, digest; and the first task. Measured are seconds and the peak memory of the
+process, which has nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from shardkit.packing.contents import contents_of
+from shardkit.packing.options import make_options
+from shardkit.tree import source
+from shardkit.tree.walk import Walk
+
+
+def made_up(files: int, folder: int) -> type[Walk]:
+    """A walk over folders of `folder` files each, of 2 to 10 kB."""
+
+    class MadeUp(Walk):
+        def class_folders(self) -> list[str]:
+            return [f"n{number:08d}" for number in range(-(-files // folder))]
+
+        def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
+            first = int(path[1:]) * folder
+            return {f"{n:08d}.jpg": 2000 + n * 7919 % 8000 for n in range(first, min(first + folder, files))}, []
+
+    return MadeUp
+
+
+def measured(files: int, folder: int, split: str | None) -> dict[str, Any]:
+    """The figures, of this process."""
+    options = make_options(
+        format="tar", max_bytes="256MB", max_count=None, shuffle=True, seed=0, workers=1, ext=None, check="header",
+        on_error="stop", overwrite=False, split=split,
+    )  # fmt: skip
+    source.Walk = made_up(files, folder)
+    found: dict[str, Any] = {"files": files}
+    before = peak()
+
+    def step(name: str, run: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        result = run()
+        found[f"{name}_seconds"] = round(time.perf_counter() - began, 2)
+        found[f"{name}_peak_mib"] = round(peak() / 2**20)
+        return result
+
+    with tempfile.TemporaryDirectory() as root:
+        scanned = {"": step("scan", lambda: source.scan_tree(root))}
+    names = [""] if options.split is None else options.split.names
+    stems = {name: name or "train" for name in names}
+    contents = step("plan", lambda: contents_of(scanned, stems, options, {}, None))
+    step("task", lambda: next(next(iter(contents.values())).tasks("work", options)))
+    found["shards"] = sum(len(content.plan) for content in contents.values())
+    found["bytes_per_file"] = round((peak() - before) / files, 1)
+    found["seconds"] = round(sum(value for name, value in found.items() if name.endswith("_seconds")), 2)
+    return found
+
+
+def peak() -> int:
+    """The most memory that this process had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=10_000_000)
+    parser.add_argument("--folder", type=int, default=1000)
+    parser.add_argument("--split")
+    options = parser.parse_args()
+    print(json.dumps(measured(options.files, options.folder, options.split), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Reading from a store: `python benchmarks/remote.py PREFIX TREE [--latency 0.03] [--bandwidth 100MB] [--repeat 5]`.
+
+slow      a store with a latency for each request, and a bandwidth that all requests share (shardkit's SlowStore, around
+          the local files): shards streamed in order, shuffled, with an empty cache and from a full one; and the images
+          of the class tree one by one, by one reader and by 32. Whole epochs, opening included.
+loopback  nginx on this machine, without a latency: shards streamed, and a bare loop of parallel range requests by
+          obstore (4 MiB, as many at a time), which looks at no byte. The two take turns.
+
+MB/s are 10⁶ bytes of images in a second, for the bare loop of shards. CPU is that of this process, in seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+
+import shardkit
+from shardkit.config import parse_bytes
+from shardkit.location import locate
+from shardkit.reading.ahead import CHUNK_BYTES, REQUESTS
+from shardkit.storage.store import open_store
+
+NGINX = """worker_processes 2; daemon off; pid {work}/pid; error_log {work}/error.log;
+events {{ worker_connections 512; }}
+http {{ access_log off; sendfile on; tcp_nopush on; client_body_temp_path {work}/a; proxy_temp_path {work}/b;
+fastcgi_temp_path {work}/c; uwsgi_temp_path {work}/d; scgi_temp_path {work}/e;
+server {{ listen 127.0.0.1:{port}; root "{root}"; }} }}
+"""
+
+
+def streamed(url: str, shuffle: int, **options: object) -> Callable[[], int]:
+    """An epoch of undecoded samples; gives the bytes of the images."""
+
+    def run() -> int:
+        samples = shardkit.dataset(url, shuffle=shuffle, **options)  # type: ignore[arg-type]
+        return sum(len(value) for sample in samples for value in sample.values() if isinstance(value, bytes))
+
+    return run
+
+
+def tree_read(url: str, paths: list[str], readers: int, options: dict[str, object]) -> Callable[[], int]:
+    """Objects of a class tree, each by a request of its own; gives their bytes."""
+    store = open_store(locate(url), options)
+
+    def one(path: str) -> int:
+        return sum(len(piece) for piece in store.pieces(path))  # type: ignore[arg-type]
+
+    def run() -> int:
+        with ThreadPoolExecutor(readers) as pool:
+            return sum(pool.map(one, paths))
+
+    return run
+
+
+def bare(url: str, sizes: dict[str, int], requests: int) -> Callable[[], int]:
+    """Ranges of the shards by obstore alone; gives their bytes."""
+    import obstore
+    from obstore.store import HTTPStore
+
+    store = HTTPStore(url, client_options={"allow_http": True})
+    spans = [(n, at, min(at + CHUNK_BYTES, size)) for n, size in sizes.items() for at in range(0, size, CHUNK_BYTES)]
+
+    def one(span: tuple[str, int, int]) -> int:
+        return len(obstore.get_range(store, span[0], start=span[1], end=span[2]))
+
+    def run() -> int:
+        with ThreadPoolExecutor(requests) as pool:
+            return sum(pool.map(one, spans))
+
+    return run
+
+
+@contextlib.contextmanager
+def nginx(root: Path, work: Path) -> Iterator[str]:
+    """A web server for the files below `root`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (work / "nginx.conf").write_text(NGINX.format(work=work, port=port, root=root), "utf-8")
+    command = ["nginx", "-e", f"{work}/error.log", "-c", f"{work}/nginx.conf"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+        try:
+            for _ in range(100):
+                time.sleep(0.05)
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    break
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def measured(run: Callable[[], int]) -> tuple[float, float]:
+    """(MB/s, CPU seconds) of one run."""
+    begun, cpu = time.perf_counter(), time.process_time()
+    size = run()
+    return size / 1e6 / (time.perf_counter() - begun), time.process_time() - cpu
+
+
+def contest(runs: dict[str, Callable[[], int]], repeat: int) -> dict[str, list[tuple[float, float]]]:
+    """Each in turn, A B C A B C …"""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    for _ in range(repeat):
+        for name, run in runs.items():
+            found[name].append(measured(run))
+    return found
+
+
+def table(found: dict[str, list[tuple[float, float]]], against: str, limit: float = 0.0) -> None:
+    """The medians, and the median of the ratios within a round; with a limit, the ratio to that."""
+    print(f"{'':42} {'MB/s':>8} {'least':>8} {'most':>8} {'CPU s':>7} {'ratio':>7}")
+    for name, values in found.items():
+        rates = [rate for rate, _ in values]
+        others = [limit] * len(rates) if limit else [rate for rate, _ in found[against]]
+        ratio = median(rate / other for rate, other in zip(rates, others, strict=True))
+        cpu = median(seconds for _, seconds in values)
+        print(f"{name:42} {median(rates):8.1f} {min(rates):8.1f} {max(rates):8.1f} {cpu:7.2f} {ratio:7.2f}")
+
+
+def slow(prefix: Path, tree: Path, options: argparse.Namespace, work: Path) -> None:
+    limit = parse_bytes(options.bandwidth)
+    slowness: dict[str, object] = {"latency_seconds": options.latency, "bytes_per_second": float(limit)}
+    url = f"slow+file://{prefix}"
+    every = sorted(str(path.relative_to(tree)) for path in tree.rglob("*.*") if path.is_file())
+    few, many = every[:: max(1, len(every) // 100)], every[:: max(1, len(every) // 3000)]
+
+    caches: list[Path] = []
+
+    def cached() -> int:
+        for path in caches[-1:]:
+            shutil.rmtree(path)
+        caches.append(work / f"cache-{len(caches)}")
+        return full()
+
+    def full() -> int:
+        return streamed(url, 10_000, storage_options=slowness, cache=caches[-1])()
+
+    runs = {
+        "shardkit, in order": streamed(url, 0, storage_options=slowness),
+        "shardkit, shuffle 10,000": streamed(url, 10_000, storage_options=slowness),
+        "shardkit, shuffle 10,000, empty cache": cached,
+        "shardkit, shuffle 10,000, full cache": full,
+        f"class tree, 1 reader ({len(few)} images)": tree_read(f"slow+file://{tree}", few, 1, slowness),
+        f"class tree, 32 readers ({len(many)} images)": tree_read(f"slow+file://{tree}", many, 32, slowness),
+    }
+    print(f"\n{options.latency * 1000:.0f} ms, {options.bandwidth}/s; ratio to that bandwidth")
+    table(contest(runs, options.repeat), "", limit / 1e6)
+
+
+def loopback(prefix: Path, options: argparse.Namespace, work: Path) -> None:
+    sizes = {path.name: path.stat().st_size for path in sorted(prefix.parent.glob(f"{prefix.name}-*.t*"))}
+    with nginx(prefix.parent, work) as url:
+        runs = {
+            f"obstore, {REQUESTS} requests of 4 MiB": bare(url, sizes, REQUESTS),
+            "shardkit, in order": streamed(f"{url}/{prefix.name}", 0),
+            "shardkit, shuffle 1,000": streamed(f"{url}/{prefix.name}", 1000),
+        }
+        print(f"\nloopback, nginx; ratio to obstore alone; {os.cpu_count()} cores for both sides")
+        contest(runs, 1)
+        table(contest(runs, options.repeat), next(iter(runs)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("prefix", type=Path)
+    parser.add_argument("tree", type=Path)
+    parser.add_argument("--latency", type=float, default=0.03)
+    parser.add_argument("--bandwidth", default="100MB")
+    parser.add_argument("--repeat", type=int, default=5)
+    options = parser.parse_args()
+    prefix, tree = options.prefix.absolute(), options.tree.absolute()
+    with tempfile.TemporaryDirectory() as folder:
+        next(iter(shardkit.dataset(str(prefix))))  # imports
+        slow(prefix, tree, options, Path(folder))
+        if shutil.which("nginx"):
+            loopback(prefix, options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

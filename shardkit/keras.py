@@ -1,0 +1,10 @@
+"""Shards for Keras, with any backend, in the place of its own loaders. Needs the extra `keras`.
+
+from shardkit.keras import flow_from_shards, image_dataset_from_shards
+"""
+
+from __future__ import annotations
+
+from shardkit.adapters.keras import KerasDataset, flow_from_shards, image_dataset_from_shards, to_keras
+
+__all__ = ["KerasDataset", "flow_from_shards", "image_dataset_from_shards", "to_keras"]

@@ -1,0 +1,7 @@
+"""Shards as tf.data, and what TensorFlow's own TFRecord reader has to know of them. Needs the extra `tensorflow`."""
+
+from __future__ import annotations
+
+from shardkit.adapters.tensorflow import element_spec, feature_spec, to_tf
+
+__all__ = ["element_spec", "feature_spec", "to_tf"]

@@ -1,0 +1,146 @@
+"""Bytes on their way to a store: what a `put` reads, what an ETag proves, and how threads end together."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import google_crc32c
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shardkit.errors import DamagedError, NotFoundError, StorageError
+from shardkit.location import Location
+from shardkit.storage import etag
+from shardkit.storage.crew import Crew
+from shardkit.storage.etag import Etag
+from shardkit.storage.store import ObjectInfo
+from shardkit.storage.transfer import Outgoing, Stopped, crc_of, file_pieces
+
+PLACE = Location("", "shards/train-000000.tar")
+
+
+def outgoing(
+    data: bytes,
+    step: int = 3,
+    *,
+    size: int | None = None,
+    crc: str | None = None,
+    told: Callable[[int], None] = lambda _: None,
+    stop: threading.Event | None = None,
+) -> Outgoing:
+    def pieces() -> Generator[bytes, None, None]:
+        for at in range(0, len(data), step):
+            yield data[at : at + step]
+
+    wanted = ObjectInfo("x", len(data) if size is None else size, crc or f"{google_crc32c.value(data):08x}")
+    return Outgoing(pieces, wanted, PLACE, told, stop or threading.Event())
+
+
+@given(st.binary(max_size=200), st.integers(1, 40), st.lists(st.integers(1, 50), max_size=20))
+def test_it_reads_as_a_file_does(data: bytes, step: int, sizes: list[int]) -> None:
+    body, file = outgoing(data, step), io.BytesIO(data)
+    for size in sizes:
+        assert body.read(size) == file.read(size)
+        assert body.tell() == file.tell()
+    assert body.read() == file.read()
+    assert body.read() == b""
+
+
+def test_its_length_can_be_found_and_it_can_be_read_again() -> None:
+    told: list[int] = []
+    body = outgoing(b"0123456789", told=told.append)
+    assert (body.seek(0, io.SEEK_END), body.seek(0)) == (10, 0)
+    assert body.read(4) == b"0123"
+    body.seek(0)
+    buffer = bytearray(20)
+    assert io.BufferedReader(body).readinto(buffer) == 10
+    assert buffer[:10] == b"0123456789"
+    assert sum(told) == 10
+    with pytest.raises(io.UnsupportedOperation):
+        body.seek(5)
+
+
+@pytest.mark.parametrize(
+    ("size", "crc", "fact"),
+    [
+        (9, None, "9 bytes are expected, and it has more"),
+        (12, None, "12 bytes are expected, and it has 10"),
+        (10, "00000000", "its CRC-32C is 280c069e, and 00000000 is expected"),
+    ],
+)
+def test_the_last_bytes_are_not_given_where_the_whole_is_not_what_was_wanted(
+    size: int, crc: str | None, fact: str
+) -> None:
+    body = outgoing(b"0123456789", 5, size=size, crc=crc)
+    got = body.read(5)
+    with pytest.raises(DamagedError, match=f"^{PLACE}: {fact}") as raised:
+        body.read()
+    assert got == b"01234"
+    assert body.failure is raised.value
+
+
+def test_it_ends_at_the_next_piece_when_all_is_to_stop() -> None:
+    stop = threading.Event()
+    body = outgoing(b"0123456789", 5, stop=stop)
+    assert body.read(5) == b"01234"
+    stop.set()
+    with pytest.raises(Stopped):
+        body.read(5)
+
+
+def test_a_file_gives_its_bytes_and_its_errors(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"123456789")
+    assert crc_of(file_pieces(Location("", str(tmp_path / "x")))) == "e3069283"
+    with pytest.raises(NotFoundError):
+        list(file_pieces(Location("", str(tmp_path / "y")))())
+    with pytest.raises(StorageError):
+        list(file_pieces(Location("", str(tmp_path)))())
+
+
+def summed(data: bytes, step: int) -> Etag:
+    tag = Etag()
+    for at in range(0, len(data), step):
+        tag.update(memoryview(data)[at : at + step])
+    return tag
+
+
+@pytest.mark.parametrize("step", [1, 4, 7, 100])
+@pytest.mark.parametrize("size", [0, 5, 10, 15, 20, 25])
+def test_an_etag_is_that_of_one_request_or_of_parts(size: int, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(etag, "PART_BYTES", 10)
+    data = bytes(range(size))
+    parts = [data[at : at + 10] for at in range(0, size, 10)] or [b""]
+    joined = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).hexdigest()
+    tag = summed(data, step)
+    assert tag.fits(f'"{joined}-{len(parts)}"')
+    assert tag.fits(f'"{hashlib.md5(data).hexdigest()}"') is (len(parts) == 1)
+    assert not tag.fits(f'"{joined}-{len(parts) + 1}"')
+    assert not tag.fits(None)
+    assert not summed(data + b"x", step).fits(f'"{joined}-{len(parts)}"')
+
+
+def test_results_come_in_the_order_of_the_tasks() -> None:
+    with Crew(3) as crew:
+        assert list(crew.map(lambda n: n * n, range(50))) == [n * n for n in range(50)]
+
+
+def test_the_first_error_of_a_thread_is_raised_and_stops_the_others() -> None:
+    begun, seen = threading.Event(), list[int]()
+
+    def work(number: int) -> None:
+        if number == 1:
+            begun.wait(30)
+            raise ValueError("of the second")
+        begun.set()
+        assert crew.stop.wait(30)
+        seen.append(number)
+        raise Stopped
+
+    with pytest.raises(ValueError, match="of the second"), Crew(2) as crew:
+        list(crew.map(work, range(100)))
+    assert seen == [0]

@@ -1,0 +1,250 @@
+"""Lists of files: what their columns mean, and what is wrong with a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shardkit.errors import BadFileError, SourceError, UsageError
+from shardkit.packing.held import OnDisk
+from shardkit.tree.imagefolder import image_folders
+from shardkit.tree.lists import ListOptions, open_list, scan_lists
+from shardkit.tree.source import Source, scan_tree
+from shardkit.tree.tables import read_table
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with small files cat/1.jpg … dog/3.jpg."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for n in range(1, 4):
+            (tmp_path / name / f"{n}.jpg").write_bytes(b"x" * n)
+    return tmp_path
+
+
+def scan(path: Path, options: ListOptions | None = None, **more: Any) -> Source:
+    given: dict[str, Any] = {"classes": None, "extensions": ("jpg", "png"), "skip_bad": False, "in_order": False}
+    return scan_lists({"": open_list(str(path), options or ListOptions())}, **given | {"hold": OnDisk} | more)[""]
+
+
+def listed(folder: Path, text: str | bytes, name: str = "list.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def paths(source: Source) -> list[str]:
+    return [path.decode() for path in source.paths]
+
+
+def test_rows_come_in_the_order_of_a_scan_or_in_their_own(folder: Path) -> None:
+    path = listed(folder, "file,label\ndog/1.jpg,dog\ncat/2.jpg,cat\ncat/1.jpg,cat\n")
+    source = scan(path)
+    assert (paths(source), source.labels.tolist()) == (["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"], [0, 0, 1])
+    assert (source.classes, source.sizes.tolist(), source.held) == (("cat", "dog"), [1, 2, 1], None)
+    assert paths(scan(path, in_order=True)) == ["dog/1.jpg", "cat/2.jpg", "cat/1.jpg"]
+
+
+def test_a_list_of_a_tree_is_the_source_that_a_scan_gives(folder: Path) -> None:
+    files = sorted(folder.rglob("*.jpg"), reverse=True)
+    rows = "\n".join(f"{file.relative_to(folder)},{file.parent.name}" for file in files)
+    source, tree = scan(listed(folder, f"path,class\n{rows}\n")), scan_tree(folder, extensions=("jpg",))
+    assert (source.classes, list(source.paths), source.keys(range(6))) == (
+        tree.classes,
+        list(tree.paths),
+        tree.keys(range(6)),
+    )
+    assert source.labels.tolist() == tree.labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("header", "path_column", "label_column"),
+    [
+        ("Filename,Label,x", None, None),
+        ("image,category,x", None, None),
+        ("x,filepath,target", None, None),
+        ("photo,breed,x", "photo", "breed"),
+    ],
+)
+def test_the_usual_names_of_columns_are_known(
+    header: str, path_column: str | None, label_column: str | None, folder: Path
+) -> None:
+    row = {"filename": "cat/1.jpg", "image": "cat/1.jpg", "filepath": "cat/1.jpg", "photo": "cat/1.jpg", "x": "7"}
+    values = ",".join(row.get(name.lower(), "cat") for name in header.split(","))
+    source = scan(listed(folder, f"{header}\n{values}\n"), ListOptions(path_column, label_column))
+    assert source.inline is not None
+    assert [json.loads(text) for text in source.inline.fields["json"]] == [{"x": 7}]
+
+
+def test_numbers_as_labels_keep_their_numbers(folder: Path) -> None:
+    path = listed(folder, "file,label\ncat/1.jpg,2\ndog/1.jpg,0\n")
+    assert scan(path).classes == ("0", "1", "2")
+    assert scan(path, classes=["a", "b", "c"]).labels.tolist() == [0, 2]
+    with pytest.raises(BadFileError, match=r"list\.csv: row 1: its label '2' is none of the 2 classes"):
+        scan(path, classes=["a", "b"])
+
+
+def test_names_as_labels_follow_the_classes_given(folder: Path) -> None:
+    path = listed(folder, "file,label\ncat/1.jpg,cat\ndog/1.jpg,dog\n")
+    assert scan(path, classes=["dog", "cat"]).classes == ("dog", "cat")
+    with pytest.raises(BadFileError, match=r"list\.csv: row 2: its label 'dog' is none of the 1 classes"):
+        scan(path, classes=["cat"])
+
+
+def test_identities_are_no_class_numbers(folder: Path) -> None:
+    path = listed(folder, "file,label\ncat/1.jpg,1000000007\n")
+    with pytest.raises(SourceError, match="class numbers go up to 1000000007, and there are 1 of them"):
+        scan(path)
+
+
+def test_true_and_false_are_two_classes(folder: Path) -> None:
+    assert scan(listed(folder, "file,label\ncat/1.jpg,true\ndog/1.jpg,false\n")).classes == ("false", "true")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("cat/9.jpg,cat", r"row 2: there is no file .*cat/9\.jpg; mend the path, name the folder .* with --root"),
+        ("cat/1.jpg,cat", r"row 2: the file is in row 1 too; "),
+        ("cat/1.jpg,dog", r"row 2: the file is in row 1 too, with another label"),
+        ("cat/../cat/1.jpg,cat", r"row 2: the file is in row 1 too"),
+        (",cat", r"row 2: it names no file"),
+        ("cat/2.jpg,", r"row 2: its label is empty"),
+        ("cat/2.txt,cat", r"row 2: 2\.txt has none of the extensions that are taken"),
+        ("cat,cat", r"row 2: cat has none of the extensions"),
+        ("folder.jpg,cat", r"row 2: .*folder\.jpg is no file"),
+    ],
+)
+def test_a_bad_row_is_named_or_left_out(rows: str, message: str, folder: Path) -> None:
+    (folder / "folder.jpg").mkdir()
+    path = listed(folder, f"file,label\ncat/1.jpg,cat\n{rows}\n")
+    with pytest.raises(BadFileError, match=message):
+        scan(path)
+    source = scan(path, skip_bad=True)
+    assert (paths(source), len(source.incomplete)) == (["cat/1.jpg"], 1)
+
+
+def test_a_list_of_bad_rows_alone_is_an_error(folder: Path) -> None:
+    with pytest.raises(SourceError, match="none of its rows can be packed"):
+        scan(listed(folder, "file,label\nx.jpg,cat\n"), skip_bad=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "the list is empty"),
+        (b"file,label\n", "the list has no rows"),
+        (
+            "file,label\ncat/1.jpg,Käse\n".encode("cp1252"),
+            r"at byte 22: line 2 is not UTF-8 \(the byte 0xe4\); .* iconv",
+        ),
+        ("file,label\ncat/1.jpg,cat\n".encode("utf-16"), "the list is UTF-16"),
+        (b"file,file\na,b\n", "two columns have the name 'file'"),
+        (b"a,b\n1,2\n", "it has no column of paths; its columns are a, b; name one with --path-column"),
+        (b"file,b\n1,2\n", "it has no column of labels; its columns are file, b; name one with --label-column"),
+        (b"file,label\na,b,c\n", "can't be read as a list"),
+    ],
+)
+def test_a_list_that_can_not_be_read_is_said(text: bytes, message: str, folder: Path) -> None:
+    with pytest.raises(SourceError, match=rf"list\.csv: {message}"):
+        scan(listed(folder, text))
+
+
+def test_a_column_that_is_not_there_is_said_with_those_that_are(folder: Path) -> None:
+    path = listed(folder, "file,label\ncat/1.jpg,cat\n")
+    with pytest.raises(SourceError, match="no column of paths named 'photo'; its columns are file, label"):
+        scan(path, ListOptions(path_column="photo"))
+    with pytest.raises(SourceError, match="no column of labels named 'breed'; its columns are file, label"):
+        scan(path, ListOptions(label_column="breed"))
+
+
+def test_a_row_that_is_not_utf8_far_behind_is_found(folder: Path) -> None:
+    text = b"file,label\n" + b"cat/1.jpg,cat\n" * 100_000 + b"cat/1.jpg,K\xe4se\n"
+    with pytest.raises(SourceError, match=r"at byte 1400022: line 100002 is not UTF-8"):
+        scan(listed(folder, text))
+
+
+def test_a_mark_at_the_beginning_and_line_ends_of_windows_are_passed_over(folder: Path) -> None:
+    source = scan(listed(folder, b"\xef\xbb\xbffile,label\r\ncat/1.jpg,cat\r\n"))
+    assert paths(source) == ["cat/1.jpg"]
+
+
+def test_texts_stay_as_they_are_written(folder: Path) -> None:
+    rows = [{"file": "cat/1.jpg", "label": "cat", "when": "2020-01-02", "at": "2020-01-02T03:04:05", "n": None}]
+    table = read_table(str(listed(folder, "\n".join(map(json.dumps, rows)), "list.jsonl")))
+    assert table.to_pylist() == rows
+    csv = read_table(str(listed(folder, "file,when\n001,2020-01-02\n")), text_columns=("file",))
+    assert csv.to_pylist() == [{"file": "001", "when": "2020-01-02"}]
+
+
+def test_a_broken_line_of_json_is_said(folder: Path) -> None:
+    path = listed(folder, '{"file": "cat/1.jpg", "label": "cat"}\n{"file": \n', "list.jsonl")
+    with pytest.raises(SourceError, match=r"list\.jsonl: can't be read as a list \(JSON parse error"):
+        scan(path)
+
+
+def test_a_parquet_file_that_is_none_is_said(folder: Path) -> None:
+    with pytest.raises(SourceError, match=r"list\.parquet: can't be read as a list"):
+        scan(listed(folder, b"no parquet", "list.parquet"))
+
+
+def test_dictionaries_and_large_texts_of_parquet_are_names(folder: Path) -> None:
+    table = pa.table({"file": ["cat/1.jpg", "dog/1.jpg"], "label": pa.array(["cat", "dog"]).dictionary_encode()})
+    pq.write_table(table, folder / "list.parquet")
+    assert scan(folder / "list.parquet").classes == ("cat", "dog")
+
+
+def test_a_label_of_another_kind_is_said(folder: Path) -> None:
+    pq.write_table(pa.table({"file": ["cat/1.jpg"], "label": [{"a": 1}]}), folder / "list.parquet")
+    with pytest.raises(SourceError, match=r"the label column 'label' is struct<a: int64>; give names, numbers"):
+        scan(folder / "list.parquet")
+
+
+def test_numbers_have_no_classes(folder: Path) -> None:
+    path = listed(folder, "file,label\ncat/1.jpg,0.5\ncat/2.jpg,\n")
+    with pytest.raises(BadFileError, match="row 2: its label is empty, or no number"):
+        scan(path)
+    with pytest.raises(UsageError, match="are no classes; leave the classes away"):
+        scan(path, classes=["a"])
+
+
+def test_the_root_is_what_paths_are_relative_to(folder: Path) -> None:
+    (folder / "lists").mkdir()
+    path = listed(folder / "lists", "file,label\ncat/1.jpg,cat\n")
+    with pytest.raises(BadFileError, match="there is no file"):
+        scan(path)
+    assert paths(scan(path, ListOptions(root=str(folder)))) == ["cat/1.jpg"]
+
+
+def test_keys_that_would_meet_are_made_unique(folder: Path, draw_image: Callable[..., bytes]) -> None:
+    (folder / "cat" / "1.png").write_bytes(draw_image(1, format="PNG"))
+    source = scan(listed(folder, "file,label\ncat/1.jpg,cat\ncat/1.png,cat\n"))
+    assert source.keys(range(2)) == ["cat/1", "cat/1-2"]
+
+
+def test_an_empty_separator_is_refused() -> None:
+    with pytest.raises(UsageError, match="label_separator: it is empty"):
+        ListOptions(label_separator="")
+
+
+def test_a_folder_with_metadata_is_told_from_a_tree(folder: Path) -> None:
+    assert image_folders(str(folder)) is None
+    for split in ("train", "test"):
+        (folder / "splits" / split).mkdir(parents=True)
+        listed(folder / "splits" / split, "file_name\n", "metadata.csv")
+    assert image_folders(str(folder / "splits")) == {
+        split: str(folder / "splits" / split / "metadata.csv") for split in ("test", "train")
+    }
+    (folder / "splits" / "other").mkdir()
+    assert image_folders(str(folder / "splits")) is None
+    listed(folder, "file_name\n", "metadata.csv")
+    listed(folder, "", "metadata.jsonl")
+    with pytest.raises(SourceError, match=r"it has metadata\.csv and metadata\.jsonl; keep one of them"):
+        image_folders(str(folder))
