@@ -269,6 +269,9 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
             raise UsageError("to_torch(map_style=True)", "batches have no number", "leave out .batch()")
         if not dataset.steps.counted:
             raise UsageError("to_torch(map_style=True)", "filter() leaves the numbers open", "use where() or select()")
+        if dataset.steps.window:
+            fact = "take() and skip() cut the order of an epoch, and numbers count without it"
+            raise UsageError("to_torch(map_style=True)", fact, "use a view in their place: dataset[:1000]")
         reading = replace(dataset.reading, buffer=0, lanes=1, rank=0, world_size=1, turns=1)
         self.dataset = replace(dataset, reading=reading)
         self.channels_last = channels_last

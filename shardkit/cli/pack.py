@@ -131,6 +131,7 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     shardkit pack data/train shards/train --max-bytes 64MiB --workers 8
     shardkit pack data shards --on-error skip
     shardkit pack data/all shards/all --split train=0.8,validation=0.1,test=0.1
+    shardkit pack /mnt/train /mnt/shards/train --engine ray --address head:6379
     shardkit pack data/train shards/train --config pack.yaml --dry-run
     shardkit pack photos.zip shards/photos
     shardkit pack list.csv shards/train --label-column breed --root photos

@@ -174,10 +174,10 @@ class Slot:
     __slots__ = ("data", "job")
 
     def __init__(self) -> None:
-        self.data: bytes | None = None
+        self.data: bytes | memoryview | None = None
         self.job: Job | None = None
 
-    def get(self) -> bytes:
+    def get(self) -> bytes | memoryview:
         """The bytes of the sample. Errors as in `Job.value`."""
         if self.data is None:
             assert self.job is not None
@@ -191,9 +191,13 @@ Waiting = tuple["RemoteBlock", NDArray[np.int64]]
 
 
 class Ahead:
-    """What is asked for ahead of use, for one iteration."""
+    """What is asked for ahead of use, for one iteration.
 
-    def __init__(self, how: Remote) -> None:
+    keep: samples stay where they arrived, for an order in which those that arrive together leave together.
+    """
+
+    def __init__(self, how: Remote, *, keep: bool = False) -> None:
+        self._keep = keep
         self.chunk = chunk_bytes(how)
         self.flight = max(1, min(REQUESTS * self.chunk, how.ahead_bytes // 2))
         self.fetchers = Fetchers(how.timeout_seconds)
@@ -245,17 +249,20 @@ class Ahead:
         base, stop = starts[0], max(ends)
 
         def act() -> None:
-            cut(shards.pieces(shard, base, stop), base, cuts)
+            cut(shards.pieces(shard, base, stop), base, cuts, keep=self._keep)
 
         job = self.fetchers.submit(act, shards.files[shard].url)
         for slot in slots:
             slot.job = job
 
 
-def cut(pieces: Iterable[Buffer], base: int, cuts: tuple[list[int], list[int], list[Slot]]) -> None:
+def cut(
+    pieces: Iterable[Buffer], base: int, cuts: tuple[list[int], list[int], list[Slot]], *, keep: bool = False
+) -> None:
     """Give each slot its bytes; `base` is where in the shard the pieces begin. Repeats of a sample share theirs.
 
-    A sample is copied once, from the pieces as they come: new memory is what costs most here.
+    A sample is copied once, from the pieces as they come, since new memory is what costs most here; or, with `keep`,
+    only where it crosses from one piece to the next.
     """
     starts, ends, slots = cuts
     at, number, begun = base, 0, list[memoryview]()
@@ -267,7 +274,7 @@ def cut(pieces: Iterable[Buffer], base: int, cuts: tuple[list[int], list[int], l
             if ends[number] > stop:
                 begun.append(part)
                 break
-            data = b"".join((*begun, part)) if begun else bytes(part)
+            data = b"".join((*begun, part)) if begun else part if keep else bytes(part)
             begun = []
             span = starts[number], ends[number]
             while number < len(slots) and (starts[number], ends[number]) == span:
@@ -280,7 +287,7 @@ def cut(pieces: Iterable[Buffer], base: int, cuts: tuple[list[int], list[int], l
 
 def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:
     """The blocks, their samples asked for ahead. window: samples that the shuffle draws from at a time."""
-    ahead = Ahead(how)
+    ahead = Ahead(how, keep=not window)
     flow = _Flow(ahead, how, window)
     try:
         for placed in blocks:

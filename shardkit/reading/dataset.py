@@ -233,8 +233,12 @@ class Dataset:
         """A sample by its number or key; a view for a slice, list, or array of numbers or bools.
 
         Numbers count in the order of the shards, or of the view that this is. A sample is decoded if decode() was
-        called before, with the random numbers of epoch 0. NotFoundError for one that is not there.
+        called before, with the random numbers of epoch 0. NotFoundError for one that is not there, UsageError after
+        take() or skip().
         """
+        if self.steps.window:
+            fact = "take() and skip() cut the order of an epoch, and numbers count without it"
+            raise UsageError("dataset[…]", fact, "use a view in their place: dataset[:1000][…]")
         if isinstance(item, (str, int, np.integer)) and not isinstance(item, bool):
             return one_of(self, item)
         return self._selected(AtNumbers(numbers_of(item)))

@@ -21,6 +21,10 @@ import google_crc32c
 from shardkit.errors import DamagedError, ManifestError, NotFoundError, StorageError
 from shardkit.location import Location
 
+UNPACKED_BYTES, UNPACKED_SHARDS = 4 << 30, 17
+"""What is kept of unpacked gzip shards. But one more than the 16 lanes read at a time is kept in any case: a shard that
+went would be unpacked again for each run of its samples."""
+
 READ_AHEAD_BYTES = 4 << 20
 """What one call asks the kernel to read. It is split there into requests as large as the disk takes."""
 
@@ -43,7 +47,7 @@ class ShardFile:
 class MappedShards:
     """The shards of a dataset as buffers. At most `limit` are mapped at a time, the least recently used go first.
 
-    A gzip shard can't be mapped: it is unpacked into memory as a whole.
+    A gzip shard can't be mapped: it is unpacked into memory as a whole, and kept within UNPACKED_BYTES.
 
     verify: check the CRC-32C of a whole shard when it is first opened. Thread safe. A mapping lives on while anything
     refers to it, so that a buffer that was given away stays good.
@@ -75,9 +79,14 @@ class MappedShards:
         found = _unpacked(file, mapped) if file.unpacked else mapped
         with self._lock:
             self._open[shard] = found
-            while len(self._open) > self._limit:
+            while len(self._open) > self._limit or self._too_large():
                 self._open.popitem(last=False)
         return found
+
+    def _too_large(self) -> bool:
+        if len(self._open) <= UNPACKED_SHARDS:
+            return False
+        return sum(self.files[shard].unpacked for shard in self._open) > UNPACKED_BYTES
 
     def _map(self, shard: int) -> mmap.mmap | bytes:
         """The shard's file as a buffer."""

@@ -97,6 +97,9 @@ def encode_labels(labels: NDArray[np.int64], mode: Literal["int", "onehot", "bin
     labels = np.asarray(labels, np.int64)
     if mode == "int":
         return labels
+    if not classes:
+        fact = f'"{mode}" needs the number of classes, and shards without a manifest do not say it'
+        raise UsageError("label", fact, 'use "int", or make a manifest with: shardkit index SHARDS')
     if mode == "binary" and classes != 2:
         raise UsageError("label", f'"binary" needs two classes, and there are {classes}', 'use "int" or "onehot"')
     outside = (labels < 0) | (labels >= classes)

@@ -80,7 +80,7 @@ class RemoteBlock(IndexBlock):
         urls, crc32c, labels = self._urls, google_crc32c.value, self.labels.tolist()
         columns = zip(slots, self._checksums, self.keys, self._spans[0], self.fields, labels, strict=True)
         for number, (slot, crc, key, shard, name, label) in enumerate(columns):
-            data = slot.data or slot.get()
+            data = bytes(slot.data or slot.get())
             if crc32c(data) != crc:
                 data = bytes(self.image(number))
             yield {"__key__": key, "__url__": urls[shard], name: data, "cls": label}

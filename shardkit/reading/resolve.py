@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 
 SourceLike = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Manifest
 
-_SHARD_NAME = re.compile(r"(?P<stem>.+)-\d+\.(tar|tar\.gz|tgz|tfrecord)")
+_TFRECORD = r"\.(?:tfrecords?|tfrec|tfr)"
+_SHARD_NAME = re.compile(
+    r"(?P<stem>.+?)(?:"
+    rf"-\d+(?:-of-\d+)?(?:\.(?:tar|tar\.gz|tgz)|{_TFRECORD}(?:\.gz|\.gzip|\.zlib)?)"
+    rf"|(?:{_TFRECORD})?-\d+-of-\d+)"
+)
+"""`train-000000.tar`, and `train-00000-of-00010.tfrecord`, `train.tfrecord-00000-of-00010` as TensorFlow's tools name
+them."""
 _NO_SHARDS = (".json", ".parquet", ".tmp", ".part")
 
 
@@ -189,14 +196,24 @@ def demand_one_format(shards: Sequence[Location]) -> None:
 
 
 def _manifest_of(shard: Location) -> Location | None:
-    match = _SHARD_NAME.fullmatch(shard.name)
-    return None if match is None else shard.sibling(match["stem"] + ".json")
+    stem = _stem_of(shard.name)
+    return None if stem is None else shard.sibling(f"{stem}.json")
+
+
+def _stem_of(name: str) -> str | None:
+    """What a shard's name begins with; None for a name without a number."""
+    match = _SHARD_NAME.fullmatch(name)
+    return None if match is None else match["stem"]
 
 
 def _of_folder(place: Location) -> Found:
     """A folder: of the shards of one dataset, or a class directory."""
     names = sorted(os.listdir(place.path))
-    manifests = [name for name in names if name.endswith(".json") and any(n.startswith(f"{name[:-5]}-") for n in names)]
+    stems = {_stem_of(name) for name in names}
+    manifests = [
+        name for name in names if name.endswith(".json")
+        and (name[:-5] in stems or any(n.startswith(f"{name[:-5]}-") for n in names))
+    ]  # fmt: skip
     if len(manifests) == 1:
         return _of_manifest(place.child(manifests[0]))
     if len(manifests) > 1:

@@ -19,10 +19,10 @@ from shardkit.location import Location
 from shardkit.manifest import ClassEntry, Manifest
 from shardkit.reading.catalog import IndexCatalog
 from shardkit.reading.resolve import SourceLike, resolve
-from shardkit.sample import IMAGE_FIELDS, text_of_path
+from shardkit.sample import IMAGE_FIELDS
 from shardkit.storage.local import translated
-from shardkit.tools._labels import class_map, demand_labels, folder_of
-from shardkit.tools._shard import BAD_LABEL, MAX_LABEL, NO_LABEL
+from shardkit.tools._labels import class_map, demand_labels, folder_of, text_names
+from shardkit.tools._shard import BAD_LABEL, MAX_LABEL, NO_LABEL, path_of, path_of_member
 from shardkit.tools._threads import in_threads
 
 Numbers = NDArray[np.int64]
@@ -130,8 +130,8 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
         pair for scan in scans for pair in zip(scan.rows.labels.tolist(), map(folder_of, scan.rows.keys), strict=True)
     )
     texts = {label: text for scan in scans for label, text in scan.texts.items()}
-    names = [texts.get(label, str(label)) for label in range(max(texts) + 1)] if texts else None
-    found = class_map(pairs.items(), names if names and len(set(names)) == len(names) else None, place=str(shards[0]))
+    names = text_names(texts, max((label for label, _ in pairs), default=-1) + 1)
+    found = class_map(pairs.items(), names, place=str(shards[0]))
 
     def rows(number: int) -> StoredRows:
         scan = scans[number].rows
@@ -167,7 +167,7 @@ def _scan(shard: Location, form: str) -> _Scan:
         if text := getattr(sample, "text", ""):
             texts.setdefault(label, text)
         keys.append(sample.key)
-        paths.append(getattr(sample, "path", "") or _path(sample.key, image))
+        paths.append(path_of(sample, image) if form == "tfrecord" else path_of_member(sample.key, image))
         columns.append((label, sample.offset, sample.size, sample.fields.get(image, (0, -1))[1]))
         fields.update(dict.fromkeys(names))
     numbers = np.array(columns, np.int64).reshape(-1, 4).T
@@ -175,10 +175,6 @@ def _scan(shard: Location, form: str) -> _Scan:
     demand_labels(labels, offsets, keys, place)
     texts.pop(NO_LABEL, None)
     return _Scan(StoredRows(keys, paths, labels, offsets, sizes, images, np.full_like(labels, -1)), fields, texts)
-
-
-def _path(key: str, image: str) -> str:
-    return text_of_path(f"{key}.{image}".encode("utf-8", "surrogateescape") if image else key.encode())
 
 
 def _label(data: Any, sample: Any) -> int:

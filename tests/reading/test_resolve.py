@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -10,8 +11,10 @@ import pytest
 
 import shardkit
 from shardkit import DatasetError, Manifest, ManifestError, NotFoundError, StorageError, UsageError
+from shardkit.location import Location
 from shardkit.manifest import decode_manifest
-from shardkit.reading.fetch import MappedShards
+from shardkit.reading import fetch
+from shardkit.reading.fetch import MappedShards, ShardFile
 from shardkit.reading.resolve import resolve
 
 
@@ -281,3 +284,33 @@ def test_resolving_reads_no_shard(own: Path) -> None:
     found = resolve(f"{own}-*.tar")
     assert found.manifest is not None and found.manifest.samples == 97
     assert found.numbers is None
+
+
+@pytest.mark.parametrize("name", ["x-{:05}-of-00003.tfrecord", "x.tfrecord-{:05}-of-00003", "x-{:05}-of-00003"])
+def test_shards_named_as_tensorflow_names_them_find_their_manifest(small_tree: Path, tmp_path: Path, name: str) -> None:
+    shardkit.pack(small_tree, tmp_path / "packed" / "x", format="tfrecord", max_count=40)
+    (tmp_path / "named").mkdir()
+    for number, path in enumerate(sorted((tmp_path / "packed").glob("x-*.tfrecord"))):
+        path.rename(tmp_path / "named" / name.format(number))
+    shardkit.index_shards(f"{tmp_path}/named/{name.split('{')[0]}*")
+    assert (tmp_path / "named" / "x.json").exists()
+    for source in (f"{tmp_path}/named/{name.split('{')[0]}*", tmp_path / "named", tmp_path / "named" / "x"):
+        assert len(shardkit.dataset(source)) == 97
+    assert 0 < len(shardkit.dataset(tmp_path / "named" / name.format(1))) < 97
+
+
+def test_unpacked_shards_are_kept_within_their_bytes_but_never_fewer_than_the_lanes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = []
+    for number in range(12):
+        data = bytes([number]) * 1000
+        (tmp_path / f"{number}.tar.gz").write_bytes(gzip.compress(data))
+        size = (tmp_path / f"{number}.tar.gz").stat().st_size
+        files.append(ShardFile(Location("", str(tmp_path / f"{number}.tar.gz")), size, -1, unpacked=1000))
+    monkeypatch.setattr(fetch, "UNPACKED_BYTES", 6000)
+    for fewest, kept in ((3, 6), (9, 9), (20, 10)):
+        monkeypatch.setattr(fetch, "UNPACKED_SHARDS", fewest)
+        shards = MappedShards(files, verify=False, limit=10)
+        assert [bytes(shards.buffer(number)) for number in range(12)] == [bytes([n]) * 1000 for n in range(12)]
+        assert list(shards._open) == list(range(12 - kept, 12))

@@ -375,3 +375,11 @@ def test_a_sample_that_comes_up_several_times_in_an_epoch_is_augmented_anew(cars
         images.setdefault(sample["__key__"], set()).add(sample["jpg"].tobytes())
     assert len(images) == 3
     assert all(len(versions) >= 8 for versions in images.values())
+
+
+@pytest.mark.parametrize("item", [2, "red/000", slice(2, 4)])
+def test_numbers_after_take_or_skip_are_refused_since_these_cut_an_order(cars: str, item: Any) -> None:
+    for cut in (shardkit.dataset(cars).take(5), shardkit.dataset(cars).skip(5)):
+        with pytest.raises(UsageError, match=r"dataset\[:1000\]"):
+            cut[item]
+    assert shardkit.dataset(cars)[:5][2] == shardkit.dataset(cars)[2]

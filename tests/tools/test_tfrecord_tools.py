@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shardkit import DamagedError, DatasetError, UsageError, dataset, index_shards, pack, unpack, verify
+from shardkit import DamagedError, DatasetError, UsageError, convert, dataset, index_shards, pack, unpack, verify
 from shardkit.formats.example import bytes_entry_head, entry_name, int64_entry, varint
 from shardkit.formats.tfrecord import masked_crc, read_samples
 from shardkit.location import Location
@@ -272,3 +272,24 @@ def test_damaged_tfrecord_is_not_unpacked(packed: Path, tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match="checksum of a record's"):
         unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_class_without_a_name_above_the_others_is_named_by_its_number(tmp_path: Path, draw_image: Draw) -> None:
+    rows = [(1, "cat", "a.jpg"), (3, "", "b.jpg"), (0, "dog", "c.jpg")]
+    (tmp_path / "x.tfrecord").write_bytes(imagenet(draw_image, rows))
+    manifest = convert(tmp_path / "x.tfrecord", tmp_path / "out" / "x", format="tar", workers=1)
+    assert [(entry.name, entry.count) for entry in manifest.classes] == [("dog", 1), ("cat", 1), ("2", 0), ("3", 1)]
+
+
+def test_a_converted_file_name_of_others_is_the_path_to_unpack_to(tmp_path: Path, draw_image: Draw) -> None:
+    names = ["n01/a\\b.jpg", "n01/plain.jpg", "n01/tab\t.JPEG"]
+    (tmp_path / "x.tfrecord").write_bytes(imagenet(draw_image, [(0, "n01", name) for name in names]))
+    index_shards(tmp_path / "x.tfrecord")
+    paths = dataset(tmp_path / "x.json").content.catalog.index_table()["path"].to_pylist()
+    (tmp_path / "x.json").unlink()
+    convert(tmp_path / "x.tfrecord", tmp_path / "out" / "x", format="tar", workers=1, shuffle=False)
+    assert dataset(tmp_path / "out" / "x").content.catalog.index_table()["path"].to_pylist() == paths
+    unpack(tmp_path / "out" / "x", tmp_path / "again")
+    assert sorted(str(path.relative_to(tmp_path / "again")) for path in (tmp_path / "again").rglob("*.*")) == sorted(
+        names
+    )
