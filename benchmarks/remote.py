@@ -4,7 +4,8 @@ slow      a store with a latency for each request, and a bandwidth that all requ
           the local files): shards streamed in order, shuffled, with an empty cache and from a full one; and the images
           of the class tree one by one, by one reader and by 32. Whole epochs, opening included.
 loopback  nginx on this machine, without a latency: shards streamed, and a bare loop of parallel range requests by
-          obstore (4 MiB, as many at a time), which looks at no byte. The two take turns.
+          obstore (4 MiB, as many at a time), which looks at no byte; and the same loop with what no reader can do
+          without, a `bytes` of the data and its CRC-32C. Four epochs each; they take turns.
 
 MB/s are 10⁶ bytes of images in a second, for the bare loop of shards. CPU is that of this process, in seconds.
 """
@@ -38,11 +39,15 @@ server {{ listen 127.0.0.1:{port}; root "{root}"; }} }}
 """
 
 
-def streamed(url: str, shuffle: int, **options: object) -> Callable[[], int]:
-    """An epoch of undecoded samples; gives the bytes of the images."""
+EPOCHS = 4
+"""Of the loopback, so that opening is little of it."""
+
+
+def streamed(url: str, shuffle: int, *, epochs: int = 1, **options: object) -> Callable[[], int]:
+    """Epochs of undecoded samples; gives the bytes of the images."""
 
     def run() -> int:
-        samples = shardkit.dataset(url, shuffle=shuffle, **options)  # type: ignore[arg-type]
+        samples = shardkit.dataset(url, shuffle=shuffle, **options).repeat(epochs)  # type: ignore[arg-type]
         return sum(len(value) for sample in samples for value in sample.values() if isinstance(value, bytes))
 
     return run
@@ -62,8 +67,9 @@ def tree_read(url: str, paths: list[str], readers: int, options: dict[str, objec
     return run
 
 
-def bare(url: str, sizes: dict[str, int], requests: int) -> Callable[[], int]:
-    """Ranges of the shards by obstore alone; gives their bytes."""
+def bare(url: str, sizes: dict[str, int], requests: int, *, summed: bool = False) -> Callable[[], int]:
+    """Ranges of the shards by obstore alone, `summed` as bytes with their CRC-32C; gives how many bytes."""
+    import google_crc32c
     import obstore
     from obstore.store import HTTPStore
 
@@ -71,11 +77,14 @@ def bare(url: str, sizes: dict[str, int], requests: int) -> Callable[[], int]:
     spans = [(n, at, min(at + CHUNK_BYTES, size)) for n, size in sizes.items() for at in range(0, size, CHUNK_BYTES)]
 
     def one(span: tuple[str, int, int]) -> int:
-        return len(obstore.get_range(store, span[0], start=span[1], end=span[2]))
+        data = obstore.get_range(store, span[0], start=span[1], end=span[2])
+        if summed:
+            google_crc32c.value(bytes(data))
+        return len(data)
 
     def run() -> int:
         with ThreadPoolExecutor(requests) as pool:
-            return sum(pool.map(one, spans))
+            return sum(pool.map(one, spans * EPOCHS))
 
     return run
 
@@ -161,8 +170,9 @@ def loopback(prefix: Path, options: argparse.Namespace, work: Path) -> None:
     with nginx(prefix.parent, work) as url:
         runs = {
             f"obstore, {REQUESTS} requests of 4 MiB": bare(url, sizes, REQUESTS),
-            "shardkit, in order": streamed(f"{url}/{prefix.name}", 0),
-            "shardkit, shuffle 1,000": streamed(f"{url}/{prefix.name}", 1000),
+            "obstore, as bytes with CRC-32C": bare(url, sizes, REQUESTS, summed=True),
+            "shardkit, in order": streamed(f"{url}/{prefix.name}", 0, epochs=EPOCHS),
+            "shardkit, shuffle 300": streamed(f"{url}/{prefix.name}", 300, epochs=EPOCHS),
         }
         print(f"\nloopback, nginx; ratio to obstore alone; {os.cpu_count()} cores for both sides")
         contest(runs, 1)

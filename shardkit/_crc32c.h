@@ -24,24 +24,24 @@ static int crc32c_supported(void) {
     return __builtin_cpu_supports("sse4.2") != 0;
 }
 #elif defined(__aarch64__) && defined(__GNUC__) && (defined(__linux__) || defined(__ARM_FEATURE_CRC32))
-#if !defined(__ARM_FEATURE_CRC32) && !defined(__clang__)
-#pragma GCC push_options
-#pragma GCC target("+crc")
-#define CRC32C_POP
-#endif
-#include <arm_acle.h>
-#ifdef __clang__
-#define CRC32C_TARGET __attribute__((target("crc")))
-#else
-#define CRC32C_TARGET __attribute__((target("+crc")))
-#endif
-#define CRC32C_WORD(crc, word) __crc32cd((crc), (word))
-#define CRC32C_BYTE(crc, byte) __crc32cb((crc), (byte))
 #ifdef __ARM_FEATURE_CRC32
 static int crc32c_supported(void) { return 1; }
 #else
 #include <sys/auxv.h>
 static int crc32c_supported(void) { return (getauxval(AT_HWCAP) >> 7 & 1) != 0; } /* HWCAP_CRC32 */
+#endif
+#ifdef __clang__ /* whose arm_acle.h declares them only where the whole file may use them */
+#define CRC32C_TARGET __attribute__((target("crc")))
+#define CRC32C_WORD(crc, word) __builtin_arm_crc32cd((crc), (word))
+#define CRC32C_BYTE(crc, byte) __builtin_arm_crc32cb((crc), (byte))
+#else
+#pragma GCC push_options
+#pragma GCC target("+crc")
+#include <arm_acle.h>
+#define CRC32C_POP
+#define CRC32C_TARGET __attribute__((target("+crc")))
+#define CRC32C_WORD(crc, word) __crc32cd((crc), (word))
+#define CRC32C_BYTE(crc, byte) __crc32cb((crc), (byte))
 #endif
 #endif
 

@@ -23,6 +23,7 @@ from shardkit.reading.batch import Batch, image_field
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.options import DEFAULT_BUFFER
 from shardkit.reading.resolve import SourceLike
+from shardkit.reading.targets import kind_of
 from shardkit.sample import IMAGE_FIELDS, Sample
 
 ColorMode = Literal["rgb", "rgba", "grayscale"]
@@ -129,6 +130,9 @@ def as_dataset(source: SourceLike | Dataset) -> Dataset:
     found = source if isinstance(source, Dataset) else dataset(source)
     if found.ops:
         raise UsageError("source", f"{found!r} is more than a selection", "leave out decode(), batch() and so on")
+    if kind_of(found.content.catalog):
+        fact = "Keras' own loaders know one class for each sample, and these have several, or numbers"
+        raise UsageError("source", fact, "use dataset(…).decode(size=224).batch(32).to_keras()")
     return found
 
 

@@ -14,6 +14,7 @@ from shardkit.errors import DatasetError, MissingExtraError, UsageError
 from shardkit.reading.batch import Batch
 from shardkit.reading.dataset import Dataset
 from shardkit.reading.epoch import SampleIndexError
+from shardkit.reading.targets import demand_class_labels
 
 try:
     import keras
@@ -165,7 +166,9 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
 
     @property
     def labels(self) -> NDArray[np.int32]:
-        """The label of every sample in the order of the batches (int32, samples)."""
+        """The label of every sample in the order of the batches (int32, samples). UsageError where samples have
+        several classes, or numbers."""
+        demand_class_labels(self.dataset.content.catalog, "labels")
         labels = self.listing.labels
         return (labels if self._relabelled is None else self._relabelled(labels)).astype(np.int32)
 

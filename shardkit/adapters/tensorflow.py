@@ -18,6 +18,7 @@ from shardkit.formats.tfrecord_features import feature_description
 from shardkit.reading.batch import Batch
 from shardkit.reading.decode import ImageDecoder
 from shardkit.reading.ops import Map, steps_of
+from shardkit.reading.targets import kind_of
 from shardkit.sample import IMAGE_FIELDS
 
 if TYPE_CHECKING:
@@ -118,13 +119,14 @@ def element_spec(dataset: Dataset) -> Any:
     if decoder is None or decoder.shape is None or mapped:
         return _seen(dataset, size)
     assert steps.decode is not None
-    kind = steps.decode.options.label
-    labels = {
-        "int": tf.TensorSpec((size,), tf.int64),
-        "onehot": tf.TensorSpec((size, len(dataset.classes) if kind == "onehot" else None), tf.float32),
-        "binary": tf.TensorSpec((size,), tf.float32),
-    }
-    return tf.TensorSpec((size, *decoder.shape), tf.as_dtype(decoder.dtype)), labels[kind]
+    targets = "" if dataset.content.streams else kind_of(dataset.content.catalog)
+    if targets == "number":
+        return _seen(dataset, size)  # how many of them, only a sample tells
+    kind = "multihot" if targets else steps.decode.options.label
+    labels = tf.TensorSpec((size,), tf.int64 if kind == "int" else tf.float32)
+    if kind in ("onehot", "multihot"):
+        labels = tf.TensorSpec((size, len(dataset.classes)), tf.float32)
+    return tf.TensorSpec((size, *decoder.shape), tf.as_dtype(decoder.dtype)), labels
 
 
 def batch_length(dataset: Dataset) -> int | None:

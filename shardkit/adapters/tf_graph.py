@@ -23,6 +23,7 @@ from shardkit.reading.content import Named
 from shardkit.reading.crops import CENTER_SHARE, RATIO, SCALE, TRIES
 from shardkit.reading.decode import HEADROOM, DecodeOptions
 from shardkit.reading.ops import ALL, cut
+from shardkit.reading.targets import kind_of
 from shardkit.sample import IMAGE_FIELDS
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ def _files(dataset: Dataset) -> tuple[list[str], str]:
         places, packed = [file.location for file in files], [file.unpacked > 0 for file in files]
         manifest = getattr(content.catalog, "manifest", None)
         form = "class directory" if manifest is None else manifest.shard_format
+        if kind_of(content.catalog):
+            raise _refused("labels of several classes, and numbers, are stored as JSON", "leave out graph=True")
         others = sorted(set(content.catalog.fields) & IMAGE_FIELDS - set(DECODED))
         if others:
             fact = f"there are {', '.join(others)} images, which TensorFlow can't decode"

@@ -43,7 +43,7 @@ from shardkit.formats.tar_stream import stream_samples
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["END", "TarSample", "encode_sample", "read_samples", "sample_size", "stream_samples"]
+__all__ = ["END", "TarSample", "encode_sample", "plain_member", "read_samples", "sample_size", "stream_samples"]
 
 _Value = TypeVar("_Value")
 
@@ -158,6 +158,15 @@ _STORED: dict[bytes, int] = {}  # a checksum field -> its number
 _TABLE_LIMIT = 1 << 15  # a bound on memory, for what others wrote
 _NO_PREFIX = b"\xff" * 101  # longer than a name field: nothing begins with it
 _UNDERSCORE = 0x5F
+
+
+def plain_member(view: memoryview, at: int, stop: int, name: bytes) -> bytes | None:
+    """The data of the member `name`, whose header is at byte `at` and whose data end by `stop`, without parsing the
+    header. None where another header is there than we write for it."""
+    size = parse_number(bytes(view[at + 124 : at + 136])) if at + BLOCK <= stop else None
+    if size is None or at + BLOCK + size > stop or bytes(view[at : at + BLOCK]) != member_header(name, size):
+        return None
+    return bytes(view[at + BLOCK : at + BLOCK + size])
 
 
 def read_samples(

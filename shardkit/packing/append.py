@@ -26,6 +26,7 @@ from shardkit.manifest import ClassEntry, Manifest
 from shardkit.packing.destination import Destination, files_of
 from shardkit.packing.options import PackOptions
 from shardkit.packing.rows_by_path import RowsByPath, free_keys
+from shardkit.packing.sourcing import label_options
 from shardkit.sample import fs_text, path_of_text
 from shardkit.tree.source import Source
 from shardkit.tree.subset import grouped_at, source_at
@@ -33,8 +34,8 @@ from shardkit.tree.together import Grouped
 
 log = logging.getLogger(__name__)
 
-FREE = frozenset(("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended"))
-"""The options that may be others than those of the dataset that is there."""
+FREE = frozenset(("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels"))
+"""The options that may be others than those of the dataset that is there; of the labels, the source itself tells."""
 
 COPIED = FREE | {"ext", "fields", "split", "group_by"}
 """The options with which a file's bytes go into the shards as they are, so that their number can be compared."""
@@ -80,6 +81,7 @@ class Before:
         counts = dict(zip(before.class_names, (entry.count for entry in before.classes), strict=True))
         added = {"shards": len(manifest.shards), "samples": manifest.samples}
         added |= {"changed": self.changed.count, "gone": self.gone.count}
+        labels = {name: kind for name, kind in manifest.options.items() if name == "labels"}
         return Manifest(
             shard_format=before.shard_format,
             samples=before.samples + manifest.samples,
@@ -89,7 +91,7 @@ class Before:
             shards=before.shards + manifest.shards,
             index=before.index + manifest.index,
             skipped=manifest.skipped,
-            options={**before.options, "appended": [*before.options.get("appended", []), added]},
+            options={**before.options, **labels, "appended": [*before.options.get("appended", []), added]},
             plan=hashlib.blake2b(f"{before.plan} {manifest.plan}".encode(), digest_size=16).hexdigest(),
         )
 
@@ -123,7 +125,7 @@ def _check(destination: Destination, manifest: Manifest, options: PackOptions) -
     mine, theirs = options.recorded(), manifest.options
     free = FREE - {"seed"} if options.split is not None else FREE
     for name in sorted({*mine, *theirs} - free):
-        if mine.get(name) != theirs.get(name) and (name, theirs.get(name)) != ("labels", "listed"):
+        if mine.get(name) != theirs.get(name):
             fact = f"it was packed with the option {name} {theirs.get(name)!r}, not {mine.get(name)!r}"
             raise DestinationError(place, fact, _CURE)
     for name, size in files_of(manifest):
@@ -151,6 +153,16 @@ def classes_after(before: Iterable[Before], scanned: Sequence[str], given: Seque
     return (*old, *new)
 
 
+def demand_kind(source: Source, before: Iterable[Before]) -> None:
+    """DestinationError where the labels of the source are of another kind than those that are there."""
+    mine = label_options(source).get("labels", "class")
+    for each in before:
+        theirs = each.manifest.options.get("labels", "class")
+        if mine != theirs and {mine, theirs} != {"class", "listed"}:
+            fact = f"its labels are of the kind {theirs!r}, and those of the source {mine!r}"
+            raise DestinationError(fs_text(each.destination.manifest), fact, "choose another destination")
+
+
 def relabelled(found: Source | Grouped, classes: tuple[str, ...]) -> Source | Grouped:
     """The same samples with their labels as places in `classes`, which has all of theirs."""
     if isinstance(found, Grouped):
@@ -162,8 +174,8 @@ def _relabelled(source: Source, classes: tuple[str, ...]) -> Source:
     if source.classes == classes[: len(source.classes)]:
         return replace(source, classes=classes)
     if source.inline is not None and source.inline.labels == "multi":
-        fact = "its samples have several labels each, and the classes are others, or in another order, than those there"
-        raise UsageError("append", fact, "fix them with --classes-from, and the manifest that is there")
+        fact = "its samples have several labels each, and its classes do not begin with those of the dataset"
+        raise UsageError("append", fact, "give --classes: those that are there, in their order, and then the new ones")
     places = {name: place for place, name in enumerate(classes)}
     labels = np.array([*(places[name] for name in source.classes), -1], np.int32)[source.labels]
     return replace(source, classes=classes, labels=labels)

@@ -86,6 +86,7 @@ class MembersBuilder:
             or b"/." in name
             or b".." in name
             or name[:1] in b"/."
+            or name[-1:] == b"/"
             or b":" in name
             or b"\0" in name
         ):

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from shardkit.errors import UsageError
-from shardkit.packing.append import Before, classes_after, new_samples, relabelled
+from shardkit.packing.append import Before, classes_after, demand_kind, new_samples, relabelled
 from shardkit.packing.options import PackOptions
-from shardkit.packing.sourcing import demand_classes
 from shardkit.packing.tasks import Content, plan_source
 from shardkit.sample import fs_text
 from shardkit.tree.source import Source
@@ -39,8 +38,9 @@ def contents_of(
     """
     found = _samples(scanned, options)
     if before:
-        demand_classes(scanned.values())
-        after = classes_after(before.values(), next(iter(scanned.values())).classes, classes)
+        source = next(iter(scanned.values()))
+        demand_kind(source, before.values())
+        after = classes_after(before.values(), source.classes, classes)
         found = {name: relabelled(each, after) for name, each in found.items()}
     return {name: _planned(each, stems[name], options, before.get(name)) for name, each in found.items()}
 

@@ -11,7 +11,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import SourceError, UsageError
+from shardkit.errors import SourceError
 from shardkit.formats.table import Format
 from shardkit.packing.held import Holder, InArchive, OnDisk, holder_of
 from shardkit.packing.options import PackOptions
@@ -98,14 +98,6 @@ def inline_digest(source: Source) -> Iterator[bytes]:
             yield name.encode()
             yield column.blob.tobytes()
             yield column.offsets.tobytes()
-
-
-def demand_classes(sources: Iterable[Source]) -> None:
-    """UsageError for sources whose samples have not one class each: such can't be added to a dataset."""
-    for source in sources:
-        if source.inline is not None and source.inline.labels not in ("class", "listed"):
-            fact = "its samples have not one class each, and such can't be added to a dataset"
-            raise UsageError(fs_text(source.root), fact, "pack all of it anew with --overwrite")
 
 
 def label_fields(source: Source) -> set[str]:

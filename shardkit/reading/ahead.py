@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 import numpy as np
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 << 20
-REQUESTS = 32
-"""Requests under way at a time: 128 MiB, which is 1 GB/s at 0.13 s for each."""
+REQUESTS = 16
+"""Requests under way at a time: 64 MiB, which is 1 GB/s at 60 ms for each. 32 are no faster at 30 ms, and on two cores
+slower."""
 FIRST_REQUESTS = 4
 
 GAP_BYTES = 128 << 10
@@ -168,24 +169,6 @@ def _close_all() -> None:
         pool.join(5.0)
 
 
-class Slot:
-    """A sample that was asked for: its bytes when `job` is done."""
-
-    __slots__ = ("data", "job")
-
-    def __init__(self) -> None:
-        self.data: bytes | memoryview | None = None
-        self.job: Job | None = None
-
-    def get(self) -> bytes | memoryview:
-        """The bytes of the sample. Errors as in `Job.value`."""
-        if self.data is None:
-            assert self.job is not None
-            self.job.value()
-            assert self.data is not None
-        return self.data
-
-
 Waiting = tuple["RemoteBlock", NDArray[np.int64]]
 """(a block, the numbers of some of its samples)."""
 
@@ -229,60 +212,64 @@ class Ahead:
     def _request(self, shards: RemoteShards, shard: int, waiting: list[Waiting]) -> None:
         firsts = np.concatenate([block.firsts[numbers] for block, numbers in waiting])
         stops = np.concatenate([block.stops[numbers] for block, numbers in waiting])
-        slots: list[Slot] = []
-        for block, numbers in waiting:
-            for number in numbers.tolist():
-                slot = block.slots[number] = Slot()
-                slots.append(slot)
+        owners = [block for block, numbers in waiting for _ in numbers]
+        numbers = np.concatenate([numbers for _, numbers in waiting])
         order = np.argsort(firsts, kind="stable")
-        firsts, stops = firsts[order], stops[order]
+        firsts, stops, numbers = firsts[order], stops[order], numbers[order]
         apart = firsts[1:] - np.maximum.accumulate(stops)[:-1] > GAP_BYTES
         bounds = [0, *(np.flatnonzero(apart) + 1).tolist(), len(order)]
-        places = order.tolist()
+        owners = [owners[at] for at in order.tolist()]
         self.asked += int((stops - firsts).sum())
-        for begin, end in itertools.pairwise(bounds):
-            cuts = firsts[begin:end].tolist(), stops[begin:end].tolist(), [slots[at] for at in places[begin:end]]
-            self._submit(shards, shard, cuts)
+        for low, high in itertools.pairwise(bounds):
+            spans = firsts[low:high].tolist(), stops[low:high].tolist()
+            self._submit(shards, shard, Cuts(*spans, owners[low:high], numbers[low:high].tolist()))
 
-    def _submit(self, shards: RemoteShards, shard: int, cuts: tuple[list[int], list[int], list[Slot]]) -> None:
-        starts, ends, slots = cuts
-        base, stop = starts[0], max(ends)
+    def _submit(self, shards: RemoteShards, shard: int, cuts: Cuts) -> None:
+        base, stop = cuts.starts[0], max(cuts.ends)
 
         def act() -> None:
             cut(shards.pieces(shard, base, stop), base, cuts, keep=self._keep)
 
         job = self.fetchers.submit(act, shards.files[shard].url)
-        for slot in slots:
-            slot.job = job
+        for block, number in zip(cuts.owners, cuts.numbers, strict=True):
+            block.jobs[number] = job
 
 
-def cut(
-    pieces: Iterable[Buffer], base: int, cuts: tuple[list[int], list[int], list[Slot]], *, keep: bool = False
-) -> None:
-    """Give each slot its bytes; `base` is where in the shard the pieces begin. Repeats of a sample share theirs.
+class Cuts(NamedTuple):
+    """The samples of a request: their first byte and the one after the last in the shard, the block that each is for,
+    and its number there. No object for each sample: Python's garbage collector would look at all of them."""
+
+    starts: list[int]
+    ends: list[int]
+    owners: list[RemoteBlock]
+    numbers: list[int]
+
+
+def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts, *, keep: bool = False) -> None:
+    """Give each sample its bytes; `base` is where in the shard the pieces begin. Repeats of a sample share theirs.
 
     A sample is copied once, from the pieces as they come, since new memory is what costs most here; or, with `keep`,
     only where it crosses from one piece to the next.
     """
-    starts, ends, slots = cuts
-    at, number, begun = base, 0, list[memoryview]()
+    starts, ends, owners, numbers = cuts
+    at, next_, begun = base, 0, list[memoryview]()
     for piece in pieces:
         view = memoryview(piece).cast("B")
         stop = at + len(view)
-        while number < len(slots) and starts[number] < stop:
-            part = view[max(starts[number] - at, 0) : ends[number] - at]
-            if ends[number] > stop:
+        while next_ < len(starts) and starts[next_] < stop:
+            part = view[max(starts[next_] - at, 0) : ends[next_] - at]
+            if ends[next_] > stop:
                 begun.append(part)
                 break
             data = b"".join((*begun, part)) if begun else part if keep else bytes(part)
             begun = []
-            span = starts[number], ends[number]
-            while number < len(slots) and (starts[number], ends[number]) == span:
-                slots[number].data = data
-                number += 1
+            span = starts[next_], ends[next_]
+            while next_ < len(starts) and (starts[next_], ends[next_]) == span:
+                owners[next_].data[numbers[next_]] = data
+                next_ += 1
         at = stop
-    for slot in slots[number:]:  # without a byte, at the very end
-        slot.data = b""
+    for place in range(next_, len(starts)):  # without a byte, at the very end
+        owners[place].data[numbers[place]] = b""
 
 
 def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:

@@ -107,8 +107,17 @@ def _batch(samples: Sequence[Sample]) -> Batch:
     shared = set(samples[0]).intersection(*samples[1:]) - {*names, "cls", "__url__", REPEAT}
     fields = {name: _column([sample[name] for sample in samples]) for name in sorted(shared - {"__key__"})}
     keys = [str(sample.get("__key__", "")) for sample in samples]
-    given = None if any(label is None for label in labels) else np.asarray(labels)
+    given = None if any(label is None for label in labels) else stacked_labels(labels, keys)
     return Batch(stacked(images, keys), given, keys=keys, fields=fields, repeats=_repeats(samples))
+
+
+def stacked_labels(labels: Sequence[Any], keys: Sequence[str]) -> NDArray[Any]:
+    """Labels as an array: numbers, or arrays of one length. Raises DatasetError that names two that are not."""
+    for label, key in zip(labels, keys, strict=True):
+        if np.shape(label) != np.shape(labels[0]):
+            fact = f"a batch needs labels of one length: {keys[0]} has {np.size(labels[0])} and {key} {np.size(label)}"
+            raise DatasetError("batch()", fact, "mend the labels, or make them of one length with map()")
+    return np.asarray(labels)
 
 
 def _repeats(samples: Sequence[Sample]) -> NDArray[np.bool_] | None:

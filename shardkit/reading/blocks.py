@@ -13,6 +13,7 @@ from shardkit.reading.catalog import Block, Catalog
 from shardkit.reading.fetch import ReadAhead, can_read_ahead
 from shardkit.reading.order import Order
 from shardkit.reading.share import Share
+from shardkit.reading.targets import Kind, kind_of, one_image_each
 
 Numbers = NDArray[np.int64]
 
@@ -45,6 +46,11 @@ class BlockSource(Protocol):
     @property
     def plain(self) -> bool:
         """Whether each sample is one image with a label."""
+        ...
+
+    @property
+    def targets(self) -> Kind:
+        """What the labels are."""
         ...
 
     @property
@@ -95,7 +101,12 @@ class IndexedBlocks:
     @property
     def plain(self) -> bool:
         """Whether each sample is one image with a label."""
-        return self.catalog.plain
+        return one_image_each(self.catalog)
+
+    @property
+    def targets(self) -> Kind:
+        """What the labels are."""
+        return kind_of(self.catalog)
 
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
         """The samples low … high - 1, looked up a little before they are used, so that the kernel can read ahead."""
@@ -169,7 +180,12 @@ class OneBlock:
     @property
     def plain(self) -> bool:
         """Whether it is one image with a label."""
-        return self.catalog.plain
+        return one_image_each(self.catalog)
+
+    @property
+    def targets(self) -> Kind:
+        """What its label is."""
+        return kind_of(self.catalog)
 
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
         """The sample."""

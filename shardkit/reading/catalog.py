@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, DatasetError, ManifestError, NotFoundError
 from shardkit.formats.table import demand_names_fit, format_named
+from shardkit.formats.tar import plain_member
+from shardkit.formats.tar_headers import padded
 from shardkit.formats.tfrecord import FieldNames
 from shardkit.location import Location
 from shardkit.manifest import ClassEntry, Manifest
 from shardkit.reading.fetch import MappedShards, ShardFile
 from shardkit.reading.options import Remote
+from shardkit.reading.targets import FIELD
 from shardkit.sample import IMAGE_FIELDS, Sample, field_of
 
 if TYPE_CHECKING:
@@ -69,6 +72,10 @@ class Block(Protocol):
 
     def image(self, number: int) -> Buffer:
         """The bytes of an image."""
+        ...
+
+    def target(self, number: int) -> bytes | None:
+        """The bytes of the field that holds a label of several classes, or numbers; None where there is none."""
         ...
 
     def sample(self, number: int) -> Sample:
@@ -420,6 +427,26 @@ class IndexBlock:
         place, offset, key = self.place(number)
         fact = f"the checksum of the image's {self.ends[number] - self.starts[number]} bytes is wrong"
         return DamagedError(place, fact, "copy the shard again, or pack again", offset, key)
+
+    def target(self, number: int) -> bytes | None:
+        """The bytes of the field, found right behind the image in a tar; in any other place by reading the sample."""
+        if self._tar:
+            shard, end = self._spans[0][number], self._spans[2][number]
+            name = f"{self.keys[number]}.{FIELD}".encode()
+            data = plain_member(self._buffers[shard], padded(end), self._stops[number], name)
+            if data is not None:
+                return data
+        value: bytes | None = self.sample(number).get(FIELD)
+        return value
+
+    @cached_property
+    def _tar(self) -> bool:
+        return self.catalog.format.name == "tar" and not self.catalog.plain and self.catalog.remote is None
+
+    @cached_property
+    def _stops(self) -> list[int]:
+        stops: list[int] = self.stops.tolist()
+        return stops
 
     def samples(self) -> Iterator[Sample]:
         """All samples in order."""

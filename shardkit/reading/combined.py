@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from shardkit.manifest import ClassEntry
 from shardkit.reading.catalog import Block, Catalog
 from shardkit.reading.fetch import ShardFile
+from shardkit.reading.targets import FIELD, kind_of, relabelled
 from shardkit.sample import Sample
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class CombinedBlock:
             self.parts[part] = block
             within[where] = np.arange(len(block))
             self.labels[where] = catalog.relabel[part][block.labels]
+        self._several, self._relabel = kind_of(catalog) == "multi", catalog.relabel
         self._where = list(zip(member.tolist(), within.tolist(), strict=True))
         self.remote = [own for block in self.parts.values() for own in block.remote]
 
@@ -123,6 +125,12 @@ class CombinedBlock:
         block, within = self._at(number)
         return block.image(within)
 
+    def target(self, number: int) -> bytes | None:
+        """The bytes of the field with a label of several classes, or numbers; classes by their numbers in the whole."""
+        block, within = self._at(number)
+        data = block.target(within)
+        return relabelled(data, self._relabel[self._where[number][0]]) if self._several and data is not None else data
+
     def sample(self, number: int) -> Sample:
         """A whole sample, with its label in the whole."""
         block, within = self._at(number)
@@ -137,6 +145,8 @@ class CombinedBlock:
     def _relabelled(self, number: int, sample: Sample) -> Sample:
         if isinstance(sample.get("cls"), int):
             sample["cls"] = int(self.labels[number])
+        elif self._several and FIELD in sample:
+            sample[FIELD] = relabelled(sample[FIELD], self._relabel[self._where[number][0]])
         return sample
 
     def place(self, number: int) -> tuple[str, int | None, str]:

@@ -27,6 +27,7 @@ from shardkit.reading.ranks import find_rank
 from shardkit.reading.resolve import SourceLike
 from shardkit.reading.select import AtNumbers, OfClasses, PartOf, Selection, Weights, Where, numbers_of
 from shardkit.reading.share import Remainder
+from shardkit.reading.targets import demand_class_labels, kind_of
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -70,8 +71,11 @@ class Dataset:
     def class_counts(self) -> dict[str, int]:
         """The samples of each class. DatasetError for shards without a manifest."""
         catalog, rows = self.content.catalog, self.members()
-        if rows is None and sum(entry.count for entry in catalog.classes) == int(catalog.counts.sum()):
+        if rows is None and (
+            kind_of(catalog) or sum(entry.count for entry in catalog.classes) == int(catalog.counts.sum())
+        ):
             return {entry.name: entry.count for entry in catalog.classes}
+        demand_class_labels(catalog, "class_counts")
         labels = catalog.labels()[slice(None) if rows is None else rows]
         counts = np.bincount(labels[labels >= 0], minlength=len(catalog.classes))
         return {entry.name: int(count) for entry, count in zip(catalog.classes, counts, strict=True)}

@@ -88,18 +88,21 @@ def decode_fields(
     }
 
 
-def encode_labels(labels: NDArray[np.int64], mode: Literal["int", "onehot", "binary"], classes: int) -> NDArray[Any]:
+def encode_labels(
+    labels: NDArray[np.int64], mode: Literal["int", "onehot", "binary", "multihot"], classes: int
+) -> NDArray[Any]:
     """Class numbers as Keras' class_mode gives them.
 
-    "int" ("sparse"): int64 (n,). "onehot" ("categorical"): float32 (n, classes). "binary": float32 (n,) of 0 and 1.
+    "int" ("sparse"): int64 (n,). "onehot" ("categorical") and "multihot": float32 (n, classes). "binary": float32 (n,)
+    of 0 and 1.
     UsageError for binary with other than two classes; DecodeError for a label outside 0 … classes - 1.
     """
     labels = np.asarray(labels, np.int64)
     if mode == "int":
         return labels
     if not classes:
-        fact = f'"{mode}" needs the number of classes, and shards without a manifest do not say it'
-        raise UsageError("label", fact, 'use "int", or make a manifest with: shardkit index SHARDS')
+        cure = 'use "int"; shards without a manifest get one, with classes, by: shardkit index SHARDS'
+        raise UsageError("label", f'"{mode}" needs the number of classes, and these samples come without any', cure)
     if mode == "binary" and classes != 2:
         raise UsageError("label", f'"binary" needs two classes, and there are {classes}', 'use "int" or "onehot"')
     outside = (labels < 0) | (labels >= classes)

@@ -28,7 +28,6 @@ from shardkit.formats.images import (
     open_with_pillow,
     quiet_pillow,
     reason_of,
-    start_of_frame,
 )
 from shardkit.reading.crops import Box, pixel_span
 

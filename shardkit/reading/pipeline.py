@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, DecodeError
-from shardkit.reading.batch import REPEAT, Batch, collate
+from shardkit.reading.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.blocks import BlockSource, Numbers, Placed
 from shardkit.reading.catalog import Block
 from shardkit.reading.decode import ImageDecoder
@@ -25,6 +25,7 @@ from shardkit.reading.fields import decode_fields, encode_labels
 from shardkit.reading.memory import Lender
 from shardkit.reading.ops import ALL, Decode, Filter, Map, Skip, Steps, Take, cut
 from shardkit.reading.pool import Task, Threads
+from shardkit.reading.targets import FIELD, demand_mode, target_of
 from shardkit.rng import stream_key
 from shardkit.sample import Sample
 
@@ -136,6 +137,8 @@ class _Worker:
         self.per_sample = [op for op in run.steps.samples if not isinstance(op, Decode)]
         self.maps = tuple(itertools.takewhile(lambda op: isinstance(op, Map), run.steps.after))
         self.classes = run.source.classes
+        self.targets = run.source.targets if self.options else ""
+        demand_mode(self.targets, self.options.label if self.options else "int")
         self.memory = Lender(run.ahead)
         self.skips = _Skips(self.options.skip_limit if self.options else 0)
         self.straight = bool(
@@ -173,6 +176,7 @@ class _Worker:
         n = span.end - span.begin
         images = self.memory.empty((n, *decoder.shape), decoder.dtype)
         failed: list[tuple[int, Exception]] = []
+        targets: list[Any] = [None] * n
 
         def part(begin: int, end: int) -> None:
             image, base = block.image, span.begin
@@ -181,6 +185,12 @@ class _Worker:
             for number, error in decoder.batch_into(datas, images[begin:end], rows):
                 self._failed(span, begin + number, error)
                 failed.append((begin + number, error))
+            for number in range(begin, end) if self.targets else ():
+                try:
+                    targets[number] = target_of(block.target(base + number), self.targets, self.classes)
+                except DecodeError as exc:
+                    self._failed(span, number, exc)
+                    failed.append((number, exc))
 
         def finish() -> Item | None:
             good: slice | NDArray[np.int64] = slice(None)
@@ -189,8 +199,11 @@ class _Worker:
                 if not len(good):
                     return self._nothing(span)
             numbers = range(n) if not failed else good.tolist()  # type: ignore[union-attr]
-            labels = self._labels(block.labels[span.begin : span.end][good], span)
             keys = [block.keys[span.begin + number] for number in numbers]
+            if self.targets:
+                labels = stacked_labels([targets[number] for number in numbers], keys)
+            else:
+                labels = self._labels(block.labels[span.begin : span.end][good], span)
             marks = None if span.repeats is None else span.repeats[good]
             chosen = images if not failed else images[good]
             return span.taken, self.mapped(Batch(chosen, labels, keys=keys, repeats=marks))
@@ -247,13 +260,23 @@ class _Worker:
         row = None if span.draws is None else span.draws[at]
         try:
             image = self.decoder.array(sample[name], row) if name else None
+            label = target_of(sample.get(FIELD), self.targets, self.classes) if self.targets else None
             others = decode_fields(
-                {field: value for field, value in sample.items() if field != name}, decoders=self.run.decoders
+                {
+                    field: value
+                    for field, value in sample.items()
+                    if field != name and (field != FIELD or label is None)
+                },
+                decoders=self.run.decoders,
             )
         except DecodeError as exc:
             self._failed(span, number, exc)
             return None
-        decoded = {field: image if field == name else others[field] for field in sample}
+        decoded = {
+            field: image if field == name else others[field] for field in sample if field == name or field in others
+        }
+        if label is not None:
+            decoded["cls"] = label
         if "cls" in decoded and isinstance(decoded["cls"], int) and self.options and self.options.label != "int":
             decoded["cls"] = self._labels(np.array([decoded["cls"]]), span)[0]
         return decoded

@@ -18,19 +18,21 @@ from shardkit.reading.remote import RemoteShards, within
 from shardkit.sample import Sample
 
 if TYPE_CHECKING:
-    from shardkit.reading.ahead import Slot
+    from shardkit.reading.ahead import Job
 
 log = logging.getLogger(__name__)
 
 
 class RemoteBlock(IndexBlock):
-    """A block whose samples are asked for ahead (`slots`), lie in the cache, or else are fetched when they are used."""
+    """A block whose samples are asked for ahead (`jobs`), lie in the cache, or else are fetched when they are used."""
 
     def __init__(self, catalog: IndexCatalog, rows: Rows, shards: Rows, local: Rows) -> None:
         super().__init__(catalog, rows, shards, local)
         assert isinstance(catalog.mapped, RemoteShards)
         self.remote_shards = catalog.mapped
-        self.slots: list[Slot | None] = [None] * len(rows)
+        self.jobs: list[Job | None] = [None] * len(rows)
+        """What fetches each sample, and puts its bytes into `data`."""
+        self.data: list[bytes | memoryview | None] = [None] * len(rows)
         self.chunks: list[int] = []
         """The chunks that hold samples of it, in the order of need: shard << 32 | number."""
         self.wanted = 0
@@ -73,14 +75,17 @@ class RemoteBlock(IndexBlock):
 
     def samples(self) -> Iterator[Sample]:
         """All samples in order."""
-        slots = self.slots
-        if not self.catalog.plain or None in slots or min(self.starts.min(initial=0), self.labels.min(initial=0)) < 0:
+        if (
+            not self.catalog.plain
+            or None in self.jobs
+            or min(self.starts.min(initial=0), self.labels.min(initial=0)) < 0
+        ):
             yield from map(self.sample, range(len(self)))
             return
         urls, crc32c, labels = self._urls, google_crc32c.value, self.labels.tolist()
-        columns = zip(slots, self._checksums, self.keys, self._spans[0], self.fields, labels, strict=True)
-        for number, (slot, crc, key, shard, name, label) in enumerate(columns):
-            data = bytes(slot.data or slot.get())
+        columns = zip(self.jobs, self._checksums, self.keys, self._spans[0], self.fields, labels, strict=True)
+        for number, (job, crc, key, shard, name, label) in enumerate(columns):
+            data = bytes(self.data[number] or self._come(number, job))
             if crc32c(data) != crc:
                 data = bytes(self.image(number))
             yield {"__key__": key, "__url__": urls[shard], name: data, "cls": label}
@@ -120,15 +125,23 @@ class RemoteBlock(IndexBlock):
 
     def _bytes(self, number: int) -> Any:
         """The bytes that are read of a sample: firsts … stops - 1 of its shard."""
-        slot, shard = self.slots[number], self._spans[0][number]
-        if slot is not None:
-            return slot.get()
+        job, shard = self.jobs[number], self._spans[0][number]
+        if job is not None:
+            return self._come(number, job)
         first, stop = self._wholes[0][number], self._wholes[1][number]
         if (mapped := self.here.get(shard)) is not None:
             return mapped[first:stop]
         shards = self.remote_shards
         seconds = shards.objects.how.timeout_seconds
         return within(seconds, lambda: bytes(shards.read(shard, first, stop)), self._urls[shard])
+
+    def _come(self, number: int, job: Job | None) -> bytes | memoryview:
+        """A sample's bytes when its job is done. Errors as in `Job.value`."""
+        assert job is not None
+        job.value()
+        data = self.data[number]
+        assert data is not None
+        return data
 
     def _image_in(self, number: int, data: Any) -> Any:
         first = self._wholes[0][number]

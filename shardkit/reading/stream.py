@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from shardkit.location import Location
 from shardkit.reading.blocks import BLOCK_BYTES, BLOCK_SAMPLES, Placed
 from shardkit.reading.ops import ALL
 from shardkit.reading.options import Remote
+from shardkit.reading.targets import FIELD, Kind
 from shardkit.rng import permutation, stream_key, uniform
 from shardkit.sample import IMAGE_FIELDS, Sample
 
@@ -55,6 +56,7 @@ class StreamBlocks:
     samples = None
     classes = 0
     plain = False
+    targets: ClassVar[Kind] = ""
 
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
         """The samples low … high - 1; those before them are read and dropped, since nothing says where they are."""
@@ -180,6 +182,10 @@ class StreamBlock:
     def image(self, number: int) -> Any:
         """The bytes of the image."""
         return self.items[number][self.fields[number]]
+
+    def target(self, number: int) -> bytes | None:
+        """The bytes of the field with a label of several classes, or numbers."""
+        return self.items[number].get(FIELD)
 
     def sample(self, number: int) -> Sample:
         """One sample."""

@@ -114,6 +114,10 @@ class TreeBlock:
         except OSError as exc:
             raise StorageError(fs_text(path), exc.strerror or str(exc), "check the disk and its rights") from exc
 
+    def target(self, number: int) -> None:
+        """A file is in one class."""
+        return
+
     def sample(self, number: int) -> Sample:
         """Key, file, image and label."""
         url = fs_text(os.path.join(self.catalog.root, self.paths[number]))

@@ -5,14 +5,21 @@ from __future__ import annotations
 import os
 from threading import Lock
 
-from shardkit.errors import NotFoundError, StorageError
-from shardkit.location import Location
+from shardkit.errors import DestinationError, NotFoundError, StorageError
+from shardkit.location import Location, locate
 from shardkit.reading.options import Remote
 from shardkit.reading.remote import Objects
 from shardkit.storage.store import ObjectInfo
 
 LISTED = 1_000_000
 """Names of a folder that are looked at: more than a dataset has shards."""
+
+
+def demand_disk(what: str, dest: str | os.PathLike[str], cure: str) -> None:
+    """DestinationError for a destination in a store."""
+    place = locate(dest)
+    if not place.is_local:
+        raise DestinationError(str(place), f"{what} writes to a disk, and {place.scheme}:// is none", cure)
 
 
 class Places:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, NotFoundError, UsageError
 from shardkit.formats.table import FORMATS, format_of_head, format_of_name
+from shardkit.formats.tfrecord import TfrecordSample
 from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
 from shardkit.manifest import ClassEntry, Manifest
@@ -167,7 +168,9 @@ def _scan(shard: Location, form: str) -> _Scan:
         if text := getattr(sample, "text", ""):
             texts.setdefault(label, text)
         keys.append(sample.key)
-        paths.append(path_of(sample, image) if form == "tfrecord" else path_of_member(sample.key, image))
+        paths.append(
+            path_of(sample, image) if isinstance(sample, TfrecordSample) else path_of_member(sample.key, image)
+        )
         columns.append((label, sample.offset, sample.size, sample.fields.get(image, (0, -1))[1]))
         fields.update(dict.fromkeys(names))
     numbers = np.array(columns, np.int64).reshape(-1, 4).T

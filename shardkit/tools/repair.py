@@ -31,6 +31,7 @@ from shardkit.storage.local import translated
 from shardkit.tools._labels import class_map, folder_of, text_names
 from shardkit.tools._mended import write_shard
 from shardkit.tools._opened import Opened, ShardPlace, open_dataset, stem_of_shard
+from shardkit.tools._places import demand_disk
 from shardkit.tools._rescue import Rescuer
 from shardkit.tools._rescued import LeftOut, Rescue, Rescued, members_of
 from shardkit.tools._threads import in_threads, thread_count
@@ -130,6 +131,7 @@ def _format_of(shard: ShardPlace) -> FormatName:
 
 def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> Destination:
     """Where the result goes. DestinationError for the source itself, and for another dataset without `overwrite`."""
+    demand_disk("repair", dest, "write to a disk, and then: shardkit upload")
     name = opened.place.name
     stem = name.removesuffix(".json") if name.endswith(".json") else stem_of_shard(name)
     source = os.path.abspath(opened.place.sibling(stem).path)

@@ -29,6 +29,7 @@ from shardkit.sample import IMAGE_FIELDS, field_of, fs_text, path_of_text
 from shardkit.storage.local import storage_error, translated
 from shardkit.tools._names import checked_path, path_of_key, relative_path
 from shardkit.tools._opened import IndexRows, Opened, ShardPlace, open_dataset
+from shardkit.tools._places import demand_disk
 from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, label_of_value, open_shard, path_of
 from shardkit.tools._threads import in_threads, thread_count
 from shardkit.tools._wanted import Wanted, wanted
@@ -85,6 +86,7 @@ def unpack(
         first = opened.findings[0]
         raise DatasetError(first.shard, first.fact, first.cure)
     take = wanted(opened.manifest, classes, keys)
+    demand_disk("unpack", dest, "name a folder of this machine")
     target = os.path.abspath(os.fsdecode(dest))
     _demand_free(target)
     part = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.unpacking-{os.getpid()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -36,19 +37,29 @@ def paths_at(paths: PathColumn, rows: Rows) -> PathColumn:
 
 
 def source_at(source: Source, rows: Rows, *, left_out: LeftOut | None = None) -> Source:
-    """The rows `rows` (rising) of a source, each with the key it has there. left_out: None for that of the source."""
-    places = {int(row): place for place, row in enumerate(rows)} if source.renamed else {}
+    """The rows `rows` (rising) of a source, each with the key it has there.
+
+    left_out: in place of what the source left out, its incomplete samples too; None for these.
+    """
     return replace(
         source,
         paths=paths_at(source.paths, rows),
         sizes=source.sizes[rows],
         labels=source.labels[rows],
-        renamed={places[row]: key for row, key in source.renamed.items() if row in places},
+        renamed=_renamed_at(source.renamed, rows),
         left_out=source.left_out if left_out is None else left_out,
         held=None if source.held is None else source.held.at(rows),
         inline=None if source.inline is None else source.inline.at(rows),
         incomplete=source.incomplete if left_out is None else (),
     )
+
+
+def _renamed_at(renamed: Mapping[int, str], rows: Rows) -> dict[int, str]:
+    named = np.fromiter(renamed, np.int64, len(renamed))
+    places = np.searchsorted(rows, named)
+    there = np.flatnonzero(places < len(rows))
+    there = there[rows[places[there]] == named[there]]
+    return {int(places[number]): renamed[int(named[number])] for number in there}
 
 
 def grouped_at(

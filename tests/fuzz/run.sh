@@ -6,6 +6,7 @@
 # Needs clang with libFuzzer. JPEG_PREFIX: a libjpeg-turbo with static library and headers, best built with
 # -fsanitize=address,undefined,fuzzer-no-link and without SIMD, so that its own memory errors are seen too; without it
 # the installed one is linked. What was found stays in the working folder: build/fuzz/corpus and build/fuzz/crash-*.
+# SEEDS names a folder of more seeds, as photo_seeds.py makes them of photographs; SEED is libFuzzer's, to repeat a run.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -24,4 +25,4 @@ else
 fi
 clang "${flags[@]}" tests/fuzz/fuzz_jpeg.c "$library" -lm -o "$work/fuzz_jpeg"
 exec "$work/fuzz_jpeg" -max_total_time="$seconds" -max_len=20000 -timeout=20 -rss_limit_mb=2000 \
-    -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus" tests/fuzz/seeds
+    -seed="${SEED:-0}" -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus" tests/fuzz/seeds ${SEEDS:+"$SEEDS"}

@@ -484,3 +484,54 @@ def test_free_keys_are_those_that_nobody_has() -> None:
     assert free_keys(source, rows, lambda: [["a/x", "a/w"], ["a/x-3"]]) == {0: "a/x-4"}
     assert free_keys(source, rows[1:2], lambda: [["a/x"]]) == {}
     assert free_keys(source, rows[:0], lambda: [["a/x"]]) == {}
+
+
+def test_what_a_list_names_is_added(tree: Path, out: Path, pack_one: Pack) -> None:
+    rows = [f"{path.relative_to(tree)},{path.parent.name},{path.stem}" for path in sorted(tree.rglob("*.jpg"))]
+    listed = tree / "list.csv"
+    listed.write_text("\n".join(["path,label,note", *rows[:8]]))
+    first = pack_one(listed, out / "train")
+    listed.write_text("\n".join(["path,label,note", *rows]))
+    second = pack_one(listed, out / "train", append=True)
+    assert (first.samples, second.samples, second.class_names) == (8, 12, ["blue", "red"])
+    for sample in shardkit.dataset(out / "train"):
+        assert json.loads(sample["json"]) == {"note": int(sample["__key__"].partition("/")[2])}
+    assert shardkit.verify(out / "train").sound
+
+
+def test_labels_of_another_kind_are_refused(tree: Path, out: Path, pack_one: Pack) -> None:
+    rows = [f"{path.relative_to(tree)},{number}.5" for number, path in enumerate(sorted(tree.rglob("*.jpg")))]
+    listed = tree / "list.csv"
+    listed.write_text("\n".join(["path,label", *rows]))
+    pack_one(tree, out / "train")
+    with pytest.raises(DestinationError, match="its labels are of the kind 'class', and those of the source 'number'"):
+        pack_one(listed, out / "train", append=True)
+
+
+def test_several_labels_keep_their_numbers(tree: Path, out: Path, pack_one: Pack) -> None:
+    names = [str(path.relative_to(tree)) for path in sorted(tree.rglob("*.jpg"))]
+    listed = tree / "list.csv"
+    listed.write_text("\n".join(["path,label", *(f"{name},dog;cat" for name in names[:8])]))
+    pack_one(listed, out / "train", label_separator=";")
+    listed.write_text("\n".join(["path,label", *(f"{name},dog;cat;ant" for name in names)]))
+    with pytest.raises(UsageError, match="several labels each"):
+        pack_one(listed, out / "train", label_separator=";", append=True)
+    manifest = pack_one(listed, out / "train", label_separator=";", append=True, classes=["cat", "dog", "ant"])
+    assert [(entry.name, entry.count) for entry in manifest.classes] == [("cat", 12), ("dog", 12), ("ant", 4)]
+    found = {sample["__key__"]: sorted(json.loads(sample["cls.json"])) for sample in shardkit.dataset(out / "train")}
+    assert sorted(map(str, found.values())) == ["[0, 1, 2]"] * 4 + ["[0, 1]"] * 8
+
+
+def test_a_transcoded_dataset_is_added_to(tree: Path, out: Path, pack_one: Pack, add: Any, caplog: Any) -> None:
+    pack_one(tree, out / "train", resize=16)
+    add(tree, "red/new.jpg")
+    manifest = pack_one(tree, out / "train", resize=16, append=True)
+    assert manifest.samples == 13
+    assert "changed" not in caplog.text  # the sizes of files and images can't be compared
+    with pytest.raises(DestinationError, match="packed with the option"):
+        pack_one(tree, out / "train", resize=20, append=True)
+
+
+def test_a_bucket_is_not_added_to(tree: Path) -> None:
+    with pytest.raises(UsageError, match="on this machine only"):
+        shardkit.pack(tree, "s3://bucket/train", append=True)

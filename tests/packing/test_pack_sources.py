@@ -526,7 +526,7 @@ def test_a_list_and_an_archive_can_be_added_to(tree: Path, out: Path, pack_one: 
     (tree / "red" / "new.jpg").write_bytes((tree / "red" / "0000.jpg").read_bytes())
     assert pack_one(archived(tree, "tar.gz"), out / "archive", append=True).samples == 13
     several = write_list(tree / "several.jsonl", [{"file": row["file"], "label": ["a"]} for row in rows])
-    with pytest.raises(UsageError, match="not one class each, and such can't be added"):
+    with pytest.raises(DestinationError, match="labels are of the kind 'class', and those of the source 'multi'"):
         pack_one(several, out / "archive", append=True)
 
 

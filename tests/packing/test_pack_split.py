@@ -280,3 +280,29 @@ def test_paths_at_gathers_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PINNED = [1, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 1, 1, 1, 1, 0, 0]
+
+
+def test_a_list_and_an_archive_have_the_splits_of_the_tree(pets: Path, out: Path) -> None:
+    import shutil
+
+    rows = [f"{path.relative_to(pets)},{path.parent.name}" for path in sorted(pets.rglob("*.jpg"))]
+    (pets.parent / "list.csv").write_text("\n".join(["path,label", *rows, "cat/none.jpg,cat"]))
+    archive = shutil.make_archive(str(pets.parent / "pets"), "zip", pets.parent, pets.name)
+    pack_splits(pets, out / "tree")
+    listed = pack_splits(pets.parent / "list.csv", out / "list", root=pets, on_error="skip")
+    pack_splits(Path(archive), out / "zip")
+    assert by_split(out / "tree", THREE) == by_split(out / "list", THREE) == by_split(out / "zip", THREE)
+    assert sum(manifest.skipped for manifest in listed.values()) == 1
+
+
+def test_keys_that_were_made_unique_go_with_their_rows(tmp_path: Path, out: Path, draw_image: Any) -> None:
+    (tmp_path / "tree" / "cat").mkdir(parents=True)
+    for number in range(30):
+        for format in ("JPEG", "PNG"):
+            ending = {"JPEG": "jpg", "PNG": "png"}[format]
+            (tmp_path / "tree" / "cat" / f"{number}.{ending}").write_bytes(draw_image(number, format=format))
+    pack_splits(tmp_path / "tree", out, split="train=0.5,test=0.5")
+    for name in ("train", "test"):
+        keys = [sample["__key__"] for sample in shardkit.dataset(out / name)]
+        assert len(set(keys)) == len(keys)
+        assert {key.removesuffix("-2") for key in keys} == {key for key in keys if not key.endswith("-2")}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,13 +83,20 @@ def test_examples_without_image_or_label_are_read_as_they_are(tmp_path: Path, dr
 
 def test_a_label_out_of_range_is_told_where_it_counts(tmp_path: Path, tree: Path) -> None:
     shardkit.pack(tree, tmp_path / "x", format="tfrecord", workers=1)
-    manifest = (tmp_path / "x.json").read_text()
-    assert '"blue"' in manifest
-    ds = shardkit.dataset(tmp_path / "x-*.tfrecord").decode(size=8, label="onehot").batch(4)
-    assert next(iter(ds)).labels.shape == (4, 2)
+    manifest = json.loads((tmp_path / "x.json").read_text())
+    assert [entry["name"] for entry in manifest["classes"]] == ["blue", "red"]
+
+    def labels() -> Any:
+        data = shardkit.dataset(tmp_path / "x-*.tfrecord").decode(size=8, label="onehot").batch(12)
+        return next(iter(data)).labels
+
+    assert labels().shape == (12, 2)
+    (tmp_path / "x.json").write_text(json.dumps(manifest | {"classes": manifest["classes"][:1]}))
+    with pytest.raises(DecodeError, match=r"x-000000.tfrecord: sample .*: label 1 with 1 classes: expected 0 to 0"):
+        labels()
     (tmp_path / "x.json").unlink()
-    with pytest.raises(DecodeError, match=r"x-000000.tfrecord: sample .*: label \d with 0 classes"):
-        next(iter(shardkit.dataset(tmp_path / "x-*.tfrecord").decode(size=8, label="onehot").batch(4)))
+    with pytest.raises(UsageError, match=r'"onehot" needs the number of classes.*: shardkit index'):
+        labels()
 
 
 def test_a_schema_may_change_between_records(tmp_path: Path) -> None:

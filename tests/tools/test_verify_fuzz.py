@@ -16,13 +16,17 @@ REPAIRS = 300
 Read = tuple[list[tuple[str, bytes, int]], list[str], int]
 
 
+def files_of_dataset(draw_tree: Any, folder: Path, form: Any) -> dict[str, bytes]:
+    """The files of a dataset of 7 tiny images in 2 shards."""
+    tree = draw_tree(folder / "tree", {"blue": 3, "red": 4}, size=(8, 8))
+    pack(tree, folder / "d" / "train", format=form, workers=1, max_count=4)
+    return {path.name: path.read_bytes() for path in sorted((folder / "d").iterdir())}
+
+
 @pytest.fixture(scope="module")
 def sound(draw_tree: Any, tmp_path_factory: Any) -> dict[str, bytes]:
-    """The files of a dataset of 7 tiny images in 2 shards."""
-    folder = tmp_path_factory.mktemp("sound")
-    tree = draw_tree(folder / "tree", {"blue": 3, "red": 4}, size=(8, 8))
-    pack(tree, folder / "d" / "train", workers=1, max_count=4)
-    return {path.name: path.read_bytes() for path in sorted((folder / "d").iterdir())}
+    """The files of a dataset of tar shards."""
+    return files_of_dataset(draw_tree, tmp_path_factory.mktemp("sound"), "tar")
 
 
 def read(prefix: Path) -> Read:
@@ -58,22 +62,32 @@ def damaged(chance: random.Random, data: bytes) -> bytes:
     return bytes(out)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_every_damage_is_found_or_harmless(part: int, sound: dict[str, bytes], tmp_path: Path) -> None:
-    for name, data in sound.items():
-        (tmp_path / name).write_bytes(data)
-    truth = read(tmp_path / "train")
+def share_found(files: dict[str, bytes], seeds: range, folder: Path) -> float:
+    """The share of the damages that is found. Asserts that each other one changes nothing of what is read."""
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    truth = read(folder / "train")
     found = 0
-    for seed in range(part, DAMAGES, PARTS):
+    for seed in seeds:
         chance = random.Random(seed)
-        name = chance.choice(sorted(sound))
-        (tmp_path / name).write_bytes(damaged(chance, sound[name]))
-        if verify(tmp_path / "train", workers=1).findings:
+        name = chance.choice(sorted(files))
+        (folder / name).write_bytes(damaged(chance, files[name]))
+        if verify(folder / "train", workers=1).findings:
             found += 1
         else:
-            assert read(tmp_path / "train") == truth, f"damage {seed} of {name} was not found"
-        (tmp_path / name).write_bytes(sound[name])
-    assert found > 0.8 * DAMAGES / PARTS
+            assert read(folder / "train") == truth, f"damage {seed} of {name} was not found"
+        (folder / name).write_bytes(files[name])
+    return found / len(seeds)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_damage_is_found_or_harmless(part: int, sound: dict[str, bytes], tmp_path: Path) -> None:
+    assert share_found(sound, range(part, DAMAGES, PARTS), tmp_path) > 0.8
+
+
+def test_every_damage_of_tfrecord_is_found_or_harmless(draw_tree: Any, tmp_path: Path) -> None:
+    files = files_of_dataset(draw_tree, tmp_path / "made", "tfrecord")
+    assert share_found(files, range(DAMAGES // PARTS), tmp_path) > 0.8
 
 
 def test_a_repaired_dataset_is_sound_and_holds_nothing_but_what_was_there(

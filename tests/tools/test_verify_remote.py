@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from shardkit import NotFoundError, UsageError, pack, repair, upload, verify
+from shardkit import DestinationError, NotFoundError, UsageError, pack, repair, unpack, upload, verify
 from shardkit.cli.main import run
 from shardkit.events import Progress
 from shardkit.storage import memory
@@ -177,3 +177,29 @@ def test_a_store_that_is_not_there_and_options_it_does_not_know_are_errors(bucke
 def test_repair_says_to_download_first(far: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="shardkit download"):
         repair(far, tmp_path / "mended")
+
+
+def test_a_bucket_is_checked_with_the_options_that_reach_it(
+    tree: Path, tmp_path: Path, s3_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(tree, tmp_path / "train", workers=1, max_count=4)
+    options = {name: str(value) for name, value in s3_server.options.items()}
+    upload(tmp_path / "train", f"{s3_server.url}/verify/train", storage_options=options)
+    asked = [part for name, value in options.items() for part in ("--storage-option", f"{name}={value}")]
+    assert run(["verify", f"{s3_server.url}/verify/train", *asked]) == 0
+    assert "12 samples in 3 shards" in (told := capsys.readouterr().out)
+    assert "sound by what the store says\n" in told
+    assert run(["verify", f"{s3_server.url}/verify/train", "--read", *asked]) == 0
+    assert run(["info", f"{s3_server.url}/verify/train", *asked]) == 0
+
+
+@pytest.mark.parametrize("tool", [repair, unpack])
+def test_what_writes_files_writes_to_a_disk(
+    tool: Callable[..., Any], tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(tree, tmp_path / "train", workers=1)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DestinationError, match="writes to a disk, and s3:// is none"):
+        tool(tmp_path / "train", "s3://bucket/out")
+    assert sorted(tmp_path.rglob("*")) == before
