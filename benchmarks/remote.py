@@ -7,7 +7,7 @@ loopback  nginx on this machine, without a latency: shards streamed, and a bare 
           obstore (4 MiB, as many at a time), which looks at no byte; and the same loop with what no reader can do
           without, a `bytes` of the data and its CRC-32C. Four epochs each; they take turns.
 
-MB/s are 10⁶ bytes of images in a second, for the bare loop of shards. CPU is that of this process, in seconds.
+MB/s are 10⁶ bytes of shards in a second, of the tree of its files. CPU is that of this process, in seconds.
 """
 
 from __future__ import annotations
@@ -43,32 +43,36 @@ EPOCHS = 4
 """Of the loopback, so that opening is little of it."""
 
 
-def streamed(url: str, shuffle: int, *, epochs: int = 1, **options: object) -> Callable[[], int]:
-    """Epochs of undecoded samples; gives the bytes of the images."""
+Run = Callable[[], tuple[int, int]]
+"""What is measured; gives (bytes, images), 0 images where they are not known."""
 
-    def run() -> int:
+
+def streamed(url: str, size: int, shuffle: int, *, epochs: int = 1, **options: object) -> Run:
+    """Epochs of undecoded samples of shards of `size` bytes."""
+
+    def run() -> tuple[int, int]:
         samples = shardkit.dataset(url, shuffle=shuffle, **options).repeat(epochs)  # type: ignore[arg-type]
-        return sum(len(value) for sample in samples for value in sample.values() if isinstance(value, bytes))
+        return size * epochs, sum(1 for sample in samples if len(sample["jpg"]))
 
     return run
 
 
-def tree_read(url: str, paths: list[str], readers: int, options: dict[str, object]) -> Callable[[], int]:
-    """Objects of a class tree, each by a request of its own; gives their bytes."""
+def tree_read(url: str, paths: list[str], readers: int, options: dict[str, object]) -> Run:
+    """Objects of a class tree, each by a request of its own."""
     store = open_store(locate(url), options)
 
     def one(path: str) -> int:
         return sum(len(piece) for piece in store.pieces(path))  # type: ignore[arg-type]
 
-    def run() -> int:
+    def run() -> tuple[int, int]:
         with ThreadPoolExecutor(readers) as pool:
-            return sum(pool.map(one, paths))
+            return sum(pool.map(one, paths)), len(paths)
 
     return run
 
 
-def bare(url: str, sizes: dict[str, int], requests: int, *, summed: bool = False) -> Callable[[], int]:
-    """Ranges of the shards by obstore alone, `summed` as bytes with their CRC-32C; gives how many bytes."""
+def bare(url: str, sizes: dict[str, int], requests: int, *, summed: bool = False) -> Run:
+    """Ranges of the shards by obstore alone, `summed` as bytes with their CRC-32C."""
     import google_crc32c
     import obstore
     from obstore.store import HTTPStore
@@ -82,9 +86,9 @@ def bare(url: str, sizes: dict[str, int], requests: int, *, summed: bool = False
             google_crc32c.value(bytes(data))
         return len(data)
 
-    def run() -> int:
+    def run() -> tuple[int, int]:
         with ThreadPoolExecutor(requests) as pool:
-            return sum(pool.map(one, spans * EPOCHS))
+            return sum(pool.map(one, spans * EPOCHS)), 0
 
     return run
 
@@ -108,54 +112,63 @@ def nginx(root: Path, work: Path) -> Iterator[str]:
             server.terminate()
 
 
-def measured(run: Callable[[], int]) -> tuple[float, float]:
-    """(MB/s, CPU seconds) of one run."""
+Measure = tuple[float, float, float]
+
+
+def measured(run: Run) -> Measure:
+    """(MB/s, images/s, CPU seconds) of one run."""
     begun, cpu = time.perf_counter(), time.process_time()
-    size = run()
-    return size / 1e6 / (time.perf_counter() - begun), time.process_time() - cpu
+    size, images = run()
+    seconds = time.perf_counter() - begun
+    return size / 1e6 / seconds, images / seconds, time.process_time() - cpu
 
 
-def contest(runs: dict[str, Callable[[], int]], repeat: int) -> dict[str, list[tuple[float, float]]]:
+def contest(runs: dict[str, Run], repeat: int) -> dict[str, list[Measure]]:
     """Each in turn, A B C A B C …"""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
+    found: dict[str, list[Measure]] = {name: [] for name in runs}
     for _ in range(repeat):
         for name, run in runs.items():
             found[name].append(measured(run))
     return found
 
 
-def table(found: dict[str, list[tuple[float, float]]], against: str, limit: float = 0.0) -> None:
+def table(found: dict[str, list[Measure]], against: str, limit: float = 0.0) -> None:
     """The medians, and the median of the ratios within a round; with a limit, the ratio to that."""
-    print(f"{'':42} {'MB/s':>8} {'least':>8} {'most':>8} {'CPU s':>7} {'ratio':>7}")
+    print(f"{'':42} {'MB/s':>8} {'least':>8} {'most':>8} {'images/s':>9} {'CPU s':>6} {'ratio':>6}")
     for name, values in found.items():
-        rates = [rate for rate, _ in values]
-        others = [limit] * len(rates) if limit else [rate for rate, _ in found[against]]
+        rates, images, cpu = zip(*values, strict=True)
+        others = [limit] * len(rates) if limit else [value[0] for value in found[against]]
         ratio = median(rate / other for rate, other in zip(rates, others, strict=True))
-        cpu = median(seconds for _, seconds in values)
-        print(f"{name:42} {median(rates):8.1f} {min(rates):8.1f} {max(rates):8.1f} {cpu:7.2f} {ratio:7.2f}")
+        spread = f"{median(rates):8.1f} {min(rates):8.1f} {max(rates):8.1f}"
+        print(f"{name:42} {spread} {median(images) or float('nan'):9.0f} {median(cpu):6.2f} {ratio:6.2f}")
+
+
+def sizes_of(prefix: Path) -> dict[str, int]:
+    """Bytes of each shard."""
+    return {path.name: path.stat().st_size for path in sorted(prefix.parent.glob(f"{prefix.name}-*.t*"))}
 
 
 def slow(prefix: Path, tree: Path, options: argparse.Namespace, work: Path) -> None:
     limit = parse_bytes(options.bandwidth)
     slowness: dict[str, object] = {"latency_seconds": options.latency, "bytes_per_second": float(limit)}
-    url = f"slow+file://{prefix}"
+    url, size = f"slow+file://{prefix}", sum(sizes_of(prefix).values())
     every = sorted(str(path.relative_to(tree)) for path in tree.rglob("*.*") if path.is_file())
     few, many = every[:: max(1, len(every) // 100)], every[:: max(1, len(every) // 3000)]
 
     caches: list[Path] = []
 
-    def cached() -> int:
+    def cached() -> tuple[int, int]:
         for path in caches[-1:]:
             shutil.rmtree(path)
         caches.append(work / f"cache-{len(caches)}")
         return full()
 
-    def full() -> int:
-        return streamed(url, 10_000, storage_options=slowness, cache=caches[-1])()
+    def full() -> tuple[int, int]:
+        return streamed(url, size, 10_000, storage_options=slowness, cache=caches[-1])()
 
     runs = {
-        "shardkit, in order": streamed(url, 0, storage_options=slowness),
-        "shardkit, shuffle 10,000": streamed(url, 10_000, storage_options=slowness),
+        "shardkit, in order": streamed(url, size, 0, storage_options=slowness),
+        "shardkit, shuffle 10,000": streamed(url, size, 10_000, storage_options=slowness),
         "shardkit, shuffle 10,000, empty cache": cached,
         "shardkit, shuffle 10,000, full cache": full,
         f"class tree, 1 reader ({len(few)} images)": tree_read(f"slow+file://{tree}", few, 1, slowness),
@@ -166,13 +179,14 @@ def slow(prefix: Path, tree: Path, options: argparse.Namespace, work: Path) -> N
 
 
 def loopback(prefix: Path, options: argparse.Namespace, work: Path) -> None:
-    sizes = {path.name: path.stat().st_size for path in sorted(prefix.parent.glob(f"{prefix.name}-*.t*"))}
+    sizes = sizes_of(prefix)
+    size = sum(sizes.values())
     with nginx(prefix.parent, work) as url:
         runs = {
             f"obstore, {REQUESTS} requests of 4 MiB": bare(url, sizes, REQUESTS),
             "obstore, as bytes with CRC-32C": bare(url, sizes, REQUESTS, summed=True),
-            "shardkit, in order": streamed(f"{url}/{prefix.name}", 0, epochs=EPOCHS),
-            "shardkit, shuffle 300": streamed(f"{url}/{prefix.name}", 300, epochs=EPOCHS),
+            "shardkit, in order": streamed(f"{url}/{prefix.name}", size, 0, epochs=EPOCHS),
+            "shardkit, shuffle 300": streamed(f"{url}/{prefix.name}", size, 300, epochs=EPOCHS),
         }
         print(f"\nloopback, nginx; ratio to obstore alone; {os.cpu_count()} cores for both sides")
         contest(runs, 1)

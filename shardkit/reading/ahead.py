@@ -1,13 +1,13 @@
 """Samples of a store's shards, fetched ahead of use: few large requests, several at a time, in the order of need.
 
-    known    blocks whose samples are looked up: as far ahead as the shuffle draws from, 2 buffers of samples
-    started  the first of them, FLIGHT_BYTES: what they need is asked for
+    known    blocks whose samples are looked up: as far ahead as those of one chunk are apart, 2 buffers and more
+    started  the first of them, as many as 16 chunks: what they need is asked for
 
 When a block is started, each chunk of a shard (4 MiB) in which a sample of it begins is fetched, or rather what is
 wanted of it: the samples of it that are known, with gaps of up to GAP_BYTES. So a chunk of a dense order comes in one
 request, once; a sparse selection costs no more than its samples. What arrives is cut into samples, and each is let go
 with the block that has it. In memory are thus the samples that are waiting, about one shuffle buffer, and what is under
-way. Where ahead_bytes is less than that, fewer blocks are known: then requests are smaller, and nothing comes twice.
+way. Where ahead_bytes is less than that, fewer blocks are known: then requests are smaller, and gaps come again.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ GAP_BYTES = 128 << 10
 """Bytes between two samples that are fetched along with them: they cost less than another request."""
 
 KNOWN_SAMPLES = 16_384
-"""Samples that are looked up beyond the shuffle's window, at most."""
+"""Samples that are looked up beyond that window, at most."""
 
 _LIVE: WeakSet[Fetchers] = WeakSet()
 
@@ -273,7 +273,8 @@ def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts, *, keep: bool = False) 
 
 
 def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:
-    """The blocks, their samples asked for ahead. window: samples that the shuffle draws from at a time."""
+    """The blocks, their samples asked for ahead. window: samples between the first and the last of a chunk, at most; 0
+    for the order in which they lie."""
     ahead = Ahead(how, keep=not window)
     flow = _Flow(ahead, how, window)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import lru_cache
+from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,7 +82,8 @@ def run_of(data: Dataset, epoch: int, *, done: int, worker: int, workers: int) -
     else:
         share = share_of(data, epoch, done)
         repeats = data.weights is not None or reading.epoch_size is not None or isinstance(data.content, Mixed)
-        window = window_of(data) // (share.world_size * workers)
+        remote = data.content.catalog.remote is not None
+        window = window_of(data) // (share.world_size * workers) if remote else 0
         source = IndexedBlocks(
             data.content.catalog, order_of(data, epoch), share, reading.seed, epoch, worker, workers, repeats, window
         )
@@ -91,13 +93,18 @@ def run_of(data: Dataset, epoch: int, *, done: int, worker: int, workers: int) -
 
 
 def window_of(data: Dataset) -> int:
-    """The samples that the shuffle of all ranks draws from at a time: twice the buffer; of a mix, what its part with
-    the widest has, spread out by the share of that part."""
-    if not isinstance(data.content, Mixed):
-        return 2 * data.reading.buffer
-    parts, quotas = data.content.parts, data.content.quotas
-    total = sum(quotas)
-    return max(window_of(part) * total // quota for part, quota in zip(parts, quotas, strict=True) if quota)
+    """The samples that come up between the first and the last of one chunk of a store's shard, over all ranks: twice
+    the shuffle's buffer, and those of a chunk in each lane. Of a mix, what its most spread part has."""
+    if isinstance(data.content, Mixed):
+        parts, quotas = data.content.parts, data.content.quotas
+        total = sum(quotas)
+        return max(window_of(part) * total // quota for part, quota in zip(parts, quotas, strict=True) if quota)
+    if not data.reading.buffer and data.lanes == 1:
+        return 0
+    from shardkit.reading.ahead import CHUNK_BYTES
+
+    buffer, chunk = data.reading.buffer // data.lanes, CHUNK_BYTES // data.content.catalog.mean_bytes
+    return data.lanes * (2 * buffer + chunk + 8 * isqrt(buffer + chunk) + 2)  # that root is the order's spread
 
 
 def demand_dealable(data: Dataset, workers: int) -> None:

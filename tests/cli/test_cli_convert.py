@@ -54,8 +54,8 @@ def test_options_reach_convert(packed: Path, tmp_path: Path, monkeypatch: pytest
     assert given == {
         "source": ("a", "b") if isinstance(given["source"], tuple) else ["a", "b"], "dest": "dest", "format": "tar",
         "max_bytes": 1 << 20, "max_count": 5, "shuffle": True, "seed": 3, "rename": {"a": "b", "c": "d.e"},
-        "drop": ["x", "y", "z"], "fields": ["jpg", "cls"], "workers": 2, "engine": "ray", "address": None, "overwrite": True,
-        "work": Path("w"), "storage_options": {"a": "b"},
+        "drop": ["x", "y", "z"], "fields": ["jpg", "cls"], "workers": 2, "engine": "ray", "address": None,
+        "overwrite": True, "work": Path("w"), "storage_options": {"a": "b"},
     }  # fmt: skip
 
 
