@@ -1,4 +1,4 @@
-"""The README's blocks run as they stand, in its order, in a folder that has a small `data/` of splits."""
+"""The blocks of README and docs/ run as they stand, in their order, in a folder that has a small `data/` of splits."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from shardkit.cli.pack import command as pack_command
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+DOCS = "".join([README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))])
 FRAMEWORKS = ("keras", "tensorflow", "torch", "webdataset")
 INSTALL = ("pip install . && shardkit demo", 'pip install ".[test]" && pytest')
 
@@ -39,8 +40,8 @@ def needs(framework: str, block: str) -> bool:
     return re.search(rf"^(import|from) {framework}\b|\bshardkit\.{framework}\b", block, re.MULTILINE) is not None
 
 
-PYTHON = [block for language, block in blocks(README) if language == "python"]
-CONSOLE = [line for language, block in blocks(README) if language == "console" for line in commands(block)]
+PYTHON = [block for language, block in blocks(DOCS) if language == "python"]
+CONSOLE = [line for language, block in blocks(DOCS) if language == "console" for line in commands(block)]
 
 
 @pytest.fixture(scope="module")
