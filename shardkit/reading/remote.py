@@ -18,7 +18,8 @@ from shardkit.location import Location
 from shardkit.manifest import IndexEntry
 from shardkit.reading.fetch import MappedShards, ShardFile, demand_crc, demand_size
 from shardkit.reading.options import Remote
-from shardkit.storage.cache import Cache, Entry, open_cache
+from shardkit.storage.cache import Cache, open_cache
+from shardkit.storage.cache_entry import Entry
 from shardkit.storage.retry import pieces, read, retried
 from shardkit.storage.store import ObjectInfo, open_store
 

@@ -15,7 +15,7 @@ from shardkit.location import Location
 from shardkit.reading.ahead import REQUESTS, Fetchers, Job, chunk_bytes
 from shardkit.reading.options import Remote
 from shardkit.reading.remote import Objects
-from shardkit.storage.cache import Entry
+from shardkit.storage.cache_entry import Entry
 from shardkit.storage.retry import retried
 from shardkit.storage.store import ObjectInfo
 

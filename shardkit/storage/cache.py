@@ -14,16 +14,13 @@ it. The time of last use is the file's mtime. What a killed process leaves is go
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
-import mmap
 import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import blake2b
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import google_crc32c
@@ -31,10 +28,8 @@ import google_crc32c
 from shardkit.config import format_bytes
 from shardkit.errors import ShardkitError, UsageError
 from shardkit.sample import fs_text
+from shardkit.storage.cache_entry import Entry, chunks_of
 from shardkit.storage.local import translated, whole_file
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 try:
     import fcntl
@@ -43,17 +38,11 @@ except ImportError:  # Windows has no flock: there each process goes by itself
 
 log = logging.getLogger(__name__)
 
-Fetch = Callable[[int, int], "Buffer"]
-"""The bytes start … end - 1 of the object, from its store."""
-
-CHUNK = 4 << 20
 TAG = "CACHEDIR.TAG"
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache made by shardkit.\n"
 OURS = re.compile(r"[0-9a-f]{32}\.(whole|part|map|whole\.\d+\.part)")
 STALE_SECONDS = 7 * 86400.0
 """Parts that nobody went on with for so long are removed when the cache is opened."""
-WAIT_SECONDS = 20.0
-"""How long to wait for a chunk that another process fetches; then it is fetched here too, which does no harm."""
 
 _CACHES: dict[tuple[int, str], Cache] = {}
 _LOCK = threading.Lock()
@@ -85,7 +74,7 @@ class Cache:
         with translated(folder):
             os.makedirs(folder, exist_ok=True)
             self._demand_ours()
-            with self._alone():
+            with self.alone():
                 self._clear()
                 self._note_usage(sum(size for _, size, _ in self._files()))
 
@@ -149,7 +138,7 @@ class Cache:
         """Keep a small object, if there is room."""
         name = _name(url, len(data), crc)
         try:
-            with self._alone():
+            with self.alone():
                 if not self.full and not os.path.exists(self.path(name + ".whole")) and self._reserve(len(data)):
                     with whole_file(self.path(name + ".whole"), sync=False) as file:
                         file.write(data)
@@ -175,7 +164,7 @@ class Cache:
             self.remove(name, size)
         if self.full:
             return None
-        with self._alone():
+        with self.alone():
             if os.path.exists(whole):  # made in this very moment
                 fd = self._held(whole, os.O_RDONLY)
                 return None if fd is None else Entry(self, name, size, crc, url, fd, None)
@@ -183,12 +172,12 @@ class Cache:
 
     def _begun(self, name: str, size: int, crc: int, url: str) -> Entry | None:
         """The entry of an object of which parts may be here; under the lock."""
-        part, map_path, chunks = self.path(name + ".part"), self.path(name + ".map"), -(-size // CHUNK)
+        part, map_path, chunks = self.path(name + ".part"), self.path(name + ".map"), chunks_of(size)
         there = all(os.path.exists(path) for path in (part, map_path))
         if there and (os.path.getsize(part), os.path.getsize(map_path)) != (size, chunks):
             there = False
         if not there:
-            self._unlink(name)
+            self.unlink(name)
             if not self._reserve(size):
                 return None
             with open(map_path, "wb") as file:
@@ -215,7 +204,7 @@ class Cache:
     # ---- room
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """No other process or thread makes or removes files meanwhile."""
         with self._lock:
             fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT, 0o644)
@@ -280,12 +269,13 @@ class Cache:
         try:
             if not _flock(fd, shared=False):
                 return False
-            self._unlink(file[:32], file[33:])
+            self.unlink(file[:32], file[33:])
             return True
         finally:
             os.close(fd)
 
-    def _unlink(self, name: str, kind: str = "part") -> None:
+    def unlink(self, name: str, kind: str = "part") -> None:
+        """Remove the files of an object, whoever has them open; under the lock."""
         for ending in ("part", "map") if kind == "part" else (kind,):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path(f"{name}.{ending}"))
@@ -293,9 +283,9 @@ class Cache:
     def remove(self, name: str, size: int, kind: str = "whole", fd: int | None = None) -> None:
         """Remove an object that is not as it should be, if it still is the file that `fd` is open on."""
         path = self.path(f"{name}.{kind}")
-        with self._alone(), contextlib.suppress(FileNotFoundError):
+        with self.alone(), contextlib.suppress(FileNotFoundError):
             if fd is None or os.path.samestat(os.stat(path), os.fstat(fd)):
-                self._unlink(name, kind)
+                self.unlink(name, kind)
                 self._note_usage(self._usage() - size)
 
     def _clear(self) -> None:
@@ -305,185 +295,13 @@ class Cache:
             match = OURS.fullmatch(file)
             kind = match[1] if match else ""
             if kind == "map" and file[:-3] + "part" not in names:
-                self._unlink(file[:32], "map")
+                self.unlink(file[:32], "map")
             elif kind.startswith("whole.") or (kind == "part" and self._stale(file)):
                 self._removed(file)
 
     def _stale(self, file: str) -> bool:
         old = time.time() - os.stat(self.path(file)).st_mtime > STALE_SECONDS
         return old or not os.path.exists(self.path(file[:32] + ".map"))
-
-
-class Entry:
-    """An object of the cache, whole or begun, held by this process as long as anything refers to it. Thread safe."""
-
-    def __init__(self, cache: Cache, name: str, size: int, crc: int, url: str, fd: int, map_fd: int | None) -> None:
-        self.cache, self.name, self.size, self.crc, self.url = cache, name, size, crc, url
-        self.whole = map_fd is None
-        self.usable = True
-        """Whether its bytes may still be used."""
-        self._fd, self._map_fd = fd, map_fd
-        self._map = mmap.mmap(map_fd, 0) if map_fd is not None and size else None
-        self._mapping: mmap.mmap | None = None
-        self._looked = False
-        self._chunks = -(-size // CHUNK)
-        self._each: dict[int, threading.Lock] = {}
-        self._lock = threading.Lock()
-
-    def __del__(self) -> None:
-        if self._map is not None:
-            self._map.close()
-        for fd in (self._fd, self._map_fd):
-            if fd is not None:
-                os.close(fd)
-
-    def mapped(self, *, check: bool = False) -> mmap.mmap | None:
-        """The whole object as a buffer, which holds the file by itself; None where it is not whole.
-
-        check: sum it first. One that is not right is dropped.
-        """
-        with self._lock:
-            if self.whole and self.usable and (self._mapping is None or check):
-                if os.fstat(self._fd).st_size != self.size or (check and not self.crc_is_right()):
-                    self.drop("is damaged, and fetched again")
-                else:
-                    self._mapping = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
-            return self._mapping if self.usable else None
-
-    def read(self, start: int, end: int, fetch: Fetch) -> Buffer:
-        """The bytes start … end - 1: what is not here is fetched in whole chunks, and kept."""
-        missed: dict[int, Buffer] = {}
-        if not self.whole:
-            if not self._looked:  # it may have been killed just before it was whole
-                self._looked = True
-                self._finish(fetch)
-            for chunk in range(start // CHUNK, -(-end // CHUNK)):
-                data = self._chunk(chunk, fetch)
-                if data is not None:
-                    missed[chunk] = data
-        if not missed:
-            return self._pread(start, end)
-        return self._joined(start, end, missed)
-
-    def mend(self, start: int, data: Buffer) -> None:
-        """These bytes are right, and those that are here are not: of a whole object nothing more is believed."""
-        if self.whole:
-            self.drop("is damaged, and fetched again")
-            return
-        with contextlib.suppress(OSError):
-            self._pwrite(start, data)
-
-    def drop(self, why: str) -> None:
-        """Remove the object."""
-        self.usable = False
-        log.warning("%s: the copy in the cache %s", self.url, why)
-        self.cache.remove(self.name, self.size, "whole" if self.whole else "part", self._fd)
-
-    def crc_is_right(self) -> bool:
-        """Whether the bytes that are here have the object's CRC-32C, or none is known."""
-        if self.crc < 0:
-            return True
-        crc = 0
-        for start in range(0, self.size, CHUNK):
-            crc = google_crc32c.extend(crc, bytes(self._pread(start, min(start + CHUNK, self.size))))
-        return bool(crc == self.crc)
-
-    def _chunk(self, chunk: int, fetch: Fetch) -> Buffer | None:
-        """See to it that a chunk is here. Its bytes, where they can't be kept."""
-        if self._has(chunk):
-            return None
-        with self._lock:
-            lock = self._each.setdefault(chunk, threading.Lock())
-        with lock:
-            if self._claimed(chunk):
-                return None
-            try:
-                start, end = chunk * CHUNK, min((chunk + 1) * CHUNK, self.size)
-                data = fetch(start, end)
-                if self.cache.full or not self._kept(chunk, start, data):
-                    return data
-            finally:
-                _release(self._map_fd, chunk)
-        self._finish(fetch)
-        return None
-
-    def _has(self, chunk: int) -> bool:
-        return self.whole or (self._map is not None and self._map[chunk] == 1)
-
-    def _claimed(self, chunk: int) -> bool:
-        """Claim a chunk that has to be fetched. True where another process has fetched it meanwhile."""
-        ends, pause = time.monotonic() + WAIT_SECONDS, 0.005
-        while not self._has(chunk):
-            if _claim(self._map_fd, chunk):
-                if self._has(chunk):
-                    _release(self._map_fd, chunk)
-                    return True
-                return False
-            if time.monotonic() > ends:
-                return False
-            time.sleep(pause)
-            pause = min(0.1, pause * 1.5)
-        return True
-
-    def _kept(self, chunk: int, start: int, data: Buffer) -> bool:
-        try:
-            self._pwrite(start, data)
-        except OSError as exc:
-            self.cache.give_up(exc)
-            return False
-        assert self._map is not None
-        self._map[chunk] = 1
-        return True
-
-    def _finish(self, fetch: Fetch) -> None:
-        """Make the object whole, if all of its chunks are here. The last one may hold no sample: then nobody asks."""
-        if self._map is None or self.whole or not self.usable:
-            return
-        missing = self._map[:].count(0)
-        if missing == 1 and not self._map[self._chunks - 1] and self._chunks > 1:
-            self._chunk(self._chunks - 1, fetch)
-        if missing:
-            return
-        with self._lock:
-            if self.whole or not self.usable:
-                return
-            if not self.crc_is_right():
-                self.drop("arrived damaged, and is fetched again")
-                return
-            with self.cache._alone(), contextlib.suppress(FileNotFoundError):
-                part, whole = (self.cache.path(f"{self.name}.{kind}") for kind in ("part", "whole"))
-                if os.path.samestat(os.stat(part), os.fstat(self._fd)):
-                    os.replace(part, whole)
-                    self.cache._unlink(self.name, "map")
-            self.whole = True
-
-    def _pread(self, start: int, end: int) -> Buffer:
-        data, done = bytearray(end - start), 0
-        with memoryview(data) as view:
-            while done < len(data):
-                count = os.preadv(self._fd, [view[done:]], start + done)
-                if not count:
-                    raise OSError(errno.EIO, "the copy in the cache was cut")
-                done += count
-        return data
-
-    def _pwrite(self, start: int, data: Buffer) -> None:
-        with memoryview(data) as view, view.cast("B") as rest:
-            done = 0
-            while done < len(rest):
-                done += os.pwrite(self._fd, rest[done:], start + done)
-
-    def _joined(self, start: int, end: int, missed: dict[int, Buffer]) -> bytearray:
-        """The bytes start … end - 1, of which the chunks `missed` are not in the file."""
-        data = bytearray()
-        for chunk in range(start // CHUNK, -(-end // CHUNK)):
-            base = chunk * CHUNK
-            first, stop = max(start, base), min(end, base + CHUNK)
-            if chunk in missed:
-                data += memoryview(missed[chunk])[first - base : stop - base]
-            else:
-                data += memoryview(self._pread(first, stop))
-        return data
 
 
 def _name(url: str, size: int, crc: int) -> str:
@@ -501,22 +319,3 @@ def _flock(fd: int, *, shared: bool) -> bool:
     except OSError:
         return True
     return True
-
-
-def _claim(fd: int | None, chunk: int) -> bool:
-    """Lock a chunk's byte of the map against other processes, if it is free."""
-    if fcntl is None or fd is None:
-        return True
-    try:
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, chunk)
-    except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _release(fd: int | None, chunk: int) -> None:
-    if fcntl is not None and fd is not None:
-        with contextlib.suppress(OSError):
-            fcntl.lockf(fd, fcntl.LOCK_UN, 1, chunk)

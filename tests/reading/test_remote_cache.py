@@ -21,6 +21,7 @@ from shardkit import UsageError
 from shardkit.location import locate
 from shardkit.reading import ahead, remote
 from shardkit.storage import cache as cache_module
+from shardkit.storage import cache_entry
 
 KeysOf = Callable[[Any], list[str]]
 Pairs = dict[str, tuple[str, str]]
@@ -30,7 +31,7 @@ Requests = list[tuple[str, str, int, int]]
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 4 KiB, so that a shard has several."""
-    monkeypatch.setattr(cache_module, "CHUNK", 4096)
+    monkeypatch.setattr(cache_entry, "CHUNK", 4096)
     monkeypatch.setattr(ahead, "CHUNK_BYTES", 4096)
 
 
@@ -190,8 +191,8 @@ def test_random_access_fills_the_cache(pairs: Pairs, watched: Any, tmp_path: Pat
 READER = """
 import sys, shardkit
 from shardkit.reading import ahead
-from shardkit.storage import cache
-cache.CHUNK = ahead.CHUNK_BYTES = 4096
+from shardkit.storage import cache_entry
+cache_entry.CHUNK = ahead.CHUNK_BYTES = 4096
 slow = {"latency_seconds": 0.001, "bytes_per_second": 2e6}
 data = shardkit.dataset(sys.argv[1], shuffle=20, cache=sys.argv[2], cache_bytes=sys.argv[3], storage_options=slow)
 print("ready", flush=True)

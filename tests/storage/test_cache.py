@@ -20,6 +20,7 @@ import pytest
 import shardkit
 from shardkit.errors import UsageError
 from shardkit.storage import cache as module
+from shardkit.storage import cache_entry
 from shardkit.storage.cache import Cache, Entry
 
 CHUNK = 1000
@@ -27,7 +28,7 @@ CHUNK = 1000
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHUNK", CHUNK)
+    monkeypatch.setattr(cache_entry, "CHUNK", CHUNK)
 
 
 class Source:
@@ -284,8 +285,9 @@ WORKER = """
 import sys, time
 import google_crc32c
 from shardkit.storage import cache as module
+from shardkit.storage import cache_entry
 from shardkit.storage.cache import Cache, Entry
-module.CHUNK = {chunk}
+cache_entry.CHUNK = {chunk}
 {source}
 sources = [Source(n, 20_000) for n in range(6)]
 print("ready", flush=True)
