@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,9 @@ import shardkit
 
 settings.register_profile("shardkit", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("shardkit")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script; commands inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def draw_image(seed: int = 0, *, size: tuple[int, int] = (40, 30), format: str = "JPEG", mode: str = "RGB") -> bytes:

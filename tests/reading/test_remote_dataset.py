@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def test_an_epoch_goes_on_in_the_middle(far: str, shuffle: int, keys_of: KeysOf)
 
 
 def keys_in_process(data: shardkit.Dataset, keys: Any) -> None:
-    keys.put([sample["__key__"] for sample in data])
+    keys.send([sample["__key__"] for sample in data])
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
@@ -138,13 +139,15 @@ def test_a_dataset_goes_to_other_processes(
     data = shardkit.dataset(f"{s3_server.url}/cars", shuffle=20, storage_options=s3_server.options)
     assert keys_of(data) == keys_of(shardkit.dataset(cars, shuffle=20))
     data.set_epoch(0)
-    monkeypatch.setenv("PYTHONPATH", str(Path(shardkit.__file__).parent.parent))
+    homes = [Path(shardkit.__file__).parent.parent, Path(__file__).parents[2]]  # of shardkit, and of this function
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, homes)))
     context = multiprocessing.get_context(method)
-    keys = context.SimpleQueue()
-    process = context.Process(target=keys_in_process, args=(data, keys))
+    keys, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=keys_in_process, args=(data, theirs))
     process.start()
     try:
-        assert keys.get() == keys_of(shardkit.dataset(cars, shuffle=20))
+        assert keys.poll(60)
+        assert keys.recv() == keys_of(shardkit.dataset(cars, shuffle=20))
         process.join(30)
         assert process.exitcode == 0
     finally:
