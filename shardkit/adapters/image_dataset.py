@@ -222,7 +222,7 @@ class _Options:
         made = adapter.bytes_by_batch(batches, encode.labels).map(load, num_parallel_calls=tf.data.AUTOTUNE)
         if self.batch_size is not None:
             made = made.batch(self.batch_size)
-        return made.prefetch(tf.data.AUTOTUNE)
+        return adapter.untuned(made.prefetch(tf.data.AUTOTUNE))
 
     def _loaded(self, tf: Any, data: Any) -> Any:
         """As Keras' `_load_image_tf` (keras/src/utils/image_dataset_utils.py)."""

@@ -40,6 +40,8 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
     read last, or will be read first. So it fits what `predict` gave, shuffled or not.
     A pass over the batches 0, 1, … is one epoch, and the next pass the next epoch. As an iterator (`next()`) it has
     no end, as Keras' own; a `for` loop over it is one epoch.
+    With TensorFlow as the backend `Dataset.to_tf()` is faster: Keras reads this through a tf.data pipeline that it lets
+    TensorFlow tune, and so waits at the end of epochs, see `untuned` of adapters/tensorflow.py.
     """
 
     def __init__(

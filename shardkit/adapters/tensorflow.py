@@ -54,7 +54,17 @@ def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any])
     """`convert(item)` for each item, of which the signature is known."""
 
     made = tf.data.Dataset.from_generator(lambda: _Handed(dataset, convert), output_signature=signature)
-    return with_names(counted(made, dataset).prefetch(BATCHES_AHEAD), dataset)
+    return with_names(untuned(counted(made, dataset).prefetch(BATCHES_AHEAD)), dataset)
+
+
+def untuned(made: tf.data.Dataset) -> tf.data.Dataset:
+    """The same without the thread that tunes it: an iterator often waits at its end until that thread wakes, which is
+    10 ms, then 20, 40 and so on up to a minute (seen with TensorFlow 2.21), so that epochs take up to twice as long.
+    AUTOTUNE then stands for the number of cores. `with_options` turns it on again.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return made.with_options(options)
 
 
 def counted(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:

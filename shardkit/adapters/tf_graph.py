@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from shardkit.adapters.tensorflow import counted, element_spec, with_names
+from shardkit.adapters.tensorflow import counted, element_spec, untuned, with_names
 from shardkit.errors import UsageError
 from shardkit.formats.tfrecord_features import ENCODED, LABEL
 from shardkit.reading.content import Named
@@ -68,7 +68,7 @@ def to_tf_graph(dataset: Dataset) -> tf.data.Dataset:
         made = made.repeat(reading.turns)
     deal = tf.data.Options()
     deal.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.FILE
-    return with_names(counted(made, dataset).with_options(deal).prefetch(tf.data.AUTOTUNE), dataset)
+    return with_names(untuned(counted(made, dataset).with_options(deal).prefetch(tf.data.AUTOTUNE)), dataset)
 
 
 def _demand_options(dataset: Dataset) -> DecodeOptions:

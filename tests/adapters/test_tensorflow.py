@@ -62,6 +62,14 @@ def test_what_a_map_makes_has_its_shapes_too(shards: str) -> None:
     assert next(iter(made))["image"].shape == (6, 4, 8, 3)
 
 
+def test_no_thread_tunes_it_which_would_be_waited_for_at_the_end_of_each_epoch(shards: str) -> None:
+    made = shardkit.dataset(shards).decode(size=8).batch(6).to_tf()
+    assert made.options().autotune.enabled is False
+    tuned = tf.data.Options()
+    tuned.autotune.enabled = True
+    assert made.with_options(tuned).options().autotune.enabled is True
+
+
 def test_repeat_without_end_is_known_as_such(shards: str) -> None:
     made = shardkit.dataset(shards).decode(size=8).batch(6).repeat().to_tf()
     assert made.cardinality() == tf.data.INFINITE_CARDINALITY
