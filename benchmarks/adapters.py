@@ -1,6 +1,6 @@
 """What the hand-over to TensorFlow, Keras and torch costs, and how `model.fit` compares with Keras' own loaders.
 
-    python benchmarks/adapters.py SHARDS TREE [--tfrecord SHARDS] [--rounds 5] [--batches 50]
+    python benchmarks/adapters.py SHARDS TREE [--tfrecord SHARDS] [--what passes] [--rounds 5] [--batches 50]
 
 Rounds of all contestants in turn, so that a noisy machine is noisy for all of them; medians of images per second, of
 core time for an image, and of the ratios within a round. A pass is an epoch of so many batches, from its first to its
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--tfrecord", help="the same samples as TFRecord shards")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, default=50)
+    parser.add_argument("--what", choices=("passes", "fit", "both"), default="both")
     parser.add_argument("--only", default="", help="contestants whose name holds this, and those they are measured by")
     chosen = parser.parse_args()
 
@@ -140,10 +141,12 @@ def main() -> None:
     def wanted(ways: dict[str, Any], bases: list[str]) -> dict[str, Any]:
         return {name: way for name, way in ways.items() if name in bases or chosen.only in name}
 
-    for title, options in (("uint8", {}), ("float32", {"dtype": "float32"})):
+    for title, options in (("uint8", {}), ("float32", {"dtype": "float32"})) if chosen.what != "fit" else ():
         made = wanted(passes(chosen.shards, chosen.tfrecord, chosen.batches, **options), ["Dataset"])
         ways = {name: counted(make) for name, make in made.items()}
         report(f"Batches of {BATCH} x {SIZE}², {title}", ways, chosen.rounds, ["Dataset"])
+    if chosen.what == "passes":
+        return
     bases = ["image_dataset_from_directory", "flow_from_directory"]
     runs = wanted(fits(chosen.shards, chosen.tree, chosen.tfrecord), bases)
     report("model.fit", runs, chosen.rounds, bases)
