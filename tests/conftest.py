@@ -143,3 +143,15 @@ def http_folder(web_root: tuple[str, Path]) -> Remote:
     folder = root / os.urandom(6).hex()
     folder.mkdir()
     return Remote(f"{endpoint}/{folder.name}", {}, endpoint, folder)
+
+
+@pytest.fixture
+def no_objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No objects in the memory store before a test and after it, and no waiting between attempts."""
+    from shardkit.storage import memory
+    from shardkit.storage.retry import Retry
+
+    monkeypatch.setattr(Retry, "wait_seconds", lambda self, failures: 0.0)
+    memory._OBJECTS.clear()
+    yield
+    memory._OBJECTS.clear()

@@ -10,10 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from shardkit.errors import UsageError
-from shardkit.formats.images import MAX_PIXELS
-
-MAX_SCANS = 500
-"""Most scans of a progressive JPEG, as in reading. Encoders write about ten; each costs a pass over all pixels."""
+from shardkit.formats.images import MAX_PIXELS, MAX_SCANS
 
 MAX_BYTES = 5 << 28
 """Of memory for an image's coefficients: MAX_PIXELS without subsampling, six bytes each, and a quarter more."""

@@ -15,8 +15,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from shardkit.formats.images import FOUR_COLORS, is_damage, open_with_pillow, quiet_pillow, reason_of, start_of_frame
-from shardkit.packing.jpegtran import MAX_SCANS
+from shardkit.formats.images import FOUR_COLORS, check_scans, is_damage, open_with_pillow, quiet_pillow, reason_of
 from shardkit.packing.metadata import Notes, jpeg_with, notes_of_jpeg, notes_of_pillow, orientation_of
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ HEADROOM = 2
 """Decoded pixels for each target pixel that DCT scaling has to leave, each way."""
 
 Kind = Literal["JPEG", "PNG", "WEBP"]
-_PROGRESSIVE = (0xC2, 0xCA)
 
 
 def shrunk_size(size: tuple[int, int], shorter: int | None, longer: int | None) -> tuple[int, int]:
@@ -64,8 +62,7 @@ def _jpeg_image(data: bytes, shorter: int | None, longer: int | None) -> Image.I
     import simplejpeg
     from PIL import Image
 
-    if data[start_of_frame(data) + 1] in _PROGRESSIVE and data.count(b"\xff\xda") > MAX_SCANS:
-        raise ValueError(f"JPEG of more than {MAX_SCANS} scans: a decompression bomb")
+    check_scans(data)
     try:
         height, width, color, _ = simplejpeg.decode_jpeg_header(data)
         if color in FOUR_COLORS:

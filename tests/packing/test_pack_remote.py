@@ -11,15 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from storage.in_memory import files, objects, refused
 
 import shardkit
 from shardkit.cli.main import run
-from shardkit.errors import BadFileError, BusyError, DestinationError, ShardkitError, StorageError, UsageError
+from shardkit.errors import BadFileError, BusyError, DestinationError, StorageError, UsageError
 from shardkit.events import Progress
 from shardkit.location import locate
 from shardkit.manifest import decode_manifest
@@ -28,35 +29,12 @@ from shardkit.packing.job import PackPlan
 from shardkit.packing.place import names_of
 from shardkit.storage import memory
 from shardkit.storage.local import FolderLock
-from shardkit.storage.retry import Retry
 from shardkit.storage.store import open_store
 
 
 @pytest.fixture(autouse=True)
-def empty(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No objects in memory before a test and after it, no waiting between attempts, and a cache of our own."""
-    monkeypatch.setattr(Retry, "wait_seconds", lambda self, failures: 0.0)
+def own_cache(no_objects: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    memory._OBJECTS.clear()
-    yield
-    memory._OBJECTS.clear()
-
-
-def objects(folder: str) -> dict[str, bytes]:
-    """Name -> bytes of the objects below `memory://folder`."""
-    base = f"{folder}/"
-    return {path.removeprefix(base): data for path, data in memory._OBJECTS.items() if path.startswith(base)}
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-def refused(kind: type[ShardkitError], call: Callable[[], object]) -> str:
-    with pytest.raises(kind) as raised:
-        call()
-    assert raised.value.cure
-    return str(raised.value)
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from PIL.PngImagePlugin import PngInfo
 
 import shardkit
 from shardkit.errors import BadFileError, UsageError
+from shardkit.formats import images
 from shardkit.formats.images import image_header
-from shardkit.packing import jpegtran, recode
+from shardkit.packing import jpegtran
 from shardkit.packing.estimate import expected_sizes
 from shardkit.packing.job import PackPlan
 from shardkit.packing.metadata import (
@@ -394,7 +395,7 @@ class TestLossless:
     def test_a_jpeg_of_too_many_scans_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         data = file_of(smooth(64, 48), progressive=True)
         monkeypatch.setattr(jpegtran, "MAX_SCANS", 3)
-        monkeypatch.setattr(recode, "MAX_SCANS", 3)
+        monkeypatch.setattr(images, "MAX_SCANS", 3)
         for asked in ({"baseline": True}, {"resize": 20}):
             with pytest.raises(ValueError, match="more than 3 scans: a decompression bomb"):
                 made(data, **asked)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from storage.in_memory import files, refused
 
 import shardkit
 from shardkit.errors import (
@@ -23,20 +23,8 @@ from shardkit.errors import (
 from shardkit.events import Progress
 from shardkit.storage import memory, transfer
 from shardkit.storage.local import FolderLock
-from shardkit.storage.retry import Retry
 
-
-@pytest.fixture(autouse=True)
-def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No objects in memory before a test and after it, and no waiting between attempts."""
-    monkeypatch.setattr(Retry, "wait_seconds", lambda self, failures: 0.0)
-    memory._OBJECTS.clear()
-    yield
-    memory._OBJECTS.clear()
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+pytestmark = pytest.mark.usefixtures("no_objects")
 
 
 @pytest.fixture
@@ -50,13 +38,6 @@ def packed(tree: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
-
-
-def refused(kind: type[ShardkitError], call: Callable[[], object]) -> str:
-    with pytest.raises(kind) as raised:
-        call()
-    assert raised.value.cure
-    return str(raised.value)
 
 
 @pytest.mark.parametrize(

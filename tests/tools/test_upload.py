@@ -6,13 +6,14 @@ import inspect
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any, BinaryIO
 
 import click
 import pytest
+from storage.in_memory import files, objects, refused
 
 import shardkit
 from shardkit.cli.main import cli
@@ -21,36 +22,18 @@ from shardkit.errors import (
     DestinationError,
     ManifestError,
     NotFoundError,
-    ShardkitError,
     StorageError,
     UsageError,
 )
 from shardkit.events import Progress
 from shardkit.manifest import decode_manifest
 from shardkit.storage import memory
-from shardkit.storage.retry import Retry
 from shardkit.storage.store import TransientError
 
 Objects = Callable[[str], dict[str, bytes]]
 
 
-@pytest.fixture(autouse=True)
-def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No objects in memory before a test and after it, and no waiting between attempts."""
-    monkeypatch.setattr(Retry, "wait_seconds", lambda self, failures: 0.0)
-    memory._OBJECTS.clear()
-    yield
-    memory._OBJECTS.clear()
-
-
-def objects(folder: str) -> dict[str, bytes]:
-    """Name -> bytes of the objects below `memory://folder`."""
-    base = f"{folder}/"
-    return {path.removeprefix(base): data for path, data in memory._OBJECTS.items() if path.startswith(base)}
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+pytestmark = pytest.mark.usefixtures("no_objects")
 
 
 @pytest.fixture
@@ -58,13 +41,6 @@ def packed(tree: Path, tmp_path: Path) -> Path:
     """The prefix of a dataset of 4 shards."""
     shardkit.pack(tree, tmp_path / "shards" / "train", max_count=3, workers=1)
     return tmp_path / "shards" / "train"
-
-
-def refused(kind: type[ShardkitError], call: Callable[[], object]) -> str:
-    with pytest.raises(kind) as raised:
-        call()
-    assert raised.value.cure
-    return str(raised.value)
 
 
 def test_a_bucket_then_holds_the_same_bytes(packed: Path) -> None:
