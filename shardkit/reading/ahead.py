@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.config import format_bytes
+from shardkit.reading.memory import keep_freed_memory
 from shardkit.reading.options import Remote
 from shardkit.reading.remote import GRACE_SECONDS, RemoteShards, silent
 
@@ -43,12 +44,17 @@ REQUESTS = 16
 """Requests under way at a time: 64 MiB, which is 1 GB/s at 60 ms for each. 32 are no faster at 30 ms, and on two cores
 slower."""
 FIRST_REQUESTS = 4
+SLOW_SECONDS = 0.02
+"""A request that takes longer waits for its store more than for this machine: then more of them at a time help."""
 
 GAP_BYTES = 128 << 10
 """Bytes between two samples that are fetched along with them: they cost less than another request."""
 
 KNOWN_SAMPLES = 16_384
 """Samples that are looked up beyond that window, at most."""
+
+KEPT_SHARE = 4
+"""Samples of a shuffle stay where they arrived if those that it draws from are at most this part of ahead_bytes."""
 
 _LIVE: WeakSet[Fetchers] = WeakSet()
 
@@ -97,8 +103,8 @@ class Job:
 
 class Fetchers:
     """Threads that wait for a store: a few at first, so that the first samples need not share the line with those of
-    later, and one more with each answer. `close` leaves them alone: those that a store keeps waiting end when it lets
-    them go."""
+    later, and one more with each answer that was slow. `close` leaves them alone: those that a store keeps waiting end
+    when it lets them go."""
 
     def __init__(self, seconds: float, count: int = REQUESTS) -> None:
         _LIVE.add(self)
@@ -152,9 +158,10 @@ class Fetchers:
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None and not self._closed:
+            begun = time.monotonic()
             job.run()
             self._moved = time.monotonic()
-            if not self._jobs.empty():
+            if self._moved - begun > SLOW_SECONDS and not self._jobs.empty():
                 self._one_more()
             del job  # what it fetched is not to wait for the next one
 
@@ -174,13 +181,12 @@ Waiting = tuple["RemoteBlock", NDArray[np.int64]]
 
 
 class Ahead:
-    """What is asked for ahead of use, for one iteration.
+    """What is asked for ahead of use, for one iteration."""
 
-    keep: samples stay where they arrived, for an order in which those that arrive together leave together.
-    """
-
-    def __init__(self, how: Remote, *, keep: bool = False) -> None:
-        self._keep = keep
+    def __init__(self, how: Remote) -> None:
+        keep_freed_memory()
+        self.keep = False
+        """Whether samples stay where they arrived, for an order in which those that arrive together leave together."""
         self.chunk = chunk_bytes(how)
         self.flight = max(1, min(REQUESTS * self.chunk, how.ahead_bytes // 2))
         self.fetchers = Fetchers(how.timeout_seconds)
@@ -228,7 +234,7 @@ class Ahead:
         base, stop = cuts.starts[0], max(cuts.ends)
 
         def act() -> None:
-            cut(shards.pieces(shard, base, stop), base, cuts, keep=self._keep)
+            cut(shards.pieces(shard, base, stop), base, cuts, keep=self.keep)
 
         job = self.fetchers.submit(act, shards.files[shard].url)
         for block, number in zip(cuts.owners, cuts.numbers, strict=True):
@@ -275,7 +281,7 @@ def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts, *, keep: bool = False) 
 def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:
     """The blocks, their samples asked for ahead. window: samples between the first and the last of a chunk, at most; 0
     for the order in which they lie."""
-    ahead = Ahead(how, keep=not window)
+    ahead = Ahead(how)
     flow = _Flow(ahead, how, window)
     try:
         for placed in blocks:
@@ -298,8 +304,10 @@ class _Flow:
         self.held: deque[Placed] = deque()
         self.started = 0
         """How many of `held` are started."""
-        self.samples = self.bytes = self.flight = 0
-        """Of the known blocks; of the started ones."""
+        self.samples = self.bytes = 0
+        """Of the known blocks."""
+        self.begun = self.flight = 0
+        """Of the started ones: samples, bytes."""
 
     @property
     def enough(self) -> bool:
@@ -309,31 +317,54 @@ class _Flow:
         if self.bytes >= self.how.ahead_bytes:
             _tell_of_small_requests(self.samples, self.window, self.how.ahead_bytes)
             return True
-        beyond = self.samples - self.window
-        return beyond >= 0 and (self.bytes >= 2 * self.ahead.flight or beyond >= KNOWN_SAMPLES)
+        return self._full or self.samples - self.window >= KNOWN_SAMPLES
+
+    @property
+    def _full(self) -> bool:
+        """Whether as much is asked for as may be under way."""
+        return self.started >= 2 and self.flight >= self.ahead.flight
+
+    @property
+    def _ripe(self) -> bool:
+        """Whether all that shares a chunk with the first block that is not started is known."""
+        if self.started == len(self.held):
+            return False
+        if self.window:
+            return self.samples - self.begun >= self.window
+        return self.bytes - self.flight - _bytes_of(self.held[self.started]) >= self.ahead.chunk
 
     def know(self, placed: Placed) -> None:
-        """One block more."""
+        """One block more. What it makes ripe is started at once."""
         self.held.append(placed)
         for own in placed[1].remote:
             self.ahead.expect(own)
         self.samples += len(placed[1])
         self.bytes += _bytes_of(placed)
+        while not self._full and self._ripe:
+            self._start()
 
     def next(self) -> Placed:
         """The next block, when enough of those after it are started."""
-        while self.started < len(self.held) and (self.started < 2 or self.flight < self.ahead.flight):
-            placed = self.held[self.started]
-            for own in placed[1].remote:
-                self.ahead.start(own)
-            self.started += 1
-            self.flight += _bytes_of(placed)
+        while self.started < len(self.held) and not self._full:
+            self._start()
         placed = self.held.popleft()
         self.started -= 1
         self.samples -= len(placed[1])
+        self.begun -= len(placed[1])
         self.bytes -= _bytes_of(placed)
         self.flight -= _bytes_of(placed)
         return placed
+
+    def _start(self) -> None:
+        """Ask for what the first block that is not started needs."""
+        # a chunk that is kept waits for its last sample, up to a window
+        self.ahead.keep = self.window * self.bytes <= self.how.ahead_bytes // KEPT_SHARE * self.samples
+        placed = self.held[self.started]
+        for own in placed[1].remote:
+            self.ahead.start(own)
+        self.started += 1
+        self.begun += len(placed[1])
+        self.flight += _bytes_of(placed)
 
 
 def _bytes_of(placed: Placed) -> int:

@@ -367,11 +367,8 @@ class IndexBlock:
         sizes = np.empty(n, np.int64)
         whole = np.empty((2, n), np.int64)
         keys = np.empty(n, object)
-        order = np.argsort(shards, kind="stable")
-        bounds = np.flatnonzero(np.diff(shards[order], prepend=-1)).tolist()
-        for first, stop in zip(bounds, [*bounds[1:], n], strict=True):
-            where = order[first:stop]
-            table = catalog.table(int(shards[where[0]]))
+        for where, shard in _by_shard(shards):
+            table = catalog.table(shard)
             at = local[where]
             self.starts[where] = table.image_offset[at]
             sizes[where] = table.image_size[at]
@@ -506,6 +503,18 @@ class IndexBlock:
             return [next((name for name in self.sample(i) if name in names), "") for i in range(len(self))]
         paths = zip(self.shards.tolist(), self.local.tolist(), strict=True)
         return [field_of(self.catalog.table(s).path[i].as_py().rpartition(".")[2]) for s, i in paths]
+
+
+def _by_shard(shards: Rows) -> Iterator[tuple[Rows | slice, int]]:
+    """(where it comes up, shard) for each that does."""
+    if len(shards) and (shards == shards[0]).all():
+        yield slice(None), int(shards[0])
+        return
+    order = np.argsort(shards, kind="stable")
+    bounds = np.flatnonzero(np.diff(shards[order], prepend=-1)).tolist()
+    for first, stop in zip(bounds, [*bounds[1:], len(order)], strict=True):
+        where = order[first:stop]
+        yield where, int(shards[where[0]])
 
 
 def _arrow(at: Rows) -> Any:

@@ -17,6 +17,19 @@ ALIGNMENT = 64
 """Bytes. TensorFlow takes over an array that begins at a multiple of it, and copies every other one (py_func.cc)."""
 
 
+_KEPT_BYTES = (32 << 20) - (1 << 16)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep up to 64 MiB of what is freed, for what is allocated next, as it does after any large
+    array: reading ranges of a store otherwise spends as much time on fresh pages as on the network.
+
+    glibc learns from the blocks that it unmaps, up to 32 MiB: what is smaller it keeps from then on (mallopt(3),
+    M_MMAP_THRESHOLD; "dynamic mmap threshold"). Other libraries are not touched.
+    """
+    np.empty(_KEPT_BYTES, np.uint8)
+
+
 class Lender:
     """Arrays of batches, of which at most `kept` that came back wait to be lent again. For any thread."""
 

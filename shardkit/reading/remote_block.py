@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,11 @@ class RemoteBlock(IndexBlock):
         """Bytes of samples that must be fetched."""
         self.here: dict[int, memoryview] = {}
         """The shards that the cache has."""
-        self.remote = (self,)
+
+    @property
+    def remote(self) -> Sequence[RemoteBlock]:  # type: ignore[override]
+        """Itself. It is not kept: a block in a cycle would hold its bytes until Python's collector comes by."""
+        return (self,)
 
     def by_chunk(self, chunk_bytes: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """(chunk, the samples that begin in it), for all that must be fetched; sets `chunks` and `wanted`.

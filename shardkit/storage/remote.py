@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError
 from shardkit.location import Location
@@ -14,11 +14,20 @@ from shardkit.storage.remote_errors import BEYOND, storage_error
 from shardkit.storage.remote_options import family_of, opened
 from shardkit.storage.store import ObjectInfo, StorageOptions, TransientError, demand_name, harmless
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 T = TypeVar("T")
 
 PIECE_BYTES = 512 << 10
 """The least size of a piece. Measured over loopback on 2 cores: 256 KiB to 1 MiB is best, 16 MiB half as fast, since
 each piece is new memory."""
+
+WHOLE_BYTES = 16 << 20
+"""A range up to this size is one piece, in obstore's own memory: it would fill each smaller piece twice, with zeros and
+then with its bytes, while it holds Python's lock."""
+SHAKY_READS = 256
+"""After a failure, so many ranges come in small pieces, of which none is lost when a connection breaks again."""
 
 PART_BYTES = 16 << 20
 """A part of an upload: 10,000 of them, S3's limit, make 156 GiB."""
@@ -39,6 +48,9 @@ class RemoteStore:
 
     What arrives is checked on the way: TLS, and S3 compares each part with the SHA-256 that its signature covers.
 
+    A range comes as one piece as long as connections hold. Once one breaks, it and those after it come in small pieces,
+    so that a caller can go on at the byte where the next one breaks.
+
     A web server is read only, and is not listed.
     """
 
@@ -48,6 +60,7 @@ class RemoteStore:
         self._options = dict(options)
         self._sorted = not root.path.partition("/")[0].endswith("--x-s3")  # directory buckets list in any order
         self._process = 0
+        self._shaky = 0
         self._open()
 
     def __repr__(self) -> str:
@@ -87,7 +100,7 @@ class RemoteStore:
         crc = found.attributes.get(_CHECKSUM)
         return ObjectInfo(name, found.meta["size"], crc, _version(found.meta))
 
-    def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
         """The bytes start … end - 1, by one GET request."""
         self._open()
         path = self._path(name)
@@ -95,6 +108,10 @@ class RemoteStore:
             raise UsageError(self._place(name), f"no range: {start} to {end}", "give 0 <= start <= end")
         if start == end:
             return self._nothing(name, start)
+        if end is not None and end - start <= WHOLE_BYTES:
+            if self._shaky <= 0:
+                return self._whole(name, start, end)
+            self._shaky -= 1
         if start == 0 and end is None:  # without a range: even a server that has no ranges can do it
             options: dict[str, Any] = {}
         else:
@@ -110,6 +127,27 @@ class RemoteStore:
             raise _beyond(self._place(name), start, end, found.meta["size"])
         return self._streamed(name, found, stop - start)
 
+    def _whole(self, name: str, start: int, end: int) -> Iterator[Buffer]:
+        """The bytes start … end - 1 as one piece."""
+        path = self._path(name)
+        try:
+            data = self._asked(name, lambda: obstore().get_range(self._reading, path, start=start, end=end))
+        except TransientError:
+            self._shaky = SHAKY_READS
+            raise
+        return iter((data,)) if len(data) >= end - start else self._short(name, data, start, end)
+
+    def _short(self, name: str, data: Buffer, start: int, end: int) -> Iterator[Buffer]:
+        """Less than was asked for: what came, and why it is no more."""
+        self._shaky = SHAKY_READS
+        size = self.info(name).bytes
+        if end > size:
+            raise _beyond(self._place(name), start, end, size)
+        with memoryview(data) as view:
+            done = view.nbytes
+        yield data
+        raise self._ended(name, done, end - start)
+
     def _nothing(self, name: str, start: int) -> Iterator[bytes]:
         """No bytes, from an object that has at least `start` of them."""
         size = self.info(name).bytes
@@ -123,8 +161,11 @@ class RemoteStore:
             done += len(piece)
             yield piece
         if done < count:
-            fact = f"the store sent {done} of the {count} bytes that were asked for"
-            raise TransientError(self._place(name), fact, "check the network and the store")
+            raise self._ended(name, done, count)
+
+    def _ended(self, name: str, done: int, count: int) -> TransientError:
+        fact = f"the store sent {done} of the {count} bytes that were asked for"
+        return TransientError(self._place(name), fact, "check the network and the store")
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
         """Write an object: less than 16 MiB by one request, more in parallel parts."""

@@ -77,7 +77,7 @@ WRITING = CLIENT | {"timeout": "10m"}
 
 READING_RETRY: dict[str, Any] = {"max_retries": 0}
 """obstore would go on where a body broke, by itself and out of sight, 10 times at every request, and only where the
-server sends an ETag. `retry.read` does so for all stores, under one limit: let it."""
+server sends an ETag. `retry.pieces` does so for all stores, under one limit: let it."""
 WRITING_RETRY: dict[str, Any] = {
     "max_retries": 8,
     "retry_timeout": timedelta(minutes=5),

@@ -6,6 +6,7 @@ Backoff And Jitter" (2015), so that a thousand ranks whose store hiccups do not 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -51,15 +52,22 @@ def retried(act: Callable[[], T], retry: Retry) -> T:
             patience.wait(exc)
 
 
-def read(store: Store, name: str, start: int, end: int, retry: Retry) -> bytearray:
+def read(store: Store, name: str, start: int, end: int, retry: Retry) -> Buffer:
     """The bytes start … end - 1 of an object; after a break it goes on at the byte where it broke.
+
+    What comes as one piece is given as it is, without a copy.
 
     Raises what the store raises, but for TransientError, which becomes StorageError at the end of the patience; and
     StorageError where the store sends more than was asked for.
     """
+    coming = pieces(store, name, start, end, retry)
+    first = next(coming, b"")
+    with memoryview(first) as whole:
+        if whole.nbytes == end - start:
+            return first
     data = bytearray(end - start)
     view, done = memoryview(data), 0
-    for piece in pieces(store, name, start, end, retry):
+    for piece in itertools.chain((first,), coming):
         with memoryview(piece).cast("B") as part:
             view[done : done + len(part)] = part
             done += len(part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,17 @@ def test_batches_that_are_kept_keep_their_images(tree: Path) -> None:
     views = [batch.images[0] for batch in data]
     for view, images in zip(views, copies, strict=True):
         np.testing.assert_array_equal(view, images[0])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are not touched")
+def test_freed_memory_is_kept_for_what_is_allocated_next(run_python: Any, tmp_path: Path) -> None:
+    # each block is larger than those before, so that glibc has no reason of its own to keep it
+    code = (
+        "import resource, sys\nfrom shardkit.reading.memory import keep_freed_memory\n"
+        "if sys.argv[1:]:\n    keep_freed_memory()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for more in range(20):\n    b'x' * int((8 + more / 4) * 2**20)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    fresh, kept = (int(run_python("-c", code, *more, cwd=tmp_path).stdout) for more in ((), ("keep",)))
+    assert 0 < kept < fresh / 4

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,32 @@ import shardkit
 from shardkit.index import INTEGERS, ShardRows, read_columns, write_index
 from shardkit.location import locate
 from shardkit.manifest import IndexEntry
-from shardkit.reading import ahead, remote
+from shardkit.reading import ahead, blocks, remote
 from shardkit.reading.options import Remote
+from shardkit.reading.remote_block import RemoteBlock
 
 KeysOf = Callable[[Any], list[str]]
 Pairs = dict[str, tuple[str, str]]
+
+
+@pytest.fixture
+def flows(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The flow of each iteration, with `begun_at`: the bytes that were known when it asked for the first."""
+    made: list[Any] = []
+
+    class Flow(ahead._Flow):
+        begun_at = 0
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+        def _start(self) -> None:
+            self.begun_at = self.begun_at or self.bytes
+            super()._start()
+
+    monkeypatch.setattr(ahead, "_Flow", Flow)
+    return made
 
 
 def test_a_first_batch_needs_a_few_ranges(tmp_path: Path, draw_tree: Any, watched: Any, monkeypatch: Any) -> None:
@@ -62,15 +85,7 @@ def test_a_sparse_selection_fetches_only_its_samples(pairs: Any, watched: Any, m
     assert read == sum(len(sample["jpg"]) for sample in chosen)
 
 
-def test_memory_is_bounded_with_a_thousand_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    flows: list[Any] = []
-
-    class Flow(ahead._Flow):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            flows.append(self)
-
-    monkeypatch.setattr(ahead, "_Flow", Flow)
+def test_memory_is_bounded_with_a_thousand_shards(flows: list[Any]) -> None:
     bound, keys, most, given = 64 << 10, set(), 0, 0
     for sample in shardkit.dataset(drawn(1000), shuffle=100, ahead_bytes=bound):
         keys.add(sample["__key__"])
@@ -79,6 +94,51 @@ def test_memory_is_bounded_with_a_thousand_shards(monkeypatch: pytest.MonkeyPatc
     assert len(keys) == 1000
     assert 0 < most <= bound + bound / 8
     assert threading.active_count() < 100
+
+
+def test_the_first_request_does_not_wait_for_all_that_may_be_under_way(flows: list[Any], monkeypatch: Any) -> None:
+    monkeypatch.setattr(ahead, "CHUNK_BYTES", 4 << 10)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 << 10)
+    total = sum(len(sample["jpg"]) for sample in shardkit.dataset(drawn(200)))
+    assert flows[0].ahead.flight == ahead.REQUESTS * (4 << 10) < total
+    assert 0 < flows[0].begun_at <= 3 * (4 << 10)
+
+
+@pytest.mark.parametrize(("shuffle", "limit", "kept"), [(0, "64KiB", True), (50, "2GiB", True), (50, "64KiB", False)])
+def test_samples_stay_where_they_arrived_unless_a_shuffle_holds_too_many(
+    flows: list[Any], shuffle: int, limit: str, kept: bool
+) -> None:
+    assert len(list(shardkit.dataset(drawn(200), shuffle=shuffle, ahead_bytes=limit))) == 200
+    assert flows[0].ahead.keep is kept
+
+
+@pytest.mark.parametrize("shuffle", [0, 20])
+def test_what_a_block_fetched_is_freed_with_it(pairs: Pairs, monkeypatch: pytest.MonkeyPatch, shuffle: int) -> None:
+    made: list[Any] = []
+    init = RemoteBlock.__init__
+
+    def watched(self: RemoteBlock, *arguments: Any) -> None:
+        init(self, *arguments)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(RemoteBlock, "__init__", watched)
+    gc.disable()  # no cycle may hold it
+    try:
+        assert len(list(shardkit.dataset(pairs["tar"][1], shuffle=shuffle))) == 97
+        assert made and not any(block() for block in made)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize(("slow", "threads"), [(1e9, ahead.FIRST_REQUESTS), (-1.0, ahead.REQUESTS)])
+def test_more_requests_at_a_time_only_where_a_store_is_slow(monkeypatch: Any, slow: float, threads: int) -> None:
+    monkeypatch.setattr(ahead, "SLOW_SECONDS", slow)
+    fetchers = ahead.Fetchers(60.0)
+    jobs = [fetchers.submit(lambda: None, "here") for _ in range(10_000)]
+    assert all(job.value() is None for job in jobs)
+    fetchers.close()
+    fetchers.join(10.0)
+    assert len(fetchers._threads) == threads
 
 
 def test_of_a_large_index_only_parts_are_read(watched: Any, monkeypatch: Any) -> None:

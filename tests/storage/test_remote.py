@@ -477,6 +477,40 @@ def test_a_server_that_hangs_up_may_be_asked_again(server: Any) -> None:
             act()
 
 
+def test_a_range_is_one_piece_until_a_connection_breaks(http_folder: Any) -> None:
+    data = os.urandom(3_000_000)
+    (http_folder.folder / "a").write_bytes(data)
+
+    def pieces(store: Store, count: int = len(data)) -> list[bytes]:
+        return [bytes(piece) for piece in store.pieces("a", 0, count)]
+
+    with Toxic(http_folder.endpoint) as toxic:
+        url = http_folder.url.replace(http_folder.endpoint, toxic.endpoint)
+        store = open_store(locate(url), http_folder.options)
+        assert pieces(store) == [data]
+        toxic.shares["cut"] = 1.0
+        with pytest.raises(TransientError):
+            pieces(store)
+        toxic.shares["cut"] = 0.0
+        careful = pieces(store)
+        assert len(careful) > 1 and b"".join(careful) == data
+        for _ in range(remote.SHAKY_READS - 1):
+            pieces(store, 1)
+        assert pieces(store) == [data]
+
+
+def test_of_a_short_body_what_came_is_not_lost(http_folder: Any) -> None:
+    data = os.urandom(1_000_000)
+    (http_folder.folder / "a").write_bytes(data)
+    with Toxic(http_folder.endpoint, short=1.0, seed=1) as toxic:
+        store = open_store(locate(http_folder.url.replace(http_folder.endpoint, toxic.endpoint)), http_folder.options)
+        coming = store.pieces("a", 0, len(data))
+        came = bytes(memoryview(next(coming)))
+        assert came and data.startswith(came)
+        with pytest.raises(TransientError, match=f"sent {len(came)} of the 1000000 bytes that were asked for"):
+            next(coming)
+
+
 def test_the_extra_is_named_for_a_scheme_that_fsspec_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

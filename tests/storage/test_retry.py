@@ -55,6 +55,13 @@ def test_a_read_goes_on_at_the_byte_where_it_broke() -> None:
     assert store.asked == [(0, 1000), (100, 1000), (100, 1000), (150, 1000)]
 
 
+def test_what_comes_as_one_piece_is_not_copied() -> None:
+    piece = DATA[:1000]
+    store: Any = Scripted()
+    store.pieces = lambda *_: iter((piece,))
+    assert read(store, "a", 0, 1000, QUICK) is piece
+
+
 def test_a_body_that_ends_early_without_an_error_is_a_break() -> None:
     store: Any = Scripted((10, None), (90, None))
     assert read(store, "a", 0, 100, QUICK) == DATA[:100]
