@@ -9,9 +9,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -117,7 +119,13 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         from shardkit.cli.completion import complete
 
         sys.exit(complete(cli, asked))
-    sys.exit(run(sys.argv[1:] if args is None else args))
+    code = run(sys.argv[1:] if args is None else args)
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if code == INTERRUPTED and not all(thread.daemon for thread in others):
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)  # an exit as usual would wait for threads whose server does not answer
+    sys.exit(code)
 
 
 def run(args: Sequence[str]) -> int:

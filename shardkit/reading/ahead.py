@@ -218,13 +218,14 @@ class Ahead:
     def _request(self, shards: RemoteShards, shard: int, waiting: list[Waiting]) -> None:
         firsts = np.concatenate([block.firsts[numbers] for block, numbers in waiting])
         stops = np.concatenate([block.stops[numbers] for block, numbers in waiting])
-        owners = [block for block, numbers in waiting for _ in numbers]
         numbers = np.concatenate([numbers for _, numbers in waiting])
-        order = np.argsort(firsts, kind="stable")
-        firsts, stops, numbers = firsts[order], stops[order], numbers[order]
+        owners = list(itertools.chain.from_iterable(itertools.repeat(block, len(own)) for block, own in waiting))
+        if (firsts[1:] < firsts[:-1]).any():
+            order = np.argsort(firsts, kind="stable")
+            firsts, stops, numbers = firsts[order], stops[order], numbers[order]
+            owners = [owners[at] for at in order.tolist()]
         apart = firsts[1:] - np.maximum.accumulate(stops)[:-1] > GAP_BYTES
-        bounds = [0, *(np.flatnonzero(apart) + 1).tolist(), len(order)]
-        owners = [owners[at] for at in order.tolist()]
+        bounds = [0, *(np.flatnonzero(apart) + 1).tolist(), len(firsts)]
         self.asked += int((stops - firsts).sum())
         for low, high in itertools.pairwise(bounds):
             spans = firsts[low:high].tolist(), stops[low:high].tolist()
@@ -234,7 +235,8 @@ class Ahead:
         base, stop = cuts.starts[0], max(cuts.ends)
 
         def act() -> None:
-            cut(shards.pieces(shard, base, stop), base, cuts, keep=self.keep)
+            give = shared if self.keep else cut
+            give(shards.pieces(shard, base, stop), base, cuts)
 
         job = self.fetchers.submit(act, shards.files[shard].url)
         for block, number in zip(cuts.owners, cuts.numbers, strict=True):
@@ -251,12 +253,17 @@ class Cuts(NamedTuple):
     numbers: list[int]
 
 
-def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts, *, keep: bool = False) -> None:
-    """Give each sample its bytes; `base` is where in the shard the pieces begin. Repeats of a sample share theirs.
+def shared(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
+    """Give each sample a view of the bytes as they came; `base` is where in the shard the pieces begin."""
+    came = list(pieces)
+    view = memoryview(came[0] if len(came) == 1 else b"".join(came)).cast("B")
+    for start, end, owner, number in zip(*cuts, strict=True):
+        owner.data[number] = view[start - base : end - base]
 
-    A sample is copied once, from the pieces as they come, since new memory is what costs most here; or, with `keep`,
-    only where it crosses from one piece to the next.
-    """
+
+def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
+    """As `shared`, but each sample is copied once, from the pieces as they come, so that these can go; repeats of a
+    sample share its bytes."""
     starts, ends, owners, numbers = cuts
     at, next_, begun = base, 0, list[memoryview]()
     for piece in pieces:
@@ -267,7 +274,7 @@ def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts, *, keep: bool = False) 
             if ends[next_] > stop:
                 begun.append(part)
                 break
-            data = b"".join((*begun, part)) if begun else part if keep else bytes(part)
+            data = b"".join((*begun, part))
             begun = []
             span = starts[next_], ends[next_]
             while next_ < len(starts) and (starts[next_], ends[next_]) == span:

@@ -18,6 +18,7 @@ from shardkit.location import Location
 from shardkit.manifest import IndexEntry
 from shardkit.reading.fetch import MappedShards, ShardFile, demand_crc, demand_size
 from shardkit.reading.options import Remote
+from shardkit.storage.aside import Aside
 from shardkit.storage.cache import Cache, open_cache
 from shardkit.storage.cache_entry import Entry
 from shardkit.storage.retry import pieces, read, retried
@@ -74,22 +75,10 @@ def within(seconds: float, act: Callable[[], T], place: str) -> T:
 
     It runs in a thread of its own, which is left alone then: no store can be relied on to end a call.
     """
-    done, found = threading.Event(), list[T]()
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            found.append(act())
-        except BaseException as exc:
-            failed.append(exc)
-        done.set()
-
-    threading.Thread(target=run, name="shardkit-store", daemon=True).start()
-    if not done.wait(seconds + GRACE_SECONDS):
+    call = Aside(act)
+    if not call.wait(seconds + GRACE_SECONDS):
         raise silent(place, seconds)
-    if failed:
-        raise failed[0]
-    return found[0]
+    return call.result()
 
 
 GRACE_SECONDS = 1.0

@@ -1,10 +1,13 @@
-"""Threads that move bytes, and end together: at the first error of one, or Ctrl-C, all stop at their next piece."""
+"""Threads that move bytes, and end together: at the first error of one, or Ctrl-C, all stop at their next piece.
+
+Ctrl-C waits no longer than that for a thread whose server does not answer. What it leaves is what a kill leaves.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from threading import Event, Lock
 from typing import Any, TypeVar
 
@@ -12,6 +15,10 @@ from shardkit.storage.transfer import Stopped
 
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
+
+
+LEAVE_SECONDS = 2.0
+"""How long Ctrl-C waits for threads to come to their next piece."""
 
 
 class Crew:
@@ -22,19 +29,24 @@ class Crew:
         self.threads = threads
         self._failure: BaseException | None = None
         self._lock = Lock()
+        self._open: set[Future[Any]] = set()
         self._pool = ThreadPoolExecutor(threads, "shardkit-transfer")
 
     def __enter__(self) -> Crew:
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
             self.stop.set()
-        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        self._pool.shutdown(wait=kind is not KeyboardInterrupt, cancel_futures=kind is not None)
+        wait(list(self._open), LEAVE_SECONDS)
 
     def submit(self, function: Callable[..., _Result], *arguments: Any) -> Future[_Result]:
         """Have a thread call the function. Its error stops the others, and is the one that `result` raises."""
-        return self._pool.submit(self._guarded, function, *arguments)
+        future = self._pool.submit(self._guarded, function, *arguments)
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        return future
 
     def _guarded(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         try:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError
 from shardkit.location import Location
 from shardkit.storage._obstore import obstore
+from shardkit.storage.aside import Aside
 from shardkit.storage.remote_errors import BEYOND, storage_error
 from shardkit.storage.remote_options import family_of, opened
 from shardkit.storage.store import ObjectInfo, StorageOptions, TransientError, demand_name, harmless
@@ -83,9 +85,10 @@ class RemoteStore:
         return str(self.root.child(name)) if name else str(self.root)
 
     def _asked(self, name: str, act: Callable[[], T]) -> T:
-        """What `act` gives, with the errors of obstore translated."""
+        """What `act` gives, with the errors of obstore translated. Ctrl-C does not wait for it: obstore looks at no
+        signal, and waits for a server up to 30 seconds."""
         try:
-            return act()
+            return Aside(act).result() if current_thread() is main_thread() else act()
         except ShardkitError:
             raise
         except (obstore().exceptions.BaseError, OSError, ValueError) as exc:
