@@ -76,6 +76,16 @@ def test_batches_are_tensors_with_keys_and_share_the_arrays(cars: str) -> None:
         assert theirs.keys == ours.keys
 
 
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_workers_read_from_a_store_as_one_process_does(cars: str, http_folder: Any, context: str) -> None:
+    for path in Path(cars).parent.glob("cars[-.]*"):
+        (http_folder.folder / path.name).write_bytes(path.read_bytes())
+    far = batches(f"{http_folder.url}/cars", storage_options=http_folder.options)
+    assert keys(far) == keys(batches(cars))  # and its store has been used before the workers are forked
+    loader = far.to_torch().loader(num_workers=2, multiprocessing_context=context)
+    assert [keys(loader) for _ in range(2)] == epochs_of(batches(cars), 3)[1:]
+
+
 @pytest.mark.parametrize(("workers", "context"), WORKERS)
 def test_a_loader_gives_the_same_epochs_for_any_number_of_workers(cars: str, workers: int, context: Any) -> None:
     loader = batches(cars).to_torch().loader(num_workers=workers, multiprocessing_context=context)
