@@ -141,6 +141,22 @@ def test_more_requests_at_a_time_only_where_a_store_is_slow(monkeypatch: Any, sl
     assert len(fetchers._threads) == threads
 
 
+@pytest.mark.parametrize(("slow", "wide"), [(1e9, ahead.WIDE), (-1.0, 1)])
+def test_neighbours_come_in_one_request_while_a_store_is_fast(
+    tmp_path: Path, draw_tree: Any, watched: Any, monkeypatch: pytest.MonkeyPatch, slow: float, wide: int
+) -> None:
+    draw_tree(tmp_path / "tree", {"a": 200, "b": 200}, size=(64, 64))
+    shardkit.pack(tmp_path / "tree", tmp_path / "x", workers=1)
+    far, requests, chunk = uploaded(str(tmp_path / "x")), watched(), 16 << 10
+    monkeypatch.setattr(ahead, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(ahead, "SLOW_SECONDS", slow)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * chunk)
+    assert len(list(shardkit.dataset(far))) == 400
+    sizes = [size for kind, name, _, size in requests if kind == "read" and name.endswith(".tar")]
+    later = [round(size / chunk) for size in sizes[ahead.REQUESTS :]]  # the first ones are asked for without an answer
+    assert len(later) > 4 and max(later) == wide
+
+
 def test_of_a_large_index_only_parts_are_read(watched: Any, monkeypatch: Any) -> None:
     numbers = {name: np.arange(2000, dtype=dtype) for name, dtype in INTEGERS.items()}
     keys = [f"{n * 7919 % 2000:05}" for n in range(2000)]
