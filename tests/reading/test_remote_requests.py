@@ -60,7 +60,7 @@ def test_a_first_batch_needs_a_few_ranges(tmp_path: Path, draw_tree: Any, watche
         next(batches)
         batches.close()
         read = sum(size for kind, name, _, size in requests if kind == "read" and name.endswith(".tar"))
-        assert 0 < read < manifest.bytes / 3
+        assert 0 < read < manifest.bytes / 2  # whoever is ahead may have begun one range more
         assert {name for kind, name, *_ in requests if kind == "read"} >= {"x.json", "x.parquet"}
 
 
