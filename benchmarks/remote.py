@@ -5,7 +5,7 @@ slow      a store with a latency for each request, and a bandwidth that all requ
           of the class tree one by one, by one reader and by 32. Whole epochs, opening included.
 loopback  nginx on this machine, without a latency: shards streamed, and a bare loop of parallel range requests by
           obstore (4 MiB, as many at a time), which looks at no byte; and the same loop with what no reader can do
-          without, a `bytes` of the data and its CRC-32C. Four epochs each; they take turns.
+          without, a `bytes` of the data and its CRC-32C. 16 epochs each; they take turns.
 
 MB/s are 10⁶ bytes of shards in a second, of the tree of its files. CPU is that of this process, in seconds.
 """
@@ -39,7 +39,7 @@ server {{ listen 127.0.0.1:{port}; root "{root}"; }} }}
 """
 
 
-EPOCHS = 4
+EPOCHS = 16
 """Of the loopback, so that opening is little of it."""
 
 
