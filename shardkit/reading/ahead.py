@@ -13,6 +13,7 @@ way. Where ahead_bytes is less than that, fewer blocks are known: then requests 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import logging
 import queue
@@ -152,8 +153,12 @@ class Fetchers:
                     self._jobs.put(None)
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Begin nothing more. What was not begun is forgotten, with all that it would have been for."""
         self._closed = True
+        with contextlib.suppress(queue.Empty):
+            while (job := self._jobs.get_nowait()) is not None:
+                job.act = None
+            self._jobs.put(None)  # a thread's sign to end
         self.end()
 
     def join(self, seconds: float) -> None:
