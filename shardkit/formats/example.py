@@ -153,7 +153,7 @@ def _plain_entry(data: bytes, at: int, end: int) -> tuple[str, Feature] | None:
         size, at = data[at + 1], at + 2
         if size >= 0x80:
             size, at = _varint(data, at - 1, end)
-    except IndexError:
+    except (IndexError, WireError):  # what was read as a length may be of the entry behind: an empty list has none
         return None
     if at + size == end:
         if kind == 0x0A:

@@ -304,3 +304,14 @@ def test_any_example_of_tensorflow_is_parsed(features: dict[str, list[Any]]) -> 
             if feature.kind == "bytes":
                 values = [data[first : first + size] for first, size in values]  # type: ignore[misc]
             assert list(values) == features[name]
+
+
+@pytest.mark.parametrize("empty", [b"", part(0x0A, b""), part(0x12, b""), part(0x1A, b""), part(0x1A, part(0x0A, b""))])
+@pytest.mark.parametrize("length", [0x7F, 0x80, 0x4000])
+def test_an_empty_list_before_a_long_entry_is_read_once_its_name_is_known(empty: bytes, length: int) -> None:
+    image = bytes(length)
+    data = example(**{"image/object/bbox/xmin": empty, "image/encoded": of_bytes(image)})
+    for _ in range(2):  # the second time the names are known
+        found = parse_example(data)
+        first, size = found["image/encoded"].values[0]  # type: ignore[misc]
+        assert list(found["image/object/bbox/xmin"].values) == [] and data[first : first + size] == image
