@@ -51,5 +51,6 @@ setup(
         jpeg_extension("shardkit.packing._jpegtran"),
         plain_extension("shardkit.packing._gather"),
         plain_extension("shardkit.tools._sums"),
+        plain_extension("shardkit._checksums"),
     ]
 )

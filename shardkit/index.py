@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 INTEGERS: dict[str, Any] = {
     "label": np.int64,
@@ -96,15 +95,6 @@ def to_table(rows: ShardRows) -> pa.Table:
         mask = values < 0 if name in NULLABLE else None
         columns.append(pa.array(values, mask=mask))
     return pa.Table.from_arrays(columns, schema=schema())
-
-
-def read_columns(file: pq.ParquetFile, row_group: int, columns: Sequence[str]) -> dict[str, Any]:
-    """Columns of one row group: numbers as NumPy arrays (null as -1), `key` and `path` as Arrow string arrays.
-
-    Raises pyarrow.ArrowException where the file is damaged.
-    """
-    table = file.read_row_group(row_group, columns=list(columns), use_threads=False)
-    return {name: as_numpy(table[name]) if name in INTEGERS else combined(table[name]) for name in columns}
 
 
 def as_numpy(column: pa.ChunkedArray) -> NDArray[Any]:

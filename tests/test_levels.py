@@ -13,7 +13,8 @@ ROOT = Path(shardkit.__file__).parent
 
 LEVELS = {
     "errors": 0, "sample": 0, "location": 0, "events": 0, "config": 0, "rng": 0,
-    "manifest": 1, "index": 1,
+    "checksums": 0,
+    "manifest": 1, "index": 1, "index_file": 1,
     "formats": 1, "storage": 1, "tree": 1,
     "packing": 2, "reading": 2,
     "adapters": 3, "tools": 3,

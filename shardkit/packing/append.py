@@ -20,8 +20,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DestinationError, UsageError, printable
-from shardkit.index import read_columns
+from shardkit.errors import DatasetError, DestinationError, UsageError, printable
+from shardkit.index_file import index_entries, open_index
 from shardkit.manifest import ClassEntry, Manifest
 from shardkit.packing.destination import Destination, files_of
 from shardkit.packing.options import PackOptions
@@ -231,20 +231,13 @@ class _Look:
 
 
 def _index_columns(before: Before, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Columns of the index, a shard at a time. DestinationError where it is damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for entry in before.manifest.index:
+    """Columns of the index, a shard at a time. DestinationError where it is damaged, or another's."""
+    for entry, shards in index_entries(before.manifest):
         path = os.path.join(before.destination.folder, entry.name)
         try:
-            with pq.ParquetFile(path) as file:
-                for group in range(file.num_row_groups):
-                    yield read_columns(file, group, names)
-        except (pa.ArrowException, OSError) as exc:
-            raise DestinationError(
-                fs_text(path), f"the index is damaged ({exc})", "pack again with --overwrite"
-            ) from exc
+            yield from open_index(path, entry, shards, place=fs_text(path)).groups(names)
+        except DatasetError as exc:
+            raise DestinationError(exc.place, exc.fact, "pack again with --overwrite") from exc
 
 
 def demand_free(before: Before, shards: Iterable[str]) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import google_crc32c
 import msgspec
 
-from shardkit.errors import DestinationError, SourceError
-from shardkit.index import read_columns
+from shardkit.errors import DatasetError, DestinationError, SourceError
+from shardkit.index_file import IndexFile, index_entries, index_source, open_index
 from shardkit.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.packing.destination import Destination
 from shardkit.packing.options import PackOptions
@@ -153,26 +152,17 @@ def _changed_file(destination: Destination, content: Content, found: Manifest) -
 
 def _checksums(destination: Destination, found: Manifest) -> Iterator[dict[str, int]]:
     """Path -> CRC-32C of the images of each shard, as the index has them."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for entry in found.index:
-        path = os.path.join(destination.folder, entry.name)
+    for entry, shards in index_entries(found):
         try:
-            with pq.ParquetFile(_opened(destination, path, entry)) as file:
-                for group in range(file.num_row_groups):
-                    columns = read_columns(file, group, ["path", "crc32c"])
-                    yield dict(zip(columns["path"].to_pylist(), columns["crc32c"].tolist(), strict=True))
-        except (pa.ArrowException, OSError) as exc:
-            raise DestinationError(
-                fs_text(path), f"the index is damaged ({exc})", "pack again with --overwrite"
-            ) from exc
+            for columns in _opened(destination, entry, shards).groups(["path", "crc32c"]):
+                yield dict(zip(columns["path"].to_pylist(), columns["crc32c"].tolist(), strict=True))
+        except DatasetError as exc:
+            raise DestinationError(exc.place, exc.fact, "pack again with --overwrite") from exc
 
 
-def _opened(destination: Destination, path: str, entry: IndexEntry) -> Any:
-    """What pyarrow reads an index file from."""
-    import pyarrow as pa
-
+def _opened(destination: Destination, entry: IndexEntry, shards: Sequence[ShardEntry]) -> IndexFile:
+    path = os.path.join(destination.folder, entry.name)
     if destination.place is None:
-        return path
-    return pa.BufferReader(destination.place.read(entry.name, size=entry.bytes))
+        return open_index(path, entry, shards, place=fs_text(path))
+    data = destination.place.read(entry.name, size=entry.bytes)
+    return IndexFile(index_source(data, entry, fs_text(path)), shards, place=fs_text(path))

@@ -17,11 +17,12 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DamagedError, DatasetError, ManifestError, NotFoundError
+from shardkit.errors import DamagedError, DatasetError, ManifestError
 from shardkit.formats.table import demand_names_fit, format_named
 from shardkit.formats.tar import plain_member
 from shardkit.formats.tar_headers import padded
 from shardkit.formats.tfrecord import FieldNames
+from shardkit.index_file import INDEX_CURE, IndexFile, index_entries, open_index
 from shardkit.location import Location
 from shardkit.manifest import ClassEntry, Manifest
 from shardkit.reading.fetch import MappedShards, ShardFile
@@ -31,7 +32,6 @@ from shardkit.sample import IMAGE_FIELDS, Sample, field_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from shardkit.reading.remote import Objects
     from shardkit.reading.remote_block import RemoteBlock
@@ -45,6 +45,9 @@ KEPT_SHARDS = 48
 KEPT_ROWS = 500_000
 """The shards in use whose index rows are kept: so many, or more where they are small, up to so many rows (100 bytes
 each). A shuffle of 10,000 samples through shards of 200, or of many lanes, has far more than 48 in use."""
+
+KEPT_INDEXES = 32
+"""Index files that are kept open."""
 
 GAP_BYTES = 1 << 20
 """Bytes between two samples that are read along with them: less than what a disk reads in the time of one seek."""
@@ -212,7 +215,8 @@ class IndexCatalog:
         self._limit = tables
         self._labels: Rows | None = None
         self._keys: Any = None
-        self._parquet: dict[int, pq.ParquetFile] = {}
+        self._entries = list(index_entries(manifest))
+        self._indexes: dict[int, IndexFile] = {}
         self._lock = threading.RLock()
 
     def files(self) -> Sequence[ShardFile]:
@@ -224,7 +228,11 @@ class IndexCatalog:
         with self._lock:
             if self._labels is None:
                 parts = [self._columns(shard, ("label",))["label"] for shard in range(len(self.numbers))]
-                self._labels = np.concatenate([np.empty(0, np.int64), *parts])
+                labels = np.concatenate([np.empty(0, np.int64), *parts])
+                if self.classes and labels.max(initial=-1) >= len(self.classes):  # they are counted by label
+                    fact = f"the index has the label {labels.max()}, and the manifest {len(self.classes)} classes"
+                    raise ManifestError(str(self.location), fact, INDEX_CURE)
+                self._labels = labels
             return self._labels
 
     def index_table(self) -> pa.Table:
@@ -234,7 +242,7 @@ class IndexCatalog:
         parts = []
         for shard in range(len(self.numbers)):
             part, row_group = self._row_group(self.numbers[shard])
-            parts.append(self._index(part).read_row_group(row_group, use_threads=False))
+            parts.append(self._index(part).table(row_group))
         return pa.concat_tables(parts).unify_dictionaries()
 
     def rows_of(self, key: str) -> list[int]:
@@ -284,25 +292,17 @@ class IndexCatalog:
         names = ("image_offset", "image_size", "label", "key", "path", "offset", "size", "crc32c")
         table = _Table(**self._columns(shard, names))
         file = self.mapped.files[shard]
-        if bool((table.offset + table.size > (file.unpacked or file.bytes)).any()):
+        stops, ends = table.offset + table.size, table.image_offset + table.image_size
+        has_image = table.image_offset >= 0
+        outside = has_image & ((table.image_size < 0) | (table.image_offset < table.offset) | (ends > stops))
+        if bool((stops > (file.unpacked or file.bytes)).any() or outside.any()):
             raise ManifestError(str(self.location), f"the index does not fit {self.urls[shard]}", INDEX_CURE)
         return table
 
     def _columns(self, shard: int, names: Sequence[str]) -> dict[str, Any]:
         """Columns of the index for one shard. Raises ManifestError where it is damaged or does not fit."""
-        import pyarrow as pa
-
-        from shardkit.index import read_columns
-
         part, row_group = self._row_group(self.numbers[shard])
-        place = str(self.location.sibling(self.manifest.index[part].name))
-        try:
-            columns = read_columns(self._index(part), row_group, names)
-        except (pa.ArrowException, OSError, KeyError, IndexError) as exc:
-            raise ManifestError(place, f"the index is damaged ({exc})", INDEX_CURE) from exc
-        if len(columns[names[0]]) != self.counts[shard]:
-            raise ManifestError(place, f"its rows do not fit {self.urls[shard]}", INDEX_CURE)
-        return columns
+        return self._index(part).columns(row_group, names)
 
     def _row_group(self, number: int) -> tuple[int, int]:
         """(index file, row group in it) of a shard of the manifest."""
@@ -312,36 +312,25 @@ class IndexCatalog:
             number -= entry.shards
         raise ManifestError(str(self.location), "the manifest names no index", "run 'shardkit index' to make one")
 
-    def _index(self, part: int) -> pq.ParquetFile:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def _index(self, part: int) -> IndexFile:
+        """An index file, opened and checked. The last few are kept: large ones hold a file open, small ones memory."""
+        with self._lock:
+            found = self._indexes.pop(part, None) or self._opened_index(part)
+            self._indexes[part] = found
+            while len(self._indexes) > KEPT_INDEXES:
+                del self._indexes[next(iter(self._indexes))]
+            return found
 
-        if part not in self._parquet:
-            entry = self.manifest.index[part]
-            place = self.location.sibling(entry.name)
-            try:
-                if self._objects is not None:
-                    from shardkit.reading.remote import open_index
+    def _opened_index(self, part: int) -> IndexFile:
+        entry, shards = self._entries[part]
+        if self._objects is not None:
+            from shardkit.reading.remote import open_remote_index
 
-                    self._parquet[part] = open_index(self._objects, entry, whole=self._verify)
-                    return self._parquet[part]
-                if self._verify or entry.bytes <= 32 << 20:
-                    with open(place.path, "rb") as file:
-                        data = file.read()
-                    if len(data) != entry.bytes or google_crc32c.value(data) != int(entry.crc32c, 16):
-                        raise ManifestError(str(place), "the index is not the one that its manifest names", INDEX_CURE)
-                    source: Any = pa.BufferReader(data)
-                else:
-                    source = pa.memory_map(place.path)
-                self._parquet[part] = pq.ParquetFile(source, page_checksum_verification=True)
-            except FileNotFoundError as exc:
-                raise NotFoundError(str(place), "the index is missing", INDEX_CURE) from exc
-            except (pa.ArrowException, OSError) as exc:
-                raise ManifestError(str(place), f"the index can't be read ({exc})", INDEX_CURE) from exc
-        return self._parquet[part]
+            return open_remote_index(self._objects, entry, shards, whole=bool(self._verify))
+        place = self.location.sibling(entry.name)
+        return open_index(place.path, entry, shards, place=str(place), again=bool(self._verify))
 
 
-INDEX_CURE = "bring it back, pack again, or run 'shardkit index'"
 _NONE = np.zeros(0, np.bool_)
 
 

@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-import google_crc32c
-
 from shardkit.errors import ManifestError, StorageError
+from shardkit.index_file import WHOLE_BYTES, IndexFile, index_source, other_index
 from shardkit.location import Location
-from shardkit.manifest import IndexEntry
+from shardkit.manifest import IndexEntry, ShardEntry
 from shardkit.reading.fetch import MappedShards, ShardFile, demand_crc, demand_size
 from shardkit.reading.options import Remote
 from shardkit.storage.aside import Aside
@@ -25,13 +24,10 @@ from shardkit.storage.retry import pieces, read, retried
 from shardkit.storage.store import ObjectInfo, open_store
 
 if TYPE_CHECKING:
-    import pyarrow.parquet as pq
+    import pyarrow as pa
     from typing_extensions import Buffer
 
 T = TypeVar("T")
-
-WHOLE_INDEX_BYTES = 32 << 20
-"""An index file up to this size is fetched as a whole, of a larger one only what is needed."""
 
 
 class Objects:
@@ -262,37 +258,38 @@ class RangedFile(io.RawIOBase):
         return data[start - first * self.BLOCK : end - first * self.BLOCK]
 
 
-def open_index(objects: Objects, entry: IndexEntry, *, whole: bool = False) -> pq.ParquetFile:
-    """An index file of a store: fetched and checked as a whole where it is small (or `whole`), else read in parts."""
+def open_remote_index(
+    objects: Objects, entry: IndexEntry, shards: Sequence[ShardEntry], *, whole: bool = False
+) -> IndexFile:
+    """An index file of a store: fetched and checked as a whole where it is small (or `whole`). Of a larger one, size
+    and CRC-32C are those that the store tells, and it is read in parts, whose pages have checksums."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    if not whole and entry.bytes > WHOLE_INDEX_BYTES:
-        found = objects.info(entry.name)
-        if found.bytes != entry.bytes:
-            raise _other_index(objects, entry)
-        source = pa.PythonFile(RangedFile(objects, entry.name, entry.bytes), mode="r")
-        return pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True)
-    data = _whole_index(objects, entry)
-    return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-
-
-def _whole_index(objects: Objects, entry: IndexEntry) -> bytes:
-    place = objects.folder.child(entry.name)
-    crc = int(entry.crc32c, 16)
-    kept = None if objects.cache is None else objects.cache.load(str(place), entry.bytes, crc)
-    if kept is not None:
-        return kept
-    for _ in range(2):  # wrong bytes on the way are fetched once more
-        data = objects.whole(entry.name)
-        if len(data) == entry.bytes and google_crc32c.value(data) == crc:
-            if objects.cache is not None:
-                objects.cache.save(str(place), data, crc)
-            return data
-    raise _other_index(objects, entry)
-
-
-def _other_index(objects: Objects, entry: IndexEntry) -> ManifestError:
     place = str(objects.folder.child(entry.name))
-    cure = "bring it back, pack again, or run 'shardkit index'"
-    return ManifestError(place, "the index is not the one that its manifest names", cure)
+    if not whole and entry.bytes > WHOLE_BYTES:
+        found = objects.info(entry.name)
+        if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
+            raise other_index(place)
+        source = pa.PythonFile(RangedFile(objects, entry.name, entry.bytes), mode="r")
+        return IndexFile(source, shards, place=place, pre_buffer=True)
+    return IndexFile(_whole_index(objects, entry), shards, place=place)
+
+
+def _whole_index(objects: Objects, entry: IndexEntry) -> pa.BufferReader:
+    place = str(objects.folder.child(entry.name))
+    crc = int(entry.crc32c, 16)
+    kept = None if objects.cache is None else objects.cache.load(place, entry.bytes, crc)
+    if kept is not None:
+        return index_source(kept, entry, place)
+    for last in (False, True):  # wrong bytes on the way are fetched once more
+        data = objects.whole(entry.name)
+        try:
+            source = index_source(data, entry, place)
+        except ManifestError:
+            if last:
+                raise
+            continue
+        if objects.cache is not None:
+            objects.cache.save(place, data, crc)
+        return source
+    raise AssertionError("two turns end in a return or a raise")

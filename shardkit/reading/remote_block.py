@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, DatasetError
-from shardkit.reading.catalog import INDEX_CURE, IndexBlock, IndexCatalog, Rows
+from shardkit.index_file import INDEX_CURE
+from shardkit.reading.catalog import IndexBlock, IndexCatalog, Rows
 from shardkit.reading.remote import RemoteShards, within
 from shardkit.sample import Sample
 

@@ -12,9 +12,10 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import ManifestError, NotFoundError, StorageError, UsageError
+from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.formats.table import FORMATS, format_of_name
-from shardkit.index import INTEGERS, read_columns
+from shardkit.index import INTEGERS
+from shardkit.index_file import IndexFile as Rows
 from shardkit.location import Location, expand_braces, locate
 from shardkit.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.reading.options import Remote
@@ -56,7 +57,7 @@ class IndexFile:
     def __init__(self, place: Location, entry: IndexEntry | None, places: Places | None = None) -> None:
         """Reads the file; `findings` then holds what is wrong with it."""
         self.place, self.entry, self.findings = place, entry, list[Finding]()
-        self._data: Any = None
+        self._rows: Rows | None = None
         self.shards: list[str] = []
         try:
             data = (places or Places()).whole(place)
@@ -82,8 +83,11 @@ class IndexFile:
                     raise ValueError(f"it has no column {min(missing)}")
                 groups = [file.read_row_group(n, columns=["shard"]) for n in range(file.num_row_groups)]
                 self.shards = [group["shard"][0].as_py() if len(group) else "" for group in groups]
-            self._data = data
-        except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as exc:
+            entries = [ShardEntry(name, len(group), 0, "") for name, group in zip(self.shards, groups, strict=True)]
+            self._rows = Rows(pa.BufferReader(data), entries, place=str(self.place))
+        except DatasetError as exc:
+            self.findings.append(finding("index-damaged", str(self.place), exc.fact))
+        except Exception as exc:  # pyarrow raises nearly anything on damaged data
             self._unreadable(exc)
 
     def _unreadable(self, exc: Exception) -> None:
@@ -97,18 +101,14 @@ class IndexFile:
 
     def rows(self, group: int) -> IndexRows | None:
         """The rows of a shard. None where they can't be read."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if self._data is None or group >= len(self.shards):
+        if self._rows is None or group >= len(self.shards):
             return None
         try:
-            with pq.ParquetFile(pa.BufferReader(self._data), page_checksum_verification=True) as file:
-                columns = read_columns(file, group, COLUMNS)
-            keys, paths = columns.pop("key").to_pylist(), columns.pop("path").to_pylist()
-        except (pa.ArrowException, OSError, ValueError, UnicodeDecodeError) as exc:
-            self._unreadable(exc)
+            columns = self._rows.columns(group, COLUMNS)
+        except DatasetError as exc:
+            self.findings.append(finding("index-damaged", str(self.place), exc.fact))
             return None
+        keys, paths = columns.pop("key").to_pylist(), columns.pop("path").to_pylist()
         return IndexRows(keys, paths, {name: np.asarray(columns[name]) for name in INTEGERS})
 
 

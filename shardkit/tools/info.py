@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import ManifestError, NotFoundError
+from shardkit.errors import NotFoundError
 from shardkit.location import Location
 from shardkit.manifest import ClassEntry, Manifest
 from shardkit.reading.options import Remote
@@ -101,21 +101,15 @@ def open_manifest(source: str | os.PathLike[str], remote: Remote) -> tuple[Locat
 
 def _index_columns(beside: Location, manifest: Manifest, places: Places) -> Iterator[dict[str, NDArray[Any]]]:
     """The columns of each shard's rows. Raises ManifestError where an index file is missing or damaged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    from shardkit.index_file import IndexFile, index_entries, index_source, open_index
 
-    from shardkit.index import read_columns
-
-    for entry in manifest.index:
+    for entry, shards in index_entries(manifest):
         place = beside.sibling(entry.name)
-        try:
-            there = place.path if place.is_local else pa.BufferReader(places.whole(place))
-            with pq.ParquetFile(there) as file:
-                for group in range(file.num_row_groups):
-                    yield read_columns(file, group, ("image_size", "width", "height"))
-        except (pa.ArrowException, OSError) as exc:
-            fact = f"the index can't be read ({str(exc).splitlines()[0]})"
-            raise ManifestError(str(place), fact, "pack again, or make a new one with 'shardkit index'") from exc
+        if place.is_local:
+            index = open_index(place.path, entry, shards, place=str(place))
+        else:
+            index = IndexFile(index_source(places.whole(place), entry, str(place)), shards, place=str(place))
+        yield from index.groups(("image_size", "width", "height"))
 
 
 def _pairs(width: NDArray[np.int32], height: NDArray[np.int32]) -> Counter[tuple[int, int]]:

@@ -294,7 +294,7 @@ def test_a_damaged_index_is_named(tree: Path, out: Path, pack_one: Pack) -> None
     pack_one(tree, out / "train")
     path = out / "train.parquet"
     path.write_bytes(b"x" * path.stat().st_size)
-    with pytest.raises(DestinationError, match=r"train\.parquet: the index is damaged"):
+    with pytest.raises(DestinationError, match=r"train\.parquet: the index is not the one"):
         pack_one(tree, out / "train", append=True)
 
 

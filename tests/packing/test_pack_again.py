@@ -163,7 +163,9 @@ def test_a_damaged_index_is_told(tree: Path, out: Path, pack_one: Pack) -> None:
     pack_one(tree, out / "train", **OPTIONS)
     path = out / "train.parquet"
     path.write_bytes(bytes(path.stat().st_size))
-    with pytest.raises(DestinationError, match=r"train.parquet: the index is damaged .*; pack again with --overwrite"):
+    with pytest.raises(
+        DestinationError, match=r"train.parquet: the index is not the one .*; pack again with --overwrite"
+    ):
         pack_one(tree, out / "train", **OPTIONS)
 
 

@@ -18,9 +18,9 @@ import pytest
 from reading.far import drawn, put, uploaded
 
 import shardkit
-from shardkit.index import INTEGERS, ShardRows, read_columns, write_index
+from shardkit.index import INTEGERS, ShardRows, write_index
 from shardkit.location import locate
-from shardkit.manifest import IndexEntry
+from shardkit.manifest import IndexEntry, ShardEntry
 from shardkit.reading import ahead, blocks, remote
 from shardkit.reading.options import Remote
 from shardkit.reading.remote_block import RemoteBlock
@@ -172,11 +172,12 @@ def test_of_a_large_index_only_parts_are_read(watched: Any, monkeypatch: Any) ->
     data, place = sink.getvalue(), locate(f"memory://{os.urandom(6).hex()}")
     put(place, {"x.parquet": data})
     requests = watched()
-    monkeypatch.setattr(remote, "WHOLE_INDEX_BYTES", 10)
+    monkeypatch.setattr(remote, "WHOLE_BYTES", 10)
     monkeypatch.setattr(remote.RangedFile, "BLOCK", 1024)
     entry = IndexEntry("x.parquet", 40, len(data), f"{google_crc32c.value(data):08x}")
-    with remote.open_index(remote.Objects(place, Remote()), entry) as file:
-        columns = read_columns(file, 17, ["key", "offset"])
+    shards = [ShardEntry(f"x-{n}.tar", 2000, 0, "") for n in range(40)]
+    index = remote.open_remote_index(remote.Objects(place, Remote()), entry, shards)
+    columns = index.columns(17, ["key", "offset"])
     assert columns["key"].to_pylist() == [f"17/{key}" for key in keys]
     assert columns["offset"].tolist() == list(range(2000))
     assert 0 < sum(count for kind, _, _, count in requests if kind == "read") < len(data) / 4
