@@ -119,6 +119,7 @@ class IndexedBlocks:
         first = next(spans, None)
         if first is None:
             return
+        self.catalog.hold()
         held = [self._block(first)]
         if not (can_read_ahead() and self.catalog.runs(held[0][1])):
             yield held.pop()

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.checksums import crc32c, differing
 from shardkit.errors import DamagedError, DatasetError, ManifestError
 from shardkit.formats.table import demand_names_fit, format_named
 from shardkit.formats.tar import plain_member
@@ -25,7 +25,8 @@ from shardkit.formats.tfrecord import FieldNames
 from shardkit.index_file import INDEX_CURE, IndexFile, index_entries, open_index
 from shardkit.location import Location
 from shardkit.manifest import ClassEntry, Manifest
-from shardkit.reading.fetch import MappedShards, ShardFile
+from shardkit.reading.fetch import MappedShards, ShardFile, Stamp
+from shardkit.reading.mapped import Mapping, view_of
 from shardkit.reading.options import Remote
 from shardkit.reading.targets import FIELD
 from shardkit.sample import IMAGE_FIELDS, Sample, field_of
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 Rows = NDArray[np.int64]
 Buffer = Any
 """bytes, or a memoryview of a mapped shard."""
+
+Images = tuple[list[Buffer], dict[int, DamagedError]]
+"""(the bytes of each image, none for a damaged one; place among them -> what is wrong)."""
 
 
 KEPT_SHARDS = 48
@@ -74,15 +78,19 @@ class Block(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, number: int) -> Buffer:
-        """The bytes of an image."""
+        """The bytes of an image. DamagedError where they are known to be others than they were."""
+        ...
+
+    def images(self, begin: int, end: int) -> Images:
+        """The bytes of the images of some samples, and what is wrong with those that are damaged."""
         ...
 
     def target(self, number: int) -> bytes | None:
         """The bytes of the field that holds a label of several classes, or numbers; None where there is none."""
         ...
 
-    def sample(self, number: int) -> Sample:
-        """A whole sample: keys, fields as bytes, `cls` as an int."""
+    def sample(self, number: int, *, checked: bool = False) -> Sample:
+        """A whole sample: keys, fields as bytes, `cls` as an int. checked: DamagedError as in `image`."""
         ...
 
     def samples(self) -> Iterator[Sample]:
@@ -102,6 +110,18 @@ class Block(Protocol):
     def remote(self) -> Sequence[RemoteBlock]:
         """The parts of it that lie in a store, to be fetched ahead of use."""
         ...
+
+
+def images_of(block: Block, begin: int, end: int) -> Images:
+    """`Block.images`, one by one."""
+    datas, wrong = list[Buffer](), dict[int, DamagedError]()
+    for at, number in enumerate(range(begin, end)):
+        try:
+            datas.append(block.image(number))
+        except DamagedError as exc:
+            datas.append(b"")
+            wrong[at] = exc
+    return datas, wrong
 
 
 class Catalog(Protocol):
@@ -126,6 +146,10 @@ class Catalog(Protocol):
 
     def files(self) -> Sequence[ShardFile]:
         """The shards, by number."""
+        ...
+
+    def hold(self) -> None:
+        """Keep the files that are there now for as long as this is used, where that is cheap."""
         ...
 
     def labels(self) -> Rows:
@@ -161,7 +185,11 @@ class _Table:
 
 class IndexCatalog:
     """A dataset with manifest and index. `shards` limits it to some of the manifest's shards. `remote` says how a store
-    is read; without it the files are local ones."""
+    is read; without it the files are local ones.
+
+    verify: None checks the CRC-32C of each image that is decoded, and of the others that the format or a store wants
+    checked; True that of each whole shard too, when it is first opened; False only what the format or a store wants.
+    """
 
     def __init__(
         self,
@@ -169,7 +197,7 @@ class IndexCatalog:
         location: Location,
         *,
         shards: Sequence[int] | None = None,
-        verify: bool = False,
+        verify: bool | None = None,
         tables: int | None = None,
         names: FieldNames | None = None,
         remote: Remote | None = None,
@@ -197,24 +225,29 @@ class IndexCatalog:
         self._objects: Objects | None = None
         kept = KEPT_SHARDS if any(unpacked) else tables
         if remote is None:
-            self.mapped = MappedShards(files, verify=verify, limit=kept)
+            self.mapped = MappedShards(files, verify=bool(verify), limit=kept)
         else:
             from shardkit.reading.remote import Objects, RemoteShards
 
             self._objects = Objects(location.parent, remote)
-            self.mapped = RemoteShards(files, self._objects, verify=verify, limit=kept)
+            self.mapped = RemoteShards(files, self._objects, verify=bool(verify), limit=kept)
         self.urls = [file.url for file in files]
         self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
         others = [name for name in manifest.fields if name not in IMAGE_FIELDS]
         packed = manifest.plan != "" and "fields" not in manifest.options  # one image, and its path says of which field
         self.plain = names is None and others in (["cls"], []) and (packed or len(self.image_fields) == 1)
-        self.checked = self.format.name == "tfrecord"  # the format has checksums of its own: each image is checked
-        self._verify = verify
+        self.checked_raw = self.format.name == "tfrecord"
+        """Whether images are checked that are not decoded: the format has checksums of its own for that."""
+        self.checked = self.checked_raw or verify is not False
+        """Whether images are checked that are decoded."""
+        self._verify = bool(verify)
         self._first = np.concatenate([[0], np.cumsum(self.counts)])
         self._tables: OrderedDict[int, _Table] = OrderedDict()
         self._limit = tables
         self._labels: Rows | None = None
         self._keys: Any = None
+        self.proven: dict[int, Stamp] = {}
+        """The shards that were found to be the index's own: what was known of the file then."""
         self._entries = list(index_entries(manifest))
         self._indexes: dict[int, IndexFile] = {}
         self._lock = threading.RLock()
@@ -288,6 +321,25 @@ class IndexCatalog:
                 self._tables.move_to_end(shard)
             return found
 
+    def demand_own(self, shard: int, data: Mapping) -> None:
+        """ManifestError where the first or last sample of a shard is not what the index has there."""
+        table, url = self.table(shard), self.urls[shard]
+        for at in sorted({0, int(self.counts[shard]) - 1}):
+            start, key = int(table.offset[at]), table.key[at].as_py()
+            end = start + int(table.size[at])
+            try:
+                found = next(self.format.read(data, place=url, start=start, end=end, names=self.names), None)
+            except DamagedError as exc:
+                raise DamagedError(url, exc.fact, f"copy the shard again, or {INDEX_CURE}", exc.offset, key) from exc
+            image = int(table.image_offset[at]), int(table.image_size[at])
+            if found is None or found.key != key or (image[0] >= 0 and image not in found.fields.values()):
+                fact = f"this is not the shard that the index is of, which has the sample {key!r} at byte {start}"
+                raise ManifestError(url, fact, f"copy the shard again, or {INDEX_CURE}")
+
+    def hold(self) -> None:
+        """Keep the files that are there now, until this catalog is gone, where that is cheap."""
+        self.mapped.hold()
+
     def _read_table(self, shard: int) -> _Table:
         names = ("image_offset", "image_size", "label", "key", "path", "offset", "size", "crc32c")
         table = _Table(**self._columns(shard, names))
@@ -326,9 +378,9 @@ class IndexCatalog:
         if self._objects is not None:
             from shardkit.reading.remote import open_remote_index
 
-            return open_remote_index(self._objects, entry, shards, whole=bool(self._verify))
+            return open_remote_index(self._objects, entry, shards, whole=self._verify)
         place = self.location.sibling(entry.name)
-        return open_index(place.path, entry, shards, place=str(place), again=bool(self._verify))
+        return open_index(place.path, entry, shards, place=str(place), again=self._verify)
 
 
 _NONE = np.zeros(0, np.bool_)
@@ -378,9 +430,13 @@ class IndexBlock:
         return len(self.rows)
 
     @cached_property
-    def _buffers(self) -> dict[int, memoryview]:
+    def _maps(self) -> dict[int, Mapping]:
         files = self.catalog.mapped
-        return {shard: memoryview(files.buffer(shard)) for shard in np.unique(self.shards).tolist()}
+        return {shard: files.buffer(shard) for shard in np.unique(self.shards).tolist()}
+
+    @cached_property
+    def _buffers(self) -> dict[int, memoryview]:
+        return {shard: view_of(data) for shard, data in self._maps.items()}
 
     @cached_property
     def _spans(self) -> tuple[list[int], list[int], list[int]]:
@@ -393,15 +449,33 @@ class IndexBlock:
         if start < 0:
             place, _, key = self.place(number)
             raise DatasetError(place, "this sample has no image", "read it without decode()", None, key)
-        shard, end = shards[number], ends[number]
-        if self.catalog.checked and google_crc32c.value(self._arrays[shard][start:end]) != self._checksums[number]:
+        data = self._buffers[shards[number]][start : ends[number]]
+        if self.catalog.checked and crc32c(data) != self._checksums[number]:
             raise self._damaged(number)
-        return self._buffers[shard][start:end]
+        return data
 
-    @cached_property
-    def _arrays(self) -> dict[int, NDArray[np.uint8]]:
-        """The buffers as what the checksum's library takes without a copy."""
-        return {shard: np.frombuffer(data, np.uint8) for shard, data in self._buffers.items()}
+    def images(self, begin: int, end: int) -> Images:
+        """As `image` for each, summed together. DatasetError for a sample without an image."""
+        shards, starts, ends = self._spans
+        buffers = self._buffers
+        if int(self.starts[begin:end].min(initial=0)) < 0:
+            return images_of(self, begin, end)
+        columns = zip(shards[begin:end], starts[begin:end], ends[begin:end], strict=True)
+        datas: list[Buffer] = [buffers[shard][start:stop] for shard, start, stop in columns]
+        wrong: dict[int, DamagedError] = {}
+        for at in differing(datas, self.crcs[begin:end]) if self.catalog.checked else ():
+            datas[at] = b""
+            wrong[at] = self._damaged(begin + at)
+        return datas, wrong
+
+    def _demand_own(self, maps: dict[int, Mapping]) -> None:
+        """Look at the first and last sample of each shard when it is new, or was written to: it may be another's."""
+        proven, stamps = self.catalog.proven, self.catalog.mapped.stamps
+        for shard, data in maps.items():
+            stamp = stamps.get(shard)
+            if stamp is not None and proven.get(shard) != stamp:
+                self.catalog.demand_own(shard, data)
+                proven[shard] = stamp
 
     @cached_property
     def _checksums(self) -> list[int]:
@@ -439,26 +513,27 @@ class IndexBlock:
         if not self.catalog.plain or min(self.starts.min(initial=0), self.labels.min(initial=0)) < 0:
             yield from map(self.sample, range(len(self)))
             return
-        urls, files = self.catalog.urls, self.catalog.mapped
-        maps = {shard: files.buffer(shard) for shard in np.unique(self.shards).tolist()}
+        urls, maps = self.catalog.urls, self._maps
         columns = zip(self.keys, *self._spans, self.labels.tolist(), self.fields, strict=True)
-        if not self.catalog.checked:
+        if not self.catalog.checked_raw:
+            self._demand_own(maps)
             for key, shard, start, end, label, name in columns:
                 yield {"__key__": key, "__url__": urls[shard], name: maps[shard][start:end], "cls": label}
             return
-        crc32c = google_crc32c.value
         for number, (key, shard, start, end, label, name) in enumerate(columns):
             data = maps[shard][start:end]
             if crc32c(data) != self._checksums[number]:
                 raise self._damaged(number)
             yield {"__key__": key, "__url__": urls[shard], name: data, "cls": label}
 
-    def sample(self, number: int) -> Sample:
-        """One sample with all its fields."""
+    def sample(self, number: int, *, checked: bool = False) -> Sample:
+        """One sample with all its fields. checked: with the CRC-32C of its image, unless that is not wanted."""
         form = self.catalog.format
+        if checked and self._spans[1][number] >= 0:
+            self.image(number)
         shard = int(self.shards[number])
         table, at = self.catalog.table(shard), int(self.local[number])
-        data, start = self.catalog.mapped.buffer(shard), int(table.offset[at])
+        data, start = self._maps[shard], int(table.offset[at])
         url, end = self.catalog.urls[shard], start + int(table.size[at])
         found = next(form.read(data, place=url, start=start, end=end, names=self.catalog.names), None)
         if found is None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.manifest import ClassEntry
-from shardkit.reading.catalog import Block, Catalog
+from shardkit.reading.catalog import Block, Catalog, Images, images_of
 from shardkit.reading.fetch import ShardFile
 from shardkit.reading.targets import FIELD, kind_of, relabelled
 from shardkit.sample import Sample
@@ -49,6 +49,11 @@ class CombinedCatalog:
     def files(self) -> Sequence[ShardFile]:
         """The shards of all parts."""
         return [file for part in self.parts for file in part.files()]
+
+    def hold(self) -> None:
+        """Keep the files of all parts."""
+        for part in self.parts:
+            part.hold()
 
     def labels(self) -> Rows:
         """The labels of all rows."""
@@ -131,10 +136,14 @@ class CombinedBlock:
         data = block.target(within)
         return relabelled(data, self._relabel[self._where[number][0]]) if self._several and data is not None else data
 
-    def sample(self, number: int) -> Sample:
+    def images(self, begin: int, end: int) -> Images:
+        """As `image` for each."""
+        return images_of(self, begin, end)
+
+    def sample(self, number: int, *, checked: bool = False) -> Sample:
         """A whole sample, with its label in the whole."""
         block, within = self._at(number)
-        return self._relabelled(number, block.sample(within))
+        return self._relabelled(number, block.sample(within, checked=checked))
 
     def samples(self) -> Iterator[Sample]:
         """All samples in order."""

@@ -91,7 +91,12 @@ class Named:
     """What a user named: shards, or a class directory."""
 
     def __init__(
-        self, source: SourceLike, *, verify: bool, names: FieldNames | None = None, remote: Remote | None = None
+        self,
+        source: SourceLike,
+        *,
+        verify: bool | None = None,
+        names: FieldNames | None = None,
+        remote: Remote | None = None,
     ) -> None:
         self.source = source
         self.verify = verify

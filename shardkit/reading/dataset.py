@@ -483,7 +483,7 @@ def dataset(
     remainder: Remainder | None = None,
     threads: int | None = None,
     ahead: int | None = None,
-    verify: bool = False,
+    verify: bool | None = None,
     decoders: Mapping[str, Callable[[bytes], Any]] | None = None,
     image_field: str | None = None,
     label_field: str | None = None,
@@ -504,14 +504,16 @@ def dataset(
     shuffled), "pad" (the default in order; repeats are marked: `repeats` in a batch, `__repeat__` in a sample), or
     "uneven".
     threads: for decoding and map() (default: the cores). ahead: batches, or runs of 64 samples, that they may be ahead.
-    verify: check each shard's CRC-32C when it is first opened. decoders: extension -> function of bytes, for fields
-    that decode() does not know. image_field, label_field: the features of TFRecord shards of others that hold the
-    image and the class number, where they are not `image/encoded` and `image/class/label`.
+    verify: by default the CRC-32C of each image that is decoded is checked, and in TFRecord shards and stores that of
+    every image. True also checks each whole shard when it is first opened (in a store, what it and the cache tell of
+    it); False does not check the images of tar shards on a disk.
+    decoders: extension -> function of bytes, for fields that decode() does not know. image_field, label_field: the
+    features of TFRecord shards of others that hold the image and the class number, where they are not `image/encoded`
+    and `image/class/label`.
     storage_options: for the store, as its library knows them: credentials, endpoint, region. They are part of the
     Dataset when it is pickled, and of nothing else. cache: a folder for local copies of the shards, of at most
     cache_bytes ("200GB"; default: no limit). ahead_bytes: what may wait in memory of a store's bytes (default: 2 GiB;
     see reading/ahead.py); timeout_seconds: how long one request may take, with all its attempts (default: 300).
-    Of remote shards every image's CRC-32C is checked anyway; `verify` adds what the store and the cache have of them.
 
     Iterating gives a dict for each sample: `__key__` and `__url__` (str), the image's bytes under its extension
     (`jpg`), `cls` (int), and any other field as bytes.

@@ -7,23 +7,26 @@ large runs, from a thread of its own, so that a cold disk sees long sequential r
 from __future__ import annotations
 
 import gzip
-import mmap
 import os
 import queue
 import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-import google_crc32c
-
-from shardkit.errors import DamagedError, ManifestError, NotFoundError, StorageError
+from shardkit.checksums import crc32c
+from shardkit.errors import DamagedError, ManifestError, NotFoundError, ShardkitError, StorageError
 from shardkit.location import Location
+from shardkit.reading.mapped import Mapping, let_go, map_file
 
 UNPACKED_BYTES, UNPACKED_SHARDS = 4 << 30, 17
 """What is kept of unpacked gzip shards. But one more than the 16 lanes read at a time is kept in any case: a shard that
 went would be unpacked again for each run of its samples."""
+
+MAPPED_SHARDS = 8192
+"""Shards that stay mapped. A process may have 65,530 mappings on Linux (vm.max_map_count)."""
 
 READ_AHEAD_BYTES = 4 << 20
 """What one call asks the kernel to read. It is split there into requests as large as the disk takes."""
@@ -44,35 +47,51 @@ class ShardFile:
         return str(self.location)
 
 
-class MappedShards:
-    """The shards of a dataset as buffers. At most `limit` are mapped at a time, the least recently used go first.
+Stamp = tuple[int, int, int, int]
+"""(device, number, bytes, time of the last change) of a file."""
 
-    A gzip shard can't be mapped: it is unpacked into memory as a whole, and kept within UNPACKED_BYTES.
+
+class MappedShards:
+    """The shards of a dataset as buffers. At most `limit` are in use at a time, the least recently used go first; up to
+    MAPPED_SHARDS stay mapped all the same, so that a reader keeps the files that it began with.
+
+    A gzip shard is unpacked into memory as a whole, and kept within UNPACKED_BYTES.
 
     verify: check the CRC-32C of a whole shard when it is first opened. Thread safe. A mapping lives on while anything
     refers to it, so that a buffer that was given away stays good.
     """
 
+    keeps = True
+    """Whether files stay mapped that are not in use."""
+
     def __init__(self, files: Sequence[ShardFile], *, verify: bool, limit: int) -> None:
         self.files = files
+        self.stamps: dict[int, Stamp] = {}
+        """What was seen last of the files that are mapped."""
         self._verify = verify
         self._limit = limit
-        self._open: OrderedDict[int, mmap.mmap | bytes] = OrderedDict()
+        self._open: OrderedDict[int, Mapping] = OrderedDict()
+        self._maps: dict[int, Mapping] = {}
         self._checked: set[int] = set()
         self._lock = threading.Lock()
+        self._held = False
 
-    def buffer(self, shard: int) -> mmap.mmap | bytes:
+    def buffer(self, shard: int) -> Mapping:
         """The shard's bytes, of a gzip shard the unpacked ones.
 
-        Raises NotFoundError, StorageError; ManifestError or DamagedError where it is not as it should be.
+        Raises NotFoundError, StorageError; ManifestError or DamagedError where it is not as it should be. What is
+        mapped is looked at each time: reading beyond the end of a file that became shorter would end the process.
         """
         with self._lock:
             found = self._open.get(shard)
             if found is not None:
                 self._open.move_to_end(shard)
-                return found
+        if found is not None:
+            self._demand_unchanged(shard)
+            return found
         file = self.files[shard]
-        mapped = self._map(shard)
+        mapped = self._mapped(shard)
+        self._demand_unchanged(shard)
         if self._verify and shard not in self._checked:
             demand_crc(file, crc_of(mapped))
             self._checked.add(shard)
@@ -80,7 +99,30 @@ class MappedShards:
         with self._lock:
             self._open[shard] = found
             while len(self._open) > self._limit or self._too_large():
-                self._open.popitem(last=False)
+                number, least = self._open.popitem(last=False)
+                if number in self._maps and not self.files[number].unpacked:
+                    let_go(least)
+        return found
+
+    def hold(self) -> None:
+        """Map all shards, in a thread of its own: whoever replaces the dataset then does so for later readers only."""
+        with self._lock:
+            held, self._held = self._held, True
+        if self.keeps and not held and len(self.files) <= MAPPED_SHARDS:
+            threading.Thread(target=self._map_all, name="shardkit-map", daemon=True).start()
+
+    def _map_all(self) -> None:
+        for shard in range(len(self.files)):
+            with suppress(ShardkitError):  # whoever reads the shard is told
+                self._mapped(shard)
+
+    def _mapped(self, shard: int) -> Mapping:
+        found = self._maps.get(shard)
+        if found is None:
+            found = self._map(shard)
+            with self._lock:
+                if self.keeps and len(self._maps) < MAPPED_SHARDS:
+                    found = self._maps.setdefault(shard, found)
         return found
 
     def _too_large(self) -> bool:
@@ -88,21 +130,50 @@ class MappedShards:
             return False
         return sum(self.files[shard].unpacked for shard in self._open) > UNPACKED_BYTES
 
-    def _map(self, shard: int) -> mmap.mmap | bytes:
+    def _map(self, shard: int) -> Mapping:
         """The shard's file as a buffer."""
         file = self.files[shard]
         try:
-            fd = os.open(file.location.path, os.O_RDONLY)
+            descriptor = os.open(file.location.path, os.O_RDONLY)
+            try:
+                status = os.fstat(descriptor)
+                demand_size(file, status.st_size)
+                mapping = map_file(descriptor, status.st_size)
+            finally:
+                os.close(descriptor)
         except FileNotFoundError as exc:
-            raise NotFoundError(file.url, "the shard is missing", "bring it back, or pack again") from exc
+            raise NotFoundError(file.url, "the shard is missing", "restore it, or pack again") from exc
         except OSError as exc:
             raise StorageError(file.url, exc.strerror or str(exc), "check the disk and its rights") from exc
+        with self._lock:
+            self.stamps.setdefault(shard, _stamp(status))
+        return mapping
+
+    def _demand_unchanged(self, shard: int) -> None:
+        """StorageError for a mapped file that became shorter. Its stamp tells of any other change. One that is gone, or
+        was replaced by another of its name, is read on as it was."""
+        stamp = self.stamps.get(shard)
+        if stamp is None:
+            return
+        file = self.files[shard]
         try:
-            size = os.fstat(fd).st_size
-            demand_size(file, size)
-            return mmap.mmap(fd, size, access=mmap.ACCESS_READ)
-        finally:
-            os.close(fd)
+            found = _stamp(os.stat(file.location.path))
+        except OSError:
+            return
+        if found == stamp or found[:2] != stamp[:2]:
+            return
+        if found[2] < file.bytes:
+            fact = f"the shard was cut to {found[2]} of its {file.bytes} bytes while it was being read"
+            raise StorageError(file.url, fact, "restore it, and never write to the shards of a dataset in place")
+        self.stamps[shard] = found
+        self._checked.discard(shard)
+        if self._verify:
+            demand_crc(file, crc_of(self._mapped(shard)))
+            self._checked.add(shard)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def demand_size(file: ShardFile, size: int) -> None:
@@ -119,15 +190,12 @@ def demand_crc(file: ShardFile, crc: int) -> None:
         raise ManifestError(file.url, fact, "the shard is damaged: copy it again or pack again")
 
 
-def crc_of(data: mmap.mmap | bytes) -> int:
+def crc_of(data: Mapping) -> int:
     """The CRC-32C of a whole buffer."""
-    view, crc = memoryview(data), 0
-    for start in range(0, len(data), 1 << 24):
-        crc = google_crc32c.extend(crc, bytes(view[start : start + (1 << 24)]))
-    return crc
+    return crc32c(data)
 
 
-def _unpacked(file: ShardFile, data: mmap.mmap | bytes) -> bytes:
+def _unpacked(file: ShardFile, data: Mapping) -> bytes:
     cure = "copy it again, or make the index again with 'shardkit index'"
     try:
         unpacked = gzip.decompress(data)

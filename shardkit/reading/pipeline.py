@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, DecodeError
+from shardkit.errors import DamagedError, DatasetError, DecodeError
 from shardkit.reading.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.blocks import BlockSource, Numbers, Placed
 from shardkit.reading.catalog import Block
@@ -179,13 +179,20 @@ class _Worker:
         targets: list[Any] = [None] * n
 
         def part(begin: int, end: int) -> None:
-            image, base = block.image, span.begin
-            datas = [image(number) for number in range(base + begin, base + end)]
+            base = span.begin
+            datas, damaged = block.images(base + begin, base + end)
+            for number, damage in damaged.items():
+                self._failed(span, begin + number, damage)
+                failed.append((begin + number, damage))
             rows = None if span.draws is None else span.draws[base + begin : base + end]
             for number, error in decoder.batch_into(datas, images[begin:end], rows):
+                if number in damaged:
+                    continue
                 self._failed(span, begin + number, error)
                 failed.append((begin + number, error))
             for number in range(begin, end) if self.targets else ():
+                if number - begin in damaged:
+                    continue
                 try:
                     targets[number] = target_of(block.target(base + number), self.targets, self.classes)
                 except DecodeError as exc:
@@ -238,7 +245,13 @@ class _Worker:
 
     def _sample(self, span: _Span, number: int) -> Any:
         at = span.begin + number
-        sample: Any = span.block.sample(at)
+        try:
+            sample: Any = span.block.sample(at, checked=self.decoder is not None)
+        except DamagedError as exc:
+            if self.options is None:
+                raise
+            self._failed(span, number, exc)
+            return _GONE
         if span.repeats is not None and span.repeats[number]:
             sample[REPEAT] = True
         if self.decoder is not None:
@@ -292,10 +305,14 @@ class _Worker:
     def _failed(self, span: _Span, number: int, exc: Exception) -> None:
         """Raises the error with its place, or counts it where it may be skipped."""
         assert self.options is not None
-        place, offset, key = span.block.place(span.begin + number)
-        if not isinstance(exc, DecodeError):
+        error: DatasetError
+        if isinstance(exc, DecodeError):
+            place, offset, key = span.block.place(span.begin + number)
+            error = DecodeError(place, exc.fact, exc.cure, offset, key)
+        elif isinstance(exc, DamagedError):
+            error = exc
+        else:
             raise exc
-        error = DecodeError(place, exc.fact, exc.cure, offset, key)
         if self.options.on_error == "raise":
             raise error from exc
         self.skips.add(error)
@@ -327,7 +344,7 @@ class _Skips:
     def __init__(self, limit: int) -> None:
         self.limit, self.count, self._lock = limit, 0, threading.Lock()
 
-    def add(self, error: DecodeError) -> None:
+    def add(self, error: DatasetError) -> None:
         with self._lock:
             self.count += 1
             log.warning("skipped (%d of at most %d): %s", self.count, self.limit, error)

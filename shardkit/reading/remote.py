@@ -16,6 +16,7 @@ from shardkit.index_file import WHOLE_BYTES, IndexFile, index_source, other_inde
 from shardkit.location import Location
 from shardkit.manifest import IndexEntry, ShardEntry
 from shardkit.reading.fetch import MappedShards, ShardFile, demand_crc, demand_size
+from shardkit.reading.mapped import Mapping
 from shardkit.reading.options import Remote
 from shardkit.storage.aside import Aside
 from shardkit.storage.cache import Cache, open_cache
@@ -101,6 +102,8 @@ class RemoteShards(MappedShards):
     when it is first opened.
     """
 
+    keeps = False
+
     def __init__(self, files: Sequence[ShardFile], objects: Objects, *, verify: bool, limit: int) -> None:
         super().__init__(files, verify=verify, limit=min(limit, KEPT_OPEN) if objects.cache else limit)
         self.objects = objects
@@ -149,12 +152,12 @@ class RemoteShards(MappedShards):
         entry = self._entry(shard)
         return None if entry is None else self._copy(shard, entry)
 
-    def buffer(self, shard: int) -> mmap.mmap | bytes:
+    def buffer(self, shard: int) -> Mapping:
         """The shard's bytes, of a gzip shard the unpacked ones. It is fetched as a whole where it is not here."""
         with self._lock_of(shard):
             return super().buffer(shard)
 
-    def _map(self, shard: int) -> mmap.mmap | bytes:
+    def _map(self, shard: int) -> Mapping:
         entry, size = self._entry(shard), self.files[shard].bytes
         if entry is None:
             return bytes(self.again(shard, 0, size))

@@ -8,13 +8,13 @@ from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError
 from shardkit.index_file import INDEX_CURE
-from shardkit.reading.catalog import IndexBlock, IndexCatalog, Rows
+from shardkit.reading.catalog import Images, IndexBlock, IndexCatalog, Rows, images_of
 from shardkit.reading.remote import RemoteShards, within
 from shardkit.sample import Sample
 
@@ -78,6 +78,10 @@ class RemoteBlock(IndexBlock):
         found: memoryview = self._checked(number, self._image_in)
         return found
 
+    def images(self, begin: int, end: int) -> Images:
+        """As `image` for each."""
+        return images_of(self, begin, end)
+
     def samples(self) -> Iterator[Sample]:
         """All samples in order."""
         if (
@@ -87,7 +91,7 @@ class RemoteBlock(IndexBlock):
         ):
             yield from map(self.sample, range(len(self)))
             return
-        urls, crc32c, labels = self._urls, google_crc32c.value, self.labels.tolist()
+        urls, labels = self._urls, self.labels.tolist()
         columns = zip(self.jobs, self._checksums, self.keys, self._spans[0], self.fields, labels, strict=True)
         for number, (job, crc, key, shard, name, label) in enumerate(columns):
             data = bytes(self.data[number] or self._come(number, job))
@@ -95,8 +99,8 @@ class RemoteBlock(IndexBlock):
                 data = bytes(self.image(number))
             yield {"__key__": key, "__url__": urls[shard], name: data, "cls": label}
 
-    def sample(self, number: int) -> Sample:
-        """One sample with all its fields."""
+    def sample(self, number: int, *, checked: bool = True) -> Sample:
+        """One sample with all its fields, in any case checked."""
         label = int(self.labels[number])
         if not self.catalog.plain or label < 0 or self._spans[1][number] < 0:
             parsed: Sample = self._checked(number, self._parsed)
@@ -152,7 +156,7 @@ class RemoteBlock(IndexBlock):
         first = self._wholes[0][number]
         start, end = self._spans[1][number] - first, self._spans[2][number] - first
         found = data if end - start == len(data) else memoryview(data)[start:end]
-        if _crc(found) != self._checksums[number]:
+        if crc32c(found) != self._checksums[number]:
             raise self._damaged(number)
         return found
 
@@ -165,8 +169,3 @@ class RemoteBlock(IndexBlock):
         if found is None:
             raise DamagedError(url, f"the index says that {self.keys[number]!r} is here", INDEX_CURE, first)
         return self._made(number, found.key, form.fields(data, found), first)
-
-
-def _crc(data: Any) -> int:
-    found: int = google_crc32c.value(data if isinstance(data, bytes) else np.frombuffer(data, np.uint8))
-    return found

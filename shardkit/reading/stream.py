@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import mmap
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from shardkit.formats.tfrecord import FieldNames
 from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
 from shardkit.reading.blocks import BLOCK_BYTES, BLOCK_SAMPLES, Placed
+from shardkit.reading.catalog import Images, images_of
 from shardkit.reading.ops import ALL
 from shardkit.reading.options import Remote
 from shardkit.reading.targets import FIELD, Kind
@@ -32,6 +34,9 @@ from shardkit.sample import IMAGE_FIELDS, Sample
 
 if TYPE_CHECKING:
     from shardkit.reading.remote_stream import RemoteFile
+
+LOOK_SAMPLES = 64
+"""After how many samples the file is looked at: to read what was cut off would end the process."""
 
 Streamed = tuple[int, Sample]
 """(a number of its own for the sample, the sample with `cls` as an int where it has one)."""
@@ -119,8 +124,11 @@ def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sam
                     yield _sample(place, key, fields)
                 return
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                for found in form.read(data, place=place, names=names):
+                for number, found in enumerate(form.read(data, place=place, names=names), 1):
                     yield _sample(place, found.key, form.fields(data, found))
+                    if number % LOOK_SAMPLES == 0 and os.fstat(file.fileno()).st_size < len(data):
+                        fact = f"the shard was cut to fewer than its {len(data)} bytes while it was being read"
+                        raise StorageError(place, fact, "restore it, and never write to shards in place")
     except FileNotFoundError as exc:
         raise NotFoundError(place, "there is no such shard", "check the name, and where you are") from exc
     except OSError as exc:
@@ -183,11 +191,15 @@ class StreamBlock:
         """The bytes of the image."""
         return self.items[number][self.fields[number]]
 
+    def images(self, begin: int, end: int) -> Images:
+        """The bytes of each image."""
+        return images_of(self, begin, end)
+
     def target(self, number: int) -> bytes | None:
         """The bytes of the field with a label of several classes, or numbers."""
         return self.items[number].get(FIELD)
 
-    def sample(self, number: int) -> Sample:
+    def sample(self, number: int, *, checked: bool = False) -> Sample:
         """One sample."""
         return self.items[number]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, StorageError
 from shardkit.manifest import ClassEntry
+from shardkit.reading.catalog import Images, images_of
 from shardkit.reading.fetch import ShardFile
 from shardkit.reading.options import Remote
 from shardkit.sample import Sample, field_of, fs_text, text_of_path
@@ -41,6 +42,9 @@ class TreeCatalog:
     def files(self) -> Sequence[ShardFile]:
         """None: the files are too small for reading ahead."""
         return ()
+
+    def hold(self) -> None:
+        """Nothing: a tree has too many files."""
 
     def runs(self, block: object) -> list[tuple[int, int, int]]:
         """Nothing: the files are too small for reading ahead."""
@@ -114,11 +118,15 @@ class TreeBlock:
         except OSError as exc:
             raise StorageError(fs_text(path), exc.strerror or str(exc), "check the disk and its rights") from exc
 
+    def images(self, begin: int, end: int) -> Images:
+        """The bytes of each file."""
+        return images_of(self, begin, end)
+
     def target(self, number: int) -> None:
         """A file is in one class."""
         return
 
-    def sample(self, number: int) -> Sample:
+    def sample(self, number: int, *, checked: bool = False) -> Sample:
         """Key, file, image and label."""
         url = fs_text(os.path.join(self.catalog.root, self.paths[number]))
         label = int(self.labels[number])

@@ -48,7 +48,6 @@ class Entry:
         self.usable = True
         """Whether its bytes may still be used."""
         self._fd, self._map_fd = fd, map_fd
-        self._map = mmap.mmap(map_fd, 0) if map_fd is not None and size else None
         self._mapping: mmap.mmap | None = None
         self._looked = False
         self._chunks = chunks_of(size)
@@ -56,8 +55,6 @@ class Entry:
         self._lock = threading.Lock()
 
     def __del__(self) -> None:
-        if self._map is not None:
-            self._map.close()
         for fd in (self._fd, self._map_fd):
             if fd is not None:
                 os.close(fd)
@@ -68,10 +65,10 @@ class Entry:
         check: sum it first. One that is not right is dropped.
         """
         with self._lock:
-            if self.whole and self.usable and (self._mapping is None or check):
+            if self.whole and self.usable:  # it is looked at each time: what is cut while mapped can't be read
                 if os.fstat(self._fd).st_size != self.size or (check and not self.crc_is_right()):
                     self.drop("is damaged, and fetched again")
-                else:
+                elif self._mapping is None:
                     self._mapping = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
             return self._mapping if self.usable else None
 
@@ -86,9 +83,11 @@ class Entry:
                 data = self._chunk(chunk, fetch)
                 if data is not None:
                     missed[chunk] = data
-        if not missed:
-            return self._pread(start, end)
-        return self._joined(start, end, missed)
+        try:
+            return self._joined(start, end, missed) if missed else self._pread(start, end)
+        except OSError as exc:
+            self.drop(f"can't be read ({exc.strerror or exc}), and is fetched again")
+            return fetch(start, end)
 
     def mend(self, start: int, data: Buffer) -> None:
         """These bytes are right, and those that are here are not: of a whole object nothing more is believed."""
@@ -133,7 +132,11 @@ class Entry:
         return None
 
     def _has(self, chunk: int) -> bool:
-        return self.whole or (self._map is not None and self._map[chunk] == 1)
+        return self.whole or self._marks(chunk, 1) == b"\1"
+
+    def _marks(self, first: int, count: int) -> bytes:
+        """The bytes of the map for some chunks: 1 for each that is here."""
+        return b"" if self._map_fd is None else os.pread(self._map_fd, count, first)
 
     def _claimed(self, chunk: int) -> bool:
         """Claim a chunk that has to be fetched. True where another process has fetched it meanwhile."""
@@ -153,19 +156,20 @@ class Entry:
     def _kept(self, chunk: int, start: int, data: Buffer) -> bool:
         try:
             self._pwrite(start, data)
+            assert self._map_fd is not None
+            os.pwrite(self._map_fd, b"\1", chunk)
         except OSError as exc:
             self.cache.give_up(exc)
             return False
-        assert self._map is not None
-        self._map[chunk] = 1
         return True
 
     def _finish(self, fetch: Fetch) -> None:
         """Make the object whole, if all of its chunks are here. The last one may hold no sample: then nobody asks."""
-        if self._map is None or self.whole or not self.usable:
+        if self._map_fd is None or not self.size or self.whole or not self.usable:
             return
-        missing = self._map[:].count(0)
-        if missing == 1 and not self._map[self._chunks - 1] and self._chunks > 1:
+        marks = self._marks(0, self._chunks).ljust(self._chunks, b"\0")
+        missing = marks.count(0)
+        if missing == 1 and not marks[-1] and self._chunks > 1:
             self._chunk(self._chunks - 1, fetch)
         if missing:
             return

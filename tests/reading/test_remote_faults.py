@@ -14,7 +14,7 @@ import pytest
 from reading.far import put, uploaded
 
 import shardkit
-from shardkit import DamagedError, ManifestError, NotFoundError, StorageError, UsageError
+from shardkit import DamagedError, DatasetError, ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.location import locate
 from shardkit.reading import ahead, remote
 from shardkit.storage.store import open_store
@@ -58,7 +58,9 @@ def test_bytes_that_stay_wrong_are_damage(pairs: Any, watched: Any, form: str) -
     with pytest.raises(DamagedError, match=r"memory://.*x-00000\d\.t"):
         list(shardkit.dataset(pairs[form][1]))
     with pytest.raises(DamagedError):
-        list(shardkit.dataset(pairs[form][1]).decode(size=8, on_error="skip").batch(4))
+        list(shardkit.dataset(pairs[form][1]).decode(size=8).batch(4))
+    with pytest.raises(DatasetError, match=r"\d+ samples .* skip_limit is 5; the last: memory://.*x-00000\d\.t"):
+        list(shardkit.dataset(pairs[form][1]).decode(size=8, on_error="skip", skip_limit=5).batch(4))
 
 
 def test_an_epoch_is_whole_over_a_store_that_fails_often(cars: str, far: str, keys_of: KeysOf) -> None:
