@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from shardkit.errors import SourceError
 from shardkit.sample import fs_text, text_of_path
 from shardkit.tree.columns import PathColumn, PathColumnBuilder
+from shardkit.tree.walk import MAX_DEPTH
 
 Numbers = NDArray[np.int64]
 
@@ -23,6 +24,9 @@ BOMB_BYTES = 100_000_000
 BOMB_RATIO = 1000
 """A member (or all of them) that unpacks to more than this many bytes, and to more than this times what it has packed,
 is refused. Deflate reaches 1,032 at most, for bytes that are all the same; a JPEG is about 1."""
+
+_SHOWN = 100
+"""The bytes of a far too long name that a message has."""
 
 SKIP = "or leave such members out with --on-error skip"
 
@@ -79,7 +83,11 @@ class MembersBuilder:
             self._folders.append(os.fsdecode(clean))
 
     def clean(self, name: bytes) -> bytes | None:
-        """The name without `.` and empty parts; None where it is refused: absolute, or with `..` in it."""
+        """The name without `.` and empty parts; None where it is refused: absolute, too deep, or with `..` in it."""
+        if name.count(b"/") > MAX_DEPTH:
+            fact = f"its path is over {MAX_DEPTH} folders deep"
+            self.refuse(name[:_SHOWN] + b"...", fact, f"make the archive again with shorter paths, {SKIP}")
+            return None
         if not (
             b"//" in name
             or b"./" in name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import lzma
 import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import py7zr
 
 _CURE = "get it again: it is cut or damaged"
+_UNIX_MODE = 0x8000
+"""The attribute that says that the upper 16 bits are a mode of Unix."""
 _PASSWORD = "unpack the archive with its password and pack the tree"
 
 
@@ -52,18 +55,29 @@ def read_seven(path: str, *, skip_bad: bool) -> Members:
     """The members of a 7z archive. Raises SourceError, MissingExtraError."""
     builder = MembersBuilder(fs_text(path), skip_bad=skip_bad)
     with _opened(path) as archive:
-        for entry in archive.list():
+        for entry in archive.files:
             name = entry.filename.encode("utf-8", "surrogateescape")
-            if entry.is_directory:
+            kind = _kind(entry.file_properties().get("attributes") or 0)
+            if kind == stat.S_IFDIR:
                 builder.folder(name)
-            elif entry.is_symlink:
+            elif kind == stat.S_IFLNK:
                 builder.refuse(name, "it is a symbolic link", f"pack the tree that was archived, {SKIP}")
-            elif not entry.is_file:
+            elif kind != stat.S_IFREG:
                 builder.refuse(name, "it is neither a file nor a folder", f"make the archive again without it, {SKIP}")
             else:
                 # Of a solid archive's members none has a size of its own: all of them together are looked at.
                 builder.add(name, size=entry.uncompressed, offset=len(builder), packed=entry.uncompressed)
     return builder.build(os.path.getsize(path))
+
+
+def _kind(attributes: int) -> int:
+    """S_IFREG and the like. A mode of Unix that has no such bits, as some programs write it, is that of a file."""
+    mode = stat.S_IFMT(attributes >> 16) if attributes & _UNIX_MODE else 0
+    if attributes & stat.FILE_ATTRIBUTE_DIRECTORY and mode in (0, stat.S_IFREG):
+        return stat.S_IFDIR
+    if attributes & stat.FILE_ATTRIBUTE_REPARSE_POINT and not mode:
+        return stat.S_IFLNK
+    return mode or stat.S_IFREG
 
 
 def unpack_seven(path: str, wanted: Mapping[str, tuple[int, int]], write: Callable[[int, bytes], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import logging
 import lzma
 import os
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ from shardkit.formats.tar_headers import (
 from shardkit.formats.tar_stream import Readable, gunzip
 from shardkit.packing.archive_members import BOMB_BYTES, BOMB_RATIO, SKIP, Members, MembersBuilder, is_bomb
 from shardkit.sample import fs_text
+
+_log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 20
 _ALL = 1 << 62
@@ -194,18 +197,28 @@ _OPENERS: dict[str, Callable[[Readable, str], Readable]] = {
 }
 
 
-def entries(source: Input, place: str) -> Iterator[Entry]:
+def entries(source: Input, place: str, joined: Callable[[int], None] | None = None) -> Iterator[Entry]:
     """The members. After each, up to its data may be taken; what is left of them is passed over.
 
-    Raises SourceError at the first byte that is no member, and where the end mark is missing: the file is cut.
+    Files that were joined end to end are one, as for `tar --ignore-zeros`: joined is told where each further one
+    begins. Raises SourceError at the first byte that is no member, and where the end mark is missing: the file is cut.
     """
     shared: dict[bytes, bytes] = {}
     records: dict[bytes, bytes] = {}
+    ended = False
     while True:
         at = source.at
         block = source.take(BLOCK)
         if block == ZEROS:
-            return
+            ended = True
+            continue
+        if ended:
+            if not block.strip(b"\0"):  # the end
+                return
+            _demand_header(block, place, at)
+            if joined is not None:
+                joined(at)
+            shared, records, ended = {}, {}, False
         if len(block) < BLOCK:
             what = "inside a header" if block else "without its end mark (two blocks of zeros)"
             raise SourceError(place, f"it ends {what}", _CURE, at)
@@ -224,6 +237,16 @@ def entries(source: Input, place: str) -> Iterator[Entry]:
         left = start + padded(size) - source.at
         if source.skip(left) < left:
             raise SourceError(f"{place}/{fs_text(name)}", "the archive ends inside this member", _CURE, source.at)
+
+
+def _demand_header(block: bytes, place: str, at: int) -> None:
+    """SourceError unless what follows an end mark is another tar file."""
+    with contextlib.suppress(DamagedError):
+        if len(block) == BLOCK:
+            parse_block(block, place=place, offset=at)
+            return
+    fact = "data follow its end mark, and they are no further tar file"
+    raise SourceError(place, fact, "get it again; if they are of no use, unpack it and pack the tree", at)
 
 
 def _records(source: Input, kind: bytes, size: int, place: str) -> dict[bytes, bytes]:
@@ -255,12 +278,16 @@ def read_tar(path: str, compression: str, *, skip_bad: bool, progress: ProgressF
     """The members of a tar file. A hard link is the file that it leads to. Raises SourceError, MissingExtraError."""
     place = fs_text(path)
     builder = MembersBuilder(place, skip_bad=skip_bad)
+    starts: list[int] = []
     with opened(path, compression) as source:
-        for entry in entries(source, place):
+        for entry in entries(source, place, starts.append):
             _add(builder, entry)
             if len(builder) % _TELL_MEMBERS == 0:
                 progress(Progress("scan", len(builder), 0, source.at))
         source.skip(_ALL)  # to the end, where a stream has its checksum
+    if starts:
+        text = "%s: it is %d tar files joined end to end (the second begins at byte %d): all of them are packed"
+        _log.warning(text, place, len(starts) + 1, starts[0])
     return builder.build(os.path.getsize(path))
 
 

@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from shardkit.errors import SourceError
+from shardkit.packing.archive_kinds import JOIN, PART
 from shardkit.packing.archive_members import SKIP, Members, MembersBuilder
 from shardkit.sample import fs_text
 
@@ -34,7 +35,9 @@ LOCAL_BYTES = 30
 _STORED, _DEFLATED = 0, 8
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd"}
 _ENCRYPTED, _UTF8 = 0x0001, 0x0800
-_DOS, _UNIX = 0, 3
+_UNIX, _WINDOWS = 3, frozenset((0, 10, 14))
+"""Where an archive was made: Unix; FAT, NTFS or VFAT."""
+
 _CUT = "get it again: it is cut, or no zip file"
 
 
@@ -48,8 +51,9 @@ def read_zip(path: str, *, skip_bad: bool) -> Members:
         raise SourceError(place, f"can't be read ({exc.strerror or exc})", "check its rights") from exc
     builder = MembersBuilder(place, skip_bad=skip_bad)
     guessed = 0
+    slashes = any(b"/" in entry.name for entry in _entries(directory, place))
     for entry in _entries(directory, place):
-        guessed += _add(builder, entry, shift)
+        guessed += _add(builder, entry, shift, slashes=slashes)
     if guessed:
         _log.warning("%s: %d names are not marked as UTF-8 and were read as code page 437", place, guessed)
     members = builder.build(size)
@@ -70,8 +74,8 @@ def _directory(file: BinaryIO, place: str) -> tuple[bytes, int, int]:
         raise SourceError(place, "it has no central directory at its end", _CUT)
     _, disk, first, here, count, length, start, _ = _END.unpack_from(tail, at)
     end = tail_at + at
-    if disk != first or here != count:
-        raise SourceError(place, "it is one part of an archive in several files", "join the parts, as with 'zip -s 0'")
+    if 0xFFFF not in (disk, first) and (disk or first or here != count):
+        raise SourceError(place, PART, JOIN)
     if 0xFFFFFFFF in (length, start) or count == 0xFFFF:
         length, start, end = _zip64(file, end, length, start, place)
     shift = end - length - start
@@ -90,7 +94,7 @@ def _zip64(file: BinaryIO, end: int, length: int, start: int, place: str) -> tup
     if mark != b"PK\6\7":
         return length, start, end
     if disks > 1:
-        raise SourceError(place, "it is one part of an archive in several files", "join the parts, as with 'zip -s 0'")
+        raise SourceError(place, PART, JOIN)
     at = end - _LOCATOR.size - _END64.size
     if at >= 0:
         file.seek(at)
@@ -151,9 +155,13 @@ def _extra(extra: bytes, wanted: int) -> bytes:
     return b""
 
 
-def _add(builder: MembersBuilder, entry: _Entry, shift: int) -> bool:
-    """Add a member, or refuse it. True where its name had to be guessed."""
+def _add(builder: MembersBuilder, entry: _Entry, shift: int, *, slashes: bool) -> bool:
+    """Add a member, or refuse it. True where its name had to be guessed. slashes: whether the archive has any."""
     name, guessed = _name(entry)
+    if b"\\" in name and b"/" not in name and entry.host in _WINDOWS and not (guessed and slashes):
+        # Some programs of Windows write it, against the specification. In names of an unknown code page it may as
+        # well be half of a letter (Shift-JIS), unless it is the only thing that can separate folders.
+        name = name.replace(b"\\", b"/")
     kind = stat.S_IFMT(entry.mode) if entry.host == _UNIX else 0
     if name.endswith(b"/"):
         builder.folder(name)
@@ -184,8 +192,6 @@ def _name(entry: _Entry) -> tuple[bytes, bool]:
     """
     name = entry.name
     if name.isascii():
-        if b"\\" in name and b"/" not in name and entry.host == _DOS:
-            name = name.replace(b"\\", b"/")  # some programs of Windows write it, against the specification
         return name, False
     unicode = _extra(entry.extra, 0x7075)
     if len(unicode) > 5 and int.from_bytes(unicode[1:5], "little") == zlib.crc32(name):

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from shardkit.errors import SourceError, UsageError
+from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import ProgressFn, silent
 from shardkit.location import Location, locate
+from shardkit.packing.archive_kinds import ARCHIVES, ending_of, kind_of
 from shardkit.packing.archive_members import Members
 from shardkit.packing.bucket import Bucket, read_bucket
 from shardkit.packing.held import InArchive, InStore, OnDisk
@@ -29,12 +30,6 @@ from shardkit.tree.source import Source, find_splits, scan_splits, scan_tree
 from shardkit.tree.tables import LIST_SUFFIXES, is_list
 
 _log = logging.getLogger(__name__)
-
-ARCHIVES = {
-    ".zip": "zip", ".tar": "tar", ".tar.gz": "gz", ".tgz": "gz", ".tar.bz2": "bz2", ".tbz2": "bz2", ".tar.xz": "xz",
-    ".txz": "xz", ".tar.zst": "zst", ".tzst": "zst", ".7z": "7z",
-}  # fmt: skip
-"""What an archive's name ends with -> how it is read."""
 
 
 class Opened(Protocol):
@@ -58,7 +53,7 @@ def dataset_name(source: str | os.PathLike[str]) -> str:
     """
     location = locate(source)
     path = os.path.abspath(location.path) if location.is_local else location.path.rstrip("/")
-    name, ending = os.path.basename(path), _archive_ending(path)
+    name, ending = os.path.basename(path), ending_of(path)
     if location.is_local and os.path.isdir(path):
         return name
     if not ending and is_list(path):
@@ -72,11 +67,6 @@ def named_path(source: str | os.PathLike[str]) -> str:
     if location.is_local and os.path.isdir(location.path):
         return location.path
     return os.path.join(location.path, dataset_name(source))
-
-
-def _archive_ending(path: str) -> str:
-    lower = path.lower()
-    return max((ending for ending in ARCHIVES if lower.endswith(ending)), key=len, default="")
 
 
 def open_source(
@@ -99,9 +89,9 @@ def open_source(
                            for split, file in folders.items()}, options)  # fmt: skip
     elif os.path.isfile(path) and is_list(path):
         return _Lists({"": open_list(path, listed)}, options)
-    elif os.path.isfile(path) and (ending := _archive_ending(path)):
+    elif os.path.isfile(path) and (kind := kind_of(path)):
         _demand_no_columns(fs_text(path), listed)
-        return _Archived(path, ARCHIVES[ending], options, progress)
+        return _Archived(path, kind, options, progress)
     else:
         _demand_no_dataset(path)
         _demand_no_file(path)
@@ -159,8 +149,20 @@ class _Archived:
         self.listing = Listing(fs_text(path), self.members.names, self.members.sizes, self.members.folders)
         if _is_shard(self.members):
             raise _packed_already(path)
-        self.below = inside_top_folder(self.listing, self.extensions)
+        self.below = inside_top_folder(self.listing, self.extensions, dataset_name(path))
         self.splits = listed_splits(self.listing, self.below, self.extensions)
+
+    def _say_where(self, classes: Sequence[str]) -> None:
+        """Say that the tree is taken to be in a folder: loudly where that folder may as well be a class."""
+        top, name = fs_text(self.below), dataset_name(self.path).lower()
+        if self.splits is not None or any(part.startswith(name) or name.startswith(part) for part in top.lower().split("/")):
+            _log.info("%s: the tree is in its folder %s", fs_text(self.path), printable(top))
+            return
+        text = "%s: its folder %s is taken for the tree, and the folders in it for the classes (%s); if %s is a class, "
+        shown = ", ".join(map(printable, classes[:5])) + (" …" if len(classes) > 5 else "")
+        _log.warning(
+            text + "unpack the archive and pack the tree", fs_text(self.path), printable(top), shown, printable(top)
+        )
 
     def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
         """The members."""
@@ -168,6 +170,8 @@ class _Archived:
             self.listing, self.below, self.splits, classes=classes, extensions=self.extensions, progress=progress,
             hold=lambda rows: InArchive(self.path, self.kind, self.members, rows),
         )  # fmt: skip
+        if self.below:
+            self._say_where(next(iter(found.values())).classes)
         first = next(iter(found))  # refused members belong to no split, and are told with the first
         return found | {first: replace(found[first], incomplete=self.members.refused)}
 
@@ -217,7 +221,7 @@ class _InBucket:
         self, folder: Location, options: PackOptions, storage_options: dict[str, Any], progress: ProgressFn
     ) -> None:
         self.extensions, self.storage_options = options.extensions, storage_options
-        if _archive_ending(folder.path) or is_list(folder.path):
+        if ending_of(folder.path) or is_list(folder.path):
             raise SourceError(str(folder), "an archive or a list must be a file of this machine", "copy it here first")
         self.bucket: Bucket = read_bucket(folder, storage_options, progress)
         self.splits = listed_splits(self.bucket.listing, "", self.extensions)

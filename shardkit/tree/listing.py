@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import SourceError, printable
+from shardkit.errors import SourceError
 from shardkit.events import ProgressFn, silent
 from shardkit.sample import fs_text
 from shardkit.tree import leftout
 from shardkit.tree.columns import PathColumn
 from shardkit.tree.leftout import LeftOutCounter
 from shardkit.tree.source import Held, Source, say_what_is_in_no_split, scan_walk, scan_walks
-from shardkit.tree.splits import splits_of
+from shardkit.tree.splits import are_splits, splits_of
 from shardkit.tree.walk import Folder, folders_in_order, hidden_or_system, in_order, wanted_extensions
 
 _log = logging.getLogger(__name__)
@@ -64,8 +64,11 @@ class Listing:
         found = self._index.get(folder)
         if found is None:
             found = self._index[folder] = (array("q"), set())
-            above, _, name = folder.rpartition("/")
-            self._entry(above)[1].add(name)
+            known = False
+            while not known:
+                folder, _, name = folder.rpartition("/")
+                known = folder in self._index
+                self._index.setdefault(folder, (array("q"), set()))[1].add(name)
         return found
 
 
@@ -147,10 +150,11 @@ def _refuse_twice(listing: Listing, rows: Sequence[int]) -> None:
         seen.add(name)
 
 
-def inside_top_folder(listing: Listing, extensions: Collection[str]) -> str:
+def inside_top_folder(listing: Listing, extensions: Collection[str], name: str = "") -> str:
     """The folder that holds the class folders: the only one at the top, and so on down, while it holds no image.
 
-    An archive of a folder has that folder in it, and a program that unpacks it makes it; "" where there is none.
+    An archive of a folder has that folder in it, and a program that unpacks it makes it; "" where there is none. A
+    folder that is named as a split is one, except at the top if it is also the archive's `name`.
     """
     below = ""
     while True:
@@ -160,7 +164,7 @@ def inside_top_folder(listing: Listing, extensions: Collection[str]) -> str:
         if images or len(names) != 1:
             return below
         images, folders = walk.look(names[0])
-        if images or not folders:
+        if images or not folders or (are_splits(names) and (below or names[0] != name)):
             return below
         below = f"{below}/{names[0]}" if below else names[0]
 
@@ -192,8 +196,6 @@ def scan_listing(
         prefix = f"{below}/" if below else ""
         walks = {split: ListedWalk(listing, prefix + split, extensions) for split in splits}
         sources = scan_walks(walks, classes=classes, progress=progress)
-    if below:
-        _log.info("%s: the tree is in its folder %s", listing.place, printable(fs_text(below)))
     return {
         split: replace(source, held=hold(np.array(walks[split].rows, np.int64))) for split, source in sources.items()
     }

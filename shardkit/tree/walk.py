@@ -26,6 +26,9 @@ _SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
 )
 
+MAX_DEPTH = 1000
+"""The folders that a file may be in, one in the other: more are an attack, and no other program could unpack them."""
+
 Entry = os.DirEntry[str]
 
 
@@ -151,6 +154,9 @@ class Walk:
         """(name -> bytes of each image, paths of the folders) in a folder; what else is there is left out."""
         sizes: dict[str, int] = {}
         others: list[Entry] = []
+        if path.count("/") >= MAX_DEPTH:
+            fact = f"it is over {MAX_DEPTH} folders deep"
+            raise SourceError(fs_text(os.path.join(self.root, path)), fact, "move it up, or out of the source")
         wanted = self._wanted
         with _entries(os.path.join(self.root, path)) as entries:
             for entry in entries:

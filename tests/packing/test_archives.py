@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
+import re
 import struct
 import tarfile
 import zipfile
@@ -19,9 +22,10 @@ from hypothesis import strategies as st
 
 from shardkit.errors import MissingExtraError, SourceError
 from shardkit.manifest import Manifest
-from shardkit.packing import archive_members, archive_tar
+from shardkit.packing import archive_members, archive_tar, archive_zip
 from shardkit.packing.archive_members import Members, MembersBuilder
 from shardkit.packing.sources import read_members
+from shardkit.tree.walk import MAX_DEPTH
 
 Pack = Callable[..., Manifest]
 
@@ -112,6 +116,30 @@ def test_backslashes_of_windows_are_slashes(tmp_path: Path) -> None:
     at = data.find(b"PK\1\2")
     path.write_bytes(data[: at + 5] + b"\0" + data[at + 6 :])
     assert names(read(path)) == ["cat/a.jpg"]
+
+
+@pytest.mark.parametrize("host", sorted(archive_zip._WINDOWS))
+@pytest.mark.parametrize("marked", [True, False])
+def test_backslashes_of_windows_are_slashes_whatever_letters_are_beside_them(
+    host: int, marked: bool, tmp_path: Path
+) -> None:
+    raw = "Hündin\\ä.jpg".encode("utf-8" if marked else "cp437")
+    path = zipped(tmp_path / "x.zip", {"?" * len(raw): b"a"})
+    data = path.read_bytes().replace(b"?" * len(raw), raw)
+    at = data.find(b"PK\1\2")
+    path.write_bytes(data[: at + 5] + bytes([host]) + data[at + 6 : at + 9] + bytes([8 * marked]) + data[at + 10 :])
+    assert names(read(path)) == ["Hündin/ä.jpg"]
+
+
+def test_a_backslash_that_may_be_half_a_letter_stays_where_slashes_separate(tmp_path: Path) -> None:
+    raw = "表.jpg".encode("shift-jis")  # 0x95 0x5C
+    assert b"\\" in raw
+    path = zipped(tmp_path / "x.zip", {"?" * len(raw): b"a", "cat/a.jpg": b"b"})
+    data = path.read_bytes().replace(b"?" * len(raw), raw)
+    for at in (data.find(b"PK\1\2"), data.rfind(b"PK\1\2")):
+        data = data[: at + 5] + b"\0" + data[at + 6 :]
+    path.write_bytes(data)
+    assert names(read(path)) == [raw.decode("cp437"), "cat/a.jpg"]
 
 
 def test_long_names_of_gnu_and_pax_are_read(tmp_path: Path) -> None:
@@ -280,10 +308,31 @@ def test_a_zip_that_is_one_part_of_several_is_refused(tmp_path: Path) -> None:
     path = zipped(tmp_path / "x.zip", {"cat/a.jpg": b"a"})
     data = bytearray(path.read_bytes())
     at = data.rfind(b"PK\5\6")
-    data[at + 4] = 1
-    path.write_bytes(data)
-    with pytest.raises(SourceError, match=r"x\.zip: it is one part of an archive in several files"):
-        read(path)
+    for first in (0, 1):  # the directory may begin in the last part, or in an earlier one
+        data[at + 4], data[at + 6] = 1, first
+        path.write_bytes(data)
+        with pytest.raises(SourceError, match=r"x\.zip: it is one part of an archive in several files"):
+            read(path)
+
+
+@pytest.mark.parametrize("name", ["x.zip.001", "x.7z.002", "x.tar.gz.part01", "x.tar.gz.aa", "x.z01"])
+def test_a_part_of_an_archive_is_refused_by_its_name(name: str, tmp_path: Path, pack_one: Pack) -> None:
+    (tmp_path / name).write_bytes(b"PK\3\4")
+    with pytest.raises(SourceError, match=f"{re.escape(name)}: it is one part of an archive.*join the parts"):
+        pack_one(tmp_path / name, tmp_path / "out" / "train")
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.7z"])
+@pytest.mark.parametrize(
+    ("start", "fact"),
+    [(b"\n<!DOCTYPE html><html>", "an HTML page"), (b"<HTML><body>", "an HTML page"), (b"Rar!\x1a\x07", "a RAR file")],
+)
+def test_what_is_no_archive_for_all_its_name_is_named(
+    name: str, start: bytes, fact: str, tmp_path: Path, pack_one: Pack
+) -> None:
+    (tmp_path / name).write_bytes(start)
+    with pytest.raises(SourceError, match=f"{name}: it is {fact}"):
+        pack_one(tmp_path / name, tmp_path / "out" / "train")
 
 
 def test_a_zip_behind_another_program_is_read(tmp_path: Path) -> None:
@@ -393,3 +442,76 @@ def test_an_xz_that_asks_for_too_much_memory_is_refused(tmp_path: Path, monkeypa
     (tmp_path / "x.xz").write_bytes(lzma.compress(bytes(1000)))
     with pytest.raises(SourceError, match=r"the xz data are cut or damaged .*[Mm]emory"):
         read(tmp_path / "x.xz")
+
+
+# ---- tar files joined end to end
+
+
+@pytest.mark.parametrize("packed", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_tar_files_joined_end_to_end_are_read_to_the_last(
+    packed: str, tmp_path: Path, draw_image: Callable[..., bytes], pack_one: Pack, caplog: pytest.LogCaptureFixture
+) -> None:
+    compress = {"tar": bytes, "tar.gz": gzip.compress, "tar.bz2": bz2.compress, "tar.xz": lzma.compress}[packed]
+    parts = [
+        tarred(tmp_path / "p.tar", {f"{name}/{n}.jpg": draw_image(n) for n in range(2)}).read_bytes()
+        for name in ("ant", "bee", "cat")
+    ]
+    path = tmp_path / f"all.{packed}"
+    path.write_bytes(b"".join(map(compress, parts)))
+    manifest = pack_one(path, tmp_path / "out" / "all")
+    assert (manifest.class_names, manifest.samples) == (["ant", "bee", "cat"], 6)
+    assert f"3 tar files joined end to end (the second begins at byte {len(parts[0])})" in caplog.text
+
+
+@pytest.mark.parametrize("rest", [b"not a tar file" * 40, b"x"])
+def test_data_after_the_end_mark_that_are_no_tar_file_are_an_error(rest: bytes, tmp_path: Path) -> None:
+    path = tarred(tmp_path / "x.tar", {"cat/a.jpg": b"a"})
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes() + rest)
+    with pytest.raises(SourceError, match="data follow its end mark") as caught:
+        read(path)
+    assert caught.value.offset == size
+
+
+def test_a_further_tar_file_that_is_cut_is_an_error(tmp_path: Path) -> None:
+    data = tarred(tmp_path / "x.tar", {"cat/a.jpg": b"a" * 2000}).read_bytes()
+    (tmp_path / "x.tar").write_bytes(data + data[:1500])
+    with pytest.raises(SourceError, match="ends inside this member"):
+        read(tmp_path / "x.tar")
+
+
+# ---- deep paths
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_a_path_that_is_far_too_deep_is_refused_or_left_out(kind: str, tmp_path: Path) -> None:
+    deepest = "a/" * MAX_DEPTH + "x.jpg"
+    make = zipped if kind == "zip" else tarred
+    path = make(tmp_path / f"x.{kind}", {deepest: b"a", "b/" + deepest: b"b"})
+    with pytest.raises(SourceError, match=f"its path is over {MAX_DEPTH} folders deep"):
+        read(path)
+    assert names(read(path, skip_bad=True)) == [deepest]
+
+
+def test_the_deepest_path_is_packed(tmp_path: Path, draw_image: Callable[..., bytes], pack_one: Pack) -> None:
+    path = tarred(tmp_path / "x.tar", {"a/" * MAX_DEPTH + "x.jpg": draw_image(1), "b/y.jpg": draw_image(2)})
+    assert pack_one(path, tmp_path / "out" / "x").samples == 2
+
+
+@pytest.mark.parametrize(
+    ("attributes", "is_file"),
+    [(0x8000 | 0o644 << 16, True), (0x8000 | 0o100644 << 16, True), (0x20, True), (0x8000 | 0o120777 << 16, False),
+     (0x8000 | 0o010644 << 16, False), (0x400, False)],
+)  # fmt: skip
+def test_the_mode_of_a_7z_member_says_what_it_is(
+    attributes: int, is_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    py7zr = pytest.importorskip("py7zr")
+    with py7zr.SevenZipFile(tmp_path / "x.7z", "w") as archive:
+        archive.writestr(b"a", "cat/a.jpg")
+    real = py7zr.py7zr.ArchiveFile.file_properties
+    monkeypatch.setattr(
+        py7zr.py7zr.ArchiveFile, "file_properties", lambda self: {**real(self), "attributes": attributes}
+    )
+    members = read(tmp_path / "x.7z", skip_bad=True)
+    assert (names(members), len(members.refused)) == ((["cat/a.jpg"], 0) if is_file else ([], 1))

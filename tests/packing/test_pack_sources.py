@@ -128,8 +128,52 @@ def test_one_top_folder_around_the_classes_is_looked_through(
     kind: str, tree: Path, out: Path, pack_one: Pack, content_of: Content
 ) -> None:
     pack_one(tree, out / "a" / "train")
-    pack_one(archived(tree, kind, top="data/train"), out / "b" / "train")
+    pack_one(archived(tree, kind, top="data/pets"), out / "b" / "train")
     assert content_of(out / "a") == content_of(out / "b")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "7z"])
+@pytest.mark.parametrize("top", ["train", "data/train", "data/training_set"])
+def test_a_lone_split_in_an_archive_is_a_split_as_in_the_tree(
+    kind: str, top: str, tree: Path, out: Path, content_of: Content
+) -> None:
+    path = archived(tree, kind, top=top)
+    whole = out / "tree" / top
+    whole.parent.mkdir(parents=True)
+    tree.rename(whole)
+    first = shardkit.pack(whole.parent, out / "a", workers=1)
+    assert isinstance(first, dict)
+    assert list(first) == [whole.name]
+    assert shardkit.pack(path, out / "b", workers=1) == first
+    assert content_of(out / "a") == content_of(out / "b")
+
+
+def test_an_archive_named_as_the_split_in_it_is_that_split_alone(tree: Path, out: Path, pack_one: Pack) -> None:
+    path = archived(tree, "zip", top="train").rename(tree.parent / "train.zip")
+    assert pack_one(path, out / "train").class_names == ["blue", "red"]
+
+
+@pytest.mark.parametrize(("name", "warned"), [("pets.zip", False), ("pets-v2.zip", False), ("other.zip", True)])
+def test_a_top_folder_that_may_be_a_class_is_warned_of(
+    name: str, warned: bool, tree: Path, out: Path, pack_one: Pack, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = archived(tree, "zip", top="pets").rename(tree.parent / name)
+    pack_one(path, out / "train")
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert ["pets is taken for the tree" in text for text in said] == [True] * warned
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar.gz", "photos.tar", "photos.7z", "photos"])
+def test_an_archive_is_known_by_what_is_in_it(
+    kind: str, name: str, tree: Path, out: Path, pack_one: Pack, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = archived(tree, kind)
+    right = path.name.endswith(name.partition(".")[2])
+    (tree.parent / "elsewhere").mkdir()
+    assert pack_one(path.rename(tree.parent / "elsewhere" / name), out / "train").samples == 12
+    said = [record.getMessage() for record in caplog.records if "it is read as that" in record.getMessage()]
+    assert bool(said) == (not right and name != "photos")
 
 
 def test_an_archive_of_one_class_keeps_its_class(tree: Path, out: Path, pack_one: Pack) -> None:
