@@ -17,7 +17,7 @@ from shardkit.errors import SourceError
 from shardkit.sample import fs_text
 from shardkit.tree.labels import NO_LABELS, Labels
 from shardkit.tree.lists import Listed, ListOptions, open_list
-from shardkit.tree.splits import SPLIT_NAMES
+from shardkit.tree.splits import split_names_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,7 @@ def image_folders(root: str) -> dict[str, str] | None:
         return {"": own}
     with os.scandir(root) as entries:
         folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    found = {name: metadata_of(os.path.join(root, name)) for name in folders if name.lower() in SPLIT_NAMES}
+    found = {name: metadata_of(os.path.join(root, name)) for name in split_names_of(folders)}
     if not found or len(found) < len(folders) or not all(found.values()):
         return None
     return {name: path for name, path in found.items() if path is not None}

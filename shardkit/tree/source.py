@@ -166,6 +166,11 @@ def scan_walks(
 ) -> dict[str, Source]:
     """`scan_splits` of anything that can be walked: split -> its walk."""
     folders = {split: _class_folders(walk) for split, walk in walks.items()}
+    for split, walk in walks.items():
+        if list(folders[split].values()) == [os.path.basename(split)]:
+            fact = "its only folder has its own name, and would be its only class"
+            inside = fs_text(os.path.join(walk.root, split))
+            raise SourceError(fs_text(walk.root), fact, f"move the class folders up, or pack {inside} by itself")
     together = {name for each in folders.values() for name in each}
     sources: dict[str, Source] = {}
     for split, walk in walks.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from shardkit.errors import SourceError
@@ -16,7 +18,43 @@ SPLIT_NAMES = frozenset(
     ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout")
 )
 
+_WORDS = "|".join(sorted({*SPLIT_NAMES, "trainval"}, key=lambda word: (-len(word), word)))
+_FILLERS = "data ?sets?|sets?|data|images?|imgs?|pictures|photos|files|folder|split|[0-9]+|[^a-z0-9]+"
+_PLAIN = re.compile(f"(?:{_FILLERS})*(?:{_WORDS})(?:{_FILLERS})*")
+_WORD = re.compile(f"(?<![a-z])(?:{_WORDS})(?![a-z])")
+
 _log = logging.getLogger(__name__)
+
+
+def split_names_of(names: Collection[str]) -> list[str]:
+    """Those of some names (of folders, or of datasets in one folder) that are names of splits, in their order.
+
+    A name is one in any case of letters if it is one of SPLIT_NAMES with nothing but numbers and words such as `set`,
+    `data` and `images` about it, or if it differs from another of the names in such a word alone.
+
+    >>> split_names_of(["training_set", "seg_test", "seg_train", "val2017", "annotations"])
+    ['training_set', 'seg_test', 'seg_train', 'val2017']
+    """
+    alike: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for name in names:
+        for frame in _frames(name):
+            alike[frame].add(name)
+    return [
+        name
+        for name in names
+        if _PLAIN.fullmatch(name.lower()) or any(len(alike[frame]) > 1 for frame in _frames(name))
+    ]
+
+
+def are_splits(names: Collection[str]) -> bool:
+    """Whether all of some names, and one at least, are names of splits."""
+    return len(names) > 0 and len(split_names_of(names)) == len(names)
+
+
+def _frames(name: str) -> list[tuple[str, str]]:
+    """What is before and after each word of a name that is one of a split."""
+    spaced = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return [(spaced[: found.start()], spaced[found.end() :]) for found in _WORD.finditer(spaced)]
 
 
 def find_splits(
@@ -24,7 +62,7 @@ def find_splits(
 ) -> list[str] | None:
     """The names of the split folders of a tree of splits, sorted; None for a tree of classes.
 
-    A folder is a split if its name is one of SPLIT_NAMES (any case), it holds folders, and no image directly.
+    A folder is a split if it has the name of one (`split_names_of`), it holds folders, and no image directly.
 
     - All visible folders are splits: a tree of splits. An empty folder with such a name counts with them.
     - None is: a tree of classes, and a class may well be named `test`.
@@ -41,7 +79,7 @@ def splits_of(walk: ClassWalk) -> list[str] | None:
     """`find_splits` of anything that can be walked."""
     place = walk.root
     names = walk.class_folders()
-    named = [name for name in names if name.lower() in SPLIT_NAMES]
+    named = split_names_of(names)
     kinds = {name: _kind(walk, name) for name in named}
     splits = [name for name in named if kinds[name] == "split"]
     rest = [name for name in names if kinds.get(name) not in ("split", "empty")]

@@ -8,6 +8,7 @@ import pytest
 from shardkit.errors import SourceError, UsageError
 from shardkit.events import Progress
 from shardkit.tree.source import find_splits, scan_splits, scan_tree
+from shardkit.tree.splits import SPLIT_NAMES, are_splits, split_names_of
 
 
 def grow(root: Path, *files: str) -> Path:
@@ -38,6 +39,53 @@ def test_splits_are_known_by_their_names_and_by_what_they_hold(
     tmp_path: Path, files: list[str], splits: list[str] | None
 ) -> None:
     assert find_splits(grow(tmp_path, *files)) == splits
+
+
+@pytest.mark.parametrize("word", sorted(SPLIT_NAMES))
+@pytest.mark.parametrize("form", ["{}", "{}_set", "{}-images", "{}2017", "images_{}", "{}set", "{} 1"])
+def test_a_split_may_have_words_about_its_name_that_say_no_more(word: str, form: str) -> None:
+    name = form.format(word)
+    assert split_names_of(["cat", name, name.title()]) == [name, name.title()]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["training_set", "test_set"],
+        ["seg_train", "seg_test"],
+        ["train_images", "test_images"],
+        ["train2017", "val2017"],
+        ["asl_alphabet_test", "asl_alphabet_train"],
+        ["petsTrain", "petsVal"],
+        ["pets-train", "pets-validation"],
+        ["trainval", "test"],
+    ],
+)
+def test_names_that_differ_in_the_word_of_a_split_alone_are_splits(names: list[str], tmp_path: Path) -> None:
+    assert are_splits(names)
+    assert find_splits(grow(tmp_path, *(f"{name}/cat/1.jpg" for name in names))) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        ["train_station", "train_wagon"],
+        ["contest", "protest"],
+        ["test_tube", "bottle"],
+        ["valley", "trainer", "devil"],
+        ["cat", "train"],
+    ],
+)
+def test_names_that_only_hold_such_a_word_are_classes(names: list[str]) -> None:
+    assert not are_splits(names)
+
+
+def test_a_split_that_holds_only_a_folder_of_its_own_name_is_an_error(tmp_path: Path) -> None:
+    grow(tmp_path, "seg_train/seg_train/cat/1.jpg", "seg_test/seg_test/cat/1.jpg")
+    with pytest.raises(SourceError, match="its only folder has its own name") as caught:
+        scan_splits(tmp_path, ["seg_test", "seg_train"])
+    assert str(tmp_path / "seg_test" / "seg_test") in caught.value.cure
 
 
 def test_one_split_name_among_classes_is_a_class_and_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
