@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shardkit.errors import NotFoundError, StorageError, UsageError
+from shardkit import names
+from shardkit.errors import ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.formats.table import format_of_name
 from shardkit.location import Location, expand_braces, locate
 from shardkit.manifest import Manifest, decode_manifest
@@ -28,6 +30,7 @@ _SHARD_NAME = re.compile(
 )
 """`train-000000.tar`, and `train-00000-of-00010.tfrecord`, `train.tfrecord-00000-of-00010` as TensorFlow's tools name
 them."""
+_ENDING = re.compile(rf"(?:\.(?:tar|tar\.gz|tgz)|{_TFRECORD}(?:\.gz|\.gzip|\.zlib)?)$")
 _NO_SHARDS = (".json", ".parquet", ".tmp", ".part")
 
 
@@ -120,8 +123,10 @@ def demand_local(place: Location) -> None:
 
 
 def _unfinished(place: Location) -> str:
-    work = place.sibling(f".{place.name}.packing")
-    return "a packing was interrupted there: run it again to finish it" if os.path.isdir(work.path) else ""
+    work = place.sibling(names.work_name(place.name))
+    if os.path.isdir(work.path) or sign_here(place.parent, place.name):
+        return "a packing was interrupted there: run it again to finish it"
+    return ""
 
 
 def _shards_of(place: Location) -> list[Location]:
@@ -147,40 +152,143 @@ def _shards_of(place: Location) -> list[Location]:
 
 
 def with_manifest(
-    shards: Sequence[Location], patterns: Sequence[str] = (), manifest: Callable[[Location], Found | None] | None = None
+    shards: Sequence[Location],
+    patterns: Sequence[str] = (),
+    manifest: Callable[[Location], Found | None] | None = None,
+    sign: Callable[[Location, str], str | None] | None = None,
 ) -> Found:
-    """The shards as part of the dataset whose manifest is beside them, if there is one. NotFoundError for a shard of
-    the manifest that a glob among `patterns` would match, and that is not there. manifest: reads one that may not be
-    there; by default a file."""
+    """The shards as part of the dataset whose manifest is beside them, if there is one.
+
+    Files of another generation of that dataset are no part of it: they are ignored, unless `patterns` name them.
+    NotFoundError for a shard of the manifest that a glob among `patterns` would match, and that is not there; and for
+    shards without a manifest where something tells that it is still to come.
+
+    manifest: reads one that may not be there; by default a file. sign: as `sign_here`, by default that.
+    """
     demand_one_format(shards)
-    read = manifest or _manifest_file
-    owners = dict.fromkeys(_manifest_of(shard) for shard in shards)
-    found = {str(owner): whole for owner in owners if owner is not None and (whole := read(owner)) is not None}
+    first = {_family(shard): shard for shard in reversed(shards)}
+    owners = {key: _owner(shard, manifest or _manifest_file) for key, shard in first.items()}
+    found = {str(whole.location): whole for whole in owners.values() if whole is not None}
     if not found:
+        for folder, base in owners:
+            demand_finished(folder, base, sign)
         return Found(shards=tuple(shards))
-    if len(owners) > 1:
-        names = ", ".join(sorted(found))
-        fact = f"these are the shards of more than one dataset ({names})"
+    if len(found) > 1 or None in owners.values():
+        stems = sorted({*found, *(str(folder.child(base)) for (folder, base), one in owners.items() if one is None)})
+        fact = f"these are the shards of more than one dataset ({', '.join(stems)})"
         raise UsageError("dataset()", fact, "name one of them, such as 'shards/train'")
     [(owner, whole)] = found.items()
-    assert whole.manifest is not None
+    assert whole.manifest is not None and whole.location is not None
     number = {entry.name: place for place, entry in enumerate(whole.manifest.shards)}
-    missing = next((shard for shard in shards if shard.name not in number), None)
-    if missing is not None:
-        cure = "remove it, or make the manifest again with 'shardkit index'"
-        raise UsageError(str(missing), f"the manifest {owner} does not know this shard", cure)
-    numbers = tuple(number[shard.name] for shard in shards)
-    globs = [os.path.basename(text) for pattern in patterns for text in expand_braces(pattern) if glob.has_magic(text)]
-    for lost in sorted(set(number) - {shard.name for shard in shards}) if globs else ():
+    texts = [text for pattern in patterns for text in expand_braces(pattern)]
+    shards = _of_generation(shards, number, whole.location, {text for text in texts if not glob.has_magic(text)})
+    globs = [os.path.basename(text) for text in texts if glob.has_magic(text)]
+    there = {shard.name for shard in shards}
+    for lost in sorted(set(number) - there) if globs else ():
         if any(fnmatch.fnmatchcase(lost, pattern) for pattern in globs):
-            cure = "bring it back, pack again, or run 'shardkit index'"
-            raise NotFoundError(str(shards[0].sibling(lost)), "the manifest names this shard, and it is missing", cure)
+            cure = "restore it, pack again, or run 'shardkit index'"
+            raise NotFoundError(
+                str(whole.location.sibling(lost)), "the manifest names this shard, and it is missing", cure
+            )
+    if not shards:
+        fact = f"the files that match are of a generation that was replaced, and the manifest {owner} names others"
+        raise NotFoundError(", ".join(patterns) or owner, fact, f"name the dataset: {owner.removesuffix('.json')}")
+    numbers = tuple(number[shard.name] for shard in shards)
     every = numbers == tuple(range(len(number)))
     return Found(whole.manifest, whole.location, None if every else numbers)
 
 
+def _family(shard: Location) -> tuple[Location, str]:
+    """(folder, what the name begins with) of a shard."""
+    return shard.parent, _stem_of(shard.name) or _ENDING.sub("", shard.name)
+
+
+def _owner(shard: Location, read: Callable[[Location], Found | None]) -> Found | None:
+    """The dataset that a shard, and others of its family, belong to, whichever generation; None where no manifest is.
+
+    For a shard without a number, that is a manifest which names it: others make JSON files of such names too.
+    """
+    folder, base = _family(shard)
+    if _stem_of(shard.name) is None:
+        with contextlib.suppress(ManifestError):
+            found = read(folder.child(names.manifest_name(base)))
+            if found is not None and found.manifest is not None:
+                return found if shard.name in {entry.name for entry in found.manifest.shards} else None
+        return None
+    for stem in names.stems_of(base):
+        found = read(folder.child(names.manifest_name(stem)))
+        if found is not None:
+            return found
+    return None
+
+
+def _of_generation(
+    shards: Sequence[Location], number: Mapping[str, int], manifest: Location, named: set[str]
+) -> list[Location]:
+    """The shards that the manifest knows. UsageError for others, unless they are what a replaced dataset has left."""
+    stem = manifest.name.removesuffix(".json")
+    ours = {names.file_generation(name, stem) for name in number} - {None}
+    kept = []
+    for shard in shards:
+        if shard.name in number:
+            kept.append(shard)
+            continue
+        generation = names.file_generation(shard.name, stem)
+        replaced = bool(ours) and generation is not None and generation not in ours
+        if not replaced:
+            cure = "remove it, or make the manifest again with 'shardkit index'"
+            raise UsageError(str(shard), f"the manifest {manifest} does not know this shard", cure)
+        if shard.path in named:
+            fact = f"this shard is of a dataset that was replaced: the manifest {manifest} names other shards"
+            raise UsageError(str(shard), fact, f"name the dataset: {str(manifest).removesuffix('.json')}")
+    return kept
+
+
+def demand_finished(folder: Location, base: str, sign: Callable[[Location, str], str | None] | None = None) -> None:
+    """NotFoundError where something tells that shards whose names begin with `base` are of a dataset that is not
+    finished: its manifest is still to come."""
+    for stem in names.stems_of(base):
+        found = (sign or sign_here)(folder, stem)
+        if found is not None:
+            fact = (
+                f"there is no manifest, and {found} says that it is still to come: the shards alone may be half of it"
+            )
+            cure = "wait, or run the same pack, upload or download again to finish it"
+            raise NotFoundError(str(folder.child(names.manifest_name(stem))), fact, cure)
+
+
+def sign_here(folder: Location, stem: str) -> str | None:
+    """The name of what tells that a dataset in this folder is not finished: a work folder with something in it, a
+    manifest that was put aside, or the mark of a transfer. None where nothing does."""
+    work = os.path.join(folder.path, names.work_name(stem))
+    with contextlib.suppress(OSError):
+        if any(name != names.LOCK for name in os.listdir(work)):
+            return names.work_name(stem)
+    for name in names.signs(stem):
+        if os.path.lexists(os.path.join(folder.path, name)):
+            return name
+    return None
+
+
+def missing_file(place: Location, what: str = "shard") -> NotFoundError:
+    """The error for a file of a dataset that was opened, and that is gone now: it says so where the manifest beside it
+    is of another dataset since."""
+    base = _stem_of(place.name) or place.name.split(".")[0]
+    for stem in names.stems_of(base):
+        with contextlib.suppress(NotFoundError, ManifestError, StorageError):
+            manifest = _of_manifest(place.sibling(names.manifest_name(stem))).manifest
+            assert manifest is not None
+            known = {entry.name for entry in manifest.shards} | {entry.name for entry in manifest.index}
+            if place.name not in known:
+                fact = f"the {what} is gone: the dataset was replaced by another one since it was opened"
+                return NotFoundError(str(place), fact, "open the dataset again")
+    return NotFoundError(str(place), f"the {what} is missing", "restore it, or pack again")
+
+
 def _manifest_file(place: Location) -> Found | None:
-    return _of_manifest(place) if os.path.isfile(place.path) else None
+    if not os.path.isfile(place.path):
+        return None
+    return _of_manifest(place)
 
 
 def demand_one_format(shards: Sequence[Location]) -> None:
@@ -195,11 +303,6 @@ def demand_one_format(shards: Sequence[Location]) -> None:
         raise UsageError("dataset()", fact, "name the shards of one, or make them one with 'shardkit convert'")
 
 
-def _manifest_of(shard: Location) -> Location | None:
-    stem = _stem_of(shard.name)
-    return None if stem is None else shard.sibling(f"{stem}.json")
-
-
 def _stem_of(name: str) -> str | None:
     """What a shard's name begins with; None for a name without a number."""
     match = _SHARD_NAME.fullmatch(name)
@@ -208,18 +311,18 @@ def _stem_of(name: str) -> str | None:
 
 def _of_folder(place: Location) -> Found:
     """A folder: of the shards of one dataset, or a class directory."""
-    names = sorted(os.listdir(place.path))
-    stems = {_stem_of(name) for name in names}
+    there = sorted(os.listdir(place.path))
+    stems = {_stem_of(name) for name in there}
     manifests = [
-        name for name in names if name.endswith(".json")
-        and (name[:-5] in stems or any(n.startswith(f"{name[:-5]}-") for n in names))
+        name for name in there if name.endswith(".json")
+        and (name[:-5] in stems or any(n.startswith(f"{name[:-5]}-") for n in there))
     ]  # fmt: skip
     if len(manifests) == 1:
         return _of_manifest(place.child(manifests[0]))
     if len(manifests) > 1:
         fact = f"the folder holds {len(manifests)} datasets: {', '.join(name[:-5] for name in manifests)}"
         raise UsageError(str(place), fact, f"name one, such as '{place.child(manifests[0][:-5])}'")
-    shards = [place.child(name) for name in names if format_of_name(name)]
+    shards = [place.child(name) for name in there if format_of_name(name)]
     return with_manifest(shards) if shards else Found(tree=place)
 
 

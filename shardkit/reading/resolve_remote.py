@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from shardkit import names as named
 from shardkit.errors import NotFoundError, UsageError
 from shardkit.formats.table import format_of_name
 from shardkit.location import Location, expand_braces
@@ -38,7 +40,7 @@ class Remotes:
                 raise NotFoundError(str(place), "there is no such manifest", "check the URL")
             return found
         if _patterned(place):
-            return with_manifest(self.shards(place), [place.path], self.manifest)
+            return with_manifest(self.shards(place), [place.path], self.manifest, self.sign)
         if "/" not in place.path.rstrip("/") or place.path.endswith("/"):
             return self._of_folder(place)
         found = self.manifest(place.sibling(place.name + ".json"))
@@ -46,7 +48,7 @@ class Remotes:
             return found
         shards = self._listed(place.parent, f"{place.name}-")
         if shards:
-            return with_manifest(shards, [], self.manifest)
+            return with_manifest(shards, [], self.manifest, self.sign)
         return self._of_folder(Location(place.scheme, place.path + "/"))
 
     def shards(self, place: Location) -> list[Location]:
@@ -69,6 +71,13 @@ class Remotes:
             else:
                 self._manifests[place] = Found(decode_manifest(data, place=str(place)), place)
         return self._manifests[place]
+
+    def sign(self, folder: Location, stem: str) -> str | None:
+        """The name of the object which tells that a dataset is not finished; None where there is none."""
+        for name in named.signs(stem):
+            with contextlib.suppress(NotFoundError):
+                return self._opened(folder).info(name).name
+        return None
 
     def _opened(self, folder: Location) -> Objects:
         if folder not in self._objects:
@@ -128,7 +137,7 @@ class Remotes:
         if not shards:
             fact = "no dataset is there: neither a manifest nor shards of this name"
             raise NotFoundError(str(place), fact, "check the URL; a class directory is packed first: shardkit pack")
-        return with_manifest(shards, [], self.manifest)
+        return with_manifest(shards, [], self.manifest, self.sign)
 
 
 def resolve_remote(places: Sequence[Location], how: Remote, *, listed: bool) -> Found:
@@ -137,7 +146,7 @@ def resolve_remote(places: Sequence[Location], how: Remote, *, listed: bool) -> 
     if not listed:
         return remotes.resolve(places[0])
     shards = [shard for place in places for shard in remotes.shards(place)]
-    return with_manifest(shards, [place.path for place in places], remotes.manifest)
+    return with_manifest(shards, [place.path for place in places], remotes.manifest, remotes.sign)
 
 
 def _patterned(place: Location) -> bool:

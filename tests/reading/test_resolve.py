@@ -7,15 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import shardkit
-from shardkit import DatasetError, Manifest, ManifestError, NotFoundError, StorageError, UsageError
+from shardkit import DatasetError, Manifest, ManifestError, NotFoundError, StorageError, UsageError, names
 from shardkit.location import Location
-from shardkit.manifest import decode_manifest
+from shardkit.manifest import decode_manifest, encode_manifest
 from shardkit.reading import fetch
 from shardkit.reading.fetch import MappedShards, ShardFile
-from shardkit.reading.resolve import resolve
+from shardkit.reading.resolve import missing_file, resolve
 
 
 @pytest.fixture
@@ -314,3 +315,78 @@ def test_unpacked_shards_are_kept_within_their_bytes_but_never_fewer_than_the_la
         shards = MappedShards(files, verify=False, limit=10)
         assert [bytes(shards.buffer(number)) for number in range(12)] == [bytes([n]) * 1000 for n in range(12)]
         assert list(shards._open) == list(range(12 - kept, 12))
+
+
+def to_generation(prefix: Path, generation: int) -> None:
+    """Give the shards of a dataset without an index the names of a generation."""
+    manifest = decode_manifest(prefix.with_suffix(".json").read_bytes(), place="")
+    base = names.base_of(prefix.name, generation)
+    shards = []
+    for number, entry in enumerate(manifest.shards):
+        shards.append(msgspec.structs.replace(entry, name=names.shard_name(base, number, ".tar")))
+        prefix.with_name(entry.name).rename(prefix.with_name(shards[-1].name))
+    text = encode_manifest(msgspec.structs.replace(manifest, shards=tuple(shards)))
+    prefix.with_suffix(".json").write_bytes(text)
+
+
+@pytest.mark.parametrize("pattern", ["cars", "cars-*.tar", "", "cars.json", "cars-g3-{000000..000004}.tar"])
+def test_shards_of_a_later_generation_are_found_and_what_another_left_is_ignored(own: Path, pattern: str) -> None:
+    left = shard(own, 0).read_bytes()
+    to_generation(own, 3)
+    for name in ("cars-000000.tar", "cars-g2-000000.tar", "cars-g4-000001.tar"):
+        own.with_name(name).write_bytes(left)
+    found = resolve(f"{own.parent}/{pattern}")
+    assert found.manifest is not None
+    assert found.numbers is None
+    assert {names.file_generation(entry.name, "cars") for entry in found.manifest.shards} == {3}
+
+
+def test_a_shard_of_a_replaced_generation_is_an_error_where_it_is_named(own: Path) -> None:
+    left = shard(own, 0).read_bytes()
+    to_generation(own, 2)
+    shard(own, 0).write_bytes(left)
+    for source in (str(shard(own, 0)), f"{own.parent}/cars-{{000000..000000}}.tar", [str(shard(own, 0))]):
+        with pytest.raises(UsageError, match="of a dataset that was replaced"):
+            resolve(source)
+    with pytest.raises(NotFoundError, match="of a generation that was replaced"):
+        resolve(f"{own.parent}/cars-00*.tar")
+
+
+@pytest.mark.parametrize("pattern", ["cars", "cars-*.tar", "", "cars-{000000..000004}.tar"])
+@pytest.mark.parametrize("sign", [*names.signs("cars"), f"{names.work_name('cars')}/cars.json"])
+def test_shards_whose_manifest_is_still_to_come_are_not_read(own: Path, pattern: str, sign: str) -> None:
+    own.with_suffix(".json").unlink()
+    (own.parent / sign).parent.mkdir(exist_ok=True)
+    (own.parent / sign).write_bytes(b"")
+    for how in (f"{own.parent}/{pattern}", f"slow+file://{own.parent}/{pattern or 'cars'}"):
+        if how.startswith("slow") and sign not in names.signs("cars"):
+            continue  # the work folder of a run on this machine is beside files only
+        with pytest.raises(NotFoundError, match="still to come"):
+            list(shardkit.dataset(how))
+
+
+def test_a_work_folder_in_which_nothing_is_says_nothing(own: Path) -> None:
+    own.with_suffix(".json").unlink()
+    own.with_name(names.work_name("cars")).mkdir()
+    own.with_name(names.work_name("cars")).joinpath(names.LOCK).write_bytes(b"")
+    assert len(resolve(f"{own.parent}/cars-*.tar").shards) == 5
+
+
+def test_a_file_that_is_gone_is_told_from_one_of_a_dataset_that_was_replaced(own: Path) -> None:
+    place = Location("", str(shard(own, 0)))
+    assert "is missing" in missing_file(place).fact
+    to_generation(own, 2)
+    assert "was replaced by another one since it was opened" in missing_file(place).fact
+
+
+def test_the_manifest_of_a_single_shard_without_a_number_is_found(own: Path) -> None:
+    lone = own.with_name("lone.tar")
+    shard(own, 0).rename(lone)
+    for path in own.parent.glob("cars*"):
+        path.unlink()
+    lone.with_suffix(".json").write_text('{"images": []}')  # of somebody else
+    assert len(resolve(str(lone)).shards) == 1
+    lone.with_suffix(".json").unlink()
+    manifest = shardkit.index_shards(str(lone))
+    for source in (str(lone), f"{own.parent}/lo*.tar", str(own.parent), str(own.with_name("lone"))):
+        assert len(shardkit.dataset(source)) == manifest.samples
