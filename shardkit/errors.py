@@ -1,14 +1,15 @@
 """The errors that shardkit raises.
 
     ShardkitError                 1   anything below
-    ├── UsageError                2   an option or argument that makes no sense: change the call
+    ├── UsageError                2   an option or argument that makes no sense: change the call; a ValueError too
     │   └── MissingExtraError     2   a package that an extra brings is not installed
-    ├── SourceError               3   the source can't be packed as it is: mend the source
+    ├── SourceError               3   the source can't be packed as it is: fix the source
+    │   ├── MissingSourceError    3   it, or a file of it, does not exist; a FileNotFoundError too
     │   └── BadFileError          3   one file of it
     ├── DestinationError          4   the destination can't take the result: choose or clear another
     │   └── BusyError             4   another run is writing there
     ├── DatasetError              5   a dataset can't be read as asked
-    │   ├── NotFoundError         5   no such dataset, shard or key
+    │   ├── NotFoundError         5   no such dataset, shard or key; a FileNotFoundError too
     │   ├── ManifestError         5   manifest or index is damaged, of a later version, or does not fit its shards
     │   ├── DamagedError          5   a shard is cut or damaged
     │   ├── DecodeError           5   an image or field can't be decoded
@@ -16,12 +17,16 @@
     ├── StorageError              6   the store failed: disk, network, rights
     └── WorkerError               7   a worker process died
 
+Two kinds are errors of Python as well, for code that knows nothing of shardkit. So `except ValueError` and
+`except OSError` catch them: where such a block calls functions of shardkit, `except ShardkitError: raise` comes first.
+
 The number is the exit code of the command line. Every error has the same parameters, and `args` equal them,
 so that an error survives pickling on its way from a worker process. No error holds a credential: see `redacted`.
 """
 
 from __future__ import annotations
 
+import errno
 import re
 
 __all__ = [
@@ -33,6 +38,7 @@ __all__ = [
     "DestinationError",
     "ManifestError",
     "MissingExtraError",
+    "MissingSourceError",
     "NotFoundError",
     "ShardkitError",
     "SourceError",
@@ -57,24 +63,27 @@ class ShardkitError(Exception):
         self, place: str, fact: str = "", cure: str = "", offset: int | None = None, key: str | None = None
     ) -> None:
         place, fact, cure = redacted(place), redacted(fact), redacted(cure)
-        super().__init__(place, fact, cure, offset, key)
+        Exception.__init__(self, place, fact, cure, offset, key)  # that of OSError would take them for its own
         self.place = place
         self.fact = fact
         self.cure = cure
         self.offset = offset
         self.key = key
+        if issubclass(type(self), OSError):
+            for name, value in {"errno": errno.ENOENT, "strerror": fact, "filename": place}.items():
+                setattr(self, name, value)
 
     def __str__(self) -> str:
-        where = [printable(self.place)] if self.place else []
+        where = [self.place] if self.place else []
         if self.offset is not None:
             where.append(f"at byte {self.offset}")
         if self.key is not None:
-            where.append(f"sample {printable(self.key)}")
+            where.append(f"sample {self.key}")
         text = ": ".join([*where, self.fact] if self.fact else where)
-        return f"{text}; {self.cure}" if self.cure else text
+        return printable(f"{text}; {self.cure}" if self.cure else text)
 
 
-class UsageError(ShardkitError):
+class UsageError(ShardkitError, ValueError):
     """An option or argument that makes no sense."""
 
     exit_code = 2
@@ -88,6 +97,10 @@ class SourceError(ShardkitError):
     """The source can't be packed as it is."""
 
     exit_code = 3
+
+
+class MissingSourceError(SourceError, FileNotFoundError):
+    """The source, or a file of it, does not exist."""
 
 
 class BadFileError(SourceError):
@@ -110,7 +123,7 @@ class DatasetError(ShardkitError):
     exit_code = 5
 
 
-class NotFoundError(DatasetError):
+class NotFoundError(DatasetError, FileNotFoundError):
     """No such dataset, shard or key."""
 
 
@@ -147,6 +160,19 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def printable_json(text: str) -> str:
+    """JSON text that any terminal can show: control characters (C1 ones too) and those that turn the direction of
+    writing are escaped as \\uXXXX. It says the same."""
+    if text.isascii() and "\x7f" not in text:  # JSON itself escapes those below a space
+        return text
+    return "".join(c if c.isprintable() or c in "\n\r\t" else _json_escape(c) for c in text)
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 _USER = re.compile(r"((?:https?|ftp)://)[^\s/?#@'\"]+@|(\w[\w+.-]*://)(?!\S*?:\d+/)[^\s@:'\"]*:[^\s@'\"]+@")

@@ -94,7 +94,7 @@ def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
         drawn[name] = (parents[depth], int(code))
         parents[depth + 1 :] = [name]
     real = {name: getattr(errors, name) for name in errors.__all__}
-    assert drawn == {name: (cls.__base__.__name__, cls.exit_code) for name, cls in real.items()}
+    assert drawn == {name: (cls.__bases__[0].__name__, cls.exit_code) for name, cls in real.items()}
 
 
 @pytest.mark.parametrize("name", errors.__all__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
-from shardkit.errors import StorageError, printable
+from shardkit.errors import StorageError, printable, printable_json
 from shardkit.events import Progress, ProgressFn, silent
 
 if TYPE_CHECKING:
@@ -57,8 +58,30 @@ def _set_verbose(_: click.Context, __: click.Parameter, value: bool) -> None:
         _logger.setLevel(logging.DEBUG)
 
 
+def open_closed_streams() -> None:
+    """Point those of stdin, stdout and stderr that are closed (`>&-`, as daemons have them) to nowhere.
+
+    Otherwise the next file that is opened, such as a shard, takes their number, and gets what libraries print there.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        with suppress(OSError):
+            os.fstat(number)
+            continue
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd != number:  # a lower one is closed too
+            os.dup2(fd, number)
+            os.close(fd)
+        os.set_inheritable(number, True)
+        setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # its number was taken before this was called
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+
+
 def write(text: str) -> None:
-    """A result, as lines on stdout. Raises StorageError where they can't be written, as on a full disk."""
+    """A result, as lines on stdout, with control characters escaped. Raises StorageError where they can't be written,
+    as on a full disk."""
+    text = "".join(part if part in "\n\t" else printable(part) for part in re.split(r"([\n\t])", text))
     try:
         sys.stdout.write(f"{text}\n")
     except UnicodeEncodeError:
@@ -73,7 +96,7 @@ def write_json(result: object) -> None:
     """A result as JSON on stdout: what a function returned, with its fields' names. Raises as `write`."""
     import msgspec
 
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    text = printable_json(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -99,11 +122,12 @@ def unwritable(exc: OSError) -> StorageError:
     return StorageError("standard output", f"the result can't be written ({exc.strerror})", "make room and run again")
 
 
-def discard_output() -> None:
-    """Send the rest of stdout nowhere, so that the interpreter's own flush at exit has nothing to say."""
+def discard_output(stream: TextIO | None = None) -> None:
+    """Send the rest of `stream` (default: stdout) nowhere, so that the interpreter's own flush at exit, which would
+    change the exit code, finds nothing wrong."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, (stream or sys.stdout).fileno())
         os.close(nowhere)
 
 
@@ -129,8 +153,10 @@ def _tell(kind: str, text: str) -> None:
 def _to_stderr(text: str) -> None:
     for bar in _bars:
         bar.clear()
-    with suppress(OSError):  # there is no other place to say it
+    try:
         click.echo(text, err=True)
+    except OSError:  # there is no other place to say it
+        discard_output(sys.stderr)
     for bar in _bars:
         bar.refresh()
 

@@ -21,7 +21,8 @@ import click
 
 from shardkit import __version__
 from shardkit.cli import console
-from shardkit.errors import ShardkitError, printable
+from shardkit.errors import ShardkitError, StorageError, printable
+from shardkit.sample import fs_text
 
 COMMANDS = {
     "pack": ("shardkit.cli.pack:command", "Pack a tree of class directories into shards."),
@@ -115,6 +116,7 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line on `args` (default: the process's own), and exit."""
+    console.open_closed_streams()
     if asked := os.environ.get("_SHARDKIT_COMPLETE"):  # by the script that `shardkit completion` prints
         from shardkit.cli.completion import complete
 
@@ -167,10 +169,21 @@ def _told(exc: BaseException, state: dict[str, Any]) -> int:
         case OSError(filename=None, errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EIO):
             console.discard_output()  # click's own writing of a help
             return _told(console.unwritable(exc), state)
+        case OSError():
+            return _told(_of_the_disk(exc), state)
         case Exception():
             return _bug(exc, state)
         case _:
             raise exc
+
+
+def _of_the_disk(exc: OSError) -> StorageError:
+    """The error for an answer of the system that no part of shardkit expected."""
+    name = exc.filename if isinstance(exc.filename, (str, bytes)) else ""
+    fact = exc.strerror or str(exc) or type(exc).__name__
+    error = StorageError(fs_text(name) if name else "disk or network", fact, "check the disk and its rights")
+    error.__cause__ = exc
+    return error
 
 
 def _usage_line(exc: click.ClickException) -> str:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
-from shardkit.errors import DamagedError, MissingExtraError, SourceError
+from shardkit.errors import DamagedError, MissingExtraError, ShardkitError, SourceError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.tar_headers import (
     BLOCK,
@@ -167,6 +167,8 @@ def opened(path: str, compression: str) -> Iterator[Input]:
         raise SourceError(exc.place, exc.fact, cure, exc.offset) from exc
     except (EOFError, lzma.LZMAError) as exc:
         raise SourceError(place, f"the {compression} data are cut or damaged ({exc})", _CURE) from exc
+    except ShardkitError:
+        raise
     except OSError as exc:
         raise SourceError(place, f"can't be read ({exc.strerror or exc})", _CURE) from exc
 

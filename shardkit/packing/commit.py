@@ -25,7 +25,7 @@ from shardkit.packing.destination import Destination, destination_of, files_of
 from shardkit.packing.remote import commit_there, remove_there
 from shardkit.packing.shard import COLUMNS, Rows, Skipped, rows_path
 from shardkit.sample import fs_text
-from shardkit.storage.local import FolderLock, sync_folder, translated, whole_file
+from shardkit.storage.local import FolderLock, storage_error, sync_folder, translated, whole_file
 
 __all__ = ["INDEX_SHARDS", "Destination", "commit", "destination_of", "keep_only", "working", "write_index_files"]
 
@@ -196,8 +196,15 @@ def _end_replaced(destination: Destination, names: Sequence[str]) -> None:
 
 
 def _read(path: str) -> Manifest:
-    with open(path, "rb") as file:
-        return decode_manifest(file.read(), place=fs_text(path))
+    """The manifest at `path`. FileNotFoundError where there is none; what else the disk fails in is translated."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        raise storage_error(path, exc) from exc
+    return decode_manifest(data, place=fs_text(path))
 
 
 def _demand_all(destination: Destination, manifest: Manifest) -> None:

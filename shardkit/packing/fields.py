@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import google_crc32c
 import msgspec
 
+from shardkit.errors import ShardkitError
 from shardkit.formats.table import FORMATS
 from shardkit.packing.shard import (
     COLUMNS,
@@ -80,6 +81,8 @@ class FieldsTask(msgspec.Struct, frozen=True, tag=True):
                 fields = list(zip(self.names, datas, strict=True))
                 fields.insert(1, ("cls", b"%d" % label))
                 writer.add(key, fields, path, label, self.texts.get(label, ""))
+            except ShardkitError:
+                raise
             except (OSError, ValueError) as exc:
                 skipped.append(left_out(self.root, path, exc, skip_bad=self.skip_bad))
             if writer.unsaid >= TELL_BYTES or number - told >= TELL_FILES:

@@ -122,10 +122,17 @@ class Place:
     def _listed(self, prefix: str) -> list[ObjectInfo]:
         if not self.store.root.is_local:
             return retried(lambda: list(self.store.list(prefix)), self.retry)
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError), translated(self.store.root.path):
-            names = os.listdir(self.store.root.path)  # the folder alone, and not all that is below it
-            return [self.info(name) for name in names if name.startswith(prefix) and not name.endswith(".part")]
-        return []
+        with translated(self.store.root.path):
+            try:
+                names = os.listdir(self.store.root.path)  # the folder alone, and not all that is below it
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        found = []
+        for name in names:
+            if name.startswith(prefix) and not name.endswith(".part"):
+                with contextlib.suppress(NotFoundError):  # it went away since
+                    found.append(self.info(name))
+        return found
 
     def holds(self, wanted: ObjectInfo, *, check: Check, stop: Event) -> bool:
         """Whether the object `wanted` is there: with its size, and the CRC-32C that was stored with it.

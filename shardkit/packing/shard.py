@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import google_crc32c
 import msgspec
 
-from shardkit.errors import BadFileError
+from shardkit.errors import BadFileError, ShardkitError
 from shardkit.formats import images
 from shardkit.formats.table import FORMATS
 from shardkit.manifest import ShardEntry
@@ -283,6 +283,8 @@ def _fill(sink: Sink, task: ShardTask, advance: Advance, done: Counter[str]) -> 
             if wish is not None:
                 field, data = transcoded(field, data, wish, done)
             kind, width, height = look(data)
+        except ShardkitError:
+            raise
         except (OSError, ValueError) as exc:
             skipped.append(left_out(task.root, path, exc, skip_bad=task.skip_bad))
             continue

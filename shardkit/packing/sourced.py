@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from shardkit.errors import ShardkitError
 from shardkit.packing.fields import SampleWriter
 from shardkit.packing.origins import AnyOrigin, Reader
 from shardkit.packing.shard import TELL_BYTES, TELL_FILES, Advance, Check, Filled, Sink, Skipped, left_out
@@ -67,6 +68,8 @@ class SourcedTask(msgspec.Struct, frozen=True, tag=True):
                 try:
                     fields = self._fields(number, first, reader)
                     writer.add(self.keys[number], fields, path, label, self.texts.get(label, ""))
+                except ShardkitError:
+                    raise
                 except (OSError, ValueError) as exc:
                     skipped.append(left_out(self.root, path, exc, skip_bad=self.skip_bad))
                 else:

@@ -11,7 +11,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import SourceError
+from shardkit.errors import ShardkitError, SourceError
 from shardkit.formats.table import Format
 from shardkit.packing.held import Holder, InArchive, OnDisk, holder_of
 from shardkit.packing.options import PackOptions
@@ -152,6 +152,8 @@ def _checksums_of(source: Source, held: Holder, rows: Sequence[int]) -> Iterator
         for number in range(len(sizes)):
             try:
                 yield google_crc32c.value(reader.read(number))
+            except ShardkitError:
+                raise
             except (OSError, ValueError) as exc:
                 place = fs_text(os.path.join(source.root, source.paths[rows[number]]))
                 raise SourceError(place, str(exc), "run again when nothing changes the source") from exc

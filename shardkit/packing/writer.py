@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from shardkit.config import parse_bytes
-from shardkit.errors import BadFileError, DestinationError, SourceError, UsageError
+from shardkit.errors import BadFileError, DestinationError, ShardkitError, SourceError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.table import FORMATS, FormatName
 from shardkit.location import locate
@@ -147,6 +147,8 @@ class ShardWriter:
         try:
             size = self._format.size(key, [(name, len(data)) for name, data in fields], path, text, label)
             self._shard_for(size).add(key, fields, path, label, text, classes)
+        except ShardkitError:
+            raise
         except ValueError as exc:
             raise _bad(number, key, str(exc)) from exc
         self._count += 1

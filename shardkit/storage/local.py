@@ -58,6 +58,8 @@ def translated(path: str | bytes) -> Iterator[None]:
     """Turns an OSError of the block into the error of shardkit for `path`."""
     try:
         yield
+    except ShardkitError:  # some are OSErrors too
+        raise
     except OSError as exc:
         raise storage_error(path, exc) from exc
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from shardkit.errors import NotFoundError, StorageError, UsageError
+from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError
 from shardkit.location import Location
 from shardkit.storage.local import storage_error, sync_folder, translated, whole_file
 from shardkit.storage.store import ObjectInfo, StorageOptions, TransientError, demand_name
@@ -114,6 +114,8 @@ def _found(path: str) -> Iterator[None]:
     """NotFoundError where the file is not there; other errors of the system become those of shardkit."""
     try:
         yield
+    except ShardkitError:
+        raise
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
         raise NotFoundError(path, "there is no such file", "check the name") from exc
     except OSError as exc:

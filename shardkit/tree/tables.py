@@ -9,7 +9,7 @@ import codecs
 import os
 from typing import TYPE_CHECKING, Any
 
-from shardkit.errors import SourceError, printable
+from shardkit.errors import MissingSourceError, SourceError, printable
 from shardkit.sample import fs_text
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def read_table(path: str, text_columns: tuple[str, ...] = ()) -> pa.Table:
     except (pa.ArrowException, UnicodeDecodeError) as exc:
         fact = f"can't be read as a list ({printable(str(exc))})"
         raise SourceError(place, fact, "mend the row, or check that the name's ending is what the file is") from exc
+    except FileNotFoundError as exc:
+        raise MissingSourceError(place, "there is no such list", "check the path of the source") from exc
     except OSError as exc:
         raise SourceError(
             place, f"can't be read ({exc.strerror or exc})", "check that it exists and its rights"

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from shardkit.errors import SourceError, UsageError
+from shardkit.errors import MissingSourceError, SourceError, UsageError
 from shardkit.sample import fs_text
 from shardkit.tree import leftout
 from shardkit.tree.leftout import LeftOutCounter
@@ -60,7 +60,7 @@ def check_root(root: str) -> None:
             os.scandir(root).close()
             return
     except FileNotFoundError as exc:
-        raise SourceError(fs_text(root), "there is no such folder", "check the path of the source") from exc
+        raise MissingSourceError(fs_text(root), "there is no such folder", "check the path of the source") from exc
     except OSError as exc:
         raise _unreadable(root, exc) from exc
     raise SourceError(fs_text(root), "this is a file, and a folder of class folders is expected", "give its folder")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 import pytest
@@ -18,8 +19,9 @@ from shardkit.location import Location
 from shardkit.storage import etag
 from shardkit.storage.crew import Crew
 from shardkit.storage.etag import Etag
+from shardkit.storage.retry import Retry
 from shardkit.storage.store import ObjectInfo
-from shardkit.storage.transfer import Outgoing, Stopped, crc_of, file_pieces
+from shardkit.storage.transfer import SENDINGS, Check, Outgoing, Stopped, crc_of, file_pieces, send
 
 PLACE = Location("", "shards/train-000000.tar")
 
@@ -144,3 +146,65 @@ def test_the_first_error_of_a_thread_is_raised_and_stops_the_others() -> None:
     with pytest.raises(ValueError, match="of the second"), Crew(2) as crew:
         list(crew.map(work, range(100)))
     assert seen == [0]
+
+
+class Bucket:
+    """A store of S3's kind: an ETag for each object, and no checksum of its own. `spoiled`: how many of the first puts
+    store other bytes than they are given."""
+
+    def __init__(self, spoiled: int = 0, *, etags: bool = True) -> None:
+        self.root, self.spoiled, self.etags = Location("s3", "bucket/train"), spoiled, etags
+        self.objects: dict[str, bytes] = {}
+        self.puts, self.read = 0, list[str]()
+
+    def info(self, name: str) -> ObjectInfo:
+        data = self.objects[name]
+        tag = hashlib.md5(data).hexdigest() if self.etags else None
+        return ObjectInfo(name, len(data), f"{google_crc32c.value(b'123456789'):08x}", tag)
+
+    def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        self.read.append(name)
+        return iter((self.objects[name][start:end],))
+
+    def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
+        self.puts += 1
+        content = data.read()
+        self.objects[name] = content if self.puts > self.spoiled else bytes(reversed(content))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return map(self.info, sorted(self.objects))
+
+    def delete(self, name: str) -> None:
+        del self.objects[name]
+
+
+def sent(bucket: Bucket, check: Check) -> None:
+    data = b"123456789"
+    wanted = ObjectInfo("train-000000.tar", len(data), f"{google_crc32c.value(data):08x}")
+    send(
+        lambda: (piece for piece in (data,)), PLACE, bucket, wanted,
+        check=check, retry=Retry(attempts=1), stop=threading.Event(), told=lambda _: None,
+    )  # fmt: skip
+
+
+def test_an_etag_that_fits_is_enough() -> None:
+    bucket = Bucket()
+    sent(bucket, "store")
+    assert (bucket.puts, bucket.read) == (1, [])
+
+
+@pytest.mark.parametrize("etags", [True, False])
+@pytest.mark.parametrize("check", ["store", "read"])
+def test_an_object_that_arrived_otherwise_is_sent_again_whatever_its_metadata_say(check: Check, etags: bool) -> None:
+    bucket = Bucket(spoiled=SENDINGS - 1, etags=etags)
+    sent(bucket, check)
+    assert bucket.objects == {"train-000000.tar": b"123456789"}
+    assert bucket.puts == SENDINGS
+
+
+@pytest.mark.parametrize("check", ["store", "read"])
+def test_an_object_that_always_arrives_otherwise_is_an_error_and_is_removed(check: Check) -> None:
+    bucket = Bucket(spoiled=SENDINGS)
+    with pytest.raises(StorageError, match=rf"it arrived damaged {SENDINGS} times: its CRC-32C is \w{{8}}"):
+        sent(bucket, check)
+    assert bucket.objects == {}
