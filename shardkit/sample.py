@@ -14,12 +14,13 @@ Sample = dict[str, Any]
 
 DEFAULT_EXTENSIONS = (
     "apng", "avif", "avifs", "blp", "bmp", "bw", "cur", "dcx", "dds", "dib", "fit", "fits", "flc", "fli", "ftc",
-    "ftu", "gbr", "gif", "icb", "icns", "ico", "iim", "im", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg",
+    "ftu", "gbr", "gif", "icb", "icns", "ico", "im", "j2c", "j2k", "jfif", "jp2", "jpc", "jpe", "jpeg",
     "jpf", "jpg", "jpx", "msp", "pbm", "pcd", "pcx", "pfm", "pgm", "png", "pnm", "ppm", "psd", "pxr", "qoi",
     "ras", "rgb", "rgba", "sgi", "tga", "tif", "tiff", "vda", "vst", "webp", "xbm", "xpm",
 )  # fmt: skip
-"""The extensions of the image types that Pillow reads, without a dot; not those that it only tells apart, or reads
-with the help of other programs (bufr, emf, eps, grib, h5, hdf, mpeg, ps, wmf). A test holds the list against Pillow's.
+"""The extensions of the image types that are decoded (formats/pillow.py), without a dot; not those that Pillow only
+tells apart, or reads with the help of other programs (bufr, emf, eps, grib, h5, hdf, iim, mpeg, ps, wmf). A test holds
+the list against Pillow's.
 """
 
 IMAGE_FIELDS = frozenset(DEFAULT_EXTENSIONS)

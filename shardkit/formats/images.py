@@ -12,19 +12,11 @@ These are read here, since Pillow takes 20 to 100 times as long for a header; ev
 
 from __future__ import annotations
 
-import io
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from struct import Struct
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-MAX_PIXELS = 178_956_970
-"""The most pixels of an image: twice 89,478,485, from where Pillow refuses to open one as a decompression bomb."""
+from shardkit.formats.pillow import MAX_PIXELS, bad_size, opened, reason_of
+from shardkit.formats.png import HEAD as PNG_HEAD
+from shardkit.formats.png import damage_in_header
 
 PROGRESSIVE = 0xC2  # the frame marker of a progressive JPEG
 _PROGRESSIVE_ARITHMETIC = 0xCA
@@ -41,7 +33,6 @@ _NOT_SOF = frozenset((0xC4, 0xC8, 0xCC))  # Huffman tables, reserved, arithmetic
 _BARE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length: TEM, RST0-7, SOI
 _DAMAGE = ("remature end", "bad Huffman code", "instead of RST")  # the texts of libjpeg's jerror.h
 FOUR_COLORS = ("CMYK", "YCCK")  # simplejpeg's names for what it would turn into RGB without the ink's inversion
-_HTML = (b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<!--")
 
 
 def image_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int]:
@@ -54,9 +45,9 @@ def image_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[str, int
         name = "JPEG"
         width, height = _jpeg_size(data)
     elif head in _PARSERS:
-        name, width, height = _PARSERS[head](data)
+        name, width, height = _PARSERS[head](data, max_pixels)
     else:
-        name, width, height = _other_header(data)
+        name, width, height = _other_header(data, max_pixels)
     if not 0 < width * height <= max_pixels:
         raise ValueError(bad_size(name, width, height, max_pixels))
     return name, width, height
@@ -80,11 +71,8 @@ def check_image(data: bytes) -> tuple[str, int, int]:
                 raise ValueError(f"damaged JPEG: {reason_of(exc)}") from exc
         else:
             return header
-    with quiet_pillow(), open_with_pillow(data) as image:
-        try:
-            image.load()
-        except Exception as exc:  # Pillow's plugins raise nearly anything on damaged data
-            raise ValueError(f"damaged {header[0]}: {reason_of(exc)}") from exc
+    with opened(data) as image:
+        image.load()
     return header
 
 
@@ -94,25 +82,6 @@ def is_damage(exc: ValueError) -> bool:
     If not, Pillow decides: a coding that simplejpeg does not know, or a harmless warning such as extraneous bytes.
     """
     return any(words in str(exc) for words in _DAMAGE)
-
-
-def open_with_pillow(data: bytes) -> Image.Image:
-    """Pillow's image, its pixels not yet decoded. ValueError if it is none that Pillow knows. Within `quiet_pillow`."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        return Image.open(io.BytesIO(data))
-    except UnidentifiedImageError:
-        raise ValueError(_not_an_image(data)) from None
-    except Image.DecompressionBombError as exc:
-        raise ValueError(f"decompression bomb: {reason_of(exc)}") from exc
-    except Exception as exc:  # as above
-        raise ValueError(f"damaged image: {reason_of(exc)}") from exc
-
-
-def reason_of(exc: BaseException) -> str:
-    """The first line of an exception's text, or its name where it has none."""
-    return next(iter(str(exc).splitlines()), "") or type(exc).__name__
 
 
 def check_scans(data: bytes | memoryview) -> None:
@@ -162,31 +131,36 @@ def start_of_frame(data: bytes | memoryview) -> int:
     raise ValueError("JPEG cut inside its header")
 
 
-def _png_header(data: bytes) -> tuple[str, int, int]:
-    if data[:8] != b"\x89PNG\r\n\x1a\n":
-        return _other_header(data)
+def _png_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
+    if data[:8] != PNG_HEAD:
+        return _other_header(data, max_pixels)
     if len(data) < 33:
         raise ValueError("PNG cut inside its header")
     if data[12:16] != b"IHDR":
+        if data[12:16] == b"CgBI":
+            raise ValueError("PNG in Apple's own form (CgBI), which is not decoded; convert it to PNG")
         raise ValueError("damaged PNG: the first chunk is not IHDR")
     width, height = _be2x4(data, 16)
-    if 0 < width * height <= MAX_PIXELS and data.rfind(b"IEND", 33) < 0:  # a bomb is the worse news
-        raise ValueError("PNG cut: no end chunk (IEND)")
+    if 0 < width * height <= max_pixels:  # a bomb is the worse news
+        if damage := damage_in_header(data):
+            raise ValueError(f"damaged PNG: {damage}")
+        if data.rfind(b"IEND", 33) < 0:
+            raise ValueError("PNG cut: no end chunk (IEND)")
     return "PNG", width, height
 
 
-def _gif_header(data: bytes) -> tuple[str, int, int]:
+def _gif_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     if data[:6] not in (b"GIF87a", b"GIF89a"):
-        return _other_header(data)
+        return _other_header(data, max_pixels)
     if len(data) < 13:
         raise ValueError("GIF cut inside its header")
     width, height = _le2x2(data, 6)
     return "GIF", width, height
 
 
-def _webp_header(data: bytes) -> tuple[str, int, int]:
+def _webp_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
-        return _other_header(data)
+        return _other_header(data, max_pixels)
     if len(data) < 30:
         raise ValueError("WEBP cut inside its header")
     if len(data) < 8 + _le1x4(data, 4)[0]:
@@ -204,12 +178,12 @@ def _webp_header(data: bytes) -> tuple[str, int, int]:
     return "WEBP", width, height
 
 
-def _bmp_header(data: bytes) -> tuple[str, int, int]:
+def _bmp_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     if len(data) < 26:
         raise ValueError("BMP cut inside its header")
     header_bytes = _le1x4(data, 14)[0]
     if not 12 <= header_bytes <= 124:
-        return _other_header(data)
+        return _other_header(data, max_pixels)
     width, height = _le2x2(data, 18) if header_bytes == 12 else _le2x4s(data, 18)
     return "BMP", width, abs(height)
 
@@ -217,48 +191,6 @@ def _bmp_header(data: bytes) -> tuple[str, int, int]:
 _PARSERS = {b"\x89P": _png_header, b"GI": _gif_header, b"RI": _webp_header, b"BM": _bmp_header}
 
 
-def _other_header(data: bytes) -> tuple[str, int, int]:
-    if not data:
-        raise ValueError("empty file")
-    if data[:256].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML):
-        raise ValueError("HTML, not an image")
-    with quiet_pillow(), open_with_pillow(data) as image:
+def _other_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
+    with opened(data, max_pixels=max_pixels) as image:
         return image.format or "unknown", image.width, image.height
-
-
-def _not_an_image(data: bytes) -> str:
-    return f"not an image (starts with {data[:8]!r})" if data.strip(b"\0") else "not an image (zero bytes only)"
-
-
-def bad_size(name: str, width: int, height: int, max_pixels: int) -> str:
-    """Why an image of this size is refused."""
-    if width <= 0 or height <= 0:
-        return f"{name} of {width} x {height} pixels"
-    return f"{name} of {width} x {height} pixels, more than {max_pixels:,}: a decompression bomb"
-
-
-_quiet_lock = threading.Lock()
-_quiet_depth = 0
-
-
-@contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Pillow's warnings (odd metadata, many pixels) are ignored inside. From any thread, several at a time.
-
-    `warnings.catch_warnings` would swap the process's whole list of filters, which threads would put back in the wrong
-    order. Here one entry, for Pillow's modules only, is there while any thread is inside.
-    """
-    global _quiet_depth
-    with _quiet_lock:
-        _quiet_depth += 1
-        # not only at the first entry: a test runner may have replaced the list since
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        entry = warnings.filters[0]
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0:
-                with suppress(ValueError):
-                    warnings.filters.remove(entry)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from shardkit.formats.images import MAX_PIXELS
+from shardkit.formats.pillow import MAX_PIXELS
 from shardkit.formats.tar_headers import BLOCK, ustar_block
 
 BUFFER_BYTES = 1 << 20

@@ -337,10 +337,13 @@ def _tell_done(receipts: Sequence[Receipt]) -> None:
     for receipt in receipts:
         totals.update(receipt.done)
     several = totals.pop("first of several", 0)
+    incomplete = totals.pop("incomplete JPEG", 0)
     if totals:
         log.info("images %s", ", ".join(f"{how}: {count}" for how, count in sorted(totals.items())))
     if several:
         log.warning("files with several images (animations, pages) of which only the first was kept: %d", several)
+    if incomplete:
+        log.warning("JPEGs that lack some of their scans and were therefore not rewritten: %d", incomplete)
 
 
 def _belong(what: str, extension: str) -> bool:

@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from shardkit.errors import UsageError
-from shardkit.formats.images import MAX_PIXELS, MAX_SCANS
+from shardkit.formats.images import MAX_SCANS
+from shardkit.formats.pillow import MAX_PIXELS
 
 MAX_BYTES = 5 << 28
 """Of memory for an image's coefficients: MAX_PIXELS without subsampling, six bytes each, and a quarter more."""

@@ -7,8 +7,8 @@
            (0x08, 0x04, 0x20)                                                                                RFC 9649
     GIF    extensions `21 label`, then blocks `size …` up to one of size 0: FE comments, FF applications    GIF89a, 23
 
-Orientation is the tag 0x0112 of the TIFF block, 1 … 8 (Exif 2.32, 4.6.4). A colour profile stays with its image, since
-the pixels mean other colours without it; sRGB's own is what every reader takes a file without a profile for.
+The orientation (formats/orientation.py) stays told, whatever goes. A colour profile stays with its image, since the
+pixels mean other colours without it; sRGB's own is what every reader takes a file without a profile for.
 """
 
 from __future__ import annotations
@@ -19,14 +19,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-EXIF, XMP, ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+from shardkit.formats import png
+from shardkit.formats.images import start_of_frame
+from shardkit.formats.orientation import (
+    EXIF,
+    XMP,
+    notes_in_png,
+    notes_in_webp,
+    orientation_in,
+    orientation_of,
+    turned_exif,
+    webp_chunks,
+    with_orientation,
+    without_prefix,
+)
+
+ICC = b"ICC_PROFILE\0"
 SOS, EOI, COM, DQT, DRI = 0xDA, 0xD9, 0xFE, 0xDB, 0xDD
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # within a scan: no stuffed byte, restart or fill
 _SEGMENT_BYTES = 0xFFFF - 2
-_PROFILE_BYTES = 16 << 20  # the most that a packed profile may unpack to
 
-_PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = frozenset(b"tRNS gAMA cHRM sRGB cICP sBIT bKGD pHYs acTL fcTL fdAT".split())
 _WEBP_KEPT = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"))
 _GIF_KEPT = (b"NETSCAPE2.0", b"ANIMEXTS1.0")  # how often an animation is repeated
@@ -49,7 +62,7 @@ class Notes:
         told = b"" if orientation == 1 else turned_exif(orientation)
         if strip:
             return Notes(told, b"", b"" if is_srgb(self.icc) else self.icc)
-        return Notes(with_orientation(self.exif, orientation) or told, self.xmp, self.icc)
+        return Notes(*with_orientation(self.exif, self.xmp, orientation), self.icc)
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -80,7 +93,7 @@ def notes_of_jpeg(data: bytes) -> Notes:
     for marker, start, end in segments(data):
         body = data[start + 4 : end]
         if marker == _APP1 and body.startswith(EXIF) and not exif:
-            exif = body[len(EXIF) :]
+            exif = without_prefix(body)
         elif marker == _APP1 and body.startswith(XMP) and not xmp:
             xmp = body[len(XMP) :]
         elif marker == _APP2 and body.startswith(ICC):
@@ -88,13 +101,20 @@ def notes_of_jpeg(data: bytes) -> Notes:
     return Notes(exif, xmp, b"".join(profile[number] for number in sorted(profile)))
 
 
-def notes_of_pillow(image: Any) -> Notes:
-    """The notes of an image that Pillow has opened, as far as its plugin finds them."""
+def notes_of(data: bytes, kind: str, image: Any) -> Notes:
+    """The notes of a file that Pillow has opened as `image`; of rarer formats as far as its plugin finds them."""
+    if kind == "JPEG":
+        return notes_of_jpeg(data)
+    if kind == "PNG":
+        profiles = (data[start + 8 : end - 4] for name, start, end in png.chunks(data) if name == b"iCCP")
+        return Notes(*notes_in_png(data), _profile(next(profiles, b"")))
     info = image.info
+    if kind == "WEBP":
+        return Notes(*notes_in_webp(data), info.get("icc_profile") or b"")
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
     exif = info.get("exif") or b""
     return Notes(
-        exif.removeprefix(EXIF) if isinstance(exif, bytes) else b"",
+        without_prefix(exif) if isinstance(exif, bytes) else b"",
         xmp.encode() if isinstance(xmp, str) else bytes(xmp),
         info.get("icc_profile") or b"",
     )
@@ -103,13 +123,18 @@ def notes_of_pillow(image: Any) -> Notes:
 def jpeg_with(data: bytes, notes: Notes) -> bytes:
     """A JPEG that an encoder has just written, with the notes after its JFIF segment.
 
-    An EXIF block or XMP packet that is too long for a segment is left out.
+    An EXIF block or XMP packet that is too long for a segment is left out, but not what it says of the orientation.
     """
     added = []
-    if notes.exif and len(EXIF + notes.exif) <= _SEGMENT_BYTES:
-        added.append(_segment(_APP1, EXIF + notes.exif))
-    if notes.xmp and len(XMP + notes.xmp) <= _SEGMENT_BYTES:
-        added.append(_segment(_APP1, XMP + notes.xmp))
+    exif = notes.exif if len(EXIF + notes.exif) <= _SEGMENT_BYTES else b""
+    xmp = notes.xmp if len(XMP + notes.xmp) <= _SEGMENT_BYTES else b""
+    orientation = orientation_of(notes.exif, notes.xmp)
+    if orientation_of(exif, xmp) != orientation:
+        exif = turned_exif(orientation)
+    if exif:
+        added.append(_segment(_APP1, EXIF + exif))
+    if xmp:
+        added.append(_segment(_APP1, XMP + xmp))
     room = _SEGMENT_BYTES - len(ICC) - 2
     parts = [notes.icc[at : at + room] for at in range(0, len(notes.icc), room)]
     if len(parts) < 256:
@@ -121,40 +146,6 @@ def jpeg_with(data: bytes, notes: Notes) -> bytes:
 
 def _segment(marker: int, body: bytes) -> bytes:
     return b"\xff%c" % marker + (len(body) + 2).to_bytes(2, "big") + body
-
-
-# Orientation
-
-
-def orientation_of(exif: bytes) -> int:
-    """The orientation that a TIFF block tells, 1 … 8; 1 if none or another."""
-    at, order = _orientation_at(exif)
-    value = int.from_bytes(exif[at : at + 2], order) if at else 1
-    return value if 1 <= value <= 8 else 1
-
-
-def with_orientation(exif: bytes, orientation: int) -> bytes:
-    """The TIFF block with this value in its orientation tag; as it is where it has no such tag."""
-    at, order = _orientation_at(exif)
-    return exif[:at] + orientation.to_bytes(2, order) + exif[at + 2 :] if at else exif
-
-
-def turned_exif(orientation: int) -> bytes:
-    """A TIFF block that tells the orientation and nothing else."""
-    return b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + orientation.to_bytes(2, "big") + bytes(6)
-
-
-def _orientation_at(tiff: bytes) -> tuple[int, Any]:
-    """(where the tag's value is, byte order); (0, …) where there is none."""
-    order: Any = {b"II*\0": "little", b"MM\0*": "big"}.get(tiff[:4])
-    if order is None:
-        return 0, "big"
-    directory = int.from_bytes(tiff[4:8], order)
-    entries = int.from_bytes(tiff[directory : directory + 2], order)
-    for at in range(directory + 2, min(directory + 2 + 12 * entries, len(tiff) - 11), 12):
-        if int.from_bytes(tiff[at : at + 2], order) == 0x0112:
-            return at + 8, order
-    return 0, order
 
 
 def is_srgb(profile: bytes) -> bool:
@@ -188,7 +179,7 @@ def strip_jpeg(data: bytes) -> bytes:
             pieces.append(data[start:end])
             scan = end
     notes = notes_of_jpeg(data)
-    told = orientation_of(notes.exif)
+    told = orientation_of(notes.exif, notes.xmp)
     extra = [] if told == 1 else [_segment(_APP1, EXIF + turned_exif(told))]
     if notes.icc and not is_srgb(notes.icc):
         extra.append(body)
@@ -211,26 +202,55 @@ def _scans(data: bytes, at: int) -> Iterator[bytes]:
     raise ValueError("JPEG cut: no end-of-image marker")
 
 
+def is_incomplete(data: bytes) -> bool:
+    """Whether a JPEG lacks scans: some coefficients of some component never come, or not to their last bit.
+
+    Decoders guess what is missing from the blocks around it, which is lost when the file is rewritten.
+    T.81, B.2.3 and G.1.1.1.
+    """
+    frame = start_of_frame(data)
+    progressive = data[frame + 1] in (0xC2, 0xCA)
+    parts = [data[frame + 10 + 3 * number] for number in range(data[frame + 9])]
+    missing = {part: set(range(64 if progressive else 1)) for part in parts}
+    for start, end in _scan_headers(data):
+        tables = start + 5 + 2 * data[start + 4]
+        if end < tables + 3:
+            return True
+        first, last, bits = data[tables : tables + 3]
+        for part in data[start + 5 : tables : 2]:
+            if not progressive:
+                missing.pop(part, None)
+            elif bits & 15 == 0:
+                missing.get(part, set()).difference_update(range(first, last + 1))
+    return any(missing.values())
+
+
+def _scan_headers(data: bytes) -> Iterator[tuple[int, int]]:
+    """(start, end) of the headers of all scans."""
+    at = next((end for marker, _, end in segments(data) if marker == SOS), len(data))
+    yield from ((start, end) for marker, start, end in segments(data) if marker == SOS)
+    while (found := _MARKER.search(data, at)) is not None:
+        start, marker = found.start(), data[found.start() + 1]
+        if marker == EOI or start + 4 > len(data):
+            return
+        at = start + 2 + max(2, data[start + 2] << 8 | data[start + 3])
+        if marker == SOS:
+            yield start, at
+
+
 def strip_png(data: bytes) -> bytes:
     """The PNG without text, times, EXIF, private chunks, and all after its end."""
-    pieces = [_PNG_HEAD]
-    at, told = 8, 1
-    while at + 12 <= len(data):
-        size, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
-        end = at + 12 + size
-        if end > len(data):
-            break
-        body = data[at + 8 : end - 4]
-        if name == b"eXIf":
-            told = orientation_of(body)
-        if name[0] & 0x20 == 0 or name in _PNG_KEPT or (name == b"iCCP" and not is_srgb(_unpacked(body))):
+    pieces = [png.HEAD]
+    told = orientation_in(data) or 1
+    for name, start, end in png.chunks(data):
+        is_profile = name == b"iCCP" and not is_srgb(_profile(data[start + 8 : end - 4]))
+        if name[0] & 0x20 == 0 or name in _PNG_KEPT or is_profile:
             if name == b"IDAT" and told != 1:
                 pieces.append(_png_chunk(b"eXIf", turned_exif(told)))
                 told = 1
-            pieces.append(data[at:end])
+            pieces.append(data[start:end])
         if name == b"IEND":
             return b"".join(pieces)
-        at = end
     raise ValueError("PNG cut: no end chunk (IEND)")
 
 
@@ -238,22 +258,17 @@ def _png_chunk(name: bytes, body: bytes) -> bytes:
     return len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
 
 
-def _unpacked(body: bytes) -> bytes:
+def _profile(body: bytes) -> bytes:
     """The profile of an iCCP chunk; b"" if it can't be unpacked."""
-    try:
-        return zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], _PROFILE_BYTES)
-    except zlib.error:
-        return b""
+    return png.unpacked(body.partition(b"\0")[2][1:])
 
 
 def strip_webp(data: bytes) -> bytes:
     """The WebP without EXIF, XMP and unknown chunks, and without what is after its end."""
     pieces: list[bytes] = []
-    flags, told = 0, 1
-    for name, start, end in _webp_chunks(data):
+    flags, told = 0, orientation_in(data) or 1
+    for name, start, end in webp_chunks(data):
         body = data[start + 8 : start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")]
-        if name == b"EXIF":
-            told = orientation_of(body.removeprefix(EXIF))
         if name in _WEBP_KEPT or (name == b"ICCP" and not is_srgb(body)):
             flags |= _WEBP_FLAGS.get(name, 0)
             pieces.append(data[start:end])
@@ -268,21 +283,9 @@ def strip_webp(data: bytes) -> bytes:
     return b"RIFF" + len(joined).to_bytes(4, "little") + joined
 
 
-def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(name, start, end) of the chunks."""
-    total, at = min(8 + int.from_bytes(data[4:8], "little"), len(data)), 12
-    while at + 8 <= total:
-        size = int.from_bytes(data[at + 4 : at + 8], "little")
-        end = at + 8 + size + (size & 1)
-        if at + 8 + size > total:
-            raise ValueError("WEBP cut inside a chunk")
-        yield data[at : at + 4], at, end
-        at = end
-
-
 def is_lossless_webp(data: bytes) -> bool:
     """Whether a WebP that is one image has it without loss."""
-    return any(name == b"VP8L" for name, _, _ in _webp_chunks(data))
+    return any(name == b"VP8L" for name, _, _ in webp_chunks(data))
 
 
 def strip_gif(data: bytes) -> bytes:

@@ -6,17 +6,21 @@ from Pillow's decode and resize of the whole image by at most 0.1 of 255 in the 
 Damage is an error here even where Pillow would draw gray: it would be written as if it were the picture.
 
 What an image of many kinds becomes is what `decode()` makes of it: the first frame, alpha dropped where the new format
-has none, 16 bits by their high byte. PNG keeps alpha, and gray of 16 bits; WebP keeps alpha.
+has none, 16 bits by their high byte. PNG keeps alpha, and gray of 16 bits; WebP keeps alpha. The colours below alpha,
+0 too, are kept as they are, since decode() shows them.
 """
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from shardkit.formats.images import FOUR_COLORS, check_scans, is_damage, open_with_pillow, quiet_pillow, reason_of
-from shardkit.packing.metadata import Notes, jpeg_with, notes_of_jpeg, notes_of_pillow, orientation_of
+from shardkit.formats.images import FOUR_COLORS, check_scans, is_damage
+from shardkit.formats.orientation import orientation_by_pillow, orientation_in, orientation_of
+from shardkit.formats.pillow import eight_bit, opened, quiet_pillow, reason_of
+from shardkit.formats.png import has_frames
+from shardkit.packing.metadata import Notes, jpeg_with, notes_of, notes_of_jpeg
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,7 +57,7 @@ def decoded(data: bytes, kind: str, shorter: int | None, longer: int | None) -> 
     """The image, as large as it is or, a JPEG, as small as the target sides allow. ValueError if it can't be."""
     if kind == "JPEG" and (image := _jpeg_image(data, shorter, longer)) is not None:
         notes = notes_of_jpeg(data)
-        return Picture(image, notes, orientation_of(notes.exif))
+        return Picture(image, notes, orientation_of(notes.exif, notes.xmp))
     return _by_pillow(data, kind)
 
 
@@ -81,32 +85,27 @@ def _jpeg_image(data: bytes, shorter: int | None, longer: int | None) -> Image.I
 
 
 def _by_pillow(data: bytes, kind: str) -> Picture:
-    with quiet_pillow(), open_with_pillow(data) as image:
-        try:
-            notes = notes_of_jpeg(data) if kind == "JPEG" else notes_of_pillow(image)
-            several = bool(getattr(image, "is_animated", False))
-            image.load()
-            # after load(), which turns a TIFF
-            orientation = orientation_of(notes.exif) if kind == "JPEG" else _orientation(image)
-            return Picture(image.copy(), notes, orientation, several)
-        except MemoryError:
-            raise
-        except Exception as exc:  # Pillow's plugins raise nearly anything on damaged data
-            raise ValueError(f"damaged {kind}: {reason_of(exc)}") from exc
+    with opened(data) as image:
+        notes = notes_of(data, kind, image)
+        several = bool(getattr(image, "is_animated", False)) or has_frames(data)
+        image.load()
+        return Picture(image.copy(), notes, _orientation(data, image), several)
 
 
-def turned_by_tag(data: bytes) -> bool:
-    """Whether a file of any format has to be turned to stand upright. ValueError if Pillow can't open it."""
-    with quiet_pillow(), open_with_pillow(data) as image:
-        try:
-            return _orientation(image) != 1
-        except Exception as exc:  # as above
-            raise ValueError(f"damaged image: {reason_of(exc)}") from exc
+def orientation_of_file(data: bytes) -> int:
+    """The orientation of a file of any format, 1 … 8. ValueError if it can't be opened."""
+    told = orientation_in(data)
+    if told is not None:
+        return told
+    with opened(data) as image:
+        image.load()
+        return _orientation(data, image)
 
 
-def _orientation(image: Any) -> int:
-    value = image.getexif().get(0x0112, 1)
-    return value if value in range(1, 9) else 1
+def _orientation(data: bytes, image: Image.Image) -> int:
+    """Of an image that is loaded, since that turns a TIFF."""
+    told = orientation_in(data)
+    return orientation_by_pillow(image) if told is None else told
 
 
 def prepared(image: Image.Image, kind: Kind) -> Image.Image:
@@ -120,38 +119,24 @@ def _in_mode_of(image: Image.Image, kind: Kind) -> Image.Image:
     if mode.startswith("I") or mode == "F":
         if kind == "PNG" and mode.startswith("I"):
             return image.convert("I")
-        return _eight_bit(image)
+        return eight_bit(image)
     if kind != "JPEG" and (image.has_transparency_data or mode in ("LA", "La", "PA", "RGBA", "RGBa")):
         gray = mode in ("1", "L", "LA", "La") and kind == "PNG"
         return image.convert("LA" if gray else "RGBA")
     return image.convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    import numpy as np
-    from PIL import Image
-
-    if image.mode == "F":
-        return image.convert("L")
-    return Image.fromarray((np.asarray(image).clip(0, 0xFFFF) >> 8).astype(np.uint8))
-
-
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image at this size."""
+    """The image at this size. The colours below alpha stay, as decode() shows them; Pillow alone would blacken them."""
     from PIL import Image
 
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
-
-
-def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image turned as its tag says."""
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
-    }  # fmt: skip
-    return image if orientation == 1 else image.transpose(turns[orientation])
+    if image.size == size:
+        return image
+    if image.mode in ("LA", "RGBA"):
+        made = image.convert(image.mode[:-1]).resize(size, Image.Resampling.LANCZOS)
+        made.putalpha(image.getchannel("A").resize(size, Image.Resampling.LANCZOS))
+        return made
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def encoded(image: Image.Image, kind: Kind, notes: Notes, *, quality: int, subsampling: int, lossless: bool) -> bytes:
@@ -186,8 +171,9 @@ def _webp(image: Image.Image, notes: Notes, quality: int, *, lossless: bool) -> 
     sink = io.BytesIO()
     image.info = {}  # of which Pillow would write some
     image.save(
-        sink, "WEBP", quality=quality, lossless=lossless, exif=notes.exif, icc_profile=notes.icc or None, xmp=notes.xmp
-    )
+        sink, "WEBP", quality=quality, lossless=lossless, exif=notes.exif, icc_profile=notes.icc or None, xmp=notes.xmp,
+        exact=True,  # keeps the colours below alpha 0, which decode() shows
+    )  # fmt: skip
     return sink.getvalue()
 
 

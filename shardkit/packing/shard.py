@@ -116,7 +116,8 @@ class Receipt(msgspec.Struct, frozen=True):
 
     types: counts what the files really are, by "FORMAT extension". since: when the first file was read (nanoseconds,
     as file times). rows_crc32c: of the file with the index rows. done: counts what transcoding did, by its `How`, and
-    as "first of several" where other images of a file were left out.
+    as "first of several" where other images of a file were left out, as "incomplete JPEG" those that lack scans and
+    therefore were not rewritten.
     """
 
     digest: str
@@ -318,6 +319,7 @@ def transcoded(field: str, data: bytes, wish: Transcoding, done: Counter[str]) -
     made = transcode(data, wish)
     done[made.how] += 1
     done["first of several"] += made.first_of
+    done["incomplete JPEG"] += made.incomplete
     return made.field or field, made.data
 
 

@@ -16,11 +16,12 @@ import msgspec
 
 from shardkit.errors import UsageError
 from shardkit.formats.images import image_header, start_of_frame
+from shardkit.formats.pillow import turned
 from shardkit.packing import jpegtran
-from shardkit.packing.metadata import DQT, DRI, SOS, STRIPS, is_lossless_webp, notes_of_jpeg, orientation_of, segments
-from shardkit.packing.recode import Kind, decoded, encoded, prepared, resized, shrunk_size, turned_by_tag, upright
+from shardkit.packing.metadata import DQT, DRI, SOS, STRIPS, is_incomplete, is_lossless_webp, segments
+from shardkit.packing.recode import Kind, decoded, encoded, orientation_of_file, prepared, resized, shrunk_size
 
-VERSION = 1
+VERSION = 2
 """Raised when the same options begin to give other images, so that nothing of an older shardkit is kept."""
 
 QUALITY = 90
@@ -108,12 +109,16 @@ def transcoding(**asked: Any) -> Transcoding | None:
 
 @dataclass(frozen=True, slots=True)
 class Transcoded:
-    """An image as asked for. field: its new name, None where that stays. first_of: its file's other images are lost."""
+    """An image as asked for. field: its new name, None where that stays. first_of: its file's other images are lost.
+
+    incomplete: a JPEG that lacks scans, and therefore was not rewritten as baseline or with restart markers.
+    """
 
     data: bytes
     field: str | None
     how: How
     first_of: bool = False
+    incomplete: bool = False
 
 
 def transcode(data: bytes, wish: Transcoding) -> Transcoded:
@@ -138,8 +143,8 @@ def _needs_pixels(data: bytes, kind: str, frame: _Frame | None, wish: Transcodin
     if frame is None:
         if wish.strip and kind not in STRIPS and kind not in _BARE:
             return True
-        return wish.orient and turned_by_tag(data)
-    if wish.orient and orientation_of(notes_of_jpeg(data).exif) != 1:
+        return wish.orient and orientation_of_file(data) != 1
+    if wish.orient and orientation_of_file(data) != 1:
         return True
     if wish.quality is not None and frame.coarseness < coarseness(wish.quality):
         return True
@@ -148,9 +153,15 @@ def _needs_pixels(data: bytes, kind: str, frame: _Frame | None, wish: Transcodin
 
 def _rewritten(data: bytes, kind: str, frame: _Frame | None, wish: Transcoding) -> Transcoded:
     new = STRIPS[kind](data) if wish.strip and kind in STRIPS else data
+    incomplete = False
     if frame is not None and frame.to_be_rewritten(wish):
-        new = jpegtran.rewrite(new, restart_rows=wish.restart_rows or 0)
-    return Transcoded(data, None, "copied") if new == data else Transcoded(new, None, "rewritten")
+        if incomplete := is_incomplete(new):
+            jpegtran.rewrite(new)  # that it is not damaged besides
+        else:
+            new = jpegtran.rewrite(new, restart_rows=wish.restart_rows or 0)
+    if new == data:
+        return Transcoded(data, None, "copied", incomplete=incomplete)
+    return Transcoded(new, None, "rewritten", incomplete=incomplete)
 
 
 def _recoded(data: bytes, kind: str, target: str, frame: _Frame | None, wish: Transcoding) -> Transcoded:
@@ -160,7 +171,7 @@ def _recoded(data: bytes, kind: str, target: str, frame: _Frame | None, wish: Tr
     image = resized(prepared(picture.image, new), shrunk_size(stored, wish.resize, wish.max_side))
     orientation = picture.orientation
     if wish.orient:
-        image, orientation = upright(image, orientation), 1
+        image, orientation = turned(image, orientation), 1
     notes = picture.notes.kept(strip=wish.strip, orientation=orientation)
     same = frame.subsampling if frame is not None else None
     written = encoded(

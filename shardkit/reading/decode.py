@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from shardkit import rng
 from shardkit.errors import DecodeError, UsageError
-from shardkit.formats.images import MAX_PIXELS, PROGRESSIVE, reason_of, start_of_frame
+from shardkit.formats.images import PROGRESSIVE, start_of_frame
+from shardkit.formats.orientation import orientation_in
+from shardkit.formats.pillow import MAX_PIXELS, reason_of
 from shardkit.reading import fused, images
 from shardkit.reading.crops import RANDOM_DRAWS, Box, center_box, dct_divisor, random_box
 from shardkit.reading.images import Buffer, Pixels
@@ -43,8 +45,7 @@ class DecodeOptions:
     orientation: turn images as their EXIF data says. label: as `encode_labels`; labels of several
     classes are always multi-hot, and numbers to be predicted stay numbers (reading/targets.py).
     on_error, skip_limit: what the reader does with an image that can't be decoded, and how many it may leave out.
-    max_pixels: an image with more is refused before it is decoded. Pillow's own limit holds as well for what Pillow
-    decodes; `PIL.Image.MAX_IMAGE_PIXELS` changes it.
+    max_pixels: an image of any format with more is refused before it is decoded.
     """
 
     size: int | tuple[int, int] | None = None
@@ -207,7 +208,7 @@ class ImageDecoder:
         """The images that the C decoder takes. Gives the indices of the others."""
         mine: Sequence[Buffer | None] = datas
         if self.options.orientation:
-            mine = [None if images.is_jpeg(data) and images.jpeg_orientation(data) != 1 else data for data in datas]
+            mine = [None if images.is_jpeg(data) and orientation_in(data) != 1 else data for data in datas]
         if self._plain:
             return [i for i, _ in fused.decode_batch(settings, mine, out, draws)]
         left = []
@@ -293,7 +294,7 @@ class ImageDecoder:
         if not images.is_jpeg(data) or (stored := images.jpeg_size(data, options.max_pixels)) is None:
             return False
         gray = self.channels == 1
-        orientation = images.jpeg_orientation(data) if options.orientation else 1
+        orientation = orientation_in(data) or 1 if options.orientation else 1
         if stored == size and options.crop == "resize" and orientation == 1:
             return images.decode_jpeg(data, stored, gray=gray, buffer=out) is not None
         box = self._box(*(stored if orientation < 5 else stored[::-1]), draws_row)
@@ -313,7 +314,7 @@ class ImageDecoder:
             stored = images.jpeg_size(data, options.max_pixels)
             pixels = None if stored is None else images.decode_jpeg(data, stored, gray=self.channels == 1)
             if pixels is not None:
-                return images.upright(pixels, images.jpeg_orientation(data) if options.orientation else 1)
+                return images.upright(pixels, orientation_in(data) or 1 if options.orientation else 1)
         return _array_of(self._by_pillow(data)).copy()
 
     def _by_pillow(self, data: Buffer) -> Any:

@@ -19,16 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.formats.images import (
-    FOUR_COLORS,
-    bad_size,
-    check_scans,
-    image_header,
-    is_damage,
-    open_with_pillow,
-    quiet_pillow,
-    reason_of,
-)
+from shardkit.formats.images import FOUR_COLORS, check_scans, image_header, is_damage
+from shardkit.formats.orientation import orientation_by_pillow, orientation_in
+from shardkit.formats.pillow import bad_size, eight_bit, opened, reason_of, turned
 from shardkit.reading.crops import Box, pixel_span
 
 if TYPE_CHECKING:
@@ -38,6 +31,9 @@ Buffer = bytes | memoryview
 Pixels = NDArray[np.uint8]
 
 SCRATCH_BYTES = 16 << 20  # a larger image gets memory of its own, which is given back
+
+REDUCED_FROM, REDUCED_TO = 32, 8
+"""Shrinking by more than the first is done in two steps, of which the second is by about the other."""
 
 _thread = threading.local()
 
@@ -117,30 +113,6 @@ def straight_decoder(*, gray: bool) -> Callable[[Buffer, Pixels], bool]:
     return decode_straight
 
 
-def jpeg_orientation(data: Buffer) -> int:
-    """The EXIF orientation of a JPEG, 1 … 8; 1 if there is none. Exif 2.32, 4.5.4 and 4.6.4 (tag 0x0112)."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and (data[at + 1] & 0xF0 == 0xE0 or data[at + 1] == 0xFE):
-        length = data[at + 2] << 8 | data[at + 3]
-        if data[at + 1] == 0xE1 and bytes(data[at + 4 : at + 10]) == b"Exif\0\0":
-            return _tiff_orientation(bytes(data[at + 10 : at + 2 + length]))
-        at += 2 + length
-    return 1
-
-
-def _tiff_orientation(tiff: bytes) -> int:
-    order: Any = {b"II*\0": "little", b"MM\0*": "big"}.get(tiff[:4])
-    if order is None:
-        return 1
-    directory = int.from_bytes(tiff[4:8], order)
-    entries = int.from_bytes(tiff[directory : directory + 2], order)
-    for at in range(directory + 2, min(directory + 2 + 12 * entries, len(tiff) - 11), 12):
-        if int.from_bytes(tiff[at : at + 2], order) == 0x0112:
-            value = int.from_bytes(tiff[at + 8 : at + 10], order)
-            return value if 1 <= value <= 8 else 1
-    return 1
-
-
 def upright(pixels: Pixels, orientation: int) -> Pixels:
     """The image (h, w, c) as it is meant to be seen; a contiguous copy unless the orientation is 1."""
     if orientation == 1:
@@ -158,32 +130,16 @@ def pillow_image(data: Buffer, *, gray: bool, orientation: bool, max_pixels: int
 
     ValueError with a short reason, never another exception of Pillow's.
     """
-    from PIL import ImageOps
-
     content = bytes(data)
-    name = image_header(content, max_pixels=max_pixels)[0]
-    if name == "JPEG":
+    if image_header(content, max_pixels=max_pixels)[0] == "JPEG":
         check_scans(content)
-    with quiet_pillow(), open_with_pillow(content) as image:
-        try:
-            image.load()
-            straight = ImageOps.exif_transpose(image) if orientation else image
-            return _eight_bit(straight).convert("L" if gray else "RGB")
-        except Exception as exc:  # Pillow's plugins raise nearly anything on damaged data
-            raise ValueError(f"damaged {name}: {reason_of(exc)}") from exc
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits by its high byte, as Pillow reads 16-bit RGB; its own conversion to L would clip at 255.
-
-    Mode I is what older Pillows give for 16 bits and holds that range too. Floats (mode F) are clipped to 0 … 255.
-    """
-    from PIL import Image
-
-    if not image.mode.startswith("I"):
-        return image
-    values = np.asarray(image)
-    return Image.fromarray((values.clip(0, 0xFFFF) >> 8).astype(np.uint8))
+    with opened(content, max_pixels=max_pixels) as image:
+        image.load()
+        whole = eight_bit(image).convert("L" if gray else "RGB")
+        if not orientation:
+            return whole
+        told = orientation_in(content)
+        return turned(whole, orientation_by_pillow(image) if told is None else told)
 
 
 def pillow_filter(interpolation: str) -> Any:
@@ -211,6 +167,8 @@ def resize_into(pixels: Pixels, box: Box, out: Pixels, interpolation: str) -> No
     if interpolation in ("bicubic", "lanczos"):
         _resize_by_pillow(pixels, box, out, interpolation)
         return
+    if interpolation == "bilinear":
+        pixels, box = _reduced(pixels, box, out)
     if interpolation == "bilinear" and not all(float(edge).is_integer() for edge in box):
         _warp_into(pixels, box, out)
         return
@@ -229,6 +187,21 @@ def resize_into(pixels: Pixels, box: Box, out: Pixels, interpolation: str) -> No
         _resize_by_opencv(part, out, opencv().INTER_AREA)
     else:  # INTER_AREA does not enlarge as a box filter does
         _resize_by_pillow(part, (0, 0, height, width), out, interpolation)
+
+
+def _reduced(pixels: Pixels, box: Box, out: Pixels) -> tuple[Pixels, Box]:
+    """Pixels and box, first averaged over whole cells where they would be shrunk more than `REDUCED_FROM` times.
+
+    A Gaussian as wide as that would take minutes for an image of 200 million pixels.
+    """
+    shrink = box[2] / out.shape[0], box[3] / out.shape[1]
+    cells = [int(times // REDUCED_TO) if times > REDUCED_FROM else 1 for times in shrink]
+    if cells == [1, 1]:
+        return pixels, box
+    height, width = (-(-side // cell) for side, cell in zip(pixels.shape[:2], cells, strict=True))
+    small = opencv().resize(pixels, (width, height), interpolation=opencv().INTER_AREA).reshape(height, width, -1)
+    down, across = height / pixels.shape[0], width / pixels.shape[1]
+    return small, (box[0] * down, box[1] * across, box[2] * down, box[3] * across)
 
 
 def _resize_by_opencv(pixels: Pixels, out: Pixels, code: int) -> None:

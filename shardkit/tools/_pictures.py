@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DecodeError, UsageError
-from shardkit.formats.images import open_with_pillow, quiet_pillow, reason_of
+from shardkit.formats.images import image_header
+from shardkit.formats.pillow import eight_bit, opened
 from shardkit.reading.dataset import Dataset
 from shardkit.rng import permutation, stream_key
 from shardkit.sample import IMAGE_FIELDS, Sample, fs_text
@@ -99,15 +100,12 @@ def open_picture(content: bytes, *, side: int | None = None) -> Image.Image:
 
     ValueError with a short reason for one that can't be decoded.
     """
-    with quiet_pillow(), open_with_pillow(content) as image:
-        try:
-            if side is not None:
-                image.draft("RGB", (2 * side, 2 * side))
-            if image.mode.startswith("I"):  # 16 bits: by the high byte
-                image = image.point(lambda value: value / 256).convert("L")
-            return image.convert("RGB")
-        except Exception as exc:  # Pillow's plugins raise nearly anything on damaged data
-            raise ValueError(reason_of(exc)) from exc
+    image_header(content)
+    with opened(content) as image:
+        if side is not None:
+            image.draft("RGB", (2 * side, 2 * side))
+        image.load()
+        return eight_bit(image).convert("RGB")
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:

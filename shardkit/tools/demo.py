@@ -115,7 +115,7 @@ def loop_over_files(tree: Path, *, seed: int) -> Iterator[tuple[NDArray[np.uint8
         chosen = files[start : start + BATCH]
         images = []
         for file in chosen:
-            with Image.open(file) as image:
+            with Image.open(file, formats=["JPEG"]) as image:
                 images.append(np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
         yield np.stack(images), np.array([classes.index(file.parent.name) for file in chosen])
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shardkit.formats.images import MAX_PIXELS, MAX_SCANS, check_image, image_header, quiet_pillow
+from shardkit.formats.images import MAX_SCANS, check_image, image_header
+from shardkit.formats.pillow import MAX_PIXELS, quiet_pillow
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:

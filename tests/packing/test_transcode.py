@@ -19,6 +19,7 @@ import shardkit
 from shardkit.errors import BadFileError, UsageError
 from shardkit.formats import images
 from shardkit.formats.images import image_header
+from shardkit.formats.orientation import orientation_of, turned_exif
 from shardkit.packing import jpegtran
 from shardkit.packing.estimate import expected_sizes
 from shardkit.packing.job import PackPlan
@@ -28,9 +29,7 @@ from shardkit.packing.metadata import (
     is_srgb,
     jpeg_with,
     notes_of_jpeg,
-    orientation_of,
     segments,
-    turned_exif,
 )
 from shardkit.packing.recode import shrunk_size
 from shardkit.packing.transcode import Transcoded, Transcoding, coarseness, transcode
