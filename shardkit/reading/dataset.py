@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, StateError, UsageError
 from shardkit.formats.tfrecord import FieldNames
+from shardkit.reading.chains import as_view, demand_order
 from shardkit.reading.content import Concatenated, Content, Mixed, Named
 from shardkit.reading.decode import DecodeOptions
 from shardkit.reading.epoch import batches_before, one_of, order_of, run_of, share_of
@@ -69,7 +70,13 @@ class Dataset:
 
     @property
     def class_counts(self) -> dict[str, int]:
-        """The samples of each class. DatasetError for shards without a manifest."""
+        """The samples of each class in one iteration, over all ranks, by the labels that are stored; of a mix, those
+        of its parts. DatasetError for shards without a manifest, UsageError where each epoch has other samples."""
+        demand_order(self, "class_counts")
+        turns = self.reading.turns or 1
+        return {name: count * turns for name, count in as_view(self)._class_counts().items()}
+
+    def _class_counts(self) -> dict[str, int]:
         catalog, rows = self.content.catalog, self.members()
         if rows is None and (
             kind_of(catalog) or sum(entry.count for entry in catalog.classes) == int(catalog.counts.sum())
@@ -176,11 +183,15 @@ class Dataset:
     def shuffle(self, size: int | bool = True, *, seed: int | None = None) -> Dataset:
         """In a new random order each epoch, through a buffer of `size` samples (True: 10,000; False or 0: none).
 
-        The order is that of reading/order.py: a function of seed, epoch, size and the number of lanes alone.
+        The order is that of reading/order.py: a function of seed, epoch, size and the number of lanes alone. It is of
+        the samples that take(), skip() and views before it left; of several shuffles the last one counts.
         """
-        self._demand_unmixed("shuffle()")
-        reading = replace(self.reading, buffer=buffer_size(size), seed=self.reading.seed if seed is None else seed)
-        return self._with(reading=reading)
+        demand_order(self, "shuffle()")
+        buffer = buffer_size(size)
+        data = as_view(self) if buffer else self
+        return data._with(
+            reading=replace(data.reading, buffer=buffer, seed=data.reading.seed if seed is None else seed)
+        )
 
     def decode(self, **options: Any) -> Dataset:
         """Images as arrays, and other fields by their extension (cls, txt, json, npy; anything else stays bytes).
@@ -208,28 +219,40 @@ class Dataset:
     def batch(self, size: int, *, drop_last: bool = False) -> Dataset:
         """`size` items as one: decoded images as a Batch, which unpacks as (images, labels); else a dict of lists.
 
-        drop_last leaves out a last batch that is smaller.
+        drop_last omits a last batch that is smaller. A field that a sample lacks is None at its place in the list.
+        DatasetError where some of the samples have a label or a decoded image, and others have none.
         """
+        demand_order(self, "batch()")
         return self._with(BatchUp(at_least("batch(size)", size, 1), bool(drop_last)))
 
     def take(self, count: int) -> Dataset:
         """The first `count` items of each epoch: of the whole epoch before it is dealt to ranks, of each rank's after
-        batch()."""
+        batch() or filter().
+
+        Of a shuffled dataset they are others in each epoch: for a part that stays apart from the rest, call take() and
+        skip() before shuffle(), or split(). An image that `decode(on_error="skip")` omits counts.
+        """
+        demand_order(self, "take()")
         return self._with(Take(at_least("take(count)", count, 0)))
 
     def skip(self, count: int) -> Dataset:
         """All but the first `count` items of each epoch, counted as in `take`."""
+        demand_order(self, "skip()")
         return self._with(Skip(at_least("skip(count)", count, 0)))
 
     def repeat(self, count: int | None = None) -> Dataset:
         """`count` epochs, each in its own order, in one iteration; without end if no count is given."""
-        return self._with(reading=replace(self.reading, turns=count))
+        before = self.reading.turns
+        turns = None if count is None or before is None else before * at_least("turns", count, 1)
+        return self._with(reading=replace(self.reading, turns=turns))
 
     def epoch_size(self, count: int) -> Dataset:
         """Epochs of `count` items that go on where the last one stopped: of samples of all ranks together, or, after
         batch(), of batches of each rank. Every sample comes up equally often in the long run."""
-        reading = replace(self.reading, epoch_size=at_least("epoch_size(count)", count, 1))
-        return self._with(reading=reading, ops=(EpochSize(),))
+        demand_order(self, "epoch_size()")
+        data = as_view(self)
+        reading = replace(data.reading, epoch_size=at_least("epoch_size(count)", count, 1))
+        return data._with(reading=reading, ops=(EpochSize(),))
 
     # Views, from the index
 
@@ -237,20 +260,18 @@ class Dataset:
         """A sample by its number or key; a view for a slice, list, or array of numbers or bools.
 
         Numbers count in the order of the shards, or of the view that this is. A sample is decoded if decode() was
-        called before, with the random numbers of epoch 0. NotFoundError for one that is not there, UsageError after
-        take() or skip().
+        called before, with the random numbers of epoch 0. NotFoundError for one that is not there, UsageError where
+        the samples differ from epoch to epoch.
         """
-        if self.steps.window:
-            fact = "take() and skip() cut the order of an epoch, and numbers count without it"
-            raise UsageError("dataset[…]", fact, "use a view in their place: dataset[:1000][…]")
         if isinstance(item, (str, int, np.integer)) and not isinstance(item, bool):
-            return one_of(self, item)
-        return self._selected(AtNumbers(numbers_of(item)))
+            demand_order(self, "dataset[key]" if isinstance(item, str) else "dataset[number]")
+            return one_of(as_view(self), item)
+        return self._selected("dataset[…]", AtNumbers(numbers_of(item)))
 
     def select(self, classes: str | int | Sequence[str | int]) -> Dataset:
         """Only the samples of these classes, by name or label. The labels stay as they are."""
         names = [classes] if isinstance(classes, (str, int, np.integer)) else list(classes)
-        return self._selected(OfClasses(tuple(names)))
+        return self._selected("select()", OfClasses(tuple(names)))
 
     def where(self, expression: pc.Expression) -> Dataset:
         """Only the samples for which a pyarrow expression over the index's columns is true.
@@ -258,24 +279,26 @@ class Dataset:
         >>> import pyarrow.compute as pc
         >>> large = ds.where((pc.field("width") >= 224) & (pc.field("height") >= 224))  # doctest: +SKIP
         """
-        return self._selected(Where(expression))
+        return self._selected("where()", Where(expression))
 
     def split(self, fractions: Mapping[str, float], *, seed: int = 0, stratify: bool = True) -> dict[str, Dataset]:
         """Parts by name, dealt at random in proportion to the fractions; nothing is copied.
 
-        stratify: in each class by itself. The same seed gives the same parts.
+        stratify: each class in these proportions; where classes have few samples each, the remainders are dealt so that
+        the parts have their sizes, as scikit-learn does. The same seed gives the same parts. A part that gets no sample
+        is logged.
         """
         try:
             parts = tuple((str(name), float(share)) for name, share in fractions.items())
         except (AttributeError, TypeError, ValueError) as exc:
             raise UsageError("split()", f"{fractions!r} are not fractions by name", 'give {"train": 0.8, …}') from exc
         split_rows(np.arange(1), None, dict(parts), seed)  # raises for fractions that make no sense
-        return {name: self._selected(PartOf(parts, name, seed, stratify)) for name, _ in parts}
+        return {name: self._selected("split()", PartOf(parts, name, seed, stratify)) for name, _ in parts}
 
     def balance(self) -> Dataset:
         """Each class equally often, as many samples an epoch as before: see `weight`."""
-        self._demand_unmixed("balance()")
-        return replace(self._with(), weights=Weights(None))
+        demand_order(self, "balance()")
+        return replace(as_view(self)._with(), weights=Weights(None))
 
     def weight(self, weights: Mapping[str | int, float] | Sequence[float] | NDArray[Any]) -> Dataset:
         """Samples as often as their weights say, as many an epoch as before.
@@ -284,17 +307,13 @@ class Dataset:
         the order of the shards (or of this view). Classes stay evenly mixed along the epoch; samples of small ones
         come up several times.
         """
-        self._demand_unmixed("weight()")
+        demand_order(self, "weight()")
         try:
             kept = dict(weights) if isinstance(weights, Mapping) else np.asarray(weights, np.float64)
         except (TypeError, ValueError) as exc:
             fact = f"{type(weights).__name__} is neither weights by class nor a number for each sample"
             raise UsageError("weight()", fact, "give a dict, or an array of numbers") from exc
-        return replace(self._with(), weights=Weights(kept))
-
-    def _demand_unmixed(self, name: str) -> None:
-        if isinstance(self.content, Mixed):
-            raise UsageError(name, "a mix keeps the order of its parts", "call it on them, before mix()")
+        return replace(as_view(self)._with(), weights=Weights(kept))
 
     # Where it is
 
@@ -415,12 +434,10 @@ class Dataset:
         """What becomes of samples that can't be dealt evenly: "drop" for a shuffled dataset, "pad" for one in order."""
         return self.reading.remainder or ("drop" if self.reading.buffer else "pad")
 
-    def _selected(self, step: Selection) -> Dataset:
-        if isinstance(self.content, Mixed) or self.weights is not None:
-            raise UsageError(
-                "select, where, split, [ ]", "they come after mix(), weight() or balance()", "call them before"
-            )
-        return replace(self._with(), selection=(*self.selection, step))
+    def _selected(self, method: str, step: Selection) -> Dataset:
+        demand_order(self, method)
+        view = as_view(self)
+        return replace(view._with(), selection=(*view.selection, step))
 
     def _with(self, *new: Op, reading: Reading | None = None, ops: tuple[Op, ...] = ()) -> Dataset:
         chain = (*self.ops, *new, *ops)
@@ -573,9 +590,10 @@ def _parts(name: str, datasets: Sequence[Dataset]) -> Sequence[Dataset]:
         raise UsageError(name, f"{type(datasets).__name__} is no list of datasets", f"call {name[:-1]}[a, b])")
     if not datasets:
         raise UsageError(name, "there is no dataset", "give at least one")
-    for part in datasets:
+    views = [as_view(part) for part in datasets]
+    for part in views:
         if part.ops or part.reading.turns != 1 or isinstance(part.content, Mixed):
             raise UsageError(
                 name, f"{part!r} is more than a selection", "call decode(), batch() and so on on the result"
             )
-    return datasets
+    return views

@@ -15,7 +15,7 @@ from shardkit.config import cores
 from shardkit.errors import DatasetError, NotFoundError, UsageError
 from shardkit.location import Location
 from shardkit.reading.blocks import BlockSource, IndexedBlocks, OneBlock
-from shardkit.reading.content import Mixed, usual_order
+from shardkit.reading.content import Concatenated, Mixed, usual_order
 from shardkit.reading.ops import ALL, Skip, Take, cut
 from shardkit.reading.order import EpochOrder, Order
 from shardkit.reading.orders import EndlessOrder, SelectedOrder
@@ -88,8 +88,19 @@ def run_of(data: Dataset, epoch: int, *, done: int, worker: int, workers: int) -
             data.content.catalog, order_of(data, epoch), share, reading.seed, epoch, worker, workers, repeats, window
         )
     demand_dealable(data, workers)
+    _tell_of_lost_shuffle(data)
     threads = reading.threads or cores()
     return Run(source, data.steps, threads, reading.ahead or threads + 2, reading.decoders)
+
+
+def _tell_of_lost_shuffle(data: Dataset) -> None:
+    content = data.content
+    if isinstance(content, Mixed) or not isinstance(content, Concatenated) or data.reading.buffer:
+        return
+    if any(part.reading.buffer for part in content.parts):
+        said = "concat() reads its datasets in order, also those that are shuffled: call shuffle() on the result"
+        log.log(logging.DEBUG if said in _SAID else logging.WARNING, "%s", said)
+        _SAID.add(said)
 
 
 def window_of(data: Dataset) -> int:

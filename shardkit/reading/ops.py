@@ -104,9 +104,6 @@ def steps_of(ops: Sequence[Op]) -> Steps:
     filtered = sized_batches = False
     for op in ops:
         if isinstance(op, EpochSize):
-            if window or batch_window or after:
-                fact = "it comes after take() or skip(), which say what an epoch is, too"
-                raise UsageError("epoch_size()", fact, "take a view in their place: dataset[:1000].epoch_size(…)")
             sized_batches = batch is not None
             continue
         if isinstance(op, Filter):

@@ -286,9 +286,10 @@ def _start(
     data: Callable[[int], Dataset], *, stage: timing.Stage, cache: timing.Cache, threads: int, size: int
 ) -> timing.Open:
     def items() -> Iterable[Any]:
-        opened = data(threads) if cache == "cold" else data(threads).repeat()
+        opened = data(threads)
         len(opened.content.catalog.counts)  # opens it
-        return opened if stage == "raw" else timing.decoded(opened, size)
+        made = opened if stage == "raw" else timing.decoded(opened, size)
+        return made if cache == "cold" else made.repeat()
 
     return items
 

@@ -157,7 +157,7 @@ def _cached(path: str) -> bool | None:
     return True
 
 
-def decoded(data: Dataset, size: int) -> Iterable[Any]:
+def decoded(data: Dataset, size: int) -> Dataset:
     """A pass over batches as in training: a random crop, flipped by chance."""
     return data.decode(size=size, crop="random", flip=True, on_error="skip", skip_limit=1 << 40).batch(BATCH)
 

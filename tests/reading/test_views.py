@@ -96,7 +96,7 @@ def test_numbers_and_marks_that_do_not_fit_are_an_error_when_it_is_read(cars: st
 
 
 def test_batches_have_no_number(cars: str) -> None:
-    with pytest.raises(UsageError, match="batches have no number"):
+    with pytest.raises(UsageError, match=r"it is about samples.*before batch\(\)"):
         shardkit.dataset(cars).batch(2)[0]
 
 
@@ -375,11 +375,3 @@ def test_a_sample_that_comes_up_several_times_in_an_epoch_is_augmented_anew(cars
         images.setdefault(sample["__key__"], set()).add(sample["jpg"].tobytes())
     assert len(images) == 3
     assert all(len(versions) >= 8 for versions in images.values())
-
-
-@pytest.mark.parametrize("item", [2, "red/000", slice(2, 4)])
-def test_numbers_after_take_or_skip_are_refused_since_these_cut_an_order(cars: str, item: Any) -> None:
-    for cut in (shardkit.dataset(cars).take(5), shardkit.dataset(cars).skip(5)):
-        with pytest.raises(UsageError, match=r"dataset\[:1000\]"):
-            cut[item]
-    assert shardkit.dataset(cars)[:5][2] == shardkit.dataset(cars)[2]

@@ -1,0 +1,146 @@
+"""What may follow what in a chain of methods.
+
+Each applies to what stands before it, or is an error that gives the right order: the table below, which docs/chains.md
+explains and tests/reading/test_chains.py holds against plain Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shardkit.errors import UsageError
+from shardkit.reading.catalog import Catalog, Rows
+from shardkit.reading.content import Mixed
+from shardkit.reading.ops import ALL, Filter, Skip, Take, cut
+from shardkit.reading.orders import order_of_rows
+from shardkit.reading.select import AtNumbers, Selection
+
+if TYPE_CHECKING:
+    from shardkit.reading.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class _Before:
+    """Something that may stand before a method: whether it does, what is then wrong, and what to do."""
+
+    stands: Callable[[Dataset], bool]
+    fact: str
+    cure: str = "call {} before"
+
+
+BEFORE: Mapping[str, _Before] = {
+    "batch": _Before(
+        lambda data: data.steps.batch is not None,
+        "it is about samples, and comes after batch()",
+        "call {} before batch()",
+    ),
+    "filter": _Before(
+        lambda data: any(isinstance(op, Filter) for op in data.ops),
+        "it comes after filter(), and what that leaves is not known before it is read",
+        "call {} before filter(), or use where() or select() in place of filter()",
+    ),
+    "cut": _Before(
+        lambda data: is_cut(data) and not is_view(data),
+        "it comes after take() or skip() of an order that is shuffled, weighted, mixed, batched or filtered, which may "
+        "be of other samples in each epoch",
+        "call {} before them, or take a view in their place: dataset[:1000]",
+    ),
+    "repeat": _Before(
+        lambda data: data.reading.turns != 1,
+        "it comes after repeat(), and would apply to each epoch by itself",
+        "call {} before repeat(), or use epoch_size() in place of repeat(): its epochs go on one after the other",
+    ),
+    "endless": _Before(
+        lambda data: data.reading.turns is None, "it comes after repeat() without end", "call {} before repeat()"
+    ),
+    "epoch_size": _Before(
+        lambda data: data.reading.epoch_size is not None,
+        "it comes after epoch_size(), whose epochs have other samples each",
+        "call {} before epoch_size()",
+    ),
+    "weights": _Before(
+        lambda data: data.weights is not None,
+        "it comes after weight() or balance(), which say how often samples come up",
+        "call {} before weight() and balance()",
+    ),
+    "mix": _Before(
+        lambda data: isinstance(data.content, Mixed),
+        "a mix keeps the order and the samples of its parts",
+        "call {} on them, before mix()",
+    ),
+}
+"""By name. `{}` is the method."""
+
+_SAMPLES = ("mix", "batch", "cut", "epoch_size", "weights")
+
+NOT_AFTER: Mapping[str, Sequence[str]] = {
+    "select()": _SAMPLES,
+    "where()": _SAMPLES,
+    "split()": (*_SAMPLES, "filter"),
+    "dataset[…]": (*_SAMPLES, "filter", "repeat"),
+    "dataset[number]": ("batch", "cut", "epoch_size", "weights", "filter", "repeat"),
+    "dataset[key]": ("batch", "cut"),
+    "weight()": (*_SAMPLES, "filter"),
+    "balance()": (*_SAMPLES, "filter"),
+    "shuffle()": ("mix", "batch", "cut", "epoch_size"),
+    "epoch_size()": ("cut", "filter", "repeat", "epoch_size"),
+    "take()": ("repeat",),
+    "skip()": ("repeat",),
+    "batch()": ("repeat",),
+    "class_counts": ("cut", "epoch_size", "weights", "filter", "endless"),
+}
+"""What may not stand before each method; any other combination does what it says."""
+
+
+def demand_order(data: Dataset, method: str) -> None:
+    """UsageError for a method that can't apply to what stands before it."""
+    for name in NOT_AFTER[method]:
+        before = BEFORE[name]
+        if before.stands(data):
+            raise UsageError(method, before.fact, before.cure.format(method))
+
+
+def is_cut(data: Dataset) -> bool:
+    """Whether there is a take() or skip()."""
+    return any(isinstance(op, Take | Skip) for op in data.ops)
+
+
+def is_view(data: Dataset) -> bool:
+    """Whether every take() and skip() cuts an order that is the same in each epoch, so that a view stands for it."""
+    fixed = not data.reading.buffer and data.weights is None and not isinstance(data.content, Mixed)
+    steps = data.steps
+    early = not steps.batch_window and not any(isinstance(op, Take | Skip) for op in steps.after)
+    return fixed and early and data.reading.epoch_size is None
+
+
+def as_view(data: Dataset) -> Dataset:
+    """The same samples with a selection in place of take() and skip(), where `is_view`; else as it is."""
+    if not (data.steps.window and is_view(data)):
+        return data
+    low, high = cut(0, ALL, data.steps.window)
+    bounds = slice(low, None if high == ALL else high)
+    step: Selection = AtNumbers(bounds) if data.lanes == 1 else InReadingOrder(bounds, data.lanes)
+    rest = tuple(op for op in data.ops if not isinstance(op, Take | Skip))
+    return replace(data, ops=rest, selection=(*data.selection, step))
+
+
+@dataclass(frozen=True, eq=False)
+class InReadingOrder:
+    """The samples at some places of the order in which several lanes are read without shuffling."""
+
+    places: slice
+    lanes: int
+
+    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+        """The rows at these places, as they lie in the shards."""
+        starts = np.cumsum(catalog.counts) - catalog.counts
+        order = order_of_rows(before, starts, buffer=0, seed=0, epoch=0, lanes=self.lanes).base
+        return before[np.sort(order.rows_at(np.arange(len(before))[self.places]))]
+
+    def describe(self) -> str:
+        """The places and the lanes."""
+        return f"{self.places}of{self.lanes}"
