@@ -67,19 +67,21 @@ def _notes_in_jpeg(data: Buffer) -> tuple[bytes, bytes]:
     at, last = 2, len(data) - 4
     while at <= last:
         marker = data[at + 1] if data[at] == 0xFF else 0
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # stray bytes, fill, markers without a length
-            at += 1 if marker in (0x00, 0xFF) else 2
+        if marker <= 0x01 or marker == 0xFF or 0xD0 <= marker <= 0xD8:  # stray bytes, fill, markers without a length
+            at += 2 if marker not in (0x00, 0xFF) else 1
             continue
-        end = at + 2 + (data[at + 2] << 8 | data[at + 3])
-        if marker in (_SOS, _EOI) or end < at + 4:
+        length = data[at + 2] << 8 | data[at + 3]
+        if marker in (_SOS, _EOI) or length < 2:
             break
         if marker == _APP1:
-            body = bytes(data[at + 4 : end])
+            body = bytes(data[at + 4 : at + 2 + length])
             if not exif and body.startswith(EXIF):
                 exif = without_prefix(body)
+                if tiff_tag(exif, TAG) is not None:  # it decides
+                    break
             elif not xmp and body.startswith(XMP):
                 xmp = body[len(XMP) :]
-        at = end
+        at += 2 + length
     return exif, xmp
 
 

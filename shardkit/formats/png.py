@@ -42,12 +42,18 @@ def bad_checksum(data: bytes, start: int, end: int) -> str:
 
 
 def damage_in_header(data: bytes) -> str:
-    """What keeps a PNG from being decoded, as far as its chunks before the first pixels tell; "" if nothing."""
+    """What keeps a PNG from being decoded, as far as its chunks before the first pixels tell; "" if nothing.
+
+    `data` has the 33 bytes up to the end of IHDR.
+    """
+    if zlib.crc32(data[12:29]) != _be4(data, 29)[0] or data[8:12] != b"\0\0\0\x0d":
+        return bad_checksum(data, 8, 33) or "impossible length of the header"
+    depth, color, packing, filters, interlace = data[24:29]
+    if depth not in DEPTHS.get(color, ()) or packing or filters or interlace > 1:
+        return f"impossible header (depth {depth}, colour type {color})"
+    if data[37:41] == b"IDAT":
+        return ""
     for name, start, end in chunks(data):
-        if name == b"IHDR" and start == 8:
-            depth, color, packing, filters, interlace = data[24:29]
-            if end != 33 or depth not in DEPTHS.get(color, ()) or packing or filters or interlace > 1:
-                return f"impossible header (depth {depth}, colour type {color})"
         if name == b"IDAT":
             return ""
         if name in _NEEDED and (wrong := bad_checksum(data, start, end)):

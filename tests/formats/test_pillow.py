@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,11 @@ def file_of(image: Image.Image, name: str, **options: Any) -> bytes:
     return sink.getvalue()
 
 
+def png_with_depth(depth: int) -> bytes:
+    header = PNG[12:24] + bytes([depth]) + PNG[25:29]
+    return PNG[:12] + header + struct.pack(">I", zlib.crc32(header)) + PNG[33:]
+
+
 PNG = file_of(Image.linear_gradient("L"), "PNG")
 LAB = file_of(Image.new("LAB", (4, 4)), "TIFF")
 
@@ -143,7 +149,7 @@ LAB = file_of(Image.new("LAB", (4, 4)), "TIFF")
         (tiff_of(5), "TIFF of 5 bands, of a kind that can't be decoded (unknown pixel mode)"),
         (LAB, "TIFF in LAB colours, which can't be turned into RGB"),
         (PNG[:23] + b"\1" + PNG[24:], "damaged PNG: bad checksum (CRC) of the chunk 'IHDR' at byte 8"),
-        (PNG[:24] + b"\3" + PNG[25:], "damaged PNG: impossible header (depth 3, colour type 0)"),
+        (png_with_depth(3), "damaged PNG: impossible header (depth 3, colour type 0)"),
         (PNG[:33] + PNG[-12:], "damaged PNG: no pixels (IDAT)"),
         (PNG[:12] + b"CgBI" + PNG[16:], "PNG in Apple's own form (CgBI)"),
         (b"hello there", "not an image (starts with b'hello th')"),
