@@ -24,6 +24,12 @@ from shardkit.errors import ManifestError
 
 VERSION = 1
 
+LIMIT = 1 << 62
+"""Beyond the bytes of any dataset; sums of two still fit into 64 bits."""
+
+SAMPLE_BYTES = 16
+"""The least that a sample has: the frame of a TFRecord."""
+
 
 class ClassEntry(msgspec.Struct, frozen=True):
     """A class: its name, and how many samples it has. Its label is its place in the list."""
@@ -89,7 +95,7 @@ def decode_manifest(data: bytes, *, place: str) -> Manifest:
     """
     try:
         head = msgspec.json.decode(data, type=_Head)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise ManifestError(place, f"this is not a manifest ({exc})", _CURE) from exc
     if head.format != "shardkit":
         raise ManifestError(place, 'this is not a manifest: "format" is not "shardkit"', _CURE)
@@ -98,7 +104,7 @@ def decode_manifest(data: bytes, *, place: str) -> Manifest:
         raise ManifestError(place, fact, "install a newer shardkit")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise ManifestError(place, f"the manifest is damaged ({exc})", _CURE) from exc
     _check(manifest, place)
     return manifest
@@ -114,7 +120,7 @@ def _check(manifest: Manifest, place: str) -> None:
 
     shards, names = manifest.shards, {entry.name for entry in manifest.shards}
     demand(len(names) == len(shards), "the manifest names a shard twice")
-    demand(min((min(s.samples, s.bytes) for s in shards), default=0) >= 0, "the manifest holds a negative number")
+    _check_numbers(manifest, place)
     samples, size = sum(s.samples for s in shards), sum(s.bytes for s in shards)
     demand(manifest.samples == samples, f"samples is {manifest.samples}, and its shards have {samples}")
     demand(manifest.bytes == size, f"bytes is {manifest.bytes}, and its shards have {size}")
@@ -126,3 +132,27 @@ def _check(manifest: Manifest, place: str) -> None:
         demand(plain, f"{name!r} is not a plain file name")
     for crc in (*(entry.crc32c for entry in shards), *(entry.crc32c for entry in manifest.index)):
         demand(re.fullmatch("[0-9a-f]{8}", crc) is not None, f"crc32c is {crc!r}, and 8 hex digits are expected")
+
+
+def _check_numbers(manifest: Manifest, place: str) -> None:
+    """ManifestError for numbers that can't be: negative ones, and those whose sums no 64 bits hold."""
+    whats = {
+        "samples": [shard.samples for shard in manifest.shards],
+        "bytes": [shard.bytes for shard in manifest.shards],
+        "index": [number for entry in manifest.index for number in (entry.shards, entry.bytes)],
+        "classes": [entry.count for entry in manifest.classes],
+        "unpacked_bytes": manifest.options.get("unpacked_bytes") or [],
+    }
+    unpacked = whats["unpacked_bytes"]
+    if unpacked and not (isinstance(unpacked, list) and len(unpacked) == len(manifest.shards)):
+        raise ManifestError(place, '"unpacked_bytes" has not a number for each shard', _CURE)
+    for what, numbers in whats.items():
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ManifestError(place, f'"{what}" holds a negative number, or something that is no whole number', _CURE)
+        if sum(numbers) >= LIMIT:
+            raise ManifestError(place, f'"{what}" holds {max(numbers)}, more than can be', _CURE)
+    sizes = unpacked or [0] * len(manifest.shards)
+    for shard, size in zip(manifest.shards, sizes, strict=True):
+        if shard.samples * SAMPLE_BYTES > max(shard.bytes, size):
+            fact = f"{shard.name} can't hold {shard.samples} samples in {max(shard.bytes, size)} bytes"
+            raise ManifestError(place, fact, _CURE)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shardkit.errors import ManifestError
-from shardkit.manifest import ClassEntry, IndexEntry, Manifest, ShardEntry, decode_manifest, encode_manifest
+from shardkit.manifest import LIMIT, ClassEntry, IndexEntry, Manifest, ShardEntry, decode_manifest, encode_manifest
 
 MANIFEST = Manifest(
     samples=3,
@@ -81,3 +81,37 @@ def test_a_crc_that_is_no_hex_number_is_refused() -> None:
     shards = [{"name": "a", "samples": 3, "bytes": 3000, "crc32c": "zz"}]
     with pytest.raises(ManifestError, match="crc32c"):
         decode_manifest(changed(shards=shards, index=[]), place="t.json")
+
+
+SHARDS = json.loads(encode_manifest(MANIFEST))["shards"]
+HOSTILE = {
+    "huge samples": {"shards": [{**shard, "samples": LIMIT} for shard in SHARDS], "samples": 2 * LIMIT},
+    "more samples than bytes": {"shards": [{**shard, "samples": 10**14} for shard in SHARDS], "samples": 2 * 10**14},
+    "huge bytes": {"shards": [{**shard, "bytes": LIMIT} for shard in SHARDS], "bytes": 2 * LIMIT},
+    "beyond 64 bits": {"shards": [{**shard, "samples": 1 << 70} for shard in SHARDS], "samples": 2 << 70},
+    "an index of fewer than no shards": {
+        "index": [
+            {"name": name, "shards": count, "bytes": 1, "crc32c": "00000000"} for name, count in (("a", -1), ("b", 3))
+        ]
+    },
+    "a huge index": {"index": [{"name": "a", "shards": 2, "bytes": LIMIT, "crc32c": "00000000"}]},
+    "a negative count": {"classes": [{"name": "cat", "count": -1}]},
+    **{
+        f"unpacked: {value!r}": {"options": {"unpacked_bytes": value}}
+        for value in (5, "xy", [1], [-1, 1], ["a", "b"], {"a": 1}, [LIMIT, 1], [1.5, 1], [True, 1])
+    },
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_numbers_that_can_not_be_are_refused(name: str) -> None:
+    with pytest.raises(ManifestError, match=r"t\.json"):
+        decode_manifest(changed(**HOSTILE[name]), place="t.json")
+
+
+@pytest.mark.parametrize("key", ["options", "unknown"])
+def test_a_manifest_that_is_nested_too_deeply_is_refused(key: str) -> None:
+    deep = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    data = changed(**{key: "HERE"}).replace(b'"HERE"', deep)
+    with pytest.raises(ManifestError, match="not a manifest"):
+        decode_manifest(data, place="t.json")

@@ -43,6 +43,8 @@ MAX_EXTENSION_BYTES = 1 << 20
 MAX_OCTAL_SIZE = 0o77777777777
 CHUNK = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
+OTHER_PACKED = ((b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
+"""What compressed files begin with that are no shards."""
 RESERVED_FIELDS = frozenset(("__key__", "__url__", "__local_path__"))
 PAX_NAME = b"././@PaxHeader-crc32c-"
 """With 8 hex digits, the CRC-32C of the records, this is the name of a PAX header of our own: tar has no checksum for
@@ -184,6 +186,14 @@ def read_member(
             records = {**found, **records}  # the first header wins, as in Python's tarfile
 
 
+def demand_unpacked(head: bytes, place: str) -> None:
+    """DamagedError for a file of a compression that shards can't have, by its first bytes."""
+    kind = next((name for magic, name in OTHER_PACKED if head.startswith(magic)), None)
+    if kind is not None:
+        fact = f"this is a {kind} file, and shards are read plain or as gzip"
+        raise DamagedError(place, fact, "unpack it, or compress it with gzip instead", 0)
+
+
 def parse_block(block: bytes, *, place: str, offset: int) -> Header:
     """The header in a block of 512 bytes: any of v7, ustar, PAX, GNU. Raises DamagedError."""
     stored, spaces = parse_number(block[148:156]), 256 - sum(block[148:156])
@@ -191,6 +201,7 @@ def parse_block(block: bytes, *, place: str, offset: int) -> Header:
         fact = "a header's checksum is wrong: the header is damaged, or the member in front of it"
         if offset == 0:
             fact = "the first header's checksum is wrong: this is not a tar file, or it is damaged"
+            demand_unpacked(block, place)
             if block.startswith(GZIP_MAGIC):
                 fact = "this is a gzip file, which can be read as a stream only"
         raise DamagedError(place, fact, CURE, offset)
@@ -324,6 +335,8 @@ def _fetch_whole(fetch: Callable[[int, int], bytes], at: int, size: int, place: 
     data = fetch(at, size)
     if len(data) == size:
         return data
+    if not at:
+        demand_unpacked(data, place)
     fact = f"the file ends at byte {at + len(data)}, inside {what}"
     if not data and what == "a header":
         fact = "the file ends without its end mark (two blocks of zeros): it is cut" if at else "the file is empty"

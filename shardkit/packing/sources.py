@@ -155,7 +155,9 @@ class _Archived:
     def _say_where(self, classes: Sequence[str]) -> None:
         """Say that the tree is taken to be in a folder: loudly where that folder may as well be a class."""
         top, name = fs_text(self.below), dataset_name(self.path).lower()
-        if self.splits is not None or any(part.startswith(name) or name.startswith(part) for part in top.lower().split("/")):
+        if self.splits is not None or any(
+            part.startswith(name) or name.startswith(part) for part in top.lower().split("/")
+        ):
             _log.info("%s: the tree is in its folder %s", fs_text(self.path), printable(top))
             return
         text = "%s: its folder %s is taken for the tree, and the folders in it for the classes (%s); if %s is a class, "

@@ -6,20 +6,20 @@ large runs, from a thread of its own, so that a cold disk sees long sequential r
 
 from __future__ import annotations
 
-import gzip
+import io
 import os
 import queue
 import threading
-import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from shardkit.checksums import crc32c
-from shardkit.errors import DamagedError, ManifestError, NotFoundError, ShardkitError, StorageError
+from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
+from shardkit.formats.tar_stream import gunzip
 from shardkit.location import Location
-from shardkit.reading.mapped import Mapping, let_go, map_file
+from shardkit.reading.mapped import Mapping, let_go, map_file, view_of
 
 UNPACKED_BYTES, UNPACKED_SHARDS = 4 << 30, 17
 """What is kept of unpacked gzip shards. But one more than the 16 lanes read at a time is kept in any case: a shard that
@@ -196,15 +196,17 @@ def crc_of(data: Mapping) -> int:
 
 
 def _unpacked(file: ShardFile, data: Mapping) -> bytes:
+    """The bytes of a packed shard, of which no more are made than it should have."""
     cure = "copy it again, or make the index again with 'shardkit index'"
-    try:
-        unpacked = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as exc:
-        raise DamagedError(file.url, f"the gzip shard can't be unpacked ({exc})", cure) from exc
-    if len(unpacked) != file.unpacked:
-        fact = f"unpacked, the shard has {len(unpacked)} bytes, and its manifest says {file.unpacked}"
+    source, pieces, size = gunzip(io.BytesIO(view_of(data)), place=file.url), list[bytes](), 0
+    while size <= file.unpacked and (piece := source.read(READ_AHEAD_BYTES)):
+        pieces.append(piece)
+        size += len(piece)
+    if size != file.unpacked:
+        made = f"more than {file.unpacked}" if size > file.unpacked else str(size)
+        fact = f"unpacked, the shard has {made} bytes, and its manifest says {file.unpacked}"
         raise ManifestError(file.url, fact, cure)
-    return unpacked
+    return b"".join(pieces)
 
 
 class ReadAhead:

@@ -22,7 +22,10 @@ def decode_label(data: bytes) -> int:
     """A whole number in ASCII decimal, white space around it allowed."""
     if not _DECIMAL(data):
         raise ValueError(f"not a decimal number: {_start(data)}")
-    return int(data)
+    number = int(data)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"a number beyond 64 bits: {_start(data)}")
+    return number
 
 
 def decode_text(data: bytes) -> str:

@@ -11,7 +11,7 @@ import itertools
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +26,7 @@ from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
 from shardkit.reading.blocks import BLOCK_BYTES, BLOCK_SAMPLES, Placed
 from shardkit.reading.catalog import Images, images_of
+from shardkit.reading.fields import decode_label
 from shardkit.reading.ops import ALL
 from shardkit.reading.options import Remote
 from shardkit.reading.targets import FIELD, Kind
@@ -148,7 +149,8 @@ def _sample(place: str, key: str, fields: dict[str, Any]) -> Sample:
     sample: Sample = {"__key__": key, "__url__": place, **fields}
     label = fields.get("cls")
     if isinstance(label, bytes) and label.strip().isdigit():
-        sample["cls"] = int(label)
+        with suppress(ValueError):  # beyond 64 bits it stays as it is
+            sample["cls"] = decode_label(label)
     return sample
 
 

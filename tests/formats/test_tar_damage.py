@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import mmap
 import random
 from collections.abc import Callable, Iterator
@@ -343,6 +345,16 @@ def test_adjacency_is_checked_by_choice(stream: bool) -> None:
 @pytest.mark.parametrize("field", [b"__key__", b"__url__", b"__KEY__"])
 def test_a_field_with_a_name_of_the_samples_own_is_reported(read: Callable[..., Samples], field: bytes) -> None:
     assert damage(read, block(b"a." + field, b"0") + END).key == "a"
+
+
+@READERS
+@pytest.mark.parametrize(("pack", "name"), [(bz2.compress, "bzip2"), (lzma.compress, "xz")])
+@pytest.mark.parametrize("size", [10, 4096])
+def test_a_shard_of_another_compression_is_called_so_with_the_cure(
+    read: Callable[..., Samples], pack: Callable[[bytes], bytes], name: str, size: int
+) -> None:
+    error = damage(read, pack(random.Random(0).randbytes(size)))
+    assert name in error.fact and "gzip" in error.cure and error.offset == 0
 
 
 # ---- gzip

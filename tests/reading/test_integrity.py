@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,28 @@ def test_a_mapping_is_as_the_file_and_outlives_its_descriptor(tmp_path: Path) ->
     path.write_bytes(b"")
     with open(path, "rb") as file:
         assert len(map_file(file.fileno(), 0)) == 0
+
+
+@pytest.mark.parametrize("wrong", [-1, 1])
+def test_a_packed_shard_that_unpacks_to_more_or_less_than_it_should_is_refused(
+    pairs: Any, tmp_path: Path, wrong: int
+) -> None:
+    prefix = Path(pairs["gzip"][0])
+    for path in prefix.parent.glob(prefix.name + "*"):
+        shutil.copy(path, tmp_path)
+    manifest = json.loads(Path(tmp_path, "x.json").read_bytes())
+    manifest["options"]["unpacked_bytes"][0] += wrong * 4
+    Path(tmp_path, "x.json").write_text(json.dumps(manifest))
+    with pytest.raises(ManifestError, match="unpacked, the shard has"):
+        list(shardkit.dataset(tmp_path / "x"))
+
+
+def test_packed_records_of_tensorflow_are_read_by_their_index(cars: str, tmp_path: Path) -> None:
+    prefix = tmp_path / "x"
+    shardkit.convert(cars, prefix, format="tfrecord", workers=1)
+    expected = [sample["__key__"] for sample in shardkit.dataset(prefix)]
+    (tmp_path / "z").mkdir()
+    for path in tmp_path.glob("x-*.tfrecord"):
+        (tmp_path / "z" / path.name).write_bytes(zlib.compress(path.read_bytes()))
+    shardkit.index_shards(str(tmp_path / "z" / "x-*.tfrecord"))
+    assert [sample["__key__"] for sample in shardkit.dataset(tmp_path / "z" / "x")] == expected

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import shardkit
-from shardkit import DamagedError, Dataset, DatasetError, NotFoundError, StorageError
+from shardkit import DamagedError, Dataset, DatasetError, DecodeError, NotFoundError, StorageError
+from shardkit.formats.tar import END, encode_sample
 from shardkit.reading.stream import shuffled
 from shardkit.rng import uniform
 
@@ -221,3 +222,18 @@ def test_undecodable_images_of_streams_are_named_and_skipped(
 def test_samples_are_those_that_webdataset_gives(foreign_as_read: tuple[str, list[str]]) -> None:
     source, found = foreign_as_read
     assert [f"{s['__key__']} {s['cls']} {s['png'].hex()}" for s in shardkit.dataset(source)] == found
+
+
+@pytest.mark.parametrize("digits", [18, 19, 30, 5000])
+def test_a_label_of_many_digits_is_a_number_or_stays_as_it_is(tmp_path: Path, draw_image: Any, digits: int) -> None:
+    label, fields = b"9" * digits, [("jpg", draw_image()), ("cls", b"9" * digits)]
+    shard = tmp_path / "x-000000.tar"
+    shard.write_bytes(b"".join(encode_sample("a", fields)[0]) + END)
+    (sample,) = shardkit.dataset(str(shard))
+    assert sample["cls"] == (int(label) if digits < 19 else label)
+    decoded = shardkit.dataset(str(shard)).decode(size=4).batch(1)
+    if digits < 19:
+        assert next(iter(decoded)).labels.tolist() == [int(label)]
+    else:
+        with pytest.raises(DecodeError, match="field 'cls' can't be decoded"):
+            list(decoded)
