@@ -1,7 +1,6 @@
 """What kind of image some bytes are, and how large: from the header, and from a full decode.
 
-    JPEG   FF D8, then segments `FF marker length(2, big-endian) …` up to a start of frame (C0-C3, C5-C7, C9-CB, CD-CF):
-           precision (1), height (2), width (2); ends with FF D9                                      ITU-T T.81, B.2
+    JPEG   see jpeg.py
     PNG    89 "PNG" 0D 0A 1A 0A, length (4), "IHDR", width (4), height (4), big-endian; ends with IEND   ISO 15948
     GIF    "GIF87a" or "GIF89a", width (2), height (2), little-endian                                 GIF89a, 18
     WEBP   "RIFF" size (4) "WEBP", then a chunk "VP8 ", "VP8L" or "VP8X"                                RFC 9649
@@ -14,42 +13,40 @@ from __future__ import annotations
 
 from struct import Struct
 
-from shardkit.formats.pillow import MAX_PIXELS, bad_size, opened, reason_of
+from shardkit.formats import jpeg
+from shardkit.formats.pillow import MAX_PIXELS, bad_size, opened
 from shardkit.formats.png import HEAD as PNG_HEAD
 from shardkit.formats.png import damage_in_header
 
-PROGRESSIVE = 0xC2  # the frame marker of a progressive JPEG
-_PROGRESSIVE_ARITHMETIC = 0xCA
-MAX_SCANS = 500
-"""Most scans of a progressive JPEG. Encoders write about ten; each costs a pass over all pixels, and few bytes."""
-
-_be2x2 = Struct(">HH").unpack_from
 _be2x4 = Struct(">II").unpack_from
 _le2x2 = Struct("<HH").unpack_from
 _le1x4 = Struct("<I").unpack_from
 _le2x4s = Struct("<ii").unpack_from
 
-_NOT_SOF = frozenset((0xC4, 0xC8, 0xCC))  # Huffman tables, reserved, arithmetic conditioning
-_BARE = frozenset((0x01, *range(0xD0, 0xD9)))  # markers without a length: TEM, RST0-7, SOI
-_DAMAGE = ("remature end", "bad Huffman code", "instead of RST")  # the texts of libjpeg's jerror.h
-FOUR_COLORS = ("CMYK", "YCCK")  # simplejpeg's names for what it would turn into RGB without the ink's inversion
 
-
-def image_header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int]:
+def image_header(data: bytes, *, max_pixels: int = MAX_PIXELS, decode_rare: bool = True) -> tuple[str, int, int]:
     """(Pillow's name of the format, width, height as stored): from the header alone, plus the format's end mark.
 
     ValueError with a short reason for what is no image, is cut, or has no pixels or more than `max_pixels`.
+    decode_rare: JPEGs of rare kinds, whose header does not tell whether they can be decoded, are decoded to find out.
     """
     head = data[:2]
+    frame = None
     if head == b"\xff\xd8":
-        name = "JPEG"
-        width, height = _jpeg_size(data)
+        frame = jpeg.frame_of(data)
+        name, width, height = "JPEG", frame.width, frame.height
     elif head in _PARSERS:
         name, width, height = _PARSERS[head](data, max_pixels)
     else:
         name, width, height = _other_header(data, max_pixels)
     if not 0 < width * height <= max_pixels:
         raise ValueError(bad_size(name, width, height, max_pixels))
+    if frame is not None:
+        if not jpeg.has_end(data, frame.at) and not jpeg.is_complete(data):
+            raise ValueError("JPEG cut: no end-of-image marker")
+        jpeg.check_scans(data, frame)
+        if decode_rare and not frame.is_common:
+            _decode_jpeg(data, frame)
     return name, width, height
 
 
@@ -58,77 +55,23 @@ def check_image(data: bytes) -> tuple[str, int, int]:
 
     Stricter than Pillow: a JPEG whose coded data is damaged is an error, even where Pillow would give gray pixels.
     """
-    header = image_header(data)
+    header = image_header(data, decode_rare=False)
     if header[0] == "JPEG":
-        import simplejpeg
-
-        check_scans(data)
-        try:
-            color = simplejpeg.decode_jpeg_header(data)[2]
-            simplejpeg.decode_jpeg(data, "CMYK" if color in FOUR_COLORS else "RGB")
-        except ValueError as exc:
-            if is_damage(exc):
-                raise ValueError(f"damaged JPEG: {reason_of(exc)}") from exc
-        else:
-            return header
-    with opened(data) as image:
-        image.load()
+        _decode_jpeg(data, jpeg.frame_of(data))
+    else:
+        _load_with_pillow(data)
     return header
 
 
-def is_damage(exc: ValueError) -> bool:
-    """Whether simplejpeg's error means that pixels are lost.
-
-    If not, Pillow decides: a coding that simplejpeg does not know, or a harmless warning such as extraneous bytes.
-    """
-    return any(words in str(exc) for words in _DAMAGE)
+def _decode_jpeg(data: bytes, frame: jpeg.Frame) -> None:
+    content = jpeg.tidied(data)
+    if jpeg.turbo_pixels(content, jpeg.color_of(frame)) is None:
+        _load_with_pillow(content)
 
 
-def check_scans(data: bytes | memoryview) -> None:
-    """ValueError for a progressive JPEG with more than `MAX_SCANS` scans."""
-    try:
-        frame = start_of_frame(data)
-    except ValueError:
-        return  # what is wrong is found by who decodes it
-    if data[frame + 1] in (PROGRESSIVE, _PROGRESSIVE_ARITHMETIC) and bytes(data[frame:]).count(b"\xff\xda") > MAX_SCANS:
-        raise ValueError(f"JPEG of more than {MAX_SCANS} scans: a decompression bomb")
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    at = start_of_frame(data)
-    # `rfind` from the frame on: a thumbnail in the EXIF data has an end mark of its own
-    if data[-2:] != b"\xff\xd9" and data.rfind(b"\xff\xd9", at) < 0:
-        raise ValueError("JPEG cut: no end-of-image marker")
-    height, width = _be2x2(data, at + 5)
-    return width, height
-
-
-def start_of_frame(data: bytes | memoryview) -> int:
-    """Where in a JPEG its frame header's marker is; all of that header's fixed part (10 bytes) is there. ValueError."""
-    at = 2
-    try:
-        while True:
-            if data[at] != 0xFF:
-                raise ValueError(f"damaged JPEG: no marker at byte {at}")
-            marker = data[at + 1]
-            if 0xC0 <= marker <= 0xCF and marker not in _NOT_SOF:
-                if len(data) < at + 10:
-                    break
-                return at
-            if marker == 0xFF:  # a fill byte
-                at += 1
-            elif marker in _BARE:
-                at += 2
-            elif marker == 0xD9 or marker == 0xDA:
-                raise ValueError("damaged JPEG: no frame header")
-            else:
-                length = data[at + 2] << 8 | data[at + 3]
-                if length < 2:
-                    raise ValueError(f"damaged JPEG: a segment of {length} bytes at byte {at}")
-                at += 2 + length
-    except IndexError:
-        pass
-    raise ValueError("JPEG cut inside its header")
+def _load_with_pillow(data: bytes) -> None:
+    with opened(data) as image:
+        image.load()
 
 
 def _png_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:

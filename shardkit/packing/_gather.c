@@ -26,21 +26,44 @@ typedef struct {
     Py_ssize_t path_length, key_length, field_length, label_length, size;
 } File;
 
+/* As formats/jpeg.check_scans. */
+static int few_scans(const uint8_t *at, const uint8_t *end, int max_scans) {
+    int scans = 0;
+    while ((at = memchr(at, 0xFF, (size_t)(end - at))) != NULL && ++at < end) scans += *at == 0xDA;
+    return scans <= max_scans;
+}
+
+/* Whether all decoders read the frame at `at`, of which 10 bytes are there: formats/jpeg.Frame.is_common. */
+static int plain_frame(const uint8_t *data, Py_ssize_t length, Py_ssize_t at, int max_scans) {
+    const int components = data[at + 9];
+    if (data[at + 1] == 0xC2 && !few_scans(data + at, data + length, max_scans)) return 0;
+    if (data[at + 1] > 0xC2 || data[at + 4] != 8 || (components != 1 && components != 3)) return 0;
+    if ((data[at + 2] << 8 | data[at + 3]) != 8 + 3 * components || at + 10 + 3 * components > length) return 0;
+    if (components == 1) return 1;
+    const uint8_t luma = data[at + 11];
+    return (luma == 0x11 || luma == 0x12 || luma == 0x21 || luma == 0x22 || luma == 0x41) && data[at + 14] == 0x11 &&
+           data[at + 17] == 0x11;
+}
+
 /* Width and height of a JPEG that is whole by its two ends. 0 for everything that is not plain. */
-static int jpeg_size(const uint8_t *data, Py_ssize_t length, uint64_t max_pixels, int64_t *width, int64_t *height) {
+static int jpeg_size(const uint8_t *data, Py_ssize_t length, uint64_t max_pixels, int max_scans, int64_t *width,
+                     int64_t *height) {
     if (length < 14 || data[0] != 0xFF || data[1] != 0xD8 || data[length - 2] != 0xFF || data[length - 1] != 0xD9)
         return 0;
     Py_ssize_t at = 2;
+    int tables = 0; /* the quantisation table comes before the frame in nearly every file */
     while (at + 10 <= length && data[at] == 0xFF) {
         uint8_t marker = data[at + 1];
         if (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) {
             *height = data[at + 5] << 8 | data[at + 6];
             *width = data[at + 7] << 8 | data[at + 8];
             uint64_t pixels = (uint64_t)*width * (uint64_t)*height;
-            return pixels > 0 && pixels <= max_pixels;
+            return tables && plain_frame(data, length, at, max_scans) && pixels > 0 && pixels <= max_pixels;
         }
-        /* fill bytes, markers without a length, a scan before the frame: not plain */
-        if (marker == 0xFF || marker == 0x01 || (marker >= 0xD0 && marker <= 0xDA)) return 0;
+        /* of what may stand before a frame; not plain: fill bytes, markers without a length or meaning */
+        if (marker != 0xC4 && (marker < 0xDB || marker > 0xEF) && marker != 0xFE) return 0;
+        if (marker == 0xDE || marker == 0xDF) return 0;
+        tables |= marker == 0xDB;
         Py_ssize_t segment = data[at + 2] << 8 | data[at + 3];
         if (segment < 2) return 0;
         at += 2 + segment;
@@ -97,7 +120,7 @@ static Py_ssize_t padded(Py_ssize_t size) { return (size + BLOCK - 1) / BLOCK * 
 
 /* One file's sample at `sample`. Its bytes, or 0 where it is not plain. */
 static Py_ssize_t put_sample(const File *file, const char *prefix, Py_ssize_t prefix_length, const uint8_t *pattern,
-                             uint64_t max_pixels, uint8_t *sample, int64_t *record) {
+                             uint64_t max_pixels, int max_scans, uint8_t *sample, int64_t *record) {
     static const char LABEL_FIELD[] = ".cls";
     char path[PATH_LIMIT];
     if (prefix_length + file->path_length + 1 > PATH_LIMIT || memchr(file->path, 0, (size_t)file->path_length)) return 0;
@@ -110,7 +133,7 @@ static Py_ssize_t put_sample(const File *file, const char *prefix, Py_ssize_t pr
     uint8_t *data = sample + BLOCK;
     if (!read_whole(path, data, file->size)) return 0;
     int64_t width, height;
-    if (!jpeg_size(data, file->size, max_pixels, &width, &height)) return 0;
+    if (!jpeg_size(data, file->size, max_pixels, max_scans, &width, &height)) return 0;
 
     Py_ssize_t image_end = BLOCK + padded(file->size);
     memset(data + file->size, 0, (size_t)(image_end - BLOCK - file->size));
@@ -163,7 +186,8 @@ static File *take_files(PyObject *lists[5], Py_ssize_t start, Py_ssize_t count) 
 }
 
 PyDoc_STRVAR(gather_doc,
-             "gather(pattern, prefix, paths, keys, fields, labels, sizes, start, stop, max_pixels, buffer)\n\n"
+             "gather(pattern, prefix, paths, keys, fields, labels, sizes, start, stop, max_pixels, max_scans,\n"
+             "       buffer)\n\n"
              "Samples of the files start … stop - 1 into the buffer, up to the first that does not fit or is not plain.\n"
              "pattern: a header block without name and size. fields: with their dot. All lists hold bytes, sizes int.\n"
              "Gives (files done, bytes used, records): int64 offset, size, width, height, crc32c, 0 for each file.");
@@ -173,11 +197,12 @@ static PyObject *gather(PyObject *self, PyObject *args) {
     const char *pattern, *prefix;
     Py_ssize_t pattern_length, prefix_length, start, stop;
     unsigned long long max_pixels;
+    int max_scans;
     PyObject *lists[5];
     Py_buffer buffer;
-    if (!PyArg_ParseTuple(args, "y#y#O!O!O!O!O!nnKw*", &pattern, &pattern_length, &prefix, &prefix_length,
+    if (!PyArg_ParseTuple(args, "y#y#O!O!O!O!O!nnKiw*", &pattern, &pattern_length, &prefix, &prefix_length,
                           &PyList_Type, &lists[0], &PyList_Type, &lists[1], &PyList_Type, &lists[2], &PyList_Type,
-                          &lists[3], &PyList_Type, &lists[4], &start, &stop, &max_pixels, &buffer))
+                          &lists[3], &PyList_Type, &lists[4], &start, &stop, &max_pixels, &max_scans, &buffer))
         return NULL;
     PyObject *result = NULL, *records = NULL;
     File *files = NULL;
@@ -202,7 +227,8 @@ static PyObject *gather(PyObject *self, PyObject *args) {
         if (file->size > buffer.len || used + padded(file->size) + 4 * BLOCK > buffer.len) break;
         record[0] = used;
         record[5] = 0;
-        Py_ssize_t size = put_sample(file, prefix, prefix_length, (const uint8_t *)pattern, max_pixels, base + used, record);
+        Py_ssize_t size = put_sample(file, prefix, prefix_length, (const uint8_t *)pattern, max_pixels, max_scans,
+                                     base + used, record);
         if (size == 0) break;
         used += size;
     }

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from shardkit.formats.jpeg import MAX_SCANS
 from shardkit.formats.pillow import MAX_PIXELS
 from shardkit.formats.tar_headers import BLOCK, ustar_block
 
@@ -71,7 +72,7 @@ class Gatherer:
         """The samples from file `start` on, as many as there is room for; none if that file is not plain."""
         stop = min(start + MOST_FILES, len(self._lists[0]))
         done, used, records = extension().gather(
-            self._pattern, self._prefix, *self._lists, start, stop, MAX_PIXELS, self._buffer
+            self._pattern, self._prefix, *self._lists, start, stop, MAX_PIXELS, MAX_SCANS, self._buffer
         )
         return Gathered(bytes(memoryview(self._buffer)[:used]) if done else b"", list(_RECORD.iter_unpack(records)))
 

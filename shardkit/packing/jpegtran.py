@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from shardkit.errors import UsageError
-from shardkit.formats.images import MAX_SCANS
+from shardkit.formats.jpeg import MAX_SCANS, tidied
 from shardkit.formats.pillow import MAX_PIXELS
 
 MAX_BYTES = 5 << 28
@@ -47,7 +47,7 @@ def rewrite(data: bytes, *, restart_rows: int = 0) -> bytes:
     ValueError for damage, and for what libjpeg can't read (lossless JPEG, more than 8 bits). Only where `available`.
     """
     try:
-        result: bytes = _module()[0].rewrite(data, restart_rows, float(MAX_PIXELS), MAX_SCANS, MAX_BYTES)
+        result: bytes = _module()[0].rewrite(tidied(data), restart_rows, float(MAX_PIXELS), MAX_SCANS, MAX_BYTES)
     except ValueError as exc:
         raise ValueError(f"the JPEG can't be rewritten: {exc}") from exc
     return result

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardkit.formats import png
-from shardkit.formats.images import start_of_frame
+from shardkit.formats.jpeg import start_of_frame, tidied
 from shardkit.formats.orientation import (
     EXIF,
     XMP,
@@ -73,7 +73,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     at = 2
     while 0 <= (at := data.find(b"\xff", at)) <= len(data) - 4:
         marker = data[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8:  # fill, and markers without a length
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD8:  # stray, fill, markers without a length
             at += 1 if marker == 0xFF else 2
             continue
         end = at + 2 + (data[at + 2] << 8 | data[at + 3])
@@ -167,6 +167,7 @@ def is_srgb(profile: bytes) -> bool:
 
 def strip_jpeg(data: bytes) -> bytes:
     """The JPEG without what is no part of the picture: EXIF, XMP, comments, thumbnails, and all after its end."""
+    data = tidied(data)
     pieces = [data[:2]]
     body = b""
     scan = 0

@@ -16,7 +16,7 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from shardkit.formats.images import FOUR_COLORS, check_scans, is_damage
+from shardkit.formats import jpeg
 from shardkit.formats.orientation import orientation_by_pillow, orientation_in, orientation_of
 from shardkit.formats.pillow import eight_bit, opened, quiet_pillow, reason_of
 from shardkit.formats.png import has_frames
@@ -55,6 +55,8 @@ class Picture:
 
 def decoded(data: bytes, kind: str, shorter: int | None, longer: int | None) -> Picture:
     """The image, as large as it is or, a JPEG, as small as the target sides allow. ValueError if it can't be."""
+    if kind == "JPEG":
+        data = jpeg.tidied(data)
     if kind == "JPEG" and (image := _jpeg_image(data, shorter, longer)) is not None:
         notes = notes_of_jpeg(data)
         return Picture(image, notes, orientation_of(notes.exif, notes.xmp))
@@ -63,25 +65,19 @@ def decoded(data: bytes, kind: str, shorter: int | None, longer: int | None) -> 
 
 def _jpeg_image(data: bytes, shorter: int | None, longer: int | None) -> Image.Image | None:
     """None where Pillow has to look at it."""
-    import simplejpeg
     from PIL import Image
 
-    check_scans(data)
-    try:
-        height, width, color, _ = simplejpeg.decode_jpeg_header(data)
-        if color in FOUR_COLORS:
-            return None
-        goal = shrunk_size((width, height), shorter, longer)
-        divisor = 1
-        while divisor < 8 and 2 * divisor * HEADROOM * goal[0] <= width and 2 * divisor * HEADROOM * goal[1] <= height:
-            divisor *= 2
-        least = -(-height // divisor), -(-width // divisor)
-        pixels = simplejpeg.decode_jpeg(data, "GRAY" if color == "Gray" else "RGB", False, False, *least, 1)
-    except ValueError as exc:
-        if is_damage(exc):
-            raise ValueError(f"damaged JPEG: {reason_of(exc)}") from exc
+    frame = jpeg.frame_of(data)
+    if frame.components == jpeg.FOUR_COLORS:
         return None
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    width, height = frame.width, frame.height
+    goal = shrunk_size((width, height), shorter, longer)
+    divisor = 1
+    while divisor < 8 and 2 * divisor * HEADROOM * goal[0] <= width and 2 * divisor * HEADROOM * goal[1] <= height:
+        divisor *= 2
+    least = -(-height // divisor), -(-width // divisor)
+    pixels = jpeg.turbo_pixels(data, jpeg.color_of(frame), least=least)
+    return None if pixels is None else Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def _by_pillow(data: bytes, kind: str) -> Picture:

@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from shardkit.errors import UsageError
-from shardkit.formats.images import image_header, start_of_frame
+from shardkit.formats.images import image_header
+from shardkit.formats.jpeg import start_of_frame
 from shardkit.formats.pillow import turned
 from shardkit.packing import jpegtran
 from shardkit.packing.metadata import DQT, DRI, SOS, STRIPS, is_incomplete, is_lossless_webp, segments

@@ -53,6 +53,7 @@
 #define TEXT_BYTES JMSG_LENGTH_MAX
 #define KEPT_BYTES ((size_t)16 << 20) /* of scratch memory between images: as images.SCRATCH_BYTES */
 #define RANDOM_DRAWS 22               /* as crops.RANDOM_DRAWS */
+#define IMAGES_PER_OBJECT 32          /* of libjpeg: each image has tables of its own, freed with the object */
 
 typedef uint16_t v8 __attribute__((vector_size(16)));
 typedef uint8_t v8b __attribute__((vector_size(8)));
@@ -114,7 +115,8 @@ typedef struct {
 } entropy;
 
 typedef struct decoder {
-    struct jpeg_decompress_struct jpeg; /* kept from image to image: to create one costs as much as a tiny image */
+    struct jpeg_decompress_struct jpeg; /* kept for some images: to create one costs as much as a tiny image */
+    int images;                         /* that it has read */
     struct jpeg_error_mgr errors;
     struct jpeg_progress_mgr progress;
     jmp_buf on_error;
@@ -162,6 +164,7 @@ static int create(decoder *self)
     if (setjmp(self->on_error))
         return 0; /* no memory, or a libjpeg that is not the one of the headers */
     jpeg_create_decompress(&self->jpeg); /* keeps err and client_data */
+    self->jpeg.progress = &self->progress;
     return 1;
 }
 
@@ -181,7 +184,6 @@ static decoder *decoder_new(void)
         return NULL;
     }
     self->progress.progress_monitor = on_progress;
-    self->jpeg.progress = &self->progress;
     return self;
 }
 
@@ -190,6 +192,24 @@ static void decoder_free(decoder *self)
     jpeg_destroy_decompress(&self->jpeg);
     free(self->memory);
     free(self);
+}
+
+/* Without the tables of the image before, which libjpeg keeps: a file that lacks some is decoded as it is alone. The
+ * memory of the tables is libjpeg's until the object is destroyed. */
+static int forget_tables(decoder *self)
+{
+    if (self->images == IMAGES_PER_OBJECT) {
+        jpeg_destroy_decompress(&self->jpeg); /* does nothing to one that is destroyed already */
+        if (!create(self))
+            return 0; /* the next image tries again */
+        self->images = 0;
+    }
+    self->images++;
+    for (int i = 0; i < NUM_QUANT_TBLS; i++)
+        self->jpeg.quant_tbl_ptrs[i] = NULL;
+    for (int i = 0; i < NUM_HUFF_TBLS; i++)
+        self->jpeg.dc_huff_tbl_ptrs[i] = self->jpeg.ac_huff_tbl_ptrs[i] = NULL;
+    return 1;
 }
 
 /* ------------------------------------------------------------------------------------------- the entropy decoder
@@ -887,6 +907,16 @@ static int is_incomplete(j_decompress_ptr jpeg)
     return 0;
 }
 
+/* Whether libjpeg, by its own account after all decisions, will write what the slot and the scratch memory have room
+ * for. A lossless frame, which libjpeg-turbo 3 reads, has no scales: it would be written whole. */
+static int fits(j_decompress_ptr jpeg, int height, int width, int divisor, int channels)
+{
+    const int samples = channels == 1 ? 1 : jpeg->out_color_space == JCS_RGB ? 3 : 4;
+    return (int)jpeg->output_height == (height + divisor - 1) / divisor &&
+           (int)jpeg->output_width == (width + divisor - 1) / divisor && jpeg->out_color_components == samples &&
+           jpeg->output_components == samples && jpeg->data_precision == 8;
+}
+
 /* One image into out (height, width, channels). draws: what random_box and flip take, or NULL. 0, or why not. */
 static const char *decode(
     decoder *self, const unsigned char *data, size_t size, const settings *set, const double *draws, int flip,
@@ -908,6 +938,8 @@ static const char *decode(
     divisor = whole ? 1 : dct_divisor(&part, set);
 
     self->max_scans = set->max_scans;
+    if (!forget_tables(self))
+        return "no memory";
     if (setjmp(self->on_error)) {
         jpeg_abort_decompress(jpeg);
         return self->text;
@@ -927,7 +959,9 @@ static const char *decode(
         /* coefficients of a progressive image take 6 bytes for a pixel at most; the rest is small */
         jpeg->mem->max_memory_to_use = (long)(8 * set->max_pixels + (64 << 20));
         jpeg_start_decompress(jpeg);
-        if (is_incomplete(jpeg))
+        if (!fits(jpeg, height, width, divisor, set->channels))
+            reason = "another size than its header says";
+        else if (is_incomplete(jpeg))
             reason = "incomplete progressive image";
         else if (whole)
             read_whole(self, set, flip, out);

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shardkit import rng
 from shardkit.errors import DecodeError, UsageError
-from shardkit.formats.images import PROGRESSIVE, start_of_frame
+from shardkit.formats.jpeg import PROGRESSIVE, start_of_frame
 from shardkit.formats.orientation import orientation_in
 from shardkit.formats.pillow import MAX_PIXELS, reason_of
 from shardkit.reading import fused, images
@@ -191,9 +191,9 @@ class ImageDecoder:
 
     def _start_of_direct(self, data: Buffer) -> bytes | None:
         """The bytes up to the frame header's end, if the image is a JPEG of the target size and needs no more."""
-        if images.is_jpeg(data) and images.jpeg_size(data, self.options.max_pixels) == self.size:
-            start = bytes(data[:4096])
-            with suppress(ValueError):
+        with suppress(ValueError):
+            if images.is_jpeg(data) and images.jpeg_size(data, self.options.max_pixels) == self.size:
+                start = bytes(data[:4096])
                 frame = start_of_frame(start)
                 return start[: frame + 10] if start[frame + 1] != PROGRESSIVE else None
         return None

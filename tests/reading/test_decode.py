@@ -328,7 +328,7 @@ DAMAGED = [
     (b"<html>not found</html>", "HTML, not an image"),
     (b"some text", "not an image (starts with b'some tex')"),
     (bytes(1000), "not an image (zero bytes only)"),
-    (PHOTO[:-2], "JPEG cut: no end-of-image marker"),
+    (PHOTO[:-20], "JPEG cut: no end-of-image marker"),
     (PHOTO[:5000], "JPEG cut: no end-of-image marker"),
     (PHOTO[:100], "JPEG cut inside its header"),
     (encoded(scene(64, 64), "PNG")[:-30], "PNG cut: no end chunk (IEND)"),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import resource
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import simplejpeg
+from formats.jpegs import DHT, DQT, lossless, of_441, photo, without
+from formats.test_jpeg import NO_END, NOT_DECODED, PHOTO, STRAY
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps
 
 from shardkit.errors import DecodeError
 from shardkit.reading import fused, images
@@ -332,3 +335,116 @@ def test_one_image_is_decoded_as_in_a_batch(way: str) -> None:
     assert decoder.batch_into(datas, out, draws) == []
     for data, row, expected in zip(datas, draws, out, strict=True):
         np.testing.assert_array_equal(decoder.array(data, row), expected)
+
+
+FIRST = jpeg(picture(60, 70, seed=1), quality=30, optimize=True)
+
+
+@pytest.mark.parametrize("options", [{"size": 32}, {"size": (60, 70)}, {"size": 32, "exact": True}])
+@pytest.mark.parametrize("marker", [DHT, DQT])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_an_image_without_tables_is_the_same_alone_and_after_another(
+    way: str, options: Any, marker: int, progressive: bool
+) -> None:
+    """A Motion JPEG frame has the standard Huffman tables; without quantisation tables it is damaged."""
+    data = without(photo(60, 70, progressive=progressive, quality=80), marker)
+    decoder = ImageDecoder(DecodeOptions(**options))
+
+    def told(datas: list[bytes]) -> tuple[str, bytes]:
+        out = np.zeros((len(datas), *(decoder.shape or ())), np.uint8)
+        failures = dict(decoder.batch_into(datas, out, None))
+        assert set(failures) <= {len(datas) - 1}
+        return str(failures.get(len(datas) - 1, "")), b"" if failures else out[-1].tobytes()
+
+    alone = told([data])
+    assert alone == told([FIRST, data]) == told([jpeg(picture(60, 70, seed=2), quality=99), data])
+    assert bool(alone[0]) == (marker == DQT or progressive)
+    if not alone[0]:
+        difference = np.frombuffer(alone[1], np.uint8).astype(int) - np.frombuffer(told([whole_of(data)])[1], np.uint8)
+        assert not difference.any()
+
+
+def whole_of(frame: bytes) -> bytes:
+    """The frame with the standard tables written out, as an encoder does that does not optimise."""
+    whole = photo(60, 70, quality=80)
+    assert without(whole, DHT) == frame
+    return whole
+
+
+@needs_fused
+def test_tables_of_very_many_images_take_no_more_memory() -> None:
+    """libjpeg frees them with its object only."""
+    data = jpeg(picture(8, 8))
+    straight(data, (8, 8, 3))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(20_000):
+        straight(data, (8, 8, 3))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # KiB; 28 MB without
+
+
+@pytest.mark.parametrize("options", [{}, {"size": 16}, {"size": (48, 64)}, {"size": (48, 64), "orientation": True}])
+@pytest.mark.parametrize("names", [b"RGB", b"\1"])
+def test_a_lossless_jpeg_is_decoded_within_its_memory(way: str, options: Any, names: bytes) -> None:
+    """libjpeg-turbo writes all of its pixels at any scale."""
+    data = lossless(48, 64, names=names)
+    for exact in (False, True):
+        decoder = ImageDecoder(DecodeOptions(**options, exact=exact))
+        assert set(np.unique(decoder.array(data, None))) == {128}
+    out = np.full((3, 16, 16, 3), 7, np.uint8)
+    assert ImageDecoder(DecodeOptions(size=16)).batch_into([data], out[1:2], None) == []
+    assert (out[[0, 2]] == 7).all()
+
+
+@needs_fused
+def test_a_lossless_jpeg_is_left_to_the_other_decoder() -> None:
+    assert refusal(lossless(48, 64)) == "another coding"
+
+
+ODD_ONES = {
+    **{f"stray bytes {place}": data for place, data in STRAY.items()},
+    **{f"no end mark, then {what}": data for what, data in NO_END.items()},
+}
+
+
+@pytest.mark.parametrize("name", ODD_ONES)
+@pytest.mark.parametrize("options", [{}, {"size": 40}, {"size": (80, 120)}, {"size": 40, "exact": True}])
+def test_what_libjpeg_reads_is_read_as_the_tidy_file_is(way: str, name: str, options: Any) -> None:
+    decoder = ImageDecoder(DecodeOptions(**options))
+    found, expected = (decoder.array(data, None).astype(int) for data in (ODD_ONES[name], PHOTO))
+    assert np.abs(found - expected).mean() < 1.5  # the two fast ways of resizing differ
+
+
+@pytest.mark.parametrize("options", [{}, {"size": 16}, {"size": (32, 8)}, {"size": 16, "exact": True}])
+def test_an_odd_sampling_is_decoded(way: str, options: Any) -> None:
+    assert set(np.unique(ImageDecoder(DecodeOptions(**options)).array(of_441(), None))) == {128}
+
+
+@pytest.mark.parametrize("name", [*NOT_DECODED, *BAD])
+def test_fast_and_exact_refuse_the_same_with_the_same_words(way: str, name: str) -> None:
+    words = []
+    for options in ({"size": 40}, {"size": 40, "exact": True}, {}, {"exact": True}):
+        decoder = ImageDecoder(DecodeOptions(**options, max_pixels=1_000_000))  # type: ignore[arg-type]
+        with pytest.raises(DecodeError) as caught:
+            decoder.array({**NOT_DECODED, **BAD}[name], None)
+        words.append(str(caught.value))
+    assert len(set(words)) == 1
+    assert name not in NOT_DECODED or name in words[0]
+
+
+@pytest.mark.parametrize("size", [(60, 40), (40, 60)])  # as it is stored, and as it stands upright
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("exact", [False, True])
+def test_an_image_of_exactly_the_target_size_is_turned_all_the_same(
+    way: str, size: tuple[int, int], orientation: int, exact: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    plain = jpeg(picture(60, 40))
+    data = jpeg(picture(60, 40), exif=exif)
+    whole = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    decoder = ImageDecoder(DecodeOptions(size=size, orientation=True, exact=exact))
+    out = np.empty((3, *size, 3), np.uint8)
+    assert decoder.batch_into([plain, data, plain], out, None) == []  # the others go the shortest way
+    expected = images.resize_exact(Image.fromarray(whole), (0, 0, *whole.shape[:2]), size, "bilinear")
+    assert np.abs(out[1].astype(int) - expected).mean() < 1.5
+    np.testing.assert_array_equal(out[0], out[2])
