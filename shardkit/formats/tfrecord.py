@@ -67,6 +67,9 @@ END = b""
 """The end mark of a shard: there is none."""
 
 CURE = "copy it again, pack again, or run 'shardkit repair'"
+MAX_EXAMPLE_BYTES = (1 << 31) - 1
+"""The largest message that protobuf parses. Source: Protocol Buffers, "Encoding", section "Message Size"."""
+
 HEAD = 12
 FRAME = 16
 """Bytes of a record beside its data."""
@@ -108,7 +111,8 @@ def encode_sample(
     the length of all pieces together.
 
     path: of the file; by default the key with the image's field. text: the name of the class. ValueError for an empty
-    key or field name, a field that begins with `__`, one given twice, and for no field at all.
+    key or field name, a field that begins with `__`, one given twice, no field at all, and for more bytes than readers
+    parse.
     """
     if not key or not fields or len(dict(fields)) < len(fields):
         raise ValueError(f"the sample {key!r} has no key, or a field twice, or none")
@@ -147,6 +151,9 @@ def _framed(
     features = len(head) + (0 if image is None else len(image)) + len(tail)
     opening = b"\x0a" + varint(features)
     size = len(opening) + features
+    if size > MAX_EXAMPLE_BYTES:
+        fact = f"it would be an Example of {size} bytes, and readers parse at most {MAX_EXAMPLE_BYTES}"
+        raise ValueError(f"{fact} (a tar shard has no such limit)")
     number = _LENGTH.pack(size)
     first = HEAD + len(opening)
     crc = google_crc32c.value(opening + head)

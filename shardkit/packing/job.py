@@ -42,6 +42,9 @@ from shardkit.tree.source import Source
 
 log = logging.getLogger(__name__)
 
+SHOWN_SKIPPED = 5
+"""How many of the files that were left out as bad are named; there may be thousands."""
+
 
 @dataclass(frozen=True, slots=True)
 class DatasetPlan:
@@ -281,13 +284,12 @@ class _Job:
         return write_shards(tasks, engine, advance, self.destination, progress)
 
     def _commit(self, receipts: Sequence[Receipt]) -> Manifest:
-        entries = tuple(receipt.entry for receipt in receipts)
+        entries = tuple(receipt.entry for receipt in receipts if receipt.entry.samples)  # no reader likes an empty one
         grouped = self.content.grouped
         incomplete = self.content.source.incomplete + (() if grouped is None else grouped.incomplete)
         skipped = [Skipped(path, reason) for path, reason in incomplete]
         skipped += [item for receipt in receipts for item in receipt.skipped]
-        for item in skipped:
-            log.warning("skipped: %s: %s", printable(item.path), item.reason)
+        _tell_skipped(skipped, self.destination.stem)
         samples = sum(entry.samples for entry in entries)
         if not samples and (unchanged := self._unchanged()) is not None:
             return unchanged
@@ -318,6 +320,16 @@ class _Job:
         manifest = manifest if before is None else before.merged(manifest)
         commit(self.destination, manifest, skipped)
         return manifest
+
+
+def _tell_skipped(skipped: Sequence[Skipped], stem: str) -> None:
+    """Name the first few of them, and say where all are."""
+    for item in skipped[:SHOWN_SKIPPED]:
+        log.warning("skipped: %s: %s", printable(item.path), item.reason)
+    if len(skipped) > SHOWN_SKIPPED:
+        log.warning(
+            "skipped: %d more, %d in all: see %s.skipped.json", len(skipped) - SHOWN_SKIPPED, len(skipped), stem
+        )
 
 
 def _tell_types(receipts: Sequence[Receipt]) -> None:

@@ -284,13 +284,13 @@ def _fill(sink: Sink, task: ShardTask, advance: Advance, done: Counter[str]) -> 
             if wish is not None:
                 field, data = transcoded(field, data, wish, done)
             kind, width, height = look(data)
+            text = texts[label] if texts else ""
+            parts, offsets, length = encode(key, ((field, data), label_fields[label]), path, text)
         except ShardkitError:
             raise
         except (OSError, ValueError) as exc:
             skipped.append(left_out(task.root, path, exc, skip_bad=task.skip_bad))
             continue
-        text = texts[label] if texts else ""
-        parts, offsets, length = encode(key, ((field, data), label_fields[label]), path, text)
         start = position + offsets[0]
         samples.append((number - 1, position, length, start, len(data), width, height, crc32c(data), kind, field))
         pieces += parts

@@ -39,13 +39,13 @@ def write_shards(
                     yield task
                     continue
                 receipts[kept.entry.name] = kept
-                if ship is not None:
+                if ship is not None and kept.entry.samples:
                     ship.add(kept)
                 advance(*task.extent())
 
         for receipt in engine(missing(), advance):
             receipts[receipt.entry.name] = receipt
-            if ship is not None:
+            if ship is not None and receipt.entry.samples:  # an empty one is in no manifest
                 ship.add(receipt)
         if ship is not None:
             ship.finish(progress)

@@ -18,6 +18,7 @@ from shardkit import Manifest
 from shardkit.errors import BadFileError, SourceError
 from shardkit.formats.tar import read_samples
 from shardkit.packing import shard
+from shardkit.packing.job import SHOWN_SKIPPED
 from shardkit.sample import path_of_text
 
 Pack = Callable[..., Manifest]
@@ -280,18 +281,42 @@ def test_bad_files_are_left_out_and_listed_where_the_user_says_so(
     assert {item["path"] for item in listed} == {f"red/{name}" for name in bad}
     for item in listed:
         assert item["reason"].startswith(bad[item["path"].removeprefix("red/")][1])
-    assert said(caplog) == [f"skipped: {item['path']}: {item['reason']}" for item in listed]
+    named = [f"skipped: {item['path']}: {item['reason']}" for item in listed[:SHOWN_SKIPPED]]
+    more = f"skipped: {len(bad) - SHOWN_SKIPPED} more, {len(bad)} in all: see train.skipped.json"
+    assert said(caplog) == named + [more] * (len(bad) > SHOWN_SKIPPED)
 
 
-def test_a_shard_of_bad_files_only_is_an_empty_shard_that_is_read(
-    tree: Path, out: Path, pack_one: Pack, draw_image: Draw
+@pytest.mark.parametrize("form", ["tar", "tfrecord"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_shard_of_bad_files_only_is_not_written(
+    form: str, workers: int, tree: Path, out: Path, pack_one: Pack, content_of: Any
 ) -> None:
     for number in range(3):
         put(tree, f"black/{number}.jpg", b"")
-    manifest = pack_one(tree, out / "train", on_error="skip", max_count=3, shuffle=False)
-    assert [entry.samples for entry in manifest.shards] == [0, 3, 3, 3, 3]
-    assert (out / manifest.shards[0].name).stat().st_size == 1024
+        put(tree, f"blue2/{number}.jpg", b"")
+    options = {"on_error": "skip", "max_count": 3, "shuffle": False, "format": form}
+    manifest = pack_one(tree, out / "train", workers=workers, **options)
+    assert all(entry.samples for entry in manifest.shards)
+    assert sum(entry.samples for entry in manifest.shards) == 12
+    written = {name for name in content_of(out) if name.endswith((".tar", ".tfrecord"))}
+    assert written == {entry.name for entry in manifest.shards}
     assert len(list(shardkit.dataset(str(out / "train")))) == 12
+    assert shardkit.verify(out / "train").sound
+    assert pack_one(tree, out / "train", **options) == manifest
+    again = pack_one(tree, out / "again" / "train", **options)
+    assert again.shards == manifest.shards
+
+
+def test_an_empty_shard_goes_to_no_bucket(tree: Path, pack_one: Pack) -> None:
+    from shardkit.location import Location
+    from shardkit.storage.store import open_store
+
+    for number in range(3):
+        put(tree, f"black/{number}.jpg", b"")
+    manifest = pack_one(tree, "memory://pack-empty/train", on_error="skip", max_count=3, shuffle=False)
+    there = {info.name for info in open_store(Location("memory", "pack-empty"), {}).list() if info.name.endswith("tar")}
+    assert there == {entry.name for entry in manifest.shards}
+    assert all(entry.samples for entry in manifest.shards)
 
 
 def test_a_class_of_bad_files_only_keeps_its_label_and_is_said(

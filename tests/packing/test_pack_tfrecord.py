@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import shardkit
-from shardkit.errors import DamagedError, DestinationError
+from shardkit.errors import BadFileError, DamagedError, DatasetError, DestinationError, ShardkitError
+from shardkit.formats import tfrecord
 from shardkit.formats.tfrecord import feature_description, read_samples
 
 Pack = Callable[..., Any]
@@ -138,3 +139,26 @@ def test_tensorflow_parses_it_with_the_description(tree: Path, tmp_path: Path) -
     assert batch["image/encoded"].numpy().tolist() == [sample["jpg"] for sample in samples]
     assert batch["image/key"].numpy().tolist() == [sample["__key__"].encode() for sample in samples]
     assert set(batch) == {f"image/{n}" for n in ("key", "filename", "encoded", "format", "class/label", "class/text")}
+
+
+def test_a_sample_of_more_bytes_than_readers_parse_is_an_error_that_names_it(
+    tree: Path, out: Path, pack_one: Pack, draw_image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = max(path.stat().st_size for path in tree.rglob("*.jpg"))
+    (tree / "red" / "large.jpg").write_bytes(draw_image(3) + bytes(2 * largest))
+    monkeypatch.setattr(tfrecord, "MAX_EXAMPLE_BYTES", 2 * largest)
+    with pytest.raises(BadFileError, match=r"red/large\.jpg: it would be an Example of \d+ bytes, and readers parse"):
+        pack_one(tree, out / "train", format="tfrecord")
+    assert pack_one(tree, out / "train", format="tfrecord", on_error="skip").skipped == 1
+    assert pack_one(tree, out / "tar").samples == 13
+    with pytest.raises(DatasetError, match="can't hold this sample: it would be an Example"):
+        shardkit.convert(out / "tar", out / "tf", format="tfrecord", workers=1)
+    with (
+        pytest.raises(ShardkitError, match="it would be an Example"),
+        shardkit.ShardWriter(out / "written", format="tfrecord") as sink,
+    ):
+        sink.write({"__key__": "a", "jpg": (tree / "red" / "large.jpg").read_bytes()})
+
+
+def test_the_largest_sample_is_what_protobuf_parses() -> None:
+    assert tfrecord.MAX_EXAMPLE_BYTES == 2**31 - 1
