@@ -15,12 +15,13 @@ from shardkit.errors import UsageError, printable
 
 
 def pairs(_: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
-    """The option's callback for `old=new`, given any number of times."""
+    """The option's callback for `old=new`, with commas between several, given any number of times."""
     found: dict[str, str] = {}
-    for text in value:
+    for text in (each for given in value for each in given.split(",")):
         old, equals, new = (part.strip() for part in text.partition("="))
-        if not (old and equals and new) or old in found:
-            raise UsageError(param.opts[0], f"{text!r} is not OLD=NEW, or comes twice", "write it as png=mask.png")
+        if not (old and equals and new) or "=" in new or old in found:
+            cure = "write it as png=mask.png, with commas between several"
+            raise UsageError(param.opts[0], f"{text!r} is not OLD=NEW, or comes twice", cure)
         found[old] = new
     return found
 
@@ -38,7 +39,7 @@ def listed(_: click.Context, param: click.Parameter, value: tuple[str, ...]) -> 
 @click.option("--max-count", type=click.IntRange(1), metavar="N", help="Cut into shards of at most N samples.")
 @click.option("--shuffle/--no-shuffle", default=False, show_default=True, help="Put all samples in a random order.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle.")
-@click.option("--rename", multiple=True, callback=pairs, metavar="OLD=NEW", help="Give a field another name.")
+@click.option("--rename", multiple=True, callback=pairs, metavar="OLD=NEW,...", help="Give fields other names.")
 @click.option("--drop", multiple=True, callback=listed, metavar="FIELD,...", help="Fields to leave out.")
 @click.option("--fields", callback=words, metavar="FIELD,...", help="Fields to keep; all others are left out.")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: the cores]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, UsageError
 from shardkit.manifest import ClassEntry
+from shardkit.sample import path_of_text
 
 Pairs = Counter[tuple[int, str]]
 """How many samples have this label (-1: none) and this first directory of the key ("": none)."""
@@ -31,8 +33,11 @@ class ClassMap:
 
 
 def folder_of(key: str) -> str:
-    """The first directory of a key; "" for a key without one."""
+    """The first directory of a key, a backslash in it as it was before the key doubled it; "" for a key without one."""
     folder, slash, _ = key.partition("/")
+    if "\\" in folder and slash:
+        with suppress(ValueError):  # also UnicodeDecodeError: not of a key that shardkit made, or no text
+            return path_of_text(folder).decode()
     return folder if slash else ""
 
 

@@ -52,7 +52,7 @@ def changes_of(rename: Mapping[str, str], drop: Sequence[str], fields: Sequence[
     if fields is not None and not [name for name in only if name.strip()]:
         raise UsageError("fields", "it names no field", "name those to keep")
     for old, new in rename.items():
-        if not old or not new or new == "cls" or new.startswith("__") or not new.isprintable() or "/" in new:
+        if not old or not new or new == "cls" or new.startswith("__") or not new.isprintable() or set(new) & set("/,="):
             raise UsageError("rename", f"{old!r} can't become {new!r}", "give names such as png=mask.png")
     if twice := set(rename) & set(drop):
         raise UsageError("rename", f"{twice.pop()!r} is to be dropped too", "do one of the two")

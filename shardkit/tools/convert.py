@@ -7,9 +7,11 @@ beside the destination, with a receipt for each finished shard, and with one com
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
+import re
 import sys
 import threading
 from collections import Counter
@@ -114,11 +116,19 @@ class _Conversion:
         """The names of the new shards."""
         if self.layout.plan is not None:
             return list(self.layout.plan.names)
-        digits = max(6, len(str(len(self.stored.shards) - 1)))
-        return [
-            f"{self.destination.stem}-{number:0{digits}d}{self.format.suffix}"
-            for number in range(len(self.stored.shards))
-        ]
+        numbers = self._numbers()
+        digits = max(6, len(str(numbers[-1])))
+        return [f"{self.destination.stem}-{number:0{digits}d}{self.format.suffix}" for number in numbers]
+
+    def _numbers(self) -> list[int]:
+        """The number of each new shard: where `pack` wrote the source, the one it has there, since some may be left out
+        for want of samples."""
+        count = len(self.stored.shards)
+        found = [re.fullmatch(r".*-([0-9]{6,18})\.\w+", shard.name) for shard in self.stored.shards]
+        numbers = [int(each[1]) for each in found if each]
+        packed = self.stored.manifest is not None and self.stored.manifest.plan
+        rising = len(numbers) == count and all(first < second for first, second in itertools.pairwise(numbers))
+        return numbers if packed and rising else list(range(count))
 
     def finished(self, *, overwrite: bool) -> Manifest | None:
         """The manifest of this very conversion where it is there. DestinationError where another dataset is."""

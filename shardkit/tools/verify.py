@@ -28,6 +28,7 @@ from shardkit.manifest import Manifest
 from shardkit.packing.engines import EngineName, EngineOptions
 from shardkit.reading.options import Remote
 from shardkit.reading.resolve import SourceLike
+from shardkit.sample import text_of_path
 from shardkit.tools._by_store import ask_store
 from shardkit.tools._findings import Finding, finding, found_error
 from shardkit.tools._opened import IndexRows, Opened, ShardPlace, open_dataset, shards_of_stem
@@ -241,7 +242,7 @@ class Check:
         names = self.manifest.class_names
         pairs = list(zip(rows.numbers["label"].tolist(), [path.partition("/")[0] for path in rows.paths], strict=True))
         for label, folder in dict.fromkeys(pairs):
-            if 0 <= label < len(names) and names[label] != folder:
+            if 0 <= label < len(names) and folder not in (names[label], text_of_path(names[label].encode())):
                 fact = f"label {label} is {names[label]!r} in the manifest, and {folder!r} in the index"
                 yield finding("class-name", str(self.opened.place), fact, key=rows.keys[pairs.index((label, folder))])
 

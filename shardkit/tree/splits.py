@@ -19,7 +19,7 @@ SPLIT_NAMES = frozenset(
 )
 
 _WORDS = "|".join(sorted({*SPLIT_NAMES, "trainval"}, key=lambda word: (-len(word), word)))
-_FILLERS = "data ?sets?|sets?|data|images?|imgs?|pictures|photos|files|folder|split|[0-9]+|[^a-z0-9]+"
+_FILLERS = "data|sets?|images?|imgs?|pictures|photos|files|folder|split|[^a-z]"  # taken apart in one way only
 _PLAIN = re.compile(f"(?:{_FILLERS})*(?:{_WORDS})(?:{_FILLERS})*")
 _WORD = re.compile(f"(?<![a-z])(?:{_WORDS})(?![a-z])")
 

@@ -47,13 +47,13 @@ def test_options_reach_convert(packed: Path, tmp_path: Path, monkeypatch: pytest
         return convert(packed, tmp_path / "out" / "x", workers=1)
 
     monkeypatch.setattr("shardkit.tools.convert.convert", fake)
-    line = "a b dest --format tar --max-bytes 1MiB --max-count 5 --shuffle --seed 3 --rename a=b --rename c=d.e"
+    line = "a b dest --format tar --max-bytes 1MiB --max-count 5 --shuffle --seed 3 --rename a=b,x=y --rename c=d.e"
     more = "--drop x,y --drop z --fields jpg,cls --workers 2 --engine ray --overwrite -q --work w --storage-option a=b"
     assert run(["convert", *line.split(), *more.split()]) == 0
     given.pop("progress")
     assert given == {
         "source": ("a", "b") if isinstance(given["source"], tuple) else ["a", "b"], "dest": "dest", "format": "tar",
-        "max_bytes": 1 << 20, "max_count": 5, "shuffle": True, "seed": 3, "rename": {"a": "b", "c": "d.e"},
+        "max_bytes": 1 << 20, "max_count": 5, "shuffle": True, "seed": 3, "rename": {"a": "b", "x": "y", "c": "d.e"},
         "drop": ["x", "y", "z"], "fields": ["jpg", "cls"], "workers": 2, "engine": "ray", "address": None,
         "overwrite": True, "work": Path("w"), "storage_options": {"a": "b"},
     }  # fmt: skip
@@ -63,6 +63,8 @@ def test_options_reach_convert(packed: Path, tmp_path: Path, monkeypatch: pytest
     ("options", "message"),
     [
         (["--rename", "jpg"], "--rename: 'jpg' is not OLD=NEW"),
+        (["--rename", "a=b=c"], "'a=b=c' is not OLD=NEW"),
+        (["--rename", "a=b,a=c"], "'a=c' is not OLD=NEW, or comes twice"),
         (["--rename", "a=b", "--rename", "a=c"], "'a=c' is not OLD=NEW, or comes twice"),
         (["--fields", ","], "--fields: it names nothing"),
         (["--drop", "tiff"], "no sample has the field 'tiff'"),

@@ -138,6 +138,7 @@ def test_fields_are_renamed_dropped_and_kept(tree: Path, tmp_path: Path, format:
         ({"drop": ["png"]}, "no sample has the field 'png'; they have cls, jpg"),
         ({"rename": {"jpg": "cls"}}, "'jpg' can't become 'cls'"),
         ({"rename": {"jpg": ""}}, "'jpg' can't become ''"),
+        ({"rename": {"jpg": "b,c=d"}}, "'jpg' can't become 'b,c=d'"),
         ({"rename": {"cls": "jpg"}}, "gives two of them one name"),
         ({"drop": ["jpg", "cls"]}, "that leaves no field"),
         ({"drop": ["jpg"], "rename": {"jpg": "png"}}, "'jpg' is to be dropped too"),

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import shardkit
 from shardkit import NotFoundError, UsageError, pack, verify
 from shardkit.index import ShardRows, write_index
 from shardkit.location import Location
@@ -374,3 +375,13 @@ def test_long_parts_are_joined_as_well() -> None:
 def test_every_kind_of_finding_is_made_above() -> None:
     source = Path(__file__).read_text("utf-8")
     assert {kind for kind in CURES if f'"{kind}"' not in source} == set()
+
+
+@pytest.mark.parametrize("name", ["a\\b", "\\", "a\\x41"])
+def test_a_class_with_a_backslash_in_its_name_is_sound_and_keeps_it(name: str, tree: Path, tmp_path: Path) -> None:
+    (tree / "red").rename(tree / name)
+    manifest = shardkit.pack(tree, tmp_path / "out" / "train", workers=1)
+    assert shardkit.verify(tmp_path / "out" / "train").sound
+    (tmp_path / "out" / "train.json").unlink()
+    (tmp_path / "out" / "train.parquet").unlink()
+    assert shardkit.index_shards(tmp_path / "out" / "train").class_names == manifest.class_names

@@ -81,6 +81,11 @@ def test_names_that_only_hold_such_a_word_are_classes(names: list[str]) -> None:
     assert not are_splits(names)
 
 
+@pytest.mark.parametrize("part", ["_", "1", "dataset", "-1", "images", "train"])
+def test_a_long_name_is_judged_at_once(part: str) -> None:
+    assert split_names_of([part * 40 + "cat", "dog"]) == []
+
+
 def test_a_split_that_holds_only_a_folder_of_its_own_name_is_an_error(tmp_path: Path) -> None:
     grow(tmp_path, "seg_train/seg_train/cat/1.jpg", "seg_test/seg_test/cat/1.jpg")
     with pytest.raises(SourceError, match="its only folder has its own name") as caught:
