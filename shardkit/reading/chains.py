@@ -141,6 +141,6 @@ class InReadingOrder:
         order = order_of_rows(before, starts, buffer=0, seed=0, epoch=0, lanes=self.lanes).base
         return before[np.sort(order.rows_at(np.arange(len(before))[self.places]))]
 
-    def describe(self) -> str:
+    def describe(self, catalog: Catalog, before: Rows) -> str:
         """The places and the lanes."""
         return f"{self.places}of{self.lanes}"

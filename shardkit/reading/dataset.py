@@ -120,18 +120,20 @@ class Dataset:
 
     def rows(self) -> Rows | None:
         """The rows of the catalog that this view has, in its order (int64); None for all of them."""
-        return self._rows
+        return self._chosen[0]
 
     @cached_property
-    def _rows(self) -> Rows | None:
+    def _chosen(self) -> tuple[Rows | None, list[str]]:
+        """The rows, and the text of each selection."""
         rows = self.content.rows()
         if not self.selection:
-            return rows
+            return rows, []
         catalog = self.content.catalog
-        found = np.arange(int(catalog.counts.sum())) if rows is None else rows
+        found, texts = np.arange(int(catalog.counts.sum())) if rows is None else rows, []
         for step in self.selection:
+            texts.append(step.describe(catalog, found))
             found = step.rows(catalog, found)
-        return found
+        return found, texts
 
     def members(self) -> Rows | None:
         """The rows that can come up: of a mix those of its parts, which its own order refers to in another way."""
@@ -353,7 +355,7 @@ class Dataset:
     @property
     def identity(self) -> str:
         """Tells the content and selection from others."""
-        return "/".join([self.content.identity, *(step.describe() for step in self.selection)])
+        return "/".join([self.content.identity, *self._chosen[1]])
 
     @property
     def order_identity(self) -> str:

@@ -13,6 +13,9 @@ from shardkit.errors import UsageError
 from shardkit.reading.order import EpochOrder, Order, Positions
 from shardkit.rng import permutation, stream_key, uniform
 
+SIZE_TOLERANCE = 100
+"""A part of a split may be off by one in so many of its samples for the sake of each class's own proportions."""
+
 MIX_BLOCK = 1000
 """Samples of a mix in which each dataset has exactly its share. Weights are rounded to so many parts."""
 
@@ -162,19 +165,52 @@ def split_rows(
 ) -> dict[str, Positions]:
     """The rows dealt to parts in proportion to the fractions, which add up to at most 1 (each int64, rising).
 
-    With labels (one for each row), each class is dealt out on its own. The same rows and seed give the same parts.
+    With labels (one for each row), each class is dealt out by `stratified`. The same rows and seed give the same parts.
     """
-    shares = np.array(list(fractions.values()), np.float64)
-    if not len(shares) or (shares <= 0).any() or shares.sum() > 1 + 1e-9:
-        raise UsageError("split()", f"{dict(fractions)} are not fractions", "give numbers above 0 that add up to 1")
-    weights = np.append(shares, max(0.0, 1 - shares.sum()))
+    weights = _split_weights(fractions)
     chance = uniform(stream_key("split", seed), rows)
     part_of = np.empty(len(rows), np.int64)
     groups = [np.arange(len(rows))] if labels is None else [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    for group in groups:
-        counts = apportioned(weights, len(group))
+    sizes = np.array([len(group) for group in groups], np.int64)
+    for group, counts in zip(groups, stratified(sizes, weights, seed)[0], strict=True):
         part_of[group[np.argsort(chance[group], kind="stable")]] = np.repeat(np.arange(len(weights)), counts)
     return {name: rows[part_of == number] for number, name in enumerate(fractions)}
+
+
+def stratified(
+    sizes: NDArray[np.int64], weights: NDArray[np.float64], seed: int
+) -> tuple[list[NDArray[np.int64]], bool]:
+    """How many of each class (`sizes`) go to each part, and whether the remainders were dealt over all classes.
+
+    Each class by its own largest remainders, where the parts have their sizes then, to one sample or to one in
+    `SIZE_TOLERANCE`. Where they have not, since many classes are too small, each part takes its exact number of what
+    is left, the largest remainders of all classes first, ties by chance: as scikit-learn's StratifiedShuffleSplit.
+    """
+    alone = [apportioned(weights, size) for size in sizes.tolist()]
+    total = int(sizes.sum())
+    wanted = apportioned(weights, total)
+    off = np.abs(np.sum(alone, axis=0) - wanted) if alone else np.zeros(1)
+    if (off <= np.maximum(1, wanted // SIZE_TOLERANCE)).all():
+        return alone, False
+    left, dealt = sizes.copy(), np.zeros((len(sizes), len(weights)), np.int64)
+    for part, count in enumerate(wanted.tolist()):
+        by_chance = np.argsort(uniform(stream_key("split", seed, part), np.arange(len(sizes))), kind="stable")
+        if count:
+            dealt[by_chance, part] = apportioned(left[by_chance].astype(np.float64), count)
+        left -= dealt[:, part]
+    return list(dealt), True
+
+
+def deals_over_classes(labels: Positions, fractions: Mapping[str, float], seed: int) -> bool:
+    """Whether a stratified split of samples with these labels has its remainders dealt over all classes."""
+    return stratified(np.unique(labels, return_counts=True)[1].astype(np.int64), _split_weights(fractions), seed)[1]
+
+
+def _split_weights(fractions: Mapping[str, float]) -> NDArray[np.float64]:
+    shares = np.array(list(fractions.values()), np.float64)
+    if not len(shares) or (shares <= 0).any() or shares.sum() > 1 + 1e-9:
+        raise UsageError("split()", f"{dict(fractions)} are not fractions", "give numbers above 0 that add up to 1")
+    return np.append(shares, max(0.0, 1 - shares.sum()))
 
 
 def line_counts(rows: Positions, starts: Positions) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, UsageError
 from shardkit.reading.catalog import Catalog
-from shardkit.reading.orders import class_weighted, sample_weighted, split_rows
+from shardkit.reading.orders import class_weighted, deals_over_classes, sample_weighted, split_rows
 from shardkit.reading.targets import demand_class_labels
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
+
+log = logging.getLogger(__name__)
 
 Rows = NDArray[np.int64]
 
@@ -28,7 +31,7 @@ class Selection(Protocol):
         """What is left of the rows `before`."""
         ...
 
-    def describe(self) -> str:
+    def describe(self, catalog: Catalog, before: Rows) -> str:
         """The same text for the same selection."""
         ...
 
@@ -45,7 +48,7 @@ class OfClasses:
         names = [entry.name for entry in catalog.classes]
         return before[np.isin(catalog.labels()[before], [label_of(name, names) for name in self.classes])]
 
-    def describe(self) -> str:
+    def describe(self, catalog: Catalog, before: Rows) -> str:
         """The classes."""
         return f"classes={self.classes!r}"
 
@@ -68,7 +71,7 @@ class Where:
             raise UsageError("where()", f"{exc}", f"use the index's columns: {columns}") from exc
         return before[np.isin(before, found)]
 
-    def describe(self) -> str:
+    def describe(self, catalog: Catalog, before: Rows) -> str:
         """The expression."""
         return f"where={self.expression}"
 
@@ -95,7 +98,7 @@ class AtNumbers:
             raise NotFoundError("dataset[…]", fact, "samples count from 0")
         return before[self.numbers]
 
-    def describe(self) -> str:
+    def describe(self, catalog: Catalog, before: Rows) -> str:
         """The slice, or a digest of the numbers."""
         numbers = self.numbers
         if isinstance(numbers, slice):
@@ -115,10 +118,18 @@ class PartOf:
     def rows(self, catalog: Catalog, before: Rows) -> Rows:
         """The rows of this part."""
         labels = catalog.labels()[before] if self.stratify else None
-        return split_rows(before, labels, dict(self.fractions), self.seed)[self.name]
+        found = split_rows(before, labels, dict(self.fractions), self.seed)[self.name]
+        if len(before) and not len(found):
+            log.warning("split(): the part %r gets none of %d samples", self.name, len(before))
+        return found
 
-    def describe(self) -> str:
-        """The fractions, the part, the seed."""
+    def describe(self, catalog: Catalog, before: Rows) -> str:
+        """The fractions, the part, the seed; and whether it is dealt as it was in older versions."""
+        dealt = self.stratify and deals_over_classes(catalog.labels()[before], dict(self.fractions), self.seed)
+        return self._text + (":dealt over classes" if dealt else "")
+
+    @property
+    def _text(self) -> str:
         return f"part={self.fractions!r}:{self.name}:{self.seed}:{self.stratify}"
 
 

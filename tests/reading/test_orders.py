@@ -11,6 +11,7 @@ from shardkit.errors import UsageError
 from shardkit.reading.order import EpochOrder
 from shardkit.reading.orders import (
     MIX_BLOCK,
+    SIZE_TOLERANCE,
     EndlessOrder,
     MixedOrder,
     apportioned,
@@ -20,6 +21,7 @@ from shardkit.reading.orders import (
     quotas_of,
     sample_weighted,
     split_rows,
+    stratified,
 )
 
 
@@ -134,6 +136,37 @@ def test_a_split_is_disjoint_whole_and_the_same_for_a_seed() -> None:
     assert all((parts[name] == again[name]).all() for name in parts)
     other = split_rows(rows, labels, {"train": 0.8, "validation": 0.2}, 5)
     assert parts["validation"].tolist() != other["validation"].tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_split_of_many_small_classes_has_parts_of_their_sizes(size: int, seed: int) -> None:
+    rows, labels = np.arange(200 * size), np.repeat(np.arange(200), size)
+    parts = split_rows(rows, labels, {"train": 0.7, "validation": 0.2, "test": 0.1}, seed)
+    assert [len(part) for part in parts.values()] == [140 * size, 40 * size, 20 * size]
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == rows.tolist()
+    for part, share in zip(parts.values(), (0.7, 0.2, 0.1), strict=True):
+        in_class = np.bincount(labels[part], minlength=200)
+        assert (np.abs(in_class - share * size) <= 1).all()
+    low = (np.unique(labels[parts["validation"]]) < 100).mean()
+    assert 0.2 < low < 0.8  # not the first classes, by chance
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=80), st.integers(0, 9))
+def test_parts_of_a_split_are_off_by_one_or_by_the_tolerance_at_most(sizes: list[int], seed: int) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    parts = split_rows(np.arange(len(labels)), labels, {"a": 0.8, "b": 0.15, "c": 0.05}, seed)
+    for part, share in zip(parts.values(), (0.8, 0.15, 0.05), strict=True):
+        exact = share * len(labels)
+        assert abs(len(part) - exact) <= 1 + max(1, exact // SIZE_TOLERANCE)
+
+
+def test_classes_of_many_samples_are_split_each_by_itself() -> None:
+    sizes, weights = np.array([713, 205, 1_021]), np.array([0.8, 0.2])
+    counts, over_all = stratified(sizes, weights, 0)
+    assert [each.tolist() for each in counts] == [apportioned(weights, size).tolist() for size in sizes.tolist()]
+    assert not over_all
+    assert stratified(np.full(50, 2), weights, 0)[1]
 
 
 def test_fractions_below_one_leave_the_rest_out() -> None:

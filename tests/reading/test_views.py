@@ -143,6 +143,19 @@ def test_a_split_is_stratified_seeded_disjoint_and_whole(cars: str, keys_of: Key
     assert sorted(keys_of(other["train"])) != sorted(keys["train"])
 
 
+def test_a_part_without_samples_is_logged(cars: str, caplog: pytest.LogCaptureFixture) -> None:
+    parts = shardkit.dataset(cars)[:3].split({"train": 0.9, "test": 0.1})
+    assert [len(part) for part in parts.values()] == [3, 0]
+    assert caplog.messages == ["split(): the part 'test' gets none of 3 samples"]
+
+
+def test_a_split_that_older_versions_dealt_alike_is_the_same_order_to_a_state(
+    cars: str, by_shards: dict[int, str]
+) -> None:
+    part = shardkit.dataset(cars).split({"a": 0.8, "b": 0.2})["a"]
+    assert part.identity.endswith("/part=(('a', 0.8), ('b', 0.2)):a:0:True")
+
+
 def test_a_split_without_strata_is_of_all_samples_together(cars: str) -> None:
     parts = shardkit.dataset(cars).split({"a": 0.5, "b": 0.5}, stratify=False)
     assert sorted(len(part) for part in parts.values()) == [48, 49]
@@ -375,3 +388,11 @@ def test_a_sample_that_comes_up_several_times_in_an_epoch_is_augmented_anew(cars
         images.setdefault(sample["__key__"], set()).add(sample["jpg"].tobytes())
     assert len(images) == 3
     assert all(len(versions) >= 8 for versions in images.values())
+
+
+def test_a_split_that_older_versions_dealt_otherwise_is_another_order_to_a_state(cars: str) -> None:
+    data = shardkit.dataset(cars)
+    three = data[[[sample["cls"] for sample in data].index(label) for label in range(3)]]
+    parts = three.split({"a": 0.25, "b": 0.25, "c": 0.25, "d": 0.25})
+    assert [len(part) for part in parts.values()] == [1, 1, 1, 0]
+    assert parts["a"].identity.endswith(":a:0:True:dealt over classes")
