@@ -199,7 +199,7 @@ class Loading:
         return view.map(load)
 
     def _decoded(self, sample: Sample) -> Sample:
-        name = image_field(sample)
+        name = image_field(sample) or ""  # what decode() gave has one
         return {**sample, name: self._finished(sample[name])}
 
     def _finished(self, image: NDArray[Any]) -> NDArray[Any]:

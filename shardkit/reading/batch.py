@@ -83,37 +83,71 @@ def collate(samples: Sequence[Any]) -> Any:
     """Samples as one batch.
 
     Dicts with a decoded image (an array in an image field) give a Batch; other dicts a dict of lists, with arrays of
-    one shape stacked, and `__repeat__` (bool, n) where one of them is a repeat.
-    Tuples give a tuple of columns. Raises DatasetError for images of different sizes.
+    one shape stacked, and `__repeat__` (bool, n) where one of them is a repeat. A field that only some samples have is
+    a list with None for the others.
+    Tuples give a tuple of columns. Raises DatasetError for images of different sizes, items of different kinds or
+    lengths, and where only some of the samples have an image or a label.
     """
     first = samples[0]
     if isinstance(first, dict):
-        image = next((n for n, v in first.items() if n in IMAGE_FIELDS and isinstance(v, np.ndarray)), None)
-        return _columns(samples) if image is None else _batch(samples)
+        _demand_alike(samples, dict)
+        return _batch(samples) if any(image_field(sample) for sample in samples) else _columns(samples)
     if isinstance(first, (tuple, list)):
+        _demand_alike(samples, (tuple, list))
+        other = next((sample for sample in samples if len(sample) != len(first)), None)
+        if other is not None:
+            fact = f"a batch needs tuples of one length, and there are some of {len(first)} and of {len(other)} values"
+            raise DatasetError("batch()", fact, "let map() give the same number for each sample")
         return tuple(_column([sample[i] for sample in samples]) for i in range(len(first)))
     return _column(samples)
 
 
-def image_field(sample: Sample) -> str:
-    """The field of a decoded sample that holds its image."""
-    return next(name for name, value in sample.items() if name in IMAGE_FIELDS and isinstance(value, np.ndarray))
+def _demand_alike(items: Sequence[Any], kind: type | tuple[type, ...]) -> None:
+    other = next((item for item in items if not isinstance(item, kind)), None)
+    if not all(isinstance(item, kind) for item in items):
+        fact = f"a batch needs items of one kind, and there are {type(items[0]).__name__} and {type(other).__name__}"
+        raise DatasetError("batch()", fact, "let map() give the same kind for each sample")
+
+
+def image_field(sample: Sample) -> str | None:
+    """The field of a decoded sample that holds its image; None where none does."""
+    return next((n for n, v in sample.items() if n in IMAGE_FIELDS and isinstance(v, np.ndarray)), None)
+
+
+def _image_fields(samples: Sequence[Sample]) -> list[str]:
+    """The image field of each sample. Raises DatasetError that names one without."""
+    names = [image_field(sample) for sample in samples]
+    if None in names:
+        fact = f"a batch needs an image of each sample, and {_key_of(samples[names.index(None)])} has none"
+        raise DatasetError("batch()", fact, "give it one in map(), or leave it out with filter()")
+    return names  # type: ignore[return-value]
+
+
+def _key_of(sample: Any) -> str:
+    return repr(sample.get("__key__", "a sample")) if isinstance(sample, dict) else "an item"
 
 
 def _batch(samples: Sequence[Sample]) -> Batch:
-    names = [image_field(sample) for sample in samples]
+    names = _image_fields(samples)
     images = [sample[name] for sample, name in zip(samples, names, strict=True)]
     labels = [sample.get("cls") for sample in samples]
-    shared = set(samples[0]).intersection(*samples[1:]) - {*names, "cls", "__url__", REPEAT}
-    fields = {name: _column([sample[name] for sample in samples]) for name in sorted(shared - {"__key__"})}
+    found = set().union(*samples) - {"cls", "__key__", "__url__", REPEAT}
+    fields = {}
+    for field in sorted(found):
+        values = [None if field == name else sample.get(field) for sample, name in zip(samples, names, strict=True)]
+        if field not in names or any(value is not None for value in values):
+            fields[field] = _column(values)
     keys = [str(sample.get("__key__", "")) for sample in samples]
-    given = None if any(label is None for label in labels) else stacked_labels(labels, keys)
+    given = None if all(label is None for label in labels) else stacked_labels(labels, keys)
     return Batch(stacked(images, keys), given, keys=keys, fields=fields, repeats=_repeats(samples))
 
 
 def stacked_labels(labels: Sequence[Any], keys: Sequence[str]) -> NDArray[Any]:
     """Labels as an array: numbers, or arrays of one length. Raises DatasetError that names two that are not."""
     for label, key in zip(labels, keys, strict=True):
+        if label is None:
+            fact = f"a batch needs a label (cls) of each sample, and {key!r} has none"
+            raise DatasetError("batch()", fact, "give it one in map(), or leave it out with filter()")
         if np.shape(label) != np.shape(labels[0]):
             fact = f"a batch needs labels of one length: {keys[0]} has {np.size(labels[0])} and {key} {np.size(label)}"
             raise DatasetError("batch()", fact, "mend the labels, or make them of one length with map()")

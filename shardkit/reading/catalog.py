@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c, differing
-from shardkit.errors import DamagedError, DatasetError, ManifestError
+from shardkit.errors import DamagedError, DecodeError, ManifestError
 from shardkit.formats.table import demand_names_fit, format_named
 from shardkit.formats.tar import plain_member
 from shardkit.formats.tar_headers import padded
@@ -41,7 +41,7 @@ Rows = NDArray[np.int64]
 Buffer = Any
 """bytes, or a memoryview of a mapped shard."""
 
-Images = tuple[list[Buffer], dict[int, DamagedError]]
+Images = tuple[list[Buffer], dict[int, DamagedError | DecodeError]]
 """(the bytes of each image, none for a damaged one; place among them -> what is wrong)."""
 
 
@@ -112,13 +112,16 @@ class Block(Protocol):
         ...
 
 
+NO_IMAGE_CURE = 'read it without decode(), or leave such samples out with on_error="skip"'
+
+
 def images_of(block: Block, begin: int, end: int) -> Images:
     """`Block.images`, one by one."""
-    datas, wrong = list[Buffer](), dict[int, DamagedError]()
+    datas, wrong = list[Buffer](), dict[int, DamagedError | DecodeError]()
     for at, number in enumerate(range(begin, end)):
         try:
             datas.append(block.image(number))
-        except DamagedError as exc:
+        except (DamagedError, DecodeError) as exc:
             datas.append(b"")
             wrong[at] = exc
     return datas, wrong
@@ -443,26 +446,26 @@ class IndexBlock:
         return self.shards.tolist(), self.starts.tolist(), self.ends.tolist()
 
     def image(self, number: int) -> memoryview:
-        """The image's bytes in the mapped shard, without a copy. DatasetError for a sample without an image."""
+        """The image's bytes in the mapped shard, without a copy. DecodeError for a sample without an image."""
         shards, starts, ends = self._spans
         start = starts[number]
         if start < 0:
             place, _, key = self.place(number)
-            raise DatasetError(place, "this sample has no image", "read it without decode()", None, key)
+            raise DecodeError(place, "this sample has no image", NO_IMAGE_CURE, None, key)
         data = self._buffers[shards[number]][start : ends[number]]
         if self.catalog.checked and crc32c(data) != self._checksums[number]:
             raise self._damaged(number)
         return data
 
     def images(self, begin: int, end: int) -> Images:
-        """As `image` for each, summed together. DatasetError for a sample without an image."""
+        """As `image` for each, summed together. DecodeError for a sample without an image."""
         shards, starts, ends = self._spans
         buffers = self._buffers
         if int(self.starts[begin:end].min(initial=0)) < 0:
             return images_of(self, begin, end)
         columns = zip(shards[begin:end], starts[begin:end], ends[begin:end], strict=True)
         datas: list[Buffer] = [buffers[shard][start:stop] for shard, start, stop in columns]
-        wrong: dict[int, DamagedError] = {}
+        wrong: dict[int, DamagedError | DecodeError] = {}
         for at in differing(datas, self.crcs[begin:end]) if self.catalog.checked else ():
             datas[at] = b""
             wrong[at] = self._damaged(begin + at)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DamagedError, DatasetError, DecodeError
+from shardkit.errors import DamagedError, DatasetError, DecodeError, UsageError, printable
 from shardkit.reading.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.blocks import BlockSource, Numbers, Placed
 from shardkit.reading.catalog import Block
@@ -27,7 +27,7 @@ from shardkit.reading.ops import ALL, Decode, Filter, Map, Skip, Steps, Take, cu
 from shardkit.reading.pool import Task, Threads
 from shardkit.reading.targets import FIELD, demand_mode, target_of
 from shardkit.rng import stream_key
-from shardkit.sample import Sample
+from shardkit.sample import IMAGE_FIELDS, Sample
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ class _Lost:
 
 LOST = _Lost()
 """Stands where a batch would be if one of its images could be decoded: what counts batches counts it."""
+
+_SAID: set[str] = set()
+"""Warnings that were given, so that each comes once a process."""
 
 PART_SAMPLES = 16
 """Samples that one thread takes at a time, at least: less costs in hand-over."""
@@ -122,6 +125,16 @@ def batch_limits(steps: Steps, samples: int, over: int = 0) -> tuple[int, int]:
         samples -= samples % size
     low, high = cut(0, ALL, steps.batch_window)
     return max(0, low - over) * size, min(max(0, high - over) * size, samples)
+
+
+def _no_image(sample: Sample) -> DecodeError:
+    """The error for a sample without a field that decode() knows as an image."""
+    fields = ", ".join(printable(name) for name in sample if not name.startswith("__")) or "none"
+    cure = (
+        "name the image's feature of TFRecord shards with dataset(image_field=), or decode images "
+        'of other names in map(), without decode(); on_error="skip" leaves such samples out'
+    )
+    return DecodeError("", f"this sample has no image: no field has a name of one; its fields: {fields}", cure)
 
 
 class _Worker:
@@ -272,7 +285,9 @@ class _Worker:
         name = span.block.fields[at]
         row = None if span.draws is None else span.draws[at]
         try:
-            image = self.decoder.array(sample[name], row) if name else None
+            if not name:
+                raise _no_image(sample)
+            image = self.decoder.array(sample[name], row)
             label = target_of(sample.get(FIELD), self.targets, self.classes) if self.targets else None
             others = decode_fields(
                 {
@@ -285,6 +300,7 @@ class _Worker:
         except DecodeError as exc:
             self._failed(span, number, exc)
             return None
+        self._demand_one_image(name, others)
         decoded = {
             field: image if field == name else others[field] for field in sample if field == name or field in others
         }
@@ -293,6 +309,23 @@ class _Worker:
         if "cls" in decoded and isinstance(decoded["cls"], int) and self.options and self.options.label != "int":
             decoded["cls"] = self._labels(np.array([decoded["cls"]]), span)[0]
         return decoded
+
+    def _demand_one_image(self, name: str, others: Mapping[str, Any]) -> None:
+        """UsageError for a mask or another image beside it that is decoded and would not move along."""
+        assert self.options is not None
+        if self.options.crop == "resize" and not self.options.flip:
+            return
+        for field, value in others.items():
+            if field.rpartition(".")[2] in IMAGE_FIELDS:
+                fact = (
+                    f"crop and flip change {printable(name)!r} alone, and {printable(field)!r} beside it would not fit"
+                )
+                cure = f"decode {printable(field)!r} and move both in map(), after decode() without crop= and flip="
+                if not isinstance(value, (bytes, memoryview)):
+                    raise UsageError("decode()", fact, f"leave it out of decoders=, or {cure}")
+                if fact not in _SAID:
+                    _SAID.add(fact)
+                    log.warning("decode(): %s; %s", fact, cure)
 
     def _labels(self, labels: NDArray[np.int64], span: _Span) -> NDArray[Any]:
         assert self.options is not None

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c
-from shardkit.errors import DamagedError, DatasetError
+from shardkit.errors import DamagedError, DecodeError
 from shardkit.index_file import INDEX_CURE
-from shardkit.reading.catalog import Images, IndexBlock, IndexCatalog, Rows, images_of
+from shardkit.reading.catalog import NO_IMAGE_CURE, Images, IndexBlock, IndexCatalog, Rows, images_of
 from shardkit.reading.remote import RemoteShards, within
 from shardkit.sample import Sample
 
@@ -71,10 +71,10 @@ class RemoteBlock(IndexBlock):
         return zip(self.chunks, groups, strict=True)
 
     def image(self, number: int) -> memoryview:
-        """The image's bytes, checked. DatasetError for a sample without an image, DamagedError for a wrong one."""
+        """The image's bytes, checked. DecodeError for a sample without an image, DamagedError for a wrong one."""
         if self._spans[1][number] < 0:
             place, _, key = self.place(number)
-            raise DatasetError(place, "this sample has no image", "read it without decode()", None, key)
+            raise DecodeError(place, "this sample has no image", NO_IMAGE_CURE, None, key)
         found: memoryview = self._checked(number, self._image_in)
         return found
 
