@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError
+from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError, printable, redacted
 from shardkit.location import Location
 from shardkit.storage._obstore import obstore
 from shardkit.storage.aside import Aside
@@ -93,6 +93,12 @@ class RemoteStore:
             raise
         except (obstore().exceptions.BaseError, OSError, ValueError) as exc:
             failure, cause = storage_error(exc, self._place(name), self._family), harmless(exc)
+        except BaseException as exc:
+            if type(exc).__name__ != "PanicException":  # pyo3's, which is no Exception and can't be imported
+                raise
+            fact = f"the package obstore broke down ({printable(str(exc))})"
+            failure = StorageError(self._place(name), fact, "check the URL and the storage options")
+            cause = Exception(redacted(str(exc)))
         raise failure from cause  # outside of the block, which would keep the first text as its context
 
     def info(self, name: str) -> ObjectInfo:

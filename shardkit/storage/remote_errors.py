@@ -62,14 +62,37 @@ def storage_error(exc: Exception, place: str, scheme: str) -> ShardkitError:
         fact = f"the server sends another range than was asked for ({_line(text.rpartition('error: ')[2])})"
         return StorageError(place, fact, "use another server, or download the dataset first")
     if "certificate" in dump.lower() or "CaUsedAsEndEntity" in dump:
-        fact = f"the server's certificate is not trusted ({_cause(dump) or 'TLS'})"
-        return StorageError(place, fact, "give its authority as storage option root_certificate (a PEM file)")
+        return _of_certificate(dump, place)
     if "BadScheme" in dump:
         fact = "the server was reached by https and leads on to http"
         return StorageError(place, fact, "give another URL, or the storage option allow_http=true")
     if "without LOCATION" in text or "redirect" in text:
         return StorageError(place, "the store is in another region", "give the storage option region")
     return _broken(text, dump, place, name)
+
+
+def _of_certificate(dump: str, place: str) -> StorageError:
+    """The error for a certificate that rustls refuses."""
+    if "CaUsedAsEndEntity" in dump:
+        fact = "the server's certificate is an authority's own, which is refused as that of a server"
+        cure = (
+            "sign one for the server, or make a self-signed one that is no authority (openssl req -x509 … -addext "
+            "basicConstraints=critical,CA:FALSE), and give the storage option root_certificate; "
+            "allow_invalid_certificates=true trusts any"
+        )
+        return StorageError(place, fact, cure)
+    kind = re.search(r"InvalidCertificate\(\s*(\w+)", dump)
+    if kind and kind[1].startswith("NotValidForName"):
+        shown = re.search(r"presented: \[\s*\"(.{1,200}?)\",?\s*\]", dump, re.DOTALL)
+        names = _line(re.sub(r"\w+\(\\\"|\\\"\)", "", shown[1])) if shown else "another name"
+        return StorageError(place, f"the server's certificate is for {names}", "give the server by that name")
+    fact = f"the server's certificate is not trusted ({kind[1] if kind else _cause(dump) or 'TLS'})"
+    if kind and kind[1].startswith(("Expired", "NotValidYet")):
+        return StorageError(place, fact, "renew it, or set this machine's clock")
+    cure = (
+        "give its authority, or itself where it is self-signed, as storage option root_certificate or in SSL_CERT_FILE"
+    )
+    return StorageError(place, fact, f"{cure} (a PEM file)")
 
 
 def _of_credentials(status: re.Match[str] | None, text: str, place: str, scheme: str) -> ShardkitError:

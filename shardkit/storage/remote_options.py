@@ -10,12 +10,13 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from shardkit.errors import UsageError
+from shardkit.errors import UsageError, printable
 from shardkit.location import Location
 from shardkit.storage._obstore import obstore
 from shardkit.storage.aws_profile import from_shared_files
@@ -66,6 +67,9 @@ _WARNED: set[str] = set()
 """Hosts that were warned of in this process."""
 
 _ENDPOINT_NAMES = ("endpoint", "aws_endpoint", "aws_endpoint_url", "aws_endpoint_url_s3", "base_url", "azure_endpoint")
+
+_BUNDLES = {"s3": ("AWS_CA_BUNDLE",), "gs": (), "az": (), "http": ()}
+"""Environment variables that name a PEM file of authorities, beside SSL_CERT_FILE, which obstore reads itself."""
 
 CLIENT = {"connect_timeout": "10s", "read_timeout": "30s"}
 """Time limits: to connect, and without any progress. A user's option of that name comes first."""
@@ -157,9 +161,31 @@ def _sorted_out(root: Location, family: str, options: Mapping[str, Any]) -> tupl
             name, _, password = user.partition(":")
             config = {"username": unquote(name), "password": unquote(password)} | config
         client |= _headers(config, client)
+    bundle = next((os.environ[name] for name in _BUNDLES[family] if os.environ.get(name)), None)
+    if bundle is not None:
+        client.setdefault("root_certificate", bundle)
     if isinstance(client.get("root_certificate"), str) and "-----BEGIN" not in client["root_certificate"]:
         client["root_certificate"] = _file(client["root_certificate"])
     return config, client
+
+
+def _demand_endpoint(name: str, url: str) -> None:
+    """UsageError for an endpoint that is no http or https URL of a host: obstore panics at most of them."""
+    place = f"${name}" if name.isupper() else f"storage option {name}"
+    cure = "give https://HOST, or http://HOST with allow_http=true"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as exc:
+        raise UsageError(place, f"{printable(url)} is not a URL ({exc})", cure) from exc
+    if "://" not in url:
+        bare = url.removeprefix("//")
+        cure = f"give https://{bare}, or http://{bare} with allow_http=true"
+        raise UsageError(place, f"{printable(url)} has no scheme", cure)
+    if parts.scheme not in ("http", "https"):
+        raise UsageError(place, f"{printable(url)}: {printable(parts.scheme)}:// is not http:// or https://", cure)
+    if not host or re.search(r"[^\x21-\x7e]", url):
+        raise UsageError(place, f"{printable(url)} is not a URL with a host", cure)
 
 
 def _headers(config: dict[str, Any], client: Mapping[str, Any]) -> dict[str, Any]:
@@ -207,9 +233,11 @@ def _demand_safe(root: Location, family: str, config: Mapping[str, Any], client:
             fact = "a dataset's URL can't have a query: a signature in it holds for one object only"
             raise UsageError(str(root), fact, "use the store's own scheme (az://… with sas_token=…), or a plain URL")
     else:
-        names = [config[name] for name in _ENDPOINT_NAMES if config.get(name)]
-        found = [os.environ[name] for name in _ENDPOINTS[family] if os.environ.get(name)]
-        url = str((names or found or [""])[0])
+        names = [(name, str(config[name])) for name in _ENDPOINT_NAMES if config.get(name)]
+        found = [(name, os.environ[name]) for name in _ENDPOINTS[family] if os.environ.get(name)]
+        name, url = (names or found or [("", "")])[0]
+        if url:
+            _demand_endpoint(name, url)
         if _is_true(config.get("use_emulator")) or _is_true(os.environ.get("AZURE_STORAGE_USE_EMULATOR")):
             client.setdefault("allow_http", True)
     if urlsplit(url).scheme != "http":

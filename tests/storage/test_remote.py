@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import pickle
-import socket
+import re
 import ssl
 import subprocess
 import threading
@@ -148,41 +148,143 @@ def test_a_host_that_is_not_there_may_come_back() -> None:
         open_store(locate("https://no-such-host.invalid/x")).info("a")
 
 
-def test_a_certificate_that_nobody_signed_is_refused(tmp_path: Path) -> None:
-    made = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        str(made[0]),
-        "-out",
-        str(made[1]),
-    ]
-    try:
-        subprocess.run([*command, "-subj", "/CN=localhost"], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("openssl is not installed")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(made[1], made[0])
-    listener = socket.create_server(("127.0.0.1", 0))
+NO_AUTHORITY = "basicConstraints=critical,CA:FALSE"
 
-    def shake_hands() -> None:
-        connection, _ = listener.accept()
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[Callable[..., tuple[str, Path]]]:
+    """Starts a TLS server for a self-signed certificate: (its URL, the certificate)."""
+    servers: list[ThreadingHTTPServer] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            replying(200, "hello")(self)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    def started(*extensions: str, names: str = "DNS:localhost,IP:127.0.0.1") -> tuple[str, Path]:
+        key, certificate = tmp_path / f"key{len(servers)}.pem", tmp_path / f"certificate{len(servers)}.pem"
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=shardkit"]
+        for extension in (f"subjectAltName={names}", *extensions):
+            command += ["-addext", extension]
         try:
-            context.wrap_socket(connection, server_side=True).close()
-        except (ssl.SSLError, OSError):
-            connection.close()
+            command += ["-keyout", str(key), "-out", str(certificate), "-days", "30"]
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("openssl is not installed")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        httpd.handle_error = lambda *_: None  # type: ignore[method-assign, assignment]  # clients that hang up
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+        threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
+        servers.append(httpd)
+        return f"https://localhost:{httpd.server_port}", certificate
 
-    thread = threading.Thread(target=shake_hands, daemon=True)
-    thread.start()
-    with listener, pytest.raises(StorageError, match=r"certificate is not trusted .*root_certificate") as caught:
-        open_store(locate(f"https://127.0.0.1:{listener.getsockname()[1]}/x")).info("a")
+    yield started
+    for httpd in servers:
+        httpd.shutdown()
+        httpd.server_close()
+
+
+def test_a_certificate_that_nobody_signed_is_refused(tls: Any) -> None:
+    url, _ = tls(NO_AUTHORITY)
+    with pytest.raises(StorageError, match=r"not trusted \(UnknownIssuer\).*root_certificate.*SSL_CERT_FILE") as caught:
+        open_store(locate(url)).info("a")
     assert not isinstance(caught.value, TransientError)
-    thread.join(10)
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_a_self_signed_certificate_is_given_as_a_file_or_as_text(as_text: bool, tls: Any) -> None:
+    url, certificate = tls(NO_AUTHORITY)
+    given = certificate.read_text() if as_text else str(certificate)
+    assert content(open_store(locate(url), {"root_certificate": given}), "a") == b"hello"
+    assert (
+        open_store(locate("s3://bucket/x"), {"endpoint": url, "root_certificate": given, **KEYS}).info("a").bytes == 5
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "scheme"), [("SSL_CERT_FILE", "https"), ("SSL_CERT_FILE", "s3"), ("AWS_CA_BUNDLE", "s3")]
+)
+def test_a_self_signed_certificate_is_given_in_the_environment(
+    variable: str, scheme: str, tls: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, certificate = tls(NO_AUTHORITY)
+    monkeypatch.setenv(variable, str(certificate))
+    store = open_store(locate(url)) if scheme == "https" else s3_at(url)
+    assert store.info("a").bytes == 5
+
+
+def test_a_certificate_that_cannot_be_a_servers_says_how_to_make_one_that_can(tls: Any) -> None:
+    url, certificate = tls()
+    with pytest.raises(StorageError, match=r"refused as that of a server.*CA:FALSE.*allow_invalid_certificates=true"):
+        open_store(locate(url), {"root_certificate": str(certificate)}).info("a")
+    assert open_store(locate(url), {"allow_invalid_certificates": "true"}).info("a").bytes == 5
+
+
+def test_a_certificate_for_another_name_names_it(tls: Any) -> None:
+    url, certificate = tls(NO_AUTHORITY, names="DNS:data.example")
+    with pytest.raises(StorageError, match=r"certificate is for data\.example; give the server by that name"):
+        open_store(locate(url), {"root_certificate": str(certificate)}).info("a")
+
+
+ENDPOINTS = {
+    "127.0.0.1:9000": "127.0.0.1:9000 has no scheme; give https://127.0.0.1:9000, or http://127.0.0.1:9000",
+    "localhost": "localhost has no scheme",
+    "minio.local:9000": "minio.local:9000 has no scheme",
+    "//minio.local": "no scheme; give https://minio.local",
+    "ftp://minio.local": "ftp:// is not http:// or https://",
+    "https://": "not a URL with a host",
+    "https://a b": "not a URL with a host",
+    "https://[::1": "is not a URL",
+    "https://host:port": "is not a URL",
+}
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize(
+    ("url", "name", "options"),
+    [
+        ("s3://bucket/x", "endpoint", KEYS),
+        ("s3://bucket/x", "endpoint_url", KEYS),
+        ("gs://bucket/x", "endpoint_url", {"anon": "true"}),
+        ("az://container/x", "endpoint", {"account_name": "a", "anon": "true"}),
+        ("s3://bucket/x", "$AWS_ENDPOINT_URL", KEYS),
+        ("az://container/x", "$AZURE_STORAGE_ENDPOINT", {"account_name": "a", "anon": "true"}),
+    ],
+)
+def test_an_endpoint_that_is_no_url_is_refused_before_obstore_sees_it(
+    url: str, name: str, options: dict[str, str], endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name.startswith("$"):
+        monkeypatch.setenv(name[1:], endpoint)
+    with pytest.raises(UsageError, match=re.escape(ENDPOINTS[endpoint])) as caught:
+        open_store(locate(url), options if name.startswith("$") else {**options, name: endpoint})
+    assert name.removesuffix("_url") in caught.value.place or "base_url" in caught.value.place
+
+
+def test_an_endpoint_of_the_aws_files_is_checked_too(tmp_path: Path) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").write_text("[default]\nendpoint_url = minio.local:9000\n")
+    with pytest.raises(UsageError, match="has no scheme"):
+        open_store(locate("s3://bucket/x"), KEYS)
+
+
+def test_a_panic_of_obstore_is_an_error_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    def panic(*_: object, **__: object) -> None:
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+
+    store = open_store(locate("s3://bucket/x"), KEYS)
+    monkeypatch.setattr(_obstore.obstore(), "get", panic)
+    with pytest.raises(StorageError, match=r"s3://bucket/x/a: the package obstore broke down .called"):
+        store.info("a")
 
 
 def test_a_server_that_does_not_tell_the_length_is_refused(server: Any) -> None:
