@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from shardkit.errors import UsageError, redacted
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
+_QUERY = re.compile(r"\?(?=[^?]*=)(.*)", re.DOTALL)
+"""The query of a URL. A `?` without a `=` behind it is one of a glob."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -16,11 +19,13 @@ class Location:
     """A place for bytes. `scheme` is "" for a path of this machine; `path` is the path, or what follows `scheme://`.
 
     Values compare and hash by what they say, not by what they point to. As text it holds no credentials: `str()` is for
-    people, `url` for machines.
+    people, `url` for machines. query: what follows the `?` of a web server's URL, such as a signature; its folder and
+    those in it have it too.
     """
 
     scheme: str
     path: str
+    query: str = ""
 
     def __str__(self) -> str:
         return redacted(self.url) if self.scheme else self.path
@@ -31,7 +36,8 @@ class Location:
     @property
     def url(self) -> str:
         """The whole of it, with any credentials: `locate(url)` gives this Location again. Not for messages."""
-        return f"{self.scheme}://{self.path}" if self.scheme else self.path
+        query = f"?{self.query}" if self.query else ""
+        return f"{self.scheme}://{self.path}{query}" if self.scheme else self.path
 
     @property
     def is_local(self) -> bool:
@@ -48,13 +54,13 @@ class Location:
         """The folder that this is in."""
         if self.is_local:
             return Location("", os.path.dirname(self.path) or ".")
-        return Location(self.scheme, self.path.rpartition("/")[0])
+        return Location(self.scheme, self.path.rpartition("/")[0], self.query)
 
     def child(self, name: str) -> Location:
         """The place `name` in the folder that this is."""
         if self.is_local:
             return Location("", os.path.normpath(os.path.join(self.path, name)))
-        return Location(self.scheme, f"{self.path.rstrip('/')}/{name}")
+        return Location(self.scheme, f"{self.path.rstrip('/')}/{name}", self.query)
 
     def sibling(self, name: str) -> Location:
         """The place `name` in the folder that this is in."""
@@ -74,7 +80,33 @@ def locate(value: str | os.PathLike[str]) -> Location:
     if match is None:
         return Location("", os.path.expanduser(text))
     scheme, path = match[1].lower(), text[match.end() :]
-    return Location("", path) if scheme == "file" else Location(scheme, path)
+    if scheme == "file":
+        return Location("", path)
+    if scheme.rpartition("+")[2] in ("http", "https") and (query := _QUERY.search(path)):
+        return Location(scheme, path[: query.start()], query[1])
+    return Location(scheme, path)
+
+
+def matching(pattern: str) -> list[str]:
+    """The paths of this machine that a glob matches, sorted; `**` goes through folders.
+
+    A folder whose name is a part of the pattern as it stands is meant by it, so that `[` and `?` in it are its own; so
+    is a dataset whose manifest is there. Where nothing matches, `[` stands for itself in the rest too.
+    """
+    known, parts = "", pattern.split("/")
+    while len(parts) > 1 and os.path.lexists(known + parts[0] + "/"):
+        known += parts.pop(0) + "/"
+    rest = "/".join(parts)
+    stem, dash, number = rest.rpartition("-")
+    if dash and os.path.lexists(f"{known}{stem}.json"):
+        rest = f"{glob.escape(stem)}-{number}"
+    begin = glob.escape(known)
+    return sorted(glob.glob(begin + rest, recursive=True) or glob.glob(begin + unbracketed(rest), recursive=True))
+
+
+def unbracketed(pattern: str) -> str:
+    """The glob in which `[` stands for itself."""
+    return pattern.replace("[", "[[]")
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from shardkit import names
 from shardkit.errors import ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.formats.table import format_of_name
-from shardkit.location import Location, expand_braces, locate
+from shardkit.location import Location, expand_braces, locate, matching
 from shardkit.manifest import Manifest, decode_manifest
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _shards_of(place: Location) -> list[Location]:
     found = []
     for pattern in expand_braces(place.path):
         if glob.has_magic(pattern) and not os.path.lexists(pattern):
-            matches = sorted(glob.glob(pattern, recursive=True))
+            matches = matching(pattern)
             paths = [path for path in matches if format_of_name(os.path.basename(path))]
             paths = paths or [path for path in matches if not path.endswith(_NO_SHARDS) and os.path.isfile(path)]
             if not paths:

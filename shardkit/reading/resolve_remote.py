@@ -6,19 +6,17 @@ import contextlib
 import glob
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from shardkit import names as named
-from shardkit.errors import NotFoundError, UsageError
+from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.formats.table import format_of_name
-from shardkit.location import Location, expand_braces
+from shardkit.location import Location, expand_braces, unbracketed
 from shardkit.manifest import decode_manifest
 from shardkit.reading.options import Remote
 from shardkit.reading.remote import Objects
 from shardkit.reading.resolve import Found, with_manifest
-
-_STEM = re.compile(r"(?P<stem>[^*?\[]+)-[^/]*")
-"""A pattern of shards of one dataset: the manifest's stem, and what stands for the number."""
 
 LISTED = 100_000
 """Names of a folder that are looked at, to find what it holds."""
@@ -34,10 +32,16 @@ class Remotes:
 
     def resolve(self, place: Location) -> Found:
         """What a URL names. Errors as in `resolve.resolve`."""
+        if place.query and not _is_shard(place):
+            fact = "a query, such as a signature, holds for one object, and a dataset has several"
+            cure = "name the shards, each with its own; or use the store's own scheme (az://… with sas_token=…)"
+            raise UsageError(str(place), fact, cure)
         if place.path.endswith(".json"):
             found = self.manifest(place)
             if found is None:
                 raise NotFoundError(str(place), "there is no such manifest", "check the URL")
+            return found
+        if _magic(place) and (found := self._exactly(place)):
             return found
         if _patterned(place):
             return with_manifest(self.shards(place), [place.path], self.manifest, self.sign)
@@ -49,20 +53,25 @@ class Remotes:
         shards = self._listed(place.parent, f"{place.name}-")
         if shards:
             return with_manifest(shards, [], self.manifest, self.sign)
-        return self._of_folder(Location(place.scheme, place.path + "/"))
+        return self._of_folder(replace(place, path=place.path + "/"))
 
     def shards(self, place: Location) -> list[Location]:
         """The shards that a URL in a list, a glob or a brace range means. NotFoundError where none matches."""
-        if not _patterned(place):
-            found = self.resolve(place)
+        found = None if _patterned(place) else self.resolve(place)
+        if found is None and _magic(place):
+            found = self._exactly(place)
+        if found is not None:
             if found.manifest is None or found.location is None:
                 return list(found.shards)
-            return [found.location.sibling(entry.name) for entry in found.manifest.shards]
-        patterns = [Location(place.scheme, text) for text in expand_braces(place.path)]
+            numbers = range(len(found.manifest.shards)) if found.numbers is None else found.numbers
+            return [found.location.sibling(found.manifest.shards[number].name) for number in numbers]
+        patterns = [replace(place, path=text) for text in expand_braces(place.path)]
         return [shard for each in patterns for shard in (self._matches(each) if _magic(each) else [each])]
 
     def manifest(self, place: Location) -> Found | None:
         """The dataset of a manifest; None where there is no such object."""
+        if place.query:  # it is not for this object
+            return None
         if place not in self._manifests:
             try:
                 data = self._opened(place.parent).whole(place.name)
@@ -74,6 +83,8 @@ class Remotes:
 
     def sign(self, folder: Location, stem: str) -> str | None:
         """The name of the object which tells that a dataset is not finished; None where there is none."""
+        if folder.query:
+            return None
         for name in named.signs(stem):
             with contextlib.suppress(NotFoundError):
                 return self._opened(folder).info(name).name
@@ -84,26 +95,40 @@ class Remotes:
             self._objects[folder] = Objects(folder, self._how)
         return self._objects[folder]
 
+    def _exactly(self, place: Location) -> Found | None:
+        """What has the name itself, in which `*`, `?` and `[` stand for themselves; None where nothing has."""
+        with contextlib.suppress(NotFoundError, StorageError):  # some stores say "denied" of what is not there
+            if not _is_shard(place):
+                return self.manifest(place.sibling(place.name + ".json")) if place.name else None
+            self._opened(place.parent).info(place.name)
+            return with_manifest([place], [], self.manifest, self.sign)
+        return None
+
     def _matches(self, pattern: Location) -> list[Location]:
         """The shards of a glob: those of the manifest of its stem, else those that a listing finds."""
-        stem = _STEM.fullmatch(pattern.name)
-        if stem and not glob.has_magic(pattern.parent.path):
-            found = self.manifest(pattern.sibling(stem["stem"] + ".json"))
+        plain = re.split(r"[*?\[]", pattern.name, maxsplit=1)[0].rpartition("-")[0]
+        for stem in dict.fromkeys((plain, pattern.name.rpartition("-")[0])):
+            found = self.manifest(pattern.sibling(stem + ".json")) if stem else None
             if found is not None and found.manifest is not None:
-                names = [entry.name for entry in found.manifest.shards if fnmatchcase(entry.name, pattern.name)]
+                exact = glob.escape(stem) + pattern.name[len(stem) :]
+                names = [entry.name for entry in found.manifest.shards if fnmatchcase(entry.name, exact)]
                 if names:
                     return [pattern.sibling(name) for name in names]
                 raise NotFoundError(str(pattern), "no shard of the manifest matches", "check the pattern")
-        folder = pattern
+        shards = self._found(pattern, pattern.path) or self._found(pattern, unbracketed(pattern.path))
+        if not shards:
+            raise NotFoundError(str(pattern), "no object matches", "check the pattern")
+        return shards
+
+    def _found(self, place: Location, pattern: str) -> list[Location]:
+        """What a listing finds for a glob: the shards, or where there are none, everything."""
+        folder = place
         while glob.has_magic(folder.path):
             folder = folder.parent
-        below = pattern.path[len(folder.path) :].lstrip("/")
+        below = pattern[len(folder.path) :].lstrip("/")
         parts, literal = below.split("/"), re.split(r"[*?\[]", below, maxsplit=1)[0]
         names = [name for name in self._names(folder, literal) if _fits(name.split("/"), parts)]
-        names = [name for name in names if format_of_name(name)] or names
-        if not names:
-            raise NotFoundError(str(pattern), "no object matches", "check the pattern")
-        return [folder.child(name) for name in names]
+        return [folder.child(name) for name in [name for name in names if format_of_name(name)] or names]
 
     def _listed(self, folder: Location, prefix: str) -> list[Location]:
         """The shards whose names begin with `prefix`, in this very folder; none where the store has no lists."""
@@ -147,6 +172,10 @@ def resolve_remote(places: Sequence[Location], how: Remote, *, listed: bool) -> 
         return remotes.resolve(places[0])
     shards = [shard for place in places for shard in remotes.shards(place)]
     return with_manifest(shards, [place.path for place in places], remotes.manifest, remotes.sign)
+
+
+def _is_shard(place: Location) -> bool:
+    return format_of_name(place.name) is not None
 
 
 def _patterned(place: Location) -> bool:

@@ -287,7 +287,7 @@ def open_faulty(folder: Location, options: StorageOptions) -> FaultyStore:
 
 
 def _inside(folder: Location) -> Location:
-    return locate(f"{folder.scheme.partition('+')[2]}://{folder.path}")
+    return locate(folder.url.partition("+")[2])
 
 
 def _taken(kind: type[V], options: StorageOptions) -> tuple[V, dict[str, Any]]:

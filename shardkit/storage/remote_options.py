@@ -123,7 +123,7 @@ def _constructed(root: Location, family: str, bucket: str, config: dict[str, Any
     module = obstore()
     try:
         if family == "http":
-            return module.store.HTTPStore(_without_user(root).rstrip("/"), **more)
+            return module.store.HTTPStore(_without_user(root), **more)
         if family == "s3":
             return module.store.S3Store(bucket, **config, **more)
         if family == "gs":
@@ -140,7 +140,8 @@ def _constructed(root: Location, family: str, bucket: str, config: dict[str, Any
 def _without_user(root: Location) -> str:
     """The URL without user and password: they go with each request as a header, so that no text of obstore has them."""
     host, slash, path = root.path.partition("/")
-    return f"{root.scheme}://{host.rpartition('@')[2]}{slash}{path}"
+    url = f"{root.scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
+    return f"{url}?{root.query}" if root.query else url
 
 
 def _sorted_out(root: Location, family: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -229,9 +230,8 @@ def _demand_safe(root: Location, family: str, config: Mapping[str, Any], client:
         url = root.url
         if "#" in url:
             raise UsageError(str(root), "a URL can't have a '#' in its path", "write it as %23")
-        if "?" in url:
-            fact = "a dataset's URL can't have a query: a signature in it holds for one object only"
-            raise UsageError(str(root), fact, "use the store's own scheme (az://… with sas_token=…), or a plain URL")
+        if "?" in root.path:
+            raise UsageError(str(root), "a URL can't have a '?' in its path", "write it as %3F")
     else:
         names = [(name, str(config[name])) for name in _ENDPOINT_NAMES if config.get(name)]
         found = [(name, os.environ[name]) for name in _ENDPOINTS[family] if os.environ.get(name)]

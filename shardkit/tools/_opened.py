@@ -16,7 +16,7 @@ from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageE
 from shardkit.formats.table import FORMATS, format_of_name
 from shardkit.index import INTEGERS
 from shardkit.index_file import IndexFile as Rows
-from shardkit.location import Location, expand_braces, locate
+from shardkit.location import Location, expand_braces, locate, matching
 from shardkit.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.reading.options import Remote
 from shardkit.reading.resolve import SourceLike, resolve
@@ -241,8 +241,6 @@ def find_shards(source: SourceLike) -> list[Location]:
 
 
 def _named(place: Location) -> list[Location]:
-    import glob
-
     if not place.is_local:
         raise UsageError(str(place), f"{place.scheme}:// can't be read here", "copy the shards to a disk")
     if os.path.isdir(place.path):
@@ -252,7 +250,7 @@ def _named(place: Location) -> list[Location]:
     if os.path.isfile(place.path):
         return [place]
     patterns = expand_braces(place.path)
-    paths = [path for pattern in patterns for path in sorted(glob.glob(pattern, recursive=True)) or _lone(pattern)]
+    paths = [path for pattern in patterns for path in matching(pattern) or _lone(pattern)]
     paths = [path for path in paths if not path.endswith((".json", ".parquet", ".idx"))]
     return [Location("", path) for path in paths] or shards_of_stem(place, place.name)
 

@@ -356,7 +356,7 @@ def test_a_signature_of_azure_is_in_no_traceback(server: Any) -> None:
         ("s3://", {}, "names no bucket"),
         ("s3:///x", {}, "names no bucket"),
         (f"s3://AKIA:{SECRET}@bucket/x", {}, r"s3://\*\*\*@bucket.*as storage options"),
-        (f"https://host/x?sig={SECRET}", {}, "can't have a query"),
+        ("https://host/x?y", {}, "%3F"),
         ("https://host/x#y", {}, "%23"),
         ("s3://bucket", {"endpoint": "http://minio.example:9000"}, "plain http.*allow_http=true"),
         ("s3://bucket", {"endpoint_url": "http://127.evil.example"}, "plain http"),
