@@ -20,7 +20,7 @@ from shardkit.packing.destination import Destination
 from shardkit.packing.options import PackOptions
 from shardkit.packing.remote import committed_at, missing_file, shown
 from shardkit.packing.shard import Receipt, Task, receipt_path, rows_path
-from shardkit.packing.sourcing import changed_file, is_sourced
+from shardkit.packing.sourcing import changed_at, changed_file, is_sourced
 from shardkit.packing.tasks import Content
 from shardkit.packing.transcode import Transcoding, is_transcoded
 from shardkit.sample import fs_text, path_of_text, text_of_path
@@ -46,7 +46,7 @@ def kept_receipt(task: Task, elsewhere: Callable[[ShardEntry], bool] | None = No
             return None
         with open(rows_path(task.folder, task.name), "rb") as file:
             rows_are_whole = google_crc32c.value(file.read()) == receipt.rows_crc32c
-        changed = any(_changed_at(path) > receipt.since for path in task.files())
+        changed = any(changed_at(path) > receipt.since for path in task.files())
     except (OSError, msgspec.MsgspecError):
         return None
     if not rows_are_whole or changed:
@@ -61,12 +61,6 @@ def _as_strict(receipt: Receipt, task: Task) -> bool:
     if receipt.skipped:  # which a weaker check might have let in
         return task.skip_bad and receipt.check == task.check
     return _STRENGTH[receipt.check] >= _STRENGTH[task.check]
-
-
-def _changed_at(path: bytes) -> int:
-    """When the file was changed last (nanoseconds): its content or its place. One with old times may be moved in."""
-    status = os.stat(path)
-    return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 def finished(destination: Destination, content: Content, options: PackOptions) -> Manifest | None:
@@ -134,9 +128,9 @@ def _changed_file(destination: Destination, content: Content, found: Manifest) -
     paths, rows = content.source.paths, content.plan.shard(0).rows
     if others:  # the index has no checksum of files that are no images, and none of images before they were transcoded
         files = paths if content.grouped is None else content.grouped.files.paths
-        changed = (path for path in files if _changed_at(prefix + path) > since)
+        changed = (path for path in files if changed_at(prefix + path) > since)
         return next(map(text_of_path, changed), None)
-    newer = {text_of_path(path) for path in paths if _changed_at(prefix + path) > since}
+    newer = {text_of_path(path) for path in paths if changed_at(prefix + path) > since}
     suspects = newer | set(map(text_of_path, paths.take(rows[:: -(-len(rows) // SAMPLED_FILES)])))
     for checksums in _checksums(destination, found):
         for text in suspects & checksums.keys():

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from shardkit.errors import SourceError, UsageError, printable
+from shardkit.errors import ManifestError, SourceError, UsageError, printable
 from shardkit.events import ProgressFn, silent
 from shardkit.location import Location, locate
+from shardkit.manifest import decode_manifest
 from shardkit.packing.archive_kinds import ARCHIVES, ending_of, kind_of
 from shardkit.packing.archive_members import Members
 from shardkit.packing.bucket import Bucket, read_bucket
@@ -107,11 +108,23 @@ def _demand_no_columns(place: str, listed: ListOptions) -> None:
 
 def _demand_no_dataset(path: str) -> None:
     """SourceError for shards, which are packed already."""
+    if path.endswith(".json") and os.path.isfile(path) and not _is_manifest(path):
+        fact = "this is a JSON file and no list of files"
+        raise SourceError(fs_text(path), fact, "write a row for each file, as JSON lines (.jsonl), CSV or Parquet")
     manifest = path if path.endswith(".json") else f"{path}.json"
     if os.path.isfile(manifest) or any(glob.glob(f"{glob.escape(path)}-*{ending}") for ending in (".tar", ".tfrecord")):
         raise _packed_already(path)
     if set(path) & set("*?{[") or (os.path.isfile(path) and path.endswith(".tfrecord")):
         raise _packed_already(path)
+
+
+def _is_manifest(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            decode_manifest(file.read(), place=fs_text(path))
+    except (ManifestError, OSError):
+        return False
+    return True
 
 
 def _demand_no_file(path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,9 @@ def _checksums_of(source: Source, held: Holder, rows: Sequence[int]) -> Iterator
 
 
 def changed_at(path: bytes) -> int:
-    """When a file was changed last (ns): its content or its place."""
+    """When a file was changed last (ns): its content or its place. One with old times may be moved in; one that is
+    dated in the future, by a camera or a clock that was wrong, was changed when its place was at the latest."""
     status = os.stat(path)
+    if status.st_mtime_ns > time.time_ns():
+        return status.st_ctime_ns
     return max(status.st_mtime_ns, status.st_ctime_ns)

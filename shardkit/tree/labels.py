@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +15,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Kind = Literal["class", "multi", "number", "none"]
+
+_log = logging.getLogger(__name__)
+
+_NO_VALUE = frozenset(("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL"))
+"""What programs write for a value that is missing, among numbers."""
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 _SPARSE = 1_000_000
 """The largest class number without names: a greater one is an identity of another kind, and no class number."""
@@ -32,8 +41,14 @@ class Labels:
 NO_LABELS = Labels("none", (), False)
 
 
-def labels_of(column: pa.ChunkedArray, place: str, name: str, separator: str | None) -> Labels:
-    """The labels in a column. separator: what stands between several labels in a text. Raises SourceError."""
+def labels_of(
+    column: pa.ChunkedArray, place: str, name: str, separator: str | None, *, all_text: bool = False
+) -> Labels:
+    """The labels in a column. separator: what stands between several labels in a text. Raises SourceError.
+
+    all_text: the file has nothing but text, so that what a text looks like tells what it is. Numbers are class numbers
+    if each is written as numbers are, and names otherwise: 007 is a name.
+    """
     import pyarrow.types as types
 
     kind = column.type
@@ -43,7 +58,7 @@ def labels_of(column: pa.ChunkedArray, place: str, name: str, separator: str | N
     if types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
         if separator is not None:
             return _separated(values, separator)
-        return Labels("class", [value or None for value in values], True)
+        return _written(values, place) if all_text else Labels("class", [value or None for value in values], True)
     if separator is not None:
         fact = f"the label column {name!r} is {kind}, and a separator is for labels in a text"
         raise SourceError(place, fact, "leave --label-separator away")
@@ -52,10 +67,35 @@ def labels_of(column: pa.ChunkedArray, place: str, name: str, separator: str | N
     if types.is_integer(kind):
         return Labels("class", values, False)
     if types.is_floating(kind) or types.is_decimal(kind):
-        return Labels("number", [_finite(value) for value in values], False)
+        return _decimal([_finite(value) for value in values], place)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return _listed(values, kind.value_type, place, name)
     raise SourceError(place, f"the label column {name!r} is {kind}", "give names, numbers, or lists of them") from None
+
+
+def _written(values: Sequence[str | None], place: str) -> Labels:
+    """The labels of a column of a file of text."""
+    texts = [None if value is None or value.strip() in _NO_VALUE else value.strip() for value in values]
+    given = {text for text in texts if text is not None}
+    if given and all(map(_WHOLE.fullmatch, given)):
+        return Labels("class", [None if text is None else int(text) for text in texts], False)
+    if given and all(map(_NUMBER.fullmatch, given)) and any(set(text) & set(".eE") for text in given):
+        return _decimal([None if text is None else _finite(float(text)) for text in texts], place)
+    if given and {text.lower() for text in given} <= {"true", "false"}:
+        return Labels("class", [None if text is None else text.lower() for text in texts], True)
+    return Labels("class", [value or None for value in values], True)
+
+
+def _decimal(values: Sequence[float | None], place: str) -> Labels:
+    """Numbers to be predicted; class numbers if all of them are whole, as a table has them once a cell was empty."""
+    given = {value for value in values if value is not None}
+    if not given or not all(value.is_integer() and 0 <= value < _SPARSE for value in given):
+        return Labels("number", values, False)
+    text = "%s: its labels are whole numbers written as decimals, such as %s: they are taken for class numbers"
+    _log.warning(
+        text + " (numbers to be predicted are written as lists of one, in JSON lines or Parquet)", place, min(given)
+    )
+    return Labels("class", [None if value is None else int(value) for value in values], False)
 
 
 def _separated(values: Sequence[str | None], separator: str) -> Labels:

@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,13 @@ from numpy.typing import NDArray
 
 from shardkit.errors import BadFileError, SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
-from shardkit.sample import fs_text, text_of_path
+from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.tree.columns import PathColumn
 from shardkit.tree.keys import key_of_file, new_keys
 from shardkit.tree.labels import NO_LABELS, Labels, class_map, labels_of, numbered
 from shardkit.tree.leftout import LeftOut
 from shardkit.tree.source import Held, Inline, Source
-from shardkit.tree.tables import read_table
+from shardkit.tree.tables import is_json, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +76,10 @@ def open_list(path: str, options: ListOptions, *, labels: Callable[[pa.Table, st
     place = fs_text(path)
     wanted = (options.path_column,) if options.path_column else PATH_COLUMNS
     texts = wanted + (() if options.label_separator is None else (options.label_column or "", *LABEL_COLUMNS))
-    table = read_table(path, text_columns=texts)
+    labels_in = LABEL_COLUMNS if options.label_column is None else (options.label_column,)
+    table = read_table(path, text_columns=texts, csv_texts=labels_in)
+    root = os.path.dirname(os.path.abspath(path)) if options.root is None else os.path.abspath(options.root)
+    _demand_header(table.column_names, place, root)
     paths = _column(table, options.path_column, PATH_COLUMNS, place, "paths", "--path-column")
     if paths is None:
         raise _no_column(table, "paths", "--path-column", place)
@@ -83,7 +87,8 @@ def open_list(path: str, options: ListOptions, *, labels: Callable[[pa.Table, st
     if options.label_column != "":
         label = _column(table, options.label_column, LABEL_COLUMNS, place, "labels", "--label-column")
     if label is not None:
-        found = labels_of(table[label], place, label, options.label_separator)
+        all_text = not path.lower().endswith(".parquet") and not is_json(path)
+        found = labels_of(table[label], place, label, options.label_separator, all_text=all_text)
     elif options.label_column == "":
         found = NO_LABELS
     elif labels is None:
@@ -94,7 +99,6 @@ def open_list(path: str, options: ListOptions, *, labels: Callable[[pa.Table, st
     _log.info(
         "%s: paths are in the column %s, labels in %s, fields: %s", place, paths, label, ", ".join(others) or "none"
     )
-    root = os.path.dirname(os.path.abspath(path)) if options.root is None else os.path.abspath(options.root)
     return Listed(place, root, table, paths, found, others)
 
 
@@ -108,6 +112,17 @@ def _column(table: pa.Table, named: str | None, usual: Sequence[str], place: str
     for name in table.column_names:
         lower.setdefault(name.lower(), name)
     return next((lower[name] for name in usual if name in lower), None)
+
+
+def _demand_header(names: Sequence[str], place: str, root: str) -> None:
+    """SourceError where the first row is a file's, and names no columns."""
+    usual = {*PATH_COLUMNS, *LABEL_COLUMNS}
+    for name in names:
+        is_file = name.rpartition(".")[2].lower() in IMAGE_FIELDS and "." in name
+        if is_file and (os.path.isfile(os.path.join(root, name)) or not usual & {each.lower() for each in names}):
+            shown = ", ".join(map(printable, names[:5])) + (" …" if len(names) > 5 else "")
+            fact = f"its first row names no columns ({shown}): the header is missing"
+            raise SourceError(place, fact, "write one before it, such as path,label")
 
 
 def _no_column(table: pa.Table, what: str, option: str, place: str, more: str = "") -> SourceError:
@@ -146,6 +161,7 @@ class _Scan:
         self.extensions = frozenset(extension.lower() for extension in extensions)
         self.values, self.wrong = numbered(listed.labels, classes)
         self.incomplete: list[tuple[str, str]] = []
+        self.stems: dict[str, dict[str, list[str]]] = {}
 
     def source(self, in_order: bool, hold: Callable[[PathColumn], Held], progress: ProgressFn) -> Source:
         """The source."""
@@ -207,7 +223,13 @@ class _Scan:
             return path, 0, self.wrong[row]
         stem, _, extension = os.path.basename(path).rpartition(".")
         if not stem or extension.lower() not in self.extensions:
-            return path, 0, f"{printable(os.path.basename(path))} has none of the extensions that are taken"
+            found = self._named(path)
+            if len(found) != 1:
+                what = f"is the name of {len(found)} files" if found else "has none of the extensions that are taken"
+                return path, 0, f"{printable(os.path.basename(path))} {what}"
+            path = found[0]
+            if path in seen:
+                return path, 0, f"the file is in row {seen[path] + 1} too"
         try:
             status = os.stat(path)
         except (OSError, ValueError) as exc:
@@ -216,6 +238,18 @@ class _Scan:
         if not stat.S_ISREG(status.st_mode):
             return path, 0, f"{fs_text(path)} is no file"
         return path, status.st_size, None
+
+    def _named(self, path: str) -> list[str]:
+        """The files that have this path and an extension that is taken: a list may have names without any."""
+        folder, name = os.path.split(path)
+        if folder not in self.stems:
+            stems = self.stems[folder] = {}
+            with suppress(OSError):
+                for each in sorted(os.listdir(folder)):
+                    stem, _, extension = each.rpartition(".")
+                    if extension.lower() in self.extensions:
+                        stems.setdefault(stem, []).append(os.path.join(folder, each))
+        return self.stems[folder].get(name, [])
 
     def _refuse(self, row: int, value: object, reason: str) -> None:
         if not self.skip_bad:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import shardkit
-from shardkit.errors import DestinationError, SourceError, StorageError, UsageError
+from shardkit.errors import BadFileError, DestinationError, SourceError, StorageError, UsageError
 from shardkit.manifest import Manifest
 from shardkit.packing import spool
 from shardkit.packing.job import PackPlan
@@ -596,3 +596,34 @@ def test_what_a_list_packs_is_sound_and_converts(
     again = shardkit.convert(out / "a", out / "b", format=other, workers=1)
     assert (again.classes, again.fields) == (manifest.classes, manifest.fields)
     assert shardkit.verify(out / "b").findings == ()
+
+
+def test_files_dated_in_the_future_keep_what_an_interrupted_run_finished(
+    tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shardkit.packing import shard
+
+    bad = tree / "red" / "zz.jpg"
+    bad.write_bytes(b"")
+    ahead = time.time() + 10 * 86_400
+    for path in tree.rglob("*.jpg"):
+        os.utime(path, (ahead, ahead))
+    with pytest.raises(BadFileError):
+        pack_one(tree, out / "train", max_count=3, shuffle=False)
+    bad.write_bytes((tree / "red" / "0000.jpg").read_bytes())
+    written: list[str] = []
+    real = shard.write_shard
+    monkeypatch.setattr(
+        "shardkit.packing.engines.write_shard", lambda task, *rest: written.append(task.name) or real(task, *rest)
+    )
+    manifest = pack_one(tree, out / "train", max_count=3, shuffle=False)
+    assert 0 < len(written) < len(manifest.shards)
+    os.utime(bad, (ahead, ahead))
+    assert pack_one(tree, out / "train", max_count=3, shuffle=False) == manifest
+
+
+@pytest.mark.parametrize("text", ['[{"path": "a.jpg"}]', '{"images": []}', "{"])
+def test_a_json_file_is_no_list_and_no_dataset(text: str, tmp_path: Path, pack_one: Pack) -> None:
+    (tmp_path / "list.json").write_text(text)
+    with pytest.raises(SourceError, match=r"list\.json: this is a JSON file and no list of files; .*JSON lines"):
+        pack_one(tmp_path / "list.json", tmp_path / "out" / "x")

@@ -16,7 +16,7 @@ from shardkit.packing.held import OnDisk
 from shardkit.tree.imagefolder import image_folders
 from shardkit.tree.lists import ListOptions, open_list, scan_lists
 from shardkit.tree.source import Source, scan_tree
-from shardkit.tree.tables import read_table
+from shardkit.tree.tables import MAX_COLUMNS, MAX_NESTING, SEPARATORS, read_table
 
 
 @pytest.fixture
@@ -248,3 +248,99 @@ def test_a_folder_with_metadata_is_told_from_a_tree(folder: Path) -> None:
     listed(folder, "", "metadata.jsonl")
     with pytest.raises(SourceError, match=r"it has metadata\.csv and metadata\.jsonl; keep one of them"):
         image_folders(str(folder))
+
+
+# ---- labels as they are written
+
+
+@pytest.mark.parametrize(
+    ("written", "classes"),
+    [
+        (["007", "012", "120"], ("007", "012", "120")),
+        (["00", "1"], ("00", "1")),
+        (["0", "2", "1"], ("0", "1", "2")),
+        (["1e400x", "2"], ("1e400x", "2")),
+        (["True", "false"], ("false", "true")),
+    ],
+)
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_only_numbers_as_programs_write_them_are_class_numbers(
+    written: list[str], classes: tuple[str, ...], ending: str, folder: Path
+) -> None:
+    between = "," if ending == "csv" else "\t"
+    rows = [f"cat/{n}.jpg{between}{text}\n" for n, text in enumerate(written, 1)]
+    assert scan(listed(folder, f"path{between}label\n" + "".join(rows), f"list.{ending}")).classes == classes
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_whole_numbers_with_a_decimal_point_are_class_numbers_and_are_said(
+    kind: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"path": f"cat/{n}.jpg", "label": float(n - 1)} for n in (1, 2, 3)]
+    path = folder / f"list.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "jsonl":
+        listed(folder, "\n".join(map(json.dumps, rows)), path.name)
+    else:
+        listed(folder, "path,label\n" + "".join(f"{row['path']},{row['label']}\n" for row in rows))
+    source = scan(path)
+    assert (source.classes, source.labels.tolist()) == (("0", "1", "2"), [0, 1, 2])
+    assert "they are taken for class numbers" in caplog.text
+
+
+def test_another_column_with_the_name_of_a_label_keeps_its_type(folder: Path) -> None:
+    source = scan(listed(folder, "path,label,category\ncat/1.jpg,cat,7\n"))
+    assert source.inline is not None
+    assert json.loads(source.inline.fields["json"][0]) == {"category": 7}
+
+
+@pytest.mark.parametrize("between", SEPARATORS[1:])
+def test_another_separator_is_found_and_said(between: str, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = scan(listed(folder, f"path{between}label\ncat/1.jpg{between}cat\n"))
+    assert (paths(source), source.classes) == (["cat/1.jpg"], ("cat",))
+    assert f"separated by {between!r}" in caplog.text
+
+
+def test_a_list_without_a_header_is_an_error_with_any_options(folder: Path) -> None:
+    path = listed(folder, "cat/1.jpg,cat\ndog/1.jpg,dog\n")
+    for options in (ListOptions(), ListOptions(path_column="cat/1.jpg", label_column="cat")):
+        with pytest.raises(
+            SourceError, match=r"its first row names no columns \(cat/1\.jpg, cat\): the header is missing"
+        ):
+            scan(path, options)
+
+
+def test_names_without_an_extension_are_those_of_the_files(folder: Path) -> None:
+    assert paths(scan(listed(folder, "path,label\ncat/1,cat\ndog/2,dog\n"))) == ["cat/1.jpg", "dog/2.jpg"]
+    (folder / "cat" / "1.png").write_bytes(b"x")
+    with pytest.raises(BadFileError, match="row 1: 1 is the name of 2 files"):
+        scan(listed(folder, "path,label\ncat/1,cat\n"))
+    with pytest.raises(BadFileError, match="row 2: the file is in row 1 too"):
+        scan(listed(folder, "path,label\ndog/1.jpg,dog\ndog/1,dog\n"))
+
+
+@pytest.mark.parametrize("columns", [20_000, MAX_COLUMNS + 1])
+def test_a_list_of_very_many_columns_is_read_or_refused(columns: int, folder: Path) -> None:
+    header = ",".join(["path", "label", *(f"c{n}" for n in range(columns - 2))])
+    path = listed(folder, f"{header}\ncat/1.jpg,cat{',1' * (columns - 2)}\n")
+    if columns > MAX_COLUMNS:
+        with pytest.raises(SourceError, match=f"over {MAX_COLUMNS} columns"):
+            read_table(str(path))
+    else:
+        assert read_table(str(path)).num_columns == columns
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_a_row_of_far_too_deep_json_is_an_error(opening: str, folder: Path) -> None:
+    closing = {"[": "]"}.get(opening, "}")
+    row = '{"path": "cat/1.jpg", "label": "cat", "x": %s1%s}\n'
+    deep = row % (opening * 100_000, closing * 100_000)
+    with pytest.raises(SourceError, match=f"line 2 has over {MAX_NESTING} lists and objects"):
+        scan(listed(folder, row % ("", "") + deep, "list.jsonl"))
+    wide = row.replace(
+        "%s1%s", json.dumps(["[" * MAX_NESTING, *([1] for _ in range(2 * MAX_NESTING))]).replace("%", "")
+    )
+    assert paths(scan(listed(folder, wide.replace('["' + "[" * MAX_NESTING + '", ', "["), "list.jsonl"))) == [
+        "cat/1.jpg"
+    ]
