@@ -1,9 +1,17 @@
 /* libFuzzer target for the fused JPEG decoder (shardkit/reading/_jpeg.c); run.sh builds and runs it.
  *
- * An input is a JPEG and, after it, six bytes that say what is asked of it: height, width, crop and channels,
- * headroom, and two that the random crop and the flip come from. */
+ * An input is a JPEG, or two, and after them six bytes that say what is asked: height, width, crop and channels,
+ * headroom, and two that the random crop and the flip come from. Of two images the second must give what it gives
+ * alone: nothing of the first may be left in the decoder.
+ *
+ * Half of the mutations know JPEG: segments are left out, repeated and moved, frames change their kind (lossless ones
+ * too), precision, sampling and size, and images are put together. */
 #define SHARDKIT_NO_PYTHON
 #include "../../shardkit/reading/_jpeg.c"
+
+enum { ASKED = 6, MOST_SEGMENTS = 64 };
+
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
 
 static decoder *self;
 
@@ -14,16 +22,48 @@ static void finish(void)
     self = NULL;
 }
 
+static decoder *made(void)
+{
+    decoder *new = decoder_new();
+    if (new == NULL)
+        abort();
+    return new;
+}
+
+/* Where the second image starts: at the last FF D8 FF after the first bytes; `size` where there is no second one. */
+static size_t second_image(const uint8_t *data, size_t size)
+{
+    for (size_t at = size; at > 5; at--)
+        if (at + 2 < size && data[at] == 0xFF && data[at + 1] == 0xD8 && data[at + 2] == 0xFF)
+            return at;
+    return size;
+}
+
+/* Decodes a copy that is no longer than the image, so that reading beyond it is seen. */
+static int decoded(decoder *by, const uint8_t *data, size_t size, const settings *set, const double *draws, int flip,
+                   unsigned char *out)
+{
+    unsigned char *copy = malloc(size ? size : 1);
+    memcpy(copy, data, size);
+    const char *reason = decode(by, copy, size, set, draws, flip, out);
+    free(copy);
+    return reason == NULL;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const double headrooms[4] = {0.25, 1, 1.5, 1e9};
     double draws[RANDOM_DRAWS];
     settings set = {.max_pixels = 1 << 20, .max_scans = 20};
-    if (self == NULL && (self = decoder_new()) == NULL)
-        abort();
-    if (size < 6)
+    if (self == NULL)
+        self = made();
+    if (size < ASKED)
         return 0;
-    const uint8_t *asked = data + size - 6;
+    size -= ASKED;
+    const uint8_t *asked = data + size;
+    const size_t second = second_image(data, size);
+    const uint8_t *last = second < size ? data + second : data;
+    const size_t last_size = second < size ? size - second : size;
     uint64_t random = (uint64_t)asked[4] << 8 | asked[5] | 1 << 20;
     int height, width;
     size_t frame;
@@ -32,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     set.crop = asked[2] % 3;
     set.channels = asked[2] & 64 ? 1 : 3;
     set.headroom = headrooms[asked[3] % 4];
-    if (asked[3] & 128 && find_frame(data, size, &height, &width, &frame) == NULL && height < 300 && width < 300) {
+    if (asked[3] & 128 && find_frame(last, last_size, &height, &width, &frame) == NULL && height < 300 && width < 300) {
         set.crop = CROP_RESIZE; /* the way without resizing */
         set.height = height;
         set.width = width;
@@ -43,19 +83,168 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     size_t bytes = (size_t)set.height * set.width * set.channels;
     unsigned char *out = malloc(bytes);
-    const char *reason = decode(self, data, size, &set, draws, asked[5] & 1, out);
-    volatile unsigned sum = 0;
-    if (reason == NULL) /* every byte was written: MemorySanitizer and valgrind would tell */
+    if (second < size) {
+        unsigned char *alone = malloc(bytes);
+        decoder *one = made();
+        int taken = decoded(one, last, last_size, &set, draws, asked[5] & 1, alone);
+        decoder_free(one);
+        decoded(self, data, second, &set, draws, asked[5] & 1, out);
+        if (decoded(self, last, last_size, &set, draws, asked[5] & 1, out) != taken)
+            abort(); /* an error alone, and none after another image, or the reverse */
+        if (taken && memcmp(alone, out, bytes) != 0)
+            abort(); /* other pixels than alone */
+        free(alone);
+    } else if (decoded(self, data, size, &set, draws, asked[5] & 1, out)) {
+        volatile unsigned sum = 0; /* every byte was written: MemorySanitizer and valgrind would tell */
         for (size_t i = 0; i < bytes; i++)
             if (out[i] > 128)
                 sum = sum + 1;
+    }
     free(out);
     if ((random & 0x3F) == 0)
         finish(); /* now and then a new decoder, so that leaks are seen */
     return 0;
 }
 
+/* ------------------------------------------------------------------------------------------------------- mutators */
+
+static uint64_t state;
+
+static unsigned below(size_t n)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return n ? (unsigned)((state >> 33) % n) : 0;
+}
+
+typedef struct {
+    size_t at, size;
+    int marker;
+} piece_of;
+
+/* The segments of the first image, up to its scan. */
+static int segments_of(const uint8_t *data, size_t size, piece_of *found)
+{
+    size_t at = 2;
+    int n = 0;
+    while (n < MOST_SEGMENTS && at + 4 <= size && data[at] == 0xFF) {
+        size_t length = 2 + ((size_t)data[at + 2] << 8 | data[at + 3]);
+        if (at + length > size)
+            break;
+        found[n++] = (piece_of){at, length, data[at + 1]};
+        if (data[at + 1] == 0xDA)
+            break;
+        at += length;
+    }
+    return n;
+}
+
+static size_t cut(uint8_t *data, size_t size, size_t at, size_t n)
+{
+    memmove(data + at, data + at + n, size - at - n);
+    return size - n;
+}
+
+static size_t put(uint8_t *data, size_t size, size_t most, size_t at, const uint8_t *what, size_t n)
+{
+    if (size + n > most)
+        return size;
+    memmove(data + at + n, data + at, size - at);
+    memcpy(data + at, what, n);
+    return size + n;
+}
+
+static size_t change_frame(uint8_t *data, size_t size, size_t most, piece_of frame)
+{
+    static const uint8_t kinds[] = {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA, 0xCB};
+    static const uint8_t samplings[] = {0x11, 0x12, 0x21, 0x22, 0x14, 0x41, 0x42, 0x33, 0x44, 0x31};
+    uint8_t *body = data + frame.at;
+    (void)most;
+    if (frame.size < 13)
+        return size;
+    switch (below(4)) {
+    case 0: body[1] = kinds[below(sizeof kinds)]; break;
+    case 1: body[4] = (uint8_t)(below(2) ? 12 : 2 + below(15)); break;
+    case 2: body[11] = samplings[below(sizeof samplings)]; break;
+    default: body[5 + 2 * below(2) + 1] = (uint8_t)below(256);
+    }
+    return size;
+}
+
+/* A lossless JPEG (T.81, annex H) in place of the image: one Huffman code of one bit for "no difference". */
+static size_t lossless(uint8_t *data, size_t size, size_t most)
+{
+    uint8_t made[] = {
+        0xFF, 0xD8, 0xFF, 0xC3, 0, 17, 8, 0, (uint8_t)(1 + below(255)), 0, (uint8_t)(1 + below(255)), 3, 'R', 0x11, 0, 'G',
+        0x11, 0, 'B', 0x11, 0, 0xFF, 0xC4, 0, 20, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xDA, 0, 12,
+        3, 'R', 0, 'G', 0, 'B', 0, 1, 0, 0};
+    uint8_t asked[ASKED];
+    size_t coded = (size_t)made[8] * made[10] * 3 / 8 + 1;
+    if (sizeof made + coded + 2 + ASKED > most || size < ASKED)
+        return size;
+    memcpy(asked, data + size - ASKED, ASKED);
+    memcpy(data, made, sizeof made);
+    memset(data + sizeof made, 0, coded);
+    data[sizeof made + coded] = 0xFF;
+    data[sizeof made + coded + 1] = 0xD9;
+    memcpy(data + sizeof made + coded + 2, asked, ASKED);
+    return sizeof made + coded + 2 + ASKED;
+}
+
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed)
+{
+    static const uint8_t stray[] = {0, 0xFF, 0, 0x12, 0xFF, 0x01, 0xFF, 0xFF};
+    piece_of found[MOST_SEGMENTS];
+    uint8_t kept[2048];
+    state = seed * 0x9E3779B97F4A7C15u + 1;
+    int n = segments_of(data, size, found);
+    if (n == 0 || below(2))
+        return LLVMFuzzerMutate(data, size, most);
+    piece_of one = found[below((size_t)n)];
+    switch (below(8)) {
+    case 0: /* without its tables of a kind */
+        for (int i = n - 1, marker = below(2) ? 0xC4 : 0xDB; i >= 0; i--)
+            if (found[i].marker == marker)
+                size = cut(data, size, found[i].at, found[i].size);
+        return size;
+    case 1: return cut(data, size, one.at, one.size);
+    case 2: /* once more, or elsewhere */
+        if (one.size > sizeof kept)
+            return size;
+        memcpy(kept, data + one.at, one.size);
+        if (below(2))
+            size = cut(data, size, one.at, one.size), n = segments_of(data, size, found);
+        return put(data, size, most, n ? found[below((size_t)n)].at : 2 < size ? 2 : size, kept, one.size);
+    case 3: return put(data, size, most, one.at, stray + below(4), 1 + below(4));
+    case 4: return size > 40 ? cut(data, size, size - ASKED - 2 - below(20), 2) : size; /* the end mark */
+    case 5: return lossless(data, size, most);
+    default:
+        for (int i = 0; i < n; i++)
+            if (found[i].marker >= 0xC0 && found[i].marker <= 0xC3)
+                return change_frame(data, size, most, found[i]);
+        return LLVMFuzzerMutate(data, size, most);
+    }
+}
+
+/* Two images after each other, and what the second asks for. */
+size_t LLVMFuzzerCustomCrossOver(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size, uint8_t *out,
+                                 size_t most, unsigned seed)
+{
+    (void)seed;
+    if (a_size <= ASKED || a_size - ASKED + b_size > most)
+        return 0;
+    a_size -= ASKED;
+    memcpy(out, a, a_size);
+    memcpy(out + a_size, b, b_size);
+    return a_size + b_size;
+}
+
 #ifdef REPLAY
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most)
+{
+    (void)data, (void)most;
+    return size;
+}
+
 /* The same without libFuzzer: replay TIMES FILE..., for valgrind. */
 int main(int count, char **arguments)
 {
