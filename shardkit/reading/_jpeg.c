@@ -53,7 +53,6 @@
 #define TEXT_BYTES JMSG_LENGTH_MAX
 #define KEPT_BYTES ((size_t)16 << 20) /* of scratch memory between images: as images.SCRATCH_BYTES */
 #define RANDOM_DRAWS 22               /* as crops.RANDOM_DRAWS */
-#define IMAGES_PER_OBJECT 32          /* of libjpeg: each image has tables of its own, freed with the object */
 
 typedef uint16_t v8 __attribute__((vector_size(16)));
 typedef uint8_t v8b __attribute__((vector_size(8)));
@@ -115,8 +114,11 @@ typedef struct {
 } entropy;
 
 typedef struct decoder {
-    struct jpeg_decompress_struct jpeg; /* kept for some images: to create one costs as much as a tiny image */
-    int images;                         /* that it has read */
+    struct jpeg_decompress_struct jpeg; /* kept from image to image: to create one costs as much as a tiny image */
+    void *(*alloc_small)(j_common_ptr jpeg, int pool, size_t bytes); /* libjpeg's */
+    JHUFF_TBL huffman_of_file[2 * NUM_HUFF_TBLS];                    /* handed to libjpeg for each image again */
+    JQUANT_TBL quantisation_of_file[NUM_QUANT_TBLS];
+    int huffman_used, quantisation_used;
     struct jpeg_error_mgr errors;
     struct jpeg_progress_mgr progress;
     jmp_buf on_error;
@@ -159,12 +161,25 @@ static void on_progress(j_common_ptr jpeg)
     }
 }
 
+/* Tables are in libjpeg's pool that lasts as long as its object, so that new ones for each image would fill memory. */
+static void *alloc_small(j_common_ptr jpeg, int pool, size_t bytes)
+{
+    decoder *self = (decoder *)jpeg->client_data;
+    if (pool == JPOOL_PERMANENT && bytes == sizeof(JHUFF_TBL) && self->huffman_used < 2 * NUM_HUFF_TBLS)
+        return &self->huffman_of_file[self->huffman_used++];
+    if (pool == JPOOL_PERMANENT && bytes == sizeof(JQUANT_TBL) && self->quantisation_used < NUM_QUANT_TBLS)
+        return &self->quantisation_of_file[self->quantisation_used++];
+    return self->alloc_small(jpeg, pool, bytes);
+}
+
 static int create(decoder *self)
 {
     if (setjmp(self->on_error))
         return 0; /* no memory, or a libjpeg that is not the one of the headers */
     jpeg_create_decompress(&self->jpeg); /* keeps err and client_data */
     self->jpeg.progress = &self->progress;
+    self->alloc_small = self->jpeg.mem->alloc_small;
+    self->jpeg.mem->alloc_small = alloc_small;
     return 1;
 }
 
@@ -194,22 +209,14 @@ static void decoder_free(decoder *self)
     free(self);
 }
 
-/* Without the tables of the image before, which libjpeg keeps: a file that lacks some is decoded as it is alone. The
- * memory of the tables is libjpeg's until the object is destroyed. */
-static int forget_tables(decoder *self)
+/* libjpeg keeps the tables of the image before. Without them, a file that lacks some is decoded as it is alone. */
+static void forget_tables(decoder *self)
 {
-    if (self->images == IMAGES_PER_OBJECT) {
-        jpeg_destroy_decompress(&self->jpeg); /* does nothing to one that is destroyed already */
-        if (!create(self))
-            return 0; /* the next image tries again */
-        self->images = 0;
-    }
-    self->images++;
+    self->huffman_used = self->quantisation_used = 0;
     for (int i = 0; i < NUM_QUANT_TBLS; i++)
         self->jpeg.quant_tbl_ptrs[i] = NULL;
     for (int i = 0; i < NUM_HUFF_TBLS; i++)
         self->jpeg.dc_huff_tbl_ptrs[i] = self->jpeg.ac_huff_tbl_ptrs[i] = NULL;
-    return 1;
 }
 
 /* ------------------------------------------------------------------------------------------- the entropy decoder
@@ -938,8 +945,7 @@ static const char *decode(
     divisor = whole ? 1 : dct_divisor(&part, set);
 
     self->max_scans = set->max_scans;
-    if (!forget_tables(self))
-        return "no memory";
+    forget_tables(self);
     if (setjmp(self->on_error)) {
         jpeg_abort_decompress(jpeg);
         return self->text;

@@ -373,7 +373,7 @@ def whole_of(frame: bytes) -> bytes:
 
 @needs_fused
 def test_tables_of_very_many_images_take_no_more_memory() -> None:
-    """libjpeg frees them with its object only."""
+    """libjpeg would keep all of them as long as its object."""
     data = jpeg(picture(8, 8))
     straight(data, (8, 8, 3))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
