@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c, differing
-from shardkit.errors import DamagedError, DecodeError, ManifestError
+from shardkit.errors import DamagedError, DecodeError, ManifestError, NotFoundError
 from shardkit.formats.table import demand_names_fit, format_named
 from shardkit.formats.tar import plain_member
 from shardkit.formats.tar_headers import padded
@@ -28,6 +28,7 @@ from shardkit.manifest import ClassEntry, Manifest
 from shardkit.reading.fetch import MappedShards, ShardFile, Stamp
 from shardkit.reading.mapped import Mapping, view_of
 from shardkit.reading.options import Remote
+from shardkit.reading.resolve import missing_file
 from shardkit.reading.targets import FIELD
 from shardkit.sample import IMAGE_FIELDS, Sample, field_of
 
@@ -383,7 +384,10 @@ class IndexCatalog:
 
             return open_remote_index(self._objects, entry, shards, whole=self._verify)
         place = self.location.sibling(entry.name)
-        return open_index(place.path, entry, shards, place=str(place), again=self._verify)
+        try:
+            return open_index(place.path, entry, shards, place=str(place), again=self._verify)
+        except NotFoundError as exc:
+            raise missing_file(place, "index") from exc
 
 
 _NONE = np.zeros(0, np.bool_)

@@ -16,10 +16,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from shardkit.checksums import crc32c
-from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
+from shardkit.errors import ManifestError, ShardkitError, StorageError
 from shardkit.formats.tar_stream import gunzip
 from shardkit.location import Location
 from shardkit.reading.mapped import Mapping, let_go, map_file, view_of
+from shardkit.reading.resolve import missing_file
 
 UNPACKED_BYTES, UNPACKED_SHARDS = 4 << 30, 17
 """What is kept of unpacked gzip shards. But one more than the 16 lanes read at a time is kept in any case: a shard that
@@ -142,7 +143,7 @@ class MappedShards:
             finally:
                 os.close(descriptor)
         except FileNotFoundError as exc:
-            raise NotFoundError(file.url, "the shard is missing", "restore it, or pack again") from exc
+            raise missing_file(file.location) from exc
         except OSError as exc:
             raise StorageError(file.url, exc.strerror or str(exc), "check the disk and its rights") from exc
         with self._lock:

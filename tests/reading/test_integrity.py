@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import shardkit
-from shardkit.errors import DamagedError, DatasetError, ManifestError, StorageError
+from shardkit.errors import DamagedError, DatasetError, ManifestError, NotFoundError, StorageError
 from shardkit.reading import blocks, fetch, stream
 from shardkit.reading.mapped import let_go, map_file, view_of
 
@@ -241,3 +241,38 @@ def test_packed_records_of_tensorflow_are_read_by_their_index(cars: str, tmp_pat
         (tmp_path / "z" / path.name).write_bytes(zlib.compress(path.read_bytes()))
     shardkit.index_shards(str(tmp_path / "z" / "x-*.tfrecord"))
     assert [sample["__key__"] for sample in shardkit.dataset(tmp_path / "z" / "x")] == expected
+
+
+def replace_dataset(prefix: Path) -> None:
+    """As `pack --overwrite` leaves it: files of the next generation, a manifest that names them, none of the old."""
+    for path in prefix.parent.glob("cars[-.]*"):
+        if path.suffix != ".json":
+            path.rename(path.with_name(path.name.replace("cars", "cars-g2", 1)))
+    manifest = Path(f"{prefix}.json")
+    text = manifest.read_text("utf-8").replace("cars-0", "cars-g2-0").replace("cars.parquet", "cars-g2.parquet")
+    manifest.write_text(text, "utf-8")
+
+
+@pytest.mark.parametrize("what", ["shard", "index"])
+def test_a_file_that_is_gone_since_the_dataset_was_replaced_is_told_as_that(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(fetch.MappedShards, "keeps", False)
+    ds = shardkit.dataset(copy)
+    assert len(ds) == 97
+    if what == "shard":
+        ds.content.catalog.labels()  # the index is open
+    replace_dataset(copy)
+    with pytest.raises(NotFoundError, match=f"the {what} is gone: the dataset was replaced .*open the dataset again"):
+        list(ds)
+
+
+def test_epochs_go_on_while_the_dataset_is_replaced(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_SAMPLES", BLOCK)
+    ds = shardkit.dataset(copy, shuffle=20)
+    expected = sorted((sample["__key__"], sample["cls"]) for sample in ds)
+    for thread in threading.enumerate():
+        if thread.name == "shardkit-map":
+            thread.join()
+    replace_dataset(copy)
+    assert sorted((sample["__key__"], sample["cls"]) for sample in ds) == expected
