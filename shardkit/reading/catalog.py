@@ -387,7 +387,7 @@ class IndexCatalog:
         try:
             return open_index(place.path, entry, shards, place=str(place), again=self._verify)
         except NotFoundError as exc:
-            raise missing_file(place, "index") from exc
+            raise missing_file(place, "index", INDEX_CURE) from exc
 
 
 _NONE = np.zeros(0, np.bool_)

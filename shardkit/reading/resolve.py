@@ -270,7 +270,7 @@ def sign_here(folder: Location, stem: str) -> str | None:
     return None
 
 
-def missing_file(place: Location, what: str = "shard") -> NotFoundError:
+def missing_file(place: Location, what: str = "shard", cure: str = "restore it, or pack again") -> NotFoundError:
     """The error for a file of a dataset that was opened, and that is gone now: it says so where the manifest beside it
     is of another dataset since."""
     base = _stem_of(place.name) or place.name.split(".")[0]
@@ -282,7 +282,7 @@ def missing_file(place: Location, what: str = "shard") -> NotFoundError:
             if place.name not in known:
                 fact = f"the {what} is gone: the dataset was replaced by another one since it was opened"
                 return NotFoundError(str(place), fact, "open the dataset again")
-    return NotFoundError(str(place), f"the {what} is missing", "restore it, or pack again")
+    return NotFoundError(str(place), f"the {what} is missing", cure)
 
 
 def _manifest_file(place: Location) -> Found | None:
