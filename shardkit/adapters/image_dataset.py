@@ -157,6 +157,9 @@ class _Options:
         """(the samples in Keras' order, the class names, a label for each sample)."""
         whole = listed(base)
         if isinstance(self.labels, str):
+            if self.labels != "inferred":
+                fact = f'{self.labels!r} is neither "inferred" nor a list of numbers nor None'
+                raise UsageError("labels", fact, "choose one of these")
             names, chosen = chosen_classes(base, class_names, "class_names")
             listing = keras_order(whole, chosen)
             return listing, names, Relabel(chosen, len(base.classes))(listing.labels)
@@ -165,7 +168,10 @@ class _Options:
         listing = keras_order(whole, None)
         if self.labels is None:
             return listing, [], np.zeros(len(listing.places), np.int64)
-        numbers = np.asarray(self.labels, np.int64)
+        given = np.asarray(self.labels)
+        if given.dtype.kind not in "iu":
+            raise UsageError("labels", f"an array of {given.dtype} is not of whole numbers", "give one for each sample")
+        numbers = given.astype(np.int64)
         if numbers.shape != listing.places.shape:
             fact = f"{len(numbers)} labels for {len(listing.places)} samples"
             raise UsageError("labels", fact, "give one for each, in the order of the sorted file paths")

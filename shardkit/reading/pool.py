@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+CLOSE_SECONDS = 5.0
+"""How long the end of an iteration, or of the interpreter, waits for what runs in threads."""
 
 _LIVE: WeakSet[Threads] = WeakSet()
 
@@ -84,12 +91,18 @@ class Threads:
             item[0].run(_not_begun if self._closed else item[1])
 
     def close(self) -> None:
-        """End the threads and wait for them. What was not begun is dropped."""
+        """End the threads and wait for them, `CLOSE_SECONDS` at most: a function of map() may wait for ever. What was
+        not begun is dropped, and a thread that is left over ends after the part that it is in, or with the process."""
+        if self._closed:
+            return
         self._closed = True
         for _ in self._threads:
             self._parts.put(None)
+        until = time.monotonic() + CLOSE_SECONDS
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            log.warning("a function of map() or filter() did not end within %g seconds: left behind", CLOSE_SECONDS)
 
     def ordered(self, tasks: Iterable[Task[T]], ahead: int) -> Iterator[T]:
         """The results of the tasks in their order; at most `ahead` tasks are begun and not yet given out."""

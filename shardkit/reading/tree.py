@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import NotFoundError, StorageError
+from shardkit.errors import NotFoundError, SourceError, StorageError, printable
 from shardkit.manifest import ClassEntry
 from shardkit.reading.catalog import Images, images_of
 from shardkit.reading.fetch import ShardFile
 from shardkit.reading.options import Remote
 from shardkit.sample import Sample, field_of, fs_text, text_of_path
-from shardkit.tree.source import Source, scan_tree
+from shardkit.tree.source import Source, find_splits, scan_tree
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,6 +30,12 @@ class TreeCatalog:
     remote: Remote | None = None
 
     def __init__(self, root: str) -> None:
+        splits = find_splits(root)
+        if splits is not None:
+            fact = f"this folder holds splits, which are no classes: {', '.join(map(printable, splits))}"
+            raise SourceError(
+                fs_text(root), fact, f"open each by itself, such as {fs_text(os.path.join(root, splits[0]))}"
+            )
         self.source: Source = scan_tree(root)
         self.root = os.fsencode(root)
         self.counts = np.ones(len(self.source), np.int64)

@@ -242,3 +242,9 @@ def test_damage_is_reported_with_its_place(tmp_path: Path, draw_image: Any) -> N
 
 def test_pictures_in_memory_are_what_the_keras_loader_takes(draw_image: Any) -> None:
     assert keras.utils.load_img(io.BytesIO(draw_image(1))).size == (40, 30)
+
+
+@pytest.mark.parametrize("labels", ["other", [0.5, 1.5], "Inferred"])
+def test_labels_without_sense_are_refused(labels: Any, both: tuple[str, str]) -> None:
+    with pytest.raises(UsageError, match="labels"):
+        shardkit.keras.image_dataset_from_shards(both[1], labels=labels, image_size=(8, 8))

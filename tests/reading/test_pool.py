@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
+from shardkit.reading import pool
 from shardkit.reading.pool import Task, Threads
 
 
 @pytest.fixture
 def threads() -> Iterator[Threads]:
-    pool = Threads(3)
-    yield pool
-    pool.close()
+    made = Threads(3)
+    yield made
+    made.close()
 
 
 def test_results_come_in_the_order_of_the_tasks(threads: Threads) -> None:
@@ -113,3 +114,38 @@ next(kept)
     for _ in range(3):
         ended = run_python("-c", script, cwd=tmp_path, check=False)
         assert ended.returncode == {"r": 3 if "Exit" in how else 1, "p": 0}[how[0]], ended.stderr
+
+
+WAITING = """
+import sys, threading
+import shardkit
+from shardkit.reading import pool
+
+pool.CLOSE_SECONDS = 0.1
+
+items = iter(shardkit.dataset(sys.argv[1], threads=2).map(lambda sample: threading.Event().wait()))
+threading.Thread(target=lambda: next(items), daemon=True).start()
+while not any(thread.name == "shardkit-decode" for thread in threading.enumerate()):
+    pass
+print("the end")
+"""
+
+
+def test_a_map_that_waits_for_ever_does_not_keep_the_interpreter(cars: str, run_python: Any) -> None:
+    done = run_python("-c", WAITING, cars, cwd=Path(cars).parent)
+    assert "the end" in done.stdout
+
+
+def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(pool, "CLOSE_SECONDS", 0.05)
+    waits, begun = threading.Event(), threading.Event()
+    threads = pool.Threads(1)
+    results = threads.ordered([pool.Task([lambda: (begun.set(), waits.wait())], lambda: None)] * 1, 1)
+    consumer = threading.Thread(target=lambda: next(results), daemon=True)
+    consumer.start()
+    assert begun.wait(60)
+    threads.close()
+    assert ["left behind" in message for message in caplog.messages] == [True]
+    waits.set()
+    consumer.join(60)
+    assert not consumer.is_alive()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,3 +86,12 @@ def test_trees_that_differ_in_one_file_have_other_states(small_tree: Path, tmp_p
     (root / "red" / "000.jpg").rename(root / "red" / "zzz.jpg")
     with pytest.raises(shardkit.StateError):
         shardkit.dataset(root).load_state_dict(shardkit.dataset(small_tree).state_dict())
+
+
+@pytest.mark.parametrize("names", [("train", "test"), ("training_set", "test_set"), ("train2017", "val2017")])
+def test_a_folder_of_splits_is_no_tree_of_classes(small_tree: Path, tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        shutil.copytree(small_tree, tmp_path / "data" / name)
+    with pytest.raises(SourceError, match=rf"holds splits.*{min(names)}, {max(names)}; open each by itself"):
+        len(shardkit.dataset(tmp_path / "data"))
+    assert len(shardkit.dataset(tmp_path / "data" / names[0])) == 97
