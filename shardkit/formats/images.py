@@ -17,6 +17,7 @@ from shardkit.formats import jpeg
 from shardkit.formats.pillow import MAX_PIXELS, bad_size, opened
 from shardkit.formats.png import HEAD as PNG_HEAD
 from shardkit.formats.png import damage_in_header
+from shardkit.formats.whole import cut_bmp, cut_by_pillow, cut_gif
 
 _be2x4 = Struct(">II").unpack_from
 _le2x2 = Struct("<HH").unpack_from
@@ -98,6 +99,8 @@ def _gif_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     if len(data) < 13:
         raise ValueError("GIF cut inside its header")
     width, height = _le2x2(data, 6)
+    if 0 < width * height <= max_pixels and (cut := cut_gif(data)):
+        raise ValueError(cut)
     return "GIF", width, height
 
 
@@ -128,6 +131,8 @@ def _bmp_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     if not 12 <= header_bytes <= 124:
         return _other_header(data, max_pixels)
     width, height = _le2x2(data, 18) if header_bytes == 12 else _le2x4s(data, 18)
+    if 0 < width * abs(height) <= max_pixels and (cut := cut_bmp(data, width, abs(height))):
+        raise ValueError(cut)
     return "BMP", width, abs(height)
 
 
@@ -136,4 +141,8 @@ _PARSERS = {b"\x89P": _png_header, b"GI": _gif_header, b"RI": _webp_header, b"BM
 
 def _other_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     with opened(data, max_pixels=max_pixels) as image:
-        return image.format or "unknown", image.width, image.height
+        found = image.format or "unknown", image.width, image.height
+        cut = cut_by_pillow(image, len(data))
+    if cut:
+        raise ValueError(cut)
+    return found

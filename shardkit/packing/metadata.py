@@ -33,6 +33,7 @@ from shardkit.formats.orientation import (
     with_orientation,
     without_prefix,
 )
+from shardkit.formats.whole import color_table
 
 ICC = b"ICC_PROFILE\0"
 SOS, EOI, COM, DQT, DRI = 0xDA, 0xD9, 0xFE, 0xDB, 0xDD
@@ -292,11 +293,11 @@ def is_lossless_webp(data: bytes) -> bool:
 def strip_gif(data: bytes) -> bytes:
     """The GIF without comments and unknown extensions, and without what is after its end."""
     try:
-        at = 13 + _color_table(data[10])
+        at = 13 + color_table(data[10])
         pieces = [data[:at]]
         while (kind := data[at]) in (0x2C, 0x21):  # an image, an extension
             start, label = at, data[at + 1]
-            at += 11 + _color_table(data[at + 9]) if kind == 0x2C else 2
+            at += 11 + color_table(data[at + 9]) if kind == 0x2C else 2
             while size := data[at]:
                 at += 1 + size
             at += 1
@@ -307,10 +308,6 @@ def strip_gif(data: bytes) -> bytes:
     if kind != 0x3B:
         raise ValueError(f"damaged GIF: a block of type {kind} at byte {at}")
     return b"".join([*pieces, b";"])
-
-
-def _color_table(flags: int) -> int:
-    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 STRIPS: dict[str, Callable[[bytes], bytes]] = {

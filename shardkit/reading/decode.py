@@ -42,8 +42,8 @@ class DecodeOptions:
     size * 256/224), "random" is torchvision's RandomResizedCrop. flip: left to right, for every second image by chance.
     exact: bit-equal to Pillow's decoder and resize; without it, JPEGs may be decoded at a smaller scale.
     dtype: None is float32 where rescale is given (as Keras gives it), else uint8. rescale: every value times this.
-    orientation: turn images as their EXIF data says. label: as `encode_labels`; labels of several
-    classes are always multi-hot, and numbers to be predicted stay numbers (reading/targets.py).
+    orientation: turn images as EXIF or XMP says (the rule is in formats/orientation.py). label: as `encode_labels`;
+    labels of several classes are always multi-hot, and numbers to be predicted stay numbers (reading/targets.py).
     on_error, skip_limit: what the reader does with an image that can't be decoded, and how many it may leave out.
     max_pixels: an image of any format with more is refused before it is decoded.
     """

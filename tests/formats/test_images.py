@@ -14,7 +14,7 @@ from PIL import Image
 
 from shardkit.formats.images import check_image, image_header
 from shardkit.formats.jpeg import MAX_SCANS
-from shardkit.formats.pillow import MAX_PIXELS, quiet_pillow
+from shardkit.formats.pillow import MAX_PIXELS, opened, quiet_pillow
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -140,7 +140,8 @@ def test_fewer_pixels_can_be_asked_for() -> None:
 
 
 def test_a_size_that_pillow_only_warns_about_passes_silently() -> None:
-    assert image_header(b"P6 10000 10000 255\n")[1:] == (10_000, 10_000)
+    with opened(b"P6 10000 10000 255\n") as image:
+        assert image.size == (10_000, 10_000)
     assert MAX_PIXELS > 10_000 * 10_000
 
 
@@ -149,13 +150,32 @@ def test_a_bomb_in_a_format_that_pillow_reads_is_refused() -> None:
         image_header(b"P6 50000 50000 255\n")
 
 
-@pytest.mark.parametrize(("name", "end_bytes"), [("JPEG", 2), ("PNG", 12), ("GIF", 1)])
+@pytest.mark.parametrize(("name", "end_bytes"), [("JPEG", 2), ("PNG", 12)])
 def test_the_full_check_finds_an_image_whose_pixels_are_cut(name: str, end_bytes: int) -> None:
     data = encoded(Image.effect_noise((64, 64), 90), name)
     damaged = data[: len(data) * 2 // 3] + data[-end_bytes:]
     assert image_header(damaged) == (name, 64, 64)
     with pytest.raises(ValueError, match=f"damaged {name}"):
         check_image(damaged)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("GIF", {}, "GIF cut inside its first image"),
+        ("BMP", {}, "BMP cut: "),
+        ("PPM", {}, "PPM cut: "),
+        ("TIFF", {}, "TIFF cut: "),
+        ("TIFF", {"compression": "tiff_lzw"}, "TIFF that can't be decoded"),
+    ],
+)
+def test_a_format_that_tells_where_its_pixels_end_is_found_cut_by_its_header(
+    name: str, options: dict[str, Any], reason: str
+) -> None:
+    data = encoded(Image.effect_noise((40, 30), 90).convert("RGB"), name, **options)
+    with pytest.raises(ValueError) as caught:
+        image_header(data[: len(data) * 2 // 3])
+    assert str(caught.value).startswith(reason)
 
 
 def test_a_harmless_extra_byte_between_a_jpeg_s_segments_is_no_damage() -> None:
