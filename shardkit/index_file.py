@@ -198,6 +198,17 @@ def open_index(
     return IndexFile(source, shards, place=place)
 
 
+def is_index(file: Any) -> bool:
+    """Whether a Parquet file (a path, or a file object) has the columns of an index. Any other file is not one."""
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as opened:
+            return {"shard", "key", "path", *INTEGERS} <= set(opened.schema_arrow.names)
+    except Exception:  # pyarrow raises nearly anything for what is no Parquet
+        return False
+
+
 def index_source(data: bytes, entry: IndexEntry, place: str) -> pa.BufferReader:
     """The bytes of an index file as what IndexFile reads. ManifestError where they are not those of the manifest."""
     import pyarrow as pa

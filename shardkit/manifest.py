@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from shardkit.errors import ManifestError
+from shardkit.names import skipped_beside
 
 VERSION = 1
 
@@ -86,6 +87,22 @@ class _Head(msgspec.Struct):
 def encode_manifest(manifest: Manifest) -> bytes:
     """The manifest as UTF-8 JSON, indented, with a newline at the end."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def is_ours(data: bytes) -> bool:
+    """Whether `data` is a manifest, damaged or of a later version perhaps, and not somebody else's file."""
+    return re.search(rb'"format"\s*:\s*"shardkit"', data) is not None or not data.strip(b"\0 \r\n\t")
+
+
+def file_names(manifest: Manifest) -> list[str]:
+    """The names of all shards and index files."""
+    return [entry.name for entry in manifest.shards] + [entry.name for entry in manifest.index]
+
+
+def all_names(manifest: Manifest, stem: str) -> list[str]:
+    """The names of all files of the dataset `stem` but the manifest: shards, index, list of what was left out."""
+    files = file_names(manifest)
+    return [*files, *([skipped_beside(files, stem)] if manifest.skipped else [])]
 
 
 def decode_manifest(data: bytes, *, place: str) -> Manifest:

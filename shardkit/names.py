@@ -1,7 +1,7 @@
 """The names of a dataset's files; everything that makes, looks for or removes one asks here.
 
     STEM.json                            the manifest, which names all others
-    STEM-000000.tar …                    shards; six digits or more
+    STEM-000000.tar …                    shards; six digits, seven from a million on (eight are somebody's date)
     STEM.parquet or STEM.00000.parquet … index files
     STEM.skipped.json                    what was left out
     STEM-g2-000000.tar, STEM-g2.parquet  the same of generation 2, which replaced the first; STEM.json names them then
@@ -21,7 +21,7 @@ from collections.abc import Iterable
 LOCK = "lock"
 REPLACED = "replaced.json"
 
-_SHARD = r"-\d{6,}\.(?:tar|tfrecord)"
+_SHARD = r"-\d{6,7}\.(?:tar|tfrecord)"
 _OTHER = r"(?:\.\d{5})?\.parquet|\.skipped\.json"
 _GENERATION = re.compile(r"(?P<stem>.+)-g(?P<number>[1-9]\d{0,8})")
 _IN_GENERATION = re.compile(r"-g([1-9]\d{0,8})(?=[-.])")
@@ -85,6 +85,15 @@ def file_generation(name: str, stem: str) -> int | None:
     return int(marked[1]) if marked else 1
 
 
+def in_generation(name: str, stem: str, generation: int) -> str:
+    """The name of a file of the dataset `stem` in another generation."""
+    rest = name.removeprefix(stem)
+    marked = _IN_GENERATION.match(rest)
+    if rest == name:
+        rest = f"-{name}"  # a shard that others made
+    return base_of(stem, generation) + (rest[marked.end() :] if marked else rest)
+
+
 def is_shard_of(name: str, stem: str) -> bool:
     """Whether it is named as a shard of the dataset `stem` of any generation."""
     return file_generation(name, stem) is not None and re.search(f"{_SHARD}$", name) is not None
@@ -113,6 +122,11 @@ def is_taken(stem: str, generation: int, there: set[str]) -> bool:
 def generation_of(names: Iterable[str], stem: str) -> int:
     """The generation of a dataset with files of these names: the highest; 1 where they say none."""
     return max((file_generation(name, stem) or 1 for name in names), default=1)
+
+
+def skipped_beside(names: Iterable[str], stem: str) -> str:
+    """The list of what was left out of the dataset that has files of these names."""
+    return skipped_name(base_of(stem, generation_of(names, stem)))
 
 
 def next_generation(current: int, stem: str, there: Iterable[str]) -> int:

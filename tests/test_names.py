@@ -11,7 +11,7 @@ def test_the_generation_of_each_file_is_in_its_name(stem: str, generation: int) 
     base = names.base_of(stem, generation)
     made = [
         names.shard_name(base, 0, ".tar"),
-        names.shard_name(base, 12_345_678, ".tfrecord"),
+        names.shard_name(base, 1_234_567, ".tfrecord"),
         names.index_name(base),
         names.index_name(base, 3),
         names.skipped_name(base),
@@ -29,10 +29,10 @@ def test_the_first_generation_has_the_names_that_people_know() -> None:
     assert names.skipped_name(base) == "train.skipped.json"
 
 
-OTHERS = (
-    "train.json", "train-00000.tar", "train-000000.zip", "trainer-000000.tar", "train-g0-000000.tar", "train-g2.json",
-    "train-val-000000.tar", ".train.packing",
-)  # fmt: skip
+OTHERS = [
+    "train.json", "train-00000.tar", "train-000000.zip", "trainer-000000.tar", "train-20250101.tar",
+    "train-g0-000000.tar", "train-g2.json", "train-val-000000.tar", ".train.packing",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -4,7 +4,8 @@ shards/.train.packing/     lock, and for each finished shard: NAME, NAME.rows, N
 shards/train-000000.tar …  moved here by the commit, then train.parquet, train.skipped.json, and train.json last
 
 The commit is decided from the moment that train.json is in the work folder. Cut short after it, it is finished by the
-next run; every step may be repeated.
+next run; every step may be repeated. A dataset that is replaced stays whole until the new manifest takes the place of
+its own: the new files have the names of another generation (see shardkit.names).
 """
 
 from __future__ import annotations
@@ -20,19 +21,28 @@ import numpy as np
 
 from shardkit.errors import ManifestError, ShardkitError, StorageError
 from shardkit.index import INTEGERS, ShardRows, write_index
-from shardkit.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest, encode_manifest
+from shardkit.index_file import is_index
+from shardkit.manifest import IndexEntry, Manifest, ShardEntry, all_names, decode_manifest, encode_manifest
+from shardkit.names import LOCK, REPLACED, index_name, skipped_beside, skipped_name
 from shardkit.packing.destination import Destination, destination_of, files_of
 from shardkit.packing.remote import commit_there, remove_there
 from shardkit.packing.shard import COLUMNS, Rows, Skipped, rows_path
 from shardkit.sample import fs_text
 from shardkit.storage.local import FolderLock, storage_error, sync_folder, translated, whole_file
 
-__all__ = ["INDEX_SHARDS", "Destination", "commit", "destination_of", "keep_only", "working", "write_index_files"]
+__all__ = [
+    "INDEX_SHARDS",
+    "Destination",
+    "commit",
+    "destination_of",
+    "discard",
+    "keep_only",
+    "working",
+    "write_index_files",
+]
 
 INDEX_SHARDS = 1024
 """Row groups in one index file. Its footer, read as a whole, then stays under about 2 MB."""
-
-_LOCK, _REPLACED = "lock", "replaced.json"
 
 
 @contextlib.contextmanager
@@ -44,8 +54,7 @@ def working(destination: Destination) -> Iterator[FolderLock]:
     made = _missing_folders(destination.folder)
     lock = FolderLock(destination.work)
     try:
-        if os.path.exists(destination.decided):
-            _move_into_place(destination)
+        _go_on(destination)
         yield lock
     finally:
         try:
@@ -58,8 +67,8 @@ def _tidy(work: str, made: Sequence[str]) -> None:
     """Remove what workers that were ended left half-written; and the folder, if nothing but its lock is in it."""
     with contextlib.suppress(OSError, ShardkitError):
         _remove(work, lambda name: name.endswith(".part"))
-        if os.listdir(work) == [_LOCK]:
-            os.unlink(os.path.join(work, _LOCK))
+        if os.listdir(work) == [LOCK]:
+            os.unlink(os.path.join(work, LOCK))
             for folder in (work, *made):
                 os.rmdir(folder)
 
@@ -75,10 +84,16 @@ def _missing_folders(folder: str) -> list[str]:
 
 def keep_only(destination: Destination, shards: Iterable[str]) -> None:
     """Remove from the work folder what an earlier run left there for another plan: it would take up the disk."""
-    wanted = {_LOCK, *(name + ending for name in shards for ending in ("", ".rows", ".receipt"))}
+    wanted = {LOCK, *(name + ending for name in shards for ending in ("", ".rows", ".receipt"))}
     if destination.place is not None and len(wanted) > 1:
         remove_there(destination, destination.place, lambda name: name not in wanted)
     _remove(destination.work, lambda name: name not in wanted)
+
+
+def discard(destination: Destination) -> None:
+    """Empty the work folder after an error, unless the commit is decided: the next run finishes that."""
+    if not os.path.exists(destination.decided):
+        keep_only(destination, ())
 
 
 def _remove(work: str, unwanted: Callable[[str], bool]) -> None:
@@ -98,7 +113,7 @@ def write_index_files(
     entries = []
     starts = range(0, len(shards), INDEX_SHARDS)
     for number, first in enumerate(starts, len(before)):
-        name = destination.stem + (".parquet" if len(starts) == 1 and not before else f".{number:05d}.parquet")
+        name = index_name(destination.base, None if len(starts) == 1 and not before else number)
         path = os.path.join(destination.work, name)
         run = shards[first : first + INDEX_SHARDS]
         with whole_file(path) as file:
@@ -129,29 +144,53 @@ def _rows(destination: Destination, shards: Iterable[ShardEntry]) -> Iterator[Sh
 def commit(destination: Destination, manifest: Manifest, skipped: Sequence[Skipped]) -> None:
     """Make the finished shards of the work folder, with the index that is there, the dataset at the destination."""
     if skipped:
-        with whole_file(os.path.join(destination.work, destination.stem + ".skipped.json")) as file:
+        with whole_file(os.path.join(destination.work, skipped_name(destination.base))) as file:
             listed = [{"path": item.path, "reason": item.reason} for item in skipped]
             file.write(json.dumps(listed, ensure_ascii=False, indent=1).encode() + b"\n")
-    if destination.place is not None:
-        commit_there(destination, destination.place, manifest)
-        _remove(destination.work, lambda name: name != _LOCK)
-        return
     with whole_file(destination.decided) as file:
         file.write(encode_manifest(manifest))
     with translated(destination.work):
         sync_folder(destination.work)
-    _move_into_place(destination)
+    _finish(destination)
+
+
+def _finish(destination: Destination) -> None:
+    """Go on with a commit that is decided, to its end."""
+    if destination.place is None:
+        _move_into_place(destination)
+        return
+    commit_there(destination, destination.place, _read(destination.decided))
+    _remove(destination.work, lambda name: name != LOCK)
+
+
+def _go_on(destination: Destination) -> None:
+    """Finish what an earlier run has decided, and remove what it had to remove."""
+    if not os.path.exists(destination.decided):
+        if destination.place is None and os.path.exists(os.path.join(destination.work, REPLACED)):
+            _sweep(destination)
+            _clear(destination.work)
+        return
+    if destination.place is not None:
+        there = destination.place.files()
+        if any(there.get(entry.name) != entry.bytes for entry in _read(destination.decided).shards):
+            os.unlink(destination.decided)  # its shards are gone from the bucket: they are to be sent again
+            return
+    _finish(destination)
 
 
 def _move_into_place(destination: Destination) -> None:
+    """Move all to its place, the manifest last; then remove what the replaced dataset had.
+
+    The new files have other names than the old ones, unless an older shardkit decided it: then the old dataset ends
+    before the first file is moved.
+    """
     work, folder = destination.work, destination.folder
     manifest = _read(destination.decided)
-    names = [name for name, _ in files_of(manifest)]
-    names += [destination.stem + ".skipped.json"] if manifest.skipped else []
-    with translated(folder):
-        if not _goes_on_from_what_is_there(destination, manifest):
-            _end_replaced(destination, names)
-    for name in names:
+    moved = all_names(manifest, destination.stem)
+    appended = _goes_on_from_what_is_there(destination, manifest)
+    if not appended:
+        _keep_replaced(destination, moved)
+    for name in moved:
         target = os.path.join(folder, name)
         with translated(target), contextlib.suppress(FileNotFoundError):  # moved by a run that was cut short
             os.replace(os.path.join(work, name), target)
@@ -160,11 +199,12 @@ def _move_into_place(destination: Destination) -> None:
         sync_folder(folder)
         os.replace(destination.decided, destination.manifest)
         sync_folder(folder)
-        if not manifest.skipped:  # the list of a dataset that was added to, whose bad files are mended
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(destination.path(".skipped.json"))
-    with contextlib.suppress(ShardkitError):  # what is left is of no use, and the next run removes it too
-        _remove(work, lambda name: name != _LOCK)
+    if appended and not manifest.skipped:  # the list of a dataset that was added to, whose bad files are repaired
+        with translated(folder), contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, skipped_beside(moved, destination.stem)))
+    if not appended:
+        _sweep(destination)
+    _clear(work)
 
 
 def _goes_on_from_what_is_there(destination: Destination, manifest: Manifest) -> bool:
@@ -177,22 +217,52 @@ def _goes_on_from_what_is_there(destination: Destination, manifest: Manifest) ->
     return "appended" in manifest.options and before.shards == shards and before.index == index
 
 
-def _end_replaced(destination: Destination, names: Sequence[str]) -> None:
-    """End the dataset that is there, before its first shard is replaced, and remove its other files.
+def _keep_replaced(destination: Destination, moved: Sequence[str]) -> None:
+    """Keep a copy of the manifest that is replaced, to tell later which files are to be removed."""
+    kept = os.path.join(destination.work, REPLACED)
+    with translated(destination.manifest):
+        try:
+            with open(destination.manifest, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return
+    with whole_file(kept) as file:
+        file.write(data)
+    with translated(destination.manifest):
+        sync_folder(destination.work)
+        if not set(moved).isdisjoint(_names_in(kept, destination)):
+            os.unlink(destination.manifest)
+            sync_folder(destination.folder)
 
-    Its manifest waits in the work folder, to tell which they are.
-    """
-    work, folder = destination.work, destination.folder
-    replaced = os.path.join(work, _REPLACED)
-    if os.path.lexists(destination.manifest):
-        os.replace(destination.manifest, replaced)
-        sync_folder(folder)
-    theirs = set(destination.files())
+
+def _sweep(destination: Destination) -> None:
+    """Remove the files of the dataset that was replaced, and others of our names."""
+    kept = os.path.join(destination.work, REPLACED)
+    with translated(destination.folder):
+        ours = _names_in(destination.manifest, destination)
+        if not ours:
+            return
+        theirs = _names_in(kept, destination)
+        for name in sorted(theirs.union(destination.files()) - ours):
+            path = os.path.join(destination.folder, name)
+            if name in theirs or not name.endswith(".parquet") or is_index(path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        sync_folder(destination.folder)
+
+
+def _clear(work: str) -> None:
+    """Empty the work folder: what is left is of no use. The manifest that was replaced tells the next run to go on."""
+    with contextlib.suppress(ShardkitError):
+        _remove(work, lambda name: name not in (LOCK, REPLACED))
+        _remove(work, lambda name: name == REPLACED)
+
+
+def _names_in(path: str, destination: Destination) -> set[str]:
+    """The names of the files of a manifest; none where it can't be read."""
     with contextlib.suppress(ManifestError, FileNotFoundError):
-        theirs.update(name for name, _ in files_of(_read(replaced)))
-    for name in sorted(theirs.difference(names)):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(folder, name))
+        return set(all_names(_read(path), destination.stem))
+    return set()
 
 
 def _read(path: str) -> Manifest:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from shardkit.errors import UsageError
 from shardkit.packing.append import Before, classes_after, demand_kind, new_samples, relabelled
+from shardkit.packing.destination import Destination
 from shardkit.packing.options import PackOptions
 from shardkit.packing.tasks import Content, plan_source
 from shardkit.sample import fs_text
@@ -27,12 +28,12 @@ def dataset_names(root: str, splits: Sequence[str] | None, options: PackOptions)
 
 def contents_of(
     scanned: Mapping[str, Source],
-    stems: Mapping[str, str],
+    destinations: Mapping[str, Destination],
     options: PackOptions,
     before: Mapping[str, Before],
     classes: Sequence[str] | None,
 ) -> dict[str, Content]:
-    """The planned content of each dataset, by the name of its split ("" for the only one). stems: of their shards.
+    """The planned content of each dataset, by the name of its split ("" for the only one).
 
     before: the datasets that are added to; their contents have what is new alone. classes: those that the user gave.
     """
@@ -42,7 +43,7 @@ def contents_of(
         demand_kind(source, before.values())
         after = classes_after(before.values(), source.classes, classes)
         found = {name: relabelled(each, after) for name, each in found.items()}
-    return {name: _planned(each, stems[name], options, before.get(name)) for name, each in found.items()}
+    return {name: _planned(each, destinations[name], options, before.get(name)) for name, each in found.items()}
 
 
 def _samples(scanned: Mapping[str, Source], options: PackOptions) -> Mapping[str, Source | Grouped]:
@@ -53,12 +54,12 @@ def _samples(scanned: Mapping[str, Source], options: PackOptions) -> Mapping[str
     return found if options.split is None else split_grouped(found[""], options.split)
 
 
-def _planned(found: Source | Grouped, stem: str, options: PackOptions, before: Before | None) -> Content:
+def _planned(found: Source | Grouped, destination: Destination, options: PackOptions, before: Before | None) -> Content:
     if before is not None:
         found, before = new_samples(found, before, options)
     first = 0 if before is None else before.first
     if isinstance(found, Grouped):
-        content = plan_source(found.samples, stem, options, found, first=first)
+        content = plan_source(found.samples, destination.stem, options, found, first=first, base=destination.base)
     else:
-        content = plan_source(found, stem, options, first=first)
+        content = plan_source(found, destination.stem, options, first=first, base=destination.base)
     return replace(content, before=before)

@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from shardkit import names
 from shardkit.errors import DestinationError, ManifestError
-from shardkit.manifest import Manifest, decode_manifest
-from shardkit.packing.place import Place
+from shardkit.index_file import is_index
+from shardkit.manifest import Manifest, all_names, decode_manifest, is_ours
+from shardkit.packing.place import MOVE, OVERWRITE, Place
 from shardkit.sample import fs_text
 from shardkit.storage.local import storage_error
-
-_OVERWRITE = "choose another destination, or replace it with --overwrite"
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
     """Where a dataset goes: the file names start with `stem`, in `folder`.
 
-    place: in a bucket; `folder` is then of this machine, and what is finished goes from there to the bucket.
+    generation: of what is written. place: in a bucket; `folder` is then of this machine, and what is finished goes from
+    there to the bucket.
     """
 
     folder: str
     stem: str
     place: Place | None = None
+    generation: int = 1
+
+    @property
+    def base(self) -> str:
+        """What the names of the shards and index files begin with: the stem, and the generation from the second on."""
+        return names.base_of(self.stem, self.generation)
 
     @property
     def work(self) -> str:
         """The folder that a job writes in until its commit."""
-        return os.path.join(self.folder, f".{self.stem}.packing")
+        return os.path.join(self.folder, names.work_name(self.stem))
 
     def path(self, ending: str) -> str:
         """The path of the file that is named after the dataset, with this ending."""
@@ -39,25 +45,21 @@ class Destination:
     @property
     def manifest(self) -> str:
         """The path of the manifest."""
-        return self.path(".json")
+        return os.path.join(self.folder, names.manifest_name(self.stem))
 
     @property
     def decided(self) -> str:
         """The path of the manifest in the work folder. When it is there, the commit has begun."""
-        return os.path.join(self.work, self.stem + ".json")
+        return os.path.join(self.work, names.manifest_name(self.stem))
 
     def files(self) -> list[str]:
         """The names of the files there that a dataset of this name may have, the manifest aside, sorted."""
-        return self._matching(r"-\d{6}\.(tar|tfrecord)|(\.\d{5})?\.parquet|\.skipped\.json")
+        return names.files_of_stem(self.beside(), self.stem)
 
-    def shards(self) -> list[str]:
-        """The names of the files there that are named as shards of this dataset are, sorted."""
-        return self._matching(r"-\d{6}\.(tar|tfrecord)")
-
-    def _matching(self, ending: str) -> list[str]:
-        ours = re.compile(f"{re.escape(self.stem)}({ending})")
+    def beside(self) -> list[str]:
+        """The names of all that is in the folder."""
         try:
-            return sorted(name for name in os.listdir(self.folder) if ours.fullmatch(name))
+            return os.listdir(self.folder)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as exc:
@@ -77,7 +79,8 @@ class Destination:
         try:
             return decode_manifest(data, place=fs_text(self.manifest))
         except ManifestError as exc:
-            raise DestinationError(exc.place, f"in the way: {exc.fact}", _OVERWRITE) from exc
+            cure = OVERWRITE if is_ours(data) else MOVE
+            raise DestinationError(exc.place, f"in the way: {exc.fact}", cure) from exc
 
 
 def destination_of(dest: str, source: str) -> Destination:
@@ -114,17 +117,68 @@ def _checked(destination: Destination, dest: str, source: str) -> Destination:
     return destination
 
 
-def check_free(destination: Destination, *, overwrite: bool) -> None:
-    """Raises DestinationError where files of somebody else are in the way: a folder, or a shard without a manifest."""
-    names = destination.files()
+def check_free(destination: Destination, *, overwrite: bool) -> Destination:
+    """The destination with the generation to write: the next one where a dataset is replaced, that of the dataset where
+    it is not, and the first where none is there.
+
+    Raises DestinationError where files of somebody else are in the way: a folder, a shard without a manifest, or, with
+    `overwrite` too, a file of our names that is no manifest or index.
+    """
+    _demand_own_names(destination)
+    there = destination.files()
     has_manifest = os.path.lexists(destination.manifest)
-    for name in [*names, *([os.path.basename(destination.manifest)] if has_manifest else [])]:
+    for name in [*there, *([os.path.basename(destination.manifest)] if has_manifest else [])]:
         place = os.path.join(destination.folder, name)
         if os.path.isdir(place):
             raise DestinationError(fs_text(place), "a folder is in the way", "choose another destination")
+    manifest = _own_manifest(destination)
+    known = set() if manifest is None else set(all_names(manifest, destination.stem))
+    for name in there:
+        place = os.path.join(destination.folder, name)
+        if (overwrite or not has_manifest) and name.endswith(".parquet") and name not in known and not is_index(place):
+            raise DestinationError(fs_text(place), "a file is in the way, which is not an index of shardkit", MOVE)
         if not overwrite and not has_manifest:
             fact = "a file is in the way, which belongs to no manifest and was not written by this run"
-            raise DestinationError(fs_text(place), fact, _OVERWRITE)
+            raise DestinationError(fs_text(place), fact, OVERWRITE)
+    if not has_manifest:
+        return replace(destination, generation=1)
+    generation = names.generation_of(there if manifest is None else known, destination.stem)
+    if overwrite:
+        generation = names.next_generation(generation, destination.stem, destination.beside())
+    return replace(destination, generation=generation)
+
+
+def _own_manifest(destination: Destination) -> Manifest | None:
+    """The manifest there; None where there is none that can be read. DestinationError for somebody else's file."""
+    try:
+        with open(destination.manifest, "rb") as file:
+            data = file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise storage_error(destination.manifest, exc) from exc
+    if not is_ours(data):
+        fact = "a file is in the way, which is not a manifest of shardkit"
+        raise DestinationError(fs_text(destination.manifest), fact, MOVE)
+    try:
+        return decode_manifest(data, place=fs_text(destination.manifest))
+    except ManifestError:
+        return None
+
+
+def _demand_own_names(destination: Destination) -> None:
+    """DestinationError where files of our names are those of a generation of another dataset."""
+    other = names.without_generation(destination.stem)
+    if other is None or os.path.lexists(destination.manifest):
+        return
+    whole = Destination(destination.folder, other[0])
+    try:
+        manifest = whole.read_manifest()
+    except DestinationError:
+        return
+    if manifest is not None and names.generation_of(all_names(manifest, other[0]), other[0]) == other[1]:
+        fact = f"the files of the dataset {other[0]} have names that begin so"
+        raise DestinationError(fs_text(destination.path("")), fact, "choose another destination")
 
 
 def files_of(manifest: Manifest) -> list[tuple[str, int]]:

@@ -186,13 +186,11 @@ def pack(
         run: Engine = run_here
         if not dry_run:
             locks = [stack.enter_context(working(each)) for each in destinations.values()]
-            for each in destinations.values():
-                check_free(each, overwrite=overwrite)
+            destinations = {key: check_free(each, overwrite=overwrite) for key, each in destinations.items()}
             run = stack.enter_context(open_engine(where, [lock.fd for lock in locks]))  # loads during the scan
         before = datasets_before(destinations, options) if append else {}
         scanned = _scan(opened, names, progress)
-        stems = {key: each.stem for key, each in destinations.items()}
-        contents = contents_of(scanned, stems, options, before, names)
+        contents = contents_of(scanned, destinations, options, before, names)
         jobs = [_Job(key, destinations[key], content, options) for key, content in contents.items()]
         if dry_run:
             return PackPlan(tuple(job.described() for job in jobs))

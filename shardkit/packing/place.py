@@ -1,7 +1,9 @@
 """Where a dataset is, or goes, in a store: its files by name, its manifest, and what is in the way.
 
-A dataset is there when its manifest is: shards go first, index files next, the manifest last. To replace one, its
-manifest is put aside (`.NAME.replaced.json`, which tells what belonged to it) before its first shard is touched.
+A dataset is there when its manifest is: shards go first, index files next, the manifest last. Where there is none yet,
+`.NAME.incomplete` says meanwhile that one is to come. To replace a dataset, files of other names go there, and its
+manifest is copied (`.NAME.replaced.json`, which tells what belonged to it) before the new one takes its place; then the
+old files are removed.
 """
 
 from __future__ import annotations
@@ -9,25 +11,26 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event
 
 import google_crc32c
 
+from shardkit import names
 from shardkit.errors import DamagedError, DestinationError, ManifestError, NotFoundError, StorageError, UsageError
+from shardkit.index_file import is_index
 from shardkit.location import Location
-from shardkit.manifest import Manifest, decode_manifest
+from shardkit.manifest import Manifest, all_names, decode_manifest, is_ours
 from shardkit.storage.local import translated
 from shardkit.storage.retry import Retry, read, retried
 from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
 from shardkit.storage.transfer import SENDINGS, Check, difference
 
 OVERWRITE = "choose another destination, or replace it with --overwrite"
+MOVE = "move it elsewhere, or choose another destination"
 
-_NAMES = r"(-\d{6,}\.(tar|tfrecord)|(\.\d{5})?\.parquet|\.skipped\.json)"
 _PATTERN = set("*?{}")
 
 
@@ -45,11 +48,15 @@ class Place:
     @property
     def manifest(self) -> str:
         """The manifest's name."""
-        return f"{self.stem}.json"
+        return names.manifest_name(self.stem)
 
     @property
     def _aside(self) -> str:
-        return f".{self.stem}.replaced.json"
+        return names.aside_name(self.stem)
+
+    @property
+    def _marker(self) -> str:
+        return names.marker_name(self.stem)
 
     def location(self, name: str) -> Location:
         """Where a file of the dataset is."""
@@ -78,9 +85,9 @@ class Place:
         fact = "what was written is not what is read there"
         raise StorageError(str(self.location(name)), fact, "see that no other run writes there, and run it again")
 
-    def remove(self, names: Iterable[str]) -> None:
+    def remove(self, these: Iterable[str]) -> None:
         """Remove objects, where they are there."""
-        for name in names:
+        for name in these:
             retried(partial(self.store.delete, name), self.retry)
 
     def manifest_bytes(self) -> bytes | None:
@@ -96,21 +103,24 @@ class Place:
         try:
             return None if data is None else decode_manifest(data, place=str(self.location(self.manifest)))
         except ManifestError as exc:
-            raise DestinationError(exc.place, f"in the way: {exc.fact}", OVERWRITE) from exc
+            cure = OVERWRITE if data is None or is_ours(data) else MOVE
+            raise DestinationError(exc.place, f"in the way: {exc.fact}", cure) from exc
 
     def files(self) -> dict[str, int]:
         """Name -> bytes of the objects there that a dataset of this name may have, the manifest aside, by name."""
         return self.sizes(())
 
-    def sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """Name -> bytes of `files`, and of those of `names` that are called otherwise, as shards of others may be."""
-        ours, others = re.compile(re.escape(self.stem) + _NAMES), set(names)
-        found: dict[str, int] = {}
-        for prefix in (f"{self.stem}-", f"{self.stem}."):  # not all of `stem`: a tree of that name may be beside it
-            for item in self._listed(prefix):
-                if item.name in others or ours.fullmatch(item.name):
-                    found[item.name] = item.bytes
-        for name in sorted(name for name in others - found.keys() if not ours.fullmatch(name)):
+    def _beside(self) -> list[ObjectInfo]:
+        # not all of `stem`: a tree of that name may be beside it
+        return [item for prefix in (f"{self.stem}-", f"{self.stem}.") for item in self._listed(prefix)]
+
+    def sizes(self, also: Iterable[str]) -> dict[str, int]:
+        """Name -> bytes of `files`, and of those of `also` that are called otherwise, as shards of others may be."""
+        others = set(also)
+        listed = {item.name: item.bytes for item in self._beside()}
+        ours = others.union(names.files_of_stem(listed, self.stem))
+        found = {name: size for name, size in listed.items() if name in ours}
+        for name in sorted(name for name in others - found.keys() if names.file_generation(name, self.stem) is None):
             with contextlib.suppress(NotFoundError):
                 found[name] = self.info(name).bytes
         return dict(sorted(found.items()))
@@ -124,11 +134,11 @@ class Place:
             return retried(lambda: list(self.store.list(prefix)), self.retry)
         with translated(self.store.root.path):
             try:
-                names = os.listdir(self.store.root.path)  # the folder alone, and not all that is below it
+                there = os.listdir(self.store.root.path)  # the folder alone, and not all that is below it
             except (FileNotFoundError, NotADirectoryError):
                 return []
         found = []
-        for name in names:
+        for name in there:
             if name.startswith(prefix) and not name.endswith(".part"):
                 with contextlib.suppress(NotFoundError):  # it went away since
                     found.append(self.info(name))
@@ -150,45 +160,87 @@ class Place:
 
     def replaced(self) -> set[str]:
         """The names of the files of a dataset that is being replaced; none where that is not so."""
-        return self._replaced() or set()
-
-    def _replaced(self) -> set[str] | None:
         try:
-            return set(names_of(decode_manifest(self.read(self._aside), place=str(self.location(self._aside)))))
-        except NotFoundError:
-            return None
-        except ManifestError:
+            return set(
+                all_names(decode_manifest(self.read(self._aside), place=str(self.location(self._aside))), self.stem)
+            )
+        except (NotFoundError, ManifestError):
             return set()
 
-    def end(self) -> None:
-        """End the dataset that is there, before its first file is touched. Its manifest is put aside."""
+    def begin(self) -> None:
+        """Before the first file goes there: where no manifest is, leave the mark that one is to come."""
+        if self.manifest_bytes() is None:
+            self.write(self._marker, b"This dataset is not finished: its manifest is still to come.\n")
+
+    def clear(self, *, without_manifest: bool = False) -> None:
+        """Remove what a run left that was cut short after it had written the manifest; or the mark of one that ends
+        without a manifest."""
+        if without_manifest:
+            self.remove([self._marker])
+            return
+        left = {item.name for name in names.signs(self.stem) for item in self._listed(name) if item.name == name}
+        data = self.manifest_bytes() if left else None
+        if data is None:
+            return
+        try:
+            ours = set(all_names(decode_manifest(data, place=str(self.location(self.manifest))), self.stem))
+        except ManifestError:
+            return
+        if self._aside in left:
+            self.remove(sorted(self.replaced() - ours))
+        self.remove(sorted(left))
+
+    def check_free(self, *, overwrite: bool, known: Callable[[str, int], bool]) -> int:
+        """The generation to write, as `destination.check_free` has it. known: whether a file is of an earlier run."""
+        self.clear()
         data = self.manifest_bytes()
-        if data is not None:
-            self.write(self._aside, data)
-            self.remove([self.manifest])
+        if data is not None and not is_ours(data):
+            fact = "a file is in the way, which is not a manifest of shardkit"
+            raise DestinationError(str(self.location(self.manifest)), fact, MOVE)
+        manifest = None
+        with contextlib.suppress(ManifestError):
+            manifest = None if data is None else decode_manifest(data, place=str(self.location(self.manifest)))
+        ours = self.replaced() if manifest is None else set(all_names(manifest, self.stem))
+        for name, size in self.files().items() if overwrite or data is None else ():
+            if name in ours or known(name, size):
+                continue
+            if name.endswith(".parquet") and not is_index(io.BytesIO(self.read(name))):
+                raise DestinationError(
+                    str(self.location(name)), "a file is in the way, which is not an index of shardkit", MOVE
+                )
+            if not overwrite:
+                fact = "a file is in the way, which belongs to no manifest and was not written by this run"
+                raise DestinationError(str(self.location(name)), fact, OVERWRITE)
+        if data is None:
+            return 1
+        return self.next_generation(manifest) if overwrite else names.generation_of(ours, self.stem)
+
+    def next_generation(self, manifest: Manifest | None) -> int:
+        """The generation for what replaces the dataset of `manifest`; of a manifest that can't be read, None."""
+        there = {item.name for item in self._beside()}
+        known = names.files_of_stem(there, self.stem) if manifest is None else all_names(manifest, self.stem)
+        return names.next_generation(names.generation_of(known, self.stem), self.stem, there)
 
     def finish(self, manifest: bytes, files: Mapping[str, int], *, sweep: bool) -> None:
-        """The commit: remove what a replaced dataset had and this one has not, then write the manifest.
+        """The commit: write the manifest, then remove what the dataset that it replaces had and this one has not.
 
         files: name -> bytes of all that belongs to the dataset. sweep: remove whatever else is named as its files are.
         Raises StorageError where not all of it is there.
         """
-        listed, theirs = self.sizes(files), self._replaced()
+        listed = self.sizes(files)
         for name, size in files.items():
             if listed.get(name) != size:
                 fact = f"it was written with {size} bytes, and is missing or has another size since"
                 raise StorageError(
                     str(self.location(name)), fact, "see that no other run writes there, and run it again"
                 )
-        self.remove(sorted(((theirs or set()) | set(listed if sweep else ())) - set(files)))
+        before, theirs = self.manifest_bytes(), self.replaced()
+        if before is not None and before != manifest:
+            self.write(self._aside, before)
+            theirs |= self.replaced()
         self.write(self.manifest, manifest)
-        if theirs is not None:
-            self.remove([self._aside])
-
-
-def names_of(manifest: Manifest) -> list[str]:
-    """The names of all files of a dataset, the manifest and the list of what was left out aside."""
-    return [entry.name for entry in manifest.shards] + [entry.name for entry in manifest.index]
+        self.remove(sorted((theirs | set(listed if sweep else ())) - set(files)))
+        self.remove([self._aside, self._marker])
 
 
 def place_of(dest: Location, own: str, *, options: StorageOptions | None = None, retry: Retry | None = None) -> Place:

@@ -14,17 +14,19 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import google_crc32c
 import msgspec
 
-from shardkit.errors import DestinationError, UsageError
+from shardkit.errors import UsageError
 from shardkit.location import Location
-from shardkit.manifest import Manifest, encode_manifest
+from shardkit.manifest import Manifest, all_names, encode_manifest
 from shardkit.packing.destination import Destination, destination_of, files_of, split_destinations
 from shardkit.packing.destination import check_free as check_free_here
-from shardkit.packing.place import OVERWRITE, Place, demand_stem, place_of
+from shardkit.packing.place import Place, demand_stem, place_of
 from shardkit.packing.shard import Receipt, receipt_path
 from shardkit.sample import fs_text
 from shardkit.storage.crew import Crew
@@ -81,22 +83,20 @@ def _cache_home() -> str:
     return os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 
 
-def check_free(destination: Destination, *, overwrite: bool) -> None:
-    """DestinationError where files of somebody else are in the way.
+def check_free(destination: Destination, *, overwrite: bool) -> Destination:
+    """The destination with the generation to write. DestinationError where files of somebody else are in the way.
 
     In a bucket these are objects that no manifest names, and no receipt of ours either.
     """
     place = destination.place
     if place is None:
-        check_free_here(destination, overwrite=overwrite)
-        return
-    if overwrite or place.manifest_bytes() is not None:
-        return
-    replaced = place.replaced()
-    for name, size in place.files().items():
-        if name not in replaced and _size_of_ours(destination, name) != size:
-            fact = "a file is in the way, which belongs to no manifest and was not written by this run"
-            raise DestinationError(str(place.location(name)), fact, OVERWRITE)
+        return check_free_here(destination, overwrite=overwrite)
+    ours = partial(_is_ours, destination)
+    return replace(destination, generation=place.check_free(overwrite=overwrite, known=ours))
+
+
+def _is_ours(destination: Destination, name: str, size: int) -> bool:
+    return _size_of_ours(destination, name) == size
 
 
 def _size_of_ours(destination: Destination, name: str) -> int | None:
@@ -117,15 +117,15 @@ def remove_there(destination: Destination, place: Place, unwanted: Callable[[str
     names = [name for name in os.listdir(destination.work) if unwanted(name)]
     if names:
         ours = {name.removesuffix(".receipt") for name in names}
+        manifest = place.read_manifest()  # which another machine may have written meanwhile
+        ours -= set() if manifest is None else set(all_names(manifest, place.stem))
         place.remove(sorted(ours & place.files().keys()))
 
 
 def commit_there(destination: Destination, place: Place, manifest: Manifest) -> None:
     """Send the index and the list of what was left out, and then the manifest; all shards are there."""
-    others = [entry.name for entry in manifest.index]
-    others += [f"{place.stem}.skipped.json"] if manifest.skipped else []
+    others = [name for name in all_names(manifest, place.stem) if name not in {e.name for e in manifest.shards}]
     sizes = dict(files_of(manifest))
-    place.end()
     with Crew(SENDERS) as crew:
 
         def one(name: str) -> ObjectInfo:

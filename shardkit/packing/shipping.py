@@ -39,7 +39,7 @@ class Shipping:
         self._futures: list[Future[None]] = []
         self._waiting = self._sent = self._sent_bytes = self._bytes = 0
         self._changed = Condition()
-        self._ending, self._ended = Lock(), False
+        self._beginning, self._begun = Lock(), False
 
     def __enter__(self) -> Shipping:
         return self
@@ -85,7 +85,7 @@ class Shipping:
 
     def _ship(self, entry: ShardEntry) -> None:
         here = Location("", self._path(entry))
-        self._end_other()
+        self._begin()
         if not self.has(entry):
             send(file_pieces(here), here, self.place.store, _wanted(entry), check="store", retry=self.place.retry,
                  stop=self._crew.stop, told=lambda _: None)  # fmt: skip
@@ -98,12 +98,12 @@ class Shipping:
             self._sent_bytes += entry.bytes
             self._changed.notify_all()
 
-    def _end_other(self) -> None:
-        """End the dataset that is replaced, before the first of its files is."""
-        with self._ending:
-            if not self._ended:
-                self.place.end()
-                self._ended = True
+    def _begin(self) -> None:
+        """Before the first file goes there."""
+        with self._beginning:
+            if not self._begun:
+                self.place.begin()
+                self._begun = True
 
 
 def _wanted(entry: ShardEntry) -> ObjectInfo:

@@ -102,11 +102,17 @@ class Content:
 
 
 def plan_source(
-    source: Source, stem: str, options: PackOptions, grouped: Grouped | None = None, *, first: int = 0
+    source: Source,
+    stem: str,
+    options: PackOptions,
+    grouped: Grouped | None = None,
+    *,
+    first: int = 0,
+    base: str | None = None,
 ) -> Content:
     """Plan the shards of a source. grouped: where a sample is several files; `source` has its samples then.
 
-    first: the number in the name of the first shard.
+    first: the number in the name of the first shard. base: what the shards' names begin with, where not with `stem`.
     """
     form = FORMATS[options.format]
     measured, together = source, grouped
@@ -119,7 +125,7 @@ def plan_source(
     else:
         sizes = tar_sample_bytes(measured) if form.name == "tar" else tfrecord_sample_bytes(measured)
     plan = plan_shards(
-        source, stem=stem, suffix=form.suffix, sample_bytes=sizes, overhead=len(form.end),
+        source, stem=base or stem, suffix=form.suffix, sample_bytes=sizes, overhead=len(form.end),
         max_bytes=options.max_bytes, max_count=options.max_count, shuffle=options.shuffle, seed=options.seed,
         first=first,
     )  # fmt: skip

@@ -23,7 +23,8 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.table import FORMATS, FormatName
 from shardkit.location import locate
 from shardkit.manifest import ClassEntry, Manifest
-from shardkit.packing.commit import commit, keep_only, working, write_index_files
+from shardkit.names import LOCK, shard_name
+from shardkit.packing.commit import commit, discard, keep_only, working, write_index_files
 from shardkit.packing.destination import Destination
 from shardkit.packing.encoders import encoded
 from shardkit.packing.fields import SampleWriter
@@ -115,7 +116,7 @@ class ShardWriter:
         own = os.path.join(os.devnull, OWN_NAME)  # a place in which no destination can be
         self._destination = destinations_of(locate(dest), own, None, work=work, options=storage_options)[""]
         with ExitStack() as stack:
-            self._ship = _begun(stack, self._destination, overwrite=overwrite)
+            self._destination, self._ship = _begun(stack, self._destination, overwrite=overwrite)
             self._stack = stack.pop_all()
 
     @property
@@ -204,7 +205,7 @@ class ShardWriter:
             self._end_shard()
             shard = None
         if shard is None:
-            name = f"{self._destination.stem}-{len(self._receipts):06d}{self._format.suffix}"
+            name = shard_name(self._destination.base, len(self._receipts), self._format.suffix)
             shard = self._shard = _Shard(self._destination.work, name, self._format.name, self._check)
         return shard
 
@@ -243,7 +244,7 @@ class ShardWriter:
             self._shard.abort()
         try:
             if self._destination.place is None:  # of what is in a bucket, the receipts tell whose it is
-                keep_only(self._destination, ())
+                discard(self._destination)
         finally:
             self._stack.__exit__(BaseException, None, None)
 
@@ -285,20 +286,20 @@ class ShardWriter:
         self._manifest = manifest
 
 
-def _begun(stack: ExitStack, destination: Destination, *, overwrite: bool) -> Shipping | None:
-    """Take the destination for this writer; gives what sends shards to a bucket."""
+def _begun(stack: ExitStack, destination: Destination, *, overwrite: bool) -> tuple[Destination, Shipping | None]:
+    """Take the destination for this writer; gives it with its generation, and what sends shards to a bucket."""
     stack.enter_context(working(destination))
-    check_free(destination, overwrite=overwrite)
+    destination = check_free(destination, overwrite=overwrite)
     if not overwrite and destination.read_manifest() is not None:
         fact = "a dataset is there, and samples that a program makes can't be compared with it"
         cure = "choose another destination, or replace it with overwrite=True"
         raise DestinationError(shown(destination), fact, cure)
     if destination.place is None:
         keep_only(destination, ())
-        return None
-    remove_there(destination, destination.place, lambda name: name != "lock")
+        return destination, None
+    remove_there(destination, destination.place, lambda name: name != LOCK)
     keep_only(destination, ())
-    return stack.enter_context(Shipping(destination, destination.place))
+    return destination, stack.enter_context(Shipping(destination, destination.place))
 
 
 def _bad(number: int, key: str | None, fact: str) -> BadFileError:

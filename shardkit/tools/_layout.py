@@ -107,7 +107,7 @@ def layout_of(
         base.pop("appended", None)
         base |= {"max_bytes": size, "max_count": max_count, "shuffle": shuffle, "seed": seed}
         plan = plan_shards(
-            _AsMany(int(stored.counts.sum())), stem=destination.stem, suffix=form.suffix,
+            _AsMany(int(stored.counts.sum())), stem=destination.base, suffix=form.suffix,
             sample_bytes=_sample_bytes(stored, form, changes), overhead=len(form.end),
             max_bytes=size, max_count=max_count, shuffle=shuffle, seed=seed,
         )  # fmt: skip

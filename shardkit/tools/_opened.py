@@ -18,6 +18,7 @@ from shardkit.index import INTEGERS
 from shardkit.index_file import IndexFile as Rows
 from shardkit.location import Location, expand_braces, locate, matching
 from shardkit.manifest import IndexEntry, Manifest, ShardEntry
+from shardkit.names import base_of, file_generation, generation_of, index_name, is_taken
 from shardkit.reading.options import Remote
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.tools._findings import Finding, finding, found_error
@@ -162,7 +163,8 @@ def _without_manifest(error: ManifestError, places: Places) -> Opened:
     beside = shards_of_stem(place, _stem(place), places)
     opened = Opened(place, [ShardPlace(shard) for shard in beside], places=places)
     opened.findings.append(found_error("manifest", error))
-    index = place.sibling(_stem(place) + ".parquet")
+    stem = _stem(place)
+    index = place.sibling(index_name(base_of(stem, generation_of((shard.name for shard in beside), stem))))
     if index.name in places.names(index.parent, index.name):
         _adopt(opened, IndexFile(index, None, places))
     return opened
@@ -220,10 +222,16 @@ def _numbered(name: str) -> str:
 
 
 def shards_of_stem(beside: Location, stem: str, places: Places | None = None) -> list[Location]:
-    """The shards `STEM-NUMBER` in the folder of `beside`, by name."""
+    """The shards `STEM-NUMBER` in the folder of `beside`, by name; where there are several generations, the last."""
     folder = beside.parent
     names = (places or Places()).names(folder, stem)
-    return [folder.child(name) for name in names if _numbered(name) == stem]
+    found: dict[int, list[Location]] = {}
+    for name in names:
+        base = _numbered(name)
+        generation = 1 if base == stem else file_generation(name, stem) if base else None
+        if generation is not None and not (generation > 1 and is_taken(stem, generation, set(names))):
+            found.setdefault(generation, []).append(folder.child(name))
+    return found[max(found)] if found else []
 
 
 def find_shards(source: SourceLike) -> list[Location]:

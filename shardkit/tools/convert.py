@@ -27,7 +27,8 @@ from shardkit.errors import DatasetError, DestinationError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.table import FORMATS, Format
 from shardkit.location import locate
-from shardkit.manifest import ClassEntry, Manifest
+from shardkit.manifest import ClassEntry, Manifest, file_names
+from shardkit.names import shard_name, skipped_beside
 from shardkit.packing.commit import commit, keep_only, working, write_index_files
 from shardkit.packing.destination import Destination
 from shardkit.packing.engines import Engine, EngineName, EngineOptions, open_engine
@@ -88,7 +89,7 @@ def convert(
     limits = None if max_bytes is None and max_count is None and not shuffle else (max_bytes, max_count, shuffle, seed)
     with ExitStack() as stack:
         lock = stack.enter_context(working(destination))
-        check_free(destination, overwrite=overwrite)
+        destination = check_free(destination, overwrite=overwrite)
         run = stack.enter_context(open_engine(where, [lock.fd]))
         job = _Conversion(stored, form, changes, destination, layout_of(stored, form, changes, destination, limits))
         return job.finished(overwrite=overwrite) or job.run(run, progress)
@@ -118,7 +119,7 @@ class _Conversion:
             return list(self.layout.plan.names)
         numbers = self._numbers()
         digits = max(6, len(str(numbers[-1])))
-        return [f"{self.destination.stem}-{number:0{digits}d}{self.format.suffix}" for number in numbers]
+        return [shard_name(self.destination.base, number, self.format.suffix, digits=digits) for number in numbers]
 
     def _numbers(self) -> list[int]:
         """The number of each new shard: where `pack` wrote the source, the one it has there, since some may be left out
@@ -258,7 +259,7 @@ class _Conversion:
         manifest, place = self.stored.manifest, self.stored.place
         if not self.layout.same or manifest is None or place is None or not manifest.skipped:
             return []
-        path = place.path.removesuffix(".json") + ".skipped.json"
+        path = place.sibling(skipped_beside(file_names(manifest), place.name.removesuffix(".json"))).path
         try:
             with open(path, "rb") as file:
                 return [Skipped(item["path"], item["reason"]) for item in json.load(file)]

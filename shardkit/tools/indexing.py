@@ -11,23 +11,35 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import google_crc32c
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, DestinationError, UsageError
+from shardkit.errors import DatasetError, DestinationError, ManifestError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.images import image_header
 from shardkit.index import ShardRows, write_index
+from shardkit.index_file import is_index
 from shardkit.location import Location, locate
-from shardkit.manifest import IndexEntry, Manifest, ShardEntry, encode_manifest
+from shardkit.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest, encode_manifest, file_names, is_ours
+from shardkit.names import (
+    files_of_stem,
+    generation_of,
+    in_generation,
+    index_name,
+    manifest_name,
+    next_generation,
+    stems_of,
+)
 from shardkit.packing.commit import INDEX_SHARDS
 from shardkit.packing.engines import EngineName, EngineOptions
 from shardkit.packing.options import Classes, class_names
-from shardkit.reading.resolve import SourceLike
+from shardkit.reading.resolve import SourceLike, demand_finished
 from shardkit.storage.local import sync_folder, translated, whole_file
 from shardkit.tools._engines import over_shards
 from shardkit.tools._labels import Pairs, class_map, demand_labels, folder_of, text_names
@@ -64,11 +76,11 @@ def index_shards(
         shards = [replace(shard, path=os.path.abspath(shard.path)) for shard in shards]
     names = class_names(classes, None)
     prefix = _prefix(shards, out)
-    if os.path.lexists(prefix + ".json") and not overwrite:
-        fact = "a manifest is there already"
-        raise DestinationError(
-            prefix + ".json", fact, "check it with 'shardkit verify', or replace it with --overwrite"
-        )
+    before = _before(prefix, overwrite=overwrite)
+    _demand_no_other_files(prefix, before)
+    if not os.path.lexists(manifest_name(prefix)):
+        folder, stem = os.path.split(prefix)
+        demand_finished(Location("", folder), stem)
     read: list[_Indexed] = []
     for one in over_shards(_index_one, ((shard, shard) for shard in shards), where):
         read.append(one)
@@ -76,7 +88,10 @@ def index_shards(
         progress(Progress("index", done, 0, size))
     _demand_one_format(read)
     _demand_unique(read)
-    return _write(prefix, read, names)
+    return _write(prefix, read, names, before)
+
+
+_Files = list[tuple[IndexEntry, io.BytesIO]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +122,17 @@ def _prefix(shards: Sequence[Location], out: str | os.PathLike[str] | None) -> s
                 "out", f"it is not in {folders[0]}, where the shards are", "a manifest stands beside its shards"
             )
         return path
-    stems = sorted({stem_of_shard(shard.name) for shard in shards})
+    stems = sorted({_stem_there(folders[0], stem_of_shard(shard.name)) for shard in shards})
     if len(stems) > 1:
         fact = f"the shards' names begin with {len(stems)} different words ({stems[0]}, {stems[1]} …)"
         raise UsageError("source", fact, "index each by itself, or give one name for all with --out")
     return os.path.join(folders[0], stems[0])
+
+
+def _stem_there(folder: str, base: str) -> str:
+    """The dataset that shards with names of a generation belong to, where it has a manifest."""
+    stems = stems_of(base)
+    return next((stem for stem in stems if os.path.lexists(os.path.join(folder, manifest_name(stem)))), base)
 
 
 def _index_one(shard: Location) -> _Indexed:
@@ -194,8 +215,39 @@ def _demand_unique(read: Sequence[_Indexed]) -> None:
             places[key] = item.entry.name
 
 
-def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None) -> Manifest:
-    """Index files first, the manifest last."""
+def _before(prefix: str, *, overwrite: bool) -> Manifest | None:
+    """The manifest that is there; None where there is none, or it is damaged. DestinationError for one that stays."""
+    path = manifest_name(prefix)
+    with translated(path):
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return None
+    if not is_ours(data):
+        fact = "a file is in the way, which is not a manifest of shardkit"
+        raise DestinationError(path, fact, "move it elsewhere, or give the manifest another name with --out")
+    if not overwrite:
+        cure = "check it with 'shardkit verify', or replace it with --overwrite"
+        raise DestinationError(path, "a manifest is there already", cure)
+    with suppress(ManifestError):
+        return decode_manifest(data, place=path)
+    return None
+
+
+def _demand_no_other_files(prefix: str, before: Manifest | None) -> None:
+    """DestinationError for a file with the name of an index that is none."""
+    folder, stem = os.path.split(prefix)
+    known = set() if before is None else set(file_names(before))
+    for name in files_of_stem(os.listdir(folder), stem):
+        path = os.path.join(folder, name)
+        if name.endswith(".parquet") and name not in known and not is_index(path):
+            fact = "a file is in the way, which is not an index of shardkit"
+            raise DestinationError(path, fact, "move it elsewhere, or give the index another name with --out")
+
+
+def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, before: Manifest | None) -> Manifest:
+    """Index files first, under names that the manifest that is there does not have; the manifest last."""
     pairs = (pair for item in read for pair in item.pairs.items())
     found = class_map(pairs, _texts(read) if names is None else names, place=prefix)
 
@@ -205,14 +257,15 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None) -
             yield replace(item.rows, numbers={**item.rows.numbers, "label": labels})
 
     folder, stem = os.path.split(prefix)
-    files = []
+    files: _Files = []
     starts = range(0, len(read), INDEX_SHARDS)
     for number, first in enumerate(starts):
         part = read[first : first + INDEX_SHARDS]
         sink = io.BytesIO()
         write_index(sink, rows(part))
-        name = stem + (".parquet" if len(starts) == 1 else f".{number:05d}.parquet")
+        name = index_name(stem, None if len(starts) == 1 else number)
         files.append((IndexEntry(name, len(part), sink.tell(), f"{google_crc32c.value(sink.getvalue()):08x}"), sink))
+    files = _in_free_names(files, folder, stem, [item.entry.name for item in read], before)
     manifest = Manifest(
         samples=sum(item.entry.samples for item in read),
         bytes=sum(item.entry.bytes for item in read),
@@ -223,14 +276,28 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None) -
         shard_format=read[0].format,
         options={"unpacked_bytes": [item.unpacked for item in read]} if any(item.unpacked for item in read) else {},
     )
-    with translated(prefix + ".json"):
-        if os.path.lexists(prefix + ".json"):
-            os.unlink(prefix + ".json")  # the old dataset ends before its index is replaced
     for entry, sink in files:
         with whole_file(os.path.join(folder, entry.name)) as file:
             file.write(sink.getvalue())
-    with whole_file(prefix + ".json") as file:
+    with whole_file(manifest_name(prefix)) as file:
         file.write(encode_manifest(manifest))
     with translated(folder):
         sync_folder(folder)
+        kept = {entry.name for entry in manifest.index}
+        for name in files_of_stem(os.listdir(folder), stem):
+            if name.endswith(".parquet") and name not in kept and is_index(os.path.join(folder, name)):
+                os.unlink(os.path.join(folder, name))
     return manifest
+
+
+def _in_free_names(files: _Files, folder: str, stem: str, shards: Sequence[str], before: Manifest | None) -> _Files:
+    """The index files with names of a generation that no other index of the dataset has, unless it is the same."""
+    generation = generation_of(shards, stem)
+    if before is not None:
+        current = generation_of(file_names(before), stem)
+        same = [(each.bytes, each.crc32c) for each in before.index] == [(e.bytes, e.crc32c) for e, _ in files]
+        generation = current if same else next_generation(max(current, generation), stem, os.listdir(folder))
+    return [
+        (msgspec.structs.replace(entry, name=in_generation(entry.name, stem, generation)), sink)
+        for entry, sink in files
+    ]

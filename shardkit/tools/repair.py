@@ -22,7 +22,8 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.table import FORMATS, Format, FormatName, format_of_head, format_of_name
 from shardkit.formats.tfrecord_features import KEY
 from shardkit.manifest import ClassEntry, Manifest, ShardEntry
-from shardkit.packing.commit import commit, keep_only, working, write_index_files
+from shardkit.names import shard_name
+from shardkit.packing.commit import commit, discard, keep_only, working, write_index_files
 from shardkit.packing.destination import Destination, check_free, destination_of
 from shardkit.packing.shard import Skipped
 from shardkit.reading.resolve import SourceLike
@@ -94,10 +95,10 @@ def repair(
         raise DatasetError(str(opened.place), fact, "pack it again from its source")
     classes = _classes(opened, rescues)
     with working(destination), _emptied(destination):
-        check_free(destination, overwrite=overwrite)
+        destination = check_free(destination, overwrite=overwrite)
         entries: list[ShardEntry] = []
         full = [rescue.samples for rescue in rescues if rescue.samples]
-        names = [f"{destination.stem}-{number:06d}{form.suffix}" for number in range(len(full))]
+        names = [shard_name(destination.base, number, form.suffix) for number in range(len(full))]
         texts = dict(enumerate(entry.name for entry in classes))
         write = partial(write_shard, destination.work, [shard.location for shard in opened.shards], form, texts)
         for entry in in_threads(write, zip(names, full, strict=True), threads):
@@ -137,12 +138,14 @@ def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> 
     source = os.path.abspath(opened.place.sibling(stem).path)
     destination = destination_of(dest, source)
     taken = {os.path.realpath(shard.location.path) for shard in opened.shards}
-    files = [destination.path(f"-{number:06d}{suffix}") for number in range(len(opened.shards))]
+    files = [
+        os.path.join(destination.folder, shard_name(destination.base, n, suffix)) for n in range(len(opened.shards))
+    ]
     if os.path.realpath(destination.path("")) == os.path.realpath(source) or taken.intersection(
         map(os.path.realpath, files)
     ):
         raise DestinationError(fs_text(destination.path("")), "this is the source", "choose another destination")
-    if not overwrite and os.path.lexists(destination.manifest):
+    if not overwrite and (destination.read_manifest() is not None or os.path.lexists(destination.manifest)):
         fact = "another dataset is there"
         raise DestinationError(fs_text(destination.path("")), fact, "choose another, or replace it with --overwrite")
     return destination
@@ -156,7 +159,7 @@ def _emptied(destination: Destination) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(OSError, ShardkitError):
-            keep_only(destination, ())
+            discard(destination)
         raise
 
 

@@ -24,7 +24,8 @@ from shardkit.errors import DamagedError, NotFoundError, ShardkitError, StorageE
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.images import check_image, image_header
 from shardkit.formats.table import format_of_name
-from shardkit.manifest import Manifest
+from shardkit.manifest import Manifest, file_names
+from shardkit.names import skipped_beside
 from shardkit.packing.engines import EngineName, EngineOptions
 from shardkit.reading.options import Remote
 from shardkit.reading.resolve import SourceLike
@@ -409,7 +410,7 @@ def _beside(opened: Opened) -> Iterator[Finding]:
 
 
 def _skipped_list(manifest: Manifest, opened: Opened) -> Iterator[Finding]:
-    place = opened.place.sibling(opened.place.name.removesuffix(".json") + ".skipped.json")
+    place = opened.place.sibling(skipped_beside(file_names(manifest), opened.place.name.removesuffix(".json")))
     try:
         listed = len(json.loads(opened.places.whole(place)))
     except (ShardkitError, ValueError) as exc:

@@ -350,8 +350,8 @@ def test_overwrite_replaces_another_dataset_with_all_its_files(pets: Path, out: 
     assert len(list(out.glob("train-0*.tar"))) == 8
     pack_one(pets, out / "train", max_count=15, overwrite=True)
     assert sorted(path.name for path in out.iterdir()) == [
-        "train-000000.tar", "train-000001.tar", "train-000002.tar", "train-20250101.tar", "train.json", "train.parquet",
-        "trained.json",
+        "train-20250101.tar", "train-g2-000000.tar", "train-g2-000001.tar", "train-g2-000002.tar", "train-g2.parquet",
+        "train.json", "trained.json",
     ]  # fmt: skip
 
 

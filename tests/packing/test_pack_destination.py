@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import shardkit
@@ -106,7 +109,7 @@ def test_no_split_is_written_where_another_dataset_is_in_the_way_of_one(
     assert content_of(out) == before
 
 
-@pytest.mark.parametrize("name", ["train-000000.tar", "train-000099.tfrecord", "train.parquet", "train.skipped.json"])
+@pytest.mark.parametrize("name", ["train-000000.tar", "train-000099.tfrecord", "train.skipped.json"])
 def test_files_of_somebody_else_are_in_the_way(
     name: str, tree: Path, out: Path, pack_one: Pack, content_of: Any
 ) -> None:
@@ -125,7 +128,6 @@ def test_files_of_somebody_else_are_in_the_way(
 @pytest.mark.parametrize(
     ("data", "fact"),
     [
-        (b'{"images": []}', 'this is not a manifest: "format" is not "shardkit"'),
         (b"", "this is not a manifest (Input data was truncated)"),
         (b'{"format": "shardkit", "version": 99}', "the manifest has version 99, and this shardkit reads versions up"),
     ],
@@ -135,10 +137,48 @@ def test_a_file_with_the_name_of_the_manifest_is_in_the_way(
 ) -> None:
     out.mkdir()
     (out / "train.json").write_bytes(data)
+    if data:
+        (out / "train.parquet").write_bytes(b"")
+        with pytest.raises(DestinationError, match="not an index of shardkit"):
+            pack_one(tree, out / "train", overwrite=True)
+        (out / "train.parquet").unlink()
     text = refused(DestinationError, 4, lambda: pack_one(tree, out / "train"))
     assert f"{out}/train.json: in the way: {fact}" in text
     assert content_of(out) == {"train.json": data}
     assert pack_one(tree, out / "train", overwrite=True).samples == 12
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train.parquet", "an index"), ("train.json", "a manifest")])
+@pytest.mark.parametrize("how", ["pack", "write", "convert", "repair", "upload", "download", "index"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_table_or_json_file_of_the_user_is_replaced_by_no_writer(
+    name: str, kind: str, how: str, overwrite: bool, tree: Path, out: Path, pack_one: Pack, content_of: Any
+) -> None:
+    packed = out.parent / "packed" / "train"
+    pack_one(tree, packed)
+    out.mkdir()
+    data = b'{"images": [], "annotations": []}'
+    if name.endswith(".parquet"):
+        pq.write_table(pa.table({"url": ["http://x/1"], "caption": ["a"]}), out / name)
+        data = (out / name).read_bytes()
+    (out / name).write_bytes(data)
+    if how == "index":
+        shutil.copy(packed.with_name("train-000000.tar"), out)
+    acts = {
+        "pack": lambda: shardkit.pack(tree, out / "train", workers=1, overwrite=overwrite),
+        "write": lambda: shardkit.write([{"txt": "a"}], out / "train", overwrite=overwrite),
+        "convert": lambda: shardkit.convert(packed, out / "train", workers=1, overwrite=overwrite),
+        "repair": lambda: shardkit.repair(packed, out / "train", workers=1, overwrite=overwrite),
+        "upload": lambda: shardkit.upload(packed, out / "train", overwrite=overwrite),
+        "download": lambda: shardkit.download(f"slow+file://{packed}", out / "train", overwrite=overwrite),
+        "index": lambda: shardkit.index_shards(out / "train-000000.tar", overwrite=overwrite),
+    }
+    before = content_of(out)
+    with pytest.raises(DestinationError) as raised:
+        acts[how]()
+    assert raised.value.cure.startswith("move it elsewhere, or ")
+    assert f"is not {kind} of shardkit" in raised.value.fact or "in the way" in raised.value.fact
+    assert content_of(out) == before
 
 
 @pytest.mark.parametrize("name", ["train-000000.tar", "train.json", "train.parquet"])
@@ -156,7 +196,7 @@ def test_a_folder_in_the_way_is_never_removed(
 def test_a_link_in_the_way_is_replaced_and_not_followed(tree: Path, out: Path, tmp_path: Path, pack_one: Pack) -> None:
     out.mkdir()
     (tmp_path / "precious").write_bytes(b"of the user")
-    for name in ("train-000000.tar", "train.json"):
+    for name in ("train-000000.tar", "train-000007.tar"):
         (out / name).symlink_to(tmp_path / "precious")
     pack_one(tree, out / "train", overwrite=True)
     assert (tmp_path / "precious").read_bytes() == b"of the user"

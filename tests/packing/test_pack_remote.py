@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from generations import is_generation
 from storage.in_memory import files, objects, refused
 
 import shardkit
+from shardkit import names
 from shardkit.cli.main import run
-from shardkit.errors import BadFileError, BusyError, DestinationError, StorageError, UsageError
+from shardkit.errors import BadFileError, BusyError, DestinationError, NotFoundError, StorageError, UsageError
 from shardkit.events import Progress
 from shardkit.location import locate
-from shardkit.manifest import decode_manifest
+from shardkit.manifest import decode_manifest, file_names
 from shardkit.packing import engines, shipping
 from shardkit.packing.job import PackPlan
-from shardkit.packing.place import names_of
 from shardkit.storage import memory
 from shardkit.storage.local import FolderLock
 from shardkit.storage.store import open_store
@@ -116,11 +117,12 @@ def test_a_conversion_to_a_bucket_gives_the_same_bytes(tree: Path, local: dict[s
 
 
 def test_the_index_goes_next_to_last_and_the_manifest_last(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names: list[str] = []
-    before_put(monkeypatch, names.append)
+    put: list[str] = []
+    before_put(monkeypatch, put.append)
     pack(tree)
-    assert sorted(names[:-2]) == [f"train-00000{n}.tar" for n in range(6)]
-    assert names[-2:] == ["train.parquet", "train.json"]
+    assert put[0] == names.marker_name("train")
+    assert sorted(put[1:-2]) == [f"train-00000{n}.tar" for n in range(6)]
+    assert put[-2:] == ["train.parquet", "train.json"]
 
 
 def test_the_disk_holds_a_few_shards_at_a_time(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +156,9 @@ def test_a_run_that_was_cut_short_goes_on_where_it_was(
         cut_short_at(patch, "train.parquet")
         refused(StorageError, lambda: pack(tree))
     assert {"train.json", "train.parquet"}.isdisjoint(objects("b"))
-    assert len(objects("b")) == 6
+    assert len(objects("b")) == 6 + 1
+    with pytest.raises(NotFoundError, match="still to come"):
+        list(shardkit.dataset("memory://b/train-*.tar"))
     sent: list[str] = []
     written = packed_names(monkeypatch)
     before_put(monkeypatch, sent.append)
@@ -197,12 +201,11 @@ def test_another_plan_after_an_interruption_leaves_nothing_of_the_first(
     with monkeypatch.context() as patch:
         cut_short_at(patch, "train.parquet")
         refused(StorageError, lambda: pack(tree, max_count=1))
-    assert len(objects("b")) == 12
-    with monkeypatch.context() as patch:
-        cut_short_at(patch, "train.parquet")
-        refused(StorageError, lambda: pack(tree))
-    pack(tree)
-    assert objects("b") == local
+    assert len(objects("b")) == 12 + 1
+    refused(DestinationError, lambda: pack(tree))  # it finishes what was decided
+    assert len(list(shardkit.dataset("memory://b/train"))) == 12
+    pack(tree, overwrite=True)
+    assert is_generation(objects("b"), local, "train", 2)
 
 
 def test_what_is_packed_is_not_packed_again(
@@ -245,7 +248,7 @@ def test_another_dataset_is_replaced_only_when_asked(tree: Path, local: dict[str
     assert text.startswith("memory://b/train.json: another dataset is there, packed with the option max_count 1, not 2")
     assert objects("b") == before
     pack(tree, overwrite=True)
-    assert objects("b") == local
+    assert is_generation(objects("b"), local, "train", 2)
 
 
 def test_a_replacement_that_fails_before_its_first_shard_leaves_the_old_dataset(tree: Path, tmp_path: Path) -> None:
@@ -263,11 +266,11 @@ def test_a_replacement_that_was_cut_short_is_gone_on_with(
 ) -> None:
     pack(tree, max_count=1)
     with monkeypatch.context() as patch:
-        cut_short_at(patch, "train.parquet")
+        cut_short_at(patch, "train-g2.parquet")
         refused(StorageError, lambda: pack(tree, overwrite=True))
-    assert "train.json" not in objects("b")
+    assert len(list(shardkit.dataset("memory://b/train"))) == 12
     pack(tree)
-    assert objects("b") == local
+    assert is_generation(objects("b"), local, "train", 2)
 
 
 def test_objects_of_others_are_in_the_way(tree: Path, local: dict[str, bytes]) -> None:
@@ -360,9 +363,10 @@ def test_a_run_that_is_killed_leaves_no_half_dataset_and_the_next_goes_on(
         process.send_signal(signal.SIGKILL)
         process.wait(60)
         there = {info.name: b"".join(map(bytes, store.pieces(info.name))) for info in store.list()}
+        there.pop(names.marker_name("train"), None)
         assert there.items() <= local.items()
         if "train.json" in there:
-            assert set(names_of(decode_manifest(there["train.json"], place="x"))) <= set(there)
+            assert set(file_names(decode_manifest(there["train.json"], place="x"))) <= set(there)
     done = subprocess.run([*command, "--json"], check=True, capture_output=True, text=True, env=environment)
     assert json.loads(done.stdout)["samples"] == 60
     assert {info.name: b"".join(map(bytes, store.pieces(info.name))) for info in store.list()} == local

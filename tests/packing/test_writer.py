@@ -171,7 +171,7 @@ def test_a_dataset_that_is_there_is_replaced_only_when_asked(out: Path) -> None:
     assert len(first.shards) == 3
     again = shardkit.write(texts(2), out / "train", overwrite=True)
     assert again.samples == 2
-    assert sorted(path.name for path in out.iterdir()) == ["train-000000.tar", "train.json", "train.parquet"]
+    assert sorted(path.name for path in out.iterdir()) == ["train-g2-000000.tar", "train-g2.parquet", "train.json"]
 
 
 def test_a_failed_writer_leaves_the_dataset_that_it_would_replace(out: Path, content_of: Content) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import shardkit
 from shardkit import (
     DamagedError,
     DatasetError,
@@ -21,7 +23,8 @@ from shardkit import (
     pack,
     verify,
 )
-from shardkit.manifest import ClassEntry, decode_manifest
+from shardkit.manifest import ClassEntry, decode_manifest, file_names
+from shardkit.names import signs
 
 
 def make_tar(path: Path, members: list[tuple[str, bytes]], format: int = tarfile.GNU_FORMAT) -> Path:
@@ -165,3 +168,40 @@ def test_the_name_is_what_the_shards_begin_with_or_as_asked_for(tmp_path: Path, 
         index_shards([tmp_path / "a-0.tar", other])
     with pytest.raises(NotFoundError, match="no shards are there"):
         index_shards(tmp_path / "nothing")
+
+
+def test_an_index_that_is_made_again_replaces_the_old_one_at_once(
+    tmp_path: Path, draw_tree: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_tree(tmp_path / "tree", {"a": 3, "b": 3})
+    prefix = tmp_path / "out" / "train"
+    shardkit.pack(tmp_path / "tree", prefix, max_count=2, workers=1)
+    (tmp_path / "classes.txt").write_text("x\ny\n")
+    seen = []
+    real = os.replace
+
+    def replace(source: Any, target: Any) -> None:
+        real(source, target)
+        seen.append(shardkit.dataset(prefix).classes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        manifest = shardkit.index_shards(prefix, classes=["x", "y"], overwrite=True)
+    assert seen == [["a", "b"], ["x", "y"]]  # the index, the manifest
+    assert {path.name for path in prefix.parent.iterdir()} == {*file_names(manifest), "train.json"}
+    assert shardkit.verify(prefix).sound
+    assert shardkit.index_shards(prefix, classes=["x", "y"], overwrite=True) == manifest
+
+
+@pytest.mark.parametrize("sign", signs("train"))
+def test_half_a_dataset_gets_no_index_and_no_advice_to_make_one(sign: str, tmp_path: Path, draw_tree: Any) -> None:
+    draw_tree(tmp_path / "tree", {"a": 3, "b": 3})
+    prefix = tmp_path / "out" / "train"
+    shardkit.pack(tmp_path / "tree", prefix, max_count=2, workers=1)
+    prefix.with_suffix(".json").unlink()
+    (prefix.parent / sign).write_bytes(b"")
+    tools = (shardkit.index_shards, shardkit.info, shardkit.verify, shardkit.report)
+    for act in tools:
+        with pytest.raises(NotFoundError, match="still to come") as raised:
+            act(f"{prefix}-*.tar")
+        assert "index" not in raised.value.cure

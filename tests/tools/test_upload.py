@@ -13,9 +13,11 @@ from typing import Any, BinaryIO
 
 import click
 import pytest
+from generations import is_generation
 from storage.in_memory import files, objects, refused
 
 import shardkit
+from shardkit import names
 from shardkit.cli.main import cli
 from shardkit.errors import (
     DamagedError,
@@ -104,23 +106,24 @@ def recorded(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], None]) -> Non
 
 
 def test_shards_go_first_the_index_then_and_the_manifest_last(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names: list[str] = []
-    recorded(monkeypatch, names.append)
+    put: list[str] = []
+    recorded(monkeypatch, put.append)
     shardkit.upload(packed, "memory://b/train")
-    assert sorted(names[:4]) == [f"train-00000{n}.tar" for n in range(4)]
-    assert names[4:] == ["train.parquet", "train.json"]
+    assert put[0] == names.marker_name("train")
+    assert sorted(put[1:5]) == [f"train-00000{n}.tar" for n in range(4)]
+    assert put[5:] == ["train.parquet", "train.json"]
 
 
 def test_what_is_there_is_not_sent_again(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shardkit.upload(packed, "memory://b/train")
-    names: list[str] = []
-    recorded(monkeypatch, names.append)
+    put: list[str] = []
+    recorded(monkeypatch, put.append)
     (one,) = shardkit.upload(packed, "memory://b/train").datasets
-    assert (one.sent, one.kept, names) == (0, 5, [])
+    assert (one.sent, one.kept, put) == (0, 5, [])
     del memory._OBJECTS["b/train.json"], memory._OBJECTS["b/train-000002.tar"]
     (one,) = shardkit.upload(packed, "memory://b/train").datasets
     assert (one.sent, one.kept) == (1, 4)
-    assert names == ["train-000002.tar", "train.json"]
+    assert put == [names.marker_name("train"), "train-000002.tar", "train.json"]
     assert objects("b") == files(packed.parent)
 
 
@@ -193,19 +196,36 @@ def test_another_dataset_is_replaced_only_when_asked(tree: Path, packed: Path, t
     )
     assert objects("b") == before
     shardkit.upload(packed, "memory://b/train", overwrite=True)
-    assert objects("b") == files(packed.parent)
+    assert is_generation(objects("b"), files(packed.parent), "train", 2)
+    verified = shardkit.verify("memory://b/train", read=True)
+    assert verified.sound
+    (one,) = shardkit.upload(packed, "memory://b/train").datasets  # it knows its own again
+    assert (one.sent, one.kept) == (0, 5)
 
 
-def test_while_a_dataset_is_replaced_there_is_none(
+def test_an_upload_of_what_was_added_to_sends_only_what_is_new(
+    tree: Path, packed: Path, tmp_path: Path, draw_image: Any
+) -> None:
+    shutil.copytree(packed.parent, tmp_path / "own")
+    shutil.copytree(tree, tmp_path / "more")
+    (tmp_path / "more" / "red" / "new.jpg").write_bytes(draw_image(99))
+    shardkit.upload(tmp_path / "own" / "train", "memory://b/train")
+    shardkit.pack(tmp_path / "more", tmp_path / "own" / "train", max_count=3, append=True, workers=1)
+    (one,) = shardkit.upload(tmp_path / "own" / "train", "memory://b/train", overwrite=True).datasets
+    assert (one.sent, one.kept) == (2, 5)
+    assert objects("b") == files(tmp_path / "own")
+
+
+def test_while_a_dataset_is_replaced_the_old_or_the_new_one_is_there(
     tree: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shardkit.pack(tree, tmp_path / "other" / "train", max_count=1, seed=3, workers=1)
     shardkit.upload(tmp_path / "other" / "train", "memory://b/train")
-    manifests: list[bool] = []
+    samples: list[int] = []
     with monkeypatch.context() as patch:
-        recorded(patch, lambda name: manifests.append("train.json" in objects("b")))
+        recorded(patch, lambda name: samples.append(len(list(shardkit.dataset("memory://b/train", threads=1)))))
         shardkit.upload(packed, "memory://b/train", overwrite=True)
-    assert manifests == [True, *[False] * 6]  # the first is the old manifest's copy
+    assert samples == [12] * (4 + 1 + 2)  # shards, index, the copy of the old manifest, the new one
 
 
 def test_a_replacement_that_was_cut_short_is_gone_on_with(
@@ -215,15 +235,16 @@ def test_a_replacement_that_was_cut_short_is_gone_on_with(
     shardkit.upload(tmp_path / "other" / "train", "memory://b/train")
 
     def fail(name: str) -> None:
-        if name == "train.parquet":
+        if name == "train-g2.parquet":
             raise StorageError(name, "no more", "x")
 
     with monkeypatch.context() as patch:
         recorded(patch, fail)
         refused(StorageError, lambda: shardkit.upload(packed, "memory://b/train", overwrite=True))
-    assert "train.json" not in objects("b")
-    shardkit.upload(packed, "memory://b/train")
-    assert objects("b") == files(packed.parent)
+    assert shardkit.verify("memory://b/train").sound
+    (one,) = shardkit.upload(packed, "memory://b/train", overwrite=True).datasets
+    assert (one.sent, one.kept) == (1, 4)
+    assert is_generation(objects("b"), files(packed.parent), "train", 2)
 
 
 def test_objects_that_belong_to_no_manifest_are_in_the_way(packed: Path) -> None:
@@ -329,7 +350,7 @@ def test_what_always_arrives_damaged_is_an_error_and_is_removed(packed: Path, mo
     Spoiling(monkeypatch, 99)
     text = refused(StorageError, lambda: shardkit.upload(packed, "memory://b/train", workers=1))
     assert "train-000000.tar: it arrived damaged 3 times: its CRC-32C is " in text
-    assert objects("b") == {}
+    assert list(objects("b")) == [names.marker_name("train")]
 
 
 def test_an_error_stops_the_other_threads_at_their_next_piece(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
