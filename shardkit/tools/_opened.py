@@ -221,17 +221,19 @@ def _numbered(name: str) -> str:
     return match["stem"] if match else ""
 
 
-def shards_of_stem(beside: Location, stem: str, places: Places | None = None) -> list[Location]:
-    """The shards `STEM-NUMBER` in the folder of `beside`, by name; where there are several generations, the last."""
+def shards_of_stem(
+    beside: Location, stem: str, places: Places | None = None, generation: int | None = None
+) -> list[Location]:
+    """The shards `STEM-NUMBER` in the folder of `beside`, by name; of a generation, by default the last."""
     folder = beside.parent
     names = (places or Places()).names(folder, stem)
     found: dict[int, list[Location]] = {}
     for name in names:
         base = _numbered(name)
-        generation = 1 if base == stem else file_generation(name, stem) if base else None
-        if generation is not None and not (generation > 1 and is_taken(stem, generation, set(names))):
-            found.setdefault(generation, []).append(folder.child(name))
-    return found[max(found)] if found else []
+        own = 1 if base == stem else file_generation(name, stem) if base else None
+        if own is not None and not (own > 1 and is_taken(stem, own, set(names))):
+            found.setdefault(own, []).append(folder.child(name))
+    return found.get(max(found, default=1) if generation is None else generation, [])
 
 
 def find_shards(source: SourceLike) -> list[Location]:

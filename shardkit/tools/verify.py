@@ -25,7 +25,7 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.images import check_image, image_header
 from shardkit.formats.table import format_of_name
 from shardkit.manifest import Manifest, file_names
-from shardkit.names import skipped_beside
+from shardkit.names import generation_of, skipped_beside
 from shardkit.packing.engines import EngineName, EngineOptions
 from shardkit.reading.options import Remote
 from shardkit.reading.resolve import SourceLike
@@ -402,7 +402,8 @@ def _beside(opened: Opened) -> Iterator[Finding]:
             yield finding("index-rows", str(index.place), fact)
     known = {entry.name for entry in manifest.shards}
     stem = place.name.removesuffix(".json")
-    for shard in shards_of_stem(place, stem, opened.places) if opened.whole else []:
+    generation = generation_of(known, stem)  # files of others were replaced, or are to replace these
+    for shard in shards_of_stem(place, stem, opened.places, generation) if opened.whole else []:
         if shard.name not in known and format_of_name(shard.name) == opened.format:
             yield finding("shard-unknown", str(shard), "the manifest does not know this shard")
     if manifest.skipped and opened.whole:
