@@ -149,7 +149,8 @@ def pack(
     append: add the files that the dataset at `dest` does not have, by their paths, as further shards. What is there
     stays as it is; what has changed or gone is logged and counted in the manifest's options. New classes get the next
     labels. Without a dataset at `dest`, everything is packed.
-    overwrite: replace another dataset at `dest`; in a bucket it ends when the first new shard goes up.
+    overwrite: replace another dataset at `dest`, which stays whole until the new manifest takes the place of its own.
+    The new files get names of the next generation (`train-g2-000000.tar`).
     dry_run: write nothing, and give back the PackPlan.
     work: the folder in which shards wait on their way to a bucket (default: the user's cache). storage_options: of the
     bucket: credentials, endpoint and the like, which are never written anywhere.

@@ -56,7 +56,8 @@ def upload(
     storage_options: credentials, endpoint and the like, which are never written anywhere.
 
     What is there with the same size and checksum is not sent again, so that an interrupted upload goes on. The manifest
-    goes last: until then there is no dataset at `dest`, and with `overwrite` the old one ends with the first file.
+    goes last: until then there is no dataset at `dest`, and with `overwrite` the old one stays until then. Where both
+    have files of the same names, the new one gets those of the next generation (`train-g2-000000.tar`).
     Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, StorageError.
     """
     demand_check(check)
