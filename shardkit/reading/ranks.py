@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import sys
 from collections.abc import Mapping
 
 from shardkit.errors import UsageError
 
+log = logging.getLogger(__name__)
+
 LAUNCHERS = (
     ("RANK", "WORLD_SIZE"),  # torchrun, accelerate
+    ("HOROVOD_RANK", "HOROVOD_SIZE"),  # horovodrun
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # Open MPI
+    ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),  # jsrun of LSF
+    ("FLUX_TASK_RANK", "FLUX_JOB_SIZE"),  # Flux
+    ("PALS_RANKID", "PMI_SIZE"),  # PALS, where an MPI is in use
     ("PMI_RANK", "PMI_SIZE"),  # MPICH, Intel MPI
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # srun; the batch script itself is no step of several tasks
+    ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),  # jax.distributed, before it is initialized
 )
 """Environment variables for rank and world size, the first that are both there count."""
+
+RANK_ONLY = (
+    "PALS_RANKID", "PMIX_RANK", "SLURM_PROCID", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX", "HOROVOD_RANK",
+    "OMPI_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "PMI_RANK",
+)  # fmt: skip
+"""Variables of launchers that may tell the rank alone. A rank above 0 is one of several, of how many is not known;
+rank 0 is what a batch script, an interactive allocation and a Kubernetes job of one pod have, too."""
+
+TF_CONFIG = "TF_CONFIG"
+TF_WORKERS = ("chief", "master", "worker")
+"""The tasks of TF_CONFIG that train, in the order in which they are numbered. An evaluator reads everything."""
+
+_SAID: set[str] = set()
+"""What was logged, so that it comes once a process."""
 
 
 def find_rank(
@@ -29,33 +52,74 @@ def find_rank(
         raise UsageError("rank, world_size", "one is given without the other", "give both, or neither")
     if rank is not None and world_size is not None:
         return _checked(rank, world_size, "rank, world_size")
-    return _from_torch() or _from_jax() or _from_environment(os.environ if environment is None else environment)
+    found = _from_torch() or _from_jax() or _from_environment(os.environ if environment is None else environment)
+    if found is None:
+        return 0, 1
+    ranks, place = found[:2], found[2]
+    said = f"rank {ranks[0]} of {ranks[1]}, from {place}"
+    if ranks[1] > 1 and said not in _SAID:
+        _SAID.add(said)
+        log.info("%s", said)
+    return ranks
 
 
-def _from_torch() -> tuple[int, int] | None:
+def _from_torch() -> tuple[int, int, str] | None:
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return None
-    return int(distributed.get_rank()), int(distributed.get_world_size())
+    return int(distributed.get_rank()), int(distributed.get_world_size()), "torch.distributed"
 
 
-def _from_jax() -> tuple[int, int] | None:
+def _from_jax() -> tuple[int, int, str] | None:
     jax = sys.modules.get("jax")
     if jax is None or not hasattr(jax, "distributed") or not jax.distributed.is_initialized():
         return None  # asking for the process index would start JAX's backends
-    return int(jax.process_index()), int(jax.process_count())
+    return int(jax.process_index()), int(jax.process_count()), "jax.distributed"
 
 
-def _from_environment(environment: Mapping[str, str]) -> tuple[int, int]:
+def _from_environment(environment: Mapping[str, str]) -> tuple[int, int, str] | None:
     for rank, world_size in LAUNCHERS:
         if environment.get(rank) and environment.get(world_size):
-            try:
-                found = int(environment[rank]), int(environment[world_size])
-            except ValueError as exc:
-                fact = f"{environment[rank]!r} and {environment[world_size]!r} are no whole numbers"
-                raise UsageError(f"${rank}, ${world_size}", fact, "give rank= and world_size=") from exc
-            return _checked(*found, f"${rank}, ${world_size}")
-    return 0, 1
+            place = f"${rank}, ${world_size}"
+            found = _number(environment[rank], place), _number(environment[world_size], place)
+            return *_checked(*found, place), place
+    if environment.get(TF_CONFIG):
+        return _from_tf_config(environment[TF_CONFIG])
+    for name in RANK_ONLY:
+        text = environment.get(name)
+        if text and text.isdecimal() and int(text) > 0:
+            fact = f"this is process {int(text)} of several, and nothing says of how many"
+            raise UsageError(f"${name}", fact, "give rank= and world_size= (0 and 1 to read everything)")
+    return None
+
+
+def _number(text: str, place: str) -> int:
+    try:
+        return int(text)
+    except ValueError as exc:
+        raise UsageError(place, f"{text!r} is not a whole number", "give rank= and world_size=") from exc
+
+
+def _from_tf_config(text: str) -> tuple[int, int, str] | None:
+    """The rank among the tasks that train; None for an evaluator, or where there is one task only."""
+    cure = "fix the variable, or give rank= and world_size="
+    try:
+        config = json.loads(text)
+        cluster, task = config.get("cluster") or {}, config.get("task") or {}
+        sizes = {kind: len(hosts) for kind, hosts in cluster.items()}
+        kind, index = task.get("type"), int(task.get("index", 0))
+    except (AttributeError, TypeError, ValueError, RecursionError) as exc:
+        raise UsageError(f"${TF_CONFIG}", "it is not the JSON of a cluster and a task", cure) from exc
+    if sum(sizes.values()) <= 1 or kind == "evaluator":
+        return None
+    if sizes.get("ps"):
+        fact = "it has parameter servers, and which task reads what is not known"
+        raise UsageError(f"${TF_CONFIG}", fact, "give rank= and world_size= (0 and 1 to read everything)")
+    if kind not in TF_WORKERS or kind not in sizes:
+        raise UsageError(f"${TF_CONFIG}", f"its task {kind!r} is not one of its cluster", cure)
+    before = sum(sizes.get(other, 0) for other in TF_WORKERS[: TF_WORKERS.index(kind)])
+    world_size = sum(sizes.get(other, 0) for other in TF_WORKERS)
+    return *_checked(before + index, world_size, f"${TF_CONFIG}"), f"${TF_CONFIG}"
 
 
 def _checked(rank: int, world_size: int, place: str) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 
 import shardkit
 from shardkit.errors import UsageError
-from shardkit.reading.ranks import LAUNCHERS, find_rank
+from shardkit.reading import ranks
+from shardkit.reading.ranks import LAUNCHERS, RANK_ONLY, TF_CONFIG, find_rank
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +18,8 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for names in LAUNCHERS:
         for name in names:
             monkeypatch.delenv(name, raising=False)
+    for name in (*RANK_ONLY, TF_CONFIG):
+        monkeypatch.delenv(name, raising=False)
     for module in ("torch.distributed", "jax"):
         monkeypatch.delitem(sys.modules, module, raising=False)
 
@@ -73,6 +77,59 @@ def test_jax_says_it_where_it_is_distributed(monkeypatch: pytest.MonkeyPatch) ->
 def test_values_without_sense_are_refused(rank: Any, world_size: Any) -> None:
     with pytest.raises(UsageError, match="rank"):
         find_rank(rank, world_size, {})
+
+
+@pytest.mark.parametrize(("rank", "world_size"), LAUNCHERS)
+def test_every_launcher_of_the_table_is_taken(rank: str, world_size: str) -> None:
+    assert find_rank(None, None, {rank: "1", world_size: "3"}) == (1, 3)
+
+
+@pytest.mark.parametrize("name", RANK_ONLY)
+def test_one_of_several_processes_of_an_unknown_number_is_refused(name: str) -> None:
+    """Rank 0 alone is what a batch script, and a job of one process, have as well."""
+    with pytest.raises(UsageError, match=rf"\${name}: this is process 2 of several.*give rank= and world_size="):
+        find_rank(None, None, {name: "2"})
+    assert find_rank(None, None, {name: "0"}) == (0, 1)
+    assert find_rank(1, 4, {name: "2"}) == (1, 4)
+
+
+def test_a_slurm_allocation_is_not_a_step_of_several_tasks() -> None:
+    shell = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8", "SLURM_NPROCS": "8"}
+    assert find_rank(None, None, shell) == (0, 1)  # salloc
+    assert find_rank(None, None, shell | {"SLURM_PROCID": "0"}) == (0, 1)  # the body of an sbatch script
+    step = shell | {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}
+    assert find_rank(None, None, step) == (0, 1)  # srun --pty bash
+
+
+def tf_config(kind: str, index: int, **cluster: int) -> dict[str, str]:
+    hosts = {name: [f"host{number}:1" for number in range(count)] for name, count in cluster.items()}
+    return {TF_CONFIG: json.dumps({"cluster": hosts, "task": {"type": kind, "index": index}})}
+
+
+def test_the_workers_of_tf_config_are_ranks_and_the_chief_is_the_first() -> None:
+    assert find_rank(None, None, tf_config("worker", 1, worker=2)) == (1, 2)
+    assert find_rank(None, None, tf_config("chief", 0, chief=1, worker=2)) == (0, 3)
+    assert find_rank(None, None, tf_config("worker", 0, worker=2, chief=1)) == (1, 3)
+    assert find_rank(None, None, tf_config("evaluator", 0, worker=2, chief=1)) == (0, 1)
+    assert find_rank(None, None, tf_config("worker", 0, worker=1)) == (0, 1)
+    assert find_rank(None, None, {TF_CONFIG: "{}"}) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "environment", [tf_config("worker", 0, worker=2, ps=1), tf_config("worker", 2, worker=2), {TF_CONFIG: "[1]"},
+                    tf_config("other", 0, worker=2), {TF_CONFIG: "{"}],
+)  # fmt: skip
+def test_a_tf_config_that_says_no_rank_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=r"\$TF_CONFIG: .*rank"):
+        find_rank(None, None, environment)
+
+
+def test_the_log_says_once_where_the_rank_comes_from(caplog: pytest.LogCaptureFixture) -> None:
+    ranks._SAID.clear()
+    with caplog.at_level("INFO", ranks.log.name):
+        for _ in range(2):
+            find_rank(None, None, {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "4"})
+    assert caplog.messages == ["rank 1 of 4, from $HOROVOD_RANK, $HOROVOD_SIZE"]
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
