@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +27,8 @@ except ImportError as exc:
     cure = f'pip install "shardkit[{missing}]", or choose another backend by the variable KERAS_BACKEND'
     raise MissingExtraError("keras", fact, cure) from exc
 
+
+log = logging.getLogger(__name__)
 
 __all__ = ["KerasDataset", "keras", "to_keras"]
 
@@ -110,6 +113,16 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
             self._end_reading()
         return item
 
+    @property
+    def use_multiprocessing(self) -> bool:
+        """False: a pass goes through the batches in order, which processes beside each other can't. Threads decode."""
+        return False
+
+    @use_multiprocessing.setter
+    def use_multiprocessing(self, value: bool) -> None:
+        if value:
+            log.warning("use_multiprocessing=True has no effect on a KerasDataset: its threads decode all the same")
+
     def on_epoch_begin(self) -> None:
         """Keras begins an epoch, and so a pass."""
         with self._lock:
@@ -118,10 +131,14 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
             self._within, self._place = True, 0
 
     def on_epoch_end(self) -> None:
-        """Keras has ended an epoch: the next pass is the next one. Without a length there are no passes."""
+        """Keras has ended an epoch: the next pass is the next one. Without a length there are no passes.
+
+        It says so before the first epoch as well, after it has looked at some batches: that is no pass.
+        """
         with self._lock:
+            if self._within:
+                self._end_pass()
             self._within = False
-            self._end_pass()
 
     # For loops
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shardkit.errors import DatasetError, MissingExtraError, StateError, UsageError
+from shardkit.errors import DatasetError, MissingExtraError, ShardkitError, StateError, UsageError, WorkerError
 from shardkit.reading.batch import Batch, image_field
 from shardkit.reading.epoch import SampleIndexError, demand_dealable
 from shardkit.reading.ops import Map
@@ -24,10 +27,16 @@ try:
     import torch
     from torch.utils.data import DataLoader, IterableDataset, get_worker_info
     from torch.utils.data import Dataset as MapDataset
+    from torch.utils.data._utils.pin_memory import pin_memory
 except ImportError as exc:
     raise MissingExtraError("to_torch()", "torch is not installed", 'pip install "shardkit[torch]"') from exc
 
 MAX_WORKERS = 1024
+
+CURE_OF_WORKERS = (
+    "enlarge /dev/shm (docker run --shm-size=8g), use smaller batches, "
+    "or use num_workers=0: threads decode all the same"
+)
 
 
 class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not there when types are checked
@@ -53,6 +62,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self._at: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
+        demand_dealt_once(self.dataset)
         return (item for _, _, item in self.counted() if item is not LOST)
 
     def counted(self) -> Iterator[tuple[int, int, Any]]:
@@ -84,7 +94,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
             place = {"start": at["taken"], "worker": own, "workers": workers}
             for taken, item in dataset.run(at["epoch"], **where, **place, lost=True):
                 at["taken"] = taken
-                yield at["epoch"], taken, item if item is LOST else self.convert(item)
+                yield at["epoch"], taken, item if item is LOST else shared(self.convert(item))
             if dataset.reading.turns is not None and at["turn"] + 1 >= dataset.reading.turns:
                 break
             if dataset.countable:
@@ -101,6 +111,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
 
     def __getstate__(self) -> dict[str, Any]:
         """With the rank as it is here: a worker that is started anew can't ask torch.distributed for it."""
+        demand_dealt_once(self.dataset)
         rank, world_size = self.dataset.rank
         reading = replace(self.dataset.reading, rank=rank, world_size=world_size)
         return self.__dict__ | {"dataset": replace(self.dataset, reading=reading)}
@@ -110,6 +121,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the number of the next iteration, here and in workers that run already."""
+        demand_dealt_once(self.dataset)
         self.dataset.set_epoch(epoch)
         self._begin_where()
 
@@ -154,50 +166,75 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         return Loader(self, num_workers=num_workers, **options)
 
 
+@dataclass(frozen=True)
+class _Passed:
+    """What a worker of a Loader gives: item number `made`, or, at the end, how many they were; or an error."""
+
+    worker: int
+    made: int
+    epoch: int = 0
+    taken: int = 0
+    item: Any = None
+    over: bool = False
+    error: ShardkitError | None = None
+
+    def pin_memory(self, *device: Any) -> _Passed:
+        """The same, pinned. torch calls it for pin_memory=True."""
+        return replace(self, item=pin_memory(self.item, *device))
+
+
 class _Counted(IterableDataset[Any]):  # type: ignore[misc]  # as above
-    """The items with what they took, for a Loader."""
+    """The items with what they took, for the workers of a Loader."""
 
     def __init__(self, source: TorchDataset) -> None:
         self.source = source
 
-    def __iter__(self) -> Iterator[tuple[int, int, Any]]:
-        return self.source.counted()
-
-    def __len__(self) -> int:
-        return len(self.source)
+    def __iter__(self) -> Iterator[_Passed]:
+        worker, made = get_worker_info().id, 0
+        try:
+            for made, (epoch, taken, item) in enumerate(self.source.counted(), 1):
+                yield _Passed(worker, made, epoch, taken, item)
+        except ShardkitError as exc:
+            yield _Passed(worker, made, error=exc)
+        yield _Passed(worker, made, over=True)
 
 
 class Loader(DataLoader[Any]):  # type: ignore[misc]  # as above
-    """A DataLoader of whole batches that can be resumed at the next batch, with any number of workers or ranks."""
+    """A DataLoader of whole batches that can be resumed at the next batch, with any number of workers or ranks.
 
-    def __init__(self, source: TorchDataset, **options: Any) -> None:
+    `dataset` is the TorchDataset, so that what takes a loader apart to build one of its own (Lightning, Accelerate)
+    gets batches. Each worker numbers its batches: one that does not arrive is a WorkerError, never a shorter epoch.
+    """
+
+    def __init__(self, dataset: TorchDataset, **options: Any) -> None:
         if options.setdefault("batch_size", None) is not None:
             raise UsageError("batch_size", "the dataset gives batches already", "call batch() on the Dataset")
         options.setdefault("collate_fn", _same)
-        super().__init__(_Counted(source), **options)
-        demand_dealable(source.dataset, self.num_workers)
+        super().__init__(dataset, **options)
+        self._workers = DataLoader(_Counted(dataset), **options) if self.num_workers else None
+        demand_dealable(dataset.dataset, self.num_workers)
 
     @property
     def source(self) -> TorchDataset:
         """What is loaded."""
-        found: TorchDataset = self.dataset.source
+        found: TorchDataset = self.dataset
         return found
 
     def __iter__(self) -> Iterator[Any]:
-        if self.num_workers == 0:
-            for _, _, item in super().__iter__():
-                yield item
+        if self._workers is None:
+            yield from super().__iter__()
             return
+        demand_dealt_once(self.source.dataset)
         progress = self.source.dataset.progress
         cursor = progress.begin()
         self.source.begin_at(cursor)
-        for epoch, taken, item in super().__iter__():
-            while cursor.epoch < int(epoch):
+        for passed in _complete(self._workers, self.num_workers):
+            while cursor.epoch < passed.epoch:
                 cursor = progress.next_epoch(cursor)
-            cursor.taken = int(taken)
+            cursor.taken = passed.taken
             cursor.delivered += 1
-            if item is not LOST:
-                yield item
+            if passed.item is not LOST:
+                yield passed.item
         progress.end(cursor)
 
     def set_epoch(self, epoch: int) -> None:
@@ -217,6 +254,30 @@ class Loader(DataLoader[Any]):  # type: ignore[misc]  # as above
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration go on at the next batch. StateError for another dataset or order."""
         self.source.dataset.load_state_dict(state)
+
+
+def _complete(passed: Iterable[_Passed], workers: int) -> Iterator[_Passed]:
+    """What the workers gave, without their ends. WorkerError where something of it did not arrive."""
+    made, ended = [0] * workers, set[int]()
+    for one in passed:
+        if one.error is not None:
+            raise one.error
+        if one.over:
+            ended.add(one.worker)
+        else:
+            made[one.worker] += 1
+        if one.made != made[one.worker]:
+            raise _lost(one.worker, one.made - made[one.worker] + (not one.over))
+        if not one.over:
+            yield one
+    for worker in range(workers):
+        if worker not in ended:
+            raise _lost(worker, 1)
+
+
+def _lost(worker: int, count: int) -> WorkerError:
+    fact = f"{max(1, count)} or more of its batches did not arrive, see the worker's own message on stderr"
+    return WorkerError(f"DataLoader worker {worker}", fact, CURE_OF_WORKERS)
 
 
 def _same(item: Any) -> Any:
@@ -256,12 +317,18 @@ def _batch_again(images: Any, labels: Any, keys: list[str], fields: dict[str, An
     return TorchBatch(images, labels, keys=keys, fields=fields, repeats=repeats)
 
 
+ANY_EPOCH = -1
+"""Stands where no epoch was said."""
+ANY_EPOCH_BELOW = 1 << 62
+
+
 class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
     """Single samples by their number, for samplers and for what wants a map-style dataset.
 
     Decoded samples come as (image, label), as torchvision's folders give them; others, and what map() made, as they
-    are. A number that is asked for again gives other random crops once `set_epoch` was called; that reaches workers
-    that run already. A DataLoader asks for a whole batch at a time, which our threads then decode side by side.
+    are. Random crops and flips are new each time, from torch's own random numbers, as torchvision's are; after
+    `set_epoch`, which reaches workers that run already, they are those of that epoch. A DataLoader asks for a whole
+    batch at a time, which our threads then decode side by side.
     """
 
     def __init__(self, dataset: Dataset, *, channels_last: bool = False) -> None:
@@ -275,7 +342,7 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         reading = replace(dataset.reading, buffer=0, lanes=1, rank=0, world_size=1, turns=1)
         self.dataset = replace(dataset, reading=reading)
         self.channels_last = channels_last
-        self._epoch = torch.tensor([dataset.progress.where().epoch], dtype=torch.int64).share_memory_()
+        self._epoch = torch.tensor([dataset.progress.where().epoch or ANY_EPOCH], dtype=torch.int64).share_memory_()
         mapped = any(isinstance(op, Map) for op in dataset.ops)
         self._pairs = dataset.steps.decode is not None and not mapped
 
@@ -309,7 +376,7 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
     def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
         """Several samples, decoded side by side; torch's DataLoader calls it."""
         chosen = self.dataset[np.asarray(numbers, np.int64)]
-        found = [self._item(item) for _, item in chosen.run(int(self._epoch[0]))]
+        found = [self._item(item) for _, item in chosen.run(self._chances())]
         if len(found) != len(numbers):  # on_error="skip"
             fact = f"{len(numbers) - len(found)} of these samples can't be decoded"
             raise DatasetError(repr(self.dataset), fact, 'a number must stand for a sample: use on_error="raise"')
@@ -319,12 +386,88 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         """Make `epoch` the one whose random numbers are used, in running workers too."""
         self._epoch[0] = epoch
 
+    def _chances(self) -> int:
+        """The epoch whose random numbers are used."""
+        epoch, decode = int(self._epoch[0]), self.dataset.steps.decode
+        if epoch != ANY_EPOCH:
+            return epoch
+        random = decode is not None and (decode.options.crop == "random" or decode.options.flip)
+        return int(torch.randint(ANY_EPOCH_BELOW, ())) if random else 0
+
     def _item(self, item: Any) -> Any:
         if not self._pairs:
             return as_tensors(item, channels_last=self.channels_last)
         image = torch.from_numpy(item[image_field(item)])
         label = item.get("cls")
         return image.movedim(-1, -3) if self.channels_last else image, label
+
+
+DEALERS = {
+    ("accelerate.data_loader", "DataLoaderDispatcher"),
+    ("accelerate.data_loader", "IterableDatasetShard"),
+    ("transformers.trainer_pt_utils", "IterableDatasetShard"),
+}
+"""Classes that deal what one process reads to several: (module, name)."""
+
+
+def demand_dealt_once(dataset: Dataset) -> None:
+    """Raises UsageError where something that deals batches to processes reads a Dataset that is this rank's part.
+
+    The callers tell: a forked worker has those of the process that began it, too.
+    """
+    if dataset.rank[1] == 1:
+        return
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] in ("accelerate", "transformers"):
+            name = type(frame.f_locals.get("self")).__name__
+            if (module, name) in DEALERS:
+                raise _dealt_twice(dataset, f"{module}.{name}")
+        frame = frame.f_back
+
+
+def _dealt_twice(dataset: Dataset, dealer: str) -> UsageError:
+    rank, world_size = dataset.rank
+    fact = f"this is the part of rank {rank} of {world_size} already, and {dealer} would deal that to the ranks again"
+    cure = (
+        "leave the loader out of accelerator.prepare() and iterate over to_torch().loader(); for transformers.Trainer "
+        "use to_torch(map_style=True)"
+    )
+    return UsageError("to_torch()", fact, cure)
+
+
+def shared(item: Any) -> Any:
+    """The item with its tensors in shared memory, as the training process gets it.
+
+    Done where a worker makes the item, so that a full /dev/shm, or what can't be pickled, is an error of the item;
+    the thread that torch passes it on by would lose it.
+    """
+    if isinstance(item, torch.Tensor):
+        try:
+            item.share_memory_()
+        except RuntimeError as exc:
+            fact = f"a batch of {item.nbytes:,} bytes does not fit into shared memory ({exc})"
+            raise WorkerError("DataLoader worker", fact, CURE_OF_WORKERS) from exc
+    elif isinstance(item, Batch):
+        shared((item.images, item.labels, item.fields, item.repeats))
+    elif isinstance(item, dict):
+        shared(list(item.values()))
+    elif isinstance(item, (list, tuple)):
+        for value in item:
+            if type(value) not in PLAIN:
+                shared(value)
+    elif type(item) not in PLAIN:
+        try:
+            ForkingPickler.dumps(item)
+        except Exception as exc:
+            fact = f"{type(item).__name__} can't be passed to the training process ({exc})"
+            raise WorkerError("map()", fact, "give what can be pickled, or use num_workers=0") from exc
+    return item
+
+
+PLAIN = {str, int, float, bool, bytes, type(None), np.ndarray}
+"""What a worker can always pass."""
 
 
 def to_torch(dataset: Dataset, *, map_style: bool = False, channels_last: bool = False) -> TorchDataset | TorchMap:

@@ -130,6 +130,35 @@ def test_each_epoch_of_fit_is_a_whole_epoch_of_the_dataset(shards: str) -> None:
         orders.index(trained[6]) :][:3] for key in batch.keys]  # fmt: skip
 
 
+@pytest.mark.parametrize("first", [0, 2])
+@pytest.mark.parametrize("processes", [False, True])
+def test_fit_begins_with_the_epoch_that_is_next(
+    shards: str, first: int, processes: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Processes beside each other would lose batches: Keras is told that there are none, and the log says so."""
+    made = batches(shards, shuffle=6, lanes=1, seed=2).to_keras()
+    if first:
+        made.set_epoch(first)
+    if processes:
+        made.workers, made.use_multiprocessing = 2, True
+        assert "use_multiprocessing=True has no effect" in caplog.text
+    assert made.use_multiprocessing is False
+    seen: list[bytes] = []
+
+    class Noting(keras.Model):  # type: ignore[misc]
+        def train_step(self, data: Any) -> Any:
+            seen.append(np.asarray(data[0]).tobytes())
+            return {"loss": 0.0}
+
+    model = Noting()
+    model.compile("sgd", run_eagerly=True)
+    model.fit(made, epochs=3, verbose=0)
+    orders = [batch.images.tobytes() for batch in batches(shards, shuffle=6, lanes=1, seed=2).repeat(first + 3)]
+    for epoch in range(3):  # two threads may change places within an epoch
+        found, right = seen[3 * epoch :][:3], orders[3 * (first + epoch) :][:3]
+        assert (sorted(found) == sorted(right)) if processes else (found == right)
+
+
 def test_a_batch_that_was_changed_in_place_is_not_trained_on(shards: str) -> None:
     made = batches(shards).to_keras()
     expected = made[0][0].copy()

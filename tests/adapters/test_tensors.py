@@ -93,11 +93,30 @@ def test_a_view_and_a_map_keep_their_meaning(shards: str) -> None:
     assert made[0]["jpg"].shape == (3, 8, 8)
 
 
-def test_set_epoch_gives_other_random_crops(shards: str) -> None:
+def test_set_epoch_fixes_the_random_crops(shards: str) -> None:
     made = shardkit.dataset(shards).decode(size=8, crop="random").to_torch(map_style=True)
+    made.set_epoch(0)
     first, again = made[2][0], made[2][0]
     made.set_epoch(1)
     assert torch.equal(first, again) and not torch.equal(first, made[2][0])
+
+
+@pytest.mark.parametrize("options", [{"crop": "random"}, {"flip": True}])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_pass_of_a_dataloader_has_new_crops_and_torchs_seed_gives_them_again(
+    shards: str, options: Any, workers: int
+) -> None:
+    made = shardkit.dataset(shards).decode(size=8, **options).to_torch(map_style=True)
+    more = {"num_workers": workers, "multiprocessing_context": "fork", "persistent_workers": True} if workers else {}
+
+    def passes(seed: int) -> list[Any]:
+        torch.manual_seed(seed)
+        loader = torch.utils.data.DataLoader(made, batch_size=5, **more)
+        return [torch.cat([images for images, _ in loader]) for _ in range(3)]
+
+    first, again = passes(1), passes(1)
+    assert not torch.equal(first[0], first[1]) and not torch.equal(first[1], first[2])
+    assert all(map(torch.equal, first, again))
 
 
 def test_batches_and_filters_have_no_numbers(shards: str) -> None:

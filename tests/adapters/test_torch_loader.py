@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import shardkit
-from shardkit import Dataset, StateError, UsageError
+from shardkit import Dataset, StateError, UsageError, WorkerError
 from shardkit.reading import ranks
 
 torch = pytest.importorskip("torch")
@@ -259,7 +259,7 @@ def test_a_torch_dataset_alone_tells_where_it_is(cars: str) -> None:
 
 def test_workers_started_anew_know_the_rank_of_their_process(cars: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`spawn` workers have no process group that they could ask, and maybe nothing in their environment."""
-    monkeypatch.setattr(ranks, "_from_torch", lambda: (1, 2))
+    monkeypatch.setattr(ranks, "_from_torch", lambda: (1, 2, "torch.distributed"))
     mine = batches(cars)
     loader = mine.to_torch().loader(num_workers=1, multiprocessing_context="spawn")
     found = keys(loader)
@@ -361,3 +361,56 @@ def test_a_batch_without_one_good_image_leaves_the_others_in_order(spoiled: str,
         again = source.to_torch().loader(num_workers=workers, multiprocessing_context=context)
         again.load_state_dict(stopped.state_dict())
         assert begun + keys(again) == expected
+
+
+class Unpassable:
+    def __reduce__(self) -> Any:
+        raise TypeError("it stays here")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_batch_that_a_worker_cannot_pass_is_an_error_here(cars: str, workers: int, plain: bool) -> None:
+    source = batches(cars).map(lambda batch: {"images": batch.images, "odd": [Unpassable()]}).to_torch()
+    options: Any = {"num_workers": workers, "multiprocessing_context": "fork", "timeout": 20}
+    loader = DataLoader(source, batch_size=None, **options) if plain else source.loader(**options)
+    with pytest.raises(WorkerError, match=r"Unpassable can't be passed to the training process.*num_workers=0"):
+        list(loader)
+
+
+def test_a_batch_that_does_not_fit_into_shared_memory_is_an_error_here(
+    cars: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensor: Any) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm)")
+
+    loader = batches(cars).to_torch().loader(num_workers=2, multiprocessing_context="fork", timeout=20)
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(WorkerError, match=r"a batch of [\d,]+ bytes does not fit into shared memory .*--shm-size"):
+        list(loader)
+
+
+@pytest.mark.parametrize("lost", [0, 1, -1])
+def test_a_batch_or_an_end_that_did_not_arrive_is_never_a_shorter_epoch(lost: int) -> None:
+    from shardkit.adapters.torch import _complete, _Passed
+
+    passed = [_Passed(0, 1), _Passed(1, 1), _Passed(0, 2), _Passed(1, 1, over=True), _Passed(0, 2, over=True)]
+    assert list(_complete(passed, 2)) == passed[:3]
+    del passed[lost]
+    with pytest.raises(WorkerError, match="did not arrive"):
+        list(_complete(passed, 2))
+
+
+def test_an_error_of_shardkit_in_a_worker_comes_as_it_is(spoiled: str) -> None:
+    data = shardkit.dataset(spoiled, threads=1).decode(size=8).batch(4)
+    with pytest.raises(shardkit.DecodeError) as here:
+        list(data)
+    with pytest.raises(shardkit.DecodeError) as there:
+        list(data.to_torch().loader(num_workers=2, multiprocessing_context="fork"))
+    assert there.value.args == here.value.args
+
+
+def test_what_builds_a_loader_of_its_own_from_a_loader_gets_batches(cars: str) -> None:
+    loader = batches(cars).to_torch().loader()
+    rebuilt = DataLoader(loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn)
+    assert keys(rebuilt) == keys(batches(cars))
