@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ from shardkit.errors import DatasetError, MissingExtraError, UsageError
 from shardkit.reading.batch import Batch
 from shardkit.reading.dataset import Dataset
 from shardkit.reading.epoch import SampleIndexError
+from shardkit.reading.ranks import TF_CONFIG
 from shardkit.reading.targets import demand_class_labels
 
 try:
@@ -53,6 +55,9 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
     ) -> None:  # fmt: skip
         if dataset.batch_size is None:
             raise UsageError("to_keras()", "Keras needs batches", "add .batch(32), after .decode(size=…)")
+        if os.environ.get(TF_CONFIG) and keras.backend.backend() == "tensorflow" and dataset.rank[1] > 1:
+            fact = f"this is rank {dataset.rank[0]} of {dataset.rank[1]}, and a strategy of ${TF_CONFIG} deals it again"
+            raise UsageError("to_keras()", fact, "use to_tf(), which a strategy takes as it is")
         super().__init__(workers=1)
         self.dataset = dataset
         self._convert = convert or as_keras

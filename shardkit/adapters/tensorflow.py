@@ -54,7 +54,15 @@ def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any])
     """`convert(item)` for each item, of which the signature is known."""
 
     made = tf.data.Dataset.from_generator(lambda: _Handed(dataset, convert), output_signature=signature)
-    return with_names(untuned(counted(made, dataset).prefetch(BATCHES_AHEAD)), dataset)
+    return with_names(dealt(untuned(counted(made, dataset).prefetch(BATCHES_AHEAD)), dataset), dataset)
+
+
+def dealt(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
+    """The same; where it is the part of one of several ranks, a tf.distribute strategy does not deal it again."""
+    options = tf.data.Options()
+    if dataset.rank[1] > 1:
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return made.with_options(options)
 
 
 def untuned(made: tf.data.Dataset) -> tf.data.Dataset:
@@ -192,7 +200,7 @@ def bytes_by_batch(dataset: Dataset, labels: Callable[[Sequence[str], Any], Any]
         tf.TensorSpec((None, *kinds.shape[1:]), tf.as_dtype(kinds.dtype)),
     )
     made = tf.data.Dataset.from_generator(lambda: _Handed(dataset, convert), output_signature=signature)
-    return made.unbatch().apply(tf.data.experimental.assert_cardinality(dataset.epoch_samples))
+    return dealt(made.unbatch().apply(tf.data.experimental.assert_cardinality(dataset.epoch_samples)), dataset)
 
 
 def feature_spec(dataset: Dataset) -> dict[str, Any]:
