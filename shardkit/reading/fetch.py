@@ -10,6 +10,7 @@ import io
 import os
 import queue
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,6 +29,9 @@ went would be unpacked again for each run of its samples."""
 
 MAPPED_SHARDS = 8192
 """Shards that stay mapped. A process may have 65,530 mappings on Linux (vm.max_map_count)."""
+
+LOOK_SECONDS = 0.001
+"""How long what was seen of a mapped file counts: to look before each run of samples takes a tenth of their time."""
 
 READ_AHEAD_BYTES = 4 << 20
 """What one call asks the kernel to read. It is split there into requests as large as the disk takes."""
@@ -69,6 +73,7 @@ class MappedShards:
         self.files = files
         self.stamps: dict[int, Stamp] = {}
         """What was seen last of the files that are mapped."""
+        self._looked: dict[int, float] = {}
         self._verify = verify
         self._limit = limit
         self._open: OrderedDict[int, Mapping] = OrderedDict()
@@ -81,7 +86,8 @@ class MappedShards:
         """The shard's bytes, of a gzip shard the unpacked ones.
 
         Raises NotFoundError, StorageError; ManifestError or DamagedError where it is not as it should be. What is
-        mapped is looked at each time: reading beyond the end of a file that became shorter would end the process.
+        mapped is looked at again after LOOK_SECONDS: reading beyond the end of a file that became shorter would end
+        the process.
         """
         with self._lock:
             found = self._open.get(shard)
@@ -153,9 +159,10 @@ class MappedShards:
     def _demand_unchanged(self, shard: int) -> None:
         """StorageError for a mapped file that became shorter. Its stamp tells of any other change. One that is gone, or
         was replaced by another of its name, is read on as it was."""
-        stamp = self.stamps.get(shard)
-        if stamp is None:
+        stamp, now = self.stamps.get(shard), time.monotonic()
+        if stamp is None or now - self._looked.get(shard, -LOOK_SECONDS) < LOOK_SECONDS:
             return
+        self._looked[shard] = now
         file = self.files[shard]
         try:
             found = _stamp(os.stat(file.location.path))

@@ -122,6 +122,7 @@ def test_raw_samples_of_another_shard_are_refused(small_tree: Path, copy: Path, 
 
 def test_a_shard_that_is_cut_while_it_is_read_is_an_error(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SAMPLES", BLOCK)
+    monkeypatch.setattr(fetch, "LOOK_SECONDS", 0.0)
     samples = iter(shardkit.dataset(copy))
     for _ in range(BLOCK):
         next(samples)
@@ -144,6 +145,7 @@ def test_a_stream_that_is_cut_while_it_is_read_is_an_error(copy: Path, monkeypat
 
 def test_a_shard_that_is_written_to_in_place_is_looked_at_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SAMPLES", BLOCK)
+    monkeypatch.setattr(fetch, "LOOK_SECONDS", 0.0)
     samples = iter(shardkit.dataset(copy))
     for _ in range(BLOCK):
         next(samples)
@@ -158,6 +160,7 @@ def test_a_shard_that_is_written_to_in_place_is_looked_at_again(copy: Path, monk
 
 def test_a_reader_keeps_the_files_that_it_began_with(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SAMPLES", BLOCK)
+    monkeypatch.setattr(fetch, "LOOK_SECONDS", 0.0)
     ds = shardkit.dataset(copy)
     expected = [sample["__key__"] for sample in ds]
     again = shardkit.dataset(copy, shuffle=20)
@@ -269,6 +272,7 @@ def test_a_file_that_is_gone_since_the_dataset_was_replaced_is_told_as_that(
 
 def test_epochs_go_on_while_the_dataset_is_replaced(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SAMPLES", BLOCK)
+    monkeypatch.setattr(fetch, "LOOK_SECONDS", 0.0)
     ds = shardkit.dataset(copy, shuffle=20)
     expected = sorted((sample["__key__"], sample["cls"]) for sample in ds)
     for thread in threading.enumerate():
