@@ -1,7 +1,7 @@
 """What `pack --append` adds to a dataset that is there: which files are new, and what has changed or gone.
 
 A file is known by its path, which the index has. New is one whose path it does not have; changed is one that has now
-another size there, or with `check="full"` another checksum. Nothing that is there is touched: the new samples come as
+another size there, or with `check="full"` another checksum, or another class in a list. Nothing that is there is touched: the new samples come as
 further shards with further index files, and a new manifest names all of them. Labels of what is there stay, so that
 new classes get the next numbers, and the names are not sorted any more.
 """
@@ -189,7 +189,7 @@ def new_samples(found: Source | Grouped, before: Before, options: PackOptions) -
     sizes = found.files.sizes[found.rows[:, found.primary]] if isinstance(found, Grouped) else samples.sizes
     look = _Look(samples, sizes, full=options.check == "full", copied=COPIED.issuperset(before.manifest.options))
     gone = Named()
-    for columns in _index_columns(before, ["path", "image_size", "crc32c"]):
+    for columns in _index_columns(before, ["path", "label", "image_size", "crc32c"]):
         texts: list[str] = columns["path"].to_pylist()
         rows = rows_by_path.find(list(map(path_of_text, texts)))
         known[rows[rows >= 0]] = True
@@ -197,19 +197,25 @@ def new_samples(found: Source | Grouped, before: Before, options: PackOptions) -
             gone = gone.and_more(texts[place])
         look.at(rows, texts, columns)
     before = replace(before, changed=look.changed, gone=gone)
-    _tell(before)
+    _tell(before, look)
+    if known.any() and samples.inline is not None and samples.inline.labels in ("multi", "number"):
+        text = "%s: the index has no such labels: whether those of the %d samples that are there changed is not checked"
+        log.info(text, fs_text(before.destination.manifest), np.count_nonzero(known))
     rows = np.flatnonzero(~known)
     renamed = free_keys(samples, rows, lambda: (each["key"].to_pylist() for each in _index_columns(before, ["key"])))
     return _renamed(_at(found, rows), renamed), before
 
 
 class _Look:
-    """Looks whether known files are as they were. copied: the shards have the files' own bytes."""
+    """Looks whether known files are as they were, and their classes. copied: the shards have the files' own bytes.
+
+    files: those with other bytes. labels: those with another class. changed: both, each once.
+    """
 
     def __init__(self, samples: Source, sizes: NDArray[np.int64], *, full: bool, copied: bool) -> None:
         self.samples, self.sizes, self.copied = samples, sizes, copied
         self.full = full and samples.held is None
-        self.changed = Named()
+        self.changed = self.files = self.labels = Named()
 
     def at(self, rows: NDArray[np.int64], texts: Sequence[str], columns: Mapping[str, Any]) -> None:
         """Look at the files of one shard. rows: in the source, -1 for none."""
@@ -219,8 +225,11 @@ class _Look:
         if self.full:
             for place in np.flatnonzero(there & ~differ).tolist():
                 differ[place] = self._checksum(int(rows[place])) != int(columns["crc32c"][place])
-        for place in np.flatnonzero(differ).tolist():
+        labels = (rows >= 0) & (self.samples.labels[rows] != columns["label"])
+        for place in np.flatnonzero(differ | labels).tolist():
             self.changed = self.changed.and_more(texts[place])
+            self.files = self.files.and_more(texts[place]) if differ[place] else self.files
+            self.labels = self.labels.and_more(texts[place]) if labels[place] else self.labels
 
     def _checksum(self, row: int) -> int | None:
         try:
@@ -249,13 +258,16 @@ def demand_free(before: Before, shards: Iterable[str]) -> None:
         raise DestinationError(place, fact, "move it elsewhere")
 
 
-def _tell(before: Before) -> None:
+def _tell(before: Before, look: _Look) -> None:
     place = fs_text(before.destination.manifest)
     if before.gone.count:
         log.warning("%s: files that are gone from the source, and stay in the dataset: %s", place, before.gone)
-    if before.changed.count:
+    if look.files.count:
         text = "%s: files that have changed since, and stay in the dataset as they were: %s"
-        log.warning(text, place, before.changed)
+        log.warning(text, place, look.files)
+    if look.labels.count:
+        text = "%s: files whose label has changed since, and which keep the old one in the dataset: %s; %s"
+        log.warning(text, place, look.labels, "for the new labels, pack all of it again with --overwrite")
 
 
 def _at(found: Source | Grouped, rows: NDArray[np.int64]) -> Source | Grouped:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import shardkit
@@ -499,6 +501,71 @@ def test_what_a_list_names_is_added(tree: Path, out: Path, pack_one: Pack) -> No
     assert shardkit.verify(out / "train").sound
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet", "metadata.csv"])
+@pytest.mark.parametrize("numbers", [False, True])
+def test_labels_that_were_corrected_in_a_list_are_told_and_stay(
+    ending: str, numbers: bool, tree: Path, out: Path, pack_one: Pack, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [str(path.relative_to(tree)) for path in sorted(tree.rglob("*.jpg"))]
+    classes = [0, 1] if numbers else ["blue", "red"]
+    labels = [classes[name.startswith("red")] for name in names]
+    listed = tree / (ending if ending[0] != "." else f"list{ending}")
+    source = tree if ending[0] != "." else listed
+
+    def write(labels: list[Any]) -> None:
+        rows = [{"file_name": name, "label": label} for name, label in zip(names, labels, strict=False)]
+        if ending.endswith(".csv"):
+            listed.write_text("\n".join(["file_name,label", *(f"{row['file_name']},{row['label']}" for row in rows)]))
+        elif ending == ".jsonl":
+            listed.write_text("\n".join(map(json.dumps, rows)))
+        else:
+            pq.write_table(pa.Table.from_pylist(rows), listed)
+
+    write(labels[:-1])
+    pack_one(source, out / "train")
+    before = rows_of(out / "train")
+    labels[0], labels[3] = classes[1], classes[1]
+    write(labels)
+    manifest = pack_one(source, out / "train", append=True)
+    told = "files whose label has changed since, and which keep the old one in the dataset: 2 (%s, %s)"
+    assert told % (names[0], names[3]) in caplog.text or told % (names[3], names[0]) in caplog.text
+    assert "again with --overwrite" in caplog.text
+    assert "files that have changed since" not in caplog.text
+    assert manifest.options["appended"] == [{"shards": 1, "samples": 1, "changed": 2, "gone": 0}]
+    assert {path: row for path, row in rows_of(out / "train").items() if path in before} == before
+
+
+def test_labels_are_compared_by_the_name_of_the_class(
+    tree: Path, out: Path, pack_one: Pack, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [str(path.relative_to(tree)) for path in sorted(tree.rglob("*.jpg"))]
+    listed = tree / "list.csv"
+    listed.write_text("\n".join(["path,label", *(f"{name},{name.partition('/')[0]}" for name in names[:8])]))
+    pack_one(listed, out / "train")
+    with listed.open("a") as file:  # a class that comes first in the order of names
+        file.write("".join(f"\n{name},aqua" for name in names[8:]))
+    manifest = pack_one(listed, out / "train", append=True)
+    assert manifest.class_names == ["blue", "red", "aqua"]
+    assert "whose label has changed" not in caplog.text
+    assert manifest.options["appended"][0]["changed"] == 0
+
+
+def test_a_file_of_another_size_and_class_is_counted_once(
+    tree: Path, out: Path, pack_one: Pack, draw_image: Draw, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [str(path.relative_to(tree)) for path in sorted(tree.rglob("*.jpg"))]
+    listed = tree / "list.csv"
+    rows = [f"{name},{name.partition('/')[0]}" for name in names]
+    listed.write_text("\n".join(["path,label", *rows]))
+    pack_one(listed, out / "train")
+    (tree / names[0]).write_bytes(draw_image(77, size=(90, 90)))
+    listed.write_text("\n".join(["path,label", f"{names[0]},red", *rows[1:]]))
+    plan = shardkit.pack(listed, out / "train", append=True, dry_run=True)
+    assert isinstance(plan, PackPlan)
+    assert (plan.datasets[0].changed.count, plan.datasets[0].changed.examples) == (1, (names[0],))
+    assert f"as they were: 1 ({names[0]})" in caplog.text and f"in the dataset: 1 ({names[0]})" in caplog.text
+
+
 def test_labels_of_another_kind_are_refused(tree: Path, out: Path, pack_one: Pack) -> None:
     rows = [f"{path.relative_to(tree)},{number}.5" for number, path in enumerate(sorted(tree.rglob("*.jpg")))]
     listed = tree / "list.csv"
@@ -508,7 +575,10 @@ def test_labels_of_another_kind_are_refused(tree: Path, out: Path, pack_one: Pac
         pack_one(listed, out / "train", append=True)
 
 
-def test_several_labels_keep_their_numbers(tree: Path, out: Path, pack_one: Pack) -> None:
+def test_several_labels_keep_their_numbers(
+    tree: Path, out: Path, pack_one: Pack, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     names = [str(path.relative_to(tree)) for path in sorted(tree.rglob("*.jpg"))]
     listed = tree / "list.csv"
     listed.write_text("\n".join(["path,label", *(f"{name},dog;cat" for name in names[:8])]))
@@ -518,6 +588,7 @@ def test_several_labels_keep_their_numbers(tree: Path, out: Path, pack_one: Pack
         pack_one(listed, out / "train", label_separator=";", append=True)
     manifest = pack_one(listed, out / "train", label_separator=";", append=True, classes=["cat", "dog", "ant"])
     assert [(entry.name, entry.count) for entry in manifest.classes] == [("cat", 12), ("dog", 12), ("ant", 4)]
+    assert "whether those of the 8 samples that are there changed is not checked" in caplog.text
     found = {sample["__key__"]: sorted(json.loads(sample["cls.json"])) for sample in shardkit.dataset(out / "train")}
     assert sorted(map(str, found.values())) == ["[0, 1, 2]"] * 4 + ["[0, 1]"] * 8
 
