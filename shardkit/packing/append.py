@@ -1,9 +1,9 @@
 """What `pack --append` adds to a dataset that is there: which files are new, and what has changed or gone.
 
-A file is known by its path, which the index has. New is one whose path it does not have; changed is one that has now
-another size there, or with `check="full"` another checksum, or another class in a list. Nothing that is there is touched: the new samples come as
-further shards with further index files, and a new manifest names all of them. Labels of what is there stay, so that
-new classes get the next numbers, and the names are not sorted any more.
+A file is known by its path, which the index has. New is one whose path it does not have. Changed is one that has
+another size now, or with `check="full"` another checksum, or another class in a list. Nothing that is there is
+touched: the new samples come as further shards with further index files, and a new manifest names all of them. Labels
+of what is there stay, so that new classes get the next numbers, and the names are not sorted any more.
 """
 
 from __future__ import annotations

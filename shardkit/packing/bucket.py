@@ -19,8 +19,10 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.location import Location
 from shardkit.storage.retry import Retry, retried
 from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
+from shardkit.tree import leftout
 from shardkit.tree.columns import PathColumnBuilder
 from shardkit.tree.listing import Listing
+from shardkit.tree.walk import MAX_DEPTH
 
 LISTINGS = 16
 """Folders that are listed at a time, where the store can list one by itself."""
@@ -62,13 +64,19 @@ class _Found:
     def __init__(self, progress: ProgressFn) -> None:
         self.names, self.sizes = PathColumnBuilder(), array("q")
         self.folders, self.versions = list[str](), list[str]()
+        self.left_out: list[tuple[str, str]] = []
         self._progress, self._lock, self._bytes = progress, threading.Lock(), 0
 
     def add(self, items: Sequence[ObjectInfo]) -> None:
         """Add some objects; those whose name ends with a slash are what some programs write for an empty folder."""
-        plain = [item for item in items if _is_plain(item.name)]
+        reasons = [_reason(item.name) for item in items]
+        plain = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
         with self._lock:
-            self.folders += [item.name.rstrip("/") for item in items if item.name.endswith("/")]
+            for item, reason in zip(items, reasons, strict=True):
+                if reason is not None and item.name.endswith("/") and _reason(item.name[:-1]) is None:
+                    self.folders.append(item.name[:-1])
+                elif reason is not None:
+                    self.left_out.append((reason, item.name))
             self.names.extend("", [item.name for item in plain])
             self.sizes.extend([item.bytes for item in plain])
             self.versions += [item.version or item.crc32c or "" for item in plain]
@@ -96,7 +104,9 @@ def _listed(store: Store, folder: Location, progress: ProgressFn) -> Bucket:
     names, sizes = found.names.build(), np.frombuffer(found.sizes, np.int64)
     if not len(names):
         raise SourceError(str(folder), "there is nothing below it", "check the name of the bucket and the prefix")
-    return Bucket(folder, Listing(str(folder), names, sizes, found.folders), tuple(found.versions))
+    return Bucket(
+        folder, Listing(str(folder), names, sizes, found.folders, sorted(found.left_out)), tuple(found.versions)
+    )
 
 
 def _prefixes(store: HasFolders, found: _Found) -> list[str]:
@@ -114,6 +124,8 @@ def _prefixes(store: HasFolders, found: _Found) -> list[str]:
     return [f"{name}/" for name in folders]
 
 
-def _is_plain(name: str) -> bool:
-    """Whether a path below a folder can be made of an object's name, which may be any text."""
-    return not {"", ".", ".."} & set(name.split("/")) and b"\0" not in os.fsencode(name)
+def _reason(name: str) -> str | None:
+    """Why no path below a folder can be made of an object's name, which may be any text; None where one can."""
+    if {"", ".", ".."} & set(name.split("/")) or b"\0" in os.fsencode(name):
+        return leftout.NO_PATHS
+    return leftout.TOO_DEEP if name.count("/") > MAX_DEPTH else None

@@ -53,6 +53,9 @@ def storage_error(exc: Exception, place: str, scheme: str) -> ShardkitError:
     name = type(exc).__name__
     if name in ("PermissionDeniedError", "UnauthenticatedError"):
         return StorageError(place, f"access is denied ({_line(text)})", _cure(scheme))
+    if "object with invalid path" in text:
+        fact = f"an object's name is no path, and the package obstore can't list what is beside it ({_line(text)})"
+        return StorageError(place, fact, "rename or remove that object, or name a folder that does not hold it")
     if "Wanted range starting at" in text:
         return _beyond_end(place)
     if "RangeNotSupported" in dump or "NotPartial" in dump:

@@ -17,6 +17,8 @@ NOT_IN_A_CLASS = "files not in a class folder"
 BROKEN_LINKS = "symbolic links that lead nowhere"
 LINK_LOOPS = "symbolic links back to a folder that holds them"
 SPECIAL = "pipes, sockets and devices"
+NO_PATHS = "objects whose names are no paths (an empty part, . or ..)"
+TOO_DEEP = "objects that are too many folders deep"
 VANISHED = "files that vanished during the scan"
 
 EXAMPLES = 5

@@ -38,12 +38,14 @@ class Listing:
 
     place: what messages call the tree, without a slash at its end. names: parts joined by `/`, none of them empty, `.`
     or `..`. sizes: bytes (int64). folders: those that it names by themselves, since an empty one is a class too.
+    left_out: (reason, name) of the files that are not in it.
     """
 
     place: str
     names: PathColumn
     sizes: NDArray[np.int64]
     folders: Sequence[str] = ()
+    left_out: Sequence[tuple[str, str]] = ()
     _index: dict[str, tuple[array[int], set[str]]] = field(default_factory=dict, init=False, repr=False)
 
     def index(self) -> Mapping[str, tuple[array[int], set[str]]]:
@@ -85,6 +87,10 @@ class ListedWalk:
     def class_folders(self) -> list[str]:
         """The names of the visible folders directly below the root, in order; everything else there is left out."""
         names, folders = self._entries("")
+        prefix = f"{self._below}/" if self._below else ""
+        for why, name in self._listing.left_out:
+            if name.startswith(prefix):
+                self.left_out.add(why, name[len(prefix) :])
         found = []
         for name in in_order({*names, *folders}):
             if (reason := hidden_or_system(name, is_folder=name in folders)) is not None:

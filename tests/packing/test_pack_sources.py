@@ -24,6 +24,8 @@ from shardkit.errors import BadFileError, DestinationError, SourceError, Storage
 from shardkit.manifest import Manifest
 from shardkit.packing import spool
 from shardkit.packing.job import PackPlan
+from shardkit.tree import leftout
+from shardkit.tree.walk import MAX_DEPTH
 
 Pack = Callable[..., Manifest]
 Content = Callable[[Path], dict[str, bytes]]
@@ -471,6 +473,33 @@ def test_a_tree_in_a_store_packs_to_the_bytes_of_the_tree(
         pack_one("memory://pack-sources/none", out / "c" / "train")
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("blue//x.jpg", leftout.NO_PATHS),
+        ("/x.jpg", leftout.NO_PATHS),
+        ("blue/./x.jpg", leftout.NO_PATHS),
+        ("blue/../x.jpg", leftout.NO_PATHS),
+        ("a/" * (MAX_DEPTH + 1) + "x.jpg", leftout.TOO_DEEP),
+    ],
+)
+def test_an_object_whose_name_is_no_path_is_left_out_and_reported(
+    name: str, reason: str, tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shardkit.location import Location
+    from shardkit.storage import memory
+    from shardkit.storage.store import open_store
+
+    store = open_store(Location("memory", f"{out.parent.name}/tree"))
+    for path in tree.rglob("*.jpg"):
+        store.put(str(path.relative_to(tree)), io.BytesIO(path.read_bytes()))
+    monkeypatch.setitem(memory._OBJECTS, f"{out.parent.name}/tree/{name}", b"x")
+    plan = shardkit.pack(f"memory://{out.parent.name}/tree", out / "train", dry_run=True)
+    assert isinstance(plan, PackPlan)
+    assert {each: count for each, (count, _) in plan.datasets[0].left_out.items()} == {reason: 1}
+    assert pack_one(f"memory://{out.parent.name}/tree", out / "train").samples == len(list(tree.rglob("*.jpg")))
+
+
 def test_a_store_whose_object_changed_is_out_of_date(tree: Path, out: Path, pack_one: Pack) -> None:
     from shardkit.location import Location
     from shardkit.storage.store import open_store
@@ -532,6 +561,20 @@ def test_worker_processes_read_a_bucket(
     first = pack_one(f"{s3_server.url}/tree", out / "b" / "train", workers=2, **given)
     assert content_of(out / "b") == content_of(out / "a")
     assert pack_one(f"{s3_server.url}/tree", out / "b" / "train", **given) == first
+
+
+def test_a_name_that_obstore_can_not_list_is_told_with_the_cure(
+    tree: Path, out: Path, pack_one: Pack, s3_server: Any
+) -> None:
+    import urllib.request
+
+    bucket = f"{s3_server.endpoint}/{s3_server.url.removeprefix('s3://')}"
+    for name in ("tree/blue//x.jpg", "tree/red/y.jpg"):
+        with urllib.request.urlopen(urllib.request.Request(f"{bucket}/{name}", b"x", method="PUT"), timeout=30):
+            pass
+    with pytest.raises(StorageError, match=r"blue//.*rename or remove that object"):
+        pack_one(f"{s3_server.url}/tree", out / "train", storage_options=s3_server.options)
+    assert not out.exists() or not list(out.glob("*.json"))
 
 
 def test_a_bucket_is_listed_folder_by_folder(
