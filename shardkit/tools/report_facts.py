@@ -23,7 +23,7 @@ from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.sample import fs_text
 from shardkit.tools._places import Places
 from shardkit.tools._threads import in_threads, thread_count
-from shardkit.tree.splits import SPLIT_NAMES
+from shardkit.tree.splits import split_names_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -164,13 +164,19 @@ def siblings(facts: Facts, progress: ProgressFn) -> list[Facts]:
     remote = Remote(facts.storage_options)
     found = resolve(facts.source, remote)
     own = found.location or found.tree
-    if facts.name.lower() not in SPLIT_NAMES or own is None:
+    if own is None:
         return []
-    names = Places(remote).names(own.parent, "")
+    names = [
+        name
+        for name in Places(remote).names(own.parent, "")
+        if (name.endswith(".json") if found.tree is None else os.path.isdir(own.sibling(name).path))
+    ]
+    splits = set(split_names_of([name.removesuffix(".json") for name in names]))
+    if own.name.removesuffix(".json") not in splits:
+        return []
     others = []
     for name in names:
-        is_one = name.endswith(".json") if found.tree is None else os.path.isdir(own.sibling(name).path)
-        if name == own.name or not is_one or name.removesuffix(".json").lower() not in SPLIT_NAMES:
+        if name == own.name or name.removesuffix(".json") not in splits:
             continue
         try:
             others.append(collect(str(own.sibling(name)), progress, facts.storage_options))

@@ -229,6 +229,17 @@ def test_splits_beside_are_searched_and_other_datasets_are_not(splits: Path, dra
     assert (leak.other, len(leak.images)) == ("test", 5)
 
 
+@pytest.mark.parametrize(("name", "other"), [("training_set", "test_set"), ("train2017", "val2017"), ("Train", "Dev")])
+def test_splits_beside_are_known_by_the_rule_for_names_of_splits(
+    name: str, other: str, draw_tree: Any, tmp_path: Path
+) -> None:
+    tree = draw_tree(tmp_path / "tree", {"a": 3, "b": 2})
+    for each in (name, other):
+        pack(tree, tmp_path / "shards" / each, workers=1)
+    [leak] = report(tmp_path / "shards" / name, tmp_path / "r.html").leaks
+    assert (leak.other, len(leak.images)) == (other, 5)
+
+
 def test_a_split_beside_that_is_damaged_is_left_out_with_a_warning(
     draw_tree: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
