@@ -198,3 +198,11 @@ def test_exif_too_long_for_a_jpeg_s_segment_is_left_out_and_the_turn_stays() -> 
     data = file_of("PNG", exif=tiff_block(6) + bytes(70_000))
     new = transcode(data, Transcoding(to="jpeg")).data
     assert orientation_in(new) == 6
+
+
+def test_a_block_is_readable_to_the_last_byte_of_its_directory() -> None:
+    block = turned_exif(6)
+    directory = int.from_bytes(block[4:8], "big") + 2 + 12  # of one entry
+    assert is_readable_exif(block[:directory])
+    for end in range(directory):
+        assert not is_readable_exif(block[:end])

@@ -28,6 +28,7 @@ from shardkit.packing.job import PackPlan
 from shardkit.packing.metadata import (
     STRIPS,
     Notes,
+    is_incomplete,
     is_srgb,
     jpeg_with,
     notes_of_jpeg,
@@ -754,3 +755,31 @@ class TestRareJpegs:
     @pytest.mark.parametrize("name", [*STRAY, *NO_END])
     def test_what_libjpeg_reads_is_rewritten(self, name: str) -> None:
         assert jpegtran.rewrite({**STRAY, **NO_END}[name]) == jpegtran.rewrite(PHOTO)
+
+
+@pytest.mark.parametrize(
+    ("size", "shorter", "longer", "result"),
+    [
+        ((100, 100), 20, 30, (20, 20)),
+        ((100, 100), 30, 20, (20, 20)),
+        ((200, 100), 50, 60, (60, 30)),
+        ((200, 100), 20, 60, (40, 20)),
+        ((200, 100), 100, 200, (200, 100)),
+        ((1000, 1), None, 10, (10, 1)),
+    ],
+)
+def test_of_two_limits_the_stricter_decides(
+    size: tuple[int, int], shorter: int | None, longer: int | None, result: tuple[int, int]
+) -> None:
+    assert shrunk_size(size, shorter, longer) == result
+
+
+def test_a_progressive_jpeg_that_lacks_one_coefficient_is_incomplete() -> None:
+    data = file_of(smooth(64, 48), progressive=True)
+    assert not is_incomplete(data)
+    ends = [at for at in range(len(data) - 14) if data[at : at + 2] == b"\xff\xda" and data[at + 4] == 1]
+    last = [at + 8 for at in ends if data[at + 8] == 63]  # Se, behind the marker, the length, one component, Ss
+    assert last
+    for at in last:
+        data = data[:at] + bytes([62]) + data[at + 1 :]
+    assert is_incomplete(data)
