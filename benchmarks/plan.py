@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shardkit.packing.contents import contents_of
+from shardkit.packing.destination import Destination
 from shardkit.packing.options import make_options
 from shardkit.tree import source
 from shardkit.tree.walk import Walk
@@ -58,8 +59,8 @@ def measured(files: int, folder: int, split: str | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as root:
         scanned = {"": step("scan", lambda: source.scan_tree(root))}
     names = [""] if options.split is None else options.split.names
-    stems = {name: name or "train" for name in names}
-    contents = step("plan", lambda: contents_of(scanned, stems, options, {}, None))
+    destinations = {name: Destination("shards", name or "train") for name in names}
+    contents = step("plan", lambda: contents_of(scanned, destinations, options, {}, None))
     step("task", lambda: next(next(iter(contents.values())).tasks("work", options)))
     found["shards"] = sum(len(content.plan) for content in contents.values())
     found["bytes_per_file"] = round((peak() - before) / files, 1)

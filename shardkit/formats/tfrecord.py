@@ -70,6 +70,11 @@ CURE = "copy it again, pack again, or run 'shardkit repair'"
 MAX_EXAMPLE_BYTES = (1 << 31) - 1
 """The largest message that protobuf parses. Source: Protocol Buffers, "Encoding", section "Message Size"."""
 
+
+class TooLargeError(ValueError):
+    """A sample that would be written and that no reader could parse."""
+
+
 HEAD = 12
 FRAME = 16
 """Bytes of a record beside its data."""
@@ -153,7 +158,7 @@ def _framed(
     size = len(opening) + features
     if size > MAX_EXAMPLE_BYTES:
         fact = f"it would be an Example of {size} bytes, and readers parse at most {MAX_EXAMPLE_BYTES}"
-        raise ValueError(f"{fact} (a tar shard has no such limit)")
+        raise TooLargeError(f"{fact} (a tar shard has no such limit)")
     number = _LENGTH.pack(size)
     first = HEAD + len(opening)
     crc = google_crc32c.value(opening + head)

@@ -19,6 +19,7 @@ import msgspec
 from shardkit.errors import BadFileError, ShardkitError
 from shardkit.formats import images
 from shardkit.formats.table import FORMATS
+from shardkit.formats.tfrecord import TooLargeError
 from shardkit.manifest import ShardEntry
 from shardkit.packing.gather import IMAGE_AT, Gathered, Gatherer, extension
 from shardkit.packing.transcode import Transcoding, transcode
@@ -284,11 +285,15 @@ def _fill(sink: Sink, task: ShardTask, advance: Advance, done: Counter[str]) -> 
             if wish is not None:
                 field, data = transcoded(field, data, wish, done)
             kind, width, height = look(data)
-            text = texts[label] if texts else ""
-            parts, offsets, length = encode(key, ((field, data), label_fields[label]), path, text)
         except ShardkitError:
             raise
         except (OSError, ValueError) as exc:
+            skipped.append(left_out(task.root, path, exc, skip_bad=task.skip_bad))
+            continue
+        text = texts[label] if texts else ""
+        try:  # any other ValueError is our own mistake
+            parts, offsets, length = encode(key, ((field, data), label_fields[label]), path, text)
+        except TooLargeError as exc:
             skipped.append(left_out(task.root, path, exc, skip_bad=task.skip_bad))
             continue
         start = position + offsets[0]

@@ -21,7 +21,7 @@ from shardkit.reading.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.blocks import BlockSource, Numbers, Placed
 from shardkit.reading.catalog import Block
 from shardkit.reading.decode import ImageDecoder
-from shardkit.reading.fields import decode_fields, encode_labels
+from shardkit.reading.fields import FIELD_DECODERS, decode_fields, encode_labels
 from shardkit.reading.memory import Lender
 from shardkit.reading.ops import ALL, Decode, Filter, Map, Skip, Steps, Take, cut
 from shardkit.reading.pool import Task, Threads
@@ -125,6 +125,14 @@ def batch_limits(steps: Steps, samples: int, over: int = 0) -> tuple[int, int]:
         samples -= samples % size
     low, high = cut(0, ALL, steps.batch_window)
     return max(0, low - over) * size, min(max(0, high - over) * size, samples)
+
+
+def _nothing_to_decode(sample: Sample, decoders: Mapping[str, Any]) -> bool:
+    """Whether a sample without an image has nothing for decode(): no field of a decoder of the user's, or an image of
+    a name that decode() does not take for the sample's own, such as left.jpg."""
+    endings = {name.rpartition(".")[2] for name in sample if not name.startswith("__")}
+    own = {name for name, decoder in decoders.items() if FIELD_DECODERS.get(name) is not decoder}
+    return not endings.isdisjoint(IMAGE_FIELDS) or endings.isdisjoint(own)
 
 
 def _no_image(sample: Sample) -> DecodeError:
@@ -285,9 +293,9 @@ class _Worker:
         name = span.block.fields[at]
         row = None if span.draws is None else span.draws[at]
         try:
-            if not name:
+            if not name and _nothing_to_decode(sample, self.run.decoders):
                 raise _no_image(sample)
-            image = self.decoder.array(sample[name], row)
+            image = self.decoder.array(sample[name], row) if name else None
             label = target_of(sample.get(FIELD), self.targets, self.classes) if self.targets else None
             others = decode_fields(
                 {
@@ -300,7 +308,8 @@ class _Worker:
         except DecodeError as exc:
             self._failed(span, number, exc)
             return None
-        self._demand_one_image(name, others)
+        if name:
+            self._demand_one_image(name, others)
         decoded = {
             field: image if field == name else others[field] for field in sample if field == name or field in others
         }

@@ -11,7 +11,6 @@ from PIL import Image
 from shardkit.formats.images import image_header
 from shardkit.formats.whole import cut_bmp, cut_gif
 
-
 ROWS_PER_STRIP, STRIP_OFFSETS = 278, 273
 
 
