@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from shardkit.reading import ranks
 
 torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader  # noqa: E402
+
+from shardkit.adapters import torch as torch_adapter  # noqa: E402
 
 WORKERS = [(0, None), (1, "fork"), (2, "fork"), (3, "fork")]
 
@@ -311,6 +314,34 @@ def test_the_stateful_dataloader_of_torchdata_resumes_in_its_workers(cars: str) 
 
 
 @pytest.mark.filterwarnings("ignore")  # of Lightning itself
+def test_a_worker_that_has_finished_an_epoch_says_so_in_its_state(cars: str) -> None:
+    """The next iteration of such a worker begins the next epoch, here and where its state is loaded."""
+    stateful = pytest.importorskip("torchdata.stateful_dataloader")
+    expected = pixels_of(batches(cars), 3)
+
+    def loader() -> Any:
+        made = batches(cars).to_torch()
+        return stateful.StatefulDataLoader(made, batch_size=None, num_workers=2, multiprocessing_context="fork")
+
+    first, second = loader(), loader()
+    assert pixels(first) == expected[0]
+    state = first.state_dict()
+    assert pixels(first) == expected[1]
+    second.load_state_dict(state)
+    assert [pixels(second), pixels(second)] == expected[1:]
+
+
+def test_a_worker_forgets_where_it_was_when_its_epoch_is_over(cars: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = batches(cars).to_torch()
+    monkeypatch.setattr(torch_adapter, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
+    iterator = iter(source)
+    for made in range(1, 6):
+        next(iterator)
+        assert (source.state_dict()["at"]["epoch"], source.state_dict()["at"]["taken"]) == (0, 4 * made)
+    assert len(list(iterator)) == 10
+    assert (source.state_dict()["at"]["epoch"], source.state_dict()["at"]["taken"]) == (1, 0)
+
+
 def test_lightning_takes_a_loader_as_stateful_and_moves_its_batches(cars: str) -> None:
     pytest.importorskip("lightning")
     from lightning.fabric.utilities.data import has_len

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shardkit.formats.tar import END, TarSample, encode_sample, read_samples, sample_size
-from shardkit.formats.tar_headers import MAX_OCTAL_SIZE, header_size, member_header
+from shardkit.formats.tar_headers import BLOCK, MAX_OCTAL_SIZE, header_size, member_header
 
 
 def is_gnu_tar() -> bool:
@@ -52,6 +52,7 @@ ODD_KEYS = [
     "é" * 49,
     "日" * 100,
 ]
+NAME_BYTES, PREFIX_BYTES = 100, 155  # ustar's fields
 FIELDS = [("jpg", b"J" * 600), ("cls", b"7")]
 
 
@@ -152,6 +153,48 @@ def test_a_pax_header_stands_only_where_it_must() -> None:
 
 def test_the_size_of_a_huge_sample_is_known_without_its_data() -> None:
     assert sample_size("a", [("bin", 1 << 40), ("cls", 1)]) == (1 << 40) + 512 + 1024 + 1024
+
+
+@pytest.mark.parametrize("key", ["n", "d/n", "é"])
+@pytest.mark.parametrize("name_bytes", [NAME_BYTES - 1, NAME_BYTES, NAME_BYTES + 1])
+def test_a_name_is_in_one_block_up_to_the_last_byte_of_its_field(key: str, name_bytes: int) -> None:
+    for field in ("jpg", "cls", "f" * 12):
+        width = name_bytes - len(key.encode()) - 1 - len(field)
+        name = f"{key}{'n' * width}.{field}"
+        assert len(name.encode()) == name_bytes
+        pieces, offsets, size = encode_sample(name.rpartition(".")[0], [(field, b"7")])
+        header = b"".join(pieces)[: offsets[0]]
+        fits = name_bytes <= NAME_BYTES or "/" in name  # a folder moves into the prefix
+        assert len(header) == (BLOCK if fits else 3 * BLOCK)
+        assert header == member_header(name.encode(), 1)
+        assert header[:NAME_BYTES].rstrip(b"\0").decode() == name or name_bytes > NAME_BYTES
+        assert size == sample_size(name.rpartition(".")[0], [(field, 1)]) == len(header) + BLOCK
+
+
+@pytest.mark.parametrize("key_bytes", [NAME_BYTES - 2, NAME_BYTES - 1, NAME_BYTES, NAME_BYTES + 1])
+@pytest.mark.parametrize("folder", ["", "f/"])
+def test_a_key_around_the_length_of_the_name_field_is_read_back(key_bytes: int, folder: str) -> None:
+    key = folder + "k" * (key_bytes - len(folder))
+    data = encoded(key) + END
+    (sample,) = read_samples(data, place="s.tar")
+    assert (sample.key, list(sample.fields), sample.size) == (key, ["jpg", "cls"], len(data) - len(END))
+    assert sample.size == sample_size(key, [(field, len(value)) for field, value in FIELDS])
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        assert tar.getnames() == [f"{key}.jpg", f"{key}.cls"]
+
+
+def test_the_prefix_and_the_name_are_full_to_their_last_bytes() -> None:
+    for prefix, name, blocks in (
+        (PREFIX_BYTES, NAME_BYTES, 1),
+        (PREFIX_BYTES, NAME_BYTES + 1, 3),
+        (PREFIX_BYTES + 1, NAME_BYTES, 3),
+        (1, NAME_BYTES, 1),
+    ):
+        text = b"p" * prefix + b"/" + b"n" * name
+        header = member_header(text, 0)
+        assert len(header) == blocks * BLOCK
+        with tarfile.open(fileobj=io.BytesIO(header + END)) as tar:
+            assert [info.name.encode() for info in tar] == [text]
 
 
 @needs_tar

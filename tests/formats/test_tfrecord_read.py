@@ -120,6 +120,29 @@ def test_unpacked_lists_and_unknown_fields_are_read_as_protobuf_reads_them() -> 
     assert (found["n"], list(found["f"].values)) == (Feature("int64", [5, -1]), [1.5, -2.0])
 
 
+def test_float_lists_in_several_runs_keep_all_their_values() -> None:
+    """Packed runs and single numbers, in any order; protobuf joins them."""
+
+    def run(*values: float) -> bytes:
+        return part(0x0A, struct.pack(f"<{len(values)}f", *values))
+
+    single = b"\x0d" + struct.pack("<f", 9)
+    for inside, values in (
+        (run(1, 2) + run(3), [1, 2, 3]),
+        (run(1) + run(2) + run(3, 4), [1, 2, 3, 4]),
+        (single + run(1, 2), [9, 1, 2]),
+        (run(1, 2) + single, [1, 2, 9]),
+        (run() + run(5), [5]),
+        (run(5) + run(), [5]),
+        (run(5) + b"\x20\x07", [5]),
+    ):
+        data = example(f=part(0x12, inside))
+        for _ in range(2):  # the second time the name is known
+            assert list(parse_example(data)["f"].values) == values
+        found = one(data)[1]["f"]
+        assert np.asarray(found).tolist() == (values if len(values) > 1 else values[0])
+
+
 def test_the_last_of_a_name_and_of_a_kind_counts_and_lists_of_one_kind_are_joined() -> None:
     data = example(a=of_ints(1)) + example(a=of_ints(2), b=of_ints(1) + of_ints(2), c=of_ints(1) + of_floats(2))
     found = parse_example(data)

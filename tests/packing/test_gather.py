@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,6 +57,22 @@ def test_both_ways_write_the_same_bytes(
     in_python()
     assert packed(odd_tree, tmp_path / "slow" / "d", max_bytes="1MiB") == fast
     assert len(fast) > 4
+
+
+@pytest.mark.parametrize("name_bytes", [99, 100, 101])
+def test_a_name_around_the_100_bytes_of_ustar_is_written_as_in_python(
+    tree: Path, tmp_path: Path, in_python: Callable[[], None], draw_image: Callable[..., bytes], name_bytes: int
+) -> None:
+    name = "blue/" + "n" * (name_bytes - len("blue/.jpg")) + ".jpg"
+    (tree / name).write_bytes(draw_image(3))
+    taken = gatherer(tree, [name]).take(0)
+    assert len(taken.records) == (name_bytes <= 100)
+    assert not taken.records or taken.data.startswith(name.encode().ljust(100, b"\0") + b"0000644\0")
+    fast = packed(tree, tmp_path / "fast" / "d")
+    in_python()
+    assert packed(tree, tmp_path / "slow" / "d") == fast
+    with tarfile.open(fileobj=io.BytesIO(fast["d-000000.tar"])) as tar:
+        assert {name, name.replace(".jpg", ".cls")} <= set(tar.getnames())
 
 
 def test_bad_files_are_left_out_with_the_same_words(

@@ -97,6 +97,52 @@ def test_samples_of_about_the_limit_are_cut_into_few_runs(sizes: list[int], slac
     assert fewest <= len(bounds) - 1 <= fewest + max(8, fewest // 4)
 
 
+def best_cut(sizes: list[int], max_bytes: int, max_count: int) -> tuple[int, int]:
+    """(the fewest runs under both limits, the least that the largest of so many can have), by trying all."""
+    ways: list[dict[int, int]] = [{0: 0}]  # for each number of samples: runs -> the least largest run
+    for end in range(1, len(sizes) + 1):
+        found: dict[int, int] = {}
+        for start in range(max(0, end - max_count), end):
+            load = sum(sizes[start:end])
+            if load <= max_bytes:
+                for runs, largest in ways[start].items():
+                    found[runs + 1] = min(found.get(runs + 1, max_bytes), max(largest, load))
+        ways.append(found)
+    return min(ways[-1].items())
+
+
+@pytest.mark.parametrize("max_count", [2, 3, 10**9])
+@pytest.mark.parametrize("seed", range(4))
+def test_where_an_even_cut_needs_many_more_runs_the_cut_is_the_fewest_and_the_least_largest(
+    max_count: int, seed: int
+) -> None:
+    """Samples of over half the limit, next to each other, and some that fit together."""
+    rng = np.random.default_rng(seed)
+    sizes = [*rng.integers(51, 70, 80).tolist(), *rng.integers(20, 30, 10).tolist()]
+    fewest, largest = best_cut(sizes, 100, max_count)
+    share = -(-sum(sizes) // 100)
+    assert fewest > share + max(8, share // 4), "an even cut would do, and is what other tests are about"
+    bounds = cut(sizes, 100, max_count)
+    assert bounds[0] == 0 and bounds[-1] == len(sizes)
+    assert len(bounds) - 1 == fewest
+    assert max(sum(sizes[start:end]) for start, end in pairwise(bounds)) == largest
+    assert max(end - start for start, end in pairwise(bounds)) <= max_count
+
+
+def test_samples_of_over_half_the_limit_are_a_shard_each() -> None:
+    made = plan([51] * 100, max_bytes=101, shuffle=False)
+    assert made.bounds.tolist() == list(range(101))
+
+
+def test_a_tight_cut_lowers_the_largest_run_as_far_as_the_fewest_runs_allow() -> None:
+    """The small ones fill up to 100 bytes where that saves a run, and no further than that."""
+    sizes = [70] * 40 + [45, 45]
+    bounds = cut(sizes, 100)
+    assert bounds == [*range(41), 42]
+    assert cut([70] * 40 + [10] * 9, 100)[-3:] == [39, 41, 49]
+    assert cut([70] * 40 + [1] * 90, 100)[-3:] == [39, 50, 130], "two runs of 80 bytes"
+
+
 @given(st.integers(1, 500), st.integers(1, 60))
 def test_where_the_count_decides_there_are_the_fewest_shards_it_allows(count: int, max_count: int) -> None:
     sizes = np.random.default_rng(0).integers(1, 9, count)

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import shardkit
-from shardkit.errors import BadFileError, BusyError, DestinationError, SourceError, UsageError
+from shardkit.errors import BadFileError, BusyError, DestinationError, SourceError, StorageError, UsageError
+from shardkit.packing import writer
 from shardkit.packing.encoders import encoded
 
 Content = Callable[[Path], dict[str, bytes]]
@@ -188,6 +189,38 @@ def test_two_writers_do_not_share_a_destination(out: Path) -> None:
         with pytest.raises(BusyError):
             shardkit.ShardWriter(out / "train")
     assert sink.manifest.samples == 1
+
+
+def test_a_close_that_fails_gives_the_destination_free(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, too, whose writer is still there."""
+
+    def full(*args: Any) -> None:
+        raise StorageError("train", "no space left", "free some")
+
+    sink = shardkit.ShardWriter(out / "train")
+    sink.write({"txt": "x"})
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "write_index_files", full)
+        with pytest.raises(StorageError, match="no space left"):
+            sink.close()
+    assert not (out / "train.json").exists()
+    with pytest.raises(UsageError, match="closed"):
+        sink.write({"txt": "x"})
+    with shardkit.ShardWriter(out / "train") as again:
+        again.write({"txt": "y"})
+    assert [sample["txt"] for sample in shardkit.dataset(out / "train")] == [b"y"]
+
+
+def test_a_first_or_last_shard_that_cannot_be_ended_gives_the_destination_free(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = shardkit.ShardWriter(out / "train")
+    sink.write({"txt": "x"})
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "keep_receipt", lambda *args, **more: [][0])
+        with pytest.raises(IndexError):
+            sink.close()
+    assert shardkit.write(texts(1), out / "train").samples == 1
 
 
 def test_close_writes_the_dataset_without_a_with_block(out: Path) -> None:

@@ -87,6 +87,21 @@ def test_a_damaged_image_can_be_skipped_as_a_bad_one(own: Path, kind: str) -> No
         list(shardkit.dataset(own).decode(size=8, on_error="skip", skip_limit=0).batch(10))
 
 
+@pytest.mark.parametrize("by", ["manifest", "shards alone"])
+def test_an_image_of_a_tfrecord_is_checked_while_iterating_without_decode(pairs: Any, tmp_path: Path, by: str) -> None:
+    source = Path(pairs["tfrecord"][0])
+    for path in source.parent.glob(source.name + "*"):
+        shutil.copy(path, tmp_path)
+    prefix = tmp_path / source.name
+    spoiled_image(prefix, 33)
+    if by == "shards alone":
+        for name in (".json", ".parquet"):
+            prefix.with_name(prefix.name + name).unlink()
+    shards: Any = sorted(tmp_path.glob("*.tfrecord")) if by == "shards alone" else prefix
+    with pytest.raises(DamagedError, match="the checksum of"):
+        list(shardkit.dataset(shards))
+
+
 def test_a_sample_by_its_number_is_checked_too(own: Path) -> None:
     _, key, _ = spoiled_image(own, 33)
     with pytest.raises(DamagedError, match="the checksum of"):

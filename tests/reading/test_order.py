@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardkit.reading.order import CHUNK, EpochOrder, default_lanes
-from shardkit.rng import permutation
+from shardkit.reading import order as order_module
+from shardkit.reading.order import CHUNK, FRACTION, EpochOrder, default_lanes, sorted_by_key
+from shardkit.rng import permutation, stream_key, uniform
 
 
 def order(counts: Any, buffer: int, seed: int = 0, epoch: int = 0, lanes: int = 1) -> EpochOrder:
@@ -55,6 +56,87 @@ def test_a_place_found_alone_has_the_row_that_it_has_in_sequence(
     step = data.draw(st.integers(1, 9))
     places = np.arange(low, total, step)
     assert order(counts, buffer, 3, 1, lanes).rows_at(places).tolist() == rows[low::step]
+
+
+def by_definition(found: EpochOrder, lane: int) -> list[int]:
+    """The rows of a lane in the order of the keys i + 2 b u(i), cut as the module says, all sorted at once."""
+    start, length = found.lane_range(lane)
+    i = np.arange(length)
+    u = uniform(stream_key("lane", found.seed, found.epoch, lane), i)
+    keys = (i << FRACTION) + np.floor(u * (2 * found.lane_buffer() << FRACTION)).astype(np.int64)
+    rows: list[int] = found.rows_of_line(start + np.argsort(keys, kind="stable")).tolist()
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("chunks", "buffer", "lanes"),
+    [(3, CHUNK // 3, 1), (3, CHUNK // 4 + 1, 1), (9, CHUNK, 1), (5, CHUNK, 2), (1, 9, 1), (2, CHUNK // 2, 1)],
+)
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_lanes_of_several_chunks_leave_in_the_order_of_all_their_keys(
+    chunks: int, buffer: int, lanes: int, beyond: int
+) -> None:
+    total = chunks * CHUNK + beyond
+    counts = [total // 3, 0, total - total // 3]
+    found = order(counts, buffer, 5, 2, lanes)
+    rows = all_rows(found)
+    assert sorted(rows) == list(range(total))
+    for lane in range(lanes):
+        assert rows[lane::lanes] == by_definition(found, lane)
+
+
+@pytest.mark.parametrize("by", [1, 2, 3])
+def test_places_around_the_end_of_a_chunk_are_those_of_the_whole_order(by: int) -> None:
+    buffer, lanes = CHUNK // 3, 2
+    args = ([9 * CHUNK], buffer, 1, 1, lanes)
+    rows = np.array(all_rows(order(*args)))
+    size = order(*args).chunk_size(9 * CHUNK // lanes)
+    for first in range(lanes * size - 4, lanes * size + 4):
+        for stop in range(first + 1, lanes * size + 9):
+            places = np.arange(first, stop, by)
+            fresh = order(*args)
+            assert fresh.rows_at(places).tolist() == rows[places].tolist()
+            assert fresh.rows_at(places[::-1][:2][::-1]).tolist() == rows[places[-2:]].tolist()
+    uneven = np.array([0, 1, 5, 2 * size - 1, 2 * size, 2 * size + 3, 4 * size, 9 * CHUNK - 1])
+    assert order(*args).rows_at(uneven).tolist() == rows[uneven].tolist()
+
+
+def test_a_chunk_is_as_large_as_four_buffers_of_its_lane_or_the_lane() -> None:
+    for buffer, lanes, length, size in (
+        (CHUNK // 4, 1, 10 * CHUNK, CHUNK),
+        (CHUNK // 4 + 1, 1, 10 * CHUNK, CHUNK + 4),
+        (CHUNK, 1, CHUNK + 1, 4 * CHUNK),
+        (CHUNK, 1, CHUNK, CHUNK),
+        (2 * CHUNK + 1, 2, 10 * CHUNK, 4 * (CHUNK + 1)),
+    ):
+        assert order([lanes * length], buffer, lanes=lanes).chunk_size(length) == size
+
+
+def test_a_lane_that_its_buffer_holds_is_a_permutation_and_one_sample_more_is_not() -> None:
+    for length, whole in ((50, True), (51, False)):
+        found = order([2 * length], 99, seed=2, epoch=1, lanes=2)
+        for lane in range(2):
+            start, _ = found.lane_range(lane)
+            full = found.rows_of_line(start + permutation(length, stream_key("lane", 2, 1, lane))).tolist()
+            assert (all_rows(found)[lane::2] == full) == whole
+            assert whole or all_rows(found)[lane::2] == by_definition(found, lane)
+
+
+@pytest.mark.parametrize(("low", "high", "buffer"), [(0, 5_000, 700), (300, 9_000, 1), (7, 8, 50), (0, 3_000, 3_000)])
+def test_keys_are_sorted_alike_in_one_word_and_by_argsort(
+    low: int, high: int, buffer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = sorted_by_key(3, low, high, buffer).tolist()
+    monkeypatch.setattr(order_module, "PACKED_WINDOW", 0)
+    assert sorted_by_key(3, low, high, buffer).tolist() == packed
+
+
+def test_a_window_too_large_for_one_word_is_sorted_by_argsort() -> None:
+    """Its keys would not fit 24 bits before the point."""
+    buffer = order_module.PACKED_WINDOW * 4
+    found = sorted_by_key(3, 0, 2_000, buffer)
+    u = uniform(3, np.arange(2_000))
+    assert found.tolist() == np.argsort(np.arange(2_000) + 2 * buffer * u, kind="stable").tolist()
 
 
 def test_a_place_far_inside_is_found_from_its_neighbourhood() -> None:
