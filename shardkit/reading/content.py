@@ -60,6 +60,15 @@ class Content(Protocol):
         """Tells this content from others."""
         ...
 
+    @property
+    def resolved(self) -> bool:
+        """Whether anything was told of what is there already."""
+        ...
+
+    def forget(self) -> None:
+        """Look up again what is there, the next time."""
+        ...
+
     def rows(self) -> Rows | None:
         """The rows of the catalog that belong to it, in order; None for all of them."""
         ...
@@ -82,6 +91,10 @@ class _PerProcess:
             if self._catalog is None or self._process != os.getpid():
                 self._catalog, self._process = open_it(), os.getpid()
             return self._catalog
+
+    def forget(self) -> None:
+        with self._lock:
+            self._catalog = None
 
     def __reduce__(self) -> tuple[type[_PerProcess], tuple[()]]:
         return _PerProcess, ()
@@ -108,6 +121,16 @@ class Named:
     def found(self) -> Found:
         """What the name means. Looked up once."""
         return resolve(self.source, self.remote)
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the name was looked up, here or in the process that this was pickled in."""
+        return "found" in self.__dict__
+
+    def forget(self) -> None:
+        """Look the name up again, the next time."""
+        self.__dict__.pop("found", None)
+        self._kept.forget()
 
     @property
     def streams(self) -> Sequence[Location]:
@@ -170,6 +193,17 @@ class Concatenated:
     def catalog(self) -> Catalog:
         """The catalogs as one."""
         return self._kept.opened(lambda: combined(self.parts))
+
+    @property
+    def resolved(self) -> bool:
+        """Whether anything was told of one of the parts."""
+        return any(part.content.resolved for part in self.parts)
+
+    def forget(self) -> None:
+        """Look all parts up again, the next time."""
+        self._kept.forget()
+        for part in self.parts:
+            part.forget()
 
     @property
     def identity(self) -> str:

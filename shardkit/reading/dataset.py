@@ -16,7 +16,7 @@ from shardkit.formats.tfrecord import FieldNames
 from shardkit.reading.chains import as_view, demand_order
 from shardkit.reading.content import Concatenated, Content, Mixed, Named
 from shardkit.reading.decode import DecodeOptions
-from shardkit.reading.epoch import batches_before, one_of, order_of, run_of, share_of
+from shardkit.reading.epoch import batches_before, begun, one_of, order_of, run_of, share_of
 from shardkit.reading.fields import FIELD_DECODERS
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
 from shardkit.reading.options import Reading, at_least, buffer_size, callable_of, remote_of
@@ -134,6 +134,11 @@ class Dataset:
             texts.append(step.describe(catalog, found))
             found = step.rows(catalog, found)
         return found, texts
+
+    def forget(self) -> None:
+        """Look up again what is there, the next time."""
+        self.content.forget()
+        self.__dict__.pop("_chosen", None)
 
     def members(self) -> Rows | None:
         """The rows that can come up: of a mix those of its parts, which its own order refers to in another way."""
@@ -402,8 +407,13 @@ class Dataset:
         worker of workers takes its part of the batches, or of the samples where there are no batches; start: the
         number that came with its last item. lost: give LOST for a batch none of whose images could be decoded.
         """
-        run = run_of(self, epoch, done=done, worker=worker, workers=workers)
-        items = streamed(run.items(start, batches_before(self, done, delivered)), self.steps.after, delivered)
+
+        def begin() -> Iterator[Item]:
+            run = run_of(self, epoch, done=done, worker=worker, workers=workers)
+            return streamed(run.items(start, batches_before(self, done, delivered)), self.steps.after, delivered)
+
+        alone = workers == 1 and not self.content.resolved
+        items = begun(self, begin) if alone else begin()
         if lost or self.steps.decode is None or self.steps.batch is None:
             return items
         return (item for item in items if item[1] is not LOST)

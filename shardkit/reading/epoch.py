@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import lru_cache
+from itertools import chain, islice
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,8 @@ from shardkit.reading.content import Concatenated, Mixed, usual_order
 from shardkit.reading.ops import ALL, Skip, Take, cut
 from shardkit.reading.order import EpochOrder, Order
 from shardkit.reading.orders import EndlessOrder, SelectedOrder
-from shardkit.reading.pipeline import Run
+from shardkit.reading.pipeline import Item, Run
+from shardkit.reading.resolve import TRIES, ReplacedError
 from shardkit.reading.share import Share, lost_by
 from shardkit.rng import stream_key
 
@@ -91,6 +94,17 @@ def run_of(data: Dataset, epoch: int, *, done: int, worker: int, workers: int) -
     _tell_of_lost_shuffle(data)
     threads = reading.threads or cores()
     return Run(source, data.steps, threads, reading.ahead or threads + 2, reading.decoders)
+
+
+def begun(data: Dataset, begin: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+    """What `begin` gives, for a Dataset of which nothing was told yet: where the dataset was replaced before its first
+    item came, it is looked up again, so that a new reader gets the old one or the new one."""
+    for _ in range(TRIES - 1):
+        with suppress(ReplacedError):
+            items = begin()
+            return chain(list(islice(items, 1)), items)
+        data.forget()
+    return begin()
 
 
 def _tell_of_lost_shuffle(data: Dataset) -> None:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from shardkit.checksums import crc32c
@@ -21,7 +20,7 @@ from shardkit.errors import ManifestError, ShardkitError, StorageError
 from shardkit.formats.tar_stream import gunzip
 from shardkit.location import Location
 from shardkit.reading.mapped import Mapping, let_go, map_file, view_of
-from shardkit.reading.resolve import missing_file
+from shardkit.reading.resolve import ReplacedError, missing_file
 
 UNPACKED_BYTES, UNPACKED_SHARDS = 4 << 30, 17
 """What is kept of unpacked gzip shards. But one more than the 16 lanes read at a time is kept in any case: a shard that
@@ -32,6 +31,10 @@ MAPPED_SHARDS = 8192
 
 LOOK_SECONDS = 0.001
 """How long what was seen of a mapped file counts: to look before each run of samples takes a tenth of their time."""
+
+HOLD_SECONDS = 0.5
+"""How long the first samples wait for all shards to be mapped. That takes 10 ms for 1,000 shards on a disk; where each
+takes long to open, as on a network disk, the rest are mapped while samples are delivered."""
 
 READ_AHEAD_BYTES = 4 << 20
 """What one call asks the kernel to read. It is split there into requests as large as the disk takes."""
@@ -81,6 +84,7 @@ class MappedShards:
         self._checked: set[int] = set()
         self._lock = threading.Lock()
         self._held = False
+        self._replaced: ReplacedError | None = None
 
     def buffer(self, shard: int) -> Mapping:
         """The shard's bytes, of a gzip shard the unpacked ones.
@@ -112,16 +116,29 @@ class MappedShards:
         return found
 
     def hold(self) -> None:
-        """Map all shards, in a thread of its own: whoever replaces the dataset then does so for later readers only."""
+        """Map all shards, in a thread of its own: whoever replaces the dataset then does so for later readers only.
+
+        It is waited for, for HOLD_SECONDS at most. Raises ReplacedError where a shard went away since the manifest was
+        read.
+        """
         with self._lock:
             held, self._held = self._held, True
         if self.keeps and not held and len(self.files) <= MAPPED_SHARDS:
-            threading.Thread(target=self._map_all, name="shardkit-map", daemon=True).start()
+            thread = threading.Thread(target=self._map_all, name="shardkit-map", daemon=True)
+            thread.start()
+            thread.join(HOLD_SECONDS)
+            if self._replaced is not None:
+                raise self._replaced
 
     def _map_all(self) -> None:
         for shard in range(len(self.files)):
-            with suppress(ShardkitError):  # whoever reads the shard is told
+            try:
                 self._mapped(shard)
+            except ReplacedError as exc:
+                self._replaced = exc
+                return
+            except ShardkitError:
+                continue  # whoever reads the shard is told
 
     def _mapped(self, shard: int) -> Mapping:
         found = self._maps.get(shard)

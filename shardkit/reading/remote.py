@@ -8,16 +8,18 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from shardkit.errors import ManifestError, StorageError
-from shardkit.index_file import WHOLE_BYTES, IndexFile, index_source, other_index
+from shardkit.errors import ManifestError, NotFoundError, StorageError
+from shardkit.index_file import INDEX_CURE, WHOLE_BYTES, IndexFile, index_source, other_index
 from shardkit.location import Location
-from shardkit.manifest import IndexEntry, ShardEntry
+from shardkit.manifest import IndexEntry, ShardEntry, decode_manifest
 from shardkit.reading.fetch import MappedShards, ShardFile, demand_crc, demand_size
 from shardkit.reading.mapped import Mapping
 from shardkit.reading.options import Remote
+from shardkit.reading.resolve import Found, missing_file
 from shardkit.storage.aside import Aside
 from shardkit.storage.cache import Cache, open_cache
 from shardkit.storage.cache_entry import Entry
@@ -62,6 +64,18 @@ class Objects:
     def read_soon(self, name: str, start: int, end: int) -> Buffer:
         """As `read`, within the time limit."""
         return self._within(name, lambda: self.read(name, start, end))
+
+    def manifest(self, place: Location) -> Found:
+        """The manifest of a dataset in this folder, as it is now."""
+        return Found(decode_manifest(self.whole(place.name), place=str(place)), place)
+
+    @contextmanager
+    def opened(self, place: Location, what: str = "shard", cure: str = "restore it, or pack again") -> Iterator[None]:
+        """Where an object of a dataset is used that was opened: tells of one that is gone as `missing_file` does."""
+        try:
+            yield
+        except NotFoundError as exc:
+            raise missing_file(place, what, cure, self.manifest) from exc
 
     def _within(self, name: str, act: Callable[[], T]) -> T:
         return within(self.how.timeout_seconds, act, str(self.folder.child(name) if name else self.folder))
@@ -132,12 +146,14 @@ class RemoteShards(MappedShards):
             return
         self._demand_fit(shard)
         objects = self.objects
-        yield from pieces(objects.store, self.files[shard].location.name, start, end, objects.how.retry)
+        with objects.opened(self.files[shard].location):
+            yield from pieces(objects.store, self.files[shard].location.name, start, end, objects.how.retry)
 
     def again(self, shard: int, start: int, end: int) -> Buffer:
         """As `read`, from the store in any case."""
         self._demand_fit(shard)
-        return self.objects.read(self.files[shard].location.name, start, end)
+        with self.objects.opened(self.files[shard].location):
+            return self.objects.read(self.files[shard].location.name, start, end)
 
     def mend(self, shard: int, start: int, data: Buffer) -> None:
         """These bytes, which differ from what `read` gave, are right."""
@@ -180,7 +196,8 @@ class RemoteShards(MappedShards):
         with self._lock_of(~shard):
             if shard not in self._sized:
                 file, objects = self.files[shard], self.objects
-                found = retried(lambda: objects.store.info(file.location.name), objects.how.retry)
+                with objects.opened(file.location):
+                    found = retried(lambda: objects.store.info(file.location.name), objects.how.retry)
                 demand_size(file, found.bytes)
                 if self._verify and found.crc32c is not None:
                     demand_crc(file, int(found.crc32c, 16))
@@ -270,7 +287,8 @@ def open_remote_index(
 
     place = str(objects.folder.child(entry.name))
     if not whole and entry.bytes > WHOLE_BYTES:
-        found = objects.info(entry.name)
+        with objects.opened(objects.folder.child(entry.name), "index", INDEX_CURE):
+            found = objects.info(entry.name)
         if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
             raise other_index(place)
         source = pa.PythonFile(RangedFile(objects, entry.name, entry.bytes), mode="r")
@@ -285,7 +303,8 @@ def _whole_index(objects: Objects, entry: IndexEntry) -> pa.BufferReader:
     if kept is not None:
         return index_source(kept, entry, place)
     for last in (False, True):  # wrong bytes on the way are fetched once more
-        data = objects.whole(entry.name)
+        with objects.opened(objects.folder.child(entry.name), "index", INDEX_CURE):
+            data = objects.whole(entry.name)
         try:
             source = index_source(data, entry, place)
         except ManifestError:

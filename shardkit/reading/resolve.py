@@ -34,6 +34,14 @@ _ENDING = re.compile(rf"(?:\.(?:tar|tar\.gz|tgz)|{_TFRECORD}(?:\.gz|\.gzip|\.zli
 _NO_SHARDS = (".json", ".parquet", ".tmp", ".part")
 
 
+TRIES = 5
+"""How often a name is looked up while what is there changes under it."""
+
+
+class ReplacedError(NotFoundError):
+    """A file of a dataset that is gone, since another dataset has taken the place of this one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a source is: a manifest (and which of its shards), or shards without one, or a class directory."""
@@ -51,6 +59,24 @@ def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
     remote: how stores are read; without it a URL is an error, for what needs the files on a disk. Raises NotFoundError
     where nothing is there, UsageError where more than one dataset is, ManifestError, StorageError.
     """
+    said = None
+    for _ in range(TRIES):
+        try:
+            return _resolve(source, remote)
+        except (NotFoundError, UsageError) as exc:
+            # a dataset that is replaced between the list of a folder and its manifest does not fit: it is looked up
+            # again until it does, or the answer stays the same
+            if _is_url(source) or str(exc) == said:
+                raise
+            said = str(exc)
+    return _resolve(source, remote)
+
+
+def _is_url(source: SourceLike) -> bool:
+    return isinstance(source, (str, os.PathLike)) and not locate(source).is_local
+
+
+def _resolve(source: SourceLike, remote: Remote | None) -> Found:
     if isinstance(source, (str, os.PathLike)):
         place = locate(source)
         return _resolve_one(source) if remote is None or place.is_local else _resolve_urls([place], remote)
@@ -270,18 +296,23 @@ def sign_here(folder: Location, stem: str) -> str | None:
     return None
 
 
-def missing_file(place: Location, what: str = "shard", cure: str = "restore it, or pack again") -> NotFoundError:
-    """The error for a file of a dataset that was opened, and that is gone now: it says so where the manifest beside it
-    is of another dataset since."""
+def missing_file(
+    place: Location,
+    what: str = "shard",
+    cure: str = "restore it, or pack again",
+    read: Callable[[Location], Found] | None = None,
+) -> NotFoundError:
+    """The error for a file of a dataset that was opened, and that is gone now: a ReplacedError where the manifest
+    beside it is of another dataset since. read: gives a manifest; by default of a file."""
     base = _stem_of(place.name) or place.name.split(".")[0]
     for stem in names.stems_of(base):
         with contextlib.suppress(NotFoundError, ManifestError, StorageError):
-            manifest = _of_manifest(place.sibling(names.manifest_name(stem))).manifest
+            manifest = (read or _of_manifest)(place.sibling(names.manifest_name(stem))).manifest
             assert manifest is not None
             known = {entry.name for entry in manifest.shards} | {entry.name for entry in manifest.index}
             if place.name not in known:
                 fact = f"the {what} is gone: the dataset was replaced by another one since it was opened"
-                return NotFoundError(str(place), fact, "open the dataset again")
+                return ReplacedError(str(place), fact, "open the dataset again")
     return NotFoundError(str(place), f"the {what} is missing", cure)
 
 
