@@ -121,6 +121,7 @@ def bench(
     counts = sorted(set(threads or _thread_counts()))
     if counts[0] < 1:
         raise UsageError("threads", f"{counts[0]} is too small", "give at least 1")
+    load = _load()  # before anything is measured, which is a load too
     found = resolve(source, Remote(storage_options))
     whole = dataset(source, storage_options=storage_options)
     there = [*found.shards, found.location or found.tree]
@@ -147,7 +148,7 @@ def bench(
         gain, shrunk = _resizing(images, crop, side, seconds / 40)
     mean = sample.bytes / sample.images
     figures = Figures(
-        tuple(measured), total, round(mean * total), _memory(), cores(), crop, decode, gain, shrunk
+        tuple(measured), total, round(mean * total), _memory(), cores(), crop, decode, gain, shrunk, load
     )  # fmt: skip
     kind = "class directory" if found.tree is not None else "shards in a store" if far else "shards"
     return BenchResult(
@@ -156,6 +157,14 @@ def bench(
         memory_bytes=figures.memory_bytes, pack_rate=sample.pack_rate, decode_rate=decode,
         measurements=tuple(measured), advice=advise(figures, buffer=buffer),
     )  # fmt: skip
+
+
+def _load() -> float:
+    """The processes that ran or waited for the processor in the last minute; 0 where that is not known."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows has none
+        return 0.0
 
 
 def _thread_counts() -> list[int]:

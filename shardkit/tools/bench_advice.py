@@ -18,6 +18,7 @@ _HUGE = 10**9
 _MOST_SHARDS = 10_000
 _KEPT = 0.95  # of the best rate: threads beyond that are not worth their memory
 _NOISE = 1.5  # passes of one kind that differ by more tell of a busy machine
+_BUSY = 0.5  # of the cores that other programs use when it begins: from there on, no figure means much
 _HAND_OVER = 0.6  # of what storage and decoding allow; below it, the time goes between them
 
 Bottleneck = Literal["storage", "decode", "hand-over"]
@@ -29,7 +30,8 @@ class Figures:
 
     samples, bytes: of the whole source. memory_bytes: of the machine, 0 where not known. size: pixels of a crop.
     decode_rate: images a second from memory, in as many threads as there are cores. resized_gain: the same with resized
-    images to that without, in one thread. resized_bytes: a resized image to the one it was made from.
+    images to that without, in one thread. resized_bytes: a resized image to the one it was made from. load: the
+    processes that ran on this machine when the measurement began (its load average over a minute).
     """
 
     measurements: tuple[Measurement, ...]
@@ -41,6 +43,19 @@ class Figures:
     decode_rate: float
     resized_gain: float | None
     resized_bytes: float | None
+    load: float = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether other programs took so much of the machine that its figures support no advice."""
+        return self.load > _BUSY * self.cores
+
+    def shows(self, gain: float | None, cache: Cache, *kinds: What) -> bool:
+        """Whether a difference, or that there is none, is more than the spread of the passes that it was made from."""
+        kind = (cache, "decoded")
+        spreads = (m.spread for m in self.measurements if m.what in kinds and (m.cache, m.stage) == kind)
+        spread = max(spreads, default=1.0)
+        return gain is not None and not self.busy and (spread < WORTH or not 1 / spread < gain < spread)
 
     def rate(self, what: str, cache: Cache, stage: Stage, threads: int | None = None) -> float | None:
         """The best rate of this kind, or that with so many threads; None where it was not measured."""
@@ -61,14 +76,15 @@ class Figures:
 class Advice:
     """What to do. gain_cold, gain_warm: the shards' rate of decoded batches to the directory's.
 
-    pack: whether packing makes training's input faster on this machine. shard_bytes: for --max-bytes. threads, buffer:
+    pack: whether packing makes training's input faster on this machine; None where the machine was too busy, or the
+    passes differ too much, to tell. shard_bytes: for --max-bytes. threads, buffer:
     for dataset(). resize: whether smaller images would pay; resize_gain: decoding's rate with them to that without.
     lines: all of it in words. gain_copy: of a store, the rate of a copy on this machine to that of the store; copy:
     whether such a copy (cache=) pays.
     """
 
     bottleneck: Bottleneck
-    pack: bool
+    pack: bool | None
     gain_cold: float | None
     gain_warm: float | None
     shard_bytes: int
@@ -89,16 +105,20 @@ def advise(figures: Figures, *, buffer: int) -> Advice:
     where, why = bottleneck_of(figures)
     cold, warm = figures.gain("cold", "decoded"), figures.gain("warm", "decoded")
     gain = figures.resized_gain
-    resize = gain is not None and gain >= WORTH and (where == "decode" or (figures.resized_bytes or 1) < 0.5)
-    lines = (
+    resize = (
+        gain is not None
+        and gain >= WORTH
+        and not figures.busy
+        and (where == "decode" or (figures.resized_bytes or 1) < 0.5)
+    )
+    lines: tuple[str, ...] = (
         why,
         *_packing(figures, cold, warm),
         _options(figures, shard, threads, buffer),
         _resizing(figures, gain, resize),
     )
-    lines = (*lines, *_noise(figures))
-    pack = max(cold or 0, warm or 0) >= WORTH
-    return Advice(where, pack, cold, warm, shard, threads, buffer, resize, gain, lines)
+    lines = _withheld(figures, lines)
+    return Advice(where, _pays(figures, cold, warm), cold, warm, shard, threads, buffer, resize, gain, lines)
 
 
 def _advise_far(figures: Figures, buffer: int) -> Advice:
@@ -107,21 +127,46 @@ def _advise_far(figures: Figures, buffer: int) -> Advice:
     where, why = bottleneck_of(figures, "store")
     there, here = figures.rate("store", "warm", "decoded") or 0.0, figures.rate("shards", "warm", "decoded") or 0.0
     gain_copy = here / there if there else None
-    copy = gain_copy is not None and gain_copy >= WORTH
+    shown = figures.shows(gain_copy, "warm", "store", "shards")
+    copy = gain_copy is not None and gain_copy >= WORTH and shown
     gain, size = figures.resized_gain, format_bytes(figures.bytes)
     resize = gain is not None and (figures.resized_bytes or 1) < (0.8 if where == "storage" else 0.5)
     if copy:
         told = f"A copy on this machine gives decoded batches {gain_copy:.1f} times as fast as the store"
         cure = f'{told}: keep one with dataset(…, cache="FOLDER"), which takes {size}, and pays from epoch 2 on.'
+    elif not shown:
+        cure = "Whether a copy on this machine pays can't be told: the passes differ by more than the two do."
     else:
         cure = "The store gives decoded batches as fast as a copy on this machine would: a copy brings nothing."
-    lines = (
+    lines: tuple[str, ...] = (
         why, cure, f"Reading: threads={threads}, shuffle={buffer:_}.", _resizing(figures, gain, resize),
-        *_noise(figures),
     )  # fmt: skip
+    lines = _withheld(figures, lines)
     return Advice(
         where, False, None, None, shard, threads, buffer, resize, gain, lines, gain_copy=gain_copy, copy=copy
     )  # fmt: skip
+
+
+def _pays(figures: Figures, cold: float | None, warm: float | None) -> bool | None:
+    """Whether packing pays; None where that can't be told."""
+    gains: list[tuple[float | None, Cache]] = [(cold, "cold"), (warm, "warm")]
+    shown = [figures.shows(gain, cache, "shards", "directory") for gain, cache in gains if gain is not None]
+    if any(figures.shows(gain, cache, "shards", "directory") and (gain or 0) >= WORTH for gain, cache in gains):
+        return True
+    return False if all(shown) and shown else None
+
+
+def _withheld(figures: Figures, lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The lines with a word on noise; of a busy machine, that there is no advice, and why."""
+    if not figures.busy:
+        return (*lines, *_noise(figures))
+    fact = f"Other programs kept this machine busy (load {figures.load:.1f} on {plural_cores(figures.cores)})"
+    return (f"{fact}: the figures above support no advice. Run it again when nothing else runs.",)
+
+
+def plural_cores(cores: int) -> str:
+    """`1 core`, `2 cores`."""
+    return "1 core" if cores == 1 else f"{cores} cores"
 
 
 def _noise(figures: Figures) -> tuple[str, ...]:
@@ -178,10 +223,19 @@ def plural(threads: int) -> str:
 def _packing(figures: Figures, cold: float | None, warm: float | None) -> list[str]:
     fits = figures.memory_bytes and figures.bytes < 0.6 * figures.memory_bytes
     size, memory = format_bytes(figures.bytes), format_bytes(figures.memory_bytes)
-    gains = [(cold, "from a cold disk"), (warm, "from the page cache")]
-    told = ", ".join(f"{words} {_times(gain)}" for gain, words in gains if gain is not None)
+    gains: list[tuple[float | None, Cache, str]] = [
+        (cold, "cold", "from a cold disk"), (warm, "warm", "from the page cache"),
+    ]  # fmt: skip
+    told = ", ".join(
+        f"{words} {_times(gain) if figures.shows(gain, cache, 'shards', 'directory') else _UNSHOWN}"
+        for gain, cache, words in gains
+        if gain is not None
+    )
     lines = [f"The shards give decoded batches {told}."]
-    if max(cold or 0, warm or 0) < WORTH:
+    pays = _pays(figures, cold, warm)
+    if pays is None:
+        lines.append("Whether packing pays can't be told: the passes of one kind differ by more than the two kinds do.")
+    elif not pays:
         lines.append(
             "So packing brings no speed here: what remains is one file in place of many, and an exact order and resume."
         )
@@ -194,6 +248,9 @@ def _packing(figures: Figures, cold: float | None, warm: float | None) -> list[s
     if cold is None:
         lines.append("Cold reads could not be measured: these files can't be brought out of the page cache.")
     return lines
+
+
+_UNSHOWN = "with no difference that these passes can show"
 
 
 def _times(gain: float) -> str:

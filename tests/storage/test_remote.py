@@ -619,3 +619,18 @@ def test_the_extra_is_named_for_a_scheme_that_fsspec_brings(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(MissingExtraError, match=r"hdfs:// needs the package fsspec .*shardkit\[fsspec\]"):
         open_store(locate("hdfs://host/x"))
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_web_server_that_redirects_to_nowhere_is_told_as_that(server: Any, status: int) -> None:
+    server.answer = replying(status)
+    with pytest.raises(StorageError, match="the server redirects without saying where to") as caught:
+        open_store(locate(f"{server.endpoint}/x")).info("a")
+    assert "region" not in str(caught.value)
+
+
+def test_a_web_server_that_redirects_in_a_circle_is_told_as_that(server: Any) -> None:
+    server.answer = replying(302, Location=f"{server.endpoint}/x/a")
+    with pytest.raises(StorageError, match="the server redirects in a circle") as caught:
+        open_store(locate(f"{server.endpoint}/x")).info("a")
+    assert "region" not in str(caught.value)

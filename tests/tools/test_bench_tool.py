@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shardkit import NotFoundError, UsageError, dataset, pack
-from shardkit.tools import bench_measure
+from shardkit.tools import bench_advice, bench_measure
 from shardkit.tools.bench import BenchResult, bench, plot
 from shardkit.tools.bench_advice import Figures, advise, measured_table, resize_side, shard_bytes_for
 from shardkit.tools.bench_measure import Measurement, Way, can_drop, decode_rate, measure, one_pass, resized
@@ -95,6 +95,38 @@ def test_passes_that_differ_much_are_told() -> None:
     assert "busy" not in " ".join(advise(shown, buffer=1).lines)
     noisy = replace(shown, measurements=tuple(replace(each, spread=2.0) for each in shown.measurements))
     assert "Passes of the same kind differ by 2.0 times: the machine is busy" in advise(noisy, buffer=1).lines[-1]
+
+
+def test_a_busy_machine_gives_no_advice_and_says_why() -> None:
+    quiet = figures(usual(), resized=3.0)
+    busy = replace(quiet, load=quiet.cores * bench_advice._BUSY + 1)
+    advice = advise(busy, buffer=1)
+    assert (advice.pack, advice.resize) == (None, False)
+    assert len(advice.lines) == 1 and "kept this machine busy (load 3.0 on 4 cores)" in advice.lines[0]
+    assert advise(replace(busy, load=quiet.cores * bench_advice._BUSY), buffer=1).pack is True
+
+
+@pytest.mark.parametrize(
+    ("directory", "spread", "pays"),
+    [(1_900.0, 1.0, False), (1_900.0, 1.3, None), (1_000.0, 1.3, True), (1_000.0, 2.0, None), (3_800.0, 1.3, False)],
+)
+def test_what_the_spread_of_the_passes_covers_is_not_advised(
+    directory: float, spread: float, pays: bool | None
+) -> None:
+    shown = figures(usual(directory_cold_decoded=directory, directory_warm_decoded=directory))
+    noisy = replace(shown, measurements=tuple(replace(each, spread=spread) for each in shown.measurements))
+    advice = advise(noisy, buffer=1)
+    assert advice.pack is pays
+    assert ("can't be told" in " ".join(advice.lines)) is (pays is None)
+
+
+def test_a_copy_is_not_advised_from_passes_that_differ_more_than_the_two() -> None:
+    rates = {("store", "warm", "decoded", 1): 1_000.0, ("shards", "warm", "decoded", 1): 1_500.0}
+    shown = figures(rates)  # type: ignore[arg-type]
+    assert advise(shown, buffer=1).copy
+    noisy = replace(shown, measurements=tuple(replace(each, spread=1.6) for each in shown.measurements))
+    advice = advise(noisy, buffer=1)
+    assert not advice.copy and "can't be told" in " ".join(advice.lines)
 
 
 def test_without_cold_reads_the_page_cache_is_the_storage_and_that_is_said() -> None:
