@@ -16,7 +16,16 @@ from shardkit.formats.tfrecord import FieldNames
 from shardkit.reading.chains import as_view, demand_order
 from shardkit.reading.content import Concatenated, Content, Mixed, Named
 from shardkit.reading.decode import DecodeOptions
-from shardkit.reading.epoch import batches_before, begun, one_of, order_of, run_of, share_of
+from shardkit.reading.epoch import (
+    batches_before,
+    begun,
+    demand_numbered,
+    one_of,
+    order_of,
+    read_by_loader,
+    run_of,
+    share_of,
+)
 from shardkit.reading.fields import FIELD_DECODERS
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
 from shardkit.reading.options import Reading, at_least, buffer_size, callable_of, remote_of
@@ -268,12 +277,20 @@ class Dataset:
 
         Numbers count in the order of the shards, or of the view that this is. A sample is decoded if decode() was
         called before, with the random numbers of epoch 0. NotFoundError for one that is not there, UsageError where
-        the samples differ from epoch to epoch.
+        the samples differ from epoch to epoch, and where a torch DataLoader asks that should take `to_torch()`.
         """
         if isinstance(item, (str, int, np.integer)) and not isinstance(item, bool):
+            if read_by_loader(1):
+                demand_numbered(self)
             demand_order(self, "dataset[key]" if isinstance(item, str) else "dataset[number]")
             return one_of(as_view(self), item)
         return self._selected("dataset[…]", AtNumbers(numbers_of(item)))
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
+        """Samples by number: what a torch DataLoader around this calls. UsageError where that would be other samples,
+        or another order, than iterating gives."""
+        demand_numbered(self)
+        return [self[number] for number in numbers]
 
     def select(self, classes: str | int | Sequence[str | int]) -> Dataset:
         """Only the samples of these classes, by name or label. The labels stay as they are."""

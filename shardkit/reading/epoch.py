@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -35,6 +36,9 @@ Rows = NDArray[np.int64]
 
 _SAID: set[str] = set()
 """Warnings that were given, so that each comes once a process."""
+
+LOADERS = ("torch.utils.data.", "torchdata.")
+"""Modules that read by number what is given to a DataLoader."""
 
 
 class SampleIndexError(NotFoundError, IndexError):
@@ -165,6 +169,31 @@ def _streamed(data: Dataset, streams: Sequence[Location], epoch: int, worker: in
     part = rank * workers + worker
     names, remote = data.content.names, data.content.remote
     return StreamBlocks(streams, reading.buffer, reading.seed, epoch, part, parts, names, window, remote)
+
+
+def read_by_loader(depth: int) -> bool:
+    """Whether torch's data loading has called the function that is `depth` callers up: 1 is the one that asks."""
+    module: str = sys._getframe(depth + 1).f_globals.get("__name__", "")
+    return module.startswith(LOADERS)
+
+
+def demand_numbered(data: Dataset) -> None:
+    """Raises UsageError for a Dataset that a DataLoader would read by number as something else than it says: numbers
+    know no shuffling, no ranks, no batches, and no epoch for random crops."""
+    decode, world_size = data.steps.decode, data.rank[1]
+    cure = "give the DataLoader dataset.to_torch() with batch_size=None, or to_torch(map_style=True) with shuffle=True"
+    if data.steps.batch is not None:
+        fact, cure = "batches have no number", "iterate over batches.to_torch().loader(num_workers=…)"
+    elif data.reading.buffer:
+        fact = "it asks for samples by number, which come in the order of the shards, and this dataset is shuffled"
+    elif world_size > 1:
+        fact = f"it asks for samples by number, which count over all {world_size} ranks, and this is the part of one"
+        cure = "give the DataLoader to_torch(map_style=True) with a DistributedSampler, or dataset.to_torch()"
+    elif decode is not None and (decode.options.crop == "random" or decode.options.flip):
+        fact = "it asks for samples by number, and their random crops and flips would be the same in each epoch"
+    else:
+        return
+    raise UsageError("DataLoader(dataset)", fact, cure)
 
 
 def one_of(data: Dataset, item: Any) -> Any:

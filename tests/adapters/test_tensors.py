@@ -151,3 +151,49 @@ def test_lightning_trains_on_it(shards: str, tmp_path: Path) -> None:
     trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", default_root_dir=tmp_path, **options)
     trainer.fit(module, shardkit.dataset(shards).decode(size=8).batch(6).to_torch().loader())
     assert len(set(module.keys)) == 12
+
+
+BY_NUMBER = {
+    "shuffled": (lambda prefix: shardkit.dataset(prefix, shuffle=True).decode(size=8), "this dataset is shuffled"),
+    "a part": (lambda prefix: shardkit.dataset(prefix, rank=1, world_size=2).decode(size=8), "over all 2 ranks"),
+    "crops": (lambda prefix: shardkit.dataset(prefix).decode(size=8, crop="random"), "the same in each epoch"),
+    "flips": (lambda prefix: shardkit.dataset(prefix).decode(size=8, flip=True), "the same in each epoch"),
+    "batches": (lambda prefix: shardkit.dataset(prefix).decode(size=8).batch(4), "batches have no number"),
+}
+
+
+@pytest.mark.parametrize("kind", list(BY_NUMBER))
+@pytest.mark.parametrize(("workers", "batch_size"), [(0, None), (0, 4), (2, 4)])
+def test_a_dataloader_around_a_dataset_that_numbers_do_not_mean_is_refused(
+    shards: str, workers: int, batch_size: int | None, kind: str
+) -> None:
+    make, fact = BY_NUMBER[kind]
+    options: dict[str, Any] = {"multiprocessing_context": "fork"} if workers else {}
+    loader = torch.utils.data.DataLoader(make(shards), batch_size=batch_size, num_workers=workers, **options)
+    with pytest.raises(UsageError, match=fact) as caught:
+        next(iter(loader))
+    assert "to_torch(" in str(caught.value)
+
+
+@pytest.mark.parametrize("wrap", ["subset", "concat"])
+def test_what_torch_wraps_around_a_shuffled_dataset_is_refused(shards: str, wrap: str) -> None:
+    data = shardkit.dataset(shards, shuffle=True)
+    whole = torch.utils.data.ConcatDataset([data, data])
+    wrapped = torch.utils.data.Subset(data, [3, 1]) if wrap == "subset" else whole
+    with pytest.raises(UsageError, match="this dataset is shuffled"):
+        wrapped[1]
+    assert data[3]["__key__"]  # asked for by the program itself
+
+
+@pytest.mark.parametrize("batch_size", [None, 5])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_dataloader_around_a_dataset_in_order_gives_each_sample_once(
+    shards: str, workers: int, batch_size: int | None
+) -> None:
+    data = shardkit.dataset(shards)
+    options: dict[str, Any] = {"multiprocessing_context": "fork"} if workers else {}
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=batch_size, num_workers=workers, collate_fn=lambda items: items, **options
+    )
+    found = list(loader) if batch_size is None else [sample for batch in loader for sample in batch]
+    assert [sample["__key__"] for sample in found] == [sample["__key__"] for sample in data]
