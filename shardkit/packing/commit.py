@@ -29,6 +29,7 @@ from shardkit.packing.remote import commit_there, remove_there
 from shardkit.packing.shard import COLUMNS, Rows, Skipped, rows_path
 from shardkit.sample import fs_text
 from shardkit.storage.local import FolderLock, storage_error, sync_folder, translated, whole_file
+from shardkit.storage.parts import PART, remove_abandoned
 
 __all__ = [
     "INDEX_SHARDS",
@@ -54,6 +55,7 @@ def working(destination: Destination) -> Iterator[FolderLock]:
     made = _missing_folders(destination.folder)
     lock = FolderLock(destination.work)
     try:
+        remove_abandoned(destination.folder)
         _go_on(destination)
         yield lock
     finally:
@@ -66,7 +68,7 @@ def working(destination: Destination) -> Iterator[FolderLock]:
 def _tidy(work: str, made: Sequence[str]) -> None:
     """Remove what workers that were ended left half-written; and the folder, if nothing but its lock is in it."""
     with contextlib.suppress(OSError, ShardkitError):
-        _remove(work, lambda name: name.endswith(".part"))
+        _remove(work, lambda name: name.endswith(PART))
         if os.listdir(work) == [LOCK]:
             os.unlink(os.path.join(work, LOCK))
             for folder in (work, *made):
@@ -166,9 +168,11 @@ def _finish(destination: Destination) -> None:
 def _go_on(destination: Destination) -> None:
     """Finish what an earlier run has decided, and remove what it had to remove."""
     if not os.path.exists(destination.decided):
-        if destination.place is None and os.path.exists(os.path.join(destination.work, REPLACED)):
-            _sweep(destination)
-            _clear(destination.work)
+        if destination.place is None:
+            if os.path.exists(os.path.join(destination.work, REPLACED)):
+                _sweep(destination)
+                _clear(destination.work)
+            _remove_widowed(destination.work)
         return
     if destination.place is not None:
         there = destination.place.files()
@@ -176,6 +180,13 @@ def _go_on(destination: Destination) -> None:
             os.unlink(destination.decided)  # its shards are gone from the bucket: they are to be sent again
             return
     _finish(destination)
+
+
+def _remove_widowed(work: str) -> None:
+    """Remove what tells of shards that are no longer in the work folder: a commit moved them, and was then killed."""
+    with translated(work):
+        there = set(os.listdir(work))
+    _remove(work, lambda name: name.endswith((".rows", ".receipt")) and name.rpartition(".")[0] not in there)
 
 
 def _move_into_place(destination: Destination) -> None:

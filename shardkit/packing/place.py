@@ -24,6 +24,7 @@ from shardkit.index_file import is_index
 from shardkit.location import Location
 from shardkit.manifest import Manifest, all_names, decode_manifest, is_ours
 from shardkit.storage.local import translated
+from shardkit.storage.parts import is_part
 from shardkit.storage.retry import Retry, read, retried
 from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
 from shardkit.storage.transfer import SENDINGS, Check, difference
@@ -139,7 +140,7 @@ class Place:
                 return []
         found = []
         for name in there:
-            if name.startswith(prefix) and not name.endswith(".part"):
+            if name.startswith(prefix) and not is_part(name):
                 with contextlib.suppress(NotFoundError):  # it went away since
                     found.append(self.info(name))
         return found

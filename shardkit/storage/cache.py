@@ -30,6 +30,7 @@ from shardkit.errors import ShardkitError, UsageError
 from shardkit.sample import fs_text
 from shardkit.storage.cache_entry import Entry, chunks_of
 from shardkit.storage.local import translated, whole_file
+from shardkit.storage.parts import is_abandoned, is_part, part_named, remove_abandoned
 
 try:
     import fcntl
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 TAG = "CACHEDIR.TAG"
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache made by shardkit.\n"
-OURS = re.compile(r"[0-9a-f]{32}\.(whole|part|map|whole\.\d+\.part)")
+OURS = re.compile(r"[0-9a-f]{32}\.(whole|part|map)")
 STALE_SECONDS = 7 * 86400.0
 """Parts that nobody went on with for so long are removed when the cache is opened."""
 
@@ -232,7 +233,7 @@ class Cache:
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                if OURS.fullmatch(entry.name) and not entry.name.endswith(".map"):
+                if _is_ours(entry.name) and not entry.name.endswith(".map"):
                     with contextlib.suppress(FileNotFoundError):
                         facts = entry.stat(follow_symlinks=False)
                         found.append((facts.st_mtime, facts.st_size, entry.name))
@@ -264,7 +265,9 @@ class Cache:
         return usage
 
     def _removed(self, file: str) -> bool:
-        """Remove a file that nobody has open."""
+        """Remove a file that nobody has open, nor is writing."""
+        if is_part(file) and not is_abandoned(self.path(file)):
+            return False
         fd = os.open(self.path(file), os.O_RDONLY)
         try:
             if not _flock(fd, shared=False):
@@ -296,12 +299,19 @@ class Cache:
             kind = match[1] if match else ""
             if kind == "map" and file[:-3] + "part" not in names:
                 self.unlink(file[:32], "map")
-            elif kind.startswith("whole.") or (kind == "part" and self._stale(file)):
+            elif kind == "part" and self._stale(file):
                 self._removed(file)
+        remove_abandoned(self.folder)
 
     def _stale(self, file: str) -> bool:
         old = time.time() - os.stat(self.path(file)).st_mtime > STALE_SECONDS
         return old or not os.path.exists(self.path(file[:32] + ".map"))
+
+
+def _is_ours(file: str) -> bool:
+    """Whether it is an object, whole or begun, or what one is being written to."""
+    part = part_named(file)
+    return OURS.fullmatch(file if part is None else part.name) is not None
 
 
 def _name(url: str, size: int, crc: int) -> str:

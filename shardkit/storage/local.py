@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import io
 import logging
 import os
+import sys
 import time
-import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from shardkit.errors import BusyError, DestinationError, ShardkitError, StorageError
 from shardkit.sample import fs_text
+from shardkit.storage.parts import part_of
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -24,8 +26,6 @@ except ImportError:  # Windows has no flock
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
-
-_MACHINE = b"%08x" % zlib.crc32(os.uname().nodename.encode() if hasattr(os, "uname") else b"")
 
 ORPHAN_SECONDS = 30.0
 """How long a lock waits for the workers of a run that was killed; they end within a moment, or after one fsync."""
@@ -108,14 +108,6 @@ def whole_file(path: str | bytes, *, sync: bool = True) -> Iterator[BinaryIO]:
         raise
 
 
-def part_of(path: str | bytes) -> bytes:
-    """The temporary name of this process for a file that is to appear as `path`; it ends with `.part`.
-
-    Machines may share a disk, and have processes of the same number.
-    """
-    return os.fsencode(path) + b".%s-%d.part" % (_MACHINE, os.getpid())
-
-
 def sync_folder(path: str) -> None:
     """Flush the folder's entries to the disk, so that renames in it outlast a crash."""
     if os.name == "nt":
@@ -126,6 +118,43 @@ def sync_folder(path: str) -> None:
     except OSError as exc:
         if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems can't
             raise
+    finally:
+        os.close(fd)
+
+
+def sync_tree(folder: str) -> None:
+    """Flush all files and folders below `folder` to the disk.
+
+    Linux does it in one call for the whole file system, which is many times as fast as one for each file.
+    """
+    if not _sync_file_system(folder):
+        for path, _, files in os.walk(folder):
+            for name in files:
+                _sync_file(os.path.join(path, name))
+            sync_folder(path)
+
+
+def _sync_file_system(folder: str) -> bool:
+    """Whether the system has a call to flush a file system, and did it. Raises OSError where writing failed."""
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if sys.platform == "linux" else None
+    if syncfs is None:
+        return False
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        if syncfs(fd):
+            code = ctypes.get_errno()
+            if code == errno.ENOSYS:
+                return False
+            raise OSError(code, os.strerror(code))
+    finally:
+        os.close(fd)
+    return True
+
+
+def _sync_file(path: str) -> None:
+    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))  # Windows flushes only what may be written
+    try:
+        os.fsync(fd)
     finally:
         os.close(fd)
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError
 from shardkit.location import Location
 from shardkit.storage.local import storage_error, sync_folder, translated, whole_file
+from shardkit.storage.parts import is_part, remove_abandoned
 from shardkit.storage.store import ObjectInfo, StorageOptions, TransientError, demand_name
 
 PIECE_BYTES = 1 << 20
@@ -29,6 +30,8 @@ class LocalStore:
             names = ", ".join(sorted(options))
             raise UsageError(str(root), f"storage options ({names}) for a path of this machine", "leave them out")
         self.root = root
+        self._cleared: set[str] = set()
+        """Folders in which no temporary file of a killed run is left."""
 
     def __repr__(self) -> str:
         return f"LocalStore({self.root})"
@@ -71,6 +74,9 @@ class LocalStore:
         folder = os.path.dirname(path)
         with translated(path):
             os.makedirs(folder, exist_ok=True)
+        if folder not in self._cleared:
+            self._cleared.add(folder)
+            remove_abandoned(folder)
         with whole_file(path) as file:
             shutil.copyfileobj(data, file, PIECE_BYTES)
         with translated(folder):
@@ -82,7 +88,7 @@ class LocalStore:
         found = []
         for folder, _, files in os.walk(top, followlinks=True):
             inner = os.path.relpath(folder, self.root.path).replace(os.sep, "/")
-            names = [file if inner == "." else f"{inner}/{file}" for file in files if not file.endswith(".part")]
+            names = [file if inner == "." else f"{inner}/{file}" for file in files if not is_part(file)]
             found += [name for name in names if name.startswith(prefix)]
         return _infos(self.root, sorted(found, key=os.fsencode))
 

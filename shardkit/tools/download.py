@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 from shardkit.errors import ManifestError, NotFoundError, UsageError
@@ -50,9 +49,8 @@ def download(
         places = [_target(parcel, to, several=len(parcels) > 1) for parcel in parcels]
         meter = Meter("download", parcels, progress)
         with ExitStack() as stack:
-            for parcel, place in zip(parcels, places, strict=True):
+            for place in places:
                 lock_local(stack, place)
-                _remove_parts(place, parcel)
             return Transferred(tuple(
                 copy_dataset(parcel, place, crew, check="none", keep="store", overwrite=overwrite, meter=meter)
                 for parcel, place in zip(parcels, places, strict=True)
@@ -66,17 +64,6 @@ def _target(parcel: Parcel, to: Location, *, several: bool) -> Place:
         fact = f"the dataset is called {stem!r}, and its index names its shards"
         raise UsageError(str(to), fact, f"give {place.location(stem)}, or the folder {to}/")
     return place
-
-
-def _remove_parts(place: Place, parcel: Parcel) -> None:
-    """Remove what a run that was killed left half-written; nobody else writes here now."""
-    ours = {file.name for file in parcel.files} | {place.manifest}
-    folder = place.store.root.path
-    for name in os.listdir(folder):
-        match = re.fullmatch(r"(.+)\.\d+\.part", name)
-        if match and match[1] in ours:
-            with suppress(OSError):
-                os.unlink(os.path.join(folder, name))
 
 
 def _parcels(source: Location, options: StorageOptions | None) -> Sequence[Parcel]:

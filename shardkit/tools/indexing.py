@@ -41,6 +41,7 @@ from shardkit.packing.engines import EngineName, EngineOptions
 from shardkit.packing.options import Classes, class_names
 from shardkit.reading.resolve import SourceLike, demand_finished
 from shardkit.storage.local import sync_folder, translated, whole_file
+from shardkit.storage.parts import remove_abandoned
 from shardkit.tools._engines import over_shards
 from shardkit.tools._labels import Pairs, class_map, demand_labels, folder_of, text_names
 from shardkit.tools._opened import find_shards, stem_of_shard
@@ -276,6 +277,7 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, b
         shard_format=read[0].format,
         options={"unpacked_bytes": [item.unpacked for item in read]} if any(item.unpacked for item in read) else {},
     )
+    remove_abandoned(folder or os.curdir)
     for entry, sink in files:
         with whole_file(os.path.join(folder, entry.name)) as file:
             file.write(sink.getvalue())

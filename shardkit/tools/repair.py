@@ -145,6 +145,9 @@ def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> 
         map(os.path.realpath, files)
     ):
         raise DestinationError(fs_text(destination.path("")), "this is the source", "choose another destination")
+    if os.path.isdir(destination.work):
+        with working(destination):  # the commit of a run that was killed is finished, and its rest removed
+            pass
     if not overwrite and (destination.read_manifest() is not None or os.path.lexists(destination.manifest)):
         fact = "another dataset is there"
         raise DestinationError(fs_text(destination.path("")), fact, "choose another, or replace it with --overwrite")

@@ -26,7 +26,8 @@ from shardkit.formats.tfrecord_features import FILENAME, FORMAT, KEY, TEXT
 from shardkit.manifest import Manifest
 from shardkit.reading.resolve import SourceLike
 from shardkit.sample import IMAGE_FIELDS, field_of, fs_text, path_of_text
-from shardkit.storage.local import storage_error, translated
+from shardkit.storage.local import storage_error, sync_folder, sync_tree, translated
+from shardkit.storage.parts import part_of, remove_abandoned_trees
 from shardkit.tools._names import checked_path, path_of_key, relative_path
 from shardkit.tools._opened import IndexRows, Opened, ShardPlace, open_dataset
 from shardkit.tools._places import demand_disk
@@ -89,16 +90,19 @@ def unpack(
     demand_disk("unpack", dest, "name a folder of this machine")
     target = os.path.abspath(os.fsdecode(dest))
     _demand_free(target)
-    part = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.unpacking-{os.getpid()}")
-    made = _missing_folders(os.path.dirname(target))
+    folder, hidden = os.path.dirname(target), f".{os.path.basename(target)}.unpacking"
+    part = os.fsdecode(part_of(os.path.join(folder, hidden)))
+    made = _missing_folders(folder)
     with translated(part):
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
+        remove_abandoned_trees(folder, hidden)
         os.mkdir(part)
     try:
         counts = _write_all(opened, os.fsencode(part), take, threads, progress)
         if not counts[0] and not take.everything:
             raise NotFoundError(str(opened.place), "no sample has these classes and keys", "check their names")
         with translated(target):
+            sync_tree(part)
             if os.path.isdir(target):
                 os.rmdir(target)
             os.rename(part, target)
@@ -108,6 +112,9 @@ def unpack(
             for folder in made:
                 os.rmdir(folder)
         raise
+    with translated(target):
+        for parent in (folder, *map(os.path.dirname, made)):
+            sync_folder(parent)
     return Unpacked(fs_text(target), *counts)
 
 

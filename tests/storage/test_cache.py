@@ -16,12 +16,14 @@ from typing import Any
 
 import google_crc32c
 import pytest
+from leftovers import part_of_dead
 
 import shardkit
 from shardkit.errors import UsageError
 from shardkit.storage import cache as module
 from shardkit.storage import cache_entry
 from shardkit.storage.cache import Cache, Entry
+from shardkit.storage.parts import is_part
 
 CHUNK = 1000
 
@@ -258,13 +260,26 @@ def test_what_a_killed_run_left_is_cleared_or_gone_on_with(tmp_path: Path) -> No
     old.entry(cache).read(0, 1000, old)
     part = next(path for path in tmp_path.glob("*.part") if path.read_bytes()[:1000] == old.data[:1000])
     os.utime(part, (1, 1))
-    (tmp_path / f"{'a' * 32}.whole.4711.part").write_bytes(b"half")
+    (tmp_path / part_of_dead(f"{'a' * 32}.whole")).write_bytes(b"half")
+    (tmp_path / part_of_dead(module.TAG)).write_bytes(b"half")
     (tmp_path / f"{'b' * 32}.map").write_bytes(b"\0")
     again = Cache(str(tmp_path), None)
     assert kinds(tmp_path) == ["map", "part"]
+    assert not [path for path in tmp_path.iterdir() if is_part(path.name)]
     source.asked.clear()
     source.fill(again)
     assert source.asked == [(1000, 2000), (2000, 3000), (3000, 3500)]
+
+
+def test_what_is_half_written_counts_for_the_limit_and_goes_when_its_writer_is_dead(tmp_path: Path) -> None:
+    cache = Cache(str(tmp_path), 4000)
+    left = tmp_path / part_of_dead(f"{'a' * 32}.whole")
+    left.write_bytes(b"x" * 3000)
+    cache.save("memory://b/one", b"1" * 2000, google_crc32c.value(b"1" * 2000))
+    cache.save("memory://b/two", b"2" * 1900, google_crc32c.value(b"2" * 1900))
+    cache.save("memory://b/three", b"3" * 2000, google_crc32c.value(b"3" * 2000))
+    assert not left.exists()
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.whole")) <= 4000
 
 
 def test_a_run_that_was_killed_before_the_last_step_is_finished(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from generations import is_generation
+from leftovers import part_of_dead
 from storage.in_memory import files, refused
 
 import shardkit
@@ -24,6 +25,7 @@ from shardkit.errors import (
 from shardkit.events import Progress
 from shardkit.storage import memory, transfer
 from shardkit.storage.local import FolderLock
+from shardkit.storage.parts import part_of
 
 pytestmark = pytest.mark.usefixtures("no_objects")
 
@@ -159,10 +161,13 @@ def test_a_store_that_never_answers_is_an_error(packed: Path, out: Path) -> None
 
 def test_what_a_killed_run_left_half_written_is_removed(packed: Path, out: Path) -> None:
     out.mkdir()
-    (out / "train-000000.tar.12345.part").write_bytes(b"half")
-    (out / "other.tar.12345.part").write_bytes(b"of another")
+    (out / part_of_dead("train-000000.tar")).write_bytes(b"half")
+    (out / part_of_dead("train.json")).write_bytes(b"half")
+    live = os.fsdecode(part_of("other.tar"))
+    (out / live).write_bytes(b"of a process that lives")
+    (out / "other.tar.part").write_bytes(b"a user's")
     shardkit.download("memory://b/train", out / "train")
-    assert sorted(set(files(out)) - set(files(packed))) == ["other.tar.12345.part"]
+    assert sorted(set(files(out)) - set(files(packed))) == sorted([live, "other.tar.part"])
 
 
 def test_a_full_disk_is_an_error_and_the_next_run_goes_on(
