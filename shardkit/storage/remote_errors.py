@@ -71,14 +71,19 @@ def storage_error(exc: Exception, place: str, scheme: str) -> ShardkitError:
         return StorageError(place, fact, "give another URL, or the storage option allow_http=true")
     if "without LOCATION" in text or "redirect" in text:
         if scheme == "http":
-            return _of_redirect(text, dump, place)
+            return redirect_error(f"{text} {dump}", place)
         return StorageError(place, "the store is in another region", "give the storage option region")
     return _broken(text, dump, place, name)
 
 
-def _of_redirect(text: str, dump: str, place: str) -> StorageError:
+def answer_error(status: int, words: str, place: str) -> ShardkitError:
+    """The error for the answer of a web server that is none of success."""
+    return _of_status(status, _line(words), "", place, "http")
+
+
+def redirect_error(text: str, place: str) -> StorageError:
     """The error for a web server that leads on to nowhere, or in a circle."""
-    circle = "too many redirects" in f"{text} {dump}".lower() or "TooManyRedirects" in dump
+    circle = re.search(r"too many ?redirects|infinite loop", text, re.IGNORECASE)
     fact = (
         "the server redirects in a circle, or too often" if circle else "the server redirects without saying where to"
     )
@@ -147,7 +152,7 @@ def _of_status(status: int, words: str, text: str, place: str, scheme: str) -> S
     if status in (404, 410):
         return NotFoundError(place, "there is no such object, or no such bucket", "check the name")
     if scheme == "http" and 300 <= status < 400:
-        return _of_redirect(text, "", place)
+        return redirect_error(text, place)
     if status in (301, 307) or code in _ELSEWHERE:
         return StorageError(place, f"the store is in another region ({said})", "give the storage option region")
     if status in (401, 403) or code in ("AuthenticationFailed", "InvalidAccessKeyId", "SignatureDoesNotMatch"):

@@ -137,6 +137,11 @@ def _constructed(root: Location, family: str, bucket: str, config: dict[str, Any
         raise UsageError(f"storage options of {root}", fact, known) from harmless(exc)
 
 
+def web_options(root: Location, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(URL of a web folder without user and password, options of the HTTP client, headers among them)."""
+    return _without_user(root), _sorted_out(root, "http", options)[1]
+
+
 def _without_user(root: Location) -> str:
     """The URL without user and password: they go with each request as a header, so that no text of obstore has them."""
     host, slash, path = root.path.partition("/")

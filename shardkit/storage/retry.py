@@ -25,6 +25,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+AFTER_SECONDS = 60.0
+"""The longest that a server's Retry-After is waited for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How long to go on: attempts in a row without any progress, waits, and the time limit of one operation."""
@@ -110,7 +114,7 @@ class _Patience:
     def wait(self, exc: TransientError) -> None:
         """Sleep before the next attempt. StorageError where there is to be none."""
         self.failures += 1
-        pause = self.retry.wait_seconds(self.failures)
+        pause = self.retry.wait_seconds(self.failures) + min(exc.after_seconds, AFTER_SECONDS)
         if self.failures >= self.retry.attempts or time.monotonic() + pause > self.ends:
             fact = f"{exc.fact} (given up after {self.failures} attempts in a row)"
             raise StorageError(exc.place, fact, exc.cure or "check the network and the store, then go on") from exc

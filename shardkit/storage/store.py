@@ -23,7 +23,12 @@ or part of an error."""
 
 
 class TransientError(StorageError):
-    """The store failed in a way that may pass: a broken connection, a time-out, a 503. Try again."""
+    """The store failed in a way that may pass: a broken connection, a time-out, a 503. Try again.
+
+    after_seconds: how long the server asks to wait before that (Retry-After), 0 where it does not.
+    """
+
+    after_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,8 @@ class Store(Protocol):
 _STORES = {
     "": "local_store:LocalStore",
     "memory": "memory:MemoryStore",
-    **dict.fromkeys(("s3", "s3a", "gs", "az", "abfs", "abfss", "http", "https"), "remote:RemoteStore"),
+    **dict.fromkeys(("s3", "s3a", "gs", "az", "abfs", "abfss"), "remote:RemoteStore"),
+    **dict.fromkeys(("http", "https"), "web:open_web"),
 }
 """Scheme -> module and class in this folder. Any other scheme goes to fsspec."""
 
