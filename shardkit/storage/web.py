@@ -1,8 +1,8 @@
 """A web server that is read with headers of the user's own: they stay with the host that they were given for.
 
-obstore follows redirects with all default headers but `Authorization` and `Cookie`, and can't be told otherwise, so a
-key in `X-Api-Key` would go to whatever host a server names. This client of the standard library sends what is the user's
-to the same scheme, host and port alone. It takes a connection for each request, and is used for such headers only.
+obstore follows redirects with all default headers but `Authorization` and `Cookie`, and can't be told otherwise: a key
+in `X-Api-Key` would go to whatever host a server names. This client of the standard library sends the user's headers to
+the same scheme, host and port alone. It makes a connection for each request, and is used where such headers are given.
 """
 
 from __future__ import annotations
