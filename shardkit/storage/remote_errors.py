@@ -83,7 +83,7 @@ def answer_error(status: int, words: str, place: str) -> ShardkitError:
 
 def redirect_error(text: str, place: str) -> StorageError:
     """The error for a web server that leads on to nowhere, or in a circle."""
-    circle = re.search(r"too many ?redirects|infinite loop", text, re.IGNORECASE)
+    circle = re.search(r"too ?many ?redirects|infinite loop", text, re.IGNORECASE)
     fact = (
         "the server redirects in a circle, or too often" if circle else "the server redirects without saying where to"
     )
