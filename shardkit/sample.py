@@ -27,6 +27,29 @@ IMAGE_FIELDS = frozenset(DEFAULT_EXTENSIONS)
 """The fields that hold an image. A packer writes `jpg` for `jpeg`; shards of others may have either."""
 
 
+MAX_LABEL = 10_000_000
+"""A label above it is taken for damage: a class map of that size would not fit a manifest."""
+
+
+def label_number(value: object) -> int | None:
+    """The class number that a `cls` is; None where it is not a label.
+
+    Bytes: ASCII decimal digits, with white space around them and zeros before them allowed, without a sign. Numbers:
+    int. Both from 0 to MAX_LABEL. Each reader, tool and writer asks here, so that all see the same labels.
+    """
+    if isinstance(value, int):
+        return value if 0 <= value <= MAX_LABEL else None
+    if not isinstance(value, (bytes, bytearray, memoryview)):
+        return None
+    digits = bytes(value).strip()
+    if not digits.isdigit():
+        return None
+    digits = digits.lstrip(b"0")
+    if len(digits) > len(str(MAX_LABEL)):  # int() of thousands of digits is an error
+        return None
+    return label_number(int(digits or b"0"))
+
+
 def field_of(extension: str) -> str:
     """The field for a file extension (without its dot): lower case, `jpeg` becoming `jpg`."""
     lower = extension.lower()

@@ -121,12 +121,27 @@ class WireError(ValueError):
 def parse_example(data: bytes) -> dict[str, Feature]:
     """The features of a serialized Example by name, in their order there. Raises WireError."""
     found: dict[str, Feature] = {}
-    for at, end in _messages(data, 0, len(data), 1):
+    features = _messages(data, 0, len(data), 1)
+    if data and (not features or features[-1][1] < len(data) or features[0][0] > _LONGEST_HEAD):
+        _demand_example(data, features)
+    for at, end in features:
         for start, stop in _messages(data, at, end, 1):
             name, feature = _plain_entry(data, start, stop) or _entry(data, start, stop)
             found.pop(name, None)  # the last one counts, and stands where it stands
             found[name] = feature
     return found
+
+
+_LONGEST_HEAD = 11
+"""A tag and the longest varint: features that begin later have something before them."""
+
+
+def _demand_example(data: bytes, features: list[tuple[int, int]]) -> None:
+    """WireError for data that parse, and whose content would be lost: a SequenceExample, or bytes of other kinds."""
+    if _messages(data, 0, len(data), 2):
+        raise WireError("it has feature lists: it is a tf.train.SequenceExample", 0)
+    if not features:
+        raise WireError("it has no features", 0)
 
 
 def _plain_entry(data: bytes, at: int, end: int) -> tuple[str, Feature] | None:

@@ -15,10 +15,11 @@ from shardkit.errors import DamagedError, DatasetError, NotFoundError
 from shardkit.formats.table import FORMATS, Format
 from shardkit.packing.fields import SampleWriter
 from shardkit.packing.shard import TELL_BYTES, TELL_FILES, Advance, Check, Filled, Sink
-from shardkit.sample import IMAGE_FIELDS, fs_text, path_of_text
+from shardkit.sample import IMAGE_FIELDS, fs_text, label_number, path_of_text
 from shardkit.storage.local import translated
 
 _CURE = "check the source with 'shardkit verify'"
+BAD_LABEL_CURE = "fix it, or leave the sample out with 'shardkit repair'"
 
 
 class StoredTask(msgspec.Struct, frozen=True, tag=True):
@@ -125,9 +126,22 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
             with translated(source), open(source, "rb") as file:
                 for key, values in form.stream(file, place=place):
                     fields = bytes_of(values, place, None, key)
-                    text = fields.get("cls", b"").strip()
-                    label = int(text) if text.isdigit() and len(text) < 19 else -1
+                    label = (
+                        label_in(values, place, key)
+                        if self.fields.get("cls", "cls") == "cls" and self._stays("cls")
+                        else -1
+                    )
                     yield place, None, key, "", label, fields
+
+
+def label_in(fields: dict[str, Any], place: str, key: str) -> int:
+    """The label of a sample, -1 where it has no `cls`. DatasetError for a `cls` that is not a class number."""
+    if "cls" not in fields:
+        return -1
+    label = label_number(fields["cls"])
+    if label is None:
+        raise DatasetError(place, "its cls is not a class number", BAD_LABEL_CURE, None, key)
+    return label
 
 
 def bytes_of(fields: dict[str, Any], place: str, at: int | None, key: str) -> dict[str, bytes]:
@@ -157,7 +171,7 @@ class _Maps:
             path = self.paths[number]
             place = fs_text(path)
             if not os.path.exists(path):
-                raise NotFoundError(place, "the shard is missing", "bring it back")
+                raise NotFoundError(place, "the shard is missing", "restore it")
             with translated(path), open(path, "rb") as file:
                 found = place, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             while len(self.open) >= self.limit:

@@ -11,7 +11,7 @@ import itertools
 import mmap
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,12 +26,11 @@ from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
 from shardkit.reading.blocks import BLOCK_BYTES, BLOCK_SAMPLES, Placed
 from shardkit.reading.catalog import Images, images_of
-from shardkit.reading.fields import decode_label
 from shardkit.reading.ops import ALL
 from shardkit.reading.options import Remote
 from shardkit.reading.targets import FIELD, Kind
 from shardkit.rng import permutation, stream_key, uniform
-from shardkit.sample import IMAGE_FIELDS, Sample
+from shardkit.sample import IMAGE_FIELDS, Sample, label_number
 
 if TYPE_CHECKING:
     from shardkit.reading.remote_stream import RemoteFile
@@ -147,10 +146,9 @@ def read_stream(file: RemoteFile, names: FieldNames | None = None) -> Iterator[S
 
 def _sample(place: str, key: str, fields: dict[str, Any]) -> Sample:
     sample: Sample = {"__key__": key, "__url__": place, **fields}
-    label = fields.get("cls")
-    if isinstance(label, bytes) and label.strip().isdigit():
-        with suppress(ValueError):  # beyond 64 bits it stays as it is
-            sample["cls"] = decode_label(label)
+    label = label_number(fields.get("cls"))
+    if label is not None:  # what is not a label stays as it is
+        sample["cls"] = label
     return sample
 
 
@@ -178,7 +176,7 @@ class StreamBlock:
         self.rows: NDArray[np.int64] = np.array([number for number, _ in chosen], np.int64)
         self.items = [sample for _, sample in chosen]
         self.keys: list[str] = [sample["__key__"] for sample in self.items]
-        labels = [label if isinstance(label := sample.get("cls"), int) else -1 for sample in self.items]
+        labels = [-1 if (label := label_number(sample.get("cls"))) is None else label for sample in self.items]
         self.labels: NDArray[np.int64] = np.array(labels, np.int64)
 
     def __len__(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,9 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, UsageError
+from shardkit.errors import DatasetError, UsageError, printable
 from shardkit.manifest import ClassEntry
+from shardkit.packing.stored import BAD_LABEL_CURE
 from shardkit.sample import path_of_text
+from shardkit.tools._opened import stem_of_shard
+from shardkit.tree.splits import are_splits
+
+log = logging.getLogger(__name__)
 
 Pairs = Counter[tuple[int, str]]
 """How many samples have this label (-1: none) and this first directory of the key ("": none)."""
@@ -33,7 +39,9 @@ class ClassMap:
 
 
 def folder_of(key: str) -> str:
-    """The first directory of a key, a backslash in it as it was before the key doubled it; "" for a key without one."""
+    """The first directory of a key but for `./`, a backslash in it as it was before the key doubled it; "" for none."""
+    while key.startswith("./"):  # as `tar cf x.tar .` names its members
+        key = key[2:].lstrip("/")
     folder, slash, _ = key.partition("/")
     if "\\" in folder and slash:
         with suppress(ValueError):  # also UnicodeDecodeError: not of a key that shardkit made, or no text
@@ -44,7 +52,9 @@ def folder_of(key: str) -> str:
 def class_map(pairs: Iterable[tuple[tuple[int, str], int]], names: Sequence[str] | None, *, place: str) -> ClassMap:
     """The classes of the samples that `pairs` counts.
 
-    Labels are those of `cls`; where no sample has one, the first directories of the keys, sorted, are the classes.
+    Labels are those of `cls`. Where no sample has one, the first directories of the keys, sorted, are the classes if
+    each sample has one, `names` are given or there are two or more, and not all are names of splits; else there are no
+    labels. Which of them it was is logged.
     Names are `names` (label order); else the directories, where each label has one of its own; else "0", "1", ….
     Raises UsageError where `names` are too few or do not fit.
     """
@@ -83,8 +93,16 @@ def _by_folder(counts: Pairs, names: Sequence[str] | None, place: str) -> ClassM
     folders: Counter[str] = Counter()
     for (_, folder), count in counts.items():
         folders[folder] += count
-    if "" in folders:  # some samples are in no class: there are no labels
-        return ClassMap(())
+    if "" in folders or not folders:
+        if names is not None and folders:
+            fact = f"{place} has samples with neither a cls nor an image in a folder: which class they are is not known"
+            raise UsageError("classes", fact, "omit it, and the dataset has no labels")
+        return _unlabelled(place, "not every sample is an image in a folder")
+    if names is None and len(folders) < 2:
+        return _unlabelled(place, f"all are in the folder {printable(min(folders))}")
+    if names is None and are_splits(folders):
+        return _unlabelled(place, f"the folders {_some(folders)} are names of splits")
+    log.warning("%s: no sample has a cls: the folders %s of its keys are taken as classes", place, _some(folders))
     chosen = list(names) if names is not None else sorted(folders)
     unknown = next((folder for folder in sorted(folders) if folder not in set(chosen)), None)
     if unknown is not None:
@@ -94,10 +112,64 @@ def _by_folder(counts: Pairs, names: Sequence[str] | None, place: str) -> ClassM
     )
 
 
+def _unlabelled(place: str, reason: str) -> ClassMap:
+    log.warning("%s: there are no labels: no sample has a cls, and %s", place, reason)
+    return ClassMap(())
+
+
+def _some(folders: Iterable[str], limit: int = 3) -> str:
+    names = [printable(name) for name in sorted(folders)]
+    return ", ".join(names[:limit]) + (" …" if len(names) > limit else "")
+
+
+def pairs_of(labels: Iterable[int], keys: Iterable[str], images: Iterable[str]) -> Pairs:
+    """The pairs of samples. images: the field of each one's image, "" for none: such a sample, without a `cls`, stands
+    in a folder for other reasons than its class."""
+    return Counter(
+        (label, folder_of(key) if image or label >= 0 else "")
+        for label, key, image in zip(labels, keys, images, strict=True)
+    )
+
+
+def joined_texts(shards: Iterable[tuple[str, Mapping[int, str]]]) -> dict[int, str]:
+    """Label -> name of the class over several shards (name, texts). DatasetError where they contradict each other."""
+    found: dict[int, tuple[str, str]] = {}
+    for shard, texts in shards:
+        for label, text in texts.items():
+            _demand_same(shard, f"label {label}", text, found.setdefault(label, (text, shard)))
+    return {label: text for label, (text, _) in found.items()}
+
+
+def demand_one_meaning(shards: Sequence[tuple[str, Pairs]]) -> None:
+    """DatasetError where the folders say that a label is one class in a shard and another in the next.
+
+    Folders count as names of classes where each shard has one for each label, and one shard has two of them, or the
+    shards come from several datasets.
+    """
+    owns = [(shard, {pair for pair in pairs if pair[0] >= 0}) for shard, pairs in shards]
+    owns = [(shard, pairs) for shard, pairs in owns if pairs]
+    if any(len(_own_folders(Counter(pairs))) < len(pairs) for _, pairs in owns):
+        return
+    if all(len(pairs) < 2 for _, pairs in owns) and len({stem_of_shard(shard) for shard, _ in owns}) < 2:
+        return
+    folders: dict[int, tuple[str, str]] = {}
+    labels: dict[str, tuple[str, str]] = {}
+    for shard, pairs in owns:
+        for label, folder in sorted(pairs):
+            _demand_same(shard, f"label {label}", folder, folders.setdefault(label, (folder, shard)))
+            _demand_same(shard, f"{folder!r}", f"label {label}", labels.setdefault(folder, (f"label {label}", shard)))
+
+
+def _demand_same(shard: str, what: str, here: str, before: tuple[str, str]) -> None:
+    if here != before[0]:
+        fact = f"{what} is {printable(here)!r} here, and {printable(before[0])!r} in {before[1]}"
+        cure = "these are two datasets: take each by itself, or say what the labels mean with --classes"
+        raise DatasetError(shard, fact, cure)
+
+
 def demand_labels(labels: NDArray[np.int64], offsets: NDArray[np.int64], keys: Sequence[str], place: str) -> None:
     """DatasetError for a sample whose `cls` is no class number (-2)."""
     wrong = np.flatnonzero(labels < -1)
     if len(wrong):
         row = int(wrong[0])
-        cure = "mend it, or leave the sample out with 'shardkit repair'"
-        raise DatasetError(place, "its cls is not a class number", cure, int(offsets[row]), keys[row])
+        raise DatasetError(place, "its cls is not a class number", BAD_LABEL_CURE, int(offsets[row]), keys[row])

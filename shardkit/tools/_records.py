@@ -12,7 +12,7 @@ from shardkit.formats.example import parse_example
 from shardkit.formats.tfrecord import FRAME, HEAD, check_data, masked_crc, one_text, record_size, sample_of
 from shardkit.formats.tfrecord_features import KEY
 from shardkit.sample import IMAGE_FIELDS
-from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, label_of_value, path_of
+from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, path_of
 
 KEY_FEATURES = (KEY, "__key__")
 CHUNK = 1 << 20
@@ -99,7 +99,7 @@ def record_of(payload: bytes, at: int, *, place: str) -> Record:
     start, size = sample.fields.get(image, (-1, -1))
     label = NO_LABEL
     if "cls" in sample.values:
-        label = label_of_value(sample.values["cls"])
+        label = label_of(sample.values["cls"])
     elif "cls" in sample.fields:
         begin, length = sample.fields["cls"]
         label = label_of(payload[begin - at - HEAD :][:length])

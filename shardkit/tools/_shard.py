@@ -24,16 +24,13 @@ from shardkit.formats.tfrecord import TfrecordSample
 from shardkit.formats.tfrecord_features import FILENAME
 from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
-from shardkit.sample import IMAGE_FIELDS, field_of, text_of_path
+from shardkit.sample import IMAGE_FIELDS, field_of, label_number, text_of_path
 from shardkit.tools._crc import crc_of, joined_crc, summer
 from shardkit.tools._opened import IndexRows
 from shardkit.tools._places import Places
 from shardkit.tools._plain import plain_sums
 
 NO_LABEL, BAD_LABEL = -1, -2
-MAX_LABEL = 10_000_000
-"""A label above it is taken for damage: a class map of that size would not fit a manifest."""
-
 NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 
 
@@ -200,7 +197,7 @@ class _Columns:
                 fields[name] = None
             if isinstance(sample, TfrecordSample):
                 fields.update(dict.fromkeys(sample.names))
-                label = label_of_value(sample.values["cls"]) if "cls" in sample.values else label
+                label = label_of(sample.values["cls"]) if "cls" in sample.values else label
                 if sample.text and label >= 0:
                     content.texts.setdefault(label, sample.text)
                 content.paths.append(path_of(sample, image))
@@ -227,15 +224,10 @@ class _Columns:
         self.content.crc32c = joined_crc(np.array(self.sums, np.uint32), np.array(self.lengths, np.int64))
 
 
-def label_of(text: bytes) -> int:
-    """The class number in a `cls` field; BAD_LABEL where it is none."""
-    digits = text.strip()
-    return int(digits) if digits.isdigit() and len(digits) < 9 and int(digits) <= MAX_LABEL else BAD_LABEL
-
-
-def label_of_value(value: object) -> int:
-    """The class number in a feature; BAD_LABEL where it is none."""
-    return value if isinstance(value, int) and 0 <= value <= MAX_LABEL else BAD_LABEL
+def label_of(value: object) -> int:
+    """The class number in a `cls`; BAD_LABEL where it is not a label."""
+    label = label_number(value)
+    return BAD_LABEL if label is None else label
 
 
 def path_of(sample: TfrecordSample, image: str) -> str:

@@ -22,8 +22,17 @@ from shardkit.reading.catalog import IndexCatalog
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.storage.local import translated
-from shardkit.tools._labels import class_map, demand_labels, folder_of, text_names
-from shardkit.tools._shard import BAD_LABEL, MAX_LABEL, NO_LABEL, path_of, path_of_member
+from shardkit.tools._labels import (
+    Pairs,
+    class_map,
+    demand_labels,
+    demand_one_meaning,
+    folder_of,
+    joined_texts,
+    pairs_of,
+    text_names,
+)
+from shardkit.tools._shard import NO_LABEL, label_of, path_of, path_of_member
 from shardkit.tools._threads import in_threads
 
 Numbers = NDArray[np.int64]
@@ -114,6 +123,7 @@ class _Scan:
     rows: StoredRows
     fields: dict[str, None]
     texts: dict[int, str]
+    pairs: Pairs
 
 
 def _scanned(shards: Sequence[Location], threads: int) -> Stored:
@@ -127,10 +137,12 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
         return Stored(shards, form, (), (), counts, _no_rows, packed=True, plain=False)
     scans = list(in_threads(lambda shard: _scan(shard, form), shards, threads))
     _demand_unique(shards, scans)
-    pairs = Counter(
-        pair for scan in scans for pair in zip(scan.rows.labels.tolist(), map(folder_of, scan.rows.keys), strict=True)
-    )
-    texts = {label: text for scan in scans for label, text in scan.texts.items()}
+    each = [(shard.name, scan.pairs) for shard, scan in zip(shards, scans, strict=True)]
+    pairs = Counter[tuple[int, str]]()
+    for _, some in each:
+        pairs.update(some)
+    texts = joined_texts((shard.name, scan.texts) for shard, scan in zip(shards, scans, strict=True))
+    demand_one_meaning(each)
     names = text_names(texts, max((label for label, _ in pairs), default=-1) + 1)
     found = class_map(pairs.items(), names, place=str(shards[0]))
 
@@ -177,7 +189,9 @@ def _scan(shard: Location, form: str) -> _Scan:
     labels, offsets, sizes, images = (np.ascontiguousarray(column) for column in numbers)
     demand_labels(labels, offsets, keys, place)
     texts.pop(NO_LABEL, None)
-    return _Scan(StoredRows(keys, paths, labels, offsets, sizes, images, np.full_like(labels, -1)), fields, texts)
+    pairs = pairs_of(labels.tolist(), keys, ["" if size < 0 else "image" for size in images.tolist()])
+    rows = StoredRows(keys, paths, labels, offsets, sizes, images, np.full_like(labels, -1))
+    return _Scan(rows, fields, texts, pairs)
 
 
 def _label(data: Any, sample: Any) -> int:
@@ -186,9 +200,8 @@ def _label(data: Any, sample: Any) -> int:
         if "cls" not in sample.fields:
             return NO_LABEL
         first, size = sample.fields["cls"]
-        digits = bytes(data[first : first + min(size, 32)]).strip()
-        value = int(digits) if digits.isdigit() else BAD_LABEL
-    return value if isinstance(value, int) and 0 <= value <= MAX_LABEL else BAD_LABEL
+        value = bytes(data[first : first + size])
+    return label_of(value)
 
 
 def _demand_unique(shards: Sequence[Location], scans: Sequence[_Scan]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,7 +42,16 @@ from shardkit.reading.resolve import SourceLike, demand_finished
 from shardkit.storage.local import sync_folder, translated, whole_file
 from shardkit.storage.parts import remove_abandoned
 from shardkit.tools._engines import over_shards
-from shardkit.tools._labels import Pairs, class_map, demand_labels, folder_of, text_names
+from shardkit.tools._labels import (
+    Pairs,
+    class_map,
+    demand_labels,
+    demand_one_meaning,
+    folder_of,
+    joined_texts,
+    pairs_of,
+    text_names,
+)
 from shardkit.tools._opened import find_shards, stem_of_shard
 from shardkit.tools._shard import ShardBytes, ShardContent, open_shard, path_of_member, read_shard
 
@@ -64,8 +72,9 @@ def index_shards(
     source: a glob, brace range, prefix, folder or list of shards (tar, PAX, TFRecord; gzip too), all in one folder and
     of one format. out: the prefix of the files to write, in the shards' folder (default: what the shards' names begin
     with). classes: names in label order, or a file with one on each line. Labels are the numbers in `cls`, which in
-    TFRecord is `image/class/label`; where no sample has one, the first directories of the keys. Names are in
-    `image/class/text` of TFRecord; those that nothing tells are "0", "1", …. overwrite: replace what is there.
+    TFRecord is `image/class/label`; where no sample has one, the first directories of the keys if all are images in
+    two or more of them (or `classes` names them), else there are none. Names are in `image/class/text` of TFRecord;
+    those that nothing tells are "0", "1", …. overwrite: replace what is there.
     workers: threads (default: the cores). engine, address: "ray" reads each shard on a node of a Ray cluster.
 
     Raises DatasetError (DamagedError) for the first thing in a shard that is not as it should be, DestinationError
@@ -143,8 +152,7 @@ def _index_one(shard: Location) -> _Indexed:
         raise content.error
     demand_labels(content.numbers["label"], content.numbers["offset"], content.keys, content.place)
     rows = shard_rows(shard.name, data, content)
-    folders = map(folder_of, content.keys)
-    pairs = Counter(zip(content.numbers["label"].tolist(), folders, strict=True))
+    pairs = pairs_of(content.numbers["label"].tolist(), content.keys, content.image_fields)
     entry = ShardEntry(shard.name, len(content), content.file_bytes, f"{content.crc32c:08x}")
     unpacked = content.unpacked_bytes if content.gzip else 0
     return _Indexed(entry, rows, tuple(content.fields), pairs, unpacked, data.format, content.texts)
@@ -195,7 +203,8 @@ def _demand_one_format(read: Sequence[_Indexed]) -> None:
 
 def _texts(read: Sequence[_Indexed]) -> list[str] | None:
     """The names of the classes as the shards have them; None where they have none, or two labels have the same."""
-    texts = {label: text for item in reversed(read) for label, text in item.texts.items()}
+    texts = joined_texts((item.entry.name, item.texts) for item in read)
+    demand_one_meaning([(item.entry.name, item.pairs) for item in read])
     return text_names(texts, max((label for item in read for label, _ in item.pairs), default=-1) + 1)
 
 

@@ -31,7 +31,7 @@ from shardkit.storage.parts import part_of, remove_abandoned_trees
 from shardkit.tools._names import checked_path, path_of_key, relative_path
 from shardkit.tools._opened import IndexRows, Opened, ShardPlace, open_dataset
 from shardkit.tools._places import demand_disk
-from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, label_of_value, open_shard, path_of
+from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, open_shard, path_of
 from shardkit.tools._threads import in_threads, thread_count
 from shardkit.tools._wanted import Wanted, wanted
 from shardkit.tree.keys import key_of_file
@@ -279,7 +279,7 @@ def _of_members(data: ShardBytes) -> _Samples:
 
 def _label(data: ShardBytes, sample: StoredSample) -> int:
     if isinstance(sample, TfrecordSample) and "cls" in sample.values:
-        return label_of_value(sample.values["cls"])
+        return label_of(sample.values["cls"])
     if "cls" not in sample.fields:
         return NO_LABEL
     start, size = sample.fields["cls"]

@@ -338,3 +338,29 @@ def test_an_empty_list_before_a_long_entry_is_read_once_its_name_is_known(empty:
         found = parse_example(data)
         first, size = found["image/encoded"].values[0]  # type: ignore[misc]
         assert list(found["image/object/bbox/xmin"].values) == [] and data[first : first + size] == image
+
+
+@pytest.mark.parametrize("context", [b"", example(a=of_ints(1))])
+def test_a_sequence_example_is_refused_since_its_lists_would_be_lost(context: bytes) -> None:
+    with pytest.raises(DamagedError, match=r"x: at byte 12: .*tf.train.SequenceExample"):
+        one(context + part(0x12, part(0x0A, part(0x0A, b"frames") + part(0x12, part(0x0A, of_floats(1))))), "x")
+
+
+def test_bytes_that_parse_by_chance_and_have_no_features_are_refused() -> None:
+    with pytest.raises(DamagedError, match="it has no features"):
+        one(b"\x20\x07", "x")
+
+
+def test_lists_in_several_runs_are_one_list_as_in_tensorflow() -> None:
+    packed, alone = part(0x0A, struct.pack("<2f", 1, 2)), b"".join(b"\x0d" + struct.pack("<f", n) for n in (3, 4))
+    ints, single = part(0x0A, b"\x01\x02"), b"\x08\x03\x08\x04"
+    for order in ((packed, alone), (alone, packed), (packed, packed), (packed, alone, packed)):
+        runs = part(0x12, b"".join(order))
+        whole = b"".join(order)
+        found = parse_example(example(f=runs))["f"].values
+        expected = [n for piece in order for n in ((1, 2) if piece is packed else (3, 4))]
+        assert list(found) == expected
+        lists = part(0x12, order[0]) + part(0x12, whole[len(order[0]) :])  # the list itself twice
+        assert list(parse_example(example(f=lists))["f"].values) == expected
+    assert list(parse_example(example(n=part(0x1A, ints + single + ints)))["n"].values) == [1, 2, 3, 4, 1, 2]
+    assert list(parse_example(example(n=part(0x1A, ints) + part(0x1A, single)))["n"].values) == [1, 2, 3, 4]

@@ -25,6 +25,7 @@ from shardkit import (
 )
 from shardkit.manifest import ClassEntry, decode_manifest, file_names
 from shardkit.names import signs
+from shardkit.sample import MAX_LABEL, label_number
 
 
 def make_tar(path: Path, members: list[tuple[str, bytes]], format: int = tarfile.GNU_FORMAT) -> Path:
@@ -205,3 +206,81 @@ def test_half_a_dataset_gets_no_index_and_no_advice_to_make_one(sign: str, tmp_p
         with pytest.raises(NotFoundError, match="still to come") as raised:
             act(f"{prefix}-*.tar")
         assert "index" not in raised.value.cure
+
+
+def test_members_that_begin_with_a_dot_and_a_slash_are_in_the_folders_behind_it(
+    tmp_path: Path, draw_image: Any
+) -> None:
+    image = draw_image()
+    make_tar(tmp_path / "a-0.tar", [("./dog/1.jpg", image), ("./cat/1.jpg", image)])
+    assert names(index_shards(tmp_path / "a")) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [["captions/1.txt", "images/1.txt"], ["./1.jpg", "./2.jpg"], ["x/1.jpg", "x/2.jpg"], ["train/1.jpg", "val/1.jpg"]],
+)
+def test_samples_without_cls_have_no_labels_where_folders_are_no_classes(
+    members: list[str], tmp_path: Path, draw_image: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_tar(tmp_path / "a-0.tar", [(name, draw_image()) for name in members])
+    before = [{**sample} for sample in shardkit.dataset(tmp_path / "a-0.tar")]
+    assert index_shards(tmp_path / "a").classes == ()
+    assert "there are no labels: no sample has a cls" in caplog.text
+    assert [{**sample} for sample in shardkit.dataset(tmp_path / "a")] == before
+
+
+def test_folders_taken_as_classes_are_told(tmp_path: Path, draw_image: Any, caplog: pytest.LogCaptureFixture) -> None:
+    make_tar(tmp_path / "a-0.tar", [("cat/1.jpg", draw_image()), ("dog/1.jpg", draw_image())])
+    index_shards(tmp_path / "a")
+    assert "the folders cat, dog of its keys are taken as classes" in caplog.text
+
+
+def test_names_for_samples_without_any_class_are_refused(tmp_path: Path, draw_image: Any) -> None:
+    make_tar(tmp_path / "a-0.tar", [("1.jpg", draw_image())])
+    with pytest.raises(UsageError, match="neither a cls nor an image in a folder"):
+        index_shards(tmp_path / "a", classes=["x"])
+
+
+@pytest.mark.parametrize("second", [("cow/1", b"0"), ("cat/2", b"1")])
+def test_a_label_that_is_another_class_in_another_shard_is_refused(
+    second: tuple[str, bytes], tmp_path: Path, draw_image: Any
+) -> None:
+    for stem, rows in (("a", [("cat/1", b"0"), ("dog/1", b"2")]), ("b", [second])):
+        make_tar(
+            tmp_path / f"{stem}-0.tar",
+            [m for key, label in rows for m in ((f"{key}.jpg", draw_image()), (f"{key}.cls", label))],
+        )
+    shards = [tmp_path / "a-0.tar", tmp_path / "b-0.tar"]
+    with pytest.raises(DatasetError, match=r"b-0.tar: .* in a-0.tar; these are two datasets"):
+        index_shards(shards, out=tmp_path / "all")
+    with pytest.raises(DatasetError, match=r"these are two datasets"):
+        shardkit.convert(shards, tmp_path / "new" / "all")
+    assert names(index_shards(shards, out=tmp_path / "all", classes=["x", "y", "z"])) == ["x", "y", "z"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "label"),
+    [(b"3", 3), (b" 3\n", 3), (b"003", 3), (b"0" * 40 + b"3", 3), (b"%d" % MAX_LABEL, MAX_LABEL),
+     (b"%d" % (MAX_LABEL + 1), None),
+     (b"9" * 5000, None), (b"1.0", None), (b"-1", None), (b"+1", None), (b"", None), (b"\xff", None),
+     ("\u0663".encode(), None)],
+)  # fmt: skip
+def test_every_reader_takes_the_same_cls_for_a_label(
+    cls: bytes, label: int | None, tmp_path: Path, draw_image: Any
+) -> None:
+    assert label_number(cls) == label
+    make_tar(tmp_path / "a-0.tar", [("1.jpg", draw_image()), ("1.cls", cls)])
+    [sample] = shardkit.dataset(tmp_path / "a-0.tar")
+    assert sample["cls"] == (cls if label is None else label)
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "a-0.tar.gz").write_bytes(gzip.compress((tmp_path / "a-0.tar").read_bytes()))
+    if label is None:
+        for source in (tmp_path / "a-0.tar", tmp_path / "z" / "a-0.tar.gz"):
+            with pytest.raises(DatasetError, match="its cls is not a class number"):
+                shardkit.convert(source, tmp_path / "new" / "a")
+        with pytest.raises(DatasetError, match="its cls is not a class number"):
+            index_shards(tmp_path / "a")
+    elif label < MAX_LABEL:  # so many classes take long to name
+        index_shards(tmp_path / "a")
+        assert next(iter(shardkit.dataset(tmp_path / "a")))["cls"] == label
