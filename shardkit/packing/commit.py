@@ -93,8 +93,9 @@ def keep_only(destination: Destination, shards: Iterable[str]) -> None:
 
 
 def discard(destination: Destination) -> None:
-    """Empty the work folder after an error, unless the commit is decided: the next run finishes that."""
-    if not os.path.exists(destination.decided):
+    """Empty the work folder after an error, unless the commit is decided, or the files of what it replaced are still to
+    be removed: the next run finishes that."""
+    if not any(map(os.path.exists, (destination.decided, os.path.join(destination.work, REPLACED)))):
         keep_only(destination, ())
 
 

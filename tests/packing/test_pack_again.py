@@ -16,7 +16,7 @@ from generations import is_generation
 
 import shardkit
 from shardkit import Manifest, names
-from shardkit.errors import BadFileError, DestinationError, ShardkitError, SourceError, StorageError
+from shardkit.errors import BadFileError, DestinationError, NotFoundError, ShardkitError, SourceError, StorageError
 from shardkit.manifest import file_names
 from shardkit.packing import engines, job
 from shardkit.packing.shard import ShardTask
@@ -393,13 +393,13 @@ def test_a_run_that_ends_at_any_other_call_is_finished_by_the_next(
         assert content_of(out) == undisturbed, number
 
 
-def test_an_overwrite_that_ends_at_any_rename_or_removal_is_finished_by_the_next(
+def test_an_overwrite_that_ends_at_any_rename_removal_or_flush_is_finished_by_the_next(
     tree: Path, tmp_path: Path, pack_one: Pack, content_of: Any, monkeypatch: pytest.MonkeyPatch,
     undisturbed: dict[str, bytes],
 ) -> None:  # fmt: skip
     pack_one(tree, tmp_path / "old" / "train", max_count=1)
     old = content_of(tmp_path / "old")
-    for call in ("replace", "unlink"):
+    for call in ("replace", "unlink", "fsync"):
         shutil.copytree(tmp_path / "old", tmp_path / f"counted {call}")
         with crash_at(monkeypatch, call, 10**6, Crash()) as made:
             pack_one(tree, tmp_path / f"counted {call}" / "train", **OPTIONS, overwrite=True)
@@ -418,7 +418,7 @@ def test_an_overwrite_that_ends_at_any_rename_or_removal_is_finished_by_the_next
             assert is_generation(content_of(out), undisturbed, "train", 2), (call, number)
 
 
-@pytest.mark.parametrize("call", ["replace", "unlink"])
+@pytest.mark.parametrize("call", ["replace", "unlink", "fsync"])
 def test_a_writer_that_ends_while_it_replaces_a_dataset_loses_neither(
     call: str, tmp_path: Path, content_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -517,6 +517,33 @@ def test_a_commit_that_was_decided_is_finished_whatever_the_next_run_is_about(
     with pytest.raises(DestinationError, match="another dataset is there, packed with the option seed 0, not 9"):
         pack_one(tree, out / "train", **OPTIONS, seed=9)
     assert content_of(out) == undisturbed
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_commit_that_an_older_version_began_is_finished(
+    overwrite: bool, tree: Path, tmp_path: Path, pack_one: Pack, content_of: Any, undisturbed: dict[str, bytes]
+) -> None:
+    """It moved files of the same names over those of the dataset that it replaced, whose manifest it took away first:
+    that of the new dataset waits in the work folder, and the old one beside it."""
+    pack_one(tree, tmp_path / "old" / "train", max_count=4, seed=9)
+    old = content_of(tmp_path / "old")
+    moved = sorted(undisturbed.keys() - {names.manifest_name("train")})
+    for count in range(len(moved) + 1):
+        out = tmp_path / f"out{count}"
+        work = out / names.work_name("train")
+        work.mkdir(parents=True)
+        files = {work / names.LOCK: b""}
+        if overwrite:
+            files |= {out / name: data for name, data in old.items() if name != names.manifest_name("train")}
+            files[work / names.REPLACED] = old[names.manifest_name("train")]
+        files |= {out / name: undisturbed[name] for name in moved[:count]}
+        files |= {work / name: undisturbed[name] for name in (*moved[count:], names.manifest_name("train"))}
+        for path, data in files.items():
+            path.write_bytes(data)
+        with pytest.raises(NotFoundError):
+            len(shardkit.dataset(out / "train"))
+        pack_one(tree, out / "train", **OPTIONS)
+        assert content_of(out) == undisturbed, count
 
 
 def test_a_shard_that_was_lost_before_the_commit_ended_is_told(
