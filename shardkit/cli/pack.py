@@ -209,10 +209,19 @@ def result_text(manifests: Mapping[str, Manifest]) -> str:
     lines = []
     for prefix, manifest in manifests.items():
         what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
-        left = f"; {manifest.skipped:,} skipped, see {prefix}.skipped.json" if manifest.skipped else ""
+        left = f"; {manifest.skipped:,} skipped, see {_skipped_list(prefix, manifest)}" if manifest.skipped else ""
         lines.append(printable(f"{prefix}: {what}{left}"))
     counts = {os.path.basename(prefix): manifest.classes for prefix, manifest in manifests.items()}
     return "\n".join([*lines, tables.class_table(counts)])
+
+
+def _skipped_list(prefix: str, manifest: Manifest) -> str:
+    """The list of what was left out, of the generation that was written."""
+    from shardkit.manifest import file_names
+    from shardkit.names import skipped_beside
+
+    folder, stem = os.path.split(prefix)
+    return os.path.join(folder, skipped_beside(file_names(manifest), stem))
 
 
 def plan_text(plan: PackPlan) -> str:

@@ -22,6 +22,7 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.table import FormatName
 from shardkit.location import locate
 from shardkit.manifest import ClassEntry, Manifest
+from shardkit.names import skipped_name
 from shardkit.packing.append import Named, datasets_before, demand_free
 from shardkit.packing.commit import commit, keep_only, working, write_index_files
 from shardkit.packing.contents import contents_of, dataset_names
@@ -288,7 +289,7 @@ class _Job:
         incomplete = self.content.source.incomplete + (() if grouped is None else grouped.incomplete)
         skipped = [Skipped(path, reason) for path, reason in incomplete]
         skipped += [item for receipt in receipts for item in receipt.skipped]
-        _tell_skipped(skipped, self.destination.stem)
+        _tell_skipped(skipped, self.destination.base)
         samples = sum(entry.samples for entry in entries)
         if not samples and (unchanged := self._unchanged()) is not None:
             return unchanged
@@ -321,13 +322,13 @@ class _Job:
         return manifest
 
 
-def _tell_skipped(skipped: Sequence[Skipped], stem: str) -> None:
+def _tell_skipped(skipped: Sequence[Skipped], base: str) -> None:
     """Name the first few of them, and say where all are."""
     for item in skipped[:SHOWN_SKIPPED]:
         log.warning("skipped: %s: %s", printable(item.path), item.reason)
     if len(skipped) > SHOWN_SKIPPED:
         log.warning(
-            "skipped: %d more, %d in all: see %s.skipped.json", len(skipped) - SHOWN_SKIPPED, len(skipped), stem
+            "skipped: %d more, %d in all: see %s", len(skipped) - SHOWN_SKIPPED, len(skipped), skipped_name(base)
         )
 
 

@@ -35,7 +35,7 @@ from shardkit.names import (
     next_generation,
     stems_of,
 )
-from shardkit.packing.commit import INDEX_SHARDS
+from shardkit.packing.commit import INDEX_SHARDS, Destination, working
 from shardkit.packing.engines import EngineName, EngineOptions
 from shardkit.packing.options import Classes, class_names
 from shardkit.reading.resolve import SourceLike, demand_finished
@@ -78,14 +78,26 @@ def index_shards(
     workers: threads (default: the cores). engine, address: "ray" reads each shard on a node of a Ray cluster.
 
     Raises DatasetError (DamagedError) for the first thing in a shard that is not as it should be, DestinationError
-    where a manifest is there, NotFoundError, UsageError, StorageError.
+    where a manifest is there, BusyError where another run writes to it, NotFoundError, UsageError, StorageError.
     """
     where = EngineOptions(engine, workers, address)
-    shards = find_shards(source)
-    if engine != "local":  # a node may be in another folder
-        shards = [replace(shard, path=os.path.abspath(shard.path)) for shard in shards]
+    shards = _find(source, where)
     names = class_names(classes, None)
     prefix = _prefix(shards, out)
+    with working(Destination(*os.path.split(prefix))):
+        shards = _find(source, where)  # a commit that was cut short is finished now
+        return _index(prefix, shards, names, where, overwrite=overwrite, progress=progress)
+
+
+def _index(
+    prefix: str,
+    shards: Sequence[Location],
+    names: Sequence[str] | None,
+    where: EngineOptions,
+    *,
+    overwrite: bool,
+    progress: ProgressFn,
+) -> Manifest:
     before = _before(prefix, overwrite=overwrite)
     _demand_no_other_files(prefix, before)
     if not os.path.lexists(manifest_name(prefix)):
@@ -99,6 +111,13 @@ def index_shards(
     _demand_one_format(read)
     _demand_unique(read)
     return _write(prefix, read, names, before)
+
+
+def _find(source: SourceLike, where: EngineOptions) -> Sequence[Location]:
+    shards = find_shards(source)
+    if where.name == "local":
+        return shards
+    return [replace(shard, path=os.path.abspath(shard.path)) for shard in shards]  # a node may be in another folder
 
 
 _Files = list[tuple[IndexEntry, io.BytesIO]]

@@ -15,6 +15,7 @@ from shardkit import Manifest, pack
 from shardkit.cli.main import run
 from shardkit.cli.pack import command, plan_text, result_text, settings
 from shardkit.manifest import ClassEntry, ShardEntry, decode_manifest
+from shardkit.names import base_of, skipped_name
 from shardkit.packing.job import DatasetPlan, PackPlan
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.yaml"))
@@ -240,6 +241,11 @@ def test_skipped_files_are_counted_in_the_summary_and_named_on_stderr(
     assert f"{dest}: 12 samples in 1 shard" in out
     assert f"; 1 skipped, see {dest}.skipped.json" in out
     assert "red/bad.jpg" in err
+    again = ["pack", str(tree), str(dest), "--on-error", "skip", "--workers", "1", "--overwrite"]
+    assert run(again) == 0
+    listed = skipped_name(base_of(str(dest), 2))
+    assert f"; 1 skipped, see {listed}" in capsys.readouterr().out
+    assert Path(listed).exists()
 
 
 @pytest.mark.parametrize(
