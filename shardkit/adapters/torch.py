@@ -15,6 +15,7 @@ import numpy as np
 from shardkit.errors import DatasetError, MissingExtraError, ShardkitError, StateError, UsageError, WorkerError
 from shardkit.reading.batch import Batch, image_field
 from shardkit.reading.epoch import SampleIndexError, demand_dealable
+from shardkit.reading.fingerprint import demand_same
 from shardkit.reading.ops import Map
 from shardkit.reading.pipeline import LOST
 from shardkit.reading.progress import Cursor
@@ -225,6 +226,7 @@ class Loader(DataLoader[Any]):  # type: ignore[misc]  # as above
             yield from super().__iter__()
             return
         demand_dealt_once(self.source.dataset)
+        demand_same(self.source.dataset)
         progress = self.source.dataset.progress
         cursor = progress.begin()
         self.source.begin_at(cursor)

@@ -27,6 +27,7 @@ from shardkit.reading.epoch import (
     share_of,
 )
 from shardkit.reading.fields import FIELD_DECODERS
+from shardkit.reading.fingerprint import demand_same, fingerprint_of
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
 from shardkit.reading.options import Reading, at_least, buffer_size, callable_of, remote_of
 from shardkit.reading.order import Order, default_lanes
@@ -388,11 +389,20 @@ class Dataset:
         parts = (self.identity, weights, self.reading.buffer, self.reading.seed, self.lanes, window, size)
         return "\x1f".join(map(str, parts))
 
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits that tell the samples and their order from others: equal on every machine and path.
+
+        Ranks of torch.distributed compare it when an epoch begins: DatasetError where they differ.
+        """
+        return fingerprint_of(self)
+
     # Reading it
 
     def __iter__(self) -> Iterator[Any]:
         cursor = self.progress.begin()
         while True:
+            demand_same(self)
             empty = not cursor.delivered
             for taken, item in self.run(cursor.epoch, done=cursor.done, delivered=cursor.delivered, lost=True):
                 cursor.taken = taken
