@@ -240,9 +240,9 @@ class ShardWriter:
         if not self._open:
             return
         self._open = False
-        if self._shard is not None:
-            self._shard.abort()
         try:
+            if self._shard is not None:
+                self._shard.abort()
             if self._destination.place is None:  # of what is in a bucket, the receipts tell whose it is
                 discard(self._destination)
         finally:

@@ -309,6 +309,8 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, b
     for entry, sink in files:
         with whole_file(os.path.join(folder, entry.name)) as file:
             file.write(sink.getvalue())
+    with translated(folder):
+        sync_folder(folder or os.curdir)
     with whole_file(manifest_name(prefix)) as file:
         file.write(encode_manifest(manifest))
     with translated(folder):
