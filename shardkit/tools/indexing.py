@@ -40,7 +40,6 @@ from shardkit.packing.engines import EngineName, EngineOptions
 from shardkit.packing.options import Classes, class_names
 from shardkit.reading.resolve import SourceLike, demand_finished
 from shardkit.storage.local import sync_folder, translated, whole_file
-from shardkit.storage.parts import remove_abandoned
 from shardkit.tools._engines import over_shards
 from shardkit.tools._labels import (
     Pairs,
@@ -305,12 +304,11 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, b
         shard_format=read[0].format,
         options={"unpacked_bytes": [item.unpacked for item in read]} if any(item.unpacked for item in read) else {},
     )
-    remove_abandoned(folder or os.curdir)
     for entry, sink in files:
         with whole_file(os.path.join(folder, entry.name)) as file:
             file.write(sink.getvalue())
     with translated(folder):
-        sync_folder(folder or os.curdir)
+        sync_folder(folder)
     with whole_file(manifest_name(prefix)) as file:
         file.write(encode_manifest(manifest))
     with translated(folder):

@@ -223,6 +223,21 @@ def test_a_first_or_last_shard_that_cannot_be_ended_gives_the_destination_free(
     assert shardkit.write(texts(1), out / "train").samples == 1
 
 
+def test_a_shard_whose_file_cannot_be_closed_gives_the_destination_free(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bad(self: object) -> None:
+        raise StorageError("train-000000.tar", "Input/output error", "check the disk")
+
+    sink = shardkit.ShardWriter(out / "train")
+    sink.write({"txt": "x"})
+    with monkeypatch.context() as patch:
+        patch.setattr(writer._Shard, "abort", bad)
+        with pytest.raises(StorageError, match="Input/output"):
+            sink.abort()
+    assert shardkit.write(texts(1), out / "train").samples == 1
+
+
 def test_close_writes_the_dataset_without_a_with_block(out: Path) -> None:
     sink = shardkit.ShardWriter(out / "train")
     sink.write({"txt": "x"})
