@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Changes the code in small ways that alter its behaviour, and reports which changes the tests do not notice.
 
-    python scripts/mutate.py trace [PYTEST ARGUMENTS]      once: which test runs which line, and how long it takes
+    python scripts/mutate.py trace [PATH ...]             once: which test runs which line, and how long it takes
     python scripts/mutate.py run --count 400 --seed 1      try that many changes; the ones unnoticed are listed
     python scripts/mutate.py run --only FILE:LINE          try all changes of one line
 
@@ -33,6 +33,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / "build" / "mutation"
@@ -130,6 +131,10 @@ class Finder(ast.NodeVisitor):
             for child in [*node.args.defaults, *[d for d in node.args.kw_defaults if d is not None], *node.body]:
                 self.visit(child)
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        for child in node.body:  # not its decorators, whose flags (frozen, slots) alter nothing that a caller sees
+            self.visit(child)
+
     def visit_Assign(self, node: ast.Assign) -> None:
         target = node.targets[0]
         if not (isinstance(target, ast.Name) and target.id.strip("_").isupper()):
@@ -217,22 +222,43 @@ def changes_of(path: Path) -> list[Change]:
 # -- which test runs which line ----------------------------------------------------------------------------------------
 
 
-def trace(arguments: Sequence[str]) -> int:
-    """Run the tests under coverage, with a context for each test, and note how long each takes."""
-    STATE.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"COVERAGE_FILE": str(STATE / "coverage")}
-    command = [sys.executable, "-m", "pytest", "--cov=shardkit", "--cov-context=test", "--cov-report=",
-               "-p", "no:cacheprovider", "--durations=0", "--durations-min=0", *arguments]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
-    seconds: dict[str, float] = defaultdict(float)
-    for line in done.stdout.splitlines():
-        parts = line.split(None, 2)
-        if len(parts) == 3 and parts[1] in ("setup", "call", "teardown") and parts[0].endswith("s"):
-            with contextlib.suppress(ValueError):
-                seconds[parts[2]] += float(parts[0][:-1])
-    (STATE / "seconds.json").write_text(json.dumps(seconds))
-    print("\n".join(done.stdout.splitlines()[-3:]))
+def trace(folders: Sequence[str], jobs: int) -> int:
+    """Run each test file under coverage, with a context for each test, and note how long each test takes."""
+    shutil.rmtree(STATE, ignore_errors=True)
+    STATE.mkdir(parents=True)
+    files = sorted({path for folder in folders for path in (ROOT / folder).rglob("test_*.py")} | {
+        ROOT / folder for folder in folders if folder.endswith(".py")
+    })  # fmt: skip
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [file.name for file, passed in zip(files, pool.map(_traced, files), strict=True) if not passed]
+    (STATE / "seconds.json").write_text(json.dumps(_seconds()))
+    data = [str(path) for path in STATE.glob("test_*.coverage")]
+    combine = [sys.executable, "-m", "coverage", "combine", "--keep", "--data-file", str(STATE / "coverage"), *data]
+    done = subprocess.run(combine, cwd=ROOT, stdout=subprocess.DEVNULL)
+    print(f"{len(files)} files traced; not passed: {', '.join(failed) or 'none'}")
     return done.returncode
+
+
+def _traced(file: Path) -> bool:
+    """Run one test file; whether it passed. A failing one is traced all the same."""
+    stem = STATE / "_".join(file.relative_to(ROOT / "tests").with_suffix("").parts).replace("test_", "")
+    stem = stem.with_name(f"test_{stem.name}")
+    command = [sys.executable, "-m", "pytest", "--cov=shardkit", "--cov-context=test", "--cov-report=", "-q",
+               "-p", "no:cacheprovider", "-p", "no:xdist", f"--junitxml={stem}.xml", str(file)]  # fmt: skip
+    environment = os.environ | {"COVERAGE_FILE": f"{stem}.coverage"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return done.returncode == 0
+
+
+def _seconds() -> dict[str, float]:
+    """Test -> seconds, of those that passed."""
+    found = {}
+    for path in STATE.glob("test_*.xml"):
+        for case in ElementTree.parse(path).iter("testcase"):
+            if not list(case):
+                name = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
+                found[name] = float(case.get("time", "0"))
+    return found
 
 
 class Tests:
@@ -260,7 +286,7 @@ class Tests:
             query = "select context_id, numbits from line_bits join file on file.id = file_id where path = ?"
             for context, bits in self._base.execute(query, (str(ROOT / file),)):
                 name = self._contexts[context].split("|")[0]
-                for line in numbits_to_nums(bits) if name else ():
+                for line in numbits_to_nums(bits) if name in self.seconds else ():
                     lines[line].append(name)
             self._covered[file] = lines
         return self._covered[file]
@@ -419,7 +445,9 @@ def _report(results: Sequence[tuple[Change, str]], judged: set[str]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(dest="step", required=True)
-    steps.add_parser("trace", help="note which test runs which line")
+    tracing = steps.add_parser("trace", help="note which test runs which line")
+    tracing.add_argument("--jobs", type=int, default=2, help="test files run at a time")
+    tracing.add_argument("paths", nargs="*", default=["tests"], help="folders and files of tests")
     trying = steps.add_parser("run", help="try changes")
     trying.add_argument("--count", type=int, default=400, help="changes to try (default 400)")
     trying.add_argument("--seed", type=int, default=1, help="seed of the random choice")
@@ -428,8 +456,8 @@ def main() -> int:
     trying.add_argument("--only", help="FILE or FILE:LINE: all changes of it")
     trying.add_argument("--judged", help="a file of changes that alter nothing")
     trying.add_argument("folders", nargs="*", default=list(FOLDERS), help="folders of shardkit/")
-    options, rest = parser.parse_known_args()
-    return trace(rest) if options.step == "trace" else run(options)
+    options = parser.parse_args()
+    return trace(options.paths, options.jobs) if options.step == "trace" else run(options)
 
 
 if __name__ == "__main__":
