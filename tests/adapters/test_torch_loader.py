@@ -342,6 +342,7 @@ def test_a_worker_forgets_where_it_was_when_its_epoch_is_over(cars: str, monkeyp
     assert (source.state_dict()["at"]["epoch"], source.state_dict()["at"]["taken"]) == (1, 0)
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's, of what Lightning calls
 @pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__`:UserWarning")  # Lightning's, on rank 0
 def test_lightning_takes_a_loader_as_stateful_and_moves_its_batches(cars: str) -> None:
     pytest.importorskip("lightning")
