@@ -133,7 +133,7 @@ class RemoteStore:
             raise
         first, stop = found.range
         if first != start or (end is not None and stop != end):
-            raise _beyond(self._place(name), start, end, found.meta["size"])
+            raise beyond_end(self._place(name), start, end, found.meta["size"])
         return self._streamed(name, found, stop - start)
 
     def _whole(self, name: str, start: int, end: int) -> Iterator[Buffer]:
@@ -151,7 +151,7 @@ class RemoteStore:
         self._shaky = SHAKY_READS
         size = self.info(name).bytes
         if end > size:
-            raise _beyond(self._place(name), start, end, size)
+            raise beyond_end(self._place(name), start, end, size)
         with memoryview(data) as view:
             done = view.nbytes
         yield data
@@ -161,7 +161,7 @@ class RemoteStore:
         """No bytes, from an object that has at least `start` of them."""
         size = self.info(name).bytes
         if start > size:
-            raise _beyond(self._place(name), start, start, size)
+            raise beyond_end(self._place(name), start, start, size)
         return iter(())
 
     def _streamed(self, name: str, found: Any, count: int) -> Iterator[bytes]:
@@ -278,6 +278,7 @@ def _version(meta: Any) -> str | None:
     return version
 
 
-def _beyond(place: str, start: int, end: int | None, size: int) -> StorageError:
+def beyond_end(place: str, start: int, end: int | None, size: int) -> StorageError:
+    """The error for bytes start … end - 1 (None: to its end) of an object that has fewer."""
     fact = f"bytes {start} to {size if end is None else end} were asked for, and it has {size}"
     return StorageError(place, fact, "check what the manifest says of it")

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from shardkit.errors import ShardkitError, StorageError, UsageError, redacted
 from shardkit.location import Location
-from shardkit.storage.remote import PIECE_BYTES, RemoteStore
+from shardkit.storage.remote import PIECE_BYTES, RemoteStore, beyond_end
 from shardkit.storage.remote_errors import answer_error, redirect_error
 from shardkit.storage.remote_options import web_options
 from shardkit.storage.store import ObjectInfo, StorageOptions, Store, TransientError, demand_name
@@ -81,7 +81,7 @@ class WebStore:
         if start == end or (end is None and not whole):
             size = self.info(name).bytes
             if start > size:
-                raise _beyond(place, start, end, size)
+                raise beyond_end(place, start, end, size)
             if start in (size, end):
                 return
             end = size
@@ -196,15 +196,10 @@ def _count(found: http.client.HTTPResponse, place: str, start: int, end: int | N
     if told.partition("/")[0] != f"bytes {start}-{end - 1}":
         size = told.rpartition("/")[2]
         if size.isdecimal() and end > int(size):
-            raise _beyond(place, start, end, int(size))
+            raise beyond_end(place, start, end, int(size))
         fact = f"the server sends another range than was asked for ({redacted(told[:100])})"
         raise StorageError(place, fact, "use another server, or download the dataset first")
     return end - start
-
-
-def _beyond(place: str, start: int, end: int | None, size: int) -> StorageError:
-    fact = f"bytes {start} to {size if end is None else end} of an object of {size} bytes were asked for"
-    return StorageError(place, fact, "check what the manifest says of it")
 
 
 def _tls(client: Mapping[str, Any]) -> ssl.SSLContext:
