@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from shardkit.reading import content, resolve
 from shardkit.reading.resolve import TRIES, ReplacedError
 from shardkit.storage.store import open_store
 
+TESTS = Path(__file__).parent.parent
 OVERWRITES = 20
 SHARDS = 6
 
@@ -29,9 +31,13 @@ def write(prefix: str, number: int) -> None:
     shardkit.write(samples, prefix, max_count=2, classes=classes, overwrite=number > 0)
 
 
-def write_all(prefix: str) -> None:
-    for number in range(1, OVERWRITES + 1):
-        write(prefix, number)
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from reading.test_replaced import OVERWRITES, write
+for number in range(1, OVERWRITES + 1):
+    write(sys.argv[2], number)
+"""
 
 
 def said(dataset: Any) -> list[bytes]:
@@ -163,17 +169,16 @@ def test_a_folder_that_changes_between_its_list_and_the_manifest_is_listed_again
 def test_each_epoch_is_of_one_dataset_while_another_process_replaces_it(pattern: str, tmp_path: Path) -> None:
     prefix = str(tmp_path / "train")
     write(prefix, 0)
-    writer = multiprocessing.get_context("spawn").Process(target=write_all, args=(prefix,))
-    writer.start()
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(TESTS), prefix])
     seen = []
     try:
-        while writer.is_alive():
+        while writer.poll() is None:
             source = [prefix] if pattern == "list" else str(tmp_path / pattern)
             seen.append(said(shardkit.dataset(source, threads=1)))
     finally:
-        writer.join()
+        writer.wait()
     seen.append(said(shardkit.dataset(prefix)))
-    assert writer.exitcode == 0
+    assert writer.returncode == 0
     assert seen[-1] == [str(OVERWRITES).encode()] * 2 * SHARDS
     for epoch in seen:
         assert len(set(epoch)) == 1
