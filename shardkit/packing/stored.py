@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +16,7 @@ from shardkit.packing.fields import SampleWriter
 from shardkit.packing.shard import TELL_BYTES, TELL_FILES, Advance, Check, Filled, Sink
 from shardkit.sample import IMAGE_FIELDS, fs_text, label_number, path_of_text
 from shardkit.storage.local import translated
+from shardkit.storage.mapped import MappedFile, look, map_whole
 
 _CURE = "check the source with 'shardkit verify'"
 BAD_LABEL_CURE = "fix it, or leave the sample out with 'shardkit repair'"
@@ -162,19 +162,20 @@ class _Maps:
 
     def __init__(self, paths: list[bytes], *, limit: int = 64) -> None:
         self.paths, self.limit = paths, limit
-        self.open: dict[int, tuple[str, mmap.mmap]] = {}
+        self.open: dict[int, tuple[str, MappedFile | bytes]] = {}
 
-    def opened(self, number: int) -> tuple[str, mmap.mmap]:
-        """(place, bytes) of a shard. Raises NotFoundError, StorageError."""
+    def opened(self, number: int) -> tuple[str, MappedFile | bytes]:
+        """(place, bytes) of a shard, which is looked at each time. Raises NotFoundError, StorageError."""
         found = self.open.get(number)
         if found is None:
             path = self.paths[number]
             place = fs_text(path)
             if not os.path.exists(path):
                 raise NotFoundError(place, "the shard is missing", "restore it")
-            with translated(path), open(path, "rb") as file:
-                found = place, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            with translated(path):
+                found = place, map_whole(path)
             while len(self.open) >= self.limit:
                 self.open.pop(next(iter(self.open)))
             self.open[number] = found
+        look(found[1])
         return found

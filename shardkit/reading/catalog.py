@@ -7,6 +7,7 @@ in use. It opens no shard before a sample's bytes are asked for.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from shardkit.reading.options import Remote
 from shardkit.reading.resolve import missing_file
 from shardkit.reading.targets import FIELD
 from shardkit.sample import IMAGE_FIELDS, Sample, field_of
+from shardkit.storage.mapped import LOOK_SECONDS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -408,6 +410,7 @@ class IndexBlock:
     def __init__(self, catalog: IndexCatalog, rows: Rows, shards: Rows, local: Rows) -> None:
         self.catalog = catalog
         self.rows, self.shards, self.local = rows, shards, local
+        self._due = 0.0
         n = len(rows)
         self.starts = np.empty(n, np.int64)
         self.labels = np.empty(n, np.int64)
@@ -441,6 +444,15 @@ class IndexBlock:
         files = self.catalog.mapped
         return {shard: files.buffer(shard) for shard in np.unique(self.shards).tolist()}
 
+    def _look(self) -> None:
+        """StorageError where a shard became shorter. What was seen counts until `_due`: a block may be in use for long,
+        and one that reads many samples asks for it by itself."""
+        now = time.monotonic()
+        if now >= self._due:
+            self._due = now + LOOK_SECONDS
+            for shard in self._maps:
+                self.catalog.mapped.demand_unchanged(shard)
+
     @cached_property
     def _buffers(self) -> dict[int, memoryview]:
         return {shard: view_of(data) for shard, data in self._maps.items()}
@@ -456,6 +468,7 @@ class IndexBlock:
         if start < 0:
             place, _, key = self.place(number)
             raise DecodeError(place, "this sample has no image", NO_IMAGE_CURE, None, key)
+        self._look()
         data = self._buffers[shards[number]][start : ends[number]]
         if self.catalog.checked and crc32c(data) != self._checksums[number]:
             raise self._damaged(number)
@@ -467,6 +480,7 @@ class IndexBlock:
         buffers = self._buffers
         if int(self.starts[begin:end].min(initial=0)) < 0:
             return images_of(self, begin, end)
+        self._look()
         columns = zip(shards[begin:end], starts[begin:end], ends[begin:end], strict=True)
         datas: list[Buffer] = [buffers[shard][start:stop] for shard, start, stop in columns]
         wrong: dict[int, DamagedError | DecodeError] = {}
@@ -520,14 +534,18 @@ class IndexBlock:
         if not self.catalog.plain or min(self.starts.min(initial=0), self.labels.min(initial=0)) < 0:
             yield from map(self.sample, range(len(self)))
             return
-        urls, maps = self.catalog.urls, self._maps
+        urls, maps, clock = self.catalog.urls, self._maps, time.monotonic
         columns = zip(self.keys, *self._spans, self.labels.tolist(), self.fields, strict=True)
         if not self.catalog.checked_raw:
             self._demand_own(maps)
             for key, shard, start, end, label, name in columns:
+                if clock() >= self._due:
+                    self._look()
                 yield {"__key__": key, "__url__": urls[shard], name: maps[shard][start:end], "cls": label}
             return
         for number, (key, shard, start, end, label, name) in enumerate(columns):
+            if clock() >= self._due:
+                self._look()
             data = maps[shard][start:end]
             if crc32c(data) != self._checksums[number]:
                 raise self._damaged(number)
@@ -540,6 +558,7 @@ class IndexBlock:
             self.image(number)
         shard = int(self.shards[number])
         table, at = self.catalog.table(shard), int(self.local[number])
+        self._look()
         data, start = self._maps[shard], int(table.offset[at])
         url, end = self.catalog.urls[shard], start + int(table.size[at])
         found = next(form.read(data, place=url, start=start, end=end, names=self.catalog.names), None)

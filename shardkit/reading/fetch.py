@@ -21,6 +21,7 @@ from shardkit.formats.tar_stream import gunzip
 from shardkit.location import Location
 from shardkit.reading.mapped import Mapping, let_go, map_file, view_of
 from shardkit.reading.resolve import ReplacedError, missing_file
+from shardkit.storage.mapped import LOOK_SECONDS, shorter_error
 
 UNPACKED_BYTES, UNPACKED_SHARDS = 4 << 30, 17
 """What is kept of unpacked gzip shards. But one more than the 16 lanes read at a time is kept in any case: a shard that
@@ -28,9 +29,6 @@ went would be unpacked again for each run of its samples."""
 
 MAPPED_SHARDS = 8192
 """Shards that stay mapped. A process may have 65,530 mappings on Linux (vm.max_map_count)."""
-
-LOOK_SECONDS = 0.001
-"""How long what was seen of a mapped file counts: to look before each run of samples takes a tenth of their time."""
 
 HOLD_SECONDS = 0.5
 """How long the first samples wait for all shards to be mapped. That takes 10 ms for 1,000 shards on a disk; where each
@@ -98,11 +96,11 @@ class MappedShards:
             if found is not None:
                 self._open.move_to_end(shard)
         if found is not None:
-            self._demand_unchanged(shard)
+            self.demand_unchanged(shard)
             return found
         file = self.files[shard]
         mapped = self._mapped(shard)
-        self._demand_unchanged(shard)
+        self.demand_unchanged(shard)
         if self._verify and shard not in self._checked:
             demand_crc(file, crc_of(mapped))
             self._checked.add(shard)
@@ -173,7 +171,7 @@ class MappedShards:
             self.stamps.setdefault(shard, _stamp(status))
         return mapping
 
-    def _demand_unchanged(self, shard: int) -> None:
+    def demand_unchanged(self, shard: int) -> None:
         """StorageError for a mapped file that became shorter. Its stamp tells of any other change. One that is gone, or
         was replaced by another of its name, is read on as it was."""
         stamp, now = self.stamps.get(shard), time.monotonic()
@@ -188,8 +186,7 @@ class MappedShards:
         if found == stamp or found[:2] != stamp[:2]:
             return
         if found[2] < file.bytes:
-            fact = f"the shard was cut to {found[2]} of its {file.bytes} bytes while it was being read"
-            raise StorageError(file.url, fact, "restore it, and never write to the shards of a dataset in place")
+            raise shorter_error(file.url, found[2], file.bytes)
         self.stamps[shard] = found
         self._checked.discard(shard)
         if self._verify:

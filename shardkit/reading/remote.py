@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mmap
 import threading
 import time
 from collections import OrderedDict
@@ -23,6 +22,7 @@ from shardkit.reading.resolve import Found, missing_file
 from shardkit.storage.aside import Aside
 from shardkit.storage.cache import Cache, open_cache
 from shardkit.storage.cache_entry import Entry
+from shardkit.storage.mapped import MappedFile
 from shardkit.storage.retry import pieces, read, retried
 from shardkit.storage.store import ObjectInfo, open_store
 
@@ -161,7 +161,7 @@ class RemoteShards(MappedShards):
         if entry is not None:
             entry.mend(start, data)
 
-    def here(self, shard: int) -> mmap.mmap | bytes | None:
+    def here(self, shard: int) -> MappedFile | None:
         """The shard's bytes where the cache has all of them."""
         if self.objects.cache is None or self.files[shard].unpacked:
             return None
@@ -182,7 +182,7 @@ class RemoteShards(MappedShards):
             return copy
         return bytes(entry.read(0, size, lambda first, stop: self.again(shard, first, stop)))
 
-    def _copy(self, shard: int, entry: Entry) -> mmap.mmap | None:
+    def _copy(self, shard: int, entry: Entry) -> MappedFile | None:
         """The shard as the cache has it; summed the first time, if that is wanted."""
         copy = entry.mapped(check=self._verify and shard not in self._summed)
         if copy is not None:

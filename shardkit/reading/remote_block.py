@@ -17,6 +17,7 @@ from shardkit.index_file import INDEX_CURE
 from shardkit.reading.catalog import NO_IMAGE_CURE, Images, IndexBlock, IndexCatalog, Rows, images_of
 from shardkit.reading.remote import RemoteShards, within
 from shardkit.sample import Sample
+from shardkit.storage.mapped import MappedFile
 
 if TYPE_CHECKING:
     from shardkit.reading.ahead import Job
@@ -38,7 +39,7 @@ class RemoteBlock(IndexBlock):
         """The chunks that hold samples of it, in the order of need: shard << 32 | number."""
         self.wanted = 0
         """Bytes of samples that must be fetched."""
-        self.here: dict[int, memoryview] = {}
+        self.here: dict[int, MappedFile] = {}
         """The shards that the cache has."""
 
     @property
@@ -56,7 +57,7 @@ class RemoteBlock(IndexBlock):
         for shard in np.unique(self.shards).tolist():
             mapped = shards.here(shard)
             if mapped is not None:
-                self.here[shard] = memoryview(mapped)
+                self.here[shard] = mapped
             elif files[shard].unpacked:
                 chunks[self.shards == shard] = 0
         if self.here:
@@ -138,8 +139,8 @@ class RemoteBlock(IndexBlock):
         if job is not None:
             return self._come(number, job)
         first, stop = self._wholes[0][number], self._wholes[1][number]
-        if (mapped := self.here.get(shard)) is not None:
-            return mapped[first:stop]
+        if (mapped := self.here.get(shard)) is not None and mapped.there() >= len(mapped):
+            return memoryview(mapped)[first:stop]
         shards = self.remote_shards
         seconds = shards.objects.how.timeout_seconds
         return within(seconds, lambda: bytes(shards.read(shard, first, stop)), self._urls[shard])

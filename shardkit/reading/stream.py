@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import mmap
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -31,12 +29,10 @@ from shardkit.reading.options import Remote
 from shardkit.reading.targets import FIELD, Kind
 from shardkit.rng import permutation, stream_key, uniform
 from shardkit.sample import IMAGE_FIELDS, Sample, label_number
+from shardkit.storage.mapped import looked, map_whole
 
 if TYPE_CHECKING:
     from shardkit.reading.remote_stream import RemoteFile
-
-LOOK_SAMPLES = 64
-"""After how many samples the file is looked at: to read what was cut off would end the process."""
 
 Streamed = tuple[int, Sample]
 """(a number of its own for the sample, the sample with `cls` as an int where it has one)."""
@@ -123,12 +119,9 @@ def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sam
                 for key, fields in form.stream(file, place=place, names=names):
                     yield _sample(place, key, fields)
                 return
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                for number, found in enumerate(form.read(data, place=place, names=names), 1):
-                    yield _sample(place, found.key, form.fields(data, found))
-                    if number % LOOK_SAMPLES == 0 and os.fstat(file.fileno()).st_size < len(data):
-                        fact = f"the shard was cut to fewer than its {len(data)} bytes while it was being read"
-                        raise StorageError(place, fact, "restore it, and never write to shards in place")
+        data = map_whole(shard.path)
+        for found in looked(form.read(data, place=place, names=names), data):
+            yield _sample(place, found.key, form.fields(data, found))
     except FileNotFoundError as exc:
         raise NotFoundError(place, "there is no such shard", "check the name, and where you are") from exc
     except OSError as exc:

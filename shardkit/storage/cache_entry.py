@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import mmap
 import os
 import threading
 import time
@@ -13,6 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import google_crc32c
+
+from shardkit.storage.mapped import MappedFile
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -48,7 +49,7 @@ class Entry:
         self.usable = True
         """Whether its bytes may still be used."""
         self._fd, self._map_fd = fd, map_fd
-        self._mapping: mmap.mmap | None = None
+        self._mapping: MappedFile | None = None
         self._looked = False
         self._chunks = chunks_of(size)
         self._each: dict[int, threading.Lock] = {}
@@ -59,7 +60,7 @@ class Entry:
             if fd is not None:
                 os.close(fd)
 
-    def mapped(self, *, check: bool = False) -> mmap.mmap | None:
+    def mapped(self, *, check: bool = False) -> MappedFile | None:
         """The whole object as a buffer, which holds the file by itself; None where it is not whole.
 
         check: sum it first. One that is not right is dropped.
@@ -69,7 +70,7 @@ class Entry:
                 if os.fstat(self._fd).st_size != self.size or (check and not self.crc_is_right()):
                     self.drop("is damaged, and fetched again")
                 elif self._mapping is None:
-                    self._mapping = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
+                    self._mapping = MappedFile(self._fd, self.size, access=MappedFile.READ)
             return self._mapping if self.usable else None
 
     def read(self, start: int, end: int, fetch: Fetch) -> Buffer:

@@ -71,7 +71,7 @@ def salvage_records(data: ShardBytes) -> Records:
 
 
 def _walk(data: ShardBytes) -> Iterator[Record | Gap]:
-    limit, at = len(data.view), 0
+    limit, at = len(data), 0
     while at < limit:
         end = None
         try:

@@ -80,7 +80,7 @@ class Rescuer:
             for name, (begin, length) in group.fields.items():
                 if name in IMAGE_FIELDS and length == size and crc_of(data.view[begin : begin + length]) == crc:
                     return self._looked_at(data, _parts(group.fields))
-        if start + size <= len(data.view) and google_crc32c.value(data.view[start : start + size]) == crc:
+        if start + size <= len(data) and google_crc32c.value(data.view[start : start + size]) == crc:
             return self._without_header(data, start, size)
         if not groups:
             return None, "it is not in the shard any more, or its header is damaged together with its image"
@@ -136,7 +136,7 @@ class Rescuer:
         if shard.entry is None or self.manifest is None:
             return
         others = [name for name in self.manifest.fields if name not in IMAGE_FIELDS and name != "cls"]
-        crc = crc_of(data.view) if data.crc32c is None else data.crc32c
+        crc = data.summer()(0, len(data)) if data.crc32c is None else data.crc32c
         if others and f"{crc:08x}" != shard.entry.crc32c:
             names = ", ".join(others)
             fact = f"the shard's CRC-32C is wrong, and the fields {names} have none: they are taken as they are"

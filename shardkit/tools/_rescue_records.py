@@ -72,7 +72,7 @@ class RecordRescuer:
 
     def _image_alone(self, start: int, size: int, crc: int, *, has_record: bool) -> tuple[str, str]:
         """(the field of the image whose bytes are whole at their place; why it is not enough)."""
-        if start < 0 or start + size > len(self.data.view) or self._crc(start, size) != crc:
+        if start < 0 or start + size > len(self.data) or self._crc(start, size) != crc:
             return "", "it has another image than the index says" if has_record else "its record is damaged, or gone"
         names = [] if self.manifest is None else [name for name in self.manifest.fields if name != "cls"]
         if self.manifest is None or any(name not in IMAGE_FIELDS for name in names):
@@ -121,7 +121,7 @@ class RecordRescuer:
     def _list_gaps(self, found: Records) -> None:
         for gap in found.gaps:
             where = f"{gap.error.fact}; the next sound record is at byte {gap.end}"
-            fact = gap.error.fact if gap.end >= len(self.data.view) else where
+            fact = gap.error.fact if gap.end >= len(self.data) else where
             self.rescue.left_out.append(LeftOut(self.data.place, gap.start, gap.key or "(not known)", gap.path, fact))
 
     def _image(self, start: int, size: int) -> bytes:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from shardkit.errors import DamagedError
-from shardkit.formats import tar
 from shardkit.formats.tar_headers import BLOCK, Member, cut_member, parse_block, read_member, sample_name
 from shardkit.tools._shard import ShardBytes
 
@@ -38,7 +37,7 @@ def salvage(data: ShardBytes) -> Salvaged:
     Behind damage it goes on at the next header that is good. Never raises DamagedError.
     """
     try:
-        found = tar.read_samples(data.buffer, place=data.place)
+        found = data.samples()
         return Salvaged([Group(sample.key, sample.offset, sample.fields) for sample in found])
     except DamagedError:
         return _salvaged(data)
@@ -76,7 +75,7 @@ def _salvaged(data: ShardBytes) -> Salvaged:
 
 def _members(data: ShardBytes) -> Iterator[Member | DamagedError]:
     """Members and damage in the order of the file."""
-    limit, at = len(data.view), 0
+    limit, at = len(data), 0
     shared: dict[bytes, bytes] = {}
 
     def fetch(offset: int, n: int) -> bytes:

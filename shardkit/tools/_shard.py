@@ -7,10 +7,10 @@ label, the CRC-32C of its image, and that of the whole file, which is joined fro
 from __future__ import annotations
 
 import io
-import mmap
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,14 @@ from shardkit.formats.tfrecord_features import FILENAME
 from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
 from shardkit.sample import IMAGE_FIELDS, field_of, label_number, text_of_path
-from shardkit.tools._crc import crc_of, joined_crc, summer
+from shardkit.storage.mapped import MappedFile, look, looked, map_whole
+from shardkit.tools._crc import joined_crc, summer
 from shardkit.tools._opened import IndexRows
 from shardkit.tools._places import Places
 from shardkit.tools._plain import plain_sums
+
+SUM_BYTES = 4 << 20
+"""How much of a mapped file is summed between two looks at it."""
 
 NO_LABEL, BAD_LABEL = -1, -2
 NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
@@ -38,13 +42,15 @@ NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 class ShardBytes:
     """The bytes of a shard. `file_bytes`, `crc32c`: of the file as stored (None: not summed).
 
+    data: a mapped file, or bytes. A mapped file is looked at for each `buffer`, `view` and sample, which are not to be
+    held for long: StorageError where it became shorter.
+
     gzip: the file is packed, by gzip or zlib. error: why it could be unpacked to `view` only, and no further. path: of
     the file that is mapped, "" for bytes in memory.
     """
 
     place: str
-    view: NDArray[np.uint8]
-    buffer: Any
+    data: Any
     file_bytes: int
     gzip: bool = False
     crc32c: int | None = None
@@ -52,9 +58,27 @@ class ShardBytes:
     error: DamagedError | None = None
     path: str = ""
 
+    @property
+    def buffer(self) -> Any:
+        """The bytes as what can be sliced to bytes, and searched."""
+        look(self.data)
+        return self.data
+
+    @property
+    def view(self) -> NDArray[np.uint8]:
+        """The bytes as an array."""
+        return np.frombuffer(self.buffer, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
     def samples(self, start: int = 0, end: int | None = None) -> Iterator[StoredSample]:
         """The samples from byte `start` up to `end`. DamagedError for damage."""
-        return FORMATS[self.format].read(self.buffer, place=self.place, start=start, end=end)
+        return looked(FORMATS[self.format].read(self.data, place=self.place, start=start, end=end), self.data)
+
+    def summer(self) -> Callable[[int, int], int]:
+        """A function that gives the CRC-32C of the bytes from `start` to `end`."""
+        return _looking(summer(np.frombuffer(self.data, np.uint8)), self.data)
 
 
 @dataclass(slots=True)
@@ -100,24 +124,36 @@ def open_shard(
     data = _mapped(location) if location.is_local or places is None else places.whole(location)
     size, path = len(data), location.path if location.is_local else ""
     if size == 0 and named == "tfrecord":
-        return ShardBytes(place, np.empty(0, np.uint8), b"", 0, format=named)
+        return ShardBytes(place, b"", 0, format=named)
     if size == 0:
         raise DamagedError(place, "the file is empty", "copy it again, or pack again", 0)
-    view = np.frombuffer(data, np.uint8)
     known = named or format_of_head(data[:512])
     if not (data[:2] == GZIP_MAGIC if known == "tar" else is_packed(data[:12])):
-        return ShardBytes(place, view, data, size, format=known, path=path)
-    packed: Readable = data if isinstance(data, mmap.mmap) else io.BytesIO(data)
+        return ShardBytes(place, data, size, format=known, path=path)
+    packed: Readable = data if isinstance(data, MappedFile) else io.BytesIO(data)
     whole, error = _unpacked(gunzip(packed, place=place), as_far)
-    there = np.frombuffer(whole, np.uint8)
-    return ShardBytes(f"{place} (unpacked)", there, whole, size, True, crc_of(view), known, error)
+    crc = _looking(summer(np.frombuffer(data, np.uint8)), data)(0, size)
+    return ShardBytes(f"{place} (unpacked)", whole, size, True, crc, known, error)
 
 
-def _mapped(location: Location) -> mmap.mmap | bytes:
+def _looking(crc_of_bytes: Callable[[int, int], int], data: Any) -> Callable[[int, int], int]:
+    """The same function, with a look at `data` before each SUM_BYTES."""
+
+    def crc(start: int, end: int) -> int:
+        if end - start <= SUM_BYTES:
+            look(data)
+            return crc_of_bytes(start, end)
+        cuts = [*range(start, end, SUM_BYTES), end]
+        sums = [crc(first, stop) for first, stop in pairwise(cuts)]
+        return joined_crc(np.array(sums, np.uint32), np.diff(np.array(cuts, np.int64)))
+
+    return crc
+
+
+def _mapped(location: Location) -> MappedFile | bytes:
     place = str(location)
     try:
-        with open(location.path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.seek(0, 2) else b""
+        return map_whole(location.path)
     except FileNotFoundError as exc:
         raise NotFoundError(place, "the shard is missing", "bring it back, or pack again") from exc
     except OSError as exc:
@@ -142,16 +178,16 @@ def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent
     rows: its index rows: a shard that is as they say is summed only, and not parsed. Raises StorageError where the disk
     fails.
     """
-    content = ShardContent(shard.place, shard.file_bytes, len(shard.view), shard.gzip)
+    content = ShardContent(shard.place, shard.file_bytes, len(shard), shard.gzip)
     if rows is not None and shard.path and shard.format == "tar" and _as_indexed(content, rows, shard.path):
         return content
     columns = _Columns(content)
-    crc = summer(shard.view)
+    crc = shard.summer()
     try:
-        columns.add(shard.samples(), shard.buffer, crc)
+        columns.add(shard.samples(), shard.data, crc)
     except DamagedError as exc:
         content.error = exc
-    columns.finish(crc, len(shard.view))
+    columns.finish(crc, len(shard))
     if shard.crc32c is not None:
         content.crc32c = shard.crc32c
     return content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from shardkit.reading.catalog import IndexCatalog
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.storage.local import translated
+from shardkit.storage.mapped import looked, map_whole
 from shardkit.tools._labels import (
     Pairs,
     class_map,
@@ -168,12 +168,9 @@ def _scan(shard: Location, form: str) -> _Scan:
     fields: dict[str, None] = {}
     texts: dict[int, str] = {}
     place = str(shard)
-    with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            data: Any = b""
-        else:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    for sample in FORMATS[form].read(data, place=place):
+    with translated(os.fsencode(shard.path)):
+        data = map_whole(shard.path)
+    for sample in looked(FORMATS[form].read(data, place=place), data):
         names = getattr(sample, "names", None) or list(sample.fields)
         image = next((name for name in names if name in IMAGE_FIELDS), "")
         label = _label(data, sample)

@@ -8,7 +8,6 @@ TFRecord  "OFFSET SIZE" for each record, with all that belongs to it: DALI's `fn
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.storage.local import translated, whole_file
+from shardkit.storage.mapped import looked, map_whole
 from shardkit.tools._threads import in_threads, thread_count
 
 
@@ -42,12 +42,12 @@ def _write_one(shard: Location) -> Location:
     place = shard.sibling(
         shard.name[: shard.name.find(".", 1)] + ".idx" if "." in shard.name[1:] else shard.name + ".idx"
     )
-    with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
-        head = file.read(512)
-        form = format_of_name(shard.name) or format_of_head(head)
-        if is_packed(head):
-            raise UsageError(str(shard), "the shard is packed by gzip, which DALI can't read", "unpack it first")
-        data: Any = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if head else b""
+    with translated(os.fsencode(shard.path)):
+        data = map_whole(shard.path)
+    head = data[:512]
+    form = format_of_name(shard.name) or format_of_head(head)
+    if is_packed(head):
+        raise UsageError(str(shard), "the shard is packed by gzip, which DALI can't read", "unpack it first")
     text = "".join(_tar_lines(shard, data) if form == "tar" else _tfrecord_lines(shard, data))
     with whole_file(place.path) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
@@ -55,13 +55,13 @@ def _write_one(shard: Location) -> Location:
 
 
 def _tfrecord_lines(shard: Location, data: Any) -> Iterator[str]:
-    for sample in FORMATS["tfrecord"].read(data, place=str(shard)):
+    for sample in looked(FORMATS["tfrecord"].read(data, place=str(shard)), data):
         yield f"{sample.offset} {sample.size}\n"
 
 
 def _tar_lines(shard: Location, data: Any) -> Iterator[str]:
     lines = []
-    for sample in FORMATS["tar"].read(data, place=str(shard)):
+    for sample in looked(FORMATS["tar"].read(data, place=str(shard)), data):
         if any(character.isspace() for character in sample.key):
             fact = "the key has a space in it, which DALI's index can't hold"
             raise DatasetError(str(shard), fact, "pack the files under other names", sample.offset, sample.key)

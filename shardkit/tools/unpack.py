@@ -301,7 +301,7 @@ def _member_path(sample: StoredSample, name: str, label: int) -> bytes:
 def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> None:
     """Create the file. `folders` has those that are there already."""
     end = file.start + file.size
-    if end > len(data.view):
+    if end > len(data):
         raise DamagedError(
             data.place, "the index says that a sample is beyond the end of the shard", _cure(data), None, file.key
         )

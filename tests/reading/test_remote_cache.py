@@ -21,7 +21,7 @@ from shardkit import UsageError
 from shardkit.location import locate
 from shardkit.reading import ahead, remote
 from shardkit.storage import cache as cache_module
-from shardkit.storage import cache_entry
+from shardkit.storage import cache_entry, mapped
 
 KeysOf = Callable[[Any], list[str]]
 Pairs = dict[str, tuple[str, str]]
@@ -104,6 +104,21 @@ def test_wrong_bytes_from_the_store_do_not_stay_in_the_cache(pairs: Pairs, watch
     assert list(map(told, data)) == list(map(told, right))
     whole = {path.read_bytes() for path in tmp_path.glob("*.whole")}
     assert whole <= set(files_of(near).values())
+
+
+def test_a_copy_that_becomes_shorter_while_it_is_read_is_fetched_again(
+    pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mapped, "LOOK_SECONDS", 0.0)
+    near, far = pairs["tar"]
+    list(shardkit.dataset(far, cache=tmp_path))
+    samples = iter(shardkit.dataset(far, cache=tmp_path))
+    found = [told(next(samples))]
+    for path in tmp_path.glob("*.whole"):
+        if path.read_bytes()[:4] != b"PAR1":
+            os.truncate(path, 0)
+    found += map(told, samples)
+    assert found == list(map(told, shardkit.dataset(near)))
 
 
 @pytest.mark.parametrize("verify", [False, True])
