@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
 LABEL_COLUMNS = ("label", "labels", "class", "classes", "category", "target")
 _TELL_ROWS = 1000
+_SHOWN = 20
 _JSON_ROWS = 4096
 
 
@@ -96,9 +97,8 @@ def open_list(path: str, options: ListOptions, *, labels: Callable[[pa.Table, st
     else:
         found = labels(table, paths)
     others = tuple(name for name in table.column_names if name not in (paths, label))
-    _log.info(
-        "%s: paths are in the column %s, labels in %s, fields: %s", place, paths, label, ", ".join(others) or "none"
-    )
+    shown = _some(others) or "none"
+    _log.info("%s: paths are in the column %s, labels in %s, fields: %s", place, paths, label, shown)
     return Listed(place, root, table, paths, found, others)
 
 
@@ -126,8 +126,14 @@ def _demand_header(names: Sequence[str], place: str, root: str) -> None:
 
 
 def _no_column(table: pa.Table, what: str, option: str, place: str, more: str = "") -> SourceError:
-    shown = ", ".join(printable(name) for name in table.column_names[:20])
+    shown = _some(table.column_names) or "none"
     return SourceError(place, f"it has no column of {what}; its columns are {shown}", f"name one with {option}{more}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of columns."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(printable, names[:_SHOWN])) + more
 
 
 def scan_lists(

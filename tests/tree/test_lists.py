@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from shardkit.errors import BadFileError, SourceError, UsageError
 from shardkit.packing.held import OnDisk
+from shardkit.tree import list_limits, text_lists
 from shardkit.tree.imagefolder import image_folders
+from shardkit.tree.list_limits import MAX_COLUMNS, MAX_NESTING, MAX_ROW_BYTES
 from shardkit.tree.lists import ListOptions, open_list, scan_lists
 from shardkit.tree.source import Source, scan_tree
-from shardkit.tree.tables import MAX_COLUMNS, MAX_NESTING, SEPARATORS, read_table
+from shardkit.tree.tables import read_table
+from shardkit.tree.text_lists import SEPARATORS
 
 
 @pytest.fixture
@@ -344,3 +350,106 @@ def test_a_row_of_far_too_deep_json_is_an_error(opening: str, folder: Path) -> N
     assert paths(scan(listed(folder, wide.replace('["' + "[" * MAX_NESTING + '", ', "["), "list.jsonl"))) == [
         "cat/1.jpg"
     ]
+
+
+# ---- small files that stand for much
+
+
+def test_a_cell_that_does_not_end_is_named_by_the_line_where_its_row_begins(folder: Path) -> None:
+    text = "file,label\ncat/1.jpg,cat\ncat/2.jpg,"
+    for long in ("x" * MAX_ROW_BYTES, '"' + ("x" * 99 + "\n") * (2 * MAX_ROW_BYTES // 100)):
+        with pytest.raises(SourceError, match=rf"the row at line 3 is longer than {MAX_ROW_BYTES >> 20} MiB; .* quote"):
+            scan(listed(folder, text + long))
+    with pytest.raises(SourceError, match="the row at line 1 is longer"):
+        scan(listed(folder, '{"file":"' + "x" * MAX_ROW_BYTES + '"}\n', "list.jsonl"))
+    assert paths(scan(listed(folder, text + "x" * (MAX_ROW_BYTES // 2) + "\n"))) == ["cat/1.jpg", "cat/2.jpg"]
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.jsonl"])
+def test_a_nul_byte_is_named_with_its_line(name: str, folder: Path) -> None:
+    with pytest.raises(SourceError, match=r"at byte 15: line 2 has a NUL byte; remove it"):
+        scan(listed(folder, b"file,label\ncat/\0.jpg,cat\n", name))
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_a_character_on_the_border_of_two_pieces_is_no_error_and_a_cut_one_is(before: int, folder: Path) -> None:
+    start = b"file,label\ncat/1.jpg,"
+    filler = b"x" * (text_lists._PIECE - len(start) - before)
+    assert scan(listed(folder, start + filler + "猫é\n".encode())).classes == (filler.decode() + "猫é",)
+    cut = start + filler + "猫".encode()[:2]
+    at = len(cut) - 2
+    for data in (cut, cut + b"\n"):
+        with pytest.raises(SourceError, match=rf"at byte {at}: line 2 is not UTF-8 \(the byte 0xe7\)"):
+            scan(listed(folder, data))
+
+
+def text_of_rows(kind: str, text: str, rows: int) -> pa.Table:
+    """A table whose column `label` has a text once in the file, and `rows` times in memory."""
+    one = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text]))
+    labels = {
+        "text": one,
+        "delta": pa.array([text] * rows if kind == "delta" else [], pa.string()),
+        "list": pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), one),
+        "struct": pa.StructArray.from_arrays([one], ["a"]),
+    }
+    return pa.table({"file": ["cat/1.jpg"] * rows, "label": labels[kind]})
+
+
+@pytest.mark.parametrize("kind", ["text", "delta", "list", "struct"])
+def test_a_parquet_text_that_many_rows_refer_to_is_summed_before_it_is_expanded(
+    kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(list_limits, "LEAST_ROOM", 1 << 20)
+    path = folder / "list.parquet"
+    encoding: dict[str, Any] = {"compression": "zstd", "store_schema": False}
+    if kind == "delta":
+        encoding |= {"use_dictionary": False, "column_encoding": {"label": "DELTA_BYTE_ARRAY", "file": "PLAIN"}}
+    pq.write_table(text_of_rows(kind, "x" * 10_000, 200), path, **encoding)
+    assert path.stat().st_size * list_limits.ROOM_FACTOR < 1 << 20
+    with pytest.raises(SourceError, match=r"its rows up to 200 come to [12] MiB in memory, 1 MiB are the most; leave"):
+        read_table(str(path))
+    pq.write_table(text_of_rows(kind, "x" * 10_000, 90), path, **encoding)
+    expected = text_of_rows(kind, "x" * 10_000, 90).to_pylist()
+    assert read_table(str(path)).to_pylist() == expected
+
+
+def test_what_a_parquet_file_says_of_itself_is_enough_to_refuse_it(folder: Path) -> None:
+    path, room = folder / "list.parquet", list_limits.LEAST_ROOM
+    rows = room // list_limits.ROW_COST + 1
+    numbers = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([7]))
+    pq.write_table(pa.table({"file": numbers}), path)
+    with pytest.raises(SourceError, match="its rows come to "):
+        read_table(str(path))
+    pq.write_table(pa.table({"file": ["a"] * 2, "zeros": [b"\0" * (room // 2)] * 2}), path, use_dictionary=False)
+    with pytest.raises(SourceError, match="its columns up to 'zeros' come to 256 MiB"):
+        read_table(str(path))
+    many = pa.ListArray.from_arrays(pa.array([0, room // 8], pa.int32()), pa.array(np.zeros(room // 8, np.int8)))
+    pq.write_table(pa.table({"file": ["a"], "many": many}), path)
+    with pytest.raises(SourceError, match=r"its columns up to 'many\.list\.element' come to 256 MiB"):
+        read_table(str(path))
+
+
+def test_rows_of_json_with_ever_new_names_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_limits, "LEAST_ROOM", 1 << 20)
+    for form in ('{"file": "cat/1.jpg", "x%d": 1}\n', '{"file": "cat/1.jpg", "x": [{"y%d": NaN}]}\n'):
+        path = listed(folder, "".join(form % n for n in range(100)), "list.jsonl")
+        assert read_table(str(path)).num_rows == 100
+        path = listed(folder, "".join(form % n for n in range(1000)), "list.jsonl")
+        with pytest.raises(SourceError, match=r"its 3\d\d columns up to line 3\d\d come to 1 MiB in memory"):
+            read_table(str(path))
+
+
+def test_rows_of_nothing_are_refused_where_they_are_too_many(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(list_limits, "LEAST_ROOM", 1 << 20)
+    path = listed(folder, "file,label\n" + ",\n" * 200_000)
+    with pytest.raises(SourceError, match="its 200000 rows come to 12 MiB in memory, 6 MiB are the most"):
+        read_table(str(path))
+
+
+def test_a_list_that_the_disk_does_not_give_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(text_lists, "open", fail, raising=False)
+    with pytest.raises(SourceError, match=r"list\.csv: can't be read \(Input/output error\); check the disk"):
+        read_table(str(listed(folder, "file,label\n")))
