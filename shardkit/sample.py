@@ -81,6 +81,11 @@ def key_of_path(path: str) -> str:
     return stem.replace(".", "_")
 
 
+def path_of_member(key: str, image: str) -> str:
+    """The path that a key stands for, escaped: the name of its image's member, or the key where it has no image."""
+    return text_of_path((f"{key}.{image}" if image else key).encode("utf-8", "surrogateescape"))
+
+
 def text_of_path(path: bytes) -> str:
     r"""A path as valid UTF-8 text: a backslash doubled, a byte that is no UTF-8 as `\xNN`. `path_of_text` undoes it."""
     text = path.decode("utf-8", "surrogateescape")

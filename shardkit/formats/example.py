@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Sequence
 from struct import Struct
 from sys import byteorder
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal["bytes", "float", "int64", "none"]
 
@@ -87,6 +87,38 @@ def int64_entry(name: bytes, number: int) -> bytes:
     feature = b"\x1a" + varint(len(data)) + data
     value = b"\x12" + varint(len(feature)) + feature
     return b"\x0a" + varint(len(name) + len(value)) + name + value
+
+
+def list_entry(name: bytes, value: object) -> bytes:
+    """A whole entry of what is not one byte string: an int, a float, a list of bytes, an array of int64 or float32.
+
+    Packed as TensorFlow writes it. TypeError for anything else.
+    """
+    if isinstance(value, int):
+        return int64_entry(name, value)
+    if isinstance(value, float):
+        value = array("f", (value,))
+    if isinstance(value, list):
+        kind, items = b"\x0a", b"".join(part for data in value for part in (b"\x0a", varint(len(data)), data))
+    else:
+        kind, items = _numbers(value)
+        items = b"\x0a" + varint(len(items)) + items if items else b""
+    feature = kind + varint(len(items)) + items
+    entry = name + b"\x12" + varint(len(feature)) + feature
+    return b"\x0a" + varint(len(entry)) + entry
+
+
+def _numbers(value: Any) -> tuple[bytes, bytes]:
+    """(tag of the list, its numbers packed) of an array."""
+    kind = memoryview(value).format
+    if kind == "f":
+        floats = array("f", value.tobytes())
+        if byteorder == "big":
+            floats.byteswap()
+        return b"\x12", floats.tobytes()
+    if kind not in ("l", "q"):
+        raise TypeError(f"a feature can't be an array of {kind!r}")
+    return b"\x1a", b"".join(varint(number & 0xFFFF_FFFF_FFFF_FFFF) for number in value.tolist())
 
 
 def with_text(data: bytes, name: str, text: str) -> bytes:

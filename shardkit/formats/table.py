@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from shardkit.errors import DamagedError, ManifestError, UsageError
 from shardkit.formats import tar, tfrecord
+from shardkit.formats.tar_headers import GZIP_MAGIC
 from shardkit.formats.tar_stream import Readable
 from shardkit.formats.tar_stream import stream_samples as stream_tar
 from shardkit.formats.tfrecord import FieldNames
@@ -217,6 +218,11 @@ def format_of_head(head: bytes) -> FormatName:
         except zlib.error:
             return "tar"
     return "tfrecord" if len(head) >= 12 and head[8:12] == tfrecord.masked_crc(head[:8]) else "tar"
+
+
+def is_packed_as(form: str, head: bytes) -> bool:
+    """Whether the first bytes of a shard of this format are those of gzip data; in TFRecord, of zlib data too."""
+    return head[:2] == GZIP_MAGIC if form == "tar" else is_packed(head)
 
 
 def format_named(name: str, place: str) -> Format:

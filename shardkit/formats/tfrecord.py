@@ -21,6 +21,7 @@ bytes that stand as they are: a library would copy each image twice, and could c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,8 +35,10 @@ from shardkit.formats.example import (
     bytes_entry_head,
     entry_name,
     int64_entry,
+    list_entry,
     parse_example,
     varint,
+    with_text,
 )
 from shardkit.formats.tfrecord_features import (
     ENCODED,
@@ -43,11 +46,12 @@ from shardkit.formats.tfrecord_features import (
     FORMAT,
     KEY,
     LABEL,
+    OTHER_KEY,
     PREFIX,
     TEXT,
     feature_description,
 )
-from shardkit.sample import IMAGE_FIELDS, field_of
+from shardkit.sample import IMAGE_FIELDS, field_of, path_of_member, text_of_path
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -56,6 +60,7 @@ __all__ = [
     "END",
     "FieldNames",
     "TfrecordSample",
+    "carried",
     "encode_sample",
     "feature_description",
     "fields_of",
@@ -109,11 +114,13 @@ class TfrecordSample(NamedTuple):
 
 
 def encode_sample(
-    key: str, fields: Sequence[tuple[str, bytes]], *, path: str | None = None, text: str = ""
+    key: str, fields: Sequence[tuple[str, Any]], *, path: str | None = None, text: str = ""
 ) -> tuple[list[bytes], tuple[int, ...], int]:
     """(pieces, offsets, size): what to write one after another, with the image's own bytes object among the pieces;
-    the first byte of each field's data counted from the record's first byte, -1 for a label, which is no byte string;
+    the first byte of each field's data counted from the record's first byte, -1 for what is no byte string, as a label;
     the length of all pieces together.
+
+    fields: bytes, or what `fields_of` gives: int, float, a list of bytes, an array of int64 or float32.
 
     path: of the file; by default the key with the image's field. text: the name of the class. ValueError for an empty
     key or field name, a field that begins with `__`, one given twice, no field at all, and for more bytes than readers
@@ -129,7 +136,10 @@ def encode_sample(
     marks: list[int] = []
     head, image, at = b"", None, 0  # at: the length of head and image
     for name, data in fields:
-        if image is None and name in IMAGE_FIELDS:
+        if not is_bytes(data):
+            parts.append(list_entry(_other(name), data))
+            marks.append(-1)
+        elif image is None and name in IMAGE_FIELDS:
             parts.append(bytes_entry_head(_ENCODED, len(data)))
             head, image = b"".join(parts), data
             marks.append(len(head))
@@ -156,9 +166,7 @@ def _framed(
     features = len(head) + (0 if image is None else len(image)) + len(tail)
     opening = b"\x0a" + varint(features)
     size = len(opening) + features
-    if size > MAX_EXAMPLE_BYTES:
-        fact = f"it would be an Example of {size} bytes, and readers parse at most {MAX_EXAMPLE_BYTES}"
-        raise TooLargeError(f"{fact} (a tar shard has no such limit)")
+    _demand_parsable(size)
     number = _LENGTH.pack(size)
     first = HEAD + len(opening)
     crc = google_crc32c.value(opening + head)
@@ -188,6 +196,33 @@ def sample_size(
 def _unpacked(size: int) -> int:
     """The bytes of the features in a record of `size` bytes."""
     return next(n for n in range(size - FRAME - 11, size - FRAME) if n >= 0 and 1 + len(varint(n)) + n == size - FRAME)
+
+
+def is_bytes(value: object) -> bool:
+    """Whether a field is one byte string, and not a number or a list, which only an Example holds."""
+    return isinstance(value, (bytes, bytearray, memoryview))
+
+
+def _demand_parsable(size: int) -> None:
+    if size > MAX_EXAMPLE_BYTES:
+        fact = f"it would be an Example of {size} bytes, and readers parse at most {MAX_EXAMPLE_BYTES}"
+        raise TooLargeError(f"{fact} (a tar shard has no such limit)")
+
+
+def carried(sample: TfrecordSample) -> tuple[bytes, TfrecordSample]:
+    """(record, sample) to write for one that was read: the Example as it is, under the key that it was read with.
+
+    The sample is in the record, bytes counted from the first one there. A key that was made of the place where the
+    record was is written into it, as the feature `__key__`. ValueError for a key that is no text, and as from
+    `encode_sample` for too many bytes.
+    """
+    data = sample.data
+    found = sample_of(data, 0, "")
+    if found.key != sample.key:
+        data = with_text(data, OTHER_KEY, sample.key)
+        _demand_parsable(len(data))
+        found = sample_of(data, 0, "")
+    return framed_record(data), found
 
 
 def framed_record(data: bytes) -> bytes:
@@ -324,7 +359,7 @@ def sample_of(data: bytes, at: int, place: str, names: FieldNames | None = None,
         fact = f"the record is no tf.train.Example: {exc.fact}"
         raise DamagedError(place, fact, "write records of tf.train.Example", at + HEAD + exc.at) from exc
     own = one_text(data, features, KEY)
-    key = own or one_text(data, features, "__key__") or _made_key(place, at + made_base)
+    key = own or one_text(data, features, OTHER_KEY) or _made_key(place, at + made_base)
     special = _special(data, features, own is not None, names or FieldNames(), at, place)
     base = at + HEAD
     fields: dict[str, tuple[int, int]] = {}
@@ -411,6 +446,18 @@ def fields_of(sample: TfrecordSample) -> dict[str, Any]:
             first, size = sample.fields[name]
             found[name] = data[first - base : first - base + size]
     return found
+
+
+def path_of(sample: TfrecordSample, image: str) -> str:
+    """The path of a sample's file, escaped: the one in the record, or else that of the sample's key.
+
+    A name that others gave stands for the image only if it ends as one.
+    """
+    if sample.path and FILENAME not in sample.names:  # as we write it
+        return sample.path
+    if sample.path and image and field_of(os.path.splitext(sample.path)[1][1:]) in IMAGE_FIELDS:
+        return text_of_path(sample.path.encode("utf-8", "surrogateescape"))
+    return path_of_member(sample.key, image)
 
 
 def one_text(data: bytes, features: Mapping[str, Feature], name: str) -> str | None:

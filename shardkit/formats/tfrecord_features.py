@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 from shardkit.sample import IMAGE_FIELDS
 
 KEY, FILENAME = "image/key", "image/filename"
+OTHER_KEY = "__key__"
+"""The key in records that are not of our layout; a feature with such a name is no field."""
 ENCODED, FORMAT = "image/encoded", "image/format"
 LABEL, TEXT = "image/class/label", "image/class/text"
 PREFIX = "field/"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import google_crc32c
 import msgspec
 
 from shardkit.errors import ShardkitError
 from shardkit.formats.table import FORMATS
+from shardkit.formats.tfrecord import TfrecordSample, carried, is_bytes
 from shardkit.packing.shard import (
     COLUMNS,
     FLUSH_BYTES,
@@ -107,9 +109,12 @@ class SampleWriter:
         self.pieces: list[bytes] = []
         self.position = self.pending = self.unsaid = 0
 
-    def add(self, key: str, fields: list[tuple[str, bytes]], path: bytes, label: int, text: str) -> None:
-        """Write a sample. ValueError for an image that is none, and for a key or field that the format can't hold."""
-        image = next((number for number, (name, _) in enumerate(fields) if name in IMAGE_FIELDS), None)
+    def add(self, key: str, fields: list[tuple[str, Any]], path: bytes, label: int, text: str) -> None:
+        """Write a sample. ValueError for an image that is none, and for a key or field that the format can't hold.
+
+        fields: bytes, and for TFRecord also what `tfrecord.encode_sample` takes.
+        """
+        image = next((n for n, (name, data) in enumerate(fields) if name in IMAGE_FIELDS and is_bytes(data)), None)
         kind, width, height, crc, size = "", 0, 0, 0, -1
         if image is not None:
             name, data = fields[image]
@@ -123,15 +128,36 @@ class SampleWriter:
             kind, width, height = self.look(data)
             crc, size = google_crc32c.value(data), len(data)
         parts, offsets, length = self.format.encode(key, fields, path, text)
-        start = -1 if image is None else self.position + offsets[image]
-        row = (label, self.position, length, start, size, width, height, crc)
-        for column, value in zip(self.columns.values(), row, strict=True):
-            column.append(value)
+        start = -1 if image is None else offsets[image]
         if image is not None:
             self.types[f"{kind} {name}"] += 1
+        self._take(key, [name for name, _ in fields], path, (label, length, start, size, width, height, crc), parts)
+
+    def carry(self, sample: TfrecordSample, path: bytes, label: int) -> None:
+        """Write a sample of a TFRecord shard to another one with all that its Example holds. ValueError for a key that
+        a record can't hold."""
+        record, found = carried(sample)
+        image = next((name for name in found.fields if name in IMAGE_FIELDS), None)
+        width, height, crc, start, size = 0, 0, 0, -1, -1
+        if image is not None:
+            start, size = found.fields[image]
+            data = record[start : start + size]
+            kind, width, height = self.look(data)
+            crc = google_crc32c.value(data)
+            self.types[f"{kind} {image}"] += 1
+        self._take(sample.key, found.names, path, (label, len(record), start, size, width, height, crc), [record])
+
+    def _take(
+        self, key: str, names: Sequence[str], path: bytes, numbers: tuple[int, ...], parts: Sequence[bytes]
+    ) -> None:
+        """numbers: label, length, first byte of the image in it (-1: none), and its size, width, height and CRC."""
+        label, length, start, *image = numbers
+        row = (label, self.position, length, self.position + start if start >= 0 else -1, *image)
+        for column, value in zip(self.columns.values(), row, strict=True):
+            column.append(value)
         self.keys.append(key)
         self.paths.append(text_of_path(path))
-        self.fields.update((name, None) for name, _ in fields)
+        self.fields.update(dict.fromkeys(names))
         self.pieces += parts
         self.position += length
         self.pending += length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import google_crc32c
@@ -12,9 +12,12 @@ import msgspec
 
 from shardkit.errors import DamagedError, DatasetError, NotFoundError
 from shardkit.formats.table import FORMATS, Format
+from shardkit.formats.tar_stream import Readable
+from shardkit.formats.tfrecord import TfrecordSample, fields_of
+from shardkit.formats.tfrecord_stream import stream_records
 from shardkit.packing.fields import SampleWriter
 from shardkit.packing.shard import TELL_BYTES, TELL_FILES, Advance, Check, Filled, Sink
-from shardkit.sample import IMAGE_FIELDS, fs_text, label_number, path_of_text
+from shardkit.sample import IMAGE_FIELDS, fs_text, path_of_member, path_of_text
 from shardkit.storage.local import translated
 from shardkit.storage.mapped import MappedFile, look, map_whole
 
@@ -27,8 +30,8 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
 
     which: the place in `sources` of each sample; offsets, sizes: where it is there. paths, labels, crcs: as in its
     index (label -1: none; the CRC-32C of its image, -1: not known). With no `which`, the sources are read as a whole,
-    in order, from front to back. fields: how fields are called: old -> new, "" to leave it out; those that it does not
-    name stay. only: if it is not empty, the fields (by their old names) that stay at all.
+    in order, from front to back, and hold just these samples. fields: how fields are called: old -> new, "" to leave it
+    out; those that it does not name stay. only: if it is not empty, the fields (by their old names) that stay at all.
     """
 
     name: str
@@ -62,21 +65,23 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
 
     def extent(self) -> tuple[int, int]:
         """(samples, bytes) that are to be read."""
-        if self.which:
-            return len(self.which), sum(self.sizes)
-        return 0, sum(map(os.path.getsize, self.sources))
+        size = sum(self.sizes) if self.which else sum(map(os.path.getsize, self.sources))
+        return len(self.keys), size
 
     def fill(self, sink: Sink, advance: Advance) -> Filled:
         """Read the samples, give their fields the new names, and write them."""
         writer = SampleWriter(sink, self.format, self.check)
+        as_it_is = self.source_format == self.format and not self.fields and not self.only
         told = count = 0
-        for count, (place, at, key, path, label, fields) in enumerate(self._samples(), 1):
-            named = self._renamed(fields, place, at, key)
-            if not path:
-                image = next((name for name, _ in named if name in IMAGE_FIELDS), None)
-                path = key if image is None else f"{key}.{image}"
+        for count, (place, at, key, path, label, sample) in enumerate(self._samples(), 1):
+            record = sample if isinstance(sample, TfrecordSample) else None
+            named = [] if as_it_is and record else self._renamed(_fields(sample), place, at, key)
             try:
-                writer.add(key, named, path_of_text(path), label, self.texts.get(label, ""))
+                if as_it_is and record:
+                    writer.carry(record, self._path(key, path, record.fields), label)
+                else:
+                    new = self._path(key, path, [name for name, _ in named])
+                    writer.add(key, named, new, label, self.texts.get(label, ""))
             except ValueError as exc:
                 fact = f"{FORMATS[self.format].name} can't hold this sample: {exc}"
                 raise DatasetError(place, fact, "rename its fields, or leave some out", at, key) from exc
@@ -87,9 +92,17 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
         advance(count - told, writer.said())
         return writer.filled([])
 
-    def _renamed(self, fields: dict[str, bytes], place: str, at: int | None, key: str) -> list[tuple[str, bytes]]:
-        kept = ((self.fields.get(name, name), data) for name, data in fields.items() if self._stays(name))
-        named = [(name, data) for name, data in kept if name]
+    def _path(self, key: str, path: str, names: Iterable[str]) -> bytes:
+        image = next((name for name in names if name in IMAGE_FIELDS), "")
+        return path_of_text(path or path_of_member(key, image))
+
+    def _renamed(self, fields: dict[str, Any], place: str, at: int | None, key: str) -> list[tuple[str, Any]]:
+        kept = ((name, self.fields.get(name, name), data) for name, data in fields.items() if self._stays(name))
+        named = [
+            (new, as_bytes(name, data, place, at, key) if self.format != "tfrecord" or new == "cls" else data)
+            for name, new, data in kept
+            if new
+        ]
         if not named or len(dict(named)) < len(named):
             fact = f"its fields ({', '.join(fields)}) would leave it without any, or with two of one name"
             raise DatasetError(place, fact, "name others to rename, drop or keep", at, key)
@@ -98,8 +111,8 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
     def _stays(self, name: str) -> bool:
         return not self.only or name in self.only
 
-    def _samples(self) -> Iterator[tuple[str, int | None, str, str, int, dict[str, bytes]]]:
-        """(shard, byte, key, path, label, fields) of each sample."""
+    def _samples(self) -> Iterator[tuple[str, int | None, str, str, int, TfrecordSample | dict[str, bytes]]]:
+        """(shard, byte, key, path, label, sample) of each sample."""
         form = FORMATS[self.source_format]
         if not self.which:
             yield from self._streamed(form)
@@ -111,50 +124,62 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
         for source, at, size, key, path, label, crc in columns:
             place, data = maps.opened(source)
             found = next(form.read(data, place=place, start=at, end=at + size))
-            if found.key != key:
-                fact = f"the index says {key!r}, and the shard holds {found.key!r}"
-                raise DamagedError(place, fact, _CURE, at)
-            fields = bytes_of(form.fields(data, found), place, at, key)
-            image = next((name for name in fields if name in IMAGE_FIELDS), None)
-            if crc >= 0 and image is not None and google_crc32c.value(fields[image]) != crc:
-                raise DamagedError(place, "the checksum of the image is not the one in the index", _CURE, at, key)
-            yield place, at, key, path, label, fields
+            sample = found if isinstance(found, TfrecordSample) else form.fields(data, found)
+            _demand_as_indexed(found.key, sample, key, crc, place, at)
+            yield place, at, key, path, label, sample
 
-    def _streamed(self, form: Format) -> Iterator[tuple[str, int | None, str, str, int, dict[str, bytes]]]:
+    def _streamed(
+        self, form: Format
+    ) -> Iterator[tuple[str, int | None, str, str, int, TfrecordSample | dict[str, bytes]]]:
+        rows = zip(self.keys, self.paths, self.labels, self.crcs, strict=True)
         for source in self.sources:
             place = fs_text(source)
             with translated(source), open(source, "rb") as file:
-                for key, values in form.stream(file, place=place):
-                    fields = bytes_of(values, place, None, key)
-                    label = (
-                        label_in(values, place, key)
-                        if self.fields.get("cls", "cls") == "cls" and self._stays("cls")
-                        else -1
-                    )
-                    yield place, None, key, "", label, fields
+                for found, sample in _from_front(file, form, place):
+                    key, path, label, crc = next(rows, (None, "", -1, -1))
+                    _demand_as_indexed(found, sample, key, crc, place, None)
+                    yield place, None, found, path, label, sample
+        left = next(rows, None)
+        if left is not None:
+            raise DamagedError(place, f"the shard ends before the sample {left[0]!r}, which it had", _CURE)
 
 
-def label_in(fields: dict[str, Any], place: str, key: str) -> int:
-    """The label of a sample, -1 where it has no `cls`. DatasetError for a `cls` that is not a class number."""
-    if "cls" not in fields:
-        return -1
-    label = label_number(fields["cls"])
-    if label is None:
-        raise DatasetError(place, "its cls is not a class number", BAD_LABEL_CURE, None, key)
-    return label
+def _from_front(file: Readable, form: Format, place: str) -> Iterator[tuple[str, TfrecordSample | dict[str, bytes]]]:
+    """(key, sample) of each sample of a whole shard."""
+    if form.name == "tfrecord":
+        for record in stream_records(file, place=place):
+            yield record.key, record
+    else:
+        yield from form.stream(file, place=place)
 
 
-def bytes_of(fields: dict[str, Any], place: str, at: int | None, key: str) -> dict[str, bytes]:
-    """Fields as bytes: an int is its decimals. DatasetError for a list, which only TFRecord can hold."""
-    found = {}
-    for name, value in fields.items():
-        if isinstance(value, int):
-            value = b"%d" % value
-        if not isinstance(value, bytes):
-            fact = f"the field {name!r} is a list or no whole number, and not bytes"
-            raise DatasetError(place, fact, f"leave it out with --drop {name}", at, key)
-        found[name] = value
-    return found
+def _fields(sample: TfrecordSample | dict[str, bytes]) -> dict[str, Any]:
+    return fields_of(sample) if isinstance(sample, TfrecordSample) else sample
+
+
+def _demand_as_indexed(
+    found: str, sample: TfrecordSample | dict[str, bytes], key: str | None, crc: int, place: str, at: int | None
+) -> None:
+    """DamagedError where the sample is not the one of the index row. crc: of its image there, -1 for none."""
+    if found != key:
+        said = "no more samples" if key is None else repr(key)
+        raise DamagedError(place, f"the index says {said}, and the shard holds {found!r}", _CURE, at)
+    if crc >= 0:
+        image = next(
+            (data for name, data in _fields(sample).items() if name in IMAGE_FIELDS and isinstance(data, bytes)), None
+        )
+        if image is not None and google_crc32c.value(image) != crc:
+            raise DamagedError(place, "the checksum of the image is not the one in the index", _CURE, at, key)
+
+
+def as_bytes(name: str, value: object, place: str, at: int | None, key: str) -> bytes:
+    """A field as bytes: an int is its decimals. DatasetError for a list, which only TFRecord can hold."""
+    if isinstance(value, int):
+        return b"%d" % value
+    if not isinstance(value, bytes):
+        fact = f"the field {name!r} is a list or no whole number, and not bytes"
+        raise DatasetError(place, fact, f"leave it out with --drop {name}", at, key)
+    return value
 
 
 class _Maps:

@@ -172,4 +172,5 @@ def demand_labels(labels: NDArray[np.int64], offsets: NDArray[np.int64], keys: S
     wrong = np.flatnonzero(labels < -1)
     if len(wrong):
         row = int(wrong[0])
-        raise DatasetError(place, "its cls is not a class number", BAD_LABEL_CURE, int(offsets[row]), keys[row])
+        at = int(offsets[row]) if offsets[row] >= 0 else None
+        raise DatasetError(place, "its cls is not a class number", BAD_LABEL_CURE, at, keys[row])

@@ -19,7 +19,7 @@ from shardkit.packing.plan import Plan, plan_shards
 from shardkit.sample import field_of, path_of_text
 from shardkit.tools._stored import Stored, StoredRows
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the same conversion begins to give other bytes."""
 
 DEFAULT_MAX_BYTES = "256MB"
@@ -111,6 +111,8 @@ def layout_of(
             sample_bytes=_sample_bytes(stored, form, changes), overhead=len(form.end),
             max_bytes=size, max_count=max_count, shuffle=shuffle, seed=seed,
         )  # fmt: skip
+    if stored.classes and (stored.manifest is None or not stored.manifest.plan):
+        base["labels"] = "listed"  # paths need not begin with the class, as those of `pack` do
     if not stored.plain or changes:
         base["fields"] = sorted(changes.of(stored.fields))
     return Layout(plan, base, _digest(stored, form, changes, destination, limits), same)
@@ -144,7 +146,7 @@ def _sample_bytes(stored: Stored, form: Format, changes: Changes) -> NDArray[np.
         if stored.plain and not changes:
             parts.append(_exact_bytes(rows, form, texts))
         elif form.name == stored.format and not changes:
-            parts.append(rows.sizes)
+            parts.append(rows.sizes + _key_bytes(stored, form, rows))
         else:
             names = np.array([len(k.encode("utf-8", "surrogateescape")) for k in rows.keys], np.int64)
             names += np.array([len(path.encode()) for path in rows.paths], np.int64)
@@ -154,6 +156,13 @@ def _sample_bytes(stored: Stored, form: Format, changes: Changes) -> NDArray[np.
             factor = many if form.name == "tar" else 1
             parts.append(rows.sizes + names * factor + many * each + longest + grown)
     return np.concatenate(parts)
+
+
+def _key_bytes(stored: Stored, form: Format, rows: StoredRows) -> NDArray[np.int64]:
+    """What a key that was made of a record's place adds to it at most, as it is written into it."""
+    if form.name != "tfrecord" or (stored.manifest is not None and stored.manifest.plan):
+        return np.zeros(len(rows.keys), np.int64)
+    return np.array([len(key.encode("utf-8", "surrogateescape")) + 64 for key in rows.keys], np.int64)
 
 
 def _exact_bytes(rows: StoredRows, form: Format, texts: Sequence[str]) -> NDArray[np.int64]:

@@ -17,11 +17,11 @@ from shardkit.formats.tfrecord import FRAME, HEAD, framed_record
 from shardkit.location import Location
 from shardkit.manifest import ShardEntry
 from shardkit.packing.shard import COLUMNS, Rows, rows_path
-from shardkit.sample import IMAGE_FIELDS, path_of_text
+from shardkit.sample import IMAGE_FIELDS, path_of_member, path_of_text
 from shardkit.storage.local import whole_file
 from shardkit.tools._records import Record, record_of
 from shardkit.tools._rescued import Rescued
-from shardkit.tools._shard import ShardBytes, open_shard, path_of_member
+from shardkit.tools._shard import ShardBytes, open_shard
 
 Row = tuple[str, str, dict[str, int]]
 """A sample's key, path and numbers."""

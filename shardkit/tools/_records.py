@@ -9,12 +9,12 @@ import numpy as np
 
 from shardkit.errors import DamagedError
 from shardkit.formats.example import parse_example
-from shardkit.formats.tfrecord import FRAME, HEAD, check_data, masked_crc, one_text, record_size, sample_of
-from shardkit.formats.tfrecord_features import KEY
+from shardkit.formats.tfrecord import FRAME, HEAD, check_data, masked_crc, one_text, path_of, record_size, sample_of
+from shardkit.formats.tfrecord_features import KEY, OTHER_KEY
 from shardkit.sample import IMAGE_FIELDS
-from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, path_of
+from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of
 
-KEY_FEATURES = (KEY, "__key__")
+KEY_FEATURES = (KEY, OTHER_KEY)
 CHUNK = 1 << 20
 LENGTH_BYTES = 5
 """A record has less than a TiB: the upper bytes of its length are zeros, which few bytes of an image are."""

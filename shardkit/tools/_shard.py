@@ -7,7 +7,6 @@ label, the CRC-32C of its image, and that of the whole file, which is joined fro
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -17,14 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, NotFoundError, StorageError
-from shardkit.formats.table import FORMATS, FormatName, StoredSample, format_of_head, format_of_name
-from shardkit.formats.tar_headers import GZIP_MAGIC
+from shardkit.formats.table import FORMATS, FormatName, StoredSample, format_of_head, format_of_name, is_packed_as
 from shardkit.formats.tar_stream import Readable, gunzip
-from shardkit.formats.tfrecord import TfrecordSample
-from shardkit.formats.tfrecord_features import FILENAME
-from shardkit.formats.tfrecord_stream import is_packed
+from shardkit.formats.tfrecord import TfrecordSample, path_of
 from shardkit.location import Location
-from shardkit.sample import IMAGE_FIELDS, field_of, label_number, text_of_path
+from shardkit.sample import IMAGE_FIELDS, label_number
 from shardkit.storage.mapped import MappedFile, look, looked, map_whole
 from shardkit.tools._crc import joined_crc, summer
 from shardkit.tools._opened import IndexRows
@@ -128,7 +124,7 @@ def open_shard(
     if size == 0:
         raise DamagedError(place, "the file is empty", "copy it again, or pack again", 0)
     known = named or format_of_head(data[:512])
-    if not (data[:2] == GZIP_MAGIC if known == "tar" else is_packed(data[:12])):
+    if not is_packed_as(known, data[:12]):
         return ShardBytes(place, data, size, format=known, path=path)
     packed: Readable = data if isinstance(data, MappedFile) else io.BytesIO(data)
     whole, error = _unpacked(gunzip(packed, place=place), as_far)
@@ -264,20 +260,3 @@ def label_of(value: object) -> int:
     """The class number in a `cls`; BAD_LABEL where it is not a label."""
     label = label_number(value)
     return BAD_LABEL if label is None else label
-
-
-def path_of(sample: TfrecordSample, image: str) -> str:
-    """The path of a sample's file, escaped: the one in the record, or else that of the sample's key.
-
-    A name that others gave stands for the image only if it ends as one.
-    """
-    if sample.path and FILENAME not in sample.names:  # as we write it
-        return sample.path
-    if sample.path and image and field_of(os.path.splitext(sample.path)[1][1:]) in IMAGE_FIELDS:
-        return text_of_path(sample.path.encode("utf-8", "surrogateescape"))
-    return path_of_member(sample.key, image)
-
-
-def path_of_member(key: str, image: str) -> str:
-    """The path that a key stands for: the name of its image's member, or the key where it has no image."""
-    return text_of_path((f"{key}.{image}" if image else key).encode("utf-8", "surrogateescape"))

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, NotFoundError, UsageError
-from shardkit.formats.table import FORMATS, format_of_head, format_of_name
-from shardkit.formats.tfrecord import TfrecordSample
-from shardkit.formats.tfrecord_stream import is_packed
+from shardkit.formats.table import FORMATS, format_of_head, format_of_name, is_packed_as
+from shardkit.formats.tfrecord import HEAD, TfrecordSample, path_of
+from shardkit.formats.tfrecord_stream import stream_records
 from shardkit.location import Location
 from shardkit.manifest import ClassEntry, Manifest
 from shardkit.reading.catalog import IndexCatalog
 from shardkit.reading.resolve import SourceLike, resolve
-from shardkit.sample import IMAGE_FIELDS
+from shardkit.sample import IMAGE_FIELDS, path_of_member
 from shardkit.storage.local import translated
 from shardkit.storage.mapped import looked, map_whole
 from shardkit.tools._labels import (
@@ -32,7 +32,7 @@ from shardkit.tools._labels import (
     pairs_of,
     text_names,
 )
-from shardkit.tools._shard import NO_LABEL, label_of, path_of, path_of_member
+from shardkit.tools._shard import NO_LABEL, label_of
 from shardkit.tools._threads import in_threads
 
 Numbers = NDArray[np.int64]
@@ -40,7 +40,10 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """The samples of one shard. labels, image_sizes: -1 where there is none. crcs: of images, -1 where not known."""
+    """The samples of one shard. labels, image_sizes: -1 where there is none. crcs: of images, -1 where not known.
+
+    offsets: -1 where it can be read from front to back only, and no index tells.
+    """
 
     keys: list[str]
     paths: list[str]
@@ -53,7 +56,8 @@ class StoredRows:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A dataset to convert. rows: of the shard of this number. packed: its shards are gzip, and have no rows.
+    """A dataset to convert. rows: of the shard of this number. packed: some of its shards are gzip, and all are read
+    from front to back.
 
     plain: each sample is one image with its label.
     """
@@ -76,7 +80,7 @@ class Stored:
 
 
 def open_stored(source: SourceLike, *, threads: int) -> Stored:
-    """What `source` names. Shards without a manifest are read once, unless they are packed.
+    """What `source` names. Shards without a manifest are read once.
 
     Raises UsageError for a class directory, NotFoundError, DamagedError, ManifestError, StorageError.
     """
@@ -115,7 +119,8 @@ def _opening(shard: Location) -> tuple[str, bool]:
     """(format, whether it is packed) of a shard."""
     with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
         head = file.read(512)
-    return format_of_name(shard.name) or format_of_head(head), is_packed(head)
+    form = format_of_name(shard.name) or format_of_head(head)
+    return form, is_packed_as(form, head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +137,7 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
     if len(forms) > 1:
         raise UsageError("source", "these are shards of more than one format", "convert those of each by themselves")
     form = forms.pop()
-    if packed:
-        counts = np.zeros(len(shards), np.int64)
-        return Stored(shards, form, (), (), counts, _no_rows, packed=True, plain=False)
-    scans = list(in_threads(lambda shard: _scan(shard, form), shards, threads))
+    scans = list(in_threads(lambda shard: _scan(shard, form, packed=packed), shards, threads))
     _demand_unique(shards, scans)
     each = [(shard.name, scan.pairs) for shard, scan in zip(shards, scans, strict=True)]
     pairs = Counter[tuple[int, str]]()
@@ -153,52 +155,90 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
 
     counts = np.array([len(scan.rows.keys) for scan in scans], np.int64)
     fields = tuple(sorted({name for scan in scans for name in scan.fields}))
-    return Stored(shards, form, found.classes, fields, counts, rows, packed=False, plain=False)
+    return Stored(shards, form, found.classes, fields, counts, rows, packed=packed, plain=False)
 
 
-def _no_rows(number: int) -> StoredRows:
-    raise AssertionError("packed shards have no rows")
+class _Seen(NamedTuple):
+    """What a shard tells of a sample. cls: as it is there; None for none. offset: -1 where it is not known."""
+
+    key: str
+    names: Sequence[str]
+    image: str
+    cls: object
+    offset: int
+    size: int
+    image_size: int
+    path: str
+    text: str
 
 
-def _scan(shard: Location, form: str) -> _Scan:
+def _scan(shard: Location, form: str, *, packed: bool) -> _Scan:
     """The samples of a shard without an index. Raises DamagedError, StorageError."""
     columns: list[tuple[int, int, int, int]] = []
     keys: list[str] = []
     paths: list[str] = []
     fields: dict[str, None] = {}
     texts: dict[int, str] = {}
-    place = str(shard)
-    with translated(os.fsencode(shard.path)):
-        data = map_whole(shard.path)
-    for sample in looked(FORMATS[form].read(data, place=place), data):
-        names = getattr(sample, "names", None) or list(sample.fields)
-        image = next((name for name in names if name in IMAGE_FIELDS), "")
-        label = _label(data, sample)
-        if text := getattr(sample, "text", ""):
-            texts.setdefault(label, text)
+    for sample in (_streamed if packed else _mapped)(shard, form):
+        label = NO_LABEL if sample.cls is None else label_of(sample.cls)
+        if sample.text:
+            texts.setdefault(label, sample.text)
         keys.append(sample.key)
-        paths.append(
-            path_of(sample, image) if isinstance(sample, TfrecordSample) else path_of_member(sample.key, image)
-        )
-        columns.append((label, sample.offset, sample.size, sample.fields.get(image, (0, -1))[1]))
-        fields.update(dict.fromkeys(names))
+        paths.append(sample.path)
+        columns.append((label, sample.offset, sample.size, sample.image_size))
+        fields.update(dict.fromkeys(sample.names))
     numbers = np.array(columns, np.int64).reshape(-1, 4).T
     labels, offsets, sizes, images = (np.ascontiguousarray(column) for column in numbers)
-    demand_labels(labels, offsets, keys, place)
+    demand_labels(labels, offsets, keys, str(shard))
     texts.pop(NO_LABEL, None)
     pairs = pairs_of(labels.tolist(), keys, ["" if size < 0 else "image" for size in images.tolist()])
     rows = StoredRows(keys, paths, labels, offsets, sizes, images, np.full_like(labels, -1))
     return _Scan(rows, fields, texts, pairs)
 
 
-def _label(data: Any, sample: Any) -> int:
-    value = getattr(sample, "values", {}).get("cls")
-    if value is None:
-        if "cls" not in sample.fields:
-            return NO_LABEL
+def _mapped(shard: Location, form: str) -> Iterator[_Seen]:
+    with translated(os.fsencode(shard.path)):
+        data = map_whole(shard.path)
+    for sample in looked(FORMATS[form].read(data, place=str(shard)), data):
+        if isinstance(sample, TfrecordSample):
+            yield _seen_record(sample, sample.offset)
+            continue
+        image = next((name for name in sample.fields if name in IMAGE_FIELDS), "")
+        first, size = sample.fields.get("cls", (0, -1))
+        cls = bytes(data[first : first + size]) if size >= 0 else None
+        yield _Seen(
+            sample.key, list(sample.fields), image, cls, sample.offset, sample.size,
+            sample.fields.get(image, (0, -1))[1], path_of_member(sample.key, image), "",
+        )  # fmt: skip
+
+
+def _streamed(shard: Location, form: str) -> Iterator[_Seen]:
+    place = str(shard)
+    with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
+        if form == "tfrecord":
+            for record in stream_records(file, place=place):
+                yield _seen_record(record, -1)
+            return
+        for key, fields in FORMATS[form].stream(file, place=place):
+            image = next((name for name in fields if name in IMAGE_FIELDS), "")
+            size = len(fields[image]) if image else -1
+            yield _Seen(
+                key, list(fields), image, fields.get("cls"), -1, sum(map(len, fields.values())), size,
+                path_of_member(key, image), "",
+            )  # fmt: skip
+
+
+def _seen_record(sample: TfrecordSample, offset: int) -> _Seen:
+    image = next((name for name in sample.fields if name in IMAGE_FIELDS), "")
+    cls = sample.values.get("cls")
+    if cls is None and "cls" in sample.fields:
         first, size = sample.fields["cls"]
-        value = bytes(data[first : first + size])
-    return label_of(value)
+        start = first - sample.offset - HEAD
+        cls = sample.data[start : start + size]
+    return _Seen(
+        sample.key, sample.names, image, cls, offset, sample.size, sample.fields.get(image, (0, -1))[1],
+        path_of(sample, image), sample.text,
+    )  # fmt: skip
 
 
 def _demand_unique(shards: Sequence[Location], scans: Sequence[_Scan]) -> None:
@@ -208,5 +248,6 @@ def _demand_unique(shards: Sequence[Location], scans: Sequence[_Scan]) -> None:
         for row, key in enumerate(scan.rows.keys):
             if key in seen:
                 fact = "the key came before, and keys must be unique"
-                raise DatasetError(str(shard), fact, "give it another", int(scan.rows.offsets[row]), key)
+                at = int(scan.rows.offsets[row])
+                raise DatasetError(str(shard), fact, "give it another", at if at >= 0 else None, key)
             seen.add(key)

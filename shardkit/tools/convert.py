@@ -180,8 +180,9 @@ class _Conversion:
         """The task of each new shard, made one at a time."""
         if self.layout.plan is None:
             for number, name in enumerate(self.names):
-                rows = _NO_ROWS if self.stored.packed else self.stored.rows(number)
-                yield self._task(name, [number], rows, np.zeros(len(rows.keys), np.int64))
+                rows = self.stored.rows(number)
+                which = _NO_NUMBERS if self.stored.packed else np.zeros(len(rows.keys), np.int64)
+                yield self._task(name, [number], rows, which)
             return
         plan, starts = self.layout.plan, np.concatenate([[0], np.cumsum(self.stored.counts)])
         held: dict[int, StoredRows] = {}
@@ -241,12 +242,7 @@ class _Conversion:
         manifest = self.stored.manifest
         if manifest is not None and manifest.options.get("labels") == "multi":  # each sample may have several
             return manifest.classes
-        return tuple(ClassEntry(name, counts[label]) for label, name in sorted(self._class_names(counts).items()))
-
-    def _class_names(self, counts: Mapping[int, int]) -> dict[int, str]:
-        if self.texts or not self.stored.packed or not self.changes.keep_label:
-            return self.texts
-        return {label: str(label) for label in range(max(counts, default=-1) + 1)}
+        return tuple(ClassEntry(name, counts[label]) for label, name in sorted(self.texts.items()))
 
     def _options(self, receipts: Sequence[Receipt]) -> dict[str, Any]:
         options = dict(self.layout.options)
@@ -269,7 +265,6 @@ class _Conversion:
 
 
 _NO_NUMBERS = np.empty(0, np.int64)
-_NO_ROWS = StoredRows([], [], _NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS, _NO_NUMBERS)
 
 
 def _gathered(local: NDArray[np.int64], sources: NDArray[np.int64], get: Callable[[int], StoredRows]) -> StoredRows:

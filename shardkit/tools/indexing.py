@@ -39,6 +39,7 @@ from shardkit.packing.commit import INDEX_SHARDS, Destination, working
 from shardkit.packing.engines import EngineName, EngineOptions
 from shardkit.packing.options import Classes, class_names
 from shardkit.reading.resolve import SourceLike, demand_finished
+from shardkit.sample import path_of_member
 from shardkit.storage.local import sync_folder, translated, whole_file
 from shardkit.tools._engines import over_shards
 from shardkit.tools._labels import (
@@ -52,7 +53,7 @@ from shardkit.tools._labels import (
     text_names,
 )
 from shardkit.tools._opened import find_shards, stem_of_shard
-from shardkit.tools._shard import ShardBytes, ShardContent, open_shard, path_of_member, read_shard
+from shardkit.tools._shard import ShardBytes, ShardContent, open_shard, read_shard
 
 
 def index_shards(

@@ -21,7 +21,7 @@ import google_crc32c
 from shardkit.errors import DamagedError, DatasetError, DestinationError, NotFoundError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.table import StoredSample
-from shardkit.formats.tfrecord import TfrecordSample
+from shardkit.formats.tfrecord import TfrecordSample, path_of
 from shardkit.formats.tfrecord_features import FILENAME, FORMAT, KEY, TEXT
 from shardkit.manifest import Manifest
 from shardkit.reading.resolve import SourceLike
@@ -31,7 +31,7 @@ from shardkit.storage.parts import part_of, remove_abandoned_trees
 from shardkit.tools._names import checked_path, path_of_key, relative_path
 from shardkit.tools._opened import IndexRows, Opened, ShardPlace, open_dataset
 from shardkit.tools._places import demand_disk
-from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, open_shard, path_of
+from shardkit.tools._shard import NO_LABEL, ShardBytes, label_of, open_shard
 from shardkit.tools._threads import in_threads, thread_count
 from shardkit.tools._wanted import Wanted, wanted
 from shardkit.tree.keys import key_of_file
