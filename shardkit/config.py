@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardkit.errors import UsageError
+from shardkit.option_files import content_of
 from shardkit.sample import fs_text
 
 if TYPE_CHECKING:
@@ -126,9 +127,7 @@ _STR = "tag:yaml.org,2002:str"
 
 def _read_text(path: str | os.PathLike[str], file: str) -> str:
     try:
-        return Path(path).read_text("utf-8")
-    except OSError as exc:
-        raise UsageError(file, f"the configuration file can't be read ({exc.strerror})", "check --config") from exc
+        return content_of(path, "config", "configuration file").decode("utf-8")
     except UnicodeDecodeError as exc:
         raise UsageError(file, "the configuration file is not UTF-8 text", "save it as UTF-8", exc.start) from exc
 

@@ -2,7 +2,8 @@
 
     ShardkitError                 1   anything below
     ├── UsageError                2   an option or argument that makes no sense: change the call; a ValueError too
-    │   └── MissingExtraError     2   a package that an extra brings is not installed
+    │   ├── MissingExtraError     2   a package that an extra brings is not installed
+    │   └── MissingFileError      2   a file or folder that an option names does not exist; a FileNotFoundError too
     ├── SourceError               3   the source can't be packed as it is: fix the source
     │   ├── MissingSourceError    3   it, or a file of it, does not exist; a FileNotFoundError too
     │   └── BadFileError          3   one file of it
@@ -38,6 +39,7 @@ __all__ = [
     "DestinationError",
     "ManifestError",
     "MissingExtraError",
+    "MissingFileError",
     "MissingSourceError",
     "NotFoundError",
     "ShardkitError",
@@ -91,6 +93,10 @@ class UsageError(ShardkitError, ValueError):
 
 class MissingExtraError(UsageError):
     """A package that an extra brings is not installed."""
+
+
+class MissingFileError(UsageError, FileNotFoundError):
+    """A file or folder that an option names does not exist."""
 
 
 class SourceError(ShardkitError):

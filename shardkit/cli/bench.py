@@ -44,8 +44,11 @@ def command(source: str, threads: str | None, plot_file: str | None, as_json: bo
     shardkit bench s3://bucket/train
     shardkit bench data/train --threads 1,8 --folder /mnt/fast --json
     """
+    from shardkit.tools._pictures import PLOT_SUFFIXES, out_path
     from shardkit.tools.bench import bench, plot
 
+    if plot_file:
+        out_path(plot_file, PLOT_SUFFIXES)  # before it takes its time
     with console.progress() as progress:
         result = bench(source, threads=_numbers(threads), progress=progress, **options)
     if plot_file:

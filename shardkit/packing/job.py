@@ -23,6 +23,7 @@ from shardkit.formats.table import FormatName
 from shardkit.location import locate
 from shardkit.manifest import ClassEntry, Manifest
 from shardkit.names import skipped_name
+from shardkit.option_files import demand_folder
 from shardkit.packing.append import Named, datasets_before, demand_free
 from shardkit.packing.commit import commit, keep_only, working, write_index_files
 from shardkit.packing.contents import contents_of, dataset_names
@@ -175,6 +176,8 @@ def pack(
     if engine != "local":  # a node may be in another folder
         source, root = _whole_path(source), None if root is None else _whole_path(root)
     names = class_names(classes, classes_from)
+    if root is not None:
+        demand_folder(root, "root")
     columns = ListOptions(path_column, label_column, label_separator, None if root is None else os.fspath(root))
     named, goes_to = named_path(source), locate(dest)
     opened = open_source(source, options, columns, storage_options, progress)

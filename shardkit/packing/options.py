@@ -12,6 +12,7 @@ from shardkit.config import cores, parse_bytes
 from shardkit.errors import UsageError
 from shardkit.formats.table import FORMATS, FormatName
 from shardkit.manifest import Manifest, decode_manifest
+from shardkit.option_files import content_of
 from shardkit.packing.shard import Check
 from shardkit.packing.transcode import Transcoding
 from shardkit.sample import DEFAULT_EXTENSIONS, IMAGE_FIELDS, field_of, fs_text
@@ -133,7 +134,7 @@ def _classes_of_manifest(manifest: str | os.PathLike[str] | Manifest) -> list[st
     place = "classes_from"
     if not isinstance(manifest, Manifest):
         place = fs_text(manifest)
-        manifest = decode_manifest(_content(manifest), place=place)
+        manifest = decode_manifest(content_of(manifest, "classes_from", "manifest"), place=place)
     if not manifest.classes:
         raise UsageError(place, "this manifest names no class", "take one of a dataset that has classes")
     return manifest.class_names
@@ -141,18 +142,10 @@ def _classes_of_manifest(manifest: str | os.PathLike[str] | Manifest) -> list[st
 
 def _class_lines(path: str | os.PathLike[str]) -> list[str]:
     try:
-        text = _content(path).decode("utf-8-sig")
+        text = content_of(path, "classes", "list of classes").decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise UsageError(fs_text(path), "the list of classes is not UTF-8", "save it as UTF-8", exc.start) from exc
     return [line for line in (line.removesuffix("\r") for line in text.split("\n")) if line.strip()]
-
-
-def _content(path: str | os.PathLike[str]) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as exc:
-        raise UsageError(fs_text(path), exc.strerror or str(exc), "name a file that can be read") from exc
 
 
 def _one_of(option: str, value: object, allowed: Sequence[object]) -> None:

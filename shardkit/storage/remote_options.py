@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from shardkit.errors import UsageError, printable
 from shardkit.location import Location
+from shardkit.option_files import content_of, demand_file
 from shardkit.storage._obstore import obstore
 from shardkit.storage.aws_profile import from_shared_files
 from shardkit.storage.store import harmless
@@ -70,6 +71,13 @@ _ENDPOINT_NAMES = ("endpoint", "aws_endpoint", "aws_endpoint_url", "aws_endpoint
 
 _BUNDLES = {"s3": ("AWS_CA_BUNDLE",), "gs": (), "az": (), "http": ()}
 """Environment variables that name a PEM file of authorities, beside SSL_CERT_FILE, which obstore reads itself."""
+
+_FILES = {
+    "service_account", "google_service_account", "service_account_path", "google_service_account_path",
+    "application_credentials", "google_application_credentials", "federated_token_file", "azure_federated_token_file",
+    "web_identity_token_file", "aws_web_identity_token_file",
+}  # fmt: skip
+"""Options that name a file, which obstore reads."""
 
 CLIENT = {"connect_timeout": "10s", "read_timeout": "30s"}
 """Time limits: to connect, and without any progress. A user's option of that name comes first."""
@@ -167,11 +175,15 @@ def _sorted_out(root: Location, family: str, options: Mapping[str, Any]) -> tupl
             name, _, password = user.partition(":")
             config = {"username": unquote(name), "password": unquote(password)} | config
         client |= _headers(config, client)
-    bundle = next((os.environ[name] for name in _BUNDLES[family] if os.environ.get(name)), None)
-    if bundle is not None:
-        client.setdefault("root_certificate", bundle)
-    if isinstance(client.get("root_certificate"), str) and "-----BEGIN" not in client["root_certificate"]:
-        client["root_certificate"] = _file(client["root_certificate"])
+    bundle = next((name for name in _BUNDLES[family] if os.environ.get(name)), None)
+    named = "root_certificate"
+    if bundle is not None and named not in client:
+        client["root_certificate"], named = os.environ[bundle], f"${bundle}"
+    given = client.get("root_certificate")
+    if isinstance(given, str | os.PathLike) and "-----BEGIN" not in str(given):
+        client["root_certificate"] = content_of(given, named, "root certificate")
+    for name in _FILES & config.keys():
+        demand_file(config[name], name, "file of credentials")
     return config, client
 
 
@@ -215,14 +227,6 @@ def _seconds(value: Any) -> Any:
     if isinstance(value, int | float) or (isinstance(value, str) and value.replace(".", "", 1).isdigit()):
         return timedelta(seconds=float(value))
     return value
-
-
-def _file(path: str) -> bytes:
-    try:
-        with open(os.path.expanduser(path), "rb") as file:
-            return file.read()
-    except OSError as exc:
-        raise UsageError(path, f"the root certificate can't be read ({exc.strerror})", "give a PEM file") from exc
 
 
 def _demand_safe(root: Location, family: str, config: Mapping[str, Any], client: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from shardkit.errors import DecodeError, UsageError
 from shardkit.formats.images import image_header
 from shardkit.formats.jpeg import can_be_scaled, tidied
 from shardkit.formats.pillow import eight_bit, opened
+from shardkit.option_files import demand_folder_of
 from shardkit.reading.dataset import Dataset
 from shardkit.rng import permutation, stream_key
 from shardkit.sample import IMAGE_FIELDS, Sample, fs_text
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 NO_LABEL = "no label"
+PLOT_SUFFIXES = (".png", ".svg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +129,12 @@ def jpeg_bytes(image: Image.Image, *, quality: int = 72) -> bytes:
 
 
 def out_path(out: str | os.PathLike[str], endings: Sequence[str]) -> str:
-    """The file to write, checked by its ending, so that a slip does not replace a shard. Raises UsageError."""
+    """The file to write, checked by its ending, so that a slip does not replace a shard; its folder must exist.
+
+    Raises UsageError, MissingFileError.
+    """
     path = Path(out)
     if path.suffix.lower() not in endings:
         raise UsageError(fs_text(path), "this is no name for the result", f"give one that ends with {endings[0]}")
+    demand_folder_of(path, "out")
     return str(path)

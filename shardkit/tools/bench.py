@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from shardkit.config import cores
 from shardkit.errors import DatasetError, MissingExtraError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
+from shardkit.option_files import demand_folder
 from shardkit.packing.job import pack
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.options import Remote
@@ -27,7 +28,7 @@ from shardkit.rng import permutation, stream_key
 from shardkit.sample import IMAGE_FIELDS, fs_text
 from shardkit.storage.local import translated
 from shardkit.tools import bench_measure as timing
-from shardkit.tools._pictures import out_path
+from shardkit.tools._pictures import PLOT_SUFFIXES, out_path
 from shardkit.tools.bench_advice import Advice, Figures, advise, resize_side
 from shardkit.tools.bench_measure import Measurement, Way
 
@@ -121,6 +122,8 @@ def bench(
     counts = sorted(set(threads or _thread_counts()))
     if counts[0] < 1:
         raise UsageError("threads", f"{counts[0]} is too small", "give at least 1")
+    if folder is not None:
+        demand_folder(folder, "folder")
     load = _load()  # before anything is measured, which is a load too
     found = resolve(source, Remote(storage_options))
     whole = dataset(source, storage_options=storage_options)
@@ -338,7 +341,7 @@ def _memory() -> int:
 
 def plot(result: BenchResult, path: str | os.PathLike[str]) -> None:
     """Draw the measurements to a PNG or SVG file. Raises MissingExtraError without matplotlib, UsageError."""
-    file = out_path(path, (".png", ".svg"))
+    file = out_path(path, PLOT_SUFFIXES)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

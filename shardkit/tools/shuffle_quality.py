@@ -18,6 +18,8 @@ from shardkit.errors import MissingExtraError, UsageError
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.resolve import SourceLike
 from shardkit.rng import permutation, stream_key
+from shardkit.storage.local import translated
+from shardkit.tools._pictures import PLOT_SUFFIXES, out_path
 
 TOLERANCE = 0.05
 """A buffer is enough where class entropy and carry-over of batches are within this of a full permutation's (and within
@@ -150,7 +152,11 @@ def _carry_over(labels: NDArray[np.int64], batch: int) -> float:
 
 
 def plot(quality: ShuffleQuality, path: str | os.PathLike[str]) -> None:
-    """Draw batch entropy and moves over the buffer, to a PNG or SVG file. MissingExtraError without matplotlib."""
+    """Draw batch entropy and moves over the buffer, to a PNG or SVG file.
+
+    Raises MissingExtraError without matplotlib, UsageError.
+    """
+    file = out_path(path, PLOT_SUFFIXES)
     try:
         import matplotlib
 
@@ -165,7 +171,8 @@ def plot(quality: ShuffleQuality, path: str | os.PathLike[str]) -> None:
     _bars(panels[1], names, [way.carry_over * 100 for way in ways], "classes carried over to the next batch, %")
     _bars(panels[2], names, [way.epoch_change * 100 for way in ways], "moved between two epochs, % of the dataset")
     figure.suptitle(f"{quality.samples:,} samples, {quality.classes} classes, {quality.shards} shards")
-    figure.savefig(path, dpi=120)
+    with translated(file):
+        figure.savefig(file, dpi=120)
     pyplot.close(figure)
 
 
