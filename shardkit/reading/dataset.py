@@ -20,9 +20,11 @@ from shardkit.reading.epoch import (
     batches_before,
     begun,
     demand_numbered,
+    demands_replay,
     one_of,
     order_of,
     read_by_loader,
+    replayed,
     run_of,
     share_of,
 )
@@ -436,6 +438,8 @@ class Dataset:
         """
 
         def begin() -> Iterator[Item]:
+            if (done or start) and demands_replay(self.steps, start):
+                return replayed(self, epoch, done, start)
             run = run_of(self, epoch, done=done, worker=worker, workers=workers)
             return streamed(run.items(start, batches_before(self, done, delivered)), self.steps.after, delivered)
 

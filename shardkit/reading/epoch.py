@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, dropwhile, islice
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,10 @@ from shardkit.errors import DatasetError, NotFoundError, UsageError
 from shardkit.location import Location
 from shardkit.reading.blocks import BlockSource, IndexedBlocks, OneBlock
 from shardkit.reading.content import Concatenated, Mixed, usual_order
-from shardkit.reading.ops import ALL, Skip, Take, cut
+from shardkit.reading.ops import ALL, Filter, Skip, Steps, Take, cut
 from shardkit.reading.order import EpochOrder, Order
 from shardkit.reading.orders import EndlessOrder, SelectedOrder
-from shardkit.reading.pipeline import Item, Run
+from shardkit.reading.pipeline import Item, Run, streamed
 from shardkit.reading.resolve import TRIES, ReplacedError
 from shardkit.reading.share import Share, lost_by
 from shardkit.rng import stream_key
@@ -98,6 +98,24 @@ def run_of(data: Dataset, epoch: int, *, done: int, worker: int, workers: int) -
     _tell_of_lost_shuffle(data)
     threads = reading.threads or cores()
     return Run(source, data.steps, threads, reading.ahead or threads + 2, reading.decoders)
+
+
+def demands_replay(steps: Steps, start: int) -> bool:
+    """Whether a place in an epoch can be gone on from only by reading the epoch again up to it: a take() that another
+    filter() follows has let more through than was delivered. start: a number of samples that came with no number of
+    items."""
+    after = steps.after
+    first = next((place for place, op in enumerate(after) if isinstance(op, Take)), len(after))
+    counts = any(isinstance(op, Take | Skip) for op in after)
+    return any(isinstance(op, Filter) for op in after[first:]) or (start > 0 and counts)
+
+
+def replayed(data: Dataset, epoch: int, done: int, start: int) -> Iterator[Item]:
+    """The items of an epoch after `done` samples of all ranks and `start` of this rank's, read from its beginning."""
+    over = done // data.rank[1]  # filtered: the state is this rank's own
+    run = run_of(data, epoch, done=0, worker=0, workers=1)
+    items = dropwhile(lambda item: item[0] <= over + start, streamed(run.items(), data.steps.after, 0))
+    return ((taken - over, item) for taken, item in items)
 
 
 def begun(data: Dataset, begin: Callable[[], Iterator[Item]]) -> Iterator[Item]:

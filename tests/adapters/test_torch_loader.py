@@ -342,6 +342,22 @@ def test_a_worker_forgets_where_it_was_when_its_epoch_is_over(cars: str, monkeyp
     assert (source.state_dict()["at"]["epoch"], source.state_dict()["at"]["taken"]) == (1, 0)
 
 
+def test_a_worker_that_goes_on_counts_what_take_let_through_before(cars: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def source() -> Any:
+        odd = shardkit.dataset(cars, shuffle=8, seed=1).filter(lambda sample: sample["__key__"][-1] in "13579")
+        return odd.skip(2).take(9).filter(lambda sample: sample["__key__"][-1] != "3").to_torch()
+
+    monkeypatch.setattr(torch_adapter, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
+    expected = [sample["__key__"] for sample in source()]
+    assert 3 < len(expected) < 9
+    for stop in range(len(expected) + 1):
+        first, second = source(), source()
+        iterator = iter(first)
+        assert [next(iterator)["__key__"] for _ in range(stop)] == expected[:stop]
+        second.load_state_dict(first.state_dict())
+        assert [sample["__key__"] for sample in second] == expected[stop:]
+
+
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch's, of what Lightning calls
 @pytest.mark.filterwarnings("ignore:Your `IterableDataset` has `__len__`:UserWarning")  # Lightning's, on rank 0
 def test_lightning_takes_a_loader_as_stateful_and_moves_its_batches(cars: str) -> None:
