@@ -17,8 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from shardkit.adapters.tensorflow import counted, element_spec, untuned, with_names
-from shardkit.errors import UsageError
+from shardkit.errors import NotFoundError, StorageError, UsageError
+from shardkit.formats.table import format_of_head, format_of_name
+from shardkit.formats.tar_headers import GZIP_MAGIC
 from shardkit.formats.tfrecord_features import ENCODED, LABEL
+from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.reading.content import Named
 from shardkit.reading.crops import CENTER_SHARE, RATIO, SCALE, TRIES
 from shardkit.reading.decode import HEADROOM, DecodeOptions
@@ -27,9 +30,13 @@ from shardkit.reading.targets import kind_of
 from shardkit.sample import IMAGE_FIELDS
 
 if TYPE_CHECKING:
+    from shardkit.location import Location
     from shardkit.reading.dataset import Dataset
 
 __all__ = ["to_tf_graph"]
+
+HEAD_BYTES = 512
+"""Of a shard, from which its format and compression are seen."""
 
 CYCLE = 16
 """Shards that are read side by side when shuffled, as our own order has 16 lanes."""
@@ -105,11 +112,10 @@ def _files(dataset: Dataset) -> tuple[list[str], str]:
     """(the paths of the shards, their compression). UsageError for shards that are no TFRecord, or out of reach."""
     content = dataset.content
     if content.streams:
-        places, packed = list(content.streams), [place.name.endswith(".gz") for place in content.streams]
-        form = "tfrecord" if any(".tfrecord" in place.name for place in places) else "tar"
+        places, packed, form = list(content.streams), list(content.streams), ""
     else:
         files = content.catalog.files()
-        places, packed = [file.location for file in files], [file.unpacked > 0 for file in files]
+        places, packed = [file.location for file in files], [file.location for file in files if file.unpacked]
         manifest = getattr(content.catalog, "manifest", None)
         form = "class directory" if manifest is None else manifest.shard_format
         if kind_of(content.catalog):
@@ -118,18 +124,42 @@ def _files(dataset: Dataset) -> tuple[list[str], str]:
         if others:
             fact = f"there are {', '.join(others)} images, which TensorFlow can't decode"
             raise _refused(fact, "leave out graph=True")
-    if form != "tfrecord":
-        fact = f"TensorFlow reads TFRecord shards, and this is {'a' if form[0] != 't' else 'made of'} {form}"
-        how = "shardkit pack" if form == "class directory" else "shardkit convert"
-        raise _refused(fact, f"make them with: {how} SOURCE DEST --format tfrecord")
-    if len(set(packed)) > 1:
-        raise _refused("some of the shards are gzip files and some are not", "leave out graph=True")
     known = tf.io.gfile.get_registered_schemes()
     for place in places:
         if place.scheme and place.scheme not in known:
             fact = f"this TensorFlow does not read {place.scheme}://"
             raise _refused(fact, "leave out graph=True, or see what tensorflow-io brings")
-    return [place.url for place in places], "GZIP" if any(packed) else ""
+    kinds = {""} if len(packed) < len(places) else set[str]()
+    for place in packed:  # where no manifest tells, all of them
+        head = _head(place)
+        form = form or format_of_name(place.name) or format_of_head(head)
+        kinds.add(_compression(head))
+    if form != "tfrecord":
+        fact = f"TensorFlow reads TFRecord shards, and this is {'a' if form[0] != 't' else 'made of'} {form}"
+        how = "shardkit pack" if form == "class directory" else "shardkit convert"
+        raise _refused(fact, f"make them with: {how} SOURCE DEST --format tfrecord")
+    if len(kinds) > 1:
+        said = ", ".join(kind or "not compressed" for kind in sorted(kinds))
+        raise _refused(f"the shards are compressed in more than one way ({said})", "leave out graph=True")
+    return [place.url for place in places], kinds.pop()
+
+
+def _head(place: Location) -> bytes:
+    """The first bytes of a shard, as TensorFlow reads it. NotFoundError, StorageError."""
+    try:
+        with tf.io.gfile.GFile(place.url, "rb") as file:
+            return bytes(file.read(HEAD_BYTES))
+    except tf.errors.NotFoundError as exc:
+        raise NotFoundError(place.url, "there is no such shard", "check the name, and where you are") from exc
+    except tf.errors.OpError as exc:
+        raise StorageError(place.url, exc.message, "check the store and its rights") from exc
+
+
+def _compression(head: bytes) -> str:
+    """TensorFlow's name for how a TFRecord shard is packed, by its first bytes; "" for one that is not."""
+    if not is_packed(head):
+        return ""
+    return "GZIP" if head[:2] == GZIP_MAGIC else "ZLIB"
 
 
 def _records(paths: list[str], packing: str, *, shuffled: bool, seed: int) -> tf.data.Dataset:

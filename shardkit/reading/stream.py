@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, StorageError
-from shardkit.formats.table import FORMATS, demand_names_fit, format_of_head, format_of_name
+from shardkit.formats.table import FORMATS, demand_names_fit, format_of_head, format_of_name, is_packed_as
 from shardkit.formats.tfrecord import FieldNames
-from shardkit.formats.tfrecord_stream import is_packed
 from shardkit.location import Location
 from shardkit.reading.blocks import BLOCK_BYTES, BLOCK_SAMPLES, Placed
 from shardkit.reading.catalog import Images, images_of
@@ -115,7 +114,7 @@ def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sam
             head = file.peek(512)[:512]
             form = FORMATS[format_of_name(shard.name) or format_of_head(head)]
             demand_names_fit(form, names, place)
-            if is_packed(head) or not head:  # an empty file can't be mapped
+            if is_packed_as(form.name, head) or not head:  # an empty file can't be mapped
                 for key, fields in form.stream(file, place=place, names=names):
                     yield _sample(place, key, fields)
                 return

@@ -94,7 +94,7 @@ def layout_of(
     base = dict(stored.manifest.options) if stored.manifest is not None else {}
     base.pop("unpacked_bytes", None)
     if stored.packed and limits is not None:
-        fact = "gzip shards can be read from front to back only, and not be cut or shuffled anew"
+        fact = "compressed shards can be read from front to back only, and not be cut or shuffled anew"
         raise UsageError(str(stored.shards[0]), fact, "convert them as they are first, and then the result")
     same = limits is None and not changes and stored.manifest is not None and bool(stored.manifest.plan)
     if same:

@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from shardkit.errors import DatasetError, UsageError
-from shardkit.formats.table import FORMATS, format_of_head, format_of_name
-from shardkit.formats.tfrecord_stream import is_packed
+from shardkit.formats.table import FORMATS, format_of_head, format_of_name, is_packed_as
 from shardkit.location import Location
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.storage.local import translated, whole_file
@@ -46,8 +45,9 @@ def _write_one(shard: Location) -> Location:
         data = map_whole(shard.path)
     head = data[:512]
     form = format_of_name(shard.name) or format_of_head(head)
-    if is_packed(head):
-        raise UsageError(str(shard), "the shard is packed by gzip, which DALI can't read", "unpack it first")
+    if is_packed_as(form, head):
+        fact = "the shard is compressed, which DALI can't read"
+        raise UsageError(str(shard), fact, "make plain ones with 'shardkit convert'")
     text = "".join(_tar_lines(shard, data) if form == "tar" else _tfrecord_lines(shard, data))
     with whole_file(place.path) as file:
         file.write(text.encode("utf-8", "surrogateescape"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +235,29 @@ print(sorted(map(len, dealt)), sorted(sum(dealt, [])) == means)
 """
     run = run_python("-c", code, shards, cwd=tmp_path, TF_CPP_MIN_LOG_LEVEL="3")
     assert run.stdout.splitlines() == ["[[2, 2], [2, 2], [2, 2], [2, 2], [2, 2], [2, 1]]", "2", "[11, 12] True"]
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("packing", ["gzip", "zlib"])
+@pytest.mark.parametrize("name", ["z-{}.tfrecord", "z-{}.tfrecord.packed", "z-{}-of-00004"])
+def test_compressed_shards_are_read_as_what_they_are(
+    folder: Path, tmp_path: Path, name: str, packing: str, indexed: bool
+) -> None:
+    for number, shard in enumerate(sorted(folder.glob("all-*.tfrecord"))):
+        pack = gzip.compress if packing == "gzip" else zlib.compress
+        ending = name.format(f"{number:05}").replace("packed", {"gzip": "gz"}.get(packing, packing))
+        (tmp_path / ending).write_bytes(pack(shard.read_bytes()))
+    source = str(tmp_path / "z-*")
+    if indexed:
+        shardkit.index_shards(source)
+        source = str(tmp_path / "z.json")
+    ours, theirs = both(shardkit.dataset(source).decode(size=64, interpolation="nearest").batch(23))
+    assert theirs[0][1].tolist() == ours[0][1].tolist()
+
+
+def test_shards_that_are_compressed_in_two_ways_are_refused(folder: Path, tmp_path: Path) -> None:
+    first, second, *_ = sorted(folder.glob("all-*.tfrecord"))
+    (tmp_path / "z-0.tfrecord").write_bytes(gzip.compress(first.read_bytes()))
+    (tmp_path / "z-1.tfrecord").write_bytes(zlib.compress(second.read_bytes()))
+    with pytest.raises(UsageError, match=r"compressed in more than one way \(GZIP, ZLIB\)"):
+        shardkit.dataset(str(tmp_path / "z-*")).decode(size=64).batch(23).to_tf(graph=True)

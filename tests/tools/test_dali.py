@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,15 @@ def test_a_tfrecord_index_names_each_record(tree: Path, tmp_path: Path) -> None:
 def test_packed_shards_and_trees_are_refused(tree: Path, tmp_path: Path) -> None:
     shardkit.pack(tree, tmp_path / "x", workers=1)
     (tmp_path / "z.tar.gz").write_bytes(gzip.compress((tmp_path / "x-000000.tar").read_bytes()))
-    with pytest.raises(UsageError, match="packed by gzip, which DALI can't read"):
+    with pytest.raises(UsageError, match="compressed, which DALI can't read"):
         write_dali_index(tmp_path / "z.tar.gz")
     with pytest.raises(UsageError, match="a class directory"):
         write_dali_index(tree)
+
+
+def test_a_tar_whose_first_name_looks_like_a_zlib_stream_is_plain(draw_image: Any, tmp_path: Path) -> None:
+    for name in ("80", "8O"):  # 38 30, 38 4F: method 8, and a multiple of 31
+        shardkit.write([{"__key__": f"{name}/a", "jpg": draw_image(), "cls": 0}], tmp_path / name, classes=["c"])
+        assert [place.name for place in write_dali_index(tmp_path / name)] == [f"{name}-000000.idx"]
+        manifest = shardkit.convert(str(tmp_path / f"{name}-000000.tar"), tmp_path / "out" / name, shuffle=True)
+        assert manifest.samples == 1
