@@ -93,15 +93,30 @@ def matching(pattern: str) -> list[str]:
     A folder whose name is a part of the pattern as it stands is meant by it, so that `[` and `?` in it are its own; so
     is a dataset whose manifest is there. Where nothing matches, `[` stands for itself in the rest too.
     """
+    known, rest = _known(pattern)
+    begin = glob.escape(known)
+    return sorted(glob.glob(begin + rest, recursive=True) or glob.glob(begin + unbracketed(rest), recursive=True))
+
+
+def expanded(path: str) -> list[str]:
+    """The paths of this machine that a brace range means, as `expand_braces` gives them.
+
+    What is there by the name as it stands comes first: the file, a folder, a dataset whose manifest is there.
+    """
+    if "{" not in path or os.path.lexists(path):
+        return [path]
+    known, rest = _known(path)
+    return [known + each for each in expand_braces(rest)]
+
+
+def _known(pattern: str) -> tuple[str, str]:
+    """(the beginning of a pattern that is there as it stands: folders, the name of a dataset; the rest)."""
     known, parts = "", pattern.split("/")
     while len(parts) > 1 and os.path.lexists(known + parts[0] + "/"):
         known += parts.pop(0) + "/"
     rest = "/".join(parts)
     stem, dash, number = rest.rpartition("-")
-    if dash and os.path.lexists(f"{known}{stem}.json"):
-        rest = f"{glob.escape(stem)}-{number}"
-    begin = glob.escape(known)
-    return sorted(glob.glob(begin + rest, recursive=True) or glob.glob(begin + unbracketed(rest), recursive=True))
+    return (f"{known}{stem}-", number) if dash and os.path.lexists(f"{known}{stem}.json") else (known, rest)
 
 
 def unbracketed(pattern: str) -> str:

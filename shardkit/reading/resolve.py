@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from shardkit import names
 from shardkit.errors import ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.formats.table import format_of_name
-from shardkit.location import Location, expand_braces, locate, matching
+from shardkit.location import Location, expanded, locate, matching
 from shardkit.manifest import Manifest, decode_manifest
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _resolve(source: SourceLike, remote: Remote | None) -> Found:
     paths = [path for part in parts for path in _listed(part)]
     if not paths:
         raise UsageError("dataset()", "the list of shards is empty", "name at least one shard")
-    return with_manifest(paths, [place.path for place in places])
+    return with_manifest(paths, [text for place in places for text in expanded(place.path)])
 
 
 def _resolve_urls(places: Sequence[Location], remote: Remote, *, listed: bool = False) -> Found:
@@ -132,7 +132,7 @@ def _resolve_one(source: str | os.PathLike[str]) -> Found:
         return _of_folder(place)
     patterned = glob.has_magic(place.path) or "{" in place.name
     if format_of_name(place.name) or patterned or os.path.isfile(place.path):
-        return with_manifest(_shards_of(place), [place.path])
+        return with_manifest(_shards_of(place), expanded(place.path))
     beside = sorted(glob.glob(glob.escape(place.path) + "-*"))
     shards = [path for path in beside if format_of_name(os.path.basename(path))]
     if not shards:
@@ -161,7 +161,7 @@ def _shards_of(place: Location) -> list[Location]:
     if os.path.isfile(place.path):
         return [place]
     found = []
-    for pattern in expand_braces(place.path):
+    for pattern in expanded(place.path):
         if glob.has_magic(pattern) and not os.path.lexists(pattern):
             matches = matching(pattern)
             paths = [path for path in matches if format_of_name(os.path.basename(path))]
@@ -206,9 +206,8 @@ def with_manifest(
     [(owner, whole)] = found.items()
     assert whole.manifest is not None and whole.location is not None
     number = {entry.name: place for place, entry in enumerate(whole.manifest.shards)}
-    texts = [text for pattern in patterns for text in expand_braces(pattern)]
-    shards = _of_generation(shards, number, whole.location, {text for text in texts if not glob.has_magic(text)})
-    globs = [os.path.basename(text) for text in texts if glob.has_magic(text)]
+    shards = _of_generation(shards, number, whole.location, {text for text in patterns if not glob.has_magic(text)})
+    globs = [os.path.basename(text) for text in patterns if glob.has_magic(text)]
     there = {shard.name for shard in shards}
     for lost in sorted(set(number) - there) if globs else ():
         if any(fnmatch.fnmatchcase(lost, pattern) for pattern in globs):

@@ -41,10 +41,12 @@ class Remotes:
             if found is None:
                 raise NotFoundError(str(place), "there is no such manifest", "check the URL")
             return found
-        if _magic(place) and (found := self._exactly(place)):
+        if _ambiguous(place) and (found := self._exactly(place)):
             return found
         if _patterned(place):
-            return with_manifest(self.shards(place), [place.path], self.manifest, self.sign)
+            return with_manifest(
+                self.shards(place), [each.path for each in self.expanded(place)], self.manifest, self.sign
+            )
         if "/" not in place.path.rstrip("/") or place.path.endswith("/"):
             return self._of_folder(place)
         found = self.manifest(place.sibling(place.name + ".json"))
@@ -58,15 +60,24 @@ class Remotes:
     def shards(self, place: Location) -> list[Location]:
         """The shards that a URL in a list, a glob or a brace range means. NotFoundError where none matches."""
         found = None if _patterned(place) else self.resolve(place)
-        if found is None and _magic(place):
+        if found is None and _ambiguous(place):
             found = self._exactly(place)
         if found is not None:
             if found.manifest is None or found.location is None:
                 return list(found.shards)
             numbers = range(len(found.manifest.shards)) if found.numbers is None else found.numbers
             return [found.location.sibling(found.manifest.shards[number].name) for number in numbers]
-        patterns = [replace(place, path=text) for text in expand_braces(place.path)]
-        return [shard for each in patterns for shard in (self._matches(each) if _magic(each) else [each])]
+        return [shard for each in self.expanded(place) for shard in (self._matches(each) if _magic(each) else [each])]
+
+    def expanded(self, place: Location) -> list[Location]:
+        """What a brace range means; the braces in the name of a dataset whose manifest is there are its own."""
+        stem, dash, number = place.name.rpartition("-")
+        known = place.path[: len(place.path) - len(number)]
+        if dash and "{" in known:
+            with contextlib.suppress(StorageError):  # as in `_exactly`
+                if self.manifest(place.sibling(f"{stem}.json")) is not None:
+                    return [replace(place, path=known + text) for text in expand_braces(number)]
+        return [replace(place, path=text) for text in expand_braces(place.path)]
 
     def manifest(self, place: Location) -> Found | None:
         """The dataset of a manifest; None where there is no such object."""
@@ -96,7 +107,7 @@ class Remotes:
         return self._objects[folder]
 
     def _exactly(self, place: Location) -> Found | None:
-        """What has the name itself, in which `*`, `?` and `[` stand for themselves; None where nothing has."""
+        """What has the name itself, in which `*`, `?`, `[` and `{` stand for themselves; None where nothing has."""
         with contextlib.suppress(NotFoundError, StorageError):  # some stores say "denied" of what is not there
             if not _is_shard(place):
                 return self.manifest(place.sibling(place.name + ".json")) if place.name else None
@@ -171,7 +182,8 @@ def resolve_remote(places: Sequence[Location], how: Remote, *, listed: bool) -> 
     if not listed:
         return remotes.resolve(places[0])
     shards = [shard for place in places for shard in remotes.shards(place)]
-    return with_manifest(shards, [place.path for place in places], remotes.manifest, remotes.sign)
+    patterns = [each.path for place in places for each in remotes.expanded(place)]
+    return with_manifest(shards, patterns, remotes.manifest, remotes.sign)
 
 
 def _is_shard(place: Location) -> bool:
@@ -184,6 +196,11 @@ def _patterned(place: Location) -> bool:
 
 def _magic(place: Location) -> bool:
     return glob.has_magic(place.path)
+
+
+def _ambiguous(place: Location) -> bool:
+    """Whether a name may be a pattern or stand for itself."""
+    return _magic(place) or "{" in place.path
 
 
 def _fits(name: Sequence[str], parts: Sequence[str]) -> bool:

@@ -16,7 +16,7 @@ from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageE
 from shardkit.formats.table import FORMATS, format_of_name
 from shardkit.index import INTEGERS
 from shardkit.index_file import IndexFile as Rows
-from shardkit.location import Location, expand_braces, locate, matching
+from shardkit.location import Location, expanded, locate, matching
 from shardkit.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.names import base_of, file_generation, generation_of, index_name, is_taken
 from shardkit.reading.options import Remote
@@ -259,8 +259,7 @@ def _named(place: Location) -> list[Location]:
         return shards_of_stem(place, _stem(place))
     if os.path.isfile(place.path):
         return [place]
-    patterns = expand_braces(place.path)
-    paths = [path for pattern in patterns for path in matching(pattern) or _lone(pattern)]
+    paths = [path for pattern in expanded(place.path) for path in matching(pattern) or _lone(pattern)]
     paths = [path for path in paths if not path.endswith((".json", ".parquet", ".idx"))]
     return [Location("", path) for path in paths] or shards_of_stem(place, place.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import traceback
 from collections.abc import Iterator
@@ -13,10 +14,23 @@ import pytest
 
 import shardkit
 from shardkit import NotFoundError, StorageError, UsageError
+from shardkit.location import locate
+from shardkit.storage.store import open_store
 
 pytest.importorskip("obstore")
 
-STEMS = ["a[1]", "a?b", "a*b", "x[y]/train", "what?/train", "[!a]/t[0]"]
+STEMS = [
+    "a[1]",
+    "a?b",
+    "a*b",
+    "x[y]/train",
+    "what?/train",
+    "[!a]/t[0]",
+    "a{0..1}",
+    "a{x,y}",
+    "d{0..1}/t{x,y}",
+    "d{0..1}/t",
+]
 SIGNATURE = "abc123"
 
 
@@ -31,7 +45,7 @@ def many(tmp_path: Path, draw_tree: Any) -> Path:
     ("where", "stem"),
     [
         *(("disk", stem) for stem in STEMS),
-        *(("s3", stem) for stem in STEMS if not set("*?") & set(stem.rpartition("/")[2])),  # others are not written
+        *(("s3", stem) for stem in STEMS if not set("*?{") & set(stem.rpartition("/")[2])),  # others are not written
     ],
 )
 def test_a_dataset_is_read_by_the_name_it_was_written_with(
@@ -68,6 +82,49 @@ def test_a_name_comes_before_the_pattern_that_it_could_be(
     assert left < 6
     for source in (f"{base}/a[1]", f"{base}/a[1]-000000.tar", f"{base}/a[1]-*.tar"):
         assert len(shardkit.dataset(source, **options)) == left
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+@pytest.mark.parametrize("braces", ["{0..1}", "{0,1}"])
+def test_a_name_comes_before_the_braces_that_it_could_be(
+    braces: str, where: str, many: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    server = request.getfixturevalue("s3_server") if where == "s3" else None
+    options: Any = {} if server is None else {"storage_options": server.options}
+    base = str(tmp_path / "out") if server is None else server.url
+    shardkit.pack(many, f"{base}/a", max_count=2, workers=1, **options)
+    ranged = f"{base}/a-00000{braces}.tar"
+    for source in (ranged, [ranged]):
+        assert len(shardkit.dataset(source, **options)) == 4
+    with pytest.raises(NotFoundError):
+        list(shardkit.dataset(f"{base}/b-00000{braces}.tar", **options))
+    store = open_store(locate(base), options.get("storage_options"))
+    shard = b"".join(map(bytes, store.pieces("a-000002.tar")))
+    store.put(f"a-00000{braces}.tar", io.BytesIO(shard))
+    last = [sample["__key__"] for sample in shardkit.dataset(f"{base}/a-000002.tar", **options)]
+    for source in (ranged, [ranged]):
+        assert [sample["__key__"] for sample in shardkit.dataset(source, **options)] == last
+    store.delete(f"a-00000{braces}.tar")
+    assert len(shardkit.dataset(ranged, **options)) == 4
+
+
+@pytest.mark.parametrize("where", ["disk", "s3"])
+def test_braces_of_a_datasets_own_name_stay_where_its_shards_are_a_range(
+    where: str, many: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    server = request.getfixturevalue("s3_server") if where == "s3" else None
+    options: Any = {} if server is None else {"storage_options": server.options}
+    base = str(tmp_path / "out") if server is None else server.url
+    for stem in ("a0", "a1", "d{0,1}/a{0..1}"):
+        shardkit.pack(many, tmp_path / "made" / stem, max_count=2, workers=1)
+    store = open_store(locate(base), options.get("storage_options"))
+    for path in (tmp_path / "made").rglob("*.*"):
+        store.put(str(path.relative_to(tmp_path / "made")), io.BytesIO(path.read_bytes()))
+    own = f"{base}/d{{0,1}}/a{{0..1}}"
+    for source in (f"{own}-00000{{0..1}}.tar", [f"{own}-00000{{0..1}}.tar"]):
+        assert len(shardkit.dataset(source, **options)) == 4
+    with pytest.raises(UsageError, match="more than one dataset"):
+        len(shardkit.dataset(f"{base}/a{{0..1}}-000000.tar", **options))
 
 
 @pytest.fixture
