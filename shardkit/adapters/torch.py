@@ -15,7 +15,7 @@ import numpy as np
 from shardkit.errors import DatasetError, MissingExtraError, ShardkitError, StateError, UsageError, WorkerError
 from shardkit.reading.batch import Batch, image_field
 from shardkit.reading.epoch import SampleIndexError, demand_dealable
-from shardkit.reading.fingerprint import demand_same
+from shardkit.reading.fingerprint import Address, demand_same, demand_same_in_worker, store_address
 from shardkit.reading.ops import Map
 from shardkit.reading.pipeline import LOST
 from shardkit.reading.progress import Cursor
@@ -58,13 +58,25 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self.convert = convert or as_tensors
         self._next = torch.zeros((MAX_WORKERS, 4), dtype=torch.int64).share_memory_()
         self._given = torch.zeros(4, dtype=torch.int64)
+        self._alone = torch.zeros(1, dtype=torch.bool).share_memory_()
+        self._address: Address | None = None
         self._begin_where()
         self._resume: dict[str, int] | None = None
         self._at: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
         demand_dealt_once(self.dataset)
+        self._demand_same()
         return (item for _, _, item in self.counted() if item is not LOST)
+
+    def _demand_same(self) -> None:
+        """In the first worker of a plain DataLoader: DatasetError where the ranks read different datasets."""
+        info = get_worker_info()
+        if info is None or info.id:
+            return
+        address = self._address or store_address()
+        if address is not None and self.dataset.rank == (address.rank, address.world_size):
+            self._alone[0] = not demand_same_in_worker(self.dataset, address, wait=not self._alone[0])
 
     def counted(self) -> Iterator[tuple[int, int, Any]]:
         """The items of the next epoch, each with its epoch and the samples of this rank that were taken up to it.
@@ -115,7 +127,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         demand_dealt_once(self.dataset)
         rank, world_size = self.dataset.rank
         reading = replace(self.dataset.reading, rank=rank, world_size=world_size)
-        return self.__dict__ | {"dataset": replace(self.dataset, reading=reading)}
+        return self.__dict__ | {"dataset": replace(self.dataset, reading=reading), "_address": store_address()}
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -395,7 +395,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """32 hex digits that tell the samples and their order from others: equal on every machine and path.
 
-        Ranks of torch.distributed compare it when an epoch begins: DatasetError where they differ.
+        Ranks of torch.distributed or JAX compare it when an epoch begins: DatasetError where they differ.
         """
         return fingerprint_of(self)
 

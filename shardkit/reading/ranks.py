@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 from shardkit.errors import UsageError
 
@@ -73,8 +74,22 @@ def _from_torch() -> tuple[int, int, str] | None:
 def _from_jax() -> tuple[int, int, str] | None:
     jax = sys.modules.get("jax")
     if jax is None or not hasattr(jax, "distributed") or not jax.distributed.is_initialized():
-        return None  # asking for the process index would start JAX's backends
+        return None
+    process = jax_process()
+    if process is not None:
+        return process[0], process[1], "jax.distributed"
     return int(jax.process_index()), int(jax.process_count()), "jax.distributed"
+
+
+def jax_process() -> tuple[int, int, Any] | None:
+    """(number of this process, how many there are, the client of their service) of jax.distributed.
+
+    It has no public name, and JAX's public functions start its backends, for which all processes wait for each other.
+    """
+    state = getattr(sys.modules.get("jax._src.distributed"), "global_state", None)
+    number, count = getattr(state, "process_id", None), getattr(state, "num_processes", None)
+    client = getattr(state, "client", None)
+    return None if client is None or number is None or count is None else (int(number), int(count), client)
 
 
 def _from_environment(environment: Mapping[str, str]) -> tuple[int, int, str] | None:

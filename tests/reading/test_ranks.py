@@ -20,7 +20,7 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name, raising=False)
     for name in (*RANK_ONLY, TF_CONFIG):
         monkeypatch.delenv(name, raising=False)
-    for module in ("torch.distributed", "jax"):
+    for module in ("torch.distributed", "jax", "jax._src.distributed"):
         monkeypatch.delitem(sys.modules, module, raising=False)
 
 
@@ -69,6 +69,14 @@ def test_jax_says_it_where_it_is_distributed(monkeypatch: pytest.MonkeyPatch) ->
     assert find_rank(None, None, {}) == (1, 2)
     monkeypatch.setitem(sys.modules, "jax", jax(False))
     assert find_rank(None, None, {}) == (0, 1)
+
+
+def test_jax_is_not_made_to_start_its_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its public functions do, and wait there for all other processes."""
+    state = SimpleNamespace(process_id=1, num_processes=4, client=object())
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(distributed=SimpleNamespace(is_initialized=lambda: True)))
+    monkeypatch.setitem(sys.modules, "jax._src.distributed", SimpleNamespace(global_state=state))
+    assert find_rank(None, None, {}) == (1, 4)
 
 
 @pytest.mark.parametrize(
