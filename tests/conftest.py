@@ -146,12 +146,10 @@ def http_folder(web_root: tuple[str, Path]) -> Remote:
 
 
 @pytest.fixture
-def no_objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No objects in the memory store before a test and after it, and no waiting between attempts."""
+def no_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No objects in the memory store but those of the test, and no waiting between attempts."""
     from shardkit.storage import memory
     from shardkit.storage.retry import Retry
 
     monkeypatch.setattr(Retry, "wait_seconds", lambda self, failures: 0.0)
-    memory._OBJECTS.clear()
-    yield
-    memory._OBJECTS.clear()
+    monkeypatch.setattr(memory, "_OBJECTS", {})  # what a session has put there stays
