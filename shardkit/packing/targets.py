@@ -9,10 +9,9 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-Kind = Literal["class", "multi", "number", "none"]
+from shardkit.sample import MAX_LABEL, label_number
 
-_MOST = 1_000_000
-"""The largest class number where the classes have no names."""
+Kind = Literal["class", "multi", "number", "none"]
 
 
 class Targets:
@@ -59,7 +58,7 @@ class Targets:
     def _number(self, value: Any) -> int:
         number = self._places.get(value) if isinstance(value, str) else value
         if number is None and value.isdigit() and value.isascii():
-            number = int(value)
+            number = label_number(value.encode())
         if number is None:
             how = (
                 "give its number, or classes=[…] in label order"
@@ -69,7 +68,7 @@ class Targets:
             raise ValueError(f"a class by its name, {value!r}: {how}")
         if isinstance(number, bool) or not isinstance(number, int):
             raise ValueError(f"a {type(value).__name__} is no label: give a class number or name, a float, or a list")
-        limit = _MOST if self.classes is None else len(self.classes)
+        limit = MAX_LABEL + 1 if self.classes is None else len(self.classes)
         if not 0 <= number < limit:
             raise ValueError(f"the class {number} is not in 0 … {limit - 1}")
         self.most = max(self.most, number)

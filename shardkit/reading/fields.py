@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -13,18 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DecodeError, UsageError, printable
+from shardkit.sample import MAX_LABEL, label_number
 
-_DECIMAL = re.compile(rb"\s*[+-]?[0-9]{1,19}\s*").fullmatch
 _CURE = "mend the field, or read it as bytes"
 
 
 def decode_label(data: bytes) -> int:
-    """A whole number in ASCII decimal, white space around it allowed."""
-    if not _DECIMAL(data):
-        raise ValueError(f"not a decimal number: {_start(data)}")
-    number = int(data)
-    if not -(1 << 63) <= number < 1 << 63:
-        raise ValueError(f"a number beyond 64 bits: {_start(data)}")
+    """The class number, by the rule of `sample.label_number`."""
+    number = label_number(data)
+    if number is None:
+        raise ValueError(f"not a class number from 0 to {MAX_LABEL}: {_start(data)}")
     return number
 
 

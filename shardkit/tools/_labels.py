@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +81,14 @@ def class_map(pairs: Iterable[tuple[tuple[int, str], int]], names: Sequence[str]
 def text_names(texts: Mapping[int, str], size: int) -> list[str] | None:
     """The names of `size` classes as records have them; None where they have none, or two labels have the same."""
     names = [texts.get(label, str(label)) for label in range(size)]
-    return names if texts and len(set(names)) == len(names) else None
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is None:
+        return names if texts else None
+    first, second = itertools.islice((label for label, name in enumerate(names) if name == twice), 2)
+    log.warning(
+        "the labels %d and %d are both called %r: classes get numbers as names", first, second, printable(twice)
+    )
+    return None
 
 
 def _own_folders(counts: Pairs) -> dict[int, str]:
@@ -140,6 +149,76 @@ def joined_texts(shards: Iterable[tuple[str, Mapping[int, str]]]) -> dict[int, s
     return {label: text for label, (text, _) in found.items()}
 
 
+class Mixed(NamedTuple):
+    """Where in a shard labels begin to mean other classes than before."""
+
+    fact: str
+    offset: int | None
+    key: str
+
+
+def two_names(label: int, before: str, here: str, offset: int, key: str) -> Mixed:
+    """What is said of a record whose class has another name than in one before it. offset: -1 where it is not known."""
+    fact = f"label {label} is {printable(here)!r} here, and {printable(before)!r} before"
+    return Mixed(fact, offset if offset >= 0 else None, key)
+
+
+def mixed_folders(
+    labels: Sequence[int], keys: Sequence[str], images: Sequence[object], offsets: Sequence[int]
+) -> Mixed | None:
+    """Where in a shard another dataset begins, as after joining two files: up to there each label has one folder and
+    each folder one label, and from there on too, but others.
+
+    Folders need not be classes. They count as such where each part has two or more, _SAMPLES_EACH samples for each on
+    the average, and its classes are mixed, as no tree in its own order is.
+    """
+    rows = [
+        (n, labels[n], folder)
+        for n, key in enumerate(keys)
+        if labels[n] >= 0 and images[n] and (folder := folder_of(key))
+    ]
+    parts: list[list[tuple[int, int, str]]] = []
+    by_label: dict[int, str] = {}
+    by_folder: dict[str, int] = {}
+    for row in rows:
+        _, label, folder = row
+        if not parts or by_label.get(label, folder) != folder or by_folder.get(folder, label) != label:
+            parts.append([])
+            by_label, by_folder = {}, {}
+        by_label[label], by_folder[folder] = folder, label
+        parts[-1].append(row)
+    if len(parts) < 2 or not all(map(_is_mixed_dataset, parts)):
+        return None
+    first, label, folder = parts[1][0]
+    before = next((old for _, same, old in parts[0] if same == label), "")
+    fact = f"label {label} is {printable(folder)!r} here, and {printable(before)!r} before"
+    if not before:
+        old = next(same for _, same, old in parts[0] if old == folder)
+        fact = f"{printable(folder)!r} is label {label} here, and label {old} before"
+    return Mixed(fact, offsets[first] if offsets[first] >= 0 else None, keys[first])
+
+
+_SAMPLES_EACH = 4
+
+
+def _is_mixed_dataset(part: Sequence[tuple[int, int, str]]) -> bool:
+    pairs = {label for _, label, _ in part}
+    runs = 1 + sum(first[1] != second[1] for first, second in itertools.pairwise(part))
+    return len(pairs) >= 2 and len(part) >= _SAMPLES_EACH * len(pairs) and runs > len(pairs)
+
+
+def demand_one_dataset(shards: Iterable[tuple[str, Mixed | None]]) -> None:
+    """DatasetError for a shard (its place, what was found in it) whose labels mean different classes."""
+    for place, mixed in shards:
+        if mixed is not None:
+            raise DatasetError(place, mixed.fact, _TWO_DATASETS, mixed.offset, mixed.key)
+
+
+_TWO_DATASETS = (
+    "these are two datasets: take each by itself, or say what the labels mean with 'shardkit index --classes'"
+)
+
+
 def demand_one_meaning(shards: Sequence[tuple[str, Pairs]]) -> None:
     """DatasetError where the folders say that a label is one class in a shard and another in the next.
 
@@ -163,8 +242,7 @@ def demand_one_meaning(shards: Sequence[tuple[str, Pairs]]) -> None:
 def _demand_same(shard: str, what: str, here: str, before: tuple[str, str]) -> None:
     if here != before[0]:
         fact = f"{what} is {printable(here)!r} here, and {printable(before[0])!r} in {before[1]}"
-        cure = "these are two datasets: take each by itself, or say what the labels mean with --classes"
-        raise DatasetError(shard, fact, cure)
+        raise DatasetError(shard, fact, _TWO_DATASETS)
 
 
 def demand_labels(labels: NDArray[np.int64], offsets: NDArray[np.int64], keys: Sequence[str], place: str) -> None:

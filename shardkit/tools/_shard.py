@@ -84,7 +84,8 @@ class ShardContent:
     numbers: int64 columns of NUMBERS (label NO_LABEL or BAD_LABEL where there is none; image_offset -1 likewise).
     image_fields: the field that is the image, "" for none. paths: of the samples' files, as `path_of` has them; empty
     where the names of the members are the paths. fields: all names. texts: label -> name of the class, where the
-    format has it. crc32c: of the whole file.
+    format has it; renamed: the first record whose label had another name before: (label, name before, name, byte, key).
+    crc32c: of the whole file.
     """
 
     place: str
@@ -96,6 +97,7 @@ class ShardContent:
     paths: list[str] = field(default_factory=list)
     fields: dict[str, None] = field(default_factory=dict)
     texts: dict[int, str] = field(default_factory=dict)
+    renamed: tuple[int, str, str, int, str] | None = None
     numbers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     crc32c: int = 0
     error: DamagedError | None = None
@@ -231,7 +233,9 @@ class _Columns:
                 fields.update(dict.fromkeys(sample.names))
                 label = label_of(sample.values["cls"]) if "cls" in sample.values else label
                 if sample.text and label >= 0:
-                    content.texts.setdefault(label, sample.text)
+                    before = content.texts.setdefault(label, sample.text)
+                    if before != sample.text and content.renamed is None:
+                        content.renamed = label, before, sample.text, sample.offset, sample.key
                 content.paths.append(path_of(sample, image))
             crc = 0
             if image:

@@ -23,14 +23,18 @@ from shardkit.sample import IMAGE_FIELDS, path_of_member
 from shardkit.storage.local import translated
 from shardkit.storage.mapped import looked, map_whole
 from shardkit.tools._labels import (
+    Mixed,
     Pairs,
     class_map,
     demand_labels,
+    demand_one_dataset,
     demand_one_meaning,
     folder_of,
     joined_texts,
+    mixed_folders,
     pairs_of,
     text_names,
+    two_names,
 )
 from shardkit.tools._shard import NO_LABEL, label_of
 from shardkit.tools._threads import in_threads
@@ -129,6 +133,7 @@ class _Scan:
     fields: dict[str, None]
     texts: dict[int, str]
     pairs: Pairs
+    mixed: Mixed | None
 
 
 def _scanned(shards: Sequence[Location], threads: int) -> Stored:
@@ -143,6 +148,7 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
     pairs = Counter[tuple[int, str]]()
     for _, some in each:
         pairs.update(some)
+    demand_one_dataset((shard.name, scan.mixed) for shard, scan in zip(shards, scans, strict=True))
     texts = joined_texts((shard.name, scan.texts) for shard, scan in zip(shards, scans, strict=True))
     demand_one_meaning(each)
     names = text_names(texts, max((label for label, _ in pairs), default=-1) + 1)
@@ -179,10 +185,13 @@ def _scan(shard: Location, form: str, *, packed: bool) -> _Scan:
     paths: list[str] = []
     fields: dict[str, None] = {}
     texts: dict[int, str] = {}
+    mixed: Mixed | None = None
     for sample in (_streamed if packed else _mapped)(shard, form):
         label = NO_LABEL if sample.cls is None else label_of(sample.cls)
-        if sample.text:
-            texts.setdefault(label, sample.text)
+        if sample.text and label >= 0:
+            before = texts.setdefault(label, sample.text)
+            if before != sample.text and mixed is None:
+                mixed = two_names(label, before, sample.text, sample.offset, sample.key)
         keys.append(sample.key)
         paths.append(sample.path)
         columns.append((label, sample.offset, sample.size, sample.image_size))
@@ -190,10 +199,11 @@ def _scan(shard: Location, form: str, *, packed: bool) -> _Scan:
     numbers = np.array(columns, np.int64).reshape(-1, 4).T
     labels, offsets, sizes, images = (np.ascontiguousarray(column) for column in numbers)
     demand_labels(labels, offsets, keys, str(shard))
-    texts.pop(NO_LABEL, None)
-    pairs = pairs_of(labels.tolist(), keys, ["" if size < 0 else "image" for size in images.tolist()])
+    shown = ["" if size < 0 else "image" for size in images.tolist()]
+    pairs = pairs_of(labels.tolist(), keys, shown)
+    mixed = mixed or mixed_folders(labels.tolist(), keys, shown, offsets.tolist())
     rows = StoredRows(keys, paths, labels, offsets, sizes, images, np.full_like(labels, -1))
-    return _Scan(rows, fields, texts, pairs)
+    return _Scan(rows, fields, texts, pairs, mixed)
 
 
 def _mapped(shard: Location, form: str) -> Iterator[_Seen]:

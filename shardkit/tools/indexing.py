@@ -43,14 +43,18 @@ from shardkit.sample import path_of_member
 from shardkit.storage.local import sync_folder, translated, whole_file
 from shardkit.tools._engines import over_shards
 from shardkit.tools._labels import (
+    Mixed,
     Pairs,
     class_map,
     demand_labels,
+    demand_one_dataset,
     demand_one_meaning,
     folder_of,
     joined_texts,
+    mixed_folders,
     pairs_of,
     text_names,
+    two_names,
 )
 from shardkit.tools._opened import find_shards, stem_of_shard
 from shardkit.tools._shard import ShardBytes, ShardContent, open_shard, read_shard
@@ -127,7 +131,7 @@ _Files = list[tuple[IndexEntry, io.BytesIO]]
 class _Indexed:
     """A shard, read: its entry, rows (labels as in `cls`), field names; the bytes it has when unpacked (0: plain).
 
-    texts: label -> name of the class, as the shard has it.
+    texts: label -> name of the class, as the shard has it. mixed: where its labels begin to mean other classes.
     """
 
     entry: ShardEntry
@@ -137,6 +141,7 @@ class _Indexed:
     unpacked: int
     format: str
     texts: dict[int, str]
+    mixed: Mixed | None
 
 
 def _prefix(shards: Sequence[Location], out: str | os.PathLike[str] | None) -> str:
@@ -174,7 +179,14 @@ def _index_one(shard: Location) -> _Indexed:
     pairs = pairs_of(content.numbers["label"].tolist(), content.keys, content.image_fields)
     entry = ShardEntry(shard.name, len(content), content.file_bytes, f"{content.crc32c:08x}")
     unpacked = content.unpacked_bytes if content.gzip else 0
-    return _Indexed(entry, rows, tuple(content.fields), pairs, unpacked, data.format, content.texts)
+    return _Indexed(entry, rows, tuple(content.fields), pairs, unpacked, data.format, content.texts, _mixed(content))
+
+
+def _mixed(content: ShardContent) -> Mixed | None:
+    if content.renamed is not None:
+        return two_names(*content.renamed)
+    numbers = content.numbers
+    return mixed_folders(numbers["label"].tolist(), content.keys, content.image_fields, numbers["offset"].tolist())
 
 
 def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
@@ -222,6 +234,7 @@ def _demand_one_format(read: Sequence[_Indexed]) -> None:
 
 def _texts(read: Sequence[_Indexed]) -> list[str] | None:
     """The names of the classes as the shards have them; None where they have none, or two labels have the same."""
+    demand_one_dataset((item.entry.name, item.mixed) for item in read)
     texts = joined_texts((item.entry.name, item.texts) for item in read)
     demand_one_meaning([(item.entry.name, item.pairs) for item in read])
     return text_names(texts, max((label for item in read for label, _ in item.pairs), default=-1) + 1)

@@ -18,6 +18,7 @@ import shardkit
 from shardkit.errors import BadFileError, BusyError, DestinationError, SourceError, StorageError, UsageError
 from shardkit.packing import writer
 from shardkit.packing.encoders import encoded
+from shardkit.sample import MAX_LABEL
 
 Content = Callable[[Path], dict[str, bytes]]
 
@@ -111,7 +112,7 @@ def test_several_labels_and_numbers_are_stored_as_json(out: Path) -> None:
         ([{"png": np.zeros((2, 2, 5), np.uint8)}], r"field 'png': an array of the shape \(2, 2, 5\) is no image"),
         ([{"pkl": {"a": 1}}], "field 'pkl': pickles are not written"),
         ([{"json": {"a": object()}}], "field 'json': JSON can't hold it"),
-        ([{"txt": "a", "cls": -1}], r"field 'cls': the class -1 is not in 0 … 999999"),
+        ([{"txt": "a", "cls": -1}], rf"field 'cls': the class -1 is not in 0 … {MAX_LABEL}"),
         ([{"txt": "a", "cls": "cat"}], r"field 'cls': a class by its name, 'cat': give its number, or classes="),
         ([{"txt": "a", "cls": 1}, {"txt": "b"}], "field 'cls': it has no label, and those before have one class"),
         ([{"txt": "a", "cls": float("nan")}], "field 'cls': nan is no number to be predicted"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from shardkit.errors import DecodeError, UsageError
 from shardkit.reading.fields import FIELD_DECODERS, decode_field, decode_fields, encode_labels
+from shardkit.sample import MAX_LABEL
 
 
 def saved(array: np.ndarray, **options: Any) -> bytes:
@@ -22,7 +23,7 @@ def saved(array: np.ndarray, **options: Any) -> bytes:
     ("name", "data", "value"),
     [
         ("cls", b"12", 12),
-        ("cls", b" -3\n", -3),
+        ("cls", b" 3\n", 3),
         ("label.cls", b"4", 4),
         ("txt", "a cat \u732b".encode(), "a cat \u732b"),
         ("text", b"", ""),
@@ -41,10 +42,13 @@ def test_a_field_is_decoded_by_its_last_extension(name: str, data: bytes, value:
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("cls", b"cat", "field 'cls' can't be decoded: not a decimal number: b'cat'"),
-        ("cls", b"", "not a decimal number"),
-        ("cls", b"1_000", "not a decimal number"),
-        ("cls", b"9" * 5000, "not a decimal number"),
+        ("cls", b"cat", "field 'cls' can't be decoded: not a class number from 0 to 10000000: b'cat'"),
+        ("cls", b"", "not a class number from 0"),
+        ("cls", b"1_000", "not a class number from 0"),
+        ("cls", b"9" * 5000, "not a class number from 0"),
+        ("cls", b"-1", "not a class number from 0"),
+        ("cls", b"+1", "not a class number from 0"),
+        ("cls", b"%d" % (MAX_LABEL + 1), f"not a class number from 0 to {MAX_LABEL}"),
         ("txt", b"\xff\xfe", "field 'txt' can't be decoded: 'utf-8' codec"),
         ("json", b"{", "field 'json' can't be decoded"),
         ("json", b"[" * 100_000, "field 'json' can't be decoded"),

@@ -284,3 +284,57 @@ def test_every_reader_takes_the_same_cls_for_a_label(
     elif label < MAX_LABEL:  # so many classes take long to name
         index_shards(tmp_path / "a")
         assert next(iter(shardkit.dataset(tmp_path / "a")))["cls"] == label
+
+
+JOINED = [("cat", 0), ("dog", 1), ("dog", 1), ("cat", 0), ("dog", 1), ("cat", 0), ("cat", 0), ("dog", 1)]
+"""A dataset as it is packed: its classes are mixed."""
+
+
+@pytest.mark.parametrize(
+    ("second", "fact"),
+    [
+        ({"cat": "bird", "dog": "cow"}, "label 0 is 'bird' here, and 'cat' before"),
+        ({"cat": "dog", "dog": "cat"}, "label 0 is 'dog' here, and 'cat' before"),
+        ({"cat": "bird", "dog": "dog"}, "label 0 is 'bird' here, and 'cat' before"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_tar_joined_from_two_datasets_is_refused_where_the_second_begins(
+    second: dict[str, str], fact: str, packed: bool, tmp_path: Path, draw_image: Any
+) -> None:
+    rows = [*JOINED, *((second[name], label) for name, label in JOINED)]
+    members = [
+        member
+        for n, (name, label) in enumerate(rows)
+        for member in ((f"{name}/{n}.jpg", draw_image()), (f"{name}/{n}.cls", b"%d" % label))
+    ]
+    shard = make_tar(tmp_path / "a-0.tar", members)
+    if packed:
+        shard = tmp_path / "a-0.tar.gz"
+        shard.write_bytes(gzip.compress((tmp_path / "a-0.tar").read_bytes()))
+    first = next(n for n, (name, label) in enumerate(rows) if (name, label) not in JOINED)
+    for run in (lambda: index_shards(shard), lambda: shardkit.convert(shard, tmp_path / "new" / "a", workers=1)):
+        with pytest.raises(DatasetError, match=f"sample {rows[first][0]}/{first}: {fact}; these are two datasets"):
+            run()
+    assert names(index_shards(shard, classes=["x", "y"])) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(f"part{n % 3}", n // 3 % 2) for n in range(60)],  # folders that say nothing of the class
+        [(f"{subject}", subject % 2) for subject in range(4) for _ in range(8)],  # subjects, one after the other
+        [(f"{n % 6}", n % 6 % 2) for n in range(60)],  # fine classes as folders, coarse ones as labels
+        [("cat", 0), ("dog", 1), ("bird", 0), ("cow", 1)] * 2,
+    ],
+)
+def test_folders_that_are_no_classes_contradict_nothing(
+    rows: list[tuple[str, int]], tmp_path: Path, draw_image: Any
+) -> None:
+    members = [
+        member
+        for n, (folder, label) in enumerate(rows)
+        for member in ((f"{folder}/{n}.jpg", draw_image()), (f"{folder}/{n}.cls", b"%d" % label))
+    ]
+    make_tar(tmp_path / "a-0.tar", members)
+    assert names(index_shards(tmp_path / "a")) == ["0", "1"]

@@ -116,9 +116,29 @@ def test_given_class_names_win_over_those_in_the_records(tmp_path: Path, draw_im
     assert [entry.name for entry in index_shards(tmp_path / "x", classes=["k", "h"]).classes] == ["k", "h"]
 
 
-def test_one_name_for_two_labels_gives_numbers(tmp_path: Path, draw_image: Draw) -> None:
+def test_one_name_for_two_labels_gives_numbers(
+    tmp_path: Path, draw_image: Draw, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "x-0.tfrecord").write_bytes(imagenet(draw_image, [(0, "crane", "a.jpg"), (1, "crane", "b.jpg")]))
     assert [entry.name for entry in index_shards(tmp_path / "x").classes] == ["0", "1"]
+    assert caplog.messages == ["the labels 0 and 1 are both called 'crane': classes get numbers as names"]
+
+
+@pytest.mark.parametrize("packing", ["", "gz", "zlib"])
+def test_two_names_for_one_label_in_a_shard_are_refused_at_the_record(
+    tmp_path: Path, draw_image: Draw, packing: str
+) -> None:
+    rows = [(0, "cat", "a.jpg"), (1, "dog", "b.jpg")]
+    joined = imagenet(draw_image, rows) + imagenet(draw_image, [(0, "bird", "c.jpg")])
+    source = tmp_path / "x-0.tfrecord"
+    source.write_bytes({"": joined, "gz": gzip.compress(joined), "zlib": zlib.compress(joined)}[packing])
+    fact = "label 0 is 'bird' here, and 'cat' before; these are two datasets"
+    with pytest.raises(DatasetError, match=fact) as found:
+        index_shards(source)
+    assert found.value.offset == len(imagenet(draw_image, rows))
+    with pytest.raises(DatasetError, match=fact):
+        convert(source, tmp_path / "out" / "x", workers=1)
+    assert [entry.name for entry in index_shards(source, classes=["x", "y"]).classes] == ["x", "y"]
 
 
 def test_a_label_that_is_no_class_number_is_an_error(tmp_path: Path, draw_image: Draw) -> None:
