@@ -54,7 +54,7 @@ def records(tf: Any, paths: list[Path]) -> list[dict[str, Any]]:
     for data in tf.data.TFRecordDataset([str(path) for path in sorted(paths)]).as_numpy_iterator():
         features = tf.train.Example.FromString(data).features.feature
         found.append({name: (f.WhichOneof("kind"), list(getattr(f, f.WhichOneof("kind")).value))
-                      for name, f in features.items()})  # fmt: skip
+                      for name, f in sorted(features.items())})  # fmt: skip
     return found
 
 
