@@ -142,6 +142,14 @@ def expand_braces(pattern: str) -> list[str]:
     return [pattern]
 
 
+def has_range(pattern: str) -> bool:
+    """Whether a pattern has a brace range of numbers, which may run over some that are left out of a dataset."""
+    return _RANGE.search(pattern) is not None
+
+
+_RANGE = re.compile(r"\{\d+\.\.\d+\}")
+
+
 def _closing(pattern: str, opened: int) -> int | None:
     depth = 0
     for place in range(opened, len(pattern)):

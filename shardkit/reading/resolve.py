@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from shardkit import names
 from shardkit.errors import ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.formats.table import format_of_name
-from shardkit.location import Location, expanded, locate, matching
+from shardkit.location import Location, expanded, has_range, locate, matching
 from shardkit.manifest import Manifest, decode_manifest
 
 if TYPE_CHECKING:
@@ -156,11 +156,13 @@ def _unfinished(place: Location) -> str:
 
 
 def _shards_of(place: Location) -> list[Location]:
-    """The shards that a path, a glob or a brace range means. NotFoundError for one that is not there."""
+    """The shards that a path, a glob or a brace range means. NotFoundError for one that is not there, unless it is a
+    number in a range that the manifest does not name: shards without a sample are not written."""
     demand_local(place)
     if os.path.isfile(place.path):
         return [place]
     found = []
+    missing: list[Location] = []
     for pattern in expanded(place.path):
         if glob.has_magic(pattern) and not os.path.lexists(pattern):
             matches = matching(pattern)
@@ -171,10 +173,56 @@ def _shards_of(place: Location) -> list[Location]:
                 raise NotFoundError(pattern, fact, "check the pattern, and where you are")
         elif os.path.isfile(pattern):
             paths = [pattern]
+        elif has_range(place.path):
+            missing.append(Location("", pattern))
+            continue
         else:
-            raise NotFoundError(pattern, "there is no such shard", "check the name, and where you are")
+            raise _no_such(Location("", pattern))
         found += [Location("", path) for path in paths]
+    _demand_left_out(missing, found)
     return found
+
+
+def _no_such(shard: Location) -> NotFoundError:
+    return NotFoundError(str(shard), "there is no such shard", "check the name, and where you are")
+
+
+def _demand_left_out(missing: Sequence[Location], found: Sequence[Location]) -> None:
+    """NotFoundError for the first of the missing shards of a range that no manifest leaves out."""
+    if missing and not found:
+        raise _no_such(missing[0])
+    known = known_shards(missing, _manifest_file)
+    for shard in missing:
+        names_there = known[_family(shard)]
+        if names_there is None:
+            raise _no_such(shard)
+        if shard.name in names_there:
+            raise _missing_of_manifest(shard)
+
+
+def known_shards(
+    shards: Sequence[Location], manifest: Callable[[Location], Found | None]
+) -> dict[tuple[Location, str], set[str] | None]:
+    """By folder and base of the names: the shards that a manifest names; None where there is none."""
+    known: dict[tuple[Location, str], set[str] | None] = {}
+    for shard in shards:
+        if (key := _family(shard)) not in known:
+            owner = _owner(shard, manifest)
+            whole = None if owner is None else owner.manifest
+            known[key] = None if whole is None else {entry.name for entry in whole.shards}
+    return known
+
+
+def in_manifest(shards: Sequence[Location], manifest: Callable[[Location], Found | None]) -> list[Location]:
+    """Those of the shards of a range that their manifest names; all where there is no manifest, or it names none."""
+    known = known_shards(shards, manifest)
+    named = [shard for shard in shards if (there := known[_family(shard)]) is None or shard.name in there]
+    return named or list(shards)
+
+
+def _missing_of_manifest(shard: Location) -> NotFoundError:
+    cure = "restore it, pack again, or run 'shardkit index'"
+    return NotFoundError(str(shard), "the manifest names this shard, and it is missing", cure)
 
 
 def with_manifest(
@@ -211,10 +259,7 @@ def with_manifest(
     there = {shard.name for shard in shards}
     for lost in sorted(set(number) - there) if globs else ():
         if any(fnmatch.fnmatchcase(lost, pattern) for pattern in globs):
-            cure = "restore it, pack again, or run 'shardkit index'"
-            raise NotFoundError(
-                str(whole.location.sibling(lost)), "the manifest names this shard, and it is missing", cure
-            )
+            raise _missing_of_manifest(whole.location.sibling(lost))
     if not shards:
         fact = f"the files that match are of a generation that was replaced, and the manifest {owner} names others"
         raise NotFoundError(", ".join(patterns) or owner, fact, f"name the dataset: {owner.removesuffix('.json')}")

@@ -12,11 +12,11 @@ from fnmatch import fnmatchcase
 from shardkit import names as named
 from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.formats.table import format_of_name
-from shardkit.location import Location, expand_braces, unbracketed
+from shardkit.location import Location, expand_braces, has_range, unbracketed
 from shardkit.manifest import decode_manifest
 from shardkit.reading.options import Remote
 from shardkit.reading.remote import Objects
-from shardkit.reading.resolve import Found, with_manifest
+from shardkit.reading.resolve import Found, in_manifest, with_manifest
 
 LISTED = 100_000
 """Names of a folder that are looked at, to find what it holds."""
@@ -67,7 +67,8 @@ class Remotes:
                 return list(found.shards)
             numbers = range(len(found.manifest.shards)) if found.numbers is None else found.numbers
             return [found.location.sibling(found.manifest.shards[number].name) for number in numbers]
-        return [shard for each in self.expanded(place) for shard in (self._matches(each) if _magic(each) else [each])]
+        shards = [shard for each in self.expanded(place) for shard in (self._matches(each) if _magic(each) else [each])]
+        return in_manifest(shards, self.manifest) if has_range(place.path) else shards
 
     def expanded(self, place: Location) -> list[Location]:
         """What a brace range means; the braces in the name of a dataset whose manifest is there are its own."""

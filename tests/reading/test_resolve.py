@@ -16,6 +16,7 @@ from shardkit.location import Location
 from shardkit.manifest import decode_manifest, encode_manifest
 from shardkit.reading import fetch
 from shardkit.reading.fetch import MappedShards, ShardFile
+from shardkit.reading.options import Remote
 from shardkit.reading.resolve import missing_file, resolve
 
 
@@ -90,7 +91,8 @@ def test_the_counts_of_classes_in_part_of_the_shards_are_of_that_part(own: Path)
     [
         ("nothing-*.tar", "no file matches"),
         ("own/cars*.parquet", "no shard matches, only .*cars.parquet"),
-        ("own/cars-{000000..000009}.tar", r"cars-000005\.tar: there is no such shard"),
+        ("own/cars-{000005..000009}.tar", r"cars-000005\.tar: there is no such shard"),
+        ("own/cars-00000{4,5}.tar", r"cars-000005\.tar: there is no such shard"),
         ("nothing", "neither a manifest, nor shards, nor a class directory"),
         ("nothing.json", "no such manifest"),
         ("own/nothing.tar", "no such shard"),
@@ -390,3 +392,52 @@ def test_the_manifest_of_a_single_shard_without_a_number_is_found(own: Path) -> 
     manifest = shardkit.index_shards(str(lone))
     for source in (str(lone), f"{own.parent}/lo*.tar", str(own.parent), str(own.with_name("lone"))):
         assert len(shardkit.dataset(source)) == manifest.samples
+
+
+@pytest.fixture
+def gaps(own: Path) -> Path:
+    """The same without its shards 1 and 3, as where these had no sample."""
+    for number in (1, 3):
+        shard(own, number).unlink()
+    shardkit.index_shards(own, overwrite=True)
+    return own
+
+
+@pytest.mark.parametrize("scheme", ["", "slow+file://"])
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("{000000..000004}", "024"),
+        ("{000000..000009}", "024"),
+        ("{000001..000003}", "2"),
+        ("{000004..000000}", "420"),
+        ("0000{00..04}", "024"),
+    ],
+)
+def test_a_range_runs_over_the_numbers_that_a_dataset_leaves_out(
+    gaps: Path, scheme: str, text: str, numbers: str
+) -> None:
+    source = f"{scheme}{gaps}-{text}.tar"
+    for given in (source, [source]):
+        found = resolve(given, Remote(None))
+        assert found.manifest is not None
+        chosen = range(3) if found.numbers is None else found.numbers
+        assert [found.manifest.shards[n].name for n in chosen] == [f"cars-00000{number}.tar" for number in numbers]
+
+
+def test_a_shard_of_a_range_that_the_manifest_names_must_be_there(gaps: Path) -> None:
+    shard(gaps, 2).unlink()
+    with pytest.raises(NotFoundError, match=r"cars-000002\.tar: the manifest names this shard, and it is missing"):
+        resolve(f"{gaps}-{{000000..000004}}.tar")
+
+
+def test_a_range_over_shards_without_a_manifest_leaves_out_none(gaps: Path) -> None:
+    gaps.with_suffix(".json").unlink()
+    with pytest.raises(NotFoundError, match=r"cars-000001\.tar: there is no such shard"):
+        resolve(f"{gaps}-{{000000..000004}}.tar")
+
+
+def test_a_file_in_a_range_that_the_manifest_does_not_know_is_refused(gaps: Path) -> None:
+    shard(gaps, 3).write_bytes(shard(gaps, 2).read_bytes())
+    with pytest.raises(UsageError, match=r"does not know this shard"):
+        resolve(f"{gaps}-{{000000..000004}}.tar")
