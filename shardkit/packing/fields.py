@@ -18,11 +18,10 @@ from shardkit.packing.shard import (
     COLUMNS,
     FLUSH_BYTES,
     LOOKS,
-    TELL_BYTES,
-    TELL_FILES,
     Advance,
     Check,
     Filled,
+    Meter,
     Rows,
     Sink,
     Skipped,
@@ -70,10 +69,8 @@ class FieldsTask(msgspec.Struct, frozen=True, tag=True):
         writer = SampleWriter(sink, self.format, self.check, self.transcode)
         prefix = os.path.join(self.root, b"")
         skipped: list[Skipped] = []
-        told = 0
-        for number, (paths, sizes, label, key) in enumerate(
-            zip(self.paths, self.sizes, self.labels, self.keys, strict=True)
-        ):
+        meter = Meter(advance, self.extent())
+        for paths, sizes, label, key in zip(self.paths, self.sizes, self.labels, self.keys, strict=True):
             path = paths[self.primary]
             try:
                 datas = []
@@ -87,11 +84,9 @@ class FieldsTask(msgspec.Struct, frozen=True, tag=True):
                 raise
             except (OSError, ValueError) as exc:
                 skipped.append(left_out(self.root, path, exc, skip_bad=self.skip_bad))
-            if writer.unsaid >= TELL_BYTES or number - told >= TELL_FILES:
-                advance(number - told, writer.said())
-                told = number
+            meter.read(sum(sizes))
         writer.end()
-        advance(len(self.paths) - told, writer.said())
+        meter.end()
         return writer.filled(skipped)
 
 
@@ -107,7 +102,7 @@ class SampleWriter:
         self.fields: dict[str, None] = {}
         self.types, self.done = Counter[str](), Counter[str]()
         self.pieces: list[bytes] = []
-        self.position = self.pending = self.unsaid = 0
+        self.position = self.pending = 0
 
     def add(self, key: str, fields: list[tuple[str, Any]], path: bytes, label: int, text: str) -> None:
         """Write a sample. ValueError for an image that is none, and for a key or field that the format can't hold.
@@ -119,9 +114,7 @@ class SampleWriter:
         if image is not None:
             name, data = fields[image]
             if self.transcode is not None:
-                read = len(data)
                 name, data = transcoded(name, data, self.transcode, self.done)
-                self.unsaid += read - len(data)  # progress is told in bytes of the source
                 if any(other == name for other, _ in [*fields[:image], *fields[image + 1 :]]):
                     raise ValueError(f"it becomes {name}, and that field of the sample is there already")
                 fields = [*fields[:image], (name, data), *fields[image + 1 :]]
@@ -161,14 +154,8 @@ class SampleWriter:
         self.pieces += parts
         self.position += length
         self.pending += length
-        self.unsaid += length
         if self.pending >= FLUSH_BYTES:
             self._flush()
-
-    def said(self) -> int:
-        """The bytes of samples since the last call."""
-        size, self.unsaid = self.unsaid, 0
-        return size
 
     def end(self) -> None:
         """Write the end mark."""

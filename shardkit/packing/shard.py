@@ -160,6 +160,35 @@ COLUMNS = ("label", "offset", "size", "image_offset", "image_size", "width", "he
 Advance = Callable[[int, int], None]
 
 
+class Meter:
+    """Tells `advance` how much of a task has been read, now and then; what it tells adds up to the task's `extent`.
+
+    Bytes are those of the source, also of samples that are left out, however many the shard gets of them.
+    """
+
+    def __init__(self, advance: Advance, extent: tuple[int, int]) -> None:
+        self._advance = advance
+        self._left, self._left_bytes = extent
+        self._samples = self._bytes = 0
+
+    def read(self, size: int) -> None:
+        """One more sample of `size` bytes has been read."""
+        self._samples += 1
+        self._bytes += size
+        if self._bytes >= TELL_BYTES or self._samples >= TELL_FILES:
+            self._tell(self._samples, self._bytes)
+
+    def end(self) -> None:
+        """All has been read."""
+        self._tell(self._left, self._left_bytes)
+
+    def _tell(self, samples: int, size: int) -> None:
+        self._advance(samples, size)
+        self._left -= samples
+        self._left_bytes -= size
+        self._samples = self._bytes = 0
+
+
 def receipt_path(folder: bytes, name: str) -> bytes:
     """Where the receipt of a shard is kept."""
     return os.path.join(folder, os.fsencode(name) + b".receipt")
@@ -280,6 +309,7 @@ def _fill(sink: Sink, task: ShardTask, advance: Advance, done: Counter[str]) -> 
         path, size, label, key = task.paths[number], task.sizes[number], task.labels[number], task.keys[number]
         field = fields[number]
         number += 1
+        seen += size
         try:
             data = read(prefix + path, size)
             if wish is not None:
@@ -301,7 +331,6 @@ def _fill(sink: Sink, task: ShardTask, advance: Advance, done: Counter[str]) -> 
         pieces += parts
         pending += length
         position += length
-        seen += size
     sink.write([*pieces, form.end], pending + len(form.end))
     advance(len(task.paths) - told, seen)
     return samples, skipped

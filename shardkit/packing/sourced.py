@@ -13,7 +13,7 @@ import msgspec
 from shardkit.errors import ShardkitError
 from shardkit.packing.fields import SampleWriter
 from shardkit.packing.origins import AnyOrigin, Reader
-from shardkit.packing.shard import TELL_BYTES, TELL_FILES, Advance, Check, Filled, Sink, Skipped, left_out
+from shardkit.packing.shard import Advance, Check, Filled, Meter, Sink, Skipped, left_out
 from shardkit.packing.transcode import Transcoding
 from shardkit.sample import field_of, text_of_path
 
@@ -60,7 +60,7 @@ class SourcedTask(msgspec.Struct, frozen=True, tag=True):
         writer = SampleWriter(sink, self.format, self.check, self.transcode)
         skipped: list[Skipped] = []
         counts: Counter[int] = Counter()
-        told = first = 0
+        meter, first = Meter(advance, self.extent()), 0
         with self.origin.opened(self.sizes) as reader:
             for number, paths in enumerate(self.paths):
                 path = paths[self.primary]
@@ -74,12 +74,10 @@ class SourcedTask(msgspec.Struct, frozen=True, tag=True):
                     skipped.append(left_out(self.root, path, exc, skip_bad=self.skip_bad))
                 else:
                     counts.update(self._classes(number))
+                meter.read(sum(self.sizes[first : first + len(paths)]))
                 first += len(paths)
-                if writer.unsaid >= TELL_BYTES or number - told >= TELL_FILES:
-                    advance(number - told, writer.said())
-                    told = number
         writer.end()
-        advance(len(self.paths) - told, writer.said())
+        meter.end()
         filled = writer.filled(skipped)
         return msgspec.structs.replace(filled, counts=dict(counts)) if self.multi else filled
 

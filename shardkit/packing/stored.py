@@ -16,13 +16,17 @@ from shardkit.formats.tar_stream import Readable
 from shardkit.formats.tfrecord import TfrecordSample, fields_of
 from shardkit.formats.tfrecord_stream import stream_records
 from shardkit.packing.fields import SampleWriter
-from shardkit.packing.shard import TELL_BYTES, TELL_FILES, Advance, Check, Filled, Sink
+from shardkit.packing.shard import Advance, Check, Filled, Meter, Sink
 from shardkit.sample import IMAGE_FIELDS, fs_text, path_of_member, path_of_text
 from shardkit.storage.local import translated
 from shardkit.storage.mapped import MappedFile, look, map_whole
 
 _CURE = "check the source with 'shardkit verify'"
 BAD_LABEL_CURE = "fix it, or leave the sample out with 'shardkit repair'"
+
+
+_Sample = tuple[str, int | None, str, str, int, TfrecordSample | dict[str, bytes], int]
+"""Shard, byte, key, path, label, sample, bytes that were read for it."""
 
 
 class StoredTask(msgspec.Struct, frozen=True, tag=True):
@@ -72,8 +76,8 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
         """Read the samples, give their fields the new names, and write them."""
         writer = SampleWriter(sink, self.format, self.check)
         as_it_is = self.source_format == self.format and not self.fields and not self.only
-        told = count = 0
-        for count, (place, at, key, path, label, sample) in enumerate(self._samples(), 1):
+        meter = Meter(advance, self.extent())
+        for place, at, key, path, label, sample, size in self._samples():
             record = sample if isinstance(sample, TfrecordSample) else None
             named = [] if as_it_is and record else self._renamed(_fields(sample), place, at, key)
             try:
@@ -85,11 +89,9 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
             except ValueError as exc:
                 fact = f"{FORMATS[self.format].name} can't hold this sample: {exc}"
                 raise DatasetError(place, fact, "rename its fields, or leave some out", at, key) from exc
-            if writer.unsaid >= TELL_BYTES or count - told >= TELL_FILES:
-                advance(count - told, writer.said())
-                told = count
+            meter.read(size)
         writer.end()
-        advance(count - told, writer.said())
+        meter.end()
         return writer.filled([])
 
     def _path(self, key: str, path: str, names: Iterable[str]) -> bytes:
@@ -111,8 +113,7 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
     def _stays(self, name: str) -> bool:
         return not self.only or name in self.only
 
-    def _samples(self) -> Iterator[tuple[str, int | None, str, str, int, TfrecordSample | dict[str, bytes]]]:
-        """(shard, byte, key, path, label, sample) of each sample."""
+    def _samples(self) -> Iterator[_Sample]:
         form = FORMATS[self.source_format]
         if not self.which:
             yield from self._streamed(form)
@@ -126,19 +127,20 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
             found = next(form.read(data, place=place, start=at, end=at + size))
             sample = found if isinstance(found, TfrecordSample) else form.fields(data, found)
             _demand_as_indexed(found.key, sample, key, crc, place, at)
-            yield place, at, key, path, label, sample
+            yield place, at, key, path, label, sample, size
 
-    def _streamed(
-        self, form: Format
-    ) -> Iterator[tuple[str, int | None, str, str, int, TfrecordSample | dict[str, bytes]]]:
+    def _streamed(self, form: Format) -> Iterator[_Sample]:
         rows = zip(self.keys, self.paths, self.labels, self.crcs, strict=True)
         for source in self.sources:
             place = fs_text(source)
             with translated(source), open(source, "rb") as file:
+                read = 0
                 for found, sample in _from_front(file, form, place):
                     key, path, label, crc = next(rows, (None, "", -1, -1))
                     _demand_as_indexed(found, sample, key, crc, place, None)
-                    yield place, None, found, path, label, sample
+                    now = file.tell()  # of a compressed shard, in the compressed bytes
+                    yield place, None, found, path, label, sample, now - read
+                    read = now
         left = next(rows, None)
         if left is not None:
             raise DamagedError(place, f"the shard ends before the sample {left[0]!r}, which it had", _CURE)
