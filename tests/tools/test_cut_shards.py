@@ -99,7 +99,7 @@ WITH_INDEX = {
     from shardkit.packing import stored
     rows = pq.read_table(shard.rpartition("-")[0] + ".parquet").to_pydict()
     columns = [rows[name] for name in ("offset", "size", "key", "path", "label", "crc32c")]
-    stored.bytes_of = cutting(stored.bytes_of)
+    stored._demand_as_indexed = cutting(stored._demand_as_indexed)
     form = shard.rpartition(".")[2]
     task = stored.StoredTask(
         "x", b".", [os.fsencode(shard)], [0] * len(rows["key"]), *columns, form, form, {}, {}, [], ""
