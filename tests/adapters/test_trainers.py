@@ -83,6 +83,7 @@ except shardkit.UsageError as exc:
 result = {"train": model.seen[True], "test": model.seen[False], "predictions": predictions, "error": error}
 with open(f"{folder}/rank-{arguments.process_index}.json", "w") as file:
     json.dump(result, file)
+torch.distributed.destroy_process_group()  # gloo's threads may abort the process at its end
 '''
 
 
