@@ -199,7 +199,7 @@ def _plain(node: yaml.Node) -> object:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError):  # 2020-02-31: fits no setting, which the caller says
         return node
     finally:
         loader.dispose()

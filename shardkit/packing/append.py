@@ -28,6 +28,7 @@ from shardkit.packing.options import PackOptions
 from shardkit.packing.rows_by_path import RowsByPath, free_keys
 from shardkit.packing.sourcing import label_options
 from shardkit.sample import fs_text, path_of_text
+from shardkit.storage.local import size_of
 from shardkit.tree.source import Source
 from shardkit.tree.subset import grouped_at, source_at
 from shardkit.tree.together import Grouped
@@ -130,7 +131,7 @@ def _check(destination: Destination, manifest: Manifest, options: PackOptions) -
             raise DestinationError(place, fact, _CURE)
     for name, size in files_of(manifest):
         path = os.path.join(destination.folder, name)
-        if not os.path.isfile(path) or os.path.getsize(path) != size:
+        if size_of(path) != size:
             fact = f"the manifest of this dataset names {name}, which is missing or has another size"
             raise DestinationError(place, fact, "pack again with --overwrite")
 
@@ -235,7 +236,7 @@ class _Look:
         try:
             with open(os.path.join(self.samples.root, self.samples.paths[row]), "rb") as file:
                 return int(google_crc32c.value(file.read()))
-        except OSError:
+        except OSError:  # no checksum is equal to none: the file is said to have changed
             return None
 
 

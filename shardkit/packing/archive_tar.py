@@ -25,6 +25,7 @@ from shardkit.formats.tar_headers import (
 )
 from shardkit.formats.tar_stream import Readable, gunzip
 from shardkit.packing.archive_members import BOMB_BYTES, BOMB_RATIO, SKIP, Members, MembersBuilder, is_bomb
+from shardkit.packing.origins import stamp_of
 from shardkit.sample import fs_text
 
 _log = logging.getLogger(__name__)
@@ -290,7 +291,7 @@ def read_tar(path: str, compression: str, *, skip_bad: bool, progress: ProgressF
     if starts:
         text = "%s: it is %d tar files joined end to end (the second begins at byte %d): all of them are packed"
         _log.warning(text, place, len(starts) + 1, starts[0])
-    return builder.build(os.path.getsize(path))
+    return builder.build(stamp_of(path)[0])
 
 
 def _add(builder: MembersBuilder, entry: Entry) -> None:

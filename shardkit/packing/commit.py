@@ -28,7 +28,7 @@ from shardkit.packing.destination import Destination, destination_of, files_of
 from shardkit.packing.remote import commit_there, remove_there
 from shardkit.packing.shard import COLUMNS, Rows, Skipped, rows_path
 from shardkit.sample import fs_text
-from shardkit.storage.local import FolderLock, storage_error, sync_folder, translated, whole_file
+from shardkit.storage.local import FolderLock, size_of, storage_error, sync_folder, translated, whole_file
 from shardkit.storage.parts import PART, remove_abandoned
 
 __all__ = [
@@ -223,7 +223,7 @@ def _goes_on_from_what_is_there(destination: Destination, manifest: Manifest) ->
     """Whether all shards and index files of the dataset that is there stay: it is whole until the manifest is moved."""
     try:
         before = _read(destination.manifest)
-    except (ManifestError, FileNotFoundError):
+    except (ManifestError, FileNotFoundError):  # no dataset is there
         return False
     shards, index = manifest.shards[: len(before.shards)], manifest.index[: len(before.index)]
     return "appended" in manifest.options and before.shards == shards and before.index == index
@@ -293,7 +293,7 @@ def _demand_all(destination: Destination, manifest: Manifest) -> None:
     """StorageError unless everything that the manifest names is in its place."""
     for name, size in files_of(manifest):
         path = os.path.join(destination.folder, name)
-        if not os.path.isfile(path) or os.path.getsize(path) != size:
+        if size_of(path) != size:
             fact = f"it was written with {size} bytes, and is missing or has another size since"
             cure = f"remove {fs_text(destination.work)} and pack again with --overwrite"
             raise StorageError(fs_text(path), fact, cure)

@@ -90,7 +90,7 @@ def _tried(source: Source, rows: Sizes, wish: Transcoding) -> tuple[Sizes, Sizes
     def size_of(data: bytes) -> int:
         try:
             return len(transcode(data, wish).data)
-        except ValueError:
+        except ValueError:  # a file that packing will name; it is left out of the estimate
             return -1
 
     found: list[tuple[int, int]] = []

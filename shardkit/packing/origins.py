@@ -79,9 +79,12 @@ class ArchiveOrigin(msgspec.Struct, frozen=True, tag=True):
         try:
             fd = os.open(self.file, os.O_RDONLY)
         except OSError as exc:
-            raise SourceError(place, f"can't be read ({exc.strerror})", "bring it back, then run again") from exc
+            raise _unreadable(self.file, exc) from exc
         try:
-            status = os.fstat(fd)
+            try:
+                status = os.fstat(fd)
+            except OSError as exc:
+                raise _unreadable(self.file, exc) from exc
             if (status.st_size, status.st_mtime_ns) != self.stamp:
                 raise SourceError(place, "it was changed since the scan", "run again when nothing changes it")
             yield (_Zipped if self.methods else _Ranges)(self, fd, sizes)
@@ -90,9 +93,16 @@ class ArchiveOrigin(msgspec.Struct, frozen=True, tag=True):
 
 
 def stamp_of(path: str | bytes) -> tuple[int, int]:
-    """(bytes, time of the last change in ns) of a file."""
-    status = os.stat(path)
+    """(bytes, time of the last change in ns) of an archive. Raises SourceError."""
+    try:
+        status = os.stat(path)
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
     return status.st_size, status.st_mtime_ns
+
+
+def _unreadable(path: str | bytes, exc: OSError) -> SourceError:
+    return SourceError(fs_text(path), f"can't be read ({exc.strerror or exc})", "bring it back, then run again")
 
 
 class _Ranges:

@@ -165,7 +165,7 @@ class Place:
             return set(
                 all_names(decode_manifest(self.read(self._aside), place=str(self.location(self._aside))), self.stem)
             )
-        except (NotFoundError, ManifestError):
+        except (NotFoundError, ManifestError):  # nothing was put aside, or no list of files that are ours
             return set()
 
     def begin(self) -> None:

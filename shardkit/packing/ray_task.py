@@ -79,7 +79,9 @@ def _answer(data: bytes, mark: Mark) -> Answer:
     except _TakenOverError:
         fact = f"the run that this task on {node} belongs to has ended"
         return worker.Failed("WorkerError", (task.name, fact, "run the same command again", None, None))
-    except Exception as exc:
+    except OSError as exc:  # of this node's disk, where no part of shardkit expected it
+        return worker.failed_disk(task.name, exc)
+    except Exception as exc:  # a mistake of ours, which must not end the run without a word
         fact = f"the task on {node} met an unexpected {type(exc).__name__}: {exc}"
         return worker.Failed("WorkerError", (task.name, fact, "please report it", None, None))
 
@@ -96,7 +98,7 @@ def _marked(mark: Mark) -> bool:
     try:
         with open(mark.path, "rb") as file:
             return file.read() == mark.token
-    except OSError:
+    except OSError:  # not on this node's disk
         return False
 
 

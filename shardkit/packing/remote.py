@@ -30,7 +30,7 @@ from shardkit.packing.place import Place, demand_stem, place_of
 from shardkit.packing.shard import Receipt, receipt_path
 from shardkit.sample import fs_text
 from shardkit.storage.crew import Crew
-from shardkit.storage.local import whole_file
+from shardkit.storage.local import size_of, translated, whole_file
 from shardkit.storage.store import ObjectInfo, StorageOptions, open_store
 from shardkit.storage.transfer import crc_of, file_pieces, send
 
@@ -114,7 +114,8 @@ def remove_there(destination: Destination, place: Place, unwanted: Callable[[str
 
     unwanted: tells whether a file of the work folder is to go.
     """
-    names = [name for name in os.listdir(destination.work) if unwanted(name)]
+    with translated(destination.work):
+        names = [name for name in os.listdir(destination.work) if unwanted(name)]
     if names:
         ours = {name.removesuffix(".receipt") for name in names}
         manifest = place.read_manifest()  # which another machine may have written meanwhile
@@ -130,7 +131,7 @@ def commit_there(destination: Destination, place: Place, manifest: Manifest) -> 
 
         def one(name: str) -> ObjectInfo:
             here = Location("", os.path.join(destination.work, name))
-            wanted = ObjectInfo(name, os.path.getsize(here.path), crc_of(file_pieces(here)))
+            wanted = ObjectInfo(name, size_of(here.path) or 0, crc_of(file_pieces(here)))
             send(file_pieces(here), here, place.store, wanted, check="store", retry=place.retry, stop=crew.stop,
                  told=lambda _: None)  # fmt: skip
             return wanted

@@ -47,7 +47,7 @@ def kept_receipt(task: Task, elsewhere: Callable[[ShardEntry], bool] | None = No
         with open(rows_path(task.folder, task.name), "rb") as file:
             rows_are_whole = google_crc32c.value(file.read()) == receipt.rows_crc32c
         changed = any(changed_at(path) > receipt.since for path in task.files())
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError):  # not there, or not whole: the shard is written again
         return None
     if not rows_are_whole or changed:
         return None

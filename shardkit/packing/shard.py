@@ -207,7 +207,8 @@ def write_shard(task: Task, advance: Advance) -> Receipt:
     """
     target = os.path.join(task.folder, os.fsencode(task.name))
     with whole_file(target) as file:
-        since = os.fstat(file.fileno()).st_mtime_ns
+        with translated(target):
+            since = os.fstat(file.fileno()).st_mtime_ns
         sink = Sink(file.fileno(), target)
         filled = task.fill(sink, advance)
     return keep_receipt(task.folder, task.name, sink, filled, digest=task.digest, check=task.check, since=since)

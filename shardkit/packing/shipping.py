@@ -20,6 +20,7 @@ from shardkit.packing.place import Place
 from shardkit.packing.remote import SENDERS
 from shardkit.packing.shard import Receipt
 from shardkit.storage.crew import Crew
+from shardkit.storage.local import translated
 from shardkit.storage.store import ObjectInfo
 from shardkit.storage.transfer import Stopped, file_pieces, send
 
@@ -89,7 +90,7 @@ class Shipping:
         if not self.has(entry):
             send(file_pieces(here), here, self.place.store, _wanted(entry), check="store", retry=self.place.retry,
                  stop=self._crew.stop, told=lambda _: None)  # fmt: skip
-        with contextlib.suppress(FileNotFoundError):
+        with translated(here.path), contextlib.suppress(FileNotFoundError):
             os.unlink(here.path)
         log.debug("%s: sent", self.place.location(entry.name))
         with self._changed:

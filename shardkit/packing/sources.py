@@ -121,8 +121,12 @@ def _demand_no_dataset(path: str) -> None:
 def _is_manifest(path: str) -> bool:
     try:
         with open(path, "rb") as file:
-            decode_manifest(file.read(), place=fs_text(path))
-    except (ManifestError, OSError):
+            data = file.read()
+    except OSError as exc:
+        raise SourceError(fs_text(path), f"can't be read ({exc.strerror or exc})", "check its rights") from exc
+    try:
+        decode_manifest(data, place=fs_text(path))
+    except ManifestError:
         return False
     return True
 

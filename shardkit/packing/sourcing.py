@@ -157,7 +157,8 @@ def _checksums_of(source: Source, held: Holder, rows: Sequence[int]) -> Iterator
                 raise
             except (OSError, ValueError) as exc:
                 place = fs_text(os.path.join(source.root, source.paths[rows[number]]))
-                raise SourceError(place, str(exc), "run again when nothing changes the source") from exc
+                fact = f"can't be read ({exc.strerror or exc})" if isinstance(exc, OSError) else str(exc)
+                raise SourceError(place, fact, "run again when nothing changes the source") from exc
 
 
 def changed_at(path: bytes) -> int:

@@ -22,6 +22,7 @@ from shardkit.packing.fields import FieldsTask
 from shardkit.packing.shard import Receipt, ShardTask, write_shard
 from shardkit.packing.sourced import SourcedTask
 from shardkit.packing.stored import StoredTask
+from shardkit.sample import fs_text
 
 _HEAD = struct.Struct("<Q")
 
@@ -84,11 +85,19 @@ def answer(data: bytes, results: BinaryIO) -> None:
         send(results, Failed(type(exc).__name__, (exc.place, exc.fact, exc.cure, exc.offset, exc.key)))
     except BrokenPipeError:
         raise
-    except Exception as exc:
+    except OSError as exc:  # of the disk, where no part of shardkit expected it
+        send(results, failed_disk(task.name, exc))
+    except Exception as exc:  # a mistake of ours, which must not end the worker
         fact = f"the worker that wrote it met an unexpected {type(exc).__name__}: {exc}"
         send(results, Failed("WorkerError", (task.name, fact, "please report it", None, None)))
     else:
         send(results, Done(receipt))
+
+
+def failed_disk(name: str, exc: OSError) -> Failed:
+    """The answer for an OSError that no part of shardkit expected while it wrote the shard `name`."""
+    place = fs_text(exc.filename) if isinstance(exc.filename, (str, bytes)) else name
+    return Failed("StorageError", (place, exc.strerror or str(exc), "check the disk and its rights", None, None))
 
 
 def serve(tasks: BinaryIO, results: BinaryIO) -> None:

@@ -181,7 +181,7 @@ class MappedShards:
         file = self.files[shard]
         try:
             found = _stamp(os.stat(file.location.path))
-        except OSError:
+        except OSError:  # removed or replaced: what is mapped stays as it was
             return
         if found == stamp or found[:2] != stamp[:2]:
             return
@@ -261,7 +261,7 @@ class ReadAhead:
             shard, start, end = job
             try:
                 self._advise(self._files[shard].location.path, start, end)
-            except OSError:
+            except OSError:  # advice alone: reading the shard says what is wrong with it
                 continue
 
     def _advise(self, path: str, start: int, end: int) -> None:

@@ -230,7 +230,7 @@ def _default_store() -> tuple[Any, int, int] | None:
         return None
     try:
         return distributed.distributed_c10d._get_default_store(), rank, world_size
-    except (AttributeError, RuntimeError, ValueError):
+    except (AttributeError, RuntimeError, ValueError):  # another torch, or a group without a store: nothing to compare
         return None
 
 

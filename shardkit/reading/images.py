@@ -91,7 +91,7 @@ def decode_jpeg(
         pixels = jpeg.turbo_pixels(data, color, least=least, buffer=buffer)
         if pixels is not None:
             return pixels
-    except ValueError as exc:
+    except ValueError as exc:  # raised below, unless another decoder reads the image
         damage = exc
     content = bytes(data)
     image_header(content, decode_rare=False)  # knows better what is wrong with a cut file
@@ -113,7 +113,7 @@ def straight_decoder(*, gray: bool) -> Callable[[Buffer, Pixels], bool]:
     def decode_straight(data: Buffer, slot: Pixels) -> bool:
         try:
             decode(data, color, False, False, 0, 0, 1, slot)
-        except ValueError:
+        except ValueError:  # the exact way decodes it, or says what is wrong
             return False
         return True
 

@@ -42,7 +42,7 @@ class Task(Generic[T]):
         try:
             if self._error is None:
                 part()
-        except BaseException as exc:
+        except BaseException as exc:  # raised by `result`, in the thread that asks for it
             self._error = exc
         with self._lock:
             self._left -= 1
@@ -52,7 +52,7 @@ class Task(Generic[T]):
         try:
             if self._error is None:
                 self._value = self._finish()
-        except BaseException as exc:
+        except BaseException as exc:  # as above
             self._error = exc
         finally:
             self._done.release()

@@ -224,7 +224,7 @@ def _claim(fd: int | None, chunk: int) -> bool:
         fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, chunk)
     except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES
         return False
-    except OSError:
+    except OSError:  # no locks on this file system: at worst a chunk is fetched twice
         return True
     return True
 

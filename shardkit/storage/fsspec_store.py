@@ -128,7 +128,7 @@ class FsspecStore:
             return
         try:
             self._rename(part, path)
-        except Exception:
+        except Exception:  # each file system of fsspec has errors of its own; `_asked` translates what is raised
             if not self._fs.exists(path):
                 raise
             self._fs.rm_file(path)

@@ -8,6 +8,7 @@ import errno
 import io
 import logging
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -62,6 +63,17 @@ def translated(path: str | bytes) -> Iterator[None]:
         raise
     except OSError as exc:
         raise storage_error(path, exc) from exc
+
+
+def size_of(path: str | bytes) -> int | None:
+    """The bytes of a file; None where there is none. StorageError where the disk does not tell."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise StorageError(fs_text(path), exc.strerror or str(exc), "check the disk and its rights") from exc
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 class _Part(io.FileIO):

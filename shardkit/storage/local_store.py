@@ -54,7 +54,7 @@ class LocalStore:
         with contextlib.ExitStack() as closing:
             with _found(path):
                 file = closing.enter_context(open(path, "rb", buffering=0))
-            size = os.fstat(file.fileno()).st_size
+                size = os.fstat(file.fileno()).st_size
             stop = size if end is None else end
             if not 0 <= start <= stop <= size:
                 fact = f"bytes {start} to {stop} were asked for, and it has {size}"

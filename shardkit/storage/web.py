@@ -180,7 +180,7 @@ def after_seconds(value: str | None) -> float:
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except ValueError:  # no date either: as if the header were absent
         return 0.0
 
 

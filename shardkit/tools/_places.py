@@ -55,8 +55,10 @@ class Places:
             return sorted(name for name in self._of(folder).list(prefix, LISTED) if "/" not in name)
         try:
             return sorted(name for name in os.listdir(folder.path) if name.startswith(prefix))
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as exc:
+            raise StorageError(str(folder), exc.strerror or str(exc), "check the disk and its rights") from exc
 
     def _of(self, folder: Location) -> Objects:
         assert self.how is not None

@@ -64,6 +64,6 @@ def field_of_image(data: bytes) -> str:
     """The field for an image whose name is lost, by its own bytes."""
     try:
         name = image_header(data)[0].lower()
-    except ValueError:
+    except ValueError:  # damaged too: what most images are
         return "jpg"
     return {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(name, name)

@@ -20,7 +20,7 @@ from shardkit.manifest import ClassEntry, Manifest
 from shardkit.reading.catalog import IndexCatalog
 from shardkit.reading.resolve import SourceLike, resolve
 from shardkit.sample import IMAGE_FIELDS, path_of_member
-from shardkit.storage.local import translated
+from shardkit.storage.local import size_of, translated
 from shardkit.storage.mapped import looked, map_whole
 from shardkit.tools._labels import (
     Mixed,
@@ -80,7 +80,7 @@ class Stored:
     @property
     def bytes(self) -> int:
         """The bytes of all shards."""
-        return sum(os.path.getsize(shard.path) for shard in self.shards)
+        return sum(size_of(shard.path) or 0 for shard in self.shards)
 
 
 def open_stored(source: SourceLike, *, threads: int) -> Stored:

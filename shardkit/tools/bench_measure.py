@@ -204,7 +204,7 @@ def resized(images: Sequence[bytes], side: int) -> list[bytes]:
     for image in images:
         try:
             picture = open_picture(image)
-        except ValueError:
+        except ValueError:  # left out, as said
             continue
         factor = side / min(picture.size)
         if factor < 1:
@@ -223,6 +223,6 @@ def usual_short_side(images: Sequence[bytes]) -> int:
     for image in images:
         try:
             sides.append(min(image_header(image)[1:]))
-        except ValueError:
+        except ValueError:  # the median of the others will do
             continue
     return int(statistics.median(sides)) if sides else 0

@@ -220,7 +220,7 @@ def _size(data: ShardBytes, start: int, size: int) -> tuple[int, int]:
         return 0, 0
     try:
         _, width, height = image_header(bytes(data.buffer[start : start + size]))
-    except ValueError:
+    except ValueError:  # the size is not known, as of an image packed with --check none
         return 0, 0
     return width, height
 
@@ -281,7 +281,9 @@ def _demand_no_other_files(prefix: str, before: Manifest | None) -> None:
     """DestinationError for a file with the name of an index that is none."""
     folder, stem = os.path.split(prefix)
     known = set() if before is None else set(file_names(before))
-    for name in files_of_stem(os.listdir(folder), stem):
+    with translated(folder):
+        there = os.listdir(folder)
+    for name in files_of_stem(there, stem):
         path = os.path.join(folder, name)
         if name.endswith(".parquet") and name not in known and not is_index(path):
             fact = "a file is in the way, which is not an index of shardkit"
@@ -340,7 +342,9 @@ def _in_free_names(files: _Files, folder: str, stem: str, shards: Sequence[str],
     if before is not None:
         current = generation_of(file_names(before), stem)
         same = [(each.bytes, each.crc32c) for each in before.index] == [(e.bytes, e.crc32c) for e, _ in files]
-        generation = current if same else next_generation(max(current, generation), stem, os.listdir(folder))
+        with translated(folder):
+            there = os.listdir(folder)
+        generation = current if same else next_generation(max(current, generation), stem, there)
     return [
         (msgspec.structs.replace(entry, name=in_generation(entry.name, stem, generation)), sink)
         for entry, sink in files

@@ -92,8 +92,8 @@ def _pair(text: str) -> tuple[str, float]:
     try:
         if equals:
             return name, float(share)
-    except ValueError:
-        pass
+    except ValueError as exc:
+        raise UsageError("split", f"{text.strip()!r} is not NAME=FRACTION", _CURE) from exc
     raise UsageError("split", f"{text.strip()!r} is not NAME=FRACTION", _CURE)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import os
 import subprocess
@@ -12,7 +13,7 @@ import msgspec
 import pytest
 
 from shardkit import errors
-from shardkit.errors import BadFileError, WorkerError
+from shardkit.errors import BadFileError, StorageError, WorkerError
 from shardkit.packing import worker
 from shardkit.packing.engines import LocalEngine, run_here
 from shardkit.packing.options import make_options
@@ -117,6 +118,23 @@ def test_an_unexpected_exception_is_answered_and_does_not_end_the_worker(
         f"train-000000.tar: the worker that wrote it met an unexpected {type(exc).__name__}: {exc}; please report it"
     )
     assert isinstance(rebuilt(failed), WorkerError)
+
+
+@pytest.mark.parametrize("name", ["some/file", None])
+def test_an_answer_of_the_disk_that_nobody_expected_is_told_as_that(
+    name: str | None, tasks: Tasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), name)
+
+    monkeypatch.setattr(worker, "write_shard", fail)
+    stream = io.BytesIO()
+    answer(msgspec.msgpack.encode(tasks()[0]), stream)
+    [failed] = messages(stream)
+    assert isinstance(failed, Failed)
+    assert isinstance(rebuilt(failed), StorageError)
+    place = name or "train-000000.tar"
+    assert str(rebuilt(failed)) == f"{place}: {os.strerror(errno.ESTALE)}; check the disk and its rights"
 
 
 # ---- the process
