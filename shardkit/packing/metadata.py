@@ -214,12 +214,12 @@ def is_incomplete(data: bytes) -> bool:
     progressive = data[frame + 1] in (0xC2, 0xCA)
     parts = [data[frame + 10 + 3 * number] for number in range(data[frame + 9])]
     missing = {part: set(range(64 if progressive else 1)) for part in parts}
-    for start, end in _scan_headers(data):
-        tables = start + 5 + 2 * data[start + 4]
-        if end < tables + 3:
+    for header in _scan_headers(data):
+        tables = 1 + 2 * header[0] if header else 0
+        if len(header) < tables + 3:
             return True
-        first, last, bits = data[tables : tables + 3]
-        for part in data[start + 5 : tables : 2]:
+        first, last, bits = header[tables : tables + 3]
+        for part in header[1:tables:2]:
             if not progressive:
                 missing.pop(part, None)
             elif bits & 15 == 0:
@@ -227,17 +227,20 @@ def is_incomplete(data: bytes) -> bool:
     return any(missing.values())
 
 
-def _scan_headers(data: bytes) -> Iterator[tuple[int, int]]:
-    """(start, end) of the headers of all scans."""
-    at = next((end for marker, _, end in segments(data) if marker == SOS), len(data))
-    yield from ((start, end) for marker, start, end in segments(data) if marker == SOS)
+def _scan_headers(data: bytes) -> Iterator[bytes]:
+    """The headers of all scans, from the number of their components on; of one that is cut, what is there."""
+    at = 0
+    for marker, start, end in segments(data):
+        if marker == SOS:
+            yield data[start + 4 : end]
+            at = end
     while (found := _MARKER.search(data, at)) is not None:
         start, marker = found.start(), data[found.start() + 1]
-        if marker == EOI or start + 4 > len(data):
+        if marker == EOI:
             return
-        at = start + 2 + max(2, data[start + 2] << 8 | data[start + 3])
+        at = start + 2 + max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
         if marker == SOS:
-            yield start, at
+            yield data[start + 4 : at]
 
 
 def strip_png(data: bytes) -> bytes:

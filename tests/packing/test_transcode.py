@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -197,6 +198,14 @@ class TestFormat:
         assert (result.mode, result.size) == ("RGB", (30, 20))
         assert difference(result, opened(data).convert("RGB").resize((30, 20))) < 8
 
+    def test_the_black_ink_of_a_cmyk_image_is_not_lost(self) -> None:
+        inks = [smooth(64, 48, seed=seed, mode="L") for seed in range(4)]
+        data = file_of(Image.merge("CMYK", inks), quality=100, subsampling="4:4:4")
+        expected = opened(data).convert("RGB")
+        for asked in ({"to": "png"}, {"resize": 24, "quality": 100, "subsampling": 444}):
+            result = opened(made(data, **asked).data)
+            assert difference(result, expected.resize(result.size, Image.Resampling.LANCZOS)) < 1
+
     def test_of_an_animation_the_first_image_stays_and_is_told(self) -> None:
         frames = [smooth(60, 40, seed=n) for n in range(3)]
         for format in ("GIF", "WEBP"):
@@ -301,6 +310,37 @@ class TestStrip:
         between = data[:second] + secret + data[second:]
         assert made(between, strip=True).data == made(data, strip=True).data
         assert np.array_equal(pixels(made(between, strip=True).data), pixels(data))
+
+    @pytest.mark.parametrize(
+        ("marker", "body", "stays"),
+        [
+            (0xE0, b"JFXX\0\x13\2\2thumbnail123", False),
+            (0xE0, b"JFIF", False),
+            (0xE3, b"JFIF\0\1\1\0\0\1\0\1\0\0", False),
+            (0xFE, b"JFIF\0\1\1\0\0\1\0\1\0\0", False),
+            (0xE0, b"ICC_PROFILE\0\1\1none", False),
+            (0xE1, b"ICC_PROFILE\0\1\1none", False),
+            (0xFE, b"ICC_PROFILE\0\1\1none", False),
+            (0xE2, b"MPF\0", False),
+            (0xEF, b"", False),
+            (0xEE, b"Adobe\0\x64\0\0\0\0\1", True),
+        ],
+    )
+    def test_of_the_segments_those_of_the_pixels_alone_stay(self, marker: int, body: bytes, *, stays: bool) -> None:
+        data = file_of(smooth(64, 48), icc_profile=bytes(200))
+        assert STRIPS["JPEG"](data) == data
+        segment = b"\xff%c" % marker + (len(body) + 2).to_bytes(2, "big") + body
+        for at in (data.index(b"\xff\xdb"), data.index(b"\xff\xc4"), data.index(b"\xff\xda")):
+            more = data[:at] + segment + data[at:]
+            assert STRIPS["JPEG"](more) == (more if stays else data)
+
+    def test_what_stays_of_the_notes_is_behind_the_jfif_segment_where_there_is_one(self) -> None:
+        data = file_of(smooth(64, 48), exif=exif(6, place=True), comment=b"a secret")
+        bare = file_of(smooth(64, 48))
+        told = turned_exif(6)
+        noted = b"\xff\xe1" + (2 + 6 + len(told)).to_bytes(2, "big") + b"Exif\0\0" + told
+        assert STRIPS["JPEG"](data) == bare[:20] + noted + bare[20:]
+        assert STRIPS["JPEG"](data[:2] + data[20:]) == bare[:2] + noted + bare[20:]
 
     def test_a_thumbnail_in_the_jfif_segment_goes(self) -> None:
         data = file_of(smooth(64, 48))
@@ -783,3 +823,29 @@ def test_a_progressive_jpeg_that_lacks_one_coefficient_is_incomplete() -> None:
     for at in last:
         data = data[:at] + bytes([62]) + data[at + 1 :]
     assert is_incomplete(data)
+
+
+CUT_SCANS = [b"", b"\0", b"\0\x08", b"\0\x08\1", b"\0\x08\1\1\0", b"\0\x02", b"\0\x03\1", b"\0\x07\1\1\0\0\x3f"]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("rest", CUT_SCANS)
+def test_a_jpeg_with_a_cut_scan_header_is_incomplete_and_no_crash(rest: bytes, *, progressive: bool) -> None:
+    data = file_of(smooth(64, 48), progressive=progressive)
+    assert not is_incomplete(data)
+    for end in (b"", b"\xff\xd9"):
+        assert is_incomplete(data[:-2] + b"\xff\xda" + rest + end)
+    cut = data[:-2] + b"\xff\xda" + rest
+    if jpegtran.available():
+        for file in (cut, cut + b"\xff\xd9"):
+            with contextlib.suppress(ValueError):  # libjpeg's, or the image as it is
+                assert made(file, restart_rows=1).data == file
+
+
+def test_a_scan_header_that_has_just_its_bytes_is_whole() -> None:
+    data = file_of(smooth(64, 48, mode="L"), progressive=True)
+    last = data.rindex(b"\xff\xda")
+    assert data[last + 2 : last + 5] == b"\0\x08\1"
+    assert is_incomplete(data[:last] + b"\xff\xd9")
+    assert not is_incomplete(data[: last + 10])
+    assert is_incomplete(data[: last + 9])
