@@ -46,13 +46,13 @@ def read_zip(path: str, *, skip_bad: bool) -> Members:
     place = fs_text(path)
     try:
         with open(path, "rb") as file:
-            directory, shift, size = _directory(file, place)
+            directory, first, shift, size = _directory(file, place)
     except OSError as exc:
         raise SourceError(place, f"can't be read ({exc.strerror or exc})", "check its rights") from exc
     builder = MembersBuilder(place, skip_bad=skip_bad)
     guessed = 0
-    slashes = any(b"/" in entry.name for entry in _entries(directory, place))
-    for entry in _entries(directory, place):
+    slashes = any(b"/" in entry.name for entry in _entries(directory, first, place))
+    for entry in _entries(directory, first, place):
         guessed += _add(builder, entry, shift, slashes=slashes)
     if guessed:
         _log.warning("%s: %d names are not marked as UTF-8 and were read as code page 437", place, guessed)
@@ -61,8 +61,8 @@ def read_zip(path: str, *, skip_bad: bool) -> Members:
     return members
 
 
-def _directory(file: BinaryIO, place: str) -> tuple[bytes, int, int]:
-    """The central directory; what is to be added to its offsets; the bytes of the file."""
+def _directory(file: BinaryIO, place: str) -> tuple[bytes, int, int, int]:
+    """The central directory; where it begins; what is to be added to its offsets; the bytes of the file."""
     size = file.seek(0, os.SEEK_END)
     tail_at = max(0, size - _END.size - 0xFFFF)
     file.seek(tail_at)
@@ -82,7 +82,7 @@ def _directory(file: BinaryIO, place: str) -> tuple[bytes, int, int]:
     if shift < 0 or start + shift < 0:
         raise SourceError(place, "its central directory does not fit into it", _CUT)
     file.seek(start + shift)
-    return file.read(length), shift, size
+    return file.read(length), start + shift, shift, size
 
 
 def _zip64(file: BinaryIO, end: int, length: int, start: int, place: str) -> tuple[int, int, int]:
@@ -117,18 +117,19 @@ class _Entry(NamedTuple):
     offset: int
 
 
-def _entries(directory: bytes, place: str) -> Iterator[_Entry]:
+def _entries(directory: bytes, first: int, place: str) -> Iterator[_Entry]:
+    """The entries of the central directory, which begins at byte `first` of the file."""
     at, end = 0, len(directory)
     while at < end:
         if at + _ENTRY.size > end or directory[at : at + 4] != b"PK\1\2":
-            raise SourceError(place, "its central directory is damaged", "get it again", at)
+            raise SourceError(place, "its central directory is damaged", "get it again", first + at)
         (_, made, _, flags, method, _, _, crc, packed, size, n, m, k, _, _, mode, offset) = _ENTRY.unpack_from(
             directory, at
         )
         name_at = at + _ENTRY.size
         at = name_at + n + m + k
         if at > end:
-            raise SourceError(place, "its central directory is damaged", "get it again", name_at)
+            raise SourceError(place, "its central directory is damaged", "get it again", first + name_at)
         extra = directory[name_at + n : name_at + n + m]
         if 0xFFFFFFFF in (size, packed, offset):
             size, packed, offset = _large(extra, size, packed, offset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -411,6 +412,35 @@ def test_splits_are_added_to_with_one_class_map(splits: Path, out: Path, add: An
         assert images_of(out / split) == files_below(splits / split)
     again = shardkit.pack(splits, out, workers=1, append=True)
     assert again == found
+
+
+def append_one_split(splits: Path, out: Path, split: str, new: Path) -> None:
+    """Add an image of a new class to a split, from a tree that has no other split."""
+    shutil.copytree(splits / split, splits.parent / f"{split}_alone" / split)
+    (splits.parent / f"{split}_alone" / split / new).parent.mkdir()
+    shutil.copy(next((splits / split).rglob("*.jpg")), splits.parent / f"{split}_alone" / split / new)
+    shardkit.pack(splits.parent / f"{split}_alone", out, workers=1, append=True)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_split_that_got_a_class_alone_gives_it_to_the_others(splits: Path, out: Path, add: Any, split: str) -> None:
+    shardkit.pack(splits, out, workers=1)
+    append_one_split(splits, out, split, Path("bee/1.jpg"))
+    add(splits, "validation/ant/1.jpg")
+    found = shardkit.pack(splits, out, workers=1, append=True)
+    assert isinstance(found, dict)
+    assert {name: tuple(manifest.class_names) for name, manifest in found.items()} == {
+        "train": ("blue", "red", "bee", "ant"), "validation": ("blue", "red", "bee", "ant"),
+        "test": ("blue", "red", "bee", "ant"),
+    }  # fmt: skip
+
+
+def test_splits_whose_new_classes_contradict_each_other_are_not_added_to(splits: Path, out: Path) -> None:
+    shardkit.pack(splits, out, workers=1)
+    append_one_split(splits, out, "train", Path("bee/1.jpg"))
+    append_one_split(splits, out, "test", Path("cow/1.jpg"))
+    with pytest.raises(DestinationError, match="classes are others than those of another split that is added to"):
+        shardkit.pack(splits, out, workers=1, append=True)
 
 
 def test_splits_that_were_made_while_packing_stay_as_they_are(

@@ -304,6 +304,49 @@ def test_a_cut_archive_is_never_taken_for_a_whole_one(kind: str, tmp_path: Path)
             read(path)
 
 
+def damaged_directory(path: Path, changed: Callable[[bytearray], int]) -> int:
+    """A zip of two members whose central directory is changed; the byte of the file that the change says is damaged."""
+    zipped(path, {"cat/a.jpg": b"a" * 100, "dog/b.jpg": b"b" * 100})
+    data = path.read_bytes()
+    first, end = data.index(b"PK\1\2"), data.index(b"PK\5\6")
+    directory, tail = bytearray(data[first:end]), bytearray(data[end:])
+    at = changed(directory)
+    tail[12:16] = struct.pack("<L", len(directory))
+    path.write_bytes(data[:first] + directory + tail)
+    return first + at
+
+
+def _other_mark(directory: bytearray) -> int:
+    second = directory.index(b"PK\1\2", 1)
+    directory[second] ^= 1
+    return second
+
+
+def _long_name(directory: bytearray) -> int:
+    second = directory.index(b"PK\1\2", 1)
+    directory[second + 28 : second + 30] = struct.pack("<H", len("dog/b.jpg") + 1)
+    return second + 46
+
+
+def _cut_entry(kept: int) -> Callable[[bytearray], int]:
+    def changed(directory: bytearray) -> int:
+        end = len(directory)
+        directory += directory[:kept]
+        return end
+
+    return changed
+
+
+@pytest.mark.parametrize("changed", [_other_mark, _long_name, _cut_entry(1), _cut_entry(4), _cut_entry(45)])
+def test_a_damaged_directory_of_a_zip_is_told_with_its_byte(
+    changed: Callable[[bytearray], int], tmp_path: Path
+) -> None:
+    at = damaged_directory(tmp_path / "x.zip", changed)
+    with pytest.raises(SourceError, match="its central directory is damaged; get it again") as caught:
+        read(tmp_path / "x.zip")
+    assert caught.value.offset == at
+
+
 def test_a_zip_that_is_one_part_of_several_is_refused(tmp_path: Path) -> None:
     path = zipped(tmp_path / "x.zip", {"cat/a.jpg": b"a"})
     data = bytearray(path.read_bytes())

@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -206,13 +207,15 @@ def test_nothing_is_left_of_the_spool(tree: Path, out: Path, pack_one: Pack) -> 
     assert sorted(path.name for path in out.iterdir()) == ["train-000000.tar", "train.json", "train.parquet"]
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_files_of_one_name_are_one_sample_in_an_archive_too(
-    tree: Path, out: Path, pack_one: Pack, content_of: Content
+    kind: str, tree: Path, out: Path, pack_one: Pack, content_of: Content
 ) -> None:
     for image in list(tree.rglob("*.jpg")):
-        image.with_suffix(".json").write_text('{"a": 1}')
-    pack_one(tree, out / "a" / "train", fields="jpg,json")
-    pack_one(archived(tree, "zip"), out / "b" / "train", fields="jpg,json")
+        image.with_suffix(".json").write_text(json.dumps(str(image)))
+        image.with_suffix(".txt").write_text(image.name)
+    pack_one(tree, out / "a" / "train", fields="jpg,json,txt")
+    pack_one(archived(tree, kind), out / "b" / "train", fields="jpg,json,txt")
     assert content_of(out / "a") == content_of(out / "b")
 
 
@@ -247,6 +250,18 @@ def test_a_disk_without_room_for_the_spool_is_said_before_it_is_filled(
     monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: pytest.importorskip("shutil")._ntuple_diskusage(1, 1, 0))
     with pytest.raises(StorageError, match=r"tree\.tar\.gz needs .* there while it is packed, and 0 B are free"):
         pack_one(archived(tree, "tar.gz"), out / "train")
+
+
+def test_a_spool_may_take_just_what_is_free(
+    tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(file.stat().st_size for file in tree.rglob("*.jpg"))
+    path = archived(tree, "tar.gz")
+    monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: SimpleNamespace(free=size - 1))
+    with pytest.raises(StorageError, match=r"tree\.tar\.gz needs .* there while it is packed"):
+        pack_one(path, out / "train")
+    monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
+    assert pack_one(path, out / "train").samples == 12
 
 
 def test_an_archive_that_changes_while_it_is_packed_is_an_error(

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ from shardkit.errors import BadFileError, UsageError
 from shardkit.formats import jpeg
 from shardkit.formats.images import image_header
 from shardkit.formats.orientation import orientation_of, turned_exif
-from shardkit.packing import jpegtran
-from shardkit.packing.estimate import expected_sizes
+from shardkit.packing import estimate, jpegtran
+from shardkit.packing.estimate import expected_sizes, transcoded_sizes
 from shardkit.packing.job import PackPlan
 from shardkit.packing.metadata import (
     STRIPS,
@@ -37,6 +38,9 @@ from shardkit.packing.metadata import (
 )
 from shardkit.packing.recode import shrunk_size
 from shardkit.packing.transcode import Transcoded, Transcoding, coarseness, transcode
+from shardkit.tree.columns import PathColumn
+from shardkit.tree.leftout import LeftOut
+from shardkit.tree.source import Source
 
 ORIENTATION, GPS, MAKE = 0x0112, 0x8825, 0x010F
 in_c = pytest.mark.skipif(not jpegtran.available(), reason="the extension that rewrites JPEGs is not built")
@@ -165,6 +169,7 @@ class TestFormat:
         assert image_header(result.data) == (to.upper(), 60, 40)
         assert difference(pixels(result.data), pixels(data)) < 6
         assert (result.how == "copied") is (format == to.upper())
+        assert not result.first_of
 
     @pytest.mark.parametrize("format", ["BMP", "TIFF", "GIF"])
     def test_a_rarer_format_becomes_png_when_it_has_to_change(self, format: str) -> None:
@@ -539,6 +544,45 @@ class TestEstimate:
         sizes = expected_sizes(before, before, before // 4)
         assert 1 <= sizes.sum() / (before // 4).sum() < 1.01
         assert expected_sizes(np.array([10, 100_000]), before, before // 4).tolist()[1] > 20_000
+
+    def test_between_and_beyond_the_bins_sizes_are_in_proportion_and_by_two_standard_errors_higher(self) -> None:
+        before = np.repeat([100, 200], 4)
+        after = np.array([40, 60, 40, 60, 80, 120, 80, 120])  # 50 and 100 in the mean, by 10 and 20 off
+        margin = 1 + 2 * 250**0.5 / (75 * 8**0.5)
+        found = expected_sizes(np.array([0, 50, 100, 150, 200, 400]), before, after).tolist()
+        assert found == [1, *(math.ceil(size * margin) for size in (25, 50, 75, 100, 200))]
+
+    def test_a_bin_has_at_least_four_files_and_there_are_no_more_than_sixteen(self) -> None:
+        for count, bins in ((3, 1), (7, 1), (8, 2), (64, 16), (200, 16)):
+            before = np.arange(count) * 100
+            known = [part.mean() for part in np.array_split(before, bins)]
+            found = expected_sizes(np.array([known[0]]), before, 1000 + 3 * before)
+            errors = 1000 + 3 * before - estimate._at(before, np.array(known), 1000 + 3 * np.array(known))
+            margin = 1 + 2 * errors.std() / ((1000 + 3 * before).mean() * count**0.5)
+            assert found.tolist() == [math.ceil((1000 + 3 * known[0]) * margin)]
+
+    @pytest.mark.parametrize(("size", "most"), [(1000, 100), (100_000, estimate.LEAST_FILES), (1, 1 << 20)])
+    def test_files_are_tried_up_to_a_number_of_bytes_spread_over_all(
+        self, size: int, most: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tried: list[list[int]] = []
+
+        def noted(source: Source, rows: Any, wish: Transcoding) -> tuple[Any, Any]:
+            tried.append(rows.tolist())
+            return rows[:0], rows[:0]
+
+        monkeypatch.setattr(estimate, "_tried", noted)
+        paths = PathColumn.of(b"c/%d.jpg" % row for row in range(5000))
+        labels = np.zeros(5000, np.int32)
+        source = Source(b"/", ("c",), paths, np.full(5000, size, np.int64), labels, {}, LeftOut())
+        rows = np.arange(1000, 5000)
+        transcoded_sizes(source, rows, Transcoding(resize=8), seed=3)
+        monkeypatch.setattr(estimate, "SAMPLED_BYTES", 100_000)
+        transcoded_sizes(source, rows, Transcoding(resize=8), seed=3)
+        every, some = tried
+        assert estimate.SAMPLED_FILES * 0.9 < len(every) <= estimate.SAMPLED_FILES
+        assert every == sorted(set(every)) and every[0] < 1100 and every[-1] >= 4900
+        assert some == every[:: -(-len(every) // most)]
 
     def test_without_a_file_that_can_be_tried_sizes_stay(self) -> None:
         none = np.empty(0, np.int64)
