@@ -183,7 +183,7 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
     """(key, label, files) of each sample of an indexed shard; only those to take are looked at further."""
     others = set(manifest.fields) - IMAGE_FIELDS - {"cls"}
     images = set(manifest.fields) & IMAGE_FIELDS
-    single = not others and (manifest.plan != "" or len(manifest.fields) <= 2)
+    single = not others and len(images) <= 1  # a sample may have two images
     names = [] if manifest.plan else manifest.class_names
     number = {
         name: rows.numbers[name].tolist()

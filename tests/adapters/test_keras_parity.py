@@ -142,6 +142,20 @@ def test_without_exact_the_pixels_are_near_those_of_keras(both: tuple[str, str])
     np.testing.assert_array_equal(ours[0][1], theirs[0][1])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"interpolation": "hamming"}, {"keep_aspect_ratio": True}, {"color_mode": "rgba"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_only_keras_can_do_is_done_by_keras_without_exact_too(
+    options: dict[str, Any], both: tuple[str, str]
+) -> None:
+    tree, shards = both
+    theirs = generator().flow_from_directory(tree, (30, 20), shuffle=False, **options)
+    ours = shardkit.keras.flow_from_shards(shards, target_size=(30, 20), shuffle=False, **options)
+    assert_same(ours[0], theirs[0])
+
+
 def test_what_is_saved_is_what_the_model_gets_and_named_as_by_keras(both: tuple[str, str], tmp_path: Path) -> None:
     from PIL import Image
 

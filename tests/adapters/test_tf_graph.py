@@ -261,3 +261,19 @@ def test_shards_that_are_compressed_in_two_ways_are_refused(folder: Path, tmp_pa
     (tmp_path / "z-1.tfrecord").write_bytes(zlib.compress(second.read_bytes()))
     with pytest.raises(UsageError, match=r"compressed in more than one way \(GZIP, ZLIB\)"):
         shardkit.dataset(str(tmp_path / "z-*")).decode(size=64).batch(23).to_tf(graph=True)
+
+
+@pytest.mark.parametrize("kind", ["onehot", "binary"])
+def test_a_label_that_is_no_class_stops_the_graph(kind: Any) -> None:
+    from shardkit.adapters.tf_graph import _Decoder
+    from shardkit.reading.decode import DecodeOptions
+
+    decoder = _Decoder(DecodeOptions(size=8, label=kind), (8, 8), "image/encoded", "image/class/label", 2)
+
+    def encoded(label: int) -> list[float] | float:
+        return decoder._encoded(tf.constant(label, tf.int64)).numpy().tolist()  # type: ignore[no-any-return]
+
+    assert [encoded(label) for label in (0, 1)] == ([[1, 0], [0, 1]] if kind == "onehot" else [0, 1])
+    for label in (-1, 2):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="expected a label from 0 to 1, and found"):
+            encoded(label)

@@ -24,7 +24,7 @@ from shardkit import (
     verify,
 )
 from shardkit.manifest import ClassEntry, decode_manifest, file_names
-from shardkit.names import signs
+from shardkit.names import index_name, signs
 from shardkit.sample import MAX_LABEL, label_number
 
 
@@ -192,6 +192,23 @@ def test_an_index_that_is_made_again_replaces_the_old_one_at_once(
     assert {path.name for path in prefix.parent.iterdir()} == {*file_names(manifest), "train.json"}
     assert shardkit.verify(prefix).sound
     assert shardkit.index_shards(prefix, classes=["x", "y"], overwrite=True) == manifest
+
+
+def test_the_rows_of_many_shards_go_to_several_files_as_pack_writes_them(
+    tmp_path: Path, draw_tree: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardkit.packing.commit.INDEX_SHARDS", 2)
+    monkeypatch.setattr("shardkit.tools.indexing.INDEX_SHARDS", 2)
+    packed = shardkit.pack(draw_tree(tmp_path / "tree", {"a": 5}), tmp_path / "train", max_count=1, workers=1)
+    assert [(entry.name, entry.shards) for entry in packed.index] == [
+        (index_name("train", number), shards) for number, shards in enumerate((2, 2, 1))
+    ]
+    for name in file_names(packed):
+        if name.endswith(".parquet"):
+            (tmp_path / name).unlink()
+    (tmp_path / "train.json").unlink()
+    assert index_shards(tmp_path / "train").index == packed.index
+    assert verify(tmp_path / "train").sound
 
 
 @pytest.mark.parametrize("sign", signs("train"))

@@ -13,7 +13,7 @@ import pytest
 from shardkit import DatasetError, UsageError, dataset, index_shards, pack, repair, unpack, verify
 from shardkit.formats.example import bytes_entry_head, entry_name, int64_entry, parse_example, varint, with_text
 from shardkit.formats.tfrecord import FRAME, HEAD, framed_record, read_samples
-from shardkit.tools._records import next_head
+from shardkit.tools._records import next_head, salvage_records
 from shardkit.tools._shard import ShardBytes
 
 Draw = Callable[..., bytes]
@@ -343,6 +343,14 @@ def test_random_damage_never_gives_a_wrong_sample(packed: Path, mended: Path) ->
         kept = samples(mended)
         assert all(truth[key] == value for key, value in kept.items()), seed
         assert len(kept) + len(result.left_out) == len(truth), seed
+
+
+@pytest.mark.parametrize("labels", [(1, 2), (b"1", b"2")])
+def test_labels_are_read_from_every_record(labels: Sequence[int | bytes]) -> None:
+    data = b"".join(record({"cls": label, "text": b"x"}) for label in labels)
+    found = salvage_records(ShardBytes("x", data, len(data)))
+    assert [one.label for one in found.sound] == [1, 2]
+    assert found.gaps == []
 
 
 def test_the_next_record_is_found_wherever_it_is() -> None:

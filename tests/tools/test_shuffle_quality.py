@@ -69,6 +69,8 @@ def test_a_buffer_as_long_as_the_dataset_mixes_like_a_full_permutation(in_order:
 def test_the_entropy_of_batches_is_that_of_their_class_shares() -> None:
     assert _entropy(np.array([0, 0, 1, 1, 0, 0, 0, 0]), 4) == pytest.approx(0.5)
     assert _entropy(np.array([0, 1, 2, 3]), 4) == pytest.approx(2)
+    assert _entropy(np.array([0, 0, 1, 1, 0, 0, 0]), 4) == pytest.approx(1)  # what is no whole batch does not count
+    assert _entropy(np.array([0, 1, 2, 3]), 9) == pytest.approx(2)  # where there is none, all are one
 
 
 def test_the_carry_over_is_the_correlation_of_neighbouring_batches() -> None:

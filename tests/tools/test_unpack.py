@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from shardkit import DamagedError, DatasetError, DestinationError, NotFoundError, UsageError, index_shards, pack, unpack
+from shardkit import (
+    DamagedError,
+    DatasetError,
+    DestinationError,
+    NotFoundError,
+    UsageError,
+    convert,
+    index_shards,
+    pack,
+    unpack,
+)
 
 Member = tuple[str, bytes] | tarfile.TarInfo
 
@@ -107,6 +117,30 @@ def test_shards_of_others_come_out_below_their_class(tmp_path: Path, draw_image:
     assert files(tmp_path / "named") == {b"dog/a.jpg": image, b"dog/a.json": b"{}", b"b.jpg": image}
     unpack(shard, tmp_path / "dogs", classes=["dog"])
     assert set(files(tmp_path / "dogs")) == {b"dog/a.jpg", b"dog/a.json"}
+
+
+def test_the_first_label_is_a_class_as_the_others_are(tmp_path: Path, draw_image: Any) -> None:
+    image = draw_image()
+    shard = make_tar(tmp_path / "o-0.tar", [("a.jpg", image), ("a.cls", b"0"), ("b.jpg", image), ("b.cls", b"1")])
+    unpack(shard, tmp_path / "plain")
+    assert files(tmp_path / "plain") == {b"0/a.jpg": image, b"1/b.jpg": image}
+    index_shards(shard, classes=["cat", "dog"])
+    unpack(shard, tmp_path / "named")
+    assert files(tmp_path / "named") == {b"cat/a.jpg": image, b"dog/b.jpg": image}
+
+
+@pytest.mark.parametrize("way", ["as they are", "indexed", "tar", "tfrecord"])
+@pytest.mark.parametrize("beside", [["png", "cls"], ["png"], ["json"]])
+def test_every_file_of_a_sample_comes_out(way: str, beside: list[str], tmp_path: Path, draw_image: Any) -> None:
+    data = {"jpg": draw_image(1), "png": draw_image(2, format="PNG"), "json": b"{}", "cls": b"0"}
+    source = make_tar(tmp_path / "o-0.tar", [(f"cat/a.{name}", data[name]) for name in ("jpg", *beside)])
+    if way != "as they are":
+        index_shards(source, classes=["cat"])
+    if way in ("tar", "tfrecord"):
+        convert(tmp_path / "o", tmp_path / "new" / "o", format=way, workers=1)  # type: ignore[arg-type]
+        source = tmp_path / "new" / "o"
+    unpack(source, tmp_path / "out")
+    assert files(tmp_path / "out") == {b"cat/a.jpg": data["jpg"], f"cat/a.{beside[0]}".encode(): data[beside[0]]}
 
 
 def test_samples_without_an_image_come_out_too(tmp_path: Path) -> None:
@@ -223,6 +257,10 @@ def test_a_destination_that_is_taken_is_refused_and_stays_as_it_is(tree: Path, t
     with pytest.raises(DestinationError, match="a file or link is there"):
         unpack(tmp_path / "train", tmp_path / "file")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty", target_is_directory=True)
+    with pytest.raises(DestinationError, match="a file or link is there"):
+        unpack(tmp_path / "train", tmp_path / "link")
+    assert everything(tmp_path / "empty") == set()
     assert unpack(tmp_path / "train", tmp_path / "empty").samples == 12
 
 
@@ -238,3 +276,19 @@ def test_progress_is_told_to_the_end(tree: Path, tmp_path: Path) -> None:
     told: list[Any] = []
     unpack(tmp_path / "train", tmp_path / "out", progress=told.append)
     assert (told[-1].step, told[-1].done, told[-1].total) == ("unpack", 12, 12)
+    assert told[-1].bytes_done == sum(path.stat().st_size for path in tree.rglob("*.jpg"))
+
+
+@pytest.mark.parametrize("part", [{"classes": ["red"]}, {"keys": ["red/*"]}])
+def test_progress_of_a_part_has_no_total(tree: Path, tmp_path: Path, part: dict[str, Any]) -> None:
+    pack(tree, tmp_path / "train", workers=1)
+    told: list[Any] = []
+    unpack(tmp_path / "train", tmp_path / "out", progress=told.append, **part)
+    assert (told[-1].done, told[-1].total) == (7, 0)
+
+
+def test_progress_of_some_shards_has_no_total(tree: Path, tmp_path: Path) -> None:
+    pack(tree, tmp_path / "train", workers=1, max_count=4)
+    told: list[Any] = []
+    unpack([tmp_path / "train-000000.tar", tmp_path / "train-000001.tar"], tmp_path / "out", progress=told.append)
+    assert (told[-1].done, told[-1].total) == (8, 0)

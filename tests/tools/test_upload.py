@@ -286,6 +286,21 @@ def test_shards_without_a_manifest_are_sent_as_they_are(packed: Path) -> None:
     assert text.startswith("memory://b/x/train-000000.tar: a file is in the way")
 
 
+def test_shards_without_a_manifest_of_two_names_or_two_folders_are_refused(packed: Path, tmp_path: Path) -> None:
+    for name in ("train.json", "train.parquet"):
+        (packed.parent / name).unlink()
+    ours = packed.parent / "train-000000.tar"
+    other = packed.parent / "val-000000.tar"
+    shutil.copy(ours, other)
+    (tmp_path / "else").mkdir()
+    elsewhere = tmp_path / "else" / "train-000001.tar"
+    shutil.copy(ours, elsewhere)
+    for shards in ([ours, other], [ours, elsewhere]):
+        text = refused(UsageError, lambda shards=shards: shardkit.upload(shards, "memory://b/x/"))  # type: ignore[misc]
+        assert "these shards have no manifest, and are in several folders or of several names" in text
+    assert objects("b") == {}
+
+
 def test_progress_tells_files_and_bytes(packed: Path) -> None:
     told: list[Progress] = []
     shardkit.upload(packed, "memory://b/train", progress=told.append)

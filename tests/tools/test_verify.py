@@ -252,6 +252,23 @@ def test_the_size_of_an_image_is_held_against_the_index_when_it_is_decoded(packe
     assert kinds(packed, decode=True) == {"image-size"}
 
 
+def test_an_image_whose_size_the_index_does_not_know_is_sound(packed: Path) -> None:
+    def edit(shards: list[ShardRows]) -> None:
+        shards[0].numbers["width"][0] = shards[0].numbers["height"][0] = 0
+
+    edit_index(packed, edit)
+    assert kinds(packed, decode=True) == set()
+
+
+def test_samples_of_the_first_label_alone_are_held_against_a_manifest_without_classes(
+    tmp_path: Path, draw_tree: Any
+) -> None:
+    pack(draw_tree(tmp_path / "tree", {"blue": 2}), tmp_path / "d" / "train", workers=1)
+    assert kinds(tmp_path / "d" / "train") == set()
+    edit_manifest(tmp_path / "d" / "train", lambda manifest: manifest.update(classes=[]))
+    assert kinds(tmp_path / "d" / "train") == {"class-count"}
+
+
 def test_counts_names_and_fields_of_the_manifest_are_held_against_the_shards(packed: Path) -> None:
     edit_manifest(packed, lambda manifest: manifest["classes"][0].update(count=6))
     assert kinds(packed) == {"class-count"}

@@ -11,7 +11,19 @@ from PIL import Image
 
 from shardkit import UsageError, dataset, pack
 from shardkit.tools._pictures import choose_samples, open_picture, thumbnail
-from shardkit.tools.view import MAX_CLASSES, augmented_data, enlarged, fitted, two_lines, usual_side, view
+from shardkit.tools.view import (
+    _DAMAGE,
+    _GAP,
+    _HEAD,
+    _LINE,
+    MAX_CLASSES,
+    augmented_data,
+    enlarged,
+    fitted,
+    two_lines,
+    usual_side,
+    view,
+)
 
 
 @pytest.fixture
@@ -33,18 +45,16 @@ def test_a_sheet_has_random_samples_of_each_class_with_their_keys(packed: Path, 
         assert (image.format, image.size) == ("PNG", (sheet.width, sheet.height))
 
 
-def test_the_pictures_are_the_samples(packed: Path, tmp_path: Path) -> None:
-    sheet = view(packed, tmp_path / "sheet.png", classes=["red"], count=1, side=80)
-    data = dataset(packed)
-    expected = np.asarray(open_picture(bytes(data[sheet.classes[0].keys[0]]["jpg"])).resize((80, 60), 0))
+def test_the_pictures_are_the_samples_each_in_its_cell(packed: Path, tmp_path: Path) -> None:
+    side = 80
+    sheet = view(packed, tmp_path / "sheet.png", count=2, side=side)
     drawn = np.asarray(Image.open(sheet.path).convert("RGB"))
-    places = [
-        (y, x)
-        for y in range(drawn.shape[0] - 60)
-        for x in range(12)
-        if (drawn[y, x] == expected[0, 0]).all() and (drawn[y : y + 60, x : x + 80] == expected).all()
-    ]
-    assert len(places) == 1
+    for number, row in enumerate(sheet.classes):
+        top = _GAP + number * (_HEAD + _GAP + side + 2 * _LINE + _GAP + _GAP) + _HEAD + _GAP
+        for column, key in enumerate(row.keys):
+            picture = open_picture(bytes(dataset(packed)[key]["jpg"])).resize((80, 60), 0)
+            left = _GAP + column * (side + _GAP)
+            assert (drawn[top + side - 60 : top + side, left : left + 80] == np.asarray(picture)).all()
 
 
 def test_the_seed_decides_which(packed: Path, tmp_path: Path) -> None:
@@ -110,8 +120,10 @@ def test_of_many_classes_an_even_part_is_shown_and_the_rest_told(
 def test_an_image_that_is_damaged_has_its_reason_in_its_place(tree: Path, tmp_path: Path) -> None:
     (tree / "blue" / "0000.jpg").write_bytes(b"no image at all")
     for options in ({}, {"augmented": True}):
-        sheet = view(tree, tmp_path / "sheet.png", classes=["blue"], **options)
+        sheet = view(tree, tmp_path / "sheet.png", classes=["blue"], side=80, **options)
         assert sheet.undecodable == ("blue/0000",)
+        red = (np.asarray(Image.open(sheet.path).convert("RGB")) == _DAMAGE).all(axis=2)
+        assert red.sum() > 4 * 80 - 4  # more than the frame alone
 
 
 def test_names_of_any_kind_are_drawn(draw_tree: Any, tmp_path: Path) -> None:
