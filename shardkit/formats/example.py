@@ -154,7 +154,7 @@ def parse_example(data: bytes) -> dict[str, Feature]:
     """The features of a serialized Example by name, in their order there. Raises WireError."""
     found: dict[str, Feature] = {}
     features = _messages(data, 0, len(data), 1)
-    if data and (not features or features[-1][1] < len(data) or features[0][0] > _LONGEST_HEAD):
+    if data and (not features or features[0][1] < len(data) or data[0] != 0x0A):  # there is something beside
         _demand_example(data, features)
     for at, end in features:
         for start, stop in _messages(data, at, end, 1):
@@ -162,10 +162,6 @@ def parse_example(data: bytes) -> dict[str, Feature]:
             found.pop(name, None)  # the last one counts, and stands where it stands
             found[name] = feature
     return found
-
-
-_LONGEST_HEAD = 11
-"""A tag and the longest varint: features that begin later have something before them."""
 
 
 def _demand_example(data: bytes, features: list[tuple[int, int]]) -> None:

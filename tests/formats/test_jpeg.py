@@ -69,6 +69,11 @@ def test_bytes_between_segments_are_skipped_as_libjpeg_does(place: str, check: o
     np.testing.assert_array_equal(pixels(jpeg.tidied(STRAY[place])), pixels(PHOTO))
 
 
+def test_a_jpeg_with_nothing_to_tidy_is_given_back_as_it_is() -> None:
+    for data in (PHOTO, photo(progressive=True), PHOTO + TRAILER):
+        assert jpeg.tidied(data) is data
+
+
 @pytest.mark.parametrize("check", [image_header, check_image])
 @pytest.mark.parametrize("what", NO_END)
 def test_a_jpeg_without_an_end_mark_is_whole_if_its_pixels_are(what: str, check: object) -> None:
@@ -98,6 +103,18 @@ def test_bytes_after_the_pixels_do_not_hide_that_some_are_lost() -> None:
     for after in (b"", bytes(50)):
         with pytest.raises(ValueError, match=r"damaged JPEG: .*instead of RST"):
             check_image(bad[:-2] + after + EOI)
+
+
+def test_a_jpeg_that_ends_in_its_header_is_cut_wherever_it_ends() -> None:
+    frame = jpeg.frame_of(PHOTO)
+    end = frame.at + 10 + 3 * frame.components
+    for length in range(2, end):
+        with pytest.raises(ValueError, match="^JPEG cut inside its header$"):
+            jpeg.frame_of(PHOTO[:length])
+        assert not jpeg.can_be_scaled(PHOTO[:length])
+    assert jpeg.start_of_frame(PHOTO[: frame.at + 10]) == frame.at
+    with pytest.raises(ValueError, match="^JPEG cut inside its header$"):
+        jpeg.start_of_frame(PHOTO[: frame.at + 9])
 
 
 @pytest.mark.parametrize("check", [image_header, check_image])

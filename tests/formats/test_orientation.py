@@ -176,6 +176,14 @@ def test_broken_exif_turns_nothing_and_is_not_carried_over(name: str, block: byt
         assert ImageOps.exif_transpose(image).size == (24, 16)
 
 
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
+def test_an_entry_that_is_cut_is_not_completed_by_what_stands_behind_the_block(name: str) -> None:
+    whole = tiff_block(6)[:-4]  # to the end of the entry
+    for block, told in ((whole, 6), (whole[:-1], 1)):
+        data = jpeg_with(segment(0xE1, EXIF + block)) if name == "JPEG" else file_of(name, exif=block)
+        assert orientation_in(data) == orientation_in(memoryview(data)) == told
+
+
 @pytest.mark.parametrize("value", [0, 9, 255])
 def test_values_that_mean_nothing_are_no_turn(value: int) -> None:
     assert orientation_of(tiff_block(value)) == 1

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardkit.errors import DamagedError
+from shardkit.formats import example as example_module
 from shardkit.formats.example import Feature, WireError, parse_example, varint
 from shardkit.formats.table import format_of_head, format_of_name
 from shardkit.formats.tfrecord import FieldNames, encode_sample, masked_crc, read_samples
@@ -147,6 +148,12 @@ def test_the_last_of_a_name_and_of_a_kind_counts_and_lists_of_one_kind_are_joine
     data = example(a=of_ints(1)) + example(a=of_ints(2), b=of_ints(1) + of_ints(2), c=of_ints(1) + of_floats(2))
     found = parse_example(data)
     assert (found["a"].values, found["b"].values, list(found["c"].values)) == ([2], [1, 2], [2.0])
+    for _ in range(2):  # the second time the names are known
+        assert list(parse_example(example(a=of_ints(1), b=of_ints(1)) + example(a=of_ints(2)))) == ["b", "a"]
+
+
+def test_an_example_of_no_bytes_has_no_features() -> None:
+    assert parse_example(b"") == parse_example(example()) == {}
 
 
 @pytest.mark.parametrize(
@@ -340,10 +347,59 @@ def test_an_empty_list_before_a_long_entry_is_read_once_its_name_is_known(empty:
         assert list(found["image/object/bbox/xmin"].values) == [] and data[first : first + size] == image
 
 
-@pytest.mark.parametrize("context", [b"", example(a=of_ints(1))])
-def test_a_sequence_example_is_refused_since_its_lists_would_be_lost(context: bytes) -> None:
+CONTEXT = example(a=of_ints(1))
+LISTS = part(0x12, part(0x0A, part(0x0A, b"frames") + part(0x12, part(0x0A, of_floats(1)))))
+LISTS_OF_10_BYTES = part(0x12, part(0x0A, part(0x0A, b"ab") + part(0x12, part(0x0A, b""))))  # 10: the tag of features
+
+
+@pytest.mark.parametrize("lists", [LISTS, LISTS_OF_10_BYTES, part(0x12, b"")])
+@pytest.mark.parametrize("before", [b"", CONTEXT])
+@pytest.mark.parametrize("behind", [b"", CONTEXT])
+def test_a_sequence_example_is_refused_since_its_lists_would_be_lost(
+    lists: bytes, before: bytes, behind: bytes
+) -> None:
     with pytest.raises(DamagedError, match=r"x: at byte 12: .*tf.train.SequenceExample"):
-        one(context + part(0x12, part(0x0A, part(0x0A, b"frames") + part(0x12, part(0x0A, of_floats(1))))), "x")
+        one(before + lists + behind, "x")
+
+
+USUAL = {
+    "a short string": example(name=of_bytes(b"text")),
+    "a string of two bytes of length": example(name=of_bytes(bytes(0x80))),
+    "a string of three bytes of length": example(name=of_bytes(bytes(0x4000))),
+    "a small number": example(name=of_ints(0x7F)),
+    "a large number": example(name=of_ints(0x80)),
+    "numbers": example(name=of_ints(1, 2)),
+    "floats": example(name=of_floats(1.5)),
+    "an empty list": example(name=part(0x0A, b"")),
+    "two features": example(name=of_ints(1), text=of_bytes(b"x")),
+}
+
+
+@pytest.mark.parametrize("what", USUAL)
+def test_whatever_byte_is_another_one_a_known_name_is_read_as_an_unknown_one(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The usual entry is read in one piece, and every other one part by part: they agree, errors and bytes too."""
+
+    def outcome(data: bytes) -> str:
+        try:
+            return repr([(name, kind, list(values)) for name, (kind, values) in parse_example(data).items()])
+        except WireError as exc:
+            return repr(exc.args)
+
+    whole = USUAL[what]
+    changed = [
+        whole[:at] + bytes([value]) + whole[at + 1 :]
+        for at in range(min(len(whole), 32))
+        for value in {whole[at] ^ 1, whole[at] + 1 & 0xFF, whole[at] - 1 & 0xFF, 0, 0x0A, 0x12, 0x1A, 0x7F, 0x80, 0xFF}
+    ]
+    changed += [*[whole[:cut] for cut in range(len(whole) - 1)][:40], whole, example(name=of_ints(1)) + whole]
+    parse_example(example(name=of_ints(1), text=of_ints(1)))  # now these are known
+    assert example_module._plain_entry(USUAL["a small number"], 4, len(USUAL["a small number"])) is not None
+    known = [outcome(data) for data in changed]
+    with monkeypatch.context() as patch:
+        patch.setattr(example_module, "_plain_entry", lambda *_: None)
+        assert known == [outcome(data) for data in changed]
 
 
 def test_bytes_that_parse_by_chance_and_have_no_features_are_refused() -> None:

@@ -361,3 +361,54 @@ def test_killed_readers_leave_nothing_wrong(tmp_path: Path, limit: int | None) -
     assert last.returncode == 0
     assert all_right(tmp_path)
     assert kinds(tmp_path) == ["whole"] * (6 if limit is None else 3)
+
+
+def test_a_whole_object_is_summed_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    cache, source = Cache(str(tmp_path), None), Source()
+    source.fill(cache)
+    entry = source.entry(cache)
+    whole = entry.mapped(check=True)
+    assert whole is not None
+    assert (whole[:], entry.usable) == (source.data, True)
+    [path] = tmp_path.glob("*.whole")
+    path.write_bytes(source.data[:-1] + bytes([source.data[-1] ^ 1]))
+    assert (entry.mapped() is not None, entry.usable, path.exists()) == (True, True, True)
+    assert (entry.mapped(check=True), entry.usable, path.exists()) == (None, False, False)
+
+
+@pytest.mark.parametrize("spare", [-1, 0])
+def test_an_object_is_taken_if_it_fits_to_the_byte(tmp_path: Path, spare: int) -> None:
+    source, data = Source(), b"small"
+    cache = Cache(str(tmp_path), len(source.data) + len(data) + spare)
+    cache.save("u", data, google_crc32c.value(data))
+    assert cache._usage() == len(data)
+    held = source.entry(cache)
+    held.read(0, 3500, source)
+    assert cache.load("u", len(data), google_crc32c.value(data)) == (None if spare < 0 else data)
+    assert cache._usage() == len(source.data) + (0 if spare < 0 else len(data))
+
+
+def test_what_was_loaded_was_used(tmp_path: Path) -> None:
+    data = [bytes([n]) * 1000 for n in range(3)]
+    cache = Cache(str(tmp_path), 2000)
+    for n in range(2):
+        cache.save(f"u{n}", data[n], google_crc32c.value(data[n]))
+    for path in tmp_path.glob("*.whole"):
+        first = path.read_bytes() == data[0]
+        os.utime(path, (1 if first else 2, 1 if first else 2))
+    assert cache.load("u0", 1000, google_crc32c.value(data[0])) == data[0]
+    cache.save("u2", data[2], google_crc32c.value(data[2]))
+    assert [cache.load(f"u{n}", 1000, google_crc32c.value(data[n])) for n in range(3)] == [data[0], None, data[2]]
+
+
+def test_parts_that_nobody_went_on_with_for_so_long_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source()
+    source.entry(Cache(str(tmp_path), None)).read(0, 1000, source)
+    [part] = tmp_path.glob("*.part")
+    for later, left in ((module.STALE_SECONDS, ["map", "part"]), (module.STALE_SECONDS + 1, [])):
+        os.utime(part, (1000, 1000))
+        monkeypatch.setattr(module.time, "time", lambda seconds=later: 1000 + seconds)
+        Cache(str(tmp_path), None)
+        assert kinds(tmp_path) == left

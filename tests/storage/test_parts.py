@@ -54,3 +54,36 @@ def test_only_a_folder_of_the_name_asked_for_is_removed(tmp_path: Path) -> None:
     remove_abandoned(str(tmp_path))
     remove_abandoned_trees(str(tmp_path), ".tree.unpacking")
     assert os.listdir(tmp_path) == [others]
+
+
+def test_a_file_of_another_machine_is_abandoned_when_nothing_was_written_for_so_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / of_another_machine(monkeypatch, "a.tar")
+    path.write_bytes(b"half")
+    os.utime(path, (1000, 1000))
+    for later, abandoned in ((parts.ABANDONED_SECONDS, False), (parts.ABANDONED_SECONDS + 1, True)):
+        monkeypatch.setattr(parts.time, "time", lambda seconds=later: 1000 + seconds)
+        assert is_abandoned(str(path)) is abandoned
+    path.unlink()
+    assert not is_abandoned(str(path))
+
+
+def test_a_process_of_another_user_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kill(process: int, number: int) -> None:
+        assert number == 0  # which asks, and ends nothing
+        raise PermissionError
+
+    name = part_of_dead("a.tar")
+    monkeypatch.setattr(os, "kill", kill)
+    assert not is_abandoned(str(tmp_path / name))
+
+
+def test_a_link_or_a_file_in_place_of_a_folder_stays(tmp_path: Path) -> None:
+    link, file = tmp_path / part_of_dead("a.unpacking"), tmp_path / part_of_dead("b.unpacking")
+    (tmp_path / "mine").mkdir()
+    link.symlink_to(tmp_path / "mine", target_is_directory=True)
+    file.write_bytes(b"half")
+    for name in ("a.unpacking", "b.unpacking"):
+        remove_abandoned_trees(str(tmp_path), name)
+    assert sorted(os.listdir(tmp_path)) == sorted([link.name, file.name, "mine"])

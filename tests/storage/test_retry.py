@@ -62,6 +62,12 @@ def test_what_comes_as_one_piece_is_not_copied() -> None:
     assert read(store, "a", 0, 1000, QUICK) is piece
 
 
+def test_nothing_is_asked_for_where_nothing_is_wanted() -> None:
+    store: Any = Scripted()
+    assert read(store, "a", 5, 5, QUICK) == b""
+    assert store.asked == []
+
+
 def test_a_body_that_ends_early_without_an_error_is_a_break() -> None:
     store: Any = Scripted((10, None), (90, None))
     assert read(store, "a", 0, 100, QUICK) == DATA[:100]
@@ -132,6 +138,9 @@ def test_the_time_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match="given up after 4 attempts"):
         retried(act, Retry(100, 0.1, 0.2, 25.0))
     assert len(waits) == 3
+    with pytest.raises(StorageError, match="given up after 4 attempts"):
+        retried(act, Retry(100, 0.0, 0.0, 20.0))  # the last second counts
+    assert len(waits) == 6
 
 
 def test_waits_grow_up_to_the_cap_and_differ() -> None:

@@ -7,7 +7,7 @@ import io
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import google_crc32c
 import pytest
@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from shardkit.errors import DamagedError, NotFoundError, StorageError
 from shardkit.location import Location
-from shardkit.storage import etag
+from shardkit.storage import etag, transfer
 from shardkit.storage.crew import Crew
 from shardkit.storage.etag import Etag
 from shardkit.storage.retry import Retry
 from shardkit.storage.store import ObjectInfo
-from shardkit.storage.transfer import SENDINGS, Check, Outgoing, Stopped, crc_of, file_pieces, send
+from shardkit.storage.transfer import SENDINGS, Check, Outgoing, Stopped, crc_of, file_pieces, object_pieces, send
 
 PLACE = Location("", "shards/train-000000.tar")
 
@@ -126,6 +126,49 @@ def test_an_etag_is_that_of_one_request_or_of_parts(size: int, step: int, monkey
     assert not summed(data + b"x", step).fits(f'"{joined}-{len(parts)}"')
 
 
+class Ranges:
+    """A store of one object that notes which ranges of it are asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.root, self.data = PLACE, data
+        self.asked: list[tuple[int, int]] = []
+        self.came = threading.Semaphore(0)
+
+    def pieces(self, name: str, start: int, end: int) -> Iterator[bytes]:
+        self.asked.append((start, end))
+        self.came.release()
+        return iter((self.data[start:end],))
+
+
+@pytest.mark.parametrize("size", [1, 9, 10, 11, 20, 95])
+def test_an_object_is_asked_for_in_ranges_once_each(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "RANGE_BYTES", 10)
+    store: Any = Ranges(bytes(range(size)))
+    pieces = list(object_pieces(store, "x", size, Retry(attempts=1), threading.Event())())
+    assert b"".join(map(bytes, pieces)) == store.data
+    assert sorted(store.asked) == [(start, min(start + 10, size)) for start in range(0, size, 10)]
+
+
+def test_ranges_are_asked_for_ahead_of_use_and_no_more_of_them_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "RANGE_BYTES", 10)
+    store: Any = Ranges(bytes(200))
+    pieces = object_pieces(store, "x", 200, Retry(attempts=1), threading.Event())()
+    assert next(pieces) == bytes(10)
+    for _ in range(transfer.AHEAD + 1):  # the one that is in use, too
+        assert store.came.acquire(timeout=30)
+    pieces.close()
+    assert sorted(store.asked) == [(10 * n, 10 * n + 10) for n in range(transfer.AHEAD + 1)]
+
+
+def test_no_range_is_asked_for_when_all_is_to_stop() -> None:
+    store: Any = Ranges(bytes(9))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        list(object_pieces(store, "x", 9, Retry(attempts=1), stop)())
+    assert store.asked == []
+
+
 def test_results_come_in_the_order_of_the_tasks() -> None:
     with Crew(3) as crew:
         assert list(crew.map(lambda n: n * n, range(50))) == [n * n for n in range(50)]
@@ -178,12 +221,12 @@ class Bucket:
         del self.objects[name]
 
 
-def sent(bucket: Bucket, check: Check) -> None:
+def sent(bucket: Bucket, check: Check, told: Callable[[int], None] = lambda _: None) -> None:
     data = b"123456789"
     wanted = ObjectInfo("train-000000.tar", len(data), f"{google_crc32c.value(data):08x}")
     send(
         lambda: (piece for piece in (data,)), PLACE, bucket, wanted,
-        check=check, retry=Retry(attempts=1), stop=threading.Event(), told=lambda _: None,
+        check=check, retry=Retry(attempts=1), stop=threading.Event(), told=told,
     )  # fmt: skip
 
 
@@ -196,8 +239,9 @@ def test_an_etag_that_fits_is_enough() -> None:
 @pytest.mark.parametrize("etags", [True, False])
 @pytest.mark.parametrize("check", ["store", "read"])
 def test_an_object_that_arrived_otherwise_is_sent_again_whatever_its_metadata_say(check: Check, etags: bool) -> None:
-    bucket = Bucket(spoiled=SENDINGS - 1, etags=etags)
-    sent(bucket, check)
+    bucket, told = Bucket(spoiled=SENDINGS - 1, etags=etags), list[int]()
+    sent(bucket, check, told.append)
+    assert sum(told) == len(b"123456789")  # what went again was taken back
     assert bucket.objects == {"train-000000.tar": b"123456789"}
     assert bucket.puts == SENDINGS
 
@@ -205,6 +249,26 @@ def test_an_object_that_arrived_otherwise_is_sent_again_whatever_its_metadata_sa
 @pytest.mark.parametrize("check", ["store", "read"])
 def test_an_object_that_always_arrives_otherwise_is_an_error_and_is_removed(check: Check) -> None:
     bucket = Bucket(spoiled=SENDINGS)
+    told: list[int] = []
     with pytest.raises(StorageError, match=rf"it arrived damaged {SENDINGS} times: its CRC-32C is \w{{8}}"):
-        sent(bucket, check)
-    assert bucket.objects == {}
+        sent(bucket, check, told.append)
+    assert (bucket.objects, bucket.puts, sum(told)) == ({}, SENDINGS, 0)
+
+
+def test_nothing_is_read_back_where_no_check_is_asked_for() -> None:
+    bucket = Bucket(spoiled=1)
+    sent(bucket, "none")
+    assert (bucket.puts, bucket.read) == (1, [])
+
+
+def test_what_a_store_refuses_counts_as_not_sent() -> None:
+    bucket, told = Bucket(), list[int]()
+
+    def refuse(name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
+        data.read()
+        raise StorageError("s3://bucket/train", "access is denied", "ask its owner")
+
+    bucket.put = refuse  # type: ignore[method-assign]
+    with pytest.raises(StorageError, match="access is denied"):
+        sent(bucket, "store", told.append)
+    assert told == [9, -9]

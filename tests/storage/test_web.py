@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -14,6 +15,7 @@ from shardkit.errors import NotFoundError, StorageError
 from shardkit.location import locate
 from shardkit.storage import retry, web
 from shardkit.storage.remote import RemoteStore
+from shardkit.storage.remote_errors import answer_error
 from shardkit.storage.retry import Retry, retried
 from shardkit.storage.store import TransientError, open_store
 from shardkit.storage.web import WebStore, after_seconds
@@ -121,6 +123,31 @@ def test_a_circle_is_told_as_one(webs: tuple[Web, Web]) -> None:
     first.leads_to = {"/x/a": f"{first.url}/x/a"}
     with pytest.raises(StorageError, match="redirects in a circle"):
         open_store(locate(f"{first.url}/x"), KEY).info("a")
+
+
+@pytest.mark.parametrize(
+    ("status", "fact"),
+    [
+        (300, "redirects without saying"),
+        (399, "redirects without saying"),
+        (400, "the store refused"),
+        (299, "refused"),
+    ],
+)
+def test_only_an_answer_of_3xx_is_a_redirect(webs: tuple[Web, Web], status: int, fact: str) -> None:
+    assert fact in str(answer_error(status, "Words", "http://h/a"))
+    if status >= 300:
+        webs[0].fails = [(status, {})]
+        with pytest.raises(StorageError, match=fact):
+            open_store(locate(f"{webs[0].url}/x"), KEY).info("a")
+
+
+@pytest.mark.parametrize("given", [None, "false", False, "0", "true", "True", True, "1"])
+def test_certificates_are_checked_unless_the_option_says_otherwise(given: object) -> None:
+    context = web._tls({} if given is None else {"allow_invalid_certificates": given})
+    trusts_any = str(given).lower() in ("true", "1")
+    assert context.verify_mode == (ssl.CERT_NONE if trusts_any else ssl.CERT_REQUIRED)
+    assert context.check_hostname is not trusts_any
 
 
 def test_it_reads_as_the_other_store_does(webs: tuple[Web, Web]) -> None:
