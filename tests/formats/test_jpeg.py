@@ -109,11 +109,11 @@ def test_a_jpeg_that_ends_in_its_header_is_cut_wherever_it_ends() -> None:
     frame = jpeg.frame_of(PHOTO)
     end = frame.at + 10 + 3 * frame.components
     for length in range(2, end):
-        with pytest.raises(ValueError, match="^JPEG cut inside its header$"):
+        with pytest.raises(ValueError, match=r"^JPEG cut inside its header$"):
             jpeg.frame_of(PHOTO[:length])
         assert not jpeg.can_be_scaled(PHOTO[:length])
     assert jpeg.start_of_frame(PHOTO[: frame.at + 10]) == frame.at
-    with pytest.raises(ValueError, match="^JPEG cut inside its header$"):
+    with pytest.raises(ValueError, match=r"^JPEG cut inside its header$"):
         jpeg.start_of_frame(PHOTO[: frame.at + 9])
 
 
