@@ -13,7 +13,7 @@ ROOT = Path(shardkit.__file__).parent
 
 LEVELS = {
     "errors": 0, "sample": 0, "location": 0, "events": 0, "config": 0, "rng": 0,
-    "checksums": 0, "names": 0,
+    "checksums": 0, "names": 0, "option_files": 0,
     "manifest": 1, "index": 1, "index_file": 1,
     "formats": 1, "storage": 1, "tree": 1,
     "packing": 2, "reading": 2,
