@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from test_crashes import JOBS, beginning, jobs, start
 
-from shardkit.names import manifest_name
+from shardkit.names import REPLACED, manifest_name
 from shardkit.storage import local
 from shardkit.storage.parts import part_named
 from shardkit.tools import unpack as unpack_module
@@ -93,6 +93,23 @@ def test_all_is_flushed_before_the_name_that_it_is_found_by(name: str, start: Pa
     assert bool(replaced) == name.endswith("overwriting")
     after = steps.index(("flush", out.name), place)
     assert all(number > after for number in replaced)
+
+
+@pytest.mark.parametrize("name", [name for name in JOBS if name not in ("index", "unpack") and "upload" not in name])
+def test_what_was_decided_is_flushed_before_the_first_file_gets_its_place(
+    name: str, start: Path, tmp_path: Path, log: Log
+) -> None:
+    before, job = jobs(start)[name]
+    out = beginning(start, before, tmp_path / "out")
+    log.steps.clear()
+    job(out)
+    first = next(number for number, (what, path) in enumerate(log.steps) if what == "name" and Path(path).parent == out)
+    del log.steps[first:]
+    [work] = {Path(path).parent for what, path in log.steps if what == "name"}
+    assert work.parent == out
+    kept = [step for step in log.of(work) if step[0] != "remove" and not step[1].endswith(CHECKED_WHEN_READ)]
+    names = [manifest_name("train"), *([REPLACED] if before else [])]
+    assert kept[-2 * len(names) :] == [step for each in names for step in (("name", each), ("flush", work.name))]
 
 
 def test_unpack_flushes_the_file_system_where_that_is_one_call(
