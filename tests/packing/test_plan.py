@@ -1,19 +1,28 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from numpy.typing import NDArray
 
+import shardkit
 from shardkit.errors import UsageError
 from shardkit.packing.cut import even_cut
 from shardkit.packing.plan import Plan, plan_shards
+from shardkit.packing.sizes import tfrecord_sample_bytes
+from shardkit.packing.tasks import tar_sample_bytes
+from shardkit.sample import text_of_path
 from shardkit.tree.columns import PathColumn
 from shardkit.tree.leftout import LeftOut
-from shardkit.tree.source import Source
+from shardkit.tree.source import Source, scan_tree
 
 MIB = 1 << 20
 
@@ -242,3 +251,25 @@ def test_ten_million_samples_are_cut_into_a_hundred_thousand_runs() -> None:
     assert loads.max() <= 10_000
     assert loads.max() - loads.min() <= 400
     assert 100_000 <= len(loads) <= -(-int(ends[-1]) // (10_000 - 199))
+
+
+@pytest.mark.parametrize("form", ["tar", "tfrecord"])
+@pytest.mark.parametrize("odd", [b"", b"\x80", b"\xff", b"\\", "é".encode(), b"\x80\xff\\"])
+def test_the_planned_bytes_of_a_sample_are_those_that_it_takes_whatever_the_length_of_its_name(
+    form: Any, odd: bytes, tmp_path: Path, draw_image: Callable[..., bytes]
+) -> None:
+    image = draw_image(1)
+    folder = os.fsencode(tmp_path / "tree" / "c")
+    os.makedirs(folder)
+    for size in range(40, 106):
+        for count in (1, 4, 16):
+            name = (b"%03d" % size + odd * count).ljust(size - len(b"c/-16.jpg"), b"x") + b"-%02d.jpg" % count
+            with open(os.path.join(folder, name), "wb") as file:
+                file.write(image)
+    shardkit.pack(tmp_path / "tree", tmp_path / "x", format=form, workers=1)
+    written = pq.read_table(tmp_path / "x.parquet", columns=["path", "size"]).to_pydict()
+    source = scan_tree(tmp_path / "tree")
+    planned = (tar_sample_bytes if form == "tar" else tfrecord_sample_bytes)(source).tolist()
+    sizes = dict(zip(map(text_of_path, source.paths), planned, strict=True))
+    assert sizes == dict(zip(written["path"], written["size"], strict=True))
+    assert len(set(planned)) > 1
