@@ -264,6 +264,38 @@ def test_a_spool_may_take_just_what_is_free(
     assert pack_one(path, out / "train").samples == 12
 
 
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.xz", "7z"])
+def test_members_that_are_not_packed_are_not_taken_for_those_of_the_same_size(
+    kind: str, tree: Path, out: Path, pack_one: Pack, content_of: Content
+) -> None:
+    for file in list(tree.rglob("*.jpg")):
+        for name in (f"{file.stem}.a", f"{file.stem}.z"):  # before and after it
+            file.with_name(name).write_bytes(bytes(file.stat().st_size))
+    pack_one(tree, out / "a" / "train", shuffle=False)
+    for reverse in (False, True):
+        pack_one(archived(tree, kind, reverse=reverse), out / f"b{reverse}" / "train", shuffle=False)
+        assert content_of(out / f"b{reverse}") == content_of(out / "a")
+
+
+@pytest.mark.parametrize("change", ["order", "size", "fewer"])
+def test_an_archive_that_changes_before_it_is_unpacked_is_an_error(
+    change: str, tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = archived(tree, "tar.gz")
+    first, *_ = sorted(tree.rglob("*.jpg"))
+    if change == "size":
+        first.write_bytes(first.read_bytes() + b"x")
+    elif change == "fewer":
+        first.unlink()
+
+    def changing(*_: object) -> None:
+        archived(tree, "tar.gz", reverse=change != "order")
+
+    monkeypatch.setattr(spool, "_demand_room", changing)
+    with pytest.raises(SourceError, match=r"tree\.tar\.gz: it was changed since the scan; run again"):
+        pack_one(path, out / "train")
+
+
 def test_an_archive_that_changes_while_it_is_packed_is_an_error(
     tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import shardkit
 from shardkit.errors import UsageError
+from shardkit.packing import sizes
 from shardkit.packing.cut import even_cut
 from shardkit.packing.plan import Plan, plan_shards
 from shardkit.packing.sizes import tfrecord_sample_bytes
@@ -256,8 +257,9 @@ def test_ten_million_samples_are_cut_into_a_hundred_thousand_runs() -> None:
 @pytest.mark.parametrize("form", ["tar", "tfrecord"])
 @pytest.mark.parametrize("odd", [b"", b"\x80", b"\xff", b"\\", "é".encode(), b"\x80\xff\\"])
 def test_the_planned_bytes_of_a_sample_are_those_that_it_takes_whatever_the_length_of_its_name(
-    form: Any, odd: bytes, tmp_path: Path, draw_image: Callable[..., bytes]
+    form: Any, odd: bytes, tmp_path: Path, draw_image: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sizes, "_CHUNK", 50)
     image = draw_image(1)
     folder = os.fsencode(tmp_path / "tree" / "c")
     os.makedirs(folder)
@@ -270,6 +272,6 @@ def test_the_planned_bytes_of_a_sample_are_those_that_it_takes_whatever_the_leng
     written = pq.read_table(tmp_path / "x.parquet", columns=["path", "size"]).to_pydict()
     source = scan_tree(tmp_path / "tree")
     planned = (tar_sample_bytes if form == "tar" else tfrecord_sample_bytes)(source).tolist()
-    sizes = dict(zip(map(text_of_path, source.paths), planned, strict=True))
-    assert sizes == dict(zip(written["path"], written["size"], strict=True))
+    expected = dict(zip(map(text_of_path, source.paths), planned, strict=True))
+    assert expected == dict(zip(written["path"], written["size"], strict=True))
     assert len(set(planned)) > 1

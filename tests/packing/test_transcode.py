@@ -629,6 +629,14 @@ class TestPack:
             assert min(image.size) == 64 and not image.getexif()
         assert shardkit.verify(out / "x", decode=True).sound
 
+    def test_nothing_is_changed_that_was_not_asked_for(
+        self, mixed: Path, out: Path, pack_one: Pack, samples_of: Pack, content_of: Pack
+    ) -> None:
+        manifest = pack_one(mixed, out / "x")
+        assert not set(Transcoding.__struct_fields__) & set(manifest.options)
+        stored = {data for name, data in samples_of(out).items() if not name.endswith(".cls")}
+        assert stored == set(content_of(mixed).values())
+
     def test_files_that_need_no_change_are_copied_byte_for_byte(
         self, mixed: Path, out: Path, pack_one: Pack, samples_of: Pack, caplog: pytest.LogCaptureFixture
     ) -> None:

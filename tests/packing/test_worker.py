@@ -267,6 +267,26 @@ def test_an_error_in_the_making_of_a_task_ends_the_run(engine: Callable[..., Loc
         list(engine()(source(), ignore))
 
 
+def test_tasks_that_are_waited_for_do_not_keep_a_failed_program_from_its_end(run_python: Any, tmp_path: Path) -> None:
+    code = """
+import threading
+from shardkit.errors import BadFileError
+from shardkit.packing.engines import LocalEngine
+from shardkit.packing.shard import ShardTask
+
+def tasks():
+    yield ShardTask("x.tar", b".", b"/nowhere", [b"a.jpg"], [1], [0], ["a"], "header", False, "")
+    threading.Event().wait()
+
+with LocalEngine(2) as engine:
+    try:
+        list(engine(tasks(), print))
+    except BadFileError as exc:
+        print(exc.place)
+"""
+    assert run_python("-c", code, cwd=tmp_path).stdout == "/nowhere/a.jpg\n"
+
+
 def test_an_error_in_advance_ends_the_run(tasks: Tasks, engine: Callable[..., LocalEngine]) -> None:
     def advance(files: int, size: int) -> None:
         raise OSError("the terminal is gone")
