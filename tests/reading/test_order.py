@@ -254,6 +254,38 @@ def test_the_line_of_some_rows_has_them_as_often_as_they_are_named(lanes: int) -
     assert [whole.index(row) for row in line] == sorted(whole.index(row) for row in line)
 
 
+def test_no_more_of_a_lane_is_put_in_order_than_the_chunks_that_hold_the_places(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    windows: list[tuple[int, int]] = []
+
+    def watched(key: int, low: int, high: int, buffer: int) -> Any:
+        windows.append((low, high))
+        return sorted_by_key(key, low, high, buffer)
+
+    monkeypatch.setattr(order_module, "sorted_by_key", watched)
+    buffer, total = CHUNK // 4, 3 * CHUNK + 10
+    around = [(max(0, at - 2 * buffer), min(total, at + CHUNK + 2 * buffer)) for at in range(0, total, CHUNK)]
+    for first, stop, step, chunks in (
+        (0, CHUNK, 1, [0]),
+        (1, CHUNK + 1, 2, [0]),
+        (CHUNK - 1, CHUNK + 1, 1, [0, 1]),
+        (CHUNK, 2 * CHUNK, 1, [1]),
+        (CHUNK, 2 * CHUNK + 1, CHUNK, [1, 2]),
+        (3 * CHUNK, total, 1, [3]),
+    ):
+        found = order([total], buffer, 5, 2)
+        windows.clear()
+        places = np.arange(first, stop, step)
+        found.rows_at(places)
+        assert windows == [around[chunk] for chunk in chunks]
+        found.rows_at(places[-1:])  # the latest chunk is kept
+        assert len(windows) == len(chunks)
+    windows.clear()
+    order([total], buffer, 5, 2).rows_at(np.array([0, 1, 2 * CHUNK - 1]))
+    assert windows == around[:2]
+
+
 def test_lanes_by_default() -> None:
     assert default_lanes(False) == 1
     assert default_lanes(True) == 16

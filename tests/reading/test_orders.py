@@ -23,6 +23,7 @@ from shardkit.reading.orders import (
     split_rows,
     stratified,
 )
+from shardkit.rng import stream_key, uniform
 
 
 def epoch_order(samples: int, epoch: int = 0) -> EpochOrder:
@@ -108,6 +109,29 @@ def test_a_class_with_few_samples_is_gone_through_evenly() -> None:
     assert max(Counter(rows[rows < 95].tolist()).values()) == 1
 
 
+@pytest.mark.parametrize("length", [1, 7, 60])
+@pytest.mark.parametrize("key", [0, 9])
+def test_each_class_goes_on_from_a_random_row_of_it_at_even_moments(length: int, key: int) -> None:
+    labels, weights = np.array([2, 0, 1, 0, 2, 2, 4, -1, 0, 1] * 6)[:length], {0: 2.0, 1: 0.5, 2: 1.0, 3: 1.0, 4: 0.0}
+    line = np.arange(length)[::-1] * 3
+    chosen = [label for label in (0, 1, 2) if label in labels]
+    counts = apportioned(np.array([weights[label] for label in chosen]), length).tolist()
+    begins = uniform(key, np.arange(len(chosen))).tolist()
+    expected = []
+    for label, count, begin in zip(chosen, counts, begins, strict=True):
+        own = [row for row, other in zip(line.tolist(), labels.tolist(), strict=True) if other == label]
+        first = int(begin * len(own))
+        expected += [((step + begin) / count, label, own[(first + step) % len(own)]) for step in range(count)]
+    found = class_weighted(line, labels, weights, key)
+    assert found.tolist() == [row for _, _, row in sorted(expected)]
+    assert len(found) == length
+
+
+def test_a_class_is_weighted_whose_samples_are_the_only_ones_of_the_last_label() -> None:
+    assert class_weighted(np.arange(3), np.array([0, 0, 5]), {0: 0.0, 5: 1.0}, 0).tolist() == [2, 2, 2]
+    assert class_weighted(np.arange(3), np.array([1, 1, 0]), {1: 0.0, 0: 1.0}, 0).tolist() == [2, 2, 2]
+
+
 def test_samples_without_a_label_are_in_no_class() -> None:
     labels = np.array([-1, 0, 1, -1, 1])
     assert set(class_weighted(np.arange(5), labels, {0: 1.0, 1: 1.0}, key=1).tolist()) <= {1, 2, 4}
@@ -125,6 +149,62 @@ def test_weighted_samples_come_as_often_as_their_weights_say_rounded(weights: li
     assert len(rows) == len(array)
     expected = array / array.sum() * len(array)
     assert (np.abs(np.bincount(rows, minlength=len(array)) - expected) < 1 + 1e-6).all()
+
+
+@pytest.mark.parametrize("key", range(5))
+def test_each_sample_comes_as_often_as_whole_numbers_lie_in_its_part_of_the_line(key: int) -> None:
+    line, weights = np.array([4, 0, 3, 1]), np.array([0.25, 3.0, 9.9, 0.0, 0.75])
+    chance, begin, expected = float(uniform(key, np.zeros(1, np.int64))[0]), 0.0, []
+    for row in line.tolist():
+        end = begin + weights[row]  # the four weigh as much as they are
+        expected += [row] * (int(end + chance) - int(begin + chance))
+        begin = end
+    assert sample_weighted(line, weights, key).tolist() == expected
+    assert sample_weighted(line, weights * 10, key).tolist() == expected
+    assert len(expected) == 4
+
+
+@pytest.mark.parametrize("stratify", [False, True])
+def test_the_samples_of_each_class_are_dealt_to_the_parts_by_their_chances(stratify: bool) -> None:
+    rows, labels = np.arange(3, 90, 2), np.arange(44) % 3
+    chance = uniform(stream_key("split", 6), rows)
+    expected: dict[str, list[int]] = {"a": [], "b": []}
+    for label in range(3) if stratify else (None,):
+        own = [at for at in range(44) if label is None or labels[at] == label]
+        own.sort(key=lambda at: chance[at])
+        first, second, _ = apportioned(np.array([0.5, 0.3, 0.2]), len(own)).tolist()
+        expected["a"] += own[:first]
+        expected["b"] += own[first : first + second]
+    parts = split_rows(rows, labels if stratify else None, {"a": 0.5, "b": 0.3}, 6)
+    assert {name: part.tolist() for name, part in parts.items()} == {
+        name: rows[sorted(own)].tolist() for name, own in expected.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("singles", "large", "over_all"),
+    [(2, 0, False), (3, 0, False), (4, 0, True), (4, 396, False), (4, 394, True), (6, 394, True), (6, 594, False)],
+)
+def test_each_class_is_dealt_alone_while_no_part_is_off_by_more_than_one_or_the_tolerance(
+    singles: int, large: int, over_all: bool
+) -> None:
+    sizes = np.array([1] * singles + [large] * (large > 0))
+    half = int(sizes.sum()) // 2
+    off = singles + large // 2 - -(-int(sizes.sum()) // 2)
+    assert (off > max(1, half // SIZE_TOLERANCE)) is over_all
+    counts, dealt_over_all = stratified(sizes, np.array([0.5, 0.5]), 1)
+    assert dealt_over_all is over_all
+    assert np.sum(counts, axis=0)[0] == half + (sizes.sum() % 2 if over_all else off + sizes.sum() % 2)
+
+
+def test_a_class_that_is_dealt_over_all_has_no_more_and_no_fewer_than_its_samples() -> None:
+    sizes = np.array([1, 2, 3] * 40)
+    for weights in (np.array([0.5, 0.3, 0.2]), np.array([0.5, 0.5, 0.0])):
+        counts, over_all = stratified(sizes, weights, 3)
+        assert over_all
+        assert np.sum(counts, axis=1).tolist() == sizes.tolist()
+        assert np.sum(counts, axis=0).tolist() == (weights * 240).tolist()
+        assert min(map(min, counts)) == 0
 
 
 def test_a_split_is_disjoint_whole_and_the_same_for_a_seed() -> None:
@@ -172,6 +252,14 @@ def test_classes_of_many_samples_are_split_each_by_itself() -> None:
 def test_fractions_below_one_leave_the_rest_out() -> None:
     parts = split_rows(np.arange(100), None, {"a": 0.25, "b": 0.25}, 0)
     assert [len(part) for part in parts.values()] == [25, 25]
+
+
+def test_a_fraction_may_be_all_of_it_and_what_is_rounded_up_beyond_it_is_no_error() -> None:
+    assert split_rows(np.arange(10), None, {"a": 1.0}, 0)["a"].tolist() == list(range(10))
+    tenths = {str(number): 0.1 for number in range(10)}
+    assert sum(tenths.values()) != 1
+    assert [len(part) for part in split_rows(np.arange(40), None, tenths, 0).values()] == [4] * 10
+    assert [len(part) for part in split_rows(np.arange(10), None, {"a": 0.5, "b": 0.5 + 1e-10}, 0).values()] == [5, 5]
 
 
 @pytest.mark.parametrize("fractions", [{}, {"a": 0.0}, {"a": -1.0}, {"a": 0.8, "b": 0.3}])

@@ -157,3 +157,35 @@ def test_fewer_samples_than_ranks_are_padded_for_all_of_them(cars: str) -> None:
         (sample,) = view
         assert sample["__key__"] == keys[rank % 2]
         assert sample.get("__repeat__", False) is (rank >= 2)
+
+
+@pytest.mark.parametrize("remainder", REMAINDERS)
+@pytest.mark.parametrize("world", [1, 3, 4, 16])
+@pytest.mark.parametrize(("low", "high", "done"), [(5, 16, 0), (5, 16, 3), (2, 4, 0), (1, 7, 5), (3, 6, 3), (3, 6, 4)])
+def test_the_places_of_a_part_are_dealt_in_turn_from_the_first_that_is_left(
+    remainder: Remainder, world: int, low: int, high: int, done: int
+) -> None:
+    left = list(range(low + done, high))
+    over = len(left) % world
+    if remainder == "drop":
+        left = left[: len(left) - over]
+    firsts = len(left)
+    if remainder == "pad" and over:
+        left += [low + number % (high - low) for number in range(world - over)]
+    for rank in range(world):
+        share = Share(low, high, rank, world, remainder, done)
+        assert len(share) == len(left[rank::world])
+        assert taken(share, high + 1) == (left[rank::world], [at >= firsts for at in range(len(left))[rank::world]])
+
+
+@pytest.mark.parametrize(
+    ("world", "lanes", "fold", "better"), [(3, 16, 3, 18), (32, 16, 2, 32), (6, 4, 3, 6), (7, 14, 1, 0), (5, 11, 5, 15)]
+)
+def test_what_a_world_loses_is_its_size_without_what_it_shares_with_the_lanes(
+    world: int, lanes: int, fold: int, better: int
+) -> None:
+    said = lost_by(world, lanes)
+    if fold == 1:
+        assert said is None
+    else:
+        assert f" {fold} times its part " in str(said) and f"; lanes={better} " in str(said)
