@@ -52,10 +52,10 @@ def test_in_each_thousand_of_a_mix_the_shares_are_exact() -> None:
 def test_a_mix_goes_through_each_dataset_before_it_begins_again() -> None:
     rows = mixed().rows_at(np.arange(3_000))
     first, second = rows[rows < 50], rows[rows >= 50] - 50
-    assert all(sorted(first[at : at + 50]) == list(range(50)) for at in range(0, 700, 50))
-    assert first[:50].tolist() == epoch_order(50, 0).rows_at(np.arange(50)).tolist()
-    assert first[50:100].tolist() == epoch_order(50, 1).rows_at(np.arange(50)).tolist()
-    assert sorted(second[:400]) == list(range(400))
+    for found, length in ((first, 50), (second, 400)):
+        epochs = [epoch_order(length, epoch).rows_at(np.arange(length)) for epoch in range(-(-len(found) // length))]
+        assert found.tolist() == np.concatenate(epochs)[: len(found)].tolist()
+    assert (len(first), len(second)) == (750, 2_250)
 
 
 def test_an_epoch_of_a_mix_goes_on_where_the_last_one_stopped() -> None:
