@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from shardkit.errors import DecodeError, UsageError
+from shardkit.reading import images
 from shardkit.reading.crops import center_box, random_box
 from shardkit.reading.decode import DecodeOptions, ImageDecoder
 
@@ -469,3 +470,28 @@ def test_a_slot_needs_a_size() -> None:
 def test_an_option_that_makes_no_sense_is_refused_with_what_is_allowed(options: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):
         DecodeOptions(**options)
+
+
+def test_what_a_box_with_fractions_needs_of_its_surroundings_is_there() -> None:
+    """On a slope, without shrinking, each pixel is the mean of the four around its place, beyond the box's end too."""
+    down, across = np.mgrid[0:12, 0:12]
+    pixels = (10 * down + 4 * across).astype(np.uint8)[:, :, None].repeat(3, 2)
+    out = np.zeros((4, 5, 3), np.uint8)
+    images._warp_into(pixels, (2.5, 3.5, 4.0, 5.0), out)
+    rows, columns = np.mgrid[0:4, 0:5]
+    assert (out == (10 * (rows + 2.5) + 4 * (columns + 3.5))[:, :, None]).all()
+
+
+@pytest.mark.parametrize("shrink", [1.0, 1.25, 2.0, 2.5, 4.0])
+def test_a_box_gives_the_same_with_much_and_with_little_around_it(shrink: float) -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    out, whole = np.zeros((8, 6, 3), np.uint8), np.zeros((8, 6, 3), np.uint8)
+    box = (16.25, 9.75, 8 * shrink, 6 * shrink)
+    images._warp_into(pixels, box, out)
+    smooth = images._smoothed(pixels, shrink, shrink)
+    to_source = np.array([[shrink, 0, box[1] + shrink / 2 - 0.5], [0, shrink, box[0] + shrink / 2 - 0.5]])
+    cv2 = images.opencv()
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cv2.warpAffine(smooth, to_source, (6, 8), whole, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    assert np.abs(out.astype(int) - whole).max() <= 1

@@ -87,6 +87,16 @@ def test_the_counts_of_classes_in_part_of_the_shards_are_of_that_part(own: Path)
 
 
 @pytest.mark.parametrize(
+    ("numbers", "text"),
+    [((3,), "3"), ((0, 1), "0-1"), ((0, 1, 2, 3, 4), "0-4"), ((4, 0, 1, 3), "4,0-1,3"), ((2, 1), "2,1")],
+)
+def test_the_identity_of_some_shards_says_which_they_are(own: Path, numbers: tuple[int, ...], text: str) -> None:
+    """A state holds it: written otherwise, states of earlier versions would be refused."""
+    part = shardkit.dataset([shard(own, number) for number in numbers])
+    assert part.content.catalog.identity == shardkit.dataset(own).content.catalog.identity.replace("0-4", text)
+
+
+@pytest.mark.parametrize(
     ("source", "fact"),
     [
         ("nothing-*.tar", "no file matches"),
