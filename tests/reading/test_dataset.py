@@ -482,3 +482,18 @@ def test_index_rows_of_many_small_shards_are_read_once(
     for _ in range(3):
         assert len(list(dataset)) == 48
     assert sorted(read) == list(range(64))
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("tar", True), ("tfrecord", True), ("gzip", True), ("fields-tar", False), ("fields-tfrecord", False)],
+)
+def test_only_samples_of_one_image_and_a_label_are_read_without_a_look_at_their_fields(
+    pairs: dict[str, tuple[str, str]], name: str, plain: bool
+) -> None:
+    for place in pairs[name]:
+        dataset = shardkit.dataset(place)
+        catalog = dataset.content.catalog
+        assert isinstance(catalog, IndexCatalog)
+        assert catalog.plain is plain
+        assert set(dataset[0]) == {"__key__", "__url__", "cls", "jpg"} | (set() if plain else {"txt"})

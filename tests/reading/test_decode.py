@@ -483,11 +483,12 @@ def test_what_a_box_with_fractions_needs_of_its_surroundings_is_there() -> None:
 
 
 @pytest.mark.parametrize("shrink", [1.0, 1.25, 2.0, 2.5, 4.0])
-def test_a_box_gives_the_same_with_much_and_with_little_around_it(shrink: float) -> None:
+@pytest.mark.parametrize(("top", "left"), [(16.25, 9.75), (0.25, 0.5), (1.5, 2.75), (3.25, 3.5), (31.75, 39.5)])
+def test_a_box_gives_the_same_with_much_and_with_little_around_it(shrink: float, top: float, left: float) -> None:
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
     out, whole = np.zeros((8, 6, 3), np.uint8), np.zeros((8, 6, 3), np.uint8)
-    box = (16.25, 9.75, 8 * shrink, 6 * shrink)
+    box = (top, left, 8 * shrink, 6 * shrink)
     images._warp_into(pixels, box, out)
     smooth = images._smoothed(pixels, shrink, shrink)
     to_source = np.array([[shrink, 0, box[1] + shrink / 2 - 0.5], [0, shrink, box[0] + shrink / 2 - 0.5]])

@@ -136,8 +136,9 @@ def test_the_log_says_once_where_the_rank_comes_from(caplog: pytest.LogCaptureFi
     ranks._SAID.clear()
     with caplog.at_level("INFO", ranks.log.name):
         for _ in range(2):
-            find_rank(None, None, {"HOROVOD_RANK": "1", "HOROVOD_SIZE": "4"})
-    assert caplog.messages == ["rank 1 of 4, from $HOROVOD_RANK, $HOROVOD_SIZE"]
+            for rank, size in ((0, 1), (1, 2), (1, 4)):  # a rank alone is not worth a word
+                find_rank(None, None, {"HOROVOD_RANK": f"{rank}", "HOROVOD_SIZE": f"{size}"})
+    assert caplog.messages == [f"rank 1 of {size}, from $HOROVOD_RANK, $HOROVOD_SIZE" for size in (2, 4)]
 
 
 @pytest.mark.parametrize("environment", [{"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}])
