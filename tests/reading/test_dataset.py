@@ -16,6 +16,7 @@ import pytest
 
 import shardkit
 from shardkit import Dataset, DatasetError, DecodeError, UsageError
+from shardkit.reading import blocks
 from shardkit.reading.catalog import IndexCatalog
 
 KeysOf = Callable[[Any], list[str]]
@@ -497,3 +498,49 @@ def test_only_samples_of_one_image_and_a_label_are_read_without_a_look_at_their_
         assert isinstance(catalog, IndexCatalog)
         assert catalog.plain is plain
         assert set(dataset[0]) == {"__key__", "__url__", "cls", "jpg"} | (set() if plain else {"txt"})
+
+
+@pytest.mark.parametrize("can", [True, False])
+@pytest.mark.parametrize(("name", "runs"), [("tar", True), ("tfrecord", True), ("gzip", True), ("tree", False)])
+def test_blocks_are_held_back_only_where_the_system_can_read_ahead_of_them(
+    pairs: dict[str, tuple[str, str]],
+    small_tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    runs: bool,
+    can: bool,
+) -> None:
+    depths: list[int] = []
+
+    def noted(self: Any, held: list[Any], spans: Any, depth: int) -> Any:
+        depths.append(depth)
+        return read_ahead(self, held, spans, depth)
+
+    read_ahead = blocks.IndexedBlocks._read_ahead
+    monkeypatch.setattr(blocks.IndexedBlocks, "_read_ahead", noted)
+    monkeypatch.setattr(blocks, "can_read_ahead", lambda: can)
+    assert len(list(shardkit.dataset(small_tree if name == "tree" else pairs[name][0]))) == 97
+    assert len(depths) == (runs and can)
+
+
+@pytest.mark.parametrize(("times", "depth"), [(0, 1), (1, 1), (3, 3), (blocks.AHEAD_BLOCKS + 1, blocks.AHEAD_BLOCKS)])
+def test_as_many_blocks_are_held_back_as_have_the_bytes_that_the_system_may_read_ahead(
+    cars: str, monkeypatch: pytest.MonkeyPatch, times: int, depth: int
+) -> None:
+    catalog = shardkit.dataset(cars).content.catalog
+    assert isinstance(catalog, IndexCatalog)
+    monkeypatch.setattr(blocks, "BLOCK_SAMPLES", 10)
+    monkeypatch.setattr(blocks, "AHEAD_BYTES", times * 10 * catalog.mean_bytes)
+    monkeypatch.setattr(blocks, "can_read_ahead", lambda: True)
+    looked_up = 0
+
+    def noted(self: Any, numbers: Any) -> Any:
+        nonlocal looked_up
+        looked_up += 1
+        return block(self, numbers)
+
+    block = blocks.IndexedBlocks._block
+    monkeypatch.setattr(blocks.IndexedBlocks, "_block", noted)
+    first = next(iter(shardkit.dataset(cars)))
+    assert looked_up == depth + 1
+    assert first["__key__"] == catalog.block(np.zeros(1, np.int64)).keys[0]

@@ -496,3 +496,12 @@ def test_a_box_gives_the_same_with_much_and_with_little_around_it(shrink: float,
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     cv2.warpAffine(smooth, to_source, (6, 8), whole, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     assert np.abs(out.astype(int) - whole).max() <= 1
+
+
+def test_without_random_numbers_nothing_is_flipped() -> None:
+    data = encoded(Image.effect_noise((32, 32), 90).convert("RGB"))
+    for crop in ("resize", "center"):
+        plain, out = np.zeros((2, 32, 32, 3), np.uint8), np.zeros((2, 32, 32, 3), np.uint8)
+        assert ImageDecoder(DecodeOptions(size=32, crop=crop)).batch_into([data] * 2, plain, None) == []
+        assert ImageDecoder(DecodeOptions(size=32, crop=crop, flip=True)).batch_into([data] * 2, out, None) == []
+        assert (out == plain).all()

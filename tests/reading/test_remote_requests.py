@@ -189,3 +189,13 @@ def test_of_a_large_index_only_parts_are_read(watched: Any, monkeypatch: Any) ->
     assert columns["key"].to_pylist() == [f"17/{key}" for key in keys]
     assert columns["offset"].tolist() == list(range(2000))
     assert 0 < sum(count for kind, _, _, count in requests if kind == "read") < len(data) / 4
+
+
+def test_the_stem_of_a_pattern_is_what_stands_before_its_first_sign(far: str, watched: Any, keys_of: KeysOf) -> None:
+    """So a range between brackets needs no list, which some stores refuse."""
+    requests, folder = watched(), far.rpartition("/")[0]
+    keys = keys_of(shardkit.dataset([f"{far}-00000{number}.tar" for number in range(3)]))
+    for pattern in (f"{far}-00000[0-2].tar", f"{folder}/cars-*[0-2].tar", f"{far}-00000[!3-9].tar"):
+        requests.clear()
+        assert keys_of(shardkit.dataset(pattern)) == keys
+        assert not [name for kind, name, *_ in requests if kind == "list"]
