@@ -177,7 +177,10 @@ def test_a_buffer_as_large_as_a_lane_shuffles_it_through_and_through() -> None:
 
 
 def test_a_buffer_that_holds_the_dataset_is_a_full_permutation_whatever_the_lanes() -> None:
-    assert sorted(all_rows(order([5, 7], 12, seed=3, lanes=16))) == list(range(12))
+    for lanes in (1, 16):
+        whole = permutation(12, stream_key("whole", 3, 1)).tolist()
+        assert all_rows(order([5, 7], 12, seed=3, epoch=1, lanes=lanes)) == whole
+        assert all_rows(order([5, 7], 11, seed=3, epoch=1, lanes=lanes)) != whole
     places = np.zeros((12, 12))
     for seed in range(1_000):
         places[np.arange(12), all_rows(order([5, 7], 10_000, seed, lanes=16))] += 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from reading.far import files_of, put, told, uploaded
@@ -14,6 +15,9 @@ import shardkit
 from shardkit import DamagedError, DatasetError, NotFoundError
 from shardkit.location import locate
 from shardkit.reading import ahead
+from shardkit.reading.options import Remote
+from shardkit.reading.remote_stream import RemoteFile
+from shardkit.storage.store import ObjectInfo
 
 KeysOf = Callable[[Any], list[str]]
 Pairs = dict[str, tuple[str, str]]
@@ -62,3 +66,20 @@ def test_a_cut_shard_is_told(far_foreign: str, foreign: str) -> None:
     put(locate(bare), {"a-000.tar": data[: len(data) // 2]})
     with pytest.raises(DamagedError, match=r"a-000\.tar"):
         list(shardkit.dataset(f"{bare}/a-000.tar"))
+
+
+@pytest.mark.parametrize(
+    ("crc32c", "version", "kept"),
+    [("0000beef", None, ("0000beef", 0xBEEF)), ("0000beef", "7", ("0000beef", 0xBEEF)), (None, "7", ("7", -1)),
+     (None, None, None)],
+)  # fmt: skip
+def test_a_stream_is_kept_under_its_sum_or_else_its_version_and_without_both_it_is_not(
+    crc32c: str | None, version: str | None, kept: tuple[str, int] | None
+) -> None:
+    entries: list[tuple[str, int, int]] = []
+    shard, found = locate("memory://there/a-000.tar"), ObjectInfo("a-000.tar", 99, crc32c=crc32c, version=version)
+    cache = SimpleNamespace(entry=lambda *arguments: entries.append(arguments))
+    objects = SimpleNamespace(store=SimpleNamespace(info=lambda name: found), how=Remote(), cache=cache)
+    fetchers = SimpleNamespace(submit=lambda act, place: act())
+    RemoteFile(cast(Any, SimpleNamespace(objects=lambda folder: objects, fetchers=fetchers)), shard)
+    assert entries == ([] if kept is None else [(f"{shard} {kept[0]}", 99, kept[1])])
