@@ -412,3 +412,14 @@ def test_parts_that_nobody_went_on_with_for_so_long_are_removed(
         monkeypatch.setattr(module.time, "time", lambda seconds=later: 1000 + seconds)
         Cache(str(tmp_path), None)
         assert kinds(tmp_path) == left
+
+
+@pytest.mark.parametrize("noted", [b"%-19d\n" % 0, b"", b"no number"])
+def test_what_is_here_is_counted_when_the_cache_is_opened_whatever_was_noted(tmp_path: Path, noted: bytes) -> None:
+    first, second = Source(1), Source(2)
+    first.fill(Cache(str(tmp_path), None))
+    (tmp_path / "lock").write_bytes(noted)
+    cache = Cache(str(tmp_path), 5000)
+    assert (tmp_path / "lock").read_bytes() == b"%-19d\n" % 3500
+    second.fill(cache)
+    assert cache._usage() == sum(path.stat().st_size for path in tmp_path.glob("*.whole")) == 3500

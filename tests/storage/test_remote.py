@@ -24,7 +24,7 @@ from storage.toxic import Toxic
 
 from shardkit.errors import MissingExtraError, NotFoundError, StorageError, UsageError
 from shardkit.location import locate
-from shardkit.storage import _obstore, remote, remote_options
+from shardkit.storage import _obstore, aws_profile, remote, remote_options
 from shardkit.storage.retry import Retry, retried
 from shardkit.storage.store import Store, TransientError, open_store
 
@@ -417,6 +417,49 @@ def test_where_no_credentials_are_found_the_error_says_where_they_were_looked_fo
         open_store(locate("s3://bucket"), options).info("a")
 
 
+@pytest.mark.parametrize("value", [True, "true", "yes", "1"])
+@pytest.mark.parametrize("root", ["s3://bucket", "gs://bucket", "az://account/container"])
+@pytest.mark.parametrize("named", ["option", "environment"])
+def test_plain_http_that_is_asked_for_is_allowed_to_the_client(
+    root: str, value: object, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client: dict[str, Any] = {"allow_http": value} if named == "option" else {}
+    family = remote_options.family_of(locate(root).scheme)
+    if named == "environment":
+        monkeypatch.setenv(remote_options._ALLOW_HTTP[family], str(value))
+    remote_options._demand_safe(locate(root), family, {"endpoint": "http://minio.example:9000"}, client)
+    assert client == {"allow_http": True}
+
+
+class Opened(Exception):  # noqa: N818
+    """The stores of this process were asked for."""
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda store: store.info("a"),
+        lambda store: store.pieces("a", 0, 1),
+        lambda store: store.put("a", io.BytesIO(b"x")),
+        lambda store: store.list(),
+        lambda store: store.folders(),
+        lambda store: store.delete("a"),
+    ],
+    ids=["info", "pieces", "put", "list", "folders", "delete"],
+)
+def test_whatever_is_asked_first_after_a_fork_opens_stores_of_this_process(
+    act: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*arguments: Any, **options: Any) -> Any:
+        raise Opened
+
+    store = open_store(locate("s3://bucket/x"), KEYS)
+    monkeypatch.setattr(remote, "opened", opened)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(Opened):
+        act(store)
+
+
 class TestProfiles:
     """Credentials from the files of the AWS command line."""
 
@@ -457,6 +500,44 @@ class TestProfiles:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "z")
         assert "Credential=ENVIRONMENT/" in self.sent(server)
         assert "Credential=WORKKEY/" in self.sent(server, profile="work")
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            *[{name: "us-west-2"} for name in ("region", "aws_region", "default_region", "aws_default_region")],
+            *[{name: "given"} for name in aws_profile._GIVEN],
+            *[{name: "https://h"} for name in ("endpoint", "aws_endpoint", "aws_endpoint_url")],
+        ],
+        ids=lambda given: next(iter(given)),
+    )
+    def test_each_option_comes_before_what_the_profile_says_of_the_same(self, files: Path, given: Any) -> None:
+        profile = {"region": "eu-north-1", "endpoint": "https://of.profile", "access_key_id": "DEFAULTKEY"}
+        (files / "config").write_text("[default]\nregion = eu-north-1\nendpoint_url = https://of.profile\n")
+        secret = {"secret_access_key": "x"}
+        assert aws_profile.from_shared_files({}, "s3://bucket") == profile | secret
+        [name] = given
+        same = {"access_key_id"} if name in aws_profile._GIVEN else {"region" if "region" in name else "endpoint"}
+        rest = {key: value for key, value in profile.items() if key not in same}
+        if "access_key_id" in rest:
+            rest |= secret
+        assert aws_profile.from_shared_files(given, "s3://bucket") == rest | given
+
+    @pytest.mark.parametrize(
+        "name", ["AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", *aws_profile._ENVIRONMENT]
+    )
+    def test_the_environment_comes_before_what_the_profile_says_of_the_same(
+        self, files: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (files / "config").write_text("[default]\nregion = eu-north-1\nendpoint_url = https://of.profile\n")
+        monkeypatch.setenv(name, "given")
+        left = {"region", "endpoint", "access_key_id", "secret_access_key"} - (
+            {"region"}
+            if "REGION" in name
+            else {"endpoint"}
+            if "ENDPOINT" in name
+            else {"access_key_id", "secret_access_key"}
+        )
+        assert aws_profile.from_shared_files({}, "s3://bucket").keys() == left
 
     def test_without_a_signature_none_is_sent(self, server: Any, files: Path) -> None:
         assert self.sent(server, anon="true") == "None"
