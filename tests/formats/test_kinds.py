@@ -49,6 +49,25 @@ def test_the_tags_of_the_first_directory_are_read_to_the_last_and_no_further(ord
     assert tiff_number(block(9)[:-1], 0x0112) is None
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize(("kind", "code"), [(3, "H"), (4, "I"), (8, "h"), (9, "i")])
+def test_values_of_more_than_four_bytes_stand_apart_from_their_tag(order: str, kind: int, code: str) -> None:
+    def block(count: int, behind: bytes, magic: bytes = b"*\0") -> bytes:
+        numbers = struct.pack(f"{order}{count}{code}", *range(5, 5 + count))
+        head = b"II" + magic if order == "<" else b"MM" + magic[::-1]
+        value = numbers.ljust(4, b"\0") if len(numbers) <= 4 else struct.pack(order + "I", 26) + behind + numbers
+        return head + struct.pack(order + "IHHHI", 8, 1, 258, kind, count) + value
+
+    most = 4 // struct.calcsize(code)
+    for count, behind in ((1, b""), (most, b""), (most + 1, bytes(4)), (3, bytes(4))):
+        assert tiff_number(block(count, behind), 258) == 5
+    size = struct.calcsize(code)
+    assert tiff_number(block(3, bytes(4))[: 26 + size], 258) == 5
+    assert tiff_number(block(3, bytes(4))[: 26 + size - 1], 258) == 0  # the tag is there, its value is not
+    assert tiff_number(block(1, b"", b"+\0"), 258) is None
+    assert tiff_number(b"XX" + block(1, b"")[2:], 258) is None
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
