@@ -64,18 +64,18 @@ class MembersBuilder:
     def __len__(self) -> int:
         return len(self._names)
 
-    def add(self, name: bytes, *, size: int, offset: int, packed: int, method: int = 0, crc: int = -1) -> bool:
-        """Add a regular file, by the name that the archive has. False where it is refused."""
+    def add(self, name: bytes, *, size: int, offset: int, packed: int, method: int = 0, crc: int = -1) -> None:
+        """Add a regular file, by the name that the archive has, or refuse it."""
         clean = self.clean(name)
         if clean is None:
-            return False
+            return
         if is_bomb(size, packed):
             fact = f"its {packed} bytes unpack to {size}, over {BOMB_RATIO} times as many"
-            return self.refuse(name, fact, f"check the archive, {SKIP}")
+            self.refuse(name, fact, f"check the archive, {SKIP}")
+            return
         self._names.extend("", [os.fsdecode(clean)])
         for column, number in zip(self._numbers, (size, offset, packed, method, crc), strict=True):
             column.append(number)
-        return True
 
     def folder(self, name: bytes) -> None:
         """Add a folder that the archive names."""
@@ -111,12 +111,11 @@ class MembersBuilder:
         """Add a hard link: one more name of a file that is in the archive."""
         self._links.append((name, target))
 
-    def refuse(self, name: bytes, fact: str, cure: str) -> bool:
-        """Leave a member out, where that is allowed; gives False. Raises SourceError."""
+    def refuse(self, name: bytes, fact: str, cure: str) -> None:
+        """Leave a member out, where that is allowed. Raises SourceError."""
         if not self.skip_bad:
             raise SourceError(f"{self.place}/{fs_text(name)}", fact, cure)
         self._refused.append((text_of_path(name), fact))
-        return False
 
     def build(self, packed_bytes: int) -> Members:
         """The columns. packed_bytes: of the whole archive. SourceError where all of it unpacks to far too much."""

@@ -110,6 +110,30 @@ def test_utf8_names_are_read_with_and_without_the_mark(marked: bool, tmp_path: P
     assert names(read(path)) == ["cat/grün.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("told", "of", "expected"),
+    [
+        ("cat/neu grün.jpg", b"cat/gr\x81n.jpg", "cat/neu grün.jpg"),
+        ("c", b"cat/gr\x81n.jpg", "c"),
+        ("cat/neu grün.jpg", b"cat/gr?n.jpg", "cat/grün.jpg"),  # of another name: the member was renamed since
+        ("", b"cat/gr\x81n.jpg", "cat/grün.jpg"),
+    ],
+)
+def test_the_unicode_name_of_info_zip_is_read_among_other_extra_fields(
+    told: str, of: bytes, expected: str, tmp_path: Path
+) -> None:
+    info = zipfile.ZipInfo("cat/gr?n.jpg")
+    field = struct.pack("<BL", 1, zlib.crc32(of)) + told.encode()
+    times = struct.pack("<2HBL", 0x5455, 5, 1, 0)
+    info.extra = times + struct.pack("<2H", 0x7075, len(field)) + field + struct.pack("<2H4s", 0x7875, 4, b"user")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr(info, b"a")
+    data = (tmp_path / "x.zip").read_bytes().replace(b"gr?n", b"gr\x81n")
+    at = data.find(b"PK\1\2")
+    (tmp_path / "x.zip").write_bytes(data[: at + 5] + b"\0" + data[at + 6 :])  # made on DOS
+    assert names(read(tmp_path / "x.zip")) == [expected]
+
+
 def test_backslashes_of_windows_are_slashes(tmp_path: Path) -> None:
     path = zipped(tmp_path / "x.zip", {"cat\\a.jpg": b"a"})
     data = path.read_bytes()

@@ -273,11 +273,12 @@ def test_a_replacement_that_was_cut_short_is_gone_on_with(
     assert is_generation(objects("b"), local, "train", 2)
 
 
-def test_objects_of_others_are_in_the_way(tree: Path, local: dict[str, bytes]) -> None:
-    memory._OBJECTS["b/train-000000.tar"] = b"somebody's"
+@pytest.mark.parametrize("name", ["train-000000.tar", "train-000099.tar"])
+def test_objects_of_others_are_in_the_way(name: str, tree: Path, local: dict[str, bytes]) -> None:
+    memory._OBJECTS[f"b/{name}"] = b"somebody's"
     text = refused(DestinationError, lambda: pack(tree))
-    assert text.startswith("memory://b/train-000000.tar: a file is in the way, which belongs to no manifest")
-    assert objects("b") == {"train-000000.tar": b"somebody's"}
+    assert text.startswith(f"memory://b/{name}: a file is in the way, which belongs to no manifest")
+    assert objects("b") == {name: b"somebody's"}
     pack(tree, overwrite=True)
     assert objects("b") == local
 
