@@ -62,6 +62,18 @@ def test_what_comes_as_one_piece_is_not_copied() -> None:
     assert read(store, "a", 0, 1000, QUICK) is piece
 
 
+def test_a_read_of_the_middle_gives_its_bytes_alone() -> None:
+    once = Retry(attempts=1)
+    store: Any = Scripted((10, BROKE), (40, None))
+    assert read(store, "a", 100, 150, QUICK) == DATA[100:150]
+    assert store.asked == [(100, 150), (110, 150)]
+    with pytest.raises(StorageError, match="more than the 50 bytes"):
+        read(Scripted((51, None)), "a", 100, 150, once)  # type: ignore[arg-type]
+    piece = DATA[100:150]
+    store.pieces = lambda *_: iter((piece,))
+    assert read(store, "a", 100, 150, once) is piece
+
+
 def test_nothing_is_asked_for_where_nothing_is_wanted() -> None:
     store: Any = Scripted()
     assert read(store, "a", 5, 5, QUICK) == b""
