@@ -69,6 +69,19 @@ def test_bytes_between_segments_are_skipped_as_libjpeg_does(place: str, check: o
     np.testing.assert_array_equal(pixels(jpeg.tidied(STRAY[place])), pixels(PHOTO))
 
 
+@pytest.mark.parametrize("place", [DQT, SOF0, SOS])
+def test_a_segment_may_be_empty_and_not_shorter(place: int) -> None:
+    empty = segment(0xFE, b"")
+    data = with_bytes_before(PHOTO, place, empty)
+    assert image_header(data) == ("JPEG", 120, 80)
+    assert jpeg.tidied(data) is data
+    at = data.index(empty)
+    for length in (0, 1):
+        shorter = data.replace(empty, empty[:2] + length.to_bytes(2, "big"))
+        with pytest.raises(ValueError, match=f"damaged JPEG: a segment of {length} bytes at byte {at}"):
+            jpeg.tidied(shorter)
+
+
 def test_a_jpeg_with_nothing_to_tidy_is_given_back_as_it_is() -> None:
     for data in (PHOTO, photo(progressive=True), PHOTO + TRAILER):
         assert jpeg.tidied(data) is data

@@ -176,6 +176,12 @@ def test_broken_exif_turns_nothing_and_is_not_carried_over(name: str, block: byt
         assert ImageOps.exif_transpose(image).size == (24, 16)
 
 
+def test_an_empty_segment_before_the_one_that_tells_it_is_passed_over() -> None:
+    turn = segment(0xE1, EXIF + tiff_block(6))
+    assert orientation_in(jpeg_with(segment(0xFE, b"") + turn)) == 6
+    assert orientation_in(jpeg_with(b"\xff\xfe\0\1" + turn)) == 1  # no segment is so short
+
+
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP"])
 def test_an_entry_that_is_cut_is_not_completed_by_what_stands_behind_the_block(name: str) -> None:
     whole = tiff_block(6)[:-4]  # to the end of the entry
