@@ -127,3 +127,21 @@ def test_a_mask_that_stays_bytes_beside_a_flipped_image_is_logged_once(
 def test_items_that_make_no_batch_are_named(items: list[Any], fact: str) -> None:
     with pytest.raises(DatasetError, match=fact):
         collate(items)
+
+
+@pytest.mark.parametrize("last", [b"", png()[:20]])
+def test_a_sample_far_inside_a_batch_is_named_and_left_out_alone(
+    make: Make, caplog: pytest.LogCaptureFixture, keys_of: Any, last: bytes
+) -> None:
+    """Threads take parts of a batch: a number there counts from the part's first sample."""
+    wrong = pipeline.PART_SAMPLES + 5
+    samples = [{"png": png(), "cls": b"0"} for _ in range(2 * pipeline.PART_SAMPLES)]
+    samples[wrong] = {"png": last, "cls": b"0"} if last else {"cls": b"0"}
+    data = shardkit.dataset(make(samples), threads=2)
+    with pytest.raises(DecodeError) as caught:
+        list(data.decode(size=4).batch(len(samples)))
+    assert caught.value.key == f"{wrong}"
+    (batch,) = data.decode(size=4, on_error="skip").batch(len(samples))
+    assert batch.keys == [f"{number}" for number in range(len(samples)) if number != wrong]
+    assert len(batch.images) == len(batch.labels) == len(samples) - 1
+    assert len(caplog.messages) == 1 and f"{wrong}: " in caplog.messages[0]
