@@ -505,3 +505,21 @@ def test_without_random_numbers_nothing_is_flipped() -> None:
         assert ImageDecoder(DecodeOptions(size=32, crop=crop)).batch_into([data] * 2, plain, None) == []
         assert ImageDecoder(DecodeOptions(size=32, crop=crop, flip=True)).batch_into([data] * 2, out, None) == []
         assert (out == plain).all()
+
+
+@pytest.mark.parametrize("shrink", [1.12, 1.2, 1.5, 2.0, 2.14])
+def test_three_taps_have_the_variance_that_shrinking_needs(shrink: float) -> None:
+    variance = (shrink**2 - 1) / 6
+    assert 0.04 < variance < 0.6
+    taps, sigma = images.gaussian_for(shrink)
+    kernel = images.opencv().getGaussianKernel(taps, sigma, images.opencv().CV_64F).ravel()
+    assert kernel == pytest.approx([variance / 2, 1 - variance, variance / 2])
+
+
+@pytest.mark.parametrize(
+    ("shrink", "taps"), [(0.5, 1), (1.0, 1), (1.11, 1), (1.12, 3), (2.14, 3), (2.15, 5), (3.0, 7), (8.0, 13)]
+)
+def test_so_many_pixels_are_averaged_before_an_image_is_shrunk(shrink: float, taps: int) -> None:
+    assert images.gaussian_for(shrink)[0] == taps
+    if taps > 3:
+        assert images.gaussian_for(shrink)[1] ** 2 == pytest.approx((shrink**2 - 1) / 6)
