@@ -13,7 +13,10 @@ import pytest
 import shardkit
 from shardkit import DamagedError, Dataset, DatasetError, DecodeError, NotFoundError, StorageError
 from shardkit.formats.tar import END, encode_sample
-from shardkit.reading.stream import shuffled
+from shardkit.location import locate
+from shardkit.reading import stream
+from shardkit.reading.content import _PerProcess
+from shardkit.reading.stream import StreamBlocks, shuffled
 from shardkit.rng import uniform
 
 KeysOf = Callable[[Any], list[str]]
@@ -237,3 +240,57 @@ def test_a_cls_of_many_digits_is_no_label_and_stays_as_it_is(tmp_path: Path, dra
     else:
         with pytest.raises(DecodeError, match="field 'cls' can't be decoded"):
             list(decoded)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "unit", "start", "lengths"),
+    [
+        (0, None, 1, 0, [4] * 12 + [2]),
+        (0, None, 3, 0, [6] * 8 + [2]),
+        (5, 20, 1, 0, [4, 4, 4, 3]),
+        (5, 20, 2, 9, [4, 4, 3]),
+        (5, 9, 4, 9, []),
+        (0, 50, 60, 48, [2]),
+    ],
+)
+def test_blocks_of_a_stream_are_whole_units_from_the_start_on(
+    foreign: str, monkeypatch: pytest.MonkeyPatch, low: int, high: int | None, unit: int, start: int, lengths: list[int]
+) -> None:
+    monkeypatch.setattr(stream, "BLOCK_SAMPLES", 4)
+    shards = [locate(str(path)) for path in sorted(Path(foreign).parent.glob("*.tar"))]
+    placed = list(StreamBlocks(shards, 0, 0, 0).blocks(low, high, unit, start))
+    assert [len(block) for _, block, _ in placed] == lengths
+    numbers = [number for numbers, _, _ in placed for number in numbers.tolist()]
+    assert numbers == list(range(max(low, start), 50 if high is None else high))
+    assert [key for _, block, _ in placed for key in block.keys] == [ALL[number] for number in numbers]
+
+
+def test_a_block_of_a_stream_ends_with_the_sample_that_fills_its_bytes(
+    foreign: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no image counts as well, but for the label, which is a number by then."""
+    shards = [locate(foreign.replace("*", "000"))]
+    sizes = [len(sample["png"]) for sample in shardkit.dataset(foreign).take(10)]
+    for beyond, first in ((0, 2), (1, 3)):
+        monkeypatch.setattr(stream, "BLOCK_BYTES", sizes[0] + sizes[1] + beyond)
+        _, block, _ = next(iter(StreamBlocks(shards, 0, 0, 0).blocks(0, None, 1)))
+        assert len(block) == first
+
+
+def test_what_is_opened_is_kept_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, made = _PerProcess(), list[int]()
+
+    def opened(process: int) -> Any:
+        monkeypatch.setattr("os.getpid", lambda: process)
+
+        def open_it() -> Any:
+            made.append(process)
+            return f"of {process}"
+
+        return kept.opened(open_it)
+
+    assert [opened(7), opened(7), opened(8), opened(8)] == ["of 7", "of 7", "of 8", "of 8"]
+    assert made == [7, 8]
+    kept.forget()
+    assert opened(8) == "of 8"
+    assert made == [7, 8, 8]
