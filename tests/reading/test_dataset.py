@@ -544,3 +544,16 @@ def test_as_many_blocks_are_held_back_as_have_the_bytes_that_the_system_may_read
     first = next(iter(shardkit.dataset(cars)))
     assert looked_up == depth + 1
     assert first["__key__"] == catalog.block(np.zeros(1, np.int64)).keys[0]
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 97])
+def test_an_image_is_the_same_in_a_batch_of_any_size(cars: str, size: int) -> None:
+    """The threads decode parts of a batch, each with the random numbers of its own samples."""
+    data = shardkit.dataset(cars, shuffle=20, seed=2, threads=2).decode(size=8, crop="random", flip=True)
+    alone = {sample["__key__"]: sample["jpg"] for sample in data}
+    data.set_epoch(0)
+    seen = 0
+    for batch in data.batch(size):
+        assert (batch.images == np.stack([alone[key] for key in batch.keys])).all()
+        seen += len(batch.keys)
+    assert seen == len(alone) == 97
