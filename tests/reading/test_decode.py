@@ -523,3 +523,16 @@ def test_so_many_pixels_are_averaged_before_an_image_is_shrunk(shrink: float, ta
     assert images.gaussian_for(shrink)[0] == taps
     if taps > 3:
         assert images.gaussian_for(shrink)[1] ** 2 == pytest.approx((shrink**2 - 1) / 6)
+
+
+def test_a_jpeg_that_goes_straight_into_its_slot_has_the_exact_transform_and_smooth_colours() -> None:
+    import simplejpeg
+
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    data = encoded(Image.fromarray(pixels), quality=95, subsampling="4:2:0")
+    slot = np.zeros((32, 48, 3), np.uint8)
+    assert images.straight_decoder(gray=False)(data, slot)
+    expected = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    assert (slot == expected).all()
+    for faster in ({"fastdct": True}, {"fastupsample": True}):
+        assert (simplejpeg.decode_jpeg(data, "RGB", **faster) != expected).any()
