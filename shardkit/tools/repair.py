@@ -181,7 +181,7 @@ def _join(rescues: Sequence[Rescue]) -> list[str]:
             _add(other, sample)
             joined.append(sample.key)
         rescue.samples = kept
-    return joined
+    return list(dict.fromkeys(joined))
 
 
 def _add(sample: Rescued, other: Rescued) -> None:

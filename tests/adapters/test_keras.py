@@ -200,6 +200,17 @@ def test_samples_without_batches_are_refused(shards: str) -> None:
         shardkit.dataset(shards).decode(size=8).to_keras()
 
 
+def test_a_strategy_of_several_workers_refuses_ranks_and_nothing_else(
+    shards: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the backend is another")
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    assert len(batches(shards, rank=0, world_size=1).to_keras()) == 3
+    with pytest.raises(UsageError, match="this is rank 0 of 2, and a strategy of"):
+        batches(shards, rank=0, world_size=2).to_keras()
+
+
 def test_an_error_of_the_data_reaches_the_caller_of_next(shards: str) -> None:
     made = batches(shards).map(lambda batch: 1 / 0).to_keras()
     with pytest.raises(ZeroDivisionError):

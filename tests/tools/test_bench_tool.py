@@ -209,6 +209,63 @@ def drops_here(folder: Path) -> bool:
     return can_drop([str(path)])
 
 
+@pytest.mark.parametrize(("answer", "cached"), [(BlockingIOError(), False), (OSError(), None), (1, True)])
+def test_a_file_is_cached_where_reading_it_does_not_wait(
+    answer: Any, cached: bool | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def preadv(fd: int, buffers: Any, offset: int, flags: int) -> int:
+        asked.append(offset)
+        if isinstance(answer, Exception):
+            raise answer
+        return int(answer)
+
+    (tmp_path / "file").write_bytes(bytes(100))
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert bench_measure._cached(str(tmp_path / "file")) is cached
+    assert asked == [50]
+
+
+@pytest.mark.parametrize("held", [0, 2, 3])
+def test_dropping_works_where_few_files_stay_cached_and_is_given_up_in_time(
+    held: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [str(tmp_path / str(number)) for number in range(10)]
+    for path in files:
+        Path(path).write_bytes(b"x")
+    slept: list[float] = []
+    monkeypatch.setattr(bench_measure, "_cached", lambda path: files.index(path) < held)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert seconds <= bench_measure._PATIENCE
+
+    monkeypatch.setattr(bench_measure.time, "sleep", sleep)
+    works = held <= bench_measure._MOST_CACHED * len(files)
+    assert can_drop(files) is works is (held < 3)
+    pauses = [0.05 * 2**number for number in range(10)]
+    assert slept == ([] if works else [pause for pause in pauses if pause <= bench_measure._PATIENCE / 2])
+
+
+def test_a_pass_that_ends_early_closes_what_it_read() -> None:
+    class Items:
+        closed = False
+
+        def __iter__(self) -> Any:
+            return self
+
+        def __next__(self) -> Any:
+            return {}
+
+        def close(self) -> None:
+            self.closed = True
+
+    items = Items()
+    assert one_pass(lambda: items, 0.0)[0] == 1  # type: ignore[arg-type,return-value]
+    assert items.closed
+
+
 def test_a_file_that_is_mapped_and_in_use_is_seen_as_not_dropped(tmp_path: Path) -> None:
     if not drops_here(tmp_path):
         pytest.skip("files can't be brought out of the page cache here")
@@ -334,6 +391,13 @@ def test_a_copy_pays_where_the_store_is_slower_than_decoding() -> None:
     assert 'cache="FOLDER"' in advice.lines[1]
     assert "10.0 GB" in advice.lines[1]
     assert (advice.pack, advice.gain_cold, advice.gain_warm, advice.buffer) == (False, None, None, 7)
+
+
+def test_a_copy_pays_from_the_gain_on_that_is_worth_it() -> None:
+    for gain, pays in ((bench_advice.WORTH, True), (bench_advice.WORTH - 0.01, False)):
+        rates = {("store", "warm", "decoded", 1): 1_000.0, ("shards", "warm", "decoded", 1): 1_000.0 * gain}
+        advice = advise(figures(rates), buffer=1)  # type: ignore[arg-type]
+        assert (advice.gain_copy, advice.copy) == (pytest.approx(gain), pays)
 
 
 def test_a_copy_brings_nothing_where_decoding_is_slower_than_the_store() -> None:

@@ -77,3 +77,10 @@ def test_the_loop_over_files_gives_every_image_once_with_its_label(
     found = list(loop_over_files(tmp_path / "train", seed=0))
     assert [images.shape for images, _ in found] == [(4, 96, 96, 3), (2, 96, 96, 3)]
     assert sorted(np.concatenate([labels for _, labels in found])) == [0, 0, 0, 1, 1, 1]
+
+
+def test_the_rate_counts_images_and_not_batches_or_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 12.0])
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    batches = [(np.zeros((size, 3, 4, 3), np.uint8), np.zeros(size, np.int64)) for size in (6, 2)]
+    assert module._pass(batches) == (4.0, [(6, 3, 4, 3), (2, 3, 4, 3)])

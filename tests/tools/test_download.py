@@ -71,6 +71,14 @@ def test_all_datasets_of_a_folder_come(splits: Path, tmp_path: Path) -> None:
     assert files(tmp_path / "out") == files(tmp_path / "shards")
 
 
+def test_hidden_objects_and_copies_under_other_names_are_no_datasets(packed: Path, out: Path) -> None:
+    for name in (".train.json", "train.json.bak"):
+        memory._OBJECTS[f"b/{name}"] = memory._OBJECTS["b/train.json"]
+    (one,) = shardkit.download("memory://b/", f"{out}/").datasets
+    assert one.dataset == str(out / "train.json")
+    assert files(out) == files(packed)
+
+
 def test_large_objects_come_in_ranges(packed: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "RANGE_BYTES", 1000)
     asked: list[tuple[int, int | None]] = []

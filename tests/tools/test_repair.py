@@ -172,6 +172,21 @@ def test_members_of_a_sample_are_brought_together(tmp_path: Path, mended: Path, 
     assert verify(mended, decode=True).sound
 
 
+def test_what_is_brought_together_keeps_the_label_and_the_path_of_the_part_with_the_image(
+    tmp_path: Path, mended: Path, draw_image: Any
+) -> None:
+    images = {name: draw_image(number) for number, name in enumerate("xyz")}
+    first = [("a/x.jpg", images["x"]), ("a/x.cls", b"0"), ("a/y.txt", b"y"), ("a/z.jpg", images["z"])]
+    then = [("a/z.cls", b"0"), ("a/x.txt", b"x"), ("a/y.jpg", images["y"]), ("a/y.cls", b"0"), ("a/z.txt", b"z")]
+    make_tar(tmp_path / "a-0.tar", first)
+    make_tar(tmp_path / "a-1.tar", then)
+    result = repair(f"{tmp_path}/a-*.tar", mended)
+    assert sorted(result.joined) == ["a/x", "a/y", "a/z"]  # each once, though z is in three places
+    assert samples(mended) == {f"a/{name}": (images[name], 0) for name in "xyz"}
+    paths = dataset(mended).content.catalog.index_table()["path"].to_pylist()
+    assert sorted(paths) == ["a/x.jpg", "a/y.jpg", "a/z.jpg"]
+
+
 def test_double_keys_get_another_key(tmp_path: Path, mended: Path, draw_image: Any) -> None:
     images = [draw_image(n) for n in range(3)]
     make_tar(tmp_path / "a-0.tar", [("x.jpg", images[0]), ("x.cls", b"0"), ("x-2.jpg", images[1]), ("x-2.cls", b"1")])

@@ -366,6 +366,30 @@ def test_the_page_fits_a_phone_and_a_desk(width: int, splits: Path, tmp_path: Pa
     assert seen["broken"] == 0
 
 
+def test_equal_shards_are_told_by_one_size() -> None:
+    from shardkit.tools.report_sections import _shards_told, format_bytes
+
+    assert _shards_told(np.array([2000, 2000])) == f"2 shards of {format_bytes(2000)}"
+    assert _shards_told(np.array([2000, 3000])) == f"2 shards of {format_bytes(2000)} to {format_bytes(3000)}"
+    assert _shards_told(np.array([2000])) == f"1 shard of {format_bytes(2000)}"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_bars_stand_around_the_place_of_their_name(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = pytest.importorskip("matplotlib.axes").Axes
+    from shardkit.tools.report_plots import mixing_bars
+
+    places: list[Any] = []
+    draw = axes.bar
+    monkeypatch.setattr(
+        axes, "bar", lambda self, at, *rest, **options: places.append(at) or draw(self, at, *rest, **options)
+    )
+    mixing_bars(["0", "100"], [(str(number), np.array([50.0, 90.0])) for number in range(count)])
+    assert len(places) == count
+    np.testing.assert_allclose(np.mean(places, axis=0), [0, 1], atol=1e-9)
+    assert len({float(at[0]) for at in places}) == count
+
+
 def test_the_samples_that_are_shown_follow_the_seed(splits: Path, tmp_path: Path) -> None:
     def alts(seed: int) -> list[str]:
         page = page_of(report(splits / "train", tmp_path / "r.html", seed=seed).path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import pytest
 import shardkit
 from shardkit.cli.main import run
 from shardkit.errors import UsageError
-from shardkit.tools.shuffle_quality import _carry_over, _entropy, plot, shuffle_quality
+from shardkit.tools import shuffle_quality as module
+from shardkit.tools.shuffle_quality import TOLERANCE, Mixing, _carry_over, _entropy, plot, shuffle_quality
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,23 @@ def test_the_carry_over_is_the_correlation_of_neighbouring_batches() -> None:
     counts = np.stack([np.bincount(part, minlength=5) for part in labels.reshape(-1, 16)]).astype(float)
     counts -= 16 * np.bincount(labels, minlength=5) / len(labels)
     assert _carry_over(labels, 16) == pytest.approx((counts[1:] * counts[:-1]).sum() / (counts**2).sum())
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4])
+def test_a_buffer_is_enough_within_what_chance_explains(
+    classes: int, tmp_path: Path, draw_tree: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = draw_tree(tmp_path / "tree", {f"c{number}": 48 // classes for number in range(classes)}, size=(8, 8))
+    shardkit.pack(tree, tmp_path / "train", workers=1)
+    chance = 4 / np.sqrt(48 // 16 * max(1, classes - 1))
+    assert chance > TOLERANCE
+    carried = {0: chance * 1.01, 10: chance * 0.99}
+
+    def mixing(name: str, buffer: int, *_: Any) -> Mixing:
+        return Mixing(name, buffer, 1.0, 1.0, 0.0, 0.0, 1.0, carried.get(buffer, 0.0))
+
+    monkeypatch.setattr(module, "_mixing", mixing)
+    assert shuffle_quality(tmp_path / "train", buffers=[0, 10], batch=16).enough == 10
 
 
 def test_the_command_prints_the_comparison_and_its_json(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:

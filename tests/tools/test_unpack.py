@@ -292,3 +292,12 @@ def test_progress_of_some_shards_has_no_total(tree: Path, tmp_path: Path) -> Non
     told: list[Any] = []
     unpack([tmp_path / "train-000000.tar", tmp_path / "train-000001.tar"], tmp_path / "out", progress=told.append)
     assert (told[-1].done, told[-1].total) == (8, 0)
+
+
+def test_without_a_manifest_classes_are_asked_for_by_number(tmp_path: Path, draw_image: Any) -> None:
+    image = draw_image()
+    shard = make_tar(tmp_path / "o-0.tar", [("a.jpg", image), ("a.cls", b"0"), ("b.jpg", image), ("b.cls", b"1")])
+    unpack(shard, tmp_path / "out", classes=["1"])
+    assert files(tmp_path / "out") == {b"1/b.jpg": image}
+    with pytest.raises(UsageError, match="'dog': these shards have no manifest, so no class names"):
+        unpack(shard, tmp_path / "dogs", classes=["dog"])

@@ -85,6 +85,15 @@ def test_all_datasets_of_a_folder_are_sent(splits: Path, tmp_path: Path) -> None
     assert objects("b/cars") == sent
 
 
+def test_hidden_files_and_copies_under_other_names_are_no_datasets(packed: Path) -> None:
+    sent = files(packed.parent)
+    for name in (".train.json", "train.json.bak"):
+        (packed.parent / name).write_bytes(sent["train.json"])
+    (one,) = shardkit.upload(packed.parent, "memory://b/").datasets
+    assert one.dataset == "memory://b/train.json"
+    assert objects("b") == sent
+
+
 def test_another_name_is_refused_with_the_two_ways_out(packed: Path) -> None:
     text = refused(UsageError, lambda: shardkit.upload(packed, "memory://b/cats"))
     assert text == (
