@@ -227,7 +227,7 @@ def test_samples_are_those_that_webdataset_gives(foreign_as_read: tuple[str, lis
     assert [f"{s['__key__']} {s['cls']} {s['png'].hex()}" for s in shardkit.dataset(source)] == found
 
 
-@pytest.mark.parametrize("digits", [18, 19, 30, 5000])
+@pytest.mark.parametrize("digits", [8, 18, 19, 30, 5000])
 def test_a_cls_of_many_digits_is_no_label_and_stays_as_it_is(tmp_path: Path, draw_image: Any, digits: int) -> None:
     label, fields = b"9" * digits, [("jpg", draw_image()), ("cls", b"9" * digits)]
     shard = tmp_path / "x-000000.tar"
@@ -235,11 +235,8 @@ def test_a_cls_of_many_digits_is_no_label_and_stays_as_it_is(tmp_path: Path, dra
     (sample,) = shardkit.dataset(str(shard))
     assert sample["cls"] == label
     decoded = shardkit.dataset(str(shard)).decode(size=4).batch(1)
-    if digits < 19:
-        assert next(iter(decoded)).labels.tolist() == [int(label)]
-    else:
-        with pytest.raises(DecodeError, match="field 'cls' can't be decoded"):
-            list(decoded)
+    with pytest.raises(DecodeError, match="field 'cls' can't be decoded"):
+        list(decoded)
 
 
 @pytest.mark.parametrize(
