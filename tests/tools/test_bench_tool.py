@@ -129,6 +129,13 @@ def test_a_copy_is_not_advised_from_passes_that_differ_more_than_the_two() -> No
     assert not advice.copy and "can't be told" in " ".join(advice.lines)
 
 
+def test_packing_and_resizing_pay_from_the_gain_on_that_is_worth_it() -> None:
+    for rate, worth in ((1_000.0 * bench_advice.WORTH, True), (1_149.0, False)):
+        packed = advise(figures(usual(directory_cold_decoded=1_000.0, shards_cold_decoded=rate)), buffer=1)
+        assert packed.pack is worth
+    assert advise(figures(usual(), resized=bench_advice.WORTH), buffer=1).resize
+
+
 def test_without_cold_reads_the_page_cache_is_the_storage_and_that_is_said() -> None:
     warm = {key: rate for key, rate in usual().items() if key[1] == "warm"}
     advice = advise(figures(warm), buffer=1)
@@ -277,6 +284,28 @@ def test_a_file_that_is_mapped_and_in_use_is_seen_as_not_dropped(tmp_path: Path)
     assert can_drop([str(path)])
 
 
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses of `can_drop`, which are not taken; nothing is dropped."""
+    found: list[float] = []
+    monkeypatch.setattr(os, "posix_fadvise", None, raising=False)
+    monkeypatch.setattr(os, "RWF_NOWAIT", 8, raising=False)
+    monkeypatch.setattr(bench_measure, "drop", lambda files: None)
+    monkeypatch.setattr(bench_measure.time, "sleep", found.append)
+    return found
+
+
+@pytest.mark.parametrize("missing", ["posix_fadvise", "RWF_NOWAIT"])
+def test_a_system_that_cannot_tell_what_is_cached_has_no_cold_reads(
+    missing: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_measure, "_cached", lambda path: False)
+    assert can_drop(["a"])
+    monkeypatch.delattr(os, missing)
+    assert not can_drop(["a"])
+    assert pauses == []
+
+
 def test_decoding_is_measured_for_damaged_images_too(draw_image: Any) -> None:
     assert decode_rate([draw_image(1), b"no image", draw_image(2)], 16, 0.01, threads=2) > 0
 
@@ -369,6 +398,7 @@ def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     plot(result, tmp_path / "bench.png")
     with Image.open(tmp_path / "bench.png") as image:
         assert len(np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0)) > 10
+        assert image.size == (960, 480)  # 8 inches; 1.6 and 0.6 for each of 4 rows; at 120 dots
     plot(result, tmp_path / "bench.svg")
     assert (tmp_path / "bench.svg").read_text().count("<svg") == 1
     with pytest.raises(UsageError, match=r"give one that ends with \.png"):

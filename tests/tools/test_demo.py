@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shardkit import DestinationError
 from shardkit.tools import demo as module
-from shardkit.tools.demo import SPLITS, demo, draw_car, draw_cars, loop_over_files
+from shardkit.tools.demo import SPLITS, _car, demo, draw_car, draw_cars, loop_over_files
 
 
 @pytest.fixture
@@ -53,6 +54,28 @@ def test_a_car_has_its_colour(colour: str, strong: int, weak: int) -> None:
         assert pixels.shape == (120, 160, 3)
         painted = (pixels[..., strong] > 100) & (pixels[..., weak] < 100) & (pixels[..., 1] < 100)
         assert painted.mean() > 0.02
+
+
+def test_the_rear_lamp_lies_on_the_body_of_the_car() -> None:
+    class Recorded:
+        """Keeps where the body and the lamp are drawn."""
+
+        def rounded_rectangle(self, box: tuple[float, ...], **_: Any) -> None:
+            self.body = box
+
+        def rectangle(self, box: tuple[float, ...], **_: Any) -> None:
+            self.lamp = box
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_, **__: None
+
+    draw: Any = Recorded()
+    _car(draw, random.Random(0), 20.0, 200.0, 150.0, (200, 30, 40))
+    left, top, right, low = draw.body
+    height = low - (top + 1)  # the body begins a pixel above the belt
+    assert draw.lamp == pytest.approx(
+        (left, top + 1 + 0.3 * height, left + 0.02 * (right - left), top + 1 + 0.55 * height)
+    )
 
 
 def test_a_folder_that_holds_anything_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

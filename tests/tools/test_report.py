@@ -7,6 +7,8 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -319,6 +321,108 @@ def test_only_files_small_enough_for_one_colour_are_decoded(tmp_path: Path, draw
     found = find_suspects(facts, silent)
     assert found.decoded == 2
     assert [facts.keys[row] for row in found.single] == ["a/plain"]
+
+
+def some_facts(name: str, *, labels: list[int], sizes: list[int]) -> Any:
+    """Facts of samples of the classes cat and dog, without the dataset: sizes are -1 where there is no image."""
+    from shardkit.tools.report_facts import Facts
+
+    count = len(labels)
+    data: Any = None
+    side = np.full(count, 32, np.int32)
+    return Facts(
+        name, "folder", name, data, None, ("cat", "dog"), [f"{n}" for n in range(count)], np.array(labels),
+        np.array(sizes), side, side, np.arange(100, 100 + count, dtype=np.uint32), (),
+    )  # fmt: skip
+
+
+def test_samples_without_an_image_are_no_equal_images() -> None:
+    from shardkit.tools.report_checks import find_doubles, find_leak
+
+    train = some_facts("train", labels=[0, 0, 1], sizes=[-1, -1, 900])
+    test = some_facts("test", labels=[0, 1, 0], sizes=[-1, -1, 900])
+    assert find_doubles(train).groups == ()
+    leak = find_leak(train, test)
+    assert (leak.images, leak.relabelled, leak.pairs) == (1, 1, ((2, 2),))
+
+
+@pytest.mark.parametrize(
+    ("labels", "sizes", "told"),
+    [
+        ([0, 0, 1], [9, 9, 9], []),
+        ([0, -1, 1], [9, 9, 9], ["1 image without a label"]),
+        ([0, -1, -1, 1], [0, 9, 9, 9], ["2 images without a label"]),
+        ([0, 1, 1], [9, -1, -1], ["2 samples without an image"]),
+    ],
+)
+def test_samples_without_a_label_or_an_image_are_counted_in_the_summary(
+    labels: list[int], sizes: list[int], told: list[str]
+) -> None:
+    from shardkit.tools.report_checks import Doubles, Suspects
+    from shardkit.tools.report_sections import Study, _notes_on
+
+    facts = some_facts("train", labels=labels, sizes=sizes)
+    study = Study(facts, Doubles((), 0, 0), Suspects((), (), (), (), 0, 0), None)
+    assert [re.sub("<[^>]*>", "", note) for note in _notes_on(study)] == told
+
+
+def test_classes_are_counted_on_both_sides_where_one_has_none(splits: Path, draw_tree: Any, tmp_path: Path) -> None:
+    other = draw_tree(tmp_path / "other", {"bird": 3, "cat": 2})
+    found = Path(report(splits / "train", tmp_path / "r.html", compare=other).path).read_text("utf-8")
+    heads = [re.sub("<[^>]*>", "", head) for head in re.findall(r"<h3>\w+ <small>.*?</h3>", found)]
+    assert heads == [
+        "cat train, label 0, 30 samples", "cat other, label 1, 2 samples",
+        "dog train, label 1, 20 samples", "dog other, no samples",
+        "bird train, no samples", "bird other, label 0, 3 samples",
+    ]  # fmt: skip
+
+
+def test_the_picture_of_a_group_of_equal_images_is_its_first_one(splits: Path, tmp_path: Path) -> None:
+    result = report(splits / "validation", tmp_path / "r.html", compare=splits / "train")
+    [section] = re.findall(r'<section id="equal".*?</section>', Path(result.path).read_text("utf-8"), re.DOTALL)
+    shown = [image["alt"] for image in Page(section).all("img")]
+    pairs = [ours for leak in result.leaks for ours, _ in leak.images]
+    groups = [found.duplicates for found in result.datasets]
+    assert shown == pairs + [group[0] for each in groups for group in each]
+    assert len(groups[1]) == 2
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The axes that the report's plots are drawn on."""
+    pytest.importorskip("matplotlib")
+    from shardkit.tools import report_plots
+
+    found: list[Any] = []
+    original = report_plots._drawing
+
+    @contextmanager
+    def recorded(height: float) -> Iterator[Any]:
+        with original(height) as (axes, result):
+            found.append(axes)
+            yield axes, result
+
+    monkeypatch.setattr(report_plots, "_drawing", recorded)
+    return found
+
+
+@pytest.mark.parametrize(("many", "middles"), [(1, [0.0]), (2, [-0.2, 0.2])])
+def test_the_bars_of_a_class_lie_side_by_side_on_its_mark(many: int, middles: list[float], drawn: list[Any]) -> None:
+    from shardkit.tools.report_plots import class_bars
+
+    series = [(f"set {n}", [40.0, 60.0]) for n in range(many)]
+    class_bars(["cat", "dog"], series, share=True)
+    [across] = drawn
+    places = [[bar.get_y() + bar.get_height() / 2 for bar in bars] for bars in across.containers]
+    assert places == [pytest.approx([middle, middle + 1]) for middle in middles]
+
+
+def test_up_to_60_shards_are_a_bar_each_and_more_are_one_outline(drawn: list[Any]) -> None:
+    from shardkit.tools.report_plots import shard_bars
+
+    for count in (60, 61):
+        shard_bars([("train", [1.0] * count)], label="MB")
+    assert [len(axes.patches) for axes in drawn] == [60, 1]
 
 
 def test_the_plots_are_well_formed_xml(splits: Path, tmp_path: Path) -> None:

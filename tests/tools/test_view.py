@@ -106,6 +106,10 @@ def test_classes_are_named_or_numbered_and_come_in_that_order(packed: Path, tmp_
     assert [row.name for row in sheet.classes] == ["red", "blue"]
 
 
+def test_of_classes_that_are_named_none_is_left_out(packed: Path, tmp_path: Path) -> None:
+    assert view(packed, tmp_path / "sheet.png", classes=["red"]).left_out == 0
+
+
 def test_of_many_classes_an_even_part_is_shown_and_the_rest_told(
     draw_tree: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
