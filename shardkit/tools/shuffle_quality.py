@@ -158,22 +158,21 @@ def plot(quality: ShuffleQuality, path: str | os.PathLike[str]) -> None:
     """
     file = out_path(path, PLOT_SUFFIXES)
     try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
     except ImportError as exc:
         raise MissingExtraError("plot", "matplotlib is not installed", 'pip install "shardkit[report]"') from exc
     ways = quality.ways
     names = [f"{way.buffer:,}" if way.name.isdigit() else "full" for way in ways]
-    figure, panels = pyplot.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 3)
     _bars(panels[0], names, [way.mixed * 100 for way in ways], "class entropy of a batch, % of a full permutation")
     _bars(panels[1], names, [way.carry_over * 100 for way in ways], "classes carried over to the next batch, %")
     _bars(panels[2], names, [way.epoch_change * 100 for way in ways], "moved between two epochs, % of the dataset")
     figure.suptitle(f"{quality.samples:,} samples, {quality.classes} classes, {quality.shards} shards")
     with translated(file):
         figure.savefig(file, dpi=120)
-    pyplot.close(figure)
 
 
 def _bars(axes: Any, names: Sequence[str], values: Sequence[float], title: str) -> None:

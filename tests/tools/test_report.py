@@ -369,6 +369,7 @@ def test_samples_without_a_label_or_an_image_are_counted_in_the_summary(
 def test_classes_are_counted_on_both_sides_where_one_has_none(splits: Path, draw_tree: Any, tmp_path: Path) -> None:
     other = draw_tree(tmp_path / "other", {"bird": 3, "cat": 2})
     found = Path(report(splits / "train", tmp_path / "r.html", compare=other).path).read_text("utf-8")
+    assert ">8 random samples of each at most" in found  # all 3 classes, which need not be said
     heads = [re.sub("<[^>]*>", "", head) for head in re.findall(r"<h3>\w+ <small>.*?</h3>", found)]
     assert heads == [
         "cat train, label 0, 30 samples", "cat other, label 1, 2 samples",
@@ -415,6 +416,19 @@ def test_the_bars_of_a_class_lie_side_by_side_on_its_mark(many: int, middles: li
     [across] = drawn
     places = [[bar.get_y() + bar.get_height() / 2 for bar in bars] for bars in across.containers]
     assert places == [pytest.approx([middle, middle + 1]) for middle in middles]
+
+
+def test_what_is_counted_is_drawn_from_0_up(drawn: list[Any]) -> None:
+    from shardkit.tools.report_plots import class_curve, histogram, histogram_edges, shard_bars
+
+    one, two = [("a", [50.0, 52.0])], [("a", [50.0, 52.0]), ("b", [60.0, 61.0])]
+    edges, log = histogram_edges([np.array([1, 2])])
+    for series in (one, two):
+        class_curve(series, share=False)
+        histogram(edges, series, log=log, label="x", shown=str)
+        shard_bars(series, label="MB")
+    shard_bars([("a", [50.0 + n % 3 for n in range(61)])], label="MB")
+    assert [axes.get_ylim()[0] for axes in drawn] == [0] * 7
 
 
 def test_up_to_60_shards_are_a_bar_each_and_more_are_one_outline(drawn: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,17 @@ def test_the_plot_is_a_png_with_three_panels(mixed: Path, tmp_path: Path) -> Non
     plot(shuffle_quality(mixed, buffers=[0, 100]), tmp_path / "mixing.png")
     with Image.open(tmp_path / "mixing.png") as image:
         assert image.width > 2 * image.height
+
+
+@pytest.mark.parametrize("name", ["mixing.png", "mixing.svg"])
+def test_the_plot_leaves_the_backend_and_the_figures_of_the_caller_alone(
+    name: str, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # it can't be imported
+    monkeypatch.setattr(matplotlib, "use", None)
+    plot(shuffle_quality(mixed, buffers=[0, 100]), tmp_path / name)
+    assert (tmp_path / name).stat().st_size > 1000
 
 
 def test_buffers_that_are_no_numbers_are_refused(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:

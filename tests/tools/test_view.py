@@ -106,6 +106,15 @@ def test_classes_are_named_or_numbered_and_come_in_that_order(packed: Path, tmp_
     assert [row.name for row in sheet.classes] == ["red", "blue"]
 
 
+def test_one_class_that_is_left_out_is_told_too(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("shardkit.tools.view.MAX_CLASSES", 1)
+    with caplog.at_level(logging.INFO, "shardkit.tools.view"):
+        assert view(packed, tmp_path / "sheet.png").left_out == 1
+    assert "1 more class is not shown; name those to see with classes" in caplog.messages
+
+
 def test_of_classes_that_are_named_none_is_left_out(packed: Path, tmp_path: Path) -> None:
     assert view(packed, tmp_path / "sheet.png", classes=["red"]).left_out == 0
 
