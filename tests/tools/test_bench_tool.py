@@ -17,7 +17,7 @@ from PIL import Image
 
 from shardkit import NotFoundError, UsageError, dataset, pack
 from shardkit.tools import bench_advice, bench_measure
-from shardkit.tools.bench import BenchResult, bench, plot
+from shardkit.tools.bench import BenchResult, _thread_counts, bench, plot
 from shardkit.tools.bench_advice import Figures, advise, measured_table, resize_side, shard_bytes_for
 from shardkit.tools.bench_measure import Measurement, Way, can_drop, decode_rate, measure, one_pass, resized
 
@@ -387,6 +387,14 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message
 def test_a_source_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError):
         bench(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(("cores", "counts"), [(1, [1, 1]), (6, [1, 2, 4, 6]), (64, [4, 8, 16, 32, 64])])
+def test_the_usual_threads_are_the_cores_and_four_powers_of_2_below(
+    cores: int, counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shardkit.tools.bench.cores", lambda: cores)
+    assert _thread_counts() == counts
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_it_finds_what_is_wrong(splits: Path, tmp_path: Path) -> None:
     text = page_of(result.path).text
     for words in ("2 images in both train and validation", "1 group of equal images with different labels"):
         assert words in text
+    assert "1 image is far from square." in text
     assert "cat/wide, 200 x 40" in text
     assert "cat/0005 = cat/leak" in text
     assert "dog/0006 = cat/moved" in text
@@ -342,6 +344,8 @@ def test_samples_without_an_image_are_no_equal_images() -> None:
     train = some_facts("train", labels=[0, 0, 1], sizes=[-1, -1, 900])
     test = some_facts("test", labels=[0, 1, 0], sizes=[-1, -1, 900])
     assert find_doubles(train).groups == ()
+    twice = replace(train, sizes=np.array([9, 9, 9]), crcs=np.array([7, 7, 8], np.uint32))
+    assert find_doubles(twice).groups == ((0, 1),)  # the least of the sums
     leak = find_leak(train, test)
     assert (leak.images, leak.relabelled, leak.pairs) == (1, 1, ((2, 2),))
 
@@ -429,6 +433,13 @@ def test_what_is_counted_is_drawn_from_0_up(drawn: list[Any]) -> None:
         shard_bars(series, label="MB")
     shard_bars([("a", [50.0 + n % 3 for n in range(61)])], label="MB")
     assert [axes.get_ylim()[0] for axes in drawn] == [0] * 7
+
+
+def test_a_few_whole_numbers_have_a_bin_each() -> None:
+    from shardkit.tools.report_plots import histogram_edges
+
+    edges, log = histogram_edges([np.array([5, 8]), np.array([6])])
+    assert (edges.tolist(), log) == ([5, 6, 7, 8, 9], False)
 
 
 def test_up_to_60_shards_are_a_bar_each_and_more_are_one_outline(drawn: list[Any]) -> None:
