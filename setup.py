@@ -39,7 +39,7 @@ def plain_extension(name: str) -> Extension:
     return Extension(
         name,
         [name.replace(".", "/") + ".c"],
-        depends=["shardkit/_crc32c.h"],
+        depends=["shardkit/native/crc32c.h"],
         extra_compile_args=["-O3", "-fvisibility=hidden"],
         optional=True,
     )
@@ -47,10 +47,10 @@ def plain_extension(name: str) -> Extension:
 
 setup(
     ext_modules=[
-        jpeg_extension("shardkit.reading._jpeg"),
-        jpeg_extension("shardkit.packing._jpegtran"),
-        plain_extension("shardkit.packing._gather"),
-        plain_extension("shardkit.tools._sums"),
-        plain_extension("shardkit._checksums"),
+        jpeg_extension("shardkit.native.jpeg"),
+        jpeg_extension("shardkit.native.jpegtran"),
+        plain_extension("shardkit.native.gather"),
+        plain_extension("shardkit.native.sums"),
+        plain_extension("shardkit.native.checksums"),
     ]
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from shardkit.errors import DecodeError
-from shardkit.reading.decode import DecodeOptions, ImageDecoder
+from shardkit.images.decoder import DecodeOptions, ImageDecoder
 from shardkit.sample import IMAGE_FIELDS, field_of
 
 CROPS = ("resize", "center", "random")

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import shardkit
-from shardkit.reading import fused
+from shardkit.images import fused
 
 WAYS = {"fused": False, "exact": True}
 

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from decode_accuracy import read_images
 
-from shardkit.reading import fused
-from shardkit.reading.crops import center_box, random_box
-from shardkit.reading.decode import DecodeOptions, ImageDecoder
+from shardkit.images import fused
+from shardkit.images.crops import center_box, random_box
+from shardkit.images.decoder import DecodeOptions, ImageDecoder
 
 CROPS = ("resize", "center", "random")
 Fill = Callable[[list[bytes], np.ndarray, Any], object]

@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from shardkit.packing.contents import contents_of
-from shardkit.packing.destination import Destination
+from shardkit.packing.dest.destination import Destination
 from shardkit.packing.options import make_options
-from shardkit.tree import source
-from shardkit.tree.walk import Walk
+from shardkit.packing.plan.datasets import contents_of
+from shardkit.sources import source
+from shardkit.sources.tree.walk import Walk
 
 
 def made_up(files: int, folder: int) -> type[Walk]:

@@ -26,10 +26,10 @@ from pathlib import Path
 from statistics import median
 
 import shardkit
-from shardkit.config import parse_bytes
 from shardkit.location import locate
-from shardkit.reading.ahead import CHUNK_BYTES, REQUESTS
+from shardkit.reading.blocks.fetch_ahead import CHUNK_BYTES, REQUESTS
 from shardkit.storage.store import open_store
+from shardkit.units import parse_bytes
 
 NGINX = """worker_processes 2; daemon off; pid {work}/pid; error_log {work}/error.log;
 events {{ worker_connections 512; }}

@@ -17,8 +17,8 @@ import time
 
 import numpy as np
 
-from shardkit.reading.order import EpochOrder
-from shardkit.reading.share import Share
+from shardkit.reading.order.epoch_order import EpochOrder
+from shardkit.reading.order.share import Share
 
 MEASURES = ("start", "resume", "merge")
 

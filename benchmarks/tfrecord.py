@@ -19,8 +19,8 @@ from time import perf_counter
 from harness import THREADS, class_tree, read_file
 
 import shardkit
-from shardkit.formats.tfrecord import encode_sample, read_samples
-from shardkit.tools.convert import convert
+from shardkit.formats.tfrecord.samples import encode_sample, read_samples
+from shardkit.tools.convert.convert import convert
 
 Step = Callable[[], int]
 

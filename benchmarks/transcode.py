@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 import shardkit
-from shardkit.formats.images import image_header
-from shardkit.packing import recode
+from shardkit.images.header import image_header
+from shardkit.images.rewrite import recode
 
 Options = Mapping[str, Any]
 

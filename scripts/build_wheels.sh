@@ -67,7 +67,7 @@ for python in $pythons; do
     }
     # the extensions are optional in setup.py: here they have to be there
     newest=$(ls -t "$out"/*.whl | head -n 1)
-    for part in reading/_jpeg packing/_jpegtran packing/_gather tools/_sums _checksums; do
+    for part in native/jpeg native/jpegtran native/gather native/sums native/checksums; do
         "$python" -m zipfile --list "$newest" | grep "shardkit/$part\.[^/]*\.so" >/dev/null || {
             echo "$newest: $part was not built" >&2
             exit 1

@@ -14,34 +14,34 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOME = {
-    "BenchResult": "shardkit.tools.bench",
+    "BenchResult": "shardkit.tools.bench.bench",
     "ContactSheet": "shardkit.tools.view",
     "Dataset": "shardkit.reading.dataset",
     "DatasetInfo": "shardkit.tools.info",
-    "Manifest": "shardkit.manifest",
+    "Manifest": "shardkit.shards.manifest",
     "Progress": "shardkit.events",
-    "Repaired": "shardkit.tools.repair",
-    "Report": "shardkit.tools.report",
-    "ShardWriter": "shardkit.packing.writer",
-    "Transferred": "shardkit.tools._transfer",
-    "Unpacked": "shardkit.tools.unpack",
-    "Verification": "shardkit.tools.verify",
-    "bench": "shardkit.tools.bench",
+    "Repaired": "shardkit.tools.repair.repair",
+    "Report": "shardkit.tools.report.report",
+    "ShardWriter": "shardkit.packing.shard_writer",
+    "Transferred": "shardkit.tools.transfer.copy",
+    "Unpacked": "shardkit.tools.unpack.unpack",
+    "Verification": "shardkit.tools.verify.verify",
+    "bench": "shardkit.tools.bench.bench",
     "concat": "shardkit.reading.dataset",
-    "convert": "shardkit.tools.convert",
+    "convert": "shardkit.tools.convert.convert",
     "dataset": "shardkit.reading.dataset",
-    "download": "shardkit.tools.download",
-    "index_shards": "shardkit.tools.indexing",
+    "download": "shardkit.tools.transfer.download",
+    "index_shards": "shardkit.tools.index_shards",
     "info": "shardkit.tools.info",
     "mix": "shardkit.reading.dataset",
-    "pack": "shardkit.packing.job",
-    "repair": "shardkit.tools.repair",
-    "report": "shardkit.tools.report",
-    "unpack": "shardkit.tools.unpack",
-    "upload": "shardkit.tools.upload",
-    "verify": "shardkit.tools.verify",
+    "pack": "shardkit.packing.pack",
+    "repair": "shardkit.tools.repair.repair",
+    "report": "shardkit.tools.report.report",
+    "unpack": "shardkit.tools.unpack.unpack",
+    "upload": "shardkit.tools.transfer.upload",
+    "verify": "shardkit.tools.verify.verify",
     "view": "shardkit.tools.view",
-    "write": "shardkit.packing.writer",
+    "write": "shardkit.packing.shard_writer",
     "BadFileError": "shardkit.errors",
     "BusyError": "shardkit.errors",
     "DamagedError": "shardkit.errors",
@@ -135,21 +135,21 @@ if TYPE_CHECKING:
         WorkerError,
     )
     from shardkit.events import Progress
-    from shardkit.manifest import Manifest
-    from shardkit.packing.job import pack
-    from shardkit.packing.writer import ShardWriter, write
+    from shardkit.packing.pack import pack
+    from shardkit.packing.shard_writer import ShardWriter, write
     from shardkit.reading.dataset import Dataset, concat, dataset, mix
-    from shardkit.tools._transfer import Transferred
-    from shardkit.tools.bench import BenchResult, bench
-    from shardkit.tools.convert import convert
-    from shardkit.tools.download import download
-    from shardkit.tools.indexing import index_shards
+    from shardkit.shards.manifest import Manifest
+    from shardkit.tools.bench.bench import BenchResult, bench
+    from shardkit.tools.convert.convert import convert
+    from shardkit.tools.index_shards import index_shards
     from shardkit.tools.info import DatasetInfo, info
-    from shardkit.tools.repair import Repaired, repair
-    from shardkit.tools.report import Report, report
-    from shardkit.tools.unpack import Unpacked, unpack
-    from shardkit.tools.upload import upload
-    from shardkit.tools.verify import Verification, verify
+    from shardkit.tools.repair.repair import Repaired, repair
+    from shardkit.tools.report.report import Report, report
+    from shardkit.tools.transfer.copy import Transferred
+    from shardkit.tools.transfer.download import download
+    from shardkit.tools.transfer.upload import upload
+    from shardkit.tools.unpack.unpack import Unpacked, unpack
+    from shardkit.tools.verify.verify import Verification, verify
     from shardkit.tools.view import ContactSheet, view
 else:
 

@@ -5,15 +5,16 @@ The extension lets go of the interpreter while it sums, so that several threads 
 
 from __future__ import annotations
 
-import importlib
 import io
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
+
+from shardkit.native import load
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -22,14 +23,9 @@ WINDOW_BYTES = 1 << 20
 """What is read of a file at a time: it stays in the processor's cache from the read to the sum."""
 
 
-@lru_cache(maxsize=1)
 def extension() -> Any:
     """The C extension, or None where it was not built or this processor lacks what it needs."""
-    try:
-        found = importlib.import_module("shardkit._checksums")
-    except ImportError:
-        return None
-    return found if found.available else None
+    return load("checksums")[0]
 
 
 def crc32c(data: Buffer, before: int = 0) -> int:
@@ -67,3 +63,60 @@ def crc32c_of_file(file: io.RawIOBase, size: int) -> int | None:
 def _taken(data: Buffer) -> Any:
     """`data` as google_crc32c takes it, which knows bytes and arrays."""
     return data if isinstance(data, bytes) else np.frombuffer(memoryview(data), np.uint8)
+
+
+POLYNOMIAL = 0x82F63B78
+"""Castagnoli's, reflected."""
+
+
+def parts_extension() -> Any:
+    """The C extension that sums the parts of a file in one pass, or None."""
+    return load("sums")[0]
+
+
+def summer(view: NDArray[np.uint8]) -> Callable[[int, int], int]:
+    """A function that gives the CRC-32C of the bytes from `start` to `end` of `view`.
+
+    The C extension sums three times as fast as google_crc32c, and lets go of the interpreter meanwhile.
+    """
+    sums, value = parts_extension(), google_crc32c.value
+    if sums is None:
+        return lambda start, end: int(value(view[start:end]))
+    return partial(sums.sum_bytes, view)
+
+
+def crc_of(view: NDArray[np.uint8]) -> int:
+    """The CRC-32C of the bytes."""
+    return summer(view)(0, len(view))
+
+
+def joined_crc(crcs: NDArray[Any], lengths: NDArray[Any]) -> int:
+    """The CRC-32C of parts laid end to end, from each part's CRC-32C and length in bytes; 0 for no parts."""
+    if not len(crcs):
+        return 0
+    total = np.cumsum(lengths, dtype=np.int64)
+    after = total[-1] - total
+    values = np.array(crcs, np.uint32)
+    for bit in range(int(after[0]).bit_length()):
+        rows = np.flatnonzero(after >> bit & 1)
+        values[rows] = _shifted(_table(bit), values[rows])
+    return int(np.bitwise_xor.reduce(values))
+
+
+def _shifted(table: NDArray[np.uint32], values: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    part = table[0][values & 255] ^ table[1][values >> 8 & 255]
+    result: NDArray[np.uint32] = part ^ table[2][values >> 16 & 255] ^ table[3][values >> 24]
+    return result
+
+
+@lru_cache(maxsize=64)
+def _table(bit: int) -> NDArray[np.uint32]:
+    """What 2^bit zero bytes do to a CRC: (4, 256), a row for each of its bytes."""
+    bytes_of = np.arange(256, dtype=np.uint32)
+    values = np.stack([bytes_of << np.uint32(8 * place) for place in range(4)])
+    if bit:
+        before = _table(bit - 1)
+        return _shifted(before, _shifted(before, values))
+    for _ in range(8):
+        values = np.where(values & 1, values >> 1 ^ np.uint32(POLYNOMIAL), values >> 1).astype(np.uint32)
+    return values

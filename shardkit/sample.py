@@ -18,7 +18,7 @@ DEFAULT_EXTENSIONS = (
     "jpf", "jpg", "jpx", "msp", "pbm", "pcd", "pcx", "pfm", "pgm", "png", "pnm", "ppm", "psd", "pxr", "qoi",
     "ras", "rgb", "rgba", "sgi", "tga", "tif", "tiff", "vda", "vst", "webp", "xbm", "xpm",
 )  # fmt: skip
-"""The extensions of the image types that are decoded (formats/pillow.py), without a dot; not those that Pillow only
+"""The extensions of the image types that are decoded (images/pillow.py), without a dot; not those that Pillow only
 tells apart, or reads with the help of other programs (bufr, emf, eps, grib, h5, hdf, iim, mpeg, ps, wmf). A test holds
 the list against Pillow's.
 """

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from shardkit.adapters.tensorflow import element_spec, feature_spec, to_tf
+from shardkit.adapters.tensorflow.handover import element_spec, feature_spec, to_tf
 
 __all__ = ["element_spec", "feature_spec", "to_tf"]

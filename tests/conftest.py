@@ -18,6 +18,8 @@ from hypothesis import settings
 
 import shardkit
 
+pytest_plugins = ["fixtures.packing", "fixtures.reading", "fixtures.storage"]
+
 settings.register_profile("shardkit", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("shardkit")
 
@@ -148,8 +150,8 @@ def http_folder(web_root: tuple[str, Path]) -> Remote:
 @pytest.fixture
 def no_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     """No objects in the memory store but those of the test, and no waiting between attempts."""
-    from shardkit.storage import memory
     from shardkit.storage.retry import Retry
+    from shardkit.storage.stores import memory
 
     monkeypatch.setattr(Retry, "wait_seconds", lambda self, failures: 0.0)
     monkeypatch.setattr(memory, "_OBJECTS", {})  # what a session has put there stays

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from shardkit import names
-from shardkit.manifest import decode_manifest, file_names
+from shardkit.shards import names
+from shardkit.shards.manifest import decode_manifest, file_names
 
 
 def in_generation(content: Mapping[str, bytes], stem: str, number: int) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ import pytest
 
 import shardkit
 from shardkit.errors import DestinationError
-from shardkit.storage import local
+from shardkit.storage import files
 from shardkit.storage.parts import is_part
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are killed by fork and _exit")
@@ -110,7 +110,7 @@ class Counter:
         self.left, self.done = last, 0
         for name in STEPS:
             patch.setattr(os, name, self.wrapped(getattr(os, name)))
-        patch.setattr(local._Part, "write", self.wrapped(local._Part.write))
+        patch.setattr(files._Part, "write", self.wrapped(files._Part.write))
 
     def wrapped(self, real: Any) -> Any:
         def call(*args: Any, **options: Any) -> Any:
@@ -144,7 +144,7 @@ def test_a_writer_that_is_killed_at_any_step_is_finished_by_the_next_run(
     name: str, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "fsync", lambda fd: None)  # the machine goes on: what was written is there
-    monkeypatch.setattr(local, "_sync_file_system", lambda folder: True)
+    monkeypatch.setattr(files, "_sync_file_system", lambda folder: True)
     before, job = jobs(start)[name]
     out = beginning(start, before, tmp_path / "out")
     job(out)

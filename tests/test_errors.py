@@ -13,8 +13,8 @@ import pytest
 
 import shardkit
 from shardkit import errors
-from shardkit.storage.local import translated
-from shardkit.storage.local_store import LocalStore
+from shardkit.storage.files import translated
+from shardkit.storage.stores.local import LocalStore
 
 FULL = ("a.tar", "it is cut", "pack again", 512, "cat/1")
 BUILTIN = {

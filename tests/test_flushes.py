@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from test_crashes import JOBS, beginning, jobs, start
 
-from shardkit.names import REPLACED, manifest_name
-from shardkit.storage import local
+from shardkit.shards.names import REPLACED, manifest_name
+from shardkit.storage import files
 from shardkit.storage.parts import part_named
-from shardkit.tools import unpack as unpack_module
+from shardkit.tools.unpack import unpack as unpack_module
 
 __all__ = ["start"]
 
@@ -69,7 +69,7 @@ class Log:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
-    monkeypatch.setattr(local, "_sync_file_system", lambda folder: False)
+    monkeypatch.setattr(files, "_sync_file_system", lambda folder: False)
     return Log(monkeypatch)
 
 
@@ -116,14 +116,14 @@ def test_unpack_flushes_the_file_system_where_that_is_one_call(
     start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[str, bool]] = []
-    real = local._sync_file_system
+    real = files._sync_file_system
 
     def flush(folder: str) -> bool:
         part = part_named(os.path.basename(folder))
         told.append(("" if part is None else part.name, (tmp_path / "tree").exists()))
         return real(folder)
 
-    monkeypatch.setattr(local, "_sync_file_system", flush)
+    monkeypatch.setattr(files, "_sync_file_system", flush)
     result = unpack_module.unpack(str(start / "in" / "train"), tmp_path / "tree", workers=1)
     assert result.files == 4
     assert told == [(".tree.unpacking", False)]

@@ -9,8 +9,8 @@ import pytest
 
 import shardkit
 from shardkit import errors, option_files
+from shardkit.cli.config_file import load_config
 from shardkit.cli.main import run
-from shardkit.config import load_config
 from shardkit.location import locate
 from shardkit.packing.options import class_names
 from shardkit.storage.store import open_store

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from shardkit.formats.pillow import FORMATS
+from shardkit.images.pillow import FORMATS
 from shardkit.sample import (
     DEFAULT_EXTENSIONS,
     field_of,

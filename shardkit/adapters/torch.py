@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shardkit.errors import DatasetError, MissingExtraError, ShardkitError, StateError, UsageError, WorkerError
-from shardkit.reading.batch import Batch, image_field
+from shardkit.reading.batches.batch import Batch, image_field
+from shardkit.reading.batches.pipeline import LOST
 from shardkit.reading.epoch import SampleIndexError, demand_dealable
 from shardkit.reading.fingerprint import Address, demand_same, demand_same_in_worker, store_address
 from shardkit.reading.ops import Map
-from shardkit.reading.pipeline import LOST
-from shardkit.reading.progress import Cursor
+from shardkit.reading.state import Cursor
 from shardkit.sample import IMAGE_FIELDS
 
 if TYPE_CHECKING:

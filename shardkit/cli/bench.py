@@ -8,11 +8,11 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.storage import storage_options
-from shardkit.config import format_bytes
 from shardkit.errors import UsageError, printable
+from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from shardkit.tools.bench import BenchResult
+    from shardkit.tools.bench.bench import BenchResult
 
 
 @click.command(name="bench", short_help="Measure a class directory against shards, on this machine.")
@@ -44,8 +44,8 @@ def command(source: str, threads: str | None, plot_file: str | None, as_json: bo
     shardkit bench s3://bucket/train
     shardkit bench data/train --threads 1,8 --folder /mnt/fast --json
     """
-    from shardkit.tools._pictures import PLOT_SUFFIXES, out_path
-    from shardkit.tools.bench import bench, plot
+    from shardkit.tools.bench.bench import bench, plot
+    from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
 
     if plot_file:
         out_path(plot_file, PLOT_SUFFIXES)  # before it takes its time
@@ -70,7 +70,7 @@ def _numbers(text: str | None) -> list[int] | None:
 
 def bench_text(result: BenchResult) -> str:
     """The measurements and the advice, for a reader."""
-    from shardkit.tools.bench_advice import measured_table
+    from shardkit.tools.bench.advice import measured_table
 
     sample = "" if result.sampled == result.samples else f"; measured on {result.sampled:,} of them"
     head = (

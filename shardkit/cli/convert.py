@@ -62,7 +62,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
     shardkit convert shards/train large/train --max-bytes 1GB --shuffle --seed 1
     shardkit convert 'old/*.tar' new/train --rename png=mask.png --drop json
     """
-    from shardkit.tools.convert import convert
+    from shardkit.tools.convert.convert import convert
 
     ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
     given = list(source) if len(source) > 1 else source[0]

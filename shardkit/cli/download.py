@@ -31,7 +31,7 @@ def command(ctx: click.Context, /, source: str, dest: str, as_json: bool, **opti
     shardkit download s3://bucket/train shards/train
     shardkit download s3://bucket/cars/ shards/
     """
-    from shardkit.tools.download import download
+    from shardkit.tools.transfer.download import download
 
     ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
     with console.progress() as progress:

@@ -13,8 +13,8 @@ from shardkit.cli.engine import engine_options
 from shardkit.errors import printable
 
 if TYPE_CHECKING:
-    from shardkit.manifest import Manifest
-    from shardkit.packing.engines import EngineName
+    from shardkit.packing.engine.engine import EngineName
+    from shardkit.shards.manifest import Manifest
 
 
 @click.command(name="index", short_help="Write manifest and index for shards that have none.")
@@ -51,7 +51,7 @@ def command(
     shardkit index shards/train --dali
     """
     from shardkit.tools.dali import write_dali_index
-    from shardkit.tools.indexing import index_shards
+    from shardkit.tools.index_shards import index_shards
 
     given = list(source) if len(source) > 1 else source[0]
     kept = dali and not overwrite and out is None and classes is None
@@ -76,6 +76,6 @@ def command(
 
 def _manifest_of(source: str | list[str]) -> Manifest | None:
     """The manifest of the shards, None where there is none yet."""
-    from shardkit.reading.resolve import resolve
+    from shardkit.shards.find import resolve
 
     return resolve(source).manifest

@@ -8,8 +8,8 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.storage import storage_options
-from shardkit.config import format_bytes
 from shardkit.errors import UsageError, printable
+from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
     from shardkit.tools.info import DatasetInfo

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.config_file import Setting, load_config
 from shardkit.cli.engine import engine_options
 from shardkit.cli.storage import parsed, storage_options
-from shardkit.config import Setting, format_bytes, load_config, parse_bytes
 from shardkit.errors import UsageError, printable
+from shardkit.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
-    from shardkit.manifest import Manifest
-    from shardkit.packing.job import DatasetPlan, PackPlan
+    from shardkit.packing.pack import DatasetPlan, PackPlan
+    from shardkit.shards.manifest import Manifest
 
 
 SHOWN_SHARDS = 20
@@ -137,7 +138,7 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     shardkit pack list.csv shards/train --label-column breed --root photos
     shardkit pack data/train s3://bucket/train --storage-option region=eu-west-1
     """
-    from shardkit.packing.job import PackPlan, pack
+    from shardkit.packing.pack import PackPlan, pack
 
     ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
     options = with_config(ctx, options, config)
@@ -193,8 +194,8 @@ def by_prefix(
 ) -> dict[str, Manifest]:
     """The manifests of a packing, each by the prefix of its dataset, as relative or absolute as DEST is."""
     from shardkit.location import locate
-    from shardkit.packing.remote import destinations_of, shown
-    from shardkit.packing.sources import named_path
+    from shardkit.packing.dest.bucket import destinations_of, shown
+    from shardkit.sources.open import named_path
 
     if isinstance(result, dict):
         return {os.path.join(dest, split): manifest for split, manifest in result.items()}
@@ -217,8 +218,8 @@ def result_text(manifests: Mapping[str, Manifest]) -> str:
 
 def _skipped_list(prefix: str, manifest: Manifest) -> str:
     """The list of what was left out, of the generation that was written."""
-    from shardkit.manifest import file_names
-    from shardkit.names import skipped_beside
+    from shardkit.shards.manifest import file_names
+    from shardkit.shards.names import skipped_beside
 
     folder, stem = os.path.split(prefix)
     return os.path.join(folder, skipped_beside(file_names(manifest), stem))

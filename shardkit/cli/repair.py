@@ -10,7 +10,7 @@ from shardkit.cli import console, tables
 from shardkit.errors import printable
 
 if TYPE_CHECKING:
-    from shardkit.tools.repair import Repaired
+    from shardkit.tools.repair.repair import Repaired
 
 SHOWN = 50
 
@@ -35,7 +35,7 @@ def command(
     shardkit repair shards/train mended/train
     shardkit repair 'shards/train-*.tar' mended/train --decode
     """
-    from shardkit.tools.repair import repair
+    from shardkit.tools.repair.repair import repair
 
     given = list(source) if len(source) > 1 else source[0]
     with console.progress() as progress:
@@ -48,7 +48,7 @@ def command(
 
 def result_text(result: Repaired) -> str:
     """What was done, a line for each thing, and what there is now."""
-    from shardkit.tools.repair import lines_of
+    from shardkit.tools.repair.repair import lines_of
 
     lines = [printable(line) for line in lines_of(result)]
     more = len(lines) - SHOWN

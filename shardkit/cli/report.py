@@ -8,11 +8,11 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.storage import storage_options
-from shardkit.config import format_bytes
 from shardkit.errors import printable
+from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from shardkit.tools.report import DatasetFindings, Report
+    from shardkit.tools.report.report import DatasetFindings, Report
 
 
 @click.command(name="report", short_help="Write a page on a dataset: classes, sizes, equal images.")
@@ -37,7 +37,7 @@ def command(source: str, out: str, as_json: bool, **options: Any) -> None:
     shardkit report shards/train --compare shards/validation --out splits.html
     shardkit report shards/train --json
     """
-    from shardkit.tools.report import report
+    from shardkit.tools.report.report import report
 
     with console.progress() as progress:
         result = report(source, out, progress=progress, **options)

@@ -31,7 +31,7 @@ def command(source: str, buffers: str, plot_file: str | None, as_json: bool, **o
     shardkit shuffle-quality shards/train
     shardkit shuffle-quality shards/train --buffers 1000,5000 --batch 128 --plot mixing.png
     """
-    from shardkit.tools._pictures import PLOT_SUFFIXES, out_path
+    from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
     from shardkit.tools.shuffle_quality import plot, shuffle_quality
 
     if plot_file:

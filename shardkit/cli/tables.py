@@ -6,11 +6,11 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from shardkit.config import format_bytes
 from shardkit.errors import printable
+from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from shardkit.manifest import ClassEntry
+    from shardkit.shards.manifest import ClassEntry
 
 SHOWN_CLASSES = 20
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from shardkit.cli import console, tables
-from shardkit.config import format_bytes
 from shardkit.errors import printable
+from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from shardkit.tools.unpack import Unpacked
+    from shardkit.tools.unpack.unpack import Unpacked
 
 
 @click.command(name="unpack", short_help="Write a dataset back as a class tree.")
@@ -35,7 +35,7 @@ def command(
     shardkit unpack shards/train some --class cat --class dog
     shardkit unpack 'shards/train-*.tar' one --key 'cat/0001*'
     """
-    from shardkit.tools.unpack import unpack
+    from shardkit.tools.unpack.unpack import unpack
 
     with console.progress() as progress:
         result = unpack(source, dest, classes=classes or None, keys=keys or None, workers=workers, progress=progress)

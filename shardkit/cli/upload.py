@@ -8,11 +8,11 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.storage import storage_options
-from shardkit.config import format_bytes
 from shardkit.errors import printable
+from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
-    from shardkit.tools._transfer import Transferred
+    from shardkit.tools.transfer.copy import Transferred
 
 
 @click.command(name="upload", short_help="Send a dataset to a bucket.")
@@ -43,7 +43,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
     shardkit upload shards s3://bucket/cars/ --workers 8
     shardkit upload shards/train s3://bucket/train --storage-option endpoint=http://127.0.0.1:9000
     """
-    from shardkit.tools.upload import upload
+    from shardkit.tools.transfer.upload import upload
 
     ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
     given = list(source) if len(source) > 1 else source[0]

@@ -12,7 +12,7 @@ from shardkit.cli.storage import storage_options
 from shardkit.errors import DatasetError, printable
 
 if TYPE_CHECKING:
-    from shardkit.tools.verify import Verification
+    from shardkit.tools.verify.verify import Verification
 
 SHOWN = 50
 
@@ -41,7 +41,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], as_json: bool, **opt
     shardkit verify 'shards/train-*.tar' --json
     shardkit verify s3://bucket/train --read
     """
-    from shardkit.tools.verify import verify
+    from shardkit.tools.verify.verify import verify
 
     with console.progress() as progress:
         result = verify(list(source) if len(source) > 1 else source[0], progress=progress, **options)

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from shardkit.config import cores, parse_bytes
 from shardkit.errors import UsageError
-from shardkit.formats.table import FORMATS, FormatName
-from shardkit.manifest import Manifest, decode_manifest
+from shardkit.formats.format import FORMATS, FormatName
+from shardkit.images.rewrite.transcode import Transcoding
 from shardkit.option_files import content_of
-from shardkit.packing.shard import Check
-from shardkit.packing.transcode import Transcoding
+from shardkit.packing.write.shard import Check
 from shardkit.sample import DEFAULT_EXTENSIONS, IMAGE_FIELDS, field_of, fs_text
-from shardkit.tree.splitting import Splitting, splitting_of
-from shardkit.tree.together import extensions_of
+from shardkit.shards.manifest import Manifest, decode_manifest
+from shardkit.sources.groups import extensions_of
+from shardkit.sources.split import Splitting, splitting_of
+from shardkit.units import cores, parse_bytes
 
 OnError = Literal["stop", "skip"]
 Classes = Sequence[str] | str | os.PathLike[str]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from shardkit.errors import DatasetError, UsageError, redacted
-from shardkit.formats.tfrecord import FieldNames
+from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
-from shardkit.reading.catalog import Catalog, IndexCatalog, Rows
-from shardkit.reading.options import Remote
-from shardkit.reading.order import EpochOrder, Order
-from shardkit.reading.orders import MixedOrder, order_of_rows, quotas_of
-from shardkit.reading.resolve import Found, SourceLike, resolve
+from shardkit.reading.blocks.indexed import Catalog, IndexCatalog, Rows
+from shardkit.reading.order.derived import MixedOrder, order_of_rows, quotas_of
+from shardkit.reading.order.epoch_order import EpochOrder, Order
+from shardkit.shards.find import Found, SourceLike, resolve
+from shardkit.storage.access import Remote
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
@@ -145,7 +145,7 @@ class Named:
     def _open(self) -> Catalog:
         found = self.found
         if found.tree is not None:
-            from shardkit.reading.tree import TreeCatalog
+            from shardkit.reading.blocks.tree import TreeCatalog
 
             return TreeCatalog(found.tree.path)
         if found.manifest is None or found.location is None:
@@ -262,13 +262,13 @@ class Mixed(Concatenated):
 
 def combined(parts: Sequence[Dataset]) -> Catalog:
     """The catalogs of some Datasets as one."""
-    from shardkit.reading.combined import CombinedCatalog
+    from shardkit.reading.blocks.combined import CombinedCatalog
 
     return CombinedCatalog([part.content.catalog for part in parts])
 
 
 def usual_order(catalog: Catalog, rows: Rows | None, ordering: Ordering, lanes: int, epoch: int) -> Order:
-    """The order of reading/order.py, of all rows or of some."""
+    """The order of reading/order/epoch_order.py, of all rows or of some."""
     if rows is None:
         return EpochOrder(catalog.counts, ordering.buffer, ordering.seed, epoch, lanes)
     starts = np.cumsum(catalog.counts) - catalog.counts

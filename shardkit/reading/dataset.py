@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, StateError, UsageError
-from shardkit.formats.tfrecord import FieldNames
+from shardkit.formats.tfrecord.samples import FieldNames
+from shardkit.images.decoder import DecodeOptions
+from shardkit.reading.batches.fields import FIELD_DECODERS
+from shardkit.reading.batches.labels import demand_class_labels, kind_of
+from shardkit.reading.batches.pipeline import LOST, Item, batch_limits, streamed
 from shardkit.reading.chains import as_view, demand_order
 from shardkit.reading.content import Concatenated, Content, Mixed, Named
-from shardkit.reading.decode import DecodeOptions
 from shardkit.reading.epoch import (
     batches_before,
     begun,
@@ -28,19 +31,17 @@ from shardkit.reading.epoch import (
     run_of,
     share_of,
 )
-from shardkit.reading.fields import FIELD_DECODERS
 from shardkit.reading.fingerprint import demand_same, fingerprint_of
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
-from shardkit.reading.options import Reading, at_least, buffer_size, callable_of, remote_of
-from shardkit.reading.order import Order, default_lanes
-from shardkit.reading.orders import split_rows
-from shardkit.reading.pipeline import LOST, Item, batch_limits, streamed
-from shardkit.reading.progress import Progress, make_state, read_state
-from shardkit.reading.ranks import find_rank
-from shardkit.reading.resolve import SourceLike
+from shardkit.reading.options import Reading, at_least, buffer_size, callable_of
+from shardkit.reading.order.derived import split_rows
+from shardkit.reading.order.epoch_order import Order, default_lanes
+from shardkit.reading.order.ranks import find_rank
+from shardkit.reading.order.share import Remainder
 from shardkit.reading.select import AtNumbers, OfClasses, PartOf, Selection, Weights, Where, numbers_of
-from shardkit.reading.share import Remainder
-from shardkit.reading.targets import demand_class_labels, kind_of
+from shardkit.reading.state import Progress, make_state, read_state
+from shardkit.shards.find import SourceLike
+from shardkit.storage.access import remote_of
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -202,7 +203,7 @@ class Dataset:
     def shuffle(self, size: int | bool = True, *, seed: int | None = None) -> Dataset:
         """In a new random order each epoch, through a buffer of `size` samples (True: 10,000; False or 0: none).
 
-        The order is that of reading/order.py: a function of seed, epoch, size and the number of lanes alone. It is of
+        The order is that of reading/order/epoch_order.py: a function of seed, epoch, size and the number of lanes alone. It is of
         the samples that take(), skip() and views before it left; of several shuffles the last one counts.
         """
         demand_order(self, "shuffle()")
@@ -464,7 +465,7 @@ class Dataset:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """(rank, world size), found as reading/ranks.py says."""
+        """(rank, world size), found as reading/order/ranks.py says."""
         return find_rank(self.reading.rank, self.reading.world_size)
 
     @property
@@ -513,7 +514,7 @@ class Dataset:
         TensorFlow's (that of the shards without shuffling), and it can't be resumed; its shuffle buffer holds encoded
         images, and random crops are others. UsageError for what such operations can't do.
         """
-        from shardkit.adapters.tensorflow import to_tf
+        from shardkit.adapters.tensorflow.handover import to_tf
 
         return to_tf(self, graph=graph)
 
@@ -558,9 +559,9 @@ def dataset(
     source: a glob ("shards/train-*.tar"), a brace range, a prefix ("shards/train"), a list of these, a manifest, or a
     folder of class folders, which is read as it is. Shards may be in a store: "s3://bucket/train", "https://…".
     shuffle: False, True (a buffer of 10,000 samples), or the size of the buffer. seed: of all that is random.
-    lanes: see reading/order.py; by default 16, or 1 without shuffling, which keeps the order of the shards.
-    rank, world_size: by default those of torch.distributed, JAX or the launcher's environment, see reading/ranks.py.
-    remainder: what becomes of samples that ranks can't share evenly, see reading/share.py: "drop" (the default when
+    lanes: see reading/order/epoch_order.py; by default 16, or 1 without shuffling, which keeps the order of the shards.
+    rank, world_size: by default those of torch.distributed, JAX or the launcher's environment, see reading/order/ranks.py.
+    remainder: what becomes of samples that ranks can't share evenly, see reading/order/share.py: "drop" (the default when
     shuffled), "pad" (the default in order; repeats are marked: `repeats` in a batch, `__repeat__` in a sample), or
     "uneven".
     threads: for decoding and map() (default: the cores). ahead: batches, or runs of 64 samples, that they may be ahead.
@@ -573,7 +574,7 @@ def dataset(
     storage_options: for the store, as its library knows them: credentials, endpoint, region. They are part of the
     Dataset when it is pickled, and of nothing else. cache: a folder for local copies of the shards, of at most
     cache_bytes ("200GB"; default: no limit). ahead_bytes: what may wait in memory of a store's bytes (default: 2 GiB;
-    see reading/ahead.py); timeout_seconds: how long one request may take, with all its attempts (default: 300).
+    see reading/blocks/fetch_ahead.py); timeout_seconds: how long one request may take, with all its attempts (default: 300).
 
     Iterating gives a dict for each sample: `__key__` and `__url__` (str), the image's bytes under its extension
     (`jpg`), `cls` (int), and any other field as bytes.

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.config import cores
 from shardkit.errors import DatasetError, NotFoundError, UsageError
 from shardkit.location import Location
-from shardkit.reading.blocks import BlockSource, IndexedBlocks, OneBlock
+from shardkit.reading.batches.pipeline import Item, Run, streamed
+from shardkit.reading.blocks.source import BlockSource, IndexedBlocks, OneBlock
 from shardkit.reading.content import Concatenated, Mixed, usual_order
 from shardkit.reading.ops import ALL, Filter, Skip, Steps, Take, cut
-from shardkit.reading.order import EpochOrder, Order
-from shardkit.reading.orders import EndlessOrder, SelectedOrder
-from shardkit.reading.pipeline import Item, Run, streamed
-from shardkit.reading.resolve import TRIES, ReplacedError
-from shardkit.reading.share import Share, lost_by
+from shardkit.reading.order.derived import EndlessOrder, SelectedOrder
+from shardkit.reading.order.epoch_order import EpochOrder, Order
+from shardkit.reading.order.share import Share, lost_by
 from shardkit.rng import stream_key
+from shardkit.shards.find import TRIES, ReplacedError
+from shardkit.units import cores
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
@@ -148,7 +148,7 @@ def window_of(data: Dataset) -> int:
         return max(window_of(part) * total // quota for part, quota in zip(parts, quotas, strict=True) if quota)
     if not data.reading.buffer and data.lanes == 1:
         return 0
-    from shardkit.reading.ahead import CHUNK_BYTES
+    from shardkit.reading.blocks.fetch_ahead import CHUNK_BYTES
 
     buffer, chunk = data.reading.buffer // data.lanes, CHUNK_BYTES // data.content.catalog.mean_bytes
     return data.lanes * (2 * buffer + chunk + 8 * isqrt(buffer + chunk) + 2)  # that root is the order's spread
@@ -172,7 +172,7 @@ def batches_before(data: Dataset, done: int, delivered: int) -> int:
 
 
 def _streamed(data: Dataset, streams: Sequence[Location], epoch: int, worker: int, workers: int) -> BlockSource:
-    from shardkit.reading.stream import StreamBlocks
+    from shardkit.reading.blocks.stream import StreamBlocks
 
     reading, (rank, world_size) = data.reading, data.rank
     parts = world_size * workers

@@ -23,7 +23,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from shardkit.errors import DatasetError
-from shardkit.reading.ranks import jax_process
+from shardkit.reading.order.ranks import jax_process
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shardkit.errors import UsageError
-from shardkit.reading.decode import DecodeOptions
+from shardkit.images.decoder import DecodeOptions
 
 
 @dataclass(frozen=True, slots=True)

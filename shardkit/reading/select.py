@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, UsageError
-from shardkit.reading.catalog import Catalog
-from shardkit.reading.orders import class_weighted, deals_over_classes, sample_weighted, split_rows
-from shardkit.reading.targets import demand_class_labels
+from shardkit.reading.batches.labels import demand_class_labels
+from shardkit.reading.blocks.indexed import Catalog
+from shardkit.reading.order.derived import class_weighted, deals_over_classes, sample_weighted, split_rows
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from shardkit.storage.remote import PART_BYTES
+from shardkit.storage.stores.cloud import PART_BYTES
 
 SCHEMES = frozenset(("s3", "s3a", "gs"))
 """Where ETags are like that; at Google for what was written by one request."""

@@ -82,14 +82,14 @@ class Store(Protocol):
 
 
 _STORES = {
-    "": "local_store:LocalStore",
+    "": "local:LocalStore",
     "memory": "memory:MemoryStore",
-    **dict.fromkeys(("s3", "s3a", "gs", "az", "abfs", "abfss"), "remote:RemoteStore"),
+    **dict.fromkeys(("s3", "s3a", "gs", "az", "abfs", "abfss"), "cloud:RemoteStore"),
     **dict.fromkeys(("http", "https"), "web:open_web"),
 }
 """Scheme -> module and class in this folder. Any other scheme goes to fsspec."""
 
-_AROUND = {"slow": "faults:open_slow", "faulty": "faults:open_faulty"}
+_AROUND = {"slow": "slow_and_faulty:open_slow", "faulty": "slow_and_faulty:open_faulty"}
 """What stands before a `+` in a scheme, as in `slow+s3://…`, for tests and benchmarks."""
 
 
@@ -100,8 +100,10 @@ def open_store(folder: Location, options: StorageOptions | None = None) -> Store
     """
     around, plus, _ = folder.scheme.partition("+")
     here = _AROUND if plus and around in _AROUND else _STORES
-    module, _, name = here.get(around if here is _AROUND else folder.scheme, "fsspec_store:FsspecStore").partition(":")
-    opener: Callable[[Location, StorageOptions], Store] = getattr(import_module(f"shardkit.storage.{module}"), name)
+    module, _, name = here.get(around if here is _AROUND else folder.scheme, "fsspec:FsspecStore").partition(":")
+    opener: Callable[[Location, StorageOptions], Store] = getattr(
+        import_module(f"shardkit.storage.stores.{module}"), name
+    )
     return opener(folder, dict(options or {}))
 
 

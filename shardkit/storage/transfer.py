@@ -24,6 +24,7 @@ from shardkit.location import Location
 from shardkit.storage.etag import SCHEMES, Etag
 from shardkit.storage.retry import Retry, read, retried
 from shardkit.storage.store import ObjectInfo, Store
+from shardkit.threads import Stopped
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -46,10 +47,6 @@ Pieces = Callable[[], Generator["Buffer", None, None]]
 """The bytes of an object, from its start at each call."""
 Told = Callable[[int], None]
 """Told the bytes that went through; a negative number where they have to go again."""
-
-
-class Stopped(Exception):  # noqa: N818
-    """The whole transfer ends, because of an error elsewhere or Ctrl-C."""
 
 
 def file_pieces(place: Location) -> Pieces:

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from shardkit.errors import DatasetError, UsageError
-from shardkit.formats.table import FORMATS, format_of_head, format_of_name, is_packed_as
+from shardkit.formats.format import FORMATS, format_of_head, format_of_name, is_packed_as
 from shardkit.location import Location
-from shardkit.reading.resolve import SourceLike, resolve
-from shardkit.storage.local import translated, whole_file
+from shardkit.shards.find import SourceLike, resolve
+from shardkit.storage.files import translated, whole_file
 from shardkit.storage.mapped import looked, map_whole
-from shardkit.tools._threads import in_threads, thread_count
+from shardkit.threads import in_threads, thread_count
 
 
 def write_dali_index(source: SourceLike, *, workers: int | None = None) -> list[Location]:

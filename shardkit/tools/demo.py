@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.config import cores
 from shardkit.errors import DestinationError
-from shardkit.manifest import Manifest
-from shardkit.packing.job import pack
+from shardkit.packing.pack import pack
 from shardkit.reading.dataset import dataset
-from shardkit.storage.local import translated
+from shardkit.shards.manifest import Manifest
+from shardkit.storage.files import translated
+from shardkit.units import cores
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit import checksums
 from shardkit.errors import NotFoundError
 from shardkit.location import Location
-from shardkit.manifest import ClassEntry, Manifest
-from shardkit.reading.options import Remote
-from shardkit.reading.resolve import resolve
-from shardkit.tools._places import Places
+from shardkit.shards.find import resolve
+from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.shards.objects import Places
+from shardkit.storage.access import Remote
 
 COMMON_SIZES = 5
 
@@ -101,7 +102,7 @@ def open_manifest(source: str | os.PathLike[str], remote: Remote) -> tuple[Locat
 
 def _index_columns(beside: Location, manifest: Manifest, places: Places) -> Iterator[dict[str, NDArray[Any]]]:
     """The columns of each shard's rows. Raises ManifestError where an index file is missing or damaged."""
-    from shardkit.index_file import IndexFile, index_entries, index_source, open_index
+    from shardkit.shards.index_file import IndexFile, index_entries, index_source, open_index
 
     for entry, shards in index_entries(manifest):
         place = beside.sibling(entry.name)
@@ -142,11 +143,11 @@ def _range(counts: Counter[int]) -> Range | None:
 def build_info() -> dict[str, str]:
     """How this shardkit was built: its version, the JPEG decoder and the other parts in C that are in use."""
     from shardkit import __version__
-    from shardkit.packing import gather, jpegtran
-    from shardkit.reading import fused
-    from shardkit.tools import _crc
+    from shardkit.formats.tar import fast_write
+    from shardkit.images import fused
+    from shardkit.images.rewrite import lossless
 
-    loops = {"packing of small JPEGs": gather.extension(), "checksums": _crc.extension()}
+    loops = {"packing of small JPEGs": fast_write.extension(), "checksums": checksums.parts_extension()}
     said = {name: "Python" if extension is None else "C" for name, extension in loops.items()}
-    said["rewriting of JPEGs"] = "C" if jpegtran.available() else "not there"
+    said["rewriting of JPEGs"] = "C" if lossless.available() else "not there"
     return {"shardkit": __version__, **fused.build_info(), **said}

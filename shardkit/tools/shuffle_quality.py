@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.reading.dataset import Dataset, dataset
-from shardkit.reading.resolve import SourceLike
 from shardkit.rng import permutation, stream_key
-from shardkit.storage.local import translated
-from shardkit.tools._pictures import PLOT_SUFFIXES, out_path
+from shardkit.shards.find import SourceLike
+from shardkit.storage.files import translated
+from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
 
 TOLERANCE = 0.05
 """A buffer is enough where class entropy and carry-over of batches are within this of a full permutation's (and within

@@ -13,9 +13,9 @@ import numpy as np
 from shardkit.errors import UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.reading.dataset import Dataset, dataset
-from shardkit.reading.resolve import SourceLike
-from shardkit.storage.local import whole_file
-from shardkit.tools._pictures import ClassSamples, choose_samples, out_path, picture, thumbnail
+from shardkit.shards.find import SourceLike
+from shardkit.storage.files import whole_file
+from shardkit.tools.pictures import ClassSamples, choose_samples, out_path, picture, thumbnail
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont

@@ -13,7 +13,7 @@ import pytest
 
 import shardkit
 from shardkit import Dataset, StateError, UsageError, WorkerError
-from shardkit.reading import ranks
+from shardkit.reading.order import ranks
 
 torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader  # noqa: E402

@@ -12,7 +12,7 @@ import pytest
 import shardkit
 from shardkit.cli.convert import command
 from shardkit.cli.main import run
-from shardkit.tools.convert import convert
+from shardkit.tools.convert.convert import convert
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_options_reach_convert(packed: Path, tmp_path: Path, monkeypatch: pytest
         given.update(options, source=source, dest=dest)
         return convert(packed, tmp_path / "out" / "x", workers=1)
 
-    monkeypatch.setattr("shardkit.tools.convert.convert", fake)
+    monkeypatch.setattr("shardkit.tools.convert.convert.convert", fake)
     line = "a b dest --format tar --max-bytes 1MiB --max-count 5 --shuffle --seed 3 --rename a=b,x=y --rename c=d.e"
     more = "--drop x,y --drop z --fields jpg,cls --workers 2 --engine ray --overwrite -q --work w --storage-option a=b"
     assert run(["convert", *line.split(), *more.split()]) == 0

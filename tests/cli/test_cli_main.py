@@ -126,7 +126,7 @@ def test_an_interrupted_pack_says_that_the_same_command_goes_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shardkit.packing.job.pack", interrupted)
+    monkeypatch.setattr("shardkit.packing.pack.pack", interrupted)
     assert run(["pack", str(tree), str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == "shardkit: error: interrupted; the same command goes on from here\n"
 

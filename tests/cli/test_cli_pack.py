@@ -14,9 +14,9 @@ import yaml
 from shardkit import Manifest, pack
 from shardkit.cli.main import run
 from shardkit.cli.pack import command, plan_text, result_text, settings
-from shardkit.manifest import ClassEntry, ShardEntry, decode_manifest
-from shardkit.names import base_of, skipped_name
-from shardkit.packing.job import DatasetPlan, PackPlan
+from shardkit.packing.pack import DatasetPlan, PackPlan
+from shardkit.shards.manifest import ClassEntry, ShardEntry, decode_manifest
+from shardkit.shards.names import base_of, skipped_name
 
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs").glob("*.yaml"))
 
@@ -33,7 +33,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
             return PackPlan(())
 
         with monkeypatch.context() as patch:
-            patch.setattr("shardkit.packing.job.pack", fake)
+            patch.setattr("shardkit.packing.pack.pack", fake)
             assert run(["pack", "tree", "shards/out", "--json", *arguments]) == 0
         del given["progress"]
         return given

@@ -19,8 +19,8 @@ import webdataset
 import shardkit
 from shardkit import Manifest, Progress
 from shardkit.errors import DestinationError, SourceError, UsageError
-from shardkit.manifest import decode_manifest
-from shardkit.packing.job import PackPlan
+from shardkit.packing.pack import PackPlan
+from shardkit.shards.manifest import decode_manifest
 
 Pack = Callable[..., Manifest]
 
@@ -100,7 +100,7 @@ def test_an_index_has_a_row_group_for_each_shard(pets: Path, out: Path, pack_one
 def test_many_shards_have_several_index_files(
     pets: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardkit.packing.commit.INDEX_SHARDS", 3)
+    monkeypatch.setattr("shardkit.packing.dest.disk.INDEX_SHARDS", 3)
     manifest = pack_one(pets, out / "train", max_count=5)
     assert len(manifest.shards) == 8
     assert [(entry.name, entry.shards) for entry in manifest.index] == [

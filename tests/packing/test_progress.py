@@ -13,9 +13,9 @@ import pytest
 
 import shardkit
 from shardkit.events import Progress
-from shardkit.formats.table import FORMATS
-from shardkit.packing import shard
-from shardkit.tools.convert import convert
+from shardkit.formats.format import FORMATS
+from shardkit.packing.write import shard
+from shardkit.tools.convert.convert import convert
 
 PACKED: dict[str, dict[str, Any]] = {"one file": {"ext": "jpg"}, "several files": {"fields": "jpg,json"}}
 Draw = Callable[..., bytes]

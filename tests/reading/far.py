@@ -11,10 +11,10 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from shardkit.formats import tar
-from shardkit.index import INTEGERS, ShardRows, write_index
+from shardkit.formats.tar import samples
 from shardkit.location import Location, locate
-from shardkit.manifest import ClassEntry, IndexEntry, Manifest, ShardEntry, encode_manifest
+from shardkit.shards.index import INTEGERS, ShardRows, write_index
+from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, ShardEntry, encode_manifest
 from shardkit.storage.store import ObjectInfo, Store, open_store
 
 
@@ -74,8 +74,8 @@ def drawn(count: int) -> str:
     rows: list[ShardRows] = []
     for n in range(count):
         data = np.random.default_rng(n).bytes(1000)
-        pieces, (image, _), size = tar.encode_sample(f"a/{n:04}", [("jpg", data), ("cls", b"0")])
-        files[f"x-{n:06}.tar"] = b"".join(pieces) + tar.END
+        pieces, (image, _), size = samples.encode_sample(f"a/{n:04}", [("jpg", data), ("cls", b"0")])
+        files[f"x-{n:06}.tar"] = b"".join(pieces) + samples.END
         values = [0, 0, size, image, len(data), 0, 0, google_crc32c.value(data)]
         numbers = {name: np.array([value], INTEGERS[name]) for name, value in zip(INTEGERS, values, strict=True)}
         rows.append(ShardRows(f"x-{n:06}.tar", [f"a/{n:04}"], [f"a/{n:04}.jpg"], numbers))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from shardkit.errors import StorageError
-from shardkit.reading import ahead
-from shardkit.reading.ahead import Ahead, Cuts, Fetchers, chunk_bytes, cut, fetched, shared
-from shardkit.reading.options import Remote
+from shardkit.reading.blocks import fetch_ahead
+from shardkit.reading.blocks.fetch_ahead import Ahead, Cuts, Fetchers, chunk_bytes, cut, fetched, shared
+from shardkit.storage.access import Remote
 
 
 class Block:
@@ -50,7 +50,7 @@ def course(
 ) -> Asked:  # fmt: skip
     """What becomes of six blocks that are taken one by one."""
     asked = Asked(chunk, flight)
-    monkeypatch.setattr(ahead, "Ahead", lambda how: asked)
+    monkeypatch.setattr(fetch_ahead, "Ahead", lambda how: asked)
     placed = ((None, Block(number, samples), None) for number in range(blocks))
     for _, block, _ in fetched(cast(Any, placed), Remote(ahead_bytes=limit), window):
         asked.told.append(f"give {cast(Any, block).number}")
@@ -92,12 +92,14 @@ def test_no_more_is_known_than_may_wait_and_two_blocks_at_least(monkeypatch: pyt
 
 
 def test_no_more_samples_are_known_beyond_the_window_than_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "KNOWN_SAMPLES", 2)
+    monkeypatch.setattr(fetch_ahead, "KNOWN_SAMPLES", 2)
     known = short(course(monkeypatch, window=2, flight=1000))
     assert known.startswith("k0 k1 s0 k2 s1 k3 s2 s3 g0 k4 ")  # four samples
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(2 * ahead.KEPT_SHARE * 10, True), (2 * ahead.KEPT_SHARE * 10 - 1, False)])
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(2 * fetch_ahead.KEPT_SHARE * 10, True), (2 * fetch_ahead.KEPT_SHARE * 10 - 1, False)]
+)
 def test_samples_are_kept_as_they_came_while_a_window_is_that_part_of_what_may_wait(
     monkeypatch: pytest.MonkeyPatch, limit: int, kept: bool
 ) -> None:
@@ -105,7 +107,7 @@ def test_samples_are_kept_as_they_came_while_a_window_is_that_part_of_what_may_w
 
 
 def test_a_request_is_a_chunk_or_the_sixteenth_part_of_what_may_wait() -> None:
-    least, most, share = 64 << 10, ahead.CHUNK_BYTES, ahead.REQUESTS
+    least, most, share = 64 << 10, fetch_ahead.CHUNK_BYTES, fetch_ahead.REQUESTS
     for limit, size in ((1, least), (share * least, least), (share * (least + 1), least + 1), (share * most * 2, most)):
         assert chunk_bytes(Remote(ahead_bytes=limit)) == size
         made = Ahead(Remote(ahead_bytes=limit))
@@ -163,7 +165,7 @@ def requests_of(spans: list[tuple[int, int]], chunk: int) -> Wanted:
 def test_samples_come_in_one_request_up_to_the_gap_and_in_two_beyond_it(
     monkeypatch: pytest.MonkeyPatch, turned: bool
 ) -> None:
-    monkeypatch.setattr(ahead, "GAP_BYTES", 7)
+    monkeypatch.setattr(fetch_ahead, "GAP_BYTES", 7)
     spans = [(10, 30), (37, 40), (48, 50)]
     assert requests_of(spans[::-1] if turned else spans, 1000).reads == [(10, 40), (48, 50)]
     assert requests_of([(10, 60), (20, 30), (67, 70)], 1000).reads == [(10, 70)]  # after the longest
@@ -173,7 +175,7 @@ def test_samples_come_in_one_request_up_to_the_gap_and_in_two_beyond_it(
 def test_chunks_that_follow_each_other_come_in_one_request_while_it_is_wide_enough(
     slow: bool, reads: list[tuple[int, int]] | None
 ) -> None:
-    assert ahead.WIDE == 2
+    assert fetch_ahead.WIDE == 2
     spans = [(at, at + 8) for at in (0, 10, 20, 30, 60)]
     block, asks = Wanted(spans), Requests(10)
     asks.fetchers.slow = slow
@@ -208,8 +210,10 @@ def test_a_job_is_waited_for_in_turns_of_a_second_or_of_the_limit(monkeypatch: p
     """So a store that says nothing is told of at the limit, and not at the second one."""
     for limit, turn in ((60.0, 1.0), (0.25, 0.25)):
         clock, turns = itertools.count(0, 2 * limit), list[float]()
-        monkeypatch.setattr("shardkit.reading.ahead.time.monotonic", lambda clock=clock: float(next(clock)))
-        monkeypatch.setattr(ahead, "GRACE_SECONDS", limit)
+        monkeypatch.setattr(
+            "shardkit.reading.blocks.fetch_ahead.time.monotonic", lambda clock=clock: float(next(clock))
+        )
+        monkeypatch.setattr(fetch_ahead, "GRACE_SECONDS", limit)
         job = cast(Any, SimpleNamespace(place="here", done=SimpleNamespace(wait=turns.append)))
         with pytest.raises(StorageError, match="here"):
             Fetchers(limit).wait(job)
@@ -237,21 +241,21 @@ def test_what_was_not_begun_when_threads_are_closed_is_forgotten() -> None:
 
 
 def test_a_job_that_is_not_done_is_waited_for_and_one_that_is_done_is_not() -> None:
-    waits: list[ahead.Job] = []
+    waits: list[fetch_ahead.Job] = []
 
-    def wait(job: ahead.Job) -> None:
+    def wait(job: fetch_ahead.Job) -> None:
         waits.append(job)
         job.run()
 
-    job = ahead.Job(cast(Any, SimpleNamespace(wait=wait)), lambda: 5, "here", 1)
+    job = fetch_ahead.Job(cast(Any, SimpleNamespace(wait=wait)), lambda: 5, "here", 1)
     assert [job.value(), job.value()] == [5, 5]
     assert waits == [job]
 
 
 def test_at_the_end_of_the_process_all_threads_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "_LIVE", type(ahead._LIVE)())
+    monkeypatch.setattr(fetch_ahead, "_LIVE", type(fetch_ahead._LIVE)())
     pools = [Fetchers(60.0), Fetchers(60.0)]
     assert [pool.submit(lambda: 5, "here").value() for pool in pools] == [5, 5]
-    ahead._close_all()
+    fetch_ahead._close_all()
     assert not any(thread.is_alive() for pool in pools for thread in pool._threads)
     assert [len(pool._threads) for pool in pools] == [1, 1]

@@ -16,8 +16,8 @@ import pytest
 
 import shardkit
 from shardkit import Dataset, DatasetError, DecodeError, UsageError
-from shardkit.reading import blocks
-from shardkit.reading.catalog import IndexCatalog
+from shardkit.reading.blocks import source as blocks
+from shardkit.reading.blocks.indexed import IndexCatalog
 
 KeysOf = Callable[[Any], list[str]]
 

@@ -16,9 +16,11 @@ import pytest
 
 import shardkit
 from shardkit.errors import DamagedError, DatasetError, ManifestError, NotFoundError, StorageError
-from shardkit.reading import blocks, fetch, stream
-from shardkit.reading.mapped import let_go, map_file, view_of
+from shardkit.reading.blocks import source as blocks
+from shardkit.reading.blocks import stream
+from shardkit.shards import buffers
 from shardkit.storage import mapped
+from shardkit.storage.mapping import let_go, map_file, view_of
 
 Run = Callable[..., Any]
 BLOCK = 8
@@ -138,7 +140,7 @@ def test_raw_samples_of_another_shard_are_refused(small_tree: Path, copy: Path, 
 
 def test_a_shard_that_is_cut_while_it_is_read_is_an_error(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SAMPLES", BLOCK)
-    monkeypatch.setattr(fetch, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(buffers, "LOOK_SECONDS", 0.0)
     samples = iter(shardkit.dataset(copy))
     for _ in range(BLOCK):
         next(samples)
@@ -163,7 +165,7 @@ def test_a_stream_that_is_cut_while_it_is_read_is_an_error(copy: Path, monkeypat
 
 def test_a_shard_that_is_written_to_in_place_is_looked_at_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SAMPLES", BLOCK)
-    monkeypatch.setattr(fetch, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(buffers, "LOOK_SECONDS", 0.0)
     samples = iter(shardkit.dataset(copy))
     for _ in range(BLOCK):
         next(samples)
@@ -178,7 +180,7 @@ def test_a_shard_that_is_written_to_in_place_is_looked_at_again(copy: Path, monk
 
 def test_a_reader_keeps_the_files_that_it_began_with(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SAMPLES", BLOCK)
-    monkeypatch.setattr(fetch, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(buffers, "LOOK_SECONDS", 0.0)
     ds = shardkit.dataset(copy)
     expected = [sample["__key__"] for sample in ds]
     again = shardkit.dataset(copy, shuffle=20)
@@ -211,17 +213,17 @@ def test_shards_that_are_not_in_use_give_their_pages_back_and_stay_mapped(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let: list[int] = []
-    monkeypatch.setattr(fetch, "let_go", lambda mapping: let.append(len(mapping)) or let_go(mapping))
+    monkeypatch.setattr(buffers, "let_go", lambda mapping: let.append(len(mapping)) or let_go(mapping))
     files = shardkit.dataset(copy).content.catalog.files()
-    shards = fetch.MappedShards(files, verify=False, limit=2)
+    shards = buffers.MappedShards(files, verify=False, limit=2)
     whole = [bytes(shards.buffer(number)) for number in range(len(files))]
     assert len(let) == len(files) - 2
     for path in copy.parent.glob("cars-*.tar"):
         path.unlink()
     assert [bytes(shards.buffer(number)) for number in range(len(files))] == whole
-    monkeypatch.setattr(fetch, "MAPPED_SHARDS", 0)
+    monkeypatch.setattr(buffers, "MAPPED_SHARDS", 0)
     with pytest.raises(DatasetError, match="the shard is missing"):
-        fetch.MappedShards(files, verify=False, limit=2).buffer(0)
+        buffers.MappedShards(files, verify=False, limit=2).buffer(0)
 
 
 def test_a_mapping_is_as_the_file_and_outlives_its_descriptor(tmp_path: Path) -> None:
@@ -278,7 +280,7 @@ def replace_dataset(prefix: Path) -> None:
 def test_a_file_that_is_gone_since_the_dataset_was_replaced_is_told_as_that(
     copy: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    monkeypatch.setattr(fetch.MappedShards, "keeps", False)
+    monkeypatch.setattr(buffers.MappedShards, "keeps", False)
     ds = shardkit.dataset(copy)
     assert len(ds) == 97
     if what == "shard":
@@ -290,7 +292,7 @@ def test_a_file_that_is_gone_since_the_dataset_was_replaced_is_told_as_that(
 
 def test_epochs_go_on_while_the_dataset_is_replaced(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_SAMPLES", BLOCK)
-    monkeypatch.setattr(fetch, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(buffers, "LOOK_SECONDS", 0.0)
     ds = shardkit.dataset(copy, shuffle=20)
     expected = sorted((sample["__key__"], sample["cls"]) for sample in ds)
     for thread in threading.enumerate():

@@ -19,9 +19,11 @@ from reading.far import Watched, files_of, put, told, uploaded
 import shardkit
 from shardkit import UsageError
 from shardkit.location import locate
-from shardkit.reading import ahead, remote
-from shardkit.storage import cache as cache_module
-from shardkit.storage import cache_entry, mapped
+from shardkit.reading.blocks import fetch_ahead
+from shardkit.shards import remote
+from shardkit.storage import mapped
+from shardkit.storage.cache import entry
+from shardkit.storage.cache import folder as cache_module
 
 KeysOf = Callable[[Any], list[str]]
 Pairs = dict[str, tuple[str, str]]
@@ -31,8 +33,8 @@ Requests = list[tuple[str, str, int, int]]
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 4 KiB, so that a shard has several."""
-    monkeypatch.setattr(cache_entry, "CHUNK", 4096)
-    monkeypatch.setattr(ahead, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(entry, "CHUNK", 4096)
+    monkeypatch.setattr(fetch_ahead, "CHUNK_BYTES", 4096)
 
 
 def read(requests: Requests) -> list[str]:

@@ -14,7 +14,8 @@ from storage.toxic import Toxic
 
 import shardkit
 from shardkit import DamagedError, ShardkitError, StorageError
-from shardkit.reading import ahead, remote
+from shardkit.reading.blocks import fetch_ahead
+from shardkit.shards import remote
 from shardkit.storage import retry
 
 KeysOf = Callable[[Any], list[str]]
@@ -31,8 +32,8 @@ def web(http_folder: Any, cars: str) -> Iterator[tuple[str, str, Any]]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small requests, so that there are many, and short waits."""
-    monkeypatch.setattr(ahead, "CHUNK_BYTES", 8192)
-    monkeypatch.setattr(ahead, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(fetch_ahead, "CHUNK_BYTES", 8192)
+    monkeypatch.setattr(fetch_ahead, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(remote, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(retry.Retry, "wait_seconds", lambda self, failures: 0.01)
 

@@ -15,8 +15,9 @@ from reading.far import files_of, put
 import shardkit
 from shardkit.errors import NotFoundError
 from shardkit.location import locate
-from shardkit.reading import content, resolve
-from shardkit.reading.resolve import TRIES, ReplacedError
+from shardkit.reading import content
+from shardkit.shards import find
+from shardkit.shards.find import TRIES, ReplacedError
 from shardkit.storage.store import open_store
 
 TESTS = Path(__file__).parent.parent
@@ -72,7 +73,7 @@ def after_resolve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], 
         done: list[int] = []
 
         def looked_up(*arguments: Any) -> Any:
-            found = resolve.resolve(*arguments)
+            found = find.resolve(*arguments)
             if len(done) < times:
                 done.append(len(done) + 1)
                 act(done[-1])
@@ -152,7 +153,7 @@ def test_a_folder_that_changes_between_its_list_and_the_manifest_is_listed_again
     pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(str(tmp_path / "train"), 0)
-    real, done = resolve._of_manifest, list[int]()
+    real, done = find._of_manifest, list[int]()
 
     def read(place: Any) -> Any:
         if len(done) < 2:
@@ -160,7 +161,7 @@ def test_a_folder_that_changes_between_its_list_and_the_manifest_is_listed_again
             write(str(tmp_path / "train"), len(done))
         return real(place)
 
-    monkeypatch.setattr(resolve, "_of_manifest", read)
+    monkeypatch.setattr(find, "_of_manifest", read)
     found = shardkit.dataset(str(tmp_path / pattern), threads=1)
     assert said(found) in ([b"1"] * 2 * SHARDS, [b"2"] * 2 * SHARDS)
 

@@ -11,8 +11,8 @@ import pytest
 
 import shardkit
 from shardkit import Dataset, DatasetError, StateError
-from shardkit.reading.order import EpochOrder
-from shardkit.reading.share import Share
+from shardkit.reading.order.epoch_order import EpochOrder
+from shardkit.reading.order.share import Share
 
 KeysOf = Callable[[Any], list[str]]
 

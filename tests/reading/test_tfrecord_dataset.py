@@ -13,8 +13,8 @@ import pytest
 
 import shardkit
 from shardkit.errors import DamagedError, DatasetError, DecodeError, NotFoundError, UsageError
-from shardkit.formats.example import bytes_entry_head, entry_name, int64_entry, varint
-from shardkit.formats.tfrecord import masked_crc
+from shardkit.formats.tfrecord.example import bytes_entry_head, entry_name, int64_entry, varint
+from shardkit.formats.tfrecord.samples import masked_crc
 
 Draw = Callable[..., bytes]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shardkit.errors import ShardkitError
-from shardkit.storage import memory
+from shardkit.storage.stores import memory
 
 
 def objects(folder: str) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ import pytest
 from leftovers import part_of_dead
 
 from shardkit.storage import parts
-from shardkit.storage.local import whole_file
+from shardkit.storage.files import whole_file
 from shardkit.storage.parts import is_abandoned, is_part, part_named, part_of, remove_abandoned, remove_abandoned_trees
 
 

@@ -15,9 +15,9 @@ from storage.toxic import Toxic
 from shardkit.errors import NotFoundError, StorageError
 from shardkit.location import Location, locate
 from shardkit.storage import retry as retry_module
-from shardkit.storage.faults import Faults, FaultyStore
 from shardkit.storage.retry import Retry, read, retried
 from shardkit.storage.store import Store, TransientError, open_store
+from shardkit.storage.stores.slow_and_faulty import Faults, FaultyStore
 
 QUICK = Retry(attempts=12, first_seconds=0.001, cap_seconds=0.01, total_seconds=60)
 DATA = os.urandom(3_000_000)

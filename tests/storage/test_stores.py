@@ -12,8 +12,8 @@ from storage.store_contract import Fill, ReadContract, StoreContract, content
 
 from shardkit.errors import StorageError
 from shardkit.location import locate
-from shardkit.storage.faults import Faults, FaultyStore, Slowness, SlowStore
 from shardkit.storage.store import Store, open_store
+from shardkit.storage.stores.slow_and_faulty import Faults, FaultyStore, Slowness, SlowStore
 
 
 def new_name() -> str:
@@ -119,7 +119,7 @@ class TestFsspecStore(StoreContract):
     @pytest.fixture
     def store(self) -> Store:
         pytest.importorskip("fsspec")
-        from shardkit.storage.fsspec_store import FsspecStore
+        from shardkit.storage.stores.fsspec import FsspecStore
 
         return FsspecStore(locate(f"memory://{new_name()}/some folder"), {})
 

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from shardkit.errors import DamagedError, NotFoundError, StorageError
 from shardkit.location import Location
 from shardkit.storage import etag, transfer
-from shardkit.storage.crew import Crew
 from shardkit.storage.etag import Etag
 from shardkit.storage.retry import Retry
 from shardkit.storage.store import ObjectInfo
-from shardkit.storage.transfer import SENDINGS, Check, Outgoing, Stopped, crc_of, file_pieces, object_pieces, send
+from shardkit.storage.transfer import SENDINGS, Check, Outgoing, crc_of, file_pieces, object_pieces, send
+from shardkit.threads import Crew, Stopped
 
 PLACE = Location("", "shards/train-000000.tar")
 

@@ -13,7 +13,7 @@ import pytest
 
 import shardkit
 from shardkit import DamagedError, DatasetError, convert, index_shards, verify
-from shardkit.formats.tfrecord import framed_record
+from shardkit.formats.tfrecord.samples import framed_record
 
 Draw = Callable[..., bytes]
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zlib": zlib.compress}

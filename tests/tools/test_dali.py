@@ -11,7 +11,7 @@ import pytest
 
 import shardkit
 from shardkit.errors import UsageError
-from shardkit.formats.tfrecord import read_samples
+from shardkit.formats.tfrecord.samples import read_samples
 from shardkit.tools.dali import write_dali_index
 
 

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 import shardkit
-from shardkit import dataset, names
+from shardkit import dataset
 from shardkit.errors import BusyError, DestinationError
-from shardkit.manifest import all_names, decode_manifest, file_names
-from shardkit.packing.commit import Destination, working
-from shardkit.storage.local import FolderLock
+from shardkit.packing.dest.disk import Destination, working
+from shardkit.shards import names
+from shardkit.shards.manifest import all_names, decode_manifest, file_names
+from shardkit.storage.files import FolderLock
 
 STEM, GENERATION = "train", 2
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardkit import ManifestError, NotFoundError, UsageError, info, pack, upload
-from shardkit.manifest import ClassEntry
+from shardkit.shards.manifest import ClassEntry
 from shardkit.tools.info import Range, _range
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from shardkit import DamagedError, DatasetError, UsageError, convert, dataset, index_shards, pack, unpack, verify
-from shardkit.formats.example import bytes_entry_head, entry_name, int64_entry, varint
-from shardkit.formats.tfrecord import masked_crc, read_samples
+from shardkit.formats.tfrecord.example import bytes_entry_head, entry_name, int64_entry, varint
+from shardkit.formats.tfrecord.samples import masked_crc, read_samples
 from shardkit.location import Location
-from shardkit.manifest import ClassEntry
-from shardkit.tools._opened import IndexFile, stem_of_shard
+from shardkit.shards.manifest import ClassEntry
+from shardkit.shards.open import IndexFile, stem_of_shard
 
 Draw = Callable[..., bytes]
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from shardkit import UsageError, dataset, pack
-from shardkit.tools._pictures import choose_samples, open_picture, thumbnail
+from shardkit.tools.pictures import choose_samples, open_picture, thumbnail
 from shardkit.tools.view import (
     _DAMAGE,
     _GAP,

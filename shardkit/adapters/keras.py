@@ -1,9 +1,0 @@
-"""For Keras, with any backend: what `shardkit.keras` offers."""
-
-from __future__ import annotations
-
-from shardkit.adapters.flow import flow_from_shards
-from shardkit.adapters.image_dataset import image_dataset_from_shards
-from shardkit.adapters.pydataset import KerasDataset, to_keras
-
-__all__ = ["KerasDataset", "flow_from_shards", "image_dataset_from_shards", "to_keras"]

@@ -1,0 +1,267 @@
+"""Shards in the place of a class directory: `flow_from_shards`, called as Keras' `flow_from_directory`.
+
+The samples, labels and lengths are Keras' own on the tree that was packed, with shuffle=False in Keras' order, too.
+What was packed is what counts: pack() leaves out hidden files, and takes GIF and WebP, which that loader does not know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.adapters.keras.listing import chosen_classes, class_part, keras_order, listed
+from shardkit.adapters.keras.pydataset import KerasDataset, keras
+from shardkit.errors import DecodeError, UsageError
+from shardkit.reading.batches.batch import Batch, image_field
+from shardkit.reading.batches.labels import kind_of
+from shardkit.reading.dataset import Dataset, dataset
+from shardkit.reading.options import DEFAULT_BUFFER
+from shardkit.sample import IMAGE_FIELDS, Sample
+from shardkit.shards.find import SourceLike
+
+ColorMode = Literal["rgb", "rgba", "grayscale"]
+Subset = Literal["training", "validation"]
+ImageFunction = Callable[[NDArray[Any]], NDArray[Any]]
+
+PILLOW_FILTERS = {
+    "nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "box": "area", "lanczos": "lanczos",
+}  # fmt: skip
+"""Keras' names for Pillow's filters, and shardkit's; "hamming" only Keras' own loader has."""
+
+
+def flow_from_shards(
+    source: SourceLike | Dataset,
+    *,
+    target_size: tuple[int, int] = (256, 256),
+    color_mode: ColorMode = "rgb",
+    classes: Sequence[str] | None = None,
+    class_mode: Literal["binary", "categorical", "sparse", "input"] | None = "categorical",
+    batch_size: int = 32,
+    shuffle: bool = True,
+    seed: int | None = None,
+    data_format: Literal["channels_first", "channels_last"] | None = None,
+    save_to_dir: str | os.PathLike[str] | None = None,
+    save_prefix: str = "",
+    save_format: str = "png",
+    follow_links: bool = False,
+    subset: Subset | None = None,
+    interpolation: str = "nearest",
+    keep_aspect_ratio: bool = False,
+    dtype: str | None = None,
+    validation_split: float = 0.0,
+    rescale: float | None = None,
+    preprocessing_function: ImageFunction | None = None,
+    exact: bool = False,
+    verbose: bool = True,
+) -> KerasDataset:
+    """`ImageDataGenerator.flow_from_directory` on shards: float32 batches (images, labels) of values 0 … 255.
+
+    The arguments are Keras'; validation_split, rescale and preprocessing_function are those of its ImageDataGenerator.
+    With shuffle=False batches, labels, classes, file names and lengths are Keras' own; with exact=True the pixels are
+    too, to the bit, since Keras' own function loads them (in our threads). Without it JPEGs may be decoded at a
+    smaller scale, which is several times as fast for photographs, but for interpolation="nearest".
+    follow_links changes nothing: pack() has followed them, and a class directory is read like that, too.
+    Shuffled, the order is shardkit's, a new one in each epoch; seed=None is seed 0. Everything else of
+    ImageDataGenerator (rotation, zoom …) is a layer of Keras, or a function for `Dataset.map`.
+    Prints what Keras prints, unless verbose is False.
+    """
+    _check_flow(color_mode, class_mode, interpolation, subset, validation_split)
+    base = as_dataset(source)
+    names, labels = chosen_classes(base, classes, "classes")
+    if class_mode == "binary" and len(names) != 2:
+        raise UsageError("class_mode", f'"binary" needs two classes, and there are {len(names)}', 'use "sparse"')
+    view, listing = base, None
+    if classes is not None or subset is not None or not shuffle or save_to_dir is not None:
+        listing = keras_order(listed(base), labels)
+        if subset is not None:
+            listing = class_part(listing, (0, validation_split) if subset == "validation" else (validation_split, 1))
+        view = base[listing.places if not shuffle else np.sort(listing.places)]
+    view = shuffled(view, shuffle, seed)
+    floatx = dtype or keras.config.floatx()
+    load = Loading(
+        tuple(target_size), color_mode, interpolation, data_format or keras.config.image_data_format(), rescale,
+        preprocessing_function, floatx,
+    )  # fmt: skip
+    by_keras = exact or interpolation == "hamming" or keep_aspect_ratio or color_mode == "rgba"
+    batches = load.by_keras(view, keep_aspect_ratio) if by_keras else load.by_shardkit(view)
+    relabel = Relabel(labels, len(base.classes))
+    finish = Finish(class_mode, relabel, len(names), floatx)
+    if save_to_dir is not None:
+        assert listing is not None
+        numbers = {key: number for number, key in enumerate(listing.keys)}
+        finish = replace(finish, save=Saving(os.fspath(save_to_dir), save_prefix, save_format, load.layout, numbers))
+    made = KerasDataset(
+        batches.batch(batch_size).map(finish), class_names=names, relabelled=relabel if classes is not None else None
+    )
+    made.image_shape = load.shape
+    made.shuffle, made.seed, made.class_mode = shuffle, seed, class_mode
+    if verbose:
+        print(f"Found {made.samples} images belonging to {made.num_classes} classes.")
+    return made
+
+
+def _check_flow(
+    color_mode: str, class_mode: str | None, interpolation: str, subset: str | None, validation_split: float
+) -> None:
+    one_of("color_mode", color_mode, ("rgb", "rgba", "grayscale"))
+    one_of("class_mode", class_mode, ("binary", "categorical", "sparse", "input", None))
+    one_of("interpolation", interpolation, (*PILLOW_FILTERS, "hamming"))
+    one_of("subset", subset, ("training", "validation", None))
+    if not 0 <= validation_split < 1 or (subset is not None and not validation_split):
+        fact = f"{validation_split!r} is not a share between 0 and 1"
+        raise UsageError("validation_split", fact, "give one such as 0.2 together with subset")
+
+
+def one_of(argument: str, value: object, allowed: Sequence[object]) -> None:
+    """Raises UsageError for a value that is not allowed."""
+    if value not in allowed:
+        raise UsageError(argument, f"{value!r} is not one of {', '.join(map(repr, allowed))}", "choose one of these")
+
+
+def as_dataset(source: SourceLike | Dataset) -> Dataset:
+    """The dataset that is meant. UsageError for one that is decoded or batched already."""
+    found = source if isinstance(source, Dataset) else dataset(source)
+    if found.ops:
+        raise UsageError("source", f"{found!r} is more than a selection", "leave out decode(), batch() and so on")
+    if kind_of(found.content.catalog):
+        fact = "Keras' own loaders know one class for each sample, and these have several, or numbers"
+        raise UsageError("source", fact, "use dataset(…).decode(size=224).batch(32).to_keras()")
+    return found
+
+
+def shuffled(view: Dataset, shuffle: bool, seed: int | None) -> Dataset:
+    """The view in a new order each epoch, or in its own.
+
+    One process and a buffer that holds all of it make one lane: a few samples in 16 lanes would hardly be shuffled.
+    """
+    if not shuffle:
+        return view.shuffle(False)
+    made = view.shuffle(view.reading.buffer or DEFAULT_BUFFER, seed=seed)
+    whole = made.epoch_samples <= made.reading.buffer and made.rank[1] == 1
+    return replace(made, reading=replace(made.reading, lanes=made.reading.lanes or (1 if whole else None)))
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How images become arrays."""
+
+    size: tuple[int, ...]
+    color_mode: str
+    interpolation: str
+    data_format: str
+    rescale: float | None
+    function: ImageFunction | None
+    dtype: str
+
+    @property
+    def layout(self) -> Literal["hwc", "chw"]:
+        """Ours for the data format."""
+        return "chw" if self.data_format == "channels_first" else "hwc"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of an image."""
+        channels = {"rgb": 3, "rgba": 4, "grayscale": 1}[self.color_mode]
+        return (channels, *self.size) if self.layout == "chw" else (*self.size, channels)
+
+    def by_shardkit(self, view: Dataset) -> Dataset:
+        """Decoded into their places in the batch by shardkit; one by one where there is a function."""
+        own = self.function is not None
+        made = view.decode(
+            size=self.size, color="gray" if self.color_mode == "grayscale" else "rgb", layout=self.layout,
+            interpolation=PILLOW_FILTERS[self.interpolation], dtype="float32", rescale=None if own else self.rescale,
+        )  # fmt: skip
+        return made.map(self._decoded) if own else made
+
+    def by_keras(self, view: Dataset, keep_aspect_ratio: bool) -> Dataset:
+        """Loaded by Keras' own function, in our threads."""
+
+        def load(sample: Sample) -> Sample:
+            name = next(name for name in sample if name in IMAGE_FIELDS)
+            try:
+                image = keras.utils.load_img(
+                    io.BytesIO(sample[name]), color_mode=self.color_mode, target_size=self.size,
+                    interpolation=self.interpolation, keep_aspect_ratio=keep_aspect_ratio,
+                )  # fmt: skip
+            except Exception as exc:  # Pillow raises nearly anything on damaged data
+                fact = f"the image can't be decoded: {exc}"
+                raise DecodeError(sample["__url__"], fact, "mend or remove it", None, sample["__key__"]) from exc
+            array = keras.utils.img_to_array(image, data_format=self.data_format, dtype="float32")
+            return {"__key__": sample["__key__"], name: self._finished(array), "cls": sample["cls"]}
+
+        return view.map(load)
+
+    def _decoded(self, sample: Sample) -> Sample:
+        name = image_field(sample) or ""  # what decode() gave has one
+        return {**sample, name: self._finished(sample[name])}
+
+    def _finished(self, image: NDArray[Any]) -> NDArray[Any]:
+        """As ImageDataGenerator.standardize: the function first, then the scale."""
+        if self.function is not None:
+            image = np.asarray(self.function(image), np.float32)
+        return image if self.rescale is None else image * np.float32(self.rescale)
+
+
+@dataclass(frozen=True, slots=True)
+class Relabel:
+    """Labels of the dataset as labels among the classes that were chosen."""
+
+    chosen: Sequence[int]
+    classes: int
+
+    def __call__(self, labels: Any) -> NDArray[np.int64]:
+        """int64, -1 for a class that was not chosen."""
+        table = np.full(self.classes, -1, np.int64)
+        table[list(self.chosen)] = np.arange(len(self.chosen))
+        return table[np.asarray(labels, np.int64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Where batches are saved as pictures, named by prefix, number of the sample and a digest of the picture."""
+
+    folder: str
+    prefix: str
+    format: str
+    layout: str
+    numbers: dict[str, int]
+
+    def __call__(self, batch: Batch) -> None:
+        """Save each image of the batch, its least value as black and its greatest as white, as Keras does."""
+        data_format = "channels_first" if self.layout == "chw" else "channels_last"
+        for key, image in zip(batch.keys, batch.images, strict=True):
+            mark = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=4).digest(), "big") % 10_000_000
+            name = f"{self.prefix}_{self.numbers[key]}_{mark}.{self.format}"
+            keras.utils.array_to_img(image, data_format, scale=True).save(os.path.join(self.folder, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A Batch as (images, labels) in the form that class_mode names."""
+
+    class_mode: str | None
+    relabel: Relabel
+    classes: int
+    dtype: str
+    save: Saving | None = None
+
+    def __call__(self, batch: Batch) -> Any:
+        """The images with their labels; the images alone for class_mode None."""
+        images = batch.images.astype(self.dtype, copy=False)
+        if self.save is not None:
+            self.save(batch)
+        if self.class_mode is None:
+            return images
+        if self.class_mode == "input":
+            return images, images.copy()
+        labels = self.relabel(batch.labels)
+        if self.class_mode == "categorical":
+            return images, np.eye(self.classes, dtype=self.dtype)[labels]
+        return images, labels.astype(self.dtype)

@@ -1,0 +1,305 @@
+"""A Dataset for Keras, with any backend: `KerasDataset`, a `keras.utils.PyDataset` of whole batches."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.adapters.keras.listing import Listing, delivered
+from shardkit.errors import DatasetError, MissingExtraError, UsageError
+from shardkit.reading.batches.batch import Batch
+from shardkit.reading.batches.labels import demand_class_labels
+from shardkit.reading.dataset import Dataset
+from shardkit.reading.epoch import SampleIndexError
+from shardkit.reading.order.ranks import TF_CONFIG
+
+try:
+    import keras
+except ImportError as exc:
+    if exc.name in (None, "keras"):
+        raise MissingExtraError("keras", "Keras is not installed", 'pip install "shardkit[keras]"') from exc
+    missing = exc.name.partition(".")[0]
+    fact = f"Keras can't load its backend, since {missing} is not installed"
+    cure = f'pip install "shardkit[{missing}]", or choose another backend by the variable KERAS_BACKEND'
+    raise MissingExtraError("keras", fact, cure) from exc
+
+
+log = logging.getLogger(__name__)
+
+__all__ = ["KerasDataset", "keras", "to_keras"]
+
+PEEKED = 2
+"""Batches that Keras' TensorFlow trainer looks at before it begins again with the first one. They are kept for that."""
+
+
+class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not there when types are checked
+    """Batches for `fit`, `evaluate` and `predict`, in order, made by the threads of the Dataset ahead of use.
+
+    What is listed (`labels`, `classes`, `keys`, `filenames`) is in the order of the batches: of the epoch that was
+    read last, or will be read first. So it fits what `predict` gave, shuffled or not.
+    A pass over the batches 0, 1, … is one epoch, and the next pass the next epoch. As an iterator (`next()`) it has
+    no end, as Keras' own; a `for` loop over it is one epoch.
+    With TensorFlow as the backend `Dataset.to_tf()` is faster: Keras reads this through a tf.data pipeline that it lets
+    TensorFlow tune, and so waits at the end of epochs, see `untuned` of adapters/tensorflow/handover.py.
+    """
+
+    def __init__(
+        self, dataset: Dataset, *, convert: Callable[[Any], Any] | None = None, class_names: list[str] | None = None,
+        relabelled: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None,
+    ) -> None:  # fmt: skip
+        if dataset.batch_size is None:
+            raise UsageError("to_keras()", "Keras needs batches", "add .batch(32), after .decode(size=…)")
+        if os.environ.get(TF_CONFIG) and keras.backend.backend() == "tensorflow" and dataset.rank[1] > 1:
+            fact = f"this is rank {dataset.rank[0]} of {dataset.rank[1]}, and a strategy of ${TF_CONFIG} deals it again"
+            raise UsageError("to_keras()", fact, "use to_tf(), which a strategy takes as it is")
+        super().__init__(workers=1)
+        self.dataset = dataset
+        self._convert = convert or as_keras
+        self._class_names = class_names
+        self._relabelled = relabelled
+        self._lock = threading.RLock()
+        self._epoch = dataset.progress.where().epoch
+        self._items: Iterator[Any] | None = None
+        self._at = self._place = 0
+        self._head: dict[int, Any] = {}
+        self._touched = self._over = self._within = False
+        self._next = 0
+        self._listing: tuple[int, Listing] | None = None
+
+    # What Keras asks for
+
+    @property
+    def num_batches(self) -> int | None:
+        """The batches of a pass; None where that is not known, or there is no end: then give `steps_per_epoch`."""
+        try:
+            return len(self.dataset)
+        except DatasetError:
+            return None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, number: int) -> Any:
+        """Batch `number` of this pass. Fast in order from 0 on; any other begins to read anew, from that place.
+
+        Within an epoch of Keras it is the next batch, whatever the number: `fit(shuffle=True)`, its default, asks in
+        a random order, which would begin anew for each batch and mix whole batches only.
+        """
+        count = self.num_batches
+        if count is not None and not 0 <= number < count:
+            raise SampleIndexError(repr(self.dataset), f"there is no batch {number} among {count}", "they count from 0")
+        with self._lock:
+            if count is not None and self._within:
+                self._over = self._over or self._place == count
+                number, self._place = self._place % count, self._place % count + 1
+            again = count is None and self._at > PEEKED
+            if number == 0 and (self._over or again):
+                self._begin_epoch(self._epoch + self._turns)
+            return self._batch(number, count)
+
+    def _batch(self, number: int, count: int | None) -> Any:
+        if number in self._head:
+            return self._head.pop(number)
+        if self._items is None or number != self._at:
+            self._stop()
+            self._items = self._read(number)
+        item = self._convert(self._following())
+        self._touched = True
+        self._at = number + 1
+        if number < PEEKED and not self._within:
+            self._head[number] = copied(item)
+        if self._at == count:
+            self._end_reading()
+        return item
+
+    @property
+    def use_multiprocessing(self) -> bool:
+        """False: a pass goes through the batches in order, which processes beside each other can't. Threads decode."""
+        return False
+
+    @use_multiprocessing.setter
+    def use_multiprocessing(self, value: bool) -> None:
+        if value:
+            log.warning("use_multiprocessing=True has no effect on a KerasDataset: its threads decode all the same")
+
+    def on_epoch_begin(self) -> None:
+        """Keras begins an epoch, and so a pass."""
+        with self._lock:
+            if self._over:
+                self._begin_epoch(self._epoch + self._turns)
+            self._within, self._place = True, 0
+
+    def on_epoch_end(self) -> None:
+        """Keras has ended an epoch: the next pass is the next one. Without a length there are no passes.
+
+        It says so before the first epoch as well, after it has looked at some batches: that is no pass.
+        """
+        with self._lock:
+            if self._within:
+                self._end_pass()
+            self._within = False
+
+    # For loops
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of one epoch."""
+        self._end_pass()
+        return map(self.__getitem__, range(len(self)))
+
+    def __next__(self) -> Any:
+        if self._next == len(self):
+            self._next = 0
+            self._end_pass()
+        self._next += 1
+        return self[self._next - 1]
+
+    next = __next__
+
+    def reset(self) -> None:
+        """Let `next()` begin at the first batch again."""
+        self._next = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make `epoch` the number of the next pass."""
+        with self._lock:
+            self._stop()
+            self._begin_epoch(epoch)
+
+    # What is in it
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes in label order."""
+        return self.dataset.classes if self._class_names is None else self._class_names
+
+    @property
+    def class_indices(self) -> dict[str, int]:
+        """Class name -> label."""
+        return {name: label for label, name in enumerate(self.class_names)}
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return len(self.class_names)
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """The label of every sample in the order of the batches (int32, samples). UsageError where samples have
+        several classes, or numbers."""
+        demand_class_labels(self.dataset.content.catalog, "labels")
+        labels = self.listing.labels
+        return (labels if self._relabelled is None else self._relabelled(labels)).astype(np.int32)
+
+    classes = labels
+
+    @property
+    def keys(self) -> list[str]:
+        """The key of every sample in the order of the batches."""
+        return list(self.listing.keys)
+
+    @property
+    def filenames(self) -> list[str]:
+        """The path below the root, as it was before packing, of every sample in the order of the batches."""
+        return list(self.listing.paths)
+
+    @property
+    def samples(self) -> int:
+        """The samples of a pass."""
+        low, high = self.dataset.span()
+        return (high - low) * self._turns
+
+    n = samples
+
+    @property
+    def batch_size(self) -> int:
+        """The samples of each batch but the last."""
+        size = self.dataset.batch_size
+        assert size is not None
+        return size
+
+    @property
+    def listing(self) -> Listing:
+        """The samples of the pass that was begun last, in the order of its batches."""
+        with self._lock:
+            epoch = self._epoch
+            if self._listing is None or self._listing[0] != epoch:
+                self._listing = (epoch, delivered(self.dataset, range(epoch, epoch + self._turns)))
+            return self._listing[1]
+
+    # How it is read
+
+    @property
+    def _turns(self) -> int:
+        """The epochs of a pass, by repeat()."""
+        return self.dataset.reading.turns or 1
+
+    def _end_pass(self) -> None:
+        with self._lock:
+            self._over = self._touched and self.num_batches is not None
+
+    def _begin_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        self._over = self._touched = False
+        self._at = 0
+        self._stop()
+
+    def _stop(self) -> None:
+        self._head.clear()
+        self._end_reading()
+
+    def _end_reading(self) -> None:
+        if self._items is not None:
+            self._items.close()  # type: ignore[attr-defined]  # it is a generator: its threads end here
+            self._items = None
+
+    def _following(self) -> Any:
+        assert self._items is not None
+        for item in self._items:
+            return item
+        raise DatasetError(repr(self.dataset), "there are fewer batches than its length says", "see on_error and map()")
+
+    def _read(self, number: int) -> Iterator[Any]:
+        """The items of this pass from `number` on. Where their number is not known they go on over the epochs."""
+        dataset, epoch = self.dataset, self._epoch
+        steps = dataset.steps
+        if not steps.counted or dataset.content.streams:
+            found = False
+            while True:
+                for _, item in dataset.run(epoch):
+                    found = True
+                    number -= 1
+                    if number < 0:
+                        yield item
+                if not found:
+                    return
+                epoch += 1
+        low, high = dataset.span()
+        each = max(1, -(-(high - low) // self.batch_size))
+        epoch, number = epoch + number // each, number % each
+        while high > low:
+            for _, item in dataset.run(epoch, delivered=number, start=low + number * self.batch_size if number else 0):
+                yield item
+            epoch, number = epoch + 1, 0
+
+
+def as_keras(item: Any) -> Any:
+    """The item as Keras takes it: a Batch as (images, labels), or as (images,) where there are no labels."""
+    if not isinstance(item, Batch):
+        return item
+    return (item.images,) if item.labels is None else (item.images, item.labels)
+
+
+def copied(item: Any) -> Any:
+    """The item with its arrays copied, so that what is done to them in place stays with the first."""
+    return keras.tree.map_structure(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, item)
+
+
+def to_keras(dataset: Dataset) -> KerasDataset:
+    """The Dataset for Keras."""
+    return KerasDataset(dataset)

@@ -1,0 +1,327 @@
+"""A Dataset as a graph of TensorFlow's own operations on its TFRecord shards: no Python and no thread of ours in it.
+
+    file names, in a new order each time -> interleave(TFRecordDataset) -> shuffle buffer -> parse, decode -> batch
+
+What is random follows from the seed, the number of the iteration and the bytes of the image, so that it is the same
+for any number of threads, and however a tf.distribute strategy deals the files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from shardkit.adapters.tensorflow.handover import counted, element_spec, untuned, with_names
+from shardkit.errors import NotFoundError, StorageError, UsageError
+from shardkit.formats.format import format_of_head, format_of_name
+from shardkit.formats.tar.headers import GZIP_MAGIC
+from shardkit.formats.tfrecord.features import ENCODED, LABEL
+from shardkit.formats.tfrecord.stream import is_packed
+from shardkit.images.crops import CENTER_SHARE, RATIO, SCALE, TRIES
+from shardkit.images.decoder import HEADROOM, DecodeOptions
+from shardkit.reading.batches.labels import kind_of
+from shardkit.reading.content import Named
+from shardkit.reading.ops import ALL, cut
+from shardkit.sample import IMAGE_FIELDS
+
+if TYPE_CHECKING:
+    from shardkit.location import Location
+    from shardkit.reading.dataset import Dataset
+
+__all__ = ["to_tf_graph"]
+
+HEAD_BYTES = 512
+"""Of a shard, from which its format and compression are seen."""
+
+CYCLE = 16
+"""Shards that are read side by side when shuffled, as our own order has 16 lanes."""
+
+KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3"}
+"""Our names for the filters of `ScaleAndTranslate`, by which `tf.image.resize(antialias=True)` works, too."""
+
+DECODED = ("jpg", "jpeg", "png", "gif", "bmp")
+"""The image fields that TensorFlow's decoders know."""
+
+RATIOS = (1, 2, 4, 8)
+"""What the JPEG decoder may shrink by."""
+
+DRAWS = 3 + 2 * TRIES
+"""Random numbers for a sample: flip, top, left, then (area, ratio) for each try."""
+
+
+def to_tf_graph(dataset: Dataset) -> tf.data.Dataset:
+    """The graph, with the element_spec, the cardinality and the `class_names` that `to_tf` gives.
+
+    Raises UsageError for what TensorFlow's operations can't do. What is wrong in the data raises TensorFlow's errors.
+    """
+    options = _demand_options(dataset)
+    paths, packing = _files(dataset)
+    steps, reading = dataset.steps, dataset.reading
+    assert steps.batch is not None
+    records = _records(paths, packing, shuffled=reading.buffer > 0, seed=reading.seed)
+    if reading.buffer:
+        records = records.shuffle(reading.buffer, seed=reading.seed)
+    samples = _window(records, steps.window).map(_decoder(dataset, options), num_parallel_calls=tf.data.AUTOTUNE)
+    made = samples.batch(steps.batch.size, drop_remainder=steps.batch.drop_last, num_parallel_calls=tf.data.AUTOTUNE)
+    made = _window(made, steps.batch_window)
+    spec = element_spec(dataset)
+    made = made.map(lambda images, labels: tuple(map(_shaped, (images, labels), spec)))
+    if reading.turns != 1:
+        made = made.repeat(reading.turns)
+    deal = tf.data.Options()
+    deal.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.FILE
+    return with_names(untuned(counted(made, dataset).with_options(deal).prefetch(tf.data.AUTOTUNE)), dataset)
+
+
+def _demand_options(dataset: Dataset) -> DecodeOptions:
+    """The options of decode(). UsageError for what the graph can't do."""
+    element_spec_cure = "add .decode(size=224).batch(32)"
+    steps = dataset.steps
+    if steps.batch is None or steps.decode is None or steps.decode.options.size is None:
+        raise _refused("it needs batches of decoded images of one size", element_spec_cure)
+    if len(steps.samples) > 1 or steps.after:
+        fact = "map() and filter() call Python"
+        raise _refused(fact, "leave out graph=True, or use those of the tf.data.Dataset that comes back")
+    if dataset.selection or dataset.weights is not None or not isinstance(dataset.content, Named):
+        fact = "views, weights, concat() and mix() need the order of shardkit, and a graph reads whole shards"
+        raise _refused(fact, "leave out graph=True")
+    if dataset.reading.epoch_size is not None:
+        raise _refused("epoch_size() needs the order of shardkit", "leave out graph=True, or use take()")
+    if dataset.rank[1] > 1:
+        fact = f"this is rank {dataset.rank[0]} of {dataset.rank[1]}, and a graph is dealt by its strategy"
+        cure = "give dataset() rank=0, world_size=1 under a tf.distribute strategy, or leave out graph=True"
+        raise _refused(fact, cure)
+    defaults, options = DecodeOptions(), steps.decode.options
+    for name in ("exact", "orientation", "on_error", "max_pixels"):
+        if getattr(options, name) != getattr(defaults, name):
+            fact = f"decode({name}={getattr(options, name)!r}) is nothing that TensorFlow's operations can do"
+            raise _refused(fact, "leave it out, or graph=True")
+    return options
+
+
+def _refused(fact: str, cure: str) -> UsageError:
+    return UsageError("to_tf(graph=True)", fact, cure)
+
+
+def _files(dataset: Dataset) -> tuple[list[str], str]:
+    """(the paths of the shards, their compression). UsageError for shards that are no TFRecord, or out of reach."""
+    content = dataset.content
+    if content.streams:
+        places, packed, form = list(content.streams), list(content.streams), ""
+    else:
+        files = content.catalog.files()
+        places, packed = [file.location for file in files], [file.location for file in files if file.unpacked]
+        manifest = getattr(content.catalog, "manifest", None)
+        form = "class directory" if manifest is None else manifest.shard_format
+        if kind_of(content.catalog):
+            raise _refused("labels of several classes, and numbers, are stored as JSON", "leave out graph=True")
+        others = sorted(set(content.catalog.fields) & IMAGE_FIELDS - set(DECODED))
+        if others:
+            fact = f"there are {', '.join(others)} images, which TensorFlow can't decode"
+            raise _refused(fact, "leave out graph=True")
+    known = tf.io.gfile.get_registered_schemes()
+    for place in places:
+        if place.scheme and place.scheme not in known:
+            fact = f"this TensorFlow does not read {place.scheme}://"
+            raise _refused(fact, "leave out graph=True, or see what tensorflow-io brings")
+    kinds = {""} if len(packed) < len(places) else set[str]()
+    for place in packed:  # where no manifest tells, all of them
+        head = _head(place)
+        form = form or format_of_name(place.name) or format_of_head(head)
+        kinds.add(_compression(head))
+    if form != "tfrecord":
+        fact = f"TensorFlow reads TFRecord shards, and this is {'a' if form[0] != 't' else 'made of'} {form}"
+        how = "shardkit pack" if form == "class directory" else "shardkit convert"
+        raise _refused(fact, f"make them with: {how} SOURCE DEST --format tfrecord")
+    if len(kinds) > 1:
+        said = ", ".join(kind or "not compressed" for kind in sorted(kinds))
+        raise _refused(f"the shards are compressed in more than one way ({said})", "leave out graph=True")
+    return [place.url for place in places], kinds.pop()
+
+
+def _head(place: Location) -> bytes:
+    """The first bytes of a shard, as TensorFlow reads it. NotFoundError, StorageError."""
+    try:
+        with tf.io.gfile.GFile(place.url, "rb") as file:
+            return bytes(file.read(HEAD_BYTES))
+    except tf.errors.NotFoundError as exc:
+        raise NotFoundError(place.url, "there is no such shard", "check the name, and where you are") from exc
+    except tf.errors.OpError as exc:
+        raise StorageError(place.url, exc.message, "check the store and its rights") from exc
+
+
+def _compression(head: bytes) -> str:
+    """TensorFlow's name for how a TFRecord shard is packed, by its first bytes; "" for one that is not."""
+    if not is_packed(head):
+        return ""
+    return "GZIP" if head[:2] == GZIP_MAGIC else "ZLIB"
+
+
+def _records(paths: list[str], packing: str, *, shuffled: bool, seed: int) -> tf.data.Dataset:
+    """(record, number of the iteration) of all shards; the number is one of TensorFlow's own, random."""
+    names = tf.constant(paths, tf.string)
+
+    def in_turn(turn: Any) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(names, tf.stack([tf.cast(seed, tf.int64), turn]))
+        return tf.data.Dataset.from_tensor_slices(order if shuffled else names).map(lambda name: (name, turn))
+
+    def of_file(name: Any, turn: Any) -> tf.data.Dataset:
+        return tf.data.TFRecordDataset(name, compression_type=packing).map(lambda record: (record, turn))
+
+    turn = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+    files = turn.flat_map(in_turn)
+    if not shuffled:
+        return files.flat_map(of_file)
+    return files.interleave(of_file, cycle_length=min(CYCLE, len(paths)), num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _window(made: tf.data.Dataset, window: Any) -> tf.data.Dataset:
+    """What take() and skip() leave."""
+    if not window:
+        return made
+    low, high = cut(0, ALL, window)
+    return made.skip(low).take(high - low)
+
+
+def _shaped(value: Any, kind: Any) -> Any:
+    return tf.ensure_shape(value, kind.shape)
+
+
+def _decoder(dataset: Dataset, options: DecodeOptions) -> Callable[..., Any]:
+    names = dataset.content.names
+    classes = 0 if dataset.content.streams else len(dataset.classes)
+    if options.label == "binary" and classes != 2:
+        raise UsageError("label", f'"binary" needs two classes, and there are {classes}', 'use "int" or "onehot"')
+    image = (names and names.image) or ENCODED
+    label = (names and names.label) or LABEL
+    assert options.height_width is not None
+    return _Decoder(options, options.height_width, image, label, classes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoder:
+    """Makes (image, label) of a record."""
+
+    options: DecodeOptions
+    size: tuple[int, int]
+    image: str
+    label: str
+    classes: int
+
+    def __call__(self, record: Any, turn: Any) -> Any:
+        kinds = {
+            self.image: tf.io.FixedLenFeature((), tf.string),
+            self.label: tf.io.FixedLenFeature((), tf.int64, default_value=-1),
+        }
+        parsed = tf.io.parse_single_example(record, kinds)
+        data = parsed[self.image]
+        draws: Any = None
+        if self.options.flip or self.options.crop == "random":
+            mark = tf.strings.to_hash_bucket_fast(data, (1 << 63) - 1)
+            draws = tf.random.stateless_uniform((DRAWS,), tf.stack([turn, mark]))
+        pixels, box = tf.cond(tf.io.is_jpeg(data), lambda: self._jpeg(data, draws), lambda: self._other(data, draws))
+        image = self._resized(pixels, box)
+        if self.options.flip:
+            image = tf.cond(draws[0] < 0.5, lambda: tf.reverse(image, (1,)), lambda: image)
+        return self._finished(image), self._encoded(parsed[self.label])
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return 1 if self.options.color == "gray" else 3
+
+    def _jpeg(self, data: Any, draws: Any) -> tuple[Any, Any]:
+        """(pixels, box in them): only what the crop needs is decoded, at a smaller scale where that is enough."""
+        shape = tf.io.extract_jpeg_shape(data)
+        height, width = shape[0], shape[1]
+        box = self._box(height, width, draws)
+        if self.options.interpolation not in KERNELS:
+            return self._window_of(data, height, width, box, 1)
+        headroom = HEADROOM if self.options.interpolation == "bilinear" else 2 * HEADROOM
+        shrink = tf.reduce_min(box[2:] / tf.constant(self.size, tf.float32)) / headroom
+        number = tf.reduce_sum(tf.cast(shrink >= tf.constant(RATIOS[1:], tf.float32), tf.int32))
+        ways = [lambda ratio=ratio: self._window_of(data, height, width, box, ratio) for ratio in RATIOS]
+        return tf.switch_case(number, ways)  # type: ignore[no-any-return]
+
+    def _window_of(self, data: Any, height: Any, width: Any, box: Any, ratio: int) -> tuple[Any, Any]:
+        """The pixels around a box of an image that is shrunk by `ratio`, and where in them the box is."""
+        box = box / ratio
+        limit = -(-tf.stack([height, width]) // ratio)
+        low = tf.cast(tf.floor(box[:2]), tf.int32)
+        high = tf.minimum(tf.cast(tf.math.ceil(box[:2] + box[2:]), tf.int32), limit)
+        window = tf.concat([low, high - low], 0)
+        pixels = tf.image.decode_and_crop_jpeg(data, window, channels=self.channels, ratio=ratio)
+        return pixels, tf.concat([box[:2] - tf.cast(low, tf.float32), box[2:]], 0)
+
+    def _other(self, data: Any, draws: Any) -> tuple[Any, Any]:
+        """(pixels, box in them) of a PNG, GIF or BMP."""
+        pixels = tf.io.decode_image(data, channels=self.channels, expand_animations=False)
+        shape = tf.shape(pixels)
+        box = self._box(shape[0], shape[1], draws)
+        top, left, height, width = tf.unstack(tf.cast(box, tf.int32))
+        pixels = pixels[top : top + height, left : left + width]
+        return pixels, tf.concat([tf.zeros(2), box[2:]], 0)
+
+    def _box(self, height: Any, width: Any, draws: Any) -> Any:
+        """float32 (top, left, height, width) in whole pixels, as those of images/crops.py."""
+        whole = tf.cast(tf.stack([height, width]), tf.float32)
+        if self.options.crop == "resize":
+            return tf.concat([tf.zeros(2), whole], 0)
+        if self.options.crop == "random":
+            return _random_box(whole, draws[1:])
+        size = tf.constant(self.size, tf.float32)
+        inner = tf.maximum(1.0, tf.round(np.float32(CENTER_SHARE) * tf.reduce_min(whole / size) * size))
+        return tf.concat([(whole - inner) // 2, inner], 0)
+
+    def _resized(self, pixels: Any, box: Any) -> Any:
+        """float32 (height, width, channels), whole numbers from 0 to 255."""
+        kernel = KERNELS.get(self.options.interpolation)
+        if kernel is None:
+            image = tf.image.resize(pixels, self.size, method=self.options.interpolation)
+        else:
+            scale = tf.constant(self.size, tf.float32) / box[2:]
+            image = tf.raw_ops.ScaleAndTranslate(
+                images=pixels[None], size=self.size, scale=scale, translation=-box[:2] * scale, kernel_type=kernel,
+                antialias=True,
+            )[0]  # fmt: skip
+        image = tf.ensure_shape(image, (*self.size, self.channels))
+        return tf.clip_by_value(tf.round(tf.cast(image, tf.float32)), 0.0, 255.0)
+
+    def _finished(self, image: Any) -> Any:
+        options = self.options
+        if options.rescale is not None:
+            image = image * np.float32(options.rescale)
+        image = tf.cast(image, options.dtype or ("uint8" if options.rescale is None else "float32"))
+        return tf.transpose(image, (2, 0, 1)) if options.layout == "chw" else image
+
+    def _encoded(self, label: Any) -> Any:
+        if self.options.label == "int":
+            return label
+        inside = tf.debugging.Assert(
+            (label >= 0) & (label < self.classes), [f"expected a label from 0 to {self.classes - 1}, and found", label]
+        )
+        with tf.control_dependencies([inside]):
+            label = tf.identity(label)
+        return tf.cast(label, tf.float32) if self.options.label == "binary" else tf.one_hot(label, self.classes)
+
+
+def _random_box(whole: Any, draws: Any) -> Any:
+    """As `crops.random_box`, of the size `whole` (height, width) and random numbers top, left, area, ratio, …"""
+    area = tf.reduce_prod(whole) * (SCALE[0] + (SCALE[1] - SCALE[0]) * draws[2::2])
+    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    ratio = tf.exp(low + (high - low) * draws[3::2])
+    sizes = tf.round(tf.sqrt(tf.stack([area / ratio, area * ratio], 1)))
+    fits = tf.reduce_all((sizes > 0) & (sizes <= whole), 1)
+    first = sizes[tf.argmax(tf.cast(fits, tf.int32))]
+    place = tf.floor(draws[:2] * (whole - first + 1))
+    widest = tf.stack(
+        [tf.minimum(whole[0], tf.round(whole[1] / RATIO[0])), tf.minimum(whole[1], tf.round(whole[0] * RATIO[1]))]
+    )
+    fits_any = tf.reduce_any(fits)
+    size = tf.where(fits_any, first, widest)
+    return tf.concat([tf.where(fits_any, place, (whole - widest) // 2), size], 0)

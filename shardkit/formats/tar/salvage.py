@@ -1,0 +1,119 @@
+"""The members of a damaged tar shard: what can still be read, wherever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from shardkit.errors import DamagedError
+from shardkit.formats.tar.headers import BLOCK, Member, cut_member, parse_block, read_member, sample_name
+from shardkit.shards.scan import ShardBytes
+
+_MAGIC, _MAGIC_AT = b"ustar", 257
+
+
+@dataclass(slots=True)
+class Group:
+    """Members with one key: field -> (first byte, length). start: of the first one. split: they were not adjacent."""
+
+    key: str
+    start: int
+    fields: dict[str, tuple[int, int]]
+    split: bool = False
+
+
+@dataclass(slots=True)
+class Salvaged:
+    """What a shard still holds, in order; the damage; the keys next to it, which may lack a member."""
+
+    groups: list[Group] = field(default_factory=list)
+    damage: list[DamagedError] = field(default_factory=list)
+    suspects: set[str] = field(default_factory=set)
+
+
+def salvage(data: ShardBytes) -> Salvaged:
+    """All members that have a good header, as samples: those of one key together, unless a field comes twice.
+
+    Behind damage it goes on at the next header that is good. Never raises DamagedError.
+    """
+    try:
+        found = data.samples()
+        return Salvaged([Group(sample.key, sample.offset, sample.fields) for sample in found])
+    except DamagedError:
+        return _salvaged(data)
+
+
+def _salvaged(data: ShardBytes) -> Salvaged:
+    result = Salvaged()
+    latest: dict[str, Group] = {}
+    last, after_damage = "", False
+    for item in _members(data):
+        if isinstance(item, DamagedError):
+            result.damage.append(item)
+            result.suspects |= {last} if last else set()
+            after_damage = True
+            continue
+        try:
+            name = sample_name(item, data.place)
+        except DamagedError as exc:
+            result.damage.append(exc)
+            continue
+        if name is None:
+            continue
+        key, field_name = name
+        group = latest.get(key)
+        if group is None or field_name in group.fields:
+            group = latest[key] = Group(key, item.start, {})
+            result.groups.append(group)
+        elif key != last:
+            group.split = True
+        group.fields[field_name] = (item.data, item.size)
+        result.suspects |= {key} if after_damage else set()
+        last, after_damage = key, False
+    return result
+
+
+def _members(data: ShardBytes) -> Iterator[Member | DamagedError]:
+    """Members and damage in the order of the file."""
+    limit, at = len(data), 0
+    shared: dict[bytes, bytes] = {}
+
+    def fetch(offset: int, n: int) -> bytes:
+        return bytes(data.buffer[offset : offset + n])
+
+    while at < limit:
+        try:
+            member = read_member(fetch, at, place=data.place, shared=shared)
+            if member is not None and member.data + member.size > limit:
+                raise cut_member(member, limit, data.place)
+        except DamagedError as exc:
+            yield exc
+            member, again = None, at + 1
+        else:
+            again = at + BLOCK
+        if member is not None:
+            yield member
+            at = member.end
+            continue
+        following = _next_header(data, again, limit)
+        if following is None:
+            return
+        if again == at + BLOCK:  # behind an end mark
+            yield DamagedError(data.place, "there are members after the end mark", "", following)
+        at = following
+
+
+def _next_header(data: ShardBytes, at: int, limit: int) -> int | None:
+    """The first byte from `at` on where a header begins whose checksum is right; None if there is none."""
+    found = data.buffer.find(_MAGIC, at + _MAGIC_AT)
+    while found >= 0:
+        start = found - _MAGIC_AT
+        if start + BLOCK <= limit:
+            try:
+                parse_block(bytes(data.buffer[start : start + BLOCK]), place=data.place, offset=start)
+            except DamagedError:
+                pass
+            else:
+                return int(start)
+        found = data.buffer.find(_MAGIC, found + 1)
+    return None

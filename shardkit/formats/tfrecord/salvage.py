@@ -1,0 +1,162 @@
+"""The records of a damaged TFRecord shard: those whose checksums are right, wherever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shardkit.errors import DamagedError
+from shardkit.formats.tfrecord.example import parse_example
+from shardkit.formats.tfrecord.features import KEY, OTHER_KEY
+from shardkit.formats.tfrecord.samples import (
+    FRAME,
+    HEAD,
+    check_data,
+    masked_crc,
+    one_text,
+    path_of,
+    record_size,
+    sample_of,
+)
+from shardkit.sample import IMAGE_FIELDS
+from shardkit.shards.scan import NO_LABEL, ShardBytes, label_of
+
+KEY_FEATURES = (KEY, OTHER_KEY)
+CHUNK = 1 << 20
+LENGTH_BYTES = 5
+"""A record has less than a TiB: the upper bytes of its length are zeros, which few bytes of an image are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record of which every byte is proven. key_feature: where its key stands, "" where it has none of its own.
+
+    image: its image's field and place, "" for none. fields: all names. text: of its class, "" where it has none.
+    """
+
+    key: str
+    key_feature: str
+    path: str
+    label: int
+    text: str
+    offset: int
+    size: int
+    image: str
+    image_offset: int
+    image_size: int
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes that hold no sound record. key, path: of the record there, as far as its own bytes tell."""
+
+    start: int
+    end: int
+    key: str
+    path: str
+    error: DamagedError
+
+
+@dataclass(slots=True)
+class Records:
+    """What a shard still holds, in order."""
+
+    sound: list[Record] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+
+
+def salvage_records(data: ShardBytes) -> Records:
+    """All records with right checksums. Behind damage it goes on at the next one. Never raises DamagedError."""
+    found = Records()
+    for item in _walk(data):
+        if isinstance(item, Record):
+            found.sound.append(item)
+        else:
+            found.gaps.append(item)
+    return found
+
+
+def _walk(data: ShardBytes) -> Iterator[Record | Gap]:
+    limit, at = len(data), 0
+    while at < limit:
+        end = None
+        try:
+            size = record_size(_bytes(data, at, HEAD), at, limit, data.place)
+            end = at + FRAME + size
+            payload = _bytes(data, at + HEAD, size)
+            check_data(payload, _bytes(data, end - 4, 4), at, data.place)
+            yield record_of(payload, at, place=data.place)
+        except DamagedError as exc:
+            trusted = end is not None and (end == limit or _is_head(data, end, limit))
+            following = end if trusted else next_head(data, at + 1, limit)
+            stop = limit if following is None else following
+            yield _gap(data, at, stop, exc)
+            at = stop
+        else:
+            at = end
+
+
+def record_of(payload: bytes, at: int, *, place: str) -> Record:
+    """The record at byte `at`, of which `payload` is the data. DamagedError for data that are no Example."""
+    sample = sample_of(payload, at, place)
+    features = parse_example(payload)
+    key_feature = next((name for name in KEY_FEATURES if one_text(payload, features, name)), "")
+    image = next((name for name in sample.fields if name in IMAGE_FIELDS), "")
+    start, size = sample.fields.get(image, (-1, -1))
+    label = NO_LABEL
+    if "cls" in sample.values:
+        label = label_of(sample.values["cls"])
+    elif "cls" in sample.fields:
+        begin, length = sample.fields["cls"]
+        label = label_of(payload[begin - at - HEAD :][:length])
+    return Record(
+        sample.key, key_feature, path_of(sample, image), label, sample.text, at, sample.size, image, start, size,
+        tuple(sample.names),
+    )  # fmt: skip
+
+
+def _gap(data: ShardBytes, start: int, end: int, error: DamagedError) -> Gap:
+    """A gap, with the name of its first record if that can still be read."""
+    try:
+        record = record_of(_bytes(data, start + HEAD, end - start - FRAME), start, place=data.place)
+    except DamagedError:
+        return Gap(start, end, "", "", error)
+    return Gap(start, end, record.key, record.path, error)
+
+
+def _bytes(data: ShardBytes, at: int, size: int) -> bytes:
+    return bytes(data.buffer[at : at + max(0, size)])
+
+
+def _is_head(data: ShardBytes, at: int, limit: int) -> bool:
+    head = _bytes(data, at, HEAD)
+    return (
+        len(head) == HEAD
+        and head[8:] == masked_crc(head[:8])
+        and at + FRAME + int.from_bytes(head[:8], "little") <= limit
+    )
+
+
+def next_head(data: ShardBytes, at: int, limit: int) -> int | None:
+    """The first byte from `at` on where a record may begin: a length that fits the file, with its right CRC."""
+    while at + FRAME <= limit:
+        count = min(CHUNK, limit - FRAME + 1 - at)
+        window = data.view[at : at + count + HEAD]
+        high = window[LENGTH_BYTES : LENGTH_BYTES + count].copy()
+        for place in range(LENGTH_BYTES + 1, 8):
+            high |= window[place : place + count]
+        starts = np.flatnonzero(high == 0)
+        lengths, crcs = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
+        for place in range(LENGTH_BYTES):
+            lengths |= window[starts + place].astype(np.int64) << 8 * place
+        for place in range(8, HEAD):
+            crcs |= window[starts + place]
+        fitting = (lengths <= limit - FRAME - (at + starts)) & ((lengths > 0) | (crcs > 0))  # zeros are no head
+        for start in starts[fitting].tolist():
+            if _is_head(data, at + start, limit):
+                return at + int(start)
+        at += count
+    return None

@@ -1,0 +1,188 @@
+"""Pixels for transcoding: an image decoded, shrunk, turned, and encoded again.
+
+Shrinking is Pillow's Lanczos, the best of what there is here, since it is done once and seen in every epoch. A JPEG is
+decoded by simplejpeg at 1/2, 1/4 or 1/8 where that leaves `HEADROOM` times the target each way; the result then differs
+from Pillow's decode and resize of the whole image by at most 0.1 of 255 in the mean (benchmarks/transcode.py).
+Damage is an error here even where Pillow would draw gray: it would be written as if it were the picture.
+
+What an image of many kinds becomes is what `decode()` makes of it: the first frame, alpha dropped where the new format
+has none, 16 bits by their high byte. PNG keeps alpha, and gray of 16 bits; WebP keeps alpha. The colours below alpha,
+0 too, are kept as they are, since decode() shows them.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from shardkit.images import jpeg
+from shardkit.images.orientation import orientation_by_pillow, orientation_in, orientation_of
+from shardkit.images.pillow import eight_bit, opened, quiet_pillow, reason_of
+from shardkit.images.png import has_frames
+from shardkit.images.rewrite.metadata import Notes, jpeg_with, notes_of, notes_of_jpeg
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+HEADROOM = 2
+"""Decoded pixels for each target pixel that DCT scaling has to leave, each way."""
+
+Kind = Literal["JPEG", "PNG", "WEBP"]
+
+
+def shrunk_size(size: tuple[int, int], shorter: int | None, longer: int | None) -> tuple[int, int]:
+    """(width, height) with the same proportions and sides of at most these pixels; never larger than it was."""
+    parts, whole = 1, 1
+    for limit, side in ((shorter, min(size)), (longer, max(size))):
+        if limit is not None and limit * whole < parts * side:
+            parts, whole = limit, side
+    if parts >= whole:
+        return size
+    width, height = (max(1, (side * parts + whole // 2) // whole) for side in size)
+    return width, height
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded image: Pillow's, with its notes. first_of: it is the first of several in its file."""
+
+    image: Image.Image
+    notes: Notes
+    orientation: int
+    first_of: bool = False
+
+
+def decoded(data: bytes, kind: str, shorter: int | None, longer: int | None) -> Picture:
+    """The image, as large as it is or, a JPEG, as small as the target sides allow. ValueError if it can't be."""
+    if kind == "JPEG":
+        data = jpeg.tidied(data)
+    if kind == "JPEG" and (image := _jpeg_image(data, shorter, longer)) is not None:
+        notes = notes_of_jpeg(data)
+        return Picture(image, notes, orientation_of(notes.exif, notes.xmp))
+    return _by_pillow(data, kind)
+
+
+def _jpeg_image(data: bytes, shorter: int | None, longer: int | None) -> Image.Image | None:
+    """None where Pillow has to look at it."""
+    from PIL import Image
+
+    frame = jpeg.frame_of(data)
+    if frame.components == jpeg.FOUR_COLORS:
+        return None
+    width, height = frame.width, frame.height
+    goal = shrunk_size((width, height), shorter, longer)
+    divisor = 1
+    while divisor < 8 and 2 * divisor * HEADROOM * goal[0] <= width and 2 * divisor * HEADROOM * goal[1] <= height:
+        divisor *= 2
+    least = -(-height // divisor), -(-width // divisor)
+    pixels = jpeg.turbo_pixels(data, jpeg.color_of(frame), least=least)
+    return None if pixels is None else Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def _by_pillow(data: bytes, kind: str) -> Picture:
+    with opened(data) as image:
+        notes = notes_of(data, kind, image)
+        several = bool(getattr(image, "is_animated", False)) or has_frames(data)
+        image.load()
+        return Picture(image.copy(), notes, _orientation(data, image), several)
+
+
+def orientation_of_file(data: bytes) -> int:
+    """The orientation of a file of any format, 1 … 8. ValueError if it can't be opened."""
+    told = orientation_in(data)
+    if told is not None:
+        return told
+    with opened(data) as image:
+        image.load()
+        return _orientation(data, image)
+
+
+def _orientation(data: bytes, image: Image.Image) -> int:
+    """Of an image that is loaded, since that turns a TIFF."""
+    told = orientation_in(data)
+    return orientation_by_pillow(image) if told is None else told
+
+
+def prepared(image: Image.Image, kind: Kind) -> Image.Image:
+    """The image in a mode that the format holds and that can be resized. See this module's head."""
+    with quiet_pillow():
+        return _in_mode_of(image, kind)
+
+
+def _in_mode_of(image: Image.Image, kind: Kind) -> Image.Image:
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        if kind == "PNG" and mode.startswith("I"):
+            return image.convert("I")
+        return eight_bit(image)
+    if kind != "JPEG" and (image.has_transparency_data or mode in ("LA", "La", "PA", "RGBA", "RGBa")):
+        gray = mode in ("1", "L", "LA", "La") and kind == "PNG"
+        return image.convert("LA" if gray else "RGBA")
+    return image.convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The image at this size. The colours below alpha stay, as decode() shows them; Pillow alone would blacken them."""
+    from PIL import Image
+
+    if image.size == size:
+        return image
+    if image.mode in ("LA", "RGBA"):
+        made = image.convert(image.mode[:-1]).resize(size, Image.Resampling.LANCZOS)
+        made.putalpha(image.getchannel("A").resize(size, Image.Resampling.LANCZOS))
+        return made
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def encoded(image: Image.Image, kind: Kind, notes: Notes, *, quality: int, subsampling: int, lossless: bool) -> bytes:
+    """The file. quality: of JPEG and WebP, 1 to 100. lossless: of WebP. ValueError for what the format can't hold."""
+    fitting = {"L": b"GRAY", "LA": b"GRAY", "I": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}[image.mode]
+    if notes.icc[16:20] != fitting:  # a profile for CMYK says nothing about RGB
+        notes = Notes(notes.exif, notes.xmp)
+    try:
+        if kind == "JPEG":
+            return jpeg_with(_jpeg(image, quality, subsampling), notes)
+        return _webp(image, notes, quality, lossless=lossless) if kind == "WEBP" else _png(image, notes)
+    except MemoryError:
+        raise
+    except Exception as exc:  # Pillow's plugins raise nearly anything
+        raise ValueError(f"can't be written as {kind}: {reason_of(exc)}") from exc
+
+
+def _jpeg(image: Image.Image, quality: int, subsampling: int) -> bytes:
+    """By simplejpeg: Pillow with Huffman tables of its own saves 3 % and takes a millisecond, but fails on noise."""
+    import numpy as np
+    import simplejpeg
+
+    pixels = np.asarray(image)
+    if image.mode == "L":
+        data: bytes = simplejpeg.encode_jpeg(pixels[:, :, None], quality, "GRAY", "Gray")
+    else:
+        data = simplejpeg.encode_jpeg(pixels, quality, "RGB", str(subsampling))
+    return data
+
+
+def _webp(image: Image.Image, notes: Notes, quality: int, *, lossless: bool) -> bytes:
+    sink = io.BytesIO()
+    image.info = {}  # of which Pillow would write some
+    image.save(
+        sink, "WEBP", quality=quality, lossless=lossless, exif=notes.exif, icc_profile=notes.icc or None, xmp=notes.xmp,
+        exact=True,  # keeps the colours below alpha 0, which decode() shows
+    )  # fmt: skip
+    return sink.getvalue()
+
+
+def _png(image: Image.Image, notes: Notes) -> bytes:
+    import numpy as np
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    sink, text = io.BytesIO(), PngInfo()
+    if image.mode == "I":
+        image = Image.fromarray(np.asarray(image).clip(0, 0xFFFF).astype(np.uint16))
+    if notes.xmp:
+        text.add_itxt("XML:com.adobe.xmp", notes.xmp.decode("utf-8", "replace"))
+    image.info = {}
+    image.save(sink, "PNG", exif=notes.exif, icc_profile=notes.icc or None, pnginfo=text)
+    return sink.getvalue()

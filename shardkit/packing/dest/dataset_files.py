@@ -1,0 +1,282 @@
+"""Where a dataset is, or goes, in a store: its files by name, its manifest, and what is in the way.
+
+A dataset is there when its manifest is: shards go first, index files next, the manifest last. Where there is none yet,
+`.NAME.incomplete` says meanwhile that one is to come. To replace a dataset, files of other names go there, and its
+manifest is copied (`.NAME.replaced.json`, which tells what belonged to it) before the new one takes its place; then the
+old files are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from threading import Event
+
+import google_crc32c
+
+from shardkit.errors import DamagedError, DestinationError, ManifestError, NotFoundError, StorageError, UsageError
+from shardkit.location import Location
+from shardkit.shards import names
+from shardkit.shards.index_file import is_index
+from shardkit.shards.manifest import Manifest, all_names, decode_manifest, is_ours
+from shardkit.storage.files import translated
+from shardkit.storage.parts import is_part
+from shardkit.storage.retry import Retry, read, retried
+from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
+from shardkit.storage.transfer import SENDINGS, Check, difference
+
+OVERWRITE = "choose another destination, or replace it with --overwrite"
+MOVE = "move it elsewhere, or choose another destination"
+
+_PATTERN = set("*?{}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A dataset's place: the names of its files start with `stem`, at the root of `store`."""
+
+    store: Store
+    stem: str
+    retry: Retry = field(default_factory=Retry)
+
+    def __str__(self) -> str:
+        return str(self.location(self.stem))
+
+    @property
+    def manifest(self) -> str:
+        """The manifest's name."""
+        return names.manifest_name(self.stem)
+
+    @property
+    def _aside(self) -> str:
+        return names.aside_name(self.stem)
+
+    @property
+    def _marker(self) -> str:
+        return names.marker_name(self.stem)
+
+    def location(self, name: str) -> Location:
+        """Where a file of the dataset is."""
+        return self.store.root.child(name)
+
+    def read(self, name: str, *, size: int | None = None) -> bytes:
+        """A whole object, as it was written: held against its CRC-32C where the store knows it.
+
+        Raises NotFoundError, DamagedError, StorageError.
+        """
+        known = self.info(name) if size is None else ObjectInfo(name, size)
+        for _ in range(SENDINGS):
+            data = bytes(read(self.store, name, 0, known.bytes, self.retry))
+            if known.crc32c in (None, f"{google_crc32c.value(data):08x}"):
+                return data
+        raise DamagedError(str(self.location(name)), "its bytes are not those that were written", "write it again")
+
+    def write(self, name: str, data: bytes) -> None:
+        """A whole object, and read back: for the small ones that decide."""
+        crc = f"{google_crc32c.value(data):08x}"
+        for _ in range(SENDINGS):
+            retried(lambda: self.store.put(name, io.BytesIO(data), crc32c=crc), self.retry)
+            with contextlib.suppress(DamagedError):
+                if self.read(name) == data:
+                    return
+        fact = "what was written is not what is read there"
+        raise StorageError(str(self.location(name)), fact, "see that no other run writes there, and run it again")
+
+    def remove(self, these: Iterable[str]) -> None:
+        """Remove objects, where they are there."""
+        for name in these:
+            retried(partial(self.store.delete, name), self.retry)
+
+    def manifest_bytes(self) -> bytes | None:
+        """The manifest as it is stored; None where there is none."""
+        try:
+            return self.read(self.manifest)
+        except NotFoundError:
+            return None
+
+    def read_manifest(self) -> Manifest | None:
+        """The manifest that is there, or None. DestinationError for an object of its name that is none."""
+        data = self.manifest_bytes()
+        try:
+            return None if data is None else decode_manifest(data, place=str(self.location(self.manifest)))
+        except ManifestError as exc:
+            cure = OVERWRITE if data is None or is_ours(data) else MOVE
+            raise DestinationError(exc.place, f"in the way: {exc.fact}", cure) from exc
+
+    def files(self) -> dict[str, int]:
+        """Name -> bytes of the objects there that a dataset of this name may have, the manifest aside, by name."""
+        return self.sizes(())
+
+    def _beside(self) -> list[ObjectInfo]:
+        # not all of `stem`: a tree of that name may be beside it
+        return [item for prefix in (f"{self.stem}-", f"{self.stem}.") for item in self._listed(prefix)]
+
+    def sizes(self, also: Iterable[str]) -> dict[str, int]:
+        """Name -> bytes of `files`, and of those of `also` that are called otherwise, as shards of others may be."""
+        others = set(also)
+        listed = {item.name: item.bytes for item in self._beside()}
+        ours = others.union(names.files_of_stem(listed, self.stem))
+        found = {name: size for name, size in listed.items() if name in ours}
+        for name in sorted(name for name in others - found.keys() if names.file_generation(name, self.stem) is None):
+            with contextlib.suppress(NotFoundError):
+                found[name] = self.info(name).bytes
+        return dict(sorted(found.items()))
+
+    def info(self, name: str) -> ObjectInfo:
+        """What the store knows of an object. Raises NotFoundError, StorageError."""
+        return retried(lambda: self.store.info(name), self.retry)
+
+    def _listed(self, prefix: str) -> list[ObjectInfo]:
+        if not self.store.root.is_local:
+            return retried(lambda: list(self.store.list(prefix)), self.retry)
+        with translated(self.store.root.path):
+            try:
+                there = os.listdir(self.store.root.path)  # the folder alone, and not all that is below it
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        found = []
+        for name in there:
+            if name.startswith(prefix) and not is_part(name):
+                with contextlib.suppress(NotFoundError):  # it went away since
+                    found.append(self.info(name))
+        return found
+
+    def holds(self, wanted: ObjectInfo, *, check: Check, stop: Event) -> bool:
+        """Whether the object `wanted` is there: with its size, and the CRC-32C that was stored with it.
+
+        Where none was, or with `check` "read", it is read; with "none" it does not count then.
+        """
+        try:
+            known = self.info(wanted.name)
+            if check == "none":
+                return known.bytes == wanted.bytes and known.crc32c == wanted.crc32c
+            known = replace(known, crc32c=None) if check == "read" else known
+            return difference(self.store, wanted, known=known, retry=self.retry, stop=stop) is None
+        except NotFoundError:
+            return False
+
+    def replaced(self) -> set[str]:
+        """The names of the files of a dataset that is being replaced; none where that is not so."""
+        try:
+            return set(
+                all_names(decode_manifest(self.read(self._aside), place=str(self.location(self._aside))), self.stem)
+            )
+        except (NotFoundError, ManifestError):  # nothing was put aside, or no list of files that are ours
+            return set()
+
+    def begin(self) -> None:
+        """Before the first file goes there: where no manifest is, leave the mark that one is to come."""
+        if self.manifest_bytes() is None:
+            self.write(self._marker, b"This dataset is not finished: its manifest is still to come.\n")
+
+    def clear(self, *, without_manifest: bool = False) -> None:
+        """Remove what a run left that was cut short after it had written the manifest; or the mark of one that ends
+        without a manifest."""
+        if without_manifest:
+            self.remove([self._marker])
+            return
+        left = {item.name for name in names.signs(self.stem) for item in self._listed(name) if item.name == name}
+        data = self.manifest_bytes() if left else None
+        if data is None:
+            return
+        try:
+            ours = set(all_names(decode_manifest(data, place=str(self.location(self.manifest))), self.stem))
+        except ManifestError:
+            return
+        if self._aside in left:
+            self.remove(sorted(self.replaced() - ours))
+        self.remove(sorted(left))
+
+    def check_free(self, *, overwrite: bool, known: Callable[[str, int], bool]) -> int:
+        """The generation to write, as `destination.check_free` has it. known: whether a file is of an earlier run."""
+        self.clear()
+        data = self.manifest_bytes()
+        if data is not None and not is_ours(data):
+            fact = "a file is in the way, which is not a manifest of shardkit"
+            raise DestinationError(str(self.location(self.manifest)), fact, MOVE)
+        manifest = None
+        with contextlib.suppress(ManifestError):
+            manifest = None if data is None else decode_manifest(data, place=str(self.location(self.manifest)))
+        ours = self.replaced() if manifest is None else set(all_names(manifest, self.stem))
+        for name, size in self.files().items() if overwrite or data is None else ():
+            if name in ours or known(name, size):
+                continue
+            if name.endswith(".parquet") and not is_index(io.BytesIO(self.read(name))):
+                raise DestinationError(
+                    str(self.location(name)), "a file is in the way, which is not an index of shardkit", MOVE
+                )
+            if not overwrite:
+                fact = "a file is in the way, which belongs to no manifest and was not written by this run"
+                raise DestinationError(str(self.location(name)), fact, OVERWRITE)
+        if data is None:
+            return 1
+        return self.next_generation(manifest) if overwrite else names.generation_of(ours, self.stem)
+
+    def next_generation(self, manifest: Manifest | None) -> int:
+        """The generation for what replaces the dataset of `manifest`; of a manifest that can't be read, None."""
+        there = {item.name for item in self._beside()}
+        known = names.files_of_stem(there, self.stem) if manifest is None else all_names(manifest, self.stem)
+        return names.next_generation(names.generation_of(known, self.stem), self.stem, there)
+
+    def finish(self, manifest: bytes, files: Mapping[str, int], *, sweep: bool) -> None:
+        """The commit: write the manifest, then remove what the dataset that it replaces had and this one has not.
+
+        files: name -> bytes of all that belongs to the dataset. sweep: remove whatever else is named as its files are.
+        Raises StorageError where not all of it is there.
+        """
+        listed = self.sizes(files)
+        for name, size in files.items():
+            if listed.get(name) != size:
+                fact = f"it was written with {size} bytes, and is missing or has another size since"
+                raise StorageError(
+                    str(self.location(name)), fact, "see that no other run writes there, and run it again"
+                )
+        before, theirs = self.manifest_bytes(), self.replaced()
+        if before is not None and before != manifest:
+            self.write(self._aside, before)
+            theirs |= self.replaced()
+        self.write(self.manifest, manifest)
+        self.remove(sorted((theirs | set(listed if sweep else ())) - set(files)))
+        self.remove([self._aside, self._marker])
+
+
+def place_of(dest: Location, own: str, *, options: StorageOptions | None = None, retry: Retry | None = None) -> Place:
+    """The place that a user's DEST means: a prefix, or a folder (with a slash at its end, a bucket, or one that is
+    there already), in which `own` is the prefix.
+
+    Raises DestinationError for a name that can't begin the shards' names; what the store raises.
+    """
+    if dest.scheme in ("http", "https"):
+        raise UsageError(str(dest), "a web server is read only", "write to its folder, or to a bucket")
+    retry = retry or Retry()
+    folder, stem = dest.parent, dest.name
+    if not dest.is_local and "/" not in dest.path.rstrip("/"):  # a bucket, or a host
+        folder, stem = Location(dest.scheme, dest.path.rstrip("/")), ""
+    if stem and dest.is_local and os.path.isdir(dest.path):
+        folder, stem = dest, ""
+    if stem:
+        demand_stem(stem, dest)
+        beside = open_store(folder, options)
+        if not _is_folder(beside, stem, retry):
+            return Place(beside, stem, retry)
+        folder = dest
+    demand_stem(own, dest)
+    return Place(open_store(folder, options), own, retry)
+
+
+def _is_folder(beside: Store, name: str, retry: Retry) -> bool:
+    """Whether something is below this name in a bucket."""
+    if beside.root.is_local:
+        return False
+    return retried(lambda: next(iter(beside.list(f"{name}/")), None), retry) is not None
+
+
+def demand_stem(stem: str, dest: Location) -> None:
+    """DestinationError for a name that can't begin the names of shards in a bucket."""
+    if stem in (".", "..") or "\\" in stem or not stem.isprintable() or _PATTERN & set(stem):
+        fact = f"{stem!r} can't be the beginning of the shards' names"
+        raise DestinationError(str(dest), fact, "give a prefix such as s3://bucket/train")

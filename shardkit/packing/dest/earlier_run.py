@@ -1,0 +1,162 @@
+"""What is there already: a dataset that is finished, and the shards of a job that was interrupted.
+
+Both are believed only where they are of the files as they are now. A plan has names, sizes and labels; a file that was
+replaced by another of the same size shows in its times, and then in its checksum.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import google_crc32c
+import msgspec
+
+from shardkit.errors import DatasetError, DestinationError, SourceError
+from shardkit.images.rewrite.transcode import Transcoding, is_transcoded
+from shardkit.packing.dest.bucket import committed_at, missing_file, shown
+from shardkit.packing.dest.destination import Destination
+from shardkit.packing.options import PackOptions
+from shardkit.packing.plan.content import Content
+from shardkit.packing.plan.sourced import changed_at, changed_file, is_sourced
+from shardkit.packing.write.shard import Receipt, Task, receipt_path, rows_path
+from shardkit.sample import fs_text, path_of_text, text_of_path
+from shardkit.shards.index_file import IndexFile, index_entries, index_source, open_index
+from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
+
+log = logging.getLogger(__name__)
+
+SAMPLED_FILES = 64
+
+_OTHER_CLASSES, _OTHER_FILES = "with other classes", "of other files"
+
+_STRENGTH = {"none": 0, "header": 1, "full": 2}
+
+
+def kept_receipt(task: Task, elsewhere: Callable[[ShardEntry], bool] | None = None) -> Receipt | None:
+    """The receipt of a shard that an earlier run finished and that this task would write the same, or None.
+
+    elsewhere: tells whether a shard that is not in the work folder any more is where it was sent to.
+    """
+    try:
+        with open(receipt_path(task.folder, task.name), "rb") as file:
+            receipt = msgspec.msgpack.decode(file.read(), type=Receipt)
+        if receipt.digest != task.digest or not _as_strict(receipt, task):
+            return None
+        with open(rows_path(task.folder, task.name), "rb") as file:
+            rows_are_whole = google_crc32c.value(file.read()) == receipt.rows_crc32c
+        changed = any(changed_at(path) > receipt.since for path in task.files())
+    except (OSError, msgspec.MsgspecError):  # not there, or not whole: the shard is written again
+        return None
+    if not rows_are_whole or changed:
+        return None
+    path = os.path.join(task.folder, os.fsencode(task.name))
+    here = os.path.isfile(path) and os.path.getsize(path) == receipt.entry.bytes
+    return receipt if here or (elsewhere is not None and elsewhere(receipt.entry)) else None
+
+
+def _as_strict(receipt: Receipt, task: Task) -> bool:
+    """Whether the check that was made then would let in what the task's lets in."""
+    if receipt.skipped:  # which a weaker check might have let in
+        return task.skip_bad and receipt.check == task.check
+    return _STRENGTH[receipt.check] >= _STRENGTH[task.check]
+
+
+def finished(destination: Destination, content: Content, options: PackOptions) -> Manifest | None:
+    """The manifest at the destination where it is of this very content, whole and up to date; None where there is none.
+
+    DestinationError where it is another's, or not whole. SourceError where a file vanished since the scan.
+    """
+    found = None if options.overwrite else destination.read_manifest()
+    if found is None:
+        return None
+    place = shown(destination)
+    if found.shard_format != options.format:
+        fact = f"another dataset is there, of the format {found.shard_format}, not {options.format}"
+        raise DestinationError(place, fact, "choose another destination, or replace it with --overwrite")
+    if found.plan != content.digest:
+        difference = _difference(found, content, options)
+        fact = f"another dataset is there, {difference}"
+        cure = "choose another destination, or replace it with --overwrite"
+        if difference in (_OTHER_CLASSES, _OTHER_FILES):
+            cure = "add what is new with --append, replace it with --overwrite, or choose another destination"
+        raise DestinationError(place, fact, cure)
+    missing = missing_file(destination, found)
+    if missing is not None:
+        fact = f"the manifest of this dataset names {missing}, which is missing or has another size"
+        raise DestinationError(place, fact, "pack again with --overwrite")
+    try:
+        changed = _changed_file(destination, content, found)
+    except OSError as exc:
+        what = fs_text(exc.filename or content.source.root)
+        raise SourceError(what, f"can't be read ({exc.strerror})", "run again when nothing changes the source") from exc
+    if changed is not None:
+        fact = f"this dataset is out of date: the source's {changed} is not what was packed"
+        raise DestinationError(place, fact, "replace it with --overwrite, or choose another destination")
+    return found
+
+
+def _difference(found: Manifest, content: Content, options: PackOptions) -> str:
+    mine = options.recorded()
+    asked = {name: None for name in (*found.options, *mine) if name in Transcoding.__struct_fields__}
+    for name, value in (asked | found.options).items():
+        if (name in mine or name in asked) and mine.get(name) != value:
+            return f"packed with the option {name} {value!r}, not {mine.get(name)!r}"
+    if found.class_names != list(content.source.classes):
+        return _OTHER_CLASSES
+    return _OTHER_FILES
+
+
+def _changed_file(destination: Destination, content: Content, found: Manifest) -> str | None:
+    """A file whose bytes are not those that the dataset has, or None.
+
+    Compared are the files that were changed after the manifest was written, and some of the first shard, in case that
+    all of them are others with the same names and sizes.
+    """
+    prefix = os.path.join(content.source.root, b"")
+    since = committed_at(destination, found)
+    others = content.grouped is not None or is_transcoded(found.options)
+    files_of_it = content.source if content.grouped is None else content.grouped.files
+    if is_sourced(files_of_it):
+        known = None if others else _checksums(destination, found)
+        return changed_file(files_of_it, content.plan.shard(0).rows, since, known)
+    if since is None and others:
+        log.warning("%s: not packed on this machine: files are compared by name and size alone", shown(destination))
+        return None
+    compare_all, since = since is None, -1 if since is None else since
+    paths, rows = content.source.paths, content.plan.shard(0).rows
+    if others:  # the index has no checksum of files that are no images, and none of images before they were transcoded
+        files = paths if content.grouped is None else content.grouped.files.paths
+        changed = (path for path in files if changed_at(prefix + path) > since)
+        return next(map(text_of_path, changed), None)
+    newer = {text_of_path(path) for path in paths if changed_at(prefix + path) > since}
+    suspects = newer | set(map(text_of_path, paths.take(rows[:: -(-len(rows) // SAMPLED_FILES)])))
+    for checksums in _checksums(destination, found):
+        for text in suspects & checksums.keys():
+            with open(prefix + path_of_text(text), "rb") as file:
+                if google_crc32c.value(file.read()) != checksums[text]:
+                    return text
+        newer -= checksums.keys()
+        suspects = newer
+        if not suspects:
+            return None
+    return None if compare_all else min(suspects, default=None)  # left out as damaged then, and mended since
+
+
+def _checksums(destination: Destination, found: Manifest) -> Iterator[dict[str, int]]:
+    """Path -> CRC-32C of the images of each shard, as the index has them."""
+    for entry, shards in index_entries(found):
+        try:
+            for columns in _opened(destination, entry, shards).groups(["path", "crc32c"]):
+                yield dict(zip(columns["path"].to_pylist(), columns["crc32c"].tolist(), strict=True))
+        except DatasetError as exc:
+            raise DestinationError(exc.place, exc.fact, "pack again with --overwrite") from exc
+
+
+def _opened(destination: Destination, entry: IndexEntry, shards: Sequence[ShardEntry]) -> IndexFile:
+    path = os.path.join(destination.folder, entry.name)
+    if destination.place is None:
+        return open_index(path, entry, shards, place=fs_text(path))
+    data = destination.place.read(entry.name, size=entry.bytes)
+    return IndexFile(index_source(data, entry, fs_text(path)), shards, place=fs_text(path))

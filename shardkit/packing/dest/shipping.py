@@ -1,0 +1,111 @@
+"""The way of finished shards to a bucket, while others are written.
+
+A shard leaves this machine's disk when it is in the bucket and checked. Where they are written faster than they go, the
+writing waits, so that the disk holds a few shards and not the dataset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from concurrent.futures import Future
+from threading import Condition, Lock
+
+from shardkit.events import Progress, ProgressFn
+from shardkit.location import Location
+from shardkit.packing.dest.bucket import SENDERS
+from shardkit.packing.dest.dataset_files import Place
+from shardkit.packing.dest.destination import Destination
+from shardkit.packing.write.shard import Receipt
+from shardkit.shards.manifest import ShardEntry
+from shardkit.storage.files import translated
+from shardkit.storage.store import ObjectInfo
+from shardkit.storage.transfer import file_pieces, send
+from shardkit.threads import Crew, Stopped
+
+log = logging.getLogger(__name__)
+
+WAITING = 4
+"""Shards that may wait beside those that are on their way; with as many again no sender ever waits for one."""
+
+
+class Shipping:
+    """Sends the shards of a destination, for a `with` block. May be used from several threads."""
+
+    def __init__(self, destination: Destination, place: Place) -> None:
+        self.place, self.work = place, destination.work
+        self._there = place.files()
+        self._crew = Crew(SENDERS)
+        self._futures: list[Future[None]] = []
+        self._waiting = self._sent = self._sent_bytes = self._bytes = 0
+        self._changed = Condition()
+        self._beginning, self._begun = Lock(), False
+
+    def __enter__(self) -> Shipping:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._crew.__exit__(kind, *rest)
+
+    def has(self, entry: ShardEntry) -> bool:
+        """Whether the shard is in the bucket, with its size and checksum."""
+        if self._there.get(entry.name) != entry.bytes:
+            return False
+        return self.place.holds(_wanted(entry), check="store", stop=self._crew.stop)
+
+    def wait_for_room(self) -> None:
+        """Wait until few shards wait. Raises what stopped the sending."""
+        with self._changed:
+            while self._waiting >= SENDERS + WAITING and not self._crew.stop.is_set():
+                self._changed.wait(0.1)
+        if self._crew.stop.is_set():
+            self._crew.demand_sound()
+            raise Stopped
+
+    def add(self, receipt: Receipt) -> None:
+        """A shard is finished: send it, unless it has gone already."""
+        self._crew.demand_sound()
+        if not os.path.exists(self._path(receipt.entry)):
+            return
+        with self._changed:
+            self._waiting += 1
+            self._bytes += receipt.entry.bytes
+            self._futures.append(self._crew.submit(self._ship, receipt.entry))
+
+    def finish(self, progress: ProgressFn) -> None:
+        """Wait until all are in the bucket. Raises the first error."""
+        late = [future for future in self._futures if not future.done()]
+        for future in self._futures:
+            self._crew.result(future)
+            if future in late:
+                progress(Progress("upload", self._sent, len(self._futures), self._sent_bytes, self._bytes))
+
+    def _path(self, entry: ShardEntry) -> str:
+        return os.path.join(self.work, entry.name)
+
+    def _ship(self, entry: ShardEntry) -> None:
+        here = Location("", self._path(entry))
+        self._begin()
+        if not self.has(entry):
+            send(file_pieces(here), here, self.place.store, _wanted(entry), check="store", retry=self.place.retry,
+                 stop=self._crew.stop, told=lambda _: None)  # fmt: skip
+        with translated(here.path), contextlib.suppress(FileNotFoundError):
+            os.unlink(here.path)
+        log.debug("%s: sent", self.place.location(entry.name))
+        with self._changed:
+            self._waiting -= 1
+            self._sent += 1
+            self._sent_bytes += entry.bytes
+            self._changed.notify_all()
+
+    def _begin(self) -> None:
+        """Before the first file goes there."""
+        with self._beginning:
+            if not self._begun:
+                self.place.begin()
+                self._begun = True
+
+
+def _wanted(entry: ShardEntry) -> ObjectInfo:
+    return ObjectInfo(entry.name, entry.bytes, entry.crc32c)

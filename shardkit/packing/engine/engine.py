@@ -1,0 +1,222 @@
+"""Where the shards of a job are written: here, in worker processes, or on a cluster. An engine is a function of this
+form:
+
+    run(tasks, advance) -> an iterator of receipts, in whatever order they are finished
+
+It raises the first error of a task and then starts no further one; what is finished stays finished. Tasks come one at
+a time, and need memory: it takes as many as it can do, and a few more.
+
+A new engine is a file beside this one and a line in ENGINES.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import IO, Literal, Protocol
+
+import msgspec
+
+from shardkit.errors import UsageError, WorkerError
+from shardkit.packing.engine import worker
+from shardkit.packing.engine.ray.engine import RayEngine
+from shardkit.packing.engine.worker import AnyTask
+from shardkit.packing.write.shard import Advance, Receipt, write_shard
+from shardkit.units import cores
+
+
+class Engine(Protocol):
+    """What runs the tasks of a job."""
+
+    def __call__(self, tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
+        """Write each task's shard; `advance(files, bytes)` may be called from any thread."""
+        ...
+
+
+def run_here(tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
+    """One shard after the other in this process."""
+    for task in tasks:
+        yield write_shard(task, advance)
+
+
+EngineName = Literal["local", "ray"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What a user says of an engine. Raises UsageError for values that make no sense.
+
+    workers: tasks at a time; None for as many as there are cores. address: of a cluster.
+    """
+
+    name: EngineName = "local"
+    workers: int | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINES:
+            raise UsageError("engine", f"{self.name!r} is not one of {', '.join(ENGINES)}", "choose one of these")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError("workers", f"{self.workers} is too small", "give at least 1")
+        if self.address is not None and self.name == "local":
+            raise UsageError("address", "an address is of a cluster, and the engine is local", "give --engine ray too")
+
+
+def open_engine(options: EngineOptions, lock_fds: Sequence[int] = ()) -> AbstractContextManager[Engine]:
+    """The engine, ready to run; its workers may load meanwhile. lock_fds: of locks that local workers hold too."""
+    return ENGINES[options.name](options, lock_fds)
+
+
+def _open_local(options: EngineOptions, lock_fds: Sequence[int]) -> AbstractContextManager[Engine]:
+    count = cores() if options.workers is None else options.workers
+    return LocalEngine(count, lock_fds) if count > 1 else nullcontext(run_here)
+
+
+def _open_ray(options: EngineOptions, lock_fds: Sequence[int]) -> AbstractContextManager[Engine]:
+    return RayEngine(options.workers, options.address)
+
+
+ENGINES: Mapping[str, Callable[[EngineOptions, Sequence[int]], AbstractContextManager[Engine]]] = {
+    "local": _open_local,
+    "ray": _open_ray,
+}
+
+
+class LocalEngine:
+    """Worker processes on this machine, each fed by a thread here. They inherit `lock_fds`, and so hold those locks.
+
+    Start it early (`with LocalEngine(2) as engine`): the workers load while the source is scanned.
+    """
+
+    def __init__(self, workers: int, lock_fds: Sequence[int] = ()) -> None:
+        self.lock_fds = tuple(lock_fds)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for _ in range(workers):
+                self.processes.append(self._start())
+        except OSError as exc:
+            self.close()
+            fact = f"a worker process can't be started ({exc.strerror or exc})"
+            raise WorkerError(_interpreter(), fact, "use --workers 1, which needs none") from exc
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # A session of its own: Ctrl-C reaches the parent alone, which then ends its workers.
+        return subprocess.Popen(
+            _command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=self.lock_fds,
+            start_new_session=True,
+            bufsize=1 << 16,
+        )
+
+    def __enter__(self) -> LocalEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers at once. First of all: a thread that waits for one holds its pipes until it is gone."""
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):  # what is still to be written to it
+                    _pipe(pipe).close()
+
+    def __call__(self, tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
+        """Write each task's shard. Raises the first error of a task, WorkerError where a worker dies."""
+        results: queue.SimpleQueue[Receipt | BaseException | None] = queue.SimpleQueue()
+        stop = threading.Event()
+        source = iter(tasks)
+        taking = threading.Lock()
+
+        def take() -> AnyTask | None:
+            with taking:
+                return None if stop.is_set() else next(source, None)
+
+        def feed(process: subprocess.Popen[bytes]) -> None:
+            try:
+                while (task := take()) is not None:
+                    results.put(_ask(process, task, advance))
+            except BaseException as exc:
+                results.put(exc)
+            finally:
+                results.put(None)
+
+        threads = [threading.Thread(target=feed, args=(process,), daemon=True) for process in self.processes]
+        for thread in threads:
+            thread.start()
+        running = len(threads)
+        try:
+            while running:
+                result = results.get()
+                if result is None:
+                    running -= 1
+                elif isinstance(result, BaseException):
+                    raise result
+                else:
+                    yield result
+        finally:
+            stop.set()
+
+
+def _interpreter() -> str:
+    """The Python that runs this; "python" where a program that embeds it does not tell."""
+    return sys.executable or "python"
+
+
+def _command() -> list[str]:
+    """The command of a worker. It finds the modules where this process does, whatever was done to `sys.path` here."""
+    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = [path for path in sys.path if isinstance(path, str)]
+    program = f"import sys; sys.path[:] = sys.argv[1:]; from {worker.__name__} import main; main()"
+    utf8 = ["-X", "utf8"] if sys.flags.utf8_mode else []
+    return [_interpreter(), *utf8, "-P", "-c", program, *paths, *([] if home in paths else [home])]
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream
+
+
+def _ask(process: subprocess.Popen[bytes], task: AnyTask, advance: Advance) -> Receipt:
+    try:
+        worker.send(_pipe(process.stdin), task)  # type: ignore[arg-type]
+    except OSError as exc:
+        raise _died(process, task) from exc
+    while True:
+        try:
+            data = worker.receive(_pipe(process.stdout))  # type: ignore[arg-type]
+        except OSError as exc:
+            raise _died(process, task) from exc
+        if data is None:
+            raise _died(process, task)
+        message = msgspec.msgpack.decode(data, type=worker.Message)
+        if isinstance(message, worker.Done):
+            return message.receipt
+        if isinstance(message, worker.Failed):
+            raise worker.rebuilt(message)
+        advance(message.files, message.bytes)
+
+
+def _died(process: subprocess.Popen[bytes], task: AnyTask) -> WorkerError:
+    try:
+        code = process.wait(timeout=5)
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    except subprocess.TimeoutExpired:  # it let go of its pipes and goes on, which is no way to end
+        how = "no longer answers"
+    cure = "if memory ran out, use fewer --workers; then run the same command again: finished shards are kept"
+    return WorkerError(task.name, f"the worker process that wrote it {how}", cure)

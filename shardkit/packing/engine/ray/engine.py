@@ -1,0 +1,110 @@
+"""The engine "ray": each shard is one task of a Ray cluster.
+
+Source, destination and work folder are on storage that all nodes see under the same paths; bytes of samples do not go
+through Ray. A task may be done twice, on any nodes, at the same time: it writes beside its target and renames, and both
+write the same bytes. The run keeps its columns; the paths of a shard become a task when there is a CPU for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import msgspec
+
+from shardkit.errors import ShardkitError, SourceError, WorkerError
+from shardkit.packing.engine import worker
+from shardkit.packing.engine.ray import task as ray_task
+from shardkit.packing.engine.ray.cluster import Call, Cluster
+from shardkit.packing.engine.worker import AnyTask
+from shardkit.packing.write.shard import Advance, Receipt
+from shardkit.sample import fs_text
+from shardkit.storage.files import whole_file
+
+MARK = b"ray.mark"
+"""The file in the work folder by which a node tells that it sees the same folder."""
+
+
+class RayEngine:
+    """The engine on a cluster; `workers` and `address` are those of `Cluster`."""
+
+    def __init__(self, workers: int | None, address: str | None) -> None:
+        self.cluster = Cluster(workers, address)
+
+    def __enter__(self) -> RayEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.close()
+
+    def __call__(self, tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
+        """Write each task's shard. Raises the first error of a task, WorkerError for a node that can't do its part."""
+        marks: list[ray_task.Mark] = []
+
+        def calls() -> Iterator[Call]:
+            for task in tasks:
+                if not marks:
+                    marks.append(_marked(task.folder))
+                yield _call(task, marks[0])
+
+        again = deque[Call]()
+        results = self.cluster.results(calls(), again)
+        try:
+            for call, data in results:
+                receipt = _receipt(data, call.name)
+                if receipt is None:
+                    unlooked = msgspec.structs.replace(marks[0], sources=False)
+                    again.append(replace(call, args=_call(call.about, unlooked).args))
+                    continue
+                advance(*call.about.extent())
+                yield receipt
+        finally:
+            results.close()
+            for mark in marks:
+                with contextlib.suppress(OSError):
+                    os.unlink(mark.path)
+
+
+def _call(task: AnyTask, mark: ray_task.Mark) -> Call:
+    args = msgspec.msgpack.encode(task), msgspec.msgpack.encode(mark)
+    return Call(task.name, f"{ray_task.__name__}:{ray_task.answer.__name__}", args, task)
+
+
+def _marked(folder: bytes) -> ray_task.Mark:
+    """A new mark in the work folder."""
+    from shardkit import __version__
+
+    mark = ray_task.Mark(os.path.join(folder, MARK), secrets.token_hex(16).encode(), __version__)
+    with whole_file(mark.path) as file:
+        file.write(mark.token)
+    return mark
+
+
+def _receipt(data: bytes, name: str) -> Receipt | None:
+    """What a node wrote; None where it looked for a file that has vanished from the source for all."""
+    found = msgspec.msgpack.decode(data, type=ray_task.Answer)
+    if isinstance(found, worker.Done):
+        return found.receipt
+    if isinstance(found, worker.Failed):
+        raise worker.rebuilt(found)
+    if isinstance(found, ray_task.Other):
+        from shardkit import __version__
+
+        fact = f"the node {found.node} has shardkit {found.version}, and this run {__version__}"
+        raise WorkerError(name, fact, "install the same version on all nodes")
+    if found.source and not os.path.lexists(found.path):
+        return None
+    raise _unseen(found)
+
+
+def _unseen(found: ray_task.Unseen) -> ShardkitError:
+    path = fs_text(found.path if found.source else os.path.dirname(found.path))
+    fact = f"the node {found.node} does not see {path}, which this machine does"
+    if found.source:
+        return SourceError(path, fact, "mount the source on all nodes, under the same path")
+    cure = "mount the destination on all nodes, under the same path (for a bucket: the folder that --work names)"
+    return WorkerError(path, fact, cure)

@@ -1,0 +1,72 @@
+"""A function over many shards on the nodes of a Ray cluster: what `index` and `verify` do there."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import socket
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shardkit.errors import ShardkitError, WorkerError
+from shardkit.packing.engine.ray.cluster import Call, Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What the function takes. path: the shard that it reads, where that is a file that all nodes should see."""
+
+    value: Any
+    path: str = ""
+
+
+def on_nodes(cluster: Cluster, function: str, items: Iterable[Item]) -> Iterator[Any]:
+    """`function` ("module:name") of each item's value, in the order of the items. Raises the first error of one.
+
+    WorkerError for a node that does not see an item's path, where this machine does.
+    """
+    done: dict[int, Any] = {}
+    turn = 0
+    again = deque[Call]()
+    calls = (_call(number, item, function, item.path) for number, item in enumerate(items))
+    results = cluster.results(calls, again)
+    try:
+        for call, data in results:
+            node, unseen, result = pickle.loads(data)
+            number, item = call.about
+            if unseen:
+                if os.path.lexists(item.path):
+                    fact = f"the node {node} does not see {item.path}, which this machine does"
+                    raise WorkerError(item.path, fact, "mount it on all nodes, under the same path")
+                again.append(replace(call, args=_call(number, item, function, "").args))
+                continue
+            if isinstance(result, ShardkitError):
+                raise result
+            done[number] = result
+            while turn in done:
+                yield done.pop(turn)
+                turn += 1
+    finally:
+        results.close()
+
+
+def _call(number: int, item: Item, function: str, path: str) -> Call:
+    # Pickle goes from one process of this run to another: nothing that was read from anywhere.
+    args = function.encode(), pickle.dumps(item.value), os.fsencode(path)
+    return Call(os.path.basename(item.path) or function, f"{__name__}:{answer.__name__}", args, (number, item))
+
+
+def answer(function: bytes, value: bytes, path: bytes) -> bytes:
+    """On a node: (its name, whether it lacks the path, the function's result or its ShardkitError), pickled."""
+    node = socket.gethostname()
+    if path and not os.path.lexists(path):
+        return pickle.dumps((node, True, None))
+    module, _, name = function.decode().partition(":")
+    try:
+        result = getattr(importlib.import_module(module), name)(pickle.loads(value))
+    except ShardkitError as exc:
+        result = exc
+    return pickle.dumps((node, False, result))

@@ -1,0 +1,374 @@
+"""A whole packing: scan, plan, write, commit. `pack` is the function that `shardkit pack` calls.
+
+While a job runs, all it writes is in the folder `.NAME.packing` beside its destination: the shards that are finished,
+each with its receipt. The commit writes index and manifest there too, and then moves everything to its place, the
+manifest last. So a dataset is absent or whole, and a job that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from shardkit.errors import SourceError, UsageError, printable
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.formats.format import FormatName
+from shardkit.images.rewrite.transcode import To, transcoding
+from shardkit.location import locate
+from shardkit.option_files import demand_folder
+from shardkit.packing.dest.bucket import check_free, destinations_of, shown
+from shardkit.packing.dest.destination import Destination
+from shardkit.packing.dest.disk import commit, keep_only, working, write_index_files
+from shardkit.packing.dest.earlier_run import finished
+from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine, run_here
+from shardkit.packing.options import Classes, OnError, PackOptions, class_names, make_options
+from shardkit.packing.plan.append import Named, datasets_before, demand_free
+from shardkit.packing.plan.content import Content
+from shardkit.packing.plan.datasets import contents_of, dataset_names
+from shardkit.packing.plan.sourced import label_fields, label_options
+from shardkit.packing.run import write_shards
+from shardkit.packing.write.shard import Check, Receipt, Skipped
+from shardkit.sample import fs_text
+from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.shards.names import skipped_name
+from shardkit.sources.lists.rows import ListOptions
+from shardkit.sources.open import Opened, named_path, open_source
+from shardkit.sources.source import Source
+
+log = logging.getLogger(__name__)
+
+SHOWN_SKIPPED = 5
+"""How many of the files that were left out as bad are named; there may be thousands."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPlan:
+    """What a packing of one class tree would write. `shards`: (file name, samples, bytes) of each.
+
+    changed, gone: the files of a dataset that is added to that are others in the source now, or are not there.
+    """
+
+    name: str
+    manifest: str
+    classes: tuple[ClassEntry, ...]
+    samples: int
+    image_bytes: int
+    shards: tuple[tuple[str, int, int], ...]
+    left_out: Mapping[str, tuple[int, tuple[str, ...]]]
+    changed: Named = field(default_factory=Named)
+    gone: Named = field(default_factory=Named)
+
+
+@dataclass(frozen=True, slots=True)
+class PackPlan:
+    """What a packing would write: a DatasetPlan for the class tree, or one for each split."""
+
+    datasets: tuple[DatasetPlan, ...]
+
+
+def pack(
+    source: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    *,
+    format: FormatName = "tar",
+    max_bytes: int | str = "256MB",
+    max_count: int | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    workers: int | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
+    classes: Classes | None = None,
+    classes_from: str | os.PathLike[str] | Manifest | None = None,
+    ext: Sequence[str] | str | None = None,
+    fields: Sequence[str] | str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    label_separator: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    split: Mapping[str, float] | str | None = None,
+    group_by: str | None = None,
+    resize: int | None = None,
+    max_side: int | None = None,
+    to: To = "keep",
+    quality: int | None = None,
+    baseline: bool = False,
+    strip: bool = False,
+    orient: bool = False,
+    subsampling: int | None = None,
+    restart_rows: int | None = None,
+    check: Check = "header",
+    on_error: OnError = "stop",
+    append: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    work: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
+) -> Manifest | dict[str, Manifest] | PackPlan:
+    """Pack a class-directory tree into shards with an index and a manifest.
+
+    source: a folder of class folders; or a folder of splits (`train`, `validation`, `test` …), each one of those; an
+    archive of either (zip, 7z, tar, also packed by gzip, bzip2, xz or zstd), which stands for the tree in its only top
+    folder, if it has one; a list of files (CSV, TSV, JSON lines, Parquet); a folder of images with a `metadata.csv`; a
+    bucket's prefix. See `packing.sources`.
+    dest: what the file names start with: `shards/train` gives `shards/train-000000.tar`, `shards/train.json` …; for a
+    folder of splits, the folder that takes them all. An existing folder takes a dataset named after the source.
+    With `s3://bucket/train` (gs://, az:// …) each shard goes up while the next are written, and leaves this machine;
+    the manifest goes last. Two machines that pack to one bucket do not see each other: see to it that only one does.
+
+    max_bytes, max_count: limits for a shard (int bytes, or text such as "64MiB"); shards come out even.
+    shuffle, seed: put the samples in a seeded random order, over all shards; without it they stay in the scan's order.
+    workers: processes (default: the cores). The bytes of every file are the same for any number of them.
+    engine: "local" for processes on this machine, or "ray" for a Ray cluster, each shard a task: at `address`
+    ("HOST:PORT" or "auto"), or started for this run on this machine. All nodes must see source and destination. workers
+    is then the most tasks at a time (default: the cluster's CPUs).
+    classes: the names in label order, or a file with one on each line; classes_from: a manifest whose classes to use.
+    ext: the file extensions that count as images. fields: the extensions of the files that make up each sample, as
+    "jpg,json,txt": those of one folder and name become one sample, and no image need be among them.
+    path_column, label_column: the columns of a list, if they do not have one of the usual names; all other columns
+    become the field `json`. label_column "" means no labels. Labels are names or numbers of classes, lists of them, or
+    numbers with a decimal point to be predicted: of the last two the field is `cls.json`. label_separator: what stands
+    between several labels in a text. root: the folder that a list's paths are relative to (default: its own).
+    split: deal the samples of one tree to splits, as {"train": 0.8, "validation": 0.2} or "train=0.8,validation=0.2",
+    each packed as those of a folder of splits are. A sample's split is a function of its key, `seed` and the fractions,
+    so that none changes its split when others are added. group_by: a regular expression; the files for which its first
+    group (or all of it) finds the same text in the path below the source stay together in one split.
+    resize, max_side: make images smaller, to at most so many pixels of the shorter and of the longer side. to: the
+    format "jpeg", "webp" or "png"; quality: of JPEG and WebP, 1 to 100 (None: 90 where one is needed). strip: take out
+    metadata. orient: turn images as their EXIF data says. subsampling: of JPEG's colours, 444, 422 or 420. baseline: no
+    progressive JPEG; restart_rows: rows of blocks between its restart markers; both without loss. An image that is as
+    asked for already is copied byte for byte.
+    check: look at each image's header, decode it in full, or neither.
+    on_error: "stop" at the first bad file, or "skip" it and list it in `NAME.skipped.json`.
+    append: add the files that the dataset at `dest` does not have, by their paths, as further shards. What is there
+    stays as it is; what has changed or gone is logged and counted in the manifest's options. New classes get the next
+    labels. Without a dataset at `dest`, everything is packed.
+    overwrite: replace another dataset at `dest`, which stays whole until the new manifest takes the place of its own.
+    The new files get names of the next generation (`train-g2-000000.tar`).
+    dry_run: write nothing, and give back the PackPlan.
+    work: the folder in which shards wait on their way to a bucket (default: the user's cache). storage_options: of the
+    bucket: credentials, endpoint and the like, which are never written anywhere.
+    progress: called now and then, from any thread, with an events.Progress.
+
+    Gives back the manifest; for splits a dict of split name to manifest, with one class map for all.
+    Run again after an interruption, it keeps the shards that are finished; after success, it writes nothing.
+
+    Raises UsageError, SourceError, BadFileError, DestinationError, BusyError, StorageError, WorkerError.
+    """
+    options = make_options(
+        format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
+        ext=ext, fields=fields, split=split, group_by=group_by, check=check, on_error=on_error, append=append,
+        overwrite=overwrite,
+        transcode=transcoding(
+            resize=resize, max_side=max_side, to=to, quality=quality, baseline=baseline, strip=strip, orient=orient,
+            subsampling=subsampling, restart_rows=restart_rows,
+        ),
+    )  # fmt: skip
+    where = EngineOptions(engine, workers, address)
+    if engine != "local":  # a node may be in another folder
+        source, root = _whole_path(source), None if root is None else _whole_path(root)
+    names = class_names(classes, classes_from)
+    if root is not None:
+        demand_folder(root, "root")
+    columns = ListOptions(path_column, label_column, label_separator, None if root is None else os.fspath(root))
+    named, goes_to = named_path(source), locate(dest)
+    opened = open_source(source, options, columns, storage_options, progress)
+    parts = dataset_names(named, opened.splits, options)
+    if append and not goes_to.is_local:
+        fact = "files can be added to a dataset on this machine only"
+        raise UsageError(str(goes_to), fact, "download it, add them there, and upload it again")
+    for_source = goes_to.is_local and not locate(source).is_local
+    destinations = destinations_of(goes_to, named, parts, work=work, options=None if for_source else storage_options)
+    with ExitStack() as stack:
+        run: Engine = run_here
+        if not dry_run:
+            locks = [stack.enter_context(working(each)) for each in destinations.values()]
+            destinations = {key: check_free(each, overwrite=overwrite) for key, each in destinations.items()}
+            run = stack.enter_context(open_engine(where, [lock.fd for lock in locks]))  # loads during the scan
+        before = datasets_before(destinations, options) if append else {}
+        scanned = _scan(opened, names, progress)
+        contents = contents_of(scanned, destinations, options, before, names)
+        jobs = [_Job(key, destinations[key], content, options) for key, content in contents.items()]
+        if dry_run:
+            return PackPlan(tuple(job.described() for job in jobs))
+        done = {job.split: job.finished() for job in jobs}  # before any is written, since it may refuse
+        manifests = {job.split: done[job.split] or job.run(run, progress) for job in jobs}
+    return manifests[""] if parts is None else manifests
+
+
+def _whole_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    return os.path.abspath(path) if locate(path).is_local else path
+
+
+def _scan(opened: Opened, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
+    found = opened.scan(classes, progress)
+    for split, source in found.items():
+        where = f"{split}: " if split else ""
+        for line in source.left_out.lines():
+            log.warning("%sleft out: %s", where, line)
+    return found
+
+
+class _Job:
+    """The packing of one dataset."""
+
+    def __init__(self, split: str, destination: Destination, content: Content, options: PackOptions) -> None:
+        self.split = split
+        self.destination = destination
+        self.content = content
+        self.options = options
+
+    def described(self) -> DatasetPlan:
+        source, plan = self.content.source, self.content.plan
+        shards = [plan.shard(number) for number in range(len(plan))]
+        return DatasetPlan(
+            name=self.split or self.destination.stem,
+            manifest=shown(self.destination),
+            classes=tuple(map(ClassEntry, source.classes, source.counts.tolist())),
+            samples=len(source),
+            image_bytes=int(source.sizes.sum()),
+            shards=tuple((shard.name, len(shard.rows), shard.bytes) for shard in shards),
+            left_out={reason: (entry.count, entry.examples) for reason, entry in source.left_out.reasons.items()},
+            changed=Named() if self.content.before is None else self.content.before.changed,
+            gone=Named() if self.content.before is None else self.content.before.gone,
+        )
+
+    def finished(self) -> Manifest | None:
+        """The manifest of this very content, where it is packed already. DestinationError where another's is there."""
+        if self.content.before is not None:
+            demand_free(self.content.before, self.content.plan.names)
+            return self._unchanged() if not len(self.content.source) else None
+        found = finished(self.destination, self.content, self.options)
+        if found is not None:
+            log.info("%s: already packed", shown(self.destination))
+            keep_only(self.destination, ())
+        return found
+
+    def _unchanged(self) -> Manifest | None:
+        """The manifest of the dataset that is added to, where there is nothing to add."""
+        before = self.content.before
+        if before is None or before.manifest.class_names != list(self.content.source.classes):
+            return None
+        log.info("%s: nothing to add", fs_text(self.destination.manifest))
+        keep_only(self.destination, ())
+        return before.manifest
+
+    def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
+        """Write what is not there yet, and commit."""
+        loading = threading.Thread(target=_load_pyarrow)
+        loading.start()  # while the workers write
+        try:
+            keep_only(self.destination, self.content.plan.names)
+            receipts = self._write(engine, progress)
+        finally:
+            loading.join()  # a library that is half loaded may not survive the end of the process
+        return self._commit(receipts)
+
+    def _write(self, engine: Engine, progress: ProgressFn) -> list[Receipt]:
+        """The receipts of all shards in their order; those of an earlier run are kept."""
+        total, total_bytes = len(self.content.source), int(self.content.source.sizes.sum())
+        told, lock = [0, 0], threading.Lock()
+
+        def advance(files: int, size: int) -> None:
+            with lock:
+                told[0] += files
+                told[1] += size
+                progress(Progress("pack", told[0], total, told[1], total_bytes))
+
+        tasks = self.content.tasks(self.destination.work, self.options)
+        return write_shards(tasks, engine, advance, self.destination, progress)
+
+    def _commit(self, receipts: Sequence[Receipt]) -> Manifest:
+        entries = tuple(receipt.entry for receipt in receipts if receipt.entry.samples)  # no reader likes an empty one
+        grouped = self.content.grouped
+        incomplete = self.content.source.incomplete + (() if grouped is None else grouped.incomplete)
+        skipped = [Skipped(path, reason) for path, reason in incomplete]
+        skipped += [item for receipt in receipts for item in receipt.skipped]
+        _tell_skipped(skipped, self.destination.base)
+        samples = sum(entry.samples for entry in entries)
+        if not samples and (unchanged := self._unchanged()) is not None:
+            return unchanged
+        if not samples and self.content.before is None:
+            fact = f"none of its {len(skipped)} files can be packed (the first: {skipped[0].path}: {skipped[0].reason})"
+            raise SourceError(fs_text(self.content.source.root), fact, "mend the files, or name others with --ext")
+        _tell_types(receipts)
+        _tell_done(receipts)
+        counts, before = Counter[int](), self.content.before
+        for receipt in receipts:
+            counts.update(receipt.labels)
+        for label, planned in enumerate(self.content.source.counts.tolist()):
+            if planned and not counts[label]:
+                name = printable(self.content.source.classes[label])
+                log.warning("no image of class %s is left: all of them were skipped", name)
+        manifest = Manifest(
+            shard_format=self.options.format,
+            samples=samples,
+            bytes=sum(entry.bytes for entry in entries),
+            classes=tuple(ClassEntry(name, counts[label]) for label, name in enumerate(self.content.source.classes)),
+            fields=tuple(sorted(label_fields(self.content.source).union(*(receipt.fields for receipt in receipts)))),
+            shards=entries,
+            index=write_index_files(self.destination, entries, () if before is None else before.manifest.index),
+            skipped=len(skipped),
+            options=self.options.recorded() | label_options(self.content.source),
+            plan=self.content.digest,
+        )
+        manifest = manifest if before is None else before.merged(manifest)
+        commit(self.destination, manifest, skipped)
+        return manifest
+
+
+def _tell_skipped(skipped: Sequence[Skipped], base: str) -> None:
+    """Name the first few of them, and say where all are."""
+    for item in skipped[:SHOWN_SKIPPED]:
+        log.warning("skipped: %s: %s", printable(item.path), item.reason)
+    if len(skipped) > SHOWN_SKIPPED:
+        log.warning(
+            "skipped: %d more, %d in all: see %s", len(skipped) - SHOWN_SKIPPED, len(skipped), skipped_name(base)
+        )
+
+
+def _tell_types(receipts: Sequence[Receipt]) -> None:
+    """Say which files are not what their extension says: they are packed as they are, and decode all the same."""
+    totals = Counter[str]()
+    for receipt in receipts:
+        totals.update(receipt.types)
+    for kind, count in sorted(totals.items()):
+        what, _, extension = kind.partition(" ")
+        if what and what != extension.upper() and (what, extension) != ("JPEG", "jpg") and not _belong(what, extension):
+            log.warning("files named .%s that are %s: %d; they are packed as they are", extension, what, count)
+
+
+def _tell_done(receipts: Sequence[Receipt]) -> None:
+    """Say what transcoding did."""
+    totals = Counter[str]()
+    for receipt in receipts:
+        totals.update(receipt.done)
+    several = totals.pop("first of several", 0)
+    incomplete = totals.pop("incomplete JPEG", 0)
+    if totals:
+        log.info("images %s", ", ".join(f"{how}: {count}" for how, count in sorted(totals.items())))
+    if several:
+        log.warning("files with several images (animations, pages) of which only the first was kept: %d", several)
+    if incomplete:
+        log.warning("JPEGs that lack some of their scans and were therefore not rewritten: %d", incomplete)
+
+
+def _belong(what: str, extension: str) -> bool:
+    from PIL import Image
+
+    Image.init()
+    return what in (Image.EXTENSION.get("." + extension), {"mpo": "JPEG"}.get(extension))
+
+
+def _load_pyarrow() -> None:
+    """Load what writes the index. A failure shows when it is written."""
+    with contextlib.suppress(ImportError):
+        import pyarrow.parquet  # noqa: F401

@@ -1,0 +1,285 @@
+"""What `pack --append` adds to a dataset that is there: which files are new, and what has changed or gone.
+
+A file is known by its path, which the index has. New is one whose path it does not have. Changed is one that has
+another size now, or with `check="full"` another checksum, or another class in a list. Nothing that is there is
+touched: the new samples come as further shards with further index files, and a new manifest names all of them. Labels
+of what is there stay, so that new classes get the next numbers, and the names are not sorted any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, DestinationError, UsageError, printable
+from shardkit.packing.dest.destination import Destination, files_of
+from shardkit.packing.options import PackOptions
+from shardkit.packing.plan.known_rows import RowsByPath, free_keys
+from shardkit.packing.plan.sourced import label_options
+from shardkit.sample import fs_text, path_of_text
+from shardkit.shards.index_file import index_entries, open_index
+from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.sources.groups import Grouped
+from shardkit.sources.source import Source
+from shardkit.sources.subset import grouped_at, source_at
+from shardkit.storage.files import size_of
+
+log = logging.getLogger(__name__)
+
+FREE = frozenset(("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels"))
+"""The options that may be others than those of the dataset that is there; of the labels, the source itself tells."""
+
+COPIED = FREE | {"ext", "fields", "split", "group_by"}
+"""The options with which a file's bytes go into the shards as they are, so that their number can be compared."""
+
+_SHOWN = 5
+_CURE = "give the options that it was packed with, or pack all of it anew with --overwrite"
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """How many paths, and the first few of them."""
+
+    count: int = 0
+    examples: tuple[str, ...] = ()
+
+    def and_more(self, path: str) -> Named:
+        """With one more."""
+        return Named(self.count + 1, self.examples if self.count >= _SHOWN else (*self.examples, path))
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(printable, self.examples))
+        return f"{self.count} ({shown}{' …' if self.count > len(self.examples) else ''})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Before:
+    """The dataset that is added to, and, once the source was compared, how it differs from it."""
+
+    destination: Destination
+    manifest: Manifest
+    changed: Named = field(default_factory=Named)
+    gone: Named = field(default_factory=Named)
+
+    @property
+    def first(self) -> int:
+        """The number of the first new shard."""
+        numbers = [re.fullmatch(r".*-(\d+)\.\w+", entry.name) for entry in self.manifest.shards]
+        return max([len(numbers), *(int(found[1]) + 1 for found in numbers if found)])
+
+    def merged(self, manifest: Manifest) -> Manifest:
+        """The manifest of both, for that of the new shards alone (with the classes of both)."""
+        before = self.manifest
+        counts = dict(zip(before.class_names, (entry.count for entry in before.classes), strict=True))
+        added = {"shards": len(manifest.shards), "samples": manifest.samples}
+        added |= {"changed": self.changed.count, "gone": self.gone.count}
+        labels = {name: kind for name, kind in manifest.options.items() if name == "labels"}
+        return Manifest(
+            shard_format=before.shard_format,
+            samples=before.samples + manifest.samples,
+            bytes=before.bytes + manifest.bytes,
+            classes=tuple(ClassEntry(each.name, each.count + counts.get(each.name, 0)) for each in manifest.classes),
+            fields=tuple(sorted({*before.fields, *manifest.fields})),
+            shards=before.shards + manifest.shards,
+            index=before.index + manifest.index,
+            skipped=manifest.skipped,
+            options={**before.options, **labels, "appended": [*before.options.get("appended", []), added]},
+            plan=hashlib.blake2b(f"{before.plan} {manifest.plan}".encode(), digest_size=16).hexdigest(),
+        )
+
+
+def datasets_before(destinations: Mapping[str, Destination], options: PackOptions) -> dict[str, Before]:
+    """The datasets that are there, by split. DestinationError for one that can't be added to with these options."""
+    found = {}
+    for split, destination in destinations.items():
+        manifest = destination.read_manifest()
+        if manifest is None:
+            log.info("%s: no dataset is there yet, and all is packed", fs_text(destination.manifest))
+            continue
+        _check(destination, manifest, options)
+        found[split] = Before(destination, manifest)
+    longest = max((each.manifest.class_names for each in found.values()), key=len, default=[])
+    for each in found.values():
+        if each.manifest.class_names != longest[: len(each.manifest.classes)]:
+            fact = "its classes are others than those of another split that is added to"
+            raise DestinationError(fs_text(each.destination.manifest), fact, "pack all of it anew with --overwrite")
+    return found
+
+
+def _check(destination: Destination, manifest: Manifest, options: PackOptions) -> None:
+    place = fs_text(destination.manifest)
+    if not manifest.plan or not manifest.index:
+        fact = "this dataset was not written by 'shardkit pack', so that it can't be told which files are new"
+        raise DestinationError(place, fact, "choose another destination for the new files")
+    if manifest.shard_format != options.format:
+        fact = f"this dataset is of the format {manifest.shard_format}, not {options.format}"
+        raise DestinationError(place, fact, _CURE)
+    mine, theirs = options.recorded(), manifest.options
+    free = FREE - {"seed"} if options.split is not None else FREE
+    for name in sorted({*mine, *theirs} - free):
+        if mine.get(name) != theirs.get(name):
+            fact = f"it was packed with the option {name} {theirs.get(name)!r}, not {mine.get(name)!r}"
+            raise DestinationError(place, fact, _CURE)
+    for name, size in files_of(manifest):
+        path = os.path.join(destination.folder, name)
+        if size_of(path) != size:
+            fact = f"the manifest of this dataset names {name}, which is missing or has another size"
+            raise DestinationError(place, fact, "pack again with --overwrite")
+
+
+def classes_after(before: Iterable[Before], scanned: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...]:
+    """The classes in label order: those that are there, then the new ones of `scanned`, which is said.
+
+    UsageError where the user gave others for the first labels.
+    """
+    old = max((each.manifest.class_names for each in before), key=len, default=[])
+    if given is not None and list(given[: len(old)]) != old:
+        fact = f"the first {len(old)} classes given are not those of the dataset that is added to"
+        raise UsageError("classes", fact, "leave the option away: the labels stay as they are")
+    known = set(old)
+    new = [name for name in scanned if name not in known]
+    if old and new:
+        shown = ", ".join(map(printable, new[:_SHOWN])) + (" …" if len(new) > _SHOWN else "")
+        text = "new classes get the labels from %d on, and the classes are no longer in sorted order: %s"
+        log.warning(text, len(old), shown)
+    return (*old, *new)
+
+
+def demand_kind(source: Source, before: Iterable[Before]) -> None:
+    """DestinationError where the labels of the source are of another kind than those that are there."""
+    mine = label_options(source).get("labels", "class")
+    for each in before:
+        theirs = each.manifest.options.get("labels", "class")
+        if mine != theirs and {mine, theirs} != {"class", "listed"}:
+            fact = f"its labels are of the kind {theirs!r}, and those of the source {mine!r}"
+            raise DestinationError(fs_text(each.destination.manifest), fact, "choose another destination")
+
+
+def relabelled(found: Source | Grouped, classes: tuple[str, ...]) -> Source | Grouped:
+    """The same samples with their labels as places in `classes`, which has all of theirs."""
+    if isinstance(found, Grouped):
+        return replace(found, samples=_relabelled(found.samples, classes), files=_relabelled(found.files, classes))
+    return _relabelled(found, classes)
+
+
+def _relabelled(source: Source, classes: tuple[str, ...]) -> Source:
+    if source.classes == classes[: len(source.classes)]:
+        return replace(source, classes=classes)
+    if source.inline is not None and source.inline.labels == "multi":
+        fact = "its samples have several labels each, and its classes do not begin with those of the dataset"
+        raise UsageError("append", fact, "give --classes: those that are there, in their order, and then the new ones")
+    places = {name: place for place, name in enumerate(classes)}
+    labels = np.array([*(places[name] for name in source.classes), -1], np.int32)[source.labels]
+    return replace(source, classes=classes, labels=labels)
+
+
+def new_samples(found: Source | Grouped, before: Before, options: PackOptions) -> tuple[Source | Grouped, Before]:
+    """The samples that the dataset does not have, with keys that are free in it, and what has changed or gone."""
+    samples = found.samples if isinstance(found, Grouped) else found
+    rows_by_path = RowsByPath(samples.paths)
+    known = np.zeros(len(samples), np.bool_)
+    sizes = found.files.sizes[found.rows[:, found.primary]] if isinstance(found, Grouped) else samples.sizes
+    look = _Look(samples, sizes, full=options.check == "full", copied=COPIED.issuperset(before.manifest.options))
+    gone = Named()
+    for columns in _index_columns(before, ["path", "label", "image_size", "crc32c"]):
+        texts: list[str] = columns["path"].to_pylist()
+        rows = rows_by_path.find(list(map(path_of_text, texts)))
+        known[rows[rows >= 0]] = True
+        for place in np.flatnonzero(rows < 0).tolist():
+            gone = gone.and_more(texts[place])
+        look.at(rows, texts, columns)
+    before = replace(before, changed=look.changed, gone=gone)
+    _tell(before, look)
+    if known.any() and samples.inline is not None and samples.inline.labels in ("multi", "number"):
+        text = "%s: the index has no such labels: whether those of the %d samples that are there changed is not checked"
+        log.info(text, fs_text(before.destination.manifest), np.count_nonzero(known))
+    rows = np.flatnonzero(~known)
+    renamed = free_keys(samples, rows, lambda: (each["key"].to_pylist() for each in _index_columns(before, ["key"])))
+    return _renamed(_at(found, rows), renamed), before
+
+
+class _Look:
+    """Looks whether known files are as they were, and their classes. copied: the shards have the files' own bytes.
+
+    files: those with other bytes. labels: those with another class. changed: both, each once.
+    """
+
+    def __init__(self, samples: Source, sizes: NDArray[np.int64], *, full: bool, copied: bool) -> None:
+        self.samples, self.sizes, self.copied = samples, sizes, copied
+        self.full = full and samples.held is None
+        self.changed = self.files = self.labels = Named()
+
+    def at(self, rows: NDArray[np.int64], texts: Sequence[str], columns: Mapping[str, Any]) -> None:
+        """Look at the files of one shard. rows: in the source, -1 for none."""
+        then = columns["image_size"]
+        there = (rows >= 0) & (then >= 0) & self.copied
+        differ = there & (self.sizes[rows] != then)
+        if self.full:
+            for place in np.flatnonzero(there & ~differ).tolist():
+                differ[place] = self._checksum(int(rows[place])) != int(columns["crc32c"][place])
+        labels = (rows >= 0) & (self.samples.labels[rows] != columns["label"])
+        for place in np.flatnonzero(differ | labels).tolist():
+            self.changed = self.changed.and_more(texts[place])
+            self.files = self.files.and_more(texts[place]) if differ[place] else self.files
+            self.labels = self.labels.and_more(texts[place]) if labels[place] else self.labels
+
+    def _checksum(self, row: int) -> int | None:
+        try:
+            with open(os.path.join(self.samples.root, self.samples.paths[row]), "rb") as file:
+                return int(google_crc32c.value(file.read()))
+        except OSError:  # no checksum is equal to none: the file is said to have changed
+            return None
+
+
+def _index_columns(before: Before, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Columns of the index, a shard at a time. DestinationError where it is damaged, or another's."""
+    for entry, shards in index_entries(before.manifest):
+        path = os.path.join(before.destination.folder, entry.name)
+        try:
+            yield from open_index(path, entry, shards, place=fs_text(path)).groups(names)
+        except DatasetError as exc:
+            raise DestinationError(exc.place, exc.fact, "pack again with --overwrite") from exc
+
+
+def demand_free(before: Before, shards: Iterable[str]) -> None:
+    """DestinationError where a file that belongs to nobody has the name of a new shard."""
+    in_the_way = set(before.destination.files()).intersection(shards) - {entry.name for entry in before.manifest.shards}
+    for name in sorted(in_the_way):
+        place = fs_text(os.path.join(before.destination.folder, name))
+        fact = "a file is in the way, which the manifest of the dataset does not name"
+        raise DestinationError(place, fact, "move it elsewhere")
+
+
+def _tell(before: Before, look: _Look) -> None:
+    place = fs_text(before.destination.manifest)
+    if before.gone.count:
+        log.warning("%s: files that are gone from the source, and stay in the dataset: %s", place, before.gone)
+    if look.files.count:
+        text = "%s: files that have changed since, and stay in the dataset as they were: %s"
+        log.warning(text, place, look.files)
+    if look.labels.count:
+        text = "%s: files whose label has changed since, and which keep the old one in the dataset: %s; %s"
+        log.warning(text, place, look.labels, "for the new labels, pack all of it again with --overwrite")
+
+
+def _at(found: Source | Grouped, rows: NDArray[np.int64]) -> Source | Grouped:
+    return grouped_at(found, rows, found.incomplete) if isinstance(found, Grouped) else source_at(found, rows)
+
+
+def _renamed(found: Source | Grouped, renamed: Mapping[int, str]) -> Source | Grouped:
+    if isinstance(found, Grouped):
+        return replace(found, samples=_with_keys(found.samples, renamed))
+    return _with_keys(found, renamed)
+
+
+def _with_keys(source: Source, renamed: Mapping[int, str]) -> Source:
+    return replace(source, renamed=dict(sorted({**source.renamed, **renamed}.items())))

@@ -1,0 +1,65 @@
+"""From what was scanned to what is packed: files that belong together become samples, which go to their splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from shardkit.errors import UsageError
+from shardkit.packing.dest.destination import Destination
+from shardkit.packing.options import PackOptions
+from shardkit.packing.plan.append import Before, classes_after, demand_kind, new_samples, relabelled
+from shardkit.packing.plan.content import Content, plan_source
+from shardkit.sample import fs_text
+from shardkit.sources.groups import Grouped, group_files
+from shardkit.sources.source import Source
+from shardkit.sources.split import split_grouped, split_source
+
+
+def dataset_names(root: str, splits: Sequence[str] | None, options: PackOptions) -> Sequence[str] | None:
+    """The splits that are packed: those that the source has, or that `options.split` makes; None for one dataset."""
+    if options.split is None:
+        return splits
+    if splits is not None:
+        fact = f"the source is a tree of splits already ({', '.join(map(fs_text, splits))})"
+        raise UsageError(fs_text(root), fact, "leave --split away, or name one of its folders as the source")
+    return options.split.names
+
+
+def contents_of(
+    scanned: Mapping[str, Source],
+    destinations: Mapping[str, Destination],
+    options: PackOptions,
+    before: Mapping[str, Before],
+    classes: Sequence[str] | None,
+) -> dict[str, Content]:
+    """The planned content of each dataset, by the name of its split ("" for the only one).
+
+    before: the datasets that are added to; their contents have what is new alone. classes: those that the user gave.
+    """
+    found = _samples(scanned, options)
+    if before:
+        source = next(iter(scanned.values()))
+        demand_kind(source, before.values())
+        after = classes_after(before.values(), source.classes, classes)
+        found = {name: relabelled(each, after) for name, each in found.items()}
+    return {name: _planned(each, destinations[name], options, before.get(name)) for name, each in found.items()}
+
+
+def _samples(scanned: Mapping[str, Source], options: PackOptions) -> Mapping[str, Source | Grouped]:
+    if not options.fields:
+        return scanned if options.split is None else split_source(scanned[""], options.split)
+    skip_bad = options.on_error == "skip"
+    found = {name: group_files(source, options.fields, skip_bad=skip_bad) for name, source in scanned.items()}
+    return found if options.split is None else split_grouped(found[""], options.split)
+
+
+def _planned(found: Source | Grouped, destination: Destination, options: PackOptions, before: Before | None) -> Content:
+    if before is not None:
+        found, before = new_samples(found, before, options)
+    first = 0 if before is None else before.first
+    if isinstance(found, Grouped):
+        content = plan_source(found.samples, destination.stem, options, found, first=first, base=destination.base)
+    else:
+        content = plan_source(found, destination.stem, options, first=first, base=destination.base)
+    return replace(content, before=before)

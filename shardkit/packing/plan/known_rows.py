@@ -1,0 +1,87 @@
+"""Finds the rows of a source by their paths, and keys that nobody has, in 16 bytes of memory for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.sources.columns import PathColumn
+from shardkit.sources.source import Source
+
+Rows = NDArray[np.int64]
+
+_PIECE = 4096
+
+
+class _Hashed:
+    """Places by a hash, which stays in this process: sorted hashes, and the place of each."""
+
+    def __init__(self, values: Iterable[bytes | str], count: int) -> None:
+        hashes = np.fromiter(map(hash, values), np.int64, count)
+        self.places = np.argsort(hashes, kind="stable")
+        self.hashes = hashes[self.places]
+
+    def candidates(self, values: Sequence[bytes | str]) -> tuple[Rows, Rows]:
+        """The first and the end of the run of `places` with the hash of each value."""
+        hashes = np.fromiter(map(hash, values), np.int64, len(values))
+        return np.searchsorted(self.hashes, hashes, "left"), np.searchsorted(self.hashes, hashes, "right")
+
+
+class RowsByPath:
+    """The rows of a column of paths that are all different."""
+
+    def __init__(self, paths: PathColumn) -> None:
+        self.paths = paths
+        self.hashed = _Hashed(paths, len(paths))
+
+    def find(self, paths: Sequence[bytes]) -> Rows:
+        """The row of each path, -1 for none (int64)."""
+        first, end = self.hashed.candidates(paths)
+        rows = np.full(len(paths), -1, np.int64)
+        hit = np.flatnonzero(end > first)
+        rows[hit] = self.hashed.places[first[hit]]
+        for place, found in zip(hit.tolist(), self.paths.take(rows[hit]), strict=True):
+            if found != paths[place]:  # two paths with one hash of 64 bits
+                run = self.hashed.places[first[place] : end[place]].tolist()
+                rows[place] = next((row for row in run if self.paths[row] == paths[place]), -1)
+        return rows
+
+
+def free_keys(source: Source, rows: Rows, taken: Callable[[], Iterable[Sequence[str]]]) -> dict[int, str]:
+    """Place in `rows` -> new key, for the rows of a source whose key is taken: `-2`, `-3` … is added, free ones only.
+
+    taken: gives all keys that are taken, some at a time, whenever it is called.
+    """
+    if not len(rows):
+        return {}
+    hashed = _Hashed(_keys(source, rows), len(rows))
+
+    def own(keys: Sequence[str]) -> Iterator[tuple[int, str]]:
+        """(place, key) of the rows that have one of the keys."""
+        first, end = hashed.candidates(keys)
+        for hit in np.flatnonzero(end > first).tolist():
+            for place in hashed.places[first[hit] : end[hit]].tolist():
+                if source.key(int(rows[place])) == keys[hit]:
+                    yield place, keys[hit]
+
+    clashes = {place: key for keys in taken() for place, key in own(keys)}
+    found: dict[int, str] = {}
+    numbers = dict.fromkeys(clashes, 2)
+    while numbers:
+        wanted: dict[str, int] = {}
+        for place, number in sorted(numbers.items()):
+            key = f"{clashes[place]}-{number}"
+            if key not in wanted and key not in found.values():
+                wanted[key] = place
+        bad = {key for _, key in own(list(wanted))}
+        bad.update(key for keys in taken() for key in wanted.keys() & set(keys))
+        found.update((place, key) for key, place in wanted.items() if key not in bad)
+        numbers = {place: number + 1 for place, number in numbers.items() if place not in found}
+    return dict(sorted(found.items()))
+
+
+def _keys(source: Source, rows: Rows) -> Iterator[str]:
+    for first in range(0, len(rows), _PIECE):
+        yield from source.keys(rows[first : first + _PIECE])

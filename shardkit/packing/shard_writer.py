@@ -1,0 +1,346 @@
+"""Shards from samples that a program makes: `shardkit.write`, and `ShardWriter` for those who push them.
+
+One pass, one sample in memory; shards are cut where the next sample would not fit. They wait in the work folder (or go
+to the bucket), and the commit is that of `pack`: a dataset is absent or whole. An exception ends it without one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from shardkit.errors import BadFileError, DestinationError, ShardkitError, SourceError, UsageError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.formats.format import FORMATS, FormatName
+from shardkit.location import locate
+from shardkit.packing.dest.bucket import check_free, destinations_of, remove_there, shown
+from shardkit.packing.dest.destination import Destination
+from shardkit.packing.dest.disk import commit, discard, keep_only, working, write_index_files
+from shardkit.packing.dest.shipping import Shipping
+from shardkit.packing.options import Classes, class_names
+from shardkit.packing.write.encoders import encoded
+from shardkit.packing.write.labels import Targets
+from shardkit.packing.write.samples import SampleWriter
+from shardkit.packing.write.shard import Check, Receipt, Sink, keep_receipt
+from shardkit.sample import IMAGE_FIELDS, field_of, path_of_text
+from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.shards.names import LOCK, shard_name
+from shardkit.storage.files import whole_file
+from shardkit.units import parse_bytes
+
+log = logging.getLogger(__name__)
+
+OWN_NAME = "samples"
+"""What the dataset is called where the destination is a folder."""
+
+_TELL_SAMPLES = 1000
+
+
+def write(
+    samples: Iterable[Mapping[str, Any]],
+    dest: str | os.PathLike[str],
+    *,
+    format: FormatName = "tar",
+    max_bytes: int | str = "256MB",
+    max_count: int | None = None,
+    classes: Classes | None = None,
+    check: Check = "header",
+    overwrite: bool = False,
+    work: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
+) -> Manifest:
+    """Write samples to shards with an index and a manifest, in their order, in one pass.
+
+    samples: dicts as `ShardWriter.write` takes them. The options, and the errors, are those of `ShardWriter`; what the
+    iterable raises goes on as it is, and then nothing is written.
+    """
+    with ShardWriter(
+        dest, format=format, max_bytes=max_bytes, max_count=max_count, classes=classes, check=check,
+        overwrite=overwrite, work=work, storage_options=storage_options, progress=progress,
+    ) as sink:  # fmt: skip
+        for sample in samples:
+            sink.write(sample)
+    return sink.manifest
+
+
+class ShardWriter:
+    """Writes samples to shards, for a `with` block: at its clean end come index and manifest, otherwise nothing.
+
+    dest: what the file names start with, as for `pack`; in a folder they start with "samples". max_bytes, max_count:
+    limits for a shard; a sample over max_bytes gets one of its own. classes: the names in label order, or a file with
+    one on each line; without them they are "0", "1" …. check: look at each image's header, decode it, or neither.
+    overwrite: replace another dataset. work, storage_options: as for `pack`, for a bucket.
+
+    Not thread-safe. Raises UsageError, DestinationError, BusyError, StorageError; at the end SourceError where no
+    sample was written. `manifest` is there after the end.
+    """
+
+    def __init__(
+        self,
+        dest: str | os.PathLike[str],
+        *,
+        format: FormatName = "tar",
+        max_bytes: int | str = "256MB",
+        max_count: int | None = None,
+        classes: Classes | None = None,
+        check: Check = "header",
+        overwrite: bool = False,
+        work: str | os.PathLike[str] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        progress: ProgressFn = silent,
+    ) -> None:
+        if format not in FORMATS:
+            raise UsageError("format", f"{format!r} is not one of {', '.join(FORMATS)}", "choose one of these")
+        if max_count is not None and max_count < 1:
+            raise UsageError("max_count", f"{max_count} is too small", "give at least 1")
+        if check not in ("header", "full", "none"):
+            raise UsageError("check", f"{check!r} is not one of header, full, none", "choose one of these")
+        self._format, self._check, self._progress = FORMATS[format], check, progress
+        self._max_bytes, self._max_count = parse_bytes(max_bytes), max_count
+        self._targets = Targets(class_names(classes, None))
+        self._keys: set[bytes] | None = None
+        self._receipts: list[Receipt] = []
+        self._shard: _Shard | None = None
+        self._manifest: Manifest | None = None
+        self._count = self._bytes = 0
+        self._open = True
+        own = os.path.join(os.devnull, OWN_NAME)  # a place in which no destination can be
+        self._destination = destinations_of(locate(dest), own, None, work=work, options=storage_options)[""]
+        with ExitStack() as stack:
+            self._destination, self._ship = _begun(stack, self._destination, overwrite=overwrite)
+            self._stack = stack.pop_all()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the dataset. UsageError before the end."""
+        if self._manifest is None:
+            fact = "there is no manifest before the writer is closed, and none after an error"
+            raise UsageError(shown(self._destination), fact, "ask after the with block")
+        return self._manifest
+
+    def write(self, sample: Mapping[str, Any]) -> None:
+        """Write a sample: field name -> value, as `packing.encoders` has them, in the order of the dict.
+
+        "__key__": the key, unique; for all samples or for none, which are then numbered. "cls": the label: a class
+        number, or a name of `classes`; a list of them (several classes); a float or a list with floats (numbers to be
+        predicted); the last two are stored as the field `cls.json`. Other names with "__" in front are left out.
+
+        Raises BadFileError, which names the sample and the field.
+        """
+        if not self._open:
+            raise UsageError(shown(self._destination), "the writer is closed", "write inside the with block")
+        number = self._count
+        key = self._key(sample, number)
+        fields, label, classes = self._fields(sample, key)
+        image = next((name for name, _ in fields if name in IMAGE_FIELDS), None)
+        path = path_of_text((key if image is None else f"{key}.{image}").replace("\\", "\\\\"))
+        names = self._targets.classes
+        text = "" if label < 0 else str(label) if names is None else names[label]
+        try:
+            size = self._format.size(key, [(name, len(data)) for name, data in fields], path, text, label)
+            self._shard_for(size).add(key, fields, path, label, text, classes)
+        except ShardkitError:
+            raise
+        except ValueError as exc:
+            raise _bad(number, key, str(exc)) from exc
+        self._count += 1
+        self._bytes += size
+        if self._count % _TELL_SAMPLES == 0:
+            self._progress(Progress("write", self._count, 0, self._bytes))
+
+    def _key(self, sample: Mapping[str, Any], number: int) -> str:
+        key = sample.get("__key__")
+        if number == 0 and key is not None:
+            self._keys = set()
+        if self._keys is None:
+            if key is not None:
+                raise _bad(number, str(key), "it has a __key__, and those before have none")
+            return f"{number:09d}"
+        if not isinstance(key, str):
+            raise _bad(number, None, "its __key__ is no text" if key is not None else "it has no __key__")
+        mark = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=10).digest()
+        if mark in self._keys:
+            raise _bad(number, key, "its __key__ was there before")
+        self._keys.add(mark)
+        return key
+
+    def _fields(self, sample: Mapping[str, Any], key: str) -> tuple[list[tuple[str, bytes]], int, list[int]]:
+        """(fields, label, classes) of a sample. The label stands where `cls` does in the dict."""
+        fields: list[tuple[str, bytes]] = []
+        try:
+            label, stored, classes = self._targets.stored(sample.get("cls"))
+        except ValueError as exc:
+            raise _bad(self._count, key, f"field 'cls': {exc}") from exc
+        for name, value in sample.items():
+            if not isinstance(name, str):
+                raise _bad(self._count, key, f"the name of a field is a {type(name).__name__}, and not text")
+            if name == "cls":
+                fields += stored
+            elif not name.startswith("__"):
+                try:
+                    fields.append((field_of(name), encoded(field_of(name), value)))
+                except ValueError as exc:
+                    raise _bad(self._count, key, f"field {name!r}: {exc}") from exc
+        if len(dict(fields)) < len(fields):
+            raise _bad(self._count, key, "two of its fields have the same name")
+        if not fields:
+            raise _bad(self._count, key, "it has no field")
+        return fields, label, classes
+
+    def _shard_for(self, size: int) -> _Shard:
+        """The shard that takes a sample of so many bytes."""
+        shard = self._shard
+        if shard is not None and (
+            shard.bytes + size + len(self._format.end) > self._max_bytes or shard.samples == self._max_count
+        ):
+            self._end_shard()
+            shard = None
+        if shard is None:
+            name = shard_name(self._destination.base, len(self._receipts), self._format.suffix)
+            shard = self._shard = _Shard(self._destination.work, name, self._format.name, self._check)
+        return shard
+
+    def _end_shard(self) -> None:
+        if self._shard is not None:
+            shard, self._shard = self._shard, None
+            if not shard.samples:  # its first sample was bad, and the caller goes on
+                shard.abort()
+                return
+            self._receipts.append(shard.close())
+            if self._ship is not None:
+                self._ship.add(self._receipts[-1])
+                self._ship.wait_for_room()
+
+    def close(self) -> None:
+        """Write index and manifest; the dataset is there. Nothing happens the second time."""
+        if not self._open:
+            return
+        try:
+            self._end_shard()
+            if self._ship is not None:
+                self._ship.finish(self._progress)
+            self._commit()
+        except BaseException:
+            self.abort()
+            raise
+        self._open = False
+        self._stack.close()
+
+    def abort(self) -> None:
+        """End without a dataset, and remove what was written."""
+        if not self._open:
+            return
+        self._open = False
+        try:
+            if self._shard is not None:
+                self._shard.abort()
+            if self._destination.place is None:  # of what is in a bucket, the receipts tell whose it is
+                discard(self._destination)
+        finally:
+            self._stack.__exit__(BaseException, None, None)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _commit(self) -> None:
+        if not self._count:
+            raise SourceError(shown(self._destination), "no sample was written", "write at least one")
+        counts = Counter[int]()
+        for receipt in self._receipts:
+            counts.update(receipt.labels)
+        entries = tuple(receipt.entry for receipt in self._receipts)
+        kind = self._targets.kind
+        labels = {"labels": "listed" if kind == "class" else kind}
+        digest = hashlib.blake2b("".join(entry.crc32c for entry in entries).encode(), digest_size=16)
+        named = self._targets.names() if kind in ("class", "multi") else ()
+        limits = {"max_bytes": self._max_bytes, "max_count": self._max_count}
+        manifest = Manifest(
+            shard_format=self._format.name,
+            samples=self._count,
+            bytes=sum(entry.bytes for entry in entries),
+            classes=tuple(ClassEntry(name, counts[label]) for label, name in enumerate(named)),
+            fields=tuple(sorted({name for receipt in self._receipts for name in receipt.fields})),
+            shards=entries,
+            index=write_index_files(self._destination, entries),
+            options={**limits, "shuffle": False, "check": self._check, **labels},
+            plan=digest.hexdigest(),
+        )
+        commit(self._destination, manifest, ())
+        self._manifest = manifest
+
+
+def _begun(stack: ExitStack, destination: Destination, *, overwrite: bool) -> tuple[Destination, Shipping | None]:
+    """Take the destination for this writer; gives it with its generation, and what sends shards to a bucket."""
+    stack.enter_context(working(destination))
+    destination = check_free(destination, overwrite=overwrite)
+    if not overwrite and destination.read_manifest() is not None:
+        fact = "a dataset is there, and samples that a program makes can't be compared with it"
+        cure = "choose another destination, or replace it with overwrite=True"
+        raise DestinationError(shown(destination), fact, cure)
+    if destination.place is None:
+        keep_only(destination, ())
+        return destination, None
+    remove_there(destination, destination.place, lambda name: name != LOCK)
+    keep_only(destination, ())
+    return destination, stack.enter_context(Shipping(destination, destination.place))
+
+
+def _bad(number: int, key: str | None, fact: str) -> BadFileError:
+    return BadFileError(f"sample {number}", fact, "mend the sample", None, key)
+
+
+class _Shard:
+    """The shard that is being written."""
+
+    def __init__(self, work: str, name: str, form: str, check: Check) -> None:
+        self.name, self.check, self.samples, self.bytes = name, check, 0, 0
+        self.folder = os.fsencode(work)
+        self.counts = Counter[int]()
+        self._stack = ExitStack()
+        target = os.path.join(self.folder, os.fsencode(name))
+        file = self._stack.enter_context(whole_file(target))
+        self.since = os.fstat(file.fileno()).st_mtime_ns
+        self.sink = Sink(file.fileno(), target)
+        self.writer = SampleWriter(self.sink, form, check)
+
+    def add(
+        self, key: str, fields: list[tuple[str, bytes]], path: bytes, label: int, text: str, classes: list[int]
+    ) -> None:
+        """Write a sample. ValueError for what the format can't hold, and images that are none."""
+        self.writer.add(key, fields, path, label, text)
+        self.counts.update(classes)
+        self.samples += 1
+        self.bytes = self.writer.position
+
+    def close(self) -> Receipt:
+        """The shard is whole."""
+        self.writer.end()
+        self._stack.close()
+        filled = msgspec.structs.replace(self.writer.filled([]), counts=dict(self.counts))
+        return keep_receipt(self.folder, self.name, self.sink, filled, digest="", check=self.check, since=self.since)
+
+    def abort(self) -> None:
+        """There is no shard."""
+        error = RuntimeError("aborted")
+        try:
+            self._stack.__exit__(RuntimeError, error, None)
+        except RuntimeError as exc:
+            if exc is not error:
+                raise

@@ -1,0 +1,207 @@
+"""A shard whose samples are those of other shards: what `shardkit convert` writes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import google_crc32c
+import msgspec
+
+from shardkit.errors import DamagedError, DatasetError, NotFoundError
+from shardkit.formats.format import FORMATS, Format
+from shardkit.formats.tar.stream import Readable
+from shardkit.formats.tfrecord.samples import TfrecordSample, fields_of
+from shardkit.formats.tfrecord.stream import stream_records
+from shardkit.packing.write.samples import SampleWriter
+from shardkit.packing.write.shard import Advance, Check, Filled, Meter, Sink
+from shardkit.sample import IMAGE_FIELDS, fs_text, path_of_member, path_of_text
+from shardkit.storage.files import translated
+from shardkit.storage.mapped import MappedFile, look, map_whole
+
+_CURE = "check the source with 'shardkit verify'"
+
+
+_Sample = tuple[str, int | None, str, str, int, TfrecordSample | dict[str, bytes], int]
+"""Shard, byte, key, path, label, sample, bytes that were read for it."""
+
+
+class StoredTask(msgspec.Struct, frozen=True, tag=True):
+    """A shard with samples of the shards `sources`, one after the other.
+
+    which: the place in `sources` of each sample; offsets, sizes: where it is there. paths, labels, crcs: as in its
+    index (label -1: none; the CRC-32C of its image, -1: not known). With no `which`, the sources are read as a whole,
+    in order, from front to back, and hold just these samples. fields: how fields are called: old -> new, "" to leave it
+    out; those that it does not name stay. only: if it is not empty, the fields (by their old names) that stay at all.
+    """
+
+    name: str
+    folder: bytes
+    sources: list[bytes]
+    which: list[int]
+    offsets: list[int]
+    sizes: list[int]
+    keys: list[str]
+    paths: list[str]
+    labels: list[int]
+    crcs: list[int]
+    source_format: str
+    format: str
+    texts: dict[int, str]
+    fields: dict[str, str]
+    only: list[str]
+    digest: str
+    check: Check = "none"
+    skip_bad: bool = False
+
+    def with_digest(self, salt: str, *, whole: bool) -> StoredTask:
+        """The task with the digest of all that decides its bytes. `salt`: of the whole job."""
+        what = (salt, whole, self.sources, self.which, self.offsets, self.sizes, self.keys, self.paths, self.labels)
+        digest = hashlib.blake2b(msgspec.msgpack.encode(what), digest_size=16)
+        return msgspec.structs.replace(self, digest=digest.hexdigest())
+
+    def files(self) -> Iterator[bytes]:
+        """The files that the shard is made of."""
+        return iter(self.sources)
+
+    def extent(self) -> tuple[int, int]:
+        """(samples, bytes) that are to be read."""
+        size = sum(self.sizes) if self.which else sum(map(os.path.getsize, self.sources))
+        return len(self.keys), size
+
+    def fill(self, sink: Sink, advance: Advance) -> Filled:
+        """Read the samples, give their fields the new names, and write them."""
+        writer = SampleWriter(sink, self.format, self.check)
+        as_it_is = self.source_format == self.format and not self.fields and not self.only
+        meter = Meter(advance, self.extent())
+        for place, at, key, path, label, sample, size in self._samples():
+            record = sample if isinstance(sample, TfrecordSample) else None
+            named = [] if as_it_is and record else self._renamed(_fields(sample), place, at, key)
+            try:
+                if as_it_is and record:
+                    writer.carry(record, self._path(key, path, record.fields), label)
+                else:
+                    new = self._path(key, path, [name for name, _ in named])
+                    writer.add(key, named, new, label, self.texts.get(label, ""))
+            except ValueError as exc:
+                fact = f"{FORMATS[self.format].name} can't hold this sample: {exc}"
+                raise DatasetError(place, fact, "rename its fields, or leave some out", at, key) from exc
+            meter.read(size)
+        writer.end()
+        meter.end()
+        return writer.filled([])
+
+    def _path(self, key: str, path: str, names: Iterable[str]) -> bytes:
+        image = next((name for name in names if name in IMAGE_FIELDS), "")
+        return path_of_text(path or path_of_member(key, image))
+
+    def _renamed(self, fields: dict[str, Any], place: str, at: int | None, key: str) -> list[tuple[str, Any]]:
+        kept = ((name, self.fields.get(name, name), data) for name, data in fields.items() if self._stays(name))
+        named = [
+            (new, as_bytes(name, data, place, at, key) if self.format != "tfrecord" or new == "cls" else data)
+            for name, new, data in kept
+            if new
+        ]
+        if not named or len(dict(named)) < len(named):
+            fact = f"its fields ({', '.join(fields)}) would leave it without any, or with two of one name"
+            raise DatasetError(place, fact, "name others to rename, drop or keep", at, key)
+        return named
+
+    def _stays(self, name: str) -> bool:
+        return not self.only or name in self.only
+
+    def _samples(self) -> Iterator[_Sample]:
+        form = FORMATS[self.source_format]
+        if not self.which:
+            yield from self._streamed(form)
+            return
+        maps = _Maps(self.sources)
+        columns = zip(
+            self.which, self.offsets, self.sizes, self.keys, self.paths, self.labels, self.crcs, strict=True
+        )  # fmt: skip
+        for source, at, size, key, path, label, crc in columns:
+            place, data = maps.opened(source)
+            found = next(form.read(data, place=place, start=at, end=at + size))
+            sample = found if isinstance(found, TfrecordSample) else form.fields(data, found)
+            _demand_as_indexed(found.key, sample, key, crc, place, at)
+            yield place, at, key, path, label, sample, size
+
+    def _streamed(self, form: Format) -> Iterator[_Sample]:
+        rows = zip(self.keys, self.paths, self.labels, self.crcs, strict=True)
+        for source in self.sources:
+            place = fs_text(source)
+            with translated(source), open(source, "rb") as file:
+                read = 0
+                for found, sample in _from_front(file, form, place):
+                    key, path, label, crc = next(rows, (None, "", -1, -1))
+                    _demand_as_indexed(found, sample, key, crc, place, None)
+                    now = file.tell()  # of a compressed shard, in the compressed bytes
+                    yield place, None, found, path, label, sample, now - read
+                    read = now
+        left = next(rows, None)
+        if left is not None:
+            raise DamagedError(place, f"the shard ends before the sample {left[0]!r}, which it had", _CURE)
+
+
+def _from_front(file: Readable, form: Format, place: str) -> Iterator[tuple[str, TfrecordSample | dict[str, bytes]]]:
+    """(key, sample) of each sample of a whole shard."""
+    if form.name == "tfrecord":
+        for record in stream_records(file, place=place):
+            yield record.key, record
+    else:
+        yield from form.stream(file, place=place)
+
+
+def _fields(sample: TfrecordSample | dict[str, bytes]) -> dict[str, Any]:
+    return fields_of(sample) if isinstance(sample, TfrecordSample) else sample
+
+
+def _demand_as_indexed(
+    found: str, sample: TfrecordSample | dict[str, bytes], key: str | None, crc: int, place: str, at: int | None
+) -> None:
+    """DamagedError where the sample is not the one of the index row. crc: of its image there, -1 for none."""
+    if found != key:
+        said = "no more samples" if key is None else repr(key)
+        raise DamagedError(place, f"the index says {said}, and the shard holds {found!r}", _CURE, at)
+    if crc >= 0:
+        image = next(
+            (data for name, data in _fields(sample).items() if name in IMAGE_FIELDS and isinstance(data, bytes)), None
+        )
+        if image is not None and google_crc32c.value(image) != crc:
+            raise DamagedError(place, "the checksum of the image is not the one in the index", _CURE, at, key)
+
+
+def as_bytes(name: str, value: object, place: str, at: int | None, key: str) -> bytes:
+    """A field as bytes: an int is its decimals. DatasetError for a list, which only TFRecord can hold."""
+    if isinstance(value, int):
+        return b"%d" % value
+    if not isinstance(value, bytes):
+        fact = f"the field {name!r} is a list or no whole number, and not bytes"
+        raise DatasetError(place, fact, f"leave it out with --drop {name}", at, key)
+    return value
+
+
+class _Maps:
+    """The shards as buffers, the last few of them open."""
+
+    def __init__(self, paths: list[bytes], *, limit: int = 64) -> None:
+        self.paths, self.limit = paths, limit
+        self.open: dict[int, tuple[str, MappedFile | bytes]] = {}
+
+    def opened(self, number: int) -> tuple[str, MappedFile | bytes]:
+        """(place, bytes) of a shard, which is looked at each time. Raises NotFoundError, StorageError."""
+        found = self.open.get(number)
+        if found is None:
+            path = self.paths[number]
+            place = fs_text(path)
+            if not os.path.exists(path):
+                raise NotFoundError(place, "the shard is missing", "restore it")
+            with translated(path):
+                found = place, map_whole(path)
+            while len(self.open) >= self.limit:
+                self.open.pop(next(iter(self.open)))
+            self.open[number] = found
+        look(found[1])
+        return found

@@ -1,0 +1,103 @@
+"""Labels that are not one class number: several classes, or numbers to be predicted.
+
+Such a dataset says so in its manifest (`"labels": "multi"` or `"number"`). Its samples have no `cls` and no label in
+the index, but the field `cls.json`: a list of class numbers; or a number, or a list of numbers that is of one length
+in all of the samples.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DecodeError, UsageError
+from shardkit.sample import IMAGE_FIELDS
+
+if TYPE_CHECKING:
+    from shardkit.reading.blocks.indexed import Catalog
+
+FIELD = "cls.json"
+
+Kind = Literal["", "multi", "number"]
+"""What labels are: "" for one class number, the usual."""
+
+Target = NDArray[np.float32]
+
+_CURE = "mend the field, or read the samples without decode()"
+
+
+def kind_of(catalog: Catalog) -> Kind:
+    """What the labels of a dataset are. UsageError where datasets of several kinds were put together."""
+    parts = getattr(catalog, "parts", None)
+    if parts is None:
+        found = getattr(catalog, "manifest", None)
+        said = "" if found is None else found.options.get("labels")
+        return cast(Kind, said) if said in ("multi", "number") else ""
+    kinds = {kind_of(part) for part in parts}
+    if len(kinds) > 1:
+        fact = "some of these datasets have one class for each sample, and some have several, or numbers"
+        raise UsageError("concat(), mix()", fact, "put those of one kind together")
+    return kinds.pop()
+
+
+def one_image_each(catalog: Catalog) -> bool:
+    """Whether each sample is one image with a label of some kind, and nothing else."""
+    parts = getattr(catalog, "parts", None)
+    if catalog.plain or parts is not None:
+        return catalog.plain or all(one_image_each(part) for part in parts or ())
+    fields = set(catalog.fields) - {FIELD}
+    return kind_of(catalog) != "" and len(fields) == 1 and fields <= IMAGE_FIELDS
+
+
+def demand_class_labels(catalog: Catalog, place: str) -> None:
+    """UsageError where the index has no class numbers, since samples have several of them, or others."""
+    kind = kind_of(catalog)
+    if kind:
+        fact = f"samples have {'several classes' if kind == 'multi' else 'numbers'} here, which are not in the index"
+        raise UsageError(place, fact, f"choose samples by their field {FIELD!r}: filter(), or dataset[numbers]")
+
+
+def demand_mode(kind: Kind, mode: str) -> None:
+    """UsageError for a `decode(label=)` that labels of this kind can't have."""
+    if kind and mode not in ("int", "multihot" if kind == "multi" else "int"):
+        what = "several classes" if kind == "multi" else "numbers to be predicted"
+        raise UsageError("label", f"{mode!r} is for one class, and these samples have {what}", "leave label= out")
+
+
+def target_of(data: Any, kind: Kind, classes: int) -> Target:
+    """A label as decode() gives it: float32 (classes,) of 0 and 1 for "multi"; float32 () or (k,) for "number".
+
+    data: the bytes of the field, None where the sample has none. DecodeError, without a place, for anything else.
+    """
+    if data is None:
+        raise DecodeError("", f"this sample has no field {FIELD!r}, and its dataset says so", _CURE)
+    try:
+        if kind == "multi":
+            return _multihot(_LISTS.decode(data), classes)
+        return np.asarray(_NUMBERS.decode(data), np.float32)
+    except msgspec.MsgspecError as exc:
+        raise DecodeError("", f"field {FIELD!r} is no label of this dataset: {exc}", _CURE) from exc
+
+
+_LISTS = msgspec.json.Decoder(list[int])
+_NUMBERS = msgspec.json.Decoder(float | list[float])
+
+
+def _multihot(numbers: list[int], classes: int) -> Target:
+    found = np.zeros(classes, np.float32)
+    for number in numbers:
+        if not 0 <= number < classes:
+            raise DecodeError("", f"label {number} with {classes} classes: expected 0 to {classes - 1}", _CURE)
+        found[number] = 1
+    return found
+
+
+def relabelled(data: Any, relabel: NDArray[np.integer[Any]]) -> bytes:
+    """The field with other class numbers: of a dataset that was put together with others."""
+    try:
+        return msgspec.json.encode(sorted(int(relabel[number]) for number in _LISTS.decode(data)))
+    except (msgspec.MsgspecError, IndexError) as exc:
+        raise DecodeError("", f"field {FIELD!r} is no label of this dataset: {exc}", _CURE) from exc

@@ -1,0 +1,420 @@
+"""Runs the steps of a Dataset over one epoch: blocks of samples, threads that decode them, batches in order.
+
+Every item leaves with the number of the share's samples that it and those before it took, which is all that resuming
+needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DamagedError, DatasetError, DecodeError, UsageError, printable
+from shardkit.images.decoder import ImageDecoder
+from shardkit.reading.batches.batch import REPEAT, Batch, collate, stacked_labels
+from shardkit.reading.batches.fields import FIELD_DECODERS, decode_fields, encode_labels
+from shardkit.reading.batches.labels import FIELD, demand_mode, target_of
+from shardkit.reading.batches.memory import Lender
+from shardkit.reading.batches.pool import Task, Threads
+from shardkit.reading.blocks.indexed import Block
+from shardkit.reading.blocks.source import BlockSource, Numbers, Placed
+from shardkit.reading.ops import ALL, Decode, Filter, Map, Skip, Steps, Take, cut
+from shardkit.rng import stream_key
+from shardkit.sample import IMAGE_FIELDS, Sample
+
+log = logging.getLogger(__name__)
+
+Item = tuple[int, Any]
+"""(samples of the share that were taken up to here, what the user gets)."""
+
+
+class _Lost:
+    def __reduce__(self) -> str:
+        return "LOST"
+
+
+LOST = _Lost()
+"""Stands where a batch would be if one of its images could be decoded: what counts batches counts it."""
+
+_SAID: set[str] = set()
+"""Warnings that were given, so that each comes once a process."""
+
+PART_SAMPLES = 16
+"""Samples that one thread takes at a time, at least: less costs in hand-over."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One epoch of one reader."""
+
+    source: BlockSource
+    steps: Steps
+    threads: int
+    ahead: int
+    decoders: Mapping[str, Callable[[bytes], Any]]
+
+    def items(self, start: int = 0, over: int = 0) -> Iterator[Item]:
+        """What the user gets from sample `start` of the source on. over: batches of the epoch that came before it."""
+        steps, high = self.steps, self.source.samples
+        low, unit = 0, 1
+        if steps.batch is not None and steps.whole:
+            unit = steps.batch.size
+            low, high = batch_limits(steps, ALL if high is None else high, over)
+        blocks = self.source.blocks(low, high, unit, start)
+        threaded = bool(steps.samples) or any(isinstance(op, Map) for op in steps.after)
+        return self._threaded(blocks) if threaded else self._plain(blocks)
+
+    def _plain(self, blocks: Iterator[Placed]) -> Iterator[Item]:
+        batch = self.steps.batch
+        if batch is None:
+            for numbers, block, repeats in blocks:
+                yield from zip((numbers + 1).tolist(), marked(block.samples(), repeats), strict=True)
+            return
+        for numbers, block, repeats in blocks:
+            samples = marked(block.samples(), repeats)
+            for begin in range(0, len(block), batch.size):
+                chosen = list(itertools.islice(samples, batch.size))
+                if len(chosen) < batch.size and batch.drop_last:
+                    return  # the last one of shards that were not counted
+                yield int(numbers[begin + len(chosen) - 1]) + 1, collate(chosen)
+
+    def _threaded(self, blocks: Iterator[Placed]) -> Iterator[Item]:
+        worker = _Worker(self)
+        whole = self.steps.batch is not None and self.steps.whole
+        tasks = (task for block in blocks for task in worker.tasks(block))
+        threads = Threads(self.threads)
+        stream: Iterator[Any] = threads.ordered(tasks, self.ahead)
+        try:
+            if whole:
+                yield from (item for item in stream if item is not None)
+            else:
+                single = itertools.chain.from_iterable(stream)
+                yield from single if self.steps.batch is None else self._regrouped(single, worker)
+        finally:
+            threads.close()
+
+    def _regrouped(self, items: Iterator[Item], worker: _Worker) -> Iterator[Item]:
+        """Batches of what a filter left."""
+        assert self.steps.batch is not None
+        size, drop = self.steps.batch.size, self.steps.batch.drop_last
+        while chosen := list(itertools.islice(items, size)):
+            if len(chosen) < size and drop:
+                return
+            yield chosen[-1][0], worker.mapped(collate([item for _, item in chosen]))
+
+
+def marked(samples: Iterator[Sample], repeats: NDArray[np.bool_] | None) -> Iterator[Sample]:
+    """The samples, with `__repeat__` in those that are repeats."""
+    if repeats is None:
+        return samples
+    return (sample | {REPEAT: True} if again else sample for sample, again in zip(samples, repeats, strict=True))
+
+
+def batch_limits(steps: Steps, samples: int, over: int = 0) -> tuple[int, int]:
+    """The first and last sample that the batches of a share with so many samples take. over: batches before it."""
+    assert steps.batch is not None
+    size = steps.batch.size
+    if steps.batch.drop_last and steps.whole:
+        samples -= samples % size
+    low, high = cut(0, ALL, steps.batch_window)
+    return max(0, low - over) * size, min(max(0, high - over) * size, samples)
+
+
+def _nothing_to_decode(sample: Sample, decoders: Mapping[str, Any]) -> bool:
+    """Whether a sample without an image has nothing for decode(): no field of a decoder of the user's, or an image of
+    a name that decode() does not take for the sample's own, such as left.jpg."""
+    endings = {name.rpartition(".")[2] for name in sample if not name.startswith("__")}
+    own = {name for name, decoder in decoders.items() if FIELD_DECODERS.get(name) is not decoder}
+    return not endings.isdisjoint(IMAGE_FIELDS) or endings.isdisjoint(own)
+
+
+def _no_image(sample: Sample) -> DecodeError:
+    """The error for a sample without a field that decode() knows as an image."""
+    fields = ", ".join(printable(name) for name in sample if not name.startswith("__")) or "none"
+    cure = (
+        "name the image's feature of TFRecord shards with dataset(image_field=), or decode images "
+        'of other names in map(), without decode(); on_error="skip" leaves such samples out'
+    )
+    return DecodeError("", f"this sample has no image: no field has a name of one; its fields: {fields}", cure)
+
+
+class _Worker:
+    """What the threads do with a block."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.batch = run.steps.batch if run.steps.whole else None
+        decode = run.steps.decode
+        self.options = decode.options if decode else None
+        self.decoder = ImageDecoder(decode.options) if decode else None
+        self.key = stream_key("augment", run.source.seed, run.source.epoch)
+        self.per_sample = [op for op in run.steps.samples if not isinstance(op, Decode)]
+        self.maps = tuple(itertools.takewhile(lambda op: isinstance(op, Map), run.steps.after))
+        self.classes = run.source.classes
+        self.targets = run.source.targets if self.options else ""
+        demand_mode(self.targets, self.options.label if self.options else "int")
+        self.memory = Lender(run.ahead)
+        self.skips = _Skips(self.options.skip_limit if self.options else 0)
+        self.straight = bool(
+            run.source.plain and self.decoder and self.decoder.shape and not self.per_sample and self.batch
+        )
+
+    def mapped(self, item: Any) -> Any:
+        """The item after the maps that follow batch()."""
+        for op in self.maps:
+            item = op.fn(item)  # type: ignore[union-attr]
+        return item
+
+    def tasks(self, placed: Placed) -> Iterator[Task[Any]]:
+        """The block's work: a task for each batch, or for each run of samples."""
+        numbers, block, repeats = placed
+        size = self.batch.size if self.batch else PART_SAMPLES * 4
+        draws = self.decoder.draws(self.key, self.run.source.chances(placed)) if self.decoder else None
+        for begin in range(0, len(block), size):
+            end = min(begin + size, len(block))
+            if self.batch and self.batch.drop_last and end - begin < size:
+                return  # the last one of shards that were not counted
+            marks = None if repeats is None else repeats[begin:end]
+            make = self._straight_task if self.straight else self._general_task
+            yield make(_Span(block, begin, end, numbers[begin:end], draws, marks))
+
+    def _parts(self, span: _Span) -> list[tuple[int, int]]:
+        n = span.end - span.begin
+        size = max(PART_SAMPLES, -(-n // self.run.threads))
+        return [(begin, min(begin + size, n)) for begin in range(0, n, size)]
+
+    def _straight_task(self, span: _Span) -> Task[Item | None]:
+        """A batch whose images are decoded into their places."""
+        decoder, block = self.decoder, span.block
+        assert decoder is not None and decoder.shape is not None
+        n = span.end - span.begin
+        images = self.memory.empty((n, *decoder.shape), decoder.dtype)
+        failed: list[tuple[int, Exception]] = []
+        targets: list[Any] = [None] * n
+
+        def part(begin: int, end: int) -> None:
+            base = span.begin
+            datas, damaged = block.images(base + begin, base + end)
+            for number, damage in damaged.items():
+                self._failed(span, begin + number, damage)
+                failed.append((begin + number, damage))
+            rows = None if span.draws is None else span.draws[base + begin : base + end]
+            for number, error in decoder.batch_into(datas, images[begin:end], rows):
+                if number in damaged:
+                    continue
+                self._failed(span, begin + number, error)
+                failed.append((begin + number, error))
+            for number in range(begin, end) if self.targets else ():
+                if number - begin in damaged:
+                    continue
+                try:
+                    targets[number] = target_of(block.target(base + number), self.targets, self.classes)
+                except DecodeError as exc:
+                    self._failed(span, number, exc)
+                    failed.append((number, exc))
+
+        def finish() -> Item | None:
+            good: slice | NDArray[np.int64] = slice(None)
+            if failed:
+                good = np.setdiff1d(np.arange(n), [number for number, _ in failed])
+                if not len(good):
+                    return self._nothing(span)
+            numbers = range(n) if not failed else good.tolist()  # type: ignore[union-attr]
+            keys = [block.keys[span.begin + number] for number in numbers]
+            if self.targets:
+                labels = stacked_labels([targets[number] for number in numbers], keys)
+            else:
+                labels = self._labels(block.labels[span.begin : span.end][good], span)
+            marks = None if span.repeats is None else span.repeats[good]
+            chosen = images if not failed else images[good]
+            return span.taken, self.mapped(Batch(chosen, labels, keys=keys, repeats=marks))
+
+        parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
+        return Task(parts, finish)
+
+    def _general_task(self, span: _Span) -> Task[Any]:
+        """Samples one by one; as a batch where nothing is filtered."""
+        n = span.end - span.begin
+        results: list[Any] = [_GONE] * n
+
+        def part(begin: int, end: int) -> None:
+            for number in range(begin, end):
+                results[number] = self._sample(span, number)
+
+        def finish() -> Any:
+            if self.batch is None:
+                ends = (span.numbers + 1).tolist()
+                kept = [(end, item) for end, item in zip(ends, results, strict=True) if item is not _GONE]
+                return kept if self.run.steps.batch else [(at, self.mapped(item)) for at, item in kept]
+            chosen = [item for item in results if item is not _GONE]
+            if not chosen:
+                return self._nothing(span)
+            return span.taken, self.mapped(collate(chosen))
+
+        parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
+        return Task(parts, finish)
+
+    def _nothing(self, span: _Span) -> Item | None:
+        return (span.taken, LOST) if self.run.steps.counted else None
+
+    def _sample(self, span: _Span, number: int) -> Any:
+        at = span.begin + number
+        try:
+            sample: Any = span.block.sample(at, checked=self.decoder is not None)
+        except DamagedError as exc:
+            if self.options is None:
+                raise
+            self._failed(span, number, exc)
+            return _GONE
+        if span.repeats is not None and span.repeats[number]:
+            sample[REPEAT] = True
+        if self.decoder is not None:
+            decoded = self._decoded(span, number, sample)
+            if decoded is None:
+                return _GONE
+            sample = decoded
+        for op in self.per_sample:
+            if isinstance(op, Map):
+                sample = op.fn(sample)
+            elif isinstance(op, Filter) and not op.fn(sample):
+                return _GONE
+        return sample
+
+    def _decoded(self, span: _Span, number: int, sample: Sample) -> Sample | None:
+        assert self.decoder is not None
+        at = span.begin + number
+        name = span.block.fields[at]
+        row = None if span.draws is None else span.draws[at]
+        try:
+            if not name and _nothing_to_decode(sample, self.run.decoders):
+                raise _no_image(sample)
+            image = self.decoder.array(sample[name], row) if name else None
+            label = target_of(sample.get(FIELD), self.targets, self.classes) if self.targets else None
+            others = decode_fields(
+                {
+                    field: value
+                    for field, value in sample.items()
+                    if field != name and (field != FIELD or label is None)
+                },
+                decoders=self.run.decoders,
+            )
+        except DecodeError as exc:
+            self._failed(span, number, exc)
+            return None
+        if name:
+            self._demand_one_image(name, others)
+        decoded = {
+            field: image if field == name else others[field] for field in sample if field == name or field in others
+        }
+        if label is not None:
+            decoded["cls"] = label
+        if "cls" in decoded and isinstance(decoded["cls"], int) and self.options and self.options.label != "int":
+            decoded["cls"] = self._labels(np.array([decoded["cls"]]), span)[0]
+        return decoded
+
+    def _demand_one_image(self, name: str, others: Mapping[str, Any]) -> None:
+        """UsageError for a mask or another image beside it that is decoded and would not move along."""
+        assert self.options is not None
+        if self.options.crop == "resize" and not self.options.flip:
+            return
+        for field, value in others.items():
+            if field.rpartition(".")[2] in IMAGE_FIELDS:
+                fact = (
+                    f"crop and flip change {printable(name)!r} alone, and {printable(field)!r} beside it would not fit"
+                )
+                cure = f"decode {printable(field)!r} and move both in map(), after decode() without crop= and flip="
+                if not isinstance(value, (bytes, memoryview)):
+                    raise UsageError("decode()", fact, f"leave it out of decoders=, or {cure}")
+                if fact not in _SAID:
+                    _SAID.add(fact)
+                    log.warning("decode(): %s; %s", fact, cure)
+
+    def _labels(self, labels: NDArray[np.int64], span: _Span) -> NDArray[Any]:
+        assert self.options is not None
+        try:
+            return encode_labels(labels, self.options.label, self.classes)
+        except DecodeError as exc:
+            place, _, key = span.block.place(span.begin)
+            raise DecodeError(place, exc.fact, exc.cure, None, key) from exc
+
+    def _failed(self, span: _Span, number: int, exc: Exception) -> None:
+        """Raises the error with its place, or counts it where it may be skipped."""
+        assert self.options is not None
+        error: DatasetError
+        if isinstance(exc, DecodeError):
+            place, offset, key = span.block.place(span.begin + number)
+            error = DecodeError(place, exc.fact, exc.cure, offset, key)
+        elif isinstance(exc, DamagedError):
+            error = exc
+        else:
+            raise exc
+        if self.options.on_error == "raise":
+            raise error from exc
+        self.skips.add(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Samples begin … end - 1 of a block, with their numbers in the share."""
+
+    block: Block
+    begin: int
+    end: int
+    numbers: Numbers
+    draws: NDArray[np.float64] | None
+    repeats: NDArray[np.bool_] | None
+
+    @property
+    def taken(self) -> int:
+        """The share's samples up to the last of these."""
+        return int(self.numbers[-1]) + 1
+
+
+_GONE = object()
+
+
+class _Skips:
+    """Counts what was left out as undecodable, and raises when it is too much."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.count, self._lock = limit, 0, threading.Lock()
+
+    def add(self, error: DatasetError) -> None:
+        with self._lock:
+            self.count += 1
+            log.warning("skipped (%d of at most %d): %s", self.count, self.limit, error)
+            if self.count > self.limit:
+                fact = f"{self.count} samples could not be decoded, and skip_limit is {self.limit}; the last: {error}"
+                raise DatasetError("decode()", fact, "mend the dataset, or raise skip_limit")
+
+
+def streamed(items: Iterator[Item], after: Sequence[Any], delivered: int) -> Iterator[Item]:
+    """What is done one by one to what comes out, after the maps that the threads did.
+
+    delivered: what an earlier run of this epoch gave out already; takes and skips count on from there.
+    """
+    for op in itertools.dropwhile(lambda op: isinstance(op, Map), after):
+        if isinstance(op, Map):
+            items = _each(items, op.fn)
+        elif isinstance(op, Filter):
+            items = _those(items, op.fn)
+        elif isinstance(op, Take):
+            items = itertools.islice(items, max(0, op.count - delivered))
+        elif isinstance(op, Skip) and not delivered:
+            items = itertools.islice(items, op.count, None)
+    return items
+
+
+def _each(items: Iterator[Item], fn: Callable[[Any], Any]) -> Iterator[Item]:
+    return ((taken, fn(item)) for taken, item in items)
+
+
+def _those(items: Iterator[Item], fn: Callable[[Any], Any]) -> Iterator[Item]:
+    return ((taken, item) for taken, item in items if fn(item))

@@ -1,0 +1,164 @@
+"""Several catalogs as one: the rows of the first, then those of the second, and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.reading.batches.labels import FIELD, kind_of, relabelled
+from shardkit.reading.blocks.indexed import Block, Catalog, Images, images_of
+from shardkit.sample import Sample
+from shardkit.shards.buffers import ShardFile
+from shardkit.shards.manifest import ClassEntry
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Rows = NDArray[np.int64]
+
+
+class CombinedCatalog:
+    """The samples of several catalogs. Classes of one name are one class; the labels are those of the first catalog,
+    and classes that only later ones have follow after them."""
+
+    def __init__(self, parts: Sequence[Catalog]) -> None:
+        self.parts = parts
+        self.counts = np.concatenate([part.counts for part in parts])
+        names = list(dict.fromkeys(entry.name for part in parts for entry in part.classes))
+        totals = dict.fromkeys(names, 0)
+        for part in parts:
+            for entry in part.classes:
+                totals[entry.name] += entry.count
+        self.classes = tuple(ClassEntry(name, totals[name]) for name in names)
+        self.fields = tuple(sorted({field for part in parts for field in part.fields}))
+        self.plain = all(part.plain for part in parts)
+        self.identity = "+".join(part.identity for part in parts)
+        self.remote = next((part.remote for part in parts if part.remote is not None), None)
+        samples = [int(part.counts.sum()) for part in parts]
+        self.starts = np.concatenate([[0], np.cumsum(samples)])
+        total = sum(part.mean_bytes * count for part, count in zip(parts, samples, strict=True))
+        self.mean_bytes = max(1, total // max(1, sum(samples)))
+        # The last entry stands for -1, no label.
+        self.relabel = [np.array([*(names.index(e.name) for e in part.classes), -1]) for part in parts]
+        self.first_files = np.cumsum([0, *(len(part.files()) for part in parts)])
+
+    def files(self) -> Sequence[ShardFile]:
+        """The shards of all parts."""
+        return [file for part in self.parts for file in part.files()]
+
+    def hold(self) -> None:
+        """Keep the files of all parts."""
+        for part in self.parts:
+            part.hold()
+
+    def labels(self) -> Rows:
+        """The labels of all rows."""
+        parts = zip(self.parts, self.relabel, strict=True)
+        return np.concatenate([relabel[part.labels()] for part, relabel in parts])
+
+    def index_table(self) -> pa.Table:
+        """The indexes of all parts, one after the other, with the labels of the whole."""
+        import pyarrow as pa
+
+        tables = []
+        for part, relabel in zip(self.parts, self.relabel, strict=True):
+            table = part.index_table()
+            at = table.column_names.index("label")
+            tables.append(table.set_column(at, "label", pa.array(relabel[part.labels()])))
+        return pa.concat_tables(tables, promote_options="permissive")
+
+    def rows_of(self, key: str) -> list[int]:
+        """The rows of all samples with this key."""
+        parts = zip(self.parts, self.starts[:-1].tolist(), strict=True)
+        return [int(start + row) for part, start in parts for row in part.rows_of(key)]
+
+    def block(self, rows: Rows) -> CombinedBlock:
+        """The samples at these rows."""
+        return CombinedBlock(self, rows)
+
+    def runs(self, block: CombinedBlock) -> list[tuple[int, int, int]]:
+        """The runs of all parts."""
+        found = []
+        for part, own in block.parts.items():
+            first = int(self.first_files[part])
+            found += [(first + shard, start, end) for shard, start, end in self.parts[part].runs(own)]
+        return found
+
+
+class CombinedBlock:
+    """Samples of several catalogs: a block of each, and which of them a number is in."""
+
+    def __init__(self, catalog: CombinedCatalog, rows: Rows) -> None:
+        self.rows = rows
+        member = np.searchsorted(catalog.starts, rows, side="right") - 1
+        self.parts: dict[int, Block] = {}
+        self.labels = np.empty(len(rows), np.int64)
+        within = np.empty(len(rows), np.int64)
+        for part in np.unique(member).tolist():
+            where = member == part
+            block = catalog.parts[part].block(rows[where] - catalog.starts[part])
+            self.parts[part] = block
+            within[where] = np.arange(len(block))
+            self.labels[where] = catalog.relabel[part][block.labels]
+        self._several, self._relabel = kind_of(catalog) == "multi", catalog.relabel
+        self._where = list(zip(member.tolist(), within.tolist(), strict=True))
+        self.remote = [own for block in self.parts.values() for own in block.remote]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _at(self, number: int) -> tuple[Block, int]:
+        part, within = self._where[number]
+        return self.parts[part], within
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The samples' keys."""
+        return [self.parts[part].keys[within] for part, within in self._where]
+
+    @cached_property
+    def fields(self) -> list[str]:
+        """The name of each sample's image field."""
+        return [self.parts[part].fields[within] for part, within in self._where]
+
+    def image(self, number: int) -> Any:
+        """The bytes of an image."""
+        block, within = self._at(number)
+        return block.image(within)
+
+    def target(self, number: int) -> bytes | None:
+        """The bytes of the field with a label of several classes, or numbers; classes by their numbers in the whole."""
+        block, within = self._at(number)
+        data = block.target(within)
+        return relabelled(data, self._relabel[self._where[number][0]]) if self._several and data is not None else data
+
+    def images(self, begin: int, end: int) -> Images:
+        """As `image` for each."""
+        return images_of(self, begin, end)
+
+    def sample(self, number: int, *, checked: bool = False) -> Sample:
+        """A whole sample, with its label in the whole."""
+        block, within = self._at(number)
+        return self._relabelled(number, block.sample(within, checked=checked))
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples in order."""
+        streams = {part: block.samples() for part, block in self.parts.items()}
+        for number, (part, _) in enumerate(self._where):
+            yield self._relabelled(number, next(streams[part]))
+
+    def _relabelled(self, number: int, sample: Sample) -> Sample:
+        if isinstance(sample.get("cls"), int):
+            sample["cls"] = int(self.labels[number])
+        elif self._several and FIELD in sample:
+            sample[FIELD] = relabelled(sample[FIELD], self._relabel[self._where[number][0]])
+        return sample
+
+    def place(self, number: int) -> tuple[str, int | None, str]:
+        """(shard or file, byte or None, key) of a sample."""
+        block, within = self._at(number)
+        return block.place(within)

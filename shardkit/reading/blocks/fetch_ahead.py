@@ -1,0 +1,410 @@
+"""Samples of a store's shards, fetched ahead of use: few large requests, several at a time, in the order of need.
+
+    known    blocks whose samples are looked up: as far ahead as those of one chunk are apart, 2 buffers and more
+    started  the first of them, as many as 16 chunks: what they need is asked for
+
+When a block is started, each chunk of a shard (4 MiB) in which a sample of it begins is fetched, or rather what is
+wanted of it: the samples of it that are known, with gaps of up to GAP_BYTES. So a chunk of a dense order comes in one
+request, once; a sparse selection costs no more than its samples. What arrives is cut into samples, and each is let go
+with the block that has it. In memory are thus the samples that are waiting, about one shuffle buffer, and what is under
+way. Where ahead_bytes is less than that, fewer blocks are known: then requests are smaller, and gaps come again.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.reading.batches.memory import keep_freed_memory
+from shardkit.shards.remote import GRACE_SECONDS, RemoteShards, silent
+from shardkit.storage.access import Remote
+from shardkit.units import format_bytes
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from shardkit.reading.blocks.fetched import RemoteBlock
+    from shardkit.reading.blocks.source import Placed
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 4 << 20
+REQUESTS = 16
+"""Requests under way at a time: 64 MiB, which is 1 GB/s at 60 ms for each. 32 are no faster at 30 ms, and on two cores
+slower."""
+FIRST_REQUESTS = 4
+SLOW_SECONDS = 0.04
+"""A chunk that takes longer waits for its store more than for this machine: then more requests at a time help."""
+WIDE = 2
+"""Chunks that follow each other come in one request while the store is not slow: then its cost is what counts. Over
+loopback 8 MiB are 6 % faster than 4, and 16 no faster."""
+
+GAP_BYTES = 128 << 10
+"""Bytes between two samples that are fetched along with them: they cost less than another request."""
+
+KNOWN_SAMPLES = 16_384
+"""Samples that are looked up beyond that window, at most."""
+
+KEPT_SHARE = 4
+"""Samples of a shuffle stay where they arrived if those that it draws from are at most this part of ahead_bytes."""
+
+_LIVE: WeakSet[Fetchers] = WeakSet()
+
+
+def chunk_bytes(how: Remote) -> int:
+    """The size of a request: smaller where little may be under way."""
+    return min(CHUNK_BYTES, max(64 << 10, how.ahead_bytes // REQUESTS))
+
+
+class Job:
+    """Something that a thread does, once. `act` gives the value."""
+
+    __slots__ = ("_error", "_pool", "_value", "act", "chunks", "done", "place")
+
+    def __init__(self, pool: Fetchers, act: Callable[[], Any], place: str, chunks: int) -> None:
+        self.act: Callable[[], Any] | None = act
+        self.place = place
+        self.chunks = chunks
+        self.done = threading.Event()
+        self._pool = pool
+        self._value: Any = None
+        self._error: BaseException | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is done, and `value` raises."""
+        return self._error is not None
+
+    def run(self) -> None:
+        """Do it; an error is kept for `value`."""
+        try:
+            if self.act is not None:
+                self._value = self.act()
+        except BaseException as exc:
+            self._error = exc
+        self.act = None  # and with it what only it refers to
+        self.done.set()
+
+    def value(self) -> Any:
+        """Wait for it. Its error is raised; StorageError where nothing moves within the time limit."""
+        if not self.done.is_set():
+            self._pool.wait(self)
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class Fetchers:
+    """Threads that wait for a store: a few at first, so that the first samples need not share the line with those of
+    later, and one more with each answer that was slow. `close` leaves them alone: those that a store keeps waiting end
+    when it lets them go."""
+
+    def __init__(self, seconds: float, count: int = REQUESTS) -> None:
+        _LIVE.add(self)
+        self._seconds, self._count = seconds, count
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._moved = time.monotonic()
+        self._ending = self._closed = False
+        self.slow = False
+        """Whether the store was slow the last time."""
+
+    def submit(self, act: Callable[[], Any], place: str, chunks: int = 1) -> Job:
+        """Have it done, in the order of the calls. chunks: how much it is, of which the time that it takes depends."""
+        job = Job(self, act, place, chunks)
+        self._jobs.put(job)
+        if len(self._threads) < FIRST_REQUESTS:
+            self._one_more()
+        return job
+
+    def _one_more(self) -> None:
+        with self._lock:
+            if len(self._threads) < self._count and not self._ending:
+                thread = threading.Thread(target=self._serve, name="shardkit-fetch", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def wait(self, job: Job) -> None:
+        """Wait for a job. StorageError where none was done within the time limit."""
+        begun = time.monotonic()
+        while not job.done.wait(min(1.0, self._seconds)):
+            if time.monotonic() - max(begun, self._moved) > self._seconds + GRACE_SECONDS:
+                raise silent(job.place, self._seconds)
+
+    def end(self) -> None:
+        """Do what was submitted, and nothing more."""
+        with self._lock:
+            if not self._ending:
+                self._ending = True
+                for _ in self._threads:
+                    self._jobs.put(None)
+
+    def close(self) -> None:
+        """Begin nothing more. What was not begun is forgotten, with all that it would have been for."""
+        self._closed = True
+        with contextlib.suppress(queue.Empty):
+            while (job := self._jobs.get_nowait()) is not None:
+                job.act = None
+            self._jobs.put(None)  # a thread's sign to end
+        self.end()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the threads to end, but not long."""
+        ends = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, ends - time.monotonic()))
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._closed:
+            begun = time.monotonic()
+            job.run()
+            self._moved = time.monotonic()
+            self.slow = self._moved - begun > SLOW_SECONDS * job.chunks
+            if self.slow and not self._jobs.empty():
+                self._one_more()
+            del job  # what it fetched is not to wait for the next one
+
+
+@atexit.register
+def _close_all() -> None:
+    """End what is still under way: the interpreter must not go while a thread is inside a store's library."""
+    live = list(_LIVE)
+    for pool in live:
+        pool.close()
+    for pool in live:
+        pool.join(5.0)
+
+
+Waiting = tuple["RemoteBlock", NDArray[np.int64]]
+"""(a block, the numbers of some of its samples)."""
+
+
+class Ahead:
+    """What is asked for ahead of use, for one iteration."""
+
+    def __init__(self, how: Remote) -> None:
+        keep_freed_memory()
+        self.keep = False
+        """Whether samples stay where they arrived, for an order in which those that arrive together leave together."""
+        self.chunk = chunk_bytes(how)
+        self.flight = max(1, min(REQUESTS * self.chunk, how.ahead_bytes // 2))
+        self.fetchers = Fetchers(how.timeout_seconds)
+        self.asked = 0
+        """Bytes of samples that were asked for, in all."""
+        self._pending: dict[tuple[int, int], list[Waiting]] = {}
+
+    def expect(self, block: RemoteBlock) -> None:
+        """The samples of this block will be wanted."""
+        for key, numbers in block.by_chunk(self.chunk):
+            self._pending.setdefault((id(block.remote_shards), key), []).append((block, numbers))
+
+    def start(self, block: RemoteBlock) -> None:
+        """Ask for the samples of a block that was expected, and for those of later ones that lie beside them."""
+        shards, wide = block.remote_shards, 1 if self.fetchers.slow else WIDE
+        found, first, last = list[Waiting](), 0, 0
+        for key in block.chunks:
+            waiting = self._pending.pop((id(shards), key), None)
+            if waiting is None:
+                continue
+            if found and (key != last + 1 or key - first >= wide):
+                self._request(shards, last >> 32, found)
+                found = []
+            first, last = first if found else key, key
+            found += waiting
+        if found:
+            self._request(shards, last >> 32, found)
+
+    def end(self) -> None:
+        """Ask for nothing more. What was asked for comes."""
+        self.fetchers.end()
+
+    def close(self) -> None:
+        """End the threads."""
+        self.fetchers.close()
+
+    def _request(self, shards: RemoteShards, shard: int, waiting: list[Waiting]) -> None:
+        firsts = np.concatenate([block.firsts[numbers] for block, numbers in waiting])
+        stops = np.concatenate([block.stops[numbers] for block, numbers in waiting])
+        numbers = np.concatenate([numbers for _, numbers in waiting])
+        owners = list(itertools.chain.from_iterable(itertools.repeat(block, len(own)) for block, own in waiting))
+        if (firsts[1:] < firsts[:-1]).any():
+            order = np.argsort(firsts, kind="stable")
+            firsts, stops, numbers = firsts[order], stops[order], numbers[order]
+            owners = [owners[at] for at in order.tolist()]
+        apart = firsts[1:] - np.maximum.accumulate(stops)[:-1] > GAP_BYTES
+        bounds = [0, *(np.flatnonzero(apart) + 1).tolist(), len(firsts)]
+        self.asked += int((stops - firsts).sum())
+        for low, high in itertools.pairwise(bounds):
+            spans = firsts[low:high].tolist(), stops[low:high].tolist()
+            self._submit(shards, shard, Cuts(*spans, owners[low:high], numbers[low:high].tolist()))
+
+    def _submit(self, shards: RemoteShards, shard: int, cuts: Cuts) -> None:
+        base, stop = cuts.starts[0], max(cuts.ends)
+
+        def act() -> None:
+            give = shared if self.keep else cut
+            give(shards.pieces(shard, base, stop), base, cuts)
+
+        job = self.fetchers.submit(act, shards.files[shard].url, max(1, (stop - base) // self.chunk))
+        for block, number in zip(cuts.owners, cuts.numbers, strict=True):
+            block.jobs[number] = job
+
+
+class Cuts(NamedTuple):
+    """The samples of a request: their first byte and the one after the last in the shard, the block that each is for,
+    and its number there. No object for each sample: Python's garbage collector would look at all of them."""
+
+    starts: list[int]
+    ends: list[int]
+    owners: list[RemoteBlock]
+    numbers: list[int]
+
+
+def shared(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
+    """Give each sample a view of the bytes as they came; `base` is where in the shard the pieces begin."""
+    came = list(pieces)
+    view = memoryview(came[0] if len(came) == 1 else b"".join(came)).cast("B")
+    for start, end, owner, number in zip(*cuts, strict=True):
+        owner.data[number] = view[start - base : end - base]
+
+
+def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
+    """As `shared`, but each sample is copied once, from the pieces as they come, so that these can go; repeats of a
+    sample share its bytes."""
+    starts, ends, owners, numbers = cuts
+    at, next_, begun = base, 0, list[memoryview]()
+    for piece in pieces:
+        view = memoryview(piece).cast("B")
+        stop = at + len(view)
+        while next_ < len(starts) and starts[next_] < stop:
+            part = view[max(starts[next_] - at, 0) : ends[next_] - at]
+            if ends[next_] > stop:
+                begun.append(part)
+                break
+            data = b"".join((*begun, part))
+            begun = []
+            span = starts[next_], ends[next_]
+            while next_ < len(starts) and (starts[next_], ends[next_]) == span:
+                owners[next_].data[numbers[next_]] = data
+                next_ += 1
+        at = stop
+    for place in range(next_, len(starts)):  # without a byte, at the very end
+        owners[place].data[numbers[place]] = b""
+
+
+def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:
+    """The blocks, their samples asked for ahead. window: samples between the first and the last of a chunk, at most; 0
+    for the order in which they lie."""
+    ahead = Ahead(how)
+    flow = _Flow(ahead, how, window)
+    try:
+        for placed in blocks:
+            flow.know(placed)
+            while flow.enough:
+                yield flow.next()
+        while flow.held:
+            yield flow.next()
+        ahead.end()  # whoever has the last blocks may still wait for them
+    except BaseException:
+        ahead.close()
+        raise
+
+
+class _Flow:
+    """The blocks that are known, in order, and which of them are started."""
+
+    def __init__(self, ahead: Ahead, how: Remote, window: int) -> None:
+        self.ahead, self.how, self.window = ahead, how, window
+        self.held: deque[Placed] = deque()
+        self.started = 0
+        """How many of `held` are started."""
+        self.samples = self.bytes = 0
+        """Of the known blocks."""
+        self.begun = self.flight = 0
+        """Of the started ones: samples, bytes."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether no more need be known before the next block is given out."""
+        if len(self.held) < 2:
+            return False
+        if self.bytes >= self.how.ahead_bytes:
+            _tell_of_small_requests(self.samples, self.window, self.how.ahead_bytes)
+            return True
+        return self._full or self.samples - self.window >= KNOWN_SAMPLES
+
+    @property
+    def _full(self) -> bool:
+        """Whether as much is asked for as may be under way."""
+        return self.started >= 2 and self.flight >= self.ahead.flight
+
+    @property
+    def _ripe(self) -> bool:
+        """Whether all that shares a chunk with the first block that is not started is known."""
+        if self.started == len(self.held):
+            return False
+        if self.window:
+            return self.samples - self.begun >= self.window
+        return self.bytes - self.flight - _bytes_of(self.held[self.started]) >= self.ahead.chunk
+
+    def know(self, placed: Placed) -> None:
+        """One block more. What it makes ripe is started at once."""
+        self.held.append(placed)
+        for own in placed[1].remote:
+            self.ahead.expect(own)
+        self.samples += len(placed[1])
+        self.bytes += _bytes_of(placed)
+        while not self._full and self._ripe:
+            self._start()
+
+    def next(self) -> Placed:
+        """The next block, when enough of those after it are started."""
+        while self.started < len(self.held) and not self._full:
+            self._start()
+        placed = self.held.popleft()
+        self.started -= 1
+        self.samples -= len(placed[1])
+        self.begun -= len(placed[1])
+        self.bytes -= _bytes_of(placed)
+        self.flight -= _bytes_of(placed)
+        return placed
+
+    def _start(self) -> None:
+        """Ask for what the first block that is not started needs."""
+        # a chunk that is kept waits for its last sample, up to a window
+        self.ahead.keep = self.window * self.bytes <= self.how.ahead_bytes // KEPT_SHARE * self.samples
+        placed = self.held[self.started]
+        for own in placed[1].remote:
+            self.ahead.start(own)
+        self.started += 1
+        self.begun += len(placed[1])
+        self.flight += _bytes_of(placed)
+
+
+def _bytes_of(placed: Placed) -> int:
+    return sum(own.wanted for own in placed[1].remote)
+
+
+_SAID: set[int] = set()
+
+
+def _tell_of_small_requests(samples: int, window: int, ahead_bytes: int) -> None:
+    if samples < window and ahead_bytes not in _SAID:
+        _SAID.add(ahead_bytes)
+        log.info(
+            "ahead_bytes (%s) holds %d samples, and the shuffle draws from %d: requests get smaller",
+            format_bytes(ahead_bytes), samples, window,
+        )  # fmt: skip

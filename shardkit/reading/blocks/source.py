@@ -1,0 +1,197 @@
+"""Where the blocks of an epoch come from: runs of samples in the order in which they are delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.reading.batches.labels import Kind, kind_of, one_image_each
+from shardkit.reading.blocks.indexed import Block, Catalog
+from shardkit.reading.order.epoch_order import Order
+from shardkit.reading.order.share import Share
+from shardkit.shards.buffers import ReadAhead, can_read_ahead
+
+Numbers = NDArray[np.int64]
+
+Placed = tuple[Numbers, Block, NDArray[np.bool_] | None]
+"""(the numbers of the block's samples in the share, the block, which of them are repeats or None)."""
+
+BLOCK_BYTES = 8 << 20
+"""Bytes of samples that are looked up together: enough that NumPy's cost per call vanishes, little enough to start."""
+
+BLOCK_SAMPLES = 2048
+AHEAD_BYTES = 64 << 20
+"""How far ahead of use the kernel is asked to read."""
+
+AHEAD_BLOCKS = 8
+
+
+class BlockSource(Protocol):
+    """An epoch's samples for one reader."""
+
+    @property
+    def samples(self) -> int | None:
+        """How many there are; None where that is not known."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        ...
+
+    @property
+    def plain(self) -> bool:
+        """Whether each sample is one image with a label."""
+        ...
+
+    @property
+    def targets(self) -> Kind:
+        """What the labels are."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The seed of all that is random."""
+        ...
+
+    @property
+    def epoch(self) -> int:
+        """The number of the epoch."""
+        ...
+
+    def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
+        """The samples low … high - 1, from `start` on, as blocks, each but the last a multiple of `unit` long."""
+        ...
+
+    def chances(self, placed: Placed) -> Numbers:
+        """What the random numbers of each sample of a block follow from, with seed and epoch (int64, n)."""
+        ...
+
+
+@dataclass(frozen=True)
+class IndexedBlocks:
+    """The blocks of a catalog. `worker` of `workers` takes each `workers`-th unit."""
+
+    catalog: Catalog
+    order: Order
+    share: Share
+    seed: int
+    epoch: int
+    worker: int = 0
+    workers: int = 1
+    repeating: bool = False
+    """Whether a sample may come up several times in an epoch: then its random numbers follow from its place."""
+    window: int = 0
+    """Samples of this reader that the shuffle draws from at a time; it counts for shards in a store."""
+
+    @property
+    def samples(self) -> int:
+        """The samples of the share, of all workers together."""
+        return len(self.share)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.catalog.classes)
+
+    @property
+    def plain(self) -> bool:
+        """Whether each sample is one image with a label."""
+        return one_image_each(self.catalog)
+
+    @property
+    def targets(self) -> Kind:
+        """What the labels are."""
+        return kind_of(self.catalog)
+
+    def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
+        """The samples low … high - 1, looked up a little before they are used, so that the kernel can read ahead."""
+        spans = self._spans(low, len(self.share) if high is None else high, unit, start)
+        if self.catalog.remote is not None:
+            from shardkit.reading.blocks.fetch_ahead import fetched
+
+            yield from fetched(map(self._block, spans), self.catalog.remote, self.window)
+            return
+        first = next(spans, None)
+        if first is None:
+            return
+        self.catalog.hold()
+        held = [self._block(first)]
+        if not (can_read_ahead() and self.catalog.runs(held[0][1])):
+            yield held.pop()
+            yield from map(self._block, spans)
+            return
+        depth = AHEAD_BYTES // (self.catalog.mean_bytes * len(first))
+        yield from self._read_ahead(held, spans, min(max(1, depth), AHEAD_BLOCKS))
+
+    def _read_ahead(self, held: list[Placed], spans: Iterable[Numbers], depth: int) -> Iterator[Placed]:
+        read_ahead = ReadAhead(self.catalog.files())
+        try:
+            for span in spans:
+                held.append(self._block(span))
+                for run in self.catalog.runs(held[-1][1]):
+                    read_ahead.want(*run)
+                if len(held) > depth:
+                    yield held.pop(0)
+            yield from held
+        finally:
+            read_ahead.close()
+
+    def _spans(self, low: int, stop: int, unit: int, start: int) -> Iterator[Numbers]:
+        """The numbers of the samples of each block: whole units, those of this worker."""
+        remote = self.catalog.remote
+        size = BLOCK_BYTES if remote is None else max(1, min(BLOCK_BYTES, remote.ahead_bytes // 16))
+        units = max(1, min(BLOCK_SAMPLES, size // self.catalog.mean_bytes) // unit)
+        stride = self.workers * unit
+        own = low + self.worker * unit
+        own += max(0, -(-(start - own) // stride)) * stride  # the first of this worker's units from `start` on
+        for begin in range(own, stop, units * stride):
+            firsts = np.arange(begin, min(begin + units * stride, stop), stride)
+            numbers = (firsts[:, None] + np.arange(unit)).ravel()
+            yield numbers[numbers < stop]
+
+    def chances(self, placed: Placed) -> Numbers:
+        """The row of each sample; its place in the epoch, where a row may come up several times."""
+        return self.share.places(placed[0]) if self.repeating else placed[1].rows
+
+    def _block(self, numbers: Numbers) -> Placed:
+        rows, repeats = self.share.rows(self.order, numbers)
+        return numbers, self.catalog.block(rows), repeats
+
+
+@dataclass(frozen=True)
+class OneBlock:
+    """One sample by its row, with the random numbers of epoch 0."""
+
+    catalog: Catalog
+    row: int
+    seed: int
+    samples: int = 1
+    epoch: int = 0
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.catalog.classes)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is one image with a label."""
+        return one_image_each(self.catalog)
+
+    @property
+    def targets(self) -> Kind:
+        """What its label is."""
+        return kind_of(self.catalog)
+
+    def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
+        """The sample."""
+        yield np.zeros(1, np.int64), self.catalog.block(np.array([self.row])), None
+
+    def chances(self, placed: Placed) -> Numbers:
+        """The row."""
+        return placed[1].rows

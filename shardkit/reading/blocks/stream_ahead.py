@@ -1,0 +1,139 @@
+"""Shards of a store from their first byte to their last, one after the other: chunks are fetched ahead, across shards.
+
+For shards without a manifest, which can't be read in any other way.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Generator, Sequence
+from itertools import islice
+
+from shardkit.errors import StorageError
+from shardkit.location import Location
+from shardkit.reading.blocks.fetch_ahead import REQUESTS, Fetchers, Job, chunk_bytes
+from shardkit.shards.remote import Objects
+from shardkit.storage.access import Remote
+from shardkit.storage.cache.entry import Entry
+from shardkit.storage.retry import retried
+from shardkit.storage.store import ObjectInfo
+
+OPENED = 8
+"""Shards whose size is asked for ahead."""
+
+
+class RemoteFile(io.RawIOBase):
+    """A shard as a file that is read from front to back, of which the pieces in `jobs` were asked for."""
+
+    def __init__(self, streams: RemoteStreams, shard: Location) -> None:
+        self.shard = shard
+        self.objects = streams.objects(shard.parent)
+        self.jobs: deque[Job] = deque()
+        self.asked = 0
+        """How much of it was asked for."""
+        self._streams = streams
+        self._entry: Entry | None = None
+        self._piece = memoryview(b"")
+        self.facts: Job = streams.fetchers.submit(self._facts, str(shard))  # last: it runs at once
+
+    def _facts(self) -> ObjectInfo:
+        found = retried(lambda: self.objects.store.info(self.shard.name), self.objects.how.retry)
+        sign = found.crc32c or found.version
+        if self.objects.cache is not None and sign is not None:  # else a change would go unseen
+            crc = -1 if found.crc32c is None else int(found.crc32c, 16)
+            self._entry = self.objects.cache.entry(f"{self.shard} {sign}", found.bytes, crc)
+        return found
+
+    @property
+    def size(self) -> int | None:
+        """Its length; None as long as it is not known."""
+        return int(self.facts.value().bytes) if self.facts.done.is_set() else None
+
+    def ask(self, chunk_bytes: int) -> None:
+        """Ask for the next chunk."""
+        assert self.size is not None
+        start, end = self.asked, min(self.asked + chunk_bytes, self.size)
+        self.asked = end
+        self.jobs.append(self._streams.fetchers.submit(lambda: self._fetch(start, end), str(self.shard)))
+
+    def _fetch(self, start: int, end: int) -> memoryview:
+        def from_store(first: int, stop: int) -> memoryview:
+            return memoryview(self.objects.read(self.shard.name, first, stop))
+
+        return memoryview(from_store(start, end) if self._entry is None else self._entry.read(start, end, from_store))
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def peek(self, size: int) -> bytes:
+        """The first bytes that come next, at least `size` where there are so many in the chunk."""
+        if not self._piece:
+            self._next()
+        return bytes(self._piece[:size])
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """At most `size` bytes, and none only at the end. NotFoundError, StorageError."""
+        if not self._piece:
+            self._next()
+        count = len(self._piece) if size is None or size < 0 else size
+        data, self._piece = bytes(self._piece[:count]), self._piece[count:]
+        return data
+
+    def _next(self) -> None:
+        self.facts.value()
+        self._streams.fill()
+        if self.jobs:
+            self._piece = self.jobs.popleft().value()
+            self._streams.fill()
+        elif self.asked < (self.size or 0):
+            raise StorageError(str(self.shard), "it was closed before its end", "read it again")
+
+
+class RemoteStreams:
+    """The files of some shards, in order. What is asked for ahead of use is at most half of ahead_bytes."""
+
+    def __init__(self, shards: Sequence[Location], how: Remote) -> None:
+        self.how = how
+        self.fetchers = Fetchers(how.timeout_seconds)
+        self.chunk = chunk_bytes(how)
+        self._flight = max(1, min(REQUESTS, how.ahead_bytes // 2 // self.chunk))
+        self._coming = iter(shards)
+        self._files: deque[RemoteFile] = deque()
+        self._stores: dict[Location, Objects] = {}
+
+    def files(self) -> Generator[RemoteFile, None, None]:
+        """Each shard's file in turn; the one before is done with then."""
+        try:
+            while True:
+                self._open()
+                if not self._files:
+                    return
+                yield self._files[0]
+                self._files.popleft()
+        finally:
+            self.fetchers.close()
+
+    def objects(self, folder: Location) -> Objects:
+        """The store of a folder."""
+        if folder not in self._stores:
+            self._stores[folder] = Objects(folder, self.how)
+        return self._stores[folder]
+
+    def _open(self) -> None:
+        self._files += [RemoteFile(self, shard) for shard in islice(self._coming, OPENED - len(self._files))]
+
+    def fill(self) -> None:
+        """Ask for as much as may be under way, in order."""
+        free = self._flight - sum(len(file.jobs) for file in self._files)
+        for file in self._files:
+            if not file.facts.done.is_set():
+                return
+            if file is not self._files[0] and file.facts.failed:
+                return  # told when it is its turn
+            while free > 0 and file.asked < (file.size or 0):
+                file.ask(self.chunk)
+                free -= 1
+            if free <= 0:
+                return

@@ -1,0 +1,147 @@
+"""A class directory read as it is, without packing: each file is a shard of one sample."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import NotFoundError, SourceError, StorageError, printable
+from shardkit.reading.blocks.indexed import Images, images_of
+from shardkit.sample import Sample, field_of, fs_text, text_of_path
+from shardkit.shards.buffers import ShardFile
+from shardkit.shards.manifest import ClassEntry
+from shardkit.sources.source import Source, find_splits, scan_tree
+from shardkit.storage.access import Remote
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class TreeCatalog:
+    """The files of a class tree in scan order: by class, then as Keras sorts them. Scanned once."""
+
+    plain = True
+    remote: Remote | None = None
+
+    def __init__(self, root: str) -> None:
+        splits = find_splits(root)
+        if splits is not None:
+            fact = f"this folder holds splits, which are no classes: {', '.join(map(printable, splits))}"
+            raise SourceError(
+                fs_text(root), fact, f"open each by itself, such as {fs_text(os.path.join(root, splits[0]))}"
+            )
+        self.source: Source = scan_tree(root)
+        self.root = os.fsencode(root)
+        self.counts = np.ones(len(self.source), np.int64)
+        self.classes = tuple(map(ClassEntry, self.source.classes, self.source.counts.tolist()))
+        self.mean_bytes = max(1, int(self.source.sizes.mean()))
+        self.identity = f"tree:{_digest(self.source)}"
+        extensions = {os.fsdecode(path.rpartition(b".")[2]) for path in self.source.paths}
+        self.fields = tuple(sorted({"cls", *map(field_of, extensions)}))
+
+    def files(self) -> Sequence[ShardFile]:
+        """None: the files are too small for reading ahead."""
+        return ()
+
+    def hold(self) -> None:
+        """Nothing: a tree has too many files."""
+
+    def runs(self, block: object) -> list[tuple[int, int, int]]:
+        """Nothing: the files are too small for reading ahead."""
+        return []
+
+    def labels(self) -> NDArray[np.int64]:
+        """The labels of all rows."""
+        return self.source.labels.astype(np.int64)
+
+    def index_table(self) -> pa.Table:
+        """Keys, paths, labels and sizes of all files."""
+        import pyarrow as pa
+
+        rows = np.arange(len(self.source))
+        paths = list(map(text_of_path, self.source.paths))
+        columns = {
+            "key": self.source.keys(rows),
+            "path": paths,
+            "label": self.labels(),
+            "image_size": self.source.sizes,
+        }
+        return pa.table(columns)
+
+    def rows_of(self, key: str) -> list[int]:
+        """The row of a key, searched from the first on."""
+        keys = self.source.keys(np.arange(len(self.source)))
+        return [keys.index(key)] if key in keys else []
+
+    def block(self, rows: NDArray[np.int64]) -> TreeBlock:
+        """The samples at these rows."""
+        return TreeBlock(self, rows)
+
+
+def _digest(source: Source) -> str:
+    """32 hex digits for the paths and sizes of all files."""
+    found = hashlib.blake2b(source.paths.blob.data, digest_size=16)
+    found.update(source.paths.offsets.data)
+    found.update(np.ascontiguousarray(source.sizes).data)
+    return found.hexdigest()
+
+
+class TreeBlock:
+    """Samples of a class tree, read when they are asked for."""
+
+    remote = ()
+
+    def __init__(self, catalog: TreeCatalog, rows: NDArray[np.int64]) -> None:
+        self.catalog, self.rows = catalog, rows
+        self.paths = catalog.source.paths.take(rows)
+        self.keys = catalog.source.keys(rows)
+        self.labels = catalog.source.labels[rows].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def fields(self) -> list[str]:
+        """The name of each sample's image field."""
+        return [field_of(os.fsdecode(path.rpartition(b".")[2])) for path in self.paths]
+
+    def image(self, number: int) -> bytes:
+        """The bytes of the file. Raises NotFoundError, StorageError."""
+        path = os.path.join(self.catalog.root, self.paths[number])
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.readall()
+        except FileNotFoundError as exc:
+            raise NotFoundError(
+                fs_text(path), "the file has vanished since the scan", "open the dataset again"
+            ) from exc
+        except OSError as exc:
+            raise StorageError(fs_text(path), exc.strerror or str(exc), "check the disk and its rights") from exc
+
+    def images(self, begin: int, end: int) -> Images:
+        """The bytes of each file."""
+        return images_of(self, begin, end)
+
+    def target(self, number: int) -> None:
+        """A file is in one class."""
+        return
+
+    def sample(self, number: int, *, checked: bool = False) -> Sample:
+        """Key, file, image and label."""
+        url = fs_text(os.path.join(self.catalog.root, self.paths[number]))
+        label = int(self.labels[number])
+        return {"__key__": self.keys[number], "__url__": url, self.fields[number]: self.image(number), "cls": label}
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples in order."""
+        return map(self.sample, range(len(self)))
+
+    def place(self, number: int) -> tuple[str, int | None, str]:
+        """(file, None, key)."""
+        return fs_text(os.path.join(self.catalog.root, self.paths[number])), None, self.keys[number]

@@ -1,0 +1,227 @@
+"""Orders made from other orders: of some rows, with weights, of several datasets, without an end. All are pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import UsageError
+from shardkit.reading.order.epoch_order import EpochOrder, Order, Positions
+from shardkit.rng import permutation, stream_key, uniform
+
+SIZE_TOLERANCE = 100
+"""A part of a split may be off by one in so many of its samples for the sake of each class's own proportions."""
+
+MIX_BLOCK = 1000
+"""Samples of a mix in which each dataset has exactly its share. Weights are rounded to so many parts."""
+
+
+@dataclass(frozen=True)
+class SelectedOrder:
+    """`base` orders the numbers 0 … M - 1, and they stand for these rows (int64, M)."""
+
+    base: Order
+    rows: Positions
+
+    @property
+    def samples(self) -> int:
+        """The places of the base."""
+        return self.base.samples
+
+    def rows_at(self, places: Positions) -> Positions:
+        """The rows at these places."""
+        found: Positions = self.rows[self.base.rows_at(places)]
+        return found
+
+
+@dataclass(frozen=True)
+class EndlessOrder:
+    """One epoch after the other: place P is place P % N of epoch P // N, whose order `orders` gives."""
+
+    orders: Callable[[int], Order]
+    epoch_samples: int
+    samples: int = 1 << 62
+
+    def rows_at(self, places: Positions) -> Positions:
+        """The rows at these places."""
+        rows = np.empty(len(places), np.int64)
+        epochs = places // self.epoch_samples
+        for epoch in np.unique(epochs).tolist():
+            where = epochs == epoch
+            rows[where] = self.orders(epoch).rows_at(places[where] - epoch * self.epoch_samples)
+        return rows
+
+
+@dataclass(frozen=True)
+class MixedOrder:
+    """Several datasets in one, each as often as its weight says. `parts[i](epoch)` is the order of dataset i, whose
+    rows count from `offsets[i]`; it has `lengths[i]` places an epoch, and begins again when they are used up.
+
+    In each MIX_BLOCK places in a row dataset i has exactly `quotas[i]`, at places permuted by (seed, epoch, block). So
+    the place in its own order is known for every place of the mix.
+    """
+
+    parts: Sequence[Callable[[int], Order]]
+    lengths: Sequence[int]
+    offsets: Sequence[int]
+    quotas: Sequence[int]
+    seed: int
+    epoch: int
+    samples: int
+
+    @cached_property
+    def _members(self) -> NDArray[np.int64]:
+        return np.repeat(np.arange(len(self.quotas)), self.quotas)
+
+    @cached_property
+    def _endless(self) -> list[EndlessOrder]:
+        parts = zip(self.parts, self.lengths, strict=True)
+        return [EndlessOrder(lru_cache(maxsize=2)(order), length) for order, length in parts]
+
+    def rows_at(self, places: Positions) -> Positions:
+        """The rows at these places."""
+        first = self.epoch * self.samples  # of all that earlier epochs took, so that each goes on where it stopped
+        absolute = places + first
+        rows = np.empty(len(places), np.int64)
+        block_of, within = absolute // MIX_BLOCK, absolute % MIX_BLOCK
+        member = np.empty(len(places), np.int64)
+        number = np.empty(len(places), np.int64)
+        for block in np.unique(block_of).tolist():
+            where = block_of == block
+            order = self._members[permutation(MIX_BLOCK, stream_key("mix", self.seed, block))]
+            rank = np.empty(MIX_BLOCK, np.int64)
+            for part, quota in enumerate(self.quotas):
+                rank[order == part] = np.arange(quota) + block * quota
+            member[where], number[where] = order[within[where]], rank[within[where]]
+        for part, endless in enumerate(self._endless):
+            where = member == part
+            if where.any():
+                rows[where] = endless.rows_at(number[where]) + self.offsets[part]
+        return rows
+
+
+def quotas_of(weights: Sequence[float]) -> list[int]:
+    """Whole numbers that add up to MIX_BLOCK, in proportion to the weights. UsageError for weights without sense."""
+    values = np.asarray(weights, np.float64)
+    if not len(values) or not np.isfinite(values).all() or (values < 0).any() or not values.sum():
+        raise UsageError("weights", f"{list(weights)} are not weights", "give a number above 0 for each dataset")
+    quotas: list[int] = apportioned(values, MIX_BLOCK).tolist()
+    if any(weight and not quota for weight, quota in zip(values.tolist(), quotas, strict=True)):
+        fact = f"one of {list(weights)} is too small to come up in {MIX_BLOCK:,} samples"
+        raise UsageError("weights", fact, "give it a larger weight, or use concat() in place of mix()")
+    return quotas
+
+
+def apportioned(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
+    """`total` dealt out in proportion to the weights: the largest remainders get what is over (ties: the first)."""
+    exact = weights / weights.sum() * total
+    counts: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    over = total - int(counts.sum())
+    counts[np.argsort(-(exact - counts), kind="stable")[:over]] += 1
+    return counts
+
+
+def class_weighted(line: Positions, labels: Positions, weights: Mapping[int, float], key: int) -> Positions:
+    """As many rows as `line` has, each class as often as its weight says, evenly along the line (int64).
+
+    line: the rows in the order in which they are read; labels: their classes. A class with too few rows is gone
+    through several times; one with too many begins at a random row of it and is not gone through to its end.
+    """
+    counts = np.bincount(labels[labels >= 0], minlength=max(weights, default=0) + 1)
+    chosen = [label for label, weight in weights.items() if weight and counts[label]]
+    if not chosen:
+        raise UsageError("weights", "no class that has samples has a weight", "name classes of the dataset")
+    wanted = apportioned(np.array([weights[label] for label in chosen], np.float64), len(line))
+    begins = uniform(key, np.arange(len(chosen)))
+    rows, moments = [], []
+    for label, count, begin in zip(chosen, wanted.tolist(), begins.tolist(), strict=True):
+        own = line[labels == label]
+        steps = np.arange(count)
+        rows.append(own[(int(begin * len(own)) + steps) % len(own)])
+        moments.append((steps + begin) / max(1, count))
+    ordered = np.argsort(np.concatenate(moments), kind="stable")
+    found: Positions = np.concatenate(rows)[ordered]
+    return found
+
+
+def sample_weighted(line: Positions, weights: NDArray[np.float64], key: int) -> Positions:
+    """As many rows as `line` has, each as often as its weight says, rounded up or down by chance (int64).
+
+    Systematic resampling (Kitagawa 1996): one random number for the whole line, so that the number is exact.
+    """
+    bounds = np.cumsum(weights[line])
+    bounds *= len(line) / bounds[-1]
+    ends = np.floor(bounds + uniform(key, np.zeros(1, np.int64))[0]).astype(np.int64)
+    ends[-1] = len(line)
+    return np.repeat(line, np.diff(ends, prepend=0))
+
+
+def split_rows(
+    rows: Positions, labels: Positions | None, fractions: Mapping[str, float], seed: int
+) -> dict[str, Positions]:
+    """The rows dealt to parts in proportion to the fractions, which add up to at most 1 (each int64, rising).
+
+    With labels (one for each row), each class is dealt out by `stratified`. The same rows and seed give the same parts.
+    """
+    weights = _split_weights(fractions)
+    chance = uniform(stream_key("split", seed), rows)
+    part_of = np.empty(len(rows), np.int64)
+    groups = [np.arange(len(rows))] if labels is None else [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    sizes = np.array([len(group) for group in groups], np.int64)
+    for group, counts in zip(groups, stratified(sizes, weights, seed)[0], strict=True):
+        part_of[group[np.argsort(chance[group], kind="stable")]] = np.repeat(np.arange(len(weights)), counts)
+    return {name: rows[part_of == number] for number, name in enumerate(fractions)}
+
+
+def stratified(
+    sizes: NDArray[np.int64], weights: NDArray[np.float64], seed: int
+) -> tuple[list[NDArray[np.int64]], bool]:
+    """How many of each class (`sizes`) go to each part, and whether the remainders were dealt over all classes.
+
+    Each class by its own largest remainders, where the parts have their sizes then, to one sample or to one in
+    `SIZE_TOLERANCE`. Where they have not, since many classes are too small, each part takes its exact number of what
+    is left, the largest remainders of all classes first, ties by chance: as scikit-learn's StratifiedShuffleSplit.
+    """
+    alone = [apportioned(weights, size) for size in sizes.tolist()]
+    total = int(sizes.sum())
+    wanted = apportioned(weights, total)
+    off = np.abs(np.sum(alone, axis=0) - wanted) if alone else np.zeros(1)
+    if (off <= np.maximum(1, wanted // SIZE_TOLERANCE)).all():
+        return alone, False
+    left, dealt = sizes.copy(), np.zeros((len(sizes), len(weights)), np.int64)
+    for part, count in enumerate(wanted.tolist()):
+        by_chance = np.argsort(uniform(stream_key("split", seed, part), np.arange(len(sizes))), kind="stable")
+        if count:
+            dealt[by_chance, part] = apportioned(left[by_chance].astype(np.float64), count)
+        left -= dealt[:, part]
+    return list(dealt), True
+
+
+def deals_over_classes(labels: Positions, fractions: Mapping[str, float], seed: int) -> bool:
+    """Whether a stratified split of samples with these labels has its remainders dealt over all classes."""
+    return stratified(np.unique(labels, return_counts=True)[1].astype(np.int64), _split_weights(fractions), seed)[1]
+
+
+def _split_weights(fractions: Mapping[str, float]) -> NDArray[np.float64]:
+    shares = np.array(list(fractions.values()), np.float64)
+    if not len(shares) or (shares <= 0).any() or shares.sum() > 1 + 1e-9:
+        raise UsageError("split()", f"{dict(fractions)} are not fractions", "give numbers above 0 that add up to 1")
+    return np.append(shares, max(0.0, 1 - shares.sum()))
+
+
+def line_counts(rows: Positions, starts: Positions) -> NDArray[np.int64]:
+    """The lengths of the runs of rows that lie in one shard each. starts: the first row of each shard."""
+    shards = np.searchsorted(starts, rows, side="right")
+    bounds = np.flatnonzero(np.diff(shards, prepend=-1))
+    return np.diff(bounds, append=len(rows))
+
+
+def order_of_rows(
+    rows: Positions, starts: Positions, *, buffer: int, seed: int, epoch: int, lanes: int
+) -> SelectedOrder:
+    """The order of an epoch of some rows: runs within one shard take the place of shards."""
+    return SelectedOrder(EpochOrder(line_counts(rows, starts), buffer, seed, epoch, lanes), rows)

@@ -1,0 +1,280 @@
+"""The bytes of local shards: mapped files, opened when they are needed, and read ahead of use by the kernel.
+
+A sample's bytes go from the page cache to the decoder without a copy. Reading ahead is asked for by `posix_fadvise` in
+large runs, from a thread of its own, so that a cold disk sees long sequential reads however the samples are shuffled.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shardkit.checksums import crc32c
+from shardkit.errors import ManifestError, ShardkitError, StorageError
+from shardkit.formats.tar.stream import gunzip
+from shardkit.location import Location
+from shardkit.shards.find import ReplacedError, missing_file
+from shardkit.storage.mapped import LOOK_SECONDS, shorter_error
+from shardkit.storage.mapping import Mapping, let_go, map_file, view_of
+
+UNPACKED_BYTES, UNPACKED_SHARDS = 4 << 30, 17
+"""What is kept of unpacked gzip shards. But one more than the 16 lanes read at a time is kept in any case: a shard that
+went would be unpacked again for each run of its samples."""
+
+MAPPED_SHARDS = 8192
+"""Shards that stay mapped. A process may have 65,530 mappings on Linux (vm.max_map_count)."""
+
+HOLD_SECONDS = 0.5
+"""How long the first samples wait for all shards to be mapped. That takes 10 ms for 1,000 shards on a disk; where each
+takes long to open, as on a network disk, the rest are mapped while samples are delivered."""
+
+READ_AHEAD_BYTES = 4 << 20
+"""What one call asks the kernel to read. It is split there into requests as large as the disk takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFile:
+    """Where a shard is, and what it must be. crc32c -1: not known. unpacked: bytes of a gzip shard's tar, else 0."""
+
+    location: Location
+    bytes: int
+    crc32c: int
+    unpacked: int = 0
+
+    @property
+    def url(self) -> str:
+        """The shard's name for users."""
+        return str(self.location)
+
+
+Stamp = tuple[int, int, int, int]
+"""(device, number, bytes, time of the last change) of a file."""
+
+
+class MappedShards:
+    """The shards of a dataset as buffers. At most `limit` are in use at a time, the least recently used go first; up to
+    MAPPED_SHARDS stay mapped all the same, so that a reader keeps the files that it began with.
+
+    A gzip shard is unpacked into memory as a whole, and kept within UNPACKED_BYTES.
+
+    verify: check the CRC-32C of a whole shard when it is first opened. Thread safe. A mapping lives on while anything
+    refers to it, so that a buffer that was given away stays good.
+    """
+
+    keeps = True
+    """Whether files stay mapped that are not in use."""
+
+    def __init__(self, files: Sequence[ShardFile], *, verify: bool, limit: int) -> None:
+        self.files = files
+        self.stamps: dict[int, Stamp] = {}
+        """What was seen last of the files that are mapped."""
+        self._looked: dict[int, float] = {}
+        self._verify = verify
+        self._limit = limit
+        self._open: OrderedDict[int, Mapping] = OrderedDict()
+        self._maps: dict[int, Mapping] = {}
+        self._checked: set[int] = set()
+        self._lock = threading.Lock()
+        self._held = False
+        self._replaced: ReplacedError | None = None
+
+    def buffer(self, shard: int) -> Mapping:
+        """The shard's bytes, of a gzip shard the unpacked ones.
+
+        Raises NotFoundError, StorageError; ManifestError or DamagedError where it is not as it should be. What is
+        mapped is looked at again after LOOK_SECONDS: reading beyond the end of a file that became shorter would end
+        the process.
+        """
+        with self._lock:
+            found = self._open.get(shard)
+            if found is not None:
+                self._open.move_to_end(shard)
+        if found is not None:
+            self.demand_unchanged(shard)
+            return found
+        file = self.files[shard]
+        mapped = self._mapped(shard)
+        self.demand_unchanged(shard)
+        if self._verify and shard not in self._checked:
+            demand_crc(file, crc_of(mapped))
+            self._checked.add(shard)
+        found = _unpacked(file, mapped) if file.unpacked else mapped
+        with self._lock:
+            self._open[shard] = found
+            while len(self._open) > self._limit or self._too_large():
+                number, least = self._open.popitem(last=False)
+                if number in self._maps and not self.files[number].unpacked:
+                    let_go(least)
+        return found
+
+    def hold(self) -> None:
+        """Map all shards, in a thread of its own: whoever replaces the dataset then does so for later readers only.
+
+        It is waited for, for HOLD_SECONDS at most. Raises ReplacedError where a shard went away since the manifest was
+        read.
+        """
+        with self._lock:
+            held, self._held = self._held, True
+        if self.keeps and not held and len(self.files) <= MAPPED_SHARDS:
+            thread = threading.Thread(target=self._map_all, name="shardkit-map", daemon=True)
+            thread.start()
+            thread.join(HOLD_SECONDS)
+            if self._replaced is not None:
+                raise self._replaced
+
+    def _map_all(self) -> None:
+        for shard in range(len(self.files)):
+            try:
+                self._mapped(shard)
+            except ReplacedError as exc:
+                self._replaced = exc
+                return
+            except ShardkitError:
+                continue  # whoever reads the shard is told
+
+    def _mapped(self, shard: int) -> Mapping:
+        found = self._maps.get(shard)
+        if found is None:
+            found = self._map(shard)
+            with self._lock:
+                if self.keeps and len(self._maps) < MAPPED_SHARDS:
+                    found = self._maps.setdefault(shard, found)
+        return found
+
+    def _too_large(self) -> bool:
+        if len(self._open) <= UNPACKED_SHARDS:
+            return False
+        return sum(self.files[shard].unpacked for shard in self._open) > UNPACKED_BYTES
+
+    def _map(self, shard: int) -> Mapping:
+        """The shard's file as a buffer."""
+        file = self.files[shard]
+        try:
+            descriptor = os.open(file.location.path, os.O_RDONLY)
+            try:
+                status = os.fstat(descriptor)
+                demand_size(file, status.st_size)
+                mapping = map_file(descriptor, status.st_size)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError as exc:
+            raise missing_file(file.location) from exc
+        except OSError as exc:
+            raise StorageError(file.url, exc.strerror or str(exc), "check the disk and its rights") from exc
+        with self._lock:
+            self.stamps.setdefault(shard, _stamp(status))
+        return mapping
+
+    def demand_unchanged(self, shard: int) -> None:
+        """StorageError for a mapped file that became shorter. Its stamp tells of any other change. One that is gone, or
+        was replaced by another of its name, is read on as it was."""
+        stamp, now = self.stamps.get(shard), time.monotonic()
+        if stamp is None or now - self._looked.get(shard, -LOOK_SECONDS) < LOOK_SECONDS:
+            return
+        self._looked[shard] = now
+        file = self.files[shard]
+        try:
+            found = _stamp(os.stat(file.location.path))
+        except OSError:  # removed or replaced: what is mapped stays as it was
+            return
+        if found == stamp or found[:2] != stamp[:2]:
+            return
+        if found[2] < file.bytes:
+            raise shorter_error(file.url, found[2], file.bytes)
+        self.stamps[shard] = found
+        self._checked.discard(shard)
+        if self._verify:
+            demand_crc(file, crc_of(self._mapped(shard)))
+            self._checked.add(shard)
+
+
+def _stamp(status: os.stat_result) -> Stamp:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def demand_size(file: ShardFile, size: int) -> None:
+    """ManifestError for a shard of another size than its manifest says."""
+    if size != file.bytes:
+        fact = f"the shard has {size} bytes, and its manifest says {file.bytes}"
+        raise ManifestError(file.url, fact, "copy it again, pack again, or run 'shardkit index'")
+
+
+def demand_crc(file: ShardFile, crc: int) -> None:
+    """ManifestError for a shard of another checksum than its manifest says."""
+    if file.crc32c not in (-1, crc):
+        fact = f"the shard's CRC-32C is {crc:08x}, and its manifest says {file.crc32c:08x}"
+        raise ManifestError(file.url, fact, "the shard is damaged: copy it again or pack again")
+
+
+def crc_of(data: Mapping) -> int:
+    """The CRC-32C of a whole buffer."""
+    return crc32c(data)
+
+
+def _unpacked(file: ShardFile, data: Mapping) -> bytes:
+    """The bytes of a packed shard, of which no more are made than it should have."""
+    cure = "copy it again, or make the index again with 'shardkit index'"
+    source, pieces, size = gunzip(io.BytesIO(view_of(data)), place=file.url), list[bytes](), 0
+    while size <= file.unpacked and (piece := source.read(READ_AHEAD_BYTES)):
+        pieces.append(piece)
+        size += len(piece)
+    if size != file.unpacked:
+        made = f"more than {file.unpacked}" if size > file.unpacked else str(size)
+        fact = f"unpacked, the shard has {made} bytes, and its manifest says {file.unpacked}"
+        raise ManifestError(file.url, fact, cure)
+    return b"".join(pieces)
+
+
+class ReadAhead:
+    """Asks the kernel for runs of local files before they are used. `close` ends its thread; errors are ignored here,
+    since whoever then reads the bytes meets them too."""
+
+    def __init__(self, files: Sequence[ShardFile]) -> None:
+        self._files = files
+        self._asked: dict[int, int] = {}
+        self._jobs: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
+        self._closed = False
+        threading.Thread(target=self._serve, name="shardkit-read-ahead", daemon=True).start()
+
+    def want(self, shard: int, start: int, end: int) -> None:
+        """Bytes start … end of a shard will be used soon. What was asked for already is not asked for again."""
+        asked = self._asked.get(shard)
+        if asked is not None and start <= asked:
+            start = asked
+        if end > start:
+            self._asked[shard] = end
+            self._jobs.put((shard, start, end))
+
+    def close(self) -> None:
+        """End the thread, leaving what is not asked for yet."""
+        self._closed = True
+        self._jobs.put(None)
+
+    def _serve(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._closed:
+            shard, start, end = job
+            try:
+                self._advise(self._files[shard].location.path, start, end)
+            except OSError:  # advice alone: reading the shard says what is wrong with it
+                continue
+
+    def _advise(self, path: str, start: int, end: int) -> None:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            for offset in range(start, end, READ_AHEAD_BYTES):
+                if self._closed:
+                    return
+                os.posix_fadvise(fd, offset, min(READ_AHEAD_BYTES, end - offset), os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(fd)
+
+
+def can_read_ahead() -> bool:
+    """Whether this system has posix_fadvise."""
+    return hasattr(os, "posix_fadvise")

@@ -1,0 +1,271 @@
+"""An index file opened for reading: the one way in, for every reader of it.
+
+What is checked, once for each file and process: that its size and CRC-32C are those in the manifest, and that it has
+the index's columns, of the index's types. And for each row group: that it is of the manifest's shard, with as many
+rows; the checksum of each page that is read; that no number is negative or beyond what sums can hold; that the text in
+it is not larger than names can be. A file of up to WHOLE_BYTES is read into memory; a larger one stays open, and parts
+are read when they are needed. It is never mapped: one that is cut meanwhile would end the process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+
+from shardkit.checksums import crc32c, crc32c_of_file
+from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
+from shardkit.shards.index import INTEGERS, NULLABLE, as_numpy, combined, schema
+from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+INDEX_CURE = "restore it, pack again, or run 'shardkit index'"
+
+WHOLE_BYTES = 32 << 20
+"""An index file up to this size is read into memory as a whole."""
+
+TEXT_BYTES = 16 << 10
+"""Bytes of a key or path, at most: a path has 4,096, and each may be escaped."""
+
+TEXT_COLUMN_BYTES = 1 << 30
+"""Bytes of all keys or paths of a shard, at most."""
+
+NUMBER_LIMIT = 1 << 62
+"""Beyond any file; sums of two still fit into 64 bits."""
+
+_vouched: dict[str, tuple[int, ...]] = {}
+"""The files whose CRC-32C was right: path -> what `_state_of` said then, and the CRC-32C."""
+
+
+class IndexFile:
+    """The rows of some shards, which are the row groups of one file, in the manifest's order. For any thread.
+
+    Every method raises ManifestError for a file that is damaged, or not of these shards.
+    """
+
+    def __init__(self, source: Any, shards: Sequence[ShardEntry], *, place: str, pre_buffer: bool = False) -> None:
+        """source: a pyarrow file, of which size and CRC-32C were looked at already. place: its name for users."""
+        import pyarrow.parquet as pq
+
+        self.place, self.shards = place, shards
+        try:
+            self._file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=pre_buffer)
+            self._demand_columns(self._file.schema_arrow)
+            if self._file.num_row_groups != len(shards):
+                fact = f"the index has {self._file.num_row_groups} row groups, and is of {len(shards)} shards"
+                raise ManifestError(place, fact, INDEX_CURE)
+            leaves = self._file.metadata.schema
+            self._at = {leaves.column(at).path: at for at in range(len(leaves))}
+            texts = self._texts_by_dictionary()
+            if texts:
+                self._file = pq.ParquetFile(
+                    source, page_checksum_verification=True, pre_buffer=pre_buffer, read_dictionary=texts
+                )
+        except ShardkitError:
+            raise
+        except Exception as exc:  # pyarrow raises nearly anything on damaged data
+            self._unreadable(exc)
+
+    def columns(self, group: int, names: Sequence[str]) -> dict[str, Any]:
+        """Columns of one shard: numbers as NumPy arrays (null as -1), `key` and `path` as Arrow string arrays."""
+        table = self._read(group, names)
+        try:
+            found = {name: _numbers(table[name], name) if name in INTEGERS else _texts(table[name]) for name in names}
+        except Exception as exc:  # a cast that does not fit
+            self._unreadable(exc)
+        for name, values in found.items():
+            least = -1 if name in NULLABLE else 0
+            if name in INTEGERS and len(values) and not least <= values.min() <= values.max() < NUMBER_LIMIT:
+                fact = f"the index is damaged: its column {name} holds {values.min()} to {values.max()}"
+                raise ManifestError(self.place, fact, INDEX_CURE)
+        return found
+
+    def groups(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """`columns` of each shard in turn."""
+        return (self.columns(group, names) for group in range(len(self.shards)))
+
+    def table(self, group: int) -> pa.Table:
+        """All columns of one shard as they are."""
+        return self._read(group, self._file.schema_arrow.names)
+
+    def _read(self, group: int, names: Sequence[str]) -> pa.Table:
+        shard = self.shards[group]
+        try:
+            about = self._file.metadata.row_group(group)
+            if about.num_rows == shard.samples:
+                self._demand_bounded(about)
+                table = self._file.read_row_group(group, columns=[*dict.fromkeys((*names, "shard"))], use_threads=False)
+                if len(table) == shard.samples:
+                    self._demand_shard(table["shard"], shard.name)
+                    return table.select(list(names))
+        except ShardkitError:
+            raise
+        except Exception as exc:  # as above
+            self._unreadable(exc)
+        fact = (
+            f"its rows do not fit {shard.name}: the index has {about.num_rows}, and the manifest says {shard.samples}"
+        )
+        raise ManifestError(self.place, fact, INDEX_CURE)
+
+    def _demand_shard(self, column: pa.ChunkedArray, name: str) -> None:
+        import pyarrow.compute as pc
+
+        found = [value.as_py() for value in pc.unique(column)]
+        if found not in ([name], []):
+            fact = (
+                f"the index has rows of {found[0] if found[0] != name else found[1]!r} where those of {name!r} belong"
+            )
+            raise ManifestError(self.place, fact, INDEX_CURE)
+
+    def _demand_bounded(self, about: pq.RowGroupMetaData) -> None:
+        """Names are read into memory: a small file may stand for any amount of text."""
+        limit = min(TEXT_COLUMN_BYTES, (about.num_rows + 1) * TEXT_BYTES)
+        for name in ("key", "path", "shard"):
+            size = about.column(self._at[name]).total_uncompressed_size
+            if size > limit:
+                fact = (
+                    f"the index is damaged: its column {name!r} has {size} bytes of text for {about.num_rows} samples"
+                )
+                raise ManifestError(self.place, fact, INDEX_CURE)
+
+    def _demand_columns(self, found: pa.Schema) -> None:
+        for wanted in schema():
+            if found.names.count(wanted.name) != 1:
+                raise ManifestError(self.place, f"the index has no column {wanted.name!r}, or several", INDEX_CURE)
+            if not _fits(found.field(wanted.name).type, wanted.name):
+                fact = f"its column {wanted.name!r} is of the type {found.field(wanted.name).type}, not {wanted.type}"
+                raise ManifestError(self.place, f"the index is damaged: {fact}", INDEX_CURE)
+
+    def _texts_by_dictionary(self) -> list[str]:
+        """Keys and paths that are stored as numbers of a dictionary, as we do not: they are read as these, so that one
+        long text can't fill the memory. ManifestError for what repeats text in another way."""
+        found = set()
+        about = self._file.metadata
+        for group in map(about.row_group, range(about.num_row_groups)):
+            for name in ("key", "path"):
+                column = group.column(self._at[name])
+                encodings = column.encodings
+                if any(encoding.startswith("DELTA") for encoding in encodings):
+                    fact = f"its column {name!r} is encoded as {', '.join(encodings)}"
+                    raise ManifestError(self.place, f"the index is not as shardkit writes it: {fact}", INDEX_CURE)
+                if any("DICTIONARY" in encoding for encoding in encodings):
+                    found.add(name)
+        return sorted(found)
+
+    def _unreadable(self, exc: Exception) -> NoReturn:
+        if isinstance(exc, OSError) and exc.errno is not None:
+            raise StorageError(self.place, exc.strerror or str(exc), "check the disk and its rights") from exc
+        text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
+        raise ManifestError(self.place, f"the index is damaged ({text})", INDEX_CURE) from exc
+
+
+def open_index(
+    path: str | bytes, entry: IndexEntry, shards: Sequence[ShardEntry], *, place: str, again: bool = False
+) -> IndexFile:
+    """An index file on a disk. again: sum it even if this process did before.
+
+    Raises NotFoundError, StorageError; ManifestError where it is not the one that its manifest names.
+    """
+    import pyarrow as pa
+
+    path = os.fsdecode(path)
+    try:
+        with open(path, "rb", buffering=0) as file:
+            state = (*_state_of(file.fileno()), int(entry.crc32c, 16))
+            if state[0] != entry.bytes:
+                raise other_index(place)
+            known = _vouched.get(path) == state and not again
+            if not known and entry.bytes <= WHOLE_BYTES:
+                with open(file.fileno(), "rb", closefd=False) as whole:
+                    data = whole.read(entry.bytes + 1)
+                source = index_source(data, entry, place)
+            else:
+                if not known and crc32c_of_file(file, entry.bytes) != state[-1]:
+                    raise other_index(place)
+                source = pa.OSFile(path)
+                if _state_of(path) != state[:-1]:  # replaced meanwhile
+                    raise other_index(place)
+            _vouched[path] = state
+    except FileNotFoundError as exc:
+        raise NotFoundError(place, "the index is missing", INDEX_CURE) from exc
+    except OSError as exc:
+        raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
+    return IndexFile(source, shards, place=place)
+
+
+def is_index(file: Any) -> bool:
+    """Whether a Parquet file (a path, or a file object) has the columns of an index. Any other file is not one."""
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(file) as opened:
+            return {"shard", "key", "path", *INTEGERS} <= set(opened.schema_arrow.names)
+    except Exception:  # pyarrow raises nearly anything for what is no Parquet
+        return False
+
+
+def index_source(data: bytes, entry: IndexEntry, place: str) -> pa.BufferReader:
+    """The bytes of an index file as what IndexFile reads. ManifestError where they are not those of the manifest."""
+    import pyarrow as pa
+
+    if len(data) != entry.bytes or crc32c(data) != int(entry.crc32c, 16):
+        raise other_index(place)
+    return pa.BufferReader(data)
+
+
+def other_index(place: str) -> ManifestError:
+    """The error for an index of another size or CRC-32C than its manifest says."""
+    return ManifestError(place, "the index is not the one that its manifest names", INDEX_CURE)
+
+
+def _state_of(file: int | str) -> tuple[int, int, int, int]:
+    """What changes with a file's content: size, device and number, time of the last change."""
+    status = os.stat(file)
+    return status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def _fits(kind: pa.DataType, name: str) -> bool:
+    import pyarrow as pa
+
+    if name in INTEGERS:
+        return bool(pa.types.is_integer(kind))
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _numbers(column: pa.ChunkedArray, name: str) -> Any:
+    import pyarrow as pa
+
+    wanted = pa.from_numpy_dtype(INTEGERS[name])
+    values = as_numpy(column if column.type == wanted else column.cast(wanted))
+    return values if values.dtype == INTEGERS[name] else np.asarray(values, INTEGERS[name])
+
+
+def _texts(column: pa.ChunkedArray) -> pa.Array:
+    """Keys or paths in one piece, as strings."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if column.null_count:
+        raise ValueError("a name is missing")
+    array = combined(column)
+    if pa.types.is_dictionary(array.type):
+        used = pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+        if used > min(TEXT_COLUMN_BYTES, (len(array) + 1) * TEXT_BYTES):
+            raise ValueError(f"{used} bytes of text for a shard")
+        array = array.dictionary_decode()
+    return array if pa.types.is_string(array.type) else array.cast(pa.string())
+
+
+def index_entries(manifest: Manifest) -> Iterator[tuple[IndexEntry, tuple[ShardEntry, ...]]]:
+    """(index entry, the entries of the shards it is of) for each index file of a manifest."""
+    first = 0
+    for entry in manifest.index:
+        yield entry, manifest.shards[first : first + entry.shards]
+        first += entry.shards

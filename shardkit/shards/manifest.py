@@ -1,0 +1,175 @@
+"""The manifest: the small JSON file that says which shards a dataset has and what is in them.
+
+    {"format": "shardkit", "version": 1, "shard_format": "tar", "samples": 3, "bytes": 10240,
+     "classes": [{"name": "cat", "count": 2}, …],           label order: the first class is label 0
+     "fields": ["cls", "jpg"],
+     "shards": [{"name": "train-000000.tar", "samples": 3, "bytes": 10240, "crc32c": "0a1b2c3d"}, …],
+     "index": [{"name": "train.parquet", "shards": 1, "bytes": 5120, "crc32c": "…"}, …],   each for the next `shards`
+     "skipped": 0,                          files that were left out as damaged; listed in train.skipped.json
+     "options": {…}, "plan": "…"}
+
+Written last, it is what makes a dataset finished. It holds no clock and no machine, so that equal inputs give equal
+bytes. Names are relative to the manifest's own folder. A reader refuses a later version, and ignores keys it does
+not know.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from shardkit.errors import ManifestError
+from shardkit.shards.names import skipped_beside
+
+VERSION = 1
+
+LIMIT = 1 << 62
+"""Beyond the bytes of any dataset; sums of two still fit into 64 bits."""
+
+SAMPLE_BYTES = 16
+"""The least that a sample has: the frame of a TFRecord."""
+
+
+class ClassEntry(msgspec.Struct, frozen=True):
+    """A class: its name, and how many samples it has. Its label is its place in the list."""
+
+    name: str
+    count: int
+
+
+class ShardEntry(msgspec.Struct, frozen=True):
+    """A shard: its file name, samples, bytes, and the CRC-32C of the whole file as 8 hex digits."""
+
+    name: str
+    samples: int
+    bytes: int
+    crc32c: str
+
+
+class IndexEntry(msgspec.Struct, frozen=True):
+    """An index file: its name, the number of shards (one row group each) it covers, bytes, CRC-32C."""
+
+    name: str
+    shards: int
+    bytes: int
+    crc32c: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in a dataset. `bytes` is the sum over the shards; `plan` tells equal packings (hex, may be empty)."""
+
+    format: str = "shardkit"
+    version: int = VERSION
+    shard_format: str = "tar"
+    samples: int
+    bytes: int
+    classes: tuple[ClassEntry, ...] = ()
+    fields: tuple[str, ...] = ()
+    shards: tuple[ShardEntry, ...]
+    index: tuple[IndexEntry, ...] = ()
+    skipped: int = 0
+    options: dict[str, Any] = {}
+    plan: str = ""
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes in label order."""
+        return [entry.name for entry in self.classes]
+
+
+class _Head(msgspec.Struct):
+    format: str = ""
+    version: int = 0
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The manifest as UTF-8 JSON, indented, with a newline at the end."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def is_ours(data: bytes) -> bool:
+    """Whether `data` is a manifest, damaged or of a later version perhaps, and not somebody else's file."""
+    return re.search(rb'"format"\s*:\s*"shardkit"', data) is not None or not data.strip(b"\0 \r\n\t")
+
+
+def file_names(manifest: Manifest) -> list[str]:
+    """The names of all shards and index files."""
+    return [entry.name for entry in manifest.shards] + [entry.name for entry in manifest.index]
+
+
+def all_names(manifest: Manifest, stem: str) -> list[str]:
+    """The names of all files of the dataset `stem` but the manifest: shards, index, list of what was left out."""
+    files = file_names(manifest)
+    return [*files, *([skipped_beside(files, stem)] if manifest.skipped else [])]
+
+
+def decode_manifest(data: bytes, *, place: str) -> Manifest:
+    """The manifest in `data`; `place` names it in errors.
+
+    Raises ManifestError: not JSON, not a manifest, of a later version, or with sums that do not agree.
+    """
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise ManifestError(place, f"this is not a manifest ({exc})", _CURE) from exc
+    if head.format != "shardkit":
+        raise ManifestError(place, 'this is not a manifest: "format" is not "shardkit"', _CURE)
+    if head.version > VERSION:
+        fact = f"the manifest has version {head.version}, and this shardkit reads versions up to {VERSION}"
+        raise ManifestError(place, fact, "install a newer shardkit")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise ManifestError(place, f"the manifest is damaged ({exc})", _CURE) from exc
+    _check(manifest, place)
+    return manifest
+
+
+_CURE = "pack again, or make a new one with 'shardkit index'"
+
+
+def _check(manifest: Manifest, place: str) -> None:
+    def demand(fact: bool, text: str) -> None:
+        if not fact:
+            raise ManifestError(place, text, _CURE)
+
+    shards, names = manifest.shards, {entry.name for entry in manifest.shards}
+    demand(len(names) == len(shards), "the manifest names a shard twice")
+    _check_numbers(manifest, place)
+    samples, size = sum(s.samples for s in shards), sum(s.bytes for s in shards)
+    demand(manifest.samples == samples, f"samples is {manifest.samples}, and its shards have {samples}")
+    demand(manifest.bytes == size, f"bytes is {manifest.bytes}, and its shards have {size}")
+    if manifest.index:
+        covered = sum(entry.shards for entry in manifest.index)
+        demand(covered == len(shards), f"the index covers {covered} of {len(shards)} shards")
+    for name in (*(entry.name for entry in shards), *(entry.name for entry in manifest.index)):
+        plain = name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
+        demand(plain, f"{name!r} is not a plain file name")
+    for crc in (*(entry.crc32c for entry in shards), *(entry.crc32c for entry in manifest.index)):
+        demand(re.fullmatch("[0-9a-f]{8}", crc) is not None, f"crc32c is {crc!r}, and 8 hex digits are expected")
+
+
+def _check_numbers(manifest: Manifest, place: str) -> None:
+    """ManifestError for numbers that can't be: negative ones, and those whose sums no 64 bits hold."""
+    whats = {
+        "samples": [shard.samples for shard in manifest.shards],
+        "bytes": [shard.bytes for shard in manifest.shards],
+        "index": [number for entry in manifest.index for number in (entry.shards, entry.bytes)],
+        "classes": [entry.count for entry in manifest.classes],
+        "unpacked_bytes": manifest.options.get("unpacked_bytes") or [],
+    }
+    unpacked = whats["unpacked_bytes"]
+    if unpacked and not (isinstance(unpacked, list) and len(unpacked) == len(manifest.shards)):
+        raise ManifestError(place, '"unpacked_bytes" has not a number for each shard', _CURE)
+    for what, numbers in whats.items():
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ManifestError(place, f'"{what}" holds a negative number, or something that is no whole number', _CURE)
+        if sum(numbers) >= LIMIT:
+            raise ManifestError(place, f'"{what}" holds {max(numbers)}, more than can be', _CURE)
+    sizes = unpacked or [0] * len(manifest.shards)
+    for shard, size in zip(manifest.shards, sizes, strict=True):
+        if shard.samples * SAMPLE_BYTES > max(shard.bytes, size):
+            fact = f"{shard.name} can't hold {shard.samples} samples in {max(shard.bytes, size)} bytes"
+            raise ManifestError(place, fact, _CURE)

@@ -1,0 +1,198 @@
+"""The names of a dataset's files; everything that makes, looks for or removes one asks here.
+
+    STEM.json                            the manifest, which names all others
+    STEM-000000.tar …                    shards; six digits, seven from a million on (eight are somebody's date)
+    STEM.parquet or STEM.00000.parquet … index files
+    STEM.skipped.json                    what was left out
+    STEM-g2-000000.tar, STEM-g2.parquet  the same of generation 2, which replaced the first; STEM.json names them then
+    .STEM.packing/                       the work folder: lock, shards with .rows and .receipt, the decided STEM.json,
+                                         and replaced.json: the manifest of the dataset that is replaced
+    .STEM.replaced.json                  the same in a store
+    .STEM.incomplete                     in a store, or where a download goes: the manifest is to come
+
+A dataset is replaced by one of the next generation, so that no file of the old one is touched before the manifest is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+
+LOCK = "lock"
+REPLACED = "replaced.json"
+
+_SHARD = r"-\d{6,7}\.(?:tar|tfrecord)"
+_OTHER = r"(?:\.\d{5})?\.parquet|\.skipped\.json"
+_GENERATION = re.compile(r"(?P<stem>.+)-g(?P<number>[1-9]\d{0,8})")
+_IN_GENERATION = re.compile(r"-g([1-9]\d{0,8})(?=[-.])")
+
+
+def manifest_name(stem: str) -> str:
+    """The manifest, of whatever generation."""
+    return f"{stem}.json"
+
+
+def work_name(stem: str) -> str:
+    """The folder that a job works in until its commit."""
+    return f".{stem}.packing"
+
+
+def aside_name(stem: str) -> str:
+    """The manifest of a dataset that is replaced, in a store."""
+    return f".{stem}.replaced.json"
+
+
+def marker_name(stem: str) -> str:
+    """The mark of a dataset whose files are on their way, in a store or where a download goes."""
+    return f".{stem}.incomplete"
+
+
+def signs(stem: str) -> tuple[str, str]:
+    """The files that tell, beside a work folder, that shards without a manifest are half of a dataset."""
+    return marker_name(stem), aside_name(stem)
+
+
+def base_of(stem: str, generation: int) -> str:
+    """What the names of the files of a generation begin with: `train`, and from the second on `train-g2`."""
+    return stem if generation == 1 else f"{stem}-g{generation}"
+
+
+def shard_name(base: str, number: int, suffix: str, *, digits: int = 6) -> str:
+    """A shard. suffix: of its format, with the dot."""
+    return f"{base}-{number:0{digits}d}{suffix}"
+
+
+def index_name(base: str, number: int | None = None) -> str:
+    """An index file: the only one, or one of several."""
+    return f"{base}.parquet" if number is None else f"{base}.{number:05d}.parquet"
+
+
+def skipped_name(base: str) -> str:
+    """The list of what was left out."""
+    return f"{base}.skipped.json"
+
+
+def file_generation(name: str, stem: str) -> int | None:
+    """The generation of a file that is named as one of the dataset `stem`; None for other names, the manifest's too."""
+    if not name.startswith(stem):
+        return None
+    rest = name[len(stem) :]
+    marked = _IN_GENERATION.match(rest)
+    if marked is not None:
+        rest = rest[marked.end() :]
+    if not re.fullmatch(f"{_SHARD}|{_OTHER}", rest):
+        return None
+    return int(marked[1]) if marked else 1
+
+
+def in_generation(name: str, stem: str, generation: int) -> str:
+    """The name of a file of the dataset `stem` in another generation."""
+    rest = name.removeprefix(stem)
+    marked = _IN_GENERATION.match(rest)
+    if rest == name:
+        rest = f"-{name}"  # a shard that others made
+    return base_of(stem, generation) + (rest[marked.end() :] if marked else rest)
+
+
+def is_shard_of(name: str, stem: str) -> bool:
+    """Whether it is named as a shard of the dataset `stem` of any generation."""
+    return file_generation(name, stem) is not None and re.search(f"{_SHARD}$", name) is not None
+
+
+def files_of_stem(names: Iterable[str], stem: str) -> list[str]:
+    """Those of a folder's names that are named as files of the dataset `stem` of any generation, sorted.
+
+    Not those of another dataset that is itself called `STEM-g2`: it has a manifest or a work folder of its own.
+    """
+    there = set(names)
+    found = []
+    for name in sorted(there):
+        generation = file_generation(name, stem)
+        if generation is not None and not (generation > 1 and is_taken(stem, generation, there)):
+            found.append(name)
+    return found
+
+
+def is_taken(stem: str, generation: int, there: set[str]) -> bool:
+    """Whether another dataset in the folder is called as the files of this generation begin."""
+    base = base_of(stem, generation)
+    return not there.isdisjoint((manifest_name(base), work_name(base), aside_name(base), marker_name(base)))
+
+
+def generation_of(names: Iterable[str], stem: str) -> int:
+    """The generation of a dataset with files of these names: the highest; 1 where they say none."""
+    return max((file_generation(name, stem) or 1 for name in names), default=1)
+
+
+def skipped_beside(names: Iterable[str], stem: str) -> str:
+    """The list of what was left out of the dataset that has files of these names."""
+    return skipped_name(base_of(stem, generation_of(names, stem)))
+
+
+def next_generation(current: int, stem: str, there: Iterable[str]) -> int:
+    """The number for what replaces a dataset of generation `current`. there: the other names in its folder."""
+    taken, number = set(there), current + 1
+    while is_taken(stem, number, taken):
+        number += 1
+    return number
+
+
+def without_generation(base: str) -> tuple[str, int] | None:
+    """`("train", 2)` for `train-g2`; None for a name without a generation."""
+    found = _GENERATION.fullmatch(base)
+    return None if found is None or found["number"] == "1" else (found["stem"], int(found["number"]))
+
+
+def stems_of(base: str) -> tuple[str, ...]:
+    """The datasets that files beginning with `base` may belong to: the one that is called so, else a generation's."""
+    found = without_generation(base)
+    return (base,) if found is None else (base, found[0])
+
+
+SPLIT_NAMES = frozenset(
+    ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout")
+)
+
+
+_WORDS = "|".join(sorted({*SPLIT_NAMES, "trainval"}, key=lambda word: (-len(word), word)))
+
+
+_FILLERS = "data|sets?|images?|imgs?|pictures|photos|files|folder|split|[^a-z]"  # taken apart in one way only
+
+
+_PLAIN = re.compile(f"(?:{_FILLERS})*(?:{_WORDS})(?:{_FILLERS})*")
+
+
+_WORD = re.compile(f"(?<![a-z])(?:{_WORDS})(?![a-z])")
+
+
+def split_names_of(names: Collection[str]) -> list[str]:
+    """Those of some names (of folders, or of datasets in one folder) that are names of splits, in their order.
+
+    A name is one in any case of letters if it is one of SPLIT_NAMES with nothing but numbers and words such as `set`,
+    `data` and `images` about it, or if it differs from another of the names in such a word alone.
+
+    >>> split_names_of(["training_set", "seg_test", "seg_train", "val2017", "annotations"])
+    ['training_set', 'seg_test', 'seg_train', 'val2017']
+    """
+    alike: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for name in names:
+        for frame in _frames(name):
+            alike[frame].add(name)
+    return [
+        name
+        for name in names
+        if _PLAIN.fullmatch(name.lower()) or any(len(alike[frame]) > 1 for frame in _frames(name))
+    ]
+
+
+def are_splits(names: Collection[str]) -> bool:
+    """Whether all of some names, and one at least, are names of splits."""
+    return len(names) > 0 and len(split_names_of(names)) == len(names)
+
+
+def _frames(name: str) -> list[tuple[str, str]]:
+    """What is before and after each word of a name that is one of a split."""
+    spaced = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return [(spaced[: found.start()], spaced[found.end() :]) for found in _WORD.finditer(spaced)]

@@ -1,0 +1,268 @@
+"""A dataset opened for checking: what is there is taken, and what is wrong with it is noted, not raised."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageError, UsageError
+from shardkit.formats.format import FORMATS, format_of_name
+from shardkit.location import Location, expanded, locate, matching
+from shardkit.shards.find import SourceLike, resolve
+from shardkit.shards.findings import Finding, finding, found_error
+from shardkit.shards.index import INTEGERS
+from shardkit.shards.index_file import IndexFile as Rows
+from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
+from shardkit.shards.names import base_of, file_generation, generation_of, index_name, is_taken
+from shardkit.shards.objects import Places
+from shardkit.storage.access import Remote
+
+_ENDING = re.compile(r"\.(?:tar|tar\.gz|tgz|(?:tfrecords?|tfrec|tfr)(?:\.gz|\.gzip|\.zlib)?)$")
+_OF = re.compile(r"(?P<stem>.+?)(?:\.(?:tfrecords?|tfrec|tfr))?-\d+-of-\d+")
+_NUMBERED = re.compile(r"(?P<stem>.+)-\d+")
+COLUMNS = ("key", "path", *INTEGERS)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRows:
+    """The index rows of one shard: keys, paths (str), and the number columns of INTEGERS, null as -1."""
+
+    keys: list[str]
+    paths: list[str]
+    numbers: dict[str, NDArray[Any]]
+
+
+@dataclass(slots=True)
+class ShardPlace:
+    """A shard: where it is, and where there is a manifest its entry there and its index (file, row group)."""
+
+    location: Location
+    entry: ShardEntry | None = None
+    index: tuple[IndexFile, int] | None = None
+
+    def rows(self) -> IndexRows | None:
+        """Its index rows; None where there are none that can be read, which the index file notes."""
+        return None if self.index is None else self.index[0].rows(self.index[1])
+
+
+class IndexFile:
+    """An index file of a dataset, checked when opened. Its rows can be read from any thread."""
+
+    def __init__(self, place: Location, entry: IndexEntry | None, places: Places | None = None) -> None:
+        """Reads the file; `findings` then holds what is wrong with it."""
+        self.place, self.entry, self.findings = place, entry, list[Finding]()
+        self._rows: Rows | None = None
+        self.shards: list[str] = []
+        try:
+            data = (places or Places()).whole(place)
+        except NotFoundError:
+            self.findings.append(finding("index-missing", str(place), "the index is missing"))
+            return
+        except StorageError as exc:
+            self.findings.append(finding("index-missing", str(place), f"the index can't be read ({exc.fact})"))
+            return
+        if entry is not None and (len(data) != entry.bytes or f"{google_crc32c.value(data):08x}" != entry.crc32c):
+            fact = "the index is not the one that its manifest names: its size or CRC-32C differs"
+            self.findings.append(finding("index-crc", str(place), fact))
+        self._open(data)
+
+    def _open(self, data: bytes) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+                missing = {"shard", *COLUMNS}.difference(file.schema_arrow.names)
+                if missing:
+                    raise ValueError(f"it has no column {min(missing)}")
+                groups = [file.read_row_group(n, columns=["shard"]) for n in range(file.num_row_groups)]
+                self.shards = [group["shard"][0].as_py() if len(group) else "" for group in groups]
+            entries = [ShardEntry(name, len(group), 0, "") for name, group in zip(self.shards, groups, strict=True)]
+            self._rows = Rows(pa.BufferReader(data), entries, place=str(self.place))
+        except DatasetError as exc:
+            self.findings.append(finding("index-damaged", str(self.place), exc.fact))
+        except Exception as exc:  # pyarrow raises nearly anything on damaged data
+            self._unreadable(exc)
+
+    def _unreadable(self, exc: Exception) -> None:
+        text = next(iter(str(exc).splitlines()), type(exc).__name__)
+        self.findings.append(finding("index-damaged", str(self.place), f"the index can't be read ({text})"))
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is the one that the manifest names, and can be read."""
+        return not self.findings
+
+    def rows(self, group: int) -> IndexRows | None:
+        """The rows of a shard. None where they can't be read."""
+        if self._rows is None or group >= len(self.shards):
+            return None
+        try:
+            columns = self._rows.columns(group, COLUMNS)
+        except DatasetError as exc:
+            self.findings.append(finding("index-damaged", str(self.place), exc.fact))
+            return None
+        keys, paths = columns.pop("key").to_pylist(), columns.pop("path").to_pylist()
+        return IndexRows(keys, paths, {name: np.asarray(columns[name]) for name in INTEGERS})
+
+
+@dataclass(slots=True)
+class Opened:
+    """What a source is. `place`: the manifest, or the first shard. `findings`: what was wrong while opening."""
+
+    place: Location
+    shards: list[ShardPlace]
+    manifest: Manifest | None = None
+    index: list[IndexFile] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    whole: bool = True
+    """False where the source names only some of the manifest's shards."""
+    places: Places = field(default_factory=Places)
+    entries: list[tuple[Location, IndexEntry]] = field(default_factory=list)
+    """Index files that were not read, since only what a store says of them is wanted."""
+
+    @property
+    def format(self) -> str | None:
+        """The format of the shards, where the manifest tells one that is known here."""
+        known = self.manifest is not None and self.manifest.shard_format in FORMATS
+        return self.manifest.shard_format if self.manifest is not None and known else None
+
+
+def open_dataset(source: SourceLike, remote: Remote | None = None, *, read: bool = True) -> Opened:
+    """The dataset of a source. A damaged manifest is a finding, and its shards are taken as without one.
+
+    remote: how stores are read; without it a URL is an error. read: without it, the index of a remote dataset is not
+    read. Raises NotFoundError, UsageError where nothing can be checked; StorageError.
+    """
+    places = Places(remote)
+    try:
+        found = resolve(source, remote)
+    except ManifestError as exc:
+        return _without_manifest(exc, places)
+    except UnicodeDecodeError as exc:  # of the manifest, whose text is UTF-8
+        shards = find_shards(source)
+        place = shards[0].sibling(stem_of_shard(shards[0].name) + ".json")
+        return _without_manifest(ManifestError(str(place), f"the manifest is not UTF-8 ({exc})"), places)
+    if found.tree is not None:
+        raise UsageError(str(found.tree), "this is a class directory, not a dataset", "give its shards or manifest")
+    if found.manifest is None or found.location is None:
+        return Opened(found.shards[0], [ShardPlace(shard) for shard in found.shards], places=places)
+    return _with_manifest(found.manifest, found.location, found.numbers, places, read or found.location.is_local)
+
+
+def _without_manifest(error: ManifestError, places: Places) -> Opened:
+    """The shards beside a damaged manifest, with the index that is named as they are, if there is one."""
+    place = locate(error.place)
+    beside = shards_of_stem(place, _stem(place), places)
+    opened = Opened(place, [ShardPlace(shard) for shard in beside], places=places)
+    opened.findings.append(found_error("manifest", error))
+    stem = _stem(place)
+    index = place.sibling(index_name(base_of(stem, generation_of((shard.name for shard in beside), stem))))
+    if index.name in places.names(index.parent, index.name):
+        _adopt(opened, IndexFile(index, None, places))
+    return opened
+
+
+def _with_manifest(
+    manifest: Manifest, place: Location, numbers: Sequence[int] | None, places: Places, read: bool
+) -> Opened:
+    shards = [ShardPlace(place.sibling(entry.name), entry) for entry in manifest.shards]
+    opened = Opened(place, shards, manifest, whole=numbers is None, places=places)
+    if manifest.shard_format not in FORMATS:
+        fact = f"shards of the format {manifest.shard_format!r} are not known here"
+        opened.findings.append(finding("manifest", str(place), fact))
+    first = 0
+    for entry in manifest.index:
+        if not read:
+            opened.entries.append((place.sibling(entry.name), entry))
+            continue
+        index = IndexFile(place.sibling(entry.name), entry, places)
+        opened.index.append(index)
+        for group, shard in enumerate(shards[first : first + entry.shards]):
+            shard.index = (index, group)
+        first += entry.shards
+    if numbers is not None:
+        opened.shards = [shards[number] for number in numbers]
+    return opened
+
+
+def _adopt(opened: Opened, index: IndexFile) -> None:
+    """Take an index that no manifest vouches for: its pages have checksums of their own."""
+    groups = {name: group for group, name in enumerate(index.shards)}
+    opened.index.append(index)
+    for shard in opened.shards:
+        if shard.location.name in groups:
+            shard.index = (index, groups[shard.location.name])
+
+
+def _stem(manifest: Location) -> str:
+    return manifest.name.removesuffix(".json")
+
+
+def stem_of_shard(name: str) -> str:
+    """What a shard's name begins with: `train` of `train-000000.tar`, `cars` of `cars.tar`.
+
+    `train` too of `train.tfrecord-00000-of-00010` and `train-00000-of-00010`, as TensorFlow's tools name them.
+    """
+    return _numbered(name) or _ENDING.sub("", name)
+
+
+def _numbered(name: str) -> str:
+    """What stands before the number in a shard's name; "" for a name without one."""
+    bare = _ENDING.sub("", name)
+    match = _OF.fullmatch(bare) or (_NUMBERED.fullmatch(bare) if bare != name else None)
+    return match["stem"] if match else ""
+
+
+def shards_of_stem(
+    beside: Location, stem: str, places: Places | None = None, generation: int | None = None
+) -> list[Location]:
+    """The shards `STEM-NUMBER` in the folder of `beside`, by name; of a generation, by default the last."""
+    folder = beside.parent
+    names = (places or Places()).names(folder, stem)
+    found: dict[int, list[Location]] = {}
+    for name in names:
+        base = _numbered(name)
+        own = 1 if base == stem else file_generation(name, stem) if base else None
+        if own is not None and not (own > 1 and is_taken(stem, own, set(names))):
+            found.setdefault(own, []).append(folder.child(name))
+    return found.get(max(found, default=1) if generation is None else generation, [])
+
+
+def find_shards(source: SourceLike) -> list[Location]:
+    """The shards that `source` (glob, braces, prefix, list, folder) names, whatever manifest is beside them.
+
+    Raises NotFoundError, UsageError.
+    """
+    if isinstance(source, Manifest):
+        raise UsageError("source", "a Manifest does not say where its shards are", "give their prefix or a glob")
+    parts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    found = [shard for part in parts for shard in _named(locate(part))]
+    if not found:
+        raise NotFoundError(", ".join(map(str, parts)), "no shards are there", "check the path, and where you are")
+    return list(dict.fromkeys(found))
+
+
+def _named(place: Location) -> list[Location]:
+    if not place.is_local:
+        raise UsageError(str(place), f"{place.scheme}:// can't be read here", "copy the shards to a disk")
+    if os.path.isdir(place.path):
+        return [place.child(name) for name in sorted(os.listdir(place.path)) if format_of_name(name)]
+    if place.path.endswith(".json"):
+        return shards_of_stem(place, _stem(place))
+    if os.path.isfile(place.path):
+        return [place]
+    paths = [path for pattern in expanded(place.path) for path in matching(pattern) or _lone(pattern)]
+    paths = [path for path in paths if not path.endswith((".json", ".parquet", ".idx"))]
+    return [Location("", path) for path in paths] or shards_of_stem(place, place.name)
+
+
+def _lone(pattern: str) -> list[str]:
+    return [pattern] if os.path.isfile(pattern) else []

@@ -1,0 +1,317 @@
+"""Objects of a store: small ones as a whole, ranges of shards, each with patience and within a time limit."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
+
+from shardkit.errors import ManifestError, NotFoundError, StorageError
+from shardkit.location import Location
+from shardkit.shards.buffers import MappedShards, ShardFile, demand_crc, demand_size
+from shardkit.shards.find import Found, missing_file
+from shardkit.shards.index_file import INDEX_CURE, WHOLE_BYTES, IndexFile, index_source, other_index
+from shardkit.shards.manifest import IndexEntry, ShardEntry, decode_manifest
+from shardkit.storage.access import Remote
+from shardkit.storage.cache.entry import Entry
+from shardkit.storage.cache.folder import Cache, open_cache
+from shardkit.storage.mapped import MappedFile
+from shardkit.storage.mapping import Mapping
+from shardkit.storage.retry import pieces, read, retried
+from shardkit.storage.store import ObjectInfo, open_store
+from shardkit.threads import Aside
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from typing_extensions import Buffer
+
+T = TypeVar("T")
+
+
+class Objects:
+    """The objects in one folder of a store. Thread safe; for one process."""
+
+    def __init__(self, folder: Location, how: Remote) -> None:
+        self.folder, self.how = folder, how
+        self.store = open_store(folder, how.storage_options)
+        self.cache: Cache | None = None if how.cache is None else open_cache(how.cache, how.cache_bytes)
+
+    def info(self, name: str) -> ObjectInfo:
+        """What is known of an object. NotFoundError, StorageError."""
+        return self._within(name, lambda: retried(lambda: self.store.info(name), self.how.retry))
+
+    def list(self, prefix: str, limit: int | None = None) -> list[str]:
+        """The names of the objects that begin with `prefix`, at most `limit`."""
+
+        def names() -> list[str]:
+            return [found.name for found in islice(self.store.list(prefix), limit)]
+
+        return self._within(prefix, lambda: retried(names, self.how.retry))
+
+    def whole(self, name: str) -> bytes:
+        """A small object."""
+        return self._within(name, lambda: retried(lambda: b"".join(self.store.pieces(name)), self.how.retry))
+
+    def read(self, name: str, start: int, end: int) -> Buffer:
+        """The bytes start … end - 1 of an object. Waits as long as the store takes: see `within`."""
+        return read(self.store, name, start, end, self.how.retry)
+
+    def read_soon(self, name: str, start: int, end: int) -> Buffer:
+        """As `read`, within the time limit."""
+        return self._within(name, lambda: self.read(name, start, end))
+
+    def manifest(self, place: Location) -> Found:
+        """The manifest of a dataset in this folder, as it is now."""
+        return Found(decode_manifest(self.whole(place.name), place=str(place)), place)
+
+    @contextmanager
+    def opened(self, place: Location, what: str = "shard", cure: str = "restore it, or pack again") -> Iterator[None]:
+        """Where an object of a dataset is used that was opened: tells of one that is gone as `missing_file` does."""
+        try:
+            yield
+        except NotFoundError as exc:
+            raise missing_file(place, what, cure, self.manifest) from exc
+
+    def _within(self, name: str, act: Callable[[], T]) -> T:
+        return within(self.how.timeout_seconds, act, str(self.folder.child(name) if name else self.folder))
+
+
+def within(seconds: float, act: Callable[[], T], place: str) -> T:
+    """What `act` gives, or raises; StorageError where it takes longer than a store's time limit.
+
+    It runs in a thread of its own, which is left alone then: no store can be relied on to end a call.
+    """
+    call = Aside(act)
+    if not call.wait(seconds + GRACE_SECONDS):
+        raise silent(place, seconds)
+    return call.result()
+
+
+GRACE_SECONDS = 1.0
+"""Beyond the time limit, so that a store's own error comes first where there is one."""
+
+
+def silent(place: str, seconds: float) -> StorageError:
+    """The error for a store that does not answer."""
+    fact = f"the store did not answer within {seconds:g} seconds"
+    return StorageError(place, fact, "check the network and the store, or raise timeout_seconds")
+
+
+KEPT_OPEN = 32
+"""Files of the cache that are kept open without being in use: those can't be removed to make room."""
+REFUSED_SECONDS = 10.0
+"""How long a shard for which the cache has no room is not offered to it again."""
+
+
+class RemoteShards(MappedShards):
+    """The shards of a dataset in a store: ranges of them, and buffers of those that are here as a whole, which are the
+    unpacked ones, and those in the cache.
+
+    verify: what the store says of a shard's CRC-32C is held against the manifest; and the copy in the cache is summed
+    when it is first opened.
+    """
+
+    keeps = False
+
+    def __init__(self, files: Sequence[ShardFile], objects: Objects, *, verify: bool, limit: int) -> None:
+        super().__init__(files, verify=verify, limit=min(limit, KEPT_OPEN) if objects.cache else limit)
+        self.objects = objects
+        self._sized: set[int] = set()
+        self._summed: set[int] = set()
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._refused: dict[int, float] = {}
+        self._locks: dict[int, threading.Lock] = {}
+
+    def read(self, shard: int, start: int, end: int) -> Buffer:
+        """The bytes start … end - 1 of a shard, unpacked ones of a gzip shard, as the store or the cache has them.
+
+        Waits as long as the store takes: see `within`. NotFoundError, StorageError, ManifestError, DamagedError.
+        """
+        if self.files[shard].unpacked:
+            return memoryview(self.buffer(shard))[start:end]
+        entry = self._entry(shard)
+        if entry is None:
+            return self.again(shard, start, end)
+        return entry.read(start, end, lambda first, stop: self.again(shard, first, stop))
+
+    def pieces(self, shard: int, start: int, end: int) -> Iterator[Buffer]:
+        """As `read`, in pieces as they come."""
+        if self.objects.cache is not None or self.files[shard].unpacked:
+            yield self.read(shard, start, end)
+            return
+        self._demand_fit(shard)
+        objects = self.objects
+        with objects.opened(self.files[shard].location):
+            yield from pieces(objects.store, self.files[shard].location.name, start, end, objects.how.retry)
+
+    def again(self, shard: int, start: int, end: int) -> Buffer:
+        """As `read`, from the store in any case."""
+        self._demand_fit(shard)
+        with self.objects.opened(self.files[shard].location):
+            return self.objects.read(self.files[shard].location.name, start, end)
+
+    def mend(self, shard: int, start: int, data: Buffer) -> None:
+        """These bytes, which differ from what `read` gave, are right."""
+        entry = self._entry(shard)
+        if entry is not None:
+            entry.mend(start, data)
+
+    def here(self, shard: int) -> MappedFile | None:
+        """The shard's bytes where the cache has all of them."""
+        if self.objects.cache is None or self.files[shard].unpacked:
+            return None
+        entry = self._entry(shard)
+        return None if entry is None else self._copy(shard, entry)
+
+    def buffer(self, shard: int) -> Mapping:
+        """The shard's bytes, of a gzip shard the unpacked ones. It is fetched as a whole where it is not here."""
+        with self._lock_of(shard):
+            return super().buffer(shard)
+
+    def _map(self, shard: int) -> Mapping:
+        entry, size = self._entry(shard), self.files[shard].bytes
+        if entry is None:
+            return bytes(self.again(shard, 0, size))
+        copy = self._copy(shard, entry)
+        if copy is not None:
+            return copy
+        return bytes(entry.read(0, size, lambda first, stop: self.again(shard, first, stop)))
+
+    def _copy(self, shard: int, entry: Entry) -> MappedFile | None:
+        """The shard as the cache has it; summed the first time, if that is wanted."""
+        copy = entry.mapped(check=self._verify and shard not in self._summed)
+        if copy is not None:
+            self._summed.add(shard)
+        return copy
+
+    def _demand_fit(self, shard: int) -> None:
+        """ManifestError where the object is not as the manifest says. Asked once."""
+        if shard in self._sized:
+            return
+        with self._lock_of(~shard):
+            if shard not in self._sized:
+                file, objects = self.files[shard], self.objects
+                with objects.opened(file.location):
+                    found = retried(lambda: objects.store.info(file.location.name), objects.how.retry)
+                demand_size(file, found.bytes)
+                if self._verify and found.crc32c is not None:
+                    demand_crc(file, int(found.crc32c, 16))
+                self._sized.add(shard)
+
+    def _lock_of(self, number: int) -> threading.Lock:
+        with self._lock:
+            return self._locks.setdefault(number, threading.Lock())
+
+    def _entry(self, shard: int) -> Entry | None:
+        """The shard in the cache. None where there is none, or no room in it."""
+        cache, file = self.objects.cache, self.files[shard]
+        if cache is None:
+            return None
+        with self._lock:
+            found = self._entries.get(shard)
+            if found is not None and found.usable:
+                self._entries.move_to_end(shard)
+                return found
+            if time.monotonic() - self._refused.get(shard, -REFUSED_SECONDS) < REFUSED_SECONDS:
+                return None
+        made = cache.entry(file.url, file.bytes, file.crc32c)
+        with self._lock:
+            if made is None:
+                self._refused[shard] = time.monotonic()
+                return None
+            self._entries[shard] = made
+            while len(self._entries) > KEPT_OPEN:
+                self._entries.popitem(last=False)
+        return made
+
+
+class RangedFile(io.RawIOBase):
+    """An object as a file that Parquet's reader can seek in. The latest blocks that were read are kept."""
+
+    BLOCK = 1 << 20
+    KEPT = 16
+
+    def __init__(self, objects: Objects, name: str, size: int) -> None:
+        self._objects, self._name = objects, name
+        self._size, self._at = size, 0
+        self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+
+    def size(self) -> int:
+        """Its length."""
+        return self._size
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next byte is read."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go there."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes: whole blocks are fetched, neighbours in one request."""
+        end = self._size if size is None or size < 0 else min(self._size, self._at + size)
+        start, self._at = self._at, max(self._at, end)
+        if start >= end:
+            return b""
+        first, stop = start // self.BLOCK, -(-end // self.BLOCK)
+        data = self._blocks.get((first, stop))
+        if data is None:
+            low, high = first * self.BLOCK, min(stop * self.BLOCK, self._size)
+            data = self._blocks[first, stop] = bytes(self._objects.read_soon(self._name, low, high))
+            while len(self._blocks) > self.KEPT:
+                self._blocks.popitem(last=False)
+        return data[start - first * self.BLOCK : end - first * self.BLOCK]
+
+
+def open_remote_index(
+    objects: Objects, entry: IndexEntry, shards: Sequence[ShardEntry], *, whole: bool = False
+) -> IndexFile:
+    """An index file of a store: fetched and checked as a whole where it is small (or `whole`). Of a larger one, size
+    and CRC-32C are those that the store tells, and it is read in parts, whose pages have checksums."""
+    import pyarrow as pa
+
+    place = str(objects.folder.child(entry.name))
+    if not whole and entry.bytes > WHOLE_BYTES:
+        with objects.opened(objects.folder.child(entry.name), "index", INDEX_CURE):
+            found = objects.info(entry.name)
+        if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
+            raise other_index(place)
+        source = pa.PythonFile(RangedFile(objects, entry.name, entry.bytes), mode="r")
+        return IndexFile(source, shards, place=place, pre_buffer=True)
+    return IndexFile(_whole_index(objects, entry), shards, place=place)
+
+
+def _whole_index(objects: Objects, entry: IndexEntry) -> pa.BufferReader:
+    place = str(objects.folder.child(entry.name))
+    crc = int(entry.crc32c, 16)
+    kept = None if objects.cache is None else objects.cache.load(place, entry.bytes, crc)
+    if kept is not None:
+        return index_source(kept, entry, place)
+    for last in (False, True):  # wrong bytes on the way are fetched once more
+        with objects.opened(objects.folder.child(entry.name), "index", INDEX_CURE):
+            data = objects.whole(entry.name)
+        try:
+            source = index_source(data, entry, place)
+        except ManifestError:
+            if last:
+                raise
+            continue
+        if objects.cache is not None:
+            objects.cache.save(place, data, crc)
+        return source
+    raise AssertionError("two turns end in a return or a raise")

@@ -1,0 +1,266 @@
+"""One shard as it is on the disk: mapped, read once from front to back, as columns of numbers.
+
+Everything that `verify`, `index` and `repair` want to know of a shard comes from one pass: where each sample is, its
+label, the CRC-32C of its image, and that of the whole file, which is joined from the parts.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.checksums import joined_crc, summer
+from shardkit.errors import DamagedError, NotFoundError, StorageError
+from shardkit.formats.format import FORMATS, FormatName, StoredSample, format_of_head, format_of_name, is_packed_as
+from shardkit.formats.tar.fast_check import plain_sums
+from shardkit.formats.tar.stream import Readable, gunzip
+from shardkit.formats.tfrecord.samples import TfrecordSample, path_of
+from shardkit.location import Location
+from shardkit.sample import IMAGE_FIELDS, label_number
+from shardkit.shards.objects import Places
+from shardkit.shards.open import IndexRows
+from shardkit.storage.mapped import MappedFile, look, looked, map_whole
+
+SUM_BYTES = 4 << 20
+"""How much of a mapped file is summed between two looks at it."""
+
+NO_LABEL, BAD_LABEL = -1, -2
+NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardBytes:
+    """The bytes of a shard. `file_bytes`, `crc32c`: of the file as stored (None: not summed).
+
+    data: a mapped file, or bytes. A mapped file is looked at for each `buffer`, `view` and sample, which are not to be
+    held for long: StorageError where it became shorter.
+
+    gzip: the file is packed, by gzip or zlib. error: why it could be unpacked to `view` only, and no further. path: of
+    the file that is mapped, "" for bytes in memory.
+    """
+
+    place: str
+    data: Any
+    file_bytes: int
+    gzip: bool = False
+    crc32c: int | None = None
+    format: FormatName = "tar"
+    error: DamagedError | None = None
+    path: str = ""
+
+    @property
+    def buffer(self) -> Any:
+        """The bytes as what can be sliced to bytes, and searched."""
+        look(self.data)
+        return self.data
+
+    @property
+    def view(self) -> NDArray[np.uint8]:
+        """The bytes as an array."""
+        return np.frombuffer(self.buffer, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def samples(self, start: int = 0, end: int | None = None) -> Iterator[StoredSample]:
+        """The samples from byte `start` up to `end`. DamagedError for damage."""
+        return looked(FORMATS[self.format].read(self.data, place=self.place, start=start, end=end), self.data)
+
+    def summer(self) -> Callable[[int, int], int]:
+        """A function that gives the CRC-32C of the bytes from `start` to `end`."""
+        return _looking(summer(np.frombuffer(self.data, np.uint8)), self.data)
+
+
+@dataclass(slots=True)
+class ShardContent:
+    """What was read of a shard: a row for each sample, up to the first error.
+
+    numbers: int64 columns of NUMBERS (label NO_LABEL or BAD_LABEL where there is none; image_offset -1 likewise).
+    image_fields: the field that is the image, "" for none. paths: of the samples' files, as `path_of` has them; empty
+    where the names of the members are the paths. fields: all names. texts: label -> name of the class, where the
+    format has it; renamed: the first record whose label had another name before: (label, name before, name, byte, key).
+    crc32c: of the whole file.
+    """
+
+    place: str
+    file_bytes: int
+    unpacked_bytes: int
+    gzip: bool
+    keys: list[str] = field(default_factory=list)
+    image_fields: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    fields: dict[str, None] = field(default_factory=dict)
+    texts: dict[int, str] = field(default_factory=dict)
+    renamed: tuple[int, str, str, int, str] | None = None
+    numbers: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    crc32c: int = 0
+    error: DamagedError | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def open_shard(
+    location: Location, form: str | None = None, *, as_far: bool = False, places: Places | None = None
+) -> ShardBytes:
+    """The shard's bytes: mapped, or in memory where it is gzip or in a store.
+
+    form: its format, where a manifest tells; else the name tells, or else the first bytes. as_far: damaged packed data
+    are unpacked as far as they can be, and the error is noted. places: reads what is not on a disk.
+    Raises NotFoundError, StorageError; DamagedError for packed data that can't be unpacked and for an empty tar file.
+    """
+    place = str(location)
+    named: FormatName | None = (
+        FORMATS[form].name if form is not None and form in FORMATS else format_of_name(location.name)
+    )
+    data = _mapped(location) if location.is_local or places is None else places.whole(location)
+    size, path = len(data), location.path if location.is_local else ""
+    if size == 0 and named == "tfrecord":
+        return ShardBytes(place, b"", 0, format=named)
+    if size == 0:
+        raise DamagedError(place, "the file is empty", "copy it again, or pack again", 0)
+    known = named or format_of_head(data[:512])
+    if not is_packed_as(known, data[:12]):
+        return ShardBytes(place, data, size, format=known, path=path)
+    packed: Readable = data if isinstance(data, MappedFile) else io.BytesIO(data)
+    whole, error = _unpacked(gunzip(packed, place=place), as_far)
+    crc = _looking(summer(np.frombuffer(data, np.uint8)), data)(0, size)
+    return ShardBytes(f"{place} (unpacked)", whole, size, True, crc, known, error)
+
+
+def _looking(crc_of_bytes: Callable[[int, int], int], data: Any) -> Callable[[int, int], int]:
+    """The same function, with a look at `data` before each SUM_BYTES."""
+
+    def crc(start: int, end: int) -> int:
+        if end - start <= SUM_BYTES:
+            look(data)
+            return crc_of_bytes(start, end)
+        cuts = [*range(start, end, SUM_BYTES), end]
+        sums = [crc(first, stop) for first, stop in pairwise(cuts)]
+        return joined_crc(np.array(sums, np.uint32), np.diff(np.array(cuts, np.int64)))
+
+    return crc
+
+
+def _mapped(location: Location) -> MappedFile | bytes:
+    place = str(location)
+    try:
+        return map_whole(location.path)
+    except FileNotFoundError as exc:
+        raise NotFoundError(place, "the shard is missing", "bring it back, or pack again") from exc
+    except OSError as exc:
+        raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
+
+
+def _unpacked(file: Readable, as_far: bool) -> tuple[bytes, DamagedError | None]:
+    pieces: list[bytes] = []
+    try:
+        while piece := file.read(1 << 16):
+            pieces.append(piece)
+    except DamagedError as exc:
+        if not as_far or not pieces:
+            raise
+        return b"".join(pieces), exc
+    return b"".join(pieces), None
+
+
+def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent:
+    """The content of a shard. What is damaged ends the rows and stands in `error`; the CRC is of all bytes.
+
+    rows: its index rows: a shard that is as they say is summed only, and not parsed. Raises StorageError where the disk
+    fails.
+    """
+    content = ShardContent(shard.place, shard.file_bytes, len(shard), shard.gzip)
+    if rows is not None and shard.path and shard.format == "tar" and _as_indexed(content, rows, shard.path):
+        return content
+    columns = _Columns(content)
+    crc = shard.summer()
+    try:
+        columns.add(shard.samples(), shard.data, crc)
+    except DamagedError as exc:
+        content.error = exc
+    columns.finish(crc, len(shard))
+    if shard.crc32c is not None:
+        content.crc32c = shard.crc32c
+    return content
+
+
+def _as_indexed(content: ShardContent, rows: IndexRows, path: str) -> bool:
+    """Fill in the content of a shard that is just as its index rows say, but for its checksums; else False."""
+    try:
+        found = plain_sums(path, rows.keys, rows.paths, rows.numbers)
+    except OSError as exc:
+        raise StorageError(content.place, exc.strerror or str(exc), "check the disk and its rights") from exc
+    if found is None:
+        return False
+    content.keys, content.image_fields, content.crc32c = rows.keys, found.fields, found.crc32c
+    content.fields = dict.fromkeys((*found.fields, "cls"))
+    content.numbers = {name: rows.numbers[name].astype(np.int64) for name in NUMBERS if name != "crc32c"}
+    content.numbers["crc32c"] = found.sums.astype(np.int64)
+    return True
+
+
+class _Columns:
+    """Takes samples in order and fills a ShardContent."""
+
+    def __init__(self, content: ShardContent) -> None:
+        self.content, self.summed = content, 0
+        self.numbers: dict[str, list[int]] = {name: [] for name in NUMBERS}
+        self.sums: list[int] = []
+        self.lengths: list[int] = []
+
+    def add(self, samples: Iterator[StoredSample], buffer: Any, crc_of_bytes: Callable[[int, int], int]) -> None:
+        """Take the samples of `buffer`, and sum up to the last image's end."""
+        content = self.content
+        names, keys, fields = content.image_fields, content.keys, content.fields
+        labels, offsets, sizes, image_offsets, image_sizes, crcs = (self.numbers[name] for name in NUMBERS)
+        for sample in samples:
+            image, start, size = "", -1, -1
+            label = NO_LABEL
+            for name, (begin, length) in sample.fields.items():
+                if name == "cls":
+                    label = label_of(bytes(buffer[begin : begin + length]))
+                elif not image and name in IMAGE_FIELDS:
+                    image, start, size = name, begin, length
+                fields[name] = None
+            if isinstance(sample, TfrecordSample):
+                fields.update(dict.fromkeys(sample.names))
+                label = label_of(sample.values["cls"]) if "cls" in sample.values else label
+                if sample.text and label >= 0:
+                    before = content.texts.setdefault(label, sample.text)
+                    if before != sample.text and content.renamed is None:
+                        content.renamed = label, before, sample.text, sample.offset, sample.key
+                content.paths.append(path_of(sample, image))
+            crc = 0
+            if image:
+                crc = crc_of_bytes(start, start + size)
+                self.sums += (crc_of_bytes(self.summed, start), crc)
+                self.lengths += (start - self.summed, size)
+                self.summed = start + size
+            keys.append(sample.key)
+            names.append(image)
+            labels.append(label)
+            offsets.append(sample.offset)
+            sizes.append(sample.size)
+            image_offsets.append(start)
+            image_sizes.append(size)
+            crcs.append(crc)
+
+    def finish(self, crc_of_bytes: Callable[[int, int], int], end: int) -> None:
+        """Sum the bytes up to `end`, and fill in the columns and the CRC of all."""
+        self.sums.append(crc_of_bytes(self.summed, end))
+        self.lengths.append(end - self.summed)
+        self.content.numbers = {name: np.array(values, np.int64) for name, values in self.numbers.items()}
+        self.content.crc32c = joined_crc(np.array(self.sums, np.uint32), np.array(self.lengths, np.int64))
+
+
+def label_of(value: object) -> int:
+    """The class number in a `cls`; BAD_LABEL where it is not a label."""
+    label = label_number(value)
+    return BAD_LABEL if label is None else label

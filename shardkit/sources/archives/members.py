@@ -1,0 +1,153 @@
+"""What is in an archive: the columns of its members, and the members that are refused.
+
+Nothing is ever unpacked under a name of the archive, so that a hostile name can't write anywhere. It would still become
+a key, and the path that `shardkit unpack` writes to.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import SourceError
+from shardkit.sample import fs_text, text_of_path
+from shardkit.sources.columns import PathColumn, PathColumnBuilder
+from shardkit.sources.tree.walk import MAX_DEPTH
+
+Numbers = NDArray[np.int64]
+
+BOMB_BYTES = 100_000_000
+BOMB_RATIO = 1000
+"""A member (or all of them) that unpacks to more than this many bytes, and to more than this times what it has packed,
+is refused. Deflate reaches 1,032 at most, for bytes that are all the same; a JPEG is about 1."""
+
+_SHOWN = 100
+"""The bytes of a far too long name that a message has."""
+
+SKIP = "or leave such members out with --on-error skip"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Members:
+    """The files of an archive, a row each, in its order (names clean, int64 columns).
+
+    sizes: bytes, unpacked. offsets: of the data (tar) or of the local header (zip). packed: bytes as stored. methods:
+    zip's number of the compression, 0 for none. crcs: CRC-32, -1 where there is none. refused: (member, why) of those
+    that were left out.
+    """
+
+    names: PathColumn
+    sizes: Numbers
+    offsets: Numbers
+    packed: Numbers
+    methods: Numbers
+    crcs: Numbers
+    folders: tuple[str, ...]
+    refused: tuple[tuple[str, str], ...]
+
+
+class MembersBuilder:
+    """Collects the members of an archive. skip_bad: refused members are listed; otherwise the first is an error."""
+
+    def __init__(self, place: str, *, skip_bad: bool) -> None:
+        self.place, self.skip_bad = place, skip_bad
+        self._names = PathColumnBuilder()
+        self._numbers = [array("q") for _ in range(5)]
+        self._folders: list[str] = []
+        self._refused: list[tuple[str, str]] = []
+        self._links: list[tuple[bytes, bytes]] = []
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def add(self, name: bytes, *, size: int, offset: int, packed: int, method: int = 0, crc: int = -1) -> None:
+        """Add a regular file, by the name that the archive has, or refuse it."""
+        clean = self.clean(name)
+        if clean is None:
+            return
+        if is_bomb(size, packed):
+            fact = f"its {packed} bytes unpack to {size}, over {BOMB_RATIO} times as many"
+            self.refuse(name, fact, f"check the archive, {SKIP}")
+            return
+        self._names.extend("", [os.fsdecode(clean)])
+        for column, number in zip(self._numbers, (size, offset, packed, method, crc), strict=True):
+            column.append(number)
+
+    def folder(self, name: bytes) -> None:
+        """Add a folder that the archive names."""
+        if name.strip(b"./") and (clean := self.clean(name.rstrip(b"/"))) is not None:
+            self._folders.append(os.fsdecode(clean))
+
+    def clean(self, name: bytes) -> bytes | None:
+        """The name without `.` and empty parts; None where it is refused: absolute, too deep, or with `..` in it."""
+        if name.count(b"/") > MAX_DEPTH:
+            fact = f"its path is over {MAX_DEPTH} folders deep"
+            self.refuse(name[:_SHOWN] + b"...", fact, f"make the archive again with shorter paths, {SKIP}")
+            return None
+        if not (
+            b"//" in name
+            or b"./" in name
+            or b"/." in name
+            or b".." in name
+            or name[:1] in b"/."
+            or name[-1:] == b"/"
+            or b":" in name
+            or b"\0" in name
+        ):
+            return name
+        parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+        absolute = name.startswith(b"/") or (name[1:3] in (b":/", b":\\") and name[:1].isalpha())
+        if absolute or b".." in parts or b"\0" in name or not parts:
+            fact = "its name is absolute" if absolute else "its name leads out of the archive, or is none"
+            self.refuse(name, fact, f"make the archive again with plain names, {SKIP}")
+            return None
+        return b"/".join(parts)
+
+    def link(self, name: bytes, target: bytes) -> None:
+        """Add a hard link: one more name of a file that is in the archive."""
+        self._links.append((name, target))
+
+    def refuse(self, name: bytes, fact: str, cure: str) -> None:
+        """Leave a member out, where that is allowed. Raises SourceError."""
+        if not self.skip_bad:
+            raise SourceError(f"{self.place}/{fs_text(name)}", fact, cure)
+        self._refused.append((text_of_path(name), fact))
+
+    def build(self, packed_bytes: int) -> Members:
+        """The columns. packed_bytes: of the whole archive. SourceError where all of it unpacks to far too much."""
+        self._resolve_links()
+        sizes, offsets, packed, methods, crcs = (np.frombuffer(column, np.int64) for column in self._numbers)
+        if is_bomb(total := int(sizes.sum()), packed_bytes):
+            fact = f"its {packed_bytes} bytes unpack to {total}, over {BOMB_RATIO} times as many"
+            raise SourceError(self.place, fact, "check where it comes from; unpack it yourself if it is to be trusted")
+        return Members(
+            self._names.build(), sizes, offsets, packed, methods, crcs, tuple(self._folders), tuple(self._refused)
+        )
+
+    def _resolve_links(self) -> None:
+        """A hard link has the data of the file that it leads to."""
+        if not self._links:
+            return
+        links = [(name, target, self.clean(target) or b"") for name, target in self._links]
+        wanted = {clean for _, _, clean in links}
+        column = self._names.build()
+        rows = {name: row for row, name in enumerate(column) if name in wanted}
+        self._names = PathColumnBuilder()
+        self._names.extend("", [os.fsdecode(name) for name in column])
+        for name, target, clean in links:
+            row = rows.get(clean)
+            if row is None:
+                fact = f"it is a hard link to {fs_text(target)}, which is no file of the archive"
+                self.refuse(name, fact, f"make the archive again with files in place of links, {SKIP}")
+                continue
+            size, offset, packed, method, crc = (int(column[row]) for column in self._numbers)
+            self.add(name, size=size, offset=offset, packed=packed, method=method, crc=crc)
+
+
+def is_bomb(size: int, packed: int) -> bool:
+    """Whether so many bytes are too many for what they are packed in."""
+    return size > BOMB_BYTES and size > BOMB_RATIO * packed

@@ -1,0 +1,310 @@
+"""The members of a tar file, plain or as it comes out of gzip, bzip2, xz or zstd."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import logging
+import lzma
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+
+from shardkit.errors import DamagedError, MissingExtraError, ShardkitError, SourceError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.formats.tar.headers import (
+    BLOCK,
+    EXTENSIONS,
+    MAX_EXTENSION_BYTES,
+    NO_DATA,
+    REGULAR,
+    ZEROS,
+    padded,
+    parse_block,
+    parse_pax,
+)
+from shardkit.formats.tar.stream import Readable, gunzip
+from shardkit.sample import fs_text
+from shardkit.sources.archives.members import BOMB_BYTES, BOMB_RATIO, SKIP, Members, MembersBuilder, is_bomb
+from shardkit.sources.origins import stamp_of
+
+_log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 20
+_ALL = 1 << 62
+_TELL_MEMBERS = 1000
+_CURE = "get it again: it is cut or damaged"
+_XZ_BYTES = 1 << 29
+"""The memory that an xz file may ask for: a level of 9 takes 64 MiB."""
+
+
+class Entry(NamedTuple):
+    """One member of a tar file: its name, bytes, typeflag, the name that a link leads to, where its data begin."""
+
+    name: bytes
+    size: int
+    type: bytes
+    link: bytes
+    data: int
+
+
+class Input(Protocol):
+    """The bytes of a tar file, from front to back. `at`: the next byte."""
+
+    at: int
+
+    def take(self, size: int) -> bytes:
+        """The next bytes; fewer only at the end."""
+        ...
+
+    def skip(self, size: int) -> int:
+        """Pass over bytes; gives how many there were."""
+        ...
+
+
+class _Plain:
+    """A file on disk, read in headers and passed over in between."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.at = 0
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
+
+    def take(self, size: int) -> bytes:
+        data = os.pread(self._file.fileno(), size, self.at)
+        self.at += len(data)
+        return data
+
+    def skip(self, size: int) -> int:
+        there = max(0, min(size, self._size - self.at))
+        self.at += there
+        return there
+
+
+class _Stream:
+    """What a decompressor gives; SourceError where that becomes far too much for what was read."""
+
+    def __init__(self, file: Readable, packed: _Counted, place: str) -> None:
+        self.at = 0
+        self._file, self._packed, self._place = file, packed, place
+        self._held = b""
+        self._used = 0
+
+    def take(self, size: int) -> bytes:
+        pieces = []
+        while size > 0 and (piece := self.piece(size)):
+            pieces.append(piece)
+            size -= len(piece)
+        return b"".join(pieces)
+
+    def skip(self, size: int) -> int:
+        wanted = size
+        while size > 0 and (piece := self.piece(size)):
+            size -= len(piece)
+        return wanted - size
+
+    def piece(self, most: int) -> bytes:
+        """Some of the next bytes; none at the end."""
+        if self._used == len(self._held):
+            self._held, self._used = self._file.read(_CHUNK), 0
+        data = self._held[self._used : self._used + most]
+        self._used += len(data)
+        self.at += len(data)
+        if is_bomb(self.at, self._packed.count):
+            fact = f"{self._packed.count} bytes of it unpack to over {max(BOMB_BYTES, BOMB_RATIO * self._packed.count)}"
+            raise SourceError(self._place, fact, "check where it comes from; unpack it yourself if it is to be trusted")
+        return data
+
+
+class _Counted:
+    """A file that counts what was read of it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.count = file, 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self.file.read(size)
+        self.count += len(data)
+        return data
+
+
+class _Decompressed:
+    """What a decompressor of the standard library makes of a file: several streams, one after the other, are one."""
+
+    def __init__(self, file: Readable, new: Callable[[], Any]) -> None:
+        self._file, self._new = file, new
+        self._now = new()
+        self._ended = False
+
+    def read(self, size: int, /) -> bytes:
+        while not self._ended:
+            data = b""
+            if self._now.eof:
+                data = self._now.unused_data.lstrip(b"\0") or self._file.read(_CHUNK).lstrip(b"\0")
+                if not data:
+                    self._ended = True
+                    break
+                self._now = self._new()
+            elif self._now.needs_input and not (data := self._file.read(_CHUNK)):
+                raise EOFError("the compressed data end before their end mark")
+            if piece := self._now.decompress(data, size):
+                return bytes(piece)
+        return b""
+
+
+@contextlib.contextmanager
+def opened(path: str, compression: str) -> Iterator[Input]:
+    """A tar file as it is, or its stream ("gz", "bz2", "xz", "zst"). SourceError for what the block can't read."""
+    place = fs_text(path)
+    try:
+        with open(path, "rb") as file:
+            if not compression:
+                yield _Plain(file)
+                return
+            counted = _Counted(file)
+            yield _Stream(_OPENERS[compression](counted, place), counted, place)
+    except DamagedError as exc:
+        cure = exc.cure if "sparse" in exc.cure else _CURE
+        raise SourceError(exc.place, exc.fact, cure, exc.offset) from exc
+    except (EOFError, lzma.LZMAError) as exc:
+        raise SourceError(place, f"the {compression} data are cut or damaged ({exc})", _CURE) from exc
+    except ShardkitError:
+        raise
+    except OSError as exc:
+        raise SourceError(place, f"can't be read ({exc.strerror or exc})", _CURE) from exc
+
+
+def _open_zstd(file: Readable, place: str) -> Readable:
+    try:
+        import zstandard
+    except ImportError as exc:
+        fact = "reading .zst needs the package zstandard, which is not installed"
+        raise MissingExtraError(place, fact, 'pip install "shardkit[archives]"') from exc
+    reader = zstandard.ZstdDecompressor().stream_reader(cast("BinaryIO", file), read_across_frames=True)
+
+    class Translated:
+        def read(self, size: int, /) -> bytes:
+            try:
+                return bytes(reader.read(size))
+            except zstandard.ZstdError as exc:
+                raise EOFError(str(exc)) from exc
+
+    return Translated()
+
+
+_OPENERS: dict[str, Callable[[Readable, str], Readable]] = {
+    "gz": lambda file, place: gunzip(file, place=place),
+    "bz2": lambda file, place: _Decompressed(file, bz2.BZ2Decompressor),
+    "xz": lambda file, place: _Decompressed(file, lambda: lzma.LZMADecompressor(memlimit=_XZ_BYTES)),
+    "zst": _open_zstd,
+}
+
+
+def entries(source: Input, place: str, joined: Callable[[int], None] | None = None) -> Iterator[Entry]:
+    """The members. After each, up to its data may be taken; what is left of them is passed over.
+
+    Files that were joined end to end are one, as for `tar --ignore-zeros`: joined is told where each further one
+    begins. Raises SourceError at the first byte that is no member, and where the end mark is missing: the file is cut.
+    """
+    shared: dict[bytes, bytes] = {}
+    records: dict[bytes, bytes] = {}
+    ended = False
+    while True:
+        at = source.at
+        block = source.take(BLOCK)
+        if block == ZEROS:
+            ended = True
+            continue
+        if ended:
+            if not block.strip(b"\0"):  # the end
+                return
+            _demand_header(block, place, at)
+            if joined is not None:
+                joined(at)
+            shared, records, ended = {}, {}, False
+        if len(block) < BLOCK:
+            what = "inside a header" if block else "without its end mark (two blocks of zeros)"
+            raise SourceError(place, f"it ends {what}", _CURE, at)
+        header = parse_block(block, place=place, offset=at)
+        if header.type in EXTENSIONS:
+            found = _records(source, header.type, header.size, place)
+            (shared if header.type == b"g" else records).update(found)
+            continue
+        known = {**shared, **records}
+        records = {}
+        size = 0 if header.type in NO_DATA else int(known.get(b"size") or header.size)
+        name = known.get(b"path") or header.name
+        link = known.get(b"linkpath") or block[157:257].partition(b"\0")[0]
+        start = source.at
+        yield Entry(name, size, b"0" if header.type in REGULAR else header.type, link, start)
+        left = start + padded(size) - source.at
+        if source.skip(left) < left:
+            raise SourceError(f"{place}/{fs_text(name)}", "the archive ends inside this member", _CURE, source.at)
+
+
+def _demand_header(block: bytes, place: str, at: int) -> None:
+    """SourceError unless what follows an end mark is another tar file."""
+    with contextlib.suppress(DamagedError):
+        if len(block) == BLOCK:
+            parse_block(block, place=place, offset=at)
+            return
+    fact = "data follow its end mark, and they are no further tar file"
+    raise SourceError(place, fact, "get it again; if they are of no use, unpack it and pack the tree", at)
+
+
+def _records(source: Input, kind: bytes, size: int, place: str) -> dict[bytes, bytes]:
+    at = source.at
+    if size > MAX_EXTENSION_BYTES:
+        raise SourceError(place, f"an extended header has {size} bytes", _CURE, at)
+    payload = source.take(padded(size))[:size]
+    if len(payload) < size:
+        raise SourceError(place, "it ends inside an extended header", _CURE, at)
+    if kind in b"LK":
+        return {b"path" if kind == b"L" else b"linkpath": payload.partition(b"\0")[0]}
+    return parse_pax(payload, place=place, offset=at) | _link_path(payload)
+
+
+def _link_path(payload: bytes) -> dict[bytes, bytes]:
+    """The record `linkpath` of a PAX header that was found sound."""
+    at = 0
+    while at < len(payload) and payload[at]:
+        digits, _, _ = payload[at:].partition(b" ")
+        end = at + int(digits)
+        keyword, _, value = payload[at + len(digits) + 1 : end - 1].partition(b"=")
+        if keyword == b"linkpath":
+            return {b"linkpath": value}
+        at = end
+    return {}
+
+
+def read_tar(path: str, compression: str, *, skip_bad: bool, progress: ProgressFn = silent) -> Members:
+    """The members of a tar file. A hard link is the file that it leads to. Raises SourceError, MissingExtraError."""
+    place = fs_text(path)
+    builder = MembersBuilder(place, skip_bad=skip_bad)
+    starts: list[int] = []
+    with opened(path, compression) as source:
+        for entry in entries(source, place, starts.append):
+            _add(builder, entry)
+            if len(builder) % _TELL_MEMBERS == 0:
+                progress(Progress("scan", len(builder), 0, source.at))
+        source.skip(_ALL)  # to the end, where a stream has its checksum
+    if starts:
+        text = "%s: it is %d tar files joined end to end (the second begins at byte %d): all of them are packed"
+        _log.warning(text, place, len(starts) + 1, starts[0])
+    return builder.build(stamp_of(path)[0])
+
+
+def _add(builder: MembersBuilder, entry: Entry) -> None:
+    if entry.type == b"5":
+        builder.folder(entry.name)
+    elif entry.type == b"0":
+        builder.add(entry.name, size=entry.size, offset=entry.data, packed=entry.size)
+    elif entry.type == b"1":
+        builder.link(entry.name, entry.link)
+    elif entry.type == b"2":
+        fact = f"it is a symbolic link to {fs_text(entry.link)}"
+        builder.refuse(entry.name, fact, f"pack the tree that was archived, {SKIP}")
+    elif entry.type in b"346":
+        builder.refuse(entry.name, "it is a device or a pipe", f"make the archive again without it, {SKIP}")
+    else:
+        builder.refuse(entry.name, f"it is a member of an unknown kind ({entry.type!r})", f"make it again, {SKIP}")

@@ -1,0 +1,131 @@
+"""The source that is a bucket's prefix, or any other store: its objects are listed, and read by the workers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from array import array
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from shardkit.errors import NotFoundError, SourceError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.location import Location
+from shardkit.sources import left_out
+from shardkit.sources.columns import PathColumnBuilder
+from shardkit.sources.listing import Listing
+from shardkit.sources.tree.walk import MAX_DEPTH
+from shardkit.storage.retry import Retry, retried
+from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
+
+LISTINGS = 16
+"""Folders that are listed at a time, where the store can list one by itself."""
+
+_TELL_OBJECTS = 10_000
+
+
+@runtime_checkable
+class HasFolders(Protocol):
+    """A store that tells the folders in a folder, without what is in them."""
+
+    def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]]:
+        """(names of the folders, objects) directly in a folder."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bucket:
+    """What is below a store's folder. versions: of each object of the listing."""
+
+    folder: Location
+    listing: Listing
+    versions: tuple[str, ...]
+
+
+def read_bucket(folder: Location, options: StorageOptions, progress: ProgressFn = silent) -> Bucket:
+    """List all objects below `folder`. SourceError where there are none; what the store raises."""
+    folder = Location(folder.scheme, folder.path.rstrip("/"))
+    store = open_store(folder, options)
+    try:
+        return _listed(store, folder, progress)
+    except NotFoundError as exc:
+        raise SourceError(str(folder), "there is nothing", "check the name of the bucket and the prefix") from exc
+
+
+class _Found:
+    """Collects objects as columns; from several threads."""
+
+    def __init__(self, progress: ProgressFn) -> None:
+        self.names, self.sizes = PathColumnBuilder(), array("q")
+        self.folders, self.versions = list[str](), list[str]()
+        self.left_out: list[tuple[str, str]] = []
+        self._progress, self._lock, self._bytes = progress, threading.Lock(), 0
+
+    def add(self, items: Sequence[ObjectInfo]) -> None:
+        """Add some objects; those whose name ends with a slash are what some programs write for an empty folder."""
+        reasons = [_reason(item.name) for item in items]
+        plain = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
+        with self._lock:
+            for item, reason in zip(items, reasons, strict=True):
+                if reason is not None and item.name.endswith("/") and _reason(item.name[:-1]) is None:
+                    self.folders.append(item.name[:-1])
+                elif reason is not None:
+                    self.left_out.append((reason, item.name))
+            self.names.extend("", [item.name for item in plain])
+            self.sizes.extend([item.bytes for item in plain])
+            self.versions += [item.version or item.crc32c or "" for item in plain]
+            self._bytes += sum(item.bytes for item in plain)
+            self._progress(Progress("scan", len(self.names), 0, self._bytes))
+
+
+def _listed(store: Store, folder: Location, progress: ProgressFn) -> Bucket:
+    found = _Found(progress)
+    prefixes = _prefixes(store, found) if isinstance(store, HasFolders) else [""]
+
+    def below(prefix: str) -> None:
+        objects = iter(retried(lambda: store.list(prefix), Retry()))
+        while items := list(itertools.islice(objects, _TELL_OBJECTS)):
+            found.add(items)
+
+    with ThreadPoolExecutor(LISTINGS, thread_name_prefix="shardkit-list") as pool:
+        waiting = [pool.submit(below, prefix) for prefix in prefixes]
+        try:
+            for future in waiting:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    names, sizes = found.names.build(), np.frombuffer(found.sizes, np.int64)
+    if not len(names):
+        raise SourceError(str(folder), "there is nothing below it", "check the name of the bucket and the prefix")
+    return Bucket(
+        folder, Listing(str(folder), names, sizes, found.folders, sorted(found.left_out)), tuple(found.versions)
+    )
+
+
+def _prefixes(store: HasFolders, found: _Found) -> list[str]:
+    """The folders to be listed each by itself: those at the top, and while these are few, those in them."""
+    folders = [""]
+    while len(folders) < LISTINGS:
+        below: list[str] = []
+        for name in folders:
+            names, objects = retried(partial(store.folders, name), Retry())
+            below += names
+            found.add(objects)
+        if not below:
+            return []
+        folders = below
+    return [f"{name}/" for name in folders]
+
+
+def _reason(name: str) -> str | None:
+    """Why no path below a folder can be made of an object's name, which may be any text; None where one can."""
+    if {"", ".", ".."} & set(name.split("/")) or b"\0" in os.fsencode(name):
+        return left_out.NO_PATHS
+    return left_out.TOO_DEEP if name.count("/") > MAX_DEPTH else None

@@ -1,0 +1,116 @@
+"""Keys of files, and the files that would share one.
+
+The key is `key_of_path` of the path as text. `text_of_path` gives every path a text of its own, so that two files
+can share a key only through a dropped extension or a `.` made `_`: within one folder, or in folders that differ in
+that only. No set of all keys is needed to find them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.sample import key_of_path, text_of_path
+from shardkit.sources.columns import PathColumn
+
+_SKIPPED = re.compile(r"__[^/]*__(?:$|/)")  # webdataset 0.2 and 1.0 skip such members: `skip_meta` in tariterators.py
+
+
+def key_of_file(path: bytes) -> str:
+    """The key of a file by its path below the root, before any `-2`: valid text, and one that no reader skips.
+
+    A class folder `__x__` becomes `_x__`, since WebDataset takes what is in a top folder `__x__` for metadata.
+
+    >>> key_of_file(b"__background__/a.1.jpg")
+    '_background__/a_1'
+    """
+    key = key_of_path(text_of_path(path))
+    return "_" + key.lstrip("_") if key.startswith("__") and _SKIPPED.match(key) else key
+
+
+def folder_changes(folder: bytes) -> bool:
+    """True if the keys of the files in `folder` do not begin with its own text, so that another may have the same."""
+    return folder_key(folder) != text_of_path(folder)
+
+
+def folder_key(folder: bytes) -> str:
+    """What the keys of the files in `folder` begin with, without the last `/`."""
+    return key_of_file(folder + b"/-")[:-2]
+
+
+def share_a_key(names: Sequence[str]) -> bool:
+    """True if two files of one folder, given by name and each with an extension, have the same key."""
+    if not names:
+        return False
+    joined, ending = "/".join([*names, ""]), names[0][names[0].rindex(".") :] + "/"
+    if joined.count(".") == len(names) == joined.count(ending):  # one extension, no other dot: equal names only
+        return False
+    return len({name.rpartition(".")[0].replace(".", "_") for name in names}) < len(names)
+
+
+def new_keys(keys: Sequence[str]) -> dict[int, str]:
+    """Position -> new key, for each key that an earlier position has: `-2`, `-3` … is added, free ones only.
+
+    Every key that is some file's own stays taken, so that a file named `a-2` keeps its key.
+
+    >>> new_keys(["a", "a", "a-2"])
+    {1: 'a-3'}
+    """
+    own, taken = set(keys), set[str]()
+    numbers: dict[str, int] = {}
+    renamed: dict[int, str] = {}
+    for position, key in enumerate(keys):
+        if key not in taken:
+            taken.add(key)
+            continue
+        number = numbers.get(key, 2)
+        while (new := f"{key}-{number}") in own or new in taken:
+            number += 1
+        numbers[key] = number + 1
+        taken.add(new)
+        renamed[position] = new
+    return renamed
+
+
+def renamed_rows(
+    paths: PathColumn, starts: NDArray[np.int64], shared: NDArray[np.int64], changed: NDArray[np.int64]
+) -> dict[int, str]:
+    """Row -> key for the rows whose own key an earlier row has.
+
+    starts: the first row of each folder with files, ascending. shared, changed: the numbers (places in `starts`) of
+    the folders with `share_a_key` and `folder_changes`.
+    """
+    ends = np.append(starts[1:], len(paths))
+    groups: dict[tuple[int, ...], None] = {(int(folder),): None for folder in shared}
+    for group in _same_folders(paths, starts, changed):
+        groups[group] = None
+        for folder in group:
+            groups.pop((folder,), None)
+    renamed: dict[int, str] = {}
+    for group in groups:
+        rows = [row for folder in group for row in range(int(starts[folder]), int(ends[folder]))]
+        keys = [key_of_file(path) for path in paths.take(rows)]
+        renamed.update((rows[position], key) for position, key in new_keys(keys).items())
+    return dict(sorted(renamed.items()))
+
+
+def _same_folders(
+    paths: PathColumn, starts: NDArray[np.int64], changed: NDArray[np.int64]
+) -> Iterator[tuple[int, ...]]:
+    """Each group of two or more folders with one `folder_key`, as folder numbers in scan order."""
+    groups: dict[str, list[int]] = {_key_at(paths, int(starts[folder])): [] for folder in changed}
+    if groups:
+        for folder, start in enumerate(starts.tolist()):
+            key = _key_at(paths, start)
+            if key in groups:
+                groups[key].append(folder)
+    for group in groups.values():
+        if len(group) > 1:
+            yield tuple(group)
+
+
+def _key_at(paths: PathColumn, row: int) -> str:
+    return folder_key(paths[row].rpartition(b"/")[0])

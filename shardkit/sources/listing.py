@@ -1,0 +1,208 @@
+"""A tree that is known by a list of its files alone: what is in an archive, or below a bucket's prefix.
+
+It is scanned by the rules of a tree of folders, and in the same order, so that it packs to the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import SourceError
+from shardkit.events import ProgressFn, silent
+from shardkit.sample import fs_text
+from shardkit.shards.names import are_splits
+from shardkit.sources import left_out as leftout
+from shardkit.sources.columns import PathColumn
+from shardkit.sources.left_out import LeftOutCounter
+from shardkit.sources.source import Held, Source, say_what_is_in_no_split, scan_walk, scan_walks
+from shardkit.sources.tree.split_folders import splits_of
+from shardkit.sources.tree.walk import Folder, folders_in_order, hidden_or_system, in_order, wanted_extensions
+
+_log = logging.getLogger(__name__)
+
+NESTED = "archives inside it"
+_ARCHIVES = frozenset(("zip", "tar", "gz", "tgz", "bz2", "tbz2", "xz", "txz", "zst", "tzst", "7z", "rar"))
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listing:
+    """All files of a tree, in any order.
+
+    place: what messages call the tree, without a slash at its end. names: parts joined by `/`, none of them empty, `.`
+    or `..`. sizes: bytes (int64). folders: those that it names by themselves, since an empty one is a class too.
+    left_out: (reason, name) of the files that are not in it.
+    """
+
+    place: str
+    names: PathColumn
+    sizes: NDArray[np.int64]
+    folders: Sequence[str] = ()
+    left_out: Sequence[tuple[str, str]] = ()
+    _index: dict[str, tuple[array[int], set[str]]] = field(default_factory=dict, init=False, repr=False)
+
+    def index(self) -> Mapping[str, tuple[array[int], set[str]]]:
+        """Folder ("" for the top) -> (rows of its files, names of its folders)."""
+        if not self._index:
+            self._index[""] = (array("q"), set())
+            last, rows = "", self._index[""][0]
+            for number, name in enumerate(self.names):
+                folder = os.fsdecode(name[: max(0, name.rfind(b"/"))])
+                if folder != last:
+                    last, rows = folder, self._entry(folder)[0]
+                rows.append(number)
+            for folder in self.folders:
+                self._entry(folder)
+        return self._index
+
+    def _entry(self, folder: str) -> tuple[array[int], set[str]]:
+        found = self._index.get(folder)
+        if found is None:
+            found = self._index[folder] = (array("q"), set())
+            known = False
+            while not known:
+                folder, _, name = folder.rpartition("/")
+                known = folder in self._index
+                self._index.setdefault(folder, (array("q"), set()))[1].add(name)
+        return found
+
+
+class ListedWalk:
+    """A scan of a listing, or of the folder `below` it. `rows`: those of the files that `folders` gave, in order."""
+
+    def __init__(self, listing: Listing, below: str, extensions: Collection[str]) -> None:
+        self.root = f"{listing.place}/{below}" if below else listing.place
+        self.left_out = LeftOutCounter()
+        self.rows = array("q")
+        self._listing, self._below = listing, below
+        self._wanted = wanted_extensions(extensions)
+
+    def class_folders(self) -> list[str]:
+        """The names of the visible folders directly below the root, in order; everything else there is left out."""
+        names, folders = self._entries("")
+        prefix = f"{self._below}/" if self._below else ""
+        for why, name in self._listing.left_out:
+            if name.startswith(prefix):
+                self.left_out.add(why, name[len(prefix) :])
+        found = []
+        for name in in_order({*names, *folders}):
+            if (reason := hidden_or_system(name, is_folder=name in folders)) is not None:
+                self.left_out.add(reason, name)
+            elif name in folders:
+                found.append(name)
+            else:
+                nested = self._wanted_or_reason(name) == NESTED
+                self.left_out.add(NESTED if nested else leftout.NOT_IN_A_CLASS, name)
+        return found
+
+    def folders(self, top: str) -> Iterator[Folder]:
+        """The folders at and below `top` (relative to the root), in order; those without images too."""
+        for folder in folders_in_order(top, self._list):
+            rows = self._entries(folder.path)[0]
+            self.rows.extend(rows[name] for name in folder.names)
+            yield folder
+
+    def look(self, folder: str) -> tuple[bool, bool]:
+        """(holds an image, holds a folder to walk) for a folder itself."""
+        sizes, below = self._list(folder)
+        return bool(sizes), bool(below)
+
+    def _entries(self, path: str) -> tuple[dict[str, int], set[str]]:
+        """(name -> row of each file, names of the folders) in a folder. SourceError for a name that is there twice."""
+        inside = "/".join(part for part in (self._below, path) if part)
+        rows, folders = self._listing.index().get(inside, (array("q"), set[str]()))
+        cut = len(os.fsencode(inside)) + 1 if inside else 0
+        names = {os.fsdecode(name[cut:]): row for name, row in zip(self._listing.names.take(rows), rows, strict=True)}
+        if len(names) < len(rows):
+            _refuse_twice(self._listing, rows)
+        return names, folders
+
+    def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
+        names, folders = self._entries(path)
+        sizes, below = {}, []
+        for name in in_order([*names, *folders]):
+            where = f"{path}/{name}" if path else name
+            reason = hidden_or_system(name, is_folder=name in folders)
+            if reason is None and name in folders:
+                below.append(where)
+                continue
+            reason = reason or self._wanted_or_reason(name)
+            if reason is None:
+                sizes[name] = int(self._listing.sizes[names[name]])
+            else:
+                self.left_out.add(reason, where)
+        return sizes, below
+
+    def _wanted_or_reason(self, name: str) -> str | None:
+        stem, _, extension = name.rpartition(".")
+        if stem and extension.lower() in self._wanted:
+            return None
+        return NESTED if stem and extension.lower() in _ARCHIVES else leftout.OTHER_EXTENSIONS
+
+
+def _refuse_twice(listing: Listing, rows: Sequence[int]) -> None:
+    seen = set[bytes]()
+    for name in listing.names.take(rows):
+        if name in seen:
+            place = f"{listing.place}/{fs_text(name)}"
+            raise SourceError(place, "two files in it have this name", "make the archive again, with one of them")
+        seen.add(name)
+
+
+def inside_top_folder(listing: Listing, extensions: Collection[str], name: str = "") -> str:
+    """The folder that holds the class folders: the only one at the top, and so on down, while it holds no image.
+
+    An archive of a folder has that folder in it, and a program that unpacks it makes it; "" where there is none. A
+    folder that is named as a split is one, except at the top if it is also the archive's `name`.
+    """
+    below = ""
+    while True:
+        walk = ListedWalk(listing, below, extensions)
+        images, folders = walk.look("")
+        names = walk.class_folders()
+        if images or len(names) != 1:
+            return below
+        images, folders = walk.look(names[0])
+        if images or not folders or (are_splits(names) and (below or names[0] != name)):
+            return below
+        below = f"{below}/{names[0]}" if below else names[0]
+
+
+def listed_splits(listing: Listing, below: str, extensions: Collection[str]) -> list[str] | None:
+    """As `find_splits`."""
+    return splits_of(ListedWalk(listing, below, extensions))
+
+
+def scan_listing(
+    listing: Listing,
+    below: str,
+    splits: Sequence[str] | None,
+    *,
+    classes: Sequence[str] | None,
+    extensions: Collection[str],
+    progress: ProgressFn = silent,
+    hold: Callable[[Rows], Held | None] = lambda rows: None,
+) -> dict[str, Source]:
+    """The source of each split (or of "", where there are none) of the tree in the folder `below` of a listing.
+
+    hold: makes a source's `held` from the rows of the listing that its own are. Raises as `scan_tree`.
+    """
+    if splits is None:
+        walks = {"": ListedWalk(listing, below, extensions)}
+        sources = {"": scan_walk(walks[""], classes=classes, progress=progress)}
+    else:
+        say_what_is_in_no_split(ListedWalk(listing, below, extensions), splits)
+        prefix = f"{below}/" if below else ""
+        walks = {split: ListedWalk(listing, prefix + split, extensions) for split in splits}
+        sources = scan_walks(walks, classes=classes, progress=progress)
+    return {
+        split: replace(source, held=hold(np.array(walks[split].rows, np.int64))) for split, source in sources.items()
+    }

@@ -1,0 +1,98 @@
+"""Reads a list in Parquet in batches, and finds out what each will hold in memory before it is there.
+
+A Parquet file may stand for far more than its own size: a value that rows refer to by number, one that shares its
+beginning with the row before (DELTA_BYTE_ARRAY), a run of one level. So texts stay references until they are summed.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from shardkit.errors import SourceError, printable
+from shardkit.sources.lists.limits import MAX_COLUMNS, demand_room, room_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+_BATCH_ROWS = 16_384
+_BATCH_BYTES = 32 << 20
+"""What the rows of a batch may come to before they are summed, where they can't be kept as references."""
+
+
+def read_parquet(path: str, place: str) -> pa.Table:
+    """The rows of a Parquet file. Raises SourceError for one that would not fit into `room_of` its size."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    room = room_of(os.path.getsize(path))
+    with pq.ParquetFile(path) as file:
+        about, schema = file.metadata, file.schema_arrow
+        if about.num_columns > MAX_COLUMNS:
+            raise SourceError(place, f"it has over {MAX_COLUMNS} columns", "leave out those that are not needed")
+        _demand_announced(about, room, place)
+        texts = _by_dictionary(about)
+    batches: list[pa.RecordBatch] = []
+    used = rows = 0
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
+        for group in range(about.num_row_groups):
+            for batch in file.iter_batches(_batch_rows(about.row_group(group)), row_groups=[group]):
+                used += sum(map(_expanded_bytes, batch.columns))
+                demand_room(used, rows + batch.num_rows, room, place, f"rows up to {rows + batch.num_rows}")
+                rows += batch.num_rows
+                batches.append(batch.cast(schema))
+    return pa.Table.from_batches(batches, schema)
+
+
+def _demand_announced(about: pq.FileMetaData, room: int, place: str) -> None:
+    """What the file says of itself: rows, values, and bytes before compression."""
+    used = 0
+    for group in map(about.row_group, range(about.num_row_groups)):
+        for at in range(group.num_columns):
+            column = group.column(at)
+            leaf = about.schema.column(at)
+            width = max(8 if leaf.max_repetition_level else 1, leaf.length)  # the length of fixed ones, else 0
+            used += max(column.total_uncompressed_size, column.num_values * width)
+            if used > room:
+                name = printable(column.path_in_schema)
+                demand_room(used, 0, room, place, f"columns up to {name!r}")
+    demand_room(used, about.num_rows, room, place, "rows")
+
+
+def _by_dictionary(about: pq.FileMetaData) -> list[str]:
+    """The columns of text whose values are stored once and referred to."""
+    found = set()
+    for group in map(about.row_group, range(about.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            if column.physical_type == "BYTE_ARRAY" and any("DICTIONARY" in each for each in column.encodings):
+                found.add(column.path_in_schema)
+    return sorted(found)
+
+
+def _batch_rows(group: pq.RowGroupMetaData) -> int:
+    """Rows of a batch: few, where a value may be as long as its whole column and each row may hold it."""
+    sizes = [
+        column.total_uncompressed_size
+        for column in map(group.column, range(group.num_columns))
+        if "DELTA_BYTE_ARRAY" in column.encodings
+    ]
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(sizes, default=1)))
+
+
+def _expanded_bytes(array: Any) -> int:
+    """Bytes of an array in memory, once each text of a dictionary stands in each of its rows."""
+    import pyarrow.compute as pc
+    import pyarrow.types as types
+
+    kind = array.type
+    if types.is_dictionary(kind) and (types.is_string(kind.value_type) or types.is_binary(kind.value_type)):
+        lengths = pc.binary_length(array.dictionary).cast("int64")
+        return int(array.indices.nbytes + (pc.sum(lengths.take(array.indices)).as_py() or 0))
+    if types.is_struct(kind):
+        return sum(_expanded_bytes(array.field(at)) for at in range(kind.num_fields))
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return 4 * len(array) + _expanded_bytes(array.flatten())
+    if types.is_map(kind):
+        return 4 * len(array) + _expanded_bytes(array.keys) + _expanded_bytes(array.items)
+    return int(array.nbytes)

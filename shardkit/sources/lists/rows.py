@@ -1,0 +1,328 @@
+"""The source that is a list: a table with a column of paths, one of labels, and others that become the field `json`.
+
+The rows are packed as the files of a tree would be: with a shuffle in the scan's order before it, so that a list of a
+tree gives the same bytes; without one in the order of the list.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import BadFileError, SourceError, UsageError, printable
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
+from shardkit.sources.columns import PathColumn
+from shardkit.sources.keys import key_of_file, new_keys
+from shardkit.sources.left_out import LeftOut
+from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, numbered
+from shardkit.sources.lists.tables import is_json, read_table
+from shardkit.sources.source import Held, Inline, Source
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_log = logging.getLogger(__name__)
+
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
+LABEL_COLUMNS = ("label", "labels", "class", "classes", "category", "target")
+_TELL_ROWS = 1000
+_SHOWN = 20
+_JSON_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """How a list is read. root: the folder that its paths are relative to (None: the list's own).
+
+    label_column: "" for lists without labels, None for the usual names.
+    """
+
+    path_column: str | None = None
+    label_column: str | None = None
+    label_separator: str | None = None
+    root: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.label_separator == "":
+            raise UsageError("label_separator", "it is empty", "give the text between two labels, such as ;")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Listed:
+    """A list that was read, with its columns told apart. fields: the names of those that become the field `json`."""
+
+    place: str
+    root: str
+    table: pa.Table
+    paths: str
+    labels: Labels
+    fields: tuple[str, ...]
+
+
+def open_list(path: str, options: ListOptions, *, labels: Callable[[pa.Table, str], Labels] | None = None) -> Listed:
+    """Read a list and tell its columns apart.
+
+    labels: gives the labels of a table without a label column (None: that is an error). Raises SourceError.
+    """
+    place = fs_text(path)
+    wanted = (options.path_column,) if options.path_column else PATH_COLUMNS
+    texts = wanted + (() if options.label_separator is None else (options.label_column or "", *LABEL_COLUMNS))
+    labels_in = LABEL_COLUMNS if options.label_column is None else (options.label_column,)
+    table = read_table(path, text_columns=texts, csv_texts=labels_in)
+    root = os.path.dirname(os.path.abspath(path)) if options.root is None else os.path.abspath(options.root)
+    _demand_header(table.column_names, place, root)
+    paths = _column(table, options.path_column, PATH_COLUMNS, place, "paths", "--path-column")
+    if paths is None:
+        raise _no_column(table, "paths", "--path-column", place)
+    label = None
+    if options.label_column != "":
+        label = _column(table, options.label_column, LABEL_COLUMNS, place, "labels", "--label-column")
+    if label is not None:
+        all_text = not path.lower().endswith(".parquet") and not is_json(path)
+        found = labels_of(table[label], place, label, options.label_separator, all_text=all_text)
+    elif options.label_column == "":
+        found = NO_LABELS
+    elif labels is None:
+        raise _no_column(table, "labels", "--label-column", place, " (or --label-column '' for none)")
+    else:
+        found = labels(table, paths)
+    others = tuple(name for name in table.column_names if name not in (paths, label))
+    shown = _some(others) or "none"
+    _log.info("%s: paths are in the column %s, labels in %s, fields: %s", place, paths, label, shown)
+    return Listed(place, root, table, paths, found, others)
+
+
+def _column(table: pa.Table, named: str | None, usual: Sequence[str], place: str, what: str, option: str) -> str | None:
+    """The name of a column: the given one, or the first of the usual names in any case."""
+    if named:
+        if named not in table.column_names:
+            raise _no_column(table, f"{what} named {named!r}", option, place)
+        return named
+    lower: dict[str, str] = {}
+    for name in table.column_names:
+        lower.setdefault(name.lower(), name)
+    return next((lower[name] for name in usual if name in lower), None)
+
+
+def _demand_header(names: Sequence[str], place: str, root: str) -> None:
+    """SourceError where the first row is a file's, and names no columns."""
+    usual = {*PATH_COLUMNS, *LABEL_COLUMNS}
+    for name in names:
+        is_file = name.rpartition(".")[2].lower() in IMAGE_FIELDS and "." in name
+        if is_file and (os.path.isfile(os.path.join(root, name)) or not usual & {each.lower() for each in names}):
+            shown = ", ".join(map(printable, names[:5])) + (" …" if len(names) > 5 else "")
+            fact = f"its first row names no columns ({shown}): the header is missing"
+            raise SourceError(place, fact, "write one before it, such as path,label")
+
+
+def _no_column(table: pa.Table, what: str, option: str, place: str, more: str = "") -> SourceError:
+    shown = _some(table.column_names) or "none"
+    return SourceError(place, f"it has no column of {what}; its columns are {shown}", f"name one with {option}{more}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names of columns."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(map(printable, names[:_SHOWN])) + more
+
+
+def scan_lists(
+    lists: Mapping[str, Listed],
+    *,
+    classes: Sequence[str] | None,
+    extensions: Collection[str],
+    skip_bad: bool,
+    in_order: bool,
+    hold: Callable[[PathColumn], Held],
+    progress: ProgressFn = silent,
+) -> dict[str, Source]:
+    """The source of each list (one for each split), all with one class map.
+
+    in_order: keep the lists' order. hold: makes `held` of a source from the absolute paths of its files.
+    Raises BadFileError for a row with a missing file, a file that was there before, or a label that is no class,
+    unless skip_bad; SourceError where no row is left.
+    """
+    order = class_map(((each.place, each.labels) for each in lists.values()), classes)
+    found = {}
+    for split, each in lists.items():
+        found[split] = _Scan(each, order, extensions, skip_bad).source(in_order, hold, progress)
+    return found
+
+
+class _Scan:
+    """The scan of one list."""
+
+    def __init__(self, listed: Listed, classes: tuple[str, ...], extensions: Collection[str], skip_bad: bool) -> None:
+        self.listed, self.classes, self.skip_bad = listed, classes, skip_bad
+        self.extensions = frozenset(extension.lower() for extension in extensions)
+        self.values, self.wrong = numbered(listed.labels, classes)
+        self.incomplete: list[tuple[str, str]] = []
+        self.stems: dict[str, dict[str, list[str]]] = {}
+
+    def source(self, in_order: bool, hold: Callable[[PathColumn], Held], progress: ProgressFn) -> Source:
+        """The source."""
+        listed = self.listed
+        rows, real, names, sizes = self._files(progress)
+        if not rows:
+            path, reason = self.incomplete[0]
+            raise SourceError(listed.place, f"none of its rows can be packed (the first: {path}: {reason})", "mend it")
+        single = listed.labels.kind == "class"
+        labels = np.array([self.values[row] if single else -1 for row in rows], np.int32)
+        if not in_order:
+            order = _scan_order(labels, names)
+            rows, labels = [rows[n] for n in order], labels[order]
+            real, names, sizes = [real[n] for n in order], [names[n] for n in order], [sizes[n] for n in order]
+        keys = [key_of_file(os.fsencode(name)) for name in names]
+        inline = self._inline(rows, names, labels)
+        plain = all(path == os.path.join(listed.root, name) for path, name in zip(real, names, strict=True))
+        source = Source(
+            root=os.fsencode(listed.root), classes=self.classes, paths=PathColumn.of(map(os.fsencode, names)),
+            sizes=np.array(sizes, np.int64), labels=labels, renamed=new_keys(keys), left_out=LeftOut(),
+            held=None if plain and inline is None else hold(PathColumn.of(map(os.fsencode, real))), inline=inline,
+            incomplete=tuple(self.incomplete),
+        )  # fmt: skip
+        self._say_empty(source)
+        return source
+
+    def _files(self, progress: ProgressFn) -> tuple[list[int], list[str], list[str], list[int]]:
+        """Row, absolute path, path for the index, and bytes of each file that can be packed, in the list's order."""
+        rows, real, names, sizes = list[int](), list[str](), list[str](), list[int]()
+        seen: dict[str, int] = {}
+        taken: set[str] = set()
+        for row, value in enumerate(self.listed.table[self.listed.paths].to_pylist()):
+            path, size, reason = self._file(row, value, seen)
+            if reason is not None:
+                self._refuse(row, value, reason)
+                continue
+            name = _free(_below(path, self.listed.root), taken)
+            taken.add(name)
+            seen[path] = row
+            rows.append(row)
+            real.append(path)
+            names.append(name)
+            sizes.append(size)
+            if len(rows) % _TELL_ROWS == 0:
+                progress(Progress("scan", len(rows), self.listed.table.num_rows))
+        progress(Progress("scan", len(rows), self.listed.table.num_rows, sum(sizes)))
+        return rows, real, names, sizes
+
+    def _file(self, row: int, value: object, seen: Mapping[str, int]) -> tuple[str, int, str | None]:
+        """Absolute path and bytes of the file of a row; and why it can't be packed."""
+        if not isinstance(value, str) or not value or "\0" in value:
+            return "", 0, "it names no file" if not value else "its path is no text"
+        path = os.path.normpath(os.path.join(self.listed.root, value))
+        if path in seen:
+            same = self.values and self.values[row] == self.values[seen[path]]
+            other = "" if same or not self.values else ", with another label"
+            return path, 0, f"the file is in row {seen[path] + 1} too{other}"
+        if row in self.wrong:
+            return path, 0, self.wrong[row]
+        stem, _, extension = os.path.basename(path).rpartition(".")
+        if not stem or extension.lower() not in self.extensions:
+            found = self._named(path)
+            if len(found) != 1:
+                what = f"is the name of {len(found)} files" if found else "has none of the extensions that are taken"
+                return path, 0, f"{printable(os.path.basename(path))} {what}"
+            path = found[0]
+            if path in seen:
+                return path, 0, f"the file is in row {seen[path] + 1} too"
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError) as exc:
+            missing = isinstance(exc, FileNotFoundError)
+            return path, 0, f"there is no file {fs_text(path)}" if missing else f"{fs_text(path)} can't be read ({exc})"
+        if not stat.S_ISREG(status.st_mode):
+            return path, 0, f"{fs_text(path)} is no file"
+        return path, status.st_size, None
+
+    def _named(self, path: str) -> list[str]:
+        """The files that have this path and an extension that is taken: a list may have names without any."""
+        folder, name = os.path.split(path)
+        if folder not in self.stems:
+            stems = self.stems[folder] = {}
+            with suppress(OSError):
+                for each in sorted(os.listdir(folder)):
+                    stem, _, extension = each.rpartition(".")
+                    if extension.lower() in self.extensions:
+                        stems.setdefault(stem, []).append(os.path.join(folder, each))
+        return self.stems[folder].get(name, [])
+
+    def _refuse(self, row: int, value: object, reason: str) -> None:
+        if not self.skip_bad:
+            cure = _CURES.get(reason.split()[0], "mend the row, or leave such rows out with --on-error skip")
+            raise BadFileError(f"{self.listed.place}: row {row + 1}", reason, cure)
+        name = value if isinstance(value, str) else f"row {row + 1}"
+        self.incomplete.append((text_of_path(os.fsencode(name)), reason))
+
+    def _inline(self, rows: Sequence[int], names: Sequence[str], labels: NDArray[np.int32]) -> Inline | None:
+        kind: Any = self.listed.labels.kind
+        fields: dict[str, PathColumn] = {}
+        if kind == "class" and any(
+            name.partition("/")[0] != self.classes[label] for name, label in zip(names, labels.tolist(), strict=True)
+        ):
+            kind = "listed"
+        if kind in ("multi", "number"):
+            fields["cls.json"] = PathColumn.of(msgspec.json.encode(self.values[row]) for row in rows)
+        if self.listed.fields:
+            fields["json"] = _json_column(self.listed.table.select(self.listed.fields), rows)
+        return None if kind == "class" and not fields else Inline(fields, kind)
+
+    def _say_empty(self, source: Source) -> None:
+        if self.listed.labels.kind != "class":
+            return
+        empty = [name for name, count in zip(self.classes, source.counts.tolist(), strict=True) if not count]
+        if empty:
+            shown = ", ".join(map(printable, empty[:5])) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
+            _log.warning("%s: no image of class %s", self.listed.place, shown)
+
+
+_CURES = {"there": "mend the path, name the folder that it is relative to with --root, or use --on-error skip"}
+
+
+def _below(path: str, root: str) -> str:
+    """The path for the index: below the root where the file is, else the whole path without what leads out."""
+    prefix = os.path.join(root, "")
+    return path[len(prefix) :] if path.startswith(prefix) else path.lstrip("/")
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, or if it is taken `-2`, `-3` … before its extension."""
+    stem, dot, extension = name.rpartition(".")
+    number, free = 2, name
+    while free in taken:
+        free = f"{stem}-{number}{dot}{extension}"
+        number += 1
+    return free
+
+
+def _scan_order(labels: NDArray[np.int32], names: Sequence[str]) -> list[int]:
+    """The places of the files in the order of a scan: by class, then by folder, then by name."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    folders, files = zip(*(os.fsencode(name).rpartition(b"/")[::2] for name in names), strict=True)
+    table = pa.table({"label": labels, "folder": pa.array(folders, pa.binary()), "file": pa.array(files, pa.binary())})
+    keys = [("label", "ascending"), ("folder", "ascending"), ("file", "ascending")]
+    order: list[int] = pc.sort_indices(table, sort_keys=keys).to_pylist()
+    return order
+
+
+def _json_column(table: pa.Table, rows: Sequence[int]) -> PathColumn:
+    """The rows of a table as JSON objects, keys in the order of its columns."""
+
+    def texts() -> Any:
+        for first in range(0, len(rows), _JSON_ROWS):
+            for record in table.take(rows[first : first + _JSON_ROWS]).to_pylist():
+                yield msgspec.json.encode(record)
+
+    return PathColumn.of(texts())

@@ -1,0 +1,71 @@
+"""Reads a list of files (CSV, TSV, JSON lines, Parquet) as an Arrow table, its text as it is written.
+
+pyarrow is imported when a list is read. Memory is bounded by the file's size: see list_limits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from shardkit.errors import MissingSourceError, ShardkitError, SourceError, printable
+from shardkit.sample import fs_text
+from shardkit.sources.lists.parquet import read_parquet
+from shardkit.sources.lists.text import read_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+
+_CURE = "mend the row, or check that the name's ending is what the file is"
+
+
+def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[str, ...] = ()) -> pa.Table:
+    """The rows of a list. Columns of dates and times, and `text_columns`, are text as it is written there.
+
+    csv_texts: the first of these names, in any case of letters, is one of them where the file has nothing but text.
+
+    Raises SourceError: unreadable, damaged, not UTF-8 (with the row), without rows, with two columns of one name, with
+    a row that is too long or too deep, or with far more values than its size lets expect.
+    """
+    import pyarrow as pa
+
+    place = fs_text(path)
+    try:
+        if path.lower().endswith(".parquet"):
+            table = read_parquet(path, place)
+        else:
+            of_json = is_json(path)
+            table = read_text(path, place, is_json=of_json, texts=text_columns, first_of=() if of_json else csv_texts)
+        _demand_distinct(table.column_names, place)
+        if not table.num_rows:
+            raise SourceError(place, "the list has no rows", "name at least one file")
+        return table.combine_chunks()
+    except ShardkitError:
+        raise
+    except (pa.ArrowException, UnicodeDecodeError) as exc:
+        text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
+        raise SourceError(place, f"can't be read as a list ({printable(text)})", _CURE) from exc
+    except FileNotFoundError as exc:
+        raise MissingSourceError(place, "there is no such list", "check the path of the source") from exc
+    except OSError as exc:
+        if exc.errno is None:  # of PyArrow, for what is damaged
+            raise SourceError(place, f"can't be read as a list ({printable(str(exc))})", _CURE) from exc
+        raise SourceError(place, f"can't be read ({exc.strerror or exc})", "check the disk and its rights") from exc
+
+
+def is_json(path: str) -> bool:
+    """Whether a list's name says JSON lines."""
+    return path.lower().endswith((".jsonl", ".ndjson"))
+
+
+def _demand_distinct(names: list[str], place: str) -> None:
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise SourceError(place, f"two columns have the name {printable(twice[0])!r}", "rename one of them")
+
+
+def is_list(path: str) -> bool:
+    """Whether a file's name is that of a list."""
+    return path.lower().endswith(LIST_SUFFIXES) and not os.path.isdir(path)

@@ -1,0 +1,257 @@
+"""What a user's SOURCE is: a tree, an archive of one, a list, images with metadata, a bucket. One class for each kind.
+
+A new kind of source is a class of this form and a line in `open_source`.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from shardkit.errors import ManifestError, SourceError, UsageError, printable
+from shardkit.events import ProgressFn, silent
+from shardkit.location import Location, locate
+from shardkit.packing.options import PackOptions
+from shardkit.sample import fs_text
+from shardkit.shards.manifest import decode_manifest
+from shardkit.sources.archives.kinds import ARCHIVES, ending_of, kind_of
+from shardkit.sources.archives.members import Members
+from shardkit.sources.bucket import Bucket, read_bucket
+from shardkit.sources.listing import Listing, Rows, inside_top_folder, listed_splits, scan_listing
+from shardkit.sources.lists.imagefolder import image_folders, open_image_folder
+from shardkit.sources.lists.rows import Listed, ListOptions, open_list, scan_lists
+from shardkit.sources.lists.tables import LIST_SUFFIXES, is_list
+from shardkit.sources.origin import InArchive, InStore, OnDisk
+from shardkit.sources.source import Source, find_splits, scan_splits, scan_tree
+
+_log = logging.getLogger(__name__)
+
+
+class Opened(Protocol):
+    """A source that was looked at."""
+
+    @property
+    def splits(self) -> Sequence[str] | None:
+        """The names of its splits; None where it has none."""
+        ...
+
+    def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
+        """What each split holds, or "" where there are none."""
+        ...
+
+
+def dataset_name(source: str | os.PathLike[str]) -> str:
+    """What a dataset is called after its source: the last part of the path, without the ending of an archive or list.
+
+    >>> dataset_name("data/photos.tar.gz")
+    'photos'
+    """
+    location = locate(source)
+    path = os.path.abspath(location.path) if location.is_local else location.path.rstrip("/")
+    name, ending = os.path.basename(path), ending_of(path)
+    if location.is_local and os.path.isdir(path):
+        return name
+    if not ending and is_list(path):
+        ending = os.path.splitext(name)[1]
+    return name[: len(name) - len(ending)] or name
+
+
+def named_path(source: str | os.PathLike[str]) -> str:
+    """A path whose last part is the dataset's name, and in which no destination can be by mistake, as beside a file."""
+    location = locate(source)
+    if location.is_local and os.path.isdir(location.path):
+        return location.path
+    return os.path.join(location.path, dataset_name(source))
+
+
+def open_source(
+    source: str | os.PathLike[str],
+    options: PackOptions,
+    listed: ListOptions,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
+) -> Opened:
+    """Look at a source: what kind it is, and which splits it has. Raises UsageError, SourceError."""
+    location = locate(source)
+    if not location.is_local:
+        _demand_no_columns(str(location), listed)
+        return _InBucket(location, options, dict(storage_options or {}), progress)
+    path = location.path
+    if os.path.isdir(path):
+        folders = image_folders(path)
+        if folders is not None:
+            return _Lists({split: open_image_folder(file, listed, options.extensions)
+                           for split, file in folders.items()}, options)  # fmt: skip
+    elif os.path.isfile(path) and is_list(path):
+        return _Lists({"": open_list(path, listed)}, options)
+    elif os.path.isfile(path) and (kind := kind_of(path)):
+        _demand_no_columns(fs_text(path), listed)
+        return _Archived(path, kind, options, progress)
+    else:
+        _demand_no_dataset(path)
+        _demand_no_file(path)
+    _demand_no_columns(fs_text(path), listed)
+    return _Tree(path, options)
+
+
+def _demand_no_columns(place: str, listed: ListOptions) -> None:
+    if listed != ListOptions():
+        fact = "columns are named, and this source is no list"
+        raise UsageError(place, fact, f"name a list ({', '.join(LIST_SUFFIXES)}), or leave these options away")
+
+
+def _demand_no_dataset(path: str) -> None:
+    """SourceError for shards, which are packed already."""
+    if path.endswith(".json") and os.path.isfile(path) and not _is_manifest(path):
+        fact = "this is a JSON file and no list of files"
+        raise SourceError(fs_text(path), fact, "write a row for each file, as JSON lines (.jsonl), CSV or Parquet")
+    manifest = path if path.endswith(".json") else f"{path}.json"
+    if os.path.isfile(manifest) or any(glob.glob(f"{glob.escape(path)}-*{ending}") for ending in (".tar", ".tfrecord")):
+        raise _packed_already(path)
+    if set(path) & set("*?{[") or (os.path.isfile(path) and path.endswith(".tfrecord")):
+        raise _packed_already(path)
+
+
+def _is_manifest(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as exc:
+        raise SourceError(fs_text(path), f"can't be read ({exc.strerror or exc})", "check its rights") from exc
+    try:
+        decode_manifest(data, place=fs_text(path))
+    except ManifestError:
+        return False
+    return True
+
+
+def _demand_no_file(path: str) -> None:
+    if os.path.isfile(path):
+        fact = f"this file is neither an archive ({', '.join(ARCHIVES)}) nor a list ({', '.join(LIST_SUFFIXES)})"
+        raise SourceError(fs_text(path), fact, "give a folder of class folders, or one of these")
+
+
+def _packed_already(path: str) -> SourceError:
+    fact = "this is a dataset of shards, which is packed already"
+    return SourceError(fs_text(path), fact, f"to write it anew, run 'shardkit convert {fs_text(path)} DEST'")
+
+
+class _Tree:
+    """A tree of class folders, or of splits."""
+
+    def __init__(self, root: str, options: PackOptions) -> None:
+        self.root, self.extensions = root, options.extensions
+        self.splits = find_splits(root, extensions=options.extensions)
+
+    def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
+        """The files."""
+        given: dict[str, Any] = {"classes": classes, "extensions": self.extensions, "progress": progress}
+        if self.splits is None:
+            return {"": scan_tree(self.root, **given)}
+        return scan_splits(self.root, self.splits, **given)
+
+
+class _Archived:
+    """An archive of a tree."""
+
+    def __init__(self, path: str, kind: str, options: PackOptions, progress: ProgressFn) -> None:
+        self.path, self.kind, self.extensions = path, kind, options.extensions
+        self.members = read_members(path, kind, skip_bad=options.on_error == "skip", progress=progress)
+        self.listing = Listing(fs_text(path), self.members.names, self.members.sizes, self.members.folders)
+        if _is_shard(self.members):
+            raise _packed_already(path)
+        self.below = inside_top_folder(self.listing, self.extensions, dataset_name(path))
+        self.splits = listed_splits(self.listing, self.below, self.extensions)
+
+    def _say_where(self, classes: Sequence[str]) -> None:
+        """Say that the tree is taken to be in a folder: loudly where that folder may as well be a class."""
+        top, name = fs_text(self.below), dataset_name(self.path).lower()
+        if self.splits is not None or any(
+            part.startswith(name) or name.startswith(part) for part in top.lower().split("/")
+        ):
+            _log.info("%s: the tree is in its folder %s", fs_text(self.path), printable(top))
+            return
+        text = "%s: its folder %s is taken for the tree, and the folders in it for the classes (%s); if %s is a class, "
+        shown = ", ".join(map(printable, classes[:5])) + (" …" if len(classes) > 5 else "")
+        _log.warning(
+            text + "unpack the archive and pack the tree", fs_text(self.path), printable(top), shown, printable(top)
+        )
+
+    def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
+        """The members."""
+        found = scan_listing(
+            self.listing, self.below, self.splits, classes=classes, extensions=self.extensions, progress=progress,
+            hold=lambda rows: InArchive(self.path, self.kind, self.members, rows),
+        )  # fmt: skip
+        if self.below:
+            self._say_where(next(iter(found.values())).classes)
+        first = next(iter(found))  # refused members belong to no split, and are told with the first
+        return found | {first: replace(found[first], incomplete=self.members.refused)}
+
+
+def read_members(path: str, kind: str, *, skip_bad: bool, progress: ProgressFn = silent) -> Members:
+    """The members of an archive. Raises SourceError, MissingExtraError."""
+    if kind == "zip":
+        from shardkit.sources.archives.zip import read_zip
+
+        return read_zip(path, skip_bad=skip_bad)
+    if kind == "7z":
+        from shardkit.sources.archives.seven_zip import read_seven
+
+        return read_seven(path, skip_bad=skip_bad)
+    from shardkit.sources.archives.tar import read_tar
+
+    return read_tar(path, "" if kind == "tar" else kind, skip_bad=skip_bad, progress=progress)
+
+
+def _is_shard(members: Members) -> bool:
+    """Whether half of the files are labels: `KEY.cls` beside each image, as in a shard."""
+    return 0 < len(members.names) <= 2 * sum(name.endswith(b".cls") for name in members.names)
+
+
+class _Lists:
+    """A list, or the metadata files of splits."""
+
+    def __init__(self, lists: Mapping[str, Listed], options: PackOptions) -> None:
+        if options.fields:
+            place = next(iter(lists.values())).place
+            raise UsageError(place, "given with --fields, which is for the files of a tree", "leave --fields away")
+        self.lists, self.options = lists, options
+        self.splits = None if "" in lists else list(lists)
+
+    def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
+        """The files that the rows name."""
+        return scan_lists(
+            self.lists, classes=classes, extensions=self.options.extensions,
+            skip_bad=self.options.on_error == "skip", in_order=not self.options.shuffle, hold=OnDisk, progress=progress,
+        )  # fmt: skip
+
+
+class _InBucket:
+    """A tree in a store."""
+
+    def __init__(
+        self, folder: Location, options: PackOptions, storage_options: dict[str, Any], progress: ProgressFn
+    ) -> None:
+        self.extensions, self.storage_options = options.extensions, storage_options
+        if ending_of(folder.path) or is_list(folder.path):
+            raise SourceError(str(folder), "an archive or a list must be a file of this machine", "copy it here first")
+        self.bucket: Bucket = read_bucket(folder, storage_options, progress)
+        self.splits = listed_splits(self.bucket.listing, "", self.extensions)
+
+    def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
+        """The objects."""
+        bucket = self.bucket
+
+        def hold(rows: Rows) -> InStore:
+            names, versions = bucket.listing.names, bucket.versions
+            return InStore(bucket.folder, self.storage_options, names, versions, np.asarray(rows))
+
+        return scan_listing(bucket.listing, "", self.splits, classes=classes, extensions=self.extensions,
+                            progress=progress, hold=hold)  # fmt: skip

@@ -1,0 +1,243 @@
+"""Where the files of one shard are, if they are not files below one root; and what reads them there.
+
+An origin crosses to a worker as data: `opened(sizes)` gives its reader, whose `read(n)` gives the whole file n. Files
+are read in rising order. A ValueError or OSError says what is wrong with one file. Nothing here needs NumPy.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+import msgspec
+
+from shardkit.errors import NotFoundError, SourceError
+from shardkit.location import Location
+from shardkit.sample import fs_text
+
+_DEFLATED = 8
+_LOCAL_BYTES = 30
+_SLACK = 128
+"""What is read beyond a zip member's local header and name, for extra fields: one read is then enough."""
+
+REQUESTS = 16
+REQUEST_BYTES = 64 << 20
+"""Objects of a store that are asked for at a time by a worker, and their bytes; one object at least."""
+
+
+class Reader(Protocol):
+    """Reads the files of an origin."""
+
+    def read(self, number: int) -> bytes:
+        """The whole file."""
+        ...
+
+
+class DiskOrigin(msgspec.Struct, frozen=True, tag=True):
+    """Files anywhere on this machine."""
+
+    paths: list[bytes]
+
+    @contextlib.contextmanager
+    def opened(self, sizes: list[int]) -> Iterator[Reader]:
+        """The reader of these files."""
+        yield _Disk(self.paths, sizes)
+
+
+class _Disk:
+    def __init__(self, paths: list[bytes], sizes: list[int]) -> None:
+        self.paths, self.sizes = paths, sizes
+
+    def read(self, number: int) -> bytes:
+        return read_file(self.paths[number], self.sizes[number])
+
+
+class ArchiveOrigin(msgspec.Struct, frozen=True, tag=True):
+    """Members of an archive that can be read at any byte: a zip file, a plain tar, or what was unpacked of another.
+
+    stamp: bytes and time of the last change (ns) of the archive at the scan. packed: bytes as stored; methods, crcs: of
+    a zip's members, empty for a tar.
+    """
+
+    file: bytes
+    stamp: tuple[int, int]
+    offsets: list[int]
+    packed: list[int]
+    methods: list[int]
+    crcs: list[int]
+
+    @contextlib.contextmanager
+    def opened(self, sizes: list[int]) -> Iterator[Reader]:
+        """The reader of these members. SourceError where the archive is not the one that was scanned."""
+        place = fs_text(self.file)
+        try:
+            fd = os.open(self.file, os.O_RDONLY)
+        except OSError as exc:
+            raise _unreadable(self.file, exc) from exc
+        try:
+            try:
+                status = os.fstat(fd)
+            except OSError as exc:
+                raise _unreadable(self.file, exc) from exc
+            if (status.st_size, status.st_mtime_ns) != self.stamp:
+                raise SourceError(place, "it was changed since the scan", "run again when nothing changes it")
+            yield (_Zipped if self.methods else _Ranges)(self, fd, sizes)
+        finally:
+            os.close(fd)
+
+
+def stamp_of(path: str | bytes) -> tuple[int, int]:
+    """(bytes, time of the last change in ns) of an archive. Raises SourceError."""
+    try:
+        status = os.stat(path)
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+    return status.st_size, status.st_mtime_ns
+
+
+def _unreadable(path: str | bytes, exc: OSError) -> SourceError:
+    return SourceError(fs_text(path), f"can't be read ({exc.strerror or exc})", "bring it back, then run again")
+
+
+class _Ranges:
+    """Members that are stored as they are, one after the other."""
+
+    def __init__(self, origin: ArchiveOrigin, fd: int, sizes: list[int]) -> None:
+        self.origin, self.fd, self.sizes = origin, fd, sizes
+
+    def read(self, number: int) -> bytes:
+        return _read_at(self.fd, self.origin.offsets[number], self.sizes[number])
+
+
+class _Zipped:
+    """Members of a zip file, checked by their CRC-32."""
+
+    def __init__(self, origin: ArchiveOrigin, fd: int, sizes: list[int]) -> None:
+        self.origin, self.fd, self.sizes = origin, fd, sizes
+
+    def read(self, number: int) -> bytes:
+        origin, size = self.origin, self.sizes[number]
+        packed, at = origin.packed[number], origin.offsets[number]
+        held = _read_at(self.fd, at, _LOCAL_BYTES + _SLACK + packed, short=True)
+        if held[:4] != b"PK\3\4" or len(held) < _LOCAL_BYTES:
+            raise ValueError("there is no local header where the archive's directory says: the archive is damaged")
+        start = _LOCAL_BYTES + int.from_bytes(held[26:28], "little") + int.from_bytes(held[28:30], "little")
+        data = held[start : start + packed]
+        if len(data) < packed:
+            data += _read_at(self.fd, at + start + len(data), packed - len(data))
+        if origin.methods[number] == _DEFLATED:
+            data = _inflated(data, size)
+        if zlib.crc32(data) != origin.crcs[number]:
+            raise ValueError("its CRC-32 is not the one in the archive's directory: the archive is damaged")
+        return data
+
+
+def _inflated(data: bytes, size: int) -> bytes:
+    inflate = zlib.decompressobj(-15)
+    try:
+        found = inflate.decompress(data, size + 1)
+    except zlib.error as exc:
+        raise ValueError(f"its compressed data are damaged ({exc})") from exc
+    if len(found) != size or not (inflate.eof or inflate.decompress(inflate.unconsumed_tail, 1) == b""):
+        raise ValueError(f"it does not unpack to the {size} bytes that the archive's directory says")
+    return found
+
+
+def _read_at(fd: int, at: int, size: int, *, short: bool = False) -> bytes:
+    data = os.pread(fd, size, at)
+    while len(data) < size and (more := os.pread(fd, size - len(data), at + len(data))):
+        data += more
+    if len(data) < size and not short:
+        raise ValueError("the archive ends inside it")
+    return data
+
+
+class StoreOrigin(msgspec.Struct, frozen=True, tag=True):
+    """Objects of a store: names below its root. options: credentials and the like, which no message ever holds."""
+
+    scheme: str
+    path: str
+    names: list[str]
+    options: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"StoreOrigin({len(self.names)} objects)"
+
+    @contextlib.contextmanager
+    def opened(self, sizes: list[int]) -> Iterator[Reader]:
+        """The reader of these objects; several of them are on their way at a time."""
+        from shardkit.storage.store import open_store
+
+        store = open_store(Location(self.scheme, self.path), self.options)
+        pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="shardkit-fetch")
+        try:
+            yield _Objects(store, pool, self.names, sizes)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Objects:
+    def __init__(self, store: Any, pool: ThreadPoolExecutor, names: list[str], sizes: list[int]) -> None:
+        self.store, self.pool, self.names, self.sizes = store, pool, names, sizes
+        self.coming: collections.deque[tuple[int, Future[bytes]]] = collections.deque()
+        self.next = self.waiting = 0
+
+    def read(self, number: int) -> bytes:
+        while self.coming and self.coming[0][0] < number:
+            self._pop()
+        self.next = max(self.next, number)
+        self._ask()
+        return self._pop().result()
+
+    def _pop(self) -> Future[bytes]:
+        number, future = self.coming.popleft()
+        self.waiting -= self.sizes[number]
+        return future
+
+    def _ask(self) -> None:
+        while self.next < len(self.names) and len(self.coming) < REQUESTS:
+            size = self.sizes[self.next]
+            if self.coming and self.waiting + size > REQUEST_BYTES:
+                return
+            self.coming.append((self.next, self.pool.submit(self._fetch, self.next)))
+            self.waiting += size
+            self.next += 1
+
+    def _fetch(self, number: int) -> bytes:
+        from shardkit.storage.retry import Retry, read
+
+        size = self.sizes[number]
+        try:
+            return bytes(read(self.store, self.names[number], 0, size, Retry()))
+        except NotFoundError as exc:
+            raise ValueError("the object has vanished since the scan") from exc
+
+
+AnyOrigin = DiskOrigin | ArchiveOrigin | StoreOrigin
+
+
+_READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+"""What was a file at the scan may be a pipe by now, and an open that waits for its writer would wait for ever."""
+
+
+def read_file(path: bytes, size: int) -> bytes:
+    """The whole file, which must have `size` bytes. One byte more is asked for, so that growth is seen."""
+    fd = os.open(path, _READ_ONLY)
+    try:
+        data = os.read(fd, size + 1)
+        while len(data) < size:  # a signal, a network file system, or more than 2 GiB
+            more = os.read(fd, size + 1 - len(data))
+            if not more:
+                break
+            data += more
+    finally:
+        os.close(fd)
+    if len(data) != size:
+        change = "grown" if len(data) > size else f"shrunk to {len(data)}"
+        raise ValueError(f"the file had {size} bytes at the scan and has {change} since")
+    return data

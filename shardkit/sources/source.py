@@ -1,0 +1,305 @@
+"""The source: a tree of class folders, scanned into columns."""
+
+from __future__ import annotations
+
+import logging
+import os
+from array import array
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import SourceError, UsageError, printable
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.sample import DEFAULT_EXTENSIONS, fs_text, text_of_path
+from shardkit.sources.columns import PathColumn, PathColumnBuilder
+from shardkit.sources.keys import folder_changes, key_of_file, renamed_rows, share_a_key
+from shardkit.sources.left_out import LeftOut, LeftOutCounter
+from shardkit.sources.tree.split_folders import find_splits, inside_split
+from shardkit.sources.tree.walk import ClassWalk, Folder, Walk, check_root
+from shardkit.sources.tree.walk_ahead import listed_ahead
+
+__all__ = ["LeftOut", "PathColumn", "Source", "find_splits", "scan_splits", "scan_tree"]
+
+StrPath = str | bytes | os.PathLike[str]
+
+_log = logging.getLogger(__name__)
+_PROGRESS_FILES = 1000  # a folder at a time, but not for every folder of a tree of small ones
+
+
+class Held(Protocol):
+    """Where the files of a source are, row for row; what reads them knows more of it."""
+
+    def at(self, rows: NDArray[np.int64]) -> Held:
+        """The same for some rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inline:
+    """Fields of samples that are in no file: field -> the bytes of each row.
+
+    labels: "class" where each sample has a class number, "listed" where that is not its folder's; "multi" where the
+    field `cls.json` has a list of them, "number" where it has a number or a list of numbers, "none" where samples have
+    no label: `Source.labels` is -1 for these three.
+    """
+
+    fields: Mapping[str, PathColumn]
+    labels: Literal["class", "listed", "multi", "number", "none"] = "class"
+
+    def at(self, rows: NDArray[np.int64]) -> Inline:
+        """The same for some rows."""
+        return Inline({name: PathColumn.of(column.take(rows)) for name, column in self.fields.items()}, self.labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """The files of one split, a row each, in scan order: by class, then Keras' order.
+
+    root: the folder that `paths` are relative to. classes: names in label order, valid text. paths: as the file
+    system gives them, parts joined by `/`. sizes: bytes (int64). labels: places in `classes` (int32). renamed: row ->
+    key, where the file's own key belongs to an earlier row. left_out: what was left out, and why.
+    held: where the files are, if not below `root` as files. inline: fields that are in no file.
+    incomplete: (path, why) of what was left out as bad.
+    """
+
+    root: bytes
+    classes: tuple[str, ...]
+    paths: PathColumn
+    sizes: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    renamed: Mapping[int, str]
+    left_out: LeftOut
+    held: Held | None = None
+    inline: Inline | None = None
+    incomplete: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """The files of each class, in label order; a label of -1 is none."""
+        labels = self.labels if not len(self.labels) or self.labels.min() >= 0 else self.labels[self.labels >= 0]
+        return np.bincount(labels, minlength=len(self.classes)).astype(np.int64)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the columns take in memory."""
+        return self.paths.nbytes + self.sizes.nbytes + self.labels.nbytes
+
+    def key(self, row: int) -> str:
+        """The key of a row, unique in the source."""
+        return self.renamed.get(row) or key_of_file(self.paths[row])
+
+    def keys(self, rows: Sequence[int] | NDArray[np.integer]) -> list[str]:
+        """The keys of some rows, in the order of `rows`."""
+        own = [key_of_file(path) for path in self.paths.take(rows)]
+        if not self.renamed:
+            return own
+        return [self.renamed.get(int(row), key) for row, key in zip(rows, own, strict=True)]
+
+
+def scan_tree(
+    root: StrPath,
+    *,
+    classes: Sequence[str] | None = None,
+    extensions: Collection[str] = DEFAULT_EXTENSIONS,
+    progress: ProgressFn = silent,
+) -> Source:
+    """The files of a tree of class folders.
+
+    Each visible folder directly below `root` is a class, named as the folder (bytes that are no UTF-8 as `\\xNN`), and
+    the sorted names are the label order, as in Keras and torchvision. `classes` gives another order: then a folder
+    that it does not name is an error (its files would be lost in silence), and a name without a folder is a class
+    with no files, which is said. So a manifest's map fits a smaller tree, and a misspelt name is found.
+
+    Files count by their extension (any case, without the dot), at any depth. Links are followed. Hidden entries,
+    those of the system (Thumbs.db, __MACOSX …), other extensions, files in no class folder, broken and looping links,
+    and what is no regular file are left out and counted. Empty files stay: the image check names them.
+
+    Raises SourceError: no folder, unreadable, without class folders or images, or with a class that `classes` lacks;
+    UsageError for `classes` or `extensions` that make no sense.
+    """
+    place = os.fsdecode(root)
+    check_root(place)
+    return scan_walk(Walk(place, extensions, LeftOutCounter()), classes=classes, progress=progress)
+
+
+def scan_walk(walk: ClassWalk, *, classes: Sequence[str] | None, progress: ProgressFn = silent) -> Source:
+    """`scan_tree` of anything that can be walked."""
+    folders = _class_folders(walk)
+    return _scan(walk, folders, _label_order(walk.root, folders, classes), progress)
+
+
+def scan_splits(
+    root: StrPath,
+    splits: Sequence[str],
+    *,
+    classes: Sequence[str] | None = None,
+    extensions: Collection[str] = DEFAULT_EXTENSIONS,
+    progress: ProgressFn = silent,
+) -> dict[str, Source]:
+    """The source of each split folder of a tree of splits, all with one class map: the sorted names of all splits.
+
+    `classes`, and the errors, are as in `scan_tree`. A class that one split lacks has no files there, and is said.
+    A split without images is an error. Progress counts over all splits.
+    """
+    if isinstance(splits, str) or not splits:
+        raise UsageError("splits", f"a list of folder names is expected, not {splits!r}", "name at least one split")
+    top, walks = os.fsdecode(root), {}
+    check_root(top)
+    say_what_is_in_no_split(Walk(top, extensions, LeftOutCounter()), splits)
+    for split in splits:
+        place = os.path.join(top, split)
+        check_root(place)
+        walks[split] = Walk(place, extensions, LeftOutCounter())
+    return scan_walks(walks, classes=classes, progress=progress)
+
+
+def scan_walks(
+    walks: Mapping[str, ClassWalk], *, classes: Sequence[str] | None, progress: ProgressFn = silent
+) -> dict[str, Source]:
+    """`scan_splits` of anything that can be walked: split -> its walk."""
+    folders = {split: _class_folders(walk) for split, walk in walks.items()}
+    for split, walk in walks.items():
+        if list(folders[split].values()) == [os.path.basename(split)]:
+            fact = "its only folder has its own name, and would be its only class"
+            inside = fs_text(os.path.join(walk.root, split))
+            raise SourceError(fs_text(walk.root), fact, f"move the class folders up, or pack {inside} by itself")
+    together = {name for each in folders.values() for name in each}
+    sources: dict[str, Source] = {}
+    for split, walk in walks.items():
+        order = _label_order(walk.root, folders[split], sorted(together) if classes is None else classes)
+        done = sum(map(len, sources.values()))
+        size = sum(int(source.sizes.sum()) for source in sources.values())
+        sources[split] = _scan(walk, folders[split], order, inside_split(progress, done, size))
+    return sources
+
+
+def say_what_is_in_no_split(walk: ClassWalk, splits: Collection[str]) -> None:
+    """Log it: it belongs to the `left_out` of no split. walk: of the folder that holds the splits."""
+    root = walk.root
+    if others := [name for name in walk.class_folders() if name not in splits]:
+        _log.warning("%s: left out: folders that are none of the splits: %s", fs_text(root), _some(others))
+    for line in walk.left_out.result().lines():
+        _log.info("%s: left out, beside the splits: %s", fs_text(root), line)
+
+
+def _class_folders(walk: ClassWalk) -> dict[str, str]:
+    """Class name -> folder. SourceError if there is none."""
+    place, names = fs_text(walk.root), walk.class_folders()
+    if not names:
+        held = "; ".join(walk.left_out.result().lines())
+        fact = f"there is no class folder in it ({held})" if held else "the folder is empty"
+        raise SourceError(place, fact, "put the images of each class into a folder with the name of the class")
+    folders = {class_name(os.fsencode(name)): name for name in names}
+    if len(folders) < len(names):
+        raise SourceError(place, "two of its folders have the same class name", "rename one of them")
+    return folders
+
+
+def class_name(folder: bytes) -> str:
+    r"""The name of the class in `folder`: its text, or where it is no UTF-8, the text with `\xNN` for such bytes."""
+    try:
+        return folder.decode()
+    except UnicodeDecodeError:
+        return text_of_path(folder)
+
+
+def _label_order(root: str, folders: Mapping[str, str], classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The classes in label order. SourceError if a folder is none of them."""
+    if classes is None:
+        return tuple(sorted(folders))
+    if isinstance(classes, str) or not classes:
+        raise UsageError("classes", f"a list of names is expected, not {classes!r}", "name at least one class")
+    order = tuple(map(_given_name, classes))
+    if twice := [name for name, times in Counter(order).items() if times > 1]:
+        raise UsageError("classes", f"named more than once: {_some(twice)}", "name each class once")
+    known = set(order)
+    if unknown := [name for name in folders if name not in known]:
+        fact = f"the classes given lack {_some(unknown)}, which it holds"
+        raise SourceError(fs_text(root), fact, "add the name to the classes, or move the folder out of the source")
+    return order
+
+
+def _given_name(name: str) -> str:
+    try:
+        return class_name(name.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError as exc:
+        raise UsageError("classes", f"{name!a} is no text that a folder can have as its name", "mend the name") from exc
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+class _Columns:
+    """What `_scan` fills, a folder at a time."""
+
+    def __init__(self) -> None:
+        self.paths = PathColumnBuilder()
+        self.sizes = array("q")
+        self.bytes = 0
+        self.starts = array("q")  # the first row of each folder with files
+        self.shared = array("q")  # the numbers of the folders whose files share keys
+        self.changed = array("q")  # the numbers of the folders whose name is not in the keys as it is
+
+    def add(self, folder: Folder) -> None:
+        """Add the files of a folder that has some."""
+        number = len(self.starts)
+        self.starts.append(len(self.paths))
+        if share_a_key(folder.names):
+            self.shared.append(number)
+        if folder_changes(os.fsencode(folder.path)):
+            self.changed.append(number)
+        self.paths.extend(folder.path + "/", folder.names)
+        self.sizes.extend(folder.sizes)
+        self.bytes += sum(folder.sizes)
+
+
+def _scan(walk: ClassWalk, folders: Mapping[str, str], classes: tuple[str, ...], progress: ProgressFn) -> Source:
+    columns, counts = _Columns(), []
+    told = 0
+    with listed_ahead(walk, [folders[name] for name in classes if name in folders]) as ahead:
+        for name in classes:
+            before = len(columns.paths)
+            for folder in ahead.folders(folders[name]) if name in folders else ():
+                if folder.names:
+                    columns.add(folder)
+                if len(columns.paths) >= told + _PROGRESS_FILES:
+                    told = len(columns.paths)
+                    progress(Progress("scan", told, 0, columns.bytes))
+            counts.append(len(columns.paths) - before)
+    left_out = walk.left_out.result()
+    _check_counts(walk.root, classes, counts, left_out)
+    progress(Progress("scan", len(columns.paths), 0, columns.bytes))
+    return _source(walk.root, classes, columns, counts, left_out)
+
+
+def _check_counts(root: str, classes: tuple[str, ...], counts: list[int], left_out: LeftOut) -> None:
+    place = fs_text(root)
+    if not any(counts):
+        held = "; ".join(left_out.lines()) or "they are empty"
+        raise SourceError(
+            place, f"its class folders hold no image ({held})", "name other extensions, or another folder"
+        )
+    if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
+        _log.warning("%s: no image of class %s", place, _some(empty))
+
+
+def _source(root: str, classes: tuple[str, ...], columns: _Columns, counts: list[int], left_out: LeftOut) -> Source:
+    paths = columns.paths.build()
+    sizes = np.frombuffer(columns.sizes, dtype=np.int64)
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
+    sizes.flags.writeable = labels.flags.writeable = False
+    starts, shared, changed = (
+        np.frombuffer(numbers, dtype=np.int64) for numbers in (columns.starts, columns.shared, columns.changed)
+    )
+    renamed = renamed_rows(paths, starts, shared, changed)
+    return Source(os.fsencode(root), classes, paths, sizes, labels, renamed, left_out)

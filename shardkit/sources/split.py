@@ -1,0 +1,182 @@
+"""Splits that are made while packing: which samples of a source are for training, which for validation, and so on.
+
+A sample's split is a function of its key, the seed and the fractions, and of nothing else: BLAKE2b of the key gives a
+number in [0, 1), and the fractions, laid end to end, say whose it is. So a file never changes its split when others
+are added or removed. The price is that a split has its fraction of each class in expectation, not to the sample: of n
+files it gets n·f ± 2·√(n·f·(1-f)) (19 times of 20). With groups it is the group that is dealt, and no group is divided.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import SourceError, UsageError, printable
+from shardkit.rng import stream_key
+from shardkit.sample import fs_text, path_of_text, text_of_path
+from shardkit.sources.groups import Grouped
+from shardkit.sources.keys import key_of_file
+from shardkit.sources.left_out import LeftOut
+from shardkit.sources.source import Source
+from shardkit.sources.subset import grouped_at, source_at
+
+_log = logging.getLogger(__name__)
+
+_CURE = "give names with fractions that add up to 1, as train=0.8,validation=0.1,test=0.1"
+_SHOWN = 5
+_PIECE = 1 << 16
+"""Paths that are objects at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Splitting:
+    """The splits by name with their fractions, in the order given. group_by: a regular expression, or "" for none.
+
+    Raises UsageError for fractions that do not add up to 1, names that can't be a file's, and no regular expression.
+    """
+
+    parts: tuple[tuple[str, float], ...]
+    seed: int
+    group_by: str = ""
+
+    def __post_init__(self) -> None:
+        names = [name for name, _ in self.parts]
+        for name, share in self.parts:
+            if not name or name.startswith(".") or set(name) & set("/\\=,") or not name.isprintable():
+                raise UsageError("split", f"{name!r} can't be the name of a split", _CURE)
+            if names.count(name) > 1:
+                raise UsageError("split", f"{name} is named twice", "name each split once")
+            if not 0 < share <= 1:
+                raise UsageError("split", f"the fraction of {name} is {share:g}, and not between 0 and 1", _CURE)
+        total = math.fsum(share for _, share in self.parts)
+        if abs(total - 1) > 1e-6:
+            raise UsageError("split", f"the fractions add up to {total:.6g}", _CURE)
+        try:
+            re.compile(self.group_by)
+        except re.error as exc:
+            fact = f"{self.group_by!r} is not a regular expression ({exc})"
+            raise UsageError("group_by", fact, r"give one such as 'patient(\d+)'") from exc
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the splits."""
+        return tuple(name for name, _ in self.parts)
+
+
+def splitting_of(split: Mapping[str, float] | str | None, group_by: str | None, seed: int) -> Splitting | None:
+    """The splitting that a user wrote, as `{"train": 0.8, …}` or `train=0.8,…`; None for none."""
+    if split is None:
+        if group_by is not None:
+            raise UsageError("group_by", "there are no splits to keep groups together in", "give split too")
+        return None
+    if group_by == "":
+        raise UsageError("group_by", "the pattern is empty", r"give one such as 'patient(\d+)'")
+    pairs = [_pair(text) for text in split.split(",")] if isinstance(split, str) else list(split.items())
+    try:
+        parts = tuple((str(name), float(share)) for name, share in pairs)
+    except (TypeError, ValueError) as exc:
+        raise UsageError("split", f"{exc}", _CURE) from exc
+    return Splitting(parts, seed, group_by or "")
+
+
+def _pair(text: str) -> tuple[str, float]:
+    name, equals, share = (part.strip() for part in text.partition("="))
+    try:
+        if equals:
+            return name, float(share)
+    except ValueError as exc:
+        raise UsageError("split", f"{text.strip()!r} is not NAME=FRACTION", _CURE) from exc
+    raise UsageError("split", f"{text.strip()!r} is not NAME=FRACTION", _CURE)
+
+
+class _Dealer:
+    """Deals one path after the other."""
+
+    def __init__(self, splitting: Splitting, root: bytes) -> None:
+        self.root = root
+        self.hash = blake2b(digest_size=8, key=stream_key("pack --split", splitting.seed).to_bytes(8, "little"))
+        self.ends = np.cumsum([share for _, share in splitting.parts])[:-1]
+        self.pattern = re.compile(splitting.group_by) if splitting.group_by else None
+
+    def parts(self, paths: Sequence[bytes]) -> NDArray[np.int16]:
+        """The number of the split of each path. SourceError where the pattern finds no group in one."""
+        chances = np.frombuffer(b"".join(map(self._digest, paths)), "<u8")
+        uniform = (chances >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return np.searchsorted(self.ends, uniform, side="right").astype(np.int16)
+
+    def _digest(self, path: bytes) -> bytes:
+        """8 bytes for the sample, or its group."""
+        digest = self.hash.copy()  # half the cost of a new one
+        digest.update((key_of_file(path) if self.pattern is None else self._group(path, self.pattern)).encode())
+        return digest.digest()
+
+    def _group(self, path: bytes, pattern: re.Pattern[str]) -> str:
+        text = text_of_path(path)
+        found = pattern.search(text)
+        group = None if found is None else found[1 if pattern.groups else 0]
+        if not group:
+            fact = f"the pattern {pattern.pattern!r} of --group-by finds no group in {text!r}"
+            cure = "give a pattern that fits every path, or move the file out of the source"
+            raise SourceError(fs_text(os.path.join(self.root, path)), fact, cure)
+        return group
+
+
+def parts_of(source: Source, splitting: Splitting) -> NDArray[np.int16]:
+    """The place in `splitting.parts` of each row of a source."""
+    dealer = _Dealer(splitting, source.root)
+    parts = np.empty(len(source), np.int16)
+    for first in range(0, len(source), _PIECE):
+        rows = np.arange(first, min(first + _PIECE, len(source)))
+        parts[rows] = dealer.parts(source.paths.take(rows))
+    return parts
+
+
+def split_source(source: Source, splitting: Splitting) -> dict[str, Source]:
+    """A source for each split, all with the classes and keys of the whole; what was left out is the first one's.
+
+    A class without a sample in a split is logged. SourceError for a split without any, and for a path without a group.
+    """
+    parts = parts_of(source, splitting)
+    found = {}
+    for number, name in enumerate(splitting.names):
+        found[name] = source_at(source, np.flatnonzero(parts == number), left_out=LeftOut() if number else None)
+    _look_at(found, splitting, source)
+    return found
+
+
+def split_grouped(grouped: Grouped, splitting: Splitting) -> dict[str, Grouped]:
+    """As `split_source`, for samples of several files each; a sample's key is that of its main file."""
+    parts = parts_of(grouped.samples, splitting)
+    dealer = _Dealer(splitting, grouped.samples.root)
+    homes = dealer.parts([path_of_text(path) for path, _ in grouped.incomplete]).tolist()
+    found = {}
+    for number, name in enumerate(splitting.names):
+        incomplete = tuple(each for each, home in zip(grouped.incomplete, homes, strict=True) if home == number)
+        rows = np.flatnonzero(parts == number)
+        found[name] = grouped_at(grouped, rows, incomplete, left_out=LeftOut() if number else None)
+    _look_at({name: each.samples for name, each in found.items()}, splitting, grouped.samples)
+    return found
+
+
+def _look_at(found: Mapping[str, Source], splitting: Splitting, whole: Source) -> None:
+    what = "groups" if splitting.group_by else "files"
+    there = whole.counts > 0
+    for name, source in found.items():
+        if not len(source):
+            fact = f"the split {name} gets none of the {len(whole)} files"
+            cure = f"give it a larger fraction, another --seed, or a source of more {what}"
+            raise SourceError(fs_text(whole.root), fact, cure)
+        empty = [whole.classes[label] for label in np.flatnonzero(there & (source.counts == 0)).tolist()]
+        if empty:
+            shown = ", ".join(map(printable, empty[:_SHOWN])) + (" …" if len(empty) > _SHOWN else "")
+            _log.warning(
+                "split %s: no sample of %d of the classes (%s): they have few %s", name, len(empty), shown, what
+            )

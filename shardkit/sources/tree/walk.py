@@ -1,0 +1,271 @@
+"""Walks folders of images: which entries count, and in which order.
+
+The order is Keras' (`iter_valid_files`: `sorted(os.walk(…))`, then sorted names): all folders below a class by their
+whole path, and the files of each by name, compared as text by code points (a byte that is no UTF-8 as U+DC00 plus the
+byte), so that every file system gives the same. Paths here are text as `os.fsdecode` gives it.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import stat
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from shardkit.errors import MissingSourceError, SourceError, UsageError
+from shardkit.sample import fs_text
+from shardkit.sources import left_out as leftout
+from shardkit.sources.left_out import LeftOutCounter
+
+_SYSTEM_NAMES = frozenset(
+    ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
+)
+
+MAX_DEPTH = 1000
+"""The folders that a file may be in, one in the other: more are an attack, and no other program could unpack them."""
+
+Entry = os.DirEntry[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """One folder's images: its path below the root, their names in order, and their bytes on disk."""
+
+    path: str
+    names: list[str]
+    sizes: list[int]
+
+
+def wanted_extensions(extensions: Collection[str]) -> frozenset[str]:
+    """The extensions in lower and in upper case. UsageError for none, or one that no file name can end with."""
+    cure = "give extensions such as jpg, png"
+    if isinstance(extensions, str) or not extensions:
+        raise UsageError("extensions", f"a list of at least one extension is expected, not {extensions!r}", cure)
+    lower = {extension.lower().removeprefix(".") for extension in extensions}
+    for extension in lower:
+        if not extension or "." in extension or "/" in extension:
+            raise UsageError("extensions", f"{extension!r} is not the last part of a file name", cure)
+    return frozenset(form for extension in lower for form in (extension, extension.upper()))
+
+
+def check_root(root: str) -> None:
+    """SourceError unless `root` is a folder that can be read."""
+    try:
+        if stat.S_ISDIR(os.stat(root).st_mode):
+            os.scandir(root).close()
+            return
+    except FileNotFoundError as exc:
+        raise MissingSourceError(fs_text(root), "there is no such folder", "check the path of the source") from exc
+    except OSError as exc:
+        raise _unreadable(root, exc) from exc
+    raise SourceError(fs_text(root), "this is a file, and a folder of class folders is expected", "give its folder")
+
+
+class ClassWalk(Protocol):
+    """What a scan needs of a tree: a Walk of folders, or the listing of an archive or a bucket."""
+
+    @property
+    def root(self) -> str:
+        """What messages call the tree."""
+        ...
+
+    @property
+    def left_out(self) -> LeftOutCounter:
+        """Where what is left out is counted."""
+        ...
+
+    def class_folders(self) -> list[str]:
+        """The names of the visible folders directly below the root, in order."""
+        ...
+
+    def folders(self, top: str) -> Iterator[Folder]:
+        """The folders at and below `top`, in order; those without images too."""
+        ...
+
+    def look(self, folder: str) -> tuple[bool, bool]:
+        """(holds an image, holds a folder to walk) for a folder itself."""
+        ...
+
+
+def folders_in_order(top: str, look_into: Callable[[str], tuple[dict[str, int], list[str]]]) -> Iterator[Folder]:
+    """The folders at and below `top`. look_into: (name -> bytes of each image, paths of the folders) of a folder.
+
+    A folder's path begins with its parent's, so that the least of the folders that are known is always next.
+    """
+    waiting = [(_order(top), top)]
+    while waiting:
+        _, path = heapq.heappop(waiting)
+        sizes, below = look_into(path)
+        for folder in below:
+            heapq.heappush(waiting, (_order(folder), folder))
+        names = sorted(sizes) if _order is str else sorted(sizes, key=_order)
+        yield Folder(path, names, [sizes[name] for name in names])
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in the order of a scan."""
+    return sorted(names, key=_order)
+
+
+def hidden_or_system(name: str, *, is_folder: bool) -> str | None:
+    """Why an entry of this name is left out, whatever it is; None where it is not for its name."""
+    if name.startswith("."):
+        return leftout.HIDDEN_FOLDERS if is_folder else leftout.HIDDEN_FILES
+    return leftout.SYSTEM if name.lower() in _SYSTEM_NAMES else None
+
+
+class Walk:
+    """One scan below `root`: its rules, and where what is left out is counted."""
+
+    def __init__(self, root: str, extensions: Collection[str], left_out: LeftOutCounter) -> None:
+        self.root = root
+        self.left_out = left_out
+        self._wanted = wanted_extensions(extensions)
+        self._above = _identities_above(root)
+
+    def class_folders(self) -> list[str]:
+        """The names of the visible folders directly below the root, in order; everything else there is left out."""
+        found = []
+        with _entries(self.root) as entries:
+            for entry in sorted(entries, key=_name_order):
+                reason = self._reason(entry, entry.name)
+                if reason is None and entry.is_dir():
+                    found.append(entry.name)
+                else:
+                    is_file = reason in (None, leftout.OTHER_EXTENSIONS)
+                    self.left_out.add(leftout.NOT_IN_A_CLASS if is_file else str(reason), entry.name)
+        return found
+
+    def folders(self, top: str) -> Iterator[Folder]:
+        """The folders at and below `top` (relative to the root), in order; those without images too."""
+        return folders_in_order(top, self._list)
+
+    def look(self, folder: str) -> tuple[bool, bool]:
+        """(holds an image, holds a folder to walk) for a folder itself."""
+        sizes, below = self._list(folder)
+        return bool(sizes), bool(below)
+
+    def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
+        """(name -> bytes of each image, paths of the folders) in a folder; what else is there is left out."""
+        sizes: dict[str, int] = {}
+        others: list[Entry] = []
+        if path.count("/") >= MAX_DEPTH:
+            fact = f"it is over {MAX_DEPTH} folders deep"
+            raise SourceError(fs_text(os.path.join(self.root, path)), fact, "move it up, or out of the source")
+        wanted = self._wanted
+        with _entries(os.path.join(self.root, path)) as entries:
+            for entry in entries:
+                name = entry.name
+                dot = name.rfind(".")
+                if dot > 0 and name[0] != "." and name[dot + 1 :] in wanted:
+                    try:
+                        if entry.is_file():  # known from the listing, but for links
+                            sizes[name] = entry.stat().st_size
+                            continue
+                    except OSError:  # a link that loops, a file that vanished: see `_reason`
+                        pass
+                others.append(entry)
+            others.sort(key=_name_order)
+            return sizes, self._sort_out(path, others, sizes)
+
+    def _sort_out(self, path: str, others: list[Entry], sizes: dict[str, int]) -> list[str]:
+        """Count the entries that are left out, add the images to `sizes`, and give the folders' paths."""
+        below = []
+        for entry in others:
+            where = f"{path}/{entry.name}"
+            if (reason := self._reason(entry, where)) is not None:
+                self.left_out.add(reason, where)
+            elif entry.is_dir():
+                below.append(where)
+            else:
+                sizes[entry.name] = entry.stat().st_size
+        return below
+
+    def _reason(self, entry: Entry, path: str) -> str | None:
+        """Why the entry at `path` is left out; None for an image and for a folder to walk."""
+        if entry.name.startswith(".") or entry.name.lower() in _SYSTEM_NAMES:
+            return hidden_or_system(entry.name, is_folder=entry.is_dir(follow_symlinks=False))
+        try:
+            mode = entry.stat().st_mode
+        except OSError as exc:
+            return _reason_of_failure(entry, os.path.join(self.root, path), exc)
+        if stat.S_ISDIR(mode):
+            return leftout.LINK_LOOPS if entry.is_symlink() and self._leads_back(path) else None
+        if not stat.S_ISREG(mode):
+            return leftout.SPECIAL
+        stem, _, extension = entry.name.rpartition(".")
+        return None if stem and extension.lower() in self._wanted else leftout.OTHER_EXTENSIONS
+
+    def _leads_back(self, path: str) -> bool:
+        """True if the link at `path` leads to a folder that it is in: the walk would never end."""
+        target = _identity(os.path.join(self.root, path))
+        parts = path.split("/")
+        parents = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        return target in self._above or any(_identity(os.path.join(self.root, p)) == target for p in parents)
+
+
+@contextmanager
+def _entries(path: str) -> Iterator[Iterator[Entry]]:
+    """The entries of a folder, in no order; to be used inside the `with`. SourceError if it can't be read.
+
+    Listed through a descriptor where that can be: a file's stat then looks up one name, and not the whole path again.
+    """
+    descriptor = None
+    try:
+        if os.scandir in os.supports_fd:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        with os.scandir(path if descriptor is None else descriptor) as entries:
+            yield entries
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _unreadable(path: str, exc: OSError) -> SourceError:
+    fact = f"the folder can't be read ({exc.strerror or exc})"
+    return SourceError(fs_text(path), fact, "check that it exists and may be read, or move it out of the source")
+
+
+def _reason_of_failure(entry: Entry, path: str, exc: OSError) -> str:
+    if exc.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+        return leftout.BROKEN_LINKS if entry.is_symlink() else leftout.VANISHED
+    fact = f"the file can't be looked at ({exc.strerror or exc})"
+    raise SourceError(fs_text(path), fact, "check its rights, or move it out of the source") from exc
+
+
+def _identity(path: str) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
+    return status.st_dev, status.st_ino
+
+
+def _identities_above(root: str) -> frozenset[tuple[int, int]]:
+    """The folders that hold the root, and the root itself."""
+    path, found = os.path.realpath(root), set()
+    while True:
+        found.add(_identity(path))
+        parent = os.path.dirname(path)
+        if parent == path:
+            return frozenset(found)
+        path = parent
+
+
+def _as_utf8(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "surrogateescape")
+
+
+# What names are compared by: the text itself, except where the locale makes other text of the same bytes.
+_order: Callable[[str], str] = str if sys.getfilesystemencoding() == "utf-8" else _as_utf8
+
+
+def _name_order(entry: Entry) -> str:
+    return _order(entry.name)

@@ -1,0 +1,66 @@
+"""How a store is reached: credentials, cache, limits of time and memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shardkit.errors import UsageError
+from shardkit.storage.retry import Retry
+from shardkit.units import parse_bytes
+
+AHEAD_BYTES = 2 << 30
+"""What may wait in memory of a store's bytes, if nothing else is said: 10,000 shuffled images of 200 kB."""
+
+
+TIMEOUT_SECONDS = Retry().total_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """How objects of a store are read; for local files none of it counts. Pickled, it holds the storage options.
+
+    storage_options: credentials, endpoint and the like. cache: the folder for local copies, of at most cache_bytes
+    (None: no limit). ahead_bytes: samples that were asked for and not yet used, in bytes. timeout_seconds: how long one
+    operation may go on, with all its attempts. Raises UsageError for values that make no sense.
+    """
+
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
+    cache: str | None = None
+    cache_bytes: int | None = None
+    ahead_bytes: int = AHEAD_BYTES
+    timeout_seconds: float = TIMEOUT_SECONDS
+
+    def __post_init__(self) -> None:
+        options, seconds = self.storage_options, self.timeout_seconds
+        if options is not None and not (isinstance(options, Mapping) and all(isinstance(key, str) for key in options)):
+            fact = f"{type(options).__name__} is not a dict of options by name"
+            raise UsageError("storage_options", fact, 'give a dict such as {"region": "eu-west-1"}')
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+            raise UsageError("timeout_seconds", f"{seconds!r} is no number above 0", "give seconds")
+        if self.cache_bytes is not None and self.cache is None:
+            raise UsageError("cache_bytes", "it is given without cache", "give cache= too, the folder of the copies")
+
+    @property
+    def retry(self) -> Retry:
+        """When to try again, and for how long."""
+        return Retry(total_seconds=self.timeout_seconds)
+
+
+def remote_of(
+    storage_options: Mapping[str, Any] | None,
+    cache: str | os.PathLike[str] | None,
+    cache_bytes: int | str | None,
+    ahead_bytes: int | str | None,
+    timeout_seconds: float | None,
+) -> Remote:
+    """The Remote that a user's options mean. Sizes may be text such as "200GB"; None is the default."""
+    return Remote(
+        storage_options,
+        None if cache is None else os.path.abspath(os.path.expanduser(os.fspath(cache))),
+        None if cache_bytes is None else parse_bytes(cache_bytes, place="cache_bytes"),
+        AHEAD_BYTES if ahead_bytes is None else parse_bytes(ahead_bytes, place="ahead_bytes"),
+        TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
+    )

@@ -1,0 +1,235 @@
+"""One object of the cache: a file that is whole, or that gets its chunks one by one (see cache.py for the folder)."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import google_crc32c
+
+from shardkit.storage.mapped import MappedFile
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    from shardkit.storage.cache.folder import Cache
+
+try:
+    import fcntl
+except ImportError:  # Windows has no record locks: there each process goes by itself
+    fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
+
+Fetch = Callable[[int, int], "Buffer"]
+"""The bytes start … end - 1 of the object, from its store."""
+
+CHUNK = 4 << 20
+WAIT_SECONDS = 20.0
+"""How long to wait for a chunk that another process fetches; then it is fetched here too, which does no harm."""
+
+
+def chunks_of(size: int) -> int:
+    """The chunks of an object."""
+    return -(-size // CHUNK)
+
+
+class Entry:
+    """An object of the cache, whole or begun, held by this process as long as anything refers to it. Thread safe."""
+
+    def __init__(self, cache: Cache, name: str, size: int, crc: int, url: str, fd: int, map_fd: int | None) -> None:
+        self.cache, self.name, self.size, self.crc, self.url = cache, name, size, crc, url
+        self.whole = map_fd is None
+        self.usable = True
+        """Whether its bytes may still be used."""
+        self._fd, self._map_fd = fd, map_fd
+        self._mapping: MappedFile | None = None
+        self._looked = False
+        self._chunks = chunks_of(size)
+        self._each: dict[int, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def __del__(self) -> None:
+        for fd in (self._fd, self._map_fd):
+            if fd is not None:
+                os.close(fd)
+
+    def mapped(self, *, check: bool = False) -> MappedFile | None:
+        """The whole object as a buffer, which holds the file by itself; None where it is not whole.
+
+        check: sum it first. One that is not right is dropped.
+        """
+        with self._lock:
+            if self.whole and self.usable:  # it is looked at each time: what is cut while mapped can't be read
+                if os.fstat(self._fd).st_size != self.size or (check and not self.crc_is_right()):
+                    self.drop("is damaged, and fetched again")
+                elif self._mapping is None:
+                    self._mapping = MappedFile(self._fd, self.size, access=MappedFile.READ)
+            return self._mapping if self.usable else None
+
+    def read(self, start: int, end: int, fetch: Fetch) -> Buffer:
+        """The bytes start … end - 1: what is not here is fetched in whole chunks, and kept."""
+        missed: dict[int, Buffer] = {}
+        if not self.whole:
+            if not self._looked:  # it may have been killed just before it was whole
+                self._looked = True
+                self._finish(fetch)
+            for chunk in range(start // CHUNK, -(-end // CHUNK)):
+                data = self._chunk(chunk, fetch)
+                if data is not None:
+                    missed[chunk] = data
+        try:
+            return self._joined(start, end, missed) if missed else self._pread(start, end)
+        except OSError as exc:
+            self.drop(f"can't be read ({exc.strerror or exc}), and is fetched again")
+            return fetch(start, end)
+
+    def mend(self, start: int, data: Buffer) -> None:
+        """These bytes are right, and those that are here are not: of a whole object nothing more is believed."""
+        if self.whole:
+            self.drop("is damaged, and fetched again")
+            return
+        with contextlib.suppress(OSError):
+            self._pwrite(start, data)
+
+    def drop(self, why: str) -> None:
+        """Remove the object."""
+        self.usable = False
+        log.warning("%s: the copy in the cache %s", self.url, why)
+        self.cache.remove(self.name, self.size, "whole" if self.whole else "part", self._fd)
+
+    def crc_is_right(self) -> bool:
+        """Whether the bytes that are here have the object's CRC-32C, or none is known."""
+        if self.crc < 0:
+            return True
+        crc = 0
+        for start in range(0, self.size, CHUNK):
+            crc = google_crc32c.extend(crc, bytes(self._pread(start, min(start + CHUNK, self.size))))
+        return bool(crc == self.crc)
+
+    def _chunk(self, chunk: int, fetch: Fetch) -> Buffer | None:
+        """See to it that a chunk is here. Its bytes, where they can't be kept."""
+        if self._has(chunk):
+            return None
+        with self._lock:
+            lock = self._each.setdefault(chunk, threading.Lock())
+        with lock:
+            if self._claimed(chunk):
+                return None
+            try:
+                start, end = chunk * CHUNK, min((chunk + 1) * CHUNK, self.size)
+                data = fetch(start, end)
+                if self.cache.full or not self._kept(chunk, start, data):
+                    return data
+            finally:
+                _release(self._map_fd, chunk)
+        self._finish(fetch)
+        return None
+
+    def _has(self, chunk: int) -> bool:
+        return self.whole or self._marks(chunk, 1) == b"\1"
+
+    def _marks(self, first: int, count: int) -> bytes:
+        """The bytes of the map for some chunks: 1 for each that is here."""
+        return b"" if self._map_fd is None else os.pread(self._map_fd, count, first)
+
+    def _claimed(self, chunk: int) -> bool:
+        """Claim a chunk that has to be fetched. True where another process has fetched it meanwhile."""
+        ends, pause = time.monotonic() + WAIT_SECONDS, 0.005
+        while not self._has(chunk):
+            if _claim(self._map_fd, chunk):
+                if self._has(chunk):
+                    _release(self._map_fd, chunk)
+                    return True
+                return False
+            if time.monotonic() > ends:
+                return False
+            time.sleep(pause)
+            pause = min(0.1, pause * 1.5)
+        return True
+
+    def _kept(self, chunk: int, start: int, data: Buffer) -> bool:
+        try:
+            self._pwrite(start, data)
+            assert self._map_fd is not None
+            os.pwrite(self._map_fd, b"\1", chunk)
+        except OSError as exc:
+            self.cache.give_up(exc)
+            return False
+        return True
+
+    def _finish(self, fetch: Fetch) -> None:
+        """Make the object whole, if all of its chunks are here. The last one may hold no sample: then nobody asks."""
+        if self._map_fd is None or not self.size or self.whole or not self.usable:
+            return
+        marks = self._marks(0, self._chunks).ljust(self._chunks, b"\0")
+        missing = marks.count(0)
+        if missing == 1 and not marks[-1] and self._chunks > 1:
+            self._chunk(self._chunks - 1, fetch)
+        if missing:
+            return
+        with self._lock:
+            if self.whole or not self.usable:
+                return
+            if not self.crc_is_right():
+                self.drop("arrived damaged, and is fetched again")
+                return
+            with self.cache.alone(), contextlib.suppress(FileNotFoundError):
+                part, whole = (self.cache.path(f"{self.name}.{kind}") for kind in ("part", "whole"))
+                if os.path.samestat(os.stat(part), os.fstat(self._fd)):
+                    os.replace(part, whole)
+                    self.cache.unlink(self.name, "map")
+            self.whole = True
+
+    def _pread(self, start: int, end: int) -> Buffer:
+        data, done = bytearray(end - start), 0
+        with memoryview(data) as view:
+            while done < len(data):
+                count = os.preadv(self._fd, [view[done:]], start + done)
+                if not count:
+                    raise OSError(errno.EIO, "the copy in the cache was cut")
+                done += count
+        return data
+
+    def _pwrite(self, start: int, data: Buffer) -> None:
+        with memoryview(data) as view, view.cast("B") as rest:
+            done = 0
+            while done < len(rest):
+                done += os.pwrite(self._fd, rest[done:], start + done)
+
+    def _joined(self, start: int, end: int, missed: dict[int, Buffer]) -> bytearray:
+        """The bytes start … end - 1, of which the chunks `missed` are not in the file."""
+        data = bytearray()
+        for chunk in range(start // CHUNK, -(-end // CHUNK)):
+            base = chunk * CHUNK
+            first, stop = max(start, base), min(end, base + CHUNK)
+            if chunk in missed:
+                data += memoryview(missed[chunk])[first - base : stop - base]
+            else:
+                data += memoryview(self._pread(first, stop))
+        return data
+
+
+def _claim(fd: int | None, chunk: int) -> bool:
+    """Lock a chunk's byte of the map against other processes, if it is free."""
+    if fcntl is None or fd is None:
+        return True
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, chunk)
+    except (BlockingIOError, PermissionError):  # POSIX allows EAGAIN and EACCES
+        return False
+    except OSError:  # no locks on this file system: at worst a chunk is fetched twice
+        return True
+    return True
+
+
+def _release(fd: int | None, chunk: int) -> None:
+    if fcntl is not None and fd is not None:
+        with contextlib.suppress(OSError):
+            fcntl.lockf(fd, fcntl.LOCK_UN, 1, chunk)

@@ -1,0 +1,128 @@
+"""The local file system as a store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError
+from shardkit.location import Location
+from shardkit.storage.files import storage_error, sync_folder, translated, whole_file
+from shardkit.storage.parts import is_part, remove_abandoned
+from shardkit.storage.store import ObjectInfo, StorageOptions, TransientError, demand_name
+
+PIECE_BYTES = 1 << 20
+
+
+class LocalStore:
+    """The files below the folder `root`. It takes no options.
+
+    crc32c: never known, a file system keeps none. version: size and time of the last change. What is written is flushed
+    to the disk, its name too. Folders are made as they are needed, and are left when their last file goes. `list` skips
+    the files of runs that still write (`.part`).
+    """
+
+    def __init__(self, root: Location, options: StorageOptions) -> None:
+        if options:
+            names = ", ".join(sorted(options))
+            raise UsageError(str(root), f"storage options ({names}) for a path of this machine", "leave them out")
+        self.root = root
+        self._cleared: set[str] = set()
+        """Folders in which no temporary file of a killed run is left."""
+
+    def __repr__(self) -> str:
+        return f"LocalStore({self.root})"
+
+    def _path(self, name: str) -> str:
+        return self.root.child(demand_name(name)).path
+
+    def info(self, name: str) -> ObjectInfo:
+        """What is known of a file."""
+        path = self._path(name)
+        with _found(path):
+            status = os.stat(path)
+            if not os.path.isfile(path):
+                raise FileNotFoundError
+        return _info(name, status)
+
+    def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes start … end - 1."""
+        path = self._path(name)
+        with contextlib.ExitStack() as closing:
+            with _found(path):
+                file = closing.enter_context(open(path, "rb", buffering=0))
+                size = os.fstat(file.fileno()).st_size
+            stop = size if end is None else end
+            if not 0 <= start <= stop <= size:
+                fact = f"bytes {start} to {stop} were asked for, and it has {size}"
+                raise StorageError(path, fact, "check what the manifest says of it")
+            file.seek(start)
+            while start < stop:
+                with translated(path):
+                    piece = file.read(min(PIECE_BYTES, stop - start))
+                if not piece:
+                    raise TransientError(path, "it became shorter while it was read", "see who writes to it")
+                start += len(piece)
+                yield piece
+
+    def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
+        """Write a file."""
+        path = self._path(name)
+        folder = os.path.dirname(path)
+        with translated(path):
+            os.makedirs(folder, exist_ok=True)
+        if folder not in self._cleared:
+            self._cleared.add(folder)
+            remove_abandoned(folder)
+        with whole_file(path) as file:
+            shutil.copyfileobj(data, file, PIECE_BYTES)
+        with translated(folder):
+            sync_folder(folder)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """The files whose names begin with `prefix`, hidden ones too."""
+        top = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self.root.path
+        found = []
+        for folder, _, files in os.walk(top, followlinks=True):
+            inner = os.path.relpath(folder, self.root.path).replace(os.sep, "/")
+            names = [file if inner == "." else f"{inner}/{file}" for file in files if not is_part(file)]
+            found += [name for name in names if name.startswith(prefix)]
+        return _infos(self.root, sorted(found, key=os.fsencode))
+
+    def delete(self, name: str) -> None:
+        """Remove a file."""
+        path = self._path(name)
+        with translated(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(path)
+
+
+def _infos(root: Location, names: list[str]) -> Iterator[ObjectInfo]:
+    for name in names:
+        path = root.child(name).path
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:  # it went away since
+            continue
+        except OSError as exc:
+            raise storage_error(path, exc) from exc
+        yield _info(name, status)
+
+
+def _info(name: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(name, status.st_size, None, f"{status.st_size}-{status.st_mtime_ns}")
+
+
+@contextlib.contextmanager
+def _found(path: str) -> Iterator[None]:
+    """NotFoundError where the file is not there; other errors of the system become those of shardkit."""
+    try:
+        yield
+    except ShardkitError:
+        raise
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as exc:
+        raise NotFoundError(path, "there is no such file", "check the name") from exc
+    except OSError as exc:
+        raise storage_error(path, exc) from exc

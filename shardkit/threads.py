@@ -1,0 +1,150 @@
+"""Threads that run jobs in order, and stop together."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from threading import Event, Lock
+from typing import Any, Generic, TypeVar
+
+from shardkit.errors import UsageError
+from shardkit.units import cores
+
+
+class Stopped(Exception):  # noqa: N818
+    """The whole transfer ends, because of an error elsewhere or Ctrl-C."""
+
+
+_Task = TypeVar("_Task")
+
+
+_Result = TypeVar("_Result")
+
+
+LEAVE_SECONDS = 2.0
+"""How long Ctrl-C waits for threads to come to their next piece."""
+
+
+class Crew:
+    """A pool of threads, for a `with` block. `stop` is what they look at between two pieces."""
+
+    def __init__(self, threads: int) -> None:
+        self.stop = Event()
+        self.threads = threads
+        self._failure: BaseException | None = None
+        self._lock = Lock()
+        self._open: set[Future[Any]] = set()
+        self._pool = ThreadPoolExecutor(threads, "shardkit-transfer")
+
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.stop.set()
+        self._pool.shutdown(wait=kind is not KeyboardInterrupt, cancel_futures=kind is not None)
+        wait(list(self._open), LEAVE_SECONDS)
+
+    def submit(self, function: Callable[..., _Result], *arguments: Any) -> Future[_Result]:
+        """Have a thread call the function. Its error stops the others, and is the one that `result` raises."""
+        future = self._pool.submit(self._guarded, function, *arguments)
+        self._open.add(future)
+        future.add_done_callback(self._open.discard)
+        return future
+
+    def _guarded(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        try:
+            if self.stop.is_set():
+                raise Stopped
+            return function(*arguments)
+        except BaseException as exc:
+            with self._lock:
+                if self._failure is None and not isinstance(exc, Stopped):
+                    self._failure = exc
+            self.stop.set()
+            raise
+
+    def demand_sound(self) -> None:
+        """Raises the first error of a thread, if there was one."""
+        if self._failure is not None:
+            raise self._failure
+
+    def result(self, future: Future[_Result]) -> _Result:
+        """What the function gave. Raises the first error that any of them had."""
+        try:
+            return future.result()
+        except (Stopped, CancelledError):
+            self.demand_sound()
+            raise
+
+    def map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> Iterator[_Result]:
+        """`function` of each task, in order; twice as many as there are threads are taken ahead."""
+        waiting: deque[Future[_Result]] = deque()
+        for task in tasks:
+            waiting.append(self.submit(function, task))
+            if len(waiting) >= 2 * self.threads:
+                yield self.result(waiting.popleft())
+        while waiting:
+            yield self.result(waiting.popleft())
+
+
+T = TypeVar("T")
+
+
+class Aside(Generic[T]):
+    """`act`, begun in a thread. Who waits for it can be interrupted, or stop waiting; the thread then ends alone."""
+
+    def __init__(self, act: Callable[[], T]) -> None:
+        self._act = act
+        self._done = threading.Event()
+        self._found: list[T] = []
+        self._failed: BaseException | None = None
+        threading.Thread(target=self._run, name="shardkit-store", daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._found.append(self._act())
+        except BaseException as exc:
+            self._failed = exc
+        self._done.set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether it ends within that time."""
+        return self._done.wait(seconds)
+
+    def result(self) -> T:
+        """What `act` gives, or raises."""
+        self._done.wait()
+        if self._failed is not None:
+            raise self._failed
+        return self._found[0]
+
+
+def thread_count(workers: int | None) -> int:
+    """The threads to use: as the caller says, or the cores of this process. UsageError for less than one."""
+    if workers is None:
+        return cores()
+    if workers < 1:
+        raise UsageError("workers", f"{workers} is too small", "give at least 1")
+    return workers
+
+
+def in_threads(function: Callable[[_Task], _Result], tasks: Iterable[_Task], workers: int) -> Iterator[_Result]:
+    """`function` of each task, in order; at most `workers` run and as many wait to be taken. Raises the first error."""
+    if workers == 1:
+        yield from map(function, tasks)
+        return
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(workers, "shardkit") as pool:
+        try:
+            for task in tasks:
+                waiting.append(pool.submit(function, task))
+                if len(waiting) >= 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,375 @@
+"""Reading a class directory against reading shards, on the user's own data and machine: what is faster, and why."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, MissingExtraError, UsageError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.option_files import demand_folder
+from shardkit.packing.pack import pack
+from shardkit.reading.dataset import Dataset, dataset
+from shardkit.reading.state import Progress as Position
+from shardkit.rng import permutation, stream_key
+from shardkit.sample import IMAGE_FIELDS, fs_text
+from shardkit.shards.find import SourceLike, resolve
+from shardkit.storage.access import Remote
+from shardkit.storage.files import translated
+from shardkit.tools.bench import measure as timing
+from shardkit.tools.bench.advice import Advice, Figures, advise, resize_side
+from shardkit.tools.bench.measure import Measurement, Way
+from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
+from shardkit.units import cores
+
+SAMPLE_BYTES, SAMPLE_FILES, FEWEST = 128 * 10**6, 8_000, 64
+_ABOUT = 0.7  # of the time goes to the measurements; the rest to making the other form of the sample
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """What was measured, and what follows from it.
+
+    kind: what the source is. samples, bytes: of the whole source (bytes of the image files). sampled: the images that
+    the measurements read, again and again. size: pixels of the decoded crops. pack_rate: images a second that packing
+    the sample took; None where the source is shards. decode_rate: images a second from memory, in all cores.
+    """
+
+    source: str
+    kind: str
+    samples: int
+    bytes: int
+    sampled: int
+    sampled_bytes: int
+    size: int
+    cores: int
+    memory_bytes: int
+    pack_rate: float | None
+    decode_rate: float
+    measurements: tuple[Measurement, ...]
+    advice: Advice
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A part of the source in both forms. tree: the class directory, in random order, its files listed.
+
+    `*_files`: what to bring out of the cache. shard_rows: the rows of the shards that belong to it; None for all.
+    far: the same samples in a store.
+    """
+
+    tree: Dataset
+    tree_files: tuple[str, ...]
+    shards: str | list[str]
+    shard_rows: NDArray[np.int64] | None
+    shard_files: tuple[str, ...]
+    images: int
+    bytes: int
+    pack_rate: float | None
+    far: Dataset | None = None
+
+    def directory(self, threads: int | None = None) -> Dataset:
+        """The class directory, in random order."""
+        return replace(self.tree, reading=replace(self.tree.reading, threads=threads), progress=Position())
+
+    def packed(self, threads: int | None = None) -> Dataset:
+        """The shards, shuffled as in training; opened anew, since a mapped file can't be brought out of the cache."""
+        data = dataset(self.shards, threads=threads)
+        return (data if self.shard_rows is None else data[self.shard_rows]).shuffle()
+
+    def streamed(self, threads: int | None = None) -> Dataset:
+        """The shards in the store, shuffled as in training."""
+        assert self.far is not None
+        return replace(self.far, reading=replace(self.far.reading, threads=threads), progress=Position()).shuffle()
+
+
+def bench(
+    source: SourceLike,
+    *,
+    seconds: float = 20.0,
+    threads: Sequence[int] | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
+) -> BenchResult:
+    """Measure the class directory against shards, cold and warm, as bytes and decoded, for several numbers of threads.
+
+    source: a class directory, of which a sample is packed; or shards with a manifest, of which a sample is unpacked.
+    The sample has SAMPLE_BYTES at most, and lies in a temporary folder below `folder` (default: the system's), which is
+    removed: give one on the disk that is to be measured. seconds: about how long all of it takes. threads: those to
+    try (default: 1, 2, 4 … the cores). size: pixels of the decoded crops (default: the usual side, 224 at most).
+
+    Shards in a store are measured against a copy of the sample on this machine, without keeping any of what is fetched.
+    storage_options: of the store, as in `dataset`.
+
+    A cold file is one that was brought out of the page cache; the names of files stay known to the system, which
+    flatters the directory. Raises UsageError, DatasetError, and the errors of `dataset` and `pack`.
+    """
+    if not seconds >= 1:
+        raise UsageError("seconds", f"{seconds} is too short to tell anything", "give 1 or more, better 20")
+    counts = sorted(set(threads or _thread_counts()))
+    if counts[0] < 1:
+        raise UsageError("threads", f"{counts[0]} is too small", "give at least 1")
+    if folder is not None:
+        demand_folder(folder, "folder")
+    load = _load()  # before anything is measured, which is a load too
+    found = resolve(source, Remote(storage_options))
+    whole = dataset(source, storage_options=storage_options)
+    there = [*found.shards, found.location or found.tree]
+    far = there[0] is not None and not there[0].is_local
+    total = int(whole.content.catalog.counts.sum())
+    if not total:
+        raise DatasetError(fs_text(str(source)), "there are no images to read", "give a dataset that has some")
+    buffer = _buffer(source, whole, total, storage_options)
+    with tempfile.TemporaryDirectory(prefix="shardkit-bench-", dir=folder) as place, translated(place):
+        progress(Progress("prepare", 0))
+        if found.tree is not None:
+            sample = _packed_sample(found.tree.path, whole, place, seconds, seed)
+        elif far:
+            sample = _fetched_sample(whole, place, seed)
+        else:
+            sample = _unpacked_sample(source, whole, place)
+        images = timing.contents(sample.packed(), 512, 64 << 20)
+        if not images:
+            raise DatasetError(fs_text(str(source)), "there are no images to read", "give a dataset that has some")
+        side = timing.usual_short_side(images)
+        crop = size or min(224, side or 224)
+        measured = _measured(sample, counts, crop, seconds * _ABOUT, progress)
+        decode = timing.decode_rate(images, crop, max(seconds / 30, 0.2), cores())
+        gain, shrunk = _resizing(images, crop, side, seconds / 40)
+    mean = sample.bytes / sample.images
+    figures = Figures(
+        tuple(measured), total, round(mean * total), _memory(), cores(), crop, decode, gain, shrunk, load
+    )  # fmt: skip
+    kind = "class directory" if found.tree is not None else "shards in a store" if far else "shards"
+    return BenchResult(
+        source=fs_text(str(source)), kind=kind, samples=total,
+        bytes=figures.bytes, sampled=sample.images, sampled_bytes=sample.bytes, size=crop, cores=cores(),
+        memory_bytes=figures.memory_bytes, pack_rate=sample.pack_rate, decode_rate=decode,
+        measurements=tuple(measured), advice=advise(figures, buffer=buffer),
+    )  # fmt: skip
+
+
+def _load() -> float:
+    """The processes that ran or waited for the processor in the last minute; 0 where that is not known."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows has none
+        return 0.0
+
+
+def _thread_counts() -> list[int]:
+    most, counts = cores(), [1]
+    while counts[-1] * 2 < most:
+        counts.append(counts[-1] * 2)
+    return [*counts[-4:], most]
+
+
+def _packed_sample(root: str, whole: Dataset, place: str, seconds: float, seed: int) -> _Sample:
+    """A random part of a class tree, and the same packed; no more than can be read cold in a tenth of the time."""
+    catalog: Any = whole.content.catalog
+    order = permutation(len(catalog.source), stream_key("bench", seed))[:SAMPLE_FILES]
+    sizes = catalog.source.sizes[order]
+    order = order[: max(1, int(np.searchsorted(np.cumsum(sizes), SAMPLE_BYTES)))]
+    paths = [os.path.join(os.fsencode(root), path) for path in catalog.source.paths.take(order)]
+    files = [os.fsdecode(path) for path in paths]
+    timing.can_drop(files)
+    read, _ = timing.one_pass(lambda: whole[order], seconds / 10)
+    kept = max(min(FEWEST, len(order)), read)
+    order, files = order[:kept], files[:kept]
+    links = Path(place) / "links"
+    for number, (file, label) in enumerate(zip(files, catalog.source.labels[order].tolist(), strict=True)):
+        link = links / f"{label:06}" / f"{number:07}{Path(file).suffix}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(Path(file).absolute())
+    begun = time.perf_counter()
+    dest = Path(place) / "sample"
+    pack(links, dest, check="none", max_bytes=shard_limit(int(sizes[:kept].sum())), seed=seed)
+    rate = kept / (time.perf_counter() - begun)
+    shards = tuple(sorted(map(str, Path(place).glob("sample-*.tar"))))
+    return _Sample(
+        whole[order], tuple(files), str(dest), None, shards, kept, int(catalog.source.sizes[order].sum()), rate
+    )  # fmt: skip
+
+
+def shard_limit(size: int) -> int:
+    """The shards of a sample: eight of them, so that its shuffle reads as that of a large dataset does."""
+    return max(1 << 20, size // 8)
+
+
+def _unpacked_sample(source: SourceLike, whole: Dataset, place: str) -> _Sample:
+    """The first part of some shards, and the same as a class tree. Raises DatasetError for samples without images."""
+    rows, size = _first_rows(whole)
+    tree = Path(place) / "tree"
+    files = _write_tree(dataset(source)[rows], tree, str(source))  # opened anew: a mapped file stays in the cache
+    order = permutation(len(files), stream_key("bench", 0))
+    numbers = np.unique(np.searchsorted(np.cumsum(whole.content.catalog.counts), rows, side="right"))
+    shards = [whole.content.catalog.files()[int(number)].location.path for number in numbers]
+    given: Any = os.fspath(source) if isinstance(source, (str, os.PathLike)) else list(source)  # type: ignore[arg-type]
+    return _Sample(dataset(tree)[order], tuple(files), given, rows, tuple(shards), len(files), size, None)
+
+
+def _fetched_sample(whole: Dataset, place: str, seed: int) -> _Sample:
+    """The first part of a dataset in a store, and the same as shards of this machine."""
+    rows, size = _first_rows(whole)
+    tree, dest = Path(place) / "tree", Path(place) / "sample"
+    files = _write_tree(whole[rows], tree, repr(whole.content))
+    pack(tree, dest, check="none", max_bytes=shard_limit(size), seed=seed)
+    shards = tuple(sorted(map(str, Path(place).glob("sample-*.tar"))))
+    return _Sample(dataset(tree), tuple(files), str(dest), None, shards, len(files), size, None, whole[rows])
+
+
+def _first_rows(whole: Dataset) -> tuple[NDArray[np.int64], int]:
+    """The first samples, as many as a sample of the whole has, and the bytes of their images."""
+    sizes = whole.content.catalog.index_table()["image_size"].fill_null(0).to_numpy()
+    kept = min(SAMPLE_FILES, max(1, int(np.searchsorted(np.cumsum(sizes), SAMPLE_BYTES))), len(sizes))
+    return np.arange(kept), int(sizes[:kept].sum())
+
+
+def _write_tree(samples: Iterable[Any], tree: Path, source: str) -> list[str]:
+    """The images as files of a class tree. Raises DatasetError where there is none."""
+    files = []
+    for number, sample in enumerate(samples):
+        name, content = next(((n, v) for n, v in sample.items() if n in IMAGE_FIELDS), ("", b""))
+        if name:
+            file = tree / f"{max(0, sample.get('cls', 0)):06}" / f"{number:07}.{name}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+            files.append(str(file))
+    if not files:
+        raise DatasetError(fs_text(source), "there are no images to read", "give a dataset that has some")
+    return files
+
+
+def _measured(
+    sample: _Sample, counts: Sequence[int], size: int, seconds: float, progress: ProgressFn
+) -> list[Measurement]:
+    if sample.far is not None:
+        groups = [_far_pair(sample, "raw", 1, size), *(_far_pair(sample, "decoded", count, size) for count in counts)]
+        return _in_groups(groups, sample, seconds, progress)
+    cold = all([timing.can_drop(sample.tree_files), timing.can_drop(sample.shard_files)])
+    groups = [_pair(sample, "raw", cache, 1, size) for cache in (("cold", "warm") if cold else ("warm",))]
+    groups += [_pair(sample, "decoded", "cold", counts[-1], size)] if cold else []
+    groups += [_pair(sample, "decoded", "warm", count, size) for count in counts]
+    return _in_groups(groups, sample, seconds, progress)
+
+
+def _in_groups(
+    groups: Sequence[Sequence[Way]], sample: _Sample, seconds: float, progress: ProgressFn
+) -> list[Measurement]:
+    found: list[Measurement] = []
+    for number, group in enumerate(groups, 1):
+        found += timing.measure(group, seconds / (2 * len(groups)) / 1.5, sample.bytes / sample.images)
+        progress(Progress("measure", number, len(groups)))
+    return found
+
+
+def _pair(sample: _Sample, stage: timing.Stage, cache: timing.Cache, threads: int, size: int) -> list[Way]:
+    """The same measurement of both forms."""
+    start = partial(_start, stage=stage, cache=cache, threads=threads, size=size)
+    return [
+        Way("directory", cache, stage, threads, start(sample.directory), sample.tree_files),
+        Way("shards", cache, stage, threads, start(sample.packed), sample.shard_files),
+    ]
+
+
+def _far_pair(sample: _Sample, stage: timing.Stage, threads: int, size: int) -> list[Way]:
+    """The same measurement of the store and of a copy here."""
+    start = partial(_start, stage=stage, cache="warm", threads=threads, size=size)
+    return [
+        Way("store", "warm", stage, threads, start(sample.streamed), ()),
+        Way("shards", "warm", stage, threads, start(sample.packed), sample.shard_files),
+    ]
+
+
+def _start(
+    data: Callable[[int], Dataset], *, stage: timing.Stage, cache: timing.Cache, threads: int, size: int
+) -> timing.Open:
+    def items() -> Iterable[Any]:
+        opened = data(threads)
+        len(opened.content.catalog.counts)  # opens it
+        made = opened if stage == "raw" else timing.decoded(opened, size)
+        return made if cache == "cold" else made.repeat()
+
+    return items
+
+
+def _resizing(images: Sequence[bytes], size: int, side: int, seconds: float) -> tuple[float | None, float | None]:
+    """How many times as fast shrunk images are decoded, and their bytes to the originals'; None for small ones."""
+    target = resize_side(size)
+    few = images[:64]
+    smaller = timing.resized(few, target) if side >= 1.25 * target else []
+    if not smaller:
+        return None, None
+    rates = [timing.decode_rate(each, size, max(seconds, 0.2)) for each in (smaller, few)]
+    return rates[0] / rates[1], sum(map(len, smaller)) / len(smaller) / (sum(map(len, few)) / len(few))
+
+
+def _buffer(source: SourceLike, whole: Dataset, total: int, storage_options: Mapping[str, Any] | None = None) -> int:
+    """The shuffle buffer to propose: the usual one, or a larger one where classes were packed in runs."""
+    from shardkit.tools.shuffle_quality import shuffle_quality
+
+    usual = min(10_000, total)
+    if total < 2 or resolve(source, Remote(storage_options)).tree is not None:
+        return usual
+    labels = whole.content.catalog.labels()
+    if labels.min() < 0 or labels.min() == labels.max():
+        return usual
+    sizes = (0, 10_000, 100_000)
+    quality = shuffle_quality(source, buffers=sizes, batch=min(64, total), storage_options=storage_options)
+    return max(usual, min(total, quality.enough if quality.enough is not None else total))
+
+
+def _memory() -> int:
+    """The machine's memory in bytes; 0 where the system does not tell."""
+    with suppress(ValueError, OSError, AttributeError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 0
+
+
+def plot(result: BenchResult, path: str | os.PathLike[str]) -> None:
+    """Draw the measurements to a PNG or SVG file. Raises MissingExtraError without matplotlib, UsageError."""
+    file = out_path(path, PLOT_SUFFIXES)
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as exc:
+        raise MissingExtraError("plot", "matplotlib is not installed", 'pip install "shardkit[report]"') from exc
+    stages = list(dict.fromkeys(each.stage for each in result.measurements))
+    rows = [len({(m.cache, m.threads) for m in result.measurements if m.stage == stage}) for stage in stages]
+    figure = Figure(figsize=(8, 1.6 + 0.6 * sum(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(stages), height_ratios=rows, squeeze=False)[:, 0]
+    for axes, stage in zip(panels, stages, strict=True):
+        _panel(axes, stage, [each for each in result.measurements if each.stage == stage])
+    panels[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.02), ncols=2, frameon=False)
+    panels[-1].set_xlabel("images a second")
+    with translated(file):
+        figure.savefig(file, dpi=120)
+
+
+def _panel(axes: Any, stage: str, measurements: Sequence[Measurement]) -> None:
+    rows = list(dict.fromkeys((each.cache, each.threads) for each in measurements))
+    at = np.arange(len(rows))
+    other = "store" if any(each.what == "store" for each in measurements) else "directory"
+    for shift, what, colour in ((-0.2, other, "#b04e0f"), (0.2, "shards", "#1764b0")):
+        found = {(each.cache, each.threads): each.images for each in measurements if each.what == what}
+        bars = axes.barh(at + shift, [found.get(row, 0) for row in rows], 0.38, color=colour, label=what)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=9)
+    axes.set_yticks(at, [f"{stage}, {cache}, {threads} thread{'s' if threads > 1 else ''}" for cache, threads in rows])
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_formatter("{x:,.0f}")

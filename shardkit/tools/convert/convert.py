@@ -1,0 +1,282 @@
+"""`convert`: a dataset in another format, other shards, another order, with other fields.
+
+Where nothing but the format changes, each shard becomes one shard with the same samples, and manifest and index say
+the same as before, so that there and back gives the same bytes. Written is as `pack` writes: in parallel, in a folder
+beside the destination, with a receipt for each finished shard, and with one commit at the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import re
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, DestinationError, UsageError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.formats.format import FORMATS, Format
+from shardkit.location import locate
+from shardkit.packing.dest.bucket import check_free, committed_at, destinations_of, missing_file, shown
+from shardkit.packing.dest.destination import Destination
+from shardkit.packing.dest.disk import commit, keep_only, working, write_index_files
+from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine
+from shardkit.packing.run import write_shards
+from shardkit.packing.write.copied import StoredTask
+from shardkit.packing.write.shard import Receipt, Skipped
+from shardkit.shards.find import SourceLike
+from shardkit.shards.manifest import ClassEntry, Manifest, file_names
+from shardkit.shards.names import shard_name, skipped_beside
+from shardkit.tools.convert.layout import Changes, Layout, changes_of, demand_fields, layout_of
+from shardkit.tools.convert.rows import Stored, StoredRows, open_stored
+from shardkit.units import cores
+
+log = logging.getLogger(__name__)
+
+
+def convert(
+    source: SourceLike,
+    dest: str | os.PathLike[str],
+    *,
+    format: Literal["tar", "tfrecord"] | None = None,
+    max_bytes: int | str | None = None,
+    max_count: int | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+    rename: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    fields: Sequence[str] | str | None = None,
+    workers: int | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
+    overwrite: bool = False,
+    work: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
+) -> Manifest:
+    """Write the samples of a dataset to new shards, with an index and a manifest.
+
+    source: as for `dataset()`: a prefix, manifest, glob or list of shards, with or without a manifest, also gzip.
+    dest: what the file names start with, as for `pack`. format: of the new shards (default: as it was).
+    max_bytes, max_count: cut the samples into shards of these limits anew; shuffle, seed: put them in a random order.
+    With none of the three, each shard becomes one shard.
+    rename: old -> new names of fields; drop: fields to leave out; fields: those to keep, all others are left out.
+    Renaming comes last. A sample that lacks such a field is taken as it is. workers: processes (default: the cores).
+    engine, address: where they run, as for `pack`.
+    overwrite: replace another dataset at `dest`. work, storage_options: for a bucket, as for `pack`.
+    progress: called now and then, from any thread.
+
+    Gives back the manifest. Run again after an interruption, it keeps the shards that are finished; after success, it
+    writes nothing. Every checksum of the source is checked. Raises UsageError, DatasetError (DamagedError),
+    DestinationError, BusyError, StorageError, WorkerError.
+    """
+    changes = changes_of(rename or {}, drop, fields)
+    where = EngineOptions(engine, workers, address)
+    stored = open_stored(source, threads=cores() if workers is None else workers)
+    form = FORMATS[_known(format or stored.format)]
+    demand_fields(changes, stored)
+    own = os.path.splitext((stored.place or stored.shards[0]).path)[0]
+    destination = destinations_of(locate(dest), own, None, work=work, options=storage_options)[""]
+    limits = None if max_bytes is None and max_count is None and not shuffle else (max_bytes, max_count, shuffle, seed)
+    with ExitStack() as stack:
+        lock = stack.enter_context(working(destination))
+        destination = check_free(destination, overwrite=overwrite)
+        run = stack.enter_context(open_engine(where, [lock.fd]))
+        job = _Conversion(stored, form, changes, destination, layout_of(stored, form, changes, destination, limits))
+        return job.finished(overwrite=overwrite) or job.run(run, progress)
+
+
+def _known(name: str) -> str:
+    if name not in FORMATS:
+        raise UsageError("format", f"{name!r} is not one of {', '.join(FORMATS)}", "choose one of these")
+    return name
+
+
+class _Conversion:
+    """One conversion, planned."""
+
+    def __init__(
+        self, stored: Stored, form: Format, changes: Changes, destination: Destination, layout: Layout
+    ) -> None:
+        self.stored, self.format, self.changes = stored, form, changes
+        self.destination, self.layout = destination, layout
+        keeps = changes.keep_label
+        self.texts = {number: entry.name for number, entry in enumerate(stored.classes)} if keeps else {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the new shards."""
+        if self.layout.plan is not None:
+            return list(self.layout.plan.names)
+        numbers = self._numbers()
+        digits = max(6, len(str(numbers[-1])))
+        return [shard_name(self.destination.base, number, self.format.suffix, digits=digits) for number in numbers]
+
+    def _numbers(self) -> list[int]:
+        """The number of each new shard: where `pack` wrote the source, the one it has there, since some may be left out
+        for want of samples."""
+        count = len(self.stored.shards)
+        found = [re.fullmatch(r".*-([0-9]{6,18})\.\w+", shard.name) for shard in self.stored.shards]
+        numbers = [int(each[1]) for each in found if each]
+        packed = self.stored.manifest is not None and self.stored.manifest.plan
+        rising = len(numbers) == count and all(first < second for first, second in itertools.pairwise(numbers))
+        return numbers if packed and rising else list(range(count))
+
+    def finished(self, *, overwrite: bool) -> Manifest | None:
+        """The manifest of this very conversion where it is there. DestinationError where another dataset is."""
+        place = shown(self.destination)
+        if self.destination.place is None and self._is_source(self.destination.manifest):
+            raise DestinationError(place, "the destination is the source", "choose another")
+        found = None if overwrite else self.destination.read_manifest()
+        if found is None:
+            return None
+        cure = "choose another destination, or replace it with --overwrite"
+        same = found.shard_format == self.format.name and found.plan == self.layout.digest
+        if not same or (self.layout.plan is None and len(found.shards) != len(self.stored.shards)):
+            raise DestinationError(place, "another dataset is there", cure)
+        missing = missing_file(self.destination, found)
+        if missing is not None:
+            raise DestinationError(place, f"its {missing} is missing or has another size", cure)
+        since = committed_at(self.destination, found)
+        if since is None:
+            log.warning("%s: not converted on this machine: shards are compared by what their manifest says", place)
+            since = sys.maxsize
+        newer = next((shard for shard in self.stored.shards if os.stat(shard.path).st_mtime_ns > since), None)
+        if newer is not None:
+            raise DestinationError(place, f"this dataset is out of date: {newer} was changed after it", cure)
+        log.info("%s: already converted", place)
+        keep_only(self.destination, ())
+        return found
+
+    def _is_source(self, manifest: str) -> bool:
+        here = self.stored.place
+        return here is not None and os.path.realpath(here.path) == os.path.realpath(manifest)
+
+    def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
+        """Write what is not there yet, and commit."""
+        told, lock = [0, 0], threading.Lock()
+        total, total_bytes = int(self.stored.counts.sum()), self.stored.bytes
+
+        def advance(samples: int, size: int) -> None:
+            with lock:
+                told[0] += samples
+                told[1] += size
+                progress(Progress("convert", told[0], total, told[1], total_bytes))
+
+        keep_only(self.destination, self.names)
+        receipts = write_shards(self.tasks(), engine, advance, self.destination, progress)
+        return self._commit(receipts)
+
+    def tasks(self) -> Iterator[StoredTask]:
+        """The task of each new shard, made one at a time."""
+        if self.layout.plan is None:
+            for number, name in enumerate(self.names):
+                rows = self.stored.rows(number)
+                which = _NO_NUMBERS if self.stored.packed else np.zeros(len(rows.keys), np.int64)
+                yield self._task(name, [number], rows, which)
+            return
+        plan, starts = self.layout.plan, np.concatenate([[0], np.cumsum(self.stored.counts)])
+        held: dict[int, StoredRows] = {}
+
+        def get(number: int) -> StoredRows:
+            if number not in held:
+                held[number] = self.stored.rows(number)
+            return held[number]
+
+        for number in range(len(plan)):
+            shard = plan.shard(number)
+            sources = np.searchsorted(starts, shard.rows, side="right") - 1
+            used = np.unique(sources)
+            if not self.layout.options["shuffle"]:
+                for old in [old for old in held if old < used[0]]:
+                    del held[old]
+            yield self._task(shard.name, used.tolist(), _gathered(shard.rows - starts[sources], sources, get),
+                             np.searchsorted(used, sources))  # fmt: skip
+
+    def _task(self, name: str, sources: Sequence[int], rows: StoredRows, which: NDArray[np.int64]) -> StoredTask:
+        paths = [os.fsencode(os.path.abspath(self.stored.shards[number].path)) for number in sources]
+        labels = rows.labels.tolist() if self.changes.keep_label else [-1] * len(rows.keys)
+        task = StoredTask(
+            name=name, folder=os.fsencode(self.destination.work), sources=paths, which=which.tolist(),
+            offsets=rows.offsets.tolist(), sizes=rows.sizes.tolist(), keys=rows.keys, paths=rows.paths, labels=labels,
+            crcs=rows.crcs.tolist(),
+            source_format=self.stored.format, format=self.format.name, texts=self.texts,
+            fields=dict(self.changes.names), only=list(self.changes.only), digest="",
+        )  # fmt: skip
+        return task.with_digest(self.layout.digest, whole=self.stored.packed)
+
+    def _commit(self, receipts: Sequence[Receipt]) -> Manifest:
+        entries = tuple(receipt.entry for receipt in receipts)
+        samples = sum(entry.samples for entry in entries)
+        if not samples:
+            raise DatasetError(str(self.stored.shards[0]), "these shards hold no sample", "name others")
+        counts = Counter[int]()
+        for receipt in receipts:
+            counts.update(receipt.labels)
+        skipped = self._skipped()
+        manifest = Manifest(
+            shard_format=self.format.name,
+            samples=samples,
+            bytes=sum(entry.bytes for entry in entries),
+            classes=self._classes(counts),
+            fields=tuple(sorted({name for receipt in receipts for name in receipt.fields})),
+            shards=entries,
+            index=write_index_files(self.destination, entries),
+            skipped=len(skipped),
+            options=self._options(receipts),
+            plan=self.layout.digest,
+        )
+        commit(self.destination, manifest, skipped)
+        return manifest
+
+    def _classes(self, counts: Counter[int]) -> tuple[ClassEntry, ...]:
+        manifest = self.stored.manifest
+        if manifest is not None and manifest.options.get("labels") == "multi":  # each sample may have several
+            return manifest.classes
+        return tuple(ClassEntry(name, counts[label]) for label, name in sorted(self.texts.items()))
+
+    def _options(self, receipts: Sequence[Receipt]) -> dict[str, Any]:
+        options = dict(self.layout.options)
+        if "fields" in options:
+            options["fields"] = sorted({name for receipt in receipts for name in receipt.fields})
+        return options
+
+    def _skipped(self) -> list[Skipped]:
+        """The source's list of what was left out, where the new manifest says the same as its own."""
+        manifest, place = self.stored.manifest, self.stored.place
+        if not self.layout.same or manifest is None or place is None or not manifest.skipped:
+            return []
+        path = place.sibling(skipped_beside(file_names(manifest), place.name.removesuffix(".json"))).path
+        try:
+            with open(path, "rb") as file:
+                return [Skipped(item["path"], item["reason"]) for item in json.load(file)]
+        except (OSError, ValueError, KeyError, TypeError):  # a note for people: the samples do not depend on it
+            log.warning("%s: the list of what was left out is missing or damaged", path)
+            return []
+
+
+_NO_NUMBERS = np.empty(0, np.int64)
+
+
+def _gathered(local: NDArray[np.int64], sources: NDArray[np.int64], get: Callable[[int], StoredRows]) -> StoredRows:
+    """Rows of several shards as one."""
+    n = len(local)
+    numbers = np.empty((5, n), np.int64)
+    keys, paths = [""] * n, [""] * n
+    for source in np.unique(sources).tolist():
+        where = np.flatnonzero(sources == source)
+        rows, at = get(source), local[where]
+        columns = (rows.labels, rows.offsets, rows.sizes, rows.image_sizes, rows.crcs)
+        numbers[:, where] = [column[at] for column in columns]
+        for place, row in zip(where.tolist(), at.tolist(), strict=True):
+            keys[place], paths[place] = rows.keys[row], rows.paths[row]
+    return StoredRows(keys, paths, *numbers)

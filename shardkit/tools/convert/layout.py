@@ -1,0 +1,177 @@
+"""Which samples of a dataset go to which new shard, and what becomes of their fields."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import UsageError
+from shardkit.formats.format import Format
+from shardkit.packing.dest.destination import Destination
+from shardkit.packing.plan.plan import Plan, plan_shards
+from shardkit.sample import field_of, path_of_text
+from shardkit.tools.convert.rows import Stored, StoredRows
+from shardkit.units import parse_bytes
+
+LAYOUT = 2
+"""Raised when the same conversion begins to give other bytes."""
+
+DEFAULT_MAX_BYTES = "256MB"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What becomes of the fields: old -> new name ("": left out), and where it is not empty, those that stay at all."""
+
+    names: Mapping[str, str]
+    only: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.only)
+
+    def of(self, fields: Sequence[str]) -> list[str]:
+        """The new names of those of these fields that stay."""
+        kept = [self.names.get(name, name) for name in fields if not self.only or name in self.only]
+        return [name for name in kept if name]
+
+    @property
+    def keep_label(self) -> bool:
+        """Whether `cls` stays what it is."""
+        return self.names.get("cls", "cls") == "cls" and (not self.only or "cls" in self.only)
+
+
+def changes_of(rename: Mapping[str, str], drop: Sequence[str], fields: Sequence[str] | str | None) -> Changes:
+    """The changes that a user's options mean. UsageError for those that make no sense."""
+    only = fields.split(",") if isinstance(fields, str) else list(fields or ())
+    if fields is not None and not [name for name in only if name.strip()]:
+        raise UsageError("fields", "it names no field", "name those to keep")
+    for old, new in rename.items():
+        if not old or not new or new == "cls" or new.startswith("__") or not new.isprintable() or set(new) & set("/,="):
+            raise UsageError("rename", f"{old!r} can't become {new!r}", "give names such as png=mask.png")
+    if twice := set(rename) & set(drop):
+        raise UsageError("rename", f"{twice.pop()!r} is to be dropped too", "do one of the two")
+    return Changes({**rename, **dict.fromkeys(drop, "")}, tuple(name.strip() for name in only if name.strip()))
+
+
+def demand_fields(changes: Changes, stored: Stored) -> None:
+    """UsageError for fields that the dataset does not have, where it says which it has."""
+    if not stored.fields:
+        return
+    unknown = [name for name in (*changes.names, *changes.only) if name not in stored.fields]
+    if unknown:
+        fact = f"no sample has the field {unknown[0]!r}; they have {', '.join(stored.fields)}"
+        raise UsageError("fields", fact, "name one of these")
+    left = changes.of(stored.fields)
+    if not left or len(set(left)) < len(left):
+        raise UsageError("fields", "that leaves no field, or gives two of them one name", "name others")
+
+
+Limits = tuple[int | str | None, int | None, bool, int]
+"""max_bytes, max_count, shuffle, seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which samples go where. plan: the rows of each shard; None where each shard becomes one. digest: of it all."""
+
+    plan: Plan | None
+    options: dict[str, Any]
+    digest: str
+    same: bool
+    """Whether the manifest says the same of the content as the source's."""
+
+
+def layout_of(
+    stored: Stored, form: Format, changes: Changes, destination: Destination, limits: Limits | None
+) -> Layout:
+    """The layout of the new shards. limits: None where each shard becomes one. UsageError for limits that can't be."""
+    base = dict(stored.manifest.options) if stored.manifest is not None else {}
+    base.pop("unpacked_bytes", None)
+    if stored.packed and limits is not None:
+        fact = "compressed shards can be read from front to back only, and not be cut or shuffled anew"
+        raise UsageError(str(stored.shards[0]), fact, "convert them as they are first, and then the result")
+    same = limits is None and not changes and stored.manifest is not None and bool(stored.manifest.plan)
+    if same:
+        assert stored.manifest is not None
+        return Layout(None, base, stored.manifest.plan, same)
+    plan = None
+    if limits is not None:
+        max_bytes, max_count, shuffle, seed = limits
+        size = parse_bytes(DEFAULT_MAX_BYTES if max_bytes is None else max_bytes)
+        base.pop("appended", None)
+        base |= {"max_bytes": size, "max_count": max_count, "shuffle": shuffle, "seed": seed}
+        plan = plan_shards(
+            _AsMany(int(stored.counts.sum())), stem=destination.base, suffix=form.suffix,
+            sample_bytes=_sample_bytes(stored, form, changes), overhead=len(form.end),
+            max_bytes=size, max_count=max_count, shuffle=shuffle, seed=seed,
+        )  # fmt: skip
+    if stored.classes and (stored.manifest is None or not stored.manifest.plan):
+        base["labels"] = "listed"  # paths need not begin with the class, as those of `pack` do
+    if not stored.plain or changes:
+        base["fields"] = sorted(changes.of(stored.fields))
+    return Layout(plan, base, _digest(stored, form, changes, destination, limits), same)
+
+
+class _AsMany:
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def _digest(stored: Stored, form: Format, changes: Changes, destination: Destination, limits: Limits | None) -> str:
+    what = (LAYOUT, form.name, sorted(changes.names.items()), changes.only, destination.stem, limits, stored.classes)
+    digest = hashlib.blake2b(repr(what).encode(), digest_size=16)
+    for number, shard in enumerate(stored.shards):
+        entry = None if stored.manifest is None else stored.manifest.shards[number]
+        known = os.path.getsize(shard.path) if entry is None else (entry.bytes, entry.crc32c)
+        digest.update(repr((shard.name, known)).encode())
+    return digest.hexdigest()
+
+
+def _sample_bytes(stored: Stored, form: Format, changes: Changes) -> NDArray[np.int64]:
+    """The bytes of each sample in its new shard (int64): exact for images with labels, and not too few for others."""
+    texts = [entry.name for entry in stored.classes]
+    longest = max((len(text.encode()) for text in texts), default=0)
+    parts = [np.empty(0, np.int64)]
+    for number in range(len(stored.shards)):
+        rows = stored.rows(number)
+        if stored.plain and not changes:
+            parts.append(_exact_bytes(rows, form, texts))
+        elif form.name == stored.format and not changes:
+            parts.append(rows.sizes + _key_bytes(stored, form, rows))
+        else:
+            names = np.array([len(k.encode("utf-8", "surrogateescape")) for k in rows.keys], np.int64)
+            names += np.array([len(path.encode()) for path in rows.paths], np.int64)
+            each = 2048 if form.name == "tar" else 64  # headers, with those for long names; or tags and lengths
+            many = len(stored.fields) + 4
+            grown = sum(len(name) for name in changes.of(stored.fields))
+            factor = many if form.name == "tar" else 1
+            parts.append(rows.sizes + names * factor + many * each + longest + grown)
+    return np.concatenate(parts)
+
+
+def _key_bytes(stored: Stored, form: Format, rows: StoredRows) -> NDArray[np.int64]:
+    """What a key that was made of a record's place adds to it at most, as it is written into it."""
+    if form.name != "tfrecord" or (stored.manifest is not None and stored.manifest.plan):
+        return np.zeros(len(rows.keys), np.int64)
+    return np.array([len(key.encode("utf-8", "surrogateescape")) + 64 for key in rows.keys], np.int64)
+
+
+def _exact_bytes(rows: StoredRows, form: Format, texts: Sequence[str]) -> NDArray[np.int64]:
+    columns = zip(rows.keys, rows.paths, rows.labels.tolist(), rows.image_sizes.tolist(), strict=True)
+    found = [
+        form.size(
+            key, ((field_of(path.rpartition(".")[2]), size), ("cls", len(str(label)))), path_of_text(path),
+            texts[label], label,
+        )
+        for key, path, label, size in columns
+    ]  # fmt: skip
+    return np.array(found, np.int64)

@@ -1,0 +1,263 @@
+"""The samples of a finished dataset, or of shards without a manifest, as rows to be written again."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, NotFoundError, UsageError
+from shardkit.formats.format import FORMATS, format_of_head, format_of_name, is_packed_as
+from shardkit.formats.tfrecord.samples import HEAD, TfrecordSample, path_of
+from shardkit.formats.tfrecord.stream import stream_records
+from shardkit.location import Location
+from shardkit.reading.blocks.indexed import IndexCatalog
+from shardkit.sample import IMAGE_FIELDS, path_of_member
+from shardkit.shards.class_names import (
+    Mixed,
+    Pairs,
+    class_map,
+    demand_labels,
+    demand_one_dataset,
+    demand_one_meaning,
+    folder_of,
+    joined_texts,
+    mixed_folders,
+    pairs_of,
+    text_names,
+    two_names,
+)
+from shardkit.shards.find import SourceLike, resolve
+from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.shards.scan import NO_LABEL, label_of
+from shardkit.storage.files import size_of, translated
+from shardkit.storage.mapped import looked, map_whole
+from shardkit.threads import in_threads
+
+Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """The samples of one shard. labels, image_sizes: -1 where there is none. crcs: of images, -1 where not known.
+
+    offsets: -1 where it can be read from front to back only, and no index tells.
+    """
+
+    keys: list[str]
+    paths: list[str]
+    labels: Numbers
+    offsets: Numbers
+    sizes: Numbers
+    image_sizes: Numbers
+    crcs: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A dataset to convert. rows: of the shard of this number. packed: some of its shards are gzip, and all are read
+    from front to back.
+
+    plain: each sample is one image with its label.
+    """
+
+    shards: Sequence[Location]
+    format: str
+    classes: tuple[ClassEntry, ...]
+    fields: tuple[str, ...]
+    counts: Numbers
+    rows: Callable[[int], StoredRows]
+    packed: bool
+    plain: bool
+    manifest: Manifest | None = None
+    place: Location | None = None
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all shards."""
+        return sum(size_of(shard.path) or 0 for shard in self.shards)
+
+
+def open_stored(source: SourceLike, *, threads: int) -> Stored:
+    """What `source` names. Shards without a manifest are read once.
+
+    Raises UsageError for a class directory, NotFoundError, DamagedError, ManifestError, StorageError.
+    """
+    found = resolve(source)
+    if found.tree is not None:
+        raise UsageError(str(found.tree), "this is a class directory, not a dataset", "make one with 'shardkit pack'")
+    if found.manifest is None or found.location is None:
+        return _scanned(found.shards, threads)
+    catalog = IndexCatalog(found.manifest, found.location, shards=found.numbers)
+    shards = [file.location for file in catalog.mapped.files]
+    for file in catalog.mapped.files:
+        if not os.path.exists(file.location.path):
+            raise NotFoundError(file.url, "the shard is missing", "bring it back, or check with 'shardkit verify'")
+    packed = any(found.manifest.options.get("unpacked_bytes", ()))
+
+    def rows(number: int) -> StoredRows:
+        table = catalog.table(number)
+        keys, paths = table.key.to_pylist(), table.path.to_pylist()
+        crcs = np.where(table.image_size >= 0, table.crc32c, -1).astype(np.int64)
+        return StoredRows(keys, paths, table.label, table.offset, table.size, table.image_size, crcs)
+
+    manifest: Manifest | None = found.manifest
+    classes = found.manifest.classes
+    if found.numbers is not None:
+        labels = catalog.labels()
+        counts = np.bincount(labels[labels >= 0], minlength=len(classes)).tolist()
+        classes = tuple(ClassEntry(entry.name, count) for entry, count in zip(classes, counts, strict=True))
+        manifest = None  # it is of more than what is converted
+    return Stored(
+        shards, found.manifest.shard_format, classes, found.manifest.fields, catalog.counts, rows, packed,
+        catalog.plain and found.manifest.plan != "", manifest, found.location,
+    )  # fmt: skip
+
+
+def _opening(shard: Location) -> tuple[str, bool]:
+    """(format, whether it is packed) of a shard."""
+    with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
+        head = file.read(512)
+    form = format_of_name(shard.name) or format_of_head(head)
+    return form, is_packed_as(form, head)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    rows: StoredRows
+    fields: dict[str, None]
+    texts: dict[int, str]
+    pairs: Pairs
+    mixed: Mixed | None
+
+
+def _scanned(shards: Sequence[Location], threads: int) -> Stored:
+    openings = [_opening(shard) for shard in shards]
+    forms, packed = {form for form, _ in openings}, any(packed for _, packed in openings)
+    if len(forms) > 1:
+        raise UsageError("source", "these are shards of more than one format", "convert those of each by themselves")
+    form = forms.pop()
+    scans = list(in_threads(lambda shard: _scan(shard, form, packed=packed), shards, threads))
+    _demand_unique(shards, scans)
+    each = [(shard.name, scan.pairs) for shard, scan in zip(shards, scans, strict=True)]
+    pairs = Counter[tuple[int, str]]()
+    for _, some in each:
+        pairs.update(some)
+    demand_one_dataset((shard.name, scan.mixed) for shard, scan in zip(shards, scans, strict=True))
+    texts = joined_texts((shard.name, scan.texts) for shard, scan in zip(shards, scans, strict=True))
+    demand_one_meaning(each)
+    names = text_names(texts, max((label for label, _ in pairs), default=-1) + 1)
+    found = class_map(pairs.items(), names, place=str(shards[0]))
+
+    def rows(number: int) -> StoredRows:
+        scan = scans[number].rows
+        labels = found.labels(scan.labels, [folder_of(key) for key in scan.keys])
+        return StoredRows(scan.keys, scan.paths, labels, scan.offsets, scan.sizes, scan.image_sizes, scan.crcs)
+
+    counts = np.array([len(scan.rows.keys) for scan in scans], np.int64)
+    fields = tuple(sorted({name for scan in scans for name in scan.fields}))
+    return Stored(shards, form, found.classes, fields, counts, rows, packed=packed, plain=False)
+
+
+class _Seen(NamedTuple):
+    """What a shard tells of a sample. cls: as it is there; None for none. offset: -1 where it is not known."""
+
+    key: str
+    names: Sequence[str]
+    image: str
+    cls: object
+    offset: int
+    size: int
+    image_size: int
+    path: str
+    text: str
+
+
+def _scan(shard: Location, form: str, *, packed: bool) -> _Scan:
+    """The samples of a shard without an index. Raises DamagedError, StorageError."""
+    columns: list[tuple[int, int, int, int]] = []
+    keys: list[str] = []
+    paths: list[str] = []
+    fields: dict[str, None] = {}
+    texts: dict[int, str] = {}
+    mixed: Mixed | None = None
+    for sample in (_streamed if packed else _mapped)(shard, form):
+        label = NO_LABEL if sample.cls is None else label_of(sample.cls)
+        if sample.text and label >= 0:
+            before = texts.setdefault(label, sample.text)
+            if before != sample.text and mixed is None:
+                mixed = two_names(label, before, sample.text, sample.offset, sample.key)
+        keys.append(sample.key)
+        paths.append(sample.path)
+        columns.append((label, sample.offset, sample.size, sample.image_size))
+        fields.update(dict.fromkeys(sample.names))
+    numbers = np.array(columns, np.int64).reshape(-1, 4).T
+    labels, offsets, sizes, images = (np.ascontiguousarray(column) for column in numbers)
+    demand_labels(labels, offsets, keys, str(shard))
+    shown = ["" if size < 0 else "image" for size in images.tolist()]
+    pairs = pairs_of(labels.tolist(), keys, shown)
+    mixed = mixed or mixed_folders(labels.tolist(), keys, shown, offsets.tolist())
+    rows = StoredRows(keys, paths, labels, offsets, sizes, images, np.full_like(labels, -1))
+    return _Scan(rows, fields, texts, pairs, mixed)
+
+
+def _mapped(shard: Location, form: str) -> Iterator[_Seen]:
+    with translated(os.fsencode(shard.path)):
+        data = map_whole(shard.path)
+    for sample in looked(FORMATS[form].read(data, place=str(shard)), data):
+        if isinstance(sample, TfrecordSample):
+            yield _seen_record(sample, sample.offset)
+            continue
+        image = next((name for name in sample.fields if name in IMAGE_FIELDS), "")
+        first, size = sample.fields.get("cls", (0, -1))
+        cls = bytes(data[first : first + size]) if size >= 0 else None
+        yield _Seen(
+            sample.key, list(sample.fields), image, cls, sample.offset, sample.size,
+            sample.fields.get(image, (0, -1))[1], path_of_member(sample.key, image), "",
+        )  # fmt: skip
+
+
+def _streamed(shard: Location, form: str) -> Iterator[_Seen]:
+    place = str(shard)
+    with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
+        if form == "tfrecord":
+            for record in stream_records(file, place=place):
+                yield _seen_record(record, -1)
+            return
+        for key, fields in FORMATS[form].stream(file, place=place):
+            image = next((name for name in fields if name in IMAGE_FIELDS), "")
+            size = len(fields[image]) if image else -1
+            yield _Seen(
+                key, list(fields), image, fields.get("cls"), -1, sum(map(len, fields.values())), size,
+                path_of_member(key, image), "",
+            )  # fmt: skip
+
+
+def _seen_record(sample: TfrecordSample, offset: int) -> _Seen:
+    image = next((name for name in sample.fields if name in IMAGE_FIELDS), "")
+    cls = sample.values.get("cls")
+    if cls is None and "cls" in sample.fields:
+        first, size = sample.fields["cls"]
+        start = first - sample.offset - HEAD
+        cls = sample.data[start : start + size]
+    return _Seen(
+        sample.key, sample.names, image, cls, offset, sample.size, sample.fields.get(image, (0, -1))[1],
+        path_of(sample, image), sample.text,
+    )  # fmt: skip
+
+
+def _demand_unique(shards: Sequence[Location], scans: Sequence[_Scan]) -> None:
+    """DatasetError for a key that comes twice."""
+    seen: set[str] = set()
+    for shard, scan in zip(shards, scans, strict=True):
+        for row, key in enumerate(scan.rows.keys):
+            if key in seen:
+                fact = "the key came before, and keys must be unique"
+                at = int(scan.rows.offsets[row])
+                raise DatasetError(str(shard), fact, "give it another", at if at >= 0 else None, key)
+            seen.add(key)

@@ -1,0 +1,359 @@
+"""Manifest and index from the shards alone: what makes shards of others countable, shuffable and resumable.
+
+Every shard is read once and checked on the way: its structure, its keys, its labels, its images' headers. A packed
+shard is unpacked into memory for it; its index row counts unpacked bytes, and `options["unpacked_bytes"]` of the
+manifest tells how many each shard has (0: stored plainly), since such a shard can be read as a whole only.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import google_crc32c
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, DestinationError, ManifestError, UsageError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.images.header import image_header
+from shardkit.location import Location, locate
+from shardkit.packing.dest.disk import INDEX_SHARDS, Destination, working
+from shardkit.packing.engine.engine import EngineName, EngineOptions
+from shardkit.packing.options import Classes, class_names
+from shardkit.sample import path_of_member
+from shardkit.shards.class_names import (
+    Mixed,
+    Pairs,
+    class_map,
+    demand_labels,
+    demand_one_dataset,
+    demand_one_meaning,
+    folder_of,
+    joined_texts,
+    mixed_folders,
+    pairs_of,
+    text_names,
+    two_names,
+)
+from shardkit.shards.find import SourceLike, demand_finished
+from shardkit.shards.index import ShardRows, write_index
+from shardkit.shards.index_file import is_index
+from shardkit.shards.manifest import (
+    IndexEntry,
+    Manifest,
+    ShardEntry,
+    decode_manifest,
+    encode_manifest,
+    file_names,
+    is_ours,
+)
+from shardkit.shards.names import (
+    files_of_stem,
+    generation_of,
+    in_generation,
+    index_name,
+    manifest_name,
+    next_generation,
+    stems_of,
+)
+from shardkit.shards.open import find_shards, stem_of_shard
+from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
+from shardkit.storage.files import sync_folder, translated, whole_file
+from shardkit.tools.over_shards import over_shards
+
+
+def index_shards(
+    source: SourceLike,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    classes: Classes | None = None,
+    workers: int | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
+    overwrite: bool = False,
+    progress: ProgressFn = silent,
+) -> Manifest:
+    """Write the manifest and the index of shards that have none, beside them; the shards stay as they are.
+
+    source: a glob, brace range, prefix, folder or list of shards (tar, PAX, TFRecord; gzip too), all in one folder and
+    of one format. out: the prefix of the files to write, in the shards' folder (default: what the shards' names begin
+    with). classes: names in label order, or a file with one on each line. Labels are the numbers in `cls`, which in
+    TFRecord is `image/class/label`; where no sample has one, the first directories of the keys if all are images in
+    two or more of them (or `classes` names them), else there are none. Names are in `image/class/text` of TFRecord;
+    those that nothing tells are "0", "1", …. overwrite: replace what is there.
+    workers: threads (default: the cores). engine, address: "ray" reads each shard on a node of a Ray cluster.
+
+    Raises DatasetError (DamagedError) for the first thing in a shard that is not as it should be, DestinationError
+    where a manifest is there, BusyError where another run writes to it, NotFoundError, UsageError, StorageError.
+    """
+    where = EngineOptions(engine, workers, address)
+    shards = _find(source, where)
+    names = class_names(classes, None)
+    prefix = _prefix(shards, out)
+    with working(Destination(*os.path.split(prefix))):
+        shards = _find(source, where)  # a commit that was cut short is finished now
+        return _index(prefix, shards, names, where, overwrite=overwrite, progress=progress)
+
+
+def _index(
+    prefix: str,
+    shards: Sequence[Location],
+    names: Sequence[str] | None,
+    where: EngineOptions,
+    *,
+    overwrite: bool,
+    progress: ProgressFn,
+) -> Manifest:
+    before = _before(prefix, overwrite=overwrite)
+    _demand_no_other_files(prefix, before)
+    if not os.path.lexists(manifest_name(prefix)):
+        folder, stem = os.path.split(prefix)
+        demand_finished(Location("", folder), stem)
+    read: list[_Indexed] = []
+    for one in over_shards(_index_one, ((shard, shard) for shard in shards), where):
+        read.append(one)
+        done, size = sum(len(item.rows) for item in read), sum(item.entry.bytes for item in read)
+        progress(Progress("index", done, 0, size))
+    _demand_one_format(read)
+    _demand_unique(read)
+    return _write(prefix, read, names, before)
+
+
+def _find(source: SourceLike, where: EngineOptions) -> Sequence[Location]:
+    shards = find_shards(source)
+    if where.name == "local":
+        return shards
+    return [replace(shard, path=os.path.abspath(shard.path)) for shard in shards]  # a node may be in another folder
+
+
+_Files = list[tuple[IndexEntry, io.BytesIO]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexed:
+    """A shard, read: its entry, rows (labels as in `cls`), field names; the bytes it has when unpacked (0: plain).
+
+    texts: label -> name of the class, as the shard has it. mixed: where its labels begin to mean other classes.
+    """
+
+    entry: ShardEntry
+    rows: ShardRows
+    fields: tuple[str, ...]
+    pairs: Pairs
+    unpacked: int
+    format: str
+    texts: dict[int, str]
+    mixed: Mixed | None
+
+
+def _prefix(shards: Sequence[Location], out: str | os.PathLike[str] | None) -> str:
+    folders = sorted({os.path.abspath(shard.parent.path) for shard in shards})
+    if len(folders) > 1:
+        fact = f"the shards are in {len(folders)} folders ({folders[0]}, {folders[1]} …), and a manifest is of one"
+        raise UsageError("source", fact, "index each folder by itself")
+    if out is not None:
+        path = os.path.abspath(locate(out).path)
+        if os.path.dirname(path) != folders[0]:
+            raise UsageError(
+                "out", f"it is not in {folders[0]}, where the shards are", "a manifest stands beside its shards"
+            )
+        return path
+    stems = sorted({_stem_there(folders[0], stem_of_shard(shard.name)) for shard in shards})
+    if len(stems) > 1:
+        fact = f"the shards' names begin with {len(stems)} different words ({stems[0]}, {stems[1]} …)"
+        raise UsageError("source", fact, "index each by itself, or give one name for all with --out")
+    return os.path.join(folders[0], stems[0])
+
+
+def _stem_there(folder: str, base: str) -> str:
+    """The dataset that shards with names of a generation belong to, where it has a manifest."""
+    stems = stems_of(base)
+    return next((stem for stem in stems if os.path.lexists(os.path.join(folder, manifest_name(stem)))), base)
+
+
+def _index_one(shard: Location) -> _Indexed:
+    data = open_shard(shard)
+    content = read_shard(data)
+    if content.error is not None:
+        raise content.error
+    demand_labels(content.numbers["label"], content.numbers["offset"], content.keys, content.place)
+    rows = shard_rows(shard.name, data, content)
+    pairs = pairs_of(content.numbers["label"].tolist(), content.keys, content.image_fields)
+    entry = ShardEntry(shard.name, len(content), content.file_bytes, f"{content.crc32c:08x}")
+    unpacked = content.unpacked_bytes if content.gzip else 0
+    return _Indexed(entry, rows, tuple(content.fields), pairs, unpacked, data.format, content.texts, _mixed(content))
+
+
+def _mixed(content: ShardContent) -> Mixed | None:
+    if content.renamed is not None:
+        return two_names(*content.renamed)
+    numbers = content.numbers
+    return mixed_folders(numbers["label"].tolist(), content.keys, content.image_fields, numbers["offset"].tolist())
+
+
+def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
+    """The index rows of a shard that was read, with the images' sizes (0 where a header does not tell).
+
+    Raises DatasetError for a key or path that is no UTF-8, which an index can't hold.
+    """
+    offsets = content.numbers["offset"].tolist()
+    cure = "rename it with 'shardkit repair'"
+    paths = content.paths or list(map(path_of_member, content.keys, content.image_fields))
+    for row, (key, path) in enumerate(zip(content.keys, paths, strict=True)):
+        if not _is_utf8(key) or not _is_utf8(path):
+            fact = f"its {'path' if _is_utf8(key) else 'key'} is no UTF-8, which an index can't hold"
+            raise DatasetError(content.place, fact, cure, offsets[row], key)
+    starts, sizes = content.numbers["image_offset"].tolist(), content.numbers["image_size"].tolist()
+    both = [_size(data, start, size) for start, size in zip(starts, sizes, strict=True)]
+    numbers: dict[str, NDArray[Any]] = {
+        **content.numbers,
+        "width": np.array([width for width, _ in both], np.int32),
+        "height": np.array([height for _, height in both], np.int32),
+    }
+    return ShardRows(name, content.keys, paths, numbers)
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _size(data: ShardBytes, start: int, size: int) -> tuple[int, int]:
+    if start < 0:
+        return 0, 0
+    try:
+        _, width, height = image_header(bytes(data.buffer[start : start + size]))
+    except ValueError:  # the size is not known, as of an image packed with --check none
+        return 0, 0
+    return width, height
+
+
+def _demand_one_format(read: Sequence[_Indexed]) -> None:
+    other = next((item for item in read if item.format != read[0].format), None)
+    if other is not None:
+        fact = f"{read[0].entry.name} is {read[0].format}, and {other.entry.name} is {other.format}"
+        raise UsageError("source", fact, "index the shards of each format by themselves")
+
+
+def _texts(read: Sequence[_Indexed]) -> list[str] | None:
+    """The names of the classes as the shards have them; None where they have none, or two labels have the same."""
+    demand_one_dataset((item.entry.name, item.mixed) for item in read)
+    texts = joined_texts((item.entry.name, item.texts) for item in read)
+    demand_one_meaning([(item.entry.name, item.pairs) for item in read])
+    return text_names(texts, max((label for item in read for label, _ in item.pairs), default=-1) + 1)
+
+
+def _demand_unique(read: Sequence[_Indexed]) -> None:
+    """DatasetError for a key that two samples have."""
+    hashes = np.concatenate([np.fromiter(map(hash, item.rows.keys), np.int64, len(item.rows)) for item in read])
+    values, counts = np.unique(hashes, return_counts=True)
+    double = set(values[counts > 1].tolist())
+    if not double:
+        return
+    places: dict[str, str] = {}
+    for item in read:
+        for row, key in enumerate(item.rows.keys):
+            if hash(key) in double and key in places:
+                fact = f"the key is in {places[key]} already, and keys must be unique"
+                cure = "give one of them another key with 'shardkit repair'"
+                raise DatasetError(item.entry.name, fact, cure, int(item.rows.numbers["offset"][row]), key)
+            places[key] = item.entry.name
+
+
+def _before(prefix: str, *, overwrite: bool) -> Manifest | None:
+    """The manifest that is there; None where there is none, or it is damaged. DestinationError for one that stays."""
+    path = manifest_name(prefix)
+    with translated(path):
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            return None
+    if not is_ours(data):
+        fact = "a file is in the way, which is not a manifest of shardkit"
+        raise DestinationError(path, fact, "move it elsewhere, or give the manifest another name with --out")
+    if not overwrite:
+        cure = "check it with 'shardkit verify', or replace it with --overwrite"
+        raise DestinationError(path, "a manifest is there already", cure)
+    with suppress(ManifestError):
+        return decode_manifest(data, place=path)
+    return None
+
+
+def _demand_no_other_files(prefix: str, before: Manifest | None) -> None:
+    """DestinationError for a file with the name of an index that is none."""
+    folder, stem = os.path.split(prefix)
+    known = set() if before is None else set(file_names(before))
+    with translated(folder):
+        there = os.listdir(folder)
+    for name in files_of_stem(there, stem):
+        path = os.path.join(folder, name)
+        if name.endswith(".parquet") and name not in known and not is_index(path):
+            fact = "a file is in the way, which is not an index of shardkit"
+            raise DestinationError(path, fact, "move it elsewhere, or give the index another name with --out")
+
+
+def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, before: Manifest | None) -> Manifest:
+    """Index files first, under names that the manifest that is there does not have; the manifest last."""
+    pairs = (pair for item in read for pair in item.pairs.items())
+    found = class_map(pairs, _texts(read) if names is None else names, place=prefix)
+
+    def rows(part: Sequence[_Indexed]) -> Iterator[ShardRows]:
+        for item in part:
+            labels = found.labels(item.rows.numbers["label"], [folder_of(key) for key in item.rows.keys])
+            yield replace(item.rows, numbers={**item.rows.numbers, "label": labels})
+
+    folder, stem = os.path.split(prefix)
+    files: _Files = []
+    starts = range(0, len(read), INDEX_SHARDS)
+    for number, first in enumerate(starts):
+        part = read[first : first + INDEX_SHARDS]
+        sink = io.BytesIO()
+        write_index(sink, rows(part))
+        name = index_name(stem, None if len(starts) == 1 else number)
+        files.append((IndexEntry(name, len(part), sink.tell(), f"{google_crc32c.value(sink.getvalue()):08x}"), sink))
+    files = _in_free_names(files, folder, stem, [item.entry.name for item in read], before)
+    manifest = Manifest(
+        samples=sum(item.entry.samples for item in read),
+        bytes=sum(item.entry.bytes for item in read),
+        classes=found.classes,
+        fields=tuple(sorted({name for item in read for name in item.fields})),
+        shards=tuple(item.entry for item in read),
+        index=tuple(entry for entry, _ in files),
+        shard_format=read[0].format,
+        options={"unpacked_bytes": [item.unpacked for item in read]} if any(item.unpacked for item in read) else {},
+    )
+    for entry, sink in files:
+        with whole_file(os.path.join(folder, entry.name)) as file:
+            file.write(sink.getvalue())
+    with translated(folder):
+        sync_folder(folder)
+    with whole_file(manifest_name(prefix)) as file:
+        file.write(encode_manifest(manifest))
+    with translated(folder):
+        sync_folder(folder)
+        kept = {entry.name for entry in manifest.index}
+        for name in files_of_stem(os.listdir(folder), stem):
+            if name.endswith(".parquet") and name not in kept and is_index(os.path.join(folder, name)):
+                os.unlink(os.path.join(folder, name))
+    return manifest
+
+
+def _in_free_names(files: _Files, folder: str, stem: str, shards: Sequence[str], before: Manifest | None) -> _Files:
+    """The index files with names of a generation that no other index of the dataset has, unless it is the same."""
+    generation = generation_of(shards, stem)
+    if before is not None:
+        current = generation_of(file_names(before), stem)
+        same = [(each.bytes, each.crc32c) for each in before.index] == [(e.bytes, e.crc32c) for e, _ in files]
+        with translated(folder):
+            there = os.listdir(folder)
+        generation = current if same else next_generation(max(current, generation), stem, there)
+    return [
+        (msgspec.structs.replace(entry, name=in_generation(entry.name, stem, generation)), sink)
+        for entry, sink in files
+    ]

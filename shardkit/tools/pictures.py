@@ -1,0 +1,140 @@
+"""Samples chosen at random by class, and small pictures of them, for the tools that show a dataset."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DecodeError, UsageError
+from shardkit.images.header import image_header
+from shardkit.images.jpeg import can_be_scaled, tidied
+from shardkit.images.pillow import eight_bit, opened
+from shardkit.option_files import demand_folder_of
+from shardkit.reading.dataset import Dataset
+from shardkit.rng import permutation, stream_key
+from shardkit.sample import IMAGE_FIELDS, Sample, fs_text
+
+if TYPE_CHECKING:
+    import os
+
+    from PIL import Image
+
+NO_LABEL = "no label"
+PLOT_SUFFIXES = (".png", ".svg")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSamples:
+    """Samples of one class: its label (-1: none) and name, how many there are, and the rows that were chosen."""
+
+    label: int
+    name: str
+    count: int
+    rows: tuple[int, ...]
+
+
+def choose_samples(
+    data: Dataset, *, count: int, seed: int, classes: Sequence[str | int] | None = None, limit: int | None = None
+) -> list[ClassSamples]:
+    """`count` random rows of each class that has samples, in label order; samples without a label come last.
+
+    classes: only these, by name or label, in the order given. limit: at most so many classes, evenly from all of them.
+    The same seed gives the same rows. Raises UsageError for a class that does not exist.
+    """
+    labels, names = data.content.catalog.labels(), data.classes
+    wanted = _labels_of(names, classes) if classes else [*range(len(names)), -1]
+    order = np.argsort(labels, kind="stable")
+    bounds = np.searchsorted(labels[order], [[label, label + 1] for label in wanted])
+    found = [(label, order[low:high]) for label, (low, high) in zip(wanted, bounds.tolist(), strict=True) if high > low]
+    if limit is not None and len(found) > limit:
+        found = [found[number * len(found) // limit] for number in range(limit)]
+    return [
+        ClassSamples(label, names[label] if label >= 0 else NO_LABEL, len(rows), _drawn(rows, count, seed, label))
+        for label, rows in found
+    ]
+
+
+def _drawn(rows: NDArray[np.int64], count: int, seed: int, label: int) -> tuple[int, ...]:
+    return tuple(rows[permutation(len(rows), stream_key("samples", seed, label))[:count]].tolist())
+
+
+def _labels_of(names: Sequence[str], classes: Sequence[str | int]) -> list[int]:
+    found = []
+    for wanted in dict.fromkeys(classes):
+        if isinstance(wanted, int) and 0 <= wanted < len(names):
+            found.append(wanted)
+        elif wanted in names:
+            found.append(names.index(str(wanted)))
+        elif isinstance(wanted, str) and wanted.isdecimal() and int(wanted) < len(names):
+            found.append(int(wanted))
+        else:
+            shown = ", ".join(map(repr, names[:5])) + (" …" if len(names) > 5 else "")
+            raise UsageError("classes", f"there is no class {wanted!r}", f"the classes are {shown}")
+    return found
+
+
+def picture(data: Dataset, row: int) -> Image.Image:
+    """The image of a row as stored (RGB), or as the dataset's decode() gives it.
+
+    Raises ValueError with a short reason for one that can't be decoded or is not there; errors of reading as they are.
+    """
+    from PIL import Image
+
+    try:
+        sample: Sample = data[row]
+    except DecodeError as exc:
+        raise ValueError(exc.fact) from exc
+    value: Any = next((value for name, value in sample.items() if name in IMAGE_FIELDS), None)
+    if value is None:
+        raise ValueError("no image in this sample")
+    if isinstance(value, np.ndarray):
+        return Image.fromarray(value.squeeze())
+    return open_picture(bytes(value))
+
+
+def open_picture(content: bytes, *, side: int | None = None) -> Image.Image:
+    """An image file as RGB. side: what the longer side will be shrunk to, so that a JPEG may be decoded smaller.
+
+    ValueError with a short reason for one that can't be decoded.
+    """
+    if image_header(content, decode_rare=False)[0] == "JPEG":
+        content = tidied(content)
+    with opened(content) as image:
+        if side is not None and can_be_scaled(content):
+            image.draft("RGB", (2 * side, 2 * side))
+        image.load()
+        return eight_bit(image).convert("RGB")
+
+
+def thumbnail(image: Image.Image, side: int) -> Image.Image:
+    """The whole image within side x side pixels, never enlarged."""
+    from PIL.Image import Resampling
+
+    small = image.copy()
+    small.thumbnail((side, side), Resampling.BOX if max(image.size) > 4 * side else Resampling.LANCZOS)
+    return small
+
+
+def jpeg_bytes(image: Image.Image, *, quality: int = 72) -> bytes:
+    """The image as a small JPEG file, without anything of the original's metadata."""
+    sink = io.BytesIO()
+    image.convert("RGB").save(sink, "JPEG", quality=quality, optimize=True)
+    return sink.getvalue()
+
+
+def out_path(out: str | os.PathLike[str], endings: Sequence[str]) -> str:
+    """The file to write, checked by its ending, so that a slip does not replace a shard; its folder must exist.
+
+    Raises UsageError, MissingFileError.
+    """
+    path = Path(out)
+    if path.suffix.lower() not in endings:
+        raise UsageError(fs_text(path), "this is no name for the result", f"give one that ends with {endings[0]}")
+    demand_folder_of(path, "out")
+    return str(path)

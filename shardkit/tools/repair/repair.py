@@ -1,0 +1,291 @@
+"""A sound dataset from a damaged one. The source is only ever read.
+
+Samples come through by the CRCs of the index where there is one: then a damaged header costs nothing, and a damaged
+image only its own sample. Without an index, all members with a good header come through whose image has a good header
+too, and of TFRecord all records with good checksums. Members of a sample are brought together, double keys get another
+key, and all is written anew, with its own index and manifest. Memory grows with the samples: about 500 bytes for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from typing import Any
+
+from shardkit.errors import DatasetError, DestinationError, ShardkitError, UsageError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.formats.format import FORMATS, Format, FormatName, format_of_head, format_of_name
+from shardkit.formats.tfrecord.features import KEY
+from shardkit.packing.dest.destination import Destination, check_free, destination_of
+from shardkit.packing.dest.disk import commit, discard, keep_only, working, write_index_files
+from shardkit.packing.write.shard import Skipped
+from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
+from shardkit.shards.class_names import class_map, folder_of, text_names
+from shardkit.shards.find import SourceLike
+from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry
+from shardkit.shards.names import shard_name
+from shardkit.shards.objects import demand_disk
+from shardkit.shards.open import Opened, ShardPlace, open_dataset, stem_of_shard
+from shardkit.sources.keys import new_keys
+from shardkit.storage.files import translated
+from shardkit.threads import in_threads, thread_count
+from shardkit.tools.repair.rescued import LeftOut, Rescue, Rescued, members_of
+from shardkit.tools.repair.tar import Rescuer
+from shardkit.tools.repair.write import write_shard
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A key that another sample had as well, and the one that it has now."""
+
+    key: str
+    new_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What a repair did. left_out: samples that are not in the result, with the reason; they are listed beside it too.
+
+    renamed: keys that were double or no UTF-8. joined: keys of samples whose members were apart. notes: damage that
+    was met, a line each.
+    """
+
+    manifest: Manifest
+    left_out: tuple[LeftOut, ...]
+    renamed: tuple[Renamed, ...]
+    joined: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def repair(
+    source: SourceLike,
+    dest: str | os.PathLike[str],
+    *,
+    decode: bool = False,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: ProgressFn = silent,
+) -> Repaired:
+    """Write what is whole in the dataset `source` as a new dataset `dest` (a prefix, or a folder), in the same format.
+
+    decode: leave out images too that can't be decoded. workers: threads (default: the cores). overwrite: replace
+    another dataset at `dest`. The result passes `verify`, and it is absent until it is whole.
+
+    Raises DatasetError where no sample is whole, DestinationError, BusyError, StorageError, NotFoundError, UsageError.
+    """
+    threads = thread_count(workers)
+    opened = open_dataset(source)
+    form = _format(opened)
+    destination = _destination(opened, os.fspath(dest), form.suffix, overwrite=overwrite)
+    rescues: list[Rescue] = []
+    for rescue in in_threads(Rescuer(opened.manifest, decode), enumerate(opened.shards), threads):
+        rescues.append(rescue)
+        progress(Progress("rescue", sum(len(one.samples) for one in rescues)))
+    joined = _join(rescues)
+    renamed = _rename(rescues)
+    left_out = [item for rescue in rescues for item in rescue.left_out]
+    total = sum(len(rescue.samples) for rescue in rescues)
+    if not total:
+        fact = f"no sample of it is whole ({len(left_out)} are damaged)"
+        raise DatasetError(str(opened.place), fact, "pack it again from its source")
+    classes = _classes(opened, rescues)
+    with working(destination), _emptied(destination):
+        destination = check_free(destination, overwrite=overwrite)
+        entries: list[ShardEntry] = []
+        full = [rescue.samples for rescue in rescues if rescue.samples]
+        names = [shard_name(destination.base, number, form.suffix) for number in range(len(full))]
+        texts = dict(enumerate(entry.name for entry in classes))
+        write = partial(write_shard, destination.work, [shard.location for shard in opened.shards], form, texts)
+        for entry in in_threads(write, zip(names, full, strict=True), threads):
+            entries.append(entry)
+            done, size = sum(one.samples for one in entries), sum(one.bytes for one in entries)
+            progress(Progress("repair", done, total, size))
+        manifest = _manifest(destination, opened, form, entries, rescues, classes, len(left_out))
+        commit(destination, manifest, [Skipped(item.path, _reason(item)) for item in left_out])
+    notes = [str(item) for item in opened.findings] + [str(item) for index in opened.index for item in index.findings]
+    notes += [note for rescue in rescues for note in rescue.notes]
+    return Repaired(manifest, tuple(left_out), tuple(renamed), tuple(joined), tuple(notes))
+
+
+def _format(opened: Opened) -> Format:
+    """The format of the shards. UsageError where they are of two."""
+    if opened.format is not None:
+        return FORMATS[opened.format]
+    forms = {_format_of(shard) for shard in opened.shards}
+    if len(forms) > 1:
+        raise UsageError(str(opened.place), "these are shards of more than one format", "repair those of each alone")
+    return FORMATS[forms.pop()]
+
+
+def _format_of(shard: ShardPlace) -> FormatName:
+    named = format_of_name(shard.location.name)
+    if named is not None or not os.path.isfile(shard.location.path):
+        return named or "tar"
+    with translated(os.fsencode(shard.location.path)), open(shard.location.path, "rb") as file:
+        return format_of_head(file.read(512))
+
+
+def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> Destination:
+    """Where the result goes. DestinationError for the source itself, and for another dataset without `overwrite`."""
+    demand_disk("repair", dest, "write to a disk, and then: shardkit upload")
+    name = opened.place.name
+    stem = name.removesuffix(".json") if name.endswith(".json") else stem_of_shard(name)
+    source = os.path.abspath(opened.place.sibling(stem).path)
+    destination = destination_of(dest, source)
+    taken = {os.path.realpath(shard.location.path) for shard in opened.shards}
+    files = [
+        os.path.join(destination.folder, shard_name(destination.base, n, suffix)) for n in range(len(opened.shards))
+    ]
+    if os.path.realpath(destination.path("")) == os.path.realpath(source) or taken.intersection(
+        map(os.path.realpath, files)
+    ):
+        raise DestinationError(fs_text(destination.path("")), "this is the source", "choose another destination")
+    if os.path.isdir(destination.work):
+        with working(destination):  # the commit of a run that was killed is finished, and its rest removed
+            pass
+    if not overwrite and (destination.read_manifest() is not None or os.path.lexists(destination.manifest)):
+        fact = "another dataset is there"
+        raise DestinationError(fs_text(destination.path("")), fact, "choose another, or replace it with --overwrite")
+    return destination
+
+
+@contextlib.contextmanager
+def _emptied(destination: Destination) -> Iterator[None]:
+    """Nothing stays in the work folder: a repair begins anew."""
+    keep_only(destination, ())
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError, ShardkitError):
+            discard(destination)
+        raise
+
+
+def _join(rescues: Sequence[Rescue]) -> list[str]:
+    """Bring members of one sample together that are in several places; the keys of those samples."""
+    joined = [sample.key for sample in members_of(rescues) if sample.split]
+    first: dict[str, Rescued] = {}
+    for rescue in rescues:
+        kept = []
+        for sample in rescue.samples:
+            other = first.setdefault(sample.key, sample)
+            proven = sample.indexed or other.indexed or sample.record is not None
+            if other is sample or proven or sample.names & other.names:
+                kept.append(sample)
+                continue
+            _add(other, sample)
+            joined.append(sample.key)
+        rescue.samples = kept
+    return list(dict.fromkeys(joined))
+
+
+def _add(sample: Rescued, other: Rescued) -> None:
+    had_image = any(name in IMAGE_FIELDS for _, name, _, _ in sample.parts)
+    sample.parts += other.parts
+    if sample.label < 0:
+        sample.label = other.label
+    if not had_image:
+        sample.path = other.path
+
+
+def _rename(rescues: Sequence[Rescue]) -> list[Renamed]:
+    """Give each sample a key of its own, in valid UTF-8."""
+    samples = [sample for sample in members_of(rescues) if not _named_by_place(sample)]
+    keys = [text_of_path(sample.key.encode("utf-8", "surrogateescape")) if _odd(sample.key) else sample.key
+            for sample in samples]  # fmt: skip
+    keys = [new for _, new in sorted(({**dict(enumerate(keys)), **new_keys(keys)}).items())]
+    renamed = []
+    paths: set[str] = set()
+    for sample, key in zip(samples, keys, strict=True):
+        if sample.key != key:
+            renamed.append(Renamed(text_of_path(sample.key.encode("utf-8", "surrogateescape")), key))
+            sample.key = key
+        if sample.path in paths and not _of_others(sample):
+            ending = sample.path.rpartition(".")[2]
+            sample.path = text_of_path(f"{key}.{ending}".encode())
+        paths.add(sample.path)
+    return renamed
+
+
+def _of_others(sample: Rescued) -> bool:
+    """Whether it is a record that others wrote: the names of its files are one by one below those of its classes."""
+    return sample.record is not None and sample.record[1].key_feature != KEY
+
+
+def _named_by_place(sample: Rescued) -> bool:
+    """Whether it is a record without a key: it gets the name of its new place."""
+    return sample.record is not None and not sample.record[1].key_feature
+
+
+def _odd(key: str) -> bool:
+    return not key.isascii() and any("\ud800" <= c <= "\udfff" for c in key)
+
+
+def _classes(opened: Opened, rescues: Sequence[Rescue]) -> tuple[ClassEntry, ...]:
+    """The classes with the counts of what is left. Gives labels by directory where no sample has one."""
+    pairs = Counter((sample.label, folder_of(sample.path)) for sample in members_of(rescues))
+    manifest = opened.manifest
+    if manifest is None:
+        texts = {label: text for rescue in reversed(rescues) for label, text in rescue.texts.items()}
+        names = text_names(texts, max((label for label, _ in pairs), default=-1) + 1)
+        found = class_map(pairs.items(), names, place=str(opened.place))
+        for sample in members_of(rescues):
+            if found.by_folder is not None:
+                sample.label = found.by_folder.get(folder_of(sample.path), -1)
+        return found.classes
+    names = manifest.class_names
+    labels = Counter(sample.label for sample in members_of(rescues))
+    if manifest.plan:  # the paths, which have a checksum, say the names too
+        for label in range(len(names)):
+            folders = {folder for one, folder in pairs if one == label}
+            names[label] = folders.pop() if len(folders) == 1 else names[label]
+    return tuple(ClassEntry(name, labels[label]) for label, name in enumerate(names))
+
+
+def _manifest(
+    destination: Destination,
+    opened: Opened,
+    form: Format,
+    entries: Sequence[ShardEntry],
+    rescues: Sequence[Rescue],
+    classes: tuple[ClassEntry, ...],
+    skipped: int,
+) -> Manifest:
+    before = opened.manifest
+    packed = before is not None and before.plan != "" and all(sample.indexed for sample in members_of(rescues))
+    options: dict[str, Any] = (
+        {} if before is None else {k: v for k, v in before.options.items() if k != "unpacked_bytes"}
+    )
+    digest = blake2b(" ".join(entry.crc32c for entry in entries).encode(), digest_size=16).hexdigest()
+    return Manifest(
+        shard_format=form.name,
+        samples=sum(entry.samples for entry in entries),
+        bytes=sum(entry.bytes for entry in entries),
+        classes=classes,
+        fields=tuple(sorted({name for sample in members_of(rescues) for name in sample.names})),
+        shards=tuple(entries),
+        index=write_index_files(destination, entries),
+        skipped=skipped,
+        options=options,
+        plan=digest if packed else "",
+    )
+
+
+def _reason(item: LeftOut) -> str:
+    where = f"{os.path.basename(item.shard)}" + (f" at byte {item.byte}" if item.byte is not None else "")
+    return f"{where}: {item.reason}"
+
+
+def lines_of(result: Repaired) -> Iterator[str]:
+    """What a repair did, a line for each thing, for a reader."""
+    yield from result.notes
+    for item in result.left_out:
+        where = f"{item.shard}: " + (f"at byte {item.byte}: " if item.byte is not None else "")
+        yield f"left out: {where}sample {item.key}: {item.reason}"
+    yield from (f"renamed: {item.key} is now {item.new_key}" for item in result.renamed)
+    yield from (f"brought together: the members of {key}" for key in result.joined)

@@ -1,0 +1,69 @@
+"""What a repair takes over of each shard, and what not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from shardkit.formats.tfrecord.salvage import Record
+from shardkit.images.header import image_header
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A sample that is not in the repaired dataset. byte: where it was, None where that is not known."""
+
+    shard: str
+    byte: int | None
+    key: str
+    path: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Rescued:
+    """A whole sample. parts: (shard number, field, first byte, length); `cls` stands in `label`.
+
+    record: (shard number, Record) of a TFRecord sample that is written as it is, and has no parts.
+    """
+
+    key: str
+    path: str
+    label: int
+    byte: int
+    parts: list[tuple[int, str, int, int]]
+    indexed: bool = False
+    split: bool = False
+    record: tuple[int, Record] | None = None
+
+    @property
+    def names(self) -> set[str]:
+        """The sample's fields."""
+        if self.record is not None:
+            return set(self.record[1].fields)
+        return {name for _, name, _, _ in self.parts} | ({"cls"} if self.label >= 0 else set())
+
+
+@dataclass(slots=True)
+class Rescue:
+    """What was rescued of a shard. texts: names of classes, as records have them."""
+
+    samples: list[Rescued] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    texts: dict[int, str] = field(default_factory=dict)
+
+
+def members_of(rescues: Sequence[Rescue]) -> Iterator[Rescued]:
+    """All samples in order."""
+    for rescue in rescues:
+        yield from rescue.samples
+
+
+def field_of_image(data: bytes) -> str:
+    """The field for an image whose name is lost, by its own bytes."""
+    try:
+        name = image_header(data)[0].lower()
+    except ValueError:  # damaged too: what most images are
+        return "jpg"
+    return {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(name, name)

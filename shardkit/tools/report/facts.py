@@ -1,0 +1,185 @@
+"""What a report knows about a dataset: a column for each sample, from the index, or from the files of a class tree."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DatasetError, ShardkitError
+from shardkit.events import Progress, ProgressFn
+from shardkit.images.header import image_header
+from shardkit.reading.dataset import Dataset, dataset
+from shardkit.sample import fs_text
+from shardkit.shards.find import SourceLike, resolve
+from shardkit.shards.manifest import Manifest
+from shardkit.shards.names import split_names_of
+from shardkit.shards.objects import Places
+from shardkit.storage.access import Remote
+from shardkit.threads import in_threads, thread_count
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+Numbers = NDArray[Any]
+CHUNK = 256  # samples that a thread takes at a time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Facts:
+    """A dataset as columns, one entry for each sample in the order of the shards.
+
+    folder: the name of the folder that it is in. labels: -1 for none. sizes: bytes of the image, -1 for no image.
+    widths, heights: pixels, 0 where not known. crcs: CRC-32C of the image's bytes. shards: (name, samples, bytes) of
+    each; empty for a class tree.
+    """
+
+    name: str
+    folder: str
+    source: SourceLike
+    data: Dataset
+    manifest: Manifest | None
+    classes: tuple[str, ...]
+    keys: Sequence[str]
+    labels: Numbers
+    sizes: Numbers
+    widths: Numbers
+    heights: Numbers
+    crcs: Numbers
+    shards: tuple[tuple[str, int, int], ...]
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def counts(self) -> list[int]:
+        """The samples of each class."""
+        counts: list[int] = np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes)).tolist()
+        return counts
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which samples have an image whose width and height are known."""
+        return (self.widths > 0) & (self.heights > 0)
+
+    def class_of(self, row: int) -> str:
+        """The class of a sample in words."""
+        label = int(self.labels[row])
+        return self.classes[label] if label >= 0 else "no label"
+
+    def prints(self) -> Numbers:
+        """A number for each image that equal images share: CRC-32C and size. uint64; 0 where there is no image."""
+        both = self.sizes.clip(0).astype(np.uint64) << np.uint64(32) | self.crcs.astype(np.uint64)
+        return np.where(self.sizes >= 0, both, np.uint64(0))
+
+
+class _Keys(Sequence[str]):
+    """An Arrow column of strings as a sequence, without a Python object for each."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self.column = column
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, item: Any) -> Any:
+        return self.column[item].as_py()
+
+
+def collect(source: SourceLike, progress: ProgressFn, storage_options: Mapping[str, Any] | None = None) -> Facts:
+    """The facts of a dataset. Raises DatasetError for shards without a manifest, and the errors of `dataset`."""
+    found, data = resolve(source, Remote(storage_options)), dataset(source, storage_options=storage_options)
+    catalog = data.content.catalog
+    if not int(catalog.counts.sum()):
+        raise DatasetError(_place(source), "the dataset has no samples", "pack a tree that has images")
+    columns = _from_files(data, progress) if found.tree is not None else _from_index(catalog.index_table())
+    shards: tuple[tuple[str, int, int], ...] = ()
+    if found.manifest is not None:
+        numbers = range(len(found.manifest.shards)) if found.numbers is None else found.numbers
+        entries = [found.manifest.shards[number] for number in numbers]
+        shards = tuple((entry.name, entry.samples, entry.bytes) for entry in entries)
+    place = found.tree or found.location
+    path = Path(place.path) if place is not None else Path("dataset")
+    whole = path.absolute() if place is None or place.is_local else path
+    name, folder = fs_text(path.name.removesuffix(".json")), fs_text(whole.parent.name)
+    classes = tuple(entry.name for entry in catalog.classes)
+    return Facts(
+        name, folder, source, data, found.manifest, classes, shards=shards, storage_options=storage_options, **columns
+    )  # fmt: skip
+
+
+def _place(source: SourceLike) -> str:
+    return source if isinstance(source, str) else "dataset"
+
+
+def _from_index(table: pa.Table) -> dict[str, Any]:
+    from shardkit.shards.index import as_numpy
+
+    names = {"labels": "label", "sizes": "image_size", "widths": "width", "heights": "height", "crcs": "crc32c"}
+    return {"keys": _Keys(table["key"]), **{ours: as_numpy(table[theirs]) for ours, theirs in names.items()}}
+
+
+def _from_files(data: Dataset, progress: ProgressFn) -> dict[str, Any]:
+    """The columns of a class tree, whose files are all read."""
+    catalog = data.content.catalog
+    table, total = catalog.index_table(), int(catalog.counts.sum())
+    widths, heights = np.zeros(total, np.int32), np.zeros(total, np.int32)
+    crcs, sizes = np.zeros(total, np.uint32), np.zeros(total, np.int64)
+
+    def read(begin: int) -> int:
+        rows = np.arange(begin, min(begin + CHUNK, total))
+        block = catalog.block(rows)
+        for number, row in enumerate(rows.tolist()):
+            content = bytes(block.image(number))
+            sizes[row], crcs[row] = len(content), google_crc32c.value(content)
+            try:
+                _, widths[row], heights[row] = image_header(content)
+            except ValueError as exc:
+                log.debug("%s: %s", block.place(number)[0], exc)  # stays 0 x 0: not known
+        return int(rows[-1]) + 1
+
+    for done in in_threads(read, range(0, total, CHUNK), thread_count(None)):
+        progress(Progress("read", done, total))
+    return {
+        "keys": _Keys(table["key"]), "labels": catalog.labels(), "sizes": sizes, "widths": widths, "heights": heights,
+        "crcs": crcs,
+    }  # fmt: skip
+
+
+def siblings(facts: Facts, progress: ProgressFn) -> list[Facts]:
+    """The other splits that lie beside a dataset that is one itself, by their names (train, validation, test …).
+
+    One that can't be read is left out, with a warning.
+    """
+    remote = Remote(facts.storage_options)
+    found = resolve(facts.source, remote)
+    own = found.location or found.tree
+    if own is None:
+        return []
+    names = [
+        name
+        for name in Places(remote).names(own.parent, "")
+        if (name.endswith(".json") if found.tree is None else os.path.isdir(own.sibling(name).path))
+    ]
+    splits = set(split_names_of([name.removesuffix(".json") for name in names]))
+    if own.name.removesuffix(".json") not in splits:
+        return []
+    others = []
+    for name in names:
+        if name == own.name or name.removesuffix(".json") not in splits:
+            continue
+        try:
+            others.append(collect(str(own.sibling(name)), progress, facts.storage_options))
+        except ShardkitError as exc:
+            log.warning("left out of the search for images in several splits: %s", exc)
+    return others

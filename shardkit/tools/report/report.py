@@ -1,0 +1,178 @@
+"""A report on a dataset as one HTML page that needs nothing else: no network, no script.
+
+report_facts.py collects, report_checks.py looks for what is wrong, report_sections.py and report_images.py say and show
+it, report_plots.py draws, report_html.py is the page. The page holds no clock: equal datasets give equal pages.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.shards.find import SourceLike
+from shardkit.storage.files import whole_file
+from shardkit.tools.pictures import out_path
+from shardkit.tools.report import sections as parts
+from shardkit.tools.report import thumbnails as pictures
+from shardkit.tools.report.checks import Leak, find_doubles, find_leak, find_suspects
+from shardkit.tools.report.facts import Facts, collect, siblings
+from shardkit.tools.report.html import Section, page, text
+from shardkit.tools.report.sections import Study
+from shardkit.tools.shuffle_quality import ShuffleQuality, shuffle_quality
+
+BUFFERS = (0, 100, 1_000, 10_000)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFindings:
+    """What was found in a dataset, as keys. duplicates: a group of equal images each. undecodable: (key, reason)."""
+
+    name: str
+    samples: int
+    duplicates: tuple[tuple[str, ...], ...]
+    mislabelled: int
+    tiny: tuple[str, ...]
+    extreme_aspect: tuple[str, ...]
+    single_colour: tuple[str, ...]
+    undecodable: tuple[tuple[str, str], ...]
+    mixed_as_packed: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeakFindings:
+    """Images that are in two datasets: (key, key in the other) of each. relabelled: how many are of another class."""
+
+    name: str
+    other: str
+    images: tuple[tuple[str, str], ...]
+    relabelled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was written and found. bytes: of the page."""
+
+    path: str
+    bytes: int
+    datasets: tuple[DatasetFindings, ...]
+    leaks: tuple[LeakFindings, ...]
+
+
+def report(
+    source: SourceLike,
+    out: str | os.PathLike[str] = "report.html",
+    *,
+    compare: SourceLike | None = None,
+    seed: int = 0,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
+) -> Report:
+    """Write a page on a dataset to the HTML file `out`, which is replaced.
+
+    source: as for `dataset`; a class directory is read whole. compare: a second dataset, set beside the first. seed: of
+    the samples that are shown. storage_options: of a store, as in `dataset`. Splits that lie beside a split are
+    searched for equal images too.
+
+    Images that are damaged are told in the page. Memory is about 100 bytes a sample. Raises UsageError,
+    MissingExtraError without matplotlib, DatasetError for shards without a manifest, and the errors of `dataset`.
+    """
+    path = out_path(out, (".html", ".htm"))
+    sources = [source] if compare is None else [source, compare]
+    facts = _apart([collect(each, progress, storage_options) for each in sources])
+    others = facts[1:] or _apart([facts[0], *siblings(facts[0], progress)])[1:]
+    leaks = [find_leak(facts[0], other) for other in others]
+    studies = [_study(each, progress) for each in facts]
+    content = _page(studies, leaks, {other.name: other for other in others}, seed, progress).encode("utf-8")
+    with whole_file(path, sync=False) as file:
+        file.write(content)
+    names = {each.name: each for each in [*facts, *others]}
+    return Report(path, len(content), tuple(map(_findings, studies)), tuple(_leak(leak, names) for leak in leaks))
+
+
+def _apart(facts: Sequence[Facts]) -> list[Facts]:
+    """The facts with names that differ: with their folder's, where two datasets are called `train`."""
+    if len({each.name for each in facts}) == len(facts):
+        return list(facts)
+    longer = [f"{each.folder}/{each.name}" if each.folder else each.name for each in facts]
+    if len(set(longer)) < len(longer):
+        longer = [f"{name} ({number})" for number, name in enumerate(longer, 1)]
+    return [replace(each, name=name) for each, name in zip(facts, longer, strict=True)]
+
+
+def _study(facts: Facts, progress: ProgressFn) -> Study:
+    doubles, suspects = find_doubles(facts), find_suspects(facts, progress)
+    return Study(facts, doubles, suspects, _quality(facts, progress))
+
+
+def _quality(facts: Facts, progress: ProgressFn) -> ShuffleQuality | None:
+    if len(facts) < 2 or int(facts.labels.min()) < 0 or len({*facts.labels.tolist()}) < 2:
+        return None
+    progress(Progress("mixing", 0, len(facts)))
+    batch = max(2, min(64, len(facts) // 8))
+    return shuffle_quality(facts.source, buffers=BUFFERS, batch=batch, storage_options=facts.storage_options)
+
+
+def _page(
+    studies: Sequence[Study], leaks: Sequence[Leak], others: dict[str, Facts], seed: int, progress: ProgressFn
+) -> str:
+    sections = []
+    for section in _sections(studies, leaks, others, seed):
+        sections.append(section)
+        progress(Progress("draw", len(sections)))
+    names = " and ".join(study.name for study in studies)
+    title = f"{names}: a dataset report" if len(studies) == 1 else f"{names}, side by side"
+    about = "".join(f"<p>{text(_place(study.facts))}</p>" for study in studies)
+    foot = f"<p>Written by shardkit {_version()}. Pictures of samples are chosen at random with seed {seed}.</p>"
+    return page(title, about, sections, foot)
+
+
+def _sections(
+    studies: Sequence[Study], leaks: Sequence[Leak], others: dict[str, Facts], seed: int
+) -> Iterator[Section]:
+    yield parts.summary(studies, leaks)
+    yield parts.classes(studies)
+    yield parts.sizes(studies)
+    yield parts.files(studies)
+    yield pictures.samples(studies, seed)
+    yield pictures.equal(studies, leaks, others)
+    yield pictures.suspicious(studies)
+    yield parts.mixing(studies)
+
+
+def _place(facts: Facts) -> str:
+    kind = f"{facts.manifest.shard_format} shards" if facts.manifest is not None else "class directory"
+    return f"{facts.name}: {len(facts):,} samples, {kind}"
+
+
+def _version() -> str:
+    from shardkit import __version__
+
+    return __version__
+
+
+def _findings(study: Study) -> DatasetFindings:
+    keys, found = study.facts.keys, study.suspects
+
+    def named(rows: Sequence[int]) -> tuple[str, ...]:
+        return tuple(keys[row] for row in rows)
+
+    return DatasetFindings(
+        name=study.name,
+        samples=len(study.facts),
+        duplicates=tuple(named(rows) for rows in study.doubles.groups),
+        mislabelled=study.doubles.mislabelled,
+        tiny=named(found.tiny),
+        extreme_aspect=named(found.extreme),
+        single_colour=named(found.single),
+        undecodable=tuple((keys[row], reason) for row, reason in found.undecodable),
+        mixed_as_packed=None if study.quality is None else study.quality.ways[0].mixed,
+    )
+
+
+def _leak(leak: Leak, names: dict[str, Facts]) -> LeakFindings:
+    ours, theirs = names[leak.name].keys, names[leak.other].keys
+    images = tuple((ours[row], theirs[twin]) for row, twin in leak.pairs)
+    return LeakFindings(leak.name, leak.other, images, leak.relabelled)

@@ -1,0 +1,333 @@
+"""One dataset from one place to another: what upload and download share.
+
+What is there with the same size and CRC-32C stays. Shards go first, side by side; then the index; the manifest last.
+So a run that was cut short is gone on with by the next, and nobody reads half a dataset. Where a dataset is replaced
+whose files have the same names and other contents, the copy gets the names of the next generation.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
+
+import google_crc32c
+import numpy as np
+from msgspec.structs import replace
+
+from shardkit.errors import DamagedError, DestinationError, ManifestError, NotFoundError, StorageError
+from shardkit.events import Progress, ProgressFn
+from shardkit.location import Location
+from shardkit.packing.dest.dataset_files import MOVE, OVERWRITE, Place
+from shardkit.shards.index import INTEGERS, ShardRows, write_index
+from shardkit.shards.index_file import IndexFile, index_entries, index_source, is_index
+from shardkit.shards.manifest import (  # fmt: skip
+    IndexEntry,
+    Manifest,
+    ShardEntry,
+    decode_manifest,
+    encode_manifest,
+    file_names,
+    is_ours,
+)
+from shardkit.shards.names import generation_of, in_generation, skipped_beside
+from shardkit.storage.store import ObjectInfo
+from shardkit.storage.transfer import Check, Pieces, crc_of, file_pieces, object_pieces, send
+from shardkit.threads import Crew
+
+log = logging.getLogger(__name__)
+
+WORKERS = 4
+"""Objects that are on their way at a time. A store sends several parts of each: about 16 requests, 300 MB of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A dataset at its new place: its manifest (or the folder of shards that have none), and what is in it.
+
+    sent: files that were sent now; kept: those that were there already. samples: 0 where no manifest tells.
+    """
+
+    dataset: str
+    samples: int
+    shards: int
+    bytes: int
+    sent: int
+    sent_bytes: int
+    kept: int
+    kept_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transferred:
+    """What `upload` or `download` did: a Copied for each dataset."""
+
+    datasets: tuple[Copied, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A dataset to be copied: its shards and its other files with size and CRC-32C, and its manifest as it is stored.
+
+    Shards that have no manifest are a parcel without one. origin: the names in the source of files that get others.
+    made: files that are not in the source as they are sent.
+    """
+
+    source: Place
+    shards: tuple[ObjectInfo, ...]
+    others: tuple[ObjectInfo, ...] = ()
+    manifest: bytes | None = None
+    samples: int = 0
+    origin: Mapping[str, str] = field(default_factory=dict)
+    made: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def files(self) -> tuple[ObjectInfo, ...]:
+        """All files but the manifest."""
+        return (*self.shards, *self.others)
+
+    @property
+    def bytes(self) -> int:
+        """Of all files but the manifest."""
+        return sum(file.bytes for file in self.files)
+
+
+def parcel_of(source: Place) -> Parcel:
+    """The dataset at a place. Raises NotFoundError where there is none, ManifestError, StorageError."""
+    data = source.read(source.manifest)
+    manifest = decode_manifest(data, place=str(source.location(source.manifest)))
+    shards = tuple(map(_wanted, manifest.shards))
+    return Parcel(source, shards, (*map(_wanted, manifest.index), *_list_of_skipped(source, manifest)), data,
+                  manifest.samples)  # fmt: skip
+
+
+def _wanted(entry: ShardEntry | IndexEntry) -> ObjectInfo:
+    return ObjectInfo(entry.name, entry.bytes, entry.crc32c)
+
+
+def _list_of_skipped(source: Place, manifest: Manifest) -> list[ObjectInfo]:
+    """The list of what was left out, if there is one: the manifest has no size and no checksum of it."""
+    name = skipped_beside(file_names(manifest), source.stem)
+    try:
+        data = source.read(name) if manifest.skipped else b""
+    except NotFoundError:
+        log.warning("%s: the list of what was left out is missing", source.location(name))
+        return []
+
+    return [ObjectInfo(name, len(data), f"{google_crc32c.value(data):08x}")] if data else []
+
+
+class Meter:
+    """Counts what went through, and tells it."""
+
+    def __init__(self, step: str, parcels: Iterable[Parcel], progress: ProgressFn) -> None:
+        self.step, self.progress = step, progress
+        files = [file.bytes for parcel in parcels for file in parcel.files]
+        self.files, self.bytes = len(files), sum(files)
+        self._done = self._bytes = 0
+        self._lock = Lock()
+
+    def moved(self, count: int) -> None:
+        """So many bytes went through, or have to go again."""
+        self._tell(0, count)
+
+    def done(self) -> None:
+        """A file is done."""
+        self._tell(1, 0)
+
+    def kept(self, file: ObjectInfo) -> None:
+        """A file was there already."""
+        self._tell(1, file.bytes)
+
+    def _tell(self, files: int, count: int) -> None:
+        with self._lock:
+            self._done += files
+            self._bytes += count
+            self.progress(Progress(self.step, self._done, self.files, self._bytes, self.bytes))
+
+
+def copy_dataset(
+    parcel: Parcel, target: Place, crew: Crew, *, check: Check, keep: Check, overwrite: bool, meter: Meter
+) -> Copied:
+    """Bring a dataset to `target`, where it has the same name. check: of what was sent; keep: of what is there already.
+
+    Raises DestinationError where something else is in the way, DamagedError, NotFoundError, StorageError.
+    """
+    target.clear()
+    found = target.manifest_bytes()
+    parcel = _fitting(parcel, target, found, overwrite=overwrite)
+    kept = _kept(parcel, target, crew, found, check=keep, overwrite=overwrite)
+    if found is None:
+        target.begin()
+    for file in parcel.files:
+        if file.name in kept:
+            meter.kept(file)
+
+    def one(file: ObjectInfo) -> None:
+        pieces, place = pieces_of(parcel, file, crew), parcel.source.location(parcel.origin.get(file.name, file.name))
+        send(pieces, place, target.store, file, check=check, retry=target.retry, stop=crew.stop, told=meter.moved)
+        meter.done()
+
+    for part in (parcel.shards, parcel.others):
+        for _ in crew.map(one, [file for file in part if file.name not in kept]):
+            pass
+    if parcel.manifest is None:
+        target.clear(without_manifest=True)
+    elif found != parcel.manifest:
+        target.finish(parcel.manifest, {file.name: file.bytes for file in parcel.files}, sweep=overwrite)
+    sent = [file.bytes for file in parcel.files if file.name not in kept]
+    there = target.store.root if parcel.manifest is None else target.location(target.manifest)
+    return Copied(
+        dataset=str(there), samples=parcel.samples, shards=len(parcel.shards),
+        bytes=sum(file.bytes for file in parcel.shards), sent=len(sent), sent_bytes=sum(sent), kept=len(kept),
+        kept_bytes=parcel.bytes - sum(sent),
+    )  # fmt: skip
+
+
+def pieces_of(parcel: Parcel, file: ObjectInfo, crew: Crew) -> Pieces:
+    """The bytes of a file, wherever it is."""
+    made = parcel.made.get(file.name)
+    if made is not None:
+        return partial(_at_once, made)
+    source, name = parcel.source, parcel.origin.get(file.name, file.name)
+    place = source.location(name)
+    if place.is_local:
+        return file_pieces(place)
+    return object_pieces(source.store, name, file.bytes, source.retry, crew.stop)
+
+
+def _at_once(data: bytes) -> Generator[bytes, None, None]:
+    yield data
+
+
+def _fitting(parcel: Parcel, target: Place, found: bytes | None, *, overwrite: bool) -> Parcel:
+    """The parcel; with names of the next generation where files of the dataset that it replaces have its own.
+
+    found: the manifest that is there. DestinationError where it is another dataset's, without `overwrite`, or nobody's.
+    """
+    if found is None or found == parcel.manifest:
+        return parcel
+    there = str(target.location(target.manifest))
+    if not is_ours(found):
+        raise DestinationError(there, "a file is in the way, which is not a manifest of shardkit", MOVE)
+    theirs = None
+    with suppress(ManifestError):
+        theirs = decode_manifest(found, place=there)
+    mine = None if parcel.manifest is None else decode_manifest(parcel.manifest, place=str(parcel.source))
+    if mine is not None and theirs is not None and _contents(mine) == _contents(theirs):
+        same = renamed(parcel, mine, generation_of(file_names(theirs), target.stem))
+        if same.manifest == found:
+            return same
+    if not overwrite:
+        raise DestinationError(there, "another dataset is there", OVERWRITE)
+    if mine is None or theirs is None or not _clash(mine, theirs):
+        return parcel
+    return renamed(parcel, mine, target.next_generation(theirs))
+
+
+def _contents(manifest: Manifest) -> list[tuple[int, int, str]]:
+    return [(entry.samples, entry.bytes, entry.crc32c) for entry in manifest.shards]
+
+
+def _clash(mine: Manifest, theirs: Manifest) -> bool:
+    """Whether two datasets have files of one name with other contents."""
+    before = {entry.name: entry.crc32c for entry in theirs.shards} | {
+        entry.name: entry.crc32c for entry in theirs.index
+    }
+    after = {entry.name: entry.crc32c for entry in mine.shards} | {entry.name: entry.crc32c for entry in mine.index}
+    return any(before.get(name, crc) != crc for name, crc in after.items())
+
+
+def renamed(parcel: Parcel, manifest: Manifest, generation: int) -> Parcel:
+    """The same dataset with the names of another generation: the index, which has the shards' names, is made again."""
+    stem = parcel.source.stem
+    new = {file.name: in_generation(file.name, stem, generation) for file in parcel.files}
+    made, index = dict[str, bytes](), list[IndexEntry]()
+    for entry, shards in index_entries(manifest):
+        data = _with_names(parcel.source, entry, shards, new)
+        made[new[entry.name]] = data
+        crc = f"{google_crc32c.value(data):08x}"
+        index.append(replace(entry, name=new[entry.name], bytes=len(data), crc32c=crc))
+    text = encode_manifest(
+        replace(manifest, shards=tuple(replace(e, name=new[e.name]) for e in manifest.shards), index=tuple(index))
+    )
+    listed = {entry.name: _wanted(entry) for entry in index}
+    return Parcel(
+        parcel.source,
+        tuple(ObjectInfo(new[file.name], file.bytes, file.crc32c) for file in parcel.shards),
+        tuple(listed.get(new[f.name]) or ObjectInfo(new[f.name], f.bytes, f.crc32c) for f in parcel.others),
+        text, parcel.samples, {name: old for old, name in new.items()}, made,
+    )  # fmt: skip
+
+
+def _with_names(source: Place, entry: IndexEntry, shards: Sequence[ShardEntry], new: Mapping[str, str]) -> bytes:
+    """The bytes of an index file for shards of new names."""
+    place = str(source.location(entry.name))
+    index = IndexFile(index_source(source.read(entry.name, size=entry.bytes), entry, place), shards, place=place)
+    groups = zip(shards, index.groups(["key", "path", *INTEGERS]), strict=True)
+    sink = io.BytesIO()
+    write_index(
+        sink,
+        (
+            ShardRows(new[shard.name], columns["key"].to_pylist(), columns["path"].to_pylist(),
+                      {name: np.asarray(columns[name]) for name in INTEGERS})
+            for shard, columns in groups
+        ),
+    )  # fmt: skip
+    return sink.getvalue()
+
+
+def _kept(parcel: Parcel, target: Place, crew: Crew, found: bytes | None, *, check: Check, overwrite: bool) -> set[str]:
+    """The names of the files that are there already.
+
+    Raises DestinationError where something is in the way that this run may not replace.
+    """
+    same = found is not None and found == parcel.manifest
+    listed = target.sizes(file.name for file in parcel.files)
+    alike = [file for file in parcel.files if listed.get(file.name) == file.bytes]
+    if same and len(alike) == len(parcel.files) and check != "read":
+        return {file.name for file in alike}
+    holds = crew.map(lambda file: target.holds(file, check=check, stop=crew.stop), alike)
+    kept = {file.name for file, held in zip(alike, holds, strict=True) if held}
+    if found is None:
+        ours = {file.name for file in parcel.files}
+        others = set(listed) - kept - target.replaced()
+        for name in sorted(others & ours if parcel.manifest is None else others):
+            if name.endswith(".parquet") and not is_index(io.BytesIO(target.read(name))):
+                fact = "a file is in the way, which is not an index of shardkit"
+                raise DestinationError(str(target.location(name)), fact, MOVE)
+            if not overwrite:
+                fact = "a file is in the way, which belongs to no manifest and is not of this dataset"
+                raise DestinationError(str(target.location(name)), fact, OVERWRITE)
+    return kept
+
+
+def demand_sizes(parcel: Parcel) -> None:
+    """NotFoundError or DamagedError for a file of this machine that is missing, or has not the size it should have."""
+    for file in parcel.files:
+        place = parcel.source.location(file.name)
+        try:
+            size = os.stat(place.path).st_size
+        except FileNotFoundError as exc:
+            cure = "bring it back, or check the dataset with 'shardkit verify'"
+            raise NotFoundError(str(place), "the manifest names this file, and it is missing", cure) from exc
+        except OSError as exc:
+            raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its rights") from exc
+        if size != file.bytes:
+            fact = f"it has {size} bytes, and its manifest says {file.bytes}"
+            raise DamagedError(str(place), fact, "check the dataset with 'shardkit verify'")
+
+
+def shards_without_manifest(source: Place, shards: Sequence[Location], crew: Crew) -> Parcel:
+    """Shards of others as a parcel; each is read once for its checksum."""
+
+    def one(shard: Location) -> ObjectInfo:
+        crc = crc_of(file_pieces(shard))
+        return ObjectInfo(shard.name, os.stat(shard.path).st_size, crc)
+
+    return Parcel(source, tuple(crew.map(one, shards)))

@@ -1,0 +1,101 @@
+"""A dataset of a bucket to this machine: shards first, the manifest last; each file whole, and checked, or absent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from shardkit.errors import ManifestError, NotFoundError, UsageError
+from shardkit.events import ProgressFn, silent
+from shardkit.location import Location, locate
+from shardkit.packing.dest.dataset_files import Place, place_of
+from shardkit.storage.retry import Retry, retried
+from shardkit.storage.store import StorageOptions, open_store
+from shardkit.threads import Crew, thread_count
+from shardkit.tools.transfer.copy import WORKERS, Meter, Parcel, Transferred, copy_dataset, parcel_of
+from shardkit.tools.transfer.upload import lock_local
+
+
+def download(
+    source: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    workers: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
+) -> Transferred:
+    """Bring a dataset from a bucket or web server to this machine, byte for byte.
+
+    source: its prefix (`s3://bucket/train`) or manifest; a folder of datasets, which ends with `/`, brings all.
+    dest: what the file names start with; a folder that is there or ends with `/` keeps the dataset's name.
+    overwrite: replace another dataset at `dest`. workers: files on their way at a time (default: 4), each in several
+    ranges. storage_options: credentials, endpoint and the like, which are never written anywhere.
+
+    Each file is held against the CRC-32C in the manifest on its way, and appears when it is whole. What is there with
+    the same size and CRC-32C stays, so that an interrupted download goes on. The manifest comes last.
+    Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, BusyError,
+    StorageError.
+    """
+    threads = WORKERS if workers is None else thread_count(workers)
+    to = locate(dest)
+    if not to.is_local:
+        raise UsageError(str(to), "the destination of a download is on this machine", "give a path")
+    with Crew(threads) as crew:
+        parcels = _parcels(locate(source), storage_options)
+        places = [_target(parcel, to, several=len(parcels) > 1) for parcel in parcels]
+        meter = Meter("download", parcels, progress)
+        with ExitStack() as stack:
+            for place in places:
+                lock_local(stack, place)
+            return Transferred(tuple(
+                copy_dataset(parcel, place, crew, check="none", keep="store", overwrite=overwrite, meter=meter)
+                for parcel, place in zip(parcels, places, strict=True)
+            ))  # fmt: skip
+
+
+def _target(parcel: Parcel, to: Location, *, several: bool) -> Place:
+    stem = parcel.source.stem
+    place = Place(open_store(to), stem) if several or to.path.endswith("/") else place_of(to, stem)
+    if place.stem != stem:
+        fact = f"the dataset is called {stem!r}, and its index names its shards"
+        raise UsageError(str(to), fact, f"give {place.location(stem)}, or the folder {to}/")
+    return place
+
+
+def _parcels(source: Location, options: StorageOptions | None) -> Sequence[Parcel]:
+    """The datasets that SOURCE means. NotFoundError where there is none."""
+    if source.is_local:
+        raise UsageError(str(source), "this is on this machine already", "copy it with 'shardkit upload SRC FOLDER/'")
+    name = source.name.removesuffix(".json")
+    if set(name) & set("*?{["):
+        raise UsageError(str(source), "this is a pattern", "name the dataset by its prefix, such as s3://bucket/train")
+    if name and "/" in source.path:
+        place = Place(open_store(source.parent, options), name)
+        try:
+            return [parcel_of(place)]
+        except NotFoundError:
+            if source.scheme in ("http", "https"):  # which can't be listed
+                raise
+    parcels = _of_folder(source, options)
+    if not parcels:
+        fact = "no dataset is there: no manifest has this name, and none is in a folder of it"
+        raise NotFoundError(str(source), fact, "check the name; shards without a manifest need 'shardkit index'")
+    return parcels
+
+
+def _of_folder(folder: Location, options: StorageOptions | None) -> list[Parcel]:
+    store = open_store(Location(folder.scheme, folder.path.rstrip("/")), options)
+    names = {info.name for info in retried(lambda: list(store.list()), Retry()) if "/" not in info.name}
+    found = []
+    for name in sorted(names):
+        stem = name.removesuffix(".json")
+        if stem != name and not name.startswith(".") and not name.endswith(".skipped.json"):
+            try:
+                found.append(parcel_of(Place(store, stem)))
+            except ManifestError:
+                if any(other.startswith(f"{stem}-") for other in names):
+                    raise
+    return found

@@ -1,0 +1,163 @@
+"""A dataset of this machine to a bucket: shards first, the index next to last, the manifest last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, get_args
+
+from shardkit.errors import DestinationError, ManifestError, UsageError
+from shardkit.events import ProgressFn, silent
+from shardkit.location import Location, locate
+from shardkit.packing.dest.dataset_files import Place, place_of
+from shardkit.packing.dest.destination import Destination
+from shardkit.packing.dest.disk import working
+from shardkit.shards.find import resolve
+from shardkit.shards.manifest import decode_manifest
+from shardkit.shards.open import find_shards, stem_of_shard
+from shardkit.storage.store import open_store
+from shardkit.storage.transfer import Check
+from shardkit.threads import Crew, thread_count
+from shardkit.tools.transfer.copy import (
+    WORKERS,
+    Meter,
+    Parcel,
+    Transferred,
+    copy_dataset,
+    demand_sizes,
+    parcel_of,
+    shards_without_manifest,
+)
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def upload(
+    source: Source,
+    dest: str | os.PathLike[str],
+    *,
+    check: Check = "store",
+    overwrite: bool = False,
+    workers: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
+) -> Transferred:
+    """Send a dataset of this machine to a bucket (or another folder), byte for byte.
+
+    source: a prefix, manifest or folder; all datasets of a folder that holds several; or shards without a manifest.
+    dest: what the file names start with, as for `pack`: `s3://bucket/train`; a bucket, a folder that is there or ends
+    with `/` keeps the dataset's name. The name must be the same, since the index names the shards.
+    check: "store" compares what arrived with the store's own checksum where it has one (the ETag of S3), and reads it
+    back elsewhere; "read" reads it back; "none" does neither. Each local shard is held against the manifest while it
+    is sent, and one that is damaged never arrives.
+    overwrite: replace another dataset at `dest`. workers: files on their way at a time (default: 4).
+    storage_options: credentials, endpoint and the like, which are never written anywhere.
+
+    What is there with the same size and checksum is not sent again, so that an interrupted upload goes on. The manifest
+    goes last: until then there is no dataset at `dest`, and with `overwrite` the old one stays until then. Where both
+    have files of the same names, the new one gets those of the next generation (`train-g2-000000.tar`).
+    Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, StorageError.
+    """
+    demand_check(check)
+    threads = WORKERS if workers is None else thread_count(workers)
+    to = locate(dest)
+    with Crew(threads) as crew:
+        parcels = _parcels(source, crew)
+        places = _targets(parcels, to, storage_options)
+        for parcel in parcels:
+            demand_sizes(parcel)
+        meter = Meter("upload", parcels, progress)
+        with ExitStack() as stack:
+            for place in places:
+                lock_local(stack, place)
+            return Transferred(tuple(
+                copy_dataset(parcel, place, crew, check=check, keep=check, overwrite=overwrite, meter=meter)
+                for parcel, place in zip(parcels, places, strict=True)
+            ))  # fmt: skip
+
+
+def demand_check(check: str) -> None:
+    """UsageError for a check that there is not."""
+    if check not in get_args(Check):
+        raise UsageError("check", f"{check!r} is not one of {', '.join(get_args(Check))}", "choose one of these")
+
+
+def lock_local(stack: ExitStack, place: Place) -> None:
+    """Hold the lock of a destination on this machine, so that no other run writes there."""
+    root = place.store.root
+    if root.is_local:
+        stack.enter_context(working(Destination(os.path.abspath(root.path), place.stem)))
+
+
+def _parcels(source: Source, crew: Crew) -> list[Parcel]:
+    """The datasets that SOURCE means."""
+    if isinstance(source, (str, os.PathLike)):
+        place = locate(source)
+        if not place.is_local:
+            cure = "bring it to this machine with 'shardkit download' first"
+            raise UsageError(str(place), "the source of an upload is on this machine", cure)
+        stems = _stems(place) if os.path.isdir(place.path) else []
+        if stems:
+            return [parcel_of(_place(place, stem)) for stem in stems]
+    found = resolve(source)
+    if found.tree is not None:
+        cure = "pack it straight to the bucket: shardkit pack SOURCE s3://bucket/train"
+        raise UsageError(str(found.tree), "this is a class directory, not a dataset", cure)
+    if found.numbers is not None:
+        fact = "these are only some of the shards of a dataset, and its manifest names all"
+        raise UsageError(str(found.location), fact, "name the dataset by its prefix, or cut it with 'shardkit convert'")
+    if found.manifest is not None and found.location is not None:
+        return [parcel_of(_place(found.location.parent, found.location.name.removesuffix(".json")))]
+    return _headless(find_shards(source), crew)
+
+
+def _place(folder: Location, stem: str) -> Place:
+    return Place(open_store(folder), stem)
+
+
+def _stems(folder: Location) -> list[str]:
+    """The names of the datasets in a folder. ManifestError for a damaged manifest."""
+    names = sorted(os.listdir(folder.path))
+    found = []
+    for name in names:
+        stem = name.removesuffix(".json")
+        if stem == name or name.startswith(".") or name.endswith(".skipped.json"):
+            continue
+        try:
+            with open(os.path.join(folder.path, name), "rb") as file:
+                decode_manifest(file.read(), place=str(folder.child(name)))
+        except ManifestError:
+            if any(other.startswith(f"{stem}-") for other in names):
+                raise
+            continue  # some other JSON file
+        found.append(stem)
+    return found
+
+
+def _headless(shards: Sequence[Location], crew: Crew) -> list[Parcel]:
+    folders = sorted({shard.parent for shard in shards}, key=str)
+    stems = sorted({stem_of_shard(shard.name) for shard in shards})
+    if len(folders) > 1 or len(stems) > 1:
+        fact = "these shards have no manifest, and are in several folders or of several names"
+        raise UsageError(str(shards[0]), fact, "upload those of each name by themselves, or run 'shardkit index' first")
+    return [shards_without_manifest(_place(folders[0], stems[0]), shards, crew)]
+
+
+def _targets(parcels: Sequence[Parcel], to: Location, options: Mapping[str, Any] | None) -> list[Place]:
+    """The place of each dataset. UsageError where it would get another name, DestinationError where it is there."""
+    if len(parcels) > 1:
+        to = to.child("") if to.is_local else Location(to.scheme, to.path.rstrip("/") + "/")
+    places = []
+    for parcel in parcels:
+        source = parcel.source
+        place = place_of(to, source.stem, options=options)
+        if place.stem != source.stem:
+            fact = f"the dataset is called {source.stem!r}, and its index names its shards"
+            cure = f"give {place.location(source.stem)}, or the folder {to}/; 'shardkit convert' gives another name"
+            raise UsageError(str(to), fact, cure)
+        here, there = source.store.root, place.store.root
+        if there.is_local and os.path.realpath(there.path) == os.path.realpath(here.path):
+            raise DestinationError(str(to), "the destination is the source", "choose another")
+        places.append(place)
+    return places

@@ -1,0 +1,336 @@
+"""From a dataset back to files: the class tree as it was, byte for byte, with the original names.
+
+Everything is written to a new folder beside the target, which takes the target's name when it is whole. Members that
+are links, devices or folders are never made; a name that would leave the folder is an error; a file is only ever
+created, never opened where one is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+
+import google_crc32c
+
+from shardkit.errors import DamagedError, DatasetError, DestinationError, NotFoundError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.formats.format import StoredSample
+from shardkit.formats.tfrecord.features import FILENAME, FORMAT, KEY, TEXT
+from shardkit.formats.tfrecord.samples import TfrecordSample, path_of
+from shardkit.sample import IMAGE_FIELDS, field_of, fs_text, path_of_text
+from shardkit.shards.find import SourceLike
+from shardkit.shards.manifest import Manifest
+from shardkit.shards.objects import demand_disk
+from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset
+from shardkit.shards.scan import NO_LABEL, ShardBytes, label_of, open_shard
+from shardkit.sources.keys import key_of_file
+from shardkit.storage.files import storage_error, sync_folder, sync_tree, translated
+from shardkit.storage.parts import part_of, remove_abandoned_trees
+from shardkit.threads import in_threads, thread_count
+from shardkit.tools.unpack.paths import checked_path, path_of_key, relative_path
+from shardkit.tools.unpack.wanted import Wanted, wanted
+
+_ABOUT = frozenset((KEY, FILENAME, FORMAT, TEXT))
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """What was written: the folder, its samples, files and their bytes."""
+
+    folder: str
+    samples: int
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file to write: its path below the target, its bytes in the shard, and their CRC-32C (None: not known)."""
+
+    key: str
+    path: bytes
+    start: int
+    size: int
+    crc32c: int | None = None
+
+
+def unpack(
+    source: SourceLike,
+    dest: str | os.PathLike[str],
+    *,
+    classes: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
+    workers: int | None = None,
+    progress: ProgressFn = silent,
+) -> Unpacked:
+    """Write the samples of `source` as files below the new (or empty) folder `dest`.
+
+    What was packed from a class tree comes out as that tree; an image that became another format has its extension.
+    Other shards come out as CLASS/KEY.FIELD, where a key does not name its class already (without class names, the
+    class number); `cls` itself is not written beside an image. Numbers and lists in TFRecord are no files, and are left
+    out. classes, keys: only samples of these classes (names), with these keys (or shell patterns of them). workers:
+    threads (default: the cores). Each image is held against its CRC-32C where there is an index.
+
+    `dest` appears when all is written; an error leaves nothing. Raises DatasetError (DamagedError) for damage and for
+    names that can't be files here, DestinationError, StorageError, NotFoundError where no sample is asked for.
+    """
+    threads = thread_count(workers)
+    opened = open_dataset(source)
+    if opened.findings:
+        first = opened.findings[0]
+        raise DatasetError(first.shard, first.fact, first.cure)
+    take = wanted(opened.manifest, classes, keys)
+    demand_disk("unpack", dest, "name a folder of this machine")
+    target = os.path.abspath(os.fsdecode(dest))
+    _demand_free(target)
+    folder, hidden = os.path.dirname(target), f".{os.path.basename(target)}.unpacking"
+    part = os.fsdecode(part_of(os.path.join(folder, hidden)))
+    made = _missing_folders(folder)
+    with translated(part):
+        os.makedirs(folder, exist_ok=True)
+        remove_abandoned_trees(folder, hidden)
+        os.mkdir(part)
+    try:
+        counts = _write_all(opened, os.fsencode(part), take, threads, progress)
+        if not counts[0] and not take.everything:
+            raise NotFoundError(str(opened.place), "no sample has these classes and keys", "check their names")
+        with translated(target):
+            sync_tree(part)
+            if os.path.isdir(target):
+                os.rmdir(target)
+            os.rename(part, target)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):  # somebody else may use them by now
+            for folder in made:
+                os.rmdir(folder)
+        raise
+    with translated(target):
+        for parent in (folder, *map(os.path.dirname, made)):
+            sync_folder(parent)
+    return Unpacked(fs_text(target), *counts)
+
+
+def _missing_folders(folder: str) -> list[str]:
+    """The folders that are to be made for `folder`, itself first."""
+    missing = []
+    while not os.path.lexists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    return missing
+
+
+def _demand_free(target: str) -> None:
+    if not os.path.lexists(target):
+        return
+    if not os.path.isdir(target) or os.path.islink(target):
+        raise DestinationError(fs_text(target), "a file or link is there", "choose another folder")
+    with translated(target):
+        if os.listdir(target):
+            raise DestinationError(fs_text(target), "the folder is not empty", "choose a new or an empty one")
+
+
+def _write_all(opened: Opened, root: bytes, take: Wanted, threads: int, progress: ProgressFn) -> tuple[int, int, int]:
+    """(samples, files, bytes) written below `root`."""
+    stop = Event()
+    one = partial(_unpack_shard, opened, root, take, stop)
+    samples = files = size = 0
+    total = opened.manifest.samples if opened.manifest is not None and opened.whole and take.everything else 0
+    try:
+        for done in in_threads(one, opened.shards, threads):
+            samples, files, size = samples + done[0], files + done[1], size + done[2]
+            progress(Progress("unpack", samples, total, size))
+    finally:
+        stop.set()  # no thread writes on while the folder is removed
+    return samples, files, size
+
+
+def _unpack_shard(opened: Opened, root: bytes, take: Wanted, stop: Event, shard: ShardPlace) -> tuple[int, int, int]:
+    manifest, data, rows = opened.manifest, open_shard(shard.location, opened.format), shard.rows()
+    if manifest is not None and rows is None:
+        place = shard.location if shard.index is None else shard.index[0].place
+        raise DatasetError(str(place), "there is no index that can be read, and so no paths", "run 'shardkit index'")
+    if shard.entry is not None and data.file_bytes != shard.entry.bytes:
+        fact = f"the shard has {data.file_bytes} bytes, and its manifest says {shard.entry.bytes}"
+        raise DamagedError(data.place, fact, _cure(data))
+    samples = _of_members(data) if manifest is None or rows is None else _of_index(manifest, data, rows, take)
+    folders: set[bytes] = set()
+    count = files = size = 0
+    for key, label, members in samples:
+        if not take(key, label):
+            continue
+        if stop.is_set():
+            break
+        for file in members:
+            _write(root, file, data, folders)
+            size += file.size
+        files += len(members)
+        count += 1
+    return count, files, size
+
+
+_Samples = Iterator[tuple[str, int, Sequence[_File]]]
+
+
+def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wanted) -> _Samples:
+    """(key, label, files) of each sample of an indexed shard; only those to take are looked at further."""
+    others = set(manifest.fields) - IMAGE_FIELDS - {"cls"}
+    images = set(manifest.fields) & IMAGE_FIELDS
+    single = not others and len(images) <= 1  # a sample may have two images
+    names = [] if manifest.plan else manifest.class_names
+    number = {
+        name: rows.numbers[name].tolist()
+        for name in ("label", "offset", "size", "image_offset", "image_size", "crc32c")
+    }
+    columns = zip(rows.keys, rows.paths, *number.values(), strict=True)
+    for key, text, label, offset, size, start, length, crc in columns:
+        if not take(key, label):
+            continue
+        try:
+            path = relative_path(text)
+            if 0 <= label < len(names) and path.partition(b"/")[0] != path_of_text(names[label]):
+                path = checked_path(path_of_text(names[label]) + b"/" + path)
+        except ValueError as exc:
+            raise DatasetError(data.place, str(exc), _cure(data), offset, key) from exc
+        if start >= 0 and images != {_extension_field(path)}:  # it may have become another format when it was packed
+            sample = next(data.samples(offset, offset + size), None)
+            stored = {} if sample is None else {place: name for name, (place, _) in sample.fields.items()}
+            path = _as_stored(path, key, stored.get(start, ""))
+        files = [_File(key, path, start, length, crc)] if start >= 0 else []
+        if not single or start < 0:
+            files += _others(data, key, path, offset, size, start)
+        yield key, label, files
+
+
+def _extension_field(path: bytes) -> str:
+    return field_of(path.rpartition(b".")[2].decode("utf-8", "surrogateescape"))
+
+
+def _as_stored(path: bytes, key: str, field: str) -> bytes:
+    """The path with the extension of the image that is stored, where that is of another format than the file was.
+
+    A file whose key got a number, since another had it, gets it in its name too: `a.jpg` and `a.png` may both be JPEGs.
+    """
+    before = _extension_field(path)
+    if before not in IMAGE_FIELDS or field not in IMAGE_FIELDS or before == field_of(field):
+        return path
+    own = key_of_file(path)
+    number = key[len(own) :] if key.startswith(own) else ""
+    return path.rpartition(b".")[0] + f"{number}.{field}".encode()
+
+
+def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, image: int) -> Iterator[_File]:
+    """The other fields of a sample, beside its image; `cls` only where there is nothing else."""
+    sample = next(data.samples(offset, offset + size), None)
+    if sample is None or sample.key != key:
+        raise DamagedError(data.place, "the sample is not where the index says", _cure(data), offset, key)
+    stem = path.rpartition(b".")[0] if image >= 0 else path
+    for name, (start, length) in _files_of(sample).items():
+        if start != image and (name != "cls" or len(sample.fields) == 1):
+            yield _File(
+                key, _checked(stem + b"." + name.encode("utf-8", "surrogateescape"), data, offset, key), start, length
+            )
+
+
+def _files_of(sample: StoredSample) -> dict[str, tuple[int, int]]:
+    """The fields that are files: not what TFRecord says of the image beside it."""
+    if not isinstance(sample, TfrecordSample):
+        return sample.fields
+    return {name: place for name, place in sample.fields.items() if name not in _ABOUT}
+
+
+def _checked(path: bytes, data: ShardBytes, offset: int, key: str) -> bytes:
+    try:
+        return checked_path(path)
+    except ValueError as exc:
+        raise DatasetError(data.place, str(exc), _cure(data), offset, key) from exc
+
+
+def _cure(data: ShardBytes) -> str:
+    mended = "mend it with 'shardkit repair'" if data.format == "tar" else "pack it again"
+    return f"check the dataset with 'shardkit verify', and {mended}"
+
+
+def _of_members(data: ShardBytes) -> _Samples:
+    """(key, label, files) of each sample of a shard without an index, by the names of its members.
+
+    TFRecord has the path of the file, and the name of the class where the path does not begin with it.
+    """
+    for sample in data.samples():
+        label = _label(data, sample)
+        files = []
+        for name, (start, size) in _files_of(sample).items():
+            if name == "cls" and label >= 0 and len(sample.fields) > 1:
+                continue
+            try:
+                path = checked_path(_member_path(sample, name, label))
+            except ValueError as exc:
+                raise DatasetError(data.place, str(exc), _cure(data), sample.offset, sample.key) from exc
+            files.append(_File(sample.key, path, start, size))
+        yield sample.key, label, files
+
+
+def _label(data: ShardBytes, sample: StoredSample) -> int:
+    if isinstance(sample, TfrecordSample) and "cls" in sample.values:
+        return label_of(sample.values["cls"])
+    if "cls" not in sample.fields:
+        return NO_LABEL
+    start, size = sample.fields["cls"]
+    return label_of(bytes(data.buffer[start : start + size]))
+
+
+def _member_path(sample: StoredSample, name: str, label: int) -> bytes:
+    """The path of a field's file. ValueError where it is none."""
+    if not isinstance(sample, TfrecordSample):
+        return (b"%d/" % label if label >= 0 and "/" not in sample.key else b"") + path_of_key(sample.key, name)
+    image = next((field for field in sample.fields if field in IMAGE_FIELDS), "")
+    path = _as_stored(relative_path(path_of(sample, image)), sample.key, image)
+    if name != image:
+        path = (path.rpartition(b".")[0] if image else path) + b"." + name.encode("utf-8", "surrogateescape")
+    folder = sample.text.encode("utf-8", "surrogateescape") or b"%d" % label
+    return path if label < 0 or path.startswith(folder + b"/") else folder + b"/" + path
+
+
+def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> None:
+    """Create the file. `folders` has those that are there already."""
+    end = file.start + file.size
+    if end > len(data):
+        raise DamagedError(
+            data.place, "the index says that a sample is beyond the end of the shard", _cure(data), None, file.key
+        )
+    view = data.view[file.start : end]
+    if file.crc32c is not None and google_crc32c.value(view) != file.crc32c:
+        fact = "the image's CRC-32C is not the one in the index: it is damaged"
+        raise DamagedError(data.place, fact, _cure(data), file.start, file.key)
+    path = root + b"/" + file.path
+    folder = os.path.dirname(path)
+    try:
+        if folder not in folders:
+            os.makedirs(folder, exist_ok=True)
+            folders.add(folder)
+        fd = os.open(path, _FLAGS, 0o666)
+        try:
+            rest = memoryview(data.buffer)[file.start : end]
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+        finally:
+            os.close(fd)
+    except OSError as exc:
+        if exc.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+            fact = f"{fs_text(file.path)} can't be a file here: {_why(exc)}"
+            cure = "give it another name" + (" with 'shardkit repair'" if data.format == "tar" else "")
+            raise DatasetError(data.place, fact, cure, file.start, file.key) from exc
+        raise storage_error(path, exc) from exc
+
+
+def _why(exc: OSError) -> str:
+    if exc.errno == errno.ENAMETOOLONG:
+        return "the name is too long for this file system"
+    return "the name is there already, or is a file in one place and a folder in another"

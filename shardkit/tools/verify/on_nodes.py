@@ -1,0 +1,98 @@
+"""The check of each shard on the nodes of a cluster: a shard's index rows go there, what was seen of it comes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shardkit.location import Location
+from shardkit.packing.engine.engine import EngineOptions
+from shardkit.shards.manifest import Manifest, ShardEntry
+from shardkit.shards.objects import Places
+from shardkit.shards.open import IndexFile, IndexRows, Opened, ShardPlace
+from shardkit.storage.access import Remote
+from shardkit.tools.over_shards import over_shards
+
+if TYPE_CHECKING:
+    from shardkit.tools.verify.verify import Seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A shard, with all that its check needs. index: place of its index file, its row group there and the name in it.
+
+    manifest: without its lists of shards and index files, which are long.
+    """
+
+    location: Location
+    entry: ShardEntry | None
+    index: tuple[Location, int, str] | None
+    rows: IndexRows | None
+    place: Location
+    manifest: Manifest | None
+    remote: Remote | None
+    decode: bool
+
+
+class _GivenIndex(IndexFile):
+    """The rows of one shard, in place of the file that they are from."""
+
+    def __init__(self, place: Location, group: int, name: str, rows: IndexRows | None) -> None:
+        self.place, self.entry, self.findings = place, None, []
+        self.shards = [*[""] * group, name]
+        self.given = rows
+
+    def rows(self, group: int) -> IndexRows | None:
+        """The rows that were given."""
+        return self.given
+
+
+def seen_on_nodes(opened: Opened, remote: Remote | None, decode: bool, where: EngineOptions) -> Iterator[Seen]:
+    """What `verify` sees of each shard, in their order."""
+    manifest = opened.manifest
+    if manifest is not None:
+        manifest = msgspec.structs.replace(manifest, shards=(), index=())
+
+    def tasks() -> Iterator[tuple[Location, _Task]]:
+        for shard in opened.shards:
+            index = None if shard.index is None else _named(*shard.index)
+            whole = _absolute(shard.location)
+            yield whole, _Task(
+                whole, shard.entry, index, shard.rows(), opened.place, manifest,
+                None if shard.location.is_local else remote, decode,
+            )  # fmt: skip
+
+    for shard, seen in zip(opened.shards, over_shards(check_one, tasks(), where), strict=True):
+        seen.shard = shard
+        yield seen
+
+
+def _named(index: IndexFile, group: int) -> tuple[Location, int, str]:
+    return index.place, group, index.shards[group]
+
+
+def _absolute(place: Location) -> Location:
+    return replace(place, path=os.path.abspath(place.path)) if place.is_local else place
+
+
+def check_one(task: _Task) -> Seen:
+    """On a node: what `verify` sees of a shard."""
+    from shardkit.tools.verify.verify import Check
+
+    index = None if task.index is None else (_GivenIndex(*task.index, task.rows), task.index[1])
+    shard = ShardPlace(task.location, task.entry, index)
+    opened = Opened(task.place, [shard], task.manifest, places=Places(task.remote))
+    seen = Check(opened, task.decode, hash_key=_hash).shard(shard, run=map)
+    seen.shard = ShardPlace(task.location)
+    return seen
+
+
+def _hash(key: str) -> int:
+    """As `hash`, the same in all processes."""
+    data = key.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little", signed=True)

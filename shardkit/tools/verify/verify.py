@@ -1,0 +1,422 @@
+"""Check a dataset against its own checksums: manifest, index, shards, samples.
+
+With a manifest, every byte of every shard is summed, and each sample is held against its index row, so that any damage
+to manifest, index or shards that would change a sample is found. Shards that others made have no checksums: then the
+structure, the keys, the labels and the images' headers are checked, which is what can be known.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DamagedError, NotFoundError, ShardkitError, StorageError
+from shardkit.events import Progress, ProgressFn, silent
+from shardkit.formats.format import format_of_name
+from shardkit.images.header import check_image, image_header
+from shardkit.packing.engine.engine import EngineName, EngineOptions
+from shardkit.sample import text_of_path
+from shardkit.shards.find import SourceLike
+from shardkit.shards.findings import Finding, finding, found_error
+from shardkit.shards.manifest import Manifest, file_names
+from shardkit.shards.names import generation_of, skipped_beside
+from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset, shards_of_stem
+from shardkit.shards.scan import BAD_LABEL, ShardBytes, ShardContent, open_shard, read_shard
+from shardkit.storage.access import Remote
+from shardkit.threads import in_threads, thread_count
+from shardkit.tools.verify.by_store import ask_store
+from shardkit.tools.verify.on_nodes import seen_on_nodes
+
+FETCHED = 4
+"""Shards of a store that are fetched and checked at a time, if nothing else is said."""
+
+COMPARED = ("offset", "size", "image_offset", "image_size", "label")
+"""Number columns of the index that must be as in the shard, beside key and CRC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a check found. source: the manifest or the first shard. samples, bytes: those that were read.
+
+    decoded: images that were decoded. checksums: whether there was a manifest to hold the bytes against.
+    read: whether the shards were read, or only their store was asked, which keeps no checksum of `unproven` files.
+    """
+
+    source: str
+    shards: int
+    samples: int
+    bytes: int
+    decoded: int
+    checksums: bool
+    findings: tuple[Finding, ...]
+    read: bool = True
+    unproven: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+
+def verify(
+    source: SourceLike,
+    *,
+    decode: bool = False,
+    read: bool = False,
+    workers: int | None = None,
+    engine: EngineName = "local",
+    address: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
+) -> Verification:
+    """Check the dataset `source` (prefix, manifest, glob, brace range, list of shards): all of it, to the end.
+
+    decode: decode every image as well. workers: threads (default: the cores). progress: called with the step "verify",
+    from any thread. Nothing is written. Findings: of manifest and index first, then in the order of the shards.
+
+    A dataset in a store is held against the sizes and the CRC-32C that the store knows of its objects; of a store that
+    keeps none only the sizes are checked, and `unproven` counts that. read, and decode: fetch and check every byte, as
+    many whole shards in memory as `workers` (default: 4). storage_options: of the store, as in `dataset`.
+
+    engine, address: "ray" checks each shard on a node of a Ray cluster, as `pack` packs there.
+
+    Raises NotFoundError, UsageError where there is nothing to check; StorageError where the source can't be listed.
+    Damage is no error here.
+    """
+    where, remote = EngineOptions(engine, workers, address), Remote(storage_options)
+    threads = thread_count(workers)
+    opened = open_dataset(source, remote, read=read or decode)
+    findings = [*opened.findings, *(item for index in opened.index for item in index.findings)]
+    findings += _beside(opened)
+    if not opened.place.is_local and not (read or decode):
+        return _as_the_store_says(opened, findings, workers, progress)
+    if not opened.place.is_local and workers is None:
+        threads = FETCHED
+    check = Check(opened, decode)
+    told = _Told(progress, opened)
+    with ThreadPoolExecutor(threads) if decode and threads > 1 and engine == "local" else nullcontext() as decoders:
+        one = partial(check.shard, run=map if decoders is None else decoders.map)
+        here = engine == "local"
+        for seen in in_threads(one, opened.shards, threads) if here else seen_on_nodes(opened, remote, decode, where):
+            findings += seen.findings
+            check.note(seen)
+            told.add(seen)
+    findings += check.across()
+    return Verification(
+        source=str(opened.place),
+        shards=len(opened.shards),
+        samples=sum(map(len, check.hashes)),
+        bytes=told.bytes,
+        decoded=check.decoded,
+        checksums=opened.manifest is not None,
+        findings=tuple(dict.fromkeys(findings)),
+    )
+
+
+def _as_the_store_says(
+    opened: Opened, findings: list[Finding], workers: int | None, progress: ProgressFn
+) -> Verification:
+    """The check of a remote dataset without reading it."""
+    total = len(opened.shards) + len(opened.entries)
+    told = ask_store(opened, workers, lambda done: progress(Progress("verify", done, total)))
+    return Verification(
+        source=str(opened.place),
+        shards=len(opened.shards),
+        samples=sum(shard.entry.samples for shard in opened.shards if shard.entry is not None),
+        bytes=told.bytes,
+        decoded=0,
+        checksums=True,
+        findings=tuple(dict.fromkeys([*findings, *told.findings])),
+        read=False,
+        unproven=told.unproven,
+    )
+
+
+class _Told:
+    """Progress, a shard at a time."""
+
+    def __init__(self, progress: ProgressFn, opened: Opened) -> None:
+        manifest = opened.manifest
+        self.progress, self.samples, self.bytes = progress, 0, 0
+        self.totals = (manifest.samples, manifest.bytes) if manifest is not None and opened.whole else (0, 0)
+
+    def add(self, seen: Seen) -> None:
+        self.samples += seen.samples
+        self.bytes += seen.bytes
+        self.progress(Progress("verify", self.samples, self.totals[0], self.bytes, self.totals[1]))
+
+
+@dataclass(slots=True)
+class Seen:
+    """One shard, checked. hashes: of its keys; labels: of its samples."""
+
+    shard: ShardPlace
+    findings: list[Finding] = field(default_factory=list)
+    samples: int = 0
+    bytes: int = 0
+    decoded: int = 0
+    hashes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    fields: dict[str, None] = field(default_factory=dict)
+    complete: bool = False
+
+
+_Run = Callable[..., Iterator[str | None]]
+
+
+class Check:
+    """The checks of one dataset; `shard` may be called from several threads."""
+
+    def __init__(self, opened: Opened, decode: bool, hash_key: Callable[[str], int] = hash) -> None:
+        """hash_key: the same in all processes that check the dataset."""
+        self.hash_key = hash_key
+        self.opened, self.manifest, self.decode = opened, opened.manifest, decode
+        self.seen: list[Seen] = []
+        self.hashes: list[NDArray[np.int64]] = []
+        self.decoded = 0
+
+    def note(self, seen: Seen) -> None:
+        """Keep what the checks across shards need."""
+        self.seen.append(seen)
+        self.hashes.append(seen.hashes)
+        self.decoded += seen.decoded
+
+    def shard(self, shard: ShardPlace, *, run: _Run) -> Seen:
+        """All that can be said of one shard."""
+        seen = Seen(shard)
+        try:
+            data = open_shard(shard.location, self.opened.format, places=self.opened.places)
+        except DamagedError as exc:
+            seen.findings.append(found_error("shard-damaged", exc))
+        except ShardkitError as exc:
+            there = shard.location.is_local and os.path.lexists(shard.location.path)
+            missing = isinstance(exc, NotFoundError) and not there
+            seen.findings.append(found_error("shard-missing" if missing else "shard-unreadable", exc))
+        else:
+            try:
+                self._opened_shard(shard, data, seen, run)
+            except StorageError as exc:
+                seen.findings.append(found_error("shard-unreadable", exc))
+        return seen
+
+    def _opened_shard(self, shard: ShardPlace, data: ShardBytes, seen: Seen, run: _Run) -> None:
+        rows = shard.rows()
+        content = read_shard(data, rows)
+        seen.samples, seen.bytes, seen.fields = len(content), content.file_bytes, content.fields
+        seen.hashes = np.fromiter(map(self.hash_key, content.keys), np.int64, len(content))
+        seen.labels = content.numbers["label"]
+        seen.complete = content.error is None
+        seen.findings += _against_entry(shard, content)
+        if content.error is not None:
+            seen.findings.append(found_error("shard-damaged", content.error))
+        if rows is not None:
+            seen.findings += _against_rows(shard, content, rows)
+            seen.findings += self._class_names(shard, rows)
+        seen.findings += self._labels(content)
+        if self.decode or shard.entry is None:
+            seen.findings += self._images(data, content, rows, seen, run)
+
+    def _labels(self, content: ShardContent) -> Iterator[Finding]:
+        labels = content.numbers["label"]
+        limit = len(self.manifest.classes) if self.manifest is not None and self.manifest.classes else None
+        wrong = labels == BAD_LABEL if limit is None else (labels == BAD_LABEL) | (labels >= limit)
+        for row in np.flatnonzero(wrong).tolist():
+            expected = "a class number" if limit is None else f"a class number below {limit}"
+            fact = f"its label is not {expected}"
+            place = content.place, int(content.numbers["offset"][row]), content.keys[row]
+            yield finding("label", place[0], fact, byte=place[1], key=place[2])
+
+    def _class_names(self, shard: ShardPlace, rows: IndexRows) -> Iterator[Finding]:
+        """Packed from a class tree, a sample's path begins with the name of its class."""
+        if self.manifest is None or not self.manifest.plan or "labels" in self.manifest.options:
+            return
+        names = self.manifest.class_names
+        pairs = list(zip(rows.numbers["label"].tolist(), [path.partition("/")[0] for path in rows.paths], strict=True))
+        for label, folder in dict.fromkeys(pairs):
+            if 0 <= label < len(names) and folder not in (names[label], text_of_path(names[label].encode())):
+                fact = f"label {label} is {names[label]!r} in the manifest, and {folder!r} in the index"
+                yield finding("class-name", str(self.opened.place), fact, key=rows.keys[pairs.index((label, folder))])
+
+    def _images(
+        self, data: ShardBytes, content: ShardContent, rows: IndexRows | None, seen: Seen, run: _Run
+    ) -> Iterator[Finding]:
+        """Images that are none or, with `decode`, can't be decoded, or have another size than the index says."""
+        offsets, sizes = content.numbers["image_offset"].tolist(), content.numbers["image_size"].tolist()
+        look = check_image if self.decode else image_header
+        known = rows if rows is not None and len(rows.keys) == len(content) else None
+
+        def checked(row: int) -> tuple[str, str] | None:
+            try:
+                _, width, height = look(bytes(data.buffer[offsets[row] : offsets[row] + sizes[row]]))
+            except ValueError as exc:
+                return "image-damaged", str(exc)
+            if known is None or known.numbers["width"][row] == 0:
+                return None
+            said = int(known.numbers["width"][row]), int(known.numbers["height"][row])
+            if said == (width, height):
+                return None
+            return "image-size", f"the index says {said[0]} x {said[1]} pixels, and the image is {width} x {height}"
+
+        images = [row for row, start in enumerate(offsets) if start >= 0]
+        seen.decoded = len(images) if self.decode else 0
+        for row, wrong in zip(images, _mapped(run, checked, images), strict=True):
+            if wrong is not None:
+                yield finding(wrong[0], content.place, wrong[1], byte=offsets[row], key=content.keys[row])
+
+    def across(self) -> Iterator[Finding]:
+        """What concerns all shards together: keys, class counts, field names."""
+        yield from self._double_keys()
+        if self.manifest is None or not self.opened.whole:
+            return
+        place = str(self.opened.place)
+        if not all(seen.complete for seen in self.seen):
+            return  # the counts can't be right, and the reason is a finding already
+        labels = np.concatenate([np.empty(0, np.int64), *(self._row_labels(seen) for seen in self.seen)])
+        counts = np.bincount(labels[labels >= 0], minlength=len(self.manifest.classes)).tolist()
+        if not self.manifest.classes and (labels >= 0).any():
+            yield finding("class-count", place, "the manifest names no classes, and the samples have labels")
+        several = self.manifest.options.get("labels") == "multi"  # they are in a field, and not in the index
+        for label, entry in enumerate(() if several else self.manifest.classes):
+            if entry.count != counts[label]:
+                fact = f"the manifest says {entry.count} samples of class {entry.name!r}, and there are {counts[label]}"
+                yield finding("class-count", place, fact)
+        fields = sorted({name for seen in self.seen for name in seen.fields})
+        if fields != sorted(self.manifest.fields):
+            fact = (
+                f"the manifest names the fields {', '.join(self.manifest.fields)}; in the shards: {', '.join(fields)}"
+            )
+            yield finding("fields", place, fact)
+
+    def _row_labels(self, seen: Seen) -> NDArray[np.int64]:
+        """The labels in the shard; where it has none, those of the index."""
+        if (seen.labels >= 0).any():
+            return seen.labels
+        rows = seen.shard.rows()
+        return seen.labels if rows is None else rows.numbers["label"].astype(np.int64)
+
+    def _double_keys(self) -> Iterator[Finding]:
+        hashes = np.concatenate([np.empty(0, np.int64), *self.hashes])
+        values, counts = np.unique(hashes, return_counts=True)
+        double = values[counts > 1]
+        if not len(double):
+            return
+        places: dict[str, str] = {}
+        for seen in self.seen:
+            if not np.isin(seen.hashes, double).any():
+                continue
+            content = read_shard(open_shard(seen.shard.location, self.opened.format, places=self.opened.places))
+            for row in np.flatnonzero(np.isin(seen.hashes, double)).tolist():
+                key = content.keys[row]
+                if key in places:
+                    fact = f"the key is there twice: the first is in {places[key]}"
+                    byte = int(content.numbers["offset"][row])
+                    yield finding("key-twice", content.place, fact, byte=byte, key=key)
+                places.setdefault(key, content.place)
+
+
+def _mapped(
+    run: _Run, function: Callable[[int], tuple[str, str] | None], rows: Sequence[int]
+) -> Iterator[tuple[str, str] | None]:
+    """`function` of each row by `run`, some hundred at a time: an executor's map takes all it is given at once."""
+    waiting = iter(rows)
+    while part := list(islice(waiting, 512)):
+        yield from run(function, part)  # type: ignore[misc]
+
+
+def _against_entry(shard: ShardPlace, content: ShardContent) -> Iterator[Finding]:
+    entry, place = shard.entry, str(shard.location)
+    if entry is None:
+        return
+    if content.file_bytes != entry.bytes:
+        fact = f"the shard has {content.file_bytes} bytes, and its manifest says {entry.bytes}"
+        yield finding("shard-size", place, fact)
+    elif f"{content.crc32c:08x}" != entry.crc32c:
+        fact = f"the shard's CRC-32C is {content.crc32c:08x}, and its manifest says {entry.crc32c}"
+        yield finding("shard-crc", place, fact)
+    if content.error is None and len(content) != entry.samples:
+        fact = f"the shard has {len(content)} samples, and its manifest says {entry.samples}"
+        yield finding("shard-samples", place, fact)
+
+
+def _against_rows(shard: ShardPlace, content: ShardContent, rows: IndexRows) -> Iterator[Finding]:
+    assert shard.index is not None
+    index, group = shard.index
+    place, name = str(index.place), index.shards[group]
+    if name != shard.location.name or (content.error is None and len(rows.keys) != len(content)):
+        fact = f"its row group {group} has {len(rows.keys)} rows for {name}: {shard.location.name} has {len(content)}"
+        yield finding("index-rows", place, fact)
+        return
+    count = min(len(content), len(rows.keys))
+    for row in _differing(content, rows, count):
+        yield _difference(place, content, rows, row)
+
+
+def _differing(content: ShardContent, rows: IndexRows, count: int) -> list[int]:
+    wrong = np.zeros(count, np.bool_)
+    has_label = content.numbers["label"][:count] != -1
+    for column in (*COMPARED, "crc32c"):
+        differs = content.numbers[column][:count] != rows.numbers[column][:count].astype(np.int64)
+        wrong |= differs & has_label if column == "label" else differs
+    if content.keys[:count] != rows.keys[:count]:
+        wrong |= [mine != theirs for mine, theirs in zip(content.keys[:count], rows.keys, strict=False)]
+    found: list[int] = np.flatnonzero(wrong).tolist()
+    return found
+
+
+def _difference(place: str, content: ShardContent, rows: IndexRows, row: int) -> Finding:
+    """What is wrong with a sample that is not as its index row says."""
+    key, start = content.keys[row], int(content.numbers["offset"][row])
+    for column in COMPARED:
+        mine, theirs = int(content.numbers[column][row]), int(rows.numbers[column][row])
+        if mine != theirs and (column != "label" or mine != -1):
+            fact = f"the index says {column} {theirs}, and in {content.place} it is {mine if mine >= 0 else 'none'}"
+            return finding("index-row", place, fact, byte=start, key=key)
+    if key != rows.keys[row]:
+        fact = f"the index says {rows.keys[row]!r}, and {content.place} holds {key!r}"
+        return finding("index-row", place, fact, byte=start, key=key)
+    mine, theirs = int(content.numbers["crc32c"][row]), int(rows.numbers["crc32c"][row])
+    fact = f"the image's CRC-32C is {mine:08x}, and the index says {theirs:08x}: the image is damaged"
+    return finding("image-crc", content.place, fact, byte=int(content.numbers["image_offset"][row]), key=key)
+
+
+def _beside(opened: Opened) -> Iterator[Finding]:
+    """What is wrong around the shards: no index, shards that no manifest knows, a missing list of skipped files."""
+    manifest, place = opened.manifest, opened.place
+    if manifest is None:
+        return
+    if manifest.shards and not manifest.index:
+        yield finding("index-missing", str(place), "the manifest names no index")
+    for index in opened.index:
+        if index.entry is not None and index.shards and len(index.shards) != index.entry.shards:
+            fact = f"it has {len(index.shards)} row groups, and the manifest says {index.entry.shards} shards"
+            yield finding("index-rows", str(index.place), fact)
+    known = {entry.name for entry in manifest.shards}
+    stem = place.name.removesuffix(".json")
+    generation = generation_of(known, stem)  # files of others were replaced, or are to replace these
+    for shard in shards_of_stem(place, stem, opened.places, generation) if opened.whole else []:
+        if shard.name not in known and format_of_name(shard.name) == opened.format:
+            yield finding("shard-unknown", str(shard), "the manifest does not know this shard")
+    if manifest.skipped and opened.whole:
+        yield from _skipped_list(manifest, opened)
+
+
+def _skipped_list(manifest: Manifest, opened: Opened) -> Iterator[Finding]:
+    place = opened.place.sibling(skipped_beside(file_names(manifest), opened.place.name.removesuffix(".json")))
+    try:
+        listed = len(json.loads(opened.places.whole(place)))
+    except (ShardkitError, ValueError) as exc:
+        yield finding("skipped-list", str(place), f"the list of the skipped files can't be read ({exc})")
+        return
+    if listed != manifest.skipped:
+        fact = f"it lists {listed} skipped files, and the manifest says {manifest.skipped}"
+        yield finding("skipped-list", str(place), fact)

@@ -1,1 +1,0 @@
-"""A class-directory tree as columns: what is in it, in which order, and under which keys."""

@@ -1,0 +1,74 @@
+"""Sizes in words, and the cores to use."""
+
+from __future__ import annotations
+
+import os
+import re
+from fractions import Fraction
+
+from shardkit.errors import UsageError
+
+UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+"""Bytes in each unit, by its name in lower case."""
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
+
+
+def parse_bytes(value: int | str, *, place: str = "max_bytes") -> int:
+    """A number of bytes, 1 or more: an int, or text such as `64MiB`, `1.5GB`, `1 GB`, `4096`.
+
+    MB is 10⁶ and MiB is 2²⁰, in any case. `place` names the option in the UsageError for everything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        size: int | Fraction = value
+    else:
+        size = _measured(value, place)
+    if size != int(size) or size < 1:
+        raise UsageError(place, f"{value} is not a whole number of bytes, 1 or more", _SIZE_CURE)
+    return int(size)
+
+
+_SIZE_CURE = "give bytes, or a number with kB, MB, GB, TB (10³, 10⁶ …) or KiB, MiB, GiB, TiB (2¹⁰, 2²⁰ …)"
+
+
+def _measured(value: object, place: str) -> Fraction:
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise UsageError(place, f"{value!r} is not a size", _SIZE_CURE)
+    number, unit = match.groups()
+    if unit.lower() not in UNITS:
+        if unit.lower() in ("k", "m", "g", "t"):
+            letter = unit.upper()
+            raise UsageError(place, f"{value!r} is not clear", f"write {number}{letter}B or {number}{letter}iB")
+        raise UsageError(place, f"{value!r} has no known unit", _SIZE_CURE)
+    return Fraction(number) * UNITS[unit.lower()]
+
+
+def format_bytes(count: float) -> str:
+    """A number of bytes for a reader, in powers of 1000 and three digits: `999 B`, `1.00 kB`, `25.6 MB`."""
+    if count < 999.5:
+        return f"{count:.0f} B"
+    size = float(count)
+    for unit in ("kB", "MB", "GB", "TB"):
+        size /= 1000
+        if size < 999.5 or unit == "TB":
+            break
+    digits = 2 if size < 9.995 else 1 if size < 99.95 else 0
+    return f"{size:.{digits}f} {unit}"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
