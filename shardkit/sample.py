@@ -31,6 +31,10 @@ MAX_LABEL = 10_000_000
 """A label above it is taken for damage: a class map of that size would not fit a manifest."""
 
 
+NO_LABEL, BAD_LABEL = -1, -2
+"""In a column of labels: the sample has no label; its `cls` is not a label."""
+
+
 def label_number(value: object) -> int | None:
     """The class number that a `cls` is; None where it is not a label.
 
@@ -121,3 +125,9 @@ def path_of_text(text: str) -> bytes:
 def fs_text(path: str | bytes | os.PathLike[str]) -> str:
     """A file system path for a message: as text, bytes that are no UTF-8 escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def label_of(value: object) -> int:
+    """The class number in a `cls`; BAD_LABEL where it is not a label."""
+    label = label_number(value)
+    return BAD_LABEL if label is None else label

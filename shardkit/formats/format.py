@@ -11,6 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shardkit.errors import DamagedError, ManifestError, UsageError
 from shardkit.formats.tar import samples as tar
 from shardkit.formats.tar.headers import GZIP_MAGIC
@@ -24,6 +27,31 @@ from shardkit.sample import text_of_path
 
 FormatName = Literal["tar", "tfrecord"]
 Encoded = tuple[list[bytes], tuple[int, ...], int]
+
+
+class ShardData(Protocol):
+    """The bytes of one shard, unpacked, as what reads damaged ones takes them. `place`: its name in messages."""
+
+    @property
+    def place(self) -> str:
+        """The shard's name in messages."""
+        ...
+
+    @property
+    def buffer(self) -> Any:
+        """The bytes: with a length, slices, and `find`."""
+        ...
+
+    @property
+    def view(self) -> NDArray[np.uint8]:
+        """The same bytes as an array."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def samples(self, start: int = 0, end: int | None = None) -> Iterator[StoredSample]:
+        """The samples from byte `start` up to `end`. Raises DamagedError for damage."""
+        ...
 
 
 class StoredSample(Protocol):

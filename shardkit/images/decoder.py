@@ -44,7 +44,7 @@ class DecodeOptions:
     exact: bit-equal to Pillow's decoder and resize; without it, JPEGs may be decoded at a smaller scale.
     dtype: None is float32 where rescale is given (as Keras gives it), else uint8. rescale: every value times this.
     orientation: turn images as EXIF or XMP says (the rule is in images/orientation.py). label: as `encode_labels`;
-    labels of several classes are always multi-hot, and numbers to be predicted stay numbers (reading/batches/labels.py).
+    labels of several classes are always multi-hot, and numbers to be predicted stay numbers (batches/labels.py).
     on_error, skip_limit: what the reader does with an image that can't be decoded, and how many it may leave out.
     max_pixels: an image of any format with more is refused before it is decoded.
     """

@@ -1,20 +1,19 @@
 """The parts written in C, and the one way to load them. Each is optional, and has a plain twin or a clear refusal.
 
-| part        | what it does                                             | needs                        | without it            |
-|-------------|----------------------------------------------------------|------------------------------|-----------------------|
-| `checksums` | CRC-32C of buffers                                       | a processor with CRC-32C     | google_crc32c         |
-| `sums`      | CRC-32C of all parts of a shard in one pass              | a processor with CRC-32C     | google_crc32c         |
-| `gather`    | opens, checks, sums and copies plain JPEGs into a shard  | a processor with CRC-32C     | a loop in Python      |
-| `jpeg`      | decodes, crops and resizes JPEGs into a batch            | libjpeg-turbo                | simplejpeg and OpenCV |
-| `jpegtran`  | rewrites JPEGs without loss                              | libjpeg-turbo                | an error with a cure  |
+    checksums   CRC-32C of buffers; without it, google_crc32c sums
+    sums        CRC-32C of all parts of a shard in one pass; without it, google_crc32c sums part by part
+    gather      opens, checks, sums and copies plain JPEGs into a shard; without it, a loop in Python does
+    jpeg        decodes, crops and resizes JPEGs into a batch; without it, simplejpeg and OpenCV do
+    jpegtran    rewrites JPEGs without loss; without it, the options that need it are refused
 
+The first three need a processor with an instruction for CRC-32C, the last two libjpeg-turbo.
 setup.py builds them. A part is loaded at its first use, never when shardkit is imported.
 """
 
 from __future__ import annotations
 
 import importlib
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 

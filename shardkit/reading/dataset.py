@@ -203,8 +203,8 @@ class Dataset:
     def shuffle(self, size: int | bool = True, *, seed: int | None = None) -> Dataset:
         """In a new random order each epoch, through a buffer of `size` samples (True: 10,000; False or 0: none).
 
-        The order is that of reading/order/epoch_order.py: a function of seed, epoch, size and the number of lanes alone. It is of
-        the samples that take(), skip() and views before it left; of several shuffles the last one counts.
+        The order is that of order/epoch_order.py: a function of seed, epoch, size and the number of lanes alone. It
+        is of the samples that take(), skip() and views before it left; of several shuffles the last one counts.
         """
         demand_order(self, "shuffle()")
         buffer = buffer_size(size)
@@ -465,7 +465,7 @@ class Dataset:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """(rank, world size), found as reading/order/ranks.py says."""
+        """(rank, world size), found as order/ranks.py says."""
         return find_rank(self.reading.rank, self.reading.world_size)
 
     @property
@@ -559,9 +559,9 @@ def dataset(
     source: a glob ("shards/train-*.tar"), a brace range, a prefix ("shards/train"), a list of these, a manifest, or a
     folder of class folders, which is read as it is. Shards may be in a store: "s3://bucket/train", "https://…".
     shuffle: False, True (a buffer of 10,000 samples), or the size of the buffer. seed: of all that is random.
-    lanes: see reading/order/epoch_order.py; by default 16, or 1 without shuffling, which keeps the order of the shards.
-    rank, world_size: by default those of torch.distributed, JAX or the launcher's environment, see reading/order/ranks.py.
-    remainder: what becomes of samples that ranks can't share evenly, see reading/order/share.py: "drop" (the default when
+    lanes: see order/epoch_order.py; by default 16, or 1 without shuffling, which keeps the order of the shards.
+    rank, world_size: by default those of torch.distributed, JAX or the launcher's environment, see order/ranks.py.
+    remainder: what becomes of samples that ranks can't share evenly, see order/share.py: "drop" (the default when
     shuffled), "pad" (the default in order; repeats are marked: `repeats` in a batch, `__repeat__` in a sample), or
     "uneven".
     threads: for decoding and map() (default: the cores). ahead: batches, or runs of 64 samples, that they may be ahead.
@@ -574,7 +574,7 @@ def dataset(
     storage_options: for the store, as its library knows them: credentials, endpoint, region. They are part of the
     Dataset when it is pickled, and of nothing else. cache: a folder for local copies of the shards, of at most
     cache_bytes ("200GB"; default: no limit). ahead_bytes: what may wait in memory of a store's bytes (default: 2 GiB;
-    see reading/blocks/fetch_ahead.py); timeout_seconds: how long one request may take, with all its attempts (default: 300).
+    see blocks/fetch_ahead.py); timeout_seconds: how long one request may take, with all its attempts (default: 300).
 
     Iterating gives a dict for each sample: `__key__` and `__url__` (str), the image's bytes under its extension
     (`jpg`), `cls` (int), and any other field as bytes.

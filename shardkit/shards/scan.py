@@ -22,7 +22,7 @@ from shardkit.formats.tar.fast_check import plain_sums
 from shardkit.formats.tar.stream import Readable, gunzip
 from shardkit.formats.tfrecord.samples import TfrecordSample, path_of
 from shardkit.location import Location
-from shardkit.sample import IMAGE_FIELDS, label_number
+from shardkit.sample import IMAGE_FIELDS, NO_LABEL, label_of
 from shardkit.shards.objects import Places
 from shardkit.shards.open import IndexRows
 from shardkit.storage.mapped import MappedFile, look, looked, map_whole
@@ -30,7 +30,6 @@ from shardkit.storage.mapped import MappedFile, look, looked, map_whole
 SUM_BYTES = 4 << 20
 """How much of a mapped file is summed between two looks at it."""
 
-NO_LABEL, BAD_LABEL = -1, -2
 NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 
 
@@ -258,9 +257,3 @@ class _Columns:
         self.lengths.append(end - self.summed)
         self.content.numbers = {name: np.array(values, np.int64) for name, values in self.numbers.items()}
         self.content.crc32c = joined_crc(np.array(self.sums, np.uint32), np.array(self.lengths, np.int64))
-
-
-def label_of(value: object) -> int:
-    """The class number in a `cls`; BAD_LABEL where it is not a label."""
-    label = label_number(value)
-    return BAD_LABEL if label is None else label

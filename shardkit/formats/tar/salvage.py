@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from shardkit.errors import DamagedError
+from shardkit.formats.format import ShardData
 from shardkit.formats.tar.headers import BLOCK, Member, cut_member, parse_block, read_member, sample_name
-from shardkit.shards.scan import ShardBytes
 
 _MAGIC, _MAGIC_AT = b"ustar", 257
 
@@ -31,7 +31,7 @@ class Salvaged:
     suspects: set[str] = field(default_factory=set)
 
 
-def salvage(data: ShardBytes) -> Salvaged:
+def salvage(data: ShardData) -> Salvaged:
     """All members that have a good header, as samples: those of one key together, unless a field comes twice.
 
     Behind damage it goes on at the next header that is good. Never raises DamagedError.
@@ -43,7 +43,7 @@ def salvage(data: ShardBytes) -> Salvaged:
         return _salvaged(data)
 
 
-def _salvaged(data: ShardBytes) -> Salvaged:
+def _salvaged(data: ShardData) -> Salvaged:
     result = Salvaged()
     latest: dict[str, Group] = {}
     last, after_damage = "", False
@@ -73,7 +73,7 @@ def _salvaged(data: ShardBytes) -> Salvaged:
     return result
 
 
-def _members(data: ShardBytes) -> Iterator[Member | DamagedError]:
+def _members(data: ShardData) -> Iterator[Member | DamagedError]:
     """Members and damage in the order of the file."""
     limit, at = len(data), 0
     shared: dict[bytes, bytes] = {}
@@ -103,7 +103,7 @@ def _members(data: ShardBytes) -> Iterator[Member | DamagedError]:
         at = following
 
 
-def _next_header(data: ShardBytes, at: int, limit: int) -> int | None:
+def _next_header(data: ShardData, at: int, limit: int) -> int | None:
     """The first byte from `at` on where a header begins whose checksum is right; None if there is none."""
     found = data.buffer.find(_MAGIC, at + _MAGIC_AT)
     while found >= 0:

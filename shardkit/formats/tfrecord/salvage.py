@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from shardkit.errors import DamagedError
+from shardkit.formats.format import ShardData
 from shardkit.formats.tfrecord.example import parse_example
 from shardkit.formats.tfrecord.features import KEY, OTHER_KEY
 from shardkit.formats.tfrecord.samples import (
@@ -20,8 +21,7 @@ from shardkit.formats.tfrecord.samples import (
     record_size,
     sample_of,
 )
-from shardkit.sample import IMAGE_FIELDS
-from shardkit.shards.scan import NO_LABEL, ShardBytes, label_of
+from shardkit.sample import IMAGE_FIELDS, NO_LABEL, label_of
 
 KEY_FEATURES = (KEY, OTHER_KEY)
 CHUNK = 1 << 20
@@ -68,7 +68,7 @@ class Records:
     gaps: list[Gap] = field(default_factory=list)
 
 
-def salvage_records(data: ShardBytes) -> Records:
+def salvage_records(data: ShardData) -> Records:
     """All records with right checksums. Behind damage it goes on at the next one. Never raises DamagedError."""
     found = Records()
     for item in _walk(data):
@@ -79,7 +79,7 @@ def salvage_records(data: ShardBytes) -> Records:
     return found
 
 
-def _walk(data: ShardBytes) -> Iterator[Record | Gap]:
+def _walk(data: ShardData) -> Iterator[Record | Gap]:
     limit, at = len(data), 0
     while at < limit:
         end = None
@@ -118,7 +118,7 @@ def record_of(payload: bytes, at: int, *, place: str) -> Record:
     )  # fmt: skip
 
 
-def _gap(data: ShardBytes, start: int, end: int, error: DamagedError) -> Gap:
+def _gap(data: ShardData, start: int, end: int, error: DamagedError) -> Gap:
     """A gap, with the name of its first record if that can still be read."""
     try:
         record = record_of(_bytes(data, start + HEAD, end - start - FRAME), start, place=data.place)
@@ -127,11 +127,11 @@ def _gap(data: ShardBytes, start: int, end: int, error: DamagedError) -> Gap:
     return Gap(start, end, record.key, record.path, error)
 
 
-def _bytes(data: ShardBytes, at: int, size: int) -> bytes:
+def _bytes(data: ShardData, at: int, size: int) -> bytes:
     return bytes(data.buffer[at : at + max(0, size)])
 
 
-def _is_head(data: ShardBytes, at: int, limit: int) -> bool:
+def _is_head(data: ShardData, at: int, limit: int) -> bool:
     head = _bytes(data, at, HEAD)
     return (
         len(head) == HEAD
@@ -140,7 +140,7 @@ def _is_head(data: ShardBytes, at: int, limit: int) -> bool:
     )
 
 
-def next_head(data: ShardBytes, at: int, limit: int) -> int | None:
+def next_head(data: ShardData, at: int, limit: int) -> int | None:
     """The first byte from `at` on where a record may begin: a length that fits the file, with its right CRC."""
     while at + FRAME <= limit:
         count = min(CHUNK, limit - FRAME + 1 - at)

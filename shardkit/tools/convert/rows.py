@@ -17,7 +17,7 @@ from shardkit.formats.tfrecord.samples import HEAD, TfrecordSample, path_of
 from shardkit.formats.tfrecord.stream import stream_records
 from shardkit.location import Location
 from shardkit.reading.blocks.indexed import IndexCatalog
-from shardkit.sample import IMAGE_FIELDS, path_of_member
+from shardkit.sample import IMAGE_FIELDS, NO_LABEL, label_of, path_of_member
 from shardkit.shards.class_names import (
     Mixed,
     Pairs,
@@ -34,7 +34,6 @@ from shardkit.shards.class_names import (
 )
 from shardkit.shards.find import SourceLike, resolve
 from shardkit.shards.manifest import ClassEntry, Manifest
-from shardkit.shards.scan import NO_LABEL, label_of
 from shardkit.storage.files import size_of, translated
 from shardkit.storage.mapped import looked, map_whole
 from shardkit.threads import in_threads

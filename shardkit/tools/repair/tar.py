@@ -12,10 +12,10 @@ from shardkit.checksums import crc_of
 from shardkit.errors import ShardkitError
 from shardkit.formats.tar.salvage import Group, Salvaged, salvage
 from shardkit.images.header import check_image, image_header
-from shardkit.sample import IMAGE_FIELDS, text_of_path
+from shardkit.sample import IMAGE_FIELDS, NO_LABEL, label_of, text_of_path
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.open import IndexRows, ShardPlace
-from shardkit.shards.scan import NO_LABEL, ShardBytes, label_of, open_shard
+from shardkit.shards.scan import ShardBytes, open_shard
 from shardkit.tools.repair.rescued import LeftOut, Rescue, Rescued, field_of_image
 from shardkit.tools.repair.tfrecord import RecordRescuer
 

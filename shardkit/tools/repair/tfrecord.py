@@ -11,10 +11,10 @@ import google_crc32c
 
 from shardkit.formats.tfrecord.salvage import Record, Records, salvage_records
 from shardkit.images.header import check_image, image_header
-from shardkit.sample import IMAGE_FIELDS
+from shardkit.sample import BAD_LABEL, IMAGE_FIELDS
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.open import IndexRows
-from shardkit.shards.scan import BAD_LABEL, ShardBytes
+from shardkit.shards.scan import ShardBytes
 from shardkit.tools.repair.rescued import LeftOut, Rescue, Rescued, field_of_image
 
 

@@ -23,12 +23,12 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import StoredSample
 from shardkit.formats.tfrecord.features import FILENAME, FORMAT, KEY, TEXT
 from shardkit.formats.tfrecord.samples import TfrecordSample, path_of
-from shardkit.sample import IMAGE_FIELDS, field_of, fs_text, path_of_text
+from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text
 from shardkit.shards.find import SourceLike
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import demand_disk
 from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset
-from shardkit.shards.scan import NO_LABEL, ShardBytes, label_of, open_shard
+from shardkit.shards.scan import ShardBytes, open_shard
 from shardkit.sources.keys import key_of_file
 from shardkit.storage.files import storage_error, sync_folder, sync_tree, translated
 from shardkit.storage.parts import part_of, remove_abandoned_trees

@@ -25,13 +25,13 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import format_of_name
 from shardkit.images.header import check_image, image_header
 from shardkit.packing.engine.engine import EngineName, EngineOptions
-from shardkit.sample import text_of_path
+from shardkit.sample import BAD_LABEL, text_of_path
 from shardkit.shards.find import SourceLike
 from shardkit.shards.findings import Finding, finding, found_error
 from shardkit.shards.manifest import Manifest, file_names
 from shardkit.shards.names import generation_of, skipped_beside
 from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset, shards_of_stem
-from shardkit.shards.scan import BAD_LABEL, ShardBytes, ShardContent, open_shard, read_shard
+from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
 from shardkit.storage.access import Remote
 from shardkit.threads import in_threads, thread_count
 from shardkit.tools.verify.by_store import ask_store

@@ -19,7 +19,6 @@ from shardkit.formats.tar.fast_check import plain_sums
 from shardkit.location import Location
 from shardkit.shards.open import IndexRows, open_dataset
 from shardkit.shards.scan import ShardContent, open_shard, read_shard
-from shardkit.tools import _crc
 
 needs_extension = pytest.mark.skipif(checksums.parts_extension() is None, reason="the C extension is not built here")
 
@@ -139,8 +138,8 @@ def test_verify_finds_the_same_without_the_extension(
         data[int(rows.numbers["offset"][3]) + (700 if damage == "image" else 5)] ^= 1
     Path(location.path).write_bytes(data)
     with_it = verify(varied)
-    for module in (_crc, fast_check):
-        monkeypatch.setattr(module, "extension", lambda: None)
+    for module in (checksums, fast_check):
+        monkeypatch.setattr(module, "parts_extension", lambda: None)
     assert verify(varied) == with_it
     assert with_it.sound is (damage == "none")
 
@@ -185,6 +184,6 @@ def test_the_crc_is_the_same_with_and_without_the_extension(monkeypatch: pytest.
     ranges = [(0, 0), (3, 99), (7, 775), (7, 776), (1, 24_577), (5, 60_000), (1, len(data))]
     expected = [google_crc32c.value(data[start:end]) for start, end in ranges]
     for extension in (checksums.parts_extension(), None):
-        monkeypatch.setattr(_crc, "extension", lambda found=extension: found)
+        monkeypatch.setattr(checksums, "parts_extension", lambda found=extension: found)
         crc = checksums.summer(data)
         assert [crc(start, end) for start, end in ranges] == expected
