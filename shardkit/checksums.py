@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import google_crc32c
 import numpy as np
@@ -28,7 +28,7 @@ def extension() -> Any:
     return load("checksums")[0]
 
 
-def crc32c(data: Buffer, before: int = 0) -> int:
+def crc32c(data: Buffer | NDArray[Any], before: int = 0) -> int:
     """The CRC-32C of bytes that begin with some whose CRC-32C is `before`, and go on with `data`."""
     native = extension()
     if native is not None:
@@ -60,9 +60,9 @@ def crc32c_of_file(file: io.RawIOBase, size: int) -> int | None:
     return crc
 
 
-def _taken(data: Buffer) -> Any:
+def _taken(data: Buffer | NDArray[Any]) -> Any:
     """`data` as google_crc32c takes it, which knows bytes and arrays."""
-    return data if isinstance(data, bytes) else np.frombuffer(memoryview(data), np.uint8)
+    return data if isinstance(data, bytes) else np.frombuffer(memoryview(cast("Buffer", data)), np.uint8)
 
 
 POLYNOMIAL = 0x82F63B78
@@ -83,11 +83,6 @@ def summer(view: NDArray[np.uint8]) -> Callable[[int, int], int]:
     if sums is None:
         return lambda start, end: int(value(view[start:end]))
     return partial(sums.sum_bytes, view)
-
-
-def crc_of(view: NDArray[np.uint8]) -> int:
-    """The CRC-32C of the bytes."""
-    return summer(view)(0, len(view))
 
 
 def joined_crc(crcs: NDArray[Any], lengths: NDArray[Any]) -> int:

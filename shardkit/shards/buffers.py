@@ -102,7 +102,7 @@ class MappedShards:
         mapped = self._mapped(shard)
         self.demand_unchanged(shard)
         if self._verify and shard not in self._checked:
-            demand_crc(file, crc_of(mapped))
+            demand_crc(file, crc32c(mapped))
             self._checked.add(shard)
         found = _unpacked(file, mapped) if file.unpacked else mapped
         with self._lock:
@@ -190,7 +190,7 @@ class MappedShards:
         self.stamps[shard] = found
         self._checked.discard(shard)
         if self._verify:
-            demand_crc(file, crc_of(self._mapped(shard)))
+            demand_crc(file, crc32c(self._mapped(shard)))
             self._checked.add(shard)
 
 
@@ -210,11 +210,6 @@ def demand_crc(file: ShardFile, crc: int) -> None:
     if file.crc32c not in (-1, crc):
         fact = f"the shard's CRC-32C is {crc:08x}, and its manifest says {file.crc32c:08x}"
         raise ManifestError(file.url, fact, "the shard is damaged: copy it again or pack again")
-
-
-def crc_of(data: Mapping) -> int:
-    """The CRC-32C of a whole buffer."""
-    return crc32c(data)
 
 
 def _unpacked(file: ShardFile, data: Mapping) -> bytes:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.formats.format import FORMATS, format_of_name
 from shardkit.location import Location, expanded, locate, matching
@@ -68,7 +68,7 @@ class IndexFile:
         except StorageError as exc:
             self.findings.append(finding("index-missing", str(place), f"the index can't be read ({exc.fact})"))
             return
-        if entry is not None and (len(data) != entry.bytes or f"{google_crc32c.value(data):08x}" != entry.crc32c):
+        if entry is not None and (len(data) != entry.bytes or f"{crc32c(data):08x}" != entry.crc32c):
             fact = "the index is not the one that its manifest names: its size or CRC-32C differs"
             self.findings.append(finding("index-crc", str(place), fact))
         self._open(data)

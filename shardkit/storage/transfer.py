@@ -16,9 +16,7 @@ from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
-import google_crc32c
-import numpy as np
-
+from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, NotFoundError, StorageError
 from shardkit.location import Location
 from shardkit.storage.etag import SCHEMES, Etag
@@ -178,7 +176,7 @@ class Outgoing(io.RawIOBase):
         if self._stop.is_set():
             raise Stopped
         piece = memoryview(next(self._source, b"")).cast("B")
-        self._crc = summed(self._crc, piece)
+        self._crc = crc32c(piece, self._crc)
         if self.etag is not None:
             self.etag.update(piece)
         self._done += len(piece)
@@ -291,10 +289,5 @@ def crc_of(pieces: Pieces) -> str:
     """The CRC-32C of it all, as 8 hex digits."""
     crc = 0
     for piece in pieces():
-        crc = summed(crc, piece)
+        crc = crc32c(piece, crc)
     return f"{crc:08x}"
-
-
-def summed(crc: int, piece: Buffer) -> int:
-    """The CRC-32C of what had `crc` and then `piece`. Through NumPy, since google_crc32c takes no memoryview."""
-    return int(google_crc32c.extend(crc, np.frombuffer(memoryview(piece), np.uint8)))

@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-import google_crc32c
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, DestinationError, ManifestError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.images.header import image_header
@@ -316,7 +316,7 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, b
         sink = io.BytesIO()
         write_index(sink, rows(part))
         name = index_name(stem, None if len(starts) == 1 else number)
-        files.append((IndexEntry(name, len(part), sink.tell(), f"{google_crc32c.value(sink.getvalue()):08x}"), sink))
+        files.append((IndexEntry(name, len(part), sink.tell(), f"{crc32c(sink.getvalue()):08x}"), sink))
     files = _in_free_names(files, folder, stem, [item.entry.name for item in read], before)
     manifest = Manifest(
         samples=sum(item.entry.samples for item in read),

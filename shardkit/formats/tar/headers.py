@@ -26,8 +26,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 from zlib import adler32
 
-import google_crc32c
-
+from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError
 from shardkit.sample import split_member_name
 
@@ -114,7 +113,7 @@ def member_header(name: bytes, size: int) -> bytes:
     block = ustar_block(base, size, b"0", prefix)
     if not records:
         return block
-    records_name = PAX_NAME + b"%08x" % google_crc32c.value(records)
+    records_name = PAX_NAME + b"%08x" % crc32c(records)
     return ustar_block(records_name, len(records), b"x", b"") + records + bytes(-len(records) % BLOCK) + block
 
 
@@ -174,7 +173,7 @@ def read_member(
             fact = f"an extended header has {header.size} bytes, and at most {MAX_EXTENSION_BYTES} are read"
             raise DamagedError(place, fact, CURE, at - BLOCK)
         payload = _fetch_whole(fetch, at, padded(header.size), place, "an extended header")[: header.size]
-        if header.name.startswith(PAX_NAME) and header.name != PAX_NAME + b"%08x" % google_crc32c.value(payload):
+        if header.name.startswith(PAX_NAME) and header.name != PAX_NAME + b"%08x" % crc32c(payload):
             raise DamagedError(place, "the records of a PAX header do not fit their CRC-32C", CURE, at)
         found = _extension_records(header.type, payload, place, at)
         at += padded(header.size)

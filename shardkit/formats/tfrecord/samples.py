@@ -26,8 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import google_crc32c
-
+from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError
 from shardkit.formats.tfrecord.example import (
     Feature,
@@ -169,12 +168,12 @@ def _framed(
     _demand_parsable(size)
     number = _LENGTH.pack(size)
     first = HEAD + len(opening)
-    crc = google_crc32c.value(opening + head)
+    crc = crc32c(opening + head)
     pieces = [number + masked_crc(number) + opening + head]
     if image is not None:
-        crc = google_crc32c.extend(crc, image)
+        crc = crc32c(image, crc)
         pieces.append(image)
-    pieces.append(tail + _CRC.pack(_masked(google_crc32c.extend(crc, tail))))
+    pieces.append(tail + _CRC.pack(_masked(crc32c(tail, crc))))
     return pieces, tuple(mark + first if mark >= 0 else -1 for mark in marks), size + FRAME
 
 
@@ -233,7 +232,7 @@ def framed_record(data: bytes) -> bytes:
 
 def masked_crc(data: bytes) -> bytes:
     """The masked CRC-32C of some bytes, as it is written."""
-    return _CRC.pack(_masked(google_crc32c.value(data)))
+    return _CRC.pack(_masked(crc32c(data)))
 
 
 def _masked(crc: int) -> int:

@@ -18,9 +18,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import google_crc32c
 import msgspec
 
+from shardkit.checksums import crc32c
 from shardkit.errors import UsageError
 from shardkit.location import Location
 from shardkit.packing.dest.dataset_files import Place, demand_stem, place_of
@@ -140,7 +140,7 @@ def commit_there(destination: Destination, place: Place, manifest: Manifest) -> 
     data = encode_manifest(manifest)
     place.finish(data, sizes, sweep=True)  # `check_free` and `keep_only` have seen to it that it is ours, or to go
     with whole_file(_seal(destination)) as file:
-        file.write(b"%08x\n" % google_crc32c.value(data))
+        file.write(b"%08x\n" % crc32c(data))
 
 
 def _seal(destination: Destination) -> str:
@@ -153,7 +153,7 @@ def committed_at(destination: Destination, manifest: Manifest) -> int | None:
         return os.stat(destination.manifest).st_mtime_ns
     try:
         with open(_seal(destination), "rb") as file:
-            ours = file.read() == b"%08x\n" % google_crc32c.value(encode_manifest(manifest))
+            ours = file.read() == b"%08x\n" % crc32c(encode_manifest(manifest))
             return os.fstat(file.fileno()).st_mtime_ns if ours else None
     except FileNotFoundError:
         return None

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event
 
-import google_crc32c
-
+from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DestinationError, ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.location import Location
 from shardkit.shards import names
@@ -71,13 +70,13 @@ class Place:
         known = self.info(name) if size is None else ObjectInfo(name, size)
         for _ in range(SENDINGS):
             data = bytes(read(self.store, name, 0, known.bytes, self.retry))
-            if known.crc32c in (None, f"{google_crc32c.value(data):08x}"):
+            if known.crc32c in (None, f"{crc32c(data):08x}"):
                 return data
         raise DamagedError(str(self.location(name)), "its bytes are not those that were written", "write it again")
 
     def write(self, name: str, data: bytes) -> None:
         """A whole object, and read back: for the small ones that decide."""
-        crc = f"{google_crc32c.value(data):08x}"
+        crc = f"{crc32c(data):08x}"
         for _ in range(SENDINGS):
             retried(lambda: self.store.put(name, io.BytesIO(data), crc32c=crc), self.retry)
             with contextlib.suppress(DamagedError):

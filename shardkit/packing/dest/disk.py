@@ -15,10 +15,10 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-import google_crc32c
 import msgspec
 import numpy as np
 
+from shardkit.checksums import crc32c
 from shardkit.errors import ManifestError, ShardkitError, StorageError
 from shardkit.packing.dest.bucket import commit_there, remove_there
 from shardkit.packing.dest.destination import Destination, destination_of, files_of
@@ -131,7 +131,7 @@ def _size_and_crc(path: str) -> tuple[int, str]:
     with translated(path), open(path, "rb") as file:
         while piece := file.read(1 << 20):
             size += len(piece)
-            crc = google_crc32c.extend(crc, piece)
+            crc = crc32c(piece, crc)
     return size, f"{crc:08x}"
 
 

@@ -10,9 +10,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-import google_crc32c
 import msgspec
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, DestinationError, SourceError
 from shardkit.images.rewrite.transcode import Transcoding, is_transcoded
 from shardkit.packing.dest.bucket import committed_at, missing_file, shown
@@ -45,7 +45,7 @@ def kept_receipt(task: Task, elsewhere: Callable[[ShardEntry], bool] | None = No
         if receipt.digest != task.digest or not _as_strict(receipt, task):
             return None
         with open(rows_path(task.folder, task.name), "rb") as file:
-            rows_are_whole = google_crc32c.value(file.read()) == receipt.rows_crc32c
+            rows_are_whole = crc32c(file.read()) == receipt.rows_crc32c
         changed = any(changed_at(path) > receipt.since for path in task.files())
     except (OSError, msgspec.MsgspecError):  # not there, or not whole: the shard is written again
         return None
@@ -135,7 +135,7 @@ def _changed_file(destination: Destination, content: Content, found: Manifest) -
     for checksums in _checksums(destination, found):
         for text in suspects & checksums.keys():
             with open(prefix + path_of_text(text), "rb") as file:
-                if google_crc32c.value(file.read()) != checksums[text]:
+                if crc32c(file.read()) != checksums[text]:
                     return text
         newer -= checksums.keys()
         suspects = newer

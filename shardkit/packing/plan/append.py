@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, DestinationError, UsageError, printable
 from shardkit.packing.dest.destination import Destination, files_of
 from shardkit.packing.options import PackOptions
@@ -235,7 +235,7 @@ class _Look:
     def _checksum(self, row: int) -> int | None:
         try:
             with open(os.path.join(self.samples.root, self.samples.paths[row]), "rb") as file:
-                return int(google_crc32c.value(file.read()))
+                return crc32c(file.read())
         except OSError:  # no checksum is equal to none: the file is said to have changed
             return None
 

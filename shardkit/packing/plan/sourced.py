@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError, SourceError
 from shardkit.formats.format import Format
 from shardkit.packing.options import PackOptions
@@ -152,7 +152,7 @@ def _checksums_of(source: Source, held: Holder, rows: Sequence[int]) -> Iterator
     with held.origin(numbers).opened(sizes) as reader:
         for number in range(len(sizes)):
             try:
-                yield google_crc32c.value(reader.read(number))
+                yield crc32c(reader.read(number))
             except ShardkitError:
                 raise
             except (OSError, ValueError) as exc:

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import google_crc32c
 import msgspec
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError, NotFoundError
 from shardkit.formats.format import FORMATS, Format
 from shardkit.formats.tar.stream import Readable
@@ -169,7 +169,7 @@ def _demand_as_indexed(
         image = next(
             (data for name, data in _fields(sample).items() if name in IMAGE_FIELDS and isinstance(data, bytes)), None
         )
-        if image is not None and google_crc32c.value(image) != crc:
+        if image is not None and crc32c(image) != crc:
             raise DamagedError(place, "the checksum of the image is not the one in the index", _CURE, at, key)
 
 

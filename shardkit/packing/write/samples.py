@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import google_crc32c
 import msgspec
 
+from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord.samples import TfrecordSample, carried, is_bytes
@@ -119,7 +119,7 @@ class SampleWriter:
                     raise ValueError(f"it becomes {name}, and that field of the sample is there already")
                 fields = [*fields[:image], (name, data), *fields[image + 1 :]]
             kind, width, height = self.look(data)
-            crc, size = google_crc32c.value(data), len(data)
+            crc, size = crc32c(data), len(data)
         parts, offsets, length = self.format.encode(key, fields, path, text)
         start = -1 if image is None else offsets[image]
         if image is not None:
@@ -136,7 +136,7 @@ class SampleWriter:
             start, size = found.fields[image]
             data = record[start : start + size]
             kind, width, height = self.look(data)
-            crc = google_crc32c.value(data)
+            crc = crc32c(data)
             self.types[f"{kind} {image}"] += 1
         self._take(sample.key, found.names, path, (label, len(record), start, size, width, height, crc), [record])
 

@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
-import google_crc32c
 import msgspec
 
+from shardkit.checksums import crc32c
 from shardkit.errors import BadFileError, ShardkitError
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tar.fast_write import IMAGE_AT, Gathered, Gatherer, extension
@@ -229,7 +229,7 @@ def keep_receipt(
         skipped=filled.skipped,
         types=filled.types,
         since=since,
-        rows_crc32c=google_crc32c.value(rows),
+        rows_crc32c=crc32c(rows),
         done=filled.done,
     )
     # Not flushed: the receipt has the rows' checksum, and one that does not decode is none.
@@ -253,7 +253,7 @@ class Sink:
         if size < 16384 * len(pieces):  # many small ones: joining costs less than a long vector
             pieces = [b"".join(pieces)]
         for piece in pieces:
-            self.crc = google_crc32c.extend(self.crc, piece)
+            self.crc = crc32c(piece, self.crc)
         with translated(self.place):
             for first in range(0, len(pieces), 512):  # well under every system's IOV_MAX
                 _write_all(self.fd, pieces[first : first + 512])
@@ -279,7 +279,7 @@ def _fill(sink: Sink, task: ShardTask, advance: Advance, done: Counter[str]) -> 
 
     done: counts what transcoding did, as in `Receipt`.
     """
-    look, crc32c, read = LOOKS[task.check], google_crc32c.value, read_file
+    look, read = LOOKS[task.check], read_file
     form, texts, wish = FORMATS[task.format], task.texts, task.transcode
     encode = form.encode
     prefix, known = os.path.join(task.root, b""), _Fields()

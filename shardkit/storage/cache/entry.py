@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import google_crc32c
-
+from shardkit.checksums import crc32c
 from shardkit.storage.mapped import MappedFile
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ class Entry:
             return True
         crc = 0
         for start in range(0, self.size, CHUNK):
-            crc = google_crc32c.extend(crc, bytes(self._pread(start, min(start + CHUNK, self.size))))
+            crc = crc32c(bytes(self._pread(start, min(start + CHUNK, self.size))), crc)
         return bool(crc == self.crc)
 
     def _chunk(self, chunk: int, fetch: Fetch) -> Buffer | None:

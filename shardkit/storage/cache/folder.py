@@ -23,8 +23,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from weakref import WeakValueDictionary
 
-import google_crc32c
-
+from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError, UsageError
 from shardkit.sample import fs_text
 from shardkit.storage.cache.entry import Entry, chunks_of
@@ -129,7 +128,7 @@ class Cache:
             os.utime(path)
         except OSError:
             return None
-        if len(data) == size and google_crc32c.value(data) == crc:
+        if len(data) == size and crc32c(data) == crc:
             return data
         log.warning("%s: the copy in the cache is damaged, and fetched again", url)
         self.remove(_name(url, size, crc), size)

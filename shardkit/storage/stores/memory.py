@@ -6,8 +6,7 @@ import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
-import google_crc32c
-
+from shardkit.checksums import crc32c
 from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.location import Location
 from shardkit.storage.store import ObjectInfo, StorageOptions, demand_name
@@ -44,7 +43,7 @@ class MemoryStore:
     def info(self, name: str) -> ObjectInfo:
         """What is known of an object."""
         data = self._content(name)
-        crc = f"{google_crc32c.value(data):08x}"
+        crc = f"{crc32c(data):08x}"
         return ObjectInfo(name, len(data), crc, crc)
 
     def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
@@ -70,7 +69,7 @@ class MemoryStore:
         with _LOCK:
             found = {path[len(base) :]: data for path, data in _OBJECTS.items() if path.startswith(base + prefix)}
         for name in sorted(found, key=str.encode):
-            crc = f"{google_crc32c.value(found[name]):08x}"
+            crc = f"{crc32c(found[name]):08x}"
             yield ObjectInfo(name, len(found[name]), crc, crc)
 
     def delete(self, name: str) -> None:

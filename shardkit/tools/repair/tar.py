@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import google_crc32c
-
-from shardkit.checksums import crc_of
+from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError
 from shardkit.formats.tar.salvage import Group, Salvaged, salvage
 from shardkit.images.header import check_image, image_header
@@ -78,9 +76,9 @@ class Rescuer:
             return (_parts(groups[0].fields), "") if groups else (None, "it is not in the shard any more")
         for group in groups:
             for name, (begin, length) in group.fields.items():
-                if name in IMAGE_FIELDS and length == size and crc_of(data.view[begin : begin + length]) == crc:
+                if name in IMAGE_FIELDS and length == size and crc32c(data.view[begin : begin + length]) == crc:
                     return self._looked_at(data, _parts(group.fields))
-        if start + size <= len(data) and google_crc32c.value(data.view[start : start + size]) == crc:
+        if start + size <= len(data) and crc32c(data.view[start : start + size]) == crc:
             return self._without_header(data, start, size)
         if not groups:
             return None, "it is not in the shard any more, or its header is damaged together with its image"

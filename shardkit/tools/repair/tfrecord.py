@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import google_crc32c
-
+from shardkit.checksums import crc32c
 from shardkit.formats.tfrecord.salvage import Record, Records, salvage_records
 from shardkit.images.header import check_image, image_header
 from shardkit.sample import BAD_LABEL, IMAGE_FIELDS
@@ -128,4 +127,4 @@ class RecordRescuer:
         return bytes(self.data.buffer[start : start + size])
 
     def _crc(self, start: int, size: int) -> int:
-        return int(google_crc32c.value(self.data.view[start : start + size]))
+        return int(crc32c(self.data.view[start : start + size]))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-import google_crc32c
 import msgspec
 import numpy as np
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError
 from shardkit.formats.format import Format
 from shardkit.formats.tfrecord.example import with_text
@@ -49,7 +49,7 @@ def write_shard(
             else:
                 pieces, (key, path, row) = _encoded(sample, sources, at, form, texts)
             for piece in pieces:
-                crc = google_crc32c.extend(crc, piece)
+                crc = crc32c(piece, crc)
             file.writelines(pieces)
             at += row["size"]
             keys.append(key)
@@ -57,7 +57,7 @@ def write_shard(
             for column, value in row.items():
                 columns[column].append(value)
         file.write(form.end)
-    crc = google_crc32c.extend(crc, form.end)
+    crc = crc32c(form.end, crc)
     numbers = {column: np.array(values, np.int64).tobytes() for column, values in columns.items()}
     with whole_file(os.fsdecode(rows_path(os.fsencode(folder), name))) as file:
         file.write(msgspec.msgpack.encode(Rows(keys, paths, numbers)))
@@ -114,7 +114,7 @@ def _row(label: int, at: int, size: int, image: bytes, image_offset: int) -> dic
         return row
     width, height = _size(image)
     row |= {"image_offset": image_offset, "image_size": len(image), "width": width, "height": height}
-    return row | {"crc32c": int(google_crc32c.value(image))}
+    return row | {"crc32c": int(crc32c(image))}
 
 
 def _size(data: bytes) -> tuple[int, int]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, ShardkitError
 from shardkit.events import Progress, ProgressFn
 from shardkit.images.header import image_header
@@ -141,7 +141,7 @@ def _from_files(data: Dataset, progress: ProgressFn) -> dict[str, Any]:
         block = catalog.block(rows)
         for number, row in enumerate(rows.tolist()):
             content = bytes(block.image(number))
-            sizes[row], crcs[row] = len(content), google_crc32c.value(content)
+            sizes[row], crcs[row] = len(content), crc32c(content)
             try:
                 _, widths[row], heights[row] = image_header(content)
             except ValueError as exc:

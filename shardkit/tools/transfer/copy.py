@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
 
-import google_crc32c
 import numpy as np
 from msgspec.structs import replace
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DestinationError, ManifestError, NotFoundError, StorageError
 from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
@@ -119,7 +119,7 @@ def _list_of_skipped(source: Place, manifest: Manifest) -> list[ObjectInfo]:
         log.warning("%s: the list of what was left out is missing", source.location(name))
         return []
 
-    return [ObjectInfo(name, len(data), f"{google_crc32c.value(data):08x}")] if data else []
+    return [ObjectInfo(name, len(data), f"{crc32c(data):08x}")] if data else []
 
 
 class Meter:
@@ -251,7 +251,7 @@ def renamed(parcel: Parcel, manifest: Manifest, generation: int) -> Parcel:
     for entry, shards in index_entries(manifest):
         data = _with_names(parcel.source, entry, shards, new)
         made[new[entry.name]] = data
-        crc = f"{google_crc32c.value(data):08x}"
+        crc = f"{crc32c(data):08x}"
         index.append(replace(entry, name=new[entry.name], bytes=len(data), crc32c=crc))
     text = encode_manifest(
         replace(manifest, shards=tuple(replace(e, name=new[e.name]) for e in manifest.shards), index=tuple(index))

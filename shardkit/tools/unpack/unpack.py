@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Event
 
-import google_crc32c
-
+from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError, DestinationError, NotFoundError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import StoredSample
@@ -306,7 +305,7 @@ def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> N
             data.place, "the index says that a sample is beyond the end of the shard", _cure(data), None, file.key
         )
     view = data.view[file.start : end]
-    if file.crc32c is not None and google_crc32c.value(view) != file.crc32c:
+    if file.crc32c is not None and crc32c(view) != file.crc32c:
         fact = "the image's CRC-32C is not the one in the index: it is damaged"
         raise DamagedError(data.place, fact, _cure(data), file.start, file.key)
     path = root + b"/" + file.path
