@@ -1,4 +1,8 @@
-"""Threads that run jobs in order, and stop together."""
+"""The arrangements of threads, but for the decoder's: jobs in order, transfers that stop together, one call aside.
+
+Threads, not processes: the page cache gives bytes faster than they are summed, and reading, writing, decoding and
+unpacking release the interpreter. A worker process takes longer to start than a small dataset takes to read.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ LEAVE_SECONDS = 2.0
 """How long Ctrl-C waits for threads to come to their next piece."""
 
 
-class Crew:
+class TransferPool:
     """A pool of threads, for a `with` block. `stop` is what they look at between two pieces."""
 
     def __init__(self, threads: int) -> None:
@@ -38,7 +42,7 @@ class Crew:
         self._open: set[Future[Any]] = set()
         self._pool = ThreadPoolExecutor(threads, "shardkit-transfer")
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> TransferPool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -93,7 +97,7 @@ class Crew:
 T = TypeVar("T")
 
 
-class Aside(Generic[T]):
+class BackgroundCall(Generic[T]):
     """`act`, begun in a thread. Who waits for it can be interrupted, or stop waiting; the thread then ends alone."""
 
     def __init__(self, act: Callable[[], T]) -> None:
@@ -131,20 +135,35 @@ def thread_count(workers: int | None) -> int:
     return workers
 
 
-def in_threads(function: Callable[[_Task], _Result], tasks: Iterable[_Task], workers: int) -> Iterator[_Result]:
-    """`function` of each task, in order; at most `workers` run and as many wait to be taken. Raises the first error."""
+def in_threads(
+    function: Callable[[_Task], _Result],
+    tasks: Iterable[_Task],
+    workers: int,
+    *,
+    ahead: int | None = None,
+    name: str = "shardkit",
+) -> Iterator[_Result]:
+    """`function` of each task, in order, by `workers` threads.
+
+    ahead: results that are under way or wait to be taken (default: 2 for each thread). Raises the first error in the
+    tasks' order. Tasks that have not begun by then are dropped, as they are when the iterator is closed; Ctrl-C does
+    not wait for the others.
+    """
     if workers == 1:
         yield from map(function, tasks)
         return
+    limit = 2 * workers if ahead is None else max(1, ahead)
     waiting: deque[Future[_Result]] = deque()
-    with ThreadPoolExecutor(workers, "shardkit") as pool:
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(function, task))
-                if len(waiting) >= 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool, wait_for_all = ThreadPoolExecutor(workers, name), True
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(function, task))
+            if len(waiting) >= limit:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    except KeyboardInterrupt:  # a thread may wait for a server that does not answer
+        wait_for_all = False
+        raise
+    finally:
+        pool.shutdown(wait_for_all, cancel_futures=True)

@@ -24,7 +24,7 @@ from shardkit.storage.mapped import MappedFile
 from shardkit.storage.mapping import Mapping
 from shardkit.storage.retry import pieces, read, retried
 from shardkit.storage.store import ObjectInfo, open_store
-from shardkit.threads import Aside
+from shardkit.threads import BackgroundCall
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +86,7 @@ def within(seconds: float, act: Callable[[], T], place: str) -> T:
 
     It runs in a thread of its own, which is left alone then: no store can be relied on to end a call.
     """
-    call = Aside(act)
+    call = BackgroundCall(act)
     if not call.wait(seconds + GRACE_SECONDS):
         raise silent(place, seconds)
     return call.result()

@@ -7,7 +7,6 @@ import os
 import threading
 from array import array
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -23,6 +22,7 @@ from shardkit.sources.listing import Listing
 from shardkit.sources.tree.walk import MAX_DEPTH
 from shardkit.storage.retry import Retry, retried
 from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
+from shardkit.threads import in_threads
 
 LISTINGS = 16
 """Folders that are listed at a time, where the store can list one by itself."""
@@ -93,14 +93,8 @@ def _listed(store: Store, folder: Location, progress: ProgressFn) -> Bucket:
         while items := list(itertools.islice(objects, _TELL_OBJECTS)):
             found.add(items)
 
-    with ThreadPoolExecutor(LISTINGS, thread_name_prefix="shardkit-list") as pool:
-        waiting = [pool.submit(below, prefix) for prefix in prefixes]
-        try:
-            for future in waiting:
-                future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for _ in in_threads(below, prefixes, LISTINGS, ahead=len(prefixes), name="shardkit-list"):
+        pass
     names, sizes = found.names.build(), np.frombuffer(found.sizes, np.int64)
     if not len(names):
         raise SourceError(str(folder), "there is nothing below it", "check the name of the bucket and the prefix")

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from threading import Event
@@ -22,7 +20,7 @@ from shardkit.location import Location
 from shardkit.storage.etag import SCHEMES, Etag
 from shardkit.storage.retry import Retry, read, retried
 from shardkit.storage.store import ObjectInfo, Store
-from shardkit.threads import Stopped
+from shardkit.threads import Stopped, in_threads
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -75,18 +73,7 @@ def object_pieces(store: Store, name: str, size: int, retry: Retry, stop: Event)
         if size <= RANGE_BYTES:
             yield one(0)
             return
-        waiting: deque[Future[Buffer]] = deque()
-        with ThreadPoolExecutor(AHEAD, "shardkit-read") as pool:
-            try:
-                for start in range(0, size, RANGE_BYTES):
-                    waiting.append(pool.submit(one, start))
-                    if len(waiting) > AHEAD:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        yield from in_threads(one, range(0, size, RANGE_BYTES), AHEAD, ahead=AHEAD + 1, name="shardkit-read")
 
     return pieces
 

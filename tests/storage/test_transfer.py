@@ -21,7 +21,7 @@ from shardkit.storage.etag import Etag
 from shardkit.storage.retry import Retry
 from shardkit.storage.store import ObjectInfo
 from shardkit.storage.transfer import SENDINGS, Check, Outgoing, crc_of, file_pieces, object_pieces, send
-from shardkit.threads import Crew, Stopped
+from shardkit.threads import Stopped, TransferPool
 
 PLACE = Location("", "shards/train-000000.tar")
 
@@ -170,8 +170,8 @@ def test_no_range_is_asked_for_when_all_is_to_stop() -> None:
 
 
 def test_results_come_in_the_order_of_the_tasks() -> None:
-    with Crew(3) as crew:
-        assert list(crew.map(lambda n: n * n, range(50))) == [n * n for n in range(50)]
+    with TransferPool(3) as pool:
+        assert list(pool.map(lambda n: n * n, range(50))) == [n * n for n in range(50)]
 
 
 def test_the_first_error_of_a_thread_is_raised_and_stops_the_others() -> None:
@@ -182,12 +182,12 @@ def test_the_first_error_of_a_thread_is_raised_and_stops_the_others() -> None:
             begun.wait(30)
             raise ValueError("of the second")
         begun.set()
-        assert crew.stop.wait(30)
+        assert pool.stop.wait(30)
         seen.append(number)
         raise Stopped
 
-    with pytest.raises(ValueError, match="of the second"), Crew(2) as crew:
-        list(crew.map(work, range(100)))
+    with pytest.raises(ValueError, match="of the second"), TransferPool(2) as pool:
+        list(pool.map(work, range(100)))
     assert seen == [0]
 
 

@@ -32,7 +32,7 @@ from shardkit.shards.manifest import Manifest, all_names, encode_manifest
 from shardkit.storage.files import size_of, translated, whole_file
 from shardkit.storage.store import ObjectInfo, StorageOptions, open_store
 from shardkit.storage.transfer import crc_of, file_pieces, send
-from shardkit.threads import Crew
+from shardkit.threads import TransferPool
 
 SENDERS = 4
 
@@ -127,16 +127,16 @@ def commit_there(destination: Destination, place: Place, manifest: Manifest) -> 
     """Send the index and the list of what was left out, and then the manifest; all shards are there."""
     others = [name for name in all_names(manifest, place.stem) if name not in {e.name for e in manifest.shards}]
     sizes = dict(files_of(manifest))
-    with Crew(SENDERS) as crew:
+    with TransferPool(SENDERS) as pool:
 
         def one(name: str) -> ObjectInfo:
             here = Location("", os.path.join(destination.work, name))
             wanted = ObjectInfo(name, size_of(here.path) or 0, crc_of(file_pieces(here)))
-            send(file_pieces(here), here, place.store, wanted, check="store", retry=place.retry, stop=crew.stop,
+            send(file_pieces(here), here, place.store, wanted, check="store", retry=place.retry, stop=pool.stop,
                  told=lambda _: None)  # fmt: skip
             return wanted
 
-        sizes.update((info.name, info.bytes) for info in crew.map(one, others))
+        sizes.update((info.name, info.bytes) for info in pool.map(one, others))
     data = encode_manifest(manifest)
     place.finish(data, sizes, sweep=True)  # `check_free` and `keep_only` have seen to it that it is ours, or to go
     with whole_file(_seal(destination)) as file:

@@ -22,7 +22,7 @@ from shardkit.shards.manifest import ShardEntry
 from shardkit.storage.files import translated
 from shardkit.storage.store import ObjectInfo
 from shardkit.storage.transfer import file_pieces, send
-from shardkit.threads import Crew, Stopped
+from shardkit.threads import Stopped, TransferPool
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Shipping:
     def __init__(self, destination: Destination, place: Place) -> None:
         self.place, self.work = place, destination.work
         self._there = place.files()
-        self._crew = Crew(SENDERS)
+        self._crew = TransferPool(SENDERS)
         self._futures: list[Future[None]] = []
         self._waiting = self._sent = self._sent_bytes = self._bytes = 0
         self._changed = Condition()

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +21,7 @@ from shardkit.sample import IMAGE_FIELDS
 from shardkit.sources.groups import Grouped
 from shardkit.sources.origins import read_file
 from shardkit.sources.source import Source
+from shardkit.threads import in_threads
 from shardkit.units import cores
 
 Sizes = NDArray[np.int64]
@@ -87,21 +86,13 @@ def _at(sizes: Sizes, known: NDArray[np.float64], becomes: NDArray[np.float64]) 
 def _tried(source: Source, rows: Sizes, wish: Transcoding) -> tuple[Sizes, Sizes]:
     """The sizes of these files as they are and as they become."""
 
-    def size_of(data: bytes) -> int:
+    def sizes_of(data: bytes) -> tuple[int, int]:
         try:
-            return len(transcode(data, wish).data)
+            return len(data), len(transcode(data, wish).data)
         except ValueError:  # a file that packing will name; it is left out of the estimate
-            return -1
+            return len(data), -1
 
-    found: list[tuple[int, int]] = []
-    running: deque[tuple[int, Future[int]]] = deque()
-    with ThreadPoolExecutor(cores()) as pool:
-        for data in _read(source, rows):
-            running.append((len(data), pool.submit(size_of, data)))
-            if len(running) > 2 * cores():  # few files in memory at a time
-                before, future = running.popleft()
-                found.append((before, future.result()))
-        found += [(before, future.result()) for before, future in running]
+    found = list(in_threads(sizes_of, _read(source, rows), cores()))  # few files in memory at a time
     good = np.array([pair for pair in found if pair[1] >= 0], np.int64).reshape(-1, 2)
     return good[:, 0], good[:, 1]
 

@@ -14,7 +14,7 @@ from shardkit.storage.store import ObjectInfo, StorageOptions, TransientError, d
 from shardkit.storage.stores.cloud_errors import BEYOND, storage_error
 from shardkit.storage.stores.cloud_options import family_of, opened
 from shardkit.storage.stores.obstore_after_fork import obstore
-from shardkit.threads import Aside
+from shardkit.threads import BackgroundCall
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -88,7 +88,7 @@ class RemoteStore:
         """What `act` gives, with the errors of obstore translated. Ctrl-C does not wait for it: obstore looks at no
         signal, and waits for a server up to 30 seconds."""
         try:
-            return Aside(act).result() if current_thread() is main_thread() else act()
+            return BackgroundCall(act).result() if current_thread() is main_thread() else act()
         except ShardkitError:
             raise
         except (obstore().exceptions.BaseError, OSError, ValueError) as exc:

@@ -7,7 +7,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from shardkit.images.decoder import DecodeOptions, ImageDecoder
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.dataset import Dataset
 from shardkit.sample import IMAGE_FIELDS
+from shardkit.threads import in_threads
 from shardkit.tools.pictures import open_picture
 
 BATCH = 32
@@ -178,8 +178,7 @@ def contents(data: Dataset, most: int, most_bytes: int) -> list[bytes]:
 
 def decode_rate(images: Sequence[bytes], size: int, seconds: float, threads: int = 1) -> float:
     """Images a second that threads decode from memory, as in training."""
-    with ThreadPoolExecutor(threads) as pool:
-        return sum(pool.map(lambda _: _decode_rate(images, size, seconds), range(threads)))
+    return sum(in_threads(lambda _: _decode_rate(images, size, seconds), range(threads), threads))
 
 
 def _decode_rate(images: Sequence[bytes], size: int, seconds: float) -> float:

@@ -38,7 +38,7 @@ from shardkit.shards.manifest import (  # fmt: skip
 from shardkit.shards.names import generation_of, in_generation, skipped_beside
 from shardkit.storage.store import ObjectInfo
 from shardkit.storage.transfer import Check, Pieces, crc_of, file_pieces, object_pieces, send
-from shardkit.threads import Crew
+from shardkit.threads import TransferPool
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Meter:
 
 
 def copy_dataset(
-    parcel: Parcel, target: Place, crew: Crew, *, check: Check, keep: Check, overwrite: bool, meter: Meter
+    parcel: Parcel, target: Place, pool: TransferPool, *, check: Check, keep: Check, overwrite: bool, meter: Meter
 ) -> Copied:
     """Bring a dataset to `target`, where it has the same name. check: of what was sent; keep: of what is there already.
 
@@ -161,7 +161,7 @@ def copy_dataset(
     target.clear()
     found = target.manifest_bytes()
     parcel = _fitting(parcel, target, found, overwrite=overwrite)
-    kept = _kept(parcel, target, crew, found, check=keep, overwrite=overwrite)
+    kept = _kept(parcel, target, pool, found, check=keep, overwrite=overwrite)
     if found is None:
         target.begin()
     for file in parcel.files:
@@ -169,12 +169,12 @@ def copy_dataset(
             meter.kept(file)
 
     def one(file: ObjectInfo) -> None:
-        pieces, place = pieces_of(parcel, file, crew), parcel.source.location(parcel.origin.get(file.name, file.name))
-        send(pieces, place, target.store, file, check=check, retry=target.retry, stop=crew.stop, told=meter.moved)
+        pieces, place = pieces_of(parcel, file, pool), parcel.source.location(parcel.origin.get(file.name, file.name))
+        send(pieces, place, target.store, file, check=check, retry=target.retry, stop=pool.stop, told=meter.moved)
         meter.done()
 
     for part in (parcel.shards, parcel.others):
-        for _ in crew.map(one, [file for file in part if file.name not in kept]):
+        for _ in pool.map(one, [file for file in part if file.name not in kept]):
             pass
     if parcel.manifest is None:
         target.clear(without_manifest=True)
@@ -189,7 +189,7 @@ def copy_dataset(
     )  # fmt: skip
 
 
-def pieces_of(parcel: Parcel, file: ObjectInfo, crew: Crew) -> Pieces:
+def pieces_of(parcel: Parcel, file: ObjectInfo, pool: TransferPool) -> Pieces:
     """The bytes of a file, wherever it is."""
     made = parcel.made.get(file.name)
     if made is not None:
@@ -198,7 +198,7 @@ def pieces_of(parcel: Parcel, file: ObjectInfo, crew: Crew) -> Pieces:
     place = source.location(name)
     if place.is_local:
         return file_pieces(place)
-    return object_pieces(source.store, name, file.bytes, source.retry, crew.stop)
+    return object_pieces(source.store, name, file.bytes, source.retry, pool.stop)
 
 
 def _at_once(data: bytes) -> Generator[bytes, None, None]:
@@ -282,7 +282,9 @@ def _with_names(source: Place, entry: IndexEntry, shards: Sequence[ShardEntry], 
     return sink.getvalue()
 
 
-def _kept(parcel: Parcel, target: Place, crew: Crew, found: bytes | None, *, check: Check, overwrite: bool) -> set[str]:
+def _kept(
+    parcel: Parcel, target: Place, pool: TransferPool, found: bytes | None, *, check: Check, overwrite: bool
+) -> set[str]:
     """The names of the files that are there already.
 
     Raises DestinationError where something is in the way that this run may not replace.
@@ -292,7 +294,7 @@ def _kept(parcel: Parcel, target: Place, crew: Crew, found: bytes | None, *, che
     alike = [file for file in parcel.files if listed.get(file.name) == file.bytes]
     if same and len(alike) == len(parcel.files) and check != "read":
         return {file.name for file in alike}
-    holds = crew.map(lambda file: target.holds(file, check=check, stop=crew.stop), alike)
+    holds = pool.map(lambda file: target.holds(file, check=check, stop=pool.stop), alike)
     kept = {file.name for file, held in zip(alike, holds, strict=True) if held}
     if found is None:
         ours = {file.name for file in parcel.files}
@@ -323,11 +325,11 @@ def demand_sizes(parcel: Parcel) -> None:
             raise DamagedError(str(place), fact, "check the dataset with 'shardkit verify'")
 
 
-def shards_without_manifest(source: Place, shards: Sequence[Location], crew: Crew) -> Parcel:
+def shards_without_manifest(source: Place, shards: Sequence[Location], pool: TransferPool) -> Parcel:
     """Shards of others as a parcel; each is read once for its checksum."""
 
     def one(shard: Location) -> ObjectInfo:
         crc = crc_of(file_pieces(shard))
         return ObjectInfo(shard.name, os.stat(shard.path).st_size, crc)
 
-    return Parcel(source, tuple(crew.map(one, shards)))
+    return Parcel(source, tuple(pool.map(one, shards)))

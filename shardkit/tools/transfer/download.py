@@ -13,7 +13,7 @@ from shardkit.location import Location, locate
 from shardkit.packing.dest.dataset_files import Place, place_of
 from shardkit.storage.retry import Retry, retried
 from shardkit.storage.store import StorageOptions, open_store
-from shardkit.threads import Crew, thread_count
+from shardkit.threads import TransferPool, thread_count
 from shardkit.tools.transfer.copy import WORKERS, Meter, Parcel, Transferred, copy_dataset, parcel_of
 from shardkit.tools.transfer.upload import lock_local
 
@@ -43,7 +43,7 @@ def download(
     to = locate(dest)
     if not to.is_local:
         raise UsageError(str(to), "the destination of a download is on this machine", "give a path")
-    with Crew(threads) as crew:
+    with TransferPool(threads) as pool:
         parcels = _parcels(locate(source), storage_options)
         places = [_target(parcel, to, several=len(parcels) > 1) for parcel in parcels]
         meter = Meter("download", parcels, progress)
@@ -51,7 +51,7 @@ def download(
             for place in places:
                 lock_local(stack, place)
             return Transferred(tuple(
-                copy_dataset(parcel, place, crew, check="none", keep="store", overwrite=overwrite, meter=meter)
+                copy_dataset(parcel, place, pool, check="none", keep="store", overwrite=overwrite, meter=meter)
                 for parcel, place in zip(parcels, places, strict=True)
             ))  # fmt: skip
 

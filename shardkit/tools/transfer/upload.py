@@ -18,7 +18,7 @@ from shardkit.shards.manifest import decode_manifest
 from shardkit.shards.open import find_shards, stem_of_shard
 from shardkit.storage.store import open_store
 from shardkit.storage.transfer import Check
-from shardkit.threads import Crew, thread_count
+from shardkit.threads import TransferPool, thread_count
 from shardkit.tools.transfer.copy import (
     WORKERS,
     Meter,
@@ -62,8 +62,8 @@ def upload(
     demand_check(check)
     threads = WORKERS if workers is None else thread_count(workers)
     to = locate(dest)
-    with Crew(threads) as crew:
-        parcels = _parcels(source, crew)
+    with TransferPool(threads) as pool:
+        parcels = _parcels(source, pool)
         places = _targets(parcels, to, storage_options)
         for parcel in parcels:
             demand_sizes(parcel)
@@ -72,7 +72,7 @@ def upload(
             for place in places:
                 lock_local(stack, place)
             return Transferred(tuple(
-                copy_dataset(parcel, place, crew, check=check, keep=check, overwrite=overwrite, meter=meter)
+                copy_dataset(parcel, place, pool, check=check, keep=check, overwrite=overwrite, meter=meter)
                 for parcel, place in zip(parcels, places, strict=True)
             ))  # fmt: skip
 
@@ -90,7 +90,7 @@ def lock_local(stack: ExitStack, place: Place) -> None:
         stack.enter_context(working(Destination(os.path.abspath(root.path), place.stem)))
 
 
-def _parcels(source: Source, crew: Crew) -> list[Parcel]:
+def _parcels(source: Source, pool: TransferPool) -> list[Parcel]:
     """The datasets that SOURCE means."""
     if isinstance(source, (str, os.PathLike)):
         place = locate(source)
@@ -109,7 +109,7 @@ def _parcels(source: Source, crew: Crew) -> list[Parcel]:
         raise UsageError(str(found.location), fact, "name the dataset by its prefix, or cut it with 'shardkit convert'")
     if found.manifest is not None and found.location is not None:
         return [parcel_of(_place(found.location.parent, found.location.name.removesuffix(".json")))]
-    return _headless(find_shards(source), crew)
+    return _headless(find_shards(source), pool)
 
 
 def _place(folder: Location, stem: str) -> Place:
@@ -135,13 +135,13 @@ def _stems(folder: Location) -> list[str]:
     return found
 
 
-def _headless(shards: Sequence[Location], crew: Crew) -> list[Parcel]:
+def _headless(shards: Sequence[Location], pool: TransferPool) -> list[Parcel]:
     folders = sorted({shard.parent for shard in shards}, key=str)
     stems = sorted({stem_of_shard(shard.name) for shard in shards})
     if len(folders) > 1 or len(stems) > 1:
         fact = "these shards have no manifest, and are in several folders or of several names"
         raise UsageError(str(shards[0]), fact, "upload those of each name by themselves, or run 'shardkit index' first")
-    return [shards_without_manifest(_place(folders[0], stems[0]), shards, crew)]
+    return [shards_without_manifest(_place(folders[0], stems[0]), shards, pool)]
 
 
 def _targets(parcels: Sequence[Parcel], to: Location, options: Mapping[str, Any] | None) -> list[Place]:
