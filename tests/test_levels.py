@@ -1,8 +1,9 @@
-"""A file imports its own folder and lower levels only. The levels are those of the architecture."""
+"""A file imports its own folder and lower levels only. The levels are the floors of docs/architecture.md."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,24 @@ import shardkit
 
 ROOT = Path(shardkit.__file__).parent
 
-LEVELS = {
-    "errors": 0, "sample": 0, "location": 0, "events": 0, "config": 0, "rng": 0,
-    "checksums": 0, "names": 0, "option_files": 0,
-    "manifest": 1, "index": 1, "index_file": 1,
-    "formats": 1, "storage": 1, "tree": 1,
-    "packing": 2, "reading": 2,
-    "adapters": 3, "tools": 3,
-    "cli": 4,
-    "__main__": 5, "__init__": 5, "keras": 5, "tensorflow": 5,
-}  # fmt: skip
+FLOORS = (
+    "native",
+    "errors location sample events rng units checksums threads option_files",
+    "images",
+    "formats",
+    "storage",
+    "shards",
+    "sources",
+    "packing reading",
+    "adapters tools",
+    "cli",
+    "__main__ __init__ keras tensorflow",
+)
+"""The table of docs/architecture.md, and the front doors below it."""
+
+LEVELS = {name: level for level, names in enumerate(FLOORS) for name in names.split()}
+
+MOST_FILES = 13
 
 DOOR = (("reading", "dataset"), "adapters")
 """The one way up: `Dataset.to_torch()` and its like import their adapter, late, inside the method."""
@@ -137,24 +146,26 @@ def test_a_function_and_a_package_never_share_a_name() -> None:
 @pytest.mark.parametrize(
     ("own", "source", "fine"),
     [
-        (("formats", "tar"), "from shardkit.errors import DamagedError", True),
-        (("formats", "tar"), "from shardkit.storage.local import open_file", False),
-        (("formats", "tar"), "def f():\n    import shardkit.storage.local", False),
-        (("formats", "tar"), "from ..storage import local", False),
-        (("formats", "tar"), "from . import tfrecord", True),
-        (("formats", "tar"), "from shardkit import errors", True),
-        (("formats", "tar"), "from shardkit import pack", False),
-        (("formats", "tar"), "import shardkit", False),
-        (("formats", "tar"), "from shardkit.manifest import Manifest", False),
-        (("packing", "job"), "from shardkit.manifest import Manifest", True),
-        (("packing", "job"), "if TYPE_CHECKING:\n    from shardkit.reading.dataset import Dataset", False),
+        (("formats", "tar", "samples"), "from shardkit.errors import DamagedError", True),
+        (("formats", "tar", "samples"), "from shardkit.storage.files import open_file", False),
+        (("formats", "tar", "samples"), "def f():\n    import shardkit.storage.files", False),
+        (("formats", "tar", "samples"), "from ...storage import files", False),
+        (("formats", "tar", "samples"), "from . import headers", True),
+        (("formats", "tar", "samples"), "from shardkit import errors", True),
+        (("formats", "tar", "samples"), "from shardkit import pack", False),
+        (("formats", "tar", "samples"), "import shardkit", False),
+        (("formats", "tar", "samples"), "from shardkit.shards.manifest import Manifest", False),
+        (("images", "header"), "from shardkit.formats.format import FORMATS", False),
+        (("formats", "format"), "from shardkit.images.header import inspect", True),
+        (("packing", "pack"), "from shardkit.shards.manifest import Manifest", True),
+        (("packing", "pack"), "if TYPE_CHECKING:\n    from shardkit.reading.dataset import Dataset", False),
+        (("sources", "open"), "from shardkit.packing.options import PackOptions", False),
         (("errors",), "from shardkit.sample import fs_text", True),
-        (("errors",), "from shardkit.manifest import Manifest", False),
-        (("manifest",), "from shardkit.index import schema", True),
-        (("manifest",), "from shardkit.formats.tar import read", False),
+        (("errors",), "from shardkit.shards.manifest import Manifest", False),
+        (("checksums",), "from shardkit.native import load", True),
         (("tools", "info"), "from shardkit.reading.dataset import dataset", True),
         (("reading", "dataset"), "from shardkit.adapters.torch import to_torch", True),
-        (("reading", "batch"), "from shardkit.adapters.torch import to_torch", False),
+        (("reading", "batches", "batch"), "from shardkit.adapters.torch import to_torch", False),
         (("tools", "info"), "from shardkit.cli.main import main", False),
         (("cli", "pack"), "from shardkit import pack", True),
         (("cli", "pack"), "from shardkit.nowhere import x", False),
@@ -168,3 +179,17 @@ def test_the_check_itself_tells_right_from_wrong(own: tuple[str, ...], source: s
 def test_the_check_of_late_imports_sees_the_top_of_a_file_only() -> None:
     source = "import cv2\ntry:\n    import torch.nn\nexcept ImportError: pass\ndef f():\n    import pyarrow\n"
     assert top_imports(source + "if TYPE_CHECKING:\n    import tensorflow\n") == {"cv2", "torch"}
+
+
+def test_the_floors_are_those_of_the_architecture_page() -> None:
+    page = ROOT.parent.joinpath("docs", "architecture.md").read_text("utf-8")
+    rows = re.findall(r"(?m)^\| (\d+) \| ([^|]+) \|", page)
+    told = {name.rstrip("/"): int(floor) for floor, names in rows for name in re.findall(r"`([\w/]+)`", names)}
+    last = LEVELS["__main__"]
+    assert told == {name: level for name, level in LEVELS.items() if level < last}
+
+
+def test_a_folder_holds_few_files_and_no_file_hides_behind_an_underscore() -> None:
+    folders = {path.parent for path in package_files()} - {ROOT / "cli"}
+    assert {folder: count for folder in folders if (count := len(list(folder.glob("[a-z]*.py")))) > MOST_FILES} == {}
+    assert [path for path in package_files() if path.stem.startswith("_") and not path.stem.startswith("__")] == []

@@ -17,7 +17,6 @@ import numpy as np
 from shardkit.errors import ManifestError, SourceError, UsageError, printable
 from shardkit.events import ProgressFn, silent
 from shardkit.location import Location, locate
-from shardkit.packing.options import PackOptions
 from shardkit.sample import fs_text
 from shardkit.shards.manifest import decode_manifest
 from shardkit.sources.archives.kinds import ARCHIVES, ending_of, kind_of
@@ -27,6 +26,7 @@ from shardkit.sources.listing import Listing, Rows, inside_top_folder, listed_sp
 from shardkit.sources.lists.imagefolder import image_folders, open_image_folder
 from shardkit.sources.lists.rows import Listed, ListOptions, open_list, scan_lists
 from shardkit.sources.lists.tables import LIST_SUFFIXES, is_list
+from shardkit.sources.options import SourceOptions
 from shardkit.sources.origin import InArchive, InStore, OnDisk
 from shardkit.sources.source import Source, find_splits, scan_splits, scan_tree
 
@@ -72,7 +72,7 @@ def named_path(source: str | os.PathLike[str]) -> str:
 
 def open_source(
     source: str | os.PathLike[str],
-    options: PackOptions,
+    options: SourceOptions,
     listed: ListOptions,
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
@@ -145,7 +145,7 @@ def _packed_already(path: str) -> SourceError:
 class _Tree:
     """A tree of class folders, or of splits."""
 
-    def __init__(self, root: str, options: PackOptions) -> None:
+    def __init__(self, root: str, options: SourceOptions) -> None:
         self.root, self.extensions = root, options.extensions
         self.splits = find_splits(root, extensions=options.extensions)
 
@@ -160,7 +160,7 @@ class _Tree:
 class _Archived:
     """An archive of a tree."""
 
-    def __init__(self, path: str, kind: str, options: PackOptions, progress: ProgressFn) -> None:
+    def __init__(self, path: str, kind: str, options: SourceOptions, progress: ProgressFn) -> None:
         self.path, self.kind, self.extensions = path, kind, options.extensions
         self.members = read_members(path, kind, skip_bad=options.on_error == "skip", progress=progress)
         self.listing = Listing(fs_text(path), self.members.names, self.members.sizes, self.members.folders)
@@ -218,7 +218,7 @@ def _is_shard(members: Members) -> bool:
 class _Lists:
     """A list, or the metadata files of splits."""
 
-    def __init__(self, lists: Mapping[str, Listed], options: PackOptions) -> None:
+    def __init__(self, lists: Mapping[str, Listed], options: SourceOptions) -> None:
         if options.fields:
             place = next(iter(lists.values())).place
             raise UsageError(place, "given with --fields, which is for the files of a tree", "leave --fields away")
@@ -237,7 +237,7 @@ class _InBucket:
     """A tree in a store."""
 
     def __init__(
-        self, folder: Location, options: PackOptions, storage_options: dict[str, Any], progress: ProgressFn
+        self, folder: Location, options: SourceOptions, storage_options: dict[str, Any], progress: ProgressFn
     ) -> None:
         self.extensions, self.storage_options = options.extensions, storage_options
         if ending_of(folder.path) or is_list(folder.path):

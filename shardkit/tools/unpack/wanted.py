@@ -19,6 +19,7 @@ class Wanted:
     pattern: re.Pattern[str] | None
 
     def __call__(self, key: str, label: int) -> bool:
+        """Whether a sample is taken."""
         return (self.labels is None or label in self.labels) and (self.pattern is None or bool(self.pattern.match(key)))
 
     @property
