@@ -207,8 +207,8 @@ def test_random_access_fills_the_cache(pairs: Pairs, watched: Any, tmp_path: Pat
 
 READER = """
 import sys, shardkit
-from shardkit.reading import ahead
-from shardkit.storage import cache_entry
+from shardkit.reading.blocks import fetch_ahead as ahead
+from shardkit.storage.cache import entry as cache_entry
 cache_entry.CHUNK = ahead.CHUNK_BYTES = 4096
 slow = {"latency_seconds": 0.001, "bytes_per_second": 2e6}
 data = shardkit.dataset(sys.argv[1], shuffle=20, cache=sys.argv[2], cache_bytes=sys.argv[3], storage_options=slow)

@@ -12,8 +12,9 @@ import pytest
 MADE_UP = """
 import json, sys
 import numpy as np
-from shardkit.tree import source, walk
-from shardkit.packing.plan import plan_shards
+from shardkit.sources import source
+from shardkit.sources.tree import walk
+from shardkit.packing.plan.plan import plan_shards
 
 FOLDERS, FILES = 1000, 1000
 

@@ -166,7 +166,7 @@ def test_a_lock_that_is_let_go_is_free_though_a_child_still_holds_its_file(tmp_p
 
 HOLD = """
 import subprocess, sys
-from shardkit.storage.local import FolderLock
+from shardkit.storage.files import FolderLock
 lock = FolderLock(sys.argv[1])
 child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=0, pass_fds=[lock.fd])
 print("ready", flush=True)

@@ -37,7 +37,8 @@ def cutting(function):
 try:
     from shardkit.storage import mapped
     mapped.LOOK_SECONDS = 0.0
-    from shardkit.reading import catalog, fetch
+    from shardkit.reading.blocks import indexed as catalog
+    from shardkit.shards import buffers as fetch
     catalog.LOOK_SECONDS = fetch.LOOK_SECONDS = 0.0
     {job}
 except StorageError as exc:
@@ -46,35 +47,37 @@ except StorageError as exc:
 
 WITHOUT_INDEX = {
     "samples": """
-    from shardkit.reading import stream
+    from shardkit.reading.blocks import stream
     stream.BLOCK_SAMPLES = 4
     for sample in shardkit.dataset(shard):
         cutting(len)(sample)""",
     "index": """
-    from shardkit.tools import _shard, indexing
+    from shardkit.shards import scan as _shard
+    from shardkit.tools import index_shards as indexing
     _shard.label_of = cutting(_shard.label_of)
     indexing.index_shards(shard)""",
     "verify": """
-    from shardkit.tools import _shard, verify
+    from shardkit.shards import scan as _shard
+    from shardkit.tools.verify import verify
     _shard.label_of = cutting(_shard.label_of)
     print(verify.verify(shard).findings)""",
     "unpack": """
-    from shardkit.tools import unpack
+    from shardkit.tools.unpack import unpack
     unpack._write = cutting(unpack._write)
     unpack.unpack(shard, "out", workers=1)""",
     "repair": """
-    from shardkit.tools import _rescue, _rescue_records, repair
+    from shardkit.tools.repair import tar as _rescue, tfrecord as _rescue_records, repair
     _rescue.label_of = cutting(_rescue.label_of)
     _rescue_records.image_header = cutting(_rescue_records.image_header)
     repair.repair(shard, "out")""",
     "convert": """
-    from shardkit.tools import _stored, convert
+    from shardkit.tools.convert import rows as _stored, convert
     _stored.label_of = cutting(_stored.label_of)
     convert.convert(shard, "out", workers=1)""",
     "dali": """
     from shardkit.tools import dali
-    from shardkit.formats.tar import TarSample
-    from shardkit.formats.tfrecord import TfrecordSample
+    from shardkit.formats.tar.samples import TarSample
+    from shardkit.formats.tfrecord.samples import TfrecordSample
     dali.any = cutting(any)
     TfrecordSample.offset, offset = property(cutting(TfrecordSample.offset.__get__)), TfrecordSample.offset
     dali.write_dali_index(shard, workers=1)""",
@@ -90,13 +93,15 @@ WITH_INDEX = {
         cutting(len)(ds[number])""",
     "unpack": WITHOUT_INDEX["unpack"],
     "verify": """
-    from shardkit.tools import _plain, _shard, verify
+    from shardkit.formats.tar import fast_check as _plain
+    from shardkit.shards import scan as _shard
+    from shardkit.tools.verify import verify
     _shard.plain_sums = lambda *arguments: None
     _shard.label_of = cutting(_shard.label_of)
     print(verify.verify(shard).findings)""",
     "convert": """
     import pyarrow.parquet as pq
-    from shardkit.packing import stored
+    from shardkit.packing.write import copied as stored
     rows = pq.read_table(shard.rpartition("-")[0] + ".parquet").to_pydict()
     columns = [rows[name] for name in ("offset", "size", "key", "path", "label", "crc32c")]
     stored._demand_as_indexed = cutting(stored._demand_as_indexed)
@@ -151,7 +156,7 @@ import os, sys
 from shardkit.errors import StorageError
 from shardkit.location import locate
 from shardkit.storage import mapped
-from shardkit.tools import _shard
+from shardkit.shards import scan as _shard
 mapped.LOOK_SECONDS = 0.0
 shard = locate(sys.argv[1])
 sums, _shard.summer = _shard.summer, lambda view: cut(sums(view))

@@ -519,7 +519,7 @@ class TestOptions:
         assert caught.value.place == place
 
     def test_a_missing_extension_is_named_with_its_cure(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(jpegtran, "_module", lambda: (None, "No module named '_jpegtran'"))
+        monkeypatch.setattr(jpegtran, "load", lambda _: (None, "No module named 'jpegtran'"))
         for asked in ({"baseline": True}, {"restart_rows": 1}):
             with pytest.raises(UsageError, match=r"part in C.*No module.*libjpeg62-turbo-dev"):
                 Transcoding(**asked)

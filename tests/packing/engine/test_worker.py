@@ -271,8 +271,8 @@ def test_tasks_that_are_waited_for_do_not_keep_a_failed_program_from_its_end(run
     code = """
 import threading
 from shardkit.errors import BadFileError
-from shardkit.packing.engines import LocalEngine
-from shardkit.packing.shard import ShardTask
+from shardkit.packing.engine.engine import LocalEngine
+from shardkit.packing.write.shard import ShardTask
 
 def tasks():
     yield ShardTask("x.tar", b".", b"/nowhere", [b"a.jpg"], [1], [0], ["a"], "header", False, "")

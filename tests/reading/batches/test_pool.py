@@ -119,7 +119,7 @@ next(kept)
 WAITING = """
 import sys, threading
 import shardkit
-from shardkit.reading import pool
+from shardkit.reading.batches import pool
 
 pool.CLOSE_SECONDS = 0.1
 

@@ -299,9 +299,9 @@ def test_a_run_that_was_killed_before_the_last_step_is_finished(
 WORKER = """
 import sys, time
 import google_crc32c
-from shardkit.storage import cache as module
-from shardkit.storage import cache_entry
-from shardkit.storage.cache import Cache, Entry
+from shardkit.storage.cache import folder as module
+from shardkit.storage.cache import entry as cache_entry
+from shardkit.storage.cache.folder import Cache, Entry
 cache_entry.CHUNK = {chunk}
 {source}
 sources = [Source(n, 20_000) for n in range(6)]
