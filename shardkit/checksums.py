@@ -11,12 +11,12 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 import google_crc32c
-import numpy as np
-from numpy.typing import NDArray
 
 from shardkit.native import load
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from typing_extensions import Buffer
 
 WINDOW_BYTES = 1 << 20
@@ -39,6 +39,8 @@ def crc32c(data: Buffer | NDArray[Any], before: int = 0) -> int:
 
 def differing(datas: Sequence[Buffer | None], sums: NDArray[np.uint32]) -> list[int]:
     """The places of those among `datas` whose CRC-32C is not the one in `sums`. None is passed over."""
+    import numpy as np
+
     native = extension()
     if native is not None:
         found: list[int] = native.differing(datas, np.ascontiguousarray(sums, np.uint32))
@@ -62,6 +64,8 @@ def crc32c_of_file(file: io.RawIOBase, size: int) -> int | None:
 
 def _taken(data: Buffer | NDArray[Any]) -> Any:
     """`data` as google_crc32c takes it, which knows bytes and arrays."""
+    import numpy as np
+
     return data if isinstance(data, bytes) else np.frombuffer(memoryview(cast("Buffer", data)), np.uint8)
 
 
@@ -87,6 +91,8 @@ def summer(view: NDArray[np.uint8]) -> Callable[[int, int], int]:
 
 def joined_crc(crcs: NDArray[Any], lengths: NDArray[Any]) -> int:
     """The CRC-32C of parts laid end to end, from each part's CRC-32C and length in bytes; 0 for no parts."""
+    import numpy as np
+
     if not len(crcs):
         return 0
     total = np.cumsum(lengths, dtype=np.int64)
@@ -107,6 +113,8 @@ def _shifted(table: NDArray[np.uint32], values: NDArray[np.uint32]) -> NDArray[n
 @lru_cache(maxsize=64)
 def _table(bit: int) -> NDArray[np.uint32]:
     """What 2^bit zero bytes do to a CRC: (4, 256), a row for each of its bytes."""
+    import numpy as np
+
     bytes_of = np.arange(256, dtype=np.uint32)
     values = np.stack([bytes_of << np.uint32(8 * place) for place in range(4)])
     if bit:

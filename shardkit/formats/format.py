@@ -9,10 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from shardkit.errors import DamagedError, ManifestError, UsageError
 from shardkit.formats.tar import samples as tar
@@ -24,6 +21,10 @@ from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.formats.tfrecord.stream import is_packed
 from shardkit.formats.tfrecord.stream import stream_samples as stream_tfrecord
 from shardkit.sample import text_of_path
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 FormatName = Literal["tar", "tfrecord"]
 Encoded = tuple[list[bytes], tuple[int, ...], int]

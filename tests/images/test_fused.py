@@ -21,6 +21,7 @@ from shardkit.images import fused
 from shardkit.images import pixels as images
 from shardkit.images.crops import RANDOM_DRAWS, random_box
 from shardkit.images.decoder import DecodeOptions, ImageDecoder
+from shardkit.native import load
 
 needs_fused = pytest.mark.skipif(not fused.available(), reason="shardkit was built without its JPEG decoder")
 

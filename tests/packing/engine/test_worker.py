@@ -159,7 +159,7 @@ def ignore(files: int, size: int) -> None:
 
 
 def test_a_worker_loads_nothing_heavy(run_python: Any, tmp_path: Path) -> None:
-    code = "import sys, shardkit.packing.worker\nprint(*sorted({name.split('.')[0] for name in sys.modules}))"
+    code = "import sys, shardkit.packing.engine.worker\nprint(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = set(run_python("-P", "-c", code, cwd=tmp_path).stdout.split())
     assert "shardkit" in loaded
     assert not loaded & {"numpy", "pyarrow", "PIL", "cv2", "simplejpeg", "asyncio", "yaml", "click", "tqdm"}
@@ -201,7 +201,7 @@ def test_a_script_without_a_main_guard_may_pack(tree: Path, tmp_path: Path, run_
 def test_what_is_printed_in_a_worker_does_not_get_between_its_answers(tree: Path, tmp_path: Path) -> None:
     code = (
         "import os, sys\n"
-        "from shardkit.packing import worker\n"
+        "from shardkit.packing.engine import worker\n"
         "real = worker.write_shard\n"
         "def write_shard(task, advance):\n"
         "    print('from Python', flush=True); os.write(1, b'from C')\n"
