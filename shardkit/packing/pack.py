@@ -26,10 +26,10 @@ from shardkit.option_files import demand_folder
 from shardkit.packing.dest.bucket import check_free, destinations_of, shown
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.disk import commit, keep_only, working, write_index_files
-from shardkit.packing.dest.earlier_run import finished
+from shardkit.packing.dest.earlier_run import find_finished
 from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine, run_here
 from shardkit.packing.options import Classes, OnError, PackOptions, class_names, make_options
-from shardkit.packing.plan.append import Named, datasets_before, demand_free
+from shardkit.packing.plan.append import Named, demand_free, existing_datasets
 from shardkit.packing.plan.content import Content
 from shardkit.packing.plan.datasets import contents_of, dataset_names
 from shardkit.packing.plan.sourced import label_fields, label_options
@@ -193,13 +193,13 @@ def pack(
             locks = [stack.enter_context(working(each)) for each in destinations.values()]
             destinations = {key: check_free(each, overwrite=overwrite) for key, each in destinations.items()}
             run = stack.enter_context(open_engine(where, [lock.fd for lock in locks]))  # loads during the scan
-        before = datasets_before(destinations, options) if append else {}
+        before = existing_datasets(destinations, options) if append else {}
         scanned = _scan(opened, names, progress)
         contents = contents_of(scanned, destinations, options, before, names)
         jobs = [_Job(key, destinations[key], content, options) for key, content in contents.items()]
         if dry_run:
             return PackPlan(tuple(job.described() for job in jobs))
-        done = {job.split: job.finished() for job in jobs}  # before any is written, since it may refuse
+        done = {job.split: job.find_finished() for job in jobs}  # before any is written, since it may refuse
         manifests = {job.split: done[job.split] or job.run(run, progress) for job in jobs}
     return manifests[""] if parts is None else manifests
 
@@ -241,12 +241,12 @@ class _Job:
             gone=Named() if self.content.before is None else self.content.before.gone,
         )
 
-    def finished(self) -> Manifest | None:
+    def find_finished(self) -> Manifest | None:
         """The manifest of this very content, where it is packed already. DestinationError where another's is there."""
         if self.content.before is not None:
             demand_free(self.content.before, self.content.plan.names)
             return self._unchanged() if not len(self.content.source) else None
-        found = finished(self.destination, self.content, self.options)
+        found = find_finished(self.destination, self.content, self.options)
         if found is not None:
             log.info("%s: already packed", shown(self.destination))
             keep_only(self.destination, ())

@@ -23,7 +23,7 @@ import msgspec
 from shardkit.checksums import crc32c
 from shardkit.errors import UsageError
 from shardkit.location import Location
-from shardkit.packing.dest.dataset_files import Place, demand_stem, place_of
+from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at, demand_stem
 from shardkit.packing.dest.destination import Destination, destination_of, files_of, split_destinations
 from shardkit.packing.dest.destination import check_free as check_free_here
 from shardkit.packing.write.shard import Receipt, receipt_path
@@ -58,15 +58,15 @@ def destinations_of(
         )
     own = os.path.basename(os.path.abspath(source))
     if parts is None:
-        place = place_of(dest, own, options=options)
+        place = dataset_files_at(dest, own, options=options)
         return {"": _staged(place, work, options)}
     for part in parts:
         demand_stem(part, dest)
     store = open_store(Location(dest.scheme, dest.path.rstrip("/")), options)
-    return {part: _staged(Place(store, part), work, options) for part in parts}
+    return {part: _staged(DatasetFiles(store, part), work, options) for part in parts}
 
 
-def _staged(place: Place, work: str | os.PathLike[str] | None, options: StorageOptions | None) -> Destination:
+def _staged(place: DatasetFiles, work: str | os.PathLike[str] | None, options: StorageOptions | None) -> Destination:
     """The folder of this machine for what goes to `place`: another one for each bucket, folder and endpoint."""
     endpoints = sorted((key, str(value)) for key, value in (options or {}).items() if "endpoint" in key.lower())
     digest = hashlib.blake2b(repr((str(place.store.root), endpoints)).encode(), digest_size=10).hexdigest()
@@ -109,7 +109,7 @@ def _size_of_ours(destination: Destination, name: str) -> int | None:
     return None
 
 
-def remove_there(destination: Destination, place: Place, unwanted: Callable[[str], bool]) -> None:
+def remove_there(destination: Destination, place: DatasetFiles, unwanted: Callable[[str], bool]) -> None:
     """Remove from the bucket what an earlier run of ours has put there and this one does not want.
 
     unwanted: tells whether a file of the work folder is to go.
@@ -123,7 +123,7 @@ def remove_there(destination: Destination, place: Place, unwanted: Callable[[str
         place.remove(sorted(ours & place.files().keys()))
 
 
-def commit_there(destination: Destination, place: Place, manifest: Manifest) -> None:
+def commit_there(destination: Destination, place: DatasetFiles, manifest: Manifest) -> None:
     """Send the index and the list of what was left out, and then the manifest; all shards are there."""
     others = [name for name in all_names(manifest, place.stem) if name not in {e.name for e in manifest.shards}]
     sizes = dict(files_of(manifest))

@@ -35,8 +35,8 @@ _PATTERN = set("*?{}")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A dataset's place: the names of its files start with `stem`, at the root of `store`."""
+class DatasetFiles:
+    """The files of a dataset in a store: their names start with `stem`, at the root of `store`."""
 
     store: Store
     stem: str
@@ -243,8 +243,10 @@ class Place:
         self.remove([self._aside, self._marker])
 
 
-def place_of(dest: Location, own: str, *, options: StorageOptions | None = None, retry: Retry | None = None) -> Place:
-    """The place that a user's DEST means: a prefix, or a folder (with a slash at its end, a bucket, or one that is
+def dataset_files_at(
+    dest: Location, own: str, *, options: StorageOptions | None = None, retry: Retry | None = None
+) -> DatasetFiles:
+    """The files that a user's DEST means: a prefix, or a folder (with a slash at its end, a bucket, or one that is
     there already), in which `own` is the prefix.
 
     Raises DestinationError for a name that can't begin the shards' names; what the store raises.
@@ -261,10 +263,10 @@ def place_of(dest: Location, own: str, *, options: StorageOptions | None = None,
         demand_stem(stem, dest)
         beside = open_store(folder, options)
         if not _is_folder(beside, stem, retry):
-            return Place(beside, stem, retry)
+            return DatasetFiles(beside, stem, retry)
         folder = dest
     demand_stem(own, dest)
-    return Place(open_store(folder, options), own, retry)
+    return DatasetFiles(open_store(folder, options), own, retry)
 
 
 def _is_folder(beside: Store, name: str, retry: Retry) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from shardkit.errors import DestinationError, ManifestError
-from shardkit.packing.dest.dataset_files import MOVE, OVERWRITE, Place
+from shardkit.packing.dest.dataset_files import MOVE, OVERWRITE, DatasetFiles
 from shardkit.sample import fs_text
 from shardkit.shards import names
 from shardkit.shards.index_file import is_index
@@ -25,7 +25,7 @@ class Destination:
 
     folder: str
     stem: str
-    place: Place | None = None
+    place: DatasetFiles | None = None
     generation: int = 1
 
     @property

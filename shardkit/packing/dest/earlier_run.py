@@ -63,7 +63,7 @@ def _as_strict(receipt: Receipt, task: Task) -> bool:
     return _STRENGTH[receipt.check] >= _STRENGTH[task.check]
 
 
-def finished(destination: Destination, content: Content, options: PackOptions) -> Manifest | None:
+def find_finished(destination: Destination, content: Content, options: PackOptions) -> Manifest | None:
     """The manifest at the destination where it is of this very content, whole and up to date; None where there is none.
 
     DestinationError where it is another's, or not whole. SourceError where a file vanished since the scan.

@@ -15,7 +15,7 @@ from threading import Condition, Lock
 from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
 from shardkit.packing.dest.bucket import SENDERS
-from shardkit.packing.dest.dataset_files import Place
+from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.write.shard import Receipt
 from shardkit.shards.manifest import ShardEntry
@@ -33,7 +33,7 @@ WAITING = 4
 class Shipping:
     """Sends the shards of a destination, for a `with` block. May be used from several threads."""
 
-    def __init__(self, destination: Destination, place: Place) -> None:
+    def __init__(self, destination: Destination, place: DatasetFiles) -> None:
         self.place, self.work = place, destination.work
         self._there = place.files()
         self._crew = TransferPool(SENDERS)

@@ -62,7 +62,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Before:
+class ExistingDataset:
     """The dataset that is added to, and, once the source was compared, how it differs from it."""
 
     destination: Destination
@@ -97,7 +97,7 @@ class Before:
         )
 
 
-def datasets_before(destinations: Mapping[str, Destination], options: PackOptions) -> dict[str, Before]:
+def existing_datasets(destinations: Mapping[str, Destination], options: PackOptions) -> dict[str, ExistingDataset]:
     """The datasets that are there, by split. DestinationError for one that can't be added to with these options."""
     found = {}
     for split, destination in destinations.items():
@@ -106,7 +106,7 @@ def datasets_before(destinations: Mapping[str, Destination], options: PackOption
             log.info("%s: no dataset is there yet, and all is packed", fs_text(destination.manifest))
             continue
         _check(destination, manifest, options)
-        found[split] = Before(destination, manifest)
+        found[split] = ExistingDataset(destination, manifest)
     longest = max((each.manifest.class_names for each in found.values()), key=len, default=[])
     for each in found.values():
         if each.manifest.class_names != longest[: len(each.manifest.classes)]:
@@ -136,7 +136,9 @@ def _check(destination: Destination, manifest: Manifest, options: PackOptions) -
             raise DestinationError(place, fact, "pack again with --overwrite")
 
 
-def classes_after(before: Iterable[Before], scanned: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...]:
+def classes_after(
+    before: Iterable[ExistingDataset], scanned: Sequence[str], given: Sequence[str] | None
+) -> tuple[str, ...]:
     """The classes in label order: those that are there, then the new ones of `scanned`, which is said.
 
     UsageError where the user gave others for the first labels.
@@ -154,7 +156,7 @@ def classes_after(before: Iterable[Before], scanned: Sequence[str], given: Seque
     return (*old, *new)
 
 
-def demand_kind(source: Source, before: Iterable[Before]) -> None:
+def demand_kind(source: Source, before: Iterable[ExistingDataset]) -> None:
     """DestinationError where the labels of the source are of another kind than those that are there."""
     mine = label_options(source).get("labels", "class")
     for each in before:
@@ -182,7 +184,9 @@ def _relabelled(source: Source, classes: tuple[str, ...]) -> Source:
     return replace(source, classes=classes, labels=labels)
 
 
-def new_samples(found: Source | Grouped, before: Before, options: PackOptions) -> tuple[Source | Grouped, Before]:
+def new_samples(
+    found: Source | Grouped, before: ExistingDataset, options: PackOptions
+) -> tuple[Source | Grouped, ExistingDataset]:
     """The samples that the dataset does not have, with keys that are free in it, and what has changed or gone."""
     samples = found.samples if isinstance(found, Grouped) else found
     rows_by_path = RowsByPath(samples.paths)
@@ -240,7 +244,7 @@ class _Look:
             return None
 
 
-def _index_columns(before: Before, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _index_columns(before: ExistingDataset, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Columns of the index, a shard at a time. DestinationError where it is damaged, or another's."""
     for entry, shards in index_entries(before.manifest):
         path = os.path.join(before.destination.folder, entry.name)
@@ -250,7 +254,7 @@ def _index_columns(before: Before, names: Sequence[str]) -> Iterator[dict[str, A
             raise DestinationError(exc.place, exc.fact, "pack again with --overwrite") from exc
 
 
-def demand_free(before: Before, shards: Iterable[str]) -> None:
+def demand_free(before: ExistingDataset, shards: Iterable[str]) -> None:
     """DestinationError where a file that belongs to nobody has the name of a new shard."""
     in_the_way = set(before.destination.files()).intersection(shards) - {entry.name for entry in before.manifest.shards}
     for name in sorted(in_the_way):
@@ -259,7 +263,7 @@ def demand_free(before: Before, shards: Iterable[str]) -> None:
         raise DestinationError(place, fact, "move it elsewhere")
 
 
-def _tell(before: Before, look: _Look) -> None:
+def _tell(before: ExistingDataset, look: _Look) -> None:
     place = fs_text(before.destination.manifest)
     if before.gone.count:
         log.warning("%s: files that are gone from the source, and stay in the dataset: %s", place, before.gone)

@@ -14,7 +14,7 @@ from shardkit.formats.format import FORMATS
 from shardkit.formats.tar import samples
 from shardkit.images.rewrite.transcode import VERSION
 from shardkit.packing.options import PackOptions
-from shardkit.packing.plan.append import Before
+from shardkit.packing.plan.append import ExistingDataset
 from shardkit.packing.plan.estimate import as_transcoded
 from shardkit.packing.plan.plan import Plan, ShardPlan, plan_shards
 from shardkit.packing.plan.sizes import grouped_sample_bytes, tfrecord_sample_bytes
@@ -45,7 +45,7 @@ class Content:
     plan: Plan
     digest: str
     grouped: Grouped | None = None
-    before: Before | None = None
+    before: ExistingDataset | None = None
 
     def tasks(self, work: str, options: PackOptions) -> Iterator[ShardTask | FieldsTask | SourcedTask]:
         """The task of each shard, in their order, made one at a time.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from shardkit.errors import UsageError
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.options import PackOptions
-from shardkit.packing.plan.append import Before, classes_after, demand_kind, new_samples, relabelled
+from shardkit.packing.plan.append import ExistingDataset, classes_after, demand_kind, new_samples, relabelled
 from shardkit.packing.plan.content import Content, plan_source
 from shardkit.sample import fs_text
 from shardkit.sources.groups import Grouped, group_files
@@ -30,7 +30,7 @@ def contents_of(
     scanned: Mapping[str, Source],
     destinations: Mapping[str, Destination],
     options: PackOptions,
-    before: Mapping[str, Before],
+    before: Mapping[str, ExistingDataset],
     classes: Sequence[str] | None,
 ) -> dict[str, Content]:
     """The planned content of each dataset, by the name of its split ("" for the only one).
@@ -54,7 +54,9 @@ def _samples(scanned: Mapping[str, Source], options: PackOptions) -> Mapping[str
     return found if options.split is None else split_grouped(found[""], options.split)
 
 
-def _planned(found: Source | Grouped, destination: Destination, options: PackOptions, before: Before | None) -> Content:
+def _planned(
+    found: Source | Grouped, destination: Destination, options: PackOptions, before: ExistingDataset | None
+) -> Content:
     if before is not None:
         found, before = new_samples(found, before, options)
     first = 0 if before is None else before.first

@@ -92,7 +92,7 @@ def convert(
         destination = check_free(destination, overwrite=overwrite)
         run = stack.enter_context(open_engine(where, [lock.fd]))
         job = _Conversion(stored, form, changes, destination, layout_of(stored, form, changes, destination, limits))
-        return job.finished(overwrite=overwrite) or job.run(run, progress)
+        return job.find_finished(overwrite=overwrite) or job.run(run, progress)
 
 
 def _known(name: str) -> str:
@@ -131,7 +131,7 @@ class _Conversion:
         rising = len(numbers) == count and all(first < second for first, second in itertools.pairwise(numbers))
         return numbers if packed and rising else list(range(count))
 
-    def finished(self, *, overwrite: bool) -> Manifest | None:
+    def find_finished(self, *, overwrite: bool) -> Manifest | None:
         """The manifest of this very conversion where it is there. DestinationError where another dataset is."""
         place = shown(self.destination)
         if self.destination.place is None and self._is_source(self.destination.manifest):

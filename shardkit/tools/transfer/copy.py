@@ -23,7 +23,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DestinationError, ManifestError, NotFoundError, StorageError
 from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
-from shardkit.packing.dest.dataset_files import MOVE, OVERWRITE, Place
+from shardkit.packing.dest.dataset_files import MOVE, OVERWRITE, DatasetFiles
 from shardkit.shards.index import INTEGERS, ShardRows, write_index
 from shardkit.shards.index_file import IndexFile, index_entries, index_source, is_index
 from shardkit.shards.manifest import (  # fmt: skip
@@ -78,7 +78,7 @@ class Parcel:
     made: files that are not in the source as they are sent.
     """
 
-    source: Place
+    source: DatasetFiles
     shards: tuple[ObjectInfo, ...]
     others: tuple[ObjectInfo, ...] = ()
     manifest: bytes | None = None
@@ -97,7 +97,7 @@ class Parcel:
         return sum(file.bytes for file in self.files)
 
 
-def parcel_of(source: Place) -> Parcel:
+def parcel_of(source: DatasetFiles) -> Parcel:
     """The dataset at a place. Raises NotFoundError where there is none, ManifestError, StorageError."""
     data = source.read(source.manifest)
     manifest = decode_manifest(data, place=str(source.location(source.manifest)))
@@ -110,7 +110,7 @@ def _wanted(entry: ShardEntry | IndexEntry) -> ObjectInfo:
     return ObjectInfo(entry.name, entry.bytes, entry.crc32c)
 
 
-def _list_of_skipped(source: Place, manifest: Manifest) -> list[ObjectInfo]:
+def _list_of_skipped(source: DatasetFiles, manifest: Manifest) -> list[ObjectInfo]:
     """The list of what was left out, if there is one: the manifest has no size and no checksum of it."""
     name = skipped_beside(file_names(manifest), source.stem)
     try:
@@ -152,7 +152,14 @@ class Meter:
 
 
 def copy_dataset(
-    parcel: Parcel, target: Place, pool: TransferPool, *, check: Check, keep: Check, overwrite: bool, meter: Meter
+    parcel: Parcel,
+    target: DatasetFiles,
+    pool: TransferPool,
+    *,
+    check: Check,
+    keep: Check,
+    overwrite: bool,
+    meter: Meter,
 ) -> Copied:
     """Bring a dataset to `target`, where it has the same name. check: of what was sent; keep: of what is there already.
 
@@ -205,7 +212,7 @@ def _at_once(data: bytes) -> Generator[bytes, None, None]:
     yield data
 
 
-def _fitting(parcel: Parcel, target: Place, found: bytes | None, *, overwrite: bool) -> Parcel:
+def _fitting(parcel: Parcel, target: DatasetFiles, found: bytes | None, *, overwrite: bool) -> Parcel:
     """The parcel; with names of the next generation where files of the dataset that it replaces have its own.
 
     found: the manifest that is there. DestinationError where it is another dataset's, without `overwrite`, or nobody's.
@@ -265,7 +272,7 @@ def renamed(parcel: Parcel, manifest: Manifest, generation: int) -> Parcel:
     )  # fmt: skip
 
 
-def _with_names(source: Place, entry: IndexEntry, shards: Sequence[ShardEntry], new: Mapping[str, str]) -> bytes:
+def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardEntry], new: Mapping[str, str]) -> bytes:
     """The bytes of an index file for shards of new names."""
     place = str(source.location(entry.name))
     index = IndexFile(index_source(source.read(entry.name, size=entry.bytes), entry, place), shards, place=place)
@@ -283,7 +290,7 @@ def _with_names(source: Place, entry: IndexEntry, shards: Sequence[ShardEntry], 
 
 
 def _kept(
-    parcel: Parcel, target: Place, pool: TransferPool, found: bytes | None, *, check: Check, overwrite: bool
+    parcel: Parcel, target: DatasetFiles, pool: TransferPool, found: bytes | None, *, check: Check, overwrite: bool
 ) -> set[str]:
     """The names of the files that are there already.
 
@@ -325,7 +332,7 @@ def demand_sizes(parcel: Parcel) -> None:
             raise DamagedError(str(place), fact, "check the dataset with 'shardkit verify'")
 
 
-def shards_without_manifest(source: Place, shards: Sequence[Location], pool: TransferPool) -> Parcel:
+def shards_without_manifest(source: DatasetFiles, shards: Sequence[Location], pool: TransferPool) -> Parcel:
     """Shards of others as a parcel; each is read once for its checksum."""
 
     def one(shard: Location) -> ObjectInfo:

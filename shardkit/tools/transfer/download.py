@@ -10,7 +10,7 @@ from typing import Any
 from shardkit.errors import ManifestError, NotFoundError, UsageError
 from shardkit.events import ProgressFn, silent
 from shardkit.location import Location, locate
-from shardkit.packing.dest.dataset_files import Place, place_of
+from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
 from shardkit.storage.retry import Retry, retried
 from shardkit.storage.store import StorageOptions, open_store
 from shardkit.threads import TransferPool, thread_count
@@ -56,9 +56,9 @@ def download(
             ))  # fmt: skip
 
 
-def _target(parcel: Parcel, to: Location, *, several: bool) -> Place:
+def _target(parcel: Parcel, to: Location, *, several: bool) -> DatasetFiles:
     stem = parcel.source.stem
-    place = Place(open_store(to), stem) if several or to.path.endswith("/") else place_of(to, stem)
+    place = DatasetFiles(open_store(to), stem) if several or to.path.endswith("/") else dataset_files_at(to, stem)
     if place.stem != stem:
         fact = f"the dataset is called {stem!r}, and its index names its shards"
         raise UsageError(str(to), fact, f"give {place.location(stem)}, or the folder {to}/")
@@ -73,7 +73,7 @@ def _parcels(source: Location, options: StorageOptions | None) -> Sequence[Parce
     if set(name) & set("*?{["):
         raise UsageError(str(source), "this is a pattern", "name the dataset by its prefix, such as s3://bucket/train")
     if name and "/" in source.path:
-        place = Place(open_store(source.parent, options), name)
+        place = DatasetFiles(open_store(source.parent, options), name)
         try:
             return [parcel_of(place)]
         except NotFoundError:
@@ -94,7 +94,7 @@ def _of_folder(folder: Location, options: StorageOptions | None) -> list[Parcel]
         stem = name.removesuffix(".json")
         if stem != name and not name.startswith(".") and not name.endswith(".skipped.json"):
             try:
-                found.append(parcel_of(Place(store, stem)))
+                found.append(parcel_of(DatasetFiles(store, stem)))
             except ManifestError:
                 if any(other.startswith(f"{stem}-") for other in names):
                     raise

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from shardkit.errors import DestinationError, ManifestError, UsageError
 from shardkit.events import ProgressFn, silent
 from shardkit.location import Location, locate
-from shardkit.packing.dest.dataset_files import Place, place_of
+from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.disk import working
 from shardkit.shards.find import resolve
@@ -83,7 +83,7 @@ def demand_check(check: str) -> None:
         raise UsageError("check", f"{check!r} is not one of {', '.join(get_args(Check))}", "choose one of these")
 
 
-def lock_local(stack: ExitStack, place: Place) -> None:
+def lock_local(stack: ExitStack, place: DatasetFiles) -> None:
     """Hold the lock of a destination on this machine, so that no other run writes there."""
     root = place.store.root
     if root.is_local:
@@ -112,8 +112,8 @@ def _parcels(source: Source, pool: TransferPool) -> list[Parcel]:
     return _headless(find_shards(source), pool)
 
 
-def _place(folder: Location, stem: str) -> Place:
-    return Place(open_store(folder), stem)
+def _place(folder: Location, stem: str) -> DatasetFiles:
+    return DatasetFiles(open_store(folder), stem)
 
 
 def _stems(folder: Location) -> list[str]:
@@ -144,14 +144,14 @@ def _headless(shards: Sequence[Location], pool: TransferPool) -> list[Parcel]:
     return [shards_without_manifest(_place(folders[0], stems[0]), shards, pool)]
 
 
-def _targets(parcels: Sequence[Parcel], to: Location, options: Mapping[str, Any] | None) -> list[Place]:
+def _targets(parcels: Sequence[Parcel], to: Location, options: Mapping[str, Any] | None) -> list[DatasetFiles]:
     """The place of each dataset. UsageError where it would get another name, DestinationError where it is there."""
     if len(parcels) > 1:
         to = to.child("") if to.is_local else Location(to.scheme, to.path.rstrip("/") + "/")
     places = []
     for parcel in parcels:
         source = parcel.source
-        place = place_of(to, source.stem, options=options)
+        place = dataset_files_at(to, source.stem, options=options)
         if place.stem != source.stem:
             fact = f"the dataset is called {source.stem!r}, and its index names its shards"
             cure = f"give {place.location(source.stem)}, or the folder {to}/; 'shardkit convert' gives another name"

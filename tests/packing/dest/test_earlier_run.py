@@ -152,13 +152,13 @@ def test_a_file_that_vanishes_before_it_is_compared_is_told(
     tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack_one(tree, out / "train", **OPTIONS)
-    real = pack.finished
+    real = pack.find_finished
 
     def finished(*args: Any) -> Any:
         (tree / "red" / "0004.jpg").unlink()
         return real(*args)
 
-    monkeypatch.setattr(pack, "finished", finished)
+    monkeypatch.setattr(pack, "find_finished", finished)
     with pytest.raises(SourceError, match=r"red/0004.jpg: can't be read \(No such file or directory\); run again when"):
         pack_one(tree, out / "train", **OPTIONS)
 
