@@ -131,7 +131,7 @@ def _grouped(
     own = {n: key for n, key in enumerate(keys) if n not in renamed and key != key_of_file(source.paths[int(first[n])])}
     samples = replace(
         source, paths=paths, sizes=source.sizes[rows].sum(axis=1), labels=source.labels[first], renamed=own | renamed,
-        held=None,
+        elsewhere=None,
     )  # fmt: skip
     return Grouped(samples, source, fields, primary, rows, incomplete)
 

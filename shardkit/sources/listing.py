@@ -21,7 +21,8 @@ from shardkit.shards.names import are_splits
 from shardkit.sources import left_out as leftout
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.left_out import LeftOutCounter
-from shardkit.sources.source import Held, Source, say_what_is_in_no_split, scan_walk, scan_walks
+from shardkit.sources.origin import Origin
+from shardkit.sources.source import Source, say_what_is_in_no_split, scan_walk, scan_walks
 from shardkit.sources.tree.split_folders import splits_of
 from shardkit.sources.tree.walk import Folder, folders_in_order, hidden_or_system, in_order, wanted_extensions
 
@@ -189,11 +190,11 @@ def scan_listing(
     classes: Sequence[str] | None,
     extensions: Collection[str],
     progress: ProgressFn = silent,
-    hold: Callable[[Rows], Held | None] = lambda rows: None,
+    origin_of: Callable[[Rows], Origin | None] = lambda rows: None,
 ) -> dict[str, Source]:
     """The source of each split (or of "", where there are none) of the tree in the folder `below` of a listing.
 
-    hold: makes a source's `held` from the rows of the listing that its own are. Raises as `scan_tree`.
+    origin_of: makes a source's origin from the rows of the listing that its own are. Raises as `scan_tree`.
     """
     if splits is None:
         walks = {"": ListedWalk(listing, below, extensions)}
@@ -203,6 +204,5 @@ def scan_listing(
         prefix = f"{below}/" if below else ""
         walks = {split: ListedWalk(listing, prefix + split, extensions) for split in splits}
         sources = scan_walks(walks, classes=classes, progress=progress)
-    return {
-        split: replace(source, held=hold(np.array(walks[split].rows, np.int64))) for split, source in sources.items()
-    }
+    rows = {split: np.array(walk.rows, np.int64) for split, walk in walks.items()}
+    return {split: replace(source, elsewhere=origin_of(rows[split])) for split, source in sources.items()}

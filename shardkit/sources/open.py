@@ -27,7 +27,7 @@ from shardkit.sources.lists.imagefolder import image_folders, open_image_folder
 from shardkit.sources.lists.rows import Listed, ListOptions, open_list, scan_lists
 from shardkit.sources.lists.tables import LIST_SUFFIXES, is_list
 from shardkit.sources.options import SourceOptions
-from shardkit.sources.origin import InArchive, InStore, OnDisk
+from shardkit.sources.origin import InArchive, InStore
 from shardkit.sources.source import Source, find_splits, scan_splits, scan_tree
 
 _log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ class _Archived:
         """The members."""
         found = scan_listing(
             self.listing, self.below, self.splits, classes=classes, extensions=self.extensions, progress=progress,
-            hold=lambda rows: InArchive(self.path, self.kind, self.members, rows),
+            origin_of=lambda rows: InArchive(self.path, self.kind, self.members, rows),
         )  # fmt: skip
         if self.below:
             self._say_where(next(iter(found.values())).classes)
@@ -229,7 +229,7 @@ class _Lists:
         """The files that the rows name."""
         return scan_lists(
             self.lists, classes=classes, extensions=self.options.extensions,
-            skip_bad=self.options.on_error == "skip", in_order=not self.options.shuffle, hold=OnDisk, progress=progress,
+            skip_bad=self.options.on_error == "skip", in_order=not self.options.shuffle, progress=progress,
         )  # fmt: skip
 
 
@@ -249,9 +249,9 @@ class _InBucket:
         """The objects."""
         bucket = self.bucket
 
-        def hold(rows: Rows) -> InStore:
+        def origin_of(rows: Rows) -> InStore:
             names, versions = bucket.listing.names, bucket.versions
             return InStore(bucket.folder, self.storage_options, names, versions, np.asarray(rows))
 
         return scan_listing(bucket.listing, "", self.splits, classes=classes, extensions=self.extensions,
-                            progress=progress, hold=hold)  # fmt: skip
+                            progress=progress, origin_of=origin_of)  # fmt: skip

@@ -1,6 +1,6 @@
-"""Where the files of a source are when they are not below its root: in an archive, in a store, or anywhere on disk.
+"""Where the files of a source are: below its root, anywhere on disk, in an archive, in a store.
 
-A `Held` goes with the rows of its source, and gives the origin of any of them to the tasks that read them.
+An `Origin` goes with the rows of its source, and hands the files of any of them to the tasks that read them.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ from shardkit.location import Location
 from shardkit.sources.archives.members import Members
 from shardkit.sources.archives.spool import spooled
 from shardkit.sources.columns import PathColumn
-from shardkit.sources.origins import AnyOrigin, ArchiveOrigin, DiskOrigin, StoreOrigin, stamp_of
-from shardkit.sources.source import Source
+from shardkit.sources.readers import AnyFiles, ArchiveMembers, DiskFiles, StoreObjects, TreeFiles, stamp_of
 
 Rows = NDArray[np.int64]
 
 
-class Holder(Protocol):
-    """What the packing asks of a source's `held`. Rows are those of the source."""
+class Origin(Protocol):
+    """What the packing asks of the place of a source's files. Rows are those of the source."""
 
-    def at(self, rows: Rows) -> Holder:
-        """The same for some rows."""
+    @property
+    def readable(self) -> bool:
+        """Whether its files can be read before it is `prepared`."""
         ...
 
-    def prepared(self, work: str) -> Holder:
-        """The same, with what its origins need; `work` is the folder for that, which is removed at the end."""
+    def at(self, rows: Rows) -> Origin:
+        """The origin of some rows."""
         ...
 
-    def origin(self, rows: Rows) -> AnyOrigin:
-        """Where these files are, in this order."""
+    def prepared(self, work: str) -> Origin:
+        """The origin with what its readers need; `work` is the folder for that, which is removed at the end."""
+        ...
+
+    def files(self, rows: Rows) -> AnyFiles:
+        """These files, in this order, as data for the task that reads them."""
         ...
 
     def watched(self, rows: Rows) -> list[bytes]:
@@ -43,8 +47,65 @@ class Holder(Protocol):
         ...
 
     def marks(self, rows: Rows) -> bytes:
-        """What tells these files from others with the same names and sizes, beside times."""
+        """What distinguishes these files from others with the same paths and sizes, apart from times."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilesBelowRoot:
+    """The files of a tree."""
+
+    root: bytes
+    paths: PathColumn
+    readable = True
+
+    def at(self, rows: Rows) -> FilesBelowRoot:
+        """The origin of some rows."""
+        return FilesBelowRoot(self.root, PathColumn.of(self.paths.take(rows)))
+
+    def prepared(self, work: str) -> FilesBelowRoot:
+        """Nothing is to be prepared."""
+        return self
+
+    def files(self, rows: Rows) -> AnyFiles:
+        """The files; the task has their paths."""
+        return TreeFiles(self.root)
+
+    def watched(self, rows: Rows) -> list[bytes]:
+        """The files."""
+        return list(TreeFiles(self.root).watched(self.paths.take(rows)))
+
+    def marks(self, rows: Rows) -> bytes:
+        """Nothing: root and paths tell."""
+        return b""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilesAnywhere:
+    """Files anywhere on this machine, by their absolute paths."""
+
+    paths: PathColumn
+    readable = True
+
+    def at(self, rows: Rows) -> FilesAnywhere:
+        """The origin of some rows."""
+        return FilesAnywhere(PathColumn.of(self.paths.take(rows)))
+
+    def prepared(self, work: str) -> FilesAnywhere:
+        """Nothing is to be prepared."""
+        return self
+
+    def files(self, rows: Rows) -> AnyFiles:
+        """The files."""
+        return DiskFiles(self.paths.take(rows))
+
+    def watched(self, rows: Rows) -> list[bytes]:
+        """The files."""
+        return self.paths.take(rows)
+
+    def marks(self, rows: Rows) -> bytes:
+        """Their paths."""
+        return b"\0".join(self.paths.take(rows))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,24 +121,30 @@ class InArchive:
     rows: Rows
     spool: tuple[str, Rows] | None = None
 
+    @property
+    def readable(self) -> bool:
+        """Whether the archive has random access."""
+        return self.kind in ("zip", "tar")
+
     def at(self, rows: Rows) -> InArchive:
-        """The same for some rows."""
+        """The origin of some rows."""
         return replace(self, rows=self.rows[rows])
 
     def prepared(self, work: str) -> InArchive:
         """Unpack what this source has of an archive without random access into one file of the work folder."""
-        if self.kind in ("zip", "tar"):
+        if self.readable:
             return self
         return replace(self, spool=spooled(self.path, self.kind, self.members, self.rows, work))
 
-    def origin(self, rows: Rows) -> AnyOrigin:
-        """The archive itself, or the spool."""
+    def files(self, rows: Rows) -> AnyFiles:
+        """The members, in the archive itself or in the spool."""
         file, numbers, none = self.path, self.rows[rows], list[int]()
         offsets = self.members.offsets
         if self.spool is not None:
             file, offsets = self.spool
         zipped = self.kind == "zip"
-        return ArchiveOrigin(
+        return ArchiveMembers(
+            archive=os.fsencode(os.path.abspath(self.path)),
             file=os.fsencode(os.path.abspath(file)), stamp=stamp_of(file), offsets=offsets[numbers].tolist(),
             packed=self.members.packed[numbers].tolist() if zipped else none,
             methods=self.members.methods[numbers].tolist() if zipped else none,
@@ -94,33 +161,6 @@ class InArchive:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OnDisk:
-    """Files anywhere on this machine, by their absolute paths."""
-
-    paths: PathColumn
-
-    def at(self, rows: Rows) -> OnDisk:
-        """The same for some rows."""
-        return OnDisk(PathColumn.of(self.paths.take(rows)))
-
-    def prepared(self, work: str) -> OnDisk:
-        """Nothing is to be prepared."""
-        return self
-
-    def origin(self, rows: Rows) -> AnyOrigin:
-        """The files."""
-        return DiskOrigin(self.paths.take(rows))
-
-    def watched(self, rows: Rows) -> list[bytes]:
-        """The files."""
-        return self.paths.take(rows)
-
-    def marks(self, rows: Rows) -> bytes:
-        """Their paths."""
-        return b"\0".join(self.paths.take(rows))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class InStore:
     """Objects below `folder`. versions: of each object, "" where the store has none."""
 
@@ -129,30 +169,25 @@ class InStore:
     names: PathColumn
     versions: Sequence[str]
     rows: Rows
+    readable = True
 
     def at(self, rows: Rows) -> InStore:
-        """The same for some rows."""
+        """The origin of some rows."""
         return replace(self, rows=self.rows[rows])
 
     def prepared(self, work: str) -> InStore:
         """Nothing is to be prepared."""
         return self
 
-    def origin(self, rows: Rows) -> AnyOrigin:
+    def files(self, rows: Rows) -> AnyFiles:
         """The objects."""
         names = [name.decode("utf-8", "surrogateescape") for name in self.names.take(self.rows[rows])]
-        return StoreOrigin(self.folder.scheme, self.folder.path, names, dict(self.options))
+        return StoreObjects(self.folder.scheme, self.folder.path, names, dict(self.options))
 
     def watched(self, rows: Rows) -> list[bytes]:
-        """None is of this machine."""
+        """None is on this machine."""
         return []
 
     def marks(self, rows: Rows) -> bytes:
         """Their versions."""
         return "\0".join(self.versions[row] for row in self.rows[rows].tolist()).encode()
-
-
-def holder_of(source: Source) -> Holder | None:
-    """The holder of a source; None where its files are below its root."""
-    held: Any = source.held
-    return held  # type: ignore[no-any-return]

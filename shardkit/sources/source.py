@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from shardkit.sample import DEFAULT_EXTENSIONS, fs_text, text_of_path
 from shardkit.sources.columns import PathColumn, PathColumnBuilder
 from shardkit.sources.keys import folder_changes, key_of_file, renamed_rows, share_a_key
 from shardkit.sources.left_out import LeftOut, LeftOutCounter
+from shardkit.sources.origin import FilesBelowRoot, Origin
 from shardkit.sources.tree.split_folders import find_splits, inside_split
 from shardkit.sources.tree.walk import ClassWalk, Folder, Walk, check_root
 from shardkit.sources.tree.walk_ahead import listed_ahead
@@ -29,14 +30,6 @@ StrPath = str | bytes | os.PathLike[str]
 
 _log = logging.getLogger(__name__)
 _PROGRESS_FILES = 1000  # a folder at a time, but not for every folder of a tree of small ones
-
-
-class Held(Protocol):
-    """Where the files of a source are, row for row; what reads them knows more of it."""
-
-    def at(self, rows: NDArray[np.int64]) -> Held:
-        """The same for some rows."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +56,7 @@ class Source:
     root: the folder that `paths` are relative to. classes: names in label order, valid text. paths: as the file
     system gives them, parts joined by `/`. sizes: bytes (int64). labels: places in `classes` (int32). renamed: row ->
     key, where the file's own key belongs to an earlier row. left_out: what was left out, and why.
-    held: where the files are, if not below `root` as files. inline: fields that are in no file.
+    elsewhere: where the files are, if not below `root` as files. inline: fields that are in no file.
     incomplete: (path, why) of what was left out as bad.
     """
 
@@ -74,12 +67,17 @@ class Source:
     labels: NDArray[np.int32]
     renamed: Mapping[int, str]
     left_out: LeftOut
-    held: Held | None = None
+    elsewhere: Origin | None = None
     inline: Inline | None = None
     incomplete: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def origin(self) -> Origin:
+        """Where the files are, row for row."""
+        return FilesBelowRoot(self.root, self.paths) if self.elsewhere is None else self.elsewhere
 
     @property
     def counts(self) -> NDArray[np.int64]:

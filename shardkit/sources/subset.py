@@ -48,7 +48,7 @@ def source_at(source: Source, rows: Rows, *, left_out: LeftOut | None = None) ->
         labels=source.labels[rows],
         renamed=_renamed_at(source.renamed, rows),
         left_out=source.left_out if left_out is None else left_out,
-        held=None if source.held is None else source.held.at(rows),
+        elsewhere=None if source.elsewhere is None else source.elsewhere.at(rows),
         inline=None if source.inline is None else source.inline.at(rows),
         incomplete=source.incomplete if left_out is None else (),
     )

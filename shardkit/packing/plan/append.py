@@ -219,7 +219,7 @@ class _Look:
 
     def __init__(self, samples: Source, sizes: NDArray[np.int64], *, full: bool, copied: bool) -> None:
         self.samples, self.sizes, self.copied = samples, sizes, copied
-        self.full = full and samples.held is None
+        self.full = full and samples.elsewhere is None
         self.changed = self.files = self.labels = Named()
 
     def at(self, rows: NDArray[np.int64], texts: Sequence[str], columns: Mapping[str, Any]) -> None:

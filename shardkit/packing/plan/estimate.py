@@ -7,10 +7,8 @@ from the sizes of the files as they are and of a seeded sample of them as they b
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +17,6 @@ from shardkit import rng
 from shardkit.images.rewrite.transcode import Transcoding, transcode
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.sources.groups import Grouped
-from shardkit.sources.origins import read_file
 from shardkit.sources.source import Source
 from shardkit.threads import in_threads
 from shardkit.units import cores
@@ -99,16 +96,10 @@ def _tried(source: Source, rows: Sizes, wish: Transcoding) -> tuple[Sizes, Sizes
 
 def _read(source: Source, rows: Sizes) -> Iterator[bytes]:
     """The files that can be read. Of an archive that is to be unpacked first, none can yet."""
-    sizes: Sequence[int] = source.sizes[rows].tolist()
-    if source.held is None:
-        for path, size in zip(source.paths.take(rows), sizes, strict=True):
-            with contextlib.suppress(OSError, ValueError):
-                yield read_file(os.path.join(source.root, path), size)
+    origin, sizes = source.origin, source.sizes[rows].tolist()
+    if not origin.readable:
         return
-    held: Any = source.held
-    if getattr(held, "kind", "zip") not in ("zip", "tar"):
-        return
-    with held.origin(rows).opened(sizes) as reader:
+    with origin.files(rows).opened(source.paths.take(rows), sizes) as reader:
         for number in range(len(sizes)):
             with contextlib.suppress(OSError, ValueError):
                 yield reader.read(number)

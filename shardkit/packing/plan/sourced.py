@@ -18,8 +18,7 @@ from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.plan import ShardPlan
 from shardkit.packing.write.sourced import SourcedTask
 from shardkit.sample import field_of, fs_text, text_of_path
-from shardkit.sources.columns import PathColumn
-from shardkit.sources.origin import Holder, InArchive, OnDisk, holder_of
+from shardkit.sources.origin import InArchive, Origin
 from shardkit.sources.source import Source
 
 if TYPE_CHECKING:
@@ -31,25 +30,19 @@ SAMPLED_FILES = 64
 
 def is_sourced(source: Source) -> bool:
     """Whether its shards are written by `SourcedTask`."""
-    return source.held is not None or source.inline is not None
+    return source.elsewhere is not None
 
 
 def sourced_tasks(content: Content, work: str, options: PackOptions, salt: bytes) -> Iterator[SourcedTask]:
     """The task of each shard, made one at a time. salt: of what all tasks of this shardkit have."""
     files = content.source if content.grouped is None else content.grouped.files
-    holder = holder_of(files) or OnDisk(_absolute(files))
-    held = holder.prepared(work)
+    origin = files.origin.prepared(work)
     for number in range(len(content.plan)):
-        yield _task(content, files, held, content.plan.shard(number), work, options, salt)
-
-
-def _absolute(files: Source) -> PathColumn:
-    prefix = os.path.join(os.path.abspath(files.root), b"")
-    return PathColumn.of(prefix + path for path in files.paths)
+        yield _task(content, files, origin, content.plan.shard(number), work, options, salt)
 
 
 def _task(
-    content: Content, files: Source, held: Holder, shard: ShardPlan, work: str, options: PackOptions, salt: bytes
+    content: Content, files: Source, origin: Origin, shard: ShardPlan, work: str, options: PackOptions, salt: bytes
 ) -> SourcedTask:
     source, grouped = content.source, content.grouped
     rows = shard.rows[:, None] if grouped is None else grouped.rows[shard.rows]
@@ -60,15 +53,15 @@ def _task(
     names = [] if grouped is None else list(grouped.fields)
     digest = hashlib.blake2b(b"\0".join([salt, source.root, *paths]), digest_size=16)
     digest.update("\0".join([*keys, *names]).encode())
-    digest.update(sizes.astype("<i8").tobytes() + labels.astype("<i4").tobytes() + held.marks(flat))
+    digest.update(sizes.astype("<i8").tobytes() + labels.astype("<i4").tobytes() + origin.marks(flat))
     for name, values in inline.items():
         digest.update(b"\0".join([name.encode(), *values]))
     width = rows.shape[1]
     return SourcedTask(
-        name=shard.name, folder=os.fsencode(work), root=source.root, origin=held.origin(flat), names=names,
+        name=shard.name, folder=os.fsencode(work), root=source.root, source=origin.files(flat), names=names,
         primary=0 if grouped is None else grouped.primary,
         paths=[paths[n : n + width] for n in range(0, len(paths), width)], sizes=sizes.tolist(),
-        labels=labels.tolist(), keys=keys, inline=inline, watched=held.watched(flat),
+        labels=labels.tolist(), keys=keys, inline=inline,
         multi=source.inline is not None and source.inline.labels == "multi", check=options.check,
         skip_bad=options.on_error == "skip", digest=digest.hexdigest(), format=options.format,
         texts=dict(enumerate(source.classes)) if options.format == "tfrecord" else {}, transcode=options.transcode,
@@ -116,27 +109,27 @@ def label_options(source: Source) -> dict[str, Any]:
 def changed_file(
     source: Source, first_rows: NDArray[np.int64], since: int | None, checksums: Iterable[Mapping[str, int]] | None
 ) -> str | None:
-    """A file of a held source whose bytes are not those that a dataset has, or None.
+    """A file of a source whose files are elsewhere whose bytes are not those that a dataset has, or None.
 
     since: when the dataset was finished (ns); None: not known. checksums: path -> CRC-32C of each shard's images; None
     where files can't be compared by them. An archive, and with no checksums any file, that was changed since counts as
     changed. Otherwise those are compared, and some of the rows `first_rows` of the first shard.
     """
-    held = holder_of(source) or OnDisk(_absolute(source))
-    if isinstance(held, InArchive) or checksums is None:
+    origin = source.origin
+    if isinstance(origin, InArchive) or checksums is None:
         newer = (
-            path for path in held.watched(np.arange(len(source))) if since is not None and changed_at(path) > since
+            path for path in origin.watched(np.arange(len(source))) if since is not None and changed_at(path) > since
         )
         return next((fs_text(path) for path in newer), None)
     sampled = first_rows[:: max(1, -(-len(first_rows) // SAMPLED_FILES))]
-    watched = [] if since is None else held.watched(np.arange(len(source)))
+    watched = [] if since is None else origin.watched(np.arange(len(source)))
     newer_rows = [row for row, path in enumerate(watched) if since is not None and changed_at(path) > since]
     rows = np.unique(np.concatenate([sampled, np.array(newer_rows, np.int64)]))
     wanted = {text_of_path(path): int(row) for path, row in zip(source.paths.take(rows), rows, strict=True)}
     left = {text_of_path(source.paths[row]) for row in newer_rows}
     for known in checksums:
         shared = sorted(wanted.keys() & known.keys(), key=wanted.__getitem__)
-        for text, crc in zip(shared, _checksums_of(source, held, [wanted[text] for text in shared]), strict=True):
+        for text, crc in zip(shared, _checksums_of(source, [wanted[text] for text in shared]), strict=True):
             if crc != known[text]:
                 return text
         left -= known.keys()
@@ -146,10 +139,10 @@ def changed_file(
     return min(left, default=None)
 
 
-def _checksums_of(source: Source, held: Holder, rows: Sequence[int]) -> Iterator[int]:
+def _checksums_of(source: Source, rows: Sequence[int]) -> Iterator[int]:
     numbers = np.array(rows, np.int64)
     sizes = source.sizes[numbers].tolist()
-    with held.origin(numbers).opened(sizes) as reader:
+    with source.origin.files(numbers).opened(source.paths.take(numbers), sizes) as reader:
         for number in range(len(sizes)):
             try:
                 yield crc32c(reader.read(number))

@@ -30,7 +30,7 @@ from shardkit.packing.write.shard import (
     transcoded,
 )
 from shardkit.sample import IMAGE_FIELDS, text_of_path
-from shardkit.sources.origins import read_file
+from shardkit.sources.readers import read_file
 
 
 class FieldsTask(msgspec.Struct, frozen=True, tag=True):

@@ -24,7 +24,7 @@ from shardkit.images import header
 from shardkit.images.rewrite.transcode import Transcoding, transcode
 from shardkit.sample import field_of, fs_text, text_of_path
 from shardkit.shards.manifest import ShardEntry
-from shardkit.sources.origins import read_file
+from shardkit.sources.readers import read_file
 from shardkit.storage.files import translated, whole_file
 
 Check = Literal["header", "full", "none"]

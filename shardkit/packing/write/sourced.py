@@ -15,22 +15,22 @@ from shardkit.images.rewrite.transcode import Transcoding
 from shardkit.packing.write.samples import SampleWriter
 from shardkit.packing.write.shard import Advance, Check, Filled, Meter, Sink, Skipped, left_out
 from shardkit.sample import field_of, text_of_path
-from shardkit.sources.origins import AnyOrigin, Reader
+from shardkit.sources.readers import AnyFiles, Reader
 
 
 class SourcedTask(msgspec.Struct, frozen=True, tag=True):
     """A shard of samples of one or several files each.
 
-    root: what messages say before a path. origin: where the files are, numbered through from the first sample's first.
+    root: what messages say before a path. source: where the files are, numbered through from the first sample's first.
     names: the fields of a sample's files; empty where it is one file, whose extension is its field. labels: -1 for
     none. inline: field -> its bytes in each sample. multi: the field `cls.json` has a list of class numbers, to be
-    counted. watched: files that tell by their times whether the shard is out of date.
+    counted.
     """
 
     name: str
     folder: bytes
     root: bytes
-    origin: AnyOrigin
+    source: AnyFiles
     names: list[str]
     primary: int
     paths: list[list[bytes]]
@@ -39,7 +39,6 @@ class SourcedTask(msgspec.Struct, frozen=True, tag=True):
     keys: list[str]
     inline: dict[str, list[bytes]]
     multi: bool
-    watched: list[bytes]
     check: Check
     skip_bad: bool
     digest: str
@@ -49,7 +48,7 @@ class SourcedTask(msgspec.Struct, frozen=True, tag=True):
 
     def files(self) -> Iterator[bytes]:
         """The files whose times say whether the shard is out of date."""
-        return iter(self.watched)
+        return self.source.watched([path for paths in self.paths for path in paths])
 
     def extent(self) -> tuple[int, int]:
         """(samples, bytes) that are to be read."""
@@ -61,7 +60,7 @@ class SourcedTask(msgspec.Struct, frozen=True, tag=True):
         skipped: list[Skipped] = []
         counts: Counter[int] = Counter()
         meter, first = Meter(advance, self.extent()), 0
-        with self.origin.opened(self.sizes) as reader:
+        with self.source.opened([path for paths in self.paths for path in paths], self.sizes) as reader:
             for number, paths in enumerate(self.paths):
                 path = paths[self.primary]
                 label = self.labels[number]

@@ -26,7 +26,7 @@ from shardkit.formats.tar.headers import (
 from shardkit.formats.tar.stream import Readable, gunzip
 from shardkit.sample import fs_text
 from shardkit.sources.archives.members import BOMB_BYTES, BOMB_RATIO, SKIP, Members, MembersBuilder, is_bomb
-from shardkit.sources.origins import stamp_of
+from shardkit.sources.readers import stamp_of
 
 _log = logging.getLogger(__name__)
 

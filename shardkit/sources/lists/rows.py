@@ -26,7 +26,8 @@ from shardkit.sources.keys import key_of_file, new_keys
 from shardkit.sources.left_out import LeftOut
 from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, numbered
 from shardkit.sources.lists.tables import is_json, read_table
-from shardkit.sources.source import Held, Inline, Source
+from shardkit.sources.origin import FilesAnywhere
+from shardkit.sources.source import Inline, Source
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,19 +144,18 @@ def scan_lists(
     extensions: Collection[str],
     skip_bad: bool,
     in_order: bool,
-    hold: Callable[[PathColumn], Held],
     progress: ProgressFn = silent,
 ) -> dict[str, Source]:
     """The source of each list (one for each split), all with one class map.
 
-    in_order: keep the lists' order. hold: makes `held` of a source from the absolute paths of its files.
+    in_order: keep the lists' order.
     Raises BadFileError for a row with a missing file, a file that was there before, or a label that is no class,
     unless skip_bad; SourceError where no row is left.
     """
     order = class_map(((each.place, each.labels) for each in lists.values()), classes)
     found = {}
     for split, each in lists.items():
-        found[split] = _Scan(each, order, extensions, skip_bad).source(in_order, hold, progress)
+        found[split] = _Scan(each, order, extensions, skip_bad).source(in_order, progress)
     return found
 
 
@@ -169,7 +169,7 @@ class _Scan:
         self.incomplete: list[tuple[str, str]] = []
         self.stems: dict[str, dict[str, list[str]]] = {}
 
-    def source(self, in_order: bool, hold: Callable[[PathColumn], Held], progress: ProgressFn) -> Source:
+    def source(self, in_order: bool, progress: ProgressFn) -> Source:
         """The source."""
         listed = self.listed
         rows, real, names, sizes = self._files(progress)
@@ -188,8 +188,8 @@ class _Scan:
         source = Source(
             root=os.fsencode(listed.root), classes=self.classes, paths=PathColumn.of(map(os.fsencode, names)),
             sizes=np.array(sizes, np.int64), labels=labels, renamed=new_keys(keys), left_out=LeftOut(),
-            held=None if plain and inline is None else hold(PathColumn.of(map(os.fsencode, real))), inline=inline,
-            incomplete=tuple(self.incomplete),
+            elsewhere=None if plain and inline is None else FilesAnywhere(PathColumn.of(map(os.fsencode, real))),
+            inline=inline, incomplete=tuple(self.incomplete),
         )  # fmt: skip
         self._say_empty(source)
         return source

@@ -22,7 +22,6 @@ from shardkit.sources.lists.limits import MAX_COLUMNS, MAX_NESTING, MAX_ROW_BYTE
 from shardkit.sources.lists.rows import ListOptions, open_list, scan_lists
 from shardkit.sources.lists.tables import read_table
 from shardkit.sources.lists.text import SEPARATORS
-from shardkit.sources.origin import OnDisk
 from shardkit.sources.source import Source, scan_tree
 
 
@@ -38,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def scan(path: Path, options: ListOptions | None = None, **more: Any) -> Source:
     given: dict[str, Any] = {"classes": None, "extensions": ("jpg", "png"), "skip_bad": False, "in_order": False}
-    return scan_lists({"": open_list(str(path), options or ListOptions())}, **given | {"hold": OnDisk} | more)[""]
+    return scan_lists({"": open_list(str(path), options or ListOptions())}, **given | more)[""]
 
 
 def listed(folder: Path, text: str | bytes, name: str = "list.csv") -> Path:
@@ -55,7 +54,7 @@ def test_rows_come_in_the_order_of_a_scan_or_in_their_own(folder: Path) -> None:
     path = listed(folder, "file,label\ndog/1.jpg,dog\ncat/2.jpg,cat\ncat/1.jpg,cat\n")
     source = scan(path)
     assert (paths(source), source.labels.tolist()) == (["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"], [0, 0, 1])
-    assert (source.classes, source.sizes.tolist(), source.held) == (("cat", "dog"), [1, 2, 1], None)
+    assert (source.classes, source.sizes.tolist(), source.elsewhere) == (("cat", "dog"), [1, 2, 1], None)
     assert paths(scan(path, in_order=True)) == ["dog/1.jpg", "cat/2.jpg", "cat/1.jpg"]
 
 

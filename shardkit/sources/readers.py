@@ -1,7 +1,12 @@
-"""Where the files of one shard are, if they are not files below one root; and what reads them there.
+"""The files of one shard, wherever they are, and what reads them there.
 
-An origin crosses to a worker as data: `opened(sizes)` gives its reader, whose `read(n)` gives the whole file n. Files
-are read in rising order. A ValueError or OSError says what is wrong with one file. Nothing here needs NumPy.
+They cross to a worker as data: `opened(paths, sizes)` gives their reader, whose `read(n)` gives the whole file n. Files
+are read in ascending order. A ValueError or OSError tells what is wrong with one file. Nothing here needs NumPy.
+
+    TreeFiles        below the source's root
+    DiskFiles        anywhere on this machine
+    ArchiveMembers   in an archive, or in the file that it was unpacked to
+    StoreObjects     in a store
 """
 
 from __future__ import annotations
@@ -31,20 +36,40 @@ REQUEST_BYTES = 64 << 20
 
 
 class Reader(Protocol):
-    """Reads the files of an origin."""
+    """Reads the files of a shard."""
 
     def read(self, number: int) -> bytes:
         """The whole file."""
         ...
 
 
-class DiskOrigin(msgspec.Struct, frozen=True, tag=True):
+class TreeFiles(msgspec.Struct, frozen=True, tag=True):
+    """Files below `root`, at the paths that the samples have."""
+
+    root: bytes
+
+    def watched(self, paths: list[bytes]) -> Iterator[bytes]:
+        """The files."""
+        prefix = os.path.join(self.root, b"")
+        return (prefix + path for path in paths)
+
+    @contextlib.contextmanager
+    def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
+        """The reader of these files."""
+        yield _Disk(list(self.watched(paths)), sizes)
+
+
+class DiskFiles(msgspec.Struct, frozen=True, tag=True):
     """Files anywhere on this machine."""
 
     paths: list[bytes]
 
+    def watched(self, paths: list[bytes]) -> Iterator[bytes]:
+        """The files."""
+        return iter(self.paths)
+
     @contextlib.contextmanager
-    def opened(self, sizes: list[int]) -> Iterator[Reader]:
+    def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
         """The reader of these files."""
         yield _Disk(self.paths, sizes)
 
@@ -57,13 +82,15 @@ class _Disk:
         return read_file(self.paths[number], self.sizes[number])
 
 
-class ArchiveOrigin(msgspec.Struct, frozen=True, tag=True):
+class ArchiveMembers(msgspec.Struct, frozen=True, tag=True):
     """Members of an archive that can be read at any byte: a zip file, a plain tar, or what was unpacked of another.
 
-    stamp: bytes and time of the last change (ns) of the archive at the scan. packed: bytes as stored; methods, crcs: of
-    a zip's members, empty for a tar.
+    archive: the archive itself. file: what is read: the archive, or what it was unpacked to. stamp: bytes and time of
+    the last change (ns) of `file` at the scan. packed: bytes as stored; methods, crcs: of a zip's members, empty for a
+    tar.
     """
 
+    archive: bytes
     file: bytes
     stamp: tuple[int, int]
     offsets: list[int]
@@ -71,8 +98,12 @@ class ArchiveOrigin(msgspec.Struct, frozen=True, tag=True):
     methods: list[int]
     crcs: list[int]
 
+    def watched(self, paths: list[bytes]) -> Iterator[bytes]:
+        """The archive."""
+        return iter((self.archive,))
+
     @contextlib.contextmanager
-    def opened(self, sizes: list[int]) -> Iterator[Reader]:
+    def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
         """The reader of these members. SourceError where the archive is not the one that was scanned."""
         place = fs_text(self.file)
         try:
@@ -107,22 +138,22 @@ def _unreadable(path: str | bytes, exc: OSError) -> SourceError:
 class _Ranges:
     """Members that are stored as they are, one after the other."""
 
-    def __init__(self, origin: ArchiveOrigin, fd: int, sizes: list[int]) -> None:
-        self.origin, self.fd, self.sizes = origin, fd, sizes
+    def __init__(self, members: ArchiveMembers, fd: int, sizes: list[int]) -> None:
+        self.members, self.fd, self.sizes = members, fd, sizes
 
     def read(self, number: int) -> bytes:
-        return _read_at(self.fd, self.origin.offsets[number], self.sizes[number])
+        return _read_at(self.fd, self.members.offsets[number], self.sizes[number])
 
 
 class _Zipped:
     """Members of a zip file, checked by their CRC-32."""
 
-    def __init__(self, origin: ArchiveOrigin, fd: int, sizes: list[int]) -> None:
-        self.origin, self.fd, self.sizes = origin, fd, sizes
+    def __init__(self, members: ArchiveMembers, fd: int, sizes: list[int]) -> None:
+        self.members, self.fd, self.sizes = members, fd, sizes
 
     def read(self, number: int) -> bytes:
-        origin, size = self.origin, self.sizes[number]
-        packed, at = origin.packed[number], origin.offsets[number]
+        members, size = self.members, self.sizes[number]
+        packed, at = members.packed[number], members.offsets[number]
         held = _read_at(self.fd, at, _LOCAL_BYTES + _SLACK + packed, short=True)
         if held[:4] != b"PK\3\4" or len(held) < _LOCAL_BYTES:
             raise ValueError("there is no local header where the archive's directory says: the archive is damaged")
@@ -130,9 +161,9 @@ class _Zipped:
         data = held[start : start + packed]
         if len(data) < packed:
             data += _read_at(self.fd, at + start + len(data), packed - len(data))
-        if origin.methods[number] == _DEFLATED:
+        if members.methods[number] == _DEFLATED:
             data = _inflated(data, size)
-        if zlib.crc32(data) != origin.crcs[number]:
+        if zlib.crc32(data) != members.crcs[number]:
             raise ValueError("its CRC-32 is not the one in the archive's directory: the archive is damaged")
         return data
 
@@ -157,7 +188,7 @@ def _read_at(fd: int, at: int, size: int, *, short: bool = False) -> bytes:
     return data
 
 
-class StoreOrigin(msgspec.Struct, frozen=True, tag=True):
+class StoreObjects(msgspec.Struct, frozen=True, tag=True):
     """Objects of a store: names below its root. options: credentials and the like, which no message ever holds."""
 
     scheme: str
@@ -166,10 +197,14 @@ class StoreOrigin(msgspec.Struct, frozen=True, tag=True):
     options: dict[str, Any]
 
     def __repr__(self) -> str:
-        return f"StoreOrigin({len(self.names)} objects)"
+        return f"StoreObjects({len(self.names)} objects)"
+
+    def watched(self, paths: list[bytes]) -> Iterator[bytes]:
+        """None: they are not on this machine."""
+        return iter(())
 
     @contextlib.contextmanager
-    def opened(self, sizes: list[int]) -> Iterator[Reader]:
+    def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
         """The reader of these objects; several of them are on their way at a time."""
         from shardkit.storage.store import open_store
 
@@ -218,7 +253,7 @@ class _Objects:
             raise ValueError("the object has vanished since the scan") from exc
 
 
-AnyOrigin = DiskOrigin | ArchiveOrigin | StoreOrigin
+AnyFiles = TreeFiles | DiskFiles | ArchiveMembers | StoreObjects
 
 
 _READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
