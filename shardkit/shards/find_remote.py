@@ -99,7 +99,7 @@ class Remotes:
             return None
         for name in named.signs(stem):
             with contextlib.suppress(NotFoundError):
-                return self._opened(folder).info(name).name
+                return self._opened(folder).store.info(name).name
         return None
 
     def _opened(self, folder: Location) -> Objects:
@@ -112,7 +112,7 @@ class Remotes:
         with contextlib.suppress(NotFoundError, StorageError):  # some stores say "denied" of what is not there
             if not _is_shard(place):
                 return self.manifest(place.sibling(place.name + ".json")) if place.name else None
-            self._opened(place.parent).info(place.name)
+            self._opened(place.parent).store.info(place.name)
             return with_manifest([place], [], self.manifest, self.sign)
         return None
 
@@ -155,7 +155,7 @@ class Remotes:
         if folder.scheme.rpartition("+")[2] in ("http", "https"):
             fact = "a web server has no lists to match a pattern with, and there is no manifest of that name"
             raise UsageError(str(folder), fact, "name the manifest, or the shards by a brace range")
-        return self._opened(folder).list(prefix, LISTED)
+        return self._opened(folder).names(prefix, LISTED)
 
     def _of_folder(self, place: Location) -> Found:
         """A folder of the shards of one dataset."""

@@ -9,7 +9,7 @@ from shardkit.errors import DestinationError, NotFoundError, StorageError
 from shardkit.location import Location, locate
 from shardkit.shards.remote import Objects
 from shardkit.storage.access import Remote
-from shardkit.storage.store import ObjectInfo
+from shardkit.storage.store import ObjectInfo, read
 
 LISTED = 1_000_000
 """Names of a folder that are looked at: more than a dataset has shards."""
@@ -32,13 +32,13 @@ class Places:
 
     def info(self, place: Location) -> ObjectInfo:
         """Size and checksum of an object as its store has them. NotFoundError, StorageError."""
-        return self._of(place.parent).info(place.name)
+        return self._of(place.parent).store.info(place.name)
 
     def whole(self, place: Location) -> bytes:
         """All bytes of a file. NotFoundError, StorageError."""
         if not place.is_local:
             objects = self._of(place.parent)
-            return bytes(objects.read(place.name, 0, objects.info(place.name).bytes))
+            return bytes(read(objects.patient, place.name, 0, objects.store.info(place.name).bytes))
         try:
             with open(place.path, "rb") as file:
                 return file.read()
@@ -52,7 +52,7 @@ class Places:
         if not folder.is_local:
             if folder.scheme.rpartition("+")[2] in ("http", "https"):
                 return []
-            return sorted(name for name in self._of(folder).list(prefix, LISTED) if "/" not in name)
+            return sorted(name for name in self._of(folder).names(prefix, LISTED) if "/" not in name)
         try:
             return sorted(name for name in os.listdir(folder.path) if name.startswith(prefix))
         except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Objects of a store: small ones as a whole, ranges of shards, each with patience and within a time limit."""
+"""Objects of a store: small ones as a whole, ranges of shards."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import io
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from shardkit.errors import ManifestError, NotFoundError, StorageError
+from shardkit.errors import ManifestError, NotFoundError
 from shardkit.location import Location
 from shardkit.shards.buffers import MappedShards, ShardFile, demand_crc, demand_size
 from shardkit.shards.find import Found, missing_file
@@ -22,15 +22,12 @@ from shardkit.storage.cache.entry import Entry
 from shardkit.storage.cache.folder import Cache, open_cache
 from shardkit.storage.mapped import MappedFile
 from shardkit.storage.mapping import Mapping
-from shardkit.storage.retry import pieces, read, retried
-from shardkit.storage.store import ObjectInfo, open_store
-from shardkit.threads import BackgroundCall
+from shardkit.storage.patient import open_timed
+from shardkit.storage.store import Store, read
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Buffer
-
-T = TypeVar("T")
 
 
 class Objects:
@@ -38,32 +35,18 @@ class Objects:
 
     def __init__(self, folder: Location, how: Remote) -> None:
         self.folder, self.how = folder, how
-        self.store = open_store(folder, how.storage_options)
+        self.store = open_timed(folder, how)
+        self.patient = self.store.store
+        """The same without a time limit, for threads that are waited for with one."""
         self.cache: Cache | None = None if how.cache is None else open_cache(how.cache, how.cache_bytes)
 
-    def info(self, name: str) -> ObjectInfo:
-        """What is known of an object. NotFoundError, StorageError."""
-        return self._within(name, lambda: retried(lambda: self.store.info(name), self.how.retry))
-
-    def list(self, prefix: str, limit: int | None = None) -> list[str]:
+    def names(self, prefix: str, limit: int) -> list[str]:
         """The names of the objects that begin with `prefix`, at most `limit`."""
-
-        def names() -> list[str]:
-            return [found.name for found in islice(self.store.list(prefix), limit)]
-
-        return self._within(prefix, lambda: retried(names, self.how.retry))
+        return [found.name for found in islice(self.store.list(prefix), limit)]
 
     def whole(self, name: str) -> bytes:
         """A small object."""
-        return self._within(name, lambda: retried(lambda: b"".join(self.store.pieces(name)), self.how.retry))
-
-    def read(self, name: str, start: int, end: int) -> Buffer:
-        """The bytes start … end - 1 of an object. Waits as long as the store takes: see `within`."""
-        return read(self.store, name, start, end, self.how.retry)
-
-    def read_soon(self, name: str, start: int, end: int) -> Buffer:
-        """As `read`, within the time limit."""
-        return self._within(name, lambda: self.read(name, start, end))
+        return b"".join(self.store.pieces(name))
 
     def manifest(self, place: Location) -> Found:
         """The manifest of a dataset in this folder, as it is now."""
@@ -76,30 +59,6 @@ class Objects:
             yield
         except NotFoundError as exc:
             raise missing_file(place, what, cure, self.manifest) from exc
-
-    def _within(self, name: str, act: Callable[[], T]) -> T:
-        return within(self.how.timeout_seconds, act, str(self.folder.child(name) if name else self.folder))
-
-
-def within(seconds: float, act: Callable[[], T], place: str) -> T:
-    """What `act` gives, or raises; StorageError where it takes longer than a store's time limit.
-
-    It runs in a thread of its own, which is left alone then: no store can be relied on to end a call.
-    """
-    call = BackgroundCall(act)
-    if not call.wait(seconds + GRACE_SECONDS):
-        raise silent(place, seconds)
-    return call.result()
-
-
-GRACE_SECONDS = 1.0
-"""Beyond the time limit, so that a store's own error comes first where there is one."""
-
-
-def silent(place: str, seconds: float) -> StorageError:
-    """The error for a store that does not answer."""
-    fact = f"the store did not answer within {seconds:g} seconds"
-    return StorageError(place, fact, "check the network and the store, or raise timeout_seconds")
 
 
 KEPT_OPEN = 32
@@ -130,7 +89,7 @@ class RemoteShards(MappedShards):
     def read(self, shard: int, start: int, end: int) -> Buffer:
         """The bytes start … end - 1 of a shard, unpacked ones of a gzip shard, as the store or the cache has them.
 
-        Waits as long as the store takes: see `within`. NotFoundError, StorageError, ManifestError, DamagedError.
+        NotFoundError, StorageError, ManifestError, DamagedError.
         """
         if self.files[shard].unpacked:
             return memoryview(self.buffer(shard))[start:end]
@@ -140,20 +99,19 @@ class RemoteShards(MappedShards):
         return entry.read(start, end, lambda first, stop: self.again(shard, first, stop))
 
     def pieces(self, shard: int, start: int, end: int) -> Iterator[Buffer]:
-        """As `read`, in pieces as they come."""
+        """As `read`, in pieces as they come. Waits as long as the store takes."""
         if self.objects.cache is not None or self.files[shard].unpacked:
             yield self.read(shard, start, end)
             return
         self._demand_fit(shard)
-        objects = self.objects
-        with objects.opened(self.files[shard].location):
-            yield from pieces(objects.store, self.files[shard].location.name, start, end, objects.how.retry)
+        with self.objects.opened(self.files[shard].location):
+            yield from self.objects.patient.pieces(self.files[shard].location.name, start, end)
 
     def again(self, shard: int, start: int, end: int) -> Buffer:
         """As `read`, from the store in any case."""
         self._demand_fit(shard)
         with self.objects.opened(self.files[shard].location):
-            return self.objects.read(self.files[shard].location.name, start, end)
+            return read(self.objects.store, self.files[shard].location.name, start, end)
 
     def mend(self, shard: int, start: int, data: Buffer) -> None:
         """These bytes, which differ from what `read` gave, are right."""
@@ -197,7 +155,7 @@ class RemoteShards(MappedShards):
             if shard not in self._sized:
                 file, objects = self.files[shard], self.objects
                 with objects.opened(file.location):
-                    found = retried(lambda: objects.store.info(file.location.name), objects.how.retry)
+                    found = objects.store.info(file.location.name)
                 demand_size(file, found.bytes)
                 if self._verify and found.crc32c is not None:
                     demand_crc(file, int(found.crc32c, 16))
@@ -236,8 +194,8 @@ class RangedFile(io.RawIOBase):
     BLOCK = 1 << 20
     KEPT = 16
 
-    def __init__(self, objects: Objects, name: str, size: int) -> None:
-        self._objects, self._name = objects, name
+    def __init__(self, store: Store, name: str, size: int) -> None:
+        self._store, self._name = store, name
         self._size, self._at = size, 0
         self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
 
@@ -272,7 +230,7 @@ class RangedFile(io.RawIOBase):
         data = self._blocks.get((first, stop))
         if data is None:
             low, high = first * self.BLOCK, min(stop * self.BLOCK, self._size)
-            data = self._blocks[first, stop] = bytes(self._objects.read_soon(self._name, low, high))
+            data = self._blocks[first, stop] = bytes(read(self._store, self._name, low, high))
             while len(self._blocks) > self.KEPT:
                 self._blocks.popitem(last=False)
         return data[start - first * self.BLOCK : end - first * self.BLOCK]
@@ -288,10 +246,10 @@ def open_remote_index(
     place = str(objects.folder.child(entry.name))
     if not whole and entry.bytes > WHOLE_BYTES:
         with objects.opened(objects.folder.child(entry.name), "index", INDEX_CURE):
-            found = objects.info(entry.name)
+            found = objects.store.info(entry.name)
         if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
             raise other_index(place)
-        source = pa.PythonFile(RangedFile(objects, entry.name, entry.bytes), mode="r")
+        source = pa.PythonFile(RangedFile(objects.store, entry.name, entry.bytes), mode="r")
         return IndexFile(source, shards, place=place, pre_buffer=True)
     return IndexFile(_whole_index(objects, entry), shards, place=place)
 

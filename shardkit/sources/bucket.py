@@ -8,8 +8,6 @@ import threading
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,23 +18,14 @@ from shardkit.sources import left_out
 from shardkit.sources.columns import PathColumnBuilder
 from shardkit.sources.listing import Listing
 from shardkit.sources.tree.walk import MAX_DEPTH
-from shardkit.storage.retry import Retry, retried
-from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
+from shardkit.storage.patient import Patient, open_patient
+from shardkit.storage.store import ObjectInfo, StorageOptions
 from shardkit.threads import in_threads
 
 LISTINGS = 16
 """Folders that are listed at a time, where the store can list one by itself."""
 
 _TELL_OBJECTS = 10_000
-
-
-@runtime_checkable
-class HasFolders(Protocol):
-    """A store that tells the folders in a folder, without what is in them."""
-
-    def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]]:
-        """(names of the folders, objects) directly in a folder."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +40,7 @@ class Bucket:
 def read_bucket(folder: Location, options: StorageOptions, progress: ProgressFn = silent) -> Bucket:
     """List all objects below `folder`. SourceError where there are none; what the store raises."""
     folder = Location(folder.scheme, folder.path.rstrip("/"))
-    store = open_store(folder, options)
+    store = open_patient(folder, options)
     try:
         return _listed(store, folder, progress)
     except NotFoundError as exc:
@@ -84,12 +73,12 @@ class _Found:
             self._progress(Progress("scan", len(self.names), 0, self._bytes))
 
 
-def _listed(store: Store, folder: Location, progress: ProgressFn) -> Bucket:
+def _listed(store: Patient, folder: Location, progress: ProgressFn) -> Bucket:
     found = _Found(progress)
-    prefixes = _prefixes(store, found) if isinstance(store, HasFolders) else [""]
+    prefixes = _prefixes(store, found)
 
     def below(prefix: str) -> None:
-        objects = iter(retried(lambda: store.list(prefix), Retry()))
+        objects = store.list(prefix)
         while items := list(itertools.islice(objects, _TELL_OBJECTS)):
             found.add(items)
 
@@ -103,13 +92,17 @@ def _listed(store: Store, folder: Location, progress: ProgressFn) -> Bucket:
     )
 
 
-def _prefixes(store: HasFolders, found: _Found) -> list[str]:
-    """The folders to be listed each by itself: those at the top, and while these are few, those in them."""
+def _prefixes(store: Patient, found: _Found) -> list[str]:
+    """The folders to be listed each by itself: those at the top, and while these are few, those in them. All at once,
+    where the store knows no folders."""
     folders = [""]
     while len(folders) < LISTINGS:
         below: list[str] = []
         for name in folders:
-            names, objects = retried(partial(store.folders, name), Retry())
+            there = store.folders(name)
+            if there is None:
+                return [""]
+            names, objects = there
             below += names
             found.add(objects)
         if not below:

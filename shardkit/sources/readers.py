@@ -206,9 +206,9 @@ class StoreObjects(msgspec.Struct, frozen=True, tag=True):
     @contextlib.contextmanager
     def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
         """The reader of these objects; several of them are on their way at a time."""
-        from shardkit.storage.store import open_store
+        from shardkit.storage.patient import open_patient
 
-        store = open_store(Location(self.scheme, self.path), self.options)
+        store = open_patient(Location(self.scheme, self.path), self.options)
         pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="shardkit-fetch")
         try:
             yield _Objects(store, pool, self.names, sizes)
@@ -244,11 +244,11 @@ class _Objects:
             self.next += 1
 
     def _fetch(self, number: int) -> bytes:
-        from shardkit.storage.retry import Retry, read
+        from shardkit.storage.store import read
 
         size = self.sizes[number]
         try:
-            return bytes(read(self.store, self.names[number], 0, size, Retry()))
+            return bytes(read(self.store, self.names[number], 0, size))
         except NotFoundError as exc:
             raise ValueError("the object has vanished since the scan") from exc
 

@@ -43,11 +43,6 @@ class Remote:
         if self.cache_bytes is not None and self.cache is None:
             raise UsageError("cache_bytes", "it is given without cache", "give cache= too, the folder of the copies")
 
-    @property
-    def retry(self) -> Retry:
-        """When to try again, and for how long."""
-        return Retry(total_seconds=self.timeout_seconds)
-
 
 def remote_of(
     storage_options: Mapping[str, Any] | None,

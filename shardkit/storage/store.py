@@ -6,10 +6,11 @@ connections end with the last reference. It goes to other processes as its locat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
 from shardkit.errors import StorageError, UsageError, redacted
 from shardkit.location import Location
@@ -45,7 +46,7 @@ class ObjectInfo:
 class Store(Protocol):
     """Objects below one root. Names are relative to it, with `/` between their parts.
 
-    Every method may raise TransientError (the caller tries again), StorageError (it won't help), NotFoundError where
+    Every method may raise TransientError (`Patient` tries again), StorageError (it won't help), NotFoundError where
     there is no such object. Errors name `root.child(name)`, and hold no credentials.
     """
 
@@ -81,6 +82,15 @@ class Store(Protocol):
         ...
 
 
+@runtime_checkable
+class HasFolders(Protocol):
+    """A store that tells the folders in a folder, without what is in them."""
+
+    def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]]:
+        """(names of the folders, objects) directly in a folder."""
+        ...
+
+
 _STORES = {
     "": "local:LocalStore",
     "memory": "memory:MemoryStore",
@@ -105,6 +115,24 @@ def open_store(folder: Location, options: StorageOptions | None = None) -> Store
         import_module(f"shardkit.storage.stores.{module}"), name
     )
     return opener(folder, dict(options or {}))
+
+
+def read(store: Store, name: str, start: int, end: int) -> Buffer:
+    """The bytes start … end - 1 of an object at once. What comes as one piece is given as it is, without a copy."""
+    if start == end:
+        return b""
+    coming = iter(store.pieces(name, start, end))
+    first = next(coming, b"")
+    with memoryview(first) as whole:
+        if whole.nbytes == end - start:
+            return first
+    data = bytearray(end - start)
+    view, done = memoryview(data), 0
+    for piece in itertools.chain((first,), coming):
+        with memoryview(piece).cast("B") as part:
+            view[done : done + len(part)] = part
+            done += len(part)
+    return data
 
 
 def demand_name(name: str) -> str:

@@ -18,8 +18,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, NotFoundError, StorageError
 from shardkit.location import Location
 from shardkit.storage.etag import SCHEMES, Etag
-from shardkit.storage.retry import Retry, read, retried
-from shardkit.storage.store import ObjectInfo, Store
+from shardkit.storage.store import ObjectInfo, Store, read
 from shardkit.threads import Stopped, in_threads
 
 if TYPE_CHECKING:
@@ -61,13 +60,13 @@ def file_pieces(place: Location) -> Pieces:
     return pieces
 
 
-def object_pieces(store: Store, name: str, size: int, retry: Retry, stop: Event) -> Pieces:
+def object_pieces(store: Store, name: str, size: int, stop: Event) -> Pieces:
     """The bytes of an object, in ranges that are asked for ahead of use."""
 
     def one(start: int) -> Buffer:
         if stop.is_set():
             raise Stopped
-        return read(store, name, start, min(start + RANGE_BYTES, size), retry)
+        return read(store, name, start, min(start + RANGE_BYTES, size))
 
     def pieces() -> Generator[Buffer, None, None]:
         if size <= RANGE_BYTES:
@@ -113,7 +112,9 @@ class Outgoing(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to the start, to the end, or to where it was read to."""
+        """Go to the start, to the end, or to where it was read to. What can't be read, can't be read again."""
+        if self.failure is not None:
+            raise self.failure
         place = offset + (0, self._at, self.wanted.bytes)[whence]
         if place not in (0, self._taken, self.wanted.bytes):
             raise io.UnsupportedOperation("it can be read from front to back only")
@@ -203,7 +204,6 @@ def send(
     wanted: ObjectInfo,
     *,
     check: Check,
-    retry: Retry,
     stop: Event,
     told: Told,
 ) -> None:
@@ -231,13 +231,13 @@ def send(
         if stop.is_set():
             raise Stopped
         try:
-            etag = retried(put, retry)
+            etag = put()
         except DamagedError as exc:
             if place.is_local or again == SENDINGS:
                 raise
             log.warning("%s: %s; it is fetched again", place, exc.fact)
             continue
-        found = _arrived(target, wanted, etag, check=check, retry=retry, stop=stop)
+        found = _arrived(target, wanted, etag, check=check, stop=stop)
         if found is None:
             return
         fact = found
@@ -249,26 +249,24 @@ def send(
     raise StorageError(str(target.root.child(wanted.name)), f"it arrived damaged {SENDINGS} times: {fact}", cure)
 
 
-def _arrived(
-    store: Store, wanted: ObjectInfo, etag: Etag | None, *, check: Check, retry: Retry, stop: Event
-) -> str | None:
+def _arrived(store: Store, wanted: ObjectInfo, etag: Etag | None, *, check: Check, stop: Event) -> str | None:
     """What is wrong with an object that was just sent; None where nothing is."""
     if check == "none":
         return None
     try:
-        known = retried(lambda: store.info(wanted.name), retry)
+        known = store.info(wanted.name)
         if known.bytes == wanted.bytes and etag is not None and etag.fits(known.version):
             return None
-        return difference(store, wanted, known=replace(known, crc32c=None), retry=retry, stop=stop)
+        return difference(store, wanted, known=replace(known, crc32c=None), stop=stop)
     except NotFoundError:
         return "it is missing"
 
 
-def difference(store: Store, wanted: ObjectInfo, *, known: ObjectInfo, retry: Retry, stop: Event) -> str | None:
+def difference(store: Store, wanted: ObjectInfo, *, known: ObjectInfo, stop: Event) -> str | None:
     """How an object differs from `wanted`; None where it does not. Where its CRC-32C is not `known`, it is read."""
     if known.bytes != wanted.bytes:
         return f"it has {known.bytes} bytes, and {wanted.bytes} are expected"
-    crc = known.crc32c or crc_of(object_pieces(store, wanted.name, wanted.bytes, retry, stop))
+    crc = known.crc32c or crc_of(object_pieces(store, wanted.name, wanted.bytes, stop))
     return None if crc == wanted.crc32c else f"its CRC-32C is {crc}, and {wanted.crc32c} is expected"
 
 

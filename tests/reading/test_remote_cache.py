@@ -20,8 +20,7 @@ import shardkit
 from shardkit import UsageError
 from shardkit.location import locate
 from shardkit.reading.blocks import fetch_ahead
-from shardkit.shards import remote
-from shardkit.storage import mapped
+from shardkit.storage import mapped, patient
 from shardkit.storage.cache import entry
 from shardkit.storage.cache import folder as cache_module
 
@@ -249,4 +248,4 @@ def test_readers_that_are_killed_leave_nothing_wrong(pairs: Pairs, tmp_path: Pat
 
 def test_the_store_is_watched_by_these_tests(far: str, watched: Any) -> None:
     watched()
-    assert isinstance(remote.open_store(locate(far).parent), Watched)  # type: ignore[attr-defined]
+    assert isinstance(patient.open_store(locate(far).parent), Watched)  # type: ignore[attr-defined]

@@ -18,6 +18,7 @@ from shardkit import DamagedError, DatasetError, ManifestError, NotFoundError, S
 from shardkit.location import locate
 from shardkit.reading.blocks import fetch_ahead
 from shardkit.shards import remote
+from shardkit.storage import patient
 from shardkit.storage.store import open_store
 
 KeysOf = Callable[[Any], list[str]]
@@ -73,7 +74,7 @@ def test_an_epoch_is_whole_over_a_store_that_fails_often(cars: str, far: str, ke
 @pytest.mark.timeout(60)
 def test_a_store_that_stops_answering_is_an_error_in_time(far: str, watched: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(fetch_ahead, "GRACE_SECONDS", 0.1)
-    monkeypatch.setattr(remote, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(patient, "GRACE_SECONDS", 0.1)
     stop = threading.Event()
 
     def fault(name: str, start: int, data: bytes) -> bytes:

@@ -15,8 +15,9 @@ from storage.toxic import Toxic
 from shardkit.errors import NotFoundError, StorageError
 from shardkit.location import Location, locate
 from shardkit.storage import retry as retry_module
-from shardkit.storage.retry import Retry, read, retried
-from shardkit.storage.store import Store, TransientError, open_store
+from shardkit.storage.patient import Patient
+from shardkit.storage.retry import Retry, retried
+from shardkit.storage.store import Store, TransientError, open_store, read
 from shardkit.storage.stores.slow_and_faulty import Faults, FaultyStore
 
 QUICK = Retry(attempts=12, first_seconds=0.001, cap_seconds=0.01, total_seconds=60)
@@ -51,7 +52,7 @@ BROKE = TransientError("memory://scripted/a", "the connection broke", "check the
 
 def test_a_read_goes_on_at_the_byte_where_it_broke() -> None:
     store: Any = Scripted((100, BROKE), (0, BROKE), (50, BROKE), (850, None))
-    assert read(store, "a", 0, 1000, QUICK) == DATA[:1000]
+    assert read(Patient(store, QUICK), "a", 0, 1000) == DATA[:1000]
     assert store.asked == [(0, 1000), (100, 1000), (100, 1000), (150, 1000)]
 
 
@@ -59,55 +60,55 @@ def test_what_comes_as_one_piece_is_not_copied() -> None:
     piece = DATA[:1000]
     store: Any = Scripted()
     store.pieces = lambda *_: iter((piece,))
-    assert read(store, "a", 0, 1000, QUICK) is piece
+    assert read(Patient(store, QUICK), "a", 0, 1000) is piece
 
 
 def test_a_read_of_the_middle_gives_its_bytes_alone() -> None:
     once = Retry(attempts=1)
     store: Any = Scripted((10, BROKE), (40, None))
-    assert read(store, "a", 100, 150, QUICK) == DATA[100:150]
+    assert read(Patient(store, QUICK), "a", 100, 150) == DATA[100:150]
     assert store.asked == [(100, 150), (110, 150)]
     with pytest.raises(StorageError, match="more than the 50 bytes"):
-        read(Scripted((51, None)), "a", 100, 150, once)  # type: ignore[arg-type]
+        read(Patient(Scripted((51, None)), once), "a", 100, 150)  # type: ignore[arg-type]
     piece = DATA[100:150]
     store.pieces = lambda *_: iter((piece,))
-    assert read(store, "a", 100, 150, once) is piece
+    assert read(Patient(store, once), "a", 100, 150) is piece
 
 
 def test_nothing_is_asked_for_where_nothing_is_wanted() -> None:
     store: Any = Scripted()
-    assert read(store, "a", 5, 5, QUICK) == b""
+    assert read(Patient(store, QUICK), "a", 5, 5) == b""
     assert store.asked == []
 
 
 def test_a_body_that_ends_early_without_an_error_is_a_break() -> None:
     store: Any = Scripted((10, None), (90, None))
-    assert read(store, "a", 0, 100, QUICK) == DATA[:100]
+    assert read(Patient(store, QUICK), "a", 0, 100) == DATA[:100]
 
 
 def test_a_body_that_never_comes_ends_in_an_error() -> None:
     store: Any = Scripted(*[(0, None)] * 12)
     with pytest.raises(StorageError, match=r"0 of the 100 bytes .* \(given up after 12 attempts in a row\)") as caught:
-        read(store, "a", 0, 100, QUICK)
+        read(Patient(store, QUICK), "a", 0, 100)
     assert not isinstance(caught.value, TransientError)
 
 
 def test_a_body_that_is_longer_is_an_error_and_no_wrong_bytes() -> None:
     store: Any = Scripted((200, None))
     with pytest.raises(StorageError, match="more than the 100 bytes"):
-        read(store, "a", 0, 100, QUICK)
+        read(Patient(store, QUICK), "a", 0, 100)
 
 
 def test_progress_renews_the_patience() -> None:
     script = [step for n in range(10) for step in [(0, BROKE), (0, BROKE), (10, BROKE)]]
     store: Any = Scripted(*script)
-    assert read(store, "a", 0, 100, Retry(4, 0.001, 0.001, 60)) == DATA[:100]
+    assert read(Patient(store, Retry(4, 0.001, 0.001, 60)), "a", 0, 100) == DATA[:100]
 
 
 def test_what_may_not_pass_is_raised_at_once() -> None:
     store: Any = Scripted((10, NotFoundError("a", "gone")), (90, None))
     with pytest.raises(NotFoundError):
-        read(store, "a", 0, 100, QUICK)
+        read(Patient(store, QUICK), "a", 0, 100)
     assert len(store.asked) == 1
 
 
@@ -167,7 +168,9 @@ def test_a_store_of_faults_is_read_right() -> None:
     faults = Faults(refused=0.1, reset=0.4, short=0.1, hang=0.05, hang_seconds=0.001, seed=1)
     store = FaultyStore(memory(), faults)
     with ThreadPoolExecutor(8) as pool:
-        parts = list(pool.map(lambda n: read(store, "a", n * 100_000, n * 100_000 + 100_000, QUICK), range(30)))
+        parts = list(
+            pool.map(lambda n: read(Patient(store, QUICK), "a", n * 100_000, n * 100_000 + 100_000), range(30))
+        )
     assert b"".join(parts) == DATA
     assert store.counts["reset"] > 3
     assert store.counts["short"] > 0
@@ -200,7 +203,9 @@ class TestThroughAToxicProxy:
         with Toxic(endpoint, cut=0.4, short=0.1, fail=0.1, latency=(0.0, 0.02), seed=3) as toxic:
             store = open_at(toxic)
             with ThreadPoolExecutor(6) as pool:
-                parts = list(pool.map(lambda n: read(store, "a", n * 150_000, n * 150_000 + 150_000, QUICK), range(20)))
+                parts = list(
+                    pool.map(lambda n: read(Patient(store, QUICK), "a", n * 150_000, n * 150_000 + 150_000), range(20))
+                )
         assert b"".join(parts) == DATA
         assert min(toxic.counts[kind] for kind in ("cut", "short", "fail")) > 0
 
@@ -218,7 +223,7 @@ class TestThroughAToxicProxy:
     def test_a_server_that_stops_answering_ends_in_an_error_in_time(self, opened: Any) -> None:
         endpoint, open_at = opened
         with Toxic(endpoint, hang=1.0) as toxic, pytest.raises(StorageError, match=r"stopped answering .*given up"):
-            read(open_at(toxic), "a", 0, 10, Retry(2, 0.001, 0.001, 10))
+            read(Patient(open_at(toxic), Retry(2, 0.001, 0.001, 10)), "a", 0, 10)
         assert toxic.counts["requests"] == 2
 
     def test_a_server_that_ignores_ranges_is_found_out(self, opened: Any) -> None:
@@ -226,7 +231,7 @@ class TestThroughAToxicProxy:
         with Toxic(endpoint, ignore_ranges=True) as toxic:
             store = open_at(toxic)
             with pytest.raises(StorageError, match="the server ignores ranges"):
-                read(store, "a", 5, 10, QUICK)
+                read(Patient(store, QUICK), "a", 5, 10)
             assert b"".join(store.pieces("a")) == DATA  # without a range it serves as well as any
         assert toxic.counts["requests"] == 2
 
@@ -234,7 +239,7 @@ class TestThroughAToxicProxy:
         """No store can tell: the checksums of shards and samples do."""
         endpoint, open_at = opened
         with Toxic(endpoint, corrupt=1.0) as toxic:
-            data = read(open_at(toxic), "a", 0, len(DATA), QUICK)
+            data = read(Patient(open_at(toxic), QUICK), "a", 0, len(DATA))
         assert sum(one != other for one, other in zip(data, DATA, strict=True)) == 1
 
 

@@ -18,7 +18,6 @@ from shardkit.errors import DamagedError, NotFoundError, StorageError
 from shardkit.location import Location
 from shardkit.storage import etag, transfer
 from shardkit.storage.etag import Etag
-from shardkit.storage.retry import Retry
 from shardkit.storage.store import ObjectInfo
 from shardkit.storage.transfer import SENDINGS, Check, Outgoing, crc_of, file_pieces, object_pieces, send
 from shardkit.threads import Stopped, TransferPool
@@ -144,7 +143,7 @@ class Ranges:
 def test_an_object_is_asked_for_in_ranges_once_each(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "RANGE_BYTES", 10)
     store: Any = Ranges(bytes(range(size)))
-    pieces = list(object_pieces(store, "x", size, Retry(attempts=1), threading.Event())())
+    pieces = list(object_pieces(store, "x", size, threading.Event())())
     assert b"".join(map(bytes, pieces)) == store.data
     assert sorted(store.asked) == [(start, min(start + 10, size)) for start in range(0, size, 10)]
 
@@ -152,7 +151,7 @@ def test_an_object_is_asked_for_in_ranges_once_each(size: int, monkeypatch: pyte
 def test_ranges_are_asked_for_ahead_of_use_and_no_more_of_them_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "RANGE_BYTES", 10)
     store: Any = Ranges(bytes(200))
-    pieces = object_pieces(store, "x", 200, Retry(attempts=1), threading.Event())()
+    pieces = object_pieces(store, "x", 200, threading.Event())()
     assert next(pieces) == bytes(10)
     for _ in range(transfer.AHEAD + 1):  # the one that is in use, too
         assert store.came.acquire(timeout=30)
@@ -165,7 +164,7 @@ def test_no_range_is_asked_for_when_all_is_to_stop() -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Stopped):
-        list(object_pieces(store, "x", 9, Retry(attempts=1), stop)())
+        list(object_pieces(store, "x", 9, stop)())
     assert store.asked == []
 
 
@@ -226,7 +225,7 @@ def sent(bucket: Bucket, check: Check, told: Callable[[int], None] = lambda _: N
     wanted = ObjectInfo("train-000000.tar", len(data), f"{google_crc32c.value(data):08x}")
     send(
         lambda: (piece for piece in (data,)), PLACE, bucket, wanted,
-        check=check, retry=Retry(attempts=1), stop=threading.Event(), told=told,
+        check=check, stop=threading.Event(), told=told,
     )  # fmt: skip
 
 

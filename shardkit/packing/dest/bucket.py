@@ -30,7 +30,8 @@ from shardkit.packing.write.shard import Receipt, receipt_path
 from shardkit.sample import fs_text
 from shardkit.shards.manifest import Manifest, all_names, encode_manifest
 from shardkit.storage.files import size_of, translated, whole_file
-from shardkit.storage.store import ObjectInfo, StorageOptions, open_store
+from shardkit.storage.patient import open_patient
+from shardkit.storage.store import ObjectInfo, StorageOptions
 from shardkit.storage.transfer import crc_of, file_pieces, send
 from shardkit.threads import TransferPool
 
@@ -62,7 +63,7 @@ def destinations_of(
         return {"": _staged(place, work, options)}
     for part in parts:
         demand_stem(part, dest)
-    store = open_store(Location(dest.scheme, dest.path.rstrip("/")), options)
+    store = open_patient(Location(dest.scheme, dest.path.rstrip("/")), options)
     return {part: _staged(DatasetFiles(store, part), work, options) for part in parts}
 
 
@@ -132,7 +133,7 @@ def commit_there(destination: Destination, place: DatasetFiles, manifest: Manife
         def one(name: str) -> ObjectInfo:
             here = Location("", os.path.join(destination.work, name))
             wanted = ObjectInfo(name, size_of(here.path) or 0, crc_of(file_pieces(here)))
-            send(file_pieces(here), here, place.store, wanted, check="store", retry=place.retry, stop=pool.stop,
+            send(file_pieces(here), here, place.store, wanted, check="store", stop=pool.stop,
                  told=lambda _: None)  # fmt: skip
             return wanted
 

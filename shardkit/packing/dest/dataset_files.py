@@ -12,8 +12,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from threading import Event
 
 from shardkit.checksums import crc32c
@@ -24,8 +23,8 @@ from shardkit.shards.index_file import is_index
 from shardkit.shards.manifest import Manifest, all_names, decode_manifest, is_ours
 from shardkit.storage.files import translated
 from shardkit.storage.parts import is_part
-from shardkit.storage.retry import Retry, read, retried
-from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
+from shardkit.storage.patient import open_patient
+from shardkit.storage.store import ObjectInfo, StorageOptions, Store, read
 from shardkit.storage.transfer import SENDINGS, Check, difference
 
 OVERWRITE = "choose another destination, or replace it with --overwrite"
@@ -36,11 +35,10 @@ _PATTERN = set("*?{}")
 
 @dataclass(frozen=True, slots=True)
 class DatasetFiles:
-    """The files of a dataset in a store: their names start with `stem`, at the root of `store`."""
+    """The files of a dataset in a patient store: their names start with `stem`, at the root of `store`."""
 
     store: Store
     stem: str
-    retry: Retry = field(default_factory=Retry)
 
     def __str__(self) -> str:
         return str(self.location(self.stem))
@@ -69,7 +67,7 @@ class DatasetFiles:
         """
         known = self.info(name) if size is None else ObjectInfo(name, size)
         for _ in range(SENDINGS):
-            data = bytes(read(self.store, name, 0, known.bytes, self.retry))
+            data = bytes(read(self.store, name, 0, known.bytes))
             if known.crc32c in (None, f"{crc32c(data):08x}"):
                 return data
         raise DamagedError(str(self.location(name)), "its bytes are not those that were written", "write it again")
@@ -78,7 +76,7 @@ class DatasetFiles:
         """A whole object, and read back: for the small ones that decide."""
         crc = f"{crc32c(data):08x}"
         for _ in range(SENDINGS):
-            retried(lambda: self.store.put(name, io.BytesIO(data), crc32c=crc), self.retry)
+            self.store.put(name, io.BytesIO(data), crc32c=crc)
             with contextlib.suppress(DamagedError):
                 if self.read(name) == data:
                     return
@@ -88,7 +86,7 @@ class DatasetFiles:
     def remove(self, these: Iterable[str]) -> None:
         """Remove objects, where they are there."""
         for name in these:
-            retried(partial(self.store.delete, name), self.retry)
+            self.store.delete(name)
 
     def manifest_bytes(self) -> bytes | None:
         """The manifest as it is stored; None where there is none."""
@@ -127,11 +125,11 @@ class DatasetFiles:
 
     def info(self, name: str) -> ObjectInfo:
         """What the store knows of an object. Raises NotFoundError, StorageError."""
-        return retried(lambda: self.store.info(name), self.retry)
+        return self.store.info(name)
 
     def _listed(self, prefix: str) -> list[ObjectInfo]:
         if not self.store.root.is_local:
-            return retried(lambda: list(self.store.list(prefix)), self.retry)
+            return list(self.store.list(prefix))
         with translated(self.store.root.path):
             try:
                 there = os.listdir(self.store.root.path)  # the folder alone, and not all that is below it
@@ -154,7 +152,7 @@ class DatasetFiles:
             if check == "none":
                 return known.bytes == wanted.bytes and known.crc32c == wanted.crc32c
             known = replace(known, crc32c=None) if check == "read" else known
-            return difference(self.store, wanted, known=known, retry=self.retry, stop=stop) is None
+            return difference(self.store, wanted, known=known, stop=stop) is None
         except NotFoundError:
             return False
 
@@ -243,9 +241,7 @@ class DatasetFiles:
         self.remove([self._aside, self._marker])
 
 
-def dataset_files_at(
-    dest: Location, own: str, *, options: StorageOptions | None = None, retry: Retry | None = None
-) -> DatasetFiles:
+def dataset_files_at(dest: Location, own: str, *, options: StorageOptions | None = None) -> DatasetFiles:
     """The files that a user's DEST means: a prefix, or a folder (with a slash at its end, a bucket, or one that is
     there already), in which `own` is the prefix.
 
@@ -253,7 +249,6 @@ def dataset_files_at(
     """
     if dest.scheme in ("http", "https"):
         raise UsageError(str(dest), "a web server is read only", "write to its folder, or to a bucket")
-    retry = retry or Retry()
     folder, stem = dest.parent, dest.name
     if not dest.is_local and "/" not in dest.path.rstrip("/"):  # a bucket, or a host
         folder, stem = Location(dest.scheme, dest.path.rstrip("/")), ""
@@ -261,19 +256,19 @@ def dataset_files_at(
         folder, stem = dest, ""
     if stem:
         demand_stem(stem, dest)
-        beside = open_store(folder, options)
-        if not _is_folder(beside, stem, retry):
-            return DatasetFiles(beside, stem, retry)
+        beside = open_patient(folder, options)
+        if not _is_folder(beside, stem):
+            return DatasetFiles(beside, stem)
         folder = dest
     demand_stem(own, dest)
-    return DatasetFiles(open_store(folder, options), own, retry)
+    return DatasetFiles(open_patient(folder, options), own)
 
 
-def _is_folder(beside: Store, name: str, retry: Retry) -> bool:
+def _is_folder(beside: Store, name: str) -> bool:
     """Whether something is below this name in a bucket."""
     if beside.root.is_local:
         return False
-    return retried(lambda: next(iter(beside.list(f"{name}/")), None), retry) is not None
+    return next(iter(beside.list(f"{name}/")), None) is not None
 
 
 def demand_stem(stem: str, dest: Location) -> None:

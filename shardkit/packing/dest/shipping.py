@@ -88,8 +88,8 @@ class Shipping:
         here = Location("", self._path(entry))
         self._begin()
         if not self.has(entry):
-            send(file_pieces(here), here, self.place.store, _wanted(entry), check="store", retry=self.place.retry,
-                 stop=self._crew.stop, told=lambda _: None)  # fmt: skip
+            send(file_pieces(here), here, self.place.store, _wanted(entry), check="store", stop=self._crew.stop,
+                 told=lambda _: None)  # fmt: skip
         with translated(here.path), contextlib.suppress(FileNotFoundError):
             os.unlink(here.path)
         log.debug("%s: sent", self.place.location(entry.name))

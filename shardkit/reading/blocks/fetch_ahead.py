@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.reading.batches.memory import keep_freed_memory
-from shardkit.shards.remote import GRACE_SECONDS, RemoteShards, silent
+from shardkit.shards.remote import RemoteShards
 from shardkit.storage.access import Remote
+from shardkit.storage.patient import GRACE_SECONDS, timed_out
 from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Fetchers:
         begun = time.monotonic()
         while not job.done.wait(min(1.0, self._seconds)):
             if time.monotonic() - max(begun, self._moved) > self._seconds + GRACE_SECONDS:
-                raise silent(job.place, self._seconds)
+                raise timed_out(job.place, self._seconds)
 
     def end(self) -> None:
         """Do what was submitted, and nothing more."""

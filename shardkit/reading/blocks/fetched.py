@@ -16,7 +16,7 @@ from shardkit.errors import DamagedError, DecodeError
 from shardkit.reading.blocks.indexed import NO_IMAGE_CURE, Images, IndexBlock, IndexCatalog, Rows, images_of
 from shardkit.sample import Sample
 from shardkit.shards.index_file import INDEX_CURE
-from shardkit.shards.remote import RemoteShards, within
+from shardkit.shards.remote import RemoteShards
 from shardkit.storage.mapped import MappedFile
 
 if TYPE_CHECKING:
@@ -125,10 +125,9 @@ class RemoteBlock(IndexBlock):
             shard, (firsts, stops) = self._spans[0][number], self._wholes
             first, stop = firsts[number], stops[number]
             log.warning("%s; it is fetched once more", exc)
-            seconds = self.remote_shards.objects.how.timeout_seconds
             if self.remote_shards.files[shard].unpacked:
                 raise
-            data = within(seconds, lambda: self.remote_shards.again(shard, first, stop), self._urls[shard])
+            data = self.remote_shards.again(shard, first, stop)
             found = use(number, bytes(data))
             self.remote_shards.mend(shard, first, data)
             return found
@@ -141,9 +140,7 @@ class RemoteBlock(IndexBlock):
         first, stop = self._wholes[0][number], self._wholes[1][number]
         if (mapped := self.here.get(shard)) is not None and mapped.there() >= len(mapped):
             return memoryview(mapped)[first:stop]
-        shards = self.remote_shards
-        seconds = shards.objects.how.timeout_seconds
-        return within(seconds, lambda: bytes(shards.read(shard, first, stop)), self._urls[shard])
+        return bytes(self.remote_shards.read(shard, first, stop))
 
     def _come(self, number: int, job: Job | None) -> bytes | memoryview:
         """A sample's bytes when its job is done. Errors as in `Job.value`."""

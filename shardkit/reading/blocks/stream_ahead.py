@@ -16,8 +16,7 @@ from shardkit.reading.blocks.fetch_ahead import REQUESTS, Fetchers, Job, chunk_b
 from shardkit.shards.remote import Objects
 from shardkit.storage.access import Remote
 from shardkit.storage.cache.entry import Entry
-from shardkit.storage.retry import retried
-from shardkit.storage.store import ObjectInfo
+from shardkit.storage.store import ObjectInfo, read
 
 OPENED = 8
 """Shards whose size is asked for ahead."""
@@ -38,7 +37,7 @@ class RemoteFile(io.RawIOBase):
         self.facts: Job = streams.fetchers.submit(self._facts, str(shard))  # last: it runs at once
 
     def _facts(self) -> ObjectInfo:
-        found = retried(lambda: self.objects.store.info(self.shard.name), self.objects.how.retry)
+        found = self.objects.patient.info(self.shard.name)
         sign = found.crc32c or found.version
         if self.objects.cache is not None and sign is not None:  # else a change would go unseen
             crc = -1 if found.crc32c is None else int(found.crc32c, 16)
@@ -59,7 +58,7 @@ class RemoteFile(io.RawIOBase):
 
     def _fetch(self, start: int, end: int) -> memoryview:
         def from_store(first: int, stop: int) -> memoryview:
-            return memoryview(self.objects.read(self.shard.name, first, stop))
+            return memoryview(read(self.objects.patient, self.shard.name, first, stop))
 
         return memoryview(from_store(start, end) if self._entry is None else self._entry.read(start, end, from_store))
 

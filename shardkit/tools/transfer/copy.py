@@ -177,7 +177,7 @@ def copy_dataset(
 
     def one(file: ObjectInfo) -> None:
         pieces, place = pieces_of(parcel, file, pool), parcel.source.location(parcel.origin.get(file.name, file.name))
-        send(pieces, place, target.store, file, check=check, retry=target.retry, stop=pool.stop, told=meter.moved)
+        send(pieces, place, target.store, file, check=check, stop=pool.stop, told=meter.moved)
         meter.done()
 
     for part in (parcel.shards, parcel.others):
@@ -205,7 +205,7 @@ def pieces_of(parcel: Parcel, file: ObjectInfo, pool: TransferPool) -> Pieces:
     place = source.location(name)
     if place.is_local:
         return file_pieces(place)
-    return object_pieces(source.store, name, file.bytes, source.retry, pool.stop)
+    return object_pieces(source.store, name, file.bytes, pool.stop)
 
 
 def _at_once(data: bytes) -> Generator[bytes, None, None]:

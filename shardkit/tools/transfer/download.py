@@ -11,8 +11,8 @@ from shardkit.errors import ManifestError, NotFoundError, UsageError
 from shardkit.events import ProgressFn, silent
 from shardkit.location import Location, locate
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
-from shardkit.storage.retry import Retry, retried
-from shardkit.storage.store import StorageOptions, open_store
+from shardkit.storage.patient import open_patient
+from shardkit.storage.store import StorageOptions
 from shardkit.threads import TransferPool, thread_count
 from shardkit.tools.transfer.copy import WORKERS, Meter, Parcel, Transferred, copy_dataset, parcel_of
 from shardkit.tools.transfer.upload import lock_local
@@ -58,7 +58,7 @@ def download(
 
 def _target(parcel: Parcel, to: Location, *, several: bool) -> DatasetFiles:
     stem = parcel.source.stem
-    place = DatasetFiles(open_store(to), stem) if several or to.path.endswith("/") else dataset_files_at(to, stem)
+    place = DatasetFiles(open_patient(to), stem) if several or to.path.endswith("/") else dataset_files_at(to, stem)
     if place.stem != stem:
         fact = f"the dataset is called {stem!r}, and its index names its shards"
         raise UsageError(str(to), fact, f"give {place.location(stem)}, or the folder {to}/")
@@ -73,7 +73,7 @@ def _parcels(source: Location, options: StorageOptions | None) -> Sequence[Parce
     if set(name) & set("*?{["):
         raise UsageError(str(source), "this is a pattern", "name the dataset by its prefix, such as s3://bucket/train")
     if name and "/" in source.path:
-        place = DatasetFiles(open_store(source.parent, options), name)
+        place = DatasetFiles(open_patient(source.parent, options), name)
         try:
             return [parcel_of(place)]
         except NotFoundError:
@@ -87,8 +87,8 @@ def _parcels(source: Location, options: StorageOptions | None) -> Sequence[Parce
 
 
 def _of_folder(folder: Location, options: StorageOptions | None) -> list[Parcel]:
-    store = open_store(Location(folder.scheme, folder.path.rstrip("/")), options)
-    names = {info.name for info in retried(lambda: list(store.list()), Retry()) if "/" not in info.name}
+    store = open_patient(Location(folder.scheme, folder.path.rstrip("/")), options)
+    names = {info.name for info in store.list() if "/" not in info.name}
     found = []
     for name in sorted(names):
         stem = name.removesuffix(".json")

@@ -16,7 +16,7 @@ from shardkit.packing.dest.disk import working
 from shardkit.shards.find import resolve
 from shardkit.shards.manifest import decode_manifest
 from shardkit.shards.open import find_shards, stem_of_shard
-from shardkit.storage.store import open_store
+from shardkit.storage.patient import open_patient
 from shardkit.storage.transfer import Check
 from shardkit.threads import TransferPool, thread_count
 from shardkit.tools.transfer.copy import (
@@ -113,7 +113,7 @@ def _parcels(source: Source, pool: TransferPool) -> list[Parcel]:
 
 
 def _place(folder: Location, stem: str) -> DatasetFiles:
-    return DatasetFiles(open_store(folder), stem)
+    return DatasetFiles(open_patient(folder), stem)
 
 
 def _stems(folder: Location) -> list[str]:

@@ -135,7 +135,7 @@ def test_the_command_says_what_it_did_in_one_line_or_as_json(
 
 FORKER = """
 import json, os, sys
-from shardkit.tools import upload  # the child begins at once
+from shardkit.tools.transfer import upload  # the child begins at once
 prefix, url, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 print("ready", flush=True)
 for line in sys.stdin:

@@ -1,0 +1,173 @@
+"""Stores around a store: one that tries again, and one with a time limit. Callers see a `Store`, and no retries.
+
+open_patient    tries again for as long as `Retry` says: for transfers and scans, which take as long as they take
+open_timed      around that, a time limit for each call: for readers, who would rather have an error than wait
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+from shardkit.errors import StorageError
+from shardkit.location import Location
+from shardkit.storage.access import Remote
+from shardkit.storage.retry import Patience, Retry, retried
+from shardkit.storage.store import HasFolders, ObjectInfo, StorageOptions, Store, TransientError, open_store
+from shardkit.threads import BackgroundCall
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+T = TypeVar("T")
+
+GRACE_SECONDS = 1.0
+"""Beyond the time limit, so that a store's own error comes first where there is one."""
+
+BATCH_NAMES = 10_000
+"""Names of a listing that share a time limit."""
+
+
+class Patient:
+    """A store that tries again after each TransientError, which becomes a StorageError when its patience ends."""
+
+    def __init__(self, store: Store, retry: Retry | None = None) -> None:
+        self.store, self.retry = store, retry or Retry()
+        self.root = store.root
+
+    def __repr__(self) -> str:
+        return f"Patient({self.store!r})"
+
+    def info(self, name: str) -> ObjectInfo:
+        """What is known of an object."""
+        return retried(lambda: self.store.info(name), self.retry)
+
+    def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
+        """The bytes start … end - 1; after a break it continues at the byte where it broke.
+
+        Without an end, nothing tells how long the object is, nor that it is still the same one after a break: then all
+        of it is read before the first piece is given. StorageError where the store sends more than was asked for.
+        """
+        if end is None or end <= start:
+            return iter(retried(lambda: list(self.store.pieces(name, start, end)), self.retry))
+        return self._continued(name, start, end)
+
+    def _continued(self, name: str, start: int, end: int) -> Iterator[Buffer]:
+        done, patience, place = start, Patience(self.retry), str(self.root.child(name))
+        while done < end:
+            try:
+                for piece in self.store.pieces(name, done, end):
+                    with memoryview(piece) as part:
+                        size = part.nbytes
+                    if size > end - done:
+                        fact = f"the store sends more than the {end - start} bytes that were asked for"
+                        raise StorageError(place, fact, "use another server")
+                    yield piece
+                    done += size
+                    if size:
+                        patience.progressed()
+                if done < end:
+                    fact = f"the store sent {done - start} of the {end - start} bytes that were asked for"
+                    raise TransientError(place, fact, "check the network and the store")
+            except TransientError as exc:
+                patience.wait(exc)
+
+    def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
+        """Write an object. `data` is read again from where it stands now; what can't seek is read once."""
+        if not data.seekable():
+            self.store.put(name, data, crc32c=crc32c)
+            return
+        start = data.tell()
+
+        def act() -> None:
+            data.seek(start)
+            self.store.put(name, data, crc32c=crc32c)
+
+        retried(act, self.retry)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """The objects whose names begin with `prefix`; after a break it continues behind the last one."""
+        last, patience, came = b"", Patience(self.retry), False
+        while True:
+            try:
+                for found in self.store.list(prefix):
+                    name = found.name.encode("utf-8", "surrogateescape")
+                    if name > last:
+                        last, came = name, True
+                        yield found
+                return
+            except TransientError as exc:
+                if came:  # who takes the names may have taken long over them
+                    patience, came = Patience(self.retry), False
+                patience.wait(exc)
+
+    def delete(self, name: str) -> None:
+        """Remove an object."""
+        retried(lambda: self.store.delete(name), self.retry)
+
+    def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]] | None:
+        """As `HasFolders.folders`; None where the store has none."""
+        store = self.store
+        return retried(lambda: store.folders(name), self.retry) if isinstance(store, HasFolders) else None
+
+
+class Timed:
+    """A store whose calls end in time: StorageError where one takes longer than `seconds`.
+
+    Each call runs in a thread of its own, which is left alone then: no store can be relied on to end a call. Who reads
+    from it can be interrupted. `put` takes as long as it takes.
+    """
+
+    def __init__(self, store: Store, seconds: float) -> None:
+        self.store, self.seconds = store, seconds
+        self.root = store.root
+
+    def __repr__(self) -> str:
+        return f"Timed({self.store!r}, {self.seconds:g})"
+
+    def info(self, name: str) -> ObjectInfo:
+        """What is known of an object."""
+        return self._in_time(name, lambda: self.store.info(name))
+
+    def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
+        """The bytes start … end - 1, given when all of them are here."""
+        return iter(self._in_time(name, lambda: list(self.store.pieces(name, start, end))))
+
+    def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
+        """Write an object."""
+        self.store.put(name, data, crc32c=crc32c)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """The objects whose names begin with `prefix`."""
+        coming = self._in_time(prefix, lambda: iter(self.store.list(prefix)))
+        while batch := self._in_time(prefix, lambda: list(itertools.islice(coming, BATCH_NAMES))):
+            yield from batch
+
+    def delete(self, name: str) -> None:
+        """Remove an object."""
+        self._in_time(name, lambda: self.store.delete(name))
+
+    def _in_time(self, name: str, act: Callable[[], T]) -> T:
+        call = BackgroundCall(act)
+        if not call.wait(self.seconds + GRACE_SECONDS):
+            raise timed_out(str(self.root.child(name) if name else self.root), self.seconds)
+        return call.result()
+
+
+def timed_out(place: str, seconds: float) -> StorageError:
+    """The error for a store that does not answer."""
+    fact = f"the store did not answer within {seconds:g} seconds"
+    return StorageError(place, fact, "check the network and the store, or raise timeout_seconds")
+
+
+def open_patient(folder: Location, options: StorageOptions | None = None, retry: Retry | None = None) -> Patient:
+    """The store whose root is `folder`, as `open_store` has it, with patience."""
+    return Patient(open_store(folder, options), retry)
+
+
+def open_timed(folder: Location, how: Remote) -> Timed:
+    """The store whose root is `folder`, with patience and a time limit."""
+    return Timed(
+        open_patient(folder, how.storage_options, Retry(total_seconds=how.timeout_seconds)), how.timeout_seconds
+    )
