@@ -24,10 +24,10 @@ def content_of(path: str | os.PathLike[str], option: str, what: str) -> bytes:
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
         fact = f"the {what} can't be read ({reason})"
-        raise UsageError(fs_text(path), fact, f"give a file that can be read as {option}") from exc
+        raise UsageError(fs_text(path), fact, f"give a file that can be read as `{option}`") from exc
     if len(data) > MAX_BYTES:
         fact = f"the {what} is larger than {MAX_BYTES >> 20} MiB"
-        raise UsageError(fs_text(path), fact, f"check the path given as {option}")
+        raise UsageError(fs_text(path), fact, f"check the path given as `{option}`")
     return data
 
 
@@ -42,7 +42,7 @@ def demand_folder(path: str | os.PathLike[str], option: str) -> None:
     if not os.path.exists(path):
         raise _missing(path, option, "folder")
     if not os.path.isdir(path):
-        raise UsageError(fs_text(path), "this is not a folder", f"check the path given as {option}")
+        raise UsageError(fs_text(path), "this is not a folder", f"check the path given as `{option}`")
 
 
 def demand_folder_of(file: str | os.PathLike[str], option: str) -> None:
@@ -50,9 +50,9 @@ def demand_folder_of(file: str | os.PathLike[str], option: str) -> None:
     folder = os.path.dirname(os.fspath(file)) or "."
     if not os.path.exists(folder):
         fact = f"there is no folder {fs_text(folder)} to write it into"
-        raise MissingFileError(fs_text(file), fact, f"make the folder, or check the path given as {option}")
+        raise MissingFileError(fs_text(file), fact, f"make the folder, or check the path given as `{option}`")
     demand_folder(folder, option)
 
 
 def _missing(path: str | os.PathLike[str], option: str, what: str) -> MissingFileError:
-    return MissingFileError(fs_text(path), f"there is no such {what}", f"check the path given as {option}")
+    return MissingFileError(fs_text(path), f"there is no such {what}", f"check the path given as `{option}`")

@@ -50,7 +50,9 @@ def test_a_file_that_an_option_names_and_that_is_missing_is_said_the_same_by_eve
     *command, last = command
     command += [f"{last}no/such.txt"] if last.endswith("=") else [last, "no/such.txt"]
     assert run(command) == errors.MissingFileError.exit_code
-    cure = f"check the path given as {option.strip()}"
+    name = option.strip()
+    flag = f"--{name.replace('_', '-')}" if last.startswith("--") else f"`{name}`"
+    cure = f"check the path given as {flag}"
     assert capsys.readouterr().err == f"shardkit: error: no/such.txt: there is no such {what}; {cure}\n"
 
 
@@ -83,14 +85,14 @@ def test_a_missing_file_of_an_option_is_a_wrong_value_and_a_missing_file(tmp_pat
 
 def test_a_bundle_in_the_environment_is_named_by_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "x"))
-    with pytest.raises(errors.MissingFileError, match=r"no such root certificate; .* given as \$AWS_CA_BUNDLE"):
+    with pytest.raises(errors.MissingFileError, match=r"no such root certificate; .* given as `\$AWS_CA_BUNDLE`"):
         open_store(locate("s3://bucket/x"), {"skip_signature": True, "region": "x"})
 
 
 def test_a_file_of_an_option_that_can_not_be_read_is_a_wrong_value(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fact = r"the list of classes can't be read \(Is a directory\); give a file that can be read as classes"
+    fact = r"the list of classes can't be read \(Is a directory\); give a file that can be read as `classes`"
     with pytest.raises(errors.UsageError, match=fact) as caught:
         class_names(tmp_path, None)
     assert not isinstance(caught.value, OSError)

@@ -167,17 +167,24 @@ def coloured(stream: TextIO) -> bool:
 
 
 class _Handler(logging.Handler):
-    """Log records as lines of stderr, above a progress bar where there is one."""
+    """Log records as lines of stderr, above a progress bar where there is one. spelled: see Flags."""
+
+    def __init__(self, spelled: Callable[[str], str]) -> None:
+        super().__init__()
+        self.spelled = spelled
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = "error" if record.levelno >= logging.ERROR else "warning" if record.levelno >= logging.WARNING else ""
-        _tell(kind, record.getMessage())
+        _tell(kind, self.spelled(record.getMessage()))
 
 
 @contextmanager
-def logging_to_stderr() -> Iterator[None]:
-    """While open, what shardkit logs (from INFO up, until an option says otherwise) goes to stderr, and only there."""
-    handler, before = _Handler(), (_logger.level, _logger.propagate)
+def logging_to_stderr(spelled: Callable[[str], str] = str) -> Iterator[None]:
+    """While open, what shardkit logs (from INFO up, until an option says otherwise) goes to stderr, and only there.
+
+    spelled: what gives each line its final words, as `Flags.spelled`.
+    """
+    handler, before = _Handler(spelled), (_logger.level, _logger.propagate)
     _logger.addHandler(handler)
     _logger.setLevel(logging.INFO)
     _logger.propagate = False

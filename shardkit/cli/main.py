@@ -21,6 +21,7 @@ import click
 
 from shardkit import __version__
 from shardkit.cli import console
+from shardkit.cli.flags import Flags
 from shardkit.errors import ShardkitError, StorageError, printable
 from shardkit.sample import fs_text
 
@@ -61,6 +62,8 @@ class LazyGroup(click.Group):
 
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        if flags := ctx.find_object(Flags):
+            flags.use(command)
         return command
 
     def resolve_command(
@@ -131,21 +134,22 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(args: Sequence[str]) -> int:
-    """Run the command line on `args`; the exit code comes back, and every error is told on stderr."""
+    """Run the command line on `args`, report an error on stderr, and return the exit code."""
     state: dict[str, Any] = {}
-    with console.logging_to_stderr():
+    flags = Flags(args)
+    with console.logging_to_stderr(flags.spelled):
         try:
-            with cli.make_context("shardkit", list(args)) as ctx:
+            with cli.make_context("shardkit", list(args), obj=flags) as ctx:
                 state = ctx.meta
                 cli.invoke(ctx)
                 console.flush()
             return 0
         except BaseException as exc:
-            return _told(exc, state)
+            return _reported(exc, state, flags)
 
 
-def _told(exc: BaseException, state: dict[str, Any]) -> int:
-    """The exit code for an exception, after one line about it on stderr."""
+def _reported(exc: BaseException, state: dict[str, Any], flags: Flags) -> int:
+    """Report an exception as one line on stderr, and return its exit code."""
     match exc:
         case click.exceptions.Exit():
             return exc.exit_code
@@ -158,7 +162,7 @@ def _told(exc: BaseException, state: dict[str, Any]) -> int:
         case ShardkitError():
             if state.get(console.DEBUG):
                 console.trace(exc)
-            console.error(str(exc))
+            console.error(flags.error_text(exc))
             return exc.exit_code
         case KeyboardInterrupt() | click.Abort():
             console.error("interrupted" + state.get(console.ON_INTERRUPT, ""))
@@ -168,9 +172,9 @@ def _told(exc: BaseException, state: dict[str, Any]) -> int:
             return BROKEN_PIPE
         case OSError(filename=None, errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EIO):
             console.discard_output()  # click's own writing of a help
-            return _told(console.unwritable(exc), state)
+            return _reported(console.unwritable(exc), state, flags)
         case OSError():
-            return _told(_of_the_disk(exc), state)
+            return _reported(_of_the_disk(exc), state, flags)
         case Exception():
             return _bug(exc, state)
         case _:

@@ -298,7 +298,7 @@ class _Job:
             return unchanged
         if not samples and self.content.before is None:
             fact = f"none of its {len(skipped)} files can be packed (the first: {skipped[0].path}: {skipped[0].reason})"
-            raise SourceError(fs_text(self.content.source.root), fact, "mend the files, or name others with --ext")
+            raise SourceError(fs_text(self.content.source.root), fact, "fix the files, or name others with `ext`")
         _tell_types(receipts)
         _tell_done(receipts)
         counts, before = Counter[int](), self.content.before

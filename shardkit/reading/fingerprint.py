@@ -1,9 +1,9 @@
 """Whether all ranks read the same dataset: compared when an epoch begins, so that none reads another epoch in silence.
 
-A rank that was started after `pack --append` would otherwise have another length and another order than the rest: some
-samples come twice, others never, and the ranks wait for each other at the end. Each rank notes what it reads in the
-store of keys that the processes of torch.distributed or JAX share; it is no collective, so that it can't meet one of
-the program's, and a rank that reads alone (an evaluation on rank 0, say) waits ABSENT_SECONDS once and goes on.
+A rank that was started after `pack(append=True)` would otherwise have another length and another order than the rest:
+some samples come twice, others never, and the ranks wait for each other at the end. Each rank notes what it reads in
+the store of keys that the processes of torch.distributed or JAX share; it is no collective, so that it can't meet one
+of the program's, and a rank that reads alone (an evaluation on rank 0, say) waits ABSENT_SECONDS once and goes on.
 
 The workers of a plain DataLoader have no connection of their own to that store, and the one of their parent is not
 theirs to use: the first of each rank makes one where the store is torch's TCPStore, which torchrun's is. JAX's client

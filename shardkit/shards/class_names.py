@@ -213,9 +213,7 @@ def demand_one_dataset(shards: Iterable[tuple[str, Mixed | None]]) -> None:
             raise DatasetError(place, mixed.fact, _TWO_DATASETS, mixed.offset, mixed.key)
 
 
-_TWO_DATASETS = (
-    "these are two datasets: take each by itself, or say what the labels mean with 'shardkit index --classes'"
-)
+_TWO_DATASETS = "these are two datasets: take each by itself, or name the classes with `index_shards(…, classes=…)`"
 
 
 def demand_one_meaning(shards: Sequence[tuple[str, Pairs]]) -> None:

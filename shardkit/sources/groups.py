@@ -76,7 +76,7 @@ def group_files(source: Source, fields: Sequence[str], *, skip_bad: bool) -> Gro
                 first = source.paths[next(row for row in members if row >= 0)]
                 incomplete.append((text_of_path(first), f"there is no .{' and no .'.join(missing)} beside it"))
                 if not skip_bad:
-                    cure = "add it, or leave such samples out with --on-error skip"
+                    cure = 'add it, or skip such samples with `on_error="skip"`'
                     raise BadFileError(_name(source, first), incomplete[-1][1], cure)
                 continue
             rows.append(members)
@@ -84,7 +84,7 @@ def group_files(source: Source, fields: Sequence[str], *, skip_bad: bool) -> Gro
     if others:
         _log.warning("%d files end with none of the fields %s", others, ", ".join(map(printable, fields)))
     if not rows:
-        raise SourceError(fs_text(source.root), "no sample has all of the fields", "name others with --fields")
+        raise SourceError(fs_text(source.root), "no sample has all of the fields", "name others with `fields`")
     return _grouped(source, tuple(fields), np.array(rows, np.int64), keys, tuple(incomplete))
 
 

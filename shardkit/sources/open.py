@@ -102,8 +102,8 @@ def open_source(
 
 def _demand_no_columns(place: str, listed: ListOptions) -> None:
     if listed != ListOptions():
-        fact = "columns are named, and this source is no list"
-        raise UsageError(place, fact, f"name a list ({', '.join(LIST_SUFFIXES)}), or leave these options away")
+        fact = "columns are named, and this source is not a list"
+        raise UsageError(place, fact, f"name a list ({', '.join(LIST_SUFFIXES)}), or omit these options")
 
 
 def _demand_no_dataset(path: str) -> None:
@@ -221,7 +221,7 @@ class _Lists:
     def __init__(self, lists: Mapping[str, Listed], options: SourceOptions) -> None:
         if options.fields:
             place = next(iter(lists.values())).place
-            raise UsageError(place, "given with --fields, which is for the files of a tree", "leave --fields away")
+            raise UsageError(place, "given with `fields`, which is for the files of a tree", "omit `fields`")
         self.lists, self.options = lists, options
         self.splits = None if "" in lists else list(lists)
 

@@ -123,7 +123,7 @@ class _Dealer:
         found = pattern.search(text)
         group = None if found is None else found[1 if pattern.groups else 0]
         if not group:
-            fact = f"the pattern {pattern.pattern!r} of --group-by finds no group in {text!r}"
+            fact = f"the pattern {pattern.pattern!r} of `group_by` finds no group in {text!r}"
             cure = "give a pattern that fits every path, or move the file out of the source"
             raise SourceError(fs_text(os.path.join(self.root, path)), fact, cure)
         return group
@@ -172,7 +172,7 @@ def _look_at(found: Mapping[str, Source], splitting: Splitting, whole: Source) -
     for name, source in found.items():
         if not len(source):
             fact = f"the split {name} gets none of the {len(whole)} files"
-            cure = f"give it a larger fraction, another --seed, or a source of more {what}"
+            cure = f"give it a larger fraction, another `seed`, or a source of more {what}"
             raise SourceError(fs_text(whole.root), fact, cure)
         empty = [whole.classes[label] for label in np.flatnonzero(there & (source.counts == 0)).tolist()]
         if empty:

@@ -167,7 +167,7 @@ def _prefix(shards: Sequence[Location], out: str | os.PathLike[str] | None) -> s
     stems = sorted({_stem_there(folders[0], stem_of_shard(shard.name)) for shard in shards})
     if len(stems) > 1:
         fact = f"the shards' names begin with {len(stems)} different words ({stems[0]}, {stems[1]} …)"
-        raise UsageError("source", fact, "index each by itself, or give one name for all with --out")
+        raise UsageError("source", fact, "index each by itself, or give one name for all with `out`")
     return os.path.join(folders[0], stems[0])
 
 
@@ -228,7 +228,7 @@ def _size(data: ShardBytes, start: int, size: int) -> tuple[int, int]:
         return 0, 0
     try:
         _, width, height = image_header(bytes(data.buffer[start : start + size]))
-    except ValueError:  # the size is not known, as of an image packed with --check none
+    except ValueError:  # the size is not known, as of an image packed with check="none"
         return 0, 0
     return width, height
 
@@ -276,9 +276,9 @@ def _before(prefix: str, *, overwrite: bool) -> Manifest | None:
             return None
     if not is_ours(data):
         fact = "a file is in the way, which is not a manifest of shardkit"
-        raise DestinationError(path, fact, "move it elsewhere, or give the manifest another name with --out")
+        raise DestinationError(path, fact, "move it elsewhere, or give the manifest another name with `out`")
     if not overwrite:
-        cure = "check it with 'shardkit verify', or replace it with --overwrite"
+        cure = "check it with 'shardkit verify', or replace it with `overwrite=True`"
         raise DestinationError(path, "a manifest is there already", cure)
     with suppress(ManifestError):
         return decode_manifest(data, place=path)
@@ -295,7 +295,7 @@ def _demand_no_other_files(prefix: str, before: Manifest | None) -> None:
         path = os.path.join(folder, name)
         if name.endswith(".parquet") and name not in known and not is_index(path):
             fact = "a file is in the way, which is not an index of shardkit"
-            raise DestinationError(path, fact, "move it elsewhere, or give the index another name with --out")
+            raise DestinationError(path, fact, "move it elsewhere, or give the index another name with `out`")
 
 
 def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, before: Manifest | None) -> Manifest:

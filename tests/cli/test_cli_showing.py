@@ -76,7 +76,7 @@ def test_bench_prints_a_table_and_advice(
     told = capsys.readouterr().out
     assert told.startswith(f"{packed}: shards, 12 images, ")
     assert "images/s" in told
-    assert re.search(r"Shards: --max-bytes \d+MB \(\d+ of them\). Reading: threads=1, shuffle=12\.", told)
+    assert re.search(r"Packing: max_bytes=\d+MB \(\d+ of them\). Reading: threads=1, shuffle=12\.", told)
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 

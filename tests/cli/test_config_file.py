@@ -186,6 +186,6 @@ def test_a_deeply_nested_file_is_refused(load: Any) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"gone\.yaml: there is no such configuration file; check the path given as config"
+        UsageError, match=r"gone\.yaml: there is no such configuration file; check the path given as `config`"
     ):
         load_config(tmp_path / "gone.yaml", SETTINGS)

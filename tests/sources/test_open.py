@@ -452,16 +452,14 @@ def test_numbers_to_be_predicted_are_stored_as_they_are(
 
 def test_a_list_without_labels_is_packed_where_that_is_said(tree: Path, out: Path, pack_one: Pack) -> None:
     path = write_list(tree / "list.csv", [{"file": row["file"], "text": "a car"} for row in rows_of(tree)])
-    with pytest.raises(
-        SourceError, match=r"no column of labels; its columns are file, text; name one with --label-col"
-    ):
+    with pytest.raises(SourceError, match=r"no column of labels; its columns are file, text; name one with `label_col"):
         pack_one(path, out / "train")
     manifest = pack_one(path, out / "train", label_column="")
     assert (manifest.fields, manifest.classes) == (("jpg", "json"), ())
 
 
 def test_columns_named_for_a_tree_are_an_error(tree: Path, out: Path, pack_one: Pack) -> None:
-    with pytest.raises(UsageError, match="columns are named, and this source is no list"):
+    with pytest.raises(UsageError, match="columns are named, and this source is not a list"):
         pack_one(tree, out / "train", path_column="file")
 
 

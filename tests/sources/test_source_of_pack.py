@@ -259,7 +259,7 @@ def test_a_file_that_is_no_whole_image_stops_the_run_with_its_name_and_the_cure(
         pack_one(tree, out / "train", workers=workers)
     place, fact, cure = raised.value.args[:3]
     assert (place, fact[: len(reason)]) == (f"{tree}/red/{name}", reason)
-    assert "mend or remove it, or leave such files out with --on-error skip" in cure
+    assert 'fix or remove it, or skip such files with `on_error="skip"`' in cure
     assert raised.value.exit_code == 3
     assert content_of(out) == {}
 

@@ -144,7 +144,7 @@ def test_groups_are_kept_together_while_packing(tmp_path: Path, out: Path, draw_
 def test_a_path_without_a_group_is_named(tmp_path: Path, draw_tree: Callable[..., Path], out: Path) -> None:
     tree = draw_tree(tmp_path / "tree", {"cat": 3})
     with pytest.raises(
-        SourceError, match=r"tree/cat/0000\.jpg: the pattern 'p\\\\d\+' of --group-by finds no group in"
+        SourceError, match=r"tree/cat/0000\.jpg: the pattern 'p\\\\d\+' of `group_by` finds no group in"
     ):
         pack_splits(tree, out, group_by=r"p\d+")
     with pytest.raises(SourceError, match="finds no group"):

@@ -152,7 +152,7 @@ def test_a_list_can_not_go_to_tar_and_the_cure_that_the_error_names_works(
             DatasetError, match=r"x-0.tfrecord: .* is a list or no whole number, and not bytes"
         ) as found:
             convert(source, tmp_path / "out" / "y", format="tar", drop=dropped, workers=1)
-        dropped.append(found.value.cure.removeprefix("leave it out with --drop "))
+        dropped.append(found.value.cure.removeprefix("omit it with `drop=['").removesuffix("']`"))
     assert sorted(dropped) == sorted(lists)
     convert(source, tmp_path / "out" / "y", format="tar", drop=dropped, workers=1)
     (sample,) = shardkit.dataset(tmp_path / "out" / "y")

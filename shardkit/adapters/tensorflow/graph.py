@@ -136,8 +136,8 @@ def _files(dataset: Dataset) -> tuple[list[str], str]:
         kinds.add(_compression(head))
     if form != "tfrecord":
         fact = f"TensorFlow reads TFRecord shards, and this is {'a' if form[0] != 't' else 'made of'} {form}"
-        how = "shardkit pack" if form == "class directory" else "shardkit convert"
-        raise _refused(fact, f"make them with: {how} SOURCE DEST --format tfrecord")
+        how = "pack" if form == "class directory" else "convert"
+        raise _refused(fact, f'make them with shardkit.{how}(source, dest, format="tfrecord")')
     if len(kinds) > 1:
         said = ", ".join(kind or "not compressed" for kind in sorted(kinds))
         raise _refused(f"the shards are compressed in more than one way ({said})", "leave out graph=True")

@@ -212,7 +212,7 @@ def feature_spec(dataset: Dataset) -> dict[str, Any]:
     """
     manifest = getattr(dataset.content.catalog, "manifest", None)
     if manifest is None or manifest.shard_format != "tfrecord":
-        cure = "make them with: shardkit convert SOURCE DEST --format tfrecord"
+        cure = 'make them with shardkit.convert(source, dest, format="tfrecord")'
         raise UsageError("feature_spec()", f"{dataset!r} is no dataset of TFRecord shards", cure)
     kinds = {"bytes": tf.string, "int64": tf.int64}
     return {

@@ -210,7 +210,10 @@ def parse_block(block: bytes, *, place: str, offset: int) -> Header:
     name, typeflag = _until_nul(block[:100]), block[156:157]
     if typeflag == b"S":
         raise DamagedError(
-            place, "this member is a sparse file, which can't be read", "pack it without --sparse", offset
+            place,
+            "this member is a sparse file, which can't be read",
+            "make the tar again without the sparse option (-S)",
+            offset,
         )
     if typeflag == b"\0" and name.endswith(b"/"):
         typeflag = b"5"  # v7 had no typeflag for directories
@@ -240,7 +243,10 @@ def parse_pax(payload: bytes, *, place: str, offset: int) -> dict[bytes, bytes]:
             raise DamagedError(place, "a record of a PAX header is damaged", CURE, offset + at)
         if keyword.startswith(b"GNU.sparse."):
             raise DamagedError(
-                place, "this member is a sparse file, which can't be read", "pack it without --sparse", offset
+                place,
+                "this member is a sparse file, which can't be read",
+                "make the tar again without the sparse option (-S)",
+                offset,
             )
         bad_size = keyword == b"size" and value and not (value.isdigit() and len(value) <= 20)
         if bad_size or (keyword == b"path" and b"\0" in value):

@@ -27,7 +27,7 @@ from shardkit.storage.patient import open_patient
 from shardkit.storage.store import ObjectInfo, StorageOptions, Store, read
 from shardkit.storage.transfer import SENDINGS, Check, difference
 
-OVERWRITE = "choose another destination, or replace it with --overwrite"
+OVERWRITE = "choose another destination, or replace it with `overwrite=True`"
 MOVE = "move it elsewhere, or choose another destination"
 
 _PATTERN = set("*?{}")

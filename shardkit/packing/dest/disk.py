@@ -295,5 +295,5 @@ def _demand_all(destination: Destination, manifest: Manifest) -> None:
         path = os.path.join(destination.folder, name)
         if size_of(path) != size:
             fact = f"it was written with {size} bytes, and is missing or has another size since"
-            cure = f"remove {fs_text(destination.work)} and pack again with --overwrite"
+            cure = f"remove {fs_text(destination.work)} and pack again with `overwrite=True`"
             raise StorageError(fs_text(path), fact, cure)

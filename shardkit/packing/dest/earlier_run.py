@@ -74,18 +74,18 @@ def find_finished(destination: Destination, content: Content, options: PackOptio
     place = shown(destination)
     if found.shard_format != options.format:
         fact = f"another dataset is there, of the format {found.shard_format}, not {options.format}"
-        raise DestinationError(place, fact, "choose another destination, or replace it with --overwrite")
+        raise DestinationError(place, fact, "choose another destination, or replace it with `overwrite=True`")
     if found.plan != content.digest:
         difference = _difference(found, content, options)
         fact = f"another dataset is there, {difference}"
-        cure = "choose another destination, or replace it with --overwrite"
+        cure = "choose another destination, or replace it with `overwrite=True`"
         if difference in (_OTHER_CLASSES, _OTHER_FILES):
-            cure = "add what is new with --append, replace it with --overwrite, or choose another destination"
+            cure = "add what is new with `append=True`, replace it with `overwrite=True`, or choose another destination"
         raise DestinationError(place, fact, cure)
     missing = missing_file(destination, found)
     if missing is not None:
         fact = f"the manifest of this dataset names {missing}, which is missing or has another size"
-        raise DestinationError(place, fact, "pack again with --overwrite")
+        raise DestinationError(place, fact, "pack again with `overwrite=True`")
     try:
         changed = _changed_file(destination, content, found)
     except OSError as exc:
@@ -93,7 +93,7 @@ def find_finished(destination: Destination, content: Content, options: PackOptio
         raise SourceError(what, f"can't be read ({exc.strerror})", "run again when nothing changes the source") from exc
     if changed is not None:
         fact = f"this dataset is out of date: the source's {changed} is not what was packed"
-        raise DestinationError(place, fact, "replace it with --overwrite, or choose another destination")
+        raise DestinationError(place, fact, "replace it with `overwrite=True`, or choose another destination")
     return found
 
 
@@ -151,7 +151,7 @@ def _checksums(destination: Destination, found: Manifest) -> Iterator[dict[str, 
             for columns in _opened(destination, entry, shards).groups(["path", "crc32c"]):
                 yield dict(zip(columns["path"].to_pylist(), columns["crc32c"].tolist(), strict=True))
         except DatasetError as exc:
-            raise DestinationError(exc.place, exc.fact, "pack again with --overwrite") from exc
+            raise DestinationError(exc.place, exc.fact, "pack again with `overwrite=True`") from exc
 
 
 def _opened(destination: Destination, entry: IndexEntry, shards: Sequence[ShardEntry]) -> IndexFile:

@@ -66,7 +66,7 @@ class EngineOptions:
         if self.workers is not None and self.workers < 1:
             raise UsageError("workers", f"{self.workers} is too small", "give at least 1")
         if self.address is not None and self.name == "local":
-            raise UsageError("address", "an address is of a cluster, and the engine is local", "give --engine ray too")
+            raise UsageError("address", "only a cluster has an address, and the engine is local", 'add `engine="ray"`')
 
 
 def open_engine(options: EngineOptions, lock_fds: Sequence[int] = ()) -> AbstractContextManager[Engine]:
@@ -104,7 +104,7 @@ class LocalEngine:
         except OSError as exc:
             self.close()
             fact = f"a worker process can't be started ({exc.strerror or exc})"
-            raise WorkerError(_interpreter(), fact, "use --workers 1, which needs none") from exc
+            raise WorkerError(_interpreter(), fact, "use `workers=1`, which needs none") from exc
         except BaseException:
             self.close()
             raise
@@ -218,5 +218,5 @@ def _died(process: subprocess.Popen[bytes], task: AnyTask) -> WorkerError:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
     except subprocess.TimeoutExpired:  # it let go of its pipes and goes on, which is no way to end
         how = "no longer answers"
-    cure = "if memory ran out, use fewer --workers; then run the same command again: finished shards are kept"
+    cure = "if memory ran out, use fewer `workers`; then run the same command again: finished shards are kept"
     return WorkerError(task.name, f"the worker process that wrote it {how}", cure)

@@ -1,4 +1,4 @@
-"""What `pack --append` adds to a dataset that is there: which files are new, and what has changed or gone.
+"""What `pack(append=True)` adds to an existing dataset: which files are new, and what has changed or gone.
 
 A file is known by its path, which the index has. New is one whose path it does not have. Changed is one that has
 another size now, or with `check="full"` another checksum, or another class in a list. Nothing that is there is
@@ -42,7 +42,7 @@ COPIED = FREE | {"ext", "fields", "split", "group_by"}
 """The options with which a file's bytes go into the shards as they are, so that their number can be compared."""
 
 _SHOWN = 5
-_CURE = "give the options that it was packed with, or pack all of it anew with --overwrite"
+_CURE = "give the options that it was packed with, or pack all of it again with `overwrite=True`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,9 @@ def existing_datasets(destinations: Mapping[str, Destination], options: PackOpti
     for each in found.values():
         if each.manifest.class_names != longest[: len(each.manifest.classes)]:
             fact = "its classes are others than those of another split that is added to"
-            raise DestinationError(fs_text(each.destination.manifest), fact, "pack all of it anew with --overwrite")
+            raise DestinationError(
+                fs_text(each.destination.manifest), fact, "pack all of it again with `overwrite=True`"
+            )
     return found
 
 
@@ -133,7 +135,7 @@ def _check(destination: Destination, manifest: Manifest, options: PackOptions) -
         path = os.path.join(destination.folder, name)
         if size_of(path) != size:
             fact = f"the manifest of this dataset names {name}, which is missing or has another size"
-            raise DestinationError(place, fact, "pack again with --overwrite")
+            raise DestinationError(place, fact, "pack again with `overwrite=True`")
 
 
 def classes_after(
@@ -146,7 +148,7 @@ def classes_after(
     old = max((each.manifest.class_names for each in before), key=len, default=[])
     if given is not None and list(given[: len(old)]) != old:
         fact = f"the first {len(old)} classes given are not those of the dataset that is added to"
-        raise UsageError("classes", fact, "leave the option away: the labels stay as they are")
+        raise UsageError("classes", fact, "omit it: the labels stay as they are")
     known = set(old)
     new = [name for name in scanned if name not in known]
     if old and new:
@@ -178,7 +180,7 @@ def _relabelled(source: Source, classes: tuple[str, ...]) -> Source:
         return replace(source, classes=classes)
     if source.inline is not None and source.inline.labels == "multi":
         fact = "its samples have several labels each, and its classes do not begin with those of the dataset"
-        raise UsageError("append", fact, "give --classes: those that are there, in their order, and then the new ones")
+        raise UsageError("append", fact, "give `classes`: the existing ones in their order, then the new ones")
     places = {name: place for place, name in enumerate(classes)}
     labels = np.array([*(places[name] for name in source.classes), -1], np.int32)[source.labels]
     return replace(source, classes=classes, labels=labels)
@@ -251,7 +253,7 @@ def _index_columns(before: ExistingDataset, names: Sequence[str]) -> Iterator[di
         try:
             yield from open_index(path, entry, shards, place=fs_text(path)).groups(names)
         except DatasetError as exc:
-            raise DestinationError(exc.place, exc.fact, "pack again with --overwrite") from exc
+            raise DestinationError(exc.place, exc.fact, "pack again with `overwrite=True`") from exc
 
 
 def demand_free(before: ExistingDataset, shards: Iterable[str]) -> None:
@@ -272,7 +274,7 @@ def _tell(before: ExistingDataset, look: _Look) -> None:
         log.warning(text, place, look.files)
     if look.labels.count:
         text = "%s: files whose label has changed since, and which keep the old one in the dataset: %s; %s"
-        log.warning(text, place, look.labels, "for the new labels, pack all of it again with --overwrite")
+        log.warning(text, place, look.labels, "for the new labels, pack all of it again with `overwrite=True`")
 
 
 def _at(found: Source | Grouped, rows: NDArray[np.int64]) -> Source | Grouped:

@@ -22,7 +22,7 @@ def dataset_names(root: str, splits: Sequence[str] | None, options: PackOptions)
         return splits
     if splits is not None:
         fact = f"the source is a tree of splits already ({', '.join(map(fs_text, splits))})"
-        raise UsageError(fs_text(root), fact, "leave --split away, or name one of its folders as the source")
+        raise UsageError(fs_text(root), fact, "omit `split`, or name one of its folders as the source")
     return options.split.names
 
 

@@ -179,7 +179,7 @@ def as_bytes(name: str, value: object, place: str, at: int | None, key: str) -> 
         return b"%d" % value
     if not isinstance(value, bytes):
         fact = f"the field {name!r} is a list or no whole number, and not bytes"
-        raise DatasetError(place, fact, f"leave it out with --drop {name}", at, key)
+        raise DatasetError(place, fact, f"omit it with `drop=[{name!r}]`", at, key)
     return value
 
 

@@ -415,6 +415,6 @@ def left_out(root: bytes, path: bytes, exc: OSError | ValueError, *, skip_bad: b
         reason = f"can't be read ({exc.strerror})" if isinstance(exc, OSError) else str(exc)
     if not skip_bad:
         place = fs_text(os.path.join(root, path))
-        cure = "mend or remove it, or leave such files out with --on-error skip; then run the same command again"
+        cure = 'fix or remove it, or skip such files with `on_error="skip"`; then run the same command again'
         raise BadFileError(place, reason, cure) from exc
     return Skipped(text_of_path(path), reason)

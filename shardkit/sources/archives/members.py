@@ -28,7 +28,7 @@ is refused. Deflate reaches 1,032 at most, for bytes that are all the same; a JP
 _SHOWN = 100
 """The bytes of a far too long name that a message has."""
 
-SKIP = "or leave such members out with --on-error skip"
+SKIP = 'or skip such members with `on_error="skip"`'
 
 
 @dataclass(frozen=True, slots=True, eq=False)

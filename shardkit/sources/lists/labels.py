@@ -61,7 +61,7 @@ def labels_of(
         return _written(values, place) if all_text else Labels("class", [value or None for value in values], True)
     if separator is not None:
         fact = f"the label column {name!r} is {kind}, and a separator is for labels in a text"
-        raise SourceError(place, fact, "leave --label-separator away")
+        raise SourceError(place, fact, "omit `label_separator`")
     if types.is_boolean(kind):
         return Labels("class", [None if value is None else str(value).lower() for value in values], True)
     if types.is_integer(kind):

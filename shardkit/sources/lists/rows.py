@@ -82,19 +82,19 @@ def open_list(path: str, options: ListOptions, *, labels: Callable[[pa.Table, st
     table = read_table(path, text_columns=texts, csv_texts=labels_in)
     root = os.path.dirname(os.path.abspath(path)) if options.root is None else os.path.abspath(options.root)
     _demand_header(table.column_names, place, root)
-    paths = _column(table, options.path_column, PATH_COLUMNS, place, "paths", "--path-column")
+    paths = _column(table, options.path_column, PATH_COLUMNS, place, "paths", "`path_column`")
     if paths is None:
-        raise _no_column(table, "paths", "--path-column", place)
+        raise _no_column(table, "paths", "`path_column`", place)
     label = None
     if options.label_column != "":
-        label = _column(table, options.label_column, LABEL_COLUMNS, place, "labels", "--label-column")
+        label = _column(table, options.label_column, LABEL_COLUMNS, place, "labels", "`label_column`")
     if label is not None:
         all_text = not path.lower().endswith(".parquet") and not is_json(path)
         found = labels_of(table[label], place, label, options.label_separator, all_text=all_text)
     elif options.label_column == "":
         found = NO_LABELS
     elif labels is None:
-        raise _no_column(table, "labels", "--label-column", place, " (or --label-column '' for none)")
+        raise _no_column(table, "labels", "`label_column`", place, ' (or `label_column=""` for none)')
     else:
         found = labels(table, paths)
     others = tuple(name for name in table.column_names if name not in (paths, label))
@@ -259,7 +259,7 @@ class _Scan:
 
     def _refuse(self, row: int, value: object, reason: str) -> None:
         if not self.skip_bad:
-            cure = _CURES.get(reason.split()[0], "mend the row, or leave such rows out with --on-error skip")
+            cure = _CURES.get(reason.split()[0], 'fix the row, or skip such rows with `on_error="skip"`')
             raise BadFileError(f"{self.listed.place}: row {row + 1}", reason, cure)
         name = value if isinstance(value, str) else f"row {row + 1}"
         self.incomplete.append((text_of_path(os.fsencode(name)), reason))
@@ -286,7 +286,9 @@ class _Scan:
             _log.warning("%s: no image of class %s", self.listed.place, shown)
 
 
-_CURES = {"there": "mend the path, name the folder that it is relative to with --root, or use --on-error skip"}
+_CURES = {
+    "there": 'fix the path, name the folder that it is relative to with `root`, or use `on_error="skip"`',
+}
 
 
 def _below(path: str, root: str) -> str:

@@ -77,7 +77,7 @@ class Advice:
     """What to do. gain_cold, gain_warm: the shards' rate of decoded batches to the directory's.
 
     pack: whether packing makes training's input faster on this machine; None where the machine was too busy, or the
-    passes differ too much, to tell. shard_bytes: for --max-bytes. threads, buffer:
+    passes differ too much, to tell. shard_bytes: for max_bytes. threads, buffer:
     for dataset(). resize: whether smaller images would pay; resize_gain: decoding's rate with them to that without.
     lines: all of it in words. gain_copy: of a store, the rate of a copy on this machine to that of the store; copy:
     whether such a copy (cache=) pays.
@@ -174,7 +174,7 @@ def _noise(figures: Figures) -> tuple[str, ...]:
     if spread < _NOISE:
         return ()
     noise = f"Passes of the same kind differ by {spread:.1f} times: the machine is busy, or the time is too short."
-    return (f"{noise} Run it again with more --seconds before you act on it.",)
+    return (f"{noise} Run it again for longer before acting on this.",)
 
 
 def threads_for(figures: Figures, what: What = "shards") -> int:
@@ -261,7 +261,7 @@ def _times(gain: float) -> str:
 
 def _options(figures: Figures, shard: int, threads: int, buffer: int) -> str:
     return (
-        f"Shards: --max-bytes {shard // 10**6}MB ({max(1, round(figures.bytes / shard)):,} of them). "
+        f"Packing: max_bytes={shard // 10**6}MB ({max(1, round(figures.bytes / shard)):,} of them). "
         f"Reading: threads={threads}, shuffle={buffer:_}."
     )
 

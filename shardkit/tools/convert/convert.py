@@ -27,6 +27,7 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, Format
 from shardkit.location import locate
 from shardkit.packing.dest.bucket import check_free, committed_at, destinations_of, missing_file, shown
+from shardkit.packing.dest.dataset_files import OVERWRITE
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.disk import commit, keep_only, working, write_index_files
 from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine
@@ -139,20 +140,19 @@ class _Conversion:
         found = None if overwrite else self.destination.read_manifest()
         if found is None:
             return None
-        cure = "choose another destination, or replace it with --overwrite"
         same = found.shard_format == self.format.name and found.plan == self.layout.digest
         if not same or (self.layout.plan is None and len(found.shards) != len(self.stored.shards)):
-            raise DestinationError(place, "another dataset is there", cure)
+            raise DestinationError(place, "another dataset is there", OVERWRITE)
         missing = missing_file(self.destination, found)
         if missing is not None:
-            raise DestinationError(place, f"its {missing} is missing or has another size", cure)
+            raise DestinationError(place, f"its {missing} is missing or has another size", OVERWRITE)
         since = committed_at(self.destination, found)
         if since is None:
             log.warning("%s: not converted on this machine: shards are compared by what their manifest says", place)
             since = sys.maxsize
         newer = next((shard for shard in self.stored.shards if os.stat(shard.path).st_mtime_ns > since), None)
         if newer is not None:
-            raise DestinationError(place, f"this dataset is out of date: {newer} was changed after it", cure)
+            raise DestinationError(place, f"this dataset is out of date: {newer} was changed after it", OVERWRITE)
         log.info("%s: already converted", place)
         keep_only(self.destination, ())
         return found

@@ -150,7 +150,9 @@ def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> 
             pass
     if not overwrite and (destination.read_manifest() is not None or os.path.lexists(destination.manifest)):
         fact = "another dataset is there"
-        raise DestinationError(fs_text(destination.path("")), fact, "choose another, or replace it with --overwrite")
+        raise DestinationError(
+            fs_text(destination.path("")), fact, "choose another, or replace it with `overwrite=True`"
+        )
     return destination
 
 

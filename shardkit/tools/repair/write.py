@@ -120,5 +120,5 @@ def _row(label: int, at: int, size: int, image: bytes, image_offset: int) -> dic
 def _size(data: bytes) -> tuple[int, int]:
     try:
         return image_header(data)[1:]
-    except ValueError:  # it was packed with --check none
+    except ValueError:  # it was packed with check="none"
         return 0, 0

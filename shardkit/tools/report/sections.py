@@ -324,7 +324,7 @@ def _mixed(quality: ShuffleQuality) -> str:
     if quality.enough == 0:
         return "Well mixed as packed: a batch has the classes that chance would give it"
     if quality.enough is None:
-        return "No buffer here mixes the classes as a full permutation does: pack again with --shuffle"
+        return "No buffer here mixes the classes as a full permutation does: pack it again, shuffled"
     return f"A shuffle buffer of {quality.enough:,} samples mixes the classes as well as a full permutation"
 
 

@@ -31,7 +31,7 @@ def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], Non
     files = [(shard.location, shard.entry) for shard in opened.shards] + list(opened.entries)
     if opened.manifest is None:
         fact = "there is no manifest that says which sizes and checksums the store should have"
-        raise UsageError(str(opened.place), fact, "read all of it with read=True (--read)")
+        raise UsageError(str(opened.place), fact, "read all of it with `read=True`")
 
     def one(task: tuple[Location, ShardEntry | IndexEntry | None]) -> tuple[list[Finding], int, bool]:
         place, entry = task

@@ -157,5 +157,5 @@ def test_the_feature_spec_names_other_fields(tree: Path, tmp_path: Path) -> None
 
 
 def test_shards_of_another_kind_have_no_feature_spec(shards: str) -> None:
-    with pytest.raises(UsageError, match="--format tfrecord"):
+    with pytest.raises(UsageError, match='format="tfrecord"'):
         shardkit.tensorflow.feature_spec(shardkit.dataset(shards))

@@ -239,7 +239,7 @@ def test_a_dataset_whose_shard_is_missing_is_told(tree: Path) -> None:
     pack(tree)
     del memory._OBJECTS["b/train-000001.tar"]
     text = refused(DestinationError, lambda: pack(tree))
-    assert "names train-000001.tar, which is missing or has another size; pack again with --overwrite" in text
+    assert "names train-000001.tar, which is missing or has another size; pack again with `overwrite=True`" in text
 
 
 def test_another_dataset_is_replaced_only_when_asked(tree: Path, local: dict[str, bytes]) -> None:

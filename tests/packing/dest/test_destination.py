@@ -92,9 +92,9 @@ def test_another_dataset_there_is_kept_and_the_difference_is_told(
         (third, {"seed": 1}, "with other classes"),
     ):
         text = refused(DestinationError, 4, lambda: pack_one(source, out / "train", **options))  # noqa: B023
-        cure = "choose another destination, or replace it with --overwrite"
+        cure = "choose another destination, or replace it with `overwrite=True`"
         if "option" not in difference:
-            cure = "add what is new with --append, replace it with --overwrite, or choose another destination"
+            cure = "add what is new with `append=True`, replace it with `overwrite=True`, or choose another destination"
         assert text == f"{out}/train.json: another dataset is there, {difference}; {cure}"
     assert content_of(out) == before
 
@@ -118,7 +118,7 @@ def test_files_of_somebody_else_are_in_the_way(
     text = refused(DestinationError, 4, lambda: pack_one(tree, out / "train"))
     assert text == (
         f"{out}/{name}: a file is in the way, which belongs to no manifest and was not written by this run; "
-        "choose another destination, or replace it with --overwrite"
+        "choose another destination, or replace it with `overwrite=True`"
     )
     assert content_of(out) == {name: b"of the user"}
     pack_one(tree, out / "train", overwrite=True)

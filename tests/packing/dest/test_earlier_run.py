@@ -168,7 +168,7 @@ def test_a_damaged_index_is_told(tree: Path, out: Path, pack_one: Pack) -> None:
     path = out / "train.parquet"
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(
-        DestinationError, match=r"train.parquet: the index is not the one .*; pack again with --overwrite"
+        DestinationError, match=r"train.parquet: the index is not the one .*; pack again with `overwrite=True`"
     ):
         pack_one(tree, out / "train", **OPTIONS)
 
@@ -560,7 +560,7 @@ def test_a_shard_that_was_lost_before_the_commit_ended_is_told(
         pack_one(tree, out / "train", **OPTIONS)
     assert str(raised.value) == (
         f"{out}/train-000003.tar: it was written with {size} bytes, and is missing or has another size since; "
-        f"remove {out}/.train.packing and pack again with --overwrite"
+        f"remove {out}/.train.packing and pack again with `overwrite=True`"
     )
     assert not (out / "train.json").exists()
 

@@ -313,7 +313,7 @@ def test_a_program_that_is_no_worker_is_told(
 
 def test_workers_that_can_not_be_started_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(WorkerError, match=r"a worker process can't be started \(No such file or directory\); use --wo"):
+    with pytest.raises(WorkerError, match=r"a worker process can't be started \(No such file or directory\); use `wo"):
         LocalEngine(2)
 
 

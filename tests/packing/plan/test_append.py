@@ -313,10 +313,10 @@ def test_a_file_of_somebody_else_is_not_replaced(tree: Path, out: Path, pack_one
 def test_a_plain_pack_says_how_to_go_on(tree: Path, out: Path, pack_one: Pack, add: Any) -> None:
     pack_one(tree, out / "train")
     add(tree, "red/new.jpg")
-    with pytest.raises(DestinationError, match="of other files; add what is new with --append"):
+    with pytest.raises(DestinationError, match="of other files; add what is new with `append=True`"):
         pack_one(tree, out / "train")
     pack_one(tree, out / "train", append=True)
-    with pytest.raises(DestinationError, match="of other files; add what is new with --append"):
+    with pytest.raises(DestinationError, match="of other files; add what is new with `append=True`"):
         pack_one(tree, out / "train")
 
 
@@ -559,7 +559,7 @@ def test_labels_that_were_corrected_in_a_list_are_told_and_stay(
     manifest = pack_one(source, out / "train", append=True)
     told = "files whose label has changed since, and which keep the old one in the dataset: 2 (%s, %s)"
     assert told % (names[0], names[3]) in caplog.text or told % (names[3], names[0]) in caplog.text
-    assert "again with --overwrite" in caplog.text
+    assert "again with `overwrite=True`" in caplog.text
     assert "files that have changed since" not in caplog.text
     assert manifest.options["appended"] == [{"shards": 1, "samples": 1, "changed": 2, "gone": 0}]
     assert {path: row for path, row in rows_of(out / "train").items() if path in before} == before

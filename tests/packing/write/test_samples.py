@@ -126,7 +126,9 @@ def test_running_again_writes_nothing_and_a_changed_file_is_found(mixed: Path, t
 def test_a_sample_that_lacks_a_file_stops_the_packing_or_is_left_out(mixed: Path, tmp_path: Path) -> None:
     (mixed / "cat" / "3.v1.json").unlink()
     (mixed / "dog" / "4.v1.JPEG").write_bytes(b"no image")
-    with pytest.raises(BadFileError, match=r"cat/3.v1.JPEG: there is no .json beside it; add it, or .*--on-error skip"):
+    with pytest.raises(
+        BadFileError, match=r"cat/3.v1.JPEG: there is no .json beside it; add it, or .*`on_error=\"skip\"`"
+    ):
         pack(mixed, tmp_path / "out" / "x")
     manifest = pack(mixed, tmp_path / "out" / "x", on_error="skip")
     assert (manifest.samples, manifest.skipped) == (10, 2)

@@ -258,9 +258,7 @@ def test_a_list_in_a_record_can_not_be_in_a_tar(tmp_path: Path) -> None:
     data = part(0x0A, part(0x0A, part(0x0A, b"boxes") + part(0x12, part(0x12, part(0x0A, bytes(12))))))
     length = _LENGTH.pack(len(data))
     (tmp_path / "x.tfrecord").write_bytes(length + masked_crc(length) + data + masked_crc(data))
-    with pytest.raises(
-        DatasetError, match=r"sample x_tfrecord-0: the field 'boxes' is a list .*; leave it out with --drop"
-    ):
+    with pytest.raises(DatasetError, match=r"sample x_tfrecord-0: the field 'boxes' is a list .*; omit it with `drop="):
         to(tmp_path / "x.tfrecord", tmp_path / "b" / "x", format="tar")
 
 
@@ -299,7 +297,7 @@ def test_an_interrupted_conversion_goes_on(tree: Path, tmp_path: Path) -> None:
 def test_a_killed_conversion_leaves_no_dataset_and_goes_on(tree: Path, tmp_path: Path) -> None:
     pack(tree, tmp_path / "a" / "x", max_count=1)
     program = (
-        "import os, signal, sys; from shardkit.tools.convert import convert\n"
+        "import os, signal, sys; from shardkit.tools.convert.convert import convert\n"
         "kill = lambda p: p.done >= 6 and os.kill(os.getpid(), signal.SIGKILL)\n"
         "convert(sys.argv[1], sys.argv[2], format='tfrecord', workers=2, progress=kill)"
     )

@@ -131,7 +131,7 @@ def test_where_the_store_keeps_no_checksums_that_is_said(far: str, capsys: pytes
 
 def test_without_a_manifest_there_is_nothing_to_ask_the_store_about(far: str) -> None:
     edit("train.json", lambda data: None)
-    with pytest.raises(UsageError, match=r"there is no manifest.*--read"):
+    with pytest.raises(UsageError, match=r"there is no manifest.*`read=True`"):
         verify(far)
     found = verify(far, read=True)
     assert (found.sound, found.samples, found.checksums) == (True, 12, False)

@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 10.0
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 """What a client says first, with an empty SETTINGS frame: length (3 bytes), type 4, flags, stream (4 bytes)."""
-_CURE = "check --address, start a cluster with 'ray start --head', or leave it away to use this machine"
+_CURE = "check `address`, start a cluster with 'ray start --head', or omit it to use this machine"
 
 
 def demand_reachable(address: str) -> None:

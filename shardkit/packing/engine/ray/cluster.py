@@ -168,7 +168,7 @@ def _connected(workers: int | None, address: str | None) -> tuple[Any, bool, int
     except (ConnectionError, TimeoutError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as exc:
         logging.getLogger("ray").setLevel(level)
         fact = f"Ray can't be {'reached' if given else 'started'} ({printable(str(exc).strip())})"
-        raise WorkerError(given or "ray", fact, "check --address" if given else "use --engine local") from exc
+        raise WorkerError(given or "ray", fact, "check `address`" if given else 'use `engine="local"`') from exc
     return ray, True, level
 
 
@@ -177,7 +177,7 @@ def _given_up(exc: Exception, call: Call, kinds: Any) -> WorkerError:
     reason = printable(([*str(exc).strip().splitlines()] or [type(exc).__name__])[-1])
     if isinstance(exc, kinds.OutOfMemoryError):
         fact = f"the node that did it ran out of memory, {call.memory_losses + 1} times"
-        cure = f"use fewer --workers, smaller shards, or nodes with more memory; then {_AGAIN}"
+        cure = f"use fewer `workers`, smaller shards, or nodes with more memory; then {_AGAIN}"
     elif call.losses:
         fact = f"the process that did it was lost {call.losses + 1} times ({type(exc).__name__})"
         cure = f"look at the cluster's log, then {_AGAIN}"

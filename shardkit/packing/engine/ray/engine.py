@@ -106,5 +106,5 @@ def _unseen(found: ray_task.Unseen) -> ShardkitError:
     fact = f"the node {found.node} does not see {path}, which this machine does"
     if found.source:
         return SourceError(path, fact, "mount the source on all nodes, under the same path")
-    cure = "mount the destination on all nodes, under the same path (for a bucket: the folder that --work names)"
+    cure = "mount the destination on all nodes, under the same path (for a bucket: the folder given as `work`)"
     return WorkerError(path, fact, cure)

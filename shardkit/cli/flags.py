@@ -1,0 +1,67 @@
+"""The parameters that messages of the library name, as a user of the command line writes them.
+
+A message names a parameter in backquotes: `overwrite=True`, `on_error="skip"`, `classes`. The command that is running
+knows its flags, so that the reader of stderr finds --overwrite, --on-error skip, --classes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Sequence
+
+import click
+
+from shardkit.errors import ShardkitError, UsageError
+
+_PARAMETER = re.compile(r"`([a-z][a-z_]*)(?:=([^`]*))?`")
+
+
+class Flags:
+    """The flags of the command that is running. arguments: its command line."""
+
+    def __init__(self, arguments: Sequence[str] = ()) -> None:
+        self.arguments = frozenset(arguments)
+        self.parameters: dict[str, click.Parameter] = {}
+
+    def use(self, command: click.Command) -> None:
+        """Take those of `command` from now on."""
+        self.parameters = {parameter.name: parameter for parameter in command.params if parameter.name}
+
+    def spelled(self, text: str) -> str:
+        """`text` with flags in place of the parameters; those that the command does not have stay as they are."""
+        return _PARAMETER.sub(self._flag, text)
+
+    def error_text(self, error: ShardkitError) -> str:
+        """The message of an error. The place of a UsageError is a parameter often, unless the user gave a path of that
+        name."""
+        text = str(error)
+        if isinstance(error, UsageError) and error.place in self.parameters and error.place not in self.arguments:
+            text = _flag_of(self.parameters[error.place]) + text.removeprefix(error.place)
+        return self.spelled(text)
+
+    def _flag(self, named: re.Match[str]) -> str:
+        name, value = named[1], named[2]
+        parameter = self.parameters.get(name)
+        if parameter is None:
+            return named[0]
+        if value is None:
+            return _flag_of(parameter)
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            flags = {"True": parameter.opts, "False": parameter.secondary_opts}.get(value)
+            return flags[0] if flags else named[0]
+        return f"{_flag_of(parameter)} {_word(value)}"
+
+
+def _flag_of(parameter: click.Parameter) -> str:
+    return parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+
+
+def _word(value: str) -> str:
+    """A value of Python as a word of a shell: `"skip"` as skip, `["a", "b"]` as a,b; others as they are."""
+    try:
+        plain = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    return shlex.quote(",".join(map(str, plain)) if isinstance(plain, list) else str(plain))
