@@ -15,8 +15,9 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 
-def jpeg_extension(name: str) -> Extension:
-    """One that needs libjpeg-turbo: the fused decoder, or what rewrites JPEGs without loss."""
+def jpeg_extension(name: str, *parts: str) -> Extension:
+    """One that needs libjpeg-turbo: the fused decoder, or what rewrites JPEGs without loss. parts: what it includes."""
+    folder = name.rpartition(".")[0].replace(".", "/")
     prefix = os.environ.get("JPEG_PREFIX")
     found: dict[str, list[str]] = {"libraries": ["jpeg"]}
     if prefix:
@@ -27,6 +28,7 @@ def jpeg_extension(name: str) -> Extension:
     return Extension(
         name,
         [name.replace(".", "/") + ".c"],
+        depends=[f"{folder}/{part}" for part in parts],
         # no fused multiply-add: random crops must be the same boxes as in Python, on every machine
         extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden"],
         optional=True,
@@ -47,7 +49,7 @@ def plain_extension(name: str) -> Extension:
 
 setup(
     ext_modules=[
-        jpeg_extension("shardkit.native.jpeg"),
+        jpeg_extension("shardkit.native.jpeg", "jpeg_decoder.h", "jpeg_huffman.h", "jpeg_resize.h"),
         jpeg_extension("shardkit.native.jpegtran"),
         plain_extension("shardkit.native.gather"),
         plain_extension("shardkit.native.sums"),

@@ -1,4 +1,4 @@
-"""The optional decoder in C (`_jpeg.c`): a run of JPEGs straight into their slots, decoding only what the slots need.
+"""The optional decoder in C (native/jpeg.c): a run of JPEGs straight into their slots, decoding only what they need.
 
 It is there where a C compiler and libjpeg-turbo's headers were when shardkit was installed. What it does not take
 (other formats and colour spaces, damaged images, anything odd) goes the way of `images.py`, so that the errors are the

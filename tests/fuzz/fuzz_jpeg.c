@@ -1,4 +1,4 @@
-/* libFuzzer target for the fused JPEG decoder (shardkit/native/jpeg.c); run.sh builds and runs it.
+/* libFuzzer target for the fused JPEG decoder (shardkit/native/jpeg_decoder.h); run.sh builds and runs it.
  *
  * An input is a JPEG, or two, and after them six bytes that say what is asked: height, width, crop and channels,
  * headroom, and two that the random crop and the flip come from. Of two images the second must give what it gives
@@ -6,8 +6,7 @@
  *
  * Half of the mutations know JPEG: segments are left out, repeated and moved, frames change their kind (lossless ones
  * too), precision, sampling and size, and images are put together. */
-#define SHARDKIT_NO_PYTHON
-#include "../../shardkit/native/jpeg.c"
+#include "../../shardkit/native/jpeg_decoder.h"
 
 enum { ASKED = 6, MOST_SEGMENTS = 64 };
 

@@ -1,0 +1,430 @@
+/* One JPEG: from a file's bytes straight into a slot of a batch, decoding only what the slot needs.
+ *
+ * For each image: which box is taken (the same formulas as crops.py), at which scale libjpeg-turbo may decode it
+ * (1/2, 1/4, 1/8, as crops.dct_divisor), which rows and columns the resize looks at; only these are decoded, and
+ * nothing after the last of them. jpeg_huffman.h decodes the coefficients, libjpeg-turbo makes pixels of them, and
+ * jpeg_resize.h puts them into the slot.
+ *
+ * Anything unusual is left to the caller, who has another decoder: every function here returns NULL for "done" or a
+ * text for "not done, because". The other decoder has the last word on an image, so that errors do not depend on
+ * whether this module was built. Every warning of libjpeg counts as "not done".
+ *
+ * Knows no Python: jpeg.c is the module, and tests/fuzz/fuzz_jpeg.c includes this file alone.
+ */
+#ifndef SHARDKIT_JPEG_DECODER_H
+#define SHARDKIT_JPEG_DECODER_H
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jpeglib.h>
+#include <jerror.h>
+
+#include "jpeg_huffman.h"
+#include "jpeg_resize.h"
+
+#define TEXT_BYTES JMSG_LENGTH_MAX
+#define KEPT_BYTES ((size_t)16 << 20) /* of scratch memory between images: as images.SCRATCH_BYTES */
+
+typedef struct decoder {
+    struct jpeg_decompress_struct jpeg; /* kept from image to image: to create one costs as much as a tiny image */
+    void *(*alloc_small)(j_common_ptr jpeg, int pool, size_t bytes); /* libjpeg's */
+    JHUFF_TBL huffman_of_file[2 * NUM_HUFF_TBLS];                    /* handed to libjpeg for each image again */
+    JQUANT_TBL quantisation_of_file[NUM_QUANT_TBLS];
+    int huffman_used, quantisation_used;
+    struct jpeg_error_mgr errors;
+    struct jpeg_progress_mgr progress;
+    jmp_buf on_error;
+    int max_scans;
+    char text[TEXT_BYTES];
+    unsigned char *memory; /* of the resize */
+    size_t bytes;
+    scan_decoder scan;
+    struct decoder *next;
+} decoder;
+
+/* ------------------------------------------------------------------------------------------------ libjpeg's errors */
+
+static void fail(j_common_ptr jpeg)
+{
+    decoder *self = (decoder *)jpeg->client_data;
+    jpeg->err->format_message(jpeg, self->text);
+    longjmp(self->on_error, 1);
+}
+
+static void on_message(j_common_ptr jpeg, int level)
+{
+    if (level < 0)
+        fail(jpeg); /* a warning: pixels may be lost */
+}
+
+static void give_up(j_decompress_ptr jpeg, const char *text)
+{
+    decoder *self = (decoder *)jpeg->client_data;
+    snprintf(self->text, TEXT_BYTES, "%s", text);
+    longjmp(self->on_error, 1);
+}
+
+static inline scan_decoder *scan_decoder_of(j_decompress_ptr jpeg)
+{
+    return &((decoder *)jpeg->client_data)->scan;
+}
+
+static void no_output(j_common_ptr jpeg)
+{
+    (void)jpeg;
+}
+
+/* A few bytes can name a scan over the whole image, so a small file with thousands of scans would run for minutes. */
+static void on_progress(j_common_ptr jpeg)
+{
+    decoder *self = (decoder *)jpeg->client_data;
+    if (jpeg->is_decompressor && self->jpeg.input_scan_number > self->max_scans) {
+        snprintf(self->text, TEXT_BYTES, "more than %d scans", self->max_scans);
+        longjmp(self->on_error, 1);
+    }
+}
+
+/* Tables are in libjpeg's pool that lasts as long as its object, so that new ones for each image would fill memory. */
+static void *alloc_small(j_common_ptr jpeg, int pool, size_t bytes)
+{
+    decoder *self = (decoder *)jpeg->client_data;
+    if (pool == JPOOL_PERMANENT && bytes == sizeof(JHUFF_TBL) && self->huffman_used < 2 * NUM_HUFF_TBLS)
+        return &self->huffman_of_file[self->huffman_used++];
+    if (pool == JPOOL_PERMANENT && bytes == sizeof(JQUANT_TBL) && self->quantisation_used < NUM_QUANT_TBLS)
+        return &self->quantisation_of_file[self->quantisation_used++];
+    return self->alloc_small(jpeg, pool, bytes);
+}
+
+static int create(decoder *self)
+{
+    if (setjmp(self->on_error))
+        return 0; /* no memory, or a libjpeg that is not the one of the headers */
+    jpeg_create_decompress(&self->jpeg); /* keeps err and client_data */
+    self->jpeg.progress = &self->progress;
+    self->alloc_small = self->jpeg.mem->alloc_small;
+    self->jpeg.mem->alloc_small = alloc_small;
+    return 1;
+}
+
+static decoder *decoder_new(void)
+{
+    decoder *self = calloc(1, sizeof *self);
+    if (self == NULL)
+        return NULL;
+    self->jpeg.err = jpeg_std_error(&self->errors);
+    self->errors.error_exit = fail;
+    self->errors.emit_message = on_message;
+    self->errors.output_message = no_output;
+    self->jpeg.client_data = self;
+    if (!create(self)) {
+        jpeg_destroy_decompress(&self->jpeg);
+        free(self);
+        return NULL;
+    }
+    self->progress.progress_monitor = on_progress;
+    return self;
+}
+
+static void decoder_free(decoder *self)
+{
+    jpeg_destroy_decompress(&self->jpeg);
+    free(self->memory);
+    free(self);
+}
+
+/* libjpeg keeps the tables of the image before. Without them, a file that lacks some is decoded as it is alone. */
+static void forget_tables(decoder *self)
+{
+    self->huffman_used = self->quantisation_used = 0;
+    for (int i = 0; i < NUM_QUANT_TBLS; i++)
+        self->jpeg.quant_tbl_ptrs[i] = NULL;
+    for (int i = 0; i < NUM_HUFF_TBLS; i++)
+        self->jpeg.dc_huff_tbl_ptrs[i] = self->jpeg.ac_huff_tbl_ptrs[i] = NULL;
+}
+
+/* ----------------------------------------------------------------------------------------------------- the header */
+
+/* Size from the frame header, so that nothing is spent on what is not taken anyway. 0 or a reason. */
+static const char *find_frame(const unsigned char *data, size_t size, int *height, int *width, size_t *end)
+{
+    size_t at = 2;
+    if (size < 4 || data[0] != 0xFF || data[1] != 0xD8)
+        return "not a JPEG";
+    while (at + 10 <= size) {
+        int marker = data[at + 1];
+        if (data[at] != 0xFF)
+            return "no marker where one should be";
+        if (marker == 0xFF) { /* a fill byte */
+            at++;
+        } else if (marker >= 0xC0 && marker <= 0xC2) { /* baseline, extended, progressive; Huffman coding */
+            if (data[at + 4] != 8)
+                return "not 8 bits";
+            *height = data[at + 5] << 8 | data[at + 6];
+            *width = data[at + 7] << 8 | data[at + 8];
+            *end = at;
+            return *height && *width ? NULL : "no pixels";
+        } else if (marker == 0xC4 || (marker >= 0xDB && marker <= 0xFE)) {
+            at += 2 + ((size_t)data[at + 2] << 8 | data[at + 3]);
+        } else {
+            return "another coding";
+        }
+    }
+    return "no frame header";
+}
+
+/* Decoding stops before the end of the file is seen, so that a cut file has to be found in another way. */
+static int has_end(const unsigned char *data, size_t size, size_t from)
+{
+    for (size_t at = size - 1; at > from; at--)
+        if (data[at] == 0xD9 && data[at - 1] == 0xFF)
+            return 1;
+    return 0;
+}
+
+/* --------------------------------------------------------------------------------------------------- one image */
+
+/* A piece of memory that starts at *at, 64-byte aligned; *at moves behind it. */
+static void *piece(size_t *at, unsigned char *memory, size_t bytes)
+{
+    unsigned char *found = memory + *at;
+    *at += (bytes + 63) / 64 * 64;
+    return found;
+}
+
+static void reverse_row(unsigned char *row, int pixels, int channels)
+{
+    for (int a = 0, b = pixels - 1; a < b; a++, b--)
+        for (int c = 0; c < channels; c++) {
+            unsigned char kept = row[a * channels + c];
+            row[a * channels + c] = row[b * channels + c];
+            row[b * channels + c] = kept;
+        }
+}
+
+/* The whole image has the slot's size: the rows are decoded where they belong. */
+static void read_whole(decoder *self, const settings *set, int flip, unsigned char *out)
+{
+    j_decompress_ptr jpeg = &self->jpeg;
+    size_t row = (size_t)set->width * set->channels;
+    JSAMPROW rows[16];
+    replace_entropy_decoder(jpeg, 0, set->width);
+    while (jpeg->output_scanline < jpeg->output_height) {
+        JDIMENSION begin = jpeg->output_scanline, n = jpeg->output_height - begin;
+        n = n < 16 ? n : 16;
+        for (JDIMENSION i = 0; i < n; i++)
+            rows[i] = out + (begin + i) * row;
+        jpeg_read_scanlines(jpeg, rows, n);
+    }
+    if (flip)
+        for (int y = 0; y < set->height; y++)
+            reverse_row(out + y * row, set->width, set->channels);
+}
+
+/* Chroma as fine as luma or half as fine, each way. What else there is, is too rare to be trusted with cuts. */
+static int is_common(j_decompress_ptr jpeg)
+{
+    if (jpeg->max_h_samp_factor > 2 || jpeg->max_v_samp_factor > 2)
+        return 0;
+    for (int c = 1; c < jpeg->num_components; c++)
+        if (jpeg->comp_info[c].h_samp_factor > jpeg->comp_info[0].h_samp_factor ||
+            jpeg->comp_info[c].v_samp_factor > jpeg->comp_info[0].v_samp_factor)
+            return 0;
+    return 1;
+}
+
+/* Decodes from column *left on, at least `width` columns, if the image allows that; *left becomes what libjpeg makes
+ * of it (a multiple of its MCU). Columns within two of a cut may differ from those of the whole image, since colour is
+ * interpolated across; and libjpeg-turbo (1.5 to 3.1) chooses another interpolation for very narrow images, for which
+ * it has no memory. */
+static void cut_columns(j_decompress_ptr jpeg, int *left, int right)
+{
+    const int margin = 2, least = 64;
+    JDIMENSION offset, width;
+    int begin = *left - margin, end = right + margin, all = (int)jpeg->output_width;
+    *left = 0;
+    if (!is_common(jpeg))
+        return;
+    begin = begin < 0 ? 0 : begin;
+    end = end > all ? all : end;
+    if (end - begin < least) {
+        begin = begin < all - least ? begin : all - least;
+        begin = begin < 0 ? 0 : begin;
+        end = begin + least < all ? begin + least : all;
+    }
+    if (begin == 0 && end == all)
+        return;
+    offset = (JDIMENSION)begin;
+    width = (JDIMENSION)(end - begin);
+    jpeg_crop_scanline(jpeg, &offset, &width);
+    *left = (int)offset;
+}
+
+/* The part of the image, resized into the slot. 0, or a reason. */
+static const char *read_part(decoder *self, const settings *set, box part, int divisor, int flip, unsigned char *out)
+{
+    j_decompress_ptr jpeg = &self->jpeg;
+    const int samples = set->channels == 3 ? 4 : 1, in_height = (int)jpeg->output_height,
+              in_width = (int)jpeg->output_width;
+    taps down, across;
+    int top, left, right, cut, have, columns, n_pairs;
+    down.most = most_taps(part.height / divisor, set->height);
+    across.most = most_taps(part.width / divisor, set->width);
+    down.most = down.most < in_height ? down.most : in_height;
+    across.most = across.most < in_width ? across.most : in_width;
+    n_pairs = (across.most + 1) / 2;
+
+    /* All memory at once. Of the decoded rows only as many are kept as one output row needs. */
+    size_t at = 0, row_bytes = ((size_t)in_width * samples + 32 + 63) / 64 * 64, total;
+    size_t pair_bytes = samples == 4 ? (size_t)set->width * n_pairs * sizeof(v8) : 0;
+    total = 10 * 64 + ((size_t)set->height + set->width) * 2 * sizeof(int) +
+            ((size_t)set->height * down.most + (size_t)set->width * across.most) * sizeof(uint16_t) + pair_bytes +
+            row_bytes * ((size_t)down.most + 2) + (size_t)down.most * sizeof(void *);
+    if (total > self->bytes) {
+        free(self->memory);
+        self->bytes = 0;
+        if (posix_memalign((void **)&self->memory, 64, total)) {
+            self->memory = NULL;
+            return "no memory";
+        }
+        self->bytes = total;
+        memset(self->memory, 0, total);
+    }
+    unsigned char *memory = self->memory;
+    down.first = piece(&at, memory, (size_t)set->height * sizeof(int));
+    down.count = piece(&at, memory, (size_t)set->height * sizeof(int));
+    down.weight = piece(&at, memory, (size_t)set->height * down.most * sizeof(uint16_t));
+    across.first = piece(&at, memory, (size_t)set->width * sizeof(int));
+    across.count = piece(&at, memory, (size_t)set->width * sizeof(int));
+    across.weight = piece(&at, memory, (size_t)set->width * across.most * sizeof(uint16_t));
+    v8 *pairs = piece(&at, memory, pair_bytes);
+    const unsigned char **window = piece(&at, memory, (size_t)down.most * sizeof(void *));
+    uint16_t *sums = piece(&at, memory, 2 * row_bytes);
+    /* Not aligned: into aligned rows libjpeg-turbo writes past the cache (movntdq), and reading them back is slow. */
+    unsigned char *rows = (unsigned char *)piece(&at, memory, row_bytes * down.most) + 8;
+
+    fill_taps(&down, in_height, part.top / divisor, part.height / divisor, set->height, 0);
+    fill_taps(&across, in_width, part.left / divisor, part.width / divisor, set->width, flip);
+    top = down.first[0];
+    left = across.first[flip ? set->width - 1 : 0];
+    right = flip ? across.first[0] + across.count[0] : across.first[set->width - 1] + across.count[set->width - 1];
+
+    cut = left;
+    cut_columns(jpeg, &cut, right);
+    replace_entropy_decoder(jpeg, cut, (int)jpeg->output_width);
+    if (top > 0 && is_common(jpeg))
+        jpeg_skip_scanlines(jpeg, (JDIMENSION)top); /* once, from the first row on: later skips have faults */
+    columns = right - left;
+    for (int x = 0; x < set->width; x++) {
+        across.first[x] -= left;
+        for (int p = 0; p < n_pairs && samples == 4; p++) {
+            const uint16_t *w = across.weight + (size_t)x * across.most + 2 * p;
+            uint16_t a = w[0], b = 2 * p + 1 < across.most ? w[1] : 0;
+            pairs[x * n_pairs + p] = (v8){a, a, a, a, b, b, b, b};
+        }
+    }
+
+    have = (int)jpeg->output_scanline;
+    for (int y = 0; y < set->height; y++) {
+        int end = down.first[y] + down.count[y];
+        while (have < end) {
+            JSAMPROW row = rows + row_bytes * (size_t)(have % down.most);
+            if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
+                return "fewer rows than promised";
+            have++;
+        }
+        for (int t = 0; t < down.count[y]; t++)
+            window[t] = rows + row_bytes * (size_t)((down.first[y] + t) % down.most) + (size_t)(left - cut) * samples;
+        sum_rows(sums, window, down.weight + (size_t)y * down.most, down.count[y], columns * samples);
+        if (samples == 4)
+            sum_pixels_rgb(out, sums, across.first, pairs, n_pairs, set->width);
+        else
+            sum_pixels_gray(out, sums, &across, set->width);
+        out += (size_t)set->width * set->channels;
+    }
+    return NULL;
+}
+
+/* Whether libjpeg would guess at coefficients that a progressive file does not have (block smoothing). */
+static int is_incomplete(j_decompress_ptr jpeg)
+{
+    for (int c = 0; jpeg->coef_bits != NULL && c < jpeg->num_components; c++)
+        for (int k = 0; k < 10; k++)
+            if (jpeg->coef_bits[c][k] != 0)
+                return 1;
+    return 0;
+}
+
+/* Whether libjpeg, by its own account after all decisions, will write what the slot and the scratch memory have room
+ * for. A lossless frame, which libjpeg-turbo 3 reads, has no scales: it would be written whole. */
+static int fits(j_decompress_ptr jpeg, int height, int width, int divisor, int channels)
+{
+    const int samples = channels == 1 ? 1 : jpeg->out_color_space == JCS_RGB ? 3 : 4;
+    return (int)jpeg->output_height == (height + divisor - 1) / divisor &&
+           (int)jpeg->output_width == (width + divisor - 1) / divisor && jpeg->out_color_components == samples &&
+           jpeg->output_components == samples && jpeg->data_precision == 8;
+}
+
+/* One image into out (height, width, channels). draws: what random_box and flip take, or NULL. 0, or why not. */
+static const char *decode(
+    decoder *self, const unsigned char *data, size_t size, const settings *set, const double *draws, int flip,
+    unsigned char *out)
+{
+    j_decompress_ptr jpeg = &self->jpeg;
+    const char *reason;
+    int height = 0, width = 0, divisor, whole;
+    size_t frame = 0;
+    box part;
+    if ((reason = find_frame(data, size, &height, &width, &frame)) != NULL)
+        return reason;
+    if ((double)height * width > set->max_pixels)
+        return "too many pixels";
+    if (!has_end(data, size, frame))
+        return "no end-of-image marker";
+    part = choose_box(height, width, set, draws);
+    whole = set->crop == CROP_RESIZE && height == set->height && width == set->width;
+    divisor = whole ? 1 : dct_divisor(&part, set);
+
+    self->max_scans = set->max_scans;
+    forget_tables(self);
+    if (setjmp(self->on_error)) {
+        jpeg_abort_decompress(jpeg);
+        return self->text;
+    }
+    jpeg_mem_src(jpeg, data, (unsigned long)size);
+    jpeg_read_header(jpeg, TRUE);
+    reason = NULL;
+    if ((int)jpeg->image_height != height || (int)jpeg->image_width != width || jpeg->arith_code)
+        reason = "two frame headers";
+    else if (jpeg->jpeg_color_space != JCS_GRAYSCALE && jpeg->jpeg_color_space != JCS_YCbCr &&
+             jpeg->jpeg_color_space != JCS_RGB)
+        reason = "another colour space";
+    if (reason == NULL) {
+        jpeg->out_color_space = set->channels == 1 ? JCS_GRAYSCALE : whole ? JCS_RGB : JCS_EXT_RGBX;
+        jpeg->scale_num = 1;
+        jpeg->scale_denom = (unsigned)divisor;
+        /* coefficients of a progressive image take 6 bytes for a pixel at most; the rest is small */
+        jpeg->mem->max_memory_to_use = (long)(8 * set->max_pixels + (64 << 20));
+        jpeg_start_decompress(jpeg);
+        if (!fits(jpeg, height, width, divisor, set->channels))
+            reason = "another size than its header says";
+        else if (is_incomplete(jpeg))
+            reason = "incomplete progressive image";
+        else if (whole)
+            read_whole(self, set, flip, out);
+        else
+            reason = read_part(self, set, part, divisor, flip, out);
+    }
+    jpeg_abort_decompress(jpeg);
+    if (self->bytes > KEPT_BYTES) {
+        free(self->memory);
+        self->memory = NULL;
+        self->bytes = 0;
+    }
+    return reason;
+}
+#endif
