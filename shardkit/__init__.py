@@ -4,25 +4,40 @@
     for images, labels in shardkit.dataset("shards/train", shuffle=10_000).decode(size=224).batch(64): ...
 
 Nothing is loaded before its first use: `import shardkit` costs little, and brings no image, Parquet or training
-library.
+library. Type checkers and editors find the names in `__init__.pyi`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 
 _HOME = {
+    "Advice": "shardkit.tools.bench.advice",
+    "Batch": "shardkit.reading.batches.batch",
     "BenchResult": "shardkit.tools.bench.bench",
+    "ClassEntry": "shardkit.shards.manifest",
     "ContactSheet": "shardkit.tools.view",
+    "Copied": "shardkit.tools.transfer.copy",
     "Dataset": "shardkit.reading.dataset",
+    "DatasetFindings": "shardkit.tools.report.report",
     "DatasetInfo": "shardkit.tools.info",
+    "DatasetPlan": "shardkit.packing.pack",
+    "Finding": "shardkit.shards.findings",
+    "IndexEntry": "shardkit.shards.manifest",
+    "LeakFindings": "shardkit.tools.report.report",
+    "LeftOut": "shardkit.tools.repair.rescued",
     "Manifest": "shardkit.shards.manifest",
+    "Measurement": "shardkit.tools.bench.measure",
+    "PackPlan": "shardkit.packing.pack",
+    "PathSummary": "shardkit.packing.plan.append",
     "Progress": "shardkit.events",
+    "Range": "shardkit.tools.info",
+    "Renamed": "shardkit.tools.repair.repair",
     "Repaired": "shardkit.tools.repair.repair",
     "Report": "shardkit.tools.report.report",
+    "ShardEntry": "shardkit.shards.manifest",
     "ShardWriter": "shardkit.packing.shard_writer",
+    "ShownClass": "shardkit.tools.view",
     "Transferred": "shardkit.tools.transfer.copy",
     "Unpacked": "shardkit.tools.unpack.unpack",
     "Verification": "shardkit.tools.verify.verify",
@@ -48,127 +63,53 @@ _HOME = {
     "DatasetError": "shardkit.errors",
     "DecodeError": "shardkit.errors",
     "DestinationError": "shardkit.errors",
+    "LengthError": "shardkit.errors",
     "ManifestError": "shardkit.errors",
     "MissingExtraError": "shardkit.errors",
     "MissingFileError": "shardkit.errors",
     "MissingSourceError": "shardkit.errors",
     "NotFoundError": "shardkit.errors",
+    "ReplacedError": "shardkit.errors",
+    "SampleIndexError": "shardkit.errors",
     "ShardkitError": "shardkit.errors",
     "SourceError": "shardkit.errors",
     "StateError": "shardkit.errors",
     "StorageError": "shardkit.errors",
+    "TransientError": "shardkit.errors",
     "UsageError": "shardkit.errors",
     "WorkerError": "shardkit.errors",
 }
-"""Where each public name lives. A type checker takes them from the imports below; a test holds the two together."""
+"""Where each public name lives. `__init__.pyi` imports the same ones; a test holds the two together."""
+
+_NEED_EXTRA = {
+    "KerasDataset": "shardkit.adapters.keras.pydataset",
+    "TorchBatch": "shardkit.adapters.torch",
+    "TorchDataset": "shardkit.adapters.torch",
+    "TorchLoader": "shardkit.adapters.torch",
+    "TorchMap": "shardkit.adapters.torch",
+    "WebDatasetPipeline": "shardkit.adapters.webdataset",
+}
+"""Public classes that need their extra. They are not in `__all__`, so that `import *` needs none."""
 
 _MODULES = ("keras", "tensorflow")
 """Modules that are loaded at their first use, too, and need their extra: `shardkit.keras.flow_from_shards`."""
 
-__all__ = [
-    "BadFileError",
-    "BenchResult",
-    "BusyError",
-    "ContactSheet",
-    "DamagedError",
-    "Dataset",
-    "DatasetError",
-    "DatasetInfo",
-    "DecodeError",
-    "DestinationError",
-    "Manifest",
-    "ManifestError",
-    "MissingExtraError",
-    "MissingFileError",
-    "MissingSourceError",
-    "NotFoundError",
-    "Progress",
-    "Repaired",
-    "Report",
-    "ShardWriter",
-    "ShardkitError",
-    "SourceError",
-    "StateError",
-    "StorageError",
-    "Transferred",
-    "Unpacked",
-    "UsageError",
-    "Verification",
-    "WorkerError",
-    "__version__",
-    "bench",
-    "concat",
-    "convert",
-    "dataset",
-    "download",
-    "index_shards",
-    "info",
-    "mix",
-    "pack",
-    "repair",
-    "report",
-    "unpack",
-    "upload",
-    "verify",
-    "view",
-    "write",
-]
-
-if TYPE_CHECKING:
-    from shardkit.errors import (
-        BadFileError,
-        BusyError,
-        DamagedError,
-        DatasetError,
-        DecodeError,
-        DestinationError,
-        ManifestError,
-        MissingExtraError,
-        MissingFileError,
-        MissingSourceError,
-        NotFoundError,
-        ShardkitError,
-        SourceError,
-        StateError,
-        StorageError,
-        UsageError,
-        WorkerError,
-    )
-    from shardkit.events import Progress
-    from shardkit.packing.pack import pack
-    from shardkit.packing.shard_writer import ShardWriter, write
-    from shardkit.reading.dataset import Dataset, concat, dataset, mix
-    from shardkit.shards.manifest import Manifest
-    from shardkit.tools.bench.bench import BenchResult, bench
-    from shardkit.tools.convert.convert import convert
-    from shardkit.tools.index_shards import index_shards
-    from shardkit.tools.info import DatasetInfo, info
-    from shardkit.tools.repair.repair import Repaired, repair
-    from shardkit.tools.report.report import Report, report
-    from shardkit.tools.transfer.copy import Transferred
-    from shardkit.tools.transfer.download import download
-    from shardkit.tools.transfer.upload import upload
-    from shardkit.tools.unpack.unpack import Unpacked, unpack
-    from shardkit.tools.verify.verify import Verification, verify
-    from shardkit.tools.view import ContactSheet, view
-else:
-
-    def __getattr__(name: str) -> object:
-        """Load a public name at its first use (PEP 562)."""
-        import importlib
-
-        if name in _MODULES:
-            return importlib.import_module(f"shardkit.{name}")
-        if name not in _HOME:
-            raise AttributeError(f"module 'shardkit' has no attribute {name!r}")
-        value = getattr(importlib.import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__, *_MODULES})
+__all__ = ["__version__", *_HOME]
 
 
-if TYPE_CHECKING:
-    from shardkit import keras as keras
-    from shardkit import tensorflow as tensorflow
+def __getattr__(name: str) -> object:
+    """Load a public name at its first use (PEP 562)."""
+    import importlib
+
+    if name in _MODULES:
+        return importlib.import_module(f"shardkit.{name}")
+    home = _HOME.get(name) or _NEED_EXTRA.get(name)
+    if home is None:
+        raise AttributeError(f"module 'shardkit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_NEED_EXTRA, *_MODULES})

@@ -11,14 +11,18 @@
     │   └── BusyError             4   another run is writing there
     ├── DatasetError              5   a dataset can't be read as asked
     │   ├── NotFoundError         5   no such dataset, shard or key; a FileNotFoundError too
+    │   │   ├── SampleIndexError  5   no sample of this number; an IndexError too
+    │   │   └── ReplacedError     5   another dataset has taken the place of the one that was opened
     │   ├── ManifestError         5   manifest or index is damaged, of a later version, or does not fit its shards
     │   ├── DamagedError          5   a shard is cut or damaged
     │   ├── DecodeError           5   an image or field can't be decoded
-    │   └── StateError            5   a saved state that belongs to another dataset or order
+    │   ├── StateError            5   a saved state that belongs to another dataset or order
+    │   └── LengthError           5   a length that is not known before reading; a TypeError too
     ├── StorageError              6   the store failed: disk, network, rights
+    │   └── TransientError        6   it may work on the next attempt: a broken connection, a time-out
     └── WorkerError               7   a worker process died
 
-Two kinds are errors of Python as well, for code that knows nothing of shardkit. So `except ValueError` and
+Some are errors of Python as well, for code that knows nothing of shardkit. So `except ValueError` and
 `except OSError` catch them: where such a block calls functions of shardkit, `except ShardkitError: raise` comes first.
 
 The number is the exit code of the command line. Every error has the same parameters, and `args` equal them,
@@ -37,15 +41,19 @@ __all__ = [
     "DatasetError",
     "DecodeError",
     "DestinationError",
+    "LengthError",
     "ManifestError",
     "MissingExtraError",
     "MissingFileError",
     "MissingSourceError",
     "NotFoundError",
+    "ReplacedError",
+    "SampleIndexError",
     "ShardkitError",
     "SourceError",
     "StateError",
     "StorageError",
+    "TransientError",
     "UsageError",
     "WorkerError",
 ]
@@ -133,6 +141,14 @@ class NotFoundError(DatasetError, FileNotFoundError):
     """No such dataset, shard or key."""
 
 
+class SampleIndexError(NotFoundError, IndexError):
+    """No sample of this number; an IndexError too, so that Python's old protocol of iteration ends."""
+
+
+class ReplacedError(NotFoundError):
+    """A file of a dataset that is gone, since another dataset has taken the place of this one."""
+
+
 class ManifestError(DatasetError):
     """Manifest or index is damaged, of a later version, or does not fit the shards."""
 
@@ -149,10 +165,24 @@ class StateError(DatasetError):
     """A saved state belongs to another dataset, order or version."""
 
 
+class LengthError(DatasetError, TypeError):
+    """A length that is not known; a TypeError too, so that `list(dataset)`, which asks for a length first, continues
+    without it."""
+
+
 class StorageError(ShardkitError):
     """The store failed: disk, network, rights."""
 
     exit_code = 6
+
+
+class TransientError(StorageError):
+    """The store failed in a way that may pass: a broken connection, a time-out, a 503. Try again.
+
+    after_seconds: how long the server asks to wait before that (Retry-After), 0 where it does not.
+    """
+
+    after_seconds: float = 0.0
 
 
 class WorkerError(ShardkitError):

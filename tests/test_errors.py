@@ -23,6 +23,8 @@ BUILTIN = {
     errors.MissingFileError: (ValueError, FileNotFoundError),
     errors.MissingSourceError: (FileNotFoundError,),
     errors.NotFoundError: (FileNotFoundError,),
+    errors.ReplacedError: (FileNotFoundError,),
+    errors.SampleIndexError: (FileNotFoundError,),
 }
 """The errors that are Python's as well."""
 

@@ -6,16 +6,25 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
-from shardkit.errors import DatasetError, MissingExtraError, ShardkitError, StateError, UsageError, WorkerError
+from shardkit.errors import (
+    DatasetError,
+    MissingExtraError,
+    SampleIndexError,
+    ShardkitError,
+    StateError,
+    UsageError,
+    WorkerError,
+)
 from shardkit.reading.batches.batch import Batch, image_field
 from shardkit.reading.batches.pipeline import LOST
-from shardkit.reading.epoch import SampleIndexError, demand_dealable
+from shardkit.reading.epoch import demand_dealable
 from shardkit.reading.fingerprint import Address, demand_same, demand_same_in_worker, store_address
 from shardkit.reading.ops import Map
 from shardkit.reading.state import Cursor
@@ -38,6 +47,33 @@ CURE_OF_WORKERS = (
     "enlarge /dev/shm (docker run --shm-size=8g), use smaller batches, "
     "or use num_workers=0: threads decode all the same"
 )
+
+
+class LoaderOptions(TypedDict, total=False):
+    """The options of torch's DataLoader that make sense for whole batches. All may be omitted."""
+
+    batch_size: None
+    num_workers: int
+    collate_fn: Callable[[Any], Any]
+    pin_memory: bool
+    timeout: float
+    worker_init_fn: Callable[[int], None] | None
+    multiprocessing_context: str | BaseContext | None
+    generator: torch.Generator | None
+    prefetch_factor: int | None
+    persistent_workers: bool
+    pin_memory_device: str
+    in_order: bool
+
+
+class MoveOptions(TypedDict, total=False):
+    """The options of `Tensor.to`. All may be omitted."""
+
+    device: torch.device | str | int | None
+    dtype: torch.dtype | None
+    non_blocking: bool
+    copy: bool
+    memory_format: torch.memory_format | None
 
 
 class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not there when types are checked
@@ -174,14 +210,18 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
             raise StateError("load_state_dict()", fact, "keep num_workers, or use to_torch().loader(), which need not")
         self._resume = dict(state["at"])
 
-    def loader(self, *, num_workers: int = 0, **options: Any) -> Loader:
-        """A DataLoader of this, whose `state_dict` counts what it has delivered; options are those of DataLoader."""
-        return Loader(self, num_workers=num_workers, **options)
+    def loader(self, **options: Unpack[LoaderOptions]) -> TorchLoader:
+        """A DataLoader of this, whose `state_dict` counts what it has delivered; options are those of DataLoader.
+
+        num_workers: processes that make batches, each with its own decoding threads; 0, the default, for none, which
+        is usually enough. UsageError for batch_size, since the items are batches already.
+        """
+        return TorchLoader(self, **options)
 
 
 @dataclass(frozen=True)
 class _Passed:
-    """What a worker of a Loader gives: item number `made`, or, at the end, how many they were; or an error."""
+    """What a worker of a TorchLoader gives: item number `made`, or, at the end, how many they were; or an error."""
 
     worker: int
     made: int
@@ -197,7 +237,7 @@ class _Passed:
 
 
 class _Counted(IterableDataset[Any]):  # type: ignore[misc]  # as above
-    """The items with what they took, for the workers of a Loader."""
+    """The items with what they took, for the workers of a TorchLoader."""
 
     def __init__(self, source: TorchDataset) -> None:
         self.source = source
@@ -212,14 +252,14 @@ class _Counted(IterableDataset[Any]):  # type: ignore[misc]  # as above
         yield _Passed(worker, made, over=True)
 
 
-class Loader(DataLoader[Any]):  # type: ignore[misc]  # as above
+class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
     """A DataLoader of whole batches that can be resumed at the next batch, with any number of workers or ranks.
 
     `dataset` is the TorchDataset, so that what takes a loader apart to build one of its own (Lightning, Accelerate)
     gets batches. Each worker numbers its batches: one that does not arrive is a WorkerError, never a shorter epoch.
     """
 
-    def __init__(self, dataset: TorchDataset, **options: Any) -> None:
+    def __init__(self, dataset: TorchDataset, **options: Unpack[LoaderOptions]) -> None:
         if options.setdefault("batch_size", None) is not None:
             raise UsageError("batch_size", "the dataset gives batches already", "call batch() on the Dataset")
         options.setdefault("collate_fn", _same)
@@ -305,7 +345,9 @@ class TorchBatch(Batch):
         """The same in memory that is copied to a GPU without waiting. torch calls it for pin_memory=True."""
         return self._each(lambda tensor: tensor.pin_memory())
 
-    def to(self, *target: Any, **options: Any) -> TorchBatch:
+    def to(
+        self, *target: torch.device | torch.dtype | torch.Tensor | str | int | bool, **options: Unpack[MoveOptions]
+    ) -> TorchBatch:
         """The same with every tensor moved, as `Tensor.to` does it; a dtype is for the images alone."""
         if "dtype" in options or any(isinstance(value, torch.dtype) for value in target):
             return TorchBatch(

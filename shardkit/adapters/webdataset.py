@@ -38,7 +38,7 @@ class Source:
         return len(self.dataset)
 
 
-class Pipeline(wds.DataPipeline, wds.FluidInterface):  # type: ignore[misc]  # not there when types are checked
+class WebDatasetPipeline(wds.DataPipeline, wds.FluidInterface):  # type: ignore[misc]  # not there when types are checked
     """A webdataset pipeline whose samples come from a Dataset: in its order, shuffled, dealt to ranks and workers.
 
     Its methods are those of `wds.WebDataset`; it needs none of its node and worker splitters.
@@ -77,6 +77,6 @@ def _same(item: Any) -> Any:
     return item
 
 
-def to_webdataset(dataset: Dataset) -> Pipeline:
+def to_webdataset(dataset: Dataset) -> WebDatasetPipeline:
     """The Dataset as a webdataset pipeline."""
-    return Pipeline(Source(dataset))
+    return WebDatasetPipeline(Source(dataset))

@@ -31,6 +31,14 @@ DRAWS_STRIDE = 32
 FUSED_CHUNK = 8
 """Images decoded before they are converted to another dtype or layout: few enough to stay in the cache."""
 
+Crop = Literal["resize", "center", "random"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos"]
+Color = Literal["rgb", "gray"]
+PixelType = Literal["uint8", "float16", "float32"]
+Layout = Literal["hwc", "chw"]
+LabelEncoding = Literal["int", "onehot", "binary", "multihot"]
+OnError = Literal["raise", "skip"]
+
 DECODE_CURE = 'mend or remove the image, or leave such images out with on_error="skip"'
 
 
@@ -50,17 +58,17 @@ class DecodeOptions:
     """
 
     size: int | tuple[int, int] | None = None
-    crop: Literal["resize", "center", "random"] = "resize"
+    crop: Crop = "resize"
     flip: bool = False
-    interpolation: Literal["nearest", "bilinear", "bicubic", "area", "lanczos"] = "bilinear"
-    color: Literal["rgb", "gray"] = "rgb"
+    interpolation: Interpolation = "bilinear"
+    color: Color = "rgb"
     exact: bool = False
-    dtype: Literal["uint8", "float16", "float32"] | None = None
+    dtype: PixelType | None = None
     rescale: float | None = None
-    layout: Literal["hwc", "chw"] = "hwc"
+    layout: Layout = "hwc"
     orientation: bool = False
-    label: Literal["int", "onehot", "binary", "multihot"] = "int"
-    on_error: Literal["raise", "skip"] = "raise"
+    label: LabelEncoding = "int"
+    on_error: OnError = "raise"
     skip_limit: int = 100
     max_pixels: int = MAX_PIXELS
 

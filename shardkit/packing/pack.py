@@ -29,7 +29,7 @@ from shardkit.packing.dest.disk import commit, keep_only, working, write_index_f
 from shardkit.packing.dest.earlier_run import find_finished
 from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine, run_here
 from shardkit.packing.options import Classes, OnError, PackOptions, class_names, make_options
-from shardkit.packing.plan.append import Named, demand_free, existing_datasets
+from shardkit.packing.plan.append import PathSummary, demand_free, existing_datasets
 from shardkit.packing.plan.content import Content
 from shardkit.packing.plan.datasets import contents_of, dataset_names
 from shardkit.packing.plan.sourced import label_fields, label_options
@@ -62,8 +62,8 @@ class DatasetPlan:
     image_bytes: int
     shards: tuple[tuple[str, int, int], ...]
     left_out: Mapping[str, tuple[int, tuple[str, ...]]]
-    changed: Named = field(default_factory=Named)
-    gone: Named = field(default_factory=Named)
+    changed: PathSummary = field(default_factory=PathSummary)
+    gone: PathSummary = field(default_factory=PathSummary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +237,8 @@ class _Job:
             image_bytes=int(source.sizes.sum()),
             shards=tuple((shard.name, len(shard.rows), shard.bytes) for shard in shards),
             left_out={reason: (entry.count, entry.examples) for reason, entry in source.left_out.reasons.items()},
-            changed=Named() if self.content.before is None else self.content.before.changed,
-            gone=Named() if self.content.before is None else self.content.before.gone,
+            changed=PathSummary() if self.content.before is None else self.content.before.changed,
+            gone=PathSummary() if self.content.before is None else self.content.before.gone,
         )
 
     def find_finished(self) -> Manifest | None:

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, StateError, UsageError
+from shardkit.errors import DatasetError, LengthError, StateError, UsageError
 from shardkit.formats.tfrecord.samples import FieldNames
-from shardkit.images.decoder import DecodeOptions
+from shardkit.images.decoder import (
+    Color,
+    Crop,
+    DecodeOptions,
+    Interpolation,
+    LabelEncoding,
+    Layout,
+    OnError,
+    PixelType,
+)
+from shardkit.images.pillow import MAX_PIXELS
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import demand_class_labels, kind_of
 from shardkit.reading.batches.pipeline import LOST, Item, batch_limits, streamed
@@ -49,13 +59,9 @@ if TYPE_CHECKING:
 
     from shardkit.adapters.keras import KerasDataset
     from shardkit.adapters.torch import TorchDataset, TorchMap
-    from shardkit.adapters.webdataset import Pipeline
+    from shardkit.adapters.webdataset import WebDatasetPipeline
 
 Rows = NDArray[np.int64]
-
-
-class LengthError(DatasetError, TypeError):
-    """A length that is not known; a TypeError too, so that `list(dataset)`, which asks for a length first, goes on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,20 +219,48 @@ class Dataset:
             reading=replace(data.reading, buffer=buffer, seed=data.reading.seed if seed is None else seed)
         )
 
-    def decode(self, **options: Any) -> Dataset:
+    def decode(
+        self,
+        *,
+        size: int | tuple[int, int] | None = None,
+        crop: Crop = "resize",
+        flip: bool = False,
+        interpolation: Interpolation = "bilinear",
+        color: Color = "rgb",
+        exact: bool = False,
+        dtype: PixelType | None = None,
+        rescale: float | None = None,
+        layout: Layout = "hwc",
+        orientation: bool = False,
+        label: LabelEncoding = "int",
+        on_error: OnError = "raise",
+        skip_limit: int = 100,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Dataset:
         """Images as arrays, and other fields by their extension (cls, txt, json, npy; anything else stays bytes).
 
-        Options, all of `DecodeOptions`: size (an int or (height, width)), crop ("resize", "center", "random"), flip,
-        interpolation, color, exact, dtype, rescale, layout, orientation, label, on_error, skip_limit, max_pixels.
-        A sample then holds its image as an array (height, width, channels), uint8 unless dtype or rescale says else.
-        Raises UsageError for an option that makes no sense; iterating raises DecodeError with shard, byte and key.
+        A sample then holds its image as an array (height, width, channels), uint8 unless dtype or rescale says
+        otherwise; a batch of images of one size is an array (samples, height, width, channels).
+
+        size: the side of a square or (height, width), in pixels; None keeps the size of each image. crop: "resize"
+        squashes the whole image into size, "center" takes its middle, "random" is torchvision's RandomResizedCrop.
+        flip: mirror every second image from left to right, chosen at random. interpolation: the filter for resizing.
+        color: "rgb" (3 channels) or "gray" (1). exact: the very pixels that Pillow gives, which takes longer.
+        dtype: of the values; None is uint8, or float32 with rescale. rescale: a factor for each value, such as 1/255.
+        layout: "hwc" is (height, width, channels), "chw" (channels, height, width). orientation: turn each image as
+        its EXIF or XMP metadata says. label: "int" is int64, "onehot", "binary" and "multihot" are float32.
+        on_error: with "raise" the first image that can't be decoded is a DecodeError; "skip" omits and logs them.
+        skip_limit: the most images that "skip" omits. max_pixels: an image with more is refused before it is decoded.
+
+        Raises UsageError for a value that makes no sense, and after map(), filter(), batch() or another decode().
+        Iterating raises DecodeError with shard, byte and key.
         """
-        try:
-            made = DecodeOptions(**options)
-        except TypeError as exc:
-            names = ", ".join(DecodeOptions.__dataclass_fields__)
-            raise UsageError("decode()", str(exc).rpartition("() ")[2], f"its options are {names}") from exc
-        return self._with(Decode(made))
+        options = DecodeOptions(
+            size=size, crop=crop, flip=flip, interpolation=interpolation, color=color, exact=exact, dtype=dtype,
+            rescale=rescale, layout=layout, orientation=orientation, label=label, on_error=on_error,
+            skip_limit=skip_limit, max_pixels=max_pixels,
+        )  # fmt: skip
+        return self._with(Decode(options))
 
     def map(self, fn: Callable[[Any], Any]) -> Dataset:
         """`fn(item)` instead of each item (a sample, or after batch() a batch), called in the decoding threads."""
@@ -524,7 +558,7 @@ class Dataset:
 
         return to_keras(self)
 
-    def to_webdataset(self) -> Pipeline:
+    def to_webdataset(self) -> WebDatasetPipeline:
         """A webdataset pipeline of the same samples, fields as bytes unless decode() was called: the methods of
         `wds.WebDataset` go on from it, and it may be the source of a `wds.DataPipeline`. Needs the extra `webdataset`.
         """

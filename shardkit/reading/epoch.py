@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, NotFoundError, UsageError
+from shardkit.errors import DatasetError, NotFoundError, ReplacedError, SampleIndexError, UsageError
 from shardkit.location import Location
 from shardkit.reading.batches.pipeline import Item, Run, streamed
 from shardkit.reading.blocks.source import BlockSource, IndexedBlocks, OneBlock
@@ -24,7 +24,7 @@ from shardkit.reading.order.derived import EndlessOrder, SelectedOrder
 from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.reading.order.share import Share, lost_by
 from shardkit.rng import stream_key
-from shardkit.shards.find import TRIES, ReplacedError
+from shardkit.shards.find import TRIES
 from shardkit.units import cores
 
 if TYPE_CHECKING:
@@ -39,10 +39,6 @@ _SAID: set[str] = set()
 
 LOADERS = ("torch.utils.data.", "torchdata.")
 """Modules that read by number what is given to a DataLoader."""
-
-
-class SampleIndexError(NotFoundError, IndexError):
-    """No sample of this number; an IndexError too, so that Python's old protocol of iteration ends."""
 
 
 def order_of(data: Dataset, epoch: int) -> Order:

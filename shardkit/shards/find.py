@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shardkit.errors import ManifestError, NotFoundError, StorageError, UsageError
+from shardkit.errors import ManifestError, NotFoundError, ReplacedError, StorageError, UsageError
 from shardkit.formats.format import format_of_name
 from shardkit.location import Location, expanded, has_range, locate, matching
 from shardkit.shards import names
@@ -36,10 +36,6 @@ _NO_SHARDS = (".json", ".parquet", ".tmp", ".part")
 
 TRIES = 5
 """How often a name is looked up while what is there changes under it."""
-
-
-class ReplacedError(NotFoundError):
-    """A file of a dataset that is gone, since another dataset has taken the place of this one."""
 
 
 @dataclass(frozen=True, slots=True)

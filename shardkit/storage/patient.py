@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from shardkit.errors import StorageError
+from shardkit.errors import StorageError, TransientError
 from shardkit.location import Location
 from shardkit.storage.access import Remote
 from shardkit.storage.retry import Patience, Retry, retried
-from shardkit.storage.store import HasFolders, ObjectInfo, StorageOptions, Store, TransientError, open_store
+from shardkit.storage.store import HasFolders, ObjectInfo, StorageOptions, Store, open_store
 from shardkit.threads import BackgroundCall
 
 if TYPE_CHECKING:

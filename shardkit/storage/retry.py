@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from shardkit.errors import StorageError
-from shardkit.storage.store import TransientError
+from shardkit.errors import StorageError, TransientError
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
-from shardkit.errors import StorageError, UsageError, redacted
+from shardkit.errors import UsageError, redacted
 from shardkit.location import Location
 
 if TYPE_CHECKING:
@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 StorageOptions = Mapping[str, Any]
 """Credentials, endpoint, region and the like, by the names that the provider's library knows. Never written, logged
 or part of an error."""
-
-
-class TransientError(StorageError):
-    """The store failed in a way that may pass: a broken connection, a time-out, a 503. Try again.
-
-    after_seconds: how long the server asks to wait before that (Retry-After), 0 where it does not.
-    """
-
-    after_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

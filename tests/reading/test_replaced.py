@@ -13,11 +13,11 @@ import pytest
 from reading.far import files_of, put
 
 import shardkit
-from shardkit.errors import NotFoundError
+from shardkit.errors import NotFoundError, ReplacedError
 from shardkit.location import locate
 from shardkit.reading import content
 from shardkit.shards import find
-from shardkit.shards.find import TRIES, ReplacedError
+from shardkit.shards.find import TRIES
 from shardkit.storage.store import open_store
 
 TESTS = Path(__file__).parent.parent

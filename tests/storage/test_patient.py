@@ -11,13 +11,13 @@ from typing import Any, BinaryIO
 import pytest
 from storage.store_contract import StoreContract
 
-from shardkit.errors import DamagedError, StorageError
+from shardkit.errors import DamagedError, StorageError, TransientError
 from shardkit.location import Location, locate
 from shardkit.storage import patient
 from shardkit.storage.access import Remote
 from shardkit.storage.patient import Patient, Timed, open_patient, open_timed
 from shardkit.storage.retry import Retry
-from shardkit.storage.store import ObjectInfo, Store, TransientError
+from shardkit.storage.store import ObjectInfo, Store
 from shardkit.storage.stores.slow_and_faulty import Faults, FaultyStore
 
 QUICK = Retry(attempts=5, first_seconds=0.0, total_seconds=60)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from storage.toxic import Toxic
 
-from shardkit.errors import NotFoundError, StorageError
+from shardkit.errors import NotFoundError, StorageError, TransientError
 from shardkit.location import Location, locate
 from shardkit.storage import retry as retry_module
 from shardkit.storage.patient import Patient
 from shardkit.storage.retry import Retry, retried
-from shardkit.storage.store import Store, TransientError, open_store, read
+from shardkit.storage.store import Store, open_store, read
 from shardkit.storage.stores.slow_and_faulty import Faults, FaultyStore
 
 QUICK = Retry(attempts=12, first_seconds=0.001, cap_seconds=0.01, total_seconds=60)

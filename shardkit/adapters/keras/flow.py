@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from shardkit.adapters.keras.listing import chosen_classes, class_part, keras_order, listed
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.errors import DecodeError, UsageError
+from shardkit.images.decoder import Interpolation
 from shardkit.reading.batches.batch import Batch, image_field
 from shardkit.reading.batches.labels import kind_of
 from shardkit.reading.dataset import Dataset, dataset
@@ -30,7 +31,7 @@ ColorMode = Literal["rgb", "rgba", "grayscale"]
 Subset = Literal["training", "validation"]
 ImageFunction = Callable[[NDArray[Any]], NDArray[Any]]
 
-PILLOW_FILTERS = {
+PILLOW_FILTERS: dict[str, Interpolation] = {
     "nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "box": "area", "lanczos": "lanczos",
 }  # fmt: skip
 """Keras' names for Pillow's filters, and shardkit's; "hamming" only Keras' own loader has."""
@@ -86,7 +87,7 @@ def flow_from_shards(
     view = shuffled(view, shuffle, seed)
     floatx = dtype or keras.config.floatx()
     load = Loading(
-        tuple(target_size), color_mode, interpolation, data_format or keras.config.image_data_format(), rescale,
+        (*target_size,), color_mode, interpolation, data_format or keras.config.image_data_format(), rescale,
         preprocessing_function, floatx,
     )  # fmt: skip
     by_keras = exact or interpolation == "hamming" or keep_aspect_ratio or color_mode == "rgba"
@@ -152,7 +153,7 @@ def shuffled(view: Dataset, shuffle: bool, seed: int | None) -> Dataset:
 class Loading:
     """How images become arrays."""
 
-    size: tuple[int, ...]
+    size: tuple[int, int]
     color_mode: str
     interpolation: str
     data_format: str

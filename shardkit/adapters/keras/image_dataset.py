@@ -16,11 +16,18 @@ from shardkit.adapters.keras.flow import ColorMode, Loading, Relabel, as_dataset
 from shardkit.adapters.keras.listing import Listing, chosen_classes, keras_order, listed, taken
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.errors import MissingExtraError, UsageError
+from shardkit.images.decoder import Interpolation
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.dataset import Dataset
 from shardkit.shards.find import SourceLike
 
-TF_FILTERS = {"bilinear": "bilinear", "nearest": "nearest", "bicubic": "bicubic", "area": "area", "lanczos3": "lanczos"}
+TF_FILTERS: dict[str, Interpolation] = {
+    "bilinear": "bilinear",
+    "nearest": "nearest",
+    "bicubic": "bicubic",
+    "area": "area",
+    "lanczos3": "lanczos",
+}
 """Keras' names for TensorFlow's methods, and shardkit's; the others only TensorFlow has."""
 
 
@@ -59,7 +66,7 @@ def image_dataset_from_shards(
     """
     options = _Options(
         None if label_mode is None else labels, None if labels is None else label_mode, color_mode,
-        batch_size, (image_size, image_size) if isinstance(image_size, int) else tuple(image_size), interpolation,
+        batch_size, (image_size, image_size) if isinstance(image_size, int) else (*image_size,), interpolation,
         crop_to_aspect_ratio, pad_to_aspect_ratio, data_format or keras.config.image_data_format(), exact,
         format or ("tf" if keras.backend.backend() == "tensorflow" else "keras"),
     )  # fmt: skip
@@ -123,7 +130,7 @@ class _Options:
     label_mode: str | None
     color_mode: str
     batch_size: int | None
-    size: tuple[int, ...]
+    size: tuple[int, int]
     interpolation: str
     crop: bool
     pad: bool

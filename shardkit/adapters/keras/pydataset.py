@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.adapters.keras.listing import Listing, delivered
-from shardkit.errors import DatasetError, MissingExtraError, UsageError
+from shardkit.errors import DatasetError, MissingExtraError, SampleIndexError, UsageError
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.labels import demand_class_labels
 from shardkit.reading.dataset import Dataset
-from shardkit.reading.epoch import SampleIndexError
 from shardkit.reading.order.ranks import TF_CONFIG
 
 try:

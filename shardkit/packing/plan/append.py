@@ -46,15 +46,15 @@ _CURE = "give the options that it was packed with, or pack all of it again with 
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class PathSummary:
     """How many paths, and the first few of them."""
 
     count: int = 0
     examples: tuple[str, ...] = ()
 
-    def and_more(self, path: str) -> Named:
+    def and_more(self, path: str) -> PathSummary:
         """With one more."""
-        return Named(self.count + 1, self.examples if self.count >= _SHOWN else (*self.examples, path))
+        return PathSummary(self.count + 1, self.examples if self.count >= _SHOWN else (*self.examples, path))
 
     def __str__(self) -> str:
         shown = ", ".join(map(printable, self.examples))
@@ -67,8 +67,8 @@ class ExistingDataset:
 
     destination: Destination
     manifest: Manifest
-    changed: Named = field(default_factory=Named)
-    gone: Named = field(default_factory=Named)
+    changed: PathSummary = field(default_factory=PathSummary)
+    gone: PathSummary = field(default_factory=PathSummary)
 
     @property
     def first(self) -> int:
@@ -195,7 +195,7 @@ def new_samples(
     known = np.zeros(len(samples), np.bool_)
     sizes = found.files.sizes[found.rows[:, found.primary]] if isinstance(found, Grouped) else samples.sizes
     look = _Look(samples, sizes, full=options.check == "full", copied=COPIED.issuperset(before.manifest.options))
-    gone = Named()
+    gone = PathSummary()
     for columns in _index_columns(before, ["path", "label", "image_size", "crc32c"]):
         texts: list[str] = columns["path"].to_pylist()
         rows = rows_by_path.find(list(map(path_of_text, texts)))
@@ -222,7 +222,7 @@ class _Look:
     def __init__(self, samples: Source, sizes: NDArray[np.int64], *, full: bool, copied: bool) -> None:
         self.samples, self.sizes, self.copied = samples, sizes, copied
         self.full = full and samples.elsewhere is None
-        self.changed = self.files = self.labels = Named()
+        self.changed = self.files = self.labels = PathSummary()
 
     def at(self, rows: NDArray[np.int64], texts: Sequence[str], columns: Mapping[str, Any]) -> None:
         """Look at the files of one shard. rows: in the source, -1 for none."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError, printable, redacted
+from shardkit.errors import NotFoundError, ShardkitError, StorageError, TransientError, UsageError, printable, redacted
 from shardkit.location import Location
-from shardkit.storage.store import ObjectInfo, StorageOptions, TransientError, demand_name, harmless
+from shardkit.storage.store import ObjectInfo, StorageOptions, demand_name, harmless
 from shardkit.storage.stores.cloud_errors import BEYOND, storage_error
 from shardkit.storage.stores.cloud_options import family_of, opened
 from shardkit.storage.stores.obstore_after_fork import obstore

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 
-from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError, redacted
-from shardkit.storage.store import TransientError
+from shardkit.errors import NotFoundError, ShardkitError, StorageError, TransientError, UsageError, redacted
 
 _STATUS = re.compile(r"status code: (\d{3})([ A-Za-z-]*)")
 _BODY = re.compile(r"<(Code|Message)>([^<\n]{1,300})")

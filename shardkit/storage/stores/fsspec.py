@@ -11,9 +11,17 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
-from shardkit.errors import MissingExtraError, NotFoundError, ShardkitError, StorageError, UsageError, redacted
+from shardkit.errors import (
+    MissingExtraError,
+    NotFoundError,
+    ShardkitError,
+    StorageError,
+    TransientError,
+    UsageError,
+    redacted,
+)
 from shardkit.location import Location
-from shardkit.storage.store import ObjectInfo, StorageOptions, TransientError, demand_name, harmless
+from shardkit.storage.store import ObjectInfo, StorageOptions, demand_name, harmless
 
 PIECE_BYTES = 4 << 20
 """A file system of fsspec reads a range at a time, each a request of its own for most."""

@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from shardkit.errors import NotFoundError, ShardkitError, StorageError, UsageError
+from shardkit.errors import NotFoundError, ShardkitError, StorageError, TransientError, UsageError
 from shardkit.location import Location
 from shardkit.storage.files import storage_error, sync_folder, translated, whole_file
 from shardkit.storage.parts import is_part, remove_abandoned
-from shardkit.storage.store import ObjectInfo, StorageOptions, TransientError, demand_name
+from shardkit.storage.store import ObjectInfo, StorageOptions, demand_name
 
 PIECE_BYTES = 1 << 20
 

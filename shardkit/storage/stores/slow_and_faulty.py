@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from shardkit.errors import UsageError
+from shardkit.errors import TransientError, UsageError
 from shardkit.location import Location, locate
 from shardkit.rng import stream_key
-from shardkit.storage.store import ObjectInfo, StorageOptions, Store, TransientError, open_store
+from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -19,9 +19,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
-from shardkit.errors import ShardkitError, StorageError, UsageError, redacted
+from shardkit.errors import ShardkitError, StorageError, TransientError, UsageError, redacted
 from shardkit.location import Location
-from shardkit.storage.store import ObjectInfo, StorageOptions, Store, TransientError, demand_name
+from shardkit.storage.store import ObjectInfo, StorageOptions, Store, demand_name
 from shardkit.storage.stores.cloud import PIECE_BYTES, RemoteStore, beyond_end
 from shardkit.storage.stores.cloud_errors import answer_error, redirect_error
 from shardkit.storage.stores.cloud_options import web_options

@@ -22,10 +22,10 @@ from storage.servers import AZURITE_ACCOUNT, free_port
 from storage.store_contract import content, names
 from storage.toxic import Toxic
 
-from shardkit.errors import MissingExtraError, NotFoundError, StorageError, UsageError
+from shardkit.errors import MissingExtraError, NotFoundError, StorageError, TransientError, UsageError
 from shardkit.location import locate
 from shardkit.storage.retry import Retry, retried
-from shardkit.storage.store import Store, TransientError, open_store
+from shardkit.storage.store import Store, open_store
 from shardkit.storage.stores import aws_profile, cloud, cloud_options, obstore_after_fork
 
 pytest.importorskip("obstore")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from storage.store_contract import content, names
 
-from shardkit.errors import DestinationError, MissingExtraError, NotFoundError, StorageError, UsageError
+from shardkit.errors import DestinationError, MissingExtraError, NotFoundError, StorageError, TransientError, UsageError
 from shardkit.location import Location, locate
 from shardkit.storage.files import part_of
-from shardkit.storage.store import TransientError, open_store
+from shardkit.storage.store import open_store
 from shardkit.storage.stores.fsspec import FsspecStore, _crc32c, _error
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from storage.store_contract import content
 
-from shardkit.errors import StorageError, UsageError
+from shardkit.errors import StorageError, TransientError, UsageError
 from shardkit.location import locate
-from shardkit.storage.store import Store, TransientError, open_store
+from shardkit.storage.store import Store, open_store
 from shardkit.storage.stores import slow_and_faulty as faults_module
 from shardkit.storage.stores.slow_and_faulty import Faults, FaultyStore, Slowness, SlowStore
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from shardkit.errors import NotFoundError, StorageError
+from shardkit.errors import NotFoundError, StorageError, TransientError
 from shardkit.location import locate
 from shardkit.storage import retry
 from shardkit.storage.retry import Retry, retried
-from shardkit.storage.store import TransientError, open_store
+from shardkit.storage.store import open_store
 from shardkit.storage.stores import web
 from shardkit.storage.stores.cloud import RemoteStore
 from shardkit.storage.stores.cloud_errors import answer_error

@@ -24,12 +24,12 @@ from shardkit.errors import (
     ManifestError,
     NotFoundError,
     StorageError,
+    TransientError,
     UsageError,
 )
 from shardkit.events import Progress
 from shardkit.shards import names
 from shardkit.shards.manifest import decode_manifest
-from shardkit.storage.store import TransientError
 from shardkit.storage.stores import memory
 
 Objects = Callable[[str], dict[str, bytes]]
