@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,12 +18,18 @@ from numpy.typing import NDArray
 
 from shardkit.checksums import joined_crc, summer
 from shardkit.errors import DamagedError, NotFoundError, StorageError
-from shardkit.formats.format import FORMATS, FormatName, StoredSample, format_of_head, format_of_name, is_packed_as
-from shardkit.formats.tar.fast_check import plain_sums
+from shardkit.formats.format import (
+    FORMATS,
+    Description,
+    FormatName,
+    StoredSample,
+    format_of_head,
+    format_of_name,
+    is_packed_as,
+)
 from shardkit.formats.tar.stream import Readable, gunzip
-from shardkit.formats.tfrecord.samples import TfrecordSample, path_of
 from shardkit.location import Location
-from shardkit.sample import IMAGE_FIELDS, NO_LABEL, label_of
+from shardkit.sample import NO_LABEL, label_of
 from shardkit.shards.objects import Places
 from shardkit.shards.open import IndexRows
 from shardkit.storage.mapped import MappedFile, look, looked, map_whole
@@ -120,7 +127,7 @@ def open_shard(
     )
     data = _mapped(location) if location.is_local or places is None else places.whole(location)
     size, path = len(data), location.path if location.is_local else ""
-    if size == 0 and named == "tfrecord":
+    if size == 0 and named is not None and not FORMATS[named].end:  # no end mark: nothing is a whole shard
         return ShardBytes(place, b"", 0, format=named)
     if size == 0:
         raise DamagedError(place, "the file is empty", "copy it again, or pack again", 0)
@@ -176,12 +183,12 @@ def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent
     fails.
     """
     content = ShardContent(shard.place, shard.file_bytes, len(shard), shard.gzip)
-    if rows is not None and shard.path and shard.format == "tar" and _as_indexed(content, rows, shard.path):
+    if rows is not None and shard.path and _as_indexed(content, rows, shard):
         return content
     columns = _Columns(content)
     crc = shard.summer()
     try:
-        columns.add(shard.samples(), shard.data, crc)
+        columns.add(map(partial(FORMATS[shard.format].describe, shard.data), shard.samples()), crc)
     except DamagedError as exc:
         content.error = exc
     columns.finish(crc, len(shard))
@@ -190,10 +197,10 @@ def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent
     return content
 
 
-def _as_indexed(content: ShardContent, rows: IndexRows, path: str) -> bool:
+def _as_indexed(content: ShardContent, rows: IndexRows, shard: ShardBytes) -> bool:
     """Fill in the content of a shard that is just as its index rows say, but for its checksums; else False."""
     try:
-        found = plain_sums(path, rows.keys, rows.paths, rows.numbers)
+        found = FORMATS[shard.format].plain_sums(shard.path, rows.keys, rows.paths, rows.numbers)
     except OSError as exc:
         raise StorageError(content.place, exc.strerror or str(exc), "check the disk and its rights") from exc
     if found is None:
@@ -214,28 +221,21 @@ class _Columns:
         self.sums: list[int] = []
         self.lengths: list[int] = []
 
-    def add(self, samples: Iterator[StoredSample], buffer: Any, crc_of_bytes: Callable[[int, int], int]) -> None:
-        """Take the samples of `buffer`, and sum up to the last image's end."""
+    def add(self, samples: Iterator[Description], crc_of_bytes: Callable[[int, int], int]) -> None:
+        """Take samples, and sum up to the last image's end."""
         content = self.content
         names, keys, fields = content.image_fields, content.keys, content.fields
         labels, offsets, sizes, image_offsets, image_sizes, crcs = (self.numbers[name] for name in NUMBERS)
         for sample in samples:
-            image, start, size = "", -1, -1
-            label = NO_LABEL
-            for name, (begin, length) in sample.fields.items():
-                if name == "cls":
-                    label = label_of(bytes(buffer[begin : begin + length]))
-                elif not image and name in IMAGE_FIELDS:
-                    image, start, size = name, begin, length
-                fields[name] = None
-            if isinstance(sample, TfrecordSample):
-                fields.update(dict.fromkeys(sample.names))
-                label = label_of(sample.values["cls"]) if "cls" in sample.values else label
-                if sample.text and label >= 0:
-                    before = content.texts.setdefault(label, sample.text)
-                    if before != sample.text and content.renamed is None:
-                        content.renamed = label, before, sample.text, sample.offset, sample.key
-                content.paths.append(path_of(sample, image))
+            image, start, size = sample.image, sample.image_offset, sample.image_size
+            label = NO_LABEL if sample.cls is None else label_of(sample.cls)
+            fields.update(dict.fromkeys(sample.names))
+            if sample.text and label >= 0:
+                before = content.texts.setdefault(label, sample.text)
+                if before != sample.text and content.renamed is None:
+                    content.renamed = label, before, sample.text, sample.offset, sample.key
+            if sample.path:
+                content.paths.append(sample.path)
             crc = 0
             if image:
                 crc = crc_of_bytes(start, start + size)

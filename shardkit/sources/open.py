@@ -207,7 +207,7 @@ def read_members(path: str, kind: str, *, skip_bad: bool, progress: ProgressFn =
         return read_seven(path, skip_bad=skip_bad)
     from shardkit.sources.archives.tar import read_tar
 
-    return read_tar(path, "" if kind == "tar" else kind, skip_bad=skip_bad, progress=progress)
+    return read_tar(path, kind.removeprefix("tar"), skip_bad=skip_bad, progress=progress)  # "tar" is not compressed
 
 
 def _is_shard(members: Members) -> bool:

@@ -9,11 +9,11 @@ TFRecord  "OFFSET SIZE" for each record, with all that belongs to it: DALI's `fn
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from shardkit.errors import DatasetError, UsageError
-from shardkit.formats.format import FORMATS, format_of_head, format_of_name, is_packed_as
+from shardkit.formats.format import FORMATS, FormatName, format_of_head, format_of_name, is_packed_as
 from shardkit.location import Location
 from shardkit.shards.find import SourceLike, resolve
 from shardkit.storage.files import translated, whole_file
@@ -48,7 +48,7 @@ def _write_one(shard: Location) -> Location:
     if is_packed_as(form, head):
         fact = "the shard is compressed, which DALI can't read"
         raise UsageError(str(shard), fact, "make plain ones with 'shardkit convert'")
-    text = "".join(_tar_lines(shard, data) if form == "tar" else _tfrecord_lines(shard, data))
+    text = "".join(_LINES[form](shard, data))
     with whole_file(place.path) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
     return place
@@ -69,3 +69,7 @@ def _tar_lines(shard: Location, data: Any) -> Iterator[str]:
         lines.append(" ".join(parts) + "\n")
     yield f"v1.2 {len(lines)}\n"
     yield from lines
+
+
+_LINES: Mapping[FormatName, Callable[[Location, Any], Iterator[str]]] = {"tar": _tar_lines, "tfrecord": _tfrecord_lines}
+"""The formats that DALI reads."""

@@ -16,6 +16,7 @@ import pytest
 import shardkit
 from shardkit import Manifest
 from shardkit.errors import BadFileError, SourceError
+from shardkit.formats.tar import fast_write
 from shardkit.formats.tar.samples import read_samples
 from shardkit.packing.pack import SHOWN_SKIPPED
 from shardkit.packing.write import shard
@@ -444,7 +445,7 @@ def test_a_read_that_comes_in_pieces_gives_the_whole_file(
     tree: Path, out: Path, pack_one: Pack, samples_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = os.read
-    monkeypatch.setattr(shard, "extension", lambda: None)
+    monkeypatch.setattr(fast_write, "extension", lambda: None)
     monkeypatch.setattr(shard.os, "read", lambda fd, size: read(fd, min(size, 100)))
     pack_one(tree, out / "train")
     monkeypatch.undo()
@@ -464,7 +465,7 @@ def test_a_file_that_can_not_be_read_stops_the_run(
             raise error
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(shard, "extension", lambda: None)
+    monkeypatch.setattr(fast_write, "extension", lambda: None)
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(BadFileError, match=rf"red/0002.jpg: can't be read \({error.strerror}\)"):
         pack_one(tree, out / "train")

@@ -96,7 +96,7 @@ WITH_INDEX = {
     from shardkit.formats.tar import fast_check as _plain
     from shardkit.shards import scan as _shard
     from shardkit.tools.verify import verify
-    _shard.plain_sums = lambda *arguments: None
+    _plain.plain_sums = lambda *arguments: None
     _shard.label_of = cutting(_shard.label_of)
     print(verify.verify(shard).findings)""",
     "convert": """

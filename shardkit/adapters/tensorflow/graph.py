@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from shardkit.adapters.tensorflow.handover import counted, element_spec, untuned, with_names
 from shardkit.errors import NotFoundError, StorageError, UsageError
-from shardkit.formats.format import format_of_head, format_of_name
+from shardkit.formats.format import FORMATS, format_of_head, format_of_name
 from shardkit.formats.tar.headers import GZIP_MAGIC
 from shardkit.formats.tfrecord.features import ENCODED, LABEL
 from shardkit.formats.tfrecord.stream import is_packed
@@ -134,7 +134,7 @@ def _files(dataset: Dataset) -> tuple[list[str], str]:
         head = _head(place)
         form = form or format_of_name(place.name) or format_of_head(head)
         kinds.add(_compression(head))
-    if form != "tfrecord":
+    if form not in FORMATS or not FORMATS[form].holds_examples:
         fact = f"TensorFlow reads TFRecord shards, and this is {'a' if form[0] != 't' else 'made of'} {form}"
         how = "pack" if form == "class directory" else "convert"
         raise _refused(fact, f'make them with shardkit.{how}(source, dest, format="tfrecord")')

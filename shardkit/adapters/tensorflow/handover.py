@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shardkit.errors import MissingExtraError, UsageError
+from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord.features import feature_description
 from shardkit.images.decoder import ImageDecoder
 from shardkit.reading.batches.batch import Batch
@@ -211,7 +212,7 @@ def feature_spec(dataset: Dataset) -> dict[str, Any]:
     or -1 for the label. Raises UsageError for what is no one dataset of TFRecord shards.
     """
     manifest = getattr(dataset.content.catalog, "manifest", None)
-    if manifest is None or manifest.shard_format != "tfrecord":
+    if manifest is None or not FORMATS[manifest.shard_format].holds_examples:
         cure = 'make them with shardkit.convert(source, dest, format="tfrecord")'
         raise UsageError("feature_spec()", f"{dataset!r} is no dataset of TFRecord shards", cure)
     kinds = {"bytes": tf.string, "int64": tf.int64}

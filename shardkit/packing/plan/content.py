@@ -8,29 +8,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shardkit.formats.format import FORMATS
-from shardkit.formats.tar import samples
 from shardkit.images.rewrite.transcode import VERSION
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.append import ExistingDataset
 from shardkit.packing.plan.estimate import as_transcoded
 from shardkit.packing.plan.plan import Plan, ShardPlan, plan_shards
-from shardkit.packing.plan.sizes import grouped_sample_bytes, tfrecord_sample_bytes
+from shardkit.packing.plan.sizes import grouped_sample_bytes
 from shardkit.packing.plan.sourced import inline_digest, inline_sample_bytes, is_sourced, sourced_tasks
 from shardkit.packing.write.samples import FieldsTask
 from shardkit.packing.write.shard import ShardTask
 from shardkit.packing.write.sourced import SourcedTask
-from shardkit.sample import field_of, text_of_path
 from shardkit.sources.groups import Grouped
 from shardkit.sources.source import Source
 
 LAYOUT = 1
 """Raised when the same plan begins to give other bytes, so that nothing of an older shardkit is taken for our own."""
-
-_SHORT_NAME = 90
-"""A path of up to this many plain bytes gives a key and field that fit ustar's 100-byte name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +54,7 @@ class Content:
         if is_sourced(source if self.grouped is None else self.grouped.files):
             yield from sourced_tasks(self, work, options, salt)
             return
-        texts = dict(enumerate(source.classes)) if options.format == "tfrecord" else {}
+        texts = dict(enumerate(source.classes)) if FORMATS[options.format].holds_class_names else {}
         for number in range(len(self.plan)):
             shard = self.plan.shard(number)
             if self.grouped is not None:
@@ -123,14 +117,14 @@ def plan_source(
     elif measured.inline is not None:
         sizes = inline_sample_bytes(measured, form)
     else:
-        sizes = tar_sample_bytes(measured) if form.name == "tar" else tfrecord_sample_bytes(measured)
+        sizes = form.sample_bytes(measured)
     plan = plan_shards(
         source, stem=base or stem, suffix=form.suffix, sample_bytes=sizes, overhead=len(form.end),
         max_bytes=options.max_bytes, max_count=options.max_count, shuffle=options.shuffle, seed=options.seed,
         first=first,
     )  # fmt: skip
     layout = LAYOUT if options.transcode is None else (LAYOUT, VERSION)
-    named = (layout, options.recorded(), source.classes, stem, *(() if form.name == "tar" else (form.name,)))
+    named = (layout, options.recorded(), source.classes, stem, *form.digest_marks)
     digest = hashlib.blake2b(repr(named).encode(), digest_size=16)
     source = source if grouped is None else grouped.files
     for column in (source.paths.blob, source.paths.offsets, source.sizes, source.labels):
@@ -138,28 +132,3 @@ def plan_source(
     for data in inline_digest(source):
         digest.update(data)
     return Content(source if grouped is None else grouped.samples, plan, digest.hexdigest(), grouped)
-
-
-def tar_sample_bytes(source: Source) -> NDArray[np.int64]:
-    """The bytes of each sample in a tar shard (int64, n): two headers, the image padded to 512, the label's block."""
-    sizes = 3 * 512 + (source.sizes + 511) // 512 * 512
-    for row in np.flatnonzero(_long_names(source)).tolist():
-        path = source.paths[row]
-        fields = ((field_of(text_of_path(path).rpartition(".")[2]), int(source.sizes[row])), ("cls", 1))
-        sizes[row] = samples.sample_size(source.key(row), fields)
-    result: NDArray[np.int64] = sizes
-    return result
-
-
-def _long_names(source: Source) -> NDArray[np.bool_]:
-    """Rows whose key may not fit ustar's name field: long ones, and those that escapes may make long."""
-    blob, offsets = source.paths.blob, source.paths.offsets
-    lengths = np.diff(offsets)
-    longer = lengths > _SHORT_NAME
-    odd = np.flatnonzero((blob >= 0x80) | (blob == 0x5C))
-    if len(odd):
-        rows, extra = np.unique(np.searchsorted(offsets, odd, side="right") - 1, return_counts=True)
-        longer[rows] |= lengths[rows] + 3 * extra > _SHORT_NAME
-    renamed = np.fromiter(source.renamed, np.int64, len(source.renamed))
-    longer[renamed] = True
-    return longer

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError, SourceError
-from shardkit.formats.format import Format
+from shardkit.formats.format import FORMATS, Format
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.plan import ShardPlan
 from shardkit.packing.write.sourced import SourcedTask
@@ -64,7 +64,8 @@ def _task(
         labels=labels.tolist(), keys=keys, inline=inline,
         multi=source.inline is not None and source.inline.labels == "multi", check=options.check,
         skip_bad=options.on_error == "skip", digest=digest.hexdigest(), format=options.format,
-        texts=dict(enumerate(source.classes)) if options.format == "tfrecord" else {}, transcode=options.transcode,
+        texts=dict(enumerate(source.classes)) if FORMATS[options.format].holds_class_names else {},
+        transcode=options.transcode,
     )  # fmt: skip
 
 

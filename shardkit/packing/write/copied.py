@@ -12,9 +12,7 @@ import msgspec
 from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError, NotFoundError
 from shardkit.formats.format import FORMATS, Format
-from shardkit.formats.tar.stream import Readable
 from shardkit.formats.tfrecord.samples import TfrecordSample, fields_of
-from shardkit.formats.tfrecord.stream import stream_records
 from shardkit.packing.write.samples import SampleWriter
 from shardkit.packing.write.shard import Advance, Check, Filled, Meter, Sink
 from shardkit.sample import IMAGE_FIELDS, fs_text, path_of_member, path_of_text
@@ -98,9 +96,10 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
         return path_of_text(path or path_of_member(key, image))
 
     def _renamed(self, fields: dict[str, Any], place: str, at: int | None, key: str) -> list[tuple[str, Any]]:
+        values = FORMATS[self.format].holds_values
         kept = ((name, self.fields.get(name, name), data) for name, data in fields.items() if self._stays(name))
         named = [
-            (new, as_bytes(name, data, place, at, key) if self.format != "tfrecord" or new == "cls" else data)
+            (new, as_bytes(name, data, place, at, key) if new == "cls" or not values else data)
             for name, new, data in kept
             if new
         ]
@@ -134,7 +133,7 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
             place = fs_text(source)
             with translated(source), open(source, "rb") as file:
                 read = 0
-                for found, sample in _from_front(file, form, place):
+                for found, sample in form.stream_stored(file, place=place):
                     key, path, label, crc = next(rows, (None, "", -1, -1))
                     _demand_as_indexed(found, sample, key, crc, place, None)
                     now = file.tell()  # of a compressed shard, in the compressed bytes
@@ -143,15 +142,6 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
         left = next(rows, None)
         if left is not None:
             raise DamagedError(place, f"the shard ends before the sample {left[0]!r}, which it had", _CURE)
-
-
-def _from_front(file: Readable, form: Format, place: str) -> Iterator[tuple[str, TfrecordSample | dict[str, bytes]]]:
-    """(key, sample) of each sample of a whole shard."""
-    if form.name == "tfrecord":
-        for record in stream_records(file, place=place):
-            yield record.key, record
-    else:
-        yield from form.stream(file, place=place)
 
 
 def _fields(sample: TfrecordSample | dict[str, bytes]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import msgspec
 from shardkit.checksums import crc32c
 from shardkit.errors import BadFileError, ShardkitError
 from shardkit.formats.format import FORMATS
-from shardkit.formats.tar.fast_write import IMAGE_AT, Gathered, Gatherer, extension
+from shardkit.formats.tar.fast_write import IMAGE_AT, Gathered, Gatherer
 from shardkit.formats.tfrecord.samples import TooLargeError
 from shardkit.images import header
 from shardkit.images.rewrite.transcode import Transcoding, transcode
@@ -343,11 +343,11 @@ def _gatherer(task: ShardTask, prefix: bytes, fields: Sequence[str]) -> Gatherer
 
     It copies the files, and Python does not: from about 30 kB on that costs more than Python's work for each file.
     """
-    if task.format != "tar" or task.check != "header" or task.transcode is not None or extension() is None:
+    if task.check != "header" or task.transcode is not None:
         return None
     if sum(task.sizes) > GATHER_BYTES * len(task.sizes):
         return None
-    return Gatherer(prefix, task.paths, task.keys, fields, task.labels, task.sizes)
+    return FORMATS[task.format].gatherer(prefix, task.paths, task.keys, fields, task.labels, task.sizes)
 
 
 def transcoded(field: str, data: bytes, wish: Transcoding, done: Counter[str]) -> tuple[str, bytes]:

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from shardkit.checksums import crc32c, differing
 from shardkit.errors import DamagedError, DecodeError, ManifestError, NotFoundError
 from shardkit.formats.format import demand_names_fit, format_named
-from shardkit.formats.tar.headers import padded
-from shardkit.formats.tar.samples import plain_member
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
 from shardkit.reading.batches.labels import FIELD
@@ -242,7 +240,7 @@ class IndexCatalog:
         others = [name for name in manifest.fields if name not in IMAGE_FIELDS]
         packed = manifest.plan != "" and "fields" not in manifest.options  # one image, and its path says of which field
         self.plain = names is None and others in (["cls"], []) and (packed or len(self.image_fields) == 1)
-        self.checked_raw = self.format.name == "tfrecord"
+        self.checked_raw = self.format.checks_itself
         """Whether images are checked that are not decoded: the format has checksums of its own for that."""
         self.checked = self.checked_raw or verify is not False
         """Whether images are checked that are decoded."""
@@ -511,18 +509,18 @@ class IndexBlock:
 
     def target(self, number: int) -> bytes | None:
         """The bytes of the field, found right behind the image in a tar; in any other place by reading the sample."""
-        if self._tar:
+        if self._mapped:
             shard, end = self._spans[0][number], self._spans[2][number]
-            name = f"{self.keys[number]}.{FIELD}".encode()
-            data = plain_member(self._buffers[shard], padded(end), self._stops[number], name)
+            form = self.catalog.format
+            data = form.field_behind(self._buffers[shard], end, self._stops[number], self.keys[number], FIELD)
             if data is not None:
                 return data
         value: bytes | None = self.sample(number).get(FIELD)
         return value
 
     @cached_property
-    def _tar(self) -> bool:
-        return self.catalog.format.name == "tar" and not self.catalog.plain and self.catalog.remote is None
+    def _mapped(self) -> bool:
+        return not self.catalog.plain and self.catalog.remote is None
 
     @cached_property
     def _stops(self) -> list[int]:

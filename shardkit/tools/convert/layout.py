@@ -150,19 +150,17 @@ def _sample_bytes(stored: Stored, form: Format, changes: Changes) -> NDArray[np.
         else:
             names = np.array([len(k.encode("utf-8", "surrogateescape")) for k in rows.keys], np.int64)
             names += np.array([len(path.encode()) for path in rows.paths], np.int64)
-            each = 2048 if form.name == "tar" else 64  # headers, with those for long names; or tags and lengths
             many = len(stored.fields) + 4
             grown = sum(len(name) for name in changes.of(stored.fields))
-            factor = many if form.name == "tar" else 1
-            parts.append(rows.sizes + names * factor + many * each + longest + grown)
+            parts.append(rows.sizes + form.most_added_bytes(names, many) + longest + grown)
     return np.concatenate(parts)
 
 
 def _key_bytes(stored: Stored, form: Format, rows: StoredRows) -> NDArray[np.int64]:
     """What a key that was made of a record's place adds to it at most, as it is written into it."""
-    if form.name != "tfrecord" or (stored.manifest is not None and stored.manifest.plan):
+    if stored.manifest is not None and stored.manifest.plan:
         return np.zeros(len(rows.keys), np.int64)
-    return np.array([len(key.encode("utf-8", "surrogateescape")) + 64 for key in rows.keys], np.int64)
+    return form.most_key_bytes(rows.keys)
 
 
 def _exact_bytes(rows: StoredRows, form: Format, texts: Sequence[str]) -> NDArray[np.int64]:

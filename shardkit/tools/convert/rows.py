@@ -6,18 +6,15 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, NotFoundError, UsageError
-from shardkit.formats.format import FORMATS, format_of_head, format_of_name, is_packed_as
-from shardkit.formats.tfrecord.samples import HEAD, TfrecordSample, path_of
-from shardkit.formats.tfrecord.stream import stream_records
+from shardkit.formats.format import FORMATS, Description, Format, format_of_head, format_of_name, is_packed_as
 from shardkit.location import Location
 from shardkit.reading.blocks.indexed import IndexCatalog
-from shardkit.sample import IMAGE_FIELDS, NO_LABEL, label_of, path_of_member
+from shardkit.sample import NO_LABEL, label_of, path_of_member
 from shardkit.shards.class_names import (
     Mixed,
     Pairs,
@@ -163,20 +160,6 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
     return Stored(shards, form, found.classes, fields, counts, rows, packed=packed, plain=False)
 
 
-class _Seen(NamedTuple):
-    """What a shard tells of a sample. cls: as it is there; None for none. offset: -1 where it is not known."""
-
-    key: str
-    names: Sequence[str]
-    image: str
-    cls: object
-    offset: int
-    size: int
-    image_size: int
-    path: str
-    text: str
-
-
 def _scan(shard: Location, form: str, *, packed: bool) -> _Scan:
     """The samples of a shard without an index. Raises DamagedError, StorageError."""
     columns: list[tuple[int, int, int, int]] = []
@@ -185,14 +168,14 @@ def _scan(shard: Location, form: str, *, packed: bool) -> _Scan:
     fields: dict[str, None] = {}
     texts: dict[int, str] = {}
     mixed: Mixed | None = None
-    for sample in (_streamed if packed else _mapped)(shard, form):
+    for sample in (_streamed if packed else _mapped)(shard, FORMATS[form]):
         label = NO_LABEL if sample.cls is None else label_of(sample.cls)
         if sample.text and label >= 0:
             before = texts.setdefault(label, sample.text)
             if before != sample.text and mixed is None:
                 mixed = two_names(label, before, sample.text, sample.offset, sample.key)
         keys.append(sample.key)
-        paths.append(sample.path)
+        paths.append(sample.path or path_of_member(sample.key, sample.image))
         columns.append((label, sample.offset, sample.size, sample.image_size))
         fields.update(dict.fromkeys(sample.names))
     numbers = np.array(columns, np.int64).reshape(-1, 4).T
@@ -205,49 +188,16 @@ def _scan(shard: Location, form: str, *, packed: bool) -> _Scan:
     return _Scan(rows, fields, texts, pairs, mixed)
 
 
-def _mapped(shard: Location, form: str) -> Iterator[_Seen]:
+def _mapped(shard: Location, form: Format) -> Iterator[Description]:
     with translated(os.fsencode(shard.path)):
         data = map_whole(shard.path)
-    for sample in looked(FORMATS[form].read(data, place=str(shard)), data):
-        if isinstance(sample, TfrecordSample):
-            yield _seen_record(sample, sample.offset)
-            continue
-        image = next((name for name in sample.fields if name in IMAGE_FIELDS), "")
-        first, size = sample.fields.get("cls", (0, -1))
-        cls = bytes(data[first : first + size]) if size >= 0 else None
-        yield _Seen(
-            sample.key, list(sample.fields), image, cls, sample.offset, sample.size,
-            sample.fields.get(image, (0, -1))[1], path_of_member(sample.key, image), "",
-        )  # fmt: skip
+    for sample in looked(form.read(data, place=str(shard)), data):
+        yield form.describe(data, sample)
 
 
-def _streamed(shard: Location, form: str) -> Iterator[_Seen]:
-    place = str(shard)
+def _streamed(shard: Location, form: Format) -> Iterator[Description]:
     with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
-        if form == "tfrecord":
-            for record in stream_records(file, place=place):
-                yield _seen_record(record, -1)
-            return
-        for key, fields in FORMATS[form].stream(file, place=place):
-            image = next((name for name in fields if name in IMAGE_FIELDS), "")
-            size = len(fields[image]) if image else -1
-            yield _Seen(
-                key, list(fields), image, fields.get("cls"), -1, sum(map(len, fields.values())), size,
-                path_of_member(key, image), "",
-            )  # fmt: skip
-
-
-def _seen_record(sample: TfrecordSample, offset: int) -> _Seen:
-    image = next((name for name in sample.fields if name in IMAGE_FIELDS), "")
-    cls = sample.values.get("cls")
-    if cls is None and "cls" in sample.fields:
-        first, size = sample.fields["cls"]
-        start = first - sample.offset - HEAD
-        cls = sample.data[start : start + size]
-    return _Seen(
-        sample.key, sample.names, image, cls, offset, sample.size, sample.fields.get(image, (0, -1))[1],
-        path_of(sample, image), sample.text,
-    )  # fmt: skip
+        yield from form.stream_described(file, place=str(shard))
 
 
 def _demand_unique(shards: Sequence[Location], scans: Sequence[_Scan]) -> None:

@@ -253,8 +253,7 @@ def _checked(path: bytes, data: ShardBytes, offset: int, key: str) -> bytes:
 
 
 def _cure(data: ShardBytes) -> str:
-    mended = "mend it with 'shardkit repair'" if data.format == "tar" else "pack it again"
-    return f"check the dataset with 'shardkit verify', and {mended}"
+    return "check the dataset with 'shardkit verify', and repair it with 'shardkit repair'"
 
 
 def _of_members(data: ShardBytes) -> _Samples:
@@ -324,7 +323,7 @@ def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> N
     except OSError as exc:
         if exc.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
             fact = f"{fs_text(file.path)} can't be a file here: {_why(exc)}"
-            cure = "give it another name" + (" with 'shardkit repair'" if data.format == "tar" else "")
+            cure = "give it another name with 'shardkit repair'"
             raise DatasetError(data.place, fact, cure, file.start, file.key) from exc
         raise storage_error(path, exc) from exc
 

@@ -16,7 +16,6 @@ import shardkit
 from shardkit.formats.tar import fast_write
 from shardkit.formats.tar.fast_write import Gatherer
 from shardkit.images.jpeg import MAX_SCANS
-from shardkit.packing.write import shard
 
 pytestmark = pytest.mark.skipif(fast_write.extension() is None, reason="the C extension is not built here")
 
@@ -28,7 +27,7 @@ def packed(tree: Path, dest: Path, **options: object) -> dict[str, bytes]:
 
 @pytest.fixture
 def in_python(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    return lambda: monkeypatch.setattr(shard, "extension", lambda: None)
+    return lambda: monkeypatch.setattr(fast_write, "extension", lambda: None)
 
 
 @pytest.fixture

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 import shardkit
 from shardkit.errors import UsageError
-from shardkit.packing.plan import sizes
-from shardkit.packing.plan.content import tar_sample_bytes
+from shardkit.formats.format import FORMATS
+from shardkit.formats.tfrecord import sizes
 from shardkit.packing.plan.cut import even_cut
 from shardkit.packing.plan.plan import Plan, plan_shards
-from shardkit.packing.plan.sizes import tfrecord_sample_bytes
 from shardkit.sample import text_of_path
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.left_out import LeftOut
@@ -271,7 +270,7 @@ def test_the_planned_bytes_of_a_sample_are_those_that_it_takes_whatever_the_leng
     shardkit.pack(tmp_path / "tree", tmp_path / "x", format=form, workers=1)
     written = pq.read_table(tmp_path / "x.parquet", columns=["path", "size"]).to_pydict()
     source = scan_tree(tmp_path / "tree")
-    planned = (tar_sample_bytes if form == "tar" else tfrecord_sample_bytes)(source).tolist()
+    planned = FORMATS[form].sample_bytes(source).tolist()
     expected = dict(zip(map(text_of_path, source.paths), planned, strict=True))
     assert expected == dict(zip(written["path"], written["size"], strict=True))
     assert len(set(planned)) > 1

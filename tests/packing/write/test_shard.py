@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from shardkit.errors import BadFileError, DestinationError
-from shardkit.formats.tar import samples
+from shardkit.formats.tar import fast_write, samples
 from shardkit.packing.write import shard
 from shardkit.packing.write.shard import COLUMNS, Receipt, Rows, ShardTask, receipt_path, rows_path, write_shard
 
@@ -23,7 +23,7 @@ Draw = Callable[..., bytes]
 def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test is for both ways of reading plain JPEGs."""
     if request.param == "without it":
-        monkeypatch.setattr(shard, "extension", lambda: None)
+        monkeypatch.setattr(fast_write, "extension", lambda: None)
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_large_files_are_written_without_a_copy(tmp_path: Path, monkeypatch: pyt
 def test_what_was_read_is_told_now_and_then_and_adds_up(
     tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard, "extension", lambda: None)  # which reads as many as it has room for
+    monkeypatch.setattr(fast_write, "extension", lambda: None)  # which reads as many as it has room for
     monkeypatch.setattr(shard, "FLUSH_BYTES", 1)
     monkeypatch.setattr(shard, "TELL_FILES", 3)
     told: list[tuple[int, int]] = []

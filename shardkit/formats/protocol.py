@@ -1,0 +1,292 @@
+"""What a format is: bytes to samples and back, and all that is asked of one by name elsewhere.
+
+A new format is a folder beside these two, its name in FormatName, and a line in the table of `format.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from shardkit.errors import DamagedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from shardkit.formats.tar.fast_check import PlainShard
+    from shardkit.formats.tar.fast_write import Gatherer
+    from shardkit.formats.tar.stream import Readable
+    from shardkit.formats.tfrecord.samples import FieldNames
+
+FormatName = Literal["tar", "tfrecord"]
+Encoded = tuple[list[bytes], tuple[int, ...], int]
+
+
+class ShardData(Protocol):
+    """The bytes of one shard, unpacked, as what reads damaged ones takes them. `place`: its name in messages."""
+
+    @property
+    def place(self) -> str:
+        """The shard's name in messages."""
+        ...
+
+    @property
+    def buffer(self) -> Any:
+        """The bytes: with a length, slices, and `find`."""
+        ...
+
+    @property
+    def view(self) -> NDArray[np.uint8]:
+        """The same bytes as an array."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def samples(self, start: int = 0, end: int | None = None) -> Iterator[StoredSample]:
+        """The samples from byte `start` up to `end`. Raises DamagedError for damage."""
+        ...
+
+
+class StoredSample(Protocol):
+    """Where a sample is in a shard: its first byte and length; (first byte, length) of each field that is bytes."""
+
+    @property
+    def key(self) -> str:
+        """The sample's key."""
+        ...
+
+    @property
+    def offset(self) -> int:
+        """The first byte of the sample, with all that belongs to it."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """The length of all of it."""
+        ...
+
+    @property
+    def fields(self) -> dict[str, tuple[int, int]]:
+        """The fields that are bytes."""
+        ...
+
+
+class Paths(Protocol):
+    """Paths as one block of bytes: path i is `blob[offsets[i] : offsets[i + 1]]`."""
+
+    @property
+    def blob(self) -> NDArray[np.uint8]:
+        """All of them, one behind the other."""
+        ...
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Where each begins, and where the last one ends."""
+        ...
+
+    def __getitem__(self, row: int, /) -> bytes: ...
+
+
+class SampleColumns(Protocol):
+    """What is known of many samples before they are read, as a source has it."""
+
+    @property
+    def paths(self) -> Paths:
+        """The paths of their files."""
+        ...
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """The bytes of each file."""
+        ...
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """Their labels."""
+        ...
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """The names of the classes by label."""
+        ...
+
+    @property
+    def renamed(self) -> Mapping[int, str]:
+        """Rows whose key is not made of their path."""
+        ...
+
+    def key(self, row: int) -> str:
+        """The key of a sample."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class Description(NamedTuple):
+    """What a shard tells of a sample.
+
+    names: of all fields. image: the first field that is one, "" for none, and where its bytes are (-1 where that is not
+    known). cls: as it is there: bytes, an int, or None for none. path, text: of its file and its class, "" where the
+    format does not say them.
+    """
+
+    key: str
+    offset: int
+    size: int
+    names: Iterable[str]
+    image: str
+    image_offset: int
+    image_size: int
+    cls: object
+    path: str
+    text: str
+
+
+class Format(Protocol):
+    """What a format can do, as functions."""
+
+    @property
+    def name(self) -> FormatName:
+        """Its name in a manifest."""
+        ...
+
+    @property
+    def suffix(self) -> str:
+        """What a shard's name ends with."""
+        ...
+
+    @property
+    def endings(self) -> str:
+        """A regular expression: how names of its files end, with the dot, when others write them too."""
+        ...
+
+    @property
+    def checks_itself(self) -> bool:
+        """Whether each sample has checksums in the shard, so that damage is found without an index."""
+        ...
+
+    @property
+    def holds_class_names(self) -> bool:
+        """Whether a sample holds the name of its class beside the label."""
+        ...
+
+    @property
+    def holds_values(self) -> bool:
+        """Whether fields may be numbers and lists, and not bytes only."""
+        ...
+
+    @property
+    def holds_examples(self) -> bool:
+        """Whether a sample is a `tf.train.Example`, whose features have names and which TensorFlow parses."""
+        ...
+
+    @property
+    def digest_marks(self) -> tuple[str, ...]:
+        """What a plan's digest says of the format: nothing for tar, which was once the only one."""
+        ...
+
+    def recognizes(self, head: bytes) -> bool:
+        """Whether the first bytes of an unpacked file are those of this format for certain."""
+        ...
+
+    def is_packed(self, head: bytes) -> bool:
+        """Whether the first bytes of a shard are those of compressed data."""
+        ...
+
+    @property
+    def end(self) -> bytes:
+        """The end mark of a shard."""
+        ...
+
+    def encode(self, key: str, fields: Sequence[tuple[str, bytes]], path: bytes, text: str) -> Encoded:
+        """(pieces, offset of each field, size) of a sample; path of its file and name of its class where they fit."""
+        ...
+
+    def size(self, key: str, fields: Sequence[tuple[str, int]], path: bytes, text: str, label: int) -> int:
+        """The size that `encode` gives for fields of these lengths."""
+        ...
+
+    def sample_bytes(self, columns: SampleColumns) -> NDArray[np.int64]:
+        """The bytes of each sample of one image and its label, for many at once and before anything is read."""
+        ...
+
+    def most_added_bytes(self, names: NDArray[np.int64], fields: int) -> NDArray[np.int64]:
+        """The most that samples of so many fields take beside their data. names: the bytes of each key and path."""
+        ...
+
+    def most_key_bytes(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """The most that it adds to each sample to write a key into it that was made of the sample's place."""
+        ...
+
+    def read(
+        self,
+        buffer: Any,
+        *,
+        place: str,
+        start: int = 0,
+        end: int | None = None,
+        names: FieldNames | None = None,
+        base: int = 0,
+    ) -> Iterator[StoredSample]:
+        """The samples in a buffer. DamagedError for damage. base: where in the shard the buffer begins, for what the
+        user is told."""
+        ...
+
+    def fields(self, buffer: Any, sample: Any) -> dict[str, Any]:
+        """The fields of a sample that `read` found in the buffer: bytes, or numbers and lists where the format has
+        them."""
+        ...
+
+    def stream(
+        self, file: Readable, *, place: str, names: FieldNames | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(key, fields) of the samples of a whole shard, plain or packed."""
+        ...
+
+    def stream_stored(self, file: Readable, *, place: str) -> Iterator[tuple[str, Any]]:
+        """(key, sample) of a whole shard, plain or packed: a sample that can be copied as it is where the format has
+        such, else its fields."""
+        ...
+
+    def stream_described(self, file: Readable, *, place: str) -> Iterator[Description]:
+        """The samples of a whole shard, plain or packed, without the bytes where they are (-1)."""
+        ...
+
+    def describe(self, buffer: Any, sample: Any) -> Description:
+        """What is known of a sample that `read` found in the buffer."""
+        ...
+
+    def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
+        """The bytes of a field that follows one that ends at byte `end`, in a sample that ends at `stop`; None where
+        that can't be told without reading the sample."""
+        ...
+
+    def plain_sums(
+        self, path: str, keys: Sequence[str], paths: Sequence[str], numbers: dict[str, NDArray[Any]]
+    ) -> PlainShard | None:
+        """The checksums of a shard that is, to the byte, what its index rows say; None where it is not, or where the
+        format has no such check. Raises OSError."""
+        ...
+
+    def gatherer(
+        self,
+        prefix: bytes,
+        paths: list[bytes],
+        keys: Sequence[str],
+        fields: Sequence[str],
+        labels: Sequence[int],
+        sizes: list[int],
+    ) -> Gatherer | None:
+        """The fast way to write the files of a shard; None where there is none, or it was not built."""
+        ...
+
+
+def moved(samples: Iterator[StoredSample], base: int) -> Iterator[StoredSample]:
+    """The samples of a buffer that begins at byte `base` of its shard, the byte in an error counted from the shard's
+    beginning."""
+    try:
+        yield from samples
+    except DamagedError as exc:
+        offset = base if exc.offset is None else base + exc.offset
+        raise DamagedError(exc.place, exc.fact, exc.cure, offset, exc.key) from exc

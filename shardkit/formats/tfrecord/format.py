@@ -1,0 +1,137 @@
+"""TFRecord shards, as the table of formats has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shardkit.formats.protocol import Description, Encoded, FormatName, SampleColumns, StoredSample, moved
+from shardkit.formats.tar.stream import Readable
+from shardkit.formats.tfrecord import samples, stream
+from shardkit.formats.tfrecord.samples import FieldNames
+from shardkit.sample import IMAGE_FIELDS, text_of_path
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from shardkit.formats.tar.fast_check import PlainShard
+    from shardkit.formats.tar.fast_write import Gatherer
+
+
+@dataclass(frozen=True, slots=True)
+class Tfrecord:
+    """TFRecord shards."""
+
+    name: FormatName = "tfrecord"
+    suffix: str = ".tfrecord"
+    endings: str = r"\.(?:tfrecords?|tfrec|tfr)(?:\.gz|\.gzip|\.zlib|-\d+-of-\d+)?"
+    end: bytes = samples.END
+    checks_itself: bool = True
+    holds_class_names: bool = True
+    holds_values: bool = True
+    holds_examples: bool = True
+    digest_marks: tuple[str, ...] = ("tfrecord",)
+
+    def recognizes(self, head: bytes) -> bool:
+        """Whether the length of the first record has its checksum."""
+        return len(head) >= 12 and head[8:12] == samples.masked_crc(head[:8])
+
+    def is_packed(self, head: bytes) -> bool:
+        """Whether they are those of gzip or zlib data."""
+        return stream.is_packed(head)
+
+    def encode(self, key: str, fields: Sequence[tuple[str, bytes]], path: bytes, text: str) -> Encoded:
+        """As `samples.encode_sample`."""
+        return samples.encode_sample(key, fields, path=text_of_path(path), text=text)
+
+    def size(self, key: str, fields: Sequence[tuple[str, int]], path: bytes, text: str, label: int) -> int:
+        """As `samples.sample_size`."""
+        return samples.sample_size(key, fields, path=text_of_path(path), text=text, label=label)
+
+    def sample_bytes(self, columns: SampleColumns) -> NDArray[np.int64]:
+        """As `sizes.sample_bytes`."""
+        from shardkit.formats.tfrecord.sizes import sample_bytes
+
+        return sample_bytes(columns)
+
+    def most_added_bytes(self, names: NDArray[np.int64], fields: int) -> NDArray[np.int64]:
+        """Tags and lengths for each field; key and path once."""
+        return names + fields * 64
+
+    def most_key_bytes(self, keys: Sequence[str]) -> NDArray[np.int64]:
+        """A feature with the key."""
+        import numpy as np
+
+        return np.array([len(key.encode("utf-8", "surrogateescape")) + 64 for key in keys], np.int64)
+
+    def read(
+        self,
+        buffer: Any,
+        *,
+        place: str,
+        start: int = 0,
+        end: int | None = None,
+        names: FieldNames | None = None,
+        base: int = 0,
+    ) -> Iterator[StoredSample]:
+        """As `samples.read_samples`."""
+        found = samples.read_samples(buffer, place=place, start=start, end=end, names=names, base=base)
+        return moved(found, base) if base else found
+
+    def fields(self, buffer: Any, sample: Any) -> dict[str, Any]:
+        """As `samples.fields_of`."""
+        return samples.fields_of(sample)
+
+    def stream(
+        self, file: Readable, *, place: str, names: FieldNames | None = None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """As `stream.stream_samples`."""
+        return stream.stream_samples(file, place=place, names=names)
+
+    def stream_stored(self, file: Readable, *, place: str) -> Iterator[tuple[str, samples.TfrecordSample]]:
+        """(key, record)."""
+        return ((record.key, record) for record in stream.stream_records(file, place=place))
+
+    def stream_described(self, file: Readable, *, place: str) -> Iterator[Description]:
+        """The records."""
+        for record in stream.stream_records(file, place=place):
+            yield self.describe(None, record)._replace(offset=-1, image_offset=-1)
+
+    def describe(self, buffer: Any, sample: Any) -> Description:
+        """By the features of the record, which the sample has with it."""
+        fields = sample.fields
+        image = next((name for name in fields if name in IMAGE_FIELDS), "")
+        start, size = fields.get(image, (-1, -1))
+        cls = sample.values.get("cls")
+        if cls is None and "cls" in fields:
+            first, length = fields["cls"]
+            first -= sample.offset + samples.HEAD
+            cls = sample.data[first : first + length]
+        path = samples.path_of(sample, image)
+        return Description(
+            sample.key, sample.offset, sample.size, sample.names, image, start, size, cls, path, sample.text
+        )
+
+    def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
+        """None: the features of a record have no fixed order."""
+        return None
+
+    def plain_sums(
+        self, path: str, keys: Sequence[str], paths: Sequence[str], numbers: dict[str, NDArray[Any]]
+    ) -> PlainShard | None:
+        """None: each record has its checksums, which the parser checks."""
+        return None
+
+    def gatherer(
+        self,
+        prefix: bytes,
+        paths: list[bytes],
+        keys: Sequence[str],
+        fields: Sequence[str],
+        labels: Sequence[int],
+        sizes: list[int],
+    ) -> Gatherer | None:
+        """None."""
+        return None

@@ -1,0 +1,90 @@
+"""How many bytes samples take in a TFRecord shard, for many of them at once and before anything is read."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.formats.protocol import SampleColumns
+from shardkit.formats.tfrecord.samples import FRAME
+from shardkit.sample import field_of, text_of_path
+
+Sizes = NDArray[np.int64]
+
+_CHUNK = 1 << 20  # rows looked at together, which bounds the memory
+
+
+def sample_bytes(source: SampleColumns) -> Sizes:
+    """The bytes of each sample in a TFRecord shard (int64, n)."""
+    texts = np.array([len(name.encode()) for name in source.classes], np.int64)
+    parts = [
+        _chunk_bytes(source, start, min(start + _CHUNK, len(source)), texts)
+        for start in range(0, len(source), _CHUNK)
+    ]  # fmt: skip
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _chunk_bytes(source: SampleColumns, start: int, stop: int, texts: Sizes) -> Sizes:
+    """Those of some rows. A key is as long as the path without its extension, where neither is escaped or renamed."""
+    offsets = source.paths.offsets[start : stop + 1]
+    blob = source.paths.blob[offsets[0] : offsets[-1]]
+    ends = offsets[1:] - offsets[0]
+    paths = np.diff(offsets)
+    dots = np.flatnonzero(blob == 0x2E)
+    last = dots[np.searchsorted(dots, ends) - 1]
+    extensions = ends - last - 1
+    keys, formats = paths - extensions - 1, extensions.copy()
+    three = np.flatnonzero(extensions == 3)
+    at = last[three, None] + np.arange(1, 4)
+    formats[three[(blob[at] | 0x20 == np.frombuffer(b"jpg", np.uint8)).all(axis=1)]] = 4  # is `jpeg` there
+    labels = source.labels[start:stop].astype(np.int64)
+    rows = np.arange(start, stop)
+    for row in _odd_rows(source, start, stop, blob, ends).tolist():
+        path = text_of_path(source.paths[start + row])
+        name = field_of(path.rpartition(".")[2])
+        keys[row], paths[row] = len(source.key(start + row).encode()), len(path.encode())
+        formats[row] = len("jpeg" if name == "jpg" else name.encode())
+    return example_bytes(keys, paths, source.sizes[rows], formats, labels, texts[labels])
+
+
+def _odd_rows(source: SampleColumns, start: int, stop: int, blob: NDArray[np.uint8], ends: Sizes) -> Sizes:
+    """Places of the rows whose key or path is not their bytes as they are: escaped, renamed, or `__x__`."""
+    odd = np.flatnonzero((blob >= 0x80) | (blob == 0x5C))
+    escaped = np.unique(np.searchsorted(ends, odd, side="right"))
+    starts = ends - np.diff(ends, prepend=0)
+    underlined = np.flatnonzero(blob[starts] == 0x5F)
+    renamed = np.array([row - start for row in source.renamed if start <= row < stop], np.int64)
+    return np.unique(np.concatenate([escaped, underlined, renamed]))
+
+
+def example_bytes(keys: Sizes, paths: Sizes, images: Sizes, formats: Sizes, labels: Sizes, texts: Sizes) -> Sizes:
+    """The bytes of records with image and label, from the lengths of their parts in bytes, and the labels (from 0)."""
+    numbers = varint_bytes(labels)
+    features = (
+        _entry(len("image/key"), _one(keys)) + _entry(len("image/filename"), _one(paths))
+        + _entry(len("image/encoded"), _one(images)) + _entry(len("image/format"), _one(formats))
+        + _entry(len("image/class/label"), _one(numbers)) + _entry(len("image/class/text"), _one(texts))
+    )  # fmt: skip
+    return FRAME + _one(features)
+
+
+def _one(size: Sizes) -> Sizes:
+    """A field with a length: one byte for its tag, its length, its bytes."""
+    result: Sizes = 1 + varint_bytes(size) + size
+    return result
+
+
+def _entry(name: int, items: Sizes) -> Sizes:
+    """An entry of the map: its name, and a feature that holds one list of these items."""
+    return _one(2 + name + _one(_one(items)))
+
+
+def varint_bytes(numbers: Sizes) -> Sizes:
+    """The length of each number (from 0) as a varint."""
+    lengths = np.ones_like(numbers)
+    limit = 1 << 7
+    most = int(numbers.max(initial=0))
+    while limit <= most:
+        lengths += numbers >= limit
+        limit <<= 7
+    return lengths
