@@ -9,7 +9,7 @@ library. Type checkers and editors find the names in `__init__.pyi`.
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from shardkit.version import __version__
 
 _HOME = {
     "Advice": "shardkit.tools.bench.advice",

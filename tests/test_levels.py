@@ -14,7 +14,7 @@ ROOT = Path(shardkit.__file__).parent
 
 FLOORS = (
     "native",
-    "errors location sample events rng units checksums threads option_files",
+    "errors location sample events rng units checksums threads option_files version",
     "images",
     "formats",
     "storage",
@@ -62,7 +62,7 @@ def imported(source: str, module: tuple[str, ...]) -> list[tuple[int, tuple[str,
             names = [f"{stem}.{alias.name}" if stem == "shardkit" else stem for alias in node.names]
         for name in names:
             parts = name.split(".")
-            if parts[0] == "shardkit" and parts[-1] != "__version__":  # which is there before any file is loaded
+            if parts[0] == "shardkit":
                 found.append((node.lineno, home_of(parts[1:])))
     return found
 

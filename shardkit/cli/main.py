@@ -19,11 +19,11 @@ from typing import Any, NoReturn
 
 import click
 
-from shardkit import __version__
 from shardkit.cli import console
 from shardkit.cli.flags import Flags
 from shardkit.errors import ShardkitError, StorageError, printable
 from shardkit.sample import fs_text
+from shardkit.version import __version__
 
 COMMANDS = {
     "pack": ("shardkit.cli.pack:command", "Pack a tree of class directories into shards."),

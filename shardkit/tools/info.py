@@ -142,10 +142,10 @@ def _range(counts: Counter[int]) -> Range | None:
 
 def build_info() -> dict[str, str]:
     """How this shardkit was built: its version, the JPEG decoder and the other parts in C that are in use."""
-    from shardkit import __version__
     from shardkit.formats.tar import fast_write
     from shardkit.images import fused
     from shardkit.images.rewrite import lossless
+    from shardkit.version import __version__
 
     loops = {"packing of small JPEGs": fast_write.extension(), "checksums": checksums.parts_extension()}
     said = {name: "Python" if extension is None else "C" for name, extension in loops.items()}

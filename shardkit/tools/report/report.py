@@ -148,7 +148,7 @@ def _place(facts: Facts) -> str:
 
 
 def _version() -> str:
-    from shardkit import __version__
+    from shardkit.version import __version__
 
     return __version__
 

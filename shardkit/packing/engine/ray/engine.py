@@ -76,7 +76,7 @@ def _call(task: AnyTask, mark: ray_task.Mark) -> Call:
 
 def _marked(folder: bytes) -> ray_task.Mark:
     """A new mark in the work folder."""
-    from shardkit import __version__
+    from shardkit.version import __version__
 
     mark = ray_task.Mark(os.path.join(folder, MARK), secrets.token_hex(16).encode(), __version__)
     with whole_file(mark.path) as file:
@@ -92,7 +92,7 @@ def _receipt(data: bytes, name: str) -> Receipt | None:
     if isinstance(found, worker.Failed):
         raise worker.rebuilt(found)
     if isinstance(found, ray_task.Other):
-        from shardkit import __version__
+        from shardkit.version import __version__
 
         fact = f"the node {found.node} has shardkit {found.version}, and this run {__version__}"
         raise WorkerError(name, fact, "install the same version on all nodes")

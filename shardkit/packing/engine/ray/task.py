@@ -61,7 +61,7 @@ def answer(task_data: bytes, mark_data: bytes) -> bytes:
 
 
 def _answer(data: bytes, mark: Mark) -> Answer:
-    from shardkit import __version__
+    from shardkit.version import __version__
 
     node = socket.gethostname()
     if __version__ != mark.version:
