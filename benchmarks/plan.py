@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from shardkit.packing.dest.destination import Destination
+from shardkit.packing.dest.disk import disk_destination
 from shardkit.packing.options import make_options
 from shardkit.packing.plan.datasets import contents_of
 from shardkit.sources import source
@@ -59,7 +59,7 @@ def measured(files: int, folder: int, split: str | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as root:
         scanned = {"": step("scan", lambda: source.scan_tree(root))}
     names = [""] if options.split is None else options.split.names
-    destinations = {name: Destination("shards", name or "train") for name in names}
+    destinations = {name: disk_destination("shards", name or "train") for name in names}
     contents = step("plan", lambda: contents_of(scanned, destinations, options, {}, None))
     step("task", lambda: next(next(iter(contents.values())).tasks("work", options)))
     found["shards"] = sum(len(content.plan) for content in contents.values())

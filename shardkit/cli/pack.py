@@ -194,14 +194,14 @@ def by_prefix(
 ) -> dict[str, Manifest]:
     """The manifests of a packing, each by the prefix of its dataset, as relative or absolute as DEST is."""
     from shardkit.location import locate
-    from shardkit.packing.dest.bucket import destinations_of, shown
+    from shardkit.packing.dest.open import destinations_of
     from shardkit.sources.open import named_path
 
     if isinstance(result, dict):
         return {os.path.join(dest, split): manifest for split, manifest in result.items()}
     place = locate(dest)
     options = None if place.is_local else options  # those of a source in a bucket
-    path = shown(destinations_of(place, named_path(source), None, options=options)[""]).removesuffix(".json")
+    path = str(destinations_of(place, named_path(source), None, options=options)[""]).removesuffix(".json")
     return {path if os.path.isabs(dest) or not place.is_local else os.path.relpath(path): result}
 
 

@@ -23,10 +23,11 @@ from shardkit.formats.format import FormatName
 from shardkit.images.rewrite.transcode import To, transcoding
 from shardkit.location import locate
 from shardkit.option_files import demand_folder
-from shardkit.packing.dest.bucket import check_free, destinations_of, shown
 from shardkit.packing.dest.destination import Destination
-from shardkit.packing.dest.disk import commit, keep_only, working, write_index_files
 from shardkit.packing.dest.earlier_run import find_finished
+from shardkit.packing.dest.in_the_way import check_free
+from shardkit.packing.dest.open import destinations_of
+from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine, run_here
 from shardkit.packing.options import Classes, OnError, PackOptions, class_names, make_options
 from shardkit.packing.plan.append import PathSummary, demand_free, existing_datasets
@@ -190,7 +191,7 @@ def pack(
     with ExitStack() as stack:
         run: Engine = run_here
         if not dry_run:
-            locks = [stack.enter_context(working(each)) for each in destinations.values()]
+            locks = [stack.enter_context(each.locked()) for each in destinations.values()]
             destinations = {key: check_free(each, overwrite=overwrite) for key, each in destinations.items()}
             run = stack.enter_context(open_engine(where, [lock.fd for lock in locks]))  # loads during the scan
         before = existing_datasets(destinations, options) if append else {}
@@ -231,7 +232,7 @@ class _Job:
         shards = [plan.shard(number) for number in range(len(plan))]
         return DatasetPlan(
             name=self.split or self.destination.stem,
-            manifest=shown(self.destination),
+            manifest=str(self.destination),
             classes=tuple(map(ClassEntry, source.classes, source.counts.tolist())),
             samples=len(source),
             image_bytes=int(source.sizes.sum()),
@@ -248,7 +249,7 @@ class _Job:
             return self._unchanged() if not len(self.content.source) else None
         found = find_finished(self.destination, self.content, self.options)
         if found is not None:
-            log.info("%s: already packed", shown(self.destination))
+            log.info("%s: already packed", self.destination)
             keep_only(self.destination, ())
         return found
 
@@ -257,7 +258,7 @@ class _Job:
         before = self.content.before
         if before is None or before.manifest.class_names != list(self.content.source.classes):
             return None
-        log.info("%s: nothing to add", fs_text(self.destination.manifest))
+        log.info("%s: nothing to add", self.destination)
         keep_only(self.destination, ())
         return before.manifest
 
@@ -321,7 +322,7 @@ class _Job:
             plan=self.content.digest,
         )
         manifest = manifest if before is None else before.merged(manifest)
-        commit(self.destination, manifest, skipped)
+        self.destination.commit(manifest, skipped)
         return manifest
 
 

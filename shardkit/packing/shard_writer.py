@@ -21,10 +21,10 @@ from shardkit.errors import BadFileError, DestinationError, ShardkitError, Sourc
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, FormatName
 from shardkit.location import locate
-from shardkit.packing.dest.bucket import check_free, destinations_of, remove_there, shown
-from shardkit.packing.dest.destination import Destination
-from shardkit.packing.dest.disk import commit, discard, keep_only, working, write_index_files
-from shardkit.packing.dest.shipping import Shipping
+from shardkit.packing.dest.destination import Delivery, Destination
+from shardkit.packing.dest.in_the_way import check_free
+from shardkit.packing.dest.open import destinations_of
+from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.options import Classes, class_names
 from shardkit.packing.write.encoders import encoded
 from shardkit.packing.write.labels import Targets
@@ -32,7 +32,7 @@ from shardkit.packing.write.samples import SampleWriter
 from shardkit.packing.write.shard import Check, Receipt, Sink, keep_receipt
 from shardkit.sample import IMAGE_FIELDS, field_of, path_of_text
 from shardkit.shards.manifest import ClassEntry, Manifest
-from shardkit.shards.names import LOCK, shard_name
+from shardkit.shards.names import shard_name
 from shardkit.storage.files import whole_file
 from shardkit.units import parse_bytes
 
@@ -116,7 +116,7 @@ class ShardWriter:
         own = os.path.join(os.devnull, OWN_NAME)  # a place in which no destination can be
         self._destination = destinations_of(locate(dest), own, None, work=work, options=storage_options)[""]
         with ExitStack() as stack:
-            self._destination, self._ship = _begun(stack, self._destination, overwrite=overwrite)
+            self._destination, self._delivery = _begun(stack, self._destination, overwrite=overwrite)
             self._stack = stack.pop_all()
 
     @property
@@ -124,7 +124,7 @@ class ShardWriter:
         """The manifest of the dataset. UsageError before the end."""
         if self._manifest is None:
             fact = "there is no manifest before the writer is closed, and none after an error"
-            raise UsageError(shown(self._destination), fact, "ask after the with block")
+            raise UsageError(str(self._destination), fact, "ask after the with block")
         return self._manifest
 
     def write(self, sample: Mapping[str, Any]) -> None:
@@ -137,7 +137,7 @@ class ShardWriter:
         Raises BadFileError, which names the sample and the field.
         """
         if not self._open:
-            raise UsageError(shown(self._destination), "the writer is closed", "write inside the with block")
+            raise UsageError(str(self._destination), "the writer is closed", "write inside the with block")
         number = self._count
         key = self._key(sample, number)
         fields, label, classes = self._fields(sample, key)
@@ -216,9 +216,8 @@ class ShardWriter:
                 shard.abort()
                 return
             self._receipts.append(shard.close())
-            if self._ship is not None:
-                self._ship.add(self._receipts[-1])
-                self._ship.wait_for_room()
+            self._delivery.deliver(self._receipts[-1])
+            self._delivery.wait_for_room()
 
     def close(self) -> None:
         """Write index and manifest; the dataset is there. Nothing happens the second time."""
@@ -226,8 +225,7 @@ class ShardWriter:
             return
         try:
             self._end_shard()
-            if self._ship is not None:
-                self._ship.finish(self._progress)
+            self._delivery.finish(self._progress)
             self._commit()
         except BaseException:
             self.abort()
@@ -243,8 +241,7 @@ class ShardWriter:
         try:
             if self._shard is not None:
                 self._shard.abort()
-            if self._destination.place is None:  # of what is in a bucket, the receipts tell whose it is
-                discard(self._destination)
+            self._destination.discard()
         finally:
             self._stack.__exit__(BaseException, None, None)
 
@@ -261,7 +258,7 @@ class ShardWriter:
 
     def _commit(self) -> None:
         if not self._count:
-            raise SourceError(shown(self._destination), "no sample was written", "write at least one")
+            raise SourceError(str(self._destination), "no sample was written", "write at least one")
         counts = Counter[int]()
         for receipt in self._receipts:
             counts.update(receipt.labels)
@@ -282,24 +279,20 @@ class ShardWriter:
             options={**limits, "shuffle": False, "check": self._check, **labels},
             plan=digest.hexdigest(),
         )
-        commit(self._destination, manifest, ())
+        self._destination.commit(manifest, ())
         self._manifest = manifest
 
 
-def _begun(stack: ExitStack, destination: Destination, *, overwrite: bool) -> tuple[Destination, Shipping | None]:
-    """Take the destination for this writer; gives it with its generation, and what sends shards to a bucket."""
-    stack.enter_context(working(destination))
+def _begun(stack: ExitStack, destination: Destination, *, overwrite: bool) -> tuple[Destination, Delivery]:
+    """Take the destination for this writer; gives it with its generation, and the way of the shards to it."""
+    stack.enter_context(destination.locked())
     destination = check_free(destination, overwrite=overwrite)
-    if not overwrite and destination.read_manifest() is not None:
+    if not overwrite and destination.files.read_manifest() is not None:
         fact = "a dataset is there, and samples that a program makes can't be compared with it"
         cure = "choose another destination, or replace it with overwrite=True"
-        raise DestinationError(shown(destination), fact, cure)
-    if destination.place is None:
-        keep_only(destination, ())
-        return destination, None
-    remove_there(destination, destination.place, lambda name: name != LOCK)
+        raise DestinationError(str(destination), fact, cure)
     keep_only(destination, ())
-    return destination, stack.enter_context(Shipping(destination, destination.place))
+    return destination, stack.enter_context(destination.delivery())
 
 
 def _bad(number: int, key: str | None, fact: str) -> BadFileError:

@@ -23,7 +23,8 @@ from shardkit.errors import DatasetError, DestinationError, ManifestError, Usage
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.images.header import image_header
 from shardkit.location import Location, locate
-from shardkit.packing.dest.disk import INDEX_SHARDS, Destination, working
+from shardkit.packing.dest.disk import disk_destination
+from shardkit.packing.dest.work_folder import INDEX_SHARDS
 from shardkit.packing.engine.engine import EngineName, EngineOptions
 from shardkit.packing.options import Classes, class_names
 from shardkit.sample import path_of_member
@@ -96,7 +97,7 @@ def index_shards(
     shards = _find(source, where)
     names = class_names(classes, None)
     prefix = _prefix(shards, out)
-    with working(Destination(*os.path.split(prefix))):
+    with disk_destination(*os.path.split(prefix)).locked():
         shards = _find(source, where)  # a commit that was cut short is finished now
         return _index(prefix, shards, names, where, overwrite=overwrite, progress=progress)
 

@@ -18,7 +18,7 @@ import shardkit
 from shardkit import errors
 from shardkit.cli import console
 from shardkit.cli.main import run
-from shardkit.packing.dest import disk
+from shardkit.packing.dest import work_folder
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_bad_answer_of_the_disk_at_the_commit_is_a_storage_error_and_the_next_
 ) -> None:
     command = ["pack", str(tree), str(tmp_path / "out/train"), "--workers", "1"]
     with monkeypatch.context() as patched:
-        patched.setattr(disk, "open", failing_open("train.json", errno.EIO), raising=False)
+        patched.setattr(work_folder, "open", failing_open("train.json", errno.EIO), raising=False)
         assert run(command) == errors.StorageError.exit_code
     assert "train.json: Input/output error; " in capsys.readouterr().err
     assert not (tmp_path / "out/train.json").exists()

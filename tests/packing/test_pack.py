@@ -100,7 +100,7 @@ def test_an_index_has_a_row_group_for_each_shard(pets: Path, out: Path, pack_one
 def test_many_shards_have_several_index_files(
     pets: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardkit.packing.dest.disk.INDEX_SHARDS", 3)
+    monkeypatch.setattr("shardkit.packing.dest.work_folder.INDEX_SHARDS", 3)
     manifest = pack_one(pets, out / "train", max_count=5)
     assert len(manifest.shards) == 8
     assert [(entry.name, entry.shards) for entry in manifest.index] == [

@@ -11,7 +11,8 @@ import pytest
 import shardkit
 from shardkit import dataset
 from shardkit.errors import BusyError, DestinationError
-from shardkit.packing.dest.disk import Destination, working
+from shardkit.packing.dest.disk import disk_destination
+from shardkit.packing.dest.work_folder import decided_path
 from shardkit.shards import names
 from shardkit.shards.manifest import all_names, decode_manifest, file_names
 from shardkit.storage.files import FolderLock
@@ -152,7 +153,7 @@ def cut_short(second: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with monkeypatch.context() as patch, pytest.raises(Crash):
         patch.setattr(os, "replace", replace)
         shardkit.pack(tree, second, workers=1, max_count=3, overwrite=True)
-    assert os.path.exists(Destination(str(second.parent), STEM).decided)
+    assert os.path.exists(decided_path(disk_destination(str(second.parent), STEM)))
 
 
 def test_an_index_is_made_of_the_dataset_that_a_run_had_decided(
@@ -202,7 +203,7 @@ def test_a_repair_that_ends_at_any_call_loses_neither_dataset(
             except Crash:
                 pass
         assert len(samples(dest)) in (3, 12)
-        with working(Destination(str(dest.parent), STEM)):
+        with disk_destination(str(dest.parent), STEM).locked():
             pass  # finishes what was decided
         assert len(samples(dest)) in (3, 12)
         if len(samples(dest)) == 3:

@@ -1,4 +1,4 @@
-"""Where a dataset is, or goes, in a store: its files by name, its manifest, and what is in the way.
+"""The files of a dataset in a store, which may be a folder of this machine: by name, with the manifest.
 
 A dataset is there when its manifest is: shards go first, index files next, the manifest last. Where there is none yet,
 `.NAME.incomplete` says meanwhile that one is to come. To replace a dataset, files of other names go there, and its
@@ -11,16 +11,17 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 
 from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DestinationError, ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.location import Location
+from shardkit.sample import fs_text
 from shardkit.shards import names
-from shardkit.shards.index_file import is_index
-from shardkit.shards.manifest import Manifest, all_names, decode_manifest, is_ours
+from shardkit.shards.index_file import IndexFile, index_source, is_index, open_index
+from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, all_names, decode_manifest, is_ours
 from shardkit.storage.files import translated
 from shardkit.storage.parts import is_part
 from shardkit.storage.patient import open_patient
@@ -60,6 +61,10 @@ class DatasetFiles:
         """Where a file of the dataset is."""
         return self.store.root.child(name)
 
+    def place(self, name: str) -> str:
+        """The same for a message."""
+        return fs_text(str(self.location(name)))
+
     def read(self, name: str, *, size: int | None = None) -> bytes:
         """A whole object, as it was written: held against its CRC-32C where the store knows it.
 
@@ -96,24 +101,23 @@ class DatasetFiles:
             return None
 
     def read_manifest(self) -> Manifest | None:
-        """The manifest that is there, or None. DestinationError for an object of its name that is none."""
+        """The manifest that is there, or None. DestinationError for a file of its name that can't be read as one."""
         data = self.manifest_bytes()
         try:
-            return None if data is None else decode_manifest(data, place=str(self.location(self.manifest)))
+            return None if data is None else decode_manifest(data, place=self.place(self.manifest))
         except ManifestError as exc:
             cure = OVERWRITE if data is None or is_ours(data) else MOVE
             raise DestinationError(exc.place, f"in the way: {exc.fact}", cure) from exc
-
-    def files(self) -> dict[str, int]:
-        """Name -> bytes of the objects there that a dataset of this name may have, the manifest aside, by name."""
-        return self.sizes(())
 
     def _beside(self) -> list[ObjectInfo]:
         # not all of `stem`: a tree of that name may be beside it
         return [item for prefix in (f"{self.stem}-", f"{self.stem}.") for item in self._listed(prefix)]
 
-    def sizes(self, also: Iterable[str]) -> dict[str, int]:
-        """Name -> bytes of `files`, and of those of `also` that are called otherwise, as shards of others may be."""
+    def sizes(self, also: Iterable[str] = ()) -> dict[str, int]:
+        """Name -> bytes of the files there that a dataset of this name may have, the manifest aside, by name.
+
+        also: names of further ones to look for, as shards of others may have.
+        """
         others = set(also)
         listed = {item.name: item.bytes for item in self._beside()}
         ours = others.union(names.files_of_stem(listed, self.stem))
@@ -122,6 +126,24 @@ class DatasetFiles:
             with contextlib.suppress(NotFoundError):
                 found[name] = self.info(name).bytes
         return dict(sorted(found.items()))
+
+    def missing(self, wanted: Mapping[str, int]) -> str | None:
+        """The first of the files `wanted` (name -> bytes) that is not there, or has another size."""
+        there = self.sizes(wanted)
+        return next((name for name, size in wanted.items() if there.get(name) != size), None)
+
+    def open_index(self, entry: IndexEntry, shards: Sequence[ShardEntry]) -> IndexFile:
+        """An index file. Raises NotFoundError, StorageError; ManifestError where it is not the one of the manifest."""
+        where, place = self.location(entry.name), self.place(entry.name)
+        if where.is_local:
+            return open_index(where.path, entry, shards, place=place)
+        data = self.read(entry.name, size=entry.bytes)
+        return IndexFile(index_source(data, entry, place), shards, place=place)
+
+    def is_index(self, name: str) -> bool:
+        """Whether a Parquet file is an index of shardkit, and not a table of somebody else."""
+        where = self.location(name)
+        return is_index(where.path if where.is_local else io.BytesIO(self.read(name)))
 
     def info(self, name: str) -> ObjectInfo:
         """What the store knows of an object. Raises NotFoundError, StorageError."""
@@ -138,9 +160,14 @@ class DatasetFiles:
         found = []
         for name in there:
             if name.startswith(prefix) and not is_part(name):
-                with contextlib.suppress(NotFoundError):  # it went away since
-                    found.append(self.info(name))
+                with contextlib.suppress(NotFoundError):  # it went away since, or is a folder
+                    found.append(self._lost_link(name) or self.info(name))
         return found
+
+    def _lost_link(self, name: str) -> ObjectInfo | None:
+        """A link to nothing: it is somebody's, although it has no bytes."""
+        path = self.location(name).path
+        return ObjectInfo(name, 0) if os.path.islink(path) and not os.path.exists(path) else None
 
     def holds(self, wanted: ObjectInfo, *, check: Check, stop: Event) -> bool:
         """Whether the object `wanted` is there: with its size, and the CRC-32C that was stored with it.
@@ -188,36 +215,18 @@ class DatasetFiles:
             self.remove(sorted(self.replaced() - ours))
         self.remove(sorted(left))
 
-    def check_free(self, *, overwrite: bool, known: Callable[[str, int], bool]) -> int:
-        """The generation to write, as `destination.check_free` has it. known: whether a file is of an earlier run."""
-        self.clear()
-        data = self.manifest_bytes()
-        if data is not None and not is_ours(data):
-            fact = "a file is in the way, which is not a manifest of shardkit"
-            raise DestinationError(str(self.location(self.manifest)), fact, MOVE)
-        manifest = None
-        with contextlib.suppress(ManifestError):
-            manifest = None if data is None else decode_manifest(data, place=str(self.location(self.manifest)))
-        ours = self.replaced() if manifest is None else set(all_names(manifest, self.stem))
-        for name, size in self.files().items() if overwrite or data is None else ():
-            if name in ours or known(name, size):
-                continue
-            if name.endswith(".parquet") and not is_index(io.BytesIO(self.read(name))):
-                raise DestinationError(
-                    str(self.location(name)), "a file is in the way, which is not an index of shardkit", MOVE
-                )
-            if not overwrite:
-                fact = "a file is in the way, which belongs to no manifest and was not written by this run"
-                raise DestinationError(str(self.location(name)), fact, OVERWRITE)
-        if data is None:
-            return 1
-        return self.next_generation(manifest) if overwrite else names.generation_of(ours, self.stem)
-
     def next_generation(self, manifest: Manifest | None) -> int:
         """The generation for what replaces the dataset of `manifest`; of a manifest that can't be read, None."""
         there = {item.name for item in self._beside()}
         known = names.files_of_stem(there, self.stem) if manifest is None else all_names(manifest, self.stem)
         return names.next_generation(names.generation_of(known, self.stem), self.stem, there)
+
+    def require_all(self, files: Mapping[str, int], cure: str) -> None:
+        """StorageError unless all of these files (name -> bytes) are there."""
+        missing = self.missing(files)
+        if missing is not None:
+            fact = f"it was written with {files[missing]} bytes, and is missing or has another size since"
+            raise StorageError(self.place(missing), fact, cure)
 
     def finish(self, manifest: bytes, files: Mapping[str, int], *, sweep: bool) -> None:
         """The commit: write the manifest, then remove what the dataset that it replaces had and this one has not.
@@ -226,12 +235,7 @@ class DatasetFiles:
         Raises StorageError where not all of it is there.
         """
         listed = self.sizes(files)
-        for name, size in files.items():
-            if listed.get(name) != size:
-                fact = f"it was written with {size} bytes, and is missing or has another size since"
-                raise StorageError(
-                    str(self.location(name)), fact, "see that no other run writes there, and run it again"
-                )
+        self.require_all(files, "see that no other run writes there, and run it again")
         before, theirs = self.manifest_bytes(), self.replaced()
         if before is not None and before != manifest:
             self.write(self._aside, before)
@@ -239,6 +243,12 @@ class DatasetFiles:
         self.write(self.manifest, manifest)
         self.remove(sorted((theirs | set(listed if sweep else ())) - set(files)))
         self.remove([self._aside, self._marker])
+
+
+def sizes_in(manifest: Manifest) -> dict[str, int]:
+    """Name -> bytes of each shard and each index file of a dataset."""
+    shards = {entry.name: entry.bytes for entry in manifest.shards}
+    return shards | {entry.name: entry.bytes for entry in manifest.index}
 
 
 def dataset_files_at(dest: Location, own: str, *, options: StorageOptions | None = None) -> DatasetFiles:

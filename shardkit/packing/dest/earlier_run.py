@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, DestinationError, SourceError
 from shardkit.images.rewrite.transcode import Transcoding, is_transcoded
-from shardkit.packing.dest.bucket import committed_at, missing_file, shown
+from shardkit.packing.dest.dataset_files import sizes_in
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.content import Content
 from shardkit.packing.plan.sourced import changed_at, changed_file, is_sourced
 from shardkit.packing.write.shard import Receipt, Task, receipt_path, rows_path
 from shardkit.sample import fs_text, path_of_text, text_of_path
-from shardkit.shards.index_file import IndexFile, index_entries, index_source, open_index
-from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
+from shardkit.shards.index_file import index_entries
+from shardkit.shards.manifest import Manifest, ShardEntry
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ _OTHER_CLASSES, _OTHER_FILES = "with other classes", "of other files"
 _STRENGTH = {"none": 0, "header": 1, "full": 2}
 
 
-def kept_receipt(task: Task, elsewhere: Callable[[ShardEntry], bool] | None = None) -> Receipt | None:
+def kept_receipt(task: Task, delivered: Callable[[ShardEntry], bool]) -> Receipt | None:
     """The receipt of a shard that an earlier run finished and that this task would write the same, or None.
 
-    elsewhere: tells whether a shard that is not in the work folder any more is where it was sent to.
+    delivered: whether a shard that is no longer in the work folder is where it was sent to.
     """
     try:
         with open(receipt_path(task.folder, task.name), "rb") as file:
@@ -53,7 +53,7 @@ def kept_receipt(task: Task, elsewhere: Callable[[ShardEntry], bool] | None = No
         return None
     path = os.path.join(task.folder, os.fsencode(task.name))
     here = os.path.isfile(path) and os.path.getsize(path) == receipt.entry.bytes
-    return receipt if here or (elsewhere is not None and elsewhere(receipt.entry)) else None
+    return receipt if here or delivered(receipt.entry) else None
 
 
 def _as_strict(receipt: Receipt, task: Task) -> bool:
@@ -68,10 +68,10 @@ def find_finished(destination: Destination, content: Content, options: PackOptio
 
     DestinationError where it is another's, or not whole. SourceError where a file vanished since the scan.
     """
-    found = None if options.overwrite else destination.read_manifest()
+    found = None if options.overwrite else destination.files.read_manifest()
     if found is None:
         return None
-    place = shown(destination)
+    place = str(destination)
     if found.shard_format != options.format:
         fact = f"another dataset is there, of the format {found.shard_format}, not {options.format}"
         raise DestinationError(place, fact, "choose another destination, or replace it with `overwrite=True`")
@@ -82,7 +82,7 @@ def find_finished(destination: Destination, content: Content, options: PackOptio
         if difference in (_OTHER_CLASSES, _OTHER_FILES):
             cure = "add what is new with `append=True`, replace it with `overwrite=True`, or choose another destination"
         raise DestinationError(place, fact, cure)
-    missing = missing_file(destination, found)
+    missing = destination.files.missing(sizes_in(found))
     if missing is not None:
         fact = f"the manifest of this dataset names {missing}, which is missing or has another size"
         raise DestinationError(place, fact, "pack again with `overwrite=True`")
@@ -115,14 +115,14 @@ def _changed_file(destination: Destination, content: Content, found: Manifest) -
     all of them are others with the same names and sizes.
     """
     prefix = os.path.join(content.source.root, b"")
-    since = committed_at(destination, found)
+    since = destination.committed_at(found)
     others = content.grouped is not None or is_transcoded(found.options)
     files_of_it = content.source if content.grouped is None else content.grouped.files
     if is_sourced(files_of_it):
         known = None if others else _checksums(destination, found)
         return changed_file(files_of_it, content.plan.shard(0).rows, since, known)
     if since is None and others:
-        log.warning("%s: not packed on this machine: files are compared by name and size alone", shown(destination))
+        log.warning("%s: not packed on this machine: files are compared by name and size alone", destination)
         return None
     compare_all, since = since is None, -1 if since is None else since
     paths, rows = content.source.paths, content.plan.shard(0).rows
@@ -148,15 +148,7 @@ def _checksums(destination: Destination, found: Manifest) -> Iterator[dict[str, 
     """Path -> CRC-32C of the images of each shard, as the index has them."""
     for entry, shards in index_entries(found):
         try:
-            for columns in _opened(destination, entry, shards).groups(["path", "crc32c"]):
+            for columns in destination.files.open_index(entry, shards).groups(["path", "crc32c"]):
                 yield dict(zip(columns["path"].to_pylist(), columns["crc32c"].tolist(), strict=True))
         except DatasetError as exc:
             raise DestinationError(exc.place, exc.fact, "pack again with `overwrite=True`") from exc
-
-
-def _opened(destination: Destination, entry: IndexEntry, shards: Sequence[ShardEntry]) -> IndexFile:
-    path = os.path.join(destination.folder, entry.name)
-    if destination.place is None:
-        return open_index(path, entry, shards, place=fs_text(path))
-    data = destination.place.read(entry.name, size=entry.bytes)
-    return IndexFile(index_source(data, entry, fs_text(path)), shards, place=fs_text(path))

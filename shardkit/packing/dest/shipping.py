@@ -14,9 +14,7 @@ from threading import Condition, Lock
 
 from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
-from shardkit.packing.dest.bucket import SENDERS
 from shardkit.packing.dest.dataset_files import DatasetFiles
-from shardkit.packing.dest.destination import Destination
 from shardkit.packing.write.shard import Receipt
 from shardkit.shards.manifest import ShardEntry
 from shardkit.storage.files import translated
@@ -26,16 +24,19 @@ from shardkit.threads import Stopped, TransferPool
 
 log = logging.getLogger(__name__)
 
+SENDERS = 4
+"""Objects on their way at a time."""
+
 WAITING = 4
 """Shards that may wait beside those that are on their way; with as many again no sender ever waits for one."""
 
 
 class Shipping:
-    """Sends the shards of a destination, for a `with` block. May be used from several threads."""
+    """The delivery to a bucket: sends shards from a work folder. Thread-safe."""
 
-    def __init__(self, destination: Destination, place: DatasetFiles) -> None:
-        self.place, self.work = place, destination.work
-        self._there = place.files()
+    def __init__(self, files: DatasetFiles, work: str) -> None:
+        self.files, self.work = files, work
+        self._there = files.sizes()
         self._crew = TransferPool(SENDERS)
         self._futures: list[Future[None]] = []
         self._waiting = self._sent = self._sent_bytes = self._bytes = 0
@@ -48,11 +49,11 @@ class Shipping:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self._crew.__exit__(kind, *rest)
 
-    def has(self, entry: ShardEntry) -> bool:
+    def holds(self, entry: ShardEntry) -> bool:
         """Whether the shard is in the bucket, with its size and checksum."""
         if self._there.get(entry.name) != entry.bytes:
             return False
-        return self.place.holds(_wanted(entry), check="store", stop=self._crew.stop)
+        return self.files.holds(_wanted(entry), check="store", stop=self._crew.stop)
 
     def wait_for_room(self) -> None:
         """Wait until few shards wait. Raises what stopped the sending."""
@@ -63,10 +64,10 @@ class Shipping:
             self._crew.demand_sound()
             raise Stopped
 
-    def add(self, receipt: Receipt) -> None:
-        """A shard is finished: send it, unless it has gone already."""
+    def deliver(self, receipt: Receipt) -> None:
+        """Send a finished shard, unless it has gone already, or has no sample."""
         self._crew.demand_sound()
-        if not os.path.exists(self._path(receipt.entry)):
+        if not receipt.entry.samples or not os.path.exists(self._path(receipt.entry)):
             return
         with self._changed:
             self._waiting += 1
@@ -87,12 +88,12 @@ class Shipping:
     def _ship(self, entry: ShardEntry) -> None:
         here = Location("", self._path(entry))
         self._begin()
-        if not self.has(entry):
-            send(file_pieces(here), here, self.place.store, _wanted(entry), check="store", stop=self._crew.stop,
+        if not self.holds(entry):
+            send(file_pieces(here), here, self.files.store, _wanted(entry), check="store", stop=self._crew.stop,
                  told=lambda _: None)  # fmt: skip
         with translated(here.path), contextlib.suppress(FileNotFoundError):
             os.unlink(here.path)
-        log.debug("%s: sent", self.place.location(entry.name))
+        log.debug("%s: sent", self.files.location(entry.name))
         with self._changed:
             self._waiting -= 1
             self._sent += 1
@@ -103,7 +104,7 @@ class Shipping:
         """Before the first file goes there."""
         with self._beginning:
             if not self._begun:
-                self.place.begin()
+                self.files.begin()
                 self._begun = True
 
 

@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, DestinationError, UsageError, printable
-from shardkit.packing.dest.destination import Destination, files_of
+from shardkit.packing.dest.dataset_files import sizes_in
+from shardkit.packing.dest.destination import Destination
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.known_rows import RowsByPath, free_keys
 from shardkit.packing.plan.sourced import label_options
-from shardkit.sample import fs_text, path_of_text
-from shardkit.shards.index_file import index_entries, open_index
+from shardkit.sample import path_of_text
+from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.sources.groups import Grouped
 from shardkit.sources.source import Source
 from shardkit.sources.subset import grouped_at, source_at
-from shardkit.storage.files import size_of
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,9 @@ def existing_datasets(destinations: Mapping[str, Destination], options: PackOpti
     """The datasets that are there, by split. DestinationError for one that can't be added to with these options."""
     found = {}
     for split, destination in destinations.items():
-        manifest = destination.read_manifest()
+        manifest = destination.files.read_manifest()
         if manifest is None:
-            log.info("%s: no dataset is there yet, and all is packed", fs_text(destination.manifest))
+            log.info("%s: no dataset is there yet, and all is packed", destination)
             continue
         _check(destination, manifest, options)
         found[split] = ExistingDataset(destination, manifest)
@@ -111,14 +111,12 @@ def existing_datasets(destinations: Mapping[str, Destination], options: PackOpti
     for each in found.values():
         if each.manifest.class_names != longest[: len(each.manifest.classes)]:
             fact = "its classes are others than those of another split that is added to"
-            raise DestinationError(
-                fs_text(each.destination.manifest), fact, "pack all of it again with `overwrite=True`"
-            )
+            raise DestinationError(str(each.destination), fact, "pack all of it again with `overwrite=True`")
     return found
 
 
 def _check(destination: Destination, manifest: Manifest, options: PackOptions) -> None:
-    place = fs_text(destination.manifest)
+    place = str(destination)
     if not manifest.plan or not manifest.index:
         fact = "this dataset was not written by 'shardkit pack', so that it can't be told which files are new"
         raise DestinationError(place, fact, "choose another destination for the new files")
@@ -131,11 +129,10 @@ def _check(destination: Destination, manifest: Manifest, options: PackOptions) -
         if mine.get(name) != theirs.get(name):
             fact = f"it was packed with the option {name} {theirs.get(name)!r}, not {mine.get(name)!r}"
             raise DestinationError(place, fact, _CURE)
-    for name, size in files_of(manifest):
-        path = os.path.join(destination.folder, name)
-        if size_of(path) != size:
-            fact = f"the manifest of this dataset names {name}, which is missing or has another size"
-            raise DestinationError(place, fact, "pack again with `overwrite=True`")
+    missing = destination.files.missing(sizes_in(manifest))
+    if missing is not None:
+        fact = f"the manifest of this dataset names {missing}, which is missing or has another size"
+        raise DestinationError(place, fact, "pack again with `overwrite=True`")
 
 
 def classes_after(
@@ -165,7 +162,7 @@ def demand_kind(source: Source, before: Iterable[ExistingDataset]) -> None:
         theirs = each.manifest.options.get("labels", "class")
         if mine != theirs and {mine, theirs} != {"class", "listed"}:
             fact = f"its labels are of the kind {theirs!r}, and those of the source {mine!r}"
-            raise DestinationError(fs_text(each.destination.manifest), fact, "choose another destination")
+            raise DestinationError(str(each.destination), fact, "choose another destination")
 
 
 def relabelled(found: Source | Grouped, classes: tuple[str, ...]) -> Source | Grouped:
@@ -207,7 +204,7 @@ def new_samples(
     _tell(before, look)
     if known.any() and samples.inline is not None and samples.inline.labels in ("multi", "number"):
         text = "%s: the index has no such labels: whether those of the %d samples that are there changed is not checked"
-        log.info(text, fs_text(before.destination.manifest), np.count_nonzero(known))
+        log.info(text, before.destination, np.count_nonzero(known))
     rows = np.flatnonzero(~known)
     renamed = free_keys(samples, rows, lambda: (each["key"].to_pylist() for each in _index_columns(before, ["key"])))
     return _renamed(_at(found, rows), renamed), before
@@ -249,24 +246,23 @@ class _Look:
 def _index_columns(before: ExistingDataset, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Columns of the index, a shard at a time. DestinationError where it is damaged, or another's."""
     for entry, shards in index_entries(before.manifest):
-        path = os.path.join(before.destination.folder, entry.name)
         try:
-            yield from open_index(path, entry, shards, place=fs_text(path)).groups(names)
+            yield from before.destination.files.open_index(entry, shards).groups(names)
         except DatasetError as exc:
             raise DestinationError(exc.place, exc.fact, "pack again with `overwrite=True`") from exc
 
 
 def demand_free(before: ExistingDataset, shards: Iterable[str]) -> None:
     """DestinationError where a file that belongs to nobody has the name of a new shard."""
-    in_the_way = set(before.destination.files()).intersection(shards) - {entry.name for entry in before.manifest.shards}
-    for name in sorted(in_the_way):
-        place = fs_text(os.path.join(before.destination.folder, name))
+    there, ours = before.destination.files.sizes(), {entry.name for entry in before.manifest.shards}
+    for name in sorted(there.keys() & set(shards) - ours):
+        place = before.destination.files.place(name)
         fact = "a file is in the way, which the manifest of the dataset does not name"
         raise DestinationError(place, fact, "move it elsewhere")
 
 
 def _tell(before: ExistingDataset, look: _Look) -> None:
-    place = fs_text(before.destination.manifest)
+    place = str(before.destination)
     if before.gone.count:
         log.warning("%s: files that are gone from the source, and stay in the dataset: %s", place, before.gone)
     if look.files.count:

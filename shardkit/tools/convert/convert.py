@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 from shardkit.errors import DatasetError, DestinationError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, Format
-from shardkit.location import locate
-from shardkit.packing.dest.bucket import check_free, committed_at, destinations_of, missing_file, shown
-from shardkit.packing.dest.dataset_files import OVERWRITE
+from shardkit.location import Location, locate
+from shardkit.packing.dest.dataset_files import OVERWRITE, sizes_in
 from shardkit.packing.dest.destination import Destination
-from shardkit.packing.dest.disk import commit, keep_only, working, write_index_files
+from shardkit.packing.dest.in_the_way import check_free
+from shardkit.packing.dest.open import destinations_of
+from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine
 from shardkit.packing.run import write_shards
 from shardkit.packing.write.copied import StoredTask
@@ -89,7 +90,7 @@ def convert(
     destination = destinations_of(locate(dest), own, None, work=work, options=storage_options)[""]
     limits = None if max_bytes is None and max_count is None and not shuffle else (max_bytes, max_count, shuffle, seed)
     with ExitStack() as stack:
-        lock = stack.enter_context(working(destination))
+        lock = stack.enter_context(destination.locked())
         destination = check_free(destination, overwrite=overwrite)
         run = stack.enter_context(open_engine(where, [lock.fd]))
         job = _Conversion(stored, form, changes, destination, layout_of(stored, form, changes, destination, limits))
@@ -134,19 +135,19 @@ class _Conversion:
 
     def find_finished(self, *, overwrite: bool) -> Manifest | None:
         """The manifest of this very conversion where it is there. DestinationError where another dataset is."""
-        place = shown(self.destination)
-        if self.destination.place is None and self._is_source(self.destination.manifest):
+        place, files = str(self.destination), self.destination.files
+        if self._is_source(files.location(files.manifest)):
             raise DestinationError(place, "the destination is the source", "choose another")
-        found = None if overwrite else self.destination.read_manifest()
+        found = None if overwrite else files.read_manifest()
         if found is None:
             return None
         same = found.shard_format == self.format.name and found.plan == self.layout.digest
         if not same or (self.layout.plan is None and len(found.shards) != len(self.stored.shards)):
             raise DestinationError(place, "another dataset is there", OVERWRITE)
-        missing = missing_file(self.destination, found)
+        missing = files.missing(sizes_in(found))
         if missing is not None:
             raise DestinationError(place, f"its {missing} is missing or has another size", OVERWRITE)
-        since = committed_at(self.destination, found)
+        since = self.destination.committed_at(found)
         if since is None:
             log.warning("%s: not converted on this machine: shards are compared by what their manifest says", place)
             since = sys.maxsize
@@ -157,9 +158,11 @@ class _Conversion:
         keep_only(self.destination, ())
         return found
 
-    def _is_source(self, manifest: str) -> bool:
+    def _is_source(self, manifest: Location) -> bool:
         here = self.stored.place
-        return here is not None and os.path.realpath(here.path) == os.path.realpath(manifest)
+        if here is None or not manifest.is_local:
+            return False
+        return os.path.realpath(here.path) == os.path.realpath(manifest.path)
 
     def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
         """Write what is not there yet, and commit."""
@@ -235,7 +238,7 @@ class _Conversion:
             options=self._options(receipts),
             plan=self.layout.digest,
         )
-        commit(self.destination, manifest, skipped)
+        self.destination.commit(manifest, skipped)
         return manifest
 
     def _classes(self, counts: Counter[int]) -> tuple[ClassEntry, ...]:

@@ -21,8 +21,11 @@ from shardkit.errors import DatasetError, DestinationError, ShardkitError, Usage
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, Format, FormatName, format_of_head, format_of_name
 from shardkit.formats.tfrecord.features import KEY
-from shardkit.packing.dest.destination import Destination, check_free, destination_of
-from shardkit.packing.dest.disk import commit, discard, keep_only, working, write_index_files
+from shardkit.packing.dest.destination import Destination
+from shardkit.packing.dest.disk import DiskDestination
+from shardkit.packing.dest.in_the_way import check_free
+from shardkit.packing.dest.open import destination_of
+from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.write.shard import Skipped
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.shards.class_names import class_map, folder_of, text_names
@@ -81,7 +84,7 @@ def repair(
     threads = thread_count(workers)
     opened = open_dataset(source)
     form = _format(opened)
-    destination = _destination(opened, os.fspath(dest), form.suffix, overwrite=overwrite)
+    there = _destination(opened, os.fspath(dest), form.suffix, overwrite=overwrite)
     rescues: list[Rescue] = []
     for rescue in in_threads(Rescuer(opened.manifest, decode), enumerate(opened.shards), threads):
         rescues.append(rescue)
@@ -94,8 +97,8 @@ def repair(
         fact = f"no sample of it is whole ({len(left_out)} are damaged)"
         raise DatasetError(str(opened.place), fact, "pack it again from its source")
     classes = _classes(opened, rescues)
-    with working(destination), _emptied(destination):
-        destination = check_free(destination, overwrite=overwrite)
+    with there.locked(), _emptied(there):
+        destination = check_free(there, overwrite=overwrite)
         entries: list[ShardEntry] = []
         full = [rescue.samples for rescue in rescues if rescue.samples]
         names = [shard_name(destination.base, number, form.suffix) for number in range(len(full))]
@@ -106,7 +109,7 @@ def repair(
             done, size = sum(one.samples for one in entries), sum(one.bytes for one in entries)
             progress(Progress("repair", done, total, size))
         manifest = _manifest(destination, opened, form, entries, rescues, classes, len(left_out))
-        commit(destination, manifest, [Skipped(item.path, _reason(item)) for item in left_out])
+        destination.commit(manifest, [Skipped(item.path, _reason(item)) for item in left_out])
     notes = [str(item) for item in opened.findings] + [str(item) for index in opened.index for item in index.findings]
     notes += [note for rescue in rescues for note in rescue.notes]
     return Repaired(manifest, tuple(left_out), tuple(renamed), tuple(joined), tuple(notes))
@@ -130,7 +133,7 @@ def _format_of(shard: ShardPlace) -> FormatName:
         return format_of_head(file.read(512))
 
 
-def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> Destination:
+def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> DiskDestination:
     """Where the result goes. DestinationError for the source itself, and for another dataset without `overwrite`."""
     demand_disk("repair", dest, "write to a disk, and then: shardkit upload")
     name = opened.place.name
@@ -141,18 +144,15 @@ def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> 
     files = [
         os.path.join(destination.folder, shard_name(destination.base, n, suffix)) for n in range(len(opened.shards))
     ]
-    if os.path.realpath(destination.path("")) == os.path.realpath(source) or taken.intersection(
-        map(os.path.realpath, files)
-    ):
-        raise DestinationError(fs_text(destination.path("")), "this is the source", "choose another destination")
+    prefix = destination.files.location(destination.stem).path
+    if os.path.realpath(prefix) == os.path.realpath(source) or taken.intersection(map(os.path.realpath, files)):
+        raise DestinationError(fs_text(prefix), "this is the source", "choose another destination")
     if os.path.isdir(destination.work):
-        with working(destination):  # the commit of a run that was killed is finished, and its rest removed
+        with destination.locked():  # the commit of a run that was killed is finished, and its rest removed
             pass
-    if not overwrite and (destination.read_manifest() is not None or os.path.lexists(destination.manifest)):
+    if not overwrite and (destination.files.read_manifest() is not None or os.path.lexists(destination.manifest_path)):
         fact = "another dataset is there"
-        raise DestinationError(
-            fs_text(destination.path("")), fact, "choose another, or replace it with `overwrite=True`"
-        )
+        raise DestinationError(fs_text(prefix), fact, "choose another, or replace it with `overwrite=True`")
     return destination
 
 
@@ -164,7 +164,7 @@ def _emptied(destination: Destination) -> Iterator[None]:
         yield
     except BaseException:
         with contextlib.suppress(OSError, ShardkitError):
-            discard(destination)
+            destination.discard()
         raise
 
 

@@ -11,7 +11,6 @@ import io
 import logging
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
@@ -20,12 +19,13 @@ import numpy as np
 from msgspec.structs import replace
 
 from shardkit.checksums import crc32c
-from shardkit.errors import DamagedError, DestinationError, ManifestError, NotFoundError, StorageError
+from shardkit.errors import DamagedError, DestinationError, NotFoundError, StorageError
 from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
-from shardkit.packing.dest.dataset_files import MOVE, OVERWRITE, DatasetFiles
+from shardkit.packing.dest.dataset_files import OVERWRITE, DatasetFiles
+from shardkit.packing.dest.in_the_way import readable_manifest, refuse_file
 from shardkit.shards.index import INTEGERS, ShardRows, write_index
-from shardkit.shards.index_file import IndexFile, index_entries, index_source, is_index
+from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import (  # fmt: skip
     IndexEntry,
     Manifest,
@@ -33,7 +33,6 @@ from shardkit.shards.manifest import (  # fmt: skip
     decode_manifest,
     encode_manifest,
     file_names,
-    is_ours,
 )
 from shardkit.shards.names import generation_of, in_generation, skipped_beside
 from shardkit.storage.store import ObjectInfo
@@ -219,19 +218,14 @@ def _fitting(parcel: Parcel, target: DatasetFiles, found: bytes | None, *, overw
     """
     if found is None or found == parcel.manifest:
         return parcel
-    there = str(target.location(target.manifest))
-    if not is_ours(found):
-        raise DestinationError(there, "a file is in the way, which is not a manifest of shardkit", MOVE)
-    theirs = None
-    with suppress(ManifestError):
-        theirs = decode_manifest(found, place=there)
+    theirs = readable_manifest(target, found)
     mine = None if parcel.manifest is None else decode_manifest(parcel.manifest, place=str(parcel.source))
     if mine is not None and theirs is not None and _contents(mine) == _contents(theirs):
         same = renamed(parcel, mine, generation_of(file_names(theirs), target.stem))
         if same.manifest == found:
             return same
     if not overwrite:
-        raise DestinationError(there, "another dataset is there", OVERWRITE)
+        raise DestinationError(target.place(target.manifest), "another dataset is there", OVERWRITE)
     if mine is None or theirs is None or not _clash(mine, theirs):
         return parcel
     return renamed(parcel, mine, target.next_generation(theirs))
@@ -274,9 +268,7 @@ def renamed(parcel: Parcel, manifest: Manifest, generation: int) -> Parcel:
 
 def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardEntry], new: Mapping[str, str]) -> bytes:
     """The bytes of an index file for shards of new names."""
-    place = str(source.location(entry.name))
-    index = IndexFile(index_source(source.read(entry.name, size=entry.bytes), entry, place), shards, place=place)
-    groups = zip(shards, index.groups(["key", "path", *INTEGERS]), strict=True)
+    groups = zip(shards, source.open_index(entry, shards).groups(["key", "path", *INTEGERS]), strict=True)
     sink = io.BytesIO()
     write_index(
         sink,
@@ -307,12 +299,7 @@ def _kept(
         ours = {file.name for file in parcel.files}
         others = set(listed) - kept - target.replaced()
         for name in sorted(others & ours if parcel.manifest is None else others):
-            if name.endswith(".parquet") and not is_index(io.BytesIO(target.read(name))):
-                fact = "a file is in the way, which is not an index of shardkit"
-                raise DestinationError(str(target.location(name)), fact, MOVE)
-            if not overwrite:
-                fact = "a file is in the way, which belongs to no manifest and is not of this dataset"
-                raise DestinationError(str(target.location(name)), fact, OVERWRITE)
+            refuse_file(target, name, "is not of this dataset", overwrite=overwrite)
     return kept
 
 

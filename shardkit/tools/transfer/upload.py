@@ -11,8 +11,7 @@ from shardkit.errors import DestinationError, ManifestError, UsageError
 from shardkit.events import ProgressFn, silent
 from shardkit.location import Location, locate
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
-from shardkit.packing.dest.destination import Destination
-from shardkit.packing.dest.disk import working
+from shardkit.packing.dest.disk import disk_destination
 from shardkit.shards.find import resolve
 from shardkit.shards.manifest import decode_manifest
 from shardkit.shards.open import find_shards, stem_of_shard
@@ -87,7 +86,7 @@ def lock_local(stack: ExitStack, place: DatasetFiles) -> None:
     """Hold the lock of a destination on this machine, so that no other run writes there."""
     root = place.store.root
     if root.is_local:
-        stack.enter_context(working(Destination(os.path.abspath(root.path), place.stem)))
+        stack.enter_context(disk_destination(os.path.abspath(root.path), place.stem).locked())
 
 
 def _parcels(source: Source, pool: TransferPool) -> list[Parcel]:

@@ -17,7 +17,7 @@ import pytest
 import shardkit
 from shardkit import Manifest
 from shardkit.errors import BusyError, DestinationError, ManifestError, ShardkitError, StorageError, UsageError
-from shardkit.packing.dest.destination import Destination
+from shardkit.packing.dest.disk import disk_destination
 from shardkit.storage.files import FolderLock
 
 Pack = Callable[..., Manifest]
@@ -246,7 +246,7 @@ def test_a_second_run_into_the_same_destination_is_refused_while_the_first_goes_
 
 
 def test_a_run_into_a_split_that_is_being_written_is_refused(splits: Path, out: Path, content_of: Any) -> None:
-    lock = FolderLock(Destination(str(out), "train").work)
+    lock = FolderLock(disk_destination(str(out), "train").work)
     text = refused(BusyError, 4, lambda: shardkit.pack(splits, out, workers=1))
     assert f"{out}/.train.packing: another run" in text
     assert sorted(content_of(out)) == [".train.packing/lock"]

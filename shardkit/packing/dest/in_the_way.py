@@ -1,0 +1,71 @@
+"""What is in the way at a destination, and the generation that is written there."""
+
+from __future__ import annotations
+
+import contextlib
+
+from shardkit.errors import DestinationError, ManifestError
+from shardkit.packing.dest.dataset_files import MOVE, OVERWRITE, DatasetFiles
+from shardkit.packing.dest.destination import Destination
+from shardkit.shards import names
+from shardkit.shards.manifest import Manifest, all_names, decode_manifest, is_ours
+
+
+def check_free(destination: Destination, *, overwrite: bool) -> Destination:
+    """The destination with the generation to write: the next one where a dataset is replaced, that of the dataset where
+    it is not, and the first where none is there.
+
+    Raises DestinationError where files of somebody else are in the way: a folder, a file that no manifest names and
+    that no earlier run put there, or, with `overwrite` too, a file of our names that is no manifest or index.
+    """
+    files = destination.files
+    _refuse_names_of_another_dataset(files)
+    destination.clear()
+    data = files.manifest_bytes()
+    manifest = None if data is None else readable_manifest(files, data)
+    known = files.replaced() if manifest is None else set(all_names(manifest, files.stem))
+    for name, size in files.sizes().items() if overwrite or data is None else ():
+        if name not in known and not destination.wrote(name, size):
+            refuse_file(files, name, "was not written by this run", overwrite=overwrite)
+    if data is None:
+        return destination.in_generation(1)
+    if overwrite:
+        return destination.in_generation(files.next_generation(manifest))
+    return destination.in_generation(names.generation_of(known, files.stem))
+
+
+def readable_manifest(files: DatasetFiles, data: bytes) -> Manifest | None:
+    """The manifest with these bytes; None for a damaged one, and one of a later version. DestinationError for a file
+    that is somebody else's."""
+    if not is_ours(data):
+        fact = "a file is in the way, which is not a manifest of shardkit"
+        raise DestinationError(files.place(files.manifest), fact, MOVE)
+    with contextlib.suppress(ManifestError):
+        return decode_manifest(data, place=files.place(files.manifest))
+    return None
+
+
+def refuse_file(files: DatasetFiles, name: str, why: str, *, overwrite: bool) -> None:
+    """DestinationError for a file that no manifest names, unless it may be replaced.
+
+    why: what else is not so. A table of the user is never replaced.
+    """
+    if name.endswith(".parquet") and not files.is_index(name):
+        raise DestinationError(files.place(name), "a file is in the way, which is not an index of shardkit", MOVE)
+    if not overwrite:
+        fact = f"a file is in the way, which belongs to no manifest and {why}"
+        raise DestinationError(files.place(name), fact, OVERWRITE)
+
+
+def _refuse_names_of_another_dataset(files: DatasetFiles) -> None:
+    """DestinationError where files of our names are those of a generation of another dataset."""
+    other = names.without_generation(files.stem)
+    if other is None or files.manifest_bytes() is not None:
+        return
+    try:
+        manifest = DatasetFiles(files.store, other[0]).read_manifest()
+    except DestinationError:
+        return
+    if manifest is not None and names.generation_of(all_names(manifest, other[0]), other[0]) == other[1]:
+        fact = f"the files of the dataset {other[0]} have names that begin so"
+        raise DestinationError(files.place(files.stem), fact, "choose another destination")
