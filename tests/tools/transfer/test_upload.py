@@ -201,7 +201,8 @@ def test_another_dataset_is_replaced_only_when_asked(tree: Path, packed: Path, t
     before = objects("b")
     text = refused(DestinationError, lambda: shardkit.upload(packed, "memory://b/train"))
     assert text == (
-        "memory://b/train.json: another dataset is there; choose another destination, or replace it with --overwrite"
+        "memory://b/train.json: another dataset is there; choose another destination, "
+        "or replace it with `overwrite=True`"
     )
     assert objects("b") == before
     shardkit.upload(packed, "memory://b/train", overwrite=True)
