@@ -20,7 +20,7 @@ from typing import Any
 
 from shardkit.packing.dest.disk import disk_destination
 from shardkit.packing.options import make_options
-from shardkit.packing.plan.datasets import contents_of
+from shardkit.packing.plan.datasets import plan_datasets
 from shardkit.sources import source
 from shardkit.sources.tree.walk import Walk
 
@@ -60,7 +60,7 @@ def measured(files: int, folder: int, split: str | None) -> dict[str, Any]:
         scanned = {"": step("scan", lambda: source.scan_tree(root))}
     names = [""] if options.split is None else options.split.names
     destinations = {name: disk_destination("shards", name or "train") for name in names}
-    contents = step("plan", lambda: contents_of(scanned, destinations, options, {}, None))
+    contents = step("plan", lambda: plan_datasets(scanned, destinations, options, {}, None))
     step("task", lambda: next(next(iter(contents.values())).tasks("work", options)))
     found["shards"] = sum(len(content.plan) for content in contents.values())
     found["bytes_per_file"] = round((peak() - before) / files, 1)

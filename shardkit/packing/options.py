@@ -12,7 +12,7 @@ from shardkit.errors import UsageError
 from shardkit.formats.format import FORMATS, FormatName
 from shardkit.images.rewrite.transcode import Transcoding
 from shardkit.option_files import content_of
-from shardkit.packing.write.shard import Check
+from shardkit.packing.write.images import ImageCheck
 from shardkit.sample import DEFAULT_EXTENSIONS, IMAGE_FIELDS, field_of, fs_text
 from shardkit.shards.manifest import Manifest, decode_manifest
 from shardkit.sources.groups import extensions_of
@@ -34,7 +34,7 @@ class PackOptions:
     seed: int
     workers: int
     extensions: tuple[str, ...]
-    check: Check
+    check: ImageCheck
     on_error: OnError
     overwrite: bool
     fields: tuple[str, ...] = ()

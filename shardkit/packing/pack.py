@@ -31,11 +31,11 @@ from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine, run_here
 from shardkit.packing.options import Classes, OnError, PackOptions, class_names, make_options
 from shardkit.packing.plan.append import PathSummary, demand_free, existing_datasets
-from shardkit.packing.plan.content import Content
-from shardkit.packing.plan.datasets import contents_of, dataset_names
-from shardkit.packing.plan.sourced import label_fields, label_options
+from shardkit.packing.plan.content import PlannedDataset
+from shardkit.packing.plan.datasets import dataset_names, plan_datasets
 from shardkit.packing.run import write_shards
-from shardkit.packing.write.shard import Check, Receipt, Skipped
+from shardkit.packing.write.images import ImageCheck
+from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.sample import fs_text
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.shards.names import skipped_name
@@ -105,7 +105,7 @@ def pack(
     orient: bool = False,
     subsampling: int | None = None,
     restart_rows: int | None = None,
-    check: Check = "header",
+    check: ImageCheck = "header",
     on_error: OnError = "stop",
     append: bool = False,
     overwrite: bool = False,
@@ -196,7 +196,7 @@ def pack(
             run = stack.enter_context(open_engine(where, [lock.fd for lock in locks]))  # loads during the scan
         before = existing_datasets(destinations, options) if append else {}
         scanned = _scan(opened, names, progress)
-        contents = contents_of(scanned, destinations, options, before, names)
+        contents = plan_datasets(scanned, destinations, options, before, names)
         jobs = [_Job(key, destinations[key], content, options) for key, content in contents.items()]
         if dry_run:
             return PackPlan(tuple(job.described() for job in jobs))
@@ -221,7 +221,7 @@ def _scan(opened: Opened, classes: Sequence[str] | None, progress: ProgressFn) -
 class _Job:
     """The packing of one dataset."""
 
-    def __init__(self, split: str, destination: Destination, content: Content, options: PackOptions) -> None:
+    def __init__(self, split: str, destination: Destination, content: PlannedDataset, options: PackOptions) -> None:
         self.split = split
         self.destination = destination
         self.content = content
@@ -309,16 +309,18 @@ class _Job:
             if planned and not counts[label]:
                 name = printable(self.content.source.classes[label])
                 log.warning("no image of class %s is left: all of them were skipped", name)
+        kind = self.content.source.label_kind
+        labels = {} if kind == "class" else {"labels": kind}
         manifest = Manifest(
             shard_format=self.options.format,
             samples=samples,
             bytes=sum(entry.bytes for entry in entries),
             classes=tuple(ClassEntry(name, counts[label]) for label, name in enumerate(self.content.source.classes)),
-            fields=tuple(sorted(label_fields(self.content.source).union(*(receipt.fields for receipt in receipts)))),
+            fields=tuple(sorted(self.content.source.label_fields.union(*(receipt.fields for receipt in receipts)))),
             shards=entries,
             index=write_index_files(self.destination, entries, () if before is None else before.manifest.index),
             skipped=len(skipped),
-            options=self.options.recorded() | label_options(self.content.source),
+            options=self.options.recorded() | labels,
             plan=self.content.digest,
         )
         manifest = manifest if before is None else before.merged(manifest)

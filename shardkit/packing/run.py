@@ -8,12 +8,13 @@ from shardkit.events import ProgressFn, silent
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import kept_receipt
 from shardkit.packing.engine.engine import Engine
-from shardkit.packing.engine.worker import AnyTask
-from shardkit.packing.write.shard import Advance, Receipt
+from shardkit.packing.write.receipt import Receipt
+from shardkit.packing.write.sink import Advance
+from shardkit.packing.write.task import ShardTask
 
 
 def write_shards(
-    tasks: Iterable[AnyTask],
+    tasks: Iterable[ShardTask],
     engine: Engine,
     advance: Advance,
     destination: Destination,
@@ -26,7 +27,7 @@ def write_shards(
     receipts: dict[str, Receipt] = {}
     with destination.delivery() as delivery:
 
-        def missing() -> Iterator[AnyTask]:
+        def missing() -> Iterator[ShardTask]:
             for task in tasks:
                 kept = kept_receipt(task, delivery.holds)
                 if kept is None:

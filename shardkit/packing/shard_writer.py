@@ -15,8 +15,6 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-import msgspec
-
 from shardkit.errors import BadFileError, DestinationError, ShardkitError, SourceError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, FormatName
@@ -27,9 +25,11 @@ from shardkit.packing.dest.open import destinations_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.options import Classes, class_names
 from shardkit.packing.write.encoders import encoded
+from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.labels import Targets
-from shardkit.packing.write.samples import SampleWriter
-from shardkit.packing.write.shard import Check, Receipt, Sink, keep_receipt
+from shardkit.packing.write.receipt import Receipt, keep_receipt
+from shardkit.packing.write.sink import Sink
+from shardkit.packing.write.writer import SampleWriter
 from shardkit.sample import IMAGE_FIELDS, field_of, path_of_text
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.shards.names import shard_name
@@ -52,7 +52,7 @@ def write(
     max_bytes: int | str = "256MB",
     max_count: int | None = None,
     classes: Classes | None = None,
-    check: Check = "header",
+    check: ImageCheck = "header",
     overwrite: bool = False,
     work: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -92,7 +92,7 @@ class ShardWriter:
         max_bytes: int | str = "256MB",
         max_count: int | None = None,
         classes: Classes | None = None,
-        check: Check = "header",
+        check: ImageCheck = "header",
         overwrite: bool = False,
         work: str | os.PathLike[str] | None = None,
         storage_options: Mapping[str, Any] | None = None,
@@ -302,10 +302,9 @@ def _bad(number: int, key: str | None, fact: str) -> BadFileError:
 class _Shard:
     """The shard that is being written."""
 
-    def __init__(self, work: str, name: str, form: str, check: Check) -> None:
+    def __init__(self, work: str, name: str, form: str, check: ImageCheck) -> None:
         self.name, self.check, self.samples, self.bytes = name, check, 0, 0
         self.folder = os.fsencode(work)
-        self.counts = Counter[int]()
         self._stack = ExitStack()
         target = os.path.join(self.folder, os.fsencode(name))
         file = self._stack.enter_context(whole_file(target))
@@ -318,7 +317,7 @@ class _Shard:
     ) -> None:
         """Write a sample. ValueError for what the format can't hold, and images that are none."""
         self.writer.add(key, fields, path, label, text)
-        self.counts.update(classes)
+        self.writer.count(classes)
         self.samples += 1
         self.bytes = self.writer.position
 
@@ -326,8 +325,8 @@ class _Shard:
         """The shard is whole."""
         self.writer.end()
         self._stack.close()
-        filled = msgspec.structs.replace(self.writer.filled([]), counts=dict(self.counts))
-        return keep_receipt(self.folder, self.name, self.sink, filled, digest="", check=self.check, since=self.since)
+        written = self.writer.written([])
+        return keep_receipt(self.folder, self.name, self.sink, written, digest="", check=self.check, since=self.since)
 
     def abort(self) -> None:
         """There is no shard."""

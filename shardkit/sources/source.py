@@ -26,6 +26,7 @@ from shardkit.sources.tree.walk_ahead import listed_ahead
 
 __all__ = ["LeftOut", "PathColumn", "Source", "find_splits", "scan_splits", "scan_tree"]
 
+LabelKind = Literal["class", "listed", "multi", "number", "none"]
 StrPath = str | bytes | os.PathLike[str]
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class Inline:
     """
 
     fields: Mapping[str, PathColumn]
-    labels: Literal["class", "listed", "multi", "number", "none"] = "class"
+    labels: LabelKind = "class"
 
     def at(self, rows: NDArray[np.int64]) -> Inline:
         """The same for some rows."""
@@ -78,6 +79,16 @@ class Source:
     def origin(self) -> Origin:
         """Where the files are, row for row."""
         return FilesBelowRoot(self.root, self.paths) if self.elsewhere is None else self.elsewhere
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """What the labels are; see `Inline`."""
+        return "class" if self.inline is None else self.inline.labels
+
+    @property
+    def label_fields(self) -> set[str]:
+        """The field of the label, which each sample has in any case."""
+        return {"class": {"cls"}, "listed": {"cls"}, "none": set[str]()}.get(self.label_kind, {"cls.json"})
 
     @property
     def counts(self) -> NDArray[np.int64]:

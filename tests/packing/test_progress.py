@@ -14,7 +14,7 @@ import pytest
 import shardkit
 from shardkit.events import Progress
 from shardkit.formats.format import FORMATS
-from shardkit.packing.write import shard
+from shardkit.packing.write.sink import Meter
 from shardkit.tools.convert.convert import convert
 
 PACKED: dict[str, dict[str, Any]] = {"one file": {"ext": "jpg"}, "several files": {"fields": "jpg,json"}}
@@ -56,12 +56,12 @@ def test_packing_tells_samples_and_the_bytes_of_their_files(
         options["resize"] = 8
     source = Path(shutil.make_archive(str(seven), "zip", seven)) if held == "an archive" else seven
     reached = list(accumulate(sizes))
-    monkeypatch.setattr(shard, "TELL_FILES", 3)
+    monkeypatch.setattr(Meter, "TELL_FILES", 3)
     assert told_by(shardkit.pack, source, out / "by_files", **options) == [
         (n, reached[n - 1], 7, reached[-1]) for n in (3, 6, 7)
     ]
-    monkeypatch.setattr(shard, "TELL_FILES", 10)
-    monkeypatch.setattr(shard, "TELL_BYTES", reached[4])
+    monkeypatch.setattr(Meter, "TELL_FILES", 10)
+    monkeypatch.setattr(Meter, "TELL_BYTES", reached[4])
     assert told_by(shardkit.pack, source, out / "by_bytes", **options) == [
         (n, reached[n - 1], 7, reached[-1]) for n in (5, 7)
     ]
@@ -75,7 +75,7 @@ def test_converting_tells_samples_and_the_bytes_of_the_source(
     manifest = shardkit.pack(seven, tmp_path / "x", format=form, ext="jpg", on_error="skip", workers=1)
     assert isinstance(manifest, shardkit.Manifest)
     whole = manifest.bytes
-    monkeypatch.setattr(shard, "TELL_FILES", 4)
+    monkeypatch.setattr(Meter, "TELL_FILES", 4)
     told = told_by(convert, tmp_path / "x", tmp_path / "y", format=to)
     assert [(done, total, total_bytes) for done, _, total, total_bytes in told] == [(4, 6, whole), (6, 6, whole)]
     assert 0 < told[0][1] < told[1][1] == whole - len(FORMATS[form].end)
@@ -89,7 +89,7 @@ def test_of_a_compressed_shard_its_compressed_bytes_are_told(
     assert isinstance(manifest, shardkit.Manifest)
     packed = tmp_path / f"x.{form}.gz"
     packed.write_bytes(gzip.compress((tmp_path / manifest.shards[0].name).read_bytes()))
-    monkeypatch.setattr(shard, "TELL_FILES", 4)
+    monkeypatch.setattr(Meter, "TELL_FILES", 4)
     told = told_by(convert, packed, tmp_path / "y", format="tar")
     size = packed.stat().st_size
     assert [(done, total, total_bytes) for done, _, total, total_bytes in told] == [(4, 6, size), (6, 6, size)]

@@ -300,15 +300,15 @@ def test_an_archive_that_changes_while_it_is_packed_is_an_error(
     tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = archived(tree, "zip")
-    from shardkit.packing.write import sourced
+    from shardkit.packing.write.file_samples import FileSamples
 
-    real = sourced.SourcedTask.fill
+    real = FileSamples.opened
 
-    def fill(self: Any, *rest: Any) -> Any:
+    def opened(self: Any, *rest: Any) -> Any:
         os.utime(path, ns=(0, 0))
         return real(self, *rest)
 
-    monkeypatch.setattr(sourced.SourcedTask, "fill", fill)
+    monkeypatch.setattr(FileSamples, "opened", opened)
     with pytest.raises(SourceError, match=r"tree\.zip: it was changed since the scan"):
         pack_one(path, out / "train")
 
@@ -565,19 +565,19 @@ def test_an_object_that_vanished_is_named(
     tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from shardkit.location import Location
-    from shardkit.packing.write import sourced
+    from shardkit.packing.write.file_samples import FileSamples
     from shardkit.storage.store import open_store
 
     store = open_store(Location("memory", "pack-vanished/tree"))
     for path in tree.rglob("*.jpg"):
         store.put(str(path.relative_to(tree)), io.BytesIO(path.read_bytes()))
-    real = sourced.SourcedTask.fill
+    real = FileSamples.opened
 
-    def fill(self: Any, *rest: Any) -> Any:
+    def opened(self: Any, *rest: Any) -> Any:
         store.delete("red/0004.jpg")
         return real(self, *rest)
 
-    monkeypatch.setattr(sourced.SourcedTask, "fill", fill)
+    monkeypatch.setattr(FileSamples, "opened", opened)
     with pytest.raises(SourceError, match=r"memory://pack-vanished/tree/red/0004\.jpg: the object has vanished"):
         pack_one("memory://pack-vanished/tree", out / "train")
     assert pack_one("memory://pack-vanished/tree", out / "train", on_error="skip").samples == 11

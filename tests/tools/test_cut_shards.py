@@ -101,15 +101,13 @@ WITH_INDEX = {
     print(verify.verify(shard).findings)""",
     "convert": """
     import pyarrow.parquet as pq
-    from shardkit.packing.write import copied as stored
+    from shardkit.packing.write import stored_samples as stored
     rows = pq.read_table(shard.rpartition("-")[0] + ".parquet").to_pydict()
     columns = [rows[name] for name in ("offset", "size", "key", "path", "label", "crc32c")]
     stored._demand_as_indexed = cutting(stored._demand_as_indexed)
     form = shard.rpartition(".")[2]
-    task = stored.StoredTask(
-        "x", b".", [os.fsencode(shard)], [0] * len(rows["key"]), *columns, form, form, {}, {}, [], ""
-    )
-    for sample in task._samples():
+    samples = stored.StoredSamples([os.fsencode(shard)], [0] * len(rows["key"]), *columns, form, {}, [])
+    for sample in samples._each():
         pass""",
 }
 

@@ -25,7 +25,7 @@ from shardkit.packing.dest.dataset_files import DatasetFiles, sizes_in
 from shardkit.packing.dest.destination import Delivery
 from shardkit.packing.dest.shipping import SENDERS, Shipping
 from shardkit.packing.dest.work_folder import decide, decided_path, locked_folder, read_manifest_file, remove
-from shardkit.packing.write.shard import Receipt, Skipped, receipt_path
+from shardkit.packing.write.receipt import Receipt, Skipped, receipt_path
 from shardkit.shards.manifest import Manifest, all_names, encode_manifest
 from shardkit.shards.names import LOCK, base_of, work_name
 from shardkit.storage.files import FolderLock, size_of, whole_file

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from shardkit.events import ProgressFn
 from shardkit.packing.dest.dataset_files import DatasetFiles
-from shardkit.packing.write.shard import Receipt, Skipped
+from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.shards.manifest import Manifest, ShardEntry
 from shardkit.storage.files import FolderLock
 

@@ -28,7 +28,7 @@ from shardkit.packing.dest.work_folder import (
     read_manifest_file,
     remove,
 )
-from shardkit.packing.write.shard import Receipt, Skipped
+from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.sample import fs_text
 from shardkit.shards.index_file import is_index
 from shardkit.shards.manifest import Manifest, ShardEntry, all_names

@@ -18,9 +18,10 @@ from shardkit.images.rewrite.transcode import Transcoding, is_transcoded
 from shardkit.packing.dest.dataset_files import sizes_in
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.options import PackOptions
-from shardkit.packing.plan.content import Content
-from shardkit.packing.plan.sourced import changed_at, changed_file, is_sourced
-from shardkit.packing.write.shard import Receipt, Task, receipt_path, rows_path
+from shardkit.packing.plan.changed import changed_at, changed_file
+from shardkit.packing.plan.content import PlannedDataset
+from shardkit.packing.write.receipt import Receipt, receipt_path, rows_path
+from shardkit.packing.write.task import ShardTask
 from shardkit.sample import fs_text, path_of_text, text_of_path
 from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import Manifest, ShardEntry
@@ -34,36 +35,36 @@ _OTHER_CLASSES, _OTHER_FILES = "with other classes", "of other files"
 _STRENGTH = {"none": 0, "header": 1, "full": 2}
 
 
-def kept_receipt(task: Task, delivered: Callable[[ShardEntry], bool]) -> Receipt | None:
+def kept_receipt(task: ShardTask, delivered: Callable[[ShardEntry], bool]) -> Receipt | None:
     """The receipt of a shard that an earlier run finished and that this task would write the same, or None.
 
     delivered: whether a shard that is no longer in the work folder is where it was sent to.
     """
     try:
-        with open(receipt_path(task.folder, task.name), "rb") as file:
+        with open(receipt_path(task.work, task.name), "rb") as file:
             receipt = msgspec.msgpack.decode(file.read(), type=Receipt)
         if receipt.digest != task.digest or not _as_strict(receipt, task):
             return None
-        with open(rows_path(task.folder, task.name), "rb") as file:
+        with open(rows_path(task.work, task.name), "rb") as file:
             rows_are_whole = crc32c(file.read()) == receipt.rows_crc32c
-        changed = any(changed_at(path) > receipt.since for path in task.files())
+        changed = any(changed_at(path) > receipt.since for path in task.watched())
     except (OSError, msgspec.MsgspecError):  # not there, or not whole: the shard is written again
         return None
     if not rows_are_whole or changed:
         return None
-    path = os.path.join(task.folder, os.fsencode(task.name))
+    path = os.path.join(task.work, os.fsencode(task.name))
     here = os.path.isfile(path) and os.path.getsize(path) == receipt.entry.bytes
     return receipt if here or delivered(receipt.entry) else None
 
 
-def _as_strict(receipt: Receipt, task: Task) -> bool:
+def _as_strict(receipt: Receipt, task: ShardTask) -> bool:
     """Whether the check that was made then would let in what the task's lets in."""
     if receipt.skipped:  # which a weaker check might have let in
         return task.skip_bad and receipt.check == task.check
     return _STRENGTH[receipt.check] >= _STRENGTH[task.check]
 
 
-def find_finished(destination: Destination, content: Content, options: PackOptions) -> Manifest | None:
+def find_finished(destination: Destination, content: PlannedDataset, options: PackOptions) -> Manifest | None:
     """The manifest at the destination where it is of this very content, whole and up to date; None where there is none.
 
     DestinationError where it is another's, or not whole. SourceError where a file vanished since the scan.
@@ -97,7 +98,7 @@ def find_finished(destination: Destination, content: Content, options: PackOptio
     return found
 
 
-def _difference(found: Manifest, content: Content, options: PackOptions) -> str:
+def _difference(found: Manifest, content: PlannedDataset, options: PackOptions) -> str:
     mine = options.recorded()
     asked = {name: None for name in (*found.options, *mine) if name in Transcoding.__struct_fields__}
     for name, value in (asked | found.options).items():
@@ -108,7 +109,7 @@ def _difference(found: Manifest, content: Content, options: PackOptions) -> str:
     return _OTHER_FILES
 
 
-def _changed_file(destination: Destination, content: Content, found: Manifest) -> str | None:
+def _changed_file(destination: Destination, content: PlannedDataset, found: Manifest) -> str | None:
     """A file whose bytes are not those that the dataset has, or None.
 
     Compared are the files that were changed after the manifest was written, and some of the first shard, in case that
@@ -117,18 +118,16 @@ def _changed_file(destination: Destination, content: Content, found: Manifest) -
     prefix = os.path.join(content.source.root, b"")
     since = destination.committed_at(found)
     others = content.grouped is not None or is_transcoded(found.options)
-    files_of_it = content.source if content.grouped is None else content.grouped.files
-    if is_sourced(files_of_it):
+    if content.files.elsewhere is not None:
         known = None if others else _checksums(destination, found)
-        return changed_file(files_of_it, content.plan.shard(0).rows, since, known)
+        return changed_file(content.files, content.plan.shard(0).rows, since, known)
     if since is None and others:
         log.warning("%s: not packed on this machine: files are compared by name and size alone", destination)
         return None
     compare_all, since = since is None, -1 if since is None else since
     paths, rows = content.source.paths, content.plan.shard(0).rows
     if others:  # the index has no checksum of files that are no images, and none of images before they were transcoded
-        files = paths if content.grouped is None else content.grouped.files.paths
-        changed = (path for path in files if changed_at(prefix + path) > since)
+        changed = (path for path in content.files.paths if changed_at(prefix + path) > since)
         return next(map(text_of_path, changed), None)
     newer = {text_of_path(path) for path in paths if changed_at(prefix + path) > since}
     suspects = newer | set(map(text_of_path, paths.take(rows[:: -(-len(rows) // SAMPLED_FILES)])))

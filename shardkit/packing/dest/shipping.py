@@ -15,7 +15,7 @@ from threading import Condition, Lock
 from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
 from shardkit.packing.dest.dataset_files import DatasetFiles
-from shardkit.packing.write.shard import Receipt
+from shardkit.packing.write.receipt import Receipt
 from shardkit.shards.manifest import ShardEntry
 from shardkit.storage.files import translated
 from shardkit.storage.store import ObjectInfo

@@ -19,7 +19,7 @@ import numpy as np
 from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError
 from shardkit.packing.dest.destination import Destination
-from shardkit.packing.write.shard import COLUMNS, Rows, Skipped, rows_path
+from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, rows_path
 from shardkit.sample import fs_text
 from shardkit.shards.index import INTEGERS, ShardRows, write_index
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest, encode_manifest

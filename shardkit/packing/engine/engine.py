@@ -27,20 +27,22 @@ import msgspec
 from shardkit.errors import UsageError, WorkerError
 from shardkit.packing.engine import worker
 from shardkit.packing.engine.ray.engine import RayEngine
-from shardkit.packing.engine.worker import AnyTask
-from shardkit.packing.write.shard import Advance, Receipt, write_shard
+from shardkit.packing.write.receipt import Receipt
+from shardkit.packing.write.shard import write_shard
+from shardkit.packing.write.sink import Advance
+from shardkit.packing.write.task import ShardTask
 from shardkit.units import cores
 
 
 class Engine(Protocol):
     """What runs the tasks of a job."""
 
-    def __call__(self, tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
+    def __call__(self, tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
         """Write each task's shard; `advance(files, bytes)` may be called from any thread."""
         ...
 
 
-def run_here(tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
+def run_here(tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
     """One shard after the other in this process."""
     for task in tasks:
         yield write_shard(task, advance)
@@ -136,14 +138,14 @@ class LocalEngine:
                 with contextlib.suppress(OSError):  # what is still to be written to it
                     _pipe(pipe).close()
 
-    def __call__(self, tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
+    def __call__(self, tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
         """Write each task's shard. Raises the first error of a task, WorkerError where a worker dies."""
         results: queue.SimpleQueue[Receipt | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
         source = iter(tasks)
         taking = threading.Lock()
 
-        def take() -> AnyTask | None:
+        def take() -> ShardTask | None:
             with taking:
                 return None if stop.is_set() else next(source, None)
 
@@ -192,7 +194,7 @@ def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
-def _ask(process: subprocess.Popen[bytes], task: AnyTask, advance: Advance) -> Receipt:
+def _ask(process: subprocess.Popen[bytes], task: ShardTask, advance: Advance) -> Receipt:
     try:
         worker.send(_pipe(process.stdin), task)  # type: ignore[arg-type]
     except OSError as exc:
@@ -212,7 +214,7 @@ def _ask(process: subprocess.Popen[bytes], task: AnyTask, advance: Advance) -> R
         advance(message.files, message.bytes)
 
 
-def _died(process: subprocess.Popen[bytes], task: AnyTask) -> WorkerError:
+def _died(process: subprocess.Popen[bytes], task: ShardTask) -> WorkerError:
     try:
         code = process.wait(timeout=5)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

@@ -18,10 +18,9 @@ from typing import BinaryIO
 import msgspec
 
 from shardkit import errors
-from shardkit.packing.write.copied import StoredTask
-from shardkit.packing.write.samples import FieldsTask
-from shardkit.packing.write.shard import Receipt, ShardTask, write_shard
-from shardkit.packing.write.sourced import SourcedTask
+from shardkit.packing.write.receipt import Receipt
+from shardkit.packing.write.shard import write_shard
+from shardkit.packing.write.task import ShardTask
 from shardkit.sample import fs_text
 
 _HEAD = struct.Struct("<Q")
@@ -48,10 +47,9 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 
 
 Message = Advance | Done | Failed
-AnyTask = ShardTask | FieldsTask | StoredTask | SourcedTask
 
 
-def send(stream: BinaryIO, message: Message | AnyTask) -> None:
+def send(stream: BinaryIO, message: Message | ShardTask) -> None:
     """Write one message and flush it."""
     data = msgspec.msgpack.encode(message)
     stream.write(_HEAD.pack(len(data)))
@@ -78,7 +76,7 @@ def rebuilt(failed: Failed) -> errors.ShardkitError:
 
 def answer(data: bytes, results: BinaryIO) -> None:
     """Write the shard of the task in `data`; tell what was read meanwhile, and how it ended."""
-    task = msgspec.msgpack.decode(data, type=AnyTask)
+    task = msgspec.msgpack.decode(data, type=ShardTask)
     try:
         receipt = write_shard(task, lambda files, size: send(results, Advance(files, size)))
     except errors.ShardkitError as exc:

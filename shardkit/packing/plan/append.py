@@ -25,7 +25,6 @@ from shardkit.packing.dest.dataset_files import sizes_in
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.known_rows import RowsByPath, free_keys
-from shardkit.packing.plan.sourced import label_options
 from shardkit.sample import path_of_text
 from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import ClassEntry, Manifest
@@ -157,7 +156,7 @@ def classes_after(
 
 def demand_kind(source: Source, before: Iterable[ExistingDataset]) -> None:
     """DestinationError where the labels of the source are of another kind than those that are there."""
-    mine = label_options(source).get("labels", "class")
+    mine = source.label_kind
     for each in before:
         theirs = each.manifest.options.get("labels", "class")
         if mine != theirs and {mine, theirs} != {"class", "listed"}:

@@ -14,13 +14,12 @@ from shardkit.images.rewrite.transcode import VERSION
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.append import ExistingDataset
 from shardkit.packing.plan.estimate import as_transcoded
-from shardkit.packing.plan.plan import Plan, ShardPlan, plan_shards
-from shardkit.packing.plan.sizes import grouped_sample_bytes
-from shardkit.packing.plan.sourced import inline_digest, inline_sample_bytes, is_sourced, sourced_tasks
-from shardkit.packing.write.samples import FieldsTask
-from shardkit.packing.write.shard import ShardTask
-from shardkit.packing.write.sourced import SourcedTask
+from shardkit.packing.plan.plan import Plan, plan_shards
+from shardkit.packing.plan.sizes import sample_bytes
+from shardkit.packing.write.file_samples import FileSamples
+from shardkit.packing.write.task import ShardTask
 from shardkit.sources.groups import Grouped
+from shardkit.sources.origin import Origin, Rows
 from shardkit.sources.source import Source
 
 LAYOUT = 1
@@ -28,7 +27,7 @@ LAYOUT = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Content:
+class PlannedDataset:
     """A source with its plan. `digest` (32 hex digits) is the same for packings that write the same content.
 
     grouped: the files, where a sample is several of them; `source` then has the samples. before: the dataset that this
@@ -41,57 +40,41 @@ class Content:
     grouped: Grouped | None = None
     before: ExistingDataset | None = None
 
-    def tasks(self, work: str, options: PackOptions) -> Iterator[ShardTask | FieldsTask | SourcedTask]:
+    @property
+    def files(self) -> Source:
+        """The files of all samples, a row each."""
+        return self.source if self.grouped is None else self.grouped.files
+
+    def tasks(self, work: str, options: PackOptions) -> Iterator[ShardTask]:
         """The task of each shard, in their order, made one at a time.
 
         A task's digest tells more than the plan's: also where the files are, since a shard that an earlier run finished
         may be of another tree with the same names and sizes.
         """
-        source, folder, root = self.source, os.fsencode(work), os.fsencode(self.source.root)
-        salt = b"%d %b" % (LAYOUT, os.path.realpath(root))
+        salt = b"%d %b" % (LAYOUT, os.path.realpath(self.source.root))
         if options.transcode is not None:
             salt += repr((VERSION, options.transcode.recorded())).encode()
-        if is_sourced(source if self.grouped is None else self.grouped.files):
-            yield from sourced_tasks(self, work, options, salt)
-            return
-        texts = dict(enumerate(source.classes)) if FORMATS[options.format].holds_class_names else {}
+        texts = dict(enumerate(self.source.classes)) if FORMATS[options.format].holds_class_names else {}
+        origin = self.files.origin.prepared(work)
         for number in range(len(self.plan)):
             shard = self.plan.shard(number)
-            if self.grouped is not None:
-                yield self._fields_task(shard, self.grouped, folder, salt, texts, options)
-                continue
-            paths, keys = source.paths.take(shard.rows), source.keys(shard.rows)
-            sizes, labels = source.sizes[shard.rows], source.labels[shard.rows]
-            digest = hashlib.blake2b(b"\0".join([salt, *paths]), digest_size=16)
-            digest.update("\0".join(keys).encode())
-            digest.update(sizes.astype("<i8").tobytes() + labels.astype("<i4").tobytes())
+            rows = shard.rows if self.grouped is None else self.grouped.rows[shard.rows].reshape(-1)
+            samples = self._samples(shard.rows, rows, origin)
             yield ShardTask(
-                name=shard.name, folder=folder, root=root, paths=paths, sizes=sizes.tolist(), labels=labels.tolist(),
-                keys=keys, check=options.check, skip_bad=options.on_error == "skip", digest=digest.hexdigest(),
-                format=options.format, texts=texts, transcode=options.transcode,
+                name=shard.name, work=os.fsencode(work), digest=samples.digest(salt, origin.marks(rows)),
+                check=options.check, skip_bad=options.on_error == "skip", samples=samples, format=options.format,
+                texts=texts, transcode=options.transcode,
             )  # fmt: skip
 
-    def _fields_task(
-        self,
-        shard: ShardPlan,
-        grouped: Grouped,
-        folder: bytes,
-        salt: bytes,
-        texts: dict[int, str],
-        options: PackOptions,
-    ) -> FieldsTask:
-        source, files, rows = self.source, grouped.files, grouped.rows[shard.rows]
-        keys, labels = source.keys(shard.rows), source.labels[shard.rows]
-        paths = [files.paths.take(row) for row in rows]
-        sizes = files.sizes[rows]
-        digest = hashlib.blake2b(b"\0".join([salt, *(path for each in paths for path in each)]), digest_size=16)
-        digest.update("\0".join([*keys, *grouped.fields]).encode())
-        digest.update(sizes.astype("<i8").tobytes() + labels.astype("<i4").tobytes())
-        return FieldsTask(
-            name=shard.name, folder=folder, root=os.fsencode(source.root), names=list(grouped.fields),
-            primary=grouped.primary, paths=paths, sizes=sizes.tolist(), labels=labels.tolist(), keys=keys,
-            check=options.check, skip_bad=options.on_error == "skip", digest=digest.hexdigest(), format=options.format,
-            texts=texts, transcode=options.transcode,
+    def _samples(self, samples: Rows, rows: Rows, origin: Origin) -> FileSamples:
+        """rows: of the files of these samples."""
+        source, files, grouped, inline = self.source, self.files, self.grouped, self.source.inline
+        return FileSamples(
+            root=source.root, files=origin.files(rows), paths=files.paths.take(rows),
+            sizes=files.sizes[rows].tolist(), labels=source.labels[samples].tolist(), keys=source.keys(samples),
+            names=[] if grouped is None else list(grouped.fields), primary=0 if grouped is None else grouped.primary,
+            inline={} if inline is None else {name: each.take(samples) for name, each in inline.fields.items()},
+            multi=inline is not None and inline.labels == "multi",
         )  # fmt: skip
 
 
@@ -103,7 +86,7 @@ def plan_source(
     *,
     first: int = 0,
     base: str | None = None,
-) -> Content:
+) -> PlannedDataset:
     """Plan the shards of a source. grouped: where a sample is several files; `source` has its samples then.
 
     first: the number in the name of the first shard. base: what the shards' names begin with, where not with `stem`.
@@ -112,12 +95,7 @@ def plan_source(
     measured, together = source, grouped
     if options.transcode is not None:
         measured, together = as_transcoded(source, grouped, options.transcode, seed=options.seed)
-    if together is not None:
-        sizes = grouped_sample_bytes(together, form)
-    elif measured.inline is not None:
-        sizes = inline_sample_bytes(measured, form)
-    else:
-        sizes = form.sample_bytes(measured)
+    sizes = sample_bytes(measured, together, form)
     plan = plan_shards(
         source, stem=base or stem, suffix=form.suffix, sample_bytes=sizes, overhead=len(form.end),
         max_bytes=options.max_bytes, max_count=options.max_count, shuffle=options.shuffle, seed=options.seed,
@@ -129,6 +107,8 @@ def plan_source(
     source = source if grouped is None else grouped.files
     for column in (source.paths.blob, source.paths.offsets, source.sizes, source.labels):
         digest.update(np.ascontiguousarray(column).data)
-    for data in inline_digest(source):
-        digest.update(data)
-    return Content(source if grouped is None else grouped.samples, plan, digest.hexdigest(), grouped)
+    if source.inline is not None:
+        digest.update(source.inline.labels.encode())
+        for name, texts in source.inline.fields.items():
+            digest.update(name.encode() + texts.blob.tobytes() + texts.offsets.tobytes())
+    return PlannedDataset(source if grouped is None else grouped.samples, plan, digest.hexdigest(), grouped)

@@ -9,7 +9,7 @@ from shardkit.errors import UsageError
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.append import ExistingDataset, classes_after, demand_kind, new_samples, relabelled
-from shardkit.packing.plan.content import Content, plan_source
+from shardkit.packing.plan.content import PlannedDataset, plan_source
 from shardkit.sample import fs_text
 from shardkit.sources.groups import Grouped, group_files
 from shardkit.sources.source import Source
@@ -26,16 +26,16 @@ def dataset_names(root: str, splits: Sequence[str] | None, options: PackOptions)
     return options.split.names
 
 
-def contents_of(
+def plan_datasets(
     scanned: Mapping[str, Source],
     destinations: Mapping[str, Destination],
     options: PackOptions,
     before: Mapping[str, ExistingDataset],
     classes: Sequence[str] | None,
-) -> dict[str, Content]:
-    """The planned content of each dataset, by the name of its split ("" for the only one).
+) -> dict[str, PlannedDataset]:
+    """The plan of each dataset, by the name of its split ("" for the only one).
 
-    before: the datasets that are added to; their contents have what is new alone. classes: those that the user gave.
+    before: the datasets that are added to; their plans have what is new alone. classes: those that the user gave.
     """
     found = _samples(scanned, options)
     if before:
@@ -56,7 +56,7 @@ def _samples(scanned: Mapping[str, Source], options: PackOptions) -> Mapping[str
 
 def _planned(
     found: Source | Grouped, destination: Destination, options: PackOptions, before: ExistingDataset | None
-) -> Content:
+) -> PlannedDataset:
     if before is not None:
         found, before = new_samples(found, before, options)
     first = 0 if before is None else before.first

@@ -1,4 +1,4 @@
-"""How many bytes samples of several fields take in a shard, before anything is read."""
+"""How many bytes samples take in a shard, before anything is read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.formats.format import Format
+from shardkit.sample import field_of, text_of_path
 from shardkit.sources.groups import Grouped
+from shardkit.sources.source import Source
 
 Sizes = NDArray[np.int64]
+
+
+def sample_bytes(source: Source, grouped: Grouped | None, form: Format) -> Sizes:
+    """The bytes of each sample in a shard (int64, n). grouped: the files, where a sample is several of them."""
+    if grouped is not None:
+        return grouped_sample_bytes(grouped, form)
+    if source.inline is not None:
+        return inline_sample_bytes(source, form)
+    return form.sample_bytes(source)
 
 
 def grouped_sample_bytes(grouped: Grouped, form: Format) -> Sizes:
@@ -20,4 +31,20 @@ def grouped_sample_bytes(grouped: Grouped, form: Format) -> Sizes:
         fields = list(zip(grouped.fields, lengths, strict=True))
         fields.insert(1, ("cls", len(str(label))))
         found[row] = form.size(source.key(row), fields, path, source.classes[label], label)
+    return found
+
+
+def inline_sample_bytes(source: Source, form: Format) -> Sizes:
+    """The bytes of each sample of a source with fields that are in no file (int64, n)."""
+    assert source.inline is not None
+    columns = [(name, np.diff(column.offsets)) for name, column in source.inline.fields.items()]
+    found = np.empty(len(source), np.int64)
+    for row, (path, size, label) in enumerate(
+        zip(source.paths, source.sizes.tolist(), source.labels.tolist(), strict=True)
+    ):
+        fields = [(field_of(text_of_path(path[path.rfind(b".") + 1 :])), size)]
+        if label >= 0:
+            fields.append(("cls", len(str(label))))
+        fields += [(name, int(lengths[row])) for name, lengths in columns]
+        found[row] = form.size(source.key(row), fields, path, source.classes[label] if label >= 0 else "", label)
     return found

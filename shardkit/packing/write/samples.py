@@ -1,175 +1,54 @@
-"""A shard whose samples are several files each: `a.jpg`, `a.json` and `a.txt` as one sample with the key `a`."""
+"""The samples of a shard, read and written one after the other. There is one loop, and one shortcut: `write_plain`."""
 
 from __future__ import annotations
 
-import os
-from array import array
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
-import msgspec
-
-from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError
-from shardkit.formats.format import FORMATS
-from shardkit.formats.tfrecord.samples import TfrecordSample, carried, is_bytes
-from shardkit.images.rewrite.transcode import Transcoding
-from shardkit.packing.write.shard import (
-    COLUMNS,
-    FLUSH_BYTES,
-    LOOKS,
-    Advance,
-    Check,
-    Filled,
-    Meter,
-    Rows,
-    Sink,
-    Skipped,
-    left_out,
-    transcoded,
-)
-from shardkit.sample import IMAGE_FIELDS, text_of_path
-from shardkit.sources.readers import read_file
+from shardkit.packing.write.plain import write_plain
+from shardkit.packing.write.receipt import Skipped, Written
+from shardkit.packing.write.sink import Advance, Meter, Sink
+from shardkit.packing.write.task import ShardTask
+from shardkit.packing.write.writer import SampleWriter
 
 
-class FieldsTask(msgspec.Struct, frozen=True, tag=True):
-    """A shard whose samples have the files `paths[i]`, each with its bytes, for the fields `names`.
+class Sample(Protocol):
+    """A sample that is about to be read and written. size: the bytes that it has in the source."""
 
-    The path of field `primary` is the sample's path in the index. Only the first field that is an image is looked at.
-    """
+    size: int
 
-    name: str
-    folder: bytes
-    root: bytes
-    names: list[str]
-    primary: int
-    paths: list[list[bytes]]
-    sizes: list[list[int]]
-    labels: list[int]
-    keys: list[str]
-    check: Check
-    skip_bad: bool
-    digest: str
-    format: str
-    texts: dict[int, str]
-    transcode: Transcoding | None = None
+    def write(self, writer: SampleWriter, texts: Mapping[int, str]) -> None:
+        """Read it and give it to the writer. OSError or ValueError where it is bad."""
+        ...
 
-    def files(self) -> Iterator[bytes]:
-        """The files that the shard is made of."""
-        prefix = os.path.join(self.root, b"")
-        return (prefix + path for paths in self.paths for path in paths)
-
-    def extent(self) -> tuple[int, int]:
-        """(files, bytes) that are to be read."""
-        return len(self.paths), sum(map(sum, self.sizes))
-
-    def fill(self, sink: Sink, advance: Advance) -> Filled:
-        """Read, check and write the files."""
-        writer = SampleWriter(sink, self.format, self.check, self.transcode)
-        prefix = os.path.join(self.root, b"")
-        skipped: list[Skipped] = []
-        meter = Meter(advance, self.extent())
-        for paths, sizes, label, key in zip(self.paths, self.sizes, self.labels, self.keys, strict=True):
-            path = paths[self.primary]
-            try:
-                datas = []
-                for path, size in zip(paths, sizes, strict=True):
-                    datas.append(read_file(prefix + path, size))
-                path = paths[self.primary]
-                fields = list(zip(self.names, datas, strict=True))
-                fields.insert(1, ("cls", b"%d" % label))
-                writer.add(key, fields, path, label, self.texts.get(label, ""))
-            except ShardkitError:
-                raise
-            except (OSError, ValueError) as exc:
-                skipped.append(left_out(self.root, path, exc, skip_bad=self.skip_bad))
-            meter.read(sum(sizes))
-        writer.end()
-        meter.end()
-        return writer.filled(skipped)
+    def leave_out(self, exc: OSError | ValueError, *, skip_bad: bool) -> Skipped:
+        """The note that it is left out. Raises an error that names it where it must not be."""
+        ...
 
 
-class SampleWriter:
-    """Writes samples of any fields to a sink, and keeps their index rows. transcode: their first images are made so."""
+def write_samples(task: ShardTask, sink: Sink, advance: Advance) -> Written:
+    """Write the samples of a task and the end mark to the sink."""
+    written = write_plain(task, sink, advance)
+    if written is not None:
+        return written
+    writer = SampleWriter(sink, task.format, task.check, task.transcode)
+    meter, skipped = Meter(advance, task.extent()), list[Skipped]()
+    with task.samples.opened() as samples:
+        _write_each(samples, task, writer, meter, skipped)
+    writer.end()
+    meter.end()
+    return writer.written(skipped)
 
-    def __init__(self, sink: Sink, form: str, check: Check, transcode: Transcoding | None = None) -> None:
-        self.sink, self.format, self.transcode = sink, FORMATS[form], transcode
-        self.look = LOOKS[check]
-        self.columns = {name: array("q") for name in COLUMNS}
-        self.keys: list[str] = []
-        self.paths: list[str] = []
-        self.fields: dict[str, None] = {}
-        self.types, self.done = Counter[str](), Counter[str]()
-        self.pieces: list[bytes] = []
-        self.position = self.pending = 0
 
-    def add(self, key: str, fields: list[tuple[str, Any]], path: bytes, label: int, text: str) -> None:
-        """Write a sample. ValueError for an image that is none, and for a key or field that the format can't hold.
-
-        fields: bytes, and for TFRecord also what `tfrecord.encode_sample` takes.
-        """
-        image = next((n for n, (name, data) in enumerate(fields) if name in IMAGE_FIELDS and is_bytes(data)), None)
-        kind, width, height, crc, size = "", 0, 0, 0, -1
-        if image is not None:
-            name, data = fields[image]
-            if self.transcode is not None:
-                name, data = transcoded(name, data, self.transcode, self.done)
-                if any(other == name for other, _ in [*fields[:image], *fields[image + 1 :]]):
-                    raise ValueError(f"it becomes {name}, and that field of the sample is there already")
-                fields = [*fields[:image], (name, data), *fields[image + 1 :]]
-            kind, width, height = self.look(data)
-            crc, size = crc32c(data), len(data)
-        parts, offsets, length = self.format.encode(key, fields, path, text)
-        start = -1 if image is None else offsets[image]
-        if image is not None:
-            self.types[f"{kind} {name}"] += 1
-        self._take(key, [name for name, _ in fields], path, (label, length, start, size, width, height, crc), parts)
-
-    def carry(self, sample: TfrecordSample, path: bytes, label: int) -> None:
-        """Write a sample of a TFRecord shard to another one with all that its Example holds. ValueError for a key that
-        a record can't hold."""
-        record, found = carried(sample)
-        image = next((name for name in found.fields if name in IMAGE_FIELDS), None)
-        width, height, crc, start, size = 0, 0, 0, -1, -1
-        if image is not None:
-            start, size = found.fields[image]
-            data = record[start : start + size]
-            kind, width, height = self.look(data)
-            crc = crc32c(data)
-            self.types[f"{kind} {image}"] += 1
-        self._take(sample.key, found.names, path, (label, len(record), start, size, width, height, crc), [record])
-
-    def _take(
-        self, key: str, names: Sequence[str], path: bytes, numbers: tuple[int, ...], parts: Sequence[bytes]
-    ) -> None:
-        """numbers: label, length, first byte of the image in it (-1: none), and its size, width, height and CRC."""
-        label, length, start, *image = numbers
-        row = (label, self.position, length, self.position + start if start >= 0 else -1, *image)
-        for column, value in zip(self.columns.values(), row, strict=True):
-            column.append(value)
-        self.keys.append(key)
-        self.paths.append(text_of_path(path))
-        self.fields.update(dict.fromkeys(names))
-        self.pieces += parts
-        self.position += length
-        self.pending += length
-        if self.pending >= FLUSH_BYTES:
-            self._flush()
-
-    def end(self) -> None:
-        """Write the end mark."""
-        self.pieces.append(self.format.end)
-        self.pending += len(self.format.end)
-        self._flush()
-
-    def _flush(self) -> None:
-        self.sink.write(self.pieces, self.pending)
-        self.pieces, self.pending = [], 0
-
-    def filled(self, skipped: list[Skipped]) -> Filled:
-        """What was written."""
-        numbers = {name: column.tobytes() for name, column in self.columns.items()}
-        labels = self.columns["label"].tolist()
-        rows = Rows(self.keys, self.paths, numbers)
-        return Filled(rows, labels, [*self.fields], dict(self.types), skipped, dict(self.done))
+def _write_each(
+    samples: Iterable[Sample], task: ShardTask, writer: SampleWriter, meter: Meter, skipped: list[Skipped]
+) -> None:
+    for sample in samples:
+        try:
+            sample.write(writer, task.texts)
+        except ShardkitError:
+            raise
+        except (OSError, ValueError) as exc:
+            skipped.append(sample.leave_out(exc, skip_bad=task.skip_bad))
+        meter.read(sample.size)

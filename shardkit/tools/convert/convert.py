@@ -33,8 +33,9 @@ from shardkit.packing.dest.open import destinations_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine
 from shardkit.packing.run import write_shards
-from shardkit.packing.write.copied import StoredTask
-from shardkit.packing.write.shard import Receipt, Skipped
+from shardkit.packing.write.receipt import Receipt, Skipped
+from shardkit.packing.write.stored_samples import StoredSamples
+from shardkit.packing.write.task import ShardTask
 from shardkit.shards.find import SourceLike
 from shardkit.shards.manifest import ClassEntry, Manifest, file_names
 from shardkit.shards.names import shard_name, skipped_beside
@@ -179,7 +180,7 @@ class _Conversion:
         receipts = write_shards(self.tasks(), engine, advance, self.destination, progress)
         return self._commit(receipts)
 
-    def tasks(self) -> Iterator[StoredTask]:
+    def tasks(self) -> Iterator[ShardTask]:
         """The task of each new shard, made one at a time."""
         if self.layout.plan is None:
             for number, name in enumerate(self.names):
@@ -205,17 +206,19 @@ class _Conversion:
             yield self._task(shard.name, used.tolist(), _gathered(shard.rows - starts[sources], sources, get),
                              np.searchsorted(used, sources))  # fmt: skip
 
-    def _task(self, name: str, sources: Sequence[int], rows: StoredRows, which: NDArray[np.int64]) -> StoredTask:
+    def _task(self, name: str, sources: Sequence[int], rows: StoredRows, which: NDArray[np.int64]) -> ShardTask:
         paths = [os.fsencode(os.path.abspath(self.stored.shards[number].path)) for number in sources]
         labels = rows.labels.tolist() if self.changes.keep_label else [-1] * len(rows.keys)
-        task = StoredTask(
-            name=name, folder=os.fsencode(self.destination.work), sources=paths, which=which.tolist(),
-            offsets=rows.offsets.tolist(), sizes=rows.sizes.tolist(), keys=rows.keys, paths=rows.paths, labels=labels,
-            crcs=rows.crcs.tolist(),
-            source_format=self.stored.format, format=self.format.name, texts=self.texts,
-            fields=dict(self.changes.names), only=list(self.changes.only), digest="",
+        samples = StoredSamples(
+            sources=paths, which=which.tolist(), offsets=rows.offsets.tolist(), sizes=rows.sizes.tolist(),
+            keys=rows.keys, paths=rows.paths, labels=labels, crcs=rows.crcs.tolist(), format=self.stored.format,
+            fields=dict(self.changes.names), only=list(self.changes.only),
         )  # fmt: skip
-        return task.with_digest(self.layout.digest, whole=self.stored.packed)
+        return ShardTask(
+            name=name, work=os.fsencode(self.destination.work), check="none", skip_bad=False, samples=samples,
+            digest=samples.digest(self.layout.digest, whole=self.stored.packed), format=self.format.name,
+            texts=self.texts,
+        )  # fmt: skip
 
     def _commit(self, receipts: Sequence[Receipt]) -> Manifest:
         entries = tuple(receipt.entry for receipt in receipts)

@@ -26,7 +26,7 @@ from shardkit.packing.dest.disk import DiskDestination
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destination_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
-from shardkit.packing.write.shard import Skipped
+from shardkit.packing.write.receipt import Skipped
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.shards.class_names import class_map, folder_of, text_names
 from shardkit.shards.find import SourceLike

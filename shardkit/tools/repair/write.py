@@ -16,7 +16,7 @@ from shardkit.formats.tfrecord.salvage import Record, record_of
 from shardkit.formats.tfrecord.samples import FRAME, HEAD, framed_record
 from shardkit.images.header import image_header
 from shardkit.location import Location
-from shardkit.packing.write.shard import COLUMNS, Rows, rows_path
+from shardkit.packing.write.receipt import COLUMNS, Rows, rows_path
 from shardkit.sample import IMAGE_FIELDS, path_of_member, path_of_text
 from shardkit.shards.manifest import ShardEntry
 from shardkit.shards.scan import ShardBytes, open_shard

@@ -712,7 +712,7 @@ class TestPack:
             return transcode(data, wish)
 
         with monkeypatch.context() as patch:
-            patch.setattr("shardkit.packing.write.shard.transcode", stopping)
+            patch.setattr("shardkit.packing.write.images.transcode", stopping)
             with pytest.raises(KeyboardInterrupt):
                 pack_one(mixed, out / "cut" / "x", **asked)
             done.clear()
@@ -721,7 +721,7 @@ class TestPack:
         times = {name: (out / "cut" / ".x.packing" / name).stat().st_mtime_ns for name in kept}
         with monkeypatch.context() as patch:
             patch.setattr(
-                "shardkit.packing.write.shard.transcode", lambda data, wish: done.append("") or transcode(data, wish)
+                "shardkit.packing.write.images.transcode", lambda data, wish: done.append("") or transcode(data, wish)
             )
             pack_one(mixed, out / "cut" / "x", **asked)
         assert times and len(done) < 26

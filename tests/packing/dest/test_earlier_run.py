@@ -20,7 +20,7 @@ from shardkit.errors import BadFileError, DestinationError, NotFoundError, Shard
 from shardkit.packing import pack
 from shardkit.packing.engine import engine as engines
 from shardkit.packing.plan.content import plan_source
-from shardkit.packing.write.shard import ShardTask
+from shardkit.packing.write.task import ShardTask
 from shardkit.shards import names
 from shardkit.shards.manifest import file_names
 from shardkit.sources.source import scan_tree

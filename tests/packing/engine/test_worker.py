@@ -19,7 +19,7 @@ from shardkit.packing.engine.engine import LocalEngine, run_here
 from shardkit.packing.engine.worker import Advance, Done, Failed, Message, answer, rebuilt, receive, send
 from shardkit.packing.options import make_options
 from shardkit.packing.plan.content import plan_source
-from shardkit.packing.write.shard import ShardTask
+from shardkit.packing.write.task import ShardTask
 from shardkit.sources.source import scan_tree
 
 Tasks = Callable[..., list[ShardTask]]
@@ -85,7 +85,7 @@ def test_an_answer_tells_what_was_read_and_the_receipt(tasks: Tasks) -> None:
     stream = io.BytesIO()
     answer(msgspec.msgpack.encode(first), stream)
     told, done = messages(stream)
-    assert told == Advance(3, sum(first.sizes))
+    assert told == Advance(3, sum(first.samples.sizes))
     assert isinstance(done, Done)
     assert (done.receipt.digest, done.receipt.entry.samples) == (first.digest, 3)
 
@@ -272,10 +272,13 @@ def test_tasks_that_are_waited_for_do_not_keep_a_failed_program_from_its_end(run
 import threading
 from shardkit.errors import BadFileError
 from shardkit.packing.engine.engine import LocalEngine
-from shardkit.packing.write.shard import ShardTask
+from shardkit.packing.write.file_samples import FileSamples
+from shardkit.packing.write.task import ShardTask
+from shardkit.sources.readers import TreeFiles
 
 def tasks():
-    yield ShardTask("x.tar", b".", b"/nowhere", [b"a.jpg"], [1], [0], ["a"], "header", False, "")
+    samples = FileSamples(b"/nowhere", TreeFiles(b"/nowhere"), [b"a.jpg"], [1], [0], ["a"])
+    yield ShardTask("x.tar", b".", "", "header", False, samples)
     threading.Event().wait()
 
 with LocalEngine(2) as engine:

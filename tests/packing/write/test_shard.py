@@ -13,8 +13,13 @@ import pytest
 
 from shardkit.errors import BadFileError, DestinationError
 from shardkit.formats.tar import fast_write, samples
-from shardkit.packing.write import shard
-from shardkit.packing.write.shard import COLUMNS, Receipt, Rows, ShardTask, receipt_path, rows_path, write_shard
+from shardkit.packing.write import plain
+from shardkit.packing.write.file_samples import FileSamples
+from shardkit.packing.write.receipt import COLUMNS, Receipt, Rows, receipt_path, rows_path
+from shardkit.packing.write.shard import write_shard
+from shardkit.packing.write.sink import Meter, Sink
+from shardkit.packing.write.task import ShardTask
+from shardkit.sources.readers import TreeFiles
 
 Draw = Callable[..., bytes]
 
@@ -40,19 +45,24 @@ def files(tmp_path: Path, draw_image: Draw) -> dict[str, bytes]:
 
 
 def task_of(tmp_path: Path, files: dict[str, bytes], **fields: Any) -> ShardTask:
-    task = ShardTask(
-        name="t-000000.tar",
-        folder=os.fsencode(tmp_path / "work"),
-        root=os.fsencode(tmp_path / "tree"),
+    root = os.fsencode(tmp_path / "tree")
+    samples = FileSamples(
+        root=root,
+        files=TreeFiles(root),
         paths=[path.encode() for path in files],
         sizes=[len(data) for data in files.values()],
         labels=[int(path[1]) for path in files],
         keys=[path.rpartition(".")[0] for path in files],
-        check="header",
-        skip_bad=False,
-        digest="d",
     )
-    return msgspec.structs.replace(task, **fields)
+    skip_bad = fields.pop("skip_bad", False)
+    return ShardTask(
+        name="t-000000.tar",
+        work=os.fsencode(tmp_path / "work"),
+        digest="d",
+        check="header",
+        skip_bad=skip_bad,
+        samples=msgspec.structs.replace(samples, **fields),
+    )
 
 
 def ignore(files: int, size: int) -> None:
@@ -77,19 +87,19 @@ def test_a_shard_is_its_samples_one_after_another_and_the_end_mark(tmp_path: Pat
 def test_the_receipt_and_the_rows_are_beside_the_shard(tmp_path: Path, files: dict[str, bytes]) -> None:
     task = task_of(tmp_path, files)
     receipt = write_shard(task, ignore)
-    with open(receipt_path(task.folder, task.name), "rb") as file:
+    with open(receipt_path(task.work, task.name), "rb") as file:
         assert msgspec.msgpack.decode(file.read(), type=Receipt) == receipt
     assert (receipt.labels, receipt.fields, receipt.skipped) == ({0: 4, 1: 3}, ["jpg", "png"], [])
     assert receipt.types == {"JPEG jpg": 6, "PNG png": 1}
-    with open(rows_path(task.folder, task.name), "rb") as file:
+    with open(rows_path(task.work, task.name), "rb") as file:
         data = file.read()
     assert receipt.rows_crc32c == google_crc32c.value(data)
     rows = msgspec.msgpack.decode(data, type=Rows)
     numbers = {name: np.frombuffer(rows.numbers[name], np.int64).tolist() for name in COLUMNS}
     written = (tmp_path / "work" / "t-000000.tar").read_bytes()
     assert rows.paths == list(files)
-    assert rows.keys == task.keys
-    assert numbers["label"] == task.labels
+    assert rows.keys == task.samples.keys
+    assert numbers["label"] == task.samples.labels
     assert (set(numbers["width"]), set(numbers["height"])) == ({40}, {30})
     for row, data in enumerate(files.values()):
         start = numbers["image_offset"][row]
@@ -106,7 +116,7 @@ def test_the_bytes_do_not_depend_on_when_they_are_written(
     flush_bytes: int, tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = write_shard(task_of(tmp_path, files), ignore).entry
-    monkeypatch.setattr(shard, "FLUSH_BYTES", flush_bytes)
+    monkeypatch.setattr(Sink, "FLUSH_BYTES", flush_bytes)
     assert write_shard(task_of(tmp_path, files), ignore).entry == whole
 
 
@@ -137,8 +147,8 @@ def test_what_was_read_is_told_now_and_then_and_adds_up(
     tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fast_write, "extension", lambda: None)  # which reads as many as it has room for
-    monkeypatch.setattr(shard, "FLUSH_BYTES", 1)
-    monkeypatch.setattr(shard, "TELL_FILES", 3)
+    monkeypatch.setattr(Sink, "FLUSH_BYTES", 1)
+    monkeypatch.setattr(Meter, "TELL_FILES", 3)
     told: list[tuple[int, int]] = []
     write_shard(task_of(tmp_path, files), lambda *what: told.append(what))
     assert [number for number, _ in told] == [3, 3, 1]
@@ -198,4 +208,4 @@ def test_a_work_folder_that_is_gone_is_told(tmp_path: Path, files: dict[str, byt
     ],
 )
 def test_paths_become_texts_of_the_index(paths: list[bytes], texts: list[str]) -> None:
-    assert shard._texts(paths) == texts
+    assert plain._texts(paths) == texts

@@ -20,8 +20,9 @@ from shardkit.errors import ShardkitError, SourceError, WorkerError
 from shardkit.packing.engine import worker
 from shardkit.packing.engine.ray import task as ray_task
 from shardkit.packing.engine.ray.cluster import Call, Cluster
-from shardkit.packing.engine.worker import AnyTask
-from shardkit.packing.write.shard import Advance, Receipt
+from shardkit.packing.write.receipt import Receipt
+from shardkit.packing.write.sink import Advance
+from shardkit.packing.write.task import ShardTask
 from shardkit.sample import fs_text
 from shardkit.storage.files import whole_file
 
@@ -41,14 +42,14 @@ class RayEngine:
     def __exit__(self, *_: object) -> None:
         self.cluster.close()
 
-    def __call__(self, tasks: Iterable[AnyTask], advance: Advance) -> Iterator[Receipt]:
+    def __call__(self, tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
         """Write each task's shard. Raises the first error of a task, WorkerError for a node that can't do its part."""
         marks: list[ray_task.Mark] = []
 
         def calls() -> Iterator[Call]:
             for task in tasks:
                 if not marks:
-                    marks.append(_marked(task.folder))
+                    marks.append(_marked(task.work))
                 yield _call(task, marks[0])
 
         again = deque[Call]()
@@ -69,7 +70,7 @@ class RayEngine:
                     os.unlink(mark.path)
 
 
-def _call(task: AnyTask, mark: ray_task.Mark) -> Call:
+def _call(task: ShardTask, mark: ray_task.Mark) -> Call:
     args = msgspec.msgpack.encode(task), msgspec.msgpack.encode(mark)
     return Call(task.name, f"{ray_task.__name__}:{ray_task.answer.__name__}", args, task)
 

@@ -15,6 +15,7 @@ import msgspec
 from shardkit import errors
 from shardkit.packing.engine import worker
 from shardkit.packing.write.shard import write_shard
+from shardkit.packing.write.task import ShardTask
 
 _TRIES, _PAUSE_SECONDS = 10, 0.5
 """How long a node may take to see a file that was written elsewhere: network file systems keep what they saw."""
@@ -68,8 +69,8 @@ def _answer(data: bytes, mark: Mark) -> Answer:
         return Other(node, __version__)
     if not _sees(mark):
         return Unseen(node, mark.path, source=False)
-    task = msgspec.msgpack.decode(data, type=worker.AnyTask)
-    first = next(iter(task.files()), None) if mark.sources else None
+    task = msgspec.msgpack.decode(data, type=ShardTask)
+    first = next(iter(task.watched()), None) if mark.sources else None
     if first is not None and not os.path.lexists(first):
         return Unseen(node, first, source=True)
     try:

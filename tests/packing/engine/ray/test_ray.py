@@ -27,7 +27,9 @@ from shardkit.packing.engine.ray import engine, map
 from shardkit.packing.engine.ray import task as ray_task
 from shardkit.packing.engine.ray.address import demand_reachable
 from shardkit.packing.engine.worker import Done, Failed
-from shardkit.packing.write.shard import ShardTask
+from shardkit.packing.write.file_samples import FileSamples
+from shardkit.packing.write.task import ShardTask
+from shardkit.sources.readers import TreeFiles
 
 Pack = Callable[..., Manifest]
 
@@ -321,10 +323,19 @@ def test_a_dry_run_needs_no_engine(tree: Path, out: Path, monkeypatch: pytest.Mo
 def task(tree: Path, tmp_path: Path) -> ShardTask:
     path = "red/0000.jpg"
     (tmp_path / "work").mkdir()
-    return ShardTask(
-        name="a-000000.tar", folder=os.fsencode(tmp_path / "work"), root=os.fsencode(tree), paths=[path.encode()],
-        sizes=[(tree / path).stat().st_size], labels=[0], keys=["red/0000"], check="header", skip_bad=True, digest="x",
+    samples = FileSamples(
+        root=os.fsencode(tree), files=TreeFiles(os.fsencode(tree)), paths=[path.encode()],
+        sizes=[(tree / path).stat().st_size], labels=[0], keys=["red/0000"],
     )  # fmt: skip
+    work = os.fsencode(tmp_path / "work")
+    return ShardTask("a-000000.tar", work, digest="x", check="header", skip_bad=True, samples=samples)
+
+
+def elsewhere(task: ShardTask) -> ShardTask:
+    """The task with a source that is not mounted."""
+    assert isinstance(task.samples, FileSamples)
+    samples = msgspec.structs.replace(task.samples, root=b"/not/mounted", files=TreeFiles(b"/not/mounted"))
+    return msgspec.structs.replace(task, samples=samples)
 
 
 def ask(task: ShardTask, mark: ray_task.Mark) -> Any:
@@ -333,9 +344,9 @@ def ask(task: ShardTask, mark: ray_task.Mark) -> Any:
 
 
 def test_a_node_that_sees_all_writes_the_shard(task: ShardTask) -> None:
-    mark = engine._marked(task.folder)
+    mark = engine._marked(task.work)
     assert isinstance(ask(task, mark), Done)
-    assert os.path.exists(os.path.join(task.folder, b"a-000000.tar"))
+    assert os.path.exists(os.path.join(task.work, b"a-000000.tar"))
 
 
 def test_a_node_with_another_folder_of_that_name_is_told_apart(
@@ -343,7 +354,7 @@ def test_a_node_with_another_folder_of_that_name_is_told_apart(
 ) -> None:
     monkeypatch.setattr(ray_task, "_TRIES", 1)
     monkeypatch.setattr(ray_task, "_PAUSE_SECONDS", 0)
-    mark = engine._marked(task.folder)
+    mark = engine._marked(task.work)
     with open(mark.path, "wb") as file:
         file.write(b"another run's")
     found = ask(task, mark)
@@ -351,12 +362,12 @@ def test_a_node_with_another_folder_of_that_name_is_told_apart(
 
 
 def test_a_node_that_does_not_see_the_source_leaves_no_file_out(task: ShardTask) -> None:
-    mark = engine._marked(task.folder)
-    found = ask(msgspec.structs.replace(task, root=b"/not/mounted"), mark)
+    mark = engine._marked(task.work)
+    found = ask(elsewhere(task), mark)
     assert found == ray_task.Unseen(socket.gethostname(), b"/not/mounted/red/0000.jpg", source=True)
     error = engine._unseen(found)
     assert isinstance(error, SourceError) and "does not see /not/mounted/red/0000.jpg" in str(error)
-    again = ask(msgspec.structs.replace(task, root=b"/not/mounted"), msgspec.structs.replace(mark, sources=False))
+    again = ask(elsewhere(task), msgspec.structs.replace(mark, sources=False))
     assert isinstance(again, Done) and "vanished" in again.receipt.skipped[0].reason
 
 
@@ -371,14 +382,14 @@ def test_a_node_that_does_not_see_a_shard_says_so(tmp_path: Path) -> None:
 
 
 def test_a_node_with_another_shardkit_is_told_apart(task: ShardTask) -> None:
-    mark = msgspec.structs.replace(engine._marked(task.folder), version="0.0.1")
+    mark = msgspec.structs.replace(engine._marked(task.work), version="0.0.1")
     assert ask(task, mark) == ray_task.Other(socket.gethostname(), shardkit.__version__)
 
 
 def test_a_task_whose_run_is_over_replaces_nothing(task: ShardTask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_task, "_LOOK_SECONDS", 0)
-    mark = engine._marked(task.folder)
-    monkeypatch.setattr(ray_task, "_sees", lambda _: bool(engine._marked(task.folder)))  # the next run's
+    mark = engine._marked(task.work)
+    monkeypatch.setattr(ray_task, "_sees", lambda _: bool(engine._marked(task.work)))  # the next run's
     found = ask(task, mark)
     assert isinstance(found, Failed) and "has ended" in found.args[1]
-    assert not os.path.exists(os.path.join(task.folder, b"a-000000.tar"))
+    assert not os.path.exists(os.path.join(task.work, b"a-000000.tar"))

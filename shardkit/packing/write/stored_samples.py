@@ -1,11 +1,13 @@
-"""A shard whose samples are those of other shards: what `shardkit convert` writes."""
+"""Samples that are those of other shards: what `shardkit convert` writes."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -13,8 +15,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError, NotFoundError
 from shardkit.formats.format import FORMATS, Format
 from shardkit.formats.tfrecord.samples import TfrecordSample, fields_of
-from shardkit.packing.write.samples import SampleWriter
-from shardkit.packing.write.shard import Advance, Check, Filled, Meter, Sink
+from shardkit.packing.write.writer import SampleWriter
 from shardkit.sample import IMAGE_FIELDS, fs_text, path_of_member, path_of_text
 from shardkit.storage.files import translated
 from shardkit.storage.mapped import MappedFile, look, map_whole
@@ -22,21 +23,16 @@ from shardkit.storage.mapped import MappedFile, look, map_whole
 _CURE = "check the source with 'shardkit verify'"
 
 
-_Sample = tuple[str, int | None, str, str, int, TfrecordSample | dict[str, bytes], int]
-"""Shard, byte, key, path, label, sample, bytes that were read for it."""
-
-
-class StoredTask(msgspec.Struct, frozen=True, tag=True):
-    """A shard with samples of the shards `sources`, one after the other.
+class StoredSamples(msgspec.Struct, frozen=True, tag=True):
+    """The samples of a shard, out of the shards `sources`, one after the other.
 
     which: the place in `sources` of each sample; offsets, sizes: where it is there. paths, labels, crcs: as in its
     index (label -1: none; the CRC-32C of its image, -1: not known). With no `which`, the sources are read as a whole,
-    in order, from front to back, and hold just these samples. fields: how fields are called: old -> new, "" to leave it
-    out; those that it does not name stay. only: if it is not empty, the fields (by their old names) that stay at all.
+    in order, from front to back, and hold just these samples. format: of the sources. fields: how fields are called:
+    old -> new, "" to leave it out; those that it does not name stay. only: if it is not empty, the fields (by their old
+    names) that stay at all.
     """
 
-    name: str
-    folder: bytes
     sources: list[bytes]
     which: list[int]
     offsets: list[int]
@@ -45,23 +41,17 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
     paths: list[str]
     labels: list[int]
     crcs: list[int]
-    source_format: str
     format: str
-    texts: dict[int, str]
     fields: dict[str, str]
     only: list[str]
-    digest: str
-    check: Check = "none"
-    skip_bad: bool = False
 
-    def with_digest(self, salt: str, *, whole: bool) -> StoredTask:
-        """The task with the digest of all that decides its bytes. `salt`: of the whole job."""
+    def digest(self, salt: str, *, whole: bool) -> str:
+        """Of all that decides the bytes of the shard. `salt`: of the whole job."""
         what = (salt, whole, self.sources, self.which, self.offsets, self.sizes, self.keys, self.paths, self.labels)
-        digest = hashlib.blake2b(msgspec.msgpack.encode(what), digest_size=16)
-        return msgspec.structs.replace(self, digest=digest.hexdigest())
+        return hashlib.blake2b(msgspec.msgpack.encode(what), digest_size=16).hexdigest()
 
-    def files(self) -> Iterator[bytes]:
-        """The files that the shard is made of."""
+    def watched(self) -> Iterator[bytes]:
+        """The shards that are read."""
         return iter(self.sources)
 
     def extent(self) -> tuple[int, int]:
@@ -69,50 +59,13 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
         size = sum(self.sizes) if self.which else sum(map(os.path.getsize, self.sources))
         return len(self.keys), size
 
-    def fill(self, sink: Sink, advance: Advance) -> Filled:
-        """Read the samples, give their fields the new names, and write them."""
-        writer = SampleWriter(sink, self.format, self.check)
-        as_it_is = self.source_format == self.format and not self.fields and not self.only
-        meter = Meter(advance, self.extent())
-        for place, at, key, path, label, sample, size in self._samples():
-            record = sample if isinstance(sample, TfrecordSample) else None
-            named = [] if as_it_is and record else self._renamed(_fields(sample), place, at, key)
-            try:
-                if as_it_is and record:
-                    writer.carry(record, self._path(key, path, record.fields), label)
-                else:
-                    new = self._path(key, path, [name for name, _ in named])
-                    writer.add(key, named, new, label, self.texts.get(label, ""))
-            except ValueError as exc:
-                fact = f"{FORMATS[self.format].name} can't hold this sample: {exc}"
-                raise DatasetError(place, fact, "rename its fields, or leave some out", at, key) from exc
-            meter.read(size)
-        writer.end()
-        meter.end()
-        return writer.filled([])
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Iterator[_StoredSample]]:
+        """The samples, as they are read."""
+        yield self._each()
 
-    def _path(self, key: str, path: str, names: Iterable[str]) -> bytes:
-        image = next((name for name in names if name in IMAGE_FIELDS), "")
-        return path_of_text(path or path_of_member(key, image))
-
-    def _renamed(self, fields: dict[str, Any], place: str, at: int | None, key: str) -> list[tuple[str, Any]]:
-        values = FORMATS[self.format].holds_values
-        kept = ((name, self.fields.get(name, name), data) for name, data in fields.items() if self._stays(name))
-        named = [
-            (new, as_bytes(name, data, place, at, key) if new == "cls" or not values else data)
-            for name, new, data in kept
-            if new
-        ]
-        if not named or len(dict(named)) < len(named):
-            fact = f"its fields ({', '.join(fields)}) would leave it without any, or with two of one name"
-            raise DatasetError(place, fact, "name others to rename, drop or keep", at, key)
-        return named
-
-    def _stays(self, name: str) -> bool:
-        return not self.only or name in self.only
-
-    def _samples(self) -> Iterator[_Sample]:
-        form = FORMATS[self.source_format]
+    def _each(self) -> Iterator[_StoredSample]:
+        form = FORMATS[self.format]
         if not self.which:
             yield from self._streamed(form)
             return
@@ -125,9 +78,9 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
             found = next(form.read(data, place=place, start=at, end=at + size))
             sample = found if isinstance(found, TfrecordSample) else form.fields(data, found)
             _demand_as_indexed(found.key, sample, key, crc, place, at)
-            yield place, at, key, path, label, sample, size
+            yield _StoredSample(self, place, at, key, path, label, sample, size)
 
-    def _streamed(self, form: Format) -> Iterator[_Sample]:
+    def _streamed(self, form: Format) -> Iterator[_StoredSample]:
         rows = zip(self.keys, self.paths, self.labels, self.crcs, strict=True)
         for source in self.sources:
             place = fs_text(source)
@@ -137,11 +90,66 @@ class StoredTask(msgspec.Struct, frozen=True, tag=True):
                     key, path, label, crc = next(rows, (None, "", -1, -1))
                     _demand_as_indexed(found, sample, key, crc, place, None)
                     now = file.tell()  # of a compressed shard, in the compressed bytes
-                    yield place, None, found, path, label, sample, now - read
+                    yield _StoredSample(self, place, None, found, path, label, sample, now - read)
                     read = now
         left = next(rows, None)
         if left is not None:
             raise DamagedError(place, f"the shard ends before the sample {left[0]!r}, which it had", _CURE)
+
+
+@dataclass(slots=True)
+class _StoredSample:
+    """A sample that was read. size: the bytes that were read for it; place, at: where it is."""
+
+    samples: StoredSamples
+    place: str
+    at: int | None
+    key: str
+    path: str
+    label: int
+    sample: TfrecordSample | dict[str, bytes]
+    size: int
+
+    def write(self, writer: SampleWriter, texts: Mapping[int, str]) -> None:
+        """Give its fields the new names, and write it. DatasetError where the format can't hold it."""
+        form = writer.format
+        record = self._as_it_is(form)
+        named = self._renamed(_fields(self.sample), form) if record is None else []
+        try:
+            if record is not None:
+                writer.carry(record, self._path(record.fields), self.label)
+            else:
+                path = self._path(name for name, _ in named)
+                writer.add(self.key, named, path, self.label, texts.get(self.label, ""))
+        except ValueError as exc:
+            fact = f"{form.name} can't hold this sample: {exc}"
+            raise DatasetError(self.place, fact, "rename its fields, or leave some out", self.at, self.key) from exc
+
+    def _as_it_is(self, form: Format) -> TfrecordSample | None:
+        """The record, where it goes to a shard of its own format and no field changes."""
+        changed = form.name != self.samples.format or self.samples.fields or self.samples.only
+        return self.sample if isinstance(self.sample, TfrecordSample) and not changed else None
+
+    def leave_out(self, exc: OSError | ValueError, *, skip_bad: bool) -> NoReturn:
+        """Nothing that a dataset holds is left out: the error is raised."""
+        raise exc
+
+    def _path(self, names: Iterable[str]) -> bytes:
+        image = next((name for name in names if name in IMAGE_FIELDS), "")
+        return path_of_text(self.path or path_of_member(self.key, image))
+
+    def _renamed(self, fields: dict[str, Any], form: Format) -> list[tuple[str, Any]]:
+        new_names, only, where = self.samples.fields, self.samples.only, (self.place, self.at, self.key)
+        kept = ((name, new_names.get(name, name), data) for name, data in fields.items() if not only or name in only)
+        named = [
+            (new, as_bytes(name, data, *where) if new == "cls" or not form.holds_values else data)
+            for name, new, data in kept
+            if new
+        ]
+        if not named or len(dict(named)) < len(named):
+            fact = f"its fields ({', '.join(fields)}) would leave it without any, or with two of one name"
+            raise DatasetError(self.place, fact, "name others to rename, drop or keep", self.at, self.key)
+        return named
 
 
 def _fields(sample: TfrecordSample | dict[str, bytes]) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""Samples that are made of files: one or several for each, wherever they are, with fields that are in no file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import struct
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from shardkit.errors import BadFileError
+from shardkit.packing.write.receipt import Skipped
+from shardkit.packing.write.writer import SampleWriter
+from shardkit.sample import field_of, fs_text, text_of_path
+from shardkit.sources.readers import AnyFiles, Reader, TreeFiles
+
+
+class FileSamples(msgspec.Struct, frozen=True, tag=True):
+    """The samples of a shard, each of as many files as there are `names`, or of one whose extension is its field.
+
+    root: what messages say before a path. files: where they are. paths, sizes: of all files, sample by sample. labels:
+    of each sample, -1 for none. primary: the file of each sample whose path is that of the sample in the index.
+    inline: field -> its bytes in each sample. multi: the field `cls.json` has a list of class numbers, to be counted.
+    """
+
+    root: bytes
+    files: AnyFiles
+    paths: list[bytes]
+    sizes: list[int]
+    labels: list[int]
+    keys: list[str]
+    names: list[str] = []
+    primary: int = 0
+    inline: dict[str, list[bytes]] = {}
+    multi: bool = False
+
+    @property
+    def width(self) -> int:
+        """The files of each sample."""
+        return len(self.names) or 1
+
+    def watched(self) -> Iterator[bytes]:
+        """The files of this machine whose times tell whether the shard is out of date."""
+        return self.files.watched(self.paths)
+
+    def extent(self) -> tuple[int, int]:
+        """(samples, bytes) that are to be read."""
+        return len(self.keys), sum(self.sizes)
+
+    def digest(self, salt: bytes, marks: bytes) -> str:
+        """Of all that decides the bytes of the shard. salt: of the whole packing. marks: of these files' origin."""
+        root = () if isinstance(self.files, TreeFiles) else (self.root,)
+        digest = hashlib.blake2b(b"\0".join([salt, *root, *self.paths]), digest_size=16)
+        digest.update("\0".join([*self.keys, *self.names]).encode())
+        digest.update(struct.pack(f"<{len(self.sizes)}q", *self.sizes))
+        digest.update(struct.pack(f"<{len(self.labels)}i", *self.labels) + marks)
+        for name, values in self.inline.items():
+            digest.update(b"\0".join([name.encode(), *values]))
+        return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Iterator[_FileSample]]:
+        """The samples, one after the other, each to be read before the next."""
+        with self.files.opened(self.paths, self.sizes) as reader:
+            yield (_FileSample(self, number, reader) for number in range(len(self.keys)))
+
+
+class _FileSample:
+    """One of the samples. path: of the file that is being read, or of the sample."""
+
+    def __init__(self, samples: FileSamples, number: int, reader: Reader) -> None:
+        self.samples, self.number, self.reader = samples, number, reader
+        self.first = number * samples.width
+        self.size = sum(samples.sizes[self.first : self.first + samples.width])
+        self.path = samples.paths[self.first + samples.primary]
+
+    def write(self, writer: SampleWriter, texts: Mapping[int, str]) -> None:
+        """Its first file, its label, its other files, and what is in no file."""
+        samples, label = self.samples, self.samples.labels[self.number]
+        fields = self._read()
+        if label >= 0:
+            fields.insert(1, ("cls", b"%d" % label))
+        fields += [(name, values[self.number]) for name, values in samples.inline.items()]
+        writer.add(samples.keys[self.number], fields, self.path, label, texts.get(label, ""))
+        if samples.multi:
+            writer.count(msgspec.json.decode(samples.inline["cls.json"][self.number], type=list[int]))
+
+    def _read(self) -> list[tuple[str, bytes]]:
+        samples, sample_path = self.samples, self.path
+        names = samples.names or [field_of(text_of_path(self.path[self.path.rfind(b".") + 1 :]))]
+        fields = []
+        for place, name in enumerate(names, self.first):
+            self.path = samples.paths[place]
+            fields.append((name, self.reader.read(place)))
+        self.path = sample_path
+        return fields
+
+    def leave_out(self, exc: OSError | ValueError, *, skip_bad: bool) -> Skipped:
+        """The note about its bad file. BadFileError where those are not skipped."""
+        return left_out(self.samples.root, self.path, exc, skip_bad=skip_bad)
+
+
+def left_out(root: bytes, path: bytes, exc: OSError | ValueError, *, skip_bad: bool) -> Skipped:
+    """The note about a bad file. BadFileError where those are not skipped."""
+    if isinstance(exc, FileNotFoundError):
+        reason = "the file has vanished since the scan"
+    else:
+        reason = f"can't be read ({exc.strerror})" if isinstance(exc, OSError) else str(exc)
+    if not skip_bad:
+        place = fs_text(os.path.join(root, path))
+        cure = 'fix or remove it, or skip such files with `on_error="skip"`; then run the same command again'
+        raise BadFileError(place, reason, cure) from exc
+    return Skipped(text_of_path(path), reason)

@@ -1,0 +1,115 @@
+"""Writes samples of any fields to a shard, one after the other, and keeps their index rows."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from shardkit.checksums import crc32c
+from shardkit.formats.format import FORMATS
+from shardkit.formats.tfrecord.samples import TfrecordSample, carried, is_bytes
+from shardkit.images.rewrite.transcode import Transcoding
+from shardkit.packing.write.images import LOOKS, ImageCheck, transcoded
+from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, Written
+from shardkit.packing.write.sink import Sink
+from shardkit.sample import IMAGE_FIELDS, text_of_path
+
+
+class SampleWriter:
+    """Writes samples of any fields to a sink, and keeps their index rows. transcode: their first images are made so."""
+
+    def __init__(self, sink: Sink, form: str, check: ImageCheck, transcode: Transcoding | None = None) -> None:
+        self.sink, self.format, self.transcode = sink, FORMATS[form], transcode
+        self.look = LOOKS[check]
+        self.columns = {name: array("q") for name in COLUMNS}
+        self.keys: list[str] = []
+        self.paths: list[str] = []
+        self.fields: dict[str, None] = {}
+        self.types, self.done = Counter[str](), Counter[str]()
+        self.counts: Counter[int] | None = None
+        self.pieces: list[bytes] = []
+        self.position = self.pending = 0
+
+    def add(self, key: str, fields: list[tuple[str, Any]], path: bytes, label: int, text: str) -> None:
+        """Write a sample. ValueError for an image that is none, and for a key or field that the format can't hold.
+
+        fields: bytes, and for TFRecord also what `tfrecord.encode_sample` takes.
+        """
+        image = next((n for n, (name, data) in enumerate(fields) if name in IMAGE_FIELDS and is_bytes(data)), None)
+        kind, width, height, crc, size = "", 0, 0, 0, -1
+        if image is not None:
+            name, data = fields[image]
+            if self.transcode is not None:
+                name, data = transcoded(name, data, self.transcode, self.done)
+                if any(other == name for other, _ in [*fields[:image], *fields[image + 1 :]]):
+                    raise ValueError(f"it becomes {name}, and that field of the sample is there already")
+                fields = [*fields[:image], (name, data), *fields[image + 1 :]]
+            kind, width, height = self.look(data)
+            crc, size = crc32c(data), len(data)
+        parts, offsets, length = self.format.encode(key, fields, path, text)
+        start = -1 if image is None else offsets[image]
+        if image is not None:
+            self.types[f"{kind} {name}"] += 1
+        self._take(key, [name for name, _ in fields], path, (label, length, start, size, width, height, crc), parts)
+
+    def carry(self, sample: TfrecordSample, path: bytes, label: int) -> None:
+        """Write a sample of a TFRecord shard to another one with all that its Example holds. ValueError for a key that
+        a record can't hold."""
+        record, found = carried(sample)
+        image = next((name for name in found.fields if name in IMAGE_FIELDS), None)
+        width, height, crc, start, size = 0, 0, 0, -1, -1
+        if image is not None:
+            start, size = found.fields[image]
+            data = record[start : start + size]
+            kind, width, height = self.look(data)
+            crc = crc32c(data)
+            self.types[f"{kind} {image}"] += 1
+        self._take(sample.key, found.names, path, (label, len(record), start, size, width, height, crc), [record])
+
+    def _take(
+        self, key: str, names: Sequence[str], path: bytes, numbers: tuple[int, ...], parts: Sequence[bytes]
+    ) -> None:
+        """numbers: label, length, first byte of the image in it (-1: none), and its size, width, height and CRC."""
+        label, length, start, *image = numbers
+        row = (label, self.position, length, self.position + start if start >= 0 else -1, *image)
+        for column, value in zip(self.columns.values(), row, strict=True):
+            column.append(value)
+        self.keys.append(key)
+        self.paths.append(text_of_path(path))
+        self.fields.update(dict.fromkeys(names))
+        self.pieces += parts
+        self.position += length
+        self.pending += length
+        if self.pending >= self.sink.FLUSH_BYTES:
+            self._flush()
+
+    def count(self, classes: Iterable[int]) -> None:
+        """The classes of the sample that was added last, where samples may have several."""
+        if self.counts is None:
+            self.counts = Counter()
+        self.counts.update(classes)
+
+    def end(self) -> None:
+        """Write the end mark."""
+        self.pieces.append(self.format.end)
+        self.pending += len(self.format.end)
+        self._flush()
+
+    def _flush(self) -> None:
+        self.sink.write(self.pieces, self.pending)
+        self.pieces, self.pending = [], 0
+
+    def written(self, skipped: list[Skipped]) -> Written:
+        """What was written."""
+        numbers = {name: column.tobytes() for name, column in self.columns.items()}
+        return Written(
+            rows=Rows(self.keys, self.paths, numbers),
+            labels=self.columns["label"].tolist(),
+            fields=[*self.fields],
+            types=dict(self.types),
+            skipped=skipped,
+            done=dict(self.done),
+            counts=None if self.counts is None else dict(self.counts),
+        )
