@@ -7,15 +7,16 @@
 
 enum { SMALL = 1 << 14 }; /* to let go of the interpreter for less would take longer than the sum */
 
-PyDoc_STRVAR(crc32c_doc,
-             "crc32c(data, before=0)\n--\n\n"
-             "The CRC-32C of bytes whose beginning has the CRC-32C `before`, and that go on with `data`.");
+PyDoc_STRVAR(crc32c_doc, "crc32c(data, before=0)\n--\n\n"
+                         "The CRC-32C of bytes whose beginning has the CRC-32C `before`, and that go on with `data`.");
 
-static PyObject *py_crc32c(PyObject *self, PyObject *args) {
+static PyObject *py_crc32c(PyObject *self, PyObject *args)
+{
     (void)self;
     Py_buffer data;
     unsigned int before = 0;
-    if (!PyArg_ParseTuple(args, "y*|I", &data, &before)) return NULL;
+    if (!PyArg_ParseTuple(args, "y*|I", &data, &before))
+        return NULL;
     uint32_t crc = before;
     if (data.len < SMALL) {
         crc = crc32c(crc, data.buf, (size_t)data.len);
@@ -28,30 +29,37 @@ static PyObject *py_crc32c(PyObject *self, PyObject *args) {
     return PyLong_FromUnsignedLong(crc);
 }
 
-static PyObject *indices(const uint8_t *wrong, Py_ssize_t count) {
+static PyObject *indices(const uint8_t *wrong, Py_ssize_t count)
+{
     PyObject *found = PyList_New(0);
     for (Py_ssize_t i = 0; found != NULL && i < count; i++) {
-        if (!wrong[i]) continue;
+        if (!wrong[i])
+            continue;
         PyObject *number = PyLong_FromSsize_t(i);
-        if (number == NULL || PyList_Append(found, number) < 0) Py_CLEAR(found);
+        if (number == NULL || PyList_Append(found, number) < 0)
+            Py_CLEAR(found);
         Py_XDECREF(number);
     }
     return found;
 }
 
-PyDoc_STRVAR(differing_doc,
-             "differing(datas, sums)\n--\n\n"
-             "The places of those among `datas`, a sequence of bytes-like objects, whose CRC-32C is not that in `sums`\n"
-             "(uint32, as many). None is passed over. The interpreter is free meanwhile.");
+PyDoc_STRVAR(
+    differing_doc,
+    "differing(datas, sums)\n--\n\n"
+    "The places of those among `datas`, a sequence of bytes-like objects, whose CRC-32C is not that in `sums`\n"
+    "(uint32, as many). None is passed over. The interpreter is free meanwhile.");
 
-static PyObject *py_differing(PyObject *self, PyObject *args) {
+static PyObject *py_differing(PyObject *self, PyObject *args)
+{
     (void)self;
     PyObject *datas, *fast = NULL, *found = NULL;
     Py_buffer sums, *views = NULL;
     uint8_t *wrong = NULL;
     Py_ssize_t count = 0, held = 0;
-    if (!PyArg_ParseTuple(args, "Oy*", &datas, &sums)) return NULL;
-    if ((fast = PySequence_Fast(datas, "datas is not a sequence")) == NULL) goto end;
+    if (!PyArg_ParseTuple(args, "Oy*", &datas, &sums))
+        return NULL;
+    if ((fast = PySequence_Fast(datas, "datas is not a sequence")) == NULL)
+        goto end;
     count = PySequence_Fast_GET_SIZE(fast);
     if (sums.len != count * (Py_ssize_t)sizeof(uint32_t)) {
         PyErr_SetString(PyExc_ValueError, "there are not as many sums as datas");
@@ -65,12 +73,14 @@ static PyObject *py_differing(PyObject *self, PyObject *args) {
     }
     for (; held < count; held++) {
         PyObject *data = PySequence_Fast_GET_ITEM(fast, held);
-        if (data != Py_None && PyObject_GetBuffer(data, &views[held], PyBUF_SIMPLE) < 0) goto end;
+        if (data != Py_None && PyObject_GetBuffer(data, &views[held], PyBUF_SIMPLE) < 0)
+            goto end;
     }
     Py_BEGIN_ALLOW_THREADS;
     for (Py_ssize_t i = 0; i < count; i++) {
         uint32_t sum;
-        if (views[i].obj == NULL) continue;
+        if (views[i].obj == NULL)
+            continue;
         memcpy(&sum, (const uint8_t *)sums.buf + i * (Py_ssize_t)sizeof sum, sizeof sum);
         wrong[i] = crc32c(0, views[i].buf, (size_t)views[i].len) != sum;
     }
@@ -78,7 +88,8 @@ static PyObject *py_differing(PyObject *self, PyObject *args) {
     found = indices(wrong, count);
 end:
     for (Py_ssize_t i = 0; i < held; i++)
-        if (views[i].obj != NULL) PyBuffer_Release(&views[i]);
+        if (views[i].obj != NULL)
+            PyBuffer_Release(&views[i]);
     PyMem_Free(views);
     PyMem_Free(wrong);
     Py_XDECREF(fast);
@@ -92,7 +103,8 @@ static PyMethodDef METHODS[] = {{"crc32c", py_crc32c, METH_VARARGS, crc32c_doc},
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "checksums", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_checksums(void) {
+PyMODINIT_FUNC PyInit_checksums(void)
+{
     PyObject *module = PyModule_Create(&MODULE);
     if (module != NULL && PyModule_AddIntConstant(module, "available", crc32c_setup()) < 0) {
         Py_DECREF(module);

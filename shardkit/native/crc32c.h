@@ -19,16 +19,23 @@
 #define CRC32C_TARGET __attribute__((target("sse4.2")))
 #define CRC32C_WORD(crc, word) ((uint32_t)_mm_crc32_u64((crc), (word)))
 #define CRC32C_BYTE(crc, byte) _mm_crc32_u8((crc), (byte))
-static int crc32c_supported(void) {
+static int crc32c_supported(void)
+{
     __builtin_cpu_init();
     return __builtin_cpu_supports("sse4.2") != 0;
 }
 #elif defined(__aarch64__) && defined(__GNUC__) && (defined(__linux__) || defined(__ARM_FEATURE_CRC32))
 #ifdef __ARM_FEATURE_CRC32
-static int crc32c_supported(void) { return 1; }
+static int crc32c_supported(void)
+{
+    return 1;
+}
 #else
 #include <sys/auxv.h>
-static int crc32c_supported(void) { return (getauxval(AT_HWCAP) >> 7 & 1) != 0; } /* HWCAP_CRC32 */
+static int crc32c_supported(void)
+{
+    return (getauxval(AT_HWCAP) >> 7 & 1) != 0;
+} /* HWCAP_CRC32 */
 #endif
 #ifdef __clang__ /* whose arm_acle.h declares them only where the whole file may use them */
 #define CRC32C_TARGET __attribute__((target("crc")))
@@ -53,15 +60,18 @@ enum { CRC32C_LONG = 13, CRC32C_SHORT = 8, CRC32C_POWERS = 32 }; /* a stream has
 typedef uint32_t crc32c_shift[4][256];
 static crc32c_shift crc32c_zeros[CRC32C_POWERS];
 
-static uint32_t crc32c_shifted(uint32_t crc, int power) {
-    const uint32_t(*table)[256] = (const uint32_t(*)[256])crc32c_zeros[power];
+static uint32_t crc32c_shifted(uint32_t crc, int power)
+{
+    const uint32_t (*table)[256] = (const uint32_t (*)[256])crc32c_zeros[power];
     return table[0][crc & 255] ^ table[1][crc >> 8 & 255] ^ table[2][crc >> 16 & 255] ^ table[3][crc >> 24];
 }
 
 /* 1 where crc32c() can be called from now on. Makes the tables: the first by its polynomial, each other by applying
  * the one before twice. */
-static int crc32c_setup(void) {
-    if (!crc32c_supported()) return 0;
+static int crc32c_setup(void)
+{
+    if (!crc32c_supported())
+        return 0;
     for (int power = 0; power < CRC32C_POWERS; power++)
         for (int place = 0; place < 4; place++)
             for (int value = 0; value < 256; value++) {
@@ -69,14 +79,16 @@ static int crc32c_setup(void) {
                 if (power)
                     crc = crc32c_shifted(crc32c_shifted(crc, power - 1), power - 1);
                 else
-                    for (int step = 0; step < 8; step++) crc = crc & 1 ? crc >> 1 ^ 0x82F63B78u : crc >> 1;
+                    for (int step = 0; step < 8; step++)
+                        crc = crc & 1 ? crc >> 1 ^ 0x82F63B78u : crc >> 1;
                 crc32c_zeros[power][place][value] = crc;
             }
     return 1;
 }
 
 /* Three streams of 2^power bytes each, as long as there are so many. */
-CRC32C_TARGET static uint32_t crc32c_threes(uint32_t crc, const uint8_t **data, size_t *length, int power) {
+CRC32C_TARGET static uint32_t crc32c_threes(uint32_t crc, const uint8_t **data, size_t *length, int power)
+{
     const uint8_t *at = *data;
     const size_t run = (size_t)1 << power;
     for (; *length >= 3 * run; at += 3 * run, *length -= 3 * run) {
@@ -98,7 +110,8 @@ CRC32C_TARGET static uint32_t crc32c_threes(uint32_t crc, const uint8_t **data, 
 }
 
 /* The CRC-32C of bytes whose beginning has the CRC-32C `before` (0: of nothing), and that go on with `data`. */
-CRC32C_TARGET static uint32_t crc32c(uint32_t before, const uint8_t *data, size_t length) {
+CRC32C_TARGET static uint32_t crc32c(uint32_t before, const uint8_t *data, size_t length)
+{
     uint32_t crc = before ^ 0xFFFFFFFFu;
     crc = crc32c_threes(crc, &data, &length, CRC32C_LONG);
     crc = crc32c_threes(crc, &data, &length, CRC32C_SHORT);
@@ -107,7 +120,8 @@ CRC32C_TARGET static uint32_t crc32c(uint32_t before, const uint8_t *data, size_
         memcpy(&word, data, 8);
         crc = CRC32C_WORD(crc, word);
     }
-    for (; length; data++, length--) crc = CRC32C_BYTE(crc, *data);
+    for (; length; data++, length--)
+        crc = CRC32C_BYTE(crc, *data);
     return crc ^ 0xFFFFFFFFu;
 }
 
@@ -116,8 +130,12 @@ CRC32C_TARGET static uint32_t crc32c(uint32_t before, const uint8_t *data, size_
 #endif
 
 #else /* no such instruction: crc32c() is not to be called */
-static int crc32c_setup(void) { return 0; }
-static uint32_t crc32c(uint32_t before, const uint8_t *data, size_t length) {
+static int crc32c_setup(void)
+{
+    return 0;
+}
+static uint32_t crc32c(uint32_t before, const uint8_t *data, size_t length)
+{
     (void)data;
     (void)length;
     return before;

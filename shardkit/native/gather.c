@@ -27,19 +27,26 @@ typedef struct {
 } File;
 
 /* As formats/jpeg.check_scans. */
-static int few_scans(const uint8_t *at, const uint8_t *end, int max_scans) {
+static int few_scans(const uint8_t *at, const uint8_t *end, int max_scans)
+{
     int scans = 0;
-    while ((at = memchr(at, 0xFF, (size_t)(end - at))) != NULL && ++at < end) scans += *at == 0xDA;
+    while ((at = memchr(at, 0xFF, (size_t)(end - at))) != NULL && ++at < end)
+        scans += *at == 0xDA;
     return scans <= max_scans;
 }
 
 /* Whether all decoders read the frame at `at`, of which 10 bytes are there: formats/jpeg.Frame.is_common. */
-static int plain_frame(const uint8_t *data, Py_ssize_t length, Py_ssize_t at, int max_scans) {
+static int plain_frame(const uint8_t *data, Py_ssize_t length, Py_ssize_t at, int max_scans)
+{
     const int components = data[at + 9];
-    if (data[at + 1] == 0xC2 && !few_scans(data + at, data + length, max_scans)) return 0;
-    if (data[at + 1] > 0xC2 || data[at + 4] != 8 || (components != 1 && components != 3)) return 0;
-    if ((data[at + 2] << 8 | data[at + 3]) != 8 + 3 * components || at + 10 + 3 * components > length) return 0;
-    if (components == 1) return 1;
+    if (data[at + 1] == 0xC2 && !few_scans(data + at, data + length, max_scans))
+        return 0;
+    if (data[at + 1] > 0xC2 || data[at + 4] != 8 || (components != 1 && components != 3))
+        return 0;
+    if ((data[at + 2] << 8 | data[at + 3]) != 8 + 3 * components || at + 10 + 3 * components > length)
+        return 0;
+    if (components == 1)
+        return 1;
     const uint8_t luma = data[at + 11];
     return (luma == 0x11 || luma == 0x12 || luma == 0x21 || luma == 0x22 || luma == 0x41) && data[at + 14] == 0x11 &&
            data[at + 17] == 0x11;
@@ -47,7 +54,8 @@ static int plain_frame(const uint8_t *data, Py_ssize_t length, Py_ssize_t at, in
 
 /* Width and height of a JPEG that is whole by its two ends. 0 for everything that is not plain. */
 static int jpeg_size(const uint8_t *data, Py_ssize_t length, uint64_t max_pixels, int max_scans, int64_t *width,
-                     int64_t *height) {
+                     int64_t *height)
+{
     if (length < 14 || data[0] != 0xFF || data[1] != 0xD8 || data[length - 2] != 0xFF || data[length - 1] != 0xD9)
         return 0;
     Py_ssize_t at = 2;
@@ -61,48 +69,61 @@ static int jpeg_size(const uint8_t *data, Py_ssize_t length, uint64_t max_pixels
             return tables && plain_frame(data, length, at, max_scans) && pixels > 0 && pixels <= max_pixels;
         }
         /* of what may stand before a frame; not plain: fill bytes, markers without a length or meaning */
-        if (marker != 0xC4 && (marker < 0xDB || marker > 0xEF) && marker != 0xFE) return 0;
-        if (marker == 0xDE || marker == 0xDF) return 0;
+        if (marker != 0xC4 && (marker < 0xDB || marker > 0xEF) && marker != 0xFE)
+            return 0;
+        if (marker == 0xDE || marker == 0xDF)
+            return 0;
         tables |= marker == 0xDB;
         Py_ssize_t segment = data[at + 2] << 8 | data[at + 3];
-        if (segment < 2) return 0;
+        if (segment < 2)
+            return 0;
         at += 2 + segment;
     }
     return 0;
 }
 
 /* Whether readers give the key back as it is, and skip nothing: see formats/tar_headers.check_name. */
-static int plain_key(const char *key, Py_ssize_t length) {
+static int plain_key(const char *key, Py_ssize_t length)
+{
     if (length == 0 || key[length - 1] == '/' || memchr(key, '.', (size_t)length) || memchr(key, 0, (size_t)length))
         return 0;
     return !(length >= 2 && key[0] == '_' && key[1] == '_');
 }
 
 static void write_header(uint8_t *block, const uint8_t *pattern, const File *file, const char *field,
-                         Py_ssize_t field_length, Py_ssize_t size) {
+                         Py_ssize_t field_length, Py_ssize_t size)
+{
     memcpy(block, pattern, BLOCK);
     memcpy(block, file->key, (size_t)file->key_length);
     memcpy(block + file->key_length, field, (size_t)field_length);
-    for (int digit = 10; digit >= 0; digit--, size >>= 3) block[SIZE_AT + digit] = (uint8_t)('0' + (size & 7));
+    for (int digit = 10; digit >= 0; digit--, size >>= 3)
+        block[SIZE_AT + digit] = (uint8_t)('0' + (size & 7));
     unsigned sum = 0;
-    for (int at = 0; at < BLOCK; at++) sum += block[at];
-    for (int at = CHECK_AT; at < CHECK_AT + 8; at++) sum -= block[at];
+    for (int at = 0; at < BLOCK; at++)
+        sum += block[at];
+    for (int at = CHECK_AT; at < CHECK_AT + 8; at++)
+        sum -= block[at];
     sum += 8 * ' ';
-    for (int digit = 5; digit >= 0; digit--, sum >>= 3) block[CHECK_AT + digit] = (uint8_t)('0' + (sum & 7));
+    for (int digit = 5; digit >= 0; digit--, sum >>= 3)
+        block[CHECK_AT + digit] = (uint8_t)('0' + (sum & 7));
     block[CHECK_AT + 6] = 0;
     block[CHECK_AT + 7] = ' ';
 }
 
 /* The whole file into `place`, which has room for a byte more than it should have. 0 where it is not of that size. */
-static int read_whole(const char *path, uint8_t *place, Py_ssize_t size) {
+static int read_whole(const char *path, uint8_t *place, Py_ssize_t size)
+{
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0) return 0;
+    if (fd < 0)
+        return 0;
     Py_ssize_t length = 0;
     while (length <= size) {
         ssize_t more = read(fd, place + length, (size_t)(size + 1 - length));
-        if (more < 0 && errno == EINTR) continue;
+        if (more < 0 && errno == EINTR)
+            continue;
         if (more <= 0) {
-            if (more < 0) length = -1;
+            if (more < 0)
+                length = -1;
             break;
         }
         length += more;
@@ -116,24 +137,33 @@ static int read_whole(const char *path, uint8_t *place, Py_ssize_t size) {
     return length == size;
 }
 
-static Py_ssize_t padded(Py_ssize_t size) { return (size + BLOCK - 1) / BLOCK * BLOCK; }
+static Py_ssize_t padded(Py_ssize_t size)
+{
+    return (size + BLOCK - 1) / BLOCK * BLOCK;
+}
 
 /* One file's sample at `sample`. Its bytes, or 0 where it is not plain. */
 static Py_ssize_t put_sample(const File *file, const char *prefix, Py_ssize_t prefix_length, const uint8_t *pattern,
-                             uint64_t max_pixels, int max_scans, uint8_t *sample, int64_t *record) {
+                             uint64_t max_pixels, int max_scans, uint8_t *sample, int64_t *record)
+{
     static const char LABEL_FIELD[] = ".cls";
     char path[PATH_LIMIT];
-    if (prefix_length + file->path_length + 1 > PATH_LIMIT || memchr(file->path, 0, (size_t)file->path_length)) return 0;
-    if (file->key_length + file->field_length > NAME || file->key_length + 4 > NAME) return 0;
-    if (!plain_key(file->key, file->key_length)) return 0;
+    if (prefix_length + file->path_length + 1 > PATH_LIMIT || memchr(file->path, 0, (size_t)file->path_length))
+        return 0;
+    if (file->key_length + file->field_length > NAME || file->key_length + 4 > NAME)
+        return 0;
+    if (!plain_key(file->key, file->key_length))
+        return 0;
     memcpy(path, prefix, (size_t)prefix_length);
     memcpy(path + prefix_length, file->path, (size_t)file->path_length);
     path[prefix_length + file->path_length] = 0;
 
     uint8_t *data = sample + BLOCK;
-    if (!read_whole(path, data, file->size)) return 0;
+    if (!read_whole(path, data, file->size))
+        return 0;
     int64_t width, height;
-    if (!jpeg_size(data, file->size, max_pixels, max_scans, &width, &height)) return 0;
+    if (!jpeg_size(data, file->size, max_pixels, max_scans, &width, &height))
+        return 0;
 
     Py_ssize_t image_end = BLOCK + padded(file->size);
     memset(data + file->size, 0, (size_t)(image_end - BLOCK - file->size));
@@ -148,7 +178,8 @@ static Py_ssize_t put_sample(const File *file, const char *prefix, Py_ssize_t pr
     return record[1];
 }
 
-static int take_bytes(PyObject *list, Py_ssize_t at, const char **text, Py_ssize_t *length) {
+static int take_bytes(PyObject *list, Py_ssize_t at, const char **text, Py_ssize_t *length)
+{
     PyObject *item = PyList_GET_ITEM(list, at);
     if (!PyBytes_Check(item)) {
         PyErr_SetString(PyExc_TypeError, "a list of bytes is expected");
@@ -159,7 +190,8 @@ static int take_bytes(PyObject *list, Py_ssize_t at, const char **text, Py_ssize
     return 1;
 }
 
-static File *take_files(PyObject *lists[5], Py_ssize_t start, Py_ssize_t count) {
+static File *take_files(PyObject *lists[5], Py_ssize_t start, Py_ssize_t count)
+{
     File *files = PyMem_Malloc((size_t)(count ? count : 1) * sizeof(File));
     if (files == NULL) {
         PyErr_NoMemory();
@@ -172,7 +204,8 @@ static File *take_files(PyObject *lists[5], Py_ssize_t start, Py_ssize_t count) 
                    take_bytes(lists[2], start + i, &file->field, &file->field_length) &&
                    take_bytes(lists[3], start + i, &file->label, &file->label_length);
         file->size = good ? PyLong_AsSsize_t(PyList_GET_ITEM(lists[4], start + i)) : -1;
-        if (good && file->size == -1 && PyErr_Occurred()) good = 0;
+        if (good && file->size == -1 && PyErr_Occurred())
+            good = 0;
         if (good && (file->size < 0 || file->label_length > BLOCK)) {
             PyErr_SetString(PyExc_ValueError, "a size below 0, or a label of more than 512 bytes");
             good = 0;
@@ -185,14 +218,16 @@ static File *take_files(PyObject *lists[5], Py_ssize_t start, Py_ssize_t count) 
     return files;
 }
 
-PyDoc_STRVAR(gather_doc,
-             "gather(pattern, prefix, paths, keys, fields, labels, sizes, start, stop, max_pixels, max_scans,\n"
-             "       buffer)\n\n"
-             "Samples of the files start … stop - 1 into the buffer, up to the first that does not fit or is not plain.\n"
-             "pattern: a header block without name and size. fields: with their dot. All lists hold bytes, sizes int.\n"
-             "Gives (files done, bytes used, records): int64 offset, size, width, height, crc32c, 0 for each file.");
+PyDoc_STRVAR(
+    gather_doc,
+    "gather(pattern, prefix, paths, keys, fields, labels, sizes, start, stop, max_pixels, max_scans,\n"
+    "       buffer)\n\n"
+    "Samples of the files start … stop - 1 into the buffer, up to the first that does not fit or is not plain.\n"
+    "pattern: a header block without name and size. fields: with their dot. All lists hold bytes, sizes int.\n"
+    "Gives (files done, bytes used, records): int64 offset, size, width, height, crc32c, 0 for each file.");
 
-static PyObject *gather(PyObject *self, PyObject *args) {
+static PyObject *gather(PyObject *self, PyObject *args)
+{
     (void)self;
     const char *pattern, *prefix;
     Py_ssize_t pattern_length, prefix_length, start, stop;
@@ -208,15 +243,18 @@ static PyObject *gather(PyObject *self, PyObject *args) {
     File *files = NULL;
     Py_ssize_t shortest = PY_SSIZE_T_MAX;
     for (int i = 0; i < 5; i++)
-        if (PyList_GET_SIZE(lists[i]) < shortest) shortest = PyList_GET_SIZE(lists[i]);
+        if (PyList_GET_SIZE(lists[i]) < shortest)
+            shortest = PyList_GET_SIZE(lists[i]);
     if (pattern_length != BLOCK || start < 0 || stop < start || stop > shortest) {
         PyErr_SetString(PyExc_ValueError, "the pattern is not a block, or start and stop are not within the lists");
         goto end;
     }
     files = take_files(lists, start, stop - start);
-    if (files == NULL) goto end;
+    if (files == NULL)
+        goto end;
     records = PyBytes_FromStringAndSize(NULL, (stop - start) * COLUMNS * (Py_ssize_t)sizeof(int64_t));
-    if (records == NULL) goto end;
+    if (records == NULL)
+        goto end;
 
     int64_t *record = (int64_t *)PyBytes_AS_STRING(records);
     uint8_t *base = buffer.buf;
@@ -224,16 +262,19 @@ static PyObject *gather(PyObject *self, PyObject *args) {
     Py_BEGIN_ALLOW_THREADS;
     for (; done < stop - start; done++, record += COLUMNS) {
         const File *file = files + done;
-        if (file->size > buffer.len || used + padded(file->size) + 4 * BLOCK > buffer.len) break;
+        if (file->size > buffer.len || used + padded(file->size) + 4 * BLOCK > buffer.len)
+            break;
         record[0] = used;
         record[5] = 0;
         Py_ssize_t size = put_sample(file, prefix, prefix_length, (const uint8_t *)pattern, max_pixels, max_scans,
                                      base + used, record);
-        if (size == 0) break;
+        if (size == 0)
+            break;
         used += size;
     }
     Py_END_ALLOW_THREADS;
-    if (_PyBytes_Resize(&records, done * COLUMNS * (Py_ssize_t)sizeof(int64_t)) < 0) goto end;
+    if (_PyBytes_Resize(&records, done * COLUMNS * (Py_ssize_t)sizeof(int64_t)) < 0)
+        goto end;
     result = Py_BuildValue("nnN", done, used, records);
     records = NULL;
 end:
@@ -247,9 +288,11 @@ static PyMethodDef METHODS[] = {{"gather", gather, METH_VARARGS, gather_doc}, {N
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "gather", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_gather(void) {
+PyMODINIT_FUNC PyInit_gather(void)
+{
     PyObject *module = PyModule_Create(&MODULE);
-    if (module == NULL) return NULL;
+    if (module == NULL)
+        return NULL;
     if (PyModule_AddIntConstant(module, "available", crc32c_setup()) < 0) {
         Py_DECREF(module);
         return NULL;

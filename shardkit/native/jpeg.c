@@ -69,12 +69,13 @@ static PyObject *failures_of(const job *jobs, Py_ssize_t n)
     return found;
 }
 
-PyDoc_STRVAR(decode_batch_doc,
-"decode_batch(datas, out, size, crop, flip, draws, headroom, max_pixels, max_scans)\n--\n\n"
-"Each image of a sequence of bytes-like objects into its slot of out, uint8 (n, height, width, channels).\n\n"
-"size: (height, width, channels). crop: 0 resize, 1 center, 2 random. draws: None or float64 (n, columns):\n"
-"the first for the flip (below 1/2 means flipped), the others for the random crop. None as data is left out.\n"
-"Returns [(index, reason)] of those that were not decoded; what their slots hold is undefined. The GIL is released.");
+PyDoc_STRVAR(
+    decode_batch_doc,
+    "decode_batch(datas, out, size, crop, flip, draws, headroom, max_pixels, max_scans)\n--\n\n"
+    "Each image of a sequence of bytes-like objects into its slot of out, uint8 (n, height, width, channels).\n\n"
+    "size: (height, width, channels). crop: 0 resize, 1 center, 2 random. draws: None or float64 (n, columns):\n"
+    "the first for the flip (below 1/2 means flipped), the others for the random crop. None as data is left out.\n"
+    "Returns [(index, reason)] of those that were not decoded; what their slots hold is undefined. The GIL is released.");
 
 static PyObject *py_decode_batch(PyObject *module, PyObject *args)
 {
@@ -136,7 +137,7 @@ end:
 }
 
 PyDoc_STRVAR(random_box_doc, "random_box(height, width, draws)\n--\n\n"
-"(top, left, height, width), as crops.random_box: for the test that compares them.");
+                             "(top, left, height, width), as crops.random_box: for the test that compares them.");
 
 static PyObject *py_random_box(PyObject *module, PyObject *args)
 {
@@ -173,8 +174,8 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "jpeg", .m_doc = "A fused JPEG decoder; see images/fused.py.", .m_size = -1,
-    .m_methods = methods, .m_free = free_module,
+    PyModuleDef_HEAD_INIT, .m_name = "jpeg",     .m_doc = "A fused JPEG decoder; see images/fused.py.",
+    .m_size = -1,          .m_methods = methods, .m_free = free_module,
 };
 
 #define TEXT_OF(x) #x

@@ -370,9 +370,8 @@ static int fits(j_decompress_ptr jpeg, int height, int width, int divisor, int c
 }
 
 /* One image into out (height, width, channels). draws: what random_box and flip take, or NULL. 0, or why not. */
-static const char *decode(
-    decoder *self, const unsigned char *data, size_t size, const settings *set, const double *draws, int flip,
-    unsigned char *out)
+static const char *decode(decoder *self, const unsigned char *data, size_t size, const settings *set,
+                          const double *draws, int flip, unsigned char *out)
 {
     j_decompress_ptr jpeg = &self->jpeg;
     const char *reason;

@@ -78,6 +78,7 @@ static inline scan_decoder *scan_decoder_of(j_decompress_ptr jpeg);
 static void give_up(j_decompress_ptr jpeg, const char *text) __attribute__((noreturn));
 
 /* From zigzag order; beyond 63 for runs that a damaged file has too long, as in libjpeg, and for an end of block. */
+// clang-format off
 static const uint8_t natural_order[64 + 64 + 16] = {
     0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4, 5,
     12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6, 7, 14, 21, 28,
@@ -88,6 +89,7 @@ static const uint8_t natural_order[64 + 64 + 16] = {
     63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
     63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63,
 };
+// clang-format on
 
 static inline int extended(uint32_t bits, int size)
 {
@@ -187,7 +189,8 @@ static ALWAYS_INLINE void drop(reader *in, unsigned n)
 }
 
 /* The entry of a code longer than LOOK_BITS, found bit by bit. */
-static __attribute__((noinline)) uint32_t long_entry(j_decompress_ptr jpeg, uint64_t bits, const huffman *table, int is_dc)
+static __attribute__((noinline)) uint32_t long_entry(j_decompress_ptr jpeg, uint64_t bits, const huffman *table,
+                                                     int is_dc)
 {
     for (int length = LOOK_BITS + 1; length <= 16; length++) {
         int32_t code = (int32_t)(bits >> (64 - length));

@@ -173,8 +173,8 @@ static inline v8 all(uint16_t value)
 }
 
 /* Inlined for each small `count`, so that the compiler unrolls the loop over it and keeps the weights in registers. */
-static ALWAYS_INLINE void sum_count_rows(
-    uint16_t *sum, const unsigned char *const *rows, const uint16_t *weight, const int count, int n)
+static ALWAYS_INLINE void sum_count_rows(uint16_t *sum, const unsigned char *const *rows, const uint16_t *weight,
+                                         const int count, int n)
 {
     for (int i = 0; i < n; i += 8) {
         v8 total = all((uint16_t)(count / 2));
@@ -219,8 +219,8 @@ static ALWAYS_INLINE uint32_t sum_pixel(const uint16_t *in, const v8 *pairs, con
     return pixel;
 }
 
-static ALWAYS_INLINE void sum_count_pixels(
-    unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, const int count, int n)
+static ALWAYS_INLINE void sum_count_pixels(unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs,
+                                           const int count, int n)
 {
     uint32_t pixel;
     for (int x = 0; x < n - 1; x++, out += 3, pairs += count) {
@@ -232,8 +232,8 @@ static ALWAYS_INLINE void sum_count_pixels(
 }
 
 /* A row of pixels from a row of sums of 4 samples each. pairs: for each output its weights by two, each 4 times. */
-static void sum_pixels_rgb(
-    unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int count, int n)
+static void sum_pixels_rgb(unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int count,
+                           int n)
 {
     switch (count) {
     case 1: sum_count_pixels(out, sums, first, pairs, 1, n); break;

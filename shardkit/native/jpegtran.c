@@ -34,27 +34,30 @@ typedef struct {
     char text[TEXT_BYTES];
 } job;
 
-static void on_error(j_common_ptr jpeg) {
+static void on_error(j_common_ptr jpeg)
+{
     job *self = (job *)jpeg->err;
     jpeg->err->format_message(jpeg, self->text);
     longjmp(self->on_error, 1);
 }
 
 /* The warnings that mean lost data are errors here; others, such as extraneous bytes, are not (images.is_damage). */
-static void on_message(j_common_ptr jpeg, int level) {
-    if (level >= 0) return;
+static void on_message(j_common_ptr jpeg, int level)
+{
+    if (level >= 0)
+        return;
     switch (jpeg->err->msg_code) {
     case JWRN_HIT_MARKER:
     case JWRN_HUFF_BAD_CODE:
     case JWRN_ARITH_BAD_CODE:
     case JWRN_JPEG_EOF:
-    case JWRN_MUST_RESYNC:
-        on_error(jpeg);
+    case JWRN_MUST_RESYNC: on_error(jpeg);
     }
 }
 
 /* A few bytes can name a scan over the whole image, so a small file with thousands of scans would run for minutes. */
-static void on_progress(j_common_ptr jpeg) {
+static void on_progress(j_common_ptr jpeg)
+{
     job *self = (job *)jpeg->err;
     if (jpeg->is_decompressor && self->in.input_scan_number > self->max_scans) {
         snprintf(self->text, TEXT_BYTES, "more than %d scans: a decompression bomb", self->max_scans);
@@ -62,7 +65,8 @@ static void on_progress(j_common_ptr jpeg) {
     }
 }
 
-static void copy_segments(job *self) {
+static void copy_segments(job *self)
+{
     for (jpeg_saved_marker_ptr at = self->in.marker_list; at != NULL; at = at->next) {
         if (self->out.write_JFIF_header && at->marker == JPEG_APP0 && at->data_length >= 5 &&
             memcmp(at->data, "JFIF", 5) == 0)
@@ -75,19 +79,22 @@ static void copy_segments(job *self) {
 }
 
 /* 0 for done; 1 for an error, with its text. Its locals are not used after a longjmp. */
-static int rewrite_jpeg(job *self, const unsigned char *data, unsigned long length) {
+static int rewrite_jpeg(job *self, const unsigned char *data, unsigned long length)
+{
     self->in.err = self->out.err = jpeg_std_error(&self->errors);
     self->errors.error_exit = on_error;
     self->errors.emit_message = on_message;
     self->progress.progress_monitor = on_progress;
-    if (setjmp(self->on_error)) return 1;
+    if (setjmp(self->on_error))
+        return 1;
     jpeg_create_decompress(&self->in);
     jpeg_create_compress(&self->out);
     self->in.progress = &self->progress;
     self->in.mem->max_memory_to_use = self->out.mem->max_memory_to_use = self->max_bytes;
 
     jpeg_mem_src(&self->in, (unsigned char *)data, length);
-    for (int marker = 0; marker < 16; marker++) jpeg_save_markers(&self->in, JPEG_APP0 + marker, 0xFFFF);
+    for (int marker = 0; marker < 16; marker++)
+        jpeg_save_markers(&self->in, JPEG_APP0 + marker, 0xFFFF);
     jpeg_save_markers(&self->in, JPEG_COM, 0xFFFF);
     jpeg_read_header(&self->in, TRUE);
     if ((double)self->in.image_width * self->in.image_height > self->max_pixels) {
@@ -111,12 +118,14 @@ static int rewrite_jpeg(job *self, const unsigned char *data, unsigned long leng
     return 0;
 }
 
-static PyObject *rewrite(PyObject *module, PyObject *args) {
+static PyObject *rewrite(PyObject *module, PyObject *args)
+{
     (void)module;
     Py_buffer data;
     PyObject *result = NULL;
     job *self = calloc(1, sizeof *self); /* zeroed: destroying what was never created does nothing */
-    if (self == NULL) return PyErr_NoMemory();
+    if (self == NULL)
+        return PyErr_NoMemory();
     if (!PyArg_ParseTuple(args, "y*idil", &data, &self->restart_rows, &self->max_pixels, &self->max_scans,
                           &self->max_bytes)) {
         free(self);
@@ -126,7 +135,8 @@ static PyObject *rewrite(PyObject *module, PyObject *args) {
     Py_BEGIN_ALLOW_THREADS;
     failed = rewrite_jpeg(self, data.buf, (unsigned long)data.len);
     /* `written` is set at the end only, and what it points to before may be freed: bring it up to date */
-    if (failed && self->written != NULL) self->out.dest->term_destination(&self->out);
+    if (failed && self->written != NULL)
+        self->out.dest->term_destination(&self->out);
     jpeg_destroy_compress(&self->out);
     jpeg_destroy_decompress(&self->in);
     Py_END_ALLOW_THREADS;
@@ -147,4 +157,7 @@ static PyMethodDef METHODS[] = {
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "jpegtran", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_jpegtran(void) { return PyModule_Create(&MODULE); }
+PyMODINIT_FUNC PyInit_jpegtran(void)
+{
+    return PyModule_Create(&MODULE);
+}

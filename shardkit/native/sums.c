@@ -20,29 +20,37 @@ typedef struct {
 } Parts;
 
 /* The CRC-32C of A + B from those of A and of B, and B's length. */
-static uint32_t joined(uint32_t first, uint32_t second, int64_t length) {
+static uint32_t joined(uint32_t first, uint32_t second, int64_t length)
+{
     for (int power = 0; length; power++, length >>= 1) {
         if (power == CRC32C_POWERS - 1) { /* longer than any image */
-            for (; length; length--) first = crc32c_shifted(first, power);
+            for (; length; length--)
+                first = crc32c_shifted(first, power);
             break;
         }
-        if (length & 1) first = crc32c_shifted(first, power);
+        if (length & 1)
+            first = crc32c_shifted(first, power);
     }
     return first ^ second;
 }
 
 /* How many bytes were read from cuts[0] on: less than to the last cut where the file ends before. -1: errno. */
-static int64_t sum_file(int fd, Parts *parts, uint8_t *window) {
+static int64_t sum_file(int fd, Parts *parts, uint8_t *window)
+{
     int64_t at = parts->cuts[0], end = parts->cuts[parts->count];
     uint8_t *kept = parts->kept;
     Py_ssize_t part = 0;
     while (at < end) {
         ssize_t more = pread(fd, window, end - at < WINDOW ? (size_t)(end - at) : WINDOW, (off_t)at);
-        if (more < 0 && errno == EINTR) continue;
-        if (more < 0) return -1;
-        if (more == 0) break;
+        if (more < 0 && errno == EINTR)
+            continue;
+        if (more < 0)
+            return -1;
+        if (more == 0)
+            break;
         for (int64_t done = 0; done < more;) {
-            while (parts->cuts[part + 1] <= at + done) part++; /* parts of no bytes too */
+            while (parts->cuts[part + 1] <= at + done)
+                part++; /* parts of no bytes too */
             int64_t rest = parts->cuts[part + 1] - (at + done);
             int64_t length = rest < more - done ? rest : more - done;
             parts->sums[part] = crc32c(parts->sums[part], window + done, (size_t)length);
@@ -60,28 +68,35 @@ static int64_t sum_file(int fd, Parts *parts, uint8_t *window) {
 }
 
 /* Whether the cuts ascend from 0 or above, and the even parts have `room` bytes at most. */
-static int good_cuts(const int64_t *cuts, Py_ssize_t count, Py_ssize_t room) {
+static int good_cuts(const int64_t *cuts, Py_ssize_t count, Py_ssize_t room)
+{
     int64_t left = room;
-    if (cuts[0] < 0) return 0;
+    if (cuts[0] < 0)
+        return 0;
     for (Py_ssize_t part = 0; part < count; part++) {
-        if (cuts[part + 1] < cuts[part]) return 0;
-        if (part % 2 == 0 && (left -= cuts[part + 1] - cuts[part]) < 0) return 0;
+        if (cuts[part + 1] < cuts[part])
+            return 0;
+        if (part % 2 == 0 && (left -= cuts[part + 1] - cuts[part]) < 0)
+            return 0;
     }
     return 1;
 }
 
-PyDoc_STRVAR(sum_parts_doc,
-             "sum_parts(fd, cuts, sums, kept)\n\n"
-             "CRC-32C of each part of a file, into sums (uint32, all 0 before); the parts lie between the cuts (int64,\n"
-             "one more). The bytes of the parts 0, 2, 4 … go into kept, end to end. Gives how many bytes were read,\n"
-             "less than from the first cut to the last where the file ends before, and the CRC-32C of all.\n"
-             "Raises OSError.");
+PyDoc_STRVAR(
+    sum_parts_doc,
+    "sum_parts(fd, cuts, sums, kept)\n\n"
+    "CRC-32C of each part of a file, into sums (uint32, all 0 before); the parts lie between the cuts (int64,\n"
+    "one more). The bytes of the parts 0, 2, 4 … go into kept, end to end. Gives how many bytes were read,\n"
+    "less than from the first cut to the last where the file ends before, and the CRC-32C of all.\n"
+    "Raises OSError.");
 
-static PyObject *sum_parts(PyObject *self, PyObject *args) {
+static PyObject *sum_parts(PyObject *self, PyObject *args)
+{
     (void)self;
     int fd;
     Py_buffer cuts, sums, kept;
-    if (!PyArg_ParseTuple(args, "iy*w*w*", &fd, &cuts, &sums, &kept)) return NULL;
+    if (!PyArg_ParseTuple(args, "iy*w*w*", &fd, &cuts, &sums, &kept))
+        return NULL;
     Py_ssize_t count = cuts.len / (Py_ssize_t)sizeof(int64_t) - 1;
     PyObject *result = NULL;
     uint8_t *window = NULL;
@@ -111,11 +126,13 @@ end:
 
 PyDoc_STRVAR(sum_bytes_doc, "sum_bytes(data, start, end)\n\nThe CRC-32C of the bytes from start to end.");
 
-static PyObject *sum_bytes(PyObject *self, PyObject *args) {
+static PyObject *sum_bytes(PyObject *self, PyObject *args)
+{
     (void)self;
     Py_buffer data;
     Py_ssize_t start, end;
-    if (!PyArg_ParseTuple(args, "y*nn", &data, &start, &end)) return NULL;
+    if (!PyArg_ParseTuple(args, "y*nn", &data, &start, &end))
+        return NULL;
     uint32_t crc = 0;
     int good = start >= 0 && start <= end && end <= data.len;
     if (!good) {
@@ -137,7 +154,8 @@ static PyMethodDef METHODS[] = {{"sum_parts", sum_parts, METH_VARARGS, sum_parts
 
 static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "sums", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit_sums(void) {
+PyMODINIT_FUNC PyInit_sums(void)
+{
     PyObject *module = PyModule_Create(&MODULE);
     if (module != NULL && PyModule_AddIntConstant(module, "available", crc32c_setup()) < 0) {
         Py_DECREF(module);

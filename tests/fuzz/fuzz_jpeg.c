@@ -172,10 +172,12 @@ static size_t change_frame(uint8_t *data, size_t size, size_t most, piece_of fra
 /* A lossless JPEG (T.81, annex H) in place of the image: one Huffman code of one bit for "no difference". */
 static size_t lossless(uint8_t *data, size_t size, size_t most)
 {
+    // clang-format off
     uint8_t made[] = {
         0xFF, 0xD8, 0xFF, 0xC3, 0, 17, 8, 0, (uint8_t)(1 + below(255)), 0, (uint8_t)(1 + below(255)), 3, 'R', 0x11, 0, 'G',
         0x11, 0, 'B', 0x11, 0, 0xFF, 0xC4, 0, 20, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xDA, 0, 12,
         3, 'R', 0, 'G', 0, 'B', 0, 1, 0, 0};
+    // clang-format on
     uint8_t asked[ASKED];
     size_t coded = (size_t)made[8] * made[10] * 3 / 8 + 1;
     if (sizeof made + coded + 2 + ASKED > most || size < ASKED)
