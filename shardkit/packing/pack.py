@@ -30,7 +30,7 @@ from shardkit.packing.dest.open import destinations_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine, run_here
 from shardkit.packing.options import Classes, OnError, PackOptions, class_names, make_options
-from shardkit.packing.plan.append import PathSummary, demand_free, existing_datasets
+from shardkit.packing.plan.append import PathSummary, existing_datasets, require_free
 from shardkit.packing.plan.content import PlannedDataset
 from shardkit.packing.plan.datasets import dataset_names, plan_datasets
 from shardkit.packing.run import write_shards
@@ -245,7 +245,7 @@ class _Job:
     def find_finished(self) -> Manifest | None:
         """The manifest of this very content, where it is packed already. DestinationError where another's is there."""
         if self.content.before is not None:
-            demand_free(self.content.before, self.content.plan.names)
+            require_free(self.content.before, self.content.plan.names)
             return self._unchanged() if not len(self.content.source) else None
         found = find_finished(self.destination, self.content, self.options)
         if found is not None:

@@ -265,12 +265,12 @@ def dataset_files_at(dest: Location, own: str, *, options: StorageOptions | None
     if stem and dest.is_local and os.path.isdir(dest.path):
         folder, stem = dest, ""
     if stem:
-        demand_stem(stem, dest)
+        require_stem(stem, dest)
         beside = open_patient(folder, options)
         if not _is_folder(beside, stem):
             return DatasetFiles(beside, stem)
         folder = dest
-    demand_stem(own, dest)
+    require_stem(own, dest)
     return DatasetFiles(open_patient(folder, options), own)
 
 
@@ -281,7 +281,7 @@ def _is_folder(beside: Store, name: str) -> bool:
     return next(iter(beside.list(f"{name}/")), None) is not None
 
 
-def demand_stem(stem: str, dest: Location) -> None:
+def require_stem(stem: str, dest: Location) -> None:
     """DestinationError for a name that can't begin the names of shards in a bucket."""
     if stem in (".", "..") or "\\" in stem or not stem.isprintable() or _PATTERN & set(stem):
         fact = f"{stem!r} can't be the beginning of the shards' names"

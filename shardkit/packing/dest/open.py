@@ -9,7 +9,7 @@ from typing import Any
 from shardkit.errors import DestinationError, UsageError
 from shardkit.location import Location
 from shardkit.packing.dest.bucket import bucket_destination
-from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at, demand_stem
+from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at, require_stem
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.disk import DiskDestination, disk_destination
 from shardkit.sample import fs_text
@@ -39,7 +39,7 @@ def destinations_of(
         files = dataset_files_at(dest, os.path.basename(os.path.abspath(source)), options=options)
         return {"": bucket_destination(files, work, options)}
     for part in parts:
-        demand_stem(part, dest)
+        require_stem(part, dest)
     store = open_patient(Location(dest.scheme, dest.path.rstrip("/")), options)
     return {part: bucket_destination(DatasetFiles(store, part), work, options) for part in parts}
 

@@ -154,7 +154,7 @@ def classes_after(
     return (*old, *new)
 
 
-def demand_kind(source: Source, before: Iterable[ExistingDataset]) -> None:
+def require_kind(source: Source, before: Iterable[ExistingDataset]) -> None:
     """DestinationError where the labels of the source are of another kind than those that are there."""
     mine = source.label_kind
     for each in before:
@@ -251,7 +251,7 @@ def _index_columns(before: ExistingDataset, names: Sequence[str]) -> Iterator[di
             raise DestinationError(exc.place, exc.fact, "pack again with `overwrite=True`") from exc
 
 
-def demand_free(before: ExistingDataset, shards: Iterable[str]) -> None:
+def require_free(before: ExistingDataset, shards: Iterable[str]) -> None:
     """DestinationError where a file that belongs to nobody has the name of a new shard."""
     there, ours = before.destination.files.sizes(), {entry.name for entry in before.manifest.shards}
     for name in sorted(there.keys() & set(shards) - ours):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from shardkit.errors import UsageError
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.options import PackOptions
-from shardkit.packing.plan.append import ExistingDataset, classes_after, demand_kind, new_samples, relabelled
+from shardkit.packing.plan.append import ExistingDataset, classes_after, new_samples, relabelled, require_kind
 from shardkit.packing.plan.content import PlannedDataset, plan_source
 from shardkit.sample import fs_text
 from shardkit.sources.groups import Grouped, group_files
@@ -40,7 +40,7 @@ def plan_datasets(
     found = _samples(scanned, options)
     if before:
         source = next(iter(scanned.values()))
-        demand_kind(source, before.values())
+        require_kind(source, before.values())
         after = classes_after(before.values(), source.classes, classes)
         found = {name: relabelled(each, after) for name, each in found.items()}
     return {name: _planned(each, destinations[name], options, before.get(name)) for name, each in found.items()}

@@ -39,7 +39,7 @@ from shardkit.packing.write.task import ShardTask
 from shardkit.shards.find import SourceLike
 from shardkit.shards.manifest import ClassEntry, Manifest, file_names
 from shardkit.shards.names import shard_name, skipped_beside
-from shardkit.tools.convert.layout import Changes, Layout, changes_of, demand_fields, layout_of
+from shardkit.tools.convert.layout import Changes, Layout, changes_of, layout_of, require_fields
 from shardkit.tools.convert.rows import Stored, StoredRows, open_stored
 from shardkit.units import cores
 
@@ -86,7 +86,7 @@ def convert(
     where = EngineOptions(engine, workers, address)
     stored = open_stored(source, threads=cores() if workers is None else workers)
     form = FORMATS[_known(format or stored.format)]
-    demand_fields(changes, stored)
+    require_fields(changes, stored)
     own = os.path.splitext((stored.place or stored.shards[0]).path)[0]
     destination = destinations_of(locate(dest), own, None, work=work, options=storage_options)[""]
     limits = None if max_bytes is None and max_count is None and not shuffle else (max_bytes, max_count, shuffle, seed)

@@ -59,7 +59,7 @@ def changes_of(rename: Mapping[str, str], drop: Sequence[str], fields: Sequence[
     return Changes({**rename, **dict.fromkeys(drop, "")}, tuple(name.strip() for name in only if name.strip()))
 
 
-def demand_fields(changes: Changes, stored: Stored) -> None:
+def require_fields(changes: Changes, stored: Stored) -> None:
     """UsageError for fields that the dataset does not have, where it says which it has."""
     if not stored.fields:
         return

@@ -70,10 +70,10 @@ class Transferred:
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class DatasetCopy:
     """A dataset to be copied: its shards and its other files with size and CRC-32C, and its manifest as it is stored.
 
-    Shards that have no manifest are a parcel without one. origin: the names in the source of files that get others.
+    Shards that have no manifest are copied without one. origin: the names in the source of files that get others.
     made: files that are not in the source as they are sent.
     """
 
@@ -96,12 +96,12 @@ class Parcel:
         return sum(file.bytes for file in self.files)
 
 
-def parcel_of(source: DatasetFiles) -> Parcel:
+def plan_copy(source: DatasetFiles) -> DatasetCopy:
     """The dataset at a place. Raises NotFoundError where there is none, ManifestError, StorageError."""
     data = source.read(source.manifest)
     manifest = decode_manifest(data, place=str(source.location(source.manifest)))
     shards = tuple(map(_wanted, manifest.shards))
-    return Parcel(source, shards, (*map(_wanted, manifest.index), *_list_of_skipped(source, manifest)), data,
+    return DatasetCopy(source, shards, (*map(_wanted, manifest.index), *_list_of_skipped(source, manifest)), data,
                   manifest.samples)  # fmt: skip
 
 
@@ -121,12 +121,12 @@ def _list_of_skipped(source: DatasetFiles, manifest: Manifest) -> list[ObjectInf
     return [ObjectInfo(name, len(data), f"{crc32c(data):08x}")] if data else []
 
 
-class Meter:
+class TransferProgress:
     """Counts what went through, and tells it."""
 
-    def __init__(self, step: str, parcels: Iterable[Parcel], progress: ProgressFn) -> None:
+    def __init__(self, step: str, copies: Iterable[DatasetCopy], progress: ProgressFn) -> None:
         self.step, self.progress = step, progress
-        files = [file.bytes for parcel in parcels for file in parcel.files]
+        files = [file.bytes for copy in copies for file in copy.files]
         self.files, self.bytes = len(files), sum(files)
         self._done = self._bytes = 0
         self._lock = Lock()
@@ -151,14 +151,14 @@ class Meter:
 
 
 def copy_dataset(
-    parcel: Parcel,
+    copy: DatasetCopy,
     target: DatasetFiles,
     pool: TransferPool,
     *,
     check: Check,
     keep: Check,
     overwrite: bool,
-    meter: Meter,
+    progress: TransferProgress,
 ) -> Copied:
     """Bring a dataset to `target`, where it has the same name. check: of what was sent; keep: of what is there already.
 
@@ -166,41 +166,41 @@ def copy_dataset(
     """
     target.clear()
     found = target.manifest_bytes()
-    parcel = _fitting(parcel, target, found, overwrite=overwrite)
-    kept = _kept(parcel, target, pool, found, check=keep, overwrite=overwrite)
+    copy = _fit(copy, target, found, overwrite=overwrite)
+    kept = _kept(copy, target, pool, found, check=keep, overwrite=overwrite)
     if found is None:
         target.begin()
-    for file in parcel.files:
+    for file in copy.files:
         if file.name in kept:
-            meter.kept(file)
+            progress.kept(file)
 
     def one(file: ObjectInfo) -> None:
-        pieces, place = pieces_of(parcel, file, pool), parcel.source.location(parcel.origin.get(file.name, file.name))
-        send(pieces, place, target.store, file, check=check, stop=pool.stop, told=meter.moved)
-        meter.done()
+        pieces, place = pieces_of(copy, file, pool), copy.source.location(copy.origin.get(file.name, file.name))
+        send(pieces, place, target.store, file, check=check, stop=pool.stop, told=progress.moved)
+        progress.done()
 
-    for part in (parcel.shards, parcel.others):
+    for part in (copy.shards, copy.others):
         for _ in pool.map(one, [file for file in part if file.name not in kept]):
             pass
-    if parcel.manifest is None:
+    if copy.manifest is None:
         target.clear(without_manifest=True)
-    elif found != parcel.manifest:
-        target.finish(parcel.manifest, {file.name: file.bytes for file in parcel.files}, sweep=overwrite)
-    sent = [file.bytes for file in parcel.files if file.name not in kept]
-    there = target.store.root if parcel.manifest is None else target.location(target.manifest)
+    elif found != copy.manifest:
+        target.finish(copy.manifest, {file.name: file.bytes for file in copy.files}, sweep=overwrite)
+    sent = [file.bytes for file in copy.files if file.name not in kept]
+    there = target.store.root if copy.manifest is None else target.location(target.manifest)
     return Copied(
-        dataset=str(there), samples=parcel.samples, shards=len(parcel.shards),
-        bytes=sum(file.bytes for file in parcel.shards), sent=len(sent), sent_bytes=sum(sent), kept=len(kept),
-        kept_bytes=parcel.bytes - sum(sent),
+        dataset=str(there), samples=copy.samples, shards=len(copy.shards),
+        bytes=sum(file.bytes for file in copy.shards), sent=len(sent), sent_bytes=sum(sent), kept=len(kept),
+        kept_bytes=copy.bytes - sum(sent),
     )  # fmt: skip
 
 
-def pieces_of(parcel: Parcel, file: ObjectInfo, pool: TransferPool) -> Pieces:
+def pieces_of(copy: DatasetCopy, file: ObjectInfo, pool: TransferPool) -> Pieces:
     """The bytes of a file, wherever it is."""
-    made = parcel.made.get(file.name)
+    made = copy.made.get(file.name)
     if made is not None:
         return partial(_at_once, made)
-    source, name = parcel.source, parcel.origin.get(file.name, file.name)
+    source, name = copy.source, copy.origin.get(file.name, file.name)
     place = source.location(name)
     if place.is_local:
         return file_pieces(place)
@@ -211,24 +211,24 @@ def _at_once(data: bytes) -> Generator[bytes, None, None]:
     yield data
 
 
-def _fitting(parcel: Parcel, target: DatasetFiles, found: bytes | None, *, overwrite: bool) -> Parcel:
-    """The parcel; with names of the next generation where files of the dataset that it replaces have its own.
+def _fit(copy: DatasetCopy, target: DatasetFiles, found: bytes | None, *, overwrite: bool) -> DatasetCopy:
+    """The copy; with names of the next generation where files of the dataset that it replaces have its own.
 
     found: the manifest that is there. DestinationError where it is another dataset's, without `overwrite`, or nobody's.
     """
-    if found is None or found == parcel.manifest:
-        return parcel
+    if found is None or found == copy.manifest:
+        return copy
     theirs = readable_manifest(target, found)
-    mine = None if parcel.manifest is None else decode_manifest(parcel.manifest, place=str(parcel.source))
+    mine = None if copy.manifest is None else decode_manifest(copy.manifest, place=str(copy.source))
     if mine is not None and theirs is not None and _contents(mine) == _contents(theirs):
-        same = renamed(parcel, mine, generation_of(file_names(theirs), target.stem))
+        same = rename_copy(copy, mine, generation_of(file_names(theirs), target.stem))
         if same.manifest == found:
             return same
     if not overwrite:
         raise DestinationError(target.place(target.manifest), "another dataset is there", OVERWRITE)
     if mine is None or theirs is None or not _clash(mine, theirs):
-        return parcel
-    return renamed(parcel, mine, target.next_generation(theirs))
+        return copy
+    return rename_copy(copy, mine, target.next_generation(theirs))
 
 
 def _contents(manifest: Manifest) -> list[tuple[int, int, str]]:
@@ -244,13 +244,13 @@ def _clash(mine: Manifest, theirs: Manifest) -> bool:
     return any(before.get(name, crc) != crc for name, crc in after.items())
 
 
-def renamed(parcel: Parcel, manifest: Manifest, generation: int) -> Parcel:
+def rename_copy(copy: DatasetCopy, manifest: Manifest, generation: int) -> DatasetCopy:
     """The same dataset with the names of another generation: the index, which has the shards' names, is made again."""
-    stem = parcel.source.stem
-    new = {file.name: in_generation(file.name, stem, generation) for file in parcel.files}
+    stem = copy.source.stem
+    new = {file.name: in_generation(file.name, stem, generation) for file in copy.files}
     made, index = dict[str, bytes](), list[IndexEntry]()
     for entry, shards in index_entries(manifest):
-        data = _with_names(parcel.source, entry, shards, new)
+        data = _with_names(copy.source, entry, shards, new)
         made[new[entry.name]] = data
         crc = f"{crc32c(data):08x}"
         index.append(replace(entry, name=new[entry.name], bytes=len(data), crc32c=crc))
@@ -258,11 +258,11 @@ def renamed(parcel: Parcel, manifest: Manifest, generation: int) -> Parcel:
         replace(manifest, shards=tuple(replace(e, name=new[e.name]) for e in manifest.shards), index=tuple(index))
     )
     listed = {entry.name: _wanted(entry) for entry in index}
-    return Parcel(
-        parcel.source,
-        tuple(ObjectInfo(new[file.name], file.bytes, file.crc32c) for file in parcel.shards),
-        tuple(listed.get(new[f.name]) or ObjectInfo(new[f.name], f.bytes, f.crc32c) for f in parcel.others),
-        text, parcel.samples, {name: old for old, name in new.items()}, made,
+    return DatasetCopy(
+        copy.source,
+        tuple(ObjectInfo(new[file.name], file.bytes, file.crc32c) for file in copy.shards),
+        tuple(listed.get(new[f.name]) or ObjectInfo(new[f.name], f.bytes, f.crc32c) for f in copy.others),
+        text, copy.samples, {name: old for old, name in new.items()}, made,
     )  # fmt: skip
 
 
@@ -282,31 +282,31 @@ def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardE
 
 
 def _kept(
-    parcel: Parcel, target: DatasetFiles, pool: TransferPool, found: bytes | None, *, check: Check, overwrite: bool
+    copy: DatasetCopy, target: DatasetFiles, pool: TransferPool, found: bytes | None, *, check: Check, overwrite: bool
 ) -> set[str]:
     """The names of the files that are there already.
 
     Raises DestinationError where something is in the way that this run may not replace.
     """
-    same = found is not None and found == parcel.manifest
-    listed = target.sizes(file.name for file in parcel.files)
-    alike = [file for file in parcel.files if listed.get(file.name) == file.bytes]
-    if same and len(alike) == len(parcel.files) and check != "read":
+    same = found is not None and found == copy.manifest
+    listed = target.sizes(file.name for file in copy.files)
+    alike = [file for file in copy.files if listed.get(file.name) == file.bytes]
+    if same and len(alike) == len(copy.files) and check != "read":
         return {file.name for file in alike}
     holds = pool.map(lambda file: target.holds(file, check=check, stop=pool.stop), alike)
     kept = {file.name for file, held in zip(alike, holds, strict=True) if held}
     if found is None:
-        ours = {file.name for file in parcel.files}
+        ours = {file.name for file in copy.files}
         others = set(listed) - kept - target.replaced()
-        for name in sorted(others & ours if parcel.manifest is None else others):
+        for name in sorted(others & ours if copy.manifest is None else others):
             refuse_file(target, name, "is not of this dataset", overwrite=overwrite)
     return kept
 
 
-def demand_sizes(parcel: Parcel) -> None:
+def require_sizes(copy: DatasetCopy) -> None:
     """NotFoundError or DamagedError for a file of this machine that is missing, or has not the size it should have."""
-    for file in parcel.files:
-        place = parcel.source.location(file.name)
+    for file in copy.files:
+        place = copy.source.location(file.name)
         try:
             size = os.stat(place.path).st_size
         except FileNotFoundError as exc:
@@ -319,11 +319,11 @@ def demand_sizes(parcel: Parcel) -> None:
             raise DamagedError(str(place), fact, "check the dataset with 'shardkit verify'")
 
 
-def shards_without_manifest(source: DatasetFiles, shards: Sequence[Location], pool: TransferPool) -> Parcel:
-    """Shards of others as a parcel; each is read once for its checksum."""
+def shards_without_manifest(source: DatasetFiles, shards: Sequence[Location], pool: TransferPool) -> DatasetCopy:
+    """The copy of shards that others made; each is read once for its checksum."""
 
     def one(shard: Location) -> ObjectInfo:
         crc = crc_of(file_pieces(shard))
         return ObjectInfo(shard.name, os.stat(shard.path).st_size, crc)
 
-    return Parcel(source, tuple(pool.map(one, shards)))
+    return DatasetCopy(source, tuple(pool.map(one, shards)))

@@ -14,7 +14,7 @@ from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
 from shardkit.storage.patient import open_patient
 from shardkit.storage.store import StorageOptions
 from shardkit.threads import TransferPool, thread_count
-from shardkit.tools.transfer.copy import WORKERS, Meter, Parcel, Transferred, copy_dataset, parcel_of
+from shardkit.tools.transfer.copy import WORKERS, DatasetCopy, TransferProgress, Transferred, copy_dataset, plan_copy
 from shardkit.tools.transfer.upload import lock_local
 
 
@@ -44,20 +44,20 @@ def download(
     if not to.is_local:
         raise UsageError(str(to), "the destination of a download is on this machine", "give a path")
     with TransferPool(threads) as pool:
-        parcels = _parcels(locate(source), storage_options)
-        places = [_target(parcel, to, several=len(parcels) > 1) for parcel in parcels]
-        meter = Meter("download", parcels, progress)
+        copies = _copies(locate(source), storage_options)
+        targets = [_target(copy, to, several=len(copies) > 1) for copy in copies]
+        moving = TransferProgress("download", copies, progress)
         with ExitStack() as stack:
-            for place in places:
-                lock_local(stack, place)
+            for target in targets:
+                lock_local(stack, target)
             return Transferred(tuple(
-                copy_dataset(parcel, place, pool, check="none", keep="store", overwrite=overwrite, meter=meter)
-                for parcel, place in zip(parcels, places, strict=True)
+                copy_dataset(copy, target, pool, check="none", keep="store", overwrite=overwrite, progress=moving)
+                for copy, target in zip(copies, targets, strict=True)
             ))  # fmt: skip
 
 
-def _target(parcel: Parcel, to: Location, *, several: bool) -> DatasetFiles:
-    stem = parcel.source.stem
+def _target(copy: DatasetCopy, to: Location, *, several: bool) -> DatasetFiles:
+    stem = copy.source.stem
     place = DatasetFiles(open_patient(to), stem) if several or to.path.endswith("/") else dataset_files_at(to, stem)
     if place.stem != stem:
         fact = f"the dataset is called {stem!r}, and its index names its shards"
@@ -65,7 +65,7 @@ def _target(parcel: Parcel, to: Location, *, several: bool) -> DatasetFiles:
     return place
 
 
-def _parcels(source: Location, options: StorageOptions | None) -> Sequence[Parcel]:
+def _copies(source: Location, options: StorageOptions | None) -> Sequence[DatasetCopy]:
     """The datasets that SOURCE means. NotFoundError where there is none."""
     if source.is_local:
         raise UsageError(str(source), "this is on this machine already", "copy it with 'shardkit upload SRC FOLDER/'")
@@ -75,18 +75,18 @@ def _parcels(source: Location, options: StorageOptions | None) -> Sequence[Parce
     if name and "/" in source.path:
         place = DatasetFiles(open_patient(source.parent, options), name)
         try:
-            return [parcel_of(place)]
+            return [plan_copy(place)]
         except NotFoundError:
             if source.scheme in ("http", "https"):  # which can't be listed
                 raise
-    parcels = _of_folder(source, options)
-    if not parcels:
+    copies = _of_folder(source, options)
+    if not copies:
         fact = "no dataset is there: no manifest has this name, and none is in a folder of it"
         raise NotFoundError(str(source), fact, "check the name; shards without a manifest need 'shardkit index'")
-    return parcels
+    return copies
 
 
-def _of_folder(folder: Location, options: StorageOptions | None) -> list[Parcel]:
+def _of_folder(folder: Location, options: StorageOptions | None) -> list[DatasetCopy]:
     store = open_patient(Location(folder.scheme, folder.path.rstrip("/")), options)
     names = {info.name for info in store.list() if "/" not in info.name}
     found = []
@@ -94,7 +94,7 @@ def _of_folder(folder: Location, options: StorageOptions | None) -> list[Parcel]
         stem = name.removesuffix(".json")
         if stem != name and not name.startswith(".") and not name.endswith(".skipped.json"):
             try:
-                found.append(parcel_of(DatasetFiles(store, stem)))
+                found.append(plan_copy(DatasetFiles(store, stem)))
             except ManifestError:
                 if any(other.startswith(f"{stem}-") for other in names):
                     raise

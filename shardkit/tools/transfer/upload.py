@@ -20,12 +20,12 @@ from shardkit.storage.transfer import Check
 from shardkit.threads import TransferPool, thread_count
 from shardkit.tools.transfer.copy import (
     WORKERS,
-    Meter,
-    Parcel,
+    DatasetCopy,
+    TransferProgress,
     Transferred,
     copy_dataset,
-    demand_sizes,
-    parcel_of,
+    plan_copy,
+    require_sizes,
     shards_without_manifest,
 )
 
@@ -58,25 +58,25 @@ def upload(
     have files of the same names, the new one gets those of the next generation (`train-g2-000000.tar`).
     Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, StorageError.
     """
-    demand_check(check)
+    require_check(check)
     threads = WORKERS if workers is None else thread_count(workers)
     to = locate(dest)
     with TransferPool(threads) as pool:
-        parcels = _parcels(source, pool)
-        places = _targets(parcels, to, storage_options)
-        for parcel in parcels:
-            demand_sizes(parcel)
-        meter = Meter("upload", parcels, progress)
+        copies = _copies(source, pool)
+        targets = _targets(copies, to, storage_options)
+        for copy in copies:
+            require_sizes(copy)
+        moving = TransferProgress("upload", copies, progress)
         with ExitStack() as stack:
-            for place in places:
-                lock_local(stack, place)
+            for target in targets:
+                lock_local(stack, target)
             return Transferred(tuple(
-                copy_dataset(parcel, place, pool, check=check, keep=check, overwrite=overwrite, meter=meter)
-                for parcel, place in zip(parcels, places, strict=True)
+                copy_dataset(copy, target, pool, check=check, keep=check, overwrite=overwrite, progress=moving)
+                for copy, target in zip(copies, targets, strict=True)
             ))  # fmt: skip
 
 
-def demand_check(check: str) -> None:
+def require_check(check: str) -> None:
     """UsageError for a check that there is not."""
     if check not in get_args(Check):
         raise UsageError("check", f"{check!r} is not one of {', '.join(get_args(Check))}", "choose one of these")
@@ -89,7 +89,7 @@ def lock_local(stack: ExitStack, place: DatasetFiles) -> None:
         stack.enter_context(disk_destination(os.path.abspath(root.path), place.stem).locked())
 
 
-def _parcels(source: Source, pool: TransferPool) -> list[Parcel]:
+def _copies(source: Source, pool: TransferPool) -> list[DatasetCopy]:
     """The datasets that SOURCE means."""
     if isinstance(source, (str, os.PathLike)):
         place = locate(source)
@@ -98,7 +98,7 @@ def _parcels(source: Source, pool: TransferPool) -> list[Parcel]:
             raise UsageError(str(place), "the source of an upload is on this machine", cure)
         stems = _stems(place) if os.path.isdir(place.path) else []
         if stems:
-            return [parcel_of(_place(place, stem)) for stem in stems]
+            return [plan_copy(_files_of(place, stem)) for stem in stems]
     found = resolve(source)
     if found.tree is not None:
         cure = "pack it straight to the bucket: shardkit pack SOURCE s3://bucket/train"
@@ -107,11 +107,11 @@ def _parcels(source: Source, pool: TransferPool) -> list[Parcel]:
         fact = "these are only some of the shards of a dataset, and its manifest names all"
         raise UsageError(str(found.location), fact, "name the dataset by its prefix, or cut it with 'shardkit convert'")
     if found.manifest is not None and found.location is not None:
-        return [parcel_of(_place(found.location.parent, found.location.name.removesuffix(".json")))]
+        return [plan_copy(_files_of(found.location.parent, found.location.name.removesuffix(".json")))]
     return _headless(find_shards(source), pool)
 
 
-def _place(folder: Location, stem: str) -> DatasetFiles:
+def _files_of(folder: Location, stem: str) -> DatasetFiles:
     return DatasetFiles(open_patient(folder), stem)
 
 
@@ -134,22 +134,22 @@ def _stems(folder: Location) -> list[str]:
     return found
 
 
-def _headless(shards: Sequence[Location], pool: TransferPool) -> list[Parcel]:
+def _headless(shards: Sequence[Location], pool: TransferPool) -> list[DatasetCopy]:
     folders = sorted({shard.parent for shard in shards}, key=str)
     stems = sorted({stem_of_shard(shard.name) for shard in shards})
     if len(folders) > 1 or len(stems) > 1:
         fact = "these shards have no manifest, and are in several folders or of several names"
         raise UsageError(str(shards[0]), fact, "upload those of each name by themselves, or run 'shardkit index' first")
-    return [shards_without_manifest(_place(folders[0], stems[0]), shards, pool)]
+    return [shards_without_manifest(_files_of(folders[0], stems[0]), shards, pool)]
 
 
-def _targets(parcels: Sequence[Parcel], to: Location, options: Mapping[str, Any] | None) -> list[DatasetFiles]:
+def _targets(copies: Sequence[DatasetCopy], to: Location, options: Mapping[str, Any] | None) -> list[DatasetFiles]:
     """The place of each dataset. UsageError where it would get another name, DestinationError where it is there."""
-    if len(parcels) > 1:
+    if len(copies) > 1:
         to = to.child("") if to.is_local else Location(to.scheme, to.path.rstrip("/") + "/")
-    places = []
-    for parcel in parcels:
-        source = parcel.source
+    targets = []
+    for copy in copies:
+        source = copy.source
         place = dataset_files_at(to, source.stem, options=options)
         if place.stem != source.stem:
             fact = f"the dataset is called {source.stem!r}, and its index names its shards"
@@ -158,5 +158,5 @@ def _targets(parcels: Sequence[Parcel], to: Location, options: Mapping[str, Any]
         here, there = source.store.root, place.store.root
         if there.is_local and os.path.realpath(there.path) == os.path.realpath(here.path):
             raise DestinationError(str(to), "the destination is the source", "choose another")
-        places.append(place)
-    return places
+        targets.append(place)
+    return targets
