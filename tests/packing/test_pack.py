@@ -203,11 +203,11 @@ def test_a_list_of_classes_decides_the_labels(pets: Path, out: Path, tmp_path: P
     [
         ({"classes": ["cat", "dog", "cat", "bird"]}, "classes: 'cat' is named twice"),
         ({"classes": []}, "it names no class"),
-        ({"classes": "missing.txt"}, "missing.txt: No such file"),
+        ({"classes": "missing.txt"}, "missing.txt: there is no such list of classes"),
         ({"classes": "latin.txt"}, "latin.txt: at byte 1: the list of classes is not UTF-8"),
         ({"classes": "empty.txt"}, "empty.txt: it names no class"),
         ({"classes": ["cat"], "classes_from": "x"}, "given together with classes_from"),
-        ({"classes_from": "missing.json"}, "missing.json: No such file"),
+        ({"classes_from": "missing.json"}, "missing.json: there is no such manifest"),
         ({"format": "zip"}, "format: 'zip' is not one of tar"),
         ({"check": "half"}, "check: 'half' is not one of header, full, none"),
         ({"on_error": "ignore"}, "on_error: 'ignore' is not one of stop, skip"),

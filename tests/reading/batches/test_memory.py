@@ -72,7 +72,7 @@ def test_batches_that_are_kept_keep_their_images(tree: Path) -> None:
 def test_freed_memory_is_kept_for_what_is_allocated_next(run_python: Any, tmp_path: Path) -> None:
     # each block is larger than those before, so that glibc has no reason of its own to keep it
     code = (
-        "import resource, sys\nfrom shardkit.reading.memory import keep_freed_memory\n"
+        "import resource, sys\nfrom shardkit.reading.batches.memory import keep_freed_memory\n"
         "if sys.argv[1:]:\n    keep_freed_memory()\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for more in range(20):\n    b'x' * int((8 + more / 4) * 2**20)\n"
