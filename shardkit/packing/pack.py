@@ -37,7 +37,7 @@ from shardkit.packing.run import write_shards
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.sample import fs_text
-from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.shards.names import skipped_name
 from shardkit.sources.lists.rows import ListOptions
 from shardkit.sources.open import Opened, named_path, open_source
@@ -309,8 +309,6 @@ class _Job:
             if planned and not counts[label]:
                 name = printable(self.content.source.classes[label])
                 log.warning("no image of class %s is left: all of them were skipped", name)
-        kind = self.content.source.label_kind
-        labels = {} if kind == "class" else {"labels": kind}
         manifest = Manifest(
             shard_format=self.options.format,
             samples=samples,
@@ -320,7 +318,7 @@ class _Job:
             shards=entries,
             index=write_index_files(self.destination, entries, () if before is None else before.manifest.index),
             skipped=len(skipped),
-            options=self.options.recorded() | labels,
+            options=self.options.recorded() | content_options(labels=self.content.source.label_kind),
             plan=self.content.digest,
         )
         manifest = manifest if before is None else before.merged(manifest)

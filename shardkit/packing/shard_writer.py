@@ -31,7 +31,7 @@ from shardkit.packing.write.receipt import Receipt, keep_receipt
 from shardkit.packing.write.sink import Sink
 from shardkit.packing.write.writer import SampleWriter
 from shardkit.sample import IMAGE_FIELDS, field_of, path_of_text
-from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.shards.names import shard_name
 from shardkit.storage.files import whole_file
 from shardkit.units import parse_bytes
@@ -264,7 +264,8 @@ class ShardWriter:
             counts.update(receipt.labels)
         entries = tuple(receipt.entry for receipt in self._receipts)
         kind = self._targets.kind
-        labels = {"labels": "listed" if kind == "class" else kind}
+        assert kind is not None  # since samples were written
+        labels = content_options(labels="listed" if kind == "class" else kind)
         digest = hashlib.blake2b("".join(entry.crc32c for entry in entries).encode(), digest_size=16)
         named = self._targets.names() if kind in ("class", "multi") else ()
         limits = {"max_bytes": self._max_bytes, "max_count": self._max_count}

@@ -16,7 +16,8 @@ not know.
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
@@ -30,6 +31,14 @@ LIMIT = 1 << 62
 
 SAMPLE_BYTES = 16
 """The least that a sample has: the frame of a TFRecord."""
+
+
+LabelKind = Literal["class", "listed", "multi", "number", "none"]
+"""A class for each sample: that of its folder, or "listed" elsewhere; several classes, numbers, or no labels."""
+
+
+Added = Mapping[str, int]
+"""What an addition brought: "shards", "samples", and the files that were "changed" and "gone" since."""
 
 
 class ClassEntry(msgspec.Struct, frozen=True):
@@ -77,6 +86,64 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def class_names(self) -> list[str]:
         """The names of the classes in label order."""
         return [entry.name for entry in self.classes]
+
+    @property
+    def labels(self) -> LabelKind:
+        """What the labels are."""
+        kind: LabelKind = self.options.get("labels", "class")
+        return kind
+
+    @property
+    def unpacked_bytes(self) -> Sequence[int]:
+        """The bytes of each shard once it is unpacked; 0 for one that is not compressed."""
+        sizes: list[int] = self.options.get("unpacked_bytes") or [0] * len(self.shards)
+        return sizes
+
+    @property
+    def appended(self) -> Sequence[Added]:
+        """What each `pack(append=True)` added."""
+        added: list[Added] = self.options.get("appended", [])
+        return added
+
+    @property
+    def one_image_each(self) -> bool:
+        """Whether it was packed as one image with its label for each sample."""
+        return self.plan != "" and "fields" not in self.options
+
+
+def content_options(
+    *,
+    labels: LabelKind = "class",
+    fields: Iterable[str] | None = None,
+    unpacked_bytes: Sequence[int] = (),
+    appended: Sequence[Added] = (),
+) -> dict[str, Any]:
+    """The entries of `options` that say something of the content, which the manifest's members read: each one only
+    where it is not what goes without saying.
+
+    fields: the chosen fields, where samples are not one image with its label. The others: as the members.
+    """
+    found: dict[str, Any] = {} if labels == "class" else {"labels": labels}
+    if fields is not None:
+        found["fields"] = list(fields)
+    if any(unpacked_bytes):
+        found["unpacked_bytes"] = list(unpacked_bytes)
+    if appended:
+        found["appended"] = list(appended)
+    return found
+
+
+def options_for_new_shards(manifest: Manifest | None, *, appended: bool = True) -> dict[str, Any]:
+    """The options that stay when the same samples are written to other shards. appended: they are in the same parts."""
+    if manifest is None:
+        return {}
+    gone = {"unpacked_bytes"} if appended else {"unpacked_bytes", "appended"}
+    return {name: value for name, value in manifest.options.items() if name not in gone}
+
+
+def with_fields(options: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
+    """The options with the fields that samples really have, where they say which fields were chosen."""
+    return options | {"fields": list(fields)} if "fields" in options else options
 
 
 class _Head(msgspec.Struct):
@@ -158,7 +225,7 @@ def _check_numbers(manifest: Manifest, place: str) -> None:
         "bytes": [shard.bytes for shard in manifest.shards],
         "index": [number for entry in manifest.index for number in (entry.shards, entry.bytes)],
         "classes": [entry.count for entry in manifest.classes],
-        "unpacked_bytes": manifest.options.get("unpacked_bytes") or [],
+        "unpacked_bytes": manifest.options.get("unpacked_bytes") or [],  # not checked yet: anything
     }
     unpacked = whats["unpacked_bytes"]
     if unpacked and not (isinstance(unpacked, list) and len(unpacked) == len(manifest.shards)):

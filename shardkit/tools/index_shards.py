@@ -49,6 +49,7 @@ from shardkit.shards.manifest import (
     IndexEntry,
     Manifest,
     ShardEntry,
+    content_options,
     decode_manifest,
     encode_manifest,
     file_names,
@@ -327,7 +328,7 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, b
         shards=tuple(item.entry for item in read),
         index=tuple(entry for entry, _ in files),
         shard_format=read[0].format,
-        options={"unpacked_bytes": [item.unpacked for item in read]} if any(item.unpacked for item in read) else {},
+        options=content_options(unpacked_bytes=[item.unpacked for item in read]),
     )
     for entry, sink in files:
         with whole_file(os.path.join(folder, entry.name)) as file:

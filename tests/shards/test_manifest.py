@@ -14,8 +14,11 @@ from shardkit.shards.manifest import (
     IndexEntry,
     Manifest,
     ShardEntry,
+    content_options,
     decode_manifest,
     encode_manifest,
+    options_for_new_shards,
+    with_fields,
 )
 
 MANIFEST = Manifest(
@@ -47,6 +50,33 @@ def test_a_manifest_is_readable_json_that_ends_with_a_line() -> None:
 def test_a_later_version_is_refused_with_its_number() -> None:
     with pytest.raises(ManifestError, match="version 2, and this shardkit reads versions up to 1; install a newer"):
         decode_manifest(changed(version=2, shards="another shape"), place="t.json")
+
+
+def test_an_old_manifest_has_the_usual_content() -> None:
+    old = decode_manifest(changed(options={}, plan="ab"), place="t.json")
+    assert old.labels == "class"
+    assert list(old.unpacked_bytes) == [0] * len(old.shards)
+    assert list(old.appended) == []
+    assert old.one_image_each
+
+
+def test_the_members_are_what_the_options_say() -> None:
+    added = {"shards": 1, "samples": 2, "changed": 0, "gone": 0}
+    sizes = [4096 * 1024] * len(MANIFEST.shards)
+    options = {"seed": 7} | content_options(labels="multi", fields=["jpg"], unpacked_bytes=sizes, appended=[added])
+    said = decode_manifest(changed(options=options, plan="ab"), place="t.json")
+    assert said.options == options
+    assert (said.labels, list(said.unpacked_bytes), list(said.appended)) == ("multi", sizes, [added])
+    assert not said.one_image_each
+    assert options_for_new_shards(said) == {"seed": 7, "labels": "multi", "fields": ["jpg"], "appended": [added]}
+    assert "appended" not in options_for_new_shards(said, appended=False)
+    assert with_fields(said.options, ["jpg", "json"])["fields"] == ["jpg", "json"]
+
+
+def test_what_goes_without_saying_is_not_recorded() -> None:
+    assert content_options(labels="class", unpacked_bytes=[0, 0]) == {}
+    assert with_fields({}, ["jpg"]) == {}
+    assert options_for_new_shards(None) == {}
 
 
 def test_keys_that_are_not_known_are_ignored() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
 from shardkit.sample import IMAGE_FIELDS
@@ -21,9 +20,7 @@ class Described(Protocol):
     @property
     def fields(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
-    def plan(self) -> str: ...  # noqa: D102
-    @property
-    def options(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def one_image_each(self) -> bool: ...  # noqa: D102
 
 
 def feature_description(manifest: Described) -> dict[str, tuple[Literal["bytes", "int64"], tuple[int, ...], Any]]:
@@ -32,7 +29,7 @@ def feature_description(manifest: Described) -> dict[str, tuple[Literal["bytes",
     default: None where every sample has the feature; else what stands for it: b"", or -1 for a label.
     """
     images = [name for name in manifest.fields if name in IMAGE_FIELDS]
-    every = bool(manifest.plan) and "fields" not in manifest.options  # packed: one image with its label each
+    every = manifest.one_image_each
     absent = None if every else b""
     found: dict[str, tuple[Literal["bytes", "int64"], tuple[int, ...], Any]] = {
         KEY: ("bytes", (), None),

@@ -195,7 +195,7 @@ def _continues_what_is_there(destination: DiskDestination, manifest: Manifest) -
     except (ManifestError, FileNotFoundError):  # no dataset is there
         return False
     shards, index = manifest.shards[: len(before.shards)], manifest.index[: len(before.index)]
-    return "appended" in manifest.options and before.shards == shards and before.index == index
+    return bool(manifest.appended) and before.shards == shards and before.index == index
 
 
 def _keep_replaced(destination: DiskDestination, moved: Sequence[str]) -> None:

@@ -27,7 +27,7 @@ from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.known_rows import RowsByPath, free_keys
 from shardkit.sample import path_of_text
 from shardkit.shards.index_file import index_entries
-from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.sources.groups import Grouped
 from shardkit.sources.source import Source
 from shardkit.sources.subset import grouped_at, source_at
@@ -81,7 +81,6 @@ class ExistingDataset:
         counts = dict(zip(before.class_names, (entry.count for entry in before.classes), strict=True))
         added = {"shards": len(manifest.shards), "samples": manifest.samples}
         added |= {"changed": self.changed.count, "gone": self.gone.count}
-        labels = {name: kind for name, kind in manifest.options.items() if name == "labels"}
         return Manifest(
             shard_format=before.shard_format,
             samples=before.samples + manifest.samples,
@@ -91,7 +90,7 @@ class ExistingDataset:
             shards=before.shards + manifest.shards,
             index=before.index + manifest.index,
             skipped=manifest.skipped,
-            options={**before.options, **labels, "appended": [*before.options.get("appended", []), added]},
+            options=before.options | content_options(labels=manifest.labels, appended=[*before.appended, added]),
             plan=hashlib.blake2b(f"{before.plan} {manifest.plan}".encode(), digest_size=16).hexdigest(),
         )
 
@@ -158,7 +157,7 @@ def require_kind(source: Source, before: Iterable[ExistingDataset]) -> None:
     """DestinationError where the labels of the source are of another kind than those that are there."""
     mine = source.label_kind
     for each in before:
-        theirs = each.manifest.options.get("labels", "class")
+        theirs = each.manifest.labels
         if mine != theirs and {mine, theirs} != {"class", "listed"}:
             fact = f"its labels are of the kind {theirs!r}, and those of the source {mine!r}"
             raise DestinationError(str(each.destination), fact, "choose another destination")

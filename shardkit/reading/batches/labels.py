@@ -34,7 +34,7 @@ def kind_of(catalog: Catalog) -> Kind:
     parts = getattr(catalog, "parts", None)
     if parts is None:
         found = getattr(catalog, "manifest", None)
-        said = "" if found is None else found.options.get("labels")
+        said = "" if found is None else found.labels
         return cast(Kind, said) if said in ("multi", "number") else ""
     kinds = {kind_of(part) for part in parts}
     if len(kinds) > 1:

@@ -218,7 +218,7 @@ class IndexCatalog:
         self.fields = manifest.fields
         self.mean_bytes = max(1, sum(entry.bytes for entry in entries) // max(1, int(self.counts.sum())))
         self.identity = f"{manifest.plan or _digest(manifest)}:{_ranges(self.numbers)}"
-        unpacked = manifest.options.get("unpacked_bytes") or [0] * len(manifest.shards)
+        unpacked = manifest.unpacked_bytes
         files = [
             ShardFile(location.sibling(entry.name), entry.bytes, int(entry.crc32c, 16), unpacked[number])
             for entry, number in zip(entries, self.numbers, strict=True)
@@ -238,7 +238,7 @@ class IndexCatalog:
         self.urls = [file.url for file in files]
         self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
         others = [name for name in manifest.fields if name not in IMAGE_FIELDS]
-        packed = manifest.plan != "" and "fields" not in manifest.options  # one image, and its path says of which field
+        packed = manifest.one_image_each  # whose path says of which field
         self.plain = names is None and others in (["cls"], []) and (packed or len(self.image_fields) == 1)
         self.checked_raw = self.format.checks_itself
         """Whether images are checked that are not decoded: the format has checksums of its own for that."""

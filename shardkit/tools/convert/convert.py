@@ -37,7 +37,7 @@ from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.packing.write.stored_samples import StoredSamples
 from shardkit.packing.write.task import ShardTask
 from shardkit.shards.find import SourceLike
-from shardkit.shards.manifest import ClassEntry, Manifest, file_names
+from shardkit.shards.manifest import ClassEntry, Manifest, file_names, with_fields
 from shardkit.shards.names import shard_name, skipped_beside
 from shardkit.tools.convert.layout import Changes, Layout, changes_of, layout_of, require_fields
 from shardkit.tools.convert.rows import Stored, StoredRows, open_stored
@@ -246,15 +246,13 @@ class _Conversion:
 
     def _classes(self, counts: Counter[int]) -> tuple[ClassEntry, ...]:
         manifest = self.stored.manifest
-        if manifest is not None and manifest.options.get("labels") == "multi":  # each sample may have several
+        if manifest is not None and manifest.labels == "multi":  # each sample may have several
             return manifest.classes
         return tuple(ClassEntry(name, counts[label]) for label, name in sorted(self.texts.items()))
 
     def _options(self, receipts: Sequence[Receipt]) -> dict[str, Any]:
-        options = dict(self.layout.options)
-        if "fields" in options:
-            options["fields"] = sorted({name for receipt in receipts for name in receipt.fields})
-        return options
+        """The options of the new manifest."""
+        return with_fields(self.layout.options, sorted({name for receipt in receipts for name in receipt.fields}))
 
     def _skipped(self) -> list[Skipped]:
         """The source's list of what was left out, where the new manifest says the same as its own."""

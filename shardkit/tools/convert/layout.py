@@ -16,6 +16,7 @@ from shardkit.formats.format import Format
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.plan.plan import Plan, plan_shards
 from shardkit.sample import field_of, path_of_text
+from shardkit.shards.manifest import content_options, options_for_new_shards
 from shardkit.tools.convert.rows import Stored, StoredRows
 from shardkit.units import parse_bytes
 
@@ -91,8 +92,7 @@ def layout_of(
     stored: Stored, form: Format, changes: Changes, destination: Destination, limits: Limits | None
 ) -> Layout:
     """The layout of the new shards. limits: None where each shard becomes one. UsageError for limits that can't be."""
-    base = dict(stored.manifest.options) if stored.manifest is not None else {}
-    base.pop("unpacked_bytes", None)
+    base = options_for_new_shards(stored.manifest, appended=limits is None)
     if stored.packed and limits is not None:
         fact = "compressed shards can be read from front to back only, and not be cut or shuffled anew"
         raise UsageError(str(stored.shards[0]), fact, "convert them as they are first, and then the result")
@@ -104,7 +104,6 @@ def layout_of(
     if limits is not None:
         max_bytes, max_count, shuffle, seed = limits
         size = parse_bytes(DEFAULT_MAX_BYTES if max_bytes is None else max_bytes)
-        base.pop("appended", None)
         base |= {"max_bytes": size, "max_count": max_count, "shuffle": shuffle, "seed": seed}
         plan = plan_shards(
             _AsMany(int(stored.counts.sum())), stem=destination.base, suffix=form.suffix,
@@ -112,9 +111,9 @@ def layout_of(
             max_bytes=size, max_count=max_count, shuffle=shuffle, seed=seed,
         )  # fmt: skip
     if stored.classes and (stored.manifest is None or not stored.manifest.plan):
-        base["labels"] = "listed"  # paths need not begin with the class, as those of `pack` do
+        base |= content_options(labels="listed")  # paths need not begin with the class, as those of `pack` do
     if not stored.plain or changes:
-        base["fields"] = sorted(changes.of(stored.fields))
+        base |= content_options(fields=sorted(changes.of(stored.fields)))
     return Layout(plan, base, _digest(stored, form, changes, destination, limits), same)
 
 

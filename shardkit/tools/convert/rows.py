@@ -94,7 +94,7 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
     for file in catalog.mapped.files:
         if not os.path.exists(file.location.path):
             raise NotFoundError(file.url, "the shard is missing", "bring it back, or check with 'shardkit verify'")
-    packed = any(found.manifest.options.get("unpacked_bytes", ()))
+    packed = any(found.manifest.unpacked_bytes)
 
     def rows(number: int) -> StoredRows:
         table = catalog.table(number)

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from typing import Any
 
 from shardkit.errors import DatasetError, DestinationError, ShardkitError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
@@ -30,7 +29,7 @@ from shardkit.packing.write.receipt import Skipped
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.shards.class_names import class_map, folder_of, text_names
 from shardkit.shards.find import SourceLike
-from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry
+from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry, options_for_new_shards
 from shardkit.shards.names import shard_name
 from shardkit.shards.objects import demand_disk
 from shardkit.shards.open import Opened, ShardPlace, open_dataset, stem_of_shard
@@ -260,9 +259,6 @@ def _manifest(
 ) -> Manifest:
     before = opened.manifest
     packed = before is not None and before.plan != "" and all(sample.indexed for sample in members_of(rescues))
-    options: dict[str, Any] = (
-        {} if before is None else {k: v for k, v in before.options.items() if k != "unpacked_bytes"}
-    )
     digest = blake2b(" ".join(entry.crc32c for entry in entries).encode(), digest_size=16).hexdigest()
     return Manifest(
         shard_format=form.name,
@@ -273,7 +269,7 @@ def _manifest(
         shards=tuple(entries),
         index=write_index_files(destination, entries),
         skipped=skipped,
-        options=options,
+        options=options_for_new_shards(before),
         plan=digest if packed else "",
     )
 

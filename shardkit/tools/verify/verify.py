@@ -238,7 +238,7 @@ class Check:
 
     def _class_names(self, shard: ShardPlace, rows: IndexRows) -> Iterator[Finding]:
         """Packed from a class tree, a sample's path begins with the name of its class."""
-        if self.manifest is None or not self.manifest.plan or "labels" in self.manifest.options:
+        if self.manifest is None or not self.manifest.plan or self.manifest.labels != "class":
             return
         names = self.manifest.class_names
         pairs = list(zip(rows.numbers["label"].tolist(), [path.partition("/")[0] for path in rows.paths], strict=True))
@@ -285,7 +285,7 @@ class Check:
         counts = np.bincount(labels[labels >= 0], minlength=len(self.manifest.classes)).tolist()
         if not self.manifest.classes and (labels >= 0).any():
             yield finding("class-count", place, "the manifest names no classes, and the samples have labels")
-        several = self.manifest.options.get("labels") == "multi"  # they are in a field, and not in the index
+        several = self.manifest.labels == "multi"  # they are in a field, and not in the index
         for label, entry in enumerate(() if several else self.manifest.classes):
             if entry.count != counts[label]:
                 fact = f"the manifest says {entry.count} samples of class {entry.name!r}, and there are {counts[label]}"
