@@ -51,7 +51,6 @@ def ours(tree: Path, work: Path) -> dict[str, Step]:
 
     def pack(format: str) -> int:
         manifest = shardkit.pack(tree, work / format / "train", format=format, workers=THREADS, overwrite=True)  # type: ignore[arg-type]
-        assert isinstance(manifest, shardkit.Manifest)
         return manifest.samples
 
     def read(source: Path) -> int:

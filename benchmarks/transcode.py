@@ -81,9 +81,9 @@ def packing(tree: Path, dest: Path, options: Options) -> float:
     """Seconds of processor time, without those for the scan and for the plan's estimate, which tries 256 images."""
     shutil.rmtree(dest.parent, ignore_errors=True)
     began = time.process_time()
-    shardkit.pack(tree, dest, workers=1, dry_run=True, **options)
+    shardkit.plan_pack(tree, dest, workers=1, images=shardkit.Images(**options))
     planned = time.process_time()
-    shardkit.pack(tree, dest, workers=1, **options)
+    shardkit.pack(tree, dest, workers=1, images=shardkit.Images(**options))
     return (time.process_time() - planned) - (planned - began)
 
 
@@ -205,8 +205,9 @@ def workers(tree: Path, scratch: Path, rounds: int) -> None:
         for count in rates:
             shutil.rmtree(scratch, ignore_errors=True)
             began = time.perf_counter()
-            manifest = shardkit.pack(tree, scratch / "x", workers=count, resize=256, max_bytes="4MB")
-            assert isinstance(manifest, shardkit.Manifest)
+            manifest = shardkit.pack(
+                tree, scratch / "x", workers=count, images=shardkit.Images(resize=256), max_bytes="4MB"
+            )
             rates[count].append(manifest.samples / (time.perf_counter() - began))
         ratios.append(rates[2][-1] / rates[1][-1])
     spread = ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios))

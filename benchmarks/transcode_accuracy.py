@@ -142,7 +142,7 @@ def compare(tree: Path, scratch: Path, look: Look, sizes: list[int], seeds: int)
     first: list[NDArray[np.float64]] = []
     for number, (name, options) in enumerate(variants(sizes).items()):
         dest = scratch / f"v{number}" / "x"
-        shardkit.pack(tree, dest, shuffle=False, **options)
+        shardkit.pack(tree, dest, shuffle=False, images=shardkit.Images(**options))
         changed, _ = features(dest, look, filters)
         models = [trained(changed[~test], labels[~test]) for test in parts]
         scores = [

@@ -28,10 +28,15 @@ from shardkit.errors import TransientError as TransientError
 from shardkit.errors import UsageError as UsageError
 from shardkit.errors import WorkerError as WorkerError
 from shardkit.events import Progress as Progress
+from shardkit.packing.engine.engine import Ray as Ray
 from shardkit.packing.pack import DatasetPlan as DatasetPlan
 from shardkit.packing.pack import PackPlan as PackPlan
 from shardkit.packing.pack import pack as pack
+from shardkit.packing.pack import plan_pack as plan_pack
+from shardkit.packing.packed import Packed as Packed
+from shardkit.packing.packed import PackedDataset as PackedDataset
 from shardkit.packing.plan.append import PathSummary as PathSummary
+from shardkit.packing.settings import Images as Images
 from shardkit.packing.shard_writer import ShardWriter as ShardWriter
 from shardkit.packing.shard_writer import write as write
 from shardkit.reading.batches.batch import Batch as Batch
@@ -44,6 +49,7 @@ from shardkit.shards.manifest import ClassEntry as ClassEntry
 from shardkit.shards.manifest import IndexEntry as IndexEntry
 from shardkit.shards.manifest import Manifest as Manifest
 from shardkit.shards.manifest import ShardEntry as ShardEntry
+from shardkit.sources.options import TableColumns as TableColumns
 from shardkit.tools.bench.advice import Advice as Advice
 from shardkit.tools.bench.bench import BenchResult as BenchResult
 from shardkit.tools.bench.bench import bench as bench

@@ -14,7 +14,7 @@ ROOT = Path(shardkit.__file__).parent
 
 FLOORS = (
     "native",
-    "errors location sample events rng units checksums threads option_files version",
+    "errors location sample events rng units checksums threads option_files options version",
     "images",
     "formats",
     "storage",

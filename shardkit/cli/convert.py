@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.engine import engine_options
+from shardkit.cli.engine import engine_options, with_engine
 from shardkit.cli.pack import FILE, size, words
 from shardkit.cli.storage import storage_options
 from shardkit.errors import UsageError, printable
@@ -67,7 +67,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
     ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
     given = list(source) if len(source) > 1 else source[0]
     with console.progress() as progress:
-        manifest = convert(given, dest, progress=progress, **options)
+        manifest = convert(given, dest, progress=progress, **with_engine(options))
     if as_json:
         console.write_json(manifest)
         return

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def with_engine(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with `engine` as functions take it: what --engine and --address say together."""
+    from shardkit.packing.engine.engine import engine_of
+
+    others = {name: value for name, value in options.items() if name != "address"}
+    return others | {"engine": engine_of(options["engine"], options["address"])}
 
 
 def engine_options(function: _F) -> _F:

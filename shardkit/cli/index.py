@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.engine import engine_options
+from shardkit.cli.engine import engine_options, with_engine
 from shardkit.errors import printable
 
 if TYPE_CHECKING:
-    from shardkit.packing.engine.engine import EngineName
     from shardkit.shards.manifest import Manifest
 
 
@@ -31,12 +30,10 @@ def command(
     source: tuple[str, ...],
     out: str | None,
     classes: Path | None,
-    workers: int | None,
-    engine: EngineName,
-    address: str | None,
     overwrite: bool,
     dali: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Read the shards SOURCE once, check them, and write a manifest and an index beside them.
 
@@ -59,10 +56,9 @@ def command(
     if manifest is None:
         with console.progress() as progress:
             manifest = index_shards(
-                given, out=out, classes=classes, workers=workers, engine=engine, address=address,
-                overwrite=overwrite, progress=progress,
-            )  # fmt: skip
-    files = [place.path for place in write_dali_index(given, workers=workers)] if dali else []
+                given, out=out, classes=classes, overwrite=overwrite, progress=progress, **with_engine(options)
+            )
+    files = [place.path for place in write_dali_index(given, workers=options["workers"])] if dali else []
     if as_json:
         console.write_json({"manifest": manifest, "dali": list(map(printable, files))} if dali else manifest)
         return

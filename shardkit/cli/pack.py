@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.config_file import Setting, load_config
-from shardkit.cli.engine import engine_options
+from shardkit.cli.engine import engine_options, with_engine
 from shardkit.cli.storage import parsed, storage_options
 from shardkit.errors import UsageError, printable
 from shardkit.units import format_bytes, parse_bytes
@@ -138,18 +139,38 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     shardkit pack list.csv shards/train --label-column breed --root photos
     shardkit pack data/train s3://bucket/train --storage-option region=eu-west-1
     """
-    from shardkit.packing.pack import PackPlan, pack
+    from shardkit.packing.pack import pack, plan_pack
 
     ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
     options = with_config(ctx, options, config)
+    dry_run = options.pop("dry_run")
+    asked = arguments(options)
     with console.progress() as progress:
-        result = pack(source, dest, progress=progress, **options)
-    if as_json:
-        console.write_json(result)
-    elif isinstance(result, PackPlan):
-        console.write(plan_text(result))
+        if dry_run:
+            plan = plan_pack(source, dest, progress=progress, **asked)
+        else:
+            packed = pack(source, dest, progress=progress, **asked)
+    if dry_run and as_json:
+        console.write_json(plan)
+    elif dry_run:
+        console.write(plan_text(plan))
+    elif as_json:
+        console.write_json(packed.manifests if packed.splits else packed.manifest)
     else:
-        console.write(result_text(by_prefix(result, source, dest, options["storage_options"])))
+        console.write(result_text({each.location: each.manifest for each in packed.values()}))
+
+
+def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `pack()`: those that are parts of one value are put together."""
+    from shardkit.packing.settings import Images
+    from shardkit.sources.options import TableColumns
+
+    options = with_engine(options)
+    for parameter, value in (("images", Images), ("columns", TableColumns)):
+        names = [field.name for field in fields(value)]
+        parts = {name: options.pop(name) for name in names}
+        options[parameter] = value(**parts)
+    return options
 
 
 NOT_SETTINGS = ("config", "as_json", "help")
@@ -187,22 +208,6 @@ def with_config(ctx: click.Context, options: dict[str, Any], config: Path | None
     if "storage_options" in values:
         values["storage_options"] = parsed(values["storage_options"], place=f"{config}: storage_options")
     return options | {name: value for name, value in values.items() if name not in given}
-
-
-def by_prefix(
-    result: Manifest | dict[str, Manifest], source: str, dest: str, options: Mapping[str, Any] | None = None
-) -> dict[str, Manifest]:
-    """The manifests of a packing, each by the prefix of its dataset, as relative or absolute as DEST is."""
-    from shardkit.location import locate
-    from shardkit.packing.dest.open import destinations_of
-    from shardkit.sources.open import named_path
-
-    if isinstance(result, dict):
-        return {os.path.join(dest, split): manifest for split, manifest in result.items()}
-    place = locate(dest)
-    options = None if place.is_local else options  # those of a source in a bucket
-    path = str(destinations_of(place, named_path(source), None, options=options)[""]).removesuffix(".json")
-    return {path if os.path.isabs(dest) or not place.is_local else os.path.relpath(path): result}
 
 
 def result_text(manifests: Mapping[str, Manifest]) -> str:

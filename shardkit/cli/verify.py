@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.engine import engine_options
+from shardkit.cli.engine import engine_options, with_engine
 from shardkit.cli.storage import storage_options
 from shardkit.errors import DatasetError, printable
 
@@ -44,7 +44,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], as_json: bool, **opt
     from shardkit.tools.verify.verify import verify
 
     with console.progress() as progress:
-        result = verify(list(source) if len(source) > 1 else source[0], progress=progress, **options)
+        result = verify(list(source) if len(source) > 1 else source[0], progress=progress, **with_engine(options))
     if as_json:
         console.write_json(result)
     else:

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from shardkit.errors import UsageError
 from shardkit.formats.format import FORMATS, FormatName
 from shardkit.images.rewrite.transcode import Transcoding
 from shardkit.option_files import content_of
+from shardkit.packing.packed import ClassesFrom, Packed, PackedDataset
+from shardkit.packing.settings import Classes, OnError, PackSettings
 from shardkit.packing.write.images import ImageCheck
 from shardkit.sample import DEFAULT_EXTENSIONS, IMAGE_FIELDS, field_of, fs_text
 from shardkit.shards.manifest import Manifest, decode_manifest
 from shardkit.sources.groups import extensions_of
 from shardkit.sources.split import Splitting, splitting_of
 from shardkit.units import cores, parse_bytes
-
-OnError = Literal["stop", "skip"]
-Classes = Sequence[str] | str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,38 +78,33 @@ class PackOptions:
         return {**{name: getattr(self, name) for name in names}, "ext": ext, **together, **split, **made}
 
 
-def make_options(
-    *,
-    max_bytes: int | str,
-    workers: int | None,
-    ext: Sequence[str] | str | None,
-    fields: Sequence[str] | str | None = None,
-    split: Mapping[str, float] | str | None = None,
-    group_by: str | None = None,
-    seed: int = 0,
-    **others: Any,
-) -> PackOptions:
-    """The options from what a user writes: sizes as text, extensions with or without a dot; workers None: the cores."""
-    if isinstance(ext, str):
-        ext = ext.split(",")
-    if isinstance(fields, str):
-        fields = fields.split(",")
+def make_options(settings: PackSettings) -> PackOptions:
+    """The options from what a user gives: sizes as text, extensions with or without a dot; workers None: the cores."""
+    ext = settings.ext.split(",") if isinstance(settings.ext, str) else settings.ext
+    fields = settings.fields.split(",") if isinstance(settings.fields, str) else settings.fields
     names = () if fields is None else tuple(field_of(name.strip().lstrip(".")) for name in fields)
     if fields is not None and ext is not None:
         raise UsageError("fields", "given together with ext", "give one of the two: both say which files to take")
     given = (DEFAULT_EXTENSIONS if fields is None else extensions_of(names)) if ext is None else ext
     return PackOptions(
-        max_bytes=parse_bytes(max_bytes),
-        workers=cores() if workers is None else workers,
+        format=settings.format,
+        max_bytes=parse_bytes(settings.max_bytes),
+        max_count=settings.max_count,
+        shuffle=settings.shuffle,
+        seed=settings.seed,
+        workers=cores() if settings.workers is None else settings.workers,
         extensions=tuple(sorted({extension.strip().lstrip(".").lower() for extension in given} - {""})),
+        check=settings.check,
+        on_error=settings.on_error,
+        overwrite=settings.overwrite,
         fields=names,
-        split=splitting_of(split, group_by, seed),
-        seed=seed,
-        **others,
+        split=splitting_of(settings.split, settings.group_by, settings.seed),
+        append=settings.append,
+        transcode=settings.images.transcoding(),
     )
 
 
-def class_names(classes: Classes | None, classes_from: str | os.PathLike[str] | Manifest | None) -> list[str] | None:
+def class_names(classes: Classes | None, classes_from: ClassesFrom | None = None) -> list[str] | None:
     """The class names in label order that the user fixed, or None. Reads the file or manifest that is named."""
     if classes is not None and classes_from is not None:
         raise UsageError("classes", "given together with classes_from", "give one of the two")
@@ -130,11 +124,15 @@ def class_names(classes: Classes | None, classes_from: str | os.PathLike[str] | 
     return names
 
 
-def _classes_of_manifest(manifest: str | os.PathLike[str] | Manifest) -> list[str]:
+def _classes_of_manifest(given: ClassesFrom) -> list[str]:
     place = "classes_from"
-    if not isinstance(manifest, Manifest):
-        place = fs_text(manifest)
-        manifest = decode_manifest(content_of(manifest, "classes_from", "manifest"), place=place)
+    if isinstance(given, Packed | PackedDataset):
+        manifest = given.manifest
+    elif isinstance(given, Manifest):
+        manifest = given
+    else:
+        place = fs_text(given)
+        manifest = decode_manifest(content_of(given, "classes_from", "manifest"), place=place)
     if not manifest.classes:
         raise UsageError(place, "this manifest names no class", "take one of a dataset that has classes")
     return manifest.class_names

@@ -14,33 +14,35 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FormatName
-from shardkit.images.rewrite.transcode import To, transcoding
 from shardkit.location import locate
 from shardkit.option_files import demand_folder
+from shardkit.options import Moved, accept_old_keywords, moved_into, spelled
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import find_finished
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
-from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine, run_here
-from shardkit.packing.options import Classes, OnError, PackOptions, class_names, make_options
+from shardkit.packing.engine.engine import Engine, EngineLike, EngineOptions, engine_options, move_engine, open_engine
+from shardkit.packing.options import PackOptions, class_names, make_options
+from shardkit.packing.packed import ClassesFrom, Packed, PackedDataset
 from shardkit.packing.plan.append import PathSummary, existing_datasets, require_free
 from shardkit.packing.plan.content import PlannedDataset
 from shardkit.packing.plan.datasets import dataset_names, plan_datasets
 from shardkit.packing.run import write_shards
+from shardkit.packing.settings import Classes, Images, OnError, PackSettings
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.sample import fs_text
 from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.shards.names import skipped_name
-from shardkit.sources.lists.rows import ListOptions
 from shardkit.sources.open import Opened, named_path, open_source
+from shardkit.sources.options import TableColumns
 from shardkit.sources.source import Source
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,18 @@ class PackPlan:
     datasets: tuple[DatasetPlan, ...]
 
 
+def _move_dry_run(kwargs: dict[str, Any]) -> Moved | None:
+    if "dry_run" not in kwargs:
+        return None
+    asked = kwargs.pop("dry_run")
+    old = spelled({"dry_run": asked})
+    return Moved(old, "plan_pack() in place of pack()", plan_pack) if asked else Moved(old, "nothing in its place")
+
+
+_OLD_KEYWORDS = (moved_into("images", Images), moved_into("columns", TableColumns), move_engine)
+
+
+@accept_old_keywords(*_OLD_KEYWORDS, _move_dry_run)
 def pack(
     source: str | os.PathLike[str],
     dest: str | os.PathLike[str],
@@ -84,36 +98,23 @@ def pack(
     shuffle: bool = True,
     seed: int = 0,
     workers: int | None = None,
-    engine: EngineName = "local",
-    address: str | None = None,
+    engine: EngineLike = "local",
     classes: Classes | None = None,
-    classes_from: str | os.PathLike[str] | Manifest | None = None,
+    classes_from: ClassesFrom | None = None,
     ext: Sequence[str] | str | None = None,
     fields: Sequence[str] | str | None = None,
-    path_column: str | None = None,
-    label_column: str | None = None,
-    label_separator: str | None = None,
-    root: str | os.PathLike[str] | None = None,
+    columns: TableColumns | None = None,
     split: Mapping[str, float] | str | None = None,
     group_by: str | None = None,
-    resize: int | None = None,
-    max_side: int | None = None,
-    to: To = "keep",
-    quality: int | None = None,
-    baseline: bool = False,
-    strip: bool = False,
-    orient: bool = False,
-    subsampling: int | None = None,
-    restart_rows: int | None = None,
+    images: Images | None = None,
     check: ImageCheck = "header",
     on_error: OnError = "stop",
     append: bool = False,
     overwrite: bool = False,
-    dry_run: bool = False,
     work: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
-) -> Manifest | dict[str, Manifest] | PackPlan:
+) -> Packed:
     """Pack a class-directory tree into shards with an index and a manifest.
 
     source: a folder of class folders; or a folder of splits (`train`, `validation`, `test` …), each one of those; an
@@ -128,25 +129,21 @@ def pack(
     max_bytes, max_count: limits for a shard (int bytes, or text such as "64MiB"); shards come out even.
     shuffle, seed: put the samples in a seeded random order, over all shards; without it they stay in the scan's order.
     workers: processes (default: the cores). The bytes of every file are the same for any number of them.
-    engine: "local" for processes on this machine, or "ray" for a Ray cluster, each shard a task: at `address`
-    ("HOST:PORT" or "auto"), or started for this run on this machine. All nodes must see source and destination. workers
-    is then the most tasks at a time (default: the cluster's CPUs).
-    classes: the names in label order, or a file with one on each line; classes_from: a manifest whose classes to use.
+    engine: "local" for processes on this machine, or a `shardkit.Ray` for a Ray cluster, each shard a task. All nodes
+    must see source and destination. workers is then the most tasks at a time (default: the cluster's CPUs).
+    classes: the names in label order, or a file with one on each line; classes_from: a manifest, or a result of
+    `pack`, whose classes to use.
     ext: the file extensions that count as images. fields: the extensions of the files that make up each sample, as
     "jpg,json,txt": those of one folder and name become one sample, and no image need be among them.
-    path_column, label_column: the columns of a list, if they do not have one of the usual names; all other columns
-    become the field `json`. label_column "" means no labels. Labels are names or numbers of classes, lists of them, or
-    numbers with a decimal point to be predicted: of the last two the field is `cls.json`. label_separator: what stands
-    between several labels in a text. root: the folder that a list's paths are relative to (default: its own).
+    columns: a `shardkit.TableColumns`, of a list whose columns do not have one of the usual names; all that are neither
+    paths nor labels become the field `json`. Labels are names or numbers of classes, lists of them, or numbers with a
+    decimal point to be predicted: of the last two the field is `cls.json`.
     split: deal the samples of one tree to splits, as {"train": 0.8, "validation": 0.2} or "train=0.8,validation=0.2",
     each packed as those of a folder of splits are. A sample's split is a function of its key, `seed` and the fractions,
     so that none changes its split when others are added. group_by: a regular expression; the files for which its first
     group (or all of it) finds the same text in the path below the source stay together in one split.
-    resize, max_side: make images smaller, to at most so many pixels of the shorter and of the longer side. to: the
-    format "jpeg", "webp" or "png"; quality: of JPEG and WebP, 1 to 100 (None: 90 where one is needed). strip: take out
-    metadata. orient: turn images as their EXIF data says. subsampling: of JPEG's colours, 444, 422 or 420. baseline: no
-    progressive JPEG; restart_rows: rows of blocks between its restart markers; both without loss. An image that is as
-    asked for already is copied byte for byte.
+    images: a `shardkit.Images`: smaller ones, another format, no metadata. An image that is as asked for already is
+    copied byte for byte.
     check: look at each image's header, decode it in full, or neither.
     on_error: "stop" at the first bad file, or "skip" it and list it in `NAME.skipped.json`.
     append: add the files that the dataset at `dest` does not have, by their paths, as further shards. What is there
@@ -154,55 +151,127 @@ def pack(
     labels. Without a dataset at `dest`, everything is packed.
     overwrite: replace another dataset at `dest`, which stays whole until the new manifest takes the place of its own.
     The new files get names of the next generation (`train-g2-000000.tar`).
-    dry_run: write nothing, and give back the PackPlan.
     work: the folder in which shards wait on their way to a bucket (default: the user's cache). storage_options: of the
     bucket: credentials, endpoint and the like, which are never written anywhere.
     progress: called now and then, from any thread, with an events.Progress.
 
-    Gives back the manifest; for splits a dict of split name to manifest, with one class map for all.
+    Gives back the datasets by their names, each with its manifest; those of splits have one class map.
     Run again after an interruption, it keeps the shards that are finished; after success, it writes nothing.
 
     Raises UsageError, SourceError, BadFileError, DestinationError, BusyError, StorageError, WorkerError.
     """
-    options = make_options(
+    settings = PackSettings(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
-        ext=ext, fields=fields, split=split, group_by=group_by, check=check, on_error=on_error, append=append,
-        overwrite=overwrite,
-        transcode=transcoding(
-            resize=resize, max_side=max_side, to=to, quality=quality, baseline=baseline, strip=strip, orient=orient,
-            subsampling=subsampling, restart_rows=restart_rows,
-        ),
+        engine=engine, classes=classes, classes_from=classes_from, ext=ext, fields=fields,
+        columns=columns or TableColumns(), split=split, group_by=group_by, images=images or Images(), check=check,
+        on_error=on_error, append=append, overwrite=overwrite, work=work, storage_options=storage_options,
     )  # fmt: skip
-    where = EngineOptions(engine, workers, address)
-    if engine != "local":  # a node may be in another folder
-        source, root = _whole_path(source), None if root is None else _whole_path(root)
-    names = class_names(classes, classes_from)
-    if root is not None:
-        demand_folder(root, "root")
-    columns = ListOptions(path_column, label_column, label_separator, None if root is None else os.fspath(root))
+    packing = _prepare(source, dest, settings, progress)
+    with ExitStack() as stack:
+        locks = [stack.enter_context(each.locked()) for each in packing.destinations.values()]
+        destinations = {key: check_free(each, overwrite=overwrite) for key, each in packing.destinations.items()}
+        run = stack.enter_context(open_engine(packing.where, [lock.fd for lock in locks]))  # loads during the scan
+        jobs = packing.jobs(destinations, progress)
+        done = {job.split: job.find_finished() for job in jobs}  # before any is written, since it may refuse
+        manifests = {job.split: done[job.split] or job.run(run, progress) for job in jobs}
+    return packing.result(manifests)
+
+
+@accept_old_keywords(*_OLD_KEYWORDS)
+def plan_pack(
+    source: str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    *,
+    format: FormatName = "tar",
+    max_bytes: int | str = "256MB",
+    max_count: int | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    workers: int | None = None,
+    engine: EngineLike = "local",
+    classes: Classes | None = None,
+    classes_from: ClassesFrom | None = None,
+    ext: Sequence[str] | str | None = None,
+    fields: Sequence[str] | str | None = None,
+    columns: TableColumns | None = None,
+    split: Mapping[str, float] | str | None = None,
+    group_by: str | None = None,
+    images: Images | None = None,
+    check: ImageCheck = "header",
+    on_error: OnError = "stop",
+    append: bool = False,
+    overwrite: bool = False,
+    work: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: ProgressFn = silent,
+) -> PackPlan:
+    """What `pack` would write with the same arguments; nothing is written. Raises as `pack` does."""
+    settings = PackSettings(
+        format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
+        engine=engine, classes=classes, classes_from=classes_from, ext=ext, fields=fields,
+        columns=columns or TableColumns(), split=split, group_by=group_by, images=images or Images(), check=check,
+        on_error=on_error, append=append, overwrite=overwrite, work=work, storage_options=storage_options,
+    )  # fmt: skip
+    packing = _prepare(source, dest, settings, progress)
+    return PackPlan(tuple(job.described() for job in packing.jobs(packing.destinations, progress)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Packing:
+    """A packing, of which nothing is scanned yet. destinations: split -> where it goes ("": there are no splits)."""
+
+    options: PackOptions
+    where: EngineOptions
+    names: Sequence[str] | None
+    opened: Opened
+    dest: str
+    destinations: Mapping[str, Destination]
+
+    def jobs(self, destinations: Mapping[str, Destination], progress: ProgressFn) -> list[_Job]:
+        """Scan the source, and plan each dataset."""
+        before = existing_datasets(destinations, self.options) if self.options.append else {}
+        scanned = _scan(self.opened, self.names, progress)
+        contents = plan_datasets(scanned, destinations, self.options, before, self.names)
+        return [_Job(key, destinations[key], content, self.options) for key, content in contents.items()]
+
+    def result(self, manifests: Mapping[str, Manifest]) -> Packed:
+        """What `pack` gives back: split -> manifest, with names and locations."""
+        found = {
+            split or self.destinations[split].stem: PackedDataset(self._location(split), manifest)
+            for split, manifest in manifests.items()
+        }
+        return Packed(found, splits="" not in manifests)
+
+    def _location(self, split: str) -> str:
+        """The prefix of a dataset, as relative or absolute as `dest` is."""
+        if split:
+            return os.path.join(self.dest, split)
+        path = str(self.destinations[split]).removesuffix(".json")
+        return path if os.path.isabs(self.dest) or not locate(self.dest).is_local else os.path.relpath(path)
+
+
+def _prepare(
+    source: str | os.PathLike[str], dest: str | os.PathLike[str], settings: PackSettings, progress: ProgressFn
+) -> _Packing:
+    """Check all that can be checked before the scan."""
+    options, columns = make_options(settings), settings.columns
+    where = engine_options(settings.engine, settings.workers)
+    if where.name != "local":  # a node may be in another folder
+        source = _whole_path(source)
+        columns = columns if columns.root is None else replace(columns, root=_whole_path(columns.root))
+    names = class_names(settings.classes, settings.classes_from)
+    if columns.root is not None:
+        demand_folder(columns.root, "root")
     named, goes_to = named_path(source), locate(dest)
-    opened = open_source(source, options, columns, storage_options, progress)
+    opened = open_source(source, options, columns, settings.storage_options, progress)
     parts = dataset_names(named, opened.splits, options)
-    if append and not goes_to.is_local:
+    if options.append and not goes_to.is_local:
         fact = "files can be added to a dataset on this machine only"
         raise UsageError(str(goes_to), fact, "download it, add them there, and upload it again")
     for_source = goes_to.is_local and not locate(source).is_local
-    destinations = destinations_of(goes_to, named, parts, work=work, options=None if for_source else storage_options)
-    with ExitStack() as stack:
-        run: Engine = run_here
-        if not dry_run:
-            locks = [stack.enter_context(each.locked()) for each in destinations.values()]
-            destinations = {key: check_free(each, overwrite=overwrite) for key, each in destinations.items()}
-            run = stack.enter_context(open_engine(where, [lock.fd for lock in locks]))  # loads during the scan
-        before = existing_datasets(destinations, options) if append else {}
-        scanned = _scan(opened, names, progress)
-        contents = plan_datasets(scanned, destinations, options, before, names)
-        jobs = [_Job(key, destinations[key], content, options) for key, content in contents.items()]
-        if dry_run:
-            return PackPlan(tuple(job.described() for job in jobs))
-        done = {job.split: job.find_finished() for job in jobs}  # before any is written, since it may refuse
-        manifests = {job.split: done[job.split] or job.run(run, progress) for job in jobs}
-    return manifests[""] if parts is None else manifests
+    access = None if for_source else settings.storage_options
+    destinations = destinations_of(goes_to, named, parts, work=settings.work, options=access)
+    return _Packing(options, where, names, opened, os.fspath(dest), destinations)
 
 
 def _whole_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:

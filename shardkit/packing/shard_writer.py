@@ -23,7 +23,8 @@ from shardkit.packing.dest.destination import Delivery, Destination
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
-from shardkit.packing.options import Classes, class_names
+from shardkit.packing.options import class_names
+from shardkit.packing.settings import Classes
 from shardkit.packing.write.encoders import encoded
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.labels import Targets
@@ -106,7 +107,7 @@ class ShardWriter:
             raise UsageError("check", f"{check!r} is not one of header, full, none", "choose one of these")
         self._format, self._check, self._progress = FORMATS[format], check, progress
         self._max_bytes, self._max_count = parse_bytes(max_bytes), max_count
-        self._targets = Targets(class_names(classes, None))
+        self._targets = Targets(class_names(classes))
         self._keys: set[bytes] | None = None
         self._receipts: list[Receipt] = []
         self._shard: _Shard | None = None

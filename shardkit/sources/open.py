@@ -24,9 +24,9 @@ from shardkit.sources.archives.members import Members
 from shardkit.sources.bucket import Bucket, read_bucket
 from shardkit.sources.listing import Listing, Rows, inside_top_folder, listed_splits, scan_listing
 from shardkit.sources.lists.imagefolder import image_folders, open_image_folder
-from shardkit.sources.lists.rows import Listed, ListOptions, open_list, scan_lists
+from shardkit.sources.lists.rows import Listed, open_list, scan_lists
 from shardkit.sources.lists.tables import LIST_SUFFIXES, is_list
-from shardkit.sources.options import SourceOptions
+from shardkit.sources.options import SourceOptions, TableColumns
 from shardkit.sources.origin import InArchive, InStore
 from shardkit.sources.source import Source, find_splits, scan_splits, scan_tree
 
@@ -73,7 +73,7 @@ def named_path(source: str | os.PathLike[str]) -> str:
 def open_source(
     source: str | os.PathLike[str],
     options: SourceOptions,
-    listed: ListOptions,
+    listed: TableColumns,
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Opened:
@@ -100,8 +100,8 @@ def open_source(
     return _Tree(path, options)
 
 
-def _demand_no_columns(place: str, listed: ListOptions) -> None:
-    if listed != ListOptions():
+def _demand_no_columns(place: str, listed: TableColumns) -> None:
+    if listed != TableColumns():
         fact = "columns are named, and this source is not a list"
         raise UsageError(place, fact, f"name a list ({', '.join(LIST_SUFFIXES)}), or omit these options")
 

@@ -23,10 +23,12 @@ from shardkit.errors import DatasetError, DestinationError, ManifestError, Usage
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.images.header import image_header
 from shardkit.location import Location, locate
+from shardkit.options import accept_old_keywords
 from shardkit.packing.dest.disk import disk_destination
 from shardkit.packing.dest.work_folder import INDEX_SHARDS
-from shardkit.packing.engine.engine import EngineName, EngineOptions
-from shardkit.packing.options import Classes, class_names
+from shardkit.packing.engine.engine import EngineLike, EngineOptions, engine_options, move_engine
+from shardkit.packing.options import class_names
+from shardkit.packing.settings import Classes
 from shardkit.sample import path_of_member
 from shardkit.shards.class_names import (
     Mixed,
@@ -70,14 +72,14 @@ from shardkit.storage.files import sync_folder, translated, whole_file
 from shardkit.tools.over_shards import over_shards
 
 
+@accept_old_keywords(move_engine)
 def index_shards(
     source: SourceLike,
     *,
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
     workers: int | None = None,
-    engine: EngineName = "local",
-    address: str | None = None,
+    engine: EngineLike = "local",
     overwrite: bool = False,
     progress: ProgressFn = silent,
 ) -> Manifest:
@@ -89,14 +91,14 @@ def index_shards(
     TFRecord is `image/class/label`; where no sample has one, the first directories of the keys if all are images in
     two or more of them (or `classes` names them), else there are none. Names are in `image/class/text` of TFRecord;
     those that nothing tells are "0", "1", …. overwrite: replace what is there.
-    workers: threads (default: the cores). engine, address: "ray" reads each shard on a node of a Ray cluster.
+    workers: threads (default: the cores). engine: a `shardkit.Ray` reads each shard on a node of its cluster.
 
     Raises DatasetError (DamagedError) for the first thing in a shard that is not as it should be, DestinationError
     where a manifest is there, BusyError where another run writes to it, NotFoundError, UsageError, StorageError.
     """
-    where = EngineOptions(engine, workers, address)
+    where = engine_options(engine, workers)
     shards = _find(source, where)
-    names = class_names(classes, None)
+    names = class_names(classes)
     prefix = _prefix(shards, out)
     with disk_destination(*os.path.split(prefix)).locked():
         shards = _find(source, where)  # a commit that was cut short is finished now

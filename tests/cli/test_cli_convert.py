@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import shardkit
+from shardkit import Ray
 from shardkit.cli.convert import command
 from shardkit.cli.main import run
 from shardkit.tools.convert.convert import convert
@@ -54,7 +55,7 @@ def test_options_reach_convert(packed: Path, tmp_path: Path, monkeypatch: pytest
     assert given == {
         "source": ("a", "b") if isinstance(given["source"], tuple) else ["a", "b"], "dest": "dest", "format": "tar",
         "max_bytes": 1 << 20, "max_count": 5, "shuffle": True, "seed": 3, "rename": {"a": "b", "x": "y", "c": "d.e"},
-        "drop": ["x", "y", "z"], "fields": ["jpg", "cls"], "workers": 2, "engine": "ray", "address": None,
+        "drop": ["x", "y", "z"], "fields": ["jpg", "cls"], "workers": 2, "engine": Ray(),
         "overwrite": True, "work": Path("w"), "storage_options": {"a": "b"},
     }  # fmt: skip
 

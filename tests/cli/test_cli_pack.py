@@ -5,13 +5,14 @@ import json
 import logging
 import shlex
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from shardkit import Manifest, pack
+from shardkit import Images, Manifest, Packed, Ray, TableColumns, pack
 from shardkit.cli.main import run
 from shardkit.cli.pack import command, plan_text, result_text, settings
 from shardkit.packing.pack import DatasetPlan, PackPlan
@@ -29,11 +30,16 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
         given: dict[str, Any] = {}
 
         def fake(source: str, dest: str, **options: Any) -> PackPlan:
-            given.update(options, source=source, dest=dest)
+            given.update(flat(options), source=source, dest=dest, dry_run=True)
             return PackPlan(())
 
+        def fake_pack(source: str, dest: str, **options: Any) -> Packed:
+            given.update(flat(options), source=source, dest=dest, dry_run=False)
+            return Packed({}, splits=True)
+
         with monkeypatch.context() as patch:
-            patch.setattr("shardkit.packing.pack.pack", fake)
+            patch.setattr("shardkit.packing.pack.plan_pack", fake)
+            patch.setattr("shardkit.packing.pack.pack", fake_pack)
             assert run(["pack", "tree", "shards/out", "--json", *arguments]) == 0
         del given["progress"]
         return given
@@ -41,12 +47,24 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     return call
 
 
+def flat(options: dict[str, Any]) -> dict[str, Any]:
+    """The keywords of `pack()` by the names of the command line's options."""
+    given = dict(options)
+    images, columns = given.pop("images") or Images(), given.pop("columns") or TableColumns()
+    engine = given.pop("engine")
+    ray = isinstance(engine, Ray)
+    return given | asdict(images) | asdict(columns) | {
+        "engine": "ray" if ray else engine, "address": engine.address if ray else None
+    }  # fmt: skip
+
+
 def defaults() -> dict[str, Any]:
-    return {
+    found = {
         name: parameter.default
         for name, parameter in inspect.signature(pack).parameters.items()
         if parameter.default is not parameter.empty and name != "progress"
     }
+    return flat(found) | {"dry_run": False}
 
 
 def manifest(samples: int, classes: dict[str, int], *, skipped: int = 0) -> Manifest:

@@ -241,7 +241,7 @@ def test_a_class_that_the_list_lacks_is_refused(pets: Path, out: Path, pack_one:
 
 def test_a_tree_of_splits_is_packed_with_one_class_map(splits: Path, out: Path) -> None:
     manifests = shardkit.pack(splits, out, workers=2)
-    assert isinstance(manifests, dict)
+    assert isinstance(manifests, shardkit.Packed)
     assert {name: manifest.samples for name, manifest in manifests.items()} == {"test": 2, "train": 10, "validation": 4}
     assert all(manifest.class_names == ["blue", "red"] for manifest in manifests.values())
     assert sorted(path.name for path in out.iterdir()) == sorted(
@@ -266,7 +266,7 @@ def test_a_class_that_one_split_lacks_keeps_its_label_and_is_said(
     (splits / "validation" / "green").mkdir()
     with caplog.at_level(logging.WARNING, "shardkit"):
         manifests = shardkit.pack(splits, out, workers=1)
-    assert isinstance(manifests, dict)
+    assert isinstance(manifests, shardkit.Packed)
     assert {tuple(manifest.class_names) for manifest in manifests.values()} == {("blue", "green", "red")}
     assert [entry.count for entry in manifests["test"].classes] == [0, 0, 1]
     said = [record.getMessage() for record in caplog.records]
@@ -289,7 +289,7 @@ def test_a_dry_run_gives_the_plan_and_writes_nothing(
 ) -> None:
     (pets / "cat" / "notes.txt").write_text("left out")
     before = content_of(tmp_path)
-    plan = shardkit.pack(pets, out / "train", max_count=15, dry_run=True)
+    plan = shardkit.plan_pack(pets, out / "train", max_count=15)
     assert content_of(tmp_path) == before
     assert not out.exists()
     assert isinstance(plan, PackPlan)

@@ -53,7 +53,7 @@ def test_packing_tells_samples_and_the_bytes_of_their_files(
         sizes = [size + 2 + n for n, size in enumerate(sizes)]
     options = PACKED[sample] | {"shuffle": False, "on_error": "skip", "check": "full"}
     if transcoded:
-        options["resize"] = 8
+        options["images"] = shardkit.Images(resize=8)
     source = Path(shutil.make_archive(str(seven), "zip", seven)) if held == "an archive" else seven
     reached = list(accumulate(sizes))
     monkeypatch.setattr(Meter, "TELL_FILES", 3)
@@ -73,7 +73,7 @@ def test_converting_tells_samples_and_the_bytes_of_the_source(
     seven: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, to: str
 ) -> None:
     manifest = shardkit.pack(seven, tmp_path / "x", format=form, ext="jpg", on_error="skip", workers=1)
-    assert isinstance(manifest, shardkit.Manifest)
+    assert isinstance(manifest, shardkit.Packed)
     whole = manifest.bytes
     monkeypatch.setattr(Meter, "TELL_FILES", 4)
     told = told_by(convert, tmp_path / "x", tmp_path / "y", format=to)
@@ -86,7 +86,7 @@ def test_of_a_compressed_shard_its_compressed_bytes_are_told(
     seven: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     manifest = shardkit.pack(seven, tmp_path / "x", format=form, ext="jpg", on_error="skip", workers=1)
-    assert isinstance(manifest, shardkit.Manifest)
+    assert isinstance(manifest, shardkit.Packed)
     packed = tmp_path / f"x.{form}.gz"
     packed.write_bytes(gzip.compress((tmp_path / manifest.shards[0].name).read_bytes()))
     monkeypatch.setattr(Meter, "TELL_FILES", 4)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import shardkit
+from shardkit import Images, TableColumns
 from shardkit.errors import BadFileError, DestinationError, SourceError, StorageError, UsageError
 from shardkit.packing.pack import PackPlan
 from shardkit.shards.manifest import Manifest
@@ -145,7 +146,7 @@ def test_a_lone_split_in_an_archive_is_a_split_as_in_the_tree(
     whole.parent.mkdir(parents=True)
     tree.rename(whole)
     first = shardkit.pack(whole.parent, out / "a", workers=1)
-    assert isinstance(first, dict)
+    assert isinstance(first, shardkit.Packed)
     assert list(first) == [whole.name]
     assert shardkit.pack(path, out / "b", workers=1) == first
     assert content_of(out / "a") == content_of(out / "b")
@@ -239,7 +240,7 @@ def test_a_second_run_writes_nothing_until_the_archive_changes(tree: Path, out: 
 
 
 def test_a_dry_run_of_an_archive_writes_nothing(tree: Path, out: Path) -> None:
-    plan = shardkit.pack(archived(tree, "tar.gz"), out / "train", dry_run=True)
+    plan = shardkit.plan_pack(archived(tree, "tar.gz"), out / "train")
     assert isinstance(plan, PackPlan)
     assert (plan.datasets[0].samples, out.exists()) == (12, False)
 
@@ -383,7 +384,7 @@ def test_other_columns_become_one_json_field_with_their_types(
 def test_a_list_can_be_split_with_its_fields(tree: Path, out: Path) -> None:
     rows = rows_of(tree, n=lambda n: n)
     found = shardkit.pack(write_list(tree / "list.csv", rows), out / "x", split="a=0.5,b=0.5", workers=1)
-    assert isinstance(found, dict)
+    assert isinstance(found, shardkit.Packed)
     wanted = {row["file"].removesuffix(".jpg"): row["n"] for row in rows}
     seen = {}
     for name in found:
@@ -422,7 +423,12 @@ def test_several_labels_are_stored_as_class_numbers_and_counted(
     pack_one: Pack,
 ) -> None:  # fmt: skip
     rows = rows_of(tree, label=label)
-    manifest = pack_one(write_list(tree / "list.jsonl", rows), out / "train", label_column="label", shuffle=False)
+    manifest = pack_one(
+        write_list(tree / "list.jsonl", rows),
+        out / "train",
+        columns=TableColumns(label_column="label"),
+        shuffle=False,
+    )
     assert manifest.options["labels"] == "multi"
     assert [(entry.name, entry.count) for entry in manifest.classes] == counts
     assert pq.read_table(out / "train.parquet")["label"].null_count == 12
@@ -434,7 +440,7 @@ def test_several_labels_are_stored_as_class_numbers_and_counted(
 
 def test_several_labels_in_a_text_are_separated(tree: Path, out: Path, pack_one: Pack) -> None:
     rows = [row | {"class": "cat; dog" if n else ""} for n, row in enumerate(rows_of(tree))]
-    manifest = pack_one(write_list(tree / "list.csv", rows), out / "train", label_separator=";")
+    manifest = pack_one(write_list(tree / "list.csv", rows), out / "train", columns=TableColumns(label_separator=";"))
     assert [(entry.name, entry.count) for entry in manifest.classes] == [("cat", 11), ("dog", 11)]
 
 
@@ -444,23 +450,28 @@ def test_numbers_to_be_predicted_are_stored_as_they_are(
 ) -> None:
     rows = rows_of(tree, target=label)
     path = write_list(tree / "list.parquet", rows)
-    manifest = pack_one(path, out / "train", label_column="target", shuffle=False, format="tfrecord")
+    manifest = pack_one(
+        path, out / "train", columns=TableColumns(label_column="target"), shuffle=False, format="tfrecord"
+    )
     assert (manifest.options["labels"], manifest.classes) == ("number", ())
     assert json.loads(next(iter(shardkit.dataset(out / "train")))["cls.json"]) == wanted
-    assert pack_one(path, out / "train", label_column="target", shuffle=False, format="tfrecord") == manifest
+    assert (
+        pack_one(path, out / "train", columns=TableColumns(label_column="target"), shuffle=False, format="tfrecord")
+        == manifest
+    )
 
 
 def test_a_list_without_labels_is_packed_where_that_is_said(tree: Path, out: Path, pack_one: Pack) -> None:
     path = write_list(tree / "list.csv", [{"file": row["file"], "text": "a car"} for row in rows_of(tree)])
     with pytest.raises(SourceError, match=r"no column of labels; its columns are file, text; name one with `label_col"):
         pack_one(path, out / "train")
-    manifest = pack_one(path, out / "train", label_column="")
+    manifest = pack_one(path, out / "train", columns=TableColumns(label_column=""))
     assert (manifest.fields, manifest.classes) == (("jpg", "json"), ())
 
 
 def test_columns_named_for_a_tree_are_an_error(tree: Path, out: Path, pack_one: Pack) -> None:
     with pytest.raises(UsageError, match="columns are named, and this source is not a list"):
-        pack_one(tree, out / "train", path_column="file")
+        pack_one(tree, out / "train", columns=TableColumns(path_column="file"))
 
 
 # ---- images with metadata
@@ -485,7 +496,7 @@ def test_an_imagefolder_of_splits_has_one_class_map(splits: Path, out: Path) -> 
         rows = [{"file_name": row["file"], "label": row["class"]} for row in rows_of(splits / split)]
         write_list(splits / split / "metadata.jsonl", rows)
     found = shardkit.pack(splits, out, workers=1)
-    assert isinstance(found, dict)
+    assert isinstance(found, shardkit.Packed)
     assert {name: manifest.samples for name, manifest in found.items()} == {"test": 2, "train": 10, "validation": 4}
     assert all(manifest.class_names == ["blue", "red"] for manifest in found.values())
 
@@ -539,7 +550,7 @@ def test_an_object_whose_name_is_no_path_is_left_out_and_reported(
     for path in tree.rglob("*.jpg"):
         store.put(str(path.relative_to(tree)), io.BytesIO(path.read_bytes()))
     monkeypatch.setitem(memory._OBJECTS, f"{out.parent.name}/tree/{name}", b"x")
-    plan = shardkit.pack(f"memory://{out.parent.name}/tree", out / "train", dry_run=True)
+    plan = shardkit.plan_pack(f"memory://{out.parent.name}/tree", out / "train")
     assert isinstance(plan, PackPlan)
     assert {each: count for each, (count, _) in plan.datasets[0].left_out.items()} == {reason: 1}
     assert pack_one(f"memory://{out.parent.name}/tree", out / "train").samples == len(list(tree.rglob("*.jpg")))
@@ -666,8 +677,8 @@ def test_a_list_and_an_archive_can_be_added_to(tree: Path, out: Path, pack_one: 
 def test_an_archive_is_transcoded_as_its_tree_is(
     kind: str, tree: Path, out: Path, pack_one: Pack, content_of: Content
 ) -> None:
-    pack_one(tree, out / "a" / "train", resize=20, max_bytes=20_000)
-    pack_one(archived(tree, kind), out / "b" / "train", resize=20, max_bytes=20_000)
+    pack_one(tree, out / "a" / "train", images=Images(resize=20), max_bytes=20_000)
+    pack_one(archived(tree, kind), out / "b" / "train", images=Images(resize=20), max_bytes=20_000)
     assert content_of(out / "a") == content_of(out / "b")
 
 
@@ -678,7 +689,9 @@ def test_what_a_list_packs_is_sound_and_converts(
 ) -> None:
     rows = [{"file": row["file"]} | ({} if label is None else {"label": label}) for row in rows_of(tree)]
     path = write_list(tree / "list.jsonl", rows)
-    manifest = pack_one(path, out / "a", format=format, label_column="" if label is None else None)
+    manifest = pack_one(
+        path, out / "a", format=format, columns=TableColumns(label_column="" if label is None else None)
+    )
     assert shardkit.verify(out / "a").findings == ()
     other = "tfrecord" if format == "tar" else "tar"
     again = shardkit.convert(out / "a", out / "b", format=other, workers=1)

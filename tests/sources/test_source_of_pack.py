@@ -166,7 +166,7 @@ def test_the_planned_size_of_a_shard_is_its_size_for_any_name(
 ) -> None:
     for number, name in enumerate(ODD_NAMES):
         put(tmp_path / "tree", b"c/" + os.fsencode(name), draw_image(number))
-    plan: Any = shardkit.pack(tmp_path / "tree", out / "train", max_count=4, dry_run=True)
+    plan: Any = shardkit.plan_pack(tmp_path / "tree", out / "train", max_count=4)
     manifest = pack_one(tmp_path / "tree", out / "train", max_count=4)
     assert [size for _, _, size in plan.datasets[0].shards] == [entry.bytes for entry in manifest.shards]
 

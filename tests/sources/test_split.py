@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import shardkit
-from shardkit import Manifest
+from shardkit import Manifest, TableColumns
 from shardkit.cli.main import run
 from shardkit.errors import SourceError, UsageError
 from shardkit.packing.pack import PackPlan
@@ -32,9 +32,7 @@ def made_up(classes: Mapping[str, int], *, name: Callable[[int], str] = "{:06}.j
 
 
 def pack_splits(source: Path, out: Path, **options: Any) -> dict[str, Manifest]:
-    result = shardkit.pack(source, out, **{"workers": 1, "split": THREE} | options)
-    assert isinstance(result, dict)
-    return result
+    return shardkit.pack(source, out, **{"workers": 1, "split": THREE} | options).manifests
 
 
 def paths_of(prefix: Path) -> set[str]:
@@ -196,7 +194,7 @@ def test_the_bytes_do_not_depend_on_workers(pets: Path, out: Path, content_of: A
 
 
 def test_a_dry_run_tells_the_splits(pets: Path, out: Path) -> None:
-    plan = shardkit.pack(pets, out, split=THREE, dry_run=True)
+    plan = shardkit.plan_pack(pets, out, split=THREE)
     assert isinstance(plan, PackPlan)
     assert [dataset.name for dataset in plan.datasets] == list(THREE)
     assert sum(dataset.samples for dataset in plan.datasets) == 70
@@ -205,7 +203,7 @@ def test_a_dry_run_tells_the_splits(pets: Path, out: Path) -> None:
 
 def test_what_was_left_out_is_told_once(pets: Path, out: Path) -> None:
     (pets / "notes.txt").write_text("x")
-    plan = shardkit.pack(pets, out, split=THREE, dry_run=True)
+    plan = shardkit.plan_pack(pets, out, split=THREE)
     assert isinstance(plan, PackPlan)
     assert [len(dataset.left_out) for dataset in plan.datasets] == [1, 0, 0]
 
@@ -289,7 +287,7 @@ def test_a_list_and_an_archive_have_the_splits_of_the_tree(pets: Path, out: Path
     (pets.parent / "list.csv").write_text("\n".join(["path,label", *rows, "cat/none.jpg,cat"]))
     archive = shutil.make_archive(str(pets.parent / "pets"), "zip", pets.parent, pets.name)
     pack_splits(pets, out / "tree")
-    listed = pack_splits(pets.parent / "list.csv", out / "list", root=pets, on_error="skip")
+    listed = pack_splits(pets.parent / "list.csv", out / "list", columns=TableColumns(root=pets), on_error="skip")
     pack_splits(Path(archive), out / "zip")
     assert by_split(out / "tree", THREE) == by_split(out / "list", THREE) == by_split(out / "zip", THREE)
     assert sum(manifest.skipped for manifest in listed.values()) == 1

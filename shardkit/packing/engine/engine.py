@@ -20,11 +20,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import IO, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import msgspec
 
 from shardkit.errors import UsageError, WorkerError
+from shardkit.options import Moved, spelled
 from shardkit.packing.engine import worker
 from shardkit.packing.engine.ray.engine import RayEngine
 from shardkit.packing.write.receipt import Receipt
@@ -69,6 +70,44 @@ class EngineOptions:
             raise UsageError("workers", f"{self.workers} is too small", "give at least 1")
         if self.address is not None and self.name == "local":
             raise UsageError("address", "only a cluster has an address, and the engine is local", 'add `engine="ray"`')
+
+
+@dataclass(frozen=True, slots=True)
+class Ray:
+    """A Ray cluster, for `engine=`. address: "HOST:PORT" or "auto".
+
+    None: that of RAY_ADDRESS; without it, Ray is started on this machine for the run.
+    """
+
+    address: str | None = None
+
+
+EngineLike = Literal["local"] | Ray
+
+
+def engine_options(engine: EngineLike, workers: int | None = None) -> EngineOptions:
+    """The options of what a user gave as engine. Raises UsageError."""
+    if isinstance(engine, Ray):
+        return EngineOptions("ray", workers, engine.address)
+    return EngineOptions(engine, workers)
+
+
+def engine_of(name: EngineName, address: str | None) -> EngineLike:
+    """The engine of a name and an address, as on a command line. Raises UsageError."""
+    options = EngineOptions(name, None, address)
+    return Ray(options.address) if options.name == "ray" else "local"
+
+
+def move_engine(kwargs: dict[str, Any]) -> Moved | None:
+    """Brings the keyword arguments `engine="ray", address=…` into the new spelling."""
+    if kwargs.get("engine") != "ray" and "address" not in kwargs:
+        return None
+    given: dict[str, Any] = {name: kwargs.pop(name) for name in ("engine", "address") if name in kwargs}
+    if isinstance(given.get("engine"), Ray):
+        raise UsageError("address", "given together with engine=shardkit.Ray(…)", "make it the argument of Ray")
+    engine = kwargs["engine"] = engine_of(given.get("engine", "local"), given.get("address"))
+    address = repr(engine.address) if isinstance(engine, Ray) and engine.address is not None else ""
+    return Moved(spelled(given), f"engine=shardkit.Ray({address})" if isinstance(engine, Ray) else 'engine="local"')
 
 
 def open_engine(options: EngineOptions, lock_fds: Sequence[int] = ()) -> AbstractContextManager[Engine]:

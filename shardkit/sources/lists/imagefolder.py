@@ -17,7 +17,8 @@ from shardkit.errors import SourceError
 from shardkit.sample import fs_text
 from shardkit.shards.names import split_names_of
 from shardkit.sources.lists.labels import NO_LABELS, Labels
-from shardkit.sources.lists.rows import Listed, ListOptions, open_list
+from shardkit.sources.lists.rows import Listed, open_list
+from shardkit.sources.options import TableColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,12 +58,12 @@ def image_folders(root: str) -> dict[str, str] | None:
     return {name: path for name, path in found.items() if path is not None}
 
 
-def open_image_folder(path: str, options: ListOptions, extensions: Collection[str]) -> Listed:
+def open_image_folder(path: str, options: TableColumns, extensions: Collection[str]) -> Listed:
     """The list that a metadata file is. Without a label column, the class is the folder that a file is in, if any.
 
     Raises SourceError as `open_list`.
     """
-    named = ListOptions(options.path_column or _COLUMN, options.label_column, options.label_separator, options.root)
+    named = TableColumns(options.path_column or _COLUMN, options.label_column, options.label_separator, options.root)
     listed = open_list(path, named, labels=_by_folder)
     missing = _count_images(listed.root, extensions) - listed.table.num_rows
     _log.info("%s: taken for the metadata of the images beside it", listed.place)

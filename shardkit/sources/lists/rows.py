@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import BadFileError, SourceError, UsageError, printable
+from shardkit.errors import BadFileError, SourceError, printable
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.sources.columns import PathColumn
@@ -26,6 +26,7 @@ from shardkit.sources.keys import key_of_file, new_keys
 from shardkit.sources.left_out import LeftOut
 from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, numbered
 from shardkit.sources.lists.tables import is_json, read_table
+from shardkit.sources.options import TableColumns
 from shardkit.sources.origin import FilesAnywhere
 from shardkit.sources.source import Inline, Source
 
@@ -41,23 +42,6 @@ _SHOWN = 20
 _JSON_ROWS = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class ListOptions:
-    """How a list is read. root: the folder that its paths are relative to (None: the list's own).
-
-    label_column: "" for lists without labels, None for the usual names.
-    """
-
-    path_column: str | None = None
-    label_column: str | None = None
-    label_separator: str | None = None
-    root: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.label_separator == "":
-            raise UsageError("label_separator", "it is empty", "give the text between two labels, such as ;")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Listed:
     """A list that was read, with its columns told apart. fields: the names of those that become the field `json`."""
@@ -70,7 +54,7 @@ class Listed:
     fields: tuple[str, ...]
 
 
-def open_list(path: str, options: ListOptions, *, labels: Callable[[pa.Table, str], Labels] | None = None) -> Listed:
+def open_list(path: str, options: TableColumns, *, labels: Callable[[pa.Table, str], Labels] | None = None) -> Listed:
     """Read a list and tell its columns apart.
 
     labels: gives the labels of a table without a label column (None: that is an error). Raises SourceError.

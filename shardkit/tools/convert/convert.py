@@ -26,12 +26,13 @@ from shardkit.errors import DatasetError, DestinationError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, Format
 from shardkit.location import Location, locate
+from shardkit.options import accept_old_keywords
 from shardkit.packing.dest.dataset_files import OVERWRITE, sizes_in
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
-from shardkit.packing.engine.engine import Engine, EngineName, EngineOptions, open_engine
+from shardkit.packing.engine.engine import Engine, EngineLike, engine_options, move_engine, open_engine
 from shardkit.packing.run import write_shards
 from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.packing.write.stored_samples import StoredSamples
@@ -46,6 +47,7 @@ from shardkit.units import cores
 log = logging.getLogger(__name__)
 
 
+@accept_old_keywords(move_engine)
 def convert(
     source: SourceLike,
     dest: str | os.PathLike[str],
@@ -59,8 +61,7 @@ def convert(
     drop: Sequence[str] = (),
     fields: Sequence[str] | str | None = None,
     workers: int | None = None,
-    engine: EngineName = "local",
-    address: str | None = None,
+    engine: EngineLike = "local",
     overwrite: bool = False,
     work: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -74,7 +75,7 @@ def convert(
     With none of the three, each shard becomes one shard.
     rename: old -> new names of fields; drop: fields to leave out; fields: those to keep, all others are left out.
     Renaming comes last. A sample that lacks such a field is taken as it is. workers: processes (default: the cores).
-    engine, address: where they run, as for `pack`.
+    engine: where they run, "local" or a `shardkit.Ray`, as for `pack`.
     overwrite: replace another dataset at `dest`. work, storage_options: for a bucket, as for `pack`.
     progress: called now and then, from any thread.
 
@@ -83,7 +84,7 @@ def convert(
     DestinationError, BusyError, StorageError, WorkerError.
     """
     changes = changes_of(rename or {}, drop, fields)
-    where = EngineOptions(engine, workers, address)
+    where = engine_options(engine, workers)
     stored = open_stored(source, threads=cores() if workers is None else workers)
     form = FORMATS[_known(format or stored.format)]
     require_fields(changes, stored)

@@ -24,7 +24,8 @@ from shardkit.errors import DamagedError, NotFoundError, ShardkitError, StorageE
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import format_of_name
 from shardkit.images.header import check_image, image_header
-from shardkit.packing.engine.engine import EngineName, EngineOptions
+from shardkit.options import accept_old_keywords
+from shardkit.packing.engine.engine import EngineLike, engine_options, move_engine
 from shardkit.sample import BAD_LABEL, text_of_path
 from shardkit.shards.find import SourceLike
 from shardkit.shards.findings import Finding, finding, found_error
@@ -68,14 +69,14 @@ class Verification:
         return not self.findings
 
 
+@accept_old_keywords(move_engine)
 def verify(
     source: SourceLike,
     *,
     decode: bool = False,
     read: bool = False,
     workers: int | None = None,
-    engine: EngineName = "local",
-    address: str | None = None,
+    engine: EngineLike = "local",
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Verification:
@@ -88,12 +89,12 @@ def verify(
     keeps none only the sizes are checked, and `unproven` counts that. read, and decode: fetch and check every byte, as
     many whole shards in memory as `workers` (default: 4). storage_options: of the store, as in `dataset`.
 
-    engine, address: "ray" checks each shard on a node of a Ray cluster, as `pack` packs there.
+    engine: a `shardkit.Ray` checks each shard on a node of its cluster, as `pack` packs there.
 
     Raises NotFoundError, UsageError where there is nothing to check; StorageError where the source can't be listed.
     Damage is no error here.
     """
-    where, remote = EngineOptions(engine, workers, address), Remote(storage_options)
+    where, remote = engine_options(engine, workers), Remote(storage_options)
     threads = thread_count(workers)
     opened = open_dataset(source, remote, read=read or decode)
     findings = [*opened.findings, *(item for index in opened.index for item in index.findings)]

@@ -20,6 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import shardkit
+from shardkit import Images
 from shardkit.errors import BadFileError, UsageError
 from shardkit.images import jpeg
 from shardkit.images.header import image_header
@@ -596,7 +597,9 @@ def mixed(tmp_path: Path) -> Path:
     return root
 
 
-ALL: dict[str, Any] = {"resize": 64, "to": "jpeg", "quality": 85, "strip": True, "orient": True, "max_bytes": "40kB"}
+ALL: dict[str, Any] = {
+    "images": Images(resize=64, to="jpeg", quality=85, strip=True, orient=True), "max_bytes": "40kB",
+}  # fmt: skip
 Pack = Callable[..., Any]
 
 
@@ -634,7 +637,7 @@ class TestPack:
         self, mixed: Path, out: Path, pack_one: Pack, samples_of: Pack, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.INFO, "shardkit"):
-            pack_one(mixed, out / "x", resize=120)
+            pack_one(mixed, out / "x", images=Images(resize=120))
         samples = samples_of(out)
         for name in ("cat", "dog"):
             for n in range(12):
@@ -645,7 +648,7 @@ class TestPack:
     def test_a_field_is_named_by_what_the_image_has_become(
         self, mixed: Path, out: Path, pack_one: Pack, samples_of: Pack
     ) -> None:
-        manifest = pack_one(mixed, out / "x", to="webp")
+        manifest = pack_one(mixed, out / "x", images=Images(to="webp"))
         assert manifest.fields == ("cls", "webp")
         assert {name.rpartition(".")[2] for name in samples_of(out)} == {"webp", "cls"}
         images = [image for images, _ in shardkit.dataset(out / "x").decode(size=16).batch(13) for image in images]
@@ -666,7 +669,7 @@ class TestPack:
 
     def test_tfrecord_has_the_same_images_and_names_their_format(self, mixed: Path, out: Path, pack_one: Pack) -> None:
         for form in ("tar", "tfrecord"):
-            pack_one(mixed, out / form / "x", format=form, to="webp", resize=50)
+            pack_one(mixed, out / form / "x", format=form, images=Images(to="webp", resize=50))
         tar, tfrecord = (
             {s["__key__"]: s["webp"] for s in shardkit.dataset(out / form / "x")} for form in ("tar", "tfrecord")
         )
@@ -678,14 +681,14 @@ class TestPack:
             {}, {"resize": 20}, {"resize": 21}, {"max_side": 20}, {"to": "png"}, {"quality": 50}, {"strip": True},
             {"orient": True}, {"subsampling": 444}, *([{"baseline": True}] if jpegtran.available() else []),
         ]  # fmt: skip
-        plans = [pack_one(tree, out / str(n) / "x", **options).plan for n, options in enumerate(asked)]
+        plans = [pack_one(tree, out / str(n) / "x", images=Images(**images)).plan for n, images in enumerate(asked)]
         assert len(set(plans)) == len(plans)
 
     def test_a_dataset_made_otherwise_is_not_taken_for_this_one(self, tree: Path, out: Path, pack_one: Pack) -> None:
-        pack_one(tree, out / "x", resize=20)
+        pack_one(tree, out / "x", images=Images(resize=20))
         for asked in ({}, {"resize": 21}, {"resize": 20, "strip": True}):
             with pytest.raises(shardkit.errors.DestinationError, match=r"packed with the option (resize|strip)"):
-                pack_one(tree, out / "x", **asked)
+                pack_one(tree, out / "x", images=Images(**asked))
 
     def test_packed_again_it_writes_nothing_and_sees_a_changed_file(
         self, mixed: Path, out: Path, pack_one: Pack, content_of: Pack
@@ -736,9 +739,9 @@ class TestPack:
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr("shardkit.packing.pack.commit", fails)
-            pack_one(mixed, out / "a" / "x", resize=64, quality=50)
-        pack_one(mixed, out / "a" / "x", resize=64, quality=95)
-        pack_one(mixed, out / "b" / "x", resize=64, quality=95)
+            pack_one(mixed, out / "a" / "x", images=Images(resize=64, quality=50))
+        pack_one(mixed, out / "a" / "x", images=Images(resize=64, quality=95))
+        pack_one(mixed, out / "b" / "x", images=Images(resize=64, quality=95))
         assert content_of(out / "a") == content_of(out / "b")
 
     @pytest.mark.parametrize("workers", [1, 2])
@@ -746,9 +749,9 @@ class TestPack:
         whole = file_of(smooth(300, 200, seed=2), quality=95)
         (tree / "red" / "bad.jpg").write_bytes(whole[:3000] + bytes(300) + whole[3300:])
         with pytest.raises(BadFileError, match=r"red/bad\.jpg.*damaged"):
-            shardkit.pack(tree, out / "x", resize=20, workers=workers)
-        manifest = shardkit.pack(tree, out / "y", resize=20, workers=workers, on_error="skip")
-        assert isinstance(manifest, shardkit.Manifest) and (manifest.samples, manifest.skipped) == (12, 1)
+            shardkit.pack(tree, out / "x", images=Images(resize=20), workers=workers)
+        manifest = shardkit.pack(tree, out / "y", images=Images(resize=20), workers=workers, on_error="skip")
+        assert isinstance(manifest, shardkit.Packed) and (manifest.samples, manifest.skipped) == (12, 1)
         [entry] = json.loads((out / "y.skipped.json").read_text())
         assert entry["path"] == "red/bad.jpg"
 
@@ -759,11 +762,11 @@ class TestPack:
             for n in range(60):
                 (root / name / f"{n}.jpg").write_bytes(file_of(smooth(400, 300, seed=n), quality=95))
         whole = pack_one(root, tmp_path / "whole" / "x", max_bytes="100kB")
-        small = pack_one(root, tmp_path / "small" / "x", max_bytes="100kB", resize=64)
+        small = pack_one(root, tmp_path / "small" / "x", max_bytes="100kB", images=Images(resize=64))
         assert len(small.shards) < len(whole.shards) / 2
         sizes = [entry.bytes for entry in small.shards]
         assert max(sizes) < 110_000 and min(sizes) > 60_000
-        plan = shardkit.pack(root, tmp_path / "dry", max_bytes="100kB", resize=64, dry_run=True)
+        plan = shardkit.plan_pack(root, tmp_path / "dry", max_bytes="100kB", images=Images(resize=64))
         assert isinstance(plan, PackPlan) and len(plan.datasets[0].shards) == len(sizes)
 
     def test_of_several_fields_the_first_image_is_changed_and_the_others_stay(
@@ -771,7 +774,7 @@ class TestPack:
     ) -> None:
         for path in mixed.glob("*/*.jpg"):
             path.with_suffix(".json").write_bytes(b'{"n": 1}')
-        pack_one(mixed, out / "x", fields="jpg,json", to="webp", resize=50)
+        pack_one(mixed, out / "x", fields="jpg,json", images=Images(to="webp", resize=50))
         samples = samples_of(out)
         assert min(opened(samples["cat/02.webp"]).size) == 50
         assert samples["cat/02.json"] == b'{"n": 1}'
@@ -785,7 +788,7 @@ class TestPack:
             (tmp_path / "one" / "a" / f"{n}.json").write_bytes(b"{}")
         told: list[Any] = []
         options: dict[str, Any] = {"ext": "jpg"} if fields is None else {"fields": fields}
-        shardkit.pack(tmp_path / "one", out / "x", resize=20, workers=1, progress=told.append, **options)
+        shardkit.pack(tmp_path / "one", out / "x", images=Images(resize=20), workers=1, progress=told.append, **options)
         last = next(each for each in reversed(told) if each.step == "pack")
         assert last.done == last.total == 20
         assert last.bytes_done >= last.bytes_total > 50_000
@@ -793,17 +796,17 @@ class TestPack:
     def test_masks_that_would_no_longer_fit_are_refused(self, mixed: Path, out: Path, pack_one: Pack) -> None:
         for asked in ({"resize": 50}, {"orient": True}, {"to": "png"}):
             with pytest.raises(UsageError, match="no longer fit"):
-                pack_one(mixed, out / "x", fields="jpg,seg.png", **asked)
+                pack_one(mixed, out / "x", fields="jpg,seg.png", images=Images(**asked))
         with pytest.raises(UsageError, match="none of the fields"):
-            pack_one(mixed, out / "x", fields="txt,json", resize=50)
+            pack_one(mixed, out / "x", fields="txt,json", images=Images(resize=50))
         for name in ("cat", "dog"):
             for n in range(1, 12):
                 (mixed / name / f"{n:02}.jpg").unlink()
-        pack_one(mixed, out / "x", fields="jpg,png", quality=40)
+        pack_one(mixed, out / "x", fields="jpg,png", images=Images(quality=40))
 
     def test_splits_are_transcoded_too(self, splits: Path, out: Path) -> None:
-        found = shardkit.pack(splits, out, resize=20, workers=1)
-        assert isinstance(found, dict)
+        found = shardkit.pack(splits, out, images=Images(resize=20), workers=1)
+        assert isinstance(found, shardkit.Packed)
         for split in found:
             assert {sample["jpg"].shape[0] for sample in shardkit.dataset(out / split).decode()} == {20}
 

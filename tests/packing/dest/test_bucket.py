@@ -330,7 +330,7 @@ def test_what_makes_no_sense_is_refused(tree: Path, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_names_the_bucket_and_writes_nothing(tree: Path, tmp_path: Path) -> None:
-    plan = pack(tree, dry_run=True)
+    plan = shardkit.plan_pack(tree, "memory://b/train", max_count=2, workers=1)
     assert isinstance(plan, PackPlan)
     assert plan.datasets[0].manifest == "memory://b/train.json"
     assert objects("b") == {}

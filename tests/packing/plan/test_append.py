@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import shardkit
-from shardkit import Manifest
+from shardkit import Images, Manifest, TableColumns
 from shardkit.cli.main import run
 from shardkit.errors import BadFileError, DestinationError, StateError, UsageError
 from shardkit.packing.pack import PackPlan
@@ -194,7 +194,7 @@ def test_what_has_changed_or_gone_is_told_and_stays(
     for name in ("0000.jpg", "0003.jpg"):
         (tree / "red" / name).unlink()
     add(tree, "red/new.jpg")
-    plan = shardkit.pack(tree, out / "train", append=True, dry_run=True)
+    plan = shardkit.plan_pack(tree, out / "train", append=True)
     assert isinstance(plan, PackPlan)
     (dataset,) = plan.datasets
     assert (dataset.samples, [name for name, _, _ in dataset.shards]) == (1, ["train-000001.tar"])
@@ -404,7 +404,7 @@ def test_splits_are_added_to_with_one_class_map(splits: Path, out: Path, add: An
     shardkit.pack(splits, out, workers=1)
     add(splits, "train/ant/1.jpg", "test/red/new.jpg")
     found = shardkit.pack(splits, out, workers=1, append=True)
-    assert isinstance(found, dict)
+    assert isinstance(found, shardkit.Packed)
     assert {split: manifest.samples for split, manifest in found.items()} == {"train": 11, "validation": 4, "test": 3}
     assert {tuple(manifest.class_names) for manifest in found.values()} == {("blue", "red", "ant")}
     for split in found:
@@ -428,7 +428,7 @@ def test_a_split_that_got_a_class_alone_gives_it_to_the_others(splits: Path, out
     append_one_split(splits, out, split, Path("bee/1.jpg"))
     add(splits, "validation/ant/1.jpg")
     found = shardkit.pack(splits, out, workers=1, append=True)
-    assert isinstance(found, dict)
+    assert isinstance(found, shardkit.Packed)
     assert {name: tuple(manifest.class_names) for name, manifest in found.items()} == {
         "train": ("blue", "red", "bee", "ant"), "validation": ("blue", "red", "bee", "ant"),
         "test": ("blue", "red", "bee", "ant"),
@@ -590,7 +590,7 @@ def test_a_file_of_another_size_and_class_is_counted_once(
     pack_one(listed, out / "train")
     (tree / names[0]).write_bytes(draw_image(77, size=(90, 90)))
     listed.write_text("\n".join(["path,label", f"{names[0]},red", *rows[1:]]))
-    plan = shardkit.pack(listed, out / "train", append=True, dry_run=True)
+    plan = shardkit.plan_pack(listed, out / "train", append=True)
     assert isinstance(plan, PackPlan)
     assert (plan.datasets[0].changed.count, plan.datasets[0].changed.examples) == (1, (names[0],))
     assert f"as they were: 1 ({names[0]})" in caplog.text and f"in the dataset: 1 ({names[0]})" in caplog.text
@@ -612,11 +612,17 @@ def test_several_labels_keep_their_numbers(
     names = [str(path.relative_to(tree)) for path in sorted(tree.rglob("*.jpg"))]
     listed = tree / "list.csv"
     listed.write_text("\n".join(["path,label", *(f"{name},dog;cat" for name in names[:8])]))
-    pack_one(listed, out / "train", label_separator=";")
+    pack_one(listed, out / "train", columns=TableColumns(label_separator=";"))
     listed.write_text("\n".join(["path,label", *(f"{name},dog;cat;ant" for name in names)]))
     with pytest.raises(UsageError, match="several labels each"):
-        pack_one(listed, out / "train", label_separator=";", append=True)
-    manifest = pack_one(listed, out / "train", label_separator=";", append=True, classes=["cat", "dog", "ant"])
+        pack_one(listed, out / "train", columns=TableColumns(label_separator=";"), append=True)
+    manifest = pack_one(
+        listed,
+        out / "train",
+        columns=TableColumns(label_separator=";"),
+        append=True,
+        classes=["cat", "dog", "ant"],
+    )
     assert [(entry.name, entry.count) for entry in manifest.classes] == [("cat", 12), ("dog", 12), ("ant", 4)]
     assert "whether those of the 8 samples that are there changed is not checked" in caplog.text
     found = {sample["__key__"]: sorted(json.loads(sample["cls.json"])) for sample in shardkit.dataset(out / "train")}
@@ -624,13 +630,13 @@ def test_several_labels_keep_their_numbers(
 
 
 def test_a_transcoded_dataset_is_added_to(tree: Path, out: Path, pack_one: Pack, add: Any, caplog: Any) -> None:
-    pack_one(tree, out / "train", resize=16)
+    pack_one(tree, out / "train", images=Images(resize=16))
     add(tree, "red/new.jpg")
-    manifest = pack_one(tree, out / "train", resize=16, append=True)
+    manifest = pack_one(tree, out / "train", images=Images(resize=16), append=True)
     assert manifest.samples == 13
     assert "changed" not in caplog.text  # the sizes of files and images can't be compared
     with pytest.raises(DestinationError, match="packed with the option"):
-        pack_one(tree, out / "train", resize=20, append=True)
+        pack_one(tree, out / "train", images=Images(resize=20), append=True)
 
 
 def test_a_bucket_is_not_added_to(tree: Path) -> None:

@@ -20,9 +20,7 @@ FORMATS = ["tar", "tfrecord"]
 
 
 def pack(source: Path, dest: Path, **options: Any) -> shardkit.Manifest:
-    manifest = shardkit.pack(source, dest, **{"workers": 1, "fields": "jpg,json,txt"} | options)
-    assert isinstance(manifest, shardkit.Manifest)
-    return manifest
+    return shardkit.pack(source, dest, **{"workers": 1, "fields": "jpg,json,txt"} | options).manifest
 
 
 @pytest.fixture
@@ -67,7 +65,7 @@ def test_files_of_one_name_are_one_sample(mixed: Path, tmp_path: Path, format: s
 def test_the_planned_bytes_are_written(mixed: Path, tmp_path: Path, format: str) -> None:
     for fields in ("jpg,json,txt", "wav", "txt,mask.png"):
         options: dict[str, Any] = {"format": format, "fields": fields, "max_bytes": 6000}
-        plan = shardkit.pack(mixed, tmp_path / fields / "x", dry_run=True, **options)
+        plan = shardkit.plan_pack(mixed, tmp_path / fields / "x", **options)
         assert isinstance(plan, PackPlan)
         manifest = pack(mixed, tmp_path / fields / "x", **options)
         assert [size for _, _, size in plan.datasets[0].shards] == [entry.bytes for entry in manifest.shards]

@@ -20,9 +20,7 @@ Pack = Callable[..., Any]
 
 
 def pack(source: Path, dest: Path, **options: Any) -> shardkit.Manifest:
-    manifest = shardkit.pack(source, dest, **{"workers": 1, "format": "tfrecord"} | options)
-    assert isinstance(manifest, shardkit.Manifest)
-    return manifest
+    return shardkit.pack(source, dest, **{"workers": 1, "format": "tfrecord"} | options).manifest
 
 
 def test_the_manifest_and_the_index_tell_where_everything_is(tree: Path, tmp_path: Path) -> None:
@@ -55,10 +53,10 @@ def test_the_planned_bytes_are_the_bytes_that_are_written(names: tuple[str, str]
             for ending in ("jpg", "JPEG", "png", "jpe", "tiff"):
                 (below / f"f{n}.{ending}").write_bytes(bytes(size))
     options: dict[str, Any] = {"format": "tfrecord", "check": "none", "max_bytes": 50_000, "workers": 1}
-    plan = shardkit.pack(tmp_path / "tree", tmp_path / "out" / "x", dry_run=True, **options)
+    plan = shardkit.plan_pack(tmp_path / "tree", tmp_path / "out" / "x", **options)
     assert isinstance(plan, PackPlan)
     manifest = shardkit.pack(tmp_path / "tree", tmp_path / "out" / "x", **options)
-    assert isinstance(manifest, shardkit.Manifest)
+    assert isinstance(manifest, shardkit.Packed)
     assert [size for _, _, size in plan.datasets[0].shards] == [entry.bytes for entry in manifest.shards]
 
 

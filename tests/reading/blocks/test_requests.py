@@ -56,7 +56,7 @@ def test_a_first_batch_needs_a_few_ranges(
     """All that was asked for when the first batch is there: how much of it came meanwhile is a matter of time."""
     draw_tree(tmp_path / "tree", {"a": 150, "b": 150}, size=(200, 200))
     manifest = shardkit.pack(tmp_path / "tree", tmp_path / "x", max_count=75, workers=1)
-    assert isinstance(manifest, shardkit.Manifest)
+    assert isinstance(manifest, shardkit.Packed)
     far, requests, bound = uploaded(str(tmp_path / "x")), watched(), 256 << 10
     monkeypatch.setattr(fetch_ahead, "GAP_BYTES", fetch_ahead.GAP_BYTES * (64 << 10) // fetch_ahead.CHUNK_BYTES)
     monkeypatch.setattr(fetch_ahead, "CHUNK_BYTES", 64 << 10)

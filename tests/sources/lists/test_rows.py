@@ -19,9 +19,10 @@ from shardkit.sources.lists import limits
 from shardkit.sources.lists import text as text_lists
 from shardkit.sources.lists.imagefolder import image_folders
 from shardkit.sources.lists.limits import MAX_COLUMNS, MAX_NESTING, MAX_ROW_BYTES
-from shardkit.sources.lists.rows import ListOptions, open_list, scan_lists
+from shardkit.sources.lists.rows import open_list, scan_lists
 from shardkit.sources.lists.tables import read_table
 from shardkit.sources.lists.text import SEPARATORS
+from shardkit.sources.options import TableColumns
 from shardkit.sources.source import Source, scan_tree
 
 
@@ -35,9 +36,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def scan(path: Path, options: ListOptions | None = None, **more: Any) -> Source:
+def scan(path: Path, options: TableColumns | None = None, **more: Any) -> Source:
     given: dict[str, Any] = {"classes": None, "extensions": ("jpg", "png"), "skip_bad": False, "in_order": False}
-    return scan_lists({"": open_list(str(path), options or ListOptions())}, **given | more)[""]
+    return scan_lists({"": open_list(str(path), options or TableColumns())}, **given | more)[""]
 
 
 def listed(folder: Path, text: str | bytes, name: str = "list.csv") -> Path:
@@ -84,7 +85,7 @@ def test_the_usual_names_of_columns_are_known(
 ) -> None:
     row = {"filename": "cat/1.jpg", "image": "cat/1.jpg", "filepath": "cat/1.jpg", "photo": "cat/1.jpg", "x": "7"}
     values = ",".join(row.get(name.lower(), "cat") for name in header.split(","))
-    source = scan(listed(folder, f"{header}\n{values}\n"), ListOptions(path_column, label_column))
+    source = scan(listed(folder, f"{header}\n{values}\n"), TableColumns(path_column, label_column))
     assert source.inline is not None
     assert [json.loads(text) for text in source.inline.fields["json"]] == [{"x": 7}]
 
@@ -166,9 +167,9 @@ def test_a_list_that_can_not_be_read_is_said(text: bytes, message: str, folder: 
 def test_a_column_that_is_not_there_is_said_with_those_that_are(folder: Path) -> None:
     path = listed(folder, "file,label\ncat/1.jpg,cat\n")
     with pytest.raises(SourceError, match="no column of paths named 'photo'; its columns are file, label"):
-        scan(path, ListOptions(path_column="photo"))
+        scan(path, TableColumns(path_column="photo"))
     with pytest.raises(SourceError, match="no column of labels named 'breed'; its columns are file, label"):
-        scan(path, ListOptions(label_column="breed"))
+        scan(path, TableColumns(label_column="breed"))
 
 
 def test_a_row_that_is_not_utf8_far_behind_is_found(folder: Path) -> None:
@@ -226,7 +227,7 @@ def test_the_root_is_what_paths_are_relative_to(folder: Path) -> None:
     path = listed(folder / "lists", "file,label\ncat/1.jpg,cat\n")
     with pytest.raises(BadFileError, match="there is no file"):
         scan(path)
-    assert paths(scan(path, ListOptions(root=str(folder)))) == ["cat/1.jpg"]
+    assert paths(scan(path, TableColumns(root=str(folder)))) == ["cat/1.jpg"]
 
 
 def test_keys_that_would_meet_are_made_unique(folder: Path, draw_image: Callable[..., bytes]) -> None:
@@ -237,7 +238,7 @@ def test_keys_that_would_meet_are_made_unique(folder: Path, draw_image: Callable
 
 def test_an_empty_separator_is_refused() -> None:
     with pytest.raises(UsageError, match="label_separator: it is empty"):
-        ListOptions(label_separator="")
+        TableColumns(label_separator="")
 
 
 def test_a_folder_with_metadata_is_told_from_a_tree(folder: Path) -> None:
@@ -310,7 +311,7 @@ def test_another_separator_is_found_and_said(between: str, folder: Path, caplog:
 
 def test_a_list_without_a_header_is_an_error_with_any_options(folder: Path) -> None:
     path = listed(folder, "cat/1.jpg,cat\ndog/1.jpg,dog\n")
-    for options in (ListOptions(), ListOptions(path_column="cat/1.jpg", label_column="cat")):
+    for options in (TableColumns(), TableColumns(path_column="cat/1.jpg", label_column="cat")):
         with pytest.raises(
             SourceError, match=r"its first row names no columns \(cat/1\.jpg, cat\): the header is missing"
         ):

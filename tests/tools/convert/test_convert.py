@@ -31,9 +31,7 @@ OTHER = {"tar": "tfrecord", "tfrecord": "tar"}
 
 
 def pack(source: Path, dest: Path, **options: Any) -> shardkit.Manifest:
-    manifest = shardkit.pack(source, dest, **{"workers": 1, "max_bytes": 6000} | options)
-    assert isinstance(manifest, shardkit.Manifest)
-    return manifest
+    return shardkit.pack(source, dest, **{"workers": 1, "max_bytes": 6000} | options).manifest
 
 
 def to(source: Any, dest: Path, **options: Any) -> shardkit.Manifest:

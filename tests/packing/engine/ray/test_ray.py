@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 import shardkit
-from shardkit import Manifest, Progress
+from shardkit import Manifest, Progress, Ray
 from shardkit.cli.main import run
 from shardkit.errors import BadFileError, MissingExtraError, SourceError, UsageError, WorkerError
 from shardkit.packing.engine.engine import EngineOptions
@@ -68,9 +68,7 @@ def many(tmp_path: Path, draw_image: Callable[..., bytes]) -> Path:
 
 
 def on_ray(cluster: Any, source: Path, dest: Path, **options: Any) -> Manifest:
-    result = shardkit.pack(source, dest, engine="ray", address=cluster.address, **options)
-    assert isinstance(result, Manifest)
-    return result
+    return shardkit.pack(source, dest, engine=Ray(cluster.address), **options).manifest
 
 
 def kill_node(cluster: Any, node: Any) -> None:
@@ -100,7 +98,7 @@ def test_an_archive_is_transcoded_and_split_on_ray_too(cluster: Any, tree: Path,
     archive = shutil.make_archive(str(tree), "gztar", tree.parent, tree.name)
     options: dict[str, Any] = {"resize": 16, "split": {"train": 0.5, "test": 0.5}, "max_count": 2}
     shardkit.pack(archive, out / "local", workers=1, **options)
-    shardkit.pack(archive, out / "ray", engine="ray", address=cluster.address, **options)
+    shardkit.pack(archive, out / "ray", engine=Ray(cluster.address), **options)
     assert content_of(out / "ray") == content_of(out / "local")
 
 
@@ -138,9 +136,7 @@ def test_the_tasks_of_nodes_that_are_killed_are_done_again(
 def test_convert_runs_on_ray(cluster: Any, tree: Path, out: Path, pack_one: Pack, content_of: Any) -> None:
     pack_one(tree, out / "tar" / "train", max_count=3)
     shardkit.convert(out / "tar" / "train", out / "local" / "train", format="tfrecord", workers=1)
-    shardkit.convert(
-        out / "tar" / "train", out / "ray" / "train", format="tfrecord", engine="ray", address=cluster.address
-    )
+    shardkit.convert(out / "tar" / "train", out / "ray" / "train", format="tfrecord", engine=Ray(cluster.address))
     assert content_of(out / "ray") == content_of(out / "local")
 
 
@@ -153,7 +149,7 @@ def test_index_writes_the_same_on_ray(
     before = content_of(out)
     (out / "train.json").unlink()
     monkeypatch.chdir(out)
-    manifest = shardkit.index_shards("train-*.tar", engine="ray", address=cluster.address)
+    manifest = shardkit.index_shards("train-*.tar", engine=Ray(cluster.address))
     assert manifest.samples == 12
     assert content_of(out) == before
 
@@ -230,8 +226,8 @@ def test_a_cluster_of_this_machine_is_started_and_ended(tree: Path, out: Path, m
     import ray
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    manifest = shardkit.pack(tree, out / "train", engine="ray", workers=1, max_count=6)
-    assert isinstance(manifest, Manifest) and manifest.samples == 12
+    manifest = shardkit.pack(tree, out / "train", engine=Ray(), workers=1, max_count=6)
+    assert isinstance(manifest, shardkit.Packed) and manifest.samples == 12
     assert not ray.is_initialized()
 
 
@@ -246,7 +242,7 @@ def test_a_worker_out_of_memory_is_an_error_with_a_cure(many: Path, out: Path, m
     try:
         monkeypatch.setattr("shardkit.packing.engine.ray.cluster.MEMORY_RETRIES", 1)
         with pytest.raises(WorkerError, match=r"000000\.tar: the node that did it ran out of memory, 2 times"):
-            shardkit.pack(many, out / "train", engine="ray", check="full")
+            shardkit.pack(many, out / "train", engine=Ray(), check="full")
         assert ray.is_initialized()  # it is the caller's
     finally:
         ray.shutdown()
@@ -256,7 +252,7 @@ def test_a_worker_out_of_memory_is_an_error_with_a_cure(many: Path, out: Path, m
 @needs_ray
 def test_a_cluster_that_is_not_there_is_said_soon(tree: Path, out: Path) -> None:
     with pytest.raises(WorkerError, match=r"127\.0\.0\.1:1: no Ray cluster answers there \(Connection refused\)"):
-        shardkit.pack(tree, out / "train", engine="ray", address="127.0.0.1:1")
+        shardkit.pack(tree, out / "train", engine=Ray("127.0.0.1:1"))
     assert not out.exists()
 
 
@@ -307,7 +303,7 @@ def test_engine_options_that_make_no_sense_are_refused(options: Any, message: st
 def test_without_ray_the_extra_is_named(tree: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r'pip install "shardkit\[ray\]"'):
-        shardkit.pack(tree, out / "train", engine="ray")
+        shardkit.pack(tree, out / "train", engine=Ray())
     assert not out.exists()
 
 
