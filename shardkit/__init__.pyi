@@ -40,10 +40,10 @@ from shardkit.packing.settings import Images as Images
 from shardkit.packing.shard_writer import ShardWriter as ShardWriter
 from shardkit.packing.shard_writer import write as write
 from shardkit.reading.batches.batch import Batch as Batch
+from shardkit.reading.combine import concat as concat
+from shardkit.reading.combine import mix as mix
 from shardkit.reading.dataset import Dataset as Dataset
-from shardkit.reading.dataset import concat as concat
 from shardkit.reading.dataset import dataset as dataset
-from shardkit.reading.dataset import mix as mix
 from shardkit.shards.findings import Finding as Finding
 from shardkit.shards.manifest import ClassEntry as ClassEntry
 from shardkit.shards.manifest import IndexEntry as IndexEntry

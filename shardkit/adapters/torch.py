@@ -24,7 +24,6 @@ from shardkit.errors import (
 )
 from shardkit.reading.batches.batch import Batch, image_field
 from shardkit.reading.batches.pipeline import LOST
-from shardkit.reading.epoch import demand_dealable
 from shardkit.reading.fingerprint import Address, demand_same, demand_same_in_worker, store_address
 from shardkit.reading.ops import Map
 from shardkit.reading.state import Cursor
@@ -132,7 +131,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
 
     def _here(self) -> Iterator[tuple[int, int, Any]]:
         for item in self.dataset:
-            at = self.dataset.progress.where()
+            at = self.dataset.position.where()
             yield at.epoch, at.taken, self.convert(item)
 
     def _in_worker(self, worker: int, workers: int, at: dict[str, int]) -> Iterator[tuple[int, int, Any]]:
@@ -147,7 +146,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
             if dataset.reading.turns is not None and at["turn"] + 1 >= dataset.reading.turns:
                 break
             if dataset.countable:
-                items = dataset.items_of(at["epoch"], **where)
+                items = dataset.epoch(at["epoch"], done=at["done"]).item_count(at["delivered"])
                 if not items and not at["done"]:
                     break  # repeat() without end of nothing
                 at["shift"] += items
@@ -180,7 +179,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self._next[:] = self._given
 
     def _begin_where(self) -> None:
-        self.begin_at(self.dataset.progress.where())
+        self.begin_at(self.dataset.position.where())
 
     def state_dict(self) -> dict[str, Any]:
         """Where this process's iteration is: plain JSON. StateError where it was the workers of a plain DataLoader
@@ -265,7 +264,7 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         options.setdefault("collate_fn", _same)
         super().__init__(dataset, **options)
         self._workers = DataLoader(_Counted(dataset), **options) if self.num_workers else None
-        demand_dealable(dataset.dataset, self.num_workers)
+        dataset.dataset.steps.demand_dealable(self.num_workers)
 
     @property
     def source(self) -> TorchDataset:
@@ -279,17 +278,17 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
             return
         demand_dealt_once(self.source.dataset)
         demand_same(self.source.dataset)
-        progress = self.source.dataset.progress
-        cursor = progress.begin()
+        position = self.source.dataset.position
+        cursor = position.begin()
         self.source.begin_at(cursor)
         for passed in _complete(self._workers, self.num_workers):
             while cursor.epoch < passed.epoch:
-                cursor = progress.next_epoch(cursor)
+                cursor = position.next_epoch(cursor)
             cursor.taken = passed.taken
             cursor.delivered += 1
             if passed.item is not LOST:
                 yield passed.item
-        progress.end(cursor)
+        position.end(cursor)
 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the number of the next iteration."""
@@ -398,7 +397,7 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         reading = replace(dataset.reading, buffer=0, lanes=1, rank=0, world_size=1, turns=1)
         self.dataset = replace(dataset, reading=reading)
         self.channels_last = channels_last
-        self._epoch = torch.tensor([dataset.progress.where().epoch or ANY_EPOCH], dtype=torch.int64).share_memory_()
+        self._epoch = torch.tensor([dataset.position.where().epoch or ANY_EPOCH], dtype=torch.int64).share_memory_()
         mapped = any(isinstance(op, Map) for op in dataset.ops)
         self._pairs = dataset.steps.decode is not None and not mapped
 
@@ -415,7 +414,7 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
     @property
     def targets(self) -> list[int]:
         """The label of each sample."""
-        targets: list[int] = self.dataset.content.catalog.labels()[self.dataset.rows_of_epoch(0)].tolist()
+        targets: list[int] = self.dataset.content.catalog.labels()[self.dataset.epoch(0).rows_in_order].tolist()
         return targets
 
     def __len__(self) -> int:

@@ -123,7 +123,9 @@ def as_view(data: Dataset) -> Dataset:
         return data
     low, high = cut(0, ALL, data.steps.window)
     bounds = slice(low, None if high == ALL else high)
-    step: Selection = AtNumbers(bounds) if data.lanes == 1 else InReadingOrder(bounds, data.lanes)
+    step: Selection = (
+        AtNumbers(bounds) if data.reading.order_lanes == 1 else InReadingOrder(bounds, data.reading.order_lanes)
+    )
     rest = tuple(op for op in data.ops if not isinstance(op, Take | Skip))
     return replace(data, ops=rest, selection=(*data.selection, step))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from math import isqrt
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -73,8 +74,16 @@ class Content(Protocol):
         """The rows of the catalog that belong to it, in order; None for all of them."""
         ...
 
+    def samples(self, rows: Rows | None) -> int:
+        """The samples of an epoch of all ranks, of some rows or of all. DatasetError without a manifest."""
+        ...
+
     def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order | None:
         """An order of its own; None where the usual one of its rows applies."""
+        ...
+
+    def window(self, ordering: Ordering, lanes: int) -> int:
+        """The samples that come up between the first and the last of one chunk of a store's shard, over all ranks."""
         ...
 
 
@@ -166,9 +175,17 @@ class Named:
         """All."""
         return
 
+    def samples(self, rows: Rows | None) -> int:
+        """Those of the rows."""
+        return usual_samples(self, rows)
+
     def order(self, ordering: Ordering, lanes: int, epoch: int) -> None:
         """The usual one."""
         return
+
+    def window(self, ordering: Ordering, lanes: int) -> int:
+        """The usual one."""
+        return usual_window(self.catalog, ordering, lanes)
 
     def __repr__(self) -> str:
         return redacted(repr(self.source))
@@ -222,9 +239,17 @@ class Concatenated:
         ]
         return np.concatenate(whole)
 
+    def samples(self, rows: Rows | None) -> int:
+        """Those of the rows."""
+        return usual_samples(self, rows)
+
     def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order | None:
         """The usual one."""
         return None
+
+    def window(self, ordering: Ordering, lanes: int) -> int:
+        """The usual one."""
+        return usual_window(self.catalog, ordering, lanes)
 
     def __repr__(self) -> str:
         return f"concat of {len(self.parts)}"
@@ -247,12 +272,25 @@ class Mixed(Concatenated):
         """All."""
         return
 
+    def samples(self, rows: Rows | None) -> int:
+        """As many as the parts have."""
+        return sum(part.epoch_samples for part in self.parts)
+
+    def window(self, ordering: Ordering, lanes: int) -> int:
+        """What its most spread part has."""
+        total = sum(self.quotas)
+        return max(
+            part.content.window(part.reading, part.reading.order_lanes) * total // quota
+            for part, quota in zip(self.parts, self.quotas, strict=True)
+            if quota
+        )
+
     def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order:
         """That of the mix: as many places an epoch as the parts have samples."""
         lengths = [part.epoch_samples for part in self.parts]
         if not all(lengths):
             raise UsageError("mix()", "one of the datasets has no samples", "leave it out")
-        orders = [part.order for part in self.parts]
+        orders = [partial(_order_of, part) for part in self.parts]
         offsets = self.catalog.starts[:-1].tolist()  # type: ignore[attr-defined]
         return MixedOrder(orders, lengths, offsets, self.quotas, ordering.seed, epoch, sum(lengths))
 
@@ -260,11 +298,30 @@ class Mixed(Concatenated):
         return f"mix of {len(self.parts)}"
 
 
+def _order_of(part: Dataset, epoch: int) -> Order:
+    return part.epoch(epoch).order
+
+
 def combined(parts: Sequence[Dataset]) -> Catalog:
     """The catalogs of some Datasets as one."""
     from shardkit.reading.blocks.combined import CombinedCatalog
 
     return CombinedCatalog([part.content.catalog for part in parts])
+
+
+def usual_samples(content: Content, rows: Rows | None) -> int:
+    """One for each row."""
+    return int(content.catalog.counts.sum()) if rows is None else len(rows)
+
+
+def usual_window(catalog: Catalog, ordering: Ordering, lanes: int) -> int:
+    """Twice the shuffle's buffer, and the samples of a chunk in each lane."""
+    if not ordering.buffer and lanes == 1:
+        return 0
+    from shardkit.reading.blocks.fetch_ahead import CHUNK_BYTES
+
+    buffer, chunk = ordering.buffer // lanes, CHUNK_BYTES // catalog.mean_bytes
+    return lanes * (2 * buffer + chunk + 8 * isqrt(buffer + chunk) + 2)  # that root is the order's spread
 
 
 def usual_order(catalog: Catalog, rows: Rows | None, ordering: Ordering, lanes: int, epoch: int) -> Order:

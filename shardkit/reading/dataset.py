@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, LengthError, StateError, UsageError
+from shardkit.errors import DatasetError, LengthError, ReplacedError, UsageError
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.images.decoder import (
     Color,
@@ -26,31 +28,19 @@ from shardkit.images.decoder import (
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import demand_class_labels, kind_of
-from shardkit.reading.batches.pipeline import LOST, Item, batch_limits, streamed
+from shardkit.reading.batches.pipeline import LOST, Item
 from shardkit.reading.chains import as_view, demand_order
 from shardkit.reading.content import Concatenated, Content, Mixed, Named
-from shardkit.reading.epoch import (
-    batches_before,
-    begun,
-    demand_numbered,
-    demands_replay,
-    one_of,
-    order_of,
-    read_by_loader,
-    replayed,
-    run_of,
-    share_of,
-)
+from shardkit.reading.epoch import Epoch
 from shardkit.reading.fingerprint import demand_same, fingerprint_of
+from shardkit.reading.numbered import demand_numbered, one_of, read_by_loader
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
-from shardkit.reading.options import Reading, at_least, buffer_size, callable_of
+from shardkit.reading.options import Reading, at_least, buffer_size, callable_of, named_options
 from shardkit.reading.order.derived import split_rows
-from shardkit.reading.order.epoch_order import Order, default_lanes
-from shardkit.reading.order.ranks import find_rank
 from shardkit.reading.order.share import Remainder
 from shardkit.reading.select import AtNumbers, OfClasses, PartOf, Selection, Weights, Where, numbers_of
-from shardkit.reading.state import Progress, make_state, read_state
-from shardkit.shards.find import SourceLike
+from shardkit.reading.state import ReadPosition
+from shardkit.shards.find import TRIES, SourceLike
 from shardkit.storage.access import remote_of
 
 if TYPE_CHECKING:
@@ -78,7 +68,7 @@ class Dataset:
     ops: tuple[Op, ...] = ()
     selection: tuple[Selection, ...] = ()
     weights: Weights | None = None
-    progress: Progress = field(default_factory=Progress)
+    position: ReadPosition = field(default_factory=ReadPosition)
 
     # What is in it
 
@@ -132,10 +122,7 @@ class Dataset:
     @property
     def epoch_samples(self) -> int:
         """The samples of one epoch of all ranks, before take() and skip(). DatasetError without a manifest."""
-        rows = self.rows()
-        if isinstance(self.content, Mixed):
-            return sum(part.epoch_samples for part in self.content.parts)
-        return int(self.content.catalog.counts.sum()) if rows is None else len(rows)
+        return self.content.samples(self.rows())
 
     def rows(self) -> Rows | None:
         """The rows of the catalog that this view has, in its order (int64); None for all of them."""
@@ -182,20 +169,12 @@ class Dataset:
                 _ = self.content.catalog
             except DatasetError as exc:
                 raise LengthError(exc.place, exc.fact, exc.cure) from exc
-        return self.items_of(0) * self.reading.turns
+        return self.epoch(0).item_count() * self.reading.turns
 
     @property
     def countable(self) -> bool:
         """Whether the items of an epoch are known before it is read."""
         return self.steps.counted and not self.content.streams
-
-    def items_of(self, epoch: int, *, done: int = 0, delivered: int = 0) -> int:
-        """The items of an epoch of this rank that are left after `done` samples of all ranks."""
-        samples = len(share_of(self, epoch, done))
-        if self.steps.batch is None:
-            return samples
-        low, high = batch_limits(self.steps, samples, batches_before(self, done, delivered))
-        return max(0, -(-(high - low) // self.steps.batch.size))
 
     def __bool__(self) -> bool:
         return True
@@ -219,6 +198,7 @@ class Dataset:
             reading=replace(data.reading, buffer=buffer, seed=data.reading.seed if seed is None else seed)
         )
 
+    @named_options
     def decode(
         self,
         *,
@@ -252,7 +232,7 @@ class Dataset:
         on_error: with "raise" the first image that can't be decoded is a DecodeError; "skip" omits and logs them.
         skip_limit: the most images that "skip" omits. max_pixels: an image with more is refused before it is decoded.
 
-        Raises UsageError for a value that makes no sense, and after map(), filter(), batch() or another decode().
+        Raises UsageError for what makes no sense, and after map(), filter(), batch() or another decode().
         Iterating raises DecodeError with shard, byte and key.
         """
         options = DecodeOptions(
@@ -385,7 +365,7 @@ class Dataset:
         A state of this very epoch that was loaded and not yet gone on from stays, so that a loop over epochs may call
         `set_epoch` in each of them, the resumed one too.
         """
-        self.progress.set_epoch(at_least("set_epoch(epoch)", epoch, 0))
+        self.position.set_epoch(at_least("set_epoch(epoch)", epoch, 0))
 
     def state_dict(self) -> dict[str, Any]:
         """Where the latest iteration is, as plain JSON: the epoch, and the samples that were delivered.
@@ -394,10 +374,7 @@ class Dataset:
         DatasetError for shards without a manifest, where a place can't be found again.
         """
         _ = self.content.catalog
-        rank, world_size = self.rank
-        identity, filtered = self.order_identity, not self.steps.counted
-        cursor = self.progress.where()
-        return make_state(cursor, order=identity, rank=rank, world_size=world_size, filtered=filtered)
+        return self.position.state_dict(order=self.order_identity, ranks=self.rank, steps=self.steps)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration go on at the very next sample after `state`. Changes this Dataset in place.
@@ -405,12 +382,7 @@ class Dataset:
         Raises StateError for a state of another dataset, order or version.
         """
         _ = self.content.catalog
-        rank, world_size = self.rank
-        cursor = read_state(state, order=self.order_identity, rank=rank, world_size=world_size)
-        if self.steps.sized_batches and state["world_size"] != world_size:
-            fact = f"epoch_size() after batch() makes other epochs with {state['world_size']} ranks and {world_size}"
-            raise StateError("load_state_dict()", fact, "call epoch_size() before batch(): then it counts samples")
-        self.progress.load(cursor)
+        self.position.load_state_dict(state, order=self.order_identity, ranks=self.rank, steps=self.steps)
 
     @property
     def identity(self) -> str:
@@ -423,7 +395,7 @@ class Dataset:
         window = ",".join(f"{type(op).__name__}{op.count}" for op in self.steps.window)
         weights = "" if self.weights is None else self.weights.describe()
         size = f"{self.reading.epoch_size}x{self.batch_size if self.steps.sized_batches else 1}"
-        parts = (self.identity, weights, self.reading.buffer, self.reading.seed, self.lanes, window, size)
+        parts = (self.identity, weights, self.reading.buffer, self.reading.seed, self.reading.order_lanes, window, size)
         return "\x1f".join(map(str, parts))
 
     @property
@@ -437,7 +409,7 @@ class Dataset:
     # Reading it
 
     def __iter__(self) -> Iterator[Any]:
-        cursor = self.progress.begin()
+        cursor = self.position.begin()
         while True:
             demand_same(self)
             empty = not cursor.delivered
@@ -451,8 +423,8 @@ class Dataset:
                 break
             if self.reading.turns is None and empty:
                 raise DatasetError("repeat()", "an epoch has no items, so that there is no end", "look at what is read")
-            cursor = self.progress.next_epoch(cursor)
-        self.progress.end(cursor)
+            cursor = self.position.next_epoch(cursor)
+        self.position.end(cursor)
 
     def run(
         self,
@@ -473,44 +445,33 @@ class Dataset:
         """
 
         def begin() -> Iterator[Item]:
-            if (done or start) and demands_replay(self.steps, start):
-                return replayed(self, epoch, done, start)
-            run = run_of(self, epoch, done=done, worker=worker, workers=workers)
-            return streamed(run.items(start, batches_before(self, done, delivered)), self.steps.after, delivered)
+            chosen = self.epoch(epoch, done=done)
+            return chosen.items(delivered=delivered, start=start, worker=worker, workers=workers)
 
         alone = workers == 1 and not self.content.resolved
-        items = begun(self, begin) if alone else begin()
+        items = self._begun(begin) if alone else begin()
         if lost or self.steps.decode is None or self.steps.batch is None:
             return items
         return (item for item in items if item[1] is not LOST)
 
-    def span(self) -> tuple[int, int]:
-        """The first of this rank's samples that the items of an epoch take, and the end of them, but for filter()."""
-        samples = len(share_of(self, 0, 0))
-        return (0, samples) if self.steps.batch is None else batch_limits(self.steps, samples)
+    def _begun(self, begin: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+        """What `begin` gives, where nothing of the content was told yet: if it was replaced before its first item
+        came, it is looked up again, so that a new reader gets the old dataset or the new one."""
+        for _ in range(TRIES - 1):
+            with suppress(ReplacedError):
+                items = begin()
+                return chain(list(islice(items, 1)), items)
+            self.forget()
+        return begin()
 
-    def rows_of_epoch(self, epoch: int) -> Rows:
-        """The rows of the catalog in the order in which the items of an epoch have them, on this rank."""
-        return share_of(self, epoch, 0).rows(self.order(epoch), np.arange(*self.span()))[0]
-
-    def order(self, epoch: int) -> Order:
-        """The order of an epoch over all ranks."""
-        return order_of(self, epoch)
+    def epoch(self, number: int, *, done: int = 0) -> Epoch:
+        """An epoch as this rank reads it, after `done` samples of all ranks."""
+        return Epoch(number, self.content, self.rows(), self.weights, self.reading, self.steps, done)
 
     @property
     def rank(self) -> tuple[int, int]:
         """(rank, world size), found as order/ranks.py says."""
-        return find_rank(self.reading.rank, self.reading.world_size)
-
-    @property
-    def lanes(self) -> int:
-        """The lanes of the epoch's order."""
-        return self.reading.lanes or default_lanes(self.reading.buffer > 0)
-
-    @property
-    def remainder(self) -> Remainder:
-        """What becomes of samples that can't be dealt evenly: "drop" for a shuffled dataset, "pad" for one in order."""
-        return self.reading.remainder or ("drop" if self.reading.buffer else "pad")
+        return self.reading.ranks
 
     def _selected(self, method: str, step: Selection) -> Dataset:
         demand_order(self, method)
@@ -520,7 +481,7 @@ class Dataset:
     def _with(self, *new: Op, reading: Reading | None = None, ops: tuple[Op, ...] = ()) -> Dataset:
         chain = (*self.ops, *new, *ops)
         steps_of(chain)
-        return replace(self, reading=reading or self.reading, ops=chain, progress=Progress())
+        return replace(self, reading=reading or self.reading, ops=chain, position=ReadPosition())
 
     # Going on elsewhere
 
@@ -621,57 +582,3 @@ def dataset(
     names = FieldNames(image_field, label_field) if image_field is not None or label_field is not None else None
     remote = remote_of(storage_options, cache, cache_bytes, ahead_bytes, timeout_seconds)
     return Dataset(Named(source, verify=verify, names=names, remote=remote), reading)
-
-
-def concat(datasets: Sequence[Dataset]) -> Dataset:
-    """The samples of several datasets, one after the other, as one. Classes of one name become one class.
-
-    Their selections count; shuffle, decode and all the rest is said of the whole. UsageError for none, or for datasets
-    that are more than selections.
-    """
-    parts = _parts("concat()", datasets)
-    for part in parts:
-        if part.weights is not None:
-            raise UsageError("concat()", f"{part!r} has weights", "call weight() or balance() on the result")
-    return Dataset(Concatenated(parts), _shared_reading("concat()", parts))
-
-
-def mix(datasets: Sequence[Dataset], weights: Sequence[float] | None = None, *, seed: int = 0) -> Dataset:
-    """Samples of several datasets interleaved, each as often as its weight says (by default as its length says).
-
-    Each keeps its own order, shuffling and weights, and begins again when it is used up; an epoch has as many samples
-    as they have together. In 1,000 samples in a row the shares are exact, so a weight is at least a thousandth of
-    their sum.
-    """
-    parts = _parts("mix()", datasets)
-    given = [part.epoch_samples for part in parts] if weights is None else list(weights)
-    if len(given) != len(parts):
-        raise UsageError("mix()", f"{len(given)} weights for {len(parts)} datasets", "give one for each")
-    reading = replace(_shared_reading("mix()", parts), seed=seed)
-    if reading.remainder is None and any(part.reading.buffer for part in parts):
-        reading = replace(reading, remainder="drop")  # as each of them would
-    return Dataset(Mixed(parts, given), reading)
-
-
-def _shared_reading(name: str, parts: Sequence[Dataset]) -> Reading:
-    """The options of the parts that say nothing of order. UsageError where they say that they are of other ranks."""
-    first = parts[0].reading
-    shared = {key: getattr(first, key) for key in ("rank", "world_size", "remainder", "threads", "ahead", "decoders")}
-    for part in parts:
-        if (part.reading.rank, part.reading.world_size) != (first.rank, first.world_size):
-            raise UsageError(name, "the datasets have different ranks", "give all the same rank= and world_size=")
-    return Reading(**shared)
-
-
-def _parts(name: str, datasets: Sequence[Dataset]) -> Sequence[Dataset]:
-    if not isinstance(datasets, (list, tuple)) or not all(isinstance(part, Dataset) for part in datasets):
-        raise UsageError(name, f"{type(datasets).__name__} is no list of datasets", f"call {name[:-1]}[a, b])")
-    if not datasets:
-        raise UsageError(name, "there is no dataset", "give at least one")
-    views = [as_view(part) for part in datasets]
-    for part in views:
-        if part.ops or part.reading.turns != 1 or isinstance(part.content, Mixed):
-            raise UsageError(
-                name, f"{part!r} is more than a selection", "call decode(), batch() and so on on the result"
-            )
-    return views

@@ -93,6 +93,21 @@ class Steps:
         """The decode step, if there is one."""
         return next((op for op in self.samples if isinstance(op, Decode)), None)
 
+    def needs_replay(self, start: int) -> bool:
+        """Whether a place in an epoch can be resumed from only by reading the epoch again up to it: a take() that
+        another filter() follows has let more through than was delivered. start: a number of samples that came with no
+        number of items."""
+        after = self.after
+        first = next((place for place, op in enumerate(after) if isinstance(op, Take)), len(after))
+        counts = any(isinstance(op, Take | Skip) for op in after)
+        return any(isinstance(op, Filter) for op in after[first:]) or (start > 0 and counts)
+
+    def demand_dealable(self, workers: int) -> None:
+        """Raises UsageError for what several workers can't do side by side."""
+        if workers > 1 and any(isinstance(op, Take | Skip) for op in self.after):
+            fact = "after filter() they count what each worker makes, and not what comes of all of them"
+            raise UsageError("take(), skip()", fact, "call them before filter(), or use num_workers=0: threads decode")
+
 
 def steps_of(ops: Sequence[Op]) -> Steps:
     """The steps of a chain. UsageError for a chain that makes no sense."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from shardkit.errors import UsageError
 from shardkit.reading.batches.fields import FIELD_DECODERS
+from shardkit.reading.order.epoch_order import default_lanes
 from shardkit.reading.order.ranks import find_rank
 from shardkit.reading.order.share import Remainder
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 DEFAULT_BUFFER = 10_000
 """The shuffle buffer for shuffle=True, in samples."""
@@ -46,6 +52,21 @@ class Reading:
         if self.remainder not in (None, "drop", "pad", "uneven"):
             raise UsageError("remainder", f"{self.remainder!r} is not one of drop, pad, uneven", "choose one of these")
 
+    @property
+    def ranks(self) -> tuple[int, int]:
+        """(rank, world size), found as order/ranks.py says."""
+        return find_rank(self.rank, self.world_size)
+
+    @property
+    def order_lanes(self) -> int:
+        """The lanes of an epoch's order."""
+        return self.lanes or default_lanes(self.buffer > 0)
+
+    @property
+    def order_remainder(self) -> Remainder:
+        """What becomes of samples that can't be dealt evenly: "drop" for a shuffled dataset, "pad" for one in order."""
+        return self.remainder or ("drop" if self.buffer else "pad")
+
 
 def at_least(name: str, value: object, least: int) -> int:
     """`value` as an int. Raises UsageError for what is not a whole number from `least` on."""
@@ -59,6 +80,21 @@ def callable_of(name: str, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     if not callable(fn):
         raise UsageError(name, f"{fn!r} can't be called", "give a function of one item")
     return fn
+
+
+def named_options(method: Callable[P, R]) -> Callable[P, R]:
+    """The method, which answers a keyword argument that it does not have with a UsageError that lists its options."""
+    names = inspect.getfullargspec(method).kwonlyargs
+
+    @wraps(method)
+    def checked(*args: P.args, **options: P.kwargs) -> R:
+        unknown = next((name for name in options if name not in names), None)
+        if unknown is not None:
+            fact = f"got an unexpected keyword argument {unknown!r}"
+            raise UsageError(f"{method.__name__}()", fact, f"its options are {', '.join(names)}")
+        return method(*args, **options)
+
+    return checked
 
 
 def buffer_size(shuffle: bool | int) -> int:

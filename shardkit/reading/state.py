@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from shardkit.errors import StateError
+from shardkit.reading.ops import Steps
 
 STATE_VERSION = 1
 
@@ -31,8 +33,8 @@ class Cursor:
     turn: int = 0
 
 
-class Progress:
-    """What changes in a Dataset: the next epoch, and the cursor of its latest iteration. Thread safe."""
+class ReadPosition:
+    """How far a Dataset has been read: the next epoch, and the cursor of its latest iteration. Thread safe."""
 
     def __init__(self, following: int = 0) -> None:
         self._lock = threading.Lock()
@@ -83,11 +85,25 @@ class Progress:
         with self._lock:
             return self.latest or self.resume or Cursor(self.following)
 
+    def state_dict(self, *, order: str, ranks: tuple[int, int], steps: Steps) -> dict[str, Any]:
+        """Where the latest iteration is, plain JSON. order: the text that the order of samples follows from."""
+        rank, world_size = ranks
+        return make_state(self.where(), order=order, rank=rank, world_size=world_size, filtered=not steps.counted)
 
-def _restored(following: int, resume: Cursor | None) -> Progress:
-    progress = Progress(following)
-    progress.resume = resume
-    return progress
+    def load_state_dict(self, state: Mapping[str, Any], *, order: str, ranks: tuple[int, int], steps: Steps) -> None:
+        """Make the next iteration go on after `state`. StateError for one that does not fit."""
+        rank, world_size = ranks
+        cursor = read_state(state, order=order, rank=rank, world_size=world_size)
+        if steps.sized_batches and state["world_size"] != world_size:
+            fact = f"epoch_size() after batch() makes other epochs with {state['world_size']} ranks and {world_size}"
+            raise StateError("load_state_dict()", fact, "call epoch_size() before batch(): then it counts samples")
+        self.load(cursor)
+
+
+def _restored(following: int, resume: Cursor | None) -> ReadPosition:
+    position = ReadPosition(following)
+    position.resume = resume
+    return position
 
 
 def make_state(cursor: Cursor, *, order: str, rank: int, world_size: int, filtered: bool) -> dict[str, Any]:

@@ -91,13 +91,13 @@ def shuffle_quality(
     chance = 4 / np.sqrt(max(1, len(labels) // batch) * max(1, len(catalog.classes) - 1))
     allowed = max(TOLERANCE, float(chance))
     enough = next((w.buffer for w in ways[:-1] if max(abs(w.mixed - 1), w.carry_over) <= allowed), None)
-    shuffled = next((part.lanes for part in chosen if part.reading.buffer), 1)
+    shuffled = next((part.reading.order_lanes for part in chosen if part.reading.buffer), 1)
     return ShuffleQuality(len(labels), len(catalog.classes), len(catalog.counts), shuffled, batch, tuple(ways), enough)
 
 
 def _orders(data: Dataset) -> list[NDArray[np.int64]]:
     places = np.arange(data.epoch_samples)
-    return [data.order(epoch).rows_at(places) for epoch in range(2)]
+    return [data.epoch(epoch).order.rows_at(places) for epoch in range(2)]
 
 
 def _mixing(

@@ -12,7 +12,6 @@ import numpy as np
 
 from shardkit.errors import UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
-from shardkit.images.decoder import DecodeOptions
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.shards.find import SourceLike
 from shardkit.storage.files import whole_file
@@ -96,10 +95,6 @@ def view(
 def augmented_data(data: Dataset, augmented: bool | Mapping[str, Any]) -> Dataset:
     """The dataset with the decode() that is asked for, or as it is."""
     if isinstance(augmented, Mapping):
-        unknown = sorted(set(augmented) - set(DecodeOptions.__dataclass_fields__))
-        if unknown:
-            names = ", ".join(DecodeOptions.__dataclass_fields__)
-            raise UsageError("augmented", f"{unknown[0]!r} is not an option of decode()", f"its options are {names}")
         return data.decode(**{"size": usual_side(data), "crop": "random", "flip": True, **augmented})
     return data.decode(size=usual_side(data), crop="random", flip=True) if augmented else data
 

@@ -281,8 +281,8 @@ def test_numbers_and_counts_of_a_mix_are_those_of_its_parts(cars: str, keys_of: 
 
 def test_a_mix_of_shuffled_parts_drops_what_ranks_cannot_share(cars: str) -> None:
     parts = [shardkit.dataset(cars, shuffle=30, rank=0, world_size=2)]
-    assert shardkit.mix(parts).remainder == "drop"
-    assert shardkit.mix([shardkit.dataset(cars)]).remainder == "pad"
+    assert shardkit.mix(parts).reading.order_remainder == "drop"
+    assert shardkit.mix([shardkit.dataset(cars)]).reading.order_remainder == "pad"
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_concat_keeps_ranks_and_threads_of_its_parts(cars: str) -> None:
     part = shardkit.dataset(cars, rank=1, world_size=2, threads=1, remainder="uneven")
     whole = shardkit.concat([part, part])
     assert len(whole) == 97
-    assert (whole.reading.rank, whole.reading.threads, whole.remainder) == (1, 1, "uneven")
+    assert (whole.reading.rank, whole.reading.threads, whole.reading.order_remainder) == (1, 1, "uneven")
 
 
 def test_an_empty_view_has_nothing_and_says_so(cars: str) -> None:

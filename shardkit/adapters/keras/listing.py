@@ -38,7 +38,7 @@ def delivered(dataset: Dataset, epochs: Sequence[int]) -> Listing:
     if not dataset.steps.counted or (decode is not None and decode.options.on_error == "skip"):
         fact = "which samples come is not known beforehand, since filter() or on_error may leave some out"
         raise DatasetError("labels", fact, "collect them from the batches: .labels and .keys of each")
-    rows = np.concatenate([dataset.rows_of_epoch(epoch) for epoch in epochs])
+    rows = np.concatenate([dataset.epoch(epoch).rows_in_order for epoch in epochs])
     return _listed(dataset, rows, rows)
 
 

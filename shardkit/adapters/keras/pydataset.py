@@ -63,7 +63,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
         self._class_names = class_names
         self._relabelled = relabelled
         self._lock = threading.RLock()
-        self._epoch = dataset.progress.where().epoch
+        self._epoch = dataset.position.where().epoch
         self._items: Iterator[Any] | None = None
         self._at = self._place = 0
         self._head: dict[int, Any] = {}
@@ -210,7 +210,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
     @property
     def samples(self) -> int:
         """The samples of a pass."""
-        low, high = self.dataset.span()
+        low, high = self.dataset.epoch(0).span
         return (high - low) * self._turns
 
     n = samples
@@ -278,7 +278,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
                 if not found:
                     return
                 epoch += 1
-        low, high = dataset.span()
+        low, high = dataset.epoch(0).span
         each = max(1, -(-(high - low) // self.batch_size))
         epoch, number = epoch + number // each, number % each
         while high > low:

@@ -159,7 +159,7 @@ def batch_length(dataset: Dataset) -> int | None:
         return steps.batch.size
     if not steps.counted or dataset.content.streams:
         return None
-    low, high = dataset.span()
+    low, high = dataset.epoch(0).span
     return steps.batch.size if high > low and (high - low) % steps.batch.size == 0 else None
 
 

@@ -20,7 +20,7 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.option_files import demand_folder
 from shardkit.packing.pack import pack
 from shardkit.reading.dataset import Dataset, dataset
-from shardkit.reading.state import Progress as Position
+from shardkit.reading.state import ReadPosition
 from shardkit.rng import permutation, stream_key
 from shardkit.sample import IMAGE_FIELDS, fs_text
 from shardkit.shards.find import SourceLike, resolve
@@ -80,7 +80,7 @@ class _Sample:
 
     def directory(self, threads: int | None = None) -> Dataset:
         """The class directory, in random order."""
-        return replace(self.tree, reading=replace(self.tree.reading, threads=threads), progress=Position())
+        return replace(self.tree, reading=replace(self.tree.reading, threads=threads), position=ReadPosition())
 
     def packed(self, threads: int | None = None) -> Dataset:
         """The shards, shuffled as in training; opened anew, since a mapped file can't be brought out of the cache."""
@@ -90,7 +90,7 @@ class _Sample:
     def streamed(self, threads: int | None = None) -> Dataset:
         """The shards in the store, shuffled as in training."""
         assert self.far is not None
-        return replace(self.far, reading=replace(self.far.reading, threads=threads), progress=Position()).shuffle()
+        return replace(self.far, reading=replace(self.far.reading, threads=threads), position=ReadPosition()).shuffle()
 
 
 def bench(

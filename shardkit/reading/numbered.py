@@ -1,0 +1,66 @@
+"""Samples of a Dataset by number or key, and who asks for them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from shardkit.errors import NotFoundError, SampleIndexError, UsageError
+from shardkit.reading.batches.pipeline import Run
+from shardkit.reading.blocks.source import OneBlock
+
+if TYPE_CHECKING:
+    from shardkit.reading.dataset import Dataset
+
+LOADERS = ("torch.utils.data.", "torchdata.")
+"""Modules that read by number what is given to a DataLoader."""
+
+
+def read_by_loader(depth: int) -> bool:
+    """Whether torch's data loading has called the function that is `depth` callers up: 1 is the one that asks."""
+    module: str = sys._getframe(depth + 1).f_globals.get("__name__", "")
+    return module.startswith(LOADERS)
+
+
+def demand_numbered(data: Dataset) -> None:
+    """Raises UsageError for a Dataset that a DataLoader would read by number as something else than it says: numbers
+    know no shuffling, no ranks, no batches, and no epoch for random crops."""
+    decode, world_size = data.steps.decode, data.rank[1]
+    cure = "give the DataLoader dataset.to_torch() with batch_size=None, or to_torch(map_style=True) with shuffle=True"
+    if data.steps.batch is not None:
+        fact, cure = "batches have no number", "iterate over batches.to_torch().loader(num_workers=…)"
+    elif data.reading.buffer:
+        fact = "it asks for samples by number, which come in the order of the shards, and this dataset is shuffled"
+    elif world_size > 1:
+        fact = f"it asks for samples by number, which count over all {world_size} ranks, and this is the part of one"
+        cure = "give the DataLoader to_torch(map_style=True) with a DistributedSampler, or dataset.to_torch()"
+    elif decode is not None and (decode.options.crop == "random" or decode.options.flip):
+        fact = "it asks for samples by number, and their random crops and flips would be the same in each epoch"
+    else:
+        return
+    raise UsageError("DataLoader(dataset)", fact, cure)
+
+
+def one_of(data: Dataset, item: Any) -> Any:
+    """A sample by its number or key, as `Dataset.__getitem__` gives it."""
+    if data.steps.batch is not None:
+        raise UsageError("dataset[…]", "batches have no number", "take samples, before batch()")
+    source = OneBlock(data.content.catalog, _row_of(data, item), data.reading.seed)
+    found = next(Run(source, data.steps, 1, 1, data.reading.decoders).items(), None)
+    if found is None:
+        raise NotFoundError(repr(data.content), f"filter() drops sample {item!r}", "ask the unfiltered dataset")
+    return found[1]
+
+
+def _row_of(data: Dataset, item: Any) -> int:
+    rows = data.members()
+    if isinstance(item, str):
+        for row in data.content.catalog.rows_of(item):
+            if rows is None or row in rows:
+                return row
+        raise NotFoundError(repr(data.content), f"there is no sample {item!r}", "check the key")
+    total = data.epoch_samples
+    if not -total <= item < total:
+        fact = f"there is no sample {item} among {total}"
+        raise SampleIndexError(repr(data.content), fact, "samples count from 0")
+    return int(item) % total if rows is None else int(rows[item])
