@@ -6,6 +6,7 @@ A new format is a folder beside these two, its name in FormatName, and a line in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from shardkit.errors import DamagedError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from shardkit.formats.tar.fast_check import PlainShard
     from shardkit.formats.tar.fast_write import Gatherer
     from shardkit.formats.tar.stream import Readable
+    from shardkit.formats.tfrecord.salvage import Record
     from shardkit.formats.tfrecord.samples import FieldNames
 
 FormatName = Literal["tar", "tfrecord"]
@@ -143,6 +145,42 @@ class Description(NamedTuple):
     text: str
 
 
+@dataclass(slots=True)
+class SalvagedSample:
+    """A sample that can still be read in a damaged shard. start: its first byte. fields: (first byte, length) of those
+    that are bytes. split: they were not adjacent. record: the sample as a whole, where its own checksums prove it.
+    """
+
+    key: str
+    start: int
+    fields: dict[str, tuple[int, int]]
+    split: bool = False
+    record: Record | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes that hold no sound sample. key, path: of the one there, as far as its own bytes tell."""
+
+    start: int
+    end: int
+    key: str
+    path: str
+    error: DamagedError
+
+
+@dataclass(slots=True)
+class Salvaged:
+    """What a shard still holds, in order. damage: what was met on the way. suspects: the keys next to it, which may
+    lack a field. gaps: where samples were, if the format tells.
+    """
+
+    samples: list[SalvagedSample] = field(default_factory=list)
+    damage: list[DamagedError] = field(default_factory=list)
+    suspects: set[str] = field(default_factory=set)
+    gaps: list[Gap] = field(default_factory=list)
+
+
 class Format(Protocol):
     """What a format can do, as functions."""
 
@@ -260,6 +298,10 @@ class Format(Protocol):
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
         """The bytes of a field that follows one that ends at byte `end`, in a sample that ends at `stop`; None where
         that can't be told without reading the sample."""
+        ...
+
+    def salvage(self, data: ShardData) -> Salvaged:
+        """All that can still be read of a damaged shard. Never raises DamagedError."""
         ...
 
     def plain_sums(

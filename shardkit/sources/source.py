@@ -8,7 +8,6 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.sample import DEFAULT_EXTENSIONS, fs_text, text_of_path
+from shardkit.shards.manifest import LabelKind
 from shardkit.sources.columns import PathColumn, PathColumnBuilder
 from shardkit.sources.keys import folder_changes, key_of_file, renamed_rows, share_a_key
 from shardkit.sources.left_out import LeftOut, LeftOutCounter
@@ -26,7 +26,6 @@ from shardkit.sources.tree.walk_ahead import listed_ahead
 
 __all__ = ["LeftOut", "PathColumn", "Source", "find_splits", "scan_splits", "scan_tree"]
 
-LabelKind = Literal["class", "listed", "multi", "number", "none"]
 StrPath = str | bytes | os.PathLike[str]
 
 _log = logging.getLogger(__name__)

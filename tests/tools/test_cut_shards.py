@@ -66,9 +66,8 @@ WITHOUT_INDEX = {
     unpack._write = cutting(unpack._write)
     unpack.unpack(shard, "out", workers=1)""",
     "repair": """
-    from shardkit.tools.repair import tar as _rescue, tfrecord as _rescue_records, repair
-    _rescue.label_of = cutting(_rescue.label_of)
-    _rescue_records.image_header = cutting(_rescue_records.image_header)
+    from shardkit.tools.repair import repair, rescue as _rescue
+    _rescue.image_header = cutting(_rescue.image_header)
     repair.repair(shard, "out")""",
     "convert": """
     from shardkit.tools.convert import rows as _stored, convert

@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shardkit.formats.protocol import Description, Encoded, FormatName, SampleColumns, StoredSample, moved
+from shardkit.formats.protocol import (
+    Description,
+    Encoded,
+    FormatName,
+    Salvaged,
+    SampleColumns,
+    ShardData,
+    StoredSample,
+    moved,
+)
 from shardkit.formats.tar import samples
 from shardkit.formats.tar.headers import GZIP_MAGIC, padded
 from shardkit.formats.tar.stream import Readable, stream_samples
@@ -115,6 +124,12 @@ class Tar:
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
         """The data of the next member, if it is the field as we write it."""
         return samples.plain_member(buffer, padded(end), stop, f"{key}.{field}".encode())
+
+    def salvage(self, data: ShardData) -> Salvaged:
+        """As `salvage.salvage`."""
+        from shardkit.formats.tar.salvage import salvage
+
+        return salvage(data)
 
     def plain_sums(
         self, path: str, keys: Sequence[str], paths: Sequence[str], numbers: dict[str, NDArray[Any]]

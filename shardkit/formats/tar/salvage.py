@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from shardkit.errors import DamagedError
-from shardkit.formats.format import ShardData
+from shardkit.formats.protocol import Salvaged, SalvagedSample, ShardData
 from shardkit.formats.tar.headers import BLOCK, Member, cut_member, parse_block, read_member, sample_name
 
 _MAGIC, _MAGIC_AT = b"ustar", 257
-
-
-@dataclass(slots=True)
-class Group:
-    """Members with one key: field -> (first byte, length). start: of the first one. split: they were not adjacent."""
-
-    key: str
-    start: int
-    fields: dict[str, tuple[int, int]]
-    split: bool = False
-
-
-@dataclass(slots=True)
-class Salvaged:
-    """What a shard still holds, in order; the damage; the keys next to it, which may lack a member."""
-
-    groups: list[Group] = field(default_factory=list)
-    damage: list[DamagedError] = field(default_factory=list)
-    suspects: set[str] = field(default_factory=set)
 
 
 def salvage(data: ShardData) -> Salvaged:
@@ -38,14 +18,14 @@ def salvage(data: ShardData) -> Salvaged:
     """
     try:
         found = data.samples()
-        return Salvaged([Group(sample.key, sample.offset, sample.fields) for sample in found])
+        return Salvaged([SalvagedSample(sample.key, sample.offset, sample.fields) for sample in found])
     except DamagedError:
         return _salvaged(data)
 
 
 def _salvaged(data: ShardData) -> Salvaged:
     result = Salvaged()
-    latest: dict[str, Group] = {}
+    latest: dict[str, SalvagedSample] = {}
     last, after_damage = "", False
     for item in _members(data):
         if isinstance(item, DamagedError):
@@ -63,8 +43,8 @@ def _salvaged(data: ShardData) -> Salvaged:
         key, field_name = name
         group = latest.get(key)
         if group is None or field_name in group.fields:
-            group = latest[key] = Group(key, item.start, {})
-            result.groups.append(group)
+            group = latest[key] = SalvagedSample(key, item.start, {})
+            result.samples.append(group)
         elif key != last:
             group.split = True
         group.fields[field_name] = (item.data, item.size)

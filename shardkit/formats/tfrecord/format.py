@@ -6,7 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shardkit.formats.protocol import Description, Encoded, FormatName, SampleColumns, StoredSample, moved
+from shardkit.formats.protocol import (
+    Description,
+    Encoded,
+    FormatName,
+    Salvaged,
+    SampleColumns,
+    ShardData,
+    StoredSample,
+    moved,
+)
 from shardkit.formats.tar.stream import Readable
 from shardkit.formats.tfrecord import samples, stream
 from shardkit.formats.tfrecord.samples import FieldNames
@@ -117,6 +126,12 @@ class Tfrecord:
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
         """None: the features of a record have no fixed order."""
         return None
+
+    def salvage(self, data: ShardData) -> Salvaged:
+        """As `salvage.salvage`."""
+        from shardkit.formats.tfrecord.salvage import salvage
+
+        return salvage(data)
 
     def plain_sums(
         self, path: str, keys: Sequence[str], paths: Sequence[str], numbers: dict[str, NDArray[Any]]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from shardkit.errors import DamagedError
-from shardkit.formats.format import ShardData
+from shardkit.formats.protocol import Gap, Salvaged, SalvagedSample, ShardData
 from shardkit.formats.tfrecord.example import parse_example
 from shardkit.formats.tfrecord.features import KEY, OTHER_KEY
 from shardkit.formats.tfrecord.samples import (
@@ -49,33 +49,16 @@ class Record:
     fields: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Bytes that hold no sound record. key, path: of the record there, as far as its own bytes tell."""
-
-    start: int
-    end: int
-    key: str
-    path: str
-    error: DamagedError
-
-
-@dataclass(slots=True)
-class Records:
-    """What a shard still holds, in order."""
-
-    sound: list[Record] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
-
-
-def salvage_records(data: ShardData) -> Records:
+def salvage(data: ShardData) -> Salvaged:
     """All records with right checksums. Behind damage it goes on at the next one. Never raises DamagedError."""
-    found = Records()
+    found = Salvaged()
     for item in _walk(data):
-        if isinstance(item, Record):
-            found.sound.append(item)
-        else:
+        if isinstance(item, Gap):
             found.gaps.append(item)
+            found.damage.append(item.error)
+            continue
+        image = {item.image: (item.image_offset, item.image_size)} if item.image else {}
+        found.samples.append(SalvagedSample(item.key, item.offset, image, record=item))
     return found
 
 

@@ -36,8 +36,8 @@ from shardkit.shards.open import Opened, ShardPlace, open_dataset, stem_of_shard
 from shardkit.sources.keys import new_keys
 from shardkit.storage.files import translated
 from shardkit.threads import in_threads, thread_count
+from shardkit.tools.repair.rescue import Rescuer
 from shardkit.tools.repair.rescued import LeftOut, Rescue, Rescued, members_of
-from shardkit.tools.repair.tar import Rescuer
 from shardkit.tools.repair.write import write_shard
 
 

@@ -19,7 +19,7 @@ from shardkit.formats.tfrecord.example import (
     varint,
     with_text,
 )
-from shardkit.formats.tfrecord.salvage import next_head, salvage_records
+from shardkit.formats.tfrecord.salvage import next_head, salvage
 from shardkit.formats.tfrecord.samples import FRAME, HEAD, framed_record, read_samples
 from shardkit.shards.scan import ShardBytes
 
@@ -355,8 +355,8 @@ def test_random_damage_never_gives_a_wrong_sample(packed: Path, mended: Path) ->
 @pytest.mark.parametrize("labels", [(1, 2), (b"1", b"2")])
 def test_labels_are_read_from_every_record(labels: Sequence[int | bytes]) -> None:
     data = b"".join(record({"cls": label, "text": b"x"}) for label in labels)
-    found = salvage_records(ShardBytes("x", data, len(data)))
-    assert [one.label for one in found.sound] == [1, 2]
+    found = salvage(ShardBytes("x", data, len(data)))
+    assert [one.record.label for one in found.samples if one.record is not None] == [1, 2]
     assert found.gaps == []
 
 
