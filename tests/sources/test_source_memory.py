@@ -14,7 +14,7 @@ import json, sys
 import numpy as np
 from shardkit.sources import source
 from shardkit.sources.tree import walk
-from shardkit.packing.plan.plan import plan_shards
+from shardkit.packing.plan.plan import ShardNames, plan_shards
 
 FOLDERS, FILES = 1000, 1000
 
@@ -34,7 +34,7 @@ np.argsort(np.arange(10)), np.random  # what numpy loads late belongs to nobody'
 before = memory("VmRSS")
 scanned = source.scan_tree(sys.argv[1])
 after_scan = memory("VmHWM")
-plan = plan_shards(scanned, stem="t", suffix=".tar", sample_bytes=scanned.sizes + 2048, overhead=1024,
+plan = plan_shards(scanned.sizes + 2048, ShardNames("t", ".tar"), overhead=1024,
                    max_bytes=256_000_000, max_count=None, shuffle=True, seed=0)
 n = len(scanned)
 print(json.dumps({

@@ -14,7 +14,7 @@ from shardkit.images.rewrite.transcode import VERSION
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.append import ExistingDataset
 from shardkit.packing.plan.estimate import as_transcoded
-from shardkit.packing.plan.plan import Plan, plan_shards
+from shardkit.packing.plan.plan import Plan, ShardNames, plan_shards
 from shardkit.packing.plan.sizes import sample_bytes
 from shardkit.packing.write.file_samples import FileSamples
 from shardkit.packing.write.task import ShardTask
@@ -79,36 +79,29 @@ class PlannedDataset:
 
 
 def plan_source(
-    source: Source,
-    stem: str,
-    options: PackOptions,
-    grouped: Grouped | None = None,
-    *,
-    first: int = 0,
-    base: str | None = None,
+    found: Source | Grouped, stem: str, options: PackOptions, *, first: int = 0, base: str | None = None
 ) -> PlannedDataset:
-    """Plan the shards of a source. grouped: where a sample is several files; `source` has its samples then.
+    """Plan the shards of a source, or of its samples of several files each.
 
     first: the number in the name of the first shard. base: what the shards' names begin with, where not with `stem`.
     """
     form = FORMATS[options.format]
+    source, grouped = (found.samples, found) if isinstance(found, Grouped) else (found, None)
     measured, together = source, grouped
     if options.transcode is not None:
         measured, together = as_transcoded(source, grouped, options.transcode, seed=options.seed)
-    sizes = sample_bytes(measured, together, form)
     plan = plan_shards(
-        source, stem=base or stem, suffix=form.suffix, sample_bytes=sizes, overhead=len(form.end),
+        sample_bytes(measured, together, form), ShardNames(base or stem, form.suffix, first), overhead=len(form.end),
         max_bytes=options.max_bytes, max_count=options.max_count, shuffle=options.shuffle, seed=options.seed,
-        first=first,
     )  # fmt: skip
     layout = LAYOUT if options.transcode is None else (LAYOUT, VERSION)
     named = (layout, options.recorded(), source.classes, stem, *form.digest_marks)
     digest = hashlib.blake2b(repr(named).encode(), digest_size=16)
-    source = source if grouped is None else grouped.files
-    for column in (source.paths.blob, source.paths.offsets, source.sizes, source.labels):
+    files = source if grouped is None else grouped.files
+    for column in (files.paths.blob, files.paths.offsets, files.sizes, files.labels):
         digest.update(np.ascontiguousarray(column).data)
-    if source.inline is not None:
-        digest.update(source.inline.labels.encode())
-        for name, texts in source.inline.fields.items():
+    if files.inline is not None:
+        digest.update(files.inline.labels.encode())
+        for name, texts in files.inline.fields.items():
             digest.update(name.encode() + texts.blob.tobytes() + texts.offsets.tobytes())
-    return PlannedDataset(source if grouped is None else grouped.samples, plan, digest.hexdigest(), grouped)
+    return PlannedDataset(source, plan, digest.hexdigest(), grouped)

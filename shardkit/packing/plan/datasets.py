@@ -60,8 +60,5 @@ def _planned(
     if before is not None:
         found, before = new_samples(found, before, options)
     first = 0 if before is None else before.first
-    if isinstance(found, Grouped):
-        content = plan_source(found.samples, destination.stem, options, found, first=first, base=destination.base)
-    else:
-        content = plan_source(found, destination.stem, options, first=first, base=destination.base)
-    return replace(content, before=before)
+    planned = plan_source(found, destination.stem, options, first=first, base=destination.base)
+    return replace(planned, before=before)

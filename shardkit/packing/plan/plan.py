@@ -5,7 +5,7 @@ Pure: the same for the same sizes, limits and seed, on any machine and for any n
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,24 @@ from numpy.typing import NDArray
 from shardkit import rng
 from shardkit.errors import UsageError
 from shardkit.packing.plan.cut import even_cut
+from shardkit.shards.names import shard_name
 
 SPREAD = 8
 SPREAD_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ShardNames:
+    """The file names of shards: what they begin and end with, and the number in the name of the first."""
+
+    base: str
+    suffix: str
+    first: int = 0
+
+    def name(self, number: int, count: int) -> str:
+        """The name of one of `count` shards: six digits, or for all of them as many as the last one needs."""
+        digits = max(6, len(str(self.first + count - 1)))
+        return shard_name(self.base, self.first + number, self.suffix, digits=digits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,15 +49,12 @@ class Plan:
     """All shards. Shard k has the rows `order[bounds[k]:bounds[k + 1]]` and `shard_bytes[k]` bytes.
 
     order: int32, or int64 from 2^31 rows on. bounds: int64, shards + 1. shard_bytes: int64, overhead included.
-    first: the number in the name of the first shard.
     """
 
     order: NDArray[np.integer]
     bounds: NDArray[np.int64]
     shard_bytes: NDArray[np.int64]
-    stem: str
-    suffix: str
-    first: int = 0
+    naming: ShardNames
 
     def __len__(self) -> int:
         return len(self.shard_bytes)
@@ -53,9 +65,8 @@ class Plan:
         return [self.name(number) for number in range(len(self))]
 
     def name(self, number: int) -> str:
-        """The file name of a shard: six digits, or for all of them as many as the last one needs."""
-        digits = max(6, len(str(self.first + len(self) - 1)))
-        return f"{self.stem}-{self.first + number:0{digits}d}{self.suffix}"
+        """The file name of a shard."""
+        return self.naming.name(number, len(self))
 
     def shard(self, number: int) -> ShardPlan:
         """Shard `number`, 0 … len - 1; IndexError beyond."""
@@ -66,38 +77,33 @@ class Plan:
 
 
 def plan_shards(
-    source: Sized,
-    *,
-    stem: str,
-    suffix: str,
     sample_bytes: NDArray[np.int64],
+    names: ShardNames,
+    *,
     overhead: int,
     max_bytes: int,
     max_count: int | None,
     shuffle: bool,
     seed: int,
-    first: int = 0,
 ) -> Plan:
-    """Deal the rows of `source` to shards of about equal bytes, none over `max_bytes` or `max_count` samples.
+    """Deal rows to shards of about equal bytes, none over `max_bytes` or `max_count` samples.
 
-    Of `source` only the length counts. sample_bytes: what each row takes in a shard (int64). overhead: bytes of a shard
-    beside its samples. A sample that alone is over `max_bytes` gets a shard of its own. With `shuffle`, the order is a
-    permutation by `seed`. first: the number in the name of the first shard.
+    sample_bytes: what each row takes in a shard (int64). overhead: bytes of a shard beside its samples. A sample that
+    alone is over `max_bytes` gets a shard of its own. With `shuffle`, the order is a permutation by `seed`.
 
     There are as few shards as the limits allow, but at least 8 of 8 MiB or more (fewer of a dataset under 64 MiB):
     readers such as webdataset give each worker whole shards, so that one shard would leave all but one without work.
 
     Raises UsageError for limits that hold no sample at all.
     """
-    count = len(source)
-    assert len(sample_bytes) == count, "one size for each row"
+    count = len(sample_bytes)
     _check_limits(max_bytes, overhead, max_count)
     order = _order(count, shuffle, seed)
     ends = np.zeros(count + 1, dtype=np.int64)
     np.cumsum(sample_bytes[order] if shuffle else sample_bytes, out=ends[1:])
     least = max(1, min(SPREAD, int(ends[-1]) // SPREAD_BYTES))
     bounds = even_cut(ends, max_bytes=max_bytes - overhead, max_count=max_count or max(1, count), least=least)
-    return Plan(order, bounds, np.diff(ends[bounds]) + overhead, stem, suffix, first)
+    return Plan(order, bounds, np.diff(ends[bounds]) + overhead, names)
 
 
 def _order(count: int, shuffle: bool, seed: int) -> NDArray[np.integer]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shardkit.errors import UsageError
 from shardkit.formats.format import Format
 from shardkit.packing.dest.destination import Destination
-from shardkit.packing.plan.plan import Plan, plan_shards
+from shardkit.packing.plan.plan import Plan, ShardNames, plan_shards
 from shardkit.sample import field_of, path_of_text
 from shardkit.shards.manifest import content_options, options_for_new_shards
 from shardkit.tools.convert.rows import Stored, StoredRows
@@ -106,8 +106,7 @@ def layout_of(
         size = parse_bytes(DEFAULT_MAX_BYTES if max_bytes is None else max_bytes)
         base |= {"max_bytes": size, "max_count": max_count, "shuffle": shuffle, "seed": seed}
         plan = plan_shards(
-            _AsMany(int(stored.counts.sum())), stem=destination.base, suffix=form.suffix,
-            sample_bytes=_sample_bytes(stored, form, changes), overhead=len(form.end),
+            _sample_bytes(stored, form, changes), ShardNames(destination.base, form.suffix), overhead=len(form.end),
             max_bytes=size, max_count=max_count, shuffle=shuffle, seed=seed,
         )  # fmt: skip
     if stored.classes and (stored.manifest is None or not stored.manifest.plan):
@@ -115,14 +114,6 @@ def layout_of(
     if not stored.plain or changes:
         base |= content_options(fields=sorted(changes.of(stored.fields)))
     return Layout(plan, base, _digest(stored, form, changes, destination, limits), same)
-
-
-class _AsMany:
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
 
 
 def _digest(stored: Stored, form: Format, changes: Changes, destination: Destination, limits: Limits | None) -> str:

@@ -18,19 +18,11 @@ from shardkit.errors import UsageError
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord import sizes
 from shardkit.packing.plan.cut import even_cut
-from shardkit.packing.plan.plan import Plan, plan_shards
+from shardkit.packing.plan.plan import Plan, ShardNames, plan_shards
 from shardkit.sample import text_of_path
-from shardkit.sources.columns import PathColumn
-from shardkit.sources.left_out import LeftOut
-from shardkit.sources.source import Source, scan_tree
+from shardkit.sources.source import scan_tree
 
 MIB = 1 << 20
-
-
-def made_up(count: int) -> Source:
-    zeros = np.zeros(count, dtype=np.int64)
-    paths = PathColumn.of(b"c/%d.jpg" % row for row in range(count))
-    return Source(b"/", ("c",), paths, zeros, zeros.astype(np.int32), {}, LeftOut())
 
 
 def plan(
@@ -43,10 +35,8 @@ def plan(
     overhead: int = 0,
 ) -> Plan:
     return plan_shards(
-        made_up(len(sizes)),
-        stem="train",
-        suffix=".tar",
-        sample_bytes=np.asarray(sizes, dtype=np.int64),
+        np.asarray(sizes, dtype=np.int64),
+        ShardNames("train", ".tar"),
         overhead=overhead,
         max_bytes=max_bytes,
         max_count=max_count,
@@ -220,7 +210,7 @@ def test_names_have_six_digits_or_as_many_as_the_last_one_needs() -> None:
     assert plan([1] * 3, max_count=1).names == ["train-000000.tar", "train-000001.tar", "train-000002.tar"]
     empty = np.zeros(0, dtype=np.int64)
     for shards, first in ((1_000_000, "t-000000.tar"), (1_000_001, "t-0000000.tar")):
-        made = Plan(empty, empty, np.zeros(shards, dtype=np.int64), "t", ".tar")
+        made = Plan(empty, empty, np.zeros(shards, dtype=np.int64), ShardNames("t", ".tar"))
         assert made.name(0) == first
         assert len({len(made.name(0)), len(made.name(shards - 1))}) == 1
 
