@@ -12,8 +12,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from shardkit.errors import BadFileError, DestinationError, ShardkitError, SourceError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
@@ -45,29 +46,52 @@ OWN_NAME = "samples"
 _TELL_SAMPLES = 1000
 
 
+class WriterOptions(TypedDict, total=False):
+    """The options of `write` and `ShardWriter`, which describe them. Their defaults are in `WriterSettings`."""
+
+    format: FormatName
+    max_bytes: int | str
+    max_count: int | None
+    classes: Classes | None
+    check: ImageCheck
+    overwrite: bool
+    work: str | os.PathLike[str] | None
+    storage_options: Mapping[str, Any] | None
+    progress: ProgressFn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterSettings:
+    """The options of a writer, checked. Raises UsageError for values that make no sense."""
+
+    format: FormatName = "tar"
+    max_bytes: int | str = "256MB"
+    max_count: int | None = None
+    classes: Classes | None = None
+    check: ImageCheck = "header"
+    overwrite: bool = False
+    work: str | os.PathLike[str] | None = None
+    storage_options: Mapping[str, Any] | None = None
+    progress: ProgressFn = silent
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise UsageError("format", f"{self.format!r} is not one of {', '.join(FORMATS)}", "choose one of these")
+        if self.max_count is not None and self.max_count < 1:
+            raise UsageError("max_count", f"{self.max_count} is too small", "give at least 1")
+        if self.check not in ("header", "full", "none"):
+            raise UsageError("check", f"{self.check!r} is not one of header, full, none", "choose one of these")
+
+
 def write(
-    samples: Iterable[Mapping[str, Any]],
-    dest: str | os.PathLike[str],
-    *,
-    format: FormatName = "tar",
-    max_bytes: int | str = "256MB",
-    max_count: int | None = None,
-    classes: Classes | None = None,
-    check: ImageCheck = "header",
-    overwrite: bool = False,
-    work: str | os.PathLike[str] | None = None,
-    storage_options: Mapping[str, Any] | None = None,
-    progress: ProgressFn = silent,
+    samples: Iterable[Mapping[str, Any]], dest: str | os.PathLike[str], **options: Unpack[WriterOptions]
 ) -> Manifest:
     """Write samples to shards with an index and a manifest, in their order, in one pass.
 
     samples: dicts as `ShardWriter.write` takes them. The options, and the errors, are those of `ShardWriter`; what the
     iterable raises goes on as it is, and then nothing is written.
     """
-    with ShardWriter(
-        dest, format=format, max_bytes=max_bytes, max_count=max_count, classes=classes, check=check,
-        overwrite=overwrite, work=work, storage_options=storage_options, progress=progress,
-    ) as sink:  # fmt: skip
+    with ShardWriter(dest, **options) as sink:
         for sample in samples:
             sink.write(sample)
     return sink.manifest
@@ -76,38 +100,21 @@ def write(
 class ShardWriter:
     """Writes samples to shards, for a `with` block: at its clean end come index and manifest, otherwise nothing.
 
-    dest: what the file names start with, as for `pack`; in a folder they start with "samples". max_bytes, max_count:
-    limits for a shard; a sample over max_bytes gets one of its own. classes: the names in label order, or a file with
-    one on each line; without them they are "0", "1" …. check: look at each image's header, decode it, or neither.
-    overwrite: replace another dataset. work, storage_options: as for `pack`, for a bucket.
+    dest: what the file names start with, as for `pack`; in a folder they start with "samples". format: "tar" (default)
+    or "tfrecord". max_bytes ("256MB"), max_count (None): limits for a shard; a sample over max_bytes gets one of its
+    own. classes: the names in label order, or a file with one on each line; without them they are "0", "1" …. check:
+    look at each image's "header" (default), decode it in "full", or "none". overwrite (False): replace another dataset.
+    work, storage_options: as for `pack`, for a bucket. progress: called now and then with an events.Progress.
 
     Not thread-safe. Raises UsageError, DestinationError, BusyError, StorageError; at the end SourceError where no
     sample was written. `manifest` is there after the end.
     """
 
-    def __init__(
-        self,
-        dest: str | os.PathLike[str],
-        *,
-        format: FormatName = "tar",
-        max_bytes: int | str = "256MB",
-        max_count: int | None = None,
-        classes: Classes | None = None,
-        check: ImageCheck = "header",
-        overwrite: bool = False,
-        work: str | os.PathLike[str] | None = None,
-        storage_options: Mapping[str, Any] | None = None,
-        progress: ProgressFn = silent,
-    ) -> None:
-        if format not in FORMATS:
-            raise UsageError("format", f"{format!r} is not one of {', '.join(FORMATS)}", "choose one of these")
-        if max_count is not None and max_count < 1:
-            raise UsageError("max_count", f"{max_count} is too small", "give at least 1")
-        if check not in ("header", "full", "none"):
-            raise UsageError("check", f"{check!r} is not one of header, full, none", "choose one of these")
-        self._format, self._check, self._progress = FORMATS[format], check, progress
-        self._max_bytes, self._max_count = parse_bytes(max_bytes), max_count
-        self._targets = Targets(class_names(classes))
+    def __init__(self, dest: str | os.PathLike[str], **options: Unpack[WriterOptions]) -> None:
+        asked = WriterSettings(**options)
+        self._format, self._check, self._progress = FORMATS[asked.format], asked.check, asked.progress
+        self._max_bytes, self._max_count = parse_bytes(asked.max_bytes), asked.max_count
+        self._targets = Targets(class_names(asked.classes))
         self._keys: set[bytes] | None = None
         self._receipts: list[Receipt] = []
         self._shard: _Shard | None = None
@@ -115,9 +122,9 @@ class ShardWriter:
         self._count = self._bytes = 0
         self._open = True
         own = os.path.join(os.devnull, OWN_NAME)  # a place in which no destination can be
-        self._destination = destinations_of(locate(dest), own, None, work=work, options=storage_options)[""]
+        self._destination = destinations_of(locate(dest), own, None, work=asked.work, options=asked.storage_options)[""]
         with ExitStack() as stack:
-            self._destination, self._delivery = _begun(stack, self._destination, overwrite=overwrite)
+            self._destination, self._delivery = _begun(stack, self._destination, overwrite=asked.overwrite)
             self._stack = stack.pop_all()
 
     @property

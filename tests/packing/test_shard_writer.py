@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 import shardkit
 from shardkit.errors import BadFileError, BusyError, DestinationError, SourceError, StorageError, UsageError
 from shardkit.packing import shard_writer
+from shardkit.packing.shard_writer import WriterOptions, WriterSettings
 from shardkit.packing.write.encoders import encoded
 from shardkit.sample import MAX_LABEL
 
@@ -287,3 +289,16 @@ def test_a_jpeg_of_an_array_is_close_to_it() -> None:
     array = np.full((16, 16, 3), 120, np.uint8)
     found = np.asarray(Image.open(io.BytesIO(encoded("jpg", array))))
     assert np.abs(found.astype(int) - 120).max() <= 2
+
+
+def test_the_options_have_the_names_and_types_of_the_settings() -> None:
+    assert WriterOptions.__annotations__.keys() == {field.name for field in fields(WriterSettings)}
+    assert WriterOptions.__optional_keys__ == set(WriterOptions.__annotations__)
+    types = {name: annotation.__forward_arg__ for name, annotation in WriterOptions.__annotations__.items()}
+    assert types == {field.name: field.type for field in fields(WriterSettings)}
+
+
+def test_an_option_that_a_writer_does_not_have_is_a_type_error(out: Path) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'max_samples'"):
+        shardkit.write([{"txt": "x"}], out / "train", max_samples=3)  # type: ignore[call-arg]
+    assert not out.exists()
