@@ -23,7 +23,6 @@ from shardkit.shards import names
 from shardkit.shards.index_file import IndexFile, index_source, is_index, open_index
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, all_names, decode_manifest, is_ours
 from shardkit.storage.files import translated
-from shardkit.storage.parts import is_part
 from shardkit.storage.patient import open_patient
 from shardkit.storage.store import ObjectInfo, StorageOptions, Store, read
 from shardkit.storage.transfer import SENDINGS, Check, difference
@@ -109,23 +108,39 @@ class DatasetFiles:
             cure = OVERWRITE if data is None or is_ours(data) else MOVE
             raise DestinationError(exc.place, f"in the way: {exc.fact}", cure) from exc
 
-    def _beside(self) -> list[ObjectInfo]:
-        # not all of `stem`: a tree of that name may be beside it
-        return [item for prefix in (f"{self.stem}-", f"{self.stem}.") for item in self._listed(prefix)]
-
     def sizes(self, also: Iterable[str] = ()) -> dict[str, int]:
         """Name -> bytes of the files there that a dataset of this name may have, the manifest aside, by name.
 
         also: names of further ones to look for, as shards of others may have.
         """
-        others = set(also)
-        listed = {item.name: item.bytes for item in self._beside()}
-        ours = others.union(names.files_of_stem(listed, self.stem))
-        found = {name: size for name, size in listed.items() if name in ours}
-        for name in sorted(name for name in others - found.keys() if names.file_generation(name, self.stem) is None):
-            with contextlib.suppress(NotFoundError):
-                found[name] = self.info(name).bytes
-        return dict(sorted(found.items()))
+        others, listed = set(also), self._beside()
+        ours = {*names.files_of_stem(listed, self.stem), *(others & listed.keys())}
+        unlisted = {name for name in others - listed.keys() if names.file_generation(name, self.stem) is None}
+        found = {name: self._size(name, listed.get(name)) for name in sorted(ours | unlisted)}
+        return {name: size for name, size in found.items() if size is not None}
+
+    def _beside(self) -> dict[str, ObjectInfo | None]:
+        # not all of `stem`: a tree of that name may be beside it; with what tells of other datasets called `stem-g2`
+        return self._listed(f"{self.stem}-", f"{self.stem}.", f".{self.stem}-g")
+
+    def _listed(self, *prefixes: str) -> dict[str, ObjectInfo | None]:
+        """Name -> what is known of each file whose name starts so; of a folder of this machine the names alone."""
+        if not self.store.root.is_local:
+            return {item.name: item for prefix in prefixes for item in self.store.list(prefix)}
+        with translated(self.store.root.path):
+            try:
+                there = os.listdir(self.store.root.path)  # the folder alone, and not all that is below it
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+        return dict.fromkeys(name for name in there if name.startswith(prefixes))
+
+    def _size(self, name: str, known: ObjectInfo | None) -> int | None:
+        """The bytes of a file; None for a folder, and where it is gone."""
+        try:
+            return (known or self.info(name)).bytes
+        except NotFoundError:
+            where = self.location(name)  # a link to nothing is somebody's, although it has no bytes
+            return 0 if where.is_local and os.path.islink(where.path) else None
 
     def missing(self, wanted: Mapping[str, int]) -> str | None:
         """The first of the files `wanted` (name -> bytes) that is not there, or has another size."""
@@ -148,26 +163,6 @@ class DatasetFiles:
     def info(self, name: str) -> ObjectInfo:
         """What the store knows of an object. Raises NotFoundError, StorageError."""
         return self.store.info(name)
-
-    def _listed(self, prefix: str) -> list[ObjectInfo]:
-        if not self.store.root.is_local:
-            return list(self.store.list(prefix))
-        with translated(self.store.root.path):
-            try:
-                there = os.listdir(self.store.root.path)  # the folder alone, and not all that is below it
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-        found = []
-        for name in there:
-            if name.startswith(prefix) and not is_part(name):
-                with contextlib.suppress(NotFoundError):  # it went away since, or is a folder
-                    found.append(self._lost_link(name) or self.info(name))
-        return found
-
-    def _lost_link(self, name: str) -> ObjectInfo | None:
-        """A link to nothing: it is somebody's, although it has no bytes."""
-        path = self.location(name).path
-        return ObjectInfo(name, 0) if os.path.islink(path) and not os.path.exists(path) else None
 
     def holds(self, wanted: ObjectInfo, *, check: Check, stop: Event) -> bool:
         """Whether the object `wanted` is there: with its size, and the CRC-32C that was stored with it.
@@ -203,7 +198,8 @@ class DatasetFiles:
         if without_manifest:
             self.remove([self._marker])
             return
-        left = {item.name for name in names.signs(self.stem) for item in self._listed(name) if item.name == name}
+        signs = names.signs(self.stem)
+        left = self._listed(*signs).keys() & set(signs)
         data = self.manifest_bytes() if left else None
         if data is None:
             return
@@ -217,7 +213,7 @@ class DatasetFiles:
 
     def next_generation(self, manifest: Manifest | None) -> int:
         """The generation for what replaces the dataset of `manifest`; of a manifest that can't be read, None."""
-        there = {item.name for item in self._beside()}
+        there = set(self._beside())
         known = names.files_of_stem(there, self.stem) if manifest is None else all_names(manifest, self.stem)
         return names.next_generation(names.generation_of(known, self.stem), self.stem, there)
 

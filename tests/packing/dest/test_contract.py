@@ -241,6 +241,15 @@ def test_names_of_a_generation_of_another_dataset_are_refused(dest: Location, de
     assert check_free(opened(Location(dest.scheme, f"{dest.path}-g3")), overwrite=False).generation == 1
 
 
+def test_the_names_of_a_dataset_that_is_being_written_are_not_taken(dest: Location, destination: Destination) -> None:
+    commit(destination, ["a"])
+    other = opened(Location(dest.scheme, f"{dest.path}-g2"))
+    with other.locked():
+        deliver(other, ["b"])
+        assert set(destination.files.sizes()) == {"train-000000.tar", "train.parquet"}
+        assert check_free(destination, overwrite=True).generation == 3
+
+
 def test_a_damaged_manifest_is_replaced_when_asked(destination: Destination) -> None:
     put(destination, "train.json", b'{"format": "shardkit", "sam')
     put(destination, "train-000000.tar")
