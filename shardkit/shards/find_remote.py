@@ -14,8 +14,7 @@ from shardkit.formats.format import format_of_name
 from shardkit.location import Location, expand_braces, has_range, unbracketed
 from shardkit.shards import names as named
 from shardkit.shards.find import Found, in_manifest, with_manifest
-from shardkit.shards.manifest import decode_manifest
-from shardkit.shards.remote import Objects
+from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 
 LISTED = 100_000
@@ -26,8 +25,7 @@ class Remotes:
     """What URLs mean. Manifests and stores are kept while one source is resolved."""
 
     def __init__(self, how: Remote) -> None:
-        self._how = how
-        self._objects: dict[Location, Objects] = {}
+        self._objects = Objects(how)
         self._manifests: dict[Location, Found | None] = {}
 
     def resolve(self, place: Location) -> Found:
@@ -86,11 +84,9 @@ class Remotes:
             return None
         if place not in self._manifests:
             try:
-                data = self._opened(place.parent).whole(place.name)
+                self._manifests[place] = self._objects.manifest(place)
             except NotFoundError:
                 self._manifests[place] = None
-            else:
-                self._manifests[place] = Found(decode_manifest(data, place=str(place)), place)
         return self._manifests[place]
 
     def sign(self, folder: Location, stem: str) -> str | None:
@@ -99,20 +95,15 @@ class Remotes:
             return None
         for name in named.signs(stem):
             with contextlib.suppress(NotFoundError):
-                return self._opened(folder).store.info(name).name
+                return self._objects.info(folder.child(name)).name
         return None
-
-    def _opened(self, folder: Location) -> Objects:
-        if folder not in self._objects:
-            self._objects[folder] = Objects(folder, self._how)
-        return self._objects[folder]
 
     def _exactly(self, place: Location) -> Found | None:
         """What has the name itself, in which `*`, `?`, `[` and `{` stand for themselves; None where nothing has."""
         with contextlib.suppress(NotFoundError, StorageError):  # some stores say "denied" of what is not there
             if not _is_shard(place):
                 return self.manifest(place.sibling(place.name + ".json")) if place.name else None
-            self._opened(place.parent).store.info(place.name)
+            self._objects.info(place)
             return with_manifest([place], [], self.manifest, self.sign)
         return None
 
@@ -155,7 +146,7 @@ class Remotes:
         if folder.scheme.rpartition("+")[2] in ("http", "https"):
             fact = "a web server has no lists to match a pattern with, and there is no manifest of that name"
             raise UsageError(str(folder), fact, "name the manifest, or the shards by a brace range")
-        return self._opened(folder).names(prefix, LISTED)
+        return self._objects.listed(folder, prefix, LISTED)
 
     def _of_folder(self, place: Location) -> Found:
         """A folder of the shards of one dataset."""

@@ -209,6 +209,22 @@ def is_index(file: Any) -> bool:
         return False
 
 
+def groups_of(data: bytes, columns: Sequence[str]) -> list[ShardEntry]:
+    """The shards that an index says it is of, with their samples: for one that no manifest vouches for.
+
+    columns: those that it must have beside `shard`. Raises ValueError, and nearly anything for damaged data.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+        missing = {"shard", *columns}.difference(file.schema_arrow.names)
+        if missing:
+            raise ValueError(f"it has no column {min(missing)}")
+        groups = [file.read_row_group(n, columns=["shard"]) for n in range(file.num_row_groups)]
+        return [ShardEntry(group["shard"][0].as_py() if len(group) else "", len(group), 0, "") for group in groups]
+
+
 def index_source(data: bytes, entry: IndexEntry, place: str) -> pa.BufferReader:
     """The bytes of an index file as what IndexFile reads. ManifestError where they are not those of the manifest."""
     import pyarrow as pa

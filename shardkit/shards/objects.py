@@ -1,15 +1,26 @@
-"""Files of a dataset wherever they are: on a disk, or objects of a store, read with patience."""
+"""Files of a dataset by location, wherever they are: on a disk, or objects of stores, with patience and in time."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from shardkit.errors import DestinationError, NotFoundError, StorageError
 from shardkit.location import Location, locate
-from shardkit.shards.remote import Objects
+from shardkit.shards.find import Found, missing_file
+from shardkit.shards.manifest import decode_manifest
 from shardkit.storage.access import Remote
-from shardkit.storage.store import ObjectInfo, read
+from shardkit.storage.cache.folder import Cache, open_cache
+from shardkit.storage.patient import Timed, open_timed
+from shardkit.storage.store import ObjectInfo, Store, open_store, read
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 LISTED = 1_000_000
 """Names of a folder that are looked at: more than a dataset has shards."""
@@ -22,47 +33,72 @@ def demand_disk(what: str, dest: str | os.PathLike[str], cure: str) -> None:
         raise DestinationError(str(place), f"{what} writes to a disk, and {place.scheme}:// is none", cure)
 
 
-class Places:
-    """Reads files. how: of stores; None where only a disk can be read. Thread safe."""
+class Objects:
+    """Reads files and objects. how: stores are reached; paths need nothing. Thread safe; for one process."""
 
     def __init__(self, how: Remote | None = None) -> None:
-        self.how = how
-        self._objects: dict[Location, Objects] = {}
+        self.how = how or Remote()
+        self._stores: dict[Location, Store] = {}
         self._lock = Lock()
+
+    @cached_property
+    def cache(self) -> Cache | None:
+        """Where objects of stores are kept on this machine."""
+        return None if self.how.cache is None else open_cache(self.how.cache, self.how.cache_bytes)
+
+    def store(self, folder: Location) -> Store:
+        """The store of a folder: a disk, or one whose calls end in time."""
+        with self._lock:
+            if folder not in self._stores:
+                self._stores[folder] = open_store(folder) if folder.is_local else open_timed(folder, self.how)
+            return self._stores[folder]
+
+    def patient(self, folder: Location) -> Store:
+        """The same without a time limit, for much data, and for threads that are waited for with one."""
+        found = self.store(folder)
+        return found.store if isinstance(found, Timed) else found
 
     def info(self, place: Location) -> ObjectInfo:
         """Size and checksum of an object as its store has them. NotFoundError, StorageError."""
-        return self._of(place.parent).store.info(place.name)
+        return self.store(place.parent).info(place.name)
 
-    def whole(self, place: Location) -> bytes:
-        """All bytes of a file. NotFoundError, StorageError."""
-        if not place.is_local:
-            objects = self._of(place.parent)
-            return bytes(read(objects.patient, place.name, 0, objects.store.info(place.name).bytes))
-        try:
-            with open(place.path, "rb") as file:
-                return file.read()
-        except FileNotFoundError as exc:
-            raise NotFoundError(str(place), "there is no such file", "bring it back") from exc
-        except OSError as exc:
-            raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its rights") from exc
+    def small(self, place: Location) -> bytes:
+        """All bytes of a small file, by one request. NotFoundError, StorageError."""
+        return b"".join(self.store(place.parent).pieces(place.name))
+
+    def read(self, place: Location) -> bytes:
+        """All bytes of a file of any size. NotFoundError, StorageError."""
+        return bytes(read(self.patient(place.parent), place.name, 0, self.info(place).bytes))
+
+    def span(self, place: Location, start: int, end: int) -> Buffer:
+        """The bytes start … end - 1 of a file. NotFoundError, StorageError."""
+        return read(self.store(place.parent), place.name, start, end)
 
     def names(self, folder: Location, prefix: str) -> list[str]:
         """The names in a folder that begin with `prefix`, sorted; none where there are no lists. StorageError."""
         if not folder.is_local:
             if folder.scheme.rpartition("+")[2] in ("http", "https"):
                 return []
-            return sorted(name for name in self._of(folder).names(prefix, LISTED) if "/" not in name)
-        try:
+            return sorted(name for name in self.listed(folder, prefix, LISTED) if "/" not in name)
+        try:  # the folder alone, and not all that is below it
             return sorted(name for name in os.listdir(folder.path) if name.startswith(prefix))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as exc:
             raise StorageError(str(folder), exc.strerror or str(exc), "check the disk and its rights") from exc
 
-    def _of(self, folder: Location) -> Objects:
-        assert self.how is not None
-        with self._lock:
-            if folder not in self._objects:
-                self._objects[folder] = Objects(folder, self.how)
-            return self._objects[folder]
+    def listed(self, folder: Location, prefix: str, limit: int) -> list[str]:
+        """The names of the objects that begin with `prefix`, at any depth, at most `limit`."""
+        return [found.name for found in islice(self.store(folder).list(prefix), limit)]
+
+    def manifest(self, place: Location) -> Found:
+        """The manifest of a dataset as it is now. NotFoundError, ManifestError, StorageError."""
+        return Found(decode_manifest(self.small(place), place=str(place)), place)
+
+    @contextmanager
+    def opened(self, place: Location, what: str = "shard", cure: str = "restore it, or pack again") -> Iterator[None]:
+        """Where a file of a dataset is used that was opened: tells of one that is gone as `missing_file` does."""
+        try:
+            yield
+        except NotFoundError as exc:
+            raise missing_file(place, what, cure, self.manifest) from exc

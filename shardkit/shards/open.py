@@ -19,9 +19,10 @@ from shardkit.shards.find import SourceLike, resolve
 from shardkit.shards.findings import Finding, finding, found_error
 from shardkit.shards.index import INTEGERS
 from shardkit.shards.index_file import IndexFile as Rows
+from shardkit.shards.index_file import groups_of
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.shards.names import base_of, file_generation, generation_of, index_name, is_taken
-from shardkit.shards.objects import Places
+from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 
 _ENDING = re.compile(r"\.(?:tar|tar\.gz|tgz|(?:tfrecords?|tfrec|tfr)(?:\.gz|\.gzip|\.zlib)?)$")
@@ -55,13 +56,13 @@ class ShardPlace:
 class IndexFile:
     """An index file of a dataset, checked when opened. Its rows can be read from any thread."""
 
-    def __init__(self, place: Location, entry: IndexEntry | None, places: Places | None = None) -> None:
+    def __init__(self, place: Location, entry: IndexEntry | None, objects: Objects | None = None) -> None:
         """Reads the file; `findings` then holds what is wrong with it."""
         self.place, self.entry, self.findings = place, entry, list[Finding]()
         self._rows: Rows | None = None
         self.shards: list[str] = []
         try:
-            data = (places or Places()).whole(place)
+            data = (objects or Objects()).read(place)
         except NotFoundError:
             self.findings.append(finding("index-missing", str(place), "the index is missing"))
             return
@@ -75,16 +76,10 @@ class IndexFile:
 
     def _open(self, data: bytes) -> None:
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
-            with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-                missing = {"shard", *COLUMNS}.difference(file.schema_arrow.names)
-                if missing:
-                    raise ValueError(f"it has no column {min(missing)}")
-                groups = [file.read_row_group(n, columns=["shard"]) for n in range(file.num_row_groups)]
-                self.shards = [group["shard"][0].as_py() if len(group) else "" for group in groups]
-            entries = [ShardEntry(name, len(group), 0, "") for name, group in zip(self.shards, groups, strict=True)]
+            entries = groups_of(data, COLUMNS)
+            self.shards = [entry.name for entry in entries]
             self._rows = Rows(pa.BufferReader(data), entries, place=str(self.place))
         except DatasetError as exc:
             self.findings.append(finding("index-damaged", str(self.place), exc.fact))
@@ -124,7 +119,7 @@ class Opened:
     findings: list[Finding] = field(default_factory=list)
     whole: bool = True
     """False where the source names only some of the manifest's shards."""
-    places: Places = field(default_factory=Places)
+    objects: Objects = field(default_factory=Objects)
     entries: list[tuple[Location, IndexEntry]] = field(default_factory=list)
     """Index files that were not read, since only what a store says of them is wanted."""
 
@@ -141,40 +136,40 @@ def open_dataset(source: SourceLike, remote: Remote | None = None, *, read: bool
     remote: how stores are read; without it a URL is an error. read: without it, the index of a remote dataset is not
     read. Raises NotFoundError, UsageError where nothing can be checked; StorageError.
     """
-    places = Places(remote)
+    objects = Objects(remote)
     try:
         found = resolve(source, remote)
     except ManifestError as exc:
-        return _without_manifest(exc, places)
+        return _without_manifest(exc, objects)
     except UnicodeDecodeError as exc:  # of the manifest, whose text is UTF-8
         shards = find_shards(source)
         place = shards[0].sibling(stem_of_shard(shards[0].name) + ".json")
-        return _without_manifest(ManifestError(str(place), f"the manifest is not UTF-8 ({exc})"), places)
+        return _without_manifest(ManifestError(str(place), f"the manifest is not UTF-8 ({exc})"), objects)
     if found.tree is not None:
         raise UsageError(str(found.tree), "this is a class directory, not a dataset", "give its shards or manifest")
     if found.manifest is None or found.location is None:
-        return Opened(found.shards[0], [ShardPlace(shard) for shard in found.shards], places=places)
-    return _with_manifest(found.manifest, found.location, found.numbers, places, read or found.location.is_local)
+        return Opened(found.shards[0], [ShardPlace(shard) for shard in found.shards], objects=objects)
+    return _with_manifest(found.manifest, found.location, found.numbers, objects, read or found.location.is_local)
 
 
-def _without_manifest(error: ManifestError, places: Places) -> Opened:
+def _without_manifest(error: ManifestError, objects: Objects) -> Opened:
     """The shards beside a damaged manifest, with the index that is named as they are, if there is one."""
     place = locate(error.place)
-    beside = shards_of_stem(place, _stem(place), places)
-    opened = Opened(place, [ShardPlace(shard) for shard in beside], places=places)
+    beside = shards_of_stem(place, _stem(place), objects)
+    opened = Opened(place, [ShardPlace(shard) for shard in beside], objects=objects)
     opened.findings.append(found_error("manifest", error))
     stem = _stem(place)
     index = place.sibling(index_name(base_of(stem, generation_of((shard.name for shard in beside), stem))))
-    if index.name in places.names(index.parent, index.name):
-        _adopt(opened, IndexFile(index, None, places))
+    if index.name in objects.names(index.parent, index.name):
+        _adopt(opened, IndexFile(index, None, objects))
     return opened
 
 
 def _with_manifest(
-    manifest: Manifest, place: Location, numbers: Sequence[int] | None, places: Places, read: bool
+    manifest: Manifest, place: Location, numbers: Sequence[int] | None, objects: Objects, read: bool
 ) -> Opened:
     shards = [ShardPlace(place.sibling(entry.name), entry) for entry in manifest.shards]
-    opened = Opened(place, shards, manifest, whole=numbers is None, places=places)
+    opened = Opened(place, shards, manifest, whole=numbers is None, objects=objects)
     if manifest.shard_format not in FORMATS:
         fact = f"shards of the format {manifest.shard_format!r} are not known here"
         opened.findings.append(finding("manifest", str(place), fact))
@@ -183,7 +178,7 @@ def _with_manifest(
         if not read:
             opened.entries.append((place.sibling(entry.name), entry))
             continue
-        index = IndexFile(place.sibling(entry.name), entry, places)
+        index = IndexFile(place.sibling(entry.name), entry, objects)
         opened.index.append(index)
         for group, shard in enumerate(shards[first : first + entry.shards]):
             shard.index = (index, group)
@@ -221,12 +216,10 @@ def _numbered(name: str) -> str:
     return match["stem"] if match else ""
 
 
-def shards_of_stem(
-    beside: Location, stem: str, places: Places | None = None, generation: int | None = None
-) -> list[Location]:
+def shards_of_stem(beside: Location, stem: str, objects: Objects, generation: int | None = None) -> list[Location]:
     """The shards `STEM-NUMBER` in the folder of `beside`, by name; of a generation, by default the last."""
     folder = beside.parent
-    names = (places or Places()).names(folder, stem)
+    names = objects.names(folder, stem)
     found: dict[int, list[Location]] = {}
     for name in names:
         base = _numbered(name)
@@ -256,12 +249,12 @@ def _named(place: Location) -> list[Location]:
     if os.path.isdir(place.path):
         return [place.child(name) for name in sorted(os.listdir(place.path)) if format_of_name(name)]
     if place.path.endswith(".json"):
-        return shards_of_stem(place, _stem(place))
+        return shards_of_stem(place, _stem(place), Objects())
     if os.path.isfile(place.path):
         return [place]
     paths = [path for pattern in expanded(place.path) for path in matching(pattern) or _lone(pattern)]
     paths = [path for path in paths if not path.endswith((".json", ".parquet", ".idx"))]
-    return [Location("", path) for path in paths] or shards_of_stem(place, place.name)
+    return [Location("", path) for path in paths] or shards_of_stem(place, place.name, Objects())
 
 
 def _lone(pattern: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Objects of a store: small ones as a whole, ranges of shards."""
+"""What of a dataset lies in a store: ranges of its shards, and its index, as a whole or in parts."""
 
 from __future__ import annotations
 
@@ -7,58 +7,22 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import islice
 from typing import TYPE_CHECKING
 
-from shardkit.errors import ManifestError, NotFoundError
+from shardkit.errors import ManifestError
 from shardkit.location import Location
 from shardkit.shards.buffers import MappedShards, ShardFile, demand_crc, demand_size
-from shardkit.shards.find import Found, missing_file
-from shardkit.shards.index_file import INDEX_CURE, WHOLE_BYTES, IndexFile, index_source, other_index
-from shardkit.shards.manifest import IndexEntry, ShardEntry, decode_manifest
-from shardkit.storage.access import Remote
+from shardkit.shards.index_file import INDEX_CURE, WHOLE_BYTES, IndexFile, index_source, open_index, other_index
+from shardkit.shards.manifest import IndexEntry, ShardEntry
+from shardkit.shards.objects import Objects
 from shardkit.storage.cache.entry import Entry
-from shardkit.storage.cache.folder import Cache, open_cache
 from shardkit.storage.mapped import MappedFile
 from shardkit.storage.mapping import Mapping
-from shardkit.storage.patient import open_timed
 from shardkit.storage.store import Store, read
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Buffer
-
-
-class Objects:
-    """The objects in one folder of a store. Thread safe; for one process."""
-
-    def __init__(self, folder: Location, how: Remote) -> None:
-        self.folder, self.how = folder, how
-        self.store = open_timed(folder, how)
-        self.patient = self.store.store
-        """The same without a time limit, for threads that are waited for with one."""
-        self.cache: Cache | None = None if how.cache is None else open_cache(how.cache, how.cache_bytes)
-
-    def names(self, prefix: str, limit: int) -> list[str]:
-        """The names of the objects that begin with `prefix`, at most `limit`."""
-        return [found.name for found in islice(self.store.list(prefix), limit)]
-
-    def whole(self, name: str) -> bytes:
-        """A small object."""
-        return b"".join(self.store.pieces(name))
-
-    def manifest(self, place: Location) -> Found:
-        """The manifest of a dataset in this folder, as it is now."""
-        return Found(decode_manifest(self.whole(place.name), place=str(place)), place)
-
-    @contextmanager
-    def opened(self, place: Location, what: str = "shard", cure: str = "restore it, or pack again") -> Iterator[None]:
-        """Where an object of a dataset is used that was opened: tells of one that is gone as `missing_file` does."""
-        try:
-            yield
-        except NotFoundError as exc:
-            raise missing_file(place, what, cure, self.manifest) from exc
 
 
 KEPT_OPEN = 32
@@ -104,14 +68,15 @@ class RemoteShards(MappedShards):
             yield self.read(shard, start, end)
             return
         self._demand_fit(shard)
-        with self.objects.opened(self.files[shard].location):
-            yield from self.objects.patient.pieces(self.files[shard].location.name, start, end)
+        place = self.files[shard].location
+        with self.objects.opened(place):
+            yield from self.objects.patient(place.parent).pieces(place.name, start, end)
 
     def again(self, shard: int, start: int, end: int) -> Buffer:
         """As `read`, from the store in any case."""
         self._demand_fit(shard)
         with self.objects.opened(self.files[shard].location):
-            return read(self.objects.store, self.files[shard].location.name, start, end)
+            return self.objects.span(self.files[shard].location, start, end)
 
     def mend(self, shard: int, start: int, data: Buffer) -> None:
         """These bytes, which differ from what `read` gave, are right."""
@@ -155,7 +120,7 @@ class RemoteShards(MappedShards):
             if shard not in self._sized:
                 file, objects = self.files[shard], self.objects
                 with objects.opened(file.location):
-                    found = objects.store.info(file.location.name)
+                    found = objects.info(file.location)
                 demand_size(file, found.bytes)
                 if self._verify and found.crc32c is not None:
                     demand_crc(file, int(found.crc32c, 16))
@@ -236,40 +201,43 @@ class RangedFile(io.RawIOBase):
         return data[start - first * self.BLOCK : end - first * self.BLOCK]
 
 
-def open_remote_index(
-    objects: Objects, entry: IndexEntry, shards: Sequence[ShardEntry], *, whole: bool = False
+def open_index_at(
+    objects: Objects, place: Location, entry: IndexEntry, shards: Sequence[ShardEntry], *, again: bool = False
 ) -> IndexFile:
-    """An index file of a store: fetched and checked as a whole where it is small (or `whole`). Of a larger one, size
-    and CRC-32C are those that the store tells, and it is read in parts, whose pages have checksums."""
+    """An index file, wherever it lies, opened and checked. again: all of it, even if this process did before.
+
+    Of a store it is fetched as a whole where it is small (or `again`). Of a larger one, size and CRC-32C are those that
+    the store tells, and it is read in parts, whose pages have checksums. Raises NotFoundError, StorageError;
+    ManifestError where it is not the one that its manifest names.
+    """
     import pyarrow as pa
 
-    place = str(objects.folder.child(entry.name))
-    if not whole and entry.bytes > WHOLE_BYTES:
-        with objects.opened(objects.folder.child(entry.name), "index", INDEX_CURE):
-            found = objects.store.info(entry.name)
-        if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
-            raise other_index(place)
-        source = pa.PythonFile(RangedFile(objects.store, entry.name, entry.bytes), mode="r")
-        return IndexFile(source, shards, place=place, pre_buffer=True)
-    return IndexFile(_whole_index(objects, entry), shards, place=place)
+    with objects.opened(place, "index", INDEX_CURE):
+        if place.is_local:
+            return open_index(place.path, entry, shards, place=str(place), again=again)
+        if again or entry.bytes <= WHOLE_BYTES:
+            return IndexFile(_whole_index(objects, place, entry), shards, place=str(place))
+        found = objects.info(place)
+    if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
+        raise other_index(str(place))
+    source = pa.PythonFile(RangedFile(objects.store(place.parent), place.name, entry.bytes), mode="r")
+    return IndexFile(source, shards, place=str(place), pre_buffer=True)
 
 
-def _whole_index(objects: Objects, entry: IndexEntry) -> pa.BufferReader:
-    place = str(objects.folder.child(entry.name))
+def _whole_index(objects: Objects, place: Location, entry: IndexEntry) -> pa.BufferReader:
     crc = int(entry.crc32c, 16)
-    kept = None if objects.cache is None else objects.cache.load(place, entry.bytes, crc)
+    kept = None if objects.cache is None else objects.cache.load(str(place), entry.bytes, crc)
     if kept is not None:
-        return index_source(kept, entry, place)
+        return index_source(kept, entry, str(place))
     for last in (False, True):  # wrong bytes on the way are fetched once more
-        with objects.opened(objects.folder.child(entry.name), "index", INDEX_CURE):
-            data = objects.whole(entry.name)
+        data = objects.small(place)
         try:
-            source = index_source(data, entry, place)
+            source = index_source(data, entry, str(place))
         except ManifestError:
             if last:
                 raise
             continue
         if objects.cache is not None:
-            objects.cache.save(place, data, crc)
+            objects.cache.save(str(place), data, crc)
         return source
     raise AssertionError("two turns end in a return or a raise")

@@ -30,7 +30,7 @@ from shardkit.formats.format import (
 from shardkit.formats.tar.stream import Readable, gunzip
 from shardkit.location import Location
 from shardkit.sample import NO_LABEL, label_of
-from shardkit.shards.objects import Places
+from shardkit.shards.objects import Objects
 from shardkit.shards.open import IndexRows
 from shardkit.storage.mapped import MappedFile, look, looked, map_whole
 
@@ -113,19 +113,19 @@ class ShardContent:
 
 
 def open_shard(
-    location: Location, form: str | None = None, *, as_far: bool = False, places: Places | None = None
+    location: Location, form: str | None = None, *, as_far: bool = False, objects: Objects | None = None
 ) -> ShardBytes:
     """The shard's bytes: mapped, or in memory where it is gzip or in a store.
 
     form: its format, where a manifest tells; else the name tells, or else the first bytes. as_far: damaged packed data
-    are unpacked as far as they can be, and the error is noted. places: reads what is not on a disk.
+    are unpacked as far as they can be, and the error is noted. objects: reads what is not on a disk.
     Raises NotFoundError, StorageError; DamagedError for packed data that can't be unpacked and for an empty tar file.
     """
     place = str(location)
     named: FormatName | None = (
         FORMATS[form].name if form is not None and form in FORMATS else format_of_name(location.name)
     )
-    data = _mapped(location) if location.is_local or places is None else places.whole(location)
+    data = _mapped(location) if location.is_local or objects is None else objects.read(location)
     size, path = len(data), location.path if location.is_local else ""
     if size == 0 and named is not None and not FORMATS[named].end:  # no end mark: nothing is a whole shard
         return ShardBytes(place, b"", 0, format=named)

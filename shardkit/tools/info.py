@@ -16,7 +16,7 @@ from shardkit.errors import NotFoundError
 from shardkit.location import Location
 from shardkit.shards.find import resolve
 from shardkit.shards.manifest import ClassEntry, Manifest
-from shardkit.shards.objects import Places
+from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 
 COMMON_SIZES = 5
@@ -67,7 +67,7 @@ def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
     place, manifest = open_manifest(source, remote)
     sizes: Counter[tuple[int, int]] = Counter()
     image_bytes = 0
-    for columns in _index_columns(place, manifest, Places(remote)):
+    for columns in _index_columns(place, manifest, Objects(remote)):
         image_bytes += int(columns["image_size"][columns["image_size"] > 0].sum())
         has_image = columns["image_size"] >= 0
         sizes.update(_pairs(columns["width"][has_image], columns["height"][has_image]))
@@ -100,16 +100,13 @@ def open_manifest(source: str | os.PathLike[str], remote: Remote) -> tuple[Locat
     return found.location, found.manifest
 
 
-def _index_columns(beside: Location, manifest: Manifest, places: Places) -> Iterator[dict[str, NDArray[Any]]]:
+def _index_columns(beside: Location, manifest: Manifest, objects: Objects) -> Iterator[dict[str, NDArray[Any]]]:
     """The columns of each shard's rows. Raises ManifestError where an index file is missing or damaged."""
-    from shardkit.shards.index_file import IndexFile, index_entries, index_source, open_index
+    from shardkit.shards.index_file import index_entries
+    from shardkit.shards.remote import open_index_at
 
     for entry, shards in index_entries(manifest):
-        place = beside.sibling(entry.name)
-        if place.is_local:
-            index = open_index(place.path, entry, shards, place=str(place))
-        else:
-            index = IndexFile(index_source(places.whole(place), entry, str(place)), shards, place=str(place))
+        index = open_index_at(objects, beside.sibling(entry.name), entry, shards)
         yield from index.groups(("image_size", "width", "height"))
 
 

@@ -18,16 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c, differing
-from shardkit.errors import DamagedError, DecodeError, ManifestError, NotFoundError
+from shardkit.errors import DamagedError, DecodeError, ManifestError
 from shardkit.formats.format import demand_names_fit, format_named
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
 from shardkit.reading.batches.labels import FIELD
 from shardkit.sample import IMAGE_FIELDS, Sample, field_of
 from shardkit.shards.buffers import MappedShards, ShardFile, Stamp
-from shardkit.shards.find import missing_file
-from shardkit.shards.index_file import INDEX_CURE, IndexFile, index_entries, open_index
+from shardkit.shards.index_file import INDEX_CURE, IndexFile, index_entries
 from shardkit.shards.manifest import ClassEntry, Manifest
+from shardkit.shards.objects import Objects
+from shardkit.shards.remote import RemoteShards, open_index_at
 from shardkit.storage.access import Remote
 from shardkit.storage.mapped import LOOK_SECONDS
 from shardkit.storage.mapping import Mapping, view_of
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from shardkit.reading.blocks.fetched import RemoteBlock
-    from shardkit.shards.remote import Objects
 
 Rows = NDArray[np.int64]
 Buffer = Any
@@ -226,14 +226,11 @@ class IndexCatalog:
         if tables is None:
             tables = max(KEPT_SHARDS, KEPT_ROWS * len(entries) // max(1, int(self.counts.sum())))
         self.remote = remote
-        self._objects: Objects | None = None
+        self._objects = Objects(remote)
         kept = KEPT_SHARDS if any(unpacked) else tables
         if remote is None:
             self.mapped = MappedShards(files, verify=bool(verify), limit=kept)
         else:
-            from shardkit.shards.remote import Objects, RemoteShards
-
-            self._objects = Objects(location.parent, remote)
             self.mapped = RemoteShards(files, self._objects, verify=bool(verify), limit=kept)
         self.urls = [file.url for file in files]
         self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
@@ -379,15 +376,7 @@ class IndexCatalog:
 
     def _opened_index(self, part: int) -> IndexFile:
         entry, shards = self._entries[part]
-        if self._objects is not None:
-            from shardkit.shards.remote import open_remote_index
-
-            return open_remote_index(self._objects, entry, shards, whole=self._verify)
-        place = self.location.sibling(entry.name)
-        try:
-            return open_index(place.path, entry, shards, place=str(place), again=self._verify)
-        except NotFoundError as exc:
-            raise missing_file(place, "index", INDEX_CURE) from exc
+        return open_index_at(self._objects, self.location.sibling(entry.name), entry, shards, again=self._verify)
 
 
 _NONE = np.zeros(0, np.bool_)

@@ -13,7 +13,7 @@ from itertools import islice
 from shardkit.errors import StorageError
 from shardkit.location import Location
 from shardkit.reading.blocks.fetch_ahead import REQUESTS, Fetchers, Job, chunk_bytes
-from shardkit.shards.remote import Objects
+from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.storage.cache.entry import Entry
 from shardkit.storage.store import ObjectInfo, read
@@ -27,7 +27,7 @@ class RemoteFile(io.RawIOBase):
 
     def __init__(self, streams: RemoteStreams, shard: Location) -> None:
         self.shard = shard
-        self.objects = streams.objects(shard.parent)
+        self.cache, self.store = streams.objects.cache, streams.objects.patient(shard.parent)
         self.jobs: deque[Job] = deque()
         self.asked = 0
         """How much of it was asked for."""
@@ -37,11 +37,11 @@ class RemoteFile(io.RawIOBase):
         self.facts: Job = streams.fetchers.submit(self._facts, str(shard))  # last: it runs at once
 
     def _facts(self) -> ObjectInfo:
-        found = self.objects.patient.info(self.shard.name)
+        found = self.store.info(self.shard.name)
         sign = found.crc32c or found.version
-        if self.objects.cache is not None and sign is not None:  # else a change would go unseen
+        if self.cache is not None and sign is not None:  # else a change would go unseen
             crc = -1 if found.crc32c is None else int(found.crc32c, 16)
-            self._entry = self.objects.cache.entry(f"{self.shard} {sign}", found.bytes, crc)
+            self._entry = self.cache.entry(f"{self.shard} {sign}", found.bytes, crc)
         return found
 
     @property
@@ -58,7 +58,7 @@ class RemoteFile(io.RawIOBase):
 
     def _fetch(self, start: int, end: int) -> memoryview:
         def from_store(first: int, stop: int) -> memoryview:
-            return memoryview(read(self.objects.patient, self.shard.name, first, stop))
+            return memoryview(read(self.store, self.shard.name, first, stop))
 
         return memoryview(from_store(start, end) if self._entry is None else self._entry.read(start, end, from_store))
 
@@ -100,7 +100,7 @@ class RemoteStreams:
         self._flight = max(1, min(REQUESTS, how.ahead_bytes // 2 // self.chunk))
         self._coming = iter(shards)
         self._files: deque[RemoteFile] = deque()
-        self._stores: dict[Location, Objects] = {}
+        self.objects = Objects(how)
 
     def files(self) -> Generator[RemoteFile, None, None]:
         """Each shard's file in turn; the one before is done with then."""
@@ -113,12 +113,6 @@ class RemoteStreams:
                 self._files.popleft()
         finally:
             self.fetchers.close()
-
-    def objects(self, folder: Location) -> Objects:
-        """The store of a folder."""
-        if folder not in self._stores:
-            self._stores[folder] = Objects(folder, self.how)
-        return self._stores[folder]
 
     def _open(self) -> None:
         self._files += [RemoteFile(self, shard) for shard in islice(self._coming, OPENED - len(self._files))]

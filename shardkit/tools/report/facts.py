@@ -21,7 +21,7 @@ from shardkit.sample import fs_text
 from shardkit.shards.find import SourceLike, resolve
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.names import split_names_of
-from shardkit.shards.objects import Places
+from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.threads import in_threads, thread_count
 
@@ -168,7 +168,7 @@ def siblings(facts: Facts, progress: ProgressFn) -> list[Facts]:
         return []
     names = [
         name
-        for name in Places(remote).names(own.parent, "")
+        for name in Objects(remote).names(own.parent, "")
         if (name.endswith(".json") if found.tree is None else os.path.isdir(own.sibling(name).path))
     ]
     splits = set(split_names_of([name.removesuffix(".json") for name in names]))

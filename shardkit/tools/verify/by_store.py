@@ -53,7 +53,7 @@ def _held(opened: Opened, place: Location, entry: ShardEntry | IndexEntry) -> tu
     shard = isinstance(entry, ShardEntry)
     what = "shard" if shard else "index"
     try:
-        info = opened.places.info(place)
+        info = opened.objects.info(place)
     except NotFoundError:
         return [finding(f"{what}-missing", str(place), f"the {what} is missing")], 0, False
     except StorageError as exc:

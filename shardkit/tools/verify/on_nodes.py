@@ -13,7 +13,7 @@ import msgspec
 from shardkit.location import Location
 from shardkit.packing.engine.engine import EngineOptions
 from shardkit.shards.manifest import Manifest, ShardEntry
-from shardkit.shards.objects import Places
+from shardkit.shards.objects import Objects
 from shardkit.shards.open import IndexFile, IndexRows, Opened, ShardPlace
 from shardkit.storage.access import Remote
 from shardkit.tools.over_shards import over_shards
@@ -86,7 +86,7 @@ def check_one(task: _Task) -> Seen:
 
     index = None if task.index is None else (_GivenIndex(*task.index, task.rows), task.index[1])
     shard = ShardPlace(task.location, task.entry, index)
-    opened = Opened(task.place, [shard], task.manifest, places=Places(task.remote))
+    opened = Opened(task.place, [shard], task.manifest, objects=Objects(task.remote))
     seen = Check(opened, task.decode, hash_key=_hash).shard(shard, run=map)
     seen.shard = ShardPlace(task.location)
     return seen

@@ -196,7 +196,7 @@ class Check:
         """All that can be said of one shard."""
         seen = Seen(shard)
         try:
-            data = open_shard(shard.location, self.opened.format, places=self.opened.places)
+            data = open_shard(shard.location, self.opened.format, objects=self.opened.objects)
         except DamagedError as exc:
             seen.findings.append(found_error("shard-damaged", exc))
         except ShardkitError as exc:
@@ -315,7 +315,7 @@ class Check:
         for seen in self.seen:
             if not np.isin(seen.hashes, double).any():
                 continue
-            content = read_shard(open_shard(seen.shard.location, self.opened.format, places=self.opened.places))
+            content = read_shard(open_shard(seen.shard.location, self.opened.format, objects=self.opened.objects))
             for row in np.flatnonzero(np.isin(seen.hashes, double)).tolist():
                 key = content.keys[row]
                 if key in places:
@@ -404,7 +404,7 @@ def _beside(opened: Opened) -> Iterator[Finding]:
     known = {entry.name for entry in manifest.shards}
     stem = place.name.removesuffix(".json")
     generation = generation_of(known, stem)  # files of others were replaced, or are to replace these
-    for shard in shards_of_stem(place, stem, opened.places, generation) if opened.whole else []:
+    for shard in shards_of_stem(place, stem, opened.objects, generation) if opened.whole else []:
         if shard.name not in known and format_of_name(shard.name) == opened.format:
             yield finding("shard-unknown", str(shard), "the manifest does not know this shard")
     if manifest.skipped and opened.whole:
@@ -414,7 +414,7 @@ def _beside(opened: Opened) -> Iterator[Finding]:
 def _skipped_list(manifest: Manifest, opened: Opened) -> Iterator[Finding]:
     place = opened.place.sibling(skipped_beside(file_names(manifest), opened.place.name.removesuffix(".json")))
     try:
-        listed = len(json.loads(opened.places.whole(place)))
+        listed = len(json.loads(opened.objects.read(place)))
     except (ShardkitError, ValueError) as exc:
         yield finding("skipped-list", str(place), f"the list of the skipped files can't be read ({exc})")
         return

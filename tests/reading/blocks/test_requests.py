@@ -24,6 +24,7 @@ from shardkit.reading.blocks.fetched import RemoteBlock
 from shardkit.shards import remote
 from shardkit.shards.index import INTEGERS, ShardRows, write_index
 from shardkit.shards.manifest import IndexEntry, ShardEntry
+from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 
 KeysOf = Callable[[Any], list[str]]
@@ -187,7 +188,7 @@ def test_of_a_large_index_only_parts_are_read(watched: Any, monkeypatch: Any) ->
     monkeypatch.setattr(remote.RangedFile, "BLOCK", 1024)
     entry = IndexEntry("x.parquet", 40, len(data), f"{google_crc32c.value(data):08x}")
     shards = [ShardEntry(f"x-{n}.tar", 2000, 0, "") for n in range(40)]
-    index = remote.open_remote_index(remote.Objects(place, Remote()), entry, shards)
+    index = remote.open_index_at(Objects(Remote()), place.child("x.parquet"), entry, shards)
     columns = index.columns(17, ["key", "offset"])
     assert columns["key"].to_pylist() == [f"17/{key}" for key in keys]
     assert columns["offset"].tolist() == list(range(2000))

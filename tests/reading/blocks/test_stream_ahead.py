@@ -16,7 +16,6 @@ from shardkit import DamagedError, DatasetError, NotFoundError
 from shardkit.location import locate
 from shardkit.reading.blocks import fetch_ahead
 from shardkit.reading.blocks.stream_ahead import RemoteFile
-from shardkit.storage.access import Remote
 from shardkit.storage.store import ObjectInfo
 
 KeysOf = Callable[[Any], list[str]]
@@ -79,7 +78,7 @@ def test_a_stream_is_kept_under_its_sum_or_else_its_version_and_without_both_it_
     entries: list[tuple[str, int, int]] = []
     shard, found = locate("memory://there/a-000.tar"), ObjectInfo("a-000.tar", 99, crc32c=crc32c, version=version)
     cache = SimpleNamespace(entry=lambda *arguments: entries.append(arguments))
-    objects = SimpleNamespace(store=SimpleNamespace(info=lambda name: found), how=Remote(), cache=cache)
+    objects = SimpleNamespace(patient=lambda folder: SimpleNamespace(info=lambda name: found), cache=cache)
     fetchers = SimpleNamespace(submit=lambda act, place: act())
-    RemoteFile(cast(Any, SimpleNamespace(objects=lambda folder: objects, fetchers=fetchers)), shard)
+    RemoteFile(cast(Any, SimpleNamespace(objects=objects, fetchers=fetchers)), shard)
     assert entries == ([] if kept is None else [(f"{shard} {kept[0]}", 99, kept[1])])
