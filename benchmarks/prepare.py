@@ -57,12 +57,12 @@ def fresh_dest(case: Case) -> None:
     os.sync()
 
 
-def prepare(case: Case, form: str) -> bool:
+def prepare(case: Case, form: str, shard_bytes: int = READ_SHARD_BYTES) -> bool:
     """Pack the tree in the form, once; False where no packer of it works."""
     folder = os.path.join(case.prepared, form)
     if os.path.isdir(folder):
         return True
-    making = replace(case, dest=f"{folder}.part", max_bytes=READ_SHARD_BYTES)
+    making = replace(case, dest=f"{folder}.part", max_bytes=shard_bytes)
     for name in FORMS[form]:
         if find("pack", name).version() is None:
             continue
