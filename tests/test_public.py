@@ -19,6 +19,7 @@ import pytest
 import shardkit
 from shardkit import errors
 from shardkit.images.decoder import DecodeOptions
+from shardkit.reading.dataset import _MOVED
 
 ROOT = Path(shardkit.__file__).parent
 
@@ -205,6 +206,17 @@ def test_a_class_whose_extra_is_missing_says_how_to_install_it(monkeypatch: pyte
     monkeypatch.delitem(vars(shardkit), "TorchDataset", raising=False)
     with pytest.raises(shardkit.MissingExtraError, match=r"pip install \"shardkit\[torch\]\""):
         _ = shardkit.TorchDataset
+
+
+@pytest.mark.parametrize("name", sorted(_MOVED))
+def test_an_attribute_of_a_dataset_that_moved_gives_the_new_spelling(name: str, cars: str) -> None:
+    dataset = shardkit.dataset(cars, shuffle=8)
+    with pytest.raises(AttributeError, match=re.escape(f"it is now dataset.{_MOVED[name]}")):
+        getattr(dataset, name)
+    path = _MOVED[name].replace("(number)", "(0)").replace("(rows)", "(None)")
+    assert eval(f"dataset.{path}", {"dataset": dataset}) is not dataset
+    with pytest.raises(AttributeError, match=r"^'Dataset' object has no attribute 'ordre'$"):
+        _ = dataset.ordre  # type: ignore[attr-defined]
 
 
 def test_editors_find_every_public_name_in_the_stub() -> None:

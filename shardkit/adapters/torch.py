@@ -110,7 +110,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         if info is None or info.id:
             return
         address = self._address or store_address()
-        if address is not None and self.dataset.rank == (address.rank, address.world_size):
+        if address is not None and self.dataset.reading.ranks == (address.rank, address.world_size):
             self._alone[0] = not demand_same_in_worker(self.dataset, address, wait=not self._alone[0])
 
     def counted(self) -> Iterator[tuple[int, int, Any]]:
@@ -160,7 +160,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
     def __getstate__(self) -> dict[str, Any]:
         """With the rank as it is here: a worker that is started anew can't ask torch.distributed for it."""
         demand_dealt_once(self.dataset)
-        rank, world_size = self.dataset.rank
+        rank, world_size = self.dataset.reading.ranks
         reading = replace(self.dataset.reading, rank=rank, world_size=world_size)
         return self.__dict__ | {"dataset": replace(self.dataset, reading=reading), "_address": store_address()}
 
@@ -470,7 +470,7 @@ def demand_dealt_once(dataset: Dataset) -> None:
 
     The callers tell: a forked worker has those of the process that began it, too.
     """
-    if dataset.rank[1] == 1:
+    if dataset.reading.ranks[1] == 1:
         return
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -483,7 +483,7 @@ def demand_dealt_once(dataset: Dataset) -> None:
 
 
 def _dealt_twice(dataset: Dataset, dealer: str) -> UsageError:
-    rank, world_size = dataset.rank
+    rank, world_size = dataset.reading.ranks
     fact = f"this is the part of rank {rank} of {world_size} already, and {dealer} would deal that to the ranks again"
     cure = (
         "leave the loader out of accelerator.prepare() and iterate over to_torch().loader(); for transformers.Trainer "

@@ -74,6 +74,11 @@ class Content(Protocol):
         """The rows of the catalog that belong to it, in order; None for all of them."""
         ...
 
+    def members(self, rows: Rows | None) -> Rows | None:
+        """The rows of the catalog that can come up: those given, or, of a mix, those of its parts, which its own
+        order refers to in another way."""
+        ...
+
     def samples(self, rows: Rows | None) -> int:
         """The samples of an epoch of all ranks, of some rows or of all. DatasetError without a manifest."""
         ...
@@ -175,6 +180,10 @@ class Named:
         """All."""
         return
 
+    def members(self, rows: Rows | None) -> Rows | None:
+        """The rows given."""
+        return rows
+
     def samples(self, rows: Rows | None) -> int:
         """Those of the rows."""
         return usual_samples(self, rows)
@@ -239,6 +248,10 @@ class Concatenated:
         ]
         return np.concatenate(whole)
 
+    def members(self, rows: Rows | None) -> Rows | None:
+        """The rows given."""
+        return rows
+
     def samples(self, rows: Rows | None) -> int:
         """Those of the rows."""
         return usual_samples(self, rows)
@@ -271,6 +284,10 @@ class Mixed(Concatenated):
     def rows(self) -> None:
         """All."""
         return
+
+    def members(self, rows: Rows | None) -> Rows | None:
+        """Those of the parts."""
+        return super().rows()
 
     def samples(self, rows: Rows | None) -> int:
         """As many as the parts have."""

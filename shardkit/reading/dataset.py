@@ -30,7 +30,7 @@ from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import demand_class_labels, kind_of
 from shardkit.reading.batches.pipeline import LOST, Item
 from shardkit.reading.chains import as_view, demand_order
-from shardkit.reading.content import Concatenated, Content, Mixed, Named
+from shardkit.reading.content import Content, Named
 from shardkit.reading.epoch import Epoch
 from shardkit.reading.fingerprint import demand_same, fingerprint_of
 from shardkit.reading.numbered import demand_numbered, one_of, read_by_loader
@@ -52,6 +52,19 @@ if TYPE_CHECKING:
     from shardkit.adapters.webdataset import WebDatasetPipeline
 
 Rows = NDArray[np.int64]
+
+_MOVED = {
+    "items_of": "epoch(number).item_count()",
+    "lanes": "reading.order_lanes",
+    "members": "content.members(rows)",
+    "order": "epoch(number).order",
+    "progress": "position",
+    "rank": "reading.ranks",
+    "remainder": "reading.order_remainder",
+    "rows_of_epoch": "epoch(number).rows_in_order",
+    "span": "epoch(number).span",
+}
+"""Attributes of Dataset that have moved, with what replaces them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +99,7 @@ class Dataset:
         return {name: count * turns for name, count in as_view(self)._class_counts().items()}
 
     def _class_counts(self) -> dict[str, int]:
-        catalog, rows = self.content.catalog, self.members()
+        catalog, rows = self.content.catalog, self.content.members(self.rows())
         if rows is None and (
             kind_of(catalog) or sum(entry.count for entry in catalog.classes) == int(catalog.counts.sum())
         ):
@@ -146,10 +159,6 @@ class Dataset:
         self.content.forget()
         self.__dict__.pop("_chosen", None)
 
-    def members(self) -> Rows | None:
-        """The rows that can come up: of a mix those of its parts, which its own order refers to in another way."""
-        return Concatenated.rows(self.content) if isinstance(self.content, Mixed) else self.rows()
-
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}  # not what follows from them
 
@@ -182,6 +191,13 @@ class Dataset:
     def __repr__(self) -> str:
         steps = "".join(f".{type(op).__name__.lower()}" for op in self.ops)
         return f"<shardkit.Dataset {self.content!r}{steps}>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """An attribute of an earlier version: the AttributeError gives the new spelling."""
+            new = f"; it is now dataset.{_MOVED[name]}" if name in _MOVED else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{new}")
 
     # What to do with it
 
@@ -374,7 +390,7 @@ class Dataset:
         DatasetError for shards without a manifest, where a place can't be found again.
         """
         _ = self.content.catalog
-        return self.position.state_dict(order=self.order_identity, ranks=self.rank, steps=self.steps)
+        return self.position.state_dict(order=self.order_identity, ranks=self.reading.ranks, steps=self.steps)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration go on at the very next sample after `state`. Changes this Dataset in place.
@@ -382,7 +398,7 @@ class Dataset:
         Raises StateError for a state of another dataset, order or version.
         """
         _ = self.content.catalog
-        self.position.load_state_dict(state, order=self.order_identity, ranks=self.rank, steps=self.steps)
+        self.position.load_state_dict(state, order=self.order_identity, ranks=self.reading.ranks, steps=self.steps)
 
     @property
     def identity(self) -> str:
@@ -467,11 +483,6 @@ class Dataset:
     def epoch(self, number: int, *, done: int = 0) -> Epoch:
         """An epoch as this rank reads it, after `done` samples of all ranks."""
         return Epoch(number, self.content, self.rows(), self.weights, self.reading, self.steps, done)
-
-    @property
-    def rank(self) -> tuple[int, int]:
-        """(rank, world size), found as order/ranks.py says."""
-        return self.reading.ranks
 
     def _selected(self, method: str, step: Selection) -> Dataset:
         demand_order(self, method)

@@ -237,7 +237,7 @@ def _default_store() -> tuple[Any, int, int] | None:
 def _shared_by_torch(data: Dataset) -> Shared | None:
     """What is shared where this is the main process of a rank that shares `data`."""
     found = None if _process["forked"] else _default_store()
-    if found is None or data.rank != found[1:]:
+    if found is None or data.reading.ranks != found[1:]:
         return None
     torch: Any = sys.modules["torch"]
     if torch.utils.data.get_worker_info() is not None:
@@ -248,7 +248,12 @@ def _shared_by_torch(data: Dataset) -> Shared | None:
 def _shared_by_jax(data: Dataset) -> Shared | None:
     """The same of jax.distributed. Where its client is another one than is known here, nothing is compared."""
     process = None if _process["forked"] else jax_process()
-    if process is None or process[1] < 2 or data.rank != process[:2] or not hasattr(process[2], "key_value_try_get"):
+    if (
+        process is None
+        or process[1] < 2
+        or data.reading.ranks != process[:2]
+        or not hasattr(process[2], "key_value_try_get")
+    ):
         return None
     rank, world_size, client = process
     return Shared(JaxNotes(client), rank, world_size)

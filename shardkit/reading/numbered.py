@@ -25,7 +25,7 @@ def read_by_loader(depth: int) -> bool:
 def demand_numbered(data: Dataset) -> None:
     """Raises UsageError for a Dataset that a DataLoader would read by number as something else than it says: numbers
     know no shuffling, no ranks, no batches, and no epoch for random crops."""
-    decode, world_size = data.steps.decode, data.rank[1]
+    decode, world_size = data.steps.decode, data.reading.ranks[1]
     cure = "give the DataLoader dataset.to_torch() with batch_size=None, or to_torch(map_style=True) with shuffle=True"
     if data.steps.batch is not None:
         fact, cure = "batches have no number", "iterate over batches.to_torch().loader(num_workers=…)"
@@ -53,7 +53,7 @@ def one_of(data: Dataset, item: Any) -> Any:
 
 
 def _row_of(data: Dataset, item: Any) -> int:
-    rows = data.members()
+    rows = data.content.members(data.rows())
     if isinstance(item, str):
         for row in data.content.catalog.rows_of(item):
             if rows is None or row in rows:

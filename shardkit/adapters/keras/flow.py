@@ -145,7 +145,7 @@ def shuffled(view: Dataset, shuffle: bool, seed: int | None) -> Dataset:
     if not shuffle:
         return view.shuffle(False)
     made = view.shuffle(view.reading.buffer or DEFAULT_BUFFER, seed=seed)
-    whole = made.epoch_samples <= made.reading.buffer and made.rank[1] == 1
+    whole = made.epoch_samples <= made.reading.buffer and made.reading.ranks[1] == 1
     return replace(made, reading=replace(made.reading, lanes=made.reading.lanes or (1 if whole else None)))
 
 

@@ -54,8 +54,9 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
     ) -> None:  # fmt: skip
         if dataset.batch_size is None:
             raise UsageError("to_keras()", "Keras needs batches", "add .batch(32), after .decode(size=…)")
-        if os.environ.get(TF_CONFIG) and keras.backend.backend() == "tensorflow" and dataset.rank[1] > 1:
-            fact = f"this is rank {dataset.rank[0]} of {dataset.rank[1]}, and a strategy of ${TF_CONFIG} deals it again"
+        if os.environ.get(TF_CONFIG) and keras.backend.backend() == "tensorflow" and dataset.reading.ranks[1] > 1:
+            rank, world_size = dataset.reading.ranks
+            fact = f"this is rank {rank} of {world_size}, and a strategy of ${TF_CONFIG} deals it again"
             raise UsageError("to_keras()", fact, "use to_tf(), which a strategy takes as it is")
         super().__init__(workers=1)
         self.dataset = dataset

@@ -92,8 +92,9 @@ def _demand_options(dataset: Dataset) -> DecodeOptions:
         raise _refused(fact, "leave out graph=True")
     if dataset.reading.epoch_size is not None:
         raise _refused("epoch_size() needs the order of shardkit", "leave out graph=True, or use take()")
-    if dataset.rank[1] > 1:
-        fact = f"this is rank {dataset.rank[0]} of {dataset.rank[1]}, and a graph is dealt by its strategy"
+    rank, world_size = dataset.reading.ranks
+    if world_size > 1:
+        fact = f"this is rank {rank} of {world_size}, and a graph is dealt by its strategy"
         cure = "give dataset() rank=0, world_size=1 under a tf.distribute strategy, or leave out graph=True"
         raise _refused(fact, cure)
     defaults, options = DecodeOptions(), steps.decode.options

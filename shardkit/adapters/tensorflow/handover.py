@@ -61,7 +61,7 @@ def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any])
 def dealt(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
     """The same; where it is the part of one of several ranks, a tf.distribute strategy does not deal it again."""
     options = tf.data.Options()
-    if dataset.rank[1] > 1:
+    if dataset.reading.ranks[1] > 1:
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return made.with_options(options)
 
