@@ -66,6 +66,8 @@ def of_shardkit(annotation: Any, module: str) -> Iterator[Any]:
         parts: tuple[Any, ...] = annotation
     else:
         parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Annotated:
+        parts = parts[:1]
     if not parts and getattr(annotation, "__module__", "").startswith("shardkit"):
         yield annotation
     for part in parts:

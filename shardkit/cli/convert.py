@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.click_options import FILE, size, words
 from shardkit.cli.engine import engine_options, with_engine
-from shardkit.cli.pack import FILE, size, words
 from shardkit.cli.storage import storage_options
 from shardkit.errors import UsageError, printable
 

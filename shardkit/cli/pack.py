@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.click_options import FILE, options_from, size, words
 from shardkit.cli.config_file import Setting, load_config
-from shardkit.cli.engine import engine_options, with_engine
-from shardkit.cli.storage import parsed, storage_options
-from shardkit.errors import UsageError, printable
-from shardkit.units import format_bytes, parse_bytes
+from shardkit.cli.engine import with_engine
+from shardkit.cli.storage import parsed
+from shardkit.errors import printable
+from shardkit.packing.settings import PackSettings
+from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
     from shardkit.packing.pack import DatasetPlan, PackPlan
@@ -25,96 +27,13 @@ if TYPE_CHECKING:
 SHOWN_SHARDS = 20
 
 
-def size(_: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """The option's callback for a number of bytes, as `64MiB`."""
-    return None if value is None else parse_bytes(value, place=param.opts[0])
-
-
-def words(_: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
-    """The option's callback for words with commas between them, as `jpg,png`."""
-    if value is None:
-        return None
-    found = [word.strip() for word in value.split(",") if word.strip()]
-    if not found:
-        raise UsageError(param.opts[0], "it names nothing", "give at least one word, as in jpg,png")
-    return found
-
-
-FILE = click.Path(path_type=Path)
+_dry_run = click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
 
 
 @click.command(name="pack", short_help="Pack a tree of class directories into shards.")
 @click.argument("source")
 @click.argument("dest")
-@click.option(
-    "--format", type=click.Choice(["tar", "tfrecord"]), default="tar", show_default=True, help="The shards' format."
-)
-@click.option(
-    "--max-bytes",
-    callback=size,
-    metavar="SIZE",
-    default="256MB",
-    show_default=True,
-    help="Largest shard: 64MiB, 1GB, ... .",
-)
-@click.option("--max-count", type=click.IntRange(1), metavar="N", help="Most samples in a shard.")
-@click.option("--shuffle/--no-shuffle", default=True, show_default=True, help="Mix the classes over the shards.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle and of --split.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: the cores]")
-@engine_options
-@click.option("--classes", type=FILE, metavar="FILE", help="The classes, one in a line: label 0 is the first.")
-@click.option(
-    "--classes-from", type=FILE, metavar="MANIFEST", help="The classes and their order as in another dataset."
-)
-@click.option(
-    "--ext", callback=words, metavar="EXT,...", help="The files to take.  [default: the image types that Pillow reads]"
-)
-@click.option(
-    "--fields",
-    callback=words,
-    metavar="EXT,...",
-    help="The files that make up a sample: jpg,json,txt. Those of one name belong together.",
-)
-@click.option("--path-column", metavar="NAME", help="Of a list: its column of paths.  [default: path, file ...]")
-@click.option("--label-column", metavar="NAME", help="Of a list: that of labels; '': none.  [default: label ...]")
-@click.option("--label-separator", metavar="TEXT", help="Of a list: what stands between several labels, such as ';'.")
-@click.option("--root", type=FILE, metavar="DIR", help="Of a list: where its paths begin.  [default: its folder]")
-@click.option("--split", metavar="NAME=F,...", help="Deal the samples to splits: train=0.8,validation=0.1,test=0.1.")
-@click.option("--group-by", metavar="REGEX", help="Files for which it finds the same text in the path share a split.")
-@click.option("--resize", type=int, metavar="N", help="Images whose shorter side has at most N pixels.")
-@click.option("--max-side", type=int, metavar="N", help="Images whose longer side has at most N pixels.")
-@click.option(
-    "--to",
-    type=click.Choice(["keep", "jpeg", "webp", "png"]),
-    default="keep",
-    show_default=True,
-    help="The images' format.",
-)
-@click.option("--quality", type=int, metavar="Q", help="Of JPEG and WebP, 1 to 100.  [default: 90 where it is needed]")
-@click.option("--baseline", is_flag=True, help="Make progressive JPEGs baseline ones, without loss.")
-@click.option("--strip", is_flag=True, help="Take out metadata: EXIF with its location, XMP, comments, thumbnails.")
-@click.option("--orient", is_flag=True, help="Turn images as their EXIF data says.")
-@click.option("--subsampling", type=int, metavar="444|422|420", help="Of the colours of JPEGs.")
-@click.option("--restart-rows", type=int, metavar="N", help="Restart markers in JPEGs, every N rows of blocks.")
-@click.option(
-    "--check",
-    type=click.Choice(["header", "full", "none"]),
-    default="header",
-    show_default=True,
-    help="Read each image's header, decode it, or take it as it is.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(["stop", "skip"]),
-    default="stop",
-    show_default=True,
-    help="What to do at a bad file: stop, or leave it out and list it.",
-)
-@click.option("--append", is_flag=True, help="Add the files that the dataset at DEST does not have, as further shards.")
-@click.option("--overwrite", is_flag=True, help="Replace another dataset at DEST.")
-@click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
-@click.option("--work", type=FILE, metavar="DIR", help="Where shards wait for a bucket.  [default: the user's cache]")
-@storage_options
+@options_from(PackSettings, before={"work": _dry_run})
 @click.option("--config", type=FILE, metavar="FILE.yaml", help="Options from a file; those given here win.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options

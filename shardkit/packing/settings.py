@@ -1,20 +1,25 @@
-"""The options of `pack`, as a user gives them."""
+"""The options of `pack`: names, types, limits, defaults and help in one place.
+
+From here come the options of the command, the keys of its configuration file, `configs/pack.yaml` and the table of
+docs/packing.md (`scripts/options.py` writes the last two).
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from shardkit.options import About, AtLeast, Help, Takes
 from shardkit.sources.options import TableColumns
 
 if TYPE_CHECKING:
-    from shardkit.formats.format import FormatName
     from shardkit.images.rewrite.transcode import Transcoding
     from shardkit.packing.engine.engine import EngineLike
     from shardkit.packing.packed import ClassesFrom
-    from shardkit.packing.write.images import ImageCheck
+else:  # what loads more than a command's help needs
+    Transcoding = EngineLike = ClassesFrom = object
 
 OnError = Literal["stop", "skip"]
 Classes = Sequence[str] | str | os.PathLike[str]
@@ -33,15 +38,44 @@ class Images:
     Raises UsageError for what makes no sense.
     """
 
-    resize: int | None = None
-    max_side: int | None = None
-    to: Literal["keep", "jpeg", "webp", "png"] = "keep"
-    quality: int | None = None
-    baseline: bool = False
-    strip: bool = False
-    orient: bool = False
-    subsampling: int | None = None
-    restart_rows: int | None = None
+    resize: Annotated[
+        int | None,
+        Help("Images whose shorter side has at most N pixels.", "N"),
+        About("Images whose shorter side, and whose longer side, have at most so many pixels. None is made larger."),
+    ] = None
+    max_side: Annotated[int | None, Help("Images whose longer side has at most N pixels.", "N")] = None
+    to: Annotated[
+        Literal["keep", "jpeg", "webp", "png"],
+        Help("The images' format."),
+        About(
+            "The images' format: keep, jpeg, webp or png. Their quality (1 to 100, of JPEG and WebP) where one is "
+            "wanted; without it, what has to be encoded again gets 90, and what has not stays byte for byte."
+        ),
+    ] = "keep"
+    quality: Annotated[int | None, Help("Of JPEG and WebP, 1 to 100.  [default: 90 where it is needed]", "Q")] = None
+    baseline: Annotated[
+        bool,
+        Help("Make progressive JPEGs baseline ones, without loss."),
+        About("No progressive JPEGs (without loss)."),
+    ] = False
+    strip: Annotated[
+        bool,
+        Help("Take out metadata: EXIF with its location, XMP, comments, thumbnails."),
+        About(
+            "Take out metadata (EXIF with its location, XMP, comments, thumbnails), and turn images as their EXIF data "
+            "says."
+        ),
+    ] = False
+    orient: Annotated[bool, Help("Turn images as their EXIF data says.")] = False
+    subsampling: Annotated[
+        int | None,
+        Help("Of the colours of JPEGs.", "444|422|420"),
+        About(
+            "JPEG: the colours' subsampling (444, 422 or 420); restart markers every so many rows of blocks (without "
+            "loss). What each brings is in benchmarks/RESULTS.md."
+        ),
+    ] = None
+    restart_rows: Annotated[int | None, Help("Restart markers in JPEGs, every N rows of blocks.", "N")] = None
 
     def __post_init__(self) -> None:
         self.transcoding()
@@ -57,24 +91,136 @@ class Images:
 class PackSettings:
     """The options of `pack` and `plan_pack`, which describe them. `packing.options` checks them."""
 
-    format: FormatName = "tar"
-    max_bytes: int | str = "256MB"
-    max_count: int | None = None
-    shuffle: bool = True
-    seed: int = 0
-    workers: int | None = None
-    engine: EngineLike = "local"
-    classes: Classes | None = None
-    classes_from: ClassesFrom | None = None
-    ext: Sequence[str] | str | None = None
-    fields: Sequence[str] | str | None = None
+    format: Annotated[
+        Literal["tar", "tfrecord"],
+        Help("The shards' format."),
+        About(
+            "What the shards are: plain tar files in the WebDataset layout, or tfrecord: TFRecord files of "
+            "tf.train.Example."
+        ),
+    ] = "tar"
+    max_bytes: Annotated[
+        int | str,
+        Takes.SIZE,
+        Help("Largest shard: 64MiB, 1GB, ... .", "SIZE"),
+        About("The largest shard. Shards come out even: 1,000 MB at 256MB makes four shards of 250 MB."),
+    ] = "256MB"
+    max_count: Annotated[
+        int | None,
+        AtLeast(1),
+        Help("Most samples in a shard.", "N"),
+        About("The most samples in a shard. Whichever of the two limits comes first counts."),
+    ] = None
+    shuffle: Annotated[
+        bool,
+        Help("Mix the classes over the shards."),
+        About(
+            "Mix the classes over the shards, so that reading in sequence gives mixed batches. The order follows from "
+            "the seed."
+        ),
+    ] = True
+    seed: Annotated[int, Help("Of the shuffle and of --split.")] = 0
+    workers: Annotated[
+        int | None,
+        AtLeast(1),
+        Help("Processes.  [default: the cores]", "N"),
+        About("Processes that write shards; by default one for each core. The bytes do not depend on it."),
+    ] = None
+    engine: Annotated[
+        EngineLike,
+        Help("Processes of this machine, or tasks of a Ray cluster."),
+        About(
+            "local: processes of this machine. ray: each shard is a task of the Ray cluster at `address` (HOST:PORT, "
+            "or auto), or of a Ray that is started on this machine; all nodes must see source and destination under "
+            "the same paths."
+        ),
+    ] = "local"
+    classes: Annotated[
+        Classes | None,
+        Takes.FILE,
+        Help("The classes, one in a line: label 0 is the first.", "FILE"),
+        About(
+            "The classes in label order: a text file with one class name in a line (the path is seen from this file's "
+            "folder) …"
+        ),
+    ] = None
+    classes_from: Annotated[
+        ClassesFrom | None,
+        Takes.FILE,
+        Help("The classes and their order as in another dataset.", "MANIFEST"),
+        About(
+            "… or another dataset's manifest, so that both have the same labels. Without either, the sorted directory "
+            "names count."
+        ),
+    ] = None
+    ext: Annotated[
+        Sequence[str] | str | None,
+        Takes.WORDS,
+        Help("The files to take.  [default: the image types that Pillow reads]", "EXT,..."),
+        About(
+            "The files to take, by their extension, such as [jpg, png]. Others are left out, and reported. Without it, "
+            "the image types that Pillow reads."
+        ),
+    ] = None
+    fields: Annotated[
+        Sequence[str] | str | None,
+        Takes.WORDS,
+        Help("The files that make up a sample: jpg,json,txt. Those of one name belong together.", "EXT,..."),
+        About(
+            "Or the files that make up one sample, by their extension: [jpg, json, txt] makes one sample of cat/1.jpg, "
+            "cat/1.json and cat/1.txt. No image need be among them. Without it, each file is a sample."
+        ),
+    ] = None
     columns: TableColumns = field(default_factory=TableColumns)
-    split: Mapping[str, float] | str | None = None
-    group_by: str | None = None
+    split: Annotated[
+        Mapping[str, float] | str | None,
+        Help("Deal the samples to splits: train=0.8,validation=0.1,test=0.1.", "NAME=F,..."),
+        About(
+            "Deal the samples of one tree to splits: train=0.8,validation=0.1,test=0.1. A sample's split is a function "
+            "of its key, the seed and these fractions, so none changes when files are added. group_by: a regular "
+            "expression; files for which it finds the same text in the path stay in one split."
+        ),
+    ] = None
+    group_by: Annotated[
+        str | None, Help("Files for which it finds the same text in the path share a split.", "REGEX")
+    ] = None
     images: Images = field(default_factory=Images)
-    check: ImageCheck = "header"
-    on_error: OnError = "stop"
-    append: bool = False
-    overwrite: bool = False
-    work: str | os.PathLike[str] | None = None
-    storage_options: Mapping[str, Any] | None = None
+    check: Annotated[
+        Literal["header", "full", "none"],
+        Help("Read each image's header, decode it, or take it as it is."),
+        About(
+            "header: read the head of each image. full: decode it whole (slow, sure). none: take each file as it is."
+        ),
+    ] = "header"
+    on_error: Annotated[
+        OnError,
+        Help("What to do at a bad file: stop, or leave it out and list it."),
+        About("At a bad file: stop, or skip it and list it beside the manifest."),
+    ] = "stop"
+    append: Annotated[
+        bool,
+        Help("Add the files that the dataset at DEST does not have, as further shards."),
+        About(
+            "Add the files that the dataset at the destination does not have, as further shards; what is there stays "
+            "as it is."
+        ),
+    ] = False
+    overwrite: Annotated[
+        bool, Help("Replace another dataset at DEST."), About("Replace another dataset at the destination.")
+    ] = False
+    work: Annotated[
+        str | os.PathLike[str] | None,
+        Takes.FILE,
+        Help("Where shards wait for a bucket.  [default: the user's cache]", "DIR"),
+        About(
+            "For a destination in a bucket (s3://bucket/train). The folder in which shards wait until they are there; "
+            "by default in the user's cache. And what the bucket needs, such as [region=eu-west-1, "
+            "endpoint=https://minio.example.org]; keep credentials out of this file: they are taken from the "
+            "environment and from the provider's own files."
+        ),
+    ] = None
+    storage_options: Annotated[
+        Mapping[str, Any] | None,
+        Takes.PAIRS,
+        Help("Of the bucket: endpoint, region, credentials; may be given again.", "KEY=VALUE"),
+    ] = None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from shardkit.errors import UsageError
+from shardkit.options import About, Help, Takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,26 @@ class TableColumns:
     root: the folder that its paths are relative to (None: the list's own).
     """
 
-    path_column: str | None = None
-    label_column: str | None = None
-    label_separator: str | None = None
-    root: str | os.PathLike[str] | None = None
+    path_column: Annotated[
+        str | None,
+        Help("Of a list: its column of paths.  [default: path, file ...]", "NAME"),
+        About(
+            "Of a source that is a list (csv, tsv, jsonl, parquet): its columns of paths and of labels ('' for no "
+            'labels), where they have no usual name; what stands between several labels in a text, such as ";"; and '
+            "the folder that its paths are relative to, where it is not the list's own."
+        ),
+    ] = None
+    label_column: Annotated[str | None, Help("Of a list: that of labels; '': none.  [default: label ...]", "NAME")] = (
+        None
+    )
+    label_separator: Annotated[
+        str | None, Help("Of a list: what stands between several labels, such as ';'.", "TEXT")
+    ] = None
+    root: Annotated[
+        str | os.PathLike[str] | None,
+        Takes.FILE,
+        Help("Of a list: where its paths begin.  [default: its folder]", "DIR"),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.label_separator == "":
