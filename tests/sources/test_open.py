@@ -330,6 +330,30 @@ def test_a_damaged_member_is_named_or_left_out(
     assert "red/0003.jpg" not in samples_of(out)
 
 
+@pytest.mark.parametrize("kind", ["a tree", "an archive"])
+def test_the_bad_file_of_a_sample_is_named_wherever_it_is(
+    kind: str, tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from shardkit.packing.write.file_samples import FileSamples
+
+    for path in tree.rglob("*.jpg"):
+        path.with_suffix(".txt").write_text(f"about {path.stem} of {path.parent.name}")
+    bad, source = tree / "red" / "0003.txt", archived(tree, "stored.zip") if kind == "an archive" else tree
+    real = FileSamples.opened
+
+    def opened(self: Any) -> Any:
+        bad.write_bytes(b"")
+        return real(self)
+
+    if kind == "an archive":
+        source.write_bytes(source.read_bytes().replace(bad.read_bytes(), b"?" * len(bad.read_bytes())))
+    else:
+        monkeypatch.setattr(FileSamples, "opened", opened)
+    manifest = pack_one(source, out / "train", on_error="skip", fields="jpg,txt")
+    assert (manifest.samples, manifest.skipped) == (11, 1)
+    assert json.loads((out / "train.skipped.json").read_text())[0]["path"] == "red/0003.txt"
+
+
 def test_shards_are_no_source_and_the_message_names_convert(tree: Path, out: Path, pack_one: Pack) -> None:
     pack_one(tree, out / "train")
     for source in (out / "train", out / "train.json", out / "train-000000.tar"):

@@ -1,4 +1,4 @@
-"""A worker process: tasks on standard input, receipts on standard output. `engines.LocalEngine` starts it.
+"""A worker process: tasks on standard input, receipts on standard output. `LocalEngine` starts it.
 
 Each message is a length (8 bytes, little-endian) and MessagePack. A process of its own, started by name, needs no
 `if __name__ == "__main__"` in the user's script, inherits no threads and no locks, and starts in about 60 ms.

@@ -738,7 +738,7 @@ class TestPack:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("shardkit.packing.pack.commit", fails)
+            patch.setattr("shardkit.packing.dest.disk.DiskDestination.commit", fails)
             pack_one(mixed, out / "a" / "x", images=Images(resize=64, quality=50))
         pack_one(mixed, out / "a" / "x", images=Images(resize=64, quality=95))
         pack_one(mixed, out / "b" / "x", images=Images(resize=64, quality=95))

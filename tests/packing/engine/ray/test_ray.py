@@ -291,7 +291,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
     ("options", "message"),
     [
         ({"name": "spark"}, "'spark' is not one of local, ray"),
-        ({"address": "head:6379"}, "an address is of a cluster, and the engine is local"),
+        ({"address": "head:6379"}, "only a cluster has an address, and the engine is local"),
         ({"name": "ray", "workers": 0}, "0 is too small"),
     ],
 )
