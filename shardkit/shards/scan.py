@@ -125,7 +125,7 @@ def open_shard(
     named: FormatName | None = (
         FORMATS[form].name if form is not None and form in FORMATS else format_of_name(location.name)
     )
-    data = _mapped(location) if location.is_local or objects is None else objects.read(location)
+    data = _mapped(location) if location.is_local else (objects or Objects()).read(location)
     size, path = len(data), location.path if location.is_local else ""
     if size == 0 and named is not None and not FORMATS[named].end:  # no end mark: nothing is a whole shard
         return ShardBytes(place, b"", 0, format=named)
