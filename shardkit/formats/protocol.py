@@ -220,6 +220,11 @@ class Format(Protocol):
         ...
 
     @property
+    def notes(self) -> frozenset[str]:
+        """Names that fields may have which tell of the image beside them, and are not files of their own."""
+        ...
+
+    @property
     def digest_marks(self) -> tuple[str, ...]:
         """What a plan's digest says of the format: nothing for tar, which was once the only one."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from shardkit.errors import DamagedError, ManifestError, UsageError
 from shardkit.formats.format import FORMATS, Format, demand_names_fit, format_named, format_of_head, format_of_name
 from shardkit.formats.tfrecord.samples import FieldNames
+from shardkit.shards.scan import ShardBytes
 
 KEYS = st.lists(st.text("abc/ä-_ 1", min_size=1, max_size=120), unique=True, min_size=1, max_size=6).map(
     lambda keys: [key for key in keys if not key.startswith("_") and not key.endswith("/")]
@@ -56,6 +58,47 @@ class TestFormat:
             [again] = form.read(shard, place="x", start=at, end=at + size)
             assert again.key == key
             at += size
+
+    @given(keys=KEYS, data=st.data())
+    def test_a_sample_is_described_alike_mapped_and_from_a_stream(
+        self, form: Format, keys: list[str], data: st.DataObject
+    ) -> None:
+        samples = [(key, data.draw(FIELDS)) for key in keys]
+        shard = shard_of(form, samples)
+        described = [form.describe(shard, sample) for sample in form.read(shard, place="x")]
+        for told, (key, fields) in zip(described, samples, strict=True):
+            assert (told.key, sorted(told.names)) == (key, sorted(fields))
+            assert told.image == ("jpg" if "jpg" in fields else "")
+            if told.image:
+                assert shard[told.image_offset : told.image_offset + told.image_size] == fields["jpg"]
+        streamed = list(form.stream_described(io.BytesIO(shard), place="x"))
+        for mapped, other in zip(described, streamed, strict=True):
+            assert (other.offset, other.image_offset) == (-1, -1)
+            same = [(one.key, list(one.names), one.image, one.image_size, one.cls, one.path, one.text)
+                    for one in (mapped, other)]  # fmt: skip
+            assert same[0] == same[1]
+
+    @given(keys=KEYS, data=st.data())
+    def test_all_of_a_sound_shard_is_salvaged(self, form: Format, keys: list[str], data: st.DataObject) -> None:
+        shard = shard_of(form, [(key, data.draw(FIELDS)) for key in keys])
+        found = form.salvage(ShardBytes("x", shard, len(shard), format=form.name))
+        assert [sample.key for sample in found.samples] == keys
+        assert (found.damage, found.gaps, found.suspects) == ([], [], set())
+        assert all((sample.record is not None) == form.checks_itself for sample in found.samples)
+
+    def test_what_a_damaged_sample_leaves_is_salvaged_behind_it(self, form: Format) -> None:
+        shard = bytearray(shard_of(form, [(f"k{n}", {"jpg": bytes(900), "cls": b"1"}) for n in range(3)]))
+        shard[0:12] = bytes(12)  # the first header
+        found = form.salvage(ShardBytes("x", bytes(shard), len(shard), format=form.name))
+        assert [sample.key for sample in found.samples][-2:] == ["k1", "k2"]
+        assert len(found.damage) == 1
+
+    def test_the_most_that_is_added_is_not_too_little(self, form: Format) -> None:
+        key, fields = "d/" + "k" * 150, {"jpg": 0, "cls": 1, "a.txt": 0}
+        size = form.size(key, list(fields.items()), f"{key}.jpg".encode(), "cat", 1)
+        names = np.array([2 * len(key) + 4], np.int64)
+        assert form.most_added_bytes(names, len(fields) + 4)[0] + len("cat") + 10 >= size
+        assert form.most_key_bytes([key]).shape == (1,)
 
     def test_a_label_comes_back_as_its_number(self, form: Format) -> None:
         shard = shard_of(form, [("a", {"jpg": b"x", "cls": b"7"})])

@@ -42,6 +42,7 @@ class Tar:
     holds_class_names: bool = False
     holds_values: bool = False
     holds_examples: bool = False
+    notes: frozenset[str] = frozenset()
     digest_marks: tuple[str, ...] = ()
 
     def recognizes(self, head: bytes) -> bool:

@@ -18,6 +18,7 @@ from shardkit.formats.protocol import (
 )
 from shardkit.formats.tar.stream import Readable
 from shardkit.formats.tfrecord import samples, stream
+from shardkit.formats.tfrecord.features import FILENAME, FORMAT, KEY, TEXT
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.sample import IMAGE_FIELDS, text_of_path
 
@@ -41,6 +42,7 @@ class Tfrecord:
     holds_class_names: bool = True
     holds_values: bool = True
     holds_examples: bool = True
+    notes: frozenset[str] = frozenset((KEY, FILENAME, FORMAT, TEXT))
     digest_marks: tuple[str, ...] = ("tfrecord",)
 
     def recognizes(self, head: bytes) -> bool:

@@ -19,9 +19,7 @@ from threading import Event
 from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError, DestinationError, NotFoundError
 from shardkit.events import Progress, ProgressFn, silent
-from shardkit.formats.format import StoredSample
-from shardkit.formats.tfrecord.features import FILENAME, FORMAT, KEY, TEXT
-from shardkit.formats.tfrecord.samples import TfrecordSample, path_of
+from shardkit.formats.format import FORMATS, Description, StoredSample
 from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text
 from shardkit.shards.find import SourceLike
 from shardkit.shards.manifest import Manifest
@@ -35,7 +33,6 @@ from shardkit.threads import in_threads, thread_count
 from shardkit.tools.unpack.paths import checked_path, path_of_key, relative_path
 from shardkit.tools.unpack.wanted import Wanted, wanted
 
-_ABOUT = frozenset((KEY, FILENAME, FORMAT, TEXT))
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -231,18 +228,17 @@ def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, ima
     if sample is None or sample.key != key:
         raise DamagedError(data.place, "the sample is not where the index says", _cure(data), offset, key)
     stem = path.rpartition(b".")[0] if image >= 0 else path
-    for name, (start, length) in _files_of(sample).items():
+    for name, (start, length) in _files_of(data, sample).items():
         if start != image and (name != "cls" or len(sample.fields) == 1):
             yield _File(
                 key, _checked(stem + b"." + name.encode("utf-8", "surrogateescape"), data, offset, key), start, length
             )
 
 
-def _files_of(sample: StoredSample) -> dict[str, tuple[int, int]]:
-    """The fields that are files: not what TFRecord says of the image beside it."""
-    if not isinstance(sample, TfrecordSample):
-        return sample.fields
-    return {name: place for name, place in sample.fields.items() if name not in _ABOUT}
+def _files_of(data: ShardBytes, sample: StoredSample) -> dict[str, tuple[int, int]]:
+    """The fields that are files: not what a record says of the image in it."""
+    notes = FORMATS[data.format].notes
+    return {name: place for name, place in sample.fields.items() if name not in notes}
 
 
 def _checked(path: bytes, data: ShardBytes, offset: int, key: str) -> bytes:
@@ -262,34 +258,26 @@ def _of_members(data: ShardBytes) -> _Samples:
     TFRecord has the path of the file, and the name of the class where the path does not begin with it.
     """
     for sample in data.samples():
-        label = _label(data, sample)
+        told = FORMATS[data.format].describe(data.buffer, sample)
+        label = NO_LABEL if told.cls is None else label_of(told.cls)
         files = []
-        for name, (start, size) in _files_of(sample).items():
+        for name, (start, size) in _files_of(data, sample).items():
             if name == "cls" and label >= 0 and len(sample.fields) > 1:
                 continue
             try:
-                path = checked_path(_member_path(sample, name, label))
+                path = checked_path(_member_path(told, name, label))
             except ValueError as exc:
                 raise DatasetError(data.place, str(exc), _cure(data), sample.offset, sample.key) from exc
             files.append(_File(sample.key, path, start, size))
         yield sample.key, label, files
 
 
-def _label(data: ShardBytes, sample: StoredSample) -> int:
-    if isinstance(sample, TfrecordSample) and "cls" in sample.values:
-        return label_of(sample.values["cls"])
-    if "cls" not in sample.fields:
-        return NO_LABEL
-    start, size = sample.fields["cls"]
-    return label_of(bytes(data.buffer[start : start + size]))
-
-
-def _member_path(sample: StoredSample, name: str, label: int) -> bytes:
-    """The path of a field's file. ValueError where it is none."""
-    if not isinstance(sample, TfrecordSample):
+def _member_path(sample: Description, name: str, label: int) -> bytes:
+    """The path of a field's file. ValueError where it is not a path."""
+    if not sample.path:
         return (b"%d/" % label if label >= 0 and "/" not in sample.key else b"") + path_of_key(sample.key, name)
-    image = next((field for field in sample.fields if field in IMAGE_FIELDS), "")
-    path = _as_stored(relative_path(path_of(sample, image)), sample.key, image)
+    image = sample.image
+    path = _as_stored(relative_path(sample.path), sample.key, image)
     if name != image:
         path = (path.rpartition(b".")[0] if image else path) + b"." + name.encode("utf-8", "surrogateescape")
     folder = sample.text.encode("utf-8", "surrogateescape") or b"%d" % label
