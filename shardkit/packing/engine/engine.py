@@ -24,6 +24,7 @@ from typing import IO, Any, Literal, Protocol
 
 import msgspec
 
+from shardkit import errors
 from shardkit.errors import UsageError, WorkerError
 from shardkit.options import Moved, spelled
 from shardkit.packing.engine import worker
@@ -221,7 +222,7 @@ def _interpreter() -> str:
 
 def _command() -> list[str]:
     """The command of a worker. It finds the modules where this process does, whatever was done to `sys.path` here."""
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    home = os.path.dirname(os.path.dirname(os.path.abspath(errors.__file__)))
     paths = [path for path in sys.path if isinstance(path, str)]
     program = f"import sys; sys.path[:] = sys.argv[1:]; from {worker.__name__} import main; main()"
     utf8 = ["-X", "utf8"] if sys.flags.utf8_mode else []

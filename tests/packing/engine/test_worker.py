@@ -14,6 +14,7 @@ import pytest
 
 from shardkit import errors
 from shardkit.errors import BadFileError, StorageError, WorkerError
+from shardkit.packing.engine import engine as engines
 from shardkit.packing.engine import worker
 from shardkit.packing.engine.engine import LocalEngine, run_here
 from shardkit.packing.engine.worker import Advance, Done, Failed, Message, answer, rebuilt, receive, send
@@ -189,6 +190,14 @@ def test_the_workers_find_the_modules_where_their_starter_does(tree: Path, tmp_p
     )
     done = run_python("-c", code, cwd=tmp_path, PYTHONPATH="")
     assert (done.stdout, done.stderr) == ("12\n", "")
+
+
+def test_a_worker_finds_the_package_where_no_path_leads_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(errors.__file__).parent
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path).resolve() != package.parent.resolve()])
+    command = engines._command()
+    assert command[-1] == str(package.parent)
+    assert str(package) not in command
 
 
 def test_a_script_without_a_main_guard_may_pack(tree: Path, tmp_path: Path, run_python: Any) -> None:

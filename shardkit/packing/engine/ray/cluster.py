@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from shardkit import errors
 from shardkit.errors import MissingExtraError, WorkerError, printable
 from shardkit.packing.engine.ray.address import demand_reachable
 from shardkit.units import cores
@@ -131,7 +132,7 @@ def _caller() -> Callable[..., bytes]:
 
     A function inside a function, so that Ray sends it as a whole.
     """
-    home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    home = os.path.dirname(os.path.dirname(os.path.abspath(errors.__file__)))
 
     def shardkit_task(function: str, *args: bytes) -> bytes:
         import importlib
