@@ -20,6 +20,7 @@ from shardkit.errors import BadFileError, DestinationError, NotFoundError, Shard
 from shardkit.packing import pack
 from shardkit.packing.engine import engine as engines
 from shardkit.packing.plan.content import plan_source
+from shardkit.packing.settings import PackSettings
 from shardkit.packing.write.task import ShardTask
 from shardkit.shards import names
 from shardkit.shards.manifest import file_names
@@ -589,10 +590,10 @@ def test_a_failing_run_leaves_no_folder_that_it_made(tree: Path, tmp_path: Path,
 def test_the_task_of_a_shard_is_the_same_for_the_same_source_only(tree: Path, tmp_path: Path) -> None:
     def digests(source: Path) -> list[str]:
         tasks: list[ShardTask] = []
-        options = pack.make_options(
+        options = pack.make_options(PackSettings(
             max_bytes="1MB", workers=1, ext=None, format="tar", max_count=3, shuffle=True, seed=0, check="header",
             on_error="stop", overwrite=False,
-        )  # fmt: skip
+        ))  # fmt: skip
         tasks += plan_source(scan_tree(source), "train", options).tasks("work", options)
         return [task.digest for task in tasks]
 

@@ -20,6 +20,7 @@ from shardkit.packing.engine.engine import LocalEngine, run_here
 from shardkit.packing.engine.worker import Advance, Done, Failed, Message, answer, rebuilt, receive, send
 from shardkit.packing.options import make_options
 from shardkit.packing.plan.content import plan_source
+from shardkit.packing.settings import PackSettings
 from shardkit.packing.write.task import ShardTask
 from shardkit.sources.source import scan_tree
 
@@ -31,10 +32,10 @@ def tasks(tree: Path, tmp_path: Path) -> Tasks:
     """The tasks of the tree, 4 shards of 3 images, in a work folder that exists."""
 
     def tasks(**options: Any) -> list[ShardTask]:
-        made = make_options(
+        made = make_options(PackSettings(
             **{"format": "tar", "max_bytes": "1MB", "max_count": 3, "shuffle": False, "seed": 0, "workers": 1,
                "ext": None, "check": "header", "on_error": "stop", "overwrite": False} | options
-        )  # fmt: skip
+        ))  # fmt: skip
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
         return list(plan_source(scan_tree(tree), "train", made).tasks(str(work), made))
@@ -218,10 +219,10 @@ def test_what_is_printed_in_a_worker_does_not_get_between_its_answers(tree: Path
         "worker.write_shard = write_shard\n"
         "worker.main()\n"
     )
-    made = make_options(
+    made = make_options(PackSettings(
         format="tar", max_bytes="1MB", max_count=None, shuffle=False, seed=0, workers=1, ext=None, check="header",
         on_error="stop", overwrite=False,
-    )  # fmt: skip
+    ))  # fmt: skip
     [task] = plan_source(scan_tree(tree), "train", made).tasks(str(tmp_path), made)
     sent = io.BytesIO()
     send(sent, task)
