@@ -2,7 +2,7 @@
 
 While a job runs, all it writes is in the folder `.NAME.packing` beside its destination: the shards that are finished,
 each with its receipt. The commit writes index and manifest there too, and then moves everything to its place, the
-manifest last. So a dataset is absent or whole, and a job that was interrupted goes on where it stopped.
+manifest last. So a dataset is absent or whole, and a job that was interrupted resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ def write_shards(
     destination: Destination,
     progress: ProgressFn = silent,
 ) -> list[Receipt]:
-    """The receipts of all shards in the order of their names; `advance` is told what was read, or kept.
+    """The receipts of all shards in the order of their names; `advance` is called with what was read, or kept.
 
-    All shards are delivered when this returns; `progress` is told of the last of them.
+    All shards are delivered when this returns; `progress` is called for the last of them.
     """
     receipts: dict[str, Receipt] = {}
     with destination.delivery() as delivery:

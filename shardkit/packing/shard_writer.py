@@ -174,7 +174,7 @@ class ShardWriter:
                 raise _bad(number, str(key), "it has a __key__, and those before have none")
             return f"{number:09d}"
         if not isinstance(key, str):
-            raise _bad(number, None, "its __key__ is no text" if key is not None else "it has no __key__")
+            raise _bad(number, None, "its __key__ is not text" if key is not None else "it has no __key__")
         mark = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=10).digest()
         if mark in self._keys:
             raise _bad(number, key, "its __key__ was there before")
@@ -305,7 +305,7 @@ def _begun(stack: ExitStack, destination: Destination, *, overwrite: bool) -> tu
 
 
 def _bad(number: int, key: str | None, fact: str) -> BadFileError:
-    return BadFileError(f"sample {number}", fact, "mend the sample", None, key)
+    return BadFileError(f"sample {number}", fact, "fix the sample", None, key)
 
 
 class _Shard:

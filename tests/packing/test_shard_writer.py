@@ -121,7 +121,7 @@ def test_several_labels_and_numbers_are_stored_as_json(out: Path) -> None:
         ([{"__key__": "a", "txt": "a"}, {"__key__": "a", "txt": "b"}], "sample a: its __key__ was there before"),
         ([{"__key__": "a", "txt": "a"}, {"txt": "b"}], "sample 1: it has no __key__"),
         ([{"txt": "a"}, {"__key__": "a", "txt": "b"}], "it has a __key__, and those before have none"),
-        ([{"__key__": 3, "txt": "a"}], "its __key__ is no text"),
+        ([{"__key__": 3, "txt": "a"}], "its __key__ is not text"),
         ([{"__key__": "a.b", "txt": "a"}], "not a key"),
         ([{"cls": 1, "a/b": b""}], "not a field"),
         ([{}], "it has no field"),

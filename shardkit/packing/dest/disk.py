@@ -233,7 +233,7 @@ def _sweep(destination: DiskDestination) -> None:
 
 
 def _empty(work: str) -> None:
-    """Empty the work folder: what is left is of no use. The manifest that was replaced tells the next run to go on."""
+    """Empty the work folder. The manifest that was replaced goes last: it tells the next run to resume."""
     with contextlib.suppress(ShardkitError):
         remove(work, lambda name: name not in (LOCK, REPLACED))
         remove(work, lambda name: name == REPLACED)

@@ -140,7 +140,7 @@ def _changed_file(destination: Destination, content: PlannedDataset, found: Mani
         suspects = newer
         if not suspects:
             return None
-    return None if compare_all else min(suspects, default=None)  # left out as damaged then, and mended since
+    return None if compare_all else min(suspects, default=None)  # left out as damaged then, and fixed since
 
 
 def _checksums(destination: Destination, found: Manifest) -> Iterator[dict[str, int]]:

@@ -16,7 +16,7 @@ def check_free(destination: Destination, *, overwrite: bool) -> Destination:
     it is not, and the first where none is there.
 
     Raises DestinationError where files of somebody else are in the way: a folder, a file that no manifest names and
-    that no earlier run put there, or, with `overwrite` too, a file of our names that is no manifest or index.
+    that no earlier run put there, or, with `overwrite` too, a file of our names that is not a manifest or an index.
     """
     files = destination.files
     _refuse_names_of_another_dataset(files)

@@ -31,7 +31,7 @@ def destinations_of(
     if dest.is_local:
         if work is not None or options:
             name = "storage_options" if options else "work"
-            raise UsageError(name, f"given for {dest}, which is on this machine", "leave it away")
+            raise UsageError(name, f"given for {dest}, which is on this machine", "omit it")
         return (
             {"": destination_of(dest.path, source)} if parts is None else _split_destinations(dest.path, source, parts)
         )

@@ -35,7 +35,7 @@ from shardkit.sources.subset import grouped_at, source_at
 log = logging.getLogger(__name__)
 
 FREE = frozenset(("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels"))
-"""The options that may be others than those of the dataset that is there; of the labels, the source itself tells."""
+"""The options that may differ from those of the existing dataset; the source itself tells its kind of labels."""
 
 COPIED = FREE | {"ext", "fields", "split", "group_by"}
 """The options with which a file's bytes go into the shards as they are, so that their number can be compared."""
@@ -108,7 +108,7 @@ def existing_datasets(destinations: Mapping[str, Destination], options: PackOpti
     longest = max((each.manifest.class_names for each in found.values()), key=len, default=[])
     for each in found.values():
         if each.manifest.class_names != longest[: len(each.manifest.classes)]:
-            fact = "its classes are others than those of another split that is added to"
+            fact = "its classes differ from those of another split that is added to"
             raise DestinationError(str(each.destination), fact, "pack all of it again with `overwrite=True`")
     return found
 
@@ -116,7 +116,7 @@ def existing_datasets(destinations: Mapping[str, Destination], options: PackOpti
 def _check(destination: Destination, manifest: Manifest, options: PackOptions) -> None:
     place = str(destination)
     if not manifest.plan or not manifest.index:
-        fact = "this dataset was not written by 'shardkit pack', so that it can't be told which files are new"
+        fact = "this dataset was not written by 'shardkit pack', so new files can't be identified"
         raise DestinationError(place, fact, "choose another destination for the new files")
     if manifest.shard_format != options.format:
         fact = f"this dataset is of the format {manifest.shard_format}, not {options.format}"
@@ -136,7 +136,7 @@ def _check(destination: Destination, manifest: Manifest, options: PackOptions) -
 def classes_after(
     before: Iterable[ExistingDataset], scanned: Sequence[str], given: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The classes in label order: those that are there, then the new ones of `scanned`, which is said.
+    """The classes in label order: those that are there, then the new ones of `scanned`, which are logged.
 
     UsageError where the user gave others for the first labels.
     """

@@ -71,7 +71,7 @@ def convert(
 
     source: as for `dataset()`: a prefix, manifest, glob or list of shards, with or without a manifest, also gzip.
     dest: what the file names start with, as for `pack`. format: of the new shards (default: as it was).
-    max_bytes, max_count: cut the samples into shards of these limits anew; shuffle, seed: put them in a random order.
+    max_bytes, max_count: cut the samples into shards within these limits; shuffle, seed: put them in a random order.
     With none of the three, each shard becomes one shard.
     rename: old -> new names of fields; drop: fields to leave out; fields: those to keep, all others are left out.
     Renaming comes last. A sample that lacks such a field is taken as it is. workers: processes (default: the cores).
@@ -79,7 +79,7 @@ def convert(
     overwrite: replace another dataset at `dest`. work, storage_options: for a bucket, as for `pack`.
     progress: called now and then, from any thread.
 
-    Gives back the manifest. Run again after an interruption, it keeps the shards that are finished; after success, it
+    Returns the manifest. Run again after an interruption, it keeps the shards that are finished; after success, it
     writes nothing. Every checksum of the source is checked. Raises UsageError, DatasetError (DamagedError),
     DestinationError, BusyError, StorageError, WorkerError.
     """

@@ -94,7 +94,7 @@ def layout_of(
     """The layout of the new shards. limits: None where each shard becomes one. UsageError for limits that can't be."""
     base = options_for_new_shards(stored.manifest, appended=limits is None)
     if stored.packed and limits is not None:
-        fact = "compressed shards can be read from front to back only, and not be cut or shuffled anew"
+        fact = "compressed shards can only be read from front to back, so they can't be cut again or shuffled"
         raise UsageError(str(stored.shards[0]), fact, "convert them as they are first, and then the result")
     same = limits is None and not changes and stored.manifest is not None and bool(stored.manifest.plan)
     if same:

@@ -93,7 +93,7 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
     shards = [file.location for file in catalog.mapped.files]
     for file in catalog.mapped.files:
         if not os.path.exists(file.location.path):
-            raise NotFoundError(file.url, "the shard is missing", "bring it back, or check with 'shardkit verify'")
+            raise NotFoundError(file.url, "the shard is missing", "restore it, or check with 'shardkit verify'")
     packed = any(found.manifest.unpacked_bytes)
 
     def rows(number: int) -> StoredRows:

@@ -3,7 +3,7 @@
 Samples come through by the CRCs of the index where there is one: then a damaged header costs nothing, and a damaged
 image only its own sample. Without an index, all members with a good header come through whose image has a good header
 too, and of TFRecord all records with good checksums. Members of a sample are brought together, double keys get another
-key, and all is written anew, with its own index and manifest. Memory grows with the samples: about 500 bytes for each.
+key, and all is written again, with its own index and manifest. Memory grows with the samples: about 500 bytes for each.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> 
 
 @contextlib.contextmanager
 def _emptied(destination: Destination) -> Iterator[None]:
-    """Nothing stays in the work folder: a repair begins anew."""
+    """Nothing stays in the work folder: a repair always starts over."""
     keep_only(destination, ())
     try:
         yield

@@ -1,7 +1,7 @@
 """One dataset from one place to another: what upload and download share.
 
 What is there with the same size and CRC-32C stays. Shards go first, side by side; then the index; the manifest last.
-So a run that was cut short is gone on with by the next, and nobody reads half a dataset. Where a dataset is replaced
+So the next run resumes one that was interrupted, and nobody reads half a dataset. Where a dataset is replaced
 whose files have the same names and other contents, the copy gets the names of the next generation.
 """
 
@@ -122,7 +122,7 @@ def _list_of_skipped(source: DatasetFiles, manifest: Manifest) -> list[ObjectInf
 
 
 class TransferProgress:
-    """Counts what went through, and tells it."""
+    """Counts what was transferred, and reports it."""
 
     def __init__(self, step: str, copies: Iterable[DatasetCopy], progress: ProgressFn) -> None:
         self.step, self.progress = step, progress
@@ -133,17 +133,17 @@ class TransferProgress:
 
     def moved(self, count: int) -> None:
         """So many bytes went through, or have to go again."""
-        self._tell(0, count)
+        self._report(0, count)
 
     def done(self) -> None:
         """A file is done."""
-        self._tell(1, 0)
+        self._report(1, 0)
 
     def kept(self, file: ObjectInfo) -> None:
         """A file was there already."""
-        self._tell(1, file.bytes)
+        self._report(1, file.bytes)
 
-    def _tell(self, files: int, count: int) -> None:
+    def _report(self, files: int, count: int) -> None:
         with self._lock:
             self._done += files
             self._bytes += count
@@ -160,7 +160,7 @@ def copy_dataset(
     overwrite: bool,
     progress: TransferProgress,
 ) -> Copied:
-    """Bring a dataset to `target`, where it has the same name. check: of what was sent; keep: of what is there already.
+    """Copy a dataset to `target`, under the same name. check: of what was sent; keep: of what is there already.
 
     Raises DestinationError where something else is in the way, DamagedError, NotFoundError, StorageError.
     """
@@ -304,13 +304,13 @@ def _kept(
 
 
 def require_sizes(copy: DatasetCopy) -> None:
-    """NotFoundError or DamagedError for a file of this machine that is missing, or has not the size it should have."""
+    """NotFoundError or DamagedError for a file of this machine that is missing, or has the wrong size."""
     for file in copy.files:
         place = copy.source.location(file.name)
         try:
             size = os.stat(place.path).st_size
         except FileNotFoundError as exc:
-            cure = "bring it back, or check the dataset with 'shardkit verify'"
+            cure = "restore it, or check the dataset with 'shardkit verify'"
             raise NotFoundError(str(place), "the manifest names this file, and it is missing", cure) from exc
         except OSError as exc:
             raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its rights") from exc

@@ -1,4 +1,4 @@
-"""A dataset of a bucket to this machine: shards first, the manifest last; each file whole, and checked, or absent."""
+"""Download a dataset from a bucket: shards first, the manifest last; each file whole, and checked, or absent."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def download(
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Transferred:
-    """Bring a dataset from a bucket or web server to this machine, byte for byte.
+    """Copy a dataset from a bucket or web server to this machine, byte for byte.
 
-    source: its prefix (`s3://bucket/train`) or manifest; a folder of datasets, which ends with `/`, brings all.
+    source: its prefix (`s3://bucket/train`) or manifest; a folder of datasets, which ends with `/`, means all of them.
     dest: what the file names start with; a folder that is there or ends with `/` keeps the dataset's name.
     overwrite: replace another dataset at `dest`. workers: files on their way at a time (default: 4), each in several
     ranges. storage_options: credentials, endpoint and the like, which are never written anywhere.
 
     Each file is held against the CRC-32C in the manifest on its way, and appears when it is whole. What is there with
-    the same size and CRC-32C stays, so that an interrupted download goes on. The manifest comes last.
+    the same size and CRC-32C stays, so that an interrupted download resumes. The manifest comes last.
     Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, BusyError,
     StorageError.
     """

@@ -1,4 +1,4 @@
-"""A dataset of this machine to a bucket: shards first, the index next to last, the manifest last."""
+"""Upload a dataset to a bucket: shards first, the index next to last, the manifest last."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def upload(
     overwrite: replace another dataset at `dest`. workers: files on their way at a time (default: 4).
     storage_options: credentials, endpoint and the like, which are never written anywhere.
 
-    What is there with the same size and checksum is not sent again, so that an interrupted upload goes on. The manifest
+    What is there with the same size and checksum is not sent again, so that an interrupted upload resumes. The manifest
     goes last: until then there is no dataset at `dest`, and with `overwrite` the old one stays until then. Where both
     have files of the same names, the new one gets those of the next generation (`train-g2-000000.tar`).
     Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, StorageError.
@@ -77,7 +77,7 @@ def upload(
 
 
 def require_check(check: str) -> None:
-    """UsageError for a check that there is not."""
+    """UsageError for an unknown check."""
     if check not in get_args(Check):
         raise UsageError("check", f"{check!r} is not one of {', '.join(get_args(Check))}", "choose one of these")
 
@@ -94,7 +94,7 @@ def _copies(source: Source, pool: TransferPool) -> list[DatasetCopy]:
     if isinstance(source, (str, os.PathLike)):
         place = locate(source)
         if not place.is_local:
-            cure = "bring it to this machine with 'shardkit download' first"
+            cure = "download it first with 'shardkit download'"
             raise UsageError(str(place), "the source of an upload is on this machine", cure)
         stems = _stems(place) if os.path.isdir(place.path) else []
         if stems:

@@ -439,7 +439,7 @@ def test_splits_whose_new_classes_contradict_each_other_are_not_added_to(splits:
     shardkit.pack(splits, out, workers=1)
     append_one_split(splits, out, "train", Path("bee/1.jpg"))
     append_one_split(splits, out, "test", Path("cow/1.jpg"))
-    with pytest.raises(DestinationError, match="classes are others than those of another split that is added to"):
+    with pytest.raises(DestinationError, match="classes differ from those of another split that is added to"):
         shardkit.pack(splits, out, workers=1, append=True)
 
 

@@ -177,7 +177,7 @@ def test_gzip_shards_are_unpacked(tree: Path, tmp_path: Path, format: str) -> No
     manifest = to(str(tmp_path / "z" / "x-*.gz"), tmp_path / "b" / "x", format=OTHER[format])
     assert [(entry.name, entry.count) for entry in manifest.classes] == [("blue", 5), ("red", 7)]
     assert samples(tmp_path / "b" / "x") == samples(tmp_path / "a" / "x")
-    with pytest.raises(UsageError, match="compressed shards can be read from front to back only"):
+    with pytest.raises(UsageError, match="compressed shards can only be read from front to back"):
         to(str(tmp_path / "z" / "x-*.gz"), tmp_path / "c" / "x", shuffle=True)
 
 
