@@ -21,12 +21,13 @@ from shardkit.sample import fs_text
 from shardkit.sources.archives import seven_zip, tar
 from shardkit.sources.archives.members import Members
 from shardkit.storage.files import translated
+from shardkit.storage.parts import PART
 from shardkit.units import format_bytes
 
 _log = logging.getLogger(__name__)
 
-NAME = "members.part"
-"""What it is called in the work folder; the end of a run removes all that ends with `.part`."""
+NAME = f"members{PART}"
+"""What it is called in the work folder; the end of a run removes all that ends so."""
 
 _CHUNK = 1 << 20
 Rows = NDArray[np.int64]
