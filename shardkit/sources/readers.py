@@ -132,7 +132,7 @@ def stamp_of(path: str | bytes) -> tuple[int, int]:
 
 
 def _unreadable(path: str | bytes, exc: OSError) -> SourceError:
-    return SourceError(fs_text(path), f"can't be read ({exc.strerror or exc})", "bring it back, then run again")
+    return SourceError(fs_text(path), f"can't be read ({exc.strerror or exc})", "restore it, then run again")
 
 
 class _Ranges:
