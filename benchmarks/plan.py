@@ -21,6 +21,7 @@ from typing import Any
 from shardkit.packing.dest.disk import disk_destination
 from shardkit.packing.options import make_options
 from shardkit.packing.plan.datasets import plan_datasets
+from shardkit.packing.settings import PackSettings
 from shardkit.sources import source
 from shardkit.sources.tree.walk import Walk
 
@@ -41,10 +42,7 @@ def made_up(files: int, folder: int) -> type[Walk]:
 
 def measured(files: int, folder: int, split: str | None) -> dict[str, Any]:
     """The figures, of this process."""
-    options = make_options(
-        format="tar", max_bytes="256MB", max_count=None, shuffle=True, seed=0, workers=1, ext=None, check="header",
-        on_error="stop", overwrite=False, split=split,
-    )  # fmt: skip
+    options = make_options(PackSettings(workers=1, split=split))
     source.Walk = made_up(files, folder)
     found: dict[str, Any] = {"files": files}
     before = peak()

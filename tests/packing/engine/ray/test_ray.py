@@ -96,7 +96,11 @@ def test_the_bytes_are_those_of_the_local_engine(
 @needs_ray
 def test_an_archive_is_transcoded_and_split_on_ray_too(cluster: Any, tree: Path, out: Path, content_of: Any) -> None:
     archive = shutil.make_archive(str(tree), "gztar", tree.parent, tree.name)
-    options: dict[str, Any] = {"resize": 16, "split": {"train": 0.5, "test": 0.5}, "max_count": 2}
+    options: dict[str, Any] = {
+        "images": shardkit.Images(resize=16),
+        "split": {"train": 0.5, "test": 0.5},
+        "max_count": 2,
+    }
     shardkit.pack(archive, out / "local", workers=1, **options)
     shardkit.pack(archive, out / "ray", engine=Ray(cluster.address), **options)
     assert content_of(out / "ray") == content_of(out / "local")
