@@ -64,7 +64,7 @@ class ShardkitError(Exception):
 
     place: where it happened (a file, a URL, an option). fact: what is wrong and what was expected.
     cure: what the user can do. offset: the byte in `place`, where one is known. key: the sample, where one is known.
-    Without a fact, `place` is the whole message: torch makes the error of a worker anew from its text alone.
+    Without a fact, `place` is the whole message: torch recreates the error of a worker from its text alone.
     """
 
     exit_code = 1

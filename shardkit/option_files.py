@@ -1,4 +1,4 @@
-"""Files and folders that an option names: one place for what is said of those that are missing or can't be read."""
+"""Files and folders that options name, and the errors about those that are missing or can't be read."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
     makes the batches w, w + V, …, so that the order is the same for any number of them.
 
     What each worker reads next, (epoch, samples that are over, items that were given out, turn of repeat()), lies in
-    shared memory: the workers that a DataLoader starts anew for each epoch know nothing else of the ones before.
+    shared memory: the workers that a DataLoader starts again for each epoch know nothing else of the ones before.
     `state_dict` tells where this process's own iteration is, in a worker that of the worker, of which torchdata's
     StatefulDataLoader keeps one for each. What a plain DataLoader has delivered only `loader()` knows.
     """
@@ -158,7 +158,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         return {"epoch": epoch, "done": done, "delivered": delivered, "turn": turn, "taken": 0, "shift": 0}
 
     def __getstate__(self) -> dict[str, Any]:
-        """With the rank as it is here: a worker that is started anew can't ask torch.distributed for it."""
+        """With the rank as it is here: a worker that is started again can't ask torch.distributed for it."""
         demand_dealt_once(self.dataset)
         rank, world_size = self.dataset.reading.ranks
         reading = replace(self.dataset.reading, rank=rank, world_size=world_size)
@@ -305,7 +305,7 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         return self.source.dataset.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next iteration go on at the next batch. StateError for another dataset or order."""
+        """Make the next iteration resume at the next batch. StateError for another dataset or order."""
         self.source.dataset.load_state_dict(state)
 
 

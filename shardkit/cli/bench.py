@@ -15,28 +15,30 @@ if TYPE_CHECKING:
     from shardkit.tools.bench.bench import BenchResult
 
 
-@click.command(name="bench", short_help="Measure a class directory against shards, on this machine.")
+@click.command(name="bench", short_help="Compare a class directory with shards on this machine.")
 @click.argument("source")
-@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(1), help="About how long it takes.")
-@click.option("--threads", metavar="N,N", help="The numbers of threads to try.  [default: 1, 2, 4 … the cores]")
+@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(1), help="Approximate duration.")
+@click.option("--threads", metavar="N,N", help="Numbers of threads to try.  [default: 1, 2, 4 … the cores]")
 @click.option(
-    "--size", type=click.IntRange(1), metavar="N", help="Pixels of the decoded crops.  [default: 224 at most]"
+    "--size", type=click.IntRange(1), metavar="N", help="Side of the decoded crops, in pixels.  [default: at most 224]"
 )
-@click.option("--folder", type=click.Path(file_okay=False), help="Where the sample is kept meanwhile.  [default: /tmp]")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the sample.")
+@click.option("--folder", type=click.Path(file_okay=False), help="Folder for the temporary sample.  [default: /tmp]")
 @click.option(
-    "--plot", "plot_file", type=click.Path(dir_okay=False), metavar="FILE", help="Draw it to this PNG or SVG."
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed for choosing the sample."
+)
+@click.option(
+    "--plot", "plot_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write a plot to this PNG or SVG file."
 )
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options
 def command(source: str, threads: str | None, plot_file: str | None, as_json: bool, **options: Any) -> None:
-    """Measure how fast training can read SOURCE as a class directory and as shards, and say what would help.
+    """Measure how fast training can read SOURCE as a class directory and as shards, and recommend options.
 
     SOURCE is a class directory, of which a sample is packed into a temporary folder, or a dataset, of which a sample is
-    unpacked. Both are read cold and warm, as bytes and as decoded batches, with 1 to all threads. Then it says where
-    the time goes, whether packing brings anything, and proposes shard size, threads, shuffle buffer and image size.
-    A dataset in a bucket is measured against a copy of a sample on this machine.
+    unpacked. Both are read cold and warm, as bytes and as decoded batches, with one thread up to one per core. The
+    result shows the bottleneck, whether packing pays off, and the recommended shard size, threads, shuffle buffer and
+    image size. A dataset in a bucket is compared with a copy of a sample on this machine.
 
     \b
     shardkit bench data/train
@@ -65,7 +67,7 @@ def _numbers(text: str | None) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as exc:
-        raise UsageError("--threads", f"{text!r} is no list of numbers", "write 1,2,4") from exc
+        raise UsageError("--threads", f"{text!r} is not a list of numbers", "write 1,2,4") from exc
 
 
 def bench_text(result: BenchResult) -> str:
@@ -82,5 +84,5 @@ def bench_text(result: BenchResult) -> str:
     lines.append(f"decoded: random crops of {result.size} x {result.size} pixels, in batches")
     lines.append(tables.table(measured_table(result.measurements), left=(0, 1)))
     if any(each.cache == "cold" for each in result.measurements):
-        lines.append("cold: not in the page cache; the names of files stay known, which flatters the directory")
+        lines.append("cold: not in the page cache; the names of files stay known, which favors the directory")
     return "\n".join([*lines, "", *result.advice.lines])

@@ -15,11 +15,11 @@ VARIABLE = "_SHARDKIT_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(name="completion", short_help="Print the completion script of a shell.")
+@click.command(name="completion", short_help="Print the completion script for a shell.")
 @click.argument("shell", type=click.Choice(SHELLS))
 @console.output_options
 def command(shell: str) -> None:
-    """Print the script that makes SHELL complete commands, options and files. It goes where the shell looks for it.
+    """Print the script with which SHELL completes commands, options and files. Store it where the shell looks for it.
 
     \b
     shardkit completion bash > ~/.local/share/bash-completion/completions/shardkit

@@ -51,7 +51,7 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, Setting]) -
         line = key.start_mark.line + 1
         place = f"{file}:{line}"
         if key.tag != _STR or key.value not in settings:
-            raise UsageError(place, f"no option has the name {_shown(key)}", _did_you_mean(key.value, settings))
+            raise UsageError(place, f"no option is named {_shown(key)}", _did_you_mean(key.value, settings))
         name: str = key.value
         if name in lines:
             raise UsageError(place, f"{name} is given twice, first in line {lines[name]}", "leave one of them out")
@@ -79,14 +79,14 @@ def _pairs(text: str, file: str) -> list[tuple[yaml.Node, yaml.Node]]:
         root = yaml.compose(text, yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
-        raise UsageError(f"{file}:{line}", f"this is not YAML ({exc.problem})", "mend the line") from exc
+        raise UsageError(f"{file}:{line}", f"this is not YAML ({exc.problem})", "fix the line") from exc
     except (yaml.YAMLError, RecursionError) as exc:
         reason = str(exc).splitlines()[0]
-        raise UsageError(file, f"this is not YAML ({reason})", "mend the file") from exc
+        raise UsageError(file, f"this is not YAML ({reason})", "fix the file") from exc
     if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):
         return []
     if not isinstance(root, yaml.MappingNode):
-        fact = "the file holds no options, each with its value"
+        fact = "the file is not a mapping of options to values"
         raise UsageError(f"{file}:{root.start_mark.line + 1}", fact, "write lines such as 'max_bytes: 256MB'")
     pairs: list[tuple[yaml.Node, yaml.Node]] = root.value
     return pairs

@@ -35,8 +35,10 @@ def output_options(function: _F) -> _F:
     """Add -v, -q and --debug to a command; they may stand before or after its name."""
     for option in (
         click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show tracebacks."),
-        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Errors only."),
-        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_set_verbose, help="Say more."),
+        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Show errors only."),
+        click.option(
+            "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_verbose, help="Show more messages."
+        ),
     ):
         function = option(function)
     return function
@@ -119,7 +121,9 @@ def flush() -> None:
 
 def unwritable(exc: OSError) -> StorageError:
     """The error for a result that can't be written to stdout."""
-    return StorageError("standard output", f"the result can't be written ({exc.strerror})", "make room and run again")
+    return StorageError(
+        "standard output", f"the result can't be written ({exc.strerror})", "free some space and run it again"
+    )
 
 
 def discard_output(stream: TextIO | None = None) -> None:

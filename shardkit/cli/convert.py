@@ -21,7 +21,7 @@ def pairs(_: click.Context, param: click.Parameter, value: tuple[str, ...]) -> d
         old, equals, new = (part.strip() for part in text.partition("="))
         if not (old and equals and new) or "=" in new or old in found:
             cure = "write it as png=mask.png, with commas between several"
-            raise UsageError(param.opts[0], f"{text!r} is not OLD=NEW, or comes twice", cure)
+            raise UsageError(param.opts[0], f"{text!r} is not OLD=NEW, or occurs twice", cure)
         found[old] = new
     return found
 
@@ -34,18 +34,22 @@ def listed(_: click.Context, param: click.Parameter, value: tuple[str, ...]) -> 
 @click.command(name="convert", short_help="Write a dataset in another format, or as other shards.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("dest")
-@click.option("--format", type=click.Choice(["tar", "tfrecord"]), help="Of the new shards.  [default: as it was]")
-@click.option("--max-bytes", callback=size, metavar="SIZE", help="Cut into shards of at most 64MiB, 1GB, ... .")
-@click.option("--max-count", type=click.IntRange(1), metavar="N", help="Cut into shards of at most N samples.")
-@click.option("--shuffle/--no-shuffle", default=False, show_default=True, help="Put all samples in a random order.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle.")
-@click.option("--rename", multiple=True, callback=pairs, metavar="OLD=NEW,...", help="Give fields other names.")
-@click.option("--drop", multiple=True, callback=listed, metavar="FIELD,...", help="Fields to leave out.")
-@click.option("--fields", callback=words, metavar="FIELD,...", help="Fields to keep; all others are left out.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: the cores]")
+@click.option(
+    "--format", type=click.Choice(["tar", "tfrecord"]), help="Format of the new shards.  [default: that of the source]"
+)
+@click.option("--max-bytes", callback=size, metavar="SIZE", help="Maximum size of a new shard: 64MiB, 1GB, ...")
+@click.option("--max-count", type=click.IntRange(1), metavar="N", help="Maximum number of samples in a new shard.")
+@click.option("--shuffle/--no-shuffle", default=False, show_default=True, help="Shuffle all samples.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed for shuffling.")
+@click.option("--rename", multiple=True, callback=pairs, metavar="OLD=NEW,...", help="Fields to rename.")
+@click.option("--drop", multiple=True, callback=listed, metavar="FIELD,...", help="Fields to omit.")
+@click.option("--fields", callback=words, metavar="FIELD,...", help="Fields to keep; all others are omitted.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of processes.  [default: one per core]")
 @engine_options
-@click.option("--overwrite", is_flag=True, help="Replace another dataset at DEST.")
-@click.option("--work", type=FILE, metavar="DIR", help="Where shards wait for a bucket.  [default: the user's cache]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset at DEST.")
+@click.option(
+    "--work", type=FILE, metavar="DIR", help="Folder for shards that await upload.  [default: the user's cache]"
+)
 @storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 @console.output_options
@@ -53,8 +57,8 @@ def listed(_: click.Context, param: click.Parameter, value: tuple[str, ...]) -> 
 def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: bool, **options: Any) -> None:
     """Write the samples of SOURCE to new shards DEST-000000.tar ...
 
-    SOURCE is a prefix, manifest or glob, also of shards that have no manifest. Without --max-bytes, --max-count or
-    --shuffle each shard becomes one shard. Run again, an interrupted run goes on where it was.
+    SOURCE is a prefix, manifest or glob; the shards need no manifest. Without --max-bytes, --max-count or --shuffle,
+    each shard becomes one shard. To resume an interrupted run, run the same command again.
 
     \b
     shardkit convert shards/train tf/train --format tfrecord
@@ -64,7 +68,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
     """
     from shardkit.tools.convert.convert import convert
 
-    ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
+    ctx.meta[console.ON_INTERRUPT] = "; run the same command again to resume"
     given = list(source) if len(source) > 1 else source[0]
     with console.progress() as progress:
         manifest = convert(given, dest, progress=progress, **with_engine(options))

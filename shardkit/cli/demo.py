@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from shardkit.tools.demo import DemoResult
 
 
-@click.command(name="demo", short_help="Draw, pack and stream a small dataset, to see how it goes.")
+@click.command(name="demo", short_help="Draw, pack and stream a small dataset, as a demonstration.")
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @console.output_options
 def command(folder: Path | None) -> None:
-    """Draw a small tree of red and blue cars, pack it, stream it, and say what was done and how fast.
+    """Draw a small tree of red and blue cars, pack it, stream it, and report the speed.
 
-    The tree and the shards stay in DIR. Without DIR, everything is in a temporary folder, and goes with it.
+    The tree and the shards stay in DIR. Without DIR, everything is in a temporary folder, which is deleted.
 
     \b
     shardkit demo
@@ -64,8 +64,8 @@ def next_text(result: DemoResult, *, kept: bool) -> str:
         return "\n".join(
             [
                 "Next:",
-                "  shardkit demo cars-demo                  the same, and the files stay",
-                "  shardkit pack YOUR_TREE shards/mine      pack a tree of your own",
+                "  shardkit demo cars-demo                  the same, and keep the files",
+                "  shardkit pack YOUR_TREE shards/mine      pack your own tree",
             ]
         )
     train = shown(result.shards / "train")

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from shardkit.shards.manifest import Manifest
 
 
-@click.command(name="index", short_help="Write manifest and index for shards that have none.")
+@click.command(name="index", short_help="Create the manifest and index of shards that have none.")
 @click.argument("source", nargs=-1, required=True)
-@click.option("--out", metavar="PREFIX", help="What the files are called.  [default: as the shards' names begin]")
-@click.option("--classes", type=click.Path(path_type=Path), metavar="FILE", help="Class names, one in a line.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: the cores]")
+@click.option("--out", metavar="PREFIX", help="Prefix of the written files.  [default: that of the shards]")
+@click.option("--classes", type=click.Path(path_type=Path), metavar="FILE", help="File of class names, one per line.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of threads.  [default: one per core]")
 @engine_options
-@click.option("--overwrite", is_flag=True, help="Replace a manifest and index that are there.")
-@click.option("--dali", is_flag=True, help="Write NAME.idx for NVIDIA DALI beside each shard, too.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing manifest and index.")
+@click.option("--dali", is_flag=True, help="Also write NAME.idx for NVIDIA DALI beside each shard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 @console.output_options
 def command(
@@ -38,8 +38,8 @@ def command(
     """Read the shards SOURCE once, check them, and write a manifest and an index beside them.
 
     With these, a dataset knows its length, gives every rank equal work, and resumes in the middle of an epoch. The
-    shards (tar, PAX, TFRecord; gzip too) stay as they are. --dali writes an index file for each shard as well, which
-    NVIDIA DALI reads them by; a manifest that is there is kept then.
+    shards (tar, PAX, TFRecord; gzip too) stay as they are. --dali also writes an index file for each shard, as
+    NVIDIA DALI needs; it keeps an existing manifest.
 
     \b
     shardkit index 'shards/train-*.tar'

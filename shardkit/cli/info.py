@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from shardkit.tools.info import DatasetInfo
 
 
-@click.command(name="info", short_help="Show what is in a packed dataset.")
+@click.command(name="info", short_help="Show the contents of a packed dataset.")
 @click.argument("dest", required=False)
 @click.option("--build", is_flag=True, help="Show which of the optional C extensions are in use.")
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options
 def command(dest: str | None, build: bool, as_json: bool, **options: Any) -> None:
     """Show what is in the dataset DEST: shards, samples, bytes, classes, fields and image sizes.

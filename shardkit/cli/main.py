@@ -4,7 +4,7 @@
 1 to 7  an error of shardkit, by its class (shardkit/errors.py); 2 is a wrong command line too
 70      a bug in shardkit
 130     interrupted (Ctrl-C)
-141     whoever read the output went away
+141     the reader of the output closed it
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from shardkit.version import __version__
 COMMANDS = {
     "pack": ("shardkit.cli.pack:command", "Pack a tree of class directories into shards."),
     "convert": ("shardkit.cli.convert:command", "Write a dataset in another format, or as other shards."),
-    "info": ("shardkit.cli.info:command", "Show what is in a packed dataset."),
+    "info": ("shardkit.cli.info:command", "Show the contents of a packed dataset."),
     "verify": ("shardkit.cli.verify:command", "Check shards, index and manifest."),
-    "repair": ("shardkit.cli.repair:command", "Write a sound dataset from a damaged one."),
-    "unpack": ("shardkit.cli.unpack:command", "Write a dataset back as a class tree."),
-    "upload": ("shardkit.cli.upload:command", "Send a dataset to a bucket."),
-    "download": ("shardkit.cli.download:command", "Bring a dataset from a bucket."),
-    "index": ("shardkit.cli.index:command", "Write manifest and index for shards that have none."),
+    "repair": ("shardkit.cli.repair:command", "Recover a sound dataset from a damaged one."),
+    "unpack": ("shardkit.cli.unpack:command", "Extract a dataset into a tree of class directories."),
+    "upload": ("shardkit.cli.upload:command", "Upload a dataset to a bucket."),
+    "download": ("shardkit.cli.download:command", "Download a dataset from a bucket."),
+    "index": ("shardkit.cli.index:command", "Create the manifest and index of shards that have none."),
     "shuffle-quality": ("shardkit.cli.shuffle_quality:command", "Show how well shuffle buffers mix a dataset."),
-    "view": ("shardkit.cli.view:command", "Draw random samples of each class to a picture."),
-    "report": ("shardkit.cli.report:command", "Write a page on a dataset: classes, sizes, equal images."),
-    "bench": ("shardkit.cli.bench:command", "Measure a class directory against shards, on this machine."),
-    "completion": ("shardkit.cli.completion:command", "Print the completion script of a shell."),
-    "demo": ("shardkit.cli.demo:command", "Draw, pack and stream a small dataset, to see how it goes."),
+    "view": ("shardkit.cli.view:command", "Draw random samples of each class in one picture."),
+    "report": ("shardkit.cli.report:command", "Write an HTML report: classes, sizes, duplicates, leakage."),
+    "bench": ("shardkit.cli.bench:command", "Compare a class directory with shards on this machine."),
+    "completion": ("shardkit.cli.completion:command", "Print the completion script for a shell."),
+    "demo": ("shardkit.cli.demo:command", "Draw, pack and stream a small dataset, as a demonstration."),
 }
 """Each command with the place it is loaded from when it is called, and its line in `shardkit --help`."""
 
@@ -97,7 +97,7 @@ Exit codes:
   7    a worker process died
   70   a bug in shardkit
   130  interrupted (Ctrl-C)
-  141  whoever read the output went away
+  141  the reader of the output closed it
 """
 
 
@@ -113,7 +113,7 @@ def cli() -> None:
     shardkit pack data/train shards/train     a tree of class directories -> shards/train-000000.tar ...
     shardkit pack data shards                 a tree of splits (train/ validation/ test/)
     shardkit info shards/train                what is in it
-    shardkit demo                             see all of it on a small drawn dataset
+    shardkit demo                             try it all on a small generated dataset
     """
 
 
@@ -201,5 +201,5 @@ def _bug(exc: Exception, state: dict[str, Any]) -> int:
     if state.get(console.DEBUG):
         console.trace(exc)
     fact = printable(f"{type(exc).__name__}: {exc}")
-    console.error(f"unexpected {fact}; please report it with what 'shardkit --debug …' prints")
+    console.error(f"unexpected {fact}; please report it with the output of 'shardkit --debug …'")
     return BUG

@@ -15,25 +15,25 @@ if TYPE_CHECKING:
 SHOWN = 50
 
 
-@click.command(name="repair", short_help="Write a sound dataset from a damaged one.")
+@click.command(name="repair", short_help="Recover a sound dataset from a damaged one.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("dest")
-@click.option("--decode", is_flag=True, help="Leave out images that can't be decoded, too.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: the cores]")
-@click.option("--overwrite", is_flag=True, help="Replace another dataset at DEST.")
+@click.option("--decode", is_flag=True, help="Also omit images that can't be decoded.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of threads.  [default: one per core]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset at DEST.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options
 def command(
     source: tuple[str, ...], dest: str, decode: bool, workers: int | None, overwrite: bool, as_json: bool
 ) -> None:
-    """Write what is whole in the dataset SOURCE as the new dataset DEST. SOURCE is never changed.
+    """Write the intact samples of the dataset SOURCE to the new dataset DEST. SOURCE is never changed.
 
-    Bad samples are left out and listed, members of a sample are brought together, double keys get another key, and
-    index and manifest are new. With an index, a damaged header costs no sample.
+    Bad samples are skipped and listed, the members of a sample are put side by side, duplicate keys are renamed, and
+    index and manifest are new. If there is an index, a damaged header costs no sample.
 
     \b
-    shardkit repair shards/train mended/train
-    shardkit repair 'shards/train-*.tar' mended/train --decode
+    shardkit repair shards/train repaired/train
+    shardkit repair 'shards/train-*.tar' repaired/train --decode
     """
     from shardkit.tools.repair.repair import repair
 
@@ -56,4 +56,4 @@ def result_text(result: Repaired) -> str:
     manifest = result.manifest
     what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
     lost = tables.plural(len(result.left_out), "sample")
-    return "\n".join([*lines, f"{what}; {lost} left out"])
+    return "\n".join([*lines, f"{what}; {lost} skipped"])

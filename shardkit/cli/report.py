@@ -15,22 +15,24 @@ if TYPE_CHECKING:
     from shardkit.tools.report.report import DatasetFindings, Report
 
 
-@click.command(name="report", short_help="Write a page on a dataset: classes, sizes, equal images.")
+@click.command(name="report", short_help="Write an HTML report: classes, sizes, duplicates, leakage.")
 @click.argument("source")
 @click.option(
-    "--out", default="report.html", show_default=True, type=click.Path(), metavar="FILE", help="The HTML file to write."
+    "--out", default="report.html", show_default=True, type=click.Path(), metavar="FILE", help="HTML file to write."
 )
-@click.option("--compare", metavar="SOURCE", help="A second dataset, set beside the first.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the samples that are shown.")
+@click.option("--compare", metavar="SOURCE", help="Second dataset to compare with the first.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed for choosing the samples shown."
+)
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON, with all keys.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, with all keys.")
 @console.output_options
 def command(source: str, out: str, as_json: bool, **options: Any) -> None:
-    """Write one HTML page on the dataset SOURCE, which needs neither network nor scripts.
+    """Write an HTML report on the dataset SOURCE: one page, without network access or scripts.
 
-    It has the class balance, image sizes, bytes of shards and files, samples of each class, equal images (in splits
-    that lie beside it too), suspicious images, and how well the samples are mixed. SOURCE is a prefix, a manifest, a
-    glob of the shards, or a class directory. Needs matplotlib: pip install "shardkit[report]".
+    It shows the class balance, image sizes, sizes of shards and files, samples of each class, duplicate images (also
+    between splits in the same folder), suspicious images, and how well the samples are mixed. SOURCE is a prefix, a
+    manifest, a glob of the shards, or a class directory. Needs matplotlib: pip install "shardkit[report]".
 
     \b
     shardkit report shards/train

@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
 @click.command(name="shuffle-quality", short_help="Show how well shuffle buffers mix a dataset.")
 @click.argument("source")
-@click.option("--buffers", default="0,100,1000,10000,100000", show_default=True, help="Sizes to compare, in samples.")
-@click.option("--lanes", type=int, help="Lanes of the order (default: that of dataset()).")
-@click.option("--batch", default=64, show_default=True, help="Samples in a batch.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the order.")
-@click.option("--plot", "plot_file", type=click.Path(dir_okay=False), help="Draw it to this PNG or SVG file.")
+@click.option(
+    "--buffers", default="0,100,1000,10000,100000", show_default=True, help="Buffer sizes to compare, in samples."
+)
+@click.option("--lanes", type=int, help="Number of lanes in the order.  [default: as in dataset()]")
+@click.option("--batch", default=64, show_default=True, help="Batch size, in samples.")
+@click.option("--seed", default=0, show_default=True, help="Random seed of the order.")
+@click.option("--plot", "plot_file", type=click.Path(dir_okay=False), help="Write a plot to this PNG or SVG file.")
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options
 def command(source: str, buffers: str, plot_file: str | None, as_json: bool, **options: Any) -> None:
-    """Show how well shuffle buffers mix the dataset SOURCE, against a full permutation. Only the index is read.
+    """Show how well shuffle buffers mix the dataset SOURCE, compared with a full permutation. Only the index is read.
 
     \b
     shardkit shuffle-quality shards/train
@@ -39,7 +41,7 @@ def command(source: str, buffers: str, plot_file: str | None, as_json: bool, **o
     try:
         sizes = [int(part.replace("_", "")) for part in buffers.split(",")]
     except ValueError as exc:
-        raise UsageError("--buffers", f"{buffers!r} is no list of numbers", "write 0,1000,10000") from exc
+        raise UsageError("--buffers", f"{buffers!r} is not a list of numbers", "write 0,1000,10000") from exc
     quality = shuffle_quality(source, buffers=sizes, **options)
     if plot_file:
         plot(quality, plot_file)
@@ -71,7 +73,7 @@ def quality_text(quality: ShuffleQuality) -> str:
     if quality.enough is None:
         advice = (
             "no buffer here mixes like a full permutation, since the classes were packed in runs;\n"
-            "pack again with --shuffle, which mixes the whole dataset once"
+            "pack again with --shuffle, which shuffles the whole dataset once"
         )
     elif quality.enough == 0:
         advice = "well mixed as packed; a buffer of 1,000 or more gives each epoch batches of its own"

@@ -20,7 +20,7 @@ def storage_options(function: _F) -> _F:
         multiple=True,
         callback=lambda _, param, value: parsed(value, place=param.opts[0]),
         metavar="KEY=VALUE",
-        help="Of the bucket: endpoint, region, credentials; may be given again.",
+        help="Option of the bucket: endpoint, region, credentials; repeatable.",
     )
     return option(function)
 

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from shardkit.tools.unpack.unpack import Unpacked
 
 
-@click.command(name="unpack", short_help="Write a dataset back as a class tree.")
+@click.command(name="unpack", short_help="Extract a dataset into a tree of class directories.")
 @click.argument("source")
 @click.argument("dest")
-@click.option("--class", "classes", multiple=True, metavar="NAME", help="Only this class; may be given again.")
-@click.option("--key", "keys", multiple=True, metavar="PATTERN", help="Only these keys: 'cat/00*'; may be given again.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: the cores]")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Only this class; repeatable.")
+@click.option("--key", "keys", multiple=True, metavar="PATTERN", help="Only these keys, such as 'cat/00*'; repeatable.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of threads.  [default: one per core]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options
 def command(
@@ -27,8 +27,8 @@ def command(
 ) -> None:
     """Write the samples of SOURCE as files below the new folder DEST.
 
-    What was packed from a class tree comes out byte for byte as it was, names included. Shards of others come out as
-    CLASS/KEY.FIELD. DEST appears when it is whole. No link, device or path outside DEST is ever made.
+    A packed class tree is restored byte for byte, names included. Shards from other sources are extracted as
+    CLASS/KEY.FIELD. DEST appears when it is complete. No link, device or path outside DEST is ever created.
 
     \b
     shardkit unpack shards/train data/again

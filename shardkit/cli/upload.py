@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from shardkit.tools.transfer.copy import Transferred
 
 
-@click.command(name="upload", short_help="Send a dataset to a bucket.")
+@click.command(name="upload", short_help="Upload a dataset to a bucket.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("dest")
 @click.option(
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     type=click.Choice(["store", "read", "none"]),
     default="store",
     show_default=True,
-    help="What arrived: by the store's checksum (where it has none, read it back), by reading it back, or not.",
+    help="Check uploads by the store's checksum (by reading back if it has none), by reading back, or not at all.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace another dataset at DEST.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Files on their way at a time.  [default: 4]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset at DEST.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of concurrent transfers.  [default: 4]")
 @storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options
 @click.pass_context
 def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: bool, **options: Any) -> None:
-    """Send the dataset SOURCE, byte for byte, to DEST: s3://bucket/train, gs://, az://, or a folder.
+    """Upload the dataset SOURCE, byte for byte, to DEST: s3://bucket/train, gs://, az://, or a folder.
 
     SOURCE is a prefix or manifest, a folder of datasets, or shards without a manifest. Shards go first, the manifest
-    last, so that nobody reads half a dataset. What is there already, with the same size and checksum, is not sent
-    again: run again, an interrupted upload goes on.
+    last, so that nobody reads half a dataset. Files that are there already, with the same size and checksum, are
+    not sent again. To resume an interrupted upload, run the same command again.
 
     \b
     shardkit upload shards/train s3://bucket/train
@@ -45,7 +45,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
     """
     from shardkit.tools.transfer.upload import upload
 
-    ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
+    ctx.meta[console.ON_INTERRUPT] = "; run the same command again to resume"
     given = list(source) if len(source) > 1 else source[0]
     with console.progress() as progress:
         result = upload(given, dest, progress=progress, **options)

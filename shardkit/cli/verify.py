@@ -19,9 +19,9 @@ SHOWN = 50
 
 @click.command(name="verify", short_help="Check shards, index and manifest.")
 @click.argument("source", nargs=-1, required=True)
-@click.option("--decode", is_flag=True, help="Decode every image as well.")
-@click.option("--read", is_flag=True, help="Of a dataset in a bucket, fetch and check every byte.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Threads.  [default: the cores]")
+@click.option("--decode", is_flag=True, help="Also decode every image.")
+@click.option("--read", is_flag=True, help="Fetch and check every byte of a dataset in a bucket.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of threads.  [default: one per core]")
 @engine_options
 @storage_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -30,10 +30,10 @@ SHOWN = 50
 def command(ctx: click.Context, /, source: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Check the dataset SOURCE: manifest, index, the CRC of each shard and sample, keys, labels, counts.
 
-    SOURCE is a prefix, a manifest, or a glob or list of shards. Without a manifest there are no checksums, and what
-    can be known is checked: the tar structure, keys, labels, image headers. A dataset in a bucket is held against the
-    sizes and checksums that the store keeps; --read fetches it, and checks all of that too. The exit code is 0 where
-    all is sound, and 5 where something is not.
+    SOURCE is a prefix, a manifest, or a glob or list of shards. Without a manifest there are no checksums,
+    and only the tar structure, keys, labels and image headers are checked. A dataset in a bucket is compared with the
+    sizes and checksums that the store keeps; --read fetches it and checks its contents too. The exit code is 0 if
+    everything is sound, and 5 otherwise.
 
     \b
     shardkit verify shards/train
@@ -64,7 +64,7 @@ def result_text(result: Verification) -> str:
     verdict = "sound" if result.sound else tables.plural(len(result.findings), "finding")
     how = "" if result.checksums else " (there is no manifest, so no checksums: 'shardkit index' makes one)"
     if not result.read:
-        how = " by what the store says"
+        how = " by the store's checksums"
     if result.unproven:
-        how += f", which keeps no checksum of {tables.plural(result.unproven, 'file')}: --read checks the bytes"
+        how += f", which has none for {tables.plural(result.unproven, 'file')}: --read checks the bytes"
     return "\n".join([*lines, printable(f"{result.source}: {what}{decoded}: {verdict}{how}")])

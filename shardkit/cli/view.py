@@ -14,21 +14,30 @@ if TYPE_CHECKING:
     from shardkit.tools.view import ContactSheet
 
 
-@click.command(name="view", short_help="Draw random samples of each class to a picture.")
+@click.command(name="view", short_help="Draw random samples of each class in one picture.")
 @click.argument("source")
 @click.option(
-    "--out", default="view.png", show_default=True, type=click.Path(), metavar="FILE", help="The PNG file to write."
+    "--out", default="view.png", show_default=True, type=click.Path(), metavar="FILE", help="PNG file to write."
 )
-@click.option("--classes", metavar="A,B", help="Only these classes, by name or label.  [default: all, 20 at most]")
-@click.option("--count", default=8, show_default=True, type=click.IntRange(1, 100), help="Samples of each class.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the random choice.")
-@click.option("--augmented", is_flag=True, help="As training gets them: a random crop, flipped by chance.")
+@click.option("--classes", metavar="A,B", help="Only these classes, by name or label.  [default: all, at most 20]")
 @click.option(
-    "--size", type=click.IntRange(1), metavar="N", help="With --augmented: pixels of the crop.  [default: 224 at most]"
+    "--count", default=8, show_default=True, type=click.IntRange(1, 100), help="Number of samples of each class."
 )
-@click.option("--side", default=128, show_default=True, type=click.IntRange(16, 1024), help="Pixels of a picture.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed for choosing the samples."
+)
+@click.option("--augmented", is_flag=True, help="Show random crops and flips, as in training.")
+@click.option(
+    "--size",
+    type=click.IntRange(1),
+    metavar="N",
+    help="With --augmented: side of the crop, in pixels.  [default: at most 224]",
+)
+@click.option(
+    "--side", default=128, show_default=True, type=click.IntRange(16, 1024), help="Side of each picture, in pixels."
+)
 @storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print what was drawn as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options
 def command(
     source: str, out: str, classes: str | None, size: int | None, as_json: bool, augmented: bool, **options: Any

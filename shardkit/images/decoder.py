@@ -39,7 +39,7 @@ Layout = Literal["hwc", "chw"]
 LabelEncoding = Literal["int", "onehot", "binary", "multihot"]
 OnError = Literal["raise", "skip"]
 
-DECODE_CURE = 'mend or remove the image, or leave such images out with on_error="skip"'
+DECODE_CURE = 'fix or remove the image, or skip such images with on_error="skip"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

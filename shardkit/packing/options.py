@@ -49,9 +49,9 @@ class PackOptions:
         if self.max_count is not None:
             _at_least("max_count", self.max_count, 1)
         if self.append and self.overwrite:
-            raise UsageError("append", "given together with overwrite", "give one of the two")
+            raise UsageError("append", "given together with `overwrite`", "give one of the two")
         if not self.extensions:
-            raise UsageError("ext", "it names no file extension", "name one, or leave the option away")
+            raise UsageError("ext", "it names no file extension", "name one, or omit the option")
         for extension in self.extensions:
             if extension == "cls" or extension.startswith("__") or not extension.isprintable():
                 raise UsageError("ext", f"{extension!r} can't be the field of an image", "name other extensions")
@@ -66,7 +66,7 @@ class PackOptions:
             raise UsageError("fields", fact, "name one, such as jpg")
         if len(images) > 1 and (wish.moves_pixels or wish.to != "keep"):
             fact = f"only the first of the images {', '.join(images)} would be changed, and no longer fit the others"
-            raise UsageError("fields", fact, "leave away resize, max_side, orient and to, or the other images")
+            raise UsageError("fields", fact, "omit `resize`, `max_side`, `orient` and `to`, or the other images")
 
     def recorded(self) -> dict[str, Any]:
         """The options that decide the content, for the manifest: nothing of the machine or the run."""
@@ -84,7 +84,7 @@ def make_options(settings: PackSettings) -> PackOptions:
     fields = settings.fields.split(",") if isinstance(settings.fields, str) else settings.fields
     names = () if fields is None else tuple(field_of(name.strip().lstrip(".")) for name in fields)
     if fields is not None and ext is not None:
-        raise UsageError("fields", "given together with ext", "give one of the two: both say which files to take")
+        raise UsageError("fields", "given together with `ext`", "give one of the two: both say which files to take")
     given = (DEFAULT_EXTENSIONS if fields is None else extensions_of(names)) if ext is None else ext
     return PackOptions(
         format=settings.format,
@@ -107,7 +107,7 @@ def make_options(settings: PackSettings) -> PackOptions:
 def class_names(classes: Classes | None, classes_from: ClassesFrom | None = None) -> list[str] | None:
     """The class names in label order that the user fixed, or None. Reads the file or manifest that is named."""
     if classes is not None and classes_from is not None:
-        raise UsageError("classes", "given together with classes_from", "give one of the two")
+        raise UsageError("classes", "given together with `classes_from`", "give one of the two")
     if classes_from is not None:
         return _classes_of_manifest(classes_from)
     if classes is None:

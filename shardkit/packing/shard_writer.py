@@ -131,8 +131,8 @@ class ShardWriter:
     def manifest(self) -> Manifest:
         """The manifest of the dataset. UsageError before the end."""
         if self._manifest is None:
-            fact = "there is no manifest before the writer is closed, and none after an error"
-            raise UsageError(str(self._destination), fact, "ask after the with block")
+            fact = "there is no manifest before the writer is closed, nor after an error"
+            raise UsageError(str(self._destination), fact, "read it after the with block")
         return self._manifest
 
     def write(self, sample: Mapping[str, Any]) -> None:
@@ -177,7 +177,7 @@ class ShardWriter:
             raise _bad(number, None, "its __key__ is not text" if key is not None else "it has no __key__")
         mark = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=10).digest()
         if mark in self._keys:
-            raise _bad(number, key, "its __key__ was there before")
+            raise _bad(number, key, "its __key__ occurs twice")
         self._keys.add(mark)
         return key
 
@@ -190,7 +190,7 @@ class ShardWriter:
             raise _bad(self._count, key, f"field 'cls': {exc}") from exc
         for name, value in sample.items():
             if not isinstance(name, str):
-                raise _bad(self._count, key, f"the name of a field is a {type(name).__name__}, and not text")
+                raise _bad(self._count, key, f"the name of a field is a {type(name).__name__}, not text")
             if name == "cls":
                 fields += stored
             elif not name.startswith("__"):
@@ -297,8 +297,8 @@ def _begun(stack: ExitStack, destination: Destination, *, overwrite: bool) -> tu
     stack.enter_context(destination.locked())
     destination = check_free(destination, overwrite=overwrite)
     if not overwrite and destination.files.read_manifest() is not None:
-        fact = "a dataset is there, and samples that a program makes can't be compared with it"
-        cure = "choose another destination, or replace it with overwrite=True"
+        fact = "a dataset is already there, and samples made by a program can't be compared with it"
+        cure = "choose another destination, or replace it with `overwrite=True`"
         raise DestinationError(str(destination), fact, cure)
     keep_only(destination, ())
     return destination, stack.enter_context(destination.delivery())

@@ -54,7 +54,7 @@ def _shared_reading(name: str, parts: Sequence[Dataset]) -> Reading:
 
 def _parts(name: str, datasets: Sequence[Dataset]) -> Sequence[Dataset]:
     if not isinstance(datasets, (list, tuple)) or not all(isinstance(part, Dataset) for part in datasets):
-        raise UsageError(name, f"{type(datasets).__name__} is no list of datasets", f"call {name[:-1]}[a, b])")
+        raise UsageError(name, f"{type(datasets).__name__} is not a list of datasets", f"call {name[:-1]}[a, b])")
     if not datasets:
         raise UsageError(name, "there is no dataset", "give at least one")
     views = [as_view(part) for part in datasets]

@@ -297,7 +297,7 @@ class Dataset:
         return self._with(reading=replace(self.reading, turns=turns))
 
     def epoch_size(self, count: int) -> Dataset:
-        """Epochs of `count` items that go on where the last one stopped: of samples of all ranks together, or, after
+        """Epochs of `count` items that continue where the last one stopped: of samples of all ranks together, or, after
         batch(), of batches of each rank. Every sample comes up equally often in the long run."""
         demand_order(self, "epoch_size()")
         data = as_view(self)
@@ -393,7 +393,7 @@ class Dataset:
         return self.position.state_dict(order=self.order_identity, ranks=self.reading.ranks, steps=self.steps)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next iteration go on at the very next sample after `state`. Changes this Dataset in place.
+        """Make the next iteration resume at the very next sample after `state`. Changes this Dataset in place.
 
         Raises StateError for a state of another dataset, order or version.
         """

@@ -3,11 +3,11 @@
 A rank that was started after `pack(append=True)` would otherwise have another length and another order than the rest:
 some samples come twice, others never, and the ranks wait for each other at the end. Each rank notes what it reads in
 the store of keys that the processes of torch.distributed or JAX share; it is no collective, so that it can't meet one
-of the program's, and a rank that reads alone (an evaluation on rank 0, say) waits ABSENT_SECONDS once and goes on.
+of the program's, and a rank that reads alone (an evaluation on rank 0, say) waits ABSENT_SECONDS once and continues.
 
 The workers of a plain DataLoader have no connection of their own to that store, and the one of their parent is not
 theirs to use: the first of each rank makes one where the store is torch's TCPStore, which torchrun's is. JAX's client
-can't be made anew: there such workers are not compared.
+can't be created again: there such workers are not compared.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _demand_same(data: Dataset, shared: Shared, *, wait: bool) -> bool:
         notes.note(f"{key}/{rank}")  # the one before is there
         others = [other for other in (range(shared.world_size) if rank == 0 else (0,)) if other != rank]
         differing, absent = _differing(notes, key, mine, others, wait=wait and key not in _alone)
-    except Exception as exc:  # a store that is closed, or of a kind that can't tell: reading goes on without it
+    except Exception as exc:  # a store that is closed, or of a kind that can't tell: reading continues without it
         log.debug("%r: the ranks' datasets can't be compared: %s", data, exc)
         return False
     if absent:

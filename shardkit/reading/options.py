@@ -39,7 +39,7 @@ class Reading:
     turns: int | None = 1
     """Epochs in one iteration; None for no end."""
     epoch_size: int | None = None
-    """Items of an epoch that goes on where the last one stopped; None for the dataset's own epochs."""
+    """Items of an epoch that continues where the last one stopped; None for the dataset's own epochs."""
 
     def __post_init__(self) -> None:
         at_least("shuffle", self.buffer, 0)

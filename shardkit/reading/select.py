@@ -155,7 +155,7 @@ class Weights:
             fact = f"{weights.shape} weights for {expected} samples"
             raise UsageError("weight()", fact, "give one number for each sample, or a dict for classes")
         if not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum():
-            raise UsageError("weight()", "a weight is negative or no number, or all are 0", "give numbers from 0 on")
+            raise UsageError("weight()", "a weight is negative or not a number, or all are 0", "give numbers from 0 on")
         if view is None:
             return weights
         whole = np.zeros(total)
@@ -183,7 +183,7 @@ def class_weights(weights: Mapping[str | int, float], names: Sequence[str]) -> d
     """Weights by label. UsageError for a class that is not there, or a negative weight."""
     found = {label_of(name, names): float(weight) for name, weight in weights.items()}
     if any(not np.isfinite(weight) or weight < 0 for weight in found.values()):
-        raise UsageError("weight()", "a weight is negative or no number", "give numbers from 0 on")
+        raise UsageError("weight()", "a weight is negative or not a number", "give numbers from 0 on")
     return found
 
 
@@ -198,9 +198,9 @@ def numbers_of(item: Any) -> slice | Rows | NDArray[np.bool_]:
     try:
         array = np.asarray(item)
     except ValueError as exc:
-        raise UsageError("dataset[…]", f"{item!r} is no list of numbers", "give one") from exc
+        raise UsageError("dataset[…]", f"{item!r} is not a list of numbers", "give one") from exc
     if array.ndim == 1 and array.dtype == np.bool_:
         return array
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-        raise UsageError("dataset[…]", f"{item!r} is no number, key, slice or list of numbers", "give one of these")
+        raise UsageError("dataset[…]", f"{item!r} is not a number, key, slice or list of numbers", "give one of these")
     return array.astype(np.int64)

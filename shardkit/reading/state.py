@@ -76,7 +76,7 @@ class ReadPosition:
             self.following, self.resume, self.latest = epoch, resume, None
 
     def load(self, cursor: Cursor) -> None:
-        """Make the next iteration go on at `cursor`."""
+        """Make the next iteration resume at `cursor`."""
         with self._lock:
             self.following, self.resume, self.latest = cursor.epoch, cursor, None
 

@@ -103,7 +103,7 @@ def _by_folder(counts: Pairs, names: Sequence[str] | None, place: str) -> ClassM
         folders[folder] += count
     if "" in folders or not folders:
         if names is not None and folders:
-            fact = f"{place} has samples with neither a cls nor an image in a folder: which class they are is not known"
+            fact = f"{place} has samples with neither a cls nor an image in a folder: their class is unknown"
             raise UsageError("classes", fact, "omit it, and the dataset has no labels")
         return _unlabelled(place, "not every sample is an image in a folder")
     if names is None and len(folders) < 2:

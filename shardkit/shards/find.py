@@ -103,7 +103,7 @@ def _resolve_urls(places: Sequence[Location], remote: Remote, *, listed: bool = 
 def _listed(part: str | os.PathLike[str]) -> list[Location]:
     """The shards that one entry of a list means."""
     if not isinstance(part, (str, os.PathLike)):
-        raise UsageError("dataset()", f"{part!r} in the list is no path", "give paths, globs or prefixes")
+        raise UsageError("dataset()", f"{part!r} in the list is not a path", "give paths, globs or prefixes")
     place = locate(part)
     named = format_of_name(place.name) or glob.has_magic(place.path)
     if named or (os.path.isfile(place.path) and not place.path.endswith(".json")):
@@ -140,7 +140,7 @@ def _resolve_one(source: str | os.PathLike[str]) -> Found:
 def demand_local(place: Location) -> None:
     """Raises UsageError for a URL."""
     if not place.is_local:
-        fact = f"this needs the files on a disk, and {place.scheme}:// is none"
+        fact = f"this needs the files on a disk, and {place.scheme}:// is not one"
         raise UsageError(str(place), fact, f"copy them with: shardkit download {place} FOLDER")
 
 
@@ -166,7 +166,7 @@ def _shards_of(place: Location) -> list[Location]:
             paths = paths or [path for path in matches if not path.endswith(_NO_SHARDS) and os.path.isfile(path)]
             if not paths:
                 fact = f"no shard matches, only {matches[0]} and the like" if matches else "no file matches"
-                raise NotFoundError(pattern, fact, "check the pattern, and where you are")
+                raise NotFoundError(pattern, fact, "check the pattern and the working directory")
         elif os.path.isfile(pattern):
             paths = [pattern]
         elif has_range(place.path):
@@ -180,7 +180,7 @@ def _shards_of(place: Location) -> list[Location]:
 
 
 def _no_such(shard: Location) -> NotFoundError:
-    return NotFoundError(str(shard), "there is no such shard", "check the name, and where you are")
+    return NotFoundError(str(shard), "there is no such shard", "check the name and the working directory")
 
 
 def _demand_left_out(missing: Sequence[Location], found: Sequence[Location]) -> None:

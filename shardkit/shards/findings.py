@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from shardkit.errors import ShardkitError, printable
 
 _AGAIN = "copy the shard again, pack again, or run 'shardkit repair'"
-_INDEX = "run 'shardkit index' to make a new one, or bring the right one back"
-_MANIFEST = "bring the right manifest back, pack again, or run 'shardkit index'"
+_INDEX = "run 'shardkit index' to make a new one, or restore the right one"
+_MANIFEST = "restore the right manifest, pack again, or run 'shardkit index'"
 
 CURES = {
     "manifest": _MANIFEST,
-    "shard-missing": "bring it back, pack again, or run 'shardkit repair' to do without it",
-    "shard-unknown": "move it away, or make a new manifest with 'shardkit index'",
+    "shard-missing": "restore it, pack again, or run 'shardkit repair' to continue without it",
+    "shard-unknown": "move it elsewhere, or make a new manifest with 'shardkit index'",
     "shard-unreadable": "check the disk and its rights",
     "shard-size": _AGAIN,
     "shard-crc": _AGAIN,
@@ -25,14 +25,14 @@ CURES = {
     "index-rows": _INDEX,
     "index-row": _INDEX,
     "image-crc": _AGAIN,
-    "image-damaged": "mend it in the source and pack again, or leave it out with 'shardkit repair'",
+    "image-damaged": "fix it in the source and pack again, or leave it out with 'shardkit repair'",
     "image-size": _INDEX,
     "label": "pack again, or leave the sample out with 'shardkit repair'",
     "class-count": _MANIFEST,
     "class-name": _MANIFEST,
     "fields": _MANIFEST,
     "key-twice": "pack again, or let 'shardkit repair' give one of them another key",
-    "skipped-list": "bring the list back, or pack again",
+    "skipped-list": "restore the list, or pack again",
 }
 """Each kind of finding with its usual cure. A kind is a word for scripts, and does not change."""
 

@@ -108,7 +108,7 @@ class IndexFile:
         except Exception as exc:  # as above
             self._unreadable(exc)
         fact = (
-            f"its rows do not fit {shard.name}: the index has {about.num_rows}, and the manifest says {shard.samples}"
+            f"its rows do not match {shard.name}: the index has {about.num_rows}, and the manifest says {shard.samples}"
         )
         raise ManifestError(self.place, fact, INDEX_CURE)
 

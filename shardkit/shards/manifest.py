@@ -232,7 +232,7 @@ def _check_numbers(manifest: Manifest, place: str) -> None:
         raise ManifestError(place, '"unpacked_bytes" has not a number for each shard', _CURE)
     for what, numbers in whats.items():
         if not all(type(number) is int and number >= 0 for number in numbers):
-            raise ManifestError(place, f'"{what}" holds a negative number, or something that is no whole number', _CURE)
+            raise ManifestError(place, f'"{what}" holds a negative number, or a number that is not whole', _CURE)
         if sum(numbers) >= LIMIT:
             raise ManifestError(place, f'"{what}" holds {max(numbers)}, more than can be', _CURE)
     sizes = unpacked or [0] * len(manifest.shards)

@@ -171,7 +171,7 @@ def _with_manifest(
     shards = [ShardPlace(place.sibling(entry.name), entry) for entry in manifest.shards]
     opened = Opened(place, shards, manifest, whole=numbers is None, objects=objects)
     if manifest.shard_format not in FORMATS:
-        fact = f"shards of the format {manifest.shard_format!r} are not known here"
+        fact = f"shards of the unknown format {manifest.shard_format!r}"
         opened.findings.append(finding("manifest", str(place), fact))
     first = 0
     for entry in manifest.index:
@@ -239,7 +239,9 @@ def find_shards(source: SourceLike) -> list[Location]:
     parts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     found = [shard for part in parts for shard in _named(locate(part))]
     if not found:
-        raise NotFoundError(", ".join(map(str, parts)), "no shards are there", "check the path, and where you are")
+        raise NotFoundError(
+            ", ".join(map(str, parts)), "no shards are there", "check the path and the working directory"
+        )
     return list(dict.fromkeys(found))
 
 

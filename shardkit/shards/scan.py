@@ -159,7 +159,7 @@ def _mapped(location: Location) -> MappedFile | bytes:
     try:
         return map_whole(location.path)
     except FileNotFoundError as exc:
-        raise NotFoundError(place, "the shard is missing", "bring it back, or pack again") from exc
+        raise NotFoundError(place, "the shard is missing", "restore it, or pack again") from exc
     except OSError as exc:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
 

@@ -109,7 +109,7 @@ def _demand_no_columns(place: str, listed: TableColumns) -> None:
 def _demand_no_dataset(path: str) -> None:
     """SourceError for shards, which are packed already."""
     if path.endswith(".json") and os.path.isfile(path) and not _is_manifest(path):
-        fact = "this is a JSON file and no list of files"
+        fact = "this is a JSON file, not a list of files"
         raise SourceError(fs_text(path), fact, "write a row for each file, as JSON lines (.jsonl), CSV or Parquet")
     manifest = path if path.endswith(".json") else f"{path}.json"
     if os.path.isfile(manifest) or any(glob.glob(f"{glob.escape(path)}-*{ending}") for ending in (".tar", ".tfrecord")):
@@ -139,7 +139,7 @@ def _demand_no_file(path: str) -> None:
 
 def _packed_already(path: str) -> SourceError:
     fact = "this is a dataset of shards, which is packed already"
-    return SourceError(fs_text(path), fact, f"to write it anew, run 'shardkit convert {fs_text(path)} DEST'")
+    return SourceError(fs_text(path), fact, f"to write it again, run 'shardkit convert {fs_text(path)} DEST'")
 
 
 class _Tree:

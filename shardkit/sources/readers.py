@@ -116,7 +116,7 @@ class ArchiveMembers(msgspec.Struct, frozen=True, tag=True):
             except OSError as exc:
                 raise _unreadable(self.file, exc) from exc
             if (status.st_size, status.st_mtime_ns) != self.stamp:
-                raise SourceError(place, "it was changed since the scan", "run again when nothing changes it")
+                raise SourceError(place, "it was changed since the scan", "run again when nothing is changing it")
             yield (_Zipped if self.methods else _Ranges)(self, fd, sizes)
         finally:
             os.close(fd)

@@ -124,7 +124,7 @@ def scan_tree(
     Each visible folder directly below `root` is a class, named as the folder (bytes that are no UTF-8 as `\\xNN`), and
     the sorted names are the label order, as in Keras and torchvision. `classes` gives another order: then a folder
     that it does not name is an error (its files would be lost in silence), and a name without a folder is a class
-    with no files, which is said. So a manifest's map fits a smaller tree, and a misspelt name is found.
+    with no files, which is logged. So a manifest's map fits a smaller tree, and a misspelt name is found.
 
     Files count by their extension (any case, without the dot), at any depth. Links are followed. Hidden entries,
     those of the system (Thumbs.db, __MACOSX …), other extensions, files in no class folder, broken and looping links,
@@ -154,7 +154,7 @@ def scan_splits(
 ) -> dict[str, Source]:
     """The source of each split folder of a tree of splits, all with one class map: the sorted names of all splits.
 
-    `classes`, and the errors, are as in `scan_tree`. A class that one split lacks has no files there, and is said.
+    `classes`, and the errors, are as in `scan_tree`. A class that one split lacks has no files there, which is logged.
     A split without images is an error. Progress counts over all splits.
     """
     if isinstance(splits, str) or not splits:
@@ -193,7 +193,7 @@ def say_what_is_in_no_split(walk: ClassWalk, splits: Collection[str]) -> None:
     """Log it: it belongs to the `left_out` of no split. walk: of the folder that holds the splits."""
     root = walk.root
     if others := [name for name in walk.class_folders() if name not in splits]:
-        _log.warning("%s: left out: folders that are none of the splits: %s", fs_text(root), _some(others))
+        _log.warning("%s: left out: folders that are not splits: %s", fs_text(root), _some(others))
     for line in walk.left_out.result().lines():
         _log.info("%s: left out, beside the splits: %s", fs_text(root), line)
 
@@ -239,7 +239,7 @@ def _given_name(name: str) -> str:
     try:
         return class_name(name.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError as exc:
-        raise UsageError("classes", f"{name!a} is no text that a folder can have as its name", "mend the name") from exc
+        raise UsageError("classes", f"{name!a} can't be the name of a folder", "fix the name") from exc
 
 
 def _some(names: Sequence[str]) -> str:

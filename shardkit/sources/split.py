@@ -75,7 +75,7 @@ def splitting_of(split: Mapping[str, float] | str | None, group_by: str | None, 
     """The splitting that a user wrote, as `{"train": 0.8, …}` or `train=0.8,…`; None for none."""
     if split is None:
         if group_by is not None:
-            raise UsageError("group_by", "there are no splits to keep groups together in", "give split too")
+            raise UsageError("group_by", "there are no splits to keep groups together in", "add `split`")
         return None
     if group_by == "":
         raise UsageError("group_by", "the pattern is empty", r"give one such as 'patient(\d+)'")

@@ -12,7 +12,7 @@ from shardkit.storage.retry import Retry
 from shardkit.units import parse_bytes
 
 AHEAD_BYTES = 2 << 30
-"""What may wait in memory of a store's bytes, if nothing else is said: 10,000 shuffled images of 200 kB."""
+"""What may wait in memory of a store's bytes, unless stated otherwise: 10,000 shuffled images of 200 kB."""
 
 
 TIMEOUT_SECONDS = Retry().total_seconds
@@ -39,7 +39,7 @@ class Remote:
             fact = f"{type(options).__name__} is not a dict of options by name"
             raise UsageError("storage_options", fact, 'give a dict such as {"region": "eu-west-1"}')
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
-            raise UsageError("timeout_seconds", f"{seconds!r} is no number above 0", "give seconds")
+            raise UsageError("timeout_seconds", f"{seconds!r} is not a number above 0", "give seconds")
         if self.cache_bytes is not None and self.cache is None:
             raise UsageError("cache_bytes", "it is given without cache", "give cache= too, the folder of the copies")
 

@@ -42,7 +42,7 @@ def storage_error(path: str | bytes, exc: OSError) -> ShardkitError:
     if exc.errno in _NO_SPACE:
         return StorageError(place, fact, "free some space and run the same command again: what is finished is kept")
     if exc.errno == errno.EFBIG:
-        return StorageError(place, fact, "lift the limit on a file's size (ulimit -f), or make smaller shards")
+        return StorageError(place, fact, "raise the file size limit (ulimit -f), or make smaller shards")
     if exc.errno in _NOT_WRITABLE:
         return DestinationError(place, f"not writable ({fact})", "choose another destination, or change its rights")
     if exc.errno in (errno.ENOTDIR, errno.EEXIST):
@@ -238,7 +238,7 @@ def _flock(fd: int, path: str) -> bool:
     except OSError as exc:
         if exc.errno not in _NO_LOCKS:
             raise
-        log.warning("%s: this file system has no locks: see to it that no other run writes here", fs_text(path))
+        log.warning("%s: this file system has no locks: make sure that no other run writes here", fs_text(path))
     return True
 
 

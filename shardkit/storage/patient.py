@@ -61,7 +61,7 @@ class Patient:
                     with memoryview(piece) as part:
                         size = part.nbytes
                     if size > end - done:
-                        fact = f"the store sends more than the {end - start} bytes that were asked for"
+                        fact = f"the store sent more than the {end - start} bytes that were asked for"
                         raise StorageError(place, fact, "use another server")
                     yield piece
                     done += size

@@ -69,6 +69,6 @@ class Patience:
         pause = self.retry.wait_seconds(self.failures) + min(exc.after_seconds, AFTER_SECONDS)
         if self.failures >= self.retry.attempts or time.monotonic() + pause > self.ends:
             fact = f"{exc.fact} (given up after {self.failures} attempts in a row)"
-            raise StorageError(exc.place, fact, exc.cure or "check the network and the store, then go on") from exc
+            raise StorageError(exc.place, fact, exc.cure or "check the network and the store, then try again") from exc
         log.debug("%s: %s; again in %.2f s", exc.place, exc.fact, pause)
         time.sleep(pause)

@@ -53,7 +53,7 @@ def file_pieces(place: Location) -> Pieces:
                 while piece := file.read(PIECE_BYTES):
                     yield piece
         except FileNotFoundError as exc:
-            raise NotFoundError(str(place), "the file is missing", "bring it back") from exc
+            raise NotFoundError(str(place), "the file is missing", "restore it") from exc
         except OSError as exc:
             raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its rights") from exc
 

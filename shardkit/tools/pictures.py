@@ -135,6 +135,6 @@ def out_path(out: str | os.PathLike[str], endings: Sequence[str]) -> str:
     """
     path = Path(out)
     if path.suffix.lower() not in endings:
-        raise UsageError(fs_text(path), "this is no name for the result", f"give one that ends with {endings[0]}")
+        raise UsageError(fs_text(path), "the result can't have this name", f"give one that ends with {endings[0]}")
     demand_folder_of(path, "out")
     return str(path)

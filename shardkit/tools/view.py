@@ -84,7 +84,7 @@ def view(
     left_out = 0 if classes else sum(1 for number in data.class_counts.values() if number) - len(chosen)
     if left_out > 0:
         more = "1 more class is" if left_out == 1 else f"{left_out:,} more classes are"
-        log.info("%s not shown; name those to see with classes", more)
+        log.info("%s not shown; name the ones to show with `classes`", more)
     sheet = _Sheet(data, augmented_data(data, augmented), chosen, count, side)
     image = sheet.draw(progress)
     with whole_file(path, sync=False) as file:

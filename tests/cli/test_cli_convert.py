@@ -65,9 +65,9 @@ def test_options_reach_convert(packed: Path, tmp_path: Path, monkeypatch: pytest
     [
         (["--rename", "jpg"], "--rename: 'jpg' is not OLD=NEW"),
         (["--rename", "a=b=c"], "'a=b=c' is not OLD=NEW"),
-        (["--rename", "a=b,a=c"], "'a=c' is not OLD=NEW, or comes twice"),
-        (["--rename", "a=b", "--rename", "a=c"], "'a=c' is not OLD=NEW, or comes twice"),
-        (["--fields", ","], "--fields: it names nothing"),
+        (["--rename", "a=b,a=c"], "'a=c' is not OLD=NEW, or occurs twice"),
+        (["--rename", "a=b", "--rename", "a=c"], "'a=c' is not OLD=NEW, or occurs twice"),
+        (["--fields", ","], "--fields: it is empty"),
         (["--drop", "tiff"], "no sample has the field 'tiff'"),
     ],
 )

@@ -49,9 +49,9 @@ def interrupted(process: subprocess.Popen[str]) -> str:
     [
         (("info", "{url}"), "interrupted"),
         (("verify", "{url}"), "interrupted"),
-        (("download", "{url}", "{tmp}/there"), "interrupted; the same command goes on from here"),
-        (("upload", "{shards}", "{url}"), "interrupted; the same command goes on from here"),
-        (("pack", "{tree}", "{url}"), "interrupted; the same command goes on from here"),
+        (("download", "{url}", "{tmp}/there"), "interrupted; run the same command again to resume"),
+        (("upload", "{shards}", "{url}"), "interrupted; run the same command again to resume"),
+        (("pack", "{tree}", "{url}"), "interrupted; run the same command again to resume"),
     ],
 )
 def test_ctrl_c_does_not_wait_for_a_server(tree: Path, tmp_path: Path, command: tuple[str, ...], said: str) -> None:
@@ -76,7 +76,7 @@ def test_ctrl_c_does_not_wait_for_the_threads_that_move_bytes(tree: Path, tmp_pa
         while not toxic.counts["hang"]:
             assert time.monotonic() < ends and process.poll() is None
             time.sleep(0.05)
-        assert "interrupted; the same command goes on from here\n" in interrupted(process)
+        assert "interrupted; run the same command again to resume\n" in interrupted(process)
     assert not (tmp_path / "there" / "train.json").exists()
     shardkit.download(f"{http_folder.url}/train", tmp_path / "there" / "train", storage_options=http_folder.options)
     wanted = {path.name: path.read_bytes() for path in http_folder.folder.glob("train*")}

@@ -81,7 +81,7 @@ def test_an_error_is_one_line_on_stderr_and_the_exit_code_of_its_class(
         (["pack", "a", "b", "--workers", "0"], "Invalid value for '--workers': 0 is not in the range x>=1"),
         (["pack", "a", "b", "--check", "half"], "Invalid value for '--check': 'half' is not one of"),
         (["pack", "a", "b", "--max-bytes", "big"], "--max-bytes: 'big' is not a size"),
-        (["pack", "a", "b", "--ext", ","], "--ext: it names nothing"),
+        (["pack", "a", "b", "--ext", ","], "--ext: it is empty"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(
@@ -128,7 +128,7 @@ def test_an_interrupted_pack_says_that_the_same_command_goes_on(
 
     monkeypatch.setattr("shardkit.packing.pack.pack", interrupted)
     assert run(["pack", str(tree), str(tmp_path / "out")]) == 130
-    assert capsys.readouterr().err == "shardkit: error: interrupted; the same command goes on from here\n"
+    assert capsys.readouterr().err == "shardkit: error: interrupted; run the same command again to resume\n"
 
 
 def test_logs_go_to_stderr_by_their_level(failing: Any, capsys: pytest.CaptureFixture[str]) -> None:

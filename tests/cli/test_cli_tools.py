@@ -68,7 +68,7 @@ def test_repair_says_what_it_left_out(damaged: Path, tmp_path: Path, capsys: pyt
     out = capsys.readouterr().out
     assert out.startswith(f"left out: {damaged}-000000.tar: at byte 0: sample ")
     assert out.splitlines()[-1].startswith("11 samples in 1 shard, ")
-    assert out.endswith("1 sample left out\n")
+    assert out.endswith("1 sample skipped\n")
     assert verify(tmp_path / "m" / "train").sound
     assert run(["repair", str(damaged), str(tmp_path / "m" / "train")]) == 4
     assert run(["repair", str(damaged), str(tmp_path / "m" / "train"), "--overwrite", "--json"]) == 0

@@ -206,7 +206,7 @@ def test_a_list_of_classes_decides_the_labels(pets: Path, out: Path, tmp_path: P
         ({"classes": "missing.txt"}, "missing.txt: there is no such list of classes"),
         ({"classes": "latin.txt"}, "latin.txt: at byte 1: the list of classes is not UTF-8"),
         ({"classes": "empty.txt"}, "empty.txt: it names no class"),
-        ({"classes": ["cat"], "classes_from": "x"}, "given together with classes_from"),
+        ({"classes": ["cat"], "classes_from": "x"}, "given together with `classes_from`"),
         ({"classes_from": "missing.json"}, "missing.json: there is no such manifest"),
         ({"format": "zip"}, "format: 'zip' is not one of tar"),
         ({"check": "half"}, "check: 'half' is not one of header, full, none"),

@@ -357,7 +357,7 @@ def test_the_bad_file_of_a_sample_is_named_wherever_it_is(
 def test_shards_are_no_source_and_the_message_names_convert(tree: Path, out: Path, pack_one: Pack) -> None:
     pack_one(tree, out / "train")
     for source in (out / "train", out / "train.json", out / "train-000000.tar"):
-        with pytest.raises(SourceError, match="packed already; to write it anew, run 'shardkit convert"):
+        with pytest.raises(SourceError, match="packed already; to write it again, run 'shardkit convert"):
             pack_one(source, out / "again")
 
 
@@ -750,5 +750,5 @@ def test_files_dated_in_the_future_keep_what_an_interrupted_run_finished(
 @pytest.mark.parametrize("text", ['[{"path": "a.jpg"}]', '{"images": []}', "{"])
 def test_a_json_file_is_no_list_and_no_dataset(text: str, tmp_path: Path, pack_one: Pack) -> None:
     (tmp_path / "list.json").write_text(text)
-    with pytest.raises(SourceError, match=r"list\.json: this is a JSON file and no list of files; .*JSON lines"):
+    with pytest.raises(SourceError, match=r"list\.json: this is a JSON file, not a list of files; .*JSON lines"):
         pack_one(tmp_path / "list.json", tmp_path / "out" / "x")

@@ -252,7 +252,7 @@ def test_thirds_may_be_rounded() -> None:
 
 
 def test_a_tree_of_splits_is_not_split_again(splits: Path, out: Path) -> None:
-    with pytest.raises(UsageError, match=r"the source is a tree of splits already \(test, train, validation\)"):
+    with pytest.raises(UsageError, match=r"the source is already a tree of splits \(test, train, validation\)"):
         pack_splits(splits, out)
 
 

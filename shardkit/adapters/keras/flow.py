@@ -193,7 +193,7 @@ class Loading:
                 )  # fmt: skip
             except Exception as exc:  # Pillow raises nearly anything on damaged data
                 fact = f"the image can't be decoded: {exc}"
-                raise DecodeError(sample["__url__"], fact, "mend or remove it", None, sample["__key__"]) from exc
+                raise DecodeError(sample["__url__"], fact, "fix or remove it", None, sample["__key__"]) from exc
             array = keras.utils.img_to_array(image, data_format=self.data_format, dtype="float32")
             return {"__key__": sample["__key__"], name: self._finished(array), "cls": sample["cls"]}
 

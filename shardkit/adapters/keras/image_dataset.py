@@ -187,7 +187,7 @@ class _Options:
     def made(
         self, base: Dataset, listing: Listing, numbers: NDArray[np.int64], names: list[str], shuffle: bool, seed: int
     ) -> Any:
-        """The dataset of these samples in this order, or shuffled anew."""
+        """The dataset of these samples in this order, or shuffled again."""
         view = shuffled(base[np.sort(listing.places) if shuffle else listing.places], shuffle, seed)
         encode = Encode(self.label_mode, len(names), dict(zip(listing.keys, numbers.tolist(), strict=True)))
         batches = view

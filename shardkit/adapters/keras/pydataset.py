@@ -86,10 +86,10 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
         return len(self.dataset)
 
     def __getitem__(self, number: int) -> Any:
-        """Batch `number` of this pass. Fast in order from 0 on; any other begins to read anew, from that place.
+        """Batch `number` of this pass. Fast in order from 0 on; any other starts reading again from that place.
 
         Within an epoch of Keras it is the next batch, whatever the number: `fit(shuffle=True)`, its default, asks in
-        a random order, which would begin anew for each batch and mix whole batches only.
+        a random order, which would start again for each batch and mix whole batches only.
         """
         count = self.num_batches
         if count is not None and not 0 <= number < count:

@@ -100,7 +100,7 @@ def _demand_options(dataset: Dataset) -> DecodeOptions:
     defaults, options = DecodeOptions(), steps.decode.options
     for name in ("exact", "orientation", "on_error", "max_pixels"):
         if getattr(options, name) != getattr(defaults, name):
-            fact = f"decode({name}={getattr(options, name)!r}) is nothing that TensorFlow's operations can do"
+            fact = f"decode({name}={getattr(options, name)!r}) can't be done with TensorFlow's operations"
             raise _refused(fact, "leave it out, or graph=True")
     return options
 
@@ -151,7 +151,7 @@ def _head(place: Location) -> bytes:
         with tf.io.gfile.GFile(place.url, "rb") as file:
             return bytes(file.read(HEAD_BYTES))
     except tf.errors.NotFoundError as exc:
-        raise NotFoundError(place.url, "there is no such shard", "check the name, and where you are") from exc
+        raise NotFoundError(place.url, "there is no such shard", "check the name and the working directory") from exc
     except tf.errors.OpError as exc:
         raise StorageError(place.url, exc.message, "check the store and its rights") from exc
 

@@ -214,7 +214,7 @@ def feature_spec(dataset: Dataset) -> dict[str, Any]:
     manifest = getattr(dataset.content.catalog, "manifest", None)
     if manifest is None or not FORMATS[manifest.shard_format].holds_examples:
         cure = 'make them with shardkit.convert(source, dest, format="tfrecord")'
-        raise UsageError("feature_spec()", f"{dataset!r} is no dataset of TFRecord shards", cure)
+        raise UsageError("feature_spec()", f"{dataset!r} is not a dataset of TFRecord shards", cure)
     kinds = {"bytes": tf.string, "int64": tf.int64}
     return {
         name: tf.io.FixedLenFeature(shape, kinds[kind], default_value=default)

@@ -292,7 +292,7 @@ def check_end(fetch: Callable[[int, int], bytes], at: int, place: str, *, zeros_
 
 
 def cut_member(member: Member, limit: int, place: str) -> DamagedError:
-    """The error for a member that goes on beyond the end of the file."""
+    """The error for a member that extends beyond the end of the file."""
     fact = f"the file ends at byte {limit}, inside a member, whose {member.size} bytes begin at {member.data}"
     return DamagedError(place, fact, CURE, member.start)
 

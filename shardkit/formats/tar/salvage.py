@@ -14,7 +14,7 @@ _MAGIC, _MAGIC_AT = b"ustar", 257
 def salvage(data: ShardData) -> Salvaged:
     """All members that have a good header, as samples: those of one key together, unless a field comes twice.
 
-    Behind damage it goes on at the next header that is good. Never raises DamagedError.
+    After damage it continues at the next header that is good. Never raises DamagedError.
     """
     try:
         found = data.samples()

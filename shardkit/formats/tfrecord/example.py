@@ -237,7 +237,7 @@ def _entry(data: bytes, at: int, end: int) -> tuple[str, Feature]:
                 try:
                     name = _known(data[start:stop])
                 except UnicodeDecodeError as exc:
-                    raise WireError("the name of a feature is no UTF-8", start) from exc
+                    raise WireError("the name of a feature is not UTF-8", start) from exc
             at = stop
         else:
             at = _passed_over(data, at, end)

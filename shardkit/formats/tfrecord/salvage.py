@@ -50,7 +50,7 @@ class Record:
 
 
 def salvage(data: ShardData) -> Salvaged:
-    """All records with right checksums. Behind damage it goes on at the next one. Never raises DamagedError."""
+    """All records with right checksums. After damage it continues at the next one. Never raises DamagedError."""
     found = Salvaged()
     for item in _walk(data):
         if isinstance(item, Gap):

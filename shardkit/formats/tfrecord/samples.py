@@ -333,7 +333,7 @@ def record_size(head: bytes, at: int, limit: int | None, place: str) -> int:
     size: int
     (size,) = _LENGTH.unpack_from(head)
     if head[8:] != masked_crc(head[:8]):
-        fact = "the checksum of a record's length is wrong: damaged, or no TFRecord file"
+        fact = "the checksum of a record's length is wrong: damaged, or not a TFRecord file"
         raise DamagedError(place, fact, CURE, at)
     if size >= 1 << 63:
         raise DamagedError(place, f"a record of {size} bytes, more than any file can hold", CURE, at)
@@ -355,7 +355,7 @@ def sample_of(data: bytes, at: int, place: str, names: FieldNames | None = None,
     try:
         features = parse_example(data)
     except WireError as exc:
-        fact = f"the record is no tf.train.Example: {exc.fact}"
+        fact = f"the record is not a tf.train.Example: {exc.fact}"
         raise DamagedError(place, fact, "write records of tf.train.Example", at + HEAD + exc.at) from exc
     own = one_text(data, features, KEY)
     key = own or one_text(data, features, OTHER_KEY) or _made_key(place, at + made_base)

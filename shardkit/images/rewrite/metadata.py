@@ -56,7 +56,7 @@ class Notes:
     icc: bytes = b""
 
     def kept(self, *, strip: bool, orientation: int) -> Notes:
-        """What an image keeps whose pixels are written anew. strip: the profile only, unless it is sRGB's.
+        """What an image keeps whose pixels are written again. strip: the profile only, unless it is sRGB's.
 
         orientation: the one that its pixels have from now on; it stays told in either case, where it is not 1.
         """

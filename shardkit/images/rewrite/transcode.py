@@ -71,17 +71,17 @@ class Transcoding(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("subsampling", f"{self.subsampling!r} is not one of 444, 422, 420", "choose one of these")
         if self.resize is not None and self.max_side is not None and self.max_side < self.resize:
             fact = f"sides of at most {self.max_side} pixels make resize={self.resize} useless"
-            raise UsageError("max_side", fact, "leave one of the two away")
+            raise UsageError("max_side", fact, "omit one of the two")
         self._demand_uses()
 
     def _demand_uses(self) -> None:
         """UsageError for an option that no image in the format asked for can have, or that this build can't fulfil."""
         if self.to == "png" and self.quality is not None:
-            raise UsageError("quality", "makes no sense with to=png: PNG has none", "leave one of the two away")
+            raise UsageError("quality", "makes no sense with to=png: PNG has none", "omit one of the two")
         for name in ("baseline", "subsampling", "restart_rows"):
             if self.to in ("png", "webp") and getattr(self, name):
                 fact = f"makes no sense with to={self.to}: it concerns JPEG only"
-                raise UsageError(name, fact, "leave one of the two away")
+                raise UsageError(name, fact, "omit one of the two")
         for name in ("baseline", "restart_rows"):
             if getattr(self, name):
                 lossless.demand_available(name)

@@ -85,7 +85,7 @@ class DatasetFiles:
                 if self.read(name) == data:
                     return
         fact = "what was written is not what is read there"
-        raise StorageError(str(self.location(name)), fact, "see that no other run writes there, and run it again")
+        raise StorageError(str(self.location(name)), fact, "make sure that no other run writes there, and run it again")
 
     def remove(self, these: Iterable[str]) -> None:
         """Remove objects, where they are there."""
@@ -231,7 +231,7 @@ class DatasetFiles:
         Raises StorageError where not all of it is there.
         """
         listed = self.sizes(files)
-        self.require_all(files, "see that no other run writes there, and run it again")
+        self.require_all(files, "make sure that no other run writes there, and run it again")
         before, theirs = self.manifest_bytes(), self.replaced()
         if before is not None and before != manifest:
             self.write(self._aside, before)
@@ -254,7 +254,7 @@ def dataset_files_at(dest: Location, own: str, *, options: StorageOptions | None
     Raises DestinationError for a name that can't begin the shards' names; what the store raises.
     """
     if dest.scheme in ("http", "https"):
-        raise UsageError(str(dest), "a web server is read only", "write to its folder, or to a bucket")
+        raise UsageError(str(dest), "a web server is read-only", "write to its folder, or to a bucket")
     folder, stem = dest.parent, dest.name
     if not dest.is_local and "/" not in dest.path.rstrip("/"):  # a bucket, or a host
         folder, stem = Location(dest.scheme, dest.path.rstrip("/")), ""

@@ -91,7 +91,9 @@ def find_finished(destination: Destination, content: PlannedDataset, options: Pa
         changed = _changed_file(destination, content, found)
     except OSError as exc:
         what = fs_text(exc.filename or content.source.root)
-        raise SourceError(what, f"can't be read ({exc.strerror})", "run again when nothing changes the source") from exc
+        raise SourceError(
+            what, f"can't be read ({exc.strerror})", "run again when nothing is changing the source"
+        ) from exc
     if changed is not None:
         fact = f"this dataset is out of date: the source's {changed} is not what was packed"
         raise DestinationError(place, fact, "replace it with `overwrite=True`, or choose another destination")

@@ -64,7 +64,7 @@ def _checksums_of(source: Source, rows: Sequence[int]) -> Iterator[int]:
             except (OSError, ValueError) as exc:
                 place = fs_text(os.path.join(source.root, source.paths[rows[number]]))
                 fact = f"can't be read ({exc.strerror or exc})" if isinstance(exc, OSError) else str(exc)
-                raise SourceError(place, fact, "run again when nothing changes the source") from exc
+                raise SourceError(place, fact, "run again when nothing is changing the source") from exc
 
 
 def changed_at(path: bytes) -> int:

@@ -21,7 +21,7 @@ def dataset_names(root: str, splits: Sequence[str] | None, options: PackOptions)
     if options.split is None:
         return splits
     if splits is not None:
-        fact = f"the source is a tree of splits already ({', '.join(map(fs_text, splits))})"
+        fact = f"the source is already a tree of splits ({', '.join(map(fs_text, splits))})"
         raise UsageError(fs_text(root), fact, "omit `split`, or name one of its folders as the source")
     return options.split.names
 

@@ -115,7 +115,7 @@ def _order(count: int, shuffle: bool, seed: int) -> NDArray[np.integer]:
 
 def _check_limits(max_bytes: int, overhead: int, max_count: int | None) -> None:
     if max_bytes <= overhead:
-        fact = f"{max_bytes} bytes hold no sample, since a shard alone takes {overhead}"
+        fact = f"{max_bytes} bytes can't hold a sample: an empty shard takes {overhead}"
         raise UsageError("max_bytes", fact, "allow more, such as 256MB")
     if max_count is not None and max_count < 1:
-        raise UsageError("max_count", f"a shard of {max_count} samples holds none", "allow at least 1")
+        raise UsageError("max_count", f"a shard of {max_count} samples is empty", "allow at least 1")

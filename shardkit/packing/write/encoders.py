@@ -7,7 +7,7 @@
     cls2, class, count …     a whole number, in decimals
 
 These are the rules of webdataset's TarWriter for these types, with two differences: JPEG has the quality 95 and not
-100, and there are no pickles, since who reads one runs its code.
+100, and there are no pickles, since reading one runs its code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def encoded(field: str, value: Any) -> bytes:
         return _utf8(value)
     ending = field.rpartition(".")[2]
     if ending in PICKLES:
-        raise ValueError("pickles are not written, since who reads one runs its code; give bytes, or another field")
+        raise ValueError("pickles are not written, since reading one runs its code; give bytes, or another field")
     if ending in IMAGE_FIELDS:
         return _image(ending, value)
     if ending in ("json", "jsn"):
@@ -53,7 +53,7 @@ def _utf8(value: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError as exc:
-        raise ValueError(f"the text has what is no character ({exc.reason})") from exc
+        raise ValueError(f"the text has an invalid character ({exc.reason})") from exc
 
 
 def _json(value: Any) -> bytes:
@@ -80,10 +80,10 @@ def _image(field: str, value: Any) -> bytes:
         if value.ndim == 3 and value.shape[2] == 1:
             value = value[:, :, 0]
         if value.ndim not in (2, 3) or (value.ndim == 3 and value.shape[2] not in (3, 4)) or not value.size:
-            raise ValueError(f"an array of the shape {value.shape} is no image (height, width, 3)")
+            raise ValueError(f"an array of the shape {value.shape} is not an image (height, width, 3)")
         value = Image.fromarray(value)
     if not isinstance(value, Image.Image):
-        raise ValueError(f"a {type(value).__name__} is no image; give bytes, a uint8 array or a Pillow image")
+        raise ValueError(f"a {type(value).__name__} is not an image; give bytes, a uint8 array or a Pillow image")
     Image.init()
     name = Image.EXTENSION.get(f".{field}", "")
     options: dict[str, Any] = {"quality": JPEG_QUALITY} if name == "JPEG" else {}

@@ -63,11 +63,13 @@ class Targets:
             how = (
                 "give its number, or classes=[…] in label order"
                 if self.classes is None
-                else "it is none of the classes"
+                else "it is not one of the classes"
             )
             raise ValueError(f"a class by its name, {value!r}: {how}")
         if isinstance(number, bool) or not isinstance(number, int):
-            raise ValueError(f"a {type(value).__name__} is no label: give a class number or name, a float, or a list")
+            raise ValueError(
+                f"a {type(value).__name__} is not a label: give a class number or name, a float, or a list"
+            )
         limit = MAX_LABEL + 1 if self.classes is None else len(self.classes)
         if not 0 <= number < limit:
             raise ValueError(f"the class {number} is not in 0 … {limit - 1}")
@@ -77,5 +79,5 @@ class Targets:
 
 def _finite(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number to be predicted")
+        raise ValueError(f"{value!r} is not a number to predict")
     return float(value)

@@ -94,7 +94,7 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
                     read = now
         left = next(rows, None)
         if left is not None:
-            raise DamagedError(place, f"the shard ends before the sample {left[0]!r}, which it had", _CURE)
+            raise DamagedError(place, f"the shard ends before the sample {left[0]!r}", _CURE)
 
 
 @dataclass(slots=True)
@@ -123,7 +123,7 @@ class _StoredSample:
                 writer.add(self.key, named, path, self.label, texts.get(self.label, ""))
         except ValueError as exc:
             fact = f"{form.name} can't hold this sample: {exc}"
-            raise DatasetError(self.place, fact, "rename its fields, or leave some out", self.at, self.key) from exc
+            raise DatasetError(self.place, fact, "rename its fields, or omit some", self.at, self.key) from exc
 
     def _as_it_is(self, form: Format) -> TfrecordSample | None:
         """The record, where it goes to a shard of its own format and no field changes."""
@@ -147,7 +147,7 @@ class _StoredSample:
             if new
         ]
         if not named or len(dict(named)) < len(named):
-            fact = f"its fields ({', '.join(fields)}) would leave it without any, or with two of one name"
+            fact = f"its fields ({', '.join(fields)}) would leave it without any, or with two of the same name"
             raise DatasetError(self.place, fact, "name others to rename, drop or keep", self.at, self.key)
         return named
 
@@ -176,7 +176,7 @@ def as_bytes(name: str, value: object, place: str, at: int | None, key: str) -> 
     if isinstance(value, int):
         return b"%d" % value
     if not isinstance(value, bytes):
-        fact = f"the field {name!r} is a list or no whole number, and not bytes"
+        fact = f"the field {name!r} is a list or a number that is not whole, and not bytes"
         raise DatasetError(place, fact, f"omit it with `drop=[{name!r}]`", at, key)
     return value
 

@@ -44,7 +44,7 @@ class SampleWriter:
             if self.transcode is not None:
                 name, data = transcoded(name, data, self.transcode, self.done)
                 if any(other == name for other, _ in [*fields[:image], *fields[image + 1 :]]):
-                    raise ValueError(f"it becomes {name}, and that field of the sample is there already")
+                    raise ValueError(f"it becomes {name}, a field that the sample already has")
                 fields = [*fields[:image], (name, data), *fields[image + 1 :]]
             kind, width, height = self.look(data)
             crc, size = crc32c(data), len(data)

@@ -118,7 +118,7 @@ def _image_fields(samples: Sequence[Sample]) -> list[str]:
     """The image field of each sample. Raises DatasetError that names one without."""
     names = [image_field(sample) for sample in samples]
     if None in names:
-        fact = f"a batch needs an image of each sample, and {_key_of(samples[names.index(None)])} has none"
+        fact = f"a batch needs an image for each sample, and {_key_of(samples[names.index(None)])} has none"
         raise DatasetError("batch()", fact, "give it one in map(), or leave it out with filter()")
     return names  # type: ignore[return-value]
 
@@ -146,11 +146,11 @@ def stacked_labels(labels: Sequence[Any], keys: Sequence[str]) -> NDArray[Any]:
     """Labels as an array: numbers, or arrays of one length. Raises DatasetError that names two that are not."""
     for label, key in zip(labels, keys, strict=True):
         if label is None:
-            fact = f"a batch needs a label (cls) of each sample, and {key!r} has none"
+            fact = f"a batch needs a label (cls) for each sample, and {key!r} has none"
             raise DatasetError("batch()", fact, "give it one in map(), or leave it out with filter()")
         if np.shape(label) != np.shape(labels[0]):
             fact = f"a batch needs labels of one length: {keys[0]} has {np.size(labels[0])} and {key} {np.size(label)}"
-            raise DatasetError("batch()", fact, "mend the labels, or make them of one length with map()")
+            raise DatasetError("batch()", fact, "fix the labels, or make them of one length with map()")
     return np.asarray(labels)
 
 

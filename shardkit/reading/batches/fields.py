@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shardkit.errors import DecodeError, UsageError, printable
 from shardkit.sample import MAX_LABEL, label_number
 
-_CURE = "mend the field, or read it as bytes"
+_CURE = "fix the field, or read it as bytes"
 
 
 def decode_label(data: bytes) -> int:

@@ -26,7 +26,7 @@ Kind = Literal["", "multi", "number"]
 
 Target = NDArray[np.float32]
 
-_CURE = "mend the field, or read the samples without decode()"
+_CURE = "fix the field, or read the samples without decode()"
 
 
 def kind_of(catalog: Catalog) -> Kind:
@@ -79,7 +79,7 @@ def target_of(data: Any, kind: Kind, classes: int) -> Target:
             return _multihot(_LISTS.decode(data), classes)
         return np.asarray(_NUMBERS.decode(data), np.float32)
     except msgspec.MsgspecError as exc:
-        raise DecodeError("", f"field {FIELD!r} is no label of this dataset: {exc}", _CURE) from exc
+        raise DecodeError("", f"field {FIELD!r} is not a label of this dataset: {exc}", _CURE) from exc
 
 
 _LISTS = msgspec.json.Decoder(list[int])
@@ -100,4 +100,4 @@ def relabelled(data: Any, relabel: NDArray[np.integer[Any]]) -> bytes:
     try:
         return msgspec.json.encode(sorted(int(relabel[number]) for number in _LISTS.decode(data)))
     except (msgspec.MsgspecError, IndexError) as exc:
-        raise DecodeError("", f"field {FIELD!r} is no label of this dataset: {exc}", _CURE) from exc
+        raise DecodeError("", f"field {FIELD!r} is not a label of this dataset: {exc}", _CURE) from exc

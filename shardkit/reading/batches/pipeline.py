@@ -392,7 +392,7 @@ class _Skips:
             log.warning("skipped (%d of at most %d): %s", self.count, self.limit, error)
             if self.count > self.limit:
                 fact = f"{self.count} samples could not be decoded, and skip_limit is {self.limit}; the last: {error}"
-                raise DatasetError("decode()", fact, "mend the dataset, or raise skip_limit")
+                raise DatasetError("decode()", fact, "fix the dataset, or raise skip_limit")
 
 
 def streamed(items: Iterator[Item], after: Sequence[Any], delivered: int) -> Iterator[Item]:

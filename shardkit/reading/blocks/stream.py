@@ -122,7 +122,7 @@ def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sam
         for found in looked(form.read(data, place=place, names=names), data):
             yield _sample(place, found.key, form.fields(data, found))
     except FileNotFoundError as exc:
-        raise NotFoundError(place, "there is no such shard", "check the name, and where you are") from exc
+        raise NotFoundError(place, "there is no such shard", "check the name and the working directory") from exc
     except OSError as exc:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
 

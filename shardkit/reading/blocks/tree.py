@@ -32,7 +32,7 @@ class TreeCatalog:
     def __init__(self, root: str) -> None:
         splits = find_splits(root)
         if splits is not None:
-            fact = f"this folder holds splits, which are no classes: {', '.join(map(printable, splits))}"
+            fact = f"this folder holds splits, which are not classes: {', '.join(map(printable, splits))}"
             raise SourceError(
                 fs_text(root), fact, f"open each by itself, such as {fs_text(os.path.join(root, splits[0]))}"
             )

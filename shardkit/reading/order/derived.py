@@ -84,7 +84,7 @@ class MixedOrder:
 
     def rows_at(self, places: Positions) -> Positions:
         """The rows at these places."""
-        first = self.epoch * self.samples  # of all that earlier epochs took, so that each goes on where it stopped
+        first = self.epoch * self.samples  # of all that earlier epochs took, so that each resumes where it stopped
         absolute = places + first
         rows = np.empty(len(places), np.int64)
         block_of, within = absolute // MIX_BLOCK, absolute % MIX_BLOCK

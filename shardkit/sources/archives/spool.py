@@ -91,7 +91,7 @@ def _unpack_tar(path: str, kind: str, offsets: Rows, sizes: Rows, write: Callabl
             if offset < 0:
                 return
     if offset >= 0:
-        raise SourceError(place, "it was changed since the scan", "run again when nothing changes it")
+        raise SourceError(place, "it was changed since the scan", "run again when nothing is changing it")
 
 
 def _demand_room(work: str, size: int, path: str) -> None:

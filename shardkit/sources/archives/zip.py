@@ -217,7 +217,7 @@ def _demand_apart(members: Members, size: int, place: str) -> None:
     if len(starts) and (int(ends.max()) > size or int(starts.min()) < 0):
         row = int(order[int(np.argmax(ends))])
         raise SourceError(
-            f"{place}/{fs_text(members.names[row])}", "its data go on beyond the end of the archive", _CUT
+            f"{place}/{fs_text(members.names[row])}", "its data extend beyond the end of the archive", _CUT
         )
     overlaps = np.flatnonzero(ends[:-1] > starts[1:])
     if len(overlaps):

@@ -136,7 +136,7 @@ def class_map(all_labels: Iterable[tuple[str, Labels]], classes: Sequence[str] |
     kind, named = next(iter(kinds))
     if kind in ("number", "none"):
         if classes is not None:
-            raise UsageError("classes", f"the labels of {found[0][0]} are no classes", "leave the classes away")
+            raise UsageError("classes", f"the labels of {found[0][0]} are not classes", "omit `classes`")
         return ()
     if classes is not None:
         return tuple(classes)

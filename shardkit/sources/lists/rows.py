@@ -159,7 +159,9 @@ class _Scan:
         rows, real, names, sizes = self._files(progress)
         if not rows:
             path, reason = self.incomplete[0]
-            raise SourceError(listed.place, f"none of its rows can be packed (the first: {path}: {reason})", "mend it")
+            raise SourceError(
+                listed.place, f"none of its rows can be packed (the first: {path}: {reason})", "fix the list"
+            )
         single = listed.labels.kind == "class"
         labels = np.array([self.values[row] if single else -1 for row in rows], np.int32)
         if not in_order:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
-_CURE = "mend the row, or check that the name's ending is what the file is"
+_CURE = "fix the row, or check that the name's ending is what the file is"
 
 
 def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[str, ...] = ()) -> pa.Table:

@@ -47,7 +47,7 @@ def splits_of(walk: ClassWalk) -> list[str] | None:
     if not rest:
         return named
     if len(splits) == 1 and not any(name in kinds for name in rest):
-        _log.warning("%s: taken for a class, since folders beside it are none of splits", _at(place, splits[0]))
+        _log.warning("%s: taken for a class, since folders beside it are not splits", _at(place, splits[0]))
         return None
     raise _mixed(place, splits, rest)
 

@@ -67,7 +67,7 @@ class Entry:
         with self._lock:
             if self.whole and self.usable:  # it is looked at each time: what is cut while mapped can't be read
                 if os.fstat(self._fd).st_size != self.size or (check and not self.crc_is_right()):
-                    self.drop("is damaged, and fetched again")
+                    self.drop("is damaged and fetched again")
                 elif self._mapping is None:
                     self._mapping = MappedFile(self._fd, self.size, access=MappedFile.READ)
             return self._mapping if self.usable else None
@@ -92,7 +92,7 @@ class Entry:
     def mend(self, start: int, data: Buffer) -> None:
         """These bytes are right, and those that are here are not: of a whole object nothing more is believed."""
         if self.whole:
-            self.drop("is damaged, and fetched again")
+            self.drop("is damaged and fetched again")
             return
         with contextlib.suppress(OSError):
             self._pwrite(start, data)
@@ -177,7 +177,7 @@ class Entry:
             if self.whole or not self.usable:
                 return
             if not self.crc_is_right():
-                self.drop("arrived damaged, and is fetched again")
+                self.drop("arrived damaged and is fetched again")
                 return
             with self.cache.alone(), contextlib.suppress(FileNotFoundError):
                 part, whole = (self.cache.path(f"{self.name}.{kind}") for kind in ("part", "whole"))

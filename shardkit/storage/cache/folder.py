@@ -8,7 +8,7 @@
 NAME is a digest of the object's URL, size and CRC-32C, so that an object that was replaced is another one. Only such
 names are ever removed. Whoever has a file open holds a shared flock on it, which ends with the process: a file in use
 is not removed. A chunk that is being fetched is claimed by a lock on its byte of the map, and other processes wait for
-it. The time of last use is the file's mtime. What a killed process leaves is good, and the next one goes on with it.
+it. The time of last use is the file's mtime. What a killed process leaves is good, and the next one resumes it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TAG = "CACHEDIR.TAG"
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache made by shardkit.\n"
 OURS = re.compile(r"[0-9a-f]{32}\.(whole|part|map)")
 STALE_SECONDS = 7 * 86400.0
-"""Parts that nobody went on with for so long are removed when the cache is opened."""
+"""Parts that nobody resumed for so long are removed when the cache is opened."""
 
 _CACHES: dict[tuple[int, str], Cache] = {}
 _LOCK = threading.Lock()
@@ -130,7 +130,7 @@ class Cache:
             return None
         if len(data) == size and crc32c(data) == crc:
             return data
-        log.warning("%s: the copy in the cache is damaged, and fetched again", url)
+        log.warning("%s: the copy in the cache is damaged and fetched again", url)
         self.remove(_name(url, size, crc), size)
         return None
 
@@ -150,7 +150,7 @@ class Cache:
         if not self.full:
             self.full = True
             text = getattr(exc, "strerror", None) or getattr(exc, "fact", None) or str(exc)
-            log.warning("%s: the cache takes no more (%s): going on without it", fs_text(self.folder), text)
+            log.warning("%s: the cache can't store more (%s): continuing without it", fs_text(self.folder), text)
 
     def _opened(self, name: str, size: int, crc: int, url: str) -> Entry | None:
         whole = self.path(name + ".whole")
@@ -160,7 +160,7 @@ class Cache:
                 os.utime(whole)
                 return Entry(self, name, size, crc, url, fd, None)
             os.close(fd)
-            log.warning("%s: the copy in the cache is damaged, and fetched again", url)
+            log.warning("%s: the copy in the cache is damaged and fetched again", url)
             self.remove(name, size)
         if self.full:
             return None
@@ -291,7 +291,7 @@ class Cache:
                 self._note_usage(self._usage() - size)
 
     def _clear(self) -> None:
-        """Remove what runs that were killed left and nobody goes on with."""
+        """Remove what runs that were killed left and nobody resumes."""
         names = set(os.listdir(self.folder))
         for file in names:
             match = OURS.fullmatch(file)

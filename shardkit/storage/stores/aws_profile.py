@@ -81,7 +81,7 @@ def _profile(name: str) -> dict[str, str] | None:
         try:
             parser.read(file, "utf-8")
         except (configparser.Error, UnicodeDecodeError) as exc:
-            raise UsageError(file, f"not a file of AWS profiles ({type(exc).__name__})", "mend it") from exc
+            raise UsageError(file, f"not a file of AWS profiles ({type(exc).__name__})", "fix it") from exc
         if parser.has_section(section):
             found = (found or {}) | dict(parser[section])
     return found

@@ -51,7 +51,7 @@ class RemoteStore:
     What arrives is checked on the way: TLS, and S3 compares each part with the SHA-256 that its signature covers.
 
     A range comes as one piece as long as connections hold. Once one breaks, it and those after it come in small pieces,
-    so that a caller can go on at the byte where the next one breaks.
+    so that a caller can resume at the byte where the next one breaks.
 
     A web server is read only, and is not listed.
     """
@@ -230,7 +230,7 @@ class RemoteStore:
 
     def _demand_writable(self) -> None:
         if self._family == "http":
-            raise StorageError(str(self.root), "a web server is read only", "write to its folder, or to a bucket")
+            raise StorageError(str(self.root), "a web server is read-only", "write to its folder, or to a bucket")
 
 
 class _Parts:
@@ -281,4 +281,4 @@ def _version(meta: Any) -> str | None:
 def beyond_end(place: str, start: int, end: int | None, size: int) -> StorageError:
     """The error for bytes start … end - 1 (None: to its end) of an object that has fewer."""
     fact = f"bytes {start} to {size if end is None else end} were asked for, and it has {size}"
-    return StorageError(place, fact, "check what the manifest says of it")
+    return StorageError(place, fact, "check its entry in the manifest")

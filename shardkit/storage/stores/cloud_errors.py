@@ -53,7 +53,7 @@ def storage_error(exc: Exception, place: str, scheme: str) -> ShardkitError:
     if name in ("PermissionDeniedError", "UnauthenticatedError"):
         return StorageError(place, f"access is denied ({_line(text)})", _cure(scheme))
     if "object with invalid path" in text:
-        fact = f"an object's name is no path, and the package obstore can't list what is beside it ({_line(text)})"
+        fact = f"an object's name is not a path, and the package obstore can't list what is beside it ({_line(text)})"
         return StorageError(place, fact, "rename or remove that object, or name a folder that does not hold it")
     if "Wanted range starting at" in text:
         return _beyond_end(place)
@@ -94,7 +94,7 @@ def _of_certificate(dump: str, place: str) -> StorageError:
     if "CaUsedAsEndEntity" in dump:
         fact = "the server's certificate is an authority's own, which is refused as that of a server"
         cure = (
-            "sign one for the server, or make a self-signed one that is no authority (openssl req -x509 … -addext "
+            "sign one for the server, or make a self-signed one that is not an authority (openssl req -x509 … -addext "
             "basicConstraints=critical,CA:FALSE), and give the storage option root_certificate; "
             "allow_invalid_certificates=true trusts any"
         )
@@ -163,7 +163,7 @@ def _of_status(status: int, words: str, text: str, place: str, scheme: str) -> S
 
 
 def _beyond_end(place: str) -> StorageError:
-    return StorageError(place, f"{BEYOND} was asked for", "check what the manifest says of it")
+    return StorageError(place, f"{BEYOND} was asked for", "check its entry in the manifest")
 
 
 def _cure(scheme: str) -> str:

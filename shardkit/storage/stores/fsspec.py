@@ -99,7 +99,7 @@ class FsspecStore:
         stop = size if end is None else end
         if not 0 <= start <= stop <= size:
             fact = f"bytes {start} to {stop} were asked for, and it has {size}"
-            raise StorageError(str(self.root.child(name)), fact, "check what the manifest says of it")
+            raise StorageError(str(self.root.child(name)), fact, "check its entry in the manifest")
         while start < stop:
             upto = min(start + PIECE_BYTES, stop)
             piece: bytes = self._asked(name, self._fs.cat_file, self._path(name), start=start, end=upto)

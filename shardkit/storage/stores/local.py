@@ -58,13 +58,13 @@ class LocalStore:
             stop = size if end is None else end
             if not 0 <= start <= stop <= size:
                 fact = f"bytes {start} to {stop} were asked for, and it has {size}"
-                raise StorageError(path, fact, "check what the manifest says of it")
+                raise StorageError(path, fact, "check its entry in the manifest")
             file.seek(start)
             while start < stop:
                 with translated(path):
                     piece = file.read(min(PIECE_BYTES, stop - start))
                 if not piece:
-                    raise TransientError(path, "it became shorter while it was read", "see who writes to it")
+                    raise TransientError(path, "it became shorter while it was read", "find out what writes to it")
                 start += len(piece)
                 yield piece
 

@@ -52,7 +52,7 @@ class MemoryStore:
         stop = len(data) if end is None else end
         if not 0 <= start <= stop <= len(data):
             fact = f"bytes {start} to {stop} were asked for, and it has {len(data)}"
-            raise StorageError(str(self.root.child(name)), fact, "check what the manifest says of it")
+            raise StorageError(str(self.root.child(name)), fact, "check its entry in the manifest")
         view = memoryview(data)
         for at in range(start, stop, PIECE_BYTES):
             yield view[at : min(at + PIECE_BYTES, stop)]

@@ -98,7 +98,7 @@ class WebStore:
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
         """A web server is read only: StorageError."""
-        raise StorageError(str(self.root), "a web server is read only", "write to its folder, or to a bucket")
+        raise StorageError(str(self.root), "a web server is read-only", "write to its folder, or to a bucket")
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """A web server can't be listed: StorageError."""
@@ -106,7 +106,7 @@ class WebStore:
 
     def delete(self, name: str) -> None:
         """A web server is read only: StorageError."""
-        raise StorageError(str(self.root), "a web server is read only", "write to its folder, or to a bucket")
+        raise StorageError(str(self.root), "a web server is read-only", "write to its folder, or to a bucket")
 
     def _place(self, name: str) -> str:
         return str(self.root.child(name))

@@ -198,7 +198,7 @@ def _rounded(size: int) -> int:
 
 
 def bottleneck_of(figures: Figures, what: What = "shards") -> tuple[Bottleneck, str]:
-    """Where the time of reading the shards goes, and why that is said."""
+    """Where the time of reading the shards goes, and the reason."""
     decode = figures.decode_rate
     storage, kind = figures.rate(what, "cold", "raw"), "the disk"
     if storage is None:

@@ -83,7 +83,7 @@ class _Sample:
         return replace(self.tree, reading=replace(self.tree.reading, threads=threads), position=ReadPosition())
 
     def packed(self, threads: int | None = None) -> Dataset:
-        """The shards, shuffled as in training; opened anew, since a mapped file can't be brought out of the cache."""
+        """The shards, shuffled as in training; opened again, since a mapped file can't be brought out of the cache."""
         data = dataset(self.shards, threads=threads)
         return (data if self.shard_rows is None else data[self.shard_rows]).shuffle()
 
@@ -213,7 +213,7 @@ def _unpacked_sample(source: SourceLike, whole: Dataset, place: str) -> _Sample:
     """The first part of some shards, and the same as a class tree. Raises DatasetError for samples without images."""
     rows, size = _first_rows(whole)
     tree = Path(place) / "tree"
-    files = _write_tree(dataset(source)[rows], tree, str(source))  # opened anew: a mapped file stays in the cache
+    files = _write_tree(dataset(source)[rows], tree, str(source))  # opened again: a mapped file stays in the cache
     order = permutation(len(files), stream_key("bench", 0))
     numbers = np.unique(np.searchsorted(np.cumsum(whole.content.catalog.counts), rows, side="right"))
     shards = [whole.content.catalog.files()[int(number)].location.path for number in numbers]

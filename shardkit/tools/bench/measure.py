@@ -203,7 +203,7 @@ def resized(images: Sequence[bytes], side: int) -> list[bytes]:
     for image in images:
         try:
             picture = open_picture(image)
-        except ValueError:  # left out, as said
+        except ValueError:  # left out, as logged
             continue
         factor = side / min(picture.size)
         if factor < 1:

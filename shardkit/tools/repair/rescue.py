@@ -48,7 +48,7 @@ OF_MEMBERS = Reasons(
 OF_RECORDS = Reasons(
     "its record is damaged, or gone",
     "its record is damaged, or gone",
-    "it has another image than the index says",
+    "its image is not the one in the index",
     "its record is damaged, and with it fields that the index does not know",
     "its label is not a class number of this dataset",
 )

@@ -115,7 +115,7 @@ def _list_of_skipped(source: DatasetFiles, manifest: Manifest) -> list[ObjectInf
     try:
         data = source.read(name) if manifest.skipped else b""
     except NotFoundError:
-        log.warning("%s: the list of what was left out is missing", source.location(name))
+        log.warning("%s: the list of skipped files is missing", source.location(name))
         return []
 
     return [ObjectInfo(name, len(data), f"{crc32c(data):08x}")] if data else []

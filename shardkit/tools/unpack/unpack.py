@@ -83,7 +83,7 @@ def unpack(
         first = opened.findings[0]
         raise DatasetError(first.shard, first.fact, first.cure)
     take = wanted(opened.manifest, classes, keys)
-    demand_disk("unpack", dest, "name a folder of this machine")
+    demand_disk("unpack", dest, "name a folder on this machine")
     target = os.path.abspath(os.fsdecode(dest))
     _demand_free(target)
     folder, hidden = os.path.dirname(target), f".{os.path.basename(target)}.unpacking"
@@ -127,7 +127,7 @@ def _demand_free(target: str) -> None:
     if not os.path.lexists(target):
         return
     if not os.path.isdir(target) or os.path.islink(target):
-        raise DestinationError(fs_text(target), "a file or link is there", "choose another folder")
+        raise DestinationError(fs_text(target), "a file or link exists there", "choose another folder")
     with translated(target):
         if os.listdir(target):
             raise DestinationError(fs_text(target), "the folder is not empty", "choose a new or an empty one")
@@ -152,7 +152,7 @@ def _unpack_shard(opened: Opened, root: bytes, take: Wanted, stop: Event, shard:
     manifest, data, rows = opened.manifest, open_shard(shard.location, opened.format), shard.rows()
     if manifest is not None and rows is None:
         place = shard.location if shard.index is None else shard.index[0].place
-        raise DatasetError(str(place), "there is no index that can be read, and so no paths", "run 'shardkit index'")
+        raise DatasetError(str(place), "there is no readable index, and so there are no paths", "run 'shardkit index'")
     if shard.entry is not None and data.file_bytes != shard.entry.bytes:
         fact = f"the shard has {data.file_bytes} bytes, and its manifest says {shard.entry.bytes}"
         raise DamagedError(data.place, fact, _cure(data))

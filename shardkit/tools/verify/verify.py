@@ -39,7 +39,7 @@ from shardkit.tools.verify.by_store import ask_store
 from shardkit.tools.verify.on_nodes import seen_on_nodes
 
 FETCHED = 4
-"""Shards of a store that are fetched and checked at a time, if nothing else is said."""
+"""Shards of a store that are fetched and checked at a time, unless stated otherwise."""
 
 COMPARED = ("offset", "size", "image_offset", "image_size", "label")
 """Number columns of the index that must be as in the shard, beside key and CRC."""
@@ -193,7 +193,7 @@ class Check:
         self.decoded += seen.decoded
 
     def shard(self, shard: ShardPlace, *, run: _Run) -> Seen:
-        """All that can be said of one shard."""
+        """All findings about one shard."""
         seen = Seen(shard)
         try:
             data = open_shard(shard.location, self.opened.format, objects=self.opened.objects)

@@ -165,7 +165,7 @@ def test_an_example_of_no_bytes_has_no_features() -> None:
         (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "a field of 9223372036854775807 bytes"),
         (b"\x0b", "a field of the unknown type 3"),
         (b"\x00", "a field with the number 0"),
-        (part(0x0A, part(0x0A, part(0x0A, b"\xff"))), "the name of a feature is no UTF-8"),
+        (part(0x0A, part(0x0A, part(0x0A, b"\xff"))), "the name of a feature is not UTF-8"),
         (example(a=part(0x12, part(0x0A, b"123"))), "3 bytes of floats where 3 are left"),
         (example(a=part(0x12, b"\x0d12")), "a float is cut"),
         (example(a=part(0x1A, part(0x0A, b"\x80"))), "a number is cut"),
@@ -175,7 +175,7 @@ def test_an_example_of_no_bytes_has_no_features() -> None:
 def test_what_is_no_example_is_told_with_its_byte(data: bytes, fact: str) -> None:
     with pytest.raises(WireError, match=fact):
         parse_example(data)
-    with pytest.raises(DamagedError, match=rf"x: at byte \d+: the record is no tf.train.Example: {fact}"):
+    with pytest.raises(DamagedError, match=rf"x: at byte \d+: the record is not a tf.train.Example: {fact}"):
         list(read_samples(framed(data), place="x"))
 
 

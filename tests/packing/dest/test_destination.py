@@ -267,7 +267,7 @@ def test_a_full_disk_is_told_and_what_is_finished_is_kept(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     shard = f"{out}/.train.packing/train-000004.tar"
-    assert text == f"{shard}: File too large; lift the limit on a file's size (ulimit -f), or make smaller shards"
+    assert text == f"{shard}: File too large; raise the file size limit (ulimit -f), or make smaller shards"
     assert not [name for name in content_of(out) if name.endswith(".part")]
     kept = {path.stem: path.with_suffix("").stat().st_ino for path in out.glob(".train.packing/*.receipt")}
     assert kept.keys() == {f"train-00000{number}.tar" for number in range(4)} if workers == 1 else kept

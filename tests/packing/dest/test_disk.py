@@ -139,7 +139,7 @@ def test_an_interrupt_from_the_keyboard_ends_the_run_and_the_next_goes_on(
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
-    assert err == "shardkit: error: interrupted; the same command goes on from here\n"
+    assert err == "shardkit: error: interrupted; run the same command again to resume\n"
     assert not [pid for pid in workers if is_there(pid)]
     assert [path.name for path in out.iterdir()] == [".train.packing"]
     assert not list(out.glob(".train.packing/*.part"))

@@ -273,7 +273,7 @@ def test_limits_and_seed_may_be_others(tree: Path, out: Path, pack_one: Pack, ad
 
 
 def test_append_and_overwrite_contradict_each_other(tree: Path, out: Path, pack_one: Pack) -> None:
-    with pytest.raises(UsageError, match="given together with overwrite"):
+    with pytest.raises(UsageError, match="given together with `overwrite`"):
         pack_one(tree, out / "train", append=True, overwrite=True)
 
 

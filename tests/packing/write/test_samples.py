@@ -157,7 +157,7 @@ def test_fields_that_make_no_sense_are_refused(mixed: Path, tmp_path: Path, fiel
 
 
 def test_ext_and_fields_are_not_given_together(mixed: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="fields: given together with ext"):
+    with pytest.raises(UsageError, match="fields: given together with `ext`"):
         pack(mixed, tmp_path / "x", ext="jpg")
 
 

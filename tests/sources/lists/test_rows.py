@@ -118,7 +118,7 @@ def test_true_and_false_are_two_classes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("cat/9.jpg,cat", r"row 2: there is no file .*cat/9\.jpg; mend the path, name the folder .* with --root"),
+        ("cat/9.jpg,cat", r"row 2: there is no file .*cat/9\.jpg; fix the path, name the folder .* with `root`"),
         ("cat/1.jpg,cat", r"row 2: the file is in row 1 too; "),
         ("cat/1.jpg,dog", r"row 2: the file is in row 1 too, with another label"),
         ("cat/../cat/1.jpg,cat", r"row 2: the file is in row 1 too"),
@@ -154,8 +154,8 @@ def test_a_list_of_bad_rows_alone_is_an_error(folder: Path) -> None:
         ),
         ("file,label\ncat/1.jpg,cat\n".encode("utf-16"), "the list is UTF-16"),
         (b"file,file\na,b\n", "two columns have the name 'file'"),
-        (b"a,b\n1,2\n", "it has no column of paths; its columns are a, b; name one with --path-column"),
-        (b"file,b\n1,2\n", "it has no column of labels; its columns are file, b; name one with --label-column"),
+        (b"a,b\n1,2\n", "it has no column of paths; its columns are a, b; name one with `path_column`"),
+        (b"file,b\n1,2\n", "it has no column of labels; its columns are file, b; name one with `label_column`"),
         (b"file,label\na,b,c\n", "can't be read as a list"),
     ],
 )
@@ -218,7 +218,7 @@ def test_numbers_have_no_classes(folder: Path) -> None:
     path = listed(folder, "file,label\ncat/1.jpg,0.5\ncat/2.jpg,\n")
     with pytest.raises(BadFileError, match="row 2: its label is empty, or no number"):
         scan(path)
-    with pytest.raises(UsageError, match="are no classes; leave the classes away"):
+    with pytest.raises(UsageError, match="are not classes; omit `classes`"):
         scan(path, classes=["a"])
 
 

@@ -144,7 +144,7 @@ def test_fields_are_renamed_dropped_and_kept(tree: Path, tmp_path: Path, format:
         ({"fields": ""}, "it names no field"),
         ({"format": "zip"}, "'zip' is not one of tar, tfrecord"),
         ({"workers": 0}, "0 is too small"),
-        ({"max_bytes": 10}, "10 bytes hold no sample"),
+        ({"max_bytes": 10}, "10 bytes can't hold a sample"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(tree: Path, tmp_path: Path, options: dict[str, Any], fact: str) -> None:

@@ -207,7 +207,7 @@ def test_an_example_without_an_image_is_left_out_where_the_others_have_one(
     result = repair(tmp_path / "x-0.tfrecord", mended)
     assert [(item.key, item.reason.partition(":")[0]) for item in result.left_out] == [
         ("none", "it has no image, and the others have one"),
-        ("(not known)", "the record is no tf.train.Example"),
+        ("(not known)", "the record is not a tf.train.Example"),
     ]
     assert set(samples(mended)) == {"0", "1", "2"}
     assert verify(mended, decode=True).sound

@@ -384,7 +384,7 @@ def test_an_error_stops_the_other_threads_at_their_next_piece(packed: Path, monk
     def act(name: str) -> None:
         if name == "train-000000.tar":
             go.wait(30)
-            raise StorageError(name, "broken", "mend it")
+            raise StorageError(name, "broken", "fix it")
         Timer(0.05, go.set).start()
 
     recorded(monkeypatch, act)
@@ -488,7 +488,7 @@ def test_shards_that_are_called_otherwise_are_known_by_their_manifest(packed: Pa
 
 def test_a_web_server_is_no_destination(packed: Path) -> None:
     text = refused(UsageError, lambda: shardkit.upload(packed, "http://127.0.0.1:1/train"))
-    assert text == "http://127.0.0.1:1/train: a web server is read only; write to its folder, or to a bucket"
+    assert text == "http://127.0.0.1:1/train: a web server is read-only; write to its folder, or to a bucket"
 
 
 @pytest.mark.parametrize("name", ["upload", "download"])

@@ -215,7 +215,7 @@ def test_an_interrupt_from_the_keyboard_ends_it_with_130_and_the_next_run_goes_o
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
-    assert (process.returncode, err) == (130, "shardkit: error: interrupted; the same command goes on from here\n")
+    assert (process.returncode, err) == (130, "shardkit: error: interrupted; run the same command again to resume\n")
     assert 4 <= len(list(store.list())) < 42
     (one,) = shardkit.upload(many, f"{s3_server.url}/train", storage_options=s3_server.options).datasets
     assert one.kept >= 3

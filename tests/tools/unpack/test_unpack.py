@@ -254,11 +254,11 @@ def test_a_destination_that_is_taken_is_refused_and_stays_as_it_is(tree: Path, t
         unpack(tmp_path / "train", tmp_path / "full")
     assert everything(tmp_path / "full") == {"mine"}
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(DestinationError, match="a file or link is there"):
+    with pytest.raises(DestinationError, match="a file or link exists there"):
         unpack(tmp_path / "train", tmp_path / "file")
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty", target_is_directory=True)
-    with pytest.raises(DestinationError, match="a file or link is there"):
+    with pytest.raises(DestinationError, match="a file or link exists there"):
         unpack(tmp_path / "train", tmp_path / "link")
     assert everything(tmp_path / "empty") == set()
     assert unpack(tmp_path / "train", tmp_path / "empty").samples == 12

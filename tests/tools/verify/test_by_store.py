@@ -124,7 +124,7 @@ def test_where_the_store_keeps_no_checksums_that_is_said(far: str, capsys: pytes
     told = verify(far)
     assert (told.sound, told.unproven) == (True, 4)
     assert run(["verify", far]) == 0
-    assert "which keeps no checksum of 4 files: --read checks the bytes" in capsys.readouterr().out
+    assert "which has none for 4 files: --read checks the bytes" in capsys.readouterr().out
     assert "shard-crc" in kinds(far, read=True)
     assert run(["verify", far, "--read"]) == 5
 
@@ -188,7 +188,7 @@ def test_a_bucket_is_checked_with_the_options_that_reach_it(
     asked = [part for name, value in options.items() for part in ("--storage-option", f"{name}={value}")]
     assert run(["verify", f"{s3_server.url}/verify/train", *asked]) == 0
     assert "12 samples in 3 shards" in (told := capsys.readouterr().out)
-    assert "sound by what the store says\n" in told
+    assert "sound by the store's checksums\n" in told
     assert run(["verify", f"{s3_server.url}/verify/train", "--read", *asked]) == 0
     assert run(["info", f"{s3_server.url}/verify/train", *asked]) == 0
 

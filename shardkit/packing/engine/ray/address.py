@@ -39,4 +39,4 @@ def _demand_http2(connection: socket.socket, address: str) -> None:
     while len(head) < 4 and (more := connection.recv(64)):
         head += more
     if len(head) < 4 or head[3] != 4:
-        raise WorkerError(address, "what answers there is not the head of a Ray cluster", _CURE)
+        raise WorkerError(address, "the server there is not the head of a Ray cluster", _CURE)

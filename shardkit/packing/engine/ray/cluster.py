@@ -105,7 +105,7 @@ class Cluster:
         following = call.after(exc, self.ray.exceptions)
         if following is None:
             raise _given_up(exc, call, self.ray.exceptions) from exc
-        log.warning("%s: its worker was lost (%s), and it is done again", call.name, type(exc).__name__)
+        log.warning("%s: its worker was lost (%s); it is run again", call.name, type(exc).__name__)
         return following
 
     def _wanted(self) -> int:
@@ -155,7 +155,7 @@ def _connected(workers: int | None, address: str | None) -> tuple[Any, bool, int
         raise MissingExtraError("engine", "Ray is not installed", 'pip install "shardkit[ray]"') from exc
     level = logging.getLogger("ray").level
     if ray.is_initialized():
-        log.debug("this process is part of a Ray cluster already, which is used")
+        log.debug("this process is already part of a Ray cluster, which is used")
         return ray, False, level
     given = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
@@ -177,14 +177,14 @@ def _given_up(exc: Exception, call: Call, kinds: Any) -> WorkerError:
     """The error for a call that could not begin, or was lost too often."""
     reason = printable(([*str(exc).strip().splitlines()] or [type(exc).__name__])[-1])
     if isinstance(exc, kinds.OutOfMemoryError):
-        fact = f"the node that did it ran out of memory, {call.memory_losses + 1} times"
+        fact = f"the node that ran it ran out of memory, {call.memory_losses + 1} times"
         cure = f"use fewer `workers`, smaller shards, or nodes with more memory; then {_AGAIN}"
     elif call.losses:
-        fact = f"the process that did it was lost {call.losses + 1} times ({type(exc).__name__})"
+        fact = f"the process that ran it was lost {call.losses + 1} times ({type(exc).__name__})"
         cure = f"look at the cluster's log, then {_AGAIN}"
     elif isinstance(exc, kinds.RayTaskError):
-        fact = f"a node could not begin the task ({reason})"
+        fact = f"a node could not start the task ({reason})"
         cure = "install shardkit and what it needs, in the same versions, on all nodes"
     else:
-        fact, cure = f"Ray gave the task up ({reason})", f"look at the cluster's log, then {_AGAIN}"
+        fact, cure = f"Ray gave up the task ({reason})", f"look at the cluster's log, then {_AGAIN}"
     return WorkerError(call.name, fact, cure)

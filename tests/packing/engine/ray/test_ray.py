@@ -245,7 +245,7 @@ def test_a_worker_out_of_memory_is_an_error_with_a_cure(many: Path, out: Path, m
              object_store_memory=80 << 20, _system_config=limits)  # fmt: skip
     try:
         monkeypatch.setattr("shardkit.packing.engine.ray.cluster.MEMORY_RETRIES", 1)
-        with pytest.raises(WorkerError, match=r"000000\.tar: the node that did it ran out of memory, 2 times"):
+        with pytest.raises(WorkerError, match=r"000000\.tar: the node that ran it ran out of memory, 2 times"):
             shardkit.pack(many, out / "train", engine=Ray(), check="full")
         assert ray.is_initialized()  # it is the caller's
     finally:
@@ -273,7 +273,7 @@ def test_another_server_is_no_cluster(reply: bytes) -> None:
         thread = threading.Thread(target=answer)
         thread.start()
         port = server.getsockname()[1]
-        with pytest.raises(WorkerError, match=r"what answers there is not the head of a Ray cluster|no Ray cluster"):
+        with pytest.raises(WorkerError, match=r"the server there is not the head of a Ray cluster|no Ray cluster"):
             demand_reachable(f"127.0.0.1:{port}")
         thread.join()
 
