@@ -111,7 +111,7 @@ def test_several_labels_and_numbers_are_stored_as_json(out: Path) -> None:
         ([{"txt": "a"}, {"jpg": b"no image"}], "sample 1: sample 000000001: "),
         ([{"txt": "a"}, {"txt": object()}], "sample 1: sample 000000001: field 'txt': a object can't be this field"),
         ([{"png": np.zeros((2, 2), np.float32)}], "field 'png': an image of float32: it must be uint8"),
-        ([{"png": np.zeros((2, 2, 5), np.uint8)}], r"field 'png': an array of the shape \(2, 2, 5\) is no image"),
+        ([{"png": np.zeros((2, 2, 5), np.uint8)}], r"field 'png': an array of the shape \(2, 2, 5\) is not an image"),
         ([{"pkl": {"a": 1}}], "field 'pkl': pickles are not written"),
         ([{"json": {"a": object()}}], "field 'json': JSON can't hold it"),
         ([{"txt": "a", "cls": -1}], rf"field 'cls': the class -1 is not in 0 … {MAX_LABEL}"),
@@ -141,7 +141,7 @@ def test_an_exception_in_the_block_leaves_no_dataset_and_no_files(out: Path) -> 
             sink.write(sample)
         raise RuntimeError("mine")
     assert not out.exists()
-    with pytest.raises(UsageError, match="none after an error"):
+    with pytest.raises(UsageError, match="nor after an error"):
         _ = sink.manifest
     with pytest.raises(UsageError, match="the writer is closed"):
         sink.write({"txt": "x"})
@@ -170,7 +170,7 @@ def test_a_bad_sample_may_be_passed_over_by_the_caller(out: Path) -> None:
 
 def test_a_dataset_that_is_there_is_replaced_only_when_asked(out: Path) -> None:
     first = shardkit.write(texts(6), out / "train", max_count=2)
-    with pytest.raises(DestinationError, match="a dataset is there"):
+    with pytest.raises(DestinationError, match="a dataset is already there"):
         shardkit.write(texts(6), out / "train")
     assert len(first.shards) == 3
     again = shardkit.write(texts(2), out / "train", overwrite=True)

@@ -91,7 +91,7 @@ def small_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("small_files")
 def test_a_write_that_the_system_cuts_short_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"a.tar: File too large; lift the limit .*ulimit -f"):  # noqa: SIM117
+    with pytest.raises(StorageError, match=r"a.tar: File too large; raise the file size limit .*ulimit -f"):  # noqa: SIM117
         with whole_file(str(tmp_path / "a.tar")) as file:
             file.write(bytes(150_000))
     assert names(tmp_path) == []

@@ -114,8 +114,8 @@ def test_a_mask_that_stays_bytes_beside_a_flipped_image_is_logged_once(
 @pytest.mark.parametrize(
     ("items", "fact"),
     [
-        ([{"__key__": "a", "jpg": np.zeros(3)}, {"__key__": "b"}], "image of each sample, and 'b' has none"),
-        ([{"__key__": "a"}, {"__key__": "b", "jpg": np.zeros(3)}], "image of each sample, and 'a' has none"),
+        ([{"__key__": "a", "jpg": np.zeros(3)}, {"__key__": "b"}], "image for each sample, and 'b' has none"),
+        ([{"__key__": "a"}, {"__key__": "b", "jpg": np.zeros(3)}], "image for each sample, and 'a' has none"),
         ([{"__key__": "a", "jpg": np.zeros(3), "cls": 1}, {"__key__": "b", "jpg": np.zeros(3)}], "label .* 'b' has"),
         ([{"__key__": "a", "jpg": np.zeros(3)}, {"__key__": "b", "jpg": np.zeros(3), "cls": 1}], "label .* 'a' has"),
         ([(1, 2), (1, 2, 3)], "some of 2 and of 3 values"),

@@ -126,11 +126,11 @@ def test_what_needs_one_class_in_the_index_is_refused(make: Make, use: Callable[
     ("kind", "field", "fact"),
     [
         ("multi", b"[0, 3]", "label 3 with 3 classes: expected 0 to 2"),
-        ("multi", b"[0.5]", "no label of this dataset"),
-        ("multi", b"{", "no label of this dataset"),
+        ("multi", b"[0.5]", "not a label of this dataset"),
+        ("multi", b"{", "not a label of this dataset"),
         ("multi", None, "no field 'cls.json'"),
-        ("number", b'"x"', "no label of this dataset"),
-        ("number", b"[1, null]", "no label of this dataset"),
+        ("number", b'"x"', "not a label of this dataset"),
+        ("number", b"[1, null]", "not a label of this dataset"),
     ],
 )
 def test_a_wrong_label_is_named_with_its_sample(

@@ -592,9 +592,9 @@ def test_a_bucket_that_is_not_there_is_reported(s3_server: Any) -> None:
 
 def test_a_web_server_is_read_only_and_not_listed(http_folder: Any) -> None:
     store = open_store(locate(http_folder.url))
-    with pytest.raises(StorageError, match="read only"):
+    with pytest.raises(StorageError, match="read-only"):
         store.put("a", io.BytesIO(b"x"))
-    with pytest.raises(StorageError, match="read only"):
+    with pytest.raises(StorageError, match="read-only"):
         store.delete("a")
     with pytest.raises(StorageError, match="can't be listed; name the manifest"):
         store.list()

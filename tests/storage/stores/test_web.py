@@ -165,7 +165,7 @@ def test_it_reads_as_the_other_store_does(webs: tuple[Web, Web]) -> None:
             read(store, "a", 5, len(CONTENT) + 1)
         with pytest.raises(StorageError, match="can't be listed"):
             store.list()
-        with pytest.raises(StorageError, match="read only"):
+        with pytest.raises(StorageError, match="read-only"):
             store.delete("a")
 
 
