@@ -214,7 +214,7 @@ def test_a_list_of_classes_decides_the_labels(pets: Path, out: Path, tmp_path: P
         ({"workers": 0}, "workers: 0 is too small; give at least 1"),
         ({"max_count": 0}, "max_count: 0 is too small; give at least 1"),
         ({"max_bytes": "many"}, "max_bytes: 'many' is not a size"),
-        ({"max_bytes": 1024}, "max_bytes: 1024 bytes hold no sample"),
+        ({"max_bytes": 1024}, "max_bytes: 1024 bytes can't hold a sample"),
         ({"ext": "."}, "ext: it names no file extension"),
         ({"ext": "jpg,cls"}, "ext: 'cls' can't be the field of an image"),
         ({"ext": ["__key__"]}, "ext: '__key__' can't be the field of an image"),
