@@ -30,7 +30,7 @@ def words(_: click.Context, param: click.Parameter, value: str | None) -> list[s
         return None
     found = [word.strip() for word in value.split(",") if word.strip()]
     if not found:
-        raise UsageError(param.opts[0], "it names nothing", "give at least one word, as in jpg,png")
+        raise UsageError(param.opts[0], "it is empty", "give at least one word, as in jpg,png")
     return found
 
 

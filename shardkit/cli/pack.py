@@ -34,7 +34,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Print the plan; write n
 @click.argument("source")
 @click.argument("dest")
 @options_from(PackSettings, before={"work": _dry_run})
-@click.option("--config", type=FILE, metavar="FILE.yaml", help="Options from a file; those given here win.")
+@click.option("--config", type=FILE, metavar="FILE.yaml", help="Read options from a file; the command line wins.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @console.output_options
 @click.pass_context
@@ -45,7 +45,7 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     In the second case each split is packed as DEST/train-000000.tar ..., with one class map for all; with --split
     the splits of one tree are made. An archive of such a tree (zip, tar, tar.gz, tar.zst, 7z), a list of files with
     labels (csv, tsv, jsonl, parquet), a folder of images with metadata.csv, and a bucket's prefix do as well.
-    Run again, an interrupted run goes on where it was.
+    An interrupted run resumes where it was when it is run again.
 
     \b
     shardkit pack data/train shards/train
@@ -60,7 +60,7 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     """
     from shardkit.packing.pack import pack, plan_pack
 
-    ctx.meta[console.ON_INTERRUPT] = "; the same command goes on from here"
+    ctx.meta[console.ON_INTERRUPT] = "; run the same command again to resume"
     options = with_config(ctx, options, config)
     dry_run = options.pop("dry_run")
     asked = arguments(options)

@@ -40,42 +40,44 @@ class Images:
 
     resize: Annotated[
         int | None,
-        Help("Images whose shorter side has at most N pixels.", "N"),
+        Help("Shrink images to at most N pixels on the shorter side.", "N"),
         About("Images whose shorter side, and whose longer side, have at most so many pixels. None is made larger."),
     ] = None
-    max_side: Annotated[int | None, Help("Images whose longer side has at most N pixels.", "N")] = None
+    max_side: Annotated[int | None, Help("Shrink images to at most N pixels on the longer side.", "N")] = None
     to: Annotated[
         Literal["keep", "jpeg", "webp", "png"],
-        Help("The images' format."),
+        Help("Format of the images."),
         About(
             "The images' format: keep, jpeg, webp or png. Their quality (1 to 100, of JPEG and WebP) where one is "
             "wanted; without it, what has to be encoded again gets 90, and what has not stays byte for byte."
         ),
     ] = "keep"
-    quality: Annotated[int | None, Help("Of JPEG and WebP, 1 to 100.  [default: 90 where it is needed]", "Q")] = None
+    quality: Annotated[
+        int | None, Help("Quality of JPEG and WebP, 1 to 100.  [default: 90 where it is needed]", "Q")
+    ] = None
     baseline: Annotated[
         bool,
-        Help("Make progressive JPEGs baseline ones, without loss."),
+        Help("Convert progressive JPEGs to baseline, losslessly."),
         About("No progressive JPEGs (without loss)."),
     ] = False
     strip: Annotated[
         bool,
-        Help("Take out metadata: EXIF with its location, XMP, comments, thumbnails."),
+        Help("Remove metadata: EXIF with its location, XMP, comments."),
         About(
             "Take out metadata (EXIF with its location, XMP, comments, thumbnails), and turn images as their EXIF data "
             "says."
         ),
     ] = False
-    orient: Annotated[bool, Help("Turn images as their EXIF data says.")] = False
+    orient: Annotated[bool, Help("Apply the EXIF orientation.")] = False
     subsampling: Annotated[
         int | None,
-        Help("Of the colours of JPEGs.", "444|422|420"),
+        Help("Chroma subsampling of JPEGs.", "444|422|420"),
         About(
             "JPEG: the colours' subsampling (444, 422 or 420); restart markers every so many rows of blocks (without "
             "loss). What each brings is in benchmarks/RESULTS.md."
         ),
     ] = None
-    restart_rows: Annotated[int | None, Help("Restart markers in JPEGs, every N rows of blocks.", "N")] = None
+    restart_rows: Annotated[int | None, Help("Restart markers in JPEGs, one every N rows of blocks.", "N")] = None
 
     def __post_init__(self) -> None:
         self.transcoding()
@@ -93,7 +95,7 @@ class PackSettings:
 
     format: Annotated[
         Literal["tar", "tfrecord"],
-        Help("The shards' format."),
+        Help("Format of the shards."),
         About(
             "What the shards are: plain tar files in the WebDataset layout, or tfrecord: TFRecord files of "
             "tf.train.Example."
@@ -102,24 +104,24 @@ class PackSettings:
     max_bytes: Annotated[
         int | str,
         Takes.SIZE,
-        Help("Largest shard: 64MiB, 1GB, ... .", "SIZE"),
+        Help("Maximum size of a shard: 64MiB, 1GB, ...", "SIZE"),
         About("The largest shard. Shards come out even: 1,000 MB at 256MB makes four shards of 250 MB."),
     ] = "256MB"
     max_count: Annotated[
         int | None,
         AtLeast(1),
-        Help("Most samples in a shard.", "N"),
+        Help("Maximum number of samples in a shard.", "N"),
         About("The most samples in a shard. Whichever of the two limits comes first counts."),
     ] = None
     shuffle: Annotated[
         bool,
-        Help("Mix the classes over the shards."),
+        Help("Shuffle the samples over the shards."),
         About(
             "Mix the classes over the shards, so that reading in sequence gives mixed batches. The order follows from "
             "the seed."
         ),
     ] = True
-    seed: Annotated[int, Help("Of the shuffle and of --split.")] = 0
+    seed: Annotated[int, Help("Random seed for shuffling and splitting.")] = 0
     workers: Annotated[
         int | None,
         AtLeast(1),
@@ -128,7 +130,7 @@ class PackSettings:
     ] = None
     engine: Annotated[
         EngineLike,
-        Help("Processes of this machine, or tasks of a Ray cluster."),
+        Help("Run local processes, or tasks of a Ray cluster."),
         About(
             "local: processes of this machine. ray: each shard is a task of the Ray cluster at `address` (HOST:PORT, "
             "or auto), or of a Ray that is started on this machine; all nodes must see source and destination under "
@@ -138,7 +140,7 @@ class PackSettings:
     classes: Annotated[
         Classes | None,
         Takes.FILE,
-        Help("The classes, one in a line: label 0 is the first.", "FILE"),
+        Help("File of class names, one per line; the first is label 0.", "FILE"),
         About(
             "The classes in label order: a text file with one class name in a line (the path is seen from this file's "
             "folder) …"
@@ -147,7 +149,7 @@ class PackSettings:
     classes_from: Annotated[
         ClassesFrom | None,
         Takes.FILE,
-        Help("The classes and their order as in another dataset.", "MANIFEST"),
+        Help("Use the classes of another dataset, in their order.", "MANIFEST"),
         About(
             "… or another dataset's manifest, so that both have the same labels. Without either, the sorted directory "
             "names count."
@@ -165,7 +167,7 @@ class PackSettings:
     fields: Annotated[
         Sequence[str] | str | None,
         Takes.WORDS,
-        Help("The files that make up a sample: jpg,json,txt. Those of one name belong together.", "EXT,..."),
+        Help("File extensions that make up a sample: jpg,json,txt.", "EXT,..."),
         About(
             "Or the files that make up one sample, by their extension: [jpg, json, txt] makes one sample of cat/1.jpg, "
             "cat/1.json and cat/1.txt. No image need be among them. Without it, each file is a sample."
@@ -174,44 +176,42 @@ class PackSettings:
     columns: TableColumns = field(default_factory=TableColumns)
     split: Annotated[
         Mapping[str, float] | str | None,
-        Help("Deal the samples to splits: train=0.8,validation=0.1,test=0.1.", "NAME=F,..."),
+        Help("Divide the samples into splits: train=0.8,validation=0.1,test=0.1.", "NAME=F,..."),
         About(
             "Deal the samples of one tree to splits: train=0.8,validation=0.1,test=0.1. A sample's split is a function "
             "of its key, the seed and these fractions, so none changes when files are added. group_by: a regular "
             "expression; files for which it finds the same text in the path stay in one split."
         ),
     ] = None
-    group_by: Annotated[
-        str | None, Help("Files for which it finds the same text in the path share a split.", "REGEX")
-    ] = None
+    group_by: Annotated[str | None, Help("Keep files whose paths match the same text in one split.", "REGEX")] = None
     images: Images = field(default_factory=Images)
     check: Annotated[
         Literal["header", "full", "none"],
-        Help("Read each image's header, decode it, or take it as it is."),
+        Help("Check each image's header, decode it fully, or neither."),
         About(
             "header: read the head of each image. full: decode it whole (slow, sure). none: take each file as it is."
         ),
     ] = "header"
     on_error: Annotated[
         OnError,
-        Help("What to do at a bad file: stop, or leave it out and list it."),
+        Help("Stop at a bad file, or skip and list it."),
         About("At a bad file: stop, or skip it and list it beside the manifest."),
     ] = "stop"
     append: Annotated[
         bool,
-        Help("Add the files that the dataset at DEST does not have, as further shards."),
+        Help("Add new files to the dataset at DEST, as further shards."),
         About(
             "Add the files that the dataset at the destination does not have, as further shards; what is there stays "
             "as it is."
         ),
     ] = False
     overwrite: Annotated[
-        bool, Help("Replace another dataset at DEST."), About("Replace another dataset at the destination.")
+        bool, Help("Replace an existing dataset at DEST."), About("Replace another dataset at the destination.")
     ] = False
     work: Annotated[
         str | os.PathLike[str] | None,
         Takes.FILE,
-        Help("Where shards wait for a bucket.  [default: the user's cache]", "DIR"),
+        Help("Folder for shards that await upload.  [default: the user's cache]", "DIR"),
         About(
             "For a destination in a bucket (s3://bucket/train). The folder in which shards wait until they are there; "
             "by default in the user's cache. And what the bucket needs, such as [region=eu-west-1, "
@@ -222,5 +222,5 @@ class PackSettings:
     storage_options: Annotated[
         Mapping[str, Any] | None,
         Takes.PAIRS,
-        Help("Of the bucket: endpoint, region, credentials; may be given again.", "KEY=VALUE"),
+        Help("Option of the bucket: endpoint, region, credentials; repeatable.", "KEY=VALUE"),
     ] = None

@@ -30,7 +30,7 @@ def demand_disk(what: str, dest: str | os.PathLike[str], cure: str) -> None:
     """DestinationError for a destination in a store."""
     place = locate(dest)
     if not place.is_local:
-        raise DestinationError(str(place), f"{what} writes to a disk, and {place.scheme}:// is none", cure)
+        raise DestinationError(str(place), f"{what} writes to a disk, and {place.scheme}:// is not one", cure)
 
 
 class Objects:

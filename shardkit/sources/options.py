@@ -20,23 +20,23 @@ class TableColumns:
 
     path_column: Annotated[
         str | None,
-        Help("Of a list: its column of paths.  [default: path, file ...]", "NAME"),
+        Help("Column of a list that holds the paths.  [default: path, file ...]", "NAME"),
         About(
             "Of a source that is a list (csv, tsv, jsonl, parquet): its columns of paths and of labels ('' for no "
             'labels), where they have no usual name; what stands between several labels in a text, such as ";"; and '
             "the folder that its paths are relative to, where it is not the list's own."
         ),
     ] = None
-    label_column: Annotated[str | None, Help("Of a list: that of labels; '': none.  [default: label ...]", "NAME")] = (
+    label_column: Annotated[
+        str | None, Help("Column of a list that holds the labels; '' for none.  [default: label ...]", "NAME")
+    ] = None
+    label_separator: Annotated[str | None, Help("Separator between several labels in a list, such as ';'.", "TEXT")] = (
         None
     )
-    label_separator: Annotated[
-        str | None, Help("Of a list: what stands between several labels, such as ';'.", "TEXT")
-    ] = None
     root: Annotated[
         str | os.PathLike[str] | None,
         Takes.FILE,
-        Help("Of a list: where its paths begin.  [default: its folder]", "DIR"),
+        Help("Folder that the paths of a list are relative to.  [default: its folder]", "DIR"),
     ] = None
 
     def __post_init__(self) -> None:

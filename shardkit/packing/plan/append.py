@@ -101,7 +101,7 @@ def existing_datasets(destinations: Mapping[str, Destination], options: PackOpti
     for split, destination in destinations.items():
         manifest = destination.files.read_manifest()
         if manifest is None:
-            log.info("%s: no dataset is there yet, and all is packed", destination)
+            log.info("%s: no dataset is there yet, and everything is packed", destination)
             continue
         _check(destination, manifest, options)
         found[split] = ExistingDataset(destination, manifest)

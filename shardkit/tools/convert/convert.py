@@ -265,7 +265,7 @@ class _Conversion:
             with open(path, "rb") as file:
                 return [Skipped(item["path"], item["reason"]) for item in json.load(file)]
         except (OSError, ValueError, KeyError, TypeError):  # a note for people: the samples do not depend on it
-            log.warning("%s: the list of what was left out is missing or damaged", path)
+            log.warning("%s: the list of skipped files is missing or damaged", path)
             return []
 
 
