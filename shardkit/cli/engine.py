@@ -21,7 +21,7 @@ def with_engine(options: Mapping[str, Any]) -> dict[str, Any]:
 def engine_options(function: _F) -> _F:
     """Add --engine and --address to a command."""
     kinds = click.Choice(["local", "ray"])
-    text = "Run in local processes, or as tasks of a Ray cluster."
-    where = "Address of the Ray cluster.  [default: start Ray on this machine]"
+    text = "Run local processes, or tasks of a Ray cluster."
+    where = "Address of the Ray cluster; otherwise Ray runs locally."
     function = click.option("--address", metavar="HOST:PORT", help=where)(function)
     return click.option("--engine", type=kinds, default="local", show_default=True, help=text)(function)
