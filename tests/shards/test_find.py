@@ -121,7 +121,7 @@ def test_what_names_no_dataset_is_refused(source: Any) -> None:
 
 @pytest.mark.parametrize("source", ["s3://bucket/train", "https://example.com/train-*.tar", ["gs://bucket/a-0.tar"]])
 def test_a_url_is_refused_where_files_on_a_disk_are_needed(source: Any) -> None:
-    with pytest.raises(UsageError, match=r"this needs the files on a disk, and (s3|https|gs):// is none"):
+    with pytest.raises(UsageError, match=r"this needs the files on a disk, and (s3|https|gs):// is not one"):
         resolve(source)
 
 

@@ -200,6 +200,6 @@ def test_what_writes_files_writes_to_a_disk(
     pack(tree, tmp_path / "train", workers=1)
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(DestinationError, match="writes to a disk, and s3:// is none"):
+    with pytest.raises(DestinationError, match="writes to a disk, and s3:// is not one"):
         tool(tmp_path / "train", "s3://bucket/out")
     assert sorted(tmp_path.rglob("*")) == before
