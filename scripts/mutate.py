@@ -37,7 +37,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / "build" / "mutation"
-FOLDERS = ("reading", "packing", "formats", "storage", "tools", "adapters")
+FOLDERS = ("images", "formats", "storage", "shards", "sources", "packing", "reading", "adapters", "tools")
 
 SWAPS: dict[type[ast.AST], str] = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
