@@ -19,7 +19,7 @@ from shardkit.sample import fs_text
 
 _Found = TypeVar("_Found")
 
-LOOK_SECONDS = 0.001
+LOOK_SECONDS = 0.01
 """How long what was seen of a mapped file counts: to look before each run of samples takes a tenth of their time."""
 
 

@@ -6,6 +6,7 @@ in use. It opens no shard before a sample's bytes are asked for.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import OrderedDict
@@ -56,6 +57,9 @@ KEPT_INDEXES = 32
 
 GAP_BYTES = 1 << 20
 """Bytes between two samples that are read along with them: less than what a disk reads in the time of one seek."""
+
+AT_ONCE = 16
+"""Samples that are copied out of a mapped shard at once: one look at the shard serves them all."""
 
 
 class Block(Protocol):
@@ -431,14 +435,15 @@ class IndexBlock:
         files = self.catalog.mapped
         return {shard: files.buffer(shard) for shard in np.unique(self.shards).tolist()}
 
-    def _look(self) -> None:
-        """StorageError where a shard became shorter. What was seen counts until `_due`: a block may be in use for long,
-        and one that reads many samples asks for it by itself."""
+    def _look(self) -> float:
+        """When to look again. StorageError where a shard became shorter. What was seen counts until `_due`: a block may
+        be in use for long, and one that reads many samples asks for it by itself."""
         now = time.monotonic()
         if now >= self._due:
             self._due = now + LOOK_SECONDS
             for shard in self._maps:
                 self.catalog.mapped.demand_unchanged(shard)
+        return self._due
 
     @cached_property
     def _buffers(self) -> dict[int, memoryview]:
@@ -521,22 +526,27 @@ class IndexBlock:
         if not self.catalog.plain or min(self.starts.min(initial=0), self.labels.min(initial=0)) < 0:
             yield from map(self.sample, range(len(self)))
             return
-        urls, maps, clock = self.catalog.urls, self._maps, time.monotonic
+        urls, maps, clock, due = self.catalog.urls, self._maps, time.monotonic, 0.0
         columns = zip(self.keys, *self._spans, self.labels.tolist(), self.fields, strict=True)
         if not self.catalog.checked_raw:
             self._demand_own(maps)
-            for key, shard, start, end, label, name in columns:
-                if clock() >= self._due:
-                    self._look()
-                yield {"__key__": key, "__url__": urls[shard], name: maps[shard][start:end], "cls": label}
-            return
-        for number, (key, shard, start, end, label, name) in enumerate(columns):
-            if clock() >= self._due:
-                self._look()
-            data = maps[shard][start:end]
-            if crc32c(data) != self._checksums[number]:
-                raise self._damaged(number)
-            yield {"__key__": key, "__url__": urls[shard], name: data, "cls": label}
+        for begin in range(0, len(self), AT_ONCE):
+            if clock() >= due:
+                due = self._look()
+            chunk: list[Sample] = [
+                {"__key__": key, "__url__": urls[shard], name: maps[shard][start:end], "cls": label}
+                for key, shard, start, end, label, name in itertools.islice(columns, AT_ONCE)
+            ]
+            if self.catalog.checked_raw and (bad := self._first_damaged(chunk, begin)) is not None:
+                yield from chunk[: bad - begin]
+                raise self._damaged(bad)
+            yield from chunk
+
+    def _first_damaged(self, chunk: list[Sample], begin: int) -> int | None:
+        """The first of some samples, the first of which is number `begin`, whose image has another CRC-32C."""
+        datas = [sample[name] for sample, name in zip(chunk, self.fields[begin : begin + len(chunk)], strict=True)]
+        wrong = differing(datas, np.array(self._checksums[begin : begin + len(chunk)], np.uint32))
+        return begin + wrong[0] if wrong else None
 
     def sample(self, number: int, *, checked: bool = False) -> Sample:
         """One sample with all its fields. checked: with the CRC-32C of its image, unless that is not wanted."""
