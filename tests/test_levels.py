@@ -182,7 +182,7 @@ def test_the_check_of_late_imports_sees_the_top_of_a_file_only() -> None:
 
 
 def test_the_floors_are_those_of_the_architecture_page() -> None:
-    page = ROOT.parent.joinpath("docs", "architecture.md").read_text("utf-8")
+    page = Path(__file__).parents[1].joinpath("docs", "architecture.md").read_text("utf-8")
     rows = re.findall(r"(?m)^\| (\d+) \| ([^|]+) \|", page)
     told = {name.rstrip("/"): int(floor) for floor, names in rows for name in re.findall(r"`([\w/]+)`", names)}
     last = LEVELS["__main__"]

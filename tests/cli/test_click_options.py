@@ -12,13 +12,12 @@ import click
 import pytest
 from click.testing import CliRunner
 
-import shardkit
 from shardkit.cli.click_options import options_from
 from shardkit.cli.pack import command, settings
 from shardkit.options import About, AtLeast, Help, OptionField, Takes, options_of
 from shardkit.packing.settings import PackSettings
 
-SCRIPT = Path(shardkit.__file__).parent.parent / "scripts" / "options.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "options.py"
 
 
 @dataclass(frozen=True)

@@ -447,7 +447,7 @@ def test_a_writer_that_ends_while_it_replaces_a_dataset_loses_neither(
             left = content_of(out)
             assert len(list(shardkit.dataset(out / "train"))) in (4, 6)
             decided = ".train.packing/train.json" in left or left["train.json"] != old["train.json"]
-            with pytest.raises(DestinationError, match="a dataset is there"):
+            with pytest.raises(DestinationError, match="a dataset is already there"):
                 write(out, 4)
             assert content_of(out) == (whole if decided else old), (call, number, error)
 
