@@ -39,6 +39,54 @@ class ClassMap:
         return np.array([self.by_folder.get(folder, -1) for folder in folders], np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class ShardLabels:
+    """What one shard says of the classes.
+
+    texts: label -> name of the class, where the format has it. mixed: where its labels begin to mean other classes.
+    """
+
+    pairs: Pairs
+    texts: Mapping[int, str]
+    mixed: Mixed | None
+
+
+def shard_labels(
+    labels: NDArray[np.int64],
+    keys: Sequence[str],
+    images: Sequence[str],
+    offsets: NDArray[np.int64],
+    *,
+    place: str,
+    texts: Mapping[int, str],
+    renamed: Mixed | None,
+) -> ShardLabels:
+    """What a shard says, from its columns. images: as in `pairs_of`. offsets: -1 where they are not known.
+
+    renamed: a record whose class has another name than in one before it. DatasetError for a `cls` that is not a label.
+    """
+    demand_labels(labels, offsets, keys, place)
+    numbers = labels.tolist()
+    mixed = renamed or mixed_folders(numbers, keys, images, offsets.tolist())
+    return ShardLabels(pairs_of(numbers, keys, images), texts, mixed)
+
+
+def classes_of_shards(
+    shards: Sequence[tuple[str, ShardLabels]], names: Sequence[str] | None, *, place: str
+) -> ClassMap:
+    """The classes of some shards (name, what it says), as `class_map` has them.
+
+    names: in label order; None for those that the shards have. Then DatasetError where the shards are of several
+    datasets, and their labels mean different classes.
+    """
+    if names is None:
+        demand_one_dataset((shard, said.mixed) for shard, said in shards)
+        texts = joined_texts((shard, said.texts) for shard, said in shards)
+        demand_one_meaning([(shard, said.pairs) for shard, said in shards])
+        names = text_names(texts, max((label for _, said in shards for label, _ in said.pairs), default=-1) + 1)
+    return class_map((pair for _, said in shards for pair in said.pairs.items()), names, place=place)
+
+
 def folder_of(key: str) -> str:
     """The first directory of a key but for `./`, a backslash in it as it was before the key doubled it; "" for none."""
     while key.startswith("./"):  # as `tar cf x.tar .` names its members

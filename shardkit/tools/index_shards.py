@@ -31,17 +31,10 @@ from shardkit.packing.options import class_names
 from shardkit.packing.settings import Classes
 from shardkit.sample import path_of_member
 from shardkit.shards.class_names import (
-    Mixed,
-    Pairs,
-    class_map,
-    demand_labels,
-    demand_one_dataset,
-    demand_one_meaning,
+    ShardLabels,
+    classes_of_shards,
     folder_of,
-    joined_texts,
-    mixed_folders,
-    pairs_of,
-    text_names,
+    shard_labels,
     two_names,
 )
 from shardkit.shards.find import SourceLike, demand_finished
@@ -141,19 +134,14 @@ _Files = list[tuple[IndexEntry, io.BytesIO]]
 
 @dataclass(frozen=True, slots=True)
 class _Indexed:
-    """A shard, read: its entry, rows (labels as in `cls`), field names; the bytes it has when unpacked (0: plain).
-
-    texts: label -> name of the class, as the shard has it. mixed: where its labels begin to mean other classes.
-    """
+    """A shard, read: its entry, rows (labels as in `cls`), field names; the bytes it has when unpacked (0: plain)."""
 
     entry: ShardEntry
     rows: ShardRows
     fields: tuple[str, ...]
-    pairs: Pairs
+    labels: ShardLabels
     unpacked: int
     format: str
-    texts: dict[int, str]
-    mixed: Mixed | None
 
 
 def _prefix(shards: Sequence[Location], out: str | os.PathLike[str] | None) -> str:
@@ -186,19 +174,15 @@ def _index_one(shard: Location) -> _Indexed:
     content = read_shard(data)
     if content.error is not None:
         raise content.error
-    demand_labels(content.numbers["label"], content.numbers["offset"], content.keys, content.place)
+    numbers, renamed = content.numbers, None if content.renamed is None else two_names(*content.renamed)
+    labels = shard_labels(
+        numbers["label"], content.keys, content.image_fields, numbers["offset"],
+        place=content.place, texts=content.texts, renamed=renamed,
+    )  # fmt: skip
     rows = shard_rows(shard.name, data, content)
-    pairs = pairs_of(content.numbers["label"].tolist(), content.keys, content.image_fields)
     entry = ShardEntry(shard.name, len(content), content.file_bytes, f"{content.crc32c:08x}")
     unpacked = content.unpacked_bytes if content.gzip else 0
-    return _Indexed(entry, rows, tuple(content.fields), pairs, unpacked, data.format, content.texts, _mixed(content))
-
-
-def _mixed(content: ShardContent) -> Mixed | None:
-    if content.renamed is not None:
-        return two_names(*content.renamed)
-    numbers = content.numbers
-    return mixed_folders(numbers["label"].tolist(), content.keys, content.image_fields, numbers["offset"].tolist())
+    return _Indexed(entry, rows, tuple(content.fields), labels, unpacked, data.format)
 
 
 def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
@@ -242,14 +226,6 @@ def _demand_one_format(read: Sequence[_Indexed]) -> None:
     if other is not None:
         fact = f"{read[0].entry.name} is {read[0].format}, and {other.entry.name} is {other.format}"
         raise UsageError("source", fact, "index the shards of each format by themselves")
-
-
-def _texts(read: Sequence[_Indexed]) -> list[str] | None:
-    """The names of the classes as the shards have them; None where they have none, or two labels have the same."""
-    demand_one_dataset((item.entry.name, item.mixed) for item in read)
-    texts = joined_texts((item.entry.name, item.texts) for item in read)
-    demand_one_meaning([(item.entry.name, item.pairs) for item in read])
-    return text_names(texts, max((label for item in read for label, _ in item.pairs), default=-1) + 1)
 
 
 def _demand_unique(read: Sequence[_Indexed]) -> None:
@@ -304,8 +280,7 @@ def _demand_no_other_files(prefix: str, before: Manifest | None) -> None:
 
 def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, before: Manifest | None) -> Manifest:
     """Index files first, under names that the manifest that is there does not have; the manifest last."""
-    pairs = (pair for item in read for pair in item.pairs.items())
-    found = class_map(pairs, _texts(read) if names is None else names, place=prefix)
+    found = classes_of_shards([(item.entry.name, item.labels) for item in read], names, place=prefix)
 
     def rows(part: Sequence[_Indexed]) -> Iterator[ShardRows]:
         for item in part:

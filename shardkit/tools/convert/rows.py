@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,16 +16,10 @@ from shardkit.reading.blocks.indexed import IndexCatalog
 from shardkit.sample import NO_LABEL, label_of, path_of_member
 from shardkit.shards.class_names import (
     Mixed,
-    Pairs,
-    class_map,
-    demand_labels,
-    demand_one_dataset,
-    demand_one_meaning,
+    ShardLabels,
+    classes_of_shards,
     folder_of,
-    joined_texts,
-    mixed_folders,
-    pairs_of,
-    text_names,
+    shard_labels,
     two_names,
 )
 from shardkit.shards.find import SourceLike, resolve
@@ -127,9 +120,7 @@ def _opening(shard: Location) -> tuple[str, bool]:
 class _Scan:
     rows: StoredRows
     fields: dict[str, None]
-    texts: dict[int, str]
-    pairs: Pairs
-    mixed: Mixed | None
+    labels: ShardLabels
 
 
 def _scanned(shards: Sequence[Location], threads: int) -> Stored:
@@ -140,15 +131,8 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
     form = forms.pop()
     scans = list(in_threads(lambda shard: _scan(shard, form, packed=packed), shards, threads))
     _demand_unique(shards, scans)
-    each = [(shard.name, scan.pairs) for shard, scan in zip(shards, scans, strict=True)]
-    pairs = Counter[tuple[int, str]]()
-    for _, some in each:
-        pairs.update(some)
-    demand_one_dataset((shard.name, scan.mixed) for shard, scan in zip(shards, scans, strict=True))
-    texts = joined_texts((shard.name, scan.texts) for shard, scan in zip(shards, scans, strict=True))
-    demand_one_meaning(each)
-    names = text_names(texts, max((label for label, _ in pairs), default=-1) + 1)
-    found = class_map(pairs.items(), names, place=str(shards[0]))
+    said = [(shard.name, scan.labels) for shard, scan in zip(shards, scans, strict=True)]
+    found = classes_of_shards(said, None, place=str(shards[0]))
 
     def rows(number: int) -> StoredRows:
         scan = scans[number].rows
@@ -167,25 +151,23 @@ def _scan(shard: Location, form: str, *, packed: bool) -> _Scan:
     paths: list[str] = []
     fields: dict[str, None] = {}
     texts: dict[int, str] = {}
-    mixed: Mixed | None = None
+    renamed: Mixed | None = None
     for sample in (_streamed if packed else _mapped)(shard, FORMATS[form]):
         label = NO_LABEL if sample.cls is None else label_of(sample.cls)
         if sample.text and label >= 0:
             before = texts.setdefault(label, sample.text)
-            if before != sample.text and mixed is None:
-                mixed = two_names(label, before, sample.text, sample.offset, sample.key)
+            if before != sample.text and renamed is None:
+                renamed = two_names(label, before, sample.text, sample.offset, sample.key)
         keys.append(sample.key)
         paths.append(sample.path or path_of_member(sample.key, sample.image))
         columns.append((label, sample.offset, sample.size, sample.image_size))
         fields.update(dict.fromkeys(sample.names))
     numbers = np.array(columns, np.int64).reshape(-1, 4).T
     labels, offsets, sizes, images = (np.ascontiguousarray(column) for column in numbers)
-    demand_labels(labels, offsets, keys, str(shard))
     shown = ["" if size < 0 else "image" for size in images.tolist()]
-    pairs = pairs_of(labels.tolist(), keys, shown)
-    mixed = mixed or mixed_folders(labels.tolist(), keys, shown, offsets.tolist())
+    said = shard_labels(labels, keys, shown, offsets, place=str(shard), texts=texts, renamed=renamed)
     rows = StoredRows(keys, paths, labels, offsets, sizes, images, np.full_like(labels, -1))
-    return _Scan(rows, fields, texts, pairs, mixed)
+    return _Scan(rows, fields, said)
 
 
 def _mapped(shard: Location, form: Format) -> Iterator[Description]:
