@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from shardkit.cli.pack import command, settings
-from shardkit.options import OptionField, options_of
+from shardkit.options.fields import OptionField, options_of
 from shardkit.packing.settings import PackSettings
 
 ROOT = Path(__file__).parent.parent

@@ -14,7 +14,7 @@ ROOT = Path(shardkit.__file__).parent
 
 FLOORS = (
     "native",
-    "errors location sample events rng units checksums threads option_files options version",
+    "errors location sample events rng units checksums threads options version",
     "images",
     "formats",
     "storage",

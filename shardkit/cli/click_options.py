@@ -11,7 +11,7 @@ import click
 from shardkit.cli.engine import engine_options
 from shardkit.cli.storage import storage_options
 from shardkit.errors import UsageError
-from shardkit.options import OptionField, options_of
+from shardkit.options.fields import OptionField, options_of
 from shardkit.units import parse_bytes
 
 _F = TypeVar("_F", bound=Callable[..., Any])

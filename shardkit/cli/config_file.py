@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardkit.errors import UsageError
-from shardkit.option_files import content_of
+from shardkit.options.files import content_of
 from shardkit.sample import fs_text
 from shardkit.units import parse_bytes
 

@@ -11,7 +11,7 @@ from typing import Any
 from shardkit.errors import UsageError
 from shardkit.formats.format import FORMATS, FormatName
 from shardkit.images.rewrite.transcode import Transcoding
-from shardkit.option_files import content_of
+from shardkit.options.files import content_of
 from shardkit.packing.packed import ClassesFrom, Packed, PackedDataset
 from shardkit.packing.settings import Classes, OnError, PackSettings
 from shardkit.packing.write.images import ImageCheck

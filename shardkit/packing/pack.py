@@ -21,8 +21,8 @@ from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FormatName
 from shardkit.location import locate
-from shardkit.option_files import demand_folder
-from shardkit.options import Moved, accept_old_keywords, moved_into, spelled
+from shardkit.options.fields import Moved, accept_old_keywords, moved_into, spelled
+from shardkit.options.files import demand_folder
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import find_finished
 from shardkit.packing.dest.in_the_way import check_free

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from shardkit.options import About, AtLeast, Help, Takes
+from shardkit.options.fields import About, AtLeast, Help, Takes
 from shardkit.sources.options import TableColumns
 
 if TYPE_CHECKING:

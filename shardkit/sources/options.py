@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 from shardkit.errors import UsageError
-from shardkit.options import About, Help, Takes
+from shardkit.options.fields import About, Help, Takes
 
 
 @dataclass(frozen=True, slots=True)

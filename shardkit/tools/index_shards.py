@@ -23,7 +23,7 @@ from shardkit.errors import DatasetError, DestinationError, ManifestError, Usage
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.images.header import image_header
 from shardkit.location import Location, locate
-from shardkit.options import accept_old_keywords
+from shardkit.options.fields import accept_old_keywords
 from shardkit.packing.dest.disk import disk_destination
 from shardkit.packing.dest.work_folder import INDEX_SHARDS
 from shardkit.packing.engine.engine import EngineLike, EngineOptions, engine_options, move_engine

@@ -15,7 +15,7 @@ from shardkit.errors import DecodeError, UsageError
 from shardkit.images.header import image_header
 from shardkit.images.jpeg import can_be_scaled, tidied
 from shardkit.images.pillow import eight_bit, opened
-from shardkit.option_files import demand_folder_of
+from shardkit.options.files import demand_folder_of
 from shardkit.reading.dataset import Dataset
 from shardkit.rng import permutation, stream_key
 from shardkit.sample import IMAGE_FIELDS, Sample, fs_text

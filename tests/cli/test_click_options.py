@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from shardkit.cli.click_options import options_from
 from shardkit.cli.pack import command, settings
-from shardkit.options import About, AtLeast, Help, OptionField, Takes, options_of
+from shardkit.options.fields import About, AtLeast, Help, OptionField, Takes, options_of
 from shardkit.packing.settings import PackSettings
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "options.py"

@@ -26,7 +26,7 @@ import msgspec
 
 from shardkit import errors
 from shardkit.errors import UsageError, WorkerError
-from shardkit.options import Moved, spelled
+from shardkit.options.fields import Moved, spelled
 from shardkit.packing.engine import worker
 from shardkit.packing.engine.ray.engine import RayEngine
 from shardkit.packing.write.receipt import Receipt

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from shardkit.errors import UsageError, printable
 from shardkit.location import Location
-from shardkit.option_files import content_of, demand_file
+from shardkit.options.files import content_of, demand_file
 from shardkit.storage.store import harmless
 from shardkit.storage.stores.aws_profile import from_shared_files
 from shardkit.storage.stores.obstore_after_fork import obstore

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, MissingExtraError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
-from shardkit.option_files import demand_folder
+from shardkit.options.files import demand_folder
 from shardkit.packing.pack import pack
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.state import ReadPosition

@@ -26,7 +26,7 @@ from shardkit.errors import DatasetError, DestinationError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, Format
 from shardkit.location import Location, locate
-from shardkit.options import accept_old_keywords
+from shardkit.options.fields import accept_old_keywords
 from shardkit.packing.dest.dataset_files import OVERWRITE, sizes_in
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.in_the_way import check_free

@@ -24,7 +24,7 @@ from shardkit.errors import DamagedError, NotFoundError, ShardkitError, StorageE
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import format_of_name
 from shardkit.images.header import check_image, image_header
-from shardkit.options import accept_old_keywords
+from shardkit.options.fields import accept_old_keywords
 from shardkit.packing.engine.engine import EngineLike, engine_options, move_engine
 from shardkit.sample import BAD_LABEL, text_of_path
 from shardkit.shards.find import SourceLike

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shardkit.errors import UsageError
-from shardkit.options import Moved, accept_old_keywords, moved_into, spelled
+from shardkit.options.fields import Moved, accept_old_keywords, moved_into, spelled
 
 
 @dataclass(frozen=True)

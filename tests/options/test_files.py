@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 import shardkit
-from shardkit import errors, option_files
+from shardkit import errors
 from shardkit.cli.config_file import load_config
 from shardkit.cli.main import run
 from shardkit.location import locate
+from shardkit.options import files as option_files
 from shardkit.packing.options import class_names
 from shardkit.storage.store import open_store
 
