@@ -70,7 +70,7 @@ class TransferPool:
             self.stop.set()
             raise
 
-    def demand_sound(self) -> None:
+    def require_sound(self) -> None:
         """Raises the first error of a thread, if there was one."""
         if self._failure is not None:
             raise self._failure
@@ -80,7 +80,7 @@ class TransferPool:
         try:
             return future.result()
         except (Stopped, CancelledError):
-            self.demand_sound()
+            self.require_sound()
             raise
 
     def map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> Iterator[_Result]:

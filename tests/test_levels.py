@@ -14,7 +14,8 @@ ROOT = Path(shardkit.__file__).parent
 
 FLOORS = (
     "native",
-    "errors location sample events rng units checksums threads options version",
+    "errors location sample events rng units checksums threads version",
+    "options",
     "images",
     "formats",
     "storage",

@@ -24,7 +24,7 @@ from shardkit.errors import (
 )
 from shardkit.reading.batches.batch import Batch, image_field
 from shardkit.reading.batches.pipeline import LOST
-from shardkit.reading.fingerprint import Address, demand_same, demand_same_in_worker, store_address
+from shardkit.reading.fingerprint import Address, require_same, require_same_in_worker, store_address
 from shardkit.reading.ops import Map
 from shardkit.reading.state import Cursor
 from shardkit.sample import IMAGE_FIELDS
@@ -100,18 +100,18 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self._at: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        demand_dealt_once(self.dataset)
-        self._demand_same()
+        require_dealt_once(self.dataset)
+        self._require_same()
         return (item for _, _, item in self.counted() if item is not LOST)
 
-    def _demand_same(self) -> None:
+    def _require_same(self) -> None:
         """In the first worker of a plain DataLoader: DatasetError where the ranks read different datasets."""
         info = get_worker_info()
         if info is None or info.id:
             return
         address = self._address or store_address()
         if address is not None and self.dataset.reading.ranks == (address.rank, address.world_size):
-            self._alone[0] = not demand_same_in_worker(self.dataset, address, wait=not self._alone[0])
+            self._alone[0] = not require_same_in_worker(self.dataset, address, wait=not self._alone[0])
 
     def counted(self) -> Iterator[tuple[int, int, Any]]:
         """The items of the next epoch, each with its epoch and the samples of this rank that were taken up to it.
@@ -159,7 +159,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
 
     def __getstate__(self) -> dict[str, Any]:
         """With the rank as it is here: a worker that is started again can't ask torch.distributed for it."""
-        demand_dealt_once(self.dataset)
+        require_dealt_once(self.dataset)
         rank, world_size = self.dataset.reading.ranks
         reading = replace(self.dataset.reading, rank=rank, world_size=world_size)
         return self.__dict__ | {"dataset": replace(self.dataset, reading=reading), "_address": store_address()}
@@ -169,7 +169,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
 
     def set_epoch(self, epoch: int) -> None:
         """Make `epoch` the number of the next iteration, here and in workers that run already."""
-        demand_dealt_once(self.dataset)
+        require_dealt_once(self.dataset)
         self.dataset.set_epoch(epoch)
         self._begin_where()
 
@@ -264,7 +264,7 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         options.setdefault("collate_fn", _same)
         super().__init__(dataset, **options)
         self._workers = DataLoader(_Counted(dataset), **options) if self.num_workers else None
-        dataset.dataset.steps.demand_dealable(self.num_workers)
+        dataset.dataset.steps.require_dealable(self.num_workers)
 
     @property
     def source(self) -> TorchDataset:
@@ -276,8 +276,8 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         if self._workers is None:
             yield from super().__iter__()
             return
-        demand_dealt_once(self.source.dataset)
-        demand_same(self.source.dataset)
+        require_dealt_once(self.source.dataset)
+        require_same(self.source.dataset)
         position = self.source.dataset.position
         cursor = position.begin()
         self.source.begin_at(cursor)
@@ -465,7 +465,7 @@ DEALERS = {
 """Classes that deal what one process reads to several: (module, name)."""
 
 
-def demand_dealt_once(dataset: Dataset) -> None:
+def require_dealt_once(dataset: Dataset) -> None:
     """Raises UsageError where something that deals batches to processes reads a Dataset that is this rank's part.
 
     The callers tell: a forked worker has those of the process that began it, too.

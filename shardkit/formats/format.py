@@ -18,7 +18,7 @@ from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.formats.tfrecord.stream import is_packed
 
 __all__ = [
-    "FORMATS", "Description", "Encoded", "Format", "FormatName", "ShardData", "StoredSample", "demand_names_fit",
+    "FORMATS", "Description", "Encoded", "Format", "FormatName", "ShardData", "StoredSample", "require_names_fit",
     "format_named", "format_of_head", "format_of_name", "is_packed_as",
 ]  # fmt: skip
 
@@ -60,7 +60,7 @@ def format_named(name: str, place: str) -> Format:
     return FORMATS[name]
 
 
-def demand_names_fit(form: Format, names: FieldNames | None, place: str) -> None:
+def require_names_fit(form: Format, names: FieldNames | None, place: str) -> None:
     """UsageError for names of features where there are none."""
     if names is not None and not form.holds_examples:
         fact = f"image_field= and label_field= name features of TFRecord shards, and this is {form.name}"

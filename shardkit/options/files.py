@@ -31,13 +31,13 @@ def content_of(path: str | os.PathLike[str], option: str, what: str) -> bytes:
     return data
 
 
-def demand_file(path: str | os.PathLike[str], option: str, what: str) -> None:
+def require_file(path: str | os.PathLike[str], option: str, what: str) -> None:
     """MissingFileError where a file that another library reads does not exist."""
     if not os.path.exists(path):
         raise _missing(path, option, what)
 
 
-def demand_folder(path: str | os.PathLike[str], option: str) -> None:
+def require_folder(path: str | os.PathLike[str], option: str) -> None:
     """MissingFileError where a folder does not exist, UsageError where it is none."""
     if not os.path.exists(path):
         raise _missing(path, option, "folder")
@@ -45,13 +45,13 @@ def demand_folder(path: str | os.PathLike[str], option: str) -> None:
         raise UsageError(fs_text(path), "this is not a folder", f"check the path given as `{option}`")
 
 
-def demand_folder_of(file: str | os.PathLike[str], option: str) -> None:
-    """`demand_folder` of the one that a file will be written into."""
+def require_folder_of(file: str | os.PathLike[str], option: str) -> None:
+    """`require_folder` of the one that a file will be written into."""
     folder = os.path.dirname(os.fspath(file)) or "."
     if not os.path.exists(folder):
         fact = f"there is no folder {fs_text(folder)} to write it into"
         raise MissingFileError(fs_text(file), fact, f"make the folder, or check the path given as `{option}`")
-    demand_folder(folder, option)
+    require_folder(folder, option)
 
 
 def _missing(path: str | os.PathLike[str], option: str, what: str) -> MissingFileError:

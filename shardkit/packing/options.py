@@ -56,9 +56,9 @@ class PackOptions:
             if extension == "cls" or extension.startswith("__") or not extension.isprintable():
                 raise UsageError("ext", f"{extension!r} can't be the field of an image", "name other extensions")
         if self.fields and self.transcode is not None:
-            self._demand_one_image(self.transcode)
+            self._require_one_image(self.transcode)
 
-    def _demand_one_image(self, wish: Transcoding) -> None:
+    def _require_one_image(self, wish: Transcoding) -> None:
         """UsageError where an image would be changed that belongs to another: only a sample's first image is."""
         images = [name for name in self.fields if name.rpartition(".")[2] in IMAGE_FIELDS]
         if not any(name in IMAGE_FIELDS for name in images):

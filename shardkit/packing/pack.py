@@ -22,7 +22,7 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FormatName
 from shardkit.location import locate
 from shardkit.options.fields import Moved, accept_old_keywords, moved_into, spelled
-from shardkit.options.files import demand_folder
+from shardkit.options.files import require_folder
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import find_finished
 from shardkit.packing.dest.in_the_way import check_free
@@ -261,7 +261,7 @@ def _prepare(
         columns = columns if columns.root is None else replace(columns, root=_whole_path(columns.root))
     names = class_names(settings.classes, settings.classes_from)
     if columns.root is not None:
-        demand_folder(columns.root, "root")
+        require_folder(columns.root, "root")
     named, goes_to = named_path(source), locate(dest)
     opened = open_source(source, options, columns, settings.storage_options, progress)
     parts = dataset_names(named, opened.splits, options)

@@ -96,7 +96,7 @@ NOT_AFTER: Mapping[str, Sequence[str]] = {
 """What may not stand before each method; any other combination does what it says."""
 
 
-def demand_order(data: Dataset, method: str) -> None:
+def require_order(data: Dataset, method: str) -> None:
     """UsageError for a method that can't apply to what stands before it."""
     for name in NOT_AFTER[method]:
         before = BEFORE[name]

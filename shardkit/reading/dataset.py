@@ -27,13 +27,13 @@ from shardkit.images.decoder import (
 )
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.reading.batches.fields import FIELD_DECODERS
-from shardkit.reading.batches.labels import demand_class_labels, kind_of
+from shardkit.reading.batches.labels import kind_of, require_class_labels
 from shardkit.reading.batches.pipeline import LOST, Item
-from shardkit.reading.chains import as_view, demand_order
+from shardkit.reading.chains import as_view, require_order
 from shardkit.reading.content import Content, Named
 from shardkit.reading.epoch import Epoch
-from shardkit.reading.fingerprint import demand_same, fingerprint_of
-from shardkit.reading.numbered import demand_numbered, one_of, read_by_loader
+from shardkit.reading.fingerprint import fingerprint_of, require_same
+from shardkit.reading.numbered import one_of, read_by_loader, require_numbered
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
 from shardkit.reading.options import Reading, at_least, buffer_size, callable_of, named_options
 from shardkit.reading.order.derived import split_rows
@@ -94,7 +94,7 @@ class Dataset:
     def class_counts(self) -> dict[str, int]:
         """The samples of each class in one iteration, over all ranks, by the labels that are stored; of a mix, those
         of its parts. DatasetError for shards without a manifest, UsageError where each epoch has other samples."""
-        demand_order(self, "class_counts")
+        require_order(self, "class_counts")
         turns = self.reading.turns or 1
         return {name: count * turns for name, count in as_view(self)._class_counts().items()}
 
@@ -104,7 +104,7 @@ class Dataset:
             kind_of(catalog) or sum(entry.count for entry in catalog.classes) == int(catalog.counts.sum())
         ):
             return {entry.name: entry.count for entry in catalog.classes}
-        demand_class_labels(catalog, "class_counts")
+        require_class_labels(catalog, "class_counts")
         labels = catalog.labels()[slice(None) if rows is None else rows]
         counts = np.bincount(labels[labels >= 0], minlength=len(catalog.classes))
         return {entry.name: int(count) for entry, count in zip(catalog.classes, counts, strict=True)}
@@ -207,7 +207,7 @@ class Dataset:
         The order is that of order/epoch_order.py: a function of seed, epoch, size and the number of lanes alone. It
         is of the samples that take(), skip() and views before it left; of several shuffles the last one counts.
         """
-        demand_order(self, "shuffle()")
+        require_order(self, "shuffle()")
         buffer = buffer_size(size)
         data = as_view(self) if buffer else self
         return data._with(
@@ -272,7 +272,7 @@ class Dataset:
         drop_last omits a last batch that is smaller. A field that a sample lacks is None at its place in the list.
         DatasetError where some of the samples have a label or a decoded image, and others have none.
         """
-        demand_order(self, "batch()")
+        require_order(self, "batch()")
         return self._with(BatchUp(at_least("batch(size)", size, 1), bool(drop_last)))
 
     def take(self, count: int) -> Dataset:
@@ -282,12 +282,12 @@ class Dataset:
         Of a shuffled dataset they are others in each epoch: for a part that stays apart from the rest, call take() and
         skip() before shuffle(), or split(). An image that `decode(on_error="skip")` omits counts.
         """
-        demand_order(self, "take()")
+        require_order(self, "take()")
         return self._with(Take(at_least("take(count)", count, 0)))
 
     def skip(self, count: int) -> Dataset:
         """All but the first `count` items of each epoch, counted as in `take`."""
-        demand_order(self, "skip()")
+        require_order(self, "skip()")
         return self._with(Skip(at_least("skip(count)", count, 0)))
 
     def repeat(self, count: int | None = None) -> Dataset:
@@ -299,7 +299,7 @@ class Dataset:
     def epoch_size(self, count: int) -> Dataset:
         """Epochs of `count` items that continue where the last one stopped: of samples of all ranks together, or, after
         batch(), of batches of each rank. Every sample comes up equally often in the long run."""
-        demand_order(self, "epoch_size()")
+        require_order(self, "epoch_size()")
         data = as_view(self)
         reading = replace(data.reading, epoch_size=at_least("epoch_size(count)", count, 1))
         return data._with(reading=reading, ops=(EpochSize(),))
@@ -315,15 +315,15 @@ class Dataset:
         """
         if isinstance(item, (str, int, np.integer)) and not isinstance(item, bool):
             if read_by_loader(1):
-                demand_numbered(self)
-            demand_order(self, "dataset[key]" if isinstance(item, str) else "dataset[number]")
+                require_numbered(self)
+            require_order(self, "dataset[key]" if isinstance(item, str) else "dataset[number]")
             return one_of(as_view(self), item)
         return self._selected("dataset[…]", AtNumbers(numbers_of(item)))
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
         """Samples by number: what a torch DataLoader around this calls. UsageError where that would be other samples,
         or another order, than iterating gives."""
-        demand_numbered(self)
+        require_numbered(self)
         return [self[number] for number in numbers]
 
     def select(self, classes: str | int | Sequence[str | int]) -> Dataset:
@@ -355,7 +355,7 @@ class Dataset:
 
     def balance(self) -> Dataset:
         """Each class equally often, as many samples an epoch as before: see `weight`."""
-        demand_order(self, "balance()")
+        require_order(self, "balance()")
         return replace(as_view(self)._with(), weights=Weights(None))
 
     def weight(self, weights: Mapping[str | int, float] | Sequence[float] | NDArray[Any]) -> Dataset:
@@ -365,7 +365,7 @@ class Dataset:
         the order of the shards (or of this view). Classes stay evenly mixed along the epoch; samples of small ones
         come up several times.
         """
-        demand_order(self, "weight()")
+        require_order(self, "weight()")
         try:
             kept = dict(weights) if isinstance(weights, Mapping) else np.asarray(weights, np.float64)
         except (TypeError, ValueError) as exc:
@@ -427,7 +427,7 @@ class Dataset:
     def __iter__(self) -> Iterator[Any]:
         cursor = self.position.begin()
         while True:
-            demand_same(self)
+            require_same(self)
             empty = not cursor.delivered
             for taken, item in self.run(cursor.epoch, done=cursor.done, delivered=cursor.delivered, lost=True):
                 cursor.taken = taken
@@ -485,7 +485,7 @@ class Dataset:
         return Epoch(number, self.content, self.rows(), self.weights, self.reading, self.steps, done)
 
     def _selected(self, method: str, step: Selection) -> Dataset:
-        demand_order(self, method)
+        require_order(self, method)
         view = as_view(self)
         return replace(view._with(), selection=(*view.selection, step))
 

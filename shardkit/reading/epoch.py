@@ -138,7 +138,7 @@ class Epoch:
     def _run(self, worker: int, workers: int) -> Run:
         reading = self.reading
         source = self._streams(worker, workers) if self.content.streams else self._blocks(worker, workers)
-        self.steps.demand_dealable(workers)
+        self.steps.require_dealable(workers)
         self._warn_of_lost_shuffle()
         threads = reading.threads or cores()
         return Run(source, self.steps, threads, reading.ahead or threads + 2, reading.decoders)

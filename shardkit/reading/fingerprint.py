@@ -143,14 +143,14 @@ class Address:
         return Shared(TorchNotes(store), self.rank, self.world_size, f"{_PREFIX}/workers/{self.attempt}")
 
 
-def demand_same(data: Dataset) -> None:
+def require_same(data: Dataset) -> None:
     """DatasetError where ranks of torch.distributed or JAX read different datasets under the same name."""
     shared = _shared_by_torch(data) or _shared_by_jax(data)
     if shared is not None:
-        _demand_same(data, shared, wait=True)
+        _require_same(data, shared, wait=True)
 
 
-def demand_same_in_worker(data: Dataset, address: Address, *, wait: bool) -> bool:
+def require_same_in_worker(data: Dataset, address: Address, *, wait: bool) -> bool:
     """The same for the first worker of a plain DataLoader. wait: for ranks that have noted nothing yet. Whether all
     have."""
     try:
@@ -158,10 +158,10 @@ def demand_same_in_worker(data: Dataset, address: Address, *, wait: bool) -> boo
     except Exception as exc:  # as below
         log.debug("%r: the ranks' datasets can't be compared: %s", data, exc)
         return False
-    return _demand_same(data, shared, wait=wait)
+    return _require_same(data, shared, wait=wait)
 
 
-def _demand_same(data: Dataset, shared: Shared, *, wait: bool) -> bool:
+def _require_same(data: Dataset, shared: Shared, *, wait: bool) -> bool:
     notes, rank = shared.notes, shared.rank
     steps = [(type(op).__name__, getattr(op, "count", None)) for op in data.ops]
     weights = None if data.weights is None else data.weights.describe()

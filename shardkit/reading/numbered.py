@@ -22,7 +22,7 @@ def read_by_loader(depth: int) -> bool:
     return module.startswith(LOADERS)
 
 
-def demand_numbered(data: Dataset) -> None:
+def require_numbered(data: Dataset) -> None:
     """Raises UsageError for a Dataset that a DataLoader would read by number as something else than it says: numbers
     know no shuffling, no ranks, no batches, and no epoch for random crops."""
     decode, world_size = data.steps.decode, data.reading.ranks[1]

@@ -102,7 +102,7 @@ class Steps:
         counts = any(isinstance(op, Take | Skip) for op in after)
         return any(isinstance(op, Filter) for op in after[first:]) or (start > 0 and counts)
 
-    def demand_dealable(self, workers: int) -> None:
+    def require_dealable(self, workers: int) -> None:
         """Raises UsageError for what several workers can't do side by side."""
         if workers > 1 and any(isinstance(op, Take | Skip) for op in self.after):
             fact = "after filter() they count what each worker makes, and not what comes of all of them"

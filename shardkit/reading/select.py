@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, UsageError
-from shardkit.reading.batches.labels import demand_class_labels
+from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.blocks.indexed import Catalog
 from shardkit.reading.order.derived import class_weighted, deals_over_classes, sample_weighted, split_rows
 
@@ -44,7 +44,7 @@ class OfClasses:
 
     def rows(self, catalog: Catalog, before: Rows) -> Rows:
         """The rows with these labels."""
-        demand_class_labels(catalog, "select()")
+        require_class_labels(catalog, "select()")
         names = [entry.name for entry in catalog.classes]
         return before[np.isin(catalog.labels()[before], [label_of(name, names) for name in self.classes])]
 
@@ -143,7 +143,7 @@ class Weights:
         """The rows of an epoch, as many as `line` has: the rows of the view in the order in which they are read."""
         if isinstance(self.weights, np.ndarray):
             return sample_weighted(line, self._of_rows(self.weights, view, int(catalog.counts.sum())), key)
-        demand_class_labels(catalog, "weight(), balance()")
+        require_class_labels(catalog, "weight(), balance()")
         labels, names = catalog.labels()[line], [entry.name for entry in catalog.classes]
         if self.weights is None:
             return class_weighted(line, labels, dict.fromkeys(range(len(names)), 1.0), key)

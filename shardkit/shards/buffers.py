@@ -96,13 +96,13 @@ class MappedShards:
             if found is not None:
                 self._open.move_to_end(shard)
         if found is not None:
-            self.demand_unchanged(shard)
+            self.require_unchanged(shard)
             return found
         file = self.files[shard]
         mapped = self._mapped(shard)
-        self.demand_unchanged(shard)
+        self.require_unchanged(shard)
         if self._verify and shard not in self._checked:
-            demand_crc(file, crc32c(mapped))
+            require_crc(file, crc32c(mapped))
             self._checked.add(shard)
         found = _unpacked(file, mapped) if file.unpacked else mapped
         with self._lock:
@@ -159,7 +159,7 @@ class MappedShards:
             descriptor = os.open(file.location.path, os.O_RDONLY)
             try:
                 status = os.fstat(descriptor)
-                demand_size(file, status.st_size)
+                require_size(file, status.st_size)
                 mapping = map_file(descriptor, status.st_size)
             finally:
                 os.close(descriptor)
@@ -171,7 +171,7 @@ class MappedShards:
             self.stamps.setdefault(shard, _stamp(status))
         return mapping
 
-    def demand_unchanged(self, shard: int) -> None:
+    def require_unchanged(self, shard: int) -> None:
         """StorageError for a mapped file that became shorter. Its stamp tells of any other change. One that is gone, or
         was replaced by another of its name, is read on as it was."""
         stamp, now = self.stamps.get(shard), time.monotonic()
@@ -190,7 +190,7 @@ class MappedShards:
         self.stamps[shard] = found
         self._checked.discard(shard)
         if self._verify:
-            demand_crc(file, crc32c(self._mapped(shard)))
+            require_crc(file, crc32c(self._mapped(shard)))
             self._checked.add(shard)
 
 
@@ -198,14 +198,14 @@ def _stamp(status: os.stat_result) -> Stamp:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def demand_size(file: ShardFile, size: int) -> None:
+def require_size(file: ShardFile, size: int) -> None:
     """ManifestError for a shard of another size than its manifest says."""
     if size != file.bytes:
         fact = f"the shard has {size} bytes, and its manifest says {file.bytes}"
         raise ManifestError(file.url, fact, "copy it again, pack again, or run 'shardkit index'")
 
 
-def demand_crc(file: ShardFile, crc: int) -> None:
+def require_crc(file: ShardFile, crc: int) -> None:
     """ManifestError for a shard of another checksum than its manifest says."""
     if file.crc32c not in (-1, crc):
         fact = f"the shard's CRC-32C is {crc:08x}, and its manifest says {file.crc32c:08x}"

@@ -65,7 +65,7 @@ def shard_labels(
 
     renamed: a record whose class has another name than in one before it. DatasetError for a `cls` that is not a label.
     """
-    demand_labels(labels, offsets, keys, place)
+    require_labels(labels, offsets, keys, place)
     numbers = labels.tolist()
     mixed = renamed or mixed_folders(numbers, keys, images, offsets.tolist())
     return ShardLabels(pairs_of(numbers, keys, images), texts, mixed)
@@ -80,9 +80,9 @@ def classes_of_shards(
     datasets, and their labels mean different classes.
     """
     if names is None:
-        demand_one_dataset((shard, said.mixed) for shard, said in shards)
+        require_one_dataset((shard, said.mixed) for shard, said in shards)
         texts = joined_texts((shard, said.texts) for shard, said in shards)
-        demand_one_meaning([(shard, said.pairs) for shard, said in shards])
+        require_one_meaning([(shard, said.pairs) for shard, said in shards])
         names = text_names(texts, max((label for _, said in shards for label, _ in said.pairs), default=-1) + 1)
     return class_map((pair for _, said in shards for pair in said.pairs.items()), names, place=place)
 
@@ -192,7 +192,7 @@ def joined_texts(shards: Iterable[tuple[str, Mapping[int, str]]]) -> dict[int, s
     found: dict[int, tuple[str, str]] = {}
     for shard, texts in shards:
         for label, text in texts.items():
-            _demand_same(shard, f"label {label}", text, found.setdefault(label, (text, shard)))
+            _require_same(shard, f"label {label}", text, found.setdefault(label, (text, shard)))
     return {label: text for label, (text, _) in found.items()}
 
 
@@ -254,7 +254,7 @@ def _is_mixed_dataset(part: Sequence[tuple[int, int, str]]) -> bool:
     return len(pairs) >= 2 and len(part) >= _SAMPLES_EACH * len(pairs) and runs > len(pairs)
 
 
-def demand_one_dataset(shards: Iterable[tuple[str, Mixed | None]]) -> None:
+def require_one_dataset(shards: Iterable[tuple[str, Mixed | None]]) -> None:
     """DatasetError for a shard (its place, what was found in it) whose labels mean different classes."""
     for place, mixed in shards:
         if mixed is not None:
@@ -264,7 +264,7 @@ def demand_one_dataset(shards: Iterable[tuple[str, Mixed | None]]) -> None:
 _TWO_DATASETS = "these are two datasets: take each by itself, or name the classes with `index_shards(…, classes=…)`"
 
 
-def demand_one_meaning(shards: Sequence[tuple[str, Pairs]]) -> None:
+def require_one_meaning(shards: Sequence[tuple[str, Pairs]]) -> None:
     """DatasetError where the folders say that a label is one class in a shard and another in the next.
 
     Folders count as names of classes where each shard has one for each label, and one shard has two of them, or the
@@ -280,17 +280,17 @@ def demand_one_meaning(shards: Sequence[tuple[str, Pairs]]) -> None:
     labels: dict[str, tuple[str, str]] = {}
     for shard, pairs in owns:
         for label, folder in sorted(pairs):
-            _demand_same(shard, f"label {label}", folder, folders.setdefault(label, (folder, shard)))
-            _demand_same(shard, f"{folder!r}", f"label {label}", labels.setdefault(folder, (f"label {label}", shard)))
+            _require_same(shard, f"label {label}", folder, folders.setdefault(label, (folder, shard)))
+            _require_same(shard, f"{folder!r}", f"label {label}", labels.setdefault(folder, (f"label {label}", shard)))
 
 
-def _demand_same(shard: str, what: str, here: str, before: tuple[str, str]) -> None:
+def _require_same(shard: str, what: str, here: str, before: tuple[str, str]) -> None:
     if here != before[0]:
         fact = f"{what} is {printable(here)!r} here, and {printable(before[0])!r} in {before[1]}"
         raise DatasetError(shard, fact, _TWO_DATASETS)
 
 
-def demand_labels(labels: NDArray[np.int64], offsets: NDArray[np.int64], keys: Sequence[str], place: str) -> None:
+def require_labels(labels: NDArray[np.int64], offsets: NDArray[np.int64], keys: Sequence[str], place: str) -> None:
     """DatasetError for a sample whose `cls` is no class number (-2)."""
     wrong = np.flatnonzero(labels < -1)
     if len(wrong):

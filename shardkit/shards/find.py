@@ -119,7 +119,7 @@ def _listed(part: str | os.PathLike[str]) -> list[Location]:
 
 def _resolve_one(source: str | os.PathLike[str]) -> Found:
     place = locate(source)
-    demand_local(place)
+    require_local(place)
     if place.path.endswith(".json"):
         return _of_manifest(place)
     if not place.path.endswith("/") and os.path.isfile(place.path + ".json"):
@@ -137,7 +137,7 @@ def _resolve_one(source: str | os.PathLike[str]) -> Found:
     return with_manifest([Location("", path) for path in shards])
 
 
-def demand_local(place: Location) -> None:
+def require_local(place: Location) -> None:
     """Raises UsageError for a URL."""
     if not place.is_local:
         fact = f"this needs the files on a disk, and {place.scheme}:// is not one"
@@ -154,7 +154,7 @@ def _unfinished(place: Location) -> str:
 def _shards_of(place: Location) -> list[Location]:
     """The shards that a path, a glob or a brace range means. NotFoundError for one that is not there, unless it is a
     number in a range that the manifest does not name: shards without a sample are not written."""
-    demand_local(place)
+    require_local(place)
     if os.path.isfile(place.path):
         return [place]
     found = []
@@ -175,7 +175,7 @@ def _shards_of(place: Location) -> list[Location]:
         else:
             raise _no_such(Location("", pattern))
         found += [Location("", path) for path in paths]
-    _demand_left_out(missing, found)
+    _require_left_out(missing, found)
     return found
 
 
@@ -183,7 +183,7 @@ def _no_such(shard: Location) -> NotFoundError:
     return NotFoundError(str(shard), "there is no such shard", "check the name and the working directory")
 
 
-def _demand_left_out(missing: Sequence[Location], found: Sequence[Location]) -> None:
+def _require_left_out(missing: Sequence[Location], found: Sequence[Location]) -> None:
     """NotFoundError for the first of the missing shards of a range that no manifest leaves out."""
     if missing and not found:
         raise _no_such(missing[0])
@@ -235,13 +235,13 @@ def with_manifest(
 
     manifest: reads one that may not be there; by default a file. sign: as `sign_here`, by default that.
     """
-    demand_one_format(shards)
+    require_one_format(shards)
     first = {_family(shard): shard for shard in reversed(shards)}
     owners = {key: _owner(shard, manifest or _manifest_file) for key, shard in first.items()}
     found = {str(whole.location): whole for whole in owners.values() if whole is not None}
     if not found:
         for folder, base in owners:
-            demand_finished(folder, base, sign)
+            require_finished(folder, base, sign)
         return Found(shards=tuple(shards))
     if len(found) > 1 or None in owners.values():
         stems = sorted({*found, *(str(folder.child(base)) for (folder, base), one in owners.items() if one is None)})
@@ -310,7 +310,7 @@ def _of_generation(
     return kept
 
 
-def demand_finished(folder: Location, base: str, sign: Callable[[Location, str], str | None] | None = None) -> None:
+def require_finished(folder: Location, base: str, sign: Callable[[Location, str], str | None] | None = None) -> None:
     """NotFoundError where something tells that shards whose names begin with `base` are of a dataset that is not
     finished: its manifest is still to come."""
     for stem in names.stems_of(base):
@@ -362,7 +362,7 @@ def _manifest_file(place: Location) -> Found | None:
     return _of_manifest(place)
 
 
-def demand_one_format(shards: Sequence[Location]) -> None:
+def require_one_format(shards: Sequence[Location]) -> None:
     """UsageError where the names say that shards are of more than one format."""
     first: dict[str, Location] = {}
     for shard in shards:

@@ -55,7 +55,7 @@ class IndexFile:
         self.place, self.shards = place, shards
         try:
             self._file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=pre_buffer)
-            self._demand_columns(self._file.schema_arrow)
+            self._require_columns(self._file.schema_arrow)
             if self._file.num_row_groups != len(shards):
                 fact = f"the index has {self._file.num_row_groups} row groups, and is of {len(shards)} shards"
                 raise ManifestError(place, fact, INDEX_CURE)
@@ -98,10 +98,10 @@ class IndexFile:
         try:
             about = self._file.metadata.row_group(group)
             if about.num_rows == shard.samples:
-                self._demand_bounded(about)
+                self._require_bounded(about)
                 table = self._file.read_row_group(group, columns=[*dict.fromkeys((*names, "shard"))], use_threads=False)
                 if len(table) == shard.samples:
-                    self._demand_shard(table["shard"], shard.name)
+                    self._require_shard(table["shard"], shard.name)
                     return table.select(list(names))
         except ShardkitError:
             raise
@@ -112,7 +112,7 @@ class IndexFile:
         )
         raise ManifestError(self.place, fact, INDEX_CURE)
 
-    def _demand_shard(self, column: pa.ChunkedArray, name: str) -> None:
+    def _require_shard(self, column: pa.ChunkedArray, name: str) -> None:
         import pyarrow.compute as pc
 
         found = [value.as_py() for value in pc.unique(column)]
@@ -122,7 +122,7 @@ class IndexFile:
             )
             raise ManifestError(self.place, fact, INDEX_CURE)
 
-    def _demand_bounded(self, about: pq.RowGroupMetaData) -> None:
+    def _require_bounded(self, about: pq.RowGroupMetaData) -> None:
         """Names are read into memory: a small file may stand for any amount of text."""
         limit = min(TEXT_COLUMN_BYTES, (about.num_rows + 1) * TEXT_BYTES)
         for name in ("key", "path", "shard"):
@@ -133,7 +133,7 @@ class IndexFile:
                 )
                 raise ManifestError(self.place, fact, INDEX_CURE)
 
-    def _demand_columns(self, found: pa.Schema) -> None:
+    def _require_columns(self, found: pa.Schema) -> None:
         for wanted in schema():
             if found.names.count(wanted.name) != 1:
                 raise ManifestError(self.place, f"the index has no column {wanted.name!r}, or several", INDEX_CURE)

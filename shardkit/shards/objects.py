@@ -26,7 +26,7 @@ LISTED = 1_000_000
 """Names of a folder that are looked at: more than a dataset has shards."""
 
 
-def demand_disk(what: str, dest: str | os.PathLike[str], cure: str) -> None:
+def require_disk(what: str, dest: str | os.PathLike[str], cure: str) -> None:
     """DestinationError for a destination in a store."""
     place = locate(dest)
     if not place.is_local:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from shardkit.errors import ManifestError
 from shardkit.location import Location
-from shardkit.shards.buffers import MappedShards, ShardFile, demand_crc, demand_size
+from shardkit.shards.buffers import MappedShards, ShardFile, require_crc, require_size
 from shardkit.shards.index_file import INDEX_CURE, WHOLE_BYTES, IndexFile, index_source, open_index, other_index
 from shardkit.shards.manifest import IndexEntry, ShardEntry
 from shardkit.shards.objects import Objects
@@ -67,14 +67,14 @@ class RemoteShards(MappedShards):
         if self.objects.cache is not None or self.files[shard].unpacked:
             yield self.read(shard, start, end)
             return
-        self._demand_fit(shard)
+        self._require_fit(shard)
         place = self.files[shard].location
         with self.objects.opened(place):
             yield from self.objects.patient(place.parent).pieces(place.name, start, end)
 
     def again(self, shard: int, start: int, end: int) -> Buffer:
         """As `read`, from the store in any case."""
-        self._demand_fit(shard)
+        self._require_fit(shard)
         with self.objects.opened(self.files[shard].location):
             return self.objects.span(self.files[shard].location, start, end)
 
@@ -112,7 +112,7 @@ class RemoteShards(MappedShards):
             self._summed.add(shard)
         return copy
 
-    def _demand_fit(self, shard: int) -> None:
+    def _require_fit(self, shard: int) -> None:
         """ManifestError where the object is not as the manifest says. Asked once."""
         if shard in self._sized:
             return
@@ -121,9 +121,9 @@ class RemoteShards(MappedShards):
                 file, objects = self.files[shard], self.objects
                 with objects.opened(file.location):
                     found = objects.info(file.location)
-                demand_size(file, found.bytes)
+                require_size(file, found.bytes)
                 if self._verify and found.crc32c is not None:
-                    demand_crc(file, int(found.crc32c, 16))
+                    require_crc(file, int(found.crc32c, 16))
                 self._sized.add(shard)
 
     def _lock_of(self, number: int) -> threading.Lock:

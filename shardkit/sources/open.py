@@ -80,7 +80,7 @@ def open_source(
     """Look at a source: what kind it is, and which splits it has. Raises UsageError, SourceError."""
     location = locate(source)
     if not location.is_local:
-        _demand_no_columns(str(location), listed)
+        _require_no_columns(str(location), listed)
         return _InBucket(location, options, dict(storage_options or {}), progress)
     path = location.path
     if os.path.isdir(path):
@@ -91,22 +91,22 @@ def open_source(
     elif os.path.isfile(path) and is_list(path):
         return _Lists({"": open_list(path, listed)}, options)
     elif os.path.isfile(path) and (kind := kind_of(path)):
-        _demand_no_columns(fs_text(path), listed)
+        _require_no_columns(fs_text(path), listed)
         return _Archived(path, kind, options, progress)
     else:
-        _demand_no_dataset(path)
-        _demand_no_file(path)
-    _demand_no_columns(fs_text(path), listed)
+        _require_no_dataset(path)
+        _require_no_file(path)
+    _require_no_columns(fs_text(path), listed)
     return _Tree(path, options)
 
 
-def _demand_no_columns(place: str, listed: TableColumns) -> None:
+def _require_no_columns(place: str, listed: TableColumns) -> None:
     if listed != TableColumns():
         fact = "columns are named, and this source is not a list"
         raise UsageError(place, fact, f"name a list ({', '.join(LIST_SUFFIXES)}), or omit these options")
 
 
-def _demand_no_dataset(path: str) -> None:
+def _require_no_dataset(path: str) -> None:
     """SourceError for shards, which are packed already."""
     if path.endswith(".json") and os.path.isfile(path) and not _is_manifest(path):
         fact = "this is a JSON file, not a list of files"
@@ -131,7 +131,7 @@ def _is_manifest(path: str) -> bool:
     return True
 
 
-def _demand_no_file(path: str) -> None:
+def _require_no_file(path: str) -> None:
     if os.path.isfile(path):
         fact = f"this file is neither an archive ({', '.join(ARCHIVES)}) nor a list ({', '.join(LIST_SUFFIXES)})"
         raise SourceError(fs_text(path), fact, "give a folder of class folders, or one of these")

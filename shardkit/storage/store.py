@@ -126,7 +126,7 @@ def read(store: Store, name: str, start: int, end: int) -> Buffer:
     return data
 
 
-def demand_name(name: str) -> str:
+def require_name(name: str) -> str:
     """The name, if it stays below the root of a store. Raises UsageError."""
     parts = name.split("/")
     if not name or "\0" in name or any(part in ("", ".", "..") for part in parts):

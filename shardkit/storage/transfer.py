@@ -170,10 +170,10 @@ class Outgoing(io.RawIOBase):
         self._done += len(piece)
         self._told(len(piece))
         if not piece or self._done >= self.wanted.bytes:
-            self._demand_whole(ended=not piece)
+            self._require_whole(ended=not piece)
         return piece
 
-    def _demand_whole(self, *, ended: bool) -> None:
+    def _require_whole(self, *, ended: bool) -> None:
         size = self._done if ended or self._done > self.wanted.bytes else self._done + _length(next(self._source, b""))
         if size != self.wanted.bytes:
             more = "more" if size > self.wanted.bytes else f"{size}"

@@ -37,7 +37,7 @@ from shardkit.shards.class_names import (
     shard_labels,
     two_names,
 )
-from shardkit.shards.find import SourceLike, demand_finished
+from shardkit.shards.find import SourceLike, require_finished
 from shardkit.shards.index import ShardRows, write_index
 from shardkit.shards.index_file import is_index
 from shardkit.shards.manifest import (
@@ -108,17 +108,17 @@ def _index(
     progress: ProgressFn,
 ) -> Manifest:
     before = _before(prefix, overwrite=overwrite)
-    _demand_no_other_files(prefix, before)
+    _require_no_other_files(prefix, before)
     if not os.path.lexists(manifest_name(prefix)):
         folder, stem = os.path.split(prefix)
-        demand_finished(Location("", folder), stem)
+        require_finished(Location("", folder), stem)
     read: list[_Indexed] = []
     for one in over_shards(_index_one, ((shard, shard) for shard in shards), where):
         read.append(one)
         done, size = sum(len(item.rows) for item in read), sum(item.entry.bytes for item in read)
         progress(Progress("index", done, 0, size))
-    _demand_one_format(read)
-    _demand_unique(read)
+    _require_one_format(read)
+    _require_unique(read)
     return _write(prefix, read, names, before)
 
 
@@ -221,14 +221,14 @@ def _size(data: ShardBytes, start: int, size: int) -> tuple[int, int]:
     return width, height
 
 
-def _demand_one_format(read: Sequence[_Indexed]) -> None:
+def _require_one_format(read: Sequence[_Indexed]) -> None:
     other = next((item for item in read if item.format != read[0].format), None)
     if other is not None:
         fact = f"{read[0].entry.name} is {read[0].format}, and {other.entry.name} is {other.format}"
         raise UsageError("source", fact, "index the shards of each format by themselves")
 
 
-def _demand_unique(read: Sequence[_Indexed]) -> None:
+def _require_unique(read: Sequence[_Indexed]) -> None:
     """DatasetError for a key that two samples have."""
     hashes = np.concatenate([np.fromiter(map(hash, item.rows.keys), np.int64, len(item.rows)) for item in read])
     values, counts = np.unique(hashes, return_counts=True)
@@ -265,7 +265,7 @@ def _before(prefix: str, *, overwrite: bool) -> Manifest | None:
     return None
 
 
-def _demand_no_other_files(prefix: str, before: Manifest | None) -> None:
+def _require_no_other_files(prefix: str, before: Manifest | None) -> None:
     """DestinationError for a file with the name of an index that is none."""
     folder, stem = os.path.split(prefix)
     known = set() if before is None else set(file_names(before))

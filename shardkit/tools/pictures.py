@@ -15,7 +15,7 @@ from shardkit.errors import DecodeError, UsageError
 from shardkit.images.header import image_header
 from shardkit.images.jpeg import can_be_scaled, tidied
 from shardkit.images.pillow import eight_bit, opened
-from shardkit.options.files import demand_folder_of
+from shardkit.options.files import require_folder_of
 from shardkit.reading.dataset import Dataset
 from shardkit.rng import permutation, stream_key
 from shardkit.sample import IMAGE_FIELDS, Sample, fs_text
@@ -136,5 +136,5 @@ def out_path(out: str | os.PathLike[str], endings: Sequence[str]) -> str:
     path = Path(out)
     if path.suffix.lower() not in endings:
         raise UsageError(fs_text(path), "the result can't have this name", f"give one that ends with {endings[0]}")
-    demand_folder_of(path, "out")
+    require_folder_of(path, "out")
     return str(path)

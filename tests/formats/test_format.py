@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shardkit.errors import DamagedError, ManifestError, UsageError
-from shardkit.formats.format import FORMATS, Format, demand_names_fit, format_named, format_of_head, format_of_name
+from shardkit.formats.format import FORMATS, Format, format_named, format_of_head, format_of_name, require_names_fit
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.shards.scan import ShardBytes
 
@@ -153,6 +153,6 @@ def test_a_format_of_a_later_version_is_refused() -> None:
 
 def test_names_of_features_need_features() -> None:
     with pytest.raises(UsageError, match="image_field= and label_field= name features of TFRecord shards"):
-        demand_names_fit(FORMATS["tar"], FieldNames("img"), "x.tar")
-    demand_names_fit(FORMATS["tfrecord"], FieldNames("img"), "x")
-    demand_names_fit(FORMATS["tar"], None, "x")
+        require_names_fit(FORMATS["tar"], FieldNames("img"), "x.tar")
+    require_names_fit(FORMATS["tfrecord"], FieldNames("img"), "x")
+    require_names_fit(FORMATS["tar"], None, "x")

@@ -292,7 +292,7 @@ def test_an_archive_that_changes_before_it_is_unpacked_is_an_error(
     def changing(*_: object) -> None:
         archived(tree, "tar.gz", reverse=change != "order")
 
-    monkeypatch.setattr(spool, "_demand_room", changing)
+    monkeypatch.setattr(spool, "_require_room", changing)
     with pytest.raises(SourceError, match=r"tree\.tar\.gz: it was changed since the scan; run again"):
         pack_one(path, out / "train")
 

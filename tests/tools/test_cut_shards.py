@@ -103,7 +103,7 @@ WITH_INDEX = {
     from shardkit.packing.write import stored_samples as stored
     rows = pq.read_table(shard.rpartition("-")[0] + ".parquet").to_pydict()
     columns = [rows[name] for name in ("offset", "size", "key", "path", "label", "crc32c")]
-    stored._demand_as_indexed = cutting(stored._demand_as_indexed)
+    stored._require_as_indexed = cutting(stored._require_as_indexed)
     form = shard.rpartition(".")[2]
     samples = stored.StoredSamples([os.fsencode(shard)], [0] * len(rows["key"]), *columns, form, {}, [])
     for sample in samples._each():

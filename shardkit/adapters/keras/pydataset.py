@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shardkit.adapters.keras.listing import Listing, delivered
 from shardkit.errors import DatasetError, MissingExtraError, SampleIndexError, UsageError
 from shardkit.reading.batches.batch import Batch
-from shardkit.reading.batches.labels import demand_class_labels
+from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.dataset import Dataset
 from shardkit.reading.order.ranks import TF_CONFIG
 
@@ -192,7 +192,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
     def labels(self) -> NDArray[np.int32]:
         """The label of every sample in the order of the batches (int32, samples). UsageError where samples have
         several classes, or numbers."""
-        demand_class_labels(self.dataset.content.catalog, "labels")
+        require_class_labels(self.dataset.content.catalog, "labels")
         labels = self.listing.labels
         return (labels if self._relabelled is None else self._relabelled(labels)).astype(np.int32)
 

@@ -59,7 +59,7 @@ def to_tf_graph(dataset: Dataset) -> tf.data.Dataset:
 
     Raises UsageError for what TensorFlow's operations can't do. What is wrong in the data raises TensorFlow's errors.
     """
-    options = _demand_options(dataset)
+    options = _require_options(dataset)
     paths, packing = _files(dataset)
     steps, reading = dataset.steps, dataset.reading
     assert steps.batch is not None
@@ -78,7 +78,7 @@ def to_tf_graph(dataset: Dataset) -> tf.data.Dataset:
     return with_names(untuned(counted(made, dataset).with_options(deal).prefetch(tf.data.AUTOTUNE)), dataset)
 
 
-def _demand_options(dataset: Dataset) -> DecodeOptions:
+def _require_options(dataset: Dataset) -> DecodeOptions:
     """The options of decode(). UsageError for what the graph can't do."""
     element_spec_cure = "add .decode(size=224).batch(32)"
     steps = dataset.steps

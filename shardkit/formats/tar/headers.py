@@ -185,7 +185,7 @@ def read_member(
             records = {**found, **records}  # the first header wins, as in Python's tarfile
 
 
-def demand_unpacked(head: bytes, place: str) -> None:
+def require_unpacked(head: bytes, place: str) -> None:
     """DamagedError for a file of a compression that shards can't have, by its first bytes."""
     kind = next((name for magic, name in OTHER_PACKED if head.startswith(magic)), None)
     if kind is not None:
@@ -200,7 +200,7 @@ def parse_block(block: bytes, *, place: str, offset: int) -> Header:
         fact = "a header's checksum is wrong: the header is damaged, or the member in front of it"
         if offset == 0:
             fact = "the first header's checksum is wrong: this is not a tar file, or it is damaged"
-            demand_unpacked(block, place)
+            require_unpacked(block, place)
             if block.startswith(GZIP_MAGIC):
                 fact = "this is a gzip file, which can be read as a stream only"
         raise DamagedError(place, fact, CURE, offset)
@@ -341,7 +341,7 @@ def _fetch_whole(fetch: Callable[[int, int], bytes], at: int, size: int, place: 
     if len(data) == size:
         return data
     if not at:
-        demand_unpacked(data, place)
+        require_unpacked(data, place)
     fact = f"the file ends at byte {at + len(data)}, inside {what}"
     if not data and what == "a header":
         fact = "the file ends without its end mark (two blocks of zeros): it is cut" if at else "the file is empty"

@@ -155,7 +155,7 @@ def parse_example(data: bytes) -> dict[str, Feature]:
     found: dict[str, Feature] = {}
     features = _messages(data, 0, len(data), 1)
     if data and (not features or features[0][1] < len(data) or data[0] != 0x0A):  # there is something beside
-        _demand_example(data, features)
+        _require_example(data, features)
     for at, end in features:
         for start, stop in _messages(data, at, end, 1):
             name, feature = _plain_entry(data, start, stop) or _entry(data, start, stop)
@@ -164,7 +164,7 @@ def parse_example(data: bytes) -> dict[str, Feature]:
     return found
 
 
-def _demand_example(data: bytes, features: list[tuple[int, int]]) -> None:
+def _require_example(data: bytes, features: list[tuple[int, int]]) -> None:
     """WireError for data that parse, and whose content would be lost: a SequenceExample, or bytes of other kinds."""
     if _messages(data, 0, len(data), 2):
         raise WireError("it has feature lists: it is a tf.train.SequenceExample", 0)

@@ -165,7 +165,7 @@ def _framed(
     features = len(head) + (0 if image is None else len(image)) + len(tail)
     opening = b"\x0a" + varint(features)
     size = len(opening) + features
-    _demand_parsable(size)
+    _require_parsable(size)
     number = _LENGTH.pack(size)
     first = HEAD + len(opening)
     crc = crc32c(opening + head)
@@ -202,7 +202,7 @@ def is_bytes(value: object) -> bool:
     return isinstance(value, (bytes, bytearray, memoryview))
 
 
-def _demand_parsable(size: int) -> None:
+def _require_parsable(size: int) -> None:
     if size > MAX_EXAMPLE_BYTES:
         fact = f"it would be an Example of {size} bytes, and readers parse at most {MAX_EXAMPLE_BYTES}"
         raise TooLargeError(f"{fact} (a tar shard has no such limit)")
@@ -219,7 +219,7 @@ def carried(sample: TfrecordSample) -> tuple[bytes, TfrecordSample]:
     found = sample_of(data, 0, "")
     if found.key != sample.key:
         data = with_text(data, OTHER_KEY, sample.key)
-        _demand_parsable(len(data))
+        _require_parsable(len(data))
         found = sample_of(data, 0, "")
     return framed_record(data), found
 

@@ -19,7 +19,7 @@ def available() -> bool:
     return load("jpegtran")[0] is not None
 
 
-def demand_available(option: str) -> None:
+def require_available(option: str) -> None:
     """UsageError, in the name of the option that needs it, where the extension is missing."""
     module, reason = load("jpegtran")
     if module is None:

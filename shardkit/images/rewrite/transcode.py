@@ -72,9 +72,9 @@ class Transcoding(msgspec.Struct, frozen=True, kw_only=True):
         if self.resize is not None and self.max_side is not None and self.max_side < self.resize:
             fact = f"sides of at most {self.max_side} pixels make resize={self.resize} useless"
             raise UsageError("max_side", fact, "omit one of the two")
-        self._demand_uses()
+        self._require_uses()
 
-    def _demand_uses(self) -> None:
+    def _require_uses(self) -> None:
         """UsageError for an option that no image in the format asked for can have, or that this build can't fulfil."""
         if self.to == "png" and self.quality is not None:
             raise UsageError("quality", "makes no sense with to=png: PNG has none", "omit one of the two")
@@ -84,7 +84,7 @@ class Transcoding(msgspec.Struct, frozen=True, kw_only=True):
                 raise UsageError(name, fact, "omit one of the two")
         for name in ("baseline", "restart_rows"):
             if getattr(self, name):
-                lossless.demand_available(name)
+                lossless.require_available(name)
 
     def recorded(self) -> dict[str, Any]:
         """The options that ask for something."""

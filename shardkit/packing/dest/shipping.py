@@ -61,12 +61,12 @@ class Shipping:
             while self._waiting >= SENDERS + WAITING and not self._crew.stop.is_set():
                 self._changed.wait(0.1)
         if self._crew.stop.is_set():
-            self._crew.demand_sound()
+            self._crew.require_sound()
             raise Stopped
 
     def deliver(self, receipt: Receipt) -> None:
         """Send a finished shard, unless it has gone already, or has no sample."""
-        self._crew.demand_sound()
+        self._crew.require_sound()
         if not receipt.entry.samples or not os.path.exists(self._path(receipt.entry)):
             return
         with self._changed:

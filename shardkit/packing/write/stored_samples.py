@@ -77,7 +77,7 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
             place, data = maps.opened(source)
             found = next(form.read(data, place=place, start=at, end=at + size))
             sample = found if isinstance(found, TfrecordSample) else form.fields(data, found)
-            _demand_as_indexed(found.key, sample, key, crc, place, at)
+            _require_as_indexed(found.key, sample, key, crc, place, at)
             yield _StoredSample(self, place, at, key, path, label, sample, size)
 
     def _streamed(self, form: Format) -> Iterator[_StoredSample]:
@@ -88,7 +88,7 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
                 read = 0
                 for found, sample in form.stream_stored(file, place=place):
                     key, path, label, crc = next(rows, (None, "", -1, -1))
-                    _demand_as_indexed(found, sample, key, crc, place, None)
+                    _require_as_indexed(found, sample, key, crc, place, None)
                     now = file.tell()  # of a compressed shard, in the compressed bytes
                     yield _StoredSample(self, place, None, found, path, label, sample, now - read)
                     read = now
@@ -156,7 +156,7 @@ def _fields(sample: TfrecordSample | dict[str, bytes]) -> dict[str, Any]:
     return fields_of(sample) if isinstance(sample, TfrecordSample) else sample
 
 
-def _demand_as_indexed(
+def _require_as_indexed(
     found: str, sample: TfrecordSample | dict[str, bytes], key: str | None, crc: int, place: str, at: int | None
 ) -> None:
     """DamagedError where the sample is not the one of the index row. crc: of its image there, -1 for none."""

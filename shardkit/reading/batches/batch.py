@@ -90,10 +90,10 @@ def collate(samples: Sequence[Any]) -> Any:
     """
     first = samples[0]
     if isinstance(first, dict):
-        _demand_alike(samples, dict)
+        _require_alike(samples, dict)
         return _batch(samples) if any(image_field(sample) for sample in samples) else _columns(samples)
     if isinstance(first, (tuple, list)):
-        _demand_alike(samples, (tuple, list))
+        _require_alike(samples, (tuple, list))
         other = next((sample for sample in samples if len(sample) != len(first)), None)
         if other is not None:
             fact = f"a batch needs tuples of one length, and there are some of {len(first)} and of {len(other)} values"
@@ -102,7 +102,7 @@ def collate(samples: Sequence[Any]) -> Any:
     return _column(samples)
 
 
-def _demand_alike(items: Sequence[Any], kind: type | tuple[type, ...]) -> None:
+def _require_alike(items: Sequence[Any], kind: type | tuple[type, ...]) -> None:
     other = next((item for item in items if not isinstance(item, kind)), None)
     if not all(isinstance(item, kind) for item in items):
         fact = f"a batch needs items of one kind, and there are {type(items[0]).__name__} and {type(other).__name__}"

@@ -52,7 +52,7 @@ def one_image_each(catalog: Catalog) -> bool:
     return kind_of(catalog) != "" and len(fields) == 1 and fields <= IMAGE_FIELDS
 
 
-def demand_class_labels(catalog: Catalog, place: str) -> None:
+def require_class_labels(catalog: Catalog, place: str) -> None:
     """UsageError where the index has no class numbers, since samples have several of them, or others."""
     kind = kind_of(catalog)
     if kind:
@@ -60,7 +60,7 @@ def demand_class_labels(catalog: Catalog, place: str) -> None:
         raise UsageError(place, fact, f"choose samples by their field {FIELD!r}: filter(), or dataset[numbers]")
 
 
-def demand_mode(kind: Kind, mode: str) -> None:
+def require_mode(kind: Kind, mode: str) -> None:
     """UsageError for a `decode(label=)` that labels of this kind can't have."""
     if kind and mode not in ("int", "multihot" if kind == "multi" else "int"):
         what = "several classes" if kind == "multi" else "numbers to be predicted"

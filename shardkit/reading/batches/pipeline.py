@@ -20,7 +20,7 @@ from shardkit.errors import DamagedError, DatasetError, DecodeError, UsageError,
 from shardkit.images.decoder import ImageDecoder
 from shardkit.reading.batches.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.batches.fields import FIELD_DECODERS, decode_fields, encode_labels
-from shardkit.reading.batches.labels import FIELD, demand_mode, target_of
+from shardkit.reading.batches.labels import FIELD, require_mode, target_of
 from shardkit.reading.batches.memory import Lender
 from shardkit.reading.batches.pool import Task, Threads
 from shardkit.reading.blocks.indexed import Block
@@ -159,7 +159,7 @@ class _Worker:
         self.maps = tuple(itertools.takewhile(lambda op: isinstance(op, Map), run.steps.after))
         self.classes = run.source.classes
         self.targets = run.source.targets if self.options else ""
-        demand_mode(self.targets, self.options.label if self.options else "int")
+        require_mode(self.targets, self.options.label if self.options else "int")
         self.memory = Lender(run.ahead)
         self.skips = _Skips(self.options.skip_limit if self.options else 0)
         self.straight = bool(
@@ -309,7 +309,7 @@ class _Worker:
             self._failed(span, number, exc)
             return None
         if name:
-            self._demand_one_image(name, others)
+            self._require_one_image(name, others)
         decoded = {
             field: image if field == name else others[field] for field in sample if field == name or field in others
         }
@@ -319,7 +319,7 @@ class _Worker:
             decoded["cls"] = self._labels(np.array([decoded["cls"]]), span)[0]
         return decoded
 
-    def _demand_one_image(self, name: str, others: Mapping[str, Any]) -> None:
+    def _require_one_image(self, name: str, others: Mapping[str, Any]) -> None:
         """UsageError for a mask or another image beside it that is decoded and would not move along."""
         assert self.options is not None
         if self.options.crop == "resize" and not self.options.flip:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c, differing
 from shardkit.errors import DamagedError, DecodeError, ManifestError
-from shardkit.formats.format import demand_names_fit, format_named
+from shardkit.formats.format import format_named, require_names_fit
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
 from shardkit.reading.batches.labels import FIELD
@@ -211,7 +211,7 @@ class IndexCatalog:
         remote: Remote | None = None,
     ) -> None:
         self.format = format_named(manifest.shard_format, str(location))
-        demand_names_fit(self.format, names, str(location))
+        require_names_fit(self.format, names, str(location))
         self.names = names
         self.manifest = manifest
         self.location = location
@@ -326,7 +326,7 @@ class IndexCatalog:
                 self._tables.move_to_end(shard)
             return found
 
-    def demand_own(self, shard: int, data: Mapping) -> None:
+    def require_own(self, shard: int, data: Mapping) -> None:
         """ManifestError where the first or last sample of a shard is not what the index has there."""
         table, url = self.table(shard), self.urls[shard]
         for at in sorted({0, int(self.counts[shard]) - 1}):
@@ -442,7 +442,7 @@ class IndexBlock:
         if now >= self._due:
             self._due = now + LOOK_SECONDS
             for shard in self._maps:
-                self.catalog.mapped.demand_unchanged(shard)
+                self.catalog.mapped.require_unchanged(shard)
         return self._due
 
     @cached_property
@@ -481,13 +481,13 @@ class IndexBlock:
             wrong[at] = self._damaged(begin + at)
         return datas, wrong
 
-    def _demand_own(self, maps: dict[int, Mapping]) -> None:
+    def _require_own(self, maps: dict[int, Mapping]) -> None:
         """Look at the first and last sample of each shard when it is new, or was written to: it may be another's."""
         proven, stamps = self.catalog.proven, self.catalog.mapped.stamps
         for shard, data in maps.items():
             stamp = stamps.get(shard)
             if stamp is not None and proven.get(shard) != stamp:
-                self.catalog.demand_own(shard, data)
+                self.catalog.require_own(shard, data)
                 proven[shard] = stamp
 
     @cached_property
@@ -529,7 +529,7 @@ class IndexBlock:
         urls, maps, clock, due = self.catalog.urls, self._maps, time.monotonic, 0.0
         columns = zip(self.keys, *self._spans, self.labels.tolist(), self.fields, strict=True)
         if not self.catalog.checked_raw:
-            self._demand_own(maps)
+            self._require_own(maps)
         for begin in range(0, len(self), AT_ONCE):
             if clock() >= due:
                 due = self._look()

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, StorageError
-from shardkit.formats.format import FORMATS, demand_names_fit, format_of_head, format_of_name, is_packed_as
+from shardkit.formats.format import FORMATS, format_of_head, format_of_name, is_packed_as, require_names_fit
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
 from shardkit.reading.batches.labels import FIELD, Kind
@@ -113,7 +113,7 @@ def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sam
         with open(shard.path, "rb") as file:
             head = file.peek(512)[:512]
             form = FORMATS[format_of_name(shard.name) or format_of_head(head)]
-            demand_names_fit(form, names, place)
+            require_names_fit(form, names, place)
             if is_packed_as(form.name, head) or not head:  # an empty file can't be mapped
                 for key, fields in form.stream(file, place=place, names=names):
                     yield _sample(place, key, fields)
@@ -131,7 +131,7 @@ def read_stream(file: RemoteFile, names: FieldNames | None = None) -> Iterator[S
     """As `read_shard`, of a shard in a store."""
     place, head = str(file.shard), file.peek(512)
     form = FORMATS[format_of_name(file.shard.name) or format_of_head(head)]
-    demand_names_fit(form, names, place)
+    require_names_fit(form, names, place)
     for key, fields in form.stream(file, place=place, names=names):
         yield _sample(place, key, fields)
 

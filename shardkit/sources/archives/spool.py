@@ -47,7 +47,7 @@ def spooled(path: str, kind: str, members: Members, rows: Rows, work: str) -> tu
     starts[chosen] = places[sources]
     total = int(places[-1])
     spool = os.path.join(work, NAME)
-    _demand_room(work, total, path)
+    _require_room(work, total, path)
     what = (
         "has no random access: the files that are packed are unpacked first, into one file that is removed at the end"
     )
@@ -94,7 +94,7 @@ def _unpack_tar(path: str, kind: str, offsets: Rows, sizes: Rows, write: Callabl
         raise SourceError(place, "it was changed since the scan", "run again when nothing is changing it")
 
 
-def _demand_room(work: str, size: int, path: str) -> None:
+def _require_room(work: str, size: int, path: str) -> None:
     with translated(work):
         free = shutil.disk_usage(work).free
     if free < size:

@@ -218,7 +218,7 @@ def entries(source: Input, place: str, joined: Callable[[int], None] | None = No
         if ended:
             if not block.strip(b"\0"):  # the end
                 return
-            _demand_header(block, place, at)
+            _require_header(block, place, at)
             if joined is not None:
                 joined(at)
             shared, records, ended = {}, {}, False
@@ -242,7 +242,7 @@ def entries(source: Input, place: str, joined: Callable[[int], None] | None = No
             raise SourceError(f"{place}/{fs_text(name)}", "the archive ends inside this member", _CURE, source.at)
 
 
-def _demand_header(block: bytes, place: str, at: int) -> None:
+def _require_header(block: bytes, place: str, at: int) -> None:
     """SourceError unless what follows an end mark is another tar file."""
     with contextlib.suppress(DamagedError):
         if len(block) == BLOCK:

@@ -57,7 +57,7 @@ def read_zip(path: str, *, skip_bad: bool) -> Members:
     if guessed:
         _log.warning("%s: %d names are not marked as UTF-8 and were read as code page 437", place, guessed)
     members = builder.build(size)
-    _demand_apart(members, size, place)
+    _require_apart(members, size, place)
     return members
 
 
@@ -210,7 +210,7 @@ def _is_utf8(name: bytes) -> bool:
     return True
 
 
-def _demand_apart(members: Members, size: int, place: str) -> None:
+def _require_apart(members: Members, size: int, place: str) -> None:
     """SourceError where members share bytes, as those of a zip bomb do, or lie beyond the end."""
     order = np.argsort(members.offsets, kind="stable")
     starts, ends = members.offsets[order], (members.offsets + LOCAL_BYTES + members.packed)[order]

@@ -25,7 +25,7 @@ def room_of(file_bytes: int) -> int:
     return max(LEAST_ROOM, ROOM_FACTOR * file_bytes)
 
 
-def demand_room(used: int, rows: int, room: int, place: str, what: str) -> None:
+def require_room(used: int, rows: int, room: int, place: str, what: str) -> None:
     """SourceError where values of `used` bytes in `rows` rows are beyond `room`. what: those that were counted."""
     if used + rows * ROW_COST > room:
         fact = f"its {what} come to {used + rows * ROW_COST >> 20} MiB in memory, {room >> 20} MiB are the most"

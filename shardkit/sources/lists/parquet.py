@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from shardkit.errors import SourceError, printable
-from shardkit.sources.lists.limits import MAX_COLUMNS, demand_room, room_of
+from shardkit.sources.lists.limits import MAX_COLUMNS, require_room, room_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +31,7 @@ def read_parquet(path: str, place: str) -> pa.Table:
         about, schema = file.metadata, file.schema_arrow
         if about.num_columns > MAX_COLUMNS:
             raise SourceError(place, f"it has over {MAX_COLUMNS} columns", "leave out those that are not needed")
-        _demand_announced(about, room, place)
+        _require_announced(about, room, place)
         texts = _by_dictionary(about)
     batches: list[pa.RecordBatch] = []
     used = rows = 0
@@ -39,13 +39,13 @@ def read_parquet(path: str, place: str) -> pa.Table:
         for group in range(about.num_row_groups):
             for batch in file.iter_batches(_batch_rows(about.row_group(group)), row_groups=[group]):
                 used += sum(map(_expanded_bytes, batch.columns))
-                demand_room(used, rows + batch.num_rows, room, place, f"rows up to {rows + batch.num_rows}")
+                require_room(used, rows + batch.num_rows, room, place, f"rows up to {rows + batch.num_rows}")
                 rows += batch.num_rows
                 batches.append(batch.cast(schema))
     return pa.Table.from_batches(batches, schema)
 
 
-def _demand_announced(about: pq.FileMetaData, room: int, place: str) -> None:
+def _require_announced(about: pq.FileMetaData, room: int, place: str) -> None:
     """What the file says of itself: rows, values, and bytes before compression."""
     used = 0
     for group in map(about.row_group, range(about.num_row_groups)):
@@ -56,8 +56,8 @@ def _demand_announced(about: pq.FileMetaData, room: int, place: str) -> None:
             used += max(column.total_uncompressed_size, column.num_values * width)
             if used > room:
                 name = printable(column.path_in_schema)
-                demand_room(used, 0, room, place, f"columns up to {name!r}")
-    demand_room(used, about.num_rows, room, place, "rows")
+                require_room(used, 0, room, place, f"columns up to {name!r}")
+    require_room(used, about.num_rows, room, place, "rows")
 
 
 def _by_dictionary(about: pq.FileMetaData) -> list[str]:

@@ -65,7 +65,7 @@ def open_list(path: str, options: TableColumns, *, labels: Callable[[pa.Table, s
     labels_in = LABEL_COLUMNS if options.label_column is None else (options.label_column,)
     table = read_table(path, text_columns=texts, csv_texts=labels_in)
     root = os.path.dirname(os.path.abspath(path)) if options.root is None else os.path.abspath(options.root)
-    _demand_header(table.column_names, place, root)
+    _require_header(table.column_names, place, root)
     paths = _column(table, options.path_column, PATH_COLUMNS, place, "paths", "`path_column`")
     if paths is None:
         raise _no_column(table, "paths", "`path_column`", place)
@@ -99,7 +99,7 @@ def _column(table: pa.Table, named: str | None, usual: Sequence[str], place: str
     return next((lower[name] for name in usual if name in lower), None)
 
 
-def _demand_header(names: Sequence[str], place: str, root: str) -> None:
+def _require_header(names: Sequence[str], place: str, root: str) -> None:
     """SourceError where the first row is a file's, and names no columns."""
     usual = {*PATH_COLUMNS, *LABEL_COLUMNS}
     for name in names:

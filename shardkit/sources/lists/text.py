@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import msgspec
 
 from shardkit.errors import SourceError
-from shardkit.sources.lists.limits import MAX_COLUMNS, MAX_NESTING, MAX_ROW_BYTES, demand_room, room_of
+from shardkit.sources.lists.limits import MAX_COLUMNS, MAX_NESTING, MAX_ROW_BYTES, require_room, room_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,7 +148,7 @@ def _look_at_rows(path: str, place: str, looked: _Looked) -> None:
                 fact = f"with line {number} it has over {MAX_COLUMNS} columns"
                 raise SourceError(place, fact, "leave out those that are not needed")
             used = number * len(columns) * _JSON_VALUE
-            demand_room(used, number, room, place, f"{len(columns)} columns up to line {number}")
+            require_room(used, number, room, place, f"{len(columns)} columns up to line {number}")
 
 
 def _decoded(line: bytes) -> Any:
@@ -200,7 +200,7 @@ def _parsed(path: str, place: str, looked: _Looked, delimiter: str, types: dict[
             if "straddl" in str(exc):
                 raise _too_long(place, _open_quote(path)) from exc
             raise
-    demand_room(table.nbytes, table.num_rows, room_of(looked.bytes), place, f"{table.num_rows} rows")
+    require_room(table.nbytes, table.num_rows, room_of(looked.bytes), place, f"{table.num_rows} rows")
     return table
 
 

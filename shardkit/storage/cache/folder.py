@@ -73,7 +73,7 @@ class Cache:
         self._lock = threading.RLock()
         with translated(folder):
             os.makedirs(folder, exist_ok=True)
-            self._demand_ours()
+            self._require_ours()
             with self.alone():
                 self._clear()
                 self._note_usage(sum(size for _, size, _ in self._files()))
@@ -82,7 +82,7 @@ class Cache:
         """A file of the folder."""
         return os.path.join(self.folder, name)
 
-    def _demand_ours(self) -> None:
+    def _require_ours(self) -> None:
         """UsageError for a folder that was not empty when we came."""
         if os.path.exists(self.path(TAG)):
             with open(self.path(TAG), "rb") as file:

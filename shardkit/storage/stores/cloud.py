@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from shardkit.errors import NotFoundError, ShardkitError, StorageError, TransientError, UsageError, printable, redacted
 from shardkit.location import Location
-from shardkit.storage.store import ObjectInfo, StorageOptions, demand_name, harmless
+from shardkit.storage.store import ObjectInfo, StorageOptions, harmless, require_name
 from shardkit.storage.stores.cloud_errors import BEYOND, storage_error
 from shardkit.storage.stores.cloud_options import family_of, opened
 from shardkit.storage.stores.obstore_after_fork import obstore
@@ -79,7 +79,7 @@ class RemoteStore:
             self._process = os.getpid()
 
     def _path(self, name: str) -> str:
-        return f"{self._prefix}/{demand_name(name)}" if self._prefix else demand_name(name)
+        return f"{self._prefix}/{require_name(name)}" if self._prefix else require_name(name)
 
     def _place(self, name: str) -> str:
         return str(self.root.child(name)) if name else str(self.root)
@@ -178,7 +178,7 @@ class RemoteStore:
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
         """Write an object: less than 16 MiB by one request, more in parallel parts."""
-        self._demand_writable()
+        self._require_writable()
         self._open()
         path, attributes = self._path(name), {_CHECKSUM: crc32c} if crc32c else None
         first = _filled(data)
@@ -222,13 +222,13 @@ class RemoteStore:
 
     def delete(self, name: str) -> None:
         """Remove an object."""
-        self._demand_writable()
+        self._require_writable()
         self._open()
         path = self._path(name)
         with contextlib.suppress(NotFoundError):
             self._asked(name, lambda: obstore().delete(self._writing, path))
 
-    def _demand_writable(self) -> None:
+    def _require_writable(self) -> None:
         if self._family == "http":
             raise StorageError(str(self.root), "a web server is read-only", "write to its folder, or to a bucket")
 

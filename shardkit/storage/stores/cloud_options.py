@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from shardkit.errors import UsageError, printable
 from shardkit.location import Location
-from shardkit.options.files import content_of, demand_file
+from shardkit.options.files import content_of, require_file
 from shardkit.storage.store import harmless
 from shardkit.storage.stores.aws_profile import from_shared_files
 from shardkit.storage.stores.obstore_after_fork import obstore
@@ -119,7 +119,7 @@ def opened(root: Location, options: Mapping[str, Any], *, writing: bool) -> tupl
         raise UsageError(str(root), "credentials do not belong in this URL", "give them as storage options")
     if family == "s3":
         config = from_shared_files(config, str(root))
-    _demand_safe(root, family, config, client)
+    _require_safe(root, family, config, client)
     more = {
         "client_options": (WRITING if writing else READING) | client,
         "retry_config": WRITING_RETRY if writing else READING_RETRY,
@@ -183,11 +183,11 @@ def _sorted_out(root: Location, family: str, options: Mapping[str, Any]) -> tupl
     if isinstance(given, str | os.PathLike) and "-----BEGIN" not in str(given):
         client["root_certificate"] = content_of(given, named, "root certificate")
     for name in _FILES & config.keys():
-        demand_file(config[name], name, "file of credentials")
+        require_file(config[name], name, "file of credentials")
     return config, client
 
 
-def _demand_endpoint(name: str, url: str) -> None:
+def _require_endpoint(name: str, url: str) -> None:
     """UsageError for an endpoint that is no http or https URL of a host: obstore panics at most of them."""
     place = f"${name}" if name.isupper() else f"storage option {name}"
     cure = "give https://HOST, or http://HOST with allow_http=true"
@@ -229,7 +229,7 @@ def _seconds(value: Any) -> Any:
     return value
 
 
-def _demand_safe(root: Location, family: str, config: Mapping[str, Any], client: dict[str, Any]) -> None:
+def _require_safe(root: Location, family: str, config: Mapping[str, Any], client: dict[str, Any]) -> None:
     """UsageError for plain http to another machine, unless the user asks for it. On this machine it is allowed.
 
     A dataset's own URL that begins with http:// asks for it, and is warned of: what it sends can be read and changed on
@@ -246,7 +246,7 @@ def _demand_safe(root: Location, family: str, config: Mapping[str, Any], client:
         found = [(name, os.environ[name]) for name in _ENDPOINTS[family] if os.environ.get(name)]
         name, url = (names or found or [("", "")])[0]
         if url:
-            _demand_endpoint(name, url)
+            _require_endpoint(name, url)
         if _is_true(config.get("use_emulator")) or _is_true(os.environ.get("AZURE_STORAGE_USE_EMULATOR")):
             client.setdefault("allow_http", True)
     if urlsplit(url).scheme != "http":

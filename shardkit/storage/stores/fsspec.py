@@ -21,7 +21,7 @@ from shardkit.errors import (
     redacted,
 )
 from shardkit.location import Location
-from shardkit.storage.store import ObjectInfo, StorageOptions, demand_name, harmless
+from shardkit.storage.store import ObjectInfo, StorageOptions, harmless, require_name
 
 PIECE_BYTES = 4 << 20
 """A file system of fsspec reads a range at a time, each a request of its own for most."""
@@ -75,7 +75,7 @@ class FsspecStore:
         self._process = os.getpid()
 
     def _path(self, name: str) -> str:
-        return f"{self._top.rstrip('/')}/{demand_name(name)}"
+        return f"{self._top.rstrip('/')}/{require_name(name)}"
 
     def _asked(self, name: str, act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """What `act` gives, with the file system's errors translated."""

@@ -12,7 +12,7 @@ from shardkit.errors import NotFoundError, ShardkitError, StorageError, Transien
 from shardkit.location import Location
 from shardkit.storage.files import storage_error, sync_folder, translated, whole_file
 from shardkit.storage.parts import is_part, remove_abandoned
-from shardkit.storage.store import ObjectInfo, StorageOptions, demand_name
+from shardkit.storage.store import ObjectInfo, StorageOptions, require_name
 
 PIECE_BYTES = 1 << 20
 
@@ -37,7 +37,7 @@ class LocalStore:
         return f"LocalStore({self.root})"
 
     def _path(self, name: str) -> str:
-        return self.root.child(demand_name(name)).path
+        return self.root.child(require_name(name)).path
 
     def info(self, name: str) -> ObjectInfo:
         """What is known of a file."""

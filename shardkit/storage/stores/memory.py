@@ -9,7 +9,7 @@ from typing import BinaryIO
 from shardkit.checksums import crc32c
 from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.location import Location
-from shardkit.storage.store import ObjectInfo, StorageOptions, demand_name
+from shardkit.storage.store import ObjectInfo, StorageOptions, require_name
 
 PIECE_BYTES = 1 << 20
 
@@ -31,7 +31,7 @@ class MemoryStore:
         return f"MemoryStore({self.root})"
 
     def _path(self, name: str) -> str:
-        return self.root.child(demand_name(name)).path
+        return self.root.child(require_name(name)).path
 
     def _content(self, name: str) -> bytes:
         with _LOCK:

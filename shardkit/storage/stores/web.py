@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from shardkit.errors import ShardkitError, StorageError, TransientError, UsageError, redacted
 from shardkit.location import Location
-from shardkit.storage.store import ObjectInfo, StorageOptions, Store, demand_name
+from shardkit.storage.store import ObjectInfo, StorageOptions, Store, require_name
 from shardkit.storage.stores.cloud import PIECE_BYTES, RemoteStore, beyond_end
 from shardkit.storage.stores.cloud_errors import answer_error, redirect_error
 from shardkit.storage.stores.cloud_options import web_options
@@ -116,7 +116,7 @@ class WebStore:
         self, name: str, method: str, more: Mapping[str, str] | None = None
     ) -> Iterator[http.client.HTTPResponse]:
         base, _, query = self._url.partition("?")
-        url = f"{base}/{quote(demand_name(name), safe='/~')}" + (f"?{query}" if query else "")
+        url = f"{base}/{quote(require_name(name), safe='/~')}" + (f"?{query}" if query else "")
         request = urllib.request.Request(url, headers={**self._headers, **(more or {})}, method=method)
         place = self._place(name)
         try:

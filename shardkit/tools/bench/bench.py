@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, MissingExtraError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
-from shardkit.options.files import demand_folder
+from shardkit.options.files import require_folder
 from shardkit.packing.pack import pack
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.state import ReadPosition
@@ -123,7 +123,7 @@ def bench(
     if counts[0] < 1:
         raise UsageError("threads", f"{counts[0]} is too small", "give at least 1")
     if folder is not None:
-        demand_folder(folder, "folder")
+        require_folder(folder, "folder")
     load = _load()  # before anything is measured, which is a load too
     found = resolve(source, Remote(storage_options))
     whole = dataset(source, storage_options=storage_options)

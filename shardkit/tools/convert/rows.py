@@ -130,7 +130,7 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
         raise UsageError("source", "these are shards of more than one format", "convert those of each by themselves")
     form = forms.pop()
     scans = list(in_threads(lambda shard: _scan(shard, form, packed=packed), shards, threads))
-    _demand_unique(shards, scans)
+    _require_unique(shards, scans)
     said = [(shard.name, scan.labels) for shard, scan in zip(shards, scans, strict=True)]
     found = classes_of_shards(said, None, place=str(shards[0]))
 
@@ -182,7 +182,7 @@ def _streamed(shard: Location, form: Format) -> Iterator[Description]:
         yield from form.stream_described(file, place=str(shard))
 
 
-def _demand_unique(shards: Sequence[Location], scans: Sequence[_Scan]) -> None:
+def _require_unique(shards: Sequence[Location], scans: Sequence[_Scan]) -> None:
     """DatasetError for a key that comes twice."""
     seen: set[str] = set()
     for shard, scan in zip(shards, scans, strict=True):

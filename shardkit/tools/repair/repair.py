@@ -31,7 +31,7 @@ from shardkit.shards.class_names import class_map, folder_of, text_names
 from shardkit.shards.find import SourceLike
 from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry, options_for_new_shards
 from shardkit.shards.names import shard_name
-from shardkit.shards.objects import demand_disk
+from shardkit.shards.objects import require_disk
 from shardkit.shards.open import Opened, ShardPlace, open_dataset, stem_of_shard
 from shardkit.sources.keys import new_keys
 from shardkit.storage.files import translated
@@ -134,7 +134,7 @@ def _format_of(shard: ShardPlace) -> FormatName:
 
 def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> DiskDestination:
     """Where the result goes. DestinationError for the source itself, and for another dataset without `overwrite`."""
-    demand_disk("repair", dest, "write to a disk, and then: shardkit upload")
+    require_disk("repair", dest, "write to a disk, and then: shardkit upload")
     name = opened.place.name
     stem = name.removesuffix(".json") if name.endswith(".json") else stem_of_shard(name)
     source = os.path.abspath(opened.place.sibling(stem).path)

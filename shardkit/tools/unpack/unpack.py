@@ -23,7 +23,7 @@ from shardkit.formats.format import FORMATS, Description, StoredSample
 from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text
 from shardkit.shards.find import SourceLike
 from shardkit.shards.manifest import Manifest
-from shardkit.shards.objects import demand_disk
+from shardkit.shards.objects import require_disk
 from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset
 from shardkit.shards.scan import ShardBytes, open_shard
 from shardkit.sources.keys import key_of_file
@@ -83,9 +83,9 @@ def unpack(
         first = opened.findings[0]
         raise DatasetError(first.shard, first.fact, first.cure)
     take = wanted(opened.manifest, classes, keys)
-    demand_disk("unpack", dest, "name a folder on this machine")
+    require_disk("unpack", dest, "name a folder on this machine")
     target = os.path.abspath(os.fsdecode(dest))
-    _demand_free(target)
+    _require_free(target)
     folder, hidden = os.path.dirname(target), f".{os.path.basename(target)}.unpacking"
     part = os.fsdecode(part_of(os.path.join(folder, hidden)))
     made = _missing_folders(folder)
@@ -123,7 +123,7 @@ def _missing_folders(folder: str) -> list[str]:
     return missing
 
 
-def _demand_free(target: str) -> None:
+def _require_free(target: str) -> None:
     if not os.path.lexists(target):
         return
     if not os.path.isdir(target) or os.path.islink(target):

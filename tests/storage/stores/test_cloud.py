@@ -427,7 +427,7 @@ def test_plain_http_that_is_asked_for_is_allowed_to_the_client(
     family = cloud_options.family_of(locate(root).scheme)
     if named == "environment":
         monkeypatch.setenv(cloud_options._ALLOW_HTTP[family], str(value))
-    cloud_options._demand_safe(locate(root), family, {"endpoint": "http://minio.example:9000"}, client)
+    cloud_options._require_safe(locate(root), family, {"endpoint": "http://minio.example:9000"}, client)
     assert client == {"allow_http": True}
 
 

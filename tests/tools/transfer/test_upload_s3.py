@@ -155,7 +155,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(Path(shardkit.__file__).parents[1])}
 
 
-def demand_whole_or_absent(there: dict[str, bytes], wanted: dict[str, bytes]) -> bool:
+def require_whole_or_absent(there: dict[str, bytes], wanted: dict[str, bytes]) -> bool:
     """What is there is right, and where the manifest is, all is there. Whether it is."""
     there = {name: data for name, data in there.items() if name != marker_name("train")}
     assert there.items() <= wanted.items()
@@ -185,7 +185,7 @@ def test_an_upload_that_is_killed_leaves_no_half_dataset_and_the_next_goes_on(ma
                 kills += 1
             assert forker.stdout.readline() == "ended\n"
             there = objects(s3_server)
-            if demand_whole_or_absent(there, wanted):
+            if require_whole_or_absent(there, wanted):
                 for name in [*chance.sample(sorted(there), len(there) // 2), "train.json"]:
                     store.delete(name)
             partly += 0 < len(there) < len(wanted)

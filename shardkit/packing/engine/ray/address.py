@@ -17,7 +17,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 
 _CURE = "check `address`, start a cluster with 'ray start --head', or omit it to use this machine"
 
 
-def demand_reachable(address: str) -> None:
+def require_reachable(address: str) -> None:
     """UsageError for what is no `HOST:PORT` or "auto"; WorkerError where nothing answers as a cluster does."""
     if address == "auto":  # a cluster of this machine, which Ray looks up at once
         return
@@ -28,12 +28,12 @@ def demand_reachable(address: str) -> None:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_SECONDS) as connection:
             if not os.environ.get("RAY_USE_TLS"):
-                _demand_http2(connection, address)
+                _require_http2(connection, address)
     except OSError as exc:
         raise WorkerError(address, f"no Ray cluster answers there ({exc.strerror or exc})", _CURE) from exc
 
 
-def _demand_http2(connection: socket.socket, address: str) -> None:
+def _require_http2(connection: socket.socket, address: str) -> None:
     connection.sendall(_PREFACE)
     head = b""
     while len(head) < 4 and (more := connection.recv(64)):

@@ -17,7 +17,7 @@ from typing import Any
 
 from shardkit import errors
 from shardkit.errors import MissingExtraError, WorkerError, printable
-from shardkit.packing.engine.ray.address import demand_reachable
+from shardkit.packing.engine.ray.address import require_reachable
 from shardkit.units import cores
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ def _connected(workers: int | None, address: str | None) -> tuple[Any, bool, int
     given = address or os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if given:
-        demand_reachable(given)
+        require_reachable(given)
     else:
         options |= {"num_cpus": workers or cores(), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
     logging.getLogger("ray").setLevel(logging.ERROR)

@@ -25,7 +25,7 @@ from shardkit.errors import BadFileError, MissingExtraError, SourceError, UsageE
 from shardkit.packing.engine.engine import EngineOptions
 from shardkit.packing.engine.ray import engine, map
 from shardkit.packing.engine.ray import task as ray_task
-from shardkit.packing.engine.ray.address import demand_reachable
+from shardkit.packing.engine.ray.address import require_reachable
 from shardkit.packing.engine.worker import Done, Failed
 from shardkit.packing.write.file_samples import FileSamples
 from shardkit.packing.write.task import ShardTask
@@ -274,7 +274,7 @@ def test_another_server_is_no_cluster(reply: bytes) -> None:
         thread.start()
         port = server.getsockname()[1]
         with pytest.raises(WorkerError, match=r"the server there is not the head of a Ray cluster|no Ray cluster"):
-            demand_reachable(f"127.0.0.1:{port}")
+            require_reachable(f"127.0.0.1:{port}")
         thread.join()
 
 
@@ -282,13 +282,13 @@ def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("shardkit.packing.engine.ray.address.TIMEOUT_SECONDS", 0.05)
     silent = pytest.raises(WorkerError, match=r"no Ray cluster answers there \(timed out\)")
     with socket.create_server(("127.0.0.1", 0)) as server, silent:
-        demand_reachable(f"127.0.0.1:{server.getsockname()[1]}")
+        require_reachable(f"127.0.0.1:{server.getsockname()[1]}")
 
 
 @pytest.mark.parametrize("address", ["", "head", "ray://head:10001", "head:x", ":6379", "head:99999"])
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="is not the address of a Ray cluster"):
-        demand_reachable(address)
+        require_reachable(address)
 
 
 @pytest.mark.parametrize(
