@@ -26,7 +26,7 @@ typedef struct {
     Py_ssize_t path_length, key_length, field_length, label_length, size;
 } File;
 
-/* As formats/jpeg.check_scans. */
+/* As images/jpeg.check_scans. */
 static int few_scans(const uint8_t *at, const uint8_t *end, int max_scans)
 {
     int scans = 0;
@@ -35,7 +35,7 @@ static int few_scans(const uint8_t *at, const uint8_t *end, int max_scans)
     return scans <= max_scans;
 }
 
-/* Whether all decoders read the frame at `at`, of which 10 bytes are there: formats/jpeg.Frame.is_common. */
+/* Whether all decoders read the frame at `at`, of which 10 bytes are there: images/jpeg.Frame.is_common. */
 static int plain_frame(const uint8_t *data, Py_ssize_t length, Py_ssize_t at, int max_scans)
 {
     const int components = data[at + 9];
@@ -82,7 +82,7 @@ static int jpeg_size(const uint8_t *data, Py_ssize_t length, uint64_t max_pixels
     return 0;
 }
 
-/* Whether readers give the key back as it is, and skip nothing: see formats/tar_headers.check_name. */
+/* Whether readers give the key back as it is, and skip nothing: see formats/tar/headers.check_name. */
 static int plain_key(const char *key, Py_ssize_t length)
 {
     if (length == 0 || key[length - 1] == '/' || memchr(key, '.', (size_t)length) || memchr(key, 0, (size_t)length))

@@ -1,4 +1,4 @@
-/* Rewrites a JPEG without loss, as libjpeg's own `jpegtran` does: its quantised coefficients are read, and written anew
+/* Rewrites a JPEG without loss, as libjpeg's own `jpegtran` does: its quantised coefficients are read, and written again
  * as one sequential scan with Huffman tables of its own, with restart markers if asked for.
  *
  * rewrite(data, restart_rows, max_pixels, max_scans, max_bytes) -> bytes

@@ -120,7 +120,7 @@ def pack(
     source: a folder of class folders; or a folder of splits (`train`, `validation`, `test` …), each one of those; an
     archive of either (zip, 7z, tar, also packed by gzip, bzip2, xz or zstd), which stands for the tree in its only top
     folder, if it has one; a list of files (CSV, TSV, JSON lines, Parquet); a folder of images with a `metadata.csv`; a
-    bucket's prefix. See `packing.sources`.
+    bucket's prefix. See `sources/open.py`.
     dest: what the file names start with: `shards/train` gives `shards/train-000000.tar`, `shards/train.json` …; for a
     folder of splits, the folder that takes them all. An existing folder takes a dataset named after the source.
     With `s3://bucket/train` (gs://, az:// …) each shard goes up while the next are written, and leaves this machine;

@@ -136,7 +136,7 @@ class ShardWriter:
         return self._manifest
 
     def write(self, sample: Mapping[str, Any]) -> None:
-        """Write a sample: field name -> value, as `packing.encoders` has them, in the order of the dict.
+        """Write a sample: field name -> value, as `write/encoders.py` has them, in the order of the dict.
 
         "__key__": the key, unique; for all samples or for none, which are then numbered. "cls": the label: a class
         number, or a name of `classes`; a list of them (several classes); a float or a list with floats (numbers to be

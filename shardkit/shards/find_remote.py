@@ -29,7 +29,7 @@ class Remotes:
         self._manifests: dict[Location, Found | None] = {}
 
     def resolve(self, place: Location) -> Found:
-        """What a URL names. Errors as in `resolve.resolve`."""
+        """What a URL names. Errors as in `find.resolve`."""
         if place.query and not _is_shard(place):
             fact = "a query, such as a signature, holds for one object, and a dataset has several"
             cure = "name the shards, each with its own; or use the store's own scheme (az://… with sas_token=…)"

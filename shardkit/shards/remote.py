@@ -78,11 +78,11 @@ class RemoteShards(MappedShards):
         with self.objects.opened(self.files[shard].location):
             return self.objects.span(self.files[shard].location, start, end)
 
-    def mend(self, shard: int, start: int, data: Buffer) -> None:
+    def replace_damaged(self, shard: int, start: int, data: Buffer) -> None:
         """These bytes, which differ from what `read` gave, are right."""
         entry = self._entry(shard)
         if entry is not None:
-            entry.mend(start, data)
+            entry.replace_damaged(start, data)
 
     def here(self, shard: int) -> MappedFile | None:
         """The shard's bytes where the cache has all of them."""

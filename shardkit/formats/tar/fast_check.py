@@ -48,7 +48,7 @@ def plain_sums(
 ) -> PlainShard | None:
     """The checksums of a shard that is just as its index rows say; None where it is not, or that can't be told here.
 
-    keys, paths, numbers: the index rows, as `_opened.IndexRows` has them. Raises OSError.
+    keys, paths, numbers: the index rows, as an `IndexRows` has them. Raises OSError.
     """
     sums = parts_extension()
     if sums is None or not len(keys):

@@ -48,11 +48,6 @@ def varint(number: int) -> bytes:
 _SHORT = [bytes((n,)) for n in range(0x80)]
 
 
-def varint_size(number: int) -> int:
-    """The length of `varint(number)`."""
-    return max(1, (number.bit_length() + 6) // 7)
-
-
 def entry_name(name: str) -> bytes:
     """The part of an entry that names the feature."""
     data = name.encode()

@@ -129,7 +129,7 @@ class RemoteBlock(IndexBlock):
                 raise
             data = self.remote_shards.again(shard, first, stop)
             found = use(number, bytes(data))
-            self.remote_shards.mend(shard, first, data)
+            self.remote_shards.replace_damaged(shard, first, data)
             return found
 
     def _bytes(self, number: int) -> Any:

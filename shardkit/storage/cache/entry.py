@@ -89,7 +89,7 @@ class Entry:
             self.drop(f"can't be read ({exc.strerror or exc}), and is fetched again")
             return fetch(start, end)
 
-    def mend(self, start: int, data: Buffer) -> None:
+    def replace_damaged(self, start: int, data: Buffer) -> None:
         """These bytes are right, and those that are here are not: of a whole object nothing more is believed."""
         if self.whole:
             self.drop("is damaged and fetched again")

@@ -111,7 +111,7 @@ def test_mended_bytes_make_an_object_right(tmp_path: Path) -> None:
     wrong = bytearray(source.data)
     wrong[100] ^= 1
     assert bytes(entry.read(50, 200, lambda start, end: bytes(wrong[start:end]))) != source.data[50:200]
-    entry.mend(50, source.data[50:200])
+    entry.replace_damaged(50, source.data[50:200])
     entry.read(0, 3500, source)
     assert entry.whole
 
@@ -126,7 +126,7 @@ def test_a_whole_object_with_wrong_bytes_is_dropped(tmp_path: Path) -> None:
     other = Cache(str(tmp_path / "other"), None)
     source.fill(other)
     entry = source.entry(other)
-    entry.mend(0, source.data[:10])
+    entry.replace_damaged(0, source.data[:10])
     assert kinds(tmp_path / "other") == []
 
 
