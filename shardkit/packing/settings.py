@@ -74,7 +74,7 @@ class Images:
         Help("Chroma subsampling of JPEGs.", "444|422|420"),
         About(
             "JPEG: the colours' subsampling (444, 422 or 420); restart markers every so many rows of blocks (without "
-            "loss). What each brings is in benchmarks/RESULTS.md."
+            "loss). benchmarks/transcode.py measures what each brings."
         ),
     ] = None
     restart_rows: Annotated[int | None, Help("Restart markers in JPEGs, one every N rows of blocks.", "N")] = None
