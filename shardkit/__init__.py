@@ -3,7 +3,7 @@
     shardkit.pack("data/train", "shards/train")
     for images, labels in shardkit.dataset("shards/train", shuffle=10_000).decode(size=224).batch(64): ...
 
-Nothing is loaded before its first use: `import shardkit` costs little, and brings no image, Parquet or training
+Nothing is loaded before its first use: `import shardkit` is cheap, and imports no image, Parquet or training
 library. Type checkers and editors find the names in `__init__.pyi`.
 """
 
@@ -85,7 +85,7 @@ _HOME = {
     "UsageError": "shardkit.errors",
     "WorkerError": "shardkit.errors",
 }
-"""Where each public name lives. `__init__.pyi` imports the same ones; a test holds the two together."""
+"""The module of each public name. `__init__.pyi` imports the same names; a test compares the two."""
 
 _NEED_EXTRA = {
     "KerasDataset": "shardkit.adapters.keras.pydataset",
@@ -95,16 +95,16 @@ _NEED_EXTRA = {
     "TorchMap": "shardkit.adapters.torch",
     "WebDatasetPipeline": "shardkit.adapters.webdataset",
 }
-"""Public classes that need their extra. They are not in `__all__`, so that `import *` needs none."""
+"""Public classes that need an extra. They are not in `__all__`, so that `import *` works without it."""
 
 _MODULES = ("keras", "tensorflow")
-"""Modules that are loaded at their first use, too, and need their extra: `shardkit.keras.flow_from_shards`."""
+"""Modules that are also loaded on first use, and need an extra: `shardkit.keras.flow_from_shards`."""
 
 __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name at its first use (PEP 562)."""
+    """Load a public name on first use (PEP 562)."""
     import importlib
 
     if name in _MODULES:

@@ -1,6 +1,6 @@
-"""The CRC-32C of bytes, by a C extension that is three times as fast as google_crc32c; where it is not there, by that.
+"""CRC-32C by a C extension that is three times as fast as google_crc32c; without the extension, by google_crc32c.
 
-The extension lets go of the interpreter while it sums, so that several threads can.
+The extension releases the GIL while it computes, so that several threads can run in parallel.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 WINDOW_BYTES = 1 << 20
-"""What is read of a file at a time: it stays in the processor's cache from the read to the sum."""
+"""How much of a file is read at once: it stays in the processor's cache between the read and the checksum."""
 
 
 def extension() -> Any:
-    """The C extension, or None where it was not built or this processor lacks what it needs."""
+    """The C extension, or None if it was not built or this processor lacks the instructions that it needs."""
     return load("checksums")[0]
 
 
 def crc32c(data: Buffer | NDArray[Any], before: int = 0) -> int:
-    """The CRC-32C of bytes that begin with some whose CRC-32C is `before`, and go on with `data`."""
+    """The CRC-32C of `data`, continuing from bytes whose CRC-32C is `before`."""
     native = extension()
     if native is not None:
         found: int = native.crc32c(data, before)
@@ -38,7 +38,7 @@ def crc32c(data: Buffer | NDArray[Any], before: int = 0) -> int:
 
 
 def differing(datas: Sequence[Buffer | None], sums: NDArray[np.uint32]) -> list[int]:
-    """The places of those among `datas` whose CRC-32C is not the one in `sums`. None is passed over."""
+    """The indices of `datas` whose CRC-32C differs from the one in `sums`. None entries are skipped."""
     import numpy as np
 
     native = extension()
@@ -50,7 +50,7 @@ def differing(datas: Sequence[Buffer | None], sums: NDArray[np.uint32]) -> list[
 
 
 def crc32c_of_file(file: io.RawIOBase, size: int) -> int | None:
-    """The CRC-32C of the next `size` bytes of an unbuffered file; None where it is shorter. Raises OSError."""
+    """The CRC-32C of the next `size` bytes of an unbuffered file; None if it is shorter. Raises OSError."""
     window, crc, left = bytearray(min(WINDOW_BYTES, max(1, size))), 0, size
     with memoryview(window) as view:
         while left > 0:
@@ -63,25 +63,25 @@ def crc32c_of_file(file: io.RawIOBase, size: int) -> int | None:
 
 
 def _taken(data: Buffer | NDArray[Any]) -> Any:
-    """`data` as google_crc32c takes it, which knows bytes and arrays."""
+    """`data` in a form that google_crc32c accepts: bytes or an array."""
     import numpy as np
 
     return data if isinstance(data, bytes) else np.frombuffer(memoryview(cast("Buffer", data)), np.uint8)
 
 
 POLYNOMIAL = 0x82F63B78
-"""Castagnoli's, reflected."""
+"""The Castagnoli polynomial, reflected."""
 
 
 def parts_extension() -> Any:
-    """The C extension that sums the parts of a file in one pass, or None."""
+    """The C extension that checksums the parts of a file in one pass, or None."""
     return load("sums")[0]
 
 
 def summer(view: NDArray[np.uint8]) -> Callable[[int, int], int]:
-    """A function that gives the CRC-32C of the bytes from `start` to `end` of `view`.
+    """A function that returns the CRC-32C of the bytes from `start` to `end` of `view`.
 
-    The C extension sums three times as fast as google_crc32c, and lets go of the interpreter meanwhile.
+    The C extension is three times as fast as google_crc32c, and releases the GIL.
     """
     sums, value = parts_extension(), google_crc32c.value
     if sums is None:
@@ -90,7 +90,7 @@ def summer(view: NDArray[np.uint8]) -> Callable[[int, int], int]:
 
 
 def joined_crc(crcs: NDArray[Any], lengths: NDArray[Any]) -> int:
-    """The CRC-32C of parts laid end to end, from each part's CRC-32C and length in bytes; 0 for no parts."""
+    """The CRC-32C of concatenated parts, from each part's CRC-32C and length in bytes; 0 for no parts."""
     import numpy as np
 
     if not len(crcs):
@@ -112,7 +112,7 @@ def _shifted(table: NDArray[np.uint32], values: NDArray[np.uint32]) -> NDArray[n
 
 @lru_cache(maxsize=64)
 def _table(bit: int) -> NDArray[np.uint32]:
-    """What 2^bit zero bytes do to a CRC: (4, 256), a row for each of its bytes."""
+    """The effect of appending 2^bit zero bytes on a CRC: shape (4, 256), one row for each byte of the CRC."""
     import numpy as np
 
     bytes_of = np.arange(256, dtype=np.uint32)

@@ -12,7 +12,7 @@
     ├── DatasetError              5   a dataset can't be read as asked
     │   ├── NotFoundError         5   no such dataset, shard or key; a FileNotFoundError too
     │   │   ├── SampleIndexError  5   no sample of this number; an IndexError too
-    │   │   └── ReplacedError     5   another dataset has taken the place of the one that was opened
+    │   │   └── ReplacedError     5   the dataset that was opened has been replaced by another
     │   ├── ManifestError         5   manifest or index is damaged, of a later version, or does not fit its shards
     │   ├── DamagedError          5   a shard is cut or damaged
     │   ├── DecodeError           5   an image or field can't be decoded
@@ -22,11 +22,11 @@
     │   └── TransientError        6   it may work on the next attempt: a broken connection, a time-out
     └── WorkerError               7   a worker process died
 
-Some are errors of Python as well, for code that knows nothing of shardkit. So `except ValueError` and
-`except OSError` catch them: where such a block calls functions of shardkit, `except ShardkitError: raise` comes first.
+Some are also built-in Python errors, for code that does not know shardkit, so `except ValueError` and
+`except OSError` catch them: where such a block calls shardkit functions, put `except ShardkitError: raise` first.
 
 The number is the exit code of the command line. Every error has the same parameters, and `args` equal them,
-so that an error survives pickling on its way from a worker process. No error holds a credential: see `redacted`.
+so that an error survives pickling on its way from a worker process. No error contains a credential: see `redacted`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ShardkitError(Exception):
         self, place: str, fact: str = "", cure: str = "", offset: int | None = None, key: str | None = None
     ) -> None:
         place, fact, cure = redacted(place), redacted(fact), redacted(cure)
-        Exception.__init__(self, place, fact, cure, offset, key)  # that of OSError would take them for its own
+        Exception.__init__(self, place, fact, cure, offset, key)  # OSError.__init__ would interpret them as its own
         self.place = place
         self.fact = fact
         self.cure = cure
@@ -142,11 +142,11 @@ class NotFoundError(DatasetError, FileNotFoundError):
 
 
 class SampleIndexError(NotFoundError, IndexError):
-    """No sample of this number; an IndexError too, so that Python's old protocol of iteration ends."""
+    """No sample of this number; an IndexError too, so that Python's sequence iteration protocol stops."""
 
 
 class ReplacedError(NotFoundError):
-    """A file of a dataset that is gone, since another dataset has taken the place of this one."""
+    """A file of the dataset is gone because another dataset has replaced this one."""
 
 
 class ManifestError(DatasetError):
@@ -166,8 +166,8 @@ class StateError(DatasetError):
 
 
 class LengthError(DatasetError, TypeError):
-    """A length that is not known; a TypeError too, so that `list(dataset)`, which asks for a length first, continues
-    without it."""
+    """The length is not known; a TypeError too, so that `list(dataset)`, which asks for a length first, works without
+    it."""
 
 
 class StorageError(ShardkitError):
@@ -177,9 +177,9 @@ class StorageError(ShardkitError):
 
 
 class TransientError(StorageError):
-    """The store failed in a way that may pass: a broken connection, a time-out, a 503. Try again.
+    """The store failed in a way that may be temporary: a broken connection, a time-out, a 503. Try again.
 
-    after_seconds: how long the server asks to wait before that (Retry-After), 0 where it does not.
+    after_seconds: how long the server asks to wait before that (Retry-After), 0 if it does not ask.
     """
 
     after_seconds: float = 0.0
@@ -199,8 +199,8 @@ def printable(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    """JSON text that any terminal can show: control characters (C1 ones too) and those that turn the direction of
-    writing are escaped as \\uXXXX. It says the same."""
+    """Equivalent JSON text that any terminal can show: control characters (C1 too) and those that change the text
+    direction are escaped as \\uXXXX."""
     if text.isascii() and "\x7f" not in text:  # JSON itself escapes those below a space
         return text
     return "".join(c if c.isprintable() or c in "\n\r\t" else _json_escape(c) for c in text)
@@ -212,8 +212,8 @@ def _json_escape(character: str) -> str:
 
 
 _USER = re.compile(r"((?:https?|ftp)://)[^\s/?#@'\"]+@|(\w[\w+.-]*://)(?!\S*?:\d+/)[^\s@:'\"]*:[^\s@'\"]+@")
-"""What stands before the host. A user without a password is a container of Azure (abfss://container@account…), and
-secret keys do hold slashes."""
+"""The user info before the host. A user without a password is an Azure container (abfss://container@account…), and
+secret keys can contain slashes."""
 _QUERY = re.compile(r"(https?://[^\s?#'\"<>]*\?)[^\s#'\"<>]+")
 _PARAMETER = re.compile(
     r"([?&;\s\"'](?:x-(?:amz|goog)-(?:signature|credential|security-token)|sig|signature|awsaccesskeyid|googleaccessid|"
@@ -226,7 +226,7 @@ _HEADER = re.compile(r"\b((?:bearer|basic|aws4-hmac-sha256|sharedkey)\s+)(?=\S*\
 def redacted(text: str) -> str:
     """`text` without credentials: users and passwords in URLs, their queries (signatures, tokens), Authorization.
 
-    Every error does this to its texts; what is logged beside errors does it where it is made.
+    Every error does this to its texts; other log messages are redacted where they are built.
     """
     if "://" in text:
         text = _USER.sub(lambda match: f"{match[1] or match[2]}***@", text)

@@ -1,4 +1,4 @@
-"""What a long run tells its caller while it goes: plain values given to a callable. The library itself never prints."""
+"""Progress events of a long run: plain values passed to a callable. The library itself never prints."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a step is. `total_*` is 0 where it is not known yet (while scanning).
+    """The progress of one step. `total` and `bytes_total` are 0 while they are not known yet (while scanning).
 
     step: "scan", "pack", "index" … done / total: samples or files. bytes_done / bytes_total: their bytes.
     """
@@ -24,4 +24,4 @@ ProgressFn = Callable[[Progress], None]
 
 
 def silent(_: Progress) -> None:
-    """The ProgressFn that tells nobody."""
+    """A ProgressFn that does nothing."""

@@ -1,4 +1,4 @@
-"""Shards for Keras, with any backend, in the place of its own loaders. Needs the extra `keras`.
+"""Shards for Keras, with any backend: replacements for its own loaders. Needs the extra `keras`.
 
 from shardkit.keras import flow_from_shards, image_dataset_from_shards
 """

@@ -1,4 +1,4 @@
-"""Where something is: a path of this machine, or a URL. `str | os.PathLike` becomes a Location once, at the door."""
+"""Locations: a local path, or a URL. `str | os.PathLike` is converted to a Location once, where the user passes it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from shardkit.errors import UsageError, redacted
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _QUERY = re.compile(r"\?(?=[^?]*=)(.*)", re.DOTALL)
-"""The query of a URL. A `?` without a `=` behind it is one of a glob."""
+"""The query of a URL. A `?` without a `=` after it belongs to a glob."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Location:
-    """A place for bytes. `scheme` is "" for a path of this machine; `path` is the path, or what follows `scheme://`.
+    """A place for bytes. `scheme` is "" for a local path; `path` is the path, or what follows `scheme://`.
 
-    Values compare and hash by what they say, not by what they point to. As text it holds no credentials: `str()` is for
-    people, `url` for machines. query: what follows the `?` of a web server's URL, such as a signature; its folder and
-    those in it have it too.
+    Locations compare and hash by their text, not by what they point to. `str()` is for people and contains no
+    credentials; `url` is for machines. query: what follows the `?` of a web server's URL, such as a signature; `parent`
+    and `child` keep it.
     """
 
     scheme: str
@@ -35,40 +35,40 @@ class Location:
 
     @property
     def url(self) -> str:
-        """The whole of it, with any credentials: `locate(url)` gives this Location again. Not for messages."""
+        """The full text, credentials included: `locate(url)` returns an equal Location. Not for messages."""
         query = f"?{self.query}" if self.query else ""
         return f"{self.scheme}://{self.path}{query}" if self.scheme else self.path
 
     @property
     def is_local(self) -> bool:
-        """Whether this is a path of this machine."""
+        """Whether this is a local path."""
         return not self.scheme
 
     @property
     def name(self) -> str:
-        """The last part of the path: "" where it ends with a slash."""
+        """The last part of the path: "" if it ends with a slash."""
         return self.path.rpartition("/")[2]
 
     @property
     def parent(self) -> Location:
-        """The folder that this is in."""
+        """The folder that contains this location."""
         if self.is_local:
             return Location("", os.path.dirname(self.path) or ".")
         return Location(self.scheme, self.path.rpartition("/")[0], self.query)
 
     def child(self, name: str) -> Location:
-        """The place `name` in the folder that this is."""
+        """The location of `name` in this folder."""
         if self.is_local:
             return Location("", os.path.normpath(os.path.join(self.path, name)))
         return Location(self.scheme, f"{self.path.rstrip('/')}/{name}", self.query)
 
     def sibling(self, name: str) -> Location:
-        """The place `name` in the folder that this is in."""
+        """The location of `name` in the same folder."""
         return self.parent.child(name)
 
 
 def locate(value: str | os.PathLike[str]) -> Location:
-    """The Location that a user's string or path means; `~` and `file://` are understood."""
+    """The Location for a user's string or path; `~` and `file://` are understood. UsageError for an empty one."""
     text = os.fspath(value)
     if not isinstance(text, str):
         text = os.fsdecode(text)
@@ -88,10 +88,10 @@ def locate(value: str | os.PathLike[str]) -> Location:
 
 
 def matching(pattern: str) -> list[str]:
-    """The paths of this machine that a glob matches, sorted; `**` goes through folders.
+    """The local paths that a glob matches, sorted; `**` matches any number of folders.
 
-    A folder whose name is a part of the pattern as it stands is meant by it, so that `[` and `?` in it are its own; so
-    is a dataset whose manifest is there. Where nothing matches, `[` stands for itself in the rest too.
+    If a part of the pattern is literally the name of an existing folder, or of a dataset whose manifest exists, it is
+    taken literally, `[` and `?` included. If nothing matches, `[` is literal in the rest too.
     """
     known, rest = _known(pattern)
     begin = glob.escape(known)
@@ -99,9 +99,9 @@ def matching(pattern: str) -> list[str]:
 
 
 def expanded(path: str) -> list[str]:
-    """The paths of this machine that a brace range means, as `expand_braces` gives them.
+    """The local paths of a brace range, as `expand_braces` returns them.
 
-    What is there by the name as it stands comes first: the file, a folder, a dataset whose manifest is there.
+    An existing file, folder or dataset (by its manifest) whose name literally matches takes precedence.
     """
     if "{" not in path or os.path.lexists(path):
         return [path]
@@ -110,7 +110,7 @@ def expanded(path: str) -> list[str]:
 
 
 def _known(pattern: str) -> tuple[str, str]:
-    """(the beginning of a pattern that is there as it stands: folders, the name of a dataset; the rest)."""
+    """(the leading part of a pattern that literally exists: folders, the name of a dataset; the rest)."""
     known, parts = "", pattern.split("/")
     while len(parts) > 1 and os.path.lexists(known + parts[0] + "/"):
         known += parts.pop(0) + "/"
@@ -120,7 +120,7 @@ def _known(pattern: str) -> tuple[str, str]:
 
 
 def unbracketed(pattern: str) -> str:
-    """The glob in which `[` stands for itself."""
+    """The glob with every `[` made literal."""
     return pattern.replace("[", "[[]")
 
 
@@ -143,7 +143,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def has_range(pattern: str) -> bool:
-    """Whether a pattern has a brace range of numbers, which may run over some that are left out of a dataset."""
+    """Whether a pattern has a numeric brace range, which may include numbers that a dataset omits."""
     return _RANGE.search(pattern) is not None
 
 

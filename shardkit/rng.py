@@ -1,7 +1,7 @@
 """Random numbers that are functions of a key and a counter, the same on every machine and for every NumPy.
 
 SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014): the n-th number is
-`mix(key + n * GAMMA)`, so that any position is found without the ones before it.
+`mix(key + n * GAMMA)`, so that any position can be computed without the ones before it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MASK = (1 << 64) - 1
 
 
 def stream_key(*parts: int | str) -> int:
-    """A 64-bit key for a stream of its own: the first 8 bytes, little-endian, of BLAKE2b over the parts' text."""
+    """A 64-bit key for an independent stream: the first 8 bytes, little-endian, of BLAKE2b over the parts' text."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 

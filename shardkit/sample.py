@@ -1,4 +1,4 @@
-"""What a sample is: a key, and fields (named byte strings) under it; how a file's name becomes both.
+"""Samples: a key with fields (named byte strings), and how a file name maps to a key and a field.
 
 The rule for members is WebDataset's: the key is the name up to the first dot of its base name, the field is what
 follows, in lower case; a member or top folder whose whole name is `__x__` is metadata and holds no samples.
@@ -10,7 +10,8 @@ import os
 from typing import Any
 
 Sample = dict[str, Any]
-"""`__key__` (str), `__url__` (str, the shard), and each field by its name: bytes, or what its decoder gave."""
+"""`__key__` (str), `__url__` (str, the shard), and each field by its name: bytes, or the value that its decoder
+returned."""
 
 DEFAULT_EXTENSIONS = (
     "apng", "avif", "avifs", "blp", "bmp", "bw", "cur", "dcx", "dds", "dib", "fit", "fits", "flc", "fli", "ftc",
@@ -19,27 +20,27 @@ DEFAULT_EXTENSIONS = (
     "ras", "rgb", "rgba", "sgi", "tga", "tif", "tiff", "vda", "vst", "webp", "xbm", "xpm",
 )  # fmt: skip
 """The extensions of the image types that are decoded (images/pillow.py), without a dot; not those that Pillow only
-tells apart, or reads with the help of other programs (bufr, emf, eps, grib, h5, hdf, iim, mpeg, ps, wmf). A test holds
-the list against Pillow's.
+identifies, or reads with the help of other programs (bufr, emf, eps, grib, h5, hdf, iim, mpeg, ps, wmf). A test
+compares the list with Pillow's.
 """
 
 IMAGE_FIELDS = frozenset(DEFAULT_EXTENSIONS)
-"""The fields that hold an image. A packer writes `jpg` for `jpeg`; shards of others may have either."""
+"""The fields that hold an image. shardkit writes `jpg` for `jpeg`; shards from other tools may have either."""
 
 
 MAX_LABEL = 10_000_000
-"""A label above it is taken for damage: a class map of that size would not fit a manifest."""
+"""A larger label is treated as damage: a class map of that size would not fit in a manifest."""
 
 
 NO_LABEL, BAD_LABEL = -1, -2
-"""In a column of labels: the sample has no label; its `cls` is not a label."""
+"""Values in a label column: the sample has no label; its `cls` is not a label."""
 
 
 def label_number(value: object) -> int | None:
-    """The class number that a `cls` is; None where it is not a label.
+    """Parse a `cls` value as a class number; None if it is not a label.
 
     Bytes: ASCII decimal digits, with white space around them and zeros before them allowed, without a sign. Numbers:
-    int. Both from 0 to MAX_LABEL. Each reader, tool and writer asks here, so that all see the same labels.
+    int. Both from 0 to MAX_LABEL. Every reader, tool and writer uses this function, so that all see the same labels.
     """
     if isinstance(value, int):
         return value if 0 <= value <= MAX_LABEL else None
@@ -49,13 +50,13 @@ def label_number(value: object) -> int | None:
     if not digits.isdigit():
         return None
     digits = digits.lstrip(b"0")
-    if len(digits) > len(str(MAX_LABEL)):  # int() of thousands of digits is an error
+    if len(digits) > len(str(MAX_LABEL)):  # int() raises for thousands of digits
         return None
     return label_number(int(digits or b"0"))
 
 
 def field_of(extension: str) -> str:
-    """The field for a file extension (without its dot): lower case, `jpeg` becoming `jpg`."""
+    """The field for a file extension (without its dot): lower case, with `jpg` for `jpeg`."""
     lower = extension.lower()
     return "jpg" if lower == "jpeg" else lower
 
@@ -74,7 +75,7 @@ def split_member_name(name: str) -> tuple[str, str] | None:
 
 
 def key_of_path(path: str) -> str:
-    """The key of a file: its path below the root, without its extension, every `.` made `_`.
+    """The key of a file: its path below the root, without its extension and with `_` for every `.`.
 
     >>> key_of_path("cat/cat.0.jpg")
     'cat/cat_0'
@@ -86,12 +87,12 @@ def key_of_path(path: str) -> str:
 
 
 def path_of_member(key: str, image: str) -> str:
-    """The path that a key stands for, escaped: the name of its image's member, or the key where it has no image."""
+    """The escaped path for a key: the member name of its image, or the key itself if it has no image."""
     return text_of_path((f"{key}.{image}" if image else key).encode("utf-8", "surrogateescape"))
 
 
 def text_of_path(path: bytes) -> str:
-    r"""A path as valid UTF-8 text: a backslash doubled, a byte that is no UTF-8 as `\xNN`. `path_of_text` undoes it."""
+    r"""A path as valid UTF-8 text: backslashes doubled, invalid bytes as `\xNN`. `path_of_text` is the inverse."""
     text = path.decode("utf-8", "surrogateescape")
     if "\\" in text:
         text = text.replace("\\", "\\\\")
@@ -101,7 +102,7 @@ def text_of_path(path: bytes) -> str:
 
 
 def path_of_text(text: str) -> bytes:
-    """The path that `text_of_path` wrote. ValueError if the text is not of its form."""
+    """The inverse of `text_of_path`. Raises ValueError for any other text."""
     if "\\" not in text:
         return text.encode()
     out = bytearray()
@@ -118,16 +119,16 @@ def path_of_text(text: str) -> bytes:
             out.append(int(rest[1:3], 16))
             rest = rest[3:]
         else:
-            raise ValueError(f"not a path of an index: {text!r}")
+            raise ValueError(f"not an escaped path: {text!r}")
     return bytes(out)
 
 
 def fs_text(path: str | bytes | os.PathLike[str]) -> str:
-    """A file system path for a message: as text, bytes that are no UTF-8 escaped."""
+    """A file system path as text for a message, with invalid UTF-8 bytes escaped."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def label_of(value: object) -> int:
-    """The class number in a `cls`; BAD_LABEL where it is not a label."""
+    """The class number in a `cls`; BAD_LABEL if it is not a label."""
     label = label_number(value)
     return BAD_LABEL if label is None else label

@@ -1,4 +1,4 @@
-"""Shards as tf.data, and what TensorFlow's own TFRecord reader has to know of them. Needs the extra `tensorflow`."""
+"""Shards as tf.data, and the specs that TensorFlow's own TFRecord reader needs. Needs the extra `tensorflow`."""
 
 from __future__ import annotations
 

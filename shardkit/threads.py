@@ -1,7 +1,7 @@
-"""The arrangements of threads, but for the decoder's: jobs in order, transfers that stop together, one call aside.
+"""Thread helpers, except the decoder's: ordered jobs, transfers that stop together, a single background call.
 
-Threads, not processes: the page cache gives bytes faster than they are summed, and reading, writing, decoding and
-unpacking release the interpreter. A worker process takes longer to start than a small dataset takes to read.
+Threads, not processes: the page cache delivers bytes faster than they are checksummed, and reading, writing, decoding
+and unpacking release the GIL. A worker process takes longer to start than a small dataset takes to read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shardkit.units import cores
 
 
 class Stopped(Exception):  # noqa: N818
-    """The whole transfer ends, because of an error elsewhere or Ctrl-C."""
+    """The whole transfer is stopping because of an error elsewhere or Ctrl-C."""
 
 
 _Task = TypeVar("_Task")
@@ -28,11 +28,11 @@ _Result = TypeVar("_Result")
 
 
 LEAVE_SECONDS = 2.0
-"""How long Ctrl-C waits for threads to come to their next piece."""
+"""How long Ctrl-C waits for threads to reach their next piece."""
 
 
 class TransferPool:
-    """A pool of threads, for a `with` block. `stop` is what they look at between two pieces."""
+    """A pool of threads, for a `with` block. The threads check `stop` between two pieces."""
 
     def __init__(self, threads: int) -> None:
         self.stop = Event()
@@ -52,7 +52,7 @@ class TransferPool:
         wait(list(self._open), LEAVE_SECONDS)
 
     def submit(self, function: Callable[..., _Result], *arguments: Any) -> Future[_Result]:
-        """Have a thread call the function. Its error stops the others, and is the one that `result` raises."""
+        """Call the function in a thread. Its error stops the other calls, and is the one that `result` raises."""
         future = self._pool.submit(self._guarded, function, *arguments)
         self._open.add(future)
         future.add_done_callback(self._open.discard)
@@ -71,12 +71,12 @@ class TransferPool:
             raise
 
     def require_sound(self) -> None:
-        """Raises the first error of a thread, if there was one."""
+        """Raise the first error of any thread, if there was one."""
         if self._failure is not None:
             raise self._failure
 
     def result(self, future: Future[_Result]) -> _Result:
-        """What the function gave. Raises the first error that any of them had."""
+        """The function's result. Raises the first error of any call."""
         try:
             return future.result()
         except (Stopped, CancelledError):
@@ -84,7 +84,7 @@ class TransferPool:
             raise
 
     def map(self, function: Callable[[_Task], _Result], tasks: Iterable[_Task]) -> Iterator[_Result]:
-        """`function` of each task, in order; twice as many as there are threads are taken ahead."""
+        """Yield `function(task)` for each task, in order; two tasks per thread are submitted ahead."""
         waiting: deque[Future[_Result]] = deque()
         for task in tasks:
             waiting.append(self.submit(function, task))
@@ -98,7 +98,7 @@ T = TypeVar("T")
 
 
 class BackgroundCall(Generic[T]):
-    """`act`, begun in a thread. Who waits for it can be interrupted, or stop waiting; the thread then ends alone."""
+    """`act`, running in a thread. The caller's wait can be interrupted or abandoned; the thread then ends by itself."""
 
     def __init__(self, act: Callable[[], T]) -> None:
         self._act = act
@@ -115,11 +115,11 @@ class BackgroundCall(Generic[T]):
         self._done.set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Whether it ends within that time."""
+        """Whether the call ends within that time."""
         return self._done.wait(seconds)
 
     def result(self) -> T:
-        """What `act` gives, or raises."""
+        """Wait for `act`, and return its result or raise its exception."""
         self._done.wait()
         if self._failed is not None:
             raise self._failed
@@ -127,7 +127,7 @@ class BackgroundCall(Generic[T]):
 
 
 def thread_count(workers: int | None) -> int:
-    """The threads to use: as the caller says, or the cores of this process. UsageError for less than one."""
+    """The number of threads to use: `workers`, or the cores of this process if None. UsageError for less than one."""
     if workers is None:
         return cores()
     if workers < 1:
@@ -143,11 +143,11 @@ def in_threads(
     ahead: int | None = None,
     name: str = "shardkit",
 ) -> Iterator[_Result]:
-    """`function` of each task, in order, by `workers` threads.
+    """Yield `function(task)` for each task, in order, computed by `workers` threads.
 
-    ahead: results that are under way or wait to be taken (default: 2 for each thread). Raises the first error in the
-    tasks' order. Tasks that have not begun by then are dropped, as they are when the iterator is closed; Ctrl-C does
-    not wait for the others.
+    ahead: results in progress or not yet consumed (default: 2 for each thread). Raises the first error in task order.
+    Tasks that have not started by then are dropped, as they are when the iterator is closed; Ctrl-C does not wait for
+    the others.
     """
     if workers == 1:
         yield from map(function, tasks)

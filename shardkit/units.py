@@ -1,4 +1,4 @@
-"""Sizes in words, and the cores to use."""
+"""Sizes as text, and the number of cores to use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
 def parse_bytes(value: int | str, *, place: str = "max_bytes") -> int:
     """A number of bytes, 1 or more: an int, or text such as `64MiB`, `1.5GB`, `1 GB`, `4096`.
 
-    MB is 10⁶ and MiB is 2²⁰, in any case. `place` names the option in the UsageError for everything else.
+    MB is 10⁶ and MiB is 2²⁰; units are case-insensitive. `place` names the option in the UsageError for anything else.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         size: int | Fraction = value
@@ -51,13 +51,13 @@ def _measured(value: object, place: str) -> Fraction:
     if unit.lower() not in UNITS:
         if unit.lower() in ("k", "m", "g", "t"):
             letter = unit.upper()
-            raise UsageError(place, f"{value!r} is not clear", f"write {number}{letter}B or {number}{letter}iB")
+            raise UsageError(place, f"{value!r} is ambiguous", f"write {number}{letter}B or {number}{letter}iB")
         raise UsageError(place, f"{value!r} has no known unit", _SIZE_CURE)
     return Fraction(number) * UNITS[unit.lower()]
 
 
 def format_bytes(count: float) -> str:
-    """A number of bytes for a reader, in powers of 1000 and three digits: `999 B`, `1.00 kB`, `25.6 MB`."""
+    """A human-readable number of bytes, in powers of 1000 with three digits: `999 B`, `1.00 kB`, `25.6 MB`."""
     if count < 999.5:
         return f"{count:.0f} B"
     size = float(count)
@@ -70,5 +70,5 @@ def format_bytes(count: float) -> str:
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -74,7 +74,7 @@ def test_a_value_that_is_no_size_is_refused(value: Any) -> None:
 )
 def test_a_bare_letter_is_refused_and_both_meanings_are_named(letter: str) -> None:
     big = letter.upper()
-    with pytest.raises(UsageError, match=f"'64{letter}' is not clear; write 64{big}B or 64{big}iB"):
+    with pytest.raises(UsageError, match=f"'64{letter}' is ambiguous; write 64{big}B or 64{big}iB"):
         parse_bytes(f"64{letter}")
 
 
