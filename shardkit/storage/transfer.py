@@ -84,7 +84,7 @@ class Outgoing(io.RawIOBase):
     """
 
     def __init__(
-        self, pieces: Pieces, wanted: ObjectInfo, place: Location, told: Told, stop: Event, *, etag: bool = False
+        self, pieces: Pieces, wanted: ObjectInfo, place: Location, told: Told, stop: Event, *, etag: bool
     ) -> None:
         self.wanted, self.place = wanted, place
         self._with_etag = etag

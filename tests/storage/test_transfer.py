@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -39,22 +40,24 @@ def outgoing(
             yield data[at : at + step]
 
     wanted = ObjectInfo("x", len(data) if size is None else size, crc or f"{google_crc32c.value(data):08x}")
-    return Outgoing(pieces, wanted, PLACE, told, stop or threading.Event())
+    return Outgoing(pieces, wanted, PLACE, told, stop or threading.Event(), etag=False)
 
 
-@given(st.binary(max_size=200), st.integers(1, 40), st.lists(st.integers(1, 50), max_size=20))
+@given(st.binary(max_size=200), st.integers(1, 40), st.lists(st.integers(0, 50), max_size=20))
 def test_it_reads_as_a_file_does(data: bytes, step: int, sizes: list[int]) -> None:
     body, file = outgoing(data, step), io.BytesIO(data)
     for size in sizes:
         assert body.read(size) == file.read(size)
         assert body.tell() == file.tell()
-    assert body.read() == file.read()
+    assert body.read(None) == file.read(None)
     assert body.read() == b""
 
 
 def test_its_length_can_be_found_and_it_can_be_read_again() -> None:
     told: list[int] = []
     body = outgoing(b"0123456789", told=told.append)
+    assert body.readable()
+    assert body.seekable()
     assert (body.seek(0, io.SEEK_END), body.seek(0)) == (10, 0)
     assert body.read(4) == b"0123"
     body.seek(0)
@@ -64,6 +67,27 @@ def test_its_length_can_be_found_and_it_can_be_read_again() -> None:
     assert sum(told) == 10
     with pytest.raises(io.UnsupportedOperation):
         body.seek(5)
+
+
+def test_what_it_reads_is_closed_when_it_is_read_again_and_at_its_end() -> None:
+    opened: list[Generator[bytes, None, None]] = []
+
+    def pieces() -> Generator[bytes, None, None]:
+        opened.append(part for part in (b"12345", b"6789", b""))
+        return opened[-1]
+
+    body = Outgoing(pieces, ObjectInfo("x", 9, "e3069283"), PLACE, lambda _: None, threading.Event(), etag=False)
+    body.read(5)
+    body.seek(0)
+    body.read(5)
+    assert [inspect.getgeneratorstate(source) for source in opened] == [inspect.GEN_CLOSED, inspect.GEN_SUSPENDED]
+    body.end(sent=False)
+    assert inspect.getgeneratorstate(opened[1]) == inspect.GEN_CLOSED
+
+
+def test_bytes_behind_the_wanted_ones_are_noticed_where_a_piece_ends_with_them() -> None:
+    with pytest.raises(DamagedError, match="5 bytes are expected, and it has more"):
+        outgoing(b"0123456789", 5, size=5, crc=f"{google_crc32c.value(b'01234'):08x}").read()
 
 
 @pytest.mark.parametrize(
@@ -126,15 +150,17 @@ def test_an_etag_is_that_of_one_request_or_of_parts(size: int, step: int, monkey
 
 
 class Ranges:
-    """A store of one object that notes which ranges of it are asked for."""
+    """A store of one object that notes which ranges of it are asked for, and by which threads."""
 
     def __init__(self, data: bytes) -> None:
         self.root, self.data = PLACE, data
         self.asked: list[tuple[int, int]] = []
+        self.threads: set[threading.Thread] = set()
         self.came = threading.Semaphore(0)
 
     def pieces(self, name: str, start: int, end: int) -> Iterator[bytes]:
         self.asked.append((start, end))
+        self.threads.add(threading.current_thread())
         self.came.release()
         return iter((self.data[start:end],))
 
@@ -146,6 +172,7 @@ def test_an_object_is_asked_for_in_ranges_once_each(size: int, monkeypatch: pyte
     pieces = list(object_pieces(store, "x", size, threading.Event())())
     assert b"".join(map(bytes, pieces)) == store.data
     assert sorted(store.asked) == [(start, min(start + 10, size)) for start in range(0, size, 10)]
+    assert (store.threads == {threading.current_thread()}) is (size <= 10)  # one range needs no other thread
 
 
 def test_ranges_are_asked_for_ahead_of_use_and_no_more_of_them_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,6 +260,12 @@ def test_an_etag_that_fits_is_enough() -> None:
     bucket = Bucket()
     sent(bucket, "store")
     assert (bucket.puts, bucket.read) == (1, [])
+
+
+def test_an_etag_that_fits_is_not_enough_where_reading_back_is_asked_for() -> None:
+    bucket = Bucket()
+    sent(bucket, "read")
+    assert (bucket.puts, bucket.read) == (1, ["train-000000.tar"])
 
 
 @pytest.mark.parametrize("etags", [True, False])

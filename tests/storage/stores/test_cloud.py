@@ -10,6 +10,7 @@ import pickle
 import re
 import ssl
 import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -561,6 +562,37 @@ class TestProfiles:
         (files / "credentials").write_text("key = value\n")
         with pytest.raises(UsageError, match="not a file of AWS profiles"):
             open_store(locate("s3://bucket"))
+
+    def test_a_profile_that_is_not_there_is_an_error_where_it_was_named(
+        self, files: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with pytest.raises(UsageError, match="there is no AWS profile 'wrok'"):
+            aws_profile.from_shared_files({"profile": "wrok"}, "s3://bucket")
+        (files / "credentials").unlink()
+        assert aws_profile.from_shared_files({"region": "us-west-2"}, "s3://bucket") == {"region": "us-west-2"}
+        monkeypatch.setenv("AWS_PROFILE", "wrok")
+        with pytest.raises(UsageError, match="there is no AWS profile 'wrok'"):
+            aws_profile.from_shared_files({}, "s3://bucket")
+
+    def test_a_named_profile_comes_before_the_environment_and_that_before_the_default(
+        self, files: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def key(**options: str) -> str:
+            return str(aws_profile.from_shared_files(options, "s3://bucket")["access_key_id"])
+
+        assert (key(), key(profile="work")) == ("DEFAULTKEY", "WORKKEY")
+        monkeypatch.setenv("AWS_PROFILE", "work")
+        assert (key(), key(profile="default")) == ("WORKKEY", "DEFAULTKEY")
+
+    @pytest.mark.parametrize("name", aws_profile._DYNAMIC)
+    def test_a_profile_that_signs_in_needs_boto3(
+        self, files: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "boto3", None)
+        (files / "config").write_text(f"[profile other]\nregion = us-west-2\n[profile sign-in]\n{name} = x\n")
+        assert aws_profile.from_shared_files({"profile": "other"}, "s3://bucket") == {"region": "us-west-2"}
+        with pytest.raises(MissingExtraError, match="pip install boto3"):
+            aws_profile.from_shared_files({"profile": "sign-in"}, "s3://bucket")
 
     def test_a_profile_that_asks_a_program_is_left_to_boto3(self, server: Any, files: Path) -> None:
         pytest.importorskip("boto3")
