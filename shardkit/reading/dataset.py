@@ -258,9 +258,17 @@ class Dataset:
         )  # fmt: skip
         return self._with(Decode(options))
 
-    def map(self, fn: Callable[[Any], Any]) -> Dataset:
-        """`fn(item)` instead of each item (a sample, or after batch() a batch), called in the decoding threads."""
-        return self._with(Map(callable_of("map(fn)", fn)))
+    def map(self, fn: Callable[..., Any], *, rng: bool | Literal["seed"] = False) -> Dataset:
+        """`fn(item)` instead of each item (a sample, or after batch() a batch), called in the decoding threads.
+
+        rng: True calls `fn(item, rng)` with a `numpy.random.Generator` of the item's own, "seed" calls
+        `fn(item, seed)` with an int in 0 … 2³² - 1. Both follow from the dataset's seed, the epoch, and the sample (of
+        a batch, its first one) alone, so that augmentation is the same for any number of threads and workers, and
+        after resuming. Raises UsageError after a filter(), take() or skip() of batches.
+        """
+        if rng not in (False, True, "seed"):
+            raise UsageError("map(rng)", f"{rng!r} is not a choice", 'use True for a Generator, "seed", or False')
+        return self._with(Map(callable_of("map(fn)", fn), "seed" if rng == "seed" else "generator" if rng else ""))
 
     def filter(self, fn: Callable[[Any], Any]) -> Dataset:
         """Only the items for which `fn(item)` is true. The length is then not known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from shardkit.errors import UsageError
 from shardkit.images.decoder import DecodeOptions
@@ -19,9 +19,10 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """`fn(item)` instead of each item."""
+    """`fn(item)` instead of each item; with `rng`, `fn(item, generator)` or `fn(item, seed)`."""
 
-    fn: Callable[[Any], Any]
+    fn: Callable[..., Any]
+    rng: Literal["", "generator", "seed"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,11 @@ class Steps:
         return not any(isinstance(op, Filter) for op in self.samples)
 
     @property
+    def random(self) -> bool:
+        """Whether a map() asks for random numbers."""
+        return any(isinstance(op, Map) and op.rng for op in (*self.samples, *self.after))
+
+    @property
     def decode(self) -> Decode | None:
         """The decode step, if there is one."""
         return next((op for op in self.samples if isinstance(op, Decode)), None)
@@ -141,6 +147,11 @@ def steps_of(ops: Sequence[Op]) -> Steps:
         elif batch is None and not after:
             samples.append(op)
         else:
+            if isinstance(op, Map) and op.rng and any(not isinstance(step, Map) for step in after):
+                fact = (
+                    "rng= follows the sample or batch, which is not known after filter(), take() or skip() of batches"
+                )
+                raise UsageError("map()", fact, "call map(fn, rng=True) before them")
             after.append(op)
     return Steps(tuple(window), tuple(samples), batch, tuple(batch_window), tuple(after), not filtered, sized_batches)
 

@@ -23,6 +23,7 @@ from shardkit.reading.batches.fields import FIELD_DECODERS, decode_fields, encod
 from shardkit.reading.batches.labels import FIELD, require_mode, target_of
 from shardkit.reading.batches.memory import Lender
 from shardkit.reading.batches.pool import Task, Threads
+from shardkit.reading.batches.random_map import callers
 from shardkit.reading.blocks.indexed import Block
 from shardkit.reading.blocks.source import BlockSource, Numbers, Placed
 from shardkit.reading.ops import ALL, Decode, Filter, Map, Skip, Steps, Take, cut
@@ -107,7 +108,8 @@ class Run:
         while chosen := list(itertools.islice(items, size)):
             if len(chosen) < size and drop:
                 return
-            yield chosen[-1][0], worker.mapped(collate([item for _, item in chosen]))
+            items_of_batch = [item for _, (_, item) in chosen]
+            yield chosen[-1][0], worker.mapped(collate(items_of_batch), chosen[0][1][0])
 
 
 def marked(samples: Iterator[Sample], repeats: NDArray[np.bool_] | None) -> Iterator[Sample]:
@@ -156,7 +158,13 @@ class _Worker:
         self.decoder = ImageDecoder(decode.options) if decode else None
         self.key = stream_key("augment", run.source.seed, run.source.epoch)
         self.per_sample = [op for op in run.steps.samples if not isinstance(op, Decode)]
-        self.maps = tuple(itertools.takewhile(lambda op: isinstance(op, Map), run.steps.after))
+        maps = [
+            op for op in itertools.takewhile(lambda op: isinstance(op, Map), run.steps.after) if isinstance(op, Map)
+        ]
+        calls = callers((*self.per_sample, *maps), run.source.seed, run.source.epoch)
+        self.sample_calls = list(zip(self.per_sample, calls, strict=False))
+        self.item_calls = calls[len(self.per_sample) :]
+        self.random = run.steps.random
         self.classes = run.source.classes
         self.targets = run.source.targets if self.options else ""
         require_mode(self.targets, self.options.label if self.options else "int")
@@ -166,24 +174,25 @@ class _Worker:
             run.source.plain and self.decoder and self.decoder.shape and not self.per_sample and self.batch
         )
 
-    def mapped(self, item: Any) -> Any:
-        """The item after the maps that follow batch()."""
-        for op in self.maps:
-            item = op.fn(item)  # type: ignore[union-attr]
+    def mapped(self, item: Any, counter: int) -> Any:
+        """Apply the maps that follow batch(). counter: that of the item's first sample."""
+        for call in self.item_calls:
+            item = call(item, counter)
         return item
 
     def tasks(self, placed: Placed) -> Iterator[Task[Any]]:
         """The block's work: a task for each batch, or for each run of samples."""
         numbers, block, repeats = placed
         size = self.batch.size if self.batch else PART_SAMPLES * 4
-        draws = self.decoder.draws(self.key, self.run.source.chances(placed)) if self.decoder else None
+        counters = self.run.source.chances(placed) if self.decoder or self.random else None
+        draws = self.decoder.draws(self.key, counters) if self.decoder and counters is not None else None
         for begin in range(0, len(block), size):
             end = min(begin + size, len(block))
             if self.batch and self.batch.drop_last and end - begin < size:
                 return  # the last one of shards that were not counted
             marks = None if repeats is None else repeats[begin:end]
             make = self._straight_task if self.straight else self._general_task
-            yield make(_Span(block, begin, end, numbers[begin:end], draws, marks))
+            yield make(_Span(block, begin, end, numbers[begin:end], draws, marks, counters))
 
     def _parts(self, span: _Span) -> list[tuple[int, int]]:
         n = span.end - span.begin
@@ -234,7 +243,8 @@ class _Worker:
                 labels = self._labels(block.labels[span.begin : span.end][good], span)
             marks = None if span.repeats is None else span.repeats[good]
             chosen = images if not failed else images[good]
-            return span.taken, self.mapped(Batch(chosen, labels, keys=keys, repeats=marks))
+            batch = Batch(chosen, labels, keys=keys, repeats=marks)
+            return span.taken, self.mapped(batch, span.counter(int(numbers[0])))
 
         parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
         return Task(parts, finish)
@@ -251,12 +261,14 @@ class _Worker:
         def finish() -> Any:
             if self.batch is None:
                 ends = (span.numbers + 1).tolist()
-                kept = [(end, item) for end, item in zip(ends, results, strict=True) if item is not _GONE]
-                return kept if self.run.steps.batch else [(at, self.mapped(item)) for at, item in kept]
-            chosen = [item for item in results if item is not _GONE]
-            if not chosen:
+                kept = [at for at in range(n) if results[at] is not _GONE]
+                if self.run.steps.batch:  # that is made of what several tasks left
+                    return [(ends[at], (span.counter(at), results[at])) for at in kept]
+                return [(ends[at], results[at]) for at in kept]
+            kept = [at for at in range(n) if results[at] is not _GONE]
+            if not kept:
                 return self._nothing(span)
-            return span.taken, self.mapped(collate(chosen))
+            return span.taken, self.mapped(collate([results[at] for at in kept]), span.counter(kept[0]))
 
         parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
         return Task(parts, finish)
@@ -280,10 +292,11 @@ class _Worker:
             if decoded is None:
                 return _GONE
             sample = decoded
-        for op in self.per_sample:
+        for op, call in self.sample_calls:
+            result = call(sample, span.counter(number))
             if isinstance(op, Map):
-                sample = op.fn(sample)
-            elif isinstance(op, Filter) and not op.fn(sample):
+                sample = result
+            elif not result:
                 return _GONE
         return sample
 
@@ -370,6 +383,12 @@ class _Span:
     numbers: Numbers
     draws: NDArray[np.float64] | None
     repeats: NDArray[np.bool_] | None
+    counters: Numbers | None
+    """What the random numbers of each sample of the block follow from, where they are asked for."""
+
+    def counter(self, number: int) -> int:
+        """That of one of these samples."""
+        return 0 if self.counters is None else int(self.counters[self.begin + number])
 
     @property
     def taken(self) -> int:
