@@ -194,3 +194,8 @@ def test_a_folder_holds_few_files_and_no_file_hides_behind_an_underscore() -> No
     folders = {path.parent for path in package_files()} - {ROOT / "cli"}
     assert {folder: count for folder in folders if (count := len(list(folder.glob("[a-z]*.py")))) > MOST_FILES} == {}
     assert [path for path in package_files() if path.stem.startswith("_") and not path.stem.startswith("__")] == []
+
+
+def test_nothing_is_left_to_be_done() -> None:
+    marks = re.compile(r"\b(?:TODO|FIXME)\b")
+    assert [str(path) for path in package_files() if marks.search(path.read_text("utf-8"))] == []

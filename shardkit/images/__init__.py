@@ -1,1 +1,1 @@
-"""TODO."""
+"""One image: its header, pixels, orientation, and metadata. Nothing here knows a dataset."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""TFRecord shards of `tf.train.Example`: features, samples, streams, and what can be salvaged."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Rewrite images while packing: recode, transcode, and lossless changes of JPEG files."""

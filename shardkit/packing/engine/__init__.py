@@ -1,1 +1,1 @@
-"""TODO."""
+"""Engines that run shard tasks: worker processes on this machine, or a Ray cluster."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Write one shard from its task: samples, encoders, labels, and the receipt."""

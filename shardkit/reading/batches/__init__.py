@@ -1,1 +1,1 @@
-"""TODO."""
+"""Samples to batches: decode in threads, encode labels, and collate."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""A cache of remote objects on this machine, shared by processes and bounded in size."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""`shardkit repair`: write what is still readable in damaged shards as a new dataset."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""`shardkit report`: the quality report of a dataset as one HTML page."""

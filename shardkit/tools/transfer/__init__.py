@@ -1,1 +1,1 @@
-"""TODO."""
+"""`shardkit upload` and `shardkit download`: copy a dataset to and from a store."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""`shardkit unpack`: shards back to a class tree."""

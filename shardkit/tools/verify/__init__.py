@@ -1,1 +1,1 @@
-"""TODO."""
+"""`shardkit verify`: check shards against index and manifest."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The Ray engine: each shard is a task of a cluster."""
