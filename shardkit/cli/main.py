@@ -185,7 +185,7 @@ def _of_the_disk(exc: OSError) -> StorageError:
     """The error for an answer of the system that no part of shardkit expected."""
     name = exc.filename if isinstance(exc.filename, (str, bytes)) else ""
     fact = exc.strerror or str(exc) or type(exc).__name__
-    error = StorageError(fs_text(name) if name else "disk or network", fact, "check the disk and its rights")
+    error = StorageError(fs_text(name) if name else "disk or network", fact, "check the disk and its permissions")
     error.__cause__ = exc
     return error
 

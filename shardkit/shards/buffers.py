@@ -166,7 +166,7 @@ class MappedShards:
         except FileNotFoundError as exc:
             raise missing_file(file.location) from exc
         except OSError as exc:
-            raise StorageError(file.url, exc.strerror or str(exc), "check the disk and its rights") from exc
+            raise StorageError(file.url, exc.strerror or str(exc), "check the disk and its permissions") from exc
         with self._lock:
             self.stamps.setdefault(shard, _stamp(status))
         return mapping

@@ -404,5 +404,5 @@ def _of_manifest(place: Location) -> Found:
     except FileNotFoundError as exc:
         raise NotFoundError(str(place), "there is no such manifest", "check the path") from exc
     except OSError as exc:
-        raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its rights") from exc
+        raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its permissions") from exc
     return Found(decode_manifest(data, place=str(place)), place)

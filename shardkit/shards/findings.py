@@ -14,7 +14,7 @@ CURES = {
     "manifest": _MANIFEST,
     "shard-missing": "restore it, pack again, or run 'shardkit repair' to continue without it",
     "shard-unknown": "move it elsewhere, or make a new manifest with 'shardkit index'",
-    "shard-unreadable": "check the disk and its rights",
+    "shard-unreadable": "check the disk and its permissions",
     "shard-size": _AGAIN,
     "shard-crc": _AGAIN,
     "shard-damaged": _AGAIN,

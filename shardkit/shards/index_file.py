@@ -159,7 +159,7 @@ class IndexFile:
 
     def _unreadable(self, exc: Exception) -> NoReturn:
         if isinstance(exc, OSError) and exc.errno is not None:
-            raise StorageError(self.place, exc.strerror or str(exc), "check the disk and its rights") from exc
+            raise StorageError(self.place, exc.strerror or str(exc), "check the disk and its permissions") from exc
         text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
         raise ManifestError(self.place, f"the index is damaged ({text})", INDEX_CURE) from exc
 
@@ -194,7 +194,7 @@ def open_index(
     except FileNotFoundError as exc:
         raise NotFoundError(place, "the index is missing", INDEX_CURE) from exc
     except OSError as exc:
-        raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
+        raise StorageError(place, exc.strerror or str(exc), "check the disk and its permissions") from exc
     return IndexFile(source, shards, place=place)
 
 

@@ -85,7 +85,7 @@ class Objects:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as exc:
-            raise StorageError(str(folder), exc.strerror or str(exc), "check the disk and its rights") from exc
+            raise StorageError(str(folder), exc.strerror or str(exc), "check the disk and its permissions") from exc
 
     def listed(self, folder: Location, prefix: str, limit: int) -> list[str]:
         """The names of the objects that begin with `prefix`, at any depth, at most `limit`."""

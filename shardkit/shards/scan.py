@@ -161,7 +161,7 @@ def _mapped(location: Location) -> MappedFile | bytes:
     except FileNotFoundError as exc:
         raise NotFoundError(place, "the shard is missing", "restore it, or pack again") from exc
     except OSError as exc:
-        raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
+        raise StorageError(place, exc.strerror or str(exc), "check the disk and its permissions") from exc
 
 
 def _unpacked(file: Readable, as_far: bool) -> tuple[bytes, DamagedError | None]:
@@ -202,7 +202,7 @@ def _as_indexed(content: ShardContent, rows: IndexRows, shard: ShardBytes) -> bo
     try:
         found = FORMATS[shard.format].plain_sums(shard.path, rows.keys, rows.paths, rows.numbers)
     except OSError as exc:
-        raise StorageError(content.place, exc.strerror or str(exc), "check the disk and its rights") from exc
+        raise StorageError(content.place, exc.strerror or str(exc), "check the disk and its permissions") from exc
     if found is None:
         return False
     content.keys, content.image_fields, content.crc32c = rows.keys, found.fields, found.crc32c

@@ -123,7 +123,7 @@ def _is_manifest(path: str) -> bool:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as exc:
-        raise SourceError(fs_text(path), f"can't be read ({exc.strerror or exc})", "check its rights") from exc
+        raise SourceError(fs_text(path), f"can't be read ({exc.strerror or exc})", "check its permissions") from exc
     try:
         decode_manifest(data, place=fs_text(path))
     except ManifestError:

@@ -1,1 +1,1 @@
-"""Locations to bytes and back. Knows no format."""
+"""Read and write bytes at locations. This package knows no shard format."""

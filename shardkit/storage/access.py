@@ -1,4 +1,4 @@
-"""How a store is reached: credentials, cache, limits of time and memory."""
+"""Options for accessing a store: credentials, cache, time and memory limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shardkit.storage.retry import Retry
 from shardkit.units import parse_bytes
 
 AHEAD_BYTES = 2 << 30
-"""What may wait in memory of a store's bytes, unless stated otherwise: 10,000 shuffled images of 200 kB."""
+"""The default limit on prefetched bytes in memory: enough for 10,000 shuffled images of 200 kB."""
 
 
 TIMEOUT_SECONDS = Retry().total_seconds
@@ -20,11 +20,11 @@ TIMEOUT_SECONDS = Retry().total_seconds
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """How objects of a store are read; for local files none of it counts. Pickled, it holds the storage options.
+    """Options for reading the objects of a store; local files ignore them. A pickle contains the storage options.
 
     storage_options: credentials, endpoint and the like. cache: the folder for local copies, of at most cache_bytes
-    (None: no limit). ahead_bytes: samples that were asked for and not yet used, in bytes. timeout_seconds: how long one
-    operation may go on, with all its attempts. Raises UsageError for values that make no sense.
+    (None: no limit). ahead_bytes: limit on the bytes of samples requested but not yet used. timeout_seconds: limit on
+    one operation, retries included. Raises UsageError for invalid values.
     """
 
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -41,7 +41,7 @@ class Remote:
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
             raise UsageError("timeout_seconds", f"{seconds!r} is not a number above 0", "give seconds")
         if self.cache_bytes is not None and self.cache is None:
-            raise UsageError("cache_bytes", "it is given without cache", "give cache= too, the folder of the copies")
+            raise UsageError("cache_bytes", "it is given without cache", "give cache= too, the folder for the copies")
 
 
 def remote_of(
@@ -51,7 +51,7 @@ def remote_of(
     ahead_bytes: int | str | None,
     timeout_seconds: float | None,
 ) -> Remote:
-    """The Remote that a user's options mean. Sizes may be text such as "200GB"; None is the default."""
+    """Build a Remote from a user's options. Sizes may be text such as "200GB"; None means the default."""
     return Remote(
         storage_options,
         None if cache is None else os.path.abspath(os.path.expanduser(os.fspath(cache))),

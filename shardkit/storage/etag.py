@@ -1,8 +1,8 @@
-"""The ETag that S3 gives to what it received, which is a checksum of its own: it tells what arrived without reading it.
+"""S3 ETags: checksums of what the store received, which verify an upload without reading it back.
 
 One request: the MD5 of the bytes. Parts: the MD5 of the MD5s of the parts, a dash, and how many there are. Source:
-"Checking object integrity in Amazon S3", AWS. Objects that are encrypted with keys of KMS have others, so that an ETag
-that fits proves, and one that does not says nothing.
+"Checking object integrity in Amazon S3", AWS. Objects encrypted with KMS keys have other ETags, so a matching ETag is
+proof, and a different one says nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import hashlib
 from shardkit.storage.stores.cloud import PART_BYTES
 
 SCHEMES = frozenset(("s3", "s3a", "gs"))
-"""Where ETags are like that; at Google for what was written by one request."""
+"""The schemes with such ETags; on Google Cloud Storage only for objects written by one request."""
 
 
 class Etag:
-    """Sums what a RemoteStore writes."""
+    """Compute the ETag of what a RemoteStore writes."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -24,7 +24,7 @@ class Etag:
         self._room = PART_BYTES
 
     def update(self, piece: memoryview) -> None:
-        """The next bytes."""
+        """Add the next bytes."""
         while piece:
             some = piece[: self._room]
             self._part.update(some)
@@ -35,7 +35,7 @@ class Etag:
                 self._part, self._room = hashlib.md5(usedforsecurity=False), PART_BYTES
 
     def fits(self, etag: str | None) -> bool:
-        """Whether it is the ETag of these bytes."""
+        """Whether `etag` is the ETag of the bytes added so far."""
         parts = [*self._parts, self._part.digest()] if self._room < PART_BYTES or not self._parts else self._parts
         joined = hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
         wanted = [f"{joined}-{len(parts)}", *([parts[0].hex()] if len(parts) == 1 else [])]

@@ -1,4 +1,4 @@
-"""The local file system: what appears under a final name is whole and on the disk."""
+"""Local files: a file that appears under its final name is complete and flushed to the disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ except ImportError:  # Windows has no flock
 log = logging.getLogger(__name__)
 
 ORPHAN_SECONDS = 30.0
-"""How long a lock waits for the workers of a run that was killed; they end within a moment, or after one fsync."""
+"""How long a lock waits for the workers of a killed run; they exit within a moment, or after one fsync."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -37,26 +37,28 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def storage_error(path: str | bytes, exc: OSError) -> ShardkitError:
-    """The error of shardkit for an OSError at `path`, with the cure for the usual ones."""
+    """The shardkit error for an OSError at `path`, with the cure for common cases."""
     place, fact = fs_text(path), exc.strerror or str(exc)
     if exc.errno in _NO_SPACE:
-        return StorageError(place, fact, "free some space and run the same command again: what is finished is kept")
+        return StorageError(place, fact, "free some space and run the same command again: finished work is kept")
     if exc.errno == errno.EFBIG:
         return StorageError(place, fact, "raise the file size limit (ulimit -f), or make smaller shards")
     if exc.errno in _NOT_WRITABLE:
-        return DestinationError(place, f"not writable ({fact})", "choose another destination, or change its rights")
+        return DestinationError(
+            place, f"not writable ({fact})", "choose another destination, or change its permissions"
+        )
     if exc.errno in (errno.ENOTDIR, errno.EEXIST):
         return DestinationError(place, f"a file is in the way ({fact})", "choose another destination")
     if exc.errno in (errno.EISDIR, errno.ENOTEMPTY):
         return DestinationError(place, f"a folder is in the way ({fact})", "choose another destination")
     if exc.errno == errno.ENAMETOOLONG:
         return DestinationError(place, "the name is too long for this file system", "choose a shorter one")
-    return StorageError(place, fact, "check the disk and its rights, then run the same command again")
+    return StorageError(place, fact, "check the disk and its permissions, then run the same command again")
 
 
 @contextlib.contextmanager
 def translated(path: str | bytes) -> Iterator[None]:
-    """Turns an OSError of the block into the error of shardkit for `path`."""
+    """Turn an OSError in the block into the shardkit error for `path`."""
     try:
         yield
     except ShardkitError:  # some are OSErrors too
@@ -66,18 +68,18 @@ def translated(path: str | bytes) -> Iterator[None]:
 
 
 def size_of(path: str | bytes) -> int | None:
-    """The bytes of a file; None where there is none. StorageError where the disk does not tell."""
+    """The size of a regular file in bytes; None if there is none. StorageError if the disk can't be read."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
-        raise StorageError(fs_text(path), exc.strerror or str(exc), "check the disk and its rights") from exc
+        raise StorageError(fs_text(path), exc.strerror or str(exc), "check the disk and its permissions") from exc
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 class _Part(io.FileIO):
-    """A file under a temporary name. A write writes all of it, and a failure is told with the final name."""
+    """A file under a temporary name. A write is never partial, and its errors name the final path."""
 
     def __init__(self, part: str | bytes, path: str | bytes) -> None:
         super().__init__(part, "wb")
@@ -94,13 +96,13 @@ class _Part(io.FileIO):
 
 @contextlib.contextmanager
 def whole_file(path: str | bytes, *, sync: bool = True) -> Iterator[BinaryIO]:
-    """A new file for writing that appears as `path` only on a clean exit of the block, flushed to the disk.
+    """Open a new file for writing that appears as `path` only on a clean exit of the block, flushed to the disk.
 
-    The file has no buffer. Any exception, Ctrl-C included, leaves what was at `path` before. Without `sync` the content
-    may be lost when the machine, not the process, dies: for what is checked when it is read.
+    The file is unbuffered. Any exception, Ctrl-C included, leaves the previous file at `path` untouched. Without `sync`
+    the content may be lost if the machine (not the process) crashes: use it for files that are checked when read.
 
-    Raises DestinationError or StorageError where the file can't be made or written; what else the block raises goes on
-    as it is.
+    Raises DestinationError or StorageError if the file can't be created or written; other exceptions of the block pass
+    unchanged.
     """
     part = part_of(path)
     try:
@@ -121,7 +123,7 @@ def whole_file(path: str | bytes, *, sync: bool = True) -> Iterator[BinaryIO]:
 
 
 def sync_folder(path: str) -> None:
-    """Flush the folder's entries to the disk, so that renames in it outlast a crash."""
+    """Flush the folder's entries to the disk, so that renames in it survive a crash."""
     if os.name == "nt":
         return  # a folder can't be opened there; NTFS journals its entries
     fd = os.open(path, os.O_RDONLY)
@@ -137,7 +139,7 @@ def sync_folder(path: str) -> None:
 def sync_tree(folder: str) -> None:
     """Flush all files and folders below `folder` to the disk.
 
-    Linux does it in one call for the whole file system, which is many times as fast as one for each file.
+    Linux flushes the whole file system in one call, which is many times faster than one call for each file.
     """
     if not _sync_file_system(folder):
         for path, _, files in os.walk(folder):
@@ -147,7 +149,7 @@ def sync_tree(folder: str) -> None:
 
 
 def _sync_file_system(folder: str) -> bool:
-    """Whether the system has a call to flush a file system, and did it. Raises OSError where writing failed."""
+    """Flush the whole file system; False if the platform has no call for it. Raises OSError if writing failed."""
     syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None) if sys.platform == "linux" else None
     if syncfs is None:
         return False
@@ -164,7 +166,7 @@ def _sync_file_system(folder: str) -> bool:
 
 
 def _sync_file(path: str) -> None:
-    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))  # Windows flushes only what may be written
+    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))  # Windows can only flush writable files
     try:
         os.fsync(fd)
     finally:
@@ -172,15 +174,15 @@ def _sync_file(path: str) -> None:
 
 
 class FolderLock:
-    """An exclusive lock on a folder, held by an open file; the system lets go of it when the last holder dies.
+    """An exclusive lock on a folder, held by an open file; the system releases it when the last holder dies.
 
-    `fd` may be passed to worker processes, which then hold it too, so that a new run waits for orphans to end.
+    `fd` may be passed to worker processes, which then hold it too, so that a new run waits for orphans to exit.
     """
 
     def __init__(self, folder: str) -> None:
-        """Makes the folder if need be, and takes the lock.
+        """Create the folder if needed, and take the lock.
 
-        Raises BusyError where another run has it; for the workers of a run that is dead it waits ORPHAN_SECONDS.
+        Raises BusyError if another run has it; waits up to ORPHAN_SECONDS for the workers of a dead run.
         """
         self.folder = folder
         self.path = os.path.join(folder, "lock")
@@ -191,12 +193,12 @@ class FolderLock:
                 which = "" if holder is None else f" (process {holder})"
                 fact = f"another run{which} is writing to this destination"
                 raise BusyError(fs_text(folder), fact, "wait until it ends, or choose another destination")
-            log.debug("%s: waiting for what is left of process %s", fs_text(folder), holder)
+            log.debug("%s: waiting for the workers of process %s", fs_text(folder), holder)
             time.sleep(0.05)
         self.fd = fd
 
     def _take(self) -> int | None:
-        """The descriptor of the lock, which is ours now. None where another has it, or has just removed the folder."""
+        """The descriptor of the lock that we now hold; None if another process has it or just removed the folder."""
         with translated(self.folder):
             os.makedirs(self.folder, exist_ok=True)
         with translated(self.path), contextlib.ExitStack() as undo:
@@ -213,7 +215,7 @@ class FolderLock:
             return fd
 
     def _holder(self) -> int | None:
-        """The process that took the lock; None where that can't be told."""
+        """The process that took the lock; None if unknown."""
         try:
             with open(self.path, "rb") as file:
                 return int(file.read(9))
@@ -221,7 +223,7 @@ class FolderLock:
             return None
 
     def release(self) -> None:
-        """Let go of the lock, also where another process still has the descriptor."""
+        """Release the lock, even if another process still has the descriptor."""
         if fcntl is not None:
             with contextlib.suppress(OSError):  # closing does it as well
                 fcntl.flock(self.fd, fcntl.LOCK_UN)
@@ -238,18 +240,18 @@ def _flock(fd: int, path: str) -> bool:
     except OSError as exc:
         if exc.errno not in _NO_LOCKS:
             raise
-        log.warning("%s: this file system has no locks: make sure that no other run writes here", fs_text(path))
+        log.warning("%s: this file system has no locks; make sure that no other run writes here", fs_text(path))
     return True
 
 
 def _patience_seconds(holder: int | None) -> float:
-    """How long to wait for the lock of a process: not at all for one that lives."""
-    if holder is None:  # it has just begun, or just ended
+    """How long to wait for the lock of a process: not at all if it is alive."""
+    if holder is None:  # it has just started, or just ended
         return 1.0
     try:
         os.kill(holder, 0)
     except ProcessLookupError:
         return ORPHAN_SECONDS
-    except OSError:  # it is there, and another user's
+    except OSError:  # it exists, and belongs to another user
         return 0.0
     return 0.0

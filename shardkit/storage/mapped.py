@@ -1,8 +1,8 @@
-"""Files mapped into memory that are looked at again while they are read.
+"""Memory-mapped files whose size is checked again while they are read.
 
-To read a mapped file beyond its end ends the process (SIGBUS). So whoever reads one checks its size before samples are
-taken: a file that became shorter since it was mapped is an error that names it. A look is a system call, and what it
-saw counts for LOOK_SECONDS.
+Reading a mapped file beyond its end kills the process (SIGBUS). So readers check its size before they take samples:
+a file that has become shorter since it was mapped raises an error that names it. A check is a system call, and its
+result is valid for LOOK_SECONDS.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from shardkit.sample import fs_text
 _Found = TypeVar("_Found")
 
 LOOK_SECONDS = 0.01
-"""How long what was seen of a mapped file counts: at 1 ms the looks at 16 shards took 6 % of a shuffled read."""
+"""How long a size check is valid: at 1 ms the checks of 16 shards took 6 % of a shuffled read."""
 
 
 class MappedFile(mmap.mmap):
-    """A whole file, to be read only. place: its name for users. It holds the file open by itself."""
+    """A whole file, mapped read-only. place: its name for users. The mapping keeps the file open."""
 
     READ = mmap.ACCESS_READ
     place = ""
@@ -32,25 +32,25 @@ class MappedFile(mmap.mmap):
     _there = sys.maxsize
 
     def there(self) -> int:
-        """The bytes that the file had at the last look, all that it has where that is LOOK_SECONDS ago."""
+        """The size of the file in bytes, at most LOOK_SECONDS old."""
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._looked, self._there = now, self.size()
         return self._there
 
     def look(self) -> None:
-        """Raises StorageError where the file became shorter since it was mapped."""
+        """Raise StorageError if the file has become shorter since it was mapped."""
         if self.there() < len(self):
             raise shorter_error(self.place, self._there, len(self))
 
     def read(self, n: int | None = None) -> bytes:
-        """The next `n` bytes, after a look."""
+        """The next `n` bytes, after a size check."""
         self.look()
         return super().read(n)
 
 
 def map_whole(path: str | bytes) -> MappedFile | bytes:
-    """A file's bytes; empty ones where it is empty, since nothing can't be mapped. Raises OSError."""
+    """Map a whole file; `b""` for an empty file, which can't be mapped. Raises OSError."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
@@ -61,13 +61,13 @@ def map_whole(path: str | bytes) -> MappedFile | bytes:
 
 
 def look(data: Any) -> None:
-    """`data.look()`, where it is a mapped file: bytes in memory stay as they are."""
+    """Call `data.look()` if it is a mapped file: bytes in memory can't change."""
     if isinstance(data, MappedFile):
         data.look()
 
 
 def looked(found: Iterator[_Found], data: Any) -> Iterator[_Found]:
-    """What `found` reads from `data`, which is looked at before each."""
+    """Yield the items of `found`, which reads from `data`, with a size check before each."""
     if not isinstance(data, MappedFile):
         yield from found
         return
@@ -83,6 +83,6 @@ def looked(found: Iterator[_Found], data: Any) -> Iterator[_Found]:
 
 
 def shorter_error(place: str, size: int, expected: int) -> StorageError:
-    """The error for a file that has `size` bytes, and had `expected` when it was mapped."""
+    """The error for a file that has `size` bytes and had `expected` when it was mapped."""
     fact = f"the file became shorter while it was read: it has {size} of its {expected} bytes"
     return StorageError(place, fact, "restore it, and never write to the shards of a dataset in place")

@@ -1,9 +1,8 @@
-"""Files mapped into memory without a file descriptor for each.
+"""Memory-map files without keeping a file descriptor for each.
 
-Python's `mmap` keeps a duplicate of the descriptor open for as long as the mapping lives (until 3.13, which can do
-without): a dataset of 1,100 shards would end at the usual limit of 1,024 open files. So the mapping is made by the C
-library's own function where Python can't. What comes back is like an `mmap`: it has a length, its slices are bytes, and
-views of it keep it alive.
+Before 3.13, Python's `mmap` keeps a duplicate of the descriptor open for as long as the mapping lives: a dataset of
+1,100 shards would hit the usual limit of 1,024 open files. There the mapping is made by calling the C library
+directly. The result behaves like an `mmap`: it has a length, its slices are bytes, and views keep it alive.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from functools import lru_cache
 from typing import Any
 
 Mapping = Any
-"""bytes, an `mmap.mmap`, or an array of ctypes."""
+"""bytes, an `mmap.mmap`, or a ctypes array."""
 
 
 def map_file(descriptor: int, size: int) -> Mapping:
-    """The first `size` bytes of an open file, to be read only. The descriptor may be closed. Raises OSError."""
+    """Map the first `size` bytes of an open file, read-only. The descriptor may then be closed. Raises OSError."""
     if not size:
         return b""
     if sys.version_info >= (3, 13):
@@ -34,18 +33,18 @@ def map_file(descriptor: int, size: int) -> Mapping:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     mapping = (ctypes.c_char * size).from_address(address)
-    # not at exit: a thread may still read then, and the process gives everything back itself
+    # not at exit: a thread may still be reading, and the process frees everything anyway
     weakref.finalize(mapping, library.munmap, address, size).atexit = False
     return mapping
 
 
 def view_of(mapping: Mapping) -> memoryview:
-    """The bytes without a copy. They can't be written to."""
+    """A read-only view of the bytes, without a copy."""
     return memoryview(mapping).toreadonly().cast("B")
 
 
 def let_go(mapping: Mapping) -> None:
-    """Give the pages back that were read, so that they do not count as the process's memory. They can be read again."""
+    """Release the pages that were read, so that they do not count as the process's memory. They can be read again."""
     if isinstance(mapping, mmap.mmap):
         if hasattr(mmap, "MADV_DONTNEED"):
             mapping.madvise(mmap.MADV_DONTNEED)
@@ -57,7 +56,7 @@ def let_go(mapping: Mapping) -> None:
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    """The C library; None where there is none of POSIX."""
+    """The C library; None if the platform is not POSIX."""
     if os.name != "posix":
         return None
     library = ctypes.CDLL(None, use_errno=True)

@@ -1,8 +1,8 @@
-"""The names of what is being written, and whether its writer still lives: everything that looks for one asks here.
+"""The names of temporary files, and whether their writers are still alive: the only place with this rule.
 
-    NAME.MACHINE-PID.part   what is to appear as NAME; MACHINE is a checksum of the host's name, in hex
+    NAME.MACHINE-PID.part   will be renamed to NAME; MACHINE is a checksum of the host name, in hex
 
-A run that is killed leaves them. They are removed by the next run that writes to the same folder.
+A killed run leaves such files behind. The next run that writes to the same folder removes them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 PART = ".part"
 ABANDONED_SECONDS = 86400.0
-"""The file of another machine, which can't be asked, is left alone until nothing was written to it for so long."""
+"""A file from another machine, whose processes can't be checked, is kept until it was not written for this long."""
 
 _MACHINE = f"{zlib.crc32(os.uname().nodename.encode() if hasattr(os, 'uname') else b''):08x}"
 _NAME = re.compile(r"(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10})" + re.escape(PART), re.DOTALL)
@@ -25,7 +25,7 @@ _NAME = re.compile(r"(?P<name>.+)\.(?P<machine>[0-9a-f]{8})-(?P<process>\d{1,10}
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What the name of a temporary file tells: the name that it is to get, and who writes it."""
+    """The parsed name of a temporary file: its final name, and the machine and process that write it."""
 
     name: str
     machine: str
@@ -33,26 +33,26 @@ class Part:
 
 
 def part_of(path: str | bytes) -> bytes:
-    """The temporary name of this process for a file that is to appear as `path`.
+    """The temporary name that this process uses for a file that will appear as `path`.
 
-    Machines may share a disk, and have processes of the same number.
+    It includes the machine, since machines that share a disk may have processes with the same number.
     """
     return os.fsencode(path) + os.fsencode(f".{_MACHINE}-{os.getpid()}{PART}")
 
 
 def part_named(name: str) -> Part | None:
-    """What `name`, of a file that is being written, tells. None for any other name."""
+    """Parse the name of a temporary file. None for any other name."""
     found = _NAME.fullmatch(name)
     return None if found is None else Part(found["name"], found["machine"], int(found["process"]))
 
 
 def is_part(name: str) -> bool:
-    """Whether a file of this name is being written, or was when its writer was killed."""
+    """Whether this is the name of a temporary file, of a running or a killed writer."""
     return part_named(name) is not None
 
 
 def is_abandoned(path: str) -> bool:
-    """Whether `path` is the temporary file of a process that no longer lives."""
+    """Whether `path` is the temporary file of a process that is no longer alive."""
     part = part_named(os.path.basename(path))
     if part is None:
         return False
@@ -65,14 +65,14 @@ def is_abandoned(path: str) -> bool:
 
 
 def remove_abandoned(folder: str) -> None:
-    """Remove the temporary files that killed runs left in `folder`. What can't be removed stays."""
+    """Remove the temporary files that killed runs left in `folder`. Files that can't be removed stay."""
     for path in _abandoned(folder):
         with contextlib.suppress(OSError):
             os.unlink(path)
 
 
 def remove_abandoned_trees(folder: str, name: str) -> None:
-    """Remove the temporary folders in `folder` that killed runs were to give this name."""
+    """Remove the temporary folders for `name` that killed runs left in `folder`."""
     for path in _abandoned(folder):
         if os.path.basename(path).startswith(name + ".") and os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path, ignore_errors=True)
@@ -89,6 +89,6 @@ def _lives(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # it is there, and another user's
+    except OSError:  # it exists, and belongs to another user
         return True
     return True

@@ -1,7 +1,7 @@
-"""Stores around a store: one that tries again, and one with a time limit. Callers see a `Store`, and no retries.
+"""Wrapper stores: one that retries, and one with a time limit. Callers see a `Store`, and no retries.
 
-open_patient    tries again for as long as `Retry` says: for transfers and scans, which take as long as they take
-open_timed      around that, a time limit for each call: for readers, who would rather have an error than wait
+open_patient    retries for as long as `Retry` allows: for transfers and scans, which have no time limit
+open_timed      adds a time limit for each call: for readers, which prefer an error to a long wait
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 GRACE_SECONDS = 1.0
-"""Beyond the time limit, so that a store's own error comes first where there is one."""
+"""Added to the time limit, so that a store's own error comes first if there is one."""
 
 BATCH_NAMES = 10_000
 """Names of a listing that share a time limit."""
 
 
 class Patient:
-    """A store that tries again after each TransientError, which becomes a StorageError when its patience ends."""
+    """A store that retries after each TransientError, and raises StorageError when the retries are used up."""
 
     def __init__(self, store: Store, retry: Retry | None = None) -> None:
         self.store, self.retry = store, retry or Retry()
@@ -44,10 +44,10 @@ class Patient:
         return retried(lambda: self.store.info(name), self.retry)
 
     def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
-        """The bytes start … end - 1; after a break it continues at the byte where it broke.
+        """The bytes start … end - 1; after a broken connection, reading resumes at the byte where it broke.
 
-        Without an end, nothing tells how long the object is, nor that it is still the same one after a break: then all
-        of it is read before the first piece is given. StorageError where the store sends more than was asked for.
+        Without an end, neither the length is known nor whether the object is still the same after a break: then it is
+        read completely before the first piece is yielded. StorageError if the store sends more than requested.
         """
         if end is None or end <= start:
             return iter(retried(lambda: list(self.store.pieces(name, start, end)), self.retry))
@@ -61,20 +61,20 @@ class Patient:
                     with memoryview(piece) as part:
                         size = part.nbytes
                     if size > end - done:
-                        fact = f"the store sent more than the {end - start} bytes that were asked for"
+                        fact = f"the store sent more than the {end - start} bytes requested"
                         raise StorageError(place, fact, "use another server")
                     yield piece
                     done += size
                     if size:
                         patience.progressed()
                 if done < end:
-                    fact = f"the store sent {done - start} of the {end - start} bytes that were asked for"
+                    fact = f"the store sent {done - start} of the {end - start} bytes requested"
                     raise TransientError(place, fact, "check the network and the store")
             except TransientError as exc:
                 patience.wait(exc)
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
-        """Write an object. `data` is read again from where it stands now; what can't seek is read once."""
+        """Write an object. A retry reads `data` again from its current position; without seek there is no retry."""
         if not data.seekable():
             self.store.put(name, data, crc32c=crc32c)
             return
@@ -87,7 +87,7 @@ class Patient:
         retried(act, self.retry)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """The objects whose names begin with `prefix`; after a break it continues behind the last one."""
+        """The objects whose names begin with `prefix`; after a break the listing resumes after the last one."""
         last, patience, came = b"", Patience(self.retry), False
         while True:
             try:
@@ -98,7 +98,7 @@ class Patient:
                         yield found
                 return
             except TransientError as exc:
-                if came:  # who takes the names may have taken long over them
+                if came:  # the caller may have spent a long time on the names
                     patience, came = Patience(self.retry), False
                 patience.wait(exc)
 
@@ -107,16 +107,16 @@ class Patient:
         retried(lambda: self.store.delete(name), self.retry)
 
     def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]] | None:
-        """As `HasFolders.folders`; None where the store has none."""
+        """As `HasFolders.folders`; None if the store does not support it."""
         store = self.store
         return retried(lambda: store.folders(name), self.retry) if isinstance(store, HasFolders) else None
 
 
 class Timed:
-    """A store whose calls end in time: StorageError where one takes longer than `seconds`.
+    """A store with a time limit: StorageError if a call takes longer than `seconds`.
 
-    Each call runs in a thread of its own, which is left alone then: no store can be relied on to end a call. Who reads
-    from it can be interrupted. `put` takes as long as it takes.
+    Each call runs in its own thread, which is abandoned after the limit, since no store can be relied on to end a call.
+    Callers can be interrupted while they wait. `put` has no limit.
     """
 
     def __init__(self, store: Store, seconds: float) -> None:
@@ -131,7 +131,7 @@ class Timed:
         return self._in_time(name, lambda: self.store.info(name))
 
     def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
-        """The bytes start … end - 1, given when all of them are here."""
+        """The bytes start … end - 1, returned when all of them have arrived."""
         return iter(self._in_time(name, lambda: list(self.store.pieces(name, start, end))))
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
@@ -162,12 +162,12 @@ def timed_out(place: str, seconds: float) -> StorageError:
 
 
 def open_patient(folder: Location, options: StorageOptions | None = None, retry: Retry | None = None) -> Patient:
-    """The store whose root is `folder`, as `open_store` has it, with patience."""
+    """Open the store whose root is `folder` as `open_store` does, with retries."""
     return Patient(open_store(folder, options), retry)
 
 
 def open_timed(folder: Location, how: Remote) -> Timed:
-    """The store whose root is `folder`, with patience and a time limit."""
+    """Open the store whose root is `folder`, with retries and a time limit."""
     return Timed(
         open_patient(folder, how.storage_options, Retry(total_seconds=how.timeout_seconds)), how.timeout_seconds
     )

@@ -1,7 +1,7 @@
-"""When to try again: exponential back-off with full jitter, a cap and an end.
+"""Retries: exponential back-off with full jitter, a cap and an overall limit.
 
 The wait before attempt n is uniform on [0, min(cap, first · 2ⁿ)], the "full jitter" of AWS's article "Exponential
-Backoff And Jitter" (2015), so that a thousand ranks whose store hiccups do not come back in step.
+Backoff And Jitter" (2015), so that a thousand ranks do not all retry at the same moment.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ T = TypeVar("T")
 
 
 AFTER_SECONDS = 60.0
-"""The longest that a server's Retry-After is waited for."""
+"""The longest wait for a server's Retry-After."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How long to go on: attempts in a row without any progress, waits, and the time limit of one operation."""
+    """Retry limits: attempts in a row without any progress, waits, and the time limit of one operation."""
 
     attempts: int = 8
     first_seconds: float = 0.1
@@ -34,14 +34,14 @@ class Retry:
     total_seconds: float = 300.0
 
     def wait_seconds(self, failures: int) -> float:
-        """How long to wait after so many failures in a row (1 and up)."""
+        """How long to wait after this many failures in a row (from 1)."""
         return random.uniform(0.0, min(self.cap_seconds, self.first_seconds * 2.0 ** min(failures, 64)))
 
 
 def retried(act: Callable[[], T], retry: Retry) -> T:
-    """What `act` gives, called again after each TransientError. StorageError at the end of the patience.
+    """The result of `act`, called again after each TransientError. StorageError when the retries are used up.
 
-    An iterator fails while it is read, not when it is made: `act` has to read it.
+    An iterator fails while it is read, not when it is created: `act` must consume it.
     """
     patience = Patience(retry)
     while True:
@@ -52,7 +52,7 @@ def retried(act: Callable[[], T], retry: Retry) -> T:
 
 
 class Patience:
-    """How much of it is left for one operation: counts failures in a row, and the time."""
+    """The retries left for one operation: counts failures in a row, and the time."""
 
     def __init__(self, retry: Retry) -> None:
         self.retry = retry
@@ -60,15 +60,15 @@ class Patience:
         self.ends = time.monotonic() + retry.total_seconds
 
     def progressed(self) -> None:
-        """Something came: failures are counted from here."""
+        """Note progress: the count of failures starts again at 0."""
         self.failures = 0
 
     def wait(self, exc: TransientError) -> None:
-        """Sleep before the next attempt. StorageError where there is to be none."""
+        """Sleep before the next attempt. StorageError if no attempt is left."""
         self.failures += 1
         pause = self.retry.wait_seconds(self.failures) + min(exc.after_seconds, AFTER_SECONDS)
         if self.failures >= self.retry.attempts or time.monotonic() + pause > self.ends:
-            fact = f"{exc.fact} (given up after {self.failures} attempts in a row)"
+            fact = f"{exc.fact} (gave up after {self.failures} attempts in a row)"
             raise StorageError(exc.place, fact, exc.cure or "check the network and the store, then try again") from exc
-        log.debug("%s: %s; again in %.2f s", exc.place, exc.fact, pause)
+        log.debug("%s: %s; retrying in %.2f s", exc.place, exc.fact, pause)
         time.sleep(pause)

@@ -1,7 +1,7 @@
-"""What a store is: bytes by name below one root. And which store a location means.
+"""The `Store` protocol: named objects below one root. And the choice of store for a location.
 
-A store is one file with one class, and one line in `_STORES`. It is thread safe, opened late, and closed by nobody:
-connections end with the last reference. It goes to other processes as its location and options, never as an object.
+A store is one file with one class, and one line in `_STORES`. It is thread safe, connects lazily, and is never closed:
+connections end with the last reference. Other processes get its location and options, never the object.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 StorageOptions = Mapping[str, Any]
-"""Credentials, endpoint, region and the like, by the names that the provider's library knows. Never written, logged
-or part of an error."""
+"""Credentials, endpoint, region and the like, by the names that the provider's library uses. Never written to a file,
+logged or included in an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """An object of a store. crc32c: of its content, as 8 hex digits, where the store knows it: some computed it, others
-    keep what `put` was given (see each class). version: changes with the content (an ETag), where the store has one."""
+    """An object of a store. crc32c: of its content, as 8 hex digits, if the store knows it: some compute it, others
+    keep what `put` was given (see each class). version: changes with the content (an ETag), if the store has one."""
 
     name: str
     bytes: int
@@ -37,8 +37,8 @@ class ObjectInfo:
 class Store(Protocol):
     """Objects below one root. Names are relative to it, with `/` between their parts.
 
-    Every method may raise TransientError (`Patient` tries again), StorageError (it won't help), NotFoundError where
-    there is no such object. Errors name `root.child(name)`, and hold no credentials.
+    Every method may raise TransientError (`Patient` retries), StorageError (retrying won't help), NotFoundError if the
+    object does not exist. Errors name `root.child(name)`, and contain no credentials.
     """
 
     @property
@@ -47,20 +47,20 @@ class Store(Protocol):
         ...
 
     def info(self, name: str) -> ObjectInfo:
-        """What is known of an object without reading it."""
+        """The size and other facts about an object, without reading it."""
         ...
 
     def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
         """The bytes start … end - 1 of an object, in order, in pieces of any size above 0; end None: to its end.
 
-        The iterator ends after exactly those bytes, or raises: TransientError where it breaks off before.
+        The iterator ends after exactly those bytes, or raises: TransientError if the connection breaks before.
         """
         ...
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
-        """Write an object, replacing one that is there. It is absent or whole: nobody ever sees a part of it.
+        """Write an object, replacing an existing one. It is absent or whole: a partial object is never visible.
 
-        data: read from where it stands to its end. crc32c: stored beside the object where the store can.
+        data: read from its current position to its end. crc32c: stored with the object if the store supports it.
         """
         ...
 
@@ -69,13 +69,13 @@ class Store(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Remove an object; nothing happens where there is none."""
+        """Remove an object; does nothing if it does not exist."""
         ...
 
 
 @runtime_checkable
 class HasFolders(Protocol):
-    """A store that tells the folders in a folder, without what is in them."""
+    """A store that can list the folders in a folder without their content."""
 
     def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]]:
         """(names of the folders, objects) directly in a folder."""
@@ -91,13 +91,13 @@ _STORES = {
 """Scheme -> module and class in this folder. Any other scheme goes to fsspec."""
 
 _AROUND = {"slow": "slow_and_faulty:open_slow", "faulty": "slow_and_faulty:open_faulty"}
-"""What stands before a `+` in a scheme, as in `slow+s3://…`, for tests and benchmarks."""
+"""Prefix before the `+` of a scheme, as in `slow+s3://…`, for tests and benchmarks."""
 
 
 def open_store(folder: Location, options: StorageOptions | None = None) -> Store:
-    """The store whose root is `folder`. Nothing is read or written yet.
+    """Open the store whose root is `folder`. Nothing is read or written yet.
 
-    Raises UsageError for options or a scheme that make no sense, MissingExtraError where a package is missing.
+    Raises UsageError for invalid options or an unknown scheme, MissingExtraError if a package is missing.
     """
     around, plus, _ = folder.scheme.partition("+")
     here = _AROUND if plus and around in _AROUND else _STORES
@@ -109,7 +109,7 @@ def open_store(folder: Location, options: StorageOptions | None = None) -> Store
 
 
 def read(store: Store, name: str, start: int, end: int) -> Buffer:
-    """The bytes start … end - 1 of an object at once. What comes as one piece is given as it is, without a copy."""
+    """The bytes start … end - 1 of an object in one buffer. A single piece is returned without a copy."""
     if start == end:
         return b""
     coming = iter(store.pieces(name, start, end))
@@ -127,7 +127,7 @@ def read(store: Store, name: str, start: int, end: int) -> Buffer:
 
 
 def require_name(name: str) -> str:
-    """The name, if it stays below the root of a store. Raises UsageError."""
+    """Return the name if it stays below the root of a store. Raises UsageError if not."""
     parts = name.split("/")
     if not name or "\0" in name or any(part in ("", ".", "..") for part in parts):
         raise UsageError(name or "object", "this is not a name below the store's root", "give a relative name")
@@ -135,8 +135,8 @@ def require_name(name: str) -> str:
 
 
 def harmless(exc: Exception) -> Exception:
-    """`exc`, or where its text holds credentials, another of its kind without them: for the `from` of an error, which a
-    traceback shows. obstore's texts have the URL of the request, with Azure's signature in it."""
+    """`exc`, or if its text contains credentials, an exception of the same class without them: for the `from` of an
+    error, which a traceback shows. obstore's texts contain the URL of the request, with Azure's signature in it."""
     if redacted(str(exc)) == str(exc):
         return exc
     try:

@@ -1,7 +1,7 @@
-"""Whole objects from one place to another, each checked: what is sent is what was meant, what arrived is what was sent.
+"""Copy whole objects between stores, checking both what is sent and what arrives.
 
-The CRC-32C is summed while the bytes pass. The last of them are let go only when the sum is right, so that a file that
-is damaged, or changes meanwhile, never becomes an object: a store's `put` is whole or absent.
+The CRC-32C is computed while the bytes pass. The last bytes are released only if it is correct, so that a file that is
+damaged, or changes meanwhile, never becomes an object: a store's `put` is whole or absent.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Check = Literal["store", "read", "none"]
-"""What is done after an object was sent. store: the store's own checksum of it is compared, where it has one (an ETag),
-else it is read back. read: it is read back. none: nothing."""
+"""How an object is checked after it was sent. store: by the store's own checksum (an ETag) if it has one, otherwise by
+reading it back. read: by reading it back. none: not at all."""
 
 PIECE_BYTES = 4 << 20
 RANGE_BYTES = 8 << 20
-"""What one request asks for: at 1 GB/s and 10 ms to the first byte, about half of the time is the data's."""
+"""The size of one request: at 1 GB/s and 10 ms to the first byte, about half of the time is spent on data."""
 AHEAD = 4
-"""Ranges of one object that are asked for at a time."""
+"""Ranges of one object that are requested at once."""
 SENDINGS = 3
-"""How often an object is sent that arrives as another one."""
+"""How often an object is sent if it arrives damaged."""
 
 Pieces = Callable[[], Generator["Buffer", None, None]]
 """The bytes of an object, from its start at each call."""
 Told = Callable[[int], None]
-"""Told the bytes that went through; a negative number where they have to go again."""
+"""Called with the number of bytes transferred; negative if bytes must be sent again."""
 
 
 def file_pieces(place: Location) -> Pieces:
-    """The bytes of a file of this machine."""
+    """The bytes of a local file."""
 
     def pieces() -> Generator[bytes, None, None]:
         try:
@@ -55,13 +55,13 @@ def file_pieces(place: Location) -> Pieces:
         except FileNotFoundError as exc:
             raise NotFoundError(str(place), "the file is missing", "restore it") from exc
         except OSError as exc:
-            raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its rights") from exc
+            raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its permissions") from exc
 
     return pieces
 
 
 def object_pieces(store: Store, name: str, size: int, stop: Event) -> Pieces:
-    """The bytes of an object, in ranges that are asked for ahead of use."""
+    """The bytes of an object, in ranges that are requested ahead of use."""
 
     def one(start: int) -> Buffer:
         if stop.is_set():
@@ -78,9 +78,9 @@ def object_pieces(store: Store, name: str, size: int, stop: Event) -> Pieces:
 
 
 class Outgoing(io.RawIOBase):
-    """The bytes of `wanted` on their way to `Store.put`, checked before the last of them are given.
+    """The bytes of `wanted` as a file for `Store.put`, checked before the last of them are returned.
 
-    failure: the error that a read of it raised, which the library below `put` may have made another one of.
+    failure: the error that a read raised; the library below `put` may have turned it into another one.
     """
 
     def __init__(
@@ -100,40 +100,40 @@ class Outgoing(io.RawIOBase):
         self.etag = Etag() if self._with_etag else None
 
     def readable(self) -> bool:
-        """It is."""
+        """Always True."""
         return True
 
     def seekable(self) -> bool:
-        """To its start and its end, so that its length can be found, and it can be read again."""
+        """Always True: it can seek to its start and end, to find its length or read it again."""
         return True
 
     def tell(self) -> int:
-        """Where the next byte is."""
+        """The position of the next byte."""
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to the start, to the end, or to where it was read to. What can't be read, can't be read again."""
+        """Seek to the start, the end, or the position read so far. After a failed read, raises that failure again."""
         if self.failure is not None:
             raise self.failure
         place = offset + (0, self._at, self.wanted.bytes)[whence]
         if place not in (0, self._taken, self.wanted.bytes):
-            raise io.UnsupportedOperation("it can be read from front to back only")
+            raise io.UnsupportedOperation("it can only be read from front to back")
         self._at = place
         return place
 
     def readinto(self, buffer: Buffer) -> int:
-        """As for every raw file."""
+        """Read bytes into `buffer`, and return how many; 0 at the end."""
         with memoryview(buffer) as view, view.cast("B") as target:
             data = self.read(len(target))
             target[: len(data)] = data
             return len(data)
 
     def readall(self) -> bytes:
-        """All that is left."""
+        """All remaining bytes."""
         return self.read()
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """The next `size` bytes, fewer at the end only."""
+        """The next `size` bytes; fewer only at the end."""
         left = self.wanted.bytes - self._at
         size = left if size is None or size < 0 else min(size, left)
         try:
@@ -160,7 +160,7 @@ class Outgoing(io.RawIOBase):
         return parts[0].tobytes() if len(parts) == 1 else b"".join(parts)
 
     def _next(self) -> memoryview:
-        """The next piece; the last one only when the whole is what was wanted."""
+        """The next piece; the last one only if the whole object is as expected."""
         if self._stop.is_set():
             raise Stopped
         piece = memoryview(next(self._source, b"")).cast("B")
@@ -177,16 +177,16 @@ class Outgoing(io.RawIOBase):
         size = self._done if ended or self._done > self.wanted.bytes else self._done + _length(next(self._source, b""))
         if size != self.wanted.bytes:
             more = "more" if size > self.wanted.bytes else f"{size}"
-            fact = f"{self.wanted.bytes} bytes are expected, and it has {more}"
+            fact = f"it has {more} bytes; {self.wanted.bytes} are expected"
         elif f"{self._crc:08x}" != self.wanted.crc32c:
-            fact = f"its CRC-32C is {self._crc:08x}, and {self.wanted.crc32c} is expected"
+            fact = f"its CRC-32C is {self._crc:08x}; {self.wanted.crc32c} is expected"
         else:
             return
-        cure = "it is damaged, or changed meanwhile: check it with 'shardkit verify', and make or fetch it again"
+        cure = "it is damaged or has changed: check it with 'shardkit verify', and pack or download it again"
         raise DamagedError(str(self.place), fact, cure)
 
     def end(self, *, sent: bool) -> None:
-        """Close what it reads. What did not arrive has to go again."""
+        """Close the source. If the object was not `sent`, its bytes are taken back from the progress."""
         self._source.close()
         if not sent:
             self._told(-self._done)
@@ -209,7 +209,7 @@ def send(
 ) -> None:
     """Write the object `wanted` (name, bytes, CRC-32C) to `target`, from the `pieces` of `place`, and check it there.
 
-    Raises DamagedError where `place` holds something else, StorageError where it does not arrive, Stopped.
+    Raises DamagedError if `place` has other content, StorageError if the object does not arrive, Stopped.
     """
 
     def put() -> Etag | None:
@@ -235,13 +235,13 @@ def send(
         except DamagedError as exc:
             if place.is_local or again == SENDINGS:
                 raise
-            log.warning("%s: %s; it is fetched again", place, exc.fact)
+            log.warning("%s: %s; fetching it again", place, exc.fact)
             continue
         found = _arrived(target, wanted, etag, check=check, stop=stop)
         if found is None:
             return
         fact = found
-        log.warning("%s: %s; it is sent again", target.root.child(wanted.name), fact)
+        log.warning("%s: %s; sending it again", target.root.child(wanted.name), fact)
         told(-wanted.bytes)
     with suppress(StorageError):
         target.delete(wanted.name)
@@ -250,7 +250,7 @@ def send(
 
 
 def _arrived(store: Store, wanted: ObjectInfo, etag: Etag | None, *, check: Check, stop: Event) -> str | None:
-    """What is wrong with an object that was just sent; None where nothing is."""
+    """What is wrong with an object that was just sent; None if nothing is."""
     if check == "none":
         return None
     try:
@@ -263,15 +263,15 @@ def _arrived(store: Store, wanted: ObjectInfo, etag: Etag | None, *, check: Chec
 
 
 def difference(store: Store, wanted: ObjectInfo, *, known: ObjectInfo, stop: Event) -> str | None:
-    """How an object differs from `wanted`; None where it does not. Where its CRC-32C is not `known`, it is read."""
+    """How an object differs from `wanted`; None if it does not. If its CRC-32C is not `known`, it is read."""
     if known.bytes != wanted.bytes:
-        return f"it has {known.bytes} bytes, and {wanted.bytes} are expected"
+        return f"it has {known.bytes} bytes; {wanted.bytes} are expected"
     crc = known.crc32c or crc_of(object_pieces(store, wanted.name, wanted.bytes, stop))
-    return None if crc == wanted.crc32c else f"its CRC-32C is {crc}, and {wanted.crc32c} is expected"
+    return None if crc == wanted.crc32c else f"its CRC-32C is {crc}; {wanted.crc32c} is expected"
 
 
 def crc_of(pieces: Pieces) -> str:
-    """The CRC-32C of it all, as 8 hex digits."""
+    """The CRC-32C of all pieces, as 8 hex digits."""
     crc = 0
     for piece in pieces():
         crc = crc32c(piece, crc)

@@ -62,7 +62,7 @@ def test_an_answer_of_the_disk_that_nobody_expected_is_no_bug(
     assert run(["info", "x"]) == errors.StorageError.exit_code
     place = "shards/train.json" if name else "disk or network"
     assert capsys.readouterr().err == (
-        f"shardkit: error: {place}: {os.strerror(errno.ESTALE)}; check the disk and its rights\n"
+        f"shardkit: error: {place}: {os.strerror(errno.ESTALE)}; check the disk and its permissions\n"
     )
 
 

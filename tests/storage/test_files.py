@@ -238,7 +238,7 @@ def test_a_file_system_without_locks_is_said_and_goes_on(
     monkeypatch.setattr(files.fcntl, "flock", no_locks)
     with caplog.at_level(logging.WARNING, "shardkit"):
         FolderLock(str(tmp_path)).release()
-    assert "this file system has no locks: make sure that no other run writes here" in caplog.text
+    assert "this file system has no locks; make sure that no other run writes here" in caplog.text
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

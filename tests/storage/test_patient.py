@@ -111,7 +111,7 @@ def test_a_broken_listing_continues_behind_the_last_name() -> None:
     inside: Any = Failing(4)
     assert [found.name for found in Patient(inside, QUICK).list()] == list("abcde")
     inside = Failing(5)
-    with pytest.raises(StorageError, match=r"given up after 5 attempts"):
+    with pytest.raises(StorageError, match=r"gave up after 5 attempts"):
         list(Patient(inside, QUICK).list())
 
 

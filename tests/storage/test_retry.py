@@ -88,7 +88,7 @@ def test_a_body_that_ends_early_without_an_error_is_a_break() -> None:
 
 def test_a_body_that_never_comes_ends_in_an_error() -> None:
     store: Any = Scripted(*[(0, None)] * 12)
-    with pytest.raises(StorageError, match=r"0 of the 100 bytes .* \(given up after 12 attempts in a row\)") as caught:
+    with pytest.raises(StorageError, match=r"0 of the 100 bytes .* \(gave up after 12 attempts in a row\)") as caught:
         read(Patient(store, QUICK), "a", 0, 100)
     assert not isinstance(caught.value, TransientError)
 
@@ -130,7 +130,7 @@ def test_the_attempts_are_limited_and_the_error_says_so() -> None:
         calls.append(1)
         raise BROKE
 
-    with pytest.raises(StorageError, match=r"broke \(given up after 3 attempts in a row\); check the net"):
+    with pytest.raises(StorageError, match=r"broke \(gave up after 3 attempts in a row\); check the net"):
         retried(act, Retry(3, 0.001, 0.001, 60))
     assert len(calls) == 3
 
@@ -148,10 +148,10 @@ def test_the_time_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def act() -> None:
         raise BROKE
 
-    with pytest.raises(StorageError, match="given up after 4 attempts"):
+    with pytest.raises(StorageError, match="gave up after 4 attempts"):
         retried(act, Retry(100, 0.1, 0.2, 25.0))
     assert len(waits) == 3
-    with pytest.raises(StorageError, match="given up after 4 attempts"):
+    with pytest.raises(StorageError, match="gave up after 4 attempts"):
         retried(act, Retry(100, 0.0, 0.0, 20.0))  # the last second counts
     assert len(waits) == 6
 
@@ -222,7 +222,7 @@ class TestThroughAToxicProxy:
 
     def test_a_server_that_stops_answering_ends_in_an_error_in_time(self, opened: Any) -> None:
         endpoint, open_at = opened
-        with Toxic(endpoint, hang=1.0) as toxic, pytest.raises(StorageError, match=r"stopped answering .*given up"):
+        with Toxic(endpoint, hang=1.0) as toxic, pytest.raises(StorageError, match=r"stopped answering .*gave up"):
             read(Patient(open_at(toxic), Retry(2, 0.001, 0.001, 10)), "a", 0, 10)
         assert toxic.counts["requests"] == 2
 

@@ -50,7 +50,7 @@ class TestS3StoreAtTheTopOfABucket(StoreContract):
 
     def test_the_first_byte_alone_is_read(self, store: Store, fill: Fill) -> None:
         fill("a.tar", b"0123456789")
-        with pytest.raises(StorageError, match=r"another range than .* asked for \(Requested 0\.\.1, got 0\.\.10\)"):
+        with pytest.raises(StorageError, match=r"a different range than requested \(Requested 0\.\.1, got 0\.\.10\)"):
             content(store, "a.tar", 0, 1)  # s3rver 3.7 takes `bytes=0-0` for the whole object
 
     @pytest.fixture

@@ -86,16 +86,16 @@ def test_what_it_reads_is_closed_when_it_is_read_again_and_at_its_end() -> None:
 
 
 def test_bytes_behind_the_wanted_ones_are_noticed_where_a_piece_ends_with_them() -> None:
-    with pytest.raises(DamagedError, match="5 bytes are expected, and it has more"):
+    with pytest.raises(DamagedError, match="it has more bytes; 5 are expected"):
         outgoing(b"0123456789", 5, size=5, crc=f"{google_crc32c.value(b'01234'):08x}").read()
 
 
 @pytest.mark.parametrize(
     ("size", "crc", "fact"),
     [
-        (9, None, "9 bytes are expected, and it has more"),
-        (12, None, "12 bytes are expected, and it has 10"),
-        (10, "00000000", "its CRC-32C is 280c069e, and 00000000 is expected"),
+        (9, None, "it has more bytes; 9 are expected"),
+        (12, None, "it has 10 bytes; 12 are expected"),
+        (10, "00000000", "its CRC-32C is 280c069e; 00000000 is expected"),
     ],
 )
 def test_the_last_bytes_are_not_given_where_the_whole_is_not_what_was_wanted(

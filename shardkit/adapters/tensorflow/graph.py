@@ -153,7 +153,7 @@ def _head(place: Location) -> bytes:
     except tf.errors.NotFoundError as exc:
         raise NotFoundError(place.url, "there is no such shard", "check the name and the working directory") from exc
     except tf.errors.OpError as exc:
-        raise StorageError(place.url, exc.message, "check the store and its rights") from exc
+        raise StorageError(place.url, exc.message, "check the store and its permissions") from exc
 
 
 def _compression(head: bytes) -> str:

@@ -95,7 +95,7 @@ def answer(data: bytes, results: BinaryIO) -> None:
 def failed_disk(name: str, exc: OSError) -> Failed:
     """The answer for an OSError that no part of shardkit expected while it wrote the shard `name`."""
     place = fs_text(exc.filename) if isinstance(exc.filename, (str, bytes)) else name
-    return Failed("StorageError", (place, exc.strerror or str(exc), "check the disk and its rights", None, None))
+    return Failed("StorageError", (place, exc.strerror or str(exc), "check the disk and its permissions", None, None))
 
 
 def serve(tasks: BinaryIO, results: BinaryIO) -> None:

@@ -124,7 +124,7 @@ def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sam
     except FileNotFoundError as exc:
         raise NotFoundError(place, "there is no such shard", "check the name and the working directory") from exc
     except OSError as exc:
-        raise StorageError(place, exc.strerror or str(exc), "check the disk and its rights") from exc
+        raise StorageError(place, exc.strerror or str(exc), "check the disk and its permissions") from exc
 
 
 def read_stream(file: RemoteFile, names: FieldNames | None = None) -> Iterator[Sample]:

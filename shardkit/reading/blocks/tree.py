@@ -122,7 +122,7 @@ class TreeBlock:
                 fs_text(path), "the file has vanished since the scan", "open the dataset again"
             ) from exc
         except OSError as exc:
-            raise StorageError(fs_text(path), exc.strerror or str(exc), "check the disk and its rights") from exc
+            raise StorageError(fs_text(path), exc.strerror or str(exc), "check the disk and its permissions") from exc
 
     def images(self, begin: int, end: int) -> Images:
         """The bytes of each file."""

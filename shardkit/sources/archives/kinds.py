@@ -48,7 +48,7 @@ def kind_of(path: str) -> str | None:
         with open(path, "rb") as file:
             start = file.read(BLOCK)
     except OSError as exc:
-        raise SourceError(place, f"can't be read ({exc.strerror or exc})", "check its rights") from exc
+        raise SourceError(place, f"can't be read ({exc.strerror or exc})", "check its permissions") from exc
     if _PART.search(path) and not ending:
         raise SourceError(place, PART, JOIN)
     named, found = ARCHIVES.get(ending), _kind(start)

@@ -48,7 +48,7 @@ def read_zip(path: str, *, skip_bad: bool) -> Members:
         with open(path, "rb") as file:
             directory, first, shift, size = _directory(file, place)
     except OSError as exc:
-        raise SourceError(place, f"can't be read ({exc.strerror or exc})", "check its rights") from exc
+        raise SourceError(place, f"can't be read ({exc.strerror or exc})", "check its permissions") from exc
     builder = MembersBuilder(place, skip_bad=skip_bad)
     guessed = 0
     slashes = any(b"/" in entry.name for entry in _entries(directory, first, place))

@@ -51,7 +51,7 @@ def image_folders(root: str) -> dict[str, str] | None:
             folders = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except OSError as exc:
         fact = f"the folder can't be read ({exc.strerror or exc})"
-        raise SourceError(fs_text(root), fact, "check the disk and its rights") from exc
+        raise SourceError(fs_text(root), fact, "check the disk and its permissions") from exc
     found = {name: metadata_of(os.path.join(root, name)) for name in split_names_of(folders)}
     if not found or len(found) < len(folders) or not all(found.values()):
         return None

@@ -53,7 +53,9 @@ def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[s
     except OSError as exc:
         if exc.errno is None:  # of PyArrow, for what is damaged
             raise SourceError(place, f"can't be read as a list ({printable(str(exc))})", _CURE) from exc
-        raise SourceError(place, f"can't be read ({exc.strerror or exc})", "check the disk and its rights") from exc
+        raise SourceError(
+            place, f"can't be read ({exc.strerror or exc})", "check the disk and its permissions"
+        ) from exc
 
 
 def is_json(path: str) -> bool:

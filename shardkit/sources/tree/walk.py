@@ -237,7 +237,7 @@ def _reason_of_failure(entry: Entry, path: str, exc: OSError) -> str:
     if exc.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
         return leftout.BROKEN_LINKS if entry.is_symlink() else leftout.VANISHED
     fact = f"the file can't be looked at ({exc.strerror or exc})"
-    raise SourceError(fs_text(path), fact, "check its rights, or move it out of the source") from exc
+    raise SourceError(fs_text(path), fact, "check its permissions, or move it out of the source") from exc
 
 
 def _identity(path: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""One object of the cache: a file that is whole, or that gets its chunks one by one (see cache.py for the folder)."""
+"""One object of the cache: a complete file, or one that is filled chunk by chunk (see folder.py for the layout)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 try:
     import fcntl
-except ImportError:  # Windows has no record locks: there each process goes by itself
+except ImportError:  # Windows has no record locks: there each process works on its own
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
@@ -31,16 +31,16 @@ Fetch = Callable[[int, int], "Buffer"]
 
 CHUNK = 4 << 20
 WAIT_SECONDS = 20.0
-"""How long to wait for a chunk that another process fetches; then it is fetched here too, which does no harm."""
+"""How long to wait for a chunk that another process is fetching; then it is fetched here too, which is harmless."""
 
 
 def chunks_of(size: int) -> int:
-    """The chunks of an object."""
+    """The number of chunks of an object."""
     return -(-size // CHUNK)
 
 
 class Entry:
-    """An object of the cache, whole or begun, held by this process as long as anything refers to it. Thread safe."""
+    """An object of the cache, whole or partial; this process holds it as long as anything refers to it. Thread safe."""
 
     def __init__(self, cache: Cache, name: str, size: int, crc: int, url: str, fd: int, map_fd: int | None) -> None:
         self.cache, self.name, self.size, self.crc, self.url = cache, name, size, crc, url
@@ -60,23 +60,23 @@ class Entry:
                 os.close(fd)
 
     def mapped(self, *, check: bool = False) -> MappedFile | None:
-        """The whole object as a buffer, which holds the file by itself; None where it is not whole.
+        """The whole object as a buffer, which keeps the file open; None if the object is not whole.
 
-        check: sum it first. One that is not right is dropped.
+        check: verify its CRC-32C first, and drop the object if it is wrong.
         """
         with self._lock:
-            if self.whole and self.usable:  # it is looked at each time: what is cut while mapped can't be read
+            if self.whole and self.usable:  # checked each time: reading beyond a file cut while mapped is fatal
                 if os.fstat(self._fd).st_size != self.size or (check and not self.crc_is_right()):
-                    self.drop("is damaged and fetched again")
+                    self.drop("is damaged; fetching it again")
                 elif self._mapping is None:
                     self._mapping = MappedFile(self._fd, self.size, access=MappedFile.READ)
             return self._mapping if self.usable else None
 
     def read(self, start: int, end: int, fetch: Fetch) -> Buffer:
-        """The bytes start … end - 1: what is not here is fetched in whole chunks, and kept."""
+        """The bytes start … end - 1: missing chunks are fetched whole, and kept."""
         missed: dict[int, Buffer] = {}
         if not self.whole:
-            if not self._looked:  # it may have been killed just before it was whole
+            if not self._looked:  # the writer may have been killed just before it was whole
                 self._looked = True
                 self._finish(fetch)
             for chunk in range(start // CHUNK, -(-end // CHUNK)):
@@ -86,25 +86,25 @@ class Entry:
         try:
             return self._joined(start, end, missed) if missed else self._pread(start, end)
         except OSError as exc:
-            self.drop(f"can't be read ({exc.strerror or exc}), and is fetched again")
+            self.drop(f"can't be read ({exc.strerror or exc}); fetching it again")
             return fetch(start, end)
 
     def replace_damaged(self, start: int, data: Buffer) -> None:
-        """These bytes are right, and those that are here are not: of a whole object nothing more is believed."""
+        """Replace damaged bytes with correct ones. A whole object is dropped: none of it can be trusted."""
         if self.whole:
-            self.drop("is damaged and fetched again")
+            self.drop("is damaged; fetching it again")
             return
         with contextlib.suppress(OSError):
             self._pwrite(start, data)
 
     def drop(self, why: str) -> None:
-        """Remove the object."""
+        """Remove the object from the cache, and log why."""
         self.usable = False
         log.warning("%s: the copy in the cache %s", self.url, why)
         self.cache.remove(self.name, self.size, "whole" if self.whole else "part", self._fd)
 
     def crc_is_right(self) -> bool:
-        """Whether the bytes that are here have the object's CRC-32C, or none is known."""
+        """Whether the cached bytes have the object's CRC-32C; True if no CRC-32C is known."""
         if self.crc < 0:
             return True
         crc = 0
@@ -113,7 +113,7 @@ class Entry:
         return bool(crc == self.crc)
 
     def _chunk(self, chunk: int, fetch: Fetch) -> Buffer | None:
-        """See to it that a chunk is here. Its bytes, where they can't be kept."""
+        """Make sure that a chunk is cached. Returns its bytes if they can't be kept, otherwise None."""
         if self._has(chunk):
             return None
         with self._lock:
@@ -135,11 +135,11 @@ class Entry:
         return self.whole or self._marks(chunk, 1) == b"\1"
 
     def _marks(self, first: int, count: int) -> bytes:
-        """The bytes of the map for some chunks: 1 for each that is here."""
+        """The map's bytes for `count` chunks from `first`: 1 for each cached chunk."""
         return b"" if self._map_fd is None else os.pread(self._map_fd, count, first)
 
     def _claimed(self, chunk: int) -> bool:
-        """Claim a chunk that has to be fetched. True where another process has fetched it meanwhile."""
+        """Claim a chunk that must be fetched. True if another process has fetched it meanwhile."""
         ends, pause = time.monotonic() + WAIT_SECONDS, 0.005
         while not self._has(chunk):
             if _claim(self._map_fd, chunk):
@@ -164,7 +164,8 @@ class Entry:
         return True
 
     def _finish(self, fetch: Fetch) -> None:
-        """Make the object whole, if all of its chunks are here. The last one may hold no sample: then nobody asks."""
+        """Mark the object as whole once all of its chunks are cached. The last chunk is fetched here if missing: it
+        may contain no sample, so that no reader requests it."""
         if self._map_fd is None or not self.size or self.whole or not self.usable:
             return
         marks = self._marks(0, self._chunks).ljust(self._chunks, b"\0")
@@ -177,7 +178,7 @@ class Entry:
             if self.whole or not self.usable:
                 return
             if not self.crc_is_right():
-                self.drop("arrived damaged and is fetched again")
+                self.drop("arrived damaged; fetching it again")
                 return
             with self.cache.alone(), contextlib.suppress(FileNotFoundError):
                 part, whole = (self.cache.path(f"{self.name}.{kind}") for kind in ("part", "whole"))
@@ -203,7 +204,7 @@ class Entry:
                 done += os.pwrite(self._fd, rest[done:], start + done)
 
     def _joined(self, start: int, end: int, missed: dict[int, Buffer]) -> bytearray:
-        """The bytes start … end - 1, of which the chunks `missed` are not in the file."""
+        """The bytes start … end - 1, taking the chunks in `missed` from there and the rest from the file."""
         data = bytearray()
         for chunk in range(start // CHUNK, -(-end // CHUNK)):
             base = chunk * CHUNK
@@ -216,7 +217,7 @@ class Entry:
 
 
 def _claim(fd: int | None, chunk: int) -> bool:
-    """Lock a chunk's byte of the map against other processes, if it is free."""
+    """Lock a chunk's byte of the map against other processes; False if another holds it."""
     if fcntl is None or fd is None:
         return True
     try:

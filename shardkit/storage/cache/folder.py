@@ -1,14 +1,14 @@
 """A folder of local copies of objects, shared by processes.
 
-    CACHEDIR.TAG             marks the folder as ours, and tells backups to leave it out (bford.info/cachedir)
-    lock                     the bytes that are in use, as text; held (flock) by who makes or removes files
-    NAME.whole               a whole object, its size and CRC-32C checked before it got this name
-    NAME.part, NAME.map      one of which some chunks of 4 MiB are here: the byte of a chunk in the map is then 1
+    CACHEDIR.TAG             marks the folder as ours, and tells backup tools to skip it (bford.info/cachedir)
+    lock                     the number of bytes in use, as text; locked (flock) while files are created or removed
+    NAME.whole               a whole object; its size and CRC-32C were checked before it got this name
+    NAME.part, NAME.map      a partial object, in chunks of 4 MiB: the map's byte of a cached chunk is 1
 
-NAME is a digest of the object's URL, size and CRC-32C, so that an object that was replaced is another one. Only such
-names are ever removed. Whoever has a file open holds a shared flock on it, which ends with the process: a file in use
+NAME is a digest of the object's URL, size and CRC-32C, so that a replaced object gets another name. Only such names
+are ever removed. A process that has a file open holds a shared flock on it, which ends with the process: a file in use
 is not removed. A chunk that is being fetched is claimed by a lock on its byte of the map, and other processes wait for
-it. The time of last use is the file's mtime. What a killed process leaves is good, and the next one resumes it.
+it. The time of last use is the file's mtime. What a killed process leaves is valid, and the next one continues it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from shardkit.units import format_bytes
 
 try:
     import fcntl
-except ImportError:  # Windows has no flock: there each process goes by itself
+except ImportError:  # Windows has no flock: there each process works on its own
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
@@ -42,16 +42,16 @@ TAG = "CACHEDIR.TAG"
 SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache made by shardkit.\n"
 OURS = re.compile(r"[0-9a-f]{32}\.(whole|part|map)")
 STALE_SECONDS = 7 * 86400.0
-"""Parts that nobody resumed for so long are removed when the cache is opened."""
+"""Partial objects that were not continued for this long are removed when the cache is opened."""
 
 _CACHES: dict[tuple[int, str], Cache] = {}
 _LOCK = threading.Lock()
 
 
 def open_cache(folder: str, limit: int | None) -> Cache:
-    """The cache in `folder`, of at most `limit` bytes; one for each process.
+    """Open the cache in `folder`, of at most `limit` bytes; one object for each process.
 
-    Raises UsageError for a folder that holds other things, DestinationError or StorageError where it can't be made.
+    Raises UsageError if the folder has other content, DestinationError or StorageError if it can't be created.
     """
     key = (os.getpid(), os.path.abspath(folder))
     with _LOCK:
@@ -63,12 +63,12 @@ def open_cache(folder: str, limit: int | None) -> Cache:
 
 
 class Cache:
-    """The cache in one folder. Thread safe; for one process."""
+    """The cache in one folder. Thread safe; not shared between processes."""
 
     def __init__(self, folder: str, limit: int | None) -> None:
         self.folder, self.limit = folder, limit
         self.full = False
-        """Whether the disk refused to take more: then what is here is used, and nothing is added."""
+        """Whether a write failed: then existing objects are used, and nothing is added."""
         self._open: WeakValueDictionary[str, Entry] = WeakValueDictionary()
         self._lock = threading.RLock()
         with translated(folder):
@@ -79,11 +79,11 @@ class Cache:
                 self._note_usage(sum(size for _, size, _ in self._files()))
 
     def path(self, name: str) -> str:
-        """A file of the folder."""
+        """The path of a file in the folder."""
         return os.path.join(self.folder, name)
 
     def _require_ours(self) -> None:
-        """UsageError for a folder that was not empty when we came."""
+        """Create the tag in an empty folder. UsageError for a folder with other content."""
         if os.path.exists(self.path(TAG)):
             with open(self.path(TAG), "rb") as file:
                 if file.read(len(SIGNATURE)) == SIGNATURE:
@@ -91,7 +91,7 @@ class Cache:
         strangers = [n for n in os.listdir(self.folder) if not n.startswith((TAG + ".", "lost+found")) and n != "lock"]
         if os.path.exists(self.path(TAG)) or strangers:
             name = min(strangers or [TAG])
-            fact = f"the folder holds other things ({name}), and was not made as a cache"
+            fact = f"the folder has other content ({name}), and is not a cache of shardkit"
             raise UsageError(fs_text(self.folder), fact, "name an empty folder, or one that does not exist")
         with whole_file(self.path(TAG), sync=False) as file:
             file.write(SIGNATURE)
@@ -99,9 +99,9 @@ class Cache:
     # ---- objects
 
     def entry(self, url: str, size: int, crc: int) -> Entry | None:
-        """The object of this URL, size and CRC-32C (-1: not known), as far as it is here. None where there is no room.
+        """The entry for an object by URL, size and CRC-32C (-1: not known), new or existing. None if there is no room.
 
-        url: as it is told to users, without credentials.
+        url: without credentials, as shown to users.
         """
         name = _name(url, size, crc)
         if not size:
@@ -120,7 +120,7 @@ class Cache:
             return found
 
     def load(self, url: str, size: int, crc: int) -> bytes | None:
-        """A small object, checked. None if it is not here."""
+        """The bytes of a small object, checked. None if it is not cached."""
         path = self.path(_name(url, size, crc) + ".whole")
         try:
             with open(path, "rb") as file:
@@ -130,7 +130,7 @@ class Cache:
             return None
         if len(data) == size and crc32c(data) == crc:
             return data
-        log.warning("%s: the copy in the cache is damaged and fetched again", url)
+        log.warning("%s: the copy in the cache is damaged; fetching it again", url)
         self.remove(_name(url, size, crc), size)
         return None
 
@@ -146,7 +146,7 @@ class Cache:
             self.give_up(exc)
 
     def give_up(self, exc: Exception) -> None:
-        """Add nothing more."""
+        """Stop adding objects after a failed write, and log it once."""
         if not self.full:
             self.full = True
             text = getattr(exc, "strerror", None) or getattr(exc, "fact", None) or str(exc)
@@ -160,18 +160,18 @@ class Cache:
                 os.utime(whole)
                 return Entry(self, name, size, crc, url, fd, None)
             os.close(fd)
-            log.warning("%s: the copy in the cache is damaged and fetched again", url)
+            log.warning("%s: the copy in the cache is damaged; fetching it again", url)
             self.remove(name, size)
         if self.full:
             return None
         with self.alone():
-            if os.path.exists(whole):  # made in this very moment
+            if os.path.exists(whole):  # created in the meantime
                 fd = self._held(whole, os.O_RDONLY)
                 return None if fd is None else Entry(self, name, size, crc, url, fd, None)
             return self._begun(name, size, crc, url)
 
     def _begun(self, name: str, size: int, crc: int, url: str) -> Entry | None:
-        """The entry of an object of which parts may be here; under the lock."""
+        """The entry of an object that may be partly cached. Requires the lock."""
         part, map_path, chunks = self.path(name + ".part"), self.path(name + ".map"), chunks_of(size)
         there = all(os.path.exists(path) for path in (part, map_path))
         if there and (os.path.getsize(part), os.path.getsize(map_path)) != (size, chunks):
@@ -191,7 +191,7 @@ class Cache:
         return Entry(self, name, size, crc, url, fd, os.open(map_path, os.O_RDWR))
 
     def _held(self, path: str, flags: int) -> int | None:
-        """A descriptor of a file with a shared lock on it; None where there is none, or it is just being removed."""
+        """A descriptor of a file with a shared lock on it; None if it does not exist or is being removed."""
         try:
             fd = os.open(path, flags)
         except FileNotFoundError:
@@ -205,7 +205,7 @@ class Cache:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """No other process or thread makes or removes files meanwhile."""
+        """Hold the lock: no other process or thread creates or removes files in the block."""
         with self._lock:
             fd = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -228,7 +228,7 @@ class Cache:
             file.write(b"%-19d\n" % max(0, usage))
 
     def _files(self) -> list[tuple[float, int, str]]:
-        """(time of last use, size, file name) of each object here, whole or begun."""
+        """(time of last use, size, file name) of each cached object, whole or partial."""
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
@@ -239,7 +239,7 @@ class Cache:
         return found
 
     def _reserve(self, size: int) -> bool:
-        """Make room for so many bytes, and count them as used; under the lock."""
+        """Make room for `size` bytes, and count them as used. False if there is no room. Requires the lock."""
         usage = self._usage()
         if self.limit is not None and usage + size > self.limit:
             usage = self._evict(self.limit - size)
@@ -251,8 +251,8 @@ class Cache:
         return True
 
     def _evict(self, room: int) -> int:
-        """Remove what was not used for longest until at most `room` bytes are used, and up to a twentieth of the limit
-        more, so that it need not be done for each file. The bytes that are used then."""
+        """Remove the least recently used objects until at most `room` bytes are used, and up to a twentieth of the
+        limit more, so that not every new file evicts. Returns the bytes still used."""
         files = sorted(self._files())
         usage = sum(size for _, size, _ in files)
         aim = room - (self.limit or 0) // 20
@@ -264,7 +264,7 @@ class Cache:
         return usage
 
     def _removed(self, file: str) -> bool:
-        """Remove a file that nobody has open, nor is writing."""
+        """Remove a file that nobody has open or is writing. Returns whether it was removed."""
         if is_part(file) and not is_abandoned(self.path(file)):
             return False
         fd = os.open(self.path(file), os.O_RDONLY)
@@ -277,13 +277,13 @@ class Cache:
             os.close(fd)
 
     def unlink(self, name: str, kind: str = "part") -> None:
-        """Remove the files of an object, whoever has them open; under the lock."""
+        """Remove the files of an object, even if they are open. Requires the lock."""
         for ending in ("part", "map") if kind == "part" else (kind,):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path(f"{name}.{ending}"))
 
     def remove(self, name: str, size: int, kind: str = "whole", fd: int | None = None) -> None:
-        """Remove an object that is not as it should be, if it still is the file that `fd` is open on."""
+        """Remove a damaged object, if it is still the file that `fd` is open on."""
         path = self.path(f"{name}.{kind}")
         with self.alone(), contextlib.suppress(FileNotFoundError):
             if fd is None or os.path.samestat(os.stat(path), os.fstat(fd)):
@@ -291,7 +291,7 @@ class Cache:
                 self._note_usage(self._usage() - size)
 
     def _clear(self) -> None:
-        """Remove what runs that were killed left and nobody resumes."""
+        """Remove what killed runs left and nobody continued."""
         names = set(os.listdir(self.folder))
         for file in names:
             match = OURS.fullmatch(file)
@@ -308,7 +308,7 @@ class Cache:
 
 
 def _is_ours(file: str) -> bool:
-    """Whether it is an object, whole or begun, or what one is being written to."""
+    """Whether a file name belongs to the cache: an object, whole or partial, or its temporary file."""
     part = part_named(file)
     return OURS.fullmatch(file if part is None else part.name) is not None
 
@@ -318,7 +318,7 @@ def _name(url: str, size: int, crc: int) -> str:
 
 
 def _flock(fd: int, *, shared: bool) -> bool:
-    """Take a lock on an open file at once, if it is free. True too where the file system has no locks."""
+    """Lock an open file without waiting. Returns whether it succeeded; True if the file system has no locks."""
     if fcntl is None:
         return True
     try:

@@ -1,8 +1,8 @@
 """Credentials, region and endpoint from the files of the AWS command line, which obstore does not read.
 
 ~/.aws/credentials and ~/.aws/config, or AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE; the profile is the storage
-option `profile`, AWS_PROFILE, or `default`. The order is boto's: options, environment, web identity, files, then what
-the machine's role gives. A profile that signs in, assumes a role or asks a program is left to boto3, where it is there.
+option `profile`, AWS_PROFILE, or `default`. The order is boto's: options, environment, web identity, files, then the
+machine's role. A profile that signs in, assumes a role or runs a program is left to boto3, if it is installed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _DYNAMIC = ("sso_session", "sso_start_url", "role_arn", "credential_process", "s
 
 
 def from_shared_files(config: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """`config` with what the profile adds to it; its own entries and the environment come first.
+    """`config` completed by the profile; its own entries and the environment take precedence.
 
-    Raises UsageError for a profile that is not there, MissingExtraError for one that only boto3 understands.
+    Raises UsageError if the profile does not exist, MissingExtraError if only boto3 can use it.
     """
     config = dict(config)
     asked = config.pop("profile", None)
@@ -61,7 +61,7 @@ def _credentials(profile: Mapping[str, str], name: str, place: str) -> dict[str,
         raise MissingExtraError(place, fact, "pip install boto3, or give keys") from exc
     try:
         return {"credential_provider": Boto3CredentialProvider(boto3.Session(profile_name=name))}
-    except Exception as exc:  # boto raises what it likes: for a log-in that ended, a file, a program
+    except Exception as exc:  # boto raises many kinds: for an expired login, a file, a program
         raise UsageError(place, f"the AWS profile {name!r} gives no credentials ({exc})", "sign in again") from exc
 
 
@@ -70,7 +70,7 @@ def _one(profile: Mapping[str, str], theirs: str, ours: str) -> dict[str, Any]:
 
 
 def _profile(name: str) -> dict[str, str] | None:
-    """All that both files say of a profile; the file of credentials comes first. None where none does."""
+    """The entries for a profile in both files; the credentials file takes precedence. None if neither has it."""
     found: dict[str, str] | None = None
     for variable, path, section in (
         ("AWS_CONFIG_FILE", "~/.aws/config", name if name == "default" else f"profile {name}"),

@@ -1,4 +1,4 @@
-"""Object stores through obstore: S3 and all that speaks it, Google Cloud Storage, Azure, and plain web servers."""
+"""Object stores through obstore: S3 and compatible stores, Google Cloud Storage, Azure, and plain web servers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PIECE_BYTES = 512 << 10
-"""The least size of a piece. Measured over loopback on 2 cores: 256 KiB to 1 MiB is best, 16 MiB half as fast, since
-each piece is new memory."""
+"""The minimum size of a piece. Measured over loopback on 2 cores: 256 KiB to 1 MiB is best, 16 MiB is half as fast,
+since each piece is newly allocated memory."""
 
 WHOLE_BYTES = 16 << 20
-"""A range up to this size is one piece, in obstore's own memory: it would fill each smaller piece twice, with zeros and
-then with its bytes, while it holds Python's lock."""
+"""A range up to this size is one piece, in obstore's own memory: obstore writes each smaller piece twice, first zeros
+and then its bytes, while it holds the GIL."""
 SHAKY_READS = 256
-"""After a failure, so many ranges come in small pieces, of which none is lost when a connection breaks again."""
+"""After a failure, this many ranges are read in small pieces, so that none is lost if a connection breaks again."""
 
 PART_BYTES = 16 << 20
-"""A part of an upload: 10,000 of them, S3's limit, make 156 GiB."""
+"""The size of an upload part: 10,000 of them, S3's limit, make 156 GiB."""
 PARTS_AT_ONCE = 4
 
 _CHECKSUM = "crc32c"
@@ -42,18 +42,18 @@ _CHECKSUM = "crc32c"
 class RemoteStore:
     """The objects below `root` in a bucket, container or web folder.
 
-    crc32c of an object: `put` writes it into the object's metadata (`x-amz-meta-crc32c` and the like), and `info` gives
-    it back; it is what the writer said, not what the store found. Checksums that S3 and GCS compute themselves are not
+    crc32c of an object: `put` writes it into the object's metadata (`x-amz-meta-crc32c` and the like), and `info`
+    returns it; it was computed by the writer, not by the store. Checksums that S3 and GCS compute themselves are not
     in obstore's answers. In `list` it is None. A web server has none. version is the ETag.
 
-    `list` asks for the names from the prefix on, and stops behind them.
+    `list` requests the names from the prefix on, and stops after the last match.
 
-    What arrives is checked on the way: TLS, and S3 compares each part with the SHA-256 that its signature covers.
+    Uploads are checked in transit: by TLS, and S3 compares each part with the SHA-256 that its signature covers.
 
-    A range comes as one piece as long as connections hold. Once one breaks, it and those after it come in small pieces,
-    so that a caller can resume at the byte where the next one breaks.
+    A range is one piece as long as connections hold. Once one breaks, this range and the following ones are read in
+    small pieces, so that a caller can resume at the byte where the next one breaks.
 
-    A web server is read only, and is not listed.
+    A web server is read-only and can't be listed.
     """
 
     def __init__(self, root: Location, options: StorageOptions) -> None:
@@ -72,7 +72,7 @@ class RemoteStore:
         raise TypeError("a store goes to another process as its location and options")
 
     def _open(self) -> None:
-        """Stores of obstore that work in this process: after a fork, new ones (see _obstore.py)."""
+        """Open obstore's stores for this process: new ones after a fork (see obstore_after_fork.py)."""
         if self._process != os.getpid():
             self._reading, self._prefix = opened(self.root, self._options, writing=False)
             self._writing = opened(self.root, self._options, writing=True)[0] if self._family != "http" else None
@@ -85,8 +85,8 @@ class RemoteStore:
         return str(self.root.child(name)) if name else str(self.root)
 
     def _asked(self, name: str, act: Callable[[], T]) -> T:
-        """What `act` gives, with the errors of obstore translated. Ctrl-C does not wait for it: obstore looks at no
-        signal, and waits for a server up to 30 seconds."""
+        """The result of `act`, with obstore's errors translated. Ctrl-C does not wait for it: obstore ignores signals
+        while it waits for a server, up to 30 seconds."""
         try:
             return BackgroundCall(act).result() if current_thread() is main_thread() else act()
         except ShardkitError:
@@ -94,15 +94,15 @@ class RemoteStore:
         except (obstore().exceptions.BaseError, OSError, ValueError) as exc:
             failure, cause = storage_error(exc, self._place(name), self._family), harmless(exc)
         except BaseException as exc:
-            if type(exc).__name__ != "PanicException":  # pyo3's, which is no Exception and can't be imported
+            if type(exc).__name__ != "PanicException":  # of pyo3: not an Exception, and can't be imported
                 raise
-            fact = f"the package obstore broke down ({printable(str(exc))})"
+            fact = f"the package obstore panicked ({printable(str(exc))})"
             failure = StorageError(self._place(name), fact, "check the URL and the storage options")
             cause = Exception(redacted(str(exc)))
-        raise failure from cause  # outside of the block, which would keep the first text as its context
+        raise failure from cause  # outside the block, so that the unredacted text is not its context
 
     def info(self, name: str) -> ObjectInfo:
-        """What is known of an object: one HEAD request."""
+        """The size and other facts about an object: one HEAD request."""
         self._open()
         path = self._path(name)
         found = self._asked(name, lambda: obstore().get(self._reading, path, options={"head": True}))
@@ -114,14 +114,14 @@ class RemoteStore:
         self._open()
         path = self._path(name)
         if not 0 <= start <= (start if end is None else end):
-            raise UsageError(self._place(name), f"no range: {start} to {end}", "give 0 <= start <= end")
+            raise UsageError(self._place(name), f"{start} to {end} is not a range", "give 0 <= start <= end")
         if start == end:
             return self._nothing(name, start)
         if end is not None and end - start <= WHOLE_BYTES:
             if self._shaky <= 0:
                 return self._whole(name, start, end)
             self._shaky -= 1
-        if start == 0 and end is None:  # without a range: even a server that has no ranges can do it
+        if start == 0 and end is None:  # without a range: works with servers that do not support ranges
             options: dict[str, Any] = {}
         else:
             options = {"range": {"offset": start} if end is None else (start, end)}
@@ -147,7 +147,7 @@ class RemoteStore:
         return iter((data,)) if len(data) >= end - start else self._short(name, data, start, end)
 
     def _short(self, name: str, data: Buffer, start: int, end: int) -> Iterator[Buffer]:
-        """Less than was asked for: what came, and why it is no more."""
+        """A range that came short: yield what arrived, then raise why the rest did not."""
         self._shaky = SHAKY_READS
         size = self.info(name).bytes
         if end > size:
@@ -158,7 +158,7 @@ class RemoteStore:
         raise self._ended(name, done, end - start)
 
     def _nothing(self, name: str, start: int) -> Iterator[bytes]:
-        """No bytes, from an object that has at least `start` of them."""
+        """An empty iterator, after checking that the object has at least `start` bytes."""
         size = self.info(name).bytes
         if start > size:
             raise beyond_end(self._place(name), start, start, size)
@@ -173,11 +173,11 @@ class RemoteStore:
             raise self._ended(name, done, count)
 
     def _ended(self, name: str, done: int, count: int) -> TransientError:
-        fact = f"the store sent {done} of the {count} bytes that were asked for"
+        fact = f"the store sent {done} of the {count} bytes requested"
         return TransientError(self._place(name), fact, "check the network and the store")
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
-        """Write an object: less than 16 MiB by one request, more in parallel parts."""
+        """Write an object: less than 16 MiB in one request, more in parallel parts."""
         self._require_writable()
         self._open()
         path, attributes = self._path(name), {_CHECKSUM: crc32c} if crc32c else None
@@ -202,7 +202,7 @@ class RemoteStore:
         cut = len(self._prefix) + 1 if self._prefix else 0
         wanted = f"{self._prefix}/{prefix}" if self._prefix else prefix
         folder, _, start = wanted.rpartition("/")
-        offset = None if start[:-1] in ("", ".", "..") else wanted[:-1]  # only what is behind it is listed
+        offset = None if start[:-1] in ("", ".", "..") else wanted[:-1]  # only names after it are listed
         found = []
         for metas in obstore().list(self._reading, folder or None, offset=offset, chunk_size=1000):
             found += [_listed_info(meta, cut) for meta in metas if meta["path"].startswith(wanted)]
@@ -211,7 +211,7 @@ class RemoteStore:
         return sorted(found, key=lambda info: info.name.encode())
 
     def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]]:
-        """(names of the folders, objects) directly in a folder: what makes a listing in parallel possible."""
+        """(names of the folders, objects) directly in a folder: allows listing in parallel."""
         if self._family == "http":
             raise StorageError(str(self.root), "a web server can't be listed", "name the manifest or the shards")
         self._open()
@@ -234,7 +234,7 @@ class RemoteStore:
 
 
 class _Parts:
-    """The parts of an upload, of equal size, the last one aside. `failure`: what reading them raised."""
+    """The parts of an upload, of equal size except the last. `failure`: the exception raised while reading them."""
 
     def __init__(self, first: bytes, data: BinaryIO) -> None:
         self._first = first
@@ -254,7 +254,7 @@ class _Parts:
 
 
 def _filled(data: BinaryIO) -> bytes:
-    """The next part of a file: shorter at its end only, although a raw file may give less at a time."""
+    """The next part of a file: shorter only at its end, although a raw file may return less at once."""
     part = data.read(PART_BYTES)
     if len(part) in (0, PART_BYTES):
         return part
@@ -269,7 +269,7 @@ def _listed_info(meta: Any, cut: int) -> ObjectInfo:
 
 
 def _is_behind(path: str, prefix: str) -> bool:
-    """Whether a sorted list has passed all that begins with `prefix`."""
+    """Whether a sorted listing has passed all names that begin with `prefix`."""
     return path.encode() > prefix.encode() and not path.startswith(prefix)
 
 
@@ -280,5 +280,5 @@ def _version(meta: Any) -> str | None:
 
 def beyond_end(place: str, start: int, end: int | None, size: int) -> StorageError:
     """The error for bytes start … end - 1 (None: to its end) of an object that has fewer."""
-    fact = f"bytes {start} to {size if end is None else end} were asked for, and it has {size}"
+    fact = f"bytes {start} to {size if end is None else end} were requested, and it has {size}"
     return StorageError(place, fact, "check its entry in the manifest")

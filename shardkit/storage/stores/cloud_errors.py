@@ -1,6 +1,6 @@
-"""What obstore's errors mean: which may pass, and what the user can do about the others.
+"""Translate obstore's errors: which may be temporary, and what the user can do about the others.
 
-obstore tells the kind of most failures in its text only, which ends with a dump of the Rust value ("Debug source").
+obstore gives the kind of most failures only in the text, which ends with a dump of the Rust value ("Debug source").
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ASKED_FOR_CREDENTIALS = re.compile(
     r"169\.254\.1(69\.254|70\.2)|fd00:ec2::254|metadata\.google\.internal|token request"
     r"|/latest/(api/token|meta-data)|/computeMetadata/|/metadata/identity/|AssumeRoleWithWebIdentity"
 )
-"""The requests for credentials to the machine's own service, or to a provider's: their 404 is not the object's."""
+"""Requests for credentials, to the machine's metadata service or to a provider: their 404 is not about the object."""
 
 _PASSING = (408, 425, 429, 500, 502, 503, 504, 509)
 _ELSEWHERE = ("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException")
@@ -38,7 +38,7 @@ _NETWORK = "check the network, and the host's name or the endpoint"
 
 
 def storage_error(exc: Exception, place: str, scheme: str) -> ShardkitError:
-    """The error of shardkit for what obstore raised at `place`. scheme: a key of CREDENTIALS."""
+    """The shardkit error for an exception of obstore at `place`. scheme: a key of CREDENTIALS."""
     text, _, dump = str(exc).partition("\n\nDebug source:")
     if isinstance(exc, UnicodeError | ValueError):
         return UsageError(place, _line(text), "give another name")
@@ -53,20 +53,20 @@ def storage_error(exc: Exception, place: str, scheme: str) -> ShardkitError:
     if name in ("PermissionDeniedError", "UnauthenticatedError"):
         return StorageError(place, f"access is denied ({_line(text)})", _cure(scheme))
     if "object with invalid path" in text:
-        fact = f"an object's name is not a path, and the package obstore can't list what is beside it ({_line(text)})"
-        return StorageError(place, fact, "rename or remove that object, or name a folder that does not hold it")
+        fact = f"an object's name is not a path, and the package obstore can't list its folder ({_line(text)})"
+        return StorageError(place, fact, "rename or remove that object, or name a folder that does not contain it")
     if "Wanted range starting at" in text:
         return _beyond_end(place)
     if "RangeNotSupported" in dump or "NotPartial" in dump:
-        fact = "the server ignores ranges: it sends the whole object where a part is asked for"
+        fact = "the server ignores ranges: it sends the whole object when a part is requested"
         return StorageError(place, fact, "use a server that answers ranges with 206, or download the dataset first")
     if "UnexpectedRange" in dump:
-        fact = f"the server sends another range than was asked for ({_line(text.rpartition('error: ')[2])})"
+        fact = f"the server sent a different range than requested ({_line(text.rpartition('error: ')[2])})"
         return StorageError(place, fact, "use another server, or download the dataset first")
     if "certificate" in dump.lower() or "CaUsedAsEndEntity" in dump:
         return _of_certificate(dump, place)
     if "BadScheme" in dump:
-        fact = "the server was reached by https and leads on to http"
+        fact = "the server redirects from https to http"
         return StorageError(place, fact, "give another URL, or the storage option allow_http=true")
     if "without LOCATION" in text or "redirect" in text:
         if scheme == "http":
@@ -76,69 +76,70 @@ def storage_error(exc: Exception, place: str, scheme: str) -> ShardkitError:
 
 
 def answer_error(status: int, words: str, place: str) -> ShardkitError:
-    """The error for the answer of a web server that is none of success."""
+    """The error for an unsuccessful answer of a web server."""
     return _of_status(status, _line(words), "", place, "http")
 
 
 def redirect_error(text: str, place: str) -> StorageError:
-    """The error for a web server that leads on to nowhere, or in a circle."""
+    """The error for a web server whose redirect has no target, or goes in a circle."""
     circle = re.search(r"too ?many ?redirects|infinite loop", text, re.IGNORECASE)
     fact = (
         "the server redirects in a circle, or too often" if circle else "the server redirects without saying where to"
     )
-    return StorageError(place, fact, "open the URL in a browser, and give the one that it ends at")
+    return StorageError(place, fact, "open the URL in a browser, and give the URL where it ends up")
 
 
 def _of_certificate(dump: str, place: str) -> StorageError:
     """The error for a certificate that rustls refuses."""
     if "CaUsedAsEndEntity" in dump:
-        fact = "the server's certificate is an authority's own, which is refused as that of a server"
+        fact = "the server's certificate is that of an authority, which is not accepted for a server"
         cure = (
-            "sign one for the server, or make a self-signed one that is not an authority (openssl req -x509 … -addext "
-            "basicConstraints=critical,CA:FALSE), and give the storage option root_certificate; "
-            "allow_invalid_certificates=true trusts any"
+            "sign one for the server, or create a self-signed one that is not an authority (openssl req -x509 … "
+            "-addext basicConstraints=critical,CA:FALSE), and give the storage option root_certificate; "
+            "allow_invalid_certificates=true accepts any"
         )
         return StorageError(place, fact, cure)
     kind = re.search(r"InvalidCertificate\(\s*(\w+)", dump)
     if kind and kind[1].startswith("NotValidForName"):
         shown = re.search(r"presented: \[\s*\"(.{1,200}?)\",?\s*\]", dump, re.DOTALL)
         names = _line(re.sub(r"\w+\(\\\"|\\\"\)", "", shown[1])) if shown else "another name"
-        return StorageError(place, f"the server's certificate is for {names}", "give the server by that name")
+        return StorageError(place, f"the server's certificate is for {names}", "use that name in the URL")
     fact = f"the server's certificate is not trusted ({kind[1] if kind else _cause(dump) or 'TLS'})"
     if kind and kind[1].startswith(("Expired", "NotValidYet")):
         return StorageError(place, fact, "renew it, or set this machine's clock")
     cure = (
-        "give its authority, or itself where it is self-signed, as storage option root_certificate or in SSL_CERT_FILE"
+        "give its authority, or the certificate itself if self-signed, as storage option root_certificate or in "
+        "SSL_CERT_FILE"
     )
     return StorageError(place, fact, f"{cure} (a PEM file)")
 
 
 def _of_credentials(status: re.Match[str] | None, text: str, place: str, scheme: str) -> ShardkitError:
-    """The error for a failed request for credentials. Where no such service is, none answers: do not try for long."""
+    """The error for a failed request for credentials. Without such a service nothing answers: do not retry for long."""
     if status is not None and int(status[1]) in _PASSING:
-        return TransientError(place, f"the service that gives credentials is not ready ({status[1]})", _cure(scheme))
-    said = f" ({status[1]}{status[2].rstrip()} from the service that gives them)" if status else ""
+        return TransientError(place, f"the credentials service is not ready ({status[1]})", _cure(scheme))
+    said = f" ({status[1]}{status[2].rstrip()} from the credentials service)" if status else ""
     return StorageError(place, f"no credentials were found{said}", _cure(scheme))
 
 
 def _broken(text: str, dump: str, place: str, name: str) -> ShardkitError:
-    """The error for a request without an answer, or with part of one."""
+    """The error for a request without an answer, or with an incomplete one."""
     kind = re.search(r"kind: (Timeout|Connect|Interrupted|Request|Decode|Unknown)\b", dump)
     if "TimedOut" in dump or (kind and kind[1] == "Timeout"):
         return TransientError(place, "the store stopped answering (time-out)", _NETWORK)
     if "dns error" in dump:
-        return TransientError(place, f"the host's name is not known ({_cause(dump)})", _NETWORK)
+        return TransientError(place, f"the host name could not be resolved ({_cause(dump)})", _NETWORK)
     if kind and kind[1] == "Connect":
         return TransientError(place, f"no connection to the store ({_cause(dump) or _line(text)})", _NETWORK)
     if kind or "HttpError" in dump or "hyper" in dump:
         return TransientError(place, f"the connection broke ({_cause(dump) or _line(text)})", _NETWORK)
     if name == "NotSupportedError":
-        return StorageError(place, f"this store can't do that ({_line(text)})", "use another store")
+        return StorageError(place, f"this store does not support that ({_line(text)})", "use another store")
     return StorageError(place, _line(text), "check the store and the storage options")
 
 
 def _of_status(status: int, words: str, text: str, place: str, scheme: str) -> ShardkitError:
-    """The error for an answer of the server that is none of success."""
+    """The error for an unsuccessful answer of the server."""
     body = dict(_BODY.findall(text))
     code = body.get("Code", "")
     said = f"{status} {body.get('Code') or words}".strip()
@@ -147,7 +148,7 @@ def _of_status(status: int, words: str, text: str, place: str, scheme: str) -> S
     if status in _PASSING or code in ("RequestTimeout", "SlowDown", "InternalError"):
         return TransientError(place, f"the store is not ready ({said})", "try again later, or with fewer threads")
     if code in ("NoSuchBucket", "ContainerNotFound") or "bucket does not exist" in text:
-        return StorageError(place, f"there is no such bucket ({said})", "make it, or check its name and the endpoint")
+        return StorageError(place, f"there is no such bucket ({said})", "create it, or check its name and the endpoint")
     if status in (404, 410):
         return NotFoundError(place, "there is no such object, or no such bucket", "check the name")
     if scheme == "http" and 300 <= status < 400:
@@ -155,7 +156,7 @@ def _of_status(status: int, words: str, text: str, place: str, scheme: str) -> S
     if status in (301, 307) or code in _ELSEWHERE:
         return StorageError(place, f"the store is in another region ({said})", "give the storage option region")
     if status in (401, 403) or code in ("AuthenticationFailed", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
-        fact = f"access is denied ({said}); some stores say so of a missing object too"
+        fact = f"access is denied ({said}); some stores also answer this for a missing object"
         return StorageError(place, fact, _cure(scheme))
     if status == 416:
         return _beyond_end(place)
@@ -163,7 +164,7 @@ def _of_status(status: int, words: str, text: str, place: str, scheme: str) -> S
 
 
 def _beyond_end(place: str) -> StorageError:
-    return StorageError(place, f"{BEYOND} was asked for", "check its entry in the manifest")
+    return StorageError(place, f"{BEYOND} was requested", "check its entry in the manifest")
 
 
 def _cure(scheme: str) -> str:
@@ -171,7 +172,7 @@ def _cure(scheme: str) -> str:
 
 
 def _cause(dump: str) -> str:
-    """The innermost message of the Rust value."""
+    """The innermost message in the dump of the Rust value."""
     found = re.findall(r"(?:message|error): \"([^\"]{1,200})\"", dump) or re.findall(r"Error\(\s*([A-Z]\w+)", dump)
     return _line(found[-1]) if found else ""
 

@@ -1,8 +1,8 @@
-"""How a URL and its storage options become a store of obstore.
+"""Build a store of obstore from a URL and storage options.
 
 Options have obstore's own names (`endpoint`, `region`, `account_name`, `timeout` …), or those that users of boto, s3fs,
-gcsfs and adlfs know (`endpoint_url`, `key`, `anon` …). What is not given comes from the environment, as obstore reads
-it, and for S3 from the files of the AWS command line too (see aws_profile.py).
+gcsfs and adlfs know (`endpoint_url`, `key`, `anon` …). Missing options come from the environment, as obstore reads it,
+and for S3 also from the files of the AWS command line (see aws_profile.py).
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ _ENDPOINTS = {
 _ALLOW_HTTP = {"s3": "AWS_ALLOW_HTTP", "gs": "GOOGLE_ALLOW_HTTP", "az": "AZURE_ALLOW_HTTP"}
 
 _WARNED: set[str] = set()
-"""Hosts that were warned of in this process."""
+"""Hosts that this process has already warned about."""
 
 _ENDPOINT_NAMES = ("endpoint", "aws_endpoint", "aws_endpoint_url", "aws_endpoint_url_s3", "base_url", "azure_endpoint")
 
 _BUNDLES = {"s3": ("AWS_CA_BUNDLE",), "gs": (), "az": (), "http": ()}
-"""Environment variables that name a PEM file of authorities, beside SSL_CERT_FILE, which obstore reads itself."""
+"""Environment variables that name a PEM file of authorities, besides SSL_CERT_FILE, which obstore reads itself."""
 
 _FILES = {
     "service_account", "google_service_account", "service_account_path", "google_service_account_path",
@@ -80,41 +80,41 @@ _FILES = {
 """Options that name a file, which obstore reads."""
 
 CLIENT = {"connect_timeout": "10s", "read_timeout": "30s"}
-"""Time limits: to connect, and without any progress. A user's option of that name comes first."""
+"""Time limits: to connect, and without any progress. A user's option of that name takes precedence."""
 
 READING = CLIENT | {"timeout": "1d"}
-"""A large range may be read slowly, as its bytes are used: the limit on the whole of it must not end that."""
+"""A large range may be read slowly, at the rate its bytes are used: the limit on the whole request must allow that."""
 WRITING = CLIENT | {"timeout": "10m"}
-"""For each request. A part of an upload that nobody takes makes no progress that the client sees."""
+"""Limit for each request. If the server does not take an upload part, the client sees no lack of progress."""
 
 READING_RETRY: dict[str, Any] = {"max_retries": 0}
-"""obstore would go on where a body broke, by itself and out of sight, 10 times at every request, and only where the
-server sends an ETag. `retry.pieces` does so for all stores, under one limit: let it."""
+"""By itself, obstore would silently resume a broken body, 10 times for each request, and only if the server sends an
+ETag. `Patient.pieces` does so for all stores, under one limit."""
 WRITING_RETRY: dict[str, Any] = {
     "max_retries": 8,
     "retry_timeout": timedelta(minutes=5),
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 2},
 }
-"""A part that failed is sent again by obstore: from outside, only the whole object could be."""
+"""obstore itself retries a failed part: from outside, only the whole object could be sent again."""
 
 
 def family_of(scheme: str) -> str:
-    """Which provider's options and errors a scheme has: s3, gs, az or http."""
+    """The family of a scheme, for its options and errors: s3, gs, az or http."""
     return FAMILY[scheme]
 
 
 def opened(root: Location, options: Mapping[str, Any], *, writing: bool) -> tuple[Any, str]:
-    """obstore's store for the bucket or host of `root`, and the prefix below it that names get.
+    """(obstore's store for the bucket or host of `root`, the prefix of all names below it).
 
-    Raises UsageError for options that are not known or make no sense, MissingExtraError.
+    Raises UsageError for unknown or invalid options, MissingExtraError.
     """
     family = family_of(root.scheme)
     config, client = _sorted_out(root, family, options)
     bucket, _, prefix = root.path.partition("/")
     if family == "http":
-        prefix = ""  # the path of a URL is percent-encoded already, and stays in the URL
+        prefix = ""  # the path of a URL is already percent-encoded, and stays in the URL
     elif not bucket:
-        raise UsageError(str(root), "the URL names no bucket", f"give {root.scheme}://BUCKET/…")
+        raise UsageError(str(root), "the URL has no bucket", f"give {root.scheme}://BUCKET/…")
     elif "@" in bucket and (family != "az" or ":" in bucket):
         raise UsageError(str(root), "credentials do not belong in this URL", "give them as storage options")
     if family == "s3":
@@ -141,17 +141,17 @@ def _constructed(root: Location, family: str, bucket: str, config: dict[str, Any
         return module.store.AzureStore(bucket, **config, **more)
     except (module.exceptions.BaseError, ValueError, TypeError) as exc:
         fact = str(exc).partition("\n\nDebug source:")[0]
-        known = f"the options of {root.scheme}:// are {_KNOWN[family]}; of every store: {_KNOWN_CLIENT}"
+        known = f"the options of {root.scheme}:// are {_KNOWN[family]}; all stores also take {_KNOWN_CLIENT}"
         raise UsageError(f"storage options of {root}", fact, known) from harmless(exc)
 
 
 def web_options(root: Location, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(URL of a web folder without user and password, options of the HTTP client, headers among them)."""
+    """(URL of a web folder without user and password, options of the HTTP client including headers)."""
     return _without_user(root), _sorted_out(root, "http", options)[1]
 
 
 def _without_user(root: Location) -> str:
-    """The URL without user and password: they go with each request as a header, so that no text of obstore has them."""
+    """The URL without user and password: they are sent as a header, so that they are in no text of obstore."""
     host, slash, path = root.path.partition("/")
     url = f"{root.scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
     return f"{url}?{root.query}" if root.query else url
@@ -188,7 +188,7 @@ def _sorted_out(root: Location, family: str, options: Mapping[str, Any]) -> tupl
 
 
 def _require_endpoint(name: str, url: str) -> None:
-    """UsageError for an endpoint that is no http or https URL of a host: obstore panics at most of them."""
+    """UsageError for an endpoint that is not an http or https URL with a host: obstore panics on most of them."""
     place = f"${name}" if name.isupper() else f"storage option {name}"
     cure = "give https://HOST, or http://HOST with allow_http=true"
     try:
@@ -207,11 +207,12 @@ def _require_endpoint(name: str, url: str) -> None:
 
 
 def _headers(config: dict[str, Any], client: Mapping[str, Any]) -> dict[str, Any]:
-    """The client's options that stand for user, password and token of a plain web server; they leave `config`."""
+    """The client options for user, password and token of a plain web server, which are removed from `config`."""
     user, password, token = (config.pop(name, None) for name in ("username", "password", "token"))
     if config:
         fact = f"{', '.join(sorted(config))}: not an option of a web server"
-        raise UsageError("storage options", fact, f"the options are {_KNOWN['http']}; of every store: {_KNOWN_CLIENT}")
+        cure = f"the options are {_KNOWN['http']}; all stores also take {_KNOWN_CLIENT}"
+        raise UsageError("storage options", fact, cure)
     if token is None and user is None:
         return {}
     value = f"Bearer {token}"
@@ -223,7 +224,7 @@ def _headers(config: dict[str, Any], client: Mapping[str, Any]) -> dict[str, Any
 
 
 def _seconds(value: Any) -> Any:
-    """A plain number is of seconds."""
+    """A plain number as a timedelta in seconds; other values unchanged."""
     if isinstance(value, int | float) or (isinstance(value, str) and value.replace(".", "", 1).isdigit()):
         return timedelta(seconds=float(value))
     return value
@@ -232,8 +233,8 @@ def _seconds(value: Any) -> Any:
 def _require_safe(root: Location, family: str, config: Mapping[str, Any], client: dict[str, Any]) -> None:
     """UsageError for plain http to another machine, unless the user asks for it. On this machine it is allowed.
 
-    A dataset's own URL that begins with http:// asks for it, and is warned of: what it sends can be read and changed on
-    its way.
+    A dataset URL that begins with http:// counts as asking for it, with a warning: the data can be read and changed in
+    transit.
     """
     if family == "http":
         url = root.url
@@ -257,22 +258,22 @@ def _require_safe(root: Location, family: str, config: Mapping[str, Any], client
         host = urlsplit(url).netloc.rpartition("@")[2]
         if "allow_http" not in client and host not in _WARNED:
             _WARNED.add(host)
-            log.warning("http://%s: plain http: what is read can be changed on its way; https is safer", host)
+            log.warning("http://%s: plain http: the data can be changed in transit; https is safer", host)
         client.setdefault("allow_http", True)
     elif not _is_true(client.get("allow_http", os.environ.get(_ALLOW_HTTP[family]))):
-        fact = f"its endpoint {url} is plain http, where data and credentials can be read on their way"
+        fact = f"its endpoint {url} is plain http, where data and credentials can be read in transit"
         raise UsageError(str(root), fact, "give an https:// endpoint, or the storage option allow_http=true")
     else:
         client["allow_http"] = True
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address is this machine's own."""
+    """Whether a host name or address is a loopback address of this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, which may be any machine's
+    except ValueError:  # a name, which may belong to any machine
         return False
 
 

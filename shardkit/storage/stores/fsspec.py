@@ -1,4 +1,4 @@
-"""Any other scheme through fsspec: hf://, hdfs://, sftp://, ftp://, webdav://, dbfs:// … each with its own package."""
+"""All other schemes through fsspec: hf://, hdfs://, sftp://, ftp://, webdav://, dbfs:// … each with its own package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from shardkit.location import Location
 from shardkit.storage.store import ObjectInfo, StorageOptions, harmless, require_name
 
 PIECE_BYTES = 4 << 20
-"""A file system of fsspec reads a range at a time, each a request of its own for most."""
+"""fsspec file systems read one range per call, and most send a request for each."""
 
 _VERSIONS = ("etag", "ETag", "e_tag", "version_id", "generation", "sha256", "md5Hash", "blob_id")
 _TIMES = ("mtime", "modified", "last_modified", "LastModified", "updated", "created")
@@ -34,9 +34,9 @@ _PASSING = (errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EPIPE, 
 class FsspecStore:
     """The files below `root` in a file system of fsspec. Options are those of its class.
 
-    crc32c: where its answers have one (gcsfs does); `put` stores none. version: an ETag or the like, or the time of the
+    crc32c: if its answers have one (gcsfs does); `put` stores none. version: an ETag or the like, or the time of the
     last change. `put` writes beside the target, as `NAME.PID-THREAD.part`, and renames; `list` skips such names. On a
-    store that has no renaming that is a copy.
+    store without renaming that is a copy.
     """
 
     def __init__(self, root: Location, options: StorageOptions) -> None:
@@ -52,7 +52,7 @@ class FsspecStore:
         raise TypeError("a store goes to another process as its location and options")
 
     def _open(self) -> None:
-        """The file system for this process: those of fsspec do not work on after a fork."""
+        """Open the file system for this process: those of fsspec do not work after a fork."""
         if self._process == os.getpid():
             return
         try:
@@ -70,7 +70,7 @@ class FsspecStore:
             raise UsageError(str(self.root), fact, cure) from harmless(exc)
         except Exception as exc:
             raise _error(exc, str(self.root)) from harmless(exc)
-        own = type(self._fs).mv is not fsspec.AbstractFileSystem.mv  # which copies, and takes names for patterns
+        own = type(self._fs).mv is not fsspec.AbstractFileSystem.mv  # which copies, and treats names as patterns
         self._rename = self._fs.mv if own else getattr(self._fs, "mv_file", None)
         self._process = os.getpid()
 
@@ -78,15 +78,15 @@ class FsspecStore:
         return f"{self._top.rstrip('/')}/{require_name(name)}"
 
     def _asked(self, name: str, act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        """What `act` gives, with the file system's errors translated."""
+        """The result of `act`, with the file system's errors translated."""
         try:
             return act(*arguments, **named)
-        except Exception as exc:  # each file system of fsspec has errors of its own
+        except Exception as exc:  # each fsspec file system has its own errors
             failure, cause = _error(exc, str(self.root.child(name)) if name else str(self.root)), harmless(exc)
-        raise failure from cause  # outside of the block, which would keep the first text as its context
+        raise failure from cause  # outside the block, so that the unredacted text is not its context
 
     def info(self, name: str) -> ObjectInfo:
-        """What is known of a file."""
+        """The size and other facts about a file."""
         self._open()
         facts = self._asked(name, self._fs.info, self._path(name))
         if facts.get("type") == "directory":
@@ -98,13 +98,13 @@ class FsspecStore:
         size = self.info(name).bytes
         stop = size if end is None else end
         if not 0 <= start <= stop <= size:
-            fact = f"bytes {start} to {stop} were asked for, and it has {size}"
+            fact = f"bytes {start} to {stop} were requested, and it has {size}"
             raise StorageError(str(self.root.child(name)), fact, "check its entry in the manifest")
         while start < stop:
             upto = min(start + PIECE_BYTES, stop)
             piece: bytes = self._asked(name, self._fs.cat_file, self._path(name), start=start, end=upto)
             if len(piece) != upto - start:
-                fact = f"the store sent {len(piece)} of the {upto - start} bytes that were asked for"
+                fact = f"the store sent {len(piece)} of the {upto - start} bytes requested"
                 raise TransientError(str(self.root.child(name)), fact, "check the network and the store")
             start = upto
             yield piece
@@ -129,14 +129,14 @@ class FsspecStore:
             raise
 
     def _renamed(self, part: str, path: str) -> None:
-        """Some file systems refuse to rename onto a file; then it is absent for a moment."""
+        """Rename `part` to `path`. Some file systems refuse to replace a file; then it is absent for a moment."""
         if self._rename is None:
             self._fs.cp_file(part, path)
             self._fs.rm_file(part)
             return
         try:
             self._rename(part, path)
-        except Exception:  # each file system of fsspec has errors of its own; `_asked` translates what is raised
+        except Exception:  # each fsspec file system has its own errors; `_asked` translates what is raised
             if not self._fs.exists(path):
                 raise
             self._fs.rm_file(path)
@@ -172,7 +172,7 @@ def _info(name: str, facts: Mapping[str, Any]) -> ObjectInfo:
 
 
 def _crc32c(text: Any) -> str | None:
-    """The checksum as hex, from Google's base64 of it."""
+    """The checksum as hex, from Google's base64 form."""
     try:
         raw = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
     except binascii.Error:
@@ -181,7 +181,7 @@ def _crc32c(text: Any) -> str | None:
 
 
 def _error(exc: Exception, place: str) -> ShardkitError:
-    """The error of shardkit for what a file system of fsspec raised."""
+    """The shardkit error for an exception of an fsspec file system."""
     said = redacted(" ".join(str(exc).split())[:300]) or type(exc).__name__
     if isinstance(exc, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return NotFoundError(place, "there is no such object", "check the name")

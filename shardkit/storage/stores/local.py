@@ -20,18 +20,18 @@ PIECE_BYTES = 1 << 20
 class LocalStore:
     """The files below the folder `root`. It takes no options.
 
-    crc32c: never known, a file system keeps none. version: size and time of the last change. What is written is flushed
-    to the disk, its name too. Folders are made as they are needed, and are left when their last file goes. `list` skips
-    the files of runs that still write (`.part`).
+    crc32c: never known, since a file system has none. version: size and time of the last change. Written files are
+    flushed to the disk, with their names. Folders are created as needed, and stay when their last file is removed.
+    `list` skips temporary files of running writers (`.part`).
     """
 
     def __init__(self, root: Location, options: StorageOptions) -> None:
         if options:
             names = ", ".join(sorted(options))
-            raise UsageError(str(root), f"storage options ({names}) for a path of this machine", "leave them out")
+            raise UsageError(str(root), f"storage options ({names}) for a local path", "omit them")
         self.root = root
         self._cleared: set[str] = set()
-        """Folders in which no temporary file of a killed run is left."""
+        """Folders that were cleared of temporary files of killed runs."""
 
     def __repr__(self) -> str:
         return f"LocalStore({self.root})"
@@ -40,7 +40,7 @@ class LocalStore:
         return self.root.child(require_name(name)).path
 
     def info(self, name: str) -> ObjectInfo:
-        """What is known of a file."""
+        """The size and other facts about a file."""
         path = self._path(name)
         with _found(path):
             status = os.stat(path)
@@ -57,7 +57,7 @@ class LocalStore:
                 size = os.fstat(file.fileno()).st_size
             stop = size if end is None else end
             if not 0 <= start <= stop <= size:
-                fact = f"bytes {start} to {stop} were asked for, and it has {size}"
+                fact = f"bytes {start} to {stop} were requested, and it has {size}"
                 raise StorageError(path, fact, "check its entry in the manifest")
             file.seek(start)
             while start < stop:
@@ -104,7 +104,7 @@ def _infos(root: Location, names: list[str]) -> Iterator[ObjectInfo]:
         path = root.child(name).path
         try:
             status = os.stat(path)
-        except FileNotFoundError:  # it went away since
+        except FileNotFoundError:  # removed in the meantime
             continue
         except OSError as exc:
             raise storage_error(path, exc) from exc
@@ -117,7 +117,7 @@ def _info(name: str, status: os.stat_result) -> ObjectInfo:
 
 @contextlib.contextmanager
 def _found(path: str) -> Iterator[None]:
-    """NotFoundError where the file is not there; other errors of the system become those of shardkit."""
+    """Turn OSErrors in the block into shardkit errors: NotFoundError if the file does not exist."""
     try:
         yield
     except ShardkitError:

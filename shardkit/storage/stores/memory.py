@@ -1,4 +1,4 @@
-"""A store in this process's memory, for tests and trials: `memory://NAME/…`; all that use NAME see the same objects."""
+"""A store in this process's memory, for tests and trials: `memory://NAME/…`; all users of NAME see the same objects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MemoryStore:
     def __init__(self, root: Location, options: StorageOptions) -> None:
         if options:
             names = ", ".join(sorted(options))
-            raise UsageError(str(root), f"storage options ({names}) for a store in memory", "leave them out")
+            raise UsageError(str(root), f"storage options ({names}) for a store in memory", "omit them")
         self.root = root
 
     def __repr__(self) -> str:
@@ -41,7 +41,7 @@ class MemoryStore:
         return data
 
     def info(self, name: str) -> ObjectInfo:
-        """What is known of an object."""
+        """The size and CRC-32C of an object."""
         data = self._content(name)
         crc = f"{crc32c(data):08x}"
         return ObjectInfo(name, len(data), crc, crc)
@@ -51,7 +51,7 @@ class MemoryStore:
         data = self._content(name)
         stop = len(data) if end is None else end
         if not 0 <= start <= stop <= len(data):
-            fact = f"bytes {start} to {stop} were asked for, and it has {len(data)}"
+            fact = f"bytes {start} to {stop} were requested, and it has {len(data)}"
             raise StorageError(str(self.root.child(name)), fact, "check its entry in the manifest")
         view = memoryview(data)
         for at in range(start, stop, PIECE_BYTES):

@@ -1,8 +1,8 @@
-"""obstore, loaded late; and a second time in a process that was forked after its use.
+"""Load obstore lazily, and load a second copy in a process that was forked after using it.
 
-obstore keeps one tokio runtime in its binary. Its threads do not survive fork(), so that any call in a forked child
-hangs for ever (obstore 0.12; torch's DataLoader forks its workers on Linux). A copy of the binary under another inode
-is another library for the dynamic linker, with a runtime of its own: the child loads one, in about 20 ms.
+obstore keeps one tokio runtime in its binary. Its threads do not survive fork(), so any call in a forked child hangs
+forever (obstore 0.12; torch's DataLoader forks its workers on Linux). For the dynamic linker, a copy of the binary
+under another inode is another library, with its own runtime: the child loads one, in about 20 ms.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _process = 0
 
 
 def obstore() -> Any:
-    """The module `obstore` that works in this process. Raises MissingExtraError where it is not installed."""
+    """The module `obstore` that works in this process. Raises MissingExtraError if it is not installed."""
     global _loaded, _process
     if _process == os.getpid():
         return _loaded
@@ -46,7 +46,7 @@ def _imported() -> Any:
 
 
 def _second(first: Any) -> Any:
-    """A second obstore, independent of the `first`, which stays the one that `import obstore` gives."""
+    """A second obstore, independent of the `first`, which is still the one that `import obstore` returns."""
     if not hasattr(os, "memfd_create"):
         fact = "object storage does not work in a process that was forked after using it"
         raise StorageError("obstore", fact, 'start workers with the method "spawn" or "forkserver"')
@@ -62,7 +62,7 @@ def _second(first: Any) -> Any:
 
 
 def _import_with(binary: str) -> Any:
-    """The package obstore with its binary at the path `binary`, beside the one that is loaded."""
+    """Import the package obstore with its binary at the path `binary`, beside the copy that is loaded."""
     names = [name for name in sys.modules if name == "obstore" or name.startswith("obstore.")]
     kept = {name: sys.modules.pop(name) for name in names}
     finder = _Finder(binary)
@@ -76,7 +76,7 @@ def _import_with(binary: str) -> Any:
 
 
 class _Finder:
-    """Finds the binary of obstore at another path."""
+    """An import finder for obstore's binary at another path."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -88,5 +88,5 @@ class _Finder:
         return importlib.util.spec_from_file_location(name, self.path, loader=loader)
 
 
-if hasattr(os, "register_at_fork"):  # a thread that loads at the moment of a fork would leave the lock taken
+if hasattr(os, "register_at_fork"):  # otherwise a thread loading during a fork would leave the lock taken
     os.register_at_fork(after_in_child=lambda: globals().update(_LOCK=threading.Lock()))

@@ -1,8 +1,8 @@
-"""Stores that are slow or fail, around any other store: for tests and benchmarks.
+"""Wrapper stores that are slow or fail, for tests and benchmarks.
 
-They are opened by URL as well, so that whatever takes a URL can be tried on them, in any process: `slow+s3://…` and
-`faulty+memory://…`, with the fields of `Slowness` or `Faults` as storage options (`latency_seconds=0.03`) beside those
-of the store inside; `slow+file:///path` for a folder of this machine.
+They can also be opened by URL, so that anything that takes a URL can be tested with them, in any process:
+`slow+s3://…` and `faulty+memory://…`, with the fields of `Slowness` or `Faults` as storage options
+(`latency_seconds=0.03`) beside those of the inner store; `slow+file:///path` for a local folder.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 V = TypeVar("V", "Slowness", "Faults")
 
 SLICES_PER_SECOND = 100
-"""Bytes pass the bandwidth limit in slices of this part of a second, so that parallel streams share it evenly."""
+"""Bytes pass the bandwidth limit in slices of 1/100 second, so that parallel streams share it evenly."""
 
 BURST_SECONDS = 0.05
-"""How much time a stream may make up for: sleep() ends late, which would make the limit lower than it says."""
+"""How much lost time a stream may make up for: sleep() overruns, which would lower the actual limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slowness:
-    """latency_seconds: before the first byte of each request. bytes_per_second: all streams together; 0: no limit."""
+    """latency_seconds: before the first byte of each request. bytes_per_second: for all streams; 0: no limit."""
 
     latency_seconds: float = 0.0
     bytes_per_second: float = 0.0
 
     def __post_init__(self) -> None:
         if self.latency_seconds < 0 or self.bytes_per_second < 0:
-            raise UsageError("Slowness", "a number below 0", "give 0 or more")
+            raise UsageError("Slowness", "a number is below 0", "give 0 or more")
 
 
 class SlowStore:
@@ -57,34 +57,34 @@ class SlowStore:
         return f"SlowStore({self.root})"
 
     def info(self, name: str) -> ObjectInfo:
-        """What is known of an object, later."""
+        """The facts about an object, after the latency."""
         time.sleep(self.slowness.latency_seconds)
         return self.store.info(name)
 
     def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
-        """The bytes start … end - 1, slowly."""
+        """The bytes start … end - 1, after the latency and at the limited bandwidth."""
         time.sleep(self.slowness.latency_seconds)
         for piece in self.store.pieces(name, start, end):
             yield from self._bandwidth.passed(piece)
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
-        """Write an object, slowly."""
+        """Write an object, after the latency and at the limited bandwidth."""
         time.sleep(self.slowness.latency_seconds)
         self.store.put(name, cast(BinaryIO, _Counted(data, self._bandwidth.take)), crc32c=crc32c)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """The objects whose names begin with `prefix`, later."""
+        """The objects whose names begin with `prefix`, after the latency."""
         time.sleep(self.slowness.latency_seconds)
         return self.store.list(prefix)
 
     def delete(self, name: str) -> None:
-        """Remove an object, later."""
+        """Remove an object, after the latency."""
         time.sleep(self.slowness.latency_seconds)
         self.store.delete(name)
 
 
 class _Bandwidth:
-    """A limit on bytes for each second. Time that is not used is saved up for a moment only."""
+    """A limit on bytes per second. Unused time is saved up for BURST_SECONDS at most."""
 
     def __init__(self, bytes_per_second: float) -> None:
         self.bytes_per_second = bytes_per_second
@@ -92,7 +92,7 @@ class _Bandwidth:
         self._free = 0.0
 
     def passed(self, piece: Buffer) -> Iterator[Buffer]:
-        """The piece in slices, each when its time has come."""
+        """Yield the piece in slices, each when the limit allows it."""
         if not self.bytes_per_second:
             yield piece
             return
@@ -104,7 +104,7 @@ class _Bandwidth:
             yield part
 
     def take(self, count: int) -> None:
-        """Sleep until `count` more bytes have passed."""
+        """Sleep until the limit allows `count` more bytes."""
         if not self.bytes_per_second:
             return
         with self._lock:
@@ -119,18 +119,18 @@ _LOCK = threading.Lock()
 
 
 def _bandwidth(place: str, bytes_per_second: float) -> _Bandwidth:
-    """One limit for all stores of this process at a place: a store is opened more than once."""
+    """The limit shared by all stores of this process at a place, since a store may be opened more than once."""
     with _LOCK:
         return _BANDWIDTHS.setdefault((place, bytes_per_second), _Bandwidth(bytes_per_second))
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """The share of requests (0 … 1) that fail in each way; what is left over goes well.
+    """The share of requests (0 … 1) that fail in each way; the rest succeed.
 
-    refused: a 503 before anything. reset: the connection breaks at a random byte. short: the body ends early, without
+    refused: a 503 before any byte. reset: the connection breaks at a random byte. short: the body ends early, without
     an error. corrupt: one byte of the body is wrong. hang: nothing happens for `hang_seconds`, then a time-out. lost: a
-    put or delete is done, and its answer lost. seed: of all that is random.
+    put or delete succeeds, but its answer is lost. seed: for everything random.
     """
 
     refused: float = 0.0
@@ -145,7 +145,7 @@ class Faults:
     def __post_init__(self) -> None:
         shares = (self.refused, self.reset, self.short, self.corrupt, self.hang, self.lost)
         if min(shares) < 0 or sum(shares) > 1:
-            raise UsageError("Faults", f"the shares are {shares}", "give numbers from 0 to 1, of a sum of 1 at most")
+            raise UsageError("Faults", f"the shares are {shares}", "give numbers from 0 to 1 whose sum is at most 1")
 
 
 _BODY_ONLY = ("short", "corrupt")
@@ -153,10 +153,10 @@ _CHANGE_ONLY = ("lost",)
 
 
 class FaultyStore:
-    """A store that fails as `faults` says.
+    """A store that fails as configured by `faults`.
 
-    What happens to the n-th request for the same bytes of the same object follows from the seed alone, whatever other
-    threads do meanwhile. `counts`: how often each fault came, and "fine".
+    The outcome of the n-th request for the same bytes of the same object depends on the seed alone, not on other
+    threads. `counts`: how often each fault occurred, and "fine".
     """
 
     def __init__(self, store: Store, faults: Faults, *, root: Location | None = None) -> None:
@@ -171,12 +171,12 @@ class FaultyStore:
         return f"FaultyStore({self.root})"
 
     def info(self, name: str) -> ObjectInfo:
-        """What is known of an object, or a fault."""
+        """The facts about an object, or a fault."""
         self._before("info", name)
         return self.store.info(name)
 
     def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
-        """The bytes start … end - 1, or a fault on the way."""
+        """The bytes start … end - 1, or a fault at any point."""
         fault, random_ = self._before("pieces", name, start, end)
         if fault == "fine":
             yield from self.store.pieces(name, start, end)
@@ -199,7 +199,7 @@ class FaultyStore:
             yield part
 
     def _end(self, fault: str, name: str) -> None:
-        """The end of a body before its time: an error, but for a body that is only short."""
+        """End a body early: with an error, except for the fault `short`."""
         if fault == "hang":
             time.sleep(self.faults.hang_seconds)
             raise self._failure(name, "the store stopped answering (time-out)")
@@ -207,7 +207,7 @@ class FaultyStore:
             raise self._failure(name, "the connection broke")
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
-        """Write an object, or a fault: on the way, when nothing has been written, or after it."""
+        """Write an object, or a fault: before anything is written, or after it."""
         fault, random_ = self._before("put", name)
         if fault == "reset":
             data.read(random_.randrange(1 << 20))
@@ -229,7 +229,7 @@ class FaultyStore:
             raise self._failure(name, "the connection broke before the answer came")
 
     def _before(self, *request: Any) -> tuple[str, random.Random]:
-        """The fault of this request, and what is random in it. A fault that needs no body is raised here."""
+        """(the fault of this request, its random generator). A fault that needs no body is raised here."""
         with self._lock:
             self._asked[request] += 1
             nth = self._asked[request]
@@ -247,7 +247,7 @@ class FaultyStore:
         return fault, random_
 
     def _drawn(self, point: float, act: str) -> str:
-        """The fault that `point` of [0, 1) falls on, if it can befall such a request."""
+        """The fault for `point` in [0, 1), if it applies to such a request; otherwise "fine"."""
         for fault in ("refused", "reset", "short", "corrupt", "hang", "lost"):
             point -= getattr(self.faults, fault)
             if point < 0:
@@ -262,7 +262,7 @@ class FaultyStore:
 
 
 class _Counted:
-    """A file that reports how much is read of it."""
+    """A file that reports how much is read from it."""
 
     def __init__(self, data: BinaryIO, took: Callable[[int], None]) -> None:
         self._data = data
@@ -275,13 +275,13 @@ class _Counted:
 
 
 def open_slow(folder: Location, options: StorageOptions) -> SlowStore:
-    """The store of a `slow+…` URL."""
+    """Open the store of a `slow+…` URL."""
     slowness, rest = _taken(Slowness, options)
     return SlowStore(open_store(_inside(folder), rest), slowness, root=folder)
 
 
 def open_faulty(folder: Location, options: StorageOptions) -> FaultyStore:
-    """The store of a `faulty+…` URL."""
+    """Open the store of a `faulty+…` URL."""
     faults, rest = _taken(Faults, options)
     return FaultyStore(open_store(_inside(folder), rest), faults, root=folder)
 
@@ -291,7 +291,7 @@ def _inside(folder: Location) -> Location:
 
 
 def _taken(kind: type[V], options: StorageOptions) -> tuple[V, dict[str, Any]]:
-    """A value of `kind` from the options that are its fields, and the other options."""
+    """(a `kind` built from the options that are its fields, the other options)."""
     rest = dict(options)
     own: dict[str, Any] = {field.name: rest.pop(field.name) for field in fields(kind) if field.name in rest}
     try:

@@ -1,8 +1,9 @@
-"""A web server that is read with headers of the user's own: they stay with the host that they were given for.
+"""A web server with the user's own headers, which are sent only to the host that they were given for.
 
-obstore follows redirects with all default headers but `Authorization` and `Cookie`, and can't be told otherwise: a key
-in `X-Api-Key` would go to whatever host a server names. This client of the standard library sends the user's headers to
-the same scheme, host and port alone. It makes a connection for each request, and is used where such headers are given.
+obstore follows redirects with all default headers except `Authorization` and `Cookie`, and this can't be changed: a
+key in `X-Api-Key` would go to whatever host a server names. This client, built on the standard library, sends the
+user's headers only to the same scheme, host and port. It opens a connection for each request, and is used only if
+such headers are given.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from shardkit.storage.stores.cloud_errors import answer_error, redirect_error
 from shardkit.storage.stores.cloud_options import web_options
 
 SENT_ON = ("accept", "accept-encoding", "range", "user-agent")
-"""Headers that go to another host too: they say nothing of the user."""
+"""Headers that are also sent to another host: they reveal nothing about the user."""
 KEPT_BY_OBSTORE = ("authorization", "cookie", "proxy-authorization")
-"""Headers that obstore does not send on either."""
+"""Headers that obstore does not send to another host either."""
 TIMEOUT_SECONDS = 30.0
 _NETWORK = "check the network and the server"
 
 
 def open_web(root: Location, options: StorageOptions) -> Store:
-    """The store of a web folder: obstore's; where headers of the user's must not be sent on, the one of this file."""
+    """Open a web folder: through obstore, or if the user's headers must not reach other hosts, as a WebStore."""
     _, client = web_options(root, options)
     names = {str(name).lower() for name in client.get("default_headers") or {}}
     own = names.difference(SENT_ON, KEPT_BY_OBSTORE)
@@ -43,7 +44,7 @@ def open_web(root: Location, options: StorageOptions) -> Store:
 
 
 class WebStore:
-    """The objects below `root` on a web server. It is read only, and not listed. version is the ETag."""
+    """The objects below `root` on a web server. It is read-only, and can't be listed. version is the ETag."""
 
     def __init__(self, root: Location, options: StorageOptions) -> None:
         self.root = root
@@ -64,11 +65,11 @@ class WebStore:
         raise TypeError("a store goes to another process as its location and options")
 
     def info(self, name: str) -> ObjectInfo:
-        """What is known of an object: one HEAD request."""
+        """The size and ETag of an object: one HEAD request."""
         with self._answer(name, "HEAD") as found:
             size = found.headers.get("Content-Length")
             if size is None:
-                fact = "the server does not tell the size of the object"
+                fact = "the server does not report the size of the object"
                 raise StorageError(self._place(name), fact, "use a server that answers HEAD with Content-Length")
             return ObjectInfo(name, int(size), None, found.headers.get("ETag"))
 
@@ -76,7 +77,7 @@ class WebStore:
         """The bytes start … end - 1, by one GET request."""
         place = self._place(name)
         if not 0 <= start <= (start if end is None else end):
-            raise UsageError(place, f"no range: {start} to {end}", "give 0 <= start <= end")
+            raise UsageError(place, f"{start} to {end} is not a range", "give 0 <= start <= end")
         whole = start == 0 and end is None
         if start == end or (end is None and not whole):
             size = self.info(name).bytes
@@ -93,19 +94,19 @@ class WebStore:
                 done += len(piece)
                 yield piece
         if count is not None and done < count:
-            fact = f"the server sent {done} of the {count} bytes that were asked for"
+            fact = f"the server sent {done} of the {count} bytes requested"
             raise TransientError(place, fact, _NETWORK)
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
-        """A web server is read only: StorageError."""
+        """Raise StorageError: a web server is read-only."""
         raise StorageError(str(self.root), "a web server is read-only", "write to its folder, or to a bucket")
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """A web server can't be listed: StorageError."""
+        """Raise StorageError: a web server can't be listed."""
         raise StorageError(str(self.root), "a web server can't be listed", "name the manifest or the shards")
 
     def delete(self, name: str) -> None:
-        """A web server is read only: StorageError."""
+        """Raise StorageError: a web server is read-only."""
         raise StorageError(str(self.root), "a web server is read-only", "write to its folder, or to a bucket")
 
     def _place(self, name: str) -> str:
@@ -127,7 +128,7 @@ class WebStore:
             with found:
                 yield found
             return
-        raise failure  # outside of the block: the first text may hold the query
+        raise failure  # outside the block: the original text may contain the query
 
     def _read(self, found: http.client.HTTPResponse, place: str) -> bytes:
         try:
@@ -137,15 +138,15 @@ class WebStore:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect by the same method, and leaves the user's headers at the host that they are for."""
+    """Follow redirects with the same method, and send the user's headers only to their own host."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request:
-        """The request that follows. URLError for one from https to http."""
+        """The redirected request. URLError for a redirect from https to http."""
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if (old.scheme, new.scheme) == ("https", "http"):
-            raise urllib.error.URLError("the server was reached by https and leads on to http")
+            raise urllib.error.URLError("the server redirects from https to http")
         kept = dict(req.header_items())
         if (old.scheme, old.netloc) != (new.scheme, new.netloc):
             kept = {name: value for name, value in kept.items() if name.lower() in SENT_ON}
@@ -154,7 +155,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _failed(exc: Exception, place: str) -> ShardkitError:
-    """The error for what urllib raised."""
+    """The shardkit error for an exception of urllib."""
     if isinstance(exc, urllib.error.HTTPError):
         if 300 <= exc.code < 400:
             return redirect_error(str(exc), place)
@@ -167,37 +168,37 @@ def _failed(exc: Exception, place: str) -> ShardkitError:
     if isinstance(reason, ssl.SSLCertVerificationError):
         cure = "give its authority as storage option root_certificate or in SSL_CERT_FILE (a PEM file)"
         return StorageError(place, f"the server's certificate is not trusted ({said})", cure)
-    if isinstance(reason, str):  # of _Redirects
+    if isinstance(reason, str):  # raised by _Redirects
         return StorageError(place, said, "give another URL")
     return TransientError(place, f"the connection broke ({said})", _NETWORK)
 
 
 def after_seconds(value: str | None) -> float:
-    """The seconds that a Retry-After header asks for, as a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
+    """The seconds of a Retry-After header, given as a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
     if value is None:
         return 0.0
     if value.strip().isdecimal():
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:  # no date either: as if the header were absent
+    except ValueError:  # not a date either: as if the header were absent
         return 0.0
 
 
 def _count(found: http.client.HTTPResponse, place: str, start: int, end: int | None) -> int | None:
-    """How many bytes an answer has; None where it does not tell. StorageError for another range than was asked for."""
+    """The number of bytes in an answer; None if it does not say. StorageError for a range that was not requested."""
     length = found.headers.get("Content-Length")
     if end is None:
         return None if length is None else int(length)
     if found.status != 206:
-        fact = "the server ignores ranges: it sends the whole object where a part is asked for"
+        fact = "the server ignores ranges: it sends the whole object when a part is requested"
         raise StorageError(place, fact, "use a server that answers ranges with 206, or download the dataset first")
     told = found.headers.get("Content-Range", "")
     if told.partition("/")[0] != f"bytes {start}-{end - 1}":
         size = told.rpartition("/")[2]
         if size.isdecimal() and end > int(size):
             raise beyond_end(place, start, end, int(size))
-        fact = f"the server sends another range than was asked for ({redacted(told[:100])})"
+        fact = f"the server sent a different range than requested ({redacted(told[:100])})"
         raise StorageError(place, fact, "use another server, or download the dataset first")
     return end - start
 

@@ -313,7 +313,7 @@ def require_sizes(copy: DatasetCopy) -> None:
             cure = "restore it, or check the dataset with 'shardkit verify'"
             raise NotFoundError(str(place), "the manifest names this file, and it is missing", cure) from exc
         except OSError as exc:
-            raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its rights") from exc
+            raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its permissions") from exc
         if size != file.bytes:
             fact = f"it has {size} bytes, and its manifest says {file.bytes}"
             raise DamagedError(str(place), fact, "check the dataset with 'shardkit verify'")

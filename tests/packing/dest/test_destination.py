@@ -75,7 +75,7 @@ def test_a_destination_that_is_not_writable_is_refused(
 
     monkeypatch.setattr(os, "mkdir", refuse)  # the tests may run as root, for whom everything is writable
     text = refused(DestinationError, 4, lambda: pack_one(tree, out / "train"))
-    assert f": not writable ({os.strerror(number)}); choose another destination, or change its rights" in text
+    assert f": not writable ({os.strerror(number)}); choose another destination, or change its permissions" in text
 
 
 def test_another_dataset_there_is_kept_and_the_difference_is_told(
@@ -287,7 +287,7 @@ def test_no_space_left_is_told_with_the_cure_at_whatever_call_it_shows(
         text = refused(StorageError, 6, lambda: pack_one(tree, out / "train"))
     assert text == (
         f"{out}/.train.packing/train-000000.tar: No space left on device; "
-        "free some space and run the same command again: what is finished is kept"
+        "free some space and run the same command again: finished work is kept"
     )
     assert content_of(out) == {}
     assert pack_one(tree, out / "train").samples == 12

@@ -136,7 +136,7 @@ def test_an_answer_of_the_disk_that_nobody_expected_is_told_as_that(
     assert isinstance(failed, Failed)
     assert isinstance(rebuilt(failed), StorageError)
     place = name or "train-000000.tar"
-    assert str(rebuilt(failed)) == f"{place}: {os.strerror(errno.ESTALE)}; check the disk and its rights"
+    assert str(rebuilt(failed)) == f"{place}: {os.strerror(errno.ESTALE)}; check the disk and its permissions"
 
 
 # ---- the process

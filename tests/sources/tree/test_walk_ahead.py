@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_listed_is_named_and_the_threads_end(
     class Broken(Walk):
         def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
             if path == "b/x":
-                raise SourceError("b/x", "the folder can't be read", "check its rights")
+                raise SourceError("b/x", "the folder can't be read", "check its permissions")
             return super()._list(path)
 
     monkeypatch.setattr(source, "Walk", Broken)

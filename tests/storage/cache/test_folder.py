@@ -192,11 +192,11 @@ def test_files_of_others_are_never_removed(tmp_path: Path) -> None:
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine", "utf-8")
-    with pytest.raises(UsageError, match=r"other things \(thesis\.txt\)"):
+    with pytest.raises(UsageError, match=r"other content \(thesis\.txt\)"):
         Cache(str(tmp_path), None)
     (tmp_path / "thesis.txt").unlink()
     (tmp_path / "CACHEDIR.TAG").write_text("Signature: of another", "utf-8")
-    with pytest.raises(UsageError, match="was not made as a cache"):
+    with pytest.raises(UsageError, match="is not a cache of shardkit"):
         Cache(str(tmp_path), None)
 
 

@@ -145,7 +145,7 @@ def test_a_write_is_tried_again_part_by_part(s3_server: Any) -> None:
 def test_a_host_that_is_not_there_may_come_back() -> None:
     with pytest.raises(TransientError, match=r"no connection to the store \(Connection refused"):
         open_store(locate(f"http://127.0.0.1:{free_port()}/x")).info("a")
-    with pytest.raises(TransientError, match="host's name is not known"):
+    with pytest.raises(TransientError, match="host name could not be resolved"):
         open_store(locate("https://no-such-host.invalid/x")).info("a")
 
 
@@ -222,14 +222,14 @@ def test_a_self_signed_certificate_is_given_in_the_environment(
 
 def test_a_certificate_that_cannot_be_a_servers_says_how_to_make_one_that_can(tls: Any) -> None:
     url, certificate = tls()
-    with pytest.raises(StorageError, match=r"refused as that of a server.*CA:FALSE.*allow_invalid_certificates=true"):
+    with pytest.raises(StorageError, match=r"not accepted for a server.*CA:FALSE.*allow_invalid_certificates=true"):
         open_store(locate(url), {"root_certificate": str(certificate)}).info("a")
     assert open_store(locate(url), {"allow_invalid_certificates": "true"}).info("a").bytes == 5
 
 
 def test_a_certificate_for_another_name_names_it(tls: Any) -> None:
     url, certificate = tls(NO_AUTHORITY, names="DNS:data.example")
-    with pytest.raises(StorageError, match=r"certificate is for data\.example; give the server by that name"):
+    with pytest.raises(StorageError, match=r"certificate is for data\.example; use that name in the URL"):
         open_store(locate(url), {"root_certificate": str(certificate)}).info("a")
 
 
@@ -284,7 +284,7 @@ def test_a_panic_of_obstore_is_an_error_of_the_store(monkeypatch: pytest.MonkeyP
 
     store = open_store(locate("s3://bucket/x"), KEYS)
     monkeypatch.setattr(obstore_after_fork.obstore(), "get", panic)
-    with pytest.raises(StorageError, match=r"s3://bucket/x/a: the package obstore broke down .called"):
+    with pytest.raises(StorageError, match=r"s3://bucket/x/a: the package obstore panicked .called"):
         store.info("a")
 
 
@@ -344,7 +344,7 @@ def test_a_signature_of_azure_is_in_no_traceback(server: Any) -> None:
         (
             "s3://bucket",
             {"colour": "red"},
-            "colour.*the options of s3:// are .*access_key_id.*; of every store.*allow_http",
+            "colour.*the options of s3:// are .*access_key_id.*; all stores also take.*allow_http",
         ),
         ("gs://bucket", {"colour": "red"}, "colour.*service_account"),
         ("az://c", {"account_name": "a", "colour": "red"}, "colour.*sas_key"),
@@ -354,8 +354,8 @@ def test_a_signature_of_azure_is_in_no_traceback(server: Any) -> None:
         ("s3://bucket", {"anon": "maybe"}, "maybe"),
         ("s3://bucket", {"root_certificate": "/nowhere.pem"}, "nowhere.pem: there is no such root certificate"),
         ("s3://bucket", {"profile": "nobody"}, "no AWS profile 'nobody'"),
-        ("s3://", {}, "names no bucket"),
-        ("s3:///x", {}, "names no bucket"),
+        ("s3://", {}, "the URL has no bucket"),
+        ("s3:///x", {}, "the URL has no bucket"),
         (f"s3://AKIA:{SECRET}@bucket/x", {}, r"s3://\*\*\*@bucket.*as storage options"),
         ("https://host/x?y", {}, "%3F"),
         ("https://host/x#y", {}, "%23"),
@@ -414,7 +414,7 @@ def test_where_no_credentials_are_found_the_error_says_where_they_were_looked_fo
         open_store(locate("s3://bucket"), options).info("a")
     assert not isinstance(caught.value, TransientError)
     server.answer = replying(503)
-    with pytest.raises(TransientError, match="gives credentials is not ready"):
+    with pytest.raises(TransientError, match="credentials service is not ready"):
         open_store(locate("s3://bucket"), options).info("a")
 
 
@@ -722,7 +722,7 @@ def test_of_a_short_body_what_came_is_not_lost(http_folder: Any) -> None:
         coming = store.pieces("a", 0, len(data))
         came = bytes(memoryview(next(coming)))
         assert came and data.startswith(came)
-        with pytest.raises(TransientError, match=f"sent {len(came)} of the 1000000 bytes that were asked for"):
+        with pytest.raises(TransientError, match=f"sent {len(came)} of the 1000000 bytes requested"):
             next(coming)
 
 

@@ -194,7 +194,7 @@ def test_a_full_disk_is_an_error_and_the_next_run_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         text = refused(StorageError, lambda: shardkit.download("memory://b/train", out / "train", workers=1))
-    assert "No space left on device; free some space and run the same command again: what is finished is kept" in text
+    assert "No space left on device; free some space and run the same command again: finished work is kept" in text
     assert not list(out.glob("*.part"))
     assert "train.json" not in files(out)
     (one,) = shardkit.download("memory://b/train", out / "train").datasets
