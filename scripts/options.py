@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes what follows from the options of `pack`: `configs/pack.yaml`, and the table in `docs/packing.md`.
+"""Writes what follows from the options of the commands: `configs/pack.yaml`, and the tables in `docs/`.
 
-python scripts/options.py        write both; `tests/cli/test_click_options.py` compares them
+python scripts/options.py        write all of it; `tests/cli/test_click_options.py` compares
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from pathlib import Path
 
 import click
 
-from shardkit.cli.pack import command, settings
-from shardkit.options.fields import OptionField, options_of
-from shardkit.packing.settings import PackSettings
+from shardkit.cli.click_options import FieldOption, default_text, flag_of, limits_text
+from shardkit.cli.main import COMMANDS, cli
+from shardkit.cli.pack import command as pack_command
+from shardkit.cli.pack import config_options
+from shardkit.options.fields import OptionField
 
 ROOT = Path(__file__).parent.parent
-YAML, PAGE = ROOT / "configs" / "pack.yaml", ROOT / "docs" / "packing.md"
+YAML, PACKING, PAGE = ROOT / "configs" / "pack.yaml", ROOT / "docs" / "packing.md", ROOT / "docs" / "commands.md"
 BEGIN, END = "<!-- The table is written by scripts/options.py. -->\n", "<!-- End of the table. -->\n"
 WIDTH = 120
 
@@ -29,55 +31,73 @@ HEAD = """\
 # (`workers:`) means the default. Sizes: MB is 10⁶ bytes and MiB is 2²⁰.
 """
 
+TOP = """\
+# Commands and their options
 
-def with_address(options: list[OptionField]) -> list[tuple[str, str, str]]:
-    """(name, value, comment) of each key of the file: `engine` has its address beside it, `overwrite` the dry run."""
-    found = []
-    for option in options:
-        value = "" if option.default is None else str(option.default)
-        found.append((option.name, value.lower() if option.kind == "bool" else value, option.about))
-        if option.name == "engine":
-            found.append(("address", "", ""))
-        if option.name == "overwrite":
-            found.append(("dry_run", "false", "Print the plan and write nothing."))
-    return found
+<!-- This page is written by scripts/options.py. -->
+
+`shardkit COMMAND --help` shows the same with examples. From Python, an option is the keyword argument of the same name
+(`--max-count 100` is `max_count=100`), or of its plural where it is repeatable (`--class cat` is `classes=["cat"]`). A
+value that is out of its limits is a `UsageError` there, and exit code 2 here.
+
+Every command takes `-v` (`--verbose`) and `-q` (`--quiet`) for more and fewer messages, `--debug` for tracebacks of
+errors, and `-h` (`--help`). Sizes: MB is 10⁶ bytes and MiB is 2²⁰.
+"""
 
 
 def yaml_text() -> str:
     """The text of configs/pack.yaml."""
     lines = [HEAD]
-    for name, value, about in with_address(options_of(PackSettings)):
-        if about:
-            lines += ["\n", *(f"# {line}\n" for line in textwrap.wrap(about, WIDTH - 2, break_on_hyphens=False))]
-        lines.append(f"{name}: {value}".rstrip() + "\n")
+    for option in config_options(pack_command):
+        if option.about:
+            wrapped = textwrap.wrap(option.about, WIDTH - 2, break_on_hyphens=False)
+            lines += ["\n", *(f"# {line}\n" for line in wrapped)]
+        value = "" if option.default is None else str(option.default)
+        lines.append(f"{option.name}: {value.lower() if option.kind == 'bool' else value}".rstrip() + "\n")
     return "".join(lines)
 
 
-def row_of(option: click.Option) -> str:
-    """A row of the table."""
-    flag = "/".join([*option.opts, *option.secondary_opts])
-    text, _, by_words = str(option.help).partition("  [default: ")
-    default = f"`{option.default}`" if option.show_default and not option.secondary_opts else by_words.rstrip("]")
-    value = f" {option.metavar}" if option.metavar else ""
-    if isinstance(option.type, click.Choice):
-        value = f" {', '.join(map(str, option.type.choices))}"
-    cells = [f"`{flag}{value}`", default or ("on" if option.default is True else ""), text]
+def row_of(option: OptionField) -> str:
+    """A row of a table."""
+    value = ", ".join(option.choices or option.words) or option.help.metavar or ""
+    default = default_text(option)
+    default = "on" if option.default is True else f"`{default}`" if default != option.help.unset else default
+    limits = limits_text(option)
+    text = f"{option.help.text.rstrip('.')} ({limits})." if limits else option.help.text
+    cells = [f"`{flag_of(option)} {value}`".replace(" `", "`"), default, text]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def table() -> str:
-    """The table of docs/packing.md."""
-    names = settings(command)
-    options = [param for param in command.params if isinstance(param, click.Option) and param.name in names]
-    return "".join(["| Option | Default | What it does |\n", "|---|---|---|\n", *map(row_of, options)])
+def table(command: click.Command) -> str:
+    """The options of a command as a table; "" where it has none of its own."""
+    options = [param.field for param in command.params if isinstance(param, FieldOption)]
+    head = ["| Option | Default | What it does |\n", "|---|---|---|\n"]
+    return "".join([*head, *map(row_of, options)]) if options else ""
+
+
+def packing_text() -> str:
+    """The text of docs/packing.md with the table of today."""
+    before, _, rest = PACKING.read_text("utf-8").partition(BEGIN)
+    return before + BEGIN + table(pack_command) + END + rest.partition(END)[2]
 
 
 def page_text() -> str:
-    """The text of docs/packing.md with the table of today."""
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    return before + BEGIN + table() + END + rest.partition(END)[2]
+    """The text of docs/commands.md."""
+    context = click.Context(cli, info_name="shardkit")
+    parts = [TOP]
+    for name, (_, text) in COMMANDS.items():
+        command = cli.get_command(context, name)
+        assert command is not None
+        usage = " ".join(part for part in command.collect_usage_pieces(context) if part != "[OPTIONS]")
+        parts.append(f"\n## {name}\n\n`shardkit {name} {usage}`: {text[0].lower()}{text[1:]}\n")
+        if command is pack_command:
+            parts.append("\nIts options are in [packing.md](packing.md#every-option).\n")
+        elif found := table(command):
+            parts.append(f"\n{found}")
+    return "".join(parts)
 
 
 if __name__ == "__main__":
     YAML.write_text(yaml_text(), "utf-8")
+    PACKING.write_text(packing_text(), "utf-8")
     PAGE.write_text(page_text(), "utf-8")

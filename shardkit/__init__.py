@@ -35,7 +35,7 @@ _HOME = {
     "PathSummary": "shardkit.packing.plan.append",
     "Progress": "shardkit.events",
     "Range": "shardkit.tools.info",
-    "Ray": "shardkit.packing.engine.engine",
+    "Ray": "shardkit.packing.engine.options",
     "Renamed": "shardkit.tools.repair.repair",
     "Repaired": "shardkit.tools.repair.repair",
     "Report": "shardkit.tools.report.report",

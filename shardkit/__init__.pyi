@@ -28,7 +28,7 @@ from shardkit.errors import TransientError as TransientError
 from shardkit.errors import UsageError as UsageError
 from shardkit.errors import WorkerError as WorkerError
 from shardkit.events import Progress as Progress
-from shardkit.packing.engine.engine import Ray as Ray
+from shardkit.packing.engine.options import Ray as Ray
 from shardkit.packing.pack import DatasetPlan as DatasetPlan
 from shardkit.packing.pack import PackPlan as PackPlan
 from shardkit.packing.pack import pack as pack

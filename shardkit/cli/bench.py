@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.storage import storage_options
-from shardkit.errors import UsageError, printable
+from shardkit.cli.click_options import Json, Plot, options_from
+from shardkit.errors import printable
+from shardkit.tools.settings import BenchSettings
 from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -17,22 +19,9 @@ if TYPE_CHECKING:
 
 @click.command(name="bench", short_help="Compare a class directory with shards on this machine.")
 @click.argument("source")
-@click.option("--seconds", default=20.0, show_default=True, type=click.FloatRange(1), help="Approximate duration.")
-@click.option("--threads", metavar="N,N", help="Numbers of threads to try.  [default: 1, 2, 4 … the cores]")
-@click.option(
-    "--size", type=click.IntRange(1), metavar="N", help="Side of the decoded crops, in pixels.  [default: at most 224]"
-)
-@click.option("--folder", type=click.Path(file_okay=False), help="Folder for the temporary sample.  [default: /tmp]")
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed for choosing the sample."
-)
-@click.option(
-    "--plot", "plot_file", type=click.Path(dir_okay=False), metavar="FILE", help="Write a plot to this PNG or SVG file."
-)
-@storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options_from(BenchSettings, Plot, Json)
 @console.output_options
-def command(source: str, threads: str | None, plot_file: str | None, as_json: bool, **options: Any) -> None:
+def command(source: str, plot_file: Path | None, as_json: bool, **options: Any) -> None:
     """Measure how fast training can read SOURCE as a class directory and as shards, and recommend options.
 
     SOURCE is a class directory, of which a sample is packed into a temporary folder, or a dataset, of which a sample is
@@ -50,24 +39,15 @@ def command(source: str, threads: str | None, plot_file: str | None, as_json: bo
     from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
 
     if plot_file:
-        out_path(plot_file, PLOT_SUFFIXES)  # before it takes its time
+        out_path(plot_file, PLOT_SUFFIXES, option="plot_file")  # before it takes its time
     with console.progress() as progress:
-        result = bench(source, threads=_numbers(threads), progress=progress, **options)
+        result = bench(source, progress=progress, **options)
     if plot_file:
         plot(result, plot_file)
     if as_json:
         console.write_json(result)
     else:
         console.write(bench_text(result))
-
-
-def _numbers(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as exc:
-        raise UsageError("--threads", f"{text!r} is not a list of numbers", "write 1,2,4") from exc
 
 
 def bench_text(result: BenchResult) -> str:

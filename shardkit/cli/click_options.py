@@ -1,17 +1,17 @@
-"""Options of commands from the fields of a dataclass: their names, types, limits, defaults and help."""
+"""Options of commands from the fields of dataclasses: their names, types, limits, defaults and help."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import click
 
-from shardkit.cli.engine import engine_options
-from shardkit.cli.storage import storage_options
-from shardkit.errors import UsageError
-from shardkit.options.fields import OptionField, options_of
+from shardkit.errors import UsageError, printable
+from shardkit.options.fields import Flag, Help, OptionField, Takes, options_of
 from shardkit.units import parse_bytes
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -19,59 +19,156 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path)
 
 
-def size(_: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """The option's callback for a number of bytes, as `64MiB`."""
-    return None if value is None else parse_bytes(value, place=param.opts[0])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """The option that comes with `engine`: on the command line a cluster is a word and an address."""
+
+    address: Annotated[str | None, Help("Address of the Ray cluster; otherwise Ray runs locally.", "HOST:PORT")] = None
 
 
-def words(_: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
-    """The option's callback for words with commas between them, as `jpg,png`."""
-    if value is None:
-        return None
-    found = [word.strip() for word in value.split(",") if word.strip()]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Json:
+    """The option of commands that print a result."""
+
+    as_json: Annotated[bool, Flag("--json"), Help("Print the result as JSON.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plot:
+    """The option of commands whose result can be drawn."""
+
+    plot_file: Annotated[
+        str | os.PathLike[str] | None, Takes.FILE, Flag("--plot"), Help("Write a plot to this PNG or SVG file.", "FILE")
+    ] = None
+
+
+def words(texts: Iterable[str], place: str) -> list[str]:
+    """Words with commas between them, as `jpg,png`, given once or more."""
+    found = [word.strip() for text in texts for word in text.split(",") if word.strip()]
     if not found:
-        raise UsageError(param.opts[0], "it is empty", "give at least one word, as in jpg,png")
+        raise UsageError(place, "it is empty", "give at least one word, as in jpg,png")
     return found
 
 
+def numbers(text: str, place: str) -> list[int]:
+    """Whole numbers with commas between them, as `1,2,4`."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as exc:
+        raise UsageError(place, f"{text!r} is not a list of numbers", "write it as 1,2,4") from exc
+
+
+def names(texts: Iterable[str], place: str) -> dict[str, str]:
+    """Texts such as `old=new`, with commas between them, given once or more: old -> new."""
+    found: dict[str, str] = {}
+    for text in (each for given in texts for each in given.split(",")):
+        old, equals, new = (part.strip() for part in text.partition("="))
+        if not (old and equals and new) or "=" in new or old in found:
+            cure = "write it as png=mask.png, with commas between several"
+            raise UsageError(place, f"{text!r} is not OLD=NEW, or occurs twice", cure)
+        found[old] = new
+    return found
+
+
+def pairs(texts: Iterable[str], place: str) -> dict[str, str]:
+    """Texts such as `key=value`: key -> value. UsageError without their values, which may be secret."""
+    found: dict[str, str] = {}
+    for number, text in enumerate(texts, 1):
+        key, equals, value = text.partition("=")
+        key = key.strip()
+        if not key or not equals:
+            raise UsageError(place, f"number {number} of them is not KEY=VALUE", "write it as region=eu-west-1")
+        if key in found:
+            raise UsageError(place, f"{printable(key)} is given twice", "leave one of them out")
+        found[key] = value.strip()
+    return found
+
+
+def _size(text: str, place: str) -> int:
+    return parse_bytes(text, place=place)
+
+
+def _texts(texts: Sequence[str], _: str) -> list[str]:
+    return list(texts)
+
+
+_READERS: dict[str, Callable[[Any, str], Any]] = {
+    "size": _size, "list": words, "numbers": numbers, "texts": _texts, "pairs": pairs, "names": names,
+}  # fmt: skip
+"""What makes a value of the text that is given, by the option's kind; the flag is the place of an error."""
+
+_REPEATED = ("list", "texts", "pairs", "names")
+_TYPES: dict[str, Any] = {"int": click.INT, "float": click.FLOAT, "path": FILE}
+
+
+class FieldOption(click.Option):
+    """An option of a command that the field of a dataclass describes."""
+
+    def __init__(self, declared: Sequence[str], *, field: OptionField, **asked: Any) -> None:
+        super().__init__(declared, **asked)
+        self.field = field
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value that the function takes. Raises UsageError for what it can't be."""
+        given = super().process_value(ctx, value)
+        if given is None or given == ():
+            return self.field.default
+        read = _READERS.get(self.field.kind)
+        found = given if read is None else read(given, self.opts[0])
+        if not self.field.words:
+            self.field.require(found)
+        return found
+
+
 def flag_of(option: OptionField) -> str:
-    """The name of an option on the command line; with its opposite where it is on by default."""
-    flag = "--" + option.name.replace("_", "-")
-    return f"{flag}/--no-{flag[2:]}" if option.default is True else flag
+    """The spelling of an option; with its opposite where it is on by default."""
+    flag = option.flag or "--" + option.name.replace("_", "-")
+    return f"{flag}/--no-{flag[2:]}" if option.default is True and "/" not in flag else flag
+
+
+def default_text(option: OptionField) -> str:
+    """The default as a reader sees it; "" for nothing, and for off."""
+    if option.default is None or option.default is False:
+        return option.help.unset
+    if option.default is True:
+        return flag_of(option).partition("/")[0][2:]
+    return ",".join(map(str, option.default)) if isinstance(option.default, tuple) else str(option.default)
+
+
+def limits_text(option: OptionField) -> str:
+    """The limits as a reader sees them; "" for those that go without saying."""
+    return option.limits if option.most is not None or (option.least or 0) > 1 else ""
+
+
+def help_text(option: OptionField) -> str:
+    """The help of an option, with its default and limits."""
+    default = default_text(option)
+    notes = "; ".join(filter(None, [default and f"default: {default}", limits_text(option)]))
+    return f"{option.help.text}  [{notes}]" if notes else option.help.text
 
 
 def click_option(option: OptionField) -> Callable[[_F], _F]:
     """The decorator that adds an option to a command."""
-    shown = option.default is not None and option.default is not False
-    asked: dict[str, Any] = {"help": option.help.text, "default": option.default, "show_default": shown}
+    flag, choices = flag_of(option), option.choices or option.words
+    asked: dict[str, Any] = {"help": help_text(option), "metavar": option.help.metavar, "field": option}
     if option.kind == "bool":
-        asked |= {} if option.default else {"is_flag": True}
-    elif option.choices:
-        asked["type"] = click.Choice(option.choices)
-    elif option.kind == "int":
-        asked["type"] = int if option.least is None else click.IntRange(option.least)
-    elif option.kind == "path":
-        asked["type"] = FILE
-    if option.kind in ("size", "list"):
-        asked["callback"] = size if option.kind == "size" else words
-    return click.option(flag_of(option), metavar=option.help.metavar, **asked)
+        asked |= {"default": option.default} if "/" in flag else {"is_flag": True}
+    else:
+        asked["type"] = click.Choice(choices) if choices else _TYPES.get(option.kind)
+        asked |= {"multiple": True} if option.kind in _REPEATED else {}
+        asked["default"] = None if isinstance(option.default, tuple) else option.default
+    return click.option(flag, option.name, cls=FieldOption, **asked)
 
 
-_SHARED = {"engine": engine_options, "storage_options": storage_options}
-"""Options that several commands have, and that are more than a value of their own."""
-
-
-def options_from(settings: type[Any], before: Mapping[str, Callable[[Any], Any]] | None = None) -> Callable[[_F], _F]:
-    """The decorator that adds all options of a dataclass to a command, in their order.
-
-    before: options that the command has beyond these, by the names of those that they come before.
-    """
+def options_from(*settings: type[Any]) -> Callable[[_F], _F]:
+    """The decorator that adds all options of some dataclasses to a command, in their order."""
+    found: list[OptionField] = []
+    for option in (option for each in settings for option in options_of(each)):
+        found += [option, *options_of(Address)] if option.name == "engine" else [option]
 
     def decorate(function: _F) -> _F:
-        for option in reversed(options_of(settings)):
-            function = _SHARED.get(option.name, click_option(option))(function)
-            if before is not None and option.name in before:
-                function = before[option.name](function)
+        for option in reversed(found):
+            function = click_option(option)(function)
         return function
 
     return decorate

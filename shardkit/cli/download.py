@@ -7,17 +7,15 @@ from typing import Any
 import click
 
 from shardkit.cli import console
-from shardkit.cli.storage import storage_options
+from shardkit.cli.click_options import Json, options_from
 from shardkit.cli.upload import result_text
+from shardkit.tools.settings import DownloadSettings
 
 
 @click.command(name="download", short_help="Download a dataset from a bucket.")
 @click.argument("source")
 @click.argument("dest")
-@click.option("--overwrite", is_flag=True, help="Replace an existing dataset at DEST.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of concurrent transfers.  [default: 4]")
-@storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options_from(DownloadSettings, Json)
 @console.output_options
 @click.pass_context
 def command(ctx: click.Context, /, source: str, dest: str, as_json: bool, **options: Any) -> None:

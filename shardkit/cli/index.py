@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.engine import engine_options, with_engine
+from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.engine import with_engine
 from shardkit.errors import printable
+from shardkit.options.fields import Help
+from shardkit.tools.settings import IndexSettings
 
 if TYPE_CHECKING:
     from shardkit.shards.manifest import Manifest
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dali:
+    """The option of the command alone."""
+
+    dali: Annotated[bool, Help("Also write NAME.idx for NVIDIA DALI beside each shard.")] = False
+
+
 @click.command(name="index", short_help="Create the manifest and index of shards that have none.")
 @click.argument("source", nargs=-1, required=True)
-@click.option("--out", metavar="PREFIX", help="Prefix of the written files.  [default: that of the shards]")
-@click.option("--classes", type=click.Path(path_type=Path), metavar="FILE", help="File of class names, one per line.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of threads.  [default: one per core]")
-@engine_options
-@click.option("--overwrite", is_flag=True, help="Replace an existing manifest and index.")
-@click.option("--dali", is_flag=True, help="Also write NAME.idx for NVIDIA DALI beside each shard.")
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@options_from(IndexSettings, Dali, Json)
 @console.output_options
-def command(
-    source: tuple[str, ...],
-    out: str | None,
-    classes: Path | None,
-    overwrite: bool,
-    dali: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def command(source: tuple[str, ...], dali: bool, as_json: bool, **options: Any) -> None:
     """Read the shards SOURCE once, check them, and write a manifest and an index beside them.
 
     With these, a dataset knows its length, gives every rank equal work, and resumes in the middle of an epoch. The
@@ -51,13 +47,11 @@ def command(
     from shardkit.tools.index_shards import index_shards
 
     given = list(source) if len(source) > 1 else source[0]
-    kept = dali and not overwrite and out is None and classes is None
+    kept = dali and not any(options[name] for name in ("overwrite", "out", "classes"))
     manifest = _manifest_of(given) if kept else None
     if manifest is None:
         with console.progress() as progress:
-            manifest = index_shards(
-                given, out=out, classes=classes, overwrite=overwrite, progress=progress, **with_engine(options)
-            )
+            manifest = index_shards(given, progress=progress, **with_engine(options))
     files = [place.path for place in write_dali_index(given, workers=options["workers"])] if dali else []
     if as_json:
         console.write_json({"manifest": manifest, "dali": list(map(printable, files))} if dali else manifest)

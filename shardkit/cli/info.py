@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.storage import storage_options
+from shardkit.cli.click_options import Json, options_from
 from shardkit.errors import UsageError, printable
+from shardkit.options.fields import Help
+from shardkit.tools.settings import InfoSettings
 from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
     from shardkit.tools.info import DatasetInfo
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """The option of the command alone."""
+
+    build: Annotated[bool, Help("Show which of the optional C extensions are in use.")] = False
+
+
 @click.command(name="info", short_help="Show the contents of a packed dataset.")
 @click.argument("dest", required=False)
-@click.option("--build", is_flag=True, help="Show which of the optional C extensions are in use.")
-@storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options_from(Build, InfoSettings, Json)
 @console.output_options
 def command(dest: str | None, build: bool, as_json: bool, **options: Any) -> None:
     """Show what is in the dataset DEST: shards, samples, bytes, classes, fields and image sizes.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.click_options import FILE, options_from, size, words
+from shardkit.cli.click_options import FieldOption, Json, options_from, pairs
 from shardkit.cli.config_file import Setting, load_config
 from shardkit.cli.engine import with_engine
-from shardkit.cli.storage import parsed
 from shardkit.errors import printable
+from shardkit.options.fields import About, Help, OptionField, Takes
 from shardkit.packing.settings import PackSettings
 from shardkit.units import format_bytes
 
@@ -27,15 +27,20 @@ if TYPE_CHECKING:
 SHOWN_SHARDS = 20
 
 
-_dry_run = click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The options of the command alone."""
+
+    dry_run: Annotated[bool, Help("Print the plan; write nothing."), About("Print the plan and write nothing.")] = False
+    config: Annotated[
+        Path | None, Takes.FILE, Help("Read options from a file; the command line wins.", "FILE.yaml")
+    ] = None
 
 
 @click.command(name="pack", short_help="Pack a tree of class directories into shards.")
 @click.argument("source")
 @click.argument("dest")
-@options_from(PackSettings, before={"work": _dry_run})
-@click.option("--config", type=FILE, metavar="FILE.yaml", help="Read options from a file; the command line wins.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options_from(PackSettings, Run, Json)
 @console.output_options
 @click.pass_context
 def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, as_json: bool, **options: Any) -> None:
@@ -92,30 +97,25 @@ def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-NOT_SETTINGS = ("config", "as_json", "help")
+NOT_SETTINGS = ("config", "as_json")
 
 
 def settings(command: click.Command) -> dict[str, Setting]:
     """What a configuration file may hold: the command's options, by the names of `pack()`'s keywords."""
     return {
-        str(param.name): _setting(param)
-        for param in command.params
-        if isinstance(param, click.Option) and param.expose_value and param.name not in NOT_SETTINGS
+        option.name: Setting(_KINDS.get(option.kind, option.kind), option.choices or option.words)
+        for option in config_options(command)
     }
 
 
-def _setting(param: click.Option) -> Setting:
-    if param.callback in (size, words):
-        return Setting("size" if param.callback is size else "list")
-    if param.multiple:
-        return Setting("list")
-    if isinstance(param.type, click.Choice):
-        return Setting("str", tuple(param.type.choices))
-    if param.type is FILE:
-        return Setting("path")
-    if param.type is click.STRING:
-        return Setting("str")
-    return Setting("bool" if param.is_flag else "int")
+def config_options(command: click.Command) -> list[OptionField]:
+    """The options of a command that a configuration file may hold, in their order."""
+    found = [param.field for param in command.params if isinstance(param, FieldOption)]
+    return [option for option in found if option.name not in NOT_SETTINGS]
+
+
+_KINDS = {"pairs": "list"}
+"""What an option is in a configuration file, where it is another kind there."""
 
 
 def with_config(ctx: click.Context, options: dict[str, Any], config: Path | None) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def with_config(ctx: click.Context, options: dict[str, Any], config: Path | None
     given = {name for name in options if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
     values = load_config(config, settings(ctx.command))
     if "storage_options" in values:
-        values["storage_options"] = parsed(values["storage_options"], place=f"{config}: storage_options")
+        values["storage_options"] = pairs(values["storage_options"], f"{config}: storage_options")
     return options | {name: value for name, value in values.items() if name not in given}
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.click_options import Json, options_from
 from shardkit.errors import printable
+from shardkit.tools.settings import RepairSettings
 
 if TYPE_CHECKING:
     from shardkit.tools.repair.repair import Repaired
@@ -18,14 +20,9 @@ SHOWN = 50
 @click.command(name="repair", short_help="Recover a sound dataset from a damaged one.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("dest")
-@click.option("--decode", is_flag=True, help="Also omit images that can't be decoded.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of threads.  [default: one per core]")
-@click.option("--overwrite", is_flag=True, help="Replace an existing dataset at DEST.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options_from(RepairSettings, Json)
 @console.output_options
-def command(
-    source: tuple[str, ...], dest: str, decode: bool, workers: int | None, overwrite: bool, as_json: bool
-) -> None:
+def command(source: tuple[str, ...], dest: str, as_json: bool, **options: Any) -> None:
     """Write the intact samples of the dataset SOURCE to the new dataset DEST. SOURCE is never changed.
 
     Bad samples are skipped and listed, the members of a sample are put side by side, duplicate keys are renamed, and
@@ -39,7 +36,7 @@ def command(
 
     given = list(source) if len(source) > 1 else source[0]
     with console.progress() as progress:
-        result = repair(given, dest, decode=decode, workers=workers, overwrite=overwrite, progress=progress)
+        result = repair(given, dest, progress=progress, **options)
     if as_json:
         console.write_json(result)
     else:

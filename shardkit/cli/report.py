@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.storage import storage_options
+from shardkit.cli.click_options import Json, options_from
 from shardkit.errors import printable
+from shardkit.tools.settings import ReportSettings
 from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -17,17 +19,9 @@ if TYPE_CHECKING:
 
 @click.command(name="report", short_help="Write an HTML report: classes, sizes, duplicates, leakage.")
 @click.argument("source")
-@click.option(
-    "--out", default="report.html", show_default=True, type=click.Path(), metavar="FILE", help="HTML file to write."
-)
-@click.option("--compare", metavar="SOURCE", help="Second dataset to compare with the first.")
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed for choosing the samples shown."
-)
-@storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON, with all keys.")
+@options_from(ReportSettings, Json)
 @console.output_options
-def command(source: str, out: str, as_json: bool, **options: Any) -> None:
+def command(source: str, out: Path, as_json: bool, **options: Any) -> None:
     """Write an HTML report on the dataset SOURCE: one page, without network access or scripts.
 
     It shows the class balance, image sizes, sizes of shards and files, samples of each class, duplicate images (also

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.storage import storage_options
-from shardkit.errors import UsageError
+from shardkit.cli.click_options import Json, Plot, options_from
+from shardkit.tools.settings import ShuffleQualitySettings
 
 if TYPE_CHECKING:
     from shardkit.tools.shuffle_quality import ShuffleQuality
@@ -16,17 +17,9 @@ if TYPE_CHECKING:
 
 @click.command(name="shuffle-quality", short_help="Show how well shuffle buffers mix a dataset.")
 @click.argument("source")
-@click.option(
-    "--buffers", default="0,100,1000,10000,100000", show_default=True, help="Buffer sizes to compare, in samples."
-)
-@click.option("--lanes", type=int, help="Number of lanes in the order.  [default: as in dataset()]")
-@click.option("--batch", default=64, show_default=True, help="Batch size, in samples.")
-@click.option("--seed", default=0, show_default=True, help="Random seed of the order.")
-@click.option("--plot", "plot_file", type=click.Path(dir_okay=False), help="Write a plot to this PNG or SVG file.")
-@storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options_from(ShuffleQualitySettings, Plot, Json)
 @console.output_options
-def command(source: str, buffers: str, plot_file: str | None, as_json: bool, **options: Any) -> None:
+def command(source: str, plot_file: Path | None, as_json: bool, **options: Any) -> None:
     """Show how well shuffle buffers mix the dataset SOURCE, compared with a full permutation. Only the index is read.
 
     \b
@@ -37,12 +30,8 @@ def command(source: str, buffers: str, plot_file: str | None, as_json: bool, **o
     from shardkit.tools.shuffle_quality import plot, shuffle_quality
 
     if plot_file:
-        out_path(plot_file, PLOT_SUFFIXES)  # before it takes its time
-    try:
-        sizes = [int(part.replace("_", "")) for part in buffers.split(",")]
-    except ValueError as exc:
-        raise UsageError("--buffers", f"{buffers!r} is not a list of numbers", "write 0,1000,10000") from exc
-    quality = shuffle_quality(source, buffers=sizes, **options)
+        out_path(plot_file, PLOT_SUFFIXES, option="plot_file")  # before it takes its time
+    quality = shuffle_quality(source, **options)
     if plot_file:
         plot(quality, plot_file)
     if as_json:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.click_options import Json, options_from
 from shardkit.errors import printable
+from shardkit.tools.settings import UnpackSettings
 from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -17,14 +19,9 @@ if TYPE_CHECKING:
 @click.command(name="unpack", short_help="Extract a dataset into a tree of class directories.")
 @click.argument("source")
 @click.argument("dest")
-@click.option("--class", "classes", multiple=True, metavar="NAME", help="Only this class; repeatable.")
-@click.option("--key", "keys", multiple=True, metavar="PATTERN", help="Only these keys, such as 'cat/00*'; repeatable.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of threads.  [default: one per core]")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options_from(UnpackSettings, Json)
 @console.output_options
-def command(
-    source: str, dest: str, classes: tuple[str, ...], keys: tuple[str, ...], workers: int | None, as_json: bool
-) -> None:
+def command(source: str, dest: str, as_json: bool, **options: Any) -> None:
     """Write the samples of SOURCE as files below the new folder DEST.
 
     A packed class tree is restored byte for byte, names included. Shards from other sources are extracted as
@@ -38,7 +35,7 @@ def command(
     from shardkit.tools.unpack.unpack import unpack
 
     with console.progress() as progress:
-        result = unpack(source, dest, classes=classes or None, keys=keys or None, workers=workers, progress=progress)
+        result = unpack(source, dest, progress=progress, **options)
     if as_json:
         console.write_json(result)
     else:

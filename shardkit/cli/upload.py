@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.storage import storage_options
+from shardkit.cli.click_options import Json, options_from
 from shardkit.errors import printable
+from shardkit.tools.settings import UploadSettings
 from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -18,17 +19,7 @@ if TYPE_CHECKING:
 @click.command(name="upload", short_help="Upload a dataset to a bucket.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("dest")
-@click.option(
-    "--check",
-    type=click.Choice(["store", "read", "none"]),
-    default="store",
-    show_default=True,
-    help="Check uploads by the store's checksum (by reading back if it has none), by reading back, or not at all.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace an existing dataset at DEST.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of concurrent transfers.  [default: 4]")
-@storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options_from(UploadSettings, Json)
 @console.output_options
 @click.pass_context
 def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: bool, **options: Any) -> None:

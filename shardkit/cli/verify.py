@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.engine import engine_options, with_engine
-from shardkit.cli.storage import storage_options
+from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.engine import with_engine
 from shardkit.errors import DatasetError, printable
+from shardkit.tools.settings import VerifySettings
 
 if TYPE_CHECKING:
     from shardkit.tools.verify.verify import Verification
@@ -19,12 +20,7 @@ SHOWN = 50
 
 @click.command(name="verify", short_help="Check shards, index and manifest.")
 @click.argument("source", nargs=-1, required=True)
-@click.option("--decode", is_flag=True, help="Also decode every image.")
-@click.option("--read", is_flag=True, help="Fetch and check every byte of a dataset in a bucket.")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="Number of threads.  [default: one per core]")
-@engine_options
-@storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options_from(VerifySettings, Json)
 @console.output_options
 @click.pass_context
 def command(ctx: click.Context, /, source: tuple[str, ...], as_json: bool, **options: Any) -> None:

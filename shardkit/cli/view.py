@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.storage import storage_options
+from shardkit.cli.click_options import Json, options_from
 from shardkit.errors import printable
+from shardkit.options.fields import AtLeast, Help
+from shardkit.tools.settings import ViewSettings
 
 if TYPE_CHECKING:
     from shardkit.tools.view import ContactSheet
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmented:
+    """The options of the command alone."""
+
+    augmented: Annotated[bool, Help("Show random crops and flips, as in training.")] = False
+    size: Annotated[
+        int | None,
+        AtLeast(1),
+        Help("With --augmented: side of the crop, in pixels.", "N", unset="at most 224"),
+    ] = None
+
+
 @click.command(name="view", short_help="Draw random samples of each class in one picture.")
 @click.argument("source")
-@click.option(
-    "--out", default="view.png", show_default=True, type=click.Path(), metavar="FILE", help="PNG file to write."
-)
-@click.option("--classes", metavar="A,B", help="Only these classes, by name or label.  [default: all, at most 20]")
-@click.option(
-    "--count", default=8, show_default=True, type=click.IntRange(1, 100), help="Number of samples of each class."
-)
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Random seed for choosing the samples."
-)
-@click.option("--augmented", is_flag=True, help="Show random crops and flips, as in training.")
-@click.option(
-    "--size",
-    type=click.IntRange(1),
-    metavar="N",
-    help="With --augmented: side of the crop, in pixels.  [default: at most 224]",
-)
-@click.option(
-    "--side", default=128, show_default=True, type=click.IntRange(16, 1024), help="Side of each picture, in pixels."
-)
-@storage_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options_from(ViewSettings, Augmented, Json)
 @console.output_options
-def command(
-    source: str, out: str, classes: str | None, size: int | None, as_json: bool, augmented: bool, **options: Any
-) -> None:
+def command(source: str, augmented: bool, size: int | None, as_json: bool, **options: Any) -> None:
     """Draw random samples of each class of SOURCE to a PNG file: a row for each class, a key below each picture.
 
     SOURCE is a prefix, a manifest, a glob of the shards, or a class directory.
@@ -54,12 +46,9 @@ def command(
     from shardkit.tools.view import view
 
     asked = {"size": size} if size is not None else True
-    named = None if classes is None else [part.strip() for part in classes.split(",") if part.strip()]
     with console.progress() as progress:
-        sheet = view(
-            source, out, classes=named, augmented=asked if augmented or size is not None else False,
-            progress=progress, **options,
-        )  # fmt: skip
+        wanted = asked if augmented or size is not None else False
+        sheet = view(source, augmented=wanted, progress=progress, **options)
     if as_json:
         console.write_json(sheet)
     else:

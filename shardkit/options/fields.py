@@ -1,15 +1,17 @@
 """Options: what the fields of a dataclass say of them, for the command line, the configuration file and the docs.
 
-And keyword arguments that have moved: the old spelling works for one release, with a warning that gives the new one.
+A function spells its options out; the dataclass beside it has the same names, types and defaults, and their limits and
+help. `checked_by` holds the arguments of a call against the limits, so that Python and the command line give one error.
 """
 
 from __future__ import annotations
 
 import functools
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum
+from math import inf
+from numbers import Integral, Real
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from shardkit.errors import UsageError
@@ -19,70 +21,12 @@ _R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """What was found in the old spelling, and how to write it. function: what to call in place of the one called."""
-
-    old: str
-    new: str
-    function: Callable[..., Any] | None = None
-
-
-Move = Callable[[dict[str, Any]], Moved | None]
-"""Brings the keyword arguments of a call into the new spelling, in place; None where there is nothing to move."""
-
-
-def accept_old_keywords(*moves: Move) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """A decorator: the function takes the old keyword arguments too, with a DeprecationWarning for its caller."""
-
-    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        @functools.wraps(function)
-        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            target = function
-            for move in moves:
-                moved = move(kwargs)
-                if moved is not None:
-                    text = f"{function.__name__}(): {moved.old} is deprecated, write {moved.new}"
-                    warnings.warn(text, DeprecationWarning, stacklevel=2)
-                    target = moved.function or target
-            return target(*args, **kwargs)
-
-        return call
-
-    return decorate
-
-
-def moved_into(parameter: str, value: type[Any]) -> Move:
-    """The move of keyword arguments that are now the fields of one value, such as `images=shardkit.Images(resize=9)`.
-
-    Raises UsageError where the value is given as well.
-    """
-    names = [field.name for field in fields(value)]
-
-    def move(kwargs: dict[str, Any]) -> Moved | None:
-        given = {name: kwargs.pop(name) for name in names if name in kwargs}
-        if not given:
-            return None
-        if parameter in kwargs:
-            name = next(iter(given))
-            raise UsageError(name, f"given together with {parameter}", f"make it a part of {parameter}")
-        kwargs[parameter] = value(**given)
-        old = spelled(given)
-        return Moved(old, f"{parameter}=shardkit.{value.__name__}({old})")
-
-    return move
-
-
-def spelled(kwargs: dict[str, Any]) -> str:
-    """Keyword arguments as one writes them."""
-    return ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
-
-
-@dataclass(frozen=True, slots=True)
 class Help:
-    """What an option does, in a line, and what its value is called: `N`, `FILE`."""
+    """What an option does, in a line; what its value is called (`N`, `FILE`); and what happens without a value."""
 
     text: str
     metavar: str | None = None
+    unset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +38,30 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
-    """The smallest value of a number."""
+    """The smallest value of a number, or of each number in a list."""
 
-    least: int
+    least: float
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """The largest value of a number."""
+
+    most: float
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """The spelling on the command line, where it is not the option's name: `--class`, `--shuffle/--no-shuffle`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the command line takes, where the function takes other values."""
+
+    words: tuple[str, ...]
 
 
 class Takes(Enum):
@@ -104,48 +69,122 @@ class Takes(Enum):
 
     SIZE = "size"
     WORDS = "list"
+    NUMBERS = "numbers"
+    TEXTS = "texts"
     FILE = "path"
     PAIRS = "pairs"
+    NAMES = "names"
 
 
 @dataclass(frozen=True, slots=True)
 class OptionField:
-    """An option of a command. kind: bool, int, str, size, list, path or pairs. choices: the only values, if any."""
+    """An option of a command.
+
+    kind: bool, int, float, str, size, list (words with commas between them), numbers (the same of numbers), texts (one
+    or more, each given as it is), path, pairs (KEY=VALUE, one or more) or names (OLD=NEW, with commas between them).
+    choices: the only values, if any; words: the only ones on the command line.
+    """
 
     name: str
     kind: str
     default: Any
     help: Help
     about: str = ""
-    least: int | None = None
+    least: float | None = None
+    most: float | None = None
     choices: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    flag: str = ""
+
+    def require(self, value: object) -> None:
+        """UsageError for a value that the option can't have."""
+        if value is None and self.default is None:
+            return
+        if self.choices and value not in self.choices:
+            raise UsageError(self.name, f"{value!r} is not one of {', '.join(self.choices)}", "choose one of these")
+        if self.kind == "numbers":
+            if isinstance(value, str) or not isinstance(value, Iterable):
+                raise UsageError(self.name, f"{value!r} is not a list of numbers", "give one")
+            for number in value:
+                self._require_number(number)
+        elif self.kind in ("int", "float"):
+            self._require_number(value)
+
+    def _require_number(self, value: Any) -> None:
+        number: Any = Real if self.kind == "float" else Integral
+        if isinstance(value, bool) or not isinstance(value, number):
+            fact = f"{value!r} is not a {'number' if number is Real else 'whole number'}"
+            raise UsageError(self.name, fact, "give one")
+        if not (-inf if self.least is None else self.least) <= value <= (inf if self.most is None else self.most):
+            fact = "is too small" if self.most is None else "is out of range"
+            raise UsageError(
+                self.name, f"{value if number is Integral else format(value, 'g')} {fact}", f"give {self.limits}"
+            )
+
+    @property
+    def limits(self) -> str:
+        """The limits in words; "" where there are none."""
+        if self.least is None:
+            return "" if self.most is None else f"at most {self.most:,}"
+        return f"at least {self.least:,}" if self.most is None else f"{self.least:,} to {self.most:,}"
 
 
-def options_of(settings: type[Any]) -> list[OptionField]:
+def options_of(settings: type[Any]) -> tuple[OptionField, ...]:
     """The options of a command: the fields of a dataclass, and those of the dataclasses in it, in their order."""
     hints = get_type_hints(settings, include_extras=True)
     found: list[OptionField] = []
     for each in fields(settings):
-        if isinstance(each.default_factory, type):
+        if each.default is MISSING and isinstance(each.default_factory, type):
             found += options_of(each.default_factory)
         else:
             found.append(_option_of(each.name, hints[each.name], each.default))
-    return found
+    return tuple(found)
 
 
 def _option_of(name: str, hint: Any, default: Any) -> OptionField:
     value, *marks = get_args(hint)
     by_type = {type(mark): mark for mark in marks}
-    types = set(get_args(value)) - {type(None)} or {value}
-    choices = get_args(value) if get_origin(value) is Literal else ()
-    kind = "bool" if types == {bool} else "int" if types == {int} else "str"
-    takes, least, about = by_type.get(Takes), by_type.get(AtLeast), by_type.get(About)
+    takes, least, most = by_type.get(Takes), by_type.get(AtLeast), by_type.get(AtMost)
     return OptionField(
         name=name,
-        kind=kind if takes is None else takes.value,
+        kind=_kind_of(value) if takes is None else takes.value,
         default=default,
         help=by_type[Help],
-        about="" if about is None else about.text,
+        about=by_type[About].text if About in by_type else "",
         least=None if least is None else least.least,
-        choices=choices,
+        most=None if most is None else most.most,
+        choices=() if Words in by_type else _choices_of(value),
+        words=by_type[Words].words if Words in by_type else (),
+        flag=by_type[Flag].text if Flag in by_type else "",
     )
+
+
+def _kind_of(value: Any) -> str:
+    types = set(get_args(value)) - {type(None)} or {value}
+    return next((kind.__name__ for kind in (bool, int, float) if types == {kind}), "str")
+
+
+def _choices_of(value: Any) -> tuple[str, ...]:
+    literal = next((part for part in (value, *get_args(value)) if get_origin(part) is Literal), None)
+    return () if literal is None else get_args(literal)
+
+
+def require_limits(settings: type[Any], values: Mapping[str, Any]) -> None:
+    """UsageError for the first of the options by name whose value is outside its limits."""
+    for option in options_of(settings):
+        if option.name in values:
+            option.require(values[option.name])
+
+
+def checked_by(settings: type[Any]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """A decorator: the function's keyword arguments are held against the limits of the options of their names."""
+
+    def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            require_limits(settings, kwargs)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

@@ -21,14 +21,15 @@ from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FormatName
 from shardkit.location import locate
-from shardkit.options.fields import Moved, accept_old_keywords, moved_into, spelled
 from shardkit.options.files import require_folder
+from shardkit.options.old_keywords import Moved, accept_old_keywords, moved_into, spelled
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import find_finished
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
-from shardkit.packing.engine.engine import Engine, EngineLike, EngineOptions, engine_options, move_engine, open_engine
+from shardkit.packing.engine.engine import Engine, open_engine
+from shardkit.packing.engine.options import EngineLike, EngineOptions, engine_options, move_engine
 from shardkit.packing.options import PackOptions, class_names, make_options
 from shardkit.packing.packed import ClassesFrom, Packed, PackedDataset
 from shardkit.packing.plan.append import PathSummary, existing_datasets, require_free

@@ -1,4 +1,4 @@
-"""The options of `pack`: names, types, limits, defaults and help in one place.
+"""The options of `pack`, and those that other commands have too: names, types, limits, defaults and help.
 
 From here come the options of the command, the keys of its configuration file, `configs/pack.yaml` and the table of
 docs/packing.md (`scripts/options.py` writes the last two).
@@ -11,18 +11,55 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from shardkit.options.fields import About, AtLeast, Help, Takes
+from shardkit.options.fields import About, AtLeast, Flag, Help, Takes, Words, require_limits
+from shardkit.packing.engine.options import ENGINE_NAMES, EngineLike
 from shardkit.sources.options import TableColumns
 
 if TYPE_CHECKING:
     from shardkit.images.rewrite.transcode import Transcoding
-    from shardkit.packing.engine.engine import EngineLike
     from shardkit.packing.packed import ClassesFrom
 else:  # what loads more than a command's help needs
-    Transcoding = EngineLike = ClassesFrom = object
+    Transcoding = ClassesFrom = object
 
 OnError = Literal["stop", "skip"]
 Classes = Sequence[str] | str | os.PathLike[str]
+
+EngineOption = Annotated[
+    EngineLike,
+    Words(ENGINE_NAMES),
+    Help("Run local processes, or tasks of a Ray cluster."),
+    About(
+        "local: processes of this machine. ray: each shard is a task of the Ray cluster at `address` (HOST:PORT, or "
+        "auto), or of a Ray that is started on this machine; all nodes must see source and destination under the same "
+        "paths."
+    ),
+]
+Processes = Annotated[
+    int | None,
+    AtLeast(1),
+    Help("Number of processes.", "N", unset="one per core"),
+    About("Processes that write shards; by default one for each core. The bytes do not depend on it."),
+]
+Overwrite = Annotated[
+    bool, Help("Replace an existing dataset at DEST."), About("Replace another dataset at the destination.")
+]
+Work = Annotated[
+    str | os.PathLike[str] | None,
+    Takes.FILE,
+    Help("Folder for shards that await upload.", "DIR", unset="the user's cache"),
+    About(
+        "For a destination in a bucket (s3://bucket/train). The folder in which shards wait until they are there; by "
+        "default in the user's cache. And what the bucket needs, such as [region=eu-west-1, "
+        "endpoint=https://minio.example.org]; keep credentials out of this file: they are taken from the environment "
+        "and from the provider's own files."
+    ),
+]
+StorageOptions = Annotated[
+    Mapping[str, Any] | None,
+    Takes.PAIRS,
+    Flag("--storage-option"),
+    Help("Option of the bucket: endpoint, region, credentials; repeatable.", "KEY=VALUE"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +89,9 @@ class Images:
             "wanted; without it, what has to be encoded again gets 90, and what has not stays byte for byte."
         ),
     ] = "keep"
-    quality: Annotated[
-        int | None, Help("Quality of JPEG and WebP, 1 to 100.  [default: 90 where it is needed]", "Q")
-    ] = None
+    quality: Annotated[int | None, Help("Quality of JPEG and WebP, 1 to 100.", "Q", unset="90 where it is needed")] = (
+        None
+    )
     baseline: Annotated[
         bool,
         Help("Convert progressive JPEGs to baseline, losslessly."),
@@ -121,22 +158,9 @@ class PackSettings:
             "the seed."
         ),
     ] = True
-    seed: Annotated[int, Help("Random seed for shuffling and splitting.")] = 0
-    workers: Annotated[
-        int | None,
-        AtLeast(1),
-        Help("Processes.  [default: the cores]", "N"),
-        About("Processes that write shards; by default one for each core. The bytes do not depend on it."),
-    ] = None
-    engine: Annotated[
-        EngineLike,
-        Help("Run local processes, or tasks of a Ray cluster."),
-        About(
-            "local: processes of this machine. ray: each shard is a task of the Ray cluster at `address` (HOST:PORT, "
-            "or auto), or of a Ray that is started on this machine; all nodes must see source and destination under "
-            "the same paths."
-        ),
-    ] = "local"
+    seed: Annotated[int, Help("Random seed for shuffling and splitting.", "N")] = 0
+    workers: Processes = None
+    engine: EngineOption = "local"
     classes: Annotated[
         Classes | None,
         Takes.FILE,
@@ -158,7 +182,7 @@ class PackSettings:
     ext: Annotated[
         Sequence[str] | str | None,
         Takes.WORDS,
-        Help("The files to take.  [default: the image types that Pillow reads]", "EXT,..."),
+        Help("The files to take.", "EXT,...", unset="the image types that Pillow reads"),
         About(
             "The files to take, by their extension, such as [jpg, png]. Others are left out, and reported. Without it, "
             "the image types that Pillow reads."
@@ -205,22 +229,9 @@ class PackSettings:
             "as it is."
         ),
     ] = False
-    overwrite: Annotated[
-        bool, Help("Replace an existing dataset at DEST."), About("Replace another dataset at the destination.")
-    ] = False
-    work: Annotated[
-        str | os.PathLike[str] | None,
-        Takes.FILE,
-        Help("Folder for shards that await upload.  [default: the user's cache]", "DIR"),
-        About(
-            "For a destination in a bucket (s3://bucket/train). The folder in which shards wait until they are there; "
-            "by default in the user's cache. And what the bucket needs, such as [region=eu-west-1, "
-            "endpoint=https://minio.example.org]; keep credentials out of this file: they are taken from the "
-            "environment and from the provider's own files."
-        ),
-    ] = None
-    storage_options: Annotated[
-        Mapping[str, Any] | None,
-        Takes.PAIRS,
-        Help("Option of the bucket: endpoint, region, credentials; repeatable.", "KEY=VALUE"),
-    ] = None
+    overwrite: Overwrite = False
+    work: Work = None
+    storage_options: StorageOptions = None
+
+    def __post_init__(self) -> None:
+        require_limits(type(self), {each.name: getattr(self, each.name) for each in fields(self)})

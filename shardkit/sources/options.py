@@ -20,7 +20,7 @@ class TableColumns:
 
     path_column: Annotated[
         str | None,
-        Help("Column of a list that holds the paths.  [default: path, file ...]", "NAME"),
+        Help("Column of a list that holds the paths.", "NAME", unset="path, file ..."),
         About(
             "Of a source that is a list (csv, tsv, jsonl, parquet): its columns of paths and of labels ('' for no "
             'labels), where they have no usual name; what stands between several labels in a text, such as ";"; and '
@@ -28,7 +28,7 @@ class TableColumns:
         ),
     ] = None
     label_column: Annotated[
-        str | None, Help("Column of a list that holds the labels; '' for none.  [default: label ...]", "NAME")
+        str | None, Help("Column of a list that holds the labels; '' for none.", "NAME", unset="label ...")
     ] = None
     label_separator: Annotated[str | None, Help("Separator between several labels in a list, such as ';'.", "TEXT")] = (
         None
@@ -36,7 +36,7 @@ class TableColumns:
     root: Annotated[
         str | os.PathLike[str] | None,
         Takes.FILE,
-        Help("Folder that the paths of a list are relative to.  [default: its folder]", "DIR"),
+        Help("Folder that the paths of a list are relative to.", "DIR", unset="its folder"),
     ] = None
 
     def __post_init__(self) -> None:

@@ -15,12 +15,15 @@ from typing import Any
 from shardkit.errors import DatasetError, UsageError
 from shardkit.formats.format import FORMATS, FormatName, format_of_head, format_of_name, is_packed_as
 from shardkit.location import Location
+from shardkit.options.fields import checked_by
 from shardkit.shards.find import SourceLike, resolve
 from shardkit.storage.files import translated, whole_file
 from shardkit.storage.mapped import looked, map_whole
 from shardkit.threads import in_threads, thread_count
+from shardkit.tools.settings import IndexSettings
 
 
+@checked_by(IndexSettings)
 def write_dali_index(source: SourceLike, *, workers: int | None = None) -> list[Location]:
     """Write an index file for each shard that `source` names, and give back where they are.
 

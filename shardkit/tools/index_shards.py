@@ -23,10 +23,11 @@ from shardkit.errors import DatasetError, DestinationError, ManifestError, Usage
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.images.header import image_header
 from shardkit.location import Location, locate
-from shardkit.options.fields import accept_old_keywords
+from shardkit.options.fields import checked_by
+from shardkit.options.old_keywords import accept_old_keywords
 from shardkit.packing.dest.disk import disk_destination
 from shardkit.packing.dest.work_folder import INDEX_SHARDS
-from shardkit.packing.engine.engine import EngineLike, EngineOptions, engine_options, move_engine
+from shardkit.packing.engine.options import EngineLike, EngineOptions, engine_options, move_engine
 from shardkit.packing.options import class_names
 from shardkit.packing.settings import Classes
 from shardkit.sample import path_of_member
@@ -63,9 +64,11 @@ from shardkit.shards.open import find_shards, stem_of_shard
 from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
 from shardkit.storage.files import sync_folder, translated, whole_file
 from shardkit.tools.over_shards import over_shards
+from shardkit.tools.settings import IndexSettings
 
 
 @accept_old_keywords(move_engine)
+@checked_by(IndexSettings)
 def index_shards(
     source: SourceLike,
     *,

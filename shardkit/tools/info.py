@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from shardkit import checksums
 from shardkit.errors import NotFoundError
 from shardkit.location import Location
+from shardkit.options.fields import checked_by
 from shardkit.shards.find import resolve
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
+from shardkit.tools.settings import InfoSettings
 
 COMMON_SIZES = 5
 
@@ -57,6 +59,7 @@ class DatasetInfo:
     options: dict[str, Any]
 
 
+@checked_by(InfoSettings)
 def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> DatasetInfo:
     """What is in the dataset `source`: a prefix (`shards/train`), a manifest, or a glob or brace range of its shards.
 

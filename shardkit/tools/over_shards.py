@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from shardkit.location import Location
-from shardkit.packing.engine.engine import EngineOptions
+from shardkit.packing.engine.options import EngineOptions
 from shardkit.packing.engine.ray.cluster import Cluster
 from shardkit.packing.engine.ray.map import Item, on_nodes
 from shardkit.threads import in_threads, thread_count

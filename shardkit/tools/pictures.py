@@ -128,13 +128,14 @@ def jpeg_bytes(image: Image.Image, *, quality: int = 72) -> bytes:
     return sink.getvalue()
 
 
-def out_path(out: str | os.PathLike[str], endings: Sequence[str]) -> str:
+def out_path(out: str | os.PathLike[str], endings: Sequence[str], *, option: str = "out") -> str:
     """The file to write, checked by its ending, so that a slip does not replace a shard; its folder must exist.
 
+    option: the one that names it.
     Raises UsageError, MissingFileError.
     """
     path = Path(out)
     if path.suffix.lower() not in endings:
         raise UsageError(fs_text(path), "the result can't have this name", f"give one that ends with {endings[0]}")
-    require_folder_of(path, "out")
+    require_folder_of(path, option)
     return str(path)

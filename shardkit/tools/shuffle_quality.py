@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import MissingExtraError, UsageError
+from shardkit.options.fields import checked_by
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.rng import permutation, stream_key
 from shardkit.shards.find import SourceLike
 from shardkit.storage.files import translated
 from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
+from shardkit.tools.settings import ShuffleQualitySettings
 
 TOLERANCE = 0.05
 """A buffer is enough where class entropy and carry-over of batches are within this of a full permutation's (and within
@@ -60,6 +62,7 @@ class ShuffleQuality:
     enough: int | None
 
 
+@checked_by(ShuffleQualitySettings)
 def shuffle_quality(
     source: SourceLike,
     *,
@@ -74,8 +77,8 @@ def shuffle_quality(
     Takes about 1 microsecond for a sample and buffer, and 40 bytes of memory for a sample.
     Raises UsageError for options that make no sense or a dataset without labels; errors of reading as `dataset`.
     """
-    if batch < 2 or not buffers:
-        raise UsageError("batch, buffers", "at least two samples in a batch and one buffer are needed", "give more")
+    if not buffers:
+        raise UsageError("buffers", "it is empty", "give at least one size")
     opened = partial(dataset, source, storage_options=storage_options)
     catalog = opened().content.catalog
     labels = catalog.labels()

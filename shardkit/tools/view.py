@@ -12,18 +12,17 @@ import numpy as np
 
 from shardkit.errors import UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
+from shardkit.options.fields import checked_by
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.shards.find import SourceLike
 from shardkit.storage.files import whole_file
 from shardkit.tools.pictures import ClassSamples, choose_samples, out_path, picture, thumbnail
+from shardkit.tools.settings import MAX_CLASSES, ViewSettings
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
 
 log = logging.getLogger(__name__)
-
-MAX_CLASSES = 20
-"""Classes on a sheet, where none are named."""
 
 _PAPER, _INK, _FAINT, _DAMAGE = (250, 250, 248), (28, 30, 33), (105, 108, 112), (172, 32, 32)
 _GAP, _TEXT, _HEAD = 10, 12, 15  # pixels: between pictures; letters of a key and of a class
@@ -52,6 +51,7 @@ class ContactSheet:
     undecodable: tuple[str, ...]
 
 
+@checked_by(ViewSettings)
 def view(
     source: SourceLike,
     out: str | os.PathLike[str] = "view.png",
@@ -74,9 +74,6 @@ def view(
     An image that can't be decoded has its reason in its place. Raises UsageError, and the errors of `dataset`.
     """
     path = out_path(out, (".png",))
-    for name, value, least, most in (("count", count, 1, 100), ("side", side, 16, 1024)):
-        if not least <= value <= most:
-            raise UsageError(name, f"{value} is out of range", f"give {least} to {most}")
     data = dataset(source, seed=seed, storage_options=storage_options)
     chosen = choose_samples(data, count=count, seed=seed, classes=classes, limit=None if classes else MAX_CLASSES)
     if not chosen:

@@ -78,7 +78,7 @@ def test_an_error_is_one_line_on_stderr_and_the_exit_code_of_its_class(
         (["--wrong"], "No such option"),
         (["pack"], "Missing argument 'SOURCE'; see 'shardkit pack --help'"),
         (["pack", "a", "b", "c"], "Got unexpected extra argument (c); see 'shardkit pack --help'"),
-        (["pack", "a", "b", "--workers", "0"], "Invalid value for '--workers': 0 is not in the range x>=1"),
+        (["pack", "a", "b", "--workers", "0"], "--workers: 0 is too small; give at least 1"),
         (["pack", "a", "b", "--check", "half"], "Invalid value for '--check': 'half' is not one of"),
         (["pack", "a", "b", "--max-bytes", "big"], "--max-bytes: 'big' is not a size"),
         (["pack", "a", "b", "--ext", ","], "--ext: it is empty"),

@@ -89,7 +89,7 @@ def test_bench_as_json_has_the_measurements(tree: Path, capsys: pytest.CaptureFi
 
 def test_bench_refuses_threads_that_are_no_numbers(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", str(tree), "--threads", "one"]) == 2
-    assert "--threads: 'one' is not a list of numbers; write 1,2,4" in capsys.readouterr().err
+    assert "--threads: 'one' is not a list of numbers; write it as 1,2,4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", COMMANDS)

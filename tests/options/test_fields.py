@@ -1,67 +1,82 @@
-"""Keyword arguments that have moved."""
+"""What the fields of a dataclass say of options, and the check of their limits."""
 
 from __future__ import annotations
 
-import warnings
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
 
 from shardkit.errors import UsageError
-from shardkit.options.fields import Moved, accept_old_keywords, moved_into, spelled
+from shardkit.options.fields import AtLeast, AtMost, Help, Takes, Words, checked_by, options_of, require_limits
 
 
 @dataclass(frozen=True)
-class Size:
-    width: int = 1
-    height: int = 1
+class Drawing:
+    count: Annotated[int | None, AtLeast(1), Help("How many.")] = None
+    side: Annotated[int, AtLeast(16), AtMost(1024), Help("How large.")] = 64
+    depth: Annotated[int, AtMost(3), Help("How deep.")] = 1
+    share: Annotated[float, AtLeast(0), AtMost(1), Help("Which part.")] = 0.5
+    sizes: Annotated[Sequence[int] | None, Takes.NUMBERS, AtLeast(1), Help("Which sizes.")] = None
+    kind: Annotated[Literal["a", "b"] | None, Help("Which kind.")] = None
+    where: Annotated[Literal["here"] | Drawing, Words(("here", "there")), Help("Where.")] = "here"
 
 
-@accept_old_keywords(moved_into("size", Size))
-def drawn(name: str, *, size: Size | None = None, color: str = "red") -> tuple[str, Size | None, str]:
+@checked_by(Drawing)
+def draw(name: str, *, count: int | None = None, side: int = 64, other: object = None) -> tuple[Any, ...]:
     """Draws."""
-    return name, size, color
+    return name, count, side, other
 
 
-old: Any = drawn  # a type checker knows the new spelling alone
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"count": 0}, "count: 0 is too small; give at least 1"),
+        ({"count": "3"}, "count: '3' is not a whole number; give one"),
+        ({"count": 1.0}, "count: 1.0 is not a whole number"),
+        ({"count": True}, "count: True is not a whole number"),
+        ({"side": None}, "side: None is not a whole number"),
+        ({"side": 15}, "side: 15 is out of range; give 16 to 1,024"),
+        ({"side": 1025}, "side: 1025 is out of range; give 16 to 1,024"),
+        ({"depth": 4}, "depth: 4 is out of range; give at most 3"),
+        ({"share": float("nan")}, "share: nan is out of range; give 0 to 1"),
+        ({"share": "half"}, "share: 'half' is not a number"),
+        ({"sizes": [2, 0]}, "sizes: 0 is too small; give at least 1"),
+        ({"sizes": 3}, "sizes: 3 is not a list of numbers"),
+        ({"sizes": "3"}, "sizes: '3' is not a list of numbers"),
+        ({"kind": "c"}, "kind: 'c' is not one of a, b; choose one of these"),
+        ({"side": 16, "count": -1}, "count: -1 is too small"),
+    ],
+)
+def test_a_value_outside_its_limits_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        require_limits(Drawing, given)
 
 
-def test_the_old_spelling_works_and_the_warning_gives_the_new_one() -> None:
-    with pytest.warns(DeprecationWarning) as caught:
-        assert old("a", width=3, color="blue") == ("a", Size(3, 1), "blue")
-    assert str(caught[0].message) == "drawn(): width=3 is deprecated, write size=shardkit.Size(width=3)"
+def test_values_within_their_limits_pass() -> None:
+    for side in (16, 1024, np.int64(20)):
+        require_limits(Drawing, {"side": side, "count": 1, "share": 1, "sizes": (1, 2), "kind": "b", "other": object()})
+    require_limits(Drawing, {"count": None, "sizes": None, "kind": None, "depth": -(10**9), "where": Drawing()})
 
 
-def test_the_warning_is_for_the_line_that_calls() -> None:
-    with pytest.warns(DeprecationWarning) as caught:
-        old("a", height=2, width=3)
-    assert caught[0].filename == __file__
-    assert "write size=shardkit.Size(width=3, height=2)" in str(caught[0].message)
+def test_the_arguments_of_a_call_are_checked_and_the_function_stays_what_it_is() -> None:
+    assert draw("a", count=2, other="x") == ("a", 2, 64, "x")
+    assert draw.__doc__ == "Draws."
+    with pytest.raises(UsageError, match="side: 8 is out of range"):
+        draw("a", side=8)
 
 
-def test_the_new_spelling_says_nothing() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert drawn("a", size=Size(2)) == ("a", Size(2), "red")
-    assert drawn.__doc__ == "Draws."
+def test_limits_are_told_in_words() -> None:
+    limits = {option.name: option.limits for option in options_of(Drawing)}
+    assert limits == {
+        "count": "at least 1", "side": "16 to 1,024", "depth": "at most 3", "share": "0 to 1", "sizes": "at least 1",
+        "kind": "", "where": "",
+    }  # fmt: skip
 
 
-def test_both_spellings_together_are_refused() -> None:
-    with pytest.raises(UsageError, match="width: given together with size"):
-        old("a", width=3, size=Size())
-
-
-def test_a_keyword_that_never_was_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="depth"):
-        old("a", depth=3)
-
-
-def test_a_move_may_name_another_function() -> None:
-    @accept_old_keywords(lambda kwargs: Moved(spelled({"dry": kwargs.pop("dry")}), "plan()", lambda: "planned"))
-    def done() -> str:
-        return "done"
-
-    again: Any = done
-    with pytest.warns(DeprecationWarning, match=r"done\(\): dry=True is deprecated, write plan\(\)"):
-        assert again(dry=True) == "planned"
+def test_words_of_the_command_line_are_not_the_choices_of_the_function() -> None:
+    where = options_of(Drawing)[-1]
+    assert (where.choices, where.words) == ((), ("here", "there"))

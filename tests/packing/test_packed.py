@@ -14,7 +14,7 @@ import pytest
 import shardkit
 from shardkit import Images, Packed, PackPlan, Ray, TableColumns
 from shardkit.errors import UsageError
-from shardkit.packing.engine.engine import EngineOptions, engine_options
+from shardkit.packing.engine.options import EngineOptions, engine_options
 from shardkit.packing.settings import PackSettings
 from shardkit.shards.manifest import decode_manifest
 

@@ -91,7 +91,7 @@ def test_the_usual_side_is_the_shorter_one(packed: Path, tree: Path) -> None:
         ({"classes": ["green"]}, "there is no class 'green'; the classes are 'blue', 'red'"),
         ({"classes": [2]}, "there is no class 2"),
         ({"count": 0}, "0 is out of range; give 1 to 100"),
-        ({"side": 5000}, "give 16 to 1024"),
+        ({"side": 5000}, "give 16 to 1,024"),
         ({"augmented": {"crop": "none"}}, "'none' is not one of"),
     ],
 )

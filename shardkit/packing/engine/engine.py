@@ -6,7 +6,7 @@ form:
 It raises the first error of a task and then starts no further one; what is finished stays finished. Tasks come one at
 a time, and need memory: it takes as many as it can do, and a few more.
 
-A new engine is a file beside this one and a line in ENGINES.
+A new engine is a file beside this one, a line in ENGINES, and its name in options.py.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Protocol
 
 import msgspec
 
 from shardkit import errors
-from shardkit.errors import UsageError, WorkerError
-from shardkit.options.fields import Moved, spelled
+from shardkit.errors import WorkerError
 from shardkit.packing.engine import worker
+from shardkit.packing.engine.options import EngineName, EngineOptions
 from shardkit.packing.engine.ray.engine import RayEngine
 from shardkit.packing.write.receipt import Receipt
 from shardkit.packing.write.shard import write_shard
@@ -50,67 +49,6 @@ def run_here(tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
         yield write_shard(task, advance)
 
 
-EngineName = Literal["local", "ray"]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """What a user says of an engine. Raises UsageError for values that make no sense.
-
-    workers: tasks at a time; None for as many as there are cores. address: of a cluster.
-    """
-
-    name: EngineName = "local"
-    workers: int | None = None
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in ENGINES:
-            raise UsageError("engine", f"{self.name!r} is not one of {', '.join(ENGINES)}", "choose one of these")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError("workers", f"{self.workers} is too small", "give at least 1")
-        if self.address is not None and self.name == "local":
-            raise UsageError("address", "only a cluster has an address, and the engine is local", 'add `engine="ray"`')
-
-
-@dataclass(frozen=True, slots=True)
-class Ray:
-    """A Ray cluster, for `engine=`. address: "HOST:PORT" or "auto".
-
-    None: that of RAY_ADDRESS; without it, Ray is started on this machine for the run.
-    """
-
-    address: str | None = None
-
-
-EngineLike = Literal["local"] | Ray
-
-
-def engine_options(engine: EngineLike, workers: int | None = None) -> EngineOptions:
-    """The options of what a user gave as engine. Raises UsageError."""
-    if isinstance(engine, Ray):
-        return EngineOptions("ray", workers, engine.address)
-    return EngineOptions(engine, workers)
-
-
-def engine_of(name: EngineName, address: str | None) -> EngineLike:
-    """The engine of a name and an address, as on a command line. Raises UsageError."""
-    options = EngineOptions(name, None, address)
-    return Ray(options.address) if options.name == "ray" else "local"
-
-
-def move_engine(kwargs: dict[str, Any]) -> Moved | None:
-    """Brings the keyword arguments `engine="ray", address=…` into the new spelling."""
-    if kwargs.get("engine") != "ray" and "address" not in kwargs:
-        return None
-    given: dict[str, Any] = {name: kwargs.pop(name) for name in ("engine", "address") if name in kwargs}
-    if isinstance(given.get("engine"), Ray):
-        raise UsageError("address", "given together with engine=shardkit.Ray(…)", "make it the argument of Ray")
-    engine = kwargs["engine"] = engine_of(given.get("engine", "local"), given.get("address"))
-    address = repr(engine.address) if isinstance(engine, Ray) and engine.address is not None else ""
-    return Moved(spelled(given), f"engine=shardkit.Ray({address})" if isinstance(engine, Ray) else 'engine="local"')
-
-
 def open_engine(options: EngineOptions, lock_fds: Sequence[int] = ()) -> AbstractContextManager[Engine]:
     """The engine, ready to run; its workers may load meanwhile. lock_fds: of locks that local workers hold too."""
     return ENGINES[options.name](options, lock_fds)
@@ -125,7 +63,7 @@ def _open_ray(options: EngineOptions, lock_fds: Sequence[int]) -> AbstractContex
     return RayEngine(options.workers, options.address)
 
 
-ENGINES: Mapping[str, Callable[[EngineOptions, Sequence[int]], AbstractContextManager[Engine]]] = {
+ENGINES: Mapping[EngineName, Callable[[EngineOptions, Sequence[int]], AbstractContextManager[Engine]]] = {
     "local": _open_local,
     "ray": _open_ray,
 }

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, MissingExtraError, UsageError
+from shardkit.errors import DatasetError, MissingExtraError
 from shardkit.events import Progress, ProgressFn, silent
+from shardkit.options.fields import checked_by
 from shardkit.options.files import require_folder
 from shardkit.packing.pack import pack
 from shardkit.reading.dataset import Dataset, dataset
@@ -30,6 +31,7 @@ from shardkit.tools.bench import measure as timing
 from shardkit.tools.bench.advice import Advice, Figures, advise, resize_side
 from shardkit.tools.bench.measure import Measurement, Way
 from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
+from shardkit.tools.settings import BenchSettings
 from shardkit.units import cores
 
 SAMPLE_BYTES, SAMPLE_FILES, FEWEST = 128 * 10**6, 8_000, 64
@@ -93,6 +95,7 @@ class _Sample:
         return replace(self.far, reading=replace(self.far.reading, threads=threads), position=ReadPosition()).shuffle()
 
 
+@checked_by(BenchSettings)
 def bench(
     source: SourceLike,
     *,
@@ -117,11 +120,7 @@ def bench(
     A cold file is one that was brought out of the page cache; the names of files stay known to the system, which
     flatters the directory. Raises UsageError, DatasetError, and the errors of `dataset` and `pack`.
     """
-    if not seconds >= 1:
-        raise UsageError("seconds", f"{seconds} is too short to tell anything", "give 1 or more, better 20")
     counts = sorted(set(threads or _thread_counts()))
-    if counts[0] < 1:
-        raise UsageError("threads", f"{counts[0]} is too small", "give at least 1")
     if folder is not None:
         require_folder(folder, "folder")
     load = _load()  # before anything is measured, which is a load too

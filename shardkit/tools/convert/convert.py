@@ -26,13 +26,15 @@ from shardkit.errors import DatasetError, DestinationError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, Format
 from shardkit.location import Location, locate
-from shardkit.options.fields import accept_old_keywords
+from shardkit.options.fields import checked_by
+from shardkit.options.old_keywords import accept_old_keywords
 from shardkit.packing.dest.dataset_files import OVERWRITE, sizes_in
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
-from shardkit.packing.engine.engine import Engine, EngineLike, engine_options, move_engine, open_engine
+from shardkit.packing.engine.engine import Engine, open_engine
+from shardkit.packing.engine.options import EngineLike, engine_options, move_engine
 from shardkit.packing.run import write_shards
 from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.packing.write.stored_samples import StoredSamples
@@ -42,12 +44,14 @@ from shardkit.shards.manifest import ClassEntry, Manifest, file_names, with_fiel
 from shardkit.shards.names import shard_name, skipped_beside
 from shardkit.tools.convert.layout import Changes, Layout, changes_of, layout_of, require_fields
 from shardkit.tools.convert.rows import Stored, StoredRows, open_stored
+from shardkit.tools.settings import ConvertSettings
 from shardkit.units import cores
 
 log = logging.getLogger(__name__)
 
 
 @accept_old_keywords(move_engine)
+@checked_by(ConvertSettings)
 def convert(
     source: SourceLike,
     dest: str | os.PathLike[str],

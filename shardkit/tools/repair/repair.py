@@ -20,6 +20,7 @@ from shardkit.errors import DatasetError, DestinationError, ShardkitError, Usage
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, Format, FormatName, format_of_head, format_of_name
 from shardkit.formats.tfrecord.features import KEY
+from shardkit.options.fields import checked_by
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.disk import DiskDestination
 from shardkit.packing.dest.in_the_way import check_free
@@ -39,6 +40,7 @@ from shardkit.threads import in_threads, thread_count
 from shardkit.tools.repair.rescue import Rescuer
 from shardkit.tools.repair.rescued import LeftOut, Rescue, Rescued, members_of
 from shardkit.tools.repair.write import write_shard
+from shardkit.tools.settings import RepairSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Repaired:
     notes: tuple[str, ...]
 
 
+@checked_by(RepairSettings)
 def repair(
     source: SourceLike,
     dest: str | os.PathLike[str],

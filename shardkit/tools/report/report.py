@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from shardkit.events import Progress, ProgressFn, silent
+from shardkit.options.fields import checked_by
 from shardkit.shards.find import SourceLike
 from shardkit.storage.files import whole_file
 from shardkit.tools.pictures import out_path
@@ -21,6 +22,7 @@ from shardkit.tools.report.checks import Leak, find_doubles, find_leak, find_sus
 from shardkit.tools.report.facts import Facts, collect, siblings
 from shardkit.tools.report.html import Section, page, text
 from shardkit.tools.report.sections import Study
+from shardkit.tools.settings import ReportSettings
 from shardkit.tools.shuffle_quality import ShuffleQuality, shuffle_quality
 
 BUFFERS = (0, 100, 1_000, 10_000)
@@ -61,6 +63,7 @@ class Report:
     leaks: tuple[LeakFindings, ...]
 
 
+@checked_by(ReportSettings)
 def report(
     source: SourceLike,
     out: str | os.PathLike[str] = "report.html",

@@ -41,9 +41,6 @@ from shardkit.threads import TransferPool
 
 log = logging.getLogger(__name__)
 
-WORKERS = 4
-"""Objects that are on their way at a time. A store sends several parts of each: about 16 requests, 300 MB of memory."""
-
 
 @dataclass(frozen=True, slots=True)
 class Copied:

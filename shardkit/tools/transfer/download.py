@@ -10,14 +10,17 @@ from typing import Any
 from shardkit.errors import ManifestError, NotFoundError, UsageError
 from shardkit.events import ProgressFn, silent
 from shardkit.location import Location, locate
+from shardkit.options.fields import checked_by
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
 from shardkit.storage.patient import open_patient
 from shardkit.storage.store import StorageOptions
 from shardkit.threads import TransferPool, thread_count
-from shardkit.tools.transfer.copy import WORKERS, DatasetCopy, TransferProgress, Transferred, copy_dataset, plan_copy
+from shardkit.tools.settings import TRANSFERS, DownloadSettings
+from shardkit.tools.transfer.copy import DatasetCopy, TransferProgress, Transferred, copy_dataset, plan_copy
 from shardkit.tools.transfer.upload import lock_local
 
 
+@checked_by(DownloadSettings)
 def download(
     source: str | os.PathLike[str],
     dest: str | os.PathLike[str],
@@ -39,7 +42,7 @@ def download(
     Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, BusyError,
     StorageError.
     """
-    threads = WORKERS if workers is None else thread_count(workers)
+    threads = TRANSFERS if workers is None else thread_count(workers)
     to = locate(dest)
     if not to.is_local:
         raise UsageError(str(to), "the destination of a download is on this machine", "give a path")

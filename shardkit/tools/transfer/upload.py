@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, get_args
+from typing import Any
 
 from shardkit.errors import DestinationError, ManifestError, UsageError
 from shardkit.events import ProgressFn, silent
 from shardkit.location import Location, locate
+from shardkit.options.fields import checked_by
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
 from shardkit.packing.dest.disk import disk_destination
 from shardkit.shards.find import resolve
@@ -18,8 +19,8 @@ from shardkit.shards.open import find_shards, stem_of_shard
 from shardkit.storage.patient import open_patient
 from shardkit.storage.transfer import Check
 from shardkit.threads import TransferPool, thread_count
+from shardkit.tools.settings import TRANSFERS, UploadSettings
 from shardkit.tools.transfer.copy import (
-    WORKERS,
     DatasetCopy,
     TransferProgress,
     Transferred,
@@ -32,6 +33,7 @@ from shardkit.tools.transfer.copy import (
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
+@checked_by(UploadSettings)
 def upload(
     source: Source,
     dest: str | os.PathLike[str],
@@ -58,8 +60,7 @@ def upload(
     have files of the same names, the new one gets those of the next generation (`train-g2-000000.tar`).
     Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, StorageError.
     """
-    require_check(check)
-    threads = WORKERS if workers is None else thread_count(workers)
+    threads = TRANSFERS if workers is None else thread_count(workers)
     to = locate(dest)
     with TransferPool(threads) as pool:
         copies = _copies(source, pool)
@@ -74,12 +75,6 @@ def upload(
                 copy_dataset(copy, target, pool, check=check, keep=check, overwrite=overwrite, progress=moving)
                 for copy, target in zip(copies, targets, strict=True)
             ))  # fmt: skip
-
-
-def require_check(check: str) -> None:
-    """UsageError for an unknown check."""
-    if check not in get_args(Check):
-        raise UsageError("check", f"{check!r} is not one of {', '.join(get_args(Check))}", "choose one of these")
 
 
 def lock_local(stack: ExitStack, place: DatasetFiles) -> None:

@@ -20,6 +20,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError, DestinationError, NotFoundError
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, Description, StoredSample
+from shardkit.options.fields import checked_by
 from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text
 from shardkit.shards.find import SourceLike
 from shardkit.shards.manifest import Manifest
@@ -30,6 +31,7 @@ from shardkit.sources.keys import key_of_file
 from shardkit.storage.files import storage_error, sync_folder, sync_tree, translated
 from shardkit.storage.parts import part_of, remove_abandoned_trees
 from shardkit.threads import in_threads, thread_count
+from shardkit.tools.settings import UnpackSettings
 from shardkit.tools.unpack.paths import checked_path, path_of_key, relative_path
 from shardkit.tools.unpack.wanted import Wanted, wanted
 
@@ -57,6 +59,7 @@ class _File:
     crc32c: int | None = None
 
 
+@checked_by(UnpackSettings)
 def unpack(
     source: SourceLike,
     dest: str | os.PathLike[str],

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from shardkit.location import Location
-from shardkit.packing.engine.engine import EngineOptions
+from shardkit.packing.engine.options import EngineOptions
 from shardkit.shards.manifest import Manifest, ShardEntry
 from shardkit.shards.objects import Objects
 from shardkit.shards.open import IndexFile, IndexRows, Opened, ShardPlace

@@ -24,8 +24,9 @@ from shardkit.errors import DamagedError, NotFoundError, ShardkitError, StorageE
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import format_of_name
 from shardkit.images.header import check_image, image_header
-from shardkit.options.fields import accept_old_keywords
-from shardkit.packing.engine.engine import EngineLike, engine_options, move_engine
+from shardkit.options.fields import checked_by
+from shardkit.options.old_keywords import accept_old_keywords
+from shardkit.packing.engine.options import EngineLike, engine_options, move_engine
 from shardkit.sample import BAD_LABEL, text_of_path
 from shardkit.shards.find import SourceLike
 from shardkit.shards.findings import Finding, finding, found_error
@@ -35,6 +36,7 @@ from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset, sh
 from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
 from shardkit.storage.access import Remote
 from shardkit.threads import in_threads, thread_count
+from shardkit.tools.settings import VerifySettings
 from shardkit.tools.verify.by_store import ask_store
 from shardkit.tools.verify.on_nodes import seen_on_nodes
 
@@ -70,6 +72,7 @@ class Verification:
 
 
 @accept_old_keywords(move_engine)
+@checked_by(VerifySettings)
 def verify(
     source: SourceLike,
     *,

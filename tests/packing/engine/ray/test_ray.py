@@ -22,7 +22,7 @@ import shardkit
 from shardkit import Manifest, Progress, Ray
 from shardkit.cli.main import run
 from shardkit.errors import BadFileError, MissingExtraError, SourceError, UsageError, WorkerError
-from shardkit.packing.engine.engine import EngineOptions
+from shardkit.packing.engine.options import EngineOptions
 from shardkit.packing.engine.ray import engine, map
 from shardkit.packing.engine.ray import task as ray_task
 from shardkit.packing.engine.ray.address import require_reachable

@@ -1,0 +1,70 @@
+"""What a user says of the engine that writes the shards. It loads none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from shardkit.errors import UsageError
+from shardkit.options.old_keywords import Moved, spelled
+
+EngineName = Literal["local", "ray"]
+ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What a user says of an engine. Raises UsageError for values that make no sense.
+
+    workers: tasks at a time; None for as many as there are cores. address: of a cluster.
+    """
+
+    name: EngineName = "local"
+    workers: int | None = None
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in ENGINE_NAMES:
+            raise UsageError("engine", f"{self.name!r} is not one of {', '.join(ENGINE_NAMES)}", "choose one of these")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError("workers", f"{self.workers} is too small", "give at least 1")
+        if self.address is not None and self.name == "local":
+            raise UsageError("address", "only a cluster has an address, and the engine is local", 'add `engine="ray"`')
+
+
+@dataclass(frozen=True, slots=True)
+class Ray:
+    """A Ray cluster, for `engine=`. address: "HOST:PORT" or "auto".
+
+    None: that of RAY_ADDRESS; without it, Ray is started on this machine for the run.
+    """
+
+    address: str | None = None
+
+
+EngineLike = Literal["local"] | Ray
+
+
+def engine_options(engine: EngineLike, workers: int | None = None) -> EngineOptions:
+    """The options of what a user gave as engine. Raises UsageError."""
+    if isinstance(engine, Ray):
+        return EngineOptions("ray", workers, engine.address)
+    return EngineOptions(engine, workers)
+
+
+def engine_of(name: EngineName, address: str | None) -> EngineLike:
+    """The engine of a name and an address, as on a command line. Raises UsageError."""
+    options = EngineOptions(name, None, address)
+    return Ray(options.address) if options.name == "ray" else "local"
+
+
+def move_engine(kwargs: dict[str, Any]) -> Moved | None:
+    """Brings the keyword arguments `engine="ray", address=…` into the new spelling."""
+    if kwargs.get("engine") != "ray" and "address" not in kwargs:
+        return None
+    given: dict[str, Any] = {name: kwargs.pop(name) for name in ("engine", "address") if name in kwargs}
+    if isinstance(given.get("engine"), Ray):
+        raise UsageError("address", "given together with engine=shardkit.Ray(…)", "make it the argument of Ray")
+    engine = kwargs["engine"] = engine_of(given.get("engine", "local"), given.get("address"))
+    address = repr(engine.address) if isinstance(engine, Ray) and engine.address is not None else ""
+    return Moved(spelled(given), f"engine=shardkit.Ray({address})" if isinstance(engine, Ray) else 'engine="local"')

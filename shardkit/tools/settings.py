@@ -1,0 +1,198 @@
+"""The options of the commands other than `pack`: names, types, limits, defaults and help in one place.
+
+Each class describes a function, which spells the same options out; a test compares the two. From here come the options
+of the commands, the check of their limits and the tables of docs/commands.md (`scripts/options.py` writes them).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from shardkit.options.fields import AtLeast, AtMost, Flag, Help, Takes
+from shardkit.packing.settings import Classes, EngineOption, Overwrite, Processes, StorageOptions, Work
+
+if TYPE_CHECKING:
+    from shardkit.shards.find import SourceLike
+else:  # what loads more than a command's help needs
+    SourceLike = object
+
+MAX_CLASSES = 20
+"""Classes on a contact sheet, where none are named."""
+
+TRANSFERS = 4
+"""Files on their way to or from a bucket at a time. A store sends several parts of each: about 16 requests, 300 MB of
+memory."""
+
+Threads = Annotated[int | None, AtLeast(1), Help("Number of threads.", "N", unset="one per core")]
+Transfers = Annotated[int | None, AtLeast(1), Help("Number of concurrent transfers.", "N", unset=str(TRANSFERS))]
+SampleSeed = Annotated[int, AtLeast(0), Help("Random seed for choosing the samples.", "N")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertSettings:
+    """The options of `convert`."""
+
+    format: Annotated[
+        Literal["tar", "tfrecord"] | None, Help("Format of the new shards.", unset="that of the source")
+    ] = None
+    max_bytes: Annotated[int | str | None, Takes.SIZE, Help("Maximum size of a new shard: 64MiB, 1GB, ...", "SIZE")] = (
+        None
+    )
+    max_count: Annotated[int | None, AtLeast(1), Help("Maximum number of samples in a new shard.", "N")] = None
+    shuffle: Annotated[bool, Flag("--shuffle/--no-shuffle"), Help("Shuffle all samples.")] = False
+    seed: Annotated[int, Help("Random seed for shuffling.", "N")] = 0
+    rename: Annotated[Mapping[str, str] | None, Takes.NAMES, Help("Fields to rename.", "OLD=NEW,...")] = None
+    drop: Annotated[Sequence[str], Takes.WORDS, Help("Fields to omit.", "FIELD,...")] = ()
+    fields: Annotated[
+        Sequence[str] | str | None, Takes.WORDS, Help("Fields to keep; all others are omitted.", "FIELD,...")
+    ] = None
+    workers: Processes = None
+    engine: EngineOption = "local"
+    overwrite: Overwrite = False
+    work: Work = None
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfoSettings:
+    """The options of `info`."""
+
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifySettings:
+    """The options of `verify`."""
+
+    decode: Annotated[bool, Help("Also decode every image.")] = False
+    read: Annotated[bool, Help("Fetch and check every byte of a dataset in a bucket.")] = False
+    workers: Threads = None
+    engine: EngineOption = "local"
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairSettings:
+    """The options of `repair`."""
+
+    decode: Annotated[bool, Help("Also omit images that can't be decoded.")] = False
+    workers: Threads = None
+    overwrite: Overwrite = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpackSettings:
+    """The options of `unpack`."""
+
+    classes: Annotated[
+        Sequence[str] | None, Takes.TEXTS, Flag("--class"), Help("Only this class; repeatable.", "NAME")
+    ] = None
+    keys: Annotated[
+        Sequence[str] | None,
+        Takes.TEXTS,
+        Flag("--key"),
+        Help("Only these keys, such as 'cat/00*'; repeatable.", "PATTERN"),
+    ] = None
+    workers: Threads = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadSettings:
+    """The options of `upload`."""
+
+    check: Annotated[
+        Literal["store", "read", "none"],
+        Help("Check uploads by the store's checksum (by reading back if it has none), by reading back, or not at all."),
+    ] = "store"
+    overwrite: Overwrite = False
+    workers: Transfers = None
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadSettings:
+    """The options of `download`."""
+
+    overwrite: Overwrite = False
+    workers: Transfers = None
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """The options of `index_shards`."""
+
+    out: Annotated[
+        str | os.PathLike[str] | None, Help("Prefix of the written files.", "PREFIX", unset="that of the shards")
+    ] = None
+    classes: Annotated[
+        Classes | None, Takes.FILE, Help("File of class names, one per line; the first is label 0.", "FILE")
+    ] = None
+    workers: Threads = None
+    engine: EngineOption = "local"
+    overwrite: Annotated[bool, Help("Replace an existing manifest and index.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShuffleQualitySettings:
+    """The options of `shuffle_quality`."""
+
+    buffers: Annotated[
+        Sequence[int], Takes.NUMBERS, AtLeast(0), Help("Buffer sizes to compare, in samples.", "N,...")
+    ] = (0, 100, 1_000, 10_000, 100_000)
+    lanes: Annotated[int | None, AtLeast(1), Help("Number of lanes in the order.", "N", unset="as in dataset()")] = None
+    batch: Annotated[int, AtLeast(2), Help("Batch size, in samples.", "N")] = 64
+    seed: Annotated[int, AtLeast(0), Help("Random seed of the order.", "N")] = 0
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSettings:
+    """The options of `view`."""
+
+    out: Annotated[str | os.PathLike[str], Takes.FILE, Help("PNG file to write.", "FILE")] = "view.png"
+    classes: Annotated[
+        Sequence[str | int] | None,
+        Takes.WORDS,
+        Help("Only these classes, by name or label.", "A,B", unset=f"all, at most {MAX_CLASSES}"),
+    ] = None
+    count: Annotated[int, AtLeast(1), AtMost(100), Help("Number of samples of each class.", "N")] = 8
+    seed: SampleSeed = 0
+    side: Annotated[int, AtLeast(16), AtMost(1024), Help("Side of each picture, in pixels.", "N")] = 128
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportSettings:
+    """The options of `report`."""
+
+    out: Annotated[str | os.PathLike[str], Takes.FILE, Help("HTML file to write.", "FILE")] = "report.html"
+    compare: Annotated[SourceLike | None, Help("Second dataset to compare with the first.", "SOURCE")] = None
+    seed: Annotated[int, AtLeast(0), Help("Random seed for choosing the samples shown.", "N")] = 0
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchSettings:
+    """The options of `bench`."""
+
+    seconds: Annotated[float, AtLeast(1), Help("Approximate duration.", "SECONDS")] = 20.0
+    threads: Annotated[
+        Sequence[int] | None,
+        Takes.NUMBERS,
+        AtLeast(1),
+        Help("Numbers of threads to try.", "N,...", unset="1, 2, 4 … the cores"),
+    ] = None
+    size: Annotated[int | None, AtLeast(1), Help("Side of the decoded crops, in pixels.", "N", unset="at most 224")] = (
+        None
+    )
+    seed: SampleSeed = 0
+    folder: Annotated[
+        str | os.PathLike[str] | None,
+        Takes.FILE,
+        Help("Folder for the temporary sample.", "DIR", unset="that of the system"),
+    ] = None
+    storage_options: StorageOptions = None
