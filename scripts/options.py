@@ -83,7 +83,7 @@ def packing_text() -> str:
 
 def page_text() -> str:
     """The text of docs/commands.md."""
-    context = click.Context(cli, info_name="shardkit")
+    context = click.Context(cli, **cli.context_settings)
     parts = [TOP]
     for name, (_, text) in COMMANDS.items():
         command = cli.get_command(context, name)

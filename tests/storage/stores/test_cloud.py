@@ -585,9 +585,7 @@ class TestProfiles:
         assert (key(), key(profile="default")) == ("WORKKEY", "DEFAULTKEY")
 
     @pytest.mark.parametrize("name", aws_profile._DYNAMIC)
-    def test_a_profile_that_signs_in_needs_boto3(
-        self, files: Path, name: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_profile_that_signs_in_needs_boto3(self, files: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "boto3", None)
         (files / "config").write_text(f"[profile other]\nregion = us-west-2\n[profile sign-in]\n{name} = x\n")
         assert aws_profile.from_shared_files({"profile": "other"}, "s3://bucket") == {"region": "us-west-2"}
