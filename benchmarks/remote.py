@@ -27,7 +27,8 @@ from statistics import median
 
 import shardkit
 from shardkit.location import locate
-from shardkit.reading.blocks.fetch_ahead import CHUNK_BYTES, REQUESTS
+from shardkit.reading.blocks.fetch_ahead import CHUNK_BYTES
+from shardkit.storage.fetchers import REQUESTS
 from shardkit.storage.store import open_store
 from shardkit.units import parse_bytes
 

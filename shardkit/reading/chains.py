@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shardkit.errors import UsageError
-from shardkit.reading.blocks.indexed import Catalog, Rows
+from shardkit.reading.blocks.block import Catalog, Rows
 from shardkit.reading.content import Mixed
 from shardkit.reading.ops import ALL, Filter, Skip, Take, cut
 from shardkit.reading.order.derived import order_of_rows

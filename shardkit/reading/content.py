@@ -14,7 +14,8 @@ import numpy as np
 from shardkit.errors import DatasetError, UsageError, redacted
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
-from shardkit.reading.blocks.indexed import Catalog, IndexCatalog, Rows
+from shardkit.reading.blocks.block import Catalog, Rows
+from shardkit.reading.blocks.catalog import IndexCatalog
 from shardkit.reading.order.derived import MixedOrder, order_of_rows, quotas_of
 from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.shards.find import Found, SourceLike, resolve
@@ -168,7 +169,7 @@ class Named:
             raise DatasetError(place, fact, f'make one with: shardkit index "{_pattern(self.source)}"')
         return IndexCatalog(
             found.manifest, found.location, shards=found.numbers, verify=self.verify, names=self.names,
-            remote=None if found.location.is_local else self.remote,
+            remote=self.remote,
         )  # fmt: skip
 
     @property
@@ -241,7 +242,7 @@ class Concatenated:
         selected = [part.rows() for part in self.parts]
         if all(rows is None for rows in selected):
             return None
-        starts = self.catalog.starts.tolist()  # type: ignore[attr-defined]
+        starts = self.catalog.starts.tolist()
         whole = [
             np.arange(start, stop) if rows is None else rows + start
             for rows, start, stop in zip(selected, starts[:-1], starts[1:], strict=True)
@@ -308,7 +309,7 @@ class Mixed(Concatenated):
         if not all(lengths):
             raise UsageError("mix()", "one of the datasets has no samples", "leave it out")
         orders = [partial(_order_of, part) for part in self.parts]
-        offsets = self.catalog.starts[:-1].tolist()  # type: ignore[attr-defined]
+        offsets = self.catalog.starts[:-1].tolist()
         return MixedOrder(orders, lengths, offsets, self.quotas, ordering.seed, epoch, sum(lengths))
 
     def __repr__(self) -> str:

@@ -27,7 +27,7 @@ from shardkit.images.decoder import (
 )
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.reading.batches.fields import FIELD_DECODERS
-from shardkit.reading.batches.labels import kind_of, require_class_labels
+from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.batches.pipeline import LOST, Item
 from shardkit.reading.chains import as_view, require_order
 from shardkit.reading.content import Content, Named
@@ -101,7 +101,7 @@ class Dataset:
     def _class_counts(self) -> dict[str, int]:
         catalog, rows = self.content.catalog, self.content.members(self.rows())
         if rows is None and (
-            kind_of(catalog) or sum(entry.count for entry in catalog.classes) == int(catalog.counts.sum())
+            catalog.kind or sum(entry.count for entry in catalog.classes) == int(catalog.counts.sum())
         ):
             return {entry.name: entry.count for entry in catalog.classes}
         require_class_labels(catalog, "class_counts")

@@ -12,7 +12,7 @@ import numpy as np
 
 from shardkit.errors import DatasetError
 from shardkit.reading.batches.pipeline import Item, Run, batch_limits, streamed
-from shardkit.reading.blocks.indexed import Rows
+from shardkit.reading.blocks.block import Rows
 from shardkit.reading.blocks.source import BlockSource, IndexedBlocks
 from shardkit.reading.content import Concatenated, Content, Mixed, usual_order
 from shardkit.reading.ops import ALL, Steps, cut
@@ -146,7 +146,7 @@ class Epoch:
     def _blocks(self, worker: int, workers: int) -> BlockSource:
         """The blocks of a catalog."""
         catalog, reading, share = self.content.catalog, self.reading, self.share
-        window = self.content.window(reading, reading.order_lanes) if catalog.remote is not None else 0
+        window = self.content.window(reading, reading.order_lanes)
         return IndexedBlocks(
             catalog, self.order, share, reading.seed, self.number, worker, workers, self.repeats,
             window // (share.world_size * workers),

@@ -55,7 +55,7 @@ def fingerprint_of(data: Dataset) -> str:
         what: list[Any] = [[shard.name for shard in content.streams], data.reading.buffer, data.reading.seed]
     else:
         catalog = content.catalog
-        manifest = getattr(catalog, "manifest", None)
+        manifest = catalog.manifest
         shards = [(entry.samples, entry.bytes, entry.crc32c) for entry in manifest.shards] if manifest else []
         what = [data.order_identity, catalog.counts.tolist(), shards, data.classes]
     return hashlib.blake2b(json.dumps([ORDER_VERSION, *what]).encode(), digest_size=16).hexdigest()

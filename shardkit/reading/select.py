@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, UsageError
 from shardkit.reading.batches.labels import require_class_labels
-from shardkit.reading.blocks.indexed import Catalog
+from shardkit.reading.blocks.block import Catalog
 from shardkit.reading.order.derived import class_weighted, deals_over_classes, sample_weighted, split_rows
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from shardkit.checksums import crc32c
 from shardkit.errors import ManifestError, ReplacedError, ShardkitError, StorageError
@@ -57,8 +58,61 @@ Stamp = tuple[int, int, int, int]
 """(device, number, bytes, time of the last change) of a file."""
 
 
+class ShardBuffers(Protocol):
+    """The shards of a dataset as buffers, wherever it lies. Thread safe."""
+
+    @property
+    def files(self) -> Sequence[ShardFile]:
+        """The shards, by number."""
+        ...
+
+    def buffer(self, shard: int) -> Mapping:
+        """The shard's bytes, of a gzip shard the unpacked ones.
+
+        Raises NotFoundError, StorageError; ManifestError or DamagedError where it is not as it should be.
+        """
+        ...
+
+    def hold(self) -> None:
+        """Keep the shards that are there now, where that is cheap. ReplacedError where one went away since the manifest
+        was read."""
+        ...
+
+
+class BuffersInUse:
+    """The buffers of at most `limit` shards; the least recently used go first. Of unpacked ones at most UNPACKED_BYTES
+    are kept. Thread safe."""
+
+    def __init__(self, files: Sequence[ShardFile], limit: int) -> None:
+        self._files, self._limit = files, limit
+        self._open: OrderedDict[int, Mapping] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, shard: int) -> Mapping | None:
+        """The buffer of a shard, where it is in use."""
+        with self._lock:
+            found = self._open.get(shard)
+            if found is not None:
+                self._open.move_to_end(shard)
+            return found
+
+    def add(self, shard: int, buffer: Mapping) -> list[tuple[int, Mapping]]:
+        """One more. The (shard, buffer) of those that are out of use now."""
+        gone = []
+        with self._lock:
+            self._open[shard] = buffer
+            while len(self._open) > self._limit or self._too_large():
+                gone.append(self._open.popitem(last=False))
+        return gone
+
+    def _too_large(self) -> bool:
+        if len(self._open) <= UNPACKED_SHARDS:
+            return False
+        return sum(self._files[shard].unpacked for shard in self._open) > UNPACKED_BYTES
+
+
 class MappedShards:
-    """The shards of a dataset as buffers. At most `limit` are in use at a time, the least recently used go first; up to
+    """The shards of a dataset on a disk. At most `limit` are in use at a time, the least recently used go first; up to
     MAPPED_SHARDS stay mapped all the same, so that a reader keeps the files that it began with.
 
     A gzip shard is unpacked into memory as a whole, and kept within UNPACKED_BYTES.
@@ -74,10 +128,11 @@ class MappedShards:
         self.files = files
         self.stamps: dict[int, Stamp] = {}
         """What was seen last of the files that are mapped."""
+        self.proven: dict[int, Stamp] = {}
+        """The shards that were found to be the index's own: what was known of the file then."""
         self._looked: dict[int, float] = {}
         self._verify = verify
-        self._limit = limit
-        self._open: OrderedDict[int, Mapping] = OrderedDict()
+        self._in_use = BuffersInUse(files, limit)
         self._maps: dict[int, Mapping] = {}
         self._checked: set[int] = set()
         self._lock = threading.Lock()
@@ -87,30 +142,22 @@ class MappedShards:
     def buffer(self, shard: int) -> Mapping:
         """The shard's bytes, of a gzip shard the unpacked ones.
 
-        Raises NotFoundError, StorageError; ManifestError or DamagedError where it is not as it should be. What is
-        mapped is looked at again after LOOK_SECONDS: reading beyond the end of a file that became shorter would end
-        the process.
+        What is mapped is looked at again after LOOK_SECONDS: reading beyond the end of a file that became shorter would
+        end the process.
         """
-        with self._lock:
-            found = self._open.get(shard)
-            if found is not None:
-                self._open.move_to_end(shard)
+        found = self._in_use.get(shard)
         if found is not None:
             self.require_unchanged(shard)
             return found
-        file = self.files[shard]
-        mapped = self._mapped(shard)
+        file, mapped = self.files[shard], self._mapped(shard)
         self.require_unchanged(shard)
         if self._verify and shard not in self._checked:
             require_crc(file, crc32c(mapped))
             self._checked.add(shard)
-        found = _unpacked(file, mapped) if file.unpacked else mapped
-        with self._lock:
-            self._open[shard] = found
-            while len(self._open) > self._limit or self._too_large():
-                number, least = self._open.popitem(last=False)
-                if number in self._maps and not self.files[number].unpacked:
-                    let_go(least)
+        found = unpacked(file, mapped) if file.unpacked else mapped
+        for number, least in self._in_use.add(shard, found):
+            if number in self._maps and not self.files[number].unpacked:
+                let_go(least)
         return found
 
     def hold(self) -> None:
@@ -146,11 +193,6 @@ class MappedShards:
                 if self.keeps and len(self._maps) < MAPPED_SHARDS:
                     found = self._maps.setdefault(shard, found)
         return found
-
-    def _too_large(self) -> bool:
-        if len(self._open) <= UNPACKED_SHARDS:
-            return False
-        return sum(self.files[shard].unpacked for shard in self._open) > UNPACKED_BYTES
 
     def _map(self, shard: int) -> Mapping:
         """The shard's file as a buffer."""
@@ -212,7 +254,7 @@ def require_crc(file: ShardFile, crc: int) -> None:
         raise ManifestError(file.url, fact, "the shard is damaged: copy it again or pack again")
 
 
-def _unpacked(file: ShardFile, data: Mapping) -> bytes:
+def unpacked(file: ShardFile, data: Mapping) -> bytes:
     """The bytes of a packed shard, of which no more are made than it should have."""
     cure = "copy it again, or make the index again with 'shardkit index'"
     source, pieces, size = gunzip(io.BytesIO(view_of(data)), place=file.url), list[bytes](), 0

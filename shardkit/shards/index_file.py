@@ -17,8 +17,11 @@ import numpy as np
 
 from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
+from shardkit.location import Location
 from shardkit.shards.index import INTEGERS, NULLABLE, as_numpy, combined, schema
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
+from shardkit.shards.objects import Objects
+from shardkit.storage.ranged import RangedFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -285,3 +288,45 @@ def index_entries(manifest: Manifest) -> Iterator[tuple[IndexEntry, tuple[ShardE
     for entry in manifest.index:
         yield entry, manifest.shards[first : first + entry.shards]
         first += entry.shards
+
+
+def open_index_at(
+    objects: Objects, place: Location, entry: IndexEntry, shards: Sequence[ShardEntry], *, again: bool = False
+) -> IndexFile:
+    """An index file, wherever it lies, opened and checked. again: all of it, even if this process did before.
+
+    Of a store it is fetched as a whole where it is small (or `again`). Of a larger one, size and CRC-32C are those that
+    the store tells, and it is read in parts, whose pages have checksums. Raises NotFoundError, StorageError;
+    ManifestError where it is not the one that its manifest names.
+    """
+    import pyarrow as pa
+
+    with objects.opened(place, "index", INDEX_CURE):
+        if place.is_local:
+            return open_index(place.path, entry, shards, place=str(place), again=again)
+        if again or entry.bytes <= WHOLE_BYTES:
+            return IndexFile(_whole_index(objects, place, entry), shards, place=str(place))
+        found = objects.info(place)
+    if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
+        raise other_index(str(place))
+    source = pa.PythonFile(RangedFile(objects.store(place.parent), place.name, entry.bytes), mode="r")
+    return IndexFile(source, shards, place=str(place), pre_buffer=True)
+
+
+def _whole_index(objects: Objects, place: Location, entry: IndexEntry) -> pa.BufferReader:
+    crc = int(entry.crc32c, 16)
+    kept = None if objects.cache is None else objects.cache.load(str(place), entry.bytes, crc)
+    if kept is not None:
+        return index_source(kept, entry, str(place))
+    for last in (False, True):  # wrong bytes on the way are fetched once more
+        data = objects.small(place)
+        try:
+            source = index_source(data, entry, str(place))
+        except ManifestError:
+            if last:
+                raise
+            continue
+        if objects.cache is not None:
+            objects.cache.save(str(place), data, crc)
+        return source
+    raise AssertionError("two turns end in a return or a raise")

@@ -105,8 +105,7 @@ def open_manifest(source: str | os.PathLike[str], remote: Remote) -> tuple[Locat
 
 def _index_columns(beside: Location, manifest: Manifest, objects: Objects) -> Iterator[dict[str, NDArray[Any]]]:
     """The columns of each shard's rows. Raises ManifestError where an index file is missing or damaged."""
-    from shardkit.shards.index_file import index_entries
-    from shardkit.shards.remote import open_index_at
+    from shardkit.shards.index_file import index_entries, open_index_at
 
     for entry, shards in index_entries(manifest):
         index = open_index_at(objects, beside.sibling(entry.name), entry, shards)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from shardkit.errors import StorageError
 from shardkit.reading.blocks import fetch_ahead
-from shardkit.reading.blocks.fetch_ahead import Ahead, Cuts, Fetchers, chunk_bytes, cut, fetched, shared
+from shardkit.reading.blocks.fetch_ahead import Ahead, Cuts, chunk_bytes, cut, fetched, shared
+from shardkit.storage import fetchers
 from shardkit.storage.access import Remote
 
 
@@ -19,7 +18,7 @@ class Block:
     """A block of so many samples of ten bytes each."""
 
     def __init__(self, number: int, samples: int) -> None:
-        self.number, self.samples, self.wanted, self.remote = number, samples, 10 * samples, (self,)
+        self.number, self.samples, self.wanted, self.arriving = number, samples, 10 * samples, (self,)
 
     def __len__(self) -> int:
         return self.samples
@@ -107,7 +106,7 @@ def test_samples_are_kept_as_they_came_while_a_window_is_that_part_of_what_may_w
 
 
 def test_a_request_is_a_chunk_or_the_sixteenth_part_of_what_may_wait() -> None:
-    least, most, share = 64 << 10, fetch_ahead.CHUNK_BYTES, fetch_ahead.REQUESTS
+    least, most, share = 64 << 10, fetch_ahead.CHUNK_BYTES, fetchers.REQUESTS
     for limit, size in ((1, least), (share * least, least), (share * (least + 1), least + 1), (share * most * 2, most)):
         assert chunk_bytes(Remote(ahead_bytes=limit)) == size
         made = Ahead(Remote(ahead_bytes=limit))
@@ -136,7 +135,7 @@ class Wanted:
         self.jobs: list[Any] = [None] * len(spans)
         self.data: list[Any] = [None] * len(spans)
         self.shard, self.reads = shard, list[tuple[int, int]]()
-        self.remote_shards = SimpleNamespace(files={shard: SimpleNamespace(url="here")}, pieces=self.pieces)
+        self.shards = SimpleNamespace(files={shard: SimpleNamespace(url="here")}, pieces=self.pieces)
 
     def pieces(self, shard: int, base: int, stop: int) -> Any:
         assert shard == self.shard
@@ -204,58 +203,3 @@ def test_each_sample_has_its_bytes_however_they_come(give: Any, size: int) -> No
     give(pieces, base, Cuts([a for a, _ in spans], [b for _, b in spans], owners, numbers))
     assert [bytes(owner.data[number]) for number in numbers] == [bytes(range(a, b)) for a, b in spans]
     assert not any(owner.data[1::2])
-
-
-def test_a_job_is_waited_for_in_turns_of_a_second_or_of_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So a store that says nothing is told of at the limit, and not at the second one."""
-    for limit, turn in ((60.0, 1.0), (0.25, 0.25)):
-        clock, turns = itertools.count(0, 2 * limit), list[float]()
-        monkeypatch.setattr(
-            "shardkit.reading.blocks.fetch_ahead.time.monotonic", lambda clock=clock: float(next(clock))
-        )
-        monkeypatch.setattr(fetch_ahead, "GRACE_SECONDS", limit)
-        job = cast(Any, SimpleNamespace(place="here", done=SimpleNamespace(wait=turns.append)))
-        with pytest.raises(StorageError, match="here"):
-            Fetchers(limit).wait(job)
-        assert turns == [turn, turn]
-
-
-def test_threads_that_were_ended_end_once_and_no_more_are_begun() -> None:
-    fetchers = Fetchers(60.0)
-    assert fetchers.submit(lambda: 5, "here").value() == 5
-    fetchers.end()
-    fetchers.end()
-    fetchers.join(10.0)
-    assert fetchers._jobs.empty()
-    job = fetchers.submit(lambda: 6, "here")
-    assert len(fetchers._threads) == 1 and not job.done.is_set()
-
-
-def test_what_was_not_begun_when_threads_are_closed_is_forgotten() -> None:
-    fetchers = Fetchers(60.0, count=0)  # no thread
-    jobs = [fetchers.submit(lambda: 1, "here") for _ in range(3)]
-    fetchers.close()
-    assert [job.act for job in jobs] == [None] * 3
-    assert fetchers._jobs.empty()
-    assert not any(job.done.is_set() or job.failed for job in jobs)
-
-
-def test_a_job_that_is_not_done_is_waited_for_and_one_that_is_done_is_not() -> None:
-    waits: list[fetch_ahead.Job] = []
-
-    def wait(job: fetch_ahead.Job) -> None:
-        waits.append(job)
-        job.run()
-
-    job = fetch_ahead.Job(cast(Any, SimpleNamespace(wait=wait)), lambda: 5, "here", 1)
-    assert [job.value(), job.value()] == [5, 5]
-    assert waits == [job]
-
-
-def test_at_the_end_of_the_process_all_threads_are_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch_ahead, "_LIVE", type(fetch_ahead._LIVE)())
-    pools = [Fetchers(60.0), Fetchers(60.0)]
-    assert [pool.submit(lambda: 5, "here").value() for pool in pools] == [5, 5]
-    fetch_ahead._close_all()
-    assert not any(thread.is_alive() for pool in pools for thread in pool._threads)
-    assert [len(pool._threads) for pool in pools] == [1, 1]

@@ -16,8 +16,10 @@ import pytest
 
 import shardkit
 from shardkit import Dataset, DatasetError, DecodeError, UsageError
+from shardkit.reading.blocks import prefetch
 from shardkit.reading.blocks import source as blocks
-from shardkit.reading.blocks.indexed import IndexCatalog
+from shardkit.reading.blocks.catalog import IndexCatalog
+from shardkit.reading.blocks.prefetch import AHEAD_BLOCKS
 
 KeysOf = Callable[[Any], list[str]]
 
@@ -512,26 +514,26 @@ def test_blocks_are_held_back_only_where_the_system_can_read_ahead_of_them(
 ) -> None:
     depths: list[int] = []
 
-    def noted(self: Any, held: list[Any], spans: Any, depth: int) -> Any:
+    def noted(self: Any, catalog: Any, first: Any, later: Any, depth: int) -> Any:
         depths.append(depth)
-        return read_ahead(self, held, spans, depth)
+        return read_ahead(self, catalog, first, later, depth)
 
-    read_ahead = blocks.IndexedBlocks._read_ahead
-    monkeypatch.setattr(blocks.IndexedBlocks, "_read_ahead", noted)
-    monkeypatch.setattr(blocks, "can_read_ahead", lambda: can)
+    read_ahead = prefetch.KernelPrefetch._read_ahead
+    monkeypatch.setattr(prefetch.KernelPrefetch, "_read_ahead", noted)
+    monkeypatch.setattr(prefetch, "can_read_ahead", lambda: can)
     assert len(list(shardkit.dataset(small_tree if name == "tree" else pairs[name][0]))) == 97
     assert len(depths) == (runs and can)
 
 
-@pytest.mark.parametrize(("times", "depth"), [(0, 1), (1, 1), (3, 3), (blocks.AHEAD_BLOCKS + 1, blocks.AHEAD_BLOCKS)])
+@pytest.mark.parametrize(("times", "depth"), [(0, 1), (1, 1), (3, 3), (AHEAD_BLOCKS + 1, AHEAD_BLOCKS)])
 def test_as_many_blocks_are_held_back_as_have_the_bytes_that_the_system_may_read_ahead(
     cars: str, monkeypatch: pytest.MonkeyPatch, times: int, depth: int
 ) -> None:
     catalog = shardkit.dataset(cars).content.catalog
     assert isinstance(catalog, IndexCatalog)
     monkeypatch.setattr(blocks, "BLOCK_SAMPLES", 10)
-    monkeypatch.setattr(blocks, "AHEAD_BYTES", times * 10 * catalog.mean_bytes)
-    monkeypatch.setattr(blocks, "can_read_ahead", lambda: True)
+    monkeypatch.setattr(prefetch, "AHEAD_BYTES", times * 10 * catalog.mean_bytes)
+    monkeypatch.setattr(prefetch, "can_read_ahead", lambda: True)
     looked_up = 0
 
     def noted(self: Any, numbers: Any) -> Any:

@@ -30,8 +30,8 @@ def spoiled_image(prefix: Path, row: int) -> tuple[str, str, int]:
     """Flip a bit in the middle of an image. (its shard, key, first byte)."""
     catalog: Any = shardkit.dataset(prefix).content.catalog
     block = catalog.block(np.array([row]))
-    (shard,), (start,), (end,) = block.shards, block.starts, block.ends
-    with open(catalog.mapped.files[shard].location.path, "r+b") as file:
+    (shard,), (start,), (end,) = block.spans.shards, block.spans.starts, block.spans.ends
+    with open(catalog.files()[shard].location.path, "r+b") as file:
         file.seek((start + end) // 2)
         byte = file.read(1)[0]
         file.seek(-1, os.SEEK_CUR)

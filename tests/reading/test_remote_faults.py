@@ -16,9 +16,8 @@ from reading.far import put, uploaded
 import shardkit
 from shardkit import DamagedError, DatasetError, ManifestError, NotFoundError, StorageError, UsageError
 from shardkit.location import locate
-from shardkit.reading.blocks import fetch_ahead
-from shardkit.shards import remote
-from shardkit.storage import patient
+from shardkit.shards import index_file
+from shardkit.storage import fetchers, patient
 from shardkit.storage.store import open_store
 
 KeysOf = Callable[[Any], list[str]]
@@ -73,7 +72,7 @@ def test_an_epoch_is_whole_over_a_store_that_fails_often(cars: str, far: str, ke
 
 @pytest.mark.timeout(60)
 def test_a_store_that_stops_answering_is_an_error_in_time(far: str, watched: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(fetch_ahead, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(fetchers, "GRACE_SECONDS", 0.1)
     monkeypatch.setattr(patient, "GRACE_SECONDS", 0.1)
     stop = threading.Event()
 
@@ -128,7 +127,7 @@ def test_an_index_that_is_not_the_manifests_is_refused(cars: str, monkeypatch: p
     put(folder, {"cars.parquet": spoil(data)})
     with pytest.raises(ManifestError, match=r"cars\.parquet: the index is not the one"):
         list(shardkit.dataset(far))
-    monkeypatch.setattr(remote, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(index_file, "WHOLE_BYTES", 10)
     put(folder, {"cars.parquet": data[:-1]})
     with pytest.raises(ManifestError, match=r"cars\.parquet: the index is not the one"):
         list(shardkit.dataset(far))

@@ -15,7 +15,7 @@ from storage.toxic import Toxic
 import shardkit
 from shardkit import DamagedError, ShardkitError, StorageError
 from shardkit.reading.blocks import fetch_ahead
-from shardkit.storage import patient, retry
+from shardkit.storage import fetchers, patient, retry
 
 KeysOf = Callable[[Any], list[str]]
 
@@ -32,7 +32,7 @@ def web(http_folder: Any, cars: str) -> Iterator[tuple[str, str, Any]]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small requests, so that there are many, and short waits."""
     monkeypatch.setattr(fetch_ahead, "CHUNK_BYTES", 8192)
-    monkeypatch.setattr(fetch_ahead, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(fetchers, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(patient, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(retry.Retry, "wait_seconds", lambda self, failures: 0.01)
 

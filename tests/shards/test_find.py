@@ -326,7 +326,7 @@ def test_unpacked_shards_are_kept_within_their_bytes_but_never_fewer_than_the_la
         monkeypatch.setattr(buffers, "UNPACKED_SHARDS", fewest)
         shards = MappedShards(files, verify=False, limit=10)
         assert [bytes(shards.buffer(number)) for number in range(12)] == [bytes([n]) * 1000 for n in range(12)]
-        assert list(shards._open) == list(range(12 - kept, 12))
+        assert list(shards._in_use._open) == list(range(12 - kept, 12))
 
 
 def to_generation(prefix: Path, generation: int) -> None:

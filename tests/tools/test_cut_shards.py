@@ -37,7 +37,7 @@ def cutting(function):
 try:
     from shardkit.storage import mapped
     mapped.LOOK_SECONDS = 0.0
-    from shardkit.reading.blocks import indexed as catalog
+    from shardkit.reading.blocks import mapped as catalog
     from shardkit.shards import buffers as fetch
     catalog.LOOK_SECONDS = fetch.LOOK_SECONDS = 0.0
     {job}

@@ -21,7 +21,6 @@ from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.errors import DecodeError, UsageError
 from shardkit.images.decoder import Interpolation
 from shardkit.reading.batches.batch import Batch, image_field
-from shardkit.reading.batches.labels import kind_of
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.options import DEFAULT_BUFFER
 from shardkit.sample import IMAGE_FIELDS, Sample
@@ -131,7 +130,7 @@ def as_dataset(source: SourceLike | Dataset) -> Dataset:
     found = source if isinstance(source, Dataset) else dataset(source)
     if found.ops:
         raise UsageError("source", f"{found!r} is more than a selection", "leave out decode(), batch() and so on")
-    if kind_of(found.content.catalog):
+    if found.content.catalog.kind:
         fact = "Keras' own loaders know one class for each sample, and these have several, or numbers"
         raise UsageError("source", fact, "use dataset(…).decode(size=224).batch(32).to_keras()")
     return found

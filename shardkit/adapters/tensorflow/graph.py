@@ -24,7 +24,6 @@ from shardkit.formats.tfrecord.features import ENCODED, LABEL
 from shardkit.formats.tfrecord.stream import is_packed
 from shardkit.images.crops import CENTER_SHARE, RATIO, SCALE, TRIES
 from shardkit.images.decoder import HEADROOM, DecodeOptions
-from shardkit.reading.batches.labels import kind_of
 from shardkit.reading.content import Named
 from shardkit.reading.ops import ALL, cut
 from shardkit.sample import IMAGE_FIELDS
@@ -117,9 +116,9 @@ def _files(dataset: Dataset) -> tuple[list[str], str]:
     else:
         files = content.catalog.files()
         places, packed = [file.location for file in files], [file.location for file in files if file.unpacked]
-        manifest = getattr(content.catalog, "manifest", None)
+        manifest = content.catalog.manifest
         form = "class directory" if manifest is None else manifest.shard_format
-        if kind_of(content.catalog):
+        if content.catalog.kind:
             raise _refused("labels of several classes, and numbers, are stored as JSON", "leave out graph=True")
         others = sorted(set(content.catalog.fields) & IMAGE_FIELDS - set(DECODED))
         if others:

@@ -18,7 +18,6 @@ from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord.features import feature_description
 from shardkit.images.decoder import ImageDecoder
 from shardkit.reading.batches.batch import Batch
-from shardkit.reading.batches.labels import kind_of
 from shardkit.reading.ops import Map, steps_of
 from shardkit.sample import IMAGE_FIELDS
 
@@ -138,7 +137,7 @@ def element_spec(dataset: Dataset) -> Any:
     if decoder is None or decoder.shape is None or mapped:
         return _seen(dataset, size)
     assert steps.decode is not None
-    targets = "" if dataset.content.streams else kind_of(dataset.content.catalog)
+    targets = "" if dataset.content.streams else dataset.content.catalog.kind
     if targets == "number":
         return _seen(dataset, size)  # how many of them, only a sample tells
     kind = "multihot" if targets else steps.decode.options.label
@@ -211,7 +210,7 @@ def feature_spec(dataset: Dataset) -> dict[str, Any]:
     `image/class/text`, `image/filename`, `image/key`, `field/NAME`) strings. What not every sample has comes as "",
     or -1 for the label. Raises UsageError for what is no one dataset of TFRecord shards.
     """
-    manifest = getattr(dataset.content.catalog, "manifest", None)
+    manifest = dataset.content.catalog.manifest
     if manifest is None or not FORMATS[manifest.shard_format].holds_examples:
         cure = 'make them with shardkit.convert(source, dest, format="tfrecord")'
         raise UsageError("feature_spec()", f"{dataset!r} is not a dataset of TFRecord shards", cure)

@@ -7,17 +7,16 @@ in all of the samples.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DecodeError, UsageError
-from shardkit.sample import IMAGE_FIELDS
 
 if TYPE_CHECKING:
-    from shardkit.reading.blocks.indexed import Catalog
+    from shardkit.reading.blocks.block import Catalog
 
 FIELD = "cls.json"
 
@@ -29,32 +28,9 @@ Target = NDArray[np.float32]
 _CURE = "fix the field, or read the samples without decode()"
 
 
-def kind_of(catalog: Catalog) -> Kind:
-    """What the labels of a dataset are. UsageError where datasets of several kinds were put together."""
-    parts = getattr(catalog, "parts", None)
-    if parts is None:
-        found = getattr(catalog, "manifest", None)
-        said = "" if found is None else found.labels
-        return cast(Kind, said) if said in ("multi", "number") else ""
-    kinds = {kind_of(part) for part in parts}
-    if len(kinds) > 1:
-        fact = "some of these datasets have one class for each sample, and some have several, or numbers"
-        raise UsageError("concat(), mix()", fact, "put those of one kind together")
-    return kinds.pop()
-
-
-def one_image_each(catalog: Catalog) -> bool:
-    """Whether each sample is one image with a label of some kind, and nothing else."""
-    parts = getattr(catalog, "parts", None)
-    if catalog.plain or parts is not None:
-        return catalog.plain or all(one_image_each(part) for part in parts or ())
-    fields = set(catalog.fields) - {FIELD}
-    return kind_of(catalog) != "" and len(fields) == 1 and fields <= IMAGE_FIELDS
-
-
 def require_class_labels(catalog: Catalog, place: str) -> None:
     """UsageError where the index has no class numbers, since samples have several of them, or others."""
-    kind = kind_of(catalog)
+    kind = catalog.kind
     if kind:
         fact = f"samples have {'several classes' if kind == 'multi' else 'numbers'} here, which are not in the index"
         raise UsageError(place, fact, f"choose samples by their field {FIELD!r}: filter(), or dataset[numbers]")

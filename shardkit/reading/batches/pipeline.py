@@ -24,8 +24,8 @@ from shardkit.reading.batches.labels import FIELD, require_mode, target_of
 from shardkit.reading.batches.memory import Lender
 from shardkit.reading.batches.pool import Task, Threads
 from shardkit.reading.batches.random_map import callers
-from shardkit.reading.blocks.indexed import Block
-from shardkit.reading.blocks.source import BlockSource, Numbers, Placed
+from shardkit.reading.blocks.block import Block, Placed
+from shardkit.reading.blocks.source import BlockSource, Numbers
 from shardkit.reading.ops import ALL, Decode, Filter, Map, Skip, Steps, Take, cut
 from shardkit.rng import stream_key
 from shardkit.sample import IMAGE_FIELDS, Sample

@@ -7,23 +7,25 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from shardkit.reading.batches.labels import FIELD, kind_of, relabelled
-from shardkit.reading.blocks.indexed import Block, Catalog, Images, images_of
+from shardkit.errors import UsageError
+from shardkit.reading.batches.labels import FIELD, Kind, relabelled
+from shardkit.reading.blocks.block import Block, Catalog, Images, Rows, Run, images_of
 from shardkit.sample import Sample
 from shardkit.shards.buffers import ShardFile
-from shardkit.shards.manifest import ClassEntry
+from shardkit.shards.manifest import ClassEntry, Manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Rows = NDArray[np.int64]
+    from shardkit.reading.blocks.fetched import FetchedBytes
 
 
 class CombinedCatalog:
     """The samples of several catalogs. Classes of one name are one class; the labels are those of the first catalog,
     and classes that only later ones have follow after them."""
+
+    manifest: Manifest | None = None
 
     def __init__(self, parts: Sequence[Catalog]) -> None:
         self.parts = parts
@@ -37,7 +39,7 @@ class CombinedCatalog:
         self.fields = tuple(sorted({field for part in parts for field in part.fields}))
         self.plain = all(part.plain for part in parts)
         self.identity = "+".join(part.identity for part in parts)
-        self.remote = next((part.remote for part in parts if part.remote is not None), None)
+        self.prefetch = max((part.prefetch for part in parts), key=lambda prefetch: prefetch.strength)
         samples = [int(part.counts.sum()) for part in parts]
         self.starts = np.concatenate([[0], np.cumsum(samples)])
         total = sum(part.mean_bytes * count for part, count in zip(parts, samples, strict=True))
@@ -45,6 +47,20 @@ class CombinedCatalog:
         # The last entry stands for -1, no label.
         self.relabel = [np.array([*(names.index(e.name) for e in part.classes), -1]) for part in parts]
         self.first_files = np.cumsum([0, *(len(part.files()) for part in parts)])
+
+    @property
+    def kind(self) -> Kind:
+        """What the labels are. UsageError where the parts are of several kinds."""
+        kinds = {part.kind for part in self.parts}
+        if len(kinds) > 1:
+            fact = "some of these datasets have one class for each sample, and some have several, or numbers"
+            raise UsageError("concat(), mix()", fact, "put those of one kind together")
+        return kinds.pop()
+
+    @property
+    def one_image_each(self) -> bool:
+        """Whether that is so in all parts."""
+        return all(part.one_image_each for part in self.parts)
 
     def files(self) -> Sequence[ShardFile]:
         """The shards of all parts."""
@@ -80,14 +96,6 @@ class CombinedCatalog:
         """The samples at these rows."""
         return CombinedBlock(self, rows)
 
-    def runs(self, block: CombinedBlock) -> list[tuple[int, int, int]]:
-        """The runs of all parts."""
-        found = []
-        for part, own in block.parts.items():
-            first = int(self.first_files[part])
-            found += [(first + shard, start, end) for shard, start, end in self.parts[part].runs(own)]
-        return found
-
 
 class CombinedBlock:
     """Samples of several catalogs: a block of each, and which of them a number is in."""
@@ -104,12 +112,25 @@ class CombinedBlock:
             self.parts[part] = block
             within[where] = np.arange(len(block))
             self.labels[where] = catalog.relabel[part][block.labels]
-        self._several, self._relabel = kind_of(catalog) == "multi", catalog.relabel
+        self._several, self._relabel = catalog.kind == "multi", catalog.relabel
         self._where = list(zip(member.tolist(), within.tolist(), strict=True))
-        self.remote = [own for block in self.parts.values() for own in block.remote]
+        self._first_files = catalog.first_files
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def arriving(self) -> Sequence[FetchedBytes]:
+        """The bytes of all parts that are to be asked for ahead of use."""
+        return [held for block in self.parts.values() for held in block.arriving]
+
+    def runs(self) -> list[Run]:
+        """The runs of all parts."""
+        return [
+            (int(self._first_files[part]) + shard, start, end)
+            for part, block in self.parts.items()
+            for shard, start, end in block.runs()
+        ]
 
     def _at(self, number: int) -> tuple[Block, int]:
         part, within = self._where[number]

@@ -12,42 +12,30 @@ way. Where ahead_bytes is less than that, fewer blocks are known: then requests 
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import itertools
 import logging
-import queue
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakSet
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.reading.batches.memory import keep_freed_memory
-from shardkit.shards.remote import RemoteShards
+from shardkit.reading.blocks.block import Catalog, Placed
+from shardkit.shards.fetched import FetchedShards
 from shardkit.storage.access import Remote
-from shardkit.storage.patient import GRACE_SECONDS, timed_out
+from shardkit.storage.fetchers import REQUESTS, Fetchers
 from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from shardkit.reading.blocks.fetched import RemoteBlock
-    from shardkit.reading.blocks.source import Placed
+    from shardkit.reading.blocks.fetched import FetchedBytes
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 << 20
-REQUESTS = 16
-"""Requests under way at a time: 64 MiB, which is 1 GB/s at 60 ms for each. 32 are no faster at 30 ms, and on two cores
-slower."""
-FIRST_REQUESTS = 4
-SLOW_SECONDS = 0.04
-"""A chunk that takes longer waits for its store more than for this machine: then more requests at a time help."""
 WIDE = 2
 """Chunks that follow each other come in one request while the store is not slow: then its cost is what counts. Over
 loopback 8 MiB are 6 % faster than 4, and 16 no faster."""
@@ -61,136 +49,14 @@ KNOWN_SAMPLES = 16_384
 KEPT_SHARE = 4
 """Samples of a shuffle stay where they arrived if those that it draws from are at most this part of ahead_bytes."""
 
-_LIVE: WeakSet[Fetchers] = WeakSet()
-
 
 def chunk_bytes(how: Remote) -> int:
     """The size of a request: smaller where little may be under way."""
     return min(CHUNK_BYTES, max(64 << 10, how.ahead_bytes // REQUESTS))
 
 
-class Job:
-    """Something that a thread does, once. `act` gives the value."""
-
-    __slots__ = ("_error", "_pool", "_value", "act", "chunks", "done", "place")
-
-    def __init__(self, pool: Fetchers, act: Callable[[], Any], place: str, chunks: int) -> None:
-        self.act: Callable[[], Any] | None = act
-        self.place = place
-        self.chunks = chunks
-        self.done = threading.Event()
-        self._pool = pool
-        self._value: Any = None
-        self._error: BaseException | None = None
-
-    @property
-    def failed(self) -> bool:
-        """Whether it is done, and `value` raises."""
-        return self._error is not None
-
-    def run(self) -> None:
-        """Do it; an error is kept for `value`."""
-        try:
-            if self.act is not None:
-                self._value = self.act()
-        except BaseException as exc:
-            self._error = exc
-        self.act = None  # and with it what only it refers to
-        self.done.set()
-
-    def value(self) -> Any:
-        """Wait for it. Its error is raised; StorageError where nothing moves within the time limit."""
-        if not self.done.is_set():
-            self._pool.wait(self)
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-
-class Fetchers:
-    """Threads that wait for a store: a few at first, so that the first samples need not share the line with those of
-    later, and one more with each answer that was slow. `close` leaves them alone: those that a store keeps waiting end
-    when it lets them go."""
-
-    def __init__(self, seconds: float, count: int = REQUESTS) -> None:
-        _LIVE.add(self)
-        self._seconds, self._count = seconds, count
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
-        self._moved = time.monotonic()
-        self._ending = self._closed = False
-        self.slow = False
-        """Whether the store was slow the last time."""
-
-    def submit(self, act: Callable[[], Any], place: str, chunks: int = 1) -> Job:
-        """Have it done, in the order of the calls. chunks: how much it is, of which the time that it takes depends."""
-        job = Job(self, act, place, chunks)
-        self._jobs.put(job)
-        if len(self._threads) < FIRST_REQUESTS:
-            self._one_more()
-        return job
-
-    def _one_more(self) -> None:
-        with self._lock:
-            if len(self._threads) < self._count and not self._ending:
-                thread = threading.Thread(target=self._serve, name="shardkit-fetch", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-    def wait(self, job: Job) -> None:
-        """Wait for a job. StorageError where none was done within the time limit."""
-        begun = time.monotonic()
-        while not job.done.wait(min(1.0, self._seconds)):
-            if time.monotonic() - max(begun, self._moved) > self._seconds + GRACE_SECONDS:
-                raise timed_out(job.place, self._seconds)
-
-    def end(self) -> None:
-        """Do what was submitted, and nothing more."""
-        with self._lock:
-            if not self._ending:
-                self._ending = True
-                for _ in self._threads:
-                    self._jobs.put(None)
-
-    def close(self) -> None:
-        """Begin nothing more. What was not begun is forgotten, with all that it would have been for."""
-        self._closed = True
-        with contextlib.suppress(queue.Empty):
-            while (job := self._jobs.get_nowait()) is not None:
-                job.act = None
-            self._jobs.put(None)  # a thread's sign to end
-        self.end()
-
-    def join(self, seconds: float) -> None:
-        """Wait for the threads to end, but not long."""
-        ends = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, ends - time.monotonic()))
-
-    def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None and not self._closed:
-            begun = time.monotonic()
-            job.run()
-            self._moved = time.monotonic()
-            self.slow = self._moved - begun > SLOW_SECONDS * job.chunks
-            if self.slow and not self._jobs.empty():
-                self._one_more()
-            del job  # what it fetched is not to wait for the next one
-
-
-@atexit.register
-def _close_all() -> None:
-    """End what is still under way: the interpreter must not go while a thread is inside a store's library."""
-    live = list(_LIVE)
-    for pool in live:
-        pool.close()
-    for pool in live:
-        pool.join(5.0)
-
-
-Waiting = tuple["RemoteBlock", NDArray[np.int64]]
-"""(a block, the numbers of some of its samples)."""
+Waiting = tuple["FetchedBytes", NDArray[np.int64]]
+"""(the bytes of a block, the numbers of some of its samples)."""
 
 
 class Ahead:
@@ -207,14 +73,14 @@ class Ahead:
         """Bytes of samples that were asked for, in all."""
         self._pending: dict[tuple[int, int], list[Waiting]] = {}
 
-    def expect(self, block: RemoteBlock) -> None:
+    def expect(self, block: FetchedBytes) -> None:
         """The samples of this block will be wanted."""
         for key, numbers in block.by_chunk(self.chunk):
-            self._pending.setdefault((id(block.remote_shards), key), []).append((block, numbers))
+            self._pending.setdefault((id(block.shards), key), []).append((block, numbers))
 
-    def start(self, block: RemoteBlock) -> None:
+    def start(self, block: FetchedBytes) -> None:
         """Ask for the samples of a block that was expected, and for those of later ones that lie beside them."""
-        shards, wide = block.remote_shards, 1 if self.fetchers.slow else WIDE
+        shards, wide = block.shards, 1 if self.fetchers.slow else WIDE
         found, first, last = list[Waiting](), 0, 0
         for key in block.chunks:
             waiting = self._pending.pop((id(shards), key), None)
@@ -236,7 +102,7 @@ class Ahead:
         """End the threads."""
         self.fetchers.close()
 
-    def _request(self, shards: RemoteShards, shard: int, waiting: list[Waiting]) -> None:
+    def _request(self, shards: FetchedShards, shard: int, waiting: list[Waiting]) -> None:
         firsts = np.concatenate([block.firsts[numbers] for block, numbers in waiting])
         stops = np.concatenate([block.stops[numbers] for block, numbers in waiting])
         numbers = np.concatenate([numbers for _, numbers in waiting])
@@ -252,7 +118,7 @@ class Ahead:
             spans = firsts[low:high].tolist(), stops[low:high].tolist()
             self._submit(shards, shard, Cuts(*spans, owners[low:high], numbers[low:high].tolist()))
 
-    def _submit(self, shards: RemoteShards, shard: int, cuts: Cuts) -> None:
+    def _submit(self, shards: FetchedShards, shard: int, cuts: Cuts) -> None:
         base, stop = cuts.starts[0], max(cuts.ends)
 
         def act() -> None:
@@ -270,7 +136,7 @@ class Cuts(NamedTuple):
 
     starts: list[int]
     ends: list[int]
-    owners: list[RemoteBlock]
+    owners: list[FetchedBytes]
     numbers: list[int]
 
 
@@ -304,6 +170,23 @@ def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
         at = stop
     for place in range(next_, len(starts)):  # without a byte, at the very end
         owners[place].data[numbers[place]] = b""
+
+
+class StorePrefetch:
+    """Requests to a store. how: what may wait, and how long the store may take."""
+
+    strength = 2
+
+    def __init__(self, how: Remote) -> None:
+        self._how = how
+
+    def block_bytes(self, usual: int) -> int:
+        """A sixteenth of what may wait, at most."""
+        return max(1, min(usual, self._how.ahead_bytes // 16))
+
+    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
+        """The blocks, their samples asked for ahead."""
+        return fetched(blocks, self._how, window)
 
 
 def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:
@@ -364,7 +247,7 @@ class _Flow:
     def know(self, placed: Placed) -> None:
         """One block more. What it makes ripe is started at once."""
         self.held.append(placed)
-        for own in placed[1].remote:
+        for own in placed[1].arriving:
             self.ahead.expect(own)
         self.samples += len(placed[1])
         self.bytes += _bytes_of(placed)
@@ -388,7 +271,7 @@ class _Flow:
         # a chunk that is kept waits for its last sample, up to a window
         self.ahead.keep = self.window * self.bytes <= self.how.ahead_bytes // KEPT_SHARE * self.samples
         placed = self.held[self.started]
-        for own in placed[1].remote:
+        for own in placed[1].arriving:
             self.ahead.start(own)
         self.started += 1
         self.begun += len(placed[1])
@@ -396,7 +279,7 @@ class _Flow:
 
 
 def _bytes_of(placed: Placed) -> int:
-    return sum(own.wanted for own in placed[1].remote)
+    return sum(own.wanted for own in placed[1].arriving)
 
 
 _SAID: set[int] = set()

@@ -1,40 +1,54 @@
-"""Samples of an IndexCatalog in a store: their bytes as they were fetched, each checked when it is used."""
+"""The bytes of samples in a store: fetched ahead of use, in the cache, or else fetched when they are used."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.checksums import crc32c
-from shardkit.errors import DamagedError, DecodeError
-from shardkit.reading.blocks.indexed import NO_IMAGE_CURE, Images, IndexBlock, IndexCatalog, Rows, images_of
-from shardkit.sample import Sample
-from shardkit.shards.index_file import INDEX_CURE
-from shardkit.shards.remote import RemoteShards
+from shardkit.errors import DamagedError
+from shardkit.reading.blocks.fetch_ahead import StorePrefetch
+from shardkit.reading.blocks.held import AT_ONCE, Read, Spans, T
+from shardkit.shards.buffers import ShardFile
+from shardkit.shards.fetched import FetchedShards
+from shardkit.shards.objects import Objects
+from shardkit.storage.fetchers import Job
 from shardkit.storage.mapped import MappedFile
-
-if TYPE_CHECKING:
-    from shardkit.reading.blocks.fetch_ahead import Job
+from shardkit.storage.mapping import Mapping
 
 log = logging.getLogger(__name__)
 
 
-class RemoteBlock(IndexBlock):
-    """A block whose samples are asked for ahead (`jobs`), lie in the cache, or else are fetched when they are used."""
+class FetchedAccess:
+    """Shards in a store: ranges of them, asked for ahead of use."""
 
-    def __init__(self, catalog: IndexCatalog, rows: Rows, shards: Rows, local: Rows) -> None:
-        super().__init__(catalog, rows, shards, local)
-        assert isinstance(catalog.mapped, RemoteShards)
-        self.remote_shards = catalog.mapped
-        self.jobs: list[Job | None] = [None] * len(rows)
+    unsure = True
+
+    def __init__(self, files: Sequence[ShardFile], objects: Objects, *, verify: bool, limit: int) -> None:
+        self.shards = FetchedShards(files, objects, verify=verify, limit=limit)
+        self.prefetch = StorePrefetch(objects.how)
+
+    def bytes_of(self, spans: Spans) -> FetchedBytes:
+        """The bytes of a block's samples."""
+        return FetchedBytes(self.shards, spans)
+
+
+class FetchedBytes:
+    """The bytes of a block's samples that are asked for ahead (`jobs`), lie in the cache, or else are fetched when they
+    are used."""
+
+    whole = False
+
+    def __init__(self, shards: FetchedShards, spans: Spans) -> None:
+        self.shards, self.spans = shards, spans
+        self.firsts, self.stops = spans.firsts, spans.stops
+        self.jobs: list[Job | None] = [None] * len(spans)
         """What fetches each sample, and puts its bytes into `data`."""
-        self.data: list[bytes | memoryview | None] = [None] * len(rows)
+        self.data: list[bytes | memoryview | None] = [None] * len(spans)
         self.chunks: list[int] = []
         """The chunks that hold samples of it, in the order of need: shard << 32 | number."""
         self.wanted = 0
@@ -43,8 +57,8 @@ class RemoteBlock(IndexBlock):
         """The shards that the cache has."""
 
     @property
-    def remote(self) -> Sequence[RemoteBlock]:  # type: ignore[override]
-        """Itself. It is not kept: a block in a cycle would hold its bytes until Python's collector comes by."""
+    def arriving(self) -> Sequence[FetchedBytes]:
+        """Itself."""
         return (self,)
 
     def by_chunk(self, chunk_bytes: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -52,118 +66,78 @@ class RemoteBlock(IndexBlock):
 
         A gzip shard is one chunk.
         """
-        shards, files = self.remote_shards, self.remote_shards.files
-        numbers, chunks = np.arange(len(self)), self.firsts // chunk_bytes
-        for shard in np.unique(self.shards).tolist():
-            mapped = shards.here(shard)
+        of, files = self.spans.shards, self.shards.files
+        numbers, chunks = np.arange(len(self.spans)), self.firsts // chunk_bytes
+        for shard in np.unique(of).tolist():
+            mapped = self.shards.here(shard)
             if mapped is not None:
                 self.here[shard] = mapped
             elif files[shard].unpacked:
-                chunks[self.shards == shard] = 0
+                chunks[of == shard] = 0
         if self.here:
-            numbers = np.flatnonzero(~np.isin(self.shards, list(self.here)))
-        keys = (self.shards << 32 | chunks)[numbers]
+            numbers = np.flatnonzero(~np.isin(of, list(self.here)))
+        keys = (of << 32 | chunks)[numbers]
         order = np.argsort(keys, kind="stable")
         bounds = [*np.flatnonzero(np.diff(keys[order], prepend=-1)).tolist(), len(order)]
         groups = [numbers[order[low:high]] for low, high in pairwise(bounds)]
         groups.sort(key=lambda group: int(group[0]))
-        self.chunks = [int(self.shards[group[0]]) << 32 | int(chunks[group[0]]) for group in groups]
+        self.chunks = [int(of[group[0]]) << 32 | int(chunks[group[0]]) for group in groups]
         self.wanted = int((self.stops - self.firsts)[numbers].sum())
         return zip(self.chunks, groups, strict=True)
 
-    def image(self, number: int) -> memoryview:
-        """The image's bytes, checked. DecodeError for a sample without an image, DamagedError for a wrong one."""
-        if self._spans[1][number] < 0:
-            place, _, key = self.place(number)
-            raise DecodeError(place, "this sample has no image", NO_IMAGE_CURE, None, key)
-        found: memoryview = self._checked(number, self._image_in)
+    def view(self, number: int, read: Read[T]) -> T:
+        """What `read` takes from a sample's bytes. Where they are wrong they are fetched once more."""
+        try:
+            return read(number, self._bytes(number), self.spans.wholes[0][number])
+        except DamagedError as exc:
+            return self.again(number, read, exc)
+
+    def parse(self, number: int, read: Read[T]) -> T:
+        """As `view`, from bytes."""
+        return self.view(number, lambda number, data, base: read(number, bytes(data), base))
+
+    def again(self, number: int, read: Read[T], error: DamagedError) -> T:
+        """What `read` takes from a sample's bytes as they are fetched once more; of a gzip shard, raises the error."""
+        shard, first, stop = self._span(number)
+        log.warning("%s; it is fetched once more", error)
+        if self.shards.files[shard].unpacked:
+            raise error
+        data = self.shards.again(shard, first, stop)
+        found = read(number, bytes(data), first)
+        self.shards.replace_damaged(shard, first, data)
         return found
 
-    def images(self, begin: int, end: int) -> Images:
-        """As `image` for each."""
-        return images_of(self, begin, end)
+    def views(self, begin: int, end: int) -> None:
+        """None: each is waited for, and fetched once more where it is wrong."""
+        return
 
-    def samples(self) -> Iterator[Sample]:
-        """All samples in order."""
-        if (
-            not self.catalog.plain
-            or None in self.jobs
-            or min(self.starts.min(initial=0), self.labels.min(initial=0)) < 0
-        ):
-            yield from map(self.sample, range(len(self)))
-            return
-        urls, labels = self._urls, self.labels.tolist()
-        columns = zip(self.jobs, self._checksums, self.keys, self._spans[0], self.fields, labels, strict=True)
-        for number, (job, crc, key, shard, name, label) in enumerate(columns):
-            data = bytes(self.data[number] or self._come(number, job))
-            if crc32c(data) != crc:
-                data = bytes(self.image(number))
-            yield {"__key__": key, "__url__": urls[shard], name: data, "cls": label}
+    def copies(self) -> Iterator[list[bytes]]:
+        """The bytes of all images in order: the next one when it has come, and with it those after it that came too."""
+        number, count = 0, len(self.spans)
+        while number < count:
+            datas, limit = [bytes(self._bytes(number))], min(count, number + AT_ONCE)
+            number += 1
+            while number < limit and (data := self.data[number]) is not None:
+                datas.append(bytes(data))
+                number += 1
+            yield datas
 
-    def sample(self, number: int, *, checked: bool = True) -> Sample:
-        """One sample with all its fields, in any case checked."""
-        label = int(self.labels[number])
-        if not self.catalog.plain or label < 0 or self._spans[1][number] < 0:
-            parsed: Sample = self._checked(number, self._parsed)
-            return parsed
-        url, image = self._urls[self._spans[0][number]], self.image(number)
-        return {"__key__": self.keys[number], "__url__": url, self.fields[number]: bytes(image), "cls": label}
+    def prove(self, require: Callable[[int, Mapping], None]) -> None:
+        """Nothing: each image is checked."""
 
-    @property
-    def _urls(self) -> list[str]:
-        return self.catalog.urls
-
-    @cached_property
-    def _wholes(self) -> tuple[list[int], list[int]]:
-        return self.firsts.tolist(), self.stops.tolist()
-
-    def _checked(self, number: int, use: Any) -> Any:
-        """What `use` makes of a sample's bytes. Where they are wrong they are fetched once more."""
-        try:
-            return use(number, self._bytes(number))
-        except DamagedError as exc:
-            shard, (firsts, stops) = self._spans[0][number], self._wholes
-            first, stop = firsts[number], stops[number]
-            log.warning("%s; it is fetched once more", exc)
-            if self.remote_shards.files[shard].unpacked:
-                raise
-            data = self.remote_shards.again(shard, first, stop)
-            found = use(number, bytes(data))
-            self.remote_shards.replace_damaged(shard, first, data)
-            return found
+    def _span(self, number: int) -> tuple[int, int, int]:
+        firsts, stops = self.spans.wholes
+        return self.spans.images[0][number], firsts[number], stops[number]
 
     def _bytes(self, number: int) -> Any:
-        """The bytes that are read of a sample: firsts … stops - 1 of its shard."""
-        job, shard = self.jobs[number], self._spans[0][number]
+        """The bytes that are read of a sample: firsts … stops - 1 of its shard. Errors as in `Job.value`."""
+        job = self.jobs[number]
         if job is not None:
-            return self._come(number, job)
-        first, stop = self._wholes[0][number], self._wholes[1][number]
+            job.value()
+            data = self.data[number]
+            assert data is not None
+            return data
+        shard, first, stop = self._span(number)
         if (mapped := self.here.get(shard)) is not None and mapped.there() >= len(mapped):
             return memoryview(mapped)[first:stop]
-        return bytes(self.remote_shards.read(shard, first, stop))
-
-    def _come(self, number: int, job: Job | None) -> bytes | memoryview:
-        """A sample's bytes when its job is done. Errors as in `Job.value`."""
-        assert job is not None
-        job.value()
-        data = self.data[number]
-        assert data is not None
-        return data
-
-    def _image_in(self, number: int, data: Any) -> Any:
-        first = self._wholes[0][number]
-        start, end = self._spans[1][number] - first, self._spans[2][number] - first
-        found = data if end - start == len(data) else memoryview(data)[start:end]
-        if crc32c(found) != self._checksums[number]:
-            raise self._damaged(number)
-        return found
-
-    def _parsed(self, number: int, data: Any) -> Sample:
-        form, url, first = self.catalog.format, self._urls[self._spans[0][number]], self._wholes[0][number]
-        if self._spans[1][number] >= 0:
-            self._image_in(number, data)
-        data = bytes(data)
-        found = next(form.read(data, place=url, end=len(data), names=self.catalog.names, base=first), None)
-        if found is None:
-            raise DamagedError(url, f"the index says that {self.keys[number]!r} is here", INDEX_CURE, first)
-        return self._made(number, found.key, form.fields(data, found), first)
+        return bytes(self.shards.read(shard, first, stop))

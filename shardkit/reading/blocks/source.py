@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.reading.batches.labels import Kind, kind_of, one_image_each
-from shardkit.reading.blocks.indexed import Block, Catalog
+from shardkit.reading.batches.labels import Kind
+from shardkit.reading.blocks.block import Catalog, Placed
 from shardkit.reading.order.epoch_order import Order
 from shardkit.reading.order.share import Share
-from shardkit.shards.buffers import ReadAhead, can_read_ahead
 
 Numbers = NDArray[np.int64]
-
-Placed = tuple[Numbers, Block, NDArray[np.bool_] | None]
-"""(the numbers of the block's samples in the share, the block, which of them are repeats or None)."""
 
 BLOCK_BYTES = 8 << 20
 """Bytes of samples that are looked up together: enough that NumPy's cost per call vanishes, little enough to start."""
 
 BLOCK_SAMPLES = 2048
-AHEAD_BYTES = 64 << 20
-"""How far ahead of use the kernel is asked to read."""
-
-AHEAD_BLOCKS = 8
 
 
 class BlockSource(Protocol):
@@ -101,50 +94,25 @@ class IndexedBlocks:
     @property
     def plain(self) -> bool:
         """Whether each sample is one image with a label."""
-        return one_image_each(self.catalog)
+        return self.catalog.one_image_each
 
     @property
     def targets(self) -> Kind:
         """What the labels are."""
-        return kind_of(self.catalog)
+        return self.catalog.kind
 
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
-        """The samples low … high - 1, looked up a little before they are used, so that the kernel can read ahead."""
+        """The samples low … high - 1, looked up a little before they are used, so that they can be brought in ahead."""
         spans = self._spans(low, len(self.share) if high is None else high, unit, start)
-        if self.catalog.remote is not None:
-            from shardkit.reading.blocks.fetch_ahead import fetched
-
-            yield from fetched(map(self._block, spans), self.catalog.remote, self.window)
-            return
         first = next(spans, None)
         if first is None:
-            return
-        self.catalog.hold()
-        held = [self._block(first)]
-        if not (can_read_ahead() and self.catalog.runs(held[0][1])):
-            yield held.pop()
-            yield from map(self._block, spans)
-            return
-        depth = AHEAD_BYTES // (self.catalog.mean_bytes * len(first))
-        yield from self._read_ahead(held, spans, min(max(1, depth), AHEAD_BLOCKS))
-
-    def _read_ahead(self, held: list[Placed], spans: Iterable[Numbers], depth: int) -> Iterator[Placed]:
-        read_ahead = ReadAhead(self.catalog.files())
-        try:
-            for span in spans:
-                held.append(self._block(span))
-                for run in self.catalog.runs(held[-1][1]):
-                    read_ahead.want(*run)
-                if len(held) > depth:
-                    yield held.pop(0)
-            yield from held
-        finally:
-            read_ahead.close()
+            return iter(())
+        blocks = map(self._block, itertools.chain((first,), spans))
+        return self.catalog.prefetch.through(self.catalog, blocks, self.window)
 
     def _spans(self, low: int, stop: int, unit: int, start: int) -> Iterator[Numbers]:
         """The numbers of the samples of each block: whole units, those of this worker."""
-        remote = self.catalog.remote
-        size = BLOCK_BYTES if remote is None else max(1, min(BLOCK_BYTES, remote.ahead_bytes // 16))
+        size = self.catalog.prefetch.block_bytes(BLOCK_BYTES)
         units = max(1, min(BLOCK_SAMPLES, size // self.catalog.mean_bytes) // unit)
         stride = self.workers * unit
         own = low + self.worker * unit
@@ -181,12 +149,12 @@ class OneBlock:
     @property
     def plain(self) -> bool:
         """Whether it is one image with a label."""
-        return one_image_each(self.catalog)
+        return self.catalog.one_image_each
 
     @property
     def targets(self) -> Kind:
         """What its label is."""
-        return kind_of(self.catalog)
+        return self.catalog.kind
 
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
         """The sample."""

@@ -22,8 +22,8 @@ from shardkit.formats.format import FORMATS, format_of_head, format_of_name, is_
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
 from shardkit.reading.batches.labels import FIELD, Kind
-from shardkit.reading.blocks.indexed import Images, images_of
-from shardkit.reading.blocks.source import BLOCK_BYTES, BLOCK_SAMPLES, Placed
+from shardkit.reading.blocks.block import Images, Placed, Run, images_of
+from shardkit.reading.blocks.source import BLOCK_BYTES, BLOCK_SAMPLES
 from shardkit.reading.ops import ALL
 from shardkit.rng import permutation, stream_key, uniform
 from shardkit.sample import IMAGE_FIELDS, Sample, label_number
@@ -162,7 +162,7 @@ def shuffled(stream: Iterator[Streamed], buffer: int, key: int) -> Iterator[Stre
 class StreamBlock:
     """Samples that were read already."""
 
-    remote = ()
+    arriving = ()
 
     def __init__(self, chosen: Sequence[Streamed]) -> None:
         self.rows: NDArray[np.int64] = np.array([number for number, _ in chosen], np.int64)
@@ -178,6 +178,10 @@ class StreamBlock:
     def fields(self) -> list[str]:
         """The name of each sample's image field, "" where it has none."""
         return [next((name for name in sample if name in IMAGE_FIELDS), "") for sample in self.items]
+
+    def runs(self) -> list[Run]:
+        """Nothing: they were read already."""
+        return []
 
     def image(self, number: int) -> Any:
         """The bytes of the image."""

@@ -12,10 +12,11 @@ from itertools import islice
 
 from shardkit.errors import StorageError
 from shardkit.location import Location
-from shardkit.reading.blocks.fetch_ahead import REQUESTS, Fetchers, Job, chunk_bytes
+from shardkit.reading.blocks.fetch_ahead import chunk_bytes
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.storage.cache.entry import Entry
+from shardkit.storage.fetchers import REQUESTS, Fetchers, Job
 from shardkit.storage.store import ObjectInfo, read
 
 OPENED = 8

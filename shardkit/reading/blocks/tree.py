@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, SourceError, StorageError, printable
-from shardkit.reading.blocks.indexed import Images, images_of
+from shardkit.reading.batches.labels import Kind
+from shardkit.reading.blocks.block import Images, Run, images_of
+from shardkit.reading.blocks.prefetch import NoPrefetch
 from shardkit.sample import Sample, field_of, fs_text, text_of_path
 from shardkit.shards.buffers import ShardFile
-from shardkit.shards.manifest import ClassEntry
+from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.sources.source import Source, find_splits, scan_tree
-from shardkit.storage.access import Remote
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,7 +28,10 @@ class TreeCatalog:
     """The files of a class tree in scan order: by class, then as Keras sorts them. Scanned once."""
 
     plain = True
-    remote: Remote | None = None
+    kind: Kind = ""
+    one_image_each = True
+    manifest: Manifest | None = None
+    prefetch = NoPrefetch()
 
     def __init__(self, root: str) -> None:
         splits = find_splits(root)
@@ -39,6 +43,7 @@ class TreeCatalog:
         self.source: Source = scan_tree(root)
         self.root = os.fsencode(root)
         self.counts = np.ones(len(self.source), np.int64)
+        self.starts = np.array([0, len(self.source)])
         self.classes = tuple(map(ClassEntry, self.source.classes, self.source.counts.tolist()))
         self.mean_bytes = max(1, int(self.source.sizes.mean()))
         self.identity = f"tree:{_digest(self.source)}"
@@ -51,10 +56,6 @@ class TreeCatalog:
 
     def hold(self) -> None:
         """Nothing: a tree has too many files."""
-
-    def runs(self, block: object) -> list[tuple[int, int, int]]:
-        """Nothing: the files are too small for reading ahead."""
-        return []
 
     def labels(self) -> NDArray[np.int64]:
         """The labels of all rows."""
@@ -95,7 +96,7 @@ def _digest(source: Source) -> str:
 class TreeBlock:
     """Samples of a class tree, read when they are asked for."""
 
-    remote = ()
+    arriving = ()
 
     def __init__(self, catalog: TreeCatalog, rows: NDArray[np.int64]) -> None:
         self.catalog, self.rows = catalog, rows
@@ -110,6 +111,10 @@ class TreeBlock:
     def fields(self) -> list[str]:
         """The name of each sample's image field."""
         return [field_of(os.fsdecode(path.rpartition(b".")[2])) for path in self.paths]
+
+    def runs(self) -> list[Run]:
+        """Nothing: the files are too small for reading ahead."""
+        return []
 
     def image(self, number: int) -> bytes:
         """The bytes of the file. Raises NotFoundError, StorageError."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shardkit.errors import DatasetError, NotFoundError, UsageError
 from shardkit.formats.format import FORMATS, Description, Format, format_of_head, format_of_name, is_packed_as
 from shardkit.location import Location
-from shardkit.reading.blocks.indexed import IndexCatalog
+from shardkit.reading.blocks.catalog import IndexCatalog
 from shardkit.sample import NO_LABEL, label_of, path_of_member
 from shardkit.shards.class_names import (
     Mixed,
@@ -83,8 +83,8 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
     if found.manifest is None or found.location is None:
         return _scanned(found.shards, threads)
     catalog = IndexCatalog(found.manifest, found.location, shards=found.numbers)
-    shards = [file.location for file in catalog.mapped.files]
-    for file in catalog.mapped.files:
+    shards = [file.location for file in catalog.files()]
+    for file in catalog.files():
         if not os.path.exists(file.location.path):
             raise NotFoundError(file.url, "the shard is missing", "restore it, or check with 'shardkit verify'")
     packed = any(found.manifest.unpacked_bytes)

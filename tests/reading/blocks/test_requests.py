@@ -20,11 +20,12 @@ from reading.far import drawn, put, uploaded
 import shardkit
 from shardkit.location import locate
 from shardkit.reading.blocks import fetch_ahead, source
-from shardkit.reading.blocks.fetched import RemoteBlock
-from shardkit.shards import remote
+from shardkit.reading.blocks.fetched import FetchedBytes
+from shardkit.shards import index_file
 from shardkit.shards.index import INTEGERS, ShardRows, write_index
 from shardkit.shards.manifest import IndexEntry, ShardEntry
 from shardkit.shards.objects import Objects
+from shardkit.storage import fetchers, ranged
 from shardkit.storage.access import Remote
 
 KeysOf = Callable[[Any], list[str]]
@@ -111,7 +112,7 @@ def test_the_first_request_does_not_wait_for_all_that_may_be_under_way(flows: li
     monkeypatch.setattr(fetch_ahead, "CHUNK_BYTES", 4 << 10)
     monkeypatch.setattr(source, "BLOCK_BYTES", 4 << 10)
     total = sum(len(sample["jpg"]) for sample in shardkit.dataset(drawn(200)))
-    assert flows[0].ahead.flight == fetch_ahead.REQUESTS * (4 << 10) < total
+    assert flows[0].ahead.flight == fetchers.REQUESTS * (4 << 10) < total
     assert 0 < flows[0].begun_at <= 3 * (4 << 10)
 
 
@@ -129,13 +130,13 @@ def test_what_a_block_fetched_is_freed_with_it(
     pairs: Pairs, flows: list[Any], chunks: None, monkeypatch: pytest.MonkeyPatch, shuffle: int, count: int
 ) -> None:
     made: list[Any] = []
-    init = RemoteBlock.__init__
+    init = FetchedBytes.__init__
 
-    def watched(self: RemoteBlock, *arguments: Any) -> None:
+    def watched(self: FetchedBytes, *arguments: Any) -> None:
         init(self, *arguments)
         made.append(weakref.ref(self))
 
-    monkeypatch.setattr(RemoteBlock, "__init__", watched)
+    monkeypatch.setattr(FetchedBytes, "__init__", watched)
     gc.disable()  # no cycle may hold it
     try:
         samples = iter(shardkit.dataset(pairs["tar"][1], shuffle=shuffle, ahead_bytes="16KiB"))
@@ -147,15 +148,15 @@ def test_what_a_block_fetched_is_freed_with_it(
         gc.enable()
 
 
-@pytest.mark.parametrize(("slow", "threads"), [(1e9, fetch_ahead.FIRST_REQUESTS), (-1.0, fetch_ahead.REQUESTS)])
+@pytest.mark.parametrize(("slow", "threads"), [(1e9, fetchers.FIRST_REQUESTS), (-1.0, fetchers.REQUESTS)])
 def test_more_requests_at_a_time_only_where_a_store_is_slow(monkeypatch: Any, slow: float, threads: int) -> None:
-    monkeypatch.setattr(fetch_ahead, "SLOW_SECONDS", slow)
-    fetchers = fetch_ahead.Fetchers(60.0)
-    jobs = [fetchers.submit(lambda: None, "here") for _ in range(10_000)]
+    monkeypatch.setattr(fetchers, "SLOW_SECONDS", slow)
+    pool = fetchers.Fetchers(60.0)
+    jobs = [pool.submit(lambda: None, "here") for _ in range(10_000)]
     assert all(job.value() is None for job in jobs)
-    fetchers.close()
-    fetchers.join(10.0)
-    assert len(fetchers._threads) == threads
+    pool.close()
+    pool.join(10.0)
+    assert len(pool._threads) == threads
 
 
 @pytest.mark.parametrize(("slow", "wide"), [(1e9, fetch_ahead.WIDE), (-1.0, 1)])
@@ -166,12 +167,12 @@ def test_neighbours_come_in_one_request_while_a_store_is_fast(
     shardkit.pack(tmp_path / "tree", tmp_path / "x", workers=1)
     far, requests, chunk = uploaded(str(tmp_path / "x")), watched(), 16 << 10
     monkeypatch.setattr(fetch_ahead, "CHUNK_BYTES", chunk)
-    monkeypatch.setattr(fetch_ahead, "SLOW_SECONDS", slow)
+    monkeypatch.setattr(fetchers, "SLOW_SECONDS", slow)
     monkeypatch.setattr(source, "BLOCK_BYTES", 4 * chunk)
     assert len(list(shardkit.dataset(far))) == 400
     sizes = [size for kind, name, _, size in requests if kind == "read" and name.endswith(".tar")]
     later = [
-        round(size / chunk) for size in sizes[fetch_ahead.REQUESTS :]
+        round(size / chunk) for size in sizes[fetchers.REQUESTS :]
     ]  # the first ones are asked for without an answer
     assert len(later) > 4 and max(later) == wide
 
@@ -184,11 +185,11 @@ def test_of_a_large_index_only_parts_are_read(watched: Any, monkeypatch: Any) ->
     data, place = sink.getvalue(), locate(f"memory://{os.urandom(6).hex()}")
     put(place, {"x.parquet": data})
     requests = watched()
-    monkeypatch.setattr(remote, "WHOLE_BYTES", 10)
-    monkeypatch.setattr(remote.RangedFile, "BLOCK", 1024)
+    monkeypatch.setattr(index_file, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(ranged.RangedFile, "BLOCK", 1024)
     entry = IndexEntry("x.parquet", 40, len(data), f"{google_crc32c.value(data):08x}")
     shards = [ShardEntry(f"x-{n}.tar", 2000, 0, "") for n in range(40)]
-    index = remote.open_index_at(Objects(Remote()), place.child("x.parquet"), entry, shards)
+    index = index_file.open_index_at(Objects(Remote()), place.child("x.parquet"), entry, shards)
     columns = index.columns(17, ["key", "offset"])
     assert columns["key"].to_pylist() == [f"17/{key}" for key in keys]
     assert columns["offset"].tolist() == list(range(2000))

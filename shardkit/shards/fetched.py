@@ -1,27 +1,21 @@
-"""What of a dataset lies in a store: ranges of its shards, and its index, as a whole or in parts."""
+"""The shards of a dataset in a store: ranges of them, and those that the cache has as a whole."""
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from shardkit.errors import ManifestError
-from shardkit.location import Location
-from shardkit.shards.buffers import MappedShards, ShardFile, require_crc, require_size
-from shardkit.shards.index_file import INDEX_CURE, WHOLE_BYTES, IndexFile, index_source, open_index, other_index
-from shardkit.shards.manifest import IndexEntry, ShardEntry
+from shardkit.checksums import crc32c
+from shardkit.shards.buffers import BuffersInUse, ShardFile, require_crc, require_size, unpacked
 from shardkit.shards.objects import Objects
 from shardkit.storage.cache.entry import Entry
 from shardkit.storage.mapped import MappedFile
 from shardkit.storage.mapping import Mapping
-from shardkit.storage.store import Store, read
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from typing_extensions import Buffer
 
 
@@ -31,24 +25,25 @@ REFUSED_SECONDS = 10.0
 """How long a shard for which the cache has no room is not offered to it again."""
 
 
-class RemoteShards(MappedShards):
+class FetchedShards:
     """The shards of a dataset in a store: ranges of them, and buffers of those that are here as a whole, which are the
-    unpacked ones, and those in the cache.
+    unpacked ones, and those in the cache. At most `limit` of these are in use at a time. Thread safe.
 
     verify: what the store says of a shard's CRC-32C is held against the manifest; and the copy in the cache is summed
     when it is first opened.
     """
 
-    keeps = False
-
     def __init__(self, files: Sequence[ShardFile], objects: Objects, *, verify: bool, limit: int) -> None:
-        super().__init__(files, verify=verify, limit=min(limit, KEPT_OPEN) if objects.cache else limit)
-        self.objects = objects
+        self.files, self.objects = files, objects
+        self._verify = verify
+        self._in_use = BuffersInUse(files, min(limit, KEPT_OPEN) if objects.cache else limit)
+        self._checked: set[int] = set()
         self._sized: set[int] = set()
         self._summed: set[int] = set()
         self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._refused: dict[int, float] = {}
         self._locks: dict[int, threading.Lock] = {}
+        self._lock = threading.Lock()
 
     def read(self, shard: int, start: int, end: int) -> Buffer:
         """The bytes start … end - 1 of a shard, unpacked ones of a gzip shard, as the store or the cache has them.
@@ -94,9 +89,20 @@ class RemoteShards(MappedShards):
     def buffer(self, shard: int) -> Mapping:
         """The shard's bytes, of a gzip shard the unpacked ones. It is fetched as a whole where it is not here."""
         with self._lock_of(shard):
-            return super().buffer(shard)
+            found = self._in_use.get(shard)
+            if found is None:
+                file, data = self.files[shard], self._whole(shard)
+                if self._verify and shard not in self._checked:
+                    require_crc(file, crc32c(data))
+                    self._checked.add(shard)
+                found = unpacked(file, data) if file.unpacked else data
+                self._in_use.add(shard, found)
+            return found
 
-    def _map(self, shard: int) -> Mapping:
+    def hold(self) -> None:
+        """Nothing: a store has no files that could be held."""
+
+    def _whole(self, shard: int) -> Mapping:
         entry, size = self._entry(shard), self.files[shard].bytes
         if entry is None:
             return bytes(self.again(shard, 0, size))
@@ -151,93 +157,3 @@ class RemoteShards(MappedShards):
             while len(self._entries) > KEPT_OPEN:
                 self._entries.popitem(last=False)
         return made
-
-
-class RangedFile(io.RawIOBase):
-    """An object as a file that Parquet's reader can seek in. The latest blocks that were read are kept."""
-
-    BLOCK = 1 << 20
-    KEPT = 16
-
-    def __init__(self, store: Store, name: str, size: int) -> None:
-        self._store, self._name = store, name
-        self._size, self._at = size, 0
-        self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
-
-    def size(self) -> int:
-        """Its length."""
-        return self._size
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next byte is read."""
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go there."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """The next bytes: whole blocks are fetched, neighbours in one request."""
-        end = self._size if size is None or size < 0 else min(self._size, self._at + size)
-        start, self._at = self._at, max(self._at, end)
-        if start >= end:
-            return b""
-        first, stop = start // self.BLOCK, -(-end // self.BLOCK)
-        data = self._blocks.get((first, stop))
-        if data is None:
-            low, high = first * self.BLOCK, min(stop * self.BLOCK, self._size)
-            data = self._blocks[first, stop] = bytes(read(self._store, self._name, low, high))
-            while len(self._blocks) > self.KEPT:
-                self._blocks.popitem(last=False)
-        return data[start - first * self.BLOCK : end - first * self.BLOCK]
-
-
-def open_index_at(
-    objects: Objects, place: Location, entry: IndexEntry, shards: Sequence[ShardEntry], *, again: bool = False
-) -> IndexFile:
-    """An index file, wherever it lies, opened and checked. again: all of it, even if this process did before.
-
-    Of a store it is fetched as a whole where it is small (or `again`). Of a larger one, size and CRC-32C are those that
-    the store tells, and it is read in parts, whose pages have checksums. Raises NotFoundError, StorageError;
-    ManifestError where it is not the one that its manifest names.
-    """
-    import pyarrow as pa
-
-    with objects.opened(place, "index", INDEX_CURE):
-        if place.is_local:
-            return open_index(place.path, entry, shards, place=str(place), again=again)
-        if again or entry.bytes <= WHOLE_BYTES:
-            return IndexFile(_whole_index(objects, place, entry), shards, place=str(place))
-        found = objects.info(place)
-    if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
-        raise other_index(str(place))
-    source = pa.PythonFile(RangedFile(objects.store(place.parent), place.name, entry.bytes), mode="r")
-    return IndexFile(source, shards, place=str(place), pre_buffer=True)
-
-
-def _whole_index(objects: Objects, place: Location, entry: IndexEntry) -> pa.BufferReader:
-    crc = int(entry.crc32c, 16)
-    kept = None if objects.cache is None else objects.cache.load(str(place), entry.bytes, crc)
-    if kept is not None:
-        return index_source(kept, entry, str(place))
-    for last in (False, True):  # wrong bytes on the way are fetched once more
-        data = objects.small(place)
-        try:
-            source = index_source(data, entry, str(place))
-        except ManifestError:
-            if last:
-                raise
-            continue
-        if objects.cache is not None:
-            objects.cache.save(str(place), data, crc)
-        return source
-    raise AssertionError("two turns end in a return or a raise")

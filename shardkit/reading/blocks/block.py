@@ -1,0 +1,190 @@
+"""What the parts of reading agree on: a catalog gives blocks of samples, and says how they are brought in ahead of
+use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DamagedError, DecodeError
+from shardkit.reading.batches.labels import Kind
+from shardkit.sample import Sample
+from shardkit.shards.buffers import ShardFile
+from shardkit.shards.manifest import ClassEntry, Manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from shardkit.reading.blocks.fetched import FetchedBytes
+
+Rows = NDArray[np.int64]
+Buffer = Any
+"""bytes, or a memoryview of a mapped shard."""
+
+Images = tuple[list[Buffer], dict[int, DamagedError | DecodeError]]
+"""(the bytes of each image, none for a damaged one; place among them -> what is wrong)."""
+
+Run = tuple[int, int, int]
+"""(shard, first byte, end byte)."""
+
+
+class Block(Protocol):
+    """A run of samples. Its methods may be called from any thread."""
+
+    @property
+    def rows(self) -> Rows:
+        """The samples' rows in the dataset (int64, n)."""
+        ...
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """The samples' keys."""
+        ...
+
+    @property
+    def labels(self) -> Rows:
+        """The class numbers (int64, n); -1 where a sample has none."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def image(self, number: int) -> Buffer:
+        """The bytes of an image. DamagedError where they are known to be others than they were."""
+        ...
+
+    def images(self, begin: int, end: int) -> Images:
+        """The bytes of the images of some samples, and what is wrong with those that are damaged."""
+        ...
+
+    def target(self, number: int) -> bytes | None:
+        """The bytes of the field that holds a label of several classes, or numbers; None where there is none."""
+        ...
+
+    def sample(self, number: int, *, checked: bool = False) -> Sample:
+        """A whole sample: keys, fields as bytes, `cls` as an int. checked: DamagedError as in `image`."""
+        ...
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples in order."""
+        ...
+
+    def place(self, number: int) -> tuple[str, int | None, str]:
+        """(shard or file, byte or None, key) of a sample, for errors."""
+        ...
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """The name of each sample's image field."""
+        ...
+
+    def runs(self) -> list[Run]:
+        """The runs of bytes that hold its samples; empty where reading ahead makes no sense."""
+        ...
+
+    @property
+    def arriving(self) -> Sequence[FetchedBytes]:
+        """The bytes of its samples that are fetched from a store, to be asked for ahead of use."""
+        ...
+
+
+Placed = tuple[NDArray[np.int64], Block, NDArray[np.bool_] | None]
+"""(the numbers of the block's samples in the share, the block, which of them are repeats or None)."""
+
+
+NO_IMAGE_CURE = 'read it without decode(), or leave such samples out with on_error="skip"'
+
+
+def images_of(block: Block, begin: int, end: int) -> Images:
+    """`Block.images`, one by one."""
+    datas, wrong = list[Buffer](), dict[int, DamagedError | DecodeError]()
+    for at, number in enumerate(range(begin, end)):
+        try:
+            datas.append(block.image(number))
+        except (DamagedError, DecodeError) as exc:
+            datas.append(b"")
+            wrong[at] = exc
+    return datas, wrong
+
+
+class Catalog(Protocol):
+    """What an indexed dataset offers."""
+
+    counts: NDArray[np.int64]
+    """The samples of each shard."""
+    classes: tuple[ClassEntry, ...]
+    fields: tuple[str, ...]
+    mean_bytes: int
+    """Bytes of a sample, on average."""
+    plain: bool
+    """Whether each sample is one image with a label."""
+    identity: str
+    """Tells this dataset from others: the same for every copy of the same content."""
+    starts: Rows
+    """The first row of each of the datasets that it consists of, and the number of all rows."""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest, where this is one dataset that has one."""
+        ...
+
+    @property
+    def prefetch(self) -> Prefetch:
+        """What brings the bytes of its blocks in ahead of use."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """What the labels are. UsageError where datasets of several kinds were put together."""
+        ...
+
+    @property
+    def one_image_each(self) -> bool:
+        """Whether each sample is one image with a label of some kind, and nothing else."""
+        ...
+
+    def block(self, rows: Rows) -> Block:
+        """The samples at these rows."""
+        ...
+
+    def files(self) -> Sequence[ShardFile]:
+        """The shards, by number."""
+        ...
+
+    def hold(self) -> None:
+        """Keep the files that are there now for as long as this is used, where that is cheap."""
+        ...
+
+    def labels(self) -> Rows:
+        """The labels of all rows (int64, N); -1 where there is none. Held in memory from the first call on."""
+        ...
+
+    def index_table(self) -> pa.Table:
+        """The whole index, for queries."""
+        ...
+
+    def rows_of(self, key: str) -> list[int]:
+        """The rows of a key: none or one, or several where datasets were put together."""
+        ...
+
+
+class Prefetch(Protocol):
+    """What brings the bytes of blocks in ahead of use: nothing, the system's read-ahead, or requests to a store."""
+
+    @property
+    def strength(self) -> int:
+        """Of catalogs put together, the strongest serves all: it passes on the blocks of the others as they are."""
+        ...
+
+    def block_bytes(self, usual: int) -> int:
+        """The bytes of samples that are looked up together, where `usual` are usual."""
+        ...
+
+    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
+        """The blocks of a catalog, one at least, in order, each given when its bytes were asked for.
+
+        window: samples that the shuffle draws from at a time; 0 for the order in which they lie.
+        """
+        ...

@@ -1,0 +1,273 @@
+"""What a dataset holds and where: by row (0 … N - 1, in the order of the shards), blocks of samples.
+
+A catalog knows its counts at once, reads the index rows of a shard when they are needed, and keeps those of the shards
+in use. It opens no shard before a sample's bytes are asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shardkit.errors import DamagedError, ManifestError
+from shardkit.formats.format import format_named, require_names_fit
+from shardkit.formats.tfrecord.samples import FieldNames
+from shardkit.location import Location
+from shardkit.reading.batches.labels import FIELD, Kind
+from shardkit.reading.blocks.block import Rows
+from shardkit.reading.blocks.held import ShardAccess
+from shardkit.reading.blocks.indexed import IndexBlock
+from shardkit.reading.blocks.mapped import MappedAccess
+from shardkit.sample import IMAGE_FIELDS
+from shardkit.shards.buffers import ShardFile
+from shardkit.shards.index_file import INDEX_CURE, IndexFile, index_entries, open_index_at
+from shardkit.shards.manifest import Manifest
+from shardkit.shards.objects import Objects
+from shardkit.storage.access import Remote
+from shardkit.storage.mapping import Mapping
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KEPT_SHARDS = 48
+KEPT_ROWS = 500_000
+"""The shards in use whose index rows are kept: so many, or more where they are small, up to so many rows (100 bytes
+each). A shuffle of 10,000 samples through shards of 200, or of many lanes, has far more than 48 in use."""
+
+KEPT_INDEXES = 32
+"""Index files that are kept open."""
+
+
+@dataclass(slots=True)
+class _Table:
+    """The index rows of one shard."""
+
+    image_offset: Rows
+    image_size: Rows
+    label: NDArray[np.int64]
+    key: Any
+    path: Any
+    offset: Rows
+    size: Rows
+    crc32c: Rows
+
+
+class IndexCatalog:
+    """A dataset with manifest and index. `shards` limits it to some of the manifest's shards. `remote` says how a store
+    is read.
+
+    verify: None checks the CRC-32C of each image that is decoded, and of the others that the format or a store wants
+    checked; True that of each whole shard too, when it is first opened; False only what the format or a store wants.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        location: Location,
+        *,
+        shards: Sequence[int] | None = None,
+        verify: bool | None = None,
+        tables: int | None = None,
+        names: FieldNames | None = None,
+        remote: Remote | None = None,
+    ) -> None:
+        self.format = format_named(manifest.shard_format, str(location))
+        require_names_fit(self.format, names, str(location))
+        self.names = names
+        self.manifest = manifest
+        self.location = location
+        self.numbers = list(range(len(manifest.shards))) if shards is None else list(shards)
+        entries = [manifest.shards[number] for number in self.numbers]
+        self.counts = np.array([entry.samples for entry in entries], np.int64)
+        self.classes = manifest.classes
+        self.fields = manifest.fields
+        self.mean_bytes = max(1, sum(entry.bytes for entry in entries) // max(1, int(self.counts.sum())))
+        self.identity = f"{manifest.plan or _digest(manifest)}:{_ranges(self.numbers)}"
+        unpacked = manifest.unpacked_bytes
+        files = [
+            ShardFile(location.sibling(entry.name), entry.bytes, int(entry.crc32c, 16), unpacked[number])
+            for entry, number in zip(entries, self.numbers, strict=True)
+        ]
+        if tables is None:
+            tables = max(KEPT_SHARDS, KEPT_ROWS * len(entries) // max(1, int(self.counts.sum())))
+        self._objects = Objects(remote)
+        self.access = _access_to(location, files, self._objects, bool(verify), KEPT_SHARDS if any(unpacked) else tables)
+        self.prefetch = self.access.prefetch
+        self.urls = [file.url for file in files]
+        self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
+        others = [name for name in manifest.fields if name not in IMAGE_FIELDS]
+        packed = manifest.one_image_each  # whose path says of which field
+        self.plain = names is None and others in (["cls"], []) and (packed or len(self.image_fields) == 1)
+        self.checked_raw = self.format.checks_itself or self.access.unsure
+        """Whether images are checked that are not decoded: the format has checksums of its own for that, or a store may
+        send others."""
+        self.checked = self.checked_raw or verify is not False
+        """Whether images are checked that are decoded."""
+        self._verify = bool(verify)
+        self._first = np.concatenate([[0], np.cumsum(self.counts)])
+        self.starts = self._first[[0, -1]]
+        self._tables: OrderedDict[int, _Table] = OrderedDict()
+        self._limit = tables
+        self._labels: Rows | None = None
+        self._keys: Any = None
+        self._entries = list(index_entries(manifest))
+        self._indexes: dict[int, IndexFile] = {}
+        self._lock = threading.RLock()
+
+    @property
+    def kind(self) -> Kind:
+        """What the labels are."""
+        return cast(Kind, self.manifest.labels) if self.manifest.labels in ("multi", "number") else ""
+
+    @property
+    def one_image_each(self) -> bool:
+        """Whether each sample is one image with a label of some kind."""
+        fields = set(self.fields) - {FIELD}
+        return self.plain or (self.kind != "" and len(fields) == 1 and fields <= IMAGE_FIELDS)
+
+    def files(self) -> Sequence[ShardFile]:
+        """The shards, by number."""
+        return self.access.shards.files
+
+    def labels(self) -> Rows:
+        """The labels of all rows."""
+        with self._lock:
+            if self._labels is None:
+                parts = [self._columns(shard, ("label",))["label"] for shard in range(len(self.numbers))]
+                labels = np.concatenate([np.empty(0, np.int64), *parts])
+                if self.classes and labels.max(initial=-1) >= len(self.classes):  # they are counted by label
+                    fact = f"the index has the label {labels.max()}, and the manifest {len(self.classes)} classes"
+                    raise ManifestError(str(self.location), fact, INDEX_CURE)
+                self._labels = labels
+            return self._labels
+
+    def index_table(self) -> pa.Table:
+        """The whole index."""
+        import pyarrow as pa
+
+        parts = []
+        for shard in range(len(self.numbers)):
+            part, row_group = self._row_group(self.numbers[shard])
+            parts.append(self._index(part).table(row_group))
+        return pa.concat_tables(parts).unify_dictionaries()
+
+    def rows_of(self, key: str) -> list[int]:
+        """The row of a key, found in the column of all keys, which is held from the first call on."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        with self._lock:
+            if self._keys is None:
+                parts = [self._columns(shard, ("key",))["key"] for shard in range(len(self.numbers))]
+                self._keys = pa.chunked_array(parts, pa.string())
+            found: int = pc.index(self._keys, pa.scalar(key)).as_py()
+        return [] if found < 0 else [found]
+
+    def block(self, rows: Rows) -> IndexBlock:
+        """The samples at these rows, with their index rows."""
+        shards = np.searchsorted(self._first, rows, side="right") - 1
+        local = rows - self._first[shards]
+        return IndexBlock(self, rows, shards, local)
+
+    def table(self, shard: int) -> _Table:
+        """The index rows of a shard. Raises ManifestError where the index does not fit."""
+        with self._lock:
+            found = self._tables.get(shard)
+            if found is None:
+                found = self._tables[shard] = self._read_table(shard)
+                while len(self._tables) > self._limit:
+                    self._tables.popitem(last=False)
+            else:
+                self._tables.move_to_end(shard)
+            return found
+
+    def require_own(self, shard: int, data: Mapping) -> None:
+        """ManifestError where the first or last sample of a shard is not what the index has there."""
+        table, url = self.table(shard), self.urls[shard]
+        for at in sorted({0, int(self.counts[shard]) - 1}):
+            start, key = int(table.offset[at]), table.key[at].as_py()
+            end = start + int(table.size[at])
+            try:
+                found = next(self.format.read(data, place=url, start=start, end=end, names=self.names), None)
+            except DamagedError as exc:
+                raise DamagedError(url, exc.fact, f"copy the shard again, or {INDEX_CURE}", exc.offset, key) from exc
+            image = int(table.image_offset[at]), int(table.image_size[at])
+            if found is None or found.key != key or (image[0] >= 0 and image not in found.fields.values()):
+                fact = f"this is not the shard that the index is of, which has the sample {key!r} at byte {start}"
+                raise ManifestError(url, fact, f"copy the shard again, or {INDEX_CURE}")
+
+    def hold(self) -> None:
+        """Keep the files that are there now, until this catalog is gone, where that is cheap."""
+        self.access.shards.hold()
+
+    def _read_table(self, shard: int) -> _Table:
+        names = ("image_offset", "image_size", "label", "key", "path", "offset", "size", "crc32c")
+        table = _Table(**self._columns(shard, names))
+        file = self.files()[shard]
+        stops, ends = table.offset + table.size, table.image_offset + table.image_size
+        has_image = table.image_offset >= 0
+        outside = has_image & ((table.image_size < 0) | (table.image_offset < table.offset) | (ends > stops))
+        if bool((stops > (file.unpacked or file.bytes)).any() or outside.any()):
+            raise ManifestError(str(self.location), f"the index does not fit {self.urls[shard]}", INDEX_CURE)
+        return table
+
+    def _columns(self, shard: int, names: Sequence[str]) -> dict[str, Any]:
+        """Columns of the index for one shard. Raises ManifestError where it is damaged or does not fit."""
+        part, row_group = self._row_group(self.numbers[shard])
+        return self._index(part).columns(row_group, names)
+
+    def _row_group(self, number: int) -> tuple[int, int]:
+        """(index file, row group in it) of a shard of the manifest."""
+        for part, entry in enumerate(self.manifest.index):
+            if number < entry.shards:
+                return part, number
+            number -= entry.shards
+        raise ManifestError(str(self.location), "the manifest names no index", "run 'shardkit index' to make one")
+
+    def _index(self, part: int) -> IndexFile:
+        """An index file, opened and checked. The last few are kept: large ones hold a file open, small ones memory."""
+        with self._lock:
+            found = self._indexes.pop(part, None) or self._opened_index(part)
+            self._indexes[part] = found
+            while len(self._indexes) > KEPT_INDEXES:
+                del self._indexes[next(iter(self._indexes))]
+            return found
+
+    def _opened_index(self, part: int) -> IndexFile:
+        entry, shards = self._entries[part]
+        return open_index_at(self._objects, self.location.sibling(entry.name), entry, shards, again=self._verify)
+
+
+def _access_to(
+    location: Location, files: Sequence[ShardFile], objects: Objects, verify: bool, limit: int
+) -> ShardAccess:
+    """How the shards beside a manifest are reached."""
+    if location.is_local:
+        return MappedAccess(files, verify=verify, limit=limit)
+    from shardkit.reading.blocks.fetched import FetchedAccess
+
+    return FetchedAccess(files, objects, verify=verify, limit=limit)
+
+
+def _digest(manifest: Manifest) -> str:
+    from hashlib import blake2b
+
+    text = "\0".join(f"{e.samples} {e.bytes} {e.crc32c}" for e in manifest.shards)
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers as short text: "0-7,9"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in parts)

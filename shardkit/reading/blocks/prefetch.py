@@ -1,0 +1,60 @@
+"""Bringing local shards in ahead of use. (What lies in a store is fetched: see fetch_ahead.py.)"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from shardkit.reading.blocks.block import Catalog, Placed
+from shardkit.shards.buffers import ReadAhead, can_read_ahead
+
+AHEAD_BYTES = 64 << 20
+"""How far ahead of use the kernel is asked to read."""
+
+AHEAD_BLOCKS = 8
+
+
+class NoPrefetch:
+    """For files that are too small for it."""
+
+    strength = 0
+
+    def block_bytes(self, usual: int) -> int:
+        """As usual."""
+        return usual
+
+    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
+        """The blocks as they are."""
+        return blocks
+
+
+class KernelPrefetch:
+    """The kernel reads the runs of a block's samples, a little before they are used."""
+
+    strength = 1
+
+    def block_bytes(self, usual: int) -> int:
+        """As usual."""
+        return usual
+
+    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
+        """The blocks, held back until the kernel was asked for AHEAD_BYTES after them, where the system can do that."""
+        catalog.hold()
+        if not can_read_ahead():
+            yield from blocks
+            return
+        first = next(blocks)
+        depth = AHEAD_BYTES // (catalog.mean_bytes * len(first[1]))
+        yield from self._read_ahead(catalog, first, blocks, min(max(1, depth), AHEAD_BLOCKS))
+
+    def _read_ahead(self, catalog: Catalog, first: Placed, blocks: Iterator[Placed], depth: int) -> Iterator[Placed]:
+        read_ahead, held = ReadAhead(catalog.files()), [first]
+        try:
+            for placed in blocks:
+                held.append(placed)
+                for run in placed[1].runs():
+                    read_ahead.want(*run)
+                if len(held) > depth:
+                    yield held.pop(0)
+            yield from held
+        finally:
+            read_ahead.close()
