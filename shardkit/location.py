@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 from dataclasses import dataclass
@@ -85,38 +84,6 @@ def locate(value: str | os.PathLike[str]) -> Location:
     if scheme.rpartition("+")[2] in ("http", "https") and (query := _QUERY.search(path)):
         return Location(scheme, path[: query.start()], query[1])
     return Location(scheme, path)
-
-
-def matching(pattern: str) -> list[str]:
-    """The local paths that a glob matches, sorted; `**` matches any number of folders.
-
-    If a part of the pattern is literally the name of an existing folder, or of a dataset whose manifest exists, it is
-    taken literally, `[` and `?` included. If nothing matches, `[` is literal in the rest too.
-    """
-    known, rest = _known(pattern)
-    begin = glob.escape(known)
-    return sorted(glob.glob(begin + rest, recursive=True) or glob.glob(begin + unbracketed(rest), recursive=True))
-
-
-def expanded(path: str) -> list[str]:
-    """The local paths of a brace range, as `expand_braces` returns them.
-
-    An existing file, folder or dataset (by its manifest) whose name literally matches takes precedence.
-    """
-    if "{" not in path or os.path.lexists(path):
-        return [path]
-    known, rest = _known(path)
-    return [known + each for each in expand_braces(rest)]
-
-
-def _known(pattern: str) -> tuple[str, str]:
-    """(the leading part of a pattern that literally exists: folders, the name of a dataset; the rest)."""
-    known, parts = "", pattern.split("/")
-    while len(parts) > 1 and os.path.lexists(known + parts[0] + "/"):
-        known += parts.pop(0) + "/"
-    rest = "/".join(parts)
-    stem, dash, number = rest.rpartition("-")
-    return (f"{known}{stem}-", number) if dash and os.path.lexists(f"{known}{stem}.json") else (known, rest)
 
 
 def unbracketed(pattern: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shardkit.errors import UsageError
-from shardkit.location import expand_braces, locate, matching
+from shardkit.location import expand_braces, locate
 
 
 @pytest.mark.parametrize(
@@ -67,21 +67,3 @@ def test_the_query_of_a_web_server_belongs_to_the_object_and_is_never_shown() ->
 def test_a_question_mark_that_begins_no_query_is_a_part_of_the_name(url: str) -> None:
     assert locate(url).query == ""
     assert locate(url).url == url
-
-
-@pytest.mark.parametrize("folder", ["plain", "a[1]", "a?", "a*", "a[", "[!a]"])
-def test_a_glob_takes_a_folder_that_is_there_as_it_is_named(folder: str, tmp_path: Path) -> None:
-    for name in (folder, "a1"):
-        (tmp_path / name).mkdir(exist_ok=True)
-        for number in range(2):
-            (tmp_path / name / f"t-{number}.tar").touch()
-    assert matching(f"{tmp_path}/{folder}/t-*.tar") == [f"{tmp_path}/{folder}/t-{number}.tar" for number in range(2)]
-
-
-def test_a_bracket_stands_for_itself_where_nothing_else_matches(tmp_path: Path) -> None:
-    for name in ("t[1]-0.tar", "t[1]-1.tar"):
-        (tmp_path / name).touch()
-    assert matching(f"{tmp_path}/t[1]-*.tar") == [f"{tmp_path}/t[1]-0.tar", f"{tmp_path}/t[1]-1.tar"]
-    (tmp_path / "t1-0.tar").touch()
-    assert matching(f"{tmp_path}/t[1]-*.tar") == [f"{tmp_path}/t1-0.tar"]
-    assert matching(f"{tmp_path}/**/t1*") == [f"{tmp_path}/t1-0.tar"]

@@ -66,6 +66,6 @@ def command(source: tuple[str, ...], dali: bool, as_json: bool, **options: Any) 
 
 def _manifest_of(source: str | list[str]) -> Manifest | None:
     """The manifest of the shards, None where there is none yet."""
-    from shardkit.shards.find import resolve
+    from shardkit.shards.find.find import resolve
 
     return resolve(source).manifest

@@ -18,7 +18,9 @@ from shardkit.reading.blocks.block import Catalog, Rows
 from shardkit.reading.blocks.catalog import IndexCatalog
 from shardkit.reading.order.derived import MixedOrder, order_of_rows, quotas_of
 from shardkit.reading.order.epoch_order import EpochOrder, Order
-from shardkit.shards.find import Found, SourceLike, resolve
+from shardkit.shards.find.find import resolve
+from shardkit.shards.find.found import Found
+from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.access import Remote
 
 if TYPE_CHECKING:

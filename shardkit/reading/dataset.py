@@ -40,7 +40,8 @@ from shardkit.reading.order.derived import split_rows
 from shardkit.reading.order.share import Remainder
 from shardkit.reading.select import AtNumbers, OfClasses, PartOf, Selection, Weights, Where, numbers_of
 from shardkit.reading.state import ReadPosition
-from shardkit.shards.find import TRIES, SourceLike
+from shardkit.shards.find.files import TRIES
+from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.access import remote_of
 
 if TYPE_CHECKING:

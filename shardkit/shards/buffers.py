@@ -20,7 +20,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import ManifestError, ReplacedError, ShardkitError, StorageError
 from shardkit.formats.tar.stream import gunzip
 from shardkit.location import Location
-from shardkit.shards.find import missing_file
+from shardkit.shards.objects import missing_file
 from shardkit.storage.mapped import LOOK_SECONDS, shorter_error
 from shardkit.storage.mapping import Mapping, let_go, map_file, view_of
 

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from shardkit.errors import DatasetError, UsageError, printable
 from shardkit.sample import path_of_text
 from shardkit.shards.manifest import ClassEntry
-from shardkit.shards.names import are_splits
-from shardkit.shards.open import stem_of_shard
+from shardkit.shards.names import are_splits, stem_of_shard
 
 log = logging.getLogger(__name__)
 

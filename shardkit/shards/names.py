@@ -16,6 +16,7 @@ A dataset is replaced by one of the next generation, so that no file of the old 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
@@ -26,6 +27,12 @@ _SHARD = r"-\d{6,7}\.(?:tar|tfrecord)"
 _OTHER = r"(?:\.\d{5})?\.parquet|\.skipped\.json"
 _GENERATION = re.compile(r"(?P<stem>.+)-g(?P<number>[1-9]\d{0,8})")
 _IN_GENERATION = re.compile(r"-g([1-9]\d{0,8})(?=[-.])")
+
+_TFRECORD = r"\.(?:tfrecords?|tfrec|tfr)"
+_ENDING = rf"(?:\.(?:tar|tar\.gz|tgz)|{_TFRECORD}(?:\.gz|\.gzip|\.zlib)?)"
+_NUMBERED = re.compile(rf"(?P<stem>.+?)(?:-\d+(?:-of-\d+)?{_ENDING}|(?:{_TFRECORD})?-\d+-of-\d+)")
+"""`train-000000.tar`, and `train-00000-of-00010.tfrecord`, `train.tfrecord-00000-of-00010` as TensorFlow's tools name
+them."""
 
 
 def manifest_name(stem: str) -> str:
@@ -98,6 +105,39 @@ def in_generation(name: str, stem: str, generation: int) -> str:
 def is_shard_of(name: str, stem: str) -> bool:
     """Whether it is named as a shard of the dataset `stem` of any generation."""
     return file_generation(name, stem) is not None and re.search(f"{_SHARD}$", name) is not None
+
+
+def numbered_stem(name: str) -> str | None:
+    """What is before the number in a shard's name, whoever made it; None for a name without one."""
+    match = _NUMBERED.fullmatch(name)
+    return None if match is None else match["stem"]
+
+
+def stem_of_shard(name: str) -> str:
+    """What a shard's name begins with: `train` of `train-000000.tar`, `cars` of `cars.tar`.
+
+    `train` too of `train.tfrecord-00000-of-00010` and `train-00000-of-00010`, as TensorFlow's tools name them.
+    """
+    return numbered_stem(name) or re.sub(f"{_ENDING}$", "", name)
+
+
+def datasets_in(names: Iterable[str]) -> list[str]:
+    """The datasets in a folder with these names, sorted: those whose manifest is there, and a shard that is named as
+    one of it. Other JSON files are none."""
+    there = sorted(names)
+    stems = {numbered_stem(name) for name in there}
+    found = []
+    for name in there:
+        stem = name.removesuffix(".json")
+        if stem != name and (stem in stems or _begins(there, f"{stem}-")):
+            found.append(stem)
+    return found
+
+
+def _begins(names: list[str], prefix: str) -> bool:
+    """Whether one of some sorted names begins so."""
+    at = bisect_left(names, prefix)
+    return at < len(names) and names[at].startswith(prefix)
 
 
 def files_of_stem(names: Iterable[str], stem: str) -> list[str]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from shardkit.errors import DestinationError, NotFoundError, StorageError
+from shardkit.errors import DestinationError, ManifestError, NotFoundError, ReplacedError, StorageError
 from shardkit.location import Location, locate
-from shardkit.shards.find import Found, missing_file
-from shardkit.shards.manifest import decode_manifest
+from shardkit.shards import names
+from shardkit.shards.manifest import Manifest, decode_manifest, file_names
 from shardkit.storage.access import Remote
 from shardkit.storage.cache.folder import Cache, open_cache
 from shardkit.storage.patient import Timed, open_timed
@@ -31,6 +31,11 @@ def require_disk(what: str, dest: str | os.PathLike[str], cure: str) -> None:
     place = locate(dest)
     if not place.is_local:
         raise DestinationError(str(place), f"{what} writes to a disk, and {place.scheme}:// is not one", cure)
+
+
+def has_lists(folder: Location) -> bool:
+    """Whether the names in a folder can be listed: not on web servers."""
+    return folder.scheme.rpartition("+")[2] not in ("http", "https")
 
 
 class Objects:
@@ -77,9 +82,7 @@ class Objects:
     def names(self, folder: Location, prefix: str) -> list[str]:
         """The names in a folder that begin with `prefix`, sorted; none where there are no lists. StorageError."""
         if not folder.is_local:
-            if folder.scheme.rpartition("+")[2] in ("http", "https"):
-                return []
-            return sorted(name for name in self.listed(folder, prefix, LISTED) if "/" not in name)
+            return self._stored_names(folder, prefix) if has_lists(folder) else []
         try:  # the folder alone, and not all that is below it
             return sorted(name for name in os.listdir(folder.path) if name.startswith(prefix))
         except (FileNotFoundError, NotADirectoryError):
@@ -87,13 +90,21 @@ class Objects:
         except OSError as exc:
             raise StorageError(str(folder), exc.strerror or str(exc), "check the disk and its permissions") from exc
 
+    def _stored_names(self, folder: Location, prefix: str) -> list[str]:
+        store = self.store(folder)
+        # all that is below a folder may be millions of objects: only those in it are asked for, where that is possible
+        directly = store.folders() if isinstance(store, Timed) and not prefix else None
+        if directly is not None:
+            return sorted(found.name for found in directly[1])
+        return sorted(name for name in self.listed(folder, prefix, LISTED) if "/" not in name)
+
     def listed(self, folder: Location, prefix: str, limit: int) -> list[str]:
         """The names of the objects that begin with `prefix`, at any depth, at most `limit`."""
         return [found.name for found in islice(self.store(folder).list(prefix), limit)]
 
-    def manifest(self, place: Location) -> Found:
+    def manifest(self, place: Location) -> Manifest:
         """The manifest of a dataset as it is now. NotFoundError, ManifestError, StorageError."""
-        return Found(decode_manifest(self.small(place), place=str(place)), place)
+        return decode_manifest(self.small(place), place=str(place))
 
     @contextmanager
     def opened(self, place: Location, what: str = "shard", cure: str = "restore it, or pack again") -> Iterator[None]:
@@ -102,3 +113,21 @@ class Objects:
             yield
         except NotFoundError as exc:
             raise missing_file(place, what, cure, self.manifest) from exc
+
+
+def missing_file(
+    place: Location,
+    what: str = "shard",
+    cure: str = "restore it, or pack again",
+    read: Callable[[Location], Manifest] | None = None,
+) -> NotFoundError:
+    """The error for a file of a dataset that was opened, and that is gone now: a ReplacedError where the manifest
+    beside it is of another dataset since. read: gives a manifest; by default of a file."""
+    base = names.numbered_stem(place.name) or place.name.split(".")[0]
+    for stem in names.stems_of(base):
+        with suppress(NotFoundError, ManifestError, StorageError):
+            manifest = (read or Objects().manifest)(place.sibling(names.manifest_name(stem)))
+            if place.name not in file_names(manifest):
+                fact = f"the {what} is gone: the dataset was replaced by another one since it was opened"
+                return ReplacedError(str(place), fact, "open the dataset again")
+    return NotFoundError(str(place), f"the {what} is missing", cure)

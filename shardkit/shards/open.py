@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,21 +11,19 @@ from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageError, UsageError
-from shardkit.formats.format import FORMATS, format_of_name
-from shardkit.location import Location, expanded, locate, matching
-from shardkit.shards.find import SourceLike, resolve
+from shardkit.formats.format import FORMATS
+from shardkit.location import Location, locate
+from shardkit.shards.find.find import resolve
+from shardkit.shards.find.shards import SourceLike, find_shards, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
 from shardkit.shards.index import INTEGERS
 from shardkit.shards.index_file import IndexFile as Rows
 from shardkit.shards.index_file import groups_of
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
-from shardkit.shards.names import base_of, file_generation, generation_of, index_name, is_taken
+from shardkit.shards.names import base_of, generation_of, index_name, stem_of_shard
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 
-_ENDING = re.compile(r"\.(?:tar|tar\.gz|tgz|(?:tfrecords?|tfrec|tfr)(?:\.gz|\.gzip|\.zlib)?)$")
-_OF = re.compile(r"(?P<stem>.+?)(?:\.(?:tfrecords?|tfrec|tfr))?-\d+-of-\d+")
-_NUMBERED = re.compile(r"(?P<stem>.+)-\d+")
 COLUMNS = ("key", "path", *INTEGERS)
 
 
@@ -199,65 +195,3 @@ def _adopt(opened: Opened, index: IndexFile) -> None:
 
 def _stem(manifest: Location) -> str:
     return manifest.name.removesuffix(".json")
-
-
-def stem_of_shard(name: str) -> str:
-    """What a shard's name begins with: `train` of `train-000000.tar`, `cars` of `cars.tar`.
-
-    `train` too of `train.tfrecord-00000-of-00010` and `train-00000-of-00010`, as TensorFlow's tools name them.
-    """
-    return _numbered(name) or _ENDING.sub("", name)
-
-
-def _numbered(name: str) -> str:
-    """What stands before the number in a shard's name; "" for a name without one."""
-    bare = _ENDING.sub("", name)
-    match = _OF.fullmatch(bare) or (_NUMBERED.fullmatch(bare) if bare != name else None)
-    return match["stem"] if match else ""
-
-
-def shards_of_stem(beside: Location, stem: str, objects: Objects, generation: int | None = None) -> list[Location]:
-    """The shards `STEM-NUMBER` in the folder of `beside`, by name; of a generation, by default the last."""
-    folder = beside.parent
-    names = objects.names(folder, stem)
-    found: dict[int, list[Location]] = {}
-    for name in names:
-        base = _numbered(name)
-        own = 1 if base == stem else file_generation(name, stem) if base else None
-        if own is not None and not (own > 1 and is_taken(stem, own, set(names))):
-            found.setdefault(own, []).append(folder.child(name))
-    return found.get(max(found, default=1) if generation is None else generation, [])
-
-
-def find_shards(source: SourceLike) -> list[Location]:
-    """The shards that `source` (glob, braces, prefix, list, folder) names, whatever manifest is beside them.
-
-    Raises NotFoundError, UsageError.
-    """
-    if isinstance(source, Manifest):
-        raise UsageError("source", "a Manifest does not say where its shards are", "give their prefix or a glob")
-    parts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    found = [shard for part in parts for shard in _named(locate(part))]
-    if not found:
-        raise NotFoundError(
-            ", ".join(map(str, parts)), "no shards are there", "check the path and the working directory"
-        )
-    return list(dict.fromkeys(found))
-
-
-def _named(place: Location) -> list[Location]:
-    if not place.is_local:
-        raise UsageError(str(place), f"{place.scheme}:// can't be read here", "copy the shards to a disk")
-    if os.path.isdir(place.path):
-        return [place.child(name) for name in sorted(os.listdir(place.path)) if format_of_name(name)]
-    if place.path.endswith(".json"):
-        return shards_of_stem(place, _stem(place), Objects())
-    if os.path.isfile(place.path):
-        return [place]
-    paths = [path for pattern in expanded(place.path) for path in matching(pattern) or _lone(pattern)]
-    paths = [path for path in paths if not path.endswith((".json", ".parquet", ".idx"))]
-    return [Location("", path) for path in paths] or shards_of_stem(place, place.name, Objects())
-
-
-def _lone(pattern: str) -> list[str]:
-    return [pattern] if os.path.isfile(pattern) else []

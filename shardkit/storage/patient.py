@@ -148,6 +148,11 @@ class Timed:
         """Remove an object."""
         self._in_time(name, lambda: self.store.delete(name))
 
+    def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]] | None:
+        """As `HasFolders.folders`; None where the store has none."""
+        store = self.store
+        return self._in_time(name, lambda: store.folders(name)) if isinstance(store, HasFolders) else None
+
     def _in_time(self, name: str, act: Callable[[], T]) -> T:
         call = BackgroundCall(act)
         if not call.wait(self.seconds + GRACE_SECONDS):

@@ -16,7 +16,8 @@ from shardkit.errors import DatasetError, UsageError
 from shardkit.formats.format import FORMATS, FormatName, format_of_head, format_of_name, is_packed_as
 from shardkit.location import Location
 from shardkit.options.fields import checked_by
-from shardkit.shards.find import SourceLike, resolve
+from shardkit.shards.find.find import resolve
+from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import translated, whole_file
 from shardkit.storage.mapped import looked, map_whole
 from shardkit.threads import in_threads, thread_count

@@ -38,7 +38,9 @@ from shardkit.shards.class_names import (
     shard_labels,
     two_names,
 )
-from shardkit.shards.find import SourceLike, require_finished
+from shardkit.shards.find.files import Disk
+from shardkit.shards.find.shards import SourceLike, find_shards
+from shardkit.shards.find.unfinished import require_finished
 from shardkit.shards.index import ShardRows, write_index
 from shardkit.shards.index_file import is_index
 from shardkit.shards.manifest import (
@@ -58,9 +60,9 @@ from shardkit.shards.names import (
     index_name,
     manifest_name,
     next_generation,
+    stem_of_shard,
     stems_of,
 )
-from shardkit.shards.open import find_shards, stem_of_shard
 from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
 from shardkit.storage.files import sync_folder, translated, whole_file
 from shardkit.tools.over_shards import over_shards
@@ -114,7 +116,7 @@ def _index(
     _require_no_other_files(prefix, before)
     if not os.path.lexists(manifest_name(prefix)):
         folder, stem = os.path.split(prefix)
-        require_finished(Location("", folder), stem)
+        require_finished(Location("", folder), stem, Disk())
     read: list[_Indexed] = []
     for one in over_shards(_index_one, ((shard, shard) for shard in shards), where):
         read.append(one)

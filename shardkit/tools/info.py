@@ -15,7 +15,7 @@ from shardkit import checksums
 from shardkit.errors import NotFoundError
 from shardkit.location import Location
 from shardkit.options.fields import checked_by
-from shardkit.shards.find import resolve
+from shardkit.shards.find.find import resolve
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote

@@ -18,7 +18,7 @@ from shardkit.errors import MissingExtraError, UsageError
 from shardkit.options.fields import checked_by
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.rng import permutation, stream_key
-from shardkit.shards.find import SourceLike
+from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import translated
 from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
 from shardkit.tools.settings import ShuffleQualitySettings

@@ -14,7 +14,7 @@ from shardkit.errors import UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.options.fields import checked_by
 from shardkit.reading.dataset import Dataset, dataset
-from shardkit.shards.find import SourceLike
+from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import whole_file
 from shardkit.tools.pictures import ClassSamples, choose_samples, out_path, picture, thumbnail
 from shardkit.tools.settings import MAX_CLASSES, ViewSettings

@@ -16,8 +16,9 @@ import shardkit
 from shardkit.errors import NotFoundError, ReplacedError
 from shardkit.location import locate
 from shardkit.reading import content
-from shardkit.shards import find
-from shardkit.shards.find import TRIES
+from shardkit.shards.find import find
+from shardkit.shards.find.files import TRIES
+from shardkit.shards.objects import Objects
 from shardkit.storage.store import open_store
 
 TESTS = Path(__file__).parent.parent
@@ -153,15 +154,15 @@ def test_a_folder_that_changes_between_its_list_and_the_manifest_is_listed_again
     pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(str(tmp_path / "train"), 0)
-    real, done = find._of_manifest, list[int]()
+    real, done = Objects.manifest, list[int]()
 
-    def read(place: Any) -> Any:
+    def read(objects: Objects, place: Any) -> Any:
         if len(done) < 2:
             done.append(1)
             write(str(tmp_path / "train"), len(done))
-        return real(place)
+        return real(objects, place)
 
-    monkeypatch.setattr(find, "_of_manifest", read)
+    monkeypatch.setattr(Objects, "manifest", read)
     found = shardkit.dataset(str(tmp_path / pattern), threads=1)
     assert said(found) in ([b"1"] * 2 * SHARDS, [b"2"] * 2 * SHARDS)
 

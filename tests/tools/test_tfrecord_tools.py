@@ -15,7 +15,8 @@ from shardkit.formats.tfrecord.example import bytes_entry_head, entry_name, int6
 from shardkit.formats.tfrecord.samples import masked_crc, read_samples
 from shardkit.location import Location
 from shardkit.shards.manifest import ClassEntry
-from shardkit.shards.open import IndexFile, stem_of_shard
+from shardkit.shards.names import stem_of_shard
+from shardkit.shards.open import IndexFile
 
 Draw = Callable[..., bytes]
 

@@ -24,7 +24,7 @@ from shardkit.reading.batches.batch import Batch, image_field
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.options import DEFAULT_BUFFER
 from shardkit.sample import IMAGE_FIELDS, Sample
-from shardkit.shards.find import SourceLike
+from shardkit.shards.find.shards import SourceLike
 
 ColorMode = Literal["rgb", "rgba", "grayscale"]
 Subset = Literal["training", "validation"]

@@ -19,7 +19,7 @@ from shardkit.errors import MissingExtraError, UsageError
 from shardkit.images.decoder import Interpolation
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.dataset import Dataset
-from shardkit.shards.find import SourceLike
+from shardkit.shards.find.shards import SourceLike
 
 TF_FILTERS: dict[str, Interpolation] = {
     "bilinear": "bilinear",

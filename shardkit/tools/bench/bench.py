@@ -24,7 +24,8 @@ from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.state import ReadPosition
 from shardkit.rng import permutation, stream_key
 from shardkit.sample import IMAGE_FIELDS, fs_text
-from shardkit.shards.find import SourceLike, resolve
+from shardkit.shards.find.find import resolve
+from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.access import Remote
 from shardkit.storage.files import translated
 from shardkit.tools.bench import measure as timing

@@ -39,7 +39,7 @@ from shardkit.packing.run import write_shards
 from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.packing.write.stored_samples import StoredSamples
 from shardkit.packing.write.task import ShardTask
-from shardkit.shards.find import SourceLike
+from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import ClassEntry, Manifest, file_names, with_fields
 from shardkit.shards.names import shard_name, skipped_beside
 from shardkit.tools.convert.layout import Changes, Layout, changes_of, layout_of, require_fields

@@ -22,7 +22,8 @@ from shardkit.shards.class_names import (
     shard_labels,
     two_names,
 )
-from shardkit.shards.find import SourceLike, resolve
+from shardkit.shards.find.find import resolve
+from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.storage.files import size_of, translated
 from shardkit.storage.mapped import looked, map_whole

@@ -29,11 +29,11 @@ from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.write.receipt import Skipped
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.shards.class_names import class_map, folder_of, text_names
-from shardkit.shards.find import SourceLike
+from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry, options_for_new_shards
-from shardkit.shards.names import shard_name
+from shardkit.shards.names import shard_name, stem_of_shard
 from shardkit.shards.objects import require_disk
-from shardkit.shards.open import Opened, ShardPlace, open_dataset, stem_of_shard
+from shardkit.shards.open import Opened, ShardPlace, open_dataset
 from shardkit.sources.keys import new_keys
 from shardkit.storage.files import translated
 from shardkit.threads import in_threads, thread_count

@@ -18,7 +18,8 @@ from shardkit.events import Progress, ProgressFn
 from shardkit.images.header import image_header
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.sample import fs_text
-from shardkit.shards.find import SourceLike, resolve
+from shardkit.shards.find.find import resolve
+from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.names import split_names_of
 from shardkit.shards.objects import Objects

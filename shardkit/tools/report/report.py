@@ -13,7 +13,7 @@ from typing import Any
 
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.options.fields import checked_by
-from shardkit.shards.find import SourceLike
+from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import whole_file
 from shardkit.tools.pictures import out_path
 from shardkit.tools.report import sections as parts

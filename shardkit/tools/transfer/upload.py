@@ -13,9 +13,10 @@ from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
 from shardkit.packing.dest.disk import disk_destination
-from shardkit.shards.find import resolve
+from shardkit.shards.find.find import resolve
+from shardkit.shards.find.shards import find_shards
 from shardkit.shards.manifest import decode_manifest
-from shardkit.shards.open import find_shards, stem_of_shard
+from shardkit.shards.names import stem_of_shard
 from shardkit.storage.patient import open_patient
 from shardkit.storage.transfer import Check
 from shardkit.threads import TransferPool, thread_count

@@ -22,7 +22,7 @@ from shardkit.events import Progress, ProgressFn, silent
 from shardkit.formats.format import FORMATS, Description, StoredSample
 from shardkit.options.fields import checked_by
 from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text
-from shardkit.shards.find import SourceLike
+from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import require_disk
 from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset

@@ -28,11 +28,11 @@ from shardkit.options.fields import checked_by
 from shardkit.options.old_keywords import accept_old_keywords
 from shardkit.packing.engine.options import EngineLike, engine_options, move_engine
 from shardkit.sample import BAD_LABEL, text_of_path
-from shardkit.shards.find import SourceLike
+from shardkit.shards.find.shards import SourceLike, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
 from shardkit.shards.manifest import Manifest, file_names
 from shardkit.shards.names import generation_of, skipped_beside
-from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset, shards_of_stem
+from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset
 from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
 from shardkit.storage.access import Remote
 from shardkit.threads import in_threads, thread_count

@@ -15,8 +15,9 @@ from shardkit import DatasetError, Manifest, ManifestError, NotFoundError, Stora
 from shardkit.location import Location
 from shardkit.shards import buffers, names
 from shardkit.shards.buffers import MappedShards, ShardFile
-from shardkit.shards.find import missing_file, resolve
+from shardkit.shards.find.find import resolve
 from shardkit.shards.manifest import decode_manifest, encode_manifest
+from shardkit.shards.objects import missing_file
 from shardkit.storage.access import Remote
 
 

@@ -1,0 +1,137 @@
+"""From what a user writes to what is there: a manifest, shards without one, or a class directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from shardkit.errors import NotFoundError, UsageError
+from shardkit.formats.format import format_of_name
+from shardkit.location import Location, locate
+from shardkit.shards.find.files import Disk, Files, Stores
+from shardkit.shards.find.found import Found
+from shardkit.shards.find.owner import Meant, with_manifest
+from shardkit.shards.find.pattern import is_ambiguous, is_numbered
+from shardkit.shards.find.shards import SourceLike, shards_of
+from shardkit.shards.manifest import Manifest
+from shardkit.shards.names import datasets_in, manifest_name
+
+if TYPE_CHECKING:
+    from shardkit.storage.access import Remote
+
+
+def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
+    """What `source` names: a glob, brace range, prefix, list, manifest, or class directory.
+
+    remote: how stores are read; without it a URL is an error, for what needs the files on a disk. Raises NotFoundError
+    where nothing is there, UsageError where more than one dataset is, ManifestError, StorageError.
+    """
+    places = _places(source)
+    one = places[0] if isinstance(source, (str, os.PathLike)) else None
+    said, files = None, _files(places, remote)
+    for _ in range(files.tries):
+        try:
+            return _found(one, places, files)
+        except (NotFoundError, UsageError) as exc:
+            # a dataset that is replaced between the list of a folder and its manifest does not fit: it is looked up
+            # again until it does, or the answer stays the same
+            if str(exc) == said:
+                raise
+            said, files = str(exc), _files(places, remote)
+    return _found(one, places, files)
+
+
+def _located(part: str | os.PathLike[str]) -> Location:
+    """The place that is meant; a bucket is a folder."""
+    place = locate(part)
+    is_bucket = not place.is_local and "/" not in place.path
+    return replace(place, path=f"{place.path}/") if is_bucket else place
+
+
+def _places(source: SourceLike) -> list[Location]:
+    """The places that a source consists of. UsageError for what is none."""
+    if isinstance(source, (str, os.PathLike)):
+        return [_located(source)]
+    if isinstance(source, Manifest):
+        raise UsageError("dataset()", "a Manifest does not say where its shards are", "give its file or their prefix")
+    if not isinstance(source, Iterable) or isinstance(source, (bytes, dict)):
+        raise UsageError("dataset()", f"{source!r} names no dataset", "give a path, a glob, or a list of them")
+    parts = list(source)
+    for part in parts:
+        if not isinstance(part, (str, os.PathLike)):
+            raise UsageError("dataset()", f"{part!r} in the list is not a path", "give paths, globs or prefixes")
+    if not parts:
+        raise UsageError("dataset()", "the list of shards is empty", "name at least one shard")
+    return [_located(part) for part in parts]
+
+
+def _files(places: Sequence[Location], remote: Remote | None) -> Files:
+    """What places are read with. UsageError for URLs without `remote`, and for URLs among paths."""
+    far = next((place for place in places if not place.is_local), None)
+    if far is None:
+        return Disk()
+    if not remote:
+        fact = f"this needs the files on a disk, and {far.scheme}:// is not one"
+        raise UsageError(str(far), fact, f"copy them with: shardkit download {far} FOLDER")
+    for place in places:
+        if place.is_local:
+            fact = "the list has both paths of this machine and URLs"
+            raise UsageError(str(place), fact, "open both as datasets, and put them together with shardkit.concat")
+    return Stores(remote)
+
+
+def _found(one: Location | None, places: Sequence[Location], files: Files) -> Found:
+    if one is not None:
+        return _whole(one, files) or with_manifest(shards_of(one, files), files)
+    parts = [_entry(place, files) for place in places]
+    shards = tuple(shard for part in parts for shard in part.shards)
+    named = tuple(path for part in parts for path in part.named)
+    globs = tuple(pattern for part in parts for pattern in part.globs)
+    return with_manifest(Meant(shards, named, globs), files)
+
+
+def _entry(place: Location, files: Files) -> Meant:
+    """The shards that one entry of a list means."""
+    found = None if format_of_name(place.name) else _whole(place, files)
+    if found is None:
+        return shards_of(place, files)
+    if found.tree is not None:
+        cure = "read each class directory as a dataset, and put them together with shardkit.concat"
+        raise UsageError(str(place), "a list is of shards, and this is a folder without any", cure)
+    return Meant(tuple(found.places))
+
+
+def _whole(place: Location, files: Files) -> Found | None:
+    """The dataset or folder that is called as it is written; None where none is, so that it may be a pattern."""
+    shard = format_of_name(place.name) is not None
+    if place.query and not shard:
+        fact = "a query, such as a signature, holds for one object, and a dataset has several"
+        cure = "name the shards, each with its own; or use the store's own scheme (az://… with sas_token=…)"
+        raise UsageError(str(place), fact, cure)
+    if place.path.endswith(".json"):
+        found = files.manifest(place)
+        if found is None:
+            raise NotFoundError(str(place), "there is no such manifest", files.check)
+        return found
+    if place.name and not is_numbered(place.name):
+        manifest = replace(place, path=manifest_name(place.path))
+        if not is_ambiguous(place.path) or files.is_file(manifest):
+            found = files.manifest(manifest)
+            if found is not None:
+                return found
+    return _folder(place, files) if files.looks or not shard else None
+
+
+def _folder(place: Location, files: Files) -> Found | None:
+    """A folder: of the shards of one dataset, or a class directory; None where there is none."""
+    there = files.names(place)
+    stems = datasets_in(there)
+    if len(stems) > 1:
+        fact = f"the folder holds {len(stems)} datasets: {', '.join(stems)}"
+        raise UsageError(str(place), fact, f"name one, such as '{place.child(stems[0])}'")
+    for stem in stems:
+        return files.manifest(place.child(manifest_name(stem)))
+    shards = tuple(place.child(name) for name in there if format_of_name(name))
+    return with_manifest(Meant(shards), files) if shards else files.tree(place)

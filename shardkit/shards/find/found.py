@@ -1,0 +1,27 @@
+"""What a source is found to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shardkit.location import Location
+from shardkit.shards.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a source is: a manifest (and which of its shards), or shards without one, or a class directory."""
+
+    manifest: Manifest | None = None
+    location: Location | None = None
+    numbers: tuple[int, ...] | None = None
+    shards: tuple[Location, ...] = ()
+    tree: Location | None = None
+
+    @property
+    def places(self) -> list[Location]:
+        """The shards that are meant, those of a manifest too; none of a class directory."""
+        if self.manifest is None or self.location is None:
+            return list(self.shards)
+        numbers = range(len(self.manifest.shards)) if self.numbers is None else self.numbers
+        return [self.location.sibling(self.manifest.shards[number].name) for number in numbers]

@@ -1,0 +1,32 @@
+"""What tells that a dataset is not finished: its shards alone may be half of it."""
+
+from __future__ import annotations
+
+from shardkit.errors import NotFoundError
+from shardkit.location import Location
+from shardkit.shards import names
+from shardkit.shards.find.files import Files
+
+
+def require_finished(folder: Location, base: str, files: Files) -> None:
+    """NotFoundError where something tells that shards whose names begin with `base` are of a dataset that is not
+    finished: its manifest is still to come."""
+    for stem in names.stems_of(base):
+        found = files.sign(folder, stem)
+        if found is not None:
+            fact = (
+                f"there is no manifest, and {found} says that it is still to come: the shards alone may be half of it"
+            )
+            cure = "wait, or run the same pack, upload or download again to finish it"
+            raise NotFoundError(str(folder.child(names.manifest_name(stem))), fact, cure)
+
+
+def nothing_there(place: Location, files: Files) -> NotFoundError:
+    """The error for a name that means nothing: it says so where a dataset of the name was begun."""
+    if not files.lists(place):
+        return NotFoundError(str(place), "there is no manifest of this name", "name the manifest")
+    what = "nor shards, nor a class directory" if files.trees else "nor shards"
+    cure = files.check if files.trees else f"{files.check}; a class directory is packed first: shardkit pack"
+    if place.name and files.begun(place):
+        cure = "a packing was interrupted there, or an upload or download: run it again to finish it"
+    return NotFoundError(str(place), f"no dataset is there: neither a manifest, {what} of this name", cure)
