@@ -15,7 +15,7 @@ from shardkit.options.fields import AtLeast, AtMost, Flag, Help, Takes
 from shardkit.packing.settings import Classes, EngineOption, Overwrite, Processes, StorageOptions, Work
 
 if TYPE_CHECKING:
-    from shardkit.shards.find import SourceLike
+    from shardkit.shards.find.shards import SourceLike
 else:  # what loads more than a command's help needs
     SourceLike = object
 

@@ -19,7 +19,7 @@ from shardkit.images.rewrite.transcode import Transcoding
 from shardkit.options.fields import OptionField, options_of
 from shardkit.packing.packed import ClassesFrom
 from shardkit.packing.settings import PackSettings
-from shardkit.shards.find import SourceLike
+from shardkit.shards.find.shards import SourceLike
 from shardkit.tools import settings
 from shardkit.tools.shuffle_quality import shuffle_quality
 
