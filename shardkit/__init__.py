@@ -33,6 +33,7 @@ _HOME = {
     "Packed": "shardkit.packing.packed",
     "PackedDataset": "shardkit.packing.packed",
     "PathSummary": "shardkit.packing.plan.append",
+    "Pictures": "shardkit.tools.settings",
     "Progress": "shardkit.events",
     "Range": "shardkit.tools.info",
     "Ray": "shardkit.packing.engine.options",

@@ -67,6 +67,7 @@ from shardkit.tools.report.report import DatasetFindings as DatasetFindings
 from shardkit.tools.report.report import LeakFindings as LeakFindings
 from shardkit.tools.report.report import Report as Report
 from shardkit.tools.report.report import report as report
+from shardkit.tools.settings import Pictures as Pictures
 from shardkit.tools.transfer.copy import Copied as Copied
 from shardkit.tools.transfer.copy import Transferred as Transferred
 from shardkit.tools.transfer.download import download as download

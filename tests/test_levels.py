@@ -32,6 +32,13 @@ LEVELS = {name: level for level, names in enumerate(FLOORS) for name in names.sp
 
 MOST_FILES = 13
 
+MOST_PARAMETERS = 8
+
+MANY_PARAMETERS = {
+    "pack", "plan_pack", "convert", "dataset", "decode", "flow_from_shards", "image_dataset_from_shards",
+}  # fmt: skip
+"""Functions that spell out every option for their users, two of them as Keras has them."""
+
 DOOR = (("reading", "dataset"), "adapters")
 """The one way up: `Dataset.to_torch()` and its like import their adapter, late, inside the method."""
 
@@ -188,6 +195,22 @@ def test_the_floors_are_those_of_the_architecture_page() -> None:
     told = {name.rstrip("/"): int(floor) for floor, names in rows for name in re.findall(r"`([\w/]+)`", names)}
     last = LEVELS["__main__"]
     assert told == {name: level for name, level in LEVELS.items() if level < last}
+
+
+def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """The names of a function's parameters, `self` and `cls` left out."""
+    asked = function.args
+    named = [*asked.posonlyargs, *asked.args, *asked.kwonlyargs, asked.vararg, asked.kwarg]
+    return [each.arg for each in named if each is not None and each.arg not in ("self", "cls")]
+
+
+def test_a_function_has_few_parameters() -> None:
+    found = set()
+    for path in package_files():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and len(parameters_of(node)) > MOST_PARAMETERS:
+                found.add(node.name)
+    assert found == MANY_PARAMETERS
 
 
 def test_a_folder_holds_few_files_and_no_file_hides_behind_an_underscore() -> None:

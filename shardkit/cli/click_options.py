@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -172,3 +172,13 @@ def options_from(*settings: type[Any]) -> Callable[[_F], _F]:
         return function
 
     return decorate
+
+
+def arguments(settings: type[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of a function: those that are parts of one value, as its class says, are put together."""
+    found = dict(options)
+    for each in fields(settings):
+        if isinstance(each.default_factory, type):
+            parts = {part.name: found.pop(part.name) for part in fields(each.default_factory)}
+            found[each.name] = each.default_factory(**parts)
+    return found

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.click_options import FieldOption, Json, options_from, pairs
+from shardkit.cli.click_options import FieldOption, Json, arguments, options_from, pairs
 from shardkit.cli.config_file import Setting, load_config
 from shardkit.cli.engine import with_engine
 from shardkit.errors import printable
@@ -68,7 +68,7 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     ctx.meta[console.ON_INTERRUPT] = "; run the same command again to resume"
     options = with_config(ctx, options, config)
     dry_run = options.pop("dry_run")
-    asked = arguments(options)
+    asked = arguments(PackSettings, with_engine(options))
     with console.progress() as progress:
         if dry_run:
             plan = plan_pack(source, dest, progress=progress, **asked)
@@ -82,19 +82,6 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
         console.write_json(packed.manifests if packed.splits else packed.manifest)
     else:
         console.write(result_text({each.location: each.manifest for each in packed.values()}))
-
-
-def arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of `pack()`: those that are parts of one value are put together."""
-    from shardkit.packing.settings import Images
-    from shardkit.sources.options import TableColumns
-
-    options = with_engine(options)
-    for parameter, value in (("images", Images), ("columns", TableColumns)):
-        names = [field.name for field in fields(value)]
-        parts = {name: options.pop(name) for name in names}
-        options[parameter] = value(**parts)
-    return options
 
 
 NOT_SETTINGS = ("config", "as_json")

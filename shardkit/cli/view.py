@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.click_options import Json, arguments, options_from
 from shardkit.errors import printable
-from shardkit.options.fields import AtLeast, Help
 from shardkit.tools.settings import ViewSettings
 
 if TYPE_CHECKING:
     from shardkit.tools.view import ContactSheet
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Augmented:
-    """The options of the command alone."""
-
-    augmented: Annotated[bool, Help("Show random crops and flips, as in training.")] = False
-    size: Annotated[
-        int | None,
-        AtLeast(1),
-        Help("With --augmented: side of the crop, in pixels.", "N", unset="at most 224"),
-    ] = None
-
-
 @click.command(name="view", short_help="Draw random samples of each class in one picture.")
 @click.argument("source")
-@options_from(ViewSettings, Augmented, Json)
+@options_from(ViewSettings, Json)
 @console.output_options
-def command(source: str, augmented: bool, size: int | None, as_json: bool, **options: Any) -> None:
+def command(source: str, as_json: bool, **options: Any) -> None:
     """Draw random samples of each class of SOURCE to a PNG file: a row for each class, a key below each picture.
 
     SOURCE is a prefix, a manifest, a glob of the shards, or a class directory.
@@ -45,10 +31,8 @@ def command(source: str, augmented: bool, size: int | None, as_json: bool, **opt
     """
     from shardkit.tools.view import view
 
-    asked = {"size": size} if size is not None else True
     with console.progress() as progress:
-        wanted = asked if augmented or size is not None else False
-        sheet = view(source, augmented=wanted, progress=progress, **options)
+        sheet = view(source, progress=progress, **arguments(ViewSettings, options))
     if as_json:
         console.write_json(sheet)
     else:

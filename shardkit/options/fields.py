@@ -117,9 +117,8 @@ class OptionField:
             raise UsageError(self.name, fact, "give one")
         if not (-inf if self.least is None else self.least) <= value <= (inf if self.most is None else self.most):
             fact = "is too small" if self.most is None else "is out of range"
-            raise UsageError(
-                self.name, f"{value if number is Integral else format(value, 'g')} {fact}", f"give {self.limits}"
-            )
+            written = format(value, "g") if number is Real else str(value)
+            raise UsageError(self.name, f"{written} {fact}", f"give {self.limits}")
 
     @property
     def limits(self) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from shardkit.options.fields import AtLeast, AtMost, Flag, Help, Takes
+from shardkit.options.fields import AtLeast, AtMost, Flag, Help, Takes, require_limits
 from shardkit.packing.settings import Classes, EngineOption, Overwrite, Processes, StorageOptions, Work
 
 if TYPE_CHECKING:
@@ -150,6 +150,30 @@ class ShuffleQualitySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """What the pictures on a contact sheet are like.
+
+    side: pixels of a picture on the sheet; images are shrunk to fit, and enlarged by whole factors only. augmented:
+    random crops and flips of epoch 0 in place of whole images. size: pixels of the crops (default: the images' usual
+    size, at most 224); given alone, it asks for crops too.
+
+    Raises UsageError for values that make no sense.
+    """
+
+    side: Annotated[int, AtLeast(16), AtMost(1024), Help("Side of each picture, in pixels.", "N")] = 128
+    augmented: Annotated[bool, Help("Show random crops and flips, as in training.")] = False
+    size: Annotated[
+        int | None,
+        AtLeast(1),
+        AtMost(65_535),
+        Help("Side of the random crops, in pixels; implies --augmented.", "N", unset="at most 224"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        require_limits(Pictures, {each.name: getattr(self, each.name) for each in fields(Pictures)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSettings:
     """The options of `view`."""
 
@@ -161,7 +185,7 @@ class ViewSettings:
     ] = None
     count: Annotated[int, AtLeast(1), AtMost(100), Help("Number of samples of each class.", "N")] = 8
     seed: SampleSeed = 0
-    side: Annotated[int, AtLeast(16), AtMost(1024), Help("Side of each picture, in pixels.", "N")] = 128
+    pictures: Pictures = field(default_factory=Pictures)
     storage_options: StorageOptions = None
 
 

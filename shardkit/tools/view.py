@@ -13,11 +13,12 @@ import numpy as np
 from shardkit.errors import UsageError, printable
 from shardkit.events import Progress, ProgressFn, silent
 from shardkit.options.fields import checked_by
+from shardkit.options.old_keywords import Moved, accept_old_keywords, spelled
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import whole_file
 from shardkit.tools.pictures import ClassSamples, choose_samples, out_path, picture, thumbnail
-from shardkit.tools.settings import MAX_CLASSES, ViewSettings
+from shardkit.tools.settings import MAX_CLASSES, Pictures, ViewSettings
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -51,6 +52,31 @@ class ContactSheet:
     undecodable: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decoded(Pictures):
+    """Pictures with any options of `decode()`, as the old `augmented={…}` asked for."""
+
+    options: Mapping[str, Any]
+
+
+def _move_pictures(kwargs: dict[str, Any]) -> Moved | None:
+    """Brings `side=…` and `augmented=…` into the new spelling."""
+    given: dict[str, Any] = {name: kwargs.pop(name) for name in ("side", "augmented") if name in kwargs}
+    if not given:
+        return None
+    if "pictures" in kwargs:
+        name = next(iter(given))
+        raise UsageError(name, "given together with `pictures`", "make it a part of `pictures`")
+    old, options = spelled(given), given.get("augmented")
+    if isinstance(options, Mapping):
+        given = {**given, "augmented": True} | ({"size": options["size"]} if "size" in options else {})
+        kwargs["pictures"] = _Decoded(side=given.get("side", Pictures().side), augmented=True, options=options)
+    else:
+        kwargs["pictures"] = Pictures(**given)
+    return Moved(old, f"pictures=shardkit.Pictures({spelled(given)})")
+
+
+@accept_old_keywords(_move_pictures)
 @checked_by(ViewSettings)
 def view(
     source: SourceLike,
@@ -59,17 +85,15 @@ def view(
     classes: Sequence[str | int] | None = None,
     count: int = 8,
     seed: int = 0,
-    augmented: bool | Mapping[str, Any] = False,
-    side: int = 128,
+    pictures: Pictures | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> ContactSheet:
     """Draw random samples of each class to the PNG file `out`, which is replaced: a row for each class.
 
     source: as for `dataset`. classes: names or labels (default: all, or MAX_CLASSES of them). count: samples of each.
-    augmented: what `decode()` makes of them in epoch 0: its options, or True for a random crop and flip at the images'
-    usual size, 224 pixels at most. side: pixels of a picture on the sheet; whole images are shrunk, never enlarged but
-    for whole factors. storage_options: of a store, as in `dataset`. The same seed gives the same samples.
+    pictures: a `shardkit.Pictures`: their size on the sheet, and random crops and flips in place of whole images.
+    storage_options: of a store, as in `dataset`. The same seed gives the same samples.
 
     An image that can't be decoded has its reason in its place. Raises UsageError, and the errors of `dataset`.
     """
@@ -82,18 +106,21 @@ def view(
     if left_out > 0:
         more = "1 more class is" if left_out == 1 else f"{left_out:,} more classes are"
         log.info("%s not shown; name the ones to show with `classes`", more)
-    sheet = _Sheet(data, augmented_data(data, augmented), chosen, count, side)
+    asked = pictures or Pictures()
+    sheet = _Sheet(data, augmented_data(data, asked), chosen, count, asked.side)
     image = sheet.draw(progress)
     with whole_file(path, sync=False) as file:
         image.save(file, "PNG")
     return ContactSheet(path, *image.size, tuple(sheet.shown), max(0, left_out), tuple(sheet.undecodable))
 
 
-def augmented_data(data: Dataset, augmented: bool | Mapping[str, Any]) -> Dataset:
+def augmented_data(data: Dataset, pictures: Pictures) -> Dataset:
     """The dataset with the decode() that is asked for, or as it is."""
-    if isinstance(augmented, Mapping):
-        return data.decode(**{"size": usual_side(data), "crop": "random", "flip": True, **augmented})
-    return data.decode(size=usual_side(data), crop="random", flip=True) if augmented else data
+    if isinstance(pictures, _Decoded):
+        return data.decode(**{"size": usual_side(data), "crop": "random", "flip": True, **pictures.options})
+    if not pictures.augmented and pictures.size is None:
+        return data
+    return data.decode(size=pictures.size or usual_side(data), crop="random", flip=True)
 
 
 def usual_side(data: Dataset) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -43,7 +43,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], type[Any]]] = {
 NOT_LOADED = {"SourceLike": SourceLike, "ClassesFrom": ClassesFrom, "Transcoding": Transcoding}
 """Types that the classes know by name only."""
 
-ARGUMENTS = {"source", "dest", "progress", "augmented"}
+ARGUMENTS = {"source", "dest", "progress"}
 
 LIMITED = [
     (name, option, value)
@@ -53,6 +53,19 @@ LIMITED = [
     if value is not None
 ]
 """Each option that has limits, with a value just outside."""
+
+
+def grouping(described: type[Any]) -> list[Any]:
+    """The fields that are made of several options: the functions take None for their defaults."""
+    return [each for each in fields(described) if each.default is MISSING]
+
+
+def keywords(described: type[Any], option: OptionField, value: object) -> dict[str, Any]:
+    """The keyword argument that gives an option to a function."""
+    for each in grouping(described):
+        if option in options_of(each.default_factory):
+            return {each.name: each.default_factory(**{option.name: value})}
+    return {option.name: value}
 
 
 def command_of(name: str) -> click.Command:
@@ -69,9 +82,8 @@ def test_a_function_has_the_options_the_defaults_and_the_types_of_its_class(name
     asked = {key: (types[key], each.default) for key, each in parameters.items() if key not in ARGUMENTS}
     types = get_type_hints(described, localns=NOT_LOADED)
     told = {each.name: (types[each.name], each.default) for each in fields(described)}
-    for parts in ("images", "columns"):  # of `pack`: values that are made of options, and None for the defaults
-        if parts in told:
-            told[parts] = (types[parts] | None, None)
+    for each in grouping(described):
+        told[each.name] = (types[each.name] | None, None)
     assert asked == told
     assert list(asked) == list(told)
 
@@ -107,11 +119,11 @@ def test_there_are_options_with_limits() -> None:
 def test_a_limit_is_the_same_error_from_python_and_from_the_command_line(
     name: str, option: OptionField, value: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    function, _ = FUNCTIONS[name]
+    function, described = FUNCTIONS[name]
     given = [value] if option.kind == "numbers" else value
     places = ["nowhere", str(tmp_path / "out")][: 2 if "dest" in inspect.signature(function).parameters else 1]
     with pytest.raises(shardkit.UsageError) as caught:
-        function(*places, **{option.name: given})
+        function(*places, **keywords(described, option, given))
     assert caught.value.place == option.name
     assert re.fullmatch(rf"{value} is (too small|out of range)", caught.value.fact)
     assert caught.value.cure == f"give {option.limits}"
