@@ -42,6 +42,7 @@ from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.sample import fs_text
 from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.shards.names import skipped_name
+from shardkit.sources.lists.in_memory import TableInMemory, TableLike, in_memory
 from shardkit.sources.open import Opened, named_path, open_source
 from shardkit.sources.options import TableColumns
 from shardkit.sources.source import Source
@@ -90,7 +91,7 @@ _OLD_KEYWORDS = (moved_into("images", Images), moved_into("columns", TableColumn
 
 @accept_old_keywords(*_OLD_KEYWORDS, _move_dry_run)
 def pack(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | TableLike,
     dest: str | os.PathLike[str],
     *,
     format: FormatName = "tar",
@@ -121,7 +122,9 @@ def pack(
     source: a folder of class folders; or a folder of splits (`train`, `validation`, `test` …), each one of those; an
     archive of either (zip, 7z, tar, also packed by gzip, bzip2, xz or zstd), which stands for the tree in its only top
     folder, if it has one; a list of files (CSV, TSV, JSON lines, Parquet); a folder of images with a `metadata.csv`; a
-    bucket's prefix. See `sources/open.py`.
+    bucket's prefix; arrays of images with labels (.npz, or HDF5: x and y, or x_train, y_train, x_test, y_test), which
+    are stored as PNG; or a list of files in memory: a DataFrame of pandas or polars, an Arrow table, a dict of columns,
+    or (paths, labels), with paths relative to the working directory. See `sources/open.py`.
     dest: what the file names start with: `shards/train` gives `shards/train-000000.tar`, `shards/train.json` …; for a
     folder of splits, the folder that takes them all. An existing folder takes a dataset named after the source.
     With `s3://bucket/train` (gs://, az:// …) each shard goes up while the next are written, and leaves this machine;
@@ -180,7 +183,7 @@ def pack(
 
 @accept_old_keywords(*_OLD_KEYWORDS)
 def plan_pack(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | TableLike,
     dest: str | os.PathLike[str],
     *,
     format: FormatName = "tar",
@@ -252,24 +255,28 @@ class _Packing:
 
 
 def _prepare(
-    source: str | os.PathLike[str], dest: str | os.PathLike[str], settings: PackSettings, progress: ProgressFn
+    source: str | os.PathLike[str] | TableLike,
+    dest: str | os.PathLike[str],
+    settings: PackSettings,
+    progress: ProgressFn,
 ) -> _Packing:
     """Check all that can be checked before the scan."""
     options, columns = make_options(settings), settings.columns
     where = engine_options(settings.engine, settings.workers)
+    found = in_memory(source)
     if where.name != "local":  # a node may be in another folder
-        source = _whole_path(source)
+        found = found if isinstance(found, TableInMemory) else _whole_path(found)
         columns = columns if columns.root is None else replace(columns, root=_whole_path(columns.root))
     names = class_names(settings.classes, settings.classes_from)
     if columns.root is not None:
         require_folder(columns.root, "root")
-    named, goes_to = named_path(source), locate(dest)
-    opened = open_source(source, options, columns, settings.storage_options, progress)
+    named, goes_to = named_path(found), locate(dest)
+    opened = open_source(found, options, columns, settings.storage_options, progress)
     parts = dataset_names(named, opened.splits, options)
     if options.append and not goes_to.is_local:
         fact = "files can be added to a dataset on this machine only"
         raise UsageError(str(goes_to), fact, "download it, add them there, and upload it again")
-    for_source = goes_to.is_local and not locate(source).is_local
+    for_source = goes_to.is_local and not isinstance(found, TableInMemory) and not locate(found).is_local
     access = None if for_source else settings.storage_options
     destinations = destinations_of(goes_to, named, parts, work=settings.work, options=access)
     return _Packing(options, where, names, opened, os.fspath(dest), destinations)

@@ -21,9 +21,11 @@ from shardkit.sample import fs_text
 from shardkit.shards.manifest import decode_manifest
 from shardkit.sources.archives.kinds import ARCHIVES, ending_of, kind_of
 from shardkit.sources.archives.members import Members
+from shardkit.sources.arrays.files import ARRAYS, ending_of_arrays
 from shardkit.sources.bucket import Bucket, read_bucket
 from shardkit.sources.listing import Listing, Rows, inside_top_folder, listed_splits, scan_listing
 from shardkit.sources.lists.imagefolder import image_folders, open_image_folder
+from shardkit.sources.lists.in_memory import NAME, TableInMemory, open_table
 from shardkit.sources.lists.rows import Listed, open_list, scan_lists
 from shardkit.sources.lists.tables import LIST_SUFFIXES, is_list
 from shardkit.sources.options import SourceOptions, TableColumns
@@ -57,13 +59,15 @@ def dataset_name(source: str | os.PathLike[str]) -> str:
     name, ending = os.path.basename(path), ending_of(path)
     if location.is_local and os.path.isdir(path):
         return name
-    if not ending and is_list(path):
+    if not ending and (is_list(path) or ending_of_arrays(path)):
         ending = os.path.splitext(name)[1]
     return name[: len(name) - len(ending)] or name
 
 
-def named_path(source: str | os.PathLike[str]) -> str:
+def named_path(source: str | os.PathLike[str] | TableInMemory) -> str:
     """A path whose last part is the dataset's name, and in which no destination can be by mistake, as beside a file."""
+    if isinstance(source, TableInMemory):
+        return os.path.join(os.devnull, NAME)
     location = locate(source)
     if location.is_local and os.path.isdir(location.path):
         return location.path
@@ -71,13 +75,15 @@ def named_path(source: str | os.PathLike[str]) -> str:
 
 
 def open_source(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | TableInMemory,
     options: SourceOptions,
     listed: TableColumns,
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Opened:
     """Look at a source: what kind it is, and which splits it has. Raises UsageError, SourceError."""
+    if isinstance(source, TableInMemory):
+        return _Lists({"": open_table(source, listed)}, options)
     location = locate(source)
     if not location.is_local:
         _require_no_columns(str(location), listed)
@@ -90,6 +96,12 @@ def open_source(
                            for split, file in folders.items()}, options)  # fmt: skip
     elif os.path.isfile(path) and is_list(path):
         return _Lists({"": open_list(path, listed)}, options)
+    elif ending_of_arrays(path) and not os.path.isdir(path):
+        from shardkit.sources.arrays.encoded import Arrays
+
+        _require_no_columns(fs_text(path), listed)
+        _require_no_fields(fs_text(path), options)
+        return Arrays(path, in_order=not options.shuffle)
     elif os.path.isfile(path) and (kind := kind_of(path)):
         _require_no_columns(fs_text(path), listed)
         return _Archived(path, kind, options, progress)
@@ -104,6 +116,11 @@ def _require_no_columns(place: str, listed: TableColumns) -> None:
     if listed != TableColumns():
         fact = "columns are named, and this source is not a list"
         raise UsageError(place, fact, f"name a list ({', '.join(LIST_SUFFIXES)}), or omit these options")
+
+
+def _require_no_fields(place: str, options: SourceOptions) -> None:
+    if options.fields:
+        raise UsageError(place, "given with `fields`, which is for the files of a tree", "omit `fields`")
 
 
 def _require_no_dataset(path: str) -> None:
@@ -133,7 +150,10 @@ def _is_manifest(path: str) -> bool:
 
 def _require_no_file(path: str) -> None:
     if os.path.isfile(path):
-        fact = f"this file is neither an archive ({', '.join(ARCHIVES)}) nor a list ({', '.join(LIST_SUFFIXES)})"
+        kinds = (
+            f"an archive ({', '.join(ARCHIVES)}), a list ({', '.join(LIST_SUFFIXES)}), or arrays ({', '.join(ARRAYS)})"
+        )
+        fact = f"this file is not {kinds}"
         raise SourceError(fs_text(path), fact, "give a folder of class folders, or one of these")
 
 
@@ -219,9 +239,7 @@ class _Lists:
     """A list, or the metadata files of splits."""
 
     def __init__(self, lists: Mapping[str, Listed], options: SourceOptions) -> None:
-        if options.fields:
-            place = next(iter(lists.values())).place
-            raise UsageError(place, "given with `fields`, which is for the files of a tree", "omit `fields`")
+        _require_no_fields(next(iter(lists.values())).place, options)
         self.lists, self.options = lists, options
         self.splits = None if "" in lists else list(lists)
 

@@ -40,6 +40,8 @@ LABEL_COLUMNS = ("label", "labels", "class", "classes", "category", "target")
 _TELL_ROWS = 1000
 _SHOWN = 20
 _JSON_ROWS = 4096
+MOST_REFUSED = 1000
+"""Bad rows after which a list is not read further."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,6 +68,20 @@ def open_list(path: str, options: TableColumns, *, labels: Callable[[pa.Table, s
     table = read_table(path, text_columns=texts, csv_texts=labels_in)
     root = os.path.dirname(os.path.abspath(path)) if options.root is None else os.path.abspath(options.root)
     _require_header(table.column_names, place, root)
+    all_text = not path.lower().endswith(".parquet") and not is_json(path)
+    return listed_table(table, place, root, options, all_text=all_text, labels=labels)
+
+
+def listed_table(
+    table: pa.Table,
+    place: str,
+    root: str,
+    options: TableColumns,
+    *,
+    all_text: bool = False,
+    labels: Callable[[pa.Table, str], Labels] | None = None,
+) -> Listed:
+    """Tell the columns of a table apart. all_text: see `labels_of`. Raises SourceError."""
     paths = _column(table, options.path_column, PATH_COLUMNS, place, "paths", "`path_column`")
     if paths is None:
         raise _no_column(table, "paths", "`path_column`", place)
@@ -73,7 +89,6 @@ def open_list(path: str, options: TableColumns, *, labels: Callable[[pa.Table, s
     if options.label_column != "":
         label = _column(table, options.label_column, LABEL_COLUMNS, place, "labels", "`label_column`")
     if label is not None:
-        all_text = not path.lower().endswith(".parquet") and not is_json(path)
         found = labels_of(table[label], place, label, options.label_separator, all_text=all_text)
     elif options.label_column == "":
         found = NO_LABELS
@@ -151,6 +166,7 @@ class _Scan:
         self.extensions = frozenset(extension.lower() for extension in extensions)
         self.values, self.wrong = numbered(listed.labels, classes)
         self.incomplete: list[tuple[str, str]] = []
+        self.refused: list[tuple[int, str]] = []
         self.stems: dict[str, dict[str, list[str]]] = {}
 
     def source(self, in_order: bool, progress: ProgressFn) -> Source:
@@ -199,6 +215,7 @@ class _Scan:
             sizes.append(size)
             if len(rows) % _TELL_ROWS == 0:
                 progress(Progress("scan", len(rows), self.listed.table.num_rows))
+        self._raise_refused()
         progress(Progress("scan", len(rows), self.listed.table.num_rows, sum(sizes)))
         return rows, real, names, sizes
 
@@ -245,10 +262,24 @@ class _Scan:
 
     def _refuse(self, row: int, value: object, reason: str) -> None:
         if not self.skip_bad:
-            cure = _CURES.get(reason.split()[0], 'fix the row, or skip such rows with `on_error="skip"`')
-            raise BadFileError(f"{self.listed.place}: row {row + 1}", reason, cure)
+            self.refused.append((row, reason))
+            if len(self.refused) == MOST_REFUSED:
+                self._raise_refused()
+            return
         name = value if isinstance(value, str) else f"row {row + 1}"
         self.incomplete.append((text_of_path(os.fsencode(name)), reason))
+
+    def _raise_refused(self) -> None:
+        """BadFileError for the first bad row, with the numbers of those that follow it."""
+        if not self.refused:
+            return
+        (row, reason), *others = self.refused
+        cure = _CURES.get(reason.split()[0], 'fix the row, or skip such rows with `on_error="skip"`')
+        if others:
+            shown = ", ".join(str(number + 1) for number, _ in others[:_SHOWN]) + (" …" if len(others) > _SHOWN else "")
+            count = "at least " if len(self.refused) == MOST_REFUSED else ""
+            reason += f" (and {count}{len(others)} more bad rows: {shown})"
+        raise BadFileError(f"{self.listed.place}: row {row + 1}", reason, cure)
 
     def _inline(self, rows: Sequence[int], names: Sequence[str], labels: NDArray[np.int32]) -> Inline | None:
         kind: Any = self.listed.labels.kind

@@ -1,0 +1,1 @@
+"""Arrays of images as sources: NumPy's .npz files, and HDF5."""
