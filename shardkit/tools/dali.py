@@ -34,11 +34,7 @@ def write_dali_index(source: SourceLike, *, workers: int | None = None) -> list[
     found = resolve(source)
     if found.tree is not None:
         raise UsageError(str(found.tree), "this is a class directory, not a dataset", "make one with 'shardkit pack'")
-    shards = list(found.shards)
-    if found.manifest is not None and found.location is not None:
-        numbers = range(len(found.manifest.shards)) if found.numbers is None else found.numbers
-        shards = [found.location.sibling(found.manifest.shards[number].name) for number in numbers]
-    return list(in_threads(_write_one, shards, thread_count(workers)))
+    return list(in_threads(_write_one, found.places, thread_count(workers)))
 
 
 def _write_one(shard: Location) -> Location:

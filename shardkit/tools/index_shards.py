@@ -43,6 +43,7 @@ from shardkit.shards.find.shards import SourceLike, find_shards
 from shardkit.shards.find.unfinished import require_finished
 from shardkit.shards.index import ShardRows, write_index
 from shardkit.shards.index_file import is_index
+from shardkit.shards.keys import require_unique
 from shardkit.shards.manifest import (
     IndexEntry,
     Manifest,
@@ -123,7 +124,8 @@ def _index(
         done, size = sum(len(item.rows) for item in read), sum(item.entry.bytes for item in read)
         progress(Progress("index", done, 0, size))
     _require_one_format(read)
-    _require_unique(read)
+    beside = Location("", prefix)
+    require_unique([(beside.sibling(one.entry.name), one.rows.keys, one.rows.numbers["offset"]) for one in read])
     return _write(prefix, read, names, before)
 
 
@@ -231,23 +233,6 @@ def _require_one_format(read: Sequence[_Indexed]) -> None:
     if other is not None:
         fact = f"{read[0].entry.name} is {read[0].format}, and {other.entry.name} is {other.format}"
         raise UsageError("source", fact, "index the shards of each format by themselves")
-
-
-def _require_unique(read: Sequence[_Indexed]) -> None:
-    """DatasetError for a key that two samples have."""
-    hashes = np.concatenate([np.fromiter(map(hash, item.rows.keys), np.int64, len(item.rows)) for item in read])
-    values, counts = np.unique(hashes, return_counts=True)
-    double = set(values[counts > 1].tolist())
-    if not double:
-        return
-    places: dict[str, str] = {}
-    for item in read:
-        for row, key in enumerate(item.rows.keys):
-            if hash(key) in double and key in places:
-                fact = f"the key is in {places[key]} already, and keys must be unique"
-                cure = "give one of them another key with 'shardkit repair'"
-                raise DatasetError(item.entry.name, fact, cure, int(item.rows.numbers["offset"][row]), key)
-            places[key] = item.entry.name
 
 
 def _before(prefix: str, *, overwrite: bool) -> Manifest | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, NotFoundError, UsageError
+from shardkit.errors import NotFoundError, UsageError
 from shardkit.formats.format import FORMATS, Description, Format, format_of_head, format_of_name, is_packed_as
 from shardkit.location import Location
 from shardkit.reading.blocks.catalog import IndexCatalog
@@ -24,6 +24,7 @@ from shardkit.shards.class_names import (
 )
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike
+from shardkit.shards.keys import require_unique
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.storage.files import size_of, translated
 from shardkit.storage.mapped import looked, map_whole
@@ -131,7 +132,7 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
         raise UsageError("source", "these are shards of more than one format", "convert those of each by themselves")
     form = forms.pop()
     scans = list(in_threads(lambda shard: _scan(shard, form, packed=packed), shards, threads))
-    _require_unique(shards, scans)
+    require_unique([(shard, scan.rows.keys, scan.rows.offsets) for shard, scan in zip(shards, scans, strict=True)])
     said = [(shard.name, scan.labels) for shard, scan in zip(shards, scans, strict=True)]
     found = classes_of_shards(said, None, place=str(shards[0]))
 
@@ -181,15 +182,3 @@ def _mapped(shard: Location, form: Format) -> Iterator[Description]:
 def _streamed(shard: Location, form: Format) -> Iterator[Description]:
     with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
         yield from form.stream_described(file, place=str(shard))
-
-
-def _require_unique(shards: Sequence[Location], scans: Sequence[_Scan]) -> None:
-    """DatasetError for a key that comes twice."""
-    seen: set[str] = set()
-    for shard, scan in zip(shards, scans, strict=True):
-        for row, key in enumerate(scan.rows.keys):
-            if key in seen:
-                fact = "the key came before, and keys must be unique"
-                at = int(scan.rows.offsets[row])
-                raise DatasetError(str(shard), fact, "give it another", at if at >= 0 else None, key)
-            seen.add(key)

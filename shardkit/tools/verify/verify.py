@@ -30,6 +30,7 @@ from shardkit.packing.engine.options import EngineLike, engine_options, move_eng
 from shardkit.sample import BAD_LABEL, text_of_path
 from shardkit.shards.find.shards import SourceLike, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
+from shardkit.shards.keys import repeated
 from shardkit.shards.manifest import Manifest, file_names
 from shardkit.shards.names import generation_of, skipped_beside
 from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset
@@ -309,9 +310,7 @@ class Check:
         return seen.labels if rows is None else rows.numbers["label"].astype(np.int64)
 
     def _double_keys(self) -> Iterator[Finding]:
-        hashes = np.concatenate([np.empty(0, np.int64), *self.hashes])
-        values, counts = np.unique(hashes, return_counts=True)
-        double = values[counts > 1]
+        double = repeated(self.hashes)
         if not len(double):
             return
         places: dict[str, str] = {}

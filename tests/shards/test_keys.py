@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from shardkit.errors import DatasetError
+from shardkit.location import Location
+from shardkit.shards.keys import repeated, require_unique
+
+X, Y = Location("", "some/x-0.tar"), Location("", "some/y-0.tar")
+
+
+def offsets(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array(numbers, np.int64)
+
+
+def test_numbers_that_come_more_than_once_are_found_in_one_array_and_in_several() -> None:
+    assert repeated([]).tolist() == []
+    assert repeated([offsets(1, 2), offsets(), offsets(3)]).tolist() == []
+    assert repeated([offsets(5, 1, 5), offsets(2), offsets(3, 2)]).tolist() == [2, 5]
+
+
+def test_unique_keys_are_fine() -> None:
+    require_unique([])
+    require_unique([(X, ["a", "b"], offsets(0, 512)), (Y, [], offsets()), (Y, ["c"], offsets(0))])
+
+
+def test_the_second_of_two_equal_keys_is_told_with_its_byte_and_the_shard_of_the_first() -> None:
+    with pytest.raises(DatasetError, match=r"some/y-0\.tar: at byte 512: sample a: the key is in x-0\.tar already"):
+        require_unique([(X, ["a", "b"], offsets(0, 512)), (Y, ["c", "a"], offsets(0, 512))])
+    with pytest.raises(DatasetError, match=r"x-0\.tar: at byte 7: .*the key is in x-0\.tar already") as caught:
+        require_unique([(X, ["a", "a"], offsets(3, 7)), (Y, ["a"], offsets(0))])
+    assert (caught.value.offset, caught.value.key) == (7, "a")
+
+
+def test_a_key_whose_byte_is_not_known_is_told_without_it() -> None:
+    with pytest.raises(DatasetError) as caught:
+        require_unique([(X, ["a"], offsets(-1)), (Y, ["a"], offsets(-1))])
+    assert caught.value.offset is None
+
+
+def test_keys_of_one_hash_are_not_equal_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardkit.shards.keys.hash", lambda key: 1, raising=False)
+    require_unique([(X, ["a", "b"], offsets(0, 512)), (Y, ["c"], offsets(0))])
+    with pytest.raises(DatasetError, match="sample b: "):
+        require_unique([(X, ["a", "b"], offsets(0, 512)), (Y, ["b"], offsets(0))])
