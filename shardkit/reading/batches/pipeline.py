@@ -26,7 +26,7 @@ from shardkit.reading.batches.pool import Task, Threads
 from shardkit.reading.batches.random_map import callers
 from shardkit.reading.blocks.block import Block, Placed
 from shardkit.reading.blocks.source import BlockSource, Numbers
-from shardkit.reading.ops import ALL, Decode, Filter, Map, Skip, Steps, Take, cut
+from shardkit.reading.ops import ALL, BatchUp, Decode, Filter, Map, Skip, Steps, Take, cut
 from shardkit.rng import stream_key
 from shardkit.sample import IMAGE_FIELDS, Sample
 
@@ -74,10 +74,14 @@ class Run:
 
     def _plain(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         batch = self.steps.batch
-        if batch is None:
-            for numbers, block, repeats in blocks:
-                yield from zip((numbers + 1).tolist(), marked(block.samples(), repeats), strict=True)
-            return
+        if batch is not None:
+            return self._collated(blocks, batch)
+        return itertools.chain.from_iterable(
+            zip((numbers + 1).tolist(), marked(block.samples(), repeats), strict=True)
+            for numbers, block, repeats in blocks
+        )
+
+    def _collated(self, blocks: Iterator[Placed], batch: BatchUp) -> Iterator[Item]:
         for numbers, block, repeats in blocks:
             samples = marked(block.samples(), repeats)
             for begin in range(0, len(block), batch.size):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,15 +132,11 @@ class IndexBlock:
     def samples(self) -> Iterator[Sample]:
         """All samples in order."""
         if not self.catalog.plain or self._least < 0:
-            yield from map(self.sample, range(len(self)))
-            return
+            return map(self.sample, range(len(self)))
+        datas = chain.from_iterable(self._copies())
         urls = map(self.catalog.urls.__getitem__, self.spans.images[0])
-        columns = iter(self.keys), urls, iter(self.labels.tolist()), iter(self.fields)
-        for datas in self._copies():
-            yield from [
-                {"__key__": key, "__url__": url, name: data, "cls": label}
-                for data, key, url, label, name in zip(datas, *columns, strict=False)
-            ]
+        columns = zip(datas, self.keys, urls, self.labels.tolist(), self.fields, strict=True)
+        return ({"__key__": key, "__url__": url, name: data, "cls": label} for data, key, url, label, name in columns)
 
     @cached_property
     def _least(self) -> int:
