@@ -1,4 +1,4 @@
-"""The source that is a bucket's prefix, or any other store: its objects are listed, and read by the workers."""
+"""A bucket prefix (or any other store) as a source: its objects are listed here, and read by the workers."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from shardkit.storage.store import ObjectInfo, StorageOptions
 from shardkit.threads import in_threads
 
 LISTINGS = 16
-"""Folders that are listed at a time, where the store can list one by itself."""
+"""Folders that are listed at once, if the store can list a single folder."""
 
 _TELL_OBJECTS = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bucket:
-    """What is below a store's folder. versions: of each object of the listing."""
+    """The objects below a folder of a store. versions: one for each object of the listing."""
 
     folder: Location
     listing: Listing
@@ -38,17 +38,17 @@ class Bucket:
 
 
 def read_bucket(folder: Location, options: StorageOptions, progress: ProgressFn = silent) -> Bucket:
-    """List all objects below `folder`. SourceError where there are none; what the store raises."""
+    """List all objects below `folder`. Raises SourceError if there are none, and the store's errors."""
     folder = Location(folder.scheme, folder.path.rstrip("/"))
     store = open_patient(folder, options)
     try:
         return _listed(store, folder, progress)
     except NotFoundError as exc:
-        raise SourceError(str(folder), "there is nothing", "check the name of the bucket and the prefix") from exc
+        raise SourceError(str(folder), "it does not exist", "check the name of the bucket and the prefix") from exc
 
 
 class _Found:
-    """Collects objects as columns; from several threads."""
+    """Collect objects as columns. Thread safe."""
 
     def __init__(self, progress: ProgressFn) -> None:
         self.names, self.sizes = PathColumnBuilder(), array("q")
@@ -57,7 +57,7 @@ class _Found:
         self._progress, self._lock, self._bytes = progress, threading.Lock(), 0
 
     def add(self, items: Sequence[ObjectInfo]) -> None:
-        """Add some objects; those whose name ends with a slash are what some programs write for an empty folder."""
+        """Add some objects. A name that ends with a slash stands for an empty folder, as some programs write it."""
         reasons = [_reason(item.name) for item in items]
         plain = [item for item, reason in zip(items, reasons, strict=True) if reason is None]
         with self._lock:
@@ -86,15 +86,15 @@ def _listed(store: Patient, folder: Location, progress: ProgressFn) -> Bucket:
         pass
     names, sizes = found.names.build(), np.frombuffer(found.sizes, np.int64)
     if not len(names):
-        raise SourceError(str(folder), "there is nothing below it", "check the name of the bucket and the prefix")
+        raise SourceError(str(folder), "it has no objects", "check the name of the bucket and the prefix")
     return Bucket(
         folder, Listing(str(folder), names, sizes, found.folders, sorted(found.left_out)), tuple(found.versions)
     )
 
 
 def _prefixes(store: Patient, found: _Found) -> list[str]:
-    """The folders to be listed each by itself: those at the top, and while these are few, those in them. All at once,
-    where the store knows no folders."""
+    """The folders to list separately: those at the top level, and while these are few, their subfolders. Only the root
+    if the store can't list folders."""
     folders = [""]
     while len(folders) < LISTINGS:
         below: list[str] = []
@@ -112,7 +112,7 @@ def _prefixes(store: Patient, found: _Found) -> list[str]:
 
 
 def _reason(name: str) -> str | None:
-    """Why no path below a folder can be made of an object's name, which may be any text; None where one can."""
+    """Why an object's name, which may be any text, can't be a path below a folder; None if it can."""
     if {"", ".", ".."} & set(name.split("/")) or b"\0" in os.fsencode(name):
         return left_out.NO_PATHS
     return left_out.TOO_DEEP if name.count("/") > MAX_DEPTH else None

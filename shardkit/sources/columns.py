@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PathColumn:
-    """n paths. `blob` holds their bytes end to end (uint8), path i is `blob[offsets[i]:offsets[i + 1]]` (int64, n + 1).
+    """n paths. `blob` has their concatenated bytes (uint8); path i is `blob[offsets[i]:offsets[i + 1]]` (int64, n + 1).
 
     A path costs its own bytes and 8 more. Safe to read from several threads.
     """
@@ -23,7 +23,7 @@ class PathColumn:
 
     @classmethod
     def of(cls, paths: Iterable[bytes]) -> PathColumn:
-        """The column of some paths."""
+        """Build a column from paths."""
         builder = PathColumnBuilder()
         builder.extend("", [os.fsdecode(path) for path in paths])
         return builder.build()
@@ -38,13 +38,13 @@ class PathColumn:
         return self.blob[self.offsets[row] : self.offsets[row + 1]].tobytes()
 
     def __iter__(self) -> Iterator[bytes]:
-        """The paths in order, a few thousand as objects at a time."""
+        """Yield the paths in order; only a few thousand are Python objects at once."""
         for start in range(0, len(self), 4096):
             yield from self.take(np.arange(start, min(start + 4096, len(self))))
 
     @property
     def nbytes(self) -> int:
-        """The bytes that the column takes in memory."""
+        """The size of the column in memory, in bytes."""
         return self.blob.nbytes + self.offsets.nbytes
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> list[bytes]:
@@ -58,7 +58,7 @@ class PathColumn:
 
 
 class PathColumnBuilder:
-    """Grows a PathColumn, a folder at a time: 4 bytes for each path beside its own until `build`."""
+    """Build a PathColumn folder by folder; until `build`, each path costs its own bytes and 4 more."""
 
     def __init__(self) -> None:
         self._blob = bytearray()
@@ -68,7 +68,7 @@ class PathColumnBuilder:
         return len(self._lengths)
 
     def extend(self, prefix: str, names: Sequence[str]) -> None:
-        """Add the paths `prefix + name`, given as `os.fsdecode` gives them."""
+        """Add the paths `prefix + name`, as text in the form of `os.fsdecode`."""
         if not names:
             return
         joined = prefix + prefix.join(names)
@@ -80,7 +80,7 @@ class PathColumnBuilder:
             self._lengths.extend([len(os.fsencode(name)) + extra for name in names])
 
     def build(self) -> PathColumn:
-        """The column; the builder must not be used after it."""
+        """Return the column; the builder must not be used afterwards."""
         offsets = np.zeros(len(self._lengths) + 1, dtype=np.int64)
         np.cumsum(np.frombuffer(self._lengths, dtype=np.int32), out=offsets[1:])
         blob = np.frombuffer(self._blob, dtype=np.uint8)

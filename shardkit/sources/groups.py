@@ -1,4 +1,4 @@
-"""Files that belong together: those of one folder whose names differ in the field alone, as `a.jpg` and `a.json`."""
+"""Group files into samples: files of one folder whose names differ only in the field, such as `a.jpg` and `a.json`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Grouped:
-    """The samples of several files each.
+    """Samples of several files each.
 
-    samples: a row for each sample, with the path of the file of field `primary` (the first that is an image, or the
-    first) and the bytes of all. files: a row for each file. rows: the files of each sample (int64, samples x fields).
-    incomplete: (path, what is missing) where a sample lacks a file.
+    samples: a row for each sample, with the path of the file of field `primary` (the first image field, or the first
+    field) and the bytes of all files. files: a row for each file. rows: the files of each sample (int64, samples x
+    fields). incomplete: (path, what is missing) of the samples that lack a file.
     """
 
     samples: Source
@@ -37,21 +37,21 @@ class Grouped:
 
 
 def extensions_of(fields: Sequence[str]) -> tuple[str, ...]:
-    """The file extensions to scan for, without a dot: the last ones of the fields. UsageError for what is no field."""
+    """The file extensions to scan for, without a dot: the last part of each field. UsageError for an invalid field."""
     for name in fields:
         if not name or name == "cls" or name.startswith(("__", ".")) or "/" in name or not name.isprintable():
-            raise UsageError("fields", f"{name!r} can't be a field of files", "name extensions, as jpg,json,txt")
+            raise UsageError("fields", f"{name!r} can't be a field of files", "name extensions, such as jpg,json,txt")
     if len(set(fields)) < len(fields) or not fields:
-        raise UsageError("fields", "a field is named twice, or none is", "name each extension once")
+        raise UsageError("fields", "a field is named twice, or none is named", "name each extension once")
     found = {name.rpartition(".")[2] for name in fields}
     return tuple(sorted(found | ({"jpeg"} if "jpg" in found else set())))
 
 
 def group_files(source: Source, fields: Sequence[str], *, skip_bad: bool) -> Grouped:
-    """The files of a scanned source as samples, in the order of their first files.
+    """Group the files of a scanned source into samples, in the order of their first files.
 
-    A file belongs to the longest of the fields that its name ends with, in any case (`jpeg` is `jpg`). Raises
-    BadFileError for a sample that lacks one of the fields, unless those are left out; SourceError if none is left.
+    A file belongs to the longest field that its name ends with, in any case (`jpeg` is `jpg`). Raises BadFileError for
+    a sample that lacks a field, unless `skip_bad`; SourceError if no sample is left.
     """
     endings = _endings(fields)
     rows: list[list[int]] = []
@@ -68,7 +68,7 @@ def group_files(source: Source, fields: Sequence[str], *, skip_bad: bool) -> Gro
             stem, place = found
             members = together.setdefault(stem, [-1] * len(fields))
             if members[place] >= 0:
-                fact = f"two files of one sample are its field {fields[place]!r}"
+                fact = f"two files of one sample have the field {fields[place]!r}"
                 raise SourceError(_name(source, path), fact, "rename one of them")
             members[place] = row
         for stem, members in together.items():
@@ -84,19 +84,19 @@ def group_files(source: Source, fields: Sequence[str], *, skip_bad: bool) -> Gro
     if others:
         _log.warning("%d files end with none of the fields %s", others, ", ".join(map(printable, fields)))
     if not rows:
-        raise SourceError(fs_text(source.root), "no sample has all of the fields", "name others with `fields`")
+        raise SourceError(fs_text(source.root), "no sample has all of the fields", "name other fields with `fields`")
     return _grouped(source, tuple(fields), np.array(rows, np.int64), keys, tuple(incomplete))
 
 
 def _endings(fields: Sequence[str]) -> list[tuple[bytes, int]]:
-    """(".ext" in lower case, number of the field), the longest first."""
+    """(".ext" in lower case, index of the field), longest first."""
     found: Mapping[bytes, int] = {f".{name.lower()}".encode(): place for place, name in enumerate(fields)}
     jpegs = {ending[:-3] + b"jpeg": place for ending, place in found.items() if ending.endswith(b".jpg")}
     return sorted((jpegs | dict(found)).items(), key=lambda item: -len(item[0]))
 
 
 def _stem(path: bytes, ending: bytes) -> bytes:
-    """The path without the ending; b"" if it has another, or nothing before it."""
+    """The path without the ending; b"" if it ends differently, or has nothing before the ending."""
     if path[-len(ending) :].lower() != ending:
         return b""
     stem = path[: -len(ending)]
@@ -104,7 +104,7 @@ def _stem(path: bytes, ending: bytes) -> bytes:
 
 
 def _folders(paths: PathColumn) -> Iterator[list[tuple[int, bytes]]]:
-    """(row, path) of the files of each folder."""
+    """Yield for each folder the (row, path) of its files."""
     last, held = None, list[tuple[int, bytes]]()
     for row, path in enumerate(paths):
         folder = path.rpartition(b"/")[0]

@@ -1,8 +1,8 @@
-"""Keys of files, and the files that would share one.
+"""Keys of files, and how files that would share a key are renamed.
 
-The key is `key_of_path` of the path as text. `text_of_path` gives every path a text of its own, so that two files
-can share a key only through a dropped extension or a `.` made `_`: within one folder, or in folders that differ in
-that only. No set of all keys is needed to find them.
+The key is `key_of_path` of the path as text. `text_of_path` gives every path a distinct text, so two files can share a
+key only through a dropped extension or a `.` replaced by `_`: within one folder, or in folders that differ only in
+that. No set of all keys is needed to find them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _SKIPPED = re.compile(r"__[^/]*__(?:$|/)")  # webdataset 0.2 and 1.0 skip such m
 
 
 def key_of_file(path: bytes) -> str:
-    """The key of a file by its path below the root, before any `-2`: valid text, and one that no reader skips.
+    """The key of a file by its path below the root, before any `-2`: valid text that no reader skips.
 
-    A class folder `__x__` becomes `_x__`, since WebDataset takes what is in a top folder `__x__` for metadata.
+    A class folder `__x__` becomes `_x__`, since WebDataset treats everything in a top folder `__x__` as metadata.
 
     >>> key_of_file(b"__background__/a.1.jpg")
     '_background__/a_1'
@@ -32,17 +32,17 @@ def key_of_file(path: bytes) -> str:
 
 
 def folder_changes(folder: bytes) -> bool:
-    """True if the keys of the files in `folder` do not begin with its own text, so that another may have the same."""
+    """Whether the keys of the files in `folder` begin with another text, which a second folder may share."""
     return folder_key(folder) != text_of_path(folder)
 
 
 def folder_key(folder: bytes) -> str:
-    """What the keys of the files in `folder` begin with, without the last `/`."""
+    """The common prefix of the keys of the files in `folder`, without the last `/`."""
     return key_of_file(folder + b"/-")[:-2]
 
 
 def share_a_key(names: Sequence[str]) -> bool:
-    """True if two files of one folder, given by name and each with an extension, have the same key."""
+    """Whether two files of one folder, given by name and each with an extension, have the same key."""
     if not names:
         return False
     joined, ending = "/".join([*names, ""]), names[0][names[0].rindex(".") :] + "/"
@@ -52,9 +52,9 @@ def share_a_key(names: Sequence[str]) -> bool:
 
 
 def new_keys(keys: Sequence[str]) -> dict[int, str]:
-    """Position -> new key, for each key that an earlier position has: `-2`, `-3` … is added, free ones only.
+    """Position -> new key, for each key that occurs earlier: `-2`, `-3` … is added, skipping taken keys.
 
-    Every key that is some file's own stays taken, so that a file named `a-2` keeps its key.
+    Every file's own key counts as taken, so that a file named `a-2` keeps its key.
 
     >>> new_keys(["a", "a", "a-2"])
     {1: 'a-3'}
@@ -78,9 +78,9 @@ def new_keys(keys: Sequence[str]) -> dict[int, str]:
 def renamed_rows(
     paths: PathColumn, starts: NDArray[np.int64], shared: NDArray[np.int64], changed: NDArray[np.int64]
 ) -> dict[int, str]:
-    """Row -> key for the rows whose own key an earlier row has.
+    """Row -> new key, for the rows whose own key an earlier row has.
 
-    starts: the first row of each folder with files, ascending. shared, changed: the numbers (places in `starts`) of
+    starts: the first row of each folder with files, ascending. shared, changed: the numbers (indices in `starts`) of
     the folders with `share_a_key` and `folder_changes`.
     """
     ends = np.append(starts[1:], len(paths))
@@ -100,7 +100,7 @@ def renamed_rows(
 def _same_folders(
     paths: PathColumn, starts: NDArray[np.int64], changed: NDArray[np.int64]
 ) -> Iterator[tuple[int, ...]]:
-    """Each group of two or more folders with one `folder_key`, as folder numbers in scan order."""
+    """Yield each group of two or more folders with the same `folder_key`, as folder numbers in scan order."""
     groups: dict[str, list[int]] = {_key_at(paths, int(starts[folder])): [] for folder in changed}
     if groups:
         for folder, start in enumerate(starts.tolist()):

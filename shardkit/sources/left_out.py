@@ -1,4 +1,4 @@
-"""What a scan leaves out, and why: counted by reason, with the first few names of each."""
+"""Files and folders that a scan leaves out: counted by reason, with a few examples of each."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ NOT_IN_A_CLASS = "files not in a class folder"
 BROKEN_LINKS = "symbolic links that lead nowhere"
 LINK_LOOPS = "symbolic links back to a folder that holds them"
 SPECIAL = "pipes, sockets and devices"
-NO_PATHS = "objects whose names are no paths (an empty part, . or ..)"
+NO_PATHS = "objects whose names are not paths (an empty part, . or ..)"
 TOO_DEEP = "objects that are too many folders deep"
 VANISHED = "files that vanished during the scan"
 
 EXAMPLES = 5
-_EXTENSIONS = 1000  # different extensions that are counted one by one; names without sense must not fill the memory
+_EXTENSIONS = 1000  # distinct extensions that are counted separately; random names must not fill the memory
 
 
 @dataclass(frozen=True, slots=True)
 class LeftOutEntry:
-    """How many were left out for one reason, and the first few of their paths below the root, in scan order."""
+    """The count for one reason, and the first few paths below the root, in scan order."""
 
     count: int
     examples: tuple[str, ...]
@@ -42,7 +42,7 @@ class LeftOut:
 
     @property
     def total(self) -> int:
-        """All files and folders left out; a folder counts once, whatever it holds."""
+        """The number of files and folders left out; a folder counts once, whatever it contains."""
         return sum(entry.count for entry in self.reasons.values())
 
     def lines(self) -> list[str]:
@@ -61,7 +61,7 @@ class LeftOut:
 
 
 class LeftOutCounter:
-    """Collects what a scan leaves out; memory does not grow with the number of files."""
+    """Count what a scan leaves out; memory does not grow with the number of files."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -69,7 +69,7 @@ class LeftOutCounter:
         self._extensions: Counter[str] = Counter()
 
     def add(self, reason: str, path: str) -> None:
-        """Count one path (below the root, as `os.fsdecode` gives it)."""
+        """Count one path (below the root, as text from `os.fsdecode`)."""
         self._counts[reason] += 1
         examples = self._examples.setdefault(reason, [])
         if len(examples) < EXAMPLES:
@@ -80,7 +80,7 @@ class LeftOutCounter:
             self._extensions[extension if known else "others"] += 1
 
     def result(self) -> LeftOut:
-        """What was counted, reasons in the order of their text."""
+        """The counts so far, with reasons sorted by text."""
         entries = {
             reason: LeftOutEntry(count, tuple(self._examples[reason])) for reason, count in sorted(self._counts.items())
         }

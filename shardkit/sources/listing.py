@@ -1,6 +1,6 @@
-"""A tree that is known by a list of its files alone: what is in an archive, or below a bucket's prefix.
+"""A tree given only by a list of its files: the content of an archive or a bucket prefix.
 
-It is scanned by the rules of a tree of folders, and in the same order, so that it packs to the same bytes.
+It is scanned by the rules of a tree of folders, in the same order, so that it packs to the same bytes.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ Rows = NDArray[np.int64]
 class Listing:
     """All files of a tree, in any order.
 
-    place: what messages call the tree, without a slash at its end. names: parts joined by `/`, none of them empty, `.`
-    or `..`. sizes: bytes (int64). folders: those that it names by themselves, since an empty one is a class too.
-    left_out: (reason, name) of the files that are not in it.
+    place: the tree's name in messages, without a trailing slash. names: parts joined by `/`, none of them empty, `.`
+    or `..`. sizes: bytes (int64). folders: those with entries of their own, since an empty folder is a class too.
+    left_out: (reason, name) of the files that were left out of the list.
     """
 
     place: str
@@ -77,7 +77,7 @@ class Listing:
 
 
 class ListedWalk:
-    """A scan of a listing, or of the folder `below` it. `rows`: those of the files that `folders` gave, in order."""
+    """A scan of a listing, or of its folder `below`. `rows`: the rows of the files yielded by `folders`, in order."""
 
     def __init__(self, listing: Listing, below: str, extensions: Collection[str]) -> None:
         self.root = f"{listing.place}/{below}" if below else listing.place
@@ -117,7 +117,7 @@ class ListedWalk:
         return bool(sizes), bool(below)
 
     def _entries(self, path: str) -> tuple[dict[str, int], set[str]]:
-        """(name -> row of each file, names of the folders) in a folder. SourceError for a name that is there twice."""
+        """(name -> row of each file, names of the folders) in a folder. SourceError for a duplicate name."""
         inside = "/".join(part for part in (self._below, path) if part)
         rows, folders = self._listing.index().get(inside, (array("q"), set[str]()))
         cut = len(os.fsencode(inside)) + 1 if inside else 0
@@ -154,15 +154,15 @@ def _refuse_twice(listing: Listing, rows: Sequence[int]) -> None:
     for name in listing.names.take(rows):
         if name in seen:
             place = f"{listing.place}/{fs_text(name)}"
-            raise SourceError(place, "two files in it have this name", "make the archive again, with one of them")
+            raise SourceError(place, "two files have this name", "create the archive again with only one of them")
         seen.add(name)
 
 
 def inside_top_folder(listing: Listing, extensions: Collection[str], name: str = "") -> str:
-    """The folder that holds the class folders: the only one at the top, and so on down, while it holds no image.
+    """The folder that contains the class folders; "" for the top level.
 
-    An archive of a folder has that folder in it, and a program that unpacks it makes it; "" where there is none. A
-    folder that is named as a split is one, except at the top if it is also the archive's `name`.
+    Archives often wrap the tree in one folder: a folder is entered while it is the only one at its level and has no
+    image. A folder with the name of a split is a split, except at the top level if it is also the archive's `name`.
     """
     below = ""
     while True:
@@ -178,7 +178,7 @@ def inside_top_folder(listing: Listing, extensions: Collection[str], name: str =
 
 
 def listed_splits(listing: Listing, below: str, extensions: Collection[str]) -> list[str] | None:
-    """As `find_splits`."""
+    """As `find_splits`, for a listing."""
     return splits_of(ListedWalk(listing, below, extensions))
 
 
@@ -192,9 +192,9 @@ def scan_listing(
     progress: ProgressFn = silent,
     origin_of: Callable[[Rows], Origin | None] = lambda rows: None,
 ) -> dict[str, Source]:
-    """The source of each split (or of "", where there are none) of the tree in the folder `below` of a listing.
+    """The source of each split (or of "" without splits) of the tree in the folder `below` of a listing.
 
-    origin_of: makes a source's origin from the rows of the listing that its own are. Raises as `scan_tree`.
+    origin_of: returns the origin of a source, given the rows of the listing that it consists of. Raises as `scan_tree`.
     """
     if splits is None:
         walks = {"": ListedWalk(listing, below, extensions)}

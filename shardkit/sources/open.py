@@ -1,6 +1,6 @@
-"""What a user's SOURCE is: a tree, an archive of one, a list, images with metadata, a bucket. One class for each kind.
+"""Open a user's SOURCE: a tree, an archive of one, a list, images with metadata, or a bucket. One class for each kind.
 
-A new kind of source is a class of this form and a line in `open_source`.
+To add a kind of source, write such a class and add a line to `open_source`.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ _log = logging.getLogger(__name__)
 
 
 class Opened(Protocol):
-    """A source that was looked at."""
+    """An opened source, not yet scanned."""
 
     @property
     def splits(self) -> Sequence[str] | None:
-        """The names of its splits; None where it has none."""
+        """The names of its splits; None if it has none."""
         ...
 
     def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
-        """What each split holds, or "" where there are none."""
+        """Scan the files: split -> its source, with "" as the only split if there are none."""
         ...
 
 
 def dataset_name(source: str | os.PathLike[str]) -> str:
-    """What a dataset is called after its source: the last part of the path, without the ending of an archive or list.
+    """The default dataset name for a source: the last part of the path, without the ending of an archive or list.
 
     >>> dataset_name("data/photos.tar.gz")
     'photos'
@@ -65,7 +65,8 @@ def dataset_name(source: str | os.PathLike[str]) -> str:
 
 
 def named_path(source: str | os.PathLike[str] | TableInMemory) -> str:
-    """A path whose last part is the dataset's name, and in which no destination can be by mistake, as beside a file."""
+    """A path whose last part is the dataset's name: the source folder itself, or for a file, a path below the file,
+    so that no destination can lie in it by mistake."""
     if isinstance(source, TableInMemory):
         return os.path.join(os.devnull, NAME)
     location = locate(source)
@@ -81,7 +82,7 @@ def open_source(
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Opened:
-    """Look at a source: what kind it is, and which splits it has. Raises UsageError, SourceError."""
+    """Open a source: find out its kind and its splits. Raises UsageError, SourceError."""
     if isinstance(source, TableInMemory):
         return _Lists({"": open_table(source, listed)}, options)
     location = locate(source)
@@ -114,7 +115,7 @@ def open_source(
 
 def _require_no_columns(place: str, listed: TableColumns) -> None:
     if listed != TableColumns():
-        fact = "columns are named, and this source is not a list"
+        fact = "columns are named, but this source is not a list"
         raise UsageError(place, fact, f"name a list ({', '.join(LIST_SUFFIXES)}), or omit these options")
 
 
@@ -124,7 +125,7 @@ def _require_no_fields(place: str, options: SourceOptions) -> None:
 
 
 def _require_no_dataset(path: str) -> None:
-    """SourceError for shards, which are packed already."""
+    """SourceError for shards, which are already packed."""
     if path.endswith(".json") and os.path.isfile(path) and not _is_manifest(path):
         fact = "this is a JSON file, not a list of files"
         raise SourceError(fs_text(path), fact, "write a row for each file, as JSON lines (.jsonl), CSV or Parquet")
@@ -158,7 +159,7 @@ def _require_no_file(path: str) -> None:
 
 
 def _packed_already(path: str) -> SourceError:
-    fact = "this is a dataset of shards, which is packed already"
+    fact = "this is a dataset of shards, which is already packed"
     return SourceError(fs_text(path), fact, f"to write it again, run 'shardkit convert {fs_text(path)} DEST'")
 
 
@@ -170,7 +171,7 @@ class _Tree:
         self.splits = find_splits(root, extensions=options.extensions)
 
     def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
-        """The files."""
+        """Scan the files; see `Opened.scan`."""
         given: dict[str, Any] = {"classes": classes, "extensions": self.extensions, "progress": progress}
         if self.splits is None:
             return {"": scan_tree(self.root, **given)}
@@ -190,33 +191,33 @@ class _Archived:
         self.splits = listed_splits(self.listing, self.below, self.extensions)
 
     def _say_where(self, classes: Sequence[str]) -> None:
-        """Say that the tree is taken to be in a folder: loudly where that folder may as well be a class."""
+        """Log which folder is taken as the tree: as a warning if that folder could also be a class."""
         top, name = fs_text(self.below), dataset_name(self.path).lower()
         if self.splits is not None or any(
             part.startswith(name) or name.startswith(part) for part in top.lower().split("/")
         ):
             _log.info("%s: the tree is in its folder %s", fs_text(self.path), printable(top))
             return
-        text = "%s: its folder %s is taken for the tree, and the folders in it for the classes (%s); if %s is a class, "
+        text = "%s: its folder %s is taken as the tree, and the folders in it as the classes (%s); if %s is a class, "
         shown = ", ".join(map(printable, classes[:5])) + (" …" if len(classes) > 5 else "")
         _log.warning(
             text + "unpack the archive and pack the tree", fs_text(self.path), printable(top), shown, printable(top)
         )
 
     def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
-        """The members."""
+        """Scan the members; see `Opened.scan`."""
         found = scan_listing(
             self.listing, self.below, self.splits, classes=classes, extensions=self.extensions, progress=progress,
             origin_of=lambda rows: InArchive(self.path, self.kind, self.members, rows),
         )  # fmt: skip
         if self.below:
             self._say_where(next(iter(found.values())).classes)
-        first = next(iter(found))  # refused members belong to no split, and are told with the first
+        first = next(iter(found))  # refused members belong to no split: they are reported with the first
         return found | {first: replace(found[first], incomplete=self.members.refused)}
 
 
 def read_members(path: str, kind: str, *, skip_bad: bool, progress: ProgressFn = silent) -> Members:
-    """The members of an archive. Raises SourceError, MissingExtraError."""
+    """Read the list of members of an archive. Raises SourceError, MissingExtraError."""
     if kind == "zip":
         from shardkit.sources.archives.zip import read_zip
 
@@ -244,7 +245,7 @@ class _Lists:
         self.splits = None if "" in lists else list(lists)
 
     def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
-        """The files that the rows name."""
+        """Scan the files that the rows name; see `Opened.scan`."""
         return scan_lists(
             self.lists, classes=classes, extensions=self.options.extensions,
             skip_bad=self.options.on_error == "skip", in_order=not self.options.shuffle, progress=progress,
@@ -259,12 +260,12 @@ class _InBucket:
     ) -> None:
         self.extensions, self.storage_options = options.extensions, storage_options
         if ending_of(folder.path) or is_list(folder.path):
-            raise SourceError(str(folder), "an archive or a list must be a file of this machine", "copy it here first")
+            raise SourceError(str(folder), "an archive or a list must be a local file", "copy it to this machine first")
         self.bucket: Bucket = read_bucket(folder, storage_options, progress)
         self.splits = listed_splits(self.bucket.listing, "", self.extensions)
 
     def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
-        """The objects."""
+        """Scan the objects; see `Opened.scan`."""
         bucket = self.bucket
 
         def origin_of(rows: Rows) -> InStore:

@@ -1,4 +1,4 @@
-"""What decides how a source is read."""
+"""Options for reading a source."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from shardkit.options.fields import About, Help, Takes
 
 @dataclass(frozen=True, slots=True)
 class TableColumns:
-    """How a list of files is read: its columns, where they do not have one of the usual names.
+    """How to read a list of files: its columns, if they do not have one of the usual names.
 
-    label_column: "" for a list without labels. label_separator: what stands between several labels in a text.
-    root: the folder that its paths are relative to (None: the list's own).
+    label_column: "" for a list without labels. label_separator: the text between several labels in one value.
+    root: the folder that its paths are relative to (None: the list's own folder).
     """
 
     path_column: Annotated[
@@ -45,16 +45,16 @@ class TableColumns:
 
 
 class SourceOptions(Protocol):
-    """Of a packing's options, those that its source asks for."""
+    """The packing options that a source needs."""
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """Extensions of the files that are packed, in lower case, without the dot."""
+        """Extensions of the files to pack, in lower case, without the dot."""
         ...
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Extensions of the files that make one sample; empty where each file is a sample."""
+        """Extensions of the files that make up a sample; empty if each file is a sample."""
         ...
 
     @property

@@ -1,6 +1,6 @@
-"""Where the files of a source are: below its root, anywhere on disk, in an archive, in a store.
+"""Origins: where the files of a source are (below its root, anywhere on disk, in an archive, in a store).
 
-An `Origin` goes with the rows of its source, and hands the files of any of them to the tasks that read them.
+An `Origin` has the same rows as its source, and describes the files of any rows to the tasks that read them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Rows = NDArray[np.int64]
 
 
 class Origin(Protocol):
-    """What the packing asks of the place of a source's files. Rows are those of the source."""
+    """What packing needs to know about the place of a source's files. Rows are those of the source."""
 
     @property
     def readable(self) -> bool:
-        """Whether its files can be read before it is `prepared`."""
+        """Whether its files can be read before `prepared` is called."""
         ...
 
     def at(self, rows: Rows) -> Origin:
@@ -35,19 +35,19 @@ class Origin(Protocol):
         ...
 
     def prepared(self, work: str) -> Origin:
-        """The origin with what its readers need; `work` is the folder for that, which is removed at the end."""
+        """The origin, made ready for its readers; `work` is a folder for their files, which is removed at the end."""
         ...
 
     def files(self, rows: Rows) -> AnyFiles:
-        """These files, in this order, as data for the task that reads them."""
+        """The files of `rows`, in this order, as data for the task that reads them."""
         ...
 
     def watched(self, rows: Rows) -> list[bytes]:
-        """The files of this machine whose times tell whether one of these was changed."""
+        """The local files whose modification times show whether a file of `rows` has changed."""
         ...
 
     def marks(self, rows: Rows) -> bytes:
-        """What distinguishes these files from others with the same paths and sizes, apart from times."""
+        """Bytes that distinguish these files from others with the same paths and sizes, apart from times."""
         ...
 
 
@@ -68,21 +68,21 @@ class FilesBelowRoot:
         return self
 
     def files(self, rows: Rows) -> AnyFiles:
-        """The files; the task has their paths."""
+        """The files below the root; the task has their paths."""
         return TreeFiles(self.root)
 
     def watched(self, rows: Rows) -> list[bytes]:
-        """The files."""
+        """The files themselves."""
         return list(TreeFiles(self.root).watched(self.paths.take(rows)))
 
     def marks(self, rows: Rows) -> bytes:
-        """Nothing: root and paths tell."""
+        """Empty: root and paths identify the files."""
         return b""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilesAnywhere:
-    """Files anywhere on this machine, by their absolute paths."""
+    """Local files by their absolute paths."""
 
     paths: PathColumn
     readable = True
@@ -96,23 +96,23 @@ class FilesAnywhere:
         return self
 
     def files(self, rows: Rows) -> AnyFiles:
-        """The files."""
+        """The files by their paths."""
         return DiskFiles(self.paths.take(rows))
 
     def watched(self, rows: Rows) -> list[bytes]:
-        """The files."""
+        """The files themselves."""
         return self.paths.take(rows)
 
     def marks(self, rows: Rows) -> bytes:
-        """Their paths."""
+        """The paths of the files."""
         return b"\0".join(self.paths.take(rows))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InArchive:
-    """Members of the archive at `path`. `kind` is "zip", "tar", or what must be read from front to back.
+    """Members of the archive at `path`. `kind` is "zip", "tar", or a kind that must be read from front to back.
 
-    rows: the member of each row of the source. spool: where the members were unpacked to, and the byte of each there.
+    rows: the member of each row of the source. spool: the file with the unpacked members, and each member's byte in it.
     """
 
     path: str
@@ -131,7 +131,7 @@ class InArchive:
         return replace(self, rows=self.rows[rows])
 
     def prepared(self, work: str) -> InArchive:
-        """Unpack what this source has of an archive without random access into one file of the work folder."""
+        """Unpack this source's members of an archive without random access into one file in the work folder."""
         if self.readable:
             return self
         return replace(self, spool=spooled(self.path, self.kind, self.members, self.rows, work))
@@ -152,17 +152,17 @@ class InArchive:
         )  # fmt: skip
 
     def watched(self, rows: Rows) -> list[bytes]:
-        """The archive."""
+        """The archive file."""
         return [os.fsencode(os.path.abspath(self.path))]
 
     def marks(self, rows: Rows) -> bytes:
-        """The CRC-32 that a zip file has of each."""
+        """The CRC-32 of each member, from the zip directory."""
         return self.members.crcs[self.rows[rows]].tobytes()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InStore:
-    """Objects below `folder`. versions: of each object, "" where the store has none."""
+    """Objects below `folder`. versions: one for each object, "" if the store has none."""
 
     folder: Location
     options: Mapping[str, Any]
@@ -180,14 +180,14 @@ class InStore:
         return self
 
     def files(self, rows: Rows) -> AnyFiles:
-        """The objects."""
+        """The objects by their names."""
         names = [name.decode("utf-8", "surrogateescape") for name in self.names.take(self.rows[rows])]
         return StoreObjects(self.folder.scheme, self.folder.path, names, dict(self.options))
 
     def watched(self, rows: Rows) -> list[bytes]:
-        """None is on this machine."""
+        """Empty: no file is on this machine."""
         return []
 
     def marks(self, rows: Rows) -> bytes:
-        """Their versions."""
+        """The versions of the objects."""
         return "\0".join(self.versions[row] for row in self.rows[rows].tolist()).encode()

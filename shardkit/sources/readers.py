@@ -1,7 +1,7 @@
-"""The files of one shard, wherever they are, and what reads them there.
+"""Descriptions of the files of one shard, and their readers.
 
-They cross to a worker as data: `opened(paths, sizes)` gives their reader, whose `read(n)` gives the whole file n. Files
-are read in ascending order. A ValueError or OSError tells what is wrong with one file. Nothing here needs NumPy.
+They are sent to a worker as data: `opened(paths, sizes)` returns a reader, whose `read(n)` returns the whole file n.
+Files are read in ascending order. A ValueError or OSError describes a problem with one file. Nothing here needs NumPy.
 
     TreeFiles        below the source's root
     DiskFiles        anywhere on this machine
@@ -28,11 +28,11 @@ from shardkit.sample import fs_text
 _DEFLATED = 8
 _LOCAL_BYTES = 30
 _SLACK = 128
-"""What is read beyond a zip member's local header and name, for extra fields: one read is then enough."""
+"""Extra bytes to read after a zip member's local header and name, for extra fields, so that one read is enough."""
 
 REQUESTS = 16
 REQUEST_BYTES = 64 << 20
-"""Objects of a store that are asked for at a time by a worker, and their bytes; one object at least."""
+"""Objects of a store that a worker requests at once, and the limit on their bytes; at least one object."""
 
 
 class Reader(Protocol):
@@ -44,12 +44,12 @@ class Reader(Protocol):
 
 
 class TreeFiles(msgspec.Struct, frozen=True, tag=True):
-    """Files below `root`, at the paths that the samples have."""
+    """Files below `root`, at the paths of the samples."""
 
     root: bytes
 
     def watched(self, paths: list[bytes]) -> Iterator[bytes]:
-        """The files."""
+        """The files themselves."""
         prefix = os.path.join(self.root, b"")
         return (prefix + path for path in paths)
 
@@ -60,12 +60,12 @@ class TreeFiles(msgspec.Struct, frozen=True, tag=True):
 
 
 class DiskFiles(msgspec.Struct, frozen=True, tag=True):
-    """Files anywhere on this machine."""
+    """Local files by their absolute paths."""
 
     paths: list[bytes]
 
     def watched(self, paths: list[bytes]) -> Iterator[bytes]:
-        """The files."""
+        """The files themselves."""
         return iter(self.paths)
 
     @contextlib.contextmanager
@@ -83,11 +83,10 @@ class _Disk:
 
 
 class ArchiveMembers(msgspec.Struct, frozen=True, tag=True):
-    """Members of an archive that can be read at any byte: a zip file, a plain tar, or what was unpacked of another.
+    """Members of an archive with random access: a zip file, a plain tar, or the spool of another archive.
 
-    archive: the archive itself. file: what is read: the archive, or what it was unpacked to. stamp: bytes and time of
-    the last change (ns) of `file` at the scan. packed: bytes as stored; methods, crcs: of a zip's members, empty for a
-    tar.
+    archive: the archive itself. file: the file to read: the archive or its spool. stamp: size in bytes and time of the
+    last change (ns) of `file` at the scan. packed: bytes as stored. methods, crcs: of a zip's members, empty for a tar.
     """
 
     archive: bytes
@@ -99,12 +98,12 @@ class ArchiveMembers(msgspec.Struct, frozen=True, tag=True):
     crcs: list[int]
 
     def watched(self, paths: list[bytes]) -> Iterator[bytes]:
-        """The archive."""
+        """The archive file."""
         return iter((self.archive,))
 
     @contextlib.contextmanager
     def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
-        """The reader of these members. SourceError where the archive is not the one that was scanned."""
+        """The reader of these members. SourceError if the archive has changed since the scan."""
         place = fs_text(self.file)
         try:
             fd = os.open(self.file, os.O_RDONLY)
@@ -116,7 +115,7 @@ class ArchiveMembers(msgspec.Struct, frozen=True, tag=True):
             except OSError as exc:
                 raise _unreadable(self.file, exc) from exc
             if (status.st_size, status.st_mtime_ns) != self.stamp:
-                raise SourceError(place, "it was changed since the scan", "run again when nothing is changing it")
+                raise SourceError(place, "it has changed since the scan", "run again when nothing is changing it")
             yield (_Zipped if self.methods else _Ranges)(self, fd, sizes)
         finally:
             os.close(fd)
@@ -136,7 +135,7 @@ def _unreadable(path: str | bytes, exc: OSError) -> SourceError:
 
 
 class _Ranges:
-    """Members that are stored as they are, one after the other."""
+    """Members that are stored uncompressed, one after the other."""
 
     def __init__(self, members: ArchiveMembers, fd: int, sizes: list[int]) -> None:
         self.members, self.fd, self.sizes = members, fd, sizes
@@ -156,7 +155,9 @@ class _Zipped:
         packed, at = members.packed[number], members.offsets[number]
         held = _read_at(self.fd, at, _LOCAL_BYTES + _SLACK + packed, short=True)
         if held[:4] != b"PK\3\4" or len(held) < _LOCAL_BYTES:
-            raise ValueError("there is no local header where the archive's directory says: the archive is damaged")
+            raise ValueError(
+                "there is no local header at the offset in the archive's directory: the archive is damaged"
+            )
         start = _LOCAL_BYTES + int.from_bytes(held[26:28], "little") + int.from_bytes(held[28:30], "little")
         data = held[start : start + packed]
         if len(data) < packed:
@@ -173,9 +174,9 @@ def _inflated(data: bytes, size: int) -> bytes:
     try:
         found = inflate.decompress(data, size + 1)
     except zlib.error as exc:
-        raise ValueError(f"its compressed data are damaged ({exc})") from exc
+        raise ValueError(f"its compressed data is damaged ({exc})") from exc
     if len(found) != size or not (inflate.eof or inflate.decompress(inflate.unconsumed_tail, 1) == b""):
-        raise ValueError(f"it does not unpack to the {size} bytes that the archive's directory says")
+        raise ValueError(f"it does not unpack to the {size} bytes given in the archive's directory")
     return found
 
 
@@ -189,7 +190,7 @@ def _read_at(fd: int, at: int, size: int, *, short: bool = False) -> bytes:
 
 
 class StoreObjects(msgspec.Struct, frozen=True, tag=True):
-    """Objects of a store: names below its root. options: credentials and the like, which no message ever holds."""
+    """Objects of a store: names below its root. options: credentials and the like, never included in a message."""
 
     scheme: str
     path: str
@@ -200,12 +201,12 @@ class StoreObjects(msgspec.Struct, frozen=True, tag=True):
         return f"StoreObjects({len(self.names)} objects)"
 
     def watched(self, paths: list[bytes]) -> Iterator[bytes]:
-        """None: they are not on this machine."""
+        """Empty: the objects are not on this machine."""
         return iter(())
 
     @contextlib.contextmanager
     def opened(self, paths: list[bytes], sizes: list[int]) -> Iterator[Reader]:
-        """The reader of these objects; several of them are on their way at a time."""
+        """The reader of these objects, which requests several at once."""
         from shardkit.storage.patient import open_patient
 
         store = open_patient(Location(self.scheme, self.path), self.options)
@@ -257,15 +258,16 @@ AnyFiles = TreeFiles | DiskFiles | ArchiveMembers | StoreObjects
 
 
 _READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
-"""What was a file at the scan may be a pipe by now, and an open that waits for its writer would wait for ever."""
+"""A path that was a file at the scan may be a pipe by now, and a blocking open would wait forever for its writer."""
 
 
 def read_file(path: bytes, size: int) -> bytes:
-    """The whole file, which must have `size` bytes. One byte more is asked for, so that growth is seen."""
+    """Read the whole file, which must have `size` bytes: one more byte is requested to detect growth. Raises ValueError
+    if the size differs, and OSError."""
     fd = os.open(path, _READ_ONLY)
     try:
         data = os.read(fd, size + 1)
-        while len(data) < size:  # a signal, a network file system, or more than 2 GiB
+        while len(data) < size:  # short read: a signal, a network file system, or more than 2 GiB
             more = os.read(fd, size + 1 - len(data))
             if not more:
                 break

@@ -1,4 +1,4 @@
-"""The source: a tree of class folders, scanned into columns."""
+"""The `Source`: a tree of class folders, scanned into columns."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ __all__ = ["LeftOut", "PathColumn", "Source", "find_splits", "scan_splits", "sca
 StrPath = str | bytes | os.PathLike[str]
 
 _log = logging.getLogger(__name__)
-_PROGRESS_FILES = 1000  # a folder at a time, but not for every folder of a tree of small ones
+_PROGRESS_FILES = 1000  # report after a folder, but not after every folder in a tree of small ones
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inline:
-    """Fields of samples that are in no file: field -> the bytes of each row.
+    """Sample fields that are not in files: field -> the bytes of each row.
 
-    labels: "class" where each sample has a class number, "listed" where that is not its folder's; "multi" where the
-    field `cls.json` has a list of them, "number" where it has a number or a list of numbers, "none" where samples have
-    no label: `Source.labels` is -1 for these three.
+    labels: "class" if each sample has a class number, "listed" if that is not its folder's; "multi" if the field
+    `cls.json` has a list of class numbers, "number" if it has a number or a list of numbers, "none" if samples have no
+    label: for these three, `Source.labels` is -1.
     """
 
     fields: Mapping[str, PathColumn]
     labels: LabelKind = "class"
 
     def at(self, rows: NDArray[np.int64]) -> Inline:
-        """The same for some rows."""
+        """The same fields for some rows."""
         return Inline({name: PathColumn.of(column.take(rows)) for name, column in self.fields.items()}, self.labels)
 
 
@@ -53,11 +53,11 @@ class Inline:
 class Source:
     """The files of one split, a row each, in scan order: by class, then Keras' order.
 
-    root: the folder that `paths` are relative to. classes: names in label order, valid text. paths: as the file
-    system gives them, parts joined by `/`. sizes: bytes (int64). labels: places in `classes` (int32). renamed: row ->
-    key, where the file's own key belongs to an earlier row. left_out: what was left out, and why.
-    elsewhere: where the files are, if not below `root` as files. inline: fields that are in no file.
-    incomplete: (path, why) of what was left out as bad.
+    root: the folder that `paths` are relative to. classes: names in label order, valid text. paths: as in the file
+    system, parts joined by `/`. sizes: bytes (int64). labels: indices in `classes` (int32). renamed: row -> key, for
+    files whose own key belongs to an earlier row. left_out: what was left out, and why.
+    elsewhere: where the files are, if not below `root` as files. inline: fields that are not in files.
+    incomplete: (path, why) of bad files and samples that were left out.
     """
 
     root: bytes
@@ -81,23 +81,23 @@ class Source:
 
     @property
     def label_kind(self) -> LabelKind:
-        """What the labels are; see `Inline`."""
+        """The kind of labels; see `Inline`."""
         return "class" if self.inline is None else self.inline.labels
 
     @property
     def label_fields(self) -> set[str]:
-        """The field of the label, which each sample has in any case."""
+        """The label's field, which every sample has; empty if samples have no label."""
         return {"class": {"cls"}, "listed": {"cls"}, "none": set[str]()}.get(self.label_kind, {"cls.json"})
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """The files of each class, in label order; a label of -1 is none."""
+        """The number of files in each class, in label order; labels of -1 are ignored."""
         labels = self.labels if not len(self.labels) or self.labels.min() >= 0 else self.labels[self.labels >= 0]
         return np.bincount(labels, minlength=len(self.classes)).astype(np.int64)
 
     @property
     def nbytes(self) -> int:
-        """The bytes that the columns take in memory."""
+        """The size of the columns in memory, in bytes."""
         return self.paths.nbytes + self.sizes.nbytes + self.labels.nbytes
 
     def key(self, row: int) -> str:
@@ -119,19 +119,19 @@ def scan_tree(
     extensions: Collection[str] = DEFAULT_EXTENSIONS,
     progress: ProgressFn = silent,
 ) -> Source:
-    """The files of a tree of class folders.
+    """Scan the files of a tree of class folders.
 
-    Each visible folder directly below `root` is a class, named as the folder (bytes that are no UTF-8 as `\\xNN`), and
-    the sorted names are the label order, as in Keras and torchvision. `classes` gives another order: then a folder
-    that it does not name is an error (its files would be lost in silence), and a name without a folder is a class
-    with no files, which is logged. So a manifest's map fits a smaller tree, and a misspelt name is found.
+    Each visible folder directly below `root` is a class with the folder's name (invalid UTF-8 bytes as `\\xNN`), and
+    the sorted names are the label order, as in Keras and torchvision. `classes` sets another order: then a folder
+    that it does not name is an error (its files would be lost silently), and a name without a folder is a class
+    with no files, which is logged. So a manifest's class map fits a smaller tree, and a misspelt name is found.
 
-    Files count by their extension (any case, without the dot), at any depth. Links are followed. Hidden entries,
-    those of the system (Thumbs.db, __MACOSX …), other extensions, files in no class folder, broken and looping links,
-    and what is no regular file are left out and counted. Empty files stay: the image check names them.
+    Files are chosen by their extension (any case, without the dot), at any depth. Links are followed. Hidden entries,
+    system files (Thumbs.db, __MACOSX …), other extensions, files outside class folders, broken and looping links,
+    and special files are left out and counted. Empty files stay: the image check reports them.
 
-    Raises SourceError: no folder, unreadable, without class folders or images, or with a class that `classes` lacks;
-    UsageError for `classes` or `extensions` that make no sense.
+    Raises SourceError if `root` is not a folder, is unreadable, has no class folders or images, or has a class that
+    `classes` lacks; UsageError for invalid `classes` or `extensions`.
     """
     place = os.fsdecode(root)
     check_root(place)
@@ -139,7 +139,7 @@ def scan_tree(
 
 
 def scan_walk(walk: ClassWalk, *, classes: Sequence[str] | None, progress: ProgressFn = silent) -> Source:
-    """`scan_tree` of anything that can be walked."""
+    """As `scan_tree`, for anything that can be walked."""
     folders = _class_folders(walk)
     return _scan(walk, folders, _label_order(walk.root, folders, classes), progress)
 
@@ -152,10 +152,10 @@ def scan_splits(
     extensions: Collection[str] = DEFAULT_EXTENSIONS,
     progress: ProgressFn = silent,
 ) -> dict[str, Source]:
-    """The source of each split folder of a tree of splits, all with one class map: the sorted names of all splits.
+    """Scan each split folder of a tree of splits, all with one class map: the sorted class names of all splits.
 
-    `classes`, and the errors, are as in `scan_tree`. A class that one split lacks has no files there, which is logged.
-    A split without images is an error. Progress counts over all splits.
+    `classes` and the errors are as in `scan_tree`. A class that one split lacks has no files there, which is logged.
+    A split without images is an error. Progress covers all splits together.
     """
     if isinstance(splits, str) or not splits:
         raise UsageError("splits", f"a list of folder names is expected, not {splits!r}", "name at least one split")
@@ -172,7 +172,7 @@ def scan_splits(
 def scan_walks(
     walks: Mapping[str, ClassWalk], *, classes: Sequence[str] | None, progress: ProgressFn = silent
 ) -> dict[str, Source]:
-    """`scan_splits` of anything that can be walked: split -> its walk."""
+    """As `scan_splits`, for anything that can be walked: split -> its walk."""
     folders = {split: _class_folders(walk) for split, walk in walks.items()}
     for split, walk in walks.items():
         if list(folders[split].values()) == [os.path.basename(split)]:
@@ -190,12 +190,12 @@ def scan_walks(
 
 
 def say_what_is_in_no_split(walk: ClassWalk, splits: Collection[str]) -> None:
-    """Log it: it belongs to the `left_out` of no split. walk: of the folder that holds the splits."""
+    """Log what is outside the splits, and so in no split's `left_out`. walk: of the folder with the splits."""
     root = walk.root
     if others := [name for name in walk.class_folders() if name not in splits]:
         _log.warning("%s: left out: folders that are not splits: %s", fs_text(root), _some(others))
     for line in walk.left_out.result().lines():
-        _log.info("%s: left out, beside the splits: %s", fs_text(root), line)
+        _log.info("%s: left out, outside the splits: %s", fs_text(root), line)
 
 
 def _class_folders(walk: ClassWalk) -> dict[str, str]:
@@ -212,7 +212,7 @@ def _class_folders(walk: ClassWalk) -> dict[str, str]:
 
 
 def class_name(folder: bytes) -> str:
-    r"""The name of the class in `folder`: its text, or where it is no UTF-8, the text with `\xNN` for such bytes."""
+    r"""The name of the class in `folder`: its name as text, with `\xNN` for bytes that are not valid UTF-8."""
     try:
         return folder.decode()
     except UnicodeDecodeError:
@@ -220,7 +220,7 @@ def class_name(folder: bytes) -> str:
 
 
 def _label_order(root: str, folders: Mapping[str, str], classes: Sequence[str] | None) -> tuple[str, ...]:
-    """The classes in label order. SourceError if a folder is none of them."""
+    """The classes in label order. SourceError if a folder is not one of them."""
     if classes is None:
         return tuple(sorted(folders))
     if isinstance(classes, str) or not classes:
@@ -230,7 +230,7 @@ def _label_order(root: str, folders: Mapping[str, str], classes: Sequence[str] |
         raise UsageError("classes", f"named more than once: {_some(twice)}", "name each class once")
     known = set(order)
     if unknown := [name for name in folders if name not in known]:
-        fact = f"the classes given lack {_some(unknown)}, which it holds"
+        fact = f"it has the class folders {_some(unknown)}, which `classes` does not name"
         raise SourceError(fs_text(root), fact, "add the name to the classes, or move the folder out of the source")
     return order
 
@@ -248,7 +248,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 class _Columns:
-    """What `_scan` fills, a folder at a time."""
+    """The columns that `_scan` fills folder by folder."""
 
     def __init__(self) -> None:
         self.paths = PathColumnBuilder()
@@ -256,10 +256,10 @@ class _Columns:
         self.bytes = 0
         self.starts = array("q")  # the first row of each folder with files
         self.shared = array("q")  # the numbers of the folders whose files share keys
-        self.changed = array("q")  # the numbers of the folders whose name is not in the keys as it is
+        self.changed = array("q")  # the numbers of the folders whose name is changed in the keys
 
     def add(self, folder: Folder) -> None:
-        """Add the files of a folder that has some."""
+        """Add the files of a folder, which must have at least one."""
         number = len(self.starts)
         self.starts.append(len(self.paths))
         if share_a_key(folder.names):
@@ -295,7 +295,7 @@ def _check_counts(root: str, classes: tuple[str, ...], counts: list[int], left_o
     if not any(counts):
         held = "; ".join(left_out.lines()) or "they are empty"
         raise SourceError(
-            place, f"its class folders hold no image ({held})", "name other extensions, or another folder"
+            place, f"its class folders contain no image ({held})", "name other extensions, or another folder"
         )
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
         _log.warning("%s: no image of class %s", place, _some(empty))

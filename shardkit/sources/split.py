@@ -1,9 +1,9 @@
-"""Splits that are made while packing: which samples of a source are for training, which for validation, and so on.
+"""Split a source while packing: which samples are for training, which for validation, and so on.
 
-A sample's split is a function of its key, the seed and the fractions, and of nothing else: BLAKE2b of the key gives a
-number in [0, 1), and the fractions, laid end to end, say whose it is. So a file never changes its split when others
-are added or removed. The price is that a split has its fraction of each class in expectation, not to the sample: of n
-files it gets n·f ± 2·√(n·f·(1-f)) (19 times of 20). With groups it is the group that is dealt, and no group is divided.
+A sample's split depends only on its key, the seed and the fractions: BLAKE2b of the key gives a number in [0, 1), and
+the cumulative fractions map it to a split. So a file never changes its split when others are added or removed. The
+price is that a split has its fraction of each class only in expectation: of n files it gets n·f ± 2·√(n·f·(1-f)) (19
+times out of 20). With groups, whole groups are assigned, and no group is divided.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from shardkit.sources.subset import grouped_at, source_at
 
 _log = logging.getLogger(__name__)
 
-_CURE = "give names with fractions that add up to 1, as train=0.8,validation=0.1,test=0.1"
+_CURE = "give names with fractions that add up to 1, such as train=0.8,validation=0.1,test=0.1"
 _SHOWN = 5
 _PIECE = 1 << 16
-"""Paths that are objects at a time."""
+"""Paths that are Python objects at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Splitting:
     """The splits by name with their fractions, in the order given. group_by: a regular expression, or "" for none.
 
-    Raises UsageError for fractions that do not add up to 1, names that can't be a file's, and no regular expression.
+    Raises UsageError for fractions that do not add up to 1, invalid file names, and an invalid regular expression.
     """
 
     parts: tuple[tuple[str, float], ...]
@@ -55,7 +55,7 @@ class Splitting:
             if names.count(name) > 1:
                 raise UsageError("split", f"{name} is named twice", "name each split once")
             if not 0 < share <= 1:
-                raise UsageError("split", f"the fraction of {name} is {share:g}, and not between 0 and 1", _CURE)
+                raise UsageError("split", f"the fraction of {name} is {share:g}, which is not between 0 and 1", _CURE)
         total = math.fsum(share for _, share in self.parts)
         if abs(total - 1) > 1e-6:
             raise UsageError("split", f"the fractions add up to {total:.6g}", _CURE)
@@ -72,7 +72,7 @@ class Splitting:
 
 
 def splitting_of(split: Mapping[str, float] | str | None, group_by: str | None, seed: int) -> Splitting | None:
-    """The splitting that a user wrote, as `{"train": 0.8, …}` or `train=0.8,…`; None for none."""
+    """Parse a user's splitting, given as `{"train": 0.8, …}` or `train=0.8,…`; None if `split` is None."""
     if split is None:
         if group_by is not None:
             raise UsageError("group_by", "there are no splits to keep groups together in", "add `split`")
@@ -98,7 +98,7 @@ def _pair(text: str) -> tuple[str, float]:
 
 
 class _Dealer:
-    """Deals one path after the other."""
+    """Assign paths to splits."""
 
     def __init__(self, splitting: Splitting, root: bytes) -> None:
         self.root = root
@@ -107,13 +107,13 @@ class _Dealer:
         self.pattern = re.compile(splitting.group_by) if splitting.group_by else None
 
     def parts(self, paths: Sequence[bytes]) -> NDArray[np.int16]:
-        """The number of the split of each path. SourceError where the pattern finds no group in one."""
+        """The index of the split of each path (int16). SourceError for a path in which the pattern finds no group."""
         chances = np.frombuffer(b"".join(map(self._digest, paths)), "<u8")
         uniform = (chances >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return np.searchsorted(self.ends, uniform, side="right").astype(np.int16)
 
     def _digest(self, path: bytes) -> bytes:
-        """8 bytes for the sample, or its group."""
+        """The 8-byte digest of the sample's key, or of its group."""
         digest = self.hash.copy()  # half the cost of a new one
         digest.update((key_of_file(path) if self.pattern is None else self._group(path, self.pattern)).encode())
         return digest.digest()
@@ -124,13 +124,13 @@ class _Dealer:
         group = None if found is None else found[1 if pattern.groups else 0]
         if not group:
             fact = f"the pattern {pattern.pattern!r} of `group_by` finds no group in {text!r}"
-            cure = "give a pattern that fits every path, or move the file out of the source"
+            cure = "give a pattern that matches every path, or move the file out of the source"
             raise SourceError(fs_text(os.path.join(self.root, path)), fact, cure)
         return group
 
 
 def parts_of(source: Source, splitting: Splitting) -> NDArray[np.int16]:
-    """The place in `splitting.parts` of each row of a source."""
+    """The index in `splitting.parts` for each row of a source (int16)."""
     dealer = _Dealer(splitting, source.root)
     parts = np.empty(len(source), np.int16)
     for first in range(0, len(source), _PIECE):
@@ -140,9 +140,9 @@ def parts_of(source: Source, splitting: Splitting) -> NDArray[np.int16]:
 
 
 def split_source(source: Source, splitting: Splitting) -> dict[str, Source]:
-    """A source for each split, all with the classes and keys of the whole; what was left out is the first one's.
+    """A source for each split, all with the classes and keys of the whole; the first one has its `left_out`.
 
-    A class without a sample in a split is logged. SourceError for a split without any, and for a path without a group.
+    A class without a sample in a split is logged. SourceError for a split without samples or a path without a group.
     """
     parts = parts_of(source, splitting)
     found = {}

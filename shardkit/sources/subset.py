@@ -1,4 +1,4 @@
-"""Some rows of a source, as a source of its own."""
+"""Select rows of a source as a new source."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from shardkit.sources.source import Source
 Rows = NDArray[np.int64]
 
 _PIECE = 1 << 18
-"""Paths that are gathered at a time: about 100 bytes of memory for each, beside the column itself."""
+"""Paths that are gathered at once: each takes about 100 bytes of memory, besides the column itself."""
 
 
 def paths_at(paths: PathColumn, rows: Rows) -> PathColumn:
-    """The column of the paths at `rows`, which rise. No Python object is made for a path."""
+    """The column of the paths at `rows` (ascending). No Python object is created for a path."""
     lengths = np.diff(paths.offsets)
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(lengths[rows], out=offsets[1:])
@@ -37,9 +37,9 @@ def paths_at(paths: PathColumn, rows: Rows) -> PathColumn:
 
 
 def source_at(source: Source, rows: Rows, *, left_out: LeftOut | None = None) -> Source:
-    """The rows `rows` (rising) of a source, each with the key it has there.
+    """The rows `rows` (ascending) of a source, with their keys unchanged.
 
-    left_out: in place of what the source left out, its incomplete samples too; None for these.
+    left_out: replaces the source's `left_out` and drops its `incomplete`; None keeps both.
     """
     return replace(
         source,
@@ -65,7 +65,7 @@ def _renamed_at(renamed: Mapping[int, str], rows: Rows) -> dict[int, str]:
 def grouped_at(
     grouped: Grouped, rows: Rows, incomplete: tuple[tuple[str, str], ...], *, left_out: LeftOut | None = None
 ) -> Grouped:
-    """The samples `rows` (rising) of several files each, and no other files."""
+    """The samples `rows` (ascending) of several files each, with only their files."""
     members = grouped.rows[rows]
     files, places = np.unique(members, return_inverse=True)
     return replace(

@@ -234,7 +234,7 @@ def test_an_option_that_makes_no_sense_is_refused_before_anything_is_written(
 
 
 def test_a_class_that_the_list_lacks_is_refused(pets: Path, out: Path, pack_one: Pack) -> None:
-    with pytest.raises(SourceError, match="the classes given lack dog, which it holds"):
+    with pytest.raises(SourceError, match="it has the class folders dog, which `classes` does not name"):
         pack_one(pets, out / "train", classes=["cat", "bird"])
     assert not out.exists()
 

@@ -164,7 +164,7 @@ def test_a_top_folder_that_may_be_a_class_is_warned_of(
     path = archived(tree, "zip", top="pets").rename(tree.parent / name)
     pack_one(path, out / "train")
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert ["pets is taken for the tree" in text for text in said] == [True] * warned
+    assert ["pets is taken as the tree" in text for text in said] == [True] * warned
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -176,7 +176,7 @@ def test_an_archive_is_known_by_what_is_in_it(
     right = path.name.endswith(name.partition(".")[2])
     (tree.parent / "elsewhere").mkdir()
     assert pack_one(path.rename(tree.parent / "elsewhere" / name), out / "train").samples == 12
-    said = [record.getMessage() for record in caplog.records if "it is read as that" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "is read as such" in record.getMessage()]
     assert bool(said) == (not right and name != "photos")
 
 
@@ -249,7 +249,7 @@ def test_a_disk_without_room_for_the_spool_is_said_before_it_is_filled(
     tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: pytest.importorskip("shutil")._ntuple_diskusage(1, 1, 0))
-    with pytest.raises(StorageError, match=r"tree\.tar\.gz needs .* there while it is packed, and 0 B are free"):
+    with pytest.raises(StorageError, match=r"packing .*tree\.tar\.gz needs .* here, and 0 B are free"):
         pack_one(archived(tree, "tar.gz"), out / "train")
 
 
@@ -259,7 +259,7 @@ def test_a_spool_may_take_just_what_is_free(
     size = sum(file.stat().st_size for file in tree.rglob("*.jpg"))
     path = archived(tree, "tar.gz")
     monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: SimpleNamespace(free=size - 1))
-    with pytest.raises(StorageError, match=r"tree\.tar\.gz needs .* there while it is packed"):
+    with pytest.raises(StorageError, match=r"packing .*tree\.tar\.gz needs .* here"):
         pack_one(path, out / "train")
     monkeypatch.setattr(spool.shutil, "disk_usage", lambda _: SimpleNamespace(free=size))
     assert pack_one(path, out / "train").samples == 12
@@ -293,7 +293,7 @@ def test_an_archive_that_changes_before_it_is_unpacked_is_an_error(
         archived(tree, "tar.gz", reverse=change != "order")
 
     monkeypatch.setattr(spool, "_require_room", changing)
-    with pytest.raises(SourceError, match=r"tree\.tar\.gz: it was changed since the scan; run again"):
+    with pytest.raises(SourceError, match=r"tree\.tar\.gz: it has changed since the scan; run again"):
         pack_one(path, out / "train")
 
 
@@ -310,7 +310,7 @@ def test_an_archive_that_changes_while_it_is_packed_is_an_error(
         return real(self, *rest)
 
     monkeypatch.setattr(FileSamples, "opened", opened)
-    with pytest.raises(SourceError, match=r"tree\.zip: it was changed since the scan"):
+    with pytest.raises(SourceError, match=r"tree\.zip: it has changed since the scan"):
         pack_one(path, out / "train")
 
 
@@ -357,7 +357,7 @@ def test_the_bad_file_of_a_sample_is_named_wherever_it_is(
 def test_shards_are_no_source_and_the_message_names_convert(tree: Path, out: Path, pack_one: Pack) -> None:
     pack_one(tree, out / "train")
     for source in (out / "train", out / "train.json", out / "train-000000.tar"):
-        with pytest.raises(SourceError, match="packed already; to write it again, run 'shardkit convert"):
+        with pytest.raises(SourceError, match="already packed; to write it again, run 'shardkit convert"):
             pack_one(source, out / "again")
 
 
@@ -494,7 +494,7 @@ def test_a_list_without_labels_is_packed_where_that_is_said(tree: Path, out: Pat
 
 
 def test_columns_named_for_a_tree_are_an_error(tree: Path, out: Path, pack_one: Pack) -> None:
-    with pytest.raises(UsageError, match="columns are named, and this source is not a list"):
+    with pytest.raises(UsageError, match="columns are named, but this source is not a list"):
         pack_one(tree, out / "train", columns=TableColumns(path_column="file"))
 
 
@@ -511,7 +511,7 @@ def test_an_imagefolder_takes_its_fields_from_its_metadata(
         manifest = pack_one(tree, out / "train")
     assert manifest.class_names == ["blue", "red"]
     assert json.loads(samples_of(out)["red/0006.json"]) == {"text": "n 0"}
-    assert "taken for the metadata of the images beside it" in caplog.text
+    assert "taken as the metadata of the images beside it" in caplog.text
     assert "left out: images that it does not name: 1" in caplog.text
 
 
@@ -549,7 +549,7 @@ def test_a_tree_in_a_store_packs_to_the_bytes_of_the_tree(
     pack_one(odd_tree, out / "a" / "train", max_count=6)
     pack_one("memory://pack-sources/tree/", out / "b" / "train", max_count=6)
     assert content_of(out / "a") == content_of(out / "b")
-    with pytest.raises(SourceError, match="memory://pack-sources/none: there is nothing below it"):
+    with pytest.raises(SourceError, match="memory://pack-sources/none: it has no objects"):
         pack_one("memory://pack-sources/none", out / "c" / "train")
 
 

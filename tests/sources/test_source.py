@@ -134,7 +134,7 @@ def test_a_given_class_order_gives_the_labels(tmp_path: Path) -> None:
 
 def test_a_folder_that_the_given_classes_lack_is_an_error_that_names_it(tmp_path: Path) -> None:
     grow(tmp_path, "cat/1.jpg", "dog/1.jpg")
-    with pytest.raises(SourceError, match="lack dog, which it holds; add the name"):
+    with pytest.raises(SourceError, match="has the class folders dog, which `classes` does not name; add the name"):
         scan_tree(tmp_path, classes=["cat"])
 
 
@@ -187,7 +187,7 @@ def test_a_root_with_files_only_is_an_error_with_the_cure(tmp_path: Path) -> Non
 
 
 def test_class_folders_without_any_image_are_an_error_that_says_what_is_there(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"hold no image \(files with other extensions: 2 \(\.txt 2\)\)"):
+    with pytest.raises(SourceError, match=r"contain no image \(files with other extensions: 2 \(\.txt 2\)\)"):
         scan_tree(grow(tmp_path, "a/1.txt", "b/2.txt"))
 
 

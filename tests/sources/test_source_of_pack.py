@@ -59,7 +59,7 @@ def test_a_source_that_is_a_file_is_refused(tmp_path: Path, out: Path, pack_one:
     [
         ([], "tree: the folder is empty; put the images of each class into a folder"),
         (["1.jpg", "2.jpg"], r"no class folder in it \(files not in a class folder: 2 \(1.jpg, 2.jpg\)\); put"),
-        (["cat/notes.txt"], r"hold no image \(files with other extensions: 1 \(.txt 1\)\); name other extensions"),
+        (["cat/notes.txt"], r"contain no image \(files with other extensions: 1 \(.txt 1\)\); name other extensions"),
         ([".git/1.jpg"], r"no class folder in it \(hidden folders: 1 \(.git\)\)"),
     ],
 )

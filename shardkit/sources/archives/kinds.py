@@ -1,4 +1,4 @@
-"""What kind of archive a file is, by its first bytes: its name may say another, or none."""
+"""Detect the kind of an archive by its first bytes: its name may be wrong, or say nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ARCHIVES = {
     ".zip": "zip", ".tar": "tar", ".tar.gz": "gz", ".tgz": "gz", ".tar.bz2": "bz2", ".tbz2": "bz2", ".tar.xz": "xz",
     ".txz": "xz", ".tar.zst": "zst", ".tzst": "zst", ".7z": "7z",
 }  # fmt: skip
-"""What an archive's name ends with -> how it is read."""
+"""Ending of an archive's name -> how it is read."""
 
 _MAGIC = {
     b"PK\3\4": "zip", b"PK\5\6": "zip", b"PK\7\10": "zip", b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz",
@@ -33,15 +33,16 @@ JOIN = "join the parts, as with 'zip -s 0 IN.zip --out OUT.zip', or for IN.zip.0
 
 
 def ending_of(path: str) -> str:
-    """The ending of a path that is that of an archive; "" where it has none."""
+    """The archive ending of a path; "" if it has none."""
     lower = path.lower()
     return max((ending for ending in ARCHIVES if lower.endswith(ending)), key=len, default="")
 
 
 def kind_of(path: str) -> str | None:
-    """How the archive at `path` is read: by its first bytes, or where these tell nothing by its name.
+    """How to read the archive at `path`: by its first bytes, or if these are not conclusive by its name.
 
-    None for what is no archive. Raises SourceError for a part of one, and for what is another thing under its name.
+    None if it is not an archive. Raises SourceError for a part of an archive, and for another kind of file with an
+    archive's name.
     """
     place, ending = fs_text(path), ending_of(path)
     try:
@@ -56,10 +57,10 @@ def kind_of(path: str) -> str | None:
         if start.startswith(b"Rar!"):
             raise SourceError(place, "it is a RAR file", "unpack it and pack the tree")
         if _PAGE.match(start):
-            fact = "it is an HTML page: what a server said in place of the file"
-            raise SourceError(place, fact, "open it in a browser, and download the archive again as it says")
+            fact = "it is an HTML page: the server's answer instead of the file"
+            raise SourceError(place, fact, "open it in a browser, and download the archive again as the page says")
     if named and found and named != found:
-        _log.warning("%s: its name ends with %s, and it is %s; it is read as that", place, ending, _NAMES[found])
+        _log.warning("%s: its name ends with %s, but it is %s, and is read as such", place, ending, _NAMES[found])
     return found or named
 
 

@@ -1,7 +1,7 @@
-"""What is in an archive: the columns of its members, and the members that are refused.
+"""The members of an archive as columns, and the members that are refused.
 
-Nothing is ever unpacked under a name of the archive, so that a hostile name can't write anywhere. It would still become
-a key, and the path that `shardkit unpack` writes to.
+Nothing is ever unpacked under a name from the archive, so a hostile name can't cause a write elsewhere. But it would
+become a key, and the path that `shardkit unpack` writes to.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Numbers = NDArray[np.int64]
 
 BOMB_BYTES = 100_000_000
 BOMB_RATIO = 1000
-"""A member (or all of them) that unpacks to more than this many bytes, and to more than this times what it has packed,
-is refused. Deflate reaches 1,032 at most, for bytes that are all the same; a JPEG is about 1."""
+"""A member (or all of them together) that unpacks to more than BOMB_BYTES, and to more than BOMB_RATIO times its packed
+size, is refused. Deflate reaches 1,032 at most, for identical bytes; for a JPEG the ratio is about 1."""
 
 _SHOWN = 100
-"""The bytes of a far too long name that a message has."""
+"""How many bytes of an overlong name a message shows."""
 
 SKIP = 'or skip such members with `on_error="skip"`'
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Members:
-    """The files of an archive, a row each, in its order (names clean, int64 columns).
+    """The files of an archive, a row each, in archive order (names cleaned, int64 columns).
 
     sizes: bytes, unpacked. offsets: of the data (tar) or of the local header (zip). packed: bytes as stored. methods:
-    zip's number of the compression, 0 for none. crcs: CRC-32, -1 where there is none. refused: (member, why) of those
-    that were left out.
+    zip's compression method, 0 for none. crcs: CRC-32, -1 if there is none. refused: (member, why) of those that were
+    left out.
     """
 
     names: PathColumn
@@ -51,7 +51,7 @@ class Members:
 
 
 class MembersBuilder:
-    """Collects the members of an archive. skip_bad: refused members are listed; otherwise the first is an error."""
+    """Collect the members of an archive. skip_bad: refused members are listed; otherwise the first is an error."""
 
     def __init__(self, place: str, *, skip_bad: bool) -> None:
         self.place, self.skip_bad = place, skip_bad
@@ -65,7 +65,7 @@ class MembersBuilder:
         return len(self._names)
 
     def add(self, name: bytes, *, size: int, offset: int, packed: int, method: int = 0, crc: int = -1) -> None:
-        """Add a regular file, by the name that the archive has, or refuse it."""
+        """Add a regular file by its name in the archive, or refuse it."""
         clean = self.clean(name)
         if clean is None:
             return
@@ -78,15 +78,15 @@ class MembersBuilder:
             column.append(number)
 
     def folder(self, name: bytes) -> None:
-        """Add a folder that the archive names."""
+        """Add a folder that has its own entry in the archive."""
         if name.strip(b"./") and (clean := self.clean(name.rstrip(b"/"))) is not None:
             self._folders.append(os.fsdecode(clean))
 
     def clean(self, name: bytes) -> bytes | None:
-        """The name without `.` and empty parts; None where it is refused: absolute, too deep, or with `..` in it."""
+        """The name without `.` and empty parts; None if it is refused: absolute, too deep, or with `..` in it."""
         if name.count(b"/") > MAX_DEPTH:
             fact = f"its path is over {MAX_DEPTH} folders deep"
-            self.refuse(name[:_SHOWN] + b"...", fact, f"make the archive again with shorter paths, {SKIP}")
+            self.refuse(name[:_SHOWN] + b"...", fact, f"create the archive again with shorter paths, {SKIP}")
             return None
         if not (
             b"//" in name
@@ -102,34 +102,34 @@ class MembersBuilder:
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
         absolute = name.startswith(b"/") or (name[1:3] in (b":/", b":\\") and name[:1].isalpha())
         if absolute or b".." in parts or b"\0" in name or not parts:
-            fact = "its name is absolute" if absolute else "its name leads out of the archive, or is none"
-            self.refuse(name, fact, f"make the archive again with plain names, {SKIP}")
+            fact = "its name is absolute" if absolute else "its name leads out of the archive, or is not a file name"
+            self.refuse(name, fact, f"create the archive again with plain names, {SKIP}")
             return None
         return b"/".join(parts)
 
     def link(self, name: bytes, target: bytes) -> None:
-        """Add a hard link: one more name of a file that is in the archive."""
+        """Add a hard link: another name for a file in the archive."""
         self._links.append((name, target))
 
     def refuse(self, name: bytes, fact: str, cure: str) -> None:
-        """Leave a member out, where that is allowed. Raises SourceError."""
+        """Leave a member out if `skip_bad`, otherwise raise SourceError."""
         if not self.skip_bad:
             raise SourceError(f"{self.place}/{fs_text(name)}", fact, cure)
         self._refused.append((text_of_path(name), fact))
 
     def build(self, packed_bytes: int) -> Members:
-        """The columns. packed_bytes: of the whole archive. SourceError where all of it unpacks to far too much."""
+        """Return the columns. packed_bytes: of the whole archive. SourceError if it unpacks to far too many bytes."""
         self._resolve_links()
         sizes, offsets, packed, methods, crcs = (np.frombuffer(column, np.int64) for column in self._numbers)
         if is_bomb(total := int(sizes.sum()), packed_bytes):
             fact = f"its {packed_bytes} bytes unpack to {total}, over {BOMB_RATIO} times as many"
-            raise SourceError(self.place, fact, "check where it comes from; unpack it yourself if it is to be trusted")
+            raise SourceError(self.place, fact, "check where it comes from; if you trust it, unpack it yourself")
         return Members(
             self._names.build(), sizes, offsets, packed, methods, crcs, tuple(self._folders), tuple(self._refused)
         )
 
     def _resolve_links(self) -> None:
-        """A hard link has the data of the file that it leads to."""
+        """Give each hard link the data of the file that it links to."""
         if not self._links:
             return
         links = [(name, target, self.clean(target) or b"") for name, target in self._links]
@@ -141,13 +141,13 @@ class MembersBuilder:
         for name, target, clean in links:
             row = rows.get(clean)
             if row is None:
-                fact = f"it is a hard link to {fs_text(target)}, which is no file of the archive"
-                self.refuse(name, fact, f"make the archive again with files in place of links, {SKIP}")
+                fact = f"it is a hard link to {fs_text(target)}, which is not a file in the archive"
+                self.refuse(name, fact, f"create the archive again with files instead of links, {SKIP}")
                 continue
             size, offset, packed, method, crc = (int(column[row]) for column in self._numbers)
             self.add(name, size=size, offset=offset, packed=packed, method=method, crc=crc)
 
 
 def is_bomb(size: int, packed: int) -> bool:
-    """Whether so many bytes are too many for what they are packed in."""
+    """Whether `size` unpacked bytes are too many for `packed` bytes."""
     return size > BOMB_BYTES and size > BOMB_RATIO * packed

@@ -17,9 +17,9 @@ from shardkit.sources.archives.members import SKIP, Members, MembersBuilder
 if TYPE_CHECKING:
     import py7zr
 
-_CURE = "get it again: it is cut or damaged"
+_CURE = "download it again: it is cut or damaged"
 _UNIX_MODE = 0x8000
-"""The attribute that says that the upper 16 bits are a mode of Unix."""
+"""The attribute flag for a Unix mode in the upper 16 bits."""
 _PASSWORD = "unpack the archive with its password and pack the tree"
 
 
@@ -33,7 +33,7 @@ def _opened(path: str) -> Iterator[py7zr.SevenZipFile]:
         fact = "reading .7z needs the package py7zr, which is not installed"
         raise MissingExtraError(place, fact, 'pip install "shardkit[archives]"') from exc
     try:
-        # Given as a file, it is unpacked by one thread, in order.
+        # Given as a file object, it is unpacked by one thread, in order.
         with open(path, "rb") as file, py7zr.SevenZipFile(file, "r") as archive:
             if archive.needs_password():
                 raise SourceError(place, "it is encrypted", _PASSWORD)
@@ -45,7 +45,7 @@ def _opened(path: str) -> Iterator[py7zr.SevenZipFile]:
     except known.UnsupportedCompressionMethodError as exc:
         raise SourceError(place, f"it is compressed in a way that py7zr can't read ({exc})", "unpack it") from exc
     except (known.ArchiveError, lzma.LZMAError, zlib.error, EOFError, ValueError, TypeError, LookupError) as exc:
-        # What py7zr raises for damage is not of one kind.
+        # py7zr raises many kinds of exceptions for damage.
         raise SourceError(place, f"the archive is cut or damaged ({type(exc).__name__}: {exc})", _CURE) from exc
     except OSError as exc:
         raise SourceError(place, f"can't be read ({exc.strerror or exc})", _CURE) from exc
@@ -63,15 +63,17 @@ def read_seven(path: str, *, skip_bad: bool) -> Members:
             elif kind == stat.S_IFLNK:
                 builder.refuse(name, "it is a symbolic link", f"pack the tree that was archived, {SKIP}")
             elif kind != stat.S_IFREG:
-                builder.refuse(name, "it is neither a file nor a folder", f"make the archive again without it, {SKIP}")
+                builder.refuse(
+                    name, "it is neither a file nor a folder", f"create the archive again without it, {SKIP}"
+                )
             else:
-                # Of a solid archive's members none has a size of its own: all of them together are looked at.
+                # Members of a solid archive have no packed size of their own: the bomb check is on the whole archive.
                 builder.add(name, size=entry.uncompressed, offset=len(builder), packed=entry.uncompressed)
     return builder.build(os.path.getsize(path))
 
 
 def _kind(attributes: int) -> int:
-    """S_IFREG and the like. A mode of Unix that has no such bits, as some programs write it, is that of a file."""
+    """S_IFREG and the like. A Unix mode without file type bits, as some programs write it, is that of a file."""
     mode = stat.S_IFMT(attributes >> 16) if attributes & _UNIX_MODE else 0
     if attributes & stat.FILE_ATTRIBUTE_DIRECTORY and mode in (0, stat.S_IFREG):
         return stat.S_IFDIR
@@ -81,7 +83,7 @@ def _kind(attributes: int) -> int:
 
 
 def unpack_seven(path: str, wanted: Mapping[str, tuple[int, int]], write: Callable[[int, bytes], None]) -> None:
-    """Give the members `wanted` (name -> first byte, bytes) to `write(at, data)`, in pieces, in the archive's order."""
+    """Pass the members `wanted` (name -> first byte, bytes) to `write(at, data)`, in pieces, in archive order."""
     from py7zr.io import Py7zIO, WriterFactory
 
     place = fs_text(path)

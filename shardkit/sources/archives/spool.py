@@ -1,9 +1,9 @@
-"""The members of an archive that can only be read from front to back, unpacked into one file: the spool.
+"""The spool: one file with the unpacked members of an archive that can only be read from front to back.
 
-A gzip, bzip2, xz or zstd stream has no way to a member but through all that is before it, and a solid 7z archive none
-but through its block; a shuffled packing needs them in another order. So they are unpacked once, in one pass, into
-one file of the work folder, which takes as many bytes as they have, is read at any byte by all workers, and is gone at
-the end of the run, also of one that fails. No member is ever a file of its own.
+In a gzip, bzip2, xz or zstd stream a member can be reached only through everything before it, and in a solid 7z
+archive only through its block; shuffled packing needs members in another order. So they are unpacked once, in one
+pass, into one file in the work folder. It takes as many bytes as the members have, all workers read it at random, and
+it is removed at the end of the run, even if the run fails. No member ever becomes a file of its own.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from shardkit.units import format_bytes
 _log = logging.getLogger(__name__)
 
 NAME = f"members{PART}"
-"""What it is called in the work folder; the end of a run removes all that ends so."""
+"""The spool's name in the work folder; at the end of a run, all files with this suffix are removed."""
 
 _CHUNK = 1 << 20
 Rows = NDArray[np.int64]
 
 
 def spooled(path: str, kind: str, members: Members, rows: Rows, work: str) -> tuple[str, Rows]:
-    """Unpack the members `rows` of an archive. Gives the spool's path, and the byte where each member begins there.
+    """Unpack the members `rows` of an archive. Returns the spool's path, and the byte where each member begins in it.
 
-    Raises SourceError where the archive is not what it was at the scan, StorageError where the disk has no room.
+    Raises SourceError if the archive has changed since the scan, StorageError if the disk is too full.
     """
     chosen = np.unique(rows)
     starts = np.full(len(members.names), -1, np.int64)
-    first, sources = np.unique(members.offsets[chosen], return_inverse=True)  # a hard link has no data of its own
+    first, sources = np.unique(members.offsets[chosen], return_inverse=True)  # a hard link shares its target's data
     sizes = np.zeros(len(first), np.int64)
     sizes[sources] = members.sizes[chosen]
     places = np.concatenate([[0], np.cumsum(sizes)])
@@ -48,9 +48,7 @@ def spooled(path: str, kind: str, members: Members, rows: Rows, work: str) -> tu
     total = int(places[-1])
     spool = os.path.join(work, NAME)
     _require_room(work, total, path)
-    what = (
-        "has no random access: the files that are packed are unpacked first, into one file that is removed at the end"
-    )
+    what = "has no random access: its files are first unpacked into one temporary file, which is removed at the end"
     _log.info("%s %s (%s)", fs_text(path), what, format_bytes(total))
     with translated(spool), open(spool, "wb", buffering=0) as file:
         fd = file.fileno()
@@ -75,7 +73,7 @@ def spooled(path: str, kind: str, members: Members, rows: Rows, work: str) -> tu
 
 
 def _unpack_tar(path: str, kind: str, offsets: Rows, sizes: Rows, write: Callable[[int, bytes], None]) -> None:
-    """Write the data that begin at these bytes of the unpacked tar, one after the other."""
+    """Write the data that begins at each of `offsets` in the unpacked tar, one after the other."""
     place, at = fs_text(path), 0
     wanted = zip(offsets.tolist(), sizes.tolist(), strict=True)
     offset, size = next(wanted, (-1, 0))
@@ -91,12 +89,12 @@ def _unpack_tar(path: str, kind: str, offsets: Rows, sizes: Rows, write: Callabl
             if offset < 0:
                 return
     if offset >= 0:
-        raise SourceError(place, "it was changed since the scan", "run again when nothing is changing it")
+        raise SourceError(place, "it has changed since the scan", "run again when nothing is changing it")
 
 
 def _require_room(work: str, size: int, path: str) -> None:
     with translated(work):
         free = shutil.disk_usage(work).free
     if free < size:
-        fact = f"{fs_text(path)} needs {format_bytes(size)} there while it is packed, and {format_bytes(free)} are free"
-        raise StorageError(fs_text(work), fact, "free some space, or make a zip or a plain tar of the archive")
+        fact = f"packing {fs_text(path)} needs {format_bytes(size)} here, and {format_bytes(free)} are free"
+        raise StorageError(fs_text(work), fact, "free some space, or convert the archive to a zip or a plain tar")

@@ -1,4 +1,4 @@
-"""The members of a tar file, plain or as it comes out of gzip, bzip2, xz or zstd."""
+"""The members of a tar file, plain or compressed by gzip, bzip2, xz or zstd."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _ALL = 1 << 62
 _TELL_MEMBERS = 1000
-_CURE = "get it again: it is cut or damaged"
+_CURE = "download it again: it is cut or damaged"
 _XZ_BYTES = 1 << 29
-"""The memory that an xz file may ask for: a level of 9 takes 64 MiB."""
+"""The memory limit for decompressing xz: level 9 needs 64 MiB."""
 
 
 class Entry(NamedTuple):
-    """One member of a tar file: its name, bytes, typeflag, the name that a link leads to, where its data begin."""
+    """One member of a tar file: its name, size in bytes, typeflag, link target, and the offset of its data."""
 
     name: bytes
     size: int
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
 
 class Input(Protocol):
-    """The bytes of a tar file, from front to back. `at`: the next byte."""
+    """The bytes of a tar file, from front to back. `at`: the offset of the next byte."""
 
     at: int
 
@@ -58,12 +58,12 @@ class Input(Protocol):
         ...
 
     def skip(self, size: int) -> int:
-        """Pass over bytes; gives how many there were."""
+        """Skip bytes; returns how many there were."""
         ...
 
 
 class _Plain:
-    """A file on disk, read in headers and passed over in between."""
+    """A file on disk: headers are read, and the data between them is skipped."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.at = 0
@@ -82,7 +82,7 @@ class _Plain:
 
 
 class _Stream:
-    """What a decompressor gives; SourceError where that becomes far too much for what was read."""
+    """The output of a decompressor; SourceError if it becomes far too large for the input."""
 
     def __init__(self, file: Readable, packed: _Counted, place: str) -> None:
         self.at = 0
@@ -112,12 +112,12 @@ class _Stream:
         self.at += len(data)
         if is_bomb(self.at, self._packed.count):
             fact = f"{self._packed.count} bytes of it unpack to over {max(BOMB_BYTES, BOMB_RATIO * self._packed.count)}"
-            raise SourceError(self._place, fact, "check where it comes from; unpack it yourself if it is to be trusted")
+            raise SourceError(self._place, fact, "check where it comes from; if you trust it, unpack it yourself")
         return data
 
 
 class _Counted:
-    """A file that counts what was read of it."""
+    """A file that counts the bytes read from it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.count = file, 0
@@ -129,7 +129,7 @@ class _Counted:
 
 
 class _Decompressed:
-    """What a decompressor of the standard library makes of a file: several streams, one after the other, are one."""
+    """A file decompressed by the standard library, with concatenated streams read as one."""
 
     def __init__(self, file: Readable, new: Callable[[], Any]) -> None:
         self._file, self._new = file, new
@@ -146,7 +146,7 @@ class _Decompressed:
                     break
                 self._now = self._new()
             elif self._now.needs_input and not (data := self._file.read(_CHUNK)):
-                raise EOFError("the compressed data end before their end mark")
+                raise EOFError("the compressed data ends before its end mark")
             if piece := self._now.decompress(data, size):
                 return bytes(piece)
         return b""
@@ -154,7 +154,8 @@ class _Decompressed:
 
 @contextlib.contextmanager
 def opened(path: str, compression: str) -> Iterator[Input]:
-    """A tar file as it is, or its stream ("gz", "bz2", "xz", "zst"). SourceError for what the block can't read."""
+    """Open a plain tar file, or a compressed one ("gz", "bz2", "xz", "zst"). Read errors in the block become
+    SourceError."""
     place = fs_text(path)
     try:
         with open(path, "rb") as file:
@@ -167,7 +168,7 @@ def opened(path: str, compression: str) -> Iterator[Input]:
         cure = exc.cure if "sparse" in exc.cure else _CURE
         raise SourceError(exc.place, exc.fact, cure, exc.offset) from exc
     except (EOFError, lzma.LZMAError) as exc:
-        raise SourceError(place, f"the {compression} data are cut or damaged ({exc})", _CURE) from exc
+        raise SourceError(place, f"the {compression} data is cut or damaged ({exc})", _CURE) from exc
     except ShardkitError:
         raise
     except OSError as exc:
@@ -201,10 +202,10 @@ _OPENERS: dict[str, Callable[[Readable, str], Readable]] = {
 
 
 def entries(source: Input, place: str, joined: Callable[[int], None] | None = None) -> Iterator[Entry]:
-    """The members. After each, up to its data may be taken; what is left of them is passed over.
+    """Yield the members. After each, its data may be read from `source`; the rest of it is skipped.
 
-    Files that were joined end to end are one, as for `tar --ignore-zeros`: joined is told where each further one
-    begins. Raises SourceError at the first byte that is no member, and where the end mark is missing: the file is cut.
+    Concatenated tar files are read as one, as by `tar --ignore-zeros`: `joined` is called with the offset of each
+    further one. Raises SourceError at the first byte that is not a member, and if the end mark is missing (a cut file).
     """
     shared: dict[bytes, bytes] = {}
     records: dict[bytes, bytes] = {}
@@ -216,7 +217,7 @@ def entries(source: Input, place: str, joined: Callable[[int], None] | None = No
             ended = True
             continue
         if ended:
-            if not block.strip(b"\0"):  # the end
+            if not block.strip(b"\0"):  # more zeros, or the end of the file
                 return
             _require_header(block, place, at)
             if joined is not None:
@@ -243,13 +244,13 @@ def entries(source: Input, place: str, joined: Callable[[int], None] | None = No
 
 
 def _require_header(block: bytes, place: str, at: int) -> None:
-    """SourceError unless what follows an end mark is another tar file."""
+    """SourceError unless another tar file follows the end mark."""
     with contextlib.suppress(DamagedError):
         if len(block) == BLOCK:
             parse_block(block, place=place, offset=at)
             return
-    fact = "data follow its end mark, and they are no further tar file"
-    raise SourceError(place, fact, "get it again; if they are of no use, unpack it and pack the tree", at)
+    fact = "the data after its end mark is not another tar file"
+    raise SourceError(place, fact, "download it again; if that data is not needed, unpack it and pack the tree", at)
 
 
 def _records(source: Input, kind: bytes, size: int, place: str) -> dict[bytes, bytes]:
@@ -265,7 +266,7 @@ def _records(source: Input, kind: bytes, size: int, place: str) -> dict[bytes, b
 
 
 def _link_path(payload: bytes) -> dict[bytes, bytes]:
-    """The record `linkpath` of a PAX header that was found sound."""
+    """The record `linkpath` of a PAX header that was already validated."""
     at = 0
     while at < len(payload) and payload[at]:
         digits, _, _ = payload[at:].partition(b" ")
@@ -278,7 +279,7 @@ def _link_path(payload: bytes) -> dict[bytes, bytes]:
 
 
 def read_tar(path: str, compression: str, *, skip_bad: bool, progress: ProgressFn = silent) -> Members:
-    """The members of a tar file. A hard link is the file that it leads to. Raises SourceError, MissingExtraError."""
+    """Read the members of a tar file. A hard link counts as its target file. Raises SourceError, MissingExtraError."""
     place = fs_text(path)
     builder = MembersBuilder(place, skip_bad=skip_bad)
     starts: list[int] = []
@@ -287,9 +288,9 @@ def read_tar(path: str, compression: str, *, skip_bad: bool, progress: ProgressF
             _add(builder, entry)
             if len(builder) % _TELL_MEMBERS == 0:
                 progress(Progress("scan", len(builder), 0, source.at))
-        source.skip(_ALL)  # to the end, where a stream has its checksum
+        source.skip(_ALL)  # to the end, where a compressed stream has its checksum
     if starts:
-        text = "%s: it is %d tar files joined end to end (the second begins at byte %d): all of them are packed"
+        text = "%s: it is %d concatenated tar files (the second begins at byte %d): all of them are packed"
         _log.warning(text, place, len(starts) + 1, starts[0])
     return builder.build(stamp_of(path)[0])
 
@@ -305,6 +306,6 @@ def _add(builder: MembersBuilder, entry: Entry) -> None:
         fact = f"it is a symbolic link to {fs_text(entry.link)}"
         builder.refuse(entry.name, fact, f"pack the tree that was archived, {SKIP}")
     elif entry.type in b"346":
-        builder.refuse(entry.name, "it is a device or a pipe", f"make the archive again without it, {SKIP}")
+        builder.refuse(entry.name, "it is a device or a pipe", f"create the archive again without it, {SKIP}")
     else:
-        builder.refuse(entry.name, f"it is a member of an unknown kind ({entry.type!r})", f"make it again, {SKIP}")
+        builder.refuse(entry.name, f"it is a member of an unknown kind ({entry.type!r})", f"create it again, {SKIP}")

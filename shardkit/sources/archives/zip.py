@@ -1,4 +1,4 @@
-"""The members of a zip file, from its central directory: columns, and no object for each.
+"""The members of a zip file, read from its central directory into columns, without an object for each.
 
     end of central directory   "PK\\5\\6", 22 bytes and a comment; zip64 has a locator and a record before it
     central directory          "PK\\1\\2" for each member: 46 bytes, name, extra fields, comment
@@ -36,13 +36,13 @@ _STORED, _DEFLATED = 0, 8
 _METHODS = {1: "shrink", 6: "implode", 9: "deflate64", 12: "bzip2", 14: "LZMA", 93: "zstd", 95: "xz", 98: "PPMd"}
 _ENCRYPTED, _UTF8 = 0x0001, 0x0800
 _UNIX, _WINDOWS = 3, frozenset((0, 10, 14))
-"""Where an archive was made: Unix; FAT, NTFS or VFAT."""
+"""The system where an archive was created: Unix; FAT, NTFS or VFAT."""
 
-_CUT = "get it again: it is cut, or no zip file"
+_CUT = "download it again: it is cut, or not a zip file"
 
 
 def read_zip(path: str, *, skip_bad: bool) -> Members:
-    """The members of a zip file. SourceError for one that is cut, damaged, encrypted, in several parts or a bomb."""
+    """Read the members of a zip file. SourceError if it is cut, damaged, encrypted, in several parts or a bomb."""
     place = fs_text(path)
     try:
         with open(path, "rb") as file:
@@ -62,7 +62,7 @@ def read_zip(path: str, *, skip_bad: bool) -> Members:
 
 
 def _directory(file: BinaryIO, place: str) -> tuple[bytes, int, int, int]:
-    """The central directory; where it begins; what is to be added to its offsets; the bytes of the file."""
+    """(the central directory, the offset where it begins, what to add to its offsets, the size of the file)."""
     size = file.seek(0, os.SEEK_END)
     tail_at = max(0, size - _END.size - 0xFFFF)
     file.seek(tail_at)
@@ -80,13 +80,13 @@ def _directory(file: BinaryIO, place: str) -> tuple[bytes, int, int, int]:
         length, start, end = _zip64(file, end, length, start, place)
     shift = end - length - start
     if shift < 0 or start + shift < 0:
-        raise SourceError(place, "its central directory does not fit into it", _CUT)
+        raise SourceError(place, "its central directory does not fit in the file", _CUT)
     file.seek(start + shift)
     return file.read(length), start + shift, shift, size
 
 
 def _zip64(file: BinaryIO, end: int, length: int, start: int, place: str) -> tuple[int, int, int]:
-    """(length, start, where it ends) of the central directory where the usual record has no room for them."""
+    """(length, start, end) of the central directory, from the zip64 record if the usual one is too small for them."""
     if end < _LOCATOR.size:
         return length, start, end
     file.seek(end - _LOCATOR.size)
@@ -118,18 +118,18 @@ class _Entry(NamedTuple):
 
 
 def _entries(directory: bytes, first: int, place: str) -> Iterator[_Entry]:
-    """The entries of the central directory, which begins at byte `first` of the file."""
+    """Yield the entries of the central directory, which begins at byte `first` of the file."""
     at, end = 0, len(directory)
     while at < end:
         if at + _ENTRY.size > end or directory[at : at + 4] != b"PK\1\2":
-            raise SourceError(place, "its central directory is damaged", "get it again", first + at)
+            raise SourceError(place, "its central directory is damaged", "download it again", first + at)
         (_, made, _, flags, method, _, _, crc, packed, size, n, m, k, _, _, mode, offset) = _ENTRY.unpack_from(
             directory, at
         )
         name_at = at + _ENTRY.size
         at = name_at + n + m + k
         if at > end:
-            raise SourceError(place, "its central directory is damaged", "get it again", first + name_at)
+            raise SourceError(place, "its central directory is damaged", "download it again", first + name_at)
         extra = directory[name_at + n : name_at + n + m]
         if 0xFFFFFFFF in (size, packed, offset):
             size, packed, offset = _large(extra, size, packed, offset)
@@ -139,7 +139,7 @@ def _entries(directory: bytes, first: int, place: str) -> Iterator[_Entry]:
 
 
 def _large(extra: bytes, size: int, packed: int, offset: int) -> tuple[int, int, int]:
-    """The numbers that did not fit, from the zip64 extra field."""
+    """(size, packed, offset), with values that did not fit taken from the zip64 extra field."""
     field = _extra(extra, 0x0001)
     values = [int.from_bytes(field[n : n + 8], "little") for n in range(0, len(field) - 7, 8)]
     found = [values.pop(0) if number == 0xFFFFFFFF and values else number for number in (size, packed, offset)]
@@ -157,11 +157,11 @@ def _extra(extra: bytes, wanted: int) -> bytes:
 
 
 def _add(builder: MembersBuilder, entry: _Entry, shift: int, *, slashes: bool) -> bool:
-    """Add a member, or refuse it. True where its name had to be guessed. slashes: whether the archive has any."""
+    """Add a member, or refuse it. Returns whether its name had to be guessed. slashes: whether any name has a slash."""
     name, guessed = _name(entry)
     if b"\\" in name and b"/" not in name and entry.host in _WINDOWS and not (guessed and slashes):
-        # Some programs of Windows write it, against the specification. In names of an unknown code page it may as
-        # well be half of a letter (Shift-JIS), unless it is the only thing that can separate folders.
+        # Some Windows programs write backslashes, against the specification. In names of an unknown code page one may
+        # also be half of a character (Shift-JIS), unless it is the only possible separator of folders.
         name = name.replace(b"\\", b"/")
     kind = stat.S_IFMT(entry.mode) if entry.host == _UNIX else 0
     if name.endswith(b"/"):
@@ -169,15 +169,15 @@ def _add(builder: MembersBuilder, entry: _Entry, shift: int, *, slashes: bool) -
     elif kind == stat.S_IFLNK:
         builder.refuse(name, "it is a symbolic link", f"pack the tree that was archived, {SKIP}")
     elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        builder.refuse(name, "it is a device, a pipe or a socket", f"make the archive again without it, {SKIP}")
+        builder.refuse(name, "it is a device, a pipe or a socket", f"create the archive again without it, {SKIP}")
     elif entry.flags & _ENCRYPTED:
         builder.refuse(name, "it is encrypted", f"unpack the archive with its password and pack the tree, {SKIP}")
     elif entry.method not in (_STORED, _DEFLATED):
         method = _METHODS.get(entry.method, f"method {entry.method}")
-        fact = f"it is compressed by {method}; stored and deflated members are read"
-        builder.refuse(name, fact, f"make the archive again with deflate, or pack the unpacked tree, {SKIP}")
+        fact = f"it is compressed by {method}; only stored and deflated members can be read"
+        builder.refuse(name, fact, f"create the archive again with deflate, or pack the unpacked tree, {SKIP}")
     elif entry.method == _STORED and entry.packed != entry.size:
-        builder.refuse(name, "it is stored, and its two sizes differ", f"get the archive again, {SKIP}")
+        builder.refuse(name, "it is stored, but its two sizes differ", f"download the archive again, {SKIP}")
     else:
         builder.add(
             name, size=entry.size, offset=entry.offset + shift, packed=entry.packed, method=entry.method, crc=entry.crc
@@ -186,10 +186,10 @@ def _add(builder: MembersBuilder, entry: _Entry, shift: int, *, slashes: bool) -
 
 
 def _name(entry: _Entry) -> tuple[bytes, bool]:
-    """The member's name in UTF-8; True where it is taken for one in code page 437.
+    """(the member's name in UTF-8, whether it was decoded as code page 437).
 
-    Marked as UTF-8, or with Info-ZIP's Unicode Path for this very name, it is that. Else it is UTF-8 where it can be,
-    which many programs write without the mark; bytes from Unix stay as they are, as `unzip` has it.
+    A name marked as UTF-8, or given by Info-ZIP's Unicode Path for exactly this name, is UTF-8. So is any other valid
+    UTF-8, which many programs write without the mark. Other names from Unix stay as they are, as in `unzip`.
     """
     name = entry.name
     if name.isascii():
@@ -211,16 +211,16 @@ def _is_utf8(name: bytes) -> bool:
 
 
 def _require_apart(members: Members, size: int, place: str) -> None:
-    """SourceError where members share bytes, as those of a zip bomb do, or lie beyond the end."""
+    """SourceError if members share bytes, as in a zip bomb, or extend beyond the end."""
     order = np.argsort(members.offsets, kind="stable")
     starts, ends = members.offsets[order], (members.offsets + LOCAL_BYTES + members.packed)[order]
     if len(starts) and (int(ends.max()) > size or int(starts.min()) < 0):
         row = int(order[int(np.argmax(ends))])
         raise SourceError(
-            f"{place}/{fs_text(members.names[row])}", "its data extend beyond the end of the archive", _CUT
+            f"{place}/{fs_text(members.names[row])}", "its data extends beyond the end of the archive", _CUT
         )
     overlaps = np.flatnonzero(ends[:-1] > starts[1:])
     if len(overlaps):
         row = int(order[int(overlaps[0]) + 1])
         name = f"{place}/{fs_text(members.names[row])}"
-        raise SourceError(name, "its data are those of another member too", "do not trust this archive")
+        raise SourceError(name, "its data overlaps that of another member", "do not trust this archive")

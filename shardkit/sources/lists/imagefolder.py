@@ -1,4 +1,4 @@
-"""A folder of images with a metadata file, as Hugging Face's `imagefolder` has it.
+"""A folder of images with a metadata file, in the layout of Hugging Face's `imagefolder`.
 
     photos/metadata.csv (or .jsonl, .parquet)      or one for each split: photos/train/metadata.csv …
     photos/0001.png …                              with a column file_name, relative to the metadata file
@@ -30,7 +30,7 @@ _COLUMN = "file_name"
 
 
 def metadata_of(folder: str) -> str | None:
-    """The path of the metadata file in a folder, or None. SourceError where there are two."""
+    """The path of the metadata file in a folder, or None. SourceError if there are two."""
     found = [name for name in METADATA if os.path.isfile(os.path.join(folder, name))]
     if len(found) > 1:
         raise SourceError(fs_text(folder), f"it has {found[0]} and {found[1]}", "keep one of them")
@@ -38,10 +38,10 @@ def metadata_of(folder: str) -> str | None:
 
 
 def image_folders(root: str) -> dict[str, str] | None:
-    """Split ("" for none) -> metadata file of a folder of images; None where it is none.
+    """Split ("" for none) -> metadata file of a folder of images; None if the folder has another layout.
 
-    It is one where the folder itself has a metadata file, or else where each of its visible folders has the name of a
-    split and a metadata file.
+    Either the folder itself has a metadata file, or each of its visible folders has the name of a split and a metadata
+    file.
     """
     own = metadata_of(root)
     if own is not None:
@@ -59,14 +59,14 @@ def image_folders(root: str) -> dict[str, str] | None:
 
 
 def open_image_folder(path: str, options: TableColumns, extensions: Collection[str]) -> Listed:
-    """The list that a metadata file is. Without a label column, the class is the folder that a file is in, if any.
+    """Open a metadata file as a list. Without a label column, the class is the top folder in the path, if any.
 
     Raises SourceError as `open_list`.
     """
     named = TableColumns(options.path_column or _COLUMN, options.label_column, options.label_separator, options.root)
     listed = open_list(path, named, labels=_by_folder)
     missing = _count_images(listed.root, extensions) - listed.table.num_rows
-    _log.info("%s: taken for the metadata of the images beside it", listed.place)
+    _log.info("%s: taken as the metadata of the images beside it", listed.place)
     if missing > 0:
         _log.warning("%s: left out: images that it does not name: %d", listed.place, missing)
     return listed
@@ -76,7 +76,7 @@ def _by_folder(table: pa.Table, paths: str) -> Labels:
     folders = [path.partition("/") if isinstance(path, str) else ("", "", "") for path in table[paths].to_pylist()]
     if all(name for _, _, name in folders):
         return Labels("class", [folder for folder, _, _ in folders], True)
-    _log.info("the metadata have no label column, and not all images are in a class folder: no labels are written")
+    _log.info("the metadata has no label column, and not all images are in a class folder: no labels are written")
     return NO_LABELS
 
 

@@ -1,4 +1,4 @@
-"""The labels of a list: a class by name or number, several of them, or a number to be predicted."""
+"""The labels of a list: a class by name or number, several classes, or a number to predict."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Kind = Literal["class", "multi", "number", "none"]
 _log = logging.getLogger(__name__)
 
 _NO_VALUE = frozenset(("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL"))
-"""What programs write for a value that is missing, among numbers."""
+"""What programs write for a missing value in a column of numbers."""
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 _SPARSE = 1_000_000
-"""The largest class number without names: a greater one is an identity of another kind, and no class number."""
+"""The limit for class numbers without names: a larger number is probably another kind of ID, not a class number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
     """The labels of the rows of a list. values: for each row a name or number ("class"), a list of them ("multi"), a
-    float or a list of floats ("number"), or None where the row has none that makes sense."""
+    float or a list of floats ("number"), or None if the row has no valid label."""
 
     kind: Kind
     values: Sequence[Any]
     named: bool
-    """Whether classes are given by name, and not by number."""
+    """Whether classes are given by name instead of by number."""
 
 
 NO_LABELS = Labels("none", (), False)
@@ -44,10 +44,10 @@ NO_LABELS = Labels("none", (), False)
 def labels_of(
     column: pa.ChunkedArray, place: str, name: str, separator: str | None, *, all_text: bool = False
 ) -> Labels:
-    """The labels in a column. separator: what stands between several labels in a text. Raises SourceError.
+    """Parse the labels in a column. separator: the text between several labels in one value. Raises SourceError.
 
-    all_text: the file has nothing but text, so that what a text looks like tells what it is. Numbers are class numbers
-    if each is written as numbers are, and names otherwise: 007 is a name.
+    all_text: the file has only text, so that the form of a value decides what it is. Numbers are class numbers if each
+    is written in the usual form, and names otherwise: 007 is a name.
     """
     import pyarrow.types as types
 
@@ -60,7 +60,7 @@ def labels_of(
             return _separated(values, separator)
         return _written(values, place) if all_text else Labels("class", [value or None for value in values], True)
     if separator is not None:
-        fact = f"the label column {name!r} is {kind}, and a separator is for labels in a text"
+        fact = f"the label column {name!r} is {kind}, and a separator is only for text"
         raise SourceError(place, fact, "omit `label_separator`")
     if types.is_boolean(kind):
         return Labels("class", [None if value is None else str(value).lower() for value in values], True)
@@ -74,7 +74,7 @@ def labels_of(
 
 
 def _written(values: Sequence[str | None], place: str) -> Labels:
-    """The labels of a column of a file of text."""
+    """The labels of a column in a text file."""
     texts = [None if value is None or value.strip() in _NO_VALUE else value.strip() for value in values]
     given = {text for text in texts if text is not None}
     if given and all(map(_WHOLE.fullmatch, given)):
@@ -87,14 +87,12 @@ def _written(values: Sequence[str | None], place: str) -> Labels:
 
 
 def _decimal(values: Sequence[float | None], place: str) -> Labels:
-    """Numbers to be predicted; class numbers if all of them are whole, as a table has them once a cell was empty."""
+    """Numbers to predict; class numbers if all are whole, since tables turn integers into floats if a cell is empty."""
     given = {value for value in values if value is not None}
     if not given or not all(value.is_integer() and 0 <= value < _SPARSE for value in given):
         return Labels("number", values, False)
-    text = "%s: its labels are whole numbers written as decimals, such as %s: they are taken for class numbers"
-    _log.warning(
-        text + " (numbers to be predicted are written as lists of one, in JSON lines or Parquet)", place, min(given)
-    )
+    text = "%s: its labels are whole numbers written as decimals, such as %s: they are taken as class numbers"
+    _log.warning(text + " (write numbers to predict as lists of one, in JSON lines or Parquet)", place, min(given))
     return Labels("class", [None if value is None else int(value) for value in values], False)
 
 
@@ -126,8 +124,8 @@ def _finite(value: Any) -> float | None:
 def class_map(all_labels: Iterable[tuple[str, Labels]], classes: Sequence[str] | None) -> tuple[str, ...]:
     """The classes in label order, for (place, labels) of each split: the given ones, the sorted names, or 0, 1 ….
 
-    Raises SourceError where one split has names and another numbers, or kinds differ; UsageError for classes given to
-    labels that are none.
+    Raises SourceError if one split has names and another numbers, or kinds differ; UsageError if classes are given for
+    labels that are not classes.
     """
     found = list(all_labels)
     kinds = {(labels.kind, labels.named) for _, labels in found}
@@ -149,16 +147,16 @@ def class_map(all_labels: Iterable[tuple[str, Labels]], classes: Sequence[str] |
         return tuple(sorted(known))
     most = max(known, default=-1)
     if most >= max(_SPARSE, 100 * len(known)):
-        fact = f"its class numbers go up to {most}, and there are {len(known)} of them"
+        fact = f"its class numbers go up to {most}, but there are only {len(known)} of them"
         raise SourceError(found[0][0], fact, "number the classes from 0, or write them as names")
     return tuple(str(number) for number in range(most + 1))
 
 
 def numbered(labels: Labels, classes: Sequence[str]) -> tuple[list[Any], dict[int, str]]:
-    """(label of each row: an int, a sorted list of ints, a number or list of numbers; what is wrong with a row)."""
+    """(label of each row: an int, a sorted list of ints, a number or list of numbers; row -> what is wrong with it)."""
     if labels.kind == "number":
         return list(labels.values), {
-            row: "its label is empty, or no number" for row, value in enumerate(labels.values) if value is None
+            row: "its label is empty, or not a number" for row, value in enumerate(labels.values) if value is None
         }
     if labels.kind == "none":
         return [], {}
@@ -174,7 +172,7 @@ def numbered(labels: Labels, classes: Sequence[str]) -> tuple[list[Any], dict[in
         numbers = [_number(each, places, len(classes)) for each in (value if several else (value,))]
         if None in numbers:
             unknown = (value if several else (value,))[numbers.index(None)]
-            wrong[row] = f"its label {printable(str(unknown))!r} is none of the {len(classes)} classes"
+            wrong[row] = f"its label {printable(str(unknown))!r} is not one of the {len(classes)} classes"
         found.append(sorted({number for number in numbers if number is not None}) if several else numbers[0] or 0)
     return found, wrong
 

@@ -1,7 +1,8 @@
-"""Reads a list in Parquet in batches, and finds out what each will hold in memory before it is there.
+"""Read a list in Parquet in batches, and estimate the memory of each before it is expanded.
 
-A Parquet file may stand for far more than its own size: a value that rows refer to by number, one that shares its
-beginning with the row before (DELTA_BYTE_ARRAY), a run of one level. So texts stay references until they are summed.
+A Parquet file may expand to far more than its own size: by values that rows refer to by number, values that share a
+prefix with the row before (DELTA_BYTE_ARRAY), or runs of one level. So texts stay references until their sizes are
+summed.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 _BATCH_ROWS = 16_384
 _BATCH_BYTES = 32 << 20
-"""What the rows of a batch may come to before they are summed, where they can't be kept as references."""
+"""How many bytes the rows of a batch may take before their sizes are summed, if they can't be kept as references."""
 
 
 def read_parquet(path: str, place: str) -> pa.Table:
-    """The rows of a Parquet file. Raises SourceError for one that would not fit into `room_of` its size."""
+    """Read the rows of a Parquet file. Raises SourceError if they need more memory than `room_of` its size."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -30,7 +31,7 @@ def read_parquet(path: str, place: str) -> pa.Table:
     with pq.ParquetFile(path) as file:
         about, schema = file.metadata, file.schema_arrow
         if about.num_columns > MAX_COLUMNS:
-            raise SourceError(place, f"it has over {MAX_COLUMNS} columns", "leave out those that are not needed")
+            raise SourceError(place, f"it has over {MAX_COLUMNS} columns", "remove those that are not needed")
         _require_announced(about, room, place)
         texts = _by_dictionary(about)
     batches: list[pa.RecordBatch] = []
@@ -46,13 +47,13 @@ def read_parquet(path: str, place: str) -> pa.Table:
 
 
 def _require_announced(about: pq.FileMetaData, room: int, place: str) -> None:
-    """What the file says of itself: rows, values, and bytes before compression."""
+    """Check the sizes in the file's metadata: rows, values, and bytes before compression."""
     used = 0
     for group in map(about.row_group, range(about.num_row_groups)):
         for at in range(group.num_columns):
             column = group.column(at)
             leaf = about.schema.column(at)
-            width = max(8 if leaf.max_repetition_level else 1, leaf.length)  # the length of fixed ones, else 0
+            width = max(8 if leaf.max_repetition_level else 1, leaf.length)  # length: of fixed-size values, else 0
             used += max(column.total_uncompressed_size, column.num_values * width)
             if used > room:
                 name = printable(column.path_in_schema)
@@ -61,7 +62,7 @@ def _require_announced(about: pq.FileMetaData, room: int, place: str) -> None:
 
 
 def _by_dictionary(about: pq.FileMetaData) -> list[str]:
-    """The columns of text whose values are stored once and referred to."""
+    """The text columns with dictionary encoding: values are stored once and referred to."""
     found = set()
     for group in map(about.row_group, range(about.num_row_groups)):
         for column in map(group.column, range(group.num_columns)):
@@ -71,7 +72,7 @@ def _by_dictionary(about: pq.FileMetaData) -> list[str]:
 
 
 def _batch_rows(group: pq.RowGroupMetaData) -> int:
-    """Rows of a batch: few, where a value may be as long as its whole column and each row may hold it."""
+    """The rows per batch: few if a value may be as long as its whole column and every row may have it."""
     sizes = [
         column.total_uncompressed_size
         for column in map(group.column, range(group.num_columns))
@@ -81,7 +82,7 @@ def _batch_rows(group: pq.RowGroupMetaData) -> int:
 
 
 def _expanded_bytes(array: Any) -> int:
-    """Bytes of an array in memory, once each text of a dictionary stands in each of its rows."""
+    """The size of an array in memory in bytes, after each dictionary text is copied into its rows."""
     import pyarrow.compute as pc
     import pyarrow.types as types
 

@@ -1,7 +1,7 @@
-"""The source that is a list: a table with a column of paths, one of labels, and others that become the field `json`.
+"""A list as a source: a table with a column of paths, one of labels, and others that become the field `json`.
 
-The rows are packed as the files of a tree would be: with a shuffle in the scan's order before it, so that a list of a
-tree gives the same bytes; without one in the order of the list.
+The rows are packed like the files of a tree: with a shuffle, they are first put in scan order, so that a list of a
+tree gives the same bytes; without one, they stay in the order of the list.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MOST_REFUSED = 1000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listed:
-    """A list that was read, with its columns told apart. fields: the names of those that become the field `json`."""
+    """A list that was read, with its columns identified. fields: the columns that become the field `json`."""
 
     place: str
     root: str
@@ -57,9 +57,9 @@ class Listed:
 
 
 def open_list(path: str, options: TableColumns, *, labels: Callable[[pa.Table, str], Labels] | None = None) -> Listed:
-    """Read a list and tell its columns apart.
+    """Read a list and identify its columns.
 
-    labels: gives the labels of a table without a label column (None: that is an error). Raises SourceError.
+    labels: returns the labels for a table without a label column (None: that is an error). Raises SourceError.
     """
     place = fs_text(path)
     wanted = (options.path_column,) if options.path_column else PATH_COLUMNS
@@ -103,7 +103,7 @@ def listed_table(
 
 
 def _column(table: pa.Table, named: str | None, usual: Sequence[str], place: str, what: str, option: str) -> str | None:
-    """The name of a column: the given one, or the first of the usual names in any case."""
+    """The name of a column: the given one, or the first of the usual names, ignoring case."""
     if named:
         if named not in table.column_names:
             raise _no_column(table, f"{what} named {named!r}", option, place)
@@ -115,14 +115,14 @@ def _column(table: pa.Table, named: str | None, usual: Sequence[str], place: str
 
 
 def _require_header(names: Sequence[str], place: str, root: str) -> None:
-    """SourceError where the first row is a file's, and names no columns."""
+    """SourceError if the first row is already a file, not the column names."""
     usual = {*PATH_COLUMNS, *LABEL_COLUMNS}
     for name in names:
         is_file = name.rpartition(".")[2].lower() in IMAGE_FIELDS and "." in name
         if is_file and (os.path.isfile(os.path.join(root, name)) or not usual & {each.lower() for each in names}):
             shown = ", ".join(map(printable, names[:5])) + (" …" if len(names) > 5 else "")
-            fact = f"its first row names no columns ({shown}): the header is missing"
-            raise SourceError(place, fact, "write one before it, such as path,label")
+            fact = f"its first row does not have column names ({shown}): the header is missing"
+            raise SourceError(place, fact, "add a header row, such as path,label")
 
 
 def _no_column(table: pa.Table, what: str, option: str, place: str, more: str = "") -> SourceError:
@@ -131,7 +131,7 @@ def _no_column(table: pa.Table, what: str, option: str, place: str, more: str = 
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first names of columns."""
+    """The first few column names, as text."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(map(printable, names[:_SHOWN])) + more
 
@@ -148,8 +148,8 @@ def scan_lists(
     """The source of each list (one for each split), all with one class map.
 
     in_order: keep the lists' order.
-    Raises BadFileError for a row with a missing file, a file that was there before, or a label that is no class,
-    unless skip_bad; SourceError where no row is left.
+    Raises BadFileError for a row with a missing file, a file of an earlier row, or a label that is not a class,
+    unless skip_bad; SourceError if no row is left.
     """
     order = class_map(((each.place, each.labels) for each in lists.values()), classes)
     found = {}
@@ -170,7 +170,7 @@ class _Scan:
         self.stems: dict[str, dict[str, list[str]]] = {}
 
     def source(self, in_order: bool, progress: ProgressFn) -> Source:
-        """The source."""
+        """Build the source."""
         listed = self.listed
         rows, real, names, sizes = self._files(progress)
         if not rows:
@@ -197,7 +197,7 @@ class _Scan:
         return source
 
     def _files(self, progress: ProgressFn) -> tuple[list[int], list[str], list[str], list[int]]:
-        """Row, absolute path, path for the index, and bytes of each file that can be packed, in the list's order."""
+        """(rows, absolute paths, paths for the index, sizes in bytes) of the files that can be packed, in order."""
         rows, real, names, sizes = list[int](), list[str](), list[str](), list[int]()
         seen: dict[str, int] = {}
         taken: set[str] = set()
@@ -220,9 +220,9 @@ class _Scan:
         return rows, real, names, sizes
 
     def _file(self, row: int, value: object, seen: Mapping[str, int]) -> tuple[str, int, str | None]:
-        """Absolute path and bytes of the file of a row; and why it can't be packed."""
+        """(absolute path, size in bytes, why it can't be packed or None) of a row's file."""
         if not isinstance(value, str) or not value or "\0" in value:
-            return "", 0, "it names no file" if not value else "its path is no text"
+            return "", 0, "it names no file" if not value else "its path is not text"
         path = os.path.normpath(os.path.join(self.listed.root, value))
         if path in seen:
             same = self.values and self.values[row] == self.values[seen[path]]
@@ -234,7 +234,7 @@ class _Scan:
         if not stem or extension.lower() not in self.extensions:
             found = self._named(path)
             if len(found) != 1:
-                what = f"is the name of {len(found)} files" if found else "has none of the extensions that are taken"
+                what = f"is the name of {len(found)} files" if found else "has none of the accepted extensions"
                 return path, 0, f"{printable(os.path.basename(path))} {what}"
             path = found[0]
             if path in seen:
@@ -245,11 +245,11 @@ class _Scan:
             missing = isinstance(exc, FileNotFoundError)
             return path, 0, f"there is no file {fs_text(path)}" if missing else f"{fs_text(path)} can't be read ({exc})"
         if not stat.S_ISREG(status.st_mode):
-            return path, 0, f"{fs_text(path)} is no file"
+            return path, 0, f"{fs_text(path)} is not a file"
         return path, status.st_size, None
 
     def _named(self, path: str) -> list[str]:
-        """The files that have this path and an extension that is taken: a list may have names without any."""
+        """The files with this path plus an accepted extension: a list may have names without extensions."""
         folder, name = os.path.split(path)
         if folder not in self.stems:
             stems = self.stems[folder] = {}
@@ -309,13 +309,14 @@ _CURES = {
 
 
 def _below(path: str, root: str) -> str:
-    """The path for the index: below the root where the file is, else the whole path without what leads out."""
+    """The path for the index: relative to the root if the file is below it, otherwise the whole path without the
+    leading slash."""
     prefix = os.path.join(root, "")
     return path[len(prefix) :] if path.startswith(prefix) else path.lstrip("/")
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """The name, or if it is taken `-2`, `-3` … before its extension."""
+    """The name, with `-2`, `-3` … before its extension if it is taken."""
     stem, dot, extension = name.rpartition(".")
     number, free = 2, name
     while free in taken:
@@ -325,7 +326,7 @@ def _free(name: str, taken: Collection[str]) -> str:
 
 
 def _scan_order(labels: NDArray[np.int32], names: Sequence[str]) -> list[int]:
-    """The places of the files in the order of a scan: by class, then by folder, then by name."""
+    """The indices of the files in scan order: by class, then by folder, then by name."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

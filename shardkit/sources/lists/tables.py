@@ -1,6 +1,6 @@
-"""Reads a list of files (CSV, TSV, JSON lines, Parquet) as an Arrow table, its text as it is written.
+"""Read a list of files (CSV, TSV, JSON lines, Parquet) as an Arrow table, with text unchanged.
 
-pyarrow is imported when a list is read. Memory is bounded by the file's size: see list_limits.
+pyarrow is imported when a list is read. Memory is bounded by the file's size: see limits.py.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 LIST_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 
-_CURE = "fix the row, or check that the name's ending is what the file is"
+_CURE = "fix the row, or check that the file is what the ending of its name says"
 
 
 def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[str, ...] = ()) -> pa.Table:
-    """The rows of a list. Columns of dates and times, and `text_columns`, are text as it is written there.
+    """Read the rows of a list. Columns of dates and times, and `text_columns`, stay text as written in the file.
 
-    csv_texts: the first of these names, in any case of letters, is one of them where the file has nothing but text.
+    csv_texts: in a text file, the first of these names (in any case) that is a column counts as a text column.
 
     Raises SourceError: unreadable, damaged, not UTF-8 (with the row), without rows, with two columns of one name, with
     a row that is too long or too deep, or with far more values than its size lets expect.
@@ -51,7 +51,7 @@ def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[s
     except FileNotFoundError as exc:
         raise MissingSourceError(place, "there is no such list", "check the path of the source") from exc
     except OSError as exc:
-        if exc.errno is None:  # of PyArrow, for what is damaged
+        if exc.errno is None:  # from PyArrow, for damaged data
             raise SourceError(place, f"can't be read as a list ({printable(str(exc))})", _CURE) from exc
         raise SourceError(
             place, f"can't be read ({exc.strerror or exc})", "check the disk and its permissions"
@@ -59,7 +59,7 @@ def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[s
 
 
 def is_json(path: str) -> bool:
-    """Whether a list's name says JSON lines."""
+    """Whether a list is JSON lines, by its name."""
     return path.lower().endswith((".jsonl", ".ndjson"))
 
 
@@ -69,5 +69,5 @@ def _require_distinct(names: list[str], place: str) -> None:
 
 
 def is_list(path: str) -> bool:
-    """Whether a file's name is that of a list."""
+    """Whether a path has the ending of a list, and is not a folder."""
     return path.lower().endswith(LIST_SUFFIXES) and not os.path.isdir(path)

@@ -1,4 +1,4 @@
-"""Reads a list that is text (CSV, TSV, JSON lines): looked through in pieces first, then parsed as a stream."""
+"""Read a list in text form (CSV, TSV, JSON lines): it is first checked in pieces, then parsed as a stream."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _PIECE = 1 << 20
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _JSON_VALUE = 9
-"""Bytes of a column in each row, whether the row has a value for it or not: a number and a bit, rounded up."""
+"""Bytes that a column takes in each row, even without a value: a number and a bit, rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """What was found while looking through. head: the first bytes. start: where the text begins, after a mark."""
+    """The result of the check. head: the first bytes. start: where the text begins, after a byte order mark."""
 
     head: bytes
     start: int
@@ -40,8 +40,8 @@ class _Looked:
 
 
 def read_text(path: str, place: str, *, is_json: bool, texts: tuple[str, ...], first_of: tuple[str, ...]) -> pa.Table:
-    """The rows of a list. Columns of dates and times and `texts` are text as it is written there, and the first of
-    the names `first_of` that the file has, in any case of letters. Raises SourceError."""
+    """Read the rows of a list. Columns of dates and times stay text as written, as do `texts` and the first of the
+    names `first_of` (in any case) that is a column. Raises SourceError."""
     import pyarrow as pa
 
     looked = _look_through(path, place)
@@ -63,7 +63,7 @@ def read_text(path: str, place: str, *, is_json: bool, texts: tuple[str, ...], f
 
 
 def _look_through(path: str, place: str) -> _Looked:
-    """SourceError for what is no text in UTF-8, or has a line that is longer than a row may be."""
+    """Check the file. SourceError if it is not UTF-8 text, or has a line that is longer than a row may be."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     head, at, lines, length, blank = b"", 0, 0, 0, True
     with open(path, "rb") as file:
@@ -71,7 +71,7 @@ def _look_through(path: str, place: str) -> _Looked:
             if not at:
                 head = piece
                 if piece.startswith(_UTF16) or b"\0" in piece.partition(b"\n")[0]:
-                    cure = "save it as UTF-8, as with iconv -t UTF-8"
+                    cure = "save it as UTF-8, for example with iconv -t UTF-8"
                     raise SourceError(place, "the list is UTF-16, or not text at all", cure)
             waiting = len(decoder.getstate()[0])
             try:
@@ -100,35 +100,35 @@ def _look_through(path: str, place: str) -> _Looked:
 
 
 def _line_end(piece: bytes, find: Callable[[bytes], int]) -> int:
-    """Where a line ends: lines end in a line feed, or as on old machines in a carriage return alone."""
+    """The position of a line end: a line feed, or in old files a carriage return alone."""
     return find(b"\n") if b"\n" in piece else find(b"\r")
 
 
 def _not_utf8(byte: int, line: int, offset: int, place: str) -> SourceError:
     fact = f"line {line} is not UTF-8 (the byte 0x{byte:02x}); it may be Latin-1 or Windows-1252"
-    return SourceError(place, fact, "save the list as UTF-8, as with iconv -f WINDOWS-1252 -t UTF-8", offset)
+    return SourceError(place, fact, "save the list as UTF-8, for example with iconv -f WINDOWS-1252 -t UTF-8", offset)
 
 
 def _too_long(place: str, line: int) -> SourceError:
     fact = f"the row at line {line} is longer than {MAX_ROW_BYTES >> 20} MiB"
-    return SourceError(place, fact, "leave it out, or close the quote that is open there")
+    return SourceError(place, fact, "remove it, or close the quote that is open there")
 
 
 def _separator(head: bytes, usual: str, place: str) -> str:
-    """What stands between the columns: the usual, or where the first row has none of it, another."""
+    """The column separator: the usual one, or another if the first row does not have it."""
     first = head.lstrip().partition(b"\n")[0].decode("utf-8", "replace")
     found = usual if usual in first else max(SEPARATORS, key=first.count)
     if first.count(found) >= MAX_COLUMNS:
-        raise SourceError(place, f"it has over {MAX_COLUMNS} columns", "leave out those that are not needed")
+        raise SourceError(place, f"it has over {MAX_COLUMNS} columns", "remove those that are not needed")
     if found in first and found != usual:
-        _log.warning("%s: its columns are separated by %r, not %r, and are read so", place, found, usual)
+        _log.warning("%s: its columns are separated by %r instead of %r, and are read that way", place, found, usual)
         return found
     return usual
 
 
 def _look_at_rows(path: str, place: str, looked: _Looked) -> None:
-    """SourceError for rows of JSON with far too many lists and objects in each other, or too many names: each name
-    that any row has becomes a column, which costs memory in all rows."""
+    """SourceError for JSON rows with lists and objects nested too deeply, or too many names: each name in any row
+    becomes a column, which takes memory in all rows."""
     room = room_of(looked.bytes)
     columns: set[tuple[str, ...]] = set()
     known: set[tuple[str, ...]] = set()
@@ -137,8 +137,8 @@ def _look_at_rows(path: str, place: str, looked: _Looked) -> None:
         for number, line in enumerate(_lines(file), 1):
             opened = line.count(b"[") + line.count(b"{")
             if opened > MAX_NESTING and _depth(line) > MAX_NESTING:
-                fact = f"line {number} has over {MAX_NESTING} lists and objects in each other"
-                raise SourceError(place, fact, "make it flat, or leave it out")
+                fact = f"line {number} has over {MAX_NESTING} nested lists and objects"
+                raise SourceError(place, fact, "flatten it, or remove it")
             row = _decoded(line)
             names = tuple(row) if isinstance(row, dict) else ()
             if line.count(b"{") > 1 or names not in known:
@@ -146,16 +146,16 @@ def _look_at_rows(path: str, place: str, looked: _Looked) -> None:
                 _add_columns(row, (), columns)
             if len(columns) > MAX_COLUMNS:
                 fact = f"with line {number} it has over {MAX_COLUMNS} columns"
-                raise SourceError(place, fact, "leave out those that are not needed")
+                raise SourceError(place, fact, "remove those that are not needed")
             used = number * len(columns) * _JSON_VALUE
             require_room(used, number, room, place, f"{len(columns)} columns up to line {number}")
 
 
 def _decoded(line: bytes) -> Any:
-    """A row of JSON; None for a broken one, of which PyArrow's reader says what is wrong."""
+    """A decoded JSON row; None for an invalid one, which PyArrow's reader reports later."""
     try:
         return msgspec.json.decode(line)
-    except msgspec.DecodeError:  # of what Python's own reader and PyArrow's take, NaN
+    except msgspec.DecodeError:  # NaN, which Python's json and PyArrow accept
         try:
             return json.loads(line)
         except ValueError:
@@ -189,7 +189,7 @@ def _depth(line: bytes) -> int:
 
 
 def _parsed(path: str, place: str, looked: _Looked, delimiter: str, types: dict[str, Any]) -> pa.Table:
-    """The rows. delimiter: "" for JSON lines."""
+    """Parse the rows. delimiter: "" for JSON lines."""
     import pyarrow as pa
 
     with pa.OSFile(os.path.abspath(path)) as file:
@@ -205,7 +205,7 @@ def _parsed(path: str, place: str, looked: _Looked, delimiter: str, types: dict[
 
 
 def _open_quote(path: str) -> int:
-    """The line where a row begins that is longer than a row may be: its quote stays open."""
+    """The line where the row begins that is longer than a row may be, because its quote stays open."""
     first = number = 1
     length, is_open = 0, False
     with open(path, "rb") as file:

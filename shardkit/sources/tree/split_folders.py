@@ -1,4 +1,4 @@
-"""Tells a tree of splits (train/cat, train/dog, test/cat …) from a tree of classes."""
+"""Tell a tree of splits (train/cat, train/dog, test/cat …) from a tree of classes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def find_splits(
 ) -> list[str] | None:
     """The names of the split folders of a tree of splits, sorted; None for a tree of classes.
 
-    A folder is a split if it has the name of one (`split_names_of`), it holds folders, and no image directly.
+    A folder is a split if it has the name of one (`split_names_of`), and contains folders but no image directly.
 
-    - All visible folders are splits: a tree of splits. An empty folder with such a name counts with them.
+    - All visible folders are splits: a tree of splits. An empty folder with such a name counts as one.
     - None is: a tree of classes, and a class may well be named `test`.
     - One is, among folders with other names: a tree of classes, with a warning.
     - Some are, and the rest would be packed wrongly either way (two splits beside a folder `annotations`, or `train`
@@ -35,7 +35,7 @@ def find_splits(
 
 
 def splits_of(walk: ClassWalk) -> list[str] | None:
-    """`find_splits` of anything that can be walked."""
+    """As `find_splits`, for anything that can be walked."""
     place = walk.root
     names = walk.class_folders()
     named = split_names_of(names)
@@ -47,26 +47,26 @@ def splits_of(walk: ClassWalk) -> list[str] | None:
     if not rest:
         return named
     if len(splits) == 1 and not any(name in kinds for name in rest):
-        _log.warning("%s: taken for a class, since folders beside it are not splits", _at(place, splits[0]))
+        _log.warning("%s: taken as a class, since folders beside it are not splits", _at(place, splits[0]))
         return None
     raise _mixed(place, splits, rest)
 
 
 def inside_split(progress: ProgressFn, done: int, bytes_done: int) -> ProgressFn:
-    """A ProgressFn that adds what earlier splits had."""
+    """A ProgressFn that adds the counts of earlier splits."""
     return lambda at: progress(Progress(at.step, at.done + done, at.total, at.bytes_done + bytes_done, at.bytes_total))
 
 
 def _kind(walk: ClassWalk, name: str) -> str:
-    """ "class" (holds an image), "split" (holds folders only) or "empty"."""
+    """ "class" (contains an image), "split" (contains only folders) or "empty"."""
     images, folders = walk.look(name)
     return "class" if images else "split" if folders else "empty"
 
 
 def _mixed(place: str, splits: Sequence[str], rest: Sequence[str]) -> SourceError:
     some, others = (", ".join(fs_text(name) for name in names[:5]) for names in (splits, rest))
-    fact = f"{some} look like splits with class folders, and beside them {others} do not"
-    return SourceError(fs_text(place), fact, f"pack each split by itself, such as {_at(place, splits[0])}")
+    fact = f"{some} look like splits with class folders, but {others} beside them do not"
+    return SourceError(fs_text(place), fact, f"pack each split separately, such as {_at(place, splits[0])}")
 
 
 def _at(place: str, name: str) -> str:

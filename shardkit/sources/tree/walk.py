@@ -1,8 +1,8 @@
-"""Walks folders of images: which entries count, and in which order.
+"""Walk folders of images: which entries count, and in which order.
 
-The order is Keras' (`iter_valid_files`: `sorted(os.walk(…))`, then sorted names): all folders below a class by their
-whole path, and the files of each by name, compared as text by code points (a byte that is no UTF-8 as U+DC00 plus the
-byte), so that every file system gives the same. Paths here are text as `os.fsdecode` gives it.
+The order is that of Keras (`iter_valid_files`: `sorted(os.walk(…))`, then sorted names): all folders below a class by
+their whole path, and the files of each by name, compared as text by code points (an invalid UTF-8 byte as U+DC00 plus
+the byte), so that the order is the same on every file system. Paths here are text from `os.fsdecode`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SYSTEM_NAMES = frozenset(
 )
 
 MAX_DEPTH = 1000
-"""The folders that a file may be in, one in the other: more are an attack, and no other program could unpack them."""
+"""The maximum nesting of folders: deeper trees are an attack, and no other program could unpack them."""
 
 Entry = os.DirEntry[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """One folder's images: its path below the root, their names in order, and their bytes on disk."""
+    """The images of one folder: its path below the root, their names in order, and their sizes in bytes."""
 
     path: str
     names: list[str]
@@ -42,7 +42,7 @@ class Folder:
 
 
 def wanted_extensions(extensions: Collection[str]) -> frozenset[str]:
-    """The extensions in lower and in upper case. UsageError for none, or one that no file name can end with."""
+    """The extensions in lower and upper case. UsageError for an empty list or an invalid extension."""
     cure = "give extensions such as jpg, png"
     if isinstance(extensions, str) or not extensions:
         raise UsageError("extensions", f"a list of at least one extension is expected, not {extensions!r}", cure)
@@ -63,20 +63,20 @@ def check_root(root: str) -> None:
         raise MissingSourceError(fs_text(root), "there is no such folder", "check the path of the source") from exc
     except OSError as exc:
         raise _unreadable(root, exc) from exc
-    raise SourceError(fs_text(root), "this is a file, and a folder of class folders is expected", "give its folder")
+    raise SourceError(fs_text(root), "this is a file; a folder of class folders is expected", "give its folder")
 
 
 class ClassWalk(Protocol):
-    """What a scan needs of a tree: a Walk of folders, or the listing of an archive or a bucket."""
+    """What a scan needs from a tree: a Walk of folders, or the listing of an archive or a bucket."""
 
     @property
     def root(self) -> str:
-        """What messages call the tree."""
+        """The tree's name in messages."""
         ...
 
     @property
     def left_out(self) -> LeftOutCounter:
-        """Where what is left out is counted."""
+        """The counter for entries that are left out."""
         ...
 
     def class_folders(self) -> list[str]:
@@ -84,18 +84,19 @@ class ClassWalk(Protocol):
         ...
 
     def folders(self, top: str) -> Iterator[Folder]:
-        """The folders at and below `top`, in order; those without images too."""
+        """Yield the folders at and below `top`, in order, including those without images."""
         ...
 
     def look(self, folder: str) -> tuple[bool, bool]:
-        """(holds an image, holds a folder to walk) for a folder itself."""
+        """(whether `folder` directly contains an image, whether it contains a folder to walk)."""
         ...
 
 
 def folders_in_order(top: str, look_into: Callable[[str], tuple[dict[str, int], list[str]]]) -> Iterator[Folder]:
-    """The folders at and below `top`. look_into: (name -> bytes of each image, paths of the folders) of a folder.
+    """Yield the folders at and below `top`, in order.
 
-    A folder's path begins with its parent's, so that the least of the folders that are known is always next.
+    look_into: returns (name -> size in bytes of each image, paths of the subfolders) of a folder. A folder's path
+    begins with its parent's, so that the smallest known path is always next.
     """
     waiting = [(_order(top), top)]
     while waiting:
@@ -113,14 +114,14 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def hidden_or_system(name: str, *, is_folder: bool) -> str | None:
-    """Why an entry of this name is left out, whatever it is; None where it is not for its name."""
+    """Why an entry is left out because of its name alone; None if it is not."""
     if name.startswith("."):
         return leftout.HIDDEN_FOLDERS if is_folder else leftout.HIDDEN_FILES
     return leftout.SYSTEM if name.lower() in _SYSTEM_NAMES else None
 
 
 class Walk:
-    """One scan below `root`: its rules, and where what is left out is counted."""
+    """One scan below `root`: its rules, and the counter for what is left out."""
 
     def __init__(self, root: str, extensions: Collection[str], left_out: LeftOutCounter) -> None:
         self.root = root
@@ -142,16 +143,16 @@ class Walk:
         return found
 
     def folders(self, top: str) -> Iterator[Folder]:
-        """The folders at and below `top` (relative to the root), in order; those without images too."""
+        """Yield the folders at and below `top` (relative to the root), in order, including those without images."""
         return folders_in_order(top, self._list)
 
     def look(self, folder: str) -> tuple[bool, bool]:
-        """(holds an image, holds a folder to walk) for a folder itself."""
+        """(whether `folder` directly contains an image, whether it contains a folder to walk)."""
         sizes, below = self._list(folder)
         return bool(sizes), bool(below)
 
     def _list(self, path: str) -> tuple[dict[str, int], list[str]]:
-        """(name -> bytes of each image, paths of the folders) in a folder; what else is there is left out."""
+        """(name -> size of each image, paths of the folders) in a folder; other entries are counted as left out."""
         sizes: dict[str, int] = {}
         others: list[Entry] = []
         if path.count("/") >= MAX_DEPTH:
@@ -164,7 +165,7 @@ class Walk:
                 dot = name.rfind(".")
                 if dot > 0 and name[0] != "." and name[dot + 1 :] in wanted:
                     try:
-                        if entry.is_file():  # known from the listing, but for links
+                        if entry.is_file():  # known from the listing, except for links
                             sizes[name] = entry.stat().st_size
                             continue
                     except OSError:  # a link that loops, a file that vanished: see `_reason`
@@ -174,7 +175,7 @@ class Walk:
             return sizes, self._sort_out(path, others, sizes)
 
     def _sort_out(self, path: str, others: list[Entry], sizes: dict[str, int]) -> list[str]:
-        """Count the entries that are left out, add the images to `sizes`, and give the folders' paths."""
+        """Count the entries that are left out, add images to `sizes`, and return the paths of the folders."""
         below = []
         for entry in others:
             where = f"{path}/{entry.name}"
@@ -202,7 +203,7 @@ class Walk:
         return None if stem and extension.lower() in self._wanted else leftout.OTHER_EXTENSIONS
 
     def _leads_back(self, path: str) -> bool:
-        """True if the link at `path` leads to a folder that it is in: the walk would never end."""
+        """Whether the link at `path` leads to one of its own parent folders, so that the walk would never end."""
         target = _identity(os.path.join(self.root, path))
         parts = path.split("/")
         parents = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
@@ -211,9 +212,9 @@ class Walk:
 
 @contextmanager
 def _entries(path: str) -> Iterator[Iterator[Entry]]:
-    """The entries of a folder, in no order; to be used inside the `with`. SourceError if it can't be read.
+    """The entries of a folder, unordered, for use inside the `with` block. SourceError if it can't be read.
 
-    Listed through a descriptor where that can be: a file's stat then looks up one name, and not the whole path again.
+    Listed through a descriptor if possible: a file's stat then looks up one name instead of the whole path.
     """
     descriptor = None
     try:
@@ -230,13 +231,13 @@ def _entries(path: str) -> Iterator[Iterator[Entry]]:
 
 def _unreadable(path: str, exc: OSError) -> SourceError:
     fact = f"the folder can't be read ({exc.strerror or exc})"
-    return SourceError(fs_text(path), fact, "check that it exists and may be read, or move it out of the source")
+    return SourceError(fs_text(path), fact, "check that it exists and is readable, or move it out of the source")
 
 
 def _reason_of_failure(entry: Entry, path: str, exc: OSError) -> str:
     if exc.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
         return leftout.BROKEN_LINKS if entry.is_symlink() else leftout.VANISHED
-    fact = f"the file can't be looked at ({exc.strerror or exc})"
+    fact = f"the file can't be accessed ({exc.strerror or exc})"
     raise SourceError(fs_text(path), fact, "check its permissions, or move it out of the source") from exc
 
 
@@ -249,7 +250,7 @@ def _identity(path: str) -> tuple[int, int]:
 
 
 def _identities_above(root: str) -> frozenset[tuple[int, int]]:
-    """The folders that hold the root, and the root itself."""
+    """The identities of the root and all of its parent folders."""
     path, found = os.path.realpath(root), set()
     while True:
         found.add(_identity(path))
@@ -263,7 +264,7 @@ def _as_utf8(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "surrogateescape")
 
 
-# What names are compared by: the text itself, except where the locale makes other text of the same bytes.
+# The sort key of names: the text itself, unless the locale decodes the same bytes to other text.
 _order: Callable[[str], str] = str if sys.getfilesystemencoding() == "utf-8" else _as_utf8
 
 

@@ -1,7 +1,7 @@
-"""Lists folders ahead in threads, where that pays: on a disk that keeps the scan waiting, as those of a network do.
+"""List folders ahead in threads if that pays off: on slow disks, such as network file systems.
 
-What comes out is what the walk alone gives, in the same order. On a disk that answers at once threads would only get
-in each other's way, so it begins without them, and compares the time it takes with the time it computes.
+The result is the same as without threads, in the same order. On a fast disk threads would only get in each other's
+way, so the scan begins without them, and compares elapsed time with CPU time.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from shardkit.sources.tree.walk import ClassWalk, Folder, Walk, folders_in_order
 
 THREADS = 16
 TRIAL_SECONDS = 0.25
-"""How much is listed before it is decided."""
+"""How long folders are listed before deciding on threads."""
 BUSY = 0.5
-"""The part of the time that it computes from which on threads are of no use."""
+"""The share of CPU time from which on threads do not help."""
 _WAITING_FILES = 1 << 20
-"""No further folders are listed ahead while so many files wait: they take about 150 bytes each until they are taken."""
+"""No more folders are listed ahead while this many files wait; each takes about 150 bytes until it is used."""
 
 Listing = tuple[dict[str, int], list[str]]
 
 
 @contextmanager
 def listed_ahead(walk: ClassWalk, tops: Sequence[str]) -> Iterator[ClassWalk]:
-    """A walk for the folders `tops`, to be taken in this order. Walks of other things than folders stay as they are."""
+    """A walk that lists the folders `tops` ahead, in this order. A walk of anything else is returned unchanged."""
     if not isinstance(walk, Walk):
         yield walk
         return
@@ -42,23 +42,23 @@ def listed_ahead(walk: ClassWalk, tops: Sequence[str]) -> Iterator[ClassWalk]:
 
 
 class _Notes(LeftOutCounter):
-    """What was left out in one folder, to be counted when it is that folder's turn."""
+    """What was left out in one folder, to be counted when that folder is used."""
 
     def __init__(self) -> None:
         super().__init__()
         self.notes: list[tuple[str, str]] = []
 
     def add(self, reason: str, path: str) -> None:
-        """Note it."""
+        """Note an entry for later."""
         self.notes.append((reason, path))
 
 
 class _Ahead:
-    """A walk that lists the folders it knows of before it is asked for them."""
+    """A walk that lists known folders before they are requested."""
 
     def __init__(self, walk: Walk, tops: Sequence[str]) -> None:
         self.walk, self.root, self.left_out = walk, walk.root, walk.left_out
-        self.known = deque(tops)  # in the order in which they will be asked for, as far as that is known
+        self.known = deque(tops)  # in the order in which they will be requested, as far as known
         self.coming: dict[str, Future[tuple[Listing, _Notes]]] = {}
         self.pool: ThreadPoolExecutor | None = None
         self.seconds = self.computed = 0.0
@@ -99,10 +99,10 @@ class _Ahead:
         return found
 
     def _taken(self, path: str) -> Listing:
-        """The listing of a folder; the next ones begin meanwhile."""
+        """The listing of a folder, after starting the next ones."""
         self._begin_more()
         coming = self.coming.pop(path, None)
-        if coming is None:  # too many files wait
+        if coming is None:  # too many files are waiting
             self._forget(path)
             return self.walk._list(path)
         found, notes = coming.result()
@@ -114,7 +114,7 @@ class _Ahead:
 
     def _forget(self, path: str) -> None:
         with suppress(ValueError):
-            self.known.remove(path)  # the first, but for names such as "a-b" beside "a/b"
+            self.known.remove(path)  # the first, except for names such as "a-b" beside "a/b"
 
     def _begin_more(self) -> None:
         assert self.pool is not None

@@ -136,7 +136,7 @@ def test_a_sample_that_lacks_a_file_stops_the_packing_or_is_left_out(mixed: Path
 
 def test_two_files_for_one_field_are_refused(mixed: Path, tmp_path: Path) -> None:
     (mixed / "cat" / "3.v1.jpg").write_bytes(b"x")
-    with pytest.raises(SourceError, match="two files of one sample are its field 'jpg'; rename one of them"):
+    with pytest.raises(SourceError, match="two files of one sample have the field 'jpg'; rename one of them"):
         pack(mixed, tmp_path / "x")
 
 

@@ -94,20 +94,20 @@ def test_numbers_as_labels_keep_their_numbers(folder: Path) -> None:
     path = listed(folder, "file,label\ncat/1.jpg,2\ndog/1.jpg,0\n")
     assert scan(path).classes == ("0", "1", "2")
     assert scan(path, classes=["a", "b", "c"]).labels.tolist() == [0, 2]
-    with pytest.raises(BadFileError, match=r"list\.csv: row 1: its label '2' is none of the 2 classes"):
+    with pytest.raises(BadFileError, match=r"list\.csv: row 1: its label '2' is not one of the 2 classes"):
         scan(path, classes=["a", "b"])
 
 
 def test_names_as_labels_follow_the_classes_given(folder: Path) -> None:
     path = listed(folder, "file,label\ncat/1.jpg,cat\ndog/1.jpg,dog\n")
     assert scan(path, classes=["dog", "cat"]).classes == ("dog", "cat")
-    with pytest.raises(BadFileError, match=r"list\.csv: row 2: its label 'dog' is none of the 1 classes"):
+    with pytest.raises(BadFileError, match=r"list\.csv: row 2: its label 'dog' is not one of the 1 classes"):
         scan(path, classes=["cat"])
 
 
 def test_identities_are_no_class_numbers(folder: Path) -> None:
     path = listed(folder, "file,label\ncat/1.jpg,1000000007\n")
-    with pytest.raises(SourceError, match="class numbers go up to 1000000007, and there are 1 of them"):
+    with pytest.raises(SourceError, match="class numbers go up to 1000000007, but there are only 1 of them"):
         scan(path)
 
 
@@ -124,9 +124,9 @@ def test_true_and_false_are_two_classes(folder: Path) -> None:
         ("cat/../cat/1.jpg,cat", r"row 2: the file is in row 1 too"),
         (",cat", r"row 2: it names no file"),
         ("cat/2.jpg,", r"row 2: its label is empty"),
-        ("cat/2.txt,cat", r"row 2: 2\.txt has none of the extensions that are taken"),
-        ("cat,cat", r"row 2: cat has none of the extensions"),
-        ("folder.jpg,cat", r"row 2: .*folder\.jpg is no file"),
+        ("cat/2.txt,cat", r"row 2: 2\.txt has none of the accepted extensions"),
+        ("cat,cat", r"row 2: cat has none of the accepted extensions"),
+        ("folder.jpg,cat", r"row 2: .*folder\.jpg is not a file"),
     ],
 )
 def test_a_bad_row_is_named_or_left_out(rows: str, message: str, folder: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_label_of_another_kind_is_said(folder: Path) -> None:
 
 def test_numbers_have_no_classes(folder: Path) -> None:
     path = listed(folder, "file,label\ncat/1.jpg,0.5\ncat/2.jpg,\n")
-    with pytest.raises(BadFileError, match="row 2: its label is empty, or no number"):
+    with pytest.raises(BadFileError, match="row 2: its label is empty, or not a number"):
         scan(path)
     with pytest.raises(UsageError, match="are not classes; omit `classes`"):
         scan(path, classes=["a"])
@@ -293,7 +293,7 @@ def test_whole_numbers_with_a_decimal_point_are_class_numbers_and_are_said(
         listed(folder, "path,label\n" + "".join(f"{row['path']},{row['label']}\n" for row in rows))
     source = scan(path)
     assert (source.classes, source.labels.tolist()) == (("0", "1", "2"), [0, 1, 2])
-    assert "they are taken for class numbers" in caplog.text
+    assert "they are taken as class numbers" in caplog.text
 
 
 def test_another_column_with_the_name_of_a_label_keeps_its_type(folder: Path) -> None:
@@ -313,7 +313,7 @@ def test_a_list_without_a_header_is_an_error_with_any_options(folder: Path) -> N
     path = listed(folder, "cat/1.jpg,cat\ndog/1.jpg,dog\n")
     for options in (TableColumns(), TableColumns(path_column="cat/1.jpg", label_column="cat")):
         with pytest.raises(
-            SourceError, match=r"its first row names no columns \(cat/1\.jpg, cat\): the header is missing"
+            SourceError, match=r"its first row does not have column names \(cat/1\.jpg, cat\): the header is missing"
         ):
             scan(path, options)
 
@@ -343,7 +343,7 @@ def test_a_row_of_far_too_deep_json_is_an_error(opening: str, folder: Path) -> N
     closing = {"[": "]"}.get(opening, "}")
     row = '{"path": "cat/1.jpg", "label": "cat", "x": %s1%s}\n'
     deep = row % (opening * 100_000, closing * 100_000)
-    with pytest.raises(SourceError, match=f"line 2 has over {MAX_NESTING} lists and objects"):
+    with pytest.raises(SourceError, match=f"line 2 has over {MAX_NESTING} nested lists and objects"):
         scan(listed(folder, row % ("", "") + deep, "list.jsonl"))
     wide = row.replace(
         "%s1%s", json.dumps(["[" * MAX_NESTING, *([1] for _ in range(2 * MAX_NESTING))]).replace("%", "")
@@ -407,7 +407,7 @@ def test_a_parquet_text_that_many_rows_refer_to_is_summed_before_it_is_expanded(
         encoding |= {"use_dictionary": False, "column_encoding": {"label": "DELTA_BYTE_ARRAY", "file": "PLAIN"}}
     pq.write_table(text_of_rows(kind, "x" * 10_000, 200), path, **encoding)
     assert path.stat().st_size * limits.ROOM_FACTOR < 1 << 20
-    with pytest.raises(SourceError, match=r"its rows up to 200 come to [12] MiB in memory, 1 MiB are the most; leave"):
+    with pytest.raises(SourceError, match=r"its rows up to 200 take [12] MiB in memory; the limit is 1 MiB; remove"):
         read_table(str(path))
     pq.write_table(text_of_rows(kind, "x" * 10_000, 90), path, **encoding)
     expected = text_of_rows(kind, "x" * 10_000, 90).to_pylist()
@@ -419,10 +419,10 @@ def test_what_a_parquet_file_says_of_itself_is_enough_to_refuse_it(folder: Path)
     rows = room // limits.ROW_COST + 1
     numbers = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([7]))
     pq.write_table(pa.table({"file": numbers}), path)
-    with pytest.raises(SourceError, match="its rows come to "):
+    with pytest.raises(SourceError, match="its rows take "):
         read_table(str(path))
     pq.write_table(pa.table({"file": ["a"] * 2, "zeros": [b"\0" * (room // 2)] * 2}), path, use_dictionary=False)
-    with pytest.raises(SourceError, match="its columns up to 'zeros' come to 256 MiB"):
+    with pytest.raises(SourceError, match="its columns up to 'zeros' take 256 MiB"):
         read_table(str(path))
     many = pa.ListArray.from_arrays(pa.array([0, room // 8], pa.int32()), pa.array(np.zeros(room // 8, np.int8)))
     pq.write_table(pa.table({"file": ["a"], "many": many}), path)
@@ -436,14 +436,14 @@ def test_rows_of_json_with_ever_new_names_are_refused(folder: Path, monkeypatch:
         path = listed(folder, "".join(form % n for n in range(100)), "list.jsonl")
         assert read_table(str(path)).num_rows == 100
         path = listed(folder, "".join(form % n for n in range(1000)), "list.jsonl")
-        with pytest.raises(SourceError, match=r"its 3\d\d columns up to line 3\d\d come to 1 MiB in memory"):
+        with pytest.raises(SourceError, match=r"its 3\d\d columns up to line 3\d\d take 1 MiB in memory"):
             read_table(str(path))
 
 
 def test_rows_of_nothing_are_refused_where_they_are_too_many(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "LEAST_ROOM", 1 << 20)
     path = listed(folder, "file,label\n" + ",\n" * 200_000)
-    with pytest.raises(SourceError, match="its 200000 rows come to 12 MiB in memory, 6 MiB are the most"):
+    with pytest.raises(SourceError, match="its 200000 rows take 12 MiB in memory; the limit is 6 MiB"):
         read_table(str(path))
 
 

@@ -95,7 +95,7 @@ def test_a_split_that_holds_only_a_folder_of_its_own_name_is_an_error(tmp_path: 
 
 def test_one_split_name_among_classes_is_a_class_and_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert find_splits(grow(tmp_path, "test/sub/1.jpg", "cat/1.jpg", "dog/1.jpg")) is None
-    assert "test: taken for a class" in caplog.text
+    assert "test: taken as a class" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_splits_share_one_class_map_and_a_lacking_class_is_said(
     assert list(sources["val"].paths) == [b"ant/1.jpg", b"dog/1.jpg", b"dog/2.jpg"]
     assert "train: no image of class ant" in caplog.text
     assert "val: no image of class cat" in caplog.text
-    assert "beside the splits: files not in a class folder: 1 (words.txt)" in caplog.text
+    assert "outside the splits: files not in a class folder: 1 (words.txt)" in caplog.text
 
 
 def test_a_folder_that_is_none_of_the_splits_asked_for_is_said(
@@ -142,7 +142,7 @@ def test_given_classes_hold_for_every_split(tmp_path: Path) -> None:
     grow(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/dog/1.jpg")
     sources = scan_splits(tmp_path, ["train", "val"], classes=["dog", "cat"])
     assert sources["train"].labels.tolist() == [0, 1]
-    with pytest.raises(SourceError, match="train: the classes given lack cat"):
+    with pytest.raises(SourceError, match="train: it has the class folders cat, which `classes`"):
         scan_splits(tmp_path, ["train", "val"], classes=["dog"])
 
 
