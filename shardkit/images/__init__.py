@@ -1,1 +1,1 @@
-"""One image: its header, pixels, orientation, and metadata. Nothing here knows a dataset."""
+"""Single images: header, pixels, orientation, and metadata. Nothing here knows about datasets."""

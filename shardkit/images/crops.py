@@ -1,4 +1,4 @@
-"""Which part of an image is taken: pure geometry, no pixels.
+"""Crop boxes: pure geometry, no pixels.
 
 A box is (top, left, height, width) in the image's own pixels: x = 0 is the left edge of the first pixel, and fractions
 are allowed.
@@ -16,17 +16,17 @@ SCALE = (0.08, 1.0)  # of the area \ torchvision.transforms.RandomResizedCrop's 
 RATIO = (3 / 4, 4 / 3)  # width / height / from Szegedy et al. 2014 (Going deeper with convolutions)
 TRIES = 10
 RANDOM_DRAWS = 2 + 2 * TRIES
-"""How many numbers `random_box` takes: top, left, then (area, ratio) for each try."""
+"""How many random numbers `random_box` takes: top, left, then (area, ratio) for each try."""
 
 _LOG_RATIO = (math.log(RATIO[0]), math.log(RATIO[1]))
 
 
 def center_box(height: int, width: int, size: tuple[int, int]) -> Box:
-    """The middle of an image, in whole pixels: the largest box with the proportions of size (height, width) * 224/256.
+    """The center of an image, in whole pixels: the largest box with the proportions of size (height, width) * 224/256.
 
-    For a square size it is what is left of `Resize(size * 256/224)` of the shorter side and `CenterCrop(size)`, up to
-    the rounding, which those do after resizing. Whole pixels, so that no resizer has to round and the fast one agrees
-    with the exact one.
+    For a square size it is the region kept by `Resize(size * 256/224)` of the shorter side and `CenterCrop(size)`,
+    except for rounding, which those do after resizing. Whole pixels, so that no resizer has to round and the fast one
+    agrees with the exact one.
     """
     unit = CENTER_SHARE * min(height / size[0], width / size[1])
     box_height, box_width = max(1, round(unit * size[0])), max(1, round(unit * size[1]))
@@ -34,10 +34,10 @@ def center_box(height: int, width: int, size: tuple[int, int]) -> Box:
 
 
 def random_box(height: int, width: int, draws: Sequence[float]) -> Box:
-    """A box of whole pixels, as torchvision.transforms.RandomResizedCrop.get_params chooses it.
+    """A random box of whole pixels, chosen as in torchvision.transforms.RandomResizedCrop.get_params.
 
-    Up to ten times: area uniform in `SCALE` times the image's, log(width / height) uniform in log `RATIO`; the first
-    box that fits is placed uniformly. If none fits: the largest central one with its ratio brought into `RATIO`.
+    Up to ten tries: area uniform in `SCALE` times the image's, log(width / height) uniform in log `RATIO`; the first
+    box that fits is placed uniformly. If none fits: the largest central one with its ratio clamped to `RATIO`.
     draws: `RANDOM_DRAWS` numbers in [0, 1).
     """
     area = height * width
@@ -63,16 +63,16 @@ def _fallback_box(height: int, width: int) -> Box:
 
 
 def dct_divisor(box: Box, size: tuple[int, int], *, headroom: float) -> int:
-    """By how much a JPEG may be shrunk while it is decoded: 8, 4, 2 or 1.
+    """The divisor by which a JPEG may be shrunk while it is decoded: 8, 4, 2 or 1.
 
-    At least `headroom` decoded pixels are left for each pixel of size (height, width), both ways. Only these divisors:
-    libjpeg-turbo's 3/8, 5/8, 6/8 and 7/8 have no SIMD code and take longer than a full decode.
+    At least `headroom` decoded pixels remain for each pixel of size (height, width), in both directions. Only these
+    divisors: libjpeg-turbo's 3/8, 5/8, 6/8 and 7/8 have no SIMD code and take longer than a full decode.
     """
     shrink = min(box[2] / size[0], box[3] / size[1]) / headroom
     return 8 if shrink >= 8 else 4 if shrink >= 4 else 2 if shrink >= 2 else 1
 
 
 def pixel_span(start: float, length: float, limit: int) -> tuple[int, int]:
-    """The whole pixels (first, one past the last) nearest to a span, at least one, inside 0 … limit."""
+    """The whole pixels (first, one past the last) nearest to a span: at least one, within 0 … limit."""
     first = min(max(round(start), 0), limit - 1)
     return first, min(max(round(start + length), first + 1), limit)

@@ -1,4 +1,4 @@
-"""Images to arrays: what the caller asks for (`DecodeOptions`), and what does it (`ImageDecoder`)."""
+"""Decode images to arrays: the options (`DecodeOptions`), and the decoder (`ImageDecoder`)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from shardkit.images.pillow import MAX_PIXELS, reason_of
 from shardkit.images.pixels import Buffer, Pixels
 
 HEADROOM = 1.5
-"""Decoded pixels for each target pixel that DCT scaling has to leave (3 for the sharper bicubic and lanczos)."""
+"""How many decoded pixels DCT scaling must leave for each target pixel (3 for the sharper bicubic and lanczos)."""
 
 DRAWS_STRIDE = 32
-"""Counters of the random stream for each position: number 0 is for the flip, 1 and on for the crop."""
+"""Counters of the random stream for each position: number 0 is for the flip, those from 1 are for the crop."""
 
 FUSED_CHUNK = 8
 """Images decoded before they are converted to another dtype or layout: few enough to stay in the cache."""
@@ -44,17 +44,17 @@ DECODE_CURE = 'fix or remove the image, or skip such images with on_error="skip"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOptions:
-    """How an image becomes an array. UsageError for a value that makes no sense.
+    """Options for decoding an image to an array. UsageError for an invalid value.
 
     size: a square's side or (height, width); None keeps each image's own.
-    crop: "resize" squashes the whole image (as Keras does), "center" takes the middle (the shorter side scaled to
-    size * 256/224), "random" is torchvision's RandomResizedCrop. flip: left to right, for every second image by chance.
+    crop: "resize" squashes the whole image (as Keras does), "center" takes the center (the shorter side scaled to
+    size * 256/224), "random" is torchvision's RandomResizedCrop. flip: left to right, with probability 1/2.
     exact: bit-equal to Pillow's decoder and resize; without it, JPEGs may be decoded at a smaller scale.
-    dtype: None is float32 where rescale is given (as Keras gives it), else uint8. rescale: every value times this.
-    orientation: turn images as EXIF or XMP says (the rule is in images/orientation.py). label: as `encode_labels`;
-    labels of several classes are always multi-hot, and numbers to be predicted stay numbers (batches/labels.py).
+    dtype: None is float32 if rescale is given (as in Keras), otherwise uint8. rescale: factor for every value.
+    orientation: turn images as EXIF or XMP says (the rule is in images/orientation.py). label: as in `encode_labels`;
+    labels of several classes are always multi-hot, and numbers to predict stay numbers (batches/labels.py).
     on_error, skip_limit: what the reader does with an image that can't be decoded, and how many it may leave out.
-    max_pixels: an image of any format with more is refused before it is decoded.
+    max_pixels: an image of any format with more pixels is refused before it is decoded.
     """
 
     size: int | tuple[int, int] | None = None
@@ -82,7 +82,7 @@ class DecodeOptions:
                 raise UsageError(name, f"{getattr(self, name)!r} is not True or False")
         for name, least in (("skip_limit", 0), ("max_pixels", 1)):
             if not _is_int(getattr(self, name)) or getattr(self, name) < least:
-                raise UsageError(name, f"{getattr(self, name)!r} is not a whole number from {least} on")
+                raise UsageError(name, f"{getattr(self, name)!r} is not a whole number of at least {least}")
         if self.size is None:
             if self.crop != "resize":
                 raise UsageError("crop", f"{self.crop!r} needs a size", "give size= as well")
@@ -96,7 +96,7 @@ class DecodeOptions:
         if isinstance(self.rescale, bool) or not isinstance(self.rescale, (int, float, np.number)):
             raise UsageError("rescale", f"{self.rescale!r} is not a number")
         if not math.isfinite(self.rescale) or self.rescale == 0:
-            raise UsageError("rescale", f"{self.rescale!r} would make all values alike; expected 1/255 or the like")
+            raise UsageError("rescale", f"{self.rescale!r} would make all values equal; expected 1/255 or the like")
         if self.dtype == "uint8":
             raise UsageError(
                 "rescale", 'dtype="uint8" has no room for scaled values', 'give dtype="float32", or no dtype'
@@ -128,10 +128,10 @@ def _is_int(value: object) -> bool:
 
 
 class ImageDecoder:
-    """Decodes images as `options` say. Holds configuration only: it can be pickled, and used by any thread.
+    """Decode images according to `options`. Holds only configuration: it can be pickled, and used by any thread.
 
     shape: of a decoded image, in its layout; None without size. dtype: of its values.
-    DecodeErrors name no place: the caller knows shard, byte and key.
+    DecodeErrors name no place, since only the caller knows shard, byte and key.
     """
 
     def __init__(self, options: DecodeOptions) -> None:
@@ -160,7 +160,7 @@ class ImageDecoder:
         return self.channels, height, width
 
     def draws(self, key: int, positions: NDArray[np.integer[Any]]) -> NDArray[np.float64] | None:
-        """A row of random numbers in [0, 1) for each position, from key and position alone; None if none is needed.
+        """A row of random numbers in [0, 1) for each position, from key and position alone; None if not needed.
 
         float64 (n, 1) for a flip: below 1/2 means flipped. (n, 23) for a random crop.
         """
@@ -173,9 +173,9 @@ class ImageDecoder:
     def batch_into(
         self, datas: Sequence[Buffer], out: NDArray[Any], draws: NDArray[np.float64] | None
     ) -> list[tuple[int, Exception]]:
-        """Each image into its slot of out (n, *shape). Gives (index, error) for each that failed.
+        """Decode each image into its slot of out (n, *shape). Returns (index, error) for each that failed.
 
-        draws: the rows for these images, as `draws` gave them. What a failed image's slot holds is undefined.
+        draws: the rows for these images, as returned by `draws`. The content of a failed image's slot is undefined.
         """
         failures: list[tuple[int, Exception]] = []
         left: Iterable[int] = range(len(datas))
@@ -183,7 +183,7 @@ class ImageDecoder:
             left = self._by_fused(self._fused, datas, out, draws)
         straight = images.straight_decoder(gray=self.channels == 1) if self._direct else None
         flips = (draws[:, 0] < 0.5).tolist() if self.options.flip and draws is not None else None
-        known = b"?"  # the start of an image that went straight into its slot: the next one with this start does, too
+        known = b"?"  # the start of an image decoded directly into its slot: the next with this start can be, too
         for i in left:
             data = datas[i]
             try:
@@ -199,7 +199,7 @@ class ImageDecoder:
         return failures
 
     def _start_of_direct(self, data: Buffer) -> bytes | None:
-        """The bytes up to the frame header's end, if the image is a JPEG of the target size and needs no more."""
+        """The bytes up to the frame header's end, if it is a JPEG of the target size that needs no processing."""
         with suppress(ValueError):
             if images.is_jpeg(data) and images.jpeg_size(data, self.options.max_pixels) == self.size:
                 start = bytes(data[:4096])
@@ -214,7 +214,7 @@ class ImageDecoder:
         out: NDArray[Any],
         draws: NDArray[np.float64] | None,
     ) -> list[int]:
-        """The images that the C decoder takes. Gives the indices of the others."""
+        """Decode the images that the C decoder supports. Returns the indices of the others."""
         mine: Sequence[Buffer | None] = datas
         if self.options.orientation:
             mine = [None if images.is_jpeg(data) and orientation_in(data) != 1 else data for data in datas]
@@ -232,7 +232,7 @@ class ImageDecoder:
         return left
 
     def into(self, data: Buffer, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
-        """One image into out, an array of `shape` and `dtype`, C-contiguous. DecodeError if it can't be decoded."""
+        """Decode one image into out, a C-contiguous array of `shape` and `dtype`. Raises DecodeError."""
         for _, error in self.batch_into([data], out[None], None if draws_row is None else draws_row[None]):
             raise error
 
@@ -243,14 +243,14 @@ class ImageDecoder:
         try:
             self._sized(data, pixels, self.size, draws_row)
         except MemoryError as exc:
-            raise DecodeError("", "the image needs more memory than there is", DECODE_CURE) from exc
+            raise DecodeError("", "the image needs more memory than is available", DECODE_CURE) from exc
         except Exception as exc:  # libjpeg, Pillow and OpenCV raise nearly anything on damaged data
             raise DecodeError("", reason_of(exc), DECODE_CURE) from exc
         if not self._plain:
             self._convert(pixels, out)
 
     def array(self, data: Buffer, draws_row: NDArray[np.float64] | None) -> NDArray[Any]:
-        """One image as a new array; without size, the whole image. DecodeError if it can't be decoded."""
+        """Decode one image to a new array; without size, the whole image. DecodeError if it can't be decoded."""
         if self.shape is not None:
             out = np.empty(self.shape, self.dtype)
             self.into(data, out, draws_row)
@@ -298,7 +298,7 @@ class ImageDecoder:
             images.opencv().flip(out, 1, out)
 
     def _jpeg(self, data: Buffer, out: Pixels, size: tuple[int, int], draws_row: NDArray[np.float64] | None) -> bool:
-        """The fast way; False where Pillow has to do it."""
+        """Decode a JPEG the fast way; False if Pillow has to do it."""
         options = self.options
         if not images.is_jpeg(data) or (stored := images.jpeg_size(data, options.max_pixels)) is None:
             return False
@@ -333,7 +333,7 @@ class ImageDecoder:
         )
 
     def _convert(self, pixels: Pixels, out: NDArray[Any]) -> None:
-        """uint8 (h, w, c) to out's layout and dtype, value by value: times rescale in float32, then to dtype."""
+        """Convert uint8 (h, w, c) to out's layout and dtype: each value times rescale in float32, then to dtype."""
         source = pixels if self.options.layout == "hwc" else pixels.transpose(2, 0, 1)
         if self.dtype == np.uint8:
             np.copyto(out, source)

@@ -1,4 +1,4 @@
-"""What kind of image some bytes are, and how large: from the header, and from a full decode.
+"""The format and size of an image: from the header, or checked by a full decode.
 
     JPEG   see jpeg.py
     PNG    89 "PNG" 0D 0A 1A 0A, length (4), "IHDR", width (4), height (4), big-endian; ends with IEND   ISO 15948
@@ -6,7 +6,7 @@
     WEBP   "RIFF" size (4) "WEBP", then a chunk "VP8 ", "VP8L" or "VP8X"                                RFC 9649
     BMP    "BM", at byte 14 the header's size (4): 12 has 2-byte sizes, all others 4-byte ones, height < 0 = top down
 
-These are read here, since Pillow takes 20 to 100 times as long for a header; every other format is left to Pillow.
+These are read here, since Pillow takes 20 to 100 times as long for a header; all other formats are left to Pillow.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _le2x4s = Struct("<ii").unpack_from
 
 
 def image_header(data: bytes, *, max_pixels: int = MAX_PIXELS, decode_rare: bool = True) -> tuple[str, int, int]:
-    """(Pillow's name of the format, width, height as stored): from the header alone, plus the format's end mark.
+    """(Pillow's name of the format, width, height as stored), from the header alone, plus the format's end mark.
 
-    ValueError with a short reason for what is no image, is cut, or has no pixels or more than `max_pixels`.
-    decode_rare: JPEGs of rare kinds, whose header does not tell whether they can be decoded, are decoded to find out.
+    ValueError with a short reason if it is not an image, is cut, or has no pixels or more than `max_pixels`.
+    decode_rare: decode JPEGs of rare kinds, whose header does not show whether they can be decoded.
     """
     head = data[:2]
     frame = None
@@ -52,9 +52,9 @@ def image_header(data: bytes, *, max_pixels: int = MAX_PIXELS, decode_rare: bool
 
 
 def check_image(data: bytes) -> tuple[str, int, int]:
-    """As `image_header`, and all pixels of the image (of the first, in an animated one) are decoded as well.
+    """As `image_header`, but also decode all pixels of the image (of the first, if it is animated).
 
-    Stricter than Pillow: a JPEG whose coded data is damaged is an error, even where Pillow would give gray pixels.
+    Stricter than Pillow: a JPEG whose coded data is damaged is an error, even if Pillow would return gray pixels.
     """
     header = image_header(data, decode_rare=False)
     if header[0] == "JPEG":
@@ -82,10 +82,10 @@ def _png_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
         raise ValueError("PNG cut inside its header")
     if data[12:16] != b"IHDR":
         if data[12:16] == b"CgBI":
-            raise ValueError("PNG in Apple's own form (CgBI), which is not decoded; convert it to PNG")
+            raise ValueError("PNG in Apple's own variant (CgBI), which can't be decoded; convert it to PNG")
         raise ValueError("damaged PNG: the first chunk is not IHDR")
     width, height = _be2x4(data, 16)
-    if 0 < width * height <= max_pixels:  # a bomb is the worse news
+    if 0 < width * height <= max_pixels:  # otherwise the size itself is reported
         if damage := damage_in_header(data):
             raise ValueError(f"damaged PNG: {damage}")
         if data.rfind(b"IEND", 33) < 0:

@@ -1,4 +1,4 @@
-"""JPEG as far as it has to be known before a decoder gets it: its frame, what lies between its segments, its end.
+"""What must be known about a JPEG before it is decoded: its frame, stray bytes between segments, its end.
 
     FF D8, then segments `FF marker length(2, big-endian) …`: tables, APPn, COM; one start of frame:
     precision (1), height (2), width (2), components (1), for each of them name, sampling, table (3); scans; FF D9
@@ -24,14 +24,15 @@ DCT_FRAMES = frozenset((BASELINE, EXTENDED, PROGRESSIVE, 0xC9, PROGRESSIVE_ARITH
 COMMON_SAMPLINGS = frozenset(b"\x11\x12\x21\x22\x41")  # of luma, with chroma of 11: all decoders know them
 SAMPLE_BITS = 8
 MAX_SCANS = 500
-"""Most scans of a progressive JPEG. Encoders write about ten; each costs a pass over all pixels, and few bytes."""
+"""The maximum number of scans of a progressive JPEG. Encoders write about ten; each costs a pass over all pixels, but
+only a few bytes."""
 
 END = b"\xff\xd9"
 FOUR_COLORS = 4  # components: CMYK, which simplejpeg would turn into RGB without the ink's inversion
 
 _NOT_SOF = frozenset((0xC4, 0xC8, 0xCC))  # Huffman tables, reserved, arithmetic conditioning
 _BARE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length: TEM, RST0-7
-_UNKNOWN = frozenset((*range(0x02, 0xC0), 0xC8, 0xD8, 0xDE, 0xDF, *range(0xF0, 0xFE)))  # libjpeg stops there
+_UNKNOWN = frozenset((*range(0x02, 0xC0), 0xC8, 0xD8, 0xDE, 0xDF, *range(0xF0, 0xFE)))  # libjpeg stops at these
 _DQT, _SOS = 0xDB, 0xDA
 _MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _AFTER_SCAN = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")  # in a scan: stuffed bytes, restart markers, fill
@@ -40,7 +41,7 @@ _DAMAGE = ("remature end", "bad Huffman code", "instead of RST")  # the texts of
 
 
 class Frame(NamedTuple):
-    """A frame header: where its marker is, and what it says. sampling: a byte for each component."""
+    """A frame header: the offset of its marker, and its content. sampling: a byte for each component."""
 
     at: int
     marker: int
@@ -51,7 +52,7 @@ class Frame(NamedTuple):
 
     @property
     def is_common(self) -> bool:
-        """Whether every decoder in use reads it: not arithmetic, lossless, nor of an odd sampling."""
+        """Whether all decoders in use read it: not arithmetic, lossless, or with unusual sampling."""
         if self.marker not in (BASELINE, EXTENDED, PROGRESSIVE):
             return False
         luma, chroma = self.sampling[:1], self.sampling[1:]
@@ -59,8 +60,8 @@ class Frame(NamedTuple):
 
 
 def can_be_scaled(data: bytes | memoryview) -> bool:
-    """Whether it is a JPEG that libjpeg can decode at a smaller scale; it gives a lossless one whole, whatever it is
-    asked for, and more than there may be memory for."""
+    """Whether it is a JPEG that libjpeg can decode at a smaller scale. A lossless one is always decoded whole, which
+    may need more memory than available."""
     try:
         return data[:2] == b"\xff\xd8" and frame_of(data).marker in DCT_FRAMES
     except ValueError:
@@ -75,12 +76,12 @@ def _next_marker(data: bytes, at: int) -> int:
 
 
 def start_of_frame(data: bytes | memoryview) -> int:
-    """Where in a JPEG its frame header's marker is; all of that header's fixed part (10 bytes) is there. ValueError."""
+    """The offset of a JPEG's frame header marker; the header's fixed part (10 bytes) is complete. Raises ValueError."""
     return _walk_to_frame(data)[0]
 
 
 def _walk_to_frame(data: bytes | memoryview) -> tuple[int, bool]:
-    """(where the frame's marker is, whether a quantisation table comes before it)."""
+    """(the offset of the frame's marker, whether a quantisation table comes before it)."""
     at, tables = 2, False
     try:
         while True:
@@ -115,7 +116,7 @@ def _segment_end(data: bytes | memoryview, at: int) -> int:
 
 
 def frame_of(data: bytes | memoryview) -> Frame:
-    """The frame. ValueError with the kind's name for one that no decoder here reads, and for a damaged header."""
+    """Parse the frame header. ValueError if it is damaged, or of a kind that no decoder here reads (with its name)."""
     at, tables = _walk_to_frame(data)
     marker, bits, components = data[at + 1], data[at + 4], data[at + 9]
     if marker not in DCT_FRAMES and marker != LOSSLESS:
@@ -142,7 +143,7 @@ def _has_tables(data: bytes, at: int) -> bool:
 
 
 def _segments(data: bytes, at: int = 2) -> list[tuple[int, int]]:
-    """(start, end) of all segments up to the first scan's header, which is the last. ValueError."""
+    """(start, end) of all segments up to and including the first scan's header. Raises ValueError."""
     found = []
     try:
         while True:
@@ -162,14 +163,14 @@ def _segments(data: bytes, at: int = 2) -> list[tuple[int, int]]:
 
 
 def has_end(data: bytes, frame: int) -> bool:
-    """Whether there is an end mark after the frame header: a thumbnail in the EXIF data has one of its own."""
+    """Whether there is an end mark after the frame header; one before it may belong to a thumbnail in the EXIF data."""
     return data[-2:] == END or data.rfind(END, frame) >= 0
 
 
 def tidied(data: bytes) -> bytes:
-    """The JPEG without what lies between its segments, and with an end mark; the same object if it is so already.
+    """The JPEG without stray bytes between its segments, and with an end mark; the same object if nothing changes.
 
-    Decoders differ in what they read of the rest; of this they all read the same pixels. ValueError.
+    Decoders differ in how they treat such bytes; from the result they all read the same pixels. Raises ValueError.
     """
     parts = _segments(data)
     scan, coded = parts[-1]
@@ -177,22 +178,22 @@ def tidied(data: bytes) -> bytes:
         if sum(stop - start for start, stop in parts[:-1]) + 2 == scan:
             return data
         return b"".join((data[:2], *(data[start:stop] for start, stop in parts[:-1]), data[scan:]))
-    marker = _AFTER_SCAN.search(data, coded)  # of what follows the image, as in the files of some phones
+    marker = _AFTER_SCAN.search(data, coded)  # of data after the image, as in the files of some phones
     end = marker.start() if marker and is_single_scan(data) else len(data)
     return b"".join((data[:2], *(data[start:stop] for start, stop in parts[:-1]), data[scan:end], END))
 
 
 def is_single_scan(data: bytes) -> bool:
-    """Whether it is sequential, with all components in its first scan: nothing can be missing after that."""
+    """Whether it is sequential, with all components in its first scan, so that nothing can be missing after it."""
     scan = _segments(data)[-1][0]
     frame = frame_of(data)
     return frame.marker in (BASELINE, EXTENDED) and len(data) > scan + 4 and data[scan + 4] == frame.components
 
 
 def is_complete(data: bytes) -> bool:
-    """Whether a JPEG without an end mark has all of its pixels nevertheless, as those of some phones have.
+    """Whether a JPEG without an end mark still has all of its pixels, as with some phones.
 
-    Only a single sequential scan tells, when it is decoded: of others the last scans may be missing.
+    Only decoding a single sequential scan can show it: in others the last scans may be missing.
     """
     try:
         return is_single_scan(data) and turbo_pixels(tidied(data), color_of(frame_of(data))) is not None
@@ -201,14 +202,15 @@ def is_complete(data: bytes) -> bool:
 
 
 def color_of(frame: Frame) -> str:
-    """simplejpeg's name for the colours of a frame as they are."""
+    """simplejpeg's name for the native colour space of a frame."""
     return {1: "GRAY", 3: "RGB", FOUR_COLORS: "CMYK"}[frame.components]
 
 
 def is_damage(exc: ValueError) -> bool:
     """Whether simplejpeg's error means that pixels are lost.
 
-    If not, Pillow decides: a coding that simplejpeg does not know, or a harmless warning such as extraneous bytes.
+    If not, Pillow decides: it may be a coding that simplejpeg does not know, or a harmless warning such as extraneous
+    bytes.
     """
     return any(words in str(exc) for words in _DAMAGE)
 
@@ -222,10 +224,10 @@ def check_scans(data: bytes | memoryview, frame: Frame) -> None:
 def turbo_pixels(
     data: bytes | memoryview, color: str, *, least: tuple[int, int] = (0, 0), buffer: Any = None
 ) -> NDArray[np.uint8] | None:
-    """The pixels by simplejpeg, uint8 (height, width, channels); None if Pillow has to look at it.
+    """Decode the pixels by simplejpeg, uint8 (height, width, channels); None if Pillow has to decide.
 
-    least: (height, width); the image is decoded at the smallest scale that leaves these. buffer: where to.
-    ValueError if pixels are lost, for what `frame_of` refuses, and for too many scans.
+    least: (height, width); the image is decoded at the smallest scale with at least this size. buffer: the memory to
+    write to. ValueError if pixels are lost, if `frame_of` refuses the image, and for too many scans.
     """
     frame = frame_of(data)
     check_scans(data, frame)
@@ -242,7 +244,7 @@ def turbo_pixels(
 
 
 class _ExtraBytesError(Exception):
-    """The decoder's complaint was about bytes after the pixels; without them it may have another."""
+    """The decoder complained about bytes after the pixels; without them it may report something else."""
 
     def __init__(self, shorter: bytes) -> None:
         super().__init__()
@@ -260,15 +262,15 @@ def _decoded(data: bytes | memoryview, options: tuple[Any, ...]) -> NDArray[np.u
         if (shorter := _without_extra(data, str(exc))) is not None:
             raise _ExtraBytesError(shorter) from exc
         return None
-    except KeyError:  # a sampling that it has no name for, such as 4:4:1
+    except KeyError:  # a sampling that simplejpeg has no name for, such as 4:4:1
         return None
     return pixels
 
 
 def _without_extra(data: bytes | memoryview, text: str) -> bytes | None:
-    """The JPEG without bytes between its pixels and its end mark, where these are simplejpeg's complaint.
+    """The JPEG without bytes between its pixels and its end mark, if simplejpeg complains about these.
 
-    It tells the last warning only: this one may hide that pixels are lost.
+    simplejpeg reports only the last warning: this one may hide that pixels are lost.
     """
     if (extra := _EXTRA.search(text)) is None:
         return None

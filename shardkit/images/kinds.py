@@ -1,4 +1,4 @@
-"""What bytes that are no image may be instead, by how they start: for the message about them."""
+"""Identify bytes that are not an image by how they start, for error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STARTS = (
     (b"\x93NUMPY", "a NumPy array, not an image"),
     (b"\x89HDF\r\n\x1a\n", "HDF5, not an image"),
     (b"\x1aE\xdf\xa3", "a Matroska or WebM video, not an image"),
-    (b"\xd7\xcd\xc6\x9a", "WMF, which is not decoded"),
+    (b"\xd7\xcd\xc6\x9a", "WMF, which can't be decoded"),
 )
 
 _PLUGIN = "which Pillow can't decode without a plugin (pillow-heif)"
@@ -27,12 +27,12 @@ _BRANDS = {  # ISO 14496-12, 4.3; ISO 23008-12
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), f"HEIC, {_PLUGIN}"),
     **dict.fromkeys((b"mif1", b"msf1"), f"HEIF, {_PLUGIN}"),
     **dict.fromkeys((b"avif", b"avis"), "AVIF that can't be decoded: it is damaged, or this Pillow has no AVIF"),
-    b"crx ": "a Canon raw image (CR3), which is not decoded",
+    b"crx ": "a Canon raw image (CR3), which can't be decoded",
 }
 
 
 def other_kind(data: bytes) -> str:
-    """What the data is instead of an image, as a reason for an error; "" where its start does not tell."""
+    """What the data is instead of an image, as a reason for an error; "" if its first bytes do not show it."""
     if not data:
         return "empty file"
     for start, kind in _STARTS:
@@ -49,16 +49,16 @@ def other_kind(data: bytes) -> str:
 
 
 def undecoded_kind(data: bytes) -> str:
-    """What image the data is that nothing here decodes; "" where its start does not tell."""
+    """The kind of an image that nothing here decodes; "" if its first bytes do not show it."""
     if data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         return "JPEG XL, which Pillow can't decode without a plugin (pillow-jxl-plugin)"
     return _BRANDS.get(data[8:12], "an MP4 or QuickTime video, not an image") if data[4:8] == b"ftyp" else ""
 
 
 def tiff_tag(tiff: bytes, number: int) -> tuple[int, int, int, Any] | None:
-    """(where its value is, the value's type, its bytes, byte order) of a tag in a TIFF block's first directory.
+    """(offset of the value, its type, its bytes, byte order) of a tag in a TIFF block's first directory.
 
-    None where there is no such tag. The last one counts, as in Pillow, where there are several. TIFF 6.0, section 2.
+    None if there is no such tag. If there are several, the last one counts, as in Pillow. TIFF 6.0, section 2.
     """
     order: Any = {b"II": "little", b"MM": "big"}.get(tiff[:2])
     if order is None or tiff[2:4] not in (b"*\0", b"\0*"):
@@ -77,11 +77,11 @@ def tiff_tag(tiff: bytes, number: int) -> tuple[int, int, int, Any] | None:
 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 WHOLE_NUMBERS = {3: False, 4: False, 8: True, 9: True}
-"""TIFF's types that hold one whole number (SHORT, LONG, SSHORT, SLONG), and whether it has a sign."""
+"""TIFF's integer types (SHORT, LONG, SSHORT, SLONG) -> whether they are signed."""
 
 
 def tiff_number(tiff: bytes, number: int) -> int | None:
-    """The (first) value of a tag that holds whole numbers; 0 where it holds others, None where there is no such tag."""
+    """The (first) value of an integer tag; 0 if its type is not an integer, None if there is no such tag."""
     found = tiff_tag(tiff, number)
     if found is None:
         return None
@@ -92,5 +92,5 @@ def tiff_number(tiff: bytes, number: int) -> int | None:
 
 
 def band_count(tiff: bytes) -> int:
-    """How many bands a TIFF says that it has (SamplesPerPixel, 277); 0 if it can't be found."""
+    """The number of bands of a TIFF by its SamplesPerPixel tag (277); 0 if it can't be found."""
     return tiff_number(tiff, 277) or 0

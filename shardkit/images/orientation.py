@@ -1,14 +1,14 @@
-"""How an image has to be turned to stand upright: the one rule, for training, packing and every tool.
+"""The orientation of an image: the one rule, for training, packing and all tools.
 
-1. The tag 0x0112 of the EXIF block (Exif 2.32, 4.6.4) counts if it is there, as a whole number of any width (SHORT as
-   the standard has it, LONG as some cameras write it). EXIF is in a JPEG's first APP1 segment "Exif\\0\\0" before the
-   first scan, wherever that stands; in a PNG's eXIf chunk or, without one, in the text "Raw profile type exif" of
-   ImageMagick, before or behind the pixels; in a WebP's EXIF chunk.
-2. Else XMP's `tiff:Orientation` counts: in a JPEG's APP1, a PNG's iTXt "XML:com.adobe.xmp", a WebP's "XMP " chunk.
-3. Values other than 1 … 8, and EXIF data that can't be read, mean 1: as it is.
-4. TIFF is turned by Pillow when it is decoded, whatever the caller asks for. Of other formats Pillow is asked.
+1. The tag 0x0112 of the EXIF block (Exif 2.32, 4.6.4) counts if present, as an integer of any width (SHORT in the
+   standard, LONG from some cameras). EXIF is in a JPEG's first APP1 segment "Exif\\0\\0" anywhere before the first
+   scan; in a PNG's eXIf chunk or, without one, in ImageMagick's text "Raw profile type exif", before or after the
+   pixels; in a WebP's EXIF chunk.
+2. Otherwise XMP's `tiff:Orientation` counts: in a JPEG's APP1, a PNG's iTXt "XML:com.adobe.xmp", a WebP's "XMP " chunk.
+3. Values other than 1 … 8, and unreadable EXIF data, mean 1: unchanged.
+4. Pillow turns a TIFF when it decodes it, whatever the caller requests. For other formats, Pillow's value is used.
 
-It is what `ImageOps.exif_transpose` of Pillow 11 and later does, except that broken EXIF is no error.
+This is what `ImageOps.exif_transpose` of Pillow 11 and later does, except that broken EXIF is not an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SOS, _EOI, _APP1 = 0xDA, 0xD9, 0xE1
 
 
 def orientation_of(exif: bytes, xmp: bytes = b"") -> int:
-    """What a TIFF block and an XMP packet tell together, 1 … 8."""
+    """The orientation given by a TIFF block and an XMP packet together, 1 … 8."""
     value = tiff_number(exif, TAG)
     if value is None:
         found = _IN_XMP.search(xmp) if xmp else None
@@ -42,7 +42,7 @@ def orientation_of(exif: bytes, xmp: bytes = b"") -> int:
 
 
 def orientation_in(data: Buffer) -> int | None:
-    """The orientation of a JPEG, PNG or WebP file, 1 … 8; None for another format, which Pillow has to open."""
+    """The orientation of a JPEG, PNG or WebP file, 1 … 8; None for other formats, which Pillow has to open."""
     if data[:2] == b"\xff\xd8":
         return orientation_of(*_notes_in_jpeg(data))
     if data[:8] == png.HEAD:
@@ -62,7 +62,7 @@ def orientation_by_pillow(image: Image.Image) -> int:
 
 
 def _notes_in_jpeg(data: Buffer) -> tuple[bytes, bytes]:
-    """(TIFF block, XMP packet) of a JPEG, without a copy of the rest: this runs for every image that is turned."""
+    """(TIFF block, XMP packet) of a JPEG, without copying the rest: this runs for every image that is turned."""
     exif = xmp = b""
     at, last = 2, len(data) - 4
     while at <= last:
@@ -77,7 +77,7 @@ def _notes_in_jpeg(data: Buffer) -> tuple[bytes, bytes]:
             body = bytes(data[at + 4 : at + 2 + length])
             if not exif and body.startswith(EXIF):
                 exif = without_prefix(body)
-                if tiff_tag(exif, TAG) is not None:  # it decides
+                if tiff_tag(exif, TAG) is not None:  # it takes precedence
                     break
             elif not xmp and body.startswith(XMP):
                 xmp = body[len(XMP) :]
@@ -86,7 +86,7 @@ def _notes_in_jpeg(data: Buffer) -> tuple[bytes, bytes]:
 
 
 def without_prefix(exif: bytes) -> bytes:
-    """A TIFF block without the name "Exif\\0\\0" before it, which some write twice."""
+    """A TIFF block without the name "Exif\\0\\0" before it, which some programs write twice."""
     return exif.removeprefix(EXIF).removeprefix(EXIF)
 
 
@@ -125,7 +125,7 @@ def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def notes_in_webp(data: bytes) -> tuple[bytes, bytes]:
-    """(TIFF block, XMP packet) of a WebP, as far as it is whole."""
+    """(TIFF block, XMP packet) of a WebP, ignoring everything from a cut chunk on."""
     exif = xmp = b""
     try:
         for name, start, _ in webp_chunks(data):
@@ -143,12 +143,12 @@ def notes_in_webp(data: bytes) -> tuple[bytes, bytes]:
 
 
 def turned_exif(orientation: int) -> bytes:
-    """A TIFF block that tells the orientation and nothing else."""
+    """A TIFF block with only the orientation."""
     return b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01" + orientation.to_bytes(2, "big") + bytes(6)
 
 
 def is_readable_exif(exif: bytes) -> bool:
-    """Whether a TIFF block's first directory is there in full."""
+    """Whether a TIFF block's first directory is complete."""
     order: Any = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
     if order is None:
         return False
@@ -158,9 +158,9 @@ def is_readable_exif(exif: bytes) -> bool:
 
 
 def with_orientation(exif: bytes, xmp: bytes, orientation: int) -> tuple[bytes, bytes]:
-    """A TIFF block and an XMP packet that tell this orientation: changed where they tell one, added where neither does.
+    """A TIFF block and an XMP packet with this orientation: changed where they have one, added if neither does.
 
-    An unreadable TIFF block is left out, since other readers fail on it.
+    An unreadable TIFF block is dropped, since other readers fail on it.
     """
     exif = exif if is_readable_exif(exif) else b""
     if (tag := tiff_tag(exif, TAG)) is not None:

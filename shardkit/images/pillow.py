@@ -1,9 +1,9 @@
-"""The one door to Pillow's decoders: what it may open, without its warnings, and its errors as ValueErrors.
+"""The only access to Pillow's decoders: a list of allowed formats, no warnings, and errors as ValueErrors.
 
 Only formats that Pillow decodes inside the process are opened. `Image.open` would try every plugin, whatever the file
 is called: EPS starts Ghostscript, IPTC opens whatever it contains (EPS too), and BUFR, GRIB, HDF5, MPEG and WMF are
-told apart but not decoded. `Image.OPEN` is asked here for each format in turn, as `Image.open` does, since that forgets
-why a plugin gave up ("unknown pixel mode") and has one limit of pixels for the whole process.
+identified but not decoded. The plugins in `Image.OPEN` are tried here in turn, as `Image.open` does, since that drops
+the reason why a plugin gave up ("unknown pixel mode") and has one pixel limit for the whole process.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MAX_PIXELS = 178_956_970
-"""The most pixels of an image: twice 89,478,485, from where Pillow refuses to open one as a decompression bomb."""
+"""The maximum number of pixels: twice 89,478,485, above which Pillow refuses an image as a decompression bomb."""
 
 FORMATS = (
     "BMP", "GIF", "JPEG", "PPM", "PNG", "DIB", "AVIF", "BLP", "CUR", "PCX", "DCX", "DDS", "FITS", "FLI", "FTEX", "GBR",
     "JPEG2000", "ICNS", "ICO", "TIFF", "MSP", "PIXAR", "PSD", "QOI", "SGI", "SUN", "WEBP", "XBM", "XPM",
     "XVTHUMB", "MCIDAS", "HEIF", "JXL", "IM", "IMT", "PCD", "SPIDER", "TGA",
 )  # fmt: skip
-"""The formats that may be opened: the usual ones first, those without a magic number last. HEIF and JPEG XL are there
-only where a plugin of the user's has registered them (pillow-heif, pillow-jxl-plugin)."""
+"""The formats that may be opened: the usual ones first, those without a magic number last. HEIF and JPEG XL are
+available only if the user has registered a plugin (pillow-heif, pillow-jxl-plugin)."""
 
 _GIVES_UP = (SyntaxError, IndexError, TypeError, struct.error)  # a plugin that does not know the file after all
 _TO_RGB = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F"))
@@ -39,10 +39,11 @@ _TO_RGB = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RG
 
 @contextmanager
 def opened(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """Pillow's image, its pixels not yet decoded. Inside, Pillow is quiet, and what it raises becomes a ValueError.
+    """Open an image with Pillow; its pixels are not yet decoded. In the block, Pillow's warnings are suppressed, and
+    its exceptions become ValueErrors.
 
-    ValueError with a short reason for what is no image, is of a kind that is not decoded, is damaged, or has more than
-    `max_pixels` pixels. A PNG comes without its texts and colour profile, so that none of them can be too large.
+    ValueError with a short reason if it is not an image, is of a kind that is not decoded, is damaged, or has more
+    than `max_pixels` pixels. A PNG is opened without its texts and colour profile, which could be too large.
     """
     with quiet_pillow(max_pixels):
         image = _open(without_notes(data), data, max_pixels)
@@ -51,7 +52,7 @@ def opened(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
                 yield image
             except MemoryError as exc:
                 what = f"{image.format} of {image.width} x {image.height} pixels"
-                raise ValueError(f"{what}: more memory is needed than there is") from exc
+                raise ValueError(f"{what}: more memory is needed than is available") from exc
             except Exception as exc:  # Pillow's plugins raise nearly anything on damaged data
                 reason = damage_in_png(data) or reason_of(exc)
                 name = "JPEG" if image.format == "MPO" else image.format
@@ -74,12 +75,12 @@ def _open(content: bytes, original: bytes, max_pixels: int) -> Image.Image:
     if not 0 < found.width * found.height <= max_pixels:
         raise ValueError(bad_size(found.format or "image", found.width, found.height, max_pixels))
     if found.mode not in _TO_RGB and not found.mode.startswith(("I;", "BGR;")):
-        raise ValueError(f"{found.format} in {found.mode} colours, which can't be turned into RGB")
+        raise ValueError(f"{found.format} in {found.mode} colours, which can't be converted to RGB")
     return found
 
 
 def _known(content: bytes) -> Image.Image | tuple[str, str]:
-    """The image, or which format gave up on the data ("" for none), and why."""
+    """The image, or (the format that gave up on the data, "" for none; the reason)."""
     from PIL import Image
 
     Image.preinit()
@@ -93,7 +94,7 @@ def _known(content: bytes) -> Image.Image | tuple[str, str]:
         accepted: Any = False
         try:
             accepted = accept is None or accept(content[:16])
-            if isinstance(accepted, str):  # the plugin is there, and its library is not
+            if isinstance(accepted, str):  # the plugin is installed, but its library is missing
                 failed = name, accepted
             elif accepted:
                 image: Image.Image = factory(io.BytesIO(content), "")
@@ -117,9 +118,9 @@ def _unknown(data: bytes, name: str, reason: str) -> str:
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
-    """Gray of 16 bits by its high byte, as Pillow reads 16-bit RGB; its own conversion to L would clip at 255.
+    """Convert 16-bit gray by its high byte, as Pillow reads 16-bit RGB; Pillow's conversion to L would clip at 255.
 
-    Mode I is what older Pillows give for 16 bits and holds that range too. Floats (mode F) are clipped to 0 … 255.
+    Older Pillows use mode I for 16 bits, with the same range. Floats (mode F) are clipped to 0 … 255.
     """
     import numpy as np
     from PIL import Image
@@ -133,7 +134,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """The image as it is meant to be seen."""
+    """Turn a Pillow image upright."""
     from PIL.Image import Transpose
 
     turns = {
@@ -144,7 +145,7 @@ def turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def reason_of(exc: BaseException) -> str:
-    """The first line of an exception's text, or its name where it has none."""
+    """The first line of an exception's text, or its class name if it has none."""
     return next(iter(str(exc).splitlines()), "") or type(exc).__name__
 
 
@@ -162,11 +163,12 @@ _own_limit: int | None = None  # Pillow's MAX_IMAGE_PIXELS while it is raised
 
 @contextmanager
 def quiet_pillow(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
-    """Pillow's warnings (odd metadata, many pixels) are ignored inside. From any thread, several at a time.
+    """Ignore Pillow's warnings (odd metadata, many pixels) in the block. Several threads may be in it at once.
 
-    `warnings.catch_warnings` would swap the process's whole list of filters, which threads would put back in the wrong
-    order. Here one entry, for Pillow's modules only, is there while any thread is inside. max_pixels: some plugins look
-    at Pillow's own limit, which is raised to this while any thread is inside; `opened` checks each image by its own.
+    `warnings.catch_warnings` would replace the process's whole list of filters, which threads would restore in the
+    wrong order. Here one filter, for Pillow's modules only, is active while any thread is in the block. max_pixels:
+    some plugins check Pillow's own limit, which is raised to this value meanwhile; `opened` checks each image by its
+    own.
     """
     global _quiet_depth, _own_limit
     with _quiet_lock:
@@ -191,7 +193,7 @@ def quiet_pillow(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
 
 
 def _raise_limit(max_pixels: int) -> None:
-    """Pillow refuses from twice its limit on."""
+    """Raise Pillow's own limit; Pillow refuses images above twice that limit."""
     from PIL import Image
 
     global _own_limit

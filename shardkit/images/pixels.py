@@ -1,10 +1,11 @@
-"""The pixels of one image: decoded, the right way up, cut and resized. Nothing here is random or knows a batch.
+"""The pixels of one image: decoded, turned upright, cropped and resized. Nothing here is random or knows about batches.
 
-Fast: libjpeg-turbo, its DCT scaling, and OpenCV. Bilinear shrinking by OpenCV alone aliases, since it takes two pixels
-each way however many there are; so the source is first smoothed by a 3 x 3 or 5 x 5 Gaussian that has the variance
-which is missing to the triangle of Pillow's antialiased filter: (s² - 1) / 6 for shrinking by s, in pixels² (a triangle
-of half-width s has s² / 6, linear interpolation has 1/6). On photographs at 224 x 224 this is three times as fast as
-Pillow or INTER_AREA and comes closer to Pillow than INTER_AREA does (benchmarks/decode_accuracy.py).
+Fast: libjpeg-turbo, its DCT scaling, and OpenCV. Bilinear shrinking by OpenCV alone aliases, since it uses two pixels
+in each direction however much it shrinks; so the source is first smoothed by a 3 x 3 or 5 x 5 Gaussian. Its variance
+is what linear interpolation lacks compared to the triangle of Pillow's antialiased filter: (s² - 1) / 6 for shrinking
+by s, in pixels² (a triangle of half-width s has s² / 6, linear interpolation has 1/6). On photographs at 224 x 224
+this is three times as fast as Pillow or INTER_AREA and closer to Pillow than INTER_AREA is
+(benchmarks/decode_accuracy.py).
 Exact: Pillow for everything.
 """
 
@@ -33,16 +34,16 @@ Pixels = NDArray[np.uint8]
 
 UPRIGHT = 1
 
-SCRATCH_BYTES = 16 << 20  # a larger image gets memory of its own, which is given back
+SCRATCH_BYTES = 16 << 20  # a larger image gets its own memory, which is released
 
 REDUCED_FROM, REDUCED_TO = 32, 8
-"""Shrinking by more than the first is done in two steps, of which the second is by about the other."""
+"""Shrinking by more than REDUCED_FROM is done in two steps, the second by about REDUCED_TO."""
 
 _thread = threading.local()
 
 
 def scratch(slot: str, nbytes: int) -> Pixels:
-    """At least nbytes of memory that this thread reuses for each image: fresh pages cost as much as a flip."""
+    """At least `nbytes` of memory that this thread reuses for each image: fresh pages cost as much as a flip."""
     kept: Pixels | None = getattr(_thread, slot, None)
     if kept is None or kept.size < nbytes:
         kept = np.empty(nbytes, np.uint8)
@@ -53,7 +54,7 @@ def scratch(slot: str, nbytes: int) -> Pixels:
 
 @lru_cache(maxsize=1)
 def opencv() -> Any:
-    """cv2 without threads of its own, in the whole process: images are decoded side by side in ours already."""
+    """cv2 with its own threads disabled in the whole process: our threads already decode images in parallel."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -66,9 +67,9 @@ def is_jpeg(data: Buffer) -> bool:
 
 
 def jpeg_size(data: Buffer, max_pixels: int) -> tuple[int, int] | None:
-    """(height, width) of a JPEG that simplejpeg may be able to decode as Pillow does; None if Pillow has to look at it.
+    """(height, width) of a JPEG that simplejpeg may be able to decode as Pillow does; None if Pillow has to decide.
 
-    ValueError with the reason for one that nothing here decodes.
+    ValueError with the reason if nothing here decodes it.
     """
     frame = jpeg.frame_of(data)
     if not 0 < frame.height * frame.width <= max_pixels:
@@ -81,9 +82,9 @@ def jpeg_size(data: Buffer, max_pixels: int) -> tuple[int, int] | None:
 def decode_jpeg(
     data: Buffer, size: tuple[int, int], *, gray: bool, divisor: int = 1, buffer: Pixels | None = None
 ) -> Pixels | None:
-    """The pixels, uint8 (ceil(height / divisor), ceil(width / divisor), 3 or 1), in `buffer` if one is given.
+    """Decode to uint8 (ceil(height / divisor), ceil(width / divisor), 3 or 1), in `buffer` if one is given.
 
-    None if Pillow has to look at it; ValueError if pixels are lost.
+    None if Pillow has to decide; ValueError if pixels are lost.
     """
     color, least = "GRAY" if gray else "RGB", (-(-size[0] // divisor), -(-size[1] // divisor))
     damage: ValueError | None = None
@@ -94,7 +95,7 @@ def decode_jpeg(
     except ValueError as exc:  # raised below, unless another decoder reads the image
         damage = exc
     content = bytes(data)
-    image_header(content, decode_rare=False)  # knows better what is wrong with a cut file
+    image_header(content, decode_rare=False)  # raises a more precise error for a cut file
     tidied = jpeg.tidied(content)
     if tidied is not content:
         return jpeg.turbo_pixels(tidied, color, least=least, buffer=buffer)
@@ -105,7 +106,7 @@ def decode_jpeg(
 
 @lru_cache(maxsize=2)
 def straight_decoder(*, gray: bool) -> Callable[[Buffer, Pixels], bool]:
-    """A function that decodes a JPEG, known to have the slot's size, into the slot; False if that did not work."""
+    """A function that decodes a JPEG of the slot's size directly into the slot; it returns False if that failed."""
     import simplejpeg
 
     decode, color = simplejpeg.decode_jpeg, "GRAY" if gray else "RGB"
@@ -113,7 +114,7 @@ def straight_decoder(*, gray: bool) -> Callable[[Buffer, Pixels], bool]:
     def decode_straight(data: Buffer, slot: Pixels) -> bool:
         try:
             decode(data, color, False, False, 0, 0, 1, slot)
-        except ValueError:  # the exact way decodes it, or says what is wrong
+        except ValueError:  # the slower way decodes it, or reports what is wrong
             return False
         return True
 
@@ -121,7 +122,7 @@ def straight_decoder(*, gray: bool) -> Callable[[Buffer, Pixels], bool]:
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:
-    """The image (h, w, c) as it is meant to be seen; a contiguous copy unless the orientation is 1."""
+    """Turn the image (h, w, c) upright; a contiguous copy unless the orientation is 1."""
     if orientation == 1:
         return pixels
     turned = pixels.transpose(1, 0, 2) if orientation >= 5 else pixels
@@ -133,9 +134,9 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def pillow_image(data: Buffer, *, gray: bool, orientation: bool, max_pixels: int) -> Image.Image:
-    """The whole image as Pillow has it, mode L or RGB: the first frame, alpha dropped (as Keras does), 16 bits made 8.
+    """Decode the whole image with Pillow to mode L or RGB: the first frame, without alpha (as in Keras), 16 bits as 8.
 
-    ValueError with a short reason, never another exception of Pillow's.
+    ValueError with a short reason, never another exception from Pillow.
     """
     content = bytes(data)
     name = image_header(content, max_pixels=max_pixels, decode_rare=False)[0]
@@ -149,8 +150,8 @@ def pillow_image(data: Buffer, *, gray: bool, orientation: bool, max_pixels: int
 
 
 def _jpeg_image(content: bytes, max_pixels: int) -> Image.Image:
-    """Pillow draws gray where pixels are lost, so simplejpeg decodes too. Both are libjpeg-turbo, usually: the pixels
-    are then Pillow's to the bit."""
+    """Decode a JPEG with simplejpeg as well, since Pillow fills lost pixels with gray. Both usually use libjpeg-turbo:
+    the pixels are then bit-equal to Pillow's."""
     from PIL import Image
 
     content = jpeg.tidied(content)
@@ -171,26 +172,26 @@ def _pillow_has_turbo() -> bool:
 
 
 def pillow_filter(interpolation: str) -> Any:
-    """Pillow's name for it: area is BOX."""
+    """Pillow's filter for an interpolation: area is BOX."""
     from PIL import Image
 
     return Image.Resampling["BOX" if interpolation == "area" else interpolation.upper()]
 
 
 def resize_exact(image: Image.Image, box: Box, size: tuple[int, int], interpolation: str) -> Pixels:
-    """`Image.resize` of a box, uint8 (height, width, 3 or 1)."""
+    """Resize a box with `Image.resize`, to uint8 (height, width, 3 or 1)."""
     top, left, height, width = box
-    # a box that ends a rounding error beyond the image would be refused
+    # Pillow refuses a box that extends beyond the image by a rounding error
     edges = (left, top, min(left + width, image.width), min(top + height, image.height))
     resized = image.resize((size[1], size[0]), pillow_filter(interpolation), box=edges)
     return np.asarray(resized).reshape(*size, -1)
 
 
 def resize_into(pixels: Pixels, box: Box, out: Pixels, interpolation: str) -> None:
-    """A box of (h, w, c) pixels resized to fill out, uint8 (height, width, c), contiguous.
+    """Resize a box of (h, w, c) pixels to fill `out`, uint8 (height, width, c), contiguous.
 
-    A box with fractions (a whole box, DCT-scaled) is kept exactly, except with area and nearest: these round its edges
-    to whole pixels.
+    A fractional box (a whole box after DCT scaling) is used exactly, except with area and nearest, which round its
+    edges to whole pixels.
     """
     if interpolation in ("bicubic", "lanczos"):
         _resize_by_pillow(pixels, box, out, interpolation)
@@ -213,14 +214,14 @@ def resize_into(pixels: Pixels, box: Box, out: Pixels, interpolation: str) -> No
         _resize_by_opencv(part, out, opencv().INTER_NEAREST_EXACT)
     elif height >= out.shape[0] and width >= out.shape[1]:
         _resize_by_opencv(part, out, opencv().INTER_AREA)
-    else:  # INTER_AREA does not enlarge as a box filter does
+    else:  # when enlarging, INTER_AREA is not a box filter
         _resize_by_pillow(part, (0, 0, height, width), out, interpolation)
 
 
 def _reduced(pixels: Pixels, box: Box, out: Pixels) -> tuple[Pixels, Box]:
-    """Pixels and box, first averaged over whole cells where they would be shrunk more than `REDUCED_FROM` times.
+    """(pixels, box), averaged over whole cells if they would be shrunk more than `REDUCED_FROM` times.
 
-    A Gaussian as wide as that would take minutes for an image of 200 million pixels.
+    A Gaussian that wide would take minutes for an image of 200 million pixels.
     """
     shrink = box[2] / out.shape[0], box[3] / out.shape[1]
     cells = [int(times // REDUCED_TO) if times > REDUCED_FROM else 1 for times in shrink]
@@ -237,11 +238,11 @@ def _resize_by_opencv(pixels: Pixels, out: Pixels, code: int) -> None:
 
 
 def _warp_into(pixels: Pixels, box: Box, out: Pixels) -> None:
-    """Bilinear for a box with fractions: `cv2.resize` knows whole pixels only. Pixel centres lie at n + 1/2."""
+    """Bilinear resize of a fractional box, since `cv2.resize` takes only whole pixels. Pixel centres are at n + 1/2."""
     cv2 = opencv()
     height, width = out.shape[:2]
     shrink_y, shrink_x = box[2] / height, box[3] / width
-    top, left = max(math.floor(box[0]) - 2, 0), max(math.floor(box[1]) - 2, 0)  # 2: what the filters look around
+    top, left = max(math.floor(box[0]) - 2, 0), max(math.floor(box[1]) - 2, 0)  # 2: the reach of the filters
     part = pixels[top : math.ceil(box[0] + box[2]) + 2, left : math.ceil(box[1] + box[3]) + 2]
     to_source = np.array(
         [
@@ -276,9 +277,9 @@ def _smoothed(pixels: Pixels, shrink_y: float, shrink_x: float) -> Pixels:
 
 @lru_cache(maxsize=4096)
 def gaussian_for(shrink: float) -> tuple[int, float]:
-    """(taps, sigma) of the Gaussian before linear shrinking; one tap where it would change nearly nothing.
+    """(taps, sigma) of the Gaussian before linear shrinking; one tap if it would have almost no effect.
 
-    Three taps [a, 1 - 2a, a] have the variance 2a, so sigma² = 1 / (2 ln((1 - 2a) / a)) gives it exactly.
+    Three taps [a, 1 - 2a, a] have the variance 2a, so sigma² = 1 / (2 ln((1 - 2a) / a)) is exact.
     """
     variance = (shrink * shrink - 1) / 6
     if variance < 0.04:

@@ -1,4 +1,4 @@
-"""The chunks of a PNG: walked, checked, and those left out that no decoder needs for the pixels.
+"""The chunks of a PNG: walk them, check them, and drop those that are not needed for the pixels.
 
 89 "PNG" 0D 0A 1A 0A, then chunks `length(4, big-endian) name(4) … CRC(4)`, the first IHDR, the last IEND;
 bit 5 of the name's first letter is 0 in a critical chunk                                     ISO 15948, 5 and 11
@@ -12,17 +12,17 @@ from struct import Struct
 
 HEAD = b"\x89PNG\r\n\x1a\n"
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-"""Colour type -> the depths that it may have. ISO 15948, table 11.1."""
+"""Colour type -> its allowed bit depths. ISO 15948, table 11.1."""
 
 TEXT_BYTES = 16 << 20
-"""The most that a packed text or profile may unpack to."""
+"""The maximum unpacked size of a compressed text or profile."""
 
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _be4 = Struct(">I").unpack_from
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(name, start, end) of the chunks that are there in full, IEND the last."""
+    """Yield (name, start, end) of the complete chunks, up to IEND."""
     at = 8
     while at + 12 <= len(data):
         name, end = data[at + 4 : at + 8], at + 12 + _be4(data, at)[0]
@@ -35,16 +35,16 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def bad_checksum(data: bytes, start: int, end: int) -> str:
-    """What is wrong with a chunk's CRC; "" if it is right."""
+    """What is wrong with a chunk's CRC; "" if it is correct."""
     if zlib.crc32(memoryview(data)[start + 4 : end - 4]) == _be4(data, end - 4)[0]:
         return ""
     return f"bad checksum (CRC) of the chunk {data[start + 4 : start + 8].decode('latin-1')!r} at byte {start}"
 
 
 def damage_in_header(data: bytes) -> str:
-    """What keeps a PNG from being decoded, as far as its chunks before the first pixels tell; "" if nothing.
+    """Why a PNG can't be decoded, by its chunks before the first pixels; "" if these are fine.
 
-    `data` has the 33 bytes up to the end of IHDR.
+    `data` has at least the 33 bytes up to the end of IHDR.
     """
     if zlib.crc32(data[12:29]) != _be4(data, 29)[0] or data[8:12] != b"\0\0\0\x0d":
         return bad_checksum(data, 8, 33) or "impossible length of the header"
@@ -64,7 +64,7 @@ def damage_in_header(data: bytes) -> str:
 
 
 def damage_in_png(data: bytes) -> str:
-    """Which chunk that the pixels need has a bad checksum; "" if none has, or it is no PNG."""
+    """The first chunk needed for the pixels that has a bad checksum; "" if there is none, or it is not a PNG."""
     if data[:8] != HEAD:
         return ""
     wrong = (bad_checksum(data, start, end) for name, start, end in chunks(data) if name in _NEEDED)
@@ -72,7 +72,8 @@ def damage_in_png(data: bytes) -> str:
 
 
 def without_notes(data: bytes) -> bytes:
-    """A PNG with only what its first image's pixels need; the same object if that is all it has, or if it is no PNG."""
+    """A PNG with only the chunks for its first image's pixels; the same object if there are no others, or it is not a
+    PNG."""
     if data[:8] != HEAD:
         return data
     found = list(chunks(data))
@@ -84,7 +85,7 @@ def without_notes(data: bytes) -> bytes:
 
 
 def unpacked(packed: bytes) -> bytes:
-    """zlib's data unpacked, TEXT_BYTES at most; b"" if it can't be, or is more."""
+    """Unpack zlib data to at most TEXT_BYTES; b"" if it is damaged or larger."""
     try:
         engine = zlib.decompressobj()
         plain = engine.decompress(packed, TEXT_BYTES)
@@ -94,7 +95,7 @@ def unpacked(packed: bytes) -> bytes:
 
 
 def texts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(keyword, text as stored) of the chunks tEXt, zTXt and iTXt. ISO 15948, 11.3.4."""
+    """Yield (keyword, text as stored) of the chunks tEXt, zTXt and iTXt. ISO 15948, 11.3.4."""
     for name, start, end in chunks(data):
         if name not in (b"tEXt", b"zTXt", b"iTXt"):
             continue

@@ -1,7 +1,7 @@
-"""Whether all bytes of an image's pixels are there, by what its headers say: what is cut would stop training.
+"""Detect cut images by their headers, without decoding: a cut image would stop training.
 
-JPEG, PNG and WebP have an end mark or a size (images.py). GIF's blocks are walked up to the end of the first image;
-BMP, PPM and TIFF tell where their pixels are and how many bytes they take. Each gives "" or the reason.
+JPEG, PNG and WebP have an end mark or a size (header.py). GIF's blocks are walked up to the end of the first image;
+BMP, PPM and TIFF say where their pixels are and how many bytes they take. Each function returns "" or the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _BITS = {"1;I": 1, "L": 8, "I;16B": 16, "RGB": 24}  # of a pixel in a PPM, by Pi
 
 
 def cut_gif(data: bytes) -> str:
-    """Of a GIF whose 13 bytes of header are there. GIF89a, 18 to 27; unknown bytes between blocks are skipped."""
+    """Check a GIF with a complete header (13 bytes). GIF89a, 18 to 27; unknown bytes between blocks are skipped."""
     at = 13 + color_table(data[10])
     try:
         while (kind := data[at]) != 0x3B:
@@ -34,12 +34,12 @@ def cut_gif(data: bytes) -> str:
 
 
 def color_table(flags: int) -> int:
-    """Bytes of the colour table that a GIF's flags announce."""
+    """The size of a GIF's colour table in bytes, by its flags."""
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
 def cut_bmp(data: bytes, width: int, height: int) -> str:
-    """Of a BMP with more than 26 bytes; packed ones tell nothing."""
+    """Check a BMP of at least 26 bytes; compressed ones can't be checked."""
     old = int.from_bytes(data[14:18], "little") == 12
     start, bits = int.from_bytes(data[10:14], "little"), int.from_bytes(data[24:26] if old else data[28:30], "little")
     if start < 26 or (not old and int.from_bytes(data[30:34], "little") not in (0, 3)):
@@ -49,7 +49,7 @@ def cut_bmp(data: bytes, width: int, height: int) -> str:
 
 
 def cut_by_pillow(image: Image.Image, size: int) -> str:
-    """Of a TIFF or PPM of so many bytes that Pillow has opened; other formats tell nothing."""
+    """Check a TIFF or PPM of `size` bytes that Pillow has opened; other formats can't be checked."""
     if image.format == "TIFF":
         return _fewer("TIFF", size, _end_of_tiff(image))
     tiles: Any = getattr(image, "tile", [])
@@ -61,7 +61,7 @@ def cut_by_pillow(image: Image.Image, size: int) -> str:
 
 
 def _end_of_tiff(image: Any) -> int:
-    """Where its last strip or tile ends; of pixels that are not packed, by their own size where the count is larger."""
+    """The end of the last strip or tile; for uncompressed pixels, by their own size if the byte count is larger."""
     tags = image.tag_v2
     offsets, counts = tags.get(273) or tags.get(324) or (), tags.get(279) or tags.get(325) or ()
     if len(offsets) != len(counts):

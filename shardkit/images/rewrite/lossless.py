@@ -1,6 +1,6 @@
-"""JPEGs rewritten without loss: progressive to baseline, and restart markers. By the optional C extension `_jpegtran`.
+"""Rewrite JPEGs without loss: progressive to baseline, and restart markers. Needs the optional C extension `jpegtran`.
 
-No Python package offers this, and decoding and encoding again would lose quality; so there is no other way here.
+No Python package offers this, and decoding and encoding again would lose quality, so there is no fallback.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from shardkit.images.pillow import MAX_PIXELS
 from shardkit.native import load
 
 MAX_BYTES = 5 << 28
-"""Of memory for an image's coefficients: MAX_PIXELS without subsampling, six bytes each, and a quarter more."""
+"""The memory limit for an image's coefficients: MAX_PIXELS without subsampling, six bytes each, plus a quarter."""
 
 
 def available() -> bool:
-    """Whether the extension was built, and loads."""
+    """Whether the extension was built and can be loaded."""
     return load("jpegtran")[0] is not None
 
 
 def require_available(option: str) -> None:
-    """UsageError, in the name of the option that needs it, where the extension is missing."""
+    """UsageError that names the option which needs the extension, if the extension is missing."""
     module, reason = load("jpegtran")
     if module is None:
-        fact = f"JPEGs are rewritten without loss by a part in C, which is not there ({reason})"
-        cure = "install a C compiler and libjpeg-turbo's headers (libjpeg62-turbo-dev), and then shardkit again"
+        fact = f"it rewrites JPEGs without loss, which needs a C extension that is not available ({reason})"
+        cure = "install a C compiler and libjpeg-turbo's headers (libjpeg62-turbo-dev), then reinstall shardkit"
         raise UsageError(option, fact, cure)
 
 
 def rewrite(data: bytes, *, restart_rows: int = 0) -> bytes:
-    """The JPEG as one sequential scan with Huffman tables of its own; its coefficients, and so its pixels, are equal.
+    """Rewrite a JPEG as one sequential scan with optimised Huffman tables; its coefficients, and so its pixels, stay
+    equal.
 
-    restart_rows: rows of blocks (of 8 or 16 pixels) between restart markers, 0 for none. Gives up the GIL.
-    ValueError for damage, and for what libjpeg can't read (lossless JPEG, more than 8 bits). Only where `available`.
+    restart_rows: rows of blocks (of 8 or 16 pixels) between restart markers, 0 for none. Releases the GIL.
+    ValueError for damage, and for JPEGs that libjpeg can't read (lossless, more than 8 bits). Only if `available`.
     """
     try:
         result: bytes = load("jpegtran")[0].rewrite(tidied(data), restart_rows, float(MAX_PIXELS), MAX_SCANS, MAX_BYTES)

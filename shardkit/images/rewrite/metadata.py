@@ -1,4 +1,4 @@
-"""What an image file says beside its pixels: found, carried over, and taken out without touching the pixels.
+"""The metadata of an image file: find it, carry it over, and strip it without touching the pixels.
 
     JPEG   segments `FF marker length(2, big-endian) …`: APP1 "Exif\\0\\0" and a TIFF block; APP1 with the name of XMP;
            APP2 "ICC_PROFILE\\0" number count and a part of the profile; COM, and any other APPn     ITU-T T.81, B.1.1
@@ -7,8 +7,8 @@
            (0x08, 0x04, 0x20)                                                                                RFC 9649
     GIF    extensions `21 label`, then blocks `size …` up to one of size 0: FE comments, FF applications    GIF89a, 23
 
-The orientation (images/orientation.py) stays told, whatever goes. A colour profile stays with its image, since the
-pixels mean other colours without it; sRGB's own is what every reader takes a file without a profile for.
+The orientation (images/orientation.py) is always kept. A colour profile is kept, since without it the pixels mean
+other colours; only an sRGB profile can go, since readers assume sRGB for a file without a profile.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ _WEBP_FLAGS = {b"EXIF": 0x08, b"XMP ": 0x04, b"ICCP": 0x20}
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """A TIFF block, an XMP packet and a colour profile; b"" where there is none."""
+    """A TIFF block, an XMP packet and a colour profile; b"" if there is none."""
 
     exif: bytes = b""
     xmp: bytes = b""
     icc: bytes = b""
 
     def kept(self, *, strip: bool, orientation: int) -> Notes:
-        """What an image keeps whose pixels are written again. strip: the profile only, unless it is sRGB's.
+        """The metadata to keep when the pixels are encoded again. strip: only the profile, unless it is sRGB.
 
-        orientation: the one that its pixels have from now on; it stays told in either case, where it is not 1.
+        orientation: that of the new pixels; it is recorded in either case, unless it is 1.
         """
         told = b"" if orientation == 1 else turned_exif(orientation)
         if strip:
@@ -67,7 +67,8 @@ class Notes:
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of the segments of a JPEG up to its first scan's header, included. ValueError for damage.
+    """Yield (marker, start, end) of the segments of a JPEG up to and including its first scan's header. ValueError for
+    damage.
 
     Bytes between segments are skipped, as libjpeg does.
     """
@@ -88,7 +89,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def notes_of_jpeg(data: bytes) -> Notes:
-    """The notes of a JPEG."""
+    """The metadata of a JPEG."""
     exif = xmp = b""
     profile: dict[int, bytes] = {}
     for marker, start, end in segments(data):
@@ -103,7 +104,7 @@ def notes_of_jpeg(data: bytes) -> Notes:
 
 
 def notes_of(data: bytes, kind: str, image: Any) -> Notes:
-    """The notes of a file that Pillow has opened as `image`; of rarer formats as far as its plugin finds them."""
+    """The metadata of a file that Pillow has opened as `image`; for rarer formats, what Pillow's plugin finds."""
     if kind == "JPEG":
         return notes_of_jpeg(data)
     if kind == "PNG":
@@ -122,9 +123,9 @@ def notes_of(data: bytes, kind: str, image: Any) -> Notes:
 
 
 def jpeg_with(data: bytes, notes: Notes) -> bytes:
-    """A JPEG that an encoder has just written, with the notes after its JFIF segment.
+    """A newly encoded JPEG, with the metadata inserted after its JFIF segment.
 
-    An EXIF block or XMP packet that is too long for a segment is left out, but not what it says of the orientation.
+    An EXIF block or XMP packet that is too long for a segment is dropped, except for the orientation.
     """
     added = []
     exif = notes.exif if len(EXIF + notes.exif) <= _SEGMENT_BYTES else b""
@@ -150,7 +151,7 @@ def _segment(marker: int, body: bytes) -> bytes:
 
 
 def is_srgb(profile: bytes) -> bool:
-    """Whether a colour profile calls itself sRGB in its description ('desc', ICC.1:2010, 7.3 and 9.2.41)."""
+    """Whether the description of a colour profile says sRGB ('desc', ICC.1:2010, 7.3 and 9.2.41)."""
     count = int.from_bytes(profile[128:132], "big")
     for at in range(132, min(132 + 12 * count, len(profile) - 11), 12):
         if profile[at : at + 4] == b"desc":
@@ -163,11 +164,11 @@ def is_srgb(profile: bytes) -> bool:
     return False
 
 
-# Taking out
+# Stripping
 
 
 def strip_jpeg(data: bytes) -> bytes:
-    """The JPEG without what is no part of the picture: EXIF, XMP, comments, thumbnails, and all after its end."""
+    """The JPEG without EXIF, XMP, comments, thumbnails, and bytes after its end."""
     data = tidied(data)
     pieces = [data[:2]]
     body = b""
@@ -190,7 +191,7 @@ def strip_jpeg(data: bytes) -> bytes:
 
 
 def _scans(data: bytes, at: int) -> Iterator[bytes]:
-    """The coded data from the end of the first scan's header on, the tables and headers between, the end mark."""
+    """Yield the coded data after the first scan's header, the tables and headers between scans, and the end mark."""
     while (found := _MARKER.search(data, at)) is not None:
         mark = found.start()
         yield data[at:mark]
@@ -205,10 +206,9 @@ def _scans(data: bytes, at: int) -> Iterator[bytes]:
 
 
 def is_incomplete(data: bytes) -> bool:
-    """Whether a JPEG lacks scans: some coefficients of some component never come, or not to their last bit.
+    """Whether a JPEG lacks scans: some coefficients of a component are missing, or lack their last bits.
 
-    Decoders guess what is missing from the blocks around it, which is lost when the file is rewritten.
-    T.81, B.2.3 and G.1.1.1.
+    Decoders guess them from the surrounding blocks, which is lost if the file is rewritten. T.81, B.2.3 and G.1.1.1.
     """
     frame = start_of_frame(data)
     progressive = data[frame + 1] in (0xC2, 0xCA)
@@ -228,7 +228,7 @@ def is_incomplete(data: bytes) -> bool:
 
 
 def _scan_headers(data: bytes) -> Iterator[bytes]:
-    """The headers of all scans, from the number of their components on; of one that is cut, what is there."""
+    """Yield the headers of all scans, from their number of components on; a cut one as far as it goes."""
     at = 0
     for marker, start, end in segments(data):
         if marker == SOS:
@@ -244,7 +244,7 @@ def _scan_headers(data: bytes) -> Iterator[bytes]:
 
 
 def strip_png(data: bytes) -> bytes:
-    """The PNG without text, times, EXIF, private chunks, and all after its end."""
+    """The PNG without text, times, EXIF, private chunks, and bytes after its end."""
     pieces = [png.HEAD]
     told = orientation_in(data) or 1
     for name, start, end in png.chunks(data):
@@ -269,7 +269,7 @@ def _profile(body: bytes) -> bytes:
 
 
 def strip_webp(data: bytes) -> bytes:
-    """The WebP without EXIF, XMP and unknown chunks, and without what is after its end."""
+    """The WebP without EXIF, XMP, unknown chunks, and bytes after its end."""
     pieces: list[bytes] = []
     flags, told = 0, orientation_in(data) or 1
     for name, start, end in webp_chunks(data):
@@ -289,12 +289,12 @@ def strip_webp(data: bytes) -> bytes:
 
 
 def is_lossless_webp(data: bytes) -> bool:
-    """Whether a WebP that is one image has it without loss."""
+    """Whether a WebP with one image is lossless."""
     return any(name == b"VP8L" for name, _, _ in webp_chunks(data))
 
 
 def strip_gif(data: bytes) -> bytes:
-    """The GIF without comments and unknown extensions, and without what is after its end."""
+    """The GIF without comments, unknown extensions, and bytes after its end."""
     try:
         at = 13 + color_table(data[10])
         pieces = [data[:at]]
@@ -316,4 +316,4 @@ def strip_gif(data: bytes) -> bytes:
 STRIPS: dict[str, Callable[[bytes], bytes]] = {
     "JPEG": strip_jpeg, "PNG": strip_png, "WEBP": strip_webp, "GIF": strip_gif
 }  # fmt: skip
-"""Format -> what takes its notes out and leaves the coded pixels. ValueError for damage."""
+"""Format -> a function that strips the metadata and keeps the coded pixels. ValueError for damage."""

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 HEADROOM = 2
-"""Decoded pixels for each target pixel that DCT scaling has to leave, each way."""
+"""How many decoded pixels DCT scaling must leave for each target pixel, in each direction."""
 
 Kind = Literal["JPEG", "PNG", "WEBP"]
 
 
 def shrunk_size(size: tuple[int, int], shorter: int | None, longer: int | None) -> tuple[int, int]:
-    """(width, height) with the same proportions and sides of at most these pixels; never larger than it was."""
+    """(width, height) with the same proportions and at most these sides in pixels; never larger than `size`."""
     parts, whole = 1, 1
     for limit, side in ((shorter, min(size)), (longer, max(size))):
         if limit is not None and limit * whole < parts * side:
@@ -45,7 +45,7 @@ def shrunk_size(size: tuple[int, int], shorter: int | None, longer: int | None) 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A decoded image: Pillow's, with its notes. first_of: it is the first of several in its file."""
+    """A decoded Pillow image with its metadata. first_of: whether it is the first of several in its file."""
 
     image: Image.Image
     notes: Notes
@@ -54,7 +54,7 @@ class Picture:
 
 
 def decoded(data: bytes, kind: str, shorter: int | None, longer: int | None) -> Picture:
-    """The image, as large as it is or, a JPEG, as small as the target sides allow. ValueError if it can't be."""
+    """Decode an image; a JPEG at the smallest scale that the target sides allow. ValueError if it can't be decoded."""
     if kind == "JPEG":
         data = jpeg.tidied(data)
     if kind == "JPEG" and (image := _jpeg_image(data, shorter, longer)) is not None:
@@ -64,7 +64,7 @@ def decoded(data: bytes, kind: str, shorter: int | None, longer: int | None) -> 
 
 
 def _jpeg_image(data: bytes, shorter: int | None, longer: int | None) -> Image.Image | None:
-    """None where Pillow has to look at it."""
+    """Decode a JPEG with simplejpeg; None if Pillow has to do it."""
     from PIL import Image
 
     frame = jpeg.frame_of(data)
@@ -99,13 +99,13 @@ def orientation_of_file(data: bytes) -> int:
 
 
 def _orientation(data: bytes, image: Image.Image) -> int:
-    """Of an image that is loaded, since that turns a TIFF."""
+    """The orientation of a loaded image, since loading turns a TIFF."""
     told = orientation_in(data)
     return orientation_by_pillow(image) if told is None else told
 
 
 def prepared(image: Image.Image, kind: Kind) -> Image.Image:
-    """The image in a mode that the format holds and that can be resized. See this module's head."""
+    """Convert the image to a mode that the format supports and that can be resized. See the module docstring."""
     with quiet_pillow():
         return _in_mode_of(image, kind)
 
@@ -123,7 +123,7 @@ def _in_mode_of(image: Image.Image, kind: Kind) -> Image.Image:
 
 
 def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image at this size. The colours below alpha stay, as decode() shows them; Pillow alone would blacken them."""
+    """Resize the image. Colours under alpha are kept, since decode() shows them; Pillow alone would blacken them."""
     from PIL import Image
 
     if image.size == size:
@@ -136,7 +136,8 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: Kind, notes: Notes, *, quality: int, subsampling: int, lossless: bool) -> bytes:
-    """The file. quality: of JPEG and WebP, 1 to 100. lossless: of WebP. ValueError for what the format can't hold."""
+    """Encode the image. quality: for JPEG and WebP, 1 to 100. lossless: for WebP. ValueError if the format can't store
+    it."""
     fitting = {"L": b"GRAY", "LA": b"GRAY", "I": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}[image.mode]
     if notes.icc[16:20] != fitting:  # a profile for CMYK says nothing about RGB
         notes = Notes(notes.exif, notes.xmp)
@@ -151,7 +152,7 @@ def encoded(image: Image.Image, kind: Kind, notes: Notes, *, quality: int, subsa
 
 
 def _jpeg(image: Image.Image, quality: int, subsampling: int) -> bytes:
-    """By simplejpeg: Pillow with Huffman tables of its own saves 3 % and takes a millisecond, but fails on noise."""
+    """Encode by simplejpeg: Pillow's optimised Huffman tables save 3 % and take a millisecond, but fail on noise."""
     import numpy as np
     import simplejpeg
 
@@ -165,10 +166,10 @@ def _jpeg(image: Image.Image, quality: int, subsampling: int) -> bytes:
 
 def _webp(image: Image.Image, notes: Notes, quality: int, *, lossless: bool) -> bytes:
     sink = io.BytesIO()
-    image.info = {}  # of which Pillow would write some
+    image.info = {}  # Pillow would write some of it
     image.save(
         sink, "WEBP", quality=quality, lossless=lossless, exif=notes.exif, icc_profile=notes.icc or None, xmp=notes.xmp,
-        exact=True,  # keeps the colours below alpha 0, which decode() shows
+        exact=True,  # keeps the colours under alpha 0, which decode() shows
     )  # fmt: skip
     return sink.getvalue()
 

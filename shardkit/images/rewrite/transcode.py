@@ -1,9 +1,9 @@
-"""Transcoding while packing: what is asked for (`Transcoding`), and an image made so (`transcode`).
+"""Transcoding while packing: the options (`Transcoding`), and the conversion of an image (`transcode`).
 
-An image that is as asked for already is copied byte for byte. Where only what surrounds the pixels has to change, the
-file is rewritten without loss; only else it is decoded and encoded again. Which of the three it is follows from the
-image's own bytes, so that it is the same on any machine. Encoded bytes may change with another version of Pillow,
-simplejpeg or their libraries; lossless ones with another libjpeg.
+An image that already matches the options is copied byte for byte. If only data around the pixels has to change, the
+file is rewritten without loss; otherwise it is decoded and encoded again. The choice depends only on the image's own
+bytes, so that it is the same on any machine. Encoded bytes may change with another version of Pillow, simplejpeg or
+their libraries; losslessly rewritten ones with another libjpeg.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from shardkit.images.rewrite.metadata import DQT, DRI, SOS, STRIPS, is_incomplet
 from shardkit.images.rewrite.recode import Kind, decoded, encoded, orientation_of_file, prepared, resized, shrunk_size
 
 VERSION = 2
-"""Raised when the same options begin to give other images, so that nothing of an older shardkit is kept."""
+"""Increased when the same options produce different images, so that no result of an older shardkit is kept."""
 
 QUALITY = 90
-"""For what has to be encoded again and no quality was asked for."""
+"""The quality for images that must be encoded again, if none is given."""
 
 To = Literal["keep", "jpeg", "webp", "png"]
 How = Literal["copied", "rewritten", "re-encoded"]
@@ -34,7 +34,7 @@ How = Literal["copied", "rewritten", "re-encoded"]
 _SUBSAMPLINGS = {(1, 1): 444, (2, 1): 422, (2, 2): 420}
 _KINDS: dict[str, Kind] = {"jpeg": "JPEG", "webp": "WEBP", "png": "PNG"}
 _FIELDS = {"JPEG": "jpg", "WEBP": "webp", "PNG": "png"}
-_BARE = ("BMP", "DIB", "PPM")  # formats that hold no metadata
+_BARE = ("BMP", "DIB", "PPM")  # formats without metadata
 _SEQUENTIAL = (0xC0, 0xC1)
 
 
@@ -75,7 +75,7 @@ class Transcoding(msgspec.Struct, frozen=True, kw_only=True):
         self._require_uses()
 
     def _require_uses(self) -> None:
-        """UsageError for an option that no image in the format asked for can have, or that this build can't fulfil."""
+        """UsageError for an option that does not apply to the target format, or is not available in this build."""
         if self.to == "png" and self.quality is not None:
             raise UsageError("quality", "makes no sense with to=png: PNG has none", "omit one of the two")
         for name in ("baseline", "subsampling", "restart_rows"):
@@ -87,30 +87,30 @@ class Transcoding(msgspec.Struct, frozen=True, kw_only=True):
                 lossless.require_available(name)
 
     def recorded(self) -> dict[str, Any]:
-        """The options that ask for something."""
+        """The options that change something, by name."""
         asked = {name: getattr(self, name) for name in self.__struct_fields__}
         return {name: value for name, value in asked.items() if value not in (None, False, "keep")}
 
     @property
     def moves_pixels(self) -> bool:
-        """Whether a mask or box that belongs to an image would no longer fit."""
+        """Whether a mask or box for an image would no longer match it."""
         return self.resize is not None or self.max_side is not None or self.orient
 
 
 def is_transcoded(options: Mapping[str, Any]) -> bool:
-    """Whether the options that a manifest records say that images were not all packed as they were."""
+    """Whether the options recorded in a manifest include transcoding."""
     return any(name in options for name in Transcoding.__struct_fields__)
 
 
 def transcoding(**asked: Any) -> Transcoding | None:
-    """The Transcoding, or None where nothing is asked for. UsageError as there."""
+    """Build a Transcoding, or None if no option changes anything. UsageError as there."""
     found = Transcoding(**asked)
     return found if found.recorded() else None
 
 
 @dataclass(frozen=True, slots=True)
 class Transcoded:
-    """An image as asked for. field: its new name, None where that stays. first_of: its file's other images are lost.
+    """A transcoded image. field: its new field name, None if unchanged. first_of: the file's other images are lost.
 
     incomplete: a JPEG that lacks scans, and therefore was not rewritten as baseline or with restart markers.
     """
@@ -123,9 +123,9 @@ class Transcoded:
 
 
 def transcode(data: bytes, wish: Transcoding) -> Transcoded:
-    """The image as asked for. ValueError with a short reason for what is no image, is damaged or can't be so.
+    """Transcode an image. ValueError with a short reason if it is not an image, is damaged, or can't be transcoded.
 
-    It takes memory for the decoded image twice, and for the result.
+    Takes memory for two copies of the decoded image, and for the result.
     """
     kind, width, height = image_header(data)
     target = kind if wish.to == "keep" else _KINDS[wish.to]
@@ -136,11 +136,11 @@ def transcode(data: bytes, wish: Transcoding) -> Transcoded:
             return _rewritten(data, kind, frame, wish)
         return _recoded(data, kind, target, frame, wish)
     except MemoryError as exc:
-        raise ValueError(f"{kind} of {width} x {height} pixels: more memory is needed than there is") from exc
+        raise ValueError(f"{kind} of {width} x {height} pixels: more memory is needed than is available") from exc
 
 
 def _needs_pixels(data: bytes, kind: str, frame: _Frame | None, wish: Transcoding) -> bool:
-    """Whether an image of the right size and format has to be encoded again."""
+    """Whether an image of the right size and format must be encoded again."""
     if frame is None:
         if wish.strip and kind not in STRIPS and kind not in _BARE:
             return True
@@ -157,7 +157,7 @@ def _rewritten(data: bytes, kind: str, frame: _Frame | None, wish: Transcoding) 
     incomplete = False
     if frame is not None and frame.to_be_rewritten(wish):
         if incomplete := is_incomplete(new):
-            lossless.rewrite(new)  # that it is not damaged besides
+            lossless.rewrite(new)  # only to check that it is not also damaged
         else:
             new = lossless.rewrite(new, restart_rows=wish.restart_rows or 0)
     if new == data:
@@ -166,7 +166,7 @@ def _rewritten(data: bytes, kind: str, frame: _Frame | None, wish: Transcoding) 
 
 
 def _recoded(data: bytes, kind: str, target: str, frame: _Frame | None, wish: Transcoding) -> Transcoded:
-    new: Kind = _KINDS.get(target.lower(), "PNG")  # one that is not written here becomes PNG
+    new: Kind = _KINDS.get(target.lower(), "PNG")  # formats that are not written here become PNG
     picture = decoded(data, kind, wish.resize, wish.max_side)
     stored = (frame.width, frame.height) if frame is not None else picture.image.size
     image = resized(prepared(picture.image, new), shrunk_size(stored, wish.resize, wish.max_side))
@@ -188,7 +188,7 @@ def _recoded(data: bytes, kind: str, target: str, frame: _Frame | None, wish: Tr
 
 
 class _Frame:
-    """What a JPEG's headers say of its coding. ValueError for damage."""
+    """The coding of a JPEG by its headers. ValueError for damage."""
 
     def __init__(self, data: bytes) -> None:
         at = start_of_frame(data)
@@ -208,12 +208,12 @@ class _Frame:
 
     @property
     def subsampling(self) -> int | None:
-        """444, 422, 420; None for another, and for gray."""
+        """444, 422 or 420; None for any other subsampling, and for gray."""
         first, *others = self.factors
         return _SUBSAMPLINGS.get(first) if others == [(1, 1)] * 2 else None
 
     def to_be_rewritten(self, wish: Transcoding) -> bool:
-        """Whether its scans or its restart markers are not as asked for."""
+        """Whether its scans or restart markers differ from `wish`."""
         if wish.baseline and (self.marker not in _SEQUENTIAL or self.scan_parts < len(self.factors)):
             return True
         if wish.restart_rows is None:
@@ -227,7 +227,7 @@ def _two(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _table_sum(body: bytes, wanted: int) -> int:
-    """The sum of the 64 steps of quantisation table `wanted`; 0 where the segment has it not. T.81, B.2.4.1."""
+    """The sum of the 64 steps of quantisation table `wanted`; 0 if the segment does not have it. T.81, B.2.4.1."""
     at = 0
     while at < len(body):
         wide, number = body[at] >> 4, body[at] & 15
@@ -247,6 +247,6 @@ _LUMINANCE = (
 
 
 def coarseness(quality: int) -> int:
-    """The sum of the luminance steps that libjpeg's quality gives (jpeg_quality_scaling, with force_baseline)."""
+    """The sum of the luminance steps for a libjpeg quality (jpeg_quality_scaling, with force_baseline)."""
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
     return sum(min(max((step * scale + 50) // 100, 1), 255) for step in _LUMINANCE)

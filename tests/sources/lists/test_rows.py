@@ -426,7 +426,7 @@ def test_what_a_parquet_file_says_of_itself_is_enough_to_refuse_it(folder: Path)
         read_table(str(path))
     many = pa.ListArray.from_arrays(pa.array([0, room // 8], pa.int32()), pa.array(np.zeros(room // 8, np.int8)))
     pq.write_table(pa.table({"file": ["a"], "many": many}), path)
-    with pytest.raises(SourceError, match=r"its columns up to 'many\.list\.element' come to 256 MiB"):
+    with pytest.raises(SourceError, match=r"its columns up to 'many\.list\.element' take 256 MiB"):
         read_table(str(path))
 
 

@@ -106,7 +106,7 @@ def test_one_split_name_among_classes_is_a_class_and_is_said(tmp_path: Path, cap
     ],
 )
 def test_splits_beside_other_folders_are_an_error_that_names_them(tmp_path: Path, files: list[str], named: str) -> None:
-    with pytest.raises(SourceError, match=f"beside them {named} do not; pack each split by itself"):
+    with pytest.raises(SourceError, match=f"but {named} beside them do not; pack each split separately"):
         find_splits(grow(tmp_path, *files))
 
 
