@@ -1,10 +1,10 @@
-"""What the hand-over to TensorFlow, Keras and torch costs, and how `model.fit` compares with Keras' own loaders.
+"""The cost of handing batches to TensorFlow, Keras and torch, and `model.fit` compared with Keras' own loaders.
 
     python benchmarks/adapters.py SHARDS TREE [--tfrecord SHARDS] [--what passes] [--rounds 5] [--batches 50]
 
-Rounds of all contestants in turn, so that a noisy machine is noisy for all of them; medians of images per second, of
-core time for an image, and of the ratios within a round. A pass is an epoch of so many batches, from its first to its
-end, by a dataset that was made before: its start counts, its making does not.
+All contestants take turns in each round, so that a noisy machine affects all of them; medians of images per second, of
+core time per image, and of the ratios within a round. A pass is an epoch of that many batches, from start to end, over
+an existing dataset: starting it counts, creating it does not.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def passes(shards: str, tfrecord: str | None, batches: int, **options: Any) -> d
 
 
 def keras_batches(made: Any) -> Callable[[], Iterator[Any]]:
-    """What Keras' TensorFlow trainer makes of a PyDataset, which gives its epochs in turn."""
+    """Iterate over a PyDataset like Keras' TensorFlow trainer, one epoch after another."""
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
     found = PyDatasetAdapter(made).get_tf_dataset()
@@ -58,7 +58,7 @@ def keras_batches(made: Any) -> Callable[[], Iterator[Any]]:
 
 
 def fits(shards: str, tree: str, tfrecord: str | None) -> dict[str, Callable[[], int]]:
-    """An epoch of `model.fit` on a model that is too small to matter; each gives the number of its batches."""
+    """One epoch of `model.fit` with a negligible model; each function returns the number of batches."""
     import keras
     from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
@@ -104,7 +104,7 @@ def fits(shards: str, tree: str, tfrecord: str | None) -> dict[str, Callable[[],
 
 
 def timed(run: Callable[[], int]) -> tuple[float, float]:
-    """(images a second, milliseconds of this process's cores for an image; those of worker processes not counted)."""
+    """(images per second, milliseconds of this process's core time per image, excluding worker processes)."""
     begin, cpu = time.perf_counter(), time.process_time()
     images = run() * BATCH
     return images / (time.perf_counter() - begin), 1000 * (time.process_time() - cpu) / images

@@ -2,8 +2,9 @@
 
     python benchmarks/decode_accuracy.py FOLDER [--size 224] [--count 300]
 
-The exact one is Pillow's decoder and its antialiased resize. Each image is compared alone; printed are the mean over
-the images, the mean of the worst hundredth, the mean of the signed difference (brightness), and the time for one image.
+The exact decoder is Pillow's, with its antialiased resize. Images are compared one at a time; the output is the mean
+over the images, the mean of the worst hundredth, the mean of the signed difference (brightness), and the time per
+image.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area", "lanczos")
 
 
 def read_images(folder: Path, count: int) -> list[bytes]:
-    """`count` images from below the folder, chosen with a fixed seed."""
+    """Read `count` images in the folder, chosen with a fixed seed."""
     paths = sorted(path for path in folder.rglob("*") if field_of(path.suffix[1:]) in IMAGE_FIELDS and path.is_file())
     random.Random(0).shuffle(paths)
     return [path.read_bytes() for path in paths[:count]]
 
 
 def decode_all(datas: list[bytes], options: DecodeOptions) -> tuple[list[np.ndarray | None], float]:
-    """Each image (None where it does not decode) and the seconds for one."""
+    """Each image (None if it does not decode) and the seconds per image."""
     decoder = ImageDecoder(options)
     draws = decoder.draws(1, np.arange(len(datas)))
     found: list[np.ndarray | None] = []

@@ -1,11 +1,11 @@
-"""Does the decoder matter to what is trained? A small network, trained with either and with the same crops.
+"""Does the choice of decoder affect training? A small network, trained with either one and with the same crops.
 
     python benchmarks/decode_model.py SHARDS [--size 64] [--epochs 10] [--seeds 4]
 
-For each seed the photographs are trained on twice, with the same split, first weights, order, boxes and flips:
-decoded by the fused decoder, and exactly, by Pillow. Each network is then asked about the held-out fifth of the
-photographs (centre crops), decoded either way. Printed: accuracy by seed, its mean and spread (standard deviation), and
-the difference of the two of a seed. Needs torch.
+For each seed there are two trainings, with the same split, initial weights, order, boxes and flips: with images decoded
+by the fused decoder, and exactly, by Pillow. Each network is then evaluated on the held-out fifth of the photographs
+(centre crops), decoded either way. The output is the accuracy per seed, its mean and standard deviation, and the
+difference within each seed. Needs torch.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def accuracy(model: nn.Module, batches: list[tuple[torch.Tensor, torch.Tensor]])
 
 
 def trained(shards: str, seed: int, exact: bool, options: argparse.Namespace) -> nn.Module:
-    """A network after all epochs. The seed fixes its first weights, the order, the boxes and the flips."""
+    """Train a network for all epochs. The seed determines its initial weights, the order, the boxes and the flips."""
     torch.manual_seed(seed)
     data = shardkit.dataset(shards, shuffle=10_000, seed=seed)
     part = data.split({"train": 0.8, "held out": 0.2}, seed=0)["train"]

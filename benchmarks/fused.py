@@ -1,10 +1,11 @@
-"""The fused JPEG decoder against the other way and against bare loops, over a folder of JPEGs: time and pixels.
+"""Compare the fused JPEG decoder with the general path and with bare loops, over a folder of JPEGs: time and pixels.
 
     python benchmarks/fused.py FOLDER [--size 224] [--count 640] [--batch 64] [--rounds 5] [--picture DIFF.png]
 
-Time is processor time for one image in one thread, the contestants in turn, the median of the rounds: a busy machine
-changes it little. Pixels: mean absolute difference from Pillow's decode, crop and antialiased bilinear resize, in steps
-of 1/255. The picture shows some crops: Pillow's, the fused decoder's, and 32 times their difference around gray.
+Time is processor time per image in one thread, with the contestants in turns, as the median of the rounds: other load
+on the machine affects it little. Pixels: mean absolute difference from Pillow's decode, crop and antialiased bilinear
+resize, in steps of 1/255. The picture shows some crops: Pillow's, the fused decoder's, and 32 times their difference on
+gray.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def speed(datas: list[bytes], size: int, batch: int, rounds: int) -> None:
 
 
 def pixels(datas: list[bytes], size: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Prints the differences; gives a few pairs (Pillow's, ours) for the picture."""
+    """Print the differences; return a few pairs (Pillow's, ours) for the picture."""
     print(f"\n{'crop':9}{'color':7}{'fused: mean':>12}{'worst 1%':>10}{'bias':>8}{'simplejpeg: mean':>18}")
     shown = []
     for crop in CROPS:

@@ -1,11 +1,11 @@
-"""Does shardkit keep its lead over fixed peers? Ratios from interleaved rounds, kept in guard.json.
+"""Check that shardkit keeps its lead over fixed peers: ratios from interleaved rounds, kept in guard.json.
 
     python benchmarks/guard.py run --data DIR      measure, write guard.json and the table in RESULTS.md
-    python benchmarks/guard.py check --data DIR    measure, compare with guard.json; exit code 1 where a ratio fell
+    python benchmarks/guard.py check --data DIR    measure, compare with guard.json; exit code 1 if a ratio fell
     python benchmarks/guard.py table [--check]     write the table in RESULTS.md (or compare it) from guard.json
 
-Each job runs on a sample of a class tree. `--quick` leaves out the jobs on photographs and the peers that need
-TensorFlow, and takes less than two minutes.
+Each job runs on a sample of a class tree. `--quick` omits the jobs on photographs and the peers that need TensorFlow,
+and takes less than two minutes.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ RESULTS = HERE / "RESULTS.md"
 BEGIN, END = "<!-- guard.py writes from here -->", "<!-- to here -->"
 
 US = "shardkit"
-IMAGES = {"cifar10": 10_000, "photos": 400}  # of each tree, evenly from all of it
-SHARD_BYTES = 4_000_000  # several shards of these few images, so that the peers' workers can share them
+IMAGES = {"cifar10": 10_000, "photos": 400}  # number of images per tree, evenly spaced
+SHARD_BYTES = 4_000_000  # small, to get several shards that the peers' workers can share
 ROUNDS, QUICK_ROUNDS = 5, 3
-SECONDS, QUICK_SECONDS = 1200, 100  # no round starts that would, by the ones before, end later than this
-TOLERANCE = 0.3  # a median may be so much below the worst stored round, on a shared machine
+SECONDS, QUICK_SECONDS = 1200, 100  # no round starts that would, judging by the earlier ones, end later than this
+TOLERANCE = 0.3  # on a shared machine, a median may be this far below the worst stored round
 SLOW_TO_LOAD = "tensorflow"
 
 
@@ -89,7 +89,7 @@ Rates = dict[str, list[float]]  # of each contestant, in the order of the rounds
 
 @dataclass(slots=True)
 class Outcome:
-    """What a job gave so far."""
+    """The results of a job so far."""
 
     job: Job
     tree: Tree
@@ -98,7 +98,7 @@ class Outcome:
 
 
 def sample_trees(data: Path, scratch: Path, names: set[str]) -> dict[str, Tree]:
-    """The trees `NAME/train` below `data`, cut down to IMAGES images, as trees of links below `scratch`."""
+    """The trees `NAME/train` in `data`, reduced to IMAGES images, as trees of links in `scratch`."""
     for name in sorted(names):
         files = class_tree(str(data / name / "train"))
         step = max(1, len(files) // IMAGES[name])
@@ -121,7 +121,7 @@ def taking_part(job: Job, tree: Tree, *, quick: bool) -> Iterator[tuple[str, str
 
 
 def outcomes_of(data: Path, scratch: Path, *, quick: bool) -> list[Outcome]:
-    """Nothing measured yet: the trees, the shards that are read, the page cache warm."""
+    """Prepare without measuring: trees, shards to read, warm page cache."""
     jobs = [job for job in JOBS if (data / job.tree / "train").is_dir() and not (quick and job.tree == "photos")]
     if not jobs:
         raise SystemExit(f"{data}: there is no cifar10/train or photos/train in it")
@@ -137,7 +137,7 @@ def outcomes_of(data: Path, scratch: Path, *, quick: bool) -> list[Outcome]:
 
 
 def run_round(outcomes: list[Outcome]) -> None:
-    """Every contestant of every job once, in turn. One that fails, or gives fewer samples than there are, is out."""
+    """Run every contestant of every job once, in turn. One that fails, or yields too few samples, is excluded."""
     for outcome in outcomes:
         job, tree = outcome.job, outcome.tree
         for name in list(outcome.rates):
@@ -160,7 +160,7 @@ def run_round(outcomes: list[Outcome]) -> None:
 
 
 def measure(data: Path, *, rounds: int, seconds: float, quick: bool) -> dict[str, object]:
-    """All jobs in interleaved rounds; what guard.json holds."""
+    """Run all jobs in interleaved rounds; return the content of guard.json."""
     loads = []
     ends = monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="shardkit-guard-") as scratch:
@@ -183,12 +183,12 @@ def measure(data: Path, *, rounds: int, seconds: float, quick: bool) -> dict[str
 
 
 def rounded(rates: Rates) -> Rates:
-    """To whole samples."""
+    """Round to whole samples."""
     return {name: [round(rate) for rate in values] for name, values in rates.items()}
 
 
 def ratios_of(result: dict[str, object]) -> dict[tuple[str, str], list[float]]:
-    """{(job, peer): shardkit's rate by the peer's in each round}."""
+    """{(job, peer): shardkit's rate divided by the peer's in each round}."""
     found = {}
     for job in result["jobs"]:  # type: ignore[attr-defined]
         rates: Rates = job["samples/s"]
@@ -199,7 +199,7 @@ def ratios_of(result: dict[str, object]) -> dict[tuple[str, str], list[float]]:
 
 
 def fallen(stored: dict[str, object], now: dict[str, object]) -> list[str]:
-    """A line for each ratio whose median is lower than the worst stored round by more than TOLERANCE."""
+    """A line for each ratio whose median is more than TOLERANCE below the worst stored round."""
     before, after = ratios_of(stored), ratios_of(now)
     return [
         f"{job}, against {peer}: {median(after[job, peer]):.2f}, below the stored {min(before[job, peer]):.2f}"
@@ -231,7 +231,7 @@ def with_table(text: str, result: dict[str, object]) -> str:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb in ("run", "check"):
@@ -254,7 +254,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def write_table(*, check: bool) -> int:
-    """RESULTS.md from guard.json; the exit code."""
+    """Write RESULTS.md from guard.json; return the exit code."""
     text = RESULTS.read_text("utf-8")
     wanted = with_table(text, json.loads(STORED.read_text("utf-8")))
     if not check:
@@ -266,7 +266,7 @@ def write_table(*, check: bool) -> int:
 
 
 def main() -> int:
-    """Do what the command line says; the exit code."""
+    """Run the command line; return the exit code."""
     options = parse()
     if options.verb == "table":
         return write_table(check=options.check)

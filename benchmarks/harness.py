@@ -1,4 +1,4 @@
-"""What a contestant is, what it is given, and the table of all contestants. Standard library only."""
+"""Contestants, their input, and the table of all of them. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 Epoch = Callable[[], Iterable[Any]]  # one pass over the data: sizes of images (raw) or arrays of images (batches)
-Run = Callable[[], int | None]  # one packing: gives back the number of samples, or None where it cannot know
+Run = Callable[[], int | None]  # one packing: returns the number of samples, or None if it can't know
 THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One class tree, and what is to be done with it. Goes to the contestant's process as JSON."""
+    """One class tree and the task on it. Sent to the contestant's process as JSON."""
 
     tree: str  # name of the tree, such as "photos"
     source: str  # the class tree itself
-    prepared: str  # folder with one folder for each form that was packed ahead: tar, tfrecord …
+    prepared: str  # folder with one folder per prepared form: tar, tfrecord …
     dest: str  # an empty folder that this run may fill
     variant: str = ""  # of a batch: plain, center or random
     size: int = 224
@@ -31,7 +31,7 @@ class Case:
     max_bytes: int = 256_000_000
 
     def files(self) -> list[tuple[str, str, int]]:
-        """(path, key, label) of each image, in one shuffled order that is the same for everybody."""
+        """(path, key, label) of each image, in one shuffled order that is the same for all contestants."""
         found = class_tree(self.source)
         random.Random(0).shuffle(found)
         return found
@@ -52,11 +52,11 @@ class Contestant:
     needs: tuple[str, ...]  # distributions
     program: str  # an executable
     reads: str  # the prepared form it reads, "" for the class tree
-    counts: bool  # whether it sees single samples, so that their number can be checked
+    counts: bool  # whether it yields single samples, so that their number can be checked
     variants: tuple[str, ...]  # of a batch; empty for all
 
     def version(self) -> str | None:
-        """Version of the first thing it needs, or None where something is not installed."""
+        """The version of its first requirement; None if one is not installed."""
         if self.program:
             return program_version(self.program)
         versions = [distribution_version(name) for name in self.needs]
@@ -75,7 +75,7 @@ def contestant(
     counts: bool = True,
     variants: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Case], Any]], Callable[[Case], Any]]:
-    """Enter a function into the table."""
+    """Enter a function in the table."""
 
     def enter(make: Callable[[Case], Any]) -> Callable[[Case], Any]:
         TABLE.append(Contestant(name, modes, make, needs, program, reads, counts, variants))
@@ -85,12 +85,12 @@ def contestant(
 
 
 def find(mode: str, name: str) -> Contestant:
-    """The contestant of that name in that mode."""
+    """The contestant with this name in this mode."""
     return next(c for c in TABLE if c.name == name and mode in c.modes)
 
 
 def distribution_version(name: str) -> str | None:
-    """Version of an installed distribution; "source" for a package that is only on the path."""
+    """The version of an installed distribution; "source" for a package that is only on the path."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -98,7 +98,7 @@ def distribution_version(name: str) -> str | None:
 
 
 def program_version(name: str) -> str | None:
-    """Last word of the first line of `name --version`, None where the program is missing."""
+    """Last word of the first line of `name --version`; None if the program is missing."""
     if shutil.which(name) is None:
         return None
     text = subprocess.run([name, "--version"], capture_output=True, text=True, check=False).stdout
@@ -106,7 +106,7 @@ def program_version(name: str) -> str | None:
 
 
 def class_tree(source: str) -> list[tuple[str, str, int]]:
-    """(path, key, label) of each file below its class directory; classes and files sorted by name."""
+    """(path, key, label) of each file in a class directory; classes and files sorted by name."""
     found = []
     for label, name in enumerate(sorted(e.name for e in os.scandir(source) if e.is_dir())):
         for file in sorted(os.listdir(os.path.join(source, name))):

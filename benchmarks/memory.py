@@ -1,7 +1,7 @@
-"""Private memory (USS) of a process and its children, from /proc, looked at from outside.
+"""Private memory (USS) of a process and its children, from /proc, measured from outside.
 
-USS is the sum of Private_Clean and Private_Dirty. Mapped data files are left out: their pages belong to the page
-cache, and only look private while no other process maps them.
+USS is the sum of Private_Clean and Private_Dirty. Mapped data files are excluded: their pages belong to the page cache,
+and only look private while no other process maps them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ AREA = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S+ [0-9a-f]+ \S+ \d+ *(.*)$")
 
 
 def private_bytes(pid: int, data: tuple[str, ...]) -> int:
-    """USS of a process without the mappings of files below the folders `data`; 0 if it is gone."""
+    """USS of a process without mappings of files in the folders `data`; 0 if it has ended."""
     total, counted = 0, True
     try:
         with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="replace") as lines:
@@ -40,5 +40,5 @@ def family(pid: int) -> list[int]:
 
 
 def look(pid: int, data: tuple[str, ...]) -> list[int]:
-    """USS in bytes of a process and of each of its descendants."""
+    """USS in bytes of a process and each of its descendants."""
     return [private_bytes(member, data) for member in family(pid)]

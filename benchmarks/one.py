@@ -1,6 +1,6 @@
-"""One contestant, once, in a process of its own: `python one.py MODE NAME CASE`, CASE being JSON.
+"""Run one contestant once, in a process of its own: `python one.py MODE NAME CASE`, where CASE is JSON.
 
-Answers with lines of JSON on the first stdout; whatever a library prints goes to stderr.
+Writes its results as lines of JSON to the original stdout; library output goes to stderr.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import harness
 from harness import Case, Epoch, Run
 
-LEAST_SECONDS = 1.0  # whole epochs are repeated until the clock has run so long
+LEAST_SECONDS = 1.0  # whole epochs are repeated for at least this long
 WARM_UP_SAMPLES = 200
 MEMORY_EPOCHS = 3
 Tell = Callable[[dict[str, Any]], None]
@@ -32,7 +32,7 @@ def drain(sizes: Iterable[int]) -> tuple[int, int]:
 
 
 def time_raw(epoch: Epoch, tell: Tell, *, warm: bool = True) -> None:
-    """Whole epochs, opening the files included. A short, broken-off epoch before them warms up."""
+    """Time whole epochs, including opening the files. A short partial epoch before them warms up."""
     if warm:
         drain(islice(epoch(), WARM_UP_SAMPLES))
     seconds, epochs = 0.0, 0
@@ -45,12 +45,12 @@ def time_raw(epoch: Epoch, tell: Tell, *, warm: bool = True) -> None:
 
 
 def time_cold(epoch: Epoch, tell: Tell) -> None:
-    """One epoch, nothing before it."""
+    """Time a single epoch, without warm-up."""
     time_raw(epoch, tell, warm=False)
 
 
 def time_batches(epoch: Epoch, tell: Tell, case: Case) -> None:
-    """The rest of an epoch after its first batch, which has to wait for workers and full buffers."""
+    """Time the rest of an epoch after its first batch, which has to wait for workers and full buffers."""
     images = iter(epoch())
     first = next(images)
     want = (case.batch, case.size, case.size, 3)
@@ -63,21 +63,21 @@ def time_batches(epoch: Epoch, tell: Tell, case: Case) -> None:
 
 
 def time_pack(run: Run, tell: Tell) -> None:
-    """The call, worker processes included."""
+    """Time the call, including worker processes."""
     start = perf_counter()
     samples = run()
     tell({"seconds": perf_counter() - start, "samples": samples})
 
 
 def reach_first_batch(epoch: Epoch, tell: Tell) -> None:
-    """The runner's clock started before this process did, and stops when it reads the line."""
+    """Report the first batch: the runner's clock started before this process did, and stops when it reads the line."""
     next(iter(epoch()))
     tell({"ready": True})
     os._exit(0)
 
 
 def read_epochs(epoch: Epoch, tell: Tell) -> None:
-    """Several epochs; the runner watches the memory meanwhile."""
+    """Read several epochs while the runner watches the memory."""
     samples = 0
     for number in range(MEMORY_EPOCHS):
         tell({"epoch": number + 1})
@@ -86,13 +86,13 @@ def read_epochs(epoch: Epoch, tell: Tell) -> None:
 
 
 def pack_once(run: Run, tell: Tell) -> None:
-    """Pack; the runner watches the memory meanwhile."""
+    """Pack while the runner watches the memory."""
     tell({"epoch": 1})
     tell({"samples": run()})
 
 
 def main() -> None:
-    """Make the contestant and let the mode's clock run on it."""
+    """Make the contestant and time it according to the mode."""
     mode, name, text = sys.argv[1:]
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

@@ -1,10 +1,10 @@
-"""What the plan of a very large tree takes: ten million made-up small files, of which only the names are there.
+"""The cost of planning a very large tree: ten million simulated small files, of which only the names exist.
 
     python benchmarks/plan.py [--files 10000000] [--folder 1000] [--split train=0.9,test=0.1]
 
-The names go through the scan as those of a disk would (columns, keys, labels), then through the plan as `pack` makes
-it: sizes in a tar shard, permutation, cut, digest; and the first task. Measured are seconds and the peak memory of the
-process, which has nothing else.
+The names go through the scan like those of a disk (columns, keys, labels), then through the plan as in `pack`: sizes in
+a tar shard, permutation, cut, digest; and the first task. It measures seconds and the peak memory of the process, which
+does nothing else.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def made_up(files: int, folder: int) -> type[Walk]:
 
 
 def measured(files: int, folder: int, split: str | None) -> dict[str, Any]:
-    """The figures, of this process."""
+    """Measure in this process."""
     options = make_options(PackSettings(workers=1, split=split))
     source.Walk = made_up(files, folder)
     found: dict[str, Any] = {"files": files}
@@ -67,7 +67,7 @@ def measured(files: int, folder: int, split: str | None) -> dict[str, Any]:
 
 
 def peak() -> int:
-    """The most memory that this process had, in bytes."""
+    """The peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

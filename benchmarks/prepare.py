@@ -1,4 +1,4 @@
-"""What is made before any clock runs: cases, the shards that readers read, warm or cold pages."""
+"""Preparation before any timing: cases, the shards for readers, warm or cold pages."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness import Case, Contestant, class_tree, find, tree_bytes
 from process import ContestantError, ask
 
 SMALL_IMAGE_BYTES = 8_000  # a tree of smaller files than this (CIFAR) gives batches of 128 x 32², else 64 x 224²
-READ_SHARD_BYTES = 32_000_000  # several shards for each tree, so that the peers' workers can share them
-FORMS = {  # a form that is read, and who packs it: the first that can
+READ_SHARD_BYTES = 32_000_000  # several shards per tree, so that the peers' workers can share them
+FORMS = {  # each form that is read -> its packers; the first one that works is used
     "tar": ("shardkit", "Python tarfile"),
     "tfrecord": ("tf.io.TFRecordWriter",),
     "array_record": ("Grain ArrayRecordWriter",),
@@ -27,7 +27,7 @@ FORMS = {  # a form that is read, and who packs it: the first that can
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A class tree and what has to come out of every reading of it."""
+    """A class tree, and what every reading of it must yield."""
 
     case: Case
     samples: int
@@ -36,7 +36,7 @@ class Tree:
 
 
 def trees(data: Path, scratch: Path, only: str | None) -> Iterator[Tree]:
-    """Every `NAME/train` below the data folder."""
+    """Every `NAME/train` in the data folder."""
     for source in sorted(data.glob("*/train")):
         name = source.parent.name
         if only not in (None, name):
@@ -51,14 +51,14 @@ def trees(data: Path, scratch: Path, only: str | None) -> Iterator[Tree]:
 
 
 def fresh_dest(case: Case) -> None:
-    """Empty the folder that a run may fill, and let the disk finish what it has to write."""
+    """Empty the folder that a run may fill, and wait until the disk has finished writing."""
     shutil.rmtree(case.dest, ignore_errors=True)
     os.makedirs(case.dest)
     os.sync()
 
 
 def prepare(case: Case, form: str, shard_bytes: int = READ_SHARD_BYTES) -> bool:
-    """Pack the tree in the form, once; False where no packer of it works."""
+    """Pack the tree in the form, once; False if no packer of it works."""
     folder = os.path.join(case.prepared, form)
     if os.path.isdir(folder):
         return True
@@ -102,7 +102,7 @@ def input_files(case: Case, contestant: Contestant) -> list[str]:
 
 
 def drop_pages(paths: list[str]) -> None:
-    """Take the files out of the page cache. The names and inodes stay cached: that needs root to drop."""
+    """Evict the files from the page cache. Names and inodes stay cached: dropping them requires root."""
     os.sync()
     for path in paths:
         file = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""A contestant in a process of its own, so that no library's threads, caches or allocator disturb another."""
+"""Run each contestant in a process of its own, so that no library's threads, caches or allocator disturb another."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Peak = tuple[int, int]  # bytes: the largest process, all processes together
 
 
 class ContestantError(Exception):
-    """A contestant's process ended without its answer."""
+    """A contestant's process ended without a result."""
 
 
 def start(mode: str, name: str, case: Case, log: IO[str]) -> subprocess.Popen[str]:
-    """The process, at the head of a process group of its own."""
+    """Start the process, as the head of its own process group."""
     command = [sys.executable, str(Path(__file__).with_name("one.py")), mode, name, json.dumps(asdict(case))]
     environment = os.environ | QUIET
     return subprocess.Popen(
@@ -41,13 +41,13 @@ def start(mode: str, name: str, case: Case, log: IO[str]) -> subprocess.Popen[st
 
 
 def end_group(process: subprocess.Popen[str]) -> None:
-    """End what is left of the process and its workers."""
+    """Kill what is left of the process and its workers."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def listen(process: subprocess.Popen[str], log: IO[str], heard: Callable[[Answer], None]) -> None:
-    """Hand on each answer until the process ends."""
+    """Pass on each answer until the process ends."""
     assert process.stdout is not None
     timer = Timer(TIMEOUT_SECONDS, end_group, [process])
     timer.start()
@@ -66,7 +66,7 @@ def listen(process: subprocess.Popen[str], log: IO[str], heard: Callable[[Answer
 
 
 def ask(mode: str, name: str, case: Case) -> Answer:
-    """Run a contestant; its last answer, with `wall_seconds` from before its process to that answer."""
+    """Run a contestant; return its last answer, with `wall_seconds` measured from before its process started."""
     last: Answer = {}
 
     def heard(answer: Answer) -> None:
@@ -81,7 +81,7 @@ def ask(mode: str, name: str, case: Case) -> Answer:
 
 
 def watch(mode: str, name: str, case: Case) -> dict[int, Peak]:
-    """Run a contestant; the peak USS in each epoch that it announces."""
+    """Run a contestant; return the peak USS in each epoch that it announces."""
     peaks: dict[int, Peak] = {}
     epoch = 0
     data = (os.path.realpath(case.prepared), os.path.realpath(case.source))

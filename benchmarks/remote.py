@@ -1,13 +1,13 @@
 """Reading from a store: `python benchmarks/remote.py PREFIX TREE [--latency 0.03] [--bandwidth 100MB] [--repeat 5]`.
 
-slow      a store with a latency for each request, and a bandwidth that all requests share (shardkit's SlowStore, around
-          the local files): shards streamed in order, shuffled, with an empty cache and from a full one; and the images
-          of the class tree one by one, by one reader and by 32. Whole epochs, opening included.
+slow      a store with a latency for each request, and a bandwidth that all requests share (shardkit's SlowStore,
+          around the local files): shards streamed in order, shuffled, with an empty cache and from a full one; and
+          the images of the class tree one by one, by one reader and by 32. Whole epochs, including opening.
 loopback  nginx on this machine, without a latency: shards streamed, and a bare loop of parallel range requests by
-          obstore (4 MiB, as many at a time), which looks at no byte; and the same loop with what no reader can do
-          without, a `bytes` of the data and its CRC-32C. 16 epochs each; they take turns.
+          obstore (4 MiB, as many at a time), which does not look at the data; and the same loop with the minimum
+          that any reader needs, a `bytes` of the data and its CRC-32C. 16 epochs each; they take turns.
 
-MB/s are 10⁶ bytes of shards in a second, of the tree of its files. CPU is that of this process, in seconds.
+MB/s are 10⁶ bytes of shards per second, for the tree of its files. CPU is that of this process, in seconds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Run = Callable[[], tuple[int, int]]
 
 
 def streamed(url: str, size: int, shuffle: int, *, epochs: int = 1, **options: object) -> Run:
-    """Epochs of undecoded samples of shards of `size` bytes."""
+    """Stream epochs of undecoded samples from shards of `size` bytes."""
 
     def run() -> tuple[int, int]:
         samples = shardkit.dataset(url, shuffle=shuffle, **options).repeat(epochs)  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def streamed(url: str, size: int, shuffle: int, *, epochs: int = 1, **options: o
 
 
 def tree_read(url: str, paths: list[str], readers: int, options: dict[str, object]) -> Run:
-    """Objects of a class tree, each by a request of its own."""
+    """Read objects of a class tree, each with its own request."""
     store = open_store(locate(url), options)
 
     def one(path: str) -> int:
@@ -73,7 +73,7 @@ def tree_read(url: str, paths: list[str], readers: int, options: dict[str, objec
 
 
 def bare(url: str, sizes: dict[str, int], requests: int, *, summed: bool = False) -> Run:
-    """Ranges of the shards by obstore alone, `summed` as bytes with their CRC-32C."""
+    """Fetch ranges of the shards with obstore alone; `summed`: as bytes with their CRC-32C."""
     import google_crc32c
     import obstore
     from obstore.store import HTTPStore
@@ -96,7 +96,7 @@ def bare(url: str, sizes: dict[str, int], requests: int, *, summed: bool = False
 
 @contextlib.contextmanager
 def nginx(root: Path, work: Path) -> Iterator[str]:
-    """A web server for the files below `root`."""
+    """Run a web server for the files in `root`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -125,7 +125,7 @@ def measured(run: Run) -> Measure:
 
 
 def contest(runs: dict[str, Run], repeat: int) -> dict[str, list[Measure]]:
-    """Each in turn, A B C A B C …"""
+    """Run each in turn, A B C A B C …"""
     found: dict[str, list[Measure]] = {name: [] for name in runs}
     for _ in range(repeat):
         for name, run in runs.items():
@@ -134,7 +134,7 @@ def contest(runs: dict[str, Run], repeat: int) -> dict[str, list[Measure]]:
 
 
 def table(found: dict[str, list[Measure]], against: str, limit: float = 0.0) -> None:
-    """The medians, and the median of the ratios within a round; with a limit, the ratio to that."""
+    """Print the medians, and the median of the ratios within a round; with a limit, the ratio to that."""
     print(f"{'':42} {'MB/s':>8} {'least':>8} {'most':>8} {'images/s':>9} {'CPU s':>6} {'ratio':>6}")
     for name, values in found.items():
         rates, images, cpu = zip(*values, strict=True)
@@ -145,7 +145,7 @@ def table(found: dict[str, list[Measure]], against: str, limit: float = 0.0) -> 
 
 
 def sizes_of(prefix: Path) -> dict[str, int]:
-    """Bytes of each shard."""
+    """The size of each shard in bytes."""
     return {path.name: path.stat().st_size for path in sorted(prefix.parent.glob(f"{prefix.name}-*.t*"))}
 
 

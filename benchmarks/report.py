@@ -22,7 +22,7 @@ class Contest:
 
 
 def table(head: Row, rows: Sequence[Row], *, markdown: bool) -> str:
-    """Columns of even width; the first and the last to the left, the others to the right."""
+    """Columns of equal width; the first and the last left-aligned, the others right-aligned."""
     inner = range(1, len(head) - 1)
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
 
@@ -38,7 +38,7 @@ def table(head: Row, rows: Sequence[Row], *, markdown: bool) -> str:
 
 
 def number(value: float) -> str:
-    """Three figures or more: 12,345  678  9.12."""
+    """Format with at least three digits: 12,345  678  9.12."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -48,7 +48,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def paired_ratio(ours: Sequence[float] | None, theirs: Sequence[float]) -> str:
-    """Median over the rounds of ours / theirs, each pair taken in the same round, with its spread."""
+    """Median over the rounds of ours / theirs, each pair from the same round, with its spread."""
     if not ours or not theirs or len(ours) != len(theirs):
         return ""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
@@ -56,7 +56,7 @@ def paired_ratio(ours: Sequence[float] | None, theirs: Sequence[float]) -> str:
 
 
 def rates(contest: Contest, *, against: str, markdown: bool) -> str:
-    """One row for each contestant; those without a figure have the reason in the note."""
+    """One row per contestant; for those without a figure, the note has the reason."""
     rows: list[Row] = []
     for name, note in contest.notes.items():
         values = contest.results.get(name, [])
@@ -71,7 +71,7 @@ def rates(contest: Contest, *, against: str, markdown: bool) -> str:
 
 
 def memory_row(name: str, peaks: dict[int, Peak], note: str) -> Row:
-    """Peaks in MB: over all epochs, in each, and the last against the first."""
+    """Peaks in MB: over all epochs, in each, and the ratio of the last to the first."""
     each = [together for _, (_, together) in sorted(peaks.items())]
     largest = max((one for one, _ in peaks.values()), default=0)
     steps = " ".join(f"{value / 1e6:.0f}" for value in each) if len(each) > 1 else ""

@@ -16,7 +16,7 @@ import shardkit
 
 
 def resume_seconds(prefix: str, place: float) -> float:
-    """From a state at this part of the epoch to the next batch."""
+    """Seconds from a state at this fraction of the epoch to the next batch."""
     first = shardkit.dataset(prefix, shuffle=10_000, seed=0).batch(64)
     state = first.state_dict()
     state["samples"] = int(len(first) * 64 * place) // 64 * 64

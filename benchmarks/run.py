@@ -22,7 +22,7 @@ from report import Contest
 
 
 def entrants(options: argparse.Namespace, mode: str, case: Case, notes: dict[str, str]) -> Iterator[Contestant]:
-    """Who can take part; why the others cannot goes into the notes."""
+    """Yield the contestants that can take part; note why the others cannot."""
     for one in TABLE:
         if mode not in one.modes or (one.variants and case.variant not in one.variants):
             continue
@@ -39,7 +39,7 @@ def entrants(options: argparse.Namespace, mode: str, case: Case, notes: dict[str
 
 
 def compete(options: argparse.Namespace, mode: str, case: Case, tree: Tree, unit: str = "samples/s") -> Contest:
-    """All contestants in turn, A B C A B C …, as many rounds as asked for."""
+    """Run all contestants in turn, A B C A B C …, for the given number of rounds."""
     contest = Contest(f"{mode}: {' '.join(filter(None, (case.tree, case.variant)))}", unit)
     takers = list(entrants(options, mode, case, contest.notes))
     if mode != "cold":
@@ -72,7 +72,7 @@ def figure(mode: str, answer: Answer, tree: Tree) -> float:
 
 
 def remark(one: Contestant, answer: Answer, tree: Tree) -> str:
-    """Where a contestant did not give what the tree holds; and the dtype of its batches, if it is not the usual."""
+    """Note if a contestant did not yield the content of the tree, and the dtype of its batches if it is unusual."""
     said = ""
     samples, total = answer.get("samples"), answer.get("bytes")
     if one.counts and samples not in (None, tree.samples):
@@ -91,13 +91,13 @@ def warm(paths: set[str]) -> None:
 
 
 def progress(text: str) -> None:
-    """One line on a terminal, over and over."""
+    """Overwrite one line on a terminal."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def run_pack(options: argparse.Namespace, tree: Tree) -> Iterator[str]:
-    """From the class tree to shards; warm page cache."""
+    """Class tree to shards; warm page cache."""
     yield show(options, compete(options, "pack", tree.case, tree))
 
 
@@ -119,7 +119,7 @@ def run_start(options: argparse.Namespace, tree: Tree) -> Iterator[str]:
 
 
 def run_cold(options: argparse.Namespace, tree: Tree) -> Iterator[str]:
-    """One epoch of undecoded samples, the files' pages dropped before."""
+    """One epoch of undecoded samples, after evicting the files from the page cache."""
     yield show(options, compete(options, "cold", tree.case, tree))
 
 
@@ -163,7 +163,7 @@ RUNNERS: dict[str, Callable[[argparse.Namespace, Tree], Iterator[str]]] = {
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("mode", choices=[*RUNNERS, "all"])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of class trees NAME/train")

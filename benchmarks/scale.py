@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py [--samples 1000000000] [--shards 100000] [--ranks 1000]
 
-Measures, each in a fresh process: the time and memory to know the epoch's order and find the first batch; to resume
-in the middle; the merge of the lanes, for each sample. No file is read: what a rank reads from the index is one row
-group a shard in use, and is measured by run.py.
+Measures, each in a fresh process: the time and memory to compute the epoch's order and find the first batch; to resume
+in the middle; and to merge the lanes, per sample. No file is read: a rank reads from the index one row group per shard
+in use, which run.py measures.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def measure(what: str, samples: int, shards: int, ranks: int) -> str:
 
 
 def main() -> None:
-    """Run each measure in a process of its own."""
+    """Run each measurement in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=1_000_000_000)
     parser.add_argument("--shards", type=int, default=100_000)

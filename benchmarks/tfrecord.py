@@ -2,8 +2,9 @@
 
     python benchmarks/tfrecord.py data/cifar10/train /fast/scratch --rounds 5
 
-Each step runs once untimed. Given are medians over the rounds, in samples a second. TensorFlow's writer gets images
-that are in memory already, so that only its records and their writing count; ours reads the files of the tree too.
+Each step first runs once untimed. Results are medians over the rounds, in samples per second. TensorFlow's writer gets
+images that are already in memory, so that only encoding and writing records count; ours also reads the files of the
+tree.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main() -> None:
 
 
 def ours(tree: Path, work: Path) -> dict[str, Step]:
-    """What shardkit does."""
+    """shardkit's steps."""
 
     def pack(format: str) -> int:
         manifest = shardkit.pack(tree, work / format / "train", format=format, workers=THREADS, overwrite=True)  # type: ignore[arg-type]
@@ -84,7 +85,7 @@ def ours(tree: Path, work: Path) -> dict[str, Step]:
 
 
 def tensorflows(tree: Path, work: Path) -> dict[str, Step]:
-    """What TensorFlow does, where it is installed."""
+    """TensorFlow's steps, if it is installed."""
     os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
     try:
         import tensorflow as tf

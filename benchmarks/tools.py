@@ -1,7 +1,7 @@
 """Compare verify with `cat` and unpack with `tar x`: `python benchmarks/tools.py PREFIX … [--repeat 7] [--cold]`.
 
-The contestants run in turn, A B C A B C …; medians, least times and ratios of the medians are printed. verify and
-unpack run in this process after their imports (pyarrow among them), cat and tar as processes of their own.
+The contestants take turns, A B C A B C …; the output has medians, minimum times and ratios of the medians. verify and
+unpack run in this process after their imports (pyarrow among them), cat and tar as separate processes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from shardkit import unpack, verify
 
 
 def drop_pages(paths: list[str]) -> None:
-    """Take the files out of the page cache, so that they come from the disk again."""
+    """Evict the files from the page cache, so that they are read from the disk again."""
     for path in paths:
         fd = os.open(path, os.O_RDONLY)
         try:

@@ -1,11 +1,11 @@
-"""What transcoding while packing costs and brings: bytes, packing, and decoding afterwards; and how sizes are made.
+"""The cost and benefit of transcoding while packing: bytes, packing, and decoding afterwards; and ways to shrink.
 
     python benchmarks/transcode.py FOLDER [--count 600] [--rounds 3] [sizes] [coding] [shrinking] [workers]
 
 `sizes` packs the same images at several sizes and qualities, `coding` with other JPEG codings of the same pixels,
 `shrinking` compares ways to make a JPEG smaller, and `workers` packs with one worker process and with two. The variants
-take turns in each round; printed are medians, as images for each second of processor time (of one core), so that other
-load on the machine matters little (for `workers`: of the clock), and bytes for each image. Decoding is
+take turns in each round; the output has medians, as images per second of processor time (of one core), so that other
+load on the machine matters little (for `workers`: of the clock), and bytes per image. Decoding is
 `dataset(…).decode(size=224, crop="random", flip=True).batch(64)`, over the whole dataset. FOLDER is a class tree of
 photographs.
 """
@@ -50,7 +50,7 @@ CODINGS: dict[str, Options] = {
 
 
 def picked(folder: Path, count: int) -> list[Path]:
-    """`count` JPEGs of the tree, chosen with a fixed seed; gray ones and those of inks are left out."""
+    """`count` JPEGs of the tree, chosen with a fixed seed, without gray and CMYK ones."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     random.Random(0).shuffle(paths)
     return paths[:count]
@@ -66,7 +66,7 @@ def copied(paths: list[Path], root: Path, *, change: Callable[[bytes], bytes] = 
 
 
 def progressive(data: bytes) -> bytes:
-    """A JPEG with the same quantisation and subsampling, progressive."""
+    """Convert to a progressive JPEG with the same quantisation and subsampling."""
     from PIL import Image
 
     sink = io.BytesIO()
@@ -78,7 +78,7 @@ def progressive(data: bytes) -> bytes:
 
 
 def packing(tree: Path, dest: Path, options: Options) -> float:
-    """Seconds of processor time, without those for the scan and for the plan's estimate, which tries 256 images."""
+    """Seconds of processor time, without the scan and the plan's estimate, which tries 256 images."""
     shutil.rmtree(dest.parent, ignore_errors=True)
     began = time.process_time()
     shardkit.plan_pack(tree, dest, workers=1, images=shardkit.Images(**options))
@@ -127,7 +127,7 @@ Shrink = Callable[[bytes, tuple[int, int]], Any]
 
 
 def shrinks() -> dict[str, Shrink]:
-    """Ways from a JPEG to smaller pixels; the first is what the others are held against."""
+    """Ways from a JPEG to smaller pixels; the others are compared with the first."""
     import cv2
     import simplejpeg
     from PIL import Image
@@ -198,7 +198,7 @@ def shrinking(datas: list[bytes], rounds: int) -> None:
 
 
 def workers(tree: Path, scratch: Path, rounds: int) -> None:
-    """By the clock: it wants a machine with two cores to spare, and says how busy it was."""
+    """Measure wall-clock time: needs a machine with two idle cores, and reports how busy it was."""
     rates: dict[int, list[float]] = {1: [], 2: []}
     ratios = []
     for _ in range(rounds):

@@ -1,15 +1,15 @@
-"""Accuracy of a small model that is trained on images made smaller while packing, and tested on the untouched ones.
+"""Accuracy of a small model that is trained on images shrunk while packing, and tested on the original ones.
 
     python benchmarks/transcode_accuracy.py PHOTOS [--sizes 512 384 256 160 96] [--seeds 10]
     python benchmarks/transcode_accuracy.py CIFAR --input 32 --stride 2 --count 12000 --sizes 24 16 12
 
-The model is that of Coates, Ng and Lee (An Analysis of Single-Layer Networks in Unsupervised Feature Learning,
-AISTATS 2011) in small: 128 whitened random patches of 6 x 6 pixels (of the untouched images) as filters over 224 x
-224 (the middle of each image, or with a small --input all of it; enlarged where it is smaller), a soft threshold,
-means over a grid of 3 x 3, and a ridge regression to the classes. It looks at fine detail on purpose. A seed decides
-which fifth of each class is for testing; printed are the mean accuracy over the seeds with its spread (standard
-deviation), and the mean difference from the first line with its standard error (rather more in truth, since the seeds
-share their images). Files with equal bytes are taken once. NumPy only; a few minutes on one core.
+The model is a small version of the one by Coates, Ng and Lee (An Analysis of Single-Layer Networks in Unsupervised
+Feature Learning, AISTATS 2011): 128 whitened random patches of 6 x 6 pixels (of the original images) as filters over
+224 x 224 (the centre of each image, or with a small --input the whole image; enlarged if it is smaller), a soft
+threshold, means over a grid of 3 x 3, and a ridge regression to the classes. It looks at fine detail on purpose. A seed
+decides which fifth of each class is for testing; the output has the mean accuracy over the seeds with its standard
+deviation, and the mean difference from the first line with its standard error (in truth somewhat larger, since the
+seeds share their images). Files with equal bytes are used once. NumPy only; a few minutes on one core.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ QUALITIES = (95, 85, 75, 50)
 
 
 def variants(sizes: list[int]) -> dict[str, Mapping[str, Any]]:
-    """As they are; qualities at every size, and at the middle one of the sizes; quality 90 at the others."""
+    """Unchanged; several qualities at the median size; quality 90 at the other sizes."""
     middle = sizes[len(sizes) // 2]
     found: dict[str, Mapping[str, Any]] = {"as they are": {}}
     found |= {f"every size, quality {quality}": {"quality": quality} for quality in QUALITIES}
@@ -47,7 +47,7 @@ def variants(sizes: list[int]) -> dict[str, Mapping[str, Any]]:
 
 @dataclass(frozen=True)
 class Look:
-    """How the model sees: the side of its square input, and the step between its patches."""
+    """The model's view: the side of its square input, and the step between its patches."""
 
     input: int
     stride: int
@@ -159,7 +159,7 @@ def compare(tree: Path, scratch: Path, look: Look, sizes: list[int], seeds: int)
 
 
 def subset(folder: Path, count: int, root: Path) -> Path:
-    """A class tree of `count` of the images, chosen with a fixed seed; of those with equal bytes, one."""
+    """A class tree of `count` of the images, chosen with a fixed seed; one of each group of equal files."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     random.Random(0).shuffle(paths)
     seen = set[bytes]()

@@ -1,6 +1,6 @@
 """Report line and branch coverage per folder of shardkit: `python scripts/coverage_by_folder.py [FOLDER]`.
 
-Reads what `coverage run` left. Exits with 1 where what is reported is, together, below the floor in pyproject.toml.
+Reads the data of `coverage run`. Exits with 1 if the total coverage is below the floor in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def summaries(folder: str) -> dict[str, dict[str, int]]:
-    """{file: its counts} of all files below the folder."""
+    """{file: its counts} of all files in the folder."""
     with tempfile.TemporaryDirectory() as scratch:
         target = f"{scratch}/coverage.json"
         command = [sys.executable, "-m", "coverage", "json", "-q", "-o", target, "--fail-under=0"]
@@ -27,7 +27,7 @@ def summaries(folder: str) -> dict[str, dict[str, int]]:
 
 
 def percent(counts: Counter[str]) -> float:
-    """Of statements and branches together, as coverage counts them."""
+    """Percentage of statements and branches together, like coverage's."""
     total = counts["num_statements"] + counts["num_branches"]
     return 100 * (counts["covered_lines"] + counts["covered_branches"]) / total if total else 100.0
 
@@ -42,7 +42,7 @@ def by_folder(files: dict[str, dict[str, int]]) -> dict[str, Counter[str]]:
 
 
 def main() -> int:
-    """Print the table; the exit code."""
+    """Print the table; return the exit code."""
     folder = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else "shardkit"
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     floor = float(settings["tool"]["coverage"]["report"]["fail_under"])

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Pins what shardkit writes, orders and prints, so that a change of its structure is seen to change nothing else.
+"""Pin what shardkit writes, orders and prints, to show that a change of its structure changes nothing else.
 
     python scripts/golden.py write          run everything and write scripts/golden.json
-    python scripts/golden.py check          run everything and compare; exit 1 and list what differs
+    python scripts/golden.py check          run everything and compare; exit 1 and list the differences
 
-Pinned are the SHA-256 of every file of a dozen packs, the epochs and `state_dict`s of six datasets, what every command
-prints with `--json` and its exit code, and the public names. The sources are drawn anew in a temporary folder. Indexes
-and re-encoded images depend on the libraries that write them; where their versions differ from the pinned ones, the
-files are compared by what is in them.
+It pins the SHA-256 of every file of a dozen packs, the epochs and `state_dict`s of six datasets, the `--json` output
+and exit code of every command, and the public names. The sources are drawn in a temporary folder each time. Indexes and
+re-encoded images depend on the libraries that write them; if their versions differ from the pinned ones, these files
+are compared by content.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ Found = dict[str, Any]
 
 
 def draw(path: Path, seed: int, *, size: tuple[int, int] = (40, 30), format: str = "JPEG") -> None:
-    """A small image of random colours."""
+    """Draw a small image of random colours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     PIL.Image.fromarray(noise).save(path, format)
 
 
 def draw_sources() -> None:
-    """Every source that is packed: a tree, a tree of splits, fields, a list, a zip, and more files for the tree."""
+    """Draw all sources: a tree, a tree of splits, fields, a list, a zip, and more files for the tree."""
     seed = 0
     for name in ("tree/cat", "tree/dog", "splits/train/cat", "splits/train/dog", "splits/test/cat", "splits/test/dog"):
         for number in range(9):
@@ -121,7 +121,7 @@ CALLS: dict[str, list[str]] = {
 
 
 def call(arguments: list[str]) -> tuple[int, str]:
-    """(exit code, what it printed on stdout)."""
+    """Run a command: (exit code, stdout)."""
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
     with redirect_stdout(out), redirect_stderr(io.StringIO()):
         code = run(arguments)
@@ -131,7 +131,7 @@ def call(arguments: list[str]) -> tuple[int, str]:
 
 
 def printed(text: str) -> Any:
-    """What a command printed, as JSON without what is measured and where; None where it is none."""
+    """A command's JSON output without measured values and paths; None if it is not JSON."""
     try:
         return _steady(json.loads(text.replace(os.getcwd(), "HERE")))
     except ValueError:
@@ -145,7 +145,7 @@ def _steady(value: Any) -> Any:
 
 
 def sums(folder: str) -> dict[str, str]:
-    """File -> SHA-256 of its bytes; of an index, of its rows too."""
+    """File -> SHA-256 of its bytes; for an index, also of its rows."""
     found = {}
     for path in sorted(Path(folder).rglob("*")):
         if path.is_file():
@@ -163,7 +163,7 @@ def rows_of(path: Path) -> str:
 
 
 def packs() -> Iterator[tuple[str, Any]]:
-    """Every pack: its exit code, what it prints, its files."""
+    """Run every pack: its exit code, output and files."""
     for name, arguments in PACKS.items():
         code, text = call(["pack", *arguments, "--workers", "1", "--json"])
         yield (
@@ -173,7 +173,7 @@ def packs() -> Iterator[tuple[str, Any]]:
 
 
 def additions() -> Iterator[tuple[str, Any]]:
-    """The packs that add to others."""
+    """Run the packs that append to others."""
     for number in range(3):
         draw(Path(f"tree/{'bird' if number else 'dog'}/new{number}.jpg"), 500 + number)
     for name, arguments in MORE.items():
@@ -185,7 +185,7 @@ def additions() -> Iterator[tuple[str, Any]]:
 
 
 def prepared() -> None:
-    """A damaged dataset and shards without a manifest, for the commands."""
+    """Prepare a damaged dataset and shards without a manifest, for the commands."""
     import shutil
 
     shutil.copytree("out/tar", "damaged")
@@ -199,7 +199,7 @@ def prepared() -> None:
 
 
 def commands() -> Iterator[tuple[str, Any]]:
-    """Every command: its exit code and what it prints as JSON."""
+    """Run every command: its exit code and JSON output."""
     missing = set(COMMANDS) - {arguments[0] for arguments in CALLS.values()} - {"pack"}
     assert not missing, f"no call of {missing}"
     for name, arguments in CALLS.items():
@@ -245,7 +245,7 @@ def orders() -> Iterator[tuple[str, Any]]:
 
 
 def measured() -> Found:
-    """All that is pinned."""
+    """Everything that is pinned."""
     draw_sources()
     found: Found = {"libraries": {name: version(name) for name in LIBRARIES}}
     found["packs"] = dict(packs())
@@ -258,7 +258,7 @@ def measured() -> Found:
 
 
 def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
-    """A line for each place where the two differ."""
+    """A line for each difference."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             if key not in old or key not in new:
@@ -270,7 +270,7 @@ def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
 
 
 def main() -> int:
-    """`write` or `check`."""
+    """Run `write` or `check`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("write", "check"))
     parser.add_argument("--file", type=Path, default=GOLDEN)

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Changes the code in small ways that alter its behaviour, and reports which changes the tests do not notice.
+"""Change the code in small ways that alter its behaviour, and report changes that the tests do not notice.
 
     python scripts/mutate.py trace [PATH ...]             once: which test runs which line, and how long it takes
-    python scripts/mutate.py run --count 400 --seed 1      try that many changes; the ones unnoticed are listed
+    python scripts/mutate.py run --count 400 --seed 1      try that many changes; list the unnoticed ones
     python scripts/mutate.py run --only FILE:LINE          try all changes of one line
 
-A change turns a comparison, moves a bound by one, negates a condition, swaps `and` and `or`, or removes a call. It is
-made in a copy of the project, and the tests that run its line are run there, the fastest first, until one fails. A
-change is *noticed* when a test fails or hangs. `--judged FILE` names changes that were read and found to alter nothing
-that a caller can see; each line is `FILE:LINE:COLUMN: KIND: reason`.
+A change replaces a comparison, moves a bound by one, negates a condition, swaps `and` and `or`, or removes a call. It
+is made in a copy of the project, and the tests that run its line are run there, fastest first, until one fails. A
+change is *noticed* when a test fails or hangs. `--judged FILE` names changes that were reviewed and found to alter
+nothing that a caller can see; each line is `FILE:LINE:COLUMN: KIND: reason`.
 
-Needs: pip install pytest-cov, beside the project's `test` extra. Works where processes can fork.
+Needs: pip install pytest-cov, in addition to the project's `test` extra. Works on systems that can fork.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Change:
 
 
 class Finder(ast.NodeVisitor):
-    """Collects the changes that one file offers. Messages, annotations, constants in capitals are left as they are."""
+    """Collects the possible changes of one file. Messages, annotations and constants in capitals are not changed."""
 
     def __init__(self, file: str, source: str) -> None:
         self.file, self.source = file, source
@@ -87,7 +87,7 @@ class Finder(ast.NodeVisitor):
         self.bounds = 0
 
     def within(self, node: ast.AST) -> None:
-        """Visit what is below `node`, where a number is a bound: of a comparison, a slice, a range or a sum."""
+        """Visit the children of `node`, in which a number is a bound: of a comparison, a slice, a range or a sum."""
         self.bounds += 1
         self.generic_visit(node)
         self.bounds -= 1
@@ -96,7 +96,7 @@ class Finder(ast.NodeVisitor):
         self.within(node)
 
     def at(self, line: int, column: int) -> int:
-        """The character at (line, UTF-8 column)."""
+        """The character offset of (line, UTF-8 column)."""
         return self.starts[line - 1] + len(self.lines[line - 1].encode()[:column].decode())
 
     def add(self, node: ast.expr | ast.stmt, start: int, stop: int, new: str, kind: str) -> None:
@@ -108,7 +108,7 @@ class Finder(ast.NodeVisitor):
         return self.at(node.lineno, node.col_offset), self.at(node.end_lineno, node.end_col_offset)
 
     def between(self, left: ast.expr, right: ast.expr, sign: str, node: ast.expr, new: str, kind: str) -> None:
-        """Replace the operator that stands between two operands."""
+        """Replace the operator between two operands."""
         first, last = self.span(left)[1], self.span(right)[0]
         place = self.source.find(sign, first, last)
         if place >= 0 and "#" not in self.source[first:last]:
@@ -132,7 +132,7 @@ class Finder(ast.NodeVisitor):
                 self.visit(child)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        for child in node.body:  # not its decorators, whose flags (frozen, slots) alter nothing that a caller sees
+        for child in node.body:  # not its decorators, whose flags (frozen, slots) change nothing that a caller sees
             self.visit(child)
 
     def visit_Assign(self, node: ast.Assign) -> None:
@@ -207,7 +207,7 @@ class Finder(ast.NodeVisitor):
 
 
 def changes_of(path: Path) -> list[Change]:
-    """All changes that a file offers; each still compiles."""
+    """All possible changes of a file that still compile."""
     source = path.read_text()
     finder = Finder(str(path.relative_to(ROOT)), source)
     finder.visit(ast.parse(source))
@@ -240,7 +240,7 @@ def trace(folders: Sequence[str], jobs: int) -> int:
 
 
 def _traced(file: Path) -> bool:
-    """Run one test file; whether it passed. A failing one is traced all the same."""
+    """Run one test file; return whether it passed. A failing one is traced all the same."""
     stem = STATE / "_".join(file.relative_to(ROOT / "tests").with_suffix("").parts).replace("test_", "")
     stem = stem.with_name(f"test_{stem.name}")
     command = [sys.executable, "-m", "pytest", "--cov=shardkit", "--cov-context=test", "--cov-report=", "-q",
@@ -262,7 +262,7 @@ def _seconds() -> dict[str, float]:
 
 
 class Tests:
-    """The tests that run a line, the fastest first."""
+    """The tests that run a line, fastest first."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = json.loads((STATE / "seconds.json").read_text())
@@ -273,7 +273,7 @@ class Tests:
     def of(self, change: Change) -> list[str]:
         lines = self._lines(change.file)
         found: list[str] = lines.get(change.line, [])
-        if not found:  # run in another process only: the tests of the same folder
+        if not found:  # only run in another process: use the tests of the same folder
             folder = f"tests/{Path(change.file).parts[1].removesuffix('.py')}"
             found = [name for name in self.seconds if name.startswith(folder)]
         return sorted(set(found), key=lambda name: self.seconds.get(name, 1.0))
@@ -314,7 +314,7 @@ class Slot:
             path.write_text(source)
 
     def passes(self, tests: Sequence[str], budget: float) -> str:
-        """ "passed", "failed" or "hung": what becomes of these tests in the copy as it is."""
+        """Run these tests in the copy in its current state: "passed", "failed" or "hung"."""
         child = os.fork()
         if child == 0:
             os.setsid()
@@ -354,7 +354,7 @@ def _run_tests(folder: Path, tests: Sequence[str]) -> None:
 
 
 def _preload() -> None:
-    """What every test loads, once, before the first fork; shardkit itself is not among it."""
+    """Import what every test needs, once, before the first fork; not shardkit itself."""
     import _pytest.assertion.rewrite
     import click
     import google_crc32c
@@ -370,7 +370,7 @@ def _preload() -> None:
 
 
 def chosen(options: argparse.Namespace, tests: Tests) -> Iterator[Change]:
-    """The changes to try: those of one line, or a random choice over all files, weighted by what each offers."""
+    """The changes to try: those of one line, or a random sample over all files, weighted by their number of changes."""
     files = [path for folder in options.folders for path in sorted((ROOT / "shardkit" / folder).rglob("*.py"))]
     if options.only:
         file, _, line = options.only.partition(":")
@@ -382,7 +382,7 @@ def chosen(options: argparse.Namespace, tests: Tests) -> Iterator[Change]:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Try the changes and print what was not noticed; the results are kept in build/mutation/results.jsonl."""
+    """Try the changes and print the unnoticed ones; the results are kept in build/mutation/results.jsonl."""
     _preload()
     tests = Tests()
     wanted = list(chosen(options, tests))

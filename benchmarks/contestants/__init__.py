@@ -1,4 +1,4 @@
-"""Everybody who takes part. To import this fills `harness.TABLE`; the libraries load when a contestant is made."""
+"""All contestants. Importing this fills `harness.TABLE`; the libraries load when a contestant is made."""
 
 from contestants import batches, pack, raw
 

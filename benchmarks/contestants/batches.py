@@ -1,8 +1,8 @@
 """Shuffled training batches. Each contestant yields arrays or tensors of shape (batch, size, size, 3).
 
-Variants: `plain` (small images in their own size), `center` (shorter side to size * 256 / 224, centre crop), `random`
-(the crop of torchvision's RandomResizedCrop, scale .08 to 1, ratio 3/4 to 4/3, and a flip). A contestant that does
-not do the variant says in its name what it does in its place.
+Variants: `plain` (small images at their original size), `center` (shorter side to size * 256 / 224, centre crop),
+`random` (the crop of torchvision's RandomResizedCrop, scale .08 to 1, ratio 3/4 to 4/3, and a flip). A contestant that
+does not support the variant says in its name what it does instead.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def shardkit_batches(case: Case) -> Epoch:
 
 
 def two_threads(case: Case, fill: Callable[[memoryview, Array, random.Random], None]) -> Epoch:
-    """Two threads, each of which fills a whole batch; `fill` decodes one image into its place."""
+    """Two threads, each filling whole batches; `fill` decodes one image in place."""
     slices = Slices(case)
 
     def make(rows: list[tuple[int, ...]], seed: int) -> Array:
@@ -91,8 +91,9 @@ def bare_plain(case: Case) -> Epoch:
 def bare_crop(case: Case, least_factor: int | None) -> Epoch:
     """Decode, crop and resize.
 
-    With a factor, libjpeg-turbo's DCT scaling shrinks the image by at least that, where the crop stays as large as
-    the target; 1 allows steps of 1/8, which are slower to decode than their pixels are worth, 2 only 1/2 and less.
+    With a factor, libjpeg-turbo's DCT scaling shrinks the image by at least that, provided that the crop remains at
+    least as large as the target; 1 allows steps of 1/8, which are slower to decode than their pixels are worth, 2 only
+    1/2 and less.
     """
     import cv2
     import simplejpeg
@@ -135,7 +136,7 @@ def bare_whole(case: Case) -> Epoch:
 
 
 def pil_transform(case: Case) -> Callable[[Any], Array]:
-    """A PIL image to an array, by torchvision's rule for the variant; no normalization."""
+    """Convert a PIL image to an array, by torchvision's rule for the variant; no normalization."""
     from PIL import Image
 
     rng = random.Random(os.getpid())

@@ -1,4 +1,4 @@
-"""From a class tree to shards. The clock runs from the open tree to the last close; the file list is part of it."""
+"""Class tree to shards. The clock runs from opening the tree to the last close, file listing included."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness import THREADS, Case, Run, contestant, read_file
 
 
 def shares(case: Case) -> Iterator[tuple[str, list[tuple[str, str, int]]]]:
-    """The files cut into equal shards: (shard name without its ending, its files)."""
+    """Divide the files into equal shards: (shard name without its ending, its files)."""
     files = case.files()
     total = sum(os.path.getsize(path) for path, _, _ in files)
     shards = max(1, -(-total // case.max_bytes))
@@ -24,7 +24,7 @@ def shares(case: Case) -> Iterator[tuple[str, list[tuple[str, str, int]]]]:
 
 
 def command(*words: str) -> Run:
-    """A run of a program."""
+    """Run a program."""
 
     def run() -> None:
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
@@ -36,7 +36,7 @@ def command(*words: str) -> Run:
 def shardkit_pack(case: Case) -> Run:
     import shardkit
 
-    pack = shardkit.pack  # loads it: imports are outside the clock, for all contestants
+    pack = shardkit.pack  # loads it: imports are not timed, for all contestants
 
     def run() -> None:
         pack(case.source, os.path.join(case.dest, "train"), workers=THREADS, max_bytes=case.max_bytes)
@@ -70,7 +70,7 @@ def copy_tree(case: Case) -> Run:
 
 @contestant("Python tarfile", "pack")
 def python_tarfile(case: Case) -> Run:
-    """The WebDataset layout by the standard library: compact ustar, two members for a sample."""
+    """The WebDataset layout with the standard library: compact ustar, two members per sample."""
 
     def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
         member = tarfile.TarInfo(name)

@@ -12,13 +12,13 @@ from collections.abc import Iterator
 import numpy as np
 from harness import Case, Epoch, contestant, read_file
 
-BUFFER = 1_000  # samples in the shuffle buffer of the peers, as in webdataset's documentation
-BLOCK = 256  # records for a call, where a peer is fastest so
-OUR_BUFFER = 10_000  # as in shardkit's README; dearer than the peers'
+BUFFER = 1_000  # samples in the peers' shuffle buffer, as in webdataset's documentation
+BLOCK = 256  # records per call, if that is a peer's fastest way
+OUR_BUFFER = 10_000  # as in shardkit's README; costs more than the peers'
 
 
 class Slices:
-    """The images of the tar shards as slices of mapped files, at offsets found before the clock runs."""
+    """The images of the tar shards as slices of mapped files, at offsets found before timing starts."""
 
     def __init__(self, case: Case) -> None:
         table = np.load(os.path.join(case.prepared, "tar", "offsets.npy"))
@@ -28,7 +28,7 @@ class Slices:
 
 
 def map_file(path: str) -> mmap.mmap:
-    """A file mapped for reading."""
+    """Map a file for reading."""
     with open(path, "rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
@@ -62,7 +62,7 @@ def cat(case: Case) -> Epoch:
 
 @contestant("bare loop (mapped, offsets known)", "raw", "cold", reads="tar")
 def bare_loop(case: Case) -> Epoch:
-    """The limit of one Python thread that copies each image out of the page cache; the order is made before."""
+    """The limit of one Python thread that copies each image from the page cache; the order is computed beforehand."""
     slices = Slices(case)
     maps, rows = slices.maps, slices.rows
     random.Random(0).shuffle(rows)
@@ -71,7 +71,7 @@ def bare_loop(case: Case) -> Epoch:
 
 @contestant("class tree, file by file", "raw", "cold")
 def file_by_file(case: Case) -> Epoch:
-    """Open and read each file in random order, without a thread. The list of files is made before."""
+    """Open and read each file in random order, in one thread. The list of files is made beforehand."""
     files = case.files()
     return lambda: (len(read_file(path)) for path, _, _ in files)
 
@@ -115,7 +115,7 @@ def tfrecord_samples(case: Case) -> Epoch:
 
 @contestant("Grain ArrayRecord", "raw", "cold", needs=("grain", "array-record"), reads="array_record")
 def grain_samples(case: Case) -> Epoch:
-    """Its source asked for blocks of records; one by one through `MapDataset` it is four times slower or more."""
+    """Request blocks of records from its source; one by one through `MapDataset` it is at least four times slower."""
     import grain
 
     source = grain.sources.ArrayRecordDataSource(case.form("array_record"))

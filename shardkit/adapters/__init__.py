@@ -1,1 +1,1 @@
-"""A Dataset as each framework's own kind of dataset."""
+"""A Dataset in the form that each framework expects."""

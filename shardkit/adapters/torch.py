@@ -75,17 +75,17 @@ class MoveOptions(TypedDict, total=False):
     memory_format: torch.memory_format | None
 
 
-class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not there when types are checked
+class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not available to mypy
     """The items of a Dataset with arrays as tensors that share their memory. Each new iteration is the next epoch.
 
-    In a DataLoader give `batch_size=None`, since the items are batches already; it then makes a plain list, [images,
-    labels], of each. `loader()` gives one that leaves the items as they are. Its workers take turns: worker w of V
+    In a DataLoader pass `batch_size=None`, since the items are already batches; it then converts each to a plain list,
+    [images, labels]. `loader()` returns one that leaves the items unchanged. Its workers take turns: worker w of V
     makes the batches w, w + V, …, so that the order is the same for any number of them.
 
-    What each worker reads next, (epoch, samples that are over, items that were given out, turn of repeat()), lies in
-    shared memory: the workers that a DataLoader starts again for each epoch know nothing else of the ones before.
-    `state_dict` tells where this process's own iteration is, in a worker that of the worker, of which torchdata's
-    StatefulDataLoader keeps one for each. What a plain DataLoader has delivered only `loader()` knows.
+    What each worker reads next, (epoch, finished samples, delivered items, turn of repeat()), is in shared memory:
+    workers that a DataLoader restarts for each epoch know nothing else about the previous ones. `state_dict` describes
+    this process's own iteration; in a worker, that of the worker, and torchdata's StatefulDataLoader keeps one for
+    each. Only `loader()` knows what a plain DataLoader has delivered.
     """
 
     def __init__(self, dataset: Dataset, *, convert: Callable[[Any], Any] | None = None) -> None:
@@ -105,7 +105,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         return (item for _, _, item in self.counted() if item is not LOST)
 
     def _require_same(self) -> None:
-        """In the first worker of a plain DataLoader: DatasetError where the ranks read different datasets."""
+        """In the first worker of a plain DataLoader: DatasetError if the ranks read different datasets."""
         info = get_worker_info()
         if info is None or info.id:
             return
@@ -114,11 +114,11 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
             self._alone[0] = not require_same_in_worker(self.dataset, address, wait=not self._alone[0])
 
     def counted(self) -> Iterator[tuple[int, int, Any]]:
-        """The items of the next epoch, each with its epoch and the samples of this rank that were taken up to it.
+        """The items of the next epoch, each with its epoch and the samples that this rank has taken so far.
 
-        In a worker, LOST stands for a batch none of whose images could be decoded, so that the turns stay in step.
-
-        The epoch is settled at the call, not at the first item: a worker that is never asked for one counts on, too.
+        In a worker, LOST takes the place of a batch none of whose images could be decoded, so that the turns stay in
+        step. The epoch is fixed at the call, not at the first item: a worker that is never asked for one also counts
+        on.
         """
         info = get_worker_info()
         if info is None:
@@ -138,7 +138,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         dataset = self.dataset
         while True:
             where = {"done": at["done"], "delivered": at["delivered"]}
-            own = (worker - at["shift"]) % workers  # the loader goes on around the workers where the last epoch ended
+            own = (worker - at["shift"]) % workers  # the loader continues around the workers where the last epoch ended
             place = {"start": at["taken"], "worker": own, "workers": workers}
             for taken, item in dataset.run(at["epoch"], **where, **place, lost=True):
                 at["taken"] = taken
@@ -148,7 +148,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
             if dataset.countable:
                 items = dataset.epoch(at["epoch"], done=at["done"]).item_count(at["delivered"])
                 if not items and not at["done"]:
-                    break  # repeat() without end of nothing
+                    break  # an endless repeat() of nothing
                 at["shift"] += items
             at.update(epoch=at["epoch"] + 1, done=0, delivered=0, taken=0, turn=at["turn"] + 1)
         self._at = None
@@ -158,7 +158,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         return {"epoch": epoch, "done": done, "delivered": delivered, "turn": turn, "taken": 0, "shift": 0}
 
     def __getstate__(self) -> dict[str, Any]:
-        """With the rank as it is here: a worker that is started again can't ask torch.distributed for it."""
+        """Include the rank of this process: a restarted worker can't ask torch.distributed for it."""
         require_dealt_once(self.dataset)
         rank, world_size = self.dataset.reading.ranks
         reading = replace(self.dataset.reading, rank=rank, world_size=world_size)
@@ -168,13 +168,13 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         return len(self.dataset)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the number of the next iteration, here and in workers that run already."""
+        """Set the number of the next iteration's epoch, here and in running workers."""
         require_dealt_once(self.dataset)
         self.dataset.set_epoch(epoch)
         self._begin_where()
 
     def begin_at(self, cursor: Cursor) -> None:
-        """Let all workers begin their next iteration there."""
+        """Make all workers start their next iteration there."""
         self._given = torch.tensor([cursor.epoch, cursor.done, cursor.delivered, cursor.turn])
         self._next[:] = self._given
 
@@ -182,20 +182,23 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self.begin_at(self.dataset.position.where())
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this process's iteration is: plain JSON. StateError where it was the workers of a plain DataLoader
-        that read: they have made more than the DataLoader has delivered."""
+        """The position of this process's iteration, as plain JSON.
+
+        StateError if the workers of a plain DataLoader did the reading: they have made more than the DataLoader
+        delivered.
+        """
         info = get_worker_info()
         if info is not None:
             at = self._at or self._resume or self._upcoming(info.id)
             return {**self.dataset.state_dict(), "worker": info.id, "workers": info.num_workers, "at": dict(at)}
         if bool((self._next != self._given).any()):
-            fact = "the workers of a DataLoader read this, and how much of it was delivered they don't know"
+            fact = "the workers of a DataLoader read this dataset, and they don't know how much of it was delivered"
             cure = "take the state of to_torch().loader(num_workers=…), or of torchdata's StatefulDataLoader"
             raise StateError("to_torch().state_dict()", fact, cure)
         return self.dataset.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken. StateError for another dataset or order, or another number of workers."""
+        """Continue where `state` was taken. StateError for another dataset or order, or another number of workers."""
         self.dataset.load_state_dict(state)
         info = get_worker_info()
         if info is None:
@@ -212,15 +215,15 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
     def loader(self, **options: Unpack[LoaderOptions]) -> TorchLoader:
         """A DataLoader of this, whose `state_dict` counts what it has delivered; options are those of DataLoader.
 
-        num_workers: processes that make batches, each with its own decoding threads; 0, the default, for none, which
-        is usually enough. UsageError for batch_size, since the items are batches already.
+        num_workers: processes that make batches, each with its own decoding threads; 0, the default, uses none, which
+        is usually enough. UsageError for batch_size, since the items are already batches.
         """
         return TorchLoader(self, **options)
 
 
 @dataclass(frozen=True)
 class _Passed:
-    """What a worker of a TorchLoader gives: item number `made`, or, at the end, how many they were; or an error."""
+    """What a worker of a TorchLoader passes on: item number `made`; at the end, the number of items; or an error."""
 
     worker: int
     made: int
@@ -260,7 +263,7 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
 
     def __init__(self, dataset: TorchDataset, **options: Unpack[LoaderOptions]) -> None:
         if options.setdefault("batch_size", None) is not None:
-            raise UsageError("batch_size", "the dataset gives batches already", "call batch() on the Dataset")
+            raise UsageError("batch_size", "the dataset already yields batches", "call batch() on the Dataset")
         options.setdefault("collate_fn", _same)
         super().__init__(dataset, **options)
         self._workers = DataLoader(_Counted(dataset), **options) if self.num_workers else None
@@ -268,7 +271,7 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
 
     @property
     def source(self) -> TorchDataset:
-        """What is loaded."""
+        """The dataset being loaded."""
         found: TorchDataset = self.dataset
         return found
 
@@ -291,16 +294,16 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         position.end(cursor)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the number of the next iteration."""
+        """Set the number of the next iteration's epoch."""
         self.source.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is: what it has delivered, not what its workers have made ahead. Plain JSON.
+        """The position of the loader: what it has delivered, not what its workers have made ahead. Plain JSON.
 
-        StateError with filter() and several workers, which are then not at one place.
+        StateError with filter() and several workers, which are then at different positions.
         """
         if self.num_workers > 1 and not self.source.dataset.steps.counted:
-            fact = f"with filter() the {self.num_workers} workers are not at one place"
+            fact = f"with filter() the {self.num_workers} workers are at different positions"
             raise StateError("state_dict()", fact, "use num_workers=0: threads decode all the same")
         return self.source.dataset.state_dict()
 
@@ -310,7 +313,7 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
 
 
 def _complete(passed: Iterable[_Passed], workers: int) -> Iterator[_Passed]:
-    """What the workers gave, without their ends. WorkerError where something of it did not arrive."""
+    """The items from the workers, without the end markers. WorkerError if any did not arrive."""
     made, ended = [0] * workers, set[int]()
     for one in passed:
         if one.error is not None:
@@ -338,16 +341,18 @@ def _same(item: Any) -> Any:
 
 
 class TorchBatch(Batch):
-    """A Batch of tensors. `pin_memory` and `to` keep it one, in a DataLoader and in Lightning's hands."""
+    """A Batch of tensors. `pin_memory` and `to` return one too, in a DataLoader and in Lightning."""
 
     def pin_memory(self, *_: Any) -> TorchBatch:
-        """The same in memory that is copied to a GPU without waiting. torch calls it for pin_memory=True."""
+        """The same in page-locked memory, which can be copied to a GPU asynchronously. torch calls it for
+        pin_memory=True.
+        """
         return self._each(lambda tensor: tensor.pin_memory())
 
     def to(
         self, *target: torch.device | torch.dtype | torch.Tensor | str | int | bool, **options: Unpack[MoveOptions]
     ) -> TorchBatch:
-        """The same with every tensor moved, as `Tensor.to` does it; a dtype is for the images alone."""
+        """The same with every tensor moved, like `Tensor.to`; a dtype applies only to the images."""
         if "dtype" in options or any(isinstance(value, torch.dtype) for value in target):
             return TorchBatch(
                 self.images.to(*target, **options), self.labels, keys=self.keys, fields=self.fields,
@@ -373,27 +378,29 @@ def _batch_again(images: Any, labels: Any, keys: list[str], fields: dict[str, An
 
 
 ANY_EPOCH = -1
-"""Stands where no epoch was said."""
+"""Marker: no epoch was set."""
 ANY_EPOCH_BELOW = 1 << 62
 
 
 class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
-    """Single samples by their number, for samplers and for what wants a map-style dataset.
+    """Single samples by their number, for samplers and for code that needs a map-style dataset.
 
-    Decoded samples come as (image, label), as torchvision's folders give them; others, and what map() made, as they
-    are. Random crops and flips are new each time, from torch's own random numbers, as torchvision's are; after
-    `set_epoch`, which reaches workers that run already, they are those of that epoch. A DataLoader asks for a whole
-    batch at a time, which our threads then decode side by side.
+    Decoded samples are (image, label), like those of torchvision's ImageFolder; others, and the output of map(), are
+    unchanged. Random crops and flips are new each time, from torch's own random numbers, as in torchvision; after
+    `set_epoch`, which reaches running workers, they are those of that epoch. A DataLoader requests a whole batch at a
+    time, which shardkit's threads then decode in parallel.
     """
 
     def __init__(self, dataset: Dataset, *, channels_last: bool = False) -> None:
         if dataset.steps.batch is not None:
-            raise UsageError("to_torch(map_style=True)", "batches have no number", "leave out .batch()")
+            raise UsageError("to_torch(map_style=True)", "batches are not numbered", "omit .batch()")
         if not dataset.steps.counted:
-            raise UsageError("to_torch(map_style=True)", "filter() leaves the numbers open", "use where() or select()")
+            raise UsageError(
+                "to_torch(map_style=True)", "with filter() the numbers are not known", "use where() or select()"
+            )
         if dataset.steps.window:
-            fact = "take() and skip() cut the order of an epoch, and numbers count without it"
-            raise UsageError("to_torch(map_style=True)", fact, "use a view in their place: dataset[:1000]")
+            fact = "take() and skip() apply to the order of an epoch, which numbers ignore"
+            raise UsageError("to_torch(map_style=True)", fact, "use a view instead: dataset[:1000]")
         reading = replace(dataset.reading, buffer=0, lanes=1, rank=0, world_size=1, turns=1)
         self.dataset = replace(dataset, reading=reading)
         self.channels_last = channels_last
@@ -424,21 +431,21 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         count = len(self)
         if not -count <= number < count:
             raise SampleIndexError(
-                repr(self.dataset), f"there is no sample {number} among {count}", "they count from 0"
+                repr(self.dataset), f"there is no sample {number} among {count}", "numbers start at 0"
             )
         return self.__getitems__([number])[0]
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
-        """Several samples, decoded side by side; torch's DataLoader calls it."""
+        """Several samples, decoded in parallel; called by torch's DataLoader."""
         chosen = self.dataset[np.asarray(numbers, np.int64)]
         found = [self._item(item) for _, item in chosen.run(self._chances())]
         if len(found) != len(numbers):  # on_error="skip"
             fact = f"{len(numbers) - len(found)} of these samples can't be decoded"
-            raise DatasetError(repr(self.dataset), fact, 'a number must stand for a sample: use on_error="raise"')
+            raise DatasetError(repr(self.dataset), fact, 'each number needs its sample: use on_error="raise"')
         return found
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the one whose random numbers are used, in running workers too."""
+        """Use the random numbers of `epoch`, in running workers too."""
         self._epoch[0] = epoch
 
     def _chances(self) -> int:
@@ -462,13 +469,13 @@ DEALERS = {
     ("accelerate.data_loader", "IterableDatasetShard"),
     ("transformers.trainer_pt_utils", "IterableDatasetShard"),
 }
-"""Classes that deal what one process reads to several: (module, name)."""
+"""Classes that distribute what one process reads to several: (module, name)."""
 
 
 def require_dealt_once(dataset: Dataset) -> None:
-    """Raises UsageError where something that deals batches to processes reads a Dataset that is this rank's part.
+    """Raise UsageError if something that distributes batches to processes reads a Dataset that is this rank's part.
 
-    The callers tell: a forked worker has those of the process that began it, too.
+    The calling frames show it: in a forked worker they include those of the parent process.
     """
     if dataset.reading.ranks[1] == 1:
         return
@@ -484,25 +491,27 @@ def require_dealt_once(dataset: Dataset) -> None:
 
 def _dealt_twice(dataset: Dataset, dealer: str) -> UsageError:
     rank, world_size = dataset.reading.ranks
-    fact = f"this is the part of rank {rank} of {world_size} already, and {dealer} would deal that to the ranks again"
+    fact = (
+        f"this is already the part of rank {rank} of {world_size}, and {dealer} would distribute it to the ranks again"
+    )
     cure = (
-        "leave the loader out of accelerator.prepare() and iterate over to_torch().loader(); for transformers.Trainer "
+        "keep the loader out of accelerator.prepare() and iterate over to_torch().loader(); for transformers.Trainer "
         "use to_torch(map_style=True)"
     )
     return UsageError("to_torch()", fact, cure)
 
 
 def shared(item: Any) -> Any:
-    """The item with its tensors in shared memory, as the training process gets it.
+    """The item with its tensors in shared memory, as the training process receives it.
 
-    Done where a worker makes the item, so that a full /dev/shm, or what can't be pickled, is an error of the item;
-    the thread that torch passes it on by would lose it.
+    Done where a worker makes the item, so that a full /dev/shm, or an object that can't be pickled, is an error of the
+    item; in torch's own background thread it would be lost.
     """
     if isinstance(item, torch.Tensor):
         try:
             item.share_memory_()
         except RuntimeError as exc:
-            fact = f"a batch of {item.nbytes:,} bytes does not fit into shared memory ({exc})"
+            fact = f"a batch of {item.nbytes:,} bytes does not fit in shared memory ({exc})"
             raise WorkerError("DataLoader worker", fact, CURE_OF_WORKERS) from exc
     elif isinstance(item, Batch):
         shared((item.images, item.labels, item.fields, item.repeats))
@@ -517,19 +526,19 @@ def shared(item: Any) -> Any:
             ForkingPickler.dumps(item)
         except Exception as exc:
             fact = f"{type(item).__name__} can't be passed to the training process ({exc})"
-            raise WorkerError("map()", fact, "give what can be pickled, or use num_workers=0") from exc
+            raise WorkerError("map()", fact, "return something that can be pickled, or use num_workers=0") from exc
     return item
 
 
 PLAIN = {str, int, float, bool, bytes, type(None), np.ndarray}
-"""What a worker can always pass."""
+"""Types that a worker can always pass."""
 
 
 def to_torch(dataset: Dataset, *, map_style: bool = False, channels_last: bool = False) -> TorchDataset | TorchMap:
     """The Dataset for torch."""
     decode = dataset.steps.decode
     if channels_last and (decode is None or decode.options.layout != "hwc"):
-        cure = 'decode() with a size and without layout="chw", whose memory is the other way round'
+        cure = 'decode() with a size and without layout="chw", which has a different memory order'
         raise UsageError("channels_last", "there are no images of (height, width, channels)", cure)
     if map_style:
         return TorchMap(dataset, channels_last=channels_last)
@@ -537,10 +546,10 @@ def to_torch(dataset: Dataset, *, map_style: bool = False, channels_last: bool =
 
 
 def as_tensors(item: Any, *, channels_last: bool = False) -> Any:
-    """The item with every number array in it as a tensor of the same memory; a Batch as a TorchBatch.
+    """The item with every numeric array in it as a tensor on the same memory; a Batch becomes a TorchBatch.
 
-    channels_last: images (…, height, width, channels) as (…, channels, height, width), which over the memory as it is
-    is torch's format of that name.
+    channels_last: images (…, height, width, channels) become (…, channels, height, width) on the unchanged memory,
+    which is torch's format of that name.
     """
     if isinstance(item, Batch):
         fields = {name: as_tensors(value) for name, value in item.fields.items()}

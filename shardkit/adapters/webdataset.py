@@ -25,7 +25,7 @@ class Source:
         self.dataset = dataset
         self._convert = as_webdataset if dataset.steps.decode is None else _same
         self._by_worker: Any = None
-        if find_spec("torch") is not None:  # without it there are no workers
+        if find_spec("torch") is not None:  # otherwise there are no workers
             from shardkit.adapters.torch import TorchDataset
 
             self._by_worker = TorchDataset(dataset, convert=self._convert)
@@ -38,20 +38,23 @@ class Source:
         return len(self.dataset)
 
 
-class WebDatasetPipeline(wds.DataPipeline, wds.FluidInterface):  # type: ignore[misc]  # not there when types are checked
-    """A webdataset pipeline whose samples come from a Dataset: in its order, shuffled, dealt to ranks and workers.
+class WebDatasetPipeline(wds.DataPipeline, wds.FluidInterface):  # type: ignore[misc]  # not available to mypy
+    """A webdataset pipeline whose samples come from a Dataset: in its order, shuffled, distributed to ranks and
+    workers.
 
     Its methods are those of `wds.WebDataset`; it needs none of its node and worker splitters.
     """
 
     def __len__(self) -> int:
-        """That of the Dataset. TypeError once there are stages after it, or where it is not known."""
+        """The length of the Dataset. TypeError if there are further stages, or if it is not known."""
         try:
             if len(self.pipeline) == 1:
                 return len(self.pipeline[0])
         except DatasetError as exc:
             raise TypeError(str(exc)) from exc
-        raise TypeError("what the stages of this pipeline leave is not known; with_length() says it")
+        raise TypeError(
+            "the number of samples after the stages of this pipeline is not known; set it with with_length()"
+        )
 
     @property
     def urls(self) -> list[str]:
@@ -60,14 +63,14 @@ class WebDatasetPipeline(wds.DataPipeline, wds.FluidInterface):  # type: ignore[
 
 
 def shard_urls(dataset: Dataset) -> list[str]:
-    """The places of the shards of a dataset."""
+    """The locations of the shards of a dataset."""
     if dataset.content.streams:
         return [str(place) for place in dataset.content.streams]
     return [file.url for file in dataset.content.catalog.files()]
 
 
 def as_webdataset(item: Any) -> Any:
-    """An undecoded sample as webdataset's own reader gives it: every field bytes, the label too."""
+    """An undecoded sample like webdataset's own reader yields it: every field as bytes, the label too."""
     if isinstance(item, dict) and isinstance(item.get("cls"), int):
         return {**item, "cls": str(item["cls"]).encode()}
     return item

@@ -1,1 +1,1 @@
-"""The command line: one file for each command, and main with the one error boundary."""
+"""The command line: one file per command, and main with the only error boundary."""

@@ -1,4 +1,4 @@
-"""`shardkit bench`: the class directory against the shards, on this machine."""
+"""`shardkit bench`: compare a class directory with shards, on this machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def command(source: str, plot_file: Path | None, as_json: bool, **options: Any) 
 
 
 def bench_text(result: BenchResult) -> str:
-    """The measurements and the advice, for a reader."""
+    """Format the measurements and the advice as text."""
     from shardkit.tools.bench.advice import measured_table
 
     sample = "" if result.sampled == result.samples else f"; measured on {result.sampled:,} of them"

@@ -1,4 +1,4 @@
-"""`shardkit completion`: the script that makes a shell complete shardkit's commands, options and files."""
+"""`shardkit completion`: print the script for shell completion of commands, options and files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem, get_completion_class, shell_c
 from shardkit.cli import console
 
 VARIABLE = "_SHARDKIT_COMPLETE"
-"""The environment variable by which a shell asks for completions."""
+"""The environment variable with which a shell requests completions."""
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -39,7 +39,7 @@ def script(shell: str) -> str:
 
 
 def complete(group: click.Group, instruction: str) -> int:
-    """Answer a shell that asks for completions; the exit code comes back."""
+    """Answer a shell's request for completions, and return the exit code."""
     context = click.Context(group)
     for name in group.list_commands(context):
         found = group.get_command(context, name)
@@ -49,7 +49,7 @@ def complete(group: click.Group, instruction: str) -> int:
 
 
 def _complete_files(param: click.Parameter) -> None:
-    """Make arguments and options that are places complete as files: they are plain text to click."""
+    """Complete arguments and options that are locations as files: to click they are plain text."""
     place = isinstance(param, click.Argument) or param.metavar in ("SOURCE", "FILE", "MANIFEST", "DEST")
     if place and type(param.type) is type(click.STRING):
         param._custom_shell_complete = lambda ctx, param, incomplete: [CompletionItem(incomplete, type="file")]

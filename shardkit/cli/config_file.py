@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a key of a configuration file may hold.
+    """The type of a configuration file's key.
 
     kind: "bool", "int", "str", "size" (see `parse_bytes`), "path" (of a file; relative to the configuration file's own
-    folder), "list" (of str; one str is a list of one). choices: the only values, if any; for kind "str".
+    folder), "list" (of str; a single str is a list of one). choices: the only allowed values, if any; for kind "str".
     """
 
     kind: str
@@ -39,9 +39,9 @@ class Setting:
 
 
 def load_config(path: str | os.PathLike[str], settings: Mapping[str, Setting]) -> dict[str, Any]:
-    """The values in a YAML file, in the file's order. "size" gives int, "path" a Path, "list" a list of str.
+    """Read the values of a YAML file, in the file's order. "size" becomes int, "path" a Path, "list" a list of str.
 
-    Raises UsageError, with the file and the line, for anything that is not such a file.
+    Raises UsageError, with the file and the line, for an invalid file.
     """
     file = fs_text(path)
     text = _read_text(path, file)
@@ -129,7 +129,7 @@ def _fits(value: object, setting: Setting) -> bool:
 
 
 def _plain(node: yaml.Node) -> object:
-    """The value of a scalar, or a list of those of a sequence; any other node as it is, which fits no setting."""
+    """The value of a scalar, or a list of those of a sequence; any other node is returned, and fits no setting."""
     import yaml
 
     if isinstance(node, yaml.SequenceNode) and all(isinstance(item, yaml.ScalarNode) for item in node.value):
@@ -139,7 +139,7 @@ def _plain(node: yaml.Node) -> object:
     loader = yaml.SafeLoader("")
     try:
         return loader.construct_object(node)
-    except (yaml.YAMLError, ValueError):  # 2020-02-31: fits no setting, which the caller says
+    except (yaml.YAMLError, ValueError):  # 2020-02-31: fits no setting, as the caller reports
         return node
     finally:
         loader.dispose()

@@ -1,4 +1,4 @@
-"""What the commands share for their output: results to stdout; logs, errors and progress to stderr."""
+"""Shared output of the commands: results to stdout; logs, errors and progress to stderr."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 DEBUG, QUIET, ON_INTERRUPT = "shardkit.debug", "shardkit.quiet", "shardkit.on_interrupt"
-"""Keys of the click context's `meta`: show tracebacks; no progress; what to add to "interrupted"."""
+"""Keys of the click context's `meta`: show tracebacks; hide progress; text to add to "interrupted"."""
 
 _BY_BYTES = ("upload", "download")
-"""Steps of which the bytes are what is waited for."""
+"""Steps whose progress is measured in bytes."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _COLOURS = {"error": "31", "warning": "33"}
@@ -32,7 +32,7 @@ _bars: list[tqdm[Any]] = []
 
 
 def output_options(function: _F) -> _F:
-    """Add -v, -q and --debug to a command; they may stand before or after its name."""
+    """Add -v, -q and --debug to a command; they may be given before or after its name."""
     for option in (
         click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show tracebacks."),
         click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Show errors only."),
@@ -61,28 +61,30 @@ def _set_verbose(_: click.Context, __: click.Parameter, value: bool) -> None:
 
 
 def open_closed_streams() -> None:
-    """Point those of stdin, stdout and stderr that are closed (`>&-`, as daemons have them) to nowhere.
+    """Redirect those of stdin, stdout and stderr that are closed (`>&-`, as in daemons) to the null device.
 
-    Otherwise the next file that is opened, such as a shard, takes their number, and gets what libraries print there.
+    Otherwise the next file that is opened, such as a shard, gets their number, and receives what libraries print there.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         with suppress(OSError):
             os.fstat(number)
             continue
         fd = os.open(os.devnull, os.O_RDWR)
-        if fd != number:  # a lower one is closed too
+        if fd != number:  # a lower one is also closed
             os.dup2(fd, number)
             os.close(fd)
         os.set_inheritable(number, True)
         setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", errors="backslashreplace", closefd=False))
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # its number was taken before this was called
+        if getattr(sys, name) is None:  # its number was taken before this call
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
 
 
 def write(text: str) -> None:
-    """A result, as lines on stdout, with control characters escaped. Raises StorageError where they can't be written,
-    as on a full disk."""
+    """Write a result to stdout as lines, with control characters escaped.
+
+    Raises StorageError if that fails, as on a full disk.
+    """
     text = "".join(part if part in "\n\t" else printable(part) for part in re.split(r"([\n\t])", text))
     try:
         sys.stdout.write(f"{text}\n")
@@ -95,7 +97,7 @@ def write(text: str) -> None:
 
 
 def write_json(result: object) -> None:
-    """A result as JSON on stdout: what a function returned, with its fields' names. Raises as `write`."""
+    """Write a function's result to stdout as JSON, with the names of its fields. Raises like `write`."""
     import msgspec
 
     text = printable_json(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
@@ -104,12 +106,12 @@ def write_json(result: object) -> None:
     except UnicodeEncodeError:
         import json
 
-        text = json.dumps(json.loads(text), indent=2)  # ASCII alone
+        text = json.dumps(json.loads(text), indent=2)  # ASCII only
     write(text)
 
 
 def flush() -> None:
-    """Bring what was written out. Raises as `write`."""
+    """Flush stdout. Raises like `write`."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -127,8 +129,10 @@ def unwritable(exc: OSError) -> StorageError:
 
 
 def discard_output(stream: TextIO | None = None) -> None:
-    """Send the rest of `stream` (default: stdout) nowhere, so that the interpreter's own flush at exit, which would
-    change the exit code, finds nothing wrong."""
+    """Discard further output to `stream` (default: stdout), so that the interpreter's own flush at exit can't fail.
+
+    Such a failure would change the exit code.
+    """
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, (stream or sys.stdout).fileno())
@@ -136,12 +140,12 @@ def discard_output(stream: TextIO | None = None) -> None:
 
 
 def error(text: str) -> None:
-    """One line on stderr: `shardkit: error: …`."""
+    """Write one line to stderr: `shardkit: error: …`."""
     _tell("error", text)
 
 
 def trace(exc: BaseException) -> None:
-    """The traceback, on stderr."""
+    """Write the traceback to stderr."""
     import traceback
 
     _to_stderr("".join(traceback.format_exception(exc)).rstrip())
@@ -159,19 +163,19 @@ def _to_stderr(text: str) -> None:
         bar.clear()
     try:
         click.echo(text, err=True)
-    except OSError:  # there is no other place to say it
+    except OSError:  # there is no other place to report it
         discard_output(sys.stderr)
     for bar in _bars:
         bar.refresh()
 
 
 def coloured(stream: TextIO) -> bool:
-    """Whether to colour what goes to `stream`: a terminal, and the user did not ask for none (no-color.org)."""
+    """Whether to colour output to `stream`: it is a terminal, and the user did not disable colours (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 class _Handler(logging.Handler):
-    """Log records as lines of stderr, above a progress bar where there is one. spelled: see Flags."""
+    """Writes log records as lines to stderr, above a progress bar if there is one. spelled: see Flags."""
 
     def __init__(self, spelled: Callable[[str], str]) -> None:
         super().__init__()
@@ -184,9 +188,9 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def logging_to_stderr(spelled: Callable[[str], str] = str) -> Iterator[None]:
-    """While open, what shardkit logs (from INFO up, until an option says otherwise) goes to stderr, and only there.
+    """Context in which shardkit's log (from INFO up, unless an option changes that) goes to stderr, and only there.
 
-    spelled: what gives each line its final words, as `Flags.spelled`.
+    spelled: gives each line its final wording, like `Flags.spelled`.
     """
     handler, before = _Handler(spelled), (_logger.level, _logger.propagate)
     _logger.addHandler(handler)
@@ -202,7 +206,7 @@ def logging_to_stderr(spelled: Callable[[str], str] = str) -> Iterator[None]:
 
 @contextmanager
 def progress() -> Iterator[ProgressFn]:
-    """A ProgressFn that draws a bar for each step on stderr; a silent one without a terminal, or with --quiet."""
+    """A ProgressFn that draws a bar for each step on stderr; silent without a terminal, or with --quiet."""
     ctx = click.get_current_context(silent=True)
     if not sys.stderr.isatty() or (ctx is not None and ctx.meta.get(QUIET)):
         yield silent
@@ -215,7 +219,7 @@ def progress() -> Iterator[ProgressFn]:
 
 
 class _Bars:
-    """One bar at a time: a new step closes the one before."""
+    """Shows one bar at a time: a new step closes the previous one."""
 
     def __init__(self) -> None:
         self.step = ""
@@ -223,11 +227,11 @@ class _Bars:
         self.lock = threading.Lock()
 
     def __call__(self, now: Progress) -> None:
-        with self.lock:  # workers report from threads of their own
+        with self.lock:  # workers report from their own threads
             self.show(now)
 
     def show(self, now: Progress) -> None:
-        """Bring the bar to `now`; a step's end may be told before a thread's last word."""
+        """Update the bar to `now`; the end of a step may be reported before a thread's last update."""
         if self.bar is None or now.step != self.step:
             self.close()
             self.step, self.bar = now.step, _new_bar(now)
@@ -243,7 +247,7 @@ class _Bars:
         self.bar.update(max(0, now.done - self.bar.n))
 
     def close(self) -> None:
-        """Leave the bar as it stands on the screen."""
+        """Leave the bar on the screen as it is."""
         if self.bar is not None:
             self.bar.close()
             _bars.remove(self.bar)
@@ -253,7 +257,7 @@ class _Bars:
 def _new_bar(now: Progress) -> tqdm[Any]:
     from tqdm import tqdm
 
-    tqdm.monitor_interval = 0  # no thread of its own: workers may be forked
+    tqdm.monitor_interval = 0  # no monitor thread: workers may be forked
     total, unit = (now.bytes_total, "B") if now.step in _BY_BYTES else (now.total, " files")
     bar: tqdm[Any] = tqdm(
         desc=now.step, total=total or None, unit=unit, unit_scale=True, file=sys.stderr, dynamic_ncols=True

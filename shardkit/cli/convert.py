@@ -1,4 +1,4 @@
-"""`shardkit convert`: the options, and what is printed at the end."""
+"""`shardkit convert`: options and final output."""
 
 from __future__ import annotations
 

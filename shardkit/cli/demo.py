@@ -1,4 +1,4 @@
-"""`shardkit demo`: draws, packs and streams a small dataset, and says what it did."""
+"""`shardkit demo`: draw, pack and stream a small dataset, and report the results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def command(folder: Path | None) -> None:
 
 
 def demo_text(result: DemoResult, *, kept: bool) -> str:
-    """What was done and how fast, and what to type next."""
+    """Format the steps, their speed, and commands to try next."""
     tree, shards = shown(result.tree), shown(result.shards)
     lines = [
         f"drew      {result.images:,} images of red and blue cars in {tree}  ({result.draw_seconds:.1f} s)",
@@ -59,7 +59,7 @@ def demo_text(result: DemoResult, *, kept: bool) -> str:
 
 
 def next_text(result: DemoResult, *, kept: bool) -> str:
-    """What to type next."""
+    """Commands to try next."""
     if not kept:
         return "\n".join(
             [
@@ -83,5 +83,5 @@ def next_text(result: DemoResult, *, kept: bool) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as it is typed into a shell."""
+    """Quote a path for a shell."""
     return shlex.quote(printable(str(path)))

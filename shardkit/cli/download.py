@@ -1,4 +1,4 @@
-"""`shardkit download`: from a bucket to this machine."""
+"""`shardkit download`: copy a dataset from a bucket to this machine."""
 
 from __future__ import annotations
 

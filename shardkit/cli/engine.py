@@ -7,7 +7,7 @@ from typing import Any
 
 
 def with_engine(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with `engine` as functions take it: what --engine and --address say together."""
+    """The options with `engine` as functions expect it, from --engine and --address."""
     from shardkit.packing.engine.options import engine_of
 
     others = {name: value for name, value in options.items() if name != "address"}

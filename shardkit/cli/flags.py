@@ -1,7 +1,7 @@
-"""The parameters that messages of the library name, as a user of the command line writes them.
+"""Replace the parameter names in the library's messages by command-line flags.
 
-A message names a parameter in backquotes: `overwrite=True`, `on_error="skip"`, `classes`. The command that is running
-knows its flags, so that the reader of stderr finds --overwrite, --on-error skip, --classes.
+A message names a parameter in backquotes: `overwrite=True`, `on_error="skip"`, `classes`. The running command knows its
+flags, so that stderr shows --overwrite, --on-error skip, --classes.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ _PARAMETER = re.compile(r"`([a-z][a-z_]*)(?:=([^`]*))?`")
 
 
 class Flags:
-    """The flags of the command that is running. arguments: its command line."""
+    """The flags of the running command. arguments: its command line."""
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         self.arguments = frozenset(arguments)
         self.parameters: dict[str, click.Parameter] = {}
 
     def use(self, command: click.Command) -> None:
-        """Take those of `command` from now on."""
+        """Use the flags of `command` from now on."""
         self.parameters = {parameter.name: parameter for parameter in command.params if parameter.name}
 
     def spelled(self, text: str) -> str:
-        """`text` with flags in place of the parameters; those that the command does not have stay as they are."""
+        """Replace parameters in `text` by flags; those that the command does not have are left unchanged."""
         return _PARAMETER.sub(self._flag, text)
 
     def error_text(self, error: ShardkitError) -> str:
-        """The message of an error. The place of a UsageError is a parameter often, unless the user gave a path of that
-        name."""
+        """The message of an error. The place of a UsageError is often a parameter, unless the user gave a path of that
+        name.
+        """
         text = str(error)
         if isinstance(error, UsageError) and error.place in self.parameters and error.place not in self.arguments:
             text = _flag_of(self.parameters[error.place]) + text.removeprefix(error.place)
@@ -59,7 +60,7 @@ def _flag_of(parameter: click.Parameter) -> str:
 
 
 def _word(value: str) -> str:
-    """A value of Python as a word of a shell: `"skip"` as skip, `["a", "b"]` as a,b; others as they are."""
+    """Convert a Python value to a shell word: `"skip"` to skip, `["a", "b"]` to a,b; others are unchanged."""
     try:
         plain = ast.literal_eval(value)
     except (ValueError, SyntaxError):

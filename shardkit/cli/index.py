@@ -1,4 +1,4 @@
-"""`shardkit index`: a manifest and an index for shards that have none."""
+"""`shardkit index`: write a manifest and an index for shards that have none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`shardkit info`: what is in a dataset, as text or JSON."""
+"""`shardkit info`: describe a dataset, as text or JSON."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def command(dest: str | None, build: bool, as_json: bool, **options: Any) -> Non
 
 
 def info_text(info: DatasetInfo) -> str:
-    """The report, for a reader."""
+    """Format the description as text."""
     rows = [
         ["samples", f"{info.samples:,}"],
         ["shards", f"{info.shards:,} {info.shard_format}{_shard_sizes(info)}"],

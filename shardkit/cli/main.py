@@ -1,7 +1,7 @@
-"""`shardkit`: the table of commands, and the one place where an error becomes a line on stderr and an exit code.
+"""`shardkit`: the table of commands, and the single place where an error becomes a line on stderr and an exit code.
 
 0       done
-1 to 7  an error of shardkit, by its class (shardkit/errors.py); 2 is a wrong command line too
+1 to 7  an error of shardkit, by its class (shardkit/errors.py); 2 is also a wrong command line
 70      a bug in shardkit
 130     interrupted (Ctrl-C)
 141     the reader of the output closed it
@@ -42,7 +42,7 @@ COMMANDS = {
     "completion": ("shardkit.cli.completion:command", "Print the completion script for a shell."),
     "demo": ("shardkit.cli.demo:command", "Draw, pack and stream a small dataset, as a demonstration."),
 }
-"""Each command with the place it is loaded from when it is called, and its line in `shardkit --help`."""
+"""Each command with the module that it is loaded from when called, and its line in `shardkit --help`."""
 
 BUG, INTERRUPTED, BROKEN_PIPE = 70, 130, 141
 
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, with the nearest name for one that does not exist."""
+        """Like click's, but suggests the nearest name for one that does not exist."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
             import difflib
@@ -80,7 +80,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands in the help, from the table alone."""
+        """List the commands in the help, from the table alone."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
@@ -129,7 +129,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     if code == INTERRUPTED and not all(thread.daemon for thread in others):
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-        os._exit(code)  # an exit as usual would wait for threads whose server does not answer
+        os._exit(code)  # a normal exit would wait for threads whose server does not answer
     sys.exit(code)
 
 
@@ -171,7 +171,7 @@ def _reported(exc: BaseException, state: dict[str, Any], flags: Flags) -> int:
             console.discard_output()
             return BROKEN_PIPE
         case OSError(filename=None, errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG | errno.EIO):
-            console.discard_output()  # click's own writing of a help
+            console.discard_output()  # click's own output of a help text
             return _reported(console.unwritable(exc), state, flags)
         case OSError():
             return _reported(_of_the_disk(exc), state, flags)
@@ -182,7 +182,7 @@ def _reported(exc: BaseException, state: dict[str, Any], flags: Flags) -> int:
 
 
 def _of_the_disk(exc: OSError) -> StorageError:
-    """The error for an answer of the system that no part of shardkit expected."""
+    """The error for an OSError that no part of shardkit anticipated."""
     name = exc.filename if isinstance(exc.filename, (str, bytes)) else ""
     fact = exc.strerror or str(exc) or type(exc).__name__
     error = StorageError(fs_text(name) if name else "disk or network", fact, "check the disk and its permissions")

@@ -1,4 +1,4 @@
-"""`shardkit pack`: the options, the configuration file, and what is printed at the end."""
+"""`shardkit pack`: options, configuration file, and final output."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ NOT_SETTINGS = ("config", "as_json")
 
 
 def settings(command: click.Command) -> dict[str, Setting]:
-    """What a configuration file may hold: the command's options, by the names of `pack()`'s keywords."""
+    """Valid keys of a configuration file: the command's options, under the names of `pack()`'s keywords."""
     return {
         option.name: Setting(_KINDS.get(option.kind, option.kind), option.choices or option.words)
         for option in config_options(command)
@@ -106,7 +106,7 @@ _KINDS = {"pairs": "list"}
 
 
 def with_config(ctx: click.Context, options: dict[str, Any], config: Path | None) -> dict[str, Any]:
-    """The options, where the command line left one at its default taken from the file `config`."""
+    """Fill options that were not given on the command line from the file `config`."""
     if config is None:
         return options
     given = {name for name in options if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
@@ -117,7 +117,7 @@ def with_config(ctx: click.Context, options: dict[str, Any], config: Path | None
 
 
 def result_text(manifests: Mapping[str, Manifest]) -> str:
-    """The summary of a packing, for a reader: prefix -> manifest."""
+    """Format the summary of a packing: prefix -> manifest."""
     lines = []
     for prefix, manifest in manifests.items():
         what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
@@ -128,7 +128,7 @@ def result_text(manifests: Mapping[str, Manifest]) -> str:
 
 
 def _skipped_list(prefix: str, manifest: Manifest) -> str:
-    """The list of what was left out, of the generation that was written."""
+    """The list of skipped files, for the generation that was written."""
     from shardkit.shards.manifest import file_names
     from shardkit.shards.names import skipped_beside
 
@@ -137,7 +137,7 @@ def _skipped_list(prefix: str, manifest: Manifest) -> str:
 
 
 def plan_text(plan: PackPlan) -> str:
-    """What `--dry-run` prints, for a reader."""
+    """Format the output of `--dry-run`."""
     lines = [line for dataset in plan.datasets for line in _dataset_lines(dataset)]
     classes = tables.class_table({dataset.name: dataset.classes for dataset in plan.datasets})
     return "\n".join([*lines, classes, "nothing was written"])

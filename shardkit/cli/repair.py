@@ -1,4 +1,4 @@
-"""`shardkit repair`: a sound dataset from a damaged one."""
+"""`shardkit repair`: recover an intact dataset from a damaged one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def command(source: tuple[str, ...], dest: str, as_json: bool, **options: Any) -
 
 
 def result_text(result: Repaired) -> str:
-    """What was done, a line for each thing, and what there is now."""
+    """Format the repair's actions, one line each, and the resulting dataset."""
     from shardkit.tools.repair.repair import lines_of
 
     lines = [printable(line) for line in lines_of(result)]

@@ -1,4 +1,4 @@
-"""`shardkit report`: a page on a dataset."""
+"""`shardkit report`: write a page about a dataset."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def command(source: str, out: Path, as_json: bool, **options: Any) -> None:
 
 
 def report_text(result: Report) -> str:
-    """What was found, and where the page is."""
+    """Format the findings, and the location of the page."""
     lines = [f"{printable(result.path)}: {format_bytes(result.bytes)}"]
     for leak in result.leaks:
         if leak.images:
@@ -58,8 +58,8 @@ def report_text(result: Report) -> str:
 
 def _facts(found: DatasetFindings) -> list[str]:
     counts = [
-        (sum(len(group) - 1 for group in found.duplicates), "equal to another one"),
-        (found.mislabelled, "equal with different labels"),
+        (sum(len(group) - 1 for group in found.duplicates), "identical to another one"),
+        (found.mislabelled, "identical with different labels"),
         (len(found.undecodable), "can't be decoded"),
         (len(found.single_colour), "of a single colour"),
         (len(found.tiny), "tiny"),

@@ -1,4 +1,4 @@
-"""`shardkit shuffle-quality`: how well a dataset comes mixed, for several shuffle buffers."""
+"""`shardkit shuffle-quality`: how well a dataset is mixed, for several shuffle buffers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def command(source: str, plot_file: Path | None, as_json: bool, **options: Any) 
 
 
 def quality_text(quality: ShuffleQuality) -> str:
-    """The comparison, for a reader."""
+    """Format the comparison as text."""
     head = [
         "buffer",
         "run of a class",

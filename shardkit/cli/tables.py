@@ -1,4 +1,4 @@
-"""Text tables for a terminal: counts of classes, of one dataset or of several splits beside each other."""
+"""Text tables for a terminal: class counts of one dataset, or of several splits side by side."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def extent(samples: int, shards: int, size: int) -> str:
 
 
 def class_table(columns: Mapping[str, Sequence[ClassEntry]], *, indent: str = "  ") -> str:
-    """The class map, label by label, with the samples of each dataset: `columns` is its name -> its classes.
+    """The class map, label by label, with the number of samples in each dataset. columns: dataset name -> its classes.
 
-    All have the same classes in the same order. The first SHOWN_CLASSES are shown, and how many more there are.
+    All have the same classes in the same order. The first SHOWN_CLASSES are shown, and the number of further ones.
     """
     maps = list(columns.values())
     if not maps or not maps[0]:
@@ -43,7 +43,7 @@ def class_table(columns: Mapping[str, Sequence[ClassEntry]], *, indent: str = " 
 
 
 def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (), indent: str = "  ") -> str:
-    """The rows in columns, two spaces between them; the columns in `left` are set left, all others right."""
+    """Format the rows in columns, two spaces apart; those in `left` are left-aligned, all others right-aligned."""
     widths = [max(width(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -56,5 +56,5 @@ def table(rows: Sequence[Sequence[str]], *, left: Sequence[int] = (), indent: st
 
 
 def width(text: str) -> int:
-    """Columns of a terminal that `text` takes: two for a wide East Asian character, none for a combining one."""
+    """The number of terminal columns of `text`: two for a wide East Asian character, none for a combining one."""
     return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)

@@ -1,4 +1,4 @@
-"""`shardkit unpack`: a dataset's files, as the class tree that they came from."""
+"""`shardkit unpack`: extract a dataset's files into the class tree they came from."""
 
 from __future__ import annotations
 
@@ -43,6 +43,6 @@ def command(source: str, dest: str, as_json: bool, **options: Any) -> None:
 
 
 def result_text(result: Unpacked) -> str:
-    """What was written, for a reader."""
+    """Format the result as text."""
     samples, files = tables.plural(result.samples, "sample"), tables.plural(result.files, "file")
     return f"{printable(result.folder)}: {samples} in {files}, {format_bytes(result.bytes)}"

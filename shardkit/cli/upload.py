@@ -1,4 +1,4 @@
-"""`shardkit upload`: a dataset of this machine to a bucket."""
+"""`shardkit upload`: copy a dataset from this machine to a bucket."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
 
 
 def result_text(result: Transferred, done: str) -> str:
-    """A line for each dataset, for a reader. done: "sent", "fetched"."""
+    """Format one line per dataset. done: "sent", "fetched"."""
     lines = []
     for one in result.datasets:
         samples = f"{tables.plural(one.samples, 'sample')} in " if one.samples else ""

@@ -1,4 +1,4 @@
-"""`shardkit verify`: what is wrong with a dataset, as text or JSON; exit code 5 where something is."""
+"""`shardkit verify`: list what is wrong with a dataset, as text or JSON; exit code 5 if anything is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], as_json: bool, **opt
 
 
 def result_text(result: Verification) -> str:
-    """The findings, a line each, and the sum of it, for a reader."""
+    """Format the findings, one line each, and the verdict."""
     lines = [str(item) for item in result.findings[:SHOWN]]
     more = len(result.findings) - SHOWN
     lines += [f"… and {more:,} more; --json prints all"] if more > 0 else []

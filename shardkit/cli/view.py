@@ -40,7 +40,7 @@ def command(source: str, as_json: bool, **options: Any) -> None:
 
 
 def sheet_text(sheet: ContactSheet) -> str:
-    """What was drawn, and where it is."""
+    """Format the result as text: what was drawn, and where it is."""
     samples = tables.plural(sum(len(part.keys) for part in sheet.classes), "sample")
     classes = tables.plural(len(sheet.classes), "class", "classes")
     lines = [f"{printable(sheet.path)}: {samples} of {classes}, {sheet.width} x {sheet.height} pixels"]

@@ -1,1 +1,1 @@
-"""From a dataset to samples and batches: order, fetch, parse, shuffle, decode, batch."""
+"""Read a dataset as samples and batches: order, fetch, parse, shuffle, decode, batch."""

@@ -1,7 +1,7 @@
-"""What may follow what in a chain of methods.
+"""Which methods may follow which in a chain.
 
-Each applies to what stands before it, or is an error that gives the right order: the table below, which docs/chains.md
-explains and tests/reading/test_chains.py holds against plain Python.
+Each method applies to what precedes it, or raises an error with the right order, according to the table below.
+docs/chains.md explains it, and tests/reading/test_chains.py compares it with plain Python.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Before:
-    """Something that may stand before a method: whether it does, what is then wrong, and what to do."""
+    """Something that may precede a method: a test for it, why it is a problem, and the cure."""
 
     stands: Callable[[Dataset], bool]
     fact: str
@@ -35,36 +35,36 @@ class _Before:
 BEFORE: Mapping[str, _Before] = {
     "batch": _Before(
         lambda data: data.steps.batch is not None,
-        "it is about samples, and comes after batch()",
+        "it applies to samples, but comes after batch()",
         "call {} before batch()",
     ),
     "filter": _Before(
         lambda data: any(isinstance(op, Filter) for op in data.ops),
-        "it comes after filter(), and what that leaves is not known before it is read",
-        "call {} before filter(), or use where() or select() in place of filter()",
+        "it comes after filter(), whose result is not known before it is read",
+        "call {} before filter(), or use where() or select() instead of filter()",
     ),
     "cut": _Before(
         lambda data: is_cut(data) and not is_view(data),
         "it comes after take() or skip() of an order that is shuffled, weighted, mixed, batched or filtered, which may "
-        "be of other samples in each epoch",
-        "call {} before them, or take a view in their place: dataset[:1000]",
+        "differ in each epoch",
+        "call {} before them, or use a view instead: dataset[:1000]",
     ),
     "repeat": _Before(
         lambda data: data.reading.turns != 1,
-        "it comes after repeat(), and would apply to each epoch by itself",
-        "call {} before repeat(), or use epoch_size() in place of repeat(): its epochs go on one after the other",
+        "it comes after repeat(), and would apply to each epoch separately",
+        "call {} before repeat(), or use epoch_size() instead of repeat(): its epochs continue one after the other",
     ),
     "endless": _Before(
-        lambda data: data.reading.turns is None, "it comes after repeat() without end", "call {} before repeat()"
+        lambda data: data.reading.turns is None, "it comes after an endless repeat()", "call {} before repeat()"
     ),
     "epoch_size": _Before(
         lambda data: data.reading.epoch_size is not None,
-        "it comes after epoch_size(), whose epochs have other samples each",
+        "it comes after epoch_size(), whose epochs have different samples",
         "call {} before epoch_size()",
     ),
     "weights": _Before(
         lambda data: data.weights is not None,
-        "it comes after weight() or balance(), which say how often samples come up",
+        "it comes after weight() or balance(), which determine how often samples occur",
         "call {} before weight() and balance()",
     ),
     "mix": _Before(
@@ -73,7 +73,7 @@ BEFORE: Mapping[str, _Before] = {
         "call {} on them, before mix()",
     ),
 }
-"""By name. `{}` is the method."""
+"""Things that may precede a method, by name. `{}` is the method."""
 
 _SAMPLES = ("mix", "batch", "cut", "epoch_size", "weights")
 
@@ -93,11 +93,11 @@ NOT_AFTER: Mapping[str, Sequence[str]] = {
     "batch()": ("repeat",),
     "class_counts": ("cut", "epoch_size", "weights", "filter", "endless"),
 }
-"""What may not stand before each method; any other combination does what it says."""
+"""What must not precede each method; all other combinations are allowed."""
 
 
 def require_order(data: Dataset, method: str) -> None:
-    """UsageError for a method that can't apply to what stands before it."""
+    """UsageError for a method that can't apply to what precedes it."""
     for name in NOT_AFTER[method]:
         before = BEFORE[name]
         if before.stands(data):
@@ -110,7 +110,7 @@ def is_cut(data: Dataset) -> bool:
 
 
 def is_view(data: Dataset) -> bool:
-    """Whether every take() and skip() cuts an order that is the same in each epoch, so that a view stands for it."""
+    """Whether each take() and skip() cuts an order that is the same in all epochs, so that a view is equivalent."""
     fixed = not data.reading.buffer and data.weights is None and not isinstance(data.content, Mixed)
     steps = data.steps
     early = not steps.batch_window and not any(isinstance(op, Take | Skip) for op in steps.after)
@@ -118,7 +118,7 @@ def is_view(data: Dataset) -> bool:
 
 
 def as_view(data: Dataset) -> Dataset:
-    """The same samples with a selection in place of take() and skip(), where `is_view`; else as it is."""
+    """The same samples with a selection instead of take() and skip() if `is_view`; otherwise unchanged."""
     if not (data.steps.window and is_view(data)):
         return data
     low, high = cut(0, ALL, data.steps.window)
@@ -138,7 +138,7 @@ class InReadingOrder:
     lanes: int
 
     def rows(self, catalog: Catalog, before: Rows) -> Rows:
-        """The rows at these places, as they lie in the shards."""
+        """The rows at these places, in shard order."""
         starts = np.cumsum(catalog.counts) - catalog.counts
         order = order_of_rows(before, starts, buffer=0, seed=0, epoch=0, lanes=self.lanes).base
         return before[np.sort(order.rows_at(np.arange(len(before))[self.places]))]

@@ -1,4 +1,4 @@
-"""Several Datasets as one: `concat()` and `mix()`."""
+"""Combine several Datasets: `concat()` and `mix()`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from shardkit.reading.options import Reading
 
 
 def concat(datasets: Sequence[Dataset]) -> Dataset:
-    """The samples of several datasets, one after the other, as one. Classes of one name become one class.
+    """Concatenate several datasets into one. Classes with the same name become one class.
 
-    Their selections count; shuffle, decode and all the rest is said of the whole. UsageError for none, or for datasets
-    that are more than selections.
+    Their selections are kept; call shuffle, decode etc. on the result. UsageError for no datasets, or for datasets that
+    do more than select samples.
     """
     parts = _parts("concat()", datasets)
     for part in parts:
@@ -26,11 +26,11 @@ def concat(datasets: Sequence[Dataset]) -> Dataset:
 
 
 def mix(datasets: Sequence[Dataset], weights: Sequence[float] | None = None, *, seed: int = 0) -> Dataset:
-    """Samples of several datasets interleaved, each as often as its weight says (by default as its length says).
+    """Interleave samples of several datasets in proportion to the weights (default: their lengths).
 
-    Each keeps its own order, shuffling and weights, and begins again when it is used up; an epoch has as many samples
-    as they have together. In 1,000 samples in a row the shares are exact, so a weight is at least a thousandth of
-    their sum.
+    Each keeps its own order, shuffling and weights, and starts again when it is exhausted; an epoch has as many samples
+    as the datasets have together. In every 1,000 consecutive samples the proportions are exact, so a weight must be at
+    least a thousandth of their sum.
     """
     parts = _parts("mix()", datasets)
     given = [part.epoch_samples for part in parts] if weights is None else list(weights)
@@ -43,7 +43,7 @@ def mix(datasets: Sequence[Dataset], weights: Sequence[float] | None = None, *, 
 
 
 def _shared_reading(name: str, parts: Sequence[Dataset]) -> Reading:
-    """The options of the parts that say nothing of order. UsageError where they say that they are of other ranks."""
+    """The common options of the parts, apart from order. UsageError if their ranks differ."""
     first = parts[0].reading
     shared = {key: getattr(first, key) for key in ("rank", "world_size", "remainder", "threads", "ahead", "decoders")}
     for part in parts:
@@ -56,11 +56,11 @@ def _parts(name: str, datasets: Sequence[Dataset]) -> Sequence[Dataset]:
     if not isinstance(datasets, (list, tuple)) or not all(isinstance(part, Dataset) for part in datasets):
         raise UsageError(name, f"{type(datasets).__name__} is not a list of datasets", f"call {name[:-1]}[a, b])")
     if not datasets:
-        raise UsageError(name, "there is no dataset", "give at least one")
+        raise UsageError(name, "no datasets are given", "give at least one")
     views = [as_view(part) for part in datasets]
     for part in views:
         if part.ops or part.reading.turns != 1 or isinstance(part.content, Mixed):
             raise UsageError(
-                name, f"{part!r} is more than a selection", "call decode(), batch() and so on on the result"
+                name, f"{part!r} does more than select samples", "call decode(), batch() etc. on the result"
             )
     return views

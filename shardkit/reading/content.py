@@ -1,4 +1,4 @@
-"""What a Dataset reads: something a user named, or several Datasets put together. Opened once for each process."""
+"""What a Dataset reads: a source named by the user, or several combined Datasets. Opened once per process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Ordering(Protocol):
-    """The options that an order follows from."""
+    """The options that determine an order."""
 
     @property
     def buffer(self) -> int: ...  # noqa: D102
@@ -46,7 +46,7 @@ class Content(Protocol):
 
     @property
     def streams(self) -> Sequence[Location]:
-        """The shards that have no manifest; empty for everything else."""
+        """The shards, if they have no manifest; otherwise empty."""
         ...
 
     @property
@@ -56,47 +56,49 @@ class Content(Protocol):
 
     @property
     def remote(self) -> Remote:
-        """How stores are read."""
+        """Options for reading from stores."""
         ...
 
     @property
     def identity(self) -> str:
-        """Tells this content from others."""
+        """A text that identifies this content."""
         ...
 
     @property
     def resolved(self) -> bool:
-        """Whether anything was told of what is there already."""
+        """Whether anything about the content was already looked up."""
         ...
 
     def forget(self) -> None:
-        """Look up again what is there, the next time."""
+        """Look the content up again at the next use."""
         ...
 
     def rows(self) -> Rows | None:
-        """The rows of the catalog that belong to it, in order; None for all of them."""
+        """The rows of the catalog that belong to the content, in order; None for all of them."""
         ...
 
     def members(self, rows: Rows | None) -> Rows | None:
-        """The rows of the catalog that can come up: those given, or, of a mix, those of its parts, which its own
-        order refers to in another way."""
+        """The rows of the catalog that can occur: the given ones or, for a mix, those of its parts.
+
+        The order of a mix refers to rows in another way.
+        """
         ...
 
     def samples(self, rows: Rows | None) -> int:
-        """The samples of an epoch of all ranks, of some rows or of all. DatasetError without a manifest."""
+        """The number of samples in an epoch over all ranks, for some rows or all. DatasetError without a manifest."""
         ...
 
     def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order | None:
-        """An order of its own; None where the usual one of its rows applies."""
+        """The content's own order; None if the usual order of its rows applies."""
         ...
 
     def window(self, ordering: Ordering, lanes: int) -> int:
-        """The samples that come up between the first and the last of one chunk of a store's shard, over all ranks."""
+        """The number of samples between the first and the last one of a chunk of a store's shard, over all ranks."""
         ...
 
 
 class _PerProcess:
-    """Keeps what is opened apart for each process, and out of pickles."""
+    """Keeps opened content per process, and out of pickles."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -118,7 +120,7 @@ class _PerProcess:
 
 
 class Named:
-    """What a user named: shards, or a class directory."""
+    """A source named by the user: shards, or a class directory."""
 
     def __init__(
         self,
@@ -136,22 +138,22 @@ class Named:
 
     @cached_property
     def found(self) -> Found:
-        """What the name means. Looked up once."""
+        """What the name refers to. Looked up once."""
         return resolve(self.source, self.remote)
 
     @property
     def resolved(self) -> bool:
-        """Whether the name was looked up, here or in the process that this was pickled in."""
+        """Whether the name was looked up, here or in the process that pickled this."""
         return "found" in self.__dict__
 
     def forget(self) -> None:
-        """Look the name up again, the next time."""
+        """Look the name up again at the next use."""
         self.__dict__.pop("found", None)
         self._kept.forget()
 
     @property
     def streams(self) -> Sequence[Location]:
-        """The shards, where they have no manifest."""
+        """The shards, if they have no manifest."""
         return self.found.shards
 
     @property
@@ -167,7 +169,7 @@ class Named:
             return TreeCatalog(found.tree.path)
         if found.manifest is None or found.location is None:
             place = str(found.shards[0])
-            fact = "these shards have no manifest, so that their samples and classes are not known before they are read"
+            fact = "these shards have no manifest, so their samples and classes are not known before they are read"
             raise DatasetError(place, fact, f'make one with: shardkit index "{_pattern(self.source)}"')
         return IndexCatalog(
             found.manifest, found.location, shards=found.numbers, verify=self.verify, names=self.names,
@@ -176,27 +178,27 @@ class Named:
 
     @property
     def identity(self) -> str:
-        """That of the catalog, or the names of the shards."""
+        """The identity of the catalog, or the names of the shards."""
         return ",".join(map(str, self.streams)) if self.streams else self.catalog.identity
 
     def rows(self) -> None:
-        """All."""
+        """All rows."""
         return
 
     def members(self, rows: Rows | None) -> Rows | None:
-        """The rows given."""
+        """The given rows."""
         return rows
 
     def samples(self, rows: Rows | None) -> int:
-        """Those of the rows."""
+        """The number of these rows, or of all."""
         return usual_samples(self, rows)
 
     def order(self, ordering: Ordering, lanes: int, epoch: int) -> None:
-        """The usual one."""
+        """None: the usual order applies."""
         return
 
     def window(self, ordering: Ordering, lanes: int) -> int:
-        """The usual one."""
+        """The usual window."""
         return usual_window(self.catalog, ordering, lanes)
 
     def __repr__(self) -> str:
@@ -208,7 +210,7 @@ def _pattern(source: SourceLike) -> str:
 
 
 class Concatenated:
-    """Datasets one after the other, as one. Their own order does not count, their selections do."""
+    """Concatenated datasets. Their selections are kept, their orders are not."""
 
     def __init__(self, parts: Sequence[Dataset]) -> None:
         self.parts = tuple(parts)
@@ -220,27 +222,27 @@ class Concatenated:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalogs as one."""
+        """The combined catalog."""
         return self._kept.opened(lambda: combined(self.parts))
 
     @property
     def resolved(self) -> bool:
-        """Whether anything was told of one of the parts."""
+        """Whether anything about one of the parts was already looked up."""
         return any(part.content.resolved for part in self.parts)
 
     def forget(self) -> None:
-        """Look all parts up again, the next time."""
+        """Look all parts up again at the next use."""
         self._kept.forget()
         for part in self.parts:
             part.forget()
 
     @property
     def identity(self) -> str:
-        """Those of the parts."""
+        """The identities of the parts."""
         return "concat:" + "|".join(part.identity for part in self.parts)
 
     def rows(self) -> Rows | None:
-        """The rows of the parts' selections."""
+        """The rows selected by the parts."""
         selected = [part.rows() for part in self.parts]
         if all(rows is None for rows in selected):
             return None
@@ -252,19 +254,19 @@ class Concatenated:
         return np.concatenate(whole)
 
     def members(self, rows: Rows | None) -> Rows | None:
-        """The rows given."""
+        """The given rows."""
         return rows
 
     def samples(self, rows: Rows | None) -> int:
-        """Those of the rows."""
+        """The number of these rows, or of all."""
         return usual_samples(self, rows)
 
     def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order | None:
-        """The usual one."""
+        """None: the usual order applies."""
         return None
 
     def window(self, ordering: Ordering, lanes: int) -> int:
-        """The usual one."""
+        """The usual window."""
         return usual_window(self.catalog, ordering, lanes)
 
     def __repr__(self) -> str:
@@ -272,7 +274,7 @@ class Concatenated:
 
 
 class Mixed(Concatenated):
-    """Datasets interleaved, each as often as its weight says, each in its own order and beginning again by itself."""
+    """Interleaved datasets in proportion to weights, each in its own order and restarting when it is exhausted."""
 
     def __init__(self, parts: Sequence[Dataset], weights: Sequence[float]) -> None:
         super().__init__(parts)
@@ -280,24 +282,24 @@ class Mixed(Concatenated):
 
     @property
     def identity(self) -> str:
-        """Those of the parts, with their weights and orders."""
+        """The identities of the parts, with their weights and orders."""
         parts = (f"{quota}:{part.order_identity}" for part, quota in zip(self.parts, self.quotas, strict=True))
         return "mix:" + "|".join(parts)
 
     def rows(self) -> None:
-        """All."""
+        """All rows."""
         return
 
     def members(self, rows: Rows | None) -> Rows | None:
-        """Those of the parts."""
+        """The rows of the parts."""
         return super().rows()
 
     def samples(self, rows: Rows | None) -> int:
-        """As many as the parts have."""
+        """As many samples as the parts have together."""
         return sum(part.epoch_samples for part in self.parts)
 
     def window(self, ordering: Ordering, lanes: int) -> int:
-        """What its most spread part has."""
+        """The largest window of its parts, scaled to the mix."""
         total = sum(self.quotas)
         return max(
             part.content.window(part.reading, part.reading.order_lanes) * total // quota
@@ -306,10 +308,10 @@ class Mixed(Concatenated):
         )
 
     def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order:
-        """That of the mix: as many places an epoch as the parts have samples."""
+        """The order of the mix, with as many places per epoch as the parts have samples."""
         lengths = [part.epoch_samples for part in self.parts]
         if not all(lengths):
-            raise UsageError("mix()", "one of the datasets has no samples", "leave it out")
+            raise UsageError("mix()", "one of the datasets has no samples", "omit it")
         orders = [partial(_order_of, part) for part in self.parts]
         offsets = self.catalog.starts[:-1].tolist()
         return MixedOrder(orders, lengths, offsets, self.quotas, ordering.seed, epoch, sum(lengths))
@@ -323,25 +325,27 @@ def _order_of(part: Dataset, epoch: int) -> Order:
 
 
 def combined(parts: Sequence[Dataset]) -> Catalog:
-    """The catalogs of some Datasets as one."""
+    """The combined catalog of some Datasets."""
     from shardkit.reading.blocks.combined import CombinedCatalog
 
     return CombinedCatalog([part.content.catalog for part in parts])
 
 
 def usual_samples(content: Content, rows: Rows | None) -> int:
-    """One for each row."""
+    """One sample per row."""
     return int(content.catalog.counts.sum()) if rows is None else len(rows)
 
 
 def usual_window(catalog: Catalog, ordering: Ordering, lanes: int) -> int:
-    """Twice the shuffle's buffer, and the samples of a chunk in each lane."""
+    """Twice the shuffle's buffer, plus the samples of a chunk in each lane."""
     if not ordering.buffer and lanes == 1:
         return 0
     from shardkit.reading.blocks.fetch_ahead import CHUNK_BYTES
 
     buffer, chunk = ordering.buffer // lanes, CHUNK_BYTES // catalog.mean_bytes
-    return lanes * (2 * buffer + chunk + 8 * isqrt(buffer + chunk) + 2)  # that root is the order's spread
+    return lanes * (
+        2 * buffer + chunk + 8 * isqrt(buffer + chunk) + 2
+    )  # the square root accounts for the spread of the order
 
 
 def usual_order(catalog: Catalog, rows: Rows | None, ordering: Ordering, lanes: int, epoch: int) -> Order:

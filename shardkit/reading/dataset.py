@@ -1,4 +1,4 @@
-"""`dataset()` and the Dataset it gives: immutable values that say what to read, and iterate over it."""
+"""`dataset()` and the Dataset it returns: immutable values that say what to read, and iterate over it."""
 
 from __future__ import annotations
 
@@ -65,16 +65,16 @@ _MOVED = {
     "rows_of_epoch": "epoch(number).rows_in_order",
     "span": "epoch(number).span",
 }
-"""Attributes of Dataset that have moved, with what replaces them."""
+"""Attributes of Dataset that have moved -> their replacements."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Samples, or what was made of them, to iterate over as often as wanted. Made by `dataset()`.
+    """Samples, or items made from them, that can be iterated any number of times. Made by `dataset()`.
 
-    A value: each method gives a new Dataset and leaves this one as it was; only `set_epoch` and `load_state_dict`
-    change it. Nothing is opened before it is iterated or asked for its content. Each new iteration is the next epoch,
-    and may run in a thread or process of its own.
+    A Dataset is a value: each method returns a new one and leaves this one unchanged; only `set_epoch` and
+    `load_state_dict` change it. Nothing is opened before it is iterated or asked for its content. Each new iteration is
+    the next epoch, and may run in a thread or process of its own.
     """
 
     content: Content
@@ -84,7 +84,7 @@ class Dataset:
     weights: Weights | None = None
     position: ReadPosition = field(default_factory=ReadPosition)
 
-    # What is in it
+    # Content
 
     @property
     def classes(self) -> list[str]:
@@ -93,8 +93,11 @@ class Dataset:
 
     @property
     def class_counts(self) -> dict[str, int]:
-        """The samples of each class in one iteration, over all ranks, by the labels that are stored; of a mix, those
-        of its parts. DatasetError for shards without a manifest, UsageError where each epoch has other samples."""
+        """The number of samples per class in one iteration, over all ranks, by the stored labels.
+
+        For a mix, the counts of its parts. DatasetError for shards without a manifest, UsageError if each epoch has
+        different samples.
+        """
         require_order(self, "class_counts")
         turns = self.reading.turns or 1
         return {name: count * turns for name, count in as_view(self)._class_counts().items()}
@@ -111,15 +114,17 @@ class Dataset:
         return {entry.name: int(count) for entry, count in zip(catalog.classes, counts, strict=True)}
 
     def class_weight(self) -> dict[int, float]:
-        """A weight for each label so that all classes count alike: samples / (classes x count), as in scikit-learn's
-        "balanced"; 0.0 for a class without samples. For Keras' `fit(class_weight=)`."""
+        """A weight for each label that gives all classes equal influence: samples / (classes x count).
+
+        This is scikit-learn's "balanced"; 0.0 for a class without samples. For Keras' `fit(class_weight=)`.
+        """
         counts = list(self.class_counts.values())
         filled, total = sum(1 for count in counts if count), sum(counts)
         return {label: total / (filled * count) if count else 0.0 for label, count in enumerate(counts)}
 
     @property
     def fields(self) -> list[str]:
-        """The names of the fields that samples have. DatasetError for shards without a manifest."""
+        """The names of the samples' fields. DatasetError for shards without a manifest."""
         return list(self.content.catalog.fields)
 
     @property
@@ -130,21 +135,21 @@ class Dataset:
 
     @cached_property
     def steps(self) -> Steps:
-        """What the chain of methods amounts to."""
+        """The combined steps of the chain of methods."""
         return steps_of(self.ops)
 
     @property
     def epoch_samples(self) -> int:
-        """The samples of one epoch of all ranks, before take() and skip(). DatasetError without a manifest."""
+        """The number of samples per epoch of all ranks, before take() and skip(). DatasetError without a manifest."""
         return self.content.samples(self.rows())
 
     def rows(self) -> Rows | None:
-        """The rows of the catalog that this view has, in its order (int64); None for all of them."""
+        """The rows of the catalog in this view, in its order (int64); None for all of them."""
         return self._chosen[0]
 
     @cached_property
     def _chosen(self) -> tuple[Rows | None, list[str]]:
-        """The rows, and the text of each selection."""
+        """The rows, and the description of each selection."""
         rows = self.content.rows()
         if not self.selection:
             return rows, []
@@ -156,24 +161,24 @@ class Dataset:
         return found, texts
 
     def forget(self) -> None:
-        """Look up again what is there, the next time."""
+        """Look the content up again at the next use."""
         self.content.forget()
         self.__dict__.pop("_chosen", None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}  # not what follows from them
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}  # without the values derived from them
 
     def __len__(self) -> int:
         """The exact number of items of an iteration for this rank.
 
-        DatasetError where filter(), a missing manifest, or repeat() without end leaves it open.
+        DatasetError if filter(), a missing manifest, or an endless repeat() makes it unknown.
         """
         steps = self.steps
         if not steps.counted:
             fact = "its length is not known before it is read, since filter() may drop any item"
-            raise LengthError("len()", fact, "count while iterating, or use where() or select() in place of filter()")
+            raise LengthError("len()", fact, "count while iterating, or use where() or select() instead of filter()")
         if self.reading.turns is None:
-            raise LengthError("len()", "repeat() has no end", "use repeat(n), or epoch_size(n)")
+            raise LengthError("len()", "repeat() is endless", "use repeat(n), or epoch_size(n)")
         if self.content.streams:
             try:
                 _ = self.content.catalog
@@ -183,7 +188,7 @@ class Dataset:
 
     @property
     def countable(self) -> bool:
-        """Whether the items of an epoch are known before it is read."""
+        """Whether the number of items of an epoch is known before it is read."""
         return self.steps.counted and not self.content.streams
 
     def __bool__(self) -> bool:
@@ -196,17 +201,18 @@ class Dataset:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """An attribute of an earlier version: the AttributeError gives the new spelling."""
+            """Raise AttributeError; for attributes of earlier versions, with the new spelling."""
             new = f"; it is now dataset.{_MOVED[name]}" if name in _MOVED else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{new}")
 
-    # What to do with it
+    # Steps
 
     def shuffle(self, size: int | bool = True, *, seed: int | None = None) -> Dataset:
-        """In a new random order each epoch, through a buffer of `size` samples (True: 10,000; False or 0: none).
+        """Use a new random order in each epoch, through a buffer of `size` samples (True: 10,000; False or 0: none).
 
-        The order is that of order/epoch_order.py: a function of seed, epoch, size and the number of lanes alone. It
-        is of the samples that take(), skip() and views before it left; of several shuffles the last one counts.
+        The order is that of order/epoch_order.py: a function of only seed, epoch, size and the number of lanes. It
+        covers the samples that remain after preceding take(), skip() and views; of several shuffles the last one
+        counts.
         """
         require_order(self, "shuffle()")
         buffer = buffer_size(size)
@@ -234,23 +240,25 @@ class Dataset:
         skip_limit: int = 100,
         max_pixels: int = MAX_PIXELS,
     ) -> Dataset:
-        """Images as arrays, and other fields by their extension (cls, txt, json, npy; anything else stays bytes).
+        """Decode images to arrays, and other fields by their extension (cls, txt, json, npy; all others remain bytes).
 
-        A sample then holds its image as an array (height, width, channels), uint8 unless dtype or rescale says
-        otherwise; a batch of images of one size is an array (samples, height, width, channels).
+        A sample then holds its image as an array (height, width, channels), uint8 unless dtype or rescale is given; a
+        batch of images of one size is an array (samples, height, width, channels).
 
         size: the side of a square or (height, width), in pixels; None keeps the size of each image. crop: "resize"
         squashes the whole image into size, "center" takes its middle, "random" is torchvision's RandomResizedCrop.
-        flip: mirror every second image from left to right, chosen at random. interpolation: the filter for resizing.
-        color: "rgb" (3 channels) or "gray" (1). exact: the very pixels that Pillow gives, which takes longer.
+        flip: mirror images horizontally, at random with probability 1/2. interpolation: the filter for resizing.
+        color: "rgb" (3 channels) or "gray" (1).
+        exact: the same pixels as Pillow, which takes longer.
         dtype: of the values; None is uint8, or float32 with rescale. rescale: a factor for each value, such as 1/255.
-        layout: "hwc" is (height, width, channels), "chw" (channels, height, width). orientation: turn each image as
-        its EXIF or XMP metadata says. label: "int" is int64, "onehot", "binary" and "multihot" are float32.
+        layout: "hwc" is (height, width, channels), "chw" (channels, height, width).
+        orientation: rotate each image according to its EXIF or XMP metadata.
+        label: "int" is int64; "onehot", "binary" and "multihot" are float32.
         on_error: with "raise" the first image that can't be decoded is a DecodeError; "skip" omits and logs them.
         skip_limit: the most images that "skip" omits. max_pixels: an image with more is refused before it is decoded.
 
-        Raises UsageError for what makes no sense, and after map(), filter(), batch() or another decode().
-        Iterating raises DecodeError with shard, byte and key.
+        Raises UsageError for impossible options, and after map(), filter(), batch() or another decode(). Iterating
+        raises DecodeError with shard, byte and key.
         """
         options = DecodeOptions(
             size=size, crop=crop, flip=flip, interpolation=interpolation, color=color, exact=exact, dtype=dtype,
@@ -260,54 +268,56 @@ class Dataset:
         return self._with(Decode(options))
 
     def map(self, fn: Callable[..., Any], *, rng: bool | Literal["seed"] = False) -> Dataset:
-        """`fn(item)` instead of each item (a sample, or after batch() a batch), called in the decoding threads.
+        """Replace each item (a sample, or after batch() a batch) by `fn(item)`, called in the decoding threads.
 
-        rng: True calls `fn(item, rng)` with a `numpy.random.Generator` of the item's own, "seed" calls
-        `fn(item, seed)` with an int in 0 … 2³² - 1. Both follow from the dataset's seed, the epoch, and the sample (of
-        a batch, its first one) alone, so that augmentation is the same for any number of threads and workers, and
-        after resuming. Raises UsageError after a filter(), take() or skip() of batches.
+        rng: True calls `fn(item, rng)` with the item's own `numpy.random.Generator`, "seed" calls `fn(item, seed)` with
+        an int in 0 … 2³² - 1. Both depend only on the dataset's seed, the epoch, and the sample (of a batch, its first
+        one), so that augmentation is the same for any number of threads and workers, and after resuming. Raises
+        UsageError after a filter(), take() or skip() of batches.
         """
         if rng not in (False, True, "seed"):
-            raise UsageError("map(rng)", f"{rng!r} is not a choice", 'use True for a Generator, "seed", or False')
+            raise UsageError("map(rng)", f"{rng!r} is not a valid choice", 'use True for a Generator, "seed", or False')
         return self._with(Map(callable_of("map(fn)", fn), "seed" if rng == "seed" else "generator" if rng else ""))
 
     def filter(self, fn: Callable[[Any], Any]) -> Dataset:
-        """Only the items for which `fn(item)` is true. The length is then not known."""
+        """Keep only the items for which `fn(item)` is true. The length is then unknown."""
         return self._with(Filter(callable_of("filter(fn)", fn)))
 
     def batch(self, size: int, *, drop_last: bool = False) -> Dataset:
-        """`size` items as one: decoded images as a Batch, which unpacks as (images, labels); else a dict of lists.
+        """Combine `size` items: decoded images to a Batch, which unpacks as (images, labels); others to a dict.
 
-        drop_last omits a last batch that is smaller. A field that a sample lacks is None at its place in the list.
-        DatasetError where some of the samples have a label or a decoded image, and others have none.
+        The dict holds lists. drop_last omits a smaller last batch. A field that a sample lacks is None in its list.
+        DatasetError if some of the samples have a label or a decoded image, and others do not.
         """
         require_order(self, "batch()")
         return self._with(BatchUp(at_least("batch(size)", size, 1), bool(drop_last)))
 
     def take(self, count: int) -> Dataset:
-        """The first `count` items of each epoch: of the whole epoch before it is dealt to ranks, of each rank's after
-        batch() or filter().
+        """Keep the first `count` items of each epoch: of the whole epoch, or after batch() or filter(), of each rank's.
 
-        Of a shuffled dataset they are others in each epoch: for a part that stays apart from the rest, call take() and
-        skip() before shuffle(), or split(). An image that `decode(on_error="skip")` omits counts.
+        In a shuffled dataset they differ in each epoch: to separate a fixed part from the rest, call take() and skip()
+        before shuffle(), or use split(). An image that `decode(on_error="skip")` omits counts.
         """
         require_order(self, "take()")
         return self._with(Take(at_least("take(count)", count, 0)))
 
     def skip(self, count: int) -> Dataset:
-        """All but the first `count` items of each epoch, counted as in `take`."""
+        """Omit the first `count` items of each epoch, counted as in `take`."""
         require_order(self, "skip()")
         return self._with(Skip(at_least("skip(count)", count, 0)))
 
     def repeat(self, count: int | None = None) -> Dataset:
-        """`count` epochs, each in its own order, in one iteration; without end if no count is given."""
+        """Read `count` epochs, each in its own order, in one iteration; endless without a count."""
         before = self.reading.turns
         turns = None if count is None or before is None else before * at_least("turns", count, 1)
         return self._with(reading=replace(self.reading, turns=turns))
 
     def epoch_size(self, count: int) -> Dataset:
-        """Epochs of `count` items that continue where the last one stopped: of samples of all ranks together, or, after
-        batch(), of batches of each rank. Every sample comes up equally often in the long run."""
+        """Use epochs of `count` items, each continuing where the previous one stopped.
+
+        The items are samples of all ranks together or, after batch(), batches of each rank. Every sample occurs equally
+        often in the long run.
+        """
         require_order(self, "epoch_size()")
         data = as_view(self)
         reading = replace(data.reading, epoch_size=at_least("epoch_size(count)", count, 1))
@@ -318,9 +328,9 @@ class Dataset:
     def __getitem__(self, item: Any) -> Any:
         """A sample by its number or key; a view for a slice, list, or array of numbers or bools.
 
-        Numbers count in the order of the shards, or of the view that this is. A sample is decoded if decode() was
-        called before, with the random numbers of epoch 0. NotFoundError for one that is not there, UsageError where
-        the samples differ from epoch to epoch, and where a torch DataLoader asks that should take `to_torch()`.
+        Numbers refer to the order of the shards, or of this view. A sample is decoded if decode() was called before,
+        with the random numbers of epoch 0. NotFoundError for one that does not exist; UsageError if the samples differ
+        from epoch to epoch, and if the caller is a torch DataLoader that should be given `to_torch()`.
         """
         if isinstance(item, (str, int, np.integer)) and not isinstance(item, bool):
             if read_by_loader(1):
@@ -330,18 +340,20 @@ class Dataset:
         return self._selected("dataset[…]", AtNumbers(numbers_of(item)))
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
-        """Samples by number: what a torch DataLoader around this calls. UsageError where that would be other samples,
-        or another order, than iterating gives."""
+        """Samples by number: called by a torch DataLoader.
+
+        UsageError if the samples or their order would differ from iterating.
+        """
         require_numbered(self)
         return [self[number] for number in numbers]
 
     def select(self, classes: str | int | Sequence[str | int]) -> Dataset:
-        """Only the samples of these classes, by name or label. The labels stay as they are."""
+        """Keep only the samples of these classes, by name or label. The labels remain unchanged."""
         names = [classes] if isinstance(classes, (str, int, np.integer)) else list(classes)
         return self._selected("select()", OfClasses(tuple(names)))
 
     def where(self, expression: pc.Expression) -> Dataset:
-        """Only the samples for which a pyarrow expression over the index's columns is true.
+        """Keep only the samples for which a pyarrow expression over the index's columns is true.
 
         >>> import pyarrow.compute as pc
         >>> large = ds.where((pc.field("width") >= 224) & (pc.field("height") >= 224))  # doctest: +SKIP
@@ -349,60 +361,60 @@ class Dataset:
         return self._selected("where()", Where(expression))
 
     def split(self, fractions: Mapping[str, float], *, seed: int = 0, stratify: bool = True) -> dict[str, Dataset]:
-        """Parts by name, dealt at random in proportion to the fractions; nothing is copied.
+        """Split randomly into named parts in proportion to the fractions; nothing is copied.
 
-        stratify: each class in these proportions; where classes have few samples each, the remainders are dealt so that
-        the parts have their sizes, as scikit-learn does. The same seed gives the same parts. A part that gets no sample
-        is logged.
+        stratify: split each class in these proportions; if classes have few samples, the remainders are distributed so
+        that the parts have the right sizes, like scikit-learn. The same seed gives the same parts. A part that gets no
+        sample is logged.
         """
         try:
             parts = tuple((str(name), float(share)) for name, share in fractions.items())
         except (AttributeError, TypeError, ValueError) as exc:
-            raise UsageError("split()", f"{fractions!r} are not fractions by name", 'give {"train": 0.8, …}') from exc
-        split_rows(np.arange(1), None, dict(parts), seed)  # raises for fractions that make no sense
+            raise UsageError("split()", f"{fractions!r} is not a dict of fractions", 'give {"train": 0.8, …}') from exc
+        split_rows(np.arange(1), None, dict(parts), seed)  # raises for invalid fractions
         return {name: self._selected("split()", PartOf(parts, name, seed, stratify)) for name, _ in parts}
 
     def balance(self) -> Dataset:
-        """Each class equally often, as many samples an epoch as before: see `weight`."""
+        """Make each class occur equally often, with as many samples per epoch as before: see `weight`."""
         require_order(self, "balance()")
         return replace(as_view(self)._with(), weights=Weights(None))
 
     def weight(self, weights: Mapping[str | int, float] | Sequence[float] | NDArray[Any]) -> Dataset:
-        """Samples as often as their weights say, as many an epoch as before.
+        """Make samples occur in proportion to their weights, with as many samples per epoch as before.
 
-        weights: for classes, by name or label (a class without a weight is left out); or a number for each sample in
-        the order of the shards (or of this view). Classes stay evenly mixed along the epoch; samples of small ones
-        come up several times.
+        weights: for classes, by name or label (a class without a weight is omitted); or a number for each sample in the
+        order of the shards (or of this view). Classes stay evenly mixed along the epoch; samples of small classes occur
+        several times.
         """
         require_order(self, "weight()")
         try:
             kept = dict(weights) if isinstance(weights, Mapping) else np.asarray(weights, np.float64)
         except (TypeError, ValueError) as exc:
-            fact = f"{type(weights).__name__} is neither weights by class nor a number for each sample"
+            fact = f"{type(weights).__name__} is neither a dict of weights by class nor an array with one per sample"
             raise UsageError("weight()", fact, "give a dict, or an array of numbers") from exc
         return replace(as_view(self)._with(), weights=Weights(kept))
 
-    # Where it is
+    # Position
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the number of the next iteration; those after it count on. Changes this Dataset in place.
+        """Set the epoch number of the next iteration; later ones count from it. Changes this Dataset in place.
 
-        A state of this very epoch that was loaded and not yet gone on from stays, so that a loop over epochs may call
-        `set_epoch` in each of them, the resumed one too.
+        A loaded state of this same epoch that was not yet resumed from is kept, so that a loop may call `set_epoch` in
+        every epoch, including the resumed one.
         """
         self.position.set_epoch(at_least("set_epoch(epoch)", epoch, 0))
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the latest iteration is, as plain JSON: the epoch, and the samples that were delivered.
+        """The position of the latest iteration, as plain JSON: the epoch, and the samples that were delivered.
 
-        It can be loaded with any number of ranks and workers. With filter() each rank has a state of its own.
-        DatasetError for shards without a manifest, where a place can't be found again.
+        It can be loaded with any number of ranks and workers. With filter() each rank has its own state. DatasetError
+        for shards without a manifest, in which a position can't be found again.
         """
         _ = self.content.catalog
         return self.position.state_dict(order=self.order_identity, ranks=self.reading.ranks, steps=self.steps)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next iteration resume at the very next sample after `state`. Changes this Dataset in place.
+        """Make the next iteration resume at the next sample after `state`. Changes this Dataset in place.
 
         Raises StateError for a state of another dataset, order or version.
         """
@@ -411,12 +423,12 @@ class Dataset:
 
     @property
     def identity(self) -> str:
-        """Tells the content and selection from others."""
+        """A text that identifies the content and selection."""
         return "/".join([self.content.identity, *self._chosen[1]])
 
     @property
     def order_identity(self) -> str:
-        """The text that the order of samples follows from, but for the epoch."""
+        """The text that determines the order of samples, except for the epoch."""
         window = ",".join(f"{type(op).__name__}{op.count}" for op in self.steps.window)
         weights = "" if self.weights is None else self.weights.describe()
         size = f"{self.reading.epoch_size}x{self.batch_size if self.steps.sized_batches else 1}"
@@ -425,13 +437,13 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits that tell the samples and their order from others: equal on every machine and path.
+        """32 hex digits that identify the samples and their order: equal on every machine and path.
 
-        Ranks of torch.distributed or JAX compare it when an epoch begins: DatasetError where they differ.
+        Ranks of torch.distributed or JAX compare it when an epoch begins: DatasetError if they differ.
         """
         return fingerprint_of(self)
 
-    # Reading it
+    # Reading
 
     def __iter__(self) -> Iterator[Any]:
         cursor = self.position.begin()
@@ -447,7 +459,11 @@ class Dataset:
             if self.reading.turns is not None and cursor.turn + 1 >= self.reading.turns:
                 break
             if self.reading.turns is None and empty:
-                raise DatasetError("repeat()", "an epoch has no items, so that there is no end", "look at what is read")
+                raise DatasetError(
+                    "repeat()",
+                    "an epoch has no items, so the iteration would never end",
+                    "check the source and the steps",
+                )
             cursor = self.position.next_epoch(cursor)
         self.position.end(cursor)
 
@@ -462,11 +478,11 @@ class Dataset:
         workers: int = 1,
         lost: bool = False,
     ) -> Iterator[Item]:
-        """The items of an epoch, each with the number of this rank's samples that were taken up to it.
+        """The items of an epoch, each with the number of this rank's samples taken so far.
 
-        done: samples of all ranks that are over; delivered: items that were given out before.
-        worker of workers takes its part of the batches, or of the samples where there are no batches; start: the
-        number that came with its last item. lost: give LOST for a batch none of whose images could be decoded.
+        done: finished samples of all ranks; delivered: items that were delivered before. Worker `worker` of `workers`
+        takes its part of the batches, or of the samples if there are no batches; start: the number that came with its
+        last item. lost: yield LOST for a batch none of whose images could be decoded.
         """
 
         def begin() -> Iterator[Item]:
@@ -480,8 +496,10 @@ class Dataset:
         return (item for item in items if item[1] is not LOST)
 
     def _begun(self, begin: Callable[[], Iterator[Item]]) -> Iterator[Item]:
-        """What `begin` gives, where nothing of the content was told yet: if it was replaced before its first item
-        came, it is looked up again, so that a new reader gets the old dataset or the new one."""
+        """Yield from `begin`; retry if the content was replaced before the first item and nothing of it is in use yet.
+
+        It is then looked up again, so that a new reader gets either the old or the new dataset.
+        """
         for _ in range(TRIES - 1):
             with suppress(ReplacedError):
                 items = begin()
@@ -503,7 +521,7 @@ class Dataset:
         steps_of(chain)
         return replace(self, reading=reading or self.reading, ops=chain, position=ReadPosition())
 
-    # Going on elsewhere
+    # Conversion
 
     @overload
     def to_torch(self, *, map_style: Literal[False] = False, channels_last: bool = False) -> TorchDataset: ...
@@ -512,10 +530,10 @@ class Dataset:
     def to_torch(self, *, map_style: Literal[True], channels_last: bool = False) -> TorchMap: ...
 
     def to_torch(self, *, map_style: bool = False, channels_last: bool = False) -> TorchDataset | TorchMap:
-        """A torch IterableDataset of the same items, arrays as tensors of the same memory. Needs the extra `torch`.
+        """A torch IterableDataset of the same items, arrays as tensors on the same memory. Needs the extra `torch`.
 
-        map_style: a torch Dataset of single samples by their number instead, as (image, label). channels_last: images
-        as (…, channels, height, width) in torch's memory format of that name, without a copy.
+        map_style: instead, a torch Dataset of single samples by number, as (image, label). channels_last: images as (…,
+        channels, height, width) in torch's memory format of that name, without a copy.
         """
         from shardkit.adapters.torch import to_torch
 
@@ -524,10 +542,10 @@ class Dataset:
     def to_tf(self, *, graph: bool = False) -> tf.data.Dataset:
         """A tf.data.Dataset of (images, labels). Needs the extra `tensorflow`.
 
-        graph: a graph of TensorFlow's own operations on TFRecord shards in place of shardkit's threads, which a
-        tf.distribute strategy can deal by file to several machines. Its samples are the same, in an order of
-        TensorFlow's (that of the shards without shuffling), and it can't be resumed; its shuffle buffer holds encoded
-        images, and random crops are others. UsageError for what such operations can't do.
+        graph: a graph of TensorFlow's own operations on TFRecord shards instead of shardkit's threads, which a
+        tf.distribute strategy can shard by file to several machines. It has the same samples, but in TensorFlow's order
+        (without shuffling, that of the shards), and it can't be resumed; its shuffle buffer holds encoded images, and
+        random crops differ. UsageError for steps that such operations can't do.
         """
         from shardkit.adapters.tensorflow.handover import to_tf
 
@@ -540,8 +558,10 @@ class Dataset:
         return to_keras(self)
 
     def to_webdataset(self) -> WebDatasetPipeline:
-        """A webdataset pipeline of the same samples, fields as bytes unless decode() was called: the methods of
-        `wds.WebDataset` go on from it, and it may be the source of a `wds.DataPipeline`. Needs the extra `webdataset`.
+        """A webdataset pipeline of the same samples, with fields as bytes unless decode() was called.
+
+        It has the methods of `wds.WebDataset`, and may be the source of a `wds.DataPipeline`. Needs the extra
+        `webdataset`.
         """
         from shardkit.adapters.webdataset import to_webdataset
 
@@ -569,31 +589,34 @@ def dataset(
     ahead_bytes: int | str | None = None,
     timeout_seconds: float | None = None,
 ) -> Dataset:
-    """The samples of some shards, or of a class directory.
+    """Open shards, or a class directory, as a Dataset of samples.
 
     source: a glob ("shards/train-*.tar"), a brace range, a prefix ("shards/train"), a list of these, a manifest, or a
-    folder of class folders, which is read as it is. Shards may be in a store: "s3://bucket/train", "https://…".
-    shuffle: False, True (a buffer of 10,000 samples), or the size of the buffer. seed: of all that is random.
-    lanes: see order/epoch_order.py; by default 16, or 1 without shuffling, which keeps the order of the shards.
-    rank, world_size: by default those of torch.distributed, JAX or the launcher's environment, see order/ranks.py.
-    remainder: what becomes of samples that ranks can't share evenly, see order/share.py: "drop" (the default when
-    shuffled), "pad" (the default in order; repeats are marked: `repeats` in a batch, `__repeat__` in a sample), or
+    folder of class folders, which is read directly. Shards may be in a store: "s3://bucket/train", "https://…".
+    shuffle: False, True (a buffer of 10,000 samples), or the size of the buffer. seed: for everything random.
+    lanes: see order/epoch_order.py; default 16, or 1 without shuffling, which keeps the order of the shards.
+    rank, world_size: by default from torch.distributed, JAX or the launcher's environment, see order/ranks.py.
+    remainder: how to treat samples that can't be shared evenly by the ranks, see order/share.py: "drop" (the default
+    when shuffled), "pad" (the default in order; repeats are marked: `repeats` in a batch, `__repeat__` in a sample), or
     "uneven".
-    threads: for decoding and map() (default: the cores). ahead: batches, or runs of 64 samples, that they may be ahead.
-    verify: by default the CRC-32C of each image that is decoded is checked, and in TFRecord shards and stores that of
-    every image. True also checks each whole shard when it is first opened (in a store, what it and the cache tell of
-    it); False does not check the images of tar shards on a disk.
-    decoders: extension -> function of bytes, for fields that decode() does not know. image_field, label_field: the
-    features of TFRecord shards of others that hold the image and the class number, where they are not `image/encoded`
-    and `image/class/label`.
-    storage_options: for the store, as its library knows them: credentials, endpoint, region. They are part of the
-    Dataset when it is pickled, and of nothing else. cache: a folder for local copies of the shards, of at most
-    cache_bytes ("200GB"; default: no limit). ahead_bytes: what may wait in memory of a store's bytes (default: 2 GiB;
-    see blocks/fetch_ahead.py); timeout_seconds: how long one request may take, with all its attempts (default: 300).
 
-    Iterating gives a dict for each sample: `__key__` and `__url__` (str), the image's bytes under its extension
-    (`jpg`), `cls` (int), and any other field as bytes.
-    Nothing is opened here. NotFoundError, ManifestError, DamagedError and StorageError come when it is read.
+    threads: for decoding and map() (default: one per core). ahead: batches, or runs of 64 samples, to decode ahead.
+    verify: by default the CRC-32C of each decoded image is checked, and in TFRecord shards and stores that of every
+    image. True also checks each whole shard when it is first opened (in a store, the checksum reported by the store or
+    the cache); False does not check the images of local tar shards.
+    decoders: extension -> function of bytes, for fields that decode() does not support.
+    image_field, label_field: the features of other software's TFRecord shards that hold the image and the class number,
+    if they are not `image/encoded` and `image/class/label`.
+
+    storage_options: for the store, in the terms of its library: credentials, endpoint, region. They are pickled with
+    the Dataset, and stored nowhere else.
+    cache: a folder for local copies of the shards, of at most cache_bytes ("200GB"; default: no limit).
+    ahead_bytes: limit for fetched bytes of a store that wait in memory (default: 2 GiB; see blocks/fetch_ahead.py);
+    timeout_seconds: limit for one request, with all its attempts (default: 300).
+
+    Iterating yields a dict for each sample: `__key__` and `__url__` (str), the image's bytes under its extension
+    (`jpg`), `cls` (int), and any other field as bytes. Nothing is opened here: NotFoundError, ManifestError,
+    DamagedError and StorageError are raised on reading.
     """
     reading = Reading(
         buffer=buffer_size(shuffle), seed=seed, lanes=lanes, rank=rank, world_size=world_size, remainder=remainder,

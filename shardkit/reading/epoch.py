@@ -27,16 +27,16 @@ from shardkit.units import cores
 log = logging.getLogger(__name__)
 
 _SAID: set[str] = set()
-"""Warnings that were given, so that each comes once a process."""
+"""Warnings already logged: each is logged once per process."""
 
 
 @dataclass(frozen=True, eq=False)
 class Epoch:
-    """An epoch, as this rank reads it. Made by `Dataset.epoch`; what follows from it is worked out when it is asked.
+    """An epoch as this rank reads it. Made by `Dataset.epoch`; derived values are computed on demand.
 
-    number: of the epoch. content: what is read; rows: those of its catalog that come up, None for all. weights: how
-    often they do. reading: how they are read. steps: what is done to them. done: the samples of the epoch, over all
-    ranks, that are over.
+    number: of the epoch. content: what is read; rows: those of its catalog that occur, None for all. weights: how often
+    they occur. reading: the reading options. steps: what is done to the samples. done: the finished samples of the
+    epoch, over all ranks.
     """
 
     number: int
@@ -49,12 +49,12 @@ class Epoch:
 
     @property
     def samples(self) -> int:
-        """The samples of the content that come up, over all ranks. DatasetError for shards without a manifest."""
+        """The number of samples that occur, over all ranks. DatasetError for shards without a manifest."""
         return self.content.samples(self.rows)
 
     @property
     def repeats(self) -> bool:
-        """Whether a sample may come up several times."""
+        """Whether a sample may occur several times."""
         return self.weights is not None or self.reading.epoch_size is not None or isinstance(self.content, Mixed)
 
     @cached_property
@@ -79,7 +79,7 @@ class Epoch:
 
     @cached_property
     def share(self) -> Share:
-        """This rank's part of the order, after the samples that are over."""
+        """This rank's part of the order, after the finished samples."""
         reading, steps = self.reading, self.steps
         rank, world_size = reading.ranks
         lost = lost_by(world_size, reading.order_lanes)
@@ -95,17 +95,17 @@ class Epoch:
 
     @property
     def span(self) -> tuple[int, int]:
-        """The first sample of the share that the items take, and the end of them, but for filter()."""
+        """The range of the share's samples that the items take, ignoring filter()."""
         samples = len(self.share)
         return (0, samples) if self.steps.batch is None else batch_limits(self.steps, samples)
 
     @property
     def rows_in_order(self) -> Rows:
-        """The rows of the catalog in the order in which the items have them (int64)."""
+        """The rows of the catalog in the order of the items (int64)."""
         return self.share.rows(self.order, np.arange(*self.span))[0]
 
     def item_count(self, delivered: int = 0) -> int:
-        """The items that are left. delivered: those that were given out before the samples that are left."""
+        """The number of remaining items. delivered: items that were delivered before the remaining samples."""
         samples = len(self.share)
         if self.steps.batch is None:
             return samples
@@ -113,7 +113,7 @@ class Epoch:
         return max(0, -(-(high - low) // self.steps.batch.size))
 
     def _batches_before(self, delivered: int) -> int:
-        """The batches of this rank, with those that skip() left out, that came before the samples that are left."""
+        """The batches of this rank, including those omitted by skip(), before the remaining samples."""
         steps = self.steps
         if not self.done or steps.batch is None:
             return 0
@@ -122,14 +122,14 @@ class Epoch:
         return -(-self.done // (steps.batch.size * self.reading.ranks[1]))
 
     def items(self, *, delivered: int = 0, start: int = 0, worker: int = 0, workers: int = 1) -> Iterator[Item]:
-        """The items, each with the number of this rank's samples that were taken up to it: see `Dataset.run`."""
+        """The items, each with the number of this rank's samples taken so far: see `Dataset.run`."""
         if (self.done or start) and self.steps.needs_replay(start):
             return self._replayed(start)
         run = self._run(worker, workers)
         return streamed(run.items(start, self._batches_before(delivered)), self.steps.after, delivered)
 
     def _replayed(self, start: int) -> Iterator[Item]:
-        """The items after `start` samples of this rank, read from the beginning of the epoch."""
+        """The items after `start` samples of this rank, found by reading from the beginning of the epoch."""
         over = self.done // self.reading.ranks[1]  # filtered: the state is this rank's own
         run = replace(self, done=0)._run(worker=0, workers=1)
         items = dropwhile(lambda item: item[0] <= over + start, streamed(run.items(), self.steps.after, 0))
@@ -159,10 +159,10 @@ class Epoch:
         content, reading, (rank, world_size) = self.content, self.reading, self.reading.ranks
         parts = world_size * workers
         if self.weights is not None or reading.epoch_size is not None:
-            _ = content.catalog  # raises: these need an index
+            _ = content.catalog  # raises: these features need an index
         unequal = world_size > 1 and reading.remainder in ("drop", "pad")
         if unequal or (parts > 1 and self.steps.window):
-            what = "dealt to ranks equally" if unequal else "counted by take() and skip() over ranks and workers"
+            what = "distributed equally to ranks" if unequal else "counted by take() and skip() over ranks and workers"
             fact = f"shards without a manifest can't be {what}"
             first = str(content.streams[0])
             raise DatasetError(first, fact, f'count their samples with: shardkit index "{first}"')
@@ -178,12 +178,10 @@ class Epoch:
         if isinstance(content, Mixed) or not isinstance(content, Concatenated) or self.reading.buffer:
             return
         if any(part.reading.buffer for part in content.parts):
-            _warn_once(
-                "concat() reads its datasets in order, also those that are shuffled: call shuffle() on the result"
-            )
+            _warn_once("concat() reads its datasets in order, even shuffled ones: call shuffle() on the result")
 
 
 def _warn_once(text: str) -> None:
-    """A warning in the log, the first time in this process; a debug message after that."""
+    """Log a warning, once per process; repeated ones are debug messages."""
     log.log(logging.DEBUG if text in _SAID else logging.WARNING, "%s", text)
     _SAID.add(text)

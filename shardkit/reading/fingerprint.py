@@ -1,13 +1,14 @@
-"""Whether all ranks read the same dataset: compared when an epoch begins, so that none reads another epoch in silence.
+"""Check that all ranks read the same dataset: they compare fingerprints when an epoch begins.
 
-A rank that was started after `pack(append=True)` would otherwise have another length and another order than the rest:
-some samples come twice, others never, and the ranks wait for each other at the end. Each rank notes what it reads in
-the store of keys that the processes of torch.distributed or JAX share; it is no collective, so that it can't meet one
-of the program's, and a rank that reads alone (an evaluation on rank 0, say) waits ABSENT_SECONDS once and continues.
+Otherwise, a rank that was started after `pack(append=True)` would have another length and order than the rest: some
+samples would occur twice, others never, and the ranks would wait for each other at the end. Each rank notes what it
+reads in the key-value store that the processes of torch.distributed or JAX share. This is not a collective, so it can't
+interfere with the program's own; and a rank that reads alone (an evaluation on rank 0, say) waits ABSENT_SECONDS once
+and continues.
 
-The workers of a plain DataLoader have no connection of their own to that store, and the one of their parent is not
-theirs to use: the first of each rank makes one where the store is torch's TCPStore, which torchrun's is. JAX's client
-can't be created again: there such workers are not compared.
+The workers of a plain DataLoader have no connection to that store, and may not use their parent's: the first worker of
+each rank opens one if the store is torch's TCPStore, as with torchrun. JAX's client can't be created again: there such
+workers are not compared.
 """
 
 from __future__ import annotations
@@ -31,25 +32,25 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ORDER_VERSION = 1
-"""Of the order of an epoch. Another one gives other fingerprints."""
+"""Version of the epoch order. Another version gives other fingerprints."""
 
 ABSENT_SECONDS = 5.0
-"""How long the first epoch waits for ranks that have noted nothing."""
+"""How long the first epoch waits for ranks that have not noted anything."""
 CONNECT_SECONDS = 10.0
 """How long a DataLoader's worker tries to reach the store."""
 DIFFER_SECONDS = 20.0
-"""How long a rank that notes another dataset may take to open this one, too."""
+"""How long a rank that noted another dataset may take to open this one as well."""
 
 _PREFIX = "shardkit/fingerprint"
 _alone: set[str] = set()
 _process = {"forked": False}
 
-if hasattr(os, "register_at_fork"):  # the store's connection is the parent's
+if hasattr(os, "register_at_fork"):  # the store's connection belongs to the parent
     os.register_at_fork(after_in_child=lambda: _process.update(forked=True))
 
 
 def fingerprint_of(data: Dataset) -> str:
-    """32 hex digits: equal where two Datasets give the same samples in the same order, whatever machine and path."""
+    """32 hex digits: equal if two Datasets give the same samples in the same order, on any machine and path."""
     content = data.content
     if content.streams:
         what: list[Any] = [[shard.name for shard in content.streams], data.reading.buffer, data.reading.seed]
@@ -69,13 +70,13 @@ class Notes(Protocol):
         ...
 
     def has(self, key: str) -> bool:
-        """Whether a rank has set it."""
+        """Whether a rank has set the key."""
         ...
 
 
 @dataclass(frozen=True)
 class TorchNotes:
-    """Those of torch.distributed."""
+    """Keys in the store of torch.distributed."""
 
     store: Any
 
@@ -84,13 +85,13 @@ class TorchNotes:
         self.store.set(key, "1")
 
     def has(self, key: str) -> bool:
-        """Whether a rank has set it."""
+        """Whether a rank has set the key."""
         return bool(self.store.check([key]))
 
 
 @dataclass(frozen=True)
 class JaxNotes:
-    """Those of jax.distributed, whose client sets a key once only, and knows by an error alone that there is none."""
+    """Keys in the store of jax.distributed, whose client sets a key only once, and raises for a missing key."""
 
     client: Any
 
@@ -103,7 +104,7 @@ class JaxNotes:
                 raise
 
     def has(self, key: str) -> bool:
-        """Whether a rank has set it."""
+        """Whether a rank has set the key."""
         try:
             self.client.key_value_try_get(key)
         except RuntimeError as exc:
@@ -115,7 +116,7 @@ class JaxNotes:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the ranks share, and which one this is."""
+    """What the ranks share, and which rank this is."""
 
     notes: Notes
     rank: int
@@ -125,7 +126,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Address:
-    """Where a worker of a DataLoader finds the store of its rank's processes. attempt: of torchrun, which keeps it."""
+    """How a DataLoader's worker reaches its rank's store. attempt: torchrun's, which keeps the store."""
 
     host: str
     port: int
@@ -134,7 +135,7 @@ class Address:
     attempt: str
 
     def connected(self) -> Shared:
-        """A connection of this process's own. Raises what torch raises."""
+        """Open this process's own connection. Raises torch's exceptions."""
         from torch.distributed import TCPStore
 
         store = TCPStore(
@@ -144,15 +145,17 @@ class Address:
 
 
 def require_same(data: Dataset) -> None:
-    """DatasetError where ranks of torch.distributed or JAX read different datasets under the same name."""
+    """DatasetError if ranks of torch.distributed or JAX read different datasets under the same name."""
     shared = _shared_by_torch(data) or _shared_by_jax(data)
     if shared is not None:
         _require_same(data, shared, wait=True)
 
 
 def require_same_in_worker(data: Dataset, address: Address, *, wait: bool) -> bool:
-    """The same for the first worker of a plain DataLoader. wait: for ranks that have noted nothing yet. Whether all
-    have."""
+    """The same for the first worker of a plain DataLoader. Returns whether all ranks have noted something.
+
+    wait: for ranks that have not noted anything yet.
+    """
     try:
         shared = address.connected()
     except Exception as exc:  # as below
@@ -170,10 +173,12 @@ def _require_same(data: Dataset, shared: Shared, *, wait: bool) -> bool:
     mine = fingerprint_of(data)
     try:
         notes.note(f"{key}/{rank}/{mine}")
-        notes.note(f"{key}/{rank}")  # the one before is there
+        notes.note(f"{key}/{rank}")  # the previous note is visible
         others = [other for other in (range(shared.world_size) if rank == 0 else (0,)) if other != rank]
         differing, absent = _differing(notes, key, mine, others, wait=wait and key not in _alone)
-    except Exception as exc:  # a store that is closed, or of a kind that can't tell: reading continues without it
+    except (
+        Exception
+    ) as exc:  # a closed store, or one that can't check for keys: reading continues without the comparison
         log.debug("%r: the ranks' datasets can't be compared: %s", data, exc)
         return False
     if absent:
@@ -181,14 +186,14 @@ def _require_same(data: Dataset, shared: Shared, *, wait: bool) -> bool:
     if differing:
         named = ", ".join(map(str, differing))
         fact = (
-            f"rank {rank} reads another dataset than rank {named}: it was added to, or replaced, between their starts"
+            f"rank {rank} reads another dataset than rank {named}: it was appended to or replaced between their starts"
         )
-        raise DatasetError(repr(data.content), fact, "start all ranks again when nothing writes to the dataset")
+        raise DatasetError(repr(data.content), fact, "start all ranks again while nothing writes to the dataset")
     return not absent
 
 
 def _differing(notes: Notes, key: str, mine: str, ranks: list[int], *, wait: bool) -> tuple[list[int], list[int]]:
-    """(the ranks that read something else, those that have noted nothing), after a while."""
+    """(the ranks that read something else, those that have not noted anything), after a while."""
     begun, pause = time.monotonic(), 0.01
     while True:
         absent = [rank for rank in ranks if not notes.has(f"{key}/{rank}")]
@@ -204,9 +209,9 @@ def _differing(notes: Notes, key: str, mine: str, ranks: list[int], *, wait: boo
 
 
 def store_address() -> Address | None:
-    """Where the processes of torch.distributed have their store; None where there are none, or it is no TCPStore.
+    """The address of torch.distributed's store; None if there is none, or it is not a TCPStore.
 
-    It connects to nothing, so that a forked worker may ask.
+    It does not connect to anything, so that a forked worker may call it.
     """
     found = _default_store()
     if found is None:
@@ -220,7 +225,7 @@ def store_address() -> Address | None:
 
 
 def _default_store() -> tuple[Any, int, int] | None:
-    """(store of torch.distributed, rank, world size), where there are several ranks."""
+    """(store of torch.distributed, rank, world size), if there are several ranks."""
     torch: Any = sys.modules.get("torch")
     distributed = getattr(torch, "distributed", None)
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
@@ -230,12 +235,16 @@ def _default_store() -> tuple[Any, int, int] | None:
         return None
     try:
         return distributed.distributed_c10d._get_default_store(), rank, world_size
-    except (AttributeError, RuntimeError, ValueError):  # another torch, or a group without a store: nothing to compare
+    except (
+        AttributeError,
+        RuntimeError,
+        ValueError,
+    ):  # another version of torch, or a group without a store: nothing to compare
         return None
 
 
 def _shared_by_torch(data: Dataset) -> Shared | None:
-    """What is shared where this is the main process of a rank that shares `data`."""
+    """What is shared, if this is the main process of a rank that shares `data`."""
     found = None if _process["forked"] else _default_store()
     if found is None or data.reading.ranks != found[1:]:
         return None
@@ -246,7 +255,7 @@ def _shared_by_torch(data: Dataset) -> Shared | None:
 
 
 def _shared_by_jax(data: Dataset) -> Shared | None:
-    """The same of jax.distributed. Where its client is another one than is known here, nothing is compared."""
+    """The same for jax.distributed. If its client is not of the known kind, nothing is compared."""
     process = None if _process["forked"] else jax_process()
     if (
         process is None

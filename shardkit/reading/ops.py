@@ -1,4 +1,4 @@
-"""The steps of a Dataset as frozen values, and what a chain of them amounts to; pipeline.py runs them."""
+"""The steps of a Dataset as frozen values, and the combination of a chain of them; pipeline.py runs them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from shardkit.images.decoder import DecodeOptions
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Images to arrays, other fields by their extension."""
+    """Decode images to arrays, other fields by their extension."""
 
     options: DecodeOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """`fn(item)` instead of each item; with `rng`, `fn(item, generator)` or `fn(item, seed)`."""
+    """Replace each item by `fn(item)`; with `rng`, by `fn(item, generator)` or `fn(item, seed)`."""
 
     fn: Callable[..., Any]
     rng: Literal["", "generator", "seed"] = ""
@@ -27,14 +27,14 @@ class Map:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Only the items for which `fn(item)` is true."""
+    """Keep only the items for which `fn(item)` is true."""
 
     fn: Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchUp:
-    """`size` items as one."""
+    """Combine `size` items into one."""
 
     size: int
     drop_last: bool
@@ -42,14 +42,14 @@ class BatchUp:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The first `count` items."""
+    """Keep the first `count` items."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Not the first `count` items."""
+    """Omit the first `count` items."""
 
     count: int
 
@@ -60,18 +60,18 @@ class EpochSize:
 
 
 ALL = 1 << 48
-"""More items than there are anywhere, and still a number that can be multiplied."""
+"""More items than any dataset has, yet small enough to be multiplied."""
 
 Op = Decode | Map | Filter | BatchUp | Take | Skip | EpochSize
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What a chain of ops amounts to.
+    """The combination of a chain of ops.
 
-    window: takes and skips of samples, done before anything is read. samples: what is done to each sample. batch: None
-    for none. batch_window: takes and skips of batches that need no reading either. after: what is done to what comes
-    out: maps in the threads, the rest one by one.
+    window: takes and skips of samples, done before anything is read. samples: steps for each sample. batch: None for
+    none. batch_window: takes and skips of batches that also need no reading. after: steps for the resulting items: maps
+    in the threads, the others one by one.
     """
 
     window: tuple[Take | Skip, ...] = ()
@@ -80,18 +80,18 @@ class Steps:
     batch_window: tuple[Take | Skip, ...] = ()
     after: tuple[Map | Filter | Take | Skip, ...] = ()
     counted: bool = field(default=True)
-    """Whether the number of items is known without reading: no filter anywhere."""
+    """Whether the number of items is known without reading: there is no filter."""
     sized_batches: bool = False
     """Whether epoch_size() counts batches."""
 
     @property
     def whole(self) -> bool:
-        """Whether batches are cut before anything is read: no filter of samples."""
+        """Whether batch limits are known before anything is read: no filter of samples."""
         return not any(isinstance(op, Filter) for op in self.samples)
 
     @property
     def random(self) -> bool:
-        """Whether a map() asks for random numbers."""
+        """Whether a map() needs random numbers."""
         return any(isinstance(op, Map) and op.rng for op in (*self.samples, *self.after))
 
     @property
@@ -100,23 +100,25 @@ class Steps:
         return next((op for op in self.samples if isinstance(op, Decode)), None)
 
     def needs_replay(self, start: int) -> bool:
-        """Whether a place in an epoch can be resumed from only by reading the epoch again up to it: a take() that
-        another filter() follows has let more through than was delivered. start: a number of samples that came with no
-        number of items."""
+        """Whether resuming in an epoch requires reading it again from the start.
+
+        That is the case if a take() followed by another filter() has let through more than was delivered. start: a
+        number of samples that came without a number of items.
+        """
         after = self.after
         first = next((place for place, op in enumerate(after) if isinstance(op, Take)), len(after))
         counts = any(isinstance(op, Take | Skip) for op in after)
         return any(isinstance(op, Filter) for op in after[first:]) or (start > 0 and counts)
 
     def require_dealable(self, workers: int) -> None:
-        """Raises UsageError for what several workers can't do side by side."""
+        """UsageError for steps that several workers can't do in parallel."""
         if workers > 1 and any(isinstance(op, Take | Skip) for op in self.after):
-            fact = "after filter() they count what each worker makes, and not what comes of all of them"
+            fact = "after filter() they count the items of each worker, not those of all workers"
             raise UsageError("take(), skip()", fact, "call them before filter(), or use num_workers=0: threads decode")
 
 
 def steps_of(ops: Sequence[Op]) -> Steps:
-    """The steps of a chain. UsageError for a chain that makes no sense."""
+    """The combined steps of a chain. UsageError for an invalid chain."""
     window: list[Take | Skip] = []
     samples: list[Decode | Map | Filter] = []
     batch_window: list[Take | Skip] = []
@@ -131,9 +133,11 @@ def steps_of(ops: Sequence[Op]) -> Steps:
             filtered = True
         if isinstance(op, BatchUp):
             if batch is not None:
-                raise UsageError("batch()", "the samples are in batches already", "call batch() once")
+                raise UsageError("batch()", "the samples are already in batches", "call batch() once")
             if after:
-                raise UsageError("batch()", "it comes after take() or skip() behind a filter()", "call batch() first")
+                raise UsageError(
+                    "batch()", "it comes after a take() or skip() that follows a filter()", "call batch() first"
+                )
             batch = op
         elif isinstance(op, Decode):
             if batch is not None or any(isinstance(step, (Decode, Map, Filter)) for step in samples):
@@ -148,16 +152,14 @@ def steps_of(ops: Sequence[Op]) -> Steps:
             samples.append(op)
         else:
             if isinstance(op, Map) and op.rng and any(not isinstance(step, Map) for step in after):
-                fact = (
-                    "rng= follows the sample or batch, which is not known after filter(), take() or skip() of batches"
-                )
+                fact = "rng= depends on the sample or batch, unknown after filter(), take() or skip() of batches"
                 raise UsageError("map()", fact, "call map(fn, rng=True) before them")
             after.append(op)
     return Steps(tuple(window), tuple(samples), batch, tuple(batch_window), tuple(after), not filtered, sized_batches)
 
 
 def cut(low: int, high: int, window: Sequence[Take | Skip]) -> tuple[int, int]:
-    """What takes and skips leave of low … high."""
+    """What takes and skips leave of the range low … high."""
     for op in window:
         if isinstance(op, Take):
             high = min(high, low + op.count)

@@ -1,4 +1,4 @@
-"""How a dataset is read: the options that `dataset()` takes, checked once."""
+"""Reading options: those of `dataset()`, checked once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_BUFFER = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a dataset is read. Raises UsageError for values that make no sense. None: found out when it is read."""
+    """Reading options. Raises UsageError for invalid values. None: determined when reading starts."""
 
     buffer: int = 0
     seed: int = 0
@@ -37,9 +37,9 @@ class Reading:
     ahead: int | None = None
     decoders: Mapping[str, Callable[[bytes], Any]] = field(default_factory=lambda: FIELD_DECODERS)
     turns: int | None = 1
-    """Epochs in one iteration; None for no end."""
+    """Epochs in one iteration; None for endless."""
     epoch_size: int | None = None
-    """Items of an epoch that continues where the last one stopped; None for the dataset's own epochs."""
+    """Items per epoch, each epoch continuing where the last one stopped; None for the dataset's own epochs."""
 
     def __post_init__(self) -> None:
         at_least("shuffle", self.buffer, 0)
@@ -54,36 +54,36 @@ class Reading:
 
     @property
     def ranks(self) -> tuple[int, int]:
-        """(rank, world size), found as order/ranks.py says."""
+        """(rank, world size), as found by order/ranks.py."""
         return find_rank(self.rank, self.world_size)
 
     @property
     def order_lanes(self) -> int:
-        """The lanes of an epoch's order."""
+        """The number of lanes of an epoch's order."""
         return self.lanes or default_lanes(self.buffer > 0)
 
     @property
     def order_remainder(self) -> Remainder:
-        """What becomes of samples that can't be dealt evenly: "drop" for a shuffled dataset, "pad" for one in order."""
+        """How to treat samples that can't be shared evenly: "drop" for a shuffled dataset, "pad" for one in order."""
         return self.remainder or ("drop" if self.buffer else "pad")
 
 
 def at_least(name: str, value: object, least: int) -> int:
-    """`value` as an int. Raises UsageError for what is not a whole number from `least` on."""
+    """`value` as an int. Raises UsageError unless it is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
         raise UsageError(name, f"{value!r} is not a whole number from {least} on", "give such a number")
     return int(value)
 
 
 def callable_of(name: str, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`fn`. Raises UsageError for what can't be called."""
+    """`fn`. Raises UsageError if it is not callable."""
     if not callable(fn):
-        raise UsageError(name, f"{fn!r} can't be called", "give a function of one item")
+        raise UsageError(name, f"{fn!r} is not callable", "give a function of one item")
     return fn
 
 
 def named_options(method: Callable[P, R]) -> Callable[P, R]:
-    """The method, which answers a keyword argument that it does not have with a UsageError that lists its options."""
+    """Wrap a method so that an unknown keyword argument is a UsageError that lists its options."""
     names = inspect.getfullargspec(method).kwonlyargs
 
     @wraps(method)
@@ -98,7 +98,7 @@ def named_options(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def buffer_size(shuffle: bool | int) -> int:
-    """The samples of the shuffle buffer that a user means."""
+    """The size of the shuffle buffer in samples, from a user's option."""
     if isinstance(shuffle, bool):
         return DEFAULT_BUFFER if shuffle else 0
     return at_least("shuffle", shuffle, 0)

@@ -1,4 +1,4 @@
-"""Selections: which rows of a dataset a view of it has. Each is a value; applied to a catalog it gives rows."""
+"""Selections: which rows of a dataset belong to a view. Each is a value; applied to a catalog it gives rows."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Selection(Protocol):
     """One step of a view."""
 
     def rows(self, catalog: Catalog, before: Rows) -> Rows:
-        """What is left of the rows `before`."""
+        """The rows of `before` that remain."""
         ...
 
     def describe(self, catalog: Catalog, before: Rows) -> str:
-        """The same text for the same selection."""
+        """A description; the same selection gives the same text."""
         ...
 
 
@@ -60,7 +60,7 @@ class Where:
     expression: pc.Expression
 
     def rows(self, catalog: Catalog, before: Rows) -> Rows:
-        """The rows that the index has it true for."""
+        """The rows for which the expression is true."""
         import pyarrow as pa
 
         try:
@@ -78,8 +78,10 @@ class Where:
 
 @dataclass(frozen=True, eq=False)
 class AtNumbers:
-    """The samples at some places of what was there before: a slice, or whole numbers (negative from the end), or True
-    for each sample that is one of them."""
+    """The samples at some places of the previous rows.
+
+    The places are a slice, integers (negative from the end), or True or False for each sample.
+    """
 
     numbers: slice | Rows | NDArray[np.bool_]
 
@@ -89,13 +91,13 @@ class AtNumbers:
             return before[self.numbers]
         if self.numbers.dtype == np.bool_:
             if len(self.numbers) != len(before):
-                fact = f"{len(self.numbers)} times True or False for {len(before)} samples"
+                fact = f"{len(self.numbers)} values True or False for {len(before)} samples"
                 raise UsageError("dataset[…]", fact, "give one for each sample")
             return before[self.numbers]
         wrong = (self.numbers < -len(before)) | (self.numbers >= len(before))
         if wrong.any():
             fact = f"there is no sample {int(self.numbers[wrong][0])} among {len(before)}"
-            raise NotFoundError("dataset[…]", fact, "samples count from 0")
+            raise NotFoundError("dataset[…]", fact, "sample numbers start at 0")
         return before[self.numbers]
 
     def describe(self, catalog: Catalog, before: Rows) -> str:
@@ -124,7 +126,7 @@ class PartOf:
         return found
 
     def describe(self, catalog: Catalog, before: Rows) -> str:
-        """The fractions, the part, the seed; and whether it is dealt as it was in older versions."""
+        """The fractions, the part, the seed; and whether it is distributed as in older versions."""
         dealt = self.stratify and deals_over_classes(catalog.labels()[before], dict(self.fractions), self.seed)
         return self._text + (":dealt over classes" if dealt else "")
 
@@ -135,12 +137,12 @@ class PartOf:
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """How often samples come up: None for all classes alike, or weights by class, or one for each sample."""
+    """How often samples occur: None for all classes equally, weights by class, or one weight per sample."""
 
     weights: Mapping[str | int, float] | NDArray[np.float64] | None
 
     def drawn(self, line: Rows, view: Rows | None, catalog: Catalog, key: int) -> Rows:
-        """The rows of an epoch, as many as `line` has: the rows of the view in the order in which they are read."""
+        """The rows of an epoch, as many as `line` has. line: the rows of the view in reading order."""
         if isinstance(self.weights, np.ndarray):
             return sample_weighted(line, self._of_rows(self.weights, view, int(catalog.counts.sum())), key)
         require_class_labels(catalog, "weight(), balance()")
@@ -155,7 +157,9 @@ class Weights:
             fact = f"{weights.shape} weights for {expected} samples"
             raise UsageError("weight()", fact, "give one number for each sample, or a dict for classes")
         if not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum():
-            raise UsageError("weight()", "a weight is negative or not a number, or all are 0", "give numbers from 0 on")
+            raise UsageError(
+                "weight()", "a weight is negative or not a number, or all are 0", "give non-negative numbers"
+            )
         if view is None:
             return weights
         whole = np.zeros(total)
@@ -170,7 +174,7 @@ class Weights:
 
 
 def label_of(name: str | int, names: Sequence[str]) -> int:
-    """The label of a class that is named, or given by its label. UsageError for one that is not there."""
+    """The label of a class given by name or label. UsageError if it does not exist."""
     if isinstance(name, str) and name in names:
         return names.index(name)
     if isinstance(name, (int, np.integer)) and 0 <= name < len(names):
@@ -180,18 +184,18 @@ def label_of(name: str | int, names: Sequence[str]) -> int:
 
 
 def class_weights(weights: Mapping[str | int, float], names: Sequence[str]) -> dict[int, float]:
-    """Weights by label. UsageError for a class that is not there, or a negative weight."""
+    """Weights by label. UsageError for an unknown class, or a negative weight."""
     found = {label_of(name, names): float(weight) for name, weight in weights.items()}
     if any(not np.isfinite(weight) or weight < 0 for weight in found.values()):
-        raise UsageError("weight()", "a weight is negative or not a number", "give numbers from 0 on")
+        raise UsageError("weight()", "a weight is negative or not a number", "give non-negative numbers")
     return found
 
 
 def numbers_of(item: Any) -> slice | Rows | NDArray[np.bool_]:
-    """A slice, or an int64 or bool array (n,), of what a user gives between brackets. UsageError otherwise."""
+    """Convert what a user gives between brackets to a slice, or an int64 or bool array (n,). UsageError otherwise."""
     if isinstance(item, slice):
         if not all(part is None or hasattr(part, "__index__") for part in (item.start, item.stop, item.step)):
-            raise UsageError("dataset[…]", f"{item!r} is not of whole numbers", "give such numbers")
+            raise UsageError("dataset[…]", f"{item!r} does not contain integers", "give integers")
         if item.step is not None and item.step == 0:
             raise UsageError("dataset[…]", "a slice can't have step 0", "give another step")
         return item

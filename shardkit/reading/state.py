@@ -1,7 +1,7 @@
-"""How far a Dataset has been read: the next epoch, the place in the current one, and both as a state to resume from.
+"""How far a Dataset has been read: the next epoch, the position in the current one, and both as a state to resume from.
 
-A state counts samples of the whole epoch, over all ranks, that were delivered. Since the epoch's order does not depend
-on ranks or workers, it can be resumed by any number of them.
+A state counts delivered samples of the whole epoch, over all ranks. Since the epoch's order does not depend on ranks or
+workers, any number of them can resume it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ STATE_VERSION = 1
 
 @dataclass(slots=True)
 class Cursor:
-    """Where one iteration is.
+    """The position of one iteration.
 
-    done: samples of the epoch, over all ranks, that were over when it began. taken: samples of this rank since then.
-    delivered: items of this rank in this epoch, with those before. turn: which of the epochs of repeat() this is.
+    done: samples of the epoch, over all ranks, that were finished when it began. taken: samples of this rank since
+    then. delivered: items of this rank in this epoch, including earlier ones. turn: the number of the epoch within
+    repeat().
     """
 
     epoch: int
@@ -46,7 +47,7 @@ class ReadPosition:
         return _restored, (self.following, self.resume)
 
     def begin(self) -> Cursor:
-        """The cursor of a new iteration: where a loaded state says, or at the beginning of the next epoch."""
+        """The cursor of a new iteration: from a loaded state, or at the beginning of the next epoch."""
         with self._lock:
             cursor = self.resume or Cursor(self.following)
             self.resume = None
@@ -64,13 +65,13 @@ class ReadPosition:
             return cursor
 
     def end(self, cursor: Cursor) -> None:
-        """The iteration of `cursor` has come to its end."""
+        """Record that the iteration of `cursor` is complete."""
         with self._lock:
             if self.latest is cursor:
                 self.latest = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Make `epoch` the next one; a loaded cursor in this very epoch stays."""
+        """Make `epoch` the next one; a loaded cursor in this same epoch is kept."""
         with self._lock:
             resume = self.resume if self.resume is not None and self.resume.epoch == epoch else None
             self.following, self.resume, self.latest = epoch, resume, None
@@ -81,21 +82,23 @@ class ReadPosition:
             self.following, self.resume, self.latest = cursor.epoch, cursor, None
 
     def where(self) -> Cursor:
-        """Where the latest iteration is; where the next one begins, if none is under way."""
+        """The position of the latest iteration; if none is running, the start of the next one."""
         with self._lock:
             return self.latest or self.resume or Cursor(self.following)
 
     def state_dict(self, *, order: str, ranks: tuple[int, int], steps: Steps) -> dict[str, Any]:
-        """Where the latest iteration is, plain JSON. order: the text that the order of samples follows from."""
+        """The position of the latest iteration, plain JSON. order: the text that determines the order of samples."""
         rank, world_size = ranks
         return make_state(self.where(), order=order, rank=rank, world_size=world_size, filtered=not steps.counted)
 
     def load_state_dict(self, state: Mapping[str, Any], *, order: str, ranks: tuple[int, int], steps: Steps) -> None:
-        """Make the next iteration go on after `state`. StateError for one that does not fit."""
+        """Make the next iteration continue after `state`. StateError for one that does not match."""
         rank, world_size = ranks
         cursor = read_state(state, order=order, rank=rank, world_size=world_size)
         if steps.sized_batches and state["world_size"] != world_size:
-            fact = f"epoch_size() after batch() makes other epochs with {state['world_size']} ranks and {world_size}"
+            fact = (
+                f"epoch_size() after batch() makes different epochs with {state['world_size']} ranks and {world_size}"
+            )
             raise StateError("load_state_dict()", fact, "call epoch_size() before batch(): then it counts samples")
         self.load(cursor)
 
@@ -107,7 +110,7 @@ def _restored(following: int, resume: Cursor | None) -> ReadPosition:
 
 
 def make_state(cursor: Cursor, *, order: str, rank: int, world_size: int, filtered: bool) -> dict[str, Any]:
-    """The state, plain JSON. `order` is the text that the order of samples follows from; its digest is kept."""
+    """The state, plain JSON. `order` is the text that determines the order of samples; its digest is stored."""
     return {
         "version": STATE_VERSION,
         "order": digest(order),
@@ -122,24 +125,26 @@ def make_state(cursor: Cursor, *, order: str, rank: int, world_size: int, filter
 
 
 def read_state(state: Any, *, order: str, rank: int, world_size: int) -> Cursor:
-    """The cursor that a state means. StateError for one of another version, dataset or order, or of another shape."""
-    cure = "load it into the dataset that gave it, with the same files, shuffle, seed and lanes"
+    """The cursor of a state. StateError for one of another version, dataset or order, or of another form."""
+    cure = "load it into the dataset that it came from, with the same files, shuffle, seed and lanes"
     if not isinstance(state, dict) or "version" not in state:
         raise StateError(
-            "load_state_dict()", "this is not a state of a shardkit Dataset", "give what state_dict() gave"
+            "load_state_dict()", "this is not a state of a shardkit Dataset", "give the result of state_dict()"
         )
     if state["version"] != STATE_VERSION:
         fact = f"the state has version {state['version']!r}, and this shardkit reads version {STATE_VERSION}"
-        raise StateError("load_state_dict()", fact, "use the shardkit that wrote it")
+        raise StateError("load_state_dict()", fact, "use the version of shardkit that wrote it")
     numbers = [state.get(name) for name in ("epoch", "samples", "items", "turn", "rank", "world_size")]
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
-        raise StateError("load_state_dict()", "the state is damaged", "give what state_dict() gave")
+        raise StateError("load_state_dict()", "the state is damaged", "give the result of state_dict()")
     if state.get("order") != digest(order):
         fact = "the state belongs to another dataset, or to another order of it"
         raise StateError("load_state_dict()", fact, cure)
     if state.get("filtered") and (state["rank"], state["world_size"]) != (rank, world_size):
-        fact = f"with filter() ranks are not at one place, and this is the state of rank {state['rank']}"
-        raise StateError("load_state_dict()", f"{fact} of {state['world_size']}", "save and load a state for each rank")
+        fact = f"with filter() ranks are at different positions, and this is the state of rank {state['rank']}"
+        raise StateError(
+            "load_state_dict()", f"{fact} of {state['world_size']}", "save and load a separate state for each rank"
+        )
     return Cursor(state["epoch"], state["samples"], 0, state["items"] if state["samples"] else 0, state["turn"])
 
 

@@ -1,1 +1,1 @@
-"""What the commands besides pack do."""
+"""Implementations of all commands except `pack`."""

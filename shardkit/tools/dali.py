@@ -26,9 +26,9 @@ from shardkit.tools.settings import IndexSettings
 
 @checked_by(IndexSettings)
 def write_dali_index(source: SourceLike, *, workers: int | None = None) -> list[Location]:
-    """Write an index file for each shard that `source` names, and give back where they are.
+    """Write an index file for each shard that `source` names, and return their locations.
 
-    The name is that of the shard up to its first dot, with `.idx`. An old one is replaced. Each shard is read once.
+    Each is named like its shard up to the first dot, plus `.idx`, and replaces an older one. Each shard is read once.
     Raises UsageError for gzip shards, which DALI can't read, DamagedError, DatasetError, NotFoundError, StorageError.
     """
     found = resolve(source)
@@ -63,7 +63,7 @@ def _tar_lines(shard: Location, data: Any) -> Iterator[str]:
     lines = []
     for sample in looked(FORMATS["tar"].read(data, place=str(shard)), data):
         if any(character.isspace() for character in sample.key):
-            fact = "the key has a space in it, which DALI's index can't hold"
+            fact = "the key contains a space, which DALI's index does not allow"
             raise DatasetError(str(shard), fact, "pack the files under other names", sample.offset, sample.key)
         parts = [f"{name} {first} {size} {sample.key}.{name}" for name, (first, size) in sample.fields.items()]
         lines.append(" ".join(parts) + "\n")

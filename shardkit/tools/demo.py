@@ -1,4 +1,4 @@
-"""A demonstration: a small drawn tree of red and blue cars, packed, and streamed against a loop over the files."""
+"""A demonstration: draw a small tree of cars, pack it, and compare streaming with a loop over the files."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ SPLITS = {"train": 100, "validation": 20, "test": 20}
 SIZE = 96
 BATCH = 32
 EPOCHS = 5
-_LARGER = 2  # the drawing is this much larger than the image, and scaled down for smooth edges
+_LARGER = 2  # drawn this many times larger than the image, then scaled down for smooth edges
 _WIDTH, _HEIGHT = 160, 120
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demo made and measured. Rates are images a second, the median of EPOCHS passes over the train split.
+    """Results of the demo. Rates are images per second, the median of EPOCHS passes over the train split.
 
-    batches: of one pass; batch_shape: the first one's images. threads: those that shardkit decodes in.
+    batches: in one pass; batch_shape: of the first one's images. threads: number that shardkit decodes with.
     """
 
     tree: Path
@@ -54,14 +54,14 @@ class DemoResult:
 
     @property
     def images(self) -> int:
-        """The images of all splits."""
+        """Number of images in all splits."""
         return sum(manifest.samples for manifest in self.manifests.values())
 
 
 def demo(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoResult:
-    """Draw, pack and stream in `folder`, which is made; it may exist if it is empty.
+    """Draw, pack and stream in `folder`, which is created if needed and must be empty.
 
-    Leaves `cars/` (the class tree) and `shards/` there. Raises DestinationError where the folder holds anything.
+    Leaves `cars/` (the class tree) and `shards/` there. Raises DestinationError if the folder is not empty.
     """
     root = Path(folder)
     _claim(root)
@@ -93,18 +93,20 @@ def _claim(root: Path) -> None:
     with translated(str(root)):
         root.mkdir(parents=True, exist_ok=True)
         if any(root.iterdir()):
-            raise DestinationError(str(root), "the folder is not empty", "give a new one, or none for a temporary one")
+            raise DestinationError(
+                str(root), "the folder is not empty", "give a new one, or none to use a temporary one"
+            )
 
 
 def _pass(batches: Iterable[Any]) -> tuple[float, list[tuple[int, ...]]]:
-    """Images a second of one pass, and the shape of each batch."""
+    """Images per second in one pass, and the shape of each batch."""
     begun = time.perf_counter()
     shapes = [images.shape for images, _ in batches]
     return sum(shape[0] for shape in shapes) / (time.perf_counter() - begun), shapes
 
 
 def loop_over_files(tree: Path, *, seed: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    """What one writes without shardkit: each file opened with Pillow, in random order. Batches as shardkit's."""
+    """The usual loop without shardkit: open each file with Pillow, in random order. Yields batches like shardkit's."""
     from PIL import Image
 
     classes = sorted(path.name for path in tree.iterdir())
@@ -120,7 +122,7 @@ def loop_over_files(tree: Path, *, seed: int) -> Iterator[tuple[NDArray[np.uint8
 
 
 def draw_cars(tree: Path, *, seed: int = 0) -> None:
-    """A tree of splits, each with the classes blue and red: JPEGs of 160 x 120 pixels, the same for a seed."""
+    """Draw a tree of splits, each with the classes blue and red: JPEGs of 160 x 120 pixels, determined by the seed."""
     for split, count in SPLITS.items():
         for colour in ("blue", "red"):
             folder = tree / split / colour
@@ -131,7 +133,7 @@ def draw_cars(tree: Path, *, seed: int = 0) -> None:
 
 
 def draw_car(rng: random.Random, colour: str) -> Image.Image:
-    """One car on a road, seen from its side, 160 x 120 pixels."""
+    """Draw one car on a road, from its side, 160 x 120 pixels."""
     from PIL import Image, ImageDraw, ImageOps
 
     width, height = _WIDTH * _LARGER, _HEIGHT * _LARGER
@@ -153,7 +155,7 @@ def _paint(rng: random.Random, colour: str) -> tuple[int, int, int]:
 
 
 def _scene(draw: ImageDraw.ImageDraw, rng: random.Random, width: int, height: int, ground: int) -> None:
-    """Sky, hills, trees and the road."""
+    """Draw sky, hills, trees and the road."""
     top, low = (_shade(rng, (120, 170, 225), 40), _shade(rng, (215, 225, 235), 20))
     for y in range(ground):
         part = y / ground
@@ -176,7 +178,7 @@ def _scene(draw: ImageDraw.ImageDraw, rng: random.Random, width: int, height: in
 def _car(
     draw: ImageDraw.ImageDraw, rng: random.Random, left: float, floor: float, length: float, paint: tuple[int, ...]
 ) -> None:
-    """The car: `floor` is where its wheels stand."""
+    """Draw the car; `floor` is the height of the ground below its wheels."""
     wheel = length * rng.uniform(0.085, 0.105)
     sill, body = floor - wheel * 0.8, length * rng.uniform(0.15, 0.19)
     roof = sill - body - length * rng.uniform(0.13, 0.18)

@@ -1,8 +1,8 @@
-"""Manifest and index from the shards alone: what makes shards of others countable, shuffable and resumable.
+"""Write a manifest and index for existing shards, which makes them countable, shufflable and resumable.
 
-Every shard is read once and checked on the way: its structure, its keys, its labels, its images' headers. A packed
-shard is unpacked into memory for it; its index row counts unpacked bytes, and `options["unpacked_bytes"]` of the
-manifest tells how many each shard has (0: stored plainly), since such a shard can be read as a whole only.
+Each shard is read once and checked: its structure, keys, labels and image headers. A compressed shard is unpacked into
+memory; its index rows count unpacked bytes. `options["unpacked_bytes"]` of the manifest has the unpacked size of each
+shard (0: not compressed), since a compressed shard can only be read as a whole.
 """
 
 from __future__ import annotations
@@ -82,25 +82,28 @@ def index_shards(
     overwrite: bool = False,
     progress: ProgressFn = silent,
 ) -> Manifest:
-    """Write the manifest and the index of shards that have none, beside them; the shards stay as they are.
+    """Write the manifest and index of shards that have none, in the same folder; the shards are not changed.
 
     source: a glob, brace range, prefix, folder or list of shards (tar, PAX, TFRecord; gzip too), all in one folder and
-    of one format. out: the prefix of the files to write, in the shards' folder (default: what the shards' names begin
-    with). classes: names in label order, or a file with one on each line. Labels are the numbers in `cls`, which in
-    TFRecord is `image/class/label`; where no sample has one, the first directories of the keys if all are images in
-    two or more of them (or `classes` names them), else there are none. Names are in `image/class/text` of TFRecord;
-    those that nothing tells are "0", "1", …. overwrite: replace what is there.
-    workers: threads (default: the cores). engine: a `shardkit.Ray` reads each shard on a node of its cluster.
+    of one format.
+    out: the prefix of the files to write, in the shards' folder (default: the common prefix of the shards' names).
+    classes: names in label order, or a file with one per line. Labels are the numbers in `cls`, which in TFRecord is
+    `image/class/label`. If no sample has one, labels come from the first directory of the keys, provided that every
+    sample is an image and there are at least two directories (or `classes` names them); otherwise there are no labels.
+    In TFRecord, names come from `image/class/text`; unknown names are "0", "1", ….
+    overwrite: replace an existing manifest.
+    workers: threads (default: one per core).
+    engine: a `shardkit.Ray` reads each shard on a node of its cluster.
 
-    Raises DatasetError (DamagedError) for the first thing in a shard that is not as it should be, DestinationError
-    where a manifest is there, BusyError where another run writes to it, NotFoundError, UsageError, StorageError.
+    Raises DatasetError (DamagedError) for the first defect in a shard, DestinationError if a manifest exists, BusyError
+    if another run is writing it, NotFoundError, UsageError, StorageError.
     """
     where = engine_options(engine, workers)
     shards = _find(source, where)
     names = class_names(classes)
     prefix = _prefix(shards, out)
     with disk_destination(*os.path.split(prefix)).locked():
-        shards = _find(source, where)  # a commit that was cut short is finished now
+        shards = _find(source, where)  # an interrupted commit is completed first
         return _index(prefix, shards, names, where, overwrite=overwrite, progress=progress)
 
 
@@ -133,7 +136,9 @@ def _find(source: SourceLike, where: EngineOptions) -> Sequence[Location]:
     shards = find_shards(source)
     if where.name == "local":
         return shards
-    return [replace(shard, path=os.path.abspath(shard.path)) for shard in shards]  # a node may be in another folder
+    return [
+        replace(shard, path=os.path.abspath(shard.path)) for shard in shards
+    ]  # a node may have another working directory
 
 
 _Files = list[tuple[IndexEntry, io.BytesIO]]
@@ -141,7 +146,7 @@ _Files = list[tuple[IndexEntry, io.BytesIO]]
 
 @dataclass(frozen=True, slots=True)
 class _Indexed:
-    """A shard, read: its entry, rows (labels as in `cls`), field names; the bytes it has when unpacked (0: plain)."""
+    """A shard that was read: its entry, rows (labels as in `cls`), field names, unpacked bytes (0: not compressed)."""
 
     entry: ShardEntry
     rows: ShardRows
@@ -154,24 +159,28 @@ class _Indexed:
 def _prefix(shards: Sequence[Location], out: str | os.PathLike[str] | None) -> str:
     folders = sorted({os.path.abspath(shard.parent.path) for shard in shards})
     if len(folders) > 1:
-        fact = f"the shards are in {len(folders)} folders ({folders[0]}, {folders[1]} …), and a manifest is of one"
-        raise UsageError("source", fact, "index each folder by itself")
+        fact = (
+            f"the shards are in {len(folders)} folders ({folders[0]}, {folders[1]} …), and a manifest covers only one"
+        )
+        raise UsageError("source", fact, "index each folder separately")
     if out is not None:
         path = os.path.abspath(locate(out).path)
         if os.path.dirname(path) != folders[0]:
             raise UsageError(
-                "out", f"it is not in {folders[0]}, where the shards are", "a manifest stands beside its shards"
+                "out",
+                f"it is not in {folders[0]}, where the shards are",
+                "a manifest must be in the folder of its shards",
             )
         return path
     stems = sorted({_stem_there(folders[0], stem_of_shard(shard.name)) for shard in shards})
     if len(stems) > 1:
         fact = f"the shards' names begin with {len(stems)} different words ({stems[0]}, {stems[1]} …)"
-        raise UsageError("source", fact, "index each by itself, or give one name for all with `out`")
+        raise UsageError("source", fact, "index each separately, or give one name for all with `out`")
     return os.path.join(folders[0], stems[0])
 
 
 def _stem_there(folder: str, base: str) -> str:
-    """The dataset that shards with names of a generation belong to, where it has a manifest."""
+    """The dataset that shards with generation names belong to, if it has a manifest."""
     stems = stems_of(base)
     return next((stem for stem in stems if os.path.lexists(os.path.join(folder, manifest_name(stem)))), base)
 
@@ -193,16 +202,16 @@ def _index_one(shard: Location) -> _Indexed:
 
 
 def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
-    """The index rows of a shard that was read, with the images' sizes (0 where a header does not tell).
+    """The index rows of a shard that was read, with image sizes (0 if the header does not give one).
 
-    Raises DatasetError for a key or path that is no UTF-8, which an index can't hold.
+    Raises DatasetError for a key or path that is not UTF-8, which an index can't hold.
     """
     offsets = content.numbers["offset"].tolist()
     cure = "rename it with 'shardkit repair'"
     paths = content.paths or list(map(path_of_member, content.keys, content.image_fields))
     for row, (key, path) in enumerate(zip(content.keys, paths, strict=True)):
         if not _is_utf8(key) or not _is_utf8(path):
-            fact = f"its {'path' if _is_utf8(key) else 'key'} is no UTF-8, which an index can't hold"
+            fact = f"its {'path' if _is_utf8(key) else 'key'} is not UTF-8, which an index can't hold"
             raise DatasetError(content.place, fact, cure, offsets[row], key)
     starts, sizes = content.numbers["image_offset"].tolist(), content.numbers["image_size"].tolist()
     both = [_size(data, start, size) for start, size in zip(starts, sizes, strict=True)]
@@ -223,7 +232,7 @@ def _size(data: ShardBytes, start: int, size: int) -> tuple[int, int]:
         return 0, 0
     try:
         _, width, height = image_header(bytes(data.buffer[start : start + size]))
-    except ValueError:  # the size is not known, as of an image packed with check="none"
+    except ValueError:  # the size is unknown, like that of an image packed with check="none"
         return 0, 0
     return width, height
 
@@ -232,11 +241,11 @@ def _require_one_format(read: Sequence[_Indexed]) -> None:
     other = next((item for item in read if item.format != read[0].format), None)
     if other is not None:
         fact = f"{read[0].entry.name} is {read[0].format}, and {other.entry.name} is {other.format}"
-        raise UsageError("source", fact, "index the shards of each format by themselves")
+        raise UsageError("source", fact, "index the shards of each format separately")
 
 
 def _before(prefix: str, *, overwrite: bool) -> Manifest | None:
-    """The manifest that is there; None where there is none, or it is damaged. DestinationError for one that stays."""
+    """The existing manifest; None if there is none or it is damaged. DestinationError if it must not be replaced."""
     path = manifest_name(prefix)
     with translated(path):
         try:
@@ -249,14 +258,14 @@ def _before(prefix: str, *, overwrite: bool) -> Manifest | None:
         raise DestinationError(path, fact, "move it elsewhere, or give the manifest another name with `out`")
     if not overwrite:
         cure = "check it with 'shardkit verify', or replace it with `overwrite=True`"
-        raise DestinationError(path, "a manifest is there already", cure)
+        raise DestinationError(path, "a manifest already exists", cure)
     with suppress(ManifestError):
         return decode_manifest(data, place=path)
     return None
 
 
 def _require_no_other_files(prefix: str, before: Manifest | None) -> None:
-    """DestinationError for a file with the name of an index that is none."""
+    """DestinationError for a file that has the name of an index but is not one."""
     folder, stem = os.path.split(prefix)
     known = set() if before is None else set(file_names(before))
     with translated(folder):
@@ -269,7 +278,7 @@ def _require_no_other_files(prefix: str, before: Manifest | None) -> None:
 
 
 def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, before: Manifest | None) -> Manifest:
-    """Index files first, under names that the manifest that is there does not have; the manifest last."""
+    """Write index files first, under names that the existing manifest does not use; write the manifest last."""
     found = classes_of_shards([(item.entry.name, item.labels) for item in read], names, place=prefix)
 
     def rows(part: Sequence[_Indexed]) -> Iterator[ShardRows]:
@@ -314,7 +323,7 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, b
 
 
 def _in_free_names(files: _Files, folder: str, stem: str, shards: Sequence[str], before: Manifest | None) -> _Files:
-    """The index files with names of a generation that no other index of the dataset has, unless it is the same."""
+    """The index files, renamed to a generation that no other index of the dataset has, unless it is the same."""
     generation = generation_of(shards, stem)
     if before is not None:
         current = generation_of(file_names(before), stem)

@@ -1,4 +1,4 @@
-"""What is in a dataset, from its manifest and its index; no shard is opened."""
+"""Describe a dataset from its manifest and index; no shard is opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMMON_SIZES = 5
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The least, the middle and the greatest of many numbers. The middle of an even count is the lower of the two."""
+    """Minimum, median and maximum. The median of an even count is the lower of the two middle values."""
 
     min: int
     median: int
@@ -35,12 +35,12 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """What is in a dataset.
+    """Contents of a dataset.
 
-    source: its manifest. bytes: of all shards; image_bytes: of the images in them. shard_bytes: of a shard.
-    classes: name and samples of each, in label order. width, height: of the images as stored, in pixels; None where
-    the index knows of none. common_sizes: the most frequent (width, height, images), 5 at most. unknown_sizes: images
-    whose size the index does not know. options: those that the dataset was packed with.
+    source: its manifest. bytes: total of the shards; image_bytes: total of the images in them. shard_bytes: per shard.
+    classes: name and number of samples, in label order. width, height: of the stored images, in pixels; None if the
+    index has none. common_sizes: the most frequent (width, height, images), at most 5. unknown_sizes: images whose size
+    is not in the index. options: those the dataset was packed with.
     """
 
     source: str
@@ -61,10 +61,10 @@ class DatasetInfo:
 
 @checked_by(InfoSettings)
 def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> DatasetInfo:
-    """What is in the dataset `source`: a prefix (`shards/train`), a manifest, or a glob or brace range of its shards.
+    """Describe the dataset `source`: a prefix (`shards/train`), a manifest, or a glob or brace range of its shards.
 
-    storage_options: of the store it is in, as in `dataset`. Memory holds one shard's columns at a time; of a store,
-    one index file. Raises NotFoundError where there is no manifest, ManifestError where manifest or index is damaged.
+    storage_options: for its store, as in `dataset`. Memory holds one shard's columns at a time; for a store, one index
+    file. Raises NotFoundError if there is no manifest, ManifestError if manifest or index is damaged.
     """
     remote = Remote(storage_options)
     place, manifest = open_manifest(source, remote)
@@ -95,16 +95,20 @@ def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
 
 
 def open_manifest(source: str | os.PathLike[str], remote: Remote) -> tuple[Location, Manifest]:
-    """The place of the manifest that `source` means, and what it holds. Errors as in `info`."""
+    """The location of the manifest that `source` refers to, and its content. Errors as in `info`."""
     found = resolve(source, remote)
     if found.manifest is None or found.location is None:
-        cure = f'make one with: shardkit index "{source}"' if found.shards else "pack it, or look at it with report"
-        raise NotFoundError(str(source), "there is no dataset (no manifest) here", cure)
+        cure = (
+            f'make one with: shardkit index "{source}"'
+            if found.shards
+            else "pack it first, or inspect it with 'shardkit report'"
+        )
+        raise NotFoundError(str(source), "there is no dataset here (no manifest)", cure)
     return found.location, found.manifest
 
 
 def _index_columns(beside: Location, manifest: Manifest, objects: Objects) -> Iterator[dict[str, NDArray[Any]]]:
-    """The columns of each shard's rows. Raises ManifestError where an index file is missing or damaged."""
+    """The columns of each shard's rows. Raises ManifestError if an index file is missing or damaged."""
     from shardkit.shards.index_file import index_entries, open_index_at
 
     for entry, shards in index_entries(manifest):
@@ -113,7 +117,7 @@ def _index_columns(beside: Location, manifest: Manifest, objects: Objects) -> It
 
 
 def _pairs(width: NDArray[np.int32], height: NDArray[np.int32]) -> Counter[tuple[int, int]]:
-    """How often each (width, height) occurs."""
+    """Count each (width, height)."""
     both, counts = np.unique(width.astype(np.int64) << 32 | height, return_counts=True)
     pairs = zip((both >> 32).tolist(), (both & 0xFFFFFFFF).tolist(), strict=True)
     return Counter(dict(zip(pairs, counts.tolist(), strict=True)))
@@ -127,7 +131,7 @@ def _sums(sizes: Counter[tuple[int, int]], axis: int) -> Counter[int]:
 
 
 def _range(counts: Counter[int]) -> Range | None:
-    """Least, middle and greatest of the numbers, each as often as `counts` says; None for none."""
+    """Range of the numbers, each occurring as often as `counts` says; None for none."""
     if not counts:
         return None
     numbers = sorted(counts)
@@ -140,7 +144,7 @@ def _range(counts: Counter[int]) -> Range | None:
 
 
 def build_info() -> dict[str, str]:
-    """How this shardkit was built: its version, the JPEG decoder and the other parts in C that are in use."""
+    """Describe this build of shardkit: its version, the JPEG decoder and the other C parts in use."""
     from shardkit.formats.tar import fast_write
     from shardkit.images import fused
     from shardkit.images.rewrite import lossless

@@ -1,4 +1,4 @@
-"""One function over the shards of a dataset: in threads here, or on the nodes of a cluster."""
+"""Apply one function to the shards of a dataset, in local threads or on the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _Result = TypeVar("_Result")
 def over_shards(
     function: Callable[[_Task], _Result], tasks: Iterable[tuple[Location, _Task]], where: EngineOptions
 ) -> Iterator[_Result]:
-    """`function`, one of a module, of each task, in order; with the shard that the task reads. Raises the first error.
+    """Apply `function` (a module-level one) to each task; yield results in order, each with the shard that its task
+    reads.
 
-    On a cluster, tasks and results are pickled, and the function may run twice.
+    Raises the first error. On a cluster, tasks and results are pickled, and the function may run twice.
     """
     if where.name == "local":
         yield from in_threads(function, (task for _, task in tasks), thread_count(where.workers))

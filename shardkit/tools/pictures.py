@@ -1,4 +1,4 @@
-"""Samples chosen at random by class, and small pictures of them, for the tools that show a dataset."""
+"""Randomly chosen samples per class, and thumbnails of them, for tools that show a dataset."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLOT_SUFFIXES = (".png", ".svg")
 
 @dataclass(frozen=True, slots=True)
 class ClassSamples:
-    """Samples of one class: its label (-1: none) and name, how many there are, and the rows that were chosen."""
+    """Samples of one class: its label (-1: none) and name, its total number of samples, and the chosen rows."""
 
     label: int
     name: str
@@ -42,9 +42,9 @@ class ClassSamples:
 def choose_samples(
     data: Dataset, *, count: int, seed: int, classes: Sequence[str | int] | None = None, limit: int | None = None
 ) -> list[ClassSamples]:
-    """`count` random rows of each class that has samples, in label order; samples without a label come last.
+    """Choose `count` random rows of each class that has samples, in label order; samples without a label come last.
 
-    classes: only these, by name or label, in the order given. limit: at most so many classes, evenly from all of them.
+    classes: only these, by name or label, in the given order. limit: at most this many classes, spread evenly over all.
     The same seed gives the same rows. Raises UsageError for a class that does not exist.
     """
     labels, names = data.content.catalog.labels(), data.classes
@@ -80,9 +80,9 @@ def _labels_of(names: Sequence[str], classes: Sequence[str | int]) -> list[int]:
 
 
 def picture(data: Dataset, row: int) -> Image.Image:
-    """The image of a row as stored (RGB), or as the dataset's decode() gives it.
+    """The image of a row as stored (RGB), or as the dataset's decode() returns it.
 
-    Raises ValueError with a short reason for one that can't be decoded or is not there; errors of reading as they are.
+    Raises ValueError with a short reason if it can't be decoded or is missing; reading errors are passed on.
     """
     from PIL import Image
 
@@ -99,9 +99,9 @@ def picture(data: Dataset, row: int) -> Image.Image:
 
 
 def open_picture(content: bytes, *, side: int | None = None) -> Image.Image:
-    """An image file as RGB. side: what the longer side will be shrunk to, so that a JPEG may be decoded smaller.
+    """Open an image file as RGB. side: target length of the longer side, which lets JPEGs be decoded at reduced size.
 
-    ValueError with a short reason for one that can't be decoded.
+    ValueError with a short reason if it can't be decoded.
     """
     if image_header(content, decode_rare=False)[0] == "JPEG":
         content = tidied(content)
@@ -113,7 +113,7 @@ def open_picture(content: bytes, *, side: int | None = None) -> Image.Image:
 
 
 def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """The whole image within side x side pixels, never enlarged."""
+    """The whole image, scaled down to fit side x side pixels, never enlarged."""
     from PIL.Image import Resampling
 
     small = image.copy()
@@ -122,16 +122,16 @@ def thumbnail(image: Image.Image, side: int) -> Image.Image:
 
 
 def jpeg_bytes(image: Image.Image, *, quality: int = 72) -> bytes:
-    """The image as a small JPEG file, without anything of the original's metadata."""
+    """The image as a small JPEG file, without any of the original's metadata."""
     sink = io.BytesIO()
     image.convert("RGB").save(sink, "JPEG", quality=quality, optimize=True)
     return sink.getvalue()
 
 
 def out_path(out: str | os.PathLike[str], endings: Sequence[str], *, option: str = "out") -> str:
-    """The file to write, checked by its ending, so that a slip does not replace a shard; its folder must exist.
+    """The file to write. Its ending is checked, so that a slip does not overwrite a shard; its folder must exist.
 
-    option: the one that names it.
+    option: the name of the option, for errors.
     Raises UsageError, MissingFileError.
     """
     path = Path(out)

@@ -1,6 +1,6 @@
-"""How well a dataset comes mixed: by its order as packed, a shuffle buffer and lanes, against a full permutation.
+"""Measure how well a dataset is mixed, as packed and with shuffle buffers and lanes, relative to a full permutation.
 
-Only the index is read. What is measured is the order that a training run with the same options gets, not a model.
+Only the index is read. It measures the order that a training run with the same options gets, not a model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
 from shardkit.tools.settings import ShuffleQualitySettings
 
 TOLERANCE = 0.05
-"""A buffer is enough where class entropy and carry-over of batches are within this of a full permutation's (and within
+"""A buffer is enough if class entropy and carry-over of batches are within this of a full permutation's (and within
 what chance does to so many batches)."""
 
 
@@ -32,11 +32,12 @@ what chance does to so many batches)."""
 class Mixing:
     """How well one way of reading mixes.
 
-    run_length: samples of one class in a row, on average. batch_entropy: bits of class entropy in a batch, on average.
-    displacement: how far a sample is from where it was packed, on average, as a part of the dataset (a full permutation
-    gives about 1/3). epoch_change: the same between two epochs. mixed: batch_entropy over that of the full permutation.
-    carry_over: the correlation of a batch's class counts with the next batch's. 0 for a full permutation; near 1 where
-    the classes of one batch are those of the next, as in runs of classes, and as when lanes deal out such runs.
+    run_length: average number of consecutive samples of one class. batch_entropy: average class entropy of a batch, in
+    bits. displacement: average distance of a sample from its packed position, as a fraction of the dataset (about 1/3
+    for a full permutation). epoch_change: the same between two epochs. mixed: batch_entropy divided by the full
+    permutation's. carry_over: the correlation of a batch's class counts with the next batch's. 0 for a full
+    permutation; near 1 if consecutive batches have the same classes, as with runs of classes, or lanes that deal out
+    such runs.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Mixing:
 
 @dataclass(frozen=True, slots=True)
 class ShuffleQuality:
-    """The ways of reading that were compared, the full permutation last. `enough`: the smallest buffer that will do."""
+    """The ways of reading that were compared, the full permutation last. `enough`: the smallest sufficient buffer."""
 
     samples: int
     classes: int
@@ -72,10 +73,10 @@ def shuffle_quality(
     seed: int = 0,
     storage_options: Mapping[str, Any] | None = None,
 ) -> ShuffleQuality:
-    """Compare shuffle buffers on a dataset. buffers: in samples; 0 is the order as packed. batch: samples in a batch.
+    """Compare shuffle buffers on a dataset. buffers: in samples; 0 is the order as packed. batch: samples per batch.
 
-    Takes about 1 microsecond for a sample and buffer, and 40 bytes of memory for a sample.
-    Raises UsageError for options that make no sense or a dataset without labels; errors of reading as `dataset`.
+    Takes about 1 microsecond per sample and buffer, and 40 bytes of memory per sample. Raises UsageError for impossible
+    options or a dataset without labels; reading errors as in `dataset`.
     """
     if not buffers:
         raise UsageError("buffers", "it is empty", "give at least one size")
@@ -83,7 +84,7 @@ def shuffle_quality(
     catalog = opened().content.catalog
     labels = catalog.labels()
     if not len(labels) or labels.min() < 0:
-        raise UsageError("source", "samples without a label can't be told apart", "pack them with classes")
+        raise UsageError("source", "mixing can't be measured without labels", "pack them with classes")
     chosen = [opened(shuffle=size, seed=seed, lanes=lanes) for size in sorted(set(buffers))]
     whole = [permutation(len(labels), stream_key("full", seed, epoch)) for epoch in range(2)]
     best = _entropy(labels[whole[0]], batch)
@@ -124,7 +125,7 @@ def _mixing(
 
 
 def _entropy(labels: NDArray[np.int64], batch: int) -> float:
-    """Bits of class entropy in a batch, on average over the whole batches."""
+    """Average class entropy of the full batches, in bits."""
     batches = max(1, len(labels) // batch)
     kept = labels[: batches * batch]
     size = min(batch, len(kept))
@@ -135,14 +136,14 @@ def _entropy(labels: NDArray[np.int64], batch: int) -> float:
 
 
 def _carry_over(labels: NDArray[np.int64], batch: int) -> float:
-    """The correlation of the class counts of a batch with those of the next one, both less what is expected."""
+    """The correlation of the class counts of a batch with those of the next one, both minus their expectation."""
     batches, classes = len(labels) // batch, int(labels.max()) + 1
     if batches < 2:
         return 0.0
     cells = np.repeat(np.arange(batches), batch) * classes + labels[: batches * batch]
     places, counts = np.unique(cells, return_counts=True)
     expected = batch * np.bincount(labels, minlength=classes) / len(labels)
-    # Sums over cells, of which only those that are not empty are at hand: (c - e)(c' - e) = cc' - ec - ec' + ee.
+    # Sums over cells, of which only the non-empty ones are at hand: (c - e)(c' - e) = cc' - ec - ec' + ee.
     square, constant = float(expected @ expected), batches - 1
     of_class, after = places % classes, np.searchsorted(places, places + classes)
     found = (after < len(places)) & (places[np.minimum(after, len(places) - 1)] == places + classes)
@@ -155,7 +156,7 @@ def _carry_over(labels: NDArray[np.int64], batch: int) -> float:
 
 
 def plot(quality: ShuffleQuality, path: str | os.PathLike[str]) -> None:
-    """Draw batch entropy and moves over the buffer, to a PNG or SVG file.
+    """Plot batch entropy and moves against the buffer size, to a PNG or SVG file.
 
     Raises MissingExtraError without matplotlib, UsageError.
     """

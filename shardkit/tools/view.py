@@ -1,4 +1,4 @@
-"""A contact sheet: random samples of each class as one picture, with their keys and labels."""
+"""Contact sheet: random samples of each class in one picture, with their keys and labels."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PAPER, _INK, _FAINT, _DAMAGE = (250, 250, 248), (28, 30, 33), (105, 108, 112), (172, 32, 32)
-_GAP, _TEXT, _HEAD = 10, 12, 15  # pixels: between pictures; letters of a key and of a class
+_GAP, _TEXT, _HEAD = 10, 12, 15  # pixels: gap between pictures; font sizes of keys and class headings
 _LINE = _TEXT + 5
 
 
 @dataclass(frozen=True, slots=True)
 class ShownClass:
-    """A row of the sheet: the class, its samples in all, and the keys of those that are shown."""
+    """A row of the sheet: the class, its total number of samples, and the keys of those shown."""
 
     name: str
     label: int
@@ -42,7 +42,7 @@ class ShownClass:
 
 @dataclass(frozen=True, slots=True)
 class ContactSheet:
-    """What was drawn. width, height: of the picture in pixels. left_out: classes that are not on it."""
+    """Result. width, height: of the picture in pixels. left_out: classes that are not on it."""
 
     path: str
     width: int
@@ -89,23 +89,23 @@ def view(
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> ContactSheet:
-    """Draw random samples of each class to the PNG file `out`, which is replaced: a row for each class.
+    """Draw random samples of each class to the PNG file `out`, replacing it: one row per class.
 
-    source: as for `dataset`. classes: names or labels (default: all, or MAX_CLASSES of them). count: samples of each.
-    pictures: a `shardkit.Pictures`: their size on the sheet, and random crops and flips in place of whole images.
-    storage_options: of a store, as in `dataset`. The same seed gives the same samples.
+    source: as for `dataset`. classes: names or labels (default: all, or MAX_CLASSES of them). count: samples per class.
+    pictures: a `shardkit.Pictures`: their size on the sheet, and random crops and flips instead of whole images.
+    storage_options: for a store, as in `dataset`. The same seed gives the same samples.
 
-    An image that can't be decoded has its reason in its place. Raises UsageError, and the errors of `dataset`.
+    An image that can't be decoded is replaced by the reason. Raises UsageError, and the errors of `dataset`.
     """
     path = out_path(out, (".png",))
     data = dataset(source, seed=seed, storage_options=storage_options)
     chosen = choose_samples(data, count=count, seed=seed, classes=classes, limit=None if classes else MAX_CLASSES)
     if not chosen:
-        raise UsageError("classes", "there are no samples to show", "name classes that have some")
+        raise UsageError("classes", "there are no samples to show", "give classes that have samples")
     left_out = 0 if classes else sum(1 for number in data.class_counts.values() if number) - len(chosen)
     if left_out > 0:
         more = "1 more class is" if left_out == 1 else f"{left_out:,} more classes are"
-        log.info("%s not shown; name the ones to show with `classes`", more)
+        log.info("%s not shown; choose the ones to show with `classes`", more)
     asked = pictures or Pictures()
     sheet = _Sheet(data, augmented_data(data, asked), chosen, count, asked.side)
     image = sheet.draw(progress)
@@ -115,7 +115,7 @@ def view(
 
 
 def augmented_data(data: Dataset, pictures: Pictures) -> Dataset:
-    """The dataset with the decode() that is asked for, or as it is."""
+    """The dataset with the requested decode(), or unchanged."""
     if isinstance(pictures, _Decoded):
         return data.decode(**{"size": usual_side(data), "crop": "random", "flip": True, **pictures.options})
     if not pictures.augmented and pictures.size is None:
@@ -124,7 +124,7 @@ def augmented_data(data: Dataset, pictures: Pictures) -> Dataset:
 
 
 def usual_side(data: Dataset) -> int:
-    """The middle one of the images' shorter sides, 224 at most; 224 where the index does not know them."""
+    """The median of the images' shorter sides, at most 224; 224 if the index does not have them."""
     table = data.content.catalog.index_table()
     if "width" not in table.column_names:
         return 224
@@ -148,7 +148,7 @@ class _Sheet:
         self.undecodable: list[str] = []
 
     def draw(self, progress: ProgressFn) -> Image.Image:
-        """The whole sheet, RGB."""
+        """Draw the whole sheet, RGB."""
         from PIL import Image, ImageDraw
 
         head = _HEAD + _GAP
@@ -190,13 +190,13 @@ class _Sheet:
 
 
 def enlarged(image: Image.Image, side: int) -> Image.Image:
-    """A small image by the largest whole factor that fits side x side, so that its pixels stay what they are."""
+    """Scale a small image by the largest whole factor that fits side x side, so that its pixels remain visible."""
     factor = side // max(image.size)
     return image if factor < 2 else image.resize((image.width * factor, image.height * factor), 0)
 
 
 def fitted(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
-    """`text`, its middle left out where it is wider than `width` pixels: the end of a key tells most."""
+    """Shorten `text` to `width` pixels by cutting its middle: the end of a key is the most informative part."""
     if font.getlength(text) <= width:
         return text
     for kept in range(len(text) - 1, 0, -1):
@@ -208,7 +208,7 @@ def fitted(text: str, width: float, font: ImageFont.FreeTypeFont) -> str:
 
 
 def two_lines(text: str, width: float, font: ImageFont.FreeTypeFont) -> list[str]:
-    """`text` in one or two lines of `width` pixels, the second one shortened where it has to be."""
+    """`text` in one or two lines of `width` pixels, the second one shortened if needed."""
     kept = len(text)
     while kept > 1 and font.getlength(text[:kept]) > width:
         kept -= 1

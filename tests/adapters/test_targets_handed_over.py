@@ -65,7 +65,7 @@ def test_torch_gets_them_as_tensors(folder: Path) -> None:
 def test_what_knows_one_class_only_refuses_them(folder: Path) -> None:
     pytest.importorskip("tensorflow")
     pytest.importorskip("keras")
-    with pytest.raises(UsageError, match="leave out graph=True"):
+    with pytest.raises(UsageError, match="omit graph=True"):
         data_of(folder, "multi").to_tf(graph=True)
     for make in (shardkit.keras.flow_from_shards, shardkit.keras.image_dataset_from_shards):
         with pytest.raises(UsageError, match=r"\.to_keras\(\)"):

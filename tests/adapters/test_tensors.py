@@ -121,7 +121,7 @@ def test_each_pass_of_a_dataloader_has_new_crops_and_torchs_seed_gives_them_agai
 
 def test_batches_and_filters_have_no_numbers(shards: str) -> None:
     data = shardkit.dataset(shards).decode(size=8)
-    with pytest.raises(UsageError, match=r"leave out \.batch"):
+    with pytest.raises(UsageError, match=r"omit \.batch"):
         data.batch(4).to_torch(map_style=True)
     with pytest.raises(UsageError, match="filter"):
         data.filter(bool).to_torch(map_style=True)
@@ -158,7 +158,7 @@ BY_NUMBER = {
     "a part": (lambda prefix: shardkit.dataset(prefix, rank=1, world_size=2).decode(size=8), "over all 2 ranks"),
     "crops": (lambda prefix: shardkit.dataset(prefix).decode(size=8, crop="random"), "the same in each epoch"),
     "flips": (lambda prefix: shardkit.dataset(prefix).decode(size=8, flip=True), "the same in each epoch"),
-    "batches": (lambda prefix: shardkit.dataset(prefix).decode(size=8).batch(4), "batches have no number"),
+    "batches": (lambda prefix: shardkit.dataset(prefix).decode(size=8).batch(4), "batches are not numbered"),
 }
 
 

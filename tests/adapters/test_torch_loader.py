@@ -215,7 +215,7 @@ def test_a_state_with_filter_and_workers_is_refused_with_the_cure(cars: str) -> 
     dataset = shardkit.dataset(cars, shuffle=16).filter(lambda sample: sample["cls"] == 1)
     loader = dataset.to_torch().loader(num_workers=2, multiprocessing_context="fork")
     assert sorted(sample["__key__"] for sample in loader) == [f"red/{number:02}" for number in range(40)]
-    with pytest.raises(StateError, match="workers are not at one place; use num_workers=0"):
+    with pytest.raises(StateError, match="workers are at different positions; use num_workers=0"):
         loader.state_dict()
 
 
@@ -272,7 +272,7 @@ def test_workers_started_anew_know_the_rank_of_their_process(cars: str, monkeypa
 
 
 def test_options_that_batch_again_are_refused(cars: str) -> None:
-    with pytest.raises(UsageError, match="the dataset gives batches already"):
+    with pytest.raises(UsageError, match="the dataset already yields batches"):
         batches(cars).to_torch().loader(batch_size=8)
 
 
@@ -435,7 +435,7 @@ def test_a_batch_that_does_not_fit_into_shared_memory_is_an_error_here(
 
     loader = batches(cars).to_torch().loader(num_workers=2, multiprocessing_context="fork", timeout=20)
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
-    with pytest.raises(WorkerError, match=r"a batch of [\d,]+ bytes does not fit into shared memory .*--shm-size"):
+    with pytest.raises(WorkerError, match=r"a batch of [\d,]+ bytes does not fit in shared memory .*--shm-size"):
         list(loader)
 
 

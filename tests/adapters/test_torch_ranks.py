@@ -159,8 +159,8 @@ def test_what_accelerate_would_deal_to_the_ranks_again_is_refused_on_each_of_the
     try:
         for rank, process in enumerate(ranks):
             said = process.communicate(timeout=120)[0]
-            assert f"this is the part of rank {rank} of 2 already" in said
-            assert "leave the loader out of accelerator.prepare()" in said
+            assert f"this is already the part of rank {rank} of 2" in said
+            assert "keep the loader out of accelerator.prepare()" in said
     finally:
         for process in ranks:
             process.kill()

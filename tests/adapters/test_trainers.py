@@ -135,14 +135,14 @@ def test_a_trainer_that_would_deal_a_part_to_the_ranks_again_is_refused(
     tmp_path: Path, draw_tree: Any, how: str
 ) -> None:
     for rank, result in enumerate(trained(tmp_path, draw_tree, how)):
-        assert f"this is the part of rank {rank} of 2 already" in result["error"]
+        assert f"this is already the part of rank {rank} of 2" in result["error"]
         assert "for transformers.Trainer use to_torch(map_style=True)" in result["error"]
         assert result["train"] == []
 
 
 def test_an_evaluation_that_would_see_a_part_only_is_refused(tmp_path: Path, draw_tree: Any) -> None:
     for rank, result in enumerate(trained(tmp_path, draw_tree, "evaluation")):
-        assert f"this is the part of rank {rank} of 2 already" in result["error"]
+        assert f"this is already the part of rank {rank} of 2" in result["error"]
         assert result["train"] != [] and result["test"] == []
 
 

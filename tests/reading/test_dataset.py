@@ -256,7 +256,7 @@ def test_binary_labels_need_two_classes(cars: str, by_shards: dict[int, str]) ->
     (batch,) = shardkit.dataset(by_shards[3]).decode(size=4, label="binary").batch(190)
     assert batch.labels.dtype == np.float32
     assert (batch.labels.sum(), len(batch.labels)) == (70, 190)
-    with pytest.raises(UsageError, match="two classes, and there are 3"):
+    with pytest.raises(UsageError, match="two classes, but there are 3"):
         next(iter(shardkit.dataset(cars).decode(size=4, label="binary").batch(2)))
 
 
@@ -302,7 +302,7 @@ def test_undecodable_images_are_left_out_counted_and_logged(
 
 def test_more_undecodable_images_than_the_limit_are_an_error(spoiled: str) -> None:
     dataset = shardkit.dataset(spoiled).decode(size=8, on_error="skip", skip_limit=2).batch(4)
-    with pytest.raises(DatasetError, match=r"3 samples could not be decoded, and skip_limit is 2.*raise skip_limit"):
+    with pytest.raises(DatasetError, match=r"3 samples could not be decoded, but skip_limit is 2.*raise skip_limit"):
         list(dataset)
 
 
@@ -416,7 +416,7 @@ NONSENSE: list[tuple[str, Callable[[str], Any]]] = [
     ("sise", lambda p: shardkit.dataset(p).decode(sise=8)),
     ("batch", lambda p: shardkit.dataset(p).batch(0)),
     ("batch", lambda p: shardkit.dataset(p).batch(True)),
-    ("batches already", lambda p: shardkit.dataset(p).batch(2).batch(2)),
+    ("already in batches", lambda p: shardkit.dataset(p).batch(2).batch(2)),
     ("decode", lambda p: shardkit.dataset(p).batch(2).decode(size=8)),
     ("decode", lambda p: shardkit.dataset(p).map(len).decode(size=8)),
     ("decode", lambda p: shardkit.dataset(p).decode(size=8).decode(size=8)),
@@ -425,8 +425,8 @@ NONSENSE: list[tuple[str, Callable[[str], Any]]] = [
     ("turns", lambda p: shardkit.dataset(p).repeat(0)),
     ("epoch_size", lambda p: shardkit.dataset(p).epoch_size(0)),
     ("set_epoch", lambda p: shardkit.dataset(p).set_epoch(-1)),
-    ("called", lambda p: shardkit.dataset(p).map(5)),  # type: ignore[arg-type]
-    ("called", lambda p: shardkit.dataset(p).filter(None)),  # type: ignore[arg-type]
+    ("callable", lambda p: shardkit.dataset(p).map(5)),  # type: ignore[arg-type]
+    ("callable", lambda p: shardkit.dataset(p).filter(None)),  # type: ignore[arg-type]
     ("batch", lambda p: shardkit.dataset(p).filter(len).take(2).batch(2)),
 ]
 

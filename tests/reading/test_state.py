@@ -332,7 +332,7 @@ def test_with_filter_a_state_belongs_to_its_rank(cars: str, keys_of: KeysOf) -> 
     resumed.load_state_dict(dataset.state_dict())
     assert keys_of(resumed) == expected[7:]
     for rank, world in ((0, 2), (1, 3)):
-        with pytest.raises(StateError, match=r"rank 1 of 2.*a state for each rank"):
+        with pytest.raises(StateError, match=r"rank 1 of 2.*state for each rank"):
             part(rank, world).load_state_dict(dataset.state_dict())
 
 

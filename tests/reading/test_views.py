@@ -91,12 +91,12 @@ def test_what_is_neither_number_nor_key_is_refused(cars: str, item: Any) -> None
 def test_numbers_and_marks_that_do_not_fit_are_an_error_when_it_is_read(cars: str) -> None:
     with pytest.raises(NotFoundError, match="no sample 97 among 97"):
         list(shardkit.dataset(cars)[[1, 97]])
-    with pytest.raises(UsageError, match="3 times True or False for 97 samples"):
+    with pytest.raises(UsageError, match="3 values True or False for 97 samples"):
         list(shardkit.dataset(cars)[[True, False, True]])
 
 
 def test_batches_have_no_number(cars: str) -> None:
-    with pytest.raises(UsageError, match=r"it is about samples.*before batch\(\)"):
+    with pytest.raises(UsageError, match=r"it applies to samples.*before batch\(\)"):
         shardkit.dataset(cars).batch(2)[0]
 
 

@@ -170,7 +170,7 @@ def test_what_a_run_had_decided_is_finished_before_an_index_is_refused(
     second: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_short(second, tree, monkeypatch)
-    with pytest.raises(DestinationError, match="a manifest is there already"):
+    with pytest.raises(DestinationError, match="a manifest already exists"):
         shardkit.index_shards(second)
     assert generation_of(second) == GENERATION + 1
     assert not stray(second)

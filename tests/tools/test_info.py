@@ -77,9 +77,9 @@ def test_what_is_not_there_is_an_error_that_names_it(packed: Path) -> None:
 
 def test_shards_without_a_manifest_and_class_trees_are_told_what_to_do(packed: Path, tree: Path) -> None:
     Path(f"{packed}.json").unlink()
-    with pytest.raises(NotFoundError, match=r'no manifest\) here; make one with: shardkit index "'):
+    with pytest.raises(NotFoundError, match=r'no dataset here \(no manifest\); make one with: shardkit index "'):
         info(packed)
-    with pytest.raises(NotFoundError, match=r"no manifest\) here; pack it"):
+    with pytest.raises(NotFoundError, match=r"no dataset here \(no manifest\); pack it first"):
         info(tree)
 
 

@@ -112,7 +112,7 @@ def test_one_class_that_is_left_out_is_told_too(
     monkeypatch.setattr("shardkit.tools.view.MAX_CLASSES", 1)
     with caplog.at_level(logging.INFO, "shardkit.tools.view"):
         assert view(packed, tmp_path / "sheet.png").left_out == 1
-    assert "1 more class is not shown; name the ones to show with `classes`" in caplog.messages
+    assert "1 more class is not shown; choose the ones to show with `classes`" in caplog.messages
 
 
 def test_of_classes_that_are_named_none_is_left_out(packed: Path, tmp_path: Path) -> None:

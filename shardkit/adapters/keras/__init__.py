@@ -1,4 +1,4 @@
-"""For Keras, with any backend: what `shardkit.keras` offers."""
+"""Keras, with any backend: the implementation of `shardkit.keras`."""
 
 from __future__ import annotations
 

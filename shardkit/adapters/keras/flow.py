@@ -1,7 +1,7 @@
-"""Shards in the place of a class directory: `flow_from_shards`, called as Keras' `flow_from_directory`.
+"""Shards in place of a class directory: `flow_from_shards`, with the signature of Keras' `flow_from_directory`.
 
-The samples, labels and lengths are Keras' own on the tree that was packed, with shuffle=False in Keras' order, too.
-What was packed is what counts: pack() leaves out hidden files, and takes GIF and WebP, which that loader does not know.
+Samples, labels and lengths match Keras' own on the tree that was packed; with shuffle=False, the order does too. The
+packed files count: pack() omits hidden files, and includes GIF and WebP, which Keras' loader does not support.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ImageFunction = Callable[[NDArray[Any]], NDArray[Any]]
 PILLOW_FILTERS: dict[str, Interpolation] = {
     "nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "box": "area", "lanczos": "lanczos",
 }  # fmt: skip
-"""Keras' names for Pillow's filters, and shardkit's; "hamming" only Keras' own loader has."""
+"""Keras' names for Pillow's filters -> shardkit's; only Keras' own loader has "hamming"."""
 
 
 def flow_from_shards(
@@ -64,19 +64,19 @@ def flow_from_shards(
     """`ImageDataGenerator.flow_from_directory` on shards: float32 batches (images, labels) of values 0 … 255.
 
     The arguments are Keras'; validation_split, rescale and preprocessing_function are those of its ImageDataGenerator.
-    With shuffle=False batches, labels, classes, file names and lengths are Keras' own; with exact=True the pixels are
-    too, to the bit, since Keras' own function loads them (in our threads). Without it JPEGs may be decoded at a
-    smaller scale, which is several times as fast for photographs, but for interpolation="nearest".
-    follow_links changes nothing: pack() has followed them, and a class directory is read like that, too.
-    Shuffled, the order is shardkit's, a new one in each epoch; seed=None is seed 0. Everything else of
-    ImageDataGenerator (rotation, zoom …) is a layer of Keras, or a function for `Dataset.map`.
-    Prints what Keras prints, unless verbose is False.
+    With shuffle=False, batches, labels, classes, file names and lengths match Keras' own; with exact=True the pixels
+    are also bit-identical, since Keras' own function loads them (in shardkit's threads). Otherwise, unless
+    interpolation="nearest", JPEGs may be decoded at a smaller scale, which is several times as fast for photographs.
+    follow_links has no effect: pack() has already followed links, and reading a class directory follows them too.
+    Shuffled, the order is shardkit's, a new one in each epoch; seed=None is seed 0. For everything else in
+    ImageDataGenerator (rotation, zoom …) use a Keras layer or `Dataset.map`. Prints what Keras prints, unless verbose
+    is False.
     """
     _check_flow(color_mode, class_mode, interpolation, subset, validation_split)
     base = as_dataset(source)
     names, labels = chosen_classes(base, classes, "classes")
     if class_mode == "binary" and len(names) != 2:
-        raise UsageError("class_mode", f'"binary" needs two classes, and there are {len(names)}', 'use "sparse"')
+        raise UsageError("class_mode", f'"binary" needs two classes, but there are {len(names)}', 'use "sparse"')
     view, listing = base, None
     if classes is not None or subset is not None or not shuffle or save_to_dir is not None:
         listing = keras_order(listed(base), labels)
@@ -115,23 +115,23 @@ def _check_flow(
     one_of("interpolation", interpolation, (*PILLOW_FILTERS, "hamming"))
     one_of("subset", subset, ("training", "validation", None))
     if not 0 <= validation_split < 1 or (subset is not None and not validation_split):
-        fact = f"{validation_split!r} is not a share between 0 and 1"
+        fact = f"{validation_split!r} is not a fraction between 0 and 1"
         raise UsageError("validation_split", fact, "give one such as 0.2 together with subset")
 
 
 def one_of(argument: str, value: object, allowed: Sequence[object]) -> None:
-    """Raises UsageError for a value that is not allowed."""
+    """Raise UsageError for a value that is not allowed."""
     if value not in allowed:
         raise UsageError(argument, f"{value!r} is not one of {', '.join(map(repr, allowed))}", "choose one of these")
 
 
 def as_dataset(source: SourceLike | Dataset) -> Dataset:
-    """The dataset that is meant. UsageError for one that is decoded or batched already."""
+    """Return the dataset, opening it if needed. UsageError for one that is already decoded or batched."""
     found = source if isinstance(source, Dataset) else dataset(source)
     if found.ops:
-        raise UsageError("source", f"{found!r} is more than a selection", "leave out decode(), batch() and so on")
+        raise UsageError("source", f"{found!r} does more than select samples", "omit decode(), batch() etc.")
     if found.content.catalog.kind:
-        fact = "Keras' own loaders know one class for each sample, and these have several, or numbers"
+        fact = "Keras' own loaders expect one class per sample, but these samples have several classes, or numbers"
         raise UsageError("source", fact, "use dataset(…).decode(size=224).batch(32).to_keras()")
     return found
 
@@ -139,7 +139,7 @@ def as_dataset(source: SourceLike | Dataset) -> Dataset:
 def shuffled(view: Dataset, shuffle: bool, seed: int | None) -> Dataset:
     """The view in a new order each epoch, or in its own.
 
-    One process and a buffer that holds all of it make one lane: a few samples in 16 lanes would hardly be shuffled.
+    One process and a buffer as large as the view make one lane: a few samples in 16 lanes would hardly be shuffled.
     """
     if not shuffle:
         return view.shuffle(False)
@@ -162,17 +162,17 @@ class Loading:
 
     @property
     def layout(self) -> Literal["hwc", "chw"]:
-        """Ours for the data format."""
+        """shardkit's layout for the data format."""
         return "chw" if self.data_format == "channels_first" else "hwc"
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of an image."""
+        """The shape of an image."""
         channels = {"rgb": 3, "rgba": 4, "grayscale": 1}[self.color_mode]
         return (channels, *self.size) if self.layout == "chw" else (*self.size, channels)
 
     def by_shardkit(self, view: Dataset) -> Dataset:
-        """Decoded into their places in the batch by shardkit; one by one where there is a function."""
+        """Decode with shardkit, in place in the batch; one image at a time if there is a function to apply."""
         own = self.function is not None
         made = view.decode(
             size=self.size, color="gray" if self.color_mode == "grayscale" else "rgb", layout=self.layout,
@@ -181,7 +181,7 @@ class Loading:
         return made.map(self._decoded) if own else made
 
     def by_keras(self, view: Dataset, keep_aspect_ratio: bool) -> Dataset:
-        """Loaded by Keras' own function, in our threads."""
+        """Load with Keras' own function, in shardkit's threads."""
 
         def load(sample: Sample) -> Sample:
             name = next(name for name in sample if name in IMAGE_FIELDS)
@@ -199,11 +199,11 @@ class Loading:
         return view.map(load)
 
     def _decoded(self, sample: Sample) -> Sample:
-        name = image_field(sample) or ""  # what decode() gave has one
+        name = image_field(sample) or ""  # an image returned by decode() has one
         return {**sample, name: self._finished(sample[name])}
 
     def _finished(self, image: NDArray[Any]) -> NDArray[Any]:
-        """As ImageDataGenerator.standardize: the function first, then the scale."""
+        """Apply the function first, then the scale, like ImageDataGenerator.standardize."""
         if self.function is not None:
             image = np.asarray(self.function(image), np.float32)
         return image if self.rescale is None else image * np.float32(self.rescale)
@@ -211,7 +211,7 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Relabel:
-    """Labels of the dataset as labels among the classes that were chosen."""
+    """Maps labels of the dataset to labels among the chosen classes."""
 
     chosen: Sequence[int]
     classes: int
@@ -225,7 +225,7 @@ class Relabel:
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Where batches are saved as pictures, named by prefix, number of the sample and a digest of the picture."""
+    """Saves batches as image files, named by prefix, sample number and a digest of the image."""
 
     folder: str
     prefix: str
@@ -234,7 +234,7 @@ class Saving:
     numbers: dict[str, int]
 
     def __call__(self, batch: Batch) -> None:
-        """Save each image of the batch, its least value as black and its greatest as white, as Keras does."""
+        """Save each image of the batch, scaled so that its minimum is black and its maximum white, as Keras does."""
         data_format = "channels_first" if self.layout == "chw" else "channels_last"
         for key, image in zip(batch.keys, batch.images, strict=True):
             mark = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=4).digest(), "big") % 10_000_000
@@ -244,7 +244,7 @@ class Saving:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """A Batch as (images, labels) in the form that class_mode names."""
+    """Converts a Batch to (images, labels) as specified by class_mode."""
 
     class_mode: str | None
     relabel: Relabel
@@ -253,7 +253,7 @@ class Finish:
     save: Saving | None = None
 
     def __call__(self, batch: Batch) -> Any:
-        """The images with their labels; the images alone for class_mode None."""
+        """The images with their labels; only the images for class_mode None."""
         images = batch.images.astype(self.dtype, copy=False)
         if self.save is not None:
             self.save(batch)

@@ -1,6 +1,6 @@
-"""Shards in the place of a class directory: `image_dataset_from_shards`, called as `image_dataset_from_directory`.
+"""Shards in place of a class directory: `image_dataset_from_shards`, like Keras' `image_dataset_from_directory`.
 
-As in `flow.py`. Keras' own takes no PPM, TIFF and WebP, which pack() does.
+See `flow.py`. Keras' own loader does not support PPM, TIFF and WebP, which pack() does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TF_FILTERS: dict[str, Interpolation] = {
     "area": "area",
     "lanczos3": "lanczos",
 }
-"""Keras' names for TensorFlow's methods, and shardkit's; the others only TensorFlow has."""
+"""Keras' names for TensorFlow's methods -> shardkit's; only TensorFlow has the others."""
 
 
 def image_dataset_from_shards(
@@ -53,16 +53,15 @@ def image_dataset_from_shards(
     exact: bool = False,
     verbose: bool = True,
 ) -> Any:
-    """`keras.utils.image_dataset_from_directory` on shards: float32 images (uint8 for "nearest"), labels as label_mode
-    says.
+    """`keras.utils.image_dataset_from_directory` on shards: float32 images (uint8 for "nearest") and labels.
 
-    format: "tf" gives a tf.data.Dataset with `class_names` and `file_paths` (below the tree's root), "keras" a
-    KerasDataset for any backend; by default what suits Keras' backend. Other arguments are Keras'; follow_links changes
-    nothing, since links are followed anyway. subset="both" gives a list of two.
-    Samples, splits, labels, shapes and lengths are Keras' own, with shuffle=False the order too. Pixels are resized
-    with antialiasing, as Keras does not; with exact=True TensorFlow decodes and resizes them, to the bit as Keras
-    does (format "tf" only). crop_to_aspect_ratio, pad_to_aspect_ratio, "rgba", and the filters lanczos5, gaussian and
-    mitchellcubic are done that way, too.
+    label_mode determines the form of the labels. format: "tf" returns a tf.data.Dataset with `class_names` and
+    `file_paths` (relative to the tree's root), "keras" a KerasDataset for any backend; the default depends on Keras'
+    backend. Other arguments are Keras'; follow_links has no effect, since links are always followed. subset="both"
+    returns a list of two. Samples, splits, labels, shapes and lengths match Keras' own; with shuffle=False the order
+    does too. Unlike in Keras, pixels are resized with antialiasing; with exact=True TensorFlow decodes and resizes
+    them, bit-identical to Keras (format "tf" only). crop_to_aspect_ratio, pad_to_aspect_ratio, "rgba", and the filters
+    lanczos5, gaussian and mitchellcubic also work this way.
     """
     options = _Options(
         None if label_mode is None else labels, None if labels is None else label_mode, color_mode,
@@ -75,8 +74,8 @@ def image_dataset_from_shards(
     base = as_dataset(source)
     listing, names, numbers = options.listed(base, class_names)
     if options.label_mode == "binary" and len(names) != 2:
-        raise UsageError("label_mode", f'"binary" needs two classes, and there are {len(names)}', 'use "int"')
-    if shuffle:  # as Keras deals the files, so that the parts of a split are Keras' own
+        raise UsageError("label_mode", f'"binary" needs two classes, but there are {len(names)}', 'use "int"')
+    if shuffle:  # deals the files like Keras, so that the parts of a split match Keras' own
         order = np.arange(len(listing.places))
         np.random.RandomState(seed or 0).shuffle(order)
         listing, numbers = taken(listing, order), numbers[order]
@@ -97,15 +96,15 @@ def _check_subset(validation_split: float | None, subset: str | None, shuffle: b
         validation_split is not None and not 0 < validation_split < 1
     ):
         fact = f"validation_split={validation_split!r} and subset={subset!r} do not fit"
-        raise UsageError("subset", fact, "give both, and a share between 0 and 1, or none")
+        raise UsageError("subset", fact, "give both, with a fraction between 0 and 1, or neither")
     if subset is not None and shuffle and seed is None:
-        raise UsageError("seed", "the two parts of a shuffled split need one seed", "give seed=, or shuffle=False")
+        raise UsageError("seed", "both parts of a shuffled split need the same seed", "give seed=, or shuffle=False")
 
 
 def _parts(
     count: int, validation_split: float | None, subset: str | None, verbose: bool
 ) -> list[tuple[str, NDArray[np.int64]]]:
-    """The parts that are asked for by name, as numbers. The validation part of "both" Keras does not shuffle."""
+    """The requested parts by name, as sample numbers. Keras does not shuffle the validation part of "both"."""
     every = np.arange(count)
     if subset is None or validation_split is None:
         return [("", every)]
@@ -118,7 +117,7 @@ def _parts(
     for name, part in parts.items():
         if not len(part) and subset in (name, "both"):
             fact = f"no samples are left for {name} of {count}"
-            raise UsageError("validation_split", fact, "choose another share")
+            raise UsageError("validation_split", fact, "choose another fraction")
     if subset == "both":
         return [("training", parts["training"]), ("of both", parts["validation"])]
     return [(subset, parts[subset])]
@@ -139,19 +138,19 @@ class _Options:
     format: str
 
     def check(self) -> None:
-        """UsageError for what makes no sense; MissingExtraError where TensorFlow is needed and not there."""
+        """UsageError for contradictory options; MissingExtraError if TensorFlow is needed but not installed."""
         one_of("label_mode", self.label_mode, ("int", "categorical", "binary", None))
         one_of("color_mode", self.color_mode, ("rgb", "rgba", "grayscale"))
         one_of("format", self.format, ("tf", "keras"))
         one_of("interpolation", self.interpolation, (*TF_FILTERS, "lanczos5", "gaussian", "mitchellcubic"))
         if self.crop and self.pad:
-            raise UsageError("pad_to_aspect_ratio", "crop_to_aspect_ratio is set, too", "set one of the two")
+            raise UsageError("pad_to_aspect_ratio", "crop_to_aspect_ratio is also set", "set only one of them")
         if self.by_tensorflow and self.format == "keras":
             fact = "exact=True, aspect ratios, rgba and TensorFlow's own filters need TensorFlow"
             raise UsageError("format", fact, 'use format="tf", or flow_from_shards')
         if self.crop and keras.backend.backend() != "tensorflow":
-            fact = "Keras' own function for it runs on its backend, which is not TensorFlow"
-            raise UsageError("crop_to_aspect_ratio", fact, "choose that backend, or flow_from_shards")
+            fact = "Keras' own function for this runs on its backend, which is not TensorFlow"
+            raise UsageError("crop_to_aspect_ratio", fact, "choose that backend, or use flow_from_shards")
         if self.batch_size is None and self.format == "keras":
             raise UsageError("batch_size", "Keras needs batches", 'give a number, or format="tf"')
 
@@ -171,23 +170,25 @@ class _Options:
             listing = keras_order(whole, chosen)
             return listing, names, Relabel(chosen, len(base.classes))(listing.labels)
         if class_names:
-            raise UsageError("class_names", 'they go with labels="inferred" only', "leave them out")
+            raise UsageError("class_names", 'they require labels="inferred"', "omit them")
         listing = keras_order(whole, None)
         if self.labels is None:
             return listing, [], np.zeros(len(listing.places), np.int64)
         given = np.asarray(self.labels)
         if given.dtype.kind not in "iu":
-            raise UsageError("labels", f"an array of {given.dtype} is not of whole numbers", "give one for each sample")
+            raise UsageError(
+                "labels", f"an array of {given.dtype} does not contain integers", "give an integer for each sample"
+            )
         numbers = given.astype(np.int64)
         if numbers.shape != listing.places.shape:
             fact = f"{len(numbers)} labels for {len(listing.places)} samples"
-            raise UsageError("labels", fact, "give one for each, in the order of the sorted file paths")
+            raise UsageError("labels", fact, "give one per sample, in the order of the sorted file paths")
         return listing, [str(label) for label in sorted(set(self.labels))], numbers
 
     def made(
         self, base: Dataset, listing: Listing, numbers: NDArray[np.int64], names: list[str], shuffle: bool, seed: int
     ) -> Any:
-        """The dataset of these samples in this order, or shuffled again."""
+        """The dataset of these samples, in this order or reshuffled each epoch."""
         view = shuffled(base[np.sort(listing.places) if shuffle else listing.places], shuffle, seed)
         encode = Encode(self.label_mode, len(names), dict(zip(listing.keys, numbers.tolist(), strict=True)))
         batches = view
@@ -196,7 +197,7 @@ class _Options:
             batches = view.decode(
                 size=self.size, color="gray" if self.color_mode == "grayscale" else "rgb", layout=load.layout,
                 interpolation=TF_FILTERS[self.interpolation],
-                dtype="uint8" if self.interpolation == "nearest" else "float32",  # as TensorFlow's resize gives it
+                dtype="uint8" if self.interpolation == "nearest" else "float32",  # like TensorFlow's resize
             )  # fmt: skip
         batches = batches.batch(self.batch_size or 32)
         if self.format == "keras":
@@ -238,7 +239,7 @@ class _Options:
         return adapter.untuned(made.prefetch(tf.data.AUTOTUNE))
 
     def _loaded(self, tf: Any, data: Any) -> Any:
-        """As Keras' `_load_image_tf` (keras/src/utils/image_dataset_utils.py)."""
+        """Load images like Keras' `_load_image_tf` (keras/src/utils/image_dataset_utils.py)."""
         channels = {"rgb": 3, "rgba": 4, "grayscale": 1}[self.color_mode]
         image = tf.image.decode_image(data, channels=channels, expand_animations=False)
         if self.crop:
@@ -255,7 +256,7 @@ class _Options:
 
 @dataclass(frozen=True, slots=True)
 class Encode:
-    """Labels in the form that label_mode names."""
+    """Labels in the form specified by label_mode."""
 
     mode: str | None
     classes: int

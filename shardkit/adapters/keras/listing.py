@@ -1,4 +1,4 @@
-"""Which samples the batches of an epoch hold, and the order in which Keras lists the files of a tree."""
+"""The samples in the batches of an epoch, and the order in which Keras lists the files of a tree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Samples in an order. places: their numbers in the view (int64). labels: int64; paths, keys: as in the index."""
+    """Samples in some order. places: their numbers in the view (int64). labels: int64; paths, keys: as in the index."""
 
     places: Rows
     labels: Rows
@@ -30,14 +30,14 @@ class Listing:
 
 
 def delivered(dataset: Dataset, epochs: Sequence[int]) -> Listing:
-    """The samples in the order in which the batches of these epochs hold them, for this rank.
+    """The samples of these epochs in the order of their batches, for this rank.
 
-    DatasetError where that is not known beforehand: with filter(), on_error="skip", or without an index.
+    DatasetError if that can't be predicted: with filter(), on_error="skip", or without an index.
     """
     decode = dataset.steps.decode
     if not dataset.steps.counted or (decode is not None and decode.options.on_error == "skip"):
-        fact = "which samples come is not known beforehand, since filter() or on_error may leave some out"
-        raise DatasetError("labels", fact, "collect them from the batches: .labels and .keys of each")
+        fact = "the samples can't be predicted, since filter() or on_error may omit some"
+        raise DatasetError("labels", fact, "collect .labels and .keys of each batch")
     rows = np.concatenate([dataset.epoch(epoch).rows_in_order for epoch in epochs])
     return _listed(dataset, rows, rows)
 
@@ -64,7 +64,7 @@ def _texts(column: Any, rows: Rows) -> list[str]:
 def keras_order(listing: Listing, classes: Sequence[int] | None) -> Listing:
     """The samples of these classes as Keras lists them: class by class, folders by path, then files by name.
 
-    Without classes all samples, and folders of all classes among each other, as Keras does it for labels=None.
+    Without classes, all samples, with the folders of all classes sorted together, as Keras does for labels=None.
     (`iter_valid_files` of keras/src/utils/dataset_utils.py: `sorted(os.walk(…))`, then sorted names.)
     """
     turn = None if classes is None else {label: number for number, label in enumerate(classes)}
@@ -83,7 +83,7 @@ def taken(listing: Listing, numbers: Any) -> Listing:
 
 
 def class_part(listing: Listing, share: tuple[float, float]) -> Listing:
-    """From each class, which stand one after the other, the samples from one share to another, as Keras' `subset`."""
+    """From each class (classes are consecutive), the samples between two fractions, as with Keras' `subset`."""
     bounds = np.flatnonzero(np.diff(listing.labels, prepend=-1, append=-1))
     chosen = [
         np.arange(first + int(share[0] * (last - first)), first + int(share[1] * (last - first)))
@@ -93,7 +93,7 @@ def class_part(listing: Listing, share: tuple[float, float]) -> Listing:
 
 
 def chosen_classes(dataset: Dataset, names: Sequence[str] | None, argument: str) -> tuple[list[str], list[int]]:
-    """(class names in the order that is wanted, their labels in the dataset). UsageError for one that is not there."""
+    """(the class names in the requested order, their labels in the dataset). UsageError for an unknown class."""
     known = dataset.classes
     wanted = known if names is None else [str(name) for name in names]
     for name in wanted:

@@ -25,7 +25,7 @@ except ImportError as exc:
         raise MissingExtraError("keras", "Keras is not installed", 'pip install "shardkit[keras]"') from exc
     missing = exc.name.partition(".")[0]
     fact = f"Keras can't load its backend, since {missing} is not installed"
-    cure = f'pip install "shardkit[{missing}]", or choose another backend by the variable KERAS_BACKEND'
+    cure = f'pip install "shardkit[{missing}]", or choose another backend with the variable KERAS_BACKEND'
     raise MissingExtraError("keras", fact, cure) from exc
 
 
@@ -34,18 +34,18 @@ log = logging.getLogger(__name__)
 __all__ = ["KerasDataset", "keras", "to_keras"]
 
 PEEKED = 2
-"""Batches that Keras' TensorFlow trainer looks at before it begins again with the first one. They are kept for that."""
+"""Batches that Keras' TensorFlow trainer reads before it starts again from the first one. They are kept for that."""
 
 
-class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not there when types are checked
-    """Batches for `fit`, `evaluate` and `predict`, in order, made by the threads of the Dataset ahead of use.
+class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not available to mypy
+    """Batches for `fit`, `evaluate` and `predict`, in order, made ahead of use by the threads of the Dataset.
 
-    What is listed (`labels`, `classes`, `keys`, `filenames`) is in the order of the batches: of the epoch that was
-    read last, or will be read first. So it fits what `predict` gave, shuffled or not.
-    A pass over the batches 0, 1, … is one epoch, and the next pass the next epoch. As an iterator (`next()`) it has
-    no end, as Keras' own; a `for` loop over it is one epoch.
-    With TensorFlow as the backend `Dataset.to_tf()` is faster: Keras reads this through a tf.data pipeline that it lets
-    TensorFlow tune, and so waits at the end of epochs, see `untuned` of adapters/tensorflow/handover.py.
+    The attributes `labels`, `classes`, `keys` and `filenames` are in the order of the batches of the epoch that was
+    read last, or else will be read first. So they match the output of `predict`, shuffled or not. A pass over the
+    batches 0, 1, … is one epoch, and the next pass the next epoch. As an iterator (`next()`) it is endless, like Keras'
+    own; a `for` loop over it is one epoch. With TensorFlow as the backend `Dataset.to_tf()` is faster: Keras reads this
+    class through a tf.data pipeline with autotuning, which makes it wait at the end of epochs, see `untuned` in
+    adapters/tensorflow/handover.py.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
             raise UsageError("to_keras()", "Keras needs batches", "add .batch(32), after .decode(size=…)")
         if os.environ.get(TF_CONFIG) and keras.backend.backend() == "tensorflow" and dataset.reading.ranks[1] > 1:
             rank, world_size = dataset.reading.ranks
-            fact = f"this is rank {rank} of {world_size}, and a strategy of ${TF_CONFIG} deals it again"
-            raise UsageError("to_keras()", fact, "use to_tf(), which a strategy takes as it is")
+            fact = f"this is rank {rank} of {world_size}, and a strategy from ${TF_CONFIG} would shard it again"
+            raise UsageError("to_keras()", fact, "use to_tf(), which a strategy does not shard again")
         super().__init__(workers=1)
         self.dataset = dataset
         self._convert = convert or as_keras
@@ -72,11 +72,11 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
         self._next = 0
         self._listing: tuple[int, Listing] | None = None
 
-    # What Keras asks for
+    # Interface that Keras calls
 
     @property
     def num_batches(self) -> int | None:
-        """The batches of a pass; None where that is not known, or there is no end: then give `steps_per_epoch`."""
+        """The batches of a pass; None if that is not known, or it is endless: then pass `steps_per_epoch`."""
         try:
             return len(self.dataset)
         except DatasetError:
@@ -86,14 +86,16 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
         return len(self.dataset)
 
     def __getitem__(self, number: int) -> Any:
-        """Batch `number` of this pass. Fast in order from 0 on; any other starts reading again from that place.
+        """Batch `number` of this pass. Fast in order from 0 on; any other number starts reading again from that place.
 
-        Within an epoch of Keras it is the next batch, whatever the number: `fit(shuffle=True)`, its default, asks in
-        a random order, which would start again for each batch and mix whole batches only.
+        Within an epoch of Keras it is the next batch, whatever the number: `fit(shuffle=True)`, its default, requests
+        batches in random order, which would restart reading for each batch only to shuffle whole batches.
         """
         count = self.num_batches
         if count is not None and not 0 <= number < count:
-            raise SampleIndexError(repr(self.dataset), f"there is no batch {number} among {count}", "they count from 0")
+            raise SampleIndexError(
+                repr(self.dataset), f"there is no batch {number} among {count}", "numbers start at 0"
+            )
         with self._lock:
             if count is not None and self._within:
                 self._over = self._over or self._place == count
@@ -120,7 +122,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
 
     @property
     def use_multiprocessing(self) -> bool:
-        """False: a pass goes through the batches in order, which processes beside each other can't. Threads decode."""
+        """False: a pass reads the batches in order, which parallel processes can't. Threads decode."""
         return False
 
     @use_multiprocessing.setter
@@ -129,16 +131,16 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
             log.warning("use_multiprocessing=True has no effect on a KerasDataset: its threads decode all the same")
 
     def on_epoch_begin(self) -> None:
-        """Keras begins an epoch, and so a pass."""
+        """Called by Keras at the start of an epoch, which is a pass."""
         with self._lock:
             if self._over:
                 self._begin_epoch(self._epoch + self._turns)
             self._within, self._place = True, 0
 
     def on_epoch_end(self) -> None:
-        """Keras has ended an epoch: the next pass is the next one. Without a length there are no passes.
+        """Called by Keras at the end of an epoch; advances to the next pass. Without a length there are no passes.
 
-        It says so before the first epoch as well, after it has looked at some batches: that is no pass.
+        Keras also calls it before the first epoch, after looking at some batches: that is not a pass.
         """
         with self._lock:
             if self._within:
@@ -162,7 +164,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
     next = __next__
 
     def reset(self) -> None:
-        """Let `next()` begin at the first batch again."""
+        """Make `next()` start again from the first batch."""
         self._next = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -171,7 +173,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
             self._stop()
             self._begin_epoch(epoch)
 
-    # What is in it
+    # Contents
 
     @property
     def class_names(self) -> list[str]:
@@ -190,8 +192,10 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
 
     @property
     def labels(self) -> NDArray[np.int32]:
-        """The label of every sample in the order of the batches (int32, samples). UsageError where samples have
-        several classes, or numbers."""
+        """The label of every sample in the order of the batches (int32, shape (samples,)).
+
+        UsageError if samples have several classes, or numbers.
+        """
         require_class_labels(self.dataset.content.catalog, "labels")
         labels = self.listing.labels
         return (labels if self._relabelled is None else self._relabelled(labels)).astype(np.int32)
@@ -205,12 +209,12 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
 
     @property
     def filenames(self) -> list[str]:
-        """The path below the root, as it was before packing, of every sample in the order of the batches."""
+        """The original path relative to the root of every sample, in the order of the batches."""
         return list(self.listing.paths)
 
     @property
     def samples(self) -> int:
-        """The samples of a pass."""
+        """The number of samples in a pass."""
         low, high = self.dataset.epoch(0).span
         return (high - low) * self._turns
 
@@ -218,25 +222,25 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
 
     @property
     def batch_size(self) -> int:
-        """The samples of each batch but the last."""
+        """The number of samples in each batch but the last."""
         size = self.dataset.batch_size
         assert size is not None
         return size
 
     @property
     def listing(self) -> Listing:
-        """The samples of the pass that was begun last, in the order of its batches."""
+        """The samples of the pass that started last, in the order of its batches."""
         with self._lock:
             epoch = self._epoch
             if self._listing is None or self._listing[0] != epoch:
                 self._listing = (epoch, delivered(self.dataset, range(epoch, epoch + self._turns)))
             return self._listing[1]
 
-    # How it is read
+    # Reading
 
     @property
     def _turns(self) -> int:
-        """The epochs of a pass, by repeat()."""
+        """The epochs in a pass, from repeat()."""
         return self.dataset.reading.turns or 1
 
     def _end_pass(self) -> None:
@@ -255,17 +259,17 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
 
     def _end_reading(self) -> None:
         if self._items is not None:
-            self._items.close()  # type: ignore[attr-defined]  # it is a generator: its threads end here
+            self._items.close()  # type: ignore[attr-defined]  # a generator: closing it ends its threads
             self._items = None
 
     def _following(self) -> Any:
         assert self._items is not None
         for item in self._items:
             return item
-        raise DatasetError(repr(self.dataset), "there are fewer batches than its length says", "see on_error and map()")
+        raise DatasetError(repr(self.dataset), "there are fewer batches than its length", "see on_error and map()")
 
     def _read(self, number: int) -> Iterator[Any]:
-        """The items of this pass from `number` on. Where their number is not known they go on over the epochs."""
+        """The items of this pass from `number` on. If their number is not known, they continue over the epochs."""
         dataset, epoch = self.dataset, self._epoch
         steps = dataset.steps
         if not steps.counted or dataset.content.streams:
@@ -289,14 +293,14 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
 
 
 def as_keras(item: Any) -> Any:
-    """The item as Keras takes it: a Batch as (images, labels), or as (images,) where there are no labels."""
+    """Convert an item for Keras: a Batch becomes (images, labels), or (images,) if there are no labels."""
     if not isinstance(item, Batch):
         return item
     return (item.images,) if item.labels is None else (item.images, item.labels)
 
 
 def copied(item: Any) -> Any:
-    """The item with its arrays copied, so that what is done to them in place stays with the first."""
+    """The item with its arrays copied, so that in-place changes do not affect the original."""
     return keras.tree.map_structure(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, item)
 
 

@@ -1,9 +1,9 @@
-"""A Dataset as a graph of TensorFlow's own operations on its TFRecord shards: no Python and no thread of ours in it.
+"""A Dataset as a graph of TensorFlow's own operations on its TFRecord shards, without Python or shardkit's threads.
 
     file names, in a new order each time -> interleave(TFRecordDataset) -> shuffle buffer -> parse, decode -> batch
 
-What is random follows from the seed, the number of the iteration and the bytes of the image, so that it is the same
-for any number of threads, and however a tf.distribute strategy deals the files.
+Random values are derived from the seed, the number of the iteration and the bytes of the image, so that they are the
+same for any number of threads, and however a tf.distribute strategy shards the files.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ if TYPE_CHECKING:
 __all__ = ["to_tf_graph"]
 
 HEAD_BYTES = 512
-"""Of a shard, from which its format and compression are seen."""
+"""Bytes at the start of a shard that identify its format and compression."""
 
 CYCLE = 16
-"""Shards that are read side by side when shuffled, as our own order has 16 lanes."""
+"""Shards that are read in parallel when shuffled; shardkit's own order also has 16 lanes."""
 
 KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3"}
-"""Our names for the filters of `ScaleAndTranslate`, by which `tf.image.resize(antialias=True)` works, too."""
+"""shardkit's names -> filters of `ScaleAndTranslate`, which `tf.image.resize(antialias=True)` uses too."""
 
 DECODED = ("jpg", "jpeg", "png", "gif", "bmp")
-"""The image fields that TensorFlow's decoders know."""
+"""The image fields that TensorFlow can decode."""
 
 RATIOS = (1, 2, 4, 8)
-"""What the JPEG decoder may shrink by."""
+"""Scales at which the JPEG decoder can decode."""
 
 DRAWS = 3 + 2 * TRIES
-"""Random numbers for a sample: flip, top, left, then (area, ratio) for each try."""
+"""Number of random values per sample: flip, top, left, then (area, ratio) for each try."""
 
 
 def to_tf_graph(dataset: Dataset) -> tf.data.Dataset:
-    """The graph, with the element_spec, the cardinality and the `class_names` that `to_tf` gives.
+    """Build the graph, with the same element_spec, cardinality and `class_names` as `to_tf`.
 
-    Raises UsageError for what TensorFlow's operations can't do. What is wrong in the data raises TensorFlow's errors.
+    Raises UsageError for what TensorFlow's operations can't do. Defects in the data raise TensorFlow's errors.
     """
     options = _require_options(dataset)
     paths, packing = _files(dataset)
@@ -85,22 +85,22 @@ def _require_options(dataset: Dataset) -> DecodeOptions:
         raise _refused("it needs batches of decoded images of one size", element_spec_cure)
     if len(steps.samples) > 1 or steps.after:
         fact = "map() and filter() call Python"
-        raise _refused(fact, "leave out graph=True, or use those of the tf.data.Dataset that comes back")
+        raise _refused(fact, "omit graph=True, or use the methods of the returned tf.data.Dataset")
     if dataset.selection or dataset.weights is not None or not isinstance(dataset.content, Named):
-        fact = "views, weights, concat() and mix() need the order of shardkit, and a graph reads whole shards"
-        raise _refused(fact, "leave out graph=True")
+        fact = "views, weights, concat() and mix() need shardkit's order, but a graph reads whole shards"
+        raise _refused(fact, "omit graph=True")
     if dataset.reading.epoch_size is not None:
-        raise _refused("epoch_size() needs the order of shardkit", "leave out graph=True, or use take()")
+        raise _refused("epoch_size() needs shardkit's order", "omit graph=True, or use take()")
     rank, world_size = dataset.reading.ranks
     if world_size > 1:
-        fact = f"this is rank {rank} of {world_size}, and a graph is dealt by its strategy"
-        cure = "give dataset() rank=0, world_size=1 under a tf.distribute strategy, or leave out graph=True"
+        fact = f"this is rank {rank} of {world_size}, but a graph is sharded by its strategy"
+        cure = "give dataset() rank=0, world_size=1 under a tf.distribute strategy, or omit graph=True"
         raise _refused(fact, cure)
     defaults, options = DecodeOptions(), steps.decode.options
     for name in ("exact", "orientation", "on_error", "max_pixels"):
         if getattr(options, name) != getattr(defaults, name):
             fact = f"decode({name}={getattr(options, name)!r}) can't be done with TensorFlow's operations"
-            raise _refused(fact, "leave it out, or graph=True")
+            raise _refused(fact, "omit it, or omit graph=True")
     return options
 
 
@@ -109,7 +109,7 @@ def _refused(fact: str, cure: str) -> UsageError:
 
 
 def _files(dataset: Dataset) -> tuple[list[str], str]:
-    """(the paths of the shards, their compression). UsageError for shards that are no TFRecord, or out of reach."""
+    """(the paths of the shards, their compression). UsageError for shards that are not TFRecord, or not accessible."""
     content = dataset.content
     if content.streams:
         places, packed, form = list(content.streams), list(content.streams), ""
@@ -119,33 +119,33 @@ def _files(dataset: Dataset) -> tuple[list[str], str]:
         manifest = content.catalog.manifest
         form = "class directory" if manifest is None else manifest.shard_format
         if content.catalog.kind:
-            raise _refused("labels of several classes, and numbers, are stored as JSON", "leave out graph=True")
+            raise _refused("labels of several classes, and numbers, are stored as JSON", "omit graph=True")
         others = sorted(set(content.catalog.fields) & IMAGE_FIELDS - set(DECODED))
         if others:
             fact = f"there are {', '.join(others)} images, which TensorFlow can't decode"
-            raise _refused(fact, "leave out graph=True")
+            raise _refused(fact, "omit graph=True")
     known = tf.io.gfile.get_registered_schemes()
     for place in places:
         if place.scheme and place.scheme not in known:
             fact = f"this TensorFlow does not read {place.scheme}://"
-            raise _refused(fact, "leave out graph=True, or see what tensorflow-io brings")
+            raise _refused(fact, "omit graph=True, or see whether tensorflow-io supports it")
     kinds = {""} if len(packed) < len(places) else set[str]()
-    for place in packed:  # where no manifest tells, all of them
+    for place in packed:  # without a manifest, all of them
         head = _head(place)
         form = form or format_of_name(place.name) or format_of_head(head)
         kinds.add(_compression(head))
     if form not in FORMATS or not FORMATS[form].holds_examples:
-        fact = f"TensorFlow reads TFRecord shards, and this is {'a' if form[0] != 't' else 'made of'} {form}"
+        fact = f"TensorFlow reads TFRecord shards, but this is {'a' if form[0] != 't' else 'made of'} {form}"
         how = "pack" if form == "class directory" else "convert"
         raise _refused(fact, f'make them with shardkit.{how}(source, dest, format="tfrecord")')
     if len(kinds) > 1:
         said = ", ".join(kind or "not compressed" for kind in sorted(kinds))
-        raise _refused(f"the shards are compressed in more than one way ({said})", "leave out graph=True")
+        raise _refused(f"the shards are compressed in more than one way ({said})", "omit graph=True")
     return [place.url for place in places], kinds.pop()
 
 
 def _head(place: Location) -> bytes:
-    """The first bytes of a shard, as TensorFlow reads it. NotFoundError, StorageError."""
+    """The first bytes of a shard, as read by TensorFlow. NotFoundError, StorageError."""
     try:
         with tf.io.gfile.GFile(place.url, "rb") as file:
             return bytes(file.read(HEAD_BYTES))
@@ -156,14 +156,14 @@ def _head(place: Location) -> bytes:
 
 
 def _compression(head: bytes) -> str:
-    """TensorFlow's name for how a TFRecord shard is packed, by its first bytes; "" for one that is not."""
+    """TensorFlow's name for the compression of a TFRecord shard, from its first bytes; "" if it is not compressed."""
     if not is_packed(head):
         return ""
     return "GZIP" if head[:2] == GZIP_MAGIC else "ZLIB"
 
 
 def _records(paths: list[str], packing: str, *, shuffled: bool, seed: int) -> tf.data.Dataset:
-    """(record, number of the iteration) of all shards; the number is one of TensorFlow's own, random."""
+    """(record, number of the iteration) of all shards; the number is TensorFlow's own random seed."""
     names = tf.constant(paths, tf.string)
 
     def in_turn(turn: Any) -> tf.data.Dataset:
@@ -181,7 +181,7 @@ def _records(paths: list[str], packing: str, *, shuffled: bool, seed: int) -> tf
 
 
 def _window(made: tf.data.Dataset, window: Any) -> tf.data.Dataset:
-    """What take() and skip() leave."""
+    """Apply take() and skip()."""
     if not window:
         return made
     low, high = cut(0, ALL, window)
@@ -196,7 +196,7 @@ def _decoder(dataset: Dataset, options: DecodeOptions) -> Callable[..., Any]:
     names = dataset.content.names
     classes = 0 if dataset.content.streams else len(dataset.classes)
     if options.label == "binary" and classes != 2:
-        raise UsageError("label", f'"binary" needs two classes, and there are {classes}', 'use "int" or "onehot"')
+        raise UsageError("label", f'"binary" needs two classes, but there are {classes}', 'use "int" or "onehot"')
     image = (names and names.image) or ENCODED
     label = (names and names.label) or LABEL
     assert options.height_width is not None
@@ -205,7 +205,7 @@ def _decoder(dataset: Dataset, options: DecodeOptions) -> Callable[..., Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Decoder:
-    """Makes (image, label) of a record."""
+    """Turns a record into (image, label)."""
 
     options: DecodeOptions
     size: tuple[int, int]
@@ -232,11 +232,11 @@ class _Decoder:
 
     @property
     def channels(self) -> int:
-        """Of an image."""
+        """The number of channels of an image."""
         return 1 if self.options.color == "gray" else 3
 
     def _jpeg(self, data: Any, draws: Any) -> tuple[Any, Any]:
-        """(pixels, box in them): only what the crop needs is decoded, at a smaller scale where that is enough."""
+        """(pixels, box in them): decodes only what the crop needs, at a smaller scale if that is enough."""
         shape = tf.io.extract_jpeg_shape(data)
         height, width = shape[0], shape[1]
         box = self._box(height, width, draws)
@@ -249,7 +249,7 @@ class _Decoder:
         return tf.switch_case(number, ways)  # type: ignore[no-any-return]
 
     def _window_of(self, data: Any, height: Any, width: Any, box: Any, ratio: int) -> tuple[Any, Any]:
-        """The pixels around a box of an image that is shrunk by `ratio`, and where in them the box is."""
+        """The pixels around a box of an image that is shrunk by `ratio`, and the position of the box in them."""
         box = box / ratio
         limit = -(-tf.stack([height, width]) // ratio)
         low = tf.cast(tf.floor(box[:2]), tf.int32)
@@ -268,7 +268,7 @@ class _Decoder:
         return pixels, tf.concat([tf.zeros(2), box[2:]], 0)
 
     def _box(self, height: Any, width: Any, draws: Any) -> Any:
-        """float32 (top, left, height, width) in whole pixels, as those of images/crops.py."""
+        """float32 (top, left, height, width) in whole pixels, like those of images/crops.py."""
         whole = tf.cast(tf.stack([height, width]), tf.float32)
         if self.options.crop == "resize":
             return tf.concat([tf.zeros(2), whole], 0)
@@ -279,7 +279,7 @@ class _Decoder:
         return tf.concat([(whole - inner) // 2, inner], 0)
 
     def _resized(self, pixels: Any, box: Any) -> Any:
-        """float32 (height, width, channels), whole numbers from 0 to 255."""
+        """float32 (height, width, channels), integers from 0 to 255."""
         kernel = KERNELS.get(self.options.interpolation)
         if kernel is None:
             image = tf.image.resize(pixels, self.size, method=self.options.interpolation)
@@ -303,7 +303,7 @@ class _Decoder:
         if self.options.label == "int":
             return label
         inside = tf.debugging.Assert(
-            (label >= 0) & (label < self.classes), [f"expected a label from 0 to {self.classes - 1}, and found", label]
+            (label >= 0) & (label < self.classes), [f"expected a label from 0 to {self.classes - 1}, but found", label]
         )
         with tf.control_dependencies([inside]):
             label = tf.identity(label)
@@ -311,7 +311,7 @@ class _Decoder:
 
 
 def _random_box(whole: Any, draws: Any) -> Any:
-    """As `crops.random_box`, of the size `whole` (height, width) and random numbers top, left, area, ratio, …"""
+    """Like `crops.random_box`, from the size `whole` (height, width) and random numbers top, left, area, ratio, …"""
     area = tf.reduce_prod(whole) * (SCALE[0] + (SCALE[1] - SCALE[0]) * draws[2::2])
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     ratio = tf.exp(low + (high - low) * draws[3::2])

@@ -1,7 +1,7 @@
-"""A Dataset as a tf.data.Dataset of batches, made by our threads and handed over whole.
+"""A Dataset as a tf.data.Dataset of batches, made by shardkit's threads and handed over whole.
 
-TensorFlow takes over a NumPy array without a copy where it begins at a multiple of 64 bytes, and copies it otherwise
-(py_func.cc). `Dataset.from_generator` does so as fast as `numpy_function`; `py_function` is several times as slow.
+TensorFlow takes a NumPy array without a copy if it is aligned to 64 bytes, and copies it otherwise (py_func.cc).
+`Dataset.from_generator` does that as fast as `numpy_function`; `py_function` is several times slower.
 """
 
 from __future__ import annotations
@@ -32,16 +32,15 @@ except ImportError as exc:
 __all__ = ["element_spec", "feature_spec", "to_tf"]
 
 BATCHES_AHEAD = 2
-"""Batches that TensorFlow holds, besides those that the threads are ahead."""
+"""Batches that TensorFlow holds, in addition to those made ahead by the threads."""
 
 
 def to_tf(dataset: Dataset, *, graph: bool = False) -> tf.data.Dataset:
-    """The batches as (images, labels), with their shapes and dtypes known and the number of batches as cardinality.
+    """The batches as (images, labels), with known shapes and dtypes, and the number of batches as cardinality.
 
-    graph: as TensorFlow's own operations, see tf_graph.py.
-    Each new iteration is the next epoch. The result has `class_names`, as those of Keras' own loaders have. What a
-    map() after batch() gives in place of a Batch has to be an array, or a tuple or dict of arrays.
-    Raises UsageError for a Dataset without decode(size=…) and batch().
+    graph: use TensorFlow's own operations, see graph.py. Each new iteration is the next epoch. The result has
+    `class_names`, like the results of Keras' own loaders. If a map() after batch() replaces the Batch, it must return
+    an array, or a tuple or dict of arrays. Raises UsageError for a Dataset without decode(size=…) and batch().
     """
     if graph:
         from shardkit.adapters.tensorflow.graph import to_tf_graph
@@ -51,14 +50,14 @@ def to_tf(dataset: Dataset, *, graph: bool = False) -> tf.data.Dataset:
 
 
 def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any]) -> tf.data.Dataset:
-    """`convert(item)` for each item, of which the signature is known."""
+    """`convert(item)` for each item, with the given signature."""
 
     made = tf.data.Dataset.from_generator(lambda: _Handed(dataset, convert), output_signature=signature)
     return with_names(dealt(untuned(counted(made, dataset).prefetch(BATCHES_AHEAD)), dataset), dataset)
 
 
 def dealt(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
-    """The same; where it is the part of one of several ranks, a tf.distribute strategy does not deal it again."""
+    """The same; if it is the part of one of several ranks, keep a tf.distribute strategy from sharding it again."""
     options = tf.data.Options()
     if dataset.reading.ranks[1] > 1:
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -66,9 +65,12 @@ def dealt(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
 
 
 def untuned(made: tf.data.Dataset) -> tf.data.Dataset:
-    """The same without the thread that tunes it: an iterator often waits at its end until that thread wakes, which is
-    10 ms, then 20, 40 and so on up to a minute (seen with TensorFlow 2.21), so that epochs take up to twice as long.
-    AUTOTUNE then stands for the number of cores. `with_options` turns it on again.
+    """The same without autotuning, which delays the end of epochs.
+
+    An iterator that ends often waits until the tuning thread wakes, which takes 10 ms, then 20, 40 and so on up to a
+    minute (seen with TensorFlow 2.21), so that epochs take up to twice as long.
+
+    AUTOTUNE then means the number of cores. `with_options` turns it on again.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -76,7 +78,7 @@ def untuned(made: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def counted(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
-    """The same with its length as cardinality, where that is known."""
+    """The same with its length as cardinality, if that is known."""
     if dataset.reading.turns is None:
         return made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     if dataset.countable:
@@ -85,7 +87,7 @@ def counted(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
 
 
 class _Handed:
-    """The items of one iteration. They end when the interpreter does: TensorFlow's threads go on asking until then."""
+    """The items of one iteration. They end when the interpreter exits: TensorFlow's threads keep asking until then."""
 
     _live: ClassVar[weakref.WeakSet[_Handed]] = weakref.WeakSet()
 
@@ -103,13 +105,13 @@ class _Handed:
             return self._convert(next(self._items))
 
     def close(self) -> None:
-        """End, once the item that is under way is made."""
+        """Stop after the item in progress is finished."""
         with self._lock:
-            self._items.close()  # type: ignore[attr-defined]  # it is a generator
+            self._items.close()  # type: ignore[attr-defined]  # a generator
 
     @classmethod
     def close_all(cls) -> None:
-        """End all. A thread of TensorFlow's that asks just then gets a moment to learn of it."""
+        """Close all. A TensorFlow thread that is waiting for an item gets a moment to notice."""
         live = list(cls._live)
         for one in live:
             one.close()
@@ -127,7 +129,7 @@ def with_names(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
 
 
 def element_spec(dataset: Dataset) -> Any:
-    """The shapes and dtypes of a batch, (images, labels). The batch's length is known where every batch has it."""
+    """The shapes and dtypes of a batch, (images, labels). The batch dimension is known if all batches are equal."""
     steps = steps_of(dataset.ops)
     if steps.batch is None:
         raise UsageError("to_tf()", "TensorFlow needs batches of decoded images", "add .decode(size=224).batch(32)")
@@ -139,7 +141,7 @@ def element_spec(dataset: Dataset) -> Any:
     assert steps.decode is not None
     targets = "" if dataset.content.streams else dataset.content.catalog.kind
     if targets == "number":
-        return _seen(dataset, size)  # how many of them, only a sample tells
+        return _seen(dataset, size)  # only a sample shows how many there are
     kind = "multihot" if targets else steps.decode.options.label
     labels = tf.TensorSpec((size,), tf.int64 if kind == "int" else tf.float32)
     if kind in ("onehot", "multihot"):
@@ -148,7 +150,7 @@ def element_spec(dataset: Dataset) -> Any:
 
 
 def batch_length(dataset: Dataset) -> int | None:
-    """The length of every batch; None where it is not the same for all of them."""
+    """The length of every batch; None if it varies."""
     steps = steps_of(dataset.ops)
     assert steps.batch is not None
     skips = steps.decode is not None and steps.decode.options.on_error == "skip"
@@ -163,29 +165,31 @@ def batch_length(dataset: Dataset) -> int | None:
 
 
 def _seen(dataset: Dataset, size: int | None) -> Any:
-    """What a first batch looks like: for what map() makes nothing else tells."""
+    """The element_spec of a first batch: the only way to know what map() returns."""
     found = next(dataset.run(0), None)
     if found is None:
-        raise UsageError("to_tf()", "the dataset is empty, and what map() makes is not known", "give it samples")
+        raise UsageError(
+            "to_tf()", "the dataset is empty, so the output of map() is not known", "give a dataset with samples"
+        )
     item = _plain(found[1])
     for leaf in tf.nest.flatten(item):
         if getattr(leaf, "shape", None) is None or not leaf.shape or leaf.dtype.hasobject:
-            fact = f"a batch holds {type(leaf).__name__}, and TensorFlow takes arrays only"
-            raise UsageError("to_tf()", fact, "add .decode(size=224), and let map() after batch() give arrays")
+            fact = f"a batch holds {type(leaf).__name__}, but TensorFlow only accepts arrays"
+            raise UsageError("to_tf()", fact, "add .decode(size=224), and make map() after batch() return arrays")
     return tf.nest.map_structure(lambda leaf: tf.TensorSpec((size, *leaf.shape[1:]), tf.as_dtype(leaf.dtype)), item)
 
 
 def _plain(item: Any) -> Any:
-    """The item as TensorFlow takes it: a Batch as a tuple, without labels just the images."""
+    """Convert an item for TensorFlow: a Batch becomes a tuple, or only the images if there are no labels."""
     if isinstance(item, Batch):
         return (item.images, item.labels) if item.labels is not None else item.images
     return item
 
 
 def bytes_by_batch(dataset: Dataset, labels: Callable[[Sequence[str], Any], Any]) -> tf.data.Dataset:
-    """(bytes of the image, label) of single samples, undecoded; `labels(keys, labels)` gives the labels of a batch.
+    """(bytes of the image, label) of single samples, undecoded; `labels(keys, labels)` returns the labels of a batch.
 
-    The samples are handed over by the batch: one by one that costs as much as decoding a small image.
+    The samples are handed over in batches: one at a time would cost as much as decoding a small image.
     """
 
     def convert(batch: dict[str, Any]) -> tuple[Any, Any]:
@@ -204,11 +208,11 @@ def bytes_by_batch(dataset: Dataset, labels: Callable[[Sequence[str], Any], Any]
 
 
 def feature_spec(dataset: Dataset) -> dict[str, Any]:
-    """What `tf.io.parse_example` needs for the TFRecord shards of this dataset: feature name -> its kind.
+    """The `features` argument of `tf.io.parse_example` for the TFRecord shards of this dataset: feature name -> kind.
 
     All are single values: `image/class/label` an int64, the others (`image/encoded`, `image/format`,
-    `image/class/text`, `image/filename`, `image/key`, `field/NAME`) strings. What not every sample has comes as "",
-    or -1 for the label. Raises UsageError for what is no one dataset of TFRecord shards.
+    `image/class/text`, `image/filename`, `image/key`, `field/NAME`) strings. A value that a sample lacks is "", or -1
+    for the label. Raises UsageError for anything but one dataset of TFRecord shards.
     """
     manifest = dataset.content.catalog.manifest
     if manifest is None or not FORMATS[manifest.shard_format].holds_examples:

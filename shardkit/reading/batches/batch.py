@@ -1,4 +1,4 @@
-"""Batches: what a batch is, and how samples become one."""
+"""Batches, and how samples are collated into one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from shardkit.sample import IMAGE_FIELDS, Sample
 _NONE = object()
 
 REPEAT = "__repeat__"
-"""True in a sample that was given before and fills up a rank's part (remainder="pad"); not there in others."""
+"""True in a repeated sample that fills up a rank's part (remainder="pad"); absent in others."""
 
 
 class Batch(tuple[Any, ...]):
-    """`(images, labels)`, ready for Keras and torch; and by name what else the samples hold.
+    """`(images, labels)`, ready for Keras and torch; other fields of the samples are available by name.
 
     images: (n, height, width, channels), or (n, channels, height, width) with layout="chw". labels: int64 (n,), or as
-    `decode(label=)` says. keys: n str. repeats: bool (n,), True for samples that fill up the last batch
-    (remainder="pad"), or None where there are none. Other fields are attributes and items: `batch.txt`, `batch["txt"]`.
+    specified by `decode(label=)`. keys: n str. repeats: bool (n,), True for samples that fill up the last batch
+    (remainder="pad"), or None if there are none. Other fields are attributes and items: `batch.txt`, `batch["txt"]`.
     """
 
     keys: list[str]
@@ -38,8 +38,11 @@ class Batch(tuple[Any, ...]):
         fields: Mapping[str, Any] | None = None,
         repeats: NDArray[np.bool_] | None = None,
     ) -> Batch:
-        """A batch of these values, or of the two in one iterable, as tuples are made: code that maps over a nested
-        structure and builds it again from its type (Lightning, accelerate) does so; keys and fields are lost then."""
+        """Create a batch from these values, or from an iterable of images and labels, like a tuple.
+
+        Code that maps over a nested structure and rebuilds it from its type (Lightning, accelerate) uses the latter;
+        keys and fields are lost then.
+        """
         if labels is _NONE:
             images, labels = images
         batch = super().__new__(cls, (images, labels))
@@ -80,13 +83,12 @@ def _rebuilt(images: Any, labels: Any, keys: list[str], fields: dict[str, Any], 
 
 
 def collate(samples: Sequence[Any]) -> Any:
-    """Samples as one batch.
+    """Collate samples into one batch.
 
-    Dicts with a decoded image (an array in an image field) give a Batch; other dicts a dict of lists, with arrays of
-    one shape stacked, and `__repeat__` (bool, n) where one of them is a repeat. A field that only some samples have is
-    a list with None for the others.
-    Tuples give a tuple of columns. Raises DatasetError for images of different sizes, items of different kinds or
-    lengths, and where only some of the samples have an image or a label.
+    Dicts with a decoded image (an array in an image field) become a Batch; other dicts become a dict of lists, in which
+    arrays of one shape are stacked, with `__repeat__` (bool, n) if any of them is a repeat. A field that only some
+    samples have is a list with None for the others. Tuples become a tuple of columns. Raises DatasetError for images of
+    different sizes, items of different kinds or lengths, and if only some of the samples have an image or a label.
     """
     first = samples[0]
     if isinstance(first, dict):
@@ -96,8 +98,8 @@ def collate(samples: Sequence[Any]) -> Any:
         _require_alike(samples, (tuple, list))
         other = next((sample for sample in samples if len(sample) != len(first)), None)
         if other is not None:
-            fact = f"a batch needs tuples of one length, and there are some of {len(first)} and of {len(other)} values"
-            raise DatasetError("batch()", fact, "let map() give the same number for each sample")
+            fact = f"a batch needs tuples of equal length, but some have {len(first)} and some {len(other)} values"
+            raise DatasetError("batch()", fact, "make map() return the same number of values for each sample")
         return tuple(_column([sample[i] for sample in samples]) for i in range(len(first)))
     return _column(samples)
 
@@ -105,21 +107,21 @@ def collate(samples: Sequence[Any]) -> Any:
 def _require_alike(items: Sequence[Any], kind: type | tuple[type, ...]) -> None:
     other = next((item for item in items if not isinstance(item, kind)), None)
     if not all(isinstance(item, kind) for item in items):
-        fact = f"a batch needs items of one kind, and there are {type(items[0]).__name__} and {type(other).__name__}"
-        raise DatasetError("batch()", fact, "let map() give the same kind for each sample")
+        fact = f"a batch needs items of one type, but there are {type(items[0]).__name__} and {type(other).__name__}"
+        raise DatasetError("batch()", fact, "make map() return the same type for each sample")
 
 
 def image_field(sample: Sample) -> str | None:
-    """The field of a decoded sample that holds its image; None where none does."""
+    """The field of a decoded sample that holds its image; None if there is none."""
     return next((n for n, v in sample.items() if n in IMAGE_FIELDS and isinstance(v, np.ndarray)), None)
 
 
 def _image_fields(samples: Sequence[Sample]) -> list[str]:
-    """The image field of each sample. Raises DatasetError that names one without."""
+    """The image field of each sample. Raises DatasetError naming a sample without one."""
     names = [image_field(sample) for sample in samples]
     if None in names:
-        fact = f"a batch needs an image for each sample, and {_key_of(samples[names.index(None)])} has none"
-        raise DatasetError("batch()", fact, "give it one in map(), or leave it out with filter()")
+        fact = f"a batch needs an image for each sample, but {_key_of(samples[names.index(None)])} has none"
+        raise DatasetError("batch()", fact, "add one in map(), or omit the sample with filter()")
     return names  # type: ignore[return-value]
 
 
@@ -143,14 +145,16 @@ def _batch(samples: Sequence[Sample]) -> Batch:
 
 
 def stacked_labels(labels: Sequence[Any], keys: Sequence[str]) -> NDArray[Any]:
-    """Labels as an array: numbers, or arrays of one length. Raises DatasetError that names two that are not."""
+    """Labels as an array: numbers, or arrays of one length. Raises DatasetError naming those that do not fit."""
     for label, key in zip(labels, keys, strict=True):
         if label is None:
-            fact = f"a batch needs a label (cls) for each sample, and {key!r} has none"
-            raise DatasetError("batch()", fact, "give it one in map(), or leave it out with filter()")
+            fact = f"a batch needs a label (cls) for each sample, but {key!r} has none"
+            raise DatasetError("batch()", fact, "add one in map(), or omit the sample with filter()")
         if np.shape(label) != np.shape(labels[0]):
-            fact = f"a batch needs labels of one length: {keys[0]} has {np.size(labels[0])} and {key} {np.size(label)}"
-            raise DatasetError("batch()", fact, "fix the labels, or make them of one length with map()")
+            fact = (
+                f"a batch needs labels of equal length: {keys[0]} has {np.size(labels[0])} and {key} {np.size(label)}"
+            )
+            raise DatasetError("batch()", fact, "fix the labels, or make their lengths equal with map()")
     return np.asarray(labels)
 
 
@@ -160,7 +164,7 @@ def _repeats(samples: Sequence[Sample]) -> NDArray[np.bool_] | None:
 
 
 def stacked(images: Sequence[NDArray[Any]], keys: Sequence[str]) -> NDArray[Any]:
-    """Images of one size as one array (n, …). Raises DatasetError that names two of different sizes."""
+    """Images of one size as one array (n, …). Raises DatasetError naming two of different sizes."""
     shape = images[0].shape
     for image, key in zip(images, keys, strict=True):
         if image.shape != shape:

@@ -1,4 +1,4 @@
-"""The fields of a sample that are no images, and labels as Keras wants them."""
+"""Decode the fields of a sample other than images, and encode labels for Keras."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CURE = "fix the field, or read it as bytes"
 
 
 def decode_label(data: bytes) -> int:
-    """The class number, by the rule of `sample.label_number`."""
+    """Decode a class number, according to `sample.label_number`."""
     number = label_number(data)
     if number is None:
         raise ValueError(f"not a class number from 0 to {MAX_LABEL}: {_start(data)}")
@@ -26,17 +26,17 @@ def decode_label(data: bytes) -> int:
 
 
 def decode_text(data: bytes) -> str:
-    """UTF-8 text."""
+    """Decode UTF-8 text."""
     return str(data, "utf-8")
 
 
 def decode_json(data: bytes) -> Any:
-    """The JSON document's value; object, list, str, int, float, bool or None."""
+    """Decode a JSON document: object, list, str, int, float, bool or None."""
     return json.loads(str(data, "utf-8"))
 
 
 def decode_npy(data: bytes) -> NDArray[Any]:
-    """An array as `numpy.save` wrote it, without pickle. Its size is checked against the data before it is made."""
+    """Decode an array written by `numpy.save`, without pickle. Its size is checked against the data first."""
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -44,7 +44,7 @@ def decode_npy(data: bytes) -> NDArray[Any]:
     if dtype.hasobject:
         raise ValueError("an array of Python objects, which would need pickle")
     if not dtype.itemsize:  # any number of them would fit
-        raise ValueError(f"an array of {dtype}, which has no bytes")
+        raise ValueError(f"an array of {dtype}, whose items have no bytes")
     count = math.prod(shape)
     start = stream.tell()
     if min(shape, default=0) < 0 or count * dtype.itemsize > len(data) - start:
@@ -60,13 +60,13 @@ FIELD_DECODERS: Mapping[str, Callable[[bytes], Any]] = {
     "json": decode_json,
     "npy": decode_npy,
 }
-"""By the last extension of a field's name."""
+"""Decoders by the last extension of a field's name."""
 
 
 def decode_field(name: str, data: bytes, *, decoders: Mapping[str, Callable[[bytes], Any]] = FIELD_DECODERS) -> Any:
-    """The field's value by the last extension of its name; its bytes where no decoder is known for that.
+    """Decode a field according to the last extension of its name; return its bytes if there is no decoder for it.
 
-    DecodeError, without a place, if it does not decode, whatever the decoder raised.
+    DecodeError, without a place, if decoding fails with any exception.
     """
     decoder = decoders.get(name.rpartition(".")[2])
     if decoder is None:
@@ -81,7 +81,7 @@ def decode_field(name: str, data: bytes, *, decoders: Mapping[str, Callable[[byt
 def decode_fields(
     sample: Mapping[str, Any], *, decoders: Mapping[str, Callable[[bytes], Any]] = FIELD_DECODERS
 ) -> dict[str, Any]:
-    """The sample with each field decoded that is bytes and has a decoder. `{**FIELD_DECODERS, "ext": fn}` adds one."""
+    """The sample with each bytes field decoded that has a decoder. `{**FIELD_DECODERS, "ext": fn}` adds one."""
     return {
         name: decode_field(name, value, decoders=decoders) if isinstance(value, bytes) else value
         for name, value in sample.items()
@@ -91,20 +91,19 @@ def decode_fields(
 def encode_labels(
     labels: NDArray[np.int64], mode: Literal["int", "onehot", "binary", "multihot"], classes: int
 ) -> NDArray[Any]:
-    """Class numbers as Keras' class_mode gives them.
+    """Encode class numbers like Keras' class_mode.
 
     "int" ("sparse"): int64 (n,). "onehot" ("categorical") and "multihot": float32 (n, classes). "binary": float32 (n,)
-    of 0 and 1.
-    UsageError for binary with other than two classes; DecodeError for a label outside 0 … classes - 1.
+    of 0 and 1. UsageError for binary unless there are two classes; DecodeError for a label outside 0 … classes - 1.
     """
     labels = np.asarray(labels, np.int64)
     if mode == "int":
         return labels
     if not classes:
-        cure = 'use "int"; shards without a manifest get one, with classes, by: shardkit index SHARDS'
-        raise UsageError("label", f'"{mode}" needs the number of classes, and these samples come without any', cure)
+        cure = 'use "int", or create a manifest with classes: shardkit index SHARDS'
+        raise UsageError("label", f'"{mode}" needs the number of classes, which is not known for these samples', cure)
     if mode == "binary" and classes != 2:
-        raise UsageError("label", f'"binary" needs two classes, and there are {classes}', 'use "int" or "onehot"')
+        raise UsageError("label", f'"binary" needs two classes, but there are {classes}', 'use "int" or "onehot"')
     outside = (labels < 0) | (labels >= classes)
     if outside.any():
         raise DecodeError("", f"label {labels[outside][0]} with {classes} classes: expected 0 to {classes - 1}")

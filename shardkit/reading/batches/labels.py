@@ -1,8 +1,8 @@
-"""Labels that are not one class number: several classes, or numbers to be predicted.
+"""Labels other than one class number: several classes, or regression targets.
 
-Such a dataset says so in its manifest (`"labels": "multi"` or `"number"`). Its samples have no `cls` and no label in
-the index, but the field `cls.json`: a list of class numbers; or a number, or a list of numbers that is of one length
-in all of the samples.
+The manifest of such a dataset says so (`"labels": "multi"` or `"number"`). Its samples have neither `cls` nor a label
+in the index, but the field `cls.json`: a list of class numbers; or a number, or a list of numbers of the same length in
+all samples.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FIELD = "cls.json"
 
 Kind = Literal["", "multi", "number"]
-"""What labels are: "" for one class number, the usual."""
+"""Kind of labels: "" for one class number, the usual case."""
 
 Target = NDArray[np.float32]
 
@@ -29,7 +29,7 @@ _CURE = "fix the field, or read the samples without decode()"
 
 
 def require_class_labels(catalog: Catalog, place: str) -> None:
-    """UsageError where the index has no class numbers, since samples have several of them, or others."""
+    """UsageError if the index has no class numbers because the labels are of another kind."""
     kind = catalog.kind
     if kind:
         fact = f"samples have {'several classes' if kind == 'multi' else 'numbers'} here, which are not in the index"
@@ -37,19 +37,21 @@ def require_class_labels(catalog: Catalog, place: str) -> None:
 
 
 def require_mode(kind: Kind, mode: str) -> None:
-    """UsageError for a `decode(label=)` that labels of this kind can't have."""
+    """UsageError for a `decode(label=)` that labels of this kind do not support."""
     if kind and mode not in ("int", "multihot" if kind == "multi" else "int"):
-        what = "several classes" if kind == "multi" else "numbers to be predicted"
-        raise UsageError("label", f"{mode!r} is for one class, and these samples have {what}", "leave label= out")
+        what = "several classes" if kind == "multi" else "numbers"
+        raise UsageError("label", f"{mode!r} is for one class per sample, but these samples have {what}", "omit label=")
 
 
 def target_of(data: Any, kind: Kind, classes: int) -> Target:
-    """A label as decode() gives it: float32 (classes,) of 0 and 1 for "multi"; float32 () or (k,) for "number".
+    """A label as decode() returns it: float32 (classes,) of 0 and 1 for "multi"; float32 () or (k,) for "number".
 
-    data: the bytes of the field, None where the sample has none. DecodeError, without a place, for anything else.
+    data: the bytes of the field, None if the sample has none. DecodeError, without a place, for anything else.
     """
     if data is None:
-        raise DecodeError("", f"this sample has no field {FIELD!r}, and its dataset says so", _CURE)
+        raise DecodeError(
+            "", f"this sample has no field {FIELD!r}, although its dataset has labels of this kind", _CURE
+        )
     try:
         if kind == "multi":
             return _multihot(_LISTS.decode(data), classes)
@@ -72,7 +74,7 @@ def _multihot(numbers: list[int], classes: int) -> Target:
 
 
 def relabelled(data: Any, relabel: NDArray[np.integer[Any]]) -> bytes:
-    """The field with other class numbers: of a dataset that was put together with others."""
+    """The field with other class numbers, for a dataset that was combined with others."""
     try:
         return msgspec.json.encode(sorted(int(relabel[number]) for number in _LISTS.decode(data)))
     except (msgspec.MsgspecError, IndexError) as exc:

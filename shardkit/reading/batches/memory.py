@@ -1,7 +1,7 @@
-"""Memory for batches that is used again: fresh pages for each batch cost as much as a flip of all its images.
+"""Reuse the memory of batches: fresh pages for each batch cost as much as flipping all of its images.
 
-An array that is lent out comes back when the last array over its memory is gone, wherever that was: a view, a tensor
-of torch or TensorFlow over the same bytes. So what a user keeps is never written again.
+A lent array comes back when the last array on its memory is gone, wherever that was: a view, or a torch or TensorFlow
+tensor on the same bytes. So arrays that a user keeps are never overwritten.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 ALIGNMENT = 64
-"""Bytes. TensorFlow takes over an array that begins at a multiple of it, and copies every other one (py_func.cc)."""
+"""Alignment in bytes. TensorFlow takes over aligned arrays, and copies all others (py_func.cc)."""
 
 
 _KEPT_BYTES = (32 << 20) - (1 << 16)
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep up to 64 MiB of what is freed, for what is allocated next, as it does after any large
-    array: reading ranges of a store otherwise spends as much time on fresh pages as on the network.
+    """Make the C library keep up to 64 MiB of freed memory for the next allocation.
 
-    glibc learns from the blocks that it unmaps, up to 32 MiB: what is smaller it keeps from then on (mallopt(3),
-    M_MMAP_THRESHOLD; "dynamic mmap threshold"). Other libraries are not touched.
+    It does so after freeing any large array; otherwise, reading ranges of a store spends as much time on fresh pages as
+    on the network. glibc adapts its threshold to the blocks that it unmaps, up to 32 MiB, and keeps smaller ones from
+    then on (mallopt(3), M_MMAP_THRESHOLD; "dynamic mmap threshold"). Other C libraries are not affected.
     """
     np.empty(_KEPT_BYTES, np.uint8)
 
 
 class Lender:
-    """Arrays of batches, of which at most `kept` that came back wait to be lent again. For any thread."""
+    """Lends arrays for batches; at most `kept` returned ones are kept for reuse. Thread safe."""
 
     def __init__(self, kept: int) -> None:
         self._waiting: deque[NDArray[np.uint8]] = deque(maxlen=kept)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """As `numpy.empty`, at an aligned place."""
+        """Like `numpy.empty`, but aligned."""
         kind = np.dtype(dtype)
         nbytes = math.prod(shape) * kind.itemsize
         try:
@@ -51,7 +51,7 @@ class Lender:
 
 
 class _Loan:
-    """Stands between the memory and all arrays over it: NumPy keeps it as long as one of them is there."""
+    """Owns the memory for all arrays on it: NumPy keeps it alive as long as one of them exists."""
 
     __slots__ = ("_home", "_memory")
 

@@ -1,7 +1,7 @@
-"""Runs the steps of a Dataset over one epoch: blocks of samples, threads that decode them, batches in order.
+"""Run the steps of a Dataset over one epoch: blocks of samples, threads that decode them, batches in order.
 
-Every item leaves with the number of the share's samples that it and those before it took, which is all that resuming
-needs.
+Each item is accompanied by the number of the share's samples that were taken up to and including it, which is all that
+resuming needs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from shardkit.sample import IMAGE_FIELDS, Sample
 log = logging.getLogger(__name__)
 
 Item = tuple[int, Any]
-"""(samples of the share that were taken up to here, what the user gets)."""
+"""(samples of the share taken so far, the user's item)."""
 
 
 class _Lost:
@@ -42,13 +42,13 @@ class _Lost:
 
 
 LOST = _Lost()
-"""Stands where a batch would be if one of its images could be decoded: what counts batches counts it."""
+"""Placeholder for a batch none of whose images could be decoded; it counts as a batch."""
 
 _SAID: set[str] = set()
-"""Warnings that were given, so that each comes once a process."""
+"""Warnings already logged: each is logged once per process."""
 
 PART_SAMPLES = 16
-"""Samples that one thread takes at a time, at least: less costs in hand-over."""
+"""Fewest samples per thread task: smaller tasks cost too much overhead."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Run:
     decoders: Mapping[str, Callable[[bytes], Any]]
 
     def items(self, start: int = 0, over: int = 0) -> Iterator[Item]:
-        """What the user gets from sample `start` of the source on. over: batches of the epoch that came before it."""
+        """The user's items from sample `start` of the source on. over: batches of the epoch that came before it."""
         steps, high = self.steps, self.source.samples
         low, unit = 0, 1
         if steps.batch is not None and steps.whole:
@@ -87,7 +87,7 @@ class Run:
             for begin in range(0, len(block), batch.size):
                 chosen = list(itertools.islice(samples, batch.size))
                 if len(chosen) < batch.size and batch.drop_last:
-                    return  # the last one of shards that were not counted
+                    return  # the last block of shards that were not counted
                 yield int(numbers[begin + len(chosen) - 1]) + 1, collate(chosen)
 
     def _threaded(self, blocks: Iterator[Placed]) -> Iterator[Item]:
@@ -106,7 +106,7 @@ class Run:
             threads.close()
 
     def _regrouped(self, items: Iterator[Item], worker: _Worker) -> Iterator[Item]:
-        """Batches of what a filter left."""
+        """Batches of the items that passed a filter."""
         assert self.steps.batch is not None
         size, drop = self.steps.batch.size, self.steps.batch.drop_last
         while chosen := list(itertools.islice(items, size)):
@@ -117,14 +117,14 @@ class Run:
 
 
 def marked(samples: Iterator[Sample], repeats: NDArray[np.bool_] | None) -> Iterator[Sample]:
-    """The samples, with `__repeat__` in those that are repeats."""
+    """The samples, with `__repeat__` added to repeats."""
     if repeats is None:
         return samples
     return (sample | {REPEAT: True} if again else sample for sample, again in zip(samples, repeats, strict=True))
 
 
 def batch_limits(steps: Steps, samples: int, over: int = 0) -> tuple[int, int]:
-    """The first and last sample that the batches of a share with so many samples take. over: batches before it."""
+    """The range of samples that the batches of a share with this many samples take. over: batches before it."""
     assert steps.batch is not None
     size = steps.batch.size
     if steps.batch.drop_last and steps.whole:
@@ -134,25 +134,30 @@ def batch_limits(steps: Steps, samples: int, over: int = 0) -> tuple[int, int]:
 
 
 def _nothing_to_decode(sample: Sample, decoders: Mapping[str, Any]) -> bool:
-    """Whether a sample without an image has nothing for decode(): no field of a decoder of the user's, or an image of
-    a name that decode() does not take for the sample's own, such as left.jpg."""
+    """Whether a sample without an image has nothing for decode() to do.
+
+    That is: no field has a user-defined decoder, or it has an image under a name that decode() does not treat as the
+    sample's own, such as left.jpg.
+    """
     endings = {name.rpartition(".")[2] for name in sample if not name.startswith("__")}
     own = {name for name, decoder in decoders.items() if FIELD_DECODERS.get(name) is not decoder}
     return not endings.isdisjoint(IMAGE_FIELDS) or endings.isdisjoint(own)
 
 
 def _no_image(sample: Sample) -> DecodeError:
-    """The error for a sample without a field that decode() knows as an image."""
+    """The error for a sample without a field that decode() treats as an image."""
     fields = ", ".join(printable(name) for name in sample if not name.startswith("__")) or "none"
     cure = (
         "name the image's feature of TFRecord shards with dataset(image_field=), or decode images "
-        'of other names in map(), without decode(); on_error="skip" leaves such samples out'
+        'of other names in map(), without decode(); on_error="skip" omits such samples'
     )
-    return DecodeError("", f"this sample has no image: no field has a name of one; its fields: {fields}", cure)
+    return DecodeError(
+        "", f"this sample has no image: none of its fields has the name of one; its fields: {fields}", cure
+    )
 
 
 class _Worker:
-    """What the threads do with a block."""
+    """The work of the threads on a block."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -179,13 +184,13 @@ class _Worker:
         )
 
     def mapped(self, item: Any, counter: int) -> Any:
-        """Apply the maps that follow batch(). counter: that of the item's first sample."""
+        """Apply the maps that follow batch(). counter: of the item's first sample."""
         for call in self.item_calls:
             item = call(item, counter)
         return item
 
     def tasks(self, placed: Placed) -> Iterator[Task[Any]]:
-        """The block's work: a task for each batch, or for each run of samples."""
+        """Split a block into tasks: one per batch, or per run of samples."""
         numbers, block, repeats = placed
         size = self.batch.size if self.batch else PART_SAMPLES * 4
         counters = self.run.source.chances(placed) if self.decoder or self.random else None
@@ -193,7 +198,7 @@ class _Worker:
         for begin in range(0, len(block), size):
             end = min(begin + size, len(block))
             if self.batch and self.batch.drop_last and end - begin < size:
-                return  # the last one of shards that were not counted
+                return  # the last block of shards that were not counted
             marks = None if repeats is None else repeats[begin:end]
             make = self._straight_task if self.straight else self._general_task
             yield make(_Span(block, begin, end, numbers[begin:end], draws, marks, counters))
@@ -204,7 +209,7 @@ class _Worker:
         return [(begin, min(begin + size, n)) for begin in range(0, n, size)]
 
     def _straight_task(self, span: _Span) -> Task[Item | None]:
-        """A batch whose images are decoded into their places."""
+        """A batch whose images are decoded in place."""
         decoder, block = self.decoder, span.block
         assert decoder is not None and decoder.shape is not None
         n = span.end - span.begin
@@ -254,7 +259,7 @@ class _Worker:
         return Task(parts, finish)
 
     def _general_task(self, span: _Span) -> Task[Any]:
-        """Samples one by one; as a batch where nothing is filtered."""
+        """Samples decoded one by one; as a batch if nothing is filtered."""
         n = span.end - span.begin
         results: list[Any] = [_GONE] * n
 
@@ -266,7 +271,7 @@ class _Worker:
             if self.batch is None:
                 ends = (span.numbers + 1).tolist()
                 kept = [at for at in range(n) if results[at] is not _GONE]
-                if self.run.steps.batch:  # that is made of what several tasks left
+                if self.run.steps.batch:  # batches are made from the results of several tasks
                     return [(ends[at], (span.counter(at), results[at])) for at in kept]
                 return [(ends[at], results[at]) for at in kept]
             kept = [at for at in range(n) if results[at] is not _GONE]
@@ -337,18 +342,22 @@ class _Worker:
         return decoded
 
     def _require_one_image(self, name: str, others: Mapping[str, Any]) -> None:
-        """UsageError for a mask or another image beside it that is decoded and would not move along."""
+        """UsageError for a mask, or another image of the same sample, that is decoded but would not be transformed
+        alike.
+        """
         assert self.options is not None
         if self.options.crop == "resize" and not self.options.flip:
             return
         for field, value in others.items():
             if field.rpartition(".")[2] in IMAGE_FIELDS:
                 fact = (
-                    f"crop and flip change {printable(name)!r} alone, and {printable(field)!r} beside it would not fit"
+                    f"crop and flip change {printable(name)!r} only, and {printable(field)!r} would no longer match it"
                 )
-                cure = f"decode {printable(field)!r} and move both in map(), after decode() without crop= and flip="
+                cure = (
+                    f"decode {printable(field)!r} and transform both in map(), after decode() without crop= and flip="
+                )
                 if not isinstance(value, (bytes, memoryview)):
-                    raise UsageError("decode()", fact, f"leave it out of decoders=, or {cure}")
+                    raise UsageError("decode()", fact, f"omit it from decoders=, or {cure}")
                 if fact not in _SAID:
                     _SAID.add(fact)
                     log.warning("decode(): %s; %s", fact, cure)
@@ -362,7 +371,7 @@ class _Worker:
             raise DecodeError(place, exc.fact, exc.cure, None, key) from exc
 
     def _failed(self, span: _Span, number: int, exc: Exception) -> None:
-        """Raises the error with its place, or counts it where it may be skipped."""
+        """Raise the error with its place, or count the sample if it may be skipped."""
         assert self.options is not None
         error: DatasetError
         if isinstance(exc, DecodeError):
@@ -388,15 +397,15 @@ class _Span:
     draws: NDArray[np.float64] | None
     repeats: NDArray[np.bool_] | None
     counters: Numbers | None
-    """What the random numbers of each sample of the block follow from, where they are asked for."""
+    """Counters that determine the random numbers of the block's samples, if they are needed."""
 
     def counter(self, number: int) -> int:
-        """That of one of these samples."""
+        """The counter of one of these samples."""
         return 0 if self.counters is None else int(self.counters[self.begin + number])
 
     @property
     def taken(self) -> int:
-        """The share's samples up to the last of these."""
+        """The number of the share's samples up to the last of these."""
         return int(self.numbers[-1]) + 1
 
 
@@ -404,7 +413,7 @@ _GONE = object()
 
 
 class _Skips:
-    """Counts what was left out as undecodable, and raises when it is too much."""
+    """Counts samples omitted as undecodable, and raises when there are too many."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.count, self._lock = limit, 0, threading.Lock()
@@ -414,14 +423,14 @@ class _Skips:
             self.count += 1
             log.warning("skipped (%d of at most %d): %s", self.count, self.limit, error)
             if self.count > self.limit:
-                fact = f"{self.count} samples could not be decoded, and skip_limit is {self.limit}; the last: {error}"
+                fact = f"{self.count} samples could not be decoded, but skip_limit is {self.limit}; the last: {error}"
                 raise DatasetError("decode()", fact, "fix the dataset, or raise skip_limit")
 
 
 def streamed(items: Iterator[Item], after: Sequence[Any], delivered: int) -> Iterator[Item]:
-    """What is done one by one to what comes out, after the maps that the threads did.
+    """Apply steps to single items as they are delivered, after the maps done by the threads.
 
-    delivered: what an earlier run of this epoch gave out already; takes and skips count on from there.
+    delivered: items that an earlier run of this epoch already delivered; takes and skips continue counting from there.
     """
     for op in itertools.dropwhile(lambda op: isinstance(op, Map), after):
         if isinstance(op, Map):

@@ -1,4 +1,4 @@
-"""Work in threads, results in order: a bounded number of tasks ahead of use, each in one or more parts."""
+"""Run tasks in threads and return results in order: a bounded number of tasks ahead, each with one or more parts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CLOSE_SECONDS = 5.0
-"""How long the end of an iteration, or of the interpreter, waits for what runs in threads."""
+"""How long the end of an iteration, or of the interpreter, waits for running parts."""
 
 _LIVE: WeakSet[Threads] = WeakSet()
 
 
 class Task(Generic[T]):
-    """Parts that may run at the same time, and then `finish` once, in whichever thread ends the last part."""
+    """Parts that may run at the same time, then `finish`, once, in the thread that completes the last part."""
 
     __slots__ = ("_done", "_error", "_finish", "_left", "_lock", "_value", "parts")
 
@@ -38,11 +38,11 @@ class Task(Generic[T]):
         self._done.acquire()
 
     def run(self, part: Callable[[], object]) -> None:
-        """Run one part; an error is kept for `result`."""
+        """Run one part; an error is stored for `result`."""
         try:
             if self._error is None:
                 part()
-        except BaseException as exc:  # raised by `result`, in the thread that asks for it
+        except BaseException as exc:  # raised again by `result`, in the thread that calls it
             self._error = exc
         with self._lock:
             self._left -= 1
@@ -52,13 +52,13 @@ class Task(Generic[T]):
         try:
             if self._error is None:
                 self._value = self._finish()
-        except BaseException as exc:  # as above
+        except BaseException as exc:  # raised by `result`, too
             self._error = exc
         finally:
             self._done.release()
 
     def result(self) -> T:
-        """Wait for the last part; raise the error of the task if it had one."""
+        """Wait for the last part and return the result; raise the task's error if it had one."""
         self._done.acquire()
         if self._error is not None:
             raise self._error
@@ -70,11 +70,11 @@ Part = tuple["Task[Any]", Callable[[], object]]
 
 
 def _not_begun() -> None:
-    raise RuntimeError("the threads were closed before this was done")
+    raise RuntimeError("the threads were closed before this task was finished")
 
 
 class Threads:
-    """A number of threads for the tasks of one iteration. `close` ends them after the part that each is in."""
+    """Threads for the tasks of one iteration. `close` ends each after its current part."""
 
     def __init__(self, count: int) -> None:
         _LIVE.add(self)
@@ -91,8 +91,11 @@ class Threads:
             item[0].run(_not_begun if self._closed else item[1])
 
     def close(self) -> None:
-        """End the threads and wait for them, `CLOSE_SECONDS` at most: a function of map() may wait for ever. What was
-        not begun is dropped, and a thread that is left over ends after the part that it is in, or with the process."""
+        """End the threads and wait for them, at most `CLOSE_SECONDS`: a function of map() may block forever.
+
+        Parts that have not started are dropped; a thread that does not end in time ends after its current part, or with
+        the process.
+        """
         if self._closed:
             return
         self._closed = True
@@ -102,10 +105,12 @@ class Threads:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
-            log.warning("a function of map() or filter() did not end within %g seconds: left behind", CLOSE_SECONDS)
+            log.warning(
+                "a function of map() or filter() did not end within %g seconds: its thread is abandoned", CLOSE_SECONDS
+            )
 
     def ordered(self, tasks: Iterable[Task[T]], ahead: int) -> Iterator[T]:
-        """The results of the tasks in their order; at most `ahead` tasks are begun and not yet given out."""
+        """The results of the tasks in order; at most `ahead` tasks are started and not yet delivered."""
         waiting: deque[Task[T]] = deque()
         for task in tasks:
             for part in task.parts:
@@ -119,6 +124,6 @@ class Threads:
 
 @atexit.register
 def _close_all() -> None:
-    """End the threads of iterations that are still under way: the interpreter must not go while one is in OpenCV."""
+    """End the threads of running iterations: the interpreter must not exit while one of them is inside OpenCV."""
     for threads in list(_LIVE):
         threads.close()

@@ -53,8 +53,8 @@ class CombinedCatalog:
         """What the labels are. UsageError where the parts are of several kinds."""
         kinds = {part.kind for part in self.parts}
         if len(kinds) > 1:
-            fact = "some of these datasets have one class for each sample, and some have several, or numbers"
-            raise UsageError("concat(), mix()", fact, "put those of one kind together")
+            fact = "some of these datasets have one class per sample, others have several classes, or numbers"
+            raise UsageError("concat(), mix()", fact, "combine datasets of one kind")
         return kinds.pop()
 
     @property

@@ -1,4 +1,4 @@
-"""Orders made from other orders: of some rows, with weights, of several datasets, without an end. All are pure."""
+"""Orders derived from other orders: of some rows, with weights, of several datasets, endless. All are pure."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from shardkit.reading.order.epoch_order import EpochOrder, Order, Positions
 from shardkit.rng import permutation, stream_key, uniform
 
 SIZE_TOLERANCE = 100
-"""A part of a split may be off by one in so many of its samples for the sake of each class's own proportions."""
+"""A part of a split may be off by one per this many samples, to keep each class's own proportions."""
 
 MIX_BLOCK = 1000
-"""Samples of a mix in which each dataset has exactly its share. Weights are rounded to so many parts."""
+"""Samples of a mix in which each dataset has exactly its share. Weights are rounded to multiples of 1/MIX_BLOCK."""
 
 
 @dataclass(frozen=True)
 class SelectedOrder:
-    """`base` orders the numbers 0 … M - 1, and they stand for these rows (int64, M)."""
+    """`base` orders the numbers 0 … M - 1, which stand for these rows (int64, M)."""
 
     base: Order
     rows: Positions
 
     @property
     def samples(self) -> int:
-        """The places of the base."""
+        """The number of places of the base."""
         return self.base.samples
 
     def rows_at(self, places: Positions) -> Positions:
@@ -40,7 +40,7 @@ class SelectedOrder:
 
 @dataclass(frozen=True)
 class EndlessOrder:
-    """One epoch after the other: place P is place P % N of epoch P // N, whose order `orders` gives."""
+    """One epoch after another: place P is place P % N of epoch P // N, whose order `orders` returns."""
 
     orders: Callable[[int], Order]
     epoch_samples: int
@@ -58,11 +58,11 @@ class EndlessOrder:
 
 @dataclass(frozen=True)
 class MixedOrder:
-    """Several datasets in one, each as often as its weight says. `parts[i](epoch)` is the order of dataset i, whose
-    rows count from `offsets[i]`; it has `lengths[i]` places an epoch, and begins again when they are used up.
+    """Several datasets interleaved in proportion to weights.
 
-    In each MIX_BLOCK places in a row dataset i has exactly `quotas[i]`, at places permuted by (seed, epoch, block). So
-    the place in its own order is known for every place of the mix.
+    `parts[i](epoch)` is the order of dataset i, whose rows start at `offsets[i]`; it has `lengths[i]` places per epoch,
+    and starts again when they are used up. In each MIX_BLOCK consecutive places, dataset i has exactly `quotas[i]`, at
+    places permuted by (seed, epoch, block). So the place in its own order is known for every place of the mix.
     """
 
     parts: Sequence[Callable[[int], Order]]
@@ -84,7 +84,9 @@ class MixedOrder:
 
     def rows_at(self, places: Positions) -> Positions:
         """The rows at these places."""
-        first = self.epoch * self.samples  # of all that earlier epochs took, so that each resumes where it stopped
+        first = (
+            self.epoch * self.samples
+        )  # number of places taken by all earlier epochs, so that each dataset resumes where it stopped
         absolute = places + first
         rows = np.empty(len(places), np.int64)
         block_of, within = absolute // MIX_BLOCK, absolute % MIX_BLOCK
@@ -105,19 +107,19 @@ class MixedOrder:
 
 
 def quotas_of(weights: Sequence[float]) -> list[int]:
-    """Whole numbers that add up to MIX_BLOCK, in proportion to the weights. UsageError for weights without sense."""
+    """Integers that add up to MIX_BLOCK, in proportion to the weights. UsageError for invalid weights."""
     values = np.asarray(weights, np.float64)
     if not len(values) or not np.isfinite(values).all() or (values < 0).any() or not values.sum():
-        raise UsageError("weights", f"{list(weights)} are not weights", "give a number above 0 for each dataset")
+        raise UsageError("weights", f"{list(weights)} are not valid weights", "give a number above 0 for each dataset")
     quotas: list[int] = apportioned(values, MIX_BLOCK).tolist()
     if any(weight and not quota for weight, quota in zip(values.tolist(), quotas, strict=True)):
-        fact = f"one of {list(weights)} is too small to come up in {MIX_BLOCK:,} samples"
-        raise UsageError("weights", fact, "give it a larger weight, or use concat() in place of mix()")
+        fact = f"one of {list(weights)} is too small to occur in {MIX_BLOCK:,} samples"
+        raise UsageError("weights", fact, "give it a larger weight, or use concat() instead of mix()")
     return quotas
 
 
 def apportioned(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
-    """`total` dealt out in proportion to the weights: the largest remainders get what is over (ties: the first)."""
+    """Distribute `total` in proportion to the weights, the rest by largest remainder (ties: the first)."""
     exact = weights / weights.sum() * total
     counts: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     over = total - int(counts.sum())
@@ -126,15 +128,15 @@ def apportioned(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
 
 
 def class_weighted(line: Positions, labels: Positions, weights: Mapping[int, float], key: int) -> Positions:
-    """As many rows as `line` has, each class as often as its weight says, evenly along the line (int64).
+    """As many rows as `line` has, each class in proportion to its weight, evenly along the line (int64).
 
-    line: the rows in the order in which they are read; labels: their classes. A class with too few rows is gone
-    through several times; one with too many begins at a random row of it and is not gone through to its end.
+    line: the rows in reading order; labels: their classes. A class with too few rows is used several times; one with
+    too many starts at a random row of it and is not used up.
     """
     counts = np.bincount(labels[labels >= 0], minlength=max(weights, default=0) + 1)
     chosen = [label for label, weight in weights.items() if weight and counts[label]]
     if not chosen:
-        raise UsageError("weights", "no class that has samples has a weight", "name classes of the dataset")
+        raise UsageError("weights", "no class with samples has a weight", "name classes of the dataset")
     wanted = apportioned(np.array([weights[label] for label in chosen], np.float64), len(line))
     begins = uniform(key, np.arange(len(chosen)))
     rows, moments = [], []
@@ -149,9 +151,9 @@ def class_weighted(line: Positions, labels: Positions, weights: Mapping[int, flo
 
 
 def sample_weighted(line: Positions, weights: NDArray[np.float64], key: int) -> Positions:
-    """As many rows as `line` has, each as often as its weight says, rounded up or down by chance (int64).
+    """As many rows as `line` has, each in proportion to its weight, rounded up or down at random (int64).
 
-    Systematic resampling (Kitagawa 1996): one random number for the whole line, so that the number is exact.
+    Systematic resampling (Kitagawa 1996): one random number for the whole line, so that the total is exact.
     """
     bounds = np.cumsum(weights[line])
     bounds *= len(line) / bounds[-1]
@@ -163,9 +165,9 @@ def sample_weighted(line: Positions, weights: NDArray[np.float64], key: int) -> 
 def split_rows(
     rows: Positions, labels: Positions | None, fractions: Mapping[str, float], seed: int
 ) -> dict[str, Positions]:
-    """The rows dealt to parts in proportion to the fractions, which add up to at most 1 (each int64, rising).
+    """Distribute rows to parts in proportion to the fractions, which add up to at most 1 (each int64, ascending).
 
-    With labels (one for each row), each class is dealt out by `stratified`. The same rows and seed give the same parts.
+    With labels (one per row), each class is distributed by `stratified`. The same rows and seed give the same parts.
     """
     weights = _split_weights(fractions)
     chance = uniform(stream_key("split", seed), rows)
@@ -180,11 +182,11 @@ def split_rows(
 def stratified(
     sizes: NDArray[np.int64], weights: NDArray[np.float64], seed: int
 ) -> tuple[list[NDArray[np.int64]], bool]:
-    """How many of each class (`sizes`) go to each part, and whether the remainders were dealt over all classes.
+    """How many of each class (`sizes`) go to each part, and whether the remainders were distributed over all classes.
 
-    Each class by its own largest remainders, where the parts have their sizes then, to one sample or to one in
-    `SIZE_TOLERANCE`. Where they have not, since many classes are too small, each part takes its exact number of what
-    is left, the largest remainders of all classes first, ties by chance: as scikit-learn's StratifiedShuffleSplit.
+    Each class is rounded by its own largest remainders, if that gives the parts their sizes, to one sample or one in
+    `SIZE_TOLERANCE`. If it does not, because many classes are too small, each part takes its exact number from the
+    rest, the largest remainders of all classes first, ties at random: like scikit-learn's StratifiedShuffleSplit.
     """
     alone = [apportioned(weights, size) for size in sizes.tolist()]
     total = int(sizes.sum())
@@ -202,19 +204,21 @@ def stratified(
 
 
 def deals_over_classes(labels: Positions, fractions: Mapping[str, float], seed: int) -> bool:
-    """Whether a stratified split of samples with these labels has its remainders dealt over all classes."""
+    """Whether a stratified split of samples with these labels distributes its remainders over all classes."""
     return stratified(np.unique(labels, return_counts=True)[1].astype(np.int64), _split_weights(fractions), seed)[1]
 
 
 def _split_weights(fractions: Mapping[str, float]) -> NDArray[np.float64]:
     shares = np.array(list(fractions.values()), np.float64)
     if not len(shares) or (shares <= 0).any() or shares.sum() > 1 + 1e-9:
-        raise UsageError("split()", f"{dict(fractions)} are not fractions", "give numbers above 0 that add up to 1")
+        raise UsageError(
+            "split()", f"{dict(fractions)} are not valid fractions", "give numbers above 0 that add up to 1"
+        )
     return np.append(shares, max(0.0, 1 - shares.sum()))
 
 
 def line_counts(rows: Positions, starts: Positions) -> NDArray[np.int64]:
-    """The lengths of the runs of rows that lie in one shard each. starts: the first row of each shard."""
+    """The lengths of the runs of rows within one shard. starts: the first row of each shard."""
     shards = np.searchsorted(starts, rows, side="right")
     bounds = np.flatnonzero(np.diff(shards, prepend=-1))
     return np.diff(bounds, append=len(rows))
@@ -223,5 +227,5 @@ def line_counts(rows: Positions, starts: Positions) -> NDArray[np.int64]:
 def order_of_rows(
     rows: Positions, starts: Positions, *, buffer: int, seed: int, epoch: int, lanes: int
 ) -> SelectedOrder:
-    """The order of an epoch of some rows: runs within one shard take the place of shards."""
+    """The order of an epoch of some rows: runs within one shard take the role of shards."""
     return SelectedOrder(EpochOrder(line_counts(rows, starts), buffer, seed, epoch, lanes), rows)

@@ -2,18 +2,18 @@
 
     1. The shards are permuted by (seed, epoch) and laid end to end: a line of N samples.
     2. The line is cut into L lanes; lane l is the next n_l samples, n_l = N // L + (1 if l < N % L else 0).
-    3. In a lane, sample i leaves in the order of its sort key  k(i) = i + 2 b u(i),  where b is the lane's buffer and
-       u(i) is uniform on [0, 1), from (seed, epoch, lane, i); the key is cut to 16 binary digits after the point, and
-       ties go by i. With b >= n_l the key is u(i): a full permutation of the lane.
+    3. In a lane, samples are sorted by the key  k(i) = i + 2 b u(i),  where b is the lane's buffer and
+       u(i) is uniform on [0, 1), from (seed, epoch, lane, i); the key is truncated to 16 binary digits after the
+       point, and ties are in the order of i. With b >= n_l the key is u(i): a full permutation of the lane.
     4. Lanes are merged round-robin: place p of the epoch is lane p % L's next sample.
-    A buffer that holds the whole dataset, B >= N, is a full permutation of it by (seed, epoch) instead of all this.
+    If the buffer holds the whole dataset, B >= N, the order is instead a full permutation by (seed, epoch).
 
 The shuffle buffer B is for the epoch as a whole: each lane has b = ceil(B / L). So about B samples wait at a time, and
 a sample moves by at most 2 b in its lane, that is by at most about 2 B places in the epoch (on average B / 2 or less).
 
-Any place is found without the ones before it. Of the samples of a lane before `lo`, all have keys below lo + 2 b, and
-of those from `hi` on, none has a key below hi. So in the sorted keys of samples lo … hi - 1, those between lo + 2 b
-and hi stand where they stand in the lane's whole order; and the sample that leaves r-th has a key in [r, r + 2 b].
+Any place can be computed without the preceding ones. Of the samples of a lane before `lo`, all have keys below lo + 2
+b, and of those from `hi` on, none has a key below hi. So among the sorted keys of samples lo … hi - 1, those between lo
++ 2 b and hi have the same position as in the lane's whole order; and the r-th sample has a key in [r, r + 2 b].
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from shardkit.rng import permutation, stream_key, uniform
 Positions = NDArray[np.int64]
 
 CHUNK = 4096
-"""Samples of a lane that are put in order together, at least. Larger ones cost memory, smaller ones repeat work."""
+"""Smallest number of samples of a lane to sort together. Larger numbers cost memory, smaller ones repeat work."""
 
 
 class Order(Protocol):
@@ -44,16 +44,16 @@ class Order(Protocol):
         ...
 
     def rows_at(self, places: Positions) -> Positions:
-        """The rows at these places (int64, rising), in the order of `places`."""
+        """The rows at these places (int64, ascending), in the order of `places`."""
         ...
 
 
 @dataclass(frozen=True)
 class EpochOrder:
-    """The order of one epoch. `counts`: the samples of each shard (int64). `buffer` 0 keeps the line's order, and
-    then the shards are not permuted either.
+    """The order of one epoch. `counts`: the samples of each shard (int64).
 
-    Places are 0 … N - 1 in the epoch; rows are 0 … N - 1 in the dataset as it is packed. Thread safe.
+    With `buffer` 0 the line keeps its order, and the shards are not permuted either. Places are 0 … N - 1 in the epoch;
+    rows are 0 … N - 1 in the dataset as packed. Thread safe.
     """
 
     counts: NDArray[np.int64]
@@ -64,12 +64,12 @@ class EpochOrder:
 
     @cached_property
     def samples(self) -> int:
-        """N, the samples of the dataset."""
+        """N, the number of samples in the dataset."""
         return int(self.counts.sum())
 
     @cached_property
     def _line(self) -> tuple[Positions, Positions]:
-        """For each shard on the line: where it begins there (and N at the end), and what to add to get rows."""
+        """For each shard on the line: its start (plus N at the end), and the offset from line positions to rows."""
         first_rows = np.cumsum(self.counts) - self.counts
         if self.buffer:
             shards = permutation(len(self.counts), stream_key("shards", self.seed, self.epoch))
@@ -81,7 +81,7 @@ class EpochOrder:
 
     @cached_property
     def _whole(self) -> Positions:
-        """All rows in a random order, where the buffer holds them all."""
+        """All rows in a random order, for when the buffer holds them all."""
         return permutation(self.samples, stream_key("whole", self.seed, self.epoch))
 
     @cached_property
@@ -100,7 +100,7 @@ class EpochOrder:
         return found
 
     def line(self, rows: Positions | None = None) -> Positions:
-        """The rows as they lie on the line, before lanes and buffer: all, or those of `rows`."""
+        """The rows in line order, before lanes and buffer: all, or those of `rows`."""
         line = self.rows_of_line(np.arange(self.samples))
         if rows is None:
             return line
@@ -109,7 +109,7 @@ class EpochOrder:
         return np.repeat(line, wanted[line])
 
     def rows_at(self, places: Positions) -> Positions:
-        """The rows at these places (int64, rising, within 0 … N - 1)."""
+        """The rows at these places (int64, ascending, within 0 … N - 1)."""
         if not self.buffer and self.lanes == 1:
             return self.rows_of_line(places)
         if self.buffer >= self.samples:
@@ -121,9 +121,9 @@ class EpochOrder:
         return self.rows_of_line(line)
 
     def _by_lane(self, places: Positions) -> Iterator[tuple[slice | Positions, int, slice | Positions]]:
-        """(which of the places, lane, their numbers in it) for each lane that has some."""
+        """(indices into the places, lane, their numbers in it) for each lane that has some."""
         step = int(places[1] - places[0]) if len(places) > 1 else 1
-        if step > 0 and bool((np.diff(places) == step).all()):  # then those of one lane are evenly apart
+        if step > 0 and bool((np.diff(places) == step).all()):  # then the places of one lane are evenly spaced
             period = self.lanes // gcd(step, self.lanes)
             stride = step * period // self.lanes
             for turn, place in enumerate(places[:period].tolist()):
@@ -139,7 +139,7 @@ class EpochOrder:
             yield where, int(lanes[where[0]]), index[where]
 
     def _lane_positions(self, lane: int, index: slice | Positions) -> Positions:
-        """Positions on the line of the samples that leave a lane at these (rising) numbers."""
+        """Line positions of the samples with these (ascending) numbers in a lane's order."""
         start, length = self.lane_range(lane)
         if not self.buffer:
             numbers = np.arange(index.start, index.stop, index.step) if isinstance(index, slice) else index
@@ -159,12 +159,12 @@ class EpochOrder:
         return -(-self.buffer // self.lanes)
 
     def chunk_size(self, length: int) -> int:
-        """Samples of a lane of this length that are put in order together."""
+        """The number of samples to sort together in a lane of this length."""
         buffer = self.lane_buffer()
         return length if buffer >= length else max(CHUNK, 4 * buffer)
 
     def _chunk(self, lane: int, chunk: int, start: int, length: int) -> Positions:
-        """Positions on the line of the samples that leave a lane in one chunk; the lane's latest chunk is kept."""
+        """Line positions of the samples of one chunk of a lane's order; the lane's latest chunk is cached."""
         kept = self._chunks.get(lane)
         if kept is not None and kept[0] == chunk:
             return kept[1]
@@ -182,10 +182,10 @@ class EpochOrder:
 
 
 FRACTION = 16
-"""Binary digits of a sort key after the point. They do not depend on the window, and so neither does the order."""
+"""Binary digits of a sort key after the point. They do not depend on the window, so the order does not either."""
 
 PACKED_WINDOW = 1 << 22
-"""Samples whose key and number fit one 64-bit word, which NumPy sorts several times as fast as by argsort."""
+"""Samples whose key and number fit in one 64-bit word, which NumPy sorts several times as fast as by argsort."""
 
 
 def sorted_by_key(key: int, low: int, high: int, buffer: int) -> Positions:
@@ -198,7 +198,7 @@ def sorted_by_key(key: int, low: int, high: int, buffer: int) -> Positions:
     words += numbers << np.uint64(FRACTION)
     if count + 2 * buffer >= PACKED_WINDOW:
         return np.argsort(words, kind="stable")
-    shift = np.uint64(64 - FRACTION - 24)  # 24 bits for the key before the point, which is below 2 ** 23
+    shift = np.uint64(64 - FRACTION - 24)  # 24 bits for the integer part of the key, which is below 2 ** 23
     words <<= shift
     words |= numbers
     words.sort()
@@ -207,5 +207,5 @@ def sorted_by_key(key: int, low: int, high: int, buffer: int) -> Positions:
 
 
 def default_lanes(shuffled: bool) -> int:
-    """The lanes where none are given: one without shuffling, which keeps the order of the shards."""
+    """The default number of lanes: one without shuffling, which keeps the order of the shards."""
     return 16 if shuffled else 1

@@ -1,4 +1,4 @@
-"""Which rank this process is, of how many: found where frameworks and launchers say it."""
+"""Find this process's rank and the world size, from frameworks and launchers."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ LAUNCHERS = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # Open MPI
     ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),  # jsrun of LSF
     ("FLUX_TASK_RANK", "FLUX_JOB_SIZE"),  # Flux
-    ("PALS_RANKID", "PMI_SIZE"),  # PALS, where an MPI is in use
+    ("PALS_RANKID", "PMI_SIZE"),  # PALS, with an MPI
     ("PMI_RANK", "PMI_SIZE"),  # MPICH, Intel MPI
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # srun; the batch script itself is no step of several tasks
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # srun; a batch script itself is not a step with several tasks
     ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),  # jax.distributed, before it is initialized
 )
-"""Environment variables for rank and world size, the first that are both there count."""
+"""Environment variables for rank and world size; the first pair of which both are set counts."""
 
 RANK_ONLY = (
     "PALS_RANKID", "PMIX_RANK", "SLURM_PROCID", "JAX_PROCESS_ID", "JOB_COMPLETION_INDEX", "HOROVOD_RANK",
     "OMPI_COMM_WORLD_RANK", "JSM_NAMESPACE_RANK", "FLUX_TASK_RANK", "PMI_RANK",
 )  # fmt: skip
-"""Variables of launchers that may tell the rank alone. A rank above 0 is one of several, of how many is not known;
-rank 0 is what a batch script, an interactive allocation and a Kubernetes job of one pod have, too."""
+"""Variables of launchers that may give only the rank. A rank above 0 is one of an unknown number of ranks;
+rank 0 also occurs in a batch script, an interactive allocation and a Kubernetes job of one pod."""
 
 TF_CONFIG = "TF_CONFIG"
 TF_WORKERS = ("chief", "master", "worker")
-"""The tasks of TF_CONFIG that train, in the order in which they are numbered. An evaluator reads everything."""
+"""The tasks of TF_CONFIG that train, in numbering order. An evaluator reads everything."""
 
 _SAID: set[str] = set()
-"""What was logged, so that it comes once a process."""
+"""Messages already logged: each is logged once per process."""
 
 
 def find_rank(
     rank: int | None, world_size: int | None, environment: Mapping[str, str] | None = None
 ) -> tuple[int, int]:
-    """(rank, world size): as given, else from torch.distributed, JAX, or the environment; (0, 1) where nobody says.
+    """(rank, world size): as given, else from torch.distributed, JAX, or the environment; else (0, 1).
 
-    torch and JAX are asked only where the program has imported them and set their processes up.
-    Raises UsageError for one without the other, or for values that make no sense.
+    torch and JAX are queried only if the program has imported and initialized them. Raises UsageError if only one is
+    given, or for invalid values.
     """
     if (rank is None) != (world_size is None):
         raise UsageError("rank, world_size", "one is given without the other", "give both, or neither")
@@ -82,9 +82,9 @@ def _from_jax() -> tuple[int, int, str] | None:
 
 
 def jax_process() -> tuple[int, int, Any] | None:
-    """(number of this process, how many there are, the client of their service) of jax.distributed.
+    """(number of this process, number of processes, the client of their service) of jax.distributed.
 
-    It has no public name, and JAX's public functions start its backends, for which all processes wait for each other.
+    It is not a public API, but JAX's public functions start its backends, for which all processes wait for each other.
     """
     state = getattr(sys.modules.get("jax._src.distributed"), "global_state", None)
     number, count = getattr(state, "process_id", None), getattr(state, "num_processes", None)
@@ -103,7 +103,7 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[int, int, str] | 
     for name in RANK_ONLY:
         text = environment.get(name)
         if text and text.isdecimal() and int(text) > 0:
-            fact = f"this is process {int(text)} of several, and nothing says of how many"
+            fact = f"this is process {int(text)} of several, but their number is unknown"
             raise UsageError(f"${name}", fact, "give rank= and world_size= (0 and 1 to read everything)")
     return None
 
@@ -116,7 +116,7 @@ def _number(text: str, place: str) -> int:
 
 
 def _from_tf_config(text: str) -> tuple[int, int, str] | None:
-    """The rank among the tasks that train; None for an evaluator, or where there is one task only."""
+    """The rank among the tasks that train; None for an evaluator, or if there is only one task."""
     cure = "fix the variable, or give rank= and world_size="
     try:
         config = json.loads(text)
@@ -128,7 +128,7 @@ def _from_tf_config(text: str) -> tuple[int, int, str] | None:
     if sum(sizes.values()) <= 1 or kind == "evaluator":
         return None
     if sizes.get("ps"):
-        fact = "it has parameter servers, and which task reads what is not known"
+        fact = "it has parameter servers, and it is not known which task reads what"
         raise UsageError(f"${TF_CONFIG}", fact, "give rank= and world_size= (0 and 1 to read everything)")
     if kind not in TF_WORKERS or kind not in sizes:
         raise UsageError(f"${TF_CONFIG}", f"its task {kind!r} is not one of its cluster", cure)
@@ -142,5 +142,5 @@ def _checked(rank: int, world_size: int, place: str) -> tuple[int, int]:
         if isinstance(value, bool) or not isinstance(value, int):
             raise UsageError(place, f"{value!r} is not a whole number", "give whole numbers")
     if not 0 <= rank < world_size:
-        raise UsageError(place, f"there is no rank {rank} in a world of {world_size}", "ranks count from 0")
+        raise UsageError(place, f"there is no rank {rank} in a world of size {world_size}", "ranks start at 0")
     return rank, world_size

@@ -1,7 +1,7 @@
 """Which places of an epoch one reader takes: pure arithmetic, the same on every rank.
 
 Rank r of W takes the places low + r, low + r + W, … With L lanes and W a divisor of L these are the lanes r, r + W, ….
-Any other W gives the same epoch, dealt as evenly; but then a rank reads from the W / gcd(W, L) fold of its part.
+Any other W gives the same epoch, distributed as evenly; but then a rank reads through W / gcd(W, L) times its part.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Remainder = Literal["drop", "pad", "uneven"]
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The part that `rank` of `world_size` has of the places low … high - 1, of which the first `done` are over.
+    """The part of `rank` of `world_size` in the places low … high - 1, of which the first `done` are finished.
 
-    remainder says what becomes of the samples that are over when the places are dealt evenly: "drop" leaves them out,
-    "pad" repeats places from `low` on until each rank has the same number, "uneven" gives some ranks one more.
+    remainder: how to treat the samples left over when the places are distributed evenly: "drop" omits them, "pad"
+    repeats places from `low` on until each rank has the same number, "uneven" gives some ranks one more.
     """
 
     low: int
@@ -42,12 +42,12 @@ class Share:
         return max(0, -(-(left - self.rank) // self.world_size))
 
     def places(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The places in the epoch of this share's samples with these numbers; those of repeats lie beyond its end."""
+        """The places in the epoch of this share's samples with these numbers; those of repeats are beyond its end."""
         places: NDArray[np.int64] = self.low + self.done + self.rank + numbers * self.world_size
         return places
 
     def rows(self, order: Order, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
-        """The rows of this share's samples with these (rising) numbers, and which are repeats (None: none is)."""
+        """The rows of this share's samples with these (ascending) numbers, and which are repeats (None: none)."""
         places = self.places(numbers)
         marks = places >= self.high
         if not marks.any():
@@ -57,7 +57,7 @@ class Share:
 
 
 def lost_by(world_size: int, lanes: int) -> str | None:
-    """What is lost where a world does not divide the lanes, with the `lanes=` that works; None where it does."""
+    """What is lost if the world size does not divide the lanes, with a `lanes=` that works; None if it does."""
     fold = world_size // gcd(world_size, lanes)
     if fold == 1:
         return None

@@ -1,4 +1,4 @@
-"""What the benchmark's figures mean: where the time goes, whether packing pays, and with what options."""
+"""Interpret the benchmark's results: the bottleneck, whether packing pays, and recommended options."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from shardkit.tools.bench.measure import Cache, Measurement, Stage, What
 from shardkit.units import format_bytes
 
 WORTH = 1.15
-"""Times as fast, from where a difference is more than the noise of a short measurement."""
+"""Smallest speed-up that counts as more than the noise of a short measurement."""
 
 _LARGEST, _SMALLEST, _SHARDS = 256 * 10**6, 16 * 10**6, 16  # 16 lanes read 16 shards at a time
 _HUGE = 10**9
 _MOST_SHARDS = 10_000
 _KEPT = 0.95  # of the best rate: threads beyond that are not worth their memory
-_NOISE = 1.5  # passes of one kind that differ by more tell of a busy machine
-_BUSY = 0.5  # of the cores that other programs use when it begins: from there on, no figure means much
-_HAND_OVER = 0.6  # of what storage and decoding allow; below it, the time goes between them
+_NOISE = 1.5  # if passes of one kind differ by more than this factor, the machine is busy
+_BUSY = 0.5  # share of the cores used by other programs at the start: above this, no figure is reliable
+_HAND_OVER = 0.6  # share of what storage and decoding allow: below this, the time is lost between them
 
 Bottleneck = Literal["storage", "decode", "hand-over"]
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the advice is made from.
+    """Inputs for the advice.
 
-    samples, bytes: of the whole source. memory_bytes: of the machine, 0 where not known. size: pixels of a crop.
-    decode_rate: images a second from memory, in as many threads as there are cores. resized_gain: the same with resized
-    images to that without, in one thread. resized_bytes: a resized image to the one it was made from. load: the
-    processes that ran on this machine when the measurement began (its load average over a minute).
+    samples, bytes: of the whole source. memory_bytes: of the machine, 0 if unknown. size: crop side in pixels.
+    decode_rate: images per second decoded from memory with one thread per core. resized_gain: decoding rate with
+    resized images relative to the originals, in one thread. resized_bytes: size of a resized image relative to its
+    original. load: processes running on this machine when the measurement began (its load average over one minute).
     """
 
     measurements: tuple[Measurement, ...]
@@ -47,18 +47,18 @@ class Figures:
 
     @property
     def busy(self) -> bool:
-        """Whether other programs took so much of the machine that its figures support no advice."""
+        """Whether other programs used too much of the machine for the figures to support any advice."""
         return self.load > _BUSY * self.cores
 
     def shows(self, gain: float | None, cache: Cache, *kinds: What) -> bool:
-        """Whether a difference, or that there is none, is more than the spread of the passes that it was made from."""
+        """Whether the difference (or the absence of one) exceeds the spread of the passes behind it."""
         kind = (cache, "decoded")
         spreads = (m.spread for m in self.measurements if m.what in kinds and (m.cache, m.stage) == kind)
         spread = max(spreads, default=1.0)
         return gain is not None and not self.busy and (spread < WORTH or not 1 / spread < gain < spread)
 
     def rate(self, what: str, cache: Cache, stage: Stage, threads: int | None = None) -> float | None:
-        """The best rate of this kind, or that with so many threads; None where it was not measured."""
+        """Return the best rate of this kind, or the one with `threads` threads; None if it was not measured."""
         found = [
             each.images
             for each in self.measurements
@@ -67,20 +67,19 @@ class Figures:
         return max(found, default=None)
 
     def gain(self, cache: Cache, stage: Stage) -> float | None:
-        """How many times as fast the shards are; None where that was not measured."""
+        """Return how many times as fast the shards are; None if that was not measured."""
         shards, directory = self.rate("shards", cache, stage), self.rate("directory", cache, stage)
         return shards / directory if shards and directory else None
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do. gain_cold, gain_warm: the shards' rate of decoded batches to the directory's.
+    """Recommendations. gain_cold, gain_warm: rate of decoded batches from shards relative to the directory.
 
-    pack: whether packing makes training's input faster on this machine; None where the machine was too busy, or the
-    passes differ too much, to tell. shard_bytes: for max_bytes. threads, buffer:
-    for dataset(). resize: whether smaller images would pay; resize_gain: decoding's rate with them to that without.
-    lines: all of it in words. gain_copy: of a store, the rate of a copy on this machine to that of the store; copy:
-    whether such a copy (cache=) pays.
+    pack: whether packing speeds up training's input on this machine; None if the machine was too busy, or the passes
+    differ too much, to tell. shard_bytes: recommended `max_bytes`. threads, buffer: for dataset(). resize: whether
+    smaller images would pay off; resize_gain: decoding rate with them relative to without. lines: everything in words.
+    gain_copy: for a store, the rate of a local copy relative to the store; copy: whether such a copy (cache=) pays off.
     """
 
     bottleneck: Bottleneck
@@ -98,7 +97,7 @@ class Advice:
 
 
 def advise(figures: Figures, *, buffer: int) -> Advice:
-    """The advice for some figures. buffer: the shuffle buffer to propose."""
+    """Derive the advice from the figures. buffer: the shuffle buffer to propose."""
     if any(each.what == "store" for each in figures.measurements):
         return _advise_far(figures, buffer)
     threads, shard = threads_for(figures), shard_bytes_for(figures.bytes)
@@ -122,7 +121,7 @@ def advise(figures: Figures, *, buffer: int) -> Advice:
 
 
 def _advise_far(figures: Figures, buffer: int) -> Advice:
-    """The advice for shards in a store: whether they come fast enough, or a copy on this machine would pay."""
+    """Advice for shards in a store: whether they arrive fast enough, or a local copy would pay off."""
     threads, shard = threads_for(figures, "store"), shard_bytes_for(figures.bytes)
     where, why = bottleneck_of(figures, "store")
     there, here = figures.rate("store", "warm", "decoded") or 0.0, figures.rate("shards", "warm", "decoded") or 0.0
@@ -133,11 +132,11 @@ def _advise_far(figures: Figures, buffer: int) -> Advice:
     resize = gain is not None and (figures.resized_bytes or 1) < (0.8 if where == "storage" else 0.5)
     if copy:
         told = f"A copy on this machine gives decoded batches {gain_copy:.1f} times as fast as the store"
-        cure = f'{told}: keep one with dataset(…, cache="FOLDER"), which takes {size}, and pays from epoch 2 on.'
+        cure = f'{told}: keep one with dataset(…, cache="FOLDER"), which takes {size} and pays off from epoch 2 on.'
     elif not shown:
-        cure = "Whether a copy on this machine pays can't be told: the passes differ by more than the two do."
+        cure = "There is no telling whether a copy on this machine pays off: the passes differ by more than the two do."
     else:
-        cure = "The store gives decoded batches as fast as a copy on this machine would: a copy brings nothing."
+        cure = "The store gives decoded batches as fast as a copy on this machine would: a copy gains nothing."
     lines: tuple[str, ...] = (
         why, cure, f"Reading: threads={threads}, shuffle={buffer:_}.", _resizing(figures, gain, resize),
     )  # fmt: skip
@@ -148,7 +147,7 @@ def _advise_far(figures: Figures, buffer: int) -> Advice:
 
 
 def _pays(figures: Figures, cold: float | None, warm: float | None) -> bool | None:
-    """Whether packing pays; None where that can't be told."""
+    """Whether packing pays off; None if the measurements can't tell."""
     gains: list[tuple[float | None, Cache]] = [(cold, "cold"), (warm, "warm")]
     shown = [figures.shows(gain, cache, "shards", "directory") for gain, cache in gains if gain is not None]
     if any(figures.shows(gain, cache, "shards", "directory") and (gain or 0) >= WORTH for gain, cache in gains):
@@ -157,7 +156,7 @@ def _pays(figures: Figures, cold: float | None, warm: float | None) -> bool | No
 
 
 def _withheld(figures: Figures, lines: tuple[str, ...]) -> tuple[str, ...]:
-    """The lines with a word on noise; of a busy machine, that there is no advice, and why."""
+    """Add a warning about noise; on a busy machine, replace the advice by the reason why there is none."""
     if not figures.busy:
         return (*lines, *_noise(figures))
     fact = f"Other programs kept this machine busy (load {figures.load:.1f} on {plural_cores(figures.cores)})"
@@ -178,7 +177,7 @@ def _noise(figures: Figures) -> tuple[str, ...]:
 
 
 def threads_for(figures: Figures, what: What = "shards") -> int:
-    """The fewest threads that decode the warm shards, or those in the store, at nearly the best rate."""
+    """The fewest threads that decode the warm shards (or those in the store) at nearly the best rate."""
     rates = {
         m.threads: m.images for m in figures.measurements if (m.what, m.cache, m.stage) == (what, "warm", "decoded")
     }
@@ -187,7 +186,7 @@ def threads_for(figures: Figures, what: What = "shards") -> int:
 
 
 def shard_bytes_for(total: int) -> int:
-    """256 MB; 16 MB or more where that gives fewer than 16 shards; 1 GB or less where it gives over 10,000."""
+    """256 MB; less (at least 16 MB) if that gives fewer than 16 shards; more (at most 1 GB) if it gives over 10,000."""
     if total > _LARGEST * _MOST_SHARDS:
         return min(_HUGE, _rounded(total // _MOST_SHARDS))
     return max(_SMALLEST, min(_LARGEST, _rounded(total // _SHARDS)))
@@ -198,7 +197,7 @@ def _rounded(size: int) -> int:
 
 
 def bottleneck_of(figures: Figures, what: What = "shards") -> tuple[Bottleneck, str]:
-    """Where the time of reading the shards goes, and the reason."""
+    """The bottleneck when reading the shards, and the reason."""
     decode = figures.decode_rate
     storage, kind = figures.rate(what, "cold", "raw"), "the disk"
     if storage is None:
@@ -209,7 +208,7 @@ def bottleneck_of(figures: Figures, what: What = "shards") -> tuple[Bottleneck, 
         f"and training would get {whole:,.0f} from {'there' if what == 'store' else 'the warm shards'}"
     )
     if whole < _HAND_OVER * min(decode, storage):
-        return "hand-over", f"The time goes in the hand-over between reading, decoding and batching: {said}."
+        return "hand-over", f"The time goes between reading, decoding and batching: {said}."
     if storage < decode:
         return "storage", f"Storage is the limit: {said}."
     return "decode", f"Decoding is the limit: {said}."
@@ -234,19 +233,21 @@ def _packing(figures: Figures, cold: float | None, warm: float | None) -> list[s
     lines = [f"The shards give decoded batches {told}."]
     pays = _pays(figures, cold, warm)
     if pays is None:
-        lines.append("Whether packing pays can't be told: the passes of one kind differ by more than the two kinds do.")
+        lines.append(
+            "There is no telling whether packing pays off: the passes of one kind differ by more than the two kinds do."
+        )
     elif not pays:
         lines.append(
-            "So packing brings no speed here: what remains is one file in place of many, and an exact order and resume."
+            "So packing brings no speed here; what remains is few files instead of many, and exact order and resume."
         )
     elif warm is not None and warm < WORTH:
-        memory_is = f"The images ({size}) {'fit' if fits else 'do not fit'} into memory ({memory})"
-        when = "so it is the first epoch that gains" if fits else "so every epoch gains"
+        memory_is = f"The images ({size}) {'fit' if fits else 'do not fit'} in memory ({memory})"
+        when = "so only the first epoch gains" if fits else "so every epoch gains"
         lines.append(
             f"{memory_is}, {when}." if figures.memory_bytes else "It gains where the cache does not hold them."
         )
     if cold is None:
-        lines.append("Cold reads could not be measured: these files can't be brought out of the page cache.")
+        lines.append("Cold reads could not be measured: these files can't be evicted from the page cache.")
     return lines
 
 
@@ -268,7 +269,7 @@ def _options(figures: Figures, shard: int, threads: int, buffer: int) -> str:
 
 def _resizing(figures: Figures, gain: float | None, resize: bool) -> str:
     if gain is None:
-        return f"Smaller images would bring nothing: they are hardly larger than the {figures.size} pixels of a crop."
+        return f"Smaller images would gain nothing: they are hardly larger than the {figures.size} pixels of a crop."
     side = resize_side(figures.size)
     effect = f"decoding {gain:.1f} times as fast, and {figures.resized_bytes or 1:.0%} of the bytes"
     verdict = "would pay" if resize else "would not pay here"
@@ -276,7 +277,7 @@ def _resizing(figures: Figures, gain: float | None, resize: bool) -> str:
 
 
 def resize_side(size: int) -> int:
-    """The shorter side that leaves room for a random crop of `size`: 256 for 224, as is usual."""
+    """The shorter side that leaves room for a random crop of `size`: the usual 256 for 224."""
     return round(size * 256 / 224)
 
 

@@ -1,4 +1,4 @@
-"""Reading a class directory against reading shards, on the user's own data and machine: what is faster, and why."""
+"""Compare reading a class directory with reading shards, on the user's own data and machine."""
 
 from __future__ import annotations
 
@@ -36,16 +36,17 @@ from shardkit.tools.settings import BenchSettings
 from shardkit.units import cores
 
 SAMPLE_BYTES, SAMPLE_FILES, FEWEST = 128 * 10**6, 8_000, 64
-_ABOUT = 0.7  # of the time goes to the measurements; the rest to making the other form of the sample
+_ABOUT = 0.7  # share of the time for the measurements; the rest goes to writing the other form of the sample
 
 
 @dataclass(frozen=True, slots=True)
 class BenchResult:
-    """What was measured, and what follows from it.
+    """Measurements, and the advice that follows from them.
 
-    kind: what the source is. samples, bytes: of the whole source (bytes of the image files). sampled: the images that
-    the measurements read, again and again. size: pixels of the decoded crops. pack_rate: images a second that packing
-    the sample took; None where the source is shards. decode_rate: images a second from memory, in all cores.
+    kind: kind of the source. samples, bytes: of the whole source (bytes of the image files). sampled: number of images
+    that the measurements read repeatedly. size: side of the decoded crops in pixels. pack_rate: images per second while
+    packing the sample; None if the source is shards. decode_rate: images per second decoded from memory, with all
+    cores.
     """
 
     source: str
@@ -65,9 +66,9 @@ class BenchResult:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """A part of the source in both forms. tree: the class directory, in random order, its files listed.
+    """A part of the source in both forms. tree: the class directory, with its files listed in random order.
 
-    `*_files`: what to bring out of the cache. shard_rows: the rows of the shards that belong to it; None for all.
+    `*_files`: files to evict from the cache. shard_rows: rows of the shards that belong to the sample; None for all.
     far: the same samples in a store.
     """
 
@@ -86,7 +87,7 @@ class _Sample:
         return replace(self.tree, reading=replace(self.tree.reading, threads=threads), position=ReadPosition())
 
     def packed(self, threads: int | None = None) -> Dataset:
-        """The shards, shuffled as in training; opened again, since a mapped file can't be brought out of the cache."""
+        """The shards, shuffled as in training; reopened each time, since mapped files can't be evicted."""
         data = dataset(self.shards, threads=threads)
         return (data if self.shard_rows is None else data[self.shard_rows]).shuffle()
 
@@ -108,30 +109,32 @@ def bench(
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> BenchResult:
-    """Measure the class directory against shards, cold and warm, as bytes and decoded, for several numbers of threads.
+    """Compare the class directory with shards, cold and warm, as bytes and decoded, for several numbers of threads.
 
-    source: a class directory, of which a sample is packed; or shards with a manifest, of which a sample is unpacked.
-    The sample has SAMPLE_BYTES at most, and lies in a temporary folder below `folder` (default: the system's), which is
-    removed: give one on the disk that is to be measured. seconds: about how long all of it takes. threads: those to
-    try (default: 1, 2, 4 … the cores). size: pixels of the decoded crops (default: the usual side, 224 at most).
+    source: a class directory, a sample of which is packed; or shards with a manifest, a sample of which is unpacked.
+    The sample has at most SAMPLE_BYTES and is written to a temporary folder in `folder` (default: the system's), which
+    is removed afterwards: choose one on the disk to be measured.
+    seconds: approximate total time.
+    threads: numbers of threads to try (default: 1, 2, 4 … up to the cores).
+    size: side of the decoded crops in pixels (default: the usual side, at most 224).
 
-    Shards in a store are measured against a copy of the sample on this machine, without keeping any of what is fetched.
-    storage_options: of the store, as in `dataset`.
+    Shards in a store are compared with a copy of the sample on this machine; nothing that is fetched is kept.
+    storage_options: for the store, as in `dataset`.
 
-    A cold file is one that was brought out of the page cache; the names of files stay known to the system, which
-    flatters the directory. Raises UsageError, DatasetError, and the errors of `dataset` and `pack`.
+    Cold files are evicted from the page cache first; the system still remembers their names, which flatters the
+    directory. Raises UsageError, DatasetError, and the errors of `dataset` and `pack`.
     """
     counts = sorted(set(threads or _thread_counts()))
     if folder is not None:
         require_folder(folder, "folder")
-    load = _load()  # before anything is measured, which is a load too
+    load = _load()  # before any measurement, which adds to the load
     found = resolve(source, Remote(storage_options))
     whole = dataset(source, storage_options=storage_options)
     there = [*found.shards, found.location or found.tree]
     far = there[0] is not None and not there[0].is_local
     total = int(whole.content.catalog.counts.sum())
     if not total:
-        raise DatasetError(fs_text(str(source)), "there are no images to read", "give a dataset that has some")
+        raise DatasetError(fs_text(str(source)), "there are no images to read", "give a dataset with images")
     buffer = _buffer(source, whole, total, storage_options)
     with tempfile.TemporaryDirectory(prefix="shardkit-bench-", dir=folder) as place, translated(place):
         progress(Progress("prepare", 0))
@@ -143,7 +146,7 @@ def bench(
             sample = _unpacked_sample(source, whole, place)
         images = timing.contents(sample.packed(), 512, 64 << 20)
         if not images:
-            raise DatasetError(fs_text(str(source)), "there are no images to read", "give a dataset that has some")
+            raise DatasetError(fs_text(str(source)), "there are no images to read", "give a dataset with images")
         side = timing.usual_short_side(images)
         crop = size or min(224, side or 224)
         measured = _measured(sample, counts, crop, seconds * _ABOUT, progress)
@@ -163,7 +166,7 @@ def bench(
 
 
 def _load() -> float:
-    """The processes that ran or waited for the processor in the last minute; 0 where that is not known."""
+    """Processes that ran or waited for a processor in the last minute; 0 if unknown."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):  # Windows has none
@@ -178,7 +181,7 @@ def _thread_counts() -> list[int]:
 
 
 def _packed_sample(root: str, whole: Dataset, place: str, seconds: float, seed: int) -> _Sample:
-    """A random part of a class tree, and the same packed; no more than can be read cold in a tenth of the time."""
+    """A random part of a class tree, unpacked and packed; no more than can be read cold in a tenth of the time."""
     catalog: Any = whole.content.catalog
     order = permutation(len(catalog.source), stream_key("bench", seed))[:SAMPLE_FILES]
     sizes = catalog.source.sizes[order]
@@ -205,15 +208,15 @@ def _packed_sample(root: str, whole: Dataset, place: str, seconds: float, seed: 
 
 
 def shard_limit(size: int) -> int:
-    """The shards of a sample: eight of them, so that its shuffle reads as that of a large dataset does."""
+    """Largest size of a sample's shards: an eighth of it, so that shuffling reads it like a large dataset."""
     return max(1 << 20, size // 8)
 
 
 def _unpacked_sample(source: SourceLike, whole: Dataset, place: str) -> _Sample:
-    """The first part of some shards, and the same as a class tree. Raises DatasetError for samples without images."""
+    """The first part of some shards, and the same as a class tree. Raises DatasetError if there are no images."""
     rows, size = _first_rows(whole)
     tree = Path(place) / "tree"
-    files = _write_tree(dataset(source)[rows], tree, str(source))  # opened again: a mapped file stays in the cache
+    files = _write_tree(dataset(source)[rows], tree, str(source))  # reopened: a mapped file stays in the cache
     order = permutation(len(files), stream_key("bench", 0))
     numbers = np.unique(np.searchsorted(np.cumsum(whole.content.catalog.counts), rows, side="right"))
     shards = [whole.content.catalog.files()[int(number)].location.path for number in numbers]
@@ -222,7 +225,7 @@ def _unpacked_sample(source: SourceLike, whole: Dataset, place: str) -> _Sample:
 
 
 def _fetched_sample(whole: Dataset, place: str, seed: int) -> _Sample:
-    """The first part of a dataset in a store, and the same as shards of this machine."""
+    """The first part of a dataset in a store, and the same samples as local shards."""
     rows, size = _first_rows(whole)
     tree, dest = Path(place) / "tree", Path(place) / "sample"
     files = _write_tree(whole[rows], tree, repr(whole.content))
@@ -239,7 +242,7 @@ def _first_rows(whole: Dataset) -> tuple[NDArray[np.int64], int]:
 
 
 def _write_tree(samples: Iterable[Any], tree: Path, source: str) -> list[str]:
-    """The images as files of a class tree. Raises DatasetError where there is none."""
+    """Write the images as files of a class tree. Raises DatasetError if there are none."""
     files = []
     for number, sample in enumerate(samples):
         name, content = next(((n, v) for n, v in sample.items() if n in IMAGE_FIELDS), ("", b""))
@@ -249,7 +252,7 @@ def _write_tree(samples: Iterable[Any], tree: Path, source: str) -> list[str]:
             file.write_bytes(content)
             files.append(str(file))
     if not files:
-        raise DatasetError(fs_text(source), "there are no images to read", "give a dataset that has some")
+        raise DatasetError(fs_text(source), "there are no images to read", "give a dataset with images")
     return files
 
 
@@ -277,7 +280,7 @@ def _in_groups(
 
 
 def _pair(sample: _Sample, stage: timing.Stage, cache: timing.Cache, threads: int, size: int) -> list[Way]:
-    """The same measurement of both forms."""
+    """The same measurement for both forms."""
     start = partial(_start, stage=stage, cache=cache, threads=threads, size=size)
     return [
         Way("directory", cache, stage, threads, start(sample.directory), sample.tree_files),
@@ -286,7 +289,7 @@ def _pair(sample: _Sample, stage: timing.Stage, cache: timing.Cache, threads: in
 
 
 def _far_pair(sample: _Sample, stage: timing.Stage, threads: int, size: int) -> list[Way]:
-    """The same measurement of the store and of a copy here."""
+    """The same measurement for the store and for a local copy."""
     start = partial(_start, stage=stage, cache="warm", threads=threads, size=size)
     return [
         Way("store", "warm", stage, threads, start(sample.streamed), ()),
@@ -307,7 +310,7 @@ def _start(
 
 
 def _resizing(images: Sequence[bytes], size: int, side: int, seconds: float) -> tuple[float | None, float | None]:
-    """How many times as fast shrunk images are decoded, and their bytes to the originals'; None for small ones."""
+    """How many times as fast shrunk images decode, and their size relative to the originals; None if they are small."""
     target = resize_side(size)
     few = images[:64]
     smaller = timing.resized(few, target) if side >= 1.25 * target else []
@@ -318,7 +321,7 @@ def _resizing(images: Sequence[bytes], size: int, side: int, seconds: float) -> 
 
 
 def _buffer(source: SourceLike, whole: Dataset, total: int, storage_options: Mapping[str, Any] | None = None) -> int:
-    """The shuffle buffer to propose: the usual one, or a larger one where classes were packed in runs."""
+    """The shuffle buffer to propose: the usual one, or a larger one if classes were packed in runs."""
     from shardkit.tools.shuffle_quality import shuffle_quality
 
     usual = min(10_000, total)
@@ -333,7 +336,7 @@ def _buffer(source: SourceLike, whole: Dataset, total: int, storage_options: Map
 
 
 def _memory() -> int:
-    """The machine's memory in bytes; 0 where the system does not tell."""
+    """The machine's memory in bytes; 0 if the system does not report it."""
     with suppress(ValueError, OSError, AttributeError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return 0

@@ -1,4 +1,4 @@
-"""How the benchmark measures: files brought out of the page cache, passes over a dataset until a time is used up."""
+"""Measure reading: evict files from the page cache, and pass over a dataset until the time is used up."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from shardkit.threads import in_threads
 from shardkit.tools.pictures import open_picture
 
 BATCH = 32
-_MOST_CACHED = 0.2  # of the places that are looked at after dropping: more means that a cold read can't be had
+_MOST_CACHED = 0.2  # share of the probed positions still cached after dropping: above this, no cold read is possible
 _PROBES = 64
 _PATIENCE = 2.0
 
 MOST_PASSES = 6
 TURNS = 2
-"""Parts that a warm measurement is made in; each goes on over epochs, so that its start weighs little."""
+"""Parts of a warm measurement; each runs over several epochs, so that its start-up weighs little."""
 
 What = Literal["directory", "shards", "store"]
 Cache = Literal["cold", "warm"]
@@ -36,11 +36,11 @@ Open = Callable[[], Iterable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """How fast one way of reading is: the middle of its passes. images, bytes: a second, bytes of image files.
+    """Speed of one way of reading: the median of its passes. images, bytes: per second, bytes of image files.
 
-    what: the class directory, the shards, or shards in a store. cache: whether the files were in the page cache; of a
-    store no copy is kept. stage: the files' bytes, or batches of decoded images. spread: the fastest pass to the
-    slowest one, in times.
+    what: the class directory, the shards, or shards in a store. cache: whether the files were in the page cache;
+    nothing is kept of a store. stage: the files' bytes, or batches of decoded images. spread: the ratio of the fastest
+    pass to the slowest.
     """
 
     what: What
@@ -55,7 +55,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What is to be measured, and how a pass over it begins. files: those to drop from the cache before a cold one."""
+    """Something to measure, and how to start a pass over it. files: those to evict before a cold pass."""
 
     what: What
     cache: Cache
@@ -66,7 +66,7 @@ class Way:
 
 
 def measure(ways: Sequence[Way], seconds: float, mean_bytes: float) -> list[Measurement]:
-    """Each way for `seconds`, pass by pass in turns, so that a busy machine slows all of them alike."""
+    """Measure each way for `seconds`, with passes in turns, so that a busy machine slows all of them alike."""
     passes: list[list[tuple[int, float]]] = [[] for _ in ways]
     for way in ways:
         if way.cache == "warm":
@@ -92,9 +92,9 @@ def _measured(way: Way, passes: Sequence[tuple[int, float]], mean_bytes: float) 
 
 
 def one_pass(start: Open, seconds: float) -> tuple[int, float]:
-    """(images, seconds) of a pass, which ends after `seconds` at the latest. At least one item is taken.
+    """Run one pass of at most `seconds` and at least one item; return (images, seconds).
 
-    What `start` does, as opening an index or listing a folder, is not counted.
+    The work of `start`, such as opening an index or listing a folder, is not timed.
     """
     opened = start()
     items = iter(opened)
@@ -108,12 +108,12 @@ def one_pass(start: Open, seconds: float) -> tuple[int, float]:
     close = getattr(items, "close", None)
     if close is not None:
         close()
-    first = 1 if len(times) > 4 else 0  # from the first item on: what is under way then is so at the end, too
+    first = 1 if len(times) > 4 else 0  # from the first item on: as much is in flight at the start as at the end
     return counts[-1] - counts[first], max(times[-1] - times[first], 1e-9)
 
 
 def drop(files: Sequence[str]) -> None:
-    """Bring files out of the page cache. Those that are mapped somewhere stay; `can_drop` tells."""
+    """Evict files from the page cache. Files that are mapped somewhere stay; see `can_drop`."""
     gc.collect()
     for path in files:
         fd = os.open(path, os.O_RDONLY)
@@ -124,9 +124,9 @@ def drop(files: Sequence[str]) -> None:
 
 
 def can_drop(files: Sequence[str]) -> bool:
-    """Whether dropping brings these files out of the cache, as preadv(RWF_NOWAIT) tells. Drops them.
+    """Evict these files, and return whether that worked, according to preadv(RWF_NOWAIT).
 
-    What was just written has to reach the disk first, which dropping begins: it is tried again for _PATIENCE seconds.
+    Data just written has to reach the disk first, which dropping initiates: it is retried for _PATIENCE seconds.
     """
     if not hasattr(os, "posix_fadvise") or not hasattr(os, "RWF_NOWAIT") or not files:
         return False
@@ -144,13 +144,13 @@ def can_drop(files: Sequence[str]) -> bool:
 
 
 def _cached(path: str) -> bool | None:
-    """Whether the middle of a file is in the page cache; None where that can't be told."""
+    """Whether the middle of a file is in the page cache; None if that can't be determined."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.preadv(fd, [bytearray(1)], os.fstat(fd).st_size // 2, os.RWF_NOWAIT)
     except BlockingIOError:
         return False
-    except OSError:  # a file system that keeps everything in memory, or does not know the flag
+    except OSError:  # a file system that keeps everything in memory, or does not support the flag
         return None
     finally:
         os.close(fd)
@@ -158,12 +158,12 @@ def _cached(path: str) -> bool | None:
 
 
 def decoded(data: Dataset, size: int) -> Dataset:
-    """A pass over batches as in training: a random crop, flipped by chance."""
+    """Batches as in training: a random crop and a random flip."""
     return data.decode(size=size, crop="random", flip=True, on_error="skip", skip_limit=1 << 40).batch(BATCH)
 
 
 def contents(data: Dataset, most: int, most_bytes: int) -> list[bytes]:
-    """The bytes of the first images, `most` and about `most_bytes` at most."""
+    """The bytes of the first images: at most `most` images and about `most_bytes` bytes."""
     found: list[bytes] = []
     left = most_bytes
     for sample in data.take(most):
@@ -177,7 +177,7 @@ def contents(data: Dataset, most: int, most_bytes: int) -> list[bytes]:
 
 
 def decode_rate(images: Sequence[bytes], size: int, seconds: float, threads: int = 1) -> float:
-    """Images a second that threads decode from memory, as in training."""
+    """Images per second that the threads decode from memory, as in training."""
     return sum(in_threads(lambda _: _decode_rate(images, size, seconds), range(threads), threads))
 
 
@@ -196,14 +196,14 @@ def _decode_rate(images: Sequence[bytes], size: int, seconds: float) -> float:
 
 
 def resized(images: Sequence[bytes], side: int) -> list[bytes]:
-    """The images with a shorter side of `side`, as JPEGs of quality 90. What can't be decoded is left out."""
+    """The images with a shorter side of `side`, as JPEGs of quality 90. Images that can't be decoded are omitted."""
     import io
 
     found = []
     for image in images:
         try:
             picture = open_picture(image)
-        except ValueError:  # left out, as logged
+        except ValueError:  # omitted, as logged
             continue
         factor = side / min(picture.size)
         if factor < 1:
@@ -215,7 +215,7 @@ def resized(images: Sequence[bytes], side: int) -> list[bytes]:
 
 
 def usual_short_side(images: Sequence[bytes]) -> int:
-    """The middle one of the images' shorter sides; 0 where none can be read."""
+    """The median of the images' shorter sides; 0 if none can be read."""
     from shardkit.images.header import image_header
 
     sides = []

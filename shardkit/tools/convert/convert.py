@@ -1,8 +1,8 @@
-"""`convert`: a dataset in another format, other shards, another order, with other fields.
+"""`convert`: write a dataset in another format, with other shards, in another order, or with other fields.
 
-Where nothing but the format changes, each shard becomes one shard with the same samples, and manifest and index say
-the same as before, so that there and back gives the same bytes. Written is as `pack` writes: in parallel, in a folder
-beside the destination, with a receipt for each finished shard, and with one commit at the end.
+If only the format changes, each shard becomes one shard with the same samples, and the manifest and index keep their
+content, so that converting back gives the same bytes. It writes like `pack`: in parallel, in a folder beside the
+destination, with a receipt for each finished shard and one commit at the end.
 """
 
 from __future__ import annotations
@@ -73,19 +73,20 @@ def convert(
 ) -> Manifest:
     """Write the samples of a dataset to new shards, with an index and a manifest.
 
-    source: as for `dataset()`: a prefix, manifest, glob or list of shards, with or without a manifest, also gzip.
-    dest: what the file names start with, as for `pack`. format: of the new shards (default: as it was).
+    source: as for `dataset()`: a prefix, manifest, glob or list of shards, with or without a manifest, gzip included.
+    dest: the prefix of the new file names, as for `pack`.
+    format: of the new shards (default: unchanged).
     max_bytes, max_count: cut the samples into shards within these limits; shuffle, seed: put them in a random order.
-    With none of the three, each shard becomes one shard.
-    rename: old -> new names of fields; drop: fields to leave out; fields: those to keep, all others are left out.
-    Renaming comes last. A sample that lacks such a field is taken as it is. workers: processes (default: the cores).
-    engine: where they run, "local" or a `shardkit.Ray`, as for `pack`.
+    Without these three, each shard becomes one shard.
+    rename: old -> new names of fields; drop: fields to omit; fields: the only fields to keep. Renaming comes last. A
+    sample without such a field is kept as it is.
+    workers: processes (default: one per core). engine: where they run, "local" or a `shardkit.Ray`, as for `pack`.
     overwrite: replace another dataset at `dest`. work, storage_options: for a bucket, as for `pack`.
     progress: called now and then, from any thread.
 
-    Returns the manifest. Run again after an interruption, it keeps the shards that are finished; after success, it
-    writes nothing. Every checksum of the source is checked. Raises UsageError, DatasetError (DamagedError),
-    DestinationError, BusyError, StorageError, WorkerError.
+    Returns the manifest. Run again after an interruption, it keeps the finished shards; after success, it writes
+    nothing. Every checksum of the source is checked. Raises UsageError, DatasetError (DamagedError), DestinationError,
+    BusyError, StorageError, WorkerError.
     """
     changes = changes_of(rename or {}, drop, fields)
     where = engine_options(engine, workers)
@@ -110,7 +111,7 @@ def _known(name: str) -> str:
 
 
 class _Conversion:
-    """One conversion, planned."""
+    """A planned conversion."""
 
     def __init__(
         self, stored: Stored, form: Format, changes: Changes, destination: Destination, layout: Layout
@@ -130,8 +131,9 @@ class _Conversion:
         return [shard_name(self.destination.base, number, self.format.suffix, digits=digits) for number in numbers]
 
     def _numbers(self) -> list[int]:
-        """The number of each new shard: where `pack` wrote the source, the one it has there, since some may be left out
-        for want of samples."""
+        """The number of each new shard. If `pack` wrote the source, shards keep their numbers, which may have gaps
+        because shards without samples are omitted.
+        """
         count = len(self.stored.shards)
         found = [re.fullmatch(r".*-([0-9]{6,18})\.\w+", shard.name) for shard in self.stored.shards]
         numbers = [int(each[1]) for each in found if each]
@@ -140,7 +142,7 @@ class _Conversion:
         return numbers if packed and rising else list(range(count))
 
     def find_finished(self, *, overwrite: bool) -> Manifest | None:
-        """The manifest of this very conversion where it is there. DestinationError where another dataset is."""
+        """Return the manifest of this same conversion if it is there. DestinationError if another dataset is."""
         place, files = str(self.destination), self.destination.files
         if self._is_source(files.location(files.manifest)):
             raise DestinationError(place, "the destination is the source", "choose another")
@@ -159,7 +161,7 @@ class _Conversion:
             since = sys.maxsize
         newer = next((shard for shard in self.stored.shards if os.stat(shard.path).st_mtime_ns > since), None)
         if newer is not None:
-            raise DestinationError(place, f"this dataset is out of date: {newer} was changed after it", OVERWRITE)
+            raise DestinationError(place, f"this dataset is out of date: {newer} was changed later", OVERWRITE)
         log.info("%s: already converted", place)
         keep_only(self.destination, ())
         return found
@@ -171,7 +173,7 @@ class _Conversion:
         return os.path.realpath(here.path) == os.path.realpath(manifest.path)
 
     def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
-        """Write what is not there yet, and commit."""
+        """Write what is missing, and commit."""
         told, lock = [0, 0], threading.Lock()
         total, total_bytes = int(self.stored.counts.sum()), self.stored.bytes
 
@@ -186,7 +188,7 @@ class _Conversion:
         return self._commit(receipts)
 
     def tasks(self) -> Iterator[ShardTask]:
-        """The task of each new shard, made one at a time."""
+        """The tasks of the new shards, generated one at a time."""
         if self.layout.plan is None:
             for number, name in enumerate(self.names):
                 rows = self.stored.rows(number)
@@ -229,7 +231,7 @@ class _Conversion:
         entries = tuple(receipt.entry for receipt in receipts)
         samples = sum(entry.samples for entry in entries)
         if not samples:
-            raise DatasetError(str(self.stored.shards[0]), "these shards hold no sample", "name others")
+            raise DatasetError(str(self.stored.shards[0]), "these shards hold no samples", "name others")
         counts = Counter[int]()
         for receipt in receipts:
             counts.update(receipt.labels)
@@ -260,7 +262,7 @@ class _Conversion:
         return with_fields(self.layout.options, sorted({name for receipt in receipts for name in receipt.fields}))
 
     def _skipped(self) -> list[Skipped]:
-        """The source's list of what was left out, where the new manifest says the same as its own."""
+        """The source's list of skipped files, if the new manifest has the same content."""
         manifest, place = self.stored.manifest, self.stored.place
         if not self.layout.same or manifest is None or place is None or not manifest.skipped:
             return []
@@ -268,7 +270,7 @@ class _Conversion:
         try:
             with open(path, "rb") as file:
                 return [Skipped(item["path"], item["reason"]) for item in json.load(file)]
-        except (OSError, ValueError, KeyError, TypeError):  # a note for people: the samples do not depend on it
+        except (OSError, ValueError, KeyError, TypeError):  # informational only: the samples do not depend on it
             log.warning("%s: the list of skipped files is missing or damaged", path)
             return []
 
@@ -277,7 +279,7 @@ _NO_NUMBERS = np.empty(0, np.int64)
 
 
 def _gathered(local: NDArray[np.int64], sources: NDArray[np.int64], get: Callable[[int], StoredRows]) -> StoredRows:
-    """Rows of several shards as one."""
+    """Rows of several shards, concatenated."""
     n = len(local)
     numbers = np.empty((5, n), np.int64)
     keys, paths = [""] * n, [""] * n

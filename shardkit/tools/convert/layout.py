@@ -1,4 +1,4 @@
-"""Which samples of a dataset go to which new shard, and what becomes of their fields."""
+"""Decide which sample goes to which new shard, and what happens to its fields."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from shardkit.tools.convert.rows import Stored, StoredRows
 from shardkit.units import parse_bytes
 
 LAYOUT = 2
-"""Raised when the same conversion begins to give other bytes."""
+"""Increased when the same conversion starts to give different bytes."""
 
 DEFAULT_MAX_BYTES = "256MB"
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What becomes of the fields: old -> new name ("": left out), and where it is not empty, those that stay at all."""
+    """Changes to the fields: old -> new name ("": drop), and if `kept` is not empty, the only fields to keep."""
 
     names: Mapping[str, str]
     only: tuple[str, ...]
@@ -37,40 +37,40 @@ class Changes:
         return bool(self.names or self.only)
 
     def of(self, fields: Sequence[str]) -> list[str]:
-        """The new names of those of these fields that stay."""
+        """The new names of those of these fields that remain."""
         kept = [self.names.get(name, name) for name in fields if not self.only or name in self.only]
         return [name for name in kept if name]
 
     @property
     def keep_label(self) -> bool:
-        """Whether `cls` stays what it is."""
+        """Whether `cls` remains unchanged."""
         return self.names.get("cls", "cls") == "cls" and (not self.only or "cls" in self.only)
 
 
 def changes_of(rename: Mapping[str, str], drop: Sequence[str], fields: Sequence[str] | str | None) -> Changes:
-    """The changes that a user's options mean. UsageError for those that make no sense."""
+    """Turn a user's options into changes. UsageError for contradictory ones."""
     only = fields.split(",") if isinstance(fields, str) else list(fields or ())
     if fields is not None and not [name for name in only if name.strip()]:
-        raise UsageError("fields", "it names no field", "name those to keep")
+        raise UsageError("fields", "it names no fields", "name the fields to keep")
     for old, new in rename.items():
         if not old or not new or new == "cls" or new.startswith("__") or not new.isprintable() or set(new) & set("/,="):
-            raise UsageError("rename", f"{old!r} can't become {new!r}", "give names such as png=mask.png")
+            raise UsageError("rename", f"{old!r} can't become {new!r}", "give names like png=mask.png")
     if twice := set(rename) & set(drop):
-        raise UsageError("rename", f"{twice.pop()!r} is to be dropped too", "do one of the two")
+        raise UsageError("rename", f"{twice.pop()!r} is also to be dropped", "either rename or drop it")
     return Changes({**rename, **dict.fromkeys(drop, "")}, tuple(name.strip() for name in only if name.strip()))
 
 
 def require_fields(changes: Changes, stored: Stored) -> None:
-    """UsageError for fields that the dataset does not have, where it says which it has."""
+    """UsageError naming the existing fields if the dataset lacks one of those given."""
     if not stored.fields:
         return
     unknown = [name for name in (*changes.names, *changes.only) if name not in stored.fields]
     if unknown:
-        fact = f"no sample has the field {unknown[0]!r}; they have {', '.join(stored.fields)}"
+        fact = f"no sample has the field {unknown[0]!r}; the samples have {', '.join(stored.fields)}"
         raise UsageError("fields", fact, "name one of these")
     left = changes.of(stored.fields)
     if not left or len(set(left)) < len(left):
-        raise UsageError("fields", "that leaves no field, or gives two of them one name", "name others")
+        raise UsageError("fields", "no field is left, or two fields get the same name", "name others")
 
 
 Limits = tuple[int | str | None, int | None, bool, int]
@@ -79,22 +79,22 @@ Limits = tuple[int | str | None, int | None, bool, int]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which samples go where. plan: the rows of each shard; None where each shard becomes one. digest: of it all."""
+    """Where each sample goes. plan: the rows of each shard; None if each shard becomes one. digest: of everything."""
 
     plan: Plan | None
     options: dict[str, Any]
     digest: str
     same: bool
-    """Whether the manifest says the same of the content as the source's."""
+    """Whether the manifest describes the content as the source's does."""
 
 
 def layout_of(
     stored: Stored, form: Format, changes: Changes, destination: Destination, limits: Limits | None
 ) -> Layout:
-    """The layout of the new shards. limits: None where each shard becomes one. UsageError for limits that can't be."""
+    """Plan the layout of the new shards. limits: None if each shard becomes one. UsageError for impossible limits."""
     base = options_for_new_shards(stored.manifest, appended=limits is None)
     if stored.packed and limits is not None:
-        fact = "compressed shards can only be read from front to back, so they can't be cut again or shuffled"
+        fact = "compressed shards can only be read from front to back, so they can't be split differently or shuffled"
         raise UsageError(str(stored.shards[0]), fact, "convert them as they are first, and then the result")
     same = limits is None and not changes and stored.manifest is not None and bool(stored.manifest.plan)
     if same:
@@ -110,7 +110,7 @@ def layout_of(
             max_bytes=size, max_count=max_count, shuffle=shuffle, seed=seed,
         )  # fmt: skip
     if stored.classes and (stored.manifest is None or not stored.manifest.plan):
-        base |= content_options(labels="listed")  # paths need not begin with the class, as those of `pack` do
+        base |= content_options(labels="listed")  # paths need not begin with the class, unlike those of `pack`
     if not stored.plain or changes:
         base |= content_options(fields=sorted(changes.of(stored.fields)))
     return Layout(plan, base, _digest(stored, form, changes, destination, limits), same)
@@ -127,7 +127,7 @@ def _digest(stored: Stored, form: Format, changes: Changes, destination: Destina
 
 
 def _sample_bytes(stored: Stored, form: Format, changes: Changes) -> NDArray[np.int64]:
-    """The bytes of each sample in its new shard (int64): exact for images with labels, and not too few for others."""
+    """The bytes of each sample in its new shard (int64): exact for images with labels, an upper bound for others."""
     texts = [entry.name for entry in stored.classes]
     longest = max((len(text.encode()) for text in texts), default=0)
     parts = [np.empty(0, np.int64)]
@@ -147,7 +147,7 @@ def _sample_bytes(stored: Stored, form: Format, changes: Changes) -> NDArray[np.
 
 
 def _key_bytes(stored: Stored, form: Format, rows: StoredRows) -> NDArray[np.int64]:
-    """What a key that was made of a record's place adds to it at most, as it is written into it."""
+    """The most bytes that a key made from a record's position adds when it is written into the record."""
     if stored.manifest is not None and stored.manifest.plan:
         return np.zeros(len(rows.keys), np.int64)
     return form.most_key_bytes(rows.keys)

@@ -1,4 +1,4 @@
-"""The samples of a finished dataset, or of shards without a manifest, as rows to be written again."""
+"""The samples of a finished dataset, or of shards without a manifest, as rows to write again."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """The samples of one shard. labels, image_sizes: -1 where there is none. crcs: of images, -1 where not known.
+    """The samples of one shard. labels, image_sizes: -1 if absent. crcs: of the images, -1 if unknown.
 
-    offsets: -1 where it can be read from front to back only, and no index tells.
+    offsets: -1 if the shard can only be read from front to back and there is no index.
     """
 
     keys: list[str]
@@ -51,7 +51,7 @@ class StoredRows:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A dataset to convert. rows: of the shard of this number. packed: some of its shards are gzip, and all are read
+    """A dataset to convert. rows: returns the rows of a shard by number. packed: some shards are gzip, and all are read
     from front to back.
 
     plain: each sample is one image with its label.
@@ -70,12 +70,12 @@ class Stored:
 
     @property
     def bytes(self) -> int:
-        """The bytes of all shards."""
+        """Total bytes of the shards."""
         return sum(size_of(shard.path) or 0 for shard in self.shards)
 
 
 def open_stored(source: SourceLike, *, threads: int) -> Stored:
-    """What `source` names. Shards without a manifest are read once.
+    """Open what `source` names. Shards without a manifest are read once.
 
     Raises UsageError for a class directory, NotFoundError, DamagedError, ManifestError, StorageError.
     """
@@ -103,7 +103,7 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
         labels = catalog.labels()
         counts = np.bincount(labels[labels >= 0], minlength=len(classes)).tolist()
         classes = tuple(ClassEntry(entry.name, count) for entry, count in zip(classes, counts, strict=True))
-        manifest = None  # it is of more than what is converted
+        manifest = None  # it covers more than what is converted
     return Stored(
         shards, found.manifest.shard_format, classes, found.manifest.fields, catalog.counts, rows, packed,
         catalog.plain and found.manifest.plan != "", manifest, found.location,
@@ -111,7 +111,7 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
 
 
 def _opening(shard: Location) -> tuple[str, bool]:
-    """(format, whether it is packed) of a shard."""
+    """(format, whether it is compressed) of a shard."""
     with translated(os.fsencode(shard.path)), open(shard.path, "rb") as file:
         head = file.read(512)
     form = format_of_name(shard.name) or format_of_head(head)
@@ -129,7 +129,7 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
     openings = [_opening(shard) for shard in shards]
     forms, packed = {form for form, _ in openings}, any(packed for _, packed in openings)
     if len(forms) > 1:
-        raise UsageError("source", "these are shards of more than one format", "convert those of each by themselves")
+        raise UsageError("source", "these are shards of more than one format", "convert each format separately")
     form = forms.pop()
     scans = list(in_threads(lambda shard: _scan(shard, form, packed=packed), shards, threads))
     require_unique([(shard, scan.rows.keys, scan.rows.offsets) for shard, scan in zip(shards, scans, strict=True)])
@@ -147,7 +147,7 @@ def _scanned(shards: Sequence[Location], threads: int) -> Stored:
 
 
 def _scan(shard: Location, form: str, *, packed: bool) -> _Scan:
-    """The samples of a shard without an index. Raises DamagedError, StorageError."""
+    """List the samples of a shard without an index. Raises DamagedError, StorageError."""
     columns: list[tuple[int, int, int, int]] = []
     keys: list[str] = []
     paths: list[str] = []

@@ -1,9 +1,9 @@
-"""A sound dataset from a damaged one. The source is only ever read.
+"""Write an intact dataset from a damaged one. The source is never modified.
 
-Samples come through by the CRCs of the index where there is one: then a damaged header costs nothing, and a damaged
-image only its own sample. Without an index, all members with a good header come through whose image has a good header
-too, and of TFRecord all records with good checksums. Members of a sample are brought together, double keys get another
-key, and all is written again, with its own index and manifest. Memory grows with the samples: about 500 bytes for each.
+With an index, samples are recovered by its CRCs: a damaged header then loses nothing, and a damaged image only its own
+sample. Without an index, every tar member with a valid header and a valid image header is recovered, and every TFRecord
+record with valid checksums. Members of a sample are brought together, duplicate keys are renamed, and everything is
+written again, with its own index and manifest. Memory use is about 500 bytes per sample.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from shardkit.tools.settings import RepairSettings
 
 @dataclass(frozen=True, slots=True)
 class Renamed:
-    """A key that another sample had as well, and the one that it has now."""
+    """A key that was already used by another sample, and its replacement."""
 
     key: str
     new_key: str
@@ -53,10 +53,11 @@ class Renamed:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What a repair did. left_out: samples that are not in the result, with the reason; they are listed beside it too.
+    """Result of a repair. left_out: samples that are not in the result, with the reason; also listed in a file beside
+    it.
 
-    renamed: keys that were double or no UTF-8. joined: keys of samples whose members were apart. notes: damage that
-    was met, a line each.
+    renamed: keys that were duplicates or not UTF-8. joined: keys of samples whose members were not adjacent. notes:
+    damage that was found, one line each.
     """
 
     manifest: Manifest
@@ -76,12 +77,13 @@ def repair(
     overwrite: bool = False,
     progress: ProgressFn = silent,
 ) -> Repaired:
-    """Write what is whole in the dataset `source` as a new dataset `dest` (a prefix, or a folder), in the same format.
+    """Write the intact samples of the dataset `source` to a new dataset `dest` (a prefix, or a folder), in the same
+    format.
 
-    decode: leave out images too that can't be decoded. workers: threads (default: the cores). overwrite: replace
-    another dataset at `dest`. The result passes `verify`, and it is absent until it is whole.
+    decode: also omit images that can't be decoded. workers: threads (default: one per core). overwrite: replace another
+    dataset at `dest`. The result passes `verify`, and appears only when it is complete.
 
-    Raises DatasetError where no sample is whole, DestinationError, BusyError, StorageError, NotFoundError, UsageError.
+    Raises DatasetError if no sample is intact, DestinationError, BusyError, StorageError, NotFoundError, UsageError.
     """
     threads = thread_count(workers)
     opened = open_dataset(source)
@@ -96,7 +98,7 @@ def repair(
     left_out = [item for rescue in rescues for item in rescue.left_out]
     total = sum(len(rescue.samples) for rescue in rescues)
     if not total:
-        fact = f"no sample of it is whole ({len(left_out)} are damaged)"
+        fact = f"none of its samples is intact ({len(left_out)} are damaged)"
         raise DatasetError(str(opened.place), fact, "pack it again from its source")
     classes = _classes(opened, rescues)
     with there.locked(), _emptied(there):
@@ -118,12 +120,12 @@ def repair(
 
 
 def _format(opened: Opened) -> Format:
-    """The format of the shards. UsageError where they are of two."""
+    """The format of the shards. UsageError if they have more than one."""
     if opened.format is not None:
         return FORMATS[opened.format]
     forms = {_format_of(shard) for shard in opened.shards}
     if len(forms) > 1:
-        raise UsageError(str(opened.place), "these are shards of more than one format", "repair those of each alone")
+        raise UsageError(str(opened.place), "these are shards of more than one format", "repair each format separately")
     return FORMATS[forms.pop()]
 
 
@@ -136,8 +138,8 @@ def _format_of(shard: ShardPlace) -> FormatName:
 
 
 def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> DiskDestination:
-    """Where the result goes. DestinationError for the source itself, and for another dataset without `overwrite`."""
-    require_disk("repair", dest, "write to a disk, and then: shardkit upload")
+    """The destination. DestinationError if it is the source, or another dataset without `overwrite`."""
+    require_disk("repair", dest, "write to a disk, then use 'shardkit upload'")
     name = opened.place.name
     stem = name.removesuffix(".json") if name.endswith(".json") else stem_of_shard(name)
     source = os.path.abspath(opened.place.sibling(stem).path)
@@ -148,9 +150,9 @@ def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> 
     ]
     prefix = destination.files.location(destination.stem).path
     if os.path.realpath(prefix) == os.path.realpath(source) or taken.intersection(map(os.path.realpath, files)):
-        raise DestinationError(fs_text(prefix), "this is the source", "choose another destination")
+        raise DestinationError(fs_text(prefix), "the destination is the source", "choose another destination")
     if os.path.isdir(destination.work):
-        with destination.locked():  # the commit of a run that was killed is finished, and its rest removed
+        with destination.locked():  # completes the commit of a killed run, and removes its leftovers
             pass
     if not overwrite and (destination.files.read_manifest() is not None or os.path.lexists(destination.manifest_path)):
         fact = "another dataset is there"
@@ -160,7 +162,7 @@ def _destination(opened: Opened, dest: str, suffix: str, *, overwrite: bool) -> 
 
 @contextlib.contextmanager
 def _emptied(destination: Destination) -> Iterator[None]:
-    """Nothing stays in the work folder: a repair always starts over."""
+    """Keep the work folder empty: a repair always starts over."""
     keep_only(destination, ())
     try:
         yield
@@ -171,7 +173,7 @@ def _emptied(destination: Destination) -> Iterator[None]:
 
 
 def _join(rescues: Sequence[Rescue]) -> list[str]:
-    """Bring members of one sample together that are in several places; the keys of those samples."""
+    """Join members of one sample that are in several places; return the keys of those samples."""
     joined = [sample.key for sample in members_of(rescues) if sample.split]
     first: dict[str, Rescued] = {}
     for rescue in rescues:
@@ -198,7 +200,7 @@ def _add(sample: Rescued, other: Rescued) -> None:
 
 
 def _rename(rescues: Sequence[Rescue]) -> list[Renamed]:
-    """Give each sample a key of its own, in valid UTF-8."""
+    """Give each sample a unique key in valid UTF-8."""
     samples = [sample for sample in members_of(rescues) if not _named_by_place(sample)]
     keys = [text_of_path(sample.key.encode("utf-8", "surrogateescape")) if _odd(sample.key) else sample.key
             for sample in samples]  # fmt: skip
@@ -217,12 +219,12 @@ def _rename(rescues: Sequence[Rescue]) -> list[Renamed]:
 
 
 def _of_others(sample: Rescued) -> bool:
-    """Whether it is a record that others wrote: the names of its files are one by one below those of its classes."""
+    """Whether this is a record written by other software, whose file names are sequential within each class."""
     return sample.record is not None and sample.record[1].key_feature != KEY
 
 
 def _named_by_place(sample: Rescued) -> bool:
-    """Whether it is a record without a key: it gets the name of its new place."""
+    """Whether this is a record without a key, which is named after its new position."""
     return sample.record is not None and not sample.record[1].key_feature
 
 
@@ -231,7 +233,7 @@ def _odd(key: str) -> bool:
 
 
 def _classes(opened: Opened, rescues: Sequence[Rescue]) -> tuple[ClassEntry, ...]:
-    """The classes with the counts of what is left. Gives labels by directory where no sample has one."""
+    """The classes with their remaining counts. Assigns labels by directory if no sample has one."""
     pairs = Counter((sample.label, folder_of(sample.path)) for sample in members_of(rescues))
     manifest = opened.manifest
     if manifest is None:
@@ -244,7 +246,7 @@ def _classes(opened: Opened, rescues: Sequence[Rescue]) -> tuple[ClassEntry, ...
         return found.classes
     names = manifest.class_names
     labels = Counter(sample.label for sample in members_of(rescues))
-    if manifest.plan:  # the paths, which have a checksum, say the names too
+    if manifest.plan:  # the paths, which have a checksum, also contain the names
         for label in range(len(names)):
             folders = {folder for one, folder in pairs if one == label}
             names[label] = folders.pop() if len(folders) == 1 else names[label]
@@ -283,10 +285,10 @@ def _reason(item: LeftOut) -> str:
 
 
 def lines_of(result: Repaired) -> Iterator[str]:
-    """What a repair did, a line for each thing, for a reader."""
+    """Describe a repair for people, one line per action."""
     yield from result.notes
     for item in result.left_out:
         where = f"{item.shard}: " + (f"at byte {item.byte}: " if item.byte is not None else "")
         yield f"left out: {where}sample {item.key}: {item.reason}"
     yield from (f"renamed: {item.key} is now {item.new_key}" for item in result.renamed)
-    yield from (f"brought together: the members of {key}" for key in result.joined)
+    yield from (f"joined: the members of {key}" for key in result.joined)

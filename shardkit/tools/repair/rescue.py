@@ -1,8 +1,8 @@
-"""Which samples of a shard are whole, and why the others are not.
+"""Decide which samples of a shard are intact, and why the others are not.
 
-A sample that its own checksums prove is taken over as it is. Any other is by the index, where there is one: it has the
-image of that CRC-32C; an image that is whole where the index says is saved without what is around it. Samples that no
-index names are taken as they are, if their images look good.
+A sample proven by its own checksums is taken as it is. Other samples are checked against the index, if there is one, by
+the CRC-32C of the image; an image that is intact where the index places it is recovered even if the bytes around it are
+not. Samples that are not in the index are taken as they are, if their images look valid.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from shardkit.shards.scan import ShardBytes, open_shard
 from shardkit.tools.repair.rescued import LeftOut, Rescue, Rescued, field_of_image
 
 Parts = list[tuple[str, int, int]]
-"""Field, first byte, length."""
+"""(field, first byte, length) of each piece."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reasons:
-    """Why what the index names is left out. `unlisted`: there is no sample where the index names no image either."""
+    """Why an indexed sample is omitted. `unlisted`: there is no sample, and the index lists no image for it."""
 
     gone: str
     unlisted: str
@@ -39,37 +39,37 @@ class Reasons:
 
 
 OF_MEMBERS = Reasons(
-    "it is not in the shard any more, or its header is damaged together with its image",
-    "it is not in the shard any more",
+    "it is no longer in the shard, or both its header and its image are damaged",
+    "it is no longer in the shard",
     "the image is damaged: its CRC-32C is not the one in the index",
-    "a header is damaged, and with it fields that the index does not know",
+    "a header is damaged, and with it fields that are not in the index",
     "its cls is not a class number of this dataset",
 )
 OF_RECORDS = Reasons(
-    "its record is damaged, or gone",
-    "its record is damaged, or gone",
+    "its record is damaged or missing",
+    "its record is damaged or missing",
     "its image is not the one in the index",
-    "its record is damaged, and with it fields that the index does not know",
+    "its record is damaged, and with it fields that are not in the index",
     "its label is not a class number of this dataset",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Rescuer:
-    """Rescues the shards of one dataset; may be called from several threads."""
+    """Recovers the shards of one dataset; may be called from several threads."""
 
     manifest: Manifest | None
     decode: bool
 
     def __call__(self, task: tuple[int, ShardPlace]) -> Rescue:
-        """All of shard `task` that is whole: by the CRCs of the index, or as far as can be known without one."""
+        """Recover what is intact in a shard: by the CRCs of the index, or as far as can be known without one."""
         number, shard = task
         rows = shard.rows()
         try:
             data = open_shard(shard.location, as_far=True)
         except ShardkitError as exc:
             named = () if rows is None else zip(rows.keys, rows.paths, strict=True)
-            reason = f"its shard can't be read: {exc.fact}"
+            reason = f"the shard can't be read: {exc.fact}"
             left_out = [LeftOut(str(shard.location), None, key, path, reason) for key, path in named]
             return Rescue(left_out=left_out, notes=[str(exc)])
         rescue = Rescue(notes=[] if data.error is None else [str(data.error)])
@@ -79,7 +79,7 @@ class Rescuer:
 
 @dataclass(frozen=True, slots=True)
 class _ShardRescue:
-    """Rescues one shard, of this number, into `rescue`."""
+    """Recovers one shard, with this number, into `rescue`."""
 
     manifest: Manifest | None
     decode: bool
@@ -89,7 +89,7 @@ class _ShardRescue:
 
     @property
     def proven(self) -> bool:
-        """Whether samples have checksums of their own."""
+        """Whether samples have their own checksums."""
         return FORMATS[self.data.format].checks_itself
 
     @property
@@ -97,7 +97,7 @@ class _ShardRescue:
         return OF_RECORDS if self.proven else OF_MEMBERS
 
     def take(self, shard: ShardPlace, rows: IndexRows | None) -> None:
-        """All that is whole: by the index rows, or as far as can be known without."""
+        """Take everything intact: by the index rows, or as far as can be known without them."""
         found = FORMATS[self.data.format].salvage(self.data)
         self.rescue.notes += map(str, found.damage)
         for sample in found.samples:
@@ -113,10 +113,10 @@ class _ShardRescue:
         elif not self.proven:
             self._note_unproven(shard)
 
-    # ---- by the index
+    # ---- with an index
 
     def _take_indexed(self, rows: IndexRows, samples: Sequence[SalvagedSample]) -> None:
-        """Take what the index names, or list it."""
+        """Take each indexed sample, or list it as omitted."""
         of_key: dict[str, list[SalvagedSample]] = {}
         for sample in samples:
             of_key.setdefault(sample.key, []).append(sample)
@@ -136,14 +136,14 @@ class _ShardRescue:
             self._keep(Rescued(key, path, label, offset, self._located(parts), indexed=True), why)
 
     def _has_image(self, sample: SalvagedSample, start: int, size: int, crc: int) -> bool:
-        """Whether the sample holds the image that the index describes; where it describes none, a record has none."""
+        """Whether the sample holds the image that the index describes; if it describes none, the record has none."""
         images = [place for name, place in sample.fields.items() if name in IMAGE_FIELDS]
         if start < 0:
             return not (sample.record is not None and images)
         return any(length == size and self._crc(first, length) == crc for first, length in images)
 
     def _image_alone(self, start: int, size: int, crc: int, *, has_sample: bool) -> tuple[Parts, str]:
-        """(the image, where its bytes are whole at their place; why that is not enough)."""
+        """Return (the image, if its bytes are intact at their place; the reason if that is not enough)."""
         if start < 0 and not has_sample:
             return [], self.reasons.unlisted
         if start < 0 or start + size > len(self.data) or self._crc(start, size) != crc:
@@ -156,7 +156,7 @@ class _ShardRescue:
         return parts, self._undecodable(parts)
 
     def _note_unproven(self, shard: ShardPlace) -> None:
-        """Fields beside image and label have no checksum of their own."""
+        """Note that fields other than image and label have no checksum of their own."""
         if shard.entry is None or self.manifest is None:
             return
         data = self.data
@@ -167,12 +167,12 @@ class _ShardRescue:
             fact = f"the shard's CRC-32C is wrong, and the fields {names} have none: they are taken as they are"
             self.rescue.notes.append(f"{data.place}: {fact}")
 
-    # ---- without it
+    # ---- without an index
 
     def _take_others(
         self, samples: Sequence[SalvagedSample], every: Sequence[SalvagedSample], suspects: set[str]
     ) -> None:
-        """Samples that no index vouches for: as they are."""
+        """Take samples that are not in the index as they are."""
         usual = _usual_shape(samples)
         with_image = 2 * sum(bool(sample.fields) for sample in every) > len(every)
         for sample in samples:
@@ -181,13 +181,13 @@ class _ShardRescue:
                 continue
             label, why = self._label(sample)
             if not why and sample.key in suspects and _shape(sample) != usual:
-                why = "a member of it was lost in the damage beside it"
+                why = "one of its members was lost in the damage next to it"
             parts = _parts(sample)
             whole = Rescued(sample.key, _path(sample), label, sample.start, self._located(parts), split=sample.split)
             self._keep(whole, why or self._bad_image(parts, check_image if self.decode else image_header))
 
     def _why_not(self, sample: SalvagedSample, record: Record, with_image: bool) -> str:
-        """Why a record is left out; "" if it is not."""
+        """Why a record is omitted; "" if it is not."""
         if reason := self._bad_label(record):
             return reason
         if not record.image:
@@ -196,28 +196,28 @@ class _ShardRescue:
 
     def _list_gaps(self, gaps: Sequence[Gap]) -> None:
         for gap in gaps:
-            where = f"{gap.error.fact}; the next sound record is at byte {gap.end}"
+            where = f"{gap.error.fact}; the next intact record is at byte {gap.end}"
             fact = gap.error.fact if gap.end >= len(self.data) else where
             self.rescue.left_out.append(LeftOut(self.data.place, gap.start, gap.key or "(not known)", gap.path, fact))
 
-    # ---- one sample
+    # ---- single samples
 
     def _keep(self, sample: Rescued, why_not: str) -> None:
-        """Take a sample over, or list it."""
+        """Take a sample, or list it as omitted."""
         if why_not:
             self.rescue.left_out.append(LeftOut(self.data.place, sample.byte, sample.key, sample.path, why_not))
         else:
             self.rescue.samples.append(sample)
 
     def _keep_record(self, record: Record, why_not: str, label: int | None) -> None:
-        """The same for a record. label: the index's, for one without a label; None without an index."""
+        """Take a record, or list it as omitted. label: the index's, for records without one; None without an index."""
         own = record.label if label is None or "cls" in record.fields else label
         sample = Rescued(record.key, record.path, own, record.offset, [], label is not None)
         sample.record = self.number, record
         self._keep(sample, why_not)
 
     def _label(self, sample: SalvagedSample) -> tuple[int, str]:
-        """(the label in a sample's `cls`, why it can't be)."""
+        """Return (the label in a sample's `cls`, the reason if it is not valid)."""
         if "cls" not in sample.fields:
             return NO_LABEL, ""
         label = label_of(self._bytes(*sample.fields["cls"]))
@@ -235,7 +235,7 @@ class _ShardRescue:
         return self._bad_image(parts, check_image) if self.decode else ""
 
     def _bad_image(self, parts: Parts, look: Callable[[bytes], tuple[str, int, int]]) -> str:
-        """Why an image of the sample is none; "" where all are good, or it has none."""
+        """Why an image of the sample is invalid; "" if all are valid or there are none."""
         for name, start, size in parts:
             if name in IMAGE_FIELDS:
                 try:
@@ -259,7 +259,7 @@ def _parts(sample: SalvagedSample) -> Parts:
 
 
 def _path(sample: SalvagedSample) -> str:
-    """The path of a sample's file, by the name of its member."""
+    """The path of a sample's file, from its member's name."""
     image = next((name for name in sample.fields if name in IMAGE_FIELDS), "")
     member = f"{sample.key}.{image}" if image else sample.key
     return text_of_path(member.encode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""What a repair takes over of each shard, and what not."""
+"""What a repair takes from each shard, and what it omits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shardkit.images.header import image_header
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A sample that is not in the repaired dataset. byte: where it was, None where that is not known."""
+    """A sample that is not in the repaired dataset. byte: its former position, None if unknown."""
 
     shard: str
     byte: int | None
@@ -22,9 +22,9 @@ class LeftOut:
 
 @dataclass(slots=True)
 class Rescued:
-    """A whole sample. parts: (shard number, field, first byte, length); `cls` stands in `label`.
+    """An intact sample. parts: (shard number, field, first byte, length); `cls` is in `label`.
 
-    record: (shard number, Record) of a TFRecord sample that is written as it is, and has no parts.
+    record: (shard number, Record) of a TFRecord sample that is written unchanged and has no parts.
     """
 
     key: str
@@ -46,7 +46,7 @@ class Rescued:
 
 @dataclass(slots=True)
 class Rescue:
-    """What was rescued of a shard. texts: names of classes, as records have them."""
+    """What was recovered from a shard. texts: class names found in records."""
 
     samples: list[Rescued] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -55,15 +55,15 @@ class Rescue:
 
 
 def members_of(rescues: Sequence[Rescue]) -> Iterator[Rescued]:
-    """All samples in order."""
+    """Yield all samples in order."""
     for rescue in rescues:
         yield from rescue.samples
 
 
 def field_of_image(data: bytes) -> str:
-    """The field for an image whose name is lost, by its own bytes."""
+    """The field for an image whose name is lost, from its content."""
     try:
         name = image_header(data)[0].lower()
-    except ValueError:  # damaged too: what most images are
+    except ValueError:  # also damaged: assume the most common format
         return "jpg"
     return {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif"}.get(name, name)

@@ -1,4 +1,4 @@
-"""Writes one shard of a repaired dataset, with its index rows beside it."""
+"""Write one shard of a repaired dataset, with its index rows beside it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_shard(
     texts: Mapping[int, str],
     task: tuple[str, Sequence[Rescued]],
 ) -> ShardEntry:
-    """Write the shard `task` (name, samples) of the pieces of `shards` to the folder. texts: names of the classes."""
+    """Write the shard `task` (name, samples) to the folder, from pieces of `shards`. texts: class names."""
     name, samples = task
     sources: dict[int, ShardBytes] = {}
     for number in {number for sample in samples for number in _numbers(sample)}:
@@ -71,7 +71,7 @@ def _numbers(sample: Rescued) -> list[int]:
 def _encoded(
     sample: Rescued, sources: Mapping[int, ShardBytes], at: int, form: Format, texts: Mapping[int, str]
 ) -> tuple[list[bytes], Row]:
-    """(what to write for the sample at byte `at`, its index row)."""
+    """Return (what to write for the sample at byte `at`, its index row)."""
     fields = [(name, bytes(sources[number].buffer[start : start + size])) for number, name, start, size in sample.parts]
     if sample.label >= 0:
         fields.append(("cls", b"%d" % sample.label))
@@ -91,9 +91,9 @@ def _encoded(
 def _copied(
     sample: Rescued, number: int, record: Record, sources: Mapping[int, ShardBytes], at: int, name: str
 ) -> tuple[list[bytes], Row]:
-    """The same for a record, which stays as it is, unless it has another key now.
+    """Like `_encoded` for a record, which is unchanged unless its key is.
 
-    A record without a key of its own is named after its place, which is a new one.
+    A record without a key is named after its position, which is new.
     """
     source = sources[number]
     data = bytes(source.buffer[record.offset + HEAD : record.offset + record.size - (FRAME - HEAD)])

@@ -1,4 +1,4 @@
-"""What a report looks for: equal images, images in two splits, images that look wrong."""
+"""Checks of a report: equal images, images in two splits, images that look wrong."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from shardkit.tools.report.facts import CHUNK, Facts, Numbers
 
 TINY_PIXELS = 16
 TINY_SHARE = 8
-"""An image is tiny if its shorter side is below TINY_PIXELS, or below a TINY_SHARE-th of the dataset's middle one."""
+"""An image is tiny if its shorter side is below TINY_PIXELS, or below 1/TINY_SHARE of the dataset's median."""
 
 EXTREME_ASPECT = 4.0
-"""Longer side to shorter side from which an image's shape is extreme."""
+"""Ratio of the longer to the shorter side from which an image's shape is extreme."""
 
-_SINGLE_SIDE, _SINGLE_RANGE = 32, 6  # all values of each channel lie so close, in the image at 32 x 32
+_SINGLE_SIDE, _SINGLE_RANGE = 32, 6  # all values of each channel are this close, in the image at 32 x 32
 _HEAD_BYTES, _BYTES_PER_PIXEL = 4096, 0.08
 """A file of one colour has at most so many bytes: 14 bits for a JPEG's 8 x 8 block (T.81, empty blocks), doubled twice,
 and room for headers. Larger files are not decoded, except in formats without compression."""
@@ -30,7 +30,7 @@ MOST_DECODED = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Doubles:
-    """Equal images (CRC-32C and size) in a dataset. groups: their rows, the largest groups first.
+    """Equal images (CRC-32C and size) in a dataset. groups: their rows, largest group first.
 
     surplus: images beyond the first of each group. mislabelled: groups whose images have different labels.
     """
@@ -42,7 +42,9 @@ class Doubles:
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Images that are in two datasets. images: of the first one that are in the second too. pairs: (row, other row)."""
+    """Images that are in two datasets. images: number of images of the first that are also in the second. pairs: (row,
+    other row).
+    """
 
     name: str
     other: str
@@ -53,7 +55,7 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
-    """Rows of images that look wrong. decoded: how many were decoded to look for the last two."""
+    """Rows of images that look wrong. decoded: number of images decoded to check for the last two."""
 
     tiny: tuple[int, ...]
     extreme: tuple[int, ...]
@@ -64,12 +66,12 @@ class Suspects:
 
     @property
     def images(self) -> int:
-        """How many images look wrong for one reason or more."""
+        """Number of images that look wrong for at least one reason."""
         return len({*self.tiny, *self.extreme, *self.single, *(row for row, _ in self.undecodable)})
 
 
 def find_doubles(facts: Facts) -> Doubles:
-    """Images whose bytes have the same CRC-32C and size."""
+    """Find images whose bytes have the same CRC-32C and size."""
     prints = facts.prints()
     order = np.argsort(prints, kind="stable")
     ordered = prints[order]
@@ -83,7 +85,7 @@ def find_doubles(facts: Facts) -> Doubles:
 
 
 def find_leak(facts: Facts, other: Facts) -> Leak:
-    """Images of `facts` that are in `other` too. Classes are compared by name."""
+    """Find images of `facts` that are also in `other`. Classes are compared by name."""
     ours, theirs = facts.prints(), other.prints()
     order = np.argsort(theirs, kind="stable")
     at = np.searchsorted(theirs[order], ours).clip(max=len(theirs) - 1)
@@ -95,9 +97,9 @@ def find_leak(facts: Facts, other: Facts) -> Leak:
 
 
 def find_suspects(facts: Facts, progress: ProgressFn) -> Suspects:
-    """Images that are tiny, far from square, of a single colour, or can't be decoded.
+    """Find images that are tiny, far from square, of a single colour, or can't be decoded.
 
-    Only files small enough for their pixels are decoded, the smallest first, MOST_DECODED at most.
+    Only files that are small for their number of pixels are decoded, smallest first, at most MOST_DECODED.
     """
     known = facts.known
     shorter, longer = np.minimum(facts.widths, facts.heights), np.maximum(facts.widths, facts.heights)
@@ -113,10 +115,10 @@ def find_suspects(facts: Facts, progress: ProgressFn) -> Suspects:
 
 
 def _candidates(facts: Facts) -> Numbers:
-    """Rows of images that may be of one colour, the likeliest first."""
+    """Rows of images that may be of one colour, most likely first."""
     pixels = facts.widths.astype(np.int64) * facts.heights
     small = facts.sizes <= _HEAD_BYTES + _BYTES_PER_PIXEL * pixels
-    plain = facts.sizes >= pixels  # a byte for a pixel or more: not compressed, or not by much
+    plain = facts.sizes >= pixels  # one byte per pixel or more: not compressed, or hardly
     if set(facts.data.fields) <= {"jpg", "png", "webp", "avif", "gif", "cls", "json", "txt"}:
         plain[:] = False
     rows = np.flatnonzero((facts.sizes >= 0) & (small | plain | ~facts.known))
@@ -156,7 +158,7 @@ def _looked_at(facts: Facts, rows: Numbers, progress: ProgressFn) -> tuple[list[
 
 
 def spread(pixels: Numbers) -> Numbers:
-    """Greatest less least value of an image (n, 32, 32, 3), in the channel where that is most. uint8, n."""
+    """Maximum minus minimum of each image (n, 32, 32, 3), in the channel where that is largest: uint8, shape (n,)."""
     wide = pixels.reshape(len(pixels), -1, 3 * _SINGLE_SIDE)  # long rows: NumPy is slow along an axis of 3
     high = wide.max(1).reshape(len(pixels), -1, 3).max(1)
     low = wide.min(1).reshape(len(pixels), -1, 3).min(1)
@@ -165,7 +167,7 @@ def spread(pixels: Numbers) -> Numbers:
 
 
 def class_maps_differ(parts: Sequence[Facts]) -> str:
-    """Says how the class maps of two datasets differ; empty where they are the same."""
+    """Describe how the class maps of two datasets differ; empty if they are the same."""
     first, second = parts[0].classes, parts[1].classes
     if first == second:
         return ""

@@ -1,4 +1,4 @@
-"""What a report knows about a dataset: a column for each sample, from the index, or from the files of a class tree."""
+"""A dataset's facts for the report: columns with one entry per sample, from the index or the files of a class tree."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Numbers = NDArray[Any]
-CHUNK = 256  # samples that a thread takes at a time
+CHUNK = 256  # samples per thread task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
-    """A dataset as columns, one entry for each sample in the order of the shards.
+    """A dataset as columns, with one entry per sample in the order of the shards.
 
-    folder: the name of the folder that it is in. labels: -1 for none. sizes: bytes of the image, -1 for no image.
-    widths, heights: pixels, 0 where not known. crcs: CRC-32C of the image's bytes. shards: (name, samples, bytes) of
-    each; empty for a class tree.
+    folder: the name of the folder that contains it. labels: -1 for none. sizes: bytes of the image, -1 for no image.
+    widths, heights: pixels, 0 if unknown. crcs: CRC-32C of the image's bytes. shards: (name, samples, bytes) of each;
+    empty for a class tree.
     """
 
     name: str
@@ -64,22 +64,22 @@ class Facts:
 
     @property
     def counts(self) -> list[int]:
-        """The samples of each class."""
+        """The number of samples of each class."""
         counts: list[int] = np.bincount(self.labels[self.labels >= 0], minlength=len(self.classes)).tolist()
         return counts
 
     @property
     def known(self) -> NDArray[np.bool_]:
-        """Which samples have an image whose width and height are known."""
+        """Which samples have an image with known width and height."""
         return (self.widths > 0) & (self.heights > 0)
 
     def class_of(self, row: int) -> str:
-        """The class of a sample in words."""
+        """The class name of a sample, for display."""
         label = int(self.labels[row])
         return self.classes[label] if label >= 0 else "no label"
 
     def prints(self) -> Numbers:
-        """A number for each image that equal images share: CRC-32C and size. uint64; 0 where there is no image."""
+        """A fingerprint of each image, from CRC-32C and size, equal for equal images: uint64, 0 without an image."""
         both = self.sizes.clip(0).astype(np.uint64) << np.uint64(32) | self.crcs.astype(np.uint64)
         return np.where(self.sizes >= 0, both, np.uint64(0))
 
@@ -98,11 +98,11 @@ class _Keys(Sequence[str]):
 
 
 def collect(source: SourceLike, progress: ProgressFn, storage_options: Mapping[str, Any] | None = None) -> Facts:
-    """The facts of a dataset. Raises DatasetError for shards without a manifest, and the errors of `dataset`."""
+    """Collect the facts of a dataset. Raises DatasetError for shards without a manifest, and errors as `dataset`."""
     found, data = resolve(source, Remote(storage_options)), dataset(source, storage_options=storage_options)
     catalog = data.content.catalog
     if not int(catalog.counts.sum()):
-        raise DatasetError(_place(source), "the dataset has no samples", "pack a tree that has images")
+        raise DatasetError(_place(source), "the dataset has no samples", "pack a tree with images")
     columns = _from_files(data, progress) if found.tree is not None else _from_index(catalog.index_table())
     shards: tuple[tuple[str, int, int], ...] = ()
     if found.manifest is not None:
@@ -146,7 +146,7 @@ def _from_files(data: Dataset, progress: ProgressFn) -> dict[str, Any]:
             try:
                 _, widths[row], heights[row] = image_header(content)
             except ValueError as exc:
-                log.debug("%s: %s", block.place(number)[0], exc)  # stays 0 x 0: not known
+                log.debug("%s: %s", block.place(number)[0], exc)  # remains 0 x 0: unknown
         return int(rows[-1]) + 1
 
     for done in in_threads(read, range(0, total, CHUNK), thread_count(None)):
@@ -158,9 +158,9 @@ def _from_files(data: Dataset, progress: ProgressFn) -> dict[str, Any]:
 
 
 def siblings(facts: Facts, progress: ProgressFn) -> list[Facts]:
-    """The other splits that lie beside a dataset that is one itself, by their names (train, validation, test …).
+    """The sibling splits of a dataset that is itself a split, found by name (train, validation, test …).
 
-    One that can't be read is left out, with a warning.
+    A split that can't be read is omitted, with a warning.
     """
     remote = Remote(facts.storage_options)
     found = resolve(facts.source, remote)
@@ -182,5 +182,5 @@ def siblings(facts: Facts, progress: ProgressFn) -> list[Facts]:
         try:
             others.append(collect(str(own.sibling(name)), progress, facts.storage_options))
         except ShardkitError as exc:
-            log.warning("left out of the search for images in several splits: %s", exc)
+            log.warning("omitted from the search for images in several splits: %s", exc)
     return others

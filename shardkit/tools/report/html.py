@@ -1,4 +1,4 @@
-"""Pieces of the report's page. Everything that comes from a dataset goes through `text`, which escapes it."""
+"""Building blocks of the report's page. Everything that comes from a dataset is escaped by `text`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Section:
 
 
 def text(value: object) -> str:
-    """Any text as HTML: markup escaped, control characters shown."""
+    """Escape any text for HTML: escape markup, show control characters."""
     return html.escape(printable(str(value)), quote=True)
 
 
@@ -30,9 +30,9 @@ def paragraph(content: str) -> str:
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[object]], *, left: Sequence[int] = (0,)) -> str:
-    """A table of plain texts with a caption. The first column names the row; those in `left` are set left.
+    """A table of plain texts with a caption. The first column names the row; columns in `left` are left-aligned.
 
-    On a narrow screen it scrolls by itself, which the keyboard can do too.
+    On a narrow screen it scrolls separately, also with the keyboard.
     """
 
     def cell(number: int, value: object) -> str:
@@ -51,14 +51,14 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[object]], *
 
 
 def figure(svg: str, caption: str, numbers: str) -> str:
-    """A plot with its caption (HTML), and its numbers as a table that opens."""
+    """A plot with its caption (HTML), and its numbers in a collapsible table."""
     details = f"<details><summary>The numbers as a table</summary>{numbers}</details>" if numbers else ""
     return f'<figure class="chart">{svg}<figcaption>{caption}</figcaption>{details}</figure>'
 
 
 @dataclass(frozen=True, slots=True)
 class Thumb:
-    """A small picture: its JPEG bytes (or the reason why there are none), pixels, what it shows, and a line below."""
+    """A thumbnail: its JPEG bytes (or the reason why there are none), size, alt text, and a line below."""
 
     jpeg: bytes | None
     width: int
@@ -68,7 +68,7 @@ class Thumb:
 
 
 def thumbs(pictures: Sequence[Thumb], *, wide: bool = False) -> str:
-    """Pictures in a list that wraps. wide: with room for long lines."""
+    """Thumbnails in a list that wraps. wide: leave room for long lines."""
     if not pictures:
         return ""
     kind = "thumbs wide" if wide else "thumbs"

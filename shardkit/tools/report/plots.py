@@ -1,4 +1,4 @@
-"""The report's plots: SVG that takes its colours and letters from the page around it, the same for the same numbers."""
+"""The report's plots: SVG that takes its colours and fonts from the page, and is the same for the same numbers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Series = Sequence[tuple[str, Sequence[float]]]
 """(name, values) of each dataset: one, or two that are compared."""
 
 _COLOURS = {"#a10001": "var(--first)", "#a10002": "var(--second)", "#a10003": "var(--ink)", "#a10004": "var(--line)"}
-"""What matplotlib is told, and what the page's style makes of it."""
+"""Placeholder colours for matplotlib, and the style variable of the page that replaces each."""
 
 _FIRST, _SECOND, _INK, _LINE = _COLOURS
 _SERIES = (_FIRST, _SECOND)
-_WIDTH = 5.4  # inches of 72 units: with letters of 12 units it can still be read on a phone
+_WIDTH = 5.4  # inches of 72 units: with 12-unit letters still legible on a phone
 BINS = 24
 
 _SETTINGS: Any = {
@@ -40,7 +40,7 @@ _SETTINGS: Any = {
 
 @contextmanager
 def _drawing(height: float) -> Iterator[tuple[Axes, list[str]]]:
-    """Axes to draw on; the list then holds the SVG. MissingExtraError without matplotlib."""
+    """Axes to draw on, and a list that holds the SVG afterwards. MissingExtraError without matplotlib."""
     try:
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -49,8 +49,10 @@ def _drawing(height: float) -> Iterator[tuple[Axes, list[str]]]:
         raise MissingExtraError("report", "matplotlib is not installed", 'pip install "shardkit[report]"') from exc
     result: list[str] = []
     with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)  # then it is merely less even
-        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the page's own font will have it
+        warnings.filterwarnings(
+            "ignore", "constrained_layout not applied", UserWarning
+        )  # the layout is then merely less even
+        warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the page's own font has it
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure)
         yield figure.add_subplot(), result
@@ -60,9 +62,9 @@ def _drawing(height: float) -> Iterator[tuple[Axes, list[str]]]:
 
 
 def in_page(svg: str, name: str, title: str, description: str) -> str:
-    """matplotlib's SVG as an element of a page: with a title and a description, and ids that are the plot's own.
+    """Turn matplotlib's SVG into a page element with a title, a description, and ids prefixed with the plot's name.
 
-    title and description are HTML already.
+    title and description are already HTML.
     """
     body = svg[svg.index("<svg") :]
     view = re.search(r'viewBox="([^"]+)"', body)
@@ -81,7 +83,7 @@ def in_page(svg: str, name: str, title: str, description: str) -> str:
 
 
 def class_bars(names: Sequence[str], series: Series, *, share: bool) -> str:
-    """A bar for each class, from the top down. share: values are percent."""
+    """A bar for each class, from top to bottom. share: values are percentages."""
     rows, many = len(names), len(series)
     with _drawing(0.9 + rows * (0.3 if many == 1 else 0.44)) as (axes, result):
         at, thick = np.arange(rows), 0.8 / many
@@ -101,7 +103,7 @@ def class_bars(names: Sequence[str], series: Series, *, share: bool) -> str:
 
 
 def class_curve(series: Series, *, share: bool) -> str:
-    """The classes from the largest to the smallest, where there are too many for bars."""
+    """A curve of class sizes in descending order, for when there are too many for bars."""
     with _drawing(3) as (axes, result):
         for number, (label, values) in enumerate(series):
             ordered = sorted(values, reverse=True)
@@ -115,7 +117,7 @@ def class_curve(series: Series, *, share: bool) -> str:
 
 
 def histogram_edges(values: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float64], bool]:
-    """(edges of the bins, whether they are spaced by factors: for ratios, and where whole numbers range over 10)."""
+    """Return (bin edges, whether they are geometric: for ratios, and for integers that span a factor over 10)."""
     low = min(float(part.min()) for part in values)
     high = max(float(part.max()) for part in values)
     ratios = values[0].dtype.kind == "f"
@@ -130,7 +132,7 @@ def histogram_edges(values: Sequence[NDArray[Any]]) -> tuple[NDArray[np.float64]
 def histogram(
     edges: NDArray[np.float64], series: Series, *, log: bool, label: str, shown: Callable[[float], str]
 ) -> str:
-    """Percent of the samples in each bin. shown: a number of the x axis in words."""
+    """Percentage of the samples in each bin. shown: formats a number of the x axis."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 
     with _drawing(2.7) as (axes, result):
@@ -163,7 +165,7 @@ def histogram(
 
 
 def shard_bars(series: Series, *, label: str) -> str:
-    """The sizes of the shards, one beside the other, from 0 up."""
+    """The sizes of the shards as adjacent bars, starting at 0."""
     with _drawing(2.4) as (axes, result):
         for number, (name, values) in enumerate(series):
             edges = np.linspace(0, 1, len(values) + 1) if len(series) > 1 else np.arange(len(values) + 1) - 0.5
@@ -196,7 +198,7 @@ def shard_bars(series: Series, *, label: str) -> str:
 
 
 def mixing_bars(names: Sequence[str], series: Series) -> str:
-    """Class entropy of a batch for each shuffle buffer, percent of a full permutation's."""
+    """Class entropy of a batch for each shuffle buffer, as a percentage of a full permutation's."""
     with _drawing(2.7) as (axes, result):
         at, thick = np.arange(len(names)), 0.8 / len(series)
         for number, (label, values) in enumerate(series):

@@ -1,7 +1,7 @@
-"""A report on a dataset as one HTML page that needs nothing else: no network, no script.
+"""Write a report on a dataset as one self-contained HTML page: no network, no script.
 
-report_facts.py collects, report_checks.py looks for what is wrong, report_sections.py and report_images.py say and show
-it, report_plots.py draws, report_html.py is the page. The page holds no clock: equal datasets give equal pages.
+facts.py collects, checks.py looks for problems, sections.py and thumbnails.py present, plots.py draws, html.py builds
+the page. The page contains no timestamp: equal datasets give equal pages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BUFFERS = (0, 100, 1_000, 10_000)
 
 @dataclass(frozen=True, slots=True)
 class DatasetFindings:
-    """What was found in a dataset, as keys. duplicates: a group of equal images each. undecodable: (key, reason)."""
+    """Findings in a dataset, as keys. duplicates: groups of equal images. undecodable: (key, reason)."""
 
     name: str
     samples: int
@@ -45,7 +45,7 @@ class DatasetFindings:
 
 @dataclass(frozen=True, slots=True)
 class LeakFindings:
-    """Images that are in two datasets: (key, key in the other) of each. relabelled: how many are of another class."""
+    """Images that are in two datasets: (key, key in the other). relabelled: how many have another class there."""
 
     name: str
     other: str
@@ -55,7 +55,7 @@ class LeakFindings:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written and found. bytes: of the page."""
+    """Result of a report. bytes: size of the page."""
 
     path: str
     bytes: int
@@ -73,13 +73,13 @@ def report(
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Report:
-    """Write a page on a dataset to the HTML file `out`, which is replaced.
+    """Write a page about a dataset to the HTML file `out`, replacing it.
 
-    source: as for `dataset`; a class directory is read whole. compare: a second dataset, set beside the first. seed: of
-    the samples that are shown. storage_options: of a store, as in `dataset`. Splits that lie beside a split are
-    searched for equal images too.
+    source: as for `dataset`; a class directory is read completely. compare: a second dataset, shown side by side with
+    the first. seed: for choosing the samples to show. storage_options: for a store, as in `dataset`. If the dataset is
+    a split, its sibling splits are searched for equal images too.
 
-    Images that are damaged are told in the page. Memory is about 100 bytes a sample. Raises UsageError,
+    Damaged images are reported on the page. Memory use is about 100 bytes per sample. Raises UsageError,
     MissingExtraError without matplotlib, DatasetError for shards without a manifest, and the errors of `dataset`.
     """
     path = out_path(out, (".html", ".htm"))
@@ -96,7 +96,7 @@ def report(
 
 
 def _apart(facts: Sequence[Facts]) -> list[Facts]:
-    """The facts with names that differ: with their folder's, where two datasets are called `train`."""
+    """The facts with distinct names: prefixed with their folder if two datasets have the same name."""
     if len({each.name for each in facts}) == len(facts):
         return list(facts)
     longer = [f"{each.folder}/{each.name}" if each.folder else each.name for each in facts]

@@ -1,4 +1,4 @@
-"""The report's sections: what was found, in words, plots and tables. One dataset, or two that are compared."""
+"""The report's sections: findings in words, plots and tables, for one dataset or two that are compared."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from shardkit.tools.shuffle_quality import ShuffleQuality
 
 MOST_BARS, MOST_ROWS = 40, 1000
-WELL_MIXED = 0.9  # of a full permutation's class entropy in a batch
-UNEVEN = 10  # the largest class against the smallest, from where the summary says so
+WELL_MIXED = 0.9  # share of a full permutation's class entropy in a batch
+UNEVEN = 10  # ratio of the largest class to the smallest from which the summary mentions it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Study:
-    """A dataset and what was found in it. quality: None where it has no labels."""
+    """A dataset and the findings about it. quality: None if it has no labels."""
 
     facts: Facts
     doubles: Doubles
@@ -41,7 +41,7 @@ class Study:
 
 
 def summary(studies: Sequence[Study], leaks: Sequence[Leak]) -> Section:
-    """Numbers of each dataset, and what is to be looked at."""
+    """Key figures of each dataset, and what to look at."""
     parts = []
     for study in studies:
         heading = f"<h3>{text(study.name)}</h3>" if len(studies) > 1 else ""
@@ -68,14 +68,14 @@ def _cards(facts: Facts) -> list[tuple[str, str]]:
         cards.append(("image size", sizes[0][0]))
     elif sizes:
         middle = (int(np.median(side[facts.known])) for side in (facts.widths, facts.heights))
-        cards.append(("middle image size", " x ".join(map(str, middle))))
+        cards.append(("median image size", " x ".join(map(str, middle))))
     if facts.manifest is not None and facts.manifest.skipped:
         cards.append(("files left out", f"{facts.manifest.skipped:,}"))
     return cards
 
 
 def _notes(studies: Sequence[Study], leaks: Sequence[Leak]) -> list[str]:
-    """What is to be looked at, as HTML, the gravest first."""
+    """What to look at, as HTML, most serious first."""
     notes = []
     for leak in leaks:
         if leak.images:
@@ -100,7 +100,7 @@ def _notes_on(study: Study) -> list[str]:
             "of equal images with different labels",
             True,
         ),
-        (_images(study.doubles.surplus), "equal", "equal to another one", False),
+        (_images(study.doubles.surplus), "equal", "identical to another one", False),
         (_images(odd), "suspicious", "tiny, far from square, or of one colour", False),
         (_images(int((facts.labels < 0).sum())), "classes", "without a label", False),
         (_images(int((facts.sizes < 0).sum())).replace("image", "sample"), "summary", "without an image", False),
@@ -126,7 +126,7 @@ def _images(number: int) -> str:
 
 
 def classes(studies: Sequence[Study]) -> Section:
-    """How many samples each class has."""
+    """Number of samples per class."""
     names = list(dict.fromkeys(name for study in studies for name in study.facts.classes))
     if not names:
         return Section("classes", "Classes", paragraph("The dataset has no classes."))
@@ -238,11 +238,11 @@ def _range(values: Numbers, shown: Callable[[float], str]) -> str:
     low, middle, high = float(values.min()), float(np.median(values)), float(values.max())
     if low == high:
         return f"Always {shown(low)}"
-    return f"From {shown(low)} to {shown(high)}, the middle is {shown(middle)}"
+    return f"From {shown(low)} to {shown(high)}, the median is {shown(middle)}"
 
 
 def files(studies: Sequence[Study]) -> Section:
-    """Bytes of the shards and of the images."""
+    """Sizes of the shards and of the images, in bytes."""
     content = ""
     packed = [study for study in studies if study.facts.shards]
     if packed:
@@ -270,7 +270,7 @@ def _shards(studies: Sequence[Study]) -> str:
         for study in studies
         for name, samples, size in study.facts.shards[:MOST_ROWS]
     ]
-    plot = plots.in_page(plots.shard_bars(series, label=unit), "plot-shards", "Bytes a shard", told)
+    plot = plots.in_page(plots.shard_bars(series, label=unit), "plot-shards", "Bytes per shard", told)
     numbers = table("The shards" + _cut(max(map(len, parts))), ["shard", "samples", "bytes"], rows)
     return f"<div><h3>Shards</h3>{figure(plot, told + '.', numbers)}</div>"
 
@@ -286,10 +286,10 @@ def _cut(number: int) -> str:
 
 
 def mixing(studies: Sequence[Study]) -> Section:
-    """How well the classes are mixed, as packed and through shuffle buffers."""
+    """How well the classes are mixed, as packed and with shuffle buffers."""
     known = [study for study in studies if study.quality is not None]
     if not known:
-        why = "Samples without a label, or of one class alone, can't be told apart."
+        why = "Mixing can't be measured without labels, or with a single class."
         return Section("mixing", "Mixing", paragraph(why))
     names: list[str] = []
     series, tables = [], ""
@@ -312,7 +312,7 @@ def mixing(studies: Sequence[Study]) -> Section:
         tables += table(f"Mixing{_of(study, len(known) > 1)}, batches of {study.quality.batch}", head, rows)
     told = "; ".join(text((f"{s.name}: " if len(known) > 1 else "") + _mixed(s.quality)) for s in known if s.quality)
     plot = plots.in_page(plots.mixing_bars(names, series), "plot-mixing", "Mixing by shuffle buffer", told)
-    caption = "Class entropy of a batch, in percent of what a full permutation gives. Buffer 0 is the order as packed."
+    caption = "Class entropy of a batch, as a percentage of a full permutation's. Buffer 0 is the order as packed."
     return Section("mixing", "Mixing", paragraph(f"{told}.") + figure(plot, caption, tables))
 
 
@@ -322,21 +322,21 @@ def _way(name: str) -> str:
 
 def _mixed(quality: ShuffleQuality) -> str:
     if quality.enough == 0:
-        return "Well mixed as packed: a batch has the classes that chance would give it"
+        return "Well mixed as packed: the classes of a batch are as in a random order"
     if quality.enough is None:
-        return "No buffer here mixes the classes as a full permutation does: pack it again, shuffled"
+        return "No buffer here mixes the classes as a full permutation does: pack the dataset again, shuffled"
     return f"A shuffle buffer of {quality.enough:,} samples mixes the classes as well as a full permutation"
 
 
 def rules() -> str:
-    """What counts as suspicious, in words."""
+    """The definition of suspicious images, in words."""
     return (
-        f"Tiny: the shorter side is below {TINY_PIXELS} pixels, or below an eighth of the usual one. "
+        f"Tiny: the shorter side is below {TINY_PIXELS} pixels, or below an eighth of the median. "
         f"Far from square: one side is {math.floor(EXTREME_ASPECT)} times the other, or more."
     )
 
 
 def named(facts: Facts, row: int) -> str:
-    """Class and key of a sample; the key alone where it begins with the class, as that of a class tree does."""
+    """Class and key of a sample; only the key if it begins with the class, as in a class tree."""
     name, key = printable(facts.class_of(row)), printable(facts.keys[row])
     return key if key.startswith(f"{name}/") else f"{name}: {key}"

@@ -1,4 +1,4 @@
-"""The report's sections that show images: samples of each class, equal images, suspicious images."""
+"""The report's sections with images: samples of each class, equal images, suspicious images."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from shardkit.tools.report.sections import Study, named, rules
 
 SIDE = 96
 SAMPLES = 160
-"""Pictures of samples on a page, about; each takes 1 to 4 kB."""
+"""Approximate number of sample thumbnails on a page; each takes 1 to 4 kB."""
 
 PER_CLASS = 8
 SHOWN = 8
-"""Groups of equal images, and suspicious images of a kind, that are shown as pictures."""
+"""Groups of equal images, and suspicious images of each kind, to show as thumbnails."""
 
 
 def thumb(facts: Facts, row: int, *, line: str | None = None) -> Thumb:
-    """A row's image, small. line: below it (default: the key)."""
+    """A thumbnail of a row's image. line: the text below it (default: the key)."""
     what = named(facts, row)
     line = facts.keys[row] if line is None else line
     try:
@@ -40,7 +40,7 @@ def content_of(facts: Facts, row: int) -> bytes:
 
 
 def samples(studies: Sequence[Study], seed: int) -> Section:
-    """Random samples of each class, the same classes side by side where two datasets are compared."""
+    """Random samples of each class, with the same classes side by side if two datasets are compared."""
     many = len(studies)
     names = list(dict.fromkeys(name for study in studies for name in study.facts.classes))
     each = max(1, min(PER_CLASS, SAMPLES // max(1, len(names) * many)))
@@ -67,7 +67,7 @@ def samples(studies: Sequence[Study], seed: int) -> Section:
 
 
 def equal(studies: Sequence[Study], leaks: Sequence[Leak], others: dict[str, Facts]) -> Section:
-    """Images that are in a dataset twice, or in two datasets."""
+    """Images that occur twice in a dataset, or in two datasets."""
     parts = [_leak(leak, studies, others) for leak in leaks]
     parts += [_doubles(study, several=len(studies) > 1) for study in studies]
     about = paragraph("Two images count as equal if their files have the same CRC-32C and size.")
@@ -80,10 +80,10 @@ def _leak(leak: Leak, studies: Sequence[Study], others: dict[str, Facts]) -> str
         return head + paragraph("No image is in both.")
     ours = next(study.facts for study in studies if study.name == leak.name)
     theirs = others[leak.other]
-    relabelled = f" Of another class there: {leak.relabelled:,}." if leak.relabelled else ""
+    relabelled = f" With another class there: {leak.relabelled:,}." if leak.relabelled else ""
     counted = f"{leak.images:,} of {len(ours):,} images of {text(leak.name)} are in {text(leak.other)} too."
     said = f'<span class="bad">{counted}</span>'
-    advice = " A model that is trained on one and tested on the other is rated too well."
+    advice = " A model trained on one and tested on the other scores too high."
     pictures = [
         thumb(ours, row, line=f"{named(ours, row)} = {named(theirs, twin)}") for row, twin in leak.pairs[:SHOWN]
     ]
@@ -94,11 +94,11 @@ def _doubles(study: Study, *, several: bool) -> str:
     head = f"<h3>Within {text(study.name)}</h3>" if several else "<h3>Within the dataset</h3>"
     found = study.doubles
     if not found.groups:
-        return head + paragraph("No image is there twice.")
+        return head + paragraph("No image occurs twice.")
     mislabelled = ""
     if found.mislabelled:
         mislabelled = f' <span class="bad">Under different classes: {found.mislabelled:,}.</span>'
-    said = f"{len(found.groups):,} images are there more than once; {found.surplus:,} could go.{mislabelled}"
+    said = f"{len(found.groups):,} images occur more than once; {found.surplus:,} are superfluous.{mislabelled}"
     pictures = []
     for rows in found.groups[:SHOWN]:
         keys = ", ".join(named(study.facts, row) for row in rows[:3])
@@ -120,7 +120,7 @@ def suspicious(studies: Sequence[Study]) -> Section:
             ("far from square", found.extreme),
         ]  # fmt: skip
         if not any(rows for _, rows in kinds):
-            parts.append(paragraph("None was found."))
+            parts.append(paragraph("None found."))
         for words, rows in kinds:
             if rows:
                 one, be = ("1 image", "is ") if len(rows) == 1 else (f"{len(rows):,} images", "are ")

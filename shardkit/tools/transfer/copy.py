@@ -1,8 +1,8 @@
-"""One dataset from one place to another: what upload and download share.
+"""Copy a dataset from one place to another: the common part of upload and download.
 
-What is there with the same size and CRC-32C stays. Shards go first, side by side; then the index; the manifest last.
-So the next run resumes one that was interrupted, and nobody reads half a dataset. Where a dataset is replaced
-whose files have the same names and other contents, the copy gets the names of the next generation.
+Files already there with the same size and CRC-32C are kept. Shards go first, in parallel; then the index; the manifest
+last. So the next run resumes an interrupted one, and nobody reads half a dataset. If the copy replaces a dataset whose
+files have the same names but other contents, it gets the names of the next generation.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A dataset at its new place: its manifest (or the folder of shards that have none), and what is in it.
+    """A dataset at its new place: its manifest (or the folder of shards without one), and its contents.
 
-    sent: files that were sent now; kept: those that were there already. samples: 0 where no manifest tells.
+    sent: files sent by this run; kept: files that were already there. samples: 0 if there is no manifest.
     """
 
     dataset: str
@@ -61,17 +61,17 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """What `upload` or `download` did: a Copied for each dataset."""
+    """Result of `upload` or `download`: a Copied for each dataset."""
 
     datasets: tuple[Copied, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetCopy:
-    """A dataset to be copied: its shards and its other files with size and CRC-32C, and its manifest as it is stored.
+    """A dataset to copy: its shards and other files with size and CRC-32C, and its manifest as stored.
 
-    Shards that have no manifest are copied without one. origin: the names in the source of files that get others.
-    made: files that are not in the source as they are sent.
+    Shards that have no manifest are copied without one. origin: the source names of files that are renamed. made:
+    generated files, which the source does not have in this form.
     """
 
     source: DatasetFiles
@@ -84,17 +84,17 @@ class DatasetCopy:
 
     @property
     def files(self) -> tuple[ObjectInfo, ...]:
-        """All files but the manifest."""
+        """All files except the manifest."""
         return (*self.shards, *self.others)
 
     @property
     def bytes(self) -> int:
-        """Of all files but the manifest."""
+        """Total size of all files except the manifest."""
         return sum(file.bytes for file in self.files)
 
 
 def plan_copy(source: DatasetFiles) -> DatasetCopy:
-    """The dataset at a place. Raises NotFoundError where there is none, ManifestError, StorageError."""
+    """List the files of the dataset at `source`. Raises NotFoundError if there is none, ManifestError, StorageError."""
     data = source.read(source.manifest)
     manifest = decode_manifest(data, place=str(source.location(source.manifest)))
     shards = tuple(map(_wanted, manifest.shards))
@@ -107,7 +107,7 @@ def _wanted(entry: ShardEntry | IndexEntry) -> ObjectInfo:
 
 
 def _list_of_skipped(source: DatasetFiles, manifest: Manifest) -> list[ObjectInfo]:
-    """The list of what was left out, if there is one: the manifest has no size and no checksum of it."""
+    """The list of skipped files, if there is one: the manifest has neither its size nor its checksum."""
     name = skipped_beside(file_names(manifest), source.stem)
     try:
         data = source.read(name) if manifest.skipped else b""
@@ -129,15 +129,15 @@ class TransferProgress:
         self._lock = Lock()
 
     def moved(self, count: int) -> None:
-        """So many bytes went through, or have to go again."""
+        """Record that `count` bytes were transferred (negative: that they have to be transferred again)."""
         self._report(0, count)
 
     def done(self) -> None:
-        """A file is done."""
+        """Record that a file is finished."""
         self._report(1, 0)
 
     def kept(self, file: ObjectInfo) -> None:
-        """A file was there already."""
+        """Record that a file was already there."""
         self._report(1, file.bytes)
 
     def _report(self, files: int, count: int) -> None:
@@ -157,9 +157,9 @@ def copy_dataset(
     overwrite: bool,
     progress: TransferProgress,
 ) -> Copied:
-    """Copy a dataset to `target`, under the same name. check: of what was sent; keep: of what is there already.
+    """Copy a dataset to `target`, under the same name. check: for files that were sent; keep: for files already there.
 
-    Raises DestinationError where something else is in the way, DamagedError, NotFoundError, StorageError.
+    Raises DestinationError if something else is in the way, DamagedError, NotFoundError, StorageError.
     """
     target.clear()
     found = target.manifest_bytes()
@@ -193,7 +193,7 @@ def copy_dataset(
 
 
 def pieces_of(copy: DatasetCopy, file: ObjectInfo, pool: TransferPool) -> Pieces:
-    """The bytes of a file, wherever it is."""
+    """The bytes of a file, from wherever it is."""
     made = copy.made.get(file.name)
     if made is not None:
         return partial(_at_once, made)
@@ -209,9 +209,9 @@ def _at_once(data: bytes) -> Generator[bytes, None, None]:
 
 
 def _fit(copy: DatasetCopy, target: DatasetFiles, found: bytes | None, *, overwrite: bool) -> DatasetCopy:
-    """The copy; with names of the next generation where files of the dataset that it replaces have its own.
+    """The copy; renamed to the next generation if the dataset that it replaces has files of the same names.
 
-    found: the manifest that is there. DestinationError where it is another dataset's, without `overwrite`, or nobody's.
+    found: the existing manifest. DestinationError if it is another dataset's, without `overwrite`, or not readable.
     """
     if found is None or found == copy.manifest:
         return copy
@@ -233,7 +233,7 @@ def _contents(manifest: Manifest) -> list[tuple[int, int, str]]:
 
 
 def _clash(mine: Manifest, theirs: Manifest) -> bool:
-    """Whether two datasets have files of one name with other contents."""
+    """Whether two datasets have files with the same name but different contents."""
     before = {entry.name: entry.crc32c for entry in theirs.shards} | {
         entry.name: entry.crc32c for entry in theirs.index
     }
@@ -242,7 +242,9 @@ def _clash(mine: Manifest, theirs: Manifest) -> bool:
 
 
 def rename_copy(copy: DatasetCopy, manifest: Manifest, generation: int) -> DatasetCopy:
-    """The same dataset with the names of another generation: the index, which has the shards' names, is made again."""
+    """The same dataset under the names of another generation; the index, which contains the shards' names, is
+    rewritten.
+    """
     stem = copy.source.stem
     new = {file.name: in_generation(file.name, stem, generation) for file in copy.files}
     made, index = dict[str, bytes](), list[IndexEntry]()
@@ -264,7 +266,7 @@ def rename_copy(copy: DatasetCopy, manifest: Manifest, generation: int) -> Datas
 
 
 def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardEntry], new: Mapping[str, str]) -> bytes:
-    """The bytes of an index file for shards of new names."""
+    """The bytes of an index file with new shard names."""
     groups = zip(shards, source.open_index(entry, shards).groups(["key", "path", *INTEGERS]), strict=True)
     sink = io.BytesIO()
     write_index(
@@ -281,9 +283,9 @@ def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardE
 def _kept(
     copy: DatasetCopy, target: DatasetFiles, pool: TransferPool, found: bytes | None, *, check: Check, overwrite: bool
 ) -> set[str]:
-    """The names of the files that are there already.
+    """Return the names of the files that are already there.
 
-    Raises DestinationError where something is in the way that this run may not replace.
+    Raises DestinationError if something that this run may not replace is in the way.
     """
     same = found is not None and found == copy.manifest
     listed = target.sizes(file.name for file in copy.files)
@@ -296,19 +298,19 @@ def _kept(
         ours = {file.name for file in copy.files}
         others = set(listed) - kept - target.replaced()
         for name in sorted(others & ours if copy.manifest is None else others):
-            refuse_file(target, name, "is not of this dataset", overwrite=overwrite)
+            refuse_file(target, name, "does not belong to this dataset", overwrite=overwrite)
     return kept
 
 
 def require_sizes(copy: DatasetCopy) -> None:
-    """NotFoundError or DamagedError for a file of this machine that is missing, or has the wrong size."""
+    """NotFoundError or DamagedError if a local file is missing or has the wrong size."""
     for file in copy.files:
         place = copy.source.location(file.name)
         try:
             size = os.stat(place.path).st_size
         except FileNotFoundError as exc:
             cure = "restore it, or check the dataset with 'shardkit verify'"
-            raise NotFoundError(str(place), "the manifest names this file, and it is missing", cure) from exc
+            raise NotFoundError(str(place), "the manifest names this file, but it is missing", cure) from exc
         except OSError as exc:
             raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its permissions") from exc
         if size != file.bytes:
@@ -317,7 +319,7 @@ def require_sizes(copy: DatasetCopy) -> None:
 
 
 def shards_without_manifest(source: DatasetFiles, shards: Sequence[Location], pool: TransferPool) -> DatasetCopy:
-    """The copy of shards that others made; each is read once for its checksum."""
+    """A copy of shards without a manifest; each is read once for its checksum."""
 
     def one(shard: Location) -> ObjectInfo:
         crc = crc_of(file_pieces(shard))

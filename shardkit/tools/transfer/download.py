@@ -1,4 +1,4 @@
-"""Download a dataset from a bucket: shards first, the manifest last; each file whole, and checked, or absent."""
+"""Download a dataset from a bucket: shards first, the manifest last; each file complete and checked, or absent."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ def download(
 ) -> Transferred:
     """Copy a dataset from a bucket or web server to this machine, byte for byte.
 
-    source: its prefix (`s3://bucket/train`) or manifest; a folder of datasets, which ends with `/`, means all of them.
-    dest: what the file names start with; a folder that is there or ends with `/` keeps the dataset's name.
-    overwrite: replace another dataset at `dest`. workers: files on their way at a time (default: 4), each in several
-    ranges. storage_options: credentials, endpoint and the like, which are never written anywhere.
+    source: its prefix (`s3://bucket/train`) or manifest; a folder, ending with `/`, means all datasets in it.
+    dest: prefix of the file names; an existing folder, or a path ending with `/`, keeps the dataset's name.
+    overwrite: replace another dataset at `dest`. workers: files in transfer at a time (default: 4), each in several
+    ranges.
+    storage_options: credentials, endpoint etc., which are never written anywhere.
 
-    Each file is held against the CRC-32C in the manifest on its way, and appears when it is whole. What is there with
-    the same size and CRC-32C stays, so that an interrupted download resumes. The manifest comes last.
-    Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, BusyError,
+    Each file is checked against the CRC-32C in the manifest during the transfer, and appears when it is complete. Files
+    already there with the same size and CRC-32C are kept, so that an interrupted download resumes. The manifest comes
+    last. Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, BusyError,
     StorageError.
     """
     threads = TRANSFERS if workers is None else thread_count(workers)
@@ -69,12 +70,14 @@ def _target(copy: DatasetCopy, to: Location, *, several: bool) -> DatasetFiles:
 
 
 def _copies(source: Location, options: StorageOptions | None) -> Sequence[DatasetCopy]:
-    """The datasets that SOURCE means. NotFoundError where there is none."""
+    """The datasets that `source` refers to. NotFoundError if there are none."""
     if source.is_local:
-        raise UsageError(str(source), "this is on this machine already", "copy it with 'shardkit upload SRC FOLDER/'")
+        raise UsageError(
+            str(source), "the source is already on this machine", "copy it with 'shardkit upload SRC FOLDER/'"
+        )
     name = source.name.removesuffix(".json")
     if set(name) & set("*?{["):
-        raise UsageError(str(source), "this is a pattern", "name the dataset by its prefix, such as s3://bucket/train")
+        raise UsageError(str(source), "the source is a pattern", "give the dataset's prefix, such as s3://bucket/train")
     if name and "/" in source.path:
         place = DatasetFiles(open_patient(source.parent, options), name)
         try:
@@ -84,7 +87,7 @@ def _copies(source: Location, options: StorageOptions | None) -> Sequence[Datase
                 raise
     copies = _of_folder(source, options)
     if not copies:
-        fact = "no dataset is there: no manifest has this name, and none is in a folder of it"
+        fact = "there is no dataset: there is neither a manifest of this name nor one in a folder of this name"
         raise NotFoundError(str(source), fact, "check the name; shards without a manifest need 'shardkit index'")
     return copies
 

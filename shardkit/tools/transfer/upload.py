@@ -1,4 +1,4 @@
-"""Upload a dataset to a bucket: shards first, the index next to last, the manifest last."""
+"""Upload a dataset to a bucket: shards first, then the index, the manifest last."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def upload(
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Transferred:
-    """Send a dataset of this machine to a bucket (or another folder), byte for byte.
+    """Copy a dataset from this machine to a bucket (or another folder), byte for byte.
 
-    source: a prefix, manifest or folder; all datasets of a folder that holds several; or shards without a manifest.
-    dest: what the file names start with, as for `pack`: `s3://bucket/train`; a bucket, a folder that is there or ends
-    with `/` keeps the dataset's name. The name must be the same, since the index names the shards.
-    check: "store" compares what arrived with the store's own checksum where it has one (the ETag of S3), and reads it
-    back elsewhere; "read" reads it back; "none" does neither. Each local shard is held against the manifest while it
-    is sent, and one that is damaged never arrives.
-    overwrite: replace another dataset at `dest`. workers: files on their way at a time (default: 4).
-    storage_options: credentials, endpoint and the like, which are never written anywhere.
+    source: a prefix, manifest or folder; all datasets of a folder that contains several; or shards without a manifest.
+    dest: prefix of the file names, as for `pack`: `s3://bucket/train`; a bucket, an existing folder, or a path ending
+    with `/`, keeps the dataset's name. The name must stay the same, since the index names the shards.
+    check: "store" compares what arrived with the store's own checksum if it has one (the ETag of S3), and otherwise
+    reads it back; "read" always reads it back; "none" does neither. Each local shard is checked against the manifest
+    while it is sent, so that a damaged one never arrives.
+    overwrite: replace another dataset at `dest`. workers: files in transfer at a time (default: 4).
+    storage_options: credentials, endpoint etc., which are never written anywhere.
 
-    What is there with the same size and checksum is not sent again, so that an interrupted upload resumes. The manifest
-    goes last: until then there is no dataset at `dest`, and with `overwrite` the old one stays until then. Where both
-    have files of the same names, the new one gets those of the next generation (`train-g2-000000.tar`).
-    Raises UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, StorageError.
+    Files already there with the same size and checksum are not sent again, so that an interrupted upload resumes. The
+    manifest goes last: until then there is no dataset at `dest`; with `overwrite` the old one remains until then. If
+    both have files of the same names, the new one gets the names of the next generation (`train-g2-000000.tar`). Raises
+    UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, StorageError.
     """
     threads = TRANSFERS if workers is None else thread_count(workers)
     to = locate(dest)
@@ -79,14 +79,14 @@ def upload(
 
 
 def lock_local(stack: ExitStack, place: DatasetFiles) -> None:
-    """Hold the lock of a destination on this machine, so that no other run writes there."""
+    """Hold the lock of a local destination, so that no other run writes there."""
     root = place.store.root
     if root.is_local:
         stack.enter_context(disk_destination(os.path.abspath(root.path), place.stem).locked())
 
 
 def _copies(source: Source, pool: TransferPool) -> list[DatasetCopy]:
-    """The datasets that SOURCE means."""
+    """The datasets that `source` refers to."""
     if isinstance(source, (str, os.PathLike)):
         place = locate(source)
         if not place.is_local:
@@ -100,8 +100,10 @@ def _copies(source: Source, pool: TransferPool) -> list[DatasetCopy]:
         cure = "pack it straight to the bucket: shardkit pack SOURCE s3://bucket/train"
         raise UsageError(str(found.tree), "this is a class directory, not a dataset", cure)
     if found.numbers is not None:
-        fact = "these are only some of the shards of a dataset, and its manifest names all"
-        raise UsageError(str(found.location), fact, "name the dataset by its prefix, or cut it with 'shardkit convert'")
+        fact = "these are only some of the shards that the dataset's manifest names"
+        raise UsageError(
+            str(found.location), fact, "give the dataset's prefix, or write a smaller dataset with 'shardkit convert'"
+        )
     if found.manifest is not None and found.location is not None:
         return [plan_copy(_files_of(found.location.parent, found.location.name.removesuffix(".json")))]
     return _headless(find_shards(source), pool)
@@ -134,13 +136,13 @@ def _headless(shards: Sequence[Location], pool: TransferPool) -> list[DatasetCop
     folders = sorted({shard.parent for shard in shards}, key=str)
     stems = sorted({stem_of_shard(shard.name) for shard in shards})
     if len(folders) > 1 or len(stems) > 1:
-        fact = "these shards have no manifest, and are in several folders or of several names"
-        raise UsageError(str(shards[0]), fact, "upload those of each name by themselves, or run 'shardkit index' first")
+        fact = "these shards have no manifest, and are in several folders or have several prefixes"
+        raise UsageError(str(shards[0]), fact, "upload each set separately, or run 'shardkit index' first")
     return [shards_without_manifest(_files_of(folders[0], stems[0]), shards, pool)]
 
 
 def _targets(copies: Sequence[DatasetCopy], to: Location, options: Mapping[str, Any] | None) -> list[DatasetFiles]:
-    """The place of each dataset. UsageError where it would get another name, DestinationError where it is there."""
+    """The target of each dataset. UsageError if its name would change, DestinationError if it is the source."""
     if len(copies) > 1:
         to = to.child("") if to.is_local else Location(to.scheme, to.path.rstrip("/") + "/")
     targets = []

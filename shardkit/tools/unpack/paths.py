@@ -1,4 +1,4 @@
-"""Names from an archive as paths below a folder: nothing leaves it, whatever the archive says."""
+"""Names from an archive as paths inside a folder: no name, however hostile, leaves it."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from shardkit.sample import path_of_text, text_of_path
 
 
 def relative_path(text: str) -> bytes:
-    """The path below a folder that an index's path (`sample.text_of_path`) means.
+    """The path inside a folder that an index's path (`sample.text_of_path`) stands for.
 
-    ValueError with the reason for one that is absolute, leaves the folder, has an empty part or a NUL, or is no path
-    of an index.
+    ValueError with the reason if it is absolute, leaves the folder, has an empty part or a NUL, or is not an index
+    path.
     """
     return checked_path(path_of_text(text))
 
 
 def path_of_key(key: str, field: str) -> bytes:
-    """The path of a sample's field by its member's name. ValueError as above."""
+    """The path of a sample's field, from its member's name. ValueError as above."""
     return checked_path(f"{key}.{field}".encode("utf-8", "surrogateescape"))
 
 
 def checked_path(path: bytes) -> bytes:
-    """`path`, if it is a plain path below a folder. ValueError with the reason if not."""
+    """Return `path` if it is a plain path inside a folder. ValueError with the reason otherwise."""
     shown = text_of_path(path)
     if path.startswith(b"/"):
         raise ValueError(f"the path {shown!r} is absolute")
     if b"\0" in path:
-        raise ValueError(f"the path {shown!r} has a NUL in it")
+        raise ValueError(f"the path {shown!r} contains a NUL")
     parts = path.split(b"/")
     if b".." in parts:
         raise ValueError(f"the path {shown!r} leaves the folder (..)")

@@ -1,8 +1,8 @@
-"""From a dataset back to files: the class tree as it was, byte for byte, with the original names.
+"""Write a dataset back to files: the original class tree, byte for byte, with the original names.
 
-Everything is written to a new folder beside the target, which takes the target's name when it is whole. Members that
-are links, devices or folders are never made; a name that would leave the folder is an error; a file is only ever
-created, never opened where one is.
+Everything is written to a new folder beside the target and renamed to it when complete. Links, devices and folders in
+an archive are never created; a name that would leave the folder is an error; existing files are never opened or
+overwritten.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | g
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """What was written: the folder, its samples, files and their bytes."""
+    """Result: the folder, and the number of samples, files and bytes written."""
 
     folder: str
     samples: int
@@ -50,7 +50,7 @@ class Unpacked:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file to write: its path below the target, its bytes in the shard, and their CRC-32C (None: not known)."""
+    """A file to write: its path in the target, its bytes in the shard, and their CRC-32C (None: unknown)."""
 
     key: str
     path: bytes
@@ -69,16 +69,17 @@ def unpack(
     workers: int | None = None,
     progress: ProgressFn = silent,
 ) -> Unpacked:
-    """Write the samples of `source` as files below the new (or empty) folder `dest`.
+    """Write the samples of `source` as files in the new (or empty) folder `dest`.
 
-    What was packed from a class tree comes out as that tree; an image that became another format has its extension.
-    Other shards come out as CLASS/KEY.FIELD, where a key does not name its class already (without class names, the
-    class number); `cls` itself is not written beside an image. Numbers and lists in TFRecord are no files, and are left
-    out. classes, keys: only samples of these classes (names), with these keys (or shell patterns of them). workers:
-    threads (default: the cores). Each image is held against its CRC-32C where there is an index.
+    A dataset packed from a class tree is written as that tree; an image that was transcoded gets the extension of its
+    new format. Other shards are written as CLASS/KEY.FIELD, or KEY.FIELD if the key starts with its class (without
+    class names, CLASS is the class number); `cls` itself is not written beside an image. Numbers and lists in TFRecord
+    are not files, and are omitted.
+    classes, keys: only samples of these classes (names), with these keys (or shell patterns of them).
+    workers: threads (default: one per core). Each image is checked against its CRC-32C if there is an index.
 
-    `dest` appears when all is written; an error leaves nothing. Raises DatasetError (DamagedError) for damage and for
-    names that can't be files here, DestinationError, StorageError, NotFoundError where no sample is asked for.
+    `dest` appears when everything is written; an error leaves nothing behind. Raises DatasetError (DamagedError) for
+    damage and for names that can't be files here, DestinationError, StorageError, NotFoundError if no sample matches.
     """
     threads = thread_count(workers)
     opened = open_dataset(source)
@@ -86,7 +87,7 @@ def unpack(
         first = opened.findings[0]
         raise DatasetError(first.shard, first.fact, first.cure)
     take = wanted(opened.manifest, classes, keys)
-    require_disk("unpack", dest, "name a folder on this machine")
+    require_disk("unpack", dest, "give a folder on this machine")
     target = os.path.abspath(os.fsdecode(dest))
     _require_free(target)
     folder, hidden = os.path.dirname(target), f".{os.path.basename(target)}.unpacking"
@@ -99,7 +100,7 @@ def unpack(
     try:
         counts = _write_all(opened, os.fsencode(part), take, threads, progress)
         if not counts[0] and not take.everything:
-            raise NotFoundError(str(opened.place), "no sample has these classes and keys", "check their names")
+            raise NotFoundError(str(opened.place), "no sample matches these classes and keys", "check their names")
         with translated(target):
             sync_tree(part)
             if os.path.isdir(target):
@@ -107,7 +108,7 @@ def unpack(
             os.rename(part, target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
-        with contextlib.suppress(OSError):  # somebody else may use them by now
+        with contextlib.suppress(OSError):  # another process may be using them by now
             for folder in made:
                 os.rmdir(folder)
         raise
@@ -118,7 +119,7 @@ def unpack(
 
 
 def _missing_folders(folder: str) -> list[str]:
-    """The folders that are to be made for `folder`, itself first."""
+    """The folders to create for `folder`, itself first."""
     missing = []
     while not os.path.lexists(folder):
         missing.append(folder)
@@ -133,11 +134,11 @@ def _require_free(target: str) -> None:
         raise DestinationError(fs_text(target), "a file or link exists there", "choose another folder")
     with translated(target):
         if os.listdir(target):
-            raise DestinationError(fs_text(target), "the folder is not empty", "choose a new or an empty one")
+            raise DestinationError(fs_text(target), "the folder is not empty", "choose a new or empty one")
 
 
 def _write_all(opened: Opened, root: bytes, take: Wanted, threads: int, progress: ProgressFn) -> tuple[int, int, int]:
-    """(samples, files, bytes) written below `root`."""
+    """Return (samples, files, bytes) written to `root`."""
     stop = Event()
     one = partial(_unpack_shard, opened, root, take, stop)
     samples = files = size = 0
@@ -147,7 +148,7 @@ def _write_all(opened: Opened, root: bytes, take: Wanted, threads: int, progress
             samples, files, size = samples + done[0], files + done[1], size + done[2]
             progress(Progress("unpack", samples, total, size))
     finally:
-        stop.set()  # no thread writes on while the folder is removed
+        stop.set()  # so that no thread continues writing while the folder is removed
     return samples, files, size
 
 
@@ -155,7 +156,7 @@ def _unpack_shard(opened: Opened, root: bytes, take: Wanted, stop: Event, shard:
     manifest, data, rows = opened.manifest, open_shard(shard.location, opened.format), shard.rows()
     if manifest is not None and rows is None:
         place = shard.location if shard.index is None else shard.index[0].place
-        raise DatasetError(str(place), "there is no readable index, and so there are no paths", "run 'shardkit index'")
+        raise DatasetError(str(place), "there is no readable index, so the paths are unknown", "run 'shardkit index'")
     if shard.entry is not None and data.file_bytes != shard.entry.bytes:
         fact = f"the shard has {data.file_bytes} bytes, and its manifest says {shard.entry.bytes}"
         raise DamagedError(data.place, fact, _cure(data))
@@ -179,7 +180,7 @@ _Samples = Iterator[tuple[str, int, Sequence[_File]]]
 
 
 def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wanted) -> _Samples:
-    """(key, label, files) of each sample of an indexed shard; only those to take are looked at further."""
+    """(key, label, files) of each sample of an indexed shard; only requested samples are looked at in detail."""
     others = set(manifest.fields) - IMAGE_FIELDS - {"cls"}
     images = set(manifest.fields) & IMAGE_FIELDS
     single = not others and len(images) <= 1  # a sample may have two images
@@ -198,7 +199,7 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
                 path = checked_path(path_of_text(names[label]) + b"/" + path)
         except ValueError as exc:
             raise DatasetError(data.place, str(exc), _cure(data), offset, key) from exc
-        if start >= 0 and images != {_extension_field(path)}:  # it may have become another format when it was packed
+        if start >= 0 and images != {_extension_field(path)}:  # it may have been transcoded while packing
             sample = next(data.samples(offset, offset + size), None)
             stored = {} if sample is None else {place: name for name, (place, _) in sample.fields.items()}
             path = _as_stored(path, key, stored.get(start, ""))
@@ -213,9 +214,9 @@ def _extension_field(path: bytes) -> str:
 
 
 def _as_stored(path: bytes, key: str, field: str) -> bytes:
-    """The path with the extension of the image that is stored, where that is of another format than the file was.
+    """The path with the extension of the stored image, if it is in another format than the file was.
 
-    A file whose key got a number, since another had it, gets it in its name too: `a.jpg` and `a.png` may both be JPEGs.
+    If the key got a number because it was taken, the name gets it too: `a.jpg` and `a.png` may both be JPEGs.
     """
     before = _extension_field(path)
     if before not in IMAGE_FIELDS or field not in IMAGE_FIELDS or before == field_of(field):
@@ -226,7 +227,7 @@ def _as_stored(path: bytes, key: str, field: str) -> bytes:
 
 
 def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, image: int) -> Iterator[_File]:
-    """The other fields of a sample, beside its image; `cls` only where there is nothing else."""
+    """The other fields of a sample, apart from its image; `cls` only if there is nothing else."""
     sample = next(data.samples(offset, offset + size), None)
     if sample is None or sample.key != key:
         raise DamagedError(data.place, "the sample is not where the index says", _cure(data), offset, key)
@@ -239,7 +240,7 @@ def _others(data: ShardBytes, key: str, path: bytes, offset: int, size: int, ima
 
 
 def _files_of(data: ShardBytes, sample: StoredSample) -> dict[str, tuple[int, int]]:
-    """The fields that are files: not what a record says of the image in it."""
+    """The fields that are files, without what a record says about its image."""
     notes = FORMATS[data.format].notes
     return {name: place for name, place in sample.fields.items() if name not in notes}
 
@@ -256,9 +257,9 @@ def _cure(data: ShardBytes) -> str:
 
 
 def _of_members(data: ShardBytes) -> _Samples:
-    """(key, label, files) of each sample of a shard without an index, by the names of its members.
+    """(key, label, files) of each sample of a shard without an index, from the names of its members.
 
-    TFRecord has the path of the file, and the name of the class where the path does not begin with it.
+    TFRecord contains the path of the file, and the class name if the path does not begin with it.
     """
     for sample in data.samples():
         told = FORMATS[data.format].describe(data.buffer, sample)
@@ -276,7 +277,7 @@ def _of_members(data: ShardBytes) -> _Samples:
 
 
 def _member_path(sample: Description, name: str, label: int) -> bytes:
-    """The path of a field's file. ValueError where it is not a path."""
+    """The path of a field's file. ValueError if it is not a valid path."""
     if not sample.path:
         return (b"%d/" % label if label >= 0 and "/" not in sample.key else b"") + path_of_key(sample.key, name)
     image = sample.image
@@ -288,11 +289,11 @@ def _member_path(sample: Description, name: str, label: int) -> bytes:
 
 
 def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> None:
-    """Create the file. `folders` has those that are there already."""
+    """Create the file. `folders` holds those that already exist."""
     end = file.start + file.size
     if end > len(data):
         raise DamagedError(
-            data.place, "the index says that a sample is beyond the end of the shard", _cure(data), None, file.key
+            data.place, "according to the index, a sample is beyond the end of the shard", _cure(data), None, file.key
         )
     view = data.view[file.start : end]
     if file.crc32c is not None and crc32c(view) != file.crc32c:
@@ -322,4 +323,4 @@ def _write(root: bytes, file: _File, data: ShardBytes, folders: set[bytes]) -> N
 def _why(exc: OSError) -> str:
     if exc.errno == errno.ENAMETOOLONG:
         return "the name is too long for this file system"
-    return "the name is there already, or is a file in one place and a folder in another"
+    return "the name already exists, or is used for both a file and a folder"

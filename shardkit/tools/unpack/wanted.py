@@ -1,4 +1,4 @@
-"""Which samples are asked for: by class, and by patterns of keys."""
+"""Select samples by class and by key pattern."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from shardkit.shards.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The samples to take: with one of these labels, and a key that fits one of these patterns; None is any."""
+    """The samples to select: with one of these labels, and a key that matches one of these patterns; None is any."""
 
     labels: frozenset[int] | None
     pattern: re.Pattern[str] | None
 
     def __call__(self, key: str, label: int) -> bool:
-        """Whether a sample is taken."""
+        """Whether a sample is selected."""
         return (self.labels is None or label in self.labels) and (self.pattern is None or bool(self.pattern.match(key)))
 
     @property
     def everything(self) -> bool:
-        """Whether no sample is left out."""
+        """Whether all samples are selected."""
         return self.labels is None and self.pattern is None
 
 
 def wanted(manifest: Manifest | None, classes: Sequence[str] | None, keys: Sequence[str] | None) -> Wanted:
-    """What to take. classes: names, or without a manifest class numbers; keys: keys, or patterns as the shell has them.
+    """Build the selection. classes: names, or class numbers without a manifest; keys: keys, or shell patterns of them.
 
     Raises UsageError for a class that the dataset does not have.
     """

@@ -1,4 +1,4 @@
-"""A remote dataset held against what its store says of each object: size and CRC-32C. No shard is read."""
+"""Check a remote dataset against the size and CRC-32C that its store reports for each object. No shard is read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from shardkit.shards.open import Opened
 from shardkit.threads import in_threads
 
 REQUESTS = 16
-"""Objects that the store is asked about at a time."""
+"""Concurrent requests to the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a store said. bytes: of the shards. unproven: files of which it keeps no checksum."""
+    """The store's answers. bytes: total of the shards. unproven: files for which it has no checksum."""
 
     findings: list[Finding]
     bytes: int
@@ -26,12 +26,14 @@ class Told:
 
 
 def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], None]) -> Told:
-    """Ask for every shard and index file. progress: is told the files that are done. UsageError without a manifest."""
+    """Query every shard and index file. progress: called with the number of finished files. UsageError without a
+    manifest.
+    """
     files: list[tuple[Location, ShardEntry | IndexEntry | None]]
     files = [(shard.location, shard.entry) for shard in opened.shards] + list(opened.entries)
     if opened.manifest is None:
-        fact = "there is no manifest that says which sizes and checksums the store should have"
-        raise UsageError(str(opened.place), fact, "read all of it with `read=True`")
+        fact = "there is no manifest with the sizes and checksums to compare with the store's"
+        raise UsageError(str(opened.place), fact, "read the whole dataset with `read=True`")
 
     def one(task: tuple[Location, ShardEntry | IndexEntry | None]) -> tuple[list[Finding], int, bool]:
         place, entry = task
@@ -49,7 +51,7 @@ def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], Non
 
 
 def _held(opened: Opened, place: Location, entry: ShardEntry | IndexEntry) -> tuple[list[Finding], int, bool]:
-    """(findings, bytes, whether the store keeps a checksum) of one object."""
+    """Return (findings, bytes, whether the store has a checksum) for one object."""
     shard = isinstance(entry, ShardEntry)
     what = "shard" if shard else "index"
     try:
@@ -62,6 +64,6 @@ def _held(opened: Opened, place: Location, entry: ShardEntry | IndexEntry) -> tu
         fact = f"the {what} has {info.bytes} bytes, and its manifest says {entry.bytes}"
         return [finding("shard-size" if shard else "index-crc", str(place), fact)], info.bytes, True
     if info.crc32c is not None and info.crc32c != entry.crc32c:
-        fact = f"the store says that the {what}'s CRC-32C is {info.crc32c}, and its manifest says {entry.crc32c}"
+        fact = f"the store reports CRC-32C {info.crc32c} for the {what}, and its manifest says {entry.crc32c}"
         return [finding(f"{what}-crc", str(place), fact)], info.bytes, True
     return [], info.bytes, info.crc32c is not None

@@ -1,4 +1,4 @@
-"""The check of each shard on the nodes of a cluster: a shard's index rows go there, what was seen of it comes back."""
+"""Check the shards on the nodes of a cluster: each task carries a shard's index rows, and returns what was found."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """A shard, with all that its check needs. index: place of its index file, its row group there and the name in it.
+    """A shard with everything its check needs. index: location of its index file, the row group in it, and the shard's
+    name there.
 
     manifest: without its lists of shards and index files, which are long.
     """
@@ -40,7 +41,7 @@ class _Task:
 
 
 class _GivenIndex(IndexFile):
-    """The rows of one shard, in place of the file that they are from."""
+    """The rows of one shard, in place of the index file they came from."""
 
     def __init__(self, place: Location, group: int, name: str, rows: IndexRows | None) -> None:
         self.place, self.entry, self.findings = place, None, []
@@ -48,12 +49,12 @@ class _GivenIndex(IndexFile):
         self.given = rows
 
     def rows(self, group: int) -> IndexRows | None:
-        """The rows that were given."""
+        """The given rows."""
         return self.given
 
 
 def seen_on_nodes(opened: Opened, remote: Remote | None, decode: bool, where: EngineOptions) -> Iterator[Seen]:
-    """What `verify` sees of each shard, in their order."""
+    """Check the shards on the nodes; yield the results of `verify` in shard order."""
     manifest = opened.manifest
     if manifest is not None:
         manifest = msgspec.structs.replace(manifest, shards=(), index=())
@@ -81,7 +82,7 @@ def _absolute(place: Location) -> Location:
 
 
 def check_one(task: _Task) -> Seen:
-    """On a node: what `verify` sees of a shard."""
+    """Check one shard, on a node."""
     from shardkit.tools.verify.verify import Check
 
     index = None if task.index is None else (_GivenIndex(*task.index, task.rows), task.index[1])
@@ -93,6 +94,6 @@ def check_one(task: _Task) -> Seen:
 
 
 def _hash(key: str) -> int:
-    """As `hash`, the same in all processes."""
+    """Like `hash`, but the same in all processes."""
     data = key.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "little", signed=True)

@@ -1,8 +1,8 @@
 """Check a dataset against its own checksums: manifest, index, shards, samples.
 
-With a manifest, every byte of every shard is summed, and each sample is held against its index row, so that any damage
-to manifest, index or shards that would change a sample is found. Shards that others made have no checksums: then the
-structure, the keys, the labels and the images' headers are checked, which is what can be known.
+With a manifest, a checksum covers every byte of every shard, and each sample is compared with its index row, so that
+any damage to manifest, index or shards that would change a sample is found. Shards written by other software have no
+checksums: then the structure, keys, labels and image headers are checked, which is all that can be known.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from shardkit.tools.verify.by_store import ask_store
 from shardkit.tools.verify.on_nodes import seen_on_nodes
 
 FETCHED = 4
-"""Shards of a store that are fetched and checked at a time, unless stated otherwise."""
+"""Shards of a store that are fetched and checked at a time, by default."""
 
 COMPARED = ("offset", "size", "image_offset", "image_size", "label")
-"""Number columns of the index that must be as in the shard, beside key and CRC."""
+"""Numeric columns of the index that must match the shard, in addition to key and CRC."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a check found. source: the manifest or the first shard. samples, bytes: those that were read.
+    """Result of a check. source: the manifest or the first shard. samples, bytes: those that were read.
 
-    decoded: images that were decoded. checksums: whether there was a manifest to hold the bytes against.
-    read: whether the shards were read, or only their store was asked, which keeps no checksum of `unproven` files.
+    decoded: number of images decoded. checksums: whether there was a manifest with checksums to compare. read: whether
+    the shards were read; otherwise only their store was asked, which had no checksum for `unproven` files.
     """
 
     source: str
@@ -84,19 +84,19 @@ def verify(
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = silent,
 ) -> Verification:
-    """Check the dataset `source` (prefix, manifest, glob, brace range, list of shards): all of it, to the end.
+    """Check the whole dataset `source` (prefix, manifest, glob, brace range, list of shards).
 
-    decode: decode every image as well. workers: threads (default: the cores). progress: called with the step "verify",
-    from any thread. Nothing is written. Findings: of manifest and index first, then in the order of the shards.
+    decode: also decode every image. workers: threads (default: one per core). progress: called with the step "verify",
+    from any thread. Nothing is written. Findings: those of manifest and index first, then in the order of the shards.
 
-    A dataset in a store is held against the sizes and the CRC-32C that the store knows of its objects; of a store that
-    keeps none only the sizes are checked, and `unproven` counts that. read, and decode: fetch and check every byte, as
-    many whole shards in memory as `workers` (default: 4). storage_options: of the store, as in `dataset`.
+    A dataset in a store is compared with the sizes and CRC-32Cs that the store has for its objects; if the store has no
+    checksum for a file, only its size is checked, and `unproven` counts it. read or decode: fetch and check every byte,
+    with `workers` whole shards in memory (default: 4). storage_options: for the store, as in `dataset`.
 
-    engine: a `shardkit.Ray` checks each shard on a node of its cluster, as `pack` packs there.
+    engine: a `shardkit.Ray` checks each shard on a node of its cluster, as with `pack`.
 
-    Raises NotFoundError, UsageError where there is nothing to check; StorageError where the source can't be listed.
-    Damage is no error here.
+    Raises NotFoundError, UsageError if there is nothing to check; StorageError if the source can't be listed. Damage
+    does not raise.
     """
     where, remote = engine_options(engine, workers), Remote(storage_options)
     threads = thread_count(workers)
@@ -131,7 +131,7 @@ def verify(
 def _as_the_store_says(
     opened: Opened, findings: list[Finding], workers: int | None, progress: ProgressFn
 ) -> Verification:
-    """The check of a remote dataset without reading it."""
+    """Check a remote dataset without reading it."""
     total = len(opened.shards) + len(opened.entries)
     told = ask_store(opened, workers, lambda done: progress(Progress("verify", done, total)))
     return Verification(
@@ -148,7 +148,7 @@ def _as_the_store_says(
 
 
 class _Told:
-    """Progress, a shard at a time."""
+    """Progress, one shard at a time."""
 
     def __init__(self, progress: ProgressFn, opened: Opened) -> None:
         manifest = opened.manifest
@@ -163,7 +163,7 @@ class _Told:
 
 @dataclass(slots=True)
 class Seen:
-    """One shard, checked. hashes: of its keys; labels: of its samples."""
+    """A checked shard. hashes: of its keys; labels: of its samples."""
 
     shard: ShardPlace
     findings: list[Finding] = field(default_factory=list)
@@ -180,10 +180,10 @@ _Run = Callable[..., Iterator[str | None]]
 
 
 class Check:
-    """The checks of one dataset; `shard` may be called from several threads."""
+    """Checks of one dataset; `shard` may be called from several threads."""
 
     def __init__(self, opened: Opened, decode: bool, hash_key: Callable[[str], int] = hash) -> None:
-        """hash_key: the same in all processes that check the dataset."""
+        """hash_key: must give the same result in all processes that check the dataset."""
         self.hash_key = hash_key
         self.opened, self.manifest, self.decode = opened, opened.manifest, decode
         self.seen: list[Seen] = []
@@ -197,7 +197,7 @@ class Check:
         self.decoded += seen.decoded
 
     def shard(self, shard: ShardPlace, *, run: _Run) -> Seen:
-        """All findings about one shard."""
+        """Check one shard."""
         seen = Seen(shard)
         try:
             data = open_shard(shard.location, self.opened.format, objects=self.opened.objects)
@@ -242,20 +242,20 @@ class Check:
             yield finding("label", place[0], fact, byte=place[1], key=place[2])
 
     def _class_names(self, shard: ShardPlace, rows: IndexRows) -> Iterator[Finding]:
-        """Packed from a class tree, a sample's path begins with the name of its class."""
+        """The path of a sample packed from a class tree must begin with the name of its class."""
         if self.manifest is None or not self.manifest.plan or self.manifest.labels != "class":
             return
         names = self.manifest.class_names
         pairs = list(zip(rows.numbers["label"].tolist(), [path.partition("/")[0] for path in rows.paths], strict=True))
         for label, folder in dict.fromkeys(pairs):
             if 0 <= label < len(names) and folder not in (names[label], text_of_path(names[label].encode())):
-                fact = f"label {label} is {names[label]!r} in the manifest, and {folder!r} in the index"
+                fact = f"label {label} is {names[label]!r} in the manifest, but {folder!r} in the index"
                 yield finding("class-name", str(self.opened.place), fact, key=rows.keys[pairs.index((label, folder))])
 
     def _images(
         self, data: ShardBytes, content: ShardContent, rows: IndexRows | None, seen: Seen, run: _Run
     ) -> Iterator[Finding]:
-        """Images that are none or, with `decode`, can't be decoded, or have another size than the index says."""
+        """Images that are invalid, have another size than the index says or, with `decode`, can't be decoded."""
         offsets, sizes = content.numbers["image_offset"].tolist(), content.numbers["image_size"].tolist()
         look = check_image if self.decode else image_header
         known = rows if rows is not None and len(rows.keys) == len(content) else None
@@ -270,7 +270,7 @@ class Check:
             said = int(known.numbers["width"][row]), int(known.numbers["height"][row])
             if said == (width, height):
                 return None
-            return "image-size", f"the index says {said[0]} x {said[1]} pixels, and the image is {width} x {height}"
+            return "image-size", f"the index says {said[0]} x {said[1]} pixels, but the image is {width} x {height}"
 
         images = [row for row, start in enumerate(offsets) if start >= 0]
         seen.decoded = len(images) if self.decode else 0
@@ -279,21 +279,21 @@ class Check:
                 yield finding(wrong[0], content.place, wrong[1], byte=offsets[row], key=content.keys[row])
 
     def across(self) -> Iterator[Finding]:
-        """What concerns all shards together: keys, class counts, field names."""
+        """Checks across all shards: keys, class counts, field names."""
         yield from self._double_keys()
         if self.manifest is None or not self.opened.whole:
             return
         place = str(self.opened.place)
         if not all(seen.complete for seen in self.seen):
-            return  # the counts can't be right, and the reason is a finding already
+            return  # the counts can't be right; the cause is already in the findings
         labels = np.concatenate([np.empty(0, np.int64), *(self._row_labels(seen) for seen in self.seen)])
         counts = np.bincount(labels[labels >= 0], minlength=len(self.manifest.classes)).tolist()
         if not self.manifest.classes and (labels >= 0).any():
-            yield finding("class-count", place, "the manifest names no classes, and the samples have labels")
-        several = self.manifest.labels == "multi"  # they are in a field, and not in the index
+            yield finding("class-count", place, "the manifest names no classes, but the samples have labels")
+        several = self.manifest.labels == "multi"  # they are in a field, not in the index
         for label, entry in enumerate(() if several else self.manifest.classes):
             if entry.count != counts[label]:
-                fact = f"the manifest says {entry.count} samples of class {entry.name!r}, and there are {counts[label]}"
+                fact = f"the manifest says {entry.count} samples of class {entry.name!r}, but there are {counts[label]}"
                 yield finding("class-count", place, fact)
         fields = sorted({name for seen in self.seen for name in seen.fields})
         if fields != sorted(self.manifest.fields):
@@ -303,7 +303,7 @@ class Check:
             yield finding("fields", place, fact)
 
     def _row_labels(self, seen: Seen) -> NDArray[np.int64]:
-        """The labels in the shard; where it has none, those of the index."""
+        """The labels in the shard; if it has none, those of the index."""
         if (seen.labels >= 0).any():
             return seen.labels
         rows = seen.shard.rows()
@@ -321,7 +321,7 @@ class Check:
             for row in np.flatnonzero(np.isin(seen.hashes, double)).tolist():
                 key = content.keys[row]
                 if key in places:
-                    fact = f"the key is there twice: the first is in {places[key]}"
+                    fact = f"duplicate key; the first one is in {places[key]}"
                     byte = int(content.numbers["offset"][row])
                     yield finding("key-twice", content.place, fact, byte=byte, key=key)
                 places.setdefault(key, content.place)
@@ -330,7 +330,7 @@ class Check:
 def _mapped(
     run: _Run, function: Callable[[int], tuple[str, str] | None], rows: Sequence[int]
 ) -> Iterator[tuple[str, str] | None]:
-    """`function` of each row by `run`, some hundred at a time: an executor's map takes all it is given at once."""
+    """Apply `function` to each row through `run`, in chunks of some hundred: an executor's map submits all at once."""
     waiting = iter(rows)
     while part := list(islice(waiting, 512)):
         yield from run(function, part)  # type: ignore[misc]
@@ -377,23 +377,23 @@ def _differing(content: ShardContent, rows: IndexRows, count: int) -> list[int]:
 
 
 def _difference(place: str, content: ShardContent, rows: IndexRows, row: int) -> Finding:
-    """What is wrong with a sample that is not as its index row says."""
+    """Describe how a sample differs from its index row."""
     key, start = content.keys[row], int(content.numbers["offset"][row])
     for column in COMPARED:
         mine, theirs = int(content.numbers[column][row]), int(rows.numbers[column][row])
         if mine != theirs and (column != "label" or mine != -1):
-            fact = f"the index says {column} {theirs}, and in {content.place} it is {mine if mine >= 0 else 'none'}"
+            fact = f"the index says {column} {theirs}, but in {content.place} it is {mine if mine >= 0 else 'none'}"
             return finding("index-row", place, fact, byte=start, key=key)
     if key != rows.keys[row]:
-        fact = f"the index says {rows.keys[row]!r}, and {content.place} holds {key!r}"
+        fact = f"the index says {rows.keys[row]!r}, but {content.place} holds {key!r}"
         return finding("index-row", place, fact, byte=start, key=key)
     mine, theirs = int(content.numbers["crc32c"][row]), int(rows.numbers["crc32c"][row])
-    fact = f"the image's CRC-32C is {mine:08x}, and the index says {theirs:08x}: the image is damaged"
+    fact = f"the image's CRC-32C is {mine:08x}, but the index says {theirs:08x}: the image is damaged"
     return finding("image-crc", content.place, fact, byte=int(content.numbers["image_offset"][row]), key=key)
 
 
 def _beside(opened: Opened) -> Iterator[Finding]:
-    """What is wrong around the shards: no index, shards that no manifest knows, a missing list of skipped files."""
+    """Problems beside the shards: no index, shards not in the manifest, a missing list of skipped files."""
     manifest, place = opened.manifest, opened.place
     if manifest is None:
         return
@@ -401,14 +401,14 @@ def _beside(opened: Opened) -> Iterator[Finding]:
         yield finding("index-missing", str(place), "the manifest names no index")
     for index in opened.index:
         if index.entry is not None and index.shards and len(index.shards) != index.entry.shards:
-            fact = f"it has {len(index.shards)} row groups, and the manifest says {index.entry.shards} shards"
+            fact = f"it has {len(index.shards)} row groups, but the manifest says {index.entry.shards} shards"
             yield finding("index-rows", str(index.place), fact)
     known = {entry.name for entry in manifest.shards}
     stem = place.name.removesuffix(".json")
-    generation = generation_of(known, stem)  # files of others were replaced, or are to replace these
+    generation = generation_of(known, stem)  # files of others were replaced, or will replace these
     for shard in shards_of_stem(place, stem, opened.objects, generation) if opened.whole else []:
         if shard.name not in known and format_of_name(shard.name) == opened.format:
-            yield finding("shard-unknown", str(shard), "the manifest does not know this shard")
+            yield finding("shard-unknown", str(shard), "this shard is not in the manifest")
     if manifest.skipped and opened.whole:
         yield from _skipped_list(manifest, opened)
 
@@ -421,5 +421,5 @@ def _skipped_list(manifest: Manifest, opened: Opened) -> Iterator[Finding]:
         yield finding("skipped-list", str(place), f"the list of the skipped files can't be read ({exc})")
         return
     if listed != manifest.skipped:
-        fact = f"it lists {listed} skipped files, and the manifest says {manifest.skipped}"
+        fact = f"it lists {listed} skipped files, but the manifest says {manifest.skipped}"
         yield finding("skipped-list", str(place), fact)

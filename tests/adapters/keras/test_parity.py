@@ -174,7 +174,7 @@ def test_what_is_saved_is_what_the_model_gets_and_named_as_by_keras(both: tuple[
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"class_mode": "binary"}, '"binary" needs two classes, and there are 3'),
+        ({"class_mode": "binary"}, '"binary" needs two classes, but there are 3'),
         ({"class_mode": "multi"}, "is not one of 'binary'"),
         ({"classes": ["a", "q"]}, "there is no class 'q'"),
         ({"subset": "training"}, "validation_split"),

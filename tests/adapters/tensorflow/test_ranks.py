@@ -69,4 +69,4 @@ def test_the_workers_of_a_strategy_read_each_sample_once(tmp_path: Path, draw_tr
         int(word) for text in said for line in text.splitlines() if line[:6] == "labels" for word in line.split()[1:]
     ]
     assert sorted(labels) == list(range(16))
-    assert all("a strategy of $TF_CONFIG deals it again; use to_tf()" in text for text in said)
+    assert all("a strategy from $TF_CONFIG would shard it again; use to_tf()" in text for text in said)

@@ -136,7 +136,7 @@ def test_labels_are_encoded_as_keras_does() -> None:
 
 @pytest.mark.parametrize("classes", [1, 3])
 def test_binary_labels_need_two_classes(classes: int) -> None:
-    with pytest.raises(UsageError, match=f"needs two classes, and there are {classes}"):
+    with pytest.raises(UsageError, match=f"needs two classes, but there are {classes}"):
         encode_labels(np.array([0]), "binary", classes)
 
 

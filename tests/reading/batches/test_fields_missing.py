@@ -92,7 +92,7 @@ DECODERS = {"png": lambda data: np.asarray(Image.open(io.BytesIO(bytes(data))))}
 @pytest.mark.parametrize("options", [{"flip": True}, {"crop": "random"}, {"crop": "center"}])
 def test_a_decoded_mask_that_would_not_move_with_its_image_is_refused(make: Make, options: dict[str, Any]) -> None:
     data = shardkit.dataset(make(MASKS), decoders=DECODERS).decode(size=4, **options)
-    with pytest.raises(UsageError, match=r"'png' alone, and 'seg\.png' beside it would not fit.*map\(\)"):
+    with pytest.raises(UsageError, match=r"'png' only, and 'seg\.png' would no longer match it.*map\(\)"):
         list(data)
 
 
@@ -114,12 +114,12 @@ def test_a_mask_that_stays_bytes_beside_a_flipped_image_is_logged_once(
 @pytest.mark.parametrize(
     ("items", "fact"),
     [
-        ([{"__key__": "a", "jpg": np.zeros(3)}, {"__key__": "b"}], "image for each sample, and 'b' has none"),
-        ([{"__key__": "a"}, {"__key__": "b", "jpg": np.zeros(3)}], "image for each sample, and 'a' has none"),
+        ([{"__key__": "a", "jpg": np.zeros(3)}, {"__key__": "b"}], "image for each sample, but 'b' has none"),
+        ([{"__key__": "a"}, {"__key__": "b", "jpg": np.zeros(3)}], "image for each sample, but 'a' has none"),
         ([{"__key__": "a", "jpg": np.zeros(3), "cls": 1}, {"__key__": "b", "jpg": np.zeros(3)}], "label .* 'b' has"),
         ([{"__key__": "a", "jpg": np.zeros(3)}, {"__key__": "b", "jpg": np.zeros(3), "cls": 1}], "label .* 'a' has"),
-        ([(1, 2), (1, 2, 3)], "some of 2 and of 3 values"),
-        ([(1, 2, 3), (1, 2)], "some of 3 and of 2 values"),
+        ([(1, 2), (1, 2, 3)], "some have 2 and some 3 values"),
+        ([(1, 2, 3), (1, 2)], "some have 3 and some 2 values"),
         ([{"a": 1}, 5], "dict and int"),
         ([(1, 2), 5], "tuple and int"),
     ],

@@ -145,7 +145,7 @@ def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, caplog:
     consumer.start()
     assert begun.wait(60)
     threads.close()
-    assert ["left behind" in message for message in caplog.messages] == [True]
+    assert ["is abandoned" in message for message in caplog.messages] == [True]
     waits.set()
     consumer.join(60)
     assert not consumer.is_alive()

@@ -115,5 +115,5 @@ def test_random_numbers_behind_a_count_of_items_are_refused_with_the_right_order
 
 
 def test_a_misspelled_choice_is_refused(cars: str) -> None:
-    with pytest.raises(UsageError, match="'numpy' is not a choice"):
+    with pytest.raises(UsageError, match="'numpy' is not a valid choice"):
         shardkit.dataset(cars).map(drawn, rng="numpy")  # type: ignore[arg-type]

@@ -122,7 +122,7 @@ def test_what_needs_an_index_says_how_to_make_one(foreign: str, use: Callable[[D
 @pytest.mark.parametrize("remainder", ["drop", "pad"])
 def test_equal_work_for_ranks_is_not_promised_without_an_index(foreign: str, remainder: Any, keys_of: KeysOf) -> None:
     dataset = shardkit.dataset(foreign, rank=0, world_size=2, remainder=remainder)
-    with pytest.raises(DatasetError, match=r"can't be dealt to ranks equally.*shardkit index"):
+    with pytest.raises(DatasetError, match=r"can't be distributed equally to ranks.*shardkit index"):
         next(iter(dataset))
     assert keys_of(shardkit.dataset(foreign, rank=0, world_size=1, remainder=remainder)) == ALL
     with pytest.raises(DatasetError, match=r"counted by take\(\) and skip\(\) over ranks.*shardkit index"):

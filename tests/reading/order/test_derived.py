@@ -84,12 +84,12 @@ def test_weights_of_a_mix_become_thousandths() -> None:
 
 @pytest.mark.parametrize("weights", [[], [0, 0], [1, -1], [1, float("nan")], [float("inf"), 1]])
 def test_weights_without_sense_are_refused(weights: list[float]) -> None:
-    with pytest.raises(UsageError, match="are not weights"):
+    with pytest.raises(UsageError, match="are not valid weights"):
         quotas_of(weights)
 
 
 def test_a_weight_too_small_to_come_up_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"too small to come up in 1,000 samples.*concat"):
+    with pytest.raises(UsageError, match=r"too small to occur in 1,000 samples.*concat"):
         quotas_of([1_000_000, 100])
 
 
@@ -138,7 +138,7 @@ def test_samples_without_a_label_are_in_no_class() -> None:
 
 
 def test_weights_for_classes_without_samples_are_refused() -> None:
-    with pytest.raises(UsageError, match="no class that has samples"):
+    with pytest.raises(UsageError, match="no class with samples"):
         class_weighted(np.arange(3), np.zeros(3, np.int64), {1: 1.0}, key=0)
 
 
@@ -264,7 +264,7 @@ def test_a_fraction_may_be_all_of_it_and_what_is_rounded_up_beyond_it_is_no_erro
 
 @pytest.mark.parametrize("fractions", [{}, {"a": 0.0}, {"a": -1.0}, {"a": 0.8, "b": 0.3}])
 def test_fractions_without_sense_are_refused(fractions: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="are not fractions"):
+    with pytest.raises(UsageError, match="are not valid fractions"):
         split_rows(np.arange(10), None, fractions, 0)
 
 

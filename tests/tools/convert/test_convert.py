@@ -134,14 +134,14 @@ def test_fields_are_renamed_dropped_and_kept(tree: Path, tmp_path: Path, format:
 @pytest.mark.parametrize(
     ("options", "fact"),
     [
-        ({"drop": ["png"]}, "no sample has the field 'png'; they have cls, jpg"),
+        ({"drop": ["png"]}, "no sample has the field 'png'; the samples have cls, jpg"),
         ({"rename": {"jpg": "cls"}}, "'jpg' can't become 'cls'"),
         ({"rename": {"jpg": ""}}, "'jpg' can't become ''"),
         ({"rename": {"jpg": "b,c=d"}}, "'jpg' can't become 'b,c=d'"),
-        ({"rename": {"cls": "jpg"}}, "gives two of them one name"),
-        ({"drop": ["jpg", "cls"]}, "that leaves no field"),
-        ({"drop": ["jpg"], "rename": {"jpg": "png"}}, "'jpg' is to be dropped too"),
-        ({"fields": ""}, "it names no field"),
+        ({"rename": {"cls": "jpg"}}, "two fields get the same name"),
+        ({"drop": ["jpg", "cls"]}, "no field is left"),
+        ({"drop": ["jpg"], "rename": {"jpg": "png"}}, "'jpg' is also to be dropped"),
+        ({"fields": ""}, "it names no fields"),
         ({"format": "zip"}, "'zip' is not one of tar, tfrecord"),
         ({"workers": 0}, "0 is too small"),
         ({"max_bytes": 10}, "10 bytes can't hold a sample"),
@@ -218,7 +218,7 @@ def test_a_source_that_was_changed_since_is_found(tree: Path, tmp_path: Path) ->
     to(tmp_path / "a" / "x", tmp_path / "b" / "x", format="tfrecord")
     shard = tmp_path / "a" / "x-000000.tar"
     os.utime(shard, ns=(time.time_ns() + 10**9,) * 2)
-    with pytest.raises(DestinationError, match=r"out of date: .*x-000000.tar was changed after it"):
+    with pytest.raises(DestinationError, match=r"out of date: .*x-000000.tar was changed later"):
         to(tmp_path / "a" / "x", tmp_path / "b" / "x", format="tfrecord")
 
 

@@ -156,7 +156,7 @@ def test_without_an_index_a_sample_that_lost_a_member_is_left_out(packed: Path, 
     damage(shard, header_of(shard, 3) + 1)
     result = repair(f"{packed}-*.tar", mended)
     assert [(item.key, item.reason) for item in result.left_out] == [
-        (lost, "a member of it was lost in the damage beside it")
+        (lost, "one of its members was lost in the damage next to it")
     ]
     assert samples(mended) == {key: value for key, value in truth.items() if key != lost}
     assert verify(mended).sound
@@ -274,6 +274,6 @@ def test_a_destination_that_is_taken_is_kept_unless_it_is_to_be_replaced(packed:
 
 def test_where_nothing_is_whole_nothing_is_written(tmp_path: Path, mended: Path) -> None:
     make_tar(tmp_path / "a-0.tar", [("a.jpg", b"no image")])
-    with pytest.raises(DatasetError, match=r"no sample of it is whole \(1 are damaged\)"):
+    with pytest.raises(DatasetError, match=r"none of its samples is intact \(1 are damaged\)"):
         repair(tmp_path / "a-0.tar", mended)
     assert not mended.parent.exists() or content(mended.parent) == {}

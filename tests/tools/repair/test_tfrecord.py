@@ -111,7 +111,7 @@ def test_an_image_with_damage_is_left_out_and_listed(packed: Path, mended: Path)
     damage(path, victim.fields["jpg"][0] + 300)
     before = content(packed.parent)
     [lost] = repair(packed, mended).left_out
-    assert (lost.key, lost.byte, lost.reason) == (victim.key, victim.offset, "its record is damaged, or gone")
+    assert (lost.key, lost.byte, lost.reason) == (victim.key, victim.offset, "its record is damaged or missing")
     assert samples(mended) == without(truth, victim.key)
     assert Path(f"{mended}.skipped.json").exists()
     assert verify(mended, decode=True).sound
@@ -148,7 +148,7 @@ def test_without_an_index_a_damaged_record_is_left_out_and_the_next_is_found(
     [lost] = result.left_out
     assert (lost.byte, lost.key) == (victim.offset, victim.key)
     assert "checksum" in lost.reason
-    assert lost.reason.endswith(f"the next sound record is at byte {after.offset}")
+    assert lost.reason.endswith(f"the next intact record is at byte {after.offset}")
     assert samples(mended) == without(truth, victim.key)
     assert result.manifest.skipped == 1
     assert verify(mended, decode=True).sound
@@ -295,7 +295,7 @@ def test_fields_that_no_index_knows_are_not_given_up_silently(packed: Path, mend
     index_shards(path)
     damage(path, 2)
     [lost] = repair(packed.parent / "other", mended).left_out
-    assert lost.reason == "its record is damaged, and with it fields that the index does not know"
+    assert lost.reason == "its record is damaged, and with it fields that are not in the index"
 
 
 def test_a_cut_gzip_shard_gives_what_can_be_unpacked(packed: Path, mended: Path) -> None:
@@ -314,7 +314,7 @@ def test_a_cut_gzip_shard_gives_what_can_be_unpacked(packed: Path, mended: Path)
 
 def test_where_nothing_is_whole_nothing_is_written(tmp_path: Path, mended: Path) -> None:
     (tmp_path / "x-0.tfrecord").write_bytes(b"no records at all, but some bytes")
-    with pytest.raises(DatasetError, match="no sample of it is whole"):
+    with pytest.raises(DatasetError, match="none of its samples is intact"):
         repair(tmp_path / "x-0.tfrecord", mended)
     assert not mended.parent.exists() or content(mended.parent) == {}
 

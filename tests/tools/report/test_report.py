@@ -250,7 +250,7 @@ def test_a_split_beside_that_is_damaged_is_left_out_with_a_warning(
     pack(draw_tree(tmp_path / "tree", {"a": 3, "b": 2}), tmp_path / "shards" / "train", workers=1)
     (tmp_path / "shards" / "test.json").write_text("{}")
     assert report(tmp_path / "shards" / "train", tmp_path / "r.html").leaks == ()
-    assert "left out of the search" in caplog.text
+    assert "omitted from the search" in caplog.text
 
 
 def test_images_that_cannot_be_decoded_are_told_with_the_reason(tree: Path, tmp_path: Path) -> None:

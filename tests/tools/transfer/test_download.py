@@ -214,11 +214,11 @@ def test_wrong_arguments_are_told(packed: Path, out: Path) -> None:
     def error(kind: type[ShardkitError], source: str, dest: str | Path = out / "train") -> str:
         return refused(kind, lambda: shardkit.download(source, dest))
 
-    assert "this is on this machine already" in error(UsageError, str(packed / "train"))
+    assert "the source is already on this machine" in error(UsageError, str(packed / "train"))
     assert "the destination of a download is on this machine" in error(UsageError, "memory://b/train", "memory://c/x")
-    assert "this is a pattern" in error(UsageError, "memory://b/train-*.tar")
-    assert "no dataset is there" in error(NotFoundError, "memory://b/nothing")
-    assert "no dataset is there" in error(NotFoundError, "memory://nothing/")
+    assert "the source is a pattern" in error(UsageError, "memory://b/train-*.tar")
+    assert "there is no dataset" in error(NotFoundError, "memory://b/nothing")
+    assert "there is no dataset" in error(NotFoundError, "memory://nothing/")
     assert "the dataset is called 'train'" in error(UsageError, "memory://b/train", out / "cats")
     memory._OBJECTS["b/train.json"] = b"{}"
     error(ManifestError, "memory://b/train")

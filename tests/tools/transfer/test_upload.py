@@ -151,7 +151,7 @@ def test_a_store_without_checksums_is_read_to_know_what_it_has(packed: Path, tmp
     (tmp_path / "copy" / "train.json").unlink()
     damage(tmp_path / "copy" / "train-000000.tar")
     text = refused(DestinationError, lambda: shardkit.upload(packed, tmp_path / "copy" / "train"))
-    assert "a file is in the way, which belongs to no manifest and is not of this dataset" in text
+    assert "a file is in the way, which belongs to no manifest and does not belong to this dataset" in text
     (one,) = shardkit.upload(packed, tmp_path / "copy" / "train", overwrite=True).datasets
     assert (one.sent, one.kept) == (1, 4)
     assert files(tmp_path / "copy") == files(packed.parent)
@@ -178,7 +178,7 @@ def test_a_local_file_of_another_size_or_none_is_told_before_anything_is_sent(pa
     assert "bytes, and its manifest says" in refused(DamagedError, lambda: shardkit.upload(packed, "memory://b/train"))
     shard.unlink()
     text = refused(NotFoundError, lambda: shardkit.upload(packed, "memory://b/train"))
-    assert text.startswith(f"{shard}: the manifest names this file, and it is missing")
+    assert text.startswith(f"{shard}: the manifest names this file, but it is missing")
     assert objects("b") == {}
 
 
@@ -307,7 +307,7 @@ def test_shards_without_a_manifest_of_two_names_or_two_folders_are_refused(packe
     shutil.copy(ours, elsewhere)
     for shards in ([ours, other], [ours, elsewhere]):
         text = refused(UsageError, lambda shards=shards: shardkit.upload(shards, "memory://b/x/"))  # type: ignore[misc]
-        assert "these shards have no manifest, and are in several folders or of several names" in text
+        assert "these shards have no manifest, and are in several folders or have several prefixes" in text
     assert objects("b") == {}
 
 
