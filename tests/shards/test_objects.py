@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shardkit.errors import NotFoundError, StorageError
 from shardkit.location import Location, locate
 from shardkit.shards.objects import Objects
+from shardkit.storage.access import Remote
 from shardkit.storage.patient import Patient, Timed
 from shardkit.storage.store import open_store
+from shardkit.storage.stores.cloud import RemoteStore
 from shardkit.storage.stores.local import LocalStore
 
 
@@ -68,3 +71,17 @@ def test_a_folder_that_can_not_be_listed_is_an_error(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "listdir", refused)
     with pytest.raises(StorageError, match="Permission denied"):
         Objects().names(locate(tmp_path), "")
+
+
+def test_the_names_of_a_bucket_are_listed_without_all_that_is_below(
+    s3_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = locate(f"{s3_server.url}/some")
+    store = open_store(folder, s3_server.options)
+    for name in ("x-0.tar", "x.json", "deep/y-0.tar", "deep/deeper/z-0.tar"):
+        store.put(name, io.BytesIO(b"x"))
+    objects = Objects(Remote(s3_server.options))
+    assert objects.names(folder, "x-") == ["x-0.tar"]
+    assert objects.names(folder.child("absent"), "") == []
+    monkeypatch.setattr(RemoteStore, "list", None)
+    assert objects.names(folder, "") == ["x-0.tar", "x.json"]

@@ -12,6 +12,7 @@ from shardkit.events import ProgressFn, silent
 from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
+from shardkit.shards.names import datasets_in
 from shardkit.storage.patient import open_patient
 from shardkit.storage.store import StorageOptions
 from shardkit.threads import TransferPool, thread_count
@@ -95,13 +96,13 @@ def _copies(source: Location, options: StorageOptions | None) -> Sequence[Datase
 def _of_folder(folder: Location, options: StorageOptions | None) -> list[DatasetCopy]:
     store = open_patient(Location(folder.scheme, folder.path.rstrip("/")), options)
     names = {info.name for info in store.list() if "/" not in info.name}
-    found = []
+    found, with_shards = [], set(datasets_in(names))
     for name in sorted(names):
         stem = name.removesuffix(".json")
         if stem != name and not name.startswith(".") and not name.endswith(".skipped.json"):
             try:
                 found.append(plan_copy(DatasetFiles(store, stem)))
             except ManifestError:
-                if any(other.startswith(f"{stem}-") for other in names):
+                if stem in with_shards:
                     raise
     return found

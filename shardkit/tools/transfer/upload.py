@@ -16,7 +16,7 @@ from shardkit.packing.dest.disk import disk_destination
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import find_shards
 from shardkit.shards.manifest import decode_manifest
-from shardkit.shards.names import stem_of_shard
+from shardkit.shards.names import datasets_in, stem_of_shard
 from shardkit.storage.patient import open_patient
 from shardkit.storage.transfer import Check
 from shardkit.threads import TransferPool, thread_count
@@ -116,7 +116,7 @@ def _files_of(folder: Location, stem: str) -> DatasetFiles:
 def _stems(folder: Location) -> list[str]:
     """The names of the datasets in a folder. ManifestError for a damaged manifest."""
     names = sorted(os.listdir(folder.path))
-    found = []
+    found, with_shards = [], set(datasets_in(names))
     for name in names:
         stem = name.removesuffix(".json")
         if stem == name or name.startswith(".") or name.endswith(".skipped.json"):
@@ -125,7 +125,7 @@ def _stems(folder: Location) -> list[str]:
             with open(os.path.join(folder.path, name), "rb") as file:
                 decode_manifest(file.read(), place=str(folder.child(name)))
         except ManifestError:
-            if any(other.startswith(f"{stem}-") for other in names):
+            if stem in with_shards:
                 raise
             continue  # some other JSON file
         found.append(stem)
