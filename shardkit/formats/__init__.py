@@ -1,1 +1,1 @@
-"""Bytes to samples and back. Knows no store and no thread."""
+"""Shard formats: bytes to samples and back. Nothing here knows about stores or threads."""

@@ -1,5 +1,5 @@
-"""The table of formats: what writes and reads the shards that a manifest calls "tar" or "tfrecord", and how a file's
-format is told by its name or its first bytes.
+"""The table of formats by their name in a manifest ("tar", "tfrecord"), and detection of a file's format by its name
+or its first bytes.
 
 A new format is a folder beside this file and a line here; `protocol.py` says what it has to do.
 """
@@ -23,7 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 FORMATS: Mapping[str, Format] = {"tar": Tar(), "tfrecord": Tfrecord()}
-"""By the name in a manifest's `shard_format`."""
+"""Name in a manifest's `shard_format` -> format."""
 
 _ENDINGS = {form.name: re.compile(form.endings, re.ASCII) for form in FORMATS.values()}
 

@@ -1,4 +1,4 @@
-"""What a format is: bytes to samples and back, and all that is asked of one by name elsewhere.
+"""The `Format` protocol: bytes to samples and back, and everything else that callers need from a format.
 
 A new format is a folder beside these two, its name in FormatName, and a line in the table of `format.py`.
 """
@@ -79,19 +79,19 @@ class Paths(Protocol):
 
     @property
     def blob(self) -> NDArray[np.uint8]:
-        """All of them, one behind the other."""
+        """The concatenated bytes of all paths."""
         ...
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """Where each begins, and where the last one ends."""
+        """The start of each path, and the end of the last one."""
         ...
 
     def __getitem__(self, row: int, /) -> bytes: ...
 
 
 class SampleColumns(Protocol):
-    """What is known of many samples before they are read, as a source has it."""
+    """The columns of a source: what is known about its samples before they are read."""
 
     @property
     def paths(self) -> Paths:
@@ -100,12 +100,12 @@ class SampleColumns(Protocol):
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """The bytes of each file."""
+        """The size of each file in bytes."""
         ...
 
     @property
     def labels(self) -> NDArray[Any]:
-        """Their labels."""
+        """The label of each sample."""
         ...
 
     @property
@@ -115,7 +115,7 @@ class SampleColumns(Protocol):
 
     @property
     def renamed(self) -> Mapping[int, str]:
-        """Rows whose key is not made of their path."""
+        """Row -> key, for rows whose key does not follow from their path."""
         ...
 
     def key(self, row: int) -> str:
@@ -182,21 +182,21 @@ class Salvaged:
 
 
 class Format(Protocol):
-    """What a format can do, as functions."""
+    """A shard format."""
 
     @property
     def name(self) -> FormatName:
-        """Its name in a manifest."""
+        """The format's name in a manifest."""
         ...
 
     @property
     def suffix(self) -> str:
-        """What a shard's name ends with."""
+        """The ending of a shard's file name."""
         ...
 
     @property
     def endings(self) -> str:
-        """A regular expression: how names of its files end, with the dot, when others write them too."""
+        """A regular expression for the endings of file names, with the dot, including those of other writers."""
         ...
 
     @property
@@ -206,12 +206,12 @@ class Format(Protocol):
 
     @property
     def holds_class_names(self) -> bool:
-        """Whether a sample holds the name of its class beside the label."""
+        """Whether a sample has the name of its class besides the label."""
         ...
 
     @property
     def holds_values(self) -> bool:
-        """Whether fields may be numbers and lists, and not bytes only."""
+        """Whether fields may be numbers and lists, not only bytes."""
         ...
 
     @property
@@ -221,12 +221,12 @@ class Format(Protocol):
 
     @property
     def notes(self) -> frozenset[str]:
-        """Names that fields may have which tell of the image beside them, and are not files of their own."""
+        """Names of fields that describe the image in the same sample, and are not separate files."""
         ...
 
     @property
     def digest_marks(self) -> tuple[str, ...]:
-        """What a plan's digest says of the format: nothing for tar, which was once the only one."""
+        """The format's marks in a plan's digest: none for tar, which was once the only format."""
         ...
 
     def recognizes(self, head: bytes) -> bool:
@@ -247,7 +247,7 @@ class Format(Protocol):
         ...
 
     def size(self, key: str, fields: Sequence[tuple[str, int]], path: bytes, text: str, label: int) -> int:
-        """The size that `encode` gives for fields of these lengths."""
+        """The size of a sample that `encode` writes for fields of these lengths, in bytes."""
         ...
 
     def sample_bytes(self, columns: SampleColumns) -> NDArray[np.int64]:
@@ -306,7 +306,7 @@ class Format(Protocol):
         ...
 
     def salvage(self, data: ShardData) -> Salvaged:
-        """All that can still be read of a damaged shard. Never raises DamagedError."""
+        """Everything that can still be read from a damaged shard. Never raises DamagedError."""
         ...
 
     def plain_sums(

@@ -1,1 +1,1 @@
-"""From a source to a finished dataset: scan, plan, write, commit."""
+"""Pack a source into a dataset: scan, plan, write, commit."""

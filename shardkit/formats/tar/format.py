@@ -1,4 +1,4 @@
-"""Tar shards, as the table of formats has them."""
+"""Tar shards as a `Format`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Tar:
         return False
 
     def is_packed(self, head: bytes) -> bool:
-        """Whether they are those of gzip data."""
+        """Whether the first bytes are those of gzip data."""
         return head[:2] == GZIP_MAGIC
 
     def encode(self, key: str, fields: Sequence[tuple[str, bytes]], path: bytes, text: str) -> Encoded:
@@ -72,7 +72,7 @@ class Tar:
         return names * fields + fields * 2048
 
     def most_key_bytes(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """None: a key is written in any case."""
+        """Always 0: a key is written in any case."""
         import numpy as np
 
         return np.zeros(len(keys), np.int64)
@@ -102,18 +102,18 @@ class Tar:
         return stream_samples(file, place=place)
 
     def stream_stored(self, file: Readable, *, place: str) -> Iterator[tuple[str, dict[str, bytes]]]:
-        """(key, fields)."""
+        """Yield (key, fields) of each sample."""
         return stream_samples(file, place=place)
 
     def stream_described(self, file: Readable, *, place: str) -> Iterator[Description]:
-        """The samples; `size` is that of their data alone."""
+        """Yield a description of each sample; `size` counts only the data of its fields."""
         for key, fields in stream_samples(file, place=place):
             image = next((name for name in fields if name in IMAGE_FIELDS), "")
             size, cls = sum(map(len, fields.values())), fields.get("cls")
             yield Description(key, -1, size, list(fields), image, -1, len(fields[image]) if image else -1, cls, "", "")
 
     def describe(self, buffer: Any, sample: Any) -> Description:
-        """By the names of the members."""
+        """Describe a sample by the names of its members."""
         image, start, size, cls = "", -1, -1, None
         for name, (first, length) in sample.fields.items():
             if name == "cls":
@@ -149,7 +149,7 @@ class Tar:
         labels: Sequence[int],
         sizes: list[int],
     ) -> Gatherer | None:
-        """That of `fast_write`, where the extension is built."""
+        """The gatherer of `fast_write`, or None if the extension was not built."""
         from shardkit.formats.tar.fast_write import Gatherer, extension
 
         return None if extension() is None else Gatherer(prefix, paths, keys, fields, labels, sizes)

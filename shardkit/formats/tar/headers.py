@@ -186,7 +186,7 @@ def read_member(
 
 
 def require_unpacked(head: bytes, place: str) -> None:
-    """DamagedError for a file of a compression that shards can't have, by its first bytes."""
+    """DamagedError for a file in a compression that is not supported for shards, by its first bytes."""
     kind = next((name for magic, name in OTHER_PACKED if head.startswith(magic)), None)
     if kind is not None:
         fact = f"this is a {kind} file, and shards are read plain or as gzip"
@@ -303,7 +303,7 @@ def field_twice(place: str, at: int, key: str, field: str) -> DamagedError:
 
 
 def key_again(place: str, at: int, key: str) -> DamagedError:
-    """The error for a key that comes back after other samples."""
+    """The error for a key that occurs again after other samples."""
     fact = (
         "the members of this sample are not next to each other: its key was there before, with another key in between"
     )

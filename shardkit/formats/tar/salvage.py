@@ -1,4 +1,4 @@
-"""The members of a damaged tar shard: what can still be read, wherever it is."""
+"""Salvage the readable members of a damaged tar shard."""
 
 from __future__ import annotations
 

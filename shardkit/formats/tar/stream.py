@@ -1,4 +1,4 @@
-"""Tar shards from a stream, plain or gzip: what can only be read from front to back, such as a pipe or a response."""
+"""Read tar shards from a stream, plain or gzip, that allows no seeking, such as a pipe or an HTTP response."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def stream_samples(
 
 
 class _Source:
-    """Reads ahead, gives exactly what is asked for, and counts; less comes only at the end. `at` is the next byte."""
+    """Read ahead and return exactly the bytes requested; fewer only at the end. `at`: the offset of the next byte."""
 
     def __init__(self, file: Readable, place: str) -> None:
         self.at = 0

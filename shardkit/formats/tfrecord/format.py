@@ -1,4 +1,4 @@
-"""TFRecord shards, as the table of formats has them."""
+"""TFRecord shards as a `Format`."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Tfrecord:
     digest_marks: tuple[str, ...] = ("tfrecord",)
 
     def recognizes(self, head: bytes) -> bool:
-        """Whether the length of the first record has its checksum."""
+        """Whether the checksum of the first record's length is correct."""
         return len(head) >= 12 and head[8:12] == samples.masked_crc(head[:8])
 
     def is_packed(self, head: bytes) -> bool:
-        """Whether they are those of gzip or zlib data."""
+        """Whether the first bytes are those of gzip or zlib data."""
         return stream.is_packed(head)
 
     def encode(self, key: str, fields: Sequence[tuple[str, bytes]], path: bytes, text: str) -> Encoded:
@@ -72,7 +72,7 @@ class Tfrecord:
         return names + fields * 64
 
     def most_key_bytes(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """A feature with the key."""
+        """The size of a feature with the key."""
         import numpy as np
 
         return np.array([len(key.encode("utf-8", "surrogateescape")) + 64 for key in keys], np.int64)
@@ -102,16 +102,16 @@ class Tfrecord:
         return stream.stream_samples(file, place=place, names=names)
 
     def stream_stored(self, file: Readable, *, place: str) -> Iterator[tuple[str, samples.TfrecordSample]]:
-        """(key, record)."""
+        """Yield (key, record) of each sample."""
         return ((record.key, record) for record in stream.stream_records(file, place=place))
 
     def stream_described(self, file: Readable, *, place: str) -> Iterator[Description]:
-        """The records."""
+        """Yield a description of each record."""
         for record in stream.stream_records(file, place=place):
             yield self.describe(None, record)._replace(offset=-1, image_offset=-1)
 
     def describe(self, buffer: Any, sample: Any) -> Description:
-        """By the features of the record, which the sample has with it."""
+        """Describe a sample by the features of its record."""
         fields = sample.fields
         image = next((name for name in fields if name in IMAGE_FIELDS), "")
         start, size = fields.get(image, (-1, -1))
@@ -126,7 +126,7 @@ class Tfrecord:
         )
 
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
-        """None: the features of a record have no fixed order."""
+        """Always None: the features of a record have no fixed order."""
         return None
 
     def salvage(self, data: ShardData) -> Salvaged:
@@ -138,7 +138,7 @@ class Tfrecord:
     def plain_sums(
         self, path: str, keys: Sequence[str], paths: Sequence[str], numbers: dict[str, NDArray[Any]]
     ) -> PlainShard | None:
-        """None: each record has its checksums, which the parser checks."""
+        """Always None: each record has checksums, which the parser checks."""
         return None
 
     def gatherer(
@@ -150,5 +150,5 @@ class Tfrecord:
         labels: Sequence[int],
         sizes: list[int],
     ) -> Gatherer | None:
-        """None."""
+        """Always None: there is no fast path for this format."""
         return None

@@ -1,4 +1,4 @@
-"""The records of a damaged TFRecord shard: those whose checksums are right, wherever they are."""
+"""Salvage the records of a damaged TFRecord shard whose checksums are correct."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many bytes samples take in a TFRecord shard, for many of them at once and before anything is read."""
+"""The sizes of samples in a TFRecord shard, for many at once and before anything is read."""
 
 from __future__ import annotations
 

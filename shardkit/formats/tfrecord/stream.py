@@ -1,4 +1,4 @@
-"""TFRecord shards from a stream, plain, gzip or zlib: what can only be read from front to back."""
+"""Read TFRecord shards from a stream, plain, gzip or zlib, that allows no seeking."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def stream_records(file: Readable, *, place: str, names: FieldNames | None = Non
 
 
 class _Ahead:
-    """Gives exactly the bytes that are asked for; fewer only at the end."""
+    """Read ahead and return exactly the bytes requested; fewer only at the end."""
 
     def __init__(self, file: Readable, head: bytes) -> None:
         self._file, self._ahead, self._used = file, head, 0

@@ -84,7 +84,7 @@ class BucketDestination:
             self.files.remove(sorted((set(names) - named) & self.files.sizes().keys()))
 
     def discard(self) -> None:
-        """Nothing: of what is in the bucket, the receipts tell whose it is."""
+        """Do nothing: the receipts say which files in the bucket belong to this run."""
 
     def delivery(self) -> AbstractContextManager[Delivery]:
         """Sends the shards, several at a time."""

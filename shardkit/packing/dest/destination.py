@@ -44,7 +44,7 @@ class Destination(Protocol):
 
     @property
     def files(self) -> DatasetFiles:
-        """The files that are there, in the store that they go to."""
+        """The dataset's files at the destination."""
         ...
 
     @property
@@ -83,7 +83,7 @@ class Destination(Protocol):
         ...
 
     def wrote(self, name: str, size: int) -> bool:
-        """Whether an earlier run from here put this file there, which no manifest names."""
+        """Whether an earlier run on this machine wrote this file, which no manifest names."""
         ...
 
     def withdraw(self, names: Collection[str]) -> None:

@@ -89,11 +89,11 @@ class DiskDestination:
                 raise DestinationError(fs_text(path), "a folder is in the way", "choose another destination")
 
     def wrote(self, name: str, size: int) -> bool:
-        """No: what a run writes here is in the work folder until its commit."""
+        """Always False: what a run writes stays in the work folder until its commit."""
         return False
 
     def withdraw(self, names: Collection[str]) -> None:
-        """Nothing is delivered before the commit."""
+        """Do nothing: no file is delivered before the commit."""
 
     def discard(self) -> None:
         """Empty the work folder, unless the commit is decided, or files of what it replaced are still to be removed:

@@ -137,7 +137,10 @@ def test_arrays_larger_than_one_run_are_encoded_in_order(tmp_path: Path) -> None
         ({"x": PIXELS, "y": NUMBERS[:9]}, "'x' has 10 images, and 'y' has 9 labels"),
         ({"x": PIXELS, "y": np.where(NUMBERS == 2, np.nan, 0.5)}, "row 2 of 'y' has no label"),
         ({"x_train": PIXELS, "x_test": PIXELS, "y_train": NUMBERS}, "there are no labels for 'x_test'"),
-        ({"x": PIXELS, "y": NUMBERS, "classes": np.array(["a", "b"])}, "row 2: its label '2' is none of the 2 classes"),
+        (
+            {"x": PIXELS, "y": NUMBERS, "classes": np.array(["a", "b"])},
+            "row 2: its label '2' is not one of the 2 classes",
+        ),
     ],
 )
 def test_arrays_that_make_no_sense_are_refused(tmp_path: Path, arrays: dict[str, Any], fact: str) -> None:
