@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 
-from shardkit.storage.stores.cloud import PART_BYTES
+PART_BYTES = 16 << 20
+"""The size of an upload part: 10,000 of them, S3's limit, make 156 GiB."""
 
 SCHEMES = frozenset(("s3", "s3a", "gs"))
 """The schemes with such ETags; on Google Cloud Storage only for objects written by one request."""

@@ -8,7 +8,6 @@ from typing import Any
 
 from shardkit.errors import DestinationError, UsageError
 from shardkit.location import Location
-from shardkit.packing.dest.bucket import bucket_destination
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at, require_stem
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.disk import DiskDestination, disk_destination
@@ -35,6 +34,8 @@ def destinations_of(
         return (
             {"": destination_of(dest.path, source)} if parts is None else _split_destinations(dest.path, source, parts)
         )
+    from shardkit.packing.dest.bucket import bucket_destination
+
     if parts is None:
         files = dataset_files_at(dest, os.path.basename(os.path.abspath(source)), options=options)
         return {"": bucket_destination(files, work, options)}

@@ -27,7 +27,6 @@ from shardkit import errors
 from shardkit.errors import WorkerError
 from shardkit.packing.engine import worker
 from shardkit.packing.engine.options import EngineName, EngineOptions
-from shardkit.packing.engine.ray.engine import RayEngine
 from shardkit.packing.write.receipt import Receipt
 from shardkit.packing.write.shard import write_shard
 from shardkit.packing.write.sink import Advance
@@ -60,6 +59,8 @@ def _open_local(options: EngineOptions, lock_fds: Sequence[int]) -> AbstractCont
 
 
 def _open_ray(options: EngineOptions, lock_fds: Sequence[int]) -> AbstractContextManager[Engine]:
+    from shardkit.packing.engine.ray.engine import RayEngine
+
     return RayEngine(options.workers, options.address)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from shardkit.errors import NotFoundError, ShardkitError, StorageError, TransientError, UsageError, printable, redacted
 from shardkit.location import Location
+from shardkit.storage.etag import PART_BYTES
 from shardkit.storage.store import ObjectInfo, StorageOptions, harmless, require_name
 from shardkit.storage.stores.cloud_errors import BEYOND, storage_error
 from shardkit.storage.stores.cloud_options import family_of, opened
@@ -31,8 +32,6 @@ and then its bytes, while it holds the GIL."""
 SHAKY_READS = 256
 """After a failure, this many ranges are read in small pieces, so that none is lost if a connection breaks again."""
 
-PART_BYTES = 16 << 20
-"""The size of an upload part: 10,000 of them, S3's limit, make 156 GiB."""
 PARTS_AT_ONCE = 4
 
 _CHECKSUM = "crc32c"

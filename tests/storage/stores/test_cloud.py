@@ -25,6 +25,7 @@ from storage.toxic import Toxic
 
 from shardkit.errors import MissingExtraError, NotFoundError, StorageError, TransientError, UsageError
 from shardkit.location import locate
+from shardkit.storage import etag
 from shardkit.storage.retry import Retry, retried
 from shardkit.storage.store import Store, open_store
 from shardkit.storage.stores import aws_profile, cloud, cloud_options, obstore_after_fork
@@ -135,7 +136,7 @@ def test_a_read_asks_once_and_leaves_trying_again_to_the_caller(server: Any) -> 
 
 
 def test_a_write_is_tried_again_part_by_part(s3_server: Any) -> None:
-    data = os.urandom(cloud.PART_BYTES * 2 + 5)
+    data = os.urandom(etag.PART_BYTES * 2 + 5)
     with Toxic(s3_server.endpoint, fail=0.3, seed=2) as toxic:
         open_store(locate(s3_server.url), s3_server.options | {"endpoint": toxic.endpoint}).put("a", io.BytesIO(data))
         assert toxic.counts["fail"] > 0

@@ -22,6 +22,7 @@ from shardkit.errors import StorageError
 from shardkit.location import locate
 from shardkit.shards.manifest import decode_manifest, file_names
 from shardkit.shards.names import marker_name
+from shardkit.storage import etag
 from shardkit.storage.store import open_store
 from shardkit.storage.stores import cloud
 
@@ -55,7 +56,7 @@ def large(tmp_path: Path, draw_image: Any) -> Path:
     folder.mkdir(parents=True)
     for number in range(3):
         image = draw_image(number)
-        (folder / f"{number}.jpg").write_bytes(image + random.Random(number).randbytes(cloud.PART_BYTES // 2))
+        (folder / f"{number}.jpg").write_bytes(image + random.Random(number).randbytes(etag.PART_BYTES // 2))
     shardkit.pack(tmp_path / "tree", tmp_path / "shards" / "train", workers=1)
     return tmp_path / "shards" / "train"
 
