@@ -45,6 +45,11 @@ def test_the_help_and_a_wrong_command_line_load_no_heavy_package(arguments: list
     assert loaded_by(code) & (HEAVY | {"numpy", "msgspec"}) == set()
 
 
+def test_the_help_of_each_command_loads_no_heavy_package(loaded_by: Loaded) -> None:
+    code = "from shardkit.cli.main import COMMANDS, run\nfor name in COMMANDS: assert run([name, '--help']) == 0"
+    assert loaded_by(code) & (HEAVY | {"numpy", "msgspec"}) == set()
+
+
 @pytest.mark.parametrize("name", ["pack", "dataset", "Dataset", "Manifest", "info"])
 def test_a_public_name_loads_no_training_framework_and_no_decoder(name: str, loaded_by: Loaded) -> None:
     loaded = loaded_by(f"import shardkit\nshardkit.{name}")

@@ -166,7 +166,7 @@ class Pictures:
         int | None,
         AtLeast(1),
         AtMost(65_535),
-        Help("Side of the random crops, in pixels; implies --augmented.", "N", unset="at most 224"),
+        Help("Show random crops of N x N pixels.", "N", unset="at most 224"),
     ] = None
 
     def __post_init__(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import logging
+import re
 from pathlib import Path
 
 import click
@@ -11,7 +13,27 @@ import pytest
 import shardkit
 from shardkit import errors
 from shardkit.cli.flags import Flags
-from shardkit.cli.main import cli, run
+from shardkit.cli.main import COMMANDS, cli, run
+
+ROOT = Path(shardkit.__file__).parent
+
+NO_FLAGS = {
+    "pack --split",  # a key of the hash that deals samples to splits: it decides bytes
+    "join the parts, as with 'zip -s 0 IN.zip --out OUT.zip', or for IN.zip.001 … with cat; then pack the result",
+}
+"""Texts of the library with words that look like flags of shardkit."""
+
+
+def texts_of(source: str) -> list[str]:
+    """The texts in a file's code; docstrings are none."""
+    tree = ast.parse(source)
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docs]
+    return [node.value for node in found if isinstance(node.value, str)]
+
+
+def flags_in(text: str, flags: set[str]) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) & flags
 
 
 def flags_of(name: str, *arguments: str) -> Flags:
@@ -43,6 +65,24 @@ def flags_of(name: str, *arguments: str) -> Flags:
 )
 def test_parameters_in_backquotes_become_the_flags_of_the_command(text: str, expected: str) -> None:
     assert flags_of("pack").spelled(text) == expected
+
+
+def test_no_message_of_the_library_names_a_flag() -> None:
+    """It is for the users of Python too: it names the parameter in backquotes."""
+    commands = [command for name in COMMANDS if (command := cli.get_command(click.Context(cli), name))]
+    flags = {flag for command in commands for param in command.params for flag in (*param.opts, *param.secondary_opts)}
+    assert {"--overwrite", "--no-shuffle", "--storage-option"} <= flags
+    files = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] != "cli"]
+    # the help of an option is for the command line, which shows it
+    texts = [text for path in files if path.name != "settings.py" for text in texts_of(path.read_text("utf-8"))]
+    assert {text for text in texts if flags_in(text, flags)} == NO_FLAGS
+
+
+def test_a_flag_in_a_message_is_seen() -> None:
+    source = '"""Use --overwrite."""\ndef f():\n    """Use --overwrite."""\n    raise E(f"{x}: use --overwrite")'
+    [text] = [text for text in texts_of(source) if "use" in text]
+    assert flags_in(text, {"--overwrite"}) == {"--overwrite"}
+    assert flags_in("--paper, x--overwrite and -v", {"--overwrite"}) == set()
 
 
 def test_without_a_command_a_message_stays_as_it_is() -> None:
