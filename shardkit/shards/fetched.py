@@ -3,47 +3,78 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from shardkit.checksums import crc32c
+from shardkit.location import Location
 from shardkit.shards.buffers import BuffersInUse, ShardFile, require_crc, require_size, unpacked
 from shardkit.shards.objects import Objects
-from shardkit.storage.cache.entry import Entry
+from shardkit.storage.cache.store import Cached, Content
 from shardkit.storage.mapped import MappedFile
 from shardkit.storage.mapping import Mapping
+from shardkit.storage.store import ObjectInfo, Readable, read
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-KEPT_OPEN = 32
-"""Files of the cache that are kept open without being in use: those can't be removed to make room."""
-REFUSED_SECONDS = 10.0
-"""How long a shard for which the cache has no room is not offered to it again."""
+class Fitting:
+    """Around a store of shards: each is looked at before it is first read. Thread safe.
+
+    Raises ManifestError if a shard does not have the size that its manifest says, or, with `verify`, the CRC-32C, if
+    the store knows it.
+    """
+
+    def __init__(self, store: Readable, files: dict[str, ShardFile], *, verify: bool) -> None:
+        self.store, self.root = store, store.root
+        self._files, self._verify = files, verify
+        self._fit: set[str] = set()
+        self._locks = {name: threading.Lock() for name in files}
+
+    def info(self, name: str) -> ObjectInfo:
+        """What is known of a shard."""
+        found, file = self.store.info(name), self._files[name]
+        require_size(file, found.bytes)
+        if self._verify and found.crc32c is not None:
+            require_crc(file, int(found.crc32c, 16))
+        return found
+
+    def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
+        """The bytes start … end - 1 of a shard."""
+        self.require(name)
+        return self.store.pieces(name, start, end)
+
+    def require(self, name: str) -> None:
+        """Look at a shard, once."""
+        if name in self._fit:
+            return
+        with self._locks[name]:
+            if name not in self._fit:
+                self.info(name)
+                self._fit.add(name)
 
 
 class FetchedShards:
-    """The shards of a dataset in a store: ranges of them, and buffers of those that are here as a whole, which are the
-    unpacked ones, and those in the cache. At most `limit` of these are in use at a time. Thread safe.
+    """The shards of a dataset in a folder of a store: ranges of them, and buffers of those that are here as a whole,
+    which are the unpacked ones, and those in the cache. At most `limit` unpacked ones are kept. Thread safe.
 
     verify: what the store says of a shard's CRC-32C is held against the manifest; and the copy in the cache is summed
     when it is first opened.
     """
 
-    def __init__(self, files: Sequence[ShardFile], objects: Objects, *, verify: bool, limit: int) -> None:
-        self.files, self.objects = files, objects
+    def __init__(
+        self, files: Sequence[ShardFile], folder: Location, objects: Objects, *, verify: bool, limit: int
+    ) -> None:
+        self.files, self.folder, self.objects = files, folder, objects
+        named = {file.location.name: file for file in files}
+        contents = {name: Content(file.url, file.bytes, file.crc32c) for name, file in named.items()}
+        self._store = Fitting(objects.store(folder), named, verify=verify)
+        self._cached = Cached(self._store, objects.cache, contents)
         self._verify = verify
-        self._in_use = BuffersInUse(files, min(limit, KEPT_OPEN) if objects.cache else limit)
+        self._in_use = BuffersInUse(files, limit)
         self._checked: set[int] = set()
-        self._sized: set[int] = set()
-        self._summed: set[int] = set()
-        self._entries: OrderedDict[int, Entry] = OrderedDict()
-        self._refused: dict[int, float] = {}
-        self._locks: dict[int, threading.Lock] = {}
-        self._lock = threading.Lock()
+        self._locks = [threading.Lock() for _ in files]
 
     def read(self, shard: int, start: int, end: int) -> Buffer:
         """The bytes start … end - 1 of a shard, unpacked ones of a gzip shard, as the store or the cache has them.
@@ -52,46 +83,40 @@ class FetchedShards:
         """
         if self.files[shard].unpacked:
             return memoryview(self.buffer(shard))[start:end]
-        entry = self._entry(shard)
-        if entry is None:
-            return self.again(shard, start, end)
-        return entry.read(start, end, lambda first, stop: self.again(shard, first, stop))
+        return self._read(self._cached, shard, start, end)
 
     def pieces(self, shard: int, start: int, end: int) -> Iterator[Buffer]:
         """As `read`, in pieces as they come. Waits as long as the store takes."""
-        if self.objects.cache is not None or self.files[shard].unpacked:
+        place = self.files[shard].location
+        if self.files[shard].unpacked or self._cached.keeps(place.name):
             yield self.read(shard, start, end)
             return
-        self._require_fit(shard)
-        place = self.files[shard].location
         with self.objects.opened(place):
-            yield from self.objects.patient(place.parent).pieces(place.name, start, end)
+            self._store.require(place.name)
+            yield from self.objects.patient(self.folder).pieces(place.name, start, end)
 
     def again(self, shard: int, start: int, end: int) -> Buffer:
         """As `read`, from the store in any case."""
-        self._require_fit(shard)
-        with self.objects.opened(self.files[shard].location):
-            return self.objects.span(self.files[shard].location, start, end)
+        return self._read(self._store, shard, start, end)
 
     def replace_damaged(self, shard: int, start: int, data: Buffer) -> None:
         """These bytes, which differ from what `read` gave, are right."""
-        entry = self._entry(shard)
-        if entry is not None:
-            entry.replace_damaged(start, data)
+        self._cached.replace_damaged(self.files[shard].location.name, start, data)
 
     def here(self, shard: int) -> MappedFile | None:
-        """The shard's bytes where the cache has all of them."""
-        if self.objects.cache is None or self.files[shard].unpacked:
-            return None
-        entry = self._entry(shard)
-        return None if entry is None else self._copy(shard, entry)
+        """The shard's bytes where the cache has all of them, and they are not packed."""
+        file = self.files[shard]
+        return None if file.unpacked else self._cached.mapped(file.location.name, check=self._verify)
 
     def buffer(self, shard: int) -> Mapping:
         """The shard's bytes, of a gzip shard the unpacked ones. It is fetched as a whole where it is not here."""
-        with self._lock_of(shard):
+        with self._locks[shard]:
             found = self._in_use.get(shard)
             if found is None:
-                file, data = self.files[shard], self._whole(shard)
+                file = self.files[shard]
+                data: Mapping = self._cached.mapped(file.location.name, check=self._verify)
+                if data is None:
+                    data = bytes(self._read(self._cached, shard, 0, file.bytes))
                 if self._verify and shard not in self._checked:
                     require_crc(file, crc32c(data))
                     self._checked.add(shard)
@@ -102,58 +127,7 @@ class FetchedShards:
     def hold(self) -> None:
         """Nothing: a store has no files that could be held."""
 
-    def _whole(self, shard: int) -> Mapping:
-        entry, size = self._entry(shard), self.files[shard].bytes
-        if entry is None:
-            return bytes(self.again(shard, 0, size))
-        copy = self._copy(shard, entry)
-        if copy is not None:
-            return copy
-        return bytes(entry.read(0, size, lambda first, stop: self.again(shard, first, stop)))
-
-    def _copy(self, shard: int, entry: Entry) -> MappedFile | None:
-        """The shard as the cache has it; summed the first time, if that is wanted."""
-        copy = entry.mapped(check=self._verify and shard not in self._summed)
-        if copy is not None:
-            self._summed.add(shard)
-        return copy
-
-    def _require_fit(self, shard: int) -> None:
-        """ManifestError where the object is not as the manifest says. Asked once."""
-        if shard in self._sized:
-            return
-        with self._lock_of(~shard):
-            if shard not in self._sized:
-                file, objects = self.files[shard], self.objects
-                with objects.opened(file.location):
-                    found = objects.info(file.location)
-                require_size(file, found.bytes)
-                if self._verify and found.crc32c is not None:
-                    require_crc(file, int(found.crc32c, 16))
-                self._sized.add(shard)
-
-    def _lock_of(self, number: int) -> threading.Lock:
-        with self._lock:
-            return self._locks.setdefault(number, threading.Lock())
-
-    def _entry(self, shard: int) -> Entry | None:
-        """The shard in the cache. None where there is none, or no room in it."""
-        cache, file = self.objects.cache, self.files[shard]
-        if cache is None:
-            return None
-        with self._lock:
-            found = self._entries.get(shard)
-            if found is not None and found.usable:
-                self._entries.move_to_end(shard)
-                return found
-            if time.monotonic() - self._refused.get(shard, -REFUSED_SECONDS) < REFUSED_SECONDS:
-                return None
-        made = cache.entry(file.url, file.bytes, file.crc32c)
-        with self._lock:
-            if made is None:
-                self._refused[shard] = time.monotonic()
-                return None
-            self._entries[shard] = made
-            while len(self._entries) > KEPT_OPEN:
-                self._entries.popitem(last=False)
-        return made
+    def _read(self, store: Readable, shard: int, start: int, end: int) -> Buffer:
+        place = self.files[shard].location
+        with self.objects.opened(place):
+            return read(store, place.name, start, end)

@@ -315,7 +315,7 @@ def open_index_at(
 
 def _whole_index(objects: Objects, place: Location, entry: IndexEntry) -> pa.BufferReader:
     crc = int(entry.crc32c, 16)
-    kept = None if objects.cache is None else objects.cache.load(str(place), entry.bytes, crc)
+    kept = objects.cache.load(str(place), entry.bytes, crc)
     if kept is not None:
         return index_source(kept, entry, str(place))
     for last in (False, True):  # wrong bytes on the way are fetched once more
@@ -326,7 +326,6 @@ def _whole_index(objects: Objects, place: Location, entry: IndexEntry) -> pa.Buf
             if last:
                 raise
             continue
-        if objects.cache is not None:
-            objects.cache.save(str(place), data, crc)
+        objects.cache.save(str(place), data, crc)
         return source
     raise AssertionError("two turns end in a return or a raise")

@@ -15,7 +15,7 @@ from shardkit.location import Location, locate
 from shardkit.shards import names
 from shardkit.shards.manifest import Manifest, decode_manifest, file_names
 from shardkit.storage.access import Remote
-from shardkit.storage.cache.folder import Cache, open_cache
+from shardkit.storage.cache.folder import Cache, NoCache, open_cache
 from shardkit.storage.patient import Timed, open_timed
 from shardkit.storage.store import ObjectInfo, Store, open_store, read
 
@@ -47,9 +47,9 @@ class Objects:
         self._lock = Lock()
 
     @cached_property
-    def cache(self) -> Cache | None:
+    def cache(self) -> Cache | NoCache:
         """Where objects of stores are kept on this machine."""
-        return None if self.how.cache is None else open_cache(self.how.cache, self.how.cache_bytes)
+        return open_cache(self.how.cache, self.how.cache_bytes)
 
     def store(self, folder: Location) -> Store:
         """The store of a folder: a disk, or one whose calls end in time."""

@@ -34,12 +34,8 @@ class ObjectInfo:
     version: str | None = None
 
 
-class Store(Protocol):
-    """Objects below one root. Names are relative to it, with `/` between their parts.
-
-    Every method may raise TransientError (`Patient` retries), StorageError (retrying won't help), NotFoundError if the
-    object does not exist. Errors name `root.child(name)`, and contain no credentials.
-    """
+class Readable(Protocol):
+    """What a store is to those who only read. Errors as in `Store`."""
 
     @property
     def root(self) -> Location:
@@ -56,6 +52,14 @@ class Store(Protocol):
         The iterator ends after exactly those bytes, or raises: TransientError if the connection breaks before.
         """
         ...
+
+
+class Store(Readable, Protocol):
+    """Objects below one root. Names are relative to it, with `/` between their parts.
+
+    Every method may raise TransientError (`Patient` retries), StorageError (retrying won't help), NotFoundError if the
+    object does not exist. Errors name `root.child(name)`, and contain no credentials.
+    """
 
     def put(self, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
         """Write an object, replacing an existing one. It is absent or whole: a partial object is never visible.
@@ -108,7 +112,7 @@ def open_store(folder: Location, options: StorageOptions | None = None) -> Store
     return opener(folder, dict(options or {}))
 
 
-def read(store: Store, name: str, start: int, end: int) -> Buffer:
+def read(store: Readable, name: str, start: int, end: int) -> Buffer:
     """The bytes start … end - 1 of an object in one buffer. A single piece is returned without a copy."""
     if start == end:
         return b""

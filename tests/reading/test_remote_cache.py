@@ -145,6 +145,22 @@ def test_a_damaged_copy_is_fetched_again(
     assert {path.read_bytes() for path in tmp_path.glob("*.whole")} <= set(files_of(near).values())
 
 
+def test_a_damaged_copy_of_a_packed_shard_is_fetched_again_where_whole_shards_are_checked(
+    pairs: Pairs, watched: Any, tmp_path: Path
+) -> None:
+    near, far = pairs["gzip"]
+    list(shardkit.dataset(far, cache=tmp_path))
+    for path in tmp_path.glob("*.whole"):
+        content = path.read_bytes()
+        if content[:4] != b"PAR1":
+            path.write_bytes(content[:-20] + bytes(20))
+    requests: Requests = watched()
+    for _ in range(2):
+        data = shardkit.dataset(far, cache=tmp_path, verify=True)
+        assert list(map(told, data)) == list(map(told, shardkit.dataset(near)))
+    assert len(set(read(requests)) - {"x.json", "x.parquet"}) == 5
+
+
 def test_a_small_cache_holds_what_it_may(pairs: Pairs, tmp_path: Path, keys_of: KeysOf) -> None:
     near, far = pairs["tar"]
     limit = 2 * max(len(data) for name, data in files_of(near).items() if name.endswith(".tar")) + 20_000

@@ -252,7 +252,7 @@ def _access_to(
         return MappedAccess(files, verify=verify, limit=limit)
     from shardkit.reading.blocks.fetched import FetchedAccess
 
-    return FetchedAccess(files, objects, verify=verify, limit=limit)
+    return FetchedAccess(files, location.parent, objects, verify=verify, limit=limit)
 
 
 def _digest(manifest: Manifest) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError
+from shardkit.location import Location
 from shardkit.reading.blocks.fetch_ahead import StorePrefetch
 from shardkit.reading.blocks.held import AT_ONCE, Read, Spans, T
 from shardkit.shards.buffers import ShardFile
@@ -24,12 +25,14 @@ log = logging.getLogger(__name__)
 
 
 class FetchedAccess:
-    """Shards in a store: ranges of them, asked for ahead of use."""
+    """Shards in a folder of a store: ranges of them, asked for ahead of use."""
 
     unsure = True
 
-    def __init__(self, files: Sequence[ShardFile], objects: Objects, *, verify: bool, limit: int) -> None:
-        self.shards = FetchedShards(files, objects, verify=verify, limit=limit)
+    def __init__(
+        self, files: Sequence[ShardFile], folder: Location, objects: Objects, *, verify: bool, limit: int
+    ) -> None:
+        self.shards = FetchedShards(files, folder, objects, verify=verify, limit=limit)
         self.prefetch = StorePrefetch(objects.how)
 
     def bytes_of(self, spans: Spans) -> FetchedBytes:

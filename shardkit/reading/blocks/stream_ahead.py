@@ -15,7 +15,7 @@ from shardkit.location import Location
 from shardkit.reading.blocks.fetch_ahead import chunk_bytes
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
-from shardkit.storage.cache.entry import Entry
+from shardkit.storage.cache.store import Cached, Content
 from shardkit.storage.fetchers import REQUESTS, Fetchers, Job
 from shardkit.storage.store import ObjectInfo, read
 
@@ -28,21 +28,21 @@ class RemoteFile(io.RawIOBase):
 
     def __init__(self, streams: RemoteStreams, shard: Location) -> None:
         self.shard = shard
-        self.cache, self.store = streams.objects.cache, streams.objects.patient(shard.parent)
+        self._contents: dict[str, Content] = {}
+        self._store = Cached(streams.objects.patient(shard.parent), streams.objects.cache, self._contents)
         self.jobs: deque[Job] = deque()
         self.asked = 0
         """How much of it was asked for."""
         self._streams = streams
-        self._entry: Entry | None = None
         self._piece = memoryview(b"")
         self.facts: Job = streams.fetchers.submit(self._facts, str(shard))  # last: it runs at once
 
     def _facts(self) -> ObjectInfo:
-        found = self.store.info(self.shard.name)
+        found = self._store.info(self.shard.name)
         sign = found.crc32c or found.version
-        if self.cache is not None and sign is not None:  # else a change would go unseen
+        if sign is not None:  # else a change would go unseen
             crc = -1 if found.crc32c is None else int(found.crc32c, 16)
-            self._entry = self.cache.entry(f"{self.shard} {sign}", found.bytes, crc)
+            self._contents[self.shard.name] = Content(f"{self.shard} {sign}", found.bytes, crc)
         return found
 
     @property
@@ -58,13 +58,10 @@ class RemoteFile(io.RawIOBase):
         self.jobs.append(self._streams.fetchers.submit(lambda: self._fetch(start, end), str(self.shard)))
 
     def _fetch(self, start: int, end: int) -> memoryview:
-        def from_store(first: int, stop: int) -> memoryview:
-            return memoryview(read(self.store, self.shard.name, first, stop))
-
-        return memoryview(from_store(start, end) if self._entry is None else self._entry.read(start, end, from_store))
+        return memoryview(read(self._store, self.shard.name, start, end))
 
     def readable(self) -> bool:
-        """Yes."""
+        """Always."""
         return True
 
     def peek(self, size: int) -> bytes:

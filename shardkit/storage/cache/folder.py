@@ -48,11 +48,13 @@ _CACHES: dict[tuple[int, str], Cache] = {}
 _LOCK = threading.Lock()
 
 
-def open_cache(folder: str, limit: int | None) -> Cache:
-    """Open the cache in `folder`, of at most `limit` bytes; one object for each process.
+def open_cache(folder: str | None, limit: int | None) -> Cache | NoCache:
+    """Open the cache in `folder`, of at most `limit` bytes; one object for each process. NoCache if `folder` is None.
 
     Raises UsageError if the folder has other content, DestinationError or StorageError if it can't be created.
     """
+    if folder is None:
+        return NoCache()
     key = (os.getpid(), os.path.abspath(folder))
     with _LOCK:
         cache = _CACHES.get(key)
@@ -60,6 +62,19 @@ def open_cache(folder: str, limit: int | None) -> Cache:
             cache = _CACHES[key] = Cache(key[1], limit)
         cache.limit = limit
         return cache
+
+
+class NoCache:
+    """Takes the place of a cache where there is none: it has nothing and keeps nothing."""
+
+    def entry(self, url: str, size: int, crc: int) -> None:
+        """None: there is no room."""
+
+    def load(self, url: str, size: int, crc: int) -> None:
+        """None: it is not here."""
+
+    def save(self, url: str, data: bytes, crc: int) -> None:
+        """Nothing is kept."""
 
 
 class Cache:

@@ -78,7 +78,9 @@ def test_a_stream_is_kept_under_its_sum_or_else_its_version_and_without_both_it_
     entries: list[tuple[str, int, int]] = []
     shard, found = locate("memory://there/a-000.tar"), ObjectInfo("a-000.tar", 99, crc32c=crc32c, version=version)
     cache = SimpleNamespace(entry=lambda *arguments: entries.append(arguments))
-    objects = SimpleNamespace(patient=lambda folder: SimpleNamespace(info=lambda name: found), cache=cache)
+    store = SimpleNamespace(info=lambda name: found, pieces=lambda *arguments: iter((b"0",)), root=shard.parent)
+    objects = SimpleNamespace(patient=lambda folder: store, cache=cache)
     fetchers = SimpleNamespace(submit=lambda act, place: act())
-    RemoteFile(cast(Any, SimpleNamespace(objects=objects, fetchers=fetchers)), shard)
+    file = RemoteFile(cast(Any, SimpleNamespace(objects=objects, fetchers=fetchers)), shard)
+    file._fetch(0, 1)
     assert entries == ([] if kept is None else [(f"{shard} {kept[0]}", 99, kept[1])])
