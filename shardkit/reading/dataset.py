@@ -30,6 +30,7 @@ from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.batches.pipeline import LOST, Item
 from shardkit.reading.chains import as_view, require_order
+from shardkit.reading.columns import labels_array, texts_array
 from shardkit.reading.content import Content, Named
 from shardkit.reading.epoch import Epoch
 from shardkit.reading.fingerprint import fingerprint_of, require_same
@@ -121,6 +122,25 @@ class Dataset:
         counts = list(self.class_counts.values())
         filled, total = sum(1 for count in counts if count), sum(counts)
         return {label: total / (filled * count) if count else 0.0 for label, count in enumerate(counts)}
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """The class number of each sample (int64, n), in the order of `ds[0]` … `ds[n - 1]`; -1 where it has none.
+
+        `train_test_split(np.arange(len(ds)), stratify=ds.labels)` gives numbers for `ds[numbers]`. UsageError where
+        samples have several labels or numbers, and where each epoch has other samples.
+        """
+        return labels_array(self)
+
+    @property
+    def keys(self) -> NDArray[np.object_]:
+        """The key of each sample (str, n), in the order of `labels`."""
+        return texts_array(self, "key")
+
+    @property
+    def paths(self) -> NDArray[np.object_]:
+        """The path that each sample had in the source (str, n), in the order of `labels`."""
+        return texts_array(self, "path")
 
     @property
     def fields(self) -> list[str]:
@@ -360,19 +380,37 @@ class Dataset:
         """
         return self._selected("where()", Where(expression))
 
-    def split(self, fractions: Mapping[str, float], *, seed: int = 0, stratify: bool = True) -> dict[str, Dataset]:
-        """Split randomly into named parts in proportion to the fractions; nothing is copied.
+    @overload
+    def split(self, fractions: Mapping[str, float], *, seed: int = 0, stratify: bool = True) -> dict[str, Dataset]: ...
+    @overload
+    def split(self, fractions: int, *, seed: int = 0, stratify: bool = True) -> list[tuple[Dataset, Dataset]]: ...
 
+    def split(
+        self, fractions: Mapping[str, float] | int, *, seed: int = 0, stratify: bool = True
+    ) -> dict[str, Dataset] | list[tuple[Dataset, Dataset]]:
+        """Split the samples randomly into parts or folds; nothing is copied.
+
+        fractions: by name, such as {"train": 0.8, "validation": 0.2}, gives a dict of parts; a number k ≥ 2 gives the k
+        folds of a cross-validation, as (train, validation) pairs whose validation parts are disjoint.
         stratify: split each class in these proportions; if classes have few samples, the remainders are distributed so
         that the parts have the right sizes, like scikit-learn. The same seed gives the same parts. A part that gets no
-        sample is logged.
+        sample is logged. Raises UsageError for fractions that make no sense.
         """
+        if isinstance(fractions, (int, np.integer)):
+            folds = at_least("split(k)", fractions, 2)
+            shares = tuple((str(fold), 1 / folds) for fold in range(folds))
+            parts = [PartOf(shares, name, seed, stratify) for name, _ in shares]
+            return [
+                (self._selected("split()", replace(part, others=True)), self._selected("split()", part))
+                for part in parts
+            ]
         try:
-            parts = tuple((str(name), float(share)) for name, share in fractions.items())
+            shares = tuple((str(name), float(share)) for name, share in fractions.items())
         except (AttributeError, TypeError, ValueError) as exc:
-            raise UsageError("split()", f"{fractions!r} is not a dict of fractions", 'give {"train": 0.8, …}') from exc
-        split_rows(np.arange(1), None, dict(parts), seed)  # raises for invalid fractions
-        return {name: self._selected("split()", PartOf(parts, name, seed, stratify)) for name, _ in parts}
+            cure = 'give {"train": 0.8, …}, or a number of folds'
+            raise UsageError("split()", f"{fractions!r} is not a dict of fractions", cure) from exc
+        split_rows(np.arange(1), None, dict(shares), seed)  # raises for invalid fractions
+        return {name: self._selected("split()", PartOf(shares, name, seed, stratify)) for name, _ in shares}
 
     def balance(self) -> Dataset:
         """Make each class occur equally often, with as many samples per epoch as before: see `weight`."""

@@ -116,6 +116,8 @@ class PartOf:
     name: str
     seed: int
     stratify: bool
+    others: bool = False
+    """Whether it is all samples but those of the part."""
 
     def rows(self, catalog: Catalog, before: Rows) -> Rows:
         """The rows of this part."""
@@ -123,12 +125,12 @@ class PartOf:
         found = split_rows(before, labels, dict(self.fractions), self.seed)[self.name]
         if len(before) and not len(found):
             log.warning("split(): the part %r gets none of %d samples", self.name, len(before))
-        return found
+        return before[~np.isin(before, found)] if self.others else found
 
     def describe(self, catalog: Catalog, before: Rows) -> str:
         """The fractions, the part, the seed; and whether it is distributed as in older versions."""
         dealt = self.stratify and deals_over_classes(catalog.labels()[before], dict(self.fractions), self.seed)
-        return self._text + (":dealt over classes" if dealt else "")
+        return self._text + (":dealt over classes" if dealt else "") + (":others" if self.others else "")
 
     @property
     def _text(self) -> str:

@@ -26,31 +26,31 @@ def of_batch(batch: Any, rng: np.random.Generator) -> tuple[tuple[str, ...], flo
 
 def test_each_sample_of_an_epoch_has_numbers_of_its_own(cars: str) -> None:
     dataset = shardkit.dataset(cars).map(drawn, rng=True)
-    first, second = dict(dataset), dict(dataset)
+    first, second = dict(list(dataset)), dict(list(dataset))
     assert len(set(first.values())) == len(first) == len(dataset)
     assert first.keys() == second.keys()
     assert not set(first.values()) & set(second.values())
 
 
 def test_the_numbers_follow_the_sample_and_not_its_place(cars: str) -> None:
-    plain = dict(shardkit.dataset(cars, seed=3).map(drawn, rng=True))
+    plain = dict(list(shardkit.dataset(cars, seed=3).map(drawn, rng=True)))
     shuffled = list(shardkit.dataset(cars, seed=3, shuffle=True).map(drawn, rng=True))
     assert [key for key, _ in shuffled] != list(plain)
     assert dict(shuffled) == plain
-    assert dict(shardkit.dataset(cars, seed=4).map(drawn, rng=True)) != plain
+    assert dict(list(shardkit.dataset(cars, seed=4).map(drawn, rng=True))) != plain
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_numbers_are_the_same_for_any_threads_and_ranks(cars: str, threads: int, ranks: int) -> None:
-    expected = dict(shardkit.dataset(cars).map(drawn, rng=True))
+    expected = dict(list(shardkit.dataset(cars).map(drawn, rng=True)))
     parts = [shardkit.dataset(cars, threads=threads, rank=rank, world_size=ranks) for rank in range(ranks)]
     found = dict(pair for part in parts for pair in part.map(drawn, rng=True))
     assert found == expected
 
 
 def test_shards_without_an_index_give_numbers_that_do_not_depend_on_the_threads(foreign: str) -> None:
-    once, again = (dict(shardkit.dataset(foreign, threads=threads).map(drawn, rng=True)) for threads in (1, 3))
+    once, again = (dict(list(shardkit.dataset(foreign, threads=threads).map(drawn, rng=True))) for threads in (1, 3))
     assert once == again
     assert len(set(once.values())) == len(once)
 
