@@ -36,13 +36,15 @@ def jpeg_extension(name: str, *parts: str) -> Extension:
     )
 
 
-def plain_extension(name: str) -> Extension:
-    """One that needs a compiler only: the packer's inner loop for plain JPEGs, or the checksums of whole shards."""
+def plain_extension(name: str, *parts: str) -> Extension:
+    """One that needs a compiler only: the packer's inner loop for plain JPEGs, the checksums of whole shards, or the
+    warp of augmentation, which gives the bits of its twin in NumPy. parts: what it includes."""
+    folder = name.rpartition(".")[0].replace(".", "/")
     return Extension(
         name,
         [name.replace(".", "/") + ".c"],
-        depends=["shardkit/native/crc32c.h"],
-        extra_compile_args=["-O3", "-fvisibility=hidden"],
+        depends=[f"{folder}/{part}" for part in parts],
+        extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden"],
         optional=True,
     )
 
@@ -51,8 +53,9 @@ setup(
     ext_modules=[
         jpeg_extension("shardkit.native.jpeg", "jpeg_decoder.h", "jpeg_huffman.h", "jpeg_resize.h"),
         jpeg_extension("shardkit.native.jpegtran"),
-        plain_extension("shardkit.native.gather"),
-        plain_extension("shardkit.native.sums"),
-        plain_extension("shardkit.native.checksums"),
+        plain_extension("shardkit.native.gather", "crc32c.h"),
+        plain_extension("shardkit.native.sums", "crc32c.h"),
+        plain_extension("shardkit.native.checksums", "crc32c.h"),
+        plain_extension("shardkit.native.augment"),
     ]
 )

@@ -13,6 +13,7 @@ from shardkit.version import __version__
 
 _HOME = {
     "Advice": "shardkit.tools.bench.advice",
+    "Augment": "shardkit.images.augment.options",
     "Batch": "shardkit.reading.batches.batch",
     "BenchResult": "shardkit.tools.bench.bench",
     "ClassEntry": "shardkit.shards.manifest",

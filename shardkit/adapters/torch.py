@@ -453,7 +453,7 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         epoch, decode = int(self._epoch[0]), self.dataset.steps.decode
         if epoch != ANY_EPOCH:
             return epoch
-        random = decode is not None and (decode.options.crop == "random" or decode.options.flip)
+        random = decode is not None and decode.options.random
         return int(torch.randint(ANY_EPOCH_BELOW, ())) if random else 0
 
     def _item(self, item: Any) -> Any:

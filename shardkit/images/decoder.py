@@ -16,6 +16,8 @@ from shardkit import rng
 from shardkit.errors import DecodeError, UsageError
 from shardkit.images import fused
 from shardkit.images import pixels as images
+from shardkit.images.augment.augmenter import Augmenter
+from shardkit.images.augment.options import Augment
 from shardkit.images.crops import RANDOM_DRAWS, Box, center_box, dct_divisor, random_box
 from shardkit.images.jpeg import PROGRESSIVE, start_of_frame
 from shardkit.images.orientation import orientation_in
@@ -51,6 +53,7 @@ class DecodeOptions:
     size * 256/224), "random" is torchvision's RandomResizedCrop. flip: left to right, with probability 1/2.
     exact: bit-equal to Pillow's decoder and resize; without it, JPEGs may be decoded at a smaller scale.
     dtype: None is float32 if rescale is given (as in Keras), otherwise uint8. rescale: factor for every value.
+    augment: applied to each image after size, crop and flip; float32 is then the default if it normalizes values.
     orientation: turn images as EXIF or XMP says (the rule is in images/orientation.py). label: as in `encode_labels`;
     labels of several classes are always multi-hot, and numbers to predict stay numbers (batches/labels.py).
     on_error, skip_limit: what the reader does with an image that can't be decoded, and how many it may leave out.
@@ -65,6 +68,7 @@ class DecodeOptions:
     exact: bool = False
     dtype: PixelType | None = None
     rescale: float | None = None
+    augment: Augment | None = None
     layout: Layout = "hwc"
     orientation: bool = False
     label: LabelEncoding = "int"
@@ -89,6 +93,20 @@ class DecodeOptions:
         elif not all(_is_int(side) and 1 <= side <= 65_535 for side in self._sides()) or len(self._sides()) != 2:
             raise UsageError("size", f"{self.size!r} is neither a number of pixels nor (height, width), 1 to 65,535")
         self._check_rescale()
+        if self.augment is not None:
+            self._check_augment(self.augment)
+
+    def _check_augment(self, augment: Augment) -> None:
+        if not isinstance(augment, Augment):
+            raise UsageError("augment", f"{augment!r} is not a shardkit.Augment", "give one, or None")
+        if augment.missing:
+            fact = f"it needs {', '.join(augment.missing)}, which it does not have"
+            raise UsageError("augment", fact, "give them, or find them with augment.fit(images)")
+        if augment.rescale is not None and self.rescale is not None:
+            raise UsageError("rescale", "the augmentation has a rescale of its own", "give one of the two")
+        if self.dtype == "uint8" and augment.normalizes:
+            fact = 'dtype="uint8" has no room for the values of this augmentation'
+            raise UsageError("augment", fact, 'give dtype="float32", or no dtype')
 
     def _check_rescale(self) -> None:
         if self.rescale is None:
@@ -104,6 +122,23 @@ class DecodeOptions:
 
     def _sides(self) -> tuple[Any, ...]:
         return tuple(self.size) if isinstance(self.size, (tuple, list)) else (self.size, self.size)
+
+    @property
+    def gives_floats(self) -> bool:
+        """Whether values are changed to what uint8 has no room for."""
+        augment = self.augment
+        changed = augment is not None and (augment.normalizes or augment.preprocessing_function is not None)
+        return changed or self.rescale is not None
+
+    @property
+    def random(self) -> bool:
+        """Whether an image is another one in each epoch."""
+        return self.crop == "random" or self.flip or self.augment is not None
+
+    @property
+    def moves_pixels(self) -> bool:
+        """Whether what is next to the image in its sample, such as a mask, would not fit it afterwards."""
+        return self.crop != "resize" or self.random
 
     @property
     def height_width(self) -> tuple[int, int] | None:
@@ -137,10 +172,15 @@ class ImageDecoder:
     def __init__(self, options: DecodeOptions) -> None:
         self.options = options
         self.size = options.height_width
-        self.dtype: np.dtype[Any] = np.dtype(options.dtype or ("uint8" if options.rescale is None else "float32"))
+        self.dtype: np.dtype[Any] = np.dtype(options.dtype or ("float32" if options.gives_floats else "uint8"))
         self.channels = 1 if options.color == "gray" else 3
         self.shape = None if self.size is None else self._laid_out(*self.size)
-        self._plain = self.dtype == np.uint8 and options.layout == "hwc"
+        self._augmenter = None
+        if options.augment is not None:
+            rescale, channels_first = options.rescale, options.layout == "chw"
+            self._augmenter = Augmenter(options.augment, rescale=rescale, channels_first=channels_first)
+        self._own_draws = 1 + RANDOM_DRAWS if options.crop == "random" else int(options.flip)
+        self._plain = self.dtype == np.uint8 and options.layout == "hwc" and self._augmenter is None
         self._direct = self._plain and options.crop == "resize" and not options.exact and not options.orientation
         headroom = 2 * HEADROOM if options.interpolation in ("bicubic", "lanczos") else HEADROOM
         self._headroom = math.inf if options.interpolation == "nearest" else headroom  # nearest: no averaging at all
@@ -162,13 +202,14 @@ class ImageDecoder:
     def draws(self, key: int, positions: NDArray[np.integer[Any]]) -> NDArray[np.float64] | None:
         """A row of random numbers in [0, 1) for each position, from key and position alone; None if not needed.
 
-        float64 (n, 1) for a flip: below 1/2 means flipped. (n, 23) for a random crop.
+        float64 (n, 1) for a flip: below 1/2 means flipped. (n, 23) for a random crop. Those of `augment` follow.
         """
-        count = 1 + RANDOM_DRAWS if self.options.crop == "random" else int(self.options.flip)
+        count, augmenter = self._own_draws, self._augmenter
         if count == 0:
-            return None
+            return None if augmenter is None else augmenter.draws(key, positions)
         counters: NDArray[np.uint64] = positions.astype(np.uint64)[:, None] * np.uint64(DRAWS_STRIDE)
-        return rng.uniform(key, np.add(counters, np.arange(count, dtype=np.uint64), dtype=np.uint64))
+        own = rng.uniform(key, np.add(counters, np.arange(count, dtype=np.uint64), dtype=np.uint64))
+        return own if augmenter is None else np.concatenate([own, augmenter.draws(key, positions)], axis=1)
 
     def batch_into(
         self, datas: Sequence[Buffer], out: NDArray[Any], draws: NDArray[np.float64] | None
@@ -228,7 +269,7 @@ class ImageDecoder:
             rows = None if draws is None else draws[begin : begin + chunk]
             left += [begin + i for i, _ in fused.decode_batch(settings, part, pixels, rows)]
             for number, image in enumerate(pixels, begin):
-                self._convert(image, out[number])
+                self._convert(image, out[number], None if draws is None else draws[number])
         return left
 
     def into(self, data: Buffer, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
@@ -247,7 +288,7 @@ class ImageDecoder:
         except Exception as exc:  # libjpeg, Pillow and OpenCV raise nearly anything on damaged data
             raise DecodeError("", reason_of(exc), DECODE_CURE) from exc
         if not self._plain:
-            self._convert(pixels, out)
+            self._convert(pixels, out, draws_row)
 
     def array(self, data: Buffer, draws_row: NDArray[np.float64] | None) -> NDArray[Any]:
         """Decode one image to a new array; without size, the whole image. DecodeError if it can't be decoded."""
@@ -264,7 +305,7 @@ class ImageDecoder:
         if self._plain:
             return pixels
         out = np.empty(self._laid_out(*pixels.shape[:2]), self.dtype)
-        self._convert(pixels, out)
+        self._convert(pixels, out, draws_row)
         return out
 
     def _flips(self, draws_row: NDArray[np.float64] | None) -> bool:
@@ -332,8 +373,15 @@ class ImageDecoder:
             data, gray=options.color == "gray", orientation=options.orientation, max_pixels=options.max_pixels
         )
 
-    def _convert(self, pixels: Pixels, out: NDArray[Any]) -> None:
-        """Convert uint8 (h, w, c) to out's layout and dtype: each value times rescale in float32, then to dtype."""
+    def _convert(self, pixels: Pixels, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
+        """Convert uint8 (h, w, c) to out's layout and dtype: each value times rescale in float32, then to dtype. With
+        an augmentation, apply that instead.
+        """
+        if self._augmenter is not None:
+            if draws_row is None:
+                raise UsageError("augment", "an augmentation needs its draws")
+            self._augmenter.into(pixels, out, draws_row[self._own_draws :])
+            return
         source = pixels if self.options.layout == "hwc" else pixels.transpose(2, 0, 1)
         if self.dtype == np.uint8:
             np.copyto(out, source)

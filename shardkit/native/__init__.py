@@ -4,9 +4,10 @@
     sums        CRC-32C of all parts of a shard in one pass; without it, google_crc32c sums part by part
     gather      opens, checks, sums and copies plain JPEGs into a shard; without it, a loop in Python does
     jpeg        decodes, crops and resizes JPEGs into a batch; without it, simplejpeg and OpenCV do
+    augment     warps images for `decode(augment=)`; without it, NumPy does
     jpegtran    rewrites JPEGs without loss; without it, the options that need it are refused
 
-The first three need a processor with an instruction for CRC-32C, the last two libjpeg-turbo.
+checksums, sums and gather need a processor with an instruction for CRC-32C, jpeg and jpegtran libjpeg-turbo.
 setup.py builds them. A part is loaded at its first use, never when shardkit is imported.
 """
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, LengthError, ReplacedError, UsageError
 from shardkit.formats.tfrecord.samples import FieldNames
+from shardkit.images.augment.options import Augment
 from shardkit.images.decoder import (
     Color,
     Crop,
@@ -253,6 +254,7 @@ class Dataset:
         exact: bool = False,
         dtype: PixelType | None = None,
         rescale: float | None = None,
+        augment: Augment | None = None,
         layout: Layout = "hwc",
         orientation: bool = False,
         label: LabelEncoding = "int",
@@ -271,6 +273,7 @@ class Dataset:
         color: "rgb" (3 channels) or "gray" (1).
         exact: the same pixels as Pillow, which takes longer.
         dtype: of the values; None is uint8, or float32 with rescale. rescale: a factor for each value, such as 1/255.
+        augment: random rotations, shifts, zooms and so on, after size, crop and flip; see `shardkit.Augment`.
         layout: "hwc" is (height, width, channels), "chw" (channels, height, width).
         orientation: rotate each image according to its EXIF or XMP metadata.
         label: "int" is int64; "onehot", "binary" and "multihot" are float32.
@@ -282,7 +285,7 @@ class Dataset:
         """
         options = DecodeOptions(
             size=size, crop=crop, flip=flip, interpolation=interpolation, color=color, exact=exact, dtype=dtype,
-            rescale=rescale, layout=layout, orientation=orientation, label=label, on_error=on_error,
+            rescale=rescale, augment=augment, layout=layout, orientation=orientation, label=label, on_error=on_error,
             skip_limit=skip_limit, max_pixels=max_pixels,
         )  # fmt: skip
         return self._with(Decode(options))

@@ -36,8 +36,8 @@ def require_numbered(data: Dataset) -> None:
     elif world_size > 1:
         fact = f"it requests samples by number, which count over all {world_size} ranks, but this is the part of one"
         cure = "give the DataLoader to_torch(map_style=True) with a DistributedSampler, or dataset.to_torch()"
-    elif decode is not None and (decode.options.crop == "random" or decode.options.flip):
-        fact = "it requests samples by number, and their random crops and flips would be the same in each epoch"
+    elif decode is not None and decode.options.random:
+        fact = "it requests samples by number, and their random crops, flips and so on would be the same in each epoch"
     else:
         return
     raise UsageError("DataLoader(dataset)", fact, cure)

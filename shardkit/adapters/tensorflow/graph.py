@@ -97,7 +97,7 @@ def _require_options(dataset: Dataset) -> DecodeOptions:
         cure = "give dataset() rank=0, world_size=1 under a tf.distribute strategy, or omit graph=True"
         raise _refused(fact, cure)
     defaults, options = DecodeOptions(), steps.decode.options
-    for name in ("exact", "orientation", "on_error", "max_pixels"):
+    for name in ("exact", "orientation", "on_error", "max_pixels", "augment"):
         if getattr(options, name) != getattr(defaults, name):
             fact = f"decode({name}={getattr(options, name)!r}) can't be done with TensorFlow's operations"
             raise _refused(fact, "omit it, or omit graph=True")

@@ -346,15 +346,17 @@ class _Worker:
         alike.
         """
         assert self.options is not None
-        if self.options.crop == "resize" and not self.options.flip:
+        if not self.options.moves_pixels:
             return
         for field, value in others.items():
             if field.rpartition(".")[2] in IMAGE_FIELDS:
                 fact = (
-                    f"crop and flip change {printable(name)!r} only, and {printable(field)!r} would no longer match it"
+                    f"crop, flip and augment change {printable(name)!r} only, "
+                    f"and {printable(field)!r} would no longer match it"
                 )
                 cure = (
-                    f"decode {printable(field)!r} and transform both in map(), after decode() without crop= and flip="
+                    f"decode {printable(field)!r} and transform both in map(), "
+                    "after decode() without crop=, flip= and augment="
                 )
                 if not isinstance(value, (bytes, memoryview)):
                     raise UsageError("decode()", fact, f"omit it from decoders=, or {cure}")

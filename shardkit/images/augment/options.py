@@ -1,0 +1,160 @@
+"""`Augment`: the augmentation of Keras' ImageDataGenerator, argument by argument, as a value for `decode(augment=)`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from shardkit.errors import UsageError
+from shardkit.images.augment.plain import FILL_MODES, FillMode
+
+ImageFunction = Callable[[NDArray[np.float32]], NDArray[Any]]
+ShiftRange = float | Sequence[float] | NDArray[Any]
+
+HIGHEST_ORDER = 5
+"""Of splines that SciPy knows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Augment:
+    """Random changes of each image, with the arguments and the meaning of Keras' `ImageDataGenerator`.
+
+    An image has its size and its values from 0 to 255 when it is changed: after size, crop and flip of `decode()`.
+    What is drawn depends on seed, epoch and the sample's place in the epoch alone: it is the same for any number of
+    threads, workers and ranks, and after a resume.
+
+    rotation_range: degrees, to either side. width_shift_range, height_shift_range: a float below 1 is a share of the
+    side and any other float a number of pixels, to either side; a whole number n is 0 … n - 1 pixels to either side;
+    of a list, one of its values to either side (shares, where all are below 1). brightness_range: (low, high), factors.
+    shear_range: degrees. zoom_range: z for factors from 1 - z to 1 + z, or (low, high); each way by itself.
+    channel_shift_range: added to all values, up to this much either way, within the image's least and greatest value.
+    fill_mode: what is taken outside the image: "nearest", "constant" (cval), "reflect" or "wrap". horizontal_flip,
+    vertical_flip: of every second image. interpolation_order: 0 nearest, 1 linear, 2 to 5 splines (these need SciPy).
+
+    What follows is of the values, in this order. preprocessing_function: takes and gives an image, float32, in its
+    layout. rescale: a factor. samplewise_center, samplewise_std_normalization: by the image's own mean and standard
+    deviation (normalization centers, too). featurewise_center, featurewise_std_normalization, zca_whitening: by mean,
+    std and zca_matrix, which `fit` finds: numbers, or arrays that fit the image in its layout. zca_epsilon: for `fit`.
+
+    UsageError for what makes no sense.
+    """
+
+    featurewise_center: bool = False
+    samplewise_center: bool = False
+    featurewise_std_normalization: bool = False
+    samplewise_std_normalization: bool = False
+    zca_whitening: bool = False
+    zca_epsilon: float = 1e-6
+    rotation_range: float = 0
+    width_shift_range: ShiftRange = 0.0
+    height_shift_range: ShiftRange = 0.0
+    brightness_range: Sequence[float] | None = None
+    shear_range: float = 0.0
+    zoom_range: float | Sequence[float] = 0.0
+    channel_shift_range: float = 0.0
+    fill_mode: FillMode = "nearest"
+    cval: float = 0.0
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    rescale: float | None = None
+    preprocessing_function: ImageFunction | None = None
+    interpolation_order: int = 1
+    mean: ArrayLike | None = None
+    std: ArrayLike | None = None
+    zca_matrix: ArrayLike | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("rotation_range", "shear_range", "channel_shift_range", "cval", "zca_epsilon"):
+            _require_number(name, getattr(self, name))
+        for name in ("width_shift_range", "height_shift_range"):
+            _require_shift(name, getattr(self, name))
+        if not is_number(self.zoom_range):
+            _require_pair("zoom_range", self.zoom_range, "a number or (low, high)")
+        if self.brightness_range is not None:
+            _require_pair("brightness_range", self.brightness_range, "(low, high)")
+        for name in ("horizontal_flip", "vertical_flip", *_SWITCHES):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise UsageError(name, f"{getattr(self, name)!r} is not True or False", "give one of these")
+        if self.fill_mode not in FILL_MODES:
+            expected = ", ".join(map(repr, FILL_MODES))
+            raise UsageError("fill_mode", f"{self.fill_mode!r} is not one of {expected}", "choose one of these")
+        order = self.interpolation_order
+        if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or not 0 <= order <= HIGHEST_ORDER:
+            fact = f"{order!r} is not a whole number from 0 to {HIGHEST_ORDER}"
+            raise UsageError("interpolation_order", fact, "give 1 for linear interpolation")
+        if self.rescale is not None:
+            _require_number("rescale", self.rescale)
+        if self.preprocessing_function is not None and not callable(self.preprocessing_function):
+            fact = f"{self.preprocessing_function!r} can't be called"
+            raise UsageError("preprocessing_function", fact, "give a function of an image")
+
+    @property
+    def zoom(self) -> tuple[float, float]:
+        """The least and the greatest factor."""
+        if is_number(self.zoom_range):
+            return 1 - self.zoom_range, 1 + self.zoom_range  # type: ignore[operator]
+        low, high = self.zoom_range  # type: ignore[misc]
+        return low, high
+
+    @property
+    def normalizes(self) -> bool:
+        """Whether values are changed to what no uint8 holds."""
+        return any(getattr(self, name) for name in _SWITCHES) or bool(self.rescale)
+
+    @property
+    def missing(self) -> list[str]:
+        """The statistics that are needed and not there."""
+        needed = {
+            "mean": self.featurewise_center or self.featurewise_std_normalization or self.zca_whitening,
+            "std": self.featurewise_std_normalization and not self.zca_whitening,
+            "zca_matrix": self.zca_whitening,
+        }
+        return [name for name, needs in needed.items() if needs and getattr(self, name) is None]
+
+    def fit(self, images: ArrayLike) -> Augment:
+        """This with the mean, std and zca_matrix that it needs, of images (n, height, width, channels), 0 … 255.
+
+        They are found as by Keras' `fit`: of the values after rescale. UsageError for images of another form.
+        """
+        from shardkit.images.augment.standardize import statistics_of
+
+        array = np.asarray(images, np.float32)
+        if array.ndim != 4 or not len(array):
+            raise UsageError("images", f"{array.shape} is not (n, height, width, channels)", "give a batch of images")
+        return replace(self, **statistics_of(self, array * np.float32(self.rescale or 1)))
+
+
+_SWITCHES = (
+    "featurewise_center", "samplewise_center", "featurewise_std_normalization", "samplewise_std_normalization",
+    "zca_whitening",
+)  # fmt: skip
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number of Python or NumPy, and no bool."""
+    return (
+        isinstance(value, (int, float, np.integer, np.floating))
+        and not isinstance(value, bool)
+        and math.isfinite(float(value))
+    )
+
+
+def _require_number(name: str, value: object) -> None:
+    if not is_number(value):
+        raise UsageError(name, f"{value!r} is not a number", "give a finite number")
+
+
+def _require_pair(name: str, value: object, expected: str) -> None:
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(map(is_number, value)):
+        raise UsageError(name, f"{value!r} is not {expected}", "give it as a tuple or list of two numbers")
+
+
+def _require_shift(name: str, value: object) -> None:
+    values = value if isinstance(value, (tuple, list, np.ndarray)) else [value]
+    if not all(map(is_number, values)):
+        raise UsageError(name, f"{value!r} is neither a number nor a list of numbers", "give one of these")
