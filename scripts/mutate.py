@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import bisect
 import contextlib
 import json
 import os
@@ -217,11 +218,16 @@ def changes_of(path: Path) -> list[Change]:
     """All possible changes of a file that still compile."""
     source = path.read_text()
     finder = Finder(str(path.relative_to(ROOT)), source)
-    finder.visit(ast.parse(source))
+    tree = ast.parse(source)
+    finder.visit(tree)
+    starts = [finder.at(min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))]), 0)
+              for node in tree.body]  # fmt: skip
+    stops = [finder.span(node)[1] for node in tree.body]
     kept = []
     for change in finder.changes:
+        place = bisect.bisect(starts, change.start) - 1
         with contextlib.suppress(SyntaxError):
-            ast.parse(source[: change.start] + change.new + source[change.stop :])
+            ast.parse(source[starts[place] : change.start] + change.new + source[change.stop : stops[place]])
             kept.append(change)
     return kept
 
