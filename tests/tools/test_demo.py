@@ -78,6 +78,55 @@ def test_the_rear_lamp_lies_on_the_body_of_the_car() -> None:
     )
 
 
+class Shapes:
+    """Keeps what is drawn: (name of the shape, its corners, its colour)."""
+
+    def __init__(self) -> None:
+        self.drawn: list[tuple[str, Any, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda corners, fill, **_: self.drawn.append((name, corners, fill))
+
+    def of(self, name: str, fill: Any) -> list[Any]:
+        return [corners for shape, corners, colour in self.drawn if (shape, colour) == (name, fill)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_car_is_whole_in_the_picture_and_stands_on_the_road(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = Shapes()
+    monkeypatch.setattr("PIL.ImageDraw.Draw", lambda image: shapes)
+    draw_car(random.Random(seed), "red")
+    width, height = module._WIDTH * module._LARGER, module._HEIGHT * module._LARGER
+    [road] = [box for name, box, _ in shapes.drawn if name == "rectangle" and box[2:] == (width, height)]
+    [body] = [box for name, box, _ in shapes.drawn if name == "rounded_rectangle"]
+    tyres = shapes.of("ellipse", (25, 25, 28))
+    assert (len(tyres), road[0]) == (2, 0)
+    assert 0 <= body[0] < body[2] <= width
+    assert 0 < body[1] < body[3]
+    assert all(body[0] < left < right < body[2] for left, _, right, _ in tyres)
+    assert all(road[1] < low < height for *_, low in tyres)
+    marks = shapes.of("rectangle", (225, 225, 215))
+    assert marks
+    assert all(road[1] < top < low < height for _, top, _, low in marks)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rims_and_hubs_lie_within_the_tyres_and_the_windows_within_the_cabin(seed: int) -> None:
+    shapes: Any = Shapes()
+    paint = (200, 30, 40)
+    _car(shapes, random.Random(seed), 20.0, 200.0, 150.0, paint)
+    wheels = [shapes.of("ellipse", fill) for fill in ((25, 25, 28), (190, 190, 195), (90, 90, 95))]
+    for tyre, rim, hub in zip(*wheels, strict=True):
+        assert tyre[0] < rim[0] < hub[0] < hub[2] < rim[2] < tyre[2]
+        assert tyre[1] < rim[1] < hub[1] < hub[3] < rim[3] < tyre[3] == pytest.approx(200)
+    cabin, *windows = [corners for name, corners, _ in shapes.drawn if name == "polygon"]
+    across, down = ([corner[n] for corner in cabin] for n in range(2))
+    assert len(windows) == 2
+    for x, y in [corner for corners in windows for corner in corners]:
+        assert min(across) < x < max(across)
+        assert min(down) < y <= max(down)
+
+
 def test_a_folder_that_holds_anything_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DestinationError, match="the folder is not empty"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from shardkit import Pictures, UsageError, dataset, pack
 from shardkit.tools.pictures import choose_samples, open_picture, thumbnail
@@ -16,6 +16,7 @@ from shardkit.tools.view import (
     _GAP,
     _HEAD,
     _LINE,
+    _TEXT,
     MAX_CLASSES,
     augmented_data,
     enlarged,
@@ -139,6 +140,63 @@ def test_an_image_that_is_damaged_has_its_reason_in_its_place(tree: Path, tmp_pa
         assert red.sum() > 4 * 80 - 4  # more than the frame alone
 
 
+def test_the_reason_is_within_a_frame_of_the_size_of_a_picture(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (tree / "blue").iterdir():
+        path.write_bytes(b"no image at all")
+    monkeypatch.setattr("shardkit.tools.view.fitted", lambda text, *_: "")
+    side, count = 80, 3
+    sheet = view(tree, tmp_path / "sheet.png", classes=["blue"], side=side, count=count)
+    red = (np.asarray(Image.open(sheet.path).convert("RGB")) == _DAMAGE).all(axis=2)
+    top = _GAP + _HEAD + _GAP
+    frame = np.zeros((side, side), bool)
+    frame[[0, -1]] = frame[:, [0, -1]] = True
+    for column in range(count):
+        left = _GAP + column * (side + _GAP)
+        cell = red[top : top + side, left : left + side]
+        assert cell[frame].all()
+        assert cell[4:-4, 4:-4].any()
+        red[top : top + side, left : left + side] = False
+    assert not red.any()
+
+
+def test_the_lines_of_a_reason_are_below_each_other(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tree / "blue" / "0000.jpg").write_bytes(b"no image at all")
+    places: list[tuple[float, float]] = []
+    draw = ImageDraw.ImageDraw.text
+
+    def recorded(self: Any, at: tuple[float, float], text: str, fill: Any, *rest: Any) -> None:
+        places.extend([at] if fill == _DAMAGE else [])
+        draw(self, at, text, fill, *rest)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", recorded)
+    view(tree, tmp_path / "sheet.png", classes=["blue"], side=80)
+    (x, y), *rest = places
+    assert rest
+    assert places == [(x, y + number * _LINE) for number in range(len(places))]
+
+
+def test_the_count_of_a_class_stands_behind_its_name_on_the_same_line(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: dict[str, tuple[float, float]] = {}
+    draw = ImageDraw.ImageDraw.text
+
+    def recorded(self: Any, at: tuple[float, float], text: str, *rest: Any) -> None:
+        places[text] = at
+        draw(self, at, text, *rest)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", recorded)
+    view(packed, tmp_path / "sheet.png", side=80)
+    for title, count in (("0  blue", "   5 samples"), ("1  red", "   7 samples")):
+        (left, top), (behind, below) = places[title], places[count]
+        assert behind == left + ImageFont.load_default(_HEAD).getlength(title)
+        assert top < below < top + _HEAD - _TEXT + 1  # smaller letters, as low
+
+
 def test_names_of_any_kind_are_drawn(draw_tree: Any, tmp_path: Path) -> None:
     tree = draw_tree(tmp_path / "tree", {"猫 $\\alpha$": 1, "a\nb\x1b[31m": 1, "x" * 200: 1}, size=(8, 8))
     assert len(view(tree, tmp_path / "sheet.png").classes) == 3
@@ -169,6 +227,10 @@ def test_text_that_is_too_wide_loses_its_middle() -> None:
     font: Any = Fixed()
     assert fitted("abcdef", 6, font) == "abcdef"
     assert fitted("abcdefghij", 6, font) == "a…ghij"
+    assert fitted("abcdefghij", 1, font) == "…"
+    font.getlength = lambda text: len(text) - 0.5 * text.count("…")  # a narrow one
+    assert fitted("abcdefghij", 9.5, font) == "abc…efghij"
+    font.getlength = len
     assert two_lines("abcdef", 4, font) == ["abcd", "ef"]
     assert two_lines("abcdefghijkl", 4, font) == ["abcd", "e…kl"]
 

@@ -435,6 +435,29 @@ def test_what_is_counted_is_drawn_from_0_up(drawn: list[Any]) -> None:
     assert [axes.get_ylim()[0] for axes in drawn] == [0] * 7
 
 
+def test_the_first_dataset_is_filled_and_the_second_an_outline_of_the_same_width(drawn: list[Any]) -> None:
+    from shardkit.tools.report.plots import histogram, histogram_edges, shard_bars
+
+    edges, log = histogram_edges([np.array([1, 2])])
+    series = [("a", [50.0, 52.0]), ("b", [60.0, 61.0])]
+    histogram(edges, series, log=log, label="x", shown=str)
+    shard_bars([("a", [50.0, 52.0, 51.0]), ("b", [60.0])], label="MB")
+    for axes in drawn:
+        assert [patch.get_fill() for patch in axes.patches] == [True, False]
+        spans = [patch.get_data().edges[[0, -1]].tolist() for patch in axes.patches]
+        assert spans[0] == spans[1]
+        assert axes.get_axisbelow() is True  # the grid
+
+
+def test_the_outline_of_many_shards_has_a_step_around_each_number(drawn: list[Any]) -> None:
+    from shardkit.tools.report.plots import shard_bars
+
+    shard_bars([("train", [1.0] * 61)], label="MB")
+    [outline] = drawn[0].patches
+    assert outline.get_data().edges.tolist() == [number - 0.5 for number in range(62)]
+    assert outline.get_fill()
+
+
 def test_a_few_whole_numbers_have_a_bin_each() -> None:
     from shardkit.tools.report.plots import histogram_edges
 
