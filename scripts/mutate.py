@@ -292,7 +292,8 @@ class Tests:
 
     def of(self, change: Change) -> list[str]:
         lines = self._lines(change.file)
-        found: list[str] = lines.get(change.line, [])
+        statement = range(change.line, change.line - 5, -1)  # of a long one, the first line alone may be traced
+        found = next((lines[line] for line in statement if line in lines), [])
         if not found:  # only run in another process: use the tests of the same folder
             folder = f"tests/{Path(change.file).parts[1].removesuffix('.py')}"
             found = [name for name in self.seconds if name.startswith(folder)]
@@ -300,15 +301,15 @@ class Tests:
 
     def _lines(self, file: str) -> dict[int, list[str]]:
         if file not in self._covered:
-            from coverage.numbits import numbits_to_nums
-
-            lines: dict[int, list[str]] = defaultdict(list)
-            query = "select context_id, numbits from line_bits join file on file.id = file_id where path = ?"
-            for context, bits in self._base.execute(query, (str(ROOT / file),)):
-                name = self._contexts[context].split("|")[0]
-                for line in numbits_to_nums(bits) if name in self.seconds else ():
-                    lines[line].append(name)
-            self._covered[file] = lines
+            lines: dict[int, set[str]] = defaultdict(set)
+            query = (
+                "select distinct context_id, tono from arc join file on file.id = file_id where path = ? and tono > 0"
+            )
+            for context, line in self._base.execute(query, (str(ROOT / file),)):
+                name = self._contexts[context].rpartition("|")[0]
+                if name in self.seconds:
+                    lines[line].add(name)
+            self._covered[file] = {line: sorted(names) for line, names in lines.items()}
         return self._covered[file]
 
 
