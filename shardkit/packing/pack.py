@@ -442,8 +442,7 @@ def _tell_done(receipts: Sequence[Receipt]) -> None:
 def _belong(what: str, extension: str) -> bool:
     from PIL import Image
 
-    Image.init()
-    return what in (Image.EXTENSION.get("." + extension), {"mpo": "JPEG"}.get(extension))
+    return what in (Image.registered_extensions().get("." + extension), {"mpo": "JPEG"}.get(extension))
 
 
 def _load_pyarrow() -> None:

@@ -339,9 +339,4 @@ class _Shard:
 
     def abort(self) -> None:
         """There is no shard."""
-        error = RuntimeError("aborted")
-        try:
-            self._stack.__exit__(RuntimeError, error, None)
-        except RuntimeError as exc:
-            if exc is not error:
-                raise
+        self._stack.__exit__(RuntimeError, RuntimeError("aborted"), None)

@@ -111,3 +111,12 @@ def test_a_span_of_whole_pixels_is_inside_and_not_empty(start: float, length: fl
 def test_a_span_of_whole_pixels_is_the_nearest() -> None:
     assert pixel_span(1.4, 2.2, 10) == (1, 4)
     assert pixel_span(1.6, 2.2, 10) == (2, 4)
+
+
+@pytest.mark.parametrize("times", [1, 2, 4, 8])
+def test_a_jpeg_is_shrunk_by_a_divisor_from_just_where_it_fits(times: int) -> None:
+    for headroom in (1.0, 1.5):
+        side = round(20 * headroom) * times
+        assert dct_divisor((0, 0, side, 2 * side), (20, 20), headroom=headroom) == times
+        assert dct_divisor((0, 0, 2 * side, side), (20, 20), headroom=headroom) == times
+        assert dct_divisor((0, 0, side - 1, side), (20, 20), headroom=headroom) == max(1, times // 2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
+import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from shardkit.images.png import without_notes
+from shardkit.images.png import damage_in_header, without_notes
 
 
 def test_what_follows_the_end_of_a_png_with_texts_is_omitted() -> None:
@@ -22,6 +24,19 @@ def test_what_follows_the_end_of_a_png_with_texts_is_omitted() -> None:
     assert kept.endswith(b"IEND\xae\x42\x60\x82")
     with Image.open(io.BytesIO(kept)) as again:
         assert np.array_equal(np.asarray(again), np.asarray(image))
+
+
+@pytest.mark.parametrize(
+    ("at", "value"), [(0, 3), (1, 1), (1, 5), (2, 1), (3, 1), (4, 2)], ids=lambda number: str(number)
+)
+def test_each_impossible_number_of_a_header_alone_is_damage(at: int, value: int) -> None:
+    sink = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(sink, "PNG")
+    data = bytearray(sink.getvalue())
+    assert damage_in_header(bytes(data)) == ""
+    data[24 + at] = value
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    assert damage_in_header(bytes(data)).startswith("impossible header")
 
 
 def test_a_png_without_notes_is_given_back_as_it_is() -> None:

@@ -31,6 +31,11 @@ def test_one_byte_less_than_the_pixels_take_is_a_cut_file(kind: str, size: tuple
         image_header(data[:-1])
 
 
+def test_a_comment_of_a_gif_is_passed_over_whatever_is_in_it() -> None:
+    for comment in (b",", b",;!" * 100):
+        assert cut_gif(file_of((40, 30), "GIF", comment=comment)) == ""
+
+
 @pytest.mark.parametrize("size", [(1, 1), (40, 30)])
 def test_a_gif_is_whole_when_the_last_block_of_its_first_image_is_there(size: tuple[int, int]) -> None:
     data = file_of(size, "GIF")

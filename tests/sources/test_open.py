@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import subprocess
 import tarfile
@@ -25,9 +26,10 @@ from shardkit import Images, TableColumns
 from shardkit.errors import BadFileError, DestinationError, SourceError, StorageError, UsageError
 from shardkit.packing.pack import PackPlan
 from shardkit.shards.manifest import Manifest
-from shardkit.sources import left_out
+from shardkit.sources import bucket, left_out
 from shardkit.sources.archives import spool
 from shardkit.sources.tree.walk import MAX_DEPTH
+from shardkit.storage.store import ObjectInfo
 
 Pack = Callable[..., Manifest]
 Content = Callable[[Path], dict[str, bytes]]
@@ -162,9 +164,11 @@ def test_a_top_folder_that_may_be_a_class_is_warned_of(
     name: str, warned: bool, tree: Path, out: Path, pack_one: Pack, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = archived(tree, "zip", top="pets").rename(tree.parent / name)
-    pack_one(path, out / "train")
+    with caplog.at_level(logging.INFO):
+        pack_one(path, out / "train")
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert ["pets is taken as the tree" in text for text in said] == [True] * warned
+    assert (f"{path}: the tree is in its folder pets" in caplog.messages) is not warned
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -195,6 +199,21 @@ def test_an_archive_of_splits_packs_as_the_tree_of_splits(
     again = shardkit.pack(path, out / "b", workers=1)
     assert first == again
     assert content_of(out / "a") == content_of(out / "b")
+
+
+def test_what_is_beside_the_splits_of_an_archive_is_told_as_that_of_a_tree(
+    splits: Path, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (splits / "readme.txt").write_text("of nobody")
+    told = []
+    for number, source in enumerate((splits, archived(splits, "zip"))):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            shardkit.pack(source, out / str(number), workers=1)
+        told.append([text.partition(": ")[2] for text in caplog.messages if "beside the splits" in text])
+    assert told[0] == told[1]
+    assert len(told[0]) == 1
+    assert "readme.txt" in told[0][0]
 
 
 def test_an_archive_takes_its_name_to_a_folder(tree: Path, out: Path, pack_one: Pack) -> None:
@@ -551,6 +570,13 @@ def test_a_tree_in_a_store_packs_to_the_bytes_of_the_tree(
     assert content_of(out / "a") == content_of(out / "b")
     with pytest.raises(SourceError, match="memory://pack-sources/none: it has no objects"):
         pack_one("memory://pack-sources/none", out / "c" / "train")
+
+
+def test_an_object_that_stands_for_an_empty_folder_is_a_folder() -> None:
+    found = bucket._Found(lambda _: None)
+    found.add([ObjectInfo("dog/", 0), ObjectInfo("cat/1.jpg", 5), ObjectInfo("a//", 0)])
+    assert (found.folders, found.left_out) == (["dog"], [(left_out.NO_PATHS, "a//")])
+    assert list(found.names.build()) == [b"cat/1.jpg"]
 
 
 @pytest.mark.parametrize(

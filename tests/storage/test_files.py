@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import os
@@ -31,6 +32,34 @@ def test_a_file_appears_when_the_block_ends_and_not_before(tmp_path: Path) -> No
         assert names(tmp_path) == [os.path.basename(os.fsdecode(part_of(str(path))))]
     assert path.read_bytes() == b"first second"
     assert names(tmp_path) == ["a.tar"]
+
+
+def test_a_lock_that_was_let_go_keeps_no_file_open(tmp_path: Path) -> None:
+    lock = FolderLock(str(tmp_path))
+    lock.release()
+    with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        os.fstat(lock.fd)
+
+
+def test_a_system_without_syncfs_flushes_each_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Library:
+        code = errno.ENOSYS
+
+        def syncfs(self, fd: int) -> int:
+            ctypes.set_errno(self.code)
+            return -1
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(b"x")
+    flushed = list[str]()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Library())
+    monkeypatch.setattr(files, "_sync_file", flushed.append)
+    files.sync_tree(str(tmp_path))
+    assert flushed == [str(tmp_path / "a" / "b")]
+    monkeypatch.setattr(Library, "code", errno.EIO)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        files.sync_tree(str(tmp_path))
 
 
 def test_a_path_of_bytes_that_are_no_text_is_written_as_well(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from shardkit.storage.files import translated
 Advance = Callable[[int, int], None]
 """Called with the samples and bytes that were read since the last call."""
 
+VECTOR = 512
+"""Pieces that one call writes: well under every system's IOV_MAX."""
+
 
 class Sink:
     """The shard being written, and the CRC-32C of it all."""
@@ -30,8 +33,8 @@ class Sink:
         for piece in pieces:
             self.crc = crc32c(piece, self.crc)
         with translated(self.place):
-            for first in range(0, len(pieces), 512):  # well under every system's IOV_MAX
-                _write_all(self.fd, pieces[first : first + 512])
+            for first in range(0, len(pieces), VECTOR):
+                _write_all(self.fd, pieces[first : first + VECTOR])
         self.bytes += size
 
 

@@ -264,6 +264,10 @@ def test_what_follows_a_nul_in_a_name_field_is_no_part_of_the_name(read: Callabl
     data = b"".join(block(name, b"0", b"%d" % n) for n, name in enumerate(names)) + END
     assert read(data) == by_webdataset(data)
     assert list(read(data)) == ["a", "d", "g"]
+    many = (
+        b"".join(block(b"%d.cls\0junk.png" % n, b"0", b"1") for n in range(9)) + END
+    )  # what is learned from the first
+    assert read(many) == by_webdataset(many) == {f"{n}": {"cls": b"1"} for n in range(9)}
 
 
 @READERS

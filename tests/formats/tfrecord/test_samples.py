@@ -95,6 +95,13 @@ def test_an_example_without_image_or_label_has_neither() -> None:
     assert one(b"") == ("train_tfrecord-0", {})
 
 
+@pytest.mark.parametrize("other", [of_ints(1), of_floats(1), of_bytes(b"a", b"b"), b""])
+def test_a_key_or_name_that_is_not_one_text_counts_as_absent(other: bytes) -> None:
+    names = ("image/key", "image/filename", "image/format", "image/class/text")
+    key, fields = one(example(**{"image/encoded": of_bytes(JPEG)}, **dict.fromkeys(names, other)))
+    assert (key, fields["jpg"]) == ("train_tfrecord-0", JPEG)
+
+
 def test_records_without_a_key_are_named_by_their_place() -> None:
     data = framed(example(a=of_ints(1))) * 2
     keys = [key for key, _ in stream_samples(io.BytesIO(data), place="s3://b/x.tfrecord-00000-of-00002")]

@@ -819,6 +819,11 @@ class TestPack:
         assert np.array_equal(pixels(made(filled, strip=True).data), pixels(data))
 
 
+def test_a_segment_may_end_with_the_file() -> None:
+    comment, scan = b"\xff\xfe\0\2", b"\xff\xda\0\2"
+    assert list(segments(b"\xff\xd8" + comment + scan)) == [(0xFE, 2, 6), (0xDA, 6, 10)]
+
+
 class TestRareJpegs:
     @pytest.mark.parametrize("names", [b"RGB", b"\1"])
     def test_a_lossless_jpeg_is_resized_within_its_memory(self, names: bytes) -> None:

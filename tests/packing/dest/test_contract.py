@@ -139,8 +139,10 @@ def test_a_second_job_is_refused_while_the_first_has_the_lock(dest: Location, de
 def test_the_list_of_what_was_left_out_goes_along(destination: Destination) -> None:
     with destination.locked():
         receipts = deliver(destination, ["a"])
-        destination.commit(manifest_of(destination, receipts, skipped=1), [Skipped("b.txt", "it is empty")])
-    assert b"it is empty" in destination.files.read("train.skipped.json")
+        destination.commit(manifest_of(destination, receipts, skipped=1), [Skipped("é.txt", "it is empty")])
+    listed = destination.files.read("train.skipped.json")
+    assert b"it is empty" in listed
+    assert "é".encode() in listed  # names can be read as they are
 
 
 def test_it_is_known_when_the_manifest_was_written(destination: Destination) -> None:

@@ -203,7 +203,7 @@ def test_a_link_in_the_way_is_replaced_and_not_followed(tree: Path, out: Path, t
     assert not (out / "train-000000.tar").is_symlink()
 
 
-@pytest.mark.parametrize("stem", [os.fsdecode(b"latin-\xe9"), "back\\slash"])
+@pytest.mark.parametrize("stem", [*(os.fsdecode(b"latin-%c" % byte) for byte in (0x80, 0xE9, 0xFF)), "back\\slash"])
 def test_a_name_that_a_manifest_can_not_hold_is_refused(stem: str, tree: Path, out: Path, pack_one: Pack) -> None:
     text = refused(DestinationError, 4, lambda: pack_one(tree, out / stem))
     assert "can't be the beginning of the shards' names: they must be UTF-8, without a backslash" in text

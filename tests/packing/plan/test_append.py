@@ -220,6 +220,17 @@ def test_only_a_full_check_sees_other_bytes_of_the_same_size(
     assert "as they were: 1 (red/0002.jpg)" in caplog.text
 
 
+def test_a_file_that_was_empty_and_no_longer_is_has_changed(
+    tree: Path, out: Path, pack_one: Pack, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tree / "red" / "0002.jpg"
+    path.write_bytes(b"")
+    pack_one(tree, out / "train", check="none")
+    path.write_bytes(b"no longer")
+    pack_one(tree, out / "train", check="none", append=True)
+    assert "as they were: 1 (red/0002.jpg)" in caplog.text
+
+
 def test_many_names_are_cut_short(tmp_path: Path, out: Path, pack_one: Pack, draw_tree: Any, caplog: Any) -> None:
     tree = draw_tree(tmp_path / "many", {"cat": 9})
     pack_one(tree, out / "train")

@@ -14,9 +14,11 @@ from hypothesis import given
 from numpy.typing import NDArray
 
 import shardkit
+from shardkit import rng
 from shardkit.errors import UsageError
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord import sizes
+from shardkit.packing.plan import plan as plan_module
 from shardkit.packing.plan.cut import even_cut
 from shardkit.packing.plan.plan import Plan, ShardNames, plan_shards
 from shardkit.sample import text_of_path
@@ -48,6 +50,12 @@ def plan(
 def cut(sizes: list[int] | NDArray[np.int64], max_bytes: int, max_count: int = 10**9, least: int = 1) -> list[int]:
     ends = np.concatenate(([0], np.cumsum(np.asarray(sizes, dtype=np.int64)))).astype(np.int64)
     return even_cut(ends, max_bytes=max_bytes, max_count=max_count, least=least).tolist()
+
+
+def test_the_order_of_more_samples_than_32_bits_count_has_64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rng, "permutation", lambda count, key: np.zeros(1, np.int64))
+    assert plan_module._order(2**31, True, 0).dtype == np.int64
+    assert plan_module._order(2**31 - 1, True, 0).dtype == np.int32
 
 
 some_sizes = st.lists(st.integers(0, 3000), max_size=120)

@@ -14,6 +14,7 @@ import pytest
 from shardkit.errors import BadFileError, DestinationError
 from shardkit.formats.tar import fast_write, samples
 from shardkit.packing.write import plain
+from shardkit.packing.write import sink as sink_module
 from shardkit.packing.write.file_samples import FileSamples
 from shardkit.packing.write.receipt import COLUMNS, Receipt, Rows, receipt_path, rows_path
 from shardkit.packing.write.shard import write_shard
@@ -63,6 +64,33 @@ def task_of(tmp_path: Path, files: dict[str, bytes], **fields: Any) -> ShardTask
         skip_bad=skip_bad,
         samples=msgspec.structs.replace(samples, **fields),
     )
+
+
+def test_the_digest_of_a_task_changes_with_all_that_decides_its_bytes() -> None:
+    samples = FileSamples(
+        root=b"tree", files=TreeFiles(b"tree"), paths=[b"c0/a.jpg", b"c1/b.jpg"], sizes=[3, 4], labels=[0, 1],
+        keys=["c0/a", "c1/b"],
+    )  # fmt: skip
+    others = [
+        {"paths": [b"c0/a.jpg", b"c1/c.jpg"]}, {"sizes": [3, 5]}, {"labels": [0, 2]}, {"keys": ["c0/a", "c1/b_1"]},
+        {"names": ["jpg"]}, {"inline": {"json": [b"1", b"2"]}}, {"inline": {"json": [b"1", b"3"]}},
+        {"inline": {"txt": [b"1", b"2"]}},
+    ]  # fmt: skip
+    each = [samples, *(msgspec.structs.replace(samples, **fields) for fields in others)]
+    digests = {one.digest(b"salt", b"marks") for one in each}
+    digests |= {samples.digest(b"other", b"marks"), samples.digest(b"salt", b"other")}
+    assert len(digests) == len(others) + 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_many_pieces_are_written_each_once(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink_module, "VECTOR", 2)
+    pieces = [bytes([number]) * 16384 for number in range(count)]
+    with open(tmp_path / "x", "wb") as file:
+        sink = Sink(file.fileno(), b"x")
+        sink.write(pieces, sum(map(len, pieces)))
+    assert (tmp_path / "x").read_bytes() == b"".join(pieces)
+    assert (sink.bytes, sink.crc) == (16384 * count, google_crc32c.value(b"".join(pieces)))
 
 
 def ignore(files: int, size: int) -> None:

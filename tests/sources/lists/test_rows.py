@@ -366,6 +366,17 @@ def test_a_cell_that_does_not_end_is_named_by_the_line_where_its_row_begins(fold
     assert paths(scan(listed(folder, text + "x" * (MAX_ROW_BYTES // 2) + "\n"))) == ["cat/1.jpg", "cat/2.jpg"]
 
 
+def test_the_length_of_a_row_is_counted_from_its_own_beginning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_lists, "_PIECE", 9)
+    row = "cat/1.jpg"
+    monkeypatch.setattr(text_lists, "MAX_ROW_BYTES", len(row))
+    for text in (f"{row}\n{row}\n", f"path\n{row}\n\n{row}", f"path\n\n{row}\n"):
+        text_lists._look_through(str(listed(folder, text)), "list.csv")
+        longer = text.replace(row, row + "x")
+        with pytest.raises(SourceError, match="is longer than"):
+            text_lists._look_through(str(listed(folder, longer)), "list.csv")
+
+
 @pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.jsonl"])
 def test_a_nul_byte_is_named_with_its_line(name: str, folder: Path) -> None:
     with pytest.raises(SourceError, match=r"at byte 15: line 2 has a NUL byte; remove it"):

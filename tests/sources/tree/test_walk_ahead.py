@@ -130,6 +130,13 @@ def test_a_disk_that_keeps_the_scan_waiting_gets_threads(monkeypatch: pytest.Mon
         assert [folder.path for top in "def" for folder in looked.folders(top)] == ["d", "e", "f"]
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are counted in /proc")
+def test_no_folder_stays_open(deep: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    scan_tree(deep)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.usefixtures("always")
 def test_a_folder_that_cannot_be_listed_is_named_and_the_threads_end(
     deep: Path, monkeypatch: pytest.MonkeyPatch

@@ -30,7 +30,7 @@ from shardkit.storage.retry import Retry, retried
 from shardkit.storage.store import Store, open_store
 from shardkit.storage.stores import aws_profile, cloud, cloud_options, obstore_after_fork
 
-pytest.importorskip("obstore")
+obstore = pytest.importorskip("obstore")
 
 SECRET = "s3cr3tV4lue"
 KEYS = {"access_key_id": "AKIA0123", "secret_access_key": SECRET, "region": "us-east-1"}
@@ -612,6 +612,26 @@ def test_a_list_asks_for_what_is_behind_the_prefix_only(s3_server: Any) -> None:
     for prefix in (".", ".h", ".hidden"):
         assert names(store, prefix) == [".hidden"]
     assert names(store, "..x") == []
+
+
+@pytest.mark.parametrize(("place", "folder"), [("", None), ("train", "train"), ("a/b", "a/b")])
+def test_a_list_is_asked_of_the_folder_alone(
+    place: str, folder: str | None, s3_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key may be allowed to list nothing else."""
+    asked: list[str | None] = []
+    listed, listed_folder = obstore.list, obstore.list_with_delimiter
+    monkeypatch.setattr(
+        obstore, "list", lambda store, prefix, **options: asked.append(prefix) or listed(store, prefix, **options)
+    )
+    monkeypatch.setattr(
+        obstore, "list_with_delimiter", lambda store, prefix: asked.append(prefix) or listed_folder(store, prefix)
+    )
+    store = open_store(locate("/".join(part for part in (s3_server.url, place) if part)), s3_server.options)
+    list(store.list())
+    list(store.list("tr"))
+    store.folders()
+    assert asked == [folder] * 3
 
 
 def test_a_bucket_that_is_not_there_is_reported(s3_server: Any) -> None:

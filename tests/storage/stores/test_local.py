@@ -44,6 +44,15 @@ def test_a_file_in_the_way_of_a_folder_is_reported(tmp_path: Path) -> None:
         open_store(locate(tmp_path)).put("a/b", io.BytesIO(b"x"))
 
 
+def test_what_is_in_a_linked_folder_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.tar").write_bytes(b"x")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere")
+    store = open_store(locate(str(tmp_path / "root")))
+    assert [info.name for info in store.list()] == ["linked/x.tar"]
+
+
 def test_a_folder_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert names(open_store(locate(tmp_path / "nowhere"))) == []
 

@@ -23,6 +23,8 @@ from shardkit import Manifest, Progress, Ray
 from shardkit.cli.main import run
 from shardkit.errors import BadFileError, MissingExtraError, SourceError, UsageError, WorkerError
 from shardkit.packing.engine.options import EngineOptions
+from shardkit.packing.engine.ray import address as address_module
+from shardkit.packing.engine.ray import cluster as cluster_module
 from shardkit.packing.engine.ray import engine, map
 from shardkit.packing.engine.ray import task as ray_task
 from shardkit.packing.engine.ray.address import require_reachable
@@ -278,6 +280,26 @@ def test_another_server_is_no_cluster(reply: bytes) -> None:
         thread.join()
 
 
+@pytest.mark.parametrize(
+    ("pieces", "ours"),
+    [
+        ([b"\0\0\0\4"], True), ([b"\0\0", b"\0\4"], True), ([b"\0\0\0\4\0", b""], True), ([b"\0\0\0"], False),
+        ([b"\0\0\0\1"], False), ([], False),
+    ],
+)  # fmt: skip
+def test_a_head_answers_with_its_settings_in_pieces_of_any_size(pieces: list[bytes], ours: bool) -> None:
+    class Connection:
+        def sendall(self, data: bytes) -> None:
+            self.waiting = [*pieces, b""]
+
+        def recv(self, size: int) -> bytes:
+            return self.waiting.pop(0)
+
+    connection: Any = Connection()
+    with contextlib.nullcontext() if ours else pytest.raises(WorkerError, match="not the head of a Ray cluster"):
+        address_module._require_http2(connection, "head:6379")
+
+
 def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shardkit.packing.engine.ray.address.TIMEOUT_SECONDS", 0.05)
     silent = pytest.raises(WorkerError, match=r"no Ray cluster answers there \(timed out\)")
@@ -317,6 +339,15 @@ def test_a_dry_run_needs_no_engine(tree: Path, out: Path, monkeypatch: pytest.Mo
 
 
 # What a node does, without Ray
+
+
+def test_a_node_finds_shardkit_where_the_head_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = str(Path(shardkit.__file__).resolve().parent.parent)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in (home, "")])
+    call = cluster_module._caller()
+    for _ in range(2):
+        assert call("shardkit.units:cores") >= 1  # type: ignore[operator]
+        assert sys.path.count(home) == 1
 
 
 @pytest.fixture
