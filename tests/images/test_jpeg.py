@@ -28,6 +28,7 @@ from PIL import Image
 
 from shardkit.images import jpeg
 from shardkit.images.header import check_image, image_header
+from shardkit.images.pixels import jpeg_size
 
 PHOTO = photo()
 STRAY = {
@@ -187,3 +188,13 @@ def test_any_bytes_between_segments_are_read_or_refused(extra: bytes, marker: in
         jpeg.tidied(data)
     except ValueError:
         return
+
+
+def test_what_simplejpeg_may_decode_is_told_from_what_pillow_has_to_look_at() -> None:
+    with Image.open(io.BytesIO(PHOTO)) as image:
+        size = image.size[::-1]
+        sink = io.BytesIO()
+        image.convert("CMYK").save(sink, "JPEG")
+    assert jpeg_size(PHOTO, 1 << 30) == size
+    assert jpeg_size(sink.getvalue(), 1 << 30) is None
+    assert jpeg_size(lossless(*size), 1 << 30) is None

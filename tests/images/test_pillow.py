@@ -19,9 +19,11 @@ from PIL import Image
 
 import shardkit
 from shardkit.errors import DecodeError
+from shardkit.images import pillow as pillow_module
 from shardkit.images.decoder import DecodeOptions, ImageDecoder
 from shardkit.images.header import check_image, image_header
 from shardkit.images.pillow import FORMATS, MAX_PIXELS, opened, quiet_pillow
+from shardkit.images.pixels import resize_into
 from shardkit.images.rewrite.transcode import Transcoding, transcode
 from shardkit.tools.pictures import open_picture
 
@@ -228,3 +230,21 @@ def test_an_image_is_closed_and_an_error_inside_is_its_damage() -> None:
     with pytest.raises(ValueError, match="damaged PNG: told so"), opened(PNG) as image:
         assert image.size == (256, 256)
         raise OSError("told so")
+
+
+def test_pillow_s_own_limit_is_raised_only_where_it_would_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(pillow_module, "MAX_PIXELS", 0)
+    for most, limit in ((199, 100), (200, 100), (201, 101), (250, 125)):
+        with quiet_pillow(most):
+            assert limit == Image.MAX_IMAGE_PIXELS
+        assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_an_area_that_is_enlarged_is_pillow_s_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    for shape in ((12, 9, 3), (6, 16, 3), (12, 4, 3)):
+        out = np.zeros(shape, np.uint8)
+        resize_into(pixels, (0, 0, 6, 8), out, "area")
+        boxed = Image.fromarray(pixels).resize((shape[1], shape[0]), Image.Resampling.BOX)
+        assert np.array_equal(out, np.asarray(boxed))

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from shardkit.images.png import damage_in_header, without_notes
+from shardkit.images.png import damage_in_header, has_frames, without_notes
 
 
 def test_what_follows_the_end_of_a_png_with_texts_is_omitted() -> None:
@@ -44,3 +44,14 @@ def test_a_png_without_notes_is_given_back_as_it_is() -> None:
     Image.new("RGB", (3, 2)).save(sink, "PNG")
     data = sink.getvalue()
     assert without_notes(data) is data
+
+
+@pytest.mark.parametrize(("frames", "several"), [(0, False), (1, False), (2, True), (300, True)])
+def test_a_png_of_one_frame_is_one_image(frames: int, several: bool) -> None:
+    sink = io.BytesIO()
+    Image.new("RGB", (3, 2)).save(sink, "PNG")
+    data = sink.getvalue()
+    control = b"acTL" + frames.to_bytes(4, "big") + bytes(4)
+    chunk = len(control[4:]).to_bytes(4, "big") + control + zlib.crc32(control).to_bytes(4, "big")
+    assert has_frames(data[:33] + chunk + data[33:]) is several
+    assert not has_frames(data)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from shardkit.images.header import image_header
-from shardkit.images.whole import cut_bmp, cut_gif
+from shardkit.images.whole import _end_of_tiff, cut_bmp, cut_gif
 
 ROWS_PER_STRIP, STRIP_OFFSETS = 278, 273
 
@@ -61,3 +62,18 @@ def test_a_tiff_of_several_strips_needs_the_last_of_them() -> None:
     assert len(strips) > 1
     with pytest.raises(ValueError, match="TIFF cut"):
         image_header(data[: strips[-1]])
+
+
+@pytest.mark.parametrize("bytes_told", [20, 1000])
+def test_a_tiff_that_is_not_packed_ends_with_its_pixels_whatever_its_counts_say(bytes_told: int) -> None:
+    tags = {ROWS_PER_STRIP: 2, STRIP_OFFSETS: (8, 28), 279: (bytes_told, bytes_told), 258: (8,), 277: 1, 259: 1}
+    assert _end_of_tiff(SimpleNamespace(tag_v2=tags, width=10, height=4)) == 28 + 20
+    assert _end_of_tiff(SimpleNamespace(tag_v2=tags, width=10, height=3)) == 28 + 10
+    assert _end_of_tiff(SimpleNamespace(tag_v2={**tags, 279: (20, 15)}, width=10, height=4)) == 28 + 15
+
+
+def test_a_gif_that_is_cut_tells_where() -> None:
+    data = file_of((4, 3), "GIF")
+    for size, message in ((12, "GIF cut inside its header"), (13, "GIF cut before its first image")):
+        with pytest.raises(ValueError, match=message):
+            image_header(data[:size])

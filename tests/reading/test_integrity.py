@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
 import shutil
 import threading
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,7 @@ from shardkit.reading.blocks import source as blocks
 from shardkit.reading.blocks import stream
 from shardkit.shards import buffers
 from shardkit.storage import mapped
+from shardkit.storage import mapping as mapping_module
 from shardkit.storage.mapping import let_go, map_file, view_of
 
 Run = Callable[..., Any]
@@ -239,6 +243,26 @@ def test_a_mapping_is_as_the_file_and_outlives_its_descriptor(tmp_path: Path) ->
     path.write_bytes(b"")
     with open(path, "rb") as file:
         assert len(map_file(file.fileno(), 0)) == 0
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_DONTNEED"), reason="this system has no such advice")
+@pytest.mark.parametrize("python", [(3, 11), (3, 13)])
+def test_the_pages_of_a_mapping_are_let_go(python: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, ...]] = []
+    if python < (3, 13):
+        library = SimpleNamespace(madvise=lambda *arguments: told.append(arguments))
+        monkeypatch.setattr(mapping_module, "_library", lambda: library)
+        mapping: Any = (ctypes.c_char * 5)()
+        expected: tuple[int, ...] = (ctypes.addressof(mapping), 5, mmap.MADV_DONTNEED)
+    else:
+
+        class Recorded(mmap.mmap):
+            def madvise(self, *arguments: int) -> None:
+                told.append(arguments)
+
+        mapping, expected = Recorded(-1, 5), (mmap.MADV_DONTNEED,)
+    let_go(mapping)
+    assert told == [expected]
 
 
 @pytest.mark.parametrize("wrong", [-1, 1])

@@ -64,3 +64,39 @@ def test_at_the_end_of_the_process_all_threads_are_ended(monkeypatch: pytest.Mon
     module._close_all()
     assert not any(thread.is_alive() for pool in pools for thread in pool._threads)
     assert [len(pool._threads) for pool in pools] == [1, 1]
+
+
+def test_threads_that_do_not_end_are_waited_for_together_no_longer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, waits = [100.0], list[float]()
+
+    def join(seconds: float) -> None:
+        waits.append(seconds)
+        clock[0] += min(seconds, 2.0)
+
+    monkeypatch.setattr("shardkit.storage.fetchers.time.monotonic", lambda: clock[0])
+    pool = Fetchers(60.0)
+    pool._threads = [cast(Any, SimpleNamespace(join=join)) for _ in range(4)]
+    pool.join(5.0)
+    assert waits == [5.0, 3.0, 1.0, 0.0]
+    pool._threads = []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waiting", "begun"), [(2.0, True, True), (2.0, False, False), (0.5, True, False), (0.5, False, False)]
+)
+def test_a_slow_answer_begins_one_more_thread_where_jobs_wait(
+    seconds: float, waiting: bool, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, more = [0.0], list[None]()
+
+    def run() -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr("shardkit.storage.fetchers.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(module, "SLOW_SECONDS", 1.0)
+    pool = Fetchers(60.0, count=0)
+    jobs = iter([SimpleNamespace(run=run, chunks=1), None])
+    monkeypatch.setattr(pool, "_jobs", SimpleNamespace(get=lambda: next(jobs), empty=lambda: not waiting))
+    monkeypatch.setattr(pool, "_one_more", lambda: more.append(None))
+    pool._serve()
+    assert len(more) == begun

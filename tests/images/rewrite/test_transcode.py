@@ -902,3 +902,17 @@ def test_a_scan_header_that_has_just_its_bytes_is_whole() -> None:
     assert is_incomplete(data[:last] + b"\xff\xd9")
     assert not is_incomplete(data[: last + 10])
     assert is_incomplete(data[: last + 9])
+
+
+def test_notes_are_known_by_their_segment_and_how_it_begins() -> None:
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body
+
+    parts = {"exif": b"Exif\0\0", "xmp": b"http://ns.adobe.com/xap/1.0/\0"}
+    for name, prefix in parts.items():
+        for marker in (0xE1, 0xE2, 0xFE):
+            data = b"\xff\xd8" + segment(marker, prefix + b"told") + segment(0xDA, b"")
+            notes = notes_of_jpeg(data)
+            assert (notes.exif, notes.xmp) == tuple(b"told" * (marker == 0xE1 and other == name) for other in parts)
+    twice = segment(0xE1, parts["xmp"] + b"first") + segment(0xE1, parts["xmp"] + b"second")
+    assert notes_of_jpeg(b"\xff\xd8" + twice + segment(0xDA, b"")).xmp == b"first"

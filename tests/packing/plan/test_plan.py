@@ -17,6 +17,7 @@ import shardkit
 from shardkit import rng
 from shardkit.errors import UsageError
 from shardkit.formats.format import FORMATS
+from shardkit.formats.tar.samples import encode_sample
 from shardkit.formats.tfrecord import sizes
 from shardkit.packing.plan import plan as plan_module
 from shardkit.packing.plan.cut import even_cut
@@ -272,3 +273,11 @@ def test_the_planned_bytes_of_a_sample_are_those_that_it_takes_whatever_the_leng
     expected = dict(zip(map(text_of_path, source.paths), planned, strict=True))
     assert expected == dict(zip(written["path"], written["size"], strict=True))
     assert len(set(planned)) > 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 1024])
+def test_an_image_takes_whole_blocks_of_a_tar_shard(size: int, tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.jpg").write_bytes(bytes(size))
+    [found] = FORMATS["tar"].sample_bytes(scan_tree(tmp_path)).tolist()
+    assert found == encode_sample("cat/a", [("jpg", bytes(size)), ("cls", b"0")])[2]

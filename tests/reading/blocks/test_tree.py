@@ -11,6 +11,7 @@ import pytest
 
 import shardkit
 from shardkit import NotFoundError, SourceError
+from shardkit.reading.blocks.tree import TreeCatalog
 
 KeysOf = Callable[[Any], list[str]]
 
@@ -95,3 +96,8 @@ def test_a_folder_of_splits_is_no_tree_of_classes(small_tree: Path, tmp_path: Pa
     with pytest.raises(SourceError, match=rf"holds splits.*{min(names)}, {max(names)}; open each by itself"):
         len(shardkit.dataset(tmp_path / "data"))
     assert len(shardkit.dataset(tmp_path / "data" / names[0])) == 97
+
+
+def test_the_mean_size_of_its_images_is_known(small_tree: Path) -> None:
+    sizes = [path.stat().st_size for path in small_tree.rglob("*.jpg")]
+    assert TreeCatalog(str(small_tree)).mean_bytes == sum(sizes) // len(sizes)

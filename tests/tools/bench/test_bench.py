@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 
 from shardkit import NotFoundError, UsageError, dataset, pack
 from shardkit.tools.bench import advice as bench_advice
+from shardkit.tools.bench import bench as bench_module
 from shardkit.tools.bench import measure as bench_measure
 from shardkit.tools.bench.advice import Figures, advise, measured_table, resize_side, shard_bytes_for
 from shardkit.tools.bench.bench import BenchResult, _thread_counts, bench, plot
@@ -474,3 +476,18 @@ def test_shards_in_a_store_are_measured_against_a_copy(
     out = capsys.readouterr().out
     assert "memory://bench/shards: shards in a store, 90 images" in out
     assert "a local copy" in out
+
+
+@pytest.mark.parametrize(("tree", "shards"), [(True, True), (True, False), (False, True), (False, False)])
+def test_cold_reads_are_measured_where_both_forms_can_be_dropped_from_the_cache(
+    tree: bool, shards: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    can = {("tree",): tree, ("shards",): shards}
+    caches: list[str] = []
+    monkeypatch.setattr(bench_module.timing, "can_drop", lambda files: can[tuple(files)])
+    monkeypatch.setattr(bench_module, "_pair", lambda sample, form, cache, *_: caches.append(cache))
+    monkeypatch.setattr(bench_module, "_in_groups", lambda *_: [])
+    sample: Any = SimpleNamespace(far=None, tree_files=["tree"], shard_files=["shards"])
+    bench_module._measured(sample, [1, 2], 224, 1.0, lambda _: None)
+    assert ("cold" in caches) is (tree and shards)
+    assert caches.count("warm") == 3

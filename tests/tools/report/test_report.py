@@ -568,3 +568,24 @@ def test_a_dataset_in_a_store_gives_the_same_report_and_finds_its_other_splits(s
     here, there = report(splits / "train", tmp_path / "a.html"), report("memory://report/train", tmp_path / "b.html")
     assert (there.datasets, there.leaks) == (here.datasets, here.leaks)
     assert len(there.leaks) == 1
+
+
+def test_one_size_of_all_images_is_told_and_several_are_drawn(splits: Path, tree: Path, tmp_path: Path) -> None:
+    one = page_of(report(tree, tmp_path / "one.html").path)
+    assert "All images have 40 x 30 pixels." in one.text
+    several = page_of(report(splits / "train", tmp_path / "several.html").path)
+    assert "All images have" not in several.text
+    assert {"Image width", "Image height", "Aspect ratio"} <= {text for tag, text in several.texts if tag == "h3"}
+    assert "From 12 to 200, the middle is 40" in several.text
+    assert "From 12 to 40, the middle is 30" in several.text
+
+
+def test_three_of_a_group_of_equal_images_are_named_and_the_rest_counted(tree: Path, tmp_path: Path) -> None:
+    for number in range(4):
+        shutil.copy(tree / "red" / "0000.jpg", tree / "red" / f"copy-{number}.jpg")
+    text = page_of(report(tree, tmp_path / "report.html").path).text
+    assert "5 times: red/0000, red/copy-0, red/copy-1 and 2 more" in text
+    (tree / "red" / "copy-3.jpg").unlink()
+    (tree / "red" / "copy-2.jpg").unlink()
+    text = page_of(report(tree, tmp_path / "report.html").path).text
+    assert re.search(r"3 times: red/0000, red/copy-0, red/copy-1\s", text + " ")
