@@ -201,7 +201,7 @@ def test_an_archive_of_splits_packs_as_the_tree_of_splits(
     assert content_of(out / "a") == content_of(out / "b")
 
 
-def test_what_is_beside_the_splits_of_an_archive_is_told_as_that_of_a_tree(
+def test_what_is_outside_the_splits_of_an_archive_is_told_as_that_of_a_tree(
     splits: Path, out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (splits / "readme.txt").write_text("of nobody")
@@ -210,7 +210,7 @@ def test_what_is_beside_the_splits_of_an_archive_is_told_as_that_of_a_tree(
         caplog.clear()
         with caplog.at_level(logging.INFO):
             shardkit.pack(source, out / str(number), workers=1)
-        told.append([text.partition(": ")[2] for text in caplog.messages if "beside the splits" in text])
+        told.append([text.partition(": ")[2] for text in caplog.messages if "outside the splits" in text])
     assert told[0] == told[1]
     assert len(told[0]) == 1
     assert "readme.txt" in told[0][0]

@@ -576,8 +576,8 @@ def test_one_size_of_all_images_is_told_and_several_are_drawn(splits: Path, tree
     several = page_of(report(splits / "train", tmp_path / "several.html").path)
     assert "All images have" not in several.text
     assert {"Image width", "Image height", "Aspect ratio"} <= {text for tag, text in several.texts if tag == "h3"}
-    assert "From 12 to 200, the middle is 40" in several.text
-    assert "From 12 to 40, the middle is 30" in several.text
+    assert "From 12 to 200, the median is 40" in several.text
+    assert "From 12 to 40, the median is 30" in several.text
 
 
 def test_three_of_a_group_of_equal_images_are_named_and_the_rest_counted(tree: Path, tmp_path: Path) -> None:
