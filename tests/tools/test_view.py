@@ -82,6 +82,13 @@ def test_augmented_pictures_are_those_of_training(packed: Path, tmp_path: Path) 
     assert Path(whole.path).read_bytes() != Path(sheet.path).read_bytes()
 
 
+def test_the_usual_side_is_224_at_most(draw_tree: Any, tmp_path: Path) -> None:
+    for width, height, side in ((300, 226, 224), (224, 300, 224), (223, 300, 223)):
+        tree = draw_tree(tmp_path / f"{width}", {"a": 2}, size=(width, height))
+        pack(tree, tmp_path / "shards" / f"{width}", workers=1)
+        assert usual_side(dataset(tmp_path / "shards" / f"{width}")) == side
+
+
 def test_the_usual_side_is_the_shorter_one(packed: Path, tree: Path) -> None:
     assert usual_side(dataset(packed)) == 30
     assert usual_side(dataset(tree)) == 224  # a class directory has no index
@@ -212,6 +219,16 @@ def test_a_small_image_is_enlarged_by_whole_factors_and_a_large_one_shrunk() -> 
     assert enlarged(Image.new("RGB", (60, 60)), 100).size == (60, 60)
     assert thumbnail(Image.new("RGB", (1000, 500)), 100).size == (100, 50)
     assert thumbnail(Image.new("RGB", (10, 5)), 100).size == (10, 5)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"), [((1000, 100), "BOX"), ((100, 1000), "BOX"), ((401, 10), "BOX"), ((400, 300), "LANCZOS")]
+)
+def test_a_thumbnail_of_a_much_larger_image_is_averaged(size: tuple[int, int], kind: str) -> None:
+    image = Image.effect_noise(size, 80).convert("RGB")
+    expected = image.copy()
+    expected.thumbnail((100, 100), Image.Resampling[kind])
+    assert thumbnail(image, 100).tobytes() == expected.tobytes()
 
 
 def test_a_gray_image_of_16_bits_is_shown_by_its_high_byte(tmp_path: Path) -> None:

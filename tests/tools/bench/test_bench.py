@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -338,6 +339,8 @@ def test_a_directory_and_shards_are_measured_in_both_forms(kind: str, photos: Pa
     result = bench(source, seconds=1, threads=[1, 2], size=64, folder=tmp_path)
     assert (result.kind, result.samples, result.size) == (kind, 90, 64)
     assert 64 <= result.sampled <= 90
+    whole = sum(path.stat().st_size for path in (photos / "tree").rglob("*.jpg"))
+    assert result.bytes == pytest.approx(whole, rel=0.2)
     found = {(m.what, m.cache, m.stage, m.threads) for m in result.measurements}
     caches = {cache for _, cache, _, _ in found}
     assert "warm" in caches
@@ -491,3 +494,28 @@ def test_cold_reads_are_measured_where_both_forms_can_be_dropped_from_the_cache(
     bench_module._measured(sample, [1, 2], 224, 1.0, lambda _: None)
     assert ("cold" in caches) is (tree and shards)
     assert caches.count("warm") == 3
+
+
+def test_the_first_samples_are_as_many_as_fit_and_one_at_least() -> None:
+    def first(sizes: list[int | None]) -> tuple[list[int], int]:
+        table = pa.table({"image_size": pa.array(sizes, pa.int64())})
+        catalog = SimpleNamespace(index_table=lambda: table)
+        whole: Any = SimpleNamespace(content=SimpleNamespace(catalog=catalog))
+        rows, size = bench_module._first_rows(whole)
+        return rows.tolist(), size
+
+    most = bench_module.SAMPLE_BYTES
+    assert first([most + 1, 5]) == ([0], most + 1)
+    assert first([5, None, 7]) == ([0, 1, 2], 12)
+    assert first([1, most, 1]) == ([0], 1)
+    assert first([most // 2, most // 2 + 1, 1]) == ([0], most // 2)
+
+
+def test_threads_are_counted_in_words() -> None:
+    assert [bench_advice.plural(number) for number in (1, 2, 16)] == ["1 thread", "2 threads", "16 threads"]
+
+
+def test_what_is_measured_is_cropped_and_flipped_as_in_training(photos: Path) -> None:
+    options = bench_measure.decoded(dataset(photos / "shards"), 64).steps.decode
+    assert options is not None
+    assert (options.options.size, options.options.crop, options.options.flip) == (64, "random", True)

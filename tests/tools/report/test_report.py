@@ -212,6 +212,8 @@ def test_two_datasets_stand_side_by_side(splits: Path, tmp_path: Path) -> None:
     heads = [text for tag, text in page.texts if tag == "th"]
     assert {"samples in train", "samples in validation"} <= set(heads)
     assert "class maps differ" not in page.text
+    balance = "train: from 20 samples (dog) to 30 (cat), 1.5 times as many; validation: from 4 samples (dog) to 6 (cat)"
+    assert balance in page.text
 
 
 def test_class_maps_that_differ_are_told(splits: Path, draw_tree: Any, tmp_path: Path) -> None:
@@ -220,6 +222,7 @@ def test_class_maps_that_differ_are_told(splits: Path, draw_tree: Any, tmp_path:
     text = page_of(result.path).text
     assert "The class maps differ (only in shards/train: dog; only in" in text
     assert "1 of the shared ones have another label." in text
+    assert text.count("The class maps differ") == 2  # in the summary and with the classes
 
 
 def test_splits_beside_are_searched_and_other_datasets_are_not(splits: Path, draw_tree: Any, tmp_path: Path) -> None:
@@ -577,6 +580,8 @@ def test_one_size_of_all_images_is_told_and_several_are_drawn(splits: Path, tree
     assert "All images have" not in several.text
     assert {"Image width", "Image height", "Aspect ratio"} <= {text for tag, text in several.texts if tag == "h3"}
     assert "From 12 to 200, the median is 40" in several.text
+    assert re.search(r"median image size\s+40 x 30", several.text)
+    assert re.search(r"(?<!median )image size\s+40 x 30", one.text)
     assert "From 12 to 40, the median is 30" in several.text
 
 
@@ -589,3 +594,12 @@ def test_three_of_a_group_of_equal_images_are_named_and_the_rest_counted(tree: P
     (tree / "red" / "copy-2.jpg").unlink()
     text = page_of(report(tree, tmp_path / "report.html").path).text
     assert re.search(r"3 times: red/0000, red/copy-0, red/copy-1\s", text + " ")
+
+
+def test_six_names_are_listed_and_the_rest_counted() -> None:
+    from shardkit.tools.report.checks import _listed
+
+    names = list("abcdefgh")
+    assert _listed(names[:6]) == "a, b, c, d, e, f"
+    assert _listed(names[:7]) == "a, b, c, d, e, f and 1 more"
+    assert _listed(names) == "a, b, c, d, e, f and 2 more"

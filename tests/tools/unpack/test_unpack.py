@@ -7,6 +7,7 @@ import os
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from shardkit import (
     pack,
     unpack,
 )
+from shardkit.tools.unpack import paths as paths_module
 
 Member = tuple[str, bytes] | tarfile.TarInfo
 
@@ -301,3 +303,14 @@ def test_without_a_manifest_classes_are_asked_for_by_number(tmp_path: Path, draw
     assert files(tmp_path / "out") == {b"1/b.jpg": image}
     with pytest.raises(UsageError, match="'dog': these shards have no manifest, so no class names"):
         unpack(shard, tmp_path / "dogs", classes=["dog"])
+
+
+@pytest.mark.parametrize("path", [b"c:x.jpg", b"cat/a\\b.jpg"])
+def test_what_means_something_else_on_windows_is_refused_there_alone(
+    path: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for system, names in (("posix", [path, b"cat/x.jpg"]), ("nt", [b"cat/x.jpg"])):
+        monkeypatch.setattr(paths_module, "os", SimpleNamespace(name=system))
+        assert [paths_module.checked_path(name) for name in names] == names
+    with pytest.raises(ValueError, match="Windows"):
+        paths_module.checked_path(path)
