@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, cast
 
 from shardkit.errors import BadFileError, DestinationError, ShardkitError, SourceError, UsageError
 from shardkit.events import Progress, ProgressFn, silent
@@ -26,6 +26,7 @@ from shardkit.packing.dest.open import destinations_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.options import class_names
 from shardkit.packing.settings import Classes
+from shardkit.packing.source_samples import samples_of, scan_in_order
 from shardkit.packing.write.encoders import encoded
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.labels import Targets
@@ -35,6 +36,8 @@ from shardkit.packing.write.writer import SampleWriter
 from shardkit.sample import IMAGE_FIELDS, field_of, path_of_text
 from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.shards.names import shard_name
+from shardkit.sources.lists.in_memory import TableLike, is_table
+from shardkit.sources.options import TableColumns
 from shardkit.storage.files import whole_file
 from shardkit.units import parse_bytes
 
@@ -84,16 +87,45 @@ class WriterSettings:
 
 
 def write(
-    samples: Iterable[Mapping[str, Any]], dest: str | os.PathLike[str], **options: Unpack[WriterOptions]
+    samples: Iterable[Mapping[str, Any]] | TableLike | str | os.PathLike[str],
+    dest: str | os.PathLike[str],
+    *,
+    columns: TableColumns | None = None,
+    **options: Unpack[WriterOptions],
 ) -> Manifest:
     """Write samples to shards with an index and a manifest, in their order, in one pass.
 
-    samples: dicts as `ShardWriter.write` takes them. The options, and the errors, are those of `ShardWriter`; what the
-    iterable raises goes on as it is, and then nothing is written.
+    samples: dicts as `ShardWriter.write` takes them; or a list of files in memory as `pack` takes it: a DataFrame of
+    pandas or polars, an Arrow table, a dict of columns, or (paths, labels), whose files are stored byte for byte; or
+    the path of a file of arrays (.npz, HDF5) without splits. Of the last two, the classes that `classes` does not name
+    are the sorted names of the labels, as in `pack`. columns: of a list in memory, as for `pack`.
+
+    The options, and the errors, are those of `ShardWriter`, for lists and arrays also those of `pack`; what the
+    iterable raises is passed on unchanged. After an error, nothing is written.
     """
+    if is_table(samples) or isinstance(samples, (str, os.PathLike)):
+        return _write_source(samples, dest, columns, options)
+    if columns is not None:
+        raise UsageError("columns", "given, but the samples are not a list of files", "omit it")
     with ShardWriter(dest, **options) as sink:
-        for sample in samples:
+        for sample in cast("Iterable[Mapping[str, Any]]", samples):
             sink.write(sample)
+    return sink.manifest
+
+
+def _write_source(
+    given: str | os.PathLike[str] | TableLike,
+    dest: str | os.PathLike[str],
+    columns: TableColumns | None,
+    options: WriterOptions,
+) -> Manifest:
+    asked = WriterSettings(**options)
+    source = scan_in_order(given, columns, asked.classes, asked.progress)
+    options = options.copy()
+    options["classes"] = source.classes or None
+    with ShardWriter(dest, **options) as sink:
+        for path, sample in samples_of(source):
+            sink._write(sample, path)
     return sink.manifest
 
 
@@ -144,13 +176,18 @@ class ShardWriter:
 
         Raises BadFileError, which names the sample and the field.
         """
+        self._write(sample, None)
+
+    def _write(self, sample: Mapping[str, Any], path: bytes | None) -> None:
+        """Write a sample. path: the one for the index (None: the key with the image's extension)."""
         if not self._open:
             raise UsageError(str(self._destination), "the writer is closed", "write inside the with block")
         number = self._count
         key = self._key(sample, number)
         fields, label, classes = self._fields(sample, key)
-        image = next((name for name, _ in fields if name in IMAGE_FIELDS), None)
-        path = path_of_text((key if image is None else f"{key}.{image}").replace("\\", "\\\\"))
+        if path is None:
+            image = next((name for name, _ in fields if name in IMAGE_FIELDS), None)
+            path = path_of_text((key if image is None else f"{key}.{image}").replace("\\", "\\\\"))
         names = self._targets.classes
         text = "" if label < 0 else str(label) if names is None else names[label]
         try:

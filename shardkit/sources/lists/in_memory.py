@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 from shardkit.errors import UsageError
 from shardkit.sources.lists.rows import LABEL_COLUMNS, PATH_COLUMNS, Listed, listed_table
@@ -27,6 +27,9 @@ class ArrowStream(Protocol):
 TableLike = ArrowStream | Mapping[str, Any] | tuple[Any, Any] | list[Any]
 """A DataFrame of pandas or polars, an Arrow table, columns by name, or (paths, labels)."""
 
+_FRAMES = ("__arrow_c_stream__", "to_arrow", "iloc")
+"""What the tables of pyarrow, pandas, polars, and DuckDB have, one or another."""
+
 _CURE = "give the paths as text and the labels as numbers, texts, or lists of them"
 
 
@@ -36,6 +39,13 @@ class TableInMemory:
 
     place: str
     table: pa.Table
+
+
+def is_table(value: object) -> TypeGuard[TableLike]:
+    """Whether a value is a list of files in memory, and not an iterable of samples."""
+    if isinstance(value, (tuple, list)):
+        return len(value) == 2 and not any(isinstance(each, Mapping) for each in value)
+    return isinstance(value, Mapping) or any(hasattr(value, name) for name in _FRAMES)
 
 
 def in_memory(source: str | os.PathLike[str] | TableLike) -> str | os.PathLike[str] | TableInMemory:
