@@ -219,6 +219,15 @@ def test_a_state_with_filter_and_workers_is_refused_with_the_cure(cars: str) -> 
         loader.state_dict()
 
 
+def test_a_state_with_filter_and_one_worker_is_that_of_the_worker(cars: str) -> None:
+    dataset = shardkit.dataset(cars, shuffle=16).filter(lambda sample: sample["cls"] == 1)
+    loader = dataset.to_torch().loader(num_workers=1, multiprocessing_context="fork")
+    keys = [sample["__key__"] for _, sample in zip(range(5), loader, strict=False)]
+    resumed = shardkit.dataset(cars, shuffle=16).filter(lambda sample: sample["cls"] == 1)
+    resumed.load_state_dict(loader.state_dict())
+    assert len({*keys, *(sample["__key__"] for sample in resumed)}) == 40
+
+
 def test_take_behind_filter_is_not_for_workers(cars: str) -> None:
     dataset = shardkit.dataset(cars).filter(lambda sample: True).take(5)
     assert len(list(dataset.to_torch().loader())) == 5

@@ -262,3 +262,14 @@ def test_pictures_in_memory_are_what_the_keras_loader_takes(draw_image: Any) -> 
 def test_labels_without_sense_are_refused(labels: Any, both: tuple[str, str]) -> None:
     with pytest.raises(UsageError, match="labels"):
         shardkit.keras.image_dataset_from_shards(both[1], labels=labels, image_size=(8, 8))
+
+
+def test_pixels_are_keras_own_only_where_that_is_asked_for(both: tuple[str, str]) -> None:
+    def pixels(**options: Any) -> Any:
+        flow = shardkit.keras.flow_from_shards(
+            both[1], target_size=(30, 20), shuffle=False, interpolation="bilinear", **options
+        )
+        return next(flow)[0]
+
+    assert np.array_equal(pixels(), pixels(exact=False))
+    assert not np.array_equal(pixels(), pixels(exact=True))

@@ -251,3 +251,25 @@ def test_the_example_of_the_tutorials(draw_tree: Any, tmp_path: Path, capsys: An
     loss, _ = model.evaluate(test_it, verbose=0)
     assert np.isfinite(loss)
     assert model.predict(test_it, verbose=0).shape == (2, 1)
+
+
+def test_batches_whose_number_is_not_known_are_found_by_number_too(shards: str) -> None:
+    from shardkit.adapters.keras.pydataset import KerasDataset
+
+    data = shardkit.dataset(shards).decode(size=8).filter(lambda sample: sample["cls"] == 1).batch(2)
+    expected = [batch.keys for epoch in range(2) for _, batch in data.run(epoch)]
+    assert len(expected) == 8
+    for first in (0, 1, 3, 5):
+        batches = KerasDataset(data, convert=lambda batch: batch.keys)
+        assert [batches[number] for number in range(first, len(expected))] == expected[first:]
+
+
+def test_a_dataset_that_fits_its_buffer_is_shuffled_in_one_lane(shards: str) -> None:
+    from shardkit.adapters.keras.flow import shuffled
+
+    data = shardkit.dataset(shards)
+    assert shuffled(data, True, 0).reading.lanes == 1
+    assert shuffled(shardkit.dataset(shards, lanes=3), True, 0).reading.lanes == 3
+    assert shuffled(shardkit.dataset(shards, rank=0, world_size=2), True, 0).reading.lanes is None
+    assert shuffled(data.shuffle(5), True, 0).reading.lanes is None
+    assert shuffled(data, False, 0).reading.buffer == 0

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from shardkit import Images, Manifest, TableColumns
 from shardkit.cli.main import run
 from shardkit.errors import BadFileError, DestinationError, StateError, UsageError
 from shardkit.packing.pack import PackPlan
+from shardkit.packing.plan import changed
 from shardkit.packing.plan.known_rows import RowsByPath, free_keys
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.left_out import LeftOut
@@ -653,3 +655,22 @@ def test_a_transcoded_dataset_is_added_to(tree: Path, out: Path, pack_one: Pack,
 def test_a_bucket_is_not_added_to(tree: Path) -> None:
     with pytest.raises(UsageError, match="on this machine only"):
         shardkit.pack(tree, "s3://bucket/train", append=True)
+
+
+@pytest.mark.parametrize(("later", "found"), [(-1, None), (0, None), (1, "cat/a.jpg")])
+def test_a_file_counts_as_newer_from_the_first_nanosecond_on(
+    later: int, found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere:
+        origin = SimpleNamespace(watched=lambda rows: [b"here/a.jpg"])
+        paths = PathColumn.of([b"cat/a.jpg"])
+
+        def __len__(self) -> int:
+            return 1
+
+    source: Any = Elsewhere()
+    monkeypatch.setattr(changed, "changed_at", lambda path: 1000 + later)
+    monkeypatch.setattr(changed, "_checksums_of", lambda source, rows: [7] * len(rows))
+    none = np.zeros(0, np.int64)
+    assert changed.changed_file(source, none, 1000, [{"cat/a.jpg": 8}]) == found
+    assert changed.changed_file(source, none, 1000, [{"cat/a.jpg": 7}]) is None
