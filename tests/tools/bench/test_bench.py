@@ -383,7 +383,7 @@ def test_a_dataset_in_runs_of_classes_gets_a_larger_buffer(draw_tree: Any, tmp_p
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"seconds": 0.5}, "0.5 is too short"), ({"threads": [0]}, "0 is too small; give at least 1")],
+    [({"seconds": 0.5}, "0.5 is too small; give at least 1"), ({"threads": [0]}, "0 is too small; give at least 1")],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str, photos: Path) -> None:
     with pytest.raises(UsageError, match=re.escape(message)):
