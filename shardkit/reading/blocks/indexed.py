@@ -46,13 +46,13 @@ class IndexBlock:
         keys = np.empty(n, object)
         for where, shard in _by_shard(shards):
             table = catalog.table(shard)
-            at = local[where]
+            at = _run_or_rows(local[where])
             starts[where] = table.image_offset[at]
             sizes[where] = table.image_size[at]
             self.labels[where] = table.label[at]
             self.crcs[where] = table.crc32c[at]
             whole[:, where] = table.offset[at], table.size[at]
-            keys[where] = table.key.take(_arrow(at)).to_numpy(zero_copy_only=False)
+            keys[where] = _texts(table.key, at)
         ends = starts + sizes
         firsts: Rows = starts if catalog.plain else whole[0]
         stops: Rows = ends if catalog.plain else whole.sum(axis=0)
@@ -222,7 +222,20 @@ def _by_shard(shards: Rows) -> Iterator[tuple[Rows | slice, int]]:
         yield where, int(shards[where[0]])
 
 
-def _arrow(at: Rows) -> Any:
-    import pyarrow as pa
+def _run_or_rows(at: Rows) -> Rows | slice:
+    """The rows as a slice if each follows the one before it: then nothing has to be gathered."""
+    first, count = int(at[0]), len(at)
+    if int(at[-1]) - first == count - 1 and bool((np.diff(at) == 1).all()):
+        return slice(first, first + count)
+    return at
 
-    return pa.array(at)
+
+def _texts(column: Any, at: Rows | slice) -> Any:
+    """The texts of a column at some rows (object, n)."""
+    if isinstance(at, slice):
+        chosen = column.slice(at.start, at.stop - at.start)
+    else:
+        import pyarrow as pa
+
+        chosen = column.take(pa.array(at))
+    return chosen.to_numpy(zero_copy_only=False)
