@@ -93,6 +93,14 @@ class TestFormat:
         assert [sample.key for sample in found.samples][-2:] == ["k1", "k2"]
         assert len(found.damage) == 1
 
+    def test_a_field_that_is_cut_is_damage_and_not_salvaged(self, form: Format) -> None:
+        shard = shard_of(form, [(f"k{n}", {"jpg": bytes(2000)}) for n in range(2)])
+        size = form.size("k0", [("jpg", 2000)], b"k0.jpg", "", -1)
+        cut = shard[: size + 1000]
+        found = form.salvage(ShardBytes("x", cut, len(cut), format=form.name))
+        assert [sample.key for sample in found.samples] == ["k0"]
+        assert len(found.damage) == 1
+
     def test_the_most_that_is_added_is_not_too_little(self, form: Format) -> None:
         key, fields = "d/" + "k" * 150, {"jpg": 0, "cls": 1, "a.txt": 0}
         size = form.size(key, list(fields.items()), f"{key}.jpg".encode(), "cat", 1)

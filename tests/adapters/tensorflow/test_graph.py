@@ -275,5 +275,5 @@ def test_a_label_that_is_no_class_stops_the_graph(kind: Any) -> None:
 
     assert [encoded(label) for label in (0, 1)] == ([[1, 0], [0, 1]] if kind == "onehot" else [0, 1])
     for label in (-1, 2):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="expected a label from 0 to 1, and found"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="expected a label from 0 to 1, but found"):
             encoded(label)

@@ -22,6 +22,7 @@ from shardkit.cli.main import run
 from shardkit.errors import BadFileError, DestinationError, StateError, UsageError
 from shardkit.packing.pack import PackPlan
 from shardkit.packing.plan import changed
+from shardkit.packing.plan.append import _Look
 from shardkit.packing.plan.known_rows import RowsByPath, free_keys
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.left_out import LeftOut
@@ -674,3 +675,11 @@ def test_a_file_counts_as_newer_from_the_first_nanosecond_on(
     none = np.zeros(0, np.int64)
     assert changed.changed_file(source, none, 1000, [{"cat/a.jpg": 8}]) == found
     assert changed.changed_file(source, none, 1000, [{"cat/a.jpg": 7}]) is None
+
+
+def test_each_row_that_is_known_is_looked_at_from_the_first_on() -> None:
+    source: Any = SimpleNamespace(elsewhere=None, labels=np.array([0, 1]))
+    look = _Look(source, np.array([5, 6]), full=False, copied=True)
+    columns = {"image_size": np.array([6, 6, 6]), "label": np.array([1, 1, 1]), "crc32c": np.zeros(3, np.int64)}
+    look.at(np.array([0, 1, -1]), ["first", "second", "gone"], columns)
+    assert [summary.examples for summary in (look.files, look.labels, look.changed)] == [("first",)] * 3
