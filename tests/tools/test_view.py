@@ -154,7 +154,7 @@ def test_the_reason_is_within_a_frame_of_the_size_of_a_picture(
         path.write_bytes(b"no image at all")
     monkeypatch.setattr("shardkit.tools.view.fitted", lambda text, *_: "")
     side, count = 80, 3
-    sheet = view(tree, tmp_path / "sheet.png", classes=["blue"], side=side, count=count)
+    sheet = view(tree, tmp_path / "sheet.png", classes=["blue"], count=count, pictures=Pictures(side=side))
     red = (np.asarray(Image.open(sheet.path).convert("RGB")) == _DAMAGE).all(axis=2)
     top = _GAP + _HEAD + _GAP
     frame = np.zeros((side, side), bool)
@@ -180,7 +180,7 @@ def test_the_lines_of_a_reason_are_below_each_other(
         draw(self, at, text, fill, *rest)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", recorded)
-    view(tree, tmp_path / "sheet.png", classes=["blue"], side=80)
+    view(tree, tmp_path / "sheet.png", classes=["blue"], pictures=Pictures(side=80))
     (x, y), *rest = places
     assert rest
     assert places == [(x, y + number * _LINE) for number in range(len(places))]
@@ -197,7 +197,7 @@ def test_the_count_of_a_class_stands_behind_its_name_on_the_same_line(
         draw(self, at, text, *rest)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", recorded)
-    view(packed, tmp_path / "sheet.png", side=80)
+    view(packed, tmp_path / "sheet.png", pictures=Pictures(side=80))
     for title, count in (("0  blue", "   5 samples"), ("1  red", "   7 samples")):
         (left, top), (behind, below) = places[title], places[count]
         assert behind == left + ImageFont.load_default(_HEAD).getlength(title)
