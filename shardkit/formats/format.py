@@ -29,7 +29,8 @@ _ENDINGS = {form.name: re.compile(form.endings, re.ASCII) for form in FORMATS.va
 
 
 def format_of_name(name: str) -> FormatName | None:
-    """The format that a file's name says, as `x.tgz`, `x.tfrecord.gz` or `x.tfrecord-00000-of-00010`; None if none."""
+    """The format according to a file's name, such as `x.tgz`, `x.tfrecord.gz` or `x.tfrecord-00000-of-00010`; None if
+    none."""
     for at, letter in enumerate(name):
         for form, ending in _ENDINGS.items() if letter == "." else ():
             if ending.fullmatch(name, at):
@@ -38,7 +39,7 @@ def format_of_name(name: str) -> FormatName | None:
 
 
 def format_of_head(head: bytes) -> FormatName:
-    """The format of a shard by its first bytes, 64 or more where there are so many, plain or packed; tar if none."""
+    """The format of a shard by its first bytes (64 or more, or all), plain or compressed; tar if nothing matches."""
     if is_packed(head):
         try:
             head = zlib.decompressobj(wbits=47).decompress(head, 64)
@@ -61,7 +62,7 @@ def format_named(name: str, place: str) -> Format:
 
 
 def require_names_fit(form: Format, names: FieldNames | None, place: str) -> None:
-    """UsageError for names of features where there are none."""
+    """UsageError if names of features are given for a format without features."""
     if names is not None and not form.holds_examples:
         fact = f"image_field= and label_field= name features of TFRecord shards, and this is {form.name}"
         raise UsageError(place, fact, "omit them: the image is found by its extension")

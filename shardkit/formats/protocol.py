@@ -26,7 +26,7 @@ Encoded = tuple[list[bytes], tuple[int, ...], int]
 
 
 class ShardData(Protocol):
-    """The bytes of one shard, unpacked, as what reads damaged ones takes them. `place`: its name in messages."""
+    """The bytes of one shard, unpacked, for reading damaged shards."""
 
     @property
     def place(self) -> str:
@@ -60,12 +60,12 @@ class StoredSample(Protocol):
 
     @property
     def offset(self) -> int:
-        """The first byte of the sample, with all that belongs to it."""
+        """The first byte of the sample, headers included."""
         ...
 
     @property
     def size(self) -> int:
-        """The length of all of it."""
+        """The length of the whole sample in bytes."""
         ...
 
     @property
@@ -126,11 +126,11 @@ class SampleColumns(Protocol):
 
 
 class Description(NamedTuple):
-    """What a shard tells of a sample.
+    """What a shard says about a sample.
 
-    names: of all fields. image: the first field that is one, "" for none, and where its bytes are (-1 where that is not
-    known). cls: as it is there: bytes, an int, or None for none. path, text: of its file and its class, "" where the
-    format does not say them.
+    names: of all fields. image: the first field that is an image, "" for none, and the place of its bytes (-1 if
+    unknown). cls: as stored: bytes, an int, or None. path, text: of its file and its class, "" if the format does not
+    store them.
     """
 
     key: str
@@ -148,7 +148,7 @@ class Description(NamedTuple):
 @dataclass(slots=True)
 class SalvagedSample:
     """A sample that can still be read in a damaged shard. start: its first byte. fields: (first byte, length) of those
-    that are bytes. split: they were not adjacent. record: the sample as a whole, where its own checksums prove it.
+    that are bytes. split: whether they were not adjacent. record: the whole sample, if its own checksums prove it.
     """
 
     key: str
@@ -160,7 +160,7 @@ class SalvagedSample:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Bytes that hold no sound sample. key, path: of the one there, as far as its own bytes tell."""
+    """Bytes that hold no intact sample. key, path: of the damaged sample, as far as they can be read."""
 
     start: int
     end: int
@@ -171,8 +171,8 @@ class Gap:
 
 @dataclass(slots=True)
 class Salvaged:
-    """What a shard still holds, in order. damage: what was met on the way. suspects: the keys next to it, which may
-    lack a field. gaps: where samples were, if the format tells.
+    """What a shard still holds, in order. damage: what was found on the way. suspects: the keys next to damage, which
+    may lack a field. gaps: where samples were, if the format can tell.
     """
 
     samples: list[SalvagedSample] = field(default_factory=list)

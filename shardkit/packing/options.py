@@ -23,7 +23,7 @@ from shardkit.units import cores, parse_bytes
 
 @dataclass(frozen=True, slots=True)
 class PackOptions:
-    """What decides the bytes of a dataset, and how it is made. Raises UsageError for values that do not go together."""
+    """What determines the bytes of a dataset, and how it is made. Raises UsageError for values that conflict."""
 
     format: FormatName
     max_bytes: int
@@ -52,17 +52,17 @@ class PackOptions:
             self._require_one_image(self.transcode)
 
     def _require_one_image(self, wish: Transcoding) -> None:
-        """UsageError where an image would be changed that belongs to another: only a sample's first image is."""
+        """UsageError if a sample has further images: only its first is transcoded, and would no longer match them."""
         images = [name for name in self.fields if name.rpartition(".")[2] in IMAGE_FIELDS]
         if not any(name in IMAGE_FIELDS for name in images):
-            fact = f"none of the fields {', '.join(self.fields)} is an image to be transcoded"
+            fact = f"none of the fields {', '.join(self.fields)} is an image that can be transcoded"
             raise UsageError("fields", fact, "name one, such as jpg")
         if len(images) > 1 and (wish.moves_pixels or wish.to != "keep"):
-            fact = f"only the first of the images {', '.join(images)} would be changed, and no longer fit the others"
+            fact = f"only the first of the images {', '.join(images)} would change, and no longer match the others"
             raise UsageError("fields", fact, "omit `resize`, `max_side`, `orient` and `to`, or the other images")
 
     def recorded(self) -> dict[str, Any]:
-        """The options that decide the content, for the manifest: nothing of the machine or the run."""
+        """The options that determine the content, for the manifest: nothing about the machine or the run."""
         names = ("max_bytes", "max_count", "shuffle", "seed", "check", "on_error")
         ext = None if self.extensions == DEFAULT_EXTENSIONS or self.fields else list(self.extensions)
         together = {"fields": list(self.fields)} if self.fields else {}
@@ -72,7 +72,7 @@ class PackOptions:
 
 
 def make_options(settings: PackSettings) -> PackOptions:
-    """The options from what a user gives: sizes as text, extensions with or without a dot; workers None: the cores."""
+    """The options from a user's settings: sizes as text, extensions with or without a dot."""
     ext = settings.ext.split(",") if isinstance(settings.ext, str) else settings.ext
     fields = settings.fields.split(",") if isinstance(settings.fields, str) else settings.fields
     names = () if fields is None else tuple(field_of(name.strip().lstrip(".")) for name in fields)
@@ -98,7 +98,7 @@ def make_options(settings: PackSettings) -> PackOptions:
 
 
 def class_names(classes: Classes | None, classes_from: ClassesFrom | None = None) -> list[str] | None:
-    """The class names in label order that the user fixed, or None. Reads the file or manifest that is named."""
+    """The class names in label order that the user gave, or None. Reads the named file or manifest."""
     if classes is not None and classes_from is not None:
         raise UsageError("classes", "given together with `classes_from`", "give one of the two")
     if classes_from is not None:
@@ -110,7 +110,7 @@ def class_names(classes: Classes | None, classes_from: ClassesFrom | None = None
     else:
         place, names = "classes", list(classes)
     if not names:
-        raise UsageError(place, "it names no class", "name each class, in a file one on each line")
+        raise UsageError(place, "it names no class", "name each class, in a file one per line")
     if len(set(names)) < len(names):
         double = next(name for name, times in Counter(names).items() if times > 1)
         raise UsageError(place, f"{double!r} is named twice", "name each class once")

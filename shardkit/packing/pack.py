@@ -1,8 +1,8 @@
-"""A whole packing: scan, plan, write, commit. `pack` is the function that `shardkit pack` calls.
+"""A complete packing: scan, plan, write, commit. `shardkit pack` calls `pack`.
 
-While a job runs, all it writes is in the folder `.NAME.packing` beside its destination: the shards that are finished,
-each with its receipt. The commit writes index and manifest there too, and then moves everything to its place, the
-manifest last. So a dataset is absent or whole, and a job that was interrupted resumes where it stopped.
+While a job runs, it writes only to the folder `.NAME.packing` beside its destination: the finished shards, each with
+its receipt. The commit writes the index and the manifest there too, then moves everything into place, the manifest
+last. So a dataset is absent or whole, and an interrupted job resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -50,14 +50,15 @@ from shardkit.sources.source import Source
 log = logging.getLogger(__name__)
 
 SHOWN_SKIPPED = 5
-"""How many of the files that were left out as bad are named; there may be thousands."""
+"""The number of skipped files that are named in the log; there may be thousands."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetPlan:
-    """What a packing of one class tree would write. `shards`: (file name, samples, bytes) of each.
+    """What a packing of one class tree would write. `shards`: (file name, samples, bytes) of each shard.
 
-    changed, gone: the files of a dataset that is added to that are others in the source now, or are not there.
+    changed, gone: with `append`, the files of the existing dataset that have changed in the source, or are missing
+    there.
     """
 
     name: str
@@ -73,7 +74,7 @@ class DatasetPlan:
 
 @dataclass(frozen=True, slots=True)
 class PackPlan:
-    """What a packing would write: a DatasetPlan for the class tree, or one for each split."""
+    """What a packing would write: a DatasetPlan for the class tree or for each split."""
 
     datasets: tuple[DatasetPlan, ...]
 
@@ -119,48 +120,50 @@ def pack(
 ) -> Packed:
     """Pack a class-directory tree into shards with an index and a manifest.
 
-    source: a folder of class folders; or a folder of splits (`train`, `validation`, `test` …), each one of those; an
-    archive of either (zip, 7z, tar, also packed by gzip, bzip2, xz or zstd), which stands for the tree in its only top
-    folder, if it has one; a list of files (CSV, TSV, JSON lines, Parquet); a folder of images with a `metadata.csv`; a
-    bucket's prefix; arrays of images with labels (.npz, or HDF5: x and y, or x_train, y_train, x_test, y_test), which
-    are stored as PNG; or a list of files in memory: a DataFrame of pandas or polars, an Arrow table, a dict of columns,
-    or (paths, labels), with paths relative to the working directory. See `sources/open.py`.
+    source: a folder of class folders; or a folder of splits (`train`, `validation`, `test` …), each of them a folder of
+    class folders; an archive of either (zip, 7z, tar, also compressed with gzip, bzip2, xz or zstd), read from its
+    single top folder if it has one; a list of files (CSV, TSV, JSON lines, Parquet); a folder of images with a
+    `metadata.csv`; a bucket's prefix; arrays of images with labels (.npz, or HDF5: x and y, or x_train, y_train,
+    x_test, y_test), which are stored as PNG; or a list of files in memory: a DataFrame of pandas or polars, an Arrow
+    table, a dict of columns, or (paths, labels), with paths relative to the working directory. See `sources/open.py`.
     dest: what the file names start with: `shards/train` gives `shards/train-000000.tar`, `shards/train.json` …; for a
-    folder of splits, the folder that takes them all. An existing folder takes a dataset named after the source.
-    With `s3://bucket/train` (gs://, az:// …) each shard goes up while the next are written, and leaves this machine;
-    the manifest goes last. Two machines that pack to one bucket do not see each other: see to it that only one does.
+    folder of splits, the folder for all of them. In an existing folder, the dataset is named after the source. With
+    `s3://bucket/train` (gs://, az:// …) each shard is uploaded while the next are written, and is then deleted from
+    this machine; the manifest is uploaded last. Two machines that pack to one bucket do not notice each other: make
+    sure that only one does.
 
-    max_bytes, max_count: limits for a shard (int bytes, or text such as "64MiB"); shards come out even.
-    shuffle, seed: put the samples in a seeded random order, over all shards; without it they stay in the scan's order.
-    workers: processes (default: the cores). The bytes of every file are the same for any number of them.
-    engine: "local" for processes on this machine, or a `shardkit.Ray` for a Ray cluster, each shard a task. All nodes
-    must see source and destination. workers is then the most tasks at a time (default: the cluster's CPUs).
-    classes: the names in label order, or a file with one on each line; classes_from: a manifest, or a result of
-    `pack`, whose classes to use.
-    ext: the file extensions that count as images. fields: the extensions of the files that make up each sample, as
-    "jpg,json,txt": those of one folder and name become one sample, and no image need be among them.
-    columns: a `shardkit.TableColumns`, of a list whose columns do not have one of the usual names; all that are neither
-    paths nor labels become the field `json`. Labels are names or numbers of classes, lists of them, or numbers with a
-    decimal point to be predicted: of the last two the field is `cls.json`.
-    split: deal the samples of one tree to splits, as {"train": 0.8, "validation": 0.2} or "train=0.8,validation=0.2",
-    each packed as those of a folder of splits are. A sample's split is a function of its key, `seed` and the fractions,
-    so that none changes its split when others are added. group_by: a regular expression; the files for which its first
-    group (or all of it) finds the same text in the path below the source stay together in one split.
-    images: a `shardkit.Images`: smaller ones, another format, no metadata. An image that is as asked for already is
-    copied byte for byte.
-    check: look at each image's header, decode it in full, or neither.
+    max_bytes, max_count: limits for a shard (int bytes, or text such as "64MiB"); shards are about equal in size.
+    shuffle, seed: put the samples in a seeded random order across all shards; otherwise they stay in scan order.
+    workers: the number of processes (default: the number of cores). It does not affect the bytes of any file.
+    engine: "local" for processes on this machine, or a `shardkit.Ray` for a Ray cluster, with a task for each shard.
+    All nodes must see the source and the destination. workers then limits the tasks that run at a time (default: the
+    cluster's CPUs).
+    classes: the names in label order, or a file with one per line; classes_from: a manifest, or a result of `pack`,
+    whose classes to use.
+    ext: the file extensions that count as images. fields: the extensions of the files that make up each sample, such as
+    "jpg,json,txt": files with the same folder and name become one sample, which need not include an image.
+    columns: a `shardkit.TableColumns`, for a list whose columns have unusual names; columns that are neither paths nor
+    labels become the field `json`. Labels are class names or numbers, lists of them, or numbers with a decimal point as
+    regression targets; lists and targets are stored in the field `cls.json`.
+    split: divide the samples of one tree into splits, as in {"train": 0.8, "validation": 0.2} or
+    "train=0.8,validation=0.2", which are packed like the splits of a folder. A sample's split depends only on its key,
+    `seed` and the fractions, so adding samples never moves others. group_by: a regular expression; files for which its
+    first group (or the whole expression) matches the same text in the path below the source stay in the same split.
+    images: a `shardkit.Images`: resize, convert, or remove metadata. An image that already conforms is copied byte for
+    byte.
+    check: "header" reads each image's header, "full" decodes the image, "none" does neither.
     on_error: "stop" at the first bad file, or "skip" it and list it in `NAME.skipped.json`.
-    append: add the files that the dataset at `dest` does not have, by their paths, as further shards. What is there
-    stays as it is; what has changed or gone is logged and counted in the manifest's options. New classes get the next
-    labels. Without a dataset at `dest`, everything is packed.
-    overwrite: replace another dataset at `dest`, which stays whole until the new manifest takes the place of its own.
-    The new files get names of the next generation (`train-g2-000000.tar`).
-    work: the folder in which shards wait on their way to a bucket (default: the user's cache). storage_options: of the
-    bucket: credentials, endpoint and the like, which are never written anywhere.
-    progress: called now and then, from any thread, with an events.Progress.
+    append: add the files whose paths the dataset at `dest` does not have, as additional shards. Existing shards stay
+    unchanged; files that have changed or are gone are logged, and counted in the manifest's options. New classes get
+    the next labels. Without a dataset at `dest`, everything is packed.
+    overwrite: replace another dataset at `dest`, which stays intact until the new manifest replaces its own. The new
+    files have names of the next generation (`train-g2-000000.tar`).
+    work: the folder for shards that await upload to a bucket (default: the user's cache). storage_options: options of
+    the bucket, such as credentials and endpoint, which are never stored.
+    progress: called from time to time, from any thread, with an events.Progress.
 
-    Gives back the datasets by their names, each with its manifest; those of splits have one class map.
-    Run again after an interruption, it keeps the shards that are finished; after success, it writes nothing.
+    Returns the datasets by name, each with its manifest; splits share one class map. Run again after an interruption,
+    it keeps the finished shards; after success, it writes nothing.
 
     Raises UsageError, SourceError, BadFileError, DestinationError, BusyError, StorageError, WorkerError.
     """
@@ -176,7 +179,7 @@ def pack(
         destinations = {key: check_free(each, overwrite=overwrite) for key, each in packing.destinations.items()}
         run = stack.enter_context(open_engine(packing.where, [lock.fd for lock in locks]))  # loads during the scan
         jobs = packing.jobs(destinations, progress)
-        done = {job.split: job.find_finished() for job in jobs}  # before any is written, since it may refuse
+        done = {job.split: job.find_finished() for job in jobs}  # before anything is written, since it may refuse
         manifests = {job.split: done[job.split] or job.run(run, progress) for job in jobs}
     return packing.result(manifests)
 
@@ -222,7 +225,7 @@ def plan_pack(
 
 @dataclass(frozen=True, slots=True)
 class _Packing:
-    """A packing, of which nothing is scanned yet. destinations: split -> where it goes ("": there are no splits)."""
+    """A packing whose source is not scanned yet. destinations: split -> destination ("" if there are no splits)."""
 
     options: PackOptions
     where: EngineOptions
@@ -232,14 +235,14 @@ class _Packing:
     destinations: Mapping[str, Destination]
 
     def jobs(self, destinations: Mapping[str, Destination], progress: ProgressFn) -> list[_Job]:
-        """Scan the source, and plan each dataset."""
+        """Scan the source and plan each dataset."""
         before = existing_datasets(destinations, self.options) if self.options.append else {}
         scanned = _scan(self.opened, self.names, progress)
         contents = plan_datasets(scanned, destinations, self.options, before, self.names)
         return [_Job(key, destinations[key], content, self.options) for key, content in contents.items()]
 
     def result(self, manifests: Mapping[str, Manifest]) -> Packed:
-        """What `pack` gives back: split -> manifest, with names and locations."""
+        """The result of `pack`. manifests: by split."""
         found = {
             split or self.destinations[split].stem: PackedDataset(self._location(split), manifest)
             for split, manifest in manifests.items()
@@ -260,11 +263,11 @@ def _prepare(
     settings: PackSettings,
     progress: ProgressFn,
 ) -> _Packing:
-    """Check all that can be checked before the scan."""
+    """Check everything that can be checked before the scan."""
     options, columns = make_options(settings), settings.columns
     where = engine_options(settings.engine, settings.workers)
     found = in_memory(source)
-    if where.name != "local":  # a node may be in another folder
+    if where.name != "local":  # a node may have another working directory
         found = found if isinstance(found, TableInMemory) else _whole_path(found)
         columns = columns if columns.root is None else replace(columns, root=_whole_path(columns.root))
     names = class_names(settings.classes, settings.classes_from)
@@ -320,7 +323,7 @@ class _Job:
         )
 
     def find_finished(self) -> Manifest | None:
-        """The manifest of this very content, where it is packed already. DestinationError where another's is there."""
+        """The manifest, if this content is already packed; else None. DestinationError if another dataset is there."""
         if self.content.before is not None:
             require_free(self.content.before, self.content.plan.names)
             return self._unchanged() if not len(self.content.source) else None
@@ -331,7 +334,7 @@ class _Job:
         return found
 
     def _unchanged(self) -> Manifest | None:
-        """The manifest of the dataset that is added to, where there is nothing to add."""
+        """The manifest of the dataset that is added to, if there is nothing to add."""
         before = self.content.before
         if before is None or before.manifest.class_names != list(self.content.source.classes):
             return None
@@ -340,18 +343,18 @@ class _Job:
         return before.manifest
 
     def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
-        """Write what is not there yet, and commit."""
+        """Write the missing shards, and commit."""
         loading = threading.Thread(target=_load_pyarrow)
         loading.start()  # while the workers write
         try:
             keep_only(self.destination, self.content.plan.names)
             receipts = self._write(engine, progress)
         finally:
-            loading.join()  # a library that is half loaded may not survive the end of the process
+            loading.join()  # a half-loaded library may crash when the process ends
         return self._commit(receipts)
 
     def _write(self, engine: Engine, progress: ProgressFn) -> list[Receipt]:
-        """The receipts of all shards in their order; those of an earlier run are kept."""
+        """The receipts of all shards in order; those of an earlier run are kept."""
         total, total_bytes = len(self.content.source), int(self.content.source.sizes.sum())
         told, lock = [0, 0], threading.Lock()
 
@@ -365,7 +368,7 @@ class _Job:
         return write_shards(tasks, engine, advance, self.destination, progress)
 
     def _commit(self, receipts: Sequence[Receipt]) -> Manifest:
-        entries = tuple(receipt.entry for receipt in receipts if receipt.entry.samples)  # no reader likes an empty one
+        entries = tuple(receipt.entry for receipt in receipts if receipt.entry.samples)  # readers reject empty shards
         grouped = self.content.grouped
         incomplete = self.content.source.incomplete + (() if grouped is None else grouped.incomplete)
         skipped = [Skipped(path, reason) for path, reason in incomplete]
@@ -404,7 +407,7 @@ class _Job:
 
 
 def _tell_skipped(skipped: Sequence[Skipped], base: str) -> None:
-    """Name the first few of them, and say where all are."""
+    """Log the first few, and the file that lists all."""
     for item in skipped[:SHOWN_SKIPPED]:
         log.warning("skipped: %s: %s", printable(item.path), item.reason)
     if len(skipped) > SHOWN_SKIPPED:
@@ -414,18 +417,18 @@ def _tell_skipped(skipped: Sequence[Skipped], base: str) -> None:
 
 
 def _tell_types(receipts: Sequence[Receipt]) -> None:
-    """Say which files are not what their extension says: they are packed as they are, and decode all the same."""
+    """Log the files whose content differs from their extension: they are packed unchanged, and decode nevertheless."""
     totals = Counter[str]()
     for receipt in receipts:
         totals.update(receipt.types)
     for kind, count in sorted(totals.items()):
         what, _, extension = kind.partition(" ")
         if what and what != extension.upper() and (what, extension) != ("JPEG", "jpg") and not _belong(what, extension):
-            log.warning("files named .%s that are %s: %d; they are packed as they are", extension, what, count)
+            log.warning("files named .%s that are %s: %d; they are packed unchanged", extension, what, count)
 
 
 def _tell_done(receipts: Sequence[Receipt]) -> None:
-    """Say what transcoding did."""
+    """Log what transcoding did."""
     totals = Counter[str]()
     for receipt in receipts:
         totals.update(receipt.done)
@@ -436,7 +439,7 @@ def _tell_done(receipts: Sequence[Receipt]) -> None:
     if several:
         log.warning("files with several images (animations, pages) of which only the first was kept: %d", several)
     if incomplete:
-        log.warning("JPEGs that lack some of their scans and were therefore not rewritten: %d", incomplete)
+        log.warning("JPEGs not rewritten because some of their scans are missing: %d", incomplete)
 
 
 def _belong(what: str, extension: str) -> bool:
@@ -446,6 +449,6 @@ def _belong(what: str, extension: str) -> bool:
 
 
 def _load_pyarrow() -> None:
-    """Load what writes the index. A failure shows when it is written."""
+    """Load the library that writes the index. A failure shows up when the index is written."""
     with contextlib.suppress(ImportError):
         import pyarrow.parquet  # noqa: F401

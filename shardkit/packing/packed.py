@@ -1,4 +1,4 @@
-"""What a packing gives back: each dataset by its name, with its place and its manifest."""
+"""The result of a packing: each dataset by name, with its location and manifest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, ShardEntr
 
 
 class _OfManifest:
-    """The values of a manifest, as the properties of what has it."""
+    """The values of a manifest as properties."""
 
     __slots__ = ()
 
@@ -21,65 +21,66 @@ class _OfManifest:
 
     @property
     def samples(self) -> int:
-        """How many samples it has."""
+        """The number of samples."""
         return self._of().samples
 
     @property
     def bytes(self) -> int:
-        """The bytes of its shards."""
+        """The total size of the shards in bytes."""
         return self._of().bytes
 
     @property
     def shard_format(self) -> str:
-        """The format of its shards, such as "tar"."""
+        """The format of the shards, such as "tar"."""
         return self._of().shard_format
 
     @property
     def classes(self) -> tuple[ClassEntry, ...]:
-        """Its classes in label order, each with its count."""
+        """The classes in label order, each with its count."""
         return self._of().classes
 
     @property
     def class_names(self) -> list[str]:
-        """The names of its classes in label order."""
+        """The class names in label order."""
         return self._of().class_names
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The names of the fields that its samples have."""
+        """The names of the samples' fields."""
         return self._of().fields
 
     @property
     def shards(self) -> tuple[ShardEntry, ...]:
-        """Its shards, in their order."""
+        """The shards in order."""
         return self._of().shards
 
     @property
     def index(self) -> tuple[IndexEntry, ...]:
-        """The files of its index."""
+        """The index files."""
         return self._of().index
 
     @property
     def skipped(self) -> int:
-        """How many files were left out as bad."""
+        """The number of files that were skipped as bad."""
         return self._of().skipped
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options that decided its content."""
+        """The options that determine the content."""
         return self._of().options
 
     @property
     def plan(self) -> str:
-        """What tells equal packings (hex)."""
+        """The digest of the plan (hex), equal for equal packings."""
         return self._of().plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackedDataset(_OfManifest):
-    """A dataset that was packed. `dataset(packed)` reads it.
+    """A packed dataset. `dataset(packed)` reads it.
 
-    location: what the names of its files start with, as `dest` was given: relative, absolute or a URL.
+    location: the beginning of the names of its files, in the form in which `dest` was given: relative, absolute or a
+    URL.
     """
 
     location: str
@@ -99,9 +100,9 @@ class PackedDataset(_OfManifest):
 
 
 class Packed(_OfManifest, Mapping[str, PackedDataset]):
-    """The datasets that were packed: name -> PackedDataset. Of splits the names are theirs, in their order.
+    """The packed datasets: name -> PackedDataset. For splits, the names are those of the splits, in order.
 
-    Where there is one dataset, its manifest's values are to be had from this, too: `packed.samples`, `packed.shards`.
+    If there is only one dataset, the values of its manifest are available here too: `packed.samples`, `packed.shards`.
     """
 
     __slots__ = ("_datasets", "splits")
@@ -139,12 +140,12 @@ class Packed(_OfManifest, Mapping[str, PackedDataset]):
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of the only dataset. UsageError where there are several."""
+        """The manifest of the only dataset. UsageError if there are several."""
         return self._only().manifest
 
     @property
     def location(self) -> str:
-        """The location of the only dataset. UsageError where there are several."""
+        """The location of the only dataset. UsageError if there are several."""
         return self._only().location
 
     @property
@@ -163,4 +164,4 @@ class Packed(_OfManifest, Mapping[str, PackedDataset]):
 
 
 ClassesFrom = str | os.PathLike[str] | Manifest | Packed | PackedDataset
-"""A dataset whose classes are to be used: its manifest, as a file or a value, or what `pack` gave back."""
+"""A dataset whose classes to use: its manifest, as a file or a value, or a result of `pack`."""

@@ -1,4 +1,4 @@
-"""Runs the tasks of a job: those that an earlier run finished are kept, all others go to the engine."""
+"""Run the tasks of a job: shards that an earlier run finished are kept, all others go to the engine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_shards(
     destination: Destination,
     progress: ProgressFn = silent,
 ) -> list[Receipt]:
-    """The receipts of all shards in the order of their names; `advance` is called with what was read, or kept.
+    """The receipts of all shards, ordered by name; `advance` is called with what was read or kept.
 
     All shards are delivered when this returns; `progress` is called for the last of them.
     """

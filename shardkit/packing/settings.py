@@ -1,7 +1,7 @@
-"""The options of `pack`, and those that other commands have too: names, types, limits, defaults and help.
+"""The options of `pack`, and those shared with other commands: names, types, limits, defaults and help.
 
-From here come the options of the command, the keys of its configuration file, `configs/pack.yaml` and the table of
-docs/packing.md (`scripts/options.py` writes the last two).
+The command's options, the keys of its configuration file, `configs/pack.yaml` and the table in docs/packing.md are made
+from this module (`scripts/options.py` writes the last two).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shardkit.sources.options import TableColumns
 if TYPE_CHECKING:
     from shardkit.images.rewrite.transcode import Transcoding
     from shardkit.packing.packed import ClassesFrom
-else:  # what loads more than a command's help needs
+else:  # not needed for a command's help
     Transcoding = ClassesFrom = object
 
 OnError = Literal["stop", "skip"]
@@ -29,7 +29,7 @@ EngineOption = Annotated[
     Words(ENGINE_NAMES),
     Help("Run local processes, or tasks of a Ray cluster."),
     About(
-        "local: processes of this machine. ray: each shard is a task of the Ray cluster at `address` (HOST:PORT, or "
+        "local: processes on this machine. ray: each shard is a task of the Ray cluster at `address` (HOST:PORT, or "
         "auto), or of a Ray that is started on this machine; all nodes must see source and destination under the same "
         "paths."
     ),
@@ -38,7 +38,7 @@ Processes = Annotated[
     int | None,
     AtLeast(1),
     Help("Number of processes.", "N", unset="one per core"),
-    About("Processes that write shards; by default one for each core. The bytes do not depend on it."),
+    About("Number of processes that write shards; by default one for each core. It does not affect the bytes."),
 ]
 Overwrite = Annotated[
     bool, Help("Replace an existing dataset at DEST."), About("Replace another dataset at the destination.")
@@ -48,10 +48,9 @@ Work = Annotated[
     Takes.FILE,
     Help("Folder for shards that await upload.", "DIR", unset="the user's cache"),
     About(
-        "For a destination in a bucket (s3://bucket/train). The folder in which shards wait until they are there; by "
-        "default in the user's cache. And what the bucket needs, such as [region=eu-west-1, "
-        "endpoint=https://minio.example.org]; keep credentials out of this file: they are taken from the environment "
-        "and from the provider's own files."
+        "For a destination in a bucket (s3://bucket/train): the folder for shards that await upload, by default in the "
+        "user's cache, and options of the bucket, such as [region=eu-west-1, endpoint=https://minio.example.org]. Keep "
+        "credentials out of this file: they are taken from the environment and from the provider's own files."
     ),
 ]
 StorageOptions = Annotated[
@@ -64,29 +63,29 @@ StorageOptions = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """What the packed images are to be like; an image that is so already is copied byte for byte.
+    """What the packed images should be like; an image that already conforms is copied byte for byte.
 
-    resize, max_side: at most so many pixels of the shorter and of the longer side; none is made larger. to: the format
-    "jpeg", "webp" or "png". quality: of JPEG and WebP, 1 to 100 (None: 90 where one is needed). baseline: no
-    progressive JPEG. strip: take out metadata. orient: turn images as their EXIF data says. subsampling: of JPEG's
-    colours, 444, 422 or 420. restart_rows: rows of blocks between a JPEG's restart markers. baseline and restart_rows
-    change nothing of the pixels.
+    resize, max_side: the maximum pixels of the shorter and of the longer side; images are never enlarged. to: the
+    format "jpeg", "webp" or "png". quality: of JPEG and WebP, 1 to 100 (None: 90 if one is needed). baseline: convert
+    progressive JPEGs to baseline. strip: remove metadata. orient: apply the EXIF orientation. subsampling: the chroma
+    subsampling of JPEGs, 444, 422 or 420. restart_rows: rows of blocks between a JPEG's restart markers. baseline and
+    restart_rows do not change pixels.
 
-    Raises UsageError for what makes no sense.
+    Raises UsageError for invalid values.
     """
 
     resize: Annotated[
         int | None,
         Help("Shrink images to at most N pixels on the shorter side.", "N"),
-        About("Images whose shorter side, and whose longer side, have at most so many pixels. None is made larger."),
+        About("Maximum pixels of the images' shorter side and of their longer side. Images are never enlarged."),
     ] = None
     max_side: Annotated[int | None, Help("Shrink images to at most N pixels on the longer side.", "N")] = None
     to: Annotated[
         Literal["keep", "jpeg", "webp", "png"],
         Help("Format of the images."),
         About(
-            "The images' format: keep, jpeg, webp or png. Their quality (1 to 100, of JPEG and WebP) where one is "
-            "wanted; without it, what has to be encoded again gets 90, and what has not stays byte for byte."
+            "Format of the images: keep, jpeg, webp or png. Quality of JPEG and WebP (1 to 100); without it, images "
+            "that have to be encoded again get 90, and the others stay byte for byte."
         ),
     ] = "keep"
     quality: Annotated[int | None, Help("Quality of JPEG and WebP, 1 to 100.", "Q", unset="90 where it is needed")] = (
@@ -95,23 +94,20 @@ class Images:
     baseline: Annotated[
         bool,
         Help("Convert progressive JPEGs to baseline, losslessly."),
-        About("No progressive JPEGs (without loss)."),
+        About("Convert progressive JPEGs to baseline, losslessly."),
     ] = False
     strip: Annotated[
         bool,
         Help("Remove metadata: EXIF with its location, XMP, comments."),
-        About(
-            "Take out metadata (EXIF with its location, XMP, comments, thumbnails), and turn images as their EXIF data "
-            "says."
-        ),
+        About("Remove metadata (EXIF with its location, XMP, comments, thumbnails), and apply the EXIF orientation."),
     ] = False
     orient: Annotated[bool, Help("Apply the EXIF orientation.")] = False
     subsampling: Annotated[
         int | None,
         Help("Chroma subsampling of JPEGs.", "444|422|420"),
         About(
-            "JPEG: the colours' subsampling (444, 422 or 420); restart markers every so many rows of blocks (without "
-            "loss). benchmarks/transcode.py measures what each brings."
+            "For JPEGs: the chroma subsampling (444, 422 or 420), and a restart marker every N rows of blocks "
+            "(lossless). benchmarks/transcode.py measures the effect of each."
         ),
     ] = None
     restart_rows: Annotated[int | None, Help("Restart markers in JPEGs, one every N rows of blocks.", "N")] = None
@@ -120,7 +116,7 @@ class Images:
         self.transcoding()
 
     def transcoding(self) -> Transcoding | None:
-        """What is done to each image; None where nothing is asked for."""
+        """What to do to each image; None if nothing is requested."""
         from shardkit.images.rewrite.transcode import transcoding
 
         return transcoding(**{each.name: getattr(self, each.name) for each in fields(self)})
@@ -128,13 +124,13 @@ class Images:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackSettings:
-    """The options of `pack` and `plan_pack`, which describe them. `packing.options` checks them."""
+    """The options of `pack` and `plan_pack`; these describe them, and `packing.options` checks them."""
 
     format: Annotated[
         Literal["tar", "tfrecord"],
         Help("Format of the shards."),
         About(
-            "What the shards are: plain tar files in the WebDataset layout, or tfrecord: TFRecord files of "
+            "Format of the shards: tar for plain tar files in the WebDataset layout, or tfrecord for TFRecord files of "
             "tf.train.Example."
         ),
     ] = "tar"
@@ -142,19 +138,21 @@ class PackSettings:
         int | str,
         Takes.SIZE,
         Help("Maximum size of a shard: 64MiB, 1GB, ...", "SIZE"),
-        About("The largest shard. Shards come out even: 1,000 MB at 256MB makes four shards of 250 MB."),
+        About(
+            "Maximum size of a shard. Shards are about equal in size: 1,000 MB at 256MB makes four shards of 250 MB."
+        ),
     ] = "256MB"
     max_count: Annotated[
         int | None,
         AtLeast(1),
         Help("Maximum number of samples in a shard.", "N"),
-        About("The most samples in a shard. Whichever of the two limits comes first counts."),
+        About("Maximum number of samples in a shard. The limit that is reached first applies."),
     ] = None
     shuffle: Annotated[
         bool,
         Help("Shuffle the samples over the shards."),
         About(
-            "Mix the classes over the shards, so that reading in sequence gives mixed batches. The order follows from "
+            "Mix the classes over the shards, so that reading sequentially gives mixed batches. The order depends on "
             "the seed."
         ),
     ] = True
@@ -166,7 +164,7 @@ class PackSettings:
         Takes.FILE,
         Help("File of class names, one per line; the first is label 0.", "FILE"),
         About(
-            "The classes in label order: a text file with one class name in a line (the path is seen from this file's "
+            "The classes in label order: a text file with one class name per line (a path relative to this file's "
             "folder) …"
         ),
     ] = None
@@ -175,8 +173,8 @@ class PackSettings:
         Takes.FILE,
         Help("Use the classes of another dataset, in their order.", "MANIFEST"),
         About(
-            "… or another dataset's manifest, so that both have the same labels. Without either, the sorted directory "
-            "names count."
+            "… or another dataset's manifest, so that both have the same labels. Without either, the directory names "
+            "are used, sorted."
         ),
     ] = None
     ext: Annotated[
@@ -184,7 +182,7 @@ class PackSettings:
         Takes.WORDS,
         Help("The files to take.", "EXT,...", unset="the image types that Pillow reads"),
         About(
-            "The files to take, by their extension, such as [jpg, png]. Others are left out, and reported. Without it, "
+            "Extensions of the files to take, such as [jpg, png]. Other files are ignored, and reported. By default, "
             "the image types that Pillow reads."
         ),
     ] = None
@@ -193,8 +191,8 @@ class PackSettings:
         Takes.WORDS,
         Help("File extensions that make up a sample: jpg,json,txt.", "EXT,..."),
         About(
-            "Or the files that make up one sample, by their extension: [jpg, json, txt] makes one sample of cat/1.jpg, "
-            "cat/1.json and cat/1.txt. No image need be among them. Without it, each file is a sample."
+            "Or the extensions of the files that make up a sample: [jpg, json, txt] makes one sample of cat/1.jpg, "
+            "cat/1.json and cat/1.txt. A sample need not include an image. By default, each file is a sample."
         ),
     ] = None
     columns: TableColumns = field(default_factory=TableColumns)
@@ -202,9 +200,9 @@ class PackSettings:
         Mapping[str, float] | str | None,
         Help("Divide the samples into splits: train=0.8,validation=0.1,test=0.1.", "NAME=F,..."),
         About(
-            "Deal the samples of one tree to splits: train=0.8,validation=0.1,test=0.1. A sample's split is a function "
-            "of its key, the seed and these fractions, so none changes when files are added. group_by: a regular "
-            "expression; files for which it finds the same text in the path stay in one split."
+            "Divide the samples of one tree into splits: train=0.8,validation=0.1,test=0.1. A sample's split depends "
+            "only on its key, the seed and these fractions, so adding files never moves samples. group_by: a regular "
+            "expression; files for which it matches the same text in the path stay in the same split."
         ),
     ] = None
     group_by: Annotated[str | None, Help("Keep files whose paths match the same text in one split.", "REGEX")] = None
@@ -213,7 +211,8 @@ class PackSettings:
         Literal["header", "full", "none"],
         Help("Check each image's header, decode it fully, or neither."),
         About(
-            "header: read the head of each image. full: decode it whole (slow, sure). none: take each file as it is."
+            "header: read the header of each image. full: decode the whole image (slow, but certain). none: accept "
+            "each file unchecked."
         ),
     ] = "header"
     on_error: Annotated[
@@ -223,10 +222,10 @@ class PackSettings:
     ] = "stop"
     append: Annotated[
         bool,
-        Help("Add new files to the dataset at DEST, as further shards."),
+        Help("Add new files to the dataset at DEST, as additional shards."),
         About(
-            "Add the files that the dataset at the destination does not have, as further shards; what is there stays "
-            "as it is."
+            "Add the files that the dataset at the destination does not have, as additional shards; existing shards "
+            "stay unchanged."
         ),
     ] = False
     overwrite: Overwrite = False

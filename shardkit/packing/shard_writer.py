@@ -1,7 +1,9 @@
-"""Shards from samples that a program makes: `shardkit.write`, and `ShardWriter` for those who push them.
+"""Write shards from samples that a program makes: `shardkit.write` for iterables, and `ShardWriter` to add samples one
+by one.
 
-One pass, one sample in memory; shards are cut where the next sample would not fit. They wait in the work folder (or go
-to the bucket), and the commit is that of `pack`: a dataset is absent or whole. An exception ends it without one.
+One pass, with one sample in memory; a new shard begins when the next sample would not fit. Shards wait in the work
+folder (or are uploaded to the bucket), and the commit is that of `pack`: a dataset is absent or whole. After an
+exception there is no dataset.
 """
 
 from __future__ import annotations
@@ -44,13 +46,13 @@ from shardkit.units import parse_bytes
 log = logging.getLogger(__name__)
 
 OWN_NAME = "samples"
-"""What the dataset is called where the destination is a folder."""
+"""The name of the dataset if the destination is a folder."""
 
 _TELL_SAMPLES = 1000
 
 
 class WriterOptions(TypedDict, total=False):
-    """The options of `write` and `ShardWriter`, which describe them. Their defaults are in `WriterSettings`."""
+    """The options of `write` and `ShardWriter`, which describe them. `WriterSettings` has their defaults."""
 
     format: FormatName
     max_bytes: int | str
@@ -65,7 +67,7 @@ class WriterOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterSettings:
-    """The options of a writer, checked. Raises UsageError for values that make no sense."""
+    """The options of a writer, checked. Raises UsageError for invalid values."""
 
     format: FormatName = "tar"
     max_bytes: int | str = "256MB"
@@ -95,13 +97,13 @@ def write(
 ) -> Manifest:
     """Write samples to shards with an index and a manifest, in their order, in one pass.
 
-    samples: dicts as `ShardWriter.write` takes them; or a list of files in memory as `pack` takes it: a DataFrame of
-    pandas or polars, an Arrow table, a dict of columns, or (paths, labels), whose files are stored byte for byte; or
-    the path of a file of arrays (.npz, HDF5) without splits. Of the last two, the classes that `classes` does not name
-    are the sorted names of the labels, as in `pack`. columns: of a list in memory, as for `pack`.
+    samples: dicts, as for `ShardWriter.write`; or a list of files in memory as for `pack`: a DataFrame of pandas or
+    polars, an Arrow table, a dict of columns, or (paths, labels), whose files are stored byte for byte; or the path of
+    a file of arrays (.npz, HDF5) without splits. For lists and arrays, classes that `classes` does not name are the
+    sorted names of the labels, as in `pack`. columns: of a list in memory, as for `pack`.
 
-    The options, and the errors, are those of `ShardWriter`, for lists and arrays also those of `pack`; what the
-    iterable raises is passed on unchanged. After an error, nothing is written.
+    The options and errors are those of `ShardWriter`, for lists and arrays also those of `pack`; an exception of the
+    iterable is passed on unchanged. After an error, nothing is written.
     """
     if is_table(samples) or isinstance(samples, (str, os.PathLike)):
         return _write_source(samples, dest, columns, options)
@@ -130,16 +132,18 @@ def _write_source(
 
 
 class ShardWriter:
-    """Writes samples to shards, for a `with` block: at its clean end come index and manifest, otherwise nothing.
+    """Writes samples to shards in a `with` block. A clean exit writes the index and the manifest; any other leaves
+    nothing.
 
-    dest: what the file names start with, as for `pack`; in a folder they start with "samples". format: "tar" (default)
-    or "tfrecord". max_bytes ("256MB"), max_count (None): limits for a shard; a sample over max_bytes gets one of its
-    own. classes: the names in label order, or a file with one on each line; without them they are "0", "1" …. check:
-    look at each image's "header" (default), decode it in "full", or "none". overwrite (False): replace another dataset.
-    work, storage_options: as for `pack`, for a bucket. progress: called now and then with an events.Progress.
+    dest: the beginning of the file names, as for `pack`; in a folder, names begin with "samples". format: "tar"
+    (default) or "tfrecord". max_bytes ("256MB"), max_count (None): limits for a shard; a sample over max_bytes gets one
+    of its own. classes: the names in label order, or a file with one per line; the default is "0", "1" …. check:
+    "header" (default) reads each image's header, "full" decodes the image, "none" does neither. overwrite (False):
+    replace another dataset. work, storage_options: as for `pack`, for a bucket. progress: called from time to time with
+    an events.Progress.
 
-    Not thread-safe. Raises UsageError, DestinationError, BusyError, StorageError; at the end SourceError where no
-    sample was written. `manifest` is there after the end.
+    Not thread-safe. Raises UsageError, DestinationError, BusyError, StorageError; at the end, SourceError if no sample
+    was written. `manifest` is available after the end.
     """
 
     def __init__(self, dest: str | os.PathLike[str], **options: Unpack[WriterOptions]) -> None:
@@ -153,7 +157,7 @@ class ShardWriter:
         self._manifest: Manifest | None = None
         self._count = self._bytes = 0
         self._open = True
-        own = os.path.join(os.devnull, OWN_NAME)  # a place in which no destination can be
+        own = os.path.join(os.devnull, OWN_NAME)  # a path that can't contain a destination
         self._destination = destinations_of(locate(dest), own, None, work=asked.work, options=asked.storage_options)[""]
         with ExitStack() as stack:
             self._destination, self._delivery = _begun(stack, self._destination, overwrite=asked.overwrite)
@@ -161,18 +165,18 @@ class ShardWriter:
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest of the dataset. UsageError before the end."""
+        """The manifest of the dataset. UsageError before the writer is closed."""
         if self._manifest is None:
             fact = "there is no manifest before the writer is closed, nor after an error"
             raise UsageError(str(self._destination), fact, "read it after the with block")
         return self._manifest
 
     def write(self, sample: Mapping[str, Any]) -> None:
-        """Write a sample: field name -> value, as `write/encoders.py` has them, in the order of the dict.
+        """Write a sample: field name -> value, in the order of the dict. `write/encoders.py` lists the types of values.
 
-        "__key__": the key, unique; for all samples or for none, which are then numbered. "cls": the label: a class
-        number, or a name of `classes`; a list of them (several classes); a float or a list with floats (numbers to be
-        predicted); the last two are stored as the field `cls.json`. Other names with "__" in front are left out.
+        "__key__": the key, unique; given for all samples or for none, which are then numbered. "cls": the label: a
+        class number, or a name in `classes`; a list of them (several classes); a float or a list of floats (regression
+        targets). Lists and floats are stored in the field `cls.json`. Other names that begin with "__" are ignored.
 
         Raises BadFileError, which names the sample and the field.
         """
@@ -208,7 +212,7 @@ class ShardWriter:
             self._keys = set()
         if self._keys is None:
             if key is not None:
-                raise _bad(number, str(key), "it has a __key__, and those before have none")
+                raise _bad(number, str(key), "it has a __key__, but those before have none")
             return f"{number:09d}"
         if not isinstance(key, str):
             raise _bad(number, None, "its __key__ is not text" if key is not None else "it has no __key__")
@@ -219,7 +223,7 @@ class ShardWriter:
         return key
 
     def _fields(self, sample: Mapping[str, Any], key: str) -> tuple[list[tuple[str, bytes]], int, list[int]]:
-        """(fields, label, classes) of a sample. The label stands where `cls` does in the dict."""
+        """(fields, label, classes) of a sample. The label has the position of `cls` in the dict."""
         fields: list[tuple[str, bytes]] = []
         try:
             label, stored, classes = self._targets.stored(sample.get("cls"))
@@ -242,7 +246,7 @@ class ShardWriter:
         return fields, label, classes
 
     def _shard_for(self, size: int) -> _Shard:
-        """The shard that takes a sample of so many bytes."""
+        """The shard for a sample of `size` bytes."""
         shard = self._shard
         if shard is not None and (
             shard.bytes + size + len(self._format.end) > self._max_bytes or shard.samples == self._max_count
@@ -257,7 +261,7 @@ class ShardWriter:
     def _end_shard(self) -> None:
         if self._shard is not None:
             shard, self._shard = self._shard, None
-            if not shard.samples:  # its first sample was bad, and the caller goes on
+            if not shard.samples:  # its first sample was bad, and the caller continued
                 shard.abort()
                 return
             self._receipts.append(shard.close())
@@ -265,7 +269,7 @@ class ShardWriter:
             self._delivery.wait_for_room()
 
     def close(self) -> None:
-        """Write index and manifest; the dataset is there. Nothing happens the second time."""
+        """Write the index and the manifest, which completes the dataset. A second call does nothing."""
         if not self._open:
             return
         try:
@@ -279,7 +283,7 @@ class ShardWriter:
         self._stack.close()
 
     def abort(self) -> None:
-        """End without a dataset, and remove what was written."""
+        """Remove everything written; there will be no dataset."""
         if not self._open:
             return
         self._open = False
@@ -330,11 +334,11 @@ class ShardWriter:
 
 
 def _begun(stack: ExitStack, destination: Destination, *, overwrite: bool) -> tuple[Destination, Delivery]:
-    """Take the destination for this writer; gives it with its generation, and the way of the shards to it."""
+    """Lock the destination for this writer; returns it with its generation, and the delivery of shards to it."""
     stack.enter_context(destination.locked())
     destination = check_free(destination, overwrite=overwrite)
     if not overwrite and destination.files.read_manifest() is not None:
-        fact = "a dataset is already there, and samples made by a program can't be compared with it"
+        fact = "a dataset is already there, and can't be compared with samples made by a program"
         cure = "choose another destination, or replace it with `overwrite=True`"
         raise DestinationError(str(destination), fact, cure)
     keep_only(destination, ())
@@ -361,19 +365,19 @@ class _Shard:
     def add(
         self, key: str, fields: list[tuple[str, bytes]], path: bytes, label: int, text: str, classes: list[int]
     ) -> None:
-        """Write a sample. ValueError for what the format can't hold, and images that are none."""
+        """Write a sample. ValueError for what the format can't hold, and for invalid images."""
         self.writer.add(key, fields, path, label, text)
         self.writer.count(classes)
         self.samples += 1
         self.bytes = self.writer.position
 
     def close(self) -> Receipt:
-        """The shard is whole."""
+        """Complete the shard."""
         self.writer.end()
         self._stack.close()
         written = self.writer.written([])
         return keep_receipt(self.folder, self.name, self.sink, written, digest="", check=self.check, since=self.since)
 
     def abort(self) -> None:
-        """There is no shard."""
+        """Discard the shard."""
         self._stack.__exit__(RuntimeError, RuntimeError("aborted"), None)

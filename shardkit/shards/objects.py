@@ -83,7 +83,7 @@ class Objects:
         """The names in a folder that begin with `prefix`, sorted; none where there are no lists. StorageError."""
         if not folder.is_local:
             return self._stored_names(folder, prefix) if has_lists(folder) else []
-        try:  # the folder alone, and not all that is below it
+        try:  # the folder only, not everything below it
             return sorted(name for name in os.listdir(folder.path) if name.startswith(prefix))
         except (FileNotFoundError, NotADirectoryError):
             return []

@@ -22,9 +22,9 @@ class TableColumns:
         str | None,
         Help("Column of a list that holds the paths.", "NAME", unset="path, file ..."),
         About(
-            "Of a source that is a list (csv, tsv, jsonl, parquet): its columns of paths and of labels ('' for no "
-            'labels), where they have no usual name; what stands between several labels in a text, such as ";"; and '
-            "the folder that its paths are relative to, where it is not the list's own."
+            "For a source that is a list (csv, tsv, jsonl, parquet): its columns of paths and of labels ('' for no "
+            'labels), if their names are unusual; the separator of several labels in one text, such as ";"; and the '
+            "folder that its paths are relative to, if not the list's own."
         ),
     ] = None
     label_column: Annotated[

@@ -16,7 +16,7 @@ from shardkit.packing.settings import Classes, EngineOption, Overwrite, Processe
 
 if TYPE_CHECKING:
     from shardkit.shards.find.shards import SourceLike
-else:  # what loads more than a command's help needs
+else:  # not needed for a command's help
     SourceLike = object
 
 MAX_CLASSES = 20

@@ -149,7 +149,7 @@ def test_a_list_can_not_go_to_tar_and_the_cure_that_the_error_names_works(
     dropped: list[str] = []
     for _ in lists:
         with pytest.raises(
-            DatasetError, match=r"x-0.tfrecord: .* is a list or a number that is not whole, and not bytes"
+            DatasetError, match=r"x-0.tfrecord: .* is a list or a fractional number, not bytes"
         ) as found:
             convert(source, tmp_path / "out" / "y", format="tar", drop=dropped, workers=1)
         dropped.append(found.value.cure.removeprefix("omit it with `drop=['").removesuffix("']`"))

@@ -1,9 +1,9 @@
-"""A tar shard held against its index in one pass: it is as `pack` writes it, to the byte, or it is read the long way.
+"""Compare a tar shard with its index in one pass: either it is exactly what `pack` writes, or it is parsed.
 
-From the index rows follows every byte of a plain shard that is not of an image: a ustar header, the image, zeros up to
-the next block, a header, the label's block, and so on, and the end mark. So nothing has to be parsed: the C extension
-`_sums` sums all parts and hands out those between the images, and these are compared with what they should be. Any
-difference, and any shard of another make, is left to the parser, which says what is wrong.
+The index rows determine every byte of a plain shard outside its images: a ustar header, the image, zeros up to the next
+block, a header, the label's block, and so on, and the end mark. So nothing has to be parsed: the C extension `sums`
+computes the checksums of all parts and returns the bytes between the images, which are compared with what they should
+be. Any difference, and any shard from another writer, is left to the parser, which reports what is wrong.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class PlainShard:
 def plain_sums(
     path: str, keys: Sequence[str], paths: Sequence[str], numbers: dict[str, NDArray[Any]]
 ) -> PlainShard | None:
-    """The checksums of a shard that is just as its index rows say; None where it is not, or that can't be told here.
+    """The checksums of a shard that is exactly as its index rows say; None if it is not, or if this can't be told here.
 
-    keys, paths, numbers: the index rows, as an `IndexRows` has them. Raises OSError.
+    keys, paths, numbers: the index rows, as in `IndexRows`. Raises OSError.
     """
     sums = parts_extension()
     if sums is None or not len(keys):
@@ -72,7 +72,7 @@ def plain_sums(
 
 
 def _cuts(numbers: dict[str, NDArray[Any]], size: int) -> Numbers | None:
-    """Where the images begin and end, between 0 and `size`; None where the samples are not end to end, and plain."""
+    """The bounds of the images, between 0 and `size`; None unless the samples are plain and contiguous."""
     offset, length, start, image = (numbers[name] for name in ("offset", "size", "image_offset", "image_size"))
     if any(column.min() < 0 or column.max() > size for column in (offset, length, start, image)):
         return None
@@ -96,7 +96,7 @@ def _image_fields(paths: Sequence[str]) -> list[str]:
 def _headers(
     keys: Sequence[str], fields: Sequence[str], numbers: dict[str, NDArray[Any]]
 ) -> tuple[Bytes, Bytes] | None:
-    """The header blocks (n, 512) of the images and of the labels; None where a key or a field is not plain."""
+    """The header blocks (n, 512) of the images and of the labels; None if a key or a field is not plain."""
     labels = numbers["label"]
     together = "\n".join(keys).encode()
     parts = together.split(b"\n")
@@ -136,7 +136,7 @@ def _label_digits(labels: NDArray[Any]) -> Numbers:
 
 
 def _between(cuts: Numbers, blocks: tuple[Bytes, Bytes], labels: NDArray[Any]) -> Bytes:
-    """All bytes that are not of an image, end to end: in front of the first, between them, behind the last."""
+    """All bytes outside images, concatenated: before the first, between them, after the last."""
     lengths = np.diff(cuts)[::2]
     expected = np.zeros(int(lengths.sum()), np.uint8)
     places = sliding_window_view(expected, BLOCK, writeable=True)

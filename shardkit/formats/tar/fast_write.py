@@ -1,7 +1,7 @@
-"""The fast way of the packer for plain JPEGs: the optional C extension `_gather`, and what it needs.
+"""The packer's fast path for plain JPEGs: the optional C extension `gather`, and what it needs.
 
-It reads files straight into a buffer of whole samples. Where it is not built, or meets a file that is not plain,
-shard.py does the same work in Python; the bytes are equal either way.
+It reads files straight into a buffer of whole samples. If it is not built, or for a file that is not plain, Python does
+the same work (`packing/write/plain.py`); the bytes are equal either way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shardkit.images.pillow import MAX_PIXELS
 from shardkit.native import load
 
 BUFFER_BYTES = 1 << 20
-"""What is gathered at a time: larger than nearly every image, and within a core's cache."""
+"""The bytes gathered at a time: larger than nearly every image, and within a core's cache."""
 
 MOST_FILES = 2048
 _RECORD = struct.Struct("=6q")
@@ -25,20 +25,20 @@ _RECORD = struct.Struct("=6q")
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Some samples in a row: their bytes, and (offset, size, width, height, CRC-32C, 0) of each, offsets from the first
-    byte. The image begins a block after its sample."""
+    """Some consecutive samples: their bytes, and (offset, size, width, height, CRC-32C, 0) of each, offsets counted
+    from the first byte. The image begins one block after its sample."""
 
     data: bytes
     records: list[tuple[int, ...]]
 
 
 def extension() -> Any:
-    """The C extension, or None where it was not built or this processor lacks what it needs."""
+    """The C extension, or None if it was not built or this processor lacks what it needs."""
     return load("gather")[0]
 
 
 class Gatherer:
-    """Gathers the files of one shard. fields: of each file's image, as text. Only where `extension` is there."""
+    """Gathers the files of one shard. fields: the image field of each file, as text. Requires `extension()`."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Gatherer:
         self._pattern = ustar_block(b"", 0, b"0", b"")
 
     def take(self, start: int) -> Gathered:
-        """The samples from file `start` on, as many as there is room for; none if that file is not plain."""
+        """The samples from file `start` on, as many as fit the buffer; none if that file is not plain."""
         stop = min(start + MOST_FILES, len(self._lists[0]))
         done, used, records = extension().gather(
             self._pattern, self._prefix, *self._lists, start, stop, MAX_PIXELS, MAX_SCANS, self._buffer
@@ -72,4 +72,4 @@ class Gatherer:
 
 
 IMAGE_AT = BLOCK
-"""Where an image begins in its sample."""
+"""The offset of the image in its sample."""

@@ -12,11 +12,12 @@
      257     8  magic      "ustar" NUL "00"
      265    64  uname, gname  NULs
      329    16  device     "0000000" NUL twice
-     345   155  prefix     the name's folders where it is longer than 100 bytes, else NULs
+     345   155  prefix     the name's folders if it is longer than 100 bytes, else NULs
      500    12             NULs
 
-A name that does not fit, or a size of 8 GiB or more, stands in a PAX header ("x") in front of the member: a block like
-this one, and records `LENGTH KEYWORD=VALUE NEWLINE`. Sources: POSIX.1-2017, pax; GNU tar's manual, "Basic Tar Format".
+A name that does not fit, or a size of 8 GiB or more, is stored in a PAX header ("x") before the member: a block like
+this one, followed by records `LENGTH KEYWORD=VALUE NEWLINE`. Sources: POSIX.1-2017, pax; GNU tar's manual, "Basic Tar
+Format".
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ TAIL = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\0" * 2 + bytes
 CURE = "pack it again, or run 'shardkit repair'"
 
 MAX_EXTENSION_BYTES = 1 << 20
-"""The largest PAX or GNU long-name payload that is read: a bound on what a damaged size can make us allocate."""
+"""The largest PAX or GNU long-name payload that is read: it bounds what a damaged size can make us allocate."""
 
 MAX_OCTAL_SIZE = 0o77777777777
 CHUNK = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
 OTHER_PACKED = ((b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"))
-"""What compressed files begin with that are no shards."""
+"""The first bytes of compressed files that are not read as shards."""
 RESERVED_FIELDS = frozenset(("__key__", "__url__", "__local_path__"))
 PAX_NAME = b"././@PaxHeader-crc32c-"
-"""With 8 hex digits, the CRC-32C of the records, this is the name of a PAX header of our own: tar has no checksum for
-what is in it, and a name damaged there would be a sample lost without a word."""
+"""Followed by the CRC-32C of the records in 8 hex digits, this is the name of our own PAX headers: tar has no checksum
+for their content, and a name damaged there would lose a sample silently."""
 
 ZEROS = bytes(BLOCK)
 
@@ -57,7 +58,7 @@ NO_DATA = b"123456"
 REGULAR = b"0\x007"
 
 METADATA = re.compile(r"__[^/]*__($|/)")
-"""WebDataset leaves out members whose name matches from its start."""
+"""WebDataset skips members whose name matches from the start."""
 
 _OCTAL = re.compile(rb"[ ]*([0-7]*)[ ]*")
 _WEBDATASET_NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")
@@ -85,7 +86,7 @@ class Member(NamedTuple):
 
 
 def check_name(key: str, field: str) -> None:
-    """ValueError if readers would not give `key` and `field` back from the member `KEY.FIELD`, or would skip it."""
+    """ValueError if readers would not return `key` and `field` for the member `KEY.FIELD`, or would skip it."""
     name = f"{key}.{field}"
     found = _WEBDATASET_NAME.fullmatch(name)
     if "\0" in name:
@@ -97,11 +98,11 @@ def check_name(key: str, field: str) -> None:
             f"not a key: {key!r}; a key is not empty, does not end with '/', and has no '.' in its base name"
         )
     if _is_metadata(name):
-        raise ValueError(f"readers skip a member of the name {name!r}; a key must not begin with '__' like this")
+        raise ValueError(f"readers skip a member with the name {name!r}; a key must not begin with '__' like this")
 
 
 def member_header(name: bytes, size: int) -> bytes:
-    """The header of a regular file in front of its data: one block, or a PAX header and a block (whole blocks)."""
+    """The header of a regular file, before its data: one block, or a PAX header and a block (whole blocks)."""
     records = b""
     prefix, base = split_prefix(name)
     if len(base) > 100:
@@ -125,7 +126,7 @@ def header_size(name: bytes, size: int) -> int:
 
 
 def split_prefix(name: bytes) -> tuple[bytes, bytes]:
-    """The name as ustar's (prefix, name); a second part over 100 bytes says that it does not fit."""
+    """The name as ustar's (prefix, name); if the second part exceeds 100 bytes, the name does not fit."""
     if len(name) <= 100:
         return b"", name
     slash = name.rfind(b"/", 0, 156)
@@ -155,8 +156,8 @@ def read_member(
 ) -> Member | None:
     """The member that begins at byte `start`; None where the end mark begins there.
 
-    `fetch(offset, n)` gives the n bytes at `offset`, less at the end of the file; offsets only grow. `shared` holds
-    the records of global PAX headers, and is changed when another one is met. Raises DamagedError.
+    `fetch(offset, n)` returns the n bytes at `offset`, fewer at the end of the file; offsets only increase. `shared`
+    holds the records of global PAX headers, and is updated at each further one. Raises DamagedError.
     """
     at, records = start, dict[bytes, bytes]()
     while True:
@@ -170,16 +171,16 @@ def read_member(
         if header.type not in EXTENSIONS:
             return _finish_member(start, at, header, {**shared, **records}, place)
         if header.size > MAX_EXTENSION_BYTES:
-            fact = f"an extended header has {header.size} bytes, and at most {MAX_EXTENSION_BYTES} are read"
+            fact = f"an extended header has {header.size} bytes, but at most {MAX_EXTENSION_BYTES} are read"
             raise DamagedError(place, fact, CURE, at - BLOCK)
         payload = _fetch_whole(fetch, at, padded(header.size), place, "an extended header")[: header.size]
         if header.name.startswith(PAX_NAME) and header.name != PAX_NAME + b"%08x" % crc32c(payload):
-            raise DamagedError(place, "the records of a PAX header do not fit their CRC-32C", CURE, at)
+            raise DamagedError(place, "the records of a PAX header do not match their CRC-32C", CURE, at)
         found = _extension_records(header.type, payload, place, at)
         at += padded(header.size)
         if header.type == b"g":
             shared.update(found)
-            if at - start == BLOCK + padded(header.size):  # it is no part of the sample that follows it
+            if at - start == BLOCK + padded(header.size):  # it is not part of the sample after it
                 return Member(start, None, at, 0, at)
         else:
             records = {**found, **records}  # the first header wins, as in Python's tarfile
@@ -189,15 +190,15 @@ def require_unpacked(head: bytes, place: str) -> None:
     """DamagedError for a file in a compression that is not supported for shards, by its first bytes."""
     kind = next((name for magic, name in OTHER_PACKED if head.startswith(magic)), None)
     if kind is not None:
-        fact = f"this is a {kind} file, and shards are read plain or as gzip"
+        fact = f"this is a {kind} file, but shards must be plain or gzip"
         raise DamagedError(place, fact, "unpack it, or compress it with gzip instead", 0)
 
 
 def parse_block(block: bytes, *, place: str, offset: int) -> Header:
-    """The header in a block of 512 bytes: any of v7, ustar, PAX, GNU. Raises DamagedError."""
+    """The header in a block of 512 bytes: v7, ustar, PAX or GNU. Raises DamagedError."""
     stored, spaces = parse_number(block[148:156]), 256 - sum(block[148:156])
     if stored != (adler32(block, 0) & 0xFFFF) + spaces and stored not in _sums(block, spaces):
-        fact = "a header's checksum is wrong: the header is damaged, or the member in front of it"
+        fact = "a header's checksum is wrong: either the header or the member before it is damaged"
         if offset == 0:
             fact = "the first header's checksum is wrong: this is not a tar file, or it is damaged"
             require_unpacked(block, place)
@@ -223,7 +224,7 @@ def parse_block(block: bytes, *, place: str, offset: int) -> Header:
 
 
 def parse_number(field: bytes) -> int | None:
-    """A number field: octal digits between spaces, up to a NUL, or GNU's base-256; None if it is neither."""
+    """A number field: octal digits between spaces, up to a NUL, or GNU's base-256; None if it is neither of these."""
     if field[0] in (0x80, 0xFF):
         return int.from_bytes(field[1:], "big") - (256 ** (len(field) - 1) if field[0] == 0xFF else 0)
     match = _OCTAL.fullmatch(_until_nul(field))
@@ -231,7 +232,7 @@ def parse_number(field: bytes) -> int | None:
 
 
 def parse_pax(payload: bytes, *, place: str, offset: int) -> dict[bytes, bytes]:
-    """The records of a PAX header that say a member's name and size; an empty value takes a record back."""
+    """The records of a PAX header with a member's name and size; an empty value deletes a record."""
     records: dict[bytes, bytes] = {}
     at = 0
     while at < len(payload) and payload[at]:
@@ -258,9 +259,8 @@ def parse_pax(payload: bytes, *, place: str, offset: int) -> dict[bytes, bytes]:
 
 
 def sample_name(member: Member, place: str) -> tuple[str, str] | None:
-    """(key, field) of a member by WebDataset's rule; None for one that belongs to no sample.
-
-    Bytes that are no UTF-8 become lone surrogates, as in Python's tarfile.
+    """(key, field) of a member by WebDataset's rule; None for one that belongs to no sample. Bytes that are not UTF-8
+    become lone surrogates, as in Python's tarfile.
     """
     if member.name is None:
         return None
@@ -269,23 +269,21 @@ def sample_name(member: Member, place: str) -> tuple[str, str] | None:
         return None
     split = split_member_name(name)
     if split and split[1] in RESERVED_FIELDS:
-        raise DamagedError(
-            place, f"a member's field is {split[1]}, which is a sample's own", CURE, member.start, split[0]
-        )
+        raise DamagedError(place, f"a member's field is {split[1]}, which is reserved", CURE, member.start, split[0])
     return split
 
 
 def check_end(fetch: Callable[[int, int], bytes], at: int, place: str, *, zeros_before: int = 0) -> None:
     """DamagedError unless the bytes from `at` on are an end mark: zeros only, and at least two blocks.
 
-    `zeros_before` bytes of it were read already.
+    `zeros_before` bytes of it have been read already.
     """
     begin = at - zeros_before
     while chunk := fetch(at, CHUNK):
         zeros = len(chunk) - len(chunk.lstrip(b"\0"))
         at += zeros
         if zeros < len(chunk):
-            raise DamagedError(place, f"there are data after the end mark at byte {begin}", CURE, at)
+            raise DamagedError(place, f"there is data after the end mark at byte {begin}", CURE, at)
     if at - begin < 2 * BLOCK:
         fact = f"the file ends at byte {at}, inside its end mark (two blocks of zeros): it is cut"
         raise DamagedError(place, fact, CURE, begin)
@@ -299,14 +297,12 @@ def cut_member(member: Member, limit: int, place: str) -> DamagedError:
 
 def field_twice(place: str, at: int, key: str, field: str) -> DamagedError:
     """The error for a second member of the same name within a sample."""
-    return DamagedError(place, f"the field {field} comes twice", CURE, at, key)
+    return DamagedError(place, f"the field {field} occurs twice", CURE, at, key)
 
 
 def key_again(place: str, at: int, key: str) -> DamagedError:
     """The error for a key that occurs again after other samples."""
-    fact = (
-        "the members of this sample are not next to each other: its key was there before, with another key in between"
-    )
+    fact = "the members of this sample are not next to each other: its key occurred before, with another key in between"
     return DamagedError(place, fact, "pack it again with the members in order, or run 'shardkit repair'", at, key)
 
 
@@ -316,7 +312,7 @@ def padded(size: int) -> int:
 
 
 def weight(data: bytes) -> int:
-    """The sum of the bytes of `data`, which is shorter than 256 bytes: the lower half of Adler-32, in C."""
+    """The sum of the bytes of `data`, at most 255 of them: the lower half of Adler-32, computed in C."""
     return adler32(data, 0) & 0xFFFF
 
 
@@ -331,7 +327,7 @@ def _until_nul(field: bytes) -> bytes:
 
 
 def _sums(block: bytes, spaces: int) -> tuple[int, int]:
-    """The checksum from unsigned and, as some old programs had it, from signed bytes."""
+    """The checksum of unsigned bytes and, as some old programs computed it, of signed bytes."""
     plain = sum(block) + spaces
     return plain, plain - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
 

@@ -12,9 +12,9 @@ _MAGIC, _MAGIC_AT = b"ustar", 257
 
 
 def salvage(data: ShardData) -> Salvaged:
-    """All members that have a good header, as samples: those of one key together, unless a field comes twice.
+    """All members with a valid header, as samples: those of one key together, unless a field occurs twice.
 
-    After damage it continues at the next header that is good. Never raises DamagedError.
+    After damage it continues at the next valid header. Never raises DamagedError.
     """
     try:
         found = data.samples()
@@ -78,13 +78,13 @@ def _members(data: ShardData) -> Iterator[Member | DamagedError]:
         following = _next_header(data, again, limit)
         if following is None:
             return
-        if again == at + BLOCK:  # behind an end mark
+        if again == at + BLOCK:  # after an end mark
             yield DamagedError(data.place, "there are members after the end mark", "", following)
         at = following
 
 
 def _next_header(data: ShardData, at: int, limit: int) -> int | None:
-    """The first byte from `at` on where a header begins whose checksum is right; None if there is none."""
+    """The first byte from `at` on where a header with a correct checksum begins; None if there is none."""
     found = data.buffer.find(_MAGIC, at + _MAGIC_AT)
     while found >= 0:
         start = found - _MAGIC_AT

@@ -1,12 +1,12 @@
-"""Tar shards: samples as bytes and back. tar_headers.py has the layout of a header.
+"""Tar shards: samples to bytes and back. headers.py has the layout of a header.
 
-    sample  = member...             one for each field, next to each other, in the order given
+    sample  = member...             one per field, adjacent, in the order given
     member  = header data padding   a header of 512 bytes for `KEY.FIELD`, the field's bytes, NULs to a whole block
     shard   = sample... END         END is two blocks of zeros; nothing but zeros may follow
 
-Written is POSIX ustar that depends on nothing but keys and fields: mode 0644, owner 0, time 0. Names are UTF-8, as they
-are. Read is any v7, ustar, PAX or GNU tar. A member's name is split by WebDataset's rule (`sample.split_member_name`);
-members that are no regular files, have no dot in their base name, or are called `__x__` are passed over.
+Shards are written as POSIX ustar that depends only on keys and fields: mode 0644, owner 0, time 0, names in UTF-8. Any
+v7, ustar, PAX or GNU tar is read. A member's name is split by WebDataset's rule (`sample.split_member_name`); members
+that are not regular files, have no dot in their base name, or are called `__x__` are skipped.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ END = bytes(2 * BLOCK)
 
 
 class TarSample(NamedTuple):
-    """Where a sample is: its first byte and length with all headers and padding; (first byte, length) of each field."""
+    """The place of a sample: its first byte and length, headers and padding included; (first byte, length) of each
+    field."""
 
     key: str
     offset: int
@@ -64,11 +65,11 @@ class TarSample(NamedTuple):
 
 
 def encode_sample(key: str, fields: Sequence[tuple[str, bytes]]) -> tuple[list[bytes], tuple[int, ...], int]:
-    """(pieces, offsets, size): what to write one after another, with the fields' own bytes objects among the pieces;
-    the first byte of each field's data counted from the sample's first byte; the length of all pieces together.
+    """(pieces, offsets, size): the pieces to write in order, which include the fields' own bytes objects; the first
+    byte of each field's data, counted from the sample's first byte; the total length of the pieces.
 
-    ValueError for a key or field that a reader would give back differently or skip, for a field given twice, and for
-    no field at all.
+    ValueError for a key or field that a reader would return differently or skip, for a field given twice, and for a
+    sample without fields.
     """
     name = _encode_key(key, fields)
     width, key_weight = len(name), weight(name)
@@ -96,7 +97,7 @@ def encode_sample(key: str, fields: Sequence[tuple[str, bytes]]) -> tuple[list[b
 
 
 def sample_size(key: str, fields: Sequence[tuple[str, int]]) -> int:
-    """The size in bytes of what `encode_sample` gives for fields of these lengths. ValueError as there."""
+    """The size in bytes of what `encode_sample` returns for fields of these lengths. Raises ValueError like it."""
     name = _encode_key(key, fields)
     total = 0
     for field, size in fields:
@@ -118,7 +119,7 @@ def _encode_key(key: str, fields: Sequence[tuple[str, object]]) -> bytes:
 
 
 class _FieldParts(NamedTuple):
-    """For a field: what stands between key and size for each length of the key (b"": too long), and its weight."""
+    """For a field: the bytes between key and size for each length of the key (b"": too long), and its weight."""
 
     middles: list[bytes]
     weight: int
@@ -137,7 +138,7 @@ class _FieldTable(dict[str, _FieldParts]):
 
 
 class _CheckTable(dict[int, bytes]):
-    """From the weights of key, field and size digits to what stands between these digits and the typeflag."""
+    """From the weights of key, field and size digits to the bytes between these digits and the typeflag."""
 
     def __missing__(self, weights: int) -> bytes:
         self[weights] = part = b"\0%b%06o\0 " % (STAMP, weights + sum(OWNER) + sum(STAMP) + sum(TAIL) + 256)
@@ -152,17 +153,17 @@ _PADDINGS = [bytes(-n % BLOCK) for n in range(BLOCK)]
 # ---- reading
 
 _UNPACK = Struct("100s24s11sB12s8s356s").unpack_from  # name, owner, size, its end, mtime, checksum, typeflag to end
-_PREFIX_AT = 345 - 156  # of the last part
-_RESTS: dict[bytes, tuple[str, int]] = {}  # a name field from behind the key's dot, NULs too -> field, weight
+_PREFIX_AT = 345 - 156  # within the last part
+_RESTS: dict[bytes, tuple[str, int]] = {}  # a name field from the key's dot on, with NULs -> field, weight
 _STORED: dict[bytes, int] = {}  # a checksum field -> its number
-_TABLE_LIMIT = 1 << 15  # a bound on memory, for what others wrote
+_TABLE_LIMIT = 1 << 15  # a bound on memory, for shards from other writers
 _NO_PREFIX = b"\xff" * 101  # longer than a name field: nothing begins with it
 _UNDERSCORE = 0x5F
 
 
 def plain_member(view: memoryview, at: int, stop: int, name: bytes) -> bytes | None:
-    """The data of the member `name`, whose header is at byte `at` and whose data end by `stop`, without parsing the
-    header. None where another header is there than we write for it."""
+    """The data of the member `name`, whose header is at byte `at` and whose data ends by `stop`, without parsing the
+    header. None if the header is not the one that we write for it."""
     size = parse_number(bytes(view[at + 124 : at + 136])) if at + BLOCK <= stop else None
     if size is None or at + BLOCK + size > stop or bytes(view[at : at + BLOCK]) != member_header(name, size):
         return None
@@ -174,25 +175,25 @@ def read_samples(
 ) -> Iterator[TarSample]:
     """The samples of a shard in memory (bytes, mmap, memoryview), in order; no data is copied.
 
-    Without `end`, the shard is read to its end mark, which must be there. With `end`, the bytes from `start` up to it
-    must be whole members. `check_adjacent` remembers every key, to find one that comes back later in these bytes.
-    A sample is given when the header after it, or the end mark, was found good. The buffer is let go when the iterator
-    ends, is closed, or raises DamagedError.
+    Without `end`, the shard is read to its end mark, which must be present. With `end`, the bytes from `start` up to it
+    must be whole members. `check_adjacent` remembers every key, to detect one that occurs again later in these bytes. A
+    sample is yielded once the header after it, or the end mark, has been checked. The buffer is released when the
+    iterator ends, is closed, or raises DamagedError.
     """
     with memoryview(buffer) as raw, raw.cast("B") as view:
         limit = len(view) if end is None else end
         if not 0 <= start <= limit <= len(view):
-            fact = f"bytes {start} to {limit} were asked for, and the file has {len(view)}"
+            fact = f"bytes {start} to {limit} were requested, but the file has {len(view)}"
             raise DamagedError(place, fact, "the file is cut, or the index is of another file: " + CURE, len(view))
         yield from _read(view, place, start, limit, end is None, check_adjacent)
 
 
 def _read(view: memoryview, place: str, pos: int, limit: int, whole: bool, check_adjacent: bool) -> Iterator[TarSample]:
-    """The loop of `read_samples`; in one piece, since calls for each member would take a third of its time.
+    """The loop of `read_samples`; a single function, since calls for each member would take a third of its time.
 
-    A member like those before (same owner and typeflag, a known field, its name in one part) goes the short way: its
+    A member like the previous ones (same owner and typeflag, a known field, a name in one part) takes a fast path: its
     checksum is added up from the parts that differ, by Adler-32, whose lower half is the sum of the bytes modulo 65521
-    (the sums here stay below 50,000). Whatever is not as expected there goes the long way, `read_member`.
+    (the sums here stay below 50,000). Everything else takes the slow path, `read_member`.
     """
 
     def fetch(at: int, n: int) -> bytes:
@@ -230,9 +231,9 @@ def _read(view: memoryview, place: str, pos: int, limit: int, whole: bool, check
                             size = int(digits, 8)
                             if not same:
                                 next_key = next_prefix[:-1].decode()
-                                if "\0" in next_key:  # what follows a NUL is no part of the name
+                                if "\0" in next_key:  # bytes after a NUL are not part of the name
                                     size = -1
-                        except ValueError:  # an 8 or 9, or bytes that are no UTF-8
+                        except ValueError:  # an 8 or 9, or bytes that are not UTF-8
                             size = -1
         if size >= 0:
             data = pos + BLOCK
@@ -247,7 +248,7 @@ def _read(view: memoryview, place: str, pos: int, limit: int, whole: bool, check
             if pos > limit:
                 raise cut_member(member, limit, place)
             split = sample_name(member, place)
-            if shared:  # global records change every member: no short way
+            if shared:  # global records change every member: no fast path
                 tail_seen = b""
             if split is None:
                 continue
@@ -274,13 +275,13 @@ def _read(view: memoryview, place: str, pos: int, limit: int, whole: bool, check
     if whole:
         check_end(fetch, pos, place)
     elif pos < limit:
-        raise DamagedError(place, "blocks of zeros where a member should begin", CURE, pos)
+        raise DamagedError(place, "there are blocks of zeros where a member should begin", CURE, pos)
     if fields:
         yield new(TarSample, (key, first, last - first, fields))
 
 
 def _learn(view: memoryview, member: Member) -> tuple[bytes, bytes, int] | None:
-    """What lets the next members like this one go the short way; None if this one is not of that kind."""
+    """What lets further members like this one take the fast path; None if this one can't."""
     if member.data - member.start != BLOCK:
         return None
     name, owner, _, _, _, check, tail = _UNPACK(view, member.start)

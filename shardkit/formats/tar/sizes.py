@@ -10,7 +10,7 @@ from shardkit.formats.tar.samples import sample_size
 from shardkit.sample import field_of, text_of_path
 
 _SHORT_NAME = 90
-"""A path of up to this many plain bytes gives a key and field that fit ustar's 100-byte name."""
+"""A path of at most this many plain bytes gives a key and field that fit ustar's 100-byte name."""
 
 
 def sample_bytes(source: SampleColumns) -> NDArray[np.int64]:
@@ -25,7 +25,7 @@ def sample_bytes(source: SampleColumns) -> NDArray[np.int64]:
 
 
 def _long_names(source: SampleColumns) -> NDArray[np.bool_]:
-    """Rows whose key may not fit ustar's name field: long ones, and those that escapes may make long."""
+    """Rows whose key may not fit ustar's name field: long ones, and those that escaping may make long."""
     blob, offsets = source.paths.blob, source.paths.offsets
     lengths = np.diff(offsets)
     longer = lengths > _SHORT_NAME

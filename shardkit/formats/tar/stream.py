@@ -1,4 +1,4 @@
-"""Read tar shards from a stream, plain or gzip, that allows no seeking, such as a pipe or an HTTP response."""
+"""Read tar shards from a stream, plain or gzip, that can't be seeked, such as a pipe or an HTTP response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _GZIP_CHUNK = 1 << 14  # small, since damage is found to within a chunk
 
 
 class Readable(Protocol):
-    """A binary file: `read(n)` gives at most n bytes, and none only at the end."""
+    """A binary file: `read(n)` returns at most n bytes, and none only at the end."""
 
     def read(self, size: int, /) -> bytes:
         """The next bytes."""
@@ -36,8 +36,8 @@ def stream_samples(
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, fields) of each sample of a whole shard, by the rules of `read_samples`; a gzip stream is unpacked.
 
-    One sample is in memory at a time. In a gzip shard the byte in an error counts unpacked bytes, unless the gzip data
-    themselves are damaged. Raises DamagedError; errors of `file.read` go through as they are.
+    One sample is in memory at a time. For a gzip shard, the position in an error counts unpacked bytes, unless the gzip
+    data itself is damaged. Raises DamagedError; errors of `file.read` pass through unchanged.
     """
     source = _Source(file, place)
     place = source.place
@@ -85,7 +85,7 @@ class _Source:
             self.place = f"{place} (unpacked)"
 
     def fetch(self, at: int, n: int) -> bytes:
-        """The next n bytes; `at` is where we are already."""
+        """The next n bytes; `at` must be the current position."""
         return self.take(n, keep=True)
 
     def take(self, n: int, *, keep: bool) -> bytes:
@@ -133,7 +133,7 @@ class _Gunzip:
             if data := self._unpack(size):
                 return data
             if not full and not self._unzip.eof:
-                fact = "the gzip data end before their end mark: the file is cut"
+                fact = "the gzip data ends before its end mark: the file is cut"
                 raise DamagedError(self._place, fact, CURE, self._taken)
         return b""
 
@@ -143,13 +143,13 @@ class _Gunzip:
         return bool(self._input)
 
     def _begin_member(self) -> bool:
-        """Ready for the next gzip member; False at the end of the file."""
+        """Prepare for the next gzip member; False at the end of the file."""
         while not self._input.strip(b"\0"):
             if not self._refill():
                 return False
         if self._input[:1] != GZIP_MAGIC[:1]:
             at = self._taken - len(self._input.lstrip(b"\0"))
-            raise DamagedError(self._place, "there are data after the end of the gzip data", CURE, at)
+            raise DamagedError(self._place, "there is data after the end of the gzip data", CURE, at)
         self._unzip = zlib.decompressobj(wbits=47)
         return True
 
@@ -159,7 +159,7 @@ class _Gunzip:
         try:
             data = self._unzip.decompress(piece, size)
         except zlib.error as exc:
-            fact = f"the gzip data are damaged within the {len(piece)} bytes from here ({exc})"
+            fact = f"the gzip data is damaged within the {len(piece)} bytes from here ({exc})"
             raise DamagedError(self._place, fact, CURE, at) from exc
         unused = self._unzip.unused_data if self._unzip.eof else self._unzip.unconsumed_tail
         self._input = unused + later if later else unused

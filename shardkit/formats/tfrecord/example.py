@@ -1,15 +1,15 @@
 """The wire format of `tf.train.Example`, written and read without protobuf.
 
     Example   = 0A length Features
-    Features  = (0A length Entry)*     a map: an Entry for each feature; the last of a name counts
+    Features  = (0A length Entry)*     a map: an Entry for each feature; the last one of a name counts
     Entry     = 0A length name, 12 length Feature
     Feature   = 0A length BytesList | 12 length FloatList | 1A length Int64List
     BytesList = (0A length bytes)*
-    FloatList = 0A length (4 bytes, little-endian)*, packed; or each by itself as 0D (4 bytes)
-    Int64List = 0A length varint*, packed; or each by itself as 08 varint; in two's complement of 64 bits
+    FloatList = 0A length (4 bytes, little-endian)*, packed; or each separately as 0D (4 bytes)
+    Int64List = 0A length varint*, packed; or each separately as 08 varint; in two's complement of 64 bits
 
 Lengths are varints: 7 bits to a byte, the low ones first, the high bit set in all bytes but the last. Unknown fields
-are passed over, as protobuf demands. (tensorflow/core/example/feature.proto; protobuf.dev/programming-guides/encoding)
+are skipped, as protobuf requires. (tensorflow/core/example/feature.proto; protobuf.dev/programming-guides/encoding)
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ Kind = Literal["bytes", "float", "int64", "none"]
 
 
 class Feature(NamedTuple):
-    """A feature's list. `values` holds for bytes (first byte, length) in the record, for the others the numbers."""
+    """A feature's list. `values` holds (first byte, length) in the record for bytes, and the numbers for other
+    kinds."""
 
     kind: Kind
     values: Sequence[tuple[int, int]] | Sequence[int] | Sequence[float]
@@ -34,7 +35,7 @@ class Feature(NamedTuple):
 
 
 def varint(number: int) -> bytes:
-    """A number from 0 on as a varint."""
+    """A non-negative number as a varint."""
     if number < 0x80:
         return _SHORT[number]
     out = bytearray()
@@ -55,9 +56,9 @@ def entry_name(name: str) -> bytes:
 
 
 def bytes_entry_head(name: bytes, size: int) -> bytes:
-    """What stands before the `size` bytes of a feature that is one byte string; `name` is of `entry_name`.
+    """What precedes the `size` bytes of a feature that is one byte string; `name` comes from `entry_name`.
 
-    The bytes are the last of the entry, so that the head and they are all of it.
+    The bytes come last in the entry, so head and bytes are the whole entry.
     """
     if size < 0x60 and (head := _HEADS.get((name, size))):
         return head
@@ -67,7 +68,7 @@ def bytes_entry_head(name: bytes, size: int) -> bytes:
     feature = len(kind) + items
     value = b"\x12" + varint(feature)
     head = b"\x0a" + varint(len(name) + len(value) + feature) + name + value + kind + data
-    if size < 0x60 and len(_HEADS) < 10_000:  # a bound on memory where fields are many
+    if size < 0x60 and len(_HEADS) < 10_000:  # a bound on memory if there are many fields
         _HEADS[name, size] = head
     return head
 
@@ -85,7 +86,8 @@ def int64_entry(name: bytes, number: int) -> bytes:
 
 
 def list_entry(name: bytes, value: object) -> bytes:
-    """A whole entry of what is not one byte string: an int, a float, a list of bytes, an array of int64 or float32.
+    """A whole entry of a value other than one byte string: an int, a float, a list of bytes, an array of int64 or
+    float32.
 
     Packed as TensorFlow writes it. TypeError for anything else.
     """
@@ -117,7 +119,7 @@ def _numbers(value: Any) -> tuple[bytes, bytes]:
 
 
 def with_text(data: bytes, name: str, text: str) -> bytes:
-    """The serialized Example with the feature `name` made this one byte string; all others stay as they are.
+    """The serialized Example with the feature `name` set to this text; all others stay unchanged.
 
     Raises WireError.
     """
@@ -137,7 +139,7 @@ _FLOAT = Struct("<f").unpack_from
 
 
 class WireError(ValueError):
-    """The bytes are no Example. args: what is wrong, and the byte in the record."""
+    """The bytes are not an Example. args: what is wrong, and the byte in the record."""
 
     def __init__(self, fact: str, at: int) -> None:
         super().__init__(fact, at)
@@ -146,21 +148,21 @@ class WireError(ValueError):
 
 
 def parse_example(data: bytes) -> dict[str, Feature]:
-    """The features of a serialized Example by name, in their order there. Raises WireError."""
+    """The features of a serialized Example by name, in stored order. Raises WireError."""
     found: dict[str, Feature] = {}
     features = _messages(data, 0, len(data), 1)
-    if data and (not features or features[0][1] < len(data) or data[0] != 0x0A):  # there is something beside
+    if data and (not features or features[0][1] < len(data) or data[0] != 0x0A):  # there is something else
         _require_example(data, features)
     for at, end in features:
         for start, stop in _messages(data, at, end, 1):
             name, feature = _plain_entry(data, start, stop) or _entry(data, start, stop)
-            found.pop(name, None)  # the last one counts, and stands where it stands
+            found.pop(name, None)  # the last one counts, at its own position
             found[name] = feature
     return found
 
 
 def _require_example(data: bytes, features: list[tuple[int, int]]) -> None:
-    """WireError for data that parse, and whose content would be lost: a SequenceExample, or bytes of other kinds."""
+    """WireError for data that parses, but whose content would be lost: a SequenceExample, or other kinds of bytes."""
     if _messages(data, 0, len(data), 2):
         raise WireError("it has feature lists: it is a tf.train.SequenceExample", 0)
     if not features:
@@ -168,9 +170,8 @@ def _require_example(data: bytes, features: list[tuple[int, int]]) -> None:
 
 
 def _plain_entry(data: bytes, at: int, end: int) -> tuple[str, Feature] | None:
-    """What `_entry` gives for the usual: a name known by now, then one byte string or one number below 128.
-
-    In one piece, since calls for each part would take three times as long. None for everything else.
+    """What `_entry` returns in the usual case: a known name, then one byte string or one number below 128. None for
+    everything else. A single function, since calls for each part would take three times as long.
     """
     try:
         first = at + 2 + data[at + 1]
@@ -191,7 +192,7 @@ def _plain_entry(data: bytes, at: int, end: int) -> tuple[str, Feature] | None:
         size, at = data[at + 1], at + 2
         if size >= 0x80:
             size, at = _varint(data, at - 1, end)
-    except (IndexError, WireError):  # what was read as a length may be of the entry behind: an empty list has none
+    except (IndexError, WireError):  # what was read as a length may belong to the next entry: an empty list has none
         return None
     if at + size == end:
         if kind == 0x0A:
@@ -206,7 +207,7 @@ _NEW = tuple.__new__
 
 
 def _known(name: bytes) -> str:
-    """The name as text, and remembered if it is short and names are few."""
+    """The name as text, which is cached if it is short and there are few names."""
     text = name.decode()
     if len(name) < 0x80 and len(_NAMES) < 10_000:
         _NAMES[name] = text
@@ -240,7 +241,7 @@ def _entry(data: bytes, at: int, end: int) -> tuple[str, Feature]:
 
 
 def _feature(data: bytes, at: int, end: int, before: Feature) -> Feature:
-    """The feature in these bytes; several lists of one kind are one list, and the last kind counts."""
+    """The feature in these bytes; several lists of one kind are joined, and the last kind counts."""
     while at < end:
         tag = data[at]
         kind = _KINDS.get(tag)
@@ -313,7 +314,7 @@ _LISTS = {"bytes": _bytes_list, "float": _float_list, "int64": _int64_list}
 
 
 def _messages(data: bytes, at: int, end: int, number: int) -> list[tuple[int, int]]:
-    """(first byte, end) of each field `number` between two bytes, which has to be of those with a length."""
+    """(first byte, end) of each field `number` between two bytes, which must be of a type with a length."""
     found: list[tuple[int, int]] = []
     wanted = number << 3 | 2
     while at < end:
@@ -332,7 +333,7 @@ def _messages(data: bytes, at: int, end: int, number: int) -> list[tuple[int, in
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """(number of 64 bits, the byte after it)."""
+    """(64-bit number, the byte after it)."""
     number = shift = 0
     while at < end:
         byte = data[at]
@@ -347,7 +348,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def _passed_over(data: bytes, at: int, end: int) -> int:
-    """The byte after a field that is not known, or known with another type."""
+    """The byte after a field that is unknown, or has an unexpected type."""
     start = at
     tag, at = _varint(data, at, end)
     if not tag >> 3:
@@ -359,7 +360,7 @@ def _passed_over(data: bytes, at: int, end: int) -> int:
         size, at = _varint(data, at, end)
     elif kind in (1, 5):
         size = 8 if kind == 1 else 4
-    else:  # groups, which TensorFlow's messages never had, and types that do not exist
+    else:  # groups, which TensorFlow's messages never had, and nonexistent types
         raise WireError(f"a field of the unknown type {kind}", start)
     if at + size > end:
         raise WireError(f"a field of {size} bytes where {end - at} are left", at)

@@ -26,14 +26,14 @@ from shardkit.sample import IMAGE_FIELDS, NO_LABEL, label_of
 KEY_FEATURES = (KEY, OTHER_KEY)
 CHUNK = 1 << 20
 LENGTH_BYTES = 5
-"""A record has less than a TiB: the upper bytes of its length are zeros, which few bytes of an image are."""
+"""A record has less than a TiB: the upper bytes of its length are zeros, which are rare in images."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record of which every byte is proven. key_feature: where its key stands, "" where it has none of its own.
+    """A record whose checksums are correct. key_feature: the feature with its key, "" if it has none.
 
-    image: its image's field and place, "" for none. fields: all names. text: of its class, "" where it has none.
+    image: its image's field and place, "" for none. fields: all names. text: of its class, "" if it has none.
     """
 
     key: str
@@ -50,7 +50,7 @@ class Record:
 
 
 def salvage(data: ShardData) -> Salvaged:
-    """All records with right checksums. After damage it continues at the next one. Never raises DamagedError."""
+    """All records with correct checksums. After damage it continues at the next one. Never raises DamagedError."""
     found = Salvaged()
     for item in _walk(data):
         if isinstance(item, Gap):
@@ -83,7 +83,7 @@ def _walk(data: ShardData) -> Iterator[Record | Gap]:
 
 
 def record_of(payload: bytes, at: int, *, place: str) -> Record:
-    """The record at byte `at`, of which `payload` is the data. DamagedError for data that are no Example."""
+    """The record at byte `at`, whose data is `payload`. DamagedError for data that is not an Example."""
     sample = sample_of(payload, at, place)
     features = parse_example(payload)
     key_feature = next((name for name in KEY_FEATURES if one_text(payload, features, name)), "")
@@ -124,7 +124,7 @@ def _is_head(data: ShardData, at: int, limit: int) -> bool:
 
 
 def next_head(data: ShardData, at: int, limit: int) -> int | None:
-    """The first byte from `at` on where a record may begin: a length that fits the file, with its right CRC."""
+    """The first byte from `at` on where a record may begin: a length that fits the file, with a correct CRC."""
     while at + FRAME <= limit:
         count = min(CHUNK, limit - FRAME + 1 - at)
         window = data.view[at : at + count + HEAD]
@@ -137,7 +137,7 @@ def next_head(data: ShardData, at: int, limit: int) -> int | None:
             lengths |= window[starts + place].astype(np.int64) << 8 * place
         for place in range(8, HEAD):
             crcs |= window[starts + place]
-        fitting = (lengths <= limit - FRAME - (at + starts)) & ((lengths > 0) | (crcs > 0))  # zeros are no head
+        fitting = (lengths <= limit - FRAME - (at + starts)) & ((lengths > 0) | (crcs > 0))  # zeros are not a head
         for start in starts[fitting].tolist():
             if _is_head(data, at + start, limit):
                 return at + int(start)

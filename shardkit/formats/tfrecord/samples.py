@@ -1,22 +1,22 @@
-"""TFRecord shards: samples as bytes and back. example.py has the layout of what a record holds.
+"""TFRecord shards: samples to bytes and back. example.py has the layout of a record's data.
 
-    shard  = record...      nothing stands before, between or after them; a shard without samples has no bytes
+    shard  = record...      nothing before, between or after them; a shard without samples is empty
     record = length (8, little-endian)  masked CRC-32C of these 8 bytes (4)  data  masked CRC-32C of the data (4)
     masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) mod 2^32                  tensorflow/core/lib/io/record_writer.h
 
-Each record is one `tf.train.Example`. Written are, in this order:
+Each record is one `tf.train.Example`. These features are written, in this order:
 
     image/key         bytes    the sample's key
     image/filename    bytes    the file's path below the root, escaped by `sample.text_of_path`
-    image/encoded     bytes    the first field that is an image, and with it
+    image/encoded     bytes    the first field that is an image, together with
     image/format      bytes    that field's name; `jpeg` for `jpg`
-    image/class/label int64    the field `cls`, if it is a decimal number as we write it, and with it
-    image/class/text  bytes    the name of its class, empty where it is not known
+    image/class/label int64    the field `cls`, if it is a decimal number as we write it, together with
+    image/class/text  bytes    the name of its class, empty if it is not known
     field/NAME        bytes    any other field; the fields keep their order
 
-Read is any Example. Without `image/key` a record was written by others: then every feature that is not in this list
-is a field by its own name, and so are the names of class and file. The features are no protobuf messages here, but
-bytes that stand as they are: a library would copy each image twice, and could clash with TensorFlow's own descriptors.
+Any Example is read. A record without `image/key` was written by others: then every feature that is not in this list is
+a field with the feature's name, and so are the names of class and file. Features are handled as raw bytes and not as
+protobuf messages: a library would copy each image twice, and could clash with TensorFlow's own descriptors.
 """
 
 from __future__ import annotations
@@ -76,26 +76,26 @@ MAX_EXAMPLE_BYTES = (1 << 31) - 1
 
 
 class TooLargeError(ValueError):
-    """A sample that would be written and that no reader could parse."""
+    """A sample that no reader could parse if it were written."""
 
 
 HEAD = 12
 FRAME = 16
-"""Bytes of a record beside its data."""
+"""The bytes of a record besides its data."""
 
 
 class FieldNames(NamedTuple):
-    """The features that others gave image and label as; None for the usual names."""
+    """The features in which others stored image and label; None for the usual names."""
 
     image: str | None = None
     label: str | None = None
 
 
 class TfrecordSample(NamedTuple):
-    """Where a sample is: its record's first byte and length, (first byte, length) of each field that is bytes.
+    """The place of a sample: its record's first byte and length, (first byte, length) of each field that is bytes.
 
-    names: all fields in order. values: those that are no byte string (`cls` is an int). path, text: of the file and
-    the class, "" where they are not there. data: the record's data, a copy.
+    names: all fields in order. values: those that are not byte strings (`cls` is an int). path, text: of the file and
+    the class, "" if absent. data: a copy of the record's data.
     """
 
     key: str
@@ -115,15 +115,15 @@ class TfrecordSample(NamedTuple):
 def encode_sample(
     key: str, fields: Sequence[tuple[str, Any]], *, path: str | None = None, text: str = ""
 ) -> tuple[list[bytes], tuple[int, ...], int]:
-    """(pieces, offsets, size): what to write one after another, with the image's own bytes object among the pieces;
-    the first byte of each field's data counted from the record's first byte, -1 for what is no byte string, as a label;
-    the length of all pieces together.
+    """(pieces, offsets, size): the pieces to write in order, which include the image's own bytes object; the first byte
+    of each field's data, counted from the record's first byte, -1 for values that are not byte strings, such as a
+    label; the total length of the pieces.
 
-    fields: bytes, or what `fields_of` gives: int, float, a list of bytes, an array of int64 or float32.
+    fields: bytes, or what `fields_of` returns: int, float, a list of bytes, an array of int64 or float32.
 
     path: of the file; by default the key with the image's field. text: the name of the class. ValueError for an empty
-    key or field name, a field that begins with `__`, one given twice, no field at all, and for more bytes than readers
-    parse.
+    key or field name, a field that begins with `__`, a field given twice, a sample without fields, and for more bytes
+    than readers parse.
     """
     if not key or not fields or len(dict(fields)) < len(fields):
         raise ValueError(f"the sample {key!r} has no key, or a field twice, or none")
@@ -161,7 +161,8 @@ def _path_of(key: str, fields: Sequence[tuple[str, object]]) -> str:
 def _framed(
     head: bytes, image: bytes | None, tail: bytes, marks: Sequence[int]
 ) -> tuple[list[bytes], tuple[int, ...], int]:
-    """The record of the features in head, image (if there is one) and tail; marks count from the first feature on."""
+    """The record of the features in head, image (if there is one) and tail; marks are counted from the first
+    feature."""
     features = len(head) + (0 if image is None else len(image)) + len(tail)
     opening = b"\x0a" + varint(features)
     size = len(opening) + features
@@ -180,7 +181,7 @@ def _framed(
 def sample_size(
     key: str, fields: Sequence[tuple[str, int]], *, path: str | None = None, text: str = "", label: int = 0
 ) -> int:
-    """The size in bytes of what `encode_sample` gives for fields of these lengths, `cls` being `label`."""
+    """The size in bytes of what `encode_sample` returns for fields of these lengths, where `cls` is `label`."""
     few = [(name, b"%d" % label if name == "cls" else b"") for name, _ in fields]
     size = encode_sample(key, few, path=_path_of(key, fields) if path is None else path, text=text)[2]
     features = _unpacked(size)
@@ -204,16 +205,17 @@ def is_bytes(value: object) -> bool:
 
 def _require_parsable(size: int) -> None:
     if size > MAX_EXAMPLE_BYTES:
-        fact = f"it would be an Example of {size} bytes, and readers parse at most {MAX_EXAMPLE_BYTES}"
+        fact = f"it would be an Example of {size} bytes, but readers parse at most {MAX_EXAMPLE_BYTES}"
         raise TooLargeError(f"{fact} (a tar shard has no such limit)")
 
 
 def carried(sample: TfrecordSample) -> tuple[bytes, TfrecordSample]:
-    """(record, sample) to write for one that was read: the Example as it is, under the key that it was read with.
+    """(record, sample) to write for a sample that was read: the Example unchanged, under the key with which it was
+    read.
 
-    The sample is in the record, bytes counted from the first one there. A key that was made of the place where the
-    record was is written into it, as the feature `__key__`. ValueError for a key that is no text, and as from
-    `encode_sample` for too many bytes.
+    Positions in the sample count from the record's first byte. A key that was derived from the record's position is
+    written into it as the feature `__key__`. ValueError for a key that is not text, and for too many bytes, as from
+    `encode_sample`.
     """
     data = sample.data
     found = sample_of(data, 0, "")
@@ -225,13 +227,13 @@ def carried(sample: TfrecordSample) -> tuple[bytes, TfrecordSample]:
 
 
 def framed_record(data: bytes) -> bytes:
-    """The record of these data."""
+    """The record with this data."""
     number = _LENGTH.pack(len(data))
     return number + masked_crc(number) + data + masked_crc(data)
 
 
 def masked_crc(data: bytes) -> bytes:
-    """The masked CRC-32C of some bytes, as it is written."""
+    """The masked CRC-32C of some bytes, as stored."""
     return _CRC.pack(_masked(crc32c(data)))
 
 
@@ -259,7 +261,7 @@ _OTHERS: dict[str, bytes] = {}
 
 
 def _label_entry(data: bytes) -> bytes | None:
-    """The entry of a label; None for what would come back as other bytes."""
+    """The entry of a label; None for one that would be read back as other bytes."""
     if data in _LABELS:
         return _LABELS[data]
     entry = None
@@ -307,14 +309,14 @@ def read_samples(
 ) -> Iterator[TfrecordSample]:
     """The samples of a shard in memory (bytes, mmap, memoryview), in order; both checksums of each are checked.
 
-    The bytes from `start` up to `end` (default: the end of the buffer) must be whole records. The buffer is let go
-    when the iterator ends, is closed, or raises DamagedError. base: where in the shard the buffer begins, which the
-    key of a record that brings none is made of.
+    The bytes from `start` up to `end` (default: the end of the buffer) must be whole records. The buffer is released
+    when the iterator ends, is closed, or raises DamagedError. base: the position of the buffer in the shard, from which
+    keys of records without a key are derived.
     """
     with memoryview(buffer) as raw, raw.cast("B") as view:
         limit = len(view) if end is None else end
         if not 0 <= start <= limit <= len(view):
-            fact = f"bytes {start} to {limit} were asked for, and the file has {len(view)}"
+            fact = f"bytes {start} to {limit} were requested, but the file has {len(view)}"
             raise DamagedError(place, fact, "the file is cut, or the index is of another file: " + CURE, len(view))
         at = start
         while at < limit:
@@ -327,7 +329,7 @@ def read_samples(
 
 
 def record_size(head: bytes, at: int, limit: int | None, place: str) -> int:
-    """The length of the data of the record at byte `at`, from its first 12 bytes. limit: where the file ends."""
+    """The length of the data of the record at byte `at`, from its first 12 bytes. limit: the end of the file."""
     if len(head) < HEAD:
         raise DamagedError(place, "the file ends inside the head of a record", CURE, at)
     size: int
@@ -338,20 +340,20 @@ def record_size(head: bytes, at: int, limit: int | None, place: str) -> int:
     if size >= 1 << 63:
         raise DamagedError(place, f"a record of {size} bytes, more than any file can hold", CURE, at)
     if limit is not None and at + FRAME + size > limit:
-        fact = f"the file ends inside a record: it has {size} bytes, and {max(0, limit - at - FRAME)} are there"
+        fact = f"the file ends inside a record: it has {size} bytes, but {max(0, limit - at - FRAME)} are there"
         raise DamagedError(place, fact, CURE, at)
     return size
 
 
 def check_data(data: bytes, crc: bytes, at: int, place: str) -> None:
-    """DamagedError where `crc`, as it is in the file, is not that of the data of the record at byte `at`."""
+    """DamagedError if `crc`, as stored, does not match the data of the record at byte `at`."""
     if crc != masked_crc(data):
         fact = f"the checksum of a record's {len(data)} bytes of data is wrong"
         raise DamagedError(place, fact, CURE, at + HEAD)
 
 
 def sample_of(data: bytes, at: int, place: str, names: FieldNames | None = None, made_base: int = 0) -> TfrecordSample:
-    """The sample in the data of the record at byte `at`. DamagedError for data that are no Example."""
+    """The sample in the data of the record at byte `at`. DamagedError for data that is not an Example."""
     try:
         features = parse_example(data)
     except WireError as exc:
@@ -381,7 +383,7 @@ def sample_of(data: bytes, at: int, place: str, names: FieldNames | None = None,
 def _special(
     data: bytes, features: Mapping[str, Feature], own: bool, names: FieldNames, at: int, place: str
 ) -> dict[str, str | None]:
-    """The features whose fields have another name; None for those that are no field."""
+    """The features whose fields have another name; None for those that are not fields."""
     for name in names:
         if name is not None and name not in features:
             fact = f"the record has no feature {name!r}, which the options name; it has {', '.join(features) or 'none'}"
@@ -396,7 +398,7 @@ def _special(
 
 
 def _image_field(data: bytes, features: Mapping[str, Feature], image: Feature) -> str | None:
-    """The field of an image: what `image/format` says, or else what its first bytes say; None if neither does."""
+    """The field of an image: according to `image/format`, or else to its first bytes; None if neither tells."""
     said = field_of(one_text(data, features, FORMAT) or "")
     if said in IMAGE_FIELDS:
         return said
@@ -417,13 +419,13 @@ _MAGIC = (
 
 
 def _made_key(place: str, at: int) -> str:
-    """A key for a record that brings none: the shard's name and the byte where the record begins."""
+    """The key of a record without one: the shard's name and the first byte of the record."""
     name = place.removesuffix(" (unpacked)").rpartition("/")[2]
     return f"{name.replace('.', '_')}-{at}"
 
 
 def _value(data: bytes, feature: Feature) -> Any:
-    """A feature that is no single byte string."""
+    """A feature other than a single byte string."""
     values = feature.values
     if feature.kind == "bytes":
         return [data[first : first + size] for first, size in values]  # type: ignore[misc]
@@ -448,9 +450,9 @@ def fields_of(sample: TfrecordSample) -> dict[str, Any]:
 
 
 def path_of(sample: TfrecordSample, image: str) -> str:
-    """The path of a sample's file, escaped: the one in the record, or else that of the sample's key.
+    """The path of a sample's file, escaped: the one in the record, or else one made from the sample's key.
 
-    A name that others gave stands for the image only if it ends as one.
+    A name from another writer counts only if it ends like an image's.
     """
     if sample.path and FILENAME not in sample.names:  # as we write it
         return sample.path
@@ -460,7 +462,7 @@ def path_of(sample: TfrecordSample, image: str) -> str:
 
 
 def one_text(data: bytes, features: Mapping[str, Feature], name: str) -> str | None:
-    """A feature that is one byte string, as text; None where it is not there, or something else."""
+    """A feature that is one byte string, as text; None if it is absent or anything else."""
     feature = features.get(name)
     if feature is None or feature.kind != "bytes" or len(feature.values) != 1:
         return None

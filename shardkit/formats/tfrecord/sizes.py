@@ -25,7 +25,7 @@ def sample_bytes(source: SampleColumns) -> Sizes:
 
 
 def _chunk_bytes(source: SampleColumns, start: int, stop: int, texts: Sizes) -> Sizes:
-    """Those of some rows. A key is as long as the path without its extension, where neither is escaped or renamed."""
+    """The bytes of some rows. A key is as long as the path without its extension, if neither is escaped or renamed."""
     offsets = source.paths.offsets[start : stop + 1]
     blob = source.paths.blob[offsets[0] : offsets[-1]]
     ends = offsets[1:] - offsets[0]
@@ -48,7 +48,7 @@ def _chunk_bytes(source: SampleColumns, start: int, stop: int, texts: Sizes) -> 
 
 
 def _odd_rows(source: SampleColumns, start: int, stop: int, blob: NDArray[np.uint8], ends: Sizes) -> Sizes:
-    """Places of the rows whose key or path is not their bytes as they are: escaped, renamed, or `__x__`."""
+    """The positions of rows whose key or path is not stored literally: escaped, renamed, or `__x__`."""
     odd = np.flatnonzero((blob >= 0x80) | (blob == 0x5C))
     escaped = np.unique(np.searchsorted(ends, odd, side="right"))
     starts = ends - np.diff(ends, prepend=0)

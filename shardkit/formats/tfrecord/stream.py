@@ -1,4 +1,4 @@
-"""Read TFRecord shards from a stream, plain, gzip or zlib, that allows no seeking."""
+"""Read TFRecord shards from a stream, plain, gzip or zlib, that can't be seeked."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def is_packed(head: bytes) -> bool:
 def stream_samples(
     file: Readable, *, place: str, names: FieldNames | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(key, fields) of each sample of a whole shard, as `read_samples` and `fields_of` give them."""
+    """(key, fields) of each sample of a whole shard, as `read_samples` and `fields_of` return them."""
     for sample in stream_records(file, place=place, names=names):
         yield sample.key, fields_of(sample)
 
 
 def stream_records(file: Readable, *, place: str, names: FieldNames | None = None) -> Iterator[TfrecordSample]:
-    """The samples of a whole shard; gzip and zlib data are unpacked, and then all bytes count unpacked.
+    """The samples of a whole shard; gzip and zlib data is unpacked, and positions then count unpacked bytes.
 
-    One record is in memory at a time. Raises DamagedError; errors of `file.read` go through as they are.
+    One record is in memory at a time. Raises DamagedError; errors of `file.read` pass through unchanged.
     """
     head = b""
     while len(head) < HEAD and (piece := file.read(CHUNK)):
@@ -58,7 +58,7 @@ def stream_records(file: Readable, *, place: str, names: FieldNames | None = Non
         data = source.take(size)
         crc = source.take(4)
         if len(data) < size or len(crc) < 4:
-            fact = f"the file ends inside a record: it has {size} bytes, and {len(data)} are there"
+            fact = f"the file ends inside a record: it has {size} bytes, but {len(data)} are there"
             raise DamagedError(place, fact, CURE, at)
         check_data(data, crc, at, place)
         yield sample_of(data, at, place, names)

@@ -1,1 +1,1 @@
-"""Destinations of a packing: a disk or a bucket, the files in the way, and the results of earlier runs."""
+"""Destinations of a packing: a disk or a bucket, conflicting files, and the results of earlier runs."""

@@ -1,10 +1,10 @@
-"""A destination in a bucket: shards are written in a folder of this machine, and go up one by one as they are finished.
+"""A destination in a bucket: shards are written to a folder on this machine, and uploaded one by one when finished.
 
 CACHE/shardkit/packing/DIGEST/.train.packing/    as the work folder of a local packing; a shard leaves it when it is in
                                                  the bucket, its receipt and its index rows stay until the commit
 CACHE/shardkit/packing/DIGEST/train.packed       the CRC-32C of the manifest that was written last, and when
 
-DIGEST names the bucket's folder. The lock in the work folder keeps other runs of this machine away, not of others.
+DIGEST identifies the folder in the bucket. The lock in the work folder excludes other runs on this machine only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from shardkit.threads import TransferPool
 
 @dataclass(frozen=True, slots=True)
 class BucketDestination:
-    """A dataset in a bucket. folder: of this machine, in which the work folder is made."""
+    """A dataset in a bucket. folder: the local folder in which the work folder is made."""
 
     files: DatasetFiles
     folder: str
@@ -57,7 +57,7 @@ class BucketDestination:
 
     @property
     def work(self) -> str:
-        """The folder that a job writes in until its commit."""
+        """The folder in which a job writes until its commit."""
         return os.path.join(self.folder, work_name(self.stem))
 
     def in_generation(self, generation: int) -> BucketDestination:
@@ -65,21 +65,21 @@ class BucketDestination:
         return replace(self, generation=generation)
 
     def locked(self) -> AbstractContextManager[FolderLock]:
-        """The work folder, made and locked, after an interrupted commit was finished."""
+        """Make and lock the work folder, and finish an interrupted commit."""
         return locked_folder(self.work, self._resume)
 
     def clear(self) -> None:
-        """Remove what a commit left that was interrupted after it had written the manifest."""
+        """Remove what is left of a commit that was interrupted after it had written the manifest."""
         self.files.clear()
 
     def wrote(self, name: str, size: int) -> bool:
-        """Whether the work folder has the file, or the receipt of a shard of this name and size."""
+        """Whether the work folder has this file, or the receipt of a shard with this name and size."""
         return self._size_written(name) == size
 
     def withdraw(self, names: Collection[str]) -> None:
-        """Remove from the bucket what an earlier run put there, unless a manifest names it since."""
+        """Remove from the bucket what an earlier run uploaded, unless a manifest names it by now."""
         if names:
-            manifest = self.files.read_manifest()  # which another machine may have written meanwhile
+            manifest = self.files.read_manifest()  # another machine may have written it meanwhile
             named = set() if manifest is None else set(all_names(manifest, self.stem))
             self.files.remove(sorted((set(names) - named) & self.files.sizes().keys()))
 
@@ -87,16 +87,16 @@ class BucketDestination:
         """Do nothing: the receipts say which files in the bucket belong to this run."""
 
     def delivery(self) -> AbstractContextManager[Delivery]:
-        """Sends the shards, several at a time."""
+        """Upload shards, several at a time."""
         return Shipping(self.files, self.work)
 
     def commit(self, manifest: Manifest, skipped: Sequence[Skipped]) -> None:
-        """Send the index files and the list of what was left out, and then the manifest; all shards are there."""
+        """Upload the index files and the list of skipped files, then the manifest; all shards are already there."""
         decide(self, manifest, skipped)
         self._finish(manifest)
 
     def committed_at(self, manifest: Manifest) -> int | None:
-        """When this machine wrote this manifest; None where another did."""
+        """When this machine wrote this manifest; None if another one did."""
         try:
             with open(self._seal, "rb") as file:
                 ours = file.read() == b"%08x\n" % crc32c(encode_manifest(manifest))
@@ -109,7 +109,7 @@ class BucketDestination:
         return os.path.join(self.folder, f"{self.stem}.packed")
 
     def _size_written(self, name: str) -> int | None:
-        """The bytes of a file that an earlier run wrote, as its work folder tells."""
+        """The bytes of a file that an earlier run wrote, according to its work folder."""
         receipt = receipt_path(os.fsencode(self.work), name)
         with contextlib.suppress(OSError, msgspec.MsgspecError), open(receipt, "rb") as file:
             return msgspec.msgpack.decode(file.read(), type=Receipt).entry.bytes
@@ -118,26 +118,26 @@ class BucketDestination:
         return None
 
     def _resume(self) -> None:
-        """Finish the commit that an earlier run has decided."""
+        """Finish the commit that an earlier run decided."""
         decided = decided_path(self)
         if not os.path.exists(decided):
             return
         manifest, there = read_manifest_file(decided), self.files.sizes()
         if any(there.get(entry.name) != entry.bytes for entry in manifest.shards):
-            os.unlink(decided)  # its shards are gone from the bucket: they are to be sent again
+            os.unlink(decided)  # its shards are gone from the bucket and must be uploaded again
         else:
             self._finish(manifest)
 
     def _finish(self, manifest: Manifest) -> None:
         sizes = sizes_in(manifest) | self._send_all_but_shards(manifest)
         data = encode_manifest(manifest)
-        self.files.finish(data, sizes, sweep=True)  # all else there may go: see `check_free`
+        self.files.finish(data, sizes, sweep=True)  # all other files there may be removed: see `check_free`
         with whole_file(self._seal) as file:
             file.write(b"%08x\n" % crc32c(data))
         remove(self.work, lambda name: name != LOCK)
 
     def _send_all_but_shards(self, manifest: Manifest) -> dict[str, int]:
-        """Name -> bytes of what was sent: the index files, and the list of what was left out."""
+        """Upload the index files and the list of skipped files. Returns name -> bytes of each."""
         shards = {entry.name for entry in manifest.shards}
         names = [name for name in all_names(manifest, self.stem) if name not in shards]
         with TransferPool(SENDERS) as pool:
@@ -157,7 +157,7 @@ def bucket_destination(
 ) -> BucketDestination:
     """The destination for files in a bucket. work: the folder in which shards wait (default: the user's cache).
 
-    The work folder is another one for each bucket, folder and endpoint.
+    Each bucket, folder and endpoint has its own work folder.
     """
     endpoints = sorted((key, str(value)) for key, value in (options or {}).items() if "endpoint" in key.lower())
     digest = hashlib.blake2b(repr((str(files.store.root), endpoints)).encode(), digest_size=10).hexdigest()
@@ -166,7 +166,7 @@ def bucket_destination(
 
 
 def _cache_home() -> str:
-    """Where programs keep what they can make again: XDG_CACHE_HOME, and the like of other systems."""
+    """The user's cache folder: XDG_CACHE_HOME, or the equivalent on other systems."""
     if os.name == "nt":
         return os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")
     if sys.platform == "darwin":

@@ -1,9 +1,9 @@
-"""The files of a dataset in a store, which may be a folder of this machine: by name, with the manifest.
+"""The files of a dataset in a store (which may be a local folder): by name, with the manifest.
 
-A dataset is there when its manifest is: shards go first, index files next, the manifest last. Where there is none yet,
-`.NAME.incomplete` says meanwhile that one is to come. To replace a dataset, files of other names go there, and its
-manifest is copied (`.NAME.replaced.json`, which tells what belonged to it) before the new one takes its place; then the
-old files are removed.
+A dataset exists once its manifest does: shards are written first, then index files, the manifest last. Until there is a
+manifest, `.NAME.incomplete` marks a dataset that is being written. To replace a dataset, files with other names are
+written, its manifest is copied to `.NAME.replaced.json` (which records the files that belonged to it), the new manifest
+replaces it, and then the old files are removed.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ class DatasetFiles:
         return names.marker_name(self.stem)
 
     def location(self, name: str) -> Location:
-        """Where a file of the dataset is."""
+        """The location of a file of the dataset."""
         return self.store.root.child(name)
 
     def place(self, name: str) -> str:
-        """The same for a message."""
+        """The location of a file, as text for messages."""
         return fs_text(str(self.location(name)))
 
     def read(self, name: str, *, size: int | None = None) -> bytes:
-        """A whole object, as it was written: held against its CRC-32C where the store knows it.
+        """A whole object, checked against its CRC-32C if the store knows it.
 
         Raises NotFoundError, DamagedError, StorageError.
         """
@@ -77,30 +77,32 @@ class DatasetFiles:
         raise DamagedError(str(self.location(name)), "its bytes are not those that were written", "write it again")
 
     def write(self, name: str, data: bytes) -> None:
-        """A whole object, and read back: for the small ones that decide."""
+        """Write a whole object and read it back: for the small objects that everything depends on."""
         crc = f"{crc32c(data):08x}"
         for _ in range(SENDINGS):
             self.store.put(name, io.BytesIO(data), crc32c=crc)
             with contextlib.suppress(DamagedError):
                 if self.read(name) == data:
                     return
-        fact = "what was written is not what is read there"
-        raise StorageError(str(self.location(name)), fact, "make sure that no other run writes there, and run it again")
+        fact = "reading it back gives other bytes than were written"
+        raise StorageError(
+            str(self.location(name)), fact, "make sure that no other run writes there, and run the command again"
+        )
 
     def remove(self, these: Iterable[str]) -> None:
-        """Remove objects, where they are there."""
+        """Remove the objects that exist."""
         for name in these:
             self.store.delete(name)
 
     def manifest_bytes(self) -> bytes | None:
-        """The manifest as it is stored; None where there is none."""
+        """The manifest as stored; None if there is none."""
         try:
             return self.read(self.manifest)
         except NotFoundError:
             return None
 
     def read_manifest(self) -> Manifest | None:
-        """The manifest that is there, or None. DestinationError for a file of its name that can't be read as one."""
+        """The manifest, or None. DestinationError for a file with its name that can't be read as a manifest."""
         data = self.manifest_bytes()
         try:
             return None if data is None else decode_manifest(data, place=self.place(self.manifest))
@@ -109,9 +111,9 @@ class DatasetFiles:
             raise DestinationError(exc.place, f"in the way: {exc.fact}", cure) from exc
 
     def sizes(self, also: Iterable[str] = ()) -> dict[str, int]:
-        """Name -> bytes of the files there that a dataset of this name may have, the manifest aside, by name.
+        """Name -> bytes of the files that a dataset with this name may have, except the manifest, sorted by name.
 
-        also: names of further ones to look for, as shards of others may have.
+        also: names of further files to look for, such as shards named by other writers.
         """
         others, listed = set(also), self._beside()
         ours = {*names.files_of_stem(listed, self.stem), *(others & listed.keys())}
@@ -120,35 +122,35 @@ class DatasetFiles:
         return {name: size for name, size in found.items() if size is not None}
 
     def _beside(self) -> dict[str, ObjectInfo | None]:
-        # not all of `stem`: a tree of that name may be beside it; with what tells of other datasets called `stem-g2`
+        # not every name with `stem`, since a tree may be called that; includes files of datasets called `stem-g2`
         return self._listed(f"{self.stem}-", f"{self.stem}.", f".{self.stem}-g")
 
     def _listed(self, *prefixes: str) -> dict[str, ObjectInfo | None]:
-        """Name -> what is known of each file whose name starts so; of a folder of this machine the names alone."""
+        """Name -> information about each file whose name has one of these prefixes; None for a local folder."""
         if not self.store.root.is_local:
             return {item.name: item for prefix in prefixes for item in self.store.list(prefix)}
         with translated(self.store.root.path):
             try:
-                there = os.listdir(self.store.root.path)  # the folder alone, and not all that is below it
+                there = os.listdir(self.store.root.path)  # the folder only, not everything below it
             except (FileNotFoundError, NotADirectoryError):
                 return {}
         return dict.fromkeys(name for name in there if name.startswith(prefixes))
 
     def _size(self, name: str, known: ObjectInfo | None) -> int | None:
-        """The bytes of a file; None for a folder, and where it is gone."""
+        """The bytes of a file; None for a folder, or if the file is gone."""
         try:
             return (known or self.info(name)).bytes
         except NotFoundError:
-            where = self.location(name)  # a link to nothing is somebody's, although it has no bytes
+            where = self.location(name)  # a dangling link belongs to somebody, although it has no bytes
             return 0 if where.is_local and os.path.islink(where.path) else None
 
     def missing(self, wanted: Mapping[str, int]) -> str | None:
-        """The first of the files `wanted` (name -> bytes) that is not there, or has another size."""
+        """The first of the files `wanted` (name -> bytes) that is missing or has another size."""
         there = self.sizes(wanted)
         return next((name for name, size in wanted.items() if there.get(name) != size), None)
 
     def open_index(self, entry: IndexEntry, shards: Sequence[ShardEntry]) -> IndexFile:
-        """An index file. Raises NotFoundError, StorageError; ManifestError where it is not the one of the manifest."""
+        """An index file. Raises NotFoundError, StorageError; ManifestError if it is not the one in the manifest."""
         where, place = self.location(entry.name), self.place(entry.name)
         if where.is_local:
             return open_index(where.path, entry, shards, place=place)
@@ -156,18 +158,19 @@ class DatasetFiles:
         return IndexFile(index_source(data, entry, place), shards, place=place)
 
     def is_index(self, name: str) -> bool:
-        """Whether a Parquet file is an index of shardkit, and not a table of somebody else."""
+        """Whether a Parquet file is an index written by shardkit, and not somebody's table."""
         where = self.location(name)
         return is_index(where.path if where.is_local else io.BytesIO(self.read(name)))
 
     def info(self, name: str) -> ObjectInfo:
-        """What the store knows of an object. Raises NotFoundError, StorageError."""
+        """What the store knows about an object. Raises NotFoundError, StorageError."""
         return self.store.info(name)
 
     def holds(self, wanted: ObjectInfo, *, check: Check, stop: Event) -> bool:
-        """Whether the object `wanted` is there: with its size, and the CRC-32C that was stored with it.
+        """Whether the object `wanted` exists with its size and with the CRC-32C that was stored with it.
 
-        Where none was, or with `check` "read", it is read; with "none" it does not count then.
+        If no CRC-32C was stored, or if `check` is "read", the object is read. With "none" it never is: without a stored
+        CRC-32C the answer is False.
         """
         try:
             known = self.info(wanted.name)
@@ -179,22 +182,22 @@ class DatasetFiles:
             return False
 
     def replaced(self) -> set[str]:
-        """The names of the files of a dataset that is being replaced; none where that is not so."""
+        """The names of the files of the dataset that is being replaced, if any."""
         try:
             return set(
                 all_names(decode_manifest(self.read(self._aside), place=str(self.location(self._aside))), self.stem)
             )
-        except (NotFoundError, ManifestError):  # nothing was put aside, or no list of files that are ours
+        except (NotFoundError, ManifestError):  # no manifest was put aside, or it does not list our files
             return set()
 
     def begin(self) -> None:
-        """Before the first file goes there: where no manifest is, leave the mark that one is to come."""
+        """Before the first file is written: if there is no manifest, write the marker of an unfinished dataset."""
         if self.manifest_bytes() is None:
             self.write(self._marker, b"This dataset is not finished: its manifest is still to come.\n")
 
     def clear(self, *, without_manifest: bool = False) -> None:
-        """Remove what a run left that was cut short after it had written the manifest; or the mark of one that ends
-        without a manifest."""
+        """Remove what is left of a run that was interrupted after it had written the manifest; or the marker of a run
+        that ends without a manifest."""
         if without_manifest:
             self.remove([self._marker])
             return
@@ -212,7 +215,7 @@ class DatasetFiles:
         self.remove(sorted(left))
 
     def next_generation(self, manifest: Manifest | None) -> int:
-        """The generation for what replaces the dataset of `manifest`; of a manifest that can't be read, None."""
+        """The generation of what replaces the dataset of `manifest` (None: a manifest that can't be read)."""
         there = set(self._beside())
         known = names.files_of_stem(there, self.stem) if manifest is None else all_names(manifest, self.stem)
         return names.next_generation(names.generation_of(known, self.stem), self.stem, there)
@@ -221,17 +224,17 @@ class DatasetFiles:
         """StorageError unless all of these files (name -> bytes) are there."""
         missing = self.missing(files)
         if missing is not None:
-            fact = f"it was written with {files[missing]} bytes, and is missing or has another size since"
+            fact = f"it was written with {files[missing]} bytes but is now missing or has another size"
             raise StorageError(self.place(missing), fact, cure)
 
     def finish(self, manifest: bytes, files: Mapping[str, int], *, sweep: bool) -> None:
-        """The commit: write the manifest, then remove what the dataset that it replaces had and this one has not.
+        """Commit: write the manifest, then remove what belonged only to the dataset that it replaces.
 
-        files: name -> bytes of all that belongs to the dataset. sweep: remove whatever else is named as its files are.
-        Raises StorageError where not all of it is there.
+        files: name -> bytes of everything that belongs to the dataset. sweep: also remove other files that are named
+        like its files. Raises StorageError if a file is missing.
         """
         listed = self.sizes(files)
-        self.require_all(files, "make sure that no other run writes there, and run it again")
+        self.require_all(files, "make sure that no other run writes there, and run the command again")
         before, theirs = self.manifest_bytes(), self.replaced()
         if before is not None and before != manifest:
             self.write(self._aside, before)
@@ -248,10 +251,10 @@ def sizes_in(manifest: Manifest) -> dict[str, int]:
 
 
 def dataset_files_at(dest: Location, own: str, *, options: StorageOptions | None = None) -> DatasetFiles:
-    """The files that a user's DEST means: a prefix, or a folder (with a slash at its end, a bucket, or one that is
-    there already), in which `own` is the prefix.
+    """The files for a user's DEST: a prefix, or a folder (a bucket, an existing folder, or any name that ends with a
+    slash), in which `own` is the prefix.
 
-    Raises DestinationError for a name that can't begin the shards' names; what the store raises.
+    Raises DestinationError for a name with which shards' names can't begin, and whatever the store raises.
     """
     if dest.scheme in ("http", "https"):
         raise UsageError(str(dest), "a web server is read-only", "write to its folder, or to a bucket")
@@ -271,14 +274,14 @@ def dataset_files_at(dest: Location, own: str, *, options: StorageOptions | None
 
 
 def _is_folder(beside: Store, name: str) -> bool:
-    """Whether something is below this name in a bucket."""
+    """Whether a bucket has objects below this name."""
     if beside.root.is_local:
         return False
     return next(iter(beside.list(f"{name}/")), None) is not None
 
 
 def require_stem(stem: str, dest: Location) -> None:
-    """DestinationError for a name that can't begin the names of shards in a bucket."""
+    """DestinationError for a name with which shards' names in a bucket can't begin."""
     if stem in (".", "..") or "\\" in stem or not stem.isprintable() or _PATTERN & set(stem):
         fact = f"{stem!r} can't be the beginning of the shards' names"
         raise DestinationError(str(dest), fact, "give a prefix such as s3://bucket/train")

@@ -1,8 +1,8 @@
-"""Where a dataset goes: a disk or a bucket, with one protocol for both.
+"""The protocol of destinations, disk or bucket.
 
-A job writes in the work folder of its destination, which is on this machine in either case. `delivery` takes each
-finished shard on its way, `commit` makes the dataset of them. What the destinations of a user's DEST are, what is in
-the way there and what is to be kept are functions over this protocol (`open`, `in_the_way`, `work_folder`,
+A job writes to the work folder of its destination, which is on this machine in either case. `delivery` sends each
+finished shard to the destination, and `commit` makes a dataset of them. Functions over this protocol find the
+destinations for a user's DEST (`open`), the files in the way (`in_the_way`) and what can be kept (`work_folder`,
 `earlier_run`).
 """
 
@@ -20,18 +20,18 @@ from shardkit.storage.files import FolderLock
 
 
 class Delivery(Protocol):
-    """The way of finished shards from the work folder to the destination, while others are written. Thread-safe."""
+    """Delivers finished shards from the work folder to the destination while others are written. Thread-safe."""
 
     def holds(self, entry: ShardEntry) -> bool:
-        """Whether a shard that is no longer in the work folder is at the destination, with its size and checksum."""
+        """Whether a shard that has left the work folder is at the destination with its size and checksum."""
         ...
 
     def deliver(self, receipt: Receipt) -> None:
-        """Send a finished shard on its way. Shards without a sample, which are in no manifest, stay."""
+        """Deliver a finished shard. Shards without samples, which no manifest names, stay."""
         ...
 
     def wait_for_room(self) -> None:
-        """Wait until the work folder may take another shard. Raises what stopped the delivery."""
+        """Wait until the work folder has room for another shard. Raises the error that stopped the delivery."""
         ...
 
     def finish(self, progress: ProgressFn) -> None:
@@ -40,7 +40,8 @@ class Delivery(Protocol):
 
 
 class Destination(Protocol):
-    """Where a dataset goes. As text it is the place of its manifest. Values are frozen; nothing is held open."""
+    """The destination of a dataset. As text it is the location of the manifest. Values are frozen; nothing is held
+    open."""
 
     @property
     def files(self) -> DatasetFiles:
@@ -49,7 +50,7 @@ class Destination(Protocol):
 
     @property
     def generation(self) -> int:
-        """The generation of what is written."""
+        """The generation of the files that are written."""
         ...
 
     @property
@@ -64,7 +65,7 @@ class Destination(Protocol):
 
     @property
     def work(self) -> str:
-        """The folder of this machine that a job writes in until its commit."""
+        """The local folder in which a job writes until its commit."""
         ...
 
     def in_generation(self, generation: int) -> Destination:
@@ -72,14 +73,15 @@ class Destination(Protocol):
         ...
 
     def locked(self) -> AbstractContextManager[FolderLock]:
-        """The work folder, made and locked; it is removed at the end unless it holds what the next run resumes from.
+        """Make and lock the work folder; at the end it is removed, unless the next run can resume from it.
 
-        A commit that was interrupted is finished first. Raises BusyError where another run has the lock.
+        An interrupted commit is finished first. Raises BusyError if another run holds the lock.
         """
         ...
 
     def clear(self) -> None:
-        """Remove what a commit left that was interrupted at its end. DestinationError for a folder in the way."""
+        """Remove what is left of a commit that was interrupted at its end. DestinationError if a folder is in the
+        way."""
         ...
 
     def wrote(self, name: str, size: int) -> bool:
@@ -87,7 +89,7 @@ class Destination(Protocol):
         ...
 
     def withdraw(self, names: Collection[str]) -> None:
-        """Remove those of these files of the work folder that were delivered, and that no manifest names."""
+        """Remove from the destination those of these files that were delivered and that no manifest names."""
         ...
 
     def discard(self) -> None:
@@ -95,7 +97,7 @@ class Destination(Protocol):
         ...
 
     def delivery(self) -> AbstractContextManager[Delivery]:
-        """The way of this job's shards, for a `with` block."""
+        """The delivery of this job's shards, for a `with` block."""
         ...
 
     def commit(self, manifest: Manifest, skipped: Sequence[Skipped]) -> None:
@@ -103,5 +105,5 @@ class Destination(Protocol):
         ...
 
     def committed_at(self, manifest: Manifest) -> int | None:
-        """When this machine wrote the manifest that is there (nanoseconds, as file times); None where it didn't."""
+        """When this machine wrote the manifest that is there (nanoseconds, like file times); None if it didn't."""
         ...

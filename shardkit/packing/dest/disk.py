@@ -1,10 +1,10 @@
-"""A destination on this machine: finished shards stay in the work folder, and the commit moves all to its place.
+"""A destination on this machine: finished shards stay in the work folder until the commit moves everything into place.
 
 shards/.train.packing/     the work folder, and replaced.json: the manifest of the dataset that is replaced
 shards/train-000000.tar …  moved here by the commit, then train.parquet, train.skipped.json, and train.json last
 
-A dataset that is replaced stays whole until the new manifest takes the place of its own: the new files have the names
-of another generation (see shardkit.shards.names).
+A dataset that is replaced stays intact until the new manifest replaces its own: the new files have names of another
+generation (see shardkit.shards.names).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from shardkit.storage.patient import open_patient
 
 @dataclass(frozen=True, slots=True)
 class DiskDestination:
-    """A dataset in a folder of this machine."""
+    """A dataset in a local folder."""
 
     files: DatasetFiles
     generation: int = 1
@@ -64,7 +64,7 @@ class DiskDestination:
 
     @property
     def work(self) -> str:
-        """The folder that a job writes in until its commit."""
+        """The folder in which a job writes until its commit."""
         return os.path.join(self.folder, work_name(self.stem))
 
     @property
@@ -77,11 +77,12 @@ class DiskDestination:
         return replace(self, generation=generation)
 
     def locked(self) -> AbstractContextManager[FolderLock]:
-        """The work folder, made and locked, after an interrupted commit was finished."""
+        """Make and lock the work folder, and finish an interrupted commit."""
         return locked_folder(self.work, self._resume)
 
     def clear(self) -> None:
-        """Remove the marks of a download that had written its manifest. DestinationError for a folder in the way."""
+        """Remove the markers of a download that had written its manifest. DestinationError if a folder is in the
+        way."""
         self.files.clear()
         for name in [*self._names(), manifest_name(self.stem)]:
             path = os.path.join(self.folder, name)
@@ -96,7 +97,7 @@ class DiskDestination:
         """Do nothing: no file is delivered before the commit."""
 
     def discard(self) -> None:
-        """Empty the work folder, unless the commit is decided, or files of what it replaced are still to be removed:
+        """Empty the work folder, unless the commit is decided or files of the replaced dataset remain to be removed:
         the next run finishes that."""
         if not any(map(os.path.exists, (decided_path(self), os.path.join(self.work, REPLACED)))):
             keep_only(self, ())
@@ -115,13 +116,13 @@ class DiskDestination:
         return os.stat(self.manifest_path).st_mtime_ns
 
     def _names(self) -> list[str]:
-        """The names of all that is named as a file of the dataset, folders too."""
+        """Everything in the folder that is named like a file of the dataset, folders included."""
         with translated(self.folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return files_of_stem(os.listdir(self.folder), self.stem)
         return []
 
     def _resume(self) -> None:
-        """Finish what an earlier run has decided, and remove what it had to remove."""
+        """Finish the commit that an earlier run decided, and remove what it had yet to remove."""
         if os.path.exists(decided_path(self)):
             _move_into_place(self)
             return
@@ -132,12 +133,12 @@ class DiskDestination:
 
 
 def disk_destination(folder: str, stem: str) -> DiskDestination:
-    """The dataset `stem` in a folder of this machine."""
+    """The dataset `stem` in a local folder."""
     return DiskDestination(DatasetFiles(open_patient(Location("", folder)), stem))
 
 
 class _Waiting:
-    """The delivery of shards that wait for the commit where they are."""
+    """The delivery of shards that stay in the work folder until the commit."""
 
     def holds(self, entry: ShardEntry) -> bool:
         return False
@@ -153,17 +154,17 @@ class _Waiting:
 
 
 def _remove_widowed(work: str) -> None:
-    """Remove what tells of shards that are no longer in the work folder: a commit moved them, and was then killed."""
+    """Remove the receipts of shards that are no longer in the work folder: a commit moved them, and was then killed."""
     with translated(work):
         there = set(os.listdir(work))
     remove(work, lambda name: name.endswith((".rows", ".receipt")) and name.rpartition(".")[0] not in there)
 
 
 def _move_into_place(destination: DiskDestination) -> None:
-    """Move all to its place, the manifest last; then remove what the replaced dataset had.
+    """Move everything into place, the manifest last; then remove the files of the replaced dataset.
 
-    The new files have other names than the old ones, unless an older shardkit decided it: then the old dataset ends
-    before the first file is moved.
+    The new files have other names than the old ones, unless an older shardkit decided the commit: then the old dataset
+    is removed before the first file is moved.
     """
     work, folder = destination.work, destination.folder
     manifest = read_manifest_file(decided_path(destination))
@@ -173,14 +174,14 @@ def _move_into_place(destination: DiskDestination) -> None:
         _keep_replaced(destination, moved)
     for name in moved:
         target = os.path.join(folder, name)
-        with translated(target), contextlib.suppress(FileNotFoundError):  # moved by a run that was cut short
+        with translated(target), contextlib.suppress(FileNotFoundError):  # moved by an interrupted run
             os.replace(os.path.join(work, name), target)
     destination.files.require_all(sizes_in(manifest), f"remove {fs_text(work)} and pack again with `overwrite=True`")
     with translated(destination.manifest_path):
         sync_folder(folder)
         os.replace(decided_path(destination), destination.manifest_path)
         sync_folder(folder)
-    if appended and not manifest.skipped:  # the list of a dataset that was added to, whose bad files are repaired
+    if appended and not manifest.skipped:  # the list of the existing dataset, whose bad files have since been fixed
         with translated(folder), contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(folder, skipped_beside(moved, destination.stem)))
     if not appended:
@@ -189,7 +190,8 @@ def _move_into_place(destination: DiskDestination) -> None:
 
 
 def _continues_what_is_there(destination: DiskDestination, manifest: Manifest) -> bool:
-    """Whether all shards and index files of the dataset that is there stay: it is whole until the manifest is moved."""
+    """Whether all shards and index files of the existing dataset stay, so that it is intact until the manifest is
+    moved."""
     try:
         before = read_manifest_file(destination.manifest_path)
     except (ManifestError, FileNotFoundError):  # no dataset is there
@@ -199,7 +201,7 @@ def _continues_what_is_there(destination: DiskDestination, manifest: Manifest) -
 
 
 def _keep_replaced(destination: DiskDestination, moved: Sequence[str]) -> None:
-    """Keep a copy of the manifest that is replaced, to tell later which files are to be removed."""
+    """Keep a copy of the manifest that is replaced, to know later which files to remove."""
     kept = os.path.join(destination.work, REPLACED)
     with translated(destination.manifest_path):
         try:
@@ -217,7 +219,7 @@ def _keep_replaced(destination: DiskDestination, moved: Sequence[str]) -> None:
 
 
 def _sweep(destination: DiskDestination) -> None:
-    """Remove the files of the dataset that was replaced, and others of our names."""
+    """Remove the files of the replaced dataset, and others that are named like ours."""
     kept = os.path.join(destination.work, REPLACED)
     with translated(destination.folder):
         ours = _names_in(destination.manifest_path, destination.stem)
@@ -233,14 +235,14 @@ def _sweep(destination: DiskDestination) -> None:
 
 
 def _empty(work: str) -> None:
-    """Empty the work folder. The manifest that was replaced goes last: it tells the next run to resume."""
+    """Empty the work folder. The replaced manifest is removed last: it tells the next run to resume."""
     with contextlib.suppress(ShardkitError):
         remove(work, lambda name: name not in (LOCK, REPLACED))
         remove(work, lambda name: name == REPLACED)
 
 
 def _names_in(path: str, stem: str) -> set[str]:
-    """The names of the files of a manifest; none where it can't be read."""
+    """The names of the files in a manifest; empty if it can't be read."""
     with contextlib.suppress(ManifestError, FileNotFoundError):
         return set(all_names(read_manifest_file(path), stem))
     return set()

@@ -1,7 +1,7 @@
-"""What is there already: a dataset that is finished, and the shards of a job that was interrupted.
+"""The results of earlier runs: a finished dataset, and the shards of an interrupted job.
 
-Both are believed only where they are of the files as they are now. A plan has names, sizes and labels; a file that was
-replaced by another of the same size shows in its times, and then in its checksum.
+Both count only if they match the files as they are now. A plan covers names, sizes and labels; a file that was replaced
+by another of the same size is noticed by its times, and then by its checksum.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _STRENGTH = {"none": 0, "header": 1, "full": 2}
 def kept_receipt(task: ShardTask, delivered: Callable[[ShardEntry], bool]) -> Receipt | None:
     """The receipt of a shard that an earlier run finished and that this task would write the same, or None.
 
-    delivered: whether a shard that is no longer in the work folder is where it was sent to.
+    delivered: whether a shard that has left the work folder is at the destination.
     """
     try:
         with open(receipt_path(task.work, task.name), "rb") as file:
@@ -48,7 +48,7 @@ def kept_receipt(task: ShardTask, delivered: Callable[[ShardEntry], bool]) -> Re
         with open(rows_path(task.work, task.name), "rb") as file:
             rows_are_whole = crc32c(file.read()) == receipt.rows_crc32c
         changed = any(changed_at(path) > receipt.since for path in task.watched())
-    except (OSError, msgspec.MsgspecError):  # not there, or not whole: the shard is written again
+    except (OSError, msgspec.MsgspecError):  # missing or incomplete: the shard is written again
         return None
     if not rows_are_whole or changed:
         return None
@@ -58,16 +58,16 @@ def kept_receipt(task: ShardTask, delivered: Callable[[ShardEntry], bool]) -> Re
 
 
 def _as_strict(receipt: Receipt, task: ShardTask) -> bool:
-    """Whether the check that was made then would let in what the task's lets in."""
-    if receipt.skipped:  # which a weaker check might have let in
+    """Whether the check made then gives the same result as the task's."""
+    if receipt.skipped:  # a weaker check might have accepted these
         return task.skip_bad and receipt.check == task.check
     return _STRENGTH[receipt.check] >= _STRENGTH[task.check]
 
 
 def find_finished(destination: Destination, content: PlannedDataset, options: PackOptions) -> Manifest | None:
-    """The manifest at the destination where it is of this very content, whole and up to date; None where there is none.
+    """The manifest at the destination if it is of this content, complete and up to date; None if there is none.
 
-    DestinationError where it is another's, or not whole. SourceError where a file vanished since the scan.
+    DestinationError if it is of another dataset or incomplete. SourceError if a file vanished since the scan.
     """
     found = None if options.overwrite else destination.files.read_manifest()
     if found is None:
@@ -112,10 +112,10 @@ def _difference(found: Manifest, content: PlannedDataset, options: PackOptions) 
 
 
 def _changed_file(destination: Destination, content: PlannedDataset, found: Manifest) -> str | None:
-    """A file whose bytes are not those that the dataset has, or None.
+    """A file whose bytes differ from those in the dataset, or None.
 
-    Compared are the files that were changed after the manifest was written, and some of the first shard, in case that
-    all of them are others with the same names and sizes.
+    Compares the files that were modified after the manifest was written, and some of the first shard, in case all of
+    them were replaced by others with the same names and sizes.
     """
     prefix = os.path.join(content.source.root, b"")
     since = destination.committed_at(found)
@@ -124,11 +124,11 @@ def _changed_file(destination: Destination, content: PlannedDataset, found: Mani
         known = None if others else _checksums(destination, found)
         return changed_file(content.files, content.plan.shard(0).rows, since, known)
     if since is None and others:
-        log.warning("%s: not packed on this machine: files are compared by name and size alone", destination)
+        log.warning("%s: not packed on this machine: files are compared by name and size only", destination)
         return None
     compare_all, since = since is None, -1 if since is None else since
     paths, rows = content.source.paths, content.plan.shard(0).rows
-    if others:  # the index has no checksum of files that are no images, and none of images before they were transcoded
+    if others:  # the index has no checksums of files other than images, nor of images before transcoding
         changed = (path for path in content.files.paths if changed_at(prefix + path) > since)
         return next(map(text_of_path, changed), None)
     newer = {text_of_path(path) for path in paths if changed_at(prefix + path) > since}
@@ -142,11 +142,11 @@ def _changed_file(destination: Destination, content: PlannedDataset, found: Mani
         suspects = newer
         if not suspects:
             return None
-    return None if compare_all else min(suspects, default=None)  # left out as damaged then, and fixed since
+    return None if compare_all else min(suspects, default=None)  # skipped as damaged then, and fixed since
 
 
 def _checksums(destination: Destination, found: Manifest) -> Iterator[dict[str, int]]:
-    """Path -> CRC-32C of the images of each shard, as the index has them."""
+    """Path -> CRC-32C for the images of each shard, from the index."""
     for entry, shards in index_entries(found):
         try:
             for columns in destination.files.open_index(entry, shards).groups(["path", "crc32c"]):

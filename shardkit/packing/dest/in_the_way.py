@@ -1,4 +1,4 @@
-"""What is in the way at a destination, and the generation that is written there."""
+"""Files in the way at a destination, and the generation to write there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from shardkit.shards.manifest import Manifest, all_names, decode_manifest, is_ou
 
 
 def check_free(destination: Destination, *, overwrite: bool) -> Destination:
-    """The destination with the generation to write: the next one where a dataset is replaced, that of the dataset where
-    it is not, and the first where none is there.
+    """The destination with the generation to write: the next one if a dataset is replaced, that of an existing dataset
+    otherwise, and the first if there is none.
 
-    Raises DestinationError where files of somebody else are in the way: a folder, a file that no manifest names and
-    that no earlier run put there, or, with `overwrite` too, a file of our names that is not a manifest or an index.
+    Raises DestinationError if somebody else's files are in the way: a folder; a file that no manifest names and that no
+    earlier run wrote; or, even with `overwrite`, a file named like ours that is not a manifest or an index.
     """
     files = destination.files
     _refuse_names_of_another_dataset(files)
@@ -35,8 +35,8 @@ def check_free(destination: Destination, *, overwrite: bool) -> Destination:
 
 
 def readable_manifest(files: DatasetFiles, data: bytes) -> Manifest | None:
-    """The manifest with these bytes; None for a damaged one, and one of a later version. DestinationError for a file
-    that is somebody else's."""
+    """The manifest with these bytes; None for a damaged one, or one of a later version. DestinationError for somebody
+    else's file."""
     if not is_ours(data):
         fact = "a file is in the way, which is not a manifest of shardkit"
         raise DestinationError(files.place(files.manifest), fact, MOVE)
@@ -48,7 +48,7 @@ def readable_manifest(files: DatasetFiles, data: bytes) -> Manifest | None:
 def refuse_file(files: DatasetFiles, name: str, why: str, *, overwrite: bool) -> None:
     """DestinationError for a file that no manifest names, unless it may be replaced.
 
-    why: what else is not so. A table of the user is never replaced.
+    why: the rest of the message. A user's table is never replaced.
     """
     if name.endswith(".parquet") and not files.is_index(name):
         raise DestinationError(files.place(name), "a file is in the way, which is not an index of shardkit", MOVE)
@@ -58,7 +58,7 @@ def refuse_file(files: DatasetFiles, name: str, why: str, *, overwrite: bool) ->
 
 
 def _refuse_names_of_another_dataset(files: DatasetFiles) -> None:
-    """DestinationError where files of our names are those of a generation of another dataset."""
+    """DestinationError if files named like ours belong to a generation of another dataset."""
     other = names.without_generation(files.stem)
     if other is None or files.manifest_bytes() is not None:
         return
@@ -67,5 +67,5 @@ def _refuse_names_of_another_dataset(files: DatasetFiles) -> None:
     except DestinationError:
         return
     if manifest is not None and names.generation_of(all_names(manifest, other[0]), other[0]) == other[1]:
-        fact = f"the files of the dataset {other[0]} have names that begin so"
+        fact = f"the files of the dataset {other[0]} have names that begin in the same way"
         raise DestinationError(files.place(files.stem), fact, "choose another destination")

@@ -1,4 +1,4 @@
-"""The destinations that a user's DEST means."""
+"""The destinations for a user's DEST."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def destinations_of(
     work: str | os.PathLike[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Mapping[str, Destination]:
-    """The destination of each part (split); of "" where there are none. dest: a path, or the URL of a bucket.
+    """The destination of each split ("" if there are none). dest: a path, or the URL of a bucket.
 
-    work: where shards wait until they are in the bucket. Raises DestinationError, UsageError, and what the store does.
+    work: the folder for shards that await upload. Raises DestinationError, UsageError, and what the store raises.
     """
     if dest.is_local:
         if work is not None or options:
@@ -46,9 +46,9 @@ def destinations_of(
 
 
 def destination_of(dest: str, source: str) -> DiskDestination:
-    """The destination that a path means: a prefix, or a folder in which the source's own name is the prefix.
+    """The destination for a path: a prefix, or a folder in which the source's own name is the prefix.
 
-    Raises DestinationError where DEST is a file, inside the source, or has a name that a manifest can't hold.
+    Raises DestinationError if DEST is a file, is inside the source, or has a name that a manifest can't hold.
     """
     path = os.path.abspath(dest)
     if os.path.isdir(path) or dest.endswith(("/", os.sep)):
@@ -60,7 +60,7 @@ def destination_of(dest: str, source: str) -> DiskDestination:
 
 
 def _split_destinations(dest: str, source: str, splits: Sequence[str]) -> dict[str, DiskDestination]:
-    """The destination of each split: in the folder DEST, named after the split. Raises as `destination_of`."""
+    """The destination of each split, named after it in the folder DEST. Raises like `destination_of`."""
     path = os.path.abspath(dest)
     if os.path.lexists(path) and not os.path.isdir(path):
         raise DestinationError(fs_text(dest), "the destination is a file", "give a folder for the splits")

@@ -1,7 +1,7 @@
-"""The way of finished shards to a bucket, while others are written.
+"""Upload finished shards to a bucket while others are written.
 
-A shard leaves this machine's disk when it is in the bucket and checked. Where they are written faster than they go, the
-writing waits, so that the disk holds a few shards and not the dataset.
+A shard is removed from this machine's disk once it is in the bucket and checked. If shards are written faster than they
+are uploaded, writing waits, so that the disk holds a few shards and not the dataset.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from shardkit.threads import Stopped, TransferPool
 log = logging.getLogger(__name__)
 
 SENDERS = 4
-"""Objects on their way at a time."""
+"""The number of concurrent uploads."""
 
 WAITING = 4
-"""Shards that may wait beside those that are on their way; with as many again no sender ever waits for one."""
+"""The number of shards that may wait besides those being uploaded; with as many again, no sender is ever idle."""
 
 
 class Shipping:
-    """The delivery to a bucket: sends shards from a work folder. Thread-safe."""
+    """The delivery to a bucket: uploads shards from a work folder. Thread-safe."""
 
     def __init__(self, files: DatasetFiles, work: str) -> None:
         self.files, self.work = files, work
@@ -56,7 +56,7 @@ class Shipping:
         return self.files.holds(_wanted(entry), check="store", stop=self._crew.stop)
 
     def wait_for_room(self) -> None:
-        """Wait until few shards wait. Raises what stopped the sending."""
+        """Wait until few shards are queued. Raises the error that stopped the uploads."""
         with self._changed:
             while self._waiting >= SENDERS + WAITING and not self._crew.stop.is_set():
                 self._changed.wait(0.1)
@@ -65,7 +65,7 @@ class Shipping:
             raise Stopped
 
     def deliver(self, receipt: Receipt) -> None:
-        """Send a finished shard, unless it has gone already, or has no sample."""
+        """Upload a finished shard, unless it is already uploaded or has no samples."""
         self._crew.require_sound()
         if not receipt.entry.samples or not os.path.exists(self._path(receipt.entry)):
             return
@@ -101,7 +101,7 @@ class Shipping:
             self._changed.notify_all()
 
     def _begin(self) -> None:
-        """Before the first file goes there."""
+        """Prepare the bucket before the first upload."""
         with self._beginning:
             if not self._begun:
                 self.files.begin()

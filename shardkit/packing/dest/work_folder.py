@@ -1,9 +1,9 @@
-"""The folder that a job works in until its commit.
+"""The folder in which a job works until its commit.
 
 .train.packing/    lock, and for each finished shard NAME, NAME.rows, NAME.receipt; then index files, and train.json
 
-The commit is decided from the moment that train.json is in the work folder. Cut short after it, it is finished by the
-next run; every step may be repeated.
+The commit is decided once train.json is in the work folder. If it is interrupted after that, the next run finishes it;
+every step may be repeated.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ INDEX_SHARDS = 1024
 
 @contextlib.contextmanager
 def locked_folder(work: str, resume: Callable[[], None]) -> Iterator[FolderLock]:
-    """The work folder, made and locked; it is removed at the end if nothing is left to resume from.
+    """Make and lock the work folder; at the end it is removed if nothing is left to resume from.
 
-    resume: called first, to finish a commit that was interrupted. Raises BusyError where another run has the lock.
+    resume: called first, to finish an interrupted commit. Raises BusyError if another run holds the lock.
     """
     parent = os.path.dirname(work)
     made = _missing_folders(parent)
@@ -52,7 +52,7 @@ def locked_folder(work: str, resume: Callable[[], None]) -> Iterator[FolderLock]
 
 
 def _tidy(work: str, made: Sequence[str]) -> None:
-    """Remove what workers that were ended left half-written; and the folder, if nothing but its lock is in it."""
+    """Remove what terminated workers left half-written, and the folder if it contains nothing but its lock."""
     with contextlib.suppress(OSError, ShardkitError):
         remove(work, lambda name: name.endswith(PART))
         if os.listdir(work) == [LOCK]:
@@ -62,7 +62,7 @@ def _tidy(work: str, made: Sequence[str]) -> None:
 
 
 def _missing_folders(folder: str) -> list[str]:
-    """The folders that are to be made for `folder`, itself first."""
+    """The folders to make for `folder`, itself first."""
     missing = []
     while not os.path.lexists(folder):
         missing.append(folder)
@@ -79,7 +79,7 @@ def remove(work: str, unwanted: Callable[[str], bool]) -> None:
 
 
 def keep_only(destination: Destination, shards: Iterable[str]) -> None:
-    """Remove what an earlier run wrote for another plan, from the work folder and from where it was delivered to.
+    """Remove what an earlier run wrote for another plan, from the work folder and from the destination.
 
     shards: the names of those to keep.
     """
@@ -93,9 +93,9 @@ def keep_only(destination: Destination, shards: Iterable[str]) -> None:
 def write_index_files(
     destination: Destination, shards: Sequence[ShardEntry], before: Sequence[IndexEntry] = ()
 ) -> tuple[IndexEntry, ...]:
-    """The index of the finished shards, in the work folder: a file for each INDEX_SHARDS shards.
+    """Write the index of the finished shards to the work folder: a file for each INDEX_SHARDS shards.
 
-    before: the index files of the dataset that these are added to, whose names are taken.
+    before: the index files of the dataset that is added to, whose names are taken.
     """
     entries = []
     starts = range(0, len(shards), INDEX_SHARDS)
@@ -110,7 +110,7 @@ def write_index_files(
 
 
 def _size_and_crc(path: str) -> tuple[int, str]:
-    """(bytes, CRC-32C in hex) of a file, read in pieces: the index of a large dataset has gigabytes."""
+    """(bytes, CRC-32C in hex) of a file, read in pieces: the index of a large dataset takes gigabytes."""
     size = crc = 0
     with translated(path), open(path, "rb") as file:
         while piece := file.read(1 << 20):
@@ -129,12 +129,12 @@ def _rows(work: str, shards: Iterable[ShardEntry]) -> Iterator[ShardRows]:
 
 
 def decided_path(destination: Destination) -> str:
-    """The manifest in the work folder. When it is there, the commit has begun."""
+    """The path of the manifest in the work folder. Once it exists, the commit is decided."""
     return os.path.join(destination.work, manifest_name(destination.stem))
 
 
 def decide(destination: Destination, manifest: Manifest, skipped: Sequence[Skipped]) -> None:
-    """Decide the commit: from here on the next run finishes it, if this one does not."""
+    """Decide the commit: from now on, the next run finishes it if this one does not."""
     if skipped:
         with whole_file(os.path.join(destination.work, skipped_name(destination.base))) as file:
             listed = [{"path": item.path, "reason": item.reason} for item in skipped]
@@ -146,7 +146,7 @@ def decide(destination: Destination, manifest: Manifest, skipped: Sequence[Skipp
 
 
 def read_manifest_file(path: str) -> Manifest:
-    """The manifest at `path`. FileNotFoundError where there is none; what else the disk fails in is translated."""
+    """The manifest at `path`. FileNotFoundError if there is none; other errors of the disk are translated."""
     try:
         with open(path, "rb") as file:
             data = file.read()

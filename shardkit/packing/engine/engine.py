@@ -1,10 +1,10 @@
-"""Where the shards of a job are written: here, in worker processes, or on a cluster. An engine is a function of this
-form:
+"""Engines write the shards of a job: in this process, in worker processes, or on a cluster. An engine is a function of
+this form:
 
-    run(tasks, advance) -> an iterator of receipts, in whatever order they are finished
+    run(tasks, advance) -> an iterator of receipts, in the order in which they are finished
 
-It raises the first error of a task and then starts no further one; what is finished stays finished. Tasks come one at
-a time, and need memory: it takes as many as it can do, and a few more.
+It raises the first error of a task and then starts no more; finished shards stay. Tasks are made one at a time and need
+memory, so an engine takes only as many as it can run, and a few more.
 
 A new engine is a file beside this one, a line in ENGINES, and its name in options.py.
 """
@@ -35,21 +35,22 @@ from shardkit.units import cores
 
 
 class Engine(Protocol):
-    """What runs the tasks of a job."""
+    """Runs the tasks of a job."""
 
     def __call__(self, tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
-        """Write each task's shard; `advance(files, bytes)` may be called from any thread."""
+        """Write the shard of each task; `advance(files, bytes)` may be called from any thread."""
         ...
 
 
 def run_here(tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
-    """One shard after the other in this process."""
+    """Write one shard after another in this process."""
     for task in tasks:
         yield write_shard(task, advance)
 
 
 def open_engine(options: EngineOptions, lock_fds: Sequence[int] = ()) -> AbstractContextManager[Engine]:
-    """The engine, ready to run; its workers may load meanwhile. lock_fds: of locks that local workers hold too."""
+    """The engine, ready to run; its workers may still be loading. lock_fds: descriptors of locks that local workers
+    hold too."""
     return ENGINES[options.name](options, lock_fds)
 
 
@@ -91,7 +92,7 @@ class LocalEngine:
             raise
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # A session of its own: Ctrl-C reaches the parent alone, which then ends its workers.
+        # A session of its own: Ctrl-C reaches only the parent, which then ends its workers.
         return subprocess.Popen(
             _command(),
             stdin=subprocess.PIPE,
@@ -108,17 +109,18 @@ class LocalEngine:
         self.close()
 
     def close(self) -> None:
-        """End the workers at once. First of all: a thread that waits for one holds its pipes until it is gone."""
+        """End the workers at once. This comes first: a thread that waits for a worker holds its pipes until it is
+        gone."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.wait()
             for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):  # what is still to be written to it
+                with contextlib.suppress(OSError):  # data still buffered for it
                     _pipe(pipe).close()
 
     def __call__(self, tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
-        """Write each task's shard. Raises the first error of a task, WorkerError where a worker dies."""
+        """Write the shard of each task. Raises the first error of a task, WorkerError if a worker dies."""
         results: queue.SimpleQueue[Receipt | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
         source = iter(tasks)
@@ -155,12 +157,12 @@ class LocalEngine:
 
 
 def _interpreter() -> str:
-    """The Python that runs this; "python" where a program that embeds it does not tell."""
+    """The running Python interpreter; "python" if a program that embeds it does not tell."""
     return sys.executable or "python"
 
 
 def _command() -> list[str]:
-    """The command of a worker. It finds the modules where this process does, whatever was done to `sys.path` here."""
+    """The command of a worker. It finds modules where this process does, even if `sys.path` was changed here."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(errors.__file__)))
     paths = [path for path in sys.path if isinstance(path, str)]
     program = f"import sys; sys.path[:] = sys.argv[1:]; from {worker.__name__} import main; main()"
@@ -197,7 +199,7 @@ def _died(process: subprocess.Popen[bytes], task: ShardTask) -> WorkerError:
     try:
         code = process.wait(timeout=5)
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    except subprocess.TimeoutExpired:  # it let go of its pipes and goes on, which is no way to end
+    except subprocess.TimeoutExpired:  # it closed its pipes but keeps running
         how = "no longer answers"
     cure = "if memory ran out, use fewer `workers`; then run the same command again: finished shards are kept"
     return WorkerError(task.name, f"the worker process that wrote it {how}", cure)

@@ -1,4 +1,4 @@
-"""What a user says of the engine that writes the shards. It loads none."""
+"""A user's choice of the engine that writes the shards. This module loads no engine."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What a user says of an engine. Raises UsageError for values that make no sense.
+    """A user's choice of an engine. Raises UsageError for invalid values.
 
-    workers: tasks at a time; None for as many as there are cores. address: of a cluster.
+    workers: concurrent tasks; None for as many as there are cores. address: of a cluster.
     """
 
     name: EngineName = "local"
@@ -36,7 +36,7 @@ class EngineOptions:
 class Ray:
     """A Ray cluster, for `engine=`. address: "HOST:PORT" or "auto".
 
-    None: that of RAY_ADDRESS; without it, Ray is started on this machine for the run.
+    None: the address in RAY_ADDRESS; if that is not set, Ray is started on this machine for the run.
     """
 
     address: str | None = None
@@ -46,25 +46,25 @@ EngineLike = Literal["local"] | Ray
 
 
 def engine_options(engine: EngineLike, workers: int | None = None) -> EngineOptions:
-    """The options of what a user gave as engine. Raises UsageError."""
+    """The options for what a user gave as `engine`. Raises UsageError."""
     if isinstance(engine, Ray):
         return EngineOptions("ray", workers, engine.address)
     return EngineOptions(engine, workers)
 
 
 def engine_of(name: EngineName, address: str | None) -> EngineLike:
-    """The engine of a name and an address, as on a command line. Raises UsageError."""
+    """The engine for a name and an address, as given on a command line. Raises UsageError."""
     options = EngineOptions(name, None, address)
     return Ray(options.address) if options.name == "ray" else "local"
 
 
 def move_engine(kwargs: dict[str, Any]) -> Moved | None:
-    """Brings the keyword arguments `engine="ray", address=…` into the new spelling."""
+    """Convert the old keyword arguments `engine="ray", address=…` to `engine=shardkit.Ray(…)`."""
     if kwargs.get("engine") != "ray" and "address" not in kwargs:
         return None
     given: dict[str, Any] = {name: kwargs.pop(name) for name in ("engine", "address") if name in kwargs}
     if isinstance(given.get("engine"), Ray):
-        raise UsageError("address", "given together with engine=shardkit.Ray(…)", "make it the argument of Ray")
+        raise UsageError("address", "given together with engine=shardkit.Ray(…)", "pass it to Ray")
     engine = kwargs["engine"] = engine_of(given.get("engine", "local"), given.get("address"))
     address = repr(engine.address) if isinstance(engine, Ray) and engine.address is not None else ""
     return Moved(spelled(given), f"engine=shardkit.Ray({address})" if isinstance(engine, Ray) else 'engine="local"')

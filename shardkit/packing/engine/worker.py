@@ -1,8 +1,8 @@
 """A worker process: tasks on standard input, receipts on standard output. `LocalEngine` starts it.
 
-Each message is a length (8 bytes, little-endian) and MessagePack. A process of its own, started by name, needs no
-`if __name__ == "__main__"` in the user's script, inherits no threads and no locks, and starts in about 60 ms.
-It ends when its input ends, in the middle of a shard too, so that it never outlives the run that started it.
+Each message is a length (8 bytes, little-endian) and MessagePack. A separate process, started by module name, needs no
+`if __name__ == "__main__"` in the user's script, inherits no threads and no locks, and starts in about 60 ms. It ends
+when its input ends, even in the middle of a shard, so that it never outlives the run that started it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _HEAD = struct.Struct("<Q")
 
 
 class Advance(msgspec.Struct, tag=True, frozen=True):
-    """Files and bytes that were read since the last message."""
+    """Files and bytes read since the last message."""
 
     files: int
     bytes: int
@@ -58,7 +58,7 @@ def send(stream: BinaryIO, message: Message | ShardTask) -> None:
 
 
 def receive(stream: BinaryIO) -> bytes | None:
-    """The bytes of the next message; None at the end of the stream, or where it is cut."""
+    """The bytes of the next message; None at the end of the stream, or if it is truncated."""
     head = stream.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
@@ -68,14 +68,14 @@ def receive(stream: BinaryIO) -> bytes | None:
 
 
 def rebuilt(failed: Failed) -> errors.ShardkitError:
-    """The error that a worker met."""
+    """The error that a worker reported."""
     kind = getattr(errors, failed.error)
     error: errors.ShardkitError = kind(*failed.args)
     return error
 
 
 def answer(data: bytes, results: BinaryIO) -> None:
-    """Write the shard of the task in `data`; tell what was read meanwhile, and how it ended."""
+    """Write the shard of the task in `data`; report what is read meanwhile, and the outcome."""
     task = msgspec.msgpack.decode(data, type=ShardTask)
     try:
         receipt = write_shard(task, lambda files, size: send(results, Advance(files, size)))
@@ -83,9 +83,9 @@ def answer(data: bytes, results: BinaryIO) -> None:
         send(results, Failed(type(exc).__name__, (exc.place, exc.fact, exc.cure, exc.offset, exc.key)))
     except BrokenPipeError:
         raise
-    except OSError as exc:  # of the disk, where no part of shardkit expected it
+    except OSError as exc:  # of the disk, which no part of shardkit expected
         send(results, failed_disk(task.name, exc))
-    except Exception as exc:  # a mistake of ours, which must not end the worker
+    except Exception as exc:  # a bug, which must not end the worker
         fact = f"the worker that wrote it met an unexpected {type(exc).__name__}: {exc}"
         send(results, Failed("WorkerError", (task.name, fact, "please report it", None, None)))
     else:
@@ -93,16 +93,16 @@ def answer(data: bytes, results: BinaryIO) -> None:
 
 
 def failed_disk(name: str, exc: OSError) -> Failed:
-    """The answer for an OSError that no part of shardkit expected while it wrote the shard `name`."""
+    """The answer for an unexpected OSError while the shard `name` was written."""
     place = fs_text(exc.filename) if isinstance(exc.filename, (str, bytes)) else name
     return Failed("StorageError", (place, exc.strerror or str(exc), "check the disk and its permissions", None, None))
 
 
 def serve(tasks: BinaryIO, results: BinaryIO) -> None:
-    """Answer each task; end the process when the tasks end, whatever it is at.
+    """Answer each task; end the process when the tasks end, whatever it is doing.
 
-    They end when the run that started this process does, which may be without a word. A lock that is inherited from it
-    is then free for the next run.
+    They end when the run that started this process does, possibly without warning. A lock inherited from it is then
+    free for the next run.
     """
     inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
@@ -120,10 +120,10 @@ def serve(tasks: BinaryIO, results: BinaryIO) -> None:
 
 def main() -> None:
     """Serve the run that started this process."""
-    gc.set_threshold(50_000)  # at the usual 700 it looks at the same rows again and again: 7 % of the time
+    gc.set_threshold(50_000)  # at the default of 700 it scans the same rows again and again: 7 % of the time
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not get in between
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output printed by libraries must not mix with the messages
     try:
         serve(sys.stdin.buffer, results)
-    finally:  # nobody reads on; and not by way of the interpreter's end, which would wait for the thread that listens
+    finally:  # nobody reads any more; not by interpreter shutdown, which would wait for the listening thread
         os._exit(1)

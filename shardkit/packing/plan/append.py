@@ -1,9 +1,9 @@
 """What `pack(append=True)` adds to an existing dataset: which files are new, and what has changed or gone.
 
-A file is known by its path, which the index has. New is one whose path it does not have. Changed is one that has
-another size now, or with `check="full"` another checksum, or another class in a list. Nothing that is there is
-touched: the new samples come as further shards with further index files, and a new manifest names all of them. Labels
-of what is there stay, so that new classes get the next numbers, and the names are not sorted any more.
+A file is identified by its path, which is in the index. It is new if the index does not have its path. It has changed
+if its size differs, with `check="full"` also if its checksum differs, or if a list gives it another class. Existing
+files are not touched: the new samples go to additional shards with additional index files, and a new manifest names all
+of them. Existing labels stay, so new classes get the next numbers, and the names are no longer sorted.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from shardkit.sources.subset import grouped_at, source_at
 log = logging.getLogger(__name__)
 
 FREE = frozenset(("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels"))
-"""The options that may differ from those of the existing dataset; the source itself tells its kind of labels."""
+"""The options that may differ from those of the existing dataset; the kind of labels follows from the source."""
 
 COPIED = FREE | {"ext", "fields", "split", "group_by"}
-"""The options with which a file's bytes go into the shards as they are, so that their number can be compared."""
+"""The options under which a file's bytes are stored unchanged, so that sizes can be compared."""
 
 _SHOWN = 5
 _CURE = "give the options that it was packed with, or pack all of it again with `overwrite=True`"
@@ -46,7 +46,7 @@ _CURE = "give the options that it was packed with, or pack all of it again with 
 
 @dataclass(frozen=True, slots=True)
 class PathSummary:
-    """How many paths, and the first few of them."""
+    """A count of paths, and the first few of them."""
 
     count: int = 0
     examples: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ class PathSummary:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExistingDataset:
-    """The dataset that is added to, and, once the source was compared, how it differs from it."""
+    """The dataset that is added to, and how the source differs from it once they have been compared."""
 
     destination: Destination
     manifest: Manifest
@@ -76,7 +76,7 @@ class ExistingDataset:
         return max([len(numbers), *(int(found[1]) + 1 for found in numbers if found)])
 
     def merged(self, manifest: Manifest) -> Manifest:
-        """The manifest of both, for that of the new shards alone (with the classes of both)."""
+        """The manifest of the whole dataset. manifest: of the new shards alone, with all classes."""
         before = self.manifest
         counts = dict(zip(before.class_names, (entry.count for entry in before.classes), strict=True))
         added = {"shards": len(manifest.shards), "samples": manifest.samples}
@@ -96,12 +96,12 @@ class ExistingDataset:
 
 
 def existing_datasets(destinations: Mapping[str, Destination], options: PackOptions) -> dict[str, ExistingDataset]:
-    """The datasets that are there, by split. DestinationError for one that can't be added to with these options."""
+    """The existing datasets by split. DestinationError for one that can't be added to with these options."""
     found = {}
     for split, destination in destinations.items():
         manifest = destination.files.read_manifest()
         if manifest is None:
-            log.info("%s: no dataset is there yet, and everything is packed", destination)
+            log.info("%s: there is no dataset yet, so everything is packed", destination)
             continue
         _check(destination, manifest, options)
         found[split] = ExistingDataset(destination, manifest)
@@ -136,25 +136,24 @@ def _check(destination: Destination, manifest: Manifest, options: PackOptions) -
 def classes_after(
     before: Iterable[ExistingDataset], scanned: Sequence[str], given: Sequence[str] | None
 ) -> tuple[str, ...]:
-    """The classes in label order: those that are there, then the new ones of `scanned`, which are logged.
-
-    UsageError where the user gave others for the first labels.
+    """The classes in label order: the existing ones, then the new ones of `scanned`, which are logged. UsageError if
+    the user gave others for the first labels.
     """
     old = max((each.manifest.class_names for each in before), key=len, default=[])
     if given is not None and list(given[: len(old)]) != old:
-        fact = f"the first {len(old)} classes given are not those of the dataset that is added to"
+        fact = f"the first {len(old)} classes given are not those of the existing dataset"
         raise UsageError("classes", fact, "omit it: the labels stay as they are")
     known = set(old)
     new = [name for name in scanned if name not in known]
     if old and new:
         shown = ", ".join(map(printable, new[:_SHOWN])) + (" …" if len(new) > _SHOWN else "")
-        text = "new classes get the labels from %d on, and the classes are no longer in sorted order: %s"
+        text = "new classes get labels from %d on, so the classes are no longer in sorted order: %s"
         log.warning(text, len(old), shown)
     return (*old, *new)
 
 
 def require_kind(source: Source, before: Iterable[ExistingDataset]) -> None:
-    """DestinationError where the labels of the source are of another kind than those that are there."""
+    """DestinationError if the labels of the source are of another kind than the existing ones."""
     mine = source.label_kind
     for each in before:
         theirs = each.manifest.labels
@@ -164,7 +163,7 @@ def require_kind(source: Source, before: Iterable[ExistingDataset]) -> None:
 
 
 def relabelled(found: Source | Grouped, classes: tuple[str, ...]) -> Source | Grouped:
-    """The same samples with their labels as places in `classes`, which has all of theirs."""
+    """The same samples, with labels that are positions in `classes`, which contains all of their classes."""
     if isinstance(found, Grouped):
         return replace(found, samples=_relabelled(found.samples, classes), files=_relabelled(found.files, classes))
     return _relabelled(found, classes)
@@ -184,7 +183,8 @@ def _relabelled(source: Source, classes: tuple[str, ...]) -> Source:
 def new_samples(
     found: Source | Grouped, before: ExistingDataset, options: PackOptions
 ) -> tuple[Source | Grouped, ExistingDataset]:
-    """The samples that the dataset does not have, with keys that are free in it, and what has changed or gone."""
+    """The samples that the dataset lacks, under keys that are free in it, and the dataset with what has changed or
+    gone."""
     samples = found.samples if isinstance(found, Grouped) else found
     rows_by_path = RowsByPath(samples.paths)
     known = np.zeros(len(samples), np.bool_)
@@ -201,7 +201,7 @@ def new_samples(
     before = replace(before, changed=look.changed, gone=gone)
     _tell(before, look)
     if known.any() and samples.inline is not None and samples.inline.labels in ("multi", "number"):
-        text = "%s: the index has no such labels: whether those of the %d samples that are there changed is not checked"
+        text = "%s: the index holds no such labels, so changed labels of the %d existing samples are not detected"
         log.info(text, before.destination, np.count_nonzero(known))
     rows = np.flatnonzero(~known)
     renamed = free_keys(samples, rows, lambda: (each["key"].to_pylist() for each in _index_columns(before, ["key"])))
@@ -209,9 +209,9 @@ def new_samples(
 
 
 class _Look:
-    """Looks whether known files are as they were, and their classes. copied: the shards have the files' own bytes.
+    """Checks whether known files and their classes have changed. copied: the shards hold the files' own bytes.
 
-    files: those with other bytes. labels: those with another class. changed: both, each once.
+    files: those whose bytes differ. labels: those whose class differs. changed: the files in either, counted once.
     """
 
     def __init__(self, samples: Source, sizes: NDArray[np.int64], *, full: bool, copied: bool) -> None:
@@ -220,7 +220,7 @@ class _Look:
         self.changed = self.files = self.labels = PathSummary()
 
     def at(self, rows: NDArray[np.int64], texts: Sequence[str], columns: Mapping[str, Any]) -> None:
-        """Look at the files of one shard. rows: in the source, -1 for none."""
+        """Compare the files of one shard. rows: their rows in the source, -1 for none."""
         then = columns["image_size"]
         there = (rows >= 0) & (then >= 0) & self.copied
         differ = there & (self.sizes[rows] != then)
@@ -237,12 +237,12 @@ class _Look:
         try:
             with open(os.path.join(self.samples.root, self.samples.paths[row]), "rb") as file:
                 return crc32c(file.read())
-        except OSError:  # no checksum is equal to none: the file is said to have changed
+        except OSError:  # None equals no checksum, so the file is reported as changed
             return None
 
 
 def _index_columns(before: ExistingDataset, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Columns of the index, a shard at a time. DestinationError where it is damaged, or another's."""
+    """Columns of the index, a shard at a time. DestinationError if it is damaged or belongs to another dataset."""
     for entry, shards in index_entries(before.manifest):
         try:
             yield from before.destination.files.open_index(entry, shards).groups(names)
@@ -251,23 +251,23 @@ def _index_columns(before: ExistingDataset, names: Sequence[str]) -> Iterator[di
 
 
 def require_free(before: ExistingDataset, shards: Iterable[str]) -> None:
-    """DestinationError where a file that belongs to nobody has the name of a new shard."""
+    """DestinationError if a file that belongs to no dataset has the name of a new shard."""
     there, ours = before.destination.files.sizes(), {entry.name for entry in before.manifest.shards}
     for name in sorted(there.keys() & set(shards) - ours):
         place = before.destination.files.place(name)
-        fact = "a file is in the way, which the manifest of the dataset does not name"
+        fact = "a file is in the way that the manifest of the dataset does not name"
         raise DestinationError(place, fact, "move it elsewhere")
 
 
 def _tell(before: ExistingDataset, look: _Look) -> None:
     place = str(before.destination)
     if before.gone.count:
-        log.warning("%s: files that are gone from the source, and stay in the dataset: %s", place, before.gone)
+        log.warning("%s: files that are gone from the source but stay in the dataset: %s", place, before.gone)
     if look.files.count:
-        text = "%s: files that have changed since, and stay in the dataset as they were: %s"
+        text = "%s: files that have changed since but stay in the dataset as they were: %s"
         log.warning(text, place, look.files)
     if look.labels.count:
-        text = "%s: files whose label has changed since, and which keep the old one in the dataset: %s; %s"
+        text = "%s: files whose label has changed since but which keep the old one in the dataset: %s; %s"
         log.warning(text, place, look.labels, "for the new labels, pack all of it again with `overwrite=True`")
 
 

@@ -16,17 +16,18 @@ from shardkit.sources.origin import InArchive
 from shardkit.sources.source import Source
 
 SAMPLED_FILES = 64
-"""Of how many files the bytes are compared with those of a dataset that is there."""
+"""The number of files whose bytes are compared with those of an existing dataset."""
 
 
 def changed_file(
     source: Source, first_rows: NDArray[np.int64], since: int | None, checksums: Iterable[Mapping[str, int]] | None
 ) -> str | None:
-    """A file of a source whose files are elsewhere whose bytes are not those that a dataset has, or None.
+    """A file of a source whose bytes differ from those in a dataset, or None.
 
-    since: when the dataset was finished (ns); None: not known. checksums: path -> CRC-32C of each shard's images; None
-    where files can't be compared by them. An archive, and with no checksums any file, that was changed since counts as
-    changed. Otherwise those are compared, and some of the rows `first_rows` of the first shard.
+    since: when the dataset was finished (ns), None if that is not known. checksums: path -> CRC-32C for the images of
+    each shard; None if files can't be compared by checksum. An archive modified after `since` counts as changed, and
+    without checksums so does any file. Otherwise the files modified since are compared, and some of the rows
+    `first_rows` of the first shard.
     """
     origin = source.origin
     if isinstance(origin, InArchive) or checksums is None:
@@ -68,8 +69,8 @@ def _checksums_of(source: Source, rows: Sequence[int]) -> Iterator[int]:
 
 
 def changed_at(path: bytes) -> int:
-    """When a file was changed last (ns): its content or its place. One with old times may be moved in; one that is
-    dated in the future, by a camera or a clock that was wrong, was changed when its place was at the latest."""
+    """When a file's content or location changed last (ns). A file with old times may have been moved in, so its ctime
+    counts too; one dated in the future, by a camera or a wrong clock, changed no later than its ctime."""
     status = os.stat(path)
     if status.st_mtime_ns > time.time_ns():
         return status.st_ctime_ns

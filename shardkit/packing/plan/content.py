@@ -23,15 +23,15 @@ from shardkit.sources.origin import Origin, Rows
 from shardkit.sources.source import Source
 
 LAYOUT = 1
-"""Raised when the same plan begins to give other bytes, so that nothing of an older shardkit is taken for our own."""
+"""Increased whenever the same plan yields different bytes, so that the work of an older shardkit is never reused."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlannedDataset:
-    """A source with its plan. `digest` (32 hex digits) is the same for packings that write the same content.
+    """A source with its plan. `digest` (32 hex digits) is equal for packings that write the same content.
 
-    grouped: the files, where a sample is several of them; `source` then has the samples. before: the dataset that this
-    is added to.
+    grouped: the files, if a sample consists of several; `source` then has the samples. before: the dataset that this is
+    added to.
     """
 
     source: Source
@@ -42,14 +42,14 @@ class PlannedDataset:
 
     @property
     def files(self) -> Source:
-        """The files of all samples, a row each."""
+        """The files of all samples, one row each."""
         return self.source if self.grouped is None else self.grouped.files
 
     def tasks(self, work: str, options: PackOptions) -> Iterator[ShardTask]:
-        """The task of each shard, in their order, made one at a time.
+        """The task of each shard, in order, made one at a time.
 
-        A task's digest tells more than the plan's: also where the files are, since a shard that an earlier run finished
-        may be of another tree with the same names and sizes.
+        A task's digest covers more than the plan's: also the location of the files, since a shard that an earlier run
+        finished may be of another tree with the same names and sizes.
         """
         salt = b"%d %b" % (LAYOUT, os.path.realpath(self.source.root))
         if options.transcode is not None:
@@ -67,7 +67,7 @@ class PlannedDataset:
             )  # fmt: skip
 
     def _samples(self, samples: Rows, rows: Rows, origin: Origin) -> FileSamples:
-        """rows: of the files of these samples."""
+        """The samples of one shard. rows: of their files."""
         source, files, grouped, inline = self.source, self.files, self.grouped, self.source.inline
         return FileSamples(
             root=source.root, files=origin.files(rows), paths=files.paths.take(rows),
@@ -81,9 +81,9 @@ class PlannedDataset:
 def plan_source(
     found: Source | Grouped, stem: str, options: PackOptions, *, first: int = 0, base: str | None = None
 ) -> PlannedDataset:
-    """Plan the shards of a source, or of its samples of several files each.
+    """Plan the shards of a source, or of its samples if they consist of several files.
 
-    first: the number in the name of the first shard. base: what the shards' names begin with, where not with `stem`.
+    first: the number in the name of the first shard. base: the beginning of the shards' names, if other than `stem`.
     """
     form = FORMATS[options.format]
     source, grouped = (found.samples, found) if isinstance(found, Grouped) else (found, None)

@@ -1,6 +1,6 @@
-"""Cuts a line of samples into runs of about equal bytes, under a limit of bytes and one of samples.
+"""Cut a sequence of samples into runs of about equal bytes, within a limit of bytes and one of samples.
 
-Everything works on `ends` (int64, n + 1): ends[i] is the sum of the bytes of the first i samples.
+Everything works on `ends` (int64, n + 1): ends[i] is the total bytes of the first i samples.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 Bounds = NDArray[np.int64]
 
-_BISECTIONS = 24  # the largest run is then within max_bytes / 2^24 of the least one possible
+_BISECTIONS = 24  # the largest run is then within max_bytes / 2^24 of the smallest possible
 
 
 def even_cut(ends: Bounds, *, max_bytes: int, max_count: int, least: int) -> Bounds:
-    """The bounds (int64, runs + 1, from 0 to n) of runs that are never empty and keep both limits.
+    """The bounds (int64, runs + 1, from 0 to n) of runs that are never empty and respect both limits.
 
-    Runs differ by about one sample in bytes (where `max_count` decides, by one in samples), and are `least` or as few
-    as the limits allow. A sample over `max_bytes` is a run of its own, and the lines between such samples are cut
-    each by itself.
+    Runs differ by about one sample in bytes (by one sample in number if `max_count` decides). There are `least` of
+    them, or as few as the limits allow if that is more. A sample over `max_bytes` is a run of its own, and each stretch
+    between such samples is cut separately.
     """
     count = len(ends) - 1
     total = int(ends[-1])
@@ -39,7 +39,7 @@ def even_cut(ends: Bounds, *, max_bytes: int, max_count: int, least: int) -> Bou
 
 
 def _cut(ends: Bounds, max_bytes: int, max_count: int, least: int) -> Bounds:
-    """`even_cut` where no sample is over `max_bytes`: the fewest runs of an even cut, or else a tight one."""
+    """`even_cut` if no sample is over `max_bytes`: the even cut with the fewest runs, or else a tight one."""
     count, total = len(ends) - 1, int(ends[-1])
     lowest = min(count, max(least, -(-total // max_bytes), -(-count // max_count), 1))
     highest = min(count, lowest + max(8, lowest // 4))
@@ -53,7 +53,8 @@ def _cut(ends: Bounds, max_bytes: int, max_count: int, least: int) -> Bounds:
 
 
 def _fewest(ends: Bounds, failed: int, runs: int, found: Bounds, max_bytes: int, max_count: int) -> Bounds:
-    """An even cut with as few runs as bisection finds between `failed`, which is not possible, and `runs`, which is."""
+    """An even cut with as few runs as bisection finds between `failed`, which is impossible, and `runs`, which is
+    possible."""
     while runs - failed > 1:
         middle = (failed + runs) // 2
         cut = _even(ends, middle, max_bytes, max_count)
@@ -65,7 +66,7 @@ def _fewest(ends: Bounds, failed: int, runs: int, found: Bounds, max_bytes: int,
 
 
 def _even(ends: Bounds, runs: int, max_bytes: int, max_count: int) -> Bounds | None:
-    """`runs` runs even in bytes, or else even in samples; None where neither keeps the limits."""
+    """`runs` runs even in bytes, or else even in samples; None if neither respects the limits."""
     for bounds in (_even_in_bytes(ends, runs), _even_in_samples(len(ends) - 1, runs)):
         if np.diff(bounds).max() <= max_count and np.diff(ends[bounds]).max() <= max_bytes:
             return bounds
@@ -73,7 +74,7 @@ def _even(ends: Bounds, runs: int, max_bytes: int, max_count: int) -> Bounds | N
 
 
 def _shares(total: int, runs: int) -> Bounds:
-    """j · total / runs, rounded down, for j = 0 … runs, with no product that leaves int64."""
+    """j · total / runs, rounded down, for j = 0 … runs, with no product beyond int64."""
     whole, rest = divmod(total, runs)
     j = np.arange(runs + 1, dtype=np.int64)
     return j * whole + j * rest // runs
@@ -84,7 +85,7 @@ def _even_in_samples(count: int, runs: int) -> Bounds:
 
 
 def _even_in_bytes(ends: Bounds, runs: int) -> Bounds:
-    """Each bound where the sum of bytes is nearest to its share, moved where a run would be empty."""
+    """Put each bound where the sum of bytes is nearest to its share, and move it where a run would be empty."""
     count = len(ends) - 1
     goals = _shares(int(ends[-1]), runs)
     bounds = np.searchsorted(ends, goals).astype(np.int64)
@@ -97,10 +98,10 @@ def _even_in_bytes(ends: Bounds, runs: int) -> Bounds:
 
 
 def _tight(ends: Bounds, max_bytes: int, max_count: int) -> Bounds:
-    """The fewest runs that are possible at all, and of those cuts the one whose largest run has the fewest bytes.
+    """The cut with the fewest runs possible, and among those the one whose largest run has the fewest bytes.
 
-    Each run takes what fits; bisection over the limit of bytes. For samples of nearly `max_bytes`, where an even cut
-    would need many more runs.
+    Each run takes what fits, and the byte limit is found by bisection. For samples of nearly `max_bytes`, for which an
+    even cut would need many more runs.
     """
     best = _greedy(ends, max_bytes, max_count)
     assert best is not None, "no sample is over max_bytes"

@@ -1,4 +1,4 @@
-"""From what was scanned to what is packed: files that belong together become samples, which go to their splits."""
+"""From scanned files to datasets: files that belong together become samples, and samples go to their splits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shardkit.sources.split import split_grouped, split_source
 
 
 def dataset_names(root: str, splits: Sequence[str] | None, options: PackOptions) -> Sequence[str] | None:
-    """The splits that are packed: those that the source has, or that `options.split` makes; None for one dataset."""
+    """The splits to pack: those of the source, or those of `options.split`; None for a single dataset."""
     if options.split is None:
         return splits
     if splits is not None:
@@ -35,7 +35,7 @@ def plan_datasets(
 ) -> dict[str, PlannedDataset]:
     """The plan of each dataset, by the name of its split ("" for the only one).
 
-    before: the datasets that are added to; their plans have what is new alone. classes: those that the user gave.
+    before: the datasets that are added to, whose plans hold new samples only. classes: those that the user gave.
     """
     found = _samples(scanned, options)
     if before:

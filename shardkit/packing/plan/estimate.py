@@ -1,7 +1,7 @@
-"""How large images will be when they are transcoded, for the plan: some of them are tried.
+"""Estimate for the plan how large images become when transcoded, by transcoding some of them.
 
-The plan is made before anything is written, and must be the same for any number of workers; so it goes by an estimate
-from the sizes of the files as they are and of a seeded sample of them as they become.
+The plan is made before anything is written and must be the same for any number of workers. So it uses an estimate, from
+the sizes of all files and the transcoded sizes of a seeded sample of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shardkit.units import cores
 Sizes = NDArray[np.int64]
 
 SAMPLED_FILES, SAMPLED_BYTES = 256, 64 << 20
-"""How many files are tried, or how many bytes of them, but `LEAST_FILES` at least: a second or two on one core."""
+"""The number of files to try, or of their bytes, but at least `LEAST_FILES` files: a second or two on one core."""
 LEAST_FILES = 32
 BINS = 16
 
@@ -32,7 +32,7 @@ BINS = 16
 def as_transcoded(
     source: Source, grouped: Grouped | None, wish: Transcoding, *, seed: int
 ) -> tuple[Source, Grouped | None]:
-    """The source, and its files where a sample is several of them, with the sizes that its images will about have."""
+    """The source, and its files if a sample consists of several, with the approximate sizes its images will have."""
     if grouped is None:
         rows = np.arange(len(source))
         return replace(source, sizes=transcoded_sizes(source, rows, wish, seed=seed)), None
@@ -43,24 +43,24 @@ def as_transcoded(
 
 
 def transcoded_sizes(source: Source, rows: Sizes, wish: Transcoding, *, seed: int) -> Sizes:
-    """About how many bytes these files of the source will have (int64). The same for the same files and seed.
+    """The approximate bytes of these files when transcoded (int64). Equal for equal files and seeds.
 
-    The mean is rather high: by two standard errors, so that shards seldom go over their limit. Files that can't be read
-    or transcoded do not count, since they are met again when they are packed.
+    The mean is too high by two standard errors on purpose, so that shards rarely exceed their limit. Files that can't
+    be read or transcoded do not count; packing reports them.
     """
     sizes = source.sizes[rows]
     if not len(rows):
         return sizes
     draws = rng.uniform(rng.stream_key("transcode", seed), np.arange(SAMPLED_FILES))
     picked = np.unique((draws * len(rows)).astype(np.int64))
-    # over SAMPLED_BYTES, as many as have these bytes in the mean, spread over all of them
+    # above SAMPLED_BYTES: as many as have that many bytes on average, spread over all files
     most = max(LEAST_FILES, int(SAMPLED_BYTES / max(1.0, float(sizes[picked].mean()))))
     tried = rows[picked[:: max(1, -(-len(picked) // most))]]
     return expected_sizes(sizes, *_tried(source, tried, wish))
 
 
 def expected_sizes(sizes: Sizes, before: Sizes, after: Sizes) -> Sizes:
-    """The sizes, as those `before` became those `after`: by the means of bins of these, in proportion beyond them."""
+    """The expected sizes, given that `before` became `after`: by the means of bins, in proportion beyond them."""
     if not len(before):
         return sizes
     order = np.argsort(before, kind="stable")
@@ -81,21 +81,21 @@ def _at(sizes: Sizes, known: NDArray[np.float64], becomes: NDArray[np.float64]) 
 
 
 def _tried(source: Source, rows: Sizes, wish: Transcoding) -> tuple[Sizes, Sizes]:
-    """The sizes of these files as they are and as they become."""
+    """The sizes of these files before and after transcoding."""
 
     def sizes_of(data: bytes) -> tuple[int, int]:
         try:
             return len(data), len(transcode(data, wish).data)
-        except ValueError:  # a file that packing will name; it is left out of the estimate
+        except ValueError:  # packing will report this file; it is left out of the estimate
             return len(data), -1
 
-    found = list(in_threads(sizes_of, _read(source, rows), cores()))  # few files in memory at a time
+    found = list(in_threads(sizes_of, _read(source, rows), cores()))  # few files are in memory at a time
     good = np.array([pair for pair in found if pair[1] >= 0], np.int64).reshape(-1, 2)
     return good[:, 0], good[:, 1]
 
 
 def _read(source: Source, rows: Sizes) -> Iterator[bytes]:
-    """The files that can be read. Of an archive that is to be unpacked first, none can yet."""
+    """The files that can be read: none yet if an archive has to be unpacked first."""
     origin, sizes = source.origin, source.sizes[rows].tolist()
     if not origin.readable:
         return

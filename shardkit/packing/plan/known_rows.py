@@ -1,4 +1,4 @@
-"""Finds the rows of a source by their paths, and keys that nobody has, in 16 bytes of memory for each row."""
+"""Find the rows of a source by path, and keys that are still free, in 16 bytes of memory per row."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PIECE = 4096
 
 
 class _Hashed:
-    """Places by a hash, which stays in this process: sorted hashes, and the place of each."""
+    """Positions by hash: the sorted hashes, and the position of each. Hashes are valid in this process only."""
 
     def __init__(self, values: Iterable[bytes | str], count: int) -> None:
         hashes = np.fromiter(map(hash, values), np.int64, count)
@@ -24,13 +24,13 @@ class _Hashed:
         self.hashes = hashes[self.places]
 
     def candidates(self, values: Sequence[bytes | str]) -> tuple[Rows, Rows]:
-        """The first and the end of the run of `places` with the hash of each value."""
+        """For each value, the start and end of the run of `places` that have its hash."""
         hashes = np.fromiter(map(hash, values), np.int64, len(values))
         return np.searchsorted(self.hashes, hashes, "left"), np.searchsorted(self.hashes, hashes, "right")
 
 
 class RowsByPath:
-    """The rows of a column of paths that are all different."""
+    """The rows of a column of distinct paths."""
 
     def __init__(self, paths: PathColumn) -> None:
         self.paths = paths
@@ -50,9 +50,9 @@ class RowsByPath:
 
 
 def free_keys(source: Source, rows: Rows, taken: Callable[[], Iterable[Sequence[str]]]) -> dict[int, str]:
-    """Place in `rows` -> new key, for the rows of a source whose key is taken: `-2`, `-3` … is added, free ones only.
+    """Position in `rows` -> new key, for rows whose key is taken: the first of `-2`, `-3` … that is free is appended.
 
-    taken: gives all keys that are taken, some at a time, whenever it is called.
+    taken: yields all keys that are taken, in batches, each time it is called.
     """
     if not len(rows):
         return {}

@@ -22,21 +22,21 @@ SPREAD_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class ShardNames:
-    """The file names of shards: what they begin and end with, and the number in the name of the first."""
+    """The file names of shards: their beginning and ending, and the number in the name of the first."""
 
     base: str
     suffix: str
     first: int = 0
 
     def name(self, number: int, count: int) -> str:
-        """The name of one of `count` shards: six digits, or for all of them as many as the last one needs."""
+        """The name of one of `count` shards. All have six digits, or as many as the last one needs."""
         digits = max(6, len(str(self.first + count - 1)))
         return shard_name(self.base, self.first + number, self.suffix, digits=digits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShardPlan:
-    """One shard: its place among the shards, file name, rows of the source in order (int64), and its exact bytes."""
+    """One shard: its number, file name, rows of the source in order (int64), and exact size in bytes."""
 
     number: int
     name: str
@@ -86,15 +86,16 @@ def plan_shards(
     shuffle: bool,
     seed: int,
 ) -> Plan:
-    """Deal rows to shards of about equal bytes, none over `max_bytes` or `max_count` samples.
+    """Distribute rows over shards of about equal bytes, none over `max_bytes` or `max_count` samples.
 
-    sample_bytes: what each row takes in a shard (int64). overhead: bytes of a shard beside its samples. A sample that
-    alone is over `max_bytes` gets a shard of its own. With `shuffle`, the order is a permutation by `seed`.
+    sample_bytes: the bytes of each row in a shard (int64). overhead: the bytes of a shard besides its samples. A sample
+    that alone is over `max_bytes` gets a shard of its own. With `shuffle`, the order is a permutation drawn from
+    `seed`.
 
-    There are as few shards as the limits allow, but at least 8 of 8 MiB or more (fewer of a dataset under 64 MiB):
+    There are as few shards as the limits allow, but at least 8 of 8 MiB or more (fewer for a dataset under 64 MiB):
     readers such as webdataset give each worker whole shards, so that one shard would leave all but one without work.
 
-    Raises UsageError for limits that hold no sample at all.
+    Raises UsageError for limits that leave no room for any sample.
     """
     count = len(sample_bytes)
     _check_limits(max_bytes, overhead, max_count)

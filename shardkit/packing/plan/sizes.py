@@ -1,4 +1,4 @@
-"""How many bytes samples take in a shard, before anything is read."""
+"""The bytes that samples take in a shard, computed before anything is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Sizes = NDArray[np.int64]
 
 
 def sample_bytes(source: Source, grouped: Grouped | None, form: Format) -> Sizes:
-    """The bytes of each sample in a shard (int64, n). grouped: the files, where a sample is several of them."""
+    """The bytes of each sample in a shard (int64, n). grouped: the files, if a sample consists of several."""
     if grouped is not None:
         return grouped_sample_bytes(grouped, form)
     if source.inline is not None:
@@ -35,7 +35,7 @@ def grouped_sample_bytes(grouped: Grouped, form: Format) -> Sizes:
 
 
 def inline_sample_bytes(source: Source, form: Format) -> Sizes:
-    """The bytes of each sample of a source with fields that are in no file (int64, n)."""
+    """The bytes of each sample of a source with fields that are not in a file (int64, n)."""
     assert source.inline is not None
     columns = [(name, np.diff(column.offsets)) for name, column in source.inline.fields.items()]
     found = np.empty(len(source), np.int64)

@@ -1,13 +1,13 @@
-"""What a Python value of a field is as bytes, by the last part of the field's name.
+"""Encode the Python value of a field as bytes, according to the last part of the field's name.
 
     any field                bytes as they are; str as UTF-8
     jpg, png, webp …         a Pillow image, or a uint8 array (height, width), (…, 1), (…, 3) or (…, 4)
-    json                     what JSON can hold; NumPy numbers and arrays as numbers and lists
+    json                     any JSON value; NumPy numbers and arrays as numbers and lists
     npy                      an array, in NumPy's format
-    cls2, class, count …     a whole number, in decimals
+    cls2, class, count …     an integer, in decimal
 
-These are the rules of webdataset's TarWriter for these types, with two differences: JPEG has the quality 95 and not
-100, and there are no pickles, since reading one runs its code.
+These are the rules of webdataset's TarWriter for these types, with two differences: JPEG quality is 95, not 100, and
+pickles are refused, since reading one runs its code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ JPEG_QUALITY = 95
 
 
 def encoded(field: str, value: Any) -> bytes:
-    """The bytes of a value. ValueError for one that the field can't have."""
+    """The bytes of a value. ValueError for a value that the field can't have."""
     if isinstance(value, bytes):
         return value
     if isinstance(value, (bytearray, memoryview)):
@@ -46,7 +46,7 @@ def encoded(field: str, value: Any) -> bytes:
         return sink.getvalue()
     if ending in NUMBERS and isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return b"%d" % int(value)
-    raise ValueError(f"a {type(value).__name__} can't be this field; give bytes or str, or name it .json or .npy")
+    raise ValueError(f"this field can't hold a {type(value).__name__}; give bytes or str, or name it .json or .npy")
 
 
 def _utf8(value: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Samples that are made of files: one or several for each, wherever they are, with fields that are in no file."""
+"""Samples made of one or several files each, wherever these are, with fields that are not in a file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from shardkit.sources.readers import AnyFiles, Reader, TreeFiles
 
 
 class FileSamples(msgspec.Struct, frozen=True, tag=True):
-    """The samples of a shard, each of as many files as there are `names`, or of one whose extension is its field.
+    """The samples of a shard. Each consists of a file for each of `names`, or of one file whose extension is its field.
 
-    root: what messages say before a path. files: where they are. paths, sizes: of all files, sample by sample. labels:
-    of each sample, -1 for none. primary: the file of each sample whose path is that of the sample in the index.
-    inline: field -> its bytes in each sample. multi: the field `cls.json` has a list of class numbers, to be counted.
+    root: the prefix of paths in messages. files: their origin. paths, sizes: of all files, sample by sample. labels: of
+    each sample, -1 for none. primary: which file of each sample gives its path in the index. inline: field -> its bytes
+    in each sample. multi: whether the field `cls.json` is a list of class numbers, to be counted.
     """
 
     root: bytes
@@ -38,19 +38,20 @@ class FileSamples(msgspec.Struct, frozen=True, tag=True):
 
     @property
     def width(self) -> int:
-        """The files of each sample."""
+        """The number of files of each sample."""
         return len(self.names) or 1
 
     def watched(self) -> Iterator[bytes]:
-        """The files of this machine whose times tell whether the shard is out of date."""
+        """The local files whose times show whether the shard is out of date."""
         return self.files.watched(self.paths)
 
     def extent(self) -> tuple[int, int]:
-        """(samples, bytes) that are to be read."""
+        """(samples, bytes) to read."""
         return len(self.keys), sum(self.sizes)
 
     def digest(self, salt: bytes, marks: bytes) -> str:
-        """Of all that decides the bytes of the shard. salt: of the whole packing. marks: of these files' origin."""
+        """The digest of everything that determines the shard's bytes. salt: of the packing. marks: of these files'
+        origin."""
         root = () if isinstance(self.files, TreeFiles) else (self.root,)
         digest = hashlib.blake2b(b"\0".join([salt, *root, *self.paths]), digest_size=16)
         digest.update("\0".join([*self.keys, *self.names]).encode())
@@ -62,13 +63,13 @@ class FileSamples(msgspec.Struct, frozen=True, tag=True):
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Iterator[_FileSample]]:
-        """The samples, one after the other, each to be read before the next."""
+        """The samples in order; each must be read before the next."""
         with self.files.opened(self.paths, self.sizes) as reader:
             yield (_FileSample(self, number, reader) for number in range(len(self.keys)))
 
 
 class _FileSample:
-    """One of the samples. path: of the file that is being read, or of the sample."""
+    """One sample. path: of the file that is being read, or of the sample."""
 
     def __init__(self, samples: FileSamples, number: int, reader: Reader) -> None:
         self.samples, self.number, self.reader = samples, number, reader
@@ -77,7 +78,7 @@ class _FileSample:
         self.path = samples.paths[self.first + samples.primary]
 
     def write(self, writer: SampleWriter, texts: Mapping[int, str]) -> None:
-        """Its first file, its label, its other files, and what is in no file."""
+        """Write its first file, its label, its other files, and the fields that are not in a file."""
         samples, label = self.samples, self.samples.labels[self.number]
         fields = self._read()
         if label >= 0:
@@ -98,12 +99,12 @@ class _FileSample:
         return fields
 
     def leave_out(self, exc: OSError | ValueError, *, skip_bad: bool) -> Skipped:
-        """The note about its bad file. BadFileError where those are not skipped."""
+        """The record of its bad file. BadFileError if bad files are not skipped."""
         return left_out(self.samples.root, self.path, exc, skip_bad=skip_bad)
 
 
 def left_out(root: bytes, path: bytes, exc: OSError | ValueError, *, skip_bad: bool) -> Skipped:
-    """The note about a bad file. BadFileError where those are not skipped."""
+    """The record of a bad file. BadFileError if bad files are not skipped."""
     if isinstance(exc, FileNotFoundError):
         reason = "the file has vanished since the scan"
     else:

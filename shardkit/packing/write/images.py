@@ -1,4 +1,4 @@
-"""How closely the image of a sample is looked at, and what it becomes."""
+"""The checks of a sample's image, and its transcoding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ImageCheck = Literal["header", "full", "none"]
 def _kind_or_unknown(data: bytes) -> tuple[str, int, int]:
     try:
         return header.image_header(data)
-    except ValueError:  # check "none": whatever it is, it goes in as it is
+    except ValueError:  # check "none": whatever it is, it is packed unchanged
         return "", 0, 0
 
 
@@ -24,11 +24,12 @@ LOOKS: dict[str, Callable[[bytes], tuple[str, int, int]]] = {
     "full": header.check_image,
     "none": _kind_or_unknown,
 }
-"""ImageCheck -> what gives an image's (format, width, height), with a ValueError for one that does not pass."""
+"""ImageCheck -> a function that returns an image's (format, width, height), or raises ValueError if it fails the
+check."""
 
 
 def transcoded(field: str, data: bytes, wish: Transcoding, done: Counter[str]) -> tuple[str, bytes]:
-    """(field, bytes) of an image as it is asked for; `done` counts. ValueError as from `transcode`."""
+    """(field, bytes) of the transcoded image; `done` counts what was done. ValueError as from `transcode`."""
     made = transcode(data, wish)
     done[made.how] += 1
     done["first of several"] += made.first_of

@@ -1,4 +1,4 @@
-"""The labels of samples that a program gives: a class by number or name, several of them, or a number."""
+"""The labels of samples made by a program: a class by number or name, several classes, or a number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal["class", "multi", "number", "none"]
 
 
 class Targets:
-    """Turns the value of `cls` into what is stored. All samples have the same kind of label."""
+    """Converts the value of `cls` to its stored form. All samples must have the same kind of label."""
 
     def __init__(self, classes: Sequence[str] | None) -> None:
         self.classes = None if classes is None else tuple(classes)
@@ -24,11 +24,11 @@ class Targets:
         self._places = {name: number for number, name in enumerate(classes or ())}
 
     def stored(self, value: Any) -> tuple[int, list[tuple[str, bytes]], list[int]]:
-        """(label for the index, -1 for none; the field; the classes to be counted). ValueError."""
+        """(label for the index, -1 for none; fields to store; classes to count). ValueError for an invalid label."""
         kind, found = self._read(value)
         if self.kind not in (None, kind):
             what = {"class": "one class", "multi": "several classes", "number": "a number", "none": "no label"}
-            raise ValueError(f"it has {what[kind]}, and those before have {what[self.kind or 'none']}")
+            raise ValueError(f"it has {what[kind]}, but those before have {what[self.kind or 'none']}")
         self.kind = kind
         if kind == "none":
             return -1, [], []
@@ -37,7 +37,7 @@ class Targets:
         return -1, [("cls.json", msgspec.json.encode(found))], found if kind == "multi" else []
 
     def names(self) -> tuple[str, ...]:
-        """The classes in label order: the given ones, or the numbers."""
+        """The classes in label order: those given, or the numbers."""
         return tuple(str(number) for number in range(self.most + 1)) if self.classes is None else self.classes
 
     def _read(self, value: Any) -> tuple[Kind, Any]:

@@ -1,6 +1,7 @@
-"""The fast path of packing: a tree with one file for each sample, in one tight loop, small JPEGs by the C extension.
+"""The fast path of packing: a tree with one file for each sample, in one tight loop, with small JPEGs handled by the C
+extension.
 
-What it writes is what the loop in samples.py writes for the same files, byte for byte.
+It writes the same bytes as the loop in samples.py.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from shardkit.sample import field_of, text_of_path
 from shardkit.sources.readers import TreeFiles, read_file
 
 GATHER_BYTES = 1 << 15
-"""Up to which mean size of a shard's files they go the way of the C extension."""
+"""The largest mean file size for which a shard is written by the C extension."""
 
 _Sample = tuple[int, int, int, int, int, int, int, int, str, str]
-"""Number of the file in the task; offset, size, image offset and image size in the shard; width, height, CRC-32C;
+"""The file's number in the task; offset, size, image offset and image size in the shard; width, height, CRC-32C;
 format, field."""
 
 
 def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None:
-    """Write the samples of a task and the end mark, if each is one file of a tree; otherwise None, and nothing done."""
+    """Write the samples of a task and the end mark if each is one file of a tree; otherwise do nothing and return
+    None."""
     samples = task.samples
     if not isinstance(samples, FileSamples) or not isinstance(samples.files, TreeFiles):
         return None
@@ -53,7 +55,8 @@ def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None
 def _write(
     task: ShardTask, samples: FileSamples, sink: Sink, advance: Advance, done: Counter[str]
 ) -> tuple[list[_Sample], list[Skipped]]:
-    """Write the samples to the sink. In one loop: for small files, a call for each step would cost a tenth more.
+    """Write the samples to the sink. It is a single loop: for small files, a call for each step would cost a tenth
+    more.
 
     done: counts what transcoding did, as in `Receipt`.
     """
@@ -102,7 +105,7 @@ def _write(
             skipped.append(left_out(root, path, exc, skip_bad=task.skip_bad))
             continue
         text = texts[label] if texts else ""
-        try:  # any other ValueError is our own mistake
+        try:  # any other ValueError is a bug
             parts, offsets, length = encode(key, ((field, data), label_fields[label]), path, text)
         except TooLargeError as exc:
             skipped.append(left_out(root, path, exc, skip_bad=task.skip_bad))
@@ -118,9 +121,9 @@ def _write(
 
 
 def _gatherer(task: ShardTask, samples: FileSamples, prefix: bytes, fields: Sequence[str]) -> Gatherer | None:
-    """The fast way, where it may be gone (it looks at headers, and writes tar) and pays.
+    """The C extension's gatherer, if it can be used (it checks headers only, and writes tar) and is worth it.
 
-    It copies the files, and Python does not: from about 30 kB on that costs more than Python's work for each file.
+    It copies the files, which Python does not: above about 30 kB this costs more than Python's work per file.
     """
     if task.check != "header" or task.transcode is not None:
         return None

@@ -1,4 +1,4 @@
-"""What is in a finished shard, and where that is kept until all shards are there."""
+"""The contents of a finished shard, and the files that record them until all shards are finished."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ COLUMNS = ("label", "offset", "size", "image_offset", "image_size", "width", "he
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """A file that was left out, and why."""
+    """A skipped file, and the reason."""
 
     path: str
     reason: str
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What is in a finished shard: its manifest entry, samples by label, field names, and what was left out.
+    """The contents of a finished shard: its manifest entry, samples by label, field names, and skipped files.
 
-    types: counts what the files really are, by "FORMAT extension". since: when the first file was read (nanoseconds,
-    as file times). rows_crc32c: of the file with the index rows. done: counts what transcoding did, by its `How`, and
-    as "first of several" where other images of a file were left out, as "incomplete JPEG" those that lack scans and
+    types: counts of the files' actual formats, by "FORMAT extension". since: when the first file was read (nanoseconds,
+    like file times). rows_crc32c: of the file with the index rows. done: counts of what transcoding did, by its `How`;
+    "first of several" counts files of which further images were omitted, "incomplete JPEG" those that lack scans and
     therefore were not rewritten.
     """
 
@@ -45,7 +45,7 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """The index rows of a finished shard by column; each of `numbers` is native int64 as bytes."""
+    """The index rows of a finished shard by column; each column of `numbers` is native int64 as bytes."""
 
     keys: list[str]
     paths: list[str]
@@ -53,9 +53,9 @@ class Rows(msgspec.Struct, frozen=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What was written to a shard: its index rows, the label of each sample (-1: none), and parts of its Receipt.
+    """What was written to a shard: its index rows, the label of each sample (-1 for none), and parts of its Receipt.
 
-    counts: samples of each class, where a sample may have several.
+    counts: the samples of each class, if a sample may have several.
     """
 
     rows: Rows
@@ -68,19 +68,19 @@ class Written(msgspec.Struct, frozen=True):
 
 
 def receipt_path(folder: bytes, name: str) -> bytes:
-    """Where the receipt of a shard is kept."""
+    """The path of a shard's receipt."""
     return os.path.join(folder, os.fsencode(name) + b".receipt")
 
 
 def rows_path(folder: bytes, name: str) -> bytes:
-    """Where the index rows of a shard are kept until all shards are there."""
+    """The path of a shard's index rows, which are kept until all shards are finished."""
     return os.path.join(folder, os.fsencode(name) + b".rows")
 
 
 def keep_receipt(
     folder: bytes, name: str, sink: Sink, written: Written, *, digest: str, check: ImageCheck, since: int
 ) -> Receipt:
-    """Write the index rows and the receipt of a shard that is there."""
+    """Write the index rows and the receipt of a finished shard."""
     rows = msgspec.msgpack.encode(written.rows)
     receipt = Receipt(
         digest=digest,
@@ -94,7 +94,7 @@ def keep_receipt(
         rows_crc32c=crc32c(rows),
         done=written.done,
     )
-    # Not flushed: the receipt has the rows' checksum, and one that does not decode is none.
+    # Not flushed: the receipt has the rows' checksum, and a receipt that does not decode is ignored.
     with whole_file(rows_path(folder, name), sync=False) as file:
         file.write(rows)
     with whole_file(receipt_path(folder, name), sync=False) as file:

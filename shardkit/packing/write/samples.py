@@ -1,4 +1,4 @@
-"""The samples of a shard, read and written one after the other. There is one loop, and one shortcut: `write_plain`."""
+"""Read and write the samples of a shard, one after another. There is one loop, and one shortcut: `write_plain`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from shardkit.packing.write.writer import SampleWriter
 
 
 class Sample(Protocol):
-    """A sample that is about to be read and written. size: the bytes that it has in the source."""
+    """A sample to read and write. size: its bytes in the source."""
 
     size: int
 
     def write(self, writer: SampleWriter, texts: Mapping[int, str]) -> None:
-        """Read it and give it to the writer. OSError or ValueError where it is bad."""
+        """Read it and pass it to the writer. OSError or ValueError if it is bad."""
         ...
 
     def leave_out(self, exc: OSError | ValueError, *, skip_bad: bool) -> Skipped:
-        """The note that it is left out. Raises an error that names it where it must not be."""
+        """The record that it was skipped. Raises an error that names it if it must not be skipped."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""One shard: read its samples, check them, write them to a file beside the target, and tell what is in it.
+"""Write one shard: read its samples, check them, write them to a file beside the target, and return the receipt.
 
-This is the work that processes and machines share: `ShardTask` in, `Receipt` out, both plain data. Nothing here needs
-NumPy, so that a worker process starts in a few hundredths of a second.
+This is the unit of work that is distributed over processes and machines: `ShardTask` in, `Receipt` out, both plain
+data. Nothing here needs NumPy, so that a worker process starts in a few hundredths of a second.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from shardkit.storage.files import translated, whole_file
 
 
 def write_shard(task: ShardTask, advance: Advance) -> Receipt:
-    """Write the shard of `task` and its receipt; `advance(samples, bytes)` is told what was read now and then.
+    """Write the shard of `task` and its receipt; `advance(samples, bytes)` is called from time to time with what was
+    read.
 
-    The shard appears under its name only when it is whole and on the disk, and its receipt after it.
-    Raises BadFileError for a file that can't be packed (unless the task skips those), StorageError, DestinationError.
+    The shard appears under its name only when it is complete and on the disk; its receipt follows. Raises BadFileError
+    for a file that can't be packed (unless the task skips those), StorageError, DestinationError.
     """
     target = os.path.join(task.work, os.fsencode(task.name))
     with whole_file(target) as file:

@@ -1,4 +1,4 @@
-"""Where the bytes of a shard go, and who is told how far the reading is."""
+"""The output file of a shard, and the progress of reading."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from shardkit.checksums import crc32c
 from shardkit.storage.files import translated
 
 Advance = Callable[[int, int], None]
-"""Called with the samples and bytes that were read since the last call."""
+"""Called with the numbers of samples and bytes read since the last call."""
 
 VECTOR = 512
 """Pieces that one call writes: well under every system's IOV_MAX."""
 
 
 class Sink:
-    """The shard being written, and the CRC-32C of it all."""
+    """The shard being written, and the CRC-32C of all its bytes."""
 
     FLUSH_BYTES = 1 << 18
-    """Bytes that wait before they are written: large enough for few calls, small enough to stay in the core's cache."""
+    """The bytes to buffer before writing: large enough for few calls, small enough to stay in the core's cache."""
 
     def __init__(self, fd: int, place: bytes) -> None:
         self.fd, self.place = fd, place
@@ -27,7 +27,7 @@ class Sink:
         self.crc = 0
 
     def write(self, pieces: list[bytes], size: int) -> None:
-        """Write the pieces, which have `size` bytes together."""
+        """Write the pieces, which have `size` bytes in total."""
         if size < 16384 * len(pieces):  # many small ones: joining costs less than a long vector
             pieces = [b"".join(pieces)]
         for piece in pieces:
@@ -48,13 +48,14 @@ def _write_all(fd: int, pieces: list[bytes]) -> None:
 
 
 class Meter:
-    """Tells `advance` how much of a task has been read, now and then; what it tells adds up to the task's `extent`.
+    """Reports to `advance` from time to time how much of a task has been read; the reports add up to the task's
+    `extent`.
 
-    Bytes are those of the source, also of samples that are left out, however many the shard gets of them.
+    Bytes are those of the source, including skipped samples, regardless of how many end up in the shard.
     """
 
     TELL_BYTES, TELL_FILES = 4 << 20, 2000
-    """How much is read between two calls of `advance`."""
+    """The bytes read between two calls of `advance`."""
 
     def __init__(self, advance: Advance, extent: tuple[int, int]) -> None:
         self._advance = advance
@@ -62,14 +63,14 @@ class Meter:
         self._samples = self._bytes = 0
 
     def read(self, size: int) -> None:
-        """One more sample of `size` bytes has been read."""
+        """Count one more sample of `size` bytes."""
         self._samples += 1
         self._bytes += size
         if self._bytes >= self.TELL_BYTES or self._samples >= self.TELL_FILES:
             self._tell(self._samples, self._bytes)
 
     def end(self) -> None:
-        """All has been read."""
+        """Report the rest."""
         self._tell(self._left, self._left_bytes)
 
     def _tell(self, samples: int, size: int) -> None:

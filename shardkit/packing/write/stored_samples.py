@@ -1,4 +1,4 @@
-"""Samples that are those of other shards: what `shardkit convert` writes."""
+"""Samples taken from other shards, as written by `shardkit convert`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ _CURE = "check the source with 'shardkit verify'"
 
 
 class StoredSamples(msgspec.Struct, frozen=True, tag=True):
-    """The samples of a shard, out of the shards `sources`, one after the other.
+    """The samples of a shard, taken from the shards `sources`, one after another.
 
-    which: the place in `sources` of each sample; offsets, sizes: where it is there. paths, labels, crcs: as in its
-    index (label -1: none; the CRC-32C of its image, -1: not known). With no `which`, the sources are read as a whole,
-    in order, from front to back, and hold just these samples. format: of the sources. fields: how fields are called:
-    old -> new, "" to leave it out; those that it does not name stay. only: if it is not empty, the fields (by their old
-    names) that stay at all.
+    which: each sample's position in `sources`; offsets, sizes: its bytes there. paths, labels, crcs: as in its index
+    (label -1: none; the CRC-32C of its image, -1: not known). If `which` is empty, the sources are read sequentially as
+    a whole, and hold exactly these samples. format: of the sources. fields: old field name -> new name, "" to drop the
+    field; other fields stay. only: if not empty, the fields (by their old names) to keep.
     """
 
     sources: list[bytes]
@@ -46,22 +45,22 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
     only: list[str]
 
     def digest(self, salt: str, *, whole: bool) -> str:
-        """Of all that decides the bytes of the shard. `salt`: of the whole job."""
+        """The digest of everything that determines the shard's bytes. `salt`: of the whole job."""
         what = (salt, whole, self.sources, self.which, self.offsets, self.sizes, self.keys, self.paths, self.labels)
         return hashlib.blake2b(msgspec.msgpack.encode(what), digest_size=16).hexdigest()
 
     def watched(self) -> Iterator[bytes]:
-        """The shards that are read."""
+        """The shards to read."""
         return iter(self.sources)
 
     def extent(self) -> tuple[int, int]:
-        """(samples, bytes) that are to be read."""
+        """(samples, bytes) to read."""
         size = sum(self.sizes) if self.which else sum(map(os.path.getsize, self.sources))
         return len(self.keys), size
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Iterator[_StoredSample]]:
-        """The samples, as they are read."""
+        """The samples, while they are read."""
         yield self._each()
 
     def _each(self) -> Iterator[_StoredSample]:
@@ -89,7 +88,7 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
                 for found, sample in form.stream_stored(file, place=place):
                     key, path, label, crc = next(rows, (None, "", -1, -1))
                     _require_as_indexed(found, sample, key, crc, place, None)
-                    now = file.tell()  # of a compressed shard, in the compressed bytes
+                    now = file.tell()  # for a compressed shard, the position in the compressed bytes
                     yield _StoredSample(self, place, None, found, path, label, sample, now - read)
                     read = now
         left = next(rows, None)
@@ -99,7 +98,7 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
 
 @dataclass(slots=True)
 class _StoredSample:
-    """A sample that was read. size: the bytes that were read for it; place, at: where it is."""
+    """A sample that was read. size: the bytes read for it; place, at: its shard and first byte."""
 
     samples: StoredSamples
     place: str
@@ -111,7 +110,7 @@ class _StoredSample:
     size: int
 
     def write(self, writer: SampleWriter, texts: Mapping[int, str]) -> None:
-        """Give its fields the new names, and write it. DatasetError where the format can't hold it."""
+        """Rename its fields and write it. DatasetError if the format can't hold it."""
         form = writer.format
         record = self._as_it_is(form)
         named = self._renamed(_fields(self.sample), form) if record is None else []
@@ -126,12 +125,12 @@ class _StoredSample:
             raise DatasetError(self.place, fact, "rename its fields, or omit some", self.at, self.key) from exc
 
     def _as_it_is(self, form: Format) -> TfrecordSample | None:
-        """The record, where it goes to a shard of its own format and no field changes."""
+        """The record, if the target has the same format and no field changes; else None."""
         changed = form.name != self.samples.format or self.samples.fields or self.samples.only
         return self.sample if isinstance(self.sample, TfrecordSample) and not changed else None
 
     def leave_out(self, exc: OSError | ValueError, *, skip_bad: bool) -> NoReturn:
-        """Nothing that a dataset holds is left out: the error is raised."""
+        """Raise the error: samples of a dataset are never skipped."""
         raise exc
 
     def _path(self, names: Iterable[str]) -> bytes:
@@ -159,10 +158,10 @@ def _fields(sample: TfrecordSample | dict[str, bytes]) -> dict[str, Any]:
 def _require_as_indexed(
     found: str, sample: TfrecordSample | dict[str, bytes], key: str | None, crc: int, place: str, at: int | None
 ) -> None:
-    """DamagedError where the sample is not the one of the index row. crc: of its image there, -1 for none."""
+    """DamagedError if the sample is not the one in the index row. crc: of its image there, -1 for none."""
     if found != key:
         said = "no more samples" if key is None else repr(key)
-        raise DamagedError(place, f"the index says {said}, and the shard holds {found!r}", _CURE, at)
+        raise DamagedError(place, f"the index says {said}, but the shard holds {found!r}", _CURE, at)
     if crc >= 0:
         image = next(
             (data for name, data in _fields(sample).items() if name in IMAGE_FIELDS and isinstance(data, bytes)), None
@@ -172,24 +171,24 @@ def _require_as_indexed(
 
 
 def as_bytes(name: str, value: object, place: str, at: int | None, key: str) -> bytes:
-    """A field as bytes: an int is its decimals. DatasetError for a list, which only TFRecord can hold."""
+    """A field as bytes; an int in decimal. DatasetError for a list, which only TFRecord can hold."""
     if isinstance(value, int):
         return b"%d" % value
     if not isinstance(value, bytes):
-        fact = f"the field {name!r} is a list or a number that is not whole, and not bytes"
+        fact = f"the field {name!r} is a list or a fractional number, not bytes"
         raise DatasetError(place, fact, f"omit it with `drop=[{name!r}]`", at, key)
     return value
 
 
 class _Maps:
-    """The shards as buffers, the last few of them open."""
+    """The shards as buffers; the last few stay open."""
 
     def __init__(self, paths: list[bytes], *, limit: int = 64) -> None:
         self.paths, self.limit = paths, limit
         self.open: dict[int, tuple[str, MappedFile | bytes]] = {}
 
     def opened(self, number: int) -> tuple[str, MappedFile | bytes]:
-        """(place, bytes) of a shard, which is looked at each time. Raises NotFoundError, StorageError."""
+        """(place, bytes) of a shard, whose file is checked each time. Raises NotFoundError, StorageError."""
         found = self.open.get(number)
         if found is None:
             path = self.paths[number]

@@ -1,4 +1,4 @@
-"""The task of writing one shard, as data that crosses to a worker process or to another machine."""
+"""The task of writing one shard, as data that can be sent to a worker process or another machine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from shardkit.packing.write.stored_samples import StoredSamples
 
 
 class ShardTask(msgspec.Struct, frozen=True):
-    """A shard to be written: the file `name` in the folder `work`, with these samples.
+    """A shard to write: the file `name` in the folder `work`, with these samples.
 
-    digest: of all that decides its bytes. skip_bad: leave bad files out, and list them. texts: label -> name of the
-    class, for formats that hold it. transcode: what becomes of each sample's first image.
+    digest: of everything that determines its bytes. skip_bad: skip bad files, and list them. texts: label -> class
+    name, for formats that store it. transcode: how to transcode each sample's first image.
     """
 
     name: str
@@ -30,9 +30,9 @@ class ShardTask(msgspec.Struct, frozen=True):
     transcode: Transcoding | None = None
 
     def watched(self) -> Iterator[bytes]:
-        """The files of this machine whose times tell whether the shard is out of date."""
+        """The local files whose times show whether the shard is out of date."""
         return self.samples.watched()
 
     def extent(self) -> tuple[int, int]:
-        """(samples, bytes) that are to be read."""
+        """(samples, bytes) to read."""
         return self.samples.extent()

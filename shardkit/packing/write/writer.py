@@ -1,4 +1,4 @@
-"""Writes samples of any fields to a shard, one after the other, and keeps their index rows."""
+"""Write samples with any fields to a shard, one after another, and collect their index rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from shardkit.sample import IMAGE_FIELDS, text_of_path
 
 
 class SampleWriter:
-    """Writes samples of any fields to a sink, and keeps their index rows. transcode: their first images are made so."""
+    """Writes samples with any fields to a sink, and collects their index rows. transcode: how to transcode first
+    images."""
 
     def __init__(self, sink: Sink, form: str, check: ImageCheck, transcode: Transcoding | None = None) -> None:
         self.sink, self.format, self.transcode = sink, FORMATS[form], transcode
@@ -33,9 +34,9 @@ class SampleWriter:
         self.position = self.pending = 0
 
     def add(self, key: str, fields: list[tuple[str, Any]], path: bytes, label: int, text: str) -> None:
-        """Write a sample. ValueError for an image that is none, and for a key or field that the format can't hold.
+        """Write a sample. ValueError for an invalid image, and for a key or field that the format can't hold.
 
-        fields: bytes, and for TFRecord also what `tfrecord.encode_sample` takes.
+        fields: bytes; for TFRecord, anything that `tfrecord.encode_sample` accepts.
         """
         image = next((n for n, (name, data) in enumerate(fields) if name in IMAGE_FIELDS and is_bytes(data)), None)
         kind, width, height, crc, size = "", 0, 0, 0, -1
@@ -44,7 +45,7 @@ class SampleWriter:
             if self.transcode is not None:
                 name, data = transcoded(name, data, self.transcode, self.done)
                 if any(other == name for other, _ in [*fields[:image], *fields[image + 1 :]]):
-                    raise ValueError(f"it becomes {name}, a field that the sample already has")
+                    raise ValueError(f"it becomes {name}, which is already a field of the sample")
                 fields = [*fields[:image], (name, data), *fields[image + 1 :]]
             kind, width, height = self.look(data)
             crc, size = crc32c(data), len(data)
@@ -55,8 +56,8 @@ class SampleWriter:
         self._take(key, [name for name, _ in fields], path, (label, length, start, size, width, height, crc), parts)
 
     def carry(self, sample: TfrecordSample, path: bytes, label: int) -> None:
-        """Write a sample of a TFRecord shard to another one with all that its Example holds. ValueError for a key that
-        a record can't hold."""
+        """Copy a sample from one TFRecord shard to another, with everything in its Example. ValueError for a key that a
+        record can't hold."""
         record, found = carried(sample)
         image = next((name for name in found.fields if name in IMAGE_FIELDS), None)
         width, height, crc, start, size = 0, 0, 0, -1, -1
@@ -71,7 +72,8 @@ class SampleWriter:
     def _take(
         self, key: str, names: Sequence[str], path: bytes, numbers: tuple[int, ...], parts: Sequence[bytes]
     ) -> None:
-        """numbers: label, length, first byte of the image in it (-1: none), and its size, width, height and CRC."""
+        """Record a sample. numbers: label, length, the image's first byte in it (-1: none), size, width, height and
+        CRC."""
         label, length, start, *image = numbers
         row = (label, self.position, length, self.position + start if start >= 0 else -1, *image)
         for column, value in zip(self.columns.values(), row, strict=True):
@@ -86,7 +88,7 @@ class SampleWriter:
             self._flush()
 
     def count(self, classes: Iterable[int]) -> None:
-        """The classes of the sample that was added last, where samples may have several."""
+        """Count the classes of the last sample, if samples may have several."""
         if self.counts is None:
             self.counts = Counter()
         self.counts.update(classes)

@@ -185,7 +185,7 @@ class IndexBlock:
             raise DamagedError(url, f"the index says that {self.keys[number]!r} is here", INDEX_CURE, start)
         sample: Sample = {"__key__": found.key, "__url__": url, **form.fields(data, found)}
         if found.key != self.keys[number]:
-            fact = f"the index says {self.keys[number]!r}, and the shard holds {found.key!r}"
+            fact = f"the index says {self.keys[number]!r}, but the shard holds {found.key!r}"
             raise DamagedError(url, fact, INDEX_CURE, start)
         if self.labels[number] >= 0:  # of a dataset whose labels are its folders, the index alone has them
             sample["cls"] = int(self.labels[number])

@@ -153,7 +153,7 @@ def test_part_of_a_sample_is_no_sample() -> None:
 def test_a_range_beyond_the_file_is_reported() -> None:
     data = small_shard()
     assert damage(mapped, data, start=0, end=len(data) + 1).offset == len(data)
-    assert "were asked for" in damage(mapped, data, start=len(data) + 512).fact
+    assert "were requested" in damage(mapped, data, start=len(data) + 512).fact
 
 
 def test_zeros_within_a_range_are_reported() -> None:
@@ -320,7 +320,7 @@ def test_a_sparse_file_is_refused(read: Callable[..., Samples], member: bytes) -
 @READERS
 def test_a_field_twice_in_one_sample_is_reported(read: Callable[..., Samples]) -> None:
     error = damage(read, block(b"a.jpg", b"0") + block(b"a.cls", b"0") + block(b"a.JPG", b"0") + END)
-    assert (error.key, error.offset, error.fact) == ("a", 1024, "the field jpg comes twice")
+    assert (error.key, error.offset, error.fact) == ("a", 1024, "the field jpg occurs twice")
 
 
 @READERS
@@ -392,7 +392,7 @@ def test_damage_in_gzip_data_names_its_place_in_the_file() -> None:
     data[100_000:100_050] = bytes(50)
     error = damage(streamed, bytes(data))
     assert error.offset is not None
-    assert "gzip data are damaged" in error.fact
+    assert "gzip data is damaged" in error.fact
 
 
 def test_data_after_gzip_data_are_reported() -> None:

@@ -241,7 +241,7 @@ def test_gzip_and_zlib_are_unpacked(pack: Any) -> None:
     assert list(stream_samples(io.BytesIO(pack(shard)), place="x")) == list(
         stream_samples(io.BytesIO(shard), place="x")
     )
-    with pytest.raises(DamagedError, match="the gzip data end before their end mark"):
+    with pytest.raises(DamagedError, match="the gzip data ends before its end mark"):
         list(stream_samples(io.BytesIO(pack(shard)[:-20]), place="x"))
 
 
@@ -263,7 +263,7 @@ def test_part_of_a_shard_is_read_from_its_bytes() -> None:
     assert (sample.key, sample.offset) == ("k2", first)
     with pytest.raises(DamagedError, match="the file ends inside a record"):
         list(read_samples(shard, place="x", start=first, end=first + 20))
-    with pytest.raises(DamagedError, match="bytes 0 to 9999 were asked for"):
+    with pytest.raises(DamagedError, match="bytes 0 to 9999 were requested"):
         list(read_samples(shard, place="x", end=9999))
 
 

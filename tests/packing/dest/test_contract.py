@@ -238,7 +238,7 @@ def test_a_file_of_the_user_is_never_replaced(destination: Destination, name: st
 def test_names_of_a_generation_of_another_dataset_are_refused(dest: Location, destination: Destination) -> None:
     commit(destination, ["a"])
     commit(destination, ["b"], overwrite=True)
-    with pytest.raises(DestinationError, match="the files of the dataset train have names that begin so"):
+    with pytest.raises(DestinationError, match="the files of the dataset train have names that begin in the same way"):
         check_free(opened(Location(dest.scheme, f"{dest.path}-g2")), overwrite=False)
     assert check_free(opened(Location(dest.scheme, f"{dest.path}-g3")), overwrite=False).generation == 1
 

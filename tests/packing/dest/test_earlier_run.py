@@ -507,7 +507,7 @@ def test_a_dataset_whose_name_is_that_of_a_generation_keeps_its_files(
     manifest = pack_one(tree, out / "train", **OPTIONS, overwrite=True)
     assert {names.file_generation(name, "train") for name in file_names(manifest)} == {3}
     assert theirs.items() <= content_of(out).items()
-    with pytest.raises(DestinationError, match="have names that begin so"):
+    with pytest.raises(DestinationError, match="have names that begin in the same way"):
         pack_one(tree, out / "train-g3", **OPTIONS, overwrite=True)
 
 
@@ -560,7 +560,7 @@ def test_a_shard_that_was_lost_before_the_commit_ended_is_told(
     with pytest.raises(StorageError) as raised:
         pack_one(tree, out / "train", **OPTIONS)
     assert str(raised.value) == (
-        f"{out}/train-000003.tar: it was written with {size} bytes, and is missing or has another size since; "
+        f"{out}/train-000003.tar: it was written with {size} bytes but is now missing or has another size; "
         f"remove {out}/.train.packing and pack again with `overwrite=True`"
     )
     assert not (out / "train.json").exists()

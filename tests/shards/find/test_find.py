@@ -279,7 +279,7 @@ def test_an_index_that_does_not_fit_shards_with_other_fields_is_found(tmp_path: 
     assert [sample["txt"] for sample in shardkit.dataset(path)] == [b"t"] * 3
     size = path.stat().st_size
     write(path, "xyz")
-    with pytest.raises(DatasetError, match="the index says 'a', and the shard holds 'x'"):
+    with pytest.raises(DatasetError, match="the index says 'a', but the shard holds 'x'"):
         list(shardkit.dataset(path))
     path.write_bytes(bytes(size))
     with pytest.raises(DatasetError, match=r"own-000\.tar: at byte 0"):

@@ -1,4 +1,4 @@
-"""Looks whether a Ray cluster answers at an address: Ray itself tries for minutes, and tells little of it.
+"""Check that a Ray cluster answers at an address: Ray itself tries for minutes, and reports little about it.
 
 A cluster's head speaks gRPC, which is HTTP/2. A server of HTTP/2 sends a SETTINGS frame first (RFC 9113, 3.4).
 """
@@ -13,18 +13,18 @@ from shardkit.errors import UsageError, WorkerError
 TIMEOUT_SECONDS = 10.0
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-"""What a client says first, with an empty SETTINGS frame: length (3 bytes), type 4, flags, stream (4 bytes)."""
+"""What a client sends first, with an empty SETTINGS frame: length (3 bytes), type 4, flags, stream (4 bytes)."""
 _CURE = "check `address`, start a cluster with 'ray start --head', or omit it to use this machine"
 
 
 def require_reachable(address: str) -> None:
-    """UsageError for what is no `HOST:PORT` or "auto"; WorkerError where nothing answers as a cluster does."""
-    if address == "auto":  # a cluster of this machine, which Ray looks up at once
+    """UsageError unless the address is `HOST:PORT` or "auto"; WorkerError if nothing there answers like a cluster."""
+    if address == "auto":  # a cluster on this machine, which Ray finds at once
         return
     host, colon, port = address.rpartition(":")
     if not colon or not host or "/" in host or not port.isdigit() or not 0 < int(port) < 65536:
         fact = f"{address!r} is not the address of a Ray cluster"
-        raise UsageError("address", fact, "give HOST:PORT of its head, as 10.0.0.1:6379, or auto")
+        raise UsageError("address", fact, "give HOST:PORT of its head, such as 10.0.0.1:6379, or auto")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=TIMEOUT_SECONDS) as connection:
             if not os.environ.get("RAY_USE_TLS"):

@@ -1,7 +1,7 @@
-"""Calls of functions on the nodes of a Ray cluster, or of a Ray that is started for this run on this machine.
+"""Call functions on the nodes of a Ray cluster, or on a Ray that is started on this machine for this run.
 
-A call whose worker or node was lost is made again, so it must be one that may be made twice. That is decided here and
-not by Ray, which would try for ever where memory runs out. Arguments and results are bytes.
+A call whose worker or node was lost is repeated, so it must be safe to repeat. That is decided here and not by Ray,
+which would retry forever when memory runs out. Arguments and results are bytes.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from shardkit.units import cores
 log = logging.getLogger(__name__)
 
 RETRIES, MEMORY_RETRIES = 8, 3
-"""How often a call is made again whose worker or node was lost, or that did not fit into its node's memory."""
+"""How often to repeat a call whose worker or node was lost, or that did not fit into its node's memory."""
 
 _WAITING = 4
-"""Calls that wait beside those that run: enough that no CPU is idle, and that an autoscaler sees more is wanted."""
+"""Calls that wait besides those that run: enough to keep every CPU busy, and to make an autoscaler add nodes."""
 _COUNT_SECONDS = 5.0
 _END_SECONDS = 20.0
 _STORE_BYTES = 256 << 20
-"""The object store of a Ray on this machine: it holds tasks (60 bytes for a file), and no samples."""
+"""The object store of a Ray on this machine: it holds tasks (60 bytes per file), not samples."""
 _AGAIN = "run the same command again: finished shards are kept"
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of `function` ("module:name"). name: what messages say. about: for the caller."""
+    """A call of `function` ("module:name"). name: for messages. about: for the caller."""
 
     name: str
     function: str
@@ -46,7 +46,7 @@ class Call:
     memory_losses: int = 0
 
     def after(self, exc: Exception, kinds: Any) -> Call | None:
-        """The next try after this error of Ray; None where it is of no use."""
+        """The next attempt after this error of Ray; None if another attempt is useless."""
         if isinstance(exc, kinds.OutOfMemoryError):
             return replace(self, memory_losses=self.memory_losses + 1) if self.memory_losses < MEMORY_RETRIES else None
         lost = (kinds.WorkerCrashedError, kinds.NodeDiedError, kinds.LocalRayletDiedError, kinds.ObjectLostError)
@@ -54,10 +54,10 @@ class Call:
 
 
 class Cluster:
-    """Ray, connected. workers: at most so many calls at a time; None for as many as the cluster has CPUs.
+    """A connection to Ray. workers: the limit of concurrent calls; None for as many as the cluster has CPUs.
 
-    address: `HOST:PORT` or "auto" for a cluster that runs; None for RAY_ADDRESS, or else a Ray of this machine.
-    Raises MissingExtraError, UsageError, WorkerError.
+    address: `HOST:PORT` or "auto" for a running cluster; None for RAY_ADDRESS, or else a Ray on this machine. Raises
+    MissingExtraError, UsageError, WorkerError.
     """
 
     def __init__(self, workers: int | None, address: str | None) -> None:
@@ -73,15 +73,15 @@ class Cluster:
         self.close()
 
     def close(self) -> None:
-        """Leave the cluster, or end the Ray that was started."""
+        """Disconnect from the cluster, or end the Ray that was started."""
         if self.owned:
             self.ray.shutdown()
         logging.getLogger("ray").setLevel(self._level)
 
     def results(self, calls: Iterator[Call], again: deque[Call]) -> Generator[tuple[Call, bytes], None, None]:
-        """Each call with its result, as they are finished; a few are taken ahead of the nodes.
+        """Each call with its result, in the order in which they finish; a few calls are queued ahead.
 
-        again: what the caller adds to it is called before all others. WorkerError for a call that is given up.
+        again: calls that the caller adds to it are made before all others. WorkerError for a call that is given up.
         """
         waiting: dict[Any, Call] = {}
         try:
@@ -105,11 +105,11 @@ class Cluster:
         following = call.after(exc, self.ray.exceptions)
         if following is None:
             raise _given_up(exc, call, self.ray.exceptions) from exc
-        log.warning("%s: its worker was lost (%s); it is run again", call.name, type(exc).__name__)
+        log.warning("%s: its worker was lost (%s); running it again", call.name, type(exc).__name__)
         return following
 
     def _wanted(self) -> int:
-        """How many calls may be under way or wait. A cluster may grow and shrink meanwhile."""
+        """The number of calls that may run or wait. A cluster may grow and shrink meanwhile."""
         if self.workers is not None:
             return self.workers
         if time.monotonic() - self._counted >= _COUNT_SECONDS:
@@ -118,7 +118,7 @@ class Cluster:
         return self._room
 
     def _end(self, waiting: list[Any]) -> None:
-        """Cancel what is under way, and wait until it has ended: it must not write anything any more."""
+        """Cancel running calls and wait until they have ended, so that they write nothing more."""
         if not waiting or not self.ray.is_initialized():
             return
         with contextlib.suppress(self.ray.exceptions.RayError):
@@ -128,9 +128,9 @@ class Cluster:
 
 
 def _caller() -> Callable[..., bytes]:
-    """What a node runs: the function that is named, also where shardkit is where the node's Python does not look.
+    """The function that a node runs: it calls the named one, even if shardkit is not on the path of the node's Python.
 
-    A function inside a function, so that Ray sends it as a whole.
+    A nested function, so that Ray sends it by value.
     """
     home = os.path.dirname(os.path.dirname(os.path.abspath(errors.__file__)))
 
@@ -148,7 +148,7 @@ def _caller() -> Callable[..., bytes]:
 
 
 def _connected(workers: int | None, address: str | None) -> tuple[Any, bool, int]:
-    """(Ray, whether it was started or joined here, the level that its log had)."""
+    """(Ray, whether it was started or joined here, the previous level of its log)."""
     try:
         import ray
     except ImportError as exc:
@@ -174,7 +174,7 @@ def _connected(workers: int | None, address: str | None) -> tuple[Any, bool, int
 
 
 def _given_up(exc: Exception, call: Call, kinds: Any) -> WorkerError:
-    """The error for a call that could not begin, or was lost too often."""
+    """The error for a call that could not start, or was lost too often."""
     reason = printable(([*str(exc).strip().splitlines()] or [type(exc).__name__])[-1])
     if isinstance(exc, kinds.OutOfMemoryError):
         fact = f"the node that ran it ran out of memory, {call.memory_losses + 1} times"

@@ -1,8 +1,8 @@
 """The engine "ray": each shard is one task of a Ray cluster.
 
-Source, destination and work folder are on storage that all nodes see under the same paths; bytes of samples do not go
-through Ray. A task may be done twice, on any nodes, at the same time: it writes beside its target and renames, and both
-write the same bytes. The run keeps its columns; the paths of a shard become a task when there is a CPU for it.
+Source, destination and work folder are on storage that all nodes see under the same paths; the bytes of samples do not
+pass through Ray. A task may run twice, on any nodes, at the same time: it writes beside its target and renames, and
+both runs write the same bytes. The run keeps the columns; a shard's paths become a task only when a CPU is free for it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from shardkit.sample import fs_text
 from shardkit.storage.files import whole_file
 
 MARK = b"ray.mark"
-"""The file in the work folder by which a node tells that it sees the same folder."""
+"""The file in the work folder by which a node checks that it sees the same folder."""
 
 
 class RayEngine:
@@ -43,7 +43,8 @@ class RayEngine:
         self.cluster.close()
 
     def __call__(self, tasks: Iterable[ShardTask], advance: Advance) -> Iterator[Receipt]:
-        """Write each task's shard. Raises the first error of a task, WorkerError for a node that can't do its part."""
+        """Write the shard of each task. Raises the first error of a task, WorkerError for a node that can't run
+        tasks."""
         marks: list[ray_task.Mark] = []
 
         def calls() -> Iterator[Call]:
@@ -76,7 +77,7 @@ def _call(task: ShardTask, mark: ray_task.Mark) -> Call:
 
 
 def _marked(folder: bytes) -> ray_task.Mark:
-    """A new mark in the work folder."""
+    """Write a new mark to the work folder."""
     from shardkit.version import __version__
 
     mark = ray_task.Mark(os.path.join(folder, MARK), secrets.token_hex(16).encode(), __version__)
@@ -86,7 +87,7 @@ def _marked(folder: bytes) -> ray_task.Mark:
 
 
 def _receipt(data: bytes, name: str) -> Receipt | None:
-    """What a node wrote; None where it looked for a file that has vanished from the source for all."""
+    """The receipt in a node's answer; None if the file that the node missed has vanished from the source altogether."""
     found = msgspec.msgpack.decode(data, type=ray_task.Answer)
     if isinstance(found, worker.Done):
         return found.receipt
@@ -95,7 +96,7 @@ def _receipt(data: bytes, name: str) -> Receipt | None:
     if isinstance(found, ray_task.Other):
         from shardkit.version import __version__
 
-        fact = f"the node {found.node} has shardkit {found.version}, and this run {__version__}"
+        fact = f"the node {found.node} has shardkit {found.version}, but this run has {__version__}"
         raise WorkerError(name, fact, "install the same version on all nodes")
     if found.source and not os.path.lexists(found.path):
         return None

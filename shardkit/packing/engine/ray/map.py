@@ -1,4 +1,4 @@
-"""A function over many shards on the nodes of a Ray cluster: what `index` and `verify` do there."""
+"""Map a function over many shards on the nodes of a Ray cluster, for `index` and `verify`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from shardkit.packing.engine.ray.cluster import Call, Cluster
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What the function takes. path: the shard that it reads, where that is a file that all nodes should see."""
+    """The input of the function. path: the shard that it reads, if that is a file that all nodes should see."""
 
     value: Any
     path: str = ""
 
 
 def on_nodes(cluster: Cluster, function: str, items: Iterable[Item]) -> Iterator[Any]:
-    """`function` ("module:name") of each item's value, in the order of the items. Raises the first error of one.
+    """The results of `function` ("module:name") for each item's value, in order. Raises the first error.
 
-    WorkerError for a node that does not see an item's path, where this machine does.
+    WorkerError for a node that does not see an item's path although this machine does.
     """
     done: dict[int, Any] = {}
     turn = 0
@@ -54,7 +54,7 @@ def on_nodes(cluster: Cluster, function: str, items: Iterable[Item]) -> Iterator
 
 
 def _call(number: int, item: Item, function: str, path: str) -> Call:
-    # Pickle goes from one process of this run to another: nothing that was read from anywhere.
+    # Pickles pass only between processes of this run: none is read from elsewhere.
     args = function.encode(), pickle.dumps(item.value), os.fsencode(path)
     return Call(os.path.basename(item.path) or function, f"{__name__}:{answer.__name__}", args, (number, item))
 

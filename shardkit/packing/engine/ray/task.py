@@ -1,6 +1,6 @@
-"""What a node of a Ray cluster does with one task: see that it has the same folders, then write the shard.
+"""Run one task on a node of a Ray cluster: check that it sees the same folders, then write the shard.
 
-Nothing here imports Ray. Tasks and answers are MessagePack, as between a run and its local workers.
+Nothing here imports Ray. Tasks and answers are MessagePack, like those between a run and its local workers.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from shardkit.packing.write.shard import write_shard
 from shardkit.packing.write.task import ShardTask
 
 _TRIES, _PAUSE_SECONDS = 10, 0.5
-"""How long a node may take to see a file that was written elsewhere: network file systems keep what they saw."""
+"""How long a node may take to see a file that was written elsewhere: network file systems cache what they saw."""
 _LOOK_SECONDS = 1.0
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A file in the work folder with what is in it, and the shardkit of the run that wrote it.
+    """A file in the work folder and its content, and the shardkit version of the run that wrote it.
 
-    sources: whether to look that the node sees the source.
+    sources: whether to check that the node sees the source.
     """
 
     path: bytes
@@ -35,7 +35,8 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Unseen(msgspec.Struct, tag=True, frozen=True):
-    """A node does not see a path. source: it is one of the source's files, which may have vanished for all."""
+    """A node does not see a path. source: whether it is one of the source's files, which may have vanished
+    altogether."""
 
     node: str
     path: bytes
@@ -43,21 +44,21 @@ class Unseen(msgspec.Struct, tag=True, frozen=True):
 
 
 class Other(msgspec.Struct, tag=True, frozen=True):
-    """A node has another shardkit."""
+    """A node has another version of shardkit."""
 
     node: str
     version: str
 
 
 class _TakenOverError(Exception):
-    """The mark is gone, or another's: this run has ended, and another may be writing here."""
+    """The mark is missing or another run's: this run has ended, and another may be writing here."""
 
 
 Answer = worker.Done | worker.Failed | Unseen | Other
 
 
 def answer(task_data: bytes, mark_data: bytes) -> bytes:
-    """Write the shard of a task; tell how it ended. Both arguments, and the Answer, are MessagePack."""
+    """Write the shard of a task; return the outcome. Both arguments, and the Answer, are MessagePack."""
     return msgspec.msgpack.encode(_answer(task_data, msgspec.msgpack.decode(mark_data, type=Mark)))
 
 
@@ -80,9 +81,9 @@ def _answer(data: bytes, mark: Mark) -> Answer:
     except _TakenOverError:
         fact = f"the run that this task on {node} belongs to has ended"
         return worker.Failed("WorkerError", (task.name, fact, "run the same command again", None, None))
-    except OSError as exc:  # of this node's disk, where no part of shardkit expected it
+    except OSError as exc:  # of this node's disk, which no part of shardkit expected
         return worker.failed_disk(task.name, exc)
-    except Exception as exc:  # a mistake of ours, which must not end the run without a word
+    except Exception as exc:  # a bug, which must not end the run silently
         fact = f"the task on {node} met an unexpected {type(exc).__name__}: {exc}"
         return worker.Failed("WorkerError", (task.name, fact, "please report it", None, None))
 
@@ -104,7 +105,8 @@ def _marked(mark: Mark) -> bool:
 
 
 def _while_marked(mark: Mark) -> Callable[[int, int], None]:
-    """An `advance` that ends the task when the run that started it is over, before it replaces a file of the next."""
+    """An `advance` that ends the task when the run that started it is over, before it replaces a file of the next
+    run."""
     looked = time.monotonic()
 
     def advance(files: int, size: int) -> None:
