@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from multiprocessing.context import BaseContext
 from multiprocessing.reduction import ForkingPickler
-from types import FrameType
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
+from shardkit.adapters import accelerate
+from shardkit.adapters.readers import require_readable
 from shardkit.errors import (
     DatasetError,
     MissingExtraError,
@@ -100,7 +101,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self._at: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:
-        require_dealt_once(self.dataset)
+        require_readable(self.dataset)
         self._require_same()
         return (item for _, _, item in self.counted() if item is not LOST)
 
@@ -159,7 +160,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
 
     def __getstate__(self) -> dict[str, Any]:
         """Include the rank of this process: a restarted worker can't ask torch.distributed for it."""
-        require_dealt_once(self.dataset)
+        require_readable(self.dataset)
         rank, world_size = self.dataset.reading.ranks
         reading = replace(self.dataset.reading, rank=rank, world_size=world_size)
         return self.__dict__ | {"dataset": replace(self.dataset, reading=reading), "_address": store_address()}
@@ -169,7 +170,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
 
     def set_epoch(self, epoch: int) -> None:
         """Set the number of the next iteration's epoch, here and in running workers."""
-        require_dealt_once(self.dataset)
+        require_readable(self.dataset)
         self.dataset.set_epoch(epoch)
         self._begin_where()
 
@@ -259,7 +260,11 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
 
     `dataset` is the TorchDataset, so that what takes a loader apart to build one of its own (Lightning, Accelerate)
     gets batches. Each worker numbers its batches: one that does not arrive is a WorkerError, never a shorter epoch.
+    Accelerate's `prepare` returns the loader itself, which then moves its batches to the device of the process.
     """
+
+    end_of_dataloader = False
+    remainder = -1
 
     def __init__(self, dataset: TorchDataset, **options: Unpack[LoaderOptions]) -> None:
         if options.setdefault("batch_size", None) is not None:
@@ -268,6 +273,18 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         super().__init__(dataset, **options)
         self._workers = DataLoader(_Counted(dataset), **options) if self.num_workers else None
         dataset.dataset.steps.require_dealable(self.num_workers)
+        self._prepared = False
+        self._delivered: Cursor | None = None
+
+    @property
+    def _is_accelerate_prepared(self) -> bool:
+        """What Accelerate asks a loader before it replaces it; no other code does."""
+        self._prepared = accelerate.keeps_its_part(self.source.dataset)
+        return self._prepared
+
+    @_is_accelerate_prepared.setter
+    def _is_accelerate_prepared(self, prepared: bool) -> None:
+        self._prepared = prepared
 
     @property
     def source(self) -> TorchDataset:
@@ -276,10 +293,26 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         return found
 
     def __iter__(self) -> Iterator[Any]:
+        return accelerate.watched(self, self._looking_ahead()) if self._prepared else self._items()
+
+    def _looking_ahead(self) -> Iterator[tuple[Any, bool]]:
+        """The items, each with whether it is the last; the state is that of the item, not of the next one."""
+        items = self._items()
+        try:
+            following = list(islice(items, 1))
+            while following:
+                item = following[0]
+                self._delivered = replace(self.source.dataset.position.where())
+                following = list(islice(items, 1))
+                yield item, not following
+        finally:
+            self._delivered = None
+
+    def _items(self) -> Iterator[Any]:
         if self._workers is None:
             yield from super().__iter__()
             return
-        require_dealt_once(self.source.dataset)
+        require_readable(self.source.dataset)
         require_same(self.source.dataset)
         position = self.source.dataset.position
         cursor = position.begin()
@@ -305,7 +338,11 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         if self.num_workers > 1 and not self.source.dataset.steps.counted:
             fact = f"with filter() the {self.num_workers} workers are at different positions"
             raise StateError("state_dict()", fact, "use num_workers=0: threads decode all the same")
-        return self.source.dataset.state_dict()
+        data = self.source.dataset
+        state, at = data.state_dict(), self._delivered
+        if at is None:
+            return state
+        return data.position.state_dict(at, order=data.order_identity, ranks=data.reading.ranks, steps=data.steps)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration resume at the next batch. StateError for another dataset or order."""
@@ -462,43 +499,6 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         image = torch.from_numpy(item[image_field(item)])
         label = item.get("cls")
         return image.movedim(-1, -3) if self.channels_last else image, label
-
-
-DEALERS = {
-    ("accelerate.data_loader", "DataLoaderDispatcher"),
-    ("accelerate.data_loader", "IterableDatasetShard"),
-    ("transformers.trainer_pt_utils", "IterableDatasetShard"),
-}
-"""Classes that distribute what one process reads to several: (module, name)."""
-
-
-def require_dealt_once(dataset: Dataset) -> None:
-    """Raise UsageError if something that distributes batches to processes reads a Dataset that is this rank's part.
-
-    The calling frames show it: in a forked worker they include those of the parent process.
-    """
-    if dataset.reading.ranks[1] == 1:
-        return
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] in ("accelerate", "transformers"):
-            name = type(frame.f_locals.get("self")).__name__
-            if (module, name) in DEALERS:
-                raise _dealt_twice(dataset, f"{module}.{name}")
-        frame = frame.f_back
-
-
-def _dealt_twice(dataset: Dataset, dealer: str) -> UsageError:
-    rank, world_size = dataset.reading.ranks
-    fact = (
-        f"this is already the part of rank {rank} of {world_size}, and {dealer} would distribute it to the ranks again"
-    )
-    cure = (
-        "keep the loader out of accelerator.prepare() and iterate over to_torch().loader(); for transformers.Trainer "
-        "use to_torch(map_style=True)"
-    )
-    return UsageError("to_torch()", fact, cure)
 
 
 def shared(item: Any) -> Any:

@@ -86,10 +86,12 @@ class ReadPosition:
         with self._lock:
             return self.latest or self.resume or Cursor(self.following)
 
-    def state_dict(self, *, order: str, ranks: tuple[int, int], steps: Steps) -> dict[str, Any]:
-        """The position of the latest iteration, plain JSON. order: the text that determines the order of samples."""
+    def state_dict(
+        self, at: Cursor | None = None, *, order: str, ranks: tuple[int, int], steps: Steps
+    ) -> dict[str, Any]:
+        """The position of the latest iteration, or `at`, plain JSON. order: the text that determines the order."""
         rank, world_size = ranks
-        return make_state(self.where(), order=order, rank=rank, world_size=world_size, filtered=not steps.counted)
+        return make_state(at or self.where(), order=order, rank=rank, world_size=world_size, filtered=not steps.counted)
 
     def load_state_dict(self, state: Mapping[str, Any], *, order: str, ranks: tuple[int, int], steps: Steps) -> None:
         """Make the next iteration continue after `state`. StateError for one that does not match."""

@@ -472,3 +472,10 @@ def test_what_builds_a_loader_of_its_own_from_a_loader_gets_batches(cars: str) -
     loader = batches(cars).to_torch().loader()
     rebuilt = DataLoader(loader.dataset, batch_size=loader.batch_size, collate_fn=loader.collate_fn)
     assert keys(rebuilt) == keys(batches(cars))
+
+
+def test_a_dataloader_that_would_make_batches_of_batches_is_refused(cars: str) -> None:
+    with pytest.raises(UsageError, match=r"already yields batches.*pass batch_size=None"):
+        next(iter(DataLoader(batches(cars).to_torch(), batch_size=2)))
+    alone = DataLoader(batches(cars).to_torch(), batch_size=1, collate_fn=lambda items: items[0])
+    assert keys(alone) == epochs_of(batches(cars), 1)[0]

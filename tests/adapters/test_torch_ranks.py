@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -114,53 +112,3 @@ def test_two_ranks_that_are_killed_and_resumed_end_with_the_same_weights(tmp_pat
     for name, weights in whole["weights"].items():
         assert torch.equal(resumed["weights"][name], weights)
     assert float(whole["weights"]["weight"].abs().max()) > 0.05
-
-
-PREPARING = '''
-"""One rank of two: what Accelerate's prepare() makes of a loader of a part of the data."""
-import sys
-
-import torch
-from accelerate import Accelerator
-
-import shardkit
-
-prefix, plain = sys.argv[1], sys.argv[2] == "plain"
-source = shardkit.dataset(prefix, shuffle=True, threads=1).decode(size=8).batch(4).to_torch()
-accelerator = Accelerator(cpu=True)
-loader = torch.utils.data.DataLoader(source, batch_size=None) if plain else source.loader()
-try:
-    for _ in accelerator.prepare(loader):
-        sys.exit("a batch came")
-except shardkit.UsageError as exc:
-    print(exc)
-'''
-
-
-@pytest.mark.parametrize("kind", ["plain", "loader"])
-def test_what_accelerate_would_deal_to_the_ranks_again_is_refused_on_each_of_them(
-    tmp_path: Path, draw_tree: Any, kind: str
-) -> None:
-    pytest.importorskip("accelerate")
-    shardkit.pack(draw_tree(tmp_path / "tree", {"blue": 9, "red": 8}, size=(10, 10)), tmp_path / "cars", workers=1)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    home = str(Path(shardkit.__file__).parent.parent)
-    code = f"import sys; sys.path.insert(0, {home!r})\n{PREPARING}"
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "cars"), kind], text=True, stdout=subprocess.PIPE,
-            env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank},
-        )
-        for rank in ("0", "1")
-    ]  # fmt: skip
-    try:
-        for rank, process in enumerate(ranks):
-            said = process.communicate(timeout=120)[0]
-            assert f"this is already the part of rank {rank} of 2" in said
-            assert "keep the loader out of accelerator.prepare()" in said
-    finally:
-        for process in ranks:
-            process.kill()
