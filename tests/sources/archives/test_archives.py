@@ -249,6 +249,16 @@ def test_a_stream_that_unpacks_to_far_too_much_is_stopped(
         read(tmp_path / f"x.{kind}")
 
 
+def test_a_gzip_stream_with_a_wrong_checksum_is_damaged(tmp_path: Path) -> None:
+    data = bytearray(gzip.compress(tarred(tmp_path / "x.tar", {"cat/a.jpg": b"a" * 100}).read_bytes() + bytes(4 << 20)))
+    (tmp_path / "x.tar.gz").write_bytes(data)
+    read(tmp_path / "x.tar.gz")
+    data[-8] ^= 1  # of the CRC-32, which comes behind all that is unpacked
+    (tmp_path / "x.tar.gz").write_bytes(data)
+    with pytest.raises(SourceError, match=r"x\.tar\.gz"):
+        read(tmp_path / "x.tar.gz")
+
+
 def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     path = zipped(tmp_path / "x.zip", {"cat/a.jpg": b"a" * 100, "cat/b.jpg": b"b" * 100})
     data = bytearray(path.read_bytes())
