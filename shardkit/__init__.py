@@ -26,6 +26,7 @@ _HOME = {
     "Finding": "shardkit.shards.findings",
     "Images": "shardkit.packing.settings",
     "IndexEntry": "shardkit.shards.manifest",
+    "LabelOptions": "shardkit.sources.options",
     "LeakFindings": "shardkit.tools.report.report",
     "LeftOut": "shardkit.tools.repair.rescued",
     "Manifest": "shardkit.shards.manifest",

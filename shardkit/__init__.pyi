@@ -50,6 +50,7 @@ from shardkit.shards.manifest import ClassEntry as ClassEntry
 from shardkit.shards.manifest import IndexEntry as IndexEntry
 from shardkit.shards.manifest import Manifest as Manifest
 from shardkit.shards.manifest import ShardEntry as ShardEntry
+from shardkit.sources.options import LabelOptions as LabelOptions
 from shardkit.sources.options import TableColumns as TableColumns
 from shardkit.tools.bench.advice import Advice as Advice
 from shardkit.tools.bench.bench import BenchResult as BenchResult

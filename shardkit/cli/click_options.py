@@ -84,6 +84,19 @@ def pairs(texts: Iterable[str], place: str) -> dict[str, str]:
     return found
 
 
+def groups(texts: Iterable[str], place: str) -> dict[str, list[str]]:
+    """Texts such as `name=one,two`, given once or more: name -> its words."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        name, _, parts = (part.strip() for part in text.partition("="))
+        each = [part.strip() for part in parts.split(",")]
+        if not name or not all(each) or name in found:
+            fact = f"{text!r} is not NAME=WORD,WORD, or occurs twice"
+            raise UsageError(place, fact, "write it as animal=cat,dog, once for each name")
+        found[name] = each
+    return found
+
+
 def _size(text: str, place: str) -> int:
     return parse_bytes(text, place=place)
 
@@ -94,10 +107,11 @@ def _texts(texts: Sequence[str], _: str) -> list[str]:
 
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     "size": _size, "list": words, "numbers": numbers, "texts": _texts, "pairs": pairs, "names": names,
+    "groups": groups,
 }  # fmt: skip
 """What makes a value of the text that is given, by the option's kind; the flag is the place of an error."""
 
-_REPEATED = ("list", "texts", "pairs", "names")
+_REPEATED = ("list", "texts", "pairs", "names", "groups")
 _TYPES: dict[str, Any] = {"int": click.INT, "float": click.FLOAT, "path": FILE}
 
 

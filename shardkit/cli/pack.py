@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from shardkit.cli import console, tables
-from shardkit.cli.click_options import FieldOption, Json, arguments, options_from, pairs
+from shardkit.cli.click_options import FieldOption, Json, arguments, groups, options_from, pairs
 from shardkit.cli.config_file import Setting, load_config
 from shardkit.cli.engine import with_engine
 from shardkit.errors import printable
@@ -101,7 +101,7 @@ def config_options(command: click.Command) -> list[OptionField]:
     return [option for option in found if option.name not in NOT_SETTINGS]
 
 
-_KINDS = {"pairs": "list"}
+_KINDS = {"pairs": "list", "groups": "list"}
 """What an option is in a configuration file, where it is another kind there."""
 
 
@@ -113,6 +113,8 @@ def with_config(ctx: click.Context, options: dict[str, Any], config: Path | None
     values = load_config(config, settings(ctx.command))
     if "storage_options" in values:
         values["storage_options"] = pairs(values["storage_options"], f"{config}: storage_options")
+    if "merge" in values:
+        values["merge"] = groups(values["merge"], f"{config}: merge")
     return options | {name: value for name, value in values.items() if name not in given}
 
 

@@ -74,6 +74,7 @@ class Takes(Enum):
     FILE = "path"
     PAIRS = "pairs"
     NAMES = "names"
+    GROUPS = "groups"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class OptionField:
     """An option of a command.
 
     kind: bool, int, float, str, size, list (words with commas between them), numbers (the same of numbers), texts (one
-    or more, each given as it is), path, pairs (KEY=VALUE, one or more) or names (OLD=NEW, with commas between them).
+    or more, each given as it is), path, pairs (KEY=VALUE, one or more), names (OLD=NEW, with commas between them) or
+    groups (NAME=WORD,WORD, one or more).
     choices: the only values, if any; words: the only ones on the command line.
     """
 

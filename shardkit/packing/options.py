@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shardkit.errors import UsageError
@@ -17,6 +17,7 @@ from shardkit.packing.write.images import ImageCheck
 from shardkit.sample import DEFAULT_EXTENSIONS, IMAGE_FIELDS, field_of, fs_text
 from shardkit.shards.manifest import Manifest, decode_manifest
 from shardkit.sources.groups import extensions_of
+from shardkit.sources.options import LabelOptions
 from shardkit.sources.split import Splitting, splitting_of
 from shardkit.units import cores, parse_bytes
 
@@ -37,6 +38,7 @@ class PackOptions:
     overwrite: bool
     fields: tuple[str, ...] = ()
     split: Splitting | None = None
+    labels: LabelOptions = field(default_factory=LabelOptions)
     append: bool = False
     transcode: Transcoding | None = None
 
@@ -68,7 +70,8 @@ class PackOptions:
         together = {"fields": list(self.fields)} if self.fields else {}
         split = {} if self.split is None else {"split": dict(self.split.parts), "group_by": self.split.group_by or None}
         made = {} if self.transcode is None else self.transcode.recorded()
-        return {**{name: getattr(self, name) for name in names}, "ext": ext, **together, **split, **made}
+        labels = self.labels.recorded()
+        return {**{name: getattr(self, name) for name in names}, "ext": ext, **together, **split, **made, **labels}
 
 
 def make_options(settings: PackSettings) -> PackOptions:
@@ -92,6 +95,7 @@ def make_options(settings: PackSettings) -> PackOptions:
         overwrite=settings.overwrite,
         fields=names,
         split=splitting_of(settings.split, settings.group_by, settings.seed),
+        labels=settings.labels,
         append=settings.append,
         transcode=settings.images.transcoding(),
     )

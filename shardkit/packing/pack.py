@@ -44,7 +44,7 @@ from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.shards.names import skipped_name
 from shardkit.sources.lists.in_memory import TableInMemory, TableLike, in_memory
 from shardkit.sources.open import Opened, named_path, open_source
-from shardkit.sources.options import TableColumns
+from shardkit.sources.options import LabelOptions, TableColumns
 from shardkit.sources.source import Source
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ def pack(
     ext: Sequence[str] | str | None = None,
     fields: Sequence[str] | str | None = None,
     columns: TableColumns | None = None,
+    labels: LabelOptions | None = None,
     split: Mapping[str, float] | str | None = None,
     group_by: str | None = None,
     images: Images | None = None,
@@ -145,6 +146,8 @@ def pack(
     columns: a `shardkit.TableColumns`, for a list whose columns have unusual names; columns that are neither paths nor
     labels become the field `json`. Labels are class names or numbers, lists of them, or numbers with a decimal point as
     regression targets; lists and targets are stored in the field `cls.json`.
+    labels: a `shardkit.LabelOptions`: find the classes in the file names (also in a flat folder), merge several classes
+    into one, or pack all images without labels, to predict them.
     split: divide the samples of one tree into splits, as in {"train": 0.8, "validation": 0.2} or
     "train=0.8,validation=0.2", which are packed like the splits of a folder. A sample's split depends only on its key,
     `seed` and the fractions, so adding samples never moves others. group_by: a regular expression; files for which its
@@ -170,8 +173,9 @@ def pack(
     settings = PackSettings(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
         engine=engine, classes=classes, classes_from=classes_from, ext=ext, fields=fields,
-        columns=columns or TableColumns(), split=split, group_by=group_by, images=images or Images(), check=check,
-        on_error=on_error, append=append, overwrite=overwrite, work=work, storage_options=storage_options,
+        columns=columns or TableColumns(), labels=labels or LabelOptions(), split=split, group_by=group_by,
+        images=images or Images(), check=check, on_error=on_error, append=append, overwrite=overwrite, work=work,
+        storage_options=storage_options,
     )  # fmt: skip
     packing = _prepare(source, dest, settings, progress)
     with ExitStack() as stack:
@@ -201,6 +205,7 @@ def plan_pack(
     ext: Sequence[str] | str | None = None,
     fields: Sequence[str] | str | None = None,
     columns: TableColumns | None = None,
+    labels: LabelOptions | None = None,
     split: Mapping[str, float] | str | None = None,
     group_by: str | None = None,
     images: Images | None = None,
@@ -216,8 +221,9 @@ def plan_pack(
     settings = PackSettings(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
         engine=engine, classes=classes, classes_from=classes_from, ext=ext, fields=fields,
-        columns=columns or TableColumns(), split=split, group_by=group_by, images=images or Images(), check=check,
-        on_error=on_error, append=append, overwrite=overwrite, work=work, storage_options=storage_options,
+        columns=columns or TableColumns(), labels=labels or LabelOptions(), split=split, group_by=group_by,
+        images=images or Images(), check=check, on_error=on_error, append=append, overwrite=overwrite, work=work,
+        storage_options=storage_options,
     )  # fmt: skip
     packing = _prepare(source, dest, settings, progress)
     return PackPlan(tuple(job.described() for job in packing.jobs(packing.destinations, progress)))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from shardkit.options.fields import About, AtLeast, Flag, Help, Takes, Words, require_limits
 from shardkit.packing.engine.options import ENGINE_NAMES, EngineLike
-from shardkit.sources.options import TableColumns
+from shardkit.sources.options import LabelOptions, TableColumns
 
 if TYPE_CHECKING:
     from shardkit.images.rewrite.transcode import Transcoding
@@ -196,6 +196,7 @@ class PackSettings:
         ),
     ] = None
     columns: TableColumns = field(default_factory=TableColumns)
+    labels: LabelOptions = field(default_factory=LabelOptions)
     split: Annotated[
         Mapping[str, float] | str | None,
         Help("Divide the samples into splits: train=0.8,validation=0.1,test=0.1.", "NAME=F,..."),

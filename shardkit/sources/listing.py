@@ -15,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import SourceError
-from shardkit.events import ProgressFn, silent
 from shardkit.sample import fs_text
 from shardkit.shards.names import are_splits
 from shardkit.sources import left_out as leftout
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.left_out import LeftOutCounter
 from shardkit.sources.origin import Origin
-from shardkit.sources.source import Source, say_what_is_in_no_split, scan_walk, scan_walks
-from shardkit.sources.tree.split_folders import splits_of
+from shardkit.sources.source import Source, say_what_is_in_no_split
+from shardkit.sources.tree.split_folders import splits_of, splits_of_any_folder
 from shardkit.sources.tree.walk import Folder, folders_in_order, hidden_or_system, in_order, wanted_extensions
 
 _log = logging.getLogger(__name__)
@@ -158,11 +157,14 @@ def _refuse_twice(listing: Listing, rows: Sequence[int]) -> None:
         seen.add(name)
 
 
-def inside_top_folder(listing: Listing, extensions: Collection[str], name: str = "") -> str:
+def inside_top_folder(
+    listing: Listing, extensions: Collection[str], name: str = "", *, any_folder: bool = False
+) -> str:
     """The folder that contains the class folders; "" for the top level.
 
     Archives often wrap the tree in one folder: a folder is entered while it is the only one at its level and has no
     image. A folder with the name of a split is a split, except at the top level if it is also the archive's `name`.
+    any_folder: folders are not classes, so that the top folder is entered even if it has images.
     """
     below = ""
     while True:
@@ -172,14 +174,18 @@ def inside_top_folder(listing: Listing, extensions: Collection[str], name: str =
         if images or len(names) != 1:
             return below
         images, folders = walk.look(names[0])
-        if images or not folders or (are_splits(names) and (below or names[0] != name)):
+        flat = any_folder and images and not below
+        if (not flat and (images or not folders)) or (are_splits(names) and (below or names[0] != name)):
             return below
         below = f"{below}/{names[0]}" if below else names[0]
 
 
-def listed_splits(listing: Listing, below: str, extensions: Collection[str]) -> list[str] | None:
-    """As `find_splits`, for a listing."""
-    return splits_of(ListedWalk(listing, below, extensions))
+def listed_splits(
+    listing: Listing, below: str, extensions: Collection[str], *, any_folder: bool = False
+) -> list[str] | None:
+    """As `find_splits`, for a listing. any_folder: as for `splits_of_any_folder`."""
+    walk = ListedWalk(listing, below, extensions)
+    return splits_of_any_folder(walk) if any_folder else splits_of(walk)
 
 
 def scan_listing(
@@ -187,22 +193,21 @@ def scan_listing(
     below: str,
     splits: Sequence[str] | None,
     *,
-    classes: Sequence[str] | None,
     extensions: Collection[str],
-    progress: ProgressFn = silent,
+    scan: Callable[[Mapping[str, ListedWalk]], Mapping[str, Source]],
     origin_of: Callable[[Rows], Origin | None] = lambda rows: None,
 ) -> dict[str, Source]:
     """The source of each split (or of "" without splits) of the tree in the folder `below` of a listing.
 
-    origin_of: returns the origin of a source, given the rows of the listing that it consists of. Raises as `scan_tree`.
+    scan: scans the walks of all splits. origin_of: returns the origin of a source, given the rows of the listing that
+    it consists of. Raises as `scan`.
     """
     if splits is None:
         walks = {"": ListedWalk(listing, below, extensions)}
-        sources = {"": scan_walk(walks[""], classes=classes, progress=progress)}
     else:
         say_what_is_in_no_split(ListedWalk(listing, below, extensions), splits)
         prefix = f"{below}/" if below else ""
         walks = {split: ListedWalk(listing, prefix + split, extensions) for split in splits}
-        sources = scan_walks(walks, classes=classes, progress=progress)
+    sources = scan(walks)
     rows = {split: np.array(walk.rows, np.int64) for split, walk in walks.items()}
     return {split: replace(source, elsewhere=origin_of(rows[split])) for split, source in sources.items()}

@@ -9,7 +9,8 @@ import glob
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,8 @@ from shardkit.sources.archives.kinds import ARCHIVES, ending_of, kind_of
 from shardkit.sources.archives.members import Members
 from shardkit.sources.arrays.files import ARRAYS, ending_of_arrays
 from shardkit.sources.bucket import Bucket, read_bucket
+from shardkit.sources.labels.scan import scan_labelled, scan_trees
+from shardkit.sources.left_out import LeftOutCounter
 from shardkit.sources.listing import Listing, Rows, inside_top_folder, listed_splits, scan_listing
 from shardkit.sources.lists.imagefolder import image_folders, open_image_folder
 from shardkit.sources.lists.in_memory import NAME, TableInMemory, open_table
@@ -30,7 +33,9 @@ from shardkit.sources.lists.rows import Listed, open_list, scan_lists
 from shardkit.sources.lists.tables import LIST_SUFFIXES, is_list
 from shardkit.sources.options import SourceOptions, TableColumns
 from shardkit.sources.origin import InArchive, InStore
-from shardkit.sources.source import Source, find_splits, scan_splits, scan_tree
+from shardkit.sources.source import Source, find_splits, split_walks
+from shardkit.sources.tree.split_folders import splits_of_any_folder
+from shardkit.sources.tree.walk import Walk, check_root
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +88,16 @@ def open_source(
     progress: ProgressFn = silent,
 ) -> Opened:
     """Open a source: find out its kind and its splits. Raises UsageError, SourceError."""
+    return _Labelled(_opened(source, options, listed, storage_options, progress), options)
+
+
+def _opened(
+    source: str | os.PathLike[str] | TableInMemory,
+    options: SourceOptions,
+    listed: TableColumns,
+    storage_options: Mapping[str, Any] | None,
+    progress: ProgressFn,
+) -> Opened:
     if isinstance(source, TableInMemory):
         return _Lists({"": open_table(source, listed)}, options)
     location = locate(source)
@@ -102,6 +117,7 @@ def open_source(
 
         _require_no_columns(fs_text(path), listed)
         _require_no_fields(fs_text(path), options)
+        _require_own_labels(fs_text(path), options)
         return Arrays(path, in_order=not options.shuffle)
     elif os.path.isfile(path) and (kind := kind_of(path)):
         _require_no_columns(fs_text(path), listed)
@@ -122,6 +138,14 @@ def _require_no_columns(place: str, listed: TableColumns) -> None:
 def _require_no_fields(place: str, options: SourceOptions) -> None:
     if options.fields:
         raise UsageError(place, "given with `fields`, which is for the files of a tree", "omit `fields`")
+
+
+def _require_own_labels(place: str, options: SourceOptions) -> None:
+    """UsageError for options that find the labels of a tree's files."""
+    if options.labels.any_folder:
+        name = "label_from" if options.labels.label_from is not None else "no_labels"
+        fact = f"given with `{name}`, which is for trees and archives; a list or arrays have labels of their own"
+        raise UsageError(place, fact, 'omit it (a list without labels: `label_column=""`)')
 
 
 def _require_no_dataset(path: str) -> None:
@@ -163,38 +187,67 @@ def _packed_already(path: str) -> SourceError:
     return SourceError(fs_text(path), fact, f"to write it again, run 'shardkit convert {fs_text(path)} DEST'")
 
 
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """A source of any kind, with the labels that the options ask for."""
+
+    opened: Opened
+    options: SourceOptions
+
+    @property
+    def splits(self) -> Sequence[str] | None:
+        """The names of its splits; None if it has none."""
+        return self.opened.splits
+
+    def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
+        """Scan the files; see `Opened.scan`."""
+        return scan_labelled(self.opened.scan, self.options, classes, progress)
+
+
 class _Tree:
     """A tree of class folders, or of splits."""
 
     def __init__(self, root: str, options: SourceOptions) -> None:
-        self.root, self.extensions = root, options.extensions
-        self.splits = find_splits(root, extensions=options.extensions)
+        self.root, self.options = root, options
+        if options.labels.any_folder:
+            check_root(root)
+            self.splits = splits_of_any_folder(self._walk(root))
+        else:
+            self.splits = find_splits(root, extensions=options.extensions)
 
     def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
         """Scan the files; see `Opened.scan`."""
-        given: dict[str, Any] = {"classes": classes, "extensions": self.extensions, "progress": progress}
+        check_root(self.root)
         if self.splits is None:
-            return {"": scan_tree(self.root, **given)}
-        return scan_splits(self.root, self.splits, **given)
+            walks = {"": self._walk(self.root)}
+        else:
+            walks = split_walks(self.root, self.splits, extensions=self.options.extensions)
+        return scan_trees(walks, self.options, classes, progress)
+
+    def _walk(self, root: str) -> Walk:
+        return Walk(root, self.options.extensions, LeftOutCounter())
 
 
 class _Archived:
     """An archive of a tree."""
 
     def __init__(self, path: str, kind: str, options: SourceOptions, progress: ProgressFn) -> None:
-        self.path, self.kind, self.extensions = path, kind, options.extensions
+        self.path, self.kind, self.options = path, kind, options
         self.members = read_members(path, kind, skip_bad=options.on_error == "skip", progress=progress)
         self.listing = Listing(fs_text(path), self.members.names, self.members.sizes, self.members.folders)
         if _is_shard(self.members):
             raise _packed_already(path)
-        self.below = inside_top_folder(self.listing, self.extensions, dataset_name(path))
-        self.splits = listed_splits(self.listing, self.below, self.extensions)
+        flat = options.labels.any_folder
+        self.below = inside_top_folder(self.listing, options.extensions, dataset_name(path), any_folder=flat)
+        self.splits = listed_splits(self.listing, self.below, options.extensions, any_folder=flat)
 
     def _say_where(self, classes: Sequence[str]) -> None:
         """Log which folder is taken as the tree: as a warning if that folder could also be a class."""
         top, name = fs_text(self.below), dataset_name(self.path).lower()
-        if self.splits is not None or any(
-            part.startswith(name) or name.startswith(part) for part in top.lower().split("/")
+        if (
+            self.splits is not None
+            or self.options.labels.any_folder
+            or any(part.startswith(name) or name.startswith(part) for part in top.lower().split("/"))
         ):
             _log.info("%s: the tree is in its folder %s", fs_text(self.path), printable(top))
             return
@@ -207,7 +260,8 @@ class _Archived:
     def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
         """Scan the members; see `Opened.scan`."""
         found = scan_listing(
-            self.listing, self.below, self.splits, classes=classes, extensions=self.extensions, progress=progress,
+            self.listing, self.below, self.splits, extensions=self.options.extensions,
+            scan=partial(scan_trees, options=self.options, classes=classes, progress=progress),
             origin_of=lambda rows: InArchive(self.path, self.kind, self.members, rows),
         )  # fmt: skip
         if self.below:
@@ -240,7 +294,9 @@ class _Lists:
     """A list, or the metadata files of splits."""
 
     def __init__(self, lists: Mapping[str, Listed], options: SourceOptions) -> None:
-        _require_no_fields(next(iter(lists.values())).place, options)
+        place = next(iter(lists.values())).place
+        _require_no_fields(place, options)
+        _require_own_labels(place, options)
         self.lists, self.options = lists, options
         self.splits = None if "" in lists else list(lists)
 
@@ -258,11 +314,12 @@ class _InBucket:
     def __init__(
         self, folder: Location, options: SourceOptions, storage_options: dict[str, Any], progress: ProgressFn
     ) -> None:
-        self.extensions, self.storage_options = options.extensions, storage_options
+        self.options, self.storage_options = options, storage_options
         if ending_of(folder.path) or is_list(folder.path):
             raise SourceError(str(folder), "an archive or a list must be a local file", "copy it to this machine first")
         self.bucket: Bucket = read_bucket(folder, storage_options, progress)
-        self.splits = listed_splits(self.bucket.listing, "", self.extensions)
+        flat = options.labels.any_folder
+        self.splits = listed_splits(self.bucket.listing, "", options.extensions, any_folder=flat)
 
     def scan(self, classes: Sequence[str] | None, progress: ProgressFn) -> Mapping[str, Source]:
         """Scan the objects; see `Opened.scan`."""
@@ -272,5 +329,6 @@ class _InBucket:
             names, versions = bucket.listing.names, bucket.versions
             return InStore(bucket.folder, self.storage_options, names, versions, np.asarray(rows))
 
-        return scan_listing(bucket.listing, "", self.splits, classes=classes, extensions=self.extensions,
-                            progress=progress, origin_of=origin_of)  # fmt: skip
+        scan = partial(scan_trees, options=self.options, classes=classes, progress=progress)
+        return scan_listing(bucket.listing, "", self.splits, extensions=self.options.extensions, scan=scan,
+                            origin_of=origin_of)  # fmt: skip

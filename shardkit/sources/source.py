@@ -6,8 +6,8 @@ import logging
 import os
 from array import array
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,15 @@ from shardkit.sources.tree.split_folders import find_splits, inside_split
 from shardkit.sources.tree.walk import ClassWalk, Folder, Walk, check_root
 from shardkit.sources.tree.walk_ahead import listed_ahead
 
-__all__ = ["LeftOut", "PathColumn", "Source", "find_splits", "scan_splits", "scan_tree"]
+__all__ = ["LeftOut", "PathColumn", "Source", "find_splits", "scan_tree", "scan_walks", "split_walks"]
 
 StrPath = str | bytes | os.PathLike[str]
+
+OTHER_LABELS = (
+    "put the images of each class into a folder with its name; or give a list of the files with their labels (CSV, "
+    "Parquet …), find the classes in the file names with `label_from`, or pack without labels with `no_labels=True`"
+)
+"""The ways to give labels to images that are not in class folders."""
 
 _log = logging.getLogger(__name__)
 _PROGRESS_FILES = 1000  # report after a folder, but not after every folder in a tree of small ones
@@ -144,19 +150,26 @@ def scan_walk(walk: ClassWalk, *, classes: Sequence[str] | None, progress: Progr
     return _scan(walk, folders, _label_order(walk.root, folders, classes), progress)
 
 
-def scan_splits(
-    root: StrPath,
-    splits: Sequence[str],
-    *,
-    classes: Sequence[str] | None = None,
-    extensions: Collection[str] = DEFAULT_EXTENSIONS,
-    progress: ProgressFn = silent,
-) -> dict[str, Source]:
-    """Scan each split folder of a tree of splits, all with one class map: the sorted class names of all splits.
+def scan_unlabelled(walk: ClassWalk, *, progress: ProgressFn = silent) -> Source:
+    """Scan all files below the root of a tree, in any folder or none, by path. No sample has a label."""
+    columns = _Columns()
+    with listed_ahead(walk, [""]) as ahead:
+        columns.fill(ahead.folders(""), progress)
+    left_out = walk.left_out.result()
+    if not len(columns.paths):
+        held = "; ".join(left_out.lines()) or "it is empty"
+        raise SourceError(
+            fs_text(walk.root), f"it contains no image ({held})", "name other extensions, or another folder"
+        )
+    progress(Progress("scan", len(columns.paths), 0, columns.bytes))
+    source = _source(walk.root, ("",), columns, [len(columns.paths)], left_out)
+    return replace(source, classes=(), labels=np.full(len(source), -1, np.int32), inline=Inline({}, "none"))
 
-    `classes` and the errors are as in `scan_tree`. A class that one split lacks has no files there, which is logged.
-    A split without images is an error. Progress covers all splits together.
-    """
+
+def split_walks(
+    root: StrPath, splits: Sequence[str], *, extensions: Collection[str] = DEFAULT_EXTENSIONS
+) -> dict[str, Walk]:
+    """A walk of each split folder of a tree of splits. What is in none of them is logged. Raises as `check_root`."""
     if isinstance(splits, str) or not splits:
         raise UsageError("splits", f"a list of folder names is expected, not {splits!r}", "name at least one split")
     top, walks = os.fsdecode(root), {}
@@ -166,13 +179,17 @@ def scan_splits(
         place = os.path.join(top, split)
         check_root(place)
         walks[split] = Walk(place, extensions, LeftOutCounter())
-    return scan_walks(walks, classes=classes, progress=progress)
+    return walks
 
 
 def scan_walks(
-    walks: Mapping[str, ClassWalk], *, classes: Sequence[str] | None, progress: ProgressFn = silent
+    walks: Mapping[str, ClassWalk], *, classes: Sequence[str] | None = None, progress: ProgressFn = silent
 ) -> dict[str, Source]:
-    """As `scan_splits`, for anything that can be walked: split -> its walk."""
+    """Scan the splits of a tree (split -> its walk), all with one class map: the sorted class names of all splits.
+
+    `classes` and the errors are as in `scan_tree`. A class that one split lacks has no files there, which is logged.
+    A split without images is an error. Progress covers all splits together.
+    """
     folders = {split: _class_folders(walk) for split, walk in walks.items()}
     for split, walk in walks.items():
         if list(folders[split].values()) == [os.path.basename(split)]:
@@ -193,7 +210,7 @@ def say_what_is_in_no_split(walk: ClassWalk, splits: Collection[str]) -> None:
     """Log what is outside the splits, and so in no split's `left_out`. walk: of the folder with the splits."""
     root = walk.root
     if others := [name for name in walk.class_folders() if name not in splits]:
-        _log.warning("%s: left out: folders that are not splits: %s", fs_text(root), _some(others))
+        _log.warning("%s: left out: folders that are not splits: %s", fs_text(root), some(others))
     for line in walk.left_out.result().lines():
         _log.info("%s: left out, outside the splits: %s", fs_text(root), line)
 
@@ -204,7 +221,7 @@ def _class_folders(walk: ClassWalk) -> dict[str, str]:
     if not names:
         held = "; ".join(walk.left_out.result().lines())
         fact = f"there is no class folder in it ({held})" if held else "the folder is empty"
-        raise SourceError(place, fact, "put the images of each class into a folder with the name of the class")
+        raise SourceError(place, fact, OTHER_LABELS)
     folders = {class_name(os.fsencode(name)): name for name in names}
     if len(folders) < len(names):
         raise SourceError(place, "two of its folders have the same class name", "rename one of them")
@@ -227,10 +244,10 @@ def _label_order(root: str, folders: Mapping[str, str], classes: Sequence[str] |
         raise UsageError("classes", f"a list of names is expected, not {classes!r}", "name at least one class")
     order = tuple(map(_given_name, classes))
     if twice := [name for name, times in Counter(order).items() if times > 1]:
-        raise UsageError("classes", f"named more than once: {_some(twice)}", "name each class once")
+        raise UsageError("classes", f"named more than once: {some(twice)}", "name each class once")
     known = set(order)
     if unknown := [name for name in folders if name not in known]:
-        fact = f"it has the class folders {_some(unknown)}, which `classes` does not name"
+        fact = f"it has the class folders {some(unknown)}, which `classes` does not name"
         raise SourceError(fs_text(root), fact, "add the name to the classes, or move the folder out of the source")
     return order
 
@@ -242,7 +259,8 @@ def _given_name(name: str) -> str:
         raise UsageError("classes", f"{name!a} can't be the name of a folder", "fix the name") from exc
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first few of some names, as text."""
     shown = ", ".join(printable(name) for name in names[:5])
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
 
@@ -253,7 +271,7 @@ class _Columns:
     def __init__(self) -> None:
         self.paths = PathColumnBuilder()
         self.sizes = array("q")
-        self.bytes = 0
+        self.bytes = self.told = 0
         self.starts = array("q")  # the first row of each folder with files
         self.shared = array("q")  # the numbers of the folders whose files share keys
         self.changed = array("q")  # the numbers of the folders whose name is changed in the keys
@@ -266,23 +284,27 @@ class _Columns:
             self.shared.append(number)
         if folder_changes(os.fsencode(folder.path)):
             self.changed.append(number)
-        self.paths.extend(folder.path + "/", folder.names)
+        self.paths.extend(folder.path + "/" if folder.path else "", folder.names)
         self.sizes.extend(folder.sizes)
         self.bytes += sum(folder.sizes)
+
+    def fill(self, folders: Iterable[Folder], progress: ProgressFn) -> None:
+        """Add the files of some folders."""
+        for folder in folders:
+            if folder.names:
+                self.add(folder)
+            if len(self.paths) >= self.told + _PROGRESS_FILES:
+                self.told = len(self.paths)
+                progress(Progress("scan", self.told, 0, self.bytes))
 
 
 def _scan(walk: ClassWalk, folders: Mapping[str, str], classes: tuple[str, ...], progress: ProgressFn) -> Source:
     columns, counts = _Columns(), []
-    told = 0
     with listed_ahead(walk, [folders[name] for name in classes if name in folders]) as ahead:
         for name in classes:
             before = len(columns.paths)
-            for folder in ahead.folders(folders[name]) if name in folders else ():
-                if folder.names:
-                    columns.add(folder)
-                if len(columns.paths) >= told + _PROGRESS_FILES:
-                    told = len(columns.paths)
-                    progress(Progress("scan", told, 0, columns.bytes))
+            if name in folders:
+                columns.fill(ahead.folders(folders[name]), progress)
             counts.append(len(columns.paths) - before)
     left_out = walk.left_out.result()
     _check_counts(walk.root, classes, counts, left_out)
@@ -298,7 +320,7 @@ def _check_counts(root: str, classes: tuple[str, ...], counts: list[int], left_o
             place, f"its class folders contain no image ({held})", "name other extensions, or another folder"
         )
     if empty := [name for name, count in zip(classes, counts, strict=True) if not count]:
-        _log.warning("%s: no image of class %s", place, _some(empty))
+        _log.warning("%s: no image of class %s", place, some(empty))
 
 
 def _source(root: str, classes: tuple[str, ...], columns: _Columns, counts: list[int], left_out: LeftOut) -> Source:

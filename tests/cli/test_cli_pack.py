@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from shardkit import Images, Manifest, Packed, Ray, TableColumns, pack
+from shardkit import Images, LabelOptions, Manifest, Packed, Ray, TableColumns, pack
 from shardkit.cli.main import run
 from shardkit.cli.pack import command, plan_text, result_text, settings
 from shardkit.packing.pack import DatasetPlan, PackPlan
@@ -51,9 +51,10 @@ def flat(options: dict[str, Any]) -> dict[str, Any]:
     """The keywords of `pack()` by the names of the command line's options."""
     given = dict(options)
     images, columns = given.pop("images") or Images(), given.pop("columns") or TableColumns()
+    labels = given.pop("labels") or LabelOptions()
     engine = given.pop("engine")
     ray = isinstance(engine, Ray)
-    return given | asdict(images) | asdict(columns) | {
+    return given | asdict(images) | asdict(columns) | asdict(labels) | {
         "engine": "ray" if ray else engine, "address": engine.address if ray else None
     }  # fmt: skip
 
@@ -96,6 +97,7 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
     images = "--resize 256 --max-side 512 --to jpeg --quality 85 --baseline --strip --orient --subsampling 420"
     bucket = "--work waiting --storage-option region=x --storage-option endpoint=http://h:1/?a=b --restart-rows 1"
     files += " --path-column file --label-column breed --label-separator ';' --root photos"
+    files += " --label-from '(a)b' --merge animal=cat,dog --merge car=bus"
     given = call(*shlex.split(shards), *shlex.split(files), *shlex.split(images), *shlex.split(bucket))
     assert given == {
         "source": "tree",
@@ -116,6 +118,9 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
         "label_column": "breed",
         "label_separator": ";",
         "root": Path("photos"),
+        "label_from": "(a)b",
+        "merge": {"animal": ["cat", "dog"], "car": ["bus"]},
+        "no_labels": False,
         "split": "a=0.5,b=0.5",
         "group_by": "p[0-9]+",
         "resize": 256,

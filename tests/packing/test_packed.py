@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 import shardkit
-from shardkit import Images, Packed, PackPlan, Ray, TableColumns
+from shardkit import Images, LabelOptions, Packed, PackPlan, Ray, TableColumns
 from shardkit.errors import UsageError
 from shardkit.packing.engine.options import EngineOptions, engine_options
 from shardkit.packing.settings import PackSettings
 from shardkit.shards.manifest import decode_manifest
 
 pack: Any = shardkit.pack  # as programs of the last release call it
-MOST_PARAMETERS = 24
+MOST_PARAMETERS = 25
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_the_settings_have_the_names_and_defaults_of_pack() -> None:
     assert [field.name for field in fields(PackSettings)] == list(parameters)
     settings = PackSettings()
     for name, parameter in parameters.items():
-        empty = {"images": Images(), "columns": TableColumns()}.get(name)
+        empty = {"images": Images(), "columns": TableColumns(), "labels": LabelOptions()}.get(name)
         assert getattr(settings, name) == (empty if parameter.default is None else parameter.default)
 
 

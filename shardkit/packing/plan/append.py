@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 FREE = frozenset(("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels"))
 """The options that may differ from those of the existing dataset; the kind of labels follows from the source."""
 
-COPIED = FREE | {"ext", "fields", "split", "group_by"}
+COPIED = FREE | {"ext", "fields", "split", "group_by", "label_from", "merge", "no_labels"}
 """The options under which a file's bytes are stored unchanged, so that sizes can be compared."""
 
 _SHOWN = 5

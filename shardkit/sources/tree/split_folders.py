@@ -52,6 +52,23 @@ def splits_of(walk: ClassWalk) -> list[str] | None:
     raise _mixed(place, splits, rest)
 
 
+def splits_of_any_folder(walk: ClassWalk) -> list[str] | None:
+    """As `splits_of`, where folders are not classes: splits may hold images directly.
+
+    SourceError where some of several folders are splits, and others, or images beside them, are not.
+    """
+    place, names = walk.root, walk.class_folders()
+    splits = split_names_of(names)
+    rest = [name for name in names if name not in splits]
+    rest += ["images"] if walk.look("")[0] else []
+    if not rest or not splits:
+        return splits or None
+    if len(splits) == 1:
+        _log.warning("%s: not taken as a split, since what is beside it is not one", _at(place, splits[0]))
+        return None
+    raise _mixed(place, splits, rest)
+
+
 def inside_split(progress: ProgressFn, done: int, bytes_done: int) -> ProgressFn:
     """A ProgressFn that adds the counts of earlier splits."""
     return lambda at: progress(Progress(at.step, at.done + done, at.total, at.bytes_done + bytes_done, at.bytes_total))
@@ -65,7 +82,7 @@ def _kind(walk: ClassWalk, name: str) -> str:
 
 def _mixed(place: str, splits: Sequence[str], rest: Sequence[str]) -> SourceError:
     some, others = (", ".join(fs_text(name) for name in names[:5]) for names in (splits, rest))
-    fact = f"{some} look like splits with class folders, but {others} beside them do not"
+    fact = f"{some} look like splits, but {others} beside them do not"
     return SourceError(fs_text(place), fact, f"pack each split separately, such as {_at(place, splits[0])}")
 
 

@@ -178,7 +178,7 @@ class Walk:
         """Count the entries that are left out, add images to `sizes`, and return the paths of the folders."""
         below = []
         for entry in others:
-            where = f"{path}/{entry.name}"
+            where = f"{path}/{entry.name}" if path else entry.name
             if (reason := self._reason(entry, where)) is not None:
                 self.left_out.add(reason, where)
             elif entry.is_dir():

@@ -8,7 +8,7 @@ import pytest
 from shardkit.errors import SourceError, UsageError
 from shardkit.events import Progress
 from shardkit.shards.names import SPLIT_NAMES, are_splits, split_names_of
-from shardkit.sources.source import find_splits, scan_splits, scan_tree
+from shardkit.sources.source import find_splits, scan_tree, scan_walks, split_walks
 
 
 def grow(root: Path, *files: str) -> Path:
@@ -89,7 +89,7 @@ def test_a_long_name_is_judged_at_once(part: str) -> None:
 def test_a_split_that_holds_only_a_folder_of_its_own_name_is_an_error(tmp_path: Path) -> None:
     grow(tmp_path, "seg_train/seg_train/cat/1.jpg", "seg_test/seg_test/cat/1.jpg")
     with pytest.raises(SourceError, match="its only folder has its own name") as caught:
-        scan_splits(tmp_path, ["seg_test", "seg_train"])
+        scan_walks(split_walks(tmp_path, ["seg_test", "seg_train"]))
     assert str(tmp_path / "seg_test" / "seg_test") in caught.value.cure
 
 
@@ -120,7 +120,7 @@ def test_splits_share_one_class_map_and_a_lacking_class_is_said(
 ) -> None:
     grow(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/ant/1.jpg", "val/dog/1.jpg", "val/dog/2.jpg", "words.txt")
     caplog.set_level(logging.INFO, "shardkit")
-    sources = scan_splits(tmp_path, ["train", "val"])
+    sources = scan_walks(split_walks(tmp_path, ["train", "val"]))
     assert list(sources) == ["train", "val"]
     assert {source.classes for source in sources.values()} == {("ant", "cat", "dog")}
     assert sources["train"].counts.tolist() == [0, 1, 1]
@@ -134,39 +134,42 @@ def test_splits_share_one_class_map_and_a_lacking_class_is_said(
 def test_a_folder_that_is_none_of_the_splits_asked_for_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scan_splits(grow(tmp_path, "train/cat/1.jpg", "test/cat/1.jpg"), ["train"])
+    scan_walks(split_walks(grow(tmp_path, "train/cat/1.jpg", "test/cat/1.jpg"), ["train"]))
     assert "folders that are not splits: test" in caplog.text
 
 
 def test_given_classes_hold_for_every_split(tmp_path: Path) -> None:
     grow(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "val/dog/1.jpg")
-    sources = scan_splits(tmp_path, ["train", "val"], classes=["dog", "cat"])
+    sources = scan_walks(split_walks(tmp_path, ["train", "val"]), classes=["dog", "cat"])
     assert sources["train"].labels.tolist() == [0, 1]
     with pytest.raises(SourceError, match="train: it has the class folders cat, which `classes`"):
-        scan_splits(tmp_path, ["train", "val"], classes=["dog"])
+        scan_walks(split_walks(tmp_path, ["train", "val"]), classes=["dog"])
 
 
 @pytest.mark.parametrize("empty", ["val/", "val/cat/", "val/cat/1.txt"])
 def test_a_split_without_images_is_an_error_that_names_it(tmp_path: Path, empty: str) -> None:
     grow(tmp_path, "train/cat/1.jpg", empty)
     with pytest.raises(SourceError, match="val: ") as caught:
-        scan_splits(tmp_path, ["train", "val"])
+        scan_walks(split_walks(tmp_path, ["train", "val"]))
     assert caught.value.place.endswith("val")
 
 
 @pytest.mark.parametrize("splits", [[], "train"])
 def test_splits_without_sense_are_refused(tmp_path: Path, splits: list[str]) -> None:
     with pytest.raises(UsageError, match="splits"):
-        scan_splits(tmp_path, splits)
+        scan_walks(split_walks(tmp_path, splits))
 
 
 def test_progress_goes_on_over_the_splits(tmp_path: Path) -> None:
     seen: list[Progress] = []
-    scan_splits(grow(tmp_path, "train/c/1.jpg", "val/c/1.jpg", "val/c/2.jpg"), ["train", "val"], progress=seen.append)
+    scan_walks(
+        split_walks(grow(tmp_path, "train/c/1.jpg", "val/c/1.jpg", "val/c/2.jpg"), ["train", "val"]),
+        progress=seen.append,
+    )
     assert [(at.done, at.bytes_done) for at in seen] == [(1, 2), (3, 6)]
 
 
 def test_a_split_reads_as_its_own_tree(tmp_path: Path) -> None:
     grow(tmp_path, "train/cat/1.jpg", "val/cat/2.jpg")
-    split, tree = scan_splits(tmp_path, ["val"])["val"], scan_tree(tmp_path / "val")
+    split, tree = scan_walks(split_walks(tmp_path, ["val"]))["val"], scan_tree(tmp_path / "val")
     assert (split.root, list(split.paths), split.keys([0])) == (tree.root, list(tree.paths), tree.keys([0]))

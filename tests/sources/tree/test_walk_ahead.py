@@ -12,7 +12,7 @@ import pytest
 from shardkit.errors import SourceError
 from shardkit.sources import source
 from shardkit.sources.left_out import LeftOutCounter
-from shardkit.sources.source import Source, scan_splits, scan_tree
+from shardkit.sources.source import Source, scan_tree, scan_walks, split_walks
 from shardkit.sources.tree import walk_ahead
 from shardkit.sources.tree.walk import Walk
 
@@ -76,9 +76,9 @@ def test_another_order_of_classes_is_kept(deep: Path, monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("always")
 def test_splits_are_the_same(splits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["train", "test"]
-    found = {name: facts(each) for name, each in scan_splits(splits, names).items()}
+    found = {name: facts(each) for name, each in scan_walks(split_walks(splits, names)).items()}
     monkeypatch.setattr(walk_ahead, "TRIAL_SECONDS", float("inf"))
-    assert found == {name: facts(each) for name, each in scan_splits(splits, names).items()}
+    assert found == {name: facts(each) for name, each in scan_walks(split_walks(splits, names)).items()}
 
 
 def listing_threads(root: Path, monkeypatch: pytest.MonkeyPatch) -> set[int]:

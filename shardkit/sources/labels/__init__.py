@@ -1,0 +1,1 @@
+"""Labels that do not come from class folders: none, those in file names, and several classes merged into one."""
