@@ -56,6 +56,6 @@ setup(
         plain_extension("shardkit.native.gather", "crc32c.h"),
         plain_extension("shardkit.native.sums", "crc32c.h"),
         plain_extension("shardkit.native.checksums", "crc32c.h"),
-        plain_extension("shardkit.native.augment"),
+        plain_extension("shardkit.native.augment", "augment_warp.h"),
     ]
 )

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Fuzz the fused JPEG decoder under AddressSanitizer and UndefinedBehaviorSanitizer.
+# Fuzz the fused JPEG decoder, or the warp of augmentation, under AddressSanitizer and UndefinedBehaviorSanitizer.
 #
 #   tests/fuzz/run.sh [SECONDS] [JPEG_PREFIX]
+#   tests/fuzz/run.sh augment [SECONDS]
 #
 # Needs clang with libFuzzer. JPEG_PREFIX: a libjpeg-turbo with static library and headers, best built with
 # -fsanitize=address,undefined,fuzzer-no-link and without SIMD, so that its own memory errors are seen too; without it
@@ -10,6 +11,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
+what=jpeg
+if [ "${1:-}" = augment ]; then
+    what=augment
+    shift
+fi
 seconds=${1:-60}
 prefix=${2:-}
 sanitizers=address,undefined
@@ -17,6 +23,12 @@ work=build/fuzz
 mkdir -p "$work/corpus"
 
 flags=(-g -O1 -fsanitize="$sanitizers,fuzzer" -fno-sanitize-recover=undefined)
+if [ "$what" = augment ]; then
+    clang "${flags[@]}" -ffp-contract=off tests/fuzz/fuzz_augment.c -lm -o "$work/fuzz_augment"
+    mkdir -p "$work/corpus-augment"
+    exec "$work/fuzz_augment" -max_total_time="$seconds" -max_len=400 -timeout=20 -seed="${SEED:-0}" \
+        -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-augment"
+fi
 if [ -n "$prefix" ]; then
     flags+=("-I$prefix/include" "-I$prefix")
     library=$(find "$prefix" -name libjpeg.a | head -n 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from shardkit.adapters.keras.listing import chosen_classes, class_part, keras_order, listed
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.errors import DecodeError, UsageError
+from shardkit.images.augment.augmenter import Augmenter
+from shardkit.images.augment.options import Augment
+from shardkit.images.augment.transform import DRAWS
 from shardkit.images.decoder import Interpolation
 from shardkit.reading.batches.batch import Batch, image_field
 from shardkit.reading.dataset import Dataset, dataset
@@ -58,6 +61,7 @@ def flow_from_shards(
     validation_split: float = 0.0,
     rescale: float | None = None,
     preprocessing_function: ImageFunction | None = None,
+    augment: Augment | None = None,
     exact: bool = False,
     verbose: bool = True,
 ) -> KerasDataset:
@@ -68,10 +72,13 @@ def flow_from_shards(
     are also bit-identical, since Keras' own function loads them (in shardkit's threads). Otherwise, unless
     interpolation="nearest", JPEGs may be decoded at a smaller scale, which is several times as fast for photographs.
     follow_links has no effect: pack() has already followed links, and reading a class directory follows them too.
-    Shuffled, the order is shardkit's, a new one in each epoch; seed=None is seed 0. For everything else in
-    ImageDataGenerator (rotation, zoom …) use a Keras layer or `Dataset.map`. Prints what Keras prints, unless verbose
-    is False.
+    Shuffled, the order is shardkit's, a new one in each epoch; seed=None is seed 0. augment: everything else in
+    ImageDataGenerator (rotation, zoom …), in place of rescale and preprocessing_function; see
+    `shardkit.keras.ImageDataGenerator`. Prints what Keras prints, unless verbose is False.
     """
+    if augment is not None and (rescale is not None or preprocessing_function is not None):
+        fact = "augment has a rescale and a preprocessing_function of its own"
+        raise UsageError("augment", fact, "set them there")
     _check_flow(color_mode, class_mode, interpolation, subset, validation_split)
     base = as_dataset(source)
     names, labels = chosen_classes(base, classes, "classes")
@@ -87,7 +94,7 @@ def flow_from_shards(
     floatx = dtype or keras.config.floatx()
     load = Loading(
         (*target_size,), color_mode, interpolation, data_format or keras.config.image_data_format(), rescale,
-        preprocessing_function, floatx,
+        preprocessing_function, floatx, augment,
     )  # fmt: skip
     by_keras = exact or interpolation == "hamming" or keep_aspect_ratio or color_mode == "rgba"
     batches = load.by_keras(view, keep_aspect_ratio) if by_keras else load.by_shardkit(view)
@@ -113,6 +120,11 @@ def _check_flow(
     one_of("color_mode", color_mode, ("rgb", "rgba", "grayscale"))
     one_of("class_mode", class_mode, ("binary", "categorical", "sparse", "input", None))
     one_of("interpolation", interpolation, (*PILLOW_FILTERS, "hamming"))
+    require_part(subset, validation_split)
+
+
+def require_part(subset: str | None, validation_split: float) -> None:
+    """Raise UsageError for a subset, or a fraction for it, that makes no sense."""
     one_of("subset", subset, ("training", "validation", None))
     if not 0 <= validation_split < 1 or (subset is not None and not validation_split):
         fact = f"{validation_split!r} is not a fraction between 0 and 1"
@@ -159,6 +171,7 @@ class Loading:
     rescale: float | None
     function: ImageFunction | None
     dtype: str
+    augment: Augment | None = None
 
     @property
     def layout(self) -> Literal["hwc", "chw"]:
@@ -177,13 +190,18 @@ class Loading:
         made = view.decode(
             size=self.size, color="gray" if self.color_mode == "grayscale" else "rgb", layout=self.layout,
             interpolation=PILLOW_FILTERS[self.interpolation], dtype="float32", rescale=None if own else self.rescale,
+            augment=self.augment,
         )  # fmt: skip
         return made.map(self._decoded) if own else made
 
     def by_keras(self, view: Dataset, keep_aspect_ratio: bool) -> Dataset:
         """Load with Keras' own function, in shardkit's threads."""
 
-        def load(sample: Sample) -> Sample:
+        augmenter = None
+        if self.augment is not None:
+            augmenter = Augmenter(self.augment, channels_first=self.layout == "chw")
+
+        def load(sample: Sample, generator: np.random.Generator | None = None) -> Sample:
             name = next(name for name in sample if name in IMAGE_FIELDS)
             try:
                 image = keras.utils.load_img(
@@ -193,10 +211,15 @@ class Loading:
             except Exception as exc:  # Pillow raises nearly anything on damaged data
                 fact = f"the image can't be decoded: {exc}"
                 raise DecodeError(sample["__url__"], fact, "fix or remove it", None, sample["__key__"]) from exc
-            array = keras.utils.img_to_array(image, data_format=self.data_format, dtype="float32")
-            return {"__key__": sample["__key__"], name: self._finished(array), "cls": sample["cls"]}
+            if augmenter is None or generator is None:
+                array = self._finished(keras.utils.img_to_array(image, self.data_format, dtype="float32"))
+            else:
+                array = np.empty(self.shape, np.float32)
+                pixels = keras.utils.img_to_array(image, "channels_last", dtype="float32")
+                augmenter.into(pixels, array, generator.random(DRAWS))
+            return {"__key__": sample["__key__"], name: array, "cls": sample["cls"]}
 
-        return view.map(load)
+        return view.map(load, rng=augmenter is not None)
 
     def _decoded(self, sample: Sample) -> Sample:
         name = image_field(sample) or ""  # an image returned by decode() has one
@@ -231,15 +254,19 @@ class Saving:
     prefix: str
     format: str
     layout: str
-    numbers: dict[str, int]
+    numbers: Mapping[str, int]
 
     def __call__(self, batch: Batch) -> None:
         """Save each image of the batch, scaled so that its minimum is black and its maximum white, as Keras does."""
-        data_format = "channels_first" if self.layout == "chw" else "channels_last"
         for key, image in zip(batch.keys, batch.images, strict=True):
-            mark = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=4).digest(), "big") % 10_000_000
-            name = f"{self.prefix}_{self.numbers[key]}_{mark}.{self.format}"
-            keras.utils.array_to_img(image, data_format, scale=True).save(os.path.join(self.folder, name))
+            self.image(self.numbers[key], image)
+
+    def image(self, number: int, image: NDArray[Any]) -> None:
+        """Save the image of the sample with this number."""
+        data_format = "channels_first" if self.layout == "chw" else "channels_last"
+        mark = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=4).digest(), "big") % 10_000_000
+        name = f"{self.prefix}_{number}_{mark}.{self.format}"
+        keras.utils.array_to_img(image, data_format, scale=True).save(os.path.join(self.folder, name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,31 +17,32 @@ ImageFunction = Callable[[NDArray[np.float32]], NDArray[Any]]
 ShiftRange = float | Sequence[float] | NDArray[Any]
 
 HIGHEST_ORDER = 5
-"""Of splines that SciPy knows."""
+"""The highest order of SciPy's splines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Augment:
-    """Random changes of each image, with the arguments and the meaning of Keras' `ImageDataGenerator`.
+    """Random transformations of each image, with the arguments and semantics of Keras' `ImageDataGenerator`.
 
-    An image has its size and its values from 0 to 255 when it is changed: after size, crop and flip of `decode()`.
-    What is drawn depends on seed, epoch and the sample's place in the epoch alone: it is the same for any number of
-    threads, workers and ranks, and after a resume.
+    An image is transformed at its final size, with values from 0 to 255: after size, crop and flip of `decode()`.
+    The parameters depend only on the seed, the epoch and the sample: they are the same for any number of threads,
+    workers and ranks, and after a resume.
 
-    rotation_range: degrees, to either side. width_shift_range, height_shift_range: a float below 1 is a share of the
-    side and any other float a number of pixels, to either side; a whole number n is 0 … n - 1 pixels to either side;
-    of a list, one of its values to either side (shares, where all are below 1). brightness_range: (low, high), factors.
-    shear_range: degrees. zoom_range: z for factors from 1 - z to 1 + z, or (low, high); each way by itself.
-    channel_shift_range: added to all values, up to this much either way, within the image's least and greatest value.
-    fill_mode: what is taken outside the image: "nearest", "constant" (cval), "reflect" or "wrap". horizontal_flip,
-    vertical_flip: of every second image. interpolation_order: 0 nearest, 1 linear, 2 to 5 splines (these need SciPy).
+    rotation_range: degrees, either way. width_shift_range, height_shift_range: a float below 1 is a fraction of the
+    side, any other float a number of pixels, either way; a whole number n means 0 … n - 1 pixels either way; from a
+    list one value is chosen, either way (fractions if all are below 1). brightness_range: (low, high), factors.
+    shear_range: degrees. zoom_range: z for factors from 1 - z to 1 + z, or (low, high); height and width independently.
+    channel_shift_range: up to this much is added or subtracted, clipped to the image's minimum and maximum.
+    fill_mode: the values outside the image: "nearest", "constant" (cval), "reflect" or "wrap". horizontal_flip,
+    vertical_flip: with probability 1/2. interpolation_order: 0 is nearest, 1 linear, 2 to 5 splines (which need SciPy).
 
-    What follows is of the values, in this order. preprocessing_function: takes and gives an image, float32, in its
-    layout. rescale: a factor. samplewise_center, samplewise_std_normalization: by the image's own mean and standard
-    deviation (normalization centers, too). featurewise_center, featurewise_std_normalization, zca_whitening: by mean,
-    std and zca_matrix, which `fit` finds: numbers, or arrays that fit the image in its layout. zca_epsilon: for `fit`.
+    The values are then normalized, in this order. preprocessing_function: takes and returns an image, float32, in the
+    layout of `decode()`. rescale: a factor. samplewise_center, samplewise_std_normalization: use the image's own mean
+    and standard deviation (normalization implies centering). featurewise_center, featurewise_std_normalization,
+    zca_whitening: use mean, std and zca_matrix, which `fit` computes; they are numbers, or arrays that broadcast to the
+    image in its layout. zca_epsilon: used by `fit`.
 
-    UsageError for what makes no sense.
+    UsageError for an invalid value.
     """
 
     featurewise_center: bool = False
@@ -103,7 +104,7 @@ class Augment:
 
     @property
     def normalizes(self) -> bool:
-        """Whether values are changed to what no uint8 holds."""
+        """Whether values no longer fit uint8."""
         return any(getattr(self, name) for name in _SWITCHES) or bool(self.rescale)
 
     @property
@@ -117,9 +118,10 @@ class Augment:
         return [name for name, needs in needed.items() if needs and getattr(self, name) is None]
 
     def fit(self, images: ArrayLike) -> Augment:
-        """This with the mean, std and zca_matrix that it needs, of images (n, height, width, channels), 0 … 255.
+        """Return this with the mean, std and zca_matrix that it needs, computed from images.
 
-        They are found as by Keras' `fit`: of the values after rescale. UsageError for images of another form.
+        images: (n, height, width, channels), values 0 … 255. As in Keras' `fit`, the statistics are those of the values
+        after rescale. UsageError for images of another shape.
         """
         from shardkit.images.augment.standardize import statistics_of
 

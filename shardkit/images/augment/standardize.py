@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ SMALLEST = 1e-6
 
 
 def standardize(image: NDArray[np.float32], augment: Augment) -> NDArray[np.float32]:
-    """The image with its values as `augment` says, in Keras' order. It may be changed in place."""
+    """An image, or a batch of them, with its values as `augment` says, in Keras' order. It may be changed in place."""
     if augment.preprocessing_function is not None:
         image = _given(augment.preprocessing_function(image), image)
     if augment.rescale:
@@ -31,11 +32,11 @@ def standardize(image: NDArray[np.float32], augment: Augment) -> NDArray[np.floa
     if augment.std is not None and augment.featurewise_std_normalization and not augment.zca_whitening:
         image /= _fitting("std", augment.std, image) + np.float32(SMALLEST)
     if augment.zca_matrix is not None and augment.zca_whitening:
-        matrix = np.asarray(augment.zca_matrix, np.float32)
-        if matrix.shape != (image.size, image.size):
+        matrix, size = np.asarray(augment.zca_matrix, np.float32), math.prod(image.shape[-3:])
+        if matrix.shape != (size, size):
             fact = f"{matrix.shape} does not fit an image of {image.shape}"
             raise UsageError("zca_matrix", fact, "fit it to images of the size and layout of these")
-        image = (image.reshape(1, -1) @ matrix).reshape(image.shape)
+        image = (image.reshape(-1, size) @ matrix).reshape(image.shape)
     return image
 
 

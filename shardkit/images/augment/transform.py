@@ -50,7 +50,7 @@ class Row:
 class Numpy:
     """A generator of NumPy, which gives the parameters that Keras draws from it."""
 
-    def __init__(self, state: np.random.RandomState) -> None:
+    def __init__(self, state: Any) -> None:
         self._state = state
 
     def uniform(self, slot: int, low: float, high: float) -> float:
