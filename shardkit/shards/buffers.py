@@ -1,7 +1,7 @@
-"""The bytes of local shards: mapped files, opened when they are needed, and read ahead of use by the kernel.
+"""The bytes of local shards: mapped files, opened on demand, and read ahead by the kernel.
 
-A sample's bytes go from the page cache to the decoder without a copy. Reading ahead is asked for by `posix_fadvise` in
-large runs, from a thread of its own, so that a cold disk sees long sequential reads however the samples are shuffled.
+A sample's bytes go from the page cache to the decoder without a copy. Read-ahead is requested with `posix_fadvise` in
+large runs, from a separate thread, so that a cold disk sees long sequential reads however the samples are shuffled.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from shardkit.storage.mapped import LOOK_SECONDS, shorter_error
 from shardkit.storage.mapping import Mapping, let_go, map_file, view_of
 
 UNPACKED_BYTES, UNPACKED_SHARDS = 4 << 30, 17
-"""What is kept of unpacked gzip shards. But one more than the 16 lanes read at a time is kept in any case: a shard that
-went would be unpacked again for each run of its samples."""
+"""The memory limit for unpacked gzip shards. But one more than the 16 lanes read at a time is always kept: an evicted
+shard would be unpacked again for each run of its samples."""
 
 MAPPED_SHARDS = 8192
 """Shards that stay mapped. A process may have 65,530 mappings on Linux (vm.max_map_count)."""
 
 HOLD_SECONDS = 0.5
-"""How long the first samples wait for all shards to be mapped. That takes 10 ms for 1,000 shards on a disk; where each
+"""How long the first samples wait for all shards to be mapped. That takes 10 ms for 1,000 shards on a disk; if each
 takes long to open, as on a network disk, the rest are mapped while samples are delivered."""
 
 READ_AHEAD_BYTES = 4 << 20
-"""What one call asks the kernel to read. It is split there into requests as large as the disk takes."""
+"""The bytes that one call asks the kernel to read. The kernel splits it into requests of the disk's size."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """Where a shard is, and what it must be. crc32c -1: not known. unpacked: bytes of a gzip shard's tar, else 0."""
+    """The location of a shard, and its expected size and checksum. crc32c: -1 if not known. unpacked: the bytes of a
+    gzip shard's tar, else 0."""
 
     location: Location
     bytes: int
@@ -59,7 +60,7 @@ Stamp = tuple[int, int, int, int]
 
 
 class ShardBuffers(Protocol):
-    """The shards of a dataset as buffers, wherever it lies. Thread safe."""
+    """The shards of a dataset as buffers, wherever they are. Thread-safe."""
 
     @property
     def files(self) -> Sequence[ShardFile]:
@@ -69,19 +70,18 @@ class ShardBuffers(Protocol):
     def buffer(self, shard: int) -> Mapping:
         """The shard's bytes, of a gzip shard the unpacked ones.
 
-        Raises NotFoundError, StorageError; ManifestError or DamagedError where it is not as it should be.
+        Raises NotFoundError, StorageError; ManifestError or DamagedError if it is not as expected.
         """
         ...
 
     def hold(self) -> None:
-        """Keep the shards that are there now, where that is cheap. ReplacedError where one went away since the manifest
-        was read."""
+        """Keep the current shards, if that is cheap. ReplacedError if one was removed since the manifest was read."""
         ...
 
 
 class BuffersInUse:
-    """The buffers of at most `limit` shards; the least recently used go first. Of unpacked ones at most UNPACKED_BYTES
-    are kept. Thread safe."""
+    """The buffers of at most `limit` shards; the least recently used are evicted first. Unpacked ones take at most
+    UNPACKED_BYTES. Thread-safe."""
 
     def __init__(self, files: Sequence[ShardFile], limit: int) -> None:
         self._files, self._limit = files, limit
@@ -89,7 +89,7 @@ class BuffersInUse:
         self._lock = threading.Lock()
 
     def get(self, shard: int) -> Mapping | None:
-        """The buffer of a shard, where it is in use."""
+        """The buffer of a shard, if it is in use."""
         with self._lock:
             found = self._open.get(shard)
             if found is not None:
@@ -97,7 +97,7 @@ class BuffersInUse:
             return found
 
     def add(self, shard: int, buffer: Mapping) -> list[tuple[int, Mapping]]:
-        """One more. The (shard, buffer) of those that are out of use now."""
+        """Add a buffer. Returns (shard, buffer) of those that are evicted."""
         gone = []
         with self._lock:
             self._open[shard] = buffer
@@ -112,24 +112,24 @@ class BuffersInUse:
 
 
 class MappedShards:
-    """The shards of a dataset on a disk. At most `limit` are in use at a time, the least recently used go first; up to
-    MAPPED_SHARDS stay mapped all the same, so that a reader keeps the files that it began with.
+    """The shards of a dataset on a disk. At most `limit` are in use at a time, the least recently used are dropped
+    first. Up to MAPPED_SHARDS stay mapped nevertheless, so that a reader keeps the files with which it began.
 
     A gzip shard is unpacked into memory as a whole, and kept within UNPACKED_BYTES.
 
-    verify: check the CRC-32C of a whole shard when it is first opened. Thread safe. A mapping lives on while anything
-    refers to it, so that a buffer that was given away stays good.
+    verify: check the CRC-32C of a whole shard when it is first opened. Thread-safe. A mapping lives as long as anything
+    refers to it, so a buffer that was returned stays valid.
     """
 
     keeps = True
-    """Whether files stay mapped that are not in use."""
+    """Whether unused files stay mapped."""
 
     def __init__(self, files: Sequence[ShardFile], *, verify: bool, limit: int) -> None:
         self.files = files
         self.stamps: dict[int, Stamp] = {}
-        """What was seen last of the files that are mapped."""
+        """The last stamps of the mapped files."""
         self.proven: dict[int, Stamp] = {}
-        """The shards that were found to be the index's own: what was known of the file then."""
+        """The shards found to match the index, with the file's stamp at that time."""
         self._looked: dict[int, float] = {}
         self._verify = verify
         self._in_use = BuffersInUse(files, limit)
@@ -142,8 +142,8 @@ class MappedShards:
     def buffer(self, shard: int) -> Mapping:
         """The shard's bytes, of a gzip shard the unpacked ones.
 
-        What is mapped is looked at again after LOOK_SECONDS: reading beyond the end of a file that became shorter would
-        end the process.
+        A mapped file is checked again after LOOK_SECONDS: reading beyond the end of a file that became shorter would
+        kill the process.
         """
         found = self._in_use.get(shard)
         if found is not None:
@@ -161,10 +161,10 @@ class MappedShards:
         return found
 
     def hold(self) -> None:
-        """Map all shards, in a thread of its own: whoever replaces the dataset then does so for later readers only.
+        """Map all shards in a separate thread, so that replacing the dataset affects later readers only.
 
-        It is waited for, for HOLD_SECONDS at most. Raises ReplacedError where a shard went away since the manifest was
-        read.
+        Waits for the thread for at most HOLD_SECONDS. Raises ReplacedError if a shard was removed since the manifest
+        was read.
         """
         with self._lock:
             held, self._held = self._held, True
@@ -183,7 +183,7 @@ class MappedShards:
                 self._replaced = exc
                 return
             except ShardkitError:
-                continue  # whoever reads the shard is told
+                continue  # reading the shard will report it
 
     def _mapped(self, shard: int) -> Mapping:
         found = self._maps.get(shard)
@@ -214,8 +214,8 @@ class MappedShards:
         return mapping
 
     def require_unchanged(self, shard: int) -> None:
-        """StorageError for a mapped file that became shorter. Its stamp tells of any other change. One that is gone, or
-        was replaced by another of its name, is read on as it was."""
+        """StorageError for a mapped file that became shorter. Its stamp shows any other change. A file that was
+        removed, or replaced by another, is still read as it was."""
         stamp, now = self.stamps.get(shard), time.monotonic()
         if stamp is None or now - self._looked.get(shard, -LOOK_SECONDS) < LOOK_SECONDS:
             return
@@ -223,7 +223,7 @@ class MappedShards:
         file = self.files[shard]
         try:
             found = _stamp(os.stat(file.location.path))
-        except OSError:  # removed or replaced: what is mapped stays as it was
+        except OSError:  # removed or replaced: the mapping stays unchanged
             return
         if found == stamp or found[:2] != stamp[:2]:
             return
@@ -241,22 +241,22 @@ def _stamp(status: os.stat_result) -> Stamp:
 
 
 def require_size(file: ShardFile, size: int) -> None:
-    """ManifestError for a shard of another size than its manifest says."""
+    """ManifestError for a shard whose size is not the one in the manifest."""
     if size != file.bytes:
         fact = f"the shard has {size} bytes, and its manifest says {file.bytes}"
         raise ManifestError(file.url, fact, "copy it again, pack again, or run 'shardkit index'")
 
 
 def require_crc(file: ShardFile, crc: int) -> None:
-    """ManifestError for a shard of another checksum than its manifest says."""
+    """ManifestError for a shard whose checksum is not the one in the manifest."""
     if file.crc32c not in (-1, crc):
         fact = f"the shard's CRC-32C is {crc:08x}, and its manifest says {file.crc32c:08x}"
         raise ManifestError(file.url, fact, "the shard is damaged: copy it again or pack again")
 
 
 def unpacked(file: ShardFile, data: Mapping) -> bytes:
-    """The bytes of a packed shard, of which no more are made than it should have."""
-    cure = "copy it again, or make the index again with 'shardkit index'"
+    """The unpacked bytes of a shard; no more are made than the manifest says."""
+    cure = "copy it again, or recreate the index with 'shardkit index'"
     source, pieces, size = gunzip(io.BytesIO(view_of(data)), place=file.url), list[bytes](), 0
     while size <= file.unpacked and (piece := source.read(READ_AHEAD_BYTES)):
         pieces.append(piece)
@@ -269,8 +269,8 @@ def unpacked(file: ShardFile, data: Mapping) -> bytes:
 
 
 class ReadAhead:
-    """Asks the kernel for runs of local files before they are used. `close` ends its thread; errors are ignored here,
-    since whoever then reads the bytes meets them too."""
+    """Asks the kernel to read runs of local files before they are used. `close` ends its thread. Errors are ignored
+    here, since reading the bytes raises them too."""
 
     def __init__(self, files: Sequence[ShardFile]) -> None:
         self._files = files
@@ -280,7 +280,7 @@ class ReadAhead:
         threading.Thread(target=self._serve, name="shardkit-read-ahead", daemon=True).start()
 
     def want(self, shard: int, start: int, end: int) -> None:
-        """Bytes start … end of a shard will be used soon. What was asked for already is not asked for again."""
+        """Announce that the bytes start … end of a shard will be used soon. Each byte is requested only once."""
         asked = self._asked.get(shard)
         if asked is not None and start <= asked:
             start = asked
@@ -289,7 +289,7 @@ class ReadAhead:
             self._jobs.put((shard, start, end))
 
     def close(self) -> None:
-        """End the thread, leaving what is not asked for yet."""
+        """End the thread, dropping pending requests."""
         self._closed = True
         self._jobs.put(None)
 
@@ -298,7 +298,7 @@ class ReadAhead:
             shard, start, end = job
             try:
                 self._advise(self._files[shard].location.path, start, end)
-            except OSError:  # advice alone: reading the shard says what is wrong with it
+            except OSError:  # only advice: reading the shard reports what is wrong
                 continue
 
     def _advise(self, path: str, start: int, end: int) -> None:

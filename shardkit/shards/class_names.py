@@ -1,4 +1,4 @@
-"""Class numbers and names for shards that came without a manifest."""
+"""Class numbers and names for shards without a manifest."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from shardkit.shards.names import are_splits, stem_of_shard
 log = logging.getLogger(__name__)
 
 Pairs = Counter[tuple[int, str]]
-"""How many samples have this label (-1: none) and this first directory of the key ("": none)."""
+"""(label (-1: none), first directory of the key ("": none)) -> the number of such samples."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassMap:
-    """The classes in label order. `by_folder`: the label for each first directory, where no sample has a `cls`."""
+    """The classes in label order. `by_folder`: the label of each first directory, if no sample has a `cls`."""
 
     classes: tuple[ClassEntry, ...]
     by_folder: dict[str, int] | None = None
@@ -40,9 +40,9 @@ class ClassMap:
 
 @dataclass(frozen=True, slots=True)
 class ShardLabels:
-    """What one shard says of the classes.
+    """What one shard says about the classes.
 
-    texts: label -> name of the class, where the format has it. mixed: where its labels begin to mean other classes.
+    texts: label -> class name, if the format stores it. mixed: the place where its labels begin to mean other classes.
     """
 
     pairs: Pairs
@@ -60,9 +60,9 @@ def shard_labels(
     texts: Mapping[int, str],
     renamed: Mixed | None,
 ) -> ShardLabels:
-    """What a shard says, from its columns. images: as in `pairs_of`. offsets: -1 where they are not known.
+    """What a shard says about the classes, from its columns. images: as in `pairs_of`. offsets: -1 if not known.
 
-    renamed: a record whose class has another name than in one before it. DatasetError for a `cls` that is not a label.
+    renamed: a record whose class has another name than in an earlier one. DatasetError for a `cls` that is not a label.
     """
     require_labels(labels, offsets, keys, place)
     numbers = labels.tolist()
@@ -73,10 +73,10 @@ def shard_labels(
 def classes_of_shards(
     shards: Sequence[tuple[str, ShardLabels]], names: Sequence[str] | None, *, place: str
 ) -> ClassMap:
-    """The classes of some shards (name, what it says), as `class_map` has them.
+    """The classes of some shards (name, labels), as from `class_map`.
 
-    names: in label order; None for those that the shards have. Then DatasetError where the shards are of several
-    datasets, and their labels mean different classes.
+    names: in label order; None for those in the shards. In this case DatasetError if the shards are of several datasets
+    whose labels mean different classes.
     """
     if names is None:
         require_one_dataset((shard, said.mixed) for shard, said in shards)
@@ -87,12 +87,13 @@ def classes_of_shards(
 
 
 def folder_of(key: str) -> str:
-    """The first directory of a key but for `./`, a backslash in it as it was before the key doubled it; "" for none."""
-    while key.startswith("./"):  # as `tar cf x.tar .` names its members
+    """The first directory of a key but for `./`, with backslashes as they were before the key doubled them; "" for
+    none."""
+    while key.startswith("./"):  # the form in which `tar cf x.tar .` names members
         key = key[2:].lstrip("/")
     folder, slash, _ = key.partition("/")
     if "\\" in folder and slash:
-        with suppress(ValueError):  # also UnicodeDecodeError: not of a key that shardkit made, or no text
+        with suppress(ValueError):  # also UnicodeDecodeError: a key not made by shardkit, or not text
             return path_of_text(folder).decode()
     return folder if slash else ""
 
@@ -100,11 +101,11 @@ def folder_of(key: str) -> str:
 def class_map(pairs: Iterable[tuple[tuple[int, str], int]], names: Sequence[str] | None, *, place: str) -> ClassMap:
     """The classes of the samples that `pairs` counts.
 
-    Labels are those of `cls`. Where no sample has one, the first directories of the keys, sorted, are the classes if
-    each sample has one, `names` are given or there are two or more, and not all are names of splits; else there are no
-    labels. Which of them it was is logged.
-    Names are `names` (label order); else the directories, where each label has one of its own; else "0", "1", ….
-    Raises UsageError where `names` are too few or do not fit.
+    Labels are those of `cls`. If no sample has one, the first directories of the keys, sorted, are the classes,
+    provided that each sample has a directory, that `names` are given or there are two or more directories, and that not
+    all of these are names of splits; else there are no labels. The choice is logged. Names are `names` (label order);
+    else the directories, if each label has its own; else "0", "1", …. Raises UsageError if `names` are too few or do
+    not match.
     """
     counts: Pairs = Counter()
     for pair, count in pairs:
@@ -116,7 +117,7 @@ def class_map(pairs: Iterable[tuple[tuple[int, str], int]], names: Sequence[str]
         labels[label] += count
     size = max(labels) + 1
     if names is not None and len(names) < size:
-        raise UsageError("classes", f"{len(names)} names are given, and {place} has the label {size - 1}", "name all")
+        raise UsageError("classes", f"{len(names)} names are given, but {place} has the label {size - 1}", "name all")
     folders = _own_folders(counts)
     chosen = list(names) if names is not None else [folders.get(label, str(label)) for label in range(size)]
     if len(set(chosen)) < len(chosen):
@@ -125,20 +126,18 @@ def class_map(pairs: Iterable[tuple[tuple[int, str], int]], names: Sequence[str]
 
 
 def text_names(texts: Mapping[int, str], size: int) -> list[str] | None:
-    """The names of `size` classes as records have them; None where they have none, or two labels have the same."""
+    """The names of `size` classes in the records; None if there are none, or if two labels have the same name."""
     names = [texts.get(label, str(label)) for label in range(size)]
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is None:
         return names if texts else None
     first, second = itertools.islice((label for label, name in enumerate(names) if name == twice), 2)
-    log.warning(
-        "the labels %d and %d are both called %r: classes get numbers as names", first, second, printable(twice)
-    )
+    log.warning("labels %d and %d are both called %r, so classes are named by number", first, second, printable(twice))
     return None
 
 
 def _own_folders(counts: Pairs) -> dict[int, str]:
-    """Label -> directory, if each label has one directory and no two have the same; else nothing."""
+    """Label -> directory, if each label has one directory and no two share one; else empty."""
     pairs = {pair for pair in counts if pair[0] >= 0}
     labels, folders = {label for label, _ in pairs}, {folder for _, folder in pairs}
     return dict(pairs) if len(pairs) == len(labels) == len(folders) and "" not in folders else {}
@@ -151,7 +150,7 @@ def _by_folder(counts: Pairs, names: Sequence[str] | None, place: str) -> ClassM
     if "" in folders or not folders:
         if names is not None and folders:
             fact = f"{place} has samples with neither a cls nor an image in a folder: their class is unknown"
-            raise UsageError("classes", fact, "omit it, and the dataset has no labels")
+            raise UsageError("classes", fact, "omit it to open the dataset without labels")
         return _unlabelled(place, "not every sample is an image in a folder")
     if names is None and len(folders) < 2:
         return _unlabelled(place, f"all are in the folder {printable(min(folders))}")
@@ -178,8 +177,8 @@ def _some(folders: Iterable[str], limit: int = 3) -> str:
 
 
 def pairs_of(labels: Iterable[int], keys: Iterable[str], images: Iterable[str]) -> Pairs:
-    """The pairs of samples. images: the field of each one's image, "" for none: such a sample, without a `cls`, stands
-    in a folder for other reasons than its class."""
+    """The pairs of samples. images: the field of each sample's image, "" for none: a sample with neither image nor
+    `cls` is in its folder for other reasons than its class."""
     return Counter(
         (label, folder_of(key) if image or label >= 0 else "")
         for label, key, image in zip(labels, keys, images, strict=True)
@@ -187,7 +186,7 @@ def pairs_of(labels: Iterable[int], keys: Iterable[str], images: Iterable[str]) 
 
 
 def joined_texts(shards: Iterable[tuple[str, Mapping[int, str]]]) -> dict[int, str]:
-    """Label -> name of the class over several shards (name, texts). DatasetError where they contradict each other."""
+    """Label -> name of the class over several shards (name, texts). DatasetError if they contradict each other."""
     found: dict[int, tuple[str, str]] = {}
     for shard, texts in shards:
         for label, text in texts.items():
@@ -196,7 +195,7 @@ def joined_texts(shards: Iterable[tuple[str, Mapping[int, str]]]) -> dict[int, s
 
 
 class Mixed(NamedTuple):
-    """Where in a shard labels begin to mean other classes than before."""
+    """The place in a shard where labels begin to mean other classes than before."""
 
     fact: str
     offset: int | None
@@ -204,7 +203,7 @@ class Mixed(NamedTuple):
 
 
 def two_names(label: int, before: str, here: str, offset: int, key: str) -> Mixed:
-    """What is said of a record whose class has another name than in one before it. offset: -1 where it is not known."""
+    """The finding for a record whose class has another name than in an earlier one. offset: -1 if not known."""
     fact = f"label {label} is {printable(here)!r} here, and {printable(before)!r} before"
     return Mixed(fact, offset if offset >= 0 else None, key)
 
@@ -212,11 +211,11 @@ def two_names(label: int, before: str, here: str, offset: int, key: str) -> Mixe
 def mixed_folders(
     labels: Sequence[int], keys: Sequence[str], images: Sequence[object], offsets: Sequence[int]
 ) -> Mixed | None:
-    """Where in a shard another dataset begins, as after joining two files: up to there each label has one folder and
-    each folder one label, and from there on too, but others.
+    """The place in a shard where another dataset begins, as after joining two files: up to it, each label has one
+    folder and each folder one label; after it too, but different ones.
 
-    Folders need not be classes. They count as such where each part has two or more, _SAMPLES_EACH samples for each on
-    the average, and its classes are mixed, as no tree in its own order is.
+    Folders need not be classes. They count as such if each part has two or more, with _SAMPLES_EACH samples each on
+    average, and its classes are mixed, unlike those of a tree in its own order.
     """
     rows = [
         (n, labels[n], folder)
@@ -254,19 +253,19 @@ def _is_mixed_dataset(part: Sequence[tuple[int, int, str]]) -> bool:
 
 
 def require_one_dataset(shards: Iterable[tuple[str, Mixed | None]]) -> None:
-    """DatasetError for a shard (its place, what was found in it) whose labels mean different classes."""
+    """DatasetError for a shard (its place and finding) whose labels mean different classes."""
     for place, mixed in shards:
         if mixed is not None:
             raise DatasetError(place, mixed.fact, _TWO_DATASETS, mixed.offset, mixed.key)
 
 
-_TWO_DATASETS = "these are two datasets: take each by itself, or name the classes with `index_shards(…, classes=…)`"
+_TWO_DATASETS = "these are two datasets: use each separately, or name the classes with `index_shards(…, classes=…)`"
 
 
 def require_one_meaning(shards: Sequence[tuple[str, Pairs]]) -> None:
-    """DatasetError where the folders say that a label is one class in a shard and another in the next.
+    """DatasetError if the folders show that a label is one class in one shard and another in the next.
 
-    Folders count as names of classes where each shard has one for each label, and one shard has two of them, or the
+    Folders count as class names if each shard has one for each label, and either one shard has two of them or the
     shards come from several datasets.
     """
     owns = [(shard, {pair for pair in pairs if pair[0] >= 0}) for shard, pairs in shards]
@@ -290,7 +289,7 @@ def _require_same(shard: str, what: str, here: str, before: tuple[str, str]) -> 
 
 
 def require_labels(labels: NDArray[np.int64], offsets: NDArray[np.int64], keys: Sequence[str], place: str) -> None:
-    """DatasetError for a sample whose `cls` is no class number (-2)."""
+    """DatasetError for a sample whose `cls` is not a class number (-2)."""
     wrong = np.flatnonzero(labels < -1)
     if len(wrong):
         row = int(wrong[0])

@@ -1,4 +1,4 @@
-"""The shards of a dataset in a store: ranges of them, and those that the cache has as a whole."""
+"""The shards of a dataset in a store: ranges of them, and shards that the cache has as a whole."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Fitting:
-    """Around a store of shards: each is looked at before it is first read. Thread safe.
+    """Wraps a store of shards, and checks each before it is first read. Thread-safe.
 
-    Raises ManifestError if a shard does not have the size that its manifest says, or, with `verify`, the CRC-32C, if
-    the store knows it.
+    Raises ManifestError if a shard does not have the size that its manifest says, or, with `verify`, not the CRC-32C,
+    if the store knows it.
     """
 
     def __init__(self, store: Readable, files: dict[str, ShardFile], *, verify: bool) -> None:
@@ -33,7 +33,7 @@ class Fitting:
         self._locks = {name: threading.Lock() for name in files}
 
     def info(self, name: str) -> ObjectInfo:
-        """What is known of a shard."""
+        """What is known about a shard."""
         found, file = self.store.info(name), self._files[name]
         require_size(file, found.bytes)
         if self._verify and found.crc32c is not None:
@@ -46,7 +46,7 @@ class Fitting:
         return self.store.pieces(name, start, end)
 
     def require(self, name: str) -> None:
-        """Look at a shard, once."""
+        """Check a shard, once."""
         if name in self._fit:
             return
         with self._locks[name]:
@@ -56,11 +56,11 @@ class Fitting:
 
 
 class FetchedShards:
-    """The shards of a dataset in a folder of a store: ranges of them, and buffers of those that are here as a whole,
-    which are the unpacked ones, and those in the cache. At most `limit` unpacked ones are kept. Thread safe.
+    """The shards of a dataset in a folder of a store: ranges of them, and buffers of those that are available locally
+    as a whole: unpacked ones, and those in the cache. At most `limit` unpacked ones are kept. Thread-safe.
 
-    verify: what the store says of a shard's CRC-32C is held against the manifest; and the copy in the cache is summed
-    when it is first opened.
+    verify: compare the store's CRC-32C of each shard with the manifest, and check the copy in the cache when it is
+    first opened.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class FetchedShards:
         self._locks = [threading.Lock() for _ in files]
 
     def read(self, shard: int, start: int, end: int) -> Buffer:
-        """The bytes start … end - 1 of a shard, unpacked ones of a gzip shard, as the store or the cache has them.
+        """The bytes start … end - 1 of a shard (unpacked bytes of a gzip shard), from the store or the cache.
 
         NotFoundError, StorageError, ManifestError, DamagedError.
         """
@@ -86,7 +86,7 @@ class FetchedShards:
         return self._read(self._cached, shard, start, end)
 
     def pieces(self, shard: int, start: int, end: int) -> Iterator[Buffer]:
-        """As `read`, in pieces as they come. Waits as long as the store takes."""
+        """As `read`, in pieces as they arrive, without a time limit."""
         place = self.files[shard].location
         if self.files[shard].unpacked or self._cached.keeps(place.name):
             yield self.read(shard, start, end)
@@ -96,20 +96,21 @@ class FetchedShards:
             yield from self.objects.patient(self.folder).pieces(place.name, start, end)
 
     def again(self, shard: int, start: int, end: int) -> Buffer:
-        """As `read`, from the store in any case."""
+        """As `read`, but always from the store."""
         return self._read(self._store, shard, start, end)
 
     def replace_damaged(self, shard: int, start: int, data: Buffer) -> None:
-        """These bytes, which differ from what `read` gave, are right."""
+        """Replace the bytes from `read`, which were wrong, with these."""
         self._cached.replace_damaged(self.files[shard].location.name, start, data)
 
     def here(self, shard: int) -> MappedFile | None:
-        """The shard's bytes where the cache has all of them, and they are not packed."""
+        """The shard's bytes, if the cache has all of them and they are not compressed."""
         file = self.files[shard]
         return None if file.unpacked else self._cached.mapped(file.location.name, check=self._verify)
 
     def buffer(self, shard: int) -> Mapping:
-        """The shard's bytes, of a gzip shard the unpacked ones. It is fetched as a whole where it is not here."""
+        """The shard's bytes, of a gzip shard the unpacked ones. It is fetched as a whole if it is not available
+        locally."""
         with self._locks[shard]:
             found = self._in_use.get(shard)
             if found is None:
@@ -125,7 +126,7 @@ class FetchedShards:
             return found
 
     def hold(self) -> None:
-        """Nothing: a store has no files that could be held."""
+        """Do nothing: a store has no files to keep open."""
 
     def _read(self, store: Readable, shard: int, start: int, end: int) -> Buffer:
         place = self.files[shard].location

@@ -1,4 +1,4 @@
-"""What a check can find: a value for each, and the table of kinds with their cures."""
+"""The findings of a check, and the table of their kinds with cures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CURES = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
-    """Something wrong: in which file (`shard`, a path), at which byte, with which sample; None where it is of none."""
+    """A problem: its file (`shard`, a path), byte, and sample; None if it has none."""
 
     shard: str
     byte: int | None

@@ -3,10 +3,10 @@
     shard         dictionary<string>   the shard's file name
     key           string               the sample's key
     path          string               the file's path below the root as it was, escaped by `sample.text_of_path`
-    label         int64                the class number; null where there is none
+    label         int64                the class number; null if there is none
     offset, size  int64                the whole sample in the shard, headers and padding included
-    image_offset, image_size  int64    the image's bytes in the shard; null where the sample has no image
-    width, height int32                of the image as stored, before any EXIF rotation; 0 where not known
+    image_offset, image_size  int64    the image's bytes in the shard; null if the sample has no image
+    width, height int32                of the image as stored, before any EXIF rotation; 0 if not known
     crc32c        uint32               of the image's bytes
 
 pyarrow is imported when an index is opened or written, not before.
@@ -104,6 +104,6 @@ def as_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
 
 
 def combined(column: pa.ChunkedArray) -> pa.Array:
-    """The column in one piece."""
+    """The column as one contiguous array."""
     array = column.combine_chunks()
     return array.chunk(0) if hasattr(array, "chunks") else array

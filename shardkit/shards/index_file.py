@@ -1,10 +1,10 @@
-"""An index file opened for reading: the one way in, for every reader of it.
+"""Open index files for reading; every reader uses this module.
 
-What is checked, once for each file and process: that its size and CRC-32C are those in the manifest, and that it has
-the index's columns, of the index's types. And for each row group: that it is of the manifest's shard, with as many
-rows; the checksum of each page that is read; that no number is negative or beyond what sums can hold; that the text in
-it is not larger than names can be. A file of up to WHOLE_BYTES is read into memory; a larger one stays open, and parts
-are read when they are needed. It is never mapped: one that is cut meanwhile would end the process.
+Once per file and process it is checked that size and CRC-32C are those in the manifest, and that the columns and their
+types are those of the index. For each row group: that it is of the manifest's shard, with as many rows; the checksum of
+each page that is read; that no number is negative or too large to be summed; that its text is not larger than names can
+be. A file of up to WHOLE_BYTES is read into memory; a larger one stays open, and parts are read on demand. Files are
+never mapped: truncating a mapped file would kill the process.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ WHOLE_BYTES = 32 << 20
 """An index file up to this size is read into memory as a whole."""
 
 TEXT_BYTES = 16 << 10
-"""Bytes of a key or path, at most: a path has 4,096, and each may be escaped."""
+"""The maximum bytes of a key or path: a path has 4,096, and each byte may be escaped."""
 
 TEXT_COLUMN_BYTES = 1 << 30
-"""Bytes of all keys or paths of a shard, at most."""
+"""The maximum bytes of all keys or paths of a shard."""
 
 NUMBER_LIMIT = 1 << 62
-"""Beyond any file; sums of two still fit into 64 bits."""
+"""Larger than any file; the sum of two still fits into 64 bits."""
 
 _vouched: dict[str, tuple[int, ...]] = {}
-"""The files whose CRC-32C was right: path -> what `_state_of` said then, and the CRC-32C."""
+"""The files whose CRC-32C was correct: path -> `_state_of` at that time, and the CRC-32C."""
 
 
 class IndexFile:
-    """The rows of some shards, which are the row groups of one file, in the manifest's order. For any thread.
+    """The rows of some shards, which are the row groups of one file, in the manifest's order. Thread-safe.
 
     Every method raises ManifestError for a file that is damaged, or not of these shards.
     """
 
     def __init__(self, source: Any, shards: Sequence[ShardEntry], *, place: str, pre_buffer: bool = False) -> None:
-        """source: a pyarrow file, of which size and CRC-32C were looked at already. place: its name for users."""
+        """source: a pyarrow file whose size and CRC-32C have been checked. place: its name in messages."""
         import pyarrow.parquet as pq
 
         self.place, self.shards = place, shards
@@ -60,7 +60,7 @@ class IndexFile:
             self._file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=pre_buffer)
             self._require_columns(self._file.schema_arrow)
             if self._file.num_row_groups != len(shards):
-                fact = f"the index has {self._file.num_row_groups} row groups, and is of {len(shards)} shards"
+                fact = f"the index has {self._file.num_row_groups} row groups, but covers {len(shards)} shards"
                 raise ManifestError(place, fact, INDEX_CURE)
             leaves = self._file.metadata.schema
             self._at = {leaves.column(at).path: at for at in range(len(leaves))}
@@ -93,7 +93,7 @@ class IndexFile:
         return (self.columns(group, names) for group in range(len(self.shards)))
 
     def table(self, group: int) -> pa.Table:
-        """All columns of one shard as they are."""
+        """All columns of one shard, unchanged."""
         return self._read(group, self._file.schema_arrow.names)
 
     def _read(self, group: int, names: Sequence[str]) -> pa.Table:
@@ -111,7 +111,7 @@ class IndexFile:
         except Exception as exc:  # as above
             self._unreadable(exc)
         fact = (
-            f"its rows do not match {shard.name}: the index has {about.num_rows}, and the manifest says {shard.samples}"
+            f"its rows do not match {shard.name}: the index has {about.num_rows}, but the manifest says {shard.samples}"
         )
         raise ManifestError(self.place, fact, INDEX_CURE)
 
@@ -126,7 +126,8 @@ class IndexFile:
             raise ManifestError(self.place, fact, INDEX_CURE)
 
     def _require_bounded(self, about: pq.RowGroupMetaData) -> None:
-        """Names are read into memory: a small file may stand for any amount of text."""
+        """ManifestError for too much text: names are read into memory, and a small file may expand to any amount of
+        it."""
         limit = min(TEXT_COLUMN_BYTES, (about.num_rows + 1) * TEXT_BYTES)
         for name in ("key", "path", "shard"):
             size = about.column(self._at[name]).total_uncompressed_size
@@ -145,8 +146,8 @@ class IndexFile:
                 raise ManifestError(self.place, f"the index is damaged: {fact}", INDEX_CURE)
 
     def _texts_by_dictionary(self) -> list[str]:
-        """Keys and paths that are stored as numbers of a dictionary, as we do not: they are read as these, so that one
-        long text can't fill the memory. ManifestError for what repeats text in another way."""
+        """The columns of keys and paths with dictionary encoding, which we do not write: they are read as dictionaries,
+        so that one long text can't fill the memory. ManifestError for other encodings that repeat text."""
         found = set()
         about = self._file.metadata
         for group in map(about.row_group, range(about.num_row_groups)):
@@ -170,9 +171,9 @@ class IndexFile:
 def open_index(
     path: str | bytes, entry: IndexEntry, shards: Sequence[ShardEntry], *, place: str, again: bool = False
 ) -> IndexFile:
-    """An index file on a disk. again: sum it even if this process did before.
+    """An index file on a disk. again: check its CRC-32C even if this process already did.
 
-    Raises NotFoundError, StorageError; ManifestError where it is not the one that its manifest names.
+    Raises NotFoundError, StorageError; ManifestError if it is not the one that its manifest names.
     """
     import pyarrow as pa
 
@@ -208,14 +209,14 @@ def is_index(file: Any) -> bool:
     try:
         with pq.ParquetFile(file) as opened:
             return {"shard", "key", "path", *INTEGERS} <= set(opened.schema_arrow.names)
-    except Exception:  # pyarrow raises nearly anything for what is no Parquet
+    except Exception:  # pyarrow raises nearly anything for files that are not Parquet
         return False
 
 
 def groups_of(data: bytes, columns: Sequence[str]) -> list[ShardEntry]:
-    """The shards that an index says it is of, with their samples: for one that no manifest vouches for.
+    """The shards that an index names, with their samples: for an index without a manifest.
 
-    columns: those that it must have beside `shard`. Raises ValueError, and nearly anything for damaged data.
+    columns: those that it must have besides `shard`. Raises ValueError, and nearly anything for damaged data.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -229,7 +230,7 @@ def groups_of(data: bytes, columns: Sequence[str]) -> list[ShardEntry]:
 
 
 def index_source(data: bytes, entry: IndexEntry, place: str) -> pa.BufferReader:
-    """The bytes of an index file as what IndexFile reads. ManifestError where they are not those of the manifest."""
+    """The bytes of an index file as a source for IndexFile. ManifestError if they are not those in the manifest."""
     import pyarrow as pa
 
     if len(data) != entry.bytes or crc32c(data) != int(entry.crc32c, 16):
@@ -238,12 +239,12 @@ def index_source(data: bytes, entry: IndexEntry, place: str) -> pa.BufferReader:
 
 
 def other_index(place: str) -> ManifestError:
-    """The error for an index of another size or CRC-32C than its manifest says."""
+    """The error for an index whose size or CRC-32C is not the one in its manifest."""
     return ManifestError(place, "the index is not the one that its manifest names", INDEX_CURE)
 
 
 def _state_of(file: int | str) -> tuple[int, int, int, int]:
-    """What changes with a file's content: size, device and number, time of the last change."""
+    """A stamp that changes with a file's content: size, device, inode, and time of the last change."""
     status = os.stat(file)
     return status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns
 
@@ -267,7 +268,7 @@ def _numbers(column: pa.ChunkedArray, name: str) -> Any:
 
 
 def _texts(column: pa.ChunkedArray) -> pa.Array:
-    """Keys or paths in one piece, as strings."""
+    """Keys or paths as one contiguous array of strings."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -283,7 +284,7 @@ def _texts(column: pa.ChunkedArray) -> pa.Array:
 
 
 def index_entries(manifest: Manifest) -> Iterator[tuple[IndexEntry, tuple[ShardEntry, ...]]]:
-    """(index entry, the entries of the shards it is of) for each index file of a manifest."""
+    """(index entry, the entries of its shards) for each index file of a manifest."""
     first = 0
     for entry in manifest.index:
         yield entry, manifest.shards[first : first + entry.shards]
@@ -293,11 +294,11 @@ def index_entries(manifest: Manifest) -> Iterator[tuple[IndexEntry, tuple[ShardE
 def open_index_at(
     objects: Objects, place: Location, entry: IndexEntry, shards: Sequence[ShardEntry], *, again: bool = False
 ) -> IndexFile:
-    """An index file, wherever it lies, opened and checked. again: all of it, even if this process did before.
+    """An index file at any location, opened and checked. again: check all of it, even if this process already did.
 
-    Of a store it is fetched as a whole where it is small (or `again`). Of a larger one, size and CRC-32C are those that
-    the store tells, and it is read in parts, whose pages have checksums. Raises NotFoundError, StorageError;
-    ManifestError where it is not the one that its manifest names.
+    A small file in a store (or with `again`, any) is fetched as a whole. For a larger one, the store's size and CRC-32C
+    are compared, and it is read in parts, whose pages have checksums. Raises NotFoundError, StorageError; ManifestError
+    if it is not the one that its manifest names.
     """
     import pyarrow as pa
 
@@ -318,7 +319,7 @@ def _whole_index(objects: Objects, place: Location, entry: IndexEntry) -> pa.Buf
     kept = objects.cache.load(str(place), entry.bytes, crc)
     if kept is not None:
         return index_source(kept, entry, str(place))
-    for last in (False, True):  # wrong bytes on the way are fetched once more
+    for last in (False, True):  # bytes damaged in transit are fetched once more
         data = objects.small(place)
         try:
             source = index_source(data, entry, str(place))

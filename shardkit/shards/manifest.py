@@ -1,16 +1,16 @@
-"""The manifest: the small JSON file that says which shards a dataset has and what is in them.
+"""The manifest: the small JSON file that lists a dataset's shards and what is in them.
 
     {"format": "shardkit", "version": 1, "shard_format": "tar", "samples": 3, "bytes": 10240,
      "classes": [{"name": "cat", "count": 2}, …],           label order: the first class is label 0
      "fields": ["cls", "jpg"],
      "shards": [{"name": "train-000000.tar", "samples": 3, "bytes": 10240, "crc32c": "0a1b2c3d"}, …],
      "index": [{"name": "train.parquet", "shards": 1, "bytes": 5120, "crc32c": "…"}, …],   each for the next `shards`
-     "skipped": 0,                          files that were left out as damaged; listed in train.skipped.json
+     "skipped": 0,                          files that were skipped as damaged; listed in train.skipped.json
      "options": {…}, "plan": "…"}
 
-Written last, it is what makes a dataset finished. It holds no clock and no machine, so that equal inputs give equal
-bytes. Names are relative to the manifest's own folder. A reader refuses a later version, and ignores keys it does
-not know.
+It is written last, and completes the dataset. It holds neither times nor machine names, so equal inputs give equal
+bytes. Names are relative to the manifest's own folder. A reader refuses a later version, and ignores keys it does not
+know.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from shardkit.shards.names import skipped_beside
 VERSION = 1
 
 LIMIT = 1 << 62
-"""Beyond the bytes of any dataset; sums of two still fit into 64 bits."""
+"""More than the bytes of any dataset; the sum of two still fits into 64 bits."""
 
 SAMPLE_BYTES = 16
-"""The least that a sample has: the frame of a TFRecord."""
+"""The minimum bytes of a sample: the frame of a TFRecord."""
 
 
 LabelKind = Literal["class", "listed", "multi", "number", "none"]
-"""A class for each sample: that of its folder, or "listed" elsewhere; several classes, numbers, or no labels."""
+"""One class per sample, from its folder or "listed" elsewhere; several classes, numbers, or no labels."""
 
 
 Added = Mapping[str, int]
@@ -42,7 +42,7 @@ Added = Mapping[str, int]
 
 
 class ClassEntry(msgspec.Struct, frozen=True):
-    """A class: its name, and how many samples it has. Its label is its place in the list."""
+    """A class: its name and number of samples. Its label is its position in the list."""
 
     name: str
     count: int
@@ -67,7 +67,8 @@ class IndexEntry(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a dataset. `bytes` is the sum over the shards; `plan` tells equal packings (hex, may be empty)."""
+    """The contents of a dataset. `bytes` is the sum over the shards; `plan` is equal for equal packings (hex, may be
+    empty)."""
 
     format: str = "shardkit"
     version: int = VERSION
@@ -89,13 +90,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def labels(self) -> LabelKind:
-        """What the labels are."""
+        """The kind of the labels."""
         kind: LabelKind = self.options.get("labels", "class")
         return kind
 
     @property
     def unpacked_bytes(self) -> Sequence[int]:
-        """The bytes of each shard once it is unpacked; 0 for one that is not compressed."""
+        """The unpacked bytes of each shard; 0 for one that is not compressed."""
         sizes: list[int] = self.options.get("unpacked_bytes") or [0] * len(self.shards)
         return sizes
 
@@ -118,10 +119,10 @@ def content_options(
     unpacked_bytes: Sequence[int] = (),
     appended: Sequence[Added] = (),
 ) -> dict[str, Any]:
-    """The entries of `options` that say something of the content, which the manifest's members read: each one only
-    where it is not what goes without saying.
+    """The entries of `options` that describe the content and are read by the manifest's properties; each only if it is
+    not the default.
 
-    fields: the chosen fields, where samples are not one image with its label. The others: as the members.
+    fields: the chosen fields, if samples are not one image with its label. The others: as the properties.
     """
     found: dict[str, Any] = {} if labels == "class" else {"labels": labels}
     if fields is not None:
@@ -134,7 +135,8 @@ def content_options(
 
 
 def options_for_new_shards(manifest: Manifest | None, *, appended: bool = True) -> dict[str, Any]:
-    """The options that stay when the same samples are written to other shards. appended: they are in the same parts."""
+    """The options that stay when the same samples are written to other shards. appended: whether they are in the same
+    parts."""
     if manifest is None:
         return {}
     gone = {"unpacked_bytes"} if appended else {"unpacked_bytes", "appended"}
@@ -142,7 +144,7 @@ def options_for_new_shards(manifest: Manifest | None, *, appended: bool = True) 
 
 
 def with_fields(options: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
-    """The options with the fields that samples really have, where they say which fields were chosen."""
+    """The options with the samples' actual fields, if they name chosen fields."""
     return options | {"fields": list(fields)} if "fields" in options else options
 
 
@@ -157,7 +159,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def is_ours(data: bytes) -> bool:
-    """Whether `data` is a manifest, damaged or of a later version perhaps, and not somebody else's file."""
+    """Whether `data` is a manifest (possibly damaged or of a later version) and not somebody else's file."""
     return re.search(rb'"format"\s*:\s*"shardkit"', data) is not None or not data.strip(b"\0 \r\n\t")
 
 
@@ -167,7 +169,7 @@ def file_names(manifest: Manifest) -> list[str]:
 
 
 def all_names(manifest: Manifest, stem: str) -> list[str]:
-    """The names of all files of the dataset `stem` but the manifest: shards, index, list of what was left out."""
+    """The names of all files of the dataset `stem` except the manifest: shards, index, list of skipped files."""
     files = file_names(manifest)
     return [*files, *([skipped_beside(files, stem)] if manifest.skipped else [])]
 
@@ -219,7 +221,7 @@ def _check(manifest: Manifest, place: str) -> None:
 
 
 def _check_numbers(manifest: Manifest, place: str) -> None:
-    """ManifestError for numbers that can't be: negative ones, and those whose sums no 64 bits hold."""
+    """ManifestError for impossible numbers: negative ones, and those whose sums do not fit into 64 bits."""
     whats = {
         "samples": [shard.samples for shard in manifest.shards],
         "bytes": [shard.bytes for shard in manifest.shards],

@@ -1,14 +1,14 @@
-"""The names of a dataset's files; everything that makes, looks for or removes one asks here.
+"""The names of a dataset's files; all code that makes, looks for or removes one uses these functions.
 
     STEM.json                            the manifest, which names all others
     STEM-000000.tar …                    shards; six digits, seven from a million on (eight are somebody's date)
     STEM.parquet or STEM.00000.parquet … index files
-    STEM.skipped.json                    what was left out
+    STEM.skipped.json                    the list of skipped files
     STEM-g2-000000.tar, STEM-g2.parquet  the same of generation 2, which replaced the first; STEM.json names them then
     .STEM.packing/                       the work folder: lock, shards with .rows and .receipt, the decided STEM.json,
                                          and replaced.json: the manifest of the dataset that is replaced
     .STEM.replaced.json                  the same in a store
-    .STEM.incomplete                     in a store, or where a download goes: the manifest is to come
+    .STEM.incomplete                     in a store, or where a download goes: the manifest is still missing
 
 A dataset is replaced by one of the next generation, so that no file of the old one is touched before the manifest is.
 """
@@ -36,12 +36,12 @@ them."""
 
 
 def manifest_name(stem: str) -> str:
-    """The manifest, of whatever generation."""
+    """The manifest, for every generation."""
     return f"{stem}.json"
 
 
 def work_name(stem: str) -> str:
-    """The folder that a job works in until its commit."""
+    """The folder in which a job works until its commit."""
     return f".{stem}.packing"
 
 
@@ -51,17 +51,17 @@ def aside_name(stem: str) -> str:
 
 
 def marker_name(stem: str) -> str:
-    """The mark of a dataset whose files are on their way, in a store or where a download goes."""
+    """The marker of a dataset that is still being transferred, in a store or where a download goes."""
     return f".{stem}.incomplete"
 
 
 def signs(stem: str) -> tuple[str, str]:
-    """The files that tell, beside a work folder, that shards without a manifest are half of a dataset."""
+    """The files that, besides a work folder, show that shards without a manifest may be half of a dataset."""
     return marker_name(stem), aside_name(stem)
 
 
 def base_of(stem: str, generation: int) -> str:
-    """What the names of the files of a generation begin with: `train`, and from the second on `train-g2`."""
+    """The beginning of the file names of a generation: `train`, and from the second on `train-g2`."""
     return stem if generation == 1 else f"{stem}-g{generation}"
 
 
@@ -76,7 +76,7 @@ def index_name(base: str, number: int | None = None) -> str:
 
 
 def skipped_name(base: str) -> str:
-    """The list of what was left out."""
+    """The list of skipped files."""
     return f"{base}.skipped.json"
 
 
@@ -98,23 +98,23 @@ def in_generation(name: str, stem: str, generation: int) -> str:
     rest = name.removeprefix(stem)
     marked = _IN_GENERATION.match(rest)
     if rest == name:
-        rest = f"-{name}"  # a shard that others made
+        rest = f"-{name}"  # a shard from another writer
     return base_of(stem, generation) + (rest[marked.end() :] if marked else rest)
 
 
 def is_shard_of(name: str, stem: str) -> bool:
-    """Whether it is named as a shard of the dataset `stem` of any generation."""
+    """Whether this is the name of a shard of the dataset `stem`, of any generation."""
     return file_generation(name, stem) is not None and re.search(f"{_SHARD}$", name) is not None
 
 
 def numbered_stem(name: str) -> str | None:
-    """What is before the number in a shard's name, whoever made it; None for a name without one."""
+    """The part before the number in a shard's name, from any writer; None for a name without a number."""
     match = _NUMBERED.fullmatch(name)
     return None if match is None else match["stem"]
 
 
 def stem_of_shard(name: str) -> str:
-    """What a shard's name begins with: `train` of `train-000000.tar`, `cars` of `cars.tar`.
+    """The beginning of a shard's name: `train` of `train-000000.tar`, `cars` of `cars.tar`.
 
     `train` too of `train.tfrecord-00000-of-00010` and `train-00000-of-00010`, as TensorFlow's tools name them.
     """
@@ -122,8 +122,8 @@ def stem_of_shard(name: str) -> str:
 
 
 def datasets_in(names: Iterable[str]) -> list[str]:
-    """The datasets in a folder with these names, sorted: those whose manifest is there, and a shard that is named as
-    one of it. Other JSON files are none."""
+    """The datasets in a folder with these names, sorted: those with a manifest and a shard that is named like one of
+    it. Other JSON files are not datasets."""
     there = sorted(names)
     stems = {numbered_stem(name) for name in there}
     found = []
@@ -135,7 +135,7 @@ def datasets_in(names: Iterable[str]) -> list[str]:
 
 
 def _begins(names: list[str], prefix: str) -> bool:
-    """Whether one of some sorted names begins so."""
+    """Whether any of some sorted names begins with `prefix`."""
     at = bisect_left(names, prefix)
     return at < len(names) and names[at].startswith(prefix)
 
@@ -143,7 +143,7 @@ def _begins(names: list[str], prefix: str) -> bool:
 def files_of_stem(names: Iterable[str], stem: str) -> list[str]:
     """Those of a folder's names that are named as files of the dataset `stem` of any generation, sorted.
 
-    Not those of another dataset that is itself called `STEM-g2`: it has a manifest or a work folder of its own.
+    Excludes those of another dataset that is itself called `STEM-g2`, which has its own manifest or work folder.
     """
     there = set(names)
     found = []
@@ -155,18 +155,18 @@ def files_of_stem(names: Iterable[str], stem: str) -> list[str]:
 
 
 def is_taken(stem: str, generation: int, there: set[str]) -> bool:
-    """Whether another dataset in the folder is called as the files of this generation begin."""
+    """Whether another dataset in the folder has the name with which files of this generation begin."""
     base = base_of(stem, generation)
     return not there.isdisjoint((manifest_name(base), work_name(base), aside_name(base), marker_name(base)))
 
 
 def generation_of(names: Iterable[str], stem: str) -> int:
-    """The generation of a dataset with files of these names: the highest; 1 where they say none."""
+    """The generation of a dataset with files of these names: the highest; 1 if they have none."""
     return max((file_generation(name, stem) or 1 for name in names), default=1)
 
 
 def skipped_beside(names: Iterable[str], stem: str) -> str:
-    """The list of what was left out of the dataset that has files of these names."""
+    """The list of skipped files of the dataset that has these files."""
     return skipped_name(base_of(stem, generation_of(names, stem)))
 
 
@@ -185,7 +185,8 @@ def without_generation(base: str) -> tuple[str, int] | None:
 
 
 def stems_of(base: str) -> tuple[str, ...]:
-    """The datasets that files beginning with `base` may belong to: the one that is called so, else a generation's."""
+    """The datasets to which files beginning with `base` may belong: the one with that name, or the one whose generation
+    it is."""
     found = without_generation(base)
     return (base,) if found is None else (base, found[0])
 
@@ -198,7 +199,7 @@ SPLIT_NAMES = frozenset(
 _WORDS = "|".join(sorted({*SPLIT_NAMES, "trainval"}, key=lambda word: (-len(word), word)))
 
 
-_FILLERS = "data|sets?|images?|imgs?|pictures|photos|files|folder|split|[^a-z]"  # taken apart in one way only
+_FILLERS = "data|sets?|images?|imgs?|pictures|photos|files|folder|split|[^a-z]"  # each name splits in one way only
 
 
 _PLAIN = re.compile(f"(?:{_FILLERS})*(?:{_WORDS})(?:{_FILLERS})*")
@@ -208,10 +209,10 @@ _WORD = re.compile(f"(?<![a-z])(?:{_WORDS})(?![a-z])")
 
 
 def split_names_of(names: Collection[str]) -> list[str]:
-    """Those of some names (of folders, or of datasets in one folder) that are names of splits, in their order.
+    """Those of some names (of folders, or of datasets in one folder) that are names of splits, in order.
 
-    A name is one in any case of letters if it is one of SPLIT_NAMES with nothing but numbers and words such as `set`,
-    `data` and `images` about it, or if it differs from another of the names in such a word alone.
+    A name counts, in upper or lower case, if it is one of SPLIT_NAMES surrounded only by numbers and words such as
+    `set`, `data` and `images`, or if it differs from another of the names only in the split's word.
 
     >>> split_names_of(["training_set", "seg_test", "seg_train", "val2017", "annotations"])
     ['training_set', 'seg_test', 'seg_train', 'val2017']
@@ -228,11 +229,11 @@ def split_names_of(names: Collection[str]) -> list[str]:
 
 
 def are_splits(names: Collection[str]) -> bool:
-    """Whether all of some names, and one at least, are names of splits."""
+    """Whether all of some names, and at least one, are names of splits."""
     return len(names) > 0 and len(split_names_of(names)) == len(names)
 
 
 def _frames(name: str) -> list[tuple[str, str]]:
-    """What is before and after each word of a name that is one of a split."""
+    """The parts before and after each word of a name that names a split."""
     spaced = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
     return [(spaced[: found.start()], spaced[found.end() :]) for found in _WORD.finditer(spaced)]

@@ -1,4 +1,4 @@
-"""Files of a dataset by location, wherever they are: on a disk, or objects of stores, with patience and in time."""
+"""Files of a dataset by location, wherever they are: on a disk, or objects in stores, with or without time limits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 LISTED = 1_000_000
-"""Names of a folder that are looked at: more than a dataset has shards."""
+"""The number of names in a folder to look at: more than a dataset has shards."""
 
 
 def require_disk(what: str, dest: str | os.PathLike[str], cure: str) -> None:
@@ -39,7 +39,7 @@ def has_lists(folder: Location) -> bool:
 
 
 class Objects:
-    """Reads files and objects. how: stores are reached; paths need nothing. Thread safe; for one process."""
+    """Reads files and objects. how: access to stores, not needed for paths. Thread-safe; for one process."""
 
     def __init__(self, how: Remote | None = None) -> None:
         self.how = how or Remote()
@@ -48,27 +48,27 @@ class Objects:
 
     @cached_property
     def cache(self) -> Cache | NoCache:
-        """Where objects of stores are kept on this machine."""
+        """The local cache for objects of stores."""
         return open_cache(self.how.cache, self.how.cache_bytes)
 
     def store(self, folder: Location) -> Store:
-        """The store of a folder: a disk, or one whose calls end in time."""
+        """The store of a folder: a disk, or a store whose calls have a time limit."""
         with self._lock:
             if folder not in self._stores:
                 self._stores[folder] = open_store(folder) if folder.is_local else open_timed(folder, self.how)
             return self._stores[folder]
 
     def patient(self, folder: Location) -> Store:
-        """The same without a time limit, for much data, and for threads that are waited for with one."""
+        """The same without a time limit, for large transfers, and for threads that are awaited with a time limit."""
         found = self.store(folder)
         return found.store if isinstance(found, Timed) else found
 
     def info(self, place: Location) -> ObjectInfo:
-        """Size and checksum of an object as its store has them. NotFoundError, StorageError."""
+        """Size and checksum of an object according to its store. NotFoundError, StorageError."""
         return self.store(place.parent).info(place.name)
 
     def small(self, place: Location) -> bytes:
-        """All bytes of a small file, by one request. NotFoundError, StorageError."""
+        """All bytes of a small file, with one request. NotFoundError, StorageError."""
         return b"".join(self.store(place.parent).pieces(place.name))
 
     def read(self, place: Location) -> bytes:
@@ -80,7 +80,7 @@ class Objects:
         return read(self.store(place.parent), place.name, start, end)
 
     def names(self, folder: Location, prefix: str) -> list[str]:
-        """The names in a folder that begin with `prefix`, sorted; none where there are no lists. StorageError."""
+        """The names in a folder that begin with `prefix`, sorted; empty if the folder can't be listed. StorageError."""
         if not folder.is_local:
             return self._stored_names(folder, prefix) if has_lists(folder) else []
         try:  # the folder only, not everything below it
@@ -92,7 +92,7 @@ class Objects:
 
     def _stored_names(self, folder: Location, prefix: str) -> list[str]:
         store = self.store(folder)
-        # all that is below a folder may be millions of objects: only those in it are asked for, where that is possible
+        # there may be millions of objects below a folder: only those directly in it are requested, if possible
         directly = store.folders() if isinstance(store, Timed) and not prefix else None
         if directly is not None:
             return sorted(found.name for found in directly[1])
@@ -103,12 +103,13 @@ class Objects:
         return [found.name for found in islice(self.store(folder).list(prefix), limit)]
 
     def manifest(self, place: Location) -> Manifest:
-        """The manifest of a dataset as it is now. NotFoundError, ManifestError, StorageError."""
+        """The current manifest of a dataset. NotFoundError, ManifestError, StorageError."""
         return decode_manifest(self.small(place), place=str(place))
 
     @contextmanager
     def opened(self, place: Location, what: str = "shard", cure: str = "restore it, or pack again") -> Iterator[None]:
-        """Where a file of a dataset is used that was opened: tells of one that is gone as `missing_file` does."""
+        """A context in which a file of an open dataset is used: if it is missing, raises the error of
+        `missing_file`."""
         try:
             yield
         except NotFoundError as exc:
@@ -121,8 +122,8 @@ def missing_file(
     cure: str = "restore it, or pack again",
     read: Callable[[Location], Manifest] | None = None,
 ) -> NotFoundError:
-    """The error for a file of a dataset that was opened, and that is gone now: a ReplacedError where the manifest
-    beside it is of another dataset since. read: gives a manifest; by default of a file."""
+    """The error for a missing file of an open dataset: a ReplacedError if the manifest beside it is now of another
+    dataset. read: reads a manifest; by default, from a file."""
     base = names.numbered_stem(place.name) or place.name.split(".")[0]
     for stem in names.stems_of(base):
         with suppress(NotFoundError, ManifestError, StorageError):

@@ -1,4 +1,4 @@
-"""A dataset opened for checking: what is there is taken, and what is wrong with it is noted, not raised."""
+"""Open a dataset for checking: whatever exists is read, and problems are recorded as findings, not raised."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class IndexRows:
 
 @dataclass(slots=True)
 class ShardPlace:
-    """A shard: where it is, and where there is a manifest its entry there and its index (file, row group)."""
+    """A shard: its location and, if there is a manifest, its entry there and its index (file, row group)."""
 
     location: Location
     entry: ShardEntry | None = None
     index: tuple[IndexFile, int] | None = None
 
     def rows(self) -> IndexRows | None:
-        """Its index rows; None where there are none that can be read, which the index file notes."""
+        """Its index rows; None if there are none, or if they can't be read, which is a finding of the index file."""
         return None if self.index is None else self.index[0].rows(self.index[1])
 
 
@@ -53,7 +53,7 @@ class IndexFile:
     """An index file of a dataset, checked when opened. Its rows can be read from any thread."""
 
     def __init__(self, place: Location, entry: IndexEntry | None, objects: Objects | None = None) -> None:
-        """Reads the file; `findings` then holds what is wrong with it."""
+        """Reads the file; `findings` then holds its problems."""
         self.place, self.entry, self.findings = place, entry, list[Finding]()
         self._rows: Rows | None = None
         self.shards: list[str] = []
@@ -88,11 +88,11 @@ class IndexFile:
 
     @property
     def sound(self) -> bool:
-        """Whether it is the one that the manifest names, and can be read."""
+        """Whether it is the one that the manifest names, and is readable."""
         return not self.findings
 
     def rows(self, group: int) -> IndexRows | None:
-        """The rows of a shard. None where they can't be read."""
+        """The rows of a shard. None if they can't be read."""
         if self._rows is None or group >= len(self.shards):
             return None
         try:
@@ -106,7 +106,7 @@ class IndexFile:
 
 @dataclass(slots=True)
 class Opened:
-    """What a source is. `place`: the manifest, or the first shard. `findings`: what was wrong while opening."""
+    """An opened source. `place`: the manifest, or the first shard. `findings`: the problems found while opening."""
 
     place: Location
     shards: list[ShardPlace]
@@ -114,23 +114,23 @@ class Opened:
     index: list[IndexFile] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     whole: bool = True
-    """False where the source names only some of the manifest's shards."""
+    """False if the source names only some of the manifest's shards."""
     objects: Objects = field(default_factory=Objects)
     entries: list[tuple[Location, IndexEntry]] = field(default_factory=list)
-    """Index files that were not read, since only what a store says of them is wanted."""
+    """Index files that were not read, since only the store's information about them is needed."""
 
     @property
     def format(self) -> str | None:
-        """The format of the shards, where the manifest tells one that is known here."""
+        """The format of the shards, if the manifest names a known one."""
         known = self.manifest is not None and self.manifest.shard_format in FORMATS
         return self.manifest.shard_format if self.manifest is not None and known else None
 
 
 def open_dataset(source: SourceLike, remote: Remote | None = None, *, read: bool = True) -> Opened:
-    """The dataset of a source. A damaged manifest is a finding, and its shards are taken as without one.
+    """The dataset of a source. A damaged manifest is a finding; its shards are then opened as without a manifest.
 
-    remote: how stores are read; without it a URL is an error. read: without it, the index of a remote dataset is not
-    read. Raises NotFoundError, UsageError where nothing can be checked; StorageError.
+    remote: how to read stores; without it, a URL is an error. read: whether to read the index of a remote dataset.
+    Raises NotFoundError, UsageError if nothing can be checked, StorageError.
     """
     objects = Objects(remote)
     try:
@@ -149,7 +149,7 @@ def open_dataset(source: SourceLike, remote: Remote | None = None, *, read: bool
 
 
 def _without_manifest(error: ManifestError, objects: Objects) -> Opened:
-    """The shards beside a damaged manifest, with the index that is named as they are, if there is one."""
+    """The shards beside a damaged manifest, with the index of the same name, if there is one."""
     place = locate(error.place)
     beside = shards_of_stem(place, _stem(place), objects)
     opened = Opened(place, [ShardPlace(shard) for shard in beside], objects=objects)
@@ -185,7 +185,7 @@ def _with_manifest(
 
 
 def _adopt(opened: Opened, index: IndexFile) -> None:
-    """Take an index that no manifest vouches for: its pages have checksums of their own."""
+    """Use an index without a manifest: its pages have their own checksums."""
     groups = {name: group for group, name in enumerate(index.shards)}
     opened.index.append(index)
     for shard in opened.shards:

@@ -1,7 +1,7 @@
-"""One shard as it is on the disk: mapped, read once from front to back, as columns of numbers.
+"""Read one shard once from front to back, mapped, into columns of numbers.
 
-Everything that `verify`, `index` and `repair` want to know of a shard comes from one pass: where each sample is, its
-label, the CRC-32C of its image, and that of the whole file, which is joined from the parts.
+A single pass collects everything that `verify`, `index` and `repair` need to know about a shard: the place of each
+sample, its label, the CRC-32C of its image, and that of the whole file, which is combined from the parts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from shardkit.shards.open import IndexRows
 from shardkit.storage.mapped import MappedFile, look, looked, map_whole
 
 SUM_BYTES = 4 << 20
-"""How much of a mapped file is summed between two looks at it."""
+"""The bytes of a mapped file that are summed between two checks of it."""
 
 NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 
@@ -44,11 +44,11 @@ NUMBERS = ("label", "offset", "size", "image_offset", "image_size", "crc32c")
 class ShardBytes:
     """The bytes of a shard. `file_bytes`, `crc32c`: of the file as stored (None: not summed).
 
-    data: a mapped file, or bytes. A mapped file is looked at for each `buffer`, `view` and sample, which are not to be
-    held for long: StorageError where it became shorter.
+    data: a mapped file, or bytes. A mapped file is checked for each `buffer`, `view` and sample, which must not be held
+    for long: StorageError if it became shorter.
 
-    gzip: the file is packed, by gzip or zlib. error: why it could be unpacked to `view` only, and no further. path: of
-    the file that is mapped, "" for bytes in memory.
+    gzip: whether the file is compressed, by gzip or zlib. error: why it could not be unpacked beyond `view`. path: of
+    the mapped file, "" for bytes in memory.
     """
 
     place: str
@@ -62,7 +62,7 @@ class ShardBytes:
 
     @property
     def buffer(self) -> Any:
-        """The bytes as what can be sliced to bytes, and searched."""
+        """The bytes as an object that can be sliced to bytes, and searched."""
         look(self.data)
         return self.data
 
@@ -79,19 +79,19 @@ class ShardBytes:
         return looked(FORMATS[self.format].read(self.data, place=self.place, start=start, end=end), self.data)
 
     def summer(self) -> Callable[[int, int], int]:
-        """A function that gives the CRC-32C of the bytes from `start` to `end`."""
+        """A function that returns the CRC-32C of the bytes from `start` to `end`."""
         return _looking(summer(np.frombuffer(self.data, np.uint8)), self.data)
 
 
 @dataclass(slots=True)
 class ShardContent:
-    """What was read of a shard: a row for each sample, up to the first error.
+    """What was read from a shard: a row for each sample, up to the first error.
 
-    numbers: int64 columns of NUMBERS (label NO_LABEL or BAD_LABEL where there is none; image_offset -1 likewise).
-    image_fields: the field that is the image, "" for none. paths: of the samples' files, as `path_of` has them; empty
-    where the names of the members are the paths. fields: all names. texts: label -> name of the class, where the
-    format has it; renamed: the first record whose label had another name before: (label, name before, name, byte, key).
-    crc32c: of the whole file.
+    numbers: int64 columns of NUMBERS (label NO_LABEL or BAD_LABEL if there is none; image_offset -1 likewise).
+    image_fields: the field with the image, "" for none. paths: of the samples' files, as from `path_of`; empty if the
+    names of the members are the paths. fields: all names. texts: label -> class name, if the format stores it; renamed:
+    the first record whose label had another name before: (label, name before, name, byte, key). crc32c: of the whole
+    file.
     """
 
     place: str
@@ -115,11 +115,12 @@ class ShardContent:
 def open_shard(
     location: Location, form: str | None = None, *, as_far: bool = False, objects: Objects | None = None
 ) -> ShardBytes:
-    """The shard's bytes: mapped, or in memory where it is gzip or in a store.
+    """The shard's bytes: mapped, or in memory if it is gzip or in a store.
 
-    form: its format, where a manifest tells; else the name tells, or else the first bytes. as_far: damaged packed data
-    are unpacked as far as they can be, and the error is noted. objects: reads what is not on a disk.
-    Raises NotFoundError, StorageError; DamagedError for packed data that can't be unpacked and for an empty tar file.
+    form: its format, if a manifest names it; otherwise the file name or the first bytes decide. as_far: damaged
+    compressed data is unpacked as far as possible, and the error is recorded. objects: reads shards that are not on a
+    disk. Raises NotFoundError, StorageError; DamagedError for compressed data that can't be unpacked and for an empty
+    tar file.
     """
     place = str(location)
     named: FormatName | None = (
@@ -127,7 +128,7 @@ def open_shard(
     )
     data = _mapped(location) if location.is_local else (objects or Objects()).read(location)
     size, path = len(data), location.path if location.is_local else ""
-    if size == 0 and named is not None and not FORMATS[named].end:  # no end mark: nothing is a whole shard
+    if size == 0 and named is not None and not FORMATS[named].end:  # no end mark: an empty file is a whole shard
         return ShardBytes(place, b"", 0, format=named)
     if size == 0:
         raise DamagedError(place, "the file is empty", "copy it again, or pack again", 0)
@@ -141,7 +142,7 @@ def open_shard(
 
 
 def _looking(crc_of_bytes: Callable[[int, int], int], data: Any) -> Callable[[int, int], int]:
-    """The same function, with a look at `data` before each SUM_BYTES."""
+    """The same function, which checks `data` before each SUM_BYTES."""
 
     def crc(start: int, end: int) -> int:
         if end - start <= SUM_BYTES:
@@ -177,10 +178,9 @@ def _unpacked(file: Readable, as_far: bool) -> tuple[bytes, DamagedError | None]
 
 
 def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent:
-    """The content of a shard. What is damaged ends the rows and stands in `error`; the CRC is of all bytes.
+    """The content of a shard. Damage ends the rows and is recorded in `error`; the CRC is of all bytes.
 
-    rows: its index rows: a shard that is as they say is summed only, and not parsed. Raises StorageError where the disk
-    fails.
+    rows: its index rows; a shard that matches them is only summed, not parsed. Raises StorageError if the disk fails.
     """
     content = ShardContent(shard.place, shard.file_bytes, len(shard), shard.gzip)
     if rows is not None and shard.path and _as_indexed(content, rows, shard):
@@ -198,7 +198,7 @@ def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent
 
 
 def _as_indexed(content: ShardContent, rows: IndexRows, shard: ShardBytes) -> bool:
-    """Fill in the content of a shard that is just as its index rows say, but for its checksums; else False."""
+    """Fill in the content of a shard that matches its index rows except for checksums; else return False."""
     try:
         found = FORMATS[shard.format].plain_sums(shard.path, rows.keys, rows.paths, rows.numbers)
     except OSError as exc:
@@ -213,7 +213,7 @@ def _as_indexed(content: ShardContent, rows: IndexRows, shard: ShardBytes) -> bo
 
 
 class _Columns:
-    """Takes samples in order and fills a ShardContent."""
+    """Collects samples in order into a ShardContent."""
 
     def __init__(self, content: ShardContent) -> None:
         self.content, self.summed = content, 0
@@ -222,7 +222,7 @@ class _Columns:
         self.lengths: list[int] = []
 
     def add(self, samples: Iterator[Description], crc_of_bytes: Callable[[int, int], int]) -> None:
-        """Take samples, and sum up to the last image's end."""
+        """Add samples, and sum the bytes up to the last image's end."""
         content = self.content
         names, keys, fields = content.image_fields, content.keys, content.fields
         labels, offsets, sizes, image_offsets, image_sizes, crcs = (self.numbers[name] for name in NUMBERS)

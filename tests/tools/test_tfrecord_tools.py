@@ -122,7 +122,7 @@ def test_one_name_for_two_labels_gives_numbers(
 ) -> None:
     (tmp_path / "x-0.tfrecord").write_bytes(imagenet(draw_image, [(0, "crane", "a.jpg"), (1, "crane", "b.jpg")]))
     assert [entry.name for entry in index_shards(tmp_path / "x").classes] == ["0", "1"]
-    assert caplog.messages == ["the labels 0 and 1 are both called 'crane': classes get numbers as names"]
+    assert caplog.messages == ["labels 0 and 1 are both called 'crane', so classes are named by number"]
 
 
 @pytest.mark.parametrize("packing", ["", "gz", "zlib"])

@@ -1,4 +1,4 @@
-"""What the finder asks of a place: a disk and a store answer the same questions, each in its own way."""
+"""Access to files for the finder: a disk and a store answer the same questions, each in its own way."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from shardkit.shards.objects import Objects, has_lists
 from shardkit.storage.access import Remote
 
 TRIES = 5
-"""How often a name on a disk is looked up while what is there changes under it."""
+"""How often to look up a name on a disk whose content changes meanwhile."""
 
 LISTED = 100_000
-"""Names in a store that are looked at, to find those that a glob matches."""
+"""The number of names in a store to look at when matching a glob."""
 
 
 class Files(Protocol):
-    """A disk, or stores, while one source is looked up. Manifests are read once.
+    """Access to a disk, or to stores, while one source is resolved. Manifests are read once.
 
-    tries: how often a name is looked up again where the answer changes. trees: a folder without shards is a class
-    directory. looks: to ask for a file costs nothing, so that each is asked for; otherwise one that is missing is
-    reported when it is read. check: what a user checks where nothing is found.
+    tries: how often to look up a name whose answer changes. trees: whether a folder without shards is a class
+    directory. looks: whether checking for a file costs nothing, so that each is checked; otherwise a missing one is
+    reported when it is read. check: what a user should check if nothing is found.
     """
 
     tries: int
@@ -38,49 +38,50 @@ class Files(Protocol):
     check: str
 
     def manifest(self, place: Location) -> Found | None:
-        """The dataset of a manifest; None where there is no such file. ManifestError, StorageError."""
+        """The dataset of a manifest; None if there is no such file. ManifestError, StorageError."""
         ...
 
     def is_file(self, place: Location) -> bool:
-        """Whether a file is there that may be read."""
+        """Whether there is a readable file."""
         ...
 
     def is_folder(self, place: Location) -> bool:
-        """Whether a folder is there that may be listed."""
+        """Whether there is a folder that can be listed."""
         ...
 
     def tree(self, place: Location) -> Found | None:
-        """The folder as a class directory; None where none is there."""
+        """The folder as a class directory; None if there is none."""
         ...
 
     def lists(self, folder: Location) -> bool:
-        """Whether there are listings."""
+        """Whether folders can be listed."""
         ...
 
     def names(self, folder: Location, prefix: str = "") -> list[str]:
-        """The names in a folder that begin with `prefix`, sorted; none where there is no folder. StorageError."""
+        """The names in a folder that begin with `prefix`, sorted; empty if there is no folder. StorageError."""
         ...
 
     def matching(self, known: Location, rest: str) -> list[Location]:
-        """What a glob matches that begins with `known`, which stands for itself. UsageError where there are no
-        listings, StorageError."""
+        """The matches of a glob that begins with `known`, taken literally. UsageError if folders can't be listed,
+        StorageError."""
         ...
 
     def only_files(self, places: Sequence[Location]) -> list[Location]:
-        """Those of the places which `matching` gave that are files."""
+        """Those of the locations from `matching` that are files."""
         ...
 
     def sign(self, folder: Location, stem: str) -> str | None:
-        """The name of what tells that a dataset in this folder is not finished; None where nothing does."""
+        """The name of a file or folder which shows that a dataset in this folder is unfinished; None if there is
+        none."""
         ...
 
     def begun(self, place: Location) -> bool:
-        """Whether something tells that a dataset of this name was begun, and nothing of it need be there."""
+        """Whether there are signs that a dataset of this name was begun, even without any of its files."""
         ...
 
 
 class Disk:
-    """The files of this machine."""
+    """Local files."""
 
     tries, trees, looks = TRIES, True, True
     check = "check the path and the working directory"
@@ -109,11 +110,11 @@ class Disk:
         return True
 
     def names(self, folder: Location, prefix: str = "") -> list[str]:
-        """The names in a folder, those of folders too."""
+        """The names in a folder, including folders."""
         return self._manifests.objects.names(folder, prefix) if os.path.isdir(folder.path) else []
 
     def matching(self, known: Location, rest: str) -> list[Location]:
-        """What a glob matches, sorted by path, folders too; `**` goes through folders."""
+        """The matches of a glob, sorted by path, including folders; `**` matches any folders."""
         begin = glob.escape(known.path)
         found = glob.glob(begin + rest, recursive=True) or glob.glob(begin + unbracketed(rest), recursive=True)
         return [Location("", path) for path in sorted(found)]
@@ -123,7 +124,7 @@ class Disk:
         return [place for place in places if os.path.isfile(place.path)]
 
     def sign(self, folder: Location, stem: str) -> str | None:
-        """A work folder with something in it, a manifest that was put aside, or the mark of a transfer."""
+        """A work folder that is not empty, a manifest that was put aside, or the marker of a transfer."""
         work = named.work_name(stem)
         with suppress(OSError):
             if any(name != named.LOCK for name in os.listdir(os.path.join(folder.path, work))):
@@ -131,13 +132,13 @@ class Disk:
         return next((name for name in named.signs(stem) if os.path.lexists(os.path.join(folder.path, name))), None)
 
     def begun(self, place: Location) -> bool:
-        """A work folder, an empty one too, or another sign."""
+        """A work folder, even an empty one, or another sign."""
         work = place.sibling(named.work_name(place.name))
         return os.path.isdir(work.path) or self.sign(place.parent, place.name) is not None
 
 
 class Stores:
-    """The objects of stores. The manifest comes first, and saves the listing."""
+    """Objects in stores. The manifest is tried first, which saves the listing."""
 
     tries, trees, looks = 0, False, False
     check = "check the URL"
@@ -147,18 +148,18 @@ class Stores:
         self._manifests = _Manifests(self._objects)
 
     def manifest(self, place: Location) -> Found | None:
-        """The dataset of a manifest; None where there is no such object, or for a query, which is of another one."""
+        """The dataset of a manifest; None if there is no such object, or for a query, which belongs to another one."""
         return None if place.query else self._manifests.read(place)
 
     def is_file(self, place: Location) -> bool:
-        """Whether an object is there: some stores say "denied" of what is not."""
+        """Whether an object is there: some stores answer "denied" for missing ones."""
         with suppress(NotFoundError, StorageError):
             self._objects.info(place)
             return True
         return False
 
     def is_folder(self, place: Location) -> bool:
-        """Whether objects are below it."""
+        """Whether there are objects below it."""
         with suppress(StorageError):
             return self.lists(place) and len(self._objects.listed(place, "", 1)) > 0
         return False
@@ -168,15 +169,16 @@ class Stores:
         return
 
     def lists(self, folder: Location) -> bool:
-        """Not on web servers."""
+        """Whether folders can be listed: not on web servers."""
         return has_lists(folder)
 
     def names(self, folder: Location, prefix: str = "") -> list[str]:
-        """The names of objects in this very folder."""
+        """The names of objects directly in this folder."""
         return self._objects.names(Location(folder.scheme, folder.path.rstrip("/")), prefix)
 
     def matching(self, known: Location, rest: str) -> list[Location]:
-        """The shards of the manifest that a glob is of; without one, what a listing finds, in its order."""
+        """The matching shards of the manifest beside them; without a manifest, the matches in a listing, in its
+        order."""
         shards = self._of_manifest(known, rest)
         if shards is not None:
             return shards
@@ -204,11 +206,11 @@ class Stores:
         return [known.parent.child(name) for name in found if _fits(name.split("/"), parts)]
 
     def only_files(self, places: Sequence[Location]) -> list[Location]:
-        """All: a listing has no folders."""
+        """All of them: a listing has no folders."""
         return list(places)
 
     def sign(self, folder: Location, stem: str) -> str | None:
-        """A manifest that was put aside, or the mark of a transfer."""
+        """A manifest that was put aside, or the marker of a transfer."""
         if folder.query:
             return None
         for name in named.signs(stem):
@@ -222,7 +224,7 @@ class Stores:
 
 
 class _Manifests:
-    """Manifests that were read, and those that are not there."""
+    """A cache of manifests, including missing ones."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
@@ -238,13 +240,13 @@ class _Manifests:
 
 
 def _plain(pattern: str) -> str:
-    """What a glob begins with, up to its first special character."""
+    """The literal beginning of a glob, up to its first special character."""
     return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
 
 
 def _fits(name: Sequence[str], parts: Sequence[str]) -> bool:
-    """Whether a name fits a glob, both by their parts, as `glob.glob` has it: `**` stands for any folders, and what
-    begins with a dot is hidden from `*`."""
+    """Whether a name matches a glob, both given as parts, by the rules of `glob.glob`: `**` matches any folders, and
+    `*` does not match names that begin with a dot."""
     if not name or not parts:
         return not name and not parts
     if parts[0] == "**":

@@ -1,4 +1,4 @@
-"""From what a user writes to what is there: a manifest, shards without one, or a class directory."""
+"""Resolve what a user names: a manifest, shards without one, or a class directory."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
     """What `source` names: a glob, brace range, prefix, list, manifest, or class directory.
 
-    remote: how stores are read; without it a URL is an error, for what needs the files on a disk. Raises NotFoundError
-    where nothing is there, UsageError where more than one dataset is, ManifestError, StorageError.
+    remote: how to read stores; without it, a URL is an error, for callers that need the files on a disk. Raises
+    NotFoundError if there is nothing, UsageError if there is more than one dataset, ManifestError, StorageError.
     """
     places = _places(source)
     one = places[0] if isinstance(source, (str, os.PathLike)) else None
@@ -35,8 +35,8 @@ def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
         try:
             return _found(one, places, files)
         except (NotFoundError, UsageError) as exc:
-            # a dataset that is replaced between the list of a folder and its manifest does not fit: it is looked up
-            # again until it does, or the answer stays the same
+            # if a dataset is replaced between listing its folder and reading its manifest, they do not match:
+            # retry until they do, or until the answer stays the same
             if str(exc) == said:
                 raise
             said, files = str(exc), _files(places, remote)
@@ -44,14 +44,14 @@ def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
 
 
 def _located(part: str | os.PathLike[str]) -> Location:
-    """The place that is meant; a bucket is a folder."""
+    """The location of a path or URL; a bucket is a folder."""
     place = locate(part)
     is_bucket = not place.is_local and "/" not in place.path
     return replace(place, path=f"{place.path}/") if is_bucket else place
 
 
 def _places(source: SourceLike) -> list[Location]:
-    """The places that a source consists of. UsageError for what is none."""
+    """The locations of which a source consists. UsageError for anything else."""
     if isinstance(source, (str, os.PathLike)):
         return [_located(source)]
     if isinstance(source, Manifest):
@@ -68,7 +68,7 @@ def _places(source: SourceLike) -> list[Location]:
 
 
 def _files(places: Sequence[Location], remote: Remote | None) -> Files:
-    """What places are read with. UsageError for URLs without `remote`, and for URLs among paths."""
+    """The access to the locations. UsageError for URLs without `remote`, and for URLs mixed with paths."""
     far = next((place for place in places if not place.is_local), None)
     if far is None:
         return Disk()
@@ -93,7 +93,7 @@ def _found(one: Location | None, places: Sequence[Location], files: Files) -> Fo
 
 
 def _entry(place: Location, files: Files) -> Meant:
-    """The shards that one entry of a list means."""
+    """The shards for one entry of a list."""
     found = None if format_of_name(place.name) else _whole(place, files)
     if found is None:
         return shards_of(place, files)
@@ -104,7 +104,7 @@ def _entry(place: Location, files: Files) -> Meant:
 
 
 def _whole(place: Location, files: Files) -> Found | None:
-    """The dataset or folder that is called as it is written; None where none is, so that it may be a pattern."""
+    """The dataset or folder with exactly this name; None if there is none, so that it may be a pattern."""
     shard = format_of_name(place.name) is not None
     if place.query and not shard:
         fact = "a query, such as a signature, holds for one object, and a dataset has several"
@@ -125,7 +125,7 @@ def _whole(place: Location, files: Files) -> Found | None:
 
 
 def _folder(place: Location, files: Files) -> Found | None:
-    """A folder: of the shards of one dataset, or a class directory; None where there is none."""
+    """A folder with the shards of one dataset, or a class directory; None if there is none."""
     there = files.names(place)
     stems = datasets_in(there)
     if len(stems) > 1:

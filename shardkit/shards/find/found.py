@@ -1,4 +1,4 @@
-"""What a source is found to be."""
+"""The result of resolving a source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Found:
 
     @property
     def places(self) -> list[Location]:
-        """The shards that are meant, those of a manifest too; none of a class directory."""
+        """The selected shards, from a manifest or not; empty for a class directory."""
         if self.manifest is None or self.location is None:
             return list(self.shards)
         numbers = range(len(self.manifest.shards)) if self.numbers is None else self.numbers

@@ -1,4 +1,4 @@
-"""Which dataset shards belong to: the one whose manifest is beside them, whatever generation they are of."""
+"""Find the dataset to which shards belong: the one whose manifest is beside them, whatever their generation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from shardkit.shards.find.unfinished import require_finished
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """Shards that a user means, in order. named: the paths that were written; globs: of their names, that were."""
+    """The shards that a user selects, in order. named: the paths that were written out; globs: the globs for names that
+    were given."""
 
     shards: tuple[Location, ...]
     named: tuple[str, ...] = ()
@@ -28,9 +29,9 @@ class Meant:
 def with_manifest(meant: Meant, files: Files) -> Found:
     """The shards as part of the dataset whose manifest is beside them, if there is one.
 
-    Files of another generation of that dataset are no part of it: they are ignored, unless they are named.
-    NotFoundError for a shard of the manifest that a glob would match, and that is not there; and for shards without a
-    manifest where something tells that it is still to come. UsageError for shards of several datasets or formats.
+    Files of another generation of that dataset are not part of it: they are ignored, unless they are named.
+    NotFoundError for a missing shard of the manifest that a glob would match, and for shards without a manifest if
+    there are signs that it is still to come. UsageError for shards of several datasets or formats.
     """
     _require_one_format(meant.shards)
     first = {_family(shard): shard for shard in reversed(meant.shards)}
@@ -49,7 +50,7 @@ def with_manifest(meant: Meant, files: Files) -> Found:
 
 
 def _of_manifest(whole: Found, meant: Meant) -> Found:
-    """What is meant as shards of a manifest."""
+    """The selection as shards of a manifest."""
     assert whole.manifest is not None and whole.location is not None
     number = {entry.name: place for place, entry in enumerate(whole.manifest.shards)}
     shards = _of_generation(meant.shards, number, whole.location, set(meant.named))
@@ -68,7 +69,7 @@ def _of_manifest(whole: Found, meant: Meant) -> Found:
 
 
 def known_shards(shards: Sequence[Location], files: Files) -> list[set[str] | None]:
-    """For each shard, those that the manifest of its name names; None where there is none."""
+    """For each shard, the shards in the manifest of its dataset; None if there is no manifest."""
     known: dict[tuple[Location, str], set[str] | None] = {}
     for shard in shards:
         if (family := _family(shard)) not in known:
@@ -81,18 +82,18 @@ def known_shards(shards: Sequence[Location], files: Files) -> list[set[str] | No
 def missing_of_manifest(shard: Location) -> NotFoundError:
     """The error for a shard that a manifest names."""
     cure = "restore it, pack again, or run 'shardkit index'"
-    return NotFoundError(str(shard), "the manifest names this shard, and it is missing", cure)
+    return NotFoundError(str(shard), "the manifest names this shard, but it is missing", cure)
 
 
 def _family(shard: Location) -> tuple[Location, str]:
-    """(folder, what the name begins with) of a shard."""
+    """(folder, beginning of the name) of a shard."""
     return shard.parent, names.stem_of_shard(shard.name)
 
 
 def _owner(shard: Location, files: Files) -> Found | None:
-    """The dataset that a shard, and others of its family, belong to, whichever generation; None where no manifest is.
+    """The dataset to which a shard and others of its family belong, of any generation; None if there is no manifest.
 
-    For a shard without a number, that is a manifest which names it: others make JSON files of such names too.
+    For a shard without a number, the manifest must name it: other writers make JSON files with such names too.
     """
     folder, base = _family(shard)
     if names.numbered_stem(shard.name) is None:
@@ -111,7 +112,7 @@ def _owner(shard: Location, files: Files) -> Found | None:
 def _of_generation(
     shards: Sequence[Location], number: Mapping[str, int], manifest: Location, named: set[str]
 ) -> list[Location]:
-    """The shards that the manifest knows. UsageError for others, unless they are what a replaced dataset has left."""
+    """The shards that the manifest knows. UsageError for others, unless they are left over from a replaced dataset."""
     stem = manifest.name.removesuffix(".json")
     ours = {names.file_generation(name, stem) for name in number} - {None}
     kept = []
@@ -131,8 +132,8 @@ def _of_generation(
 
 
 def _require_one_format(shards: Sequence[Location]) -> None:
-    """UsageError where the names say that shards are of more than one format."""
-    endings = {shard.name.partition(".")[2]: shard for shard in reversed(shards)}  # one name of each tells
+    """UsageError if, by their names, shards are of more than one format."""
+    endings = {shard.name.partition(".")[2]: shard for shard in reversed(shards)}  # one name for each ending
     first: dict[str, Location] = {}
     for shard in reversed(endings.values()):
         form = format_of_name(shard.name)

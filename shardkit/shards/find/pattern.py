@@ -1,4 +1,5 @@
-"""What a name with `*`, `?`, `[` and braces means: the file, folder or dataset that is called so, else a pattern."""
+"""The meaning of a name with `*`, `?`, `[` and braces: the file, folder or dataset with that name, or else a
+pattern."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ from shardkit.shards.find.files import Files
 
 @dataclass(frozen=True, slots=True)
 class Pattern:
-    """A path that begins with `known`, which stands for itself. rest: may be a glob and have braces."""
+    """A path that begins with `known`, taken literally. rest: may be a glob and have braces."""
 
     known: Location
     rest: str
 
     @property
     def place(self) -> Location:
-        """The path as it is written."""
+        """The literal path."""
         if not self.rest:
             return self.known
         return Location(self.known.scheme, self.known.path + self.rest, self.known.query)
@@ -32,22 +33,22 @@ class Pattern:
 
     @property
     def is_open(self) -> bool:
-        """Whether it means more than the name that is written."""
+        """Whether it means more than the literal name."""
         return is_ambiguous(self.rest)
 
     @property
     def has_range(self) -> bool:
-        """Whether it runs over numbers, some of which a dataset may leave out."""
+        """Whether it has a range of numbers, some of which a dataset may lack."""
         return has_range(self.rest)
 
     @property
     def name_glob(self) -> str:
-        """The glob that its last part is."""
+        """Its last part as a glob."""
         _, slash, name = self.rest.rpartition("/")
         return name if slash else glob.escape(self.known.name) + name
 
     def expanded(self) -> list[Pattern]:
-        """One without braces for each choice in them, in order."""
+        """The patterns without braces, one for each choice in them, in order."""
         return [Pattern(self.known, text) for text in expand_braces(self.rest)] if "{" in self.rest else [self]
 
 
@@ -57,7 +58,7 @@ def is_ambiguous(text: str) -> bool:
 
 
 def is_numbered(name: str) -> bool:
-    """Whether a name, or all that a pattern means, is of shards with a number, so that no dataset is called so."""
+    """Whether a name, or everything that a pattern means, is that of numbered shards, which no dataset has."""
     return names.numbered_stem(_CHOICE.sub("0", name)) is not None
 
 
@@ -65,9 +66,9 @@ _CHOICE = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]|[*?]")
 
 
 def read_pattern(place: Location, files: Files) -> Pattern:
-    """The pattern that a user's path is.
+    """The pattern in a user's path.
 
-    What is there by the name as it stands is known: the file, folders, and a dataset whose manifest is there.
+    Whatever exists under the literal name is known: the file, folders, and a dataset with a manifest.
     """
     if not is_ambiguous(place.path) or files.is_file(place):
         return Pattern(place, "")

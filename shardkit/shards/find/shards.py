@@ -1,4 +1,4 @@
-"""The shards that a path, glob, brace range or prefix means."""
+"""Find the shards for a path, glob, brace range or prefix."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ _NO_SHARDS = (".json", ".parquet", ".tmp", ".part", ".idx")
 
 
 def shards_of(place: Location, files: Files) -> Meant:
-    """The shards that one path, glob, brace range or prefix means. NotFoundError where none is there, and for a path
-    that is not, unless it is a number in a range that the manifest does not name: shards without a sample are not
-    written."""
+    """The shards for one path, glob, brace range or prefix. NotFoundError if there are none, and for a missing path,
+    unless it is a number in a range that the manifest does not name: shards without samples are not written."""
     if not place.name:
         raise nothing_there(place, files)
     pattern = read_pattern(place, files)
@@ -59,7 +58,7 @@ def _of_prefix(place: Location, files: Files) -> tuple[Location, ...]:
 
 
 def _matching(pattern: Pattern, files: Files, *, is_new: bool) -> list[Location]:
-    """The shards that a glob matches. is_new: it came out of braces, and may be the name of a file."""
+    """The shards that a glob matches. is_new: whether it came from braces, and may be the name of a file."""
     if is_new and files.is_file(pattern.place):
         return [pattern.place]
     matches = files.matching(pattern.known, pattern.rest)
@@ -71,15 +70,16 @@ def _matching(pattern: Pattern, files: Files, *, is_new: bool) -> list[Location]
 
 
 def _shards_among(matches: Sequence[Location], files: Files) -> list[Location]:
-    """Shards by their names; where there are none, files that may be some."""
+    """Shards by their names; if there are none, files that may be shards."""
     shards = [match for match in matches if format_of_name(match.name)]
     return shards or files.only_files([match for match in matches if not match.name.endswith(_NO_SHARDS)])
 
 
 def _present(shards: Sequence[Location], files: Files, *, in_range: bool, alone: bool) -> Sequence[Location]:
-    """Those of some shards that were written one by one, or as a range, which are there.
+    """Those that exist of some shards that were written out, or as a range.
 
-    alone: nothing else is meant. NotFoundError for one that should be there and is not, where that costs nothing.
+    alone: whether nothing else is selected. NotFoundError for one that should exist but does not, if checking costs
+    nothing.
     """
     if files.looks:
         there = [shard for shard in shards if files.is_file(shard)]
@@ -95,7 +95,8 @@ def _present(shards: Sequence[Location], files: Files, *, in_range: bool, alone:
 
 
 def _require_left_out(missing: Sequence[Location], files: Files, *, anything: bool) -> None:
-    """NotFoundError for the first of the missing shards that no manifest leaves out. anything: others are there."""
+    """NotFoundError for the first missing shard, unless a manifest shows that it was never written. anything: whether
+    others exist."""
     for shard, whole in zip(missing, known_shards(missing, files) if anything else [None] * len(missing), strict=True):
         if whole is None:
             raise NotFoundError(str(shard), "there is no such shard", files.check)
@@ -104,7 +105,7 @@ def _require_left_out(missing: Sequence[Location], files: Files, *, anything: bo
 
 
 def shards_of_stem(beside: Location, stem: str, objects: Objects, generation: int | None = None) -> list[Location]:
-    """The shards `STEM-NUMBER` in the folder of `beside`, by name; of a generation, by default the last."""
+    """The shards `STEM-NUMBER` in the folder of `beside`, by name; of one generation, by default the last."""
     folder = beside.parent
     names = objects.names(folder, stem)
     found: dict[int, list[Location]] = {}
@@ -117,7 +118,8 @@ def shards_of_stem(beside: Location, stem: str, objects: Objects, generation: in
 
 
 def find_shards(source: SourceLike) -> list[Location]:
-    """The shards on a disk that `source` (glob, braces, prefix, list, folder) names, whatever manifest is beside them.
+    """The shards on a disk that `source` (glob, braces, prefix, list, folder) names, regardless of manifests beside
+    them.
 
     Raises NotFoundError, UsageError.
     """

@@ -1,4 +1,4 @@
-"""What tells that a dataset is not finished: its shards alone may be half of it."""
+"""Detect unfinished datasets, whose shards may be only half of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from shardkit.shards.find.files import Files
 
 
 def require_finished(folder: Location, base: str, files: Files) -> None:
-    """NotFoundError where something tells that shards whose names begin with `base` are of a dataset that is not
-    finished: its manifest is still to come."""
+    """NotFoundError if there are signs that shards whose names begin with `base` belong to an unfinished dataset, whose
+    manifest is still to come."""
     for stem in names.stems_of(base):
         found = files.sign(folder, stem)
         if found is not None:
@@ -22,7 +22,7 @@ def require_finished(folder: Location, base: str, files: Files) -> None:
 
 
 def nothing_there(place: Location, files: Files) -> NotFoundError:
-    """The error for a name that means nothing: it says so where a dataset of the name was begun."""
+    """The error for a name under which there is nothing; it mentions a dataset of that name that was begun."""
     if not files.lists(place):
         return NotFoundError(str(place), "there is no manifest of this name", "name the manifest")
     what = "nor shards, nor a class directory" if files.trees else "nor shards"

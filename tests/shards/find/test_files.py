@@ -182,7 +182,7 @@ def test_a_shard_of_a_pattern_like_name_that_is_lost_is_not_passed_over(tmp_path
     (tmp_path / "a[1].json").write_bytes(manifest_of(shards))
     for source in ("a[1]-*.tar", "a[1]-00000?.tar", "a[[]1]-*.tar"):
         with pytest.raises(
-            NotFoundError, match=r"a\[1\]-000001\.tar: the manifest names this shard, and it is missing"
+            NotFoundError, match=r"a\[1\]-000001\.tar: the manifest names this shard, but it is missing"
         ):
             resolve(f"{tmp_path}/{source}")
     assert len(resolve(f"{tmp_path}/a[1]-00000[02].tar").places) == 2

@@ -438,7 +438,7 @@ def test_a_range_runs_over_the_numbers_that_a_dataset_leaves_out(
 
 def test_a_shard_of_a_range_that_the_manifest_names_must_be_there(gaps: Path) -> None:
     shard(gaps, 2).unlink()
-    with pytest.raises(NotFoundError, match=r"cars-000002\.tar: the manifest names this shard, and it is missing"):
+    with pytest.raises(NotFoundError, match=r"cars-000002\.tar: the manifest names this shard, but it is missing"):
         resolve(f"{gaps}-{{000000..000004}}.tar")
 
 
