@@ -26,9 +26,9 @@ def test_unique_keys_are_fine() -> None:
 
 
 def test_the_second_of_two_equal_keys_is_told_with_its_byte_and_the_shard_of_the_first() -> None:
-    with pytest.raises(DatasetError, match=r"some/y-0\.tar: at byte 512: sample a: the key is in x-0\.tar already"):
+    with pytest.raises(DatasetError, match=r"some/y-0\.tar: at byte 512: sample a: the key is already in x-0\.tar"):
         require_unique([(X, ["a", "b"], offsets(0, 512)), (Y, ["c", "a"], offsets(0, 512))])
-    with pytest.raises(DatasetError, match=r"x-0\.tar: at byte 7: .*the key is in x-0\.tar already") as caught:
+    with pytest.raises(DatasetError, match=r"x-0\.tar: at byte 7: .*the key is already in x-0\.tar") as caught:
         require_unique([(X, ["a", "a"], offsets(3, 7)), (Y, ["a"], offsets(0))])
     assert (caught.value.offset, caught.value.key) == (7, "a")
 

@@ -1,4 +1,4 @@
-"""What the parts of reading agree on: a catalog gives blocks of samples, and says how they are brought in ahead of
+"""The protocols of reading: a catalog provides blocks of samples, and a prefetch that loads their bytes ahead of
 use."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Buffer = Any
 """bytes, or a memoryview of a mapped shard."""
 
 Images = tuple[list[Buffer], dict[int, DamagedError | DecodeError]]
-"""(the bytes of each image, none for a damaged one; place among them -> what is wrong)."""
+"""(the bytes of each image, empty for a damaged one; position among them -> the error)."""
 
 Run = tuple[int, int, int]
 """(shard, first byte, end byte)."""
@@ -46,21 +46,21 @@ class Block(Protocol):
 
     @property
     def labels(self) -> Rows:
-        """The class numbers (int64, n); -1 where a sample has none."""
+        """The class numbers (int64, n); -1 for a sample without one."""
         ...
 
     def __len__(self) -> int: ...
 
     def image(self, number: int) -> Buffer:
-        """The bytes of an image. DamagedError where they are known to be others than they were."""
+        """The bytes of an image. DamagedError if they are known to have changed."""
         ...
 
     def images(self, begin: int, end: int) -> Images:
-        """The bytes of the images of some samples, and what is wrong with those that are damaged."""
+        """The bytes of the images of some samples, and the errors of those that are damaged."""
         ...
 
     def target(self, number: int) -> bytes | None:
-        """The bytes of the field that holds a label of several classes, or numbers; None where there is none."""
+        """The bytes of the field with a label of several classes, or numbers; None if there is none."""
         ...
 
     def sample(self, number: int, *, checked: bool = False) -> Sample:
@@ -81,17 +81,17 @@ class Block(Protocol):
         ...
 
     def runs(self) -> list[Run]:
-        """The runs of bytes that hold its samples; empty where reading ahead makes no sense."""
+        """The runs of bytes that hold its samples; empty if reading ahead is pointless."""
         ...
 
     @property
     def arriving(self) -> Sequence[FetchedBytes]:
-        """The bytes of its samples that are fetched from a store, to be asked for ahead of use."""
+        """The bytes of its samples to fetch from a store ahead of use."""
         ...
 
 
 Placed = tuple[NDArray[np.int64], Block, NDArray[np.bool_] | None]
-"""(the numbers of the block's samples in the share, the block, which of them are repeats or None)."""
+"""(the numbers of the block's samples in the share, the block, which of them are repeats, or None)."""
 
 
 NO_IMAGE_CURE = 'read it without decode(), or leave such samples out with on_error="skip"'
@@ -121,23 +121,23 @@ class Catalog(Protocol):
     plain: bool
     """Whether each sample is one image with a label."""
     identity: str
-    """Tells this dataset from others: the same for every copy of the same content."""
+    """Identifies the dataset: equal for all copies of the same content."""
     starts: Rows
-    """The first row of each of the datasets that it consists of, and the number of all rows."""
+    """The first row of each of its component datasets, and the total number of rows."""
 
     @property
     def manifest(self) -> Manifest | None:
-        """The manifest, where this is one dataset that has one."""
+        """The manifest, if this is a single dataset that has one."""
         ...
 
     @property
     def prefetch(self) -> Prefetch:
-        """What brings the bytes of its blocks in ahead of use."""
+        """Loads the bytes of its blocks ahead of use."""
         ...
 
     @property
     def kind(self) -> Kind:
-        """What the labels are. UsageError where datasets of several kinds were put together."""
+        """The kind of the labels. UsageError if datasets of several kinds were combined."""
         ...
 
     @property
@@ -154,11 +154,11 @@ class Catalog(Protocol):
         ...
 
     def hold(self) -> None:
-        """Keep the files that are there now for as long as this is used, where that is cheap."""
+        """Keep the current files for as long as this is used, if that is cheap."""
         ...
 
     def labels(self) -> Rows:
-        """The labels of all rows (int64, N); -1 where there is none. Held in memory from the first call on."""
+        """The labels of all rows (int64, N); -1 for none. Kept in memory from the first call on."""
         ...
 
     def index_table(self) -> pa.Table:
@@ -166,25 +166,25 @@ class Catalog(Protocol):
         ...
 
     def rows_of(self, key: str) -> list[int]:
-        """The rows of a key: none or one, or several where datasets were put together."""
+        """The rows of a key: none or one, or several if datasets were combined."""
         ...
 
 
 class Prefetch(Protocol):
-    """What brings the bytes of blocks in ahead of use: nothing, the system's read-ahead, or requests to a store."""
+    """Loads the bytes of blocks ahead of use: by nothing, the system's read-ahead, or requests to a store."""
 
     @property
     def strength(self) -> int:
-        """Of catalogs put together, the strongest serves all: it passes on the blocks of the others as they are."""
+        """Of combined catalogs, the strongest serves all: it passes on the blocks of the others unchanged."""
         ...
 
     def block_bytes(self, usual: int) -> int:
-        """The bytes of samples that are looked up together, where `usual` are usual."""
+        """The bytes of samples to look up together, given the usual number."""
         ...
 
     def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
-        """The blocks of a catalog, one at least, in order, each given when its bytes were asked for.
+        """The blocks of a catalog (at least one) in order, each yielded once its bytes have been requested.
 
-        window: samples that the shuffle draws from at a time; 0 for the order in which they lie.
+        window: the samples from which the shuffle draws at a time; 0 for stored order.
         """
         ...

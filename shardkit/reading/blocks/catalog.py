@@ -1,7 +1,7 @@
-"""What a dataset holds and where: by row (0 … N - 1, in the order of the shards), blocks of samples.
+"""The contents of a dataset by row (0 … N - 1, in the order of the shards), as blocks of samples.
 
 A catalog knows its counts at once, reads the index rows of a shard when they are needed, and keeps those of the shards
-in use. It opens no shard before a sample's bytes are asked for.
+in use. It opens no shard before a sample's bytes are requested.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 KEPT_SHARDS = 48
 KEPT_ROWS = 500_000
-"""The shards in use whose index rows are kept: so many, or more where they are small, up to so many rows (100 bytes
-each). A shuffle of 10,000 samples through shards of 200, or of many lanes, has far more than 48 in use."""
+"""The index rows that are kept: those of this many shards in use, or of more small ones, up to this many rows (100
+bytes each). A shuffle of 10,000 samples through shards of 200, or of many lanes, has far more than 48 in use."""
 
 KEPT_INDEXES = 32
 """Index files that are kept open."""
@@ -59,11 +59,11 @@ class _Table:
 
 
 class IndexCatalog:
-    """A dataset with manifest and index. `shards` limits it to some of the manifest's shards. `remote` says how a store
-    is read.
+    """A dataset with manifest and index. `shards` limits it to some of the manifest's shards. `remote`: how to read a
+    store.
 
-    verify: None checks the CRC-32C of each image that is decoded, and of the others that the format or a store wants
-    checked; True that of each whole shard too, when it is first opened; False only what the format or a store wants.
+    verify: None checks the CRC-32C of each decoded image, and of those others for which the format or a store requires
+    it; True also that of each whole shard, when it is first opened; False only what the format or a store requires.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class IndexCatalog:
         self.urls = [file.url for file in files]
         self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
         others = [name for name in manifest.fields if name not in IMAGE_FIELDS]
-        packed = manifest.one_image_each  # whose path says of which field
+        packed = manifest.one_image_each  # whose path tells the field
         self.plain = names is None and others in (["cls"], []) and (packed or len(self.image_fields) == 1)
         self.checked_raw = self.format.checks_itself or self.access.unsure
-        """Whether images are checked that are not decoded: the format has checksums of its own for that, or a store may
-        send others."""
+        """Whether images that are not decoded are checked: if the format has its own checksums, or a store may send
+        wrong bytes."""
         self.checked = self.checked_raw or verify is not False
-        """Whether images are checked that are decoded."""
+        """Whether decoded images are checked."""
         self._verify = bool(verify)
         self._first = np.concatenate([[0], np.cumsum(self.counts)])
         self.starts = self._first[[0, -1]]
@@ -122,7 +122,7 @@ class IndexCatalog:
 
     @property
     def kind(self) -> Kind:
-        """What the labels are."""
+        """The kind of the labels."""
         return cast(Kind, self.manifest.labels) if self.manifest.labels in ("multi", "number") else ""
 
     @property
@@ -141,8 +141,8 @@ class IndexCatalog:
             if self._labels is None:
                 parts = [self._columns(shard, ("label",))["label"] for shard in range(len(self.numbers))]
                 labels = np.concatenate([np.empty(0, np.int64), *parts])
-                if self.classes and labels.max(initial=-1) >= len(self.classes):  # they are counted by label
-                    fact = f"the index has the label {labels.max()}, and the manifest {len(self.classes)} classes"
+                if self.classes and labels.max(initial=-1) >= len(self.classes):  # classes are counted by label
+                    fact = f"the index has the label {labels.max()}, but the manifest has {len(self.classes)} classes"
                     raise ManifestError(str(self.location), fact, INDEX_CURE)
                 self._labels = labels
             return self._labels
@@ -158,7 +158,7 @@ class IndexCatalog:
         return pa.concat_tables(parts).unify_dictionaries()
 
     def rows_of(self, key: str) -> list[int]:
-        """The row of a key, found in the column of all keys, which is held from the first call on."""
+        """The row of a key, found in the column of all keys, which is kept from the first call on."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -176,7 +176,7 @@ class IndexCatalog:
         return IndexBlock(self, rows, shards, local)
 
     def table(self, shard: int) -> _Table:
-        """The index rows of a shard. Raises ManifestError where the index does not fit."""
+        """The index rows of a shard. Raises ManifestError if the index does not match."""
         with self._lock:
             found = self._tables.get(shard)
             if found is None:
@@ -188,7 +188,7 @@ class IndexCatalog:
             return found
 
     def require_own(self, shard: int, data: Mapping) -> None:
-        """ManifestError where the first or last sample of a shard is not what the index has there."""
+        """ManifestError if the first or last sample of a shard is not the one in the index."""
         table, url = self.table(shard), self.urls[shard]
         for at in sorted({0, int(self.counts[shard]) - 1}):
             start, key = int(table.offset[at]), table.key[at].as_py()
@@ -199,11 +199,11 @@ class IndexCatalog:
                 raise DamagedError(url, exc.fact, f"copy the shard again, or {INDEX_CURE}", exc.offset, key) from exc
             image = int(table.image_offset[at]), int(table.image_size[at])
             if found is None or found.key != key or (image[0] >= 0 and image not in found.fields.values()):
-                fact = f"this is not the shard that the index is of, which has the sample {key!r} at byte {start}"
+                fact = f"this is not the shard of the index, which has the sample {key!r} at byte {start}"
                 raise ManifestError(url, fact, f"copy the shard again, or {INDEX_CURE}")
 
     def hold(self) -> None:
-        """Keep the files that are there now, until this catalog is gone, where that is cheap."""
+        """Keep the current files until this catalog is gone, if that is cheap."""
         self.access.shards.hold()
 
     def _read_table(self, shard: int) -> _Table:
@@ -214,11 +214,11 @@ class IndexCatalog:
         has_image = table.image_offset >= 0
         outside = has_image & ((table.image_size < 0) | (table.image_offset < table.offset) | (ends > stops))
         if bool((stops > (file.unpacked or file.bytes)).any() or outside.any()):
-            raise ManifestError(str(self.location), f"the index does not fit {self.urls[shard]}", INDEX_CURE)
+            raise ManifestError(str(self.location), f"the index does not match {self.urls[shard]}", INDEX_CURE)
         return table
 
     def _columns(self, shard: int, names: Sequence[str]) -> dict[str, Any]:
-        """Columns of the index for one shard. Raises ManifestError where it is damaged or does not fit."""
+        """Columns of the index for one shard. Raises ManifestError if it is damaged or does not match."""
         part, row_group = self._row_group(self.numbers[shard])
         return self._index(part).columns(row_group, names)
 
@@ -247,7 +247,7 @@ class IndexCatalog:
 def _access_to(
     location: Location, files: Sequence[ShardFile], objects: Objects, verify: bool, limit: int
 ) -> ShardAccess:
-    """How the shards beside a manifest are reached."""
+    """The access to the shards beside a manifest."""
     if location.is_local:
         return MappedAccess(files, verify=verify, limit=limit)
     from shardkit.reading.blocks.fetched import FetchedAccess

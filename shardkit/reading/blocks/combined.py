@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 class CombinedCatalog:
-    """The samples of several catalogs. Classes of one name are one class; the labels are those of the first catalog,
-    and classes that only later ones have follow after them."""
+    """The samples of several catalogs. Classes with the same name are one class; labels are those of the first catalog,
+    followed by classes that only later ones have."""
 
     manifest: Manifest | None = None
 
@@ -50,7 +50,7 @@ class CombinedCatalog:
 
     @property
     def kind(self) -> Kind:
-        """What the labels are. UsageError where the parts are of several kinds."""
+        """The kind of the labels. UsageError if the parts are of several kinds."""
         kinds = {part.kind for part in self.parts}
         if len(kinds) > 1:
             fact = "some of these datasets have one class per sample, others have several classes, or numbers"
@@ -59,7 +59,7 @@ class CombinedCatalog:
 
     @property
     def one_image_each(self) -> bool:
-        """Whether that is so in all parts."""
+        """Whether all parts have one image per sample."""
         return all(part.one_image_each for part in self.parts)
 
     def files(self) -> Sequence[ShardFile]:
@@ -77,7 +77,7 @@ class CombinedCatalog:
         return np.concatenate([relabel[part.labels()] for part, relabel in parts])
 
     def index_table(self) -> pa.Table:
-        """The indexes of all parts, one after the other, with the labels of the whole."""
+        """The indexes of all parts, concatenated, with the labels of the whole."""
         import pyarrow as pa
 
         tables = []
@@ -98,7 +98,7 @@ class CombinedCatalog:
 
 
 class CombinedBlock:
-    """Samples of several catalogs: a block of each, and which of them a number is in."""
+    """Samples of several catalogs: a block of each, and the block of each number."""
 
     def __init__(self, catalog: CombinedCatalog, rows: Rows) -> None:
         self.rows = rows
@@ -121,7 +121,7 @@ class CombinedBlock:
 
     @property
     def arriving(self) -> Sequence[FetchedBytes]:
-        """The bytes of all parts that are to be asked for ahead of use."""
+        """The bytes of all parts to fetch ahead of use."""
         return [held for block in self.parts.values() for held in block.arriving]
 
     def runs(self) -> list[Run]:

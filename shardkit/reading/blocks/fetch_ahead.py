@@ -1,13 +1,13 @@
-"""Samples of a store's shards, fetched ahead of use: few large requests, several at a time, in the order of need.
+"""Fetch samples of a store's shards ahead of use: few large requests, several at a time, in the order of need.
 
     known    blocks whose samples are looked up: as far ahead as those of one chunk are apart, 2 buffers and more
-    started  the first of them, as many as 16 chunks: what they need is asked for
+    started  the first of them, as many as 16 chunks: what they need is requested
 
-When a block is started, each chunk of a shard (4 MiB) in which a sample of it begins is fetched, or rather what is
-wanted of it: the samples of it that are known, with gaps of up to GAP_BYTES. So a chunk of a dense order comes in one
-request, once; a sparse selection costs no more than its samples. What arrives is cut into samples, and each is let go
-with the block that has it. In memory are thus the samples that are waiting, about one shuffle buffer, and what is under
-way. Where ahead_bytes is less than that, fewer blocks are known: then requests are smaller, and gaps come again.
+When a block is started, each chunk of a shard (4 MiB) in which one of its samples begins is fetched, but only the known
+samples in it, with gaps of up to GAP_BYTES. So in a dense order a chunk takes a single request, and a sparse selection
+costs no more than its samples. The bytes that arrive are split into samples, each of which is released with its block.
+Memory thus holds the waiting samples, about one shuffle buffer, and the requests in flight. If ahead_bytes is less than
+that, fewer blocks are known; then requests are smaller, and gaps are fetched repeatedly.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 4 << 20
 WIDE = 2
-"""Chunks that follow each other come in one request while the store is not slow: then its cost is what counts. Over
+"""Consecutive chunks are joined into one request while the store is not slow: then the cost per request matters. Over
 loopback 8 MiB are 6 % faster than 4, and 16 no faster."""
 
 GAP_BYTES = 128 << 10
-"""Bytes between two samples that are fetched along with them: they cost less than another request."""
+"""The largest gap between two samples to fetch along with them: it costs less than another request."""
 
 KNOWN_SAMPLES = 16_384
-"""Samples that are looked up beyond that window, at most."""
+"""The maximum number of samples to look up beyond that window."""
 
 KEPT_SHARE = 4
-"""Samples of a shuffle stay where they arrived if those that it draws from are at most this part of ahead_bytes."""
+"""Samples of a shuffle stay in the buffer in which they arrived if those it draws from are at most this part of
+ahead_bytes."""
 
 
 def chunk_bytes(how: Remote) -> int:
-    """The size of a request: smaller where little may be under way."""
+    """The size of a request: smaller if little may be in flight."""
     return min(CHUNK_BYTES, max(64 << 10, how.ahead_bytes // REQUESTS))
 
 
@@ -60,26 +61,27 @@ Waiting = tuple["FetchedBytes", NDArray[np.int64]]
 
 
 class Ahead:
-    """What is asked for ahead of use, for one iteration."""
+    """The requests ahead of use, for one iteration."""
 
     def __init__(self, how: Remote) -> None:
         keep_freed_memory()
         self.keep = False
-        """Whether samples stay where they arrived, for an order in which those that arrive together leave together."""
+        """Whether samples stay in the buffer in which they arrived, for an order in which samples that arrive together
+        leave together."""
         self.chunk = chunk_bytes(how)
         self.flight = max(1, min(REQUESTS * self.chunk, how.ahead_bytes // 2))
         self.fetchers = Fetchers(how.timeout_seconds)
         self.asked = 0
-        """Bytes of samples that were asked for, in all."""
+        """The total bytes of requested samples."""
         self._pending: dict[tuple[int, int], list[Waiting]] = {}
 
     def expect(self, block: FetchedBytes) -> None:
-        """The samples of this block will be wanted."""
+        """Announce that the samples of this block will be needed."""
         for key, numbers in block.by_chunk(self.chunk):
             self._pending.setdefault((id(block.shards), key), []).append((block, numbers))
 
     def start(self, block: FetchedBytes) -> None:
-        """Ask for the samples of a block that was expected, and for those of later ones that lie beside them."""
+        """Request the samples of an expected block, and those of later blocks that lie beside them."""
         shards, wide = block.shards, 1 if self.fetchers.slow else WIDE
         found, first, last = list[Waiting](), 0, 0
         for key in block.chunks:
@@ -95,7 +97,7 @@ class Ahead:
             self._request(shards, last >> 32, found)
 
     def end(self) -> None:
-        """Ask for nothing more. What was asked for comes."""
+        """Make no more requests. Those already made are completed."""
         self.fetchers.end()
 
     def close(self) -> None:
@@ -131,8 +133,8 @@ class Ahead:
 
 
 class Cuts(NamedTuple):
-    """The samples of a request: their first byte and the one after the last in the shard, the block that each is for,
-    and its number there. No object for each sample: Python's garbage collector would look at all of them."""
+    """The samples of a request: their first byte and end in the shard, the block of each, and its number there. No
+    object for each sample: Python's garbage collector would look at all of them."""
 
     starts: list[int]
     ends: list[int]
@@ -141,7 +143,8 @@ class Cuts(NamedTuple):
 
 
 def shared(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
-    """Give each sample a view of the bytes as they came; `base` is where in the shard the pieces begin."""
+    """Give each sample a view of the bytes as they arrived; `base` is the position in the shard where the pieces
+    begin."""
     came = list(pieces)
     view = memoryview(came[0] if len(came) == 1 else b"".join(came)).cast("B")
     for start, end, owner, number in zip(*cuts, strict=True):
@@ -149,8 +152,8 @@ def shared(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
 
 
 def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
-    """As `shared`, but each sample is copied once, from the pieces as they come, so that these can go; repeats of a
-    sample share its bytes."""
+    """As `shared`, but each sample is copied once, from the pieces as they arrive, so that these can be freed; repeats
+    of a sample share its bytes."""
     starts, ends, owners, numbers = cuts
     at, next_, begun = base, 0, list[memoryview]()
     for piece in pieces:
@@ -168,12 +171,12 @@ def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
                 owners[next_].data[numbers[next_]] = data
                 next_ += 1
         at = stop
-    for place in range(next_, len(starts)):  # without a byte, at the very end
+    for place in range(next_, len(starts)):  # samples without bytes, at the very end
         owners[place].data[numbers[place]] = b""
 
 
 class StorePrefetch:
-    """Requests to a store. how: what may wait, and how long the store may take."""
+    """Requests to a store. how: its limits of bytes ahead and of time."""
 
     strength = 2
 
@@ -181,17 +184,17 @@ class StorePrefetch:
         self._how = how
 
     def block_bytes(self, usual: int) -> int:
-        """A sixteenth of what may wait, at most."""
+        """At most a sixteenth of the bytes that may wait."""
         return max(1, min(usual, self._how.ahead_bytes // 16))
 
     def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
-        """The blocks, their samples asked for ahead."""
+        """The blocks, whose samples are requested ahead."""
         return fetched(blocks, self._how, window)
 
 
 def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:
-    """The blocks, their samples asked for ahead. window: samples between the first and the last of a chunk, at most; 0
-    for the order in which they lie."""
+    """The blocks, whose samples are requested ahead. window: the maximum number of samples between the first and the
+    last of a chunk; 0 for stored order."""
     ahead = Ahead(how)
     flow = _Flow(ahead, how, window)
     try:
@@ -201,20 +204,20 @@ def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Plac
                 yield flow.next()
         while flow.held:
             yield flow.next()
-        ahead.end()  # whoever has the last blocks may still wait for them
+        ahead.end()  # consumers of the last blocks may still wait for them
     except BaseException:
         ahead.close()
         raise
 
 
 class _Flow:
-    """The blocks that are known, in order, and which of them are started."""
+    """The known blocks, in order, and which of them are started."""
 
     def __init__(self, ahead: Ahead, how: Remote, window: int) -> None:
         self.ahead, self.how, self.window = ahead, how, window
         self.held: deque[Placed] = deque()
         self.started = 0
-        """How many of `held` are started."""
+        """The number of started blocks in `held`."""
         self.samples = self.bytes = 0
         """Of the known blocks."""
         self.begun = self.flight = 0
@@ -222,7 +225,7 @@ class _Flow:
 
     @property
     def enough(self) -> bool:
-        """Whether no more need be known before the next block is given out."""
+        """Whether enough blocks are known to yield the next one."""
         if len(self.held) < 2:
             return False
         if self.bytes >= self.how.ahead_bytes:
@@ -232,12 +235,12 @@ class _Flow:
 
     @property
     def _full(self) -> bool:
-        """Whether as much is asked for as may be under way."""
+        """Whether the limit of bytes in flight is reached."""
         return self.started >= 2 and self.flight >= self.ahead.flight
 
     @property
     def _ripe(self) -> bool:
-        """Whether all that shares a chunk with the first block that is not started is known."""
+        """Whether everything that shares a chunk with the first unstarted block is known."""
         if self.started == len(self.held):
             return False
         if self.window:
@@ -245,7 +248,7 @@ class _Flow:
         return self.bytes - self.flight - _bytes_of(self.held[self.started]) >= self.ahead.chunk
 
     def know(self, placed: Placed) -> None:
-        """One block more. What it makes ripe is started at once."""
+        """Add a block. Blocks that it makes ripe are started at once."""
         self.held.append(placed)
         for own in placed[1].arriving:
             self.ahead.expect(own)
@@ -255,7 +258,7 @@ class _Flow:
             self._start()
 
     def next(self) -> Placed:
-        """The next block, when enough of those after it are started."""
+        """The next block, once enough of those after it are started."""
         while self.started < len(self.held) and not self._full:
             self._start()
         placed = self.held.popleft()
@@ -267,8 +270,8 @@ class _Flow:
         return placed
 
     def _start(self) -> None:
-        """Ask for what the first block that is not started needs."""
-        # a chunk that is kept waits for its last sample, up to a window
+        """Request what the first unstarted block needs."""
+        # a chunk that is kept waits for its last sample, for up to a window
         self.ahead.keep = self.window * self.bytes <= self.how.ahead_bytes // KEPT_SHARE * self.samples
         placed = self.held[self.started]
         for own in placed[1].arriving:
@@ -289,6 +292,6 @@ def _tell_of_small_requests(samples: int, window: int, ahead_bytes: int) -> None
     if samples < window and ahead_bytes not in _SAID:
         _SAID.add(ahead_bytes)
         log.info(
-            "ahead_bytes (%s) holds %d samples, and the shuffle draws from %d: requests get smaller",
+            "ahead_bytes (%s) holds %d samples, but the shuffle draws from %d: requests get smaller",
             format_bytes(ahead_bytes), samples, window,
         )  # fmt: skip

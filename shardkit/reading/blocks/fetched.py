@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class FetchedAccess:
-    """Shards in a folder of a store: ranges of them, asked for ahead of use."""
+    """Shards in a folder of a store: ranges of them, requested ahead of use."""
 
     unsure = True
 
@@ -41,8 +41,7 @@ class FetchedAccess:
 
 
 class FetchedBytes:
-    """The bytes of a block's samples that are asked for ahead (`jobs`), lie in the cache, or else are fetched when they
-    are used."""
+    """The bytes of a block's samples: requested ahead (`jobs`), in the cache, or else fetched when they are used."""
 
     whole = False
 
@@ -50,14 +49,14 @@ class FetchedBytes:
         self.shards, self.spans = shards, spans
         self.firsts, self.stops = spans.firsts, spans.stops
         self.jobs: list[Job | None] = [None] * len(spans)
-        """What fetches each sample, and puts its bytes into `data`."""
+        """The job that fetches each sample and puts its bytes into `data`."""
         self.data: list[bytes | memoryview | None] = [None] * len(spans)
         self.chunks: list[int] = []
-        """The chunks that hold samples of it, in the order of need: shard << 32 | number."""
+        """The chunks that hold its samples, in the order of need: shard << 32 | number."""
         self.wanted = 0
-        """Bytes of samples that must be fetched."""
+        """The bytes of samples that must be fetched."""
         self.here: dict[int, MappedFile] = {}
-        """The shards that the cache has."""
+        """The shards in the cache."""
 
     @property
     def arriving(self) -> Sequence[FetchedBytes]:
@@ -65,7 +64,7 @@ class FetchedBytes:
         return (self,)
 
     def by_chunk(self, chunk_bytes: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """(chunk, the samples that begin in it), for all that must be fetched; sets `chunks` and `wanted`.
+        """(chunk, the samples that begin in it), for all samples that must be fetched; sets `chunks` and `wanted`.
 
         A gzip shard is one chunk.
         """
@@ -89,7 +88,7 @@ class FetchedBytes:
         return zip(self.chunks, groups, strict=True)
 
     def view(self, number: int, read: Read[T]) -> T:
-        """What `read` takes from a sample's bytes. Where they are wrong they are fetched once more."""
+        """What `read` extracts from a sample's bytes. Wrong bytes are fetched once more."""
         try:
             return read(number, self._bytes(number), self.spans.wholes[0][number])
         except DamagedError as exc:
@@ -100,7 +99,7 @@ class FetchedBytes:
         return self.view(number, lambda number, data, base: read(number, bytes(data), base))
 
     def again(self, number: int, read: Read[T], error: DamagedError) -> T:
-        """What `read` takes from a sample's bytes as they are fetched once more; of a gzip shard, raises the error."""
+        """Fetch a sample's bytes once more; returns what `read` extracts. For a gzip shard, raises the error."""
         shard, first, stop = self._span(number)
         log.warning("%s; it is fetched once more", error)
         if self.shards.files[shard].unpacked:
@@ -111,11 +110,12 @@ class FetchedBytes:
         return found
 
     def views(self, begin: int, end: int) -> None:
-        """None: each is waited for, and fetched once more where it is wrong."""
+        """None: each sample has to be awaited, and is fetched once more if it is wrong."""
         return
 
     def copies(self) -> Iterator[list[bytes]]:
-        """The bytes of all images in order: the next one when it has come, and with it those after it that came too."""
+        """The bytes of all images in order: the next one once it has arrived, together with those after it that have
+        arrived too."""
         number, count = 0, len(self.spans)
         while number < count:
             datas, limit = [bytes(self._bytes(number))], min(count, number + AT_ONCE)
@@ -126,14 +126,14 @@ class FetchedBytes:
             yield datas
 
     def prove(self, require: Callable[[int, Mapping], None]) -> None:
-        """Nothing: each image is checked."""
+        """Do nothing: each image is checked."""
 
     def _span(self, number: int) -> tuple[int, int, int]:
         firsts, stops = self.spans.wholes
         return self.spans.images[0][number], firsts[number], stops[number]
 
     def _bytes(self, number: int) -> Any:
-        """The bytes that are read of a sample: firsts … stops - 1 of its shard. Errors as in `Job.value`."""
+        """The bytes to read for a sample: firsts … stops - 1 of its shard. Errors as in `Job.value`."""
         job = self.jobs[number]
         if job is not None:
             job.value()

@@ -1,4 +1,4 @@
-"""The bytes of a block's samples: where they lie in their shards, and what holds them."""
+"""The bytes of a block's samples: their places in the shards, and the protocols of what holds them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Read = Callable[[int, Any, int], T]
-"""`read(number, data, base)` takes a sample from bytes of its shard: data[0] is byte `base`. DamagedError where they
-are not right."""
+"""`read(number, data, base)` extracts a sample from bytes of its shard: data[0] is byte `base`. DamagedError if they
+are wrong."""
 
 AT_ONCE = 16
-"""Samples that are copied at once: one look at a mapped shard serves them all."""
+"""The number of samples to copy at once: one check of a mapped shard serves them all."""
 
 
 class Spans:
-    """Where the samples of a block lie.
+    """The places of a block's samples.
 
-    shards: the number of each sample's shard. starts, ends: the images, -1 and less where a sample has none. firsts,
-    stops: what is read of each sample, which is all of it where it is not a plain one. (int64, n)
+    shards: the number of each sample's shard. starts, ends: the images, -1 or less for a sample without one. firsts,
+    stops: the bytes to read of each sample, which is all of it unless it is plain. (int64, n)
     """
 
     __slots__ = ("__dict__", "ends", "firsts", "shards", "starts", "stops")
@@ -53,7 +53,7 @@ class Spans:
         return self.firsts.tolist(), self.stops.tolist()
 
     def runs(self, gap: int) -> list[tuple[int, int, int]]:
-        """The runs of bytes in each shard that hold samples, split where more than `gap` bytes lie between two."""
+        """The runs of bytes in each shard that hold samples, split where two are more than `gap` bytes apart."""
         order = np.lexsort((self.firsts, self.shards))
         shards, starts, ends = self.shards[order], self.firsts[order], self.stops[order]
         apart: NDArray[np.bool_] = (np.diff(shards) != 0) | (starts[1:] - ends[:-1] > gap)
@@ -65,45 +65,45 @@ class Spans:
 class SampleBytes(Protocol):
     """Holds the bytes of a block's samples. Its methods may be called from any thread.
 
-    They raise NotFoundError, StorageError, and ManifestError or DamagedError for a shard that is not as it should be.
+    They raise NotFoundError, StorageError, and ManifestError or DamagedError for a shard that is not as expected.
     """
 
     whole: bool
-    """Whether the shards are here as a whole, and not only the samples' own spans of them."""
+    """Whether whole shards are available locally, and not only the samples' own spans."""
 
     @property
     def arriving(self) -> Sequence[FetchedBytes]:
-        """Itself where it is to be asked for ahead of use."""
+        """Itself, if it should be requested ahead of use."""
         ...
 
     def view(self, number: int, read: Read[T]) -> T:
-        """What `read` takes from the bytes of a sample, without a copy. Bytes that may be wrong on their way alone are
-        fetched once more where it raises DamagedError."""
+        """What `read` extracts from the bytes of a sample, without a copy. If it raises DamagedError, bytes that may
+        have been damaged in transit are fetched once more."""
         ...
 
     def parse(self, number: int, read: Read[T]) -> T:
-        """As `view`, of data whose slices are bytes."""
+        """As `view`, from data whose slices are bytes."""
         ...
 
     def again(self, number: int, read: Read[T], error: DamagedError) -> T:
-        """As `view`, of a sample whose bytes were found to be wrong: `error` is raised where they can't be had anew."""
+        """As `view`, for a sample whose bytes were wrong: `error` is raised if they can't be fetched again."""
         ...
 
     def views(self, begin: int, end: int) -> list[Buffer] | None:
-        """The bytes of the images of some samples, without a copy; None where each has to be waited for."""
+        """The bytes of the images of some samples, without a copy; None if each has to be awaited."""
         ...
 
     def copies(self) -> Iterator[list[bytes]]:
-        """The bytes of all images in order, at most AT_ONCE at a time, each as soon as it is there."""
+        """The bytes of all images in order, at most AT_ONCE at a time, each as soon as it is available."""
         ...
 
     def prove(self, require: Callable[[int, Mapping], None]) -> None:
-        """Have `require(shard, data)` look at each shard that is new, or was written to: it may be another's."""
+        """Call `require(shard, data)` for each shard that is new or was written to: it may be another dataset's."""
         ...
 
 
 class ShardAccess(Protocol):
-    """How the shards of a catalog are reached."""
+    """Access to the shards of a catalog."""
 
     @property
     def shards(self) -> ShardBuffers:
@@ -112,12 +112,12 @@ class ShardAccess(Protocol):
 
     @property
     def prefetch(self) -> Prefetch:
-        """What brings their bytes in ahead of use."""
+        """Loads their bytes ahead of use."""
         ...
 
     @property
     def unsure(self) -> bool:
-        """Whether bytes may be wrong on their way, so that each image is checked."""
+        """Whether bytes may be damaged in transit, so that each image is checked."""
         ...
 
     def bytes_of(self, spans: Spans) -> SampleBytes:

@@ -1,4 +1,4 @@
-"""Samples of an IndexCatalog: their index rows, over whatever holds their bytes."""
+"""Samples of an IndexCatalog: their index rows and the holder of their bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shardkit.reading.blocks.fetched import FetchedBytes
 
 GAP_BYTES = 1 << 20
-"""Bytes between two samples that are read along with them: less than what a disk reads in the time of one seek."""
+"""The largest gap between two samples to read along with them: less than a disk reads in the time of one seek."""
 
 _NONE = np.zeros(0, np.bool_)
 
@@ -57,7 +57,7 @@ class IndexBlock:
         firsts: Rows = starts if catalog.plain else whole[0]
         stops: Rows = ends if catalog.plain else whole.sum(axis=0)
         parsed = np.minimum(starts, self.labels) < 0 if catalog.plain else _NONE
-        if parsed.any():  # samples without image or label, of which the whole is needed
+        if parsed.any():  # samples without image or label, which are read as a whole
             firsts = np.where(parsed, whole[0], firsts)
             stops = np.where(parsed, whole.sum(axis=0), stops)
         self.keys: list[str] = keys.tolist()
@@ -69,8 +69,8 @@ class IndexBlock:
 
     @property
     def arriving(self) -> Sequence[FetchedBytes]:
-        """The bytes that are to be asked for ahead of use. They are not kept here: a cycle would hold them until
-        Python's collector comes by."""
+        """The bytes to fetch ahead of use. They are not kept here: a cycle would hold them until Python's collector
+        runs."""
         return self.held.arriving
 
     def runs(self) -> list[Run]:
@@ -78,15 +78,16 @@ class IndexBlock:
         return self.spans.runs(GAP_BYTES)
 
     def image(self, number: int) -> Buffer:
-        """The image's bytes, where possible without a copy. DecodeError for a sample without an image, DamagedError for
-        a damaged one."""
+        """The image's bytes, without a copy if possible. DecodeError for a sample without an image, DamagedError for a
+        damaged one."""
         if self.spans.images[1][number] < 0:
             place, _, key = self.place(number)
             raise DecodeError(place, "this sample has no image", NO_IMAGE_CURE, None, key)
         return self.held.view(number, self._image_in)
 
     def images(self, begin: int, end: int) -> Images:
-        """As `image` for each, summed together where they are here. DecodeError for a sample without an image."""
+        """As `image` for each, with checksums computed together if they are available locally. DecodeError for a sample
+        without an image."""
         has_none = int(self.spans.starts[begin:end].min(initial=0)) < 0
         datas = None if has_none else self.held.views(begin, end)
         if datas is None:
@@ -98,7 +99,7 @@ class IndexBlock:
         return datas, wrong
 
     def _image_in(self, number: int, data: Buffer, base: int) -> Buffer:
-        """The image in bytes of its shard. DamagedError where its checksum is wrong."""
+        """The image in bytes of its shard. DamagedError if its checksum is wrong."""
         start, end = self.spans.images[1][number] - base, self.spans.images[2][number] - base
         found = data if end - start == len(data) else memoryview(data)[start:end]
         if self.catalog.checked and crc32c(found) != self._checksums[number]:
@@ -111,13 +112,13 @@ class IndexBlock:
         return sums
 
     def _damaged(self, number: int) -> DamagedError:
-        """What to say of an image whose bytes have another checksum than the index has."""
+        """The error for an image whose checksum is not the one in the index."""
         place, offset, key = self.place(number)
         fact = f"the checksum of the image's {self.spans.ends[number] - self.spans.starts[number]} bytes is wrong"
         return DamagedError(place, fact, "copy the shard again, or pack again", offset, key)
 
     def target(self, number: int) -> bytes | None:
-        """The bytes of the field, found right behind the image in a tar; in any other place by reading the sample."""
+        """The bytes of the field: right after the image in a tar; otherwise found by reading the sample."""
         if not self.catalog.plain and self.held.whole:
             data = self.held.view(number, self._field_behind)
             if data is not None:
@@ -140,11 +141,11 @@ class IndexBlock:
 
     @cached_property
     def _least(self) -> int:
-        """Below 0 where a sample has no image, or no label."""
+        """Negative if a sample has no image or no label."""
         return min(int(self.spans.starts.min(initial=0)), int(self.labels.min(initial=0)))
 
     def _copies(self) -> Iterator[list[bytes]]:
-        """The images as bytes. Those before a damaged one come first, then the DamagedError."""
+        """The images as bytes. Those before a damaged one are yielded first, then DamagedError is raised."""
         if not self.catalog.checked_raw:
             self.held.prove(self.catalog.require_own)
             return self.held.copies()
@@ -163,7 +164,7 @@ class IndexBlock:
             begin += len(datas)
 
     def sample(self, number: int, *, checked: bool = False) -> Sample:
-        """One sample with all its fields. checked: with the CRC-32C of its image, unless that is not wanted."""
+        """One sample with all its fields. checked: whether to check the CRC-32C of its image, unless disabled."""
         label, has_image = int(self.labels[number]), self.spans.images[1][number] >= 0
         if self.catalog.plain and label >= 0 and has_image and not self.held.whole:
             url, image = self.catalog.urls[self.spans.images[0][number]], self.image(number)
@@ -173,7 +174,7 @@ class IndexBlock:
         return self.held.parse(number, self._sample_in)
 
     def _sample_in(self, number: int, data: Any, base: int) -> Sample:
-        """A whole sample in bytes of its shard. DamagedError where they are damaged, or not what the index says."""
+        """A whole sample in bytes of its shard. DamagedError if they are damaged, or not what the index says."""
         form, shard, at = self.catalog.format, self.spans.images[0][number], int(self.local[number])
         table, url = self.catalog.table(shard), self.catalog.urls[shard]
         start = int(table.offset[at])
@@ -187,7 +188,7 @@ class IndexBlock:
         if found.key != self.keys[number]:
             fact = f"the index says {self.keys[number]!r}, but the shard holds {found.key!r}"
             raise DamagedError(url, fact, INDEX_CURE, start)
-        if self.labels[number] >= 0:  # of a dataset whose labels are its folders, the index alone has them
+        if self.labels[number] >= 0:  # if labels are folders, only the index has them
             sample["cls"] = int(self.labels[number])
         return sample
 
@@ -200,7 +201,7 @@ class IndexBlock:
     def fields(self) -> list[str]:
         """The name of each sample's image field."""
         names = self.catalog.image_fields
-        if self.catalog.names is not None:  # the index does not know these
+        if self.catalog.names is not None:  # the index does not have these names
             names = list(IMAGE_FIELDS)
         elif len(names) == 1:
             return [names[0] if start >= 0 else "" for start in self.spans.images[1]]
@@ -211,7 +212,7 @@ class IndexBlock:
 
 
 def _by_shard(shards: Rows) -> Iterator[tuple[Rows | slice, int]]:
-    """(where it comes up, shard) for each that does."""
+    """(positions, shard) for each shard that occurs."""
     if len(shards) and (shards == shards[0]).all():
         yield slice(None), int(shards[0])
         return

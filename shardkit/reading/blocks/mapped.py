@@ -1,4 +1,4 @@
-"""The bytes of samples in local shards: views of mapped files, which are looked at again while they are used."""
+"""The bytes of samples in local shards: views of mapped files, which are checked again while they are used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class MappedAccess:
-    """Shards on a disk: mapped, and read ahead of use by the kernel."""
+    """Shards on a disk: mapped, and read ahead by the kernel."""
 
     unsure = False
 
@@ -54,8 +54,8 @@ class MappedBytes:
         return {shard: view_of(data) for shard, data in self._maps.items()}
 
     def _look(self) -> float:
-        """When to look again. StorageError where a shard became shorter. What was seen counts until `_due`: a block may
-        be in use for long, and one that reads many samples asks for it by itself."""
+        """Check the shards; returns when to check again. StorageError if one became shorter. A check is valid until
+        `_due`: a block may be in use for long, and code that reads many samples calls this itself."""
         now = time.monotonic()
         if now >= self._due:
             self._due = now + LOOK_SECONDS
@@ -64,17 +64,17 @@ class MappedBytes:
         return self._due
 
     def view(self, number: int, read: Read[T]) -> T:
-        """What `read` takes from a view of the whole shard."""
+        """What `read` extracts from a view of the whole shard."""
         self._look()
         return read(number, self._buffers[self._spans.images[0][number]], 0)
 
     def parse(self, number: int, read: Read[T]) -> T:
-        """What `read` takes from the whole shard."""
+        """What `read` extracts from the whole shard."""
         self._look()
         return read(number, self._maps[self._spans.images[0][number]], 0)
 
     def again(self, number: int, read: Read[T], error: DamagedError) -> T:
-        """Raises the error: a disk has no other bytes."""
+        """Raise the error: a disk has no other bytes."""
         raise error
 
     def views(self, begin: int, end: int) -> list[memoryview]:
@@ -95,7 +95,7 @@ class MappedBytes:
             yield [maps[shard][start:end] for shard, start, end in itertools.islice(columns, AT_ONCE)]
 
     def prove(self, require: Callable[[int, Mapping], None]) -> None:
-        """Have `require` look at each shard that is new, or was written to."""
+        """Call `require` for each shard that is new or was written to."""
         proven, stamps = self._shards.proven, self._shards.stamps
         for shard, data in self._maps.items():
             stamp = stamps.get(shard)

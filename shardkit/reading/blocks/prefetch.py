@@ -1,4 +1,4 @@
-"""Bringing local shards in ahead of use. (What lies in a store is fetched: see fetch_ahead.py.)"""
+"""Load local shards ahead of use. (Shards in a store are fetched: see fetch_ahead.py.)"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AHEAD_BLOCKS = 8
 
 
 class NoPrefetch:
-    """For files that are too small for it."""
+    """No prefetch, for files that are too small for it."""
 
     strength = 0
 
@@ -23,12 +23,12 @@ class NoPrefetch:
         return usual
 
     def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
-        """The blocks as they are."""
+        """The blocks, unchanged."""
         return blocks
 
 
 class KernelPrefetch:
-    """The kernel reads the runs of a block's samples, a little before they are used."""
+    """Has the kernel read the runs of a block's samples a little before they are used."""
 
     strength = 1
 
@@ -37,7 +37,8 @@ class KernelPrefetch:
         return usual
 
     def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
-        """The blocks, held back until the kernel was asked for AHEAD_BYTES after them, where the system can do that."""
+        """The blocks, held back until the kernel has been asked for AHEAD_BYTES after them, if the system supports
+        that."""
         catalog.hold()
         if not can_read_ahead():
             yield from blocks

@@ -1,4 +1,4 @@
-"""Where the blocks of an epoch come from: runs of samples in the order in which they are delivered."""
+"""Sources of an epoch's blocks: runs of samples in the order in which they are delivered."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from shardkit.reading.order.share import Share
 Numbers = NDArray[np.int64]
 
 BLOCK_BYTES = 8 << 20
-"""Bytes of samples that are looked up together: enough that NumPy's cost per call vanishes, little enough to start."""
+"""The bytes of samples to look up together: enough to make NumPy's cost per call negligible, few enough to start
+quickly."""
 
 BLOCK_SAMPLES = 2048
 
@@ -28,7 +29,7 @@ class BlockSource(Protocol):
 
     @property
     def samples(self) -> int | None:
-        """How many there are; None where that is not known."""
+        """The number of samples; None if it is not known."""
         ...
 
     @property
@@ -48,7 +49,7 @@ class BlockSource(Protocol):
 
     @property
     def seed(self) -> int:
-        """The seed of all that is random."""
+        """The seed of everything random."""
         ...
 
     @property
@@ -61,7 +62,7 @@ class BlockSource(Protocol):
         ...
 
     def chances(self, placed: Placed) -> Numbers:
-        """What the random numbers of each sample of a block follow from, with seed and epoch (int64, n)."""
+        """The numbers from which, with seed and epoch, the random numbers of each sample derive (int64, n)."""
         ...
 
 
@@ -77,13 +78,13 @@ class IndexedBlocks:
     worker: int = 0
     workers: int = 1
     repeating: bool = False
-    """Whether a sample may come up several times in an epoch: then its random numbers follow from its place."""
+    """Whether a sample may occur several times in an epoch: then its random numbers depend on its position."""
     window: int = 0
-    """Samples of this reader that the shuffle draws from at a time; it counts for shards in a store."""
+    """The number of this reader's samples from which the shuffle draws at a time; it matters for shards in a store."""
 
     @property
     def samples(self) -> int:
-        """The samples of the share, of all workers together."""
+        """The number of samples of the share, of all workers together."""
         return len(self.share)
 
     @property
@@ -102,7 +103,8 @@ class IndexedBlocks:
         return self.catalog.kind
 
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
-        """The samples low … high - 1, looked up a little before they are used, so that they can be brought in ahead."""
+        """The samples low … high - 1, looked up a little before they are used, so that their bytes can be loaded
+        ahead."""
         spans = self._spans(low, len(self.share) if high is None else high, unit, start)
         first = next(spans, None)
         if first is None:
@@ -123,7 +125,7 @@ class IndexedBlocks:
             yield numbers[numbers < stop]
 
     def chances(self, placed: Placed) -> Numbers:
-        """The row of each sample; its place in the epoch, where a row may come up several times."""
+        """The row of each sample; its position in the epoch, if a row may occur several times."""
         return self.share.places(placed[0]) if self.repeating else placed[1].rows
 
     def _block(self, numbers: Numbers) -> Placed:

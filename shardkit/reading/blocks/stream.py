@@ -1,4 +1,4 @@
-"""Shards without a manifest: read one after the other from their first byte, as WebDataset does.
+"""Read shards without a manifest one after another from the first byte, as WebDataset does.
 
 Their number of samples is not known, so each reader takes whole shards, and the shuffle buffer works on the stream of
 its samples: the i-th one leaves by its sort key i + 2 B u(i), as in order.py.
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from shardkit.reading.blocks.stream_ahead import RemoteFile
 
 Streamed = tuple[int, Sample]
-"""(a number of its own for the sample, the sample with `cls` as an int where it has one)."""
+"""(a unique number for the sample, the sample with `cls` as an int if it has one)."""
 
 
 @dataclass(frozen=True)
 class StreamBlocks:
     """The blocks of shards without a manifest. `part` of `parts` takes each `parts`-th shard (ranks and workers).
-    window: the first of its samples that is used, and the one after the last."""
+    window: the first sample to use, and the end."""
 
     shards: Sequence[Location]
     buffer: int
@@ -51,7 +51,7 @@ class StreamBlocks:
     names: FieldNames | None = None
     window: tuple[int, int] = (0, ALL)
     remote: Remote = field(default_factory=Remote)
-    """How stores are read."""
+    """How to read stores."""
 
     samples = None
     classes = 0
@@ -59,7 +59,7 @@ class StreamBlocks:
     targets: ClassVar[Kind] = ""
 
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
-        """The samples low … high - 1; those before them are read and dropped, since nothing says where they are."""
+        """The samples low … high - 1; those before them are read and dropped, since their positions are not known."""
         samples = itertools.islice(self._shuffled(), *self.window)
         start = max(low, start)
         samples = itertools.islice(samples, start, high)
@@ -78,7 +78,7 @@ class StreamBlocks:
             start += len(chosen)
 
     def chances(self, placed: Placed) -> NDArray[np.int64]:
-        """The shard and place of each sample."""
+        """The shard and position of each sample."""
         return placed[1].rows
 
     def _shuffled(self) -> Iterator[Streamed]:
@@ -139,13 +139,13 @@ def read_stream(file: RemoteFile, names: FieldNames | None = None) -> Iterator[S
 def _sample(place: str, key: str, fields: dict[str, Any]) -> Sample:
     sample: Sample = {"__key__": key, "__url__": place, **fields}
     label = label_number(fields.get("cls"))
-    if label is not None:  # what is not a label stays as it is
+    if label is not None:  # a value that is not a label stays unchanged
         sample["cls"] = label
     return sample
 
 
 def shuffled(stream: Iterator[Streamed], buffer: int, key: int) -> Iterator[Streamed]:
-    """The stream in the order of i + 2 `buffer` u(i); at most 2 `buffer` samples wait."""
+    """The stream ordered by i + 2 `buffer` u(i); at most 2 `buffer` samples wait."""
     waiting: list[tuple[float, int, Streamed]] = []
     for first in itertools.count(0, 4096):
         keys = uniform(key, np.arange(first, first + 4096)) * (2 * buffer)
@@ -160,7 +160,7 @@ def shuffled(stream: Iterator[Streamed], buffer: int, key: int) -> Iterator[Stre
 
 
 class StreamBlock:
-    """Samples that were read already."""
+    """Samples that have been read."""
 
     arriving = ()
 
@@ -176,11 +176,11 @@ class StreamBlock:
 
     @cached_property
     def fields(self) -> list[str]:
-        """The name of each sample's image field, "" where it has none."""
+        """The name of each sample's image field, "" for none."""
         return [next((name for name in sample if name in IMAGE_FIELDS), "") for sample in self.items]
 
     def runs(self) -> list[Run]:
-        """Nothing: they were read already."""
+        """Empty: the samples have been read."""
         return []
 
     def image(self, number: int) -> Any:

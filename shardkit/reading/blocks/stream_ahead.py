@@ -1,4 +1,4 @@
-"""Shards of a store from their first byte to their last, one after the other: chunks are fetched ahead, across shards.
+"""Read shards of a store from first byte to last, one after another; chunks are fetched ahead, across shards.
 
 For shards without a manifest, which can't be read in any other way.
 """
@@ -20,11 +20,11 @@ from shardkit.storage.fetchers import REQUESTS, Fetchers, Job
 from shardkit.storage.store import ObjectInfo, read
 
 OPENED = 8
-"""Shards whose size is asked for ahead."""
+"""The number of shards whose size is requested ahead."""
 
 
 class RemoteFile(io.RawIOBase):
-    """A shard as a file that is read from front to back, of which the pieces in `jobs` were asked for."""
+    """A shard as a file that is read from front to back; the pieces in `jobs` have been requested."""
 
     def __init__(self, streams: RemoteStreams, shard: Location) -> None:
         self.shard = shard
@@ -32,7 +32,7 @@ class RemoteFile(io.RawIOBase):
         self._store = Cached(streams.objects.patient(shard.parent), streams.objects.cache, self._contents)
         self.jobs: deque[Job] = deque()
         self.asked = 0
-        """How much of it was asked for."""
+        """How many of its bytes have been requested."""
         self._streams = streams
         self._piece = memoryview(b"")
         self.facts: Job = streams.fetchers.submit(self._facts, str(shard))  # last: it runs at once
@@ -40,18 +40,18 @@ class RemoteFile(io.RawIOBase):
     def _facts(self) -> ObjectInfo:
         found = self._store.info(self.shard.name)
         sign = found.crc32c or found.version
-        if sign is not None:  # else a change would go unseen
+        if sign is not None:  # otherwise a change would go unnoticed
             crc = -1 if found.crc32c is None else int(found.crc32c, 16)
             self._contents[self.shard.name] = Content(f"{self.shard} {sign}", found.bytes, crc)
         return found
 
     @property
     def size(self) -> int | None:
-        """Its length; None as long as it is not known."""
+        """Its length; None until it is known."""
         return int(self.facts.value().bytes) if self.facts.done.is_set() else None
 
     def ask(self, chunk_bytes: int) -> None:
-        """Ask for the next chunk."""
+        """Request the next chunk."""
         assert self.size is not None
         start, end = self.asked, min(self.asked + chunk_bytes, self.size)
         self.asked = end
@@ -65,7 +65,7 @@ class RemoteFile(io.RawIOBase):
         return True
 
     def peek(self, size: int) -> bytes:
-        """The first bytes that come next, at least `size` where there are so many in the chunk."""
+        """The next bytes without consuming them: at least `size`, if the chunk has that many."""
         if not self._piece:
             self._next()
         return bytes(self._piece[:size])
@@ -89,7 +89,7 @@ class RemoteFile(io.RawIOBase):
 
 
 class RemoteStreams:
-    """The files of some shards, in order. What is asked for ahead of use is at most half of ahead_bytes."""
+    """The files of some shards, in order. Requests ahead of use take at most half of ahead_bytes."""
 
     def __init__(self, shards: Sequence[Location], how: Remote) -> None:
         self.how = how
@@ -101,7 +101,7 @@ class RemoteStreams:
         self.objects = Objects(how)
 
     def files(self) -> Generator[RemoteFile, None, None]:
-        """Each shard's file in turn; the one before is done with then."""
+        """Each shard's file in turn; the previous one is then closed."""
         try:
             while True:
                 self._open()
@@ -116,13 +116,13 @@ class RemoteStreams:
         self._files += [RemoteFile(self, shard) for shard in islice(self._coming, OPENED - len(self._files))]
 
     def fill(self) -> None:
-        """Ask for as much as may be under way, in order."""
+        """Request as much as may be in flight, in order."""
         free = self._flight - sum(len(file.jobs) for file in self._files)
         for file in self._files:
             if not file.facts.done.is_set():
                 return
             if file is not self._files[0] and file.facts.failed:
-                return  # told when it is its turn
+                return  # reported when its turn comes
             while free > 0 and file.asked < (file.size or 0):
                 file.ask(self.chunk)
                 free -= 1

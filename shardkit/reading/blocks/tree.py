@@ -1,4 +1,4 @@
-"""A class directory read as it is, without packing: each file is a shard of one sample."""
+"""Read a class directory directly, without packing: each file is a shard of one sample."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class TreeCatalog:
     def __init__(self, root: str) -> None:
         splits = find_splits(root)
         if splits is not None:
-            fact = f"this folder holds splits, which are not classes: {', '.join(map(printable, splits))}"
+            fact = f"this folder holds splits, not classes: {', '.join(map(printable, splits))}"
             raise SourceError(
-                fs_text(root), fact, f"open each by itself, such as {fs_text(os.path.join(root, splits[0]))}"
+                fs_text(root), fact, f"open each separately, such as {fs_text(os.path.join(root, splits[0]))}"
             )
         self.source: Source = scan_tree(root)
         self.root = os.fsencode(root)
@@ -51,11 +51,11 @@ class TreeCatalog:
         self.fields = tuple(sorted({"cls", *map(field_of, extensions)}))
 
     def files(self) -> Sequence[ShardFile]:
-        """None: the files are too small for reading ahead."""
+        """Empty: the files are too small for reading ahead."""
         return ()
 
     def hold(self) -> None:
-        """Nothing: a tree has too many files."""
+        """Do nothing: a tree has too many files."""
 
     def labels(self) -> NDArray[np.int64]:
         """The labels of all rows."""
@@ -76,7 +76,7 @@ class TreeCatalog:
         return pa.table(columns)
 
     def rows_of(self, key: str) -> list[int]:
-        """The row of a key, searched from the first on."""
+        """The row of a key, found by a linear search."""
         keys = self.source.keys(np.arange(len(self.source)))
         return [keys.index(key)] if key in keys else []
 
@@ -94,7 +94,7 @@ def _digest(source: Source) -> str:
 
 
 class TreeBlock:
-    """Samples of a class tree, read when they are asked for."""
+    """Samples of a class tree, read on demand."""
 
     arriving = ()
 
@@ -113,7 +113,7 @@ class TreeBlock:
         return [field_of(os.fsdecode(path.rpartition(b".")[2])) for path in self.paths]
 
     def runs(self) -> list[Run]:
-        """Nothing: the files are too small for reading ahead."""
+        """Empty: the files are too small for reading ahead."""
         return []
 
     def image(self, number: int) -> bytes:
@@ -134,7 +134,7 @@ class TreeBlock:
         return images_of(self, begin, end)
 
     def target(self, number: int) -> None:
-        """A file is in one class."""
+        """None: a file has one class."""
         return
 
     def sample(self, number: int, *, checked: bool = False) -> Sample:

@@ -93,7 +93,7 @@ def test_trees_that_differ_in_one_file_have_other_states(small_tree: Path, tmp_p
 def test_a_folder_of_splits_is_no_tree_of_classes(small_tree: Path, tmp_path: Path, names: tuple[str, str]) -> None:
     for name in names:
         shutil.copytree(small_tree, tmp_path / "data" / name)
-    with pytest.raises(SourceError, match=rf"holds splits.*{min(names)}, {max(names)}; open each by itself"):
+    with pytest.raises(SourceError, match=rf"holds splits.*{min(names)}, {max(names)}; open each separately"):
         len(shardkit.dataset(tmp_path / "data"))
     assert len(shardkit.dataset(tmp_path / "data" / names[0])) == 97
 
