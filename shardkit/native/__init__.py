@@ -1,14 +1,15 @@
-"""The parts written in C, and the one way to load them. Each is optional, and has a plain twin or a clear refusal.
+"""The parts written in C, and the function that loads them. Each is optional: without it, Python code does the same, or
+a clear error is raised.
 
-    checksums   CRC-32C of buffers; without it, google_crc32c sums
-    sums        CRC-32C of all parts of a shard in one pass; without it, google_crc32c sums part by part
-    gather      opens, checks, sums and copies plain JPEGs into a shard; without it, a loop in Python does
+    checksums   CRC-32C of buffers; without it, google_crc32c computes it
+    sums        CRC-32C of all parts of a shard in one pass; without it, google_crc32c does it part by part
+    gather      reads, checks and copies plain JPEGs into a shard; without it, a loop in Python does
     jpeg        decodes, crops and resizes JPEGs into a batch; without it, simplejpeg and OpenCV do
     augment     warps images for `decode(augment=)`; without it, NumPy does
-    jpegtran    rewrites JPEGs without loss; without it, the options that need it are refused
+    jpegtran    rewrites JPEGs losslessly; without it, the options that need it are refused
 
-checksums, sums and gather need a processor with an instruction for CRC-32C, jpeg and jpegtran libjpeg-turbo.
-setup.py builds them. A part is loaded at its first use, never when shardkit is imported.
+checksums, sums and gather need a processor with an instruction for CRC-32C, jpeg and jpegtran libjpeg-turbo. setup.py
+builds them. A part is loaded on first use, never when shardkit is imported.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-/* The CRC-32C of bytes, and which of many have another one than they should. See checksums.py.
+/* The CRC-32C of bytes, and which of many buffers have a wrong one. See checksums.py.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include "crc32c.h"
 
-enum { SMALL = 1 << 14 }; /* to let go of the interpreter for less would take longer than the sum */
+enum { SMALL = 1 << 14 }; /* for less, releasing the GIL takes longer than the sum */
 
 PyDoc_STRVAR(crc32c_doc, "crc32c(data, before=0)\n--\n\n"
-                         "The CRC-32C of bytes whose beginning has the CRC-32C `before`, and that go on with `data`.");
+                         "The CRC-32C of bytes that continue with `data` after a beginning whose CRC-32C is `before`.");
 
 static PyObject *py_crc32c(PyObject *self, PyObject *args)
 {
@@ -46,8 +46,8 @@ static PyObject *indices(const uint8_t *wrong, Py_ssize_t count)
 PyDoc_STRVAR(
     differing_doc,
     "differing(datas, sums)\n--\n\n"
-    "The places of those among `datas`, a sequence of bytes-like objects, whose CRC-32C is not that in `sums`\n"
-    "(uint32, as many). None is passed over. The interpreter is free meanwhile.");
+    "The positions of those in `datas`, a sequence of bytes-like objects, whose CRC-32C differs from that in `sums`\n"
+    "(uint32, as many). None is skipped. The GIL is released.");
 
 static PyObject *py_differing(PyObject *self, PyObject *args)
 {
@@ -62,7 +62,7 @@ static PyObject *py_differing(PyObject *self, PyObject *args)
         goto end;
     count = PySequence_Fast_GET_SIZE(fast);
     if (sums.len != count * (Py_ssize_t)sizeof(uint32_t)) {
-        PyErr_SetString(PyExc_ValueError, "there are not as many sums as datas");
+        PyErr_SetString(PyExc_ValueError, "the numbers of sums and datas differ");
         goto end;
     }
     views = PyMem_Calloc((size_t)count + 1, sizeof *views);

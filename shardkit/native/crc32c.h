@@ -1,11 +1,11 @@
-/* CRC-32C (Castagnoli's polynomial, reflected) by the processor's own instruction.
+/* CRC-32C (Castagnoli's polynomial, reflected) with the processor's instruction.
  *
- * The instruction takes eight bytes and answers three cycles later, but can be started in every cycle: three streams
- * run side by side, and their sums are joined by tables that say what a run of zeros does to a CRC. Source: M. Adler,
- * crc32c.c (2013), from the idea of V. Gopal et al., "Fast CRC Computation for iSCSI Polynomial Using CRC32
+ * The instruction takes eight bytes and has a latency of three cycles, but can be issued in every cycle. So three
+ * streams run in parallel, and their sums are joined with tables of what a run of zeros does to a CRC. Source: M.
+ * Adler, crc32c.c (2013), from the idea of V. Gopal et al., "Fast CRC Computation for iSCSI Polynomial Using CRC32
  * Instruction" (Intel, 2011).
  *
- * Include it in one C file of an extension, call crc32c_setup() once, and use crc32c() only where that gave 1.
+ * Include it in one C file of an extension, call crc32c_setup() once, and use crc32c() only if that returned 1.
  */
 #ifndef SHARDKIT_CRC32C_H
 #define SHARDKIT_CRC32C_H
@@ -56,7 +56,7 @@ static int crc32c_supported(void)
 
 enum { CRC32C_LONG = 13, CRC32C_SHORT = 8, CRC32C_POWERS = 32 }; /* a stream has 2^13 or 2^8 bytes */
 
-/* What 2^power zero bytes do to a CRC, a table for each of its four bytes. */
+/* What 2^power zero bytes do to a CRC: a table for each of its four bytes. */
 typedef uint32_t crc32c_shift[4][256];
 static crc32c_shift crc32c_zeros[CRC32C_POWERS];
 
@@ -66,8 +66,8 @@ static uint32_t crc32c_shifted(uint32_t crc, int power)
     return table[0][crc & 255] ^ table[1][crc >> 8 & 255] ^ table[2][crc >> 16 & 255] ^ table[3][crc >> 24];
 }
 
-/* 1 where crc32c() can be called from now on. Makes the tables: the first by its polynomial, each other by applying
- * the one before twice. */
+/* Returns 1 if crc32c() can be called from now on. Makes the tables: the first from the polynomial, each further one
+ * by applying the previous one twice. */
 static int crc32c_setup(void)
 {
     if (!crc32c_supported())
@@ -86,7 +86,7 @@ static int crc32c_setup(void)
     return 1;
 }
 
-/* Three streams of 2^power bytes each, as long as there are so many. */
+/* Three streams of 2^power bytes each, while there are that many bytes. */
 CRC32C_TARGET static uint32_t crc32c_threes(uint32_t crc, const uint8_t **data, size_t *length, int power)
 {
     const uint8_t *at = *data;
@@ -109,7 +109,7 @@ CRC32C_TARGET static uint32_t crc32c_threes(uint32_t crc, const uint8_t **data, 
     return crc;
 }
 
-/* The CRC-32C of bytes whose beginning has the CRC-32C `before` (0: of nothing), and that go on with `data`. */
+/* The CRC-32C of bytes that continue with `data` after a beginning with the CRC-32C `before` (0: no bytes). */
 CRC32C_TARGET static uint32_t crc32c(uint32_t before, const uint8_t *data, size_t length)
 {
     uint32_t crc = before ^ 0xFFFFFFFFu;
@@ -129,7 +129,7 @@ CRC32C_TARGET static uint32_t crc32c(uint32_t before, const uint8_t *data, size_
 #pragma GCC pop_options
 #endif
 
-#else /* no such instruction: crc32c() is not to be called */
+#else /* no such instruction: crc32c() must not be called */
 static int crc32c_setup(void)
 {
     return 0;

@@ -1,12 +1,12 @@
-/* Reads small JPEG files straight into a tar shard's buffer: the packer's inner loop, without Python's cost for each
+/* Reads small JPEG files straight into a tar shard's buffer: the packer's inner loop, without Python's cost per
  * file. For each file: open, read into its place, check that it is a whole JPEG, CRC-32C, two ustar headers.
  *
- * It takes only what is plain: a JPEG whose header can be walked and whose last two bytes are its end mark, of the size
- * that the scan saw, with a name that fits ustar's 100 bytes. At the first other file it stops and says how far it
- * came; Python then does that one its own way, with all its errors and their words. So nothing here reports an error of
- * a file, and the bytes are those that formats/tar/samples.py gives (a test holds the two together).
+ * It takes only plain files: a JPEG whose header can be walked and whose last two bytes are its end mark, of the size
+ * that the scan saw, with a name that fits ustar's 100 bytes. At the first other file it stops and returns how far it
+ * came; Python then handles that file, with all its errors and messages. So nothing here reports an error of a file,
+ * and the bytes are those of formats/tar/samples.py (a test compares the two).
  *
- * Needs the CRC instruction of x86-64 (SSE4.2) or ARMv8; elsewhere `available` is 0, and Python does all of it.
+ * Needs the CRC instruction of x86-64 (SSE4.2) or ARMv8; elsewhere `available` is 0, and Python does everything.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -35,7 +35,7 @@ static int few_scans(const uint8_t *at, const uint8_t *end, int max_scans)
     return scans <= max_scans;
 }
 
-/* Whether all decoders read the frame at `at`, of which 10 bytes are there: images/jpeg.Frame.is_common. */
+/* Whether all decoders read the frame at `at`, of which 10 bytes are available: images/jpeg.Frame.is_common. */
 static int plain_frame(const uint8_t *data, Py_ssize_t length, Py_ssize_t at, int max_scans)
 {
     const int components = data[at + 9];
@@ -52,7 +52,7 @@ static int plain_frame(const uint8_t *data, Py_ssize_t length, Py_ssize_t at, in
            data[at + 17] == 0x11;
 }
 
-/* Width and height of a JPEG that is whole by its two ends. 0 for everything that is not plain. */
+/* Width and height of a JPEG with both its start and end marks. 0 for everything that is not plain. */
 static int jpeg_size(const uint8_t *data, Py_ssize_t length, uint64_t max_pixels, int max_scans, int64_t *width,
                      int64_t *height)
 {
@@ -68,7 +68,7 @@ static int jpeg_size(const uint8_t *data, Py_ssize_t length, uint64_t max_pixels
             uint64_t pixels = (uint64_t)*width * (uint64_t)*height;
             return tables && plain_frame(data, length, at, max_scans) && pixels > 0 && pixels <= max_pixels;
         }
-        /* of what may stand before a frame; not plain: fill bytes, markers without a length or meaning */
+        /* of the segments allowed before a frame; not plain: fill bytes, markers without a length or meaning */
         if (marker != 0xC4 && (marker < 0xDB || marker > 0xEF) && marker != 0xFE)
             return 0;
         if (marker == 0xDE || marker == 0xDF)
@@ -82,7 +82,7 @@ static int jpeg_size(const uint8_t *data, Py_ssize_t length, uint64_t max_pixels
     return 0;
 }
 
-/* Whether readers give the key back as it is, and skip nothing: see formats/tar/headers.check_name. */
+/* Whether readers return the key unchanged and skip nothing: see formats/tar/headers.check_name. */
 static int plain_key(const char *key, Py_ssize_t length)
 {
     if (length == 0 || key[length - 1] == '/' || memchr(key, '.', (size_t)length) || memchr(key, 0, (size_t)length))
@@ -110,7 +110,7 @@ static void write_header(uint8_t *block, const uint8_t *pattern, const File *fil
     block[CHECK_AT + 7] = ' ';
 }
 
-/* The whole file into `place`, which has room for a byte more than it should have. 0 where it is not of that size. */
+/* Read the whole file into `place`, which has room for one byte more than expected. 0 if its size is different. */
 static int read_whole(const char *path, uint8_t *place, Py_ssize_t size)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -128,8 +128,8 @@ static int read_whole(const char *path, uint8_t *place, Py_ssize_t size)
         }
         length += more;
         if (length == size && more < (1 << 20)) {
-            /* Most files end here. One byte more tells growth; regular files give all they have in one call, so that
-             * a short answer is their end already. */
+            /* Most files end here. One more byte shows growth; regular files return all they have in one call, so a
+             * short read is already their end. */
             break;
         }
     }
@@ -142,7 +142,7 @@ static Py_ssize_t padded(Py_ssize_t size)
     return (size + BLOCK - 1) / BLOCK * BLOCK;
 }
 
-/* One file's sample at `sample`. Its bytes, or 0 where it is not plain. */
+/* Write one file's sample to `sample`. Returns its bytes, or 0 if the file is not plain. */
 static Py_ssize_t put_sample(const File *file, const char *prefix, Py_ssize_t prefix_length, const uint8_t *pattern,
                              uint64_t max_pixels, int max_scans, uint8_t *sample, int64_t *record)
 {
@@ -207,7 +207,7 @@ static File *take_files(PyObject *lists[5], Py_ssize_t start, Py_ssize_t count)
         if (good && file->size == -1 && PyErr_Occurred())
             good = 0;
         if (good && (file->size < 0 || file->label_length > BLOCK)) {
-            PyErr_SetString(PyExc_ValueError, "a size below 0, or a label of more than 512 bytes");
+            PyErr_SetString(PyExc_ValueError, "a negative size, or a label of more than 512 bytes");
             good = 0;
         }
         if (!good) {
@@ -222,9 +222,9 @@ PyDoc_STRVAR(
     gather_doc,
     "gather(pattern, prefix, paths, keys, fields, labels, sizes, start, stop, max_pixels, max_scans,\n"
     "       buffer)\n\n"
-    "Samples of the files start … stop - 1 into the buffer, up to the first that does not fit or is not plain.\n"
-    "pattern: a header block without name and size. fields: with their dot. All lists hold bytes, sizes int.\n"
-    "Gives (files done, bytes used, records): int64 offset, size, width, height, crc32c, 0 for each file.");
+    "Writes samples of the files start … stop - 1 to the buffer, up to the first that does not fit or is not plain.\n"
+    "pattern: a header block without name and size. fields: with the dot. All lists hold bytes, sizes int.\n"
+    "Returns (files done, bytes used, records): int64 offset, size, width, height, crc32c, 0 for each file.");
 
 static PyObject *gather(PyObject *self, PyObject *args)
 {

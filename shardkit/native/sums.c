@@ -1,5 +1,5 @@
-/* Sums a shard in one pass, as fast as it comes: each byte is read once and summed once, and the interpreter is free
- * meanwhile. See formats/tar/fast_check.py, which says what the parts are.
+/* Sums a shard in one pass, as fast as it can be read: each byte is read once and summed once, without the GIL. See
+ * formats/tar/fast_check.py, which defines the parts.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -16,10 +16,10 @@ typedef struct {
     Py_ssize_t count;
     uint32_t *sums;
     uint8_t *kept;
-    uint32_t whole; /* of all parts that are done */
+    uint32_t whole; /* of all finished parts */
 } Parts;
 
-/* The CRC-32C of A + B from those of A and of B, and B's length. */
+/* The CRC-32C of A + B, from those of A and B and B's length. */
 static uint32_t joined(uint32_t first, uint32_t second, int64_t length)
 {
     for (int power = 0; length; power++, length >>= 1) {
@@ -34,7 +34,7 @@ static uint32_t joined(uint32_t first, uint32_t second, int64_t length)
     return first ^ second;
 }
 
-/* How many bytes were read from cuts[0] on: less than to the last cut where the file ends before. -1: errno. */
+/* The number of bytes read from cuts[0] on: fewer than up to the last cut if the file ends before. -1: see errno. */
 static int64_t sum_file(int fd, Parts *parts, uint8_t *window)
 {
     int64_t at = parts->cuts[0], end = parts->cuts[parts->count];
@@ -50,7 +50,7 @@ static int64_t sum_file(int fd, Parts *parts, uint8_t *window)
             break;
         for (int64_t done = 0; done < more;) {
             while (parts->cuts[part + 1] <= at + done)
-                part++; /* parts of no bytes too */
+                part++; /* empty parts too */
             int64_t rest = parts->cuts[part + 1] - (at + done);
             int64_t length = rest < more - done ? rest : more - done;
             parts->sums[part] = crc32c(parts->sums[part], window + done, (size_t)length);
@@ -67,7 +67,7 @@ static int64_t sum_file(int fd, Parts *parts, uint8_t *window)
     return at - parts->cuts[0];
 }
 
-/* Whether the cuts ascend from 0 or above, and the even parts have `room` bytes at most. */
+/* Whether the cuts ascend from 0 or more, and the even parts have at most `room` bytes. */
 static int good_cuts(const int64_t *cuts, Py_ssize_t count, Py_ssize_t room)
 {
     int64_t left = room;
@@ -85,9 +85,9 @@ static int good_cuts(const int64_t *cuts, Py_ssize_t count, Py_ssize_t room)
 PyDoc_STRVAR(
     sum_parts_doc,
     "sum_parts(fd, cuts, sums, kept)\n\n"
-    "CRC-32C of each part of a file, into sums (uint32, all 0 before); the parts lie between the cuts (int64,\n"
-    "one more). The bytes of the parts 0, 2, 4 … go into kept, end to end. Gives how many bytes were read,\n"
-    "less than from the first cut to the last where the file ends before, and the CRC-32C of all.\n"
+    "CRC-32C of each part of a file, into sums (uint32, initially 0); the parts are between the cuts (int64,\n"
+    "one more). The bytes of the parts 0, 2, 4 … are appended to kept. Returns the number of bytes read,\n"
+    "fewer than from the first cut to the last if the file ends before, and the CRC-32C of all.\n"
     "Raises OSError.");
 
 static PyObject *sum_parts(PyObject *self, PyObject *args)
@@ -101,7 +101,7 @@ static PyObject *sum_parts(PyObject *self, PyObject *args)
     PyObject *result = NULL;
     uint8_t *window = NULL;
     if (count < 0 || sums.len < count * (Py_ssize_t)sizeof(uint32_t) || !good_cuts(cuts.buf, count, kept.len)) {
-        PyErr_SetString(PyExc_ValueError, "the cuts do not ascend, or sums or kept have no room");
+        PyErr_SetString(PyExc_ValueError, "the cuts do not ascend, or sums or kept is too small");
         goto end;
     }
     window = malloc(WINDOW);
@@ -137,7 +137,7 @@ static PyObject *sum_bytes(PyObject *self, PyObject *args)
     int good = start >= 0 && start <= end && end <= data.len;
     if (!good) {
         PyErr_SetString(PyExc_ValueError, "start and end are not within the data");
-    } else if (end - start < SMALL) { /* to let go of the interpreter would take longer */
+    } else if (end - start < SMALL) { /* releasing the GIL would take longer */
         crc = crc32c(0, (const uint8_t *)data.buf + start, (size_t)(end - start));
     } else {
         Py_BEGIN_ALLOW_THREADS;

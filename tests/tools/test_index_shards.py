@@ -135,7 +135,7 @@ def test_damage_is_an_error_with_its_place_and_nothing_is_written(tmp_path: Path
         index_shards(shard)
     make_tar(shard, [("a.jpg", image)])
     make_tar(tmp_path / "a-1.tar", [("a.jpg", image)])
-    with pytest.raises(DatasetError, match=r"a-1\.tar: at byte 0: sample a: the key is in a-0\.tar already"):
+    with pytest.raises(DatasetError, match=r"a-1\.tar: at byte 0: sample a: the key is already in a-0\.tar"):
         index_shards(f"{tmp_path}/a-*.tar")
     make_tar(tmp_path / "a-1.tar", [("b\udce9.jpg", image)])
     with pytest.raises(DatasetError, match="is not UTF-8"):

@@ -264,7 +264,7 @@ def test_two_samples_of_one_key_are_refused(tree: Path, tmp_path: Path) -> None:
     pack(tree, tmp_path / "x", max_bytes="1GB")
     for name in ("a", "b"):
         (tmp_path / f"{name}.tar").write_bytes((tmp_path / "x-000000.tar").read_bytes())
-    with pytest.raises(DatasetError, match=r"b.tar: at byte 0: .*the key is in a\.tar already"):
+    with pytest.raises(DatasetError, match=r"b.tar: at byte 0: .*the key is already in a\.tar"):
         to([tmp_path / "a.tar", tmp_path / "b.tar"], tmp_path / "out" / "x")
 
 
