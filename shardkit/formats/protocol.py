@@ -243,7 +243,8 @@ class Format(Protocol):
         ...
 
     def encode(self, key: str, fields: Sequence[tuple[str, bytes]], path: bytes, text: str) -> Encoded:
-        """(pieces, offset of each field, size) of a sample; path of its file and name of its class where they fit."""
+        """(pieces, offset of each field, size) of a sample; path and text (its class name) are stored if the format
+        holds them."""
         ...
 
     def size(self, key: str, fields: Sequence[tuple[str, int]], path: bytes, text: str, label: int) -> int:
@@ -251,15 +252,16 @@ class Format(Protocol):
         ...
 
     def sample_bytes(self, columns: SampleColumns) -> NDArray[np.int64]:
-        """The bytes of each sample of one image and its label, for many at once and before anything is read."""
+        """The bytes of samples of one image and its label, for many at once and before anything is read."""
         ...
 
     def most_added_bytes(self, names: NDArray[np.int64], fields: int) -> NDArray[np.int64]:
-        """The most that samples of so many fields take beside their data. names: the bytes of each key and path."""
+        """An upper bound of the bytes of samples with so many fields besides their data. names: the bytes of each key
+        and path."""
         ...
 
     def most_key_bytes(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        """The most that it adds to each sample to write a key into it that was made of the sample's place."""
+        """An upper bound of the bytes that it adds to a sample to store a key that was derived from its position."""
         ...
 
     def read(
@@ -272,12 +274,12 @@ class Format(Protocol):
         names: FieldNames | None = None,
         base: int = 0,
     ) -> Iterator[StoredSample]:
-        """The samples in a buffer. DamagedError for damage. base: where in the shard the buffer begins, for what the
-        user is told."""
+        """The samples in a buffer. DamagedError for damage. base: the position of the buffer in the shard, for
+        messages."""
         ...
 
     def fields(self, buffer: Any, sample: Any) -> dict[str, Any]:
-        """The fields of a sample that `read` found in the buffer: bytes, or numbers and lists where the format has
+        """The fields of a sample that `read` found in the buffer: bytes, or numbers and lists if the format has
         them."""
         ...
 
@@ -288,21 +290,21 @@ class Format(Protocol):
         ...
 
     def stream_stored(self, file: Readable, *, place: str) -> Iterator[tuple[str, Any]]:
-        """(key, sample) of a whole shard, plain or packed: a sample that can be copied as it is where the format has
-        such, else its fields."""
+        """(key, sample) of a whole shard, plain or packed: a sample that can be copied unchanged, if the format has
+        such, or else its fields."""
         ...
 
     def stream_described(self, file: Readable, *, place: str) -> Iterator[Description]:
-        """The samples of a whole shard, plain or packed, without the bytes where they are (-1)."""
+        """The samples of a whole shard, plain or packed, without byte positions (-1)."""
         ...
 
     def describe(self, buffer: Any, sample: Any) -> Description:
-        """What is known of a sample that `read` found in the buffer."""
+        """What is known about a sample that `read` found in the buffer."""
         ...
 
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
-        """The bytes of a field that follows one that ends at byte `end`, in a sample that ends at `stop`; None where
-        that can't be told without reading the sample."""
+        """The bytes of the field after one that ends at byte `end`, in a sample that ends at `stop`; None if that can't
+        be told without reading the sample."""
         ...
 
     def salvage(self, data: ShardData) -> Salvaged:
@@ -312,8 +314,8 @@ class Format(Protocol):
     def plain_sums(
         self, path: str, keys: Sequence[str], paths: Sequence[str], numbers: dict[str, NDArray[Any]]
     ) -> PlainShard | None:
-        """The checksums of a shard that is, to the byte, what its index rows say; None where it is not, or where the
-        format has no such check. Raises OSError."""
+        """The checksums of a shard that matches its index rows to the byte; None if it does not, or if the format has
+        no such check. Raises OSError."""
         ...
 
     def gatherer(
@@ -325,12 +327,12 @@ class Format(Protocol):
         labels: Sequence[int],
         sizes: list[int],
     ) -> Gatherer | None:
-        """The fast way to write the files of a shard; None where there is none, or it was not built."""
+        """The fast path that writes the files of a shard; None if there is none, or if it was not built."""
         ...
 
 
 def moved(samples: Iterator[StoredSample], base: int) -> Iterator[StoredSample]:
-    """The samples of a buffer that begins at byte `base` of its shard, the byte in an error counted from the shard's
+    """The samples of a buffer that begins at byte `base` of its shard; positions in errors count from the shard's
     beginning."""
     try:
         yield from samples

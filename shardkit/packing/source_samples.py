@@ -1,4 +1,4 @@
-"""The samples of a list in memory or of a file of arrays, one after the other, for `shardkit.write`."""
+"""The samples of a list in memory or a file of arrays, one after another, for `shardkit.write`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from shardkit.sources.options import TableColumns
 from shardkit.sources.source import Source
 
 AT_ONCE = 1024
-"""Rows whose paths are Python objects at once."""
+"""The number of rows whose paths are Python objects at a time."""
 
 
 def scan_in_order(
@@ -34,7 +34,7 @@ def scan_in_order(
 ) -> Source:
     """Scan a list in memory or a file of arrays, in its order.
 
-    Raises as `pack`; UsageError for the path of anything else, and for a file of several splits.
+    Raises like `pack`; UsageError for the path of anything else, and for a file with several splits.
     """
     if isinstance(given, (str, os.PathLike)) and not ending_of_arrays(os.fspath(given)):
         fact = f"{fs_text(given)} is not a file of arrays ({', '.join(ARRAYS)})"
@@ -45,13 +45,13 @@ def scan_in_order(
     options = make_options(PackSettings(shuffle=False))
     found = open_source(in_memory(given), options, columns, progress=progress).scan(class_names(classes), progress)
     if len(found) > 1:
-        fact = f"the file has the splits {', '.join(found)}, and write() makes one dataset"
+        fact = f"the file has the splits {', '.join(found)}, but write() makes one dataset"
         raise UsageError("samples", fact, "use shardkit.pack() with `shuffle=False`")
     return next(iter(found.values()))
 
 
 def samples_of(source: Source) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """(path for the index, sample as `ShardWriter.write` takes it) of each row. The bytes of files stay as they are.
+    """(path for the index, sample for `ShardWriter.write`) of each row. The bytes of files are not changed.
 
     Raises BadFileError for a file that can't be read.
     """

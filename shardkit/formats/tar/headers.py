@@ -154,7 +154,7 @@ def ustar_block(name: bytes, size: int, typeflag: bytes, prefix: bytes) -> bytes
 def read_member(
     fetch: Callable[[int, int], bytes], start: int, *, place: str, shared: dict[bytes, bytes]
 ) -> Member | None:
-    """The member that begins at byte `start`; None where the end mark begins there.
+    """The member that begins at byte `start`; None if the end mark begins there.
 
     `fetch(offset, n)` returns the n bytes at `offset`, fewer at the end of the file; offsets only increase. `shared`
     holds the records of global PAX headers, and is updated at each further one. Raises DamagedError.

@@ -90,7 +90,7 @@ class Disk:
         self._manifests = _Manifests(Objects())
 
     def manifest(self, place: Location) -> Found | None:
-        """The dataset of a manifest; None where there is no such file."""
+        """The dataset of a manifest; None if there is no such file."""
         return self._manifests.read(place) if os.path.isfile(place.path) else None
 
     def is_file(self, place: Location) -> bool:
