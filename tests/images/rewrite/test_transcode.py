@@ -522,7 +522,7 @@ class TestOptions:
     def test_a_missing_extension_is_named_with_its_cure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(jpegtran, "load", lambda _: (None, "No module named 'jpegtran'"))
         for asked in ({"baseline": True}, {"restart_rows": 1}):
-            with pytest.raises(UsageError, match=r"part in C.*No module.*libjpeg62-turbo-dev"):
+            with pytest.raises(UsageError, match=r"C extension.*No module.*libjpeg62-turbo-dev"):
                 Transcoding(**asked)
         assert made(file_of(smooth(40, 30)), resize=20).how == "re-encoded"
 
