@@ -108,7 +108,7 @@ def test_a_mask_that_stays_bytes_beside_a_flipped_image_is_logged_once(
     path = make(MASKS)
     caplog.clear()  # what `index` has to say of the labels
     assert len(list(shardkit.dataset(path).decode(size=4, flip=True))) == 4
-    assert [("'seg.png' beside it" in message) for message in caplog.messages] == [True]
+    assert [("'seg.png' would no longer match it" in message) for message in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize(
