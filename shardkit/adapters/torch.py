@@ -422,13 +422,13 @@ ANY_EPOCH_BELOW = 1 << 62
 class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
     """Single samples by their number, for samplers and for code that needs a map-style dataset.
 
-    Decoded samples are (image, label), like those of torchvision's ImageFolder; others, and the output of map(), are
-    unchanged. Random crops and flips are new each time, from torch's own random numbers, as in torchvision; after
-    `set_epoch`, which reaches running workers, they are those of that epoch. A DataLoader requests a whole batch at a
-    time, which shardkit's threads then decode in parallel.
+    Decoded samples are (image, label), like those of torchvision's ImageFolder, or with `names` a dict of both; others,
+    and the output of map(), are unchanged. Random crops and flips are new each time, from torch's own random numbers,
+    as in torchvision; after `set_epoch`, which reaches running workers, they are those of that epoch. A DataLoader
+    requests a whole batch at a time, which shardkit's threads then decode in parallel.
     """
 
-    def __init__(self, dataset: Dataset, *, channels_last: bool = False) -> None:
+    def __init__(self, dataset: Dataset, *, channels_last: bool = False, names: tuple[str, str] | None = None) -> None:
         if dataset.steps.batch is not None:
             raise UsageError("to_torch(map_style=True)", "batches are not numbered", "omit .batch()")
         if not dataset.steps.counted:
@@ -441,6 +441,7 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         reading = replace(dataset.reading, buffer=0, lanes=1, rank=0, world_size=1, turns=1)
         self.dataset = replace(dataset, reading=reading)
         self.channels_last = channels_last
+        self.names = names
         self._epoch = torch.tensor([dataset.position.where().epoch or ANY_EPOCH], dtype=torch.int64).share_memory_()
         mapped = any(isinstance(op, Map) for op in dataset.ops)
         self._pairs = dataset.steps.decode is not None and not mapped
@@ -494,6 +495,8 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         return int(torch.randint(ANY_EPOCH_BELOW, ())) if random else 0
 
     def _item(self, item: Any) -> Any:
+        if self.names is not None:
+            return as_named(item, names=self.names, channels_last=self.channels_last)
         if not self._pairs:
             return as_tensors(item, channels_last=self.channels_last)
         image = torch.from_numpy(item[image_field(item)])
@@ -534,15 +537,50 @@ PLAIN = {str, int, float, bool, bytes, type(None), np.ndarray}
 """Types that a worker can always pass."""
 
 
-def to_torch(dataset: Dataset, *, map_style: bool = False, channels_last: bool = False) -> TorchDataset | TorchMap:
+def to_torch(
+    dataset: Dataset, *, map_style: bool = False, channels_last: bool = False, names: tuple[str, str] | None = None
+) -> TorchDataset | TorchMap:
     """The Dataset for torch."""
     decode = dataset.steps.decode
     if channels_last and (decode is None or decode.options.layout != "hwc"):
         cure = 'decode() with a size and without layout="chw", which has a different memory order'
         raise UsageError("channels_last", "there are no images of (height, width, channels)", cure)
+    chosen = None if names is None else _checked(dataset, names)
     if map_style:
-        return TorchMap(dataset, channels_last=channels_last)
+        return TorchMap(dataset, channels_last=channels_last, names=chosen)
+    if chosen is not None:
+        return TorchDataset(dataset, convert=partial(as_named, names=chosen, channels_last=channels_last))
     return TorchDataset(dataset, convert=partial(as_tensors, channels_last=channels_last))
+
+
+def _checked(dataset: Dataset, names: Any) -> tuple[str, str]:
+    """The names of images and labels. UsageError unless they are two, and the dataset has images."""
+    pair = () if isinstance(names, str) else tuple(names)
+    if len(pair) != 2 or not all(isinstance(name, str) for name in pair) or pair[0] == pair[1]:
+        raise UsageError("names", f"{names!r} is not a name for the images and one for the labels", NAMES_CURE)
+    if dataset.steps.decode is None:
+        raise UsageError("names", "the images are not decoded", "call decode(size=…) before")
+    return pair[0], pair[1]
+
+
+NAMES_CURE = 'give two names, such as ("pixel_values", "labels")'
+
+
+def as_named(item: Any, *, names: tuple[str, str], channels_last: bool = False) -> dict[str, Any]:
+    """A batch, or a decoded sample, as {name of the images: images, name of the labels: labels}; a missing label is
+    omitted. UsageError for anything else.
+    """
+    if isinstance(item, Batch):
+        batch = as_tensors(item, channels_last=channels_last)
+        images, labels = batch.images, batch.labels
+    else:
+        image = image_field(item) if isinstance(item, dict) else None
+        if image is None:
+            fact = f"map() returned {type(item).__name__}, which is neither a batch nor a decoded sample"
+            raise UsageError("names", fact, "omit `names`, and return the dict from map()")
+        sample = as_tensors(item, channels_last=channels_last)
+        images, labels = sample[image], sample.get("cls")
+    return {names[0]: images} | ({} if labels is None else {names[1]: labels})
 
 
 def as_tensors(item: Any, *, channels_last: bool = False) -> Any:

@@ -565,20 +565,31 @@ class Dataset:
     # Conversion
 
     @overload
-    def to_torch(self, *, map_style: Literal[False] = False, channels_last: bool = False) -> TorchDataset: ...
+    def to_torch(
+        self,
+        *,
+        map_style: Literal[False] = False,
+        channels_last: bool = False,
+        names: tuple[str, str] | None = None,
+    ) -> TorchDataset: ...
 
     @overload
-    def to_torch(self, *, map_style: Literal[True], channels_last: bool = False) -> TorchMap: ...
+    def to_torch(
+        self, *, map_style: Literal[True], channels_last: bool = False, names: tuple[str, str] | None = None
+    ) -> TorchMap: ...
 
-    def to_torch(self, *, map_style: bool = False, channels_last: bool = False) -> TorchDataset | TorchMap:
+    def to_torch(
+        self, *, map_style: bool = False, channels_last: bool = False, names: tuple[str, str] | None = None
+    ) -> TorchDataset | TorchMap:
         """A torch IterableDataset of the same items, arrays as tensors on the same memory. Needs the extra `torch`.
 
         map_style: instead, a torch Dataset of single samples by number, as (image, label). channels_last: images as (…,
-        channels, height, width) in torch's memory format of that name, without a copy.
+        channels, height, width) in torch's memory format of that name, without a copy. names: batches and samples as
+        dicts with these keys for images and labels, such as ("pixel_values", "labels") for Hugging Face's models.
         """
         from shardkit.adapters.torch import to_torch
 
-        return to_torch(self, map_style=map_style, channels_last=channels_last)
+        return to_torch(self, map_style=map_style, channels_last=channels_last, names=names)
 
     def to_tf(self, *, graph: bool = False) -> tf.data.Dataset:
         """A tf.data.Dataset of (images, labels). Needs the extra `tensorflow`.

@@ -197,3 +197,34 @@ def test_a_dataloader_around_a_dataset_in_order_gives_each_sample_once(
     )
     found = list(loader) if batch_size is None else [sample for batch in loader for sample in batch]
     assert [sample["__key__"] for sample in found] == [sample["__key__"] for sample in data]
+
+
+NAMES = ("pixel_values", "labels")
+
+
+def test_names_make_dicts_of_batches_and_of_single_samples(shards: str) -> None:
+    data = shardkit.dataset(shards).decode(size=(8, 9))
+    for named, batch in zip(data.batch(6).to_torch(names=NAMES), data.batch(6).to_torch(), strict=True):
+        assert list(named) == list(NAMES)
+        assert torch.equal(named["pixel_values"], batch.images) and torch.equal(named["labels"], batch.labels)
+    singles, pairs = data.to_torch(map_style=True, names=NAMES), data.to_torch(map_style=True)
+    assert len(singles) == len(pairs)
+    for named, (image, label) in zip(singles, pairs, strict=True):
+        assert torch.equal(named["pixel_values"], image) and named["labels"] == label
+    turned = next(iter(data.batch(6).to_torch(names=NAMES, channels_last=True)))["pixel_values"]
+    assert turned.shape == (6, 3, 8, 9)
+
+
+@pytest.mark.parametrize("names", ["ab", ("images",), ("a", "a"), ("a", 1), ("a", "b", "c")])
+def test_names_are_two_different_texts(shards: str, names: Any) -> None:
+    with pytest.raises(UsageError, match=r'`?names`?.*give two names, such as \("pixel_values", "labels"\)'):
+        shardkit.dataset(shards).decode(size=8).batch(2).to_torch(names=names)
+
+
+@pytest.mark.parametrize("map_style", [False, True])
+def test_names_need_decoded_images(shards: str, map_style: Any) -> None:
+    with pytest.raises(UsageError, match="the images are not decoded"):
+        shardkit.dataset(shards).to_torch(map_style=map_style, names=NAMES)
+    mapped = shardkit.dataset(shards).decode(size=8).map(lambda sample: sample["__key__"])
+    with pytest.raises(UsageError, match=r"map\(\) returned str"):
+        next(iter(mapped.to_torch(map_style=map_style, names=NAMES)))

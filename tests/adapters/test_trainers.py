@@ -48,6 +48,10 @@ class Model(torch.nn.Module):
 def data(name, how, **options):
     options = options | ({"rank": 0, "world_size": 1} if how == "whole" else {})
     found = shardkit.dataset(f"{folder}/{name}", threads=1, **options).decode(size=8)
+    if how == "loader":
+        return found.batch(batch, drop_last=False).to_torch(names=("images", "labels"))
+    if how == "named":
+        return found.to_torch(map_style=True, names=("images", "labels"))
     if how == "batches":
         found = found.batch(batch)
     return found.to_torch(map_style=True) if how == "map" else found.to_torch()
@@ -64,20 +68,29 @@ def pair(item):
     return (item["jpg"], item["cls"]) if isinstance(item, dict) else item
 
 
-train = data("train", "map" if how == "evaluation" else how, **({} if how == "map" else {"shuffle": 4, "seed": 1}))
-test = data("test", "samples" if how == "evaluation" else how)
+order = {} if how == "map" else {"shuffle": 4, "seed": 1, "remainder": "pad"}
+train = data("train", "map" if how == "evaluation" else how, **order)
+test = data("test", {"evaluation": "samples", "loader": "named"}.get(how, how))
 arguments = TrainingArguments(
     output_dir=f"{folder}/out", per_device_train_batch_size=batch, per_device_eval_batch_size=batch,
     num_train_epochs=1, use_cpu=True, report_to=[], save_strategy="no", remove_unused_columns=False,
     disable_tqdm=True, logging_strategy="no", label_names=["labels"], dataloader_num_workers=workers,
     accelerator_config={"dispatch_batches": False} if how == "sharded" else None,
 )
+
+
+class ShardTrainer(Trainer):
+    def get_train_dataloader(self):
+        return self.train_dataset.loader()
+
+
 model = Model()
-trainer = Trainer(model=model, args=arguments, train_dataset=train, eval_dataset=test, data_collator=collate)
-predictions, error = 0, ""
+kind, chosen = (ShardTrainer, {}) if how == "loader" else (Trainer, {"data_collator": collate})
+trainer = kind(model=model, args=arguments, train_dataset=train, eval_dataset=test, **chosen)
+predictions, error = [], ""
 try:
     trainer.train()
-    predictions = len(trainer.predict(test).predictions)
+    predictions = trainer.predict(test).label_ids.tolist()
 except shardkit.UsageError as exc:
     error = str(exc)
 result = {"train": model.seen[True], "test": model.seen[False], "predictions": predictions, "error": error}
@@ -115,12 +128,13 @@ def trained(folder: Path, draw_tree: Any, how: str, workers: int = 0) -> list[di
     return [json.loads((folder / f"rank-{rank}.json").read_text("utf-8")) for rank in range(2)]
 
 
-@pytest.mark.parametrize(("how", "workers"), [("map", 2), ("whole", 0)])
+@pytest.mark.parametrize(("how", "workers"), [("map", 2), ("whole", 0), ("loader", 0)])
 def test_a_trainer_of_two_ranks_sees_every_sample(tmp_path: Path, draw_tree: Any, how: str, workers: int) -> None:
     """Both ranks take equally much: Accelerate fills the last step up with samples of the beginning."""
     ranks = trained(tmp_path, draw_tree, how, workers)
     assert [rank["error"] for rank in ranks] == ["", ""]
-    assert [rank["predictions"] for rank in ranks] == [TEST, TEST]
+    labels = [sample["cls"] for sample in shardkit.dataset(tmp_path / "test").decode(size=8)]
+    assert [rank["predictions"] for rank in ranks] == [labels, labels]
     for name, samples in (("train", TRAIN), ("test", TEST)):
         each = [rank[name] for rank in ranks]
         seen = Counter(each[0] + each[1])
@@ -144,6 +158,89 @@ def test_an_evaluation_that_would_see_a_part_only_is_refused(tmp_path: Path, dra
     for rank, result in enumerate(trained(tmp_path, draw_tree, "evaluation")):
         assert f"this is already the part of rank {rank} of 2" in result["error"]
         assert result["train"] != [] and result["test"] == []
+
+
+RESUMING = '''
+"""Three epochs with transformers.Trainer, or the rest of them after a checkpoint; writes which images came."""
+import json, sys
+from pathlib import Path
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+import shardkit
+
+folder, checkpoint, skip = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "skip"
+torch.set_num_threads(1)
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8 * 8 * 3, 2)
+        self.seen = []
+
+    def forward(self, pixel_values, labels):
+        self.seen.append([str(image.flatten().tolist()) for image in pixel_values])
+        logits = self.layer(pixel_values.float().flatten(1) / 255)
+        return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class ShardTrainer(Trainer):
+    def get_train_dataloader(self):
+        loader = self.train_dataset.loader()
+        if checkpoint and skip:
+            loader.load_state_dict(json.loads(Path(checkpoint, "position.json").read_text()))
+        return loader
+
+
+class SavePosition(TrainerCallback):
+    def on_save(self, args, state, control, train_dataloader=None, **_):
+        at = Path(args.output_dir, f"checkpoint-{state.global_step}", "position.json")
+        at.write_text(json.dumps(train_dataloader.state_dict()))
+
+
+data = shardkit.dataset(folder / "cars", shuffle=8, seed=1, threads=1).decode(size=8).batch(3, drop_last=False)
+arguments = TrainingArguments(
+    output_dir=str(folder / "out"), num_train_epochs=3, use_cpu=True, report_to=[], save_steps=2, disable_tqdm=True,
+    logging_strategy="no", ignore_data_skip=skip, gradient_accumulation_steps=2,
+)
+model = Model()
+trainer = ShardTrainer(
+    model=model, args=arguments, train_dataset=data.to_torch(names=("pixel_values", "labels")),
+    callbacks=[SavePosition()],
+)
+error = ""
+try:
+    trainer.train(resume_from_checkpoint=checkpoint or None)
+except shardkit.UsageError as exc:
+    error = str(exc)
+print(json.dumps({"seen": model.seen, "steps": trainer.state.global_step, "error": error}))
+'''
+
+
+def test_a_trainer_is_resumed_at_the_next_batch(tmp_path: Path, draw_tree: Any, run_python: Any) -> None:
+    """18 samples in batches of 3, two for each step: 3 steps an epoch. Step 4 is in the second epoch."""
+    pytest.importorskip("transformers")
+    tree = draw_tree(tmp_path / "tree", {"blue": 8, "red": 10}, size=(12, 12))
+    shardkit.pack(tree, tmp_path / "cars", workers=1)
+    (tmp_path / "resuming.py").write_text(RESUMING)
+
+    def train(checkpoint: str, skip: str) -> dict[str, Any]:
+        out = run_python("resuming.py", str(tmp_path), checkpoint, skip, cwd=tmp_path, OMP_NUM_THREADS="1").stdout
+        found: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return found
+
+    whole = train("", "skip")
+    assert (len(whole["seen"]), whole["steps"], whole["error"]) == (18, 9, "")
+    for epoch in range(3):
+        assert len({image for step in whole["seen"][6 * epoch : 6 * epoch + 6] for image in step}) == 18
+    checkpoint = str(tmp_path / "out" / "checkpoint-4")
+    resumed = train(checkpoint, "skip")
+    assert (resumed["seen"], resumed["steps"]) == (whole["seen"][8:], 9)
+    refused = train(checkpoint, "replay")
+    assert refused["seen"] == []
+    assert "use ignore_data_skip=True and give the loader its state with load_state_dict()" in refused["error"]
 
 
 COUNT, STEP = 17, 4
