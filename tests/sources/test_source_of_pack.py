@@ -230,7 +230,7 @@ def test_a_png_called_jpg_is_packed_as_it_is_and_said(
     with caplog.at_level(logging.WARNING, "shardkit"):
         pack_one(tree, out / "train")
     assert samples_of(out)["red/a.jpg"] == draw_image(format="PNG")
-    assert said(caplog) == ["files named .jpg that are PNG: 2; they are packed as they are"]
+    assert said(caplog) == ["files named .jpg that are PNG: 2; they are packed unchanged"]
 
 
 def damaged(draw_image: Draw) -> dict[str, tuple[bytes, str]]:

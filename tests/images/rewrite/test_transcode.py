@@ -795,7 +795,7 @@ class TestPack:
 
     def test_masks_that_would_no_longer_fit_are_refused(self, mixed: Path, out: Path, pack_one: Pack) -> None:
         for asked in ({"resize": 50}, {"orient": True}, {"to": "png"}):
-            with pytest.raises(UsageError, match="no longer fit"):
+            with pytest.raises(UsageError, match="no longer match"):
                 pack_one(mixed, out / "x", fields="jpg,seg.png", images=Images(**asked))
         with pytest.raises(UsageError, match="none of the fields"):
             pack_one(mixed, out / "x", fields="txt,json", images=Images(resize=50))
