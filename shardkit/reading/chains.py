@@ -15,7 +15,7 @@ import numpy as np
 from shardkit.errors import UsageError
 from shardkit.reading.blocks.block import Catalog, Rows
 from shardkit.reading.content import Mixed
-from shardkit.reading.ops import ALL, Filter, Skip, Take, cut
+from shardkit.reading.ops import ALL, Filter, Skip, Take, clip
 from shardkit.reading.order.derived import order_of_rows
 from shardkit.reading.select import AtNumbers, Selection
 
@@ -124,7 +124,7 @@ def as_view(data: Dataset) -> Dataset:
     """The same samples with a selection instead of take() and skip() if `is_view`; otherwise unchanged."""
     if not (data.steps.window and is_view(data)):
         return data
-    low, high = cut(0, ALL, data.steps.window)
+    low, high = clip(0, ALL, data.steps.window)
     bounds = slice(low, None if high == ALL else high)
     step: Selection = (
         AtNumbers(bounds) if data.reading.order_lanes == 1 else InReadingOrder(bounds, data.reading.order_lanes)

@@ -223,7 +223,7 @@ class Concatenated:
     @property
     def catalog(self) -> Catalog:
         """The combined catalog."""
-        return self._kept.opened(lambda: combined(self.parts))
+        return self._kept.opened(lambda: combine_catalogs(self.parts))
 
     @property
     def resolved(self) -> bool:
@@ -324,7 +324,7 @@ def _order_of(part: Dataset, epoch: int) -> Order:
     return part.epoch(epoch).order
 
 
-def combined(parts: Sequence[Dataset]) -> Catalog:
+def combine_catalogs(parts: Sequence[Dataset]) -> Catalog:
     """The combined catalog of some Datasets."""
     from shardkit.reading.blocks.combined import CombinedCatalog
 

@@ -360,7 +360,7 @@ class Dataset:
                 require_numbered(self)
             require_order(self, "dataset[key]" if isinstance(item, str) else "dataset[number]")
             return one_of(as_view(self), item)
-        return self._selected("dataset[…]", AtNumbers(numbers_of(item)))
+        return self._select("dataset[…]", AtNumbers(numbers_of(item)))
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
         """Samples by number: called by a torch DataLoader.
@@ -373,7 +373,7 @@ class Dataset:
     def select(self, classes: str | int | Sequence[str | int]) -> Dataset:
         """Keep only the samples of these classes, by name or label. The labels remain unchanged."""
         names = [classes] if isinstance(classes, (str, int, np.integer)) else list(classes)
-        return self._selected("select()", OfClasses(tuple(names)))
+        return self._select("select()", OfClasses(tuple(names)))
 
     def where(self, expression: pc.Expression) -> Dataset:
         """Keep only the samples for which a pyarrow expression over the index's columns is true.
@@ -381,7 +381,7 @@ class Dataset:
         >>> import pyarrow.compute as pc
         >>> large = ds.where((pc.field("width") >= 224) & (pc.field("height") >= 224))  # doctest: +SKIP
         """
-        return self._selected("where()", Where(expression))
+        return self._select("where()", Where(expression))
 
     @overload
     def split(self, fractions: Mapping[str, float], *, seed: int = 0, stratify: bool = True) -> dict[str, Dataset]: ...
@@ -404,8 +404,7 @@ class Dataset:
             shares = tuple((str(fold), 1 / folds) for fold in range(folds))
             parts = [PartOf(shares, name, seed, stratify) for name, _ in shares]
             return [
-                (self._selected("split()", replace(part, others=True)), self._selected("split()", part))
-                for part in parts
+                (self._select("split()", replace(part, others=True)), self._select("split()", part)) for part in parts
             ]
         try:
             shares = tuple((str(name), float(share)) for name, share in fractions.items())
@@ -413,7 +412,7 @@ class Dataset:
             cure = 'give {"train": 0.8, …}, or a number of folds'
             raise UsageError("split()", f"{fractions!r} is not a dict of fractions", cure) from exc
         split_rows(np.arange(1), None, dict(shares), seed)  # raises for invalid fractions
-        return {name: self._selected("split()", PartOf(shares, name, seed, stratify)) for name, _ in shares}
+        return {name: self._select("split()", PartOf(shares, name, seed, stratify)) for name, _ in shares}
 
     def balance(self) -> Dataset:
         """Make each class occur equally often, with as many samples per epoch as before: see `weight`."""
@@ -552,7 +551,7 @@ class Dataset:
         """An epoch as this rank reads it, after `done` samples of all ranks."""
         return Epoch(number, self.content, self.rows(), self.weights, self.reading, self.steps, done)
 
-    def _selected(self, method: str, step: Selection) -> Dataset:
+    def _select(self, method: str, step: Selection) -> Dataset:
         require_order(self, method)
         view = as_view(self)
         return replace(view._with(), selection=(*view.selection, step))

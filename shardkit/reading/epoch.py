@@ -11,11 +11,11 @@ from itertools import dropwhile
 import numpy as np
 
 from shardkit.errors import DatasetError
-from shardkit.reading.batches.pipeline import Item, Run, batch_limits, streamed
+from shardkit.reading.batches.pipeline import Item, Run, apply_to_items, batch_limits
 from shardkit.reading.blocks.block import Rows
 from shardkit.reading.blocks.source import BlockSource, IndexedBlocks
 from shardkit.reading.content import Concatenated, Content, Mixed, usual_order
-from shardkit.reading.ops import ALL, Steps, cut
+from shardkit.reading.ops import ALL, Steps, clip
 from shardkit.reading.options import Reading
 from shardkit.reading.order.derived import EndlessOrder, SelectedOrder
 from shardkit.reading.order.epoch_order import EpochOrder, Order
@@ -90,7 +90,7 @@ class Epoch:
             batch_size = steps.batch.size if steps.batch is not None and steps.sized_batches else 1
             size = reading.epoch_size * (world_size * batch_size if steps.sized_batches else 1)
             low, high = self.number * size, (self.number + 1) * size
-        low, high = cut(low, high, steps.window)
+        low, high = clip(low, high, steps.window)
         return Share(low, high, rank, world_size, reading.order_remainder, self.done)
 
     @property
@@ -118,21 +118,21 @@ class Epoch:
         if not self.done or steps.batch is None:
             return 0
         if steps.counted:
-            return cut(0, ALL, steps.batch_window)[0] + delivered
+            return clip(0, ALL, steps.batch_window)[0] + delivered
         return -(-self.done // (steps.batch.size * self.reading.ranks[1]))
 
     def items(self, *, delivered: int = 0, start: int = 0, worker: int = 0, workers: int = 1) -> Iterator[Item]:
         """The items, each with the number of this rank's samples taken so far: see `Dataset.run`."""
         if (self.done or start) and self.steps.needs_replay(start):
-            return self._replayed(start)
+            return self._replay(start)
         run = self._run(worker, workers)
-        return streamed(run.items(start, self._batches_before(delivered)), self.steps.after, delivered)
+        return apply_to_items(run.items(start, self._batches_before(delivered)), self.steps.after, delivered)
 
-    def _replayed(self, start: int) -> Iterator[Item]:
+    def _replay(self, start: int) -> Iterator[Item]:
         """The items after `start` samples of this rank, found by reading from the beginning of the epoch."""
         over = self.done // self.reading.ranks[1]  # filtered: the state is this rank's own
         run = replace(self, done=0)._run(worker=0, workers=1)
-        items = dropwhile(lambda item: item[0] <= over + start, streamed(run.items(), self.steps.after, 0))
+        items = dropwhile(lambda item: item[0] <= over + start, apply_to_items(run.items(), self.steps.after, 0))
         return ((taken - over, item) for taken, item in items)
 
     def _run(self, worker: int, workers: int) -> Run:
@@ -166,7 +166,7 @@ class Epoch:
             fact = f"shards without a manifest can't be {what}"
             first = str(content.streams[0])
             raise DatasetError(first, fact, f'count their samples with: shardkit index "{first}"')
-        window = cut(0, ALL, self.steps.window)
+        window = clip(0, ALL, self.steps.window)
         part = rank * workers + worker
         return StreamBlocks(
             content.streams, reading.buffer, reading.seed, self.number, part, parts, content.names, window,

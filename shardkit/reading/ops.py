@@ -158,7 +158,7 @@ def steps_of(ops: Sequence[Op]) -> Steps:
     return Steps(tuple(window), tuple(samples), batch, tuple(batch_window), tuple(after), not filtered, sized_batches)
 
 
-def cut(low: int, high: int, window: Sequence[Take | Skip]) -> tuple[int, int]:
+def clip(low: int, high: int, window: Sequence[Take | Skip]) -> tuple[int, int]:
     """What takes and skips leave of the range low … high."""
     for op in window:
         if isinstance(op, Take):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shardkit.errors import NotFoundError, UsageError
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.blocks.block import Catalog
-from shardkit.reading.order.derived import class_weighted, deals_over_classes, sample_weighted, split_rows
+from shardkit.reading.order.derived import deals_over_classes, split_rows, weight_classes, weight_samples
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -146,12 +146,12 @@ class Weights:
     def drawn(self, line: Rows, view: Rows | None, catalog: Catalog, key: int) -> Rows:
         """The rows of an epoch, as many as `line` has. line: the rows of the view in reading order."""
         if isinstance(self.weights, np.ndarray):
-            return sample_weighted(line, self._of_rows(self.weights, view, int(catalog.counts.sum())), key)
+            return weight_samples(line, self._of_rows(self.weights, view, int(catalog.counts.sum())), key)
         require_class_labels(catalog, "weight(), balance()")
         labels, names = catalog.labels()[line], [entry.name for entry in catalog.classes]
         if self.weights is None:
-            return class_weighted(line, labels, dict.fromkeys(range(len(names)), 1.0), key)
-        return class_weighted(line, labels, class_weights(self.weights, names), key)
+            return weight_classes(line, labels, dict.fromkeys(range(len(names)), 1.0), key)
+        return weight_classes(line, labels, class_weights(self.weights, names), key)
 
     def _of_rows(self, weights: NDArray[np.float64], view: Rows | None, total: int) -> NDArray[np.float64]:
         expected = total if view is None else len(view)

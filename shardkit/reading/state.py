@@ -44,7 +44,7 @@ class ReadPosition:
         self.latest: Cursor | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.following, self.resume)
+        return _restore, (self.following, self.resume)
 
     def begin(self) -> Cursor:
         """The cursor of a new iteration: from a loaded state, or at the beginning of the next epoch."""
@@ -105,7 +105,7 @@ class ReadPosition:
         self.load(cursor)
 
 
-def _restored(following: int, resume: Cursor | None) -> ReadPosition:
+def _restore(following: int, resume: Cursor | None) -> ReadPosition:
     position = ReadPosition(following)
     position.resume = resume
     return position

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Check = Literal["store", "read", "none"]
+TransferCheck = Literal["store", "read", "none"]
 """How an object is checked after it was sent. store: by the store's own checksum (an ETag) if it has one, otherwise by
 reading it back. read: by reading it back. none: not at all."""
 
@@ -203,7 +203,7 @@ def send(
     target: Store,
     wanted: ObjectInfo,
     *,
-    check: Check,
+    check: TransferCheck,
     stop: Event,
     told: Told,
 ) -> None:
@@ -249,7 +249,7 @@ def send(
     raise StorageError(str(target.root.child(wanted.name)), f"it arrived damaged {SENDINGS} times: {fact}", cure)
 
 
-def _arrived(store: Store, wanted: ObjectInfo, etag: Etag | None, *, check: Check, stop: Event) -> str | None:
+def _arrived(store: Store, wanted: ObjectInfo, etag: Etag | None, *, check: TransferCheck, stop: Event) -> str | None:
     """What is wrong with an object that was just sent; None if nothing is."""
     if check == "none":
         return None

@@ -20,7 +20,7 @@ from shardkit.location import Location
 from shardkit.storage import etag, transfer
 from shardkit.storage.etag import Etag
 from shardkit.storage.store import ObjectInfo
-from shardkit.storage.transfer import SENDINGS, Check, Outgoing, crc_of, file_pieces, object_pieces, send
+from shardkit.storage.transfer import SENDINGS, Outgoing, TransferCheck, crc_of, file_pieces, object_pieces, send
 from shardkit.threads import Stopped, TransferPool
 
 PLACE = Location("", "shards/train-000000.tar")
@@ -247,7 +247,7 @@ class Bucket:
         del self.objects[name]
 
 
-def sent(bucket: Bucket, check: Check, told: Callable[[int], None] = lambda _: None) -> None:
+def sent(bucket: Bucket, check: TransferCheck, told: Callable[[int], None] = lambda _: None) -> None:
     data = b"123456789"
     wanted = ObjectInfo("train-000000.tar", len(data), f"{google_crc32c.value(data):08x}")
     send(
@@ -270,7 +270,9 @@ def test_an_etag_that_fits_is_not_enough_where_reading_back_is_asked_for() -> No
 
 @pytest.mark.parametrize("etags", [True, False])
 @pytest.mark.parametrize("check", ["store", "read"])
-def test_an_object_that_arrived_otherwise_is_sent_again_whatever_its_metadata_say(check: Check, etags: bool) -> None:
+def test_an_object_that_arrived_otherwise_is_sent_again_whatever_its_metadata_say(
+    check: TransferCheck, etags: bool
+) -> None:
     bucket, told = Bucket(spoiled=SENDINGS - 1, etags=etags), list[int]()
     sent(bucket, check, told.append)
     assert sum(told) == len(b"123456789")  # what went again was taken back
@@ -279,7 +281,7 @@ def test_an_object_that_arrived_otherwise_is_sent_again_whatever_its_metadata_sa
 
 
 @pytest.mark.parametrize("check", ["store", "read"])
-def test_an_object_that_always_arrives_otherwise_is_an_error_and_is_removed(check: Check) -> None:
+def test_an_object_that_always_arrives_otherwise_is_an_error_and_is_removed(check: TransferCheck) -> None:
     bucket = Bucket(spoiled=SENDINGS)
     told: list[int] = []
     with pytest.raises(StorageError, match=rf"it arrived damaged {SENDINGS} times: its CRC-32C is \w{{8}}"):

@@ -25,7 +25,7 @@ from shardkit.formats.tfrecord.stream import is_packed
 from shardkit.images.crops import CENTER_SHARE, RATIO, SCALE, TRIES
 from shardkit.images.decoder import HEADROOM, DecodeOptions
 from shardkit.reading.content import Named
-from shardkit.reading.ops import ALL, cut
+from shardkit.reading.ops import ALL, clip
 from shardkit.sample import IMAGE_FIELDS
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _window(made: tf.data.Dataset, window: Any) -> tf.data.Dataset:
     """Apply take() and skip()."""
     if not window:
         return made
-    low, high = cut(0, ALL, window)
+    low, high = clip(0, ALL, window)
     return made.skip(low).take(high - low)
 
 

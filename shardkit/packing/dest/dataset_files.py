@@ -25,7 +25,7 @@ from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, all_names
 from shardkit.storage.files import translated
 from shardkit.storage.patient import open_patient
 from shardkit.storage.store import ObjectInfo, StorageOptions, Store, read
-from shardkit.storage.transfer import SENDINGS, Check, difference
+from shardkit.storage.transfer import SENDINGS, TransferCheck, difference
 
 OVERWRITE = "choose another destination, or replace it with `overwrite=True`"
 MOVE = "move it elsewhere, or choose another destination"
@@ -166,7 +166,7 @@ class DatasetFiles:
         """What the store knows about an object. Raises NotFoundError, StorageError."""
         return self.store.info(name)
 
-    def holds(self, wanted: ObjectInfo, *, check: Check, stop: Event) -> bool:
+    def holds(self, wanted: ObjectInfo, *, check: TransferCheck, stop: Event) -> bool:
         """Whether the object `wanted` exists with its size and with the CRC-32C that was stored with it.
 
         If no CRC-32C was stored, or if `check` is "read", the object is read. With "none" it never is: without a stored

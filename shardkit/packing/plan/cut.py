@@ -15,7 +15,7 @@ Bounds = NDArray[np.int64]
 _BISECTIONS = 24  # the largest run is then within max_bytes / 2^24 of the smallest possible
 
 
-def even_cut(ends: Bounds, *, max_bytes: int, max_count: int, least: int) -> Bounds:
+def split_evenly(ends: Bounds, *, max_bytes: int, max_count: int, least: int) -> Bounds:
     """The bounds (int64, runs + 1, from 0 to n) of runs that are never empty and respect both limits.
 
     Runs differ by about one sample in bytes (by one sample in number if `max_count` decides). There are `least` of
@@ -39,7 +39,7 @@ def even_cut(ends: Bounds, *, max_bytes: int, max_count: int, least: int) -> Bou
 
 
 def _cut(ends: Bounds, max_bytes: int, max_count: int, least: int) -> Bounds:
-    """`even_cut` if no sample is over `max_bytes`: the even cut with the fewest runs, or else a tight one."""
+    """`split_evenly` if no sample is over `max_bytes`: the even cut with the fewest runs, or else a tight one."""
     count, total = len(ends) - 1, int(ends[-1])
     lowest = min(count, max(least, -(-total // max_bytes), -(-count // max_count), 1))
     highest = min(count, lowest + max(8, lowest // 4))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shardkit import rng
 from shardkit.errors import UsageError
-from shardkit.packing.plan.cut import even_cut
+from shardkit.packing.plan.cut import split_evenly
 from shardkit.shards.names import shard_name
 
 SPREAD = 8
@@ -103,7 +103,7 @@ def plan_shards(
     ends = np.zeros(count + 1, dtype=np.int64)
     np.cumsum(sample_bytes[order] if shuffle else sample_bytes, out=ends[1:])
     least = max(1, min(SPREAD, int(ends[-1]) // SPREAD_BYTES))
-    bounds = even_cut(ends, max_bytes=max_bytes - overhead, max_count=max_count or max(1, count), least=least)
+    bounds = split_evenly(ends, max_bytes=max_bytes - overhead, max_count=max_count or max(1, count), least=least)
     return Plan(order, bounds, np.diff(ends[bounds]) + overhead, names)
 
 

@@ -141,7 +141,7 @@ def _batch(samples: Sequence[Sample]) -> Batch:
             fields[field] = _column(values)
     keys = [str(sample.get("__key__", "")) for sample in samples]
     given = None if all(label is None for label in labels) else stacked_labels(labels, keys)
-    return Batch(stacked(images, keys), given, keys=keys, fields=fields, repeats=_repeats(samples))
+    return Batch(stack_images(images, keys), given, keys=keys, fields=fields, repeats=_repeats(samples))
 
 
 def stacked_labels(labels: Sequence[Any], keys: Sequence[str]) -> NDArray[Any]:
@@ -163,7 +163,7 @@ def _repeats(samples: Sequence[Sample]) -> NDArray[np.bool_] | None:
     return marks if marks.any() else None
 
 
-def stacked(images: Sequence[NDArray[Any]], keys: Sequence[str]) -> NDArray[Any]:
+def stack_images(images: Sequence[NDArray[Any]], keys: Sequence[str]) -> NDArray[Any]:
     """Images of one size as one array (n, …). Raises DatasetError naming two of different sizes."""
     shape = images[0].shape
     for image, key in zip(images, keys, strict=True):

@@ -73,7 +73,7 @@ def _multihot(numbers: list[int], classes: int) -> Target:
     return found
 
 
-def relabelled(data: Any, relabel: NDArray[np.integer[Any]]) -> bytes:
+def relabel_field(data: Any, relabel: NDArray[np.integer[Any]]) -> bytes:
     """The field with other class numbers, for a dataset that was combined with others."""
     try:
         return msgspec.json.encode(sorted(int(relabel[number]) for number in _LISTS.decode(data)))

@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
     np.empty(_KEPT_BYTES, np.uint8)
 
 
-class Lender:
+class BufferPool:
     """Lends arrays for batches; at most `kept` returned ones are kept for reuse. Thread safe."""
 
     def __init__(self, kept: int) -> None:
@@ -47,10 +47,10 @@ class Lender:
         if memory.size < nbytes + ALIGNMENT:
             memory = np.empty(nbytes + ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % ALIGNMENT
-        return np.asarray(_Loan(memory, self._waiting))[start : start + nbytes].view(kind).reshape(shape)
+        return np.asarray(_Lease(memory, self._waiting))[start : start + nbytes].view(kind).reshape(shape)
 
 
-class _Loan:
+class _Lease:
     """Owns the memory for all arrays on it: NumPy keeps it alive as long as one of them exists."""
 
     __slots__ = ("_home", "_memory")

@@ -21,12 +21,12 @@ from shardkit.images.decoder import ImageDecoder
 from shardkit.reading.batches.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.batches.fields import FIELD_DECODERS, decode_fields, encode_labels
 from shardkit.reading.batches.labels import FIELD, require_mode, target_of
-from shardkit.reading.batches.memory import Lender
+from shardkit.reading.batches.memory import BufferPool
 from shardkit.reading.batches.pool import Task, Threads
 from shardkit.reading.batches.random_map import callers
 from shardkit.reading.blocks.block import Block, Placed
 from shardkit.reading.blocks.source import BlockSource, Numbers
-from shardkit.reading.ops import ALL, BatchUp, Decode, Filter, Map, Skip, Steps, Take, cut
+from shardkit.reading.ops import ALL, BatchUp, Decode, Filter, Map, Skip, Steps, Take, clip
 from shardkit.rng import stream_key
 from shardkit.sample import IMAGE_FIELDS, Sample
 
@@ -70,42 +70,42 @@ class Run:
             low, high = batch_limits(steps, ALL if high is None else high, over)
         blocks = self.source.blocks(low, high, unit, start)
         threaded = bool(steps.samples) or any(isinstance(op, Map) for op in steps.after)
-        return self._threaded(blocks) if threaded else self._plain(blocks)
+        return self._run_threads(blocks) if threaded else self._plain(blocks)
 
     def _plain(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         batch = self.steps.batch
         if batch is not None:
-            return self._collated(blocks, batch)
+            return self._collate(blocks, batch)
         return itertools.chain.from_iterable(
-            zip((numbers + 1).tolist(), marked(block.samples(), repeats), strict=True)
+            zip((numbers + 1).tolist(), mark_samples(block.samples(), repeats), strict=True)
             for numbers, block, repeats in blocks
         )
 
-    def _collated(self, blocks: Iterator[Placed], batch: BatchUp) -> Iterator[Item]:
+    def _collate(self, blocks: Iterator[Placed], batch: BatchUp) -> Iterator[Item]:
         for numbers, block, repeats in blocks:
-            samples = marked(block.samples(), repeats)
+            samples = mark_samples(block.samples(), repeats)
             for begin in range(0, len(block), batch.size):
                 chosen = list(itertools.islice(samples, batch.size))
                 if len(chosen) < batch.size and batch.drop_last:
                     return  # the last block of shards that were not counted
                 yield int(numbers[begin + len(chosen) - 1]) + 1, collate(chosen)
 
-    def _threaded(self, blocks: Iterator[Placed]) -> Iterator[Item]:
+    def _run_threads(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         worker = _Worker(self)
         whole = self.steps.batch is not None and self.steps.whole
         tasks = (task for block in blocks for task in worker.tasks(block))
         threads = Threads(self.threads)
-        stream: Iterator[Any] = threads.ordered(tasks, self.ahead)
+        stream: Iterator[Any] = threads.run_in_order(tasks, self.ahead)
         try:
             if whole:
                 yield from (item for item in stream if item is not None)
             else:
                 single = itertools.chain.from_iterable(stream)
-                yield from single if self.steps.batch is None else self._regrouped(single, worker)
+                yield from single if self.steps.batch is None else self._regroup(single, worker)
         finally:
             threads.close()
 
-    def _regrouped(self, items: Iterator[Item], worker: _Worker) -> Iterator[Item]:
+    def _regroup(self, items: Iterator[Item], worker: _Worker) -> Iterator[Item]:
         """Batches of the items that passed a filter."""
         assert self.steps.batch is not None
         size, drop = self.steps.batch.size, self.steps.batch.drop_last
@@ -113,10 +113,10 @@ class Run:
             if len(chosen) < size and drop:
                 return
             items_of_batch = [item for _, (_, item) in chosen]
-            yield chosen[-1][0], worker.mapped(collate(items_of_batch), chosen[0][1][0])
+            yield chosen[-1][0], worker.apply_maps(collate(items_of_batch), chosen[0][1][0])
 
 
-def marked(samples: Iterator[Sample], repeats: NDArray[np.bool_] | None) -> Iterator[Sample]:
+def mark_samples(samples: Iterator[Sample], repeats: NDArray[np.bool_] | None) -> Iterator[Sample]:
     """The samples, with `__repeat__` added to repeats."""
     if repeats is None:
         return samples
@@ -129,7 +129,7 @@ def batch_limits(steps: Steps, samples: int, over: int = 0) -> tuple[int, int]:
     size = steps.batch.size
     if steps.batch.drop_last and steps.whole:
         samples -= samples % size
-    low, high = cut(0, ALL, steps.batch_window)
+    low, high = clip(0, ALL, steps.batch_window)
     return max(0, low - over) * size, min(max(0, high - over) * size, samples)
 
 
@@ -177,13 +177,13 @@ class _Worker:
         self.classes = run.source.classes
         self.targets = run.source.targets if self.options else ""
         require_mode(self.targets, self.options.label if self.options else "int")
-        self.memory = Lender(run.ahead)
+        self.memory = BufferPool(run.ahead)
         self.skips = _Skips(self.options.skip_limit if self.options else 0)
         self.straight = bool(
             run.source.plain and self.decoder and self.decoder.shape and not self.per_sample and self.batch
         )
 
-    def mapped(self, item: Any, counter: int) -> Any:
+    def apply_maps(self, item: Any, counter: int) -> Any:
         """Apply the maps that follow batch(). counter: of the item's first sample."""
         for call in self.item_calls:
             item = call(item, counter)
@@ -193,7 +193,7 @@ class _Worker:
         """Split a block into tasks: one per batch, or per run of samples."""
         numbers, block, repeats = placed
         size = self.batch.size if self.batch else PART_SAMPLES * 4
-        counters = self.run.source.chances(placed) if self.decoder or self.random else None
+        counters = self.run.source.random_counters(placed) if self.decoder or self.random else None
         draws = self.decoder.draws(self.key, counters) if self.decoder and counters is not None else None
         for begin in range(0, len(block), size):
             end = min(begin + size, len(block))
@@ -221,13 +221,13 @@ class _Worker:
             base = span.begin
             datas, damaged = block.images(base + begin, base + end)
             for number, damage in damaged.items():
-                self._failed(span, begin + number, damage)
+                self._handle_failure(span, begin + number, damage)
                 failed.append((begin + number, damage))
             rows = None if span.draws is None else span.draws[base + begin : base + end]
             for number, error in decoder.batch_into(datas, images[begin:end], rows):
                 if number in damaged:
                     continue
-                self._failed(span, begin + number, error)
+                self._handle_failure(span, begin + number, error)
                 failed.append((begin + number, error))
             for number in range(begin, end) if self.targets else ():
                 if number - begin in damaged:
@@ -235,7 +235,7 @@ class _Worker:
                 try:
                     targets[number] = target_of(block.target(base + number), self.targets, self.classes)
                 except DecodeError as exc:
-                    self._failed(span, number, exc)
+                    self._handle_failure(span, number, exc)
                     failed.append((number, exc))
 
         def finish() -> Item | None:
@@ -253,7 +253,7 @@ class _Worker:
             marks = None if span.repeats is None else span.repeats[good]
             chosen = images if not failed else images[good]
             batch = Batch(chosen, labels, keys=keys, repeats=marks)
-            return span.taken, self.mapped(batch, span.counter(int(numbers[0])))
+            return span.taken, self.apply_maps(batch, span.counter(int(numbers[0])))
 
         parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
         return Task(parts, finish)
@@ -277,7 +277,7 @@ class _Worker:
             kept = [at for at in range(n) if results[at] is not _GONE]
             if not kept:
                 return self._nothing(span)
-            return span.taken, self.mapped(collate([results[at] for at in kept]), span.counter(kept[0]))
+            return span.taken, self.apply_maps(collate([results[at] for at in kept]), span.counter(kept[0]))
 
         parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
         return Task(parts, finish)
@@ -292,12 +292,12 @@ class _Worker:
         except DamagedError as exc:
             if self.options is None:
                 raise
-            self._failed(span, number, exc)
+            self._handle_failure(span, number, exc)
             return _GONE
         if span.repeats is not None and span.repeats[number]:
             sample[REPEAT] = True
         if self.decoder is not None:
-            decoded = self._decoded(span, number, sample)
+            decoded = self._decode(span, number, sample)
             if decoded is None:
                 return _GONE
             sample = decoded
@@ -309,7 +309,7 @@ class _Worker:
                 return _GONE
         return sample
 
-    def _decoded(self, span: _Span, number: int, sample: Sample) -> Sample | None:
+    def _decode(self, span: _Span, number: int, sample: Sample) -> Sample | None:
         assert self.decoder is not None
         at = span.begin + number
         name = span.block.fields[at]
@@ -328,7 +328,7 @@ class _Worker:
                 decoders=self.run.decoders,
             )
         except DecodeError as exc:
-            self._failed(span, number, exc)
+            self._handle_failure(span, number, exc)
             return None
         if name:
             self._require_one_image(name, others)
@@ -372,7 +372,7 @@ class _Worker:
             place, _, key = span.block.place(span.begin)
             raise DecodeError(place, exc.fact, exc.cure, None, key) from exc
 
-    def _failed(self, span: _Span, number: int, exc: Exception) -> None:
+    def _handle_failure(self, span: _Span, number: int, exc: Exception) -> None:
         """Raise the error with its place, or count the sample if it may be skipped."""
         assert self.options is not None
         error: DatasetError
@@ -429,7 +429,7 @@ class _Skips:
                 raise DatasetError("decode()", fact, "fix the dataset, or raise skip_limit")
 
 
-def streamed(items: Iterator[Item], after: Sequence[Any], delivered: int) -> Iterator[Item]:
+def apply_to_items(items: Iterator[Item], after: Sequence[Any], delivered: int) -> Iterator[Item]:
     """Apply steps to single items as they are delivered, after the maps done by the threads.
 
     delivered: items that an earlier run of this epoch already delivered; takes and skips continue counting from there.

@@ -109,7 +109,7 @@ class Threads:
                 "a function of map() or filter() did not end within %g seconds: its thread is abandoned", CLOSE_SECONDS
             )
 
-    def ordered(self, tasks: Iterable[Task[T]], ahead: int) -> Iterator[T]:
+    def run_in_order(self, tasks: Iterable[Task[T]], ahead: int) -> Iterator[T]:
         """The results of the tasks in order; at most `ahead` tasks are started and not yet delivered."""
         waiting: deque[Task[T]] = deque()
         for task in tasks:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shardkit.errors import UsageError
-from shardkit.reading.batches.labels import FIELD, Kind, relabelled
+from shardkit.reading.batches.labels import FIELD, Kind, relabel_field
 from shardkit.reading.blocks.block import Block, Catalog, Images, Rows, Run, images_of
 from shardkit.sample import Sample
 from shardkit.shards.buffers import ShardFile
@@ -155,7 +155,9 @@ class CombinedBlock:
         """The bytes of the field with a label of several classes, or numbers; classes by their numbers in the whole."""
         block, within = self._at(number)
         data = block.target(within)
-        return relabelled(data, self._relabel[self._where[number][0]]) if self._several and data is not None else data
+        return (
+            relabel_field(data, self._relabel[self._where[number][0]]) if self._several and data is not None else data
+        )
 
     def images(self, begin: int, end: int) -> Images:
         """As `image` for each."""
@@ -164,19 +166,19 @@ class CombinedBlock:
     def sample(self, number: int, *, checked: bool = False) -> Sample:
         """A whole sample, with its label in the whole."""
         block, within = self._at(number)
-        return self._relabelled(number, block.sample(within, checked=checked))
+        return self._with_own_label(number, block.sample(within, checked=checked))
 
     def samples(self) -> Iterator[Sample]:
         """All samples in order."""
         streams = {part: block.samples() for part, block in self.parts.items()}
         for number, (part, _) in enumerate(self._where):
-            yield self._relabelled(number, next(streams[part]))
+            yield self._with_own_label(number, next(streams[part]))
 
-    def _relabelled(self, number: int, sample: Sample) -> Sample:
+    def _with_own_label(self, number: int, sample: Sample) -> Sample:
         if isinstance(sample.get("cls"), int):
             sample["cls"] = int(self.labels[number])
         elif self._several and FIELD in sample:
-            sample[FIELD] = relabelled(sample[FIELD], self._relabel[self._where[number][0]])
+            sample[FIELD] = relabel_field(sample[FIELD], self._relabel[self._where[number][0]])
         return sample
 
     def place(self, number: int) -> tuple[str, int | None, str]:

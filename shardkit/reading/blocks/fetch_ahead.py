@@ -124,7 +124,7 @@ class Ahead:
         base, stop = cuts.starts[0], max(cuts.ends)
 
         def act() -> None:
-            give = shared if self.keep else cut
+            give = share_views if self.keep else copy_spans
             give(shards.pieces(shard, base, stop), base, cuts)
 
         job = self.fetchers.submit(act, shards.files[shard].url, max(1, (stop - base) // self.chunk))
@@ -142,7 +142,7 @@ class Cuts(NamedTuple):
     numbers: list[int]
 
 
-def shared(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
+def share_views(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
     """Give each sample a view of the bytes as they arrived; `base` is the position in the shard where the pieces
     begin."""
     came = list(pieces)
@@ -151,9 +151,9 @@ def shared(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
         owner.data[number] = view[start - base : end - base]
 
 
-def cut(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
-    """As `shared`, but each sample is copied once, from the pieces as they arrive, so that these can be freed; repeats
-    of a sample share its bytes."""
+def copy_spans(pieces: Iterable[Buffer], base: int, cuts: Cuts) -> None:
+    """As `share_views`, but each sample is copied once, from the pieces as they arrive, so that these can be freed;
+    repeats of a sample share its bytes."""
     starts, ends, owners, numbers = cuts
     at, next_, begun = base, 0, list[memoryview]()
     for piece in pieces:
@@ -189,21 +189,21 @@ class StorePrefetch:
 
     def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
         """The blocks, whose samples are requested ahead."""
-        return fetched(blocks, self._how, window)
+        return request_ahead(blocks, self._how, window)
 
 
-def fetched(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:
+def request_ahead(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:
     """The blocks, whose samples are requested ahead. window: the maximum number of samples between the first and the
     last of a chunk; 0 for stored order."""
     ahead = Ahead(how)
     flow = _Flow(ahead, how, window)
     try:
         for placed in blocks:
-            flow.know(placed)
-            while flow.enough:
-                yield flow.next()
+            flow.add(placed)
+            while flow.has_enough:
+                yield flow.pop()
         while flow.held:
-            yield flow.next()
+            yield flow.pop()
         ahead.end()  # consumers of the last blocks may still wait for them
     except BaseException:
         ahead.close()
@@ -224,7 +224,7 @@ class _Flow:
         """Of the started ones: samples, bytes."""
 
     @property
-    def enough(self) -> bool:
+    def has_enough(self) -> bool:
         """Whether enough blocks are known to yield the next one."""
         if len(self.held) < 2:
             return False
@@ -239,7 +239,7 @@ class _Flow:
         return self.started >= 2 and self.flight >= self.ahead.flight
 
     @property
-    def _ripe(self) -> bool:
+    def _ready(self) -> bool:
         """Whether everything that shares a chunk with the first unstarted block is known."""
         if self.started == len(self.held):
             return False
@@ -247,17 +247,17 @@ class _Flow:
             return self.samples - self.begun >= self.window
         return self.bytes - self.flight - _bytes_of(self.held[self.started]) >= self.ahead.chunk
 
-    def know(self, placed: Placed) -> None:
+    def add(self, placed: Placed) -> None:
         """Add a block. Blocks that it makes ripe are started at once."""
         self.held.append(placed)
         for own in placed[1].arriving:
             self.ahead.expect(own)
         self.samples += len(placed[1])
         self.bytes += _bytes_of(placed)
-        while not self._full and self._ripe:
+        while not self._full and self._ready:
             self._start()
 
-    def next(self) -> Placed:
+    def pop(self) -> Placed:
         """The next block, once enough of those after it are started."""
         while self.started < len(self.held) and not self._full:
             self._start()

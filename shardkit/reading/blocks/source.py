@@ -61,7 +61,7 @@ class BlockSource(Protocol):
         """The samples low … high - 1, from `start` on, as blocks, each but the last a multiple of `unit` long."""
         ...
 
-    def chances(self, placed: Placed) -> Numbers:
+    def random_counters(self, placed: Placed) -> Numbers:
         """The numbers from which, with seed and epoch, the random numbers of each sample derive (int64, n)."""
         ...
 
@@ -124,7 +124,7 @@ class IndexedBlocks:
             numbers = (firsts[:, None] + np.arange(unit)).ravel()
             yield numbers[numbers < stop]
 
-    def chances(self, placed: Placed) -> Numbers:
+    def random_counters(self, placed: Placed) -> Numbers:
         """The row of each sample; its position in the epoch, if a row may occur several times."""
         return self.share.places(placed[0]) if self.repeating else placed[1].rows
 
@@ -162,6 +162,6 @@ class OneBlock:
         """The sample."""
         yield np.zeros(1, np.int64), self.catalog.block(np.array([self.row])), None
 
-    def chances(self, placed: Placed) -> Numbers:
+    def random_counters(self, placed: Placed) -> Numbers:
         """The row."""
         return placed[1].rows

@@ -60,7 +60,7 @@ class StreamBlocks:
 
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
         """The samples low … high - 1; those before them are read and dropped, since their positions are not known."""
-        samples = itertools.islice(self._shuffled(), *self.window)
+        samples = itertools.islice(self._shuffle(), *self.window)
         start = max(low, start)
         samples = itertools.islice(samples, start, high)
         while True:
@@ -77,23 +77,25 @@ class StreamBlocks:
             yield np.arange(start, start + len(chosen)), StreamBlock(chosen), None
             start += len(chosen)
 
-    def chances(self, placed: Placed) -> NDArray[np.int64]:
+    def random_counters(self, placed: Placed) -> NDArray[np.int64]:
         """The shard and position of each sample."""
         return placed[1].rows
 
-    def _shuffled(self) -> Iterator[Streamed]:
+    def _shuffle(self) -> Iterator[Streamed]:
         order = permutation(len(self.shards), stream_key("shards", self.seed, self.epoch))
         chosen = (order if self.buffer else np.arange(len(self.shards)))[self.part :: self.parts]
         remote = any(not shard.is_local for shard in self.shards)
-        stream = self._fetched(chosen.tolist()) if remote else self._read(chosen.tolist())
-        return shuffled(stream, self.buffer, stream_key("stream", self.seed, self.epoch)) if self.buffer else stream
+        stream = self._fetch(chosen.tolist()) if remote else self._read(chosen.tolist())
+        return (
+            shuffle_stream(stream, self.buffer, stream_key("stream", self.seed, self.epoch)) if self.buffer else stream
+        )
 
     def _read(self, numbers: Sequence[int]) -> Iterator[Streamed]:
         for number in numbers:
             for count, sample in enumerate(read_shard(self.shards[number], self.names)):
                 yield number << 32 | count, sample
 
-    def _fetched(self, numbers: Sequence[int]) -> Iterator[Streamed]:
+    def _fetch(self, numbers: Sequence[int]) -> Iterator[Streamed]:
         from shardkit.reading.blocks.stream_ahead import RemoteStreams
 
         streams = RemoteStreams([self.shards[number] for number in numbers], self.remote)
@@ -144,7 +146,7 @@ def _sample(place: str, key: str, fields: dict[str, Any]) -> Sample:
     return sample
 
 
-def shuffled(stream: Iterator[Streamed], buffer: int, key: int) -> Iterator[Streamed]:
+def shuffle_stream(stream: Iterator[Streamed], buffer: int, key: int) -> Iterator[Streamed]:
     """The stream ordered by i + 2 `buffer` u(i); at most 2 `buffer` samples wait."""
     waiting: list[tuple[float, int, Streamed]] = []
     for first in itertools.count(0, 4096):

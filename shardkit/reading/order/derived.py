@@ -111,14 +111,14 @@ def quotas_of(weights: Sequence[float]) -> list[int]:
     values = np.asarray(weights, np.float64)
     if not len(values) or not np.isfinite(values).all() or (values < 0).any() or not values.sum():
         raise UsageError("weights", f"{list(weights)} are not valid weights", "give a number above 0 for each dataset")
-    quotas: list[int] = apportioned(values, MIX_BLOCK).tolist()
+    quotas: list[int] = apportion(values, MIX_BLOCK).tolist()
     if any(weight and not quota for weight, quota in zip(values.tolist(), quotas, strict=True)):
         fact = f"one of {list(weights)} is too small to occur in {MIX_BLOCK:,} samples"
         raise UsageError("weights", fact, "give it a larger weight, or use concat() instead of mix()")
     return quotas
 
 
-def apportioned(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
+def apportion(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
     """Distribute `total` in proportion to the weights, the rest by largest remainder (ties: the first)."""
     exact = weights / weights.sum() * total
     counts: NDArray[np.int64] = np.floor(exact).astype(np.int64)
@@ -127,7 +127,7 @@ def apportioned(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
     return counts
 
 
-def class_weighted(line: Positions, labels: Positions, weights: Mapping[int, float], key: int) -> Positions:
+def weight_classes(line: Positions, labels: Positions, weights: Mapping[int, float], key: int) -> Positions:
     """As many rows as `line` has, each class in proportion to its weight, evenly along the line (int64).
 
     line: the rows in reading order; labels: their classes. A class with too few rows is used several times; one with
@@ -137,7 +137,7 @@ def class_weighted(line: Positions, labels: Positions, weights: Mapping[int, flo
     chosen = [label for label, weight in weights.items() if weight and counts[label]]
     if not chosen:
         raise UsageError("weights", "no class with samples has a weight", "name classes of the dataset")
-    wanted = apportioned(np.array([weights[label] for label in chosen], np.float64), len(line))
+    wanted = apportion(np.array([weights[label] for label in chosen], np.float64), len(line))
     begins = uniform(key, np.arange(len(chosen)))
     rows, moments = [], []
     for label, count, begin in zip(chosen, wanted.tolist(), begins.tolist(), strict=True):
@@ -150,7 +150,7 @@ def class_weighted(line: Positions, labels: Positions, weights: Mapping[int, flo
     return found
 
 
-def sample_weighted(line: Positions, weights: NDArray[np.float64], key: int) -> Positions:
+def weight_samples(line: Positions, weights: NDArray[np.float64], key: int) -> Positions:
     """As many rows as `line` has, each in proportion to its weight, rounded up or down at random (int64).
 
     Systematic resampling (Kitagawa 1996): one random number for the whole line, so that the total is exact.
@@ -167,30 +167,28 @@ def split_rows(
 ) -> dict[str, Positions]:
     """Distribute rows to parts in proportion to the fractions, which add up to at most 1 (each int64, ascending).
 
-    With labels (one per row), each class is distributed by `stratified`. The same rows and seed give the same parts.
+    With labels (one per row), each class is distributed by `stratify`. The same rows and seed give the same parts.
     """
     weights = _split_weights(fractions)
     chance = uniform(stream_key("split", seed), rows)
     part_of = np.empty(len(rows), np.int64)
     groups = [np.arange(len(rows))] if labels is None else [np.flatnonzero(labels == c) for c in np.unique(labels)]
     sizes = np.array([len(group) for group in groups], np.int64)
-    for group, counts in zip(groups, stratified(sizes, weights, seed)[0], strict=True):
+    for group, counts in zip(groups, stratify(sizes, weights, seed)[0], strict=True):
         part_of[group[np.argsort(chance[group], kind="stable")]] = np.repeat(np.arange(len(weights)), counts)
     return {name: rows[part_of == number] for number, name in enumerate(fractions)}
 
 
-def stratified(
-    sizes: NDArray[np.int64], weights: NDArray[np.float64], seed: int
-) -> tuple[list[NDArray[np.int64]], bool]:
+def stratify(sizes: NDArray[np.int64], weights: NDArray[np.float64], seed: int) -> tuple[list[NDArray[np.int64]], bool]:
     """How many of each class (`sizes`) go to each part, and whether the remainders were distributed over all classes.
 
     Each class is rounded by its own largest remainders, if that gives the parts their sizes, to one sample or one in
     `SIZE_TOLERANCE`. If it does not, because many classes are too small, each part takes its exact number from the
     rest, the largest remainders of all classes first, ties at random: like scikit-learn's StratifiedShuffleSplit.
     """
-    alone = [apportioned(weights, size) for size in sizes.tolist()]
+    alone = [apportion(weights, size) for size in sizes.tolist()]
     total = int(sizes.sum())
-    wanted = apportioned(weights, total)
+    wanted = apportion(weights, total)
     off = np.abs(np.sum(alone, axis=0) - wanted) if alone else np.zeros(1)
     if (off <= np.maximum(1, wanted // SIZE_TOLERANCE)).all():
         return alone, False
@@ -198,14 +196,14 @@ def stratified(
     for part, count in enumerate(wanted.tolist()):
         by_chance = np.argsort(uniform(stream_key("split", seed, part), np.arange(len(sizes))), kind="stable")
         if count:
-            dealt[by_chance, part] = apportioned(left[by_chance].astype(np.float64), count)
+            dealt[by_chance, part] = apportion(left[by_chance].astype(np.float64), count)
         left -= dealt[:, part]
     return list(dealt), True
 
 
 def deals_over_classes(labels: Positions, fractions: Mapping[str, float], seed: int) -> bool:
     """Whether a stratified split of samples with these labels distributes its remainders over all classes."""
-    return stratified(np.unique(labels, return_counts=True)[1].astype(np.int64), _split_weights(fractions), seed)[1]
+    return stratify(np.unique(labels, return_counts=True)[1].astype(np.int64), _split_weights(fractions), seed)[1]
 
 
 def _split_weights(fractions: Mapping[str, float]) -> NDArray[np.float64]:

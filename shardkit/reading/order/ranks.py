@@ -52,7 +52,7 @@ def find_rank(
     if (rank is None) != (world_size is None):
         raise UsageError("rank, world_size", "one is given without the other", "give both, or neither")
     if rank is not None and world_size is not None:
-        return _checked(rank, world_size, "rank, world_size")
+        return _check_ranks(rank, world_size, "rank, world_size")
     found = _from_torch() or _from_jax() or _from_environment(os.environ if environment is None else environment)
     if found is None:
         return 0, 1
@@ -97,7 +97,7 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[int, int, str] | 
         if environment.get(rank) and environment.get(world_size):
             place = f"${rank}, ${world_size}"
             found = _number(environment[rank], place), _number(environment[world_size], place)
-            return *_checked(*found, place), place
+            return *_check_ranks(*found, place), place
     if environment.get(TF_CONFIG):
         return _from_tf_config(environment[TF_CONFIG])
     for name in RANK_ONLY:
@@ -134,10 +134,10 @@ def _from_tf_config(text: str) -> tuple[int, int, str] | None:
         raise UsageError(f"${TF_CONFIG}", f"its task {kind!r} is not one of its cluster", cure)
     before = sum(sizes.get(other, 0) for other in TF_WORKERS[: TF_WORKERS.index(kind)])
     world_size = sum(sizes.get(other, 0) for other in TF_WORKERS)
-    return *_checked(before + index, world_size, f"${TF_CONFIG}"), f"${TF_CONFIG}"
+    return *_check_ranks(before + index, world_size, f"${TF_CONFIG}"), f"${TF_CONFIG}"
 
 
-def _checked(rank: int, world_size: int, place: str) -> tuple[int, int]:
+def _check_ranks(rank: int, world_size: int, place: str) -> tuple[int, int]:
     for value in (rank, world_size):
         if isinstance(value, bool) or not isinstance(value, int):
             raise UsageError(place, f"{value!r} is not a whole number", "give whole numbers")

@@ -36,7 +36,7 @@ from shardkit.shards.manifest import (  # fmt: skip
 )
 from shardkit.shards.names import generation_of, in_generation, skipped_beside
 from shardkit.storage.store import ObjectInfo
-from shardkit.storage.transfer import Check, Pieces, crc_of, file_pieces, object_pieces, send
+from shardkit.storage.transfer import Pieces, TransferCheck, crc_of, file_pieces, object_pieces, send
 from shardkit.threads import TransferPool
 
 log = logging.getLogger(__name__)
@@ -152,8 +152,8 @@ def copy_dataset(
     target: DatasetFiles,
     pool: TransferPool,
     *,
-    check: Check,
-    keep: Check,
+    check: TransferCheck,
+    keep: TransferCheck,
     overwrite: bool,
     progress: TransferProgress,
 ) -> Copied:
@@ -281,7 +281,13 @@ def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardE
 
 
 def _kept(
-    copy: DatasetCopy, target: DatasetFiles, pool: TransferPool, found: bytes | None, *, check: Check, overwrite: bool
+    copy: DatasetCopy,
+    target: DatasetFiles,
+    pool: TransferPool,
+    found: bytes | None,
+    *,
+    check: TransferCheck,
+    overwrite: bool,
 ) -> set[str]:
     """Return the names of the files that are already there.
 

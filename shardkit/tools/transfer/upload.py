@@ -18,7 +18,7 @@ from shardkit.shards.find.shards import find_shards
 from shardkit.shards.manifest import decode_manifest
 from shardkit.shards.names import datasets_in, stem_of_shard
 from shardkit.storage.patient import open_patient
-from shardkit.storage.transfer import Check
+from shardkit.storage.transfer import TransferCheck
 from shardkit.threads import TransferPool, thread_count
 from shardkit.tools.settings import TRANSFERS, UploadSettings
 from shardkit.tools.transfer.copy import (
@@ -39,7 +39,7 @@ def upload(
     source: Source,
     dest: str | os.PathLike[str],
     *,
-    check: Check = "store",
+    check: TransferCheck = "store",
     overwrite: bool = False,
     workers: int | None = None,
     storage_options: Mapping[str, Any] | None = None,

@@ -19,7 +19,7 @@ from shardkit.storage.access import Remote
 from shardkit.tools.over_shards import over_shards
 
 if TYPE_CHECKING:
-    from shardkit.tools.verify.verify import Seen
+    from shardkit.tools.verify.verify import ShardCheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class _GivenIndex(IndexFile):
         return self.given
 
 
-def seen_on_nodes(opened: Opened, remote: Remote | None, decode: bool, where: EngineOptions) -> Iterator[Seen]:
+def seen_on_nodes(opened: Opened, remote: Remote | None, decode: bool, where: EngineOptions) -> Iterator[ShardCheck]:
     """Check the shards on the nodes; yield the results of `verify` in shard order."""
     manifest = opened.manifest
     if manifest is not None:
@@ -81,14 +81,14 @@ def _absolute(place: Location) -> Location:
     return replace(place, path=os.path.abspath(place.path)) if place.is_local else place
 
 
-def check_one(task: _Task) -> Seen:
+def check_one(task: _Task) -> ShardCheck:
     """Check one shard, on a node."""
-    from shardkit.tools.verify.verify import Check
+    from shardkit.tools.verify.verify import DatasetCheck
 
     index = None if task.index is None else (_GivenIndex(*task.index, task.rows), task.index[1])
     shard = ShardPlace(task.location, task.entry, index)
     opened = Opened(task.place, [shard], task.manifest, objects=Objects(task.remote))
-    seen = Check(opened, task.decode, hash_key=_hash).shard(shard, run=map)
+    seen = DatasetCheck(opened, task.decode, hash_key=_hash).shard(shard, run=map)
     seen.shard = ShardPlace(task.location)
     return seen
 

@@ -107,7 +107,7 @@ def verify(
         return _as_the_store_says(opened, findings, workers, progress)
     if not opened.place.is_local and workers is None:
         threads = FETCHED
-    check = Check(opened, decode)
+    check = DatasetCheck(opened, decode)
     told = _Told(progress, opened)
     with ThreadPoolExecutor(threads) if decode and threads > 1 and engine == "local" else nullcontext() as decoders:
         one = partial(check.shard, run=map if decoders is None else decoders.map)
@@ -155,14 +155,14 @@ class _Told:
         self.progress, self.samples, self.bytes = progress, 0, 0
         self.totals = (manifest.samples, manifest.bytes) if manifest is not None and opened.whole else (0, 0)
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: ShardCheck) -> None:
         self.samples += seen.samples
         self.bytes += seen.bytes
         self.progress(Progress("verify", self.samples, self.totals[0], self.bytes, self.totals[1]))
 
 
 @dataclass(slots=True)
-class Seen:
+class ShardCheck:
     """A checked shard. hashes: of its keys; labels: of its samples."""
 
     shard: ShardPlace
@@ -179,26 +179,26 @@ class Seen:
 _Run = Callable[..., Iterator[str | None]]
 
 
-class Check:
+class DatasetCheck:
     """Checks of one dataset; `shard` may be called from several threads."""
 
     def __init__(self, opened: Opened, decode: bool, hash_key: Callable[[str], int] = hash) -> None:
         """hash_key: must give the same result in all processes that check the dataset."""
         self.hash_key = hash_key
         self.opened, self.manifest, self.decode = opened, opened.manifest, decode
-        self.seen: list[Seen] = []
+        self.seen: list[ShardCheck] = []
         self.hashes: list[NDArray[np.int64]] = []
         self.decoded = 0
 
-    def note(self, seen: Seen) -> None:
+    def note(self, seen: ShardCheck) -> None:
         """Keep what the checks across shards need."""
         self.seen.append(seen)
         self.hashes.append(seen.hashes)
         self.decoded += seen.decoded
 
-    def shard(self, shard: ShardPlace, *, run: _Run) -> Seen:
+    def shard(self, shard: ShardPlace, *, run: _Run) -> ShardCheck:
         """Check one shard."""
-        seen = Seen(shard)
+        seen = ShardCheck(shard)
         try:
             data = open_shard(shard.location, self.opened.format, objects=self.opened.objects)
         except DamagedError as exc:
@@ -214,7 +214,7 @@ class Check:
                 seen.findings.append(found_error("shard-unreadable", exc))
         return seen
 
-    def _opened_shard(self, shard: ShardPlace, data: ShardBytes, seen: Seen, run: _Run) -> None:
+    def _opened_shard(self, shard: ShardPlace, data: ShardBytes, seen: ShardCheck, run: _Run) -> None:
         rows = shard.rows()
         content = read_shard(data, rows)
         seen.samples, seen.bytes, seen.fields = len(content), content.file_bytes, content.fields
@@ -253,7 +253,7 @@ class Check:
                 yield finding("class-name", str(self.opened.place), fact, key=rows.keys[pairs.index((label, folder))])
 
     def _images(
-        self, data: ShardBytes, content: ShardContent, rows: IndexRows | None, seen: Seen, run: _Run
+        self, data: ShardBytes, content: ShardContent, rows: IndexRows | None, seen: ShardCheck, run: _Run
     ) -> Iterator[Finding]:
         """Images that are invalid, have another size than the index says or, with `decode`, can't be decoded."""
         offsets, sizes = content.numbers["image_offset"].tolist(), content.numbers["image_size"].tolist()
@@ -302,7 +302,7 @@ class Check:
             )
             yield finding("fields", place, fact)
 
-    def _row_labels(self, seen: Seen) -> NDArray[np.int64]:
+    def _row_labels(self, seen: ShardCheck) -> NDArray[np.int64]:
         """The labels in the shard; if it has none, those of the index."""
         if (seen.labels >= 0).any():
             return seen.labels

@@ -20,7 +20,7 @@ from shardkit.formats.format import FORMATS
 from shardkit.formats.tar.samples import encode_sample
 from shardkit.formats.tfrecord import sizes
 from shardkit.packing.plan import plan as plan_module
-from shardkit.packing.plan.cut import even_cut
+from shardkit.packing.plan.cut import split_evenly
 from shardkit.packing.plan.plan import Plan, ShardNames, plan_shards
 from shardkit.sample import text_of_path
 from shardkit.sources.source import scan_tree
@@ -50,7 +50,7 @@ def plan(
 
 def cut(sizes: list[int] | NDArray[np.int64], max_bytes: int, max_count: int = 10**9, least: int = 1) -> list[int]:
     ends = np.concatenate(([0], np.cumsum(np.asarray(sizes, dtype=np.int64)))).astype(np.int64)
-    return even_cut(ends, max_bytes=max_bytes, max_count=max_count, least=least).tolist()
+    return split_evenly(ends, max_bytes=max_bytes, max_count=max_count, least=least).tolist()
 
 
 def test_the_order_of_more_samples_than_32_bits_count_has_64(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import shardkit
-from shardkit.reading.batches.memory import ALIGNMENT, Lender
+from shardkit.reading.batches.memory import ALIGNMENT, BufferPool
 
 
 def address(array: Any) -> int:
@@ -21,7 +21,7 @@ def address(array: Any) -> int:
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
 def test_arrays_are_aligned_writable_and_of_the_shape_asked_for(dtype: str) -> None:
-    lender = Lender(4)
+    lender = BufferPool(4)
     for shape in ((3, 5, 7), (2, 5, 7), (1,)):
         array = lender.empty(shape, dtype)
         array[...] = 1
@@ -30,7 +30,7 @@ def test_arrays_are_aligned_writable_and_of_the_shape_asked_for(dtype: str) -> N
 
 
 def test_memory_is_lent_again_when_the_last_array_over_it_is_gone() -> None:
-    lender = Lender(4)
+    lender = BufferPool(4)
     first = lender.empty((100, 100), "uint8")
     place, view = address(first), first[10:20, ::2].reshape(-1).view("uint8")
     del first
@@ -43,7 +43,7 @@ def test_memory_is_lent_again_when_the_last_array_over_it_is_gone() -> None:
 
 
 def test_no_more_waits_than_was_said() -> None:
-    lender = Lender(2)
+    lender = BufferPool(2)
     arrays = [lender.empty((1000,), "uint8") for _ in range(5)]
     del arrays
     gc.collect()
@@ -51,7 +51,7 @@ def test_no_more_waits_than_was_said() -> None:
 
 
 def test_memory_that_is_too_small_is_replaced() -> None:
-    lender = Lender(2)
+    lender = BufferPool(2)
     lender.empty((10,), "uint8")  # and gone again
     assert len(lender._waiting) == 1
     assert lender.empty((10_000,), "float32").nbytes == 40_000

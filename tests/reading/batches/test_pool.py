@@ -28,7 +28,7 @@ def test_results_come_in_the_order_of_the_tasks(threads: Threads) -> None:
             first_may_end.set()
 
     tasks = (Task([lambda n=n: part(n)], lambda n=n: n) for n in range(6))
-    assert list(threads.ordered(tasks, ahead=4)) == list(range(6))
+    assert list(threads.run_in_order(tasks, ahead=4)) == list(range(6))
 
 
 def test_no_more_tasks_are_begun_than_may_be_ahead(threads: Threads) -> None:
@@ -39,7 +39,7 @@ def test_no_more_tasks_are_begun_than_may_be_ahead(threads: Threads) -> None:
             begun.append(number)
             yield Task([lambda: None], lambda number=number: number)
 
-    results = threads.ordered(tasks(), ahead=3)
+    results = threads.run_in_order(tasks(), ahead=3)
     for number in range(5):
         assert next(results) == number
         assert begun == list(range(number + 3))
@@ -49,7 +49,7 @@ def test_a_task_ends_once_after_all_its_parts(threads: Threads) -> None:
     done: list[int] = []
     ended: list[int] = []
     task = Task([lambda n=n: done.append(n) for n in range(20)], lambda: ended.append(len(done)))
-    list(threads.ordered([task], ahead=1))
+    list(threads.run_in_order([task], ahead=1))
     assert (sorted(done), ended) == (list(range(20)), [20])
 
 
@@ -61,7 +61,7 @@ def test_an_error_in_a_part_comes_out_and_the_task_does_not_end(threads: Threads
 
     task = Task([lambda: None, broken, lambda: None], lambda: ended.append(1))
     with pytest.raises(ValueError, match="a part"):
-        list(threads.ordered([task], ahead=1))
+        list(threads.run_in_order([task], ahead=1))
     assert ended == []
 
 
@@ -70,7 +70,7 @@ def test_an_error_at_the_end_of_a_task_comes_out(threads: Threads) -> None:
         raise ValueError("the end")
 
     with pytest.raises(ValueError, match="the end"):
-        list(threads.ordered([Task([lambda: None], broken)], ahead=1))
+        list(threads.run_in_order([Task([lambda: None], broken)], ahead=1))
 
 
 def test_closing_drops_what_was_not_begun_and_waits_for_what_was() -> None:
@@ -82,7 +82,7 @@ def test_closing_drops_what_was_not_begun_and_waits_for_what_was() -> None:
         ran.append(0)
 
     tasks = [Task([slow], lambda: 0), *(Task([lambda n=n: ran.append(n)], lambda: 0) for n in range(1, 4))]
-    results = pool.ordered(tasks, ahead=9)
+    results = pool.run_in_order(tasks, ahead=9)
     waiter = threading.Thread(target=lambda: next(results, None))
     waiter.start()
     assert running.wait(10)
@@ -140,7 +140,7 @@ def test_closing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, caplog:
     monkeypatch.setattr(pool, "CLOSE_SECONDS", 0.05)
     waits, begun = threading.Event(), threading.Event()
     threads = pool.Threads(1)
-    results = threads.ordered([pool.Task([lambda: (begun.set(), waits.wait())], lambda: None)] * 1, 1)
+    results = threads.run_in_order([pool.Task([lambda: (begun.set(), waits.wait())], lambda: None)] * 1, 1)
     consumer = threading.Thread(target=lambda: next(results), daemon=True)
     consumer.start()
     assert begun.wait(60)

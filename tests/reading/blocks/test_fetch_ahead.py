@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shardkit.reading.blocks import fetch_ahead
-from shardkit.reading.blocks.fetch_ahead import Ahead, Cuts, chunk_bytes, cut, fetched, shared
+from shardkit.reading.blocks.fetch_ahead import Ahead, Cuts, chunk_bytes, copy_spans, request_ahead, share_views
 from shardkit.storage import fetchers
 from shardkit.storage.access import Remote
 
@@ -51,7 +51,7 @@ def course(
     asked = Asked(chunk, flight)
     monkeypatch.setattr(fetch_ahead, "Ahead", lambda how: asked)
     placed = ((None, Block(number, samples), None) for number in range(blocks))
-    for _, block, _ in fetched(cast(Any, placed), Remote(ahead_bytes=limit), window):
+    for _, block, _ in request_ahead(cast(Any, placed), Remote(ahead_bytes=limit), window):
         asked.told.append(f"give {cast(Any, block).number}")
     return asked
 
@@ -191,7 +191,7 @@ def test_a_job_says_how_many_chunks_it_is() -> None:
         assert requests_of([(5, 5 + stop)], 10).jobs == [f"job for here: {chunks}"]
 
 
-@pytest.mark.parametrize("give", [cut, shared])
+@pytest.mark.parametrize("give", [copy_spans, share_views])
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
 def test_each_sample_has_its_bytes_however_they_come(give: Any, size: int) -> None:
     base, whole = 7, bytes(range(7, 40))

@@ -15,7 +15,7 @@ from shardkit import DamagedError, Dataset, DatasetError, DecodeError, NotFoundE
 from shardkit.formats.tar.samples import END, encode_sample
 from shardkit.location import locate
 from shardkit.reading.blocks import stream
-from shardkit.reading.blocks.stream import StreamBlocks, shuffled
+from shardkit.reading.blocks.stream import StreamBlocks, shuffle_stream
 from shardkit.reading.content import _PerProcess
 from shardkit.rng import uniform
 
@@ -162,7 +162,7 @@ def test_after_indexing_they_are_counted_and_resumed(foreign: str, tmp_path: Pat
 @pytest.mark.parametrize("buffer", [1, 5, 300, 20_000])
 def test_the_shuffled_stream_is_in_the_order_of_its_sort_keys(buffer: int) -> None:
     stream = ((number, {"__key__": str(number)}) for number in range(10_000))
-    out = np.array([number for number, _ in shuffled(stream, buffer, 17)])
+    out = np.array([number for number, _ in shuffle_stream(stream, buffer, 17)])
     keys = np.arange(10_000) + 2 * buffer * uniform(17, np.arange(10_000))
     assert out.tolist() == np.argsort(keys, kind="stable").tolist()
 
@@ -175,7 +175,7 @@ def test_at_most_two_buffers_of_a_stream_wait() -> None:
         for read in range(1, 5_001):
             yield read, {"__key__": str(read)}
 
-    waiting = [read - given for given, _ in enumerate(shuffled(stream(), 100, 3))]
+    waiting = [read - given for given, _ in enumerate(shuffle_stream(stream(), 100, 3))]
     assert max(waiting) <= 201
 
 

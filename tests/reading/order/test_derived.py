@@ -13,14 +13,14 @@ from shardkit.reading.order.derived import (
     SIZE_TOLERANCE,
     EndlessOrder,
     MixedOrder,
-    apportioned,
-    class_weighted,
+    apportion,
     line_counts,
     order_of_rows,
     quotas_of,
-    sample_weighted,
     split_rows,
-    stratified,
+    stratify,
+    weight_classes,
+    weight_samples,
 )
 from shardkit.reading.order.epoch_order import EpochOrder
 from shardkit.rng import stream_key, uniform
@@ -71,7 +71,7 @@ def test_a_place_of_a_mix_is_found_alone(place: int) -> None:
 
 @given(st.lists(st.floats(0.001, 100), min_size=1, max_size=8), st.integers(0, 1_000))
 def test_what_is_dealt_out_adds_up_and_is_off_by_less_than_one(weights: list[float], total: int) -> None:
-    counts = apportioned(np.array(weights), total)
+    counts = apportion(np.array(weights), total)
     assert counts.sum() == total
     assert (np.abs(counts - np.array(weights) / sum(weights) * total) < 1).all()
 
@@ -96,7 +96,7 @@ def test_a_weight_too_small_to_come_up_is_refused() -> None:
 def test_weighted_classes_come_as_often_as_their_weights_say_and_evenly() -> None:
     labels = np.repeat([0, 1, 2], [900, 90, 10])
     line = np.random.default_rng(0).permutation(1_000)
-    rows = class_weighted(line, labels[line], {0: 1.0, 1: 1.0, 2: 2.0}, key=5)
+    rows = weight_classes(line, labels[line], {0: 1.0, 1: 1.0, 2: 2.0}, key=5)
     assert np.bincount(labels[rows]).tolist() == [250, 250, 500]
     for begin in range(0, 1_000, 100):
         assert np.abs(np.bincount(labels[rows[begin : begin + 100]]) - [25, 25, 50]).max() <= 2
@@ -104,7 +104,7 @@ def test_weighted_classes_come_as_often_as_their_weights_say_and_evenly() -> Non
 
 def test_a_class_with_few_samples_is_gone_through_evenly() -> None:
     labels = np.repeat([0, 1], [95, 5])
-    rows = class_weighted(np.arange(100), labels, {0: 1.0, 1: 1.0}, key=1)
+    rows = weight_classes(np.arange(100), labels, {0: 1.0, 1: 1.0}, key=1)
     assert sorted(Counter(rows[rows >= 95].tolist()).values()) == [10] * 5
     assert max(Counter(rows[rows < 95].tolist()).values()) == 1
 
@@ -115,37 +115,37 @@ def test_each_class_goes_on_from_a_random_row_of_it_at_even_moments(length: int,
     labels, weights = np.array([2, 0, 1, 0, 2, 2, 4, -1, 0, 1] * 6)[:length], {0: 2.0, 1: 0.5, 2: 1.0, 3: 1.0, 4: 0.0}
     line = np.arange(length)[::-1] * 3
     chosen = [label for label in (0, 1, 2) if label in labels]
-    counts = apportioned(np.array([weights[label] for label in chosen]), length).tolist()
+    counts = apportion(np.array([weights[label] for label in chosen]), length).tolist()
     begins = uniform(key, np.arange(len(chosen))).tolist()
     expected = []
     for label, count, begin in zip(chosen, counts, begins, strict=True):
         own = [row for row, other in zip(line.tolist(), labels.tolist(), strict=True) if other == label]
         first = int(begin * len(own))
         expected += [((step + begin) / count, label, own[(first + step) % len(own)]) for step in range(count)]
-    found = class_weighted(line, labels, weights, key)
+    found = weight_classes(line, labels, weights, key)
     assert found.tolist() == [row for _, _, row in sorted(expected)]
     assert len(found) == length
 
 
 def test_a_class_is_weighted_whose_samples_are_the_only_ones_of_the_last_label() -> None:
-    assert class_weighted(np.arange(3), np.array([0, 0, 5]), {0: 0.0, 5: 1.0}, 0).tolist() == [2, 2, 2]
-    assert class_weighted(np.arange(3), np.array([1, 1, 0]), {1: 0.0, 0: 1.0}, 0).tolist() == [2, 2, 2]
+    assert weight_classes(np.arange(3), np.array([0, 0, 5]), {0: 0.0, 5: 1.0}, 0).tolist() == [2, 2, 2]
+    assert weight_classes(np.arange(3), np.array([1, 1, 0]), {1: 0.0, 0: 1.0}, 0).tolist() == [2, 2, 2]
 
 
 def test_samples_without_a_label_are_in_no_class() -> None:
     labels = np.array([-1, 0, 1, -1, 1])
-    assert set(class_weighted(np.arange(5), labels, {0: 1.0, 1: 1.0}, key=1).tolist()) <= {1, 2, 4}
+    assert set(weight_classes(np.arange(5), labels, {0: 1.0, 1: 1.0}, key=1).tolist()) <= {1, 2, 4}
 
 
 def test_weights_for_classes_without_samples_are_refused() -> None:
     with pytest.raises(UsageError, match="no class with samples"):
-        class_weighted(np.arange(3), np.zeros(3, np.int64), {1: 1.0}, key=0)
+        weight_classes(np.arange(3), np.zeros(3, np.int64), {1: 1.0}, key=0)
 
 
 @given(st.lists(st.floats(0, 10), min_size=2, max_size=40).filter(lambda w: sum(w) > 0.01), st.integers(0, 99))
 def test_weighted_samples_come_as_often_as_their_weights_say_rounded(weights: list[float], key: int) -> None:
     array = np.array(weights)
-    rows = sample_weighted(np.arange(len(array)), array, key)
+    rows = weight_samples(np.arange(len(array)), array, key)
     assert len(rows) == len(array)
     expected = array / array.sum() * len(array)
     assert (np.abs(np.bincount(rows, minlength=len(array)) - expected) < 1 + 1e-6).all()
@@ -159,8 +159,8 @@ def test_each_sample_comes_as_often_as_whole_numbers_lie_in_its_part_of_the_line
         end = begin + weights[row]  # the four weigh as much as they are
         expected += [row] * (int(end + chance) - int(begin + chance))
         begin = end
-    assert sample_weighted(line, weights, key).tolist() == expected
-    assert sample_weighted(line, weights * 10, key).tolist() == expected
+    assert weight_samples(line, weights, key).tolist() == expected
+    assert weight_samples(line, weights * 10, key).tolist() == expected
     assert len(expected) == 4
 
 
@@ -172,7 +172,7 @@ def test_the_samples_of_each_class_are_dealt_to_the_parts_by_their_chances(strat
     for label in range(3) if stratify else (None,):
         own = [at for at in range(44) if label is None or labels[at] == label]
         own.sort(key=lambda at: chance[at])
-        first, second, _ = apportioned(np.array([0.5, 0.3, 0.2]), len(own)).tolist()
+        first, second, _ = apportion(np.array([0.5, 0.3, 0.2]), len(own)).tolist()
         expected["a"] += own[:first]
         expected["b"] += own[first : first + second]
     parts = split_rows(rows, labels if stratify else None, {"a": 0.5, "b": 0.3}, 6)
@@ -192,7 +192,7 @@ def test_each_class_is_dealt_alone_while_no_part_is_off_by_more_than_one_or_the_
     half = int(sizes.sum()) // 2
     off = singles + large // 2 - -(-int(sizes.sum()) // 2)
     assert (off > max(1, half // SIZE_TOLERANCE)) is over_all
-    counts, dealt_over_all = stratified(sizes, np.array([0.5, 0.5]), 1)
+    counts, dealt_over_all = stratify(sizes, np.array([0.5, 0.5]), 1)
     assert dealt_over_all is over_all
     assert np.sum(counts, axis=0)[0] == half + (sizes.sum() % 2 if over_all else off + sizes.sum() % 2)
 
@@ -200,7 +200,7 @@ def test_each_class_is_dealt_alone_while_no_part_is_off_by_more_than_one_or_the_
 def test_a_class_that_is_dealt_over_all_has_no_more_and_no_fewer_than_its_samples() -> None:
     sizes = np.array([1, 2, 3] * 40)
     for weights in (np.array([0.5, 0.3, 0.2]), np.array([0.5, 0.5, 0.0])):
-        counts, over_all = stratified(sizes, weights, 3)
+        counts, over_all = stratify(sizes, weights, 3)
         assert over_all
         assert np.sum(counts, axis=1).tolist() == sizes.tolist()
         assert np.sum(counts, axis=0).tolist() == (weights * 240).tolist()
@@ -243,10 +243,10 @@ def test_parts_of_a_split_are_off_by_one_or_by_the_tolerance_at_most(sizes: list
 
 def test_classes_of_many_samples_are_split_each_by_itself() -> None:
     sizes, weights = np.array([713, 205, 1_021]), np.array([0.8, 0.2])
-    counts, over_all = stratified(sizes, weights, 0)
-    assert [each.tolist() for each in counts] == [apportioned(weights, size).tolist() for size in sizes.tolist()]
+    counts, over_all = stratify(sizes, weights, 0)
+    assert [each.tolist() for each in counts] == [apportion(weights, size).tolist() for size in sizes.tolist()]
     assert not over_all
-    assert stratified(np.full(50, 2), weights, 0)[1]
+    assert stratify(np.full(50, 2), weights, 0)[1]
 
 
 def test_fractions_below_one_leave_the_rest_out() -> None:
