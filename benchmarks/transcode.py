@@ -144,7 +144,7 @@ def shrinks() -> dict[str, Shrink]:
         return np.asarray(image.convert("RGB").resize(size, lanczos, reducing_gap=2.0))
 
     def ours(data: bytes, size: tuple[int, int]) -> Any:
-        return np.asarray(recode.resized(recode.decoded(data, "JPEG", min(size), None).image, size))
+        return np.asarray(recode.resize_image(recode.decode(data, "JPEG", min(size), None).image, size))
 
     def by(kind: Any) -> Shrink:
         def shrink(data: bytes, size: tuple[int, int]) -> Any:

@@ -23,5 +23,5 @@ class Progress:
 ProgressFn = Callable[[Progress], None]
 
 
-def silent(_: Progress) -> None:
+def no_progress(_: Progress) -> None:
     """A ProgressFn that does nothing."""

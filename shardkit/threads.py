@@ -53,12 +53,12 @@ class TransferPool:
 
     def submit(self, function: Callable[..., _Result], *arguments: Any) -> Future[_Result]:
         """Call the function in a thread. Its error stops the other calls, and is the one that `result` raises."""
-        future = self._pool.submit(self._guarded, function, *arguments)
+        future = self._pool.submit(self._guard, function, *arguments)
         self._open.add(future)
         future.add_done_callback(self._open.discard)
         return future
 
-    def _guarded(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    def _guard(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         try:
             if self.stop.is_set():
                 raise Stopped

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 import click
 
 from shardkit.errors import StorageError, printable, printable_json
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -153,7 +153,7 @@ def trace(exc: BaseException) -> None:
 
 def _tell(kind: str, text: str) -> None:
     mark = f"{kind}:" if kind else ""
-    if mark and coloured(sys.stderr):
+    if mark and use_colours(sys.stderr):
         mark = f"\x1b[{_COLOURS[kind]}m{mark}\x1b[0m"
     _to_stderr(" ".join(["shardkit:", *([mark] if mark else []), printable(text)]))
 
@@ -169,7 +169,7 @@ def _to_stderr(text: str) -> None:
         bar.refresh()
 
 
-def coloured(stream: TextIO) -> bool:
+def use_colours(stream: TextIO) -> bool:
     """Whether to colour output to `stream`: it is a terminal, and the user did not disable colours (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
@@ -209,7 +209,7 @@ def progress() -> Iterator[ProgressFn]:
     """A ProgressFn that draws a bar for each step on stderr; silent without a terminal, or with --quiet."""
     ctx = click.get_current_context(silent=True)
     if not sys.stderr.isatty() or (ctx is not None and ctx.meta.get(QUIET)):
-        yield silent
+        yield no_progress
         return
     bars = _Bars()
     try:

@@ -38,7 +38,7 @@ def command(folder: Path | None) -> None:
 
 def demo_text(result: DemoResult, *, kept: bool) -> str:
     """Format the steps, their speed, and commands to try next."""
-    tree, shards = shown(result.tree), shown(result.shards)
+    tree, shards = quote_path(result.tree), quote_path(result.shards)
     lines = [
         f"drew      {result.images:,} images of red and blue cars in {tree}  ({result.draw_seconds:.1f} s)",
         f"packed    them with: shardkit pack {tree} {shards}  ({result.pack_seconds:.1f} s)",
@@ -68,12 +68,12 @@ def next_text(result: DemoResult, *, kept: bool) -> str:
                 "  shardkit pack YOUR_TREE shards/mine      pack your own tree",
             ]
         )
-    train = shown(result.shards / "train")
+    train = quote_path(result.shards / "train")
     return "\n".join(
         [
             "Next:",
             f"  shardkit info {train}",
-            f"  tar tf {shown(result.shards / 'train-000000.tar')}",
+            f"  tar tf {quote_path(result.shards / 'train-000000.tar')}",
             "  shardkit pack YOUR_TREE shards/mine",
             "or in Python:",
             f"  train = shardkit.dataset({str(result.shards / 'train')!r}, shuffle=True)",
@@ -82,6 +82,6 @@ def next_text(result: DemoResult, *, kept: bool) -> str:
     )
 
 
-def shown(path: Path) -> str:
+def quote_path(path: Path) -> str:
     """Quote a path for a shell."""
     return shlex.quote(printable(str(path)))

@@ -331,7 +331,7 @@ class Format(Protocol):
         ...
 
 
-def moved(samples: Iterator[StoredSample], base: int) -> Iterator[StoredSample]:
+def shift_errors(samples: Iterator[StoredSample], base: int) -> Iterator[StoredSample]:
     """The samples of a buffer that begins at byte `base` of its shard; positions in errors count from the shard's
     beginning."""
     try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from struct import Struct
 
 from shardkit.images import jpeg
-from shardkit.images.pillow import MAX_PIXELS, bad_size, opened
+from shardkit.images.pillow import MAX_PIXELS, bad_size, open_image
 from shardkit.images.png import HEAD as PNG_HEAD
 from shardkit.images.png import damage_in_header
 from shardkit.images.whole import cut_bmp, cut_by_pillow, cut_gif
@@ -65,13 +65,13 @@ def check_image(data: bytes) -> tuple[str, int, int]:
 
 
 def _decode_jpeg(data: bytes, frame: jpeg.Frame) -> None:
-    content = jpeg.tidied(data)
+    content = jpeg.tidy(data)
     if jpeg.turbo_pixels(content, jpeg.color_of(frame)) is None:
         _load_with_pillow(content)
 
 
 def _load_with_pillow(data: bytes) -> None:
-    with opened(data) as image:
+    with open_image(data) as image:
         image.load()
 
 
@@ -140,7 +140,7 @@ _PARSERS = {b"\x89P": _png_header, b"GI": _gif_header, b"RI": _webp_header, b"BM
 
 
 def _other_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
-    with opened(data, max_pixels=max_pixels) as image:
+    with open_image(data, max_pixels=max_pixels) as image:
         found = image.format or "unknown", image.width, image.height
         cut = cut_by_pillow(image, len(data))
     if cut:

@@ -167,7 +167,7 @@ def has_end(data: bytes, frame: int) -> bool:
     return data[-2:] == END or data.rfind(END, frame) >= 0
 
 
-def tidied(data: bytes) -> bytes:
+def tidy(data: bytes) -> bytes:
     """The JPEG without stray bytes between its segments, and with an end mark; the same object if nothing changes.
 
     Decoders differ in how they treat such bytes; from the result they all read the same pixels. Raises ValueError.
@@ -196,7 +196,7 @@ def is_complete(data: bytes) -> bool:
     Only decoding a single sequential scan can show it: in others the last scans may be missing.
     """
     try:
-        return is_single_scan(data) and turbo_pixels(tidied(data), color_of(frame_of(data))) is not None
+        return is_single_scan(data) and turbo_pixels(tidy(data), color_of(frame_of(data))) is not None
     except ValueError:
         return False
 

@@ -38,7 +38,7 @@ _TO_RGB = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RG
 
 
 @contextmanager
-def opened(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """Open an image with Pillow; its pixels are not yet decoded. In the block, Pillow's warnings are suppressed, and
     its exceptions become ValueErrors.
 
@@ -133,7 +133,7 @@ def eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray((values.clip(0, 0xFFFF) >> 8).astype(np.uint8))
 
 
-def turned(image: Image.Image, orientation: int) -> Image.Image:
+def turn(image: Image.Image, orientation: int) -> Image.Image:
     """Turn a Pillow image upright."""
     from PIL.Image import Transpose
 
@@ -167,7 +167,7 @@ def quiet_pillow(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
 
     `warnings.catch_warnings` would replace the process's whole list of filters, which threads would restore in the
     wrong order. Here one filter, for Pillow's modules only, is active while any thread is in the block. max_pixels:
-    some plugins check Pillow's own limit, which is raised to this value meanwhile; `opened` checks each image by its
+    some plugins check Pillow's own limit, which is raised to this value meanwhile; `open_image` checks each by its
     own.
     """
     global _quiet_depth, _own_limit

@@ -24,7 +24,7 @@ from shardkit.images import jpeg
 from shardkit.images.crops import Box, pixel_span
 from shardkit.images.header import image_header
 from shardkit.images.orientation import orientation_by_pillow, orientation_in
-from shardkit.images.pillow import bad_size, eight_bit, opened, turned
+from shardkit.images.pillow import bad_size, eight_bit, open_image, turn
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -96,7 +96,7 @@ def decode_jpeg(
         damage = exc
     content = bytes(data)
     image_header(content, decode_rare=False)  # raises a more precise error for a cut file
-    tidied = jpeg.tidied(content)
+    tidied = jpeg.tidy(content)
     if tidied is not content:
         return jpeg.turbo_pixels(tidied, color, least=least, buffer=buffer)
     if damage is not None:
@@ -142,11 +142,11 @@ def pillow_image(data: Buffer, *, gray: bool, orientation: bool, max_pixels: int
     name = image_header(content, max_pixels=max_pixels, decode_rare=False)[0]
     told = orientation_in(content) if orientation else UPRIGHT
     if name == "JPEG":
-        return turned(_jpeg_image(content, max_pixels).convert("L" if gray else "RGB"), told or UPRIGHT)
-    with opened(content, max_pixels=max_pixels) as image:
+        return turn(_jpeg_image(content, max_pixels).convert("L" if gray else "RGB"), told or UPRIGHT)
+    with open_image(content, max_pixels=max_pixels) as image:
         image.load()
         whole = eight_bit(image).convert("L" if gray else "RGB")
-        return turned(whole, orientation_by_pillow(image) if told is None else told)
+        return turn(whole, orientation_by_pillow(image) if told is None else told)
 
 
 def _jpeg_image(content: bytes, max_pixels: int) -> Image.Image:
@@ -154,12 +154,12 @@ def _jpeg_image(content: bytes, max_pixels: int) -> Image.Image:
     the pixels are then bit-equal to Pillow's."""
     from PIL import Image
 
-    content = jpeg.tidied(content)
+    content = jpeg.tidy(content)
     frame = jpeg.frame_of(content)
     pixels = jpeg.turbo_pixels(content, jpeg.color_of(frame))
     if pixels is not None and frame.components != jpeg.FOUR_COLORS and _pillow_has_turbo():
         return Image.fromarray(pixels if frame.components > 1 else pixels[:, :, 0])
-    with opened(content, max_pixels=max_pixels) as image:
+    with open_image(content, max_pixels=max_pixels) as image:
         image.load()
         return image
 

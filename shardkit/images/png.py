@@ -84,7 +84,7 @@ def without_notes(data: bytes) -> bytes:
     return b"".join([HEAD, *kept, rest])
 
 
-def unpacked(packed: bytes) -> bytes:
+def unpack(packed: bytes) -> bytes:
     """Unpack zlib data to at most TEXT_BYTES; b"" if it is damaged or larger."""
     try:
         engine = zlib.decompressobj()
@@ -101,11 +101,11 @@ def texts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             continue
         keyword, _, text = data[start + 8 : end - 4].partition(b"\0")
         if name == b"zTXt":
-            text = unpacked(text[1:])
+            text = unpack(text[1:])
         elif name == b"iTXt":
             is_packed, body = text[:1] == b"\x01", text[2:].split(b"\0", 2)
             text = body[2] if len(body) == 3 else b""
-            text = unpacked(text) if is_packed else text
+            text = unpack(text) if is_packed else text
         yield keyword, text
 
 

@@ -62,12 +62,12 @@ def moved_into(parameter: str, value: type[Any]) -> Move:
             name = next(iter(given))
             raise UsageError(name, f"given together with {parameter}", f"make it a part of {parameter}")
         kwargs[parameter] = value(**given)
-        old = spelled(given)
+        old = spell(given)
         return Moved(old, f"{parameter}=shardkit.{value.__name__}({old})")
 
     return move
 
 
-def spelled(kwargs: dict[str, Any]) -> str:
+def spell(kwargs: dict[str, Any]) -> str:
     """Keyword arguments as one writes them."""
     return ", ".join(f"{name}={value!r}" for name, value in kwargs.items())

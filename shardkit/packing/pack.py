@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shardkit.errors import SourceError, UsageError, printable
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FormatName
 from shardkit.location import locate
 from shardkit.options.files import require_folder
-from shardkit.options.old_keywords import Moved, accept_old_keywords, moved_into, spelled
+from shardkit.options.old_keywords import Moved, accept_old_keywords, moved_into, spell
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import find_finished
 from shardkit.packing.dest.in_the_way import check_free
@@ -83,7 +83,7 @@ def _move_dry_run(kwargs: dict[str, Any]) -> Moved | None:
     if "dry_run" not in kwargs:
         return None
     asked = kwargs.pop("dry_run")
-    old = spelled({"dry_run": asked})
+    old = spell({"dry_run": asked})
     return Moved(old, "plan_pack() in place of pack()", plan_pack) if asked else Moved(old, "nothing in its place")
 
 
@@ -117,7 +117,7 @@ def pack(
     overwrite: bool = False,
     work: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> Packed:
     """Pack a class-directory tree into shards with an index and a manifest.
 
@@ -215,7 +215,7 @@ def plan_pack(
     overwrite: bool = False,
     work: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> PackPlan:
     """What `pack` would write with the same arguments; nothing is written. Raises as `pack` does."""
     settings = PackSettings(

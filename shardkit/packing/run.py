@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from shardkit.events import ProgressFn, silent
+from shardkit.events import ProgressFn, no_progress
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import kept_receipt
 from shardkit.packing.engine.engine import Engine
@@ -18,7 +18,7 @@ def write_shards(
     engine: Engine,
     advance: Advance,
     destination: Destination,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> list[Receipt]:
     """The receipts of all shards, ordered by name; `advance` is called with what was read or kept.
 

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, TypedDict, Unpack, cast
 
 from shardkit.errors import BadFileError, DestinationError, ShardkitError, SourceError, UsageError
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, FormatName
 from shardkit.location import locate
 from shardkit.packing.dest.destination import Delivery, Destination
@@ -77,7 +77,7 @@ class WriterSettings:
     overwrite: bool = False
     work: str | os.PathLike[str] | None = None
     storage_options: Mapping[str, Any] | None = None
-    progress: ProgressFn = silent
+    progress: ProgressFn = no_progress
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:

@@ -154,7 +154,7 @@ class MappedShards:
         if self._verify and shard not in self._checked:
             require_crc(file, crc32c(mapped))
             self._checked.add(shard)
-        found = unpacked(file, mapped) if file.unpacked else mapped
+        found = unpack(file, mapped) if file.unpacked else mapped
         for number, least in self._in_use.add(shard, found):
             if number in self._maps and not self.files[number].unpacked:
                 let_go(least)
@@ -254,7 +254,7 @@ def require_crc(file: ShardFile, crc: int) -> None:
         raise ManifestError(file.url, fact, "the shard is damaged: copy it again or pack again")
 
 
-def unpacked(file: ShardFile, data: Mapping) -> bytes:
+def unpack(file: ShardFile, data: Mapping) -> bytes:
     """The unpacked bytes of a shard; no more are made than the manifest says."""
     cure = "copy it again, or recreate the index with 'shardkit index'"
     source, pieces, size = gunzip(io.BytesIO(view_of(data)), place=file.url), list[bytes](), 0

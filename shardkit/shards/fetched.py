@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from shardkit.checksums import crc32c
 from shardkit.location import Location
-from shardkit.shards.buffers import BuffersInUse, ShardFile, require_crc, require_size, unpacked
+from shardkit.shards.buffers import BuffersInUse, ShardFile, require_crc, require_size, unpack
 from shardkit.shards.objects import Objects
 from shardkit.storage.cache.store import Cached, Content
 from shardkit.storage.mapped import MappedFile
@@ -121,7 +121,7 @@ class FetchedShards:
                 if self._verify and shard not in self._checked:
                     require_crc(file, crc32c(data))
                     self._checked.add(shard)
-                found = unpacked(file, data) if file.unpacked else data
+                found = unpack(file, data) if file.unpacked else data
                 self._in_use.add(shard, found)
             return found
 

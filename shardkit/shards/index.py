@@ -103,7 +103,7 @@ def as_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
     return values
 
 
-def combined(column: pa.ChunkedArray) -> pa.Array:
+def combine(column: pa.ChunkedArray) -> pa.Array:
     """The column as one contiguous array."""
     array = column.combine_chunks()
     return array.chunk(0) if hasattr(array, "chunks") else array

@@ -18,7 +18,7 @@ import numpy as np
 from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
 from shardkit.location import Location
-from shardkit.shards.index import INTEGERS, NULLABLE, as_numpy, combined, schema
+from shardkit.shards.index import INTEGERS, NULLABLE, as_numpy, combine, schema
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.shards.objects import Objects
 from shardkit.storage.ranged import RangedFile
@@ -274,7 +274,7 @@ def _texts(column: pa.ChunkedArray) -> pa.Array:
 
     if column.null_count:
         raise ValueError("a name is missing")
-    array = combined(column)
+    array = combine(column)
     if pa.types.is_dictionary(array.type):
         used = pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0
         if used > min(TEXT_COLUMN_BYTES, (len(array) + 1) * TEXT_BYTES):

@@ -11,7 +11,7 @@ from shardkit.errors import DatasetError
 from shardkit.location import Location
 
 
-def repeated(hashes: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+def find_repeats(hashes: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
     """The numbers, sorted, that occur more than once in some arrays: hashes of keys that may be equal."""
     values, counts = np.unique(np.concatenate([np.empty(0, np.int64), *hashes]), return_counts=True)
     return values[counts > 1]
@@ -20,7 +20,7 @@ def repeated(hashes: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
 def require_unique(shards: Sequence[tuple[Location, Sequence[str], NDArray[np.int64]]]) -> None:
     """DatasetError for the first key that an earlier sample has. shards: (place, keys, offsets, which may be -1)."""
     hashes = [np.fromiter(map(hash, keys), np.int64, len(keys)) for _, keys, _ in shards]
-    suspects = repeated(hashes)
+    suspects = find_repeats(hashes)
     first: dict[str, Location] = {}
     for (place, keys, offsets), own in zip(shards, hashes, strict=True):
         for row in np.flatnonzero(np.isin(own, suspects)).tolist() if len(suspects) else ():

@@ -32,7 +32,7 @@ from shardkit.location import Location
 from shardkit.sample import NO_LABEL, label_of
 from shardkit.shards.objects import Objects
 from shardkit.shards.open import IndexRows
-from shardkit.storage.mapped import MappedFile, look, looked, map_whole
+from shardkit.storage.mapped import MappedFile, check_each, look, map_whole
 
 SUM_BYTES = 4 << 20
 """The bytes of a mapped file that are summed between two checks of it."""
@@ -76,7 +76,7 @@ class ShardBytes:
 
     def samples(self, start: int = 0, end: int | None = None) -> Iterator[StoredSample]:
         """The samples from byte `start` up to `end`. DamagedError for damage."""
-        return looked(FORMATS[self.format].read(self.data, place=self.place, start=start, end=end), self.data)
+        return check_each(FORMATS[self.format].read(self.data, place=self.place, start=start, end=end), self.data)
 
     def summer(self) -> Callable[[int, int], int]:
         """A function that returns the CRC-32C of the bytes from `start` to `end`."""
@@ -126,7 +126,7 @@ def open_shard(
     named: FormatName | None = (
         FORMATS[form].name if form is not None and form in FORMATS else format_of_name(location.name)
     )
-    data = _mapped(location) if location.is_local else (objects or Objects()).read(location)
+    data = _map_or_read(location) if location.is_local else (objects or Objects()).read(location)
     size, path = len(data), location.path if location.is_local else ""
     if size == 0 and named is not None and not FORMATS[named].end:  # no end mark: an empty file is a whole shard
         return ShardBytes(place, b"", 0, format=named)
@@ -136,7 +136,7 @@ def open_shard(
     if not is_packed_as(known, data[:12]):
         return ShardBytes(place, data, size, format=known, path=path)
     packed: Readable = data if isinstance(data, MappedFile) else io.BytesIO(data)
-    whole, error = _unpacked(gunzip(packed, place=place), as_far)
+    whole, error = _unpack(gunzip(packed, place=place), as_far)
     crc = _looking(summer(np.frombuffer(data, np.uint8)), data)(0, size)
     return ShardBytes(f"{place} (unpacked)", whole, size, True, crc, known, error)
 
@@ -155,7 +155,7 @@ def _looking(crc_of_bytes: Callable[[int, int], int], data: Any) -> Callable[[in
     return crc
 
 
-def _mapped(location: Location) -> MappedFile | bytes:
+def _map_or_read(location: Location) -> MappedFile | bytes:
     place = str(location)
     try:
         return map_whole(location.path)
@@ -165,7 +165,7 @@ def _mapped(location: Location) -> MappedFile | bytes:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its permissions") from exc
 
 
-def _unpacked(file: Readable, as_far: bool) -> tuple[bytes, DamagedError | None]:
+def _unpack(file: Readable, as_far: bool) -> tuple[bytes, DamagedError | None]:
     pieces: list[bytes] = []
     try:
         while piece := file.read(1 << 16):
@@ -183,7 +183,7 @@ def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent
     rows: its index rows; a shard that matches them is only summed, not parsed. Raises StorageError if the disk fails.
     """
     content = ShardContent(shard.place, shard.file_bytes, len(shard), shard.gzip)
-    if rows is not None and shard.path and _as_indexed(content, rows, shard):
+    if rows is not None and shard.path and _take_index(content, rows, shard):
         return content
     columns = _Columns(content)
     crc = shard.summer()
@@ -197,7 +197,7 @@ def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent
     return content
 
 
-def _as_indexed(content: ShardContent, rows: IndexRows, shard: ShardBytes) -> bool:
+def _take_index(content: ShardContent, rows: IndexRows, shard: ShardBytes) -> bool:
     """Fill in the content of a shard that matches its index rows except for checksums; else return False."""
     try:
         found = FORMATS[shard.format].plain_sums(shard.path, rows.keys, rows.paths, rows.numbers)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from shardkit.errors import NotFoundError, SourceError
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.location import Location
 from shardkit.sources import left_out
 from shardkit.sources.columns import PathColumnBuilder
-from shardkit.sources.listing import Listing
+from shardkit.sources.listing import FileListing
 from shardkit.sources.tree.walk import MAX_DEPTH
 from shardkit.storage.patient import Patient, open_patient
 from shardkit.storage.store import ObjectInfo, StorageOptions
@@ -33,16 +33,16 @@ class Bucket:
     """The objects below a folder of a store. versions: one for each object of the listing."""
 
     folder: Location
-    listing: Listing
+    listing: FileListing
     versions: tuple[str, ...]
 
 
-def read_bucket(folder: Location, options: StorageOptions, progress: ProgressFn = silent) -> Bucket:
+def read_bucket(folder: Location, options: StorageOptions, progress: ProgressFn = no_progress) -> Bucket:
     """List all objects below `folder`. Raises SourceError if there are none, and the store's errors."""
     folder = Location(folder.scheme, folder.path.rstrip("/"))
     store = open_patient(folder, options)
     try:
-        return _listed(store, folder, progress)
+        return _list(store, folder, progress)
     except NotFoundError as exc:
         raise SourceError(str(folder), "it does not exist", "check the name of the bucket and the prefix") from exc
 
@@ -73,7 +73,7 @@ class _Found:
             self._progress(Progress("scan", len(self.names), 0, self._bytes))
 
 
-def _listed(store: Patient, folder: Location, progress: ProgressFn) -> Bucket:
+def _list(store: Patient, folder: Location, progress: ProgressFn) -> Bucket:
     found = _Found(progress)
     prefixes = _prefixes(store, found)
 
@@ -88,7 +88,7 @@ def _listed(store: Patient, folder: Location, progress: ProgressFn) -> Bucket:
     if not len(names):
         raise SourceError(str(folder), "it has no objects", "check the name of the bucket and the prefix")
     return Bucket(
-        folder, Listing(str(folder), names, sizes, found.folders, sorted(found.left_out)), tuple(found.versions)
+        folder, FileListing(str(folder), names, sizes, found.folders, sorted(found.left_out)), tuple(found.versions)
     )
 
 

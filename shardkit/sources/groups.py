@@ -59,19 +59,19 @@ def group_files(source: Source, fields: Sequence[str], *, skip_bad: bool) -> Gro
     incomplete: list[tuple[str, str]] = []
     others = 0
     for folder in _folders(source.paths):
-        together: dict[bytes, list[int]] = {}
+        groups: dict[bytes, list[int]] = {}
         for row, path in folder:
             found = next(((stem, place) for ending, place in endings if (stem := _stem(path, ending))), None)
             if found is None:
                 others += 1
                 continue
             stem, place = found
-            members = together.setdefault(stem, [-1] * len(fields))
+            members = groups.setdefault(stem, [-1] * len(fields))
             if members[place] >= 0:
                 fact = f"two files of one sample have the field {fields[place]!r}"
                 raise SourceError(_name(source, path), fact, "rename one of them")
             members[place] = row
-        for stem, members in together.items():
+        for stem, members in groups.items():
             if missing := [name for name, row in zip(fields, members, strict=True) if row < 0]:
                 first = source.paths[next(row for row in members if row >= 0)]
                 incomplete.append((text_of_path(first), f"there is no .{' and no .'.join(missing)} beside it"))
@@ -85,7 +85,7 @@ def group_files(source: Source, fields: Sequence[str], *, skip_bad: bool) -> Gro
         _log.warning("%d files end with none of the fields %s", others, ", ".join(map(printable, fields)))
     if not rows:
         raise SourceError(fs_text(source.root), "no sample has all of the fields", "name other fields with `fields`")
-    return _grouped(source, tuple(fields), np.array(rows, np.int64), keys, tuple(incomplete))
+    return _group(source, tuple(fields), np.array(rows, np.int64), keys, tuple(incomplete))
 
 
 def _endings(fields: Sequence[str]) -> list[tuple[bytes, int]]:
@@ -117,7 +117,7 @@ def _folders(paths: PathColumn) -> Iterator[list[tuple[int, bytes]]]:
         yield held
 
 
-def _grouped(
+def _group(
     source: Source,
     fields: tuple[str, ...],
     rows: NDArray[np.int64],

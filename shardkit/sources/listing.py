@@ -34,7 +34,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Listing:
+class FileListing:
     """All files of a tree, in any order.
 
     place: the tree's name in messages, without a trailing slash. names: parts joined by `/`, none of them empty, `.`
@@ -78,7 +78,7 @@ class Listing:
 class ListedWalk:
     """A scan of a listing, or of its folder `below`. `rows`: the rows of the files yielded by `folders`, in order."""
 
-    def __init__(self, listing: Listing, below: str, extensions: Collection[str]) -> None:
+    def __init__(self, listing: FileListing, below: str, extensions: Collection[str]) -> None:
         self.root = f"{listing.place}/{below}" if below else listing.place
         self.left_out = LeftOutCounter()
         self.rows = array("q")
@@ -148,7 +148,7 @@ class ListedWalk:
         return NESTED if stem and extension.lower() in _ARCHIVES else leftout.OTHER_EXTENSIONS
 
 
-def _refuse_twice(listing: Listing, rows: Sequence[int]) -> None:
+def _refuse_twice(listing: FileListing, rows: Sequence[int]) -> None:
     seen = set[bytes]()
     for name in listing.names.take(rows):
         if name in seen:
@@ -158,7 +158,7 @@ def _refuse_twice(listing: Listing, rows: Sequence[int]) -> None:
 
 
 def inside_top_folder(
-    listing: Listing, extensions: Collection[str], name: str = "", *, any_folder: bool = False
+    listing: FileListing, extensions: Collection[str], name: str = "", *, any_folder: bool = False
 ) -> str:
     """The folder that contains the class folders; "" for the top level.
 
@@ -181,7 +181,7 @@ def inside_top_folder(
 
 
 def listed_splits(
-    listing: Listing, below: str, extensions: Collection[str], *, any_folder: bool = False
+    listing: FileListing, below: str, extensions: Collection[str], *, any_folder: bool = False
 ) -> list[str] | None:
     """As `find_splits`, for a listing. any_folder: as for `splits_of_any_folder`."""
     walk = ListedWalk(listing, below, extensions)
@@ -189,7 +189,7 @@ def listed_splits(
 
 
 def scan_listing(
-    listing: Listing,
+    listing: FileListing,
     below: str,
     splits: Sequence[str] | None,
     *,

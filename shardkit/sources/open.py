@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from shardkit.errors import ManifestError, SourceError, UsageError, printable
-from shardkit.events import ProgressFn, silent
+from shardkit.events import ProgressFn, no_progress
 from shardkit.location import Location, locate
 from shardkit.sample import fs_text
 from shardkit.shards.manifest import decode_manifest
@@ -26,7 +26,7 @@ from shardkit.sources.arrays.files import ARRAYS, ending_of_arrays
 from shardkit.sources.bucket import Bucket, read_bucket
 from shardkit.sources.labels.scan import scan_labelled, scan_trees
 from shardkit.sources.left_out import LeftOutCounter
-from shardkit.sources.listing import Listing, Rows, inside_top_folder, listed_splits, scan_listing
+from shardkit.sources.listing import FileListing, Rows, inside_top_folder, listed_splits, scan_listing
 from shardkit.sources.lists.imagefolder import image_folders, open_image_folder
 from shardkit.sources.lists.in_memory import NAME, TableInMemory, open_table
 from shardkit.sources.lists.rows import Listed, open_list, scan_lists
@@ -85,7 +85,7 @@ def open_source(
     options: SourceOptions,
     listed: TableColumns,
     storage_options: Mapping[str, Any] | None = None,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> Opened:
     """Open a source: find out its kind and its splits. Raises UsageError, SourceError."""
     return _Labelled(_opened(source, options, listed, storage_options, progress), options)
@@ -234,7 +234,7 @@ class _Archived:
     def __init__(self, path: str, kind: str, options: SourceOptions, progress: ProgressFn) -> None:
         self.path, self.kind, self.options = path, kind, options
         self.members = read_members(path, kind, skip_bad=options.on_error == "skip", progress=progress)
-        self.listing = Listing(fs_text(path), self.members.names, self.members.sizes, self.members.folders)
+        self.listing = FileListing(fs_text(path), self.members.names, self.members.sizes, self.members.folders)
         if _is_shard(self.members):
             raise _packed_already(path)
         flat = options.labels.any_folder
@@ -270,7 +270,7 @@ class _Archived:
         return found | {first: replace(found[first], incomplete=self.members.refused)}
 
 
-def read_members(path: str, kind: str, *, skip_bad: bool, progress: ProgressFn = silent) -> Members:
+def read_members(path: str, kind: str, *, skip_bad: bool, progress: ProgressFn = no_progress) -> Members:
     """Read the list of members of an archive. Raises SourceError, MissingExtraError."""
     if kind == "zip":
         from shardkit.sources.archives.zip import read_zip

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from shardkit.location import Location
 from shardkit.sources.archives.members import Members
-from shardkit.sources.archives.spool import spooled
+from shardkit.sources.archives.spool import spool_members
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.readers import AnyFiles, ArchiveMembers, DiskFiles, StoreObjects, TreeFiles, stamp_of
 
@@ -134,7 +134,7 @@ class InArchive:
         """Unpack this source's members of an archive without random access into one file in the work folder."""
         if self.readable:
             return self
-        return replace(self, spool=spooled(self.path, self.kind, self.members, self.rows, work))
+        return replace(self, spool=spool_members(self.path, self.kind, self.members, self.rows, work))
 
     def files(self, rows: Rows) -> AnyFiles:
         """The members, in the archive itself or in the spool."""

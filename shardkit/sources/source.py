@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import SourceError, UsageError, printable
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.sample import DEFAULT_EXTENSIONS, fs_text, text_of_path
 from shardkit.shards.manifest import LabelKind
 from shardkit.sources.columns import PathColumn, PathColumnBuilder
@@ -123,7 +123,7 @@ def scan_tree(
     *,
     classes: Sequence[str] | None = None,
     extensions: Collection[str] = DEFAULT_EXTENSIONS,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> Source:
     """Scan the files of a tree of class folders.
 
@@ -144,13 +144,13 @@ def scan_tree(
     return scan_walk(Walk(place, extensions, LeftOutCounter()), classes=classes, progress=progress)
 
 
-def scan_walk(walk: ClassWalk, *, classes: Sequence[str] | None, progress: ProgressFn = silent) -> Source:
+def scan_walk(walk: ClassWalk, *, classes: Sequence[str] | None, progress: ProgressFn = no_progress) -> Source:
     """As `scan_tree`, for anything that can be walked."""
     folders = _class_folders(walk)
     return _scan(walk, folders, _label_order(walk.root, folders, classes), progress)
 
 
-def scan_unlabelled(walk: ClassWalk, *, progress: ProgressFn = silent) -> Source:
+def scan_unlabelled(walk: ClassWalk, *, progress: ProgressFn = no_progress) -> Source:
     """Scan all files below the root of a tree, in any folder or none, by path. No sample has a label."""
     columns = _Columns()
     with listed_ahead(walk, [""]) as ahead:
@@ -183,7 +183,7 @@ def split_walks(
 
 
 def scan_walks(
-    walks: Mapping[str, ClassWalk], *, classes: Sequence[str] | None = None, progress: ProgressFn = silent
+    walks: Mapping[str, ClassWalk], *, classes: Sequence[str] | None = None, progress: ProgressFn = no_progress
 ) -> dict[str, Source]:
     """Scan the splits of a tree (split -> its walk), all with one class map: the sorted class names of all splits.
 

@@ -66,7 +66,7 @@ def look(data: Any) -> None:
         data.look()
 
 
-def looked(found: Iterator[_Found], data: Any) -> Iterator[_Found]:
+def check_each(found: Iterator[_Found], data: Any) -> Iterator[_Found]:
     """Yield the items of `found`, which reads from `data`, with a size check before each."""
     if not isinstance(data, MappedFile):
         yield from found

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from shardkit.errors import StorageError, TransientError
 from shardkit.location import Location
 from shardkit.storage.access import Remote
-from shardkit.storage.retry import Patience, Retry, retried
+from shardkit.storage.retry import Patience, Retry, call_with_retries
 from shardkit.storage.store import HasFolders, ObjectInfo, StorageOptions, Store, open_store
 from shardkit.threads import BackgroundCall
 
@@ -41,7 +41,7 @@ class Patient:
 
     def info(self, name: str) -> ObjectInfo:
         """What is known of an object."""
-        return retried(lambda: self.store.info(name), self.retry)
+        return call_with_retries(lambda: self.store.info(name), self.retry)
 
     def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
         """The bytes start … end - 1; after a broken connection, reading resumes at the byte where it broke.
@@ -50,10 +50,10 @@ class Patient:
         read completely before the first piece is yielded. StorageError if the store sends more than requested.
         """
         if end is None or end <= start:
-            return iter(retried(lambda: list(self.store.pieces(name, start, end)), self.retry))
-        return self._continued(name, start, end)
+            return iter(call_with_retries(lambda: list(self.store.pieces(name, start, end)), self.retry))
+        return self._continue(name, start, end)
 
-    def _continued(self, name: str, start: int, end: int) -> Iterator[Buffer]:
+    def _continue(self, name: str, start: int, end: int) -> Iterator[Buffer]:
         done, patience, place = start, Patience(self.retry), str(self.root.child(name))
         while done < end:
             try:
@@ -66,7 +66,7 @@ class Patient:
                     yield piece
                     done += size
                     if size:
-                        patience.progressed()
+                        patience.note_progress()
                 if done < end:
                     fact = f"the store sent {done - start} of the {end - start} bytes requested"
                     raise TransientError(place, fact, "check the network and the store")
@@ -84,7 +84,7 @@ class Patient:
             data.seek(start)
             self.store.put(name, data, crc32c=crc32c)
 
-        retried(act, self.retry)
+        call_with_retries(act, self.retry)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose names begin with `prefix`; after a break the listing resumes after the last one."""
@@ -104,12 +104,12 @@ class Patient:
 
     def delete(self, name: str) -> None:
         """Remove an object."""
-        retried(lambda: self.store.delete(name), self.retry)
+        call_with_retries(lambda: self.store.delete(name), self.retry)
 
     def folders(self, name: str = "") -> tuple[Sequence[str], Sequence[ObjectInfo]] | None:
         """As `HasFolders.folders`; None if the store does not support it."""
         store = self.store
-        return retried(lambda: store.folders(name), self.retry) if isinstance(store, HasFolders) else None
+        return call_with_retries(lambda: store.folders(name), self.retry) if isinstance(store, HasFolders) else None
 
 
 class Timed:

@@ -38,7 +38,7 @@ class Retry:
         return random.uniform(0.0, min(self.cap_seconds, self.first_seconds * 2.0 ** min(failures, 64)))
 
 
-def retried(act: Callable[[], T], retry: Retry) -> T:
+def call_with_retries(act: Callable[[], T], retry: Retry) -> T:
     """The result of `act`, called again after each TransientError. StorageError when the retries are used up.
 
     An iterator fails while it is read, not when it is created: `act` must consume it.
@@ -59,7 +59,7 @@ class Patience:
         self.failures = 0
         self.ends = time.monotonic() + retry.total_seconds
 
-    def progressed(self) -> None:
+    def note_progress(self) -> None:
         """Note progress: the count of failures starts again at 0."""
         self.failures = 0
 

@@ -40,7 +40,7 @@ SENDINGS = 3
 
 Pieces = Callable[[], Generator["Buffer", None, None]]
 """The bytes of an object, from its start at each call."""
-Told = Callable[[int], None]
+OnProgress = Callable[[int], None]
 """Called with the number of bytes transferred; negative if bytes must be sent again."""
 
 
@@ -84,12 +84,12 @@ class Outgoing(io.RawIOBase):
     """
 
     def __init__(
-        self, pieces: Pieces, wanted: ObjectInfo, place: Location, told: Told, stop: Event, *, etag: bool
+        self, pieces: Pieces, wanted: ObjectInfo, place: Location, on_progress: OnProgress, stop: Event, *, etag: bool
     ) -> None:
         self.wanted, self.place = wanted, place
         self._with_etag = etag
         self.failure: BaseException | None = None
-        self._pieces, self._told, self._stop = pieces, told, stop
+        self._pieces, self._on_progress, self._stop = pieces, on_progress, stop
         self._at = 0
         self._restart()
 
@@ -138,7 +138,7 @@ class Outgoing(io.RawIOBase):
         size = left if size is None or size < 0 else min(size, left)
         try:
             if self._at == 0 and self._taken:
-                self._told(-self._done)
+                self._on_progress(-self._done)
                 self._source.close()
                 self._restart()
             return self._read(size)
@@ -168,7 +168,7 @@ class Outgoing(io.RawIOBase):
         if self.etag is not None:
             self.etag.update(piece)
         self._done += len(piece)
-        self._told(len(piece))
+        self._on_progress(len(piece))
         if not piece or self._done >= self.wanted.bytes:
             self._require_whole(ended=not piece)
         return piece
@@ -189,7 +189,7 @@ class Outgoing(io.RawIOBase):
         """Close the source. If the object was not `sent`, its bytes are taken back from the progress."""
         self._source.close()
         if not sent:
-            self._told(-self._done)
+            self._on_progress(-self._done)
 
 
 def _length(piece: Buffer) -> int:
@@ -205,7 +205,7 @@ def send(
     *,
     check: TransferCheck,
     stop: Event,
-    told: Told,
+    on_progress: OnProgress,
 ) -> None:
     """Write the object `wanted` (name, bytes, CRC-32C) to `target`, from the `pieces` of `place`, and check it there.
 
@@ -213,7 +213,9 @@ def send(
     """
 
     def put() -> Etag | None:
-        body = Outgoing(pieces, wanted, place, told, stop, etag=check == "store" and target.root.scheme in SCHEMES)
+        body = Outgoing(
+            pieces, wanted, place, on_progress, stop, etag=check == "store" and target.root.scheme in SCHEMES
+        )
         sent = False
         try:
             target.put(wanted.name, cast(BinaryIO, body), crc32c=wanted.crc32c)
@@ -237,19 +239,21 @@ def send(
                 raise
             log.warning("%s: %s; fetching it again", place, exc.fact)
             continue
-        found = _arrived(target, wanted, etag, check=check, stop=stop)
+        found = _check_arrival(target, wanted, etag, check=check, stop=stop)
         if found is None:
             return
         fact = found
         log.warning("%s: %s; sending it again", target.root.child(wanted.name), fact)
-        told(-wanted.bytes)
+        on_progress(-wanted.bytes)
     with suppress(StorageError):
         target.delete(wanted.name)
     cure = "check the network and the store, then run the same command again"
     raise StorageError(str(target.root.child(wanted.name)), f"it arrived damaged {SENDINGS} times: {fact}", cure)
 
 
-def _arrived(store: Store, wanted: ObjectInfo, etag: Etag | None, *, check: TransferCheck, stop: Event) -> str | None:
+def _check_arrival(
+    store: Store, wanted: ObjectInfo, etag: Etag | None, *, check: TransferCheck, stop: Event
+) -> str | None:
     """What is wrong with an object that was just sent; None if nothing is."""
     if check == "none":
         return None

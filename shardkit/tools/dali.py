@@ -19,7 +19,7 @@ from shardkit.options.fields import checked_by
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import translated, whole_file
-from shardkit.storage.mapped import looked, map_whole
+from shardkit.storage.mapped import check_each, map_whole
 from shardkit.threads import in_threads, thread_count
 from shardkit.tools.settings import IndexSettings
 
@@ -55,13 +55,13 @@ def _write_one(shard: Location) -> Location:
 
 
 def _tfrecord_lines(shard: Location, data: Any) -> Iterator[str]:
-    for sample in looked(FORMATS["tfrecord"].read(data, place=str(shard)), data):
+    for sample in check_each(FORMATS["tfrecord"].read(data, place=str(shard)), data):
         yield f"{sample.offset} {sample.size}\n"
 
 
 def _tar_lines(shard: Location, data: Any) -> Iterator[str]:
     lines = []
-    for sample in looked(FORMATS["tar"].read(data, place=str(shard)), data):
+    for sample in check_each(FORMATS["tar"].read(data, place=str(shard)), data):
         if any(character.isspace() for character in sample.key):
             fact = "the key contains a space, which DALI's index does not allow"
             raise DatasetError(str(shard), fact, "pack the files under other names", sample.offset, sample.key)

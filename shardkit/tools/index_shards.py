@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, DestinationError, ManifestError, UsageError
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.images.header import image_header
 from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
@@ -80,7 +80,7 @@ def index_shards(
     workers: int | None = None,
     engine: EngineLike = "local",
     overwrite: bool = False,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> Manifest:
     """Write the manifest and index of shards that have none, in the same folder; the shards are not changed.
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DecodeError, UsageError
 from shardkit.images.header import image_header
-from shardkit.images.jpeg import can_be_scaled, tidied
-from shardkit.images.pillow import eight_bit, opened
+from shardkit.images.jpeg import can_be_scaled, tidy
+from shardkit.images.pillow import eight_bit, open_image
 from shardkit.options.files import require_folder_of
 from shardkit.reading.dataset import Dataset
 from shardkit.rng import permutation, stream_key
@@ -104,8 +104,8 @@ def open_picture(content: bytes, *, side: int | None = None) -> Image.Image:
     ValueError with a short reason if it can't be decoded.
     """
     if image_header(content, decode_rare=False)[0] == "JPEG":
-        content = tidied(content)
-    with opened(content) as image:
+        content = tidy(content)
+    with open_image(content) as image:
         if side is not None and can_be_scaled(content):
             image.draft("RGB", (2 * side, 2 * side))
         image.load()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shardkit.errors import UsageError, printable
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.options.fields import checked_by
-from shardkit.options.old_keywords import Moved, accept_old_keywords, spelled
+from shardkit.options.old_keywords import Moved, accept_old_keywords, spell
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import whole_file
@@ -67,13 +67,13 @@ def _move_pictures(kwargs: dict[str, Any]) -> Moved | None:
     if "pictures" in kwargs:
         name = next(iter(given))
         raise UsageError(name, "given together with `pictures`", "make it a part of `pictures`")
-    old, options = spelled(given), given.get("augmented")
+    old, options = spell(given), given.get("augmented")
     if isinstance(options, Mapping):
         given = {**given, "augmented": True} | ({"size": options["size"]} if "size" in options else {})
         kwargs["pictures"] = _Decoded(side=given.get("side", Pictures().side), augmented=True, options=options)
     else:
         kwargs["pictures"] = Pictures(**given)
-    return Moved(old, f"pictures=shardkit.Pictures({spelled(given)})")
+    return Moved(old, f"pictures=shardkit.Pictures({spell(given)})")
 
 
 @accept_old_keywords(_move_pictures)
@@ -87,7 +87,7 @@ def view(
     seed: int = 0,
     pictures: Pictures | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> ContactSheet:
     """Draw random samples of each class to the PNG file `out`, replacing it: one row per class.
 

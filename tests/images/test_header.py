@@ -14,7 +14,7 @@ from PIL import Image
 
 from shardkit.images.header import check_image, image_header
 from shardkit.images.jpeg import MAX_SCANS
-from shardkit.images.pillow import MAX_PIXELS, opened, quiet_pillow
+from shardkit.images.pillow import MAX_PIXELS, open_image, quiet_pillow
 
 
 def picture(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -140,7 +140,7 @@ def test_fewer_pixels_can_be_asked_for() -> None:
 
 
 def test_a_size_that_pillow_only_warns_about_passes_silently() -> None:
-    with opened(b"P6 10000 10000 255\n") as image:
+    with open_image(b"P6 10000 10000 255\n") as image:
         assert image.size == (10_000, 10_000)
     assert MAX_PIXELS > 10_000 * 10_000
 

@@ -67,7 +67,7 @@ def pixels(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("place", STRAY)
 def test_bytes_between_segments_are_skipped_as_libjpeg_does(place: str, check: object) -> None:
     assert check(STRAY[place]) == ("JPEG", 120, 80)  # type: ignore[operator]
-    np.testing.assert_array_equal(pixels(jpeg.tidied(STRAY[place])), pixels(PHOTO))
+    np.testing.assert_array_equal(pixels(jpeg.tidy(STRAY[place])), pixels(PHOTO))
 
 
 @pytest.mark.parametrize("place", [DQT, SOF0, SOS])
@@ -75,24 +75,24 @@ def test_a_segment_may_be_empty_and_not_shorter(place: int) -> None:
     empty = segment(0xFE, b"")
     data = with_bytes_before(PHOTO, place, empty)
     assert image_header(data) == ("JPEG", 120, 80)
-    assert jpeg.tidied(data) is data
+    assert jpeg.tidy(data) is data
     at = data.index(empty)
     for length in (0, 1):
         shorter = data.replace(empty, empty[:2] + length.to_bytes(2, "big"))
         with pytest.raises(ValueError, match=f"damaged JPEG: a segment of {length} bytes at byte {at}"):
-            jpeg.tidied(shorter)
+            jpeg.tidy(shorter)
 
 
 def test_a_jpeg_with_nothing_to_tidy_is_given_back_as_it_is() -> None:
     for data in (PHOTO, photo(progressive=True), PHOTO + TRAILER):
-        assert jpeg.tidied(data) is data
+        assert jpeg.tidy(data) is data
 
 
 @pytest.mark.parametrize("check", [image_header, check_image])
 @pytest.mark.parametrize("what", NO_END)
 def test_a_jpeg_without_an_end_mark_is_whole_if_its_pixels_are(what: str, check: object) -> None:
     assert check(NO_END[what]) == ("JPEG", 120, 80)  # type: ignore[operator]
-    np.testing.assert_array_equal(pixels(jpeg.tidied(NO_END[what])), pixels(PHOTO))
+    np.testing.assert_array_equal(pixels(jpeg.tidy(NO_END[what])), pixels(PHOTO))
 
 
 @pytest.mark.parametrize("lost", [1, 2, 20, 500])
@@ -185,7 +185,7 @@ def test_any_bytes_between_segments_are_read_or_refused(extra: bytes, marker: in
     data = with_bytes_before(PHOTO, marker, extra)
     try:
         assert image_header(data)[0] == "JPEG"
-        jpeg.tidied(data)
+        jpeg.tidy(data)
     except ValueError:
         return
 

@@ -22,7 +22,7 @@ from shardkit.errors import DecodeError
 from shardkit.images import pillow as pillow_module
 from shardkit.images.decoder import DecodeOptions, ImageDecoder
 from shardkit.images.header import check_image, image_header
-from shardkit.images.pillow import FORMATS, MAX_PIXELS, opened, quiet_pillow
+from shardkit.images.pillow import FORMATS, MAX_PIXELS, open_image, quiet_pillow
 from shardkit.images.pixels import resize_into
 from shardkit.images.rewrite.transcode import Transcoding, transcode
 from shardkit.tools.pictures import open_picture
@@ -227,7 +227,7 @@ def test_very_strong_shrinking_is_near_to_pillow_s() -> None:
 
 
 def test_an_image_is_closed_and_an_error_inside_is_its_damage() -> None:
-    with pytest.raises(ValueError, match="damaged PNG: told so"), opened(PNG) as image:
+    with pytest.raises(ValueError, match="damaged PNG: told so"), open_image(PNG) as image:
         assert image.size == (256, 256)
         raise OSError("told so")
 

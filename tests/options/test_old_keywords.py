@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shardkit.errors import UsageError
-from shardkit.options.old_keywords import Moved, accept_old_keywords, moved_into, spelled
+from shardkit.options.old_keywords import Moved, accept_old_keywords, moved_into, spell
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def test_a_keyword_that_never_was_is_a_type_error() -> None:
 
 
 def test_a_move_may_name_another_function() -> None:
-    @accept_old_keywords(lambda kwargs: Moved(spelled({"dry": kwargs.pop("dry")}), "plan()", lambda: "planned"))
+    @accept_old_keywords(lambda kwargs: Moved(spell({"dry": kwargs.pop("dry")}), "plan()", lambda: "planned"))
     def done() -> str:
         return "done"
 

@@ -5,7 +5,7 @@ import pytest
 
 from shardkit.errors import DatasetError
 from shardkit.location import Location
-from shardkit.shards.keys import repeated, require_unique
+from shardkit.shards.keys import find_repeats, require_unique
 
 X, Y = Location("", "some/x-0.tar"), Location("", "some/y-0.tar")
 
@@ -15,9 +15,9 @@ def offsets(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 
 
 def test_numbers_that_come_more_than_once_are_found_in_one_array_and_in_several() -> None:
-    assert repeated([]).tolist() == []
-    assert repeated([offsets(1, 2), offsets(), offsets(3)]).tolist() == []
-    assert repeated([offsets(5, 1, 5), offsets(2), offsets(3, 2)]).tolist() == [2, 5]
+    assert find_repeats([]).tolist() == []
+    assert find_repeats([offsets(1, 2), offsets(), offsets(3)]).tolist() == []
+    assert find_repeats([offsets(5, 1, 5), offsets(2), offsets(3, 2)]).tolist() == [2, 5]
 
 
 def test_unique_keys_are_fine() -> None:

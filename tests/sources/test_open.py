@@ -695,8 +695,8 @@ def test_a_bucket_is_listed_folder_by_folder(
         store.put(str(path.relative_to(splits)), io.BytesIO(path.read_bytes()))
     store.put("readme.md", io.BytesIO(b"x"))
     asked: list[str] = []
-    real = RemoteStore._listed
-    monkeypatch.setattr(RemoteStore, "_listed", lambda self, prefix: asked.append(prefix) or real(self, prefix))
+    real = RemoteStore._list
+    monkeypatch.setattr(RemoteStore, "_list", lambda self, prefix: asked.append(prefix) or real(self, prefix))
     shardkit.pack(splits, out / "a", workers=1)
     monkeypatch.setattr("shardkit.sources.bucket.LISTINGS", 5)
     shardkit.pack(f"{s3_server.url}/tree", out / "b", workers=1, storage_options=s3_server.options)

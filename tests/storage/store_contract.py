@@ -13,7 +13,7 @@ import pytest
 
 from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.storage.patient import Patient
-from shardkit.storage.retry import Retry, retried
+from shardkit.storage.retry import Retry, call_with_retries
 from shardkit.storage.store import Store, read
 
 Fill = Callable[[str, bytes], None]
@@ -257,7 +257,7 @@ class StoreContract(ReadContract):
         writer.start()
         seen = set()
         while not done.is_set():
-            seen.add(retried(lambda: store.info("a").bytes, Retry()))
+            seen.add(call_with_retries(lambda: store.info("a").bytes, Retry()))
         writer.join()
         assert seen <= {3_000_000}
         assert content(store, "a") == two

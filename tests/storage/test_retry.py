@@ -16,7 +16,7 @@ from shardkit.errors import NotFoundError, StorageError, TransientError
 from shardkit.location import Location, locate
 from shardkit.storage import retry as retry_module
 from shardkit.storage.patient import Patient
-from shardkit.storage.retry import Retry, retried
+from shardkit.storage.retry import Retry, call_with_retries
 from shardkit.storage.store import Store, open_store, read
 from shardkit.storage.stores.slow_and_faulty import Faults, FaultyStore
 
@@ -120,7 +120,7 @@ def test_an_act_is_tried_again_until_it_succeeds() -> None:
             raise failures.pop()
         return "done"
 
-    assert retried(act, QUICK) == "done"
+    assert call_with_retries(act, QUICK) == "done"
 
 
 def test_the_attempts_are_limited_and_the_error_says_so() -> None:
@@ -131,7 +131,7 @@ def test_the_attempts_are_limited_and_the_error_says_so() -> None:
         raise BROKE
 
     with pytest.raises(StorageError, match=r"broke \(gave up after 3 attempts in a row\); check the net"):
-        retried(act, Retry(3, 0.001, 0.001, 60))
+        call_with_retries(act, Retry(3, 0.001, 0.001, 60))
     assert len(calls) == 3
 
 
@@ -149,10 +149,10 @@ def test_the_time_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
         raise BROKE
 
     with pytest.raises(StorageError, match="gave up after 4 attempts"):
-        retried(act, Retry(100, 0.1, 0.2, 25.0))
+        call_with_retries(act, Retry(100, 0.1, 0.2, 25.0))
     assert len(waits) == 3
     with pytest.raises(StorageError, match="gave up after 4 attempts"):
-        retried(act, Retry(100, 0.0, 0.0, 20.0))  # the last second counts
+        call_with_retries(act, Retry(100, 0.0, 0.0, 20.0))  # the last second counts
     assert len(waits) == 6
 
 

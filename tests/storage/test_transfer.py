@@ -32,7 +32,7 @@ def outgoing(
     *,
     size: int | None = None,
     crc: str | None = None,
-    told: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
     stop: threading.Event | None = None,
 ) -> Outgoing:
     def pieces() -> Generator[bytes, None, None]:
@@ -40,7 +40,7 @@ def outgoing(
             yield data[at : at + step]
 
     wanted = ObjectInfo("x", len(data) if size is None else size, crc or f"{google_crc32c.value(data):08x}")
-    return Outgoing(pieces, wanted, PLACE, told, stop or threading.Event(), etag=False)
+    return Outgoing(pieces, wanted, PLACE, on_progress, stop or threading.Event(), etag=False)
 
 
 @given(st.binary(max_size=200), st.integers(1, 40), st.lists(st.integers(0, 50), max_size=20))
@@ -55,7 +55,7 @@ def test_it_reads_as_a_file_does(data: bytes, step: int, sizes: list[int]) -> No
 
 def test_its_length_can_be_found_and_it_can_be_read_again() -> None:
     told: list[int] = []
-    body = outgoing(b"0123456789", told=told.append)
+    body = outgoing(b"0123456789", on_progress=told.append)
     assert body.readable()
     assert body.seekable()
     assert (body.seek(0, io.SEEK_END), body.seek(0)) == (10, 0)
@@ -247,12 +247,12 @@ class Bucket:
         del self.objects[name]
 
 
-def sent(bucket: Bucket, check: TransferCheck, told: Callable[[int], None] = lambda _: None) -> None:
+def sent(bucket: Bucket, check: TransferCheck, on_progress: Callable[[int], None] = lambda _: None) -> None:
     data = b"123456789"
     wanted = ObjectInfo("train-000000.tar", len(data), f"{google_crc32c.value(data):08x}")
     send(
         lambda: (piece for piece in (data,)), PLACE, bucket, wanted,
-        check=check, stop=threading.Event(), told=told,
+        check=check, stop=threading.Event(), on_progress=on_progress,
     )  # fmt: skip
 
 

@@ -19,12 +19,12 @@ from shardkit.adapters.keras.flow import ColorMode, Subset, flow_from_shards, on
 from shardkit.adapters.keras.indexed import FlowOptions, IndexedFlow
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.errors import UsageError
-from shardkit.images.augment.augmenter import transformed
+from shardkit.images.augment.augmenter import transform
 from shardkit.images.augment.options import Augment, ImageFunction, ShiftRange
 from shardkit.images.augment.plain import FillMode
 from shardkit.images.augment.standardize import standardize, statistics_of
 from shardkit.images.augment.transform import Chance, Numpy, Transform
-from shardkit.images.augment.warp import rounded
+from shardkit.images.augment.warp import round_to_bytes
 from shardkit.reading.dataset import Dataset
 from shardkit.shards.find.shards import SourceLike
 
@@ -180,11 +180,11 @@ class ImageDataGenerator:
             raise UsageError("x", f"{image.shape} is not the shape of one image", "give an array of three axes")
         laid = image.transpose(1, 2, 0) if self._channels_first else image
         whole = laid.dtype.kind in "iub"
-        made = transformed(np.ascontiguousarray(laid, np.float32), self.augment, change)
+        made = transform(np.ascontiguousarray(laid, np.float32), self.augment, change)
         made = made.transpose(2, 0, 1) if self._channels_first else made
         if change.brightness is not None:
             return made
-        return np.asarray(rounded(made) if whole else made).astype(image.dtype)
+        return np.asarray(round_to_bytes(made) if whole else made).astype(image.dtype)
 
     def random_transform(self, x: ArrayLike, seed: int | None = None) -> NDArray[Any]:
         """Return the image (three axes, in the data format) transformed at random."""

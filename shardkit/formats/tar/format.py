@@ -14,10 +14,10 @@ from shardkit.formats.protocol import (
     SampleColumns,
     ShardData,
     StoredSample,
-    moved,
+    shift_errors,
 )
 from shardkit.formats.tar import samples
-from shardkit.formats.tar.headers import GZIP_MAGIC, padded
+from shardkit.formats.tar.headers import GZIP_MAGIC, pad_size
 from shardkit.formats.tar.stream import Readable, stream_samples
 from shardkit.sample import IMAGE_FIELDS
 
@@ -89,7 +89,7 @@ class Tar:
     ) -> Iterator[StoredSample]:
         """As `samples.read_samples`."""
         found = samples.read_samples(buffer, place=place, start=start, end=end)
-        return moved(found, base) if base else found
+        return shift_errors(found, base) if base else found
 
     def fields(self, buffer: Any, sample: Any) -> dict[str, Any]:
         """The bytes of each field."""
@@ -124,7 +124,7 @@ class Tar:
 
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
         """The data of the next member, if it is the field as we write it."""
-        return samples.plain_member(buffer, padded(end), stop, f"{key}.{field}".encode())
+        return samples.plain_member(buffer, pad_size(end), stop, f"{key}.{field}".encode())
 
     def salvage(self, data: ShardData) -> Salvaged:
         """As `salvage.salvage`."""

@@ -173,14 +173,14 @@ def read_member(
         if header.size > MAX_EXTENSION_BYTES:
             fact = f"an extended header has {header.size} bytes, but at most {MAX_EXTENSION_BYTES} are read"
             raise DamagedError(place, fact, CURE, at - BLOCK)
-        payload = _fetch_whole(fetch, at, padded(header.size), place, "an extended header")[: header.size]
+        payload = _fetch_whole(fetch, at, pad_size(header.size), place, "an extended header")[: header.size]
         if header.name.startswith(PAX_NAME) and header.name != PAX_NAME + b"%08x" % crc32c(payload):
             raise DamagedError(place, "the records of a PAX header do not match their CRC-32C", CURE, at)
         found = _extension_records(header.type, payload, place, at)
-        at += padded(header.size)
+        at += pad_size(header.size)
         if header.type == b"g":
             shared.update(found)
-            if at - start == BLOCK + padded(header.size):  # it is not part of the sample after it
+            if at - start == BLOCK + pad_size(header.size):  # it is not part of the sample after it
                 return Member(start, None, at, 0, at)
         else:
             records = {**found, **records}  # the first header wins, as in Python's tarfile
@@ -306,7 +306,7 @@ def key_again(place: str, at: int, key: str) -> DamagedError:
     return DamagedError(place, fact, "pack it again with the members in order, or run 'shardkit repair'", at, key)
 
 
-def padded(size: int) -> int:
+def pad_size(size: int) -> int:
     """`size` rounded up to whole blocks."""
     return size + -size % BLOCK
 
@@ -357,4 +357,4 @@ def _finish_member(start: int, data: int, header: Header, records: dict[bytes, b
         return Member(start, None, data, 0, data)
     size = int(records.get(b"size") or header.size)
     name = records.get(b"path") or header.name
-    return Member(start, name if header.type in REGULAR else None, data, size, data + padded(size))
+    return Member(start, name if header.type in REGULAR else None, data, size, data + pad_size(size))

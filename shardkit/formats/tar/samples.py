@@ -32,7 +32,7 @@ from shardkit.formats.tar.headers import (
     header_size,
     key_again,
     member_header,
-    padded,
+    pad_size,
     parse_number,
     read_member,
     sample_name,
@@ -103,9 +103,9 @@ def sample_size(key: str, fields: Sequence[tuple[str, int]]) -> int:
     for field, size in fields:
         width = len(name) + _FIELD_PARTS[field].width
         if width <= 100 and size <= MAX_OCTAL_SIZE:
-            total += BLOCK + padded(size)
+            total += BLOCK + pad_size(size)
         else:
-            total += header_size(b"%b.%b" % (name, field.encode()), size) + padded(size)
+            total += header_size(b"%b.%b" % (name, field.encode()), size) + pad_size(size)
     return total
 
 

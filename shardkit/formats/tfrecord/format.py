@@ -14,7 +14,7 @@ from shardkit.formats.protocol import (
     SampleColumns,
     ShardData,
     StoredSample,
-    moved,
+    shift_errors,
 )
 from shardkit.formats.tar.stream import Readable
 from shardkit.formats.tfrecord import samples, stream
@@ -89,7 +89,7 @@ class Tfrecord:
     ) -> Iterator[StoredSample]:
         """As `samples.read_samples`."""
         found = samples.read_samples(buffer, place=place, start=start, end=end, names=names, base=base)
-        return moved(found, base) if base else found
+        return shift_errors(found, base) if base else found
 
     def fields(self, buffer: Any, sample: Any) -> dict[str, Any]:
         """As `samples.fields_of`."""

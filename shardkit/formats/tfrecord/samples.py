@@ -59,7 +59,7 @@ __all__ = [
     "END",
     "FieldNames",
     "TfrecordSample",
-    "carried",
+    "carry_over",
     "encode_sample",
     "feature_description",
     "fields_of",
@@ -209,7 +209,7 @@ def _require_parsable(size: int) -> None:
         raise TooLargeError(f"{fact} (a tar shard has no such limit)")
 
 
-def carried(sample: TfrecordSample) -> tuple[bytes, TfrecordSample]:
+def carry_over(sample: TfrecordSample) -> tuple[bytes, TfrecordSample]:
     """(record, sample) to write for a sample that was read: the Example unchanged, under the key with which it was
     read.
 

@@ -14,7 +14,7 @@ from shardkit.images.augment.plain import Warp
 from shardkit.images.augment.standardize import standardize
 from shardkit.images.augment.transform import DRAWS, Row, Transform
 from shardkit.images.augment.values import brighten, shift_channels
-from shardkit.images.augment.warp import flipped, rounded, warp_into
+from shardkit.images.augment.warp import flip, round_to_bytes, warp_into
 
 Image = NDArray[np.float32]
 
@@ -45,8 +45,8 @@ class Augmenter:
         if straight and not self._by_values and change.channel_shift_intensity is None and change.brightness is None:
             moved_into(pixels, self.augment, change, out, scale=self._scale)
             return
-        image = self.finished(transformed(pixels, self.augment, change))
-        out[:] = image if out.dtype != np.uint8 else rounded(image)
+        image = self.finished(transform(pixels, self.augment, change))
+        out[:] = image if out.dtype != np.uint8 else round_to_bytes(image)
 
     def finished(self, image: Image) -> Image:
         """An image (h, w, c) in the layout of the results, with its values standardized; it may be changed in place."""
@@ -55,7 +55,7 @@ class Augmenter:
         return standardize(image, self.augment)
 
 
-def transformed(pixels: NDArray[Any], augment: Augment, change: Transform) -> Image:
+def transform(pixels: NDArray[Any], augment: Augment, change: Transform) -> Image:
     """A new image, float32 (h, w, c), with the change done: Keras' `apply_transform`."""
     image = np.empty(pixels.shape, np.float32)
     moved_into(pixels, augment, change, image, exact=change.brightness is not None)
@@ -80,8 +80,8 @@ def moved_into(
         how = Warp(matrix, augment.fill_mode, augment.cval, augment.interpolation_order, flips)
         warp_into(pixels, how, out, scale=scale, exact=exact)
     elif out.dtype == np.uint8 and (scale != 1 or pixels.dtype != np.uint8):
-        out[:] = rounded(flipped(pixels, flips) * np.float32(scale))
+        out[:] = round_to_bytes(flip(pixels, flips) * np.float32(scale))
     elif scale == 1:
-        np.copyto(out, flipped(pixels, flips))
+        np.copyto(out, flip(pixels, flips))
     else:
-        np.multiply(flipped(pixels, flips), np.float32(scale), out=out)
+        np.multiply(flip(pixels, flips), np.float32(scale), out=out)

@@ -42,8 +42,8 @@ def warp(image: NDArray[Any], how: Warp) -> NDArray[np.float32]:
     ys, xs = np.arange(height, dtype=np.float64), np.arange(width, dtype=np.float64)
     ys, xs = ys[:: -1 if how.flips[0] else 1, None], xs[None, :: -1 if how.flips[1] else 1]
     m = how.matrix
-    rows, far_rows = mapped((m[2] + ys * m[0]) + xs * m[1], height, how.fill_mode)
-    columns, far_columns = mapped((m[5] + ys * m[3]) + xs * m[4], width, how.fill_mode)
+    rows, far_rows = map_coordinates((m[2] + ys * m[0]) + xs * m[1], height, how.fill_mode)
+    columns, far_columns = map_coordinates((m[5] + ys * m[3]) + xs * m[4], width, how.fill_mode)
     flat = image.reshape(height * width, -1)
     if how.order == 0:
         at = _inside(np.floor(rows + 0.5), height) * width + _inside(np.floor(columns + 0.5), width)
@@ -70,7 +70,7 @@ def _inside(places: Doubles, length: int) -> Places:
     return np.clip(places, 0, length - 1).astype(np.int64)
 
 
-def mapped(at: Doubles, length: int, fill_mode: FillMode) -> tuple[Doubles, NDArray[np.bool_]]:
+def map_coordinates(at: Doubles, length: int, fill_mode: FillMode) -> tuple[Doubles, NDArray[np.bool_]]:
     """(coordinates brought into the image, which of them are far outside and take the constant).
 
     "reflect" mirrors at the outer edge of the last pixel, "wrap" has the period length - 1, so that the first and last

@@ -35,17 +35,17 @@ def warp_into(image: NDArray[Any], how: Warp, out: NDArray[Any], *, scale: float
         _finish(plain.warp(image, how), out, scale)
 
 
-def flipped(image: NDArray[Any], flips: tuple[bool, bool]) -> NDArray[Any]:
+def flip(image: NDArray[Any], flips: tuple[bool, bool]) -> NDArray[Any]:
     """A view of the image, turned upside down and left to right as asked."""
     return image[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
 
 
 def _finish(values: NDArray[np.float32], out: NDArray[Any], scale: float) -> None:
     values = values * np.float32(scale)
-    out[:] = values if out.dtype != np.uint8 else rounded(values)
+    out[:] = values if out.dtype != np.uint8 else round_to_bytes(values)
 
 
-def rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def round_to_bytes(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Whole values from 0 to 255, a NaN as 0; of halves the even one."""
     return np.clip(np.rint(np.nan_to_num(values, nan=0.0)), 0, 255)
 
@@ -64,4 +64,4 @@ def _by_spline(image: NDArray[Any], how: Warp) -> NDArray[np.float32]:
         )
         for c in range(image.shape[2])
     ]  # fmt: skip
-    return flipped(np.stack(channels, axis=-1), how.flips)
+    return flip(np.stack(channels, axis=-1), how.flips)

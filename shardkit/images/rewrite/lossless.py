@@ -6,7 +6,7 @@ No Python package offers this, and decoding and encoding again would lose qualit
 from __future__ import annotations
 
 from shardkit.errors import UsageError
-from shardkit.images.jpeg import MAX_SCANS, tidied
+from shardkit.images.jpeg import MAX_SCANS, tidy
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.native import load
 
@@ -36,7 +36,7 @@ def rewrite(data: bytes, *, restart_rows: int = 0) -> bytes:
     ValueError for damage, and for JPEGs that libjpeg can't read (lossless, more than 8 bits). Only if `available`.
     """
     try:
-        result: bytes = load("jpegtran")[0].rewrite(tidied(data), restart_rows, float(MAX_PIXELS), MAX_SCANS, MAX_BYTES)
+        result: bytes = load("jpegtran")[0].rewrite(tidy(data), restart_rows, float(MAX_PIXELS), MAX_SCANS, MAX_BYTES)
     except ValueError as exc:
         raise ValueError(f"the JPEG can't be rewritten: {exc}") from exc
     return result

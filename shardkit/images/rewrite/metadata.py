@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shardkit.images import png
-from shardkit.images.jpeg import start_of_frame, tidied
+from shardkit.images.jpeg import start_of_frame, tidy
 from shardkit.images.orientation import (
     EXIF,
     XMP,
@@ -169,7 +169,7 @@ def is_srgb(profile: bytes) -> bool:
 
 def strip_jpeg(data: bytes) -> bytes:
     """The JPEG without EXIF, XMP, comments, thumbnails, and bytes after its end."""
-    data = tidied(data)
+    data = tidy(data)
     pieces = [data[:2]]
     body = b""
     scan = 0
@@ -265,7 +265,7 @@ def _png_chunk(name: bytes, body: bytes) -> bytes:
 
 def _profile(body: bytes) -> bytes:
     """The profile of an iCCP chunk; b"" if it can't be unpacked."""
-    return png.unpacked(body.partition(b"\0")[2][1:])
+    return png.unpack(body.partition(b"\0")[2][1:])
 
 
 def strip_webp(data: bytes) -> bytes:

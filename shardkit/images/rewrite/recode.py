@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from shardkit.images import jpeg
 from shardkit.images.orientation import orientation_by_pillow, orientation_in, orientation_of
-from shardkit.images.pillow import eight_bit, opened, quiet_pillow, reason_of
+from shardkit.images.pillow import eight_bit, open_image, quiet_pillow, reason_of
 from shardkit.images.png import has_frames
 from shardkit.images.rewrite.metadata import Notes, jpeg_with, notes_of, notes_of_jpeg
 
@@ -53,10 +53,10 @@ class Picture:
     first_of: bool = False
 
 
-def decoded(data: bytes, kind: str, shorter: int | None, longer: int | None) -> Picture:
+def decode(data: bytes, kind: str, shorter: int | None, longer: int | None) -> Picture:
     """Decode an image; a JPEG at the smallest scale that the target sides allow. ValueError if it can't be decoded."""
     if kind == "JPEG":
-        data = jpeg.tidied(data)
+        data = jpeg.tidy(data)
     if kind == "JPEG" and (image := _jpeg_image(data, shorter, longer)) is not None:
         notes = notes_of_jpeg(data)
         return Picture(image, notes, orientation_of(notes.exif, notes.xmp))
@@ -81,7 +81,7 @@ def _jpeg_image(data: bytes, shorter: int | None, longer: int | None) -> Image.I
 
 
 def _by_pillow(data: bytes, kind: str) -> Picture:
-    with opened(data) as image:
+    with open_image(data) as image:
         notes = notes_of(data, kind, image)
         several = bool(getattr(image, "is_animated", False)) or has_frames(data)
         image.load()
@@ -93,7 +93,7 @@ def orientation_of_file(data: bytes) -> int:
     told = orientation_in(data)
     if told is not None:
         return told
-    with opened(data) as image:
+    with open_image(data) as image:
         image.load()
         return _orientation(data, image)
 
@@ -104,7 +104,7 @@ def _orientation(data: bytes, image: Image.Image) -> int:
     return orientation_by_pillow(image) if told is None else told
 
 
-def prepared(image: Image.Image, kind: Kind) -> Image.Image:
+def prepare(image: Image.Image, kind: Kind) -> Image.Image:
     """Convert the image to a mode that the format supports and that can be resized. See the module docstring."""
     with quiet_pillow():
         return _in_mode_of(image, kind)
@@ -122,7 +122,7 @@ def _in_mode_of(image: Image.Image, kind: Kind) -> Image.Image:
     return image.convert("L" if mode in ("1", "L", "LA", "La") else "RGB")
 
 
-def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def resize_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """Resize the image. Colours under alpha are kept, since decode() shows them; Pillow alone would blacken them."""
     from PIL import Image
 
@@ -135,7 +135,7 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def encoded(image: Image.Image, kind: Kind, notes: Notes, *, quality: int, subsampling: int, lossless: bool) -> bytes:
+def encode(image: Image.Image, kind: Kind, notes: Notes, *, quality: int, subsampling: int, lossless: bool) -> bytes:
     """Encode the image. quality: for JPEG and WebP, 1 to 100. lossless: for WebP. ValueError if the format can't store
     it."""
     fitting = {"L": b"GRAY", "LA": b"GRAY", "I": b"GRAY", "RGB": b"RGB ", "RGBA": b"RGB "}[image.mode]

@@ -17,10 +17,10 @@ import msgspec
 from shardkit.errors import UsageError
 from shardkit.images.header import image_header
 from shardkit.images.jpeg import start_of_frame
-from shardkit.images.pillow import turned
+from shardkit.images.pillow import turn
 from shardkit.images.rewrite import lossless
 from shardkit.images.rewrite.metadata import DQT, DRI, SOS, STRIPS, is_incomplete, is_lossless_webp, segments
-from shardkit.images.rewrite.recode import Kind, decoded, encoded, orientation_of_file, prepared, resized, shrunk_size
+from shardkit.images.rewrite.recode import Kind, decode, encode, orientation_of_file, prepare, resize_image, shrunk_size
 
 VERSION = 2
 """Increased when the same options produce different images, so that no result of an older shardkit is kept."""
@@ -167,15 +167,15 @@ def _rewritten(data: bytes, kind: str, frame: _Frame | None, wish: Transcoding) 
 
 def _recoded(data: bytes, kind: str, target: str, frame: _Frame | None, wish: Transcoding) -> Transcoded:
     new: Kind = _KINDS.get(target.lower(), "PNG")  # formats that are not written here become PNG
-    picture = decoded(data, kind, wish.resize, wish.max_side)
+    picture = decode(data, kind, wish.resize, wish.max_side)
     stored = (frame.width, frame.height) if frame is not None else picture.image.size
-    image = resized(prepared(picture.image, new), shrunk_size(stored, wish.resize, wish.max_side))
+    image = resize_image(prepare(picture.image, new), shrunk_size(stored, wish.resize, wish.max_side))
     orientation = picture.orientation
     if wish.orient:
-        image, orientation = turned(image, orientation), 1
+        image, orientation = turn(image, orientation), 1
     notes = picture.notes.kept(strip=wish.strip, orientation=orientation)
     same = frame.subsampling if frame is not None else None
-    written = encoded(
+    written = encode(
         image, new, notes, quality=wish.quality or QUALITY, subsampling=wish.subsampling or same or 420,
         lossless=wish.quality is None and kind == new == "WEBP" and is_lossless_webp(data),
     )  # fmt: skip

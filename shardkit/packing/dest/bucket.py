@@ -146,7 +146,7 @@ class BucketDestination:
                 here = Location("", os.path.join(self.work, name))
                 wanted = ObjectInfo(name, size_of(here.path) or 0, crc_of(file_pieces(here)))
                 send(file_pieces(here), here, self.files.store, wanted, check="store", stop=pool.stop,
-                     told=lambda _: None)  # fmt: skip
+                     on_progress=lambda _: None)  # fmt: skip
                 return wanted
 
             return {info.name: info.bytes for info in pool.map(one, names)}

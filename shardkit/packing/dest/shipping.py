@@ -90,7 +90,7 @@ class Shipping:
         self._begin()
         if not self.holds(entry):
             send(file_pieces(here), here, self.files.store, _wanted(entry), check="store", stop=self._crew.stop,
-                 told=lambda _: None)  # fmt: skip
+                 on_progress=lambda _: None)  # fmt: skip
         with translated(here.path), contextlib.suppress(FileNotFoundError):
             os.unlink(here.path)
         log.debug("%s: sent", self.files.location(entry.name))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from shardkit.errors import UsageError
-from shardkit.options.old_keywords import Moved, spelled
+from shardkit.options.old_keywords import Moved, spell
 
 EngineName = Literal["local", "ray"]
 ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
@@ -67,4 +67,4 @@ def move_engine(kwargs: dict[str, Any]) -> Moved | None:
         raise UsageError("address", "given together with engine=shardkit.Ray(…)", "pass it to Ray")
     engine = kwargs["engine"] = engine_of(given.get("engine", "local"), given.get("address"))
     address = repr(engine.address) if isinstance(engine, Ray) and engine.address is not None else ""
-    return Moved(spelled(given), f"engine=shardkit.Ray({address})" if isinstance(engine, Ray) else 'engine="local"')
+    return Moved(spell(given), f"engine=shardkit.Ray({address})" if isinstance(engine, Ray) else 'engine="local"')

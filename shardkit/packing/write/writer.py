@@ -9,7 +9,7 @@ from typing import Any
 
 from shardkit.checksums import crc32c
 from shardkit.formats.format import FORMATS
-from shardkit.formats.tfrecord.samples import TfrecordSample, carried, is_bytes
+from shardkit.formats.tfrecord.samples import TfrecordSample, carry_over, is_bytes
 from shardkit.images.rewrite.transcode import Transcoding
 from shardkit.packing.write.images import LOOKS, ImageCheck, transcoded
 from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, Written
@@ -58,7 +58,7 @@ class SampleWriter:
     def carry(self, sample: TfrecordSample, path: bytes, label: int) -> None:
         """Copy a sample from one TFRecord shard to another, with everything in its Example. ValueError for a key that a
         record can't hold."""
-        record, found = carried(sample)
+        record, found = carry_over(sample)
         image = next((name for name in found.fields if name in IMAGE_FIELDS), None)
         width, height, crc, start, size = 0, 0, 0, -1, -1
         if image is not None:

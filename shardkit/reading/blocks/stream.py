@@ -28,7 +28,7 @@ from shardkit.reading.ops import ALL
 from shardkit.rng import permutation, stream_key, uniform
 from shardkit.sample import IMAGE_FIELDS, Sample, label_number
 from shardkit.storage.access import Remote
-from shardkit.storage.mapped import looked, map_whole
+from shardkit.storage.mapped import check_each, map_whole
 
 if TYPE_CHECKING:
     from shardkit.reading.blocks.stream_ahead import RemoteFile
@@ -121,7 +121,7 @@ def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sam
                     yield _sample(place, key, fields)
                 return
         data = map_whole(shard.path)
-        for found in looked(form.read(data, place=place, names=names), data):
+        for found in check_each(form.read(data, place=place, names=names), data):
             yield _sample(place, found.key, form.fields(data, found))
     except FileNotFoundError as exc:
         raise NotFoundError(place, "there is no such shard", "check the name and the working directory") from exc

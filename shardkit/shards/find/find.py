@@ -33,17 +33,17 @@ def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
     said, files = None, _files(places, remote)
     for _ in range(files.tries):
         try:
-            return _found(one, places, files)
+            return _find(one, places, files)
         except (NotFoundError, UsageError) as exc:
             # if a dataset is replaced between listing its folder and reading its manifest, they do not match:
             # retry until they do, or until the answer stays the same
             if str(exc) == said:
                 raise
             said, files = str(exc), _files(places, remote)
-    return _found(one, places, files)
+    return _find(one, places, files)
 
 
-def _located(part: str | os.PathLike[str]) -> Location:
+def _locate(part: str | os.PathLike[str]) -> Location:
     """The location of a path or URL; a bucket is a folder."""
     place = locate(part)
     is_bucket = not place.is_local and "/" not in place.path
@@ -53,7 +53,7 @@ def _located(part: str | os.PathLike[str]) -> Location:
 def _places(source: SourceLike) -> list[Location]:
     """The locations of which a source consists. UsageError for anything else."""
     if isinstance(source, (str, os.PathLike)):
-        return [_located(source)]
+        return [_locate(source)]
     if isinstance(source, Manifest):
         raise UsageError("dataset()", "a Manifest does not say where its shards are", "give its file or their prefix")
     if not isinstance(source, Iterable) or isinstance(source, (bytes, dict)):
@@ -64,7 +64,7 @@ def _places(source: SourceLike) -> list[Location]:
             raise UsageError("dataset()", f"{part!r} in the list is not a path", "give paths, globs or prefixes")
     if not parts:
         raise UsageError("dataset()", "the list of shards is empty", "name at least one shard")
-    return [_located(part) for part in parts]
+    return [_locate(part) for part in parts]
 
 
 def _files(places: Sequence[Location], remote: Remote | None) -> Files:
@@ -82,7 +82,7 @@ def _files(places: Sequence[Location], remote: Remote | None) -> Files:
     return Stores(remote)
 
 
-def _found(one: Location | None, places: Sequence[Location], files: Files) -> Found:
+def _find(one: Location | None, places: Sequence[Location], files: Files) -> Found:
     if one is not None:
         return _whole(one, files) or with_manifest(shards_of(one, files), files)
     parts = [_entry(place, files) for place in places]

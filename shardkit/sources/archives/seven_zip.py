@@ -24,7 +24,7 @@ _PASSWORD = "unpack the archive with its password and pack the tree"
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[py7zr.SevenZipFile]:
+def _open(path: str) -> Iterator[py7zr.SevenZipFile]:
     place = fs_text(path)
     try:
         import py7zr
@@ -54,7 +54,7 @@ def _opened(path: str) -> Iterator[py7zr.SevenZipFile]:
 def read_seven(path: str, *, skip_bad: bool) -> Members:
     """The members of a 7z archive. Raises SourceError, MissingExtraError."""
     builder = MembersBuilder(fs_text(path), skip_bad=skip_bad)
-    with _opened(path) as archive:
+    with _open(path) as archive:
         for entry in archive.files:
             name = entry.filename.encode("utf-8", "surrogateescape")
             kind = _kind(entry.file_properties().get("attributes") or 0)
@@ -116,5 +116,5 @@ def unpack_seven(path: str, wanted: Mapping[str, tuple[int, int]], write: Callab
         def create(self, filename: str) -> Writer:
             return Writer(filename)
 
-    with _opened(path) as archive:
+    with _open(path) as archive:
         archive.extract(targets=list(wanted), factory=Factory())

@@ -33,7 +33,7 @@ _CHUNK = 1 << 20
 Rows = NDArray[np.int64]
 
 
-def spooled(path: str, kind: str, members: Members, rows: Rows, work: str) -> tuple[str, Rows]:
+def spool_members(path: str, kind: str, members: Members, rows: Rows, work: str) -> tuple[str, Rows]:
     """Unpack the members `rows` of an archive. Returns the spool's path, and the byte where each member begins in it.
 
     Raises SourceError if the archive has changed since the scan, StorageError if the disk is too full.
@@ -77,7 +77,7 @@ def _unpack_tar(path: str, kind: str, offsets: Rows, sizes: Rows, write: Callabl
     place, at = fs_text(path), 0
     wanted = zip(offsets.tolist(), sizes.tolist(), strict=True)
     offset, size = next(wanted, (-1, 0))
-    with tar.opened(path, kind) as source:
+    with tar.open_tar(path, kind) as source:
         for entry in tar.entries(source, place):
             if entry.data != offset or entry.size != size or entry.type != b"0":
                 continue

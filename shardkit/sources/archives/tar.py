@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 from shardkit.errors import DamagedError, MissingExtraError, ShardkitError, SourceError
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.tar.headers import (
     BLOCK,
     EXTENSIONS,
@@ -19,7 +19,7 @@ from shardkit.formats.tar.headers import (
     NO_DATA,
     REGULAR,
     ZEROS,
-    padded,
+    pad_size,
     parse_block,
     parse_pax,
 )
@@ -153,7 +153,7 @@ class _Decompressed:
 
 
 @contextlib.contextmanager
-def opened(path: str, compression: str) -> Iterator[Input]:
+def open_tar(path: str, compression: str) -> Iterator[Input]:
     """Open a plain tar file, or a compressed one ("gz", "bz2", "xz", "zst"). Read errors in the block become
     SourceError."""
     place = fs_text(path)
@@ -238,7 +238,7 @@ def entries(source: Input, place: str, joined: Callable[[int], None] | None = No
         link = known.get(b"linkpath") or block[157:257].partition(b"\0")[0]
         start = source.at
         yield Entry(name, size, b"0" if header.type in REGULAR else header.type, link, start)
-        left = start + padded(size) - source.at
+        left = start + pad_size(size) - source.at
         if source.skip(left) < left:
             raise SourceError(f"{place}/{fs_text(name)}", "the archive ends inside this member", _CURE, source.at)
 
@@ -257,7 +257,7 @@ def _records(source: Input, kind: bytes, size: int, place: str) -> dict[bytes, b
     at = source.at
     if size > MAX_EXTENSION_BYTES:
         raise SourceError(place, f"an extended header has {size} bytes", _CURE, at)
-    payload = source.take(padded(size))[:size]
+    payload = source.take(pad_size(size))[:size]
     if len(payload) < size:
         raise SourceError(place, "it ends inside an extended header", _CURE, at)
     if kind in b"LK":
@@ -278,12 +278,12 @@ def _link_path(payload: bytes) -> dict[bytes, bytes]:
     return {}
 
 
-def read_tar(path: str, compression: str, *, skip_bad: bool, progress: ProgressFn = silent) -> Members:
+def read_tar(path: str, compression: str, *, skip_bad: bool, progress: ProgressFn = no_progress) -> Members:
     """Read the members of a tar file. A hard link counts as its target file. Raises SourceError, MissingExtraError."""
     place = fs_text(path)
     builder = MembersBuilder(place, skip_bad=skip_bad)
     starts: list[int] = []
-    with opened(path, compression) as source:
+    with open_tar(path, compression) as source:
         for entry in entries(source, place, starts.append):
             _add(builder, entry)
             if len(builder) % _TELL_MEMBERS == 0:

@@ -20,12 +20,12 @@ import numpy as np
 
 from shardkit.checksums import crc32c
 from shardkit.errors import SourceError
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.sample import fs_text
 from shardkit.sources.arrays.files import (
     ArraysOfSplit,
     class_names_in,
-    opened,
+    open_arrays,
     require_images,
     splits_of_arrays,
     translated,
@@ -33,7 +33,7 @@ from shardkit.sources.arrays.files import (
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.left_out import LeftOut
 from shardkit.sources.lists.in_memory import label_column
-from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, numbered
+from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, number_labels
 from shardkit.sources.origin import Rows
 from shardkit.sources.readers import AnyFiles, ArchiveMembers, stamp_of
 from shardkit.sources.source import Inline, Source
@@ -105,13 +105,13 @@ class Arrays:
 
     def __init__(self, path: str, *, in_order: bool) -> None:
         self._path, self._place, self._in_order = path, fs_text(path), in_order
-        with opened(path) as arrays:
+        with open_arrays(path) as arrays:
             self._splits = splits_of_arrays(list(arrays), self._place)
         self.splits: Sequence[str] | None = None if "" in self._splits else list(self._splits)
 
-    def scan(self, classes: Sequence[str] | None, progress: ProgressFn = silent) -> Mapping[str, Source]:
+    def scan(self, classes: Sequence[str] | None, progress: ProgressFn = no_progress) -> Mapping[str, Source]:
         """Encode the images. classes: as for a list; by default the names that the file has."""
-        with opened(self._path) as arrays:
+        with open_arrays(self._path) as arrays:
             labels = {split: self._labels(arrays, each) for split, each in self._splits.items()}
             kinds = {each.kind for each in labels.values()}
             if classes is None and kinds <= {"class", "multi"}:
@@ -141,7 +141,7 @@ class Arrays:
         return found
 
     def _source(self, images: Any, labels: Labels, classes: tuple[str, ...], progress: ProgressFn) -> Source:
-        values, wrong = numbered(labels, classes)
+        values, wrong = number_labels(labels, classes)
         if wrong:
             row, reason = next(iter(wrong.items()))
             raise SourceError(f"{self._place}: row {row}", reason, "fix the label, or name all classes with `classes`")

@@ -43,7 +43,7 @@ def ending_of_arrays(path: str) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[Mapping[str, Any]]:
+def open_arrays(path: str) -> Iterator[Mapping[str, Any]]:
     """The arrays of a file, by name: things with `shape`, `dtype` and slices. Raises SourceError, MissingExtraError."""
     place = fs_text(path)
     with contextlib.ExitStack() as stack:

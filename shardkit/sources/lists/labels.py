@@ -57,8 +57,8 @@ def labels_of(
     values = column.to_pylist()
     if types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
         if separator is not None:
-            return _separated(values, separator)
-        return _written(values, place) if all_text else Labels("class", [value or None for value in values], True)
+            return _separate(values, separator)
+        return _parse_written(values, place) if all_text else Labels("class", [value or None for value in values], True)
     if separator is not None:
         fact = f"the label column {name!r} is {kind}, and a separator is only for text"
         raise SourceError(place, fact, "omit `label_separator`")
@@ -73,7 +73,7 @@ def labels_of(
     raise SourceError(place, f"the label column {name!r} is {kind}", "give names, numbers, or lists of them") from None
 
 
-def _written(values: Sequence[str | None], place: str) -> Labels:
+def _parse_written(values: Sequence[str | None], place: str) -> Labels:
     """The labels of a column in a text file."""
     texts = [None if value is None or value.strip() in _NO_VALUE else value.strip() for value in values]
     given = {text for text in texts if text is not None}
@@ -96,7 +96,7 @@ def _decimal(values: Sequence[float | None], place: str) -> Labels:
     return Labels("class", [None if value is None else int(value) for value in values], False)
 
 
-def _separated(values: Sequence[str | None], separator: str) -> Labels:
+def _separate(values: Sequence[str | None], separator: str) -> Labels:
     parts = [None if text is None else [part.strip() for part in text.split(separator) if part.strip()]
              for text in values]  # fmt: skip
     numbers = all(part.isdigit() and part.isascii() for each in parts for part in each or ())
@@ -152,7 +152,7 @@ def class_map(all_labels: Iterable[tuple[str, Labels]], classes: Sequence[str] |
     return tuple(str(number) for number in range(most + 1))
 
 
-def numbered(labels: Labels, classes: Sequence[str]) -> tuple[list[Any], dict[int, str]]:
+def number_labels(labels: Labels, classes: Sequence[str]) -> tuple[list[Any], dict[int, str]]:
     """(label of each row: an int, a sorted list of ints, a number or list of numbers; row -> what is wrong with it)."""
     if labels.kind == "number":
         return list(labels.values), {

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import BadFileError, SourceError, printable
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.sources.columns import PathColumn
 from shardkit.sources.keys import key_of_file, new_keys
 from shardkit.sources.left_out import LeftOut
-from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, numbered
+from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, number_labels
 from shardkit.sources.lists.tables import is_json, read_table
 from shardkit.sources.options import TableColumns
 from shardkit.sources.origin import FilesAnywhere
@@ -143,7 +143,7 @@ def scan_lists(
     extensions: Collection[str],
     skip_bad: bool,
     in_order: bool,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> dict[str, Source]:
     """The source of each list (one for each split), all with one class map.
 
@@ -164,7 +164,7 @@ class _Scan:
     def __init__(self, listed: Listed, classes: tuple[str, ...], extensions: Collection[str], skip_bad: bool) -> None:
         self.listed, self.classes, self.skip_bad = listed, classes, skip_bad
         self.extensions = frozenset(extension.lower() for extension in extensions)
-        self.values, self.wrong = numbered(listed.labels, classes)
+        self.values, self.wrong = number_labels(listed.labels, classes)
         self.incomplete: list[tuple[str, str]] = []
         self.refused: list[tuple[int, str]] = []
         self.stems: dict[str, dict[str, list[str]]] = {}

@@ -50,7 +50,7 @@ def read_text(path: str, place: str, *, is_json: bool, texts: tuple[str, ...], f
         delimiter = ""
     else:
         delimiter = _separator(looked.head, "\t" if path.lower().endswith(".tsv") else ",", place)
-    table = _parsed(path, place, looked, delimiter, {})
+    table = _parse(path, place, looked, delimiter, {})
     names = {name.lower(): name for name in reversed(table.column_names)}
     wanted = {*texts, next((names[name.lower()] for name in first_of if name.lower() in names), "")}
     changed = {
@@ -59,7 +59,7 @@ def read_text(path: str, place: str, *, is_json: bool, texts: tuple[str, ...], f
         if pa.types.is_temporal(field.type)
         or (field.name in wanted and not pa.types.is_nested(field.type) and field.type != pa.string())
     }
-    return _parsed(path, place, looked, delimiter, changed) if changed else table
+    return _parse(path, place, looked, delimiter, changed) if changed else table
 
 
 def _look_through(path: str, place: str) -> _Looked:
@@ -139,7 +139,7 @@ def _look_at_rows(path: str, place: str, looked: _Looked) -> None:
             if opened > MAX_NESTING and _depth(line) > MAX_NESTING:
                 fact = f"line {number} has over {MAX_NESTING} nested lists and objects"
                 raise SourceError(place, fact, "flatten it, or remove it")
-            row = _decoded(line)
+            row = _decode(line)
             names = tuple(row) if isinstance(row, dict) else ()
             if line.count(b"{") > 1 or names not in known:
                 known.add(names)
@@ -151,7 +151,7 @@ def _look_at_rows(path: str, place: str, looked: _Looked) -> None:
             require_room(used, number, room, place, f"{len(columns)} columns up to line {number}")
 
 
-def _decoded(line: bytes) -> Any:
+def _decode(line: bytes) -> Any:
     """A decoded JSON row; None for an invalid one, which PyArrow's reader reports later."""
     try:
         return msgspec.json.decode(line)
@@ -188,7 +188,7 @@ def _depth(line: bytes) -> int:
     return most
 
 
-def _parsed(path: str, place: str, looked: _Looked, delimiter: str, types: dict[str, Any]) -> pa.Table:
+def _parse(path: str, place: str, looked: _Looked, delimiter: str, types: dict[str, Any]) -> pa.Table:
     """Parse the rows. delimiter: "" for JSON lines."""
     import pyarrow as pa
 

@@ -84,7 +84,7 @@ class Entry:
                 if data is not None:
                     missed[chunk] = data
         try:
-            return self._joined(start, end, missed) if missed else self._pread(start, end)
+            return self._join(start, end, missed) if missed else self._pread(start, end)
         except OSError as exc:
             self.drop(f"can't be read ({exc.strerror or exc}); fetching it again")
             return fetch(start, end)
@@ -119,12 +119,12 @@ class Entry:
         with self._lock:
             lock = self._each.setdefault(chunk, threading.Lock())
         with lock:
-            if self._claimed(chunk):
+            if self._claim_chunk(chunk):
                 return None
             try:
                 start, end = chunk * CHUNK, min((chunk + 1) * CHUNK, self.size)
                 data = fetch(start, end)
-                if self.cache.full or not self._kept(chunk, start, data):
+                if self.cache.full or not self._keep(chunk, start, data):
                     return data
             finally:
                 _release(self._map_fd, chunk)
@@ -138,7 +138,7 @@ class Entry:
         """The map's bytes for `count` chunks from `first`: 1 for each cached chunk."""
         return b"" if self._map_fd is None else os.pread(self._map_fd, count, first)
 
-    def _claimed(self, chunk: int) -> bool:
+    def _claim_chunk(self, chunk: int) -> bool:
         """Claim a chunk that must be fetched. True if another process has fetched it meanwhile."""
         ends, pause = time.monotonic() + WAIT_SECONDS, 0.005
         while not self._has(chunk):
@@ -153,7 +153,7 @@ class Entry:
             pause = min(0.1, pause * 1.5)
         return True
 
-    def _kept(self, chunk: int, start: int, data: Buffer) -> bool:
+    def _keep(self, chunk: int, start: int, data: Buffer) -> bool:
         try:
             self._pwrite(start, data)
             assert self._map_fd is not None
@@ -203,7 +203,7 @@ class Entry:
             while done < len(rest):
                 done += os.pwrite(self._fd, rest[done:], start + done)
 
-    def _joined(self, start: int, end: int, missed: dict[int, Buffer]) -> bytearray:
+    def _join(self, start: int, end: int, missed: dict[int, Buffer]) -> bytearray:
         """The bytes start … end - 1, taking the chunks in `missed` from there and the rest from the file."""
         data = bytearray()
         for chunk in range(start // CHUNK, -(-end // CHUNK)):

@@ -126,7 +126,7 @@ class Cache:
             if found is not None and found.usable:
                 return found
             try:
-                found = self._opened(name, size, crc, url)
+                found = self._open_entry(name, size, crc, url)
             except OSError as exc:
                 self.give_up(exc)
                 return None
@@ -167,9 +167,9 @@ class Cache:
             text = getattr(exc, "strerror", None) or getattr(exc, "fact", None) or str(exc)
             log.warning("%s: the cache can't store more (%s): continuing without it", fs_text(self.folder), text)
 
-    def _opened(self, name: str, size: int, crc: int, url: str) -> Entry | None:
+    def _open_entry(self, name: str, size: int, crc: int, url: str) -> Entry | None:
         whole = self.path(name + ".whole")
-        fd = self._held(whole, os.O_RDONLY)
+        fd = self._hold(whole, os.O_RDONLY)
         if fd is not None:
             if os.fstat(fd).st_size == size:
                 os.utime(whole)
@@ -181,11 +181,11 @@ class Cache:
             return None
         with self.alone():
             if os.path.exists(whole):  # created in the meantime
-                fd = self._held(whole, os.O_RDONLY)
+                fd = self._hold(whole, os.O_RDONLY)
                 return None if fd is None else Entry(self, name, size, crc, url, fd, None)
-            return self._begun(name, size, crc, url)
+            return self._begin(name, size, crc, url)
 
-    def _begun(self, name: str, size: int, crc: int, url: str) -> Entry | None:
+    def _begin(self, name: str, size: int, crc: int, url: str) -> Entry | None:
         """The entry of an object that may be partly cached. Requires the lock."""
         part, map_path, chunks = self.path(name + ".part"), self.path(name + ".map"), chunks_of(size)
         there = all(os.path.exists(path) for path in (part, map_path))
@@ -199,13 +199,13 @@ class Cache:
                 file.write(bytes(chunks))
             with open(part, "wb") as file:
                 os.ftruncate(file.fileno(), size)
-        fd = self._held(part, os.O_RDWR)
+        fd = self._hold(part, os.O_RDWR)
         if fd is None:
             return None
         os.utime(part)
         return Entry(self, name, size, crc, url, fd, os.open(map_path, os.O_RDWR))
 
-    def _held(self, path: str, flags: int) -> int | None:
+    def _hold(self, path: str, flags: int) -> int | None:
         """A descriptor of a file with a shared lock on it; None if it does not exist or is being removed."""
         try:
             fd = os.open(path, flags)
@@ -274,11 +274,11 @@ class Cache:
         for _, size, file in files:
             if usage <= room and usage - size < aim:
                 break
-            if self._removed(file):
+            if self._remove(file):
                 usage -= size
         return usage
 
-    def _removed(self, file: str) -> bool:
+    def _remove(self, file: str) -> bool:
         """Remove a file that nobody has open or is writing. Returns whether it was removed."""
         if is_part(file) and not is_abandoned(self.path(file)):
             return False
@@ -314,7 +314,7 @@ class Cache:
             if kind == "map" and file[:-3] + "part" not in names:
                 self.unlink(file[:32], "map")
             elif kind == "part" and self._stale(file):
-                self._removed(file)
+                self._remove(file)
         remove_abandoned(self.folder)
 
     def _stale(self, file: str) -> bool:

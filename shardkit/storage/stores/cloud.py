@@ -13,7 +13,7 @@ from shardkit.location import Location
 from shardkit.storage.etag import PART_BYTES
 from shardkit.storage.store import ObjectInfo, StorageOptions, harmless, require_name
 from shardkit.storage.stores.cloud_errors import BEYOND, storage_error
-from shardkit.storage.stores.cloud_options import family_of, opened
+from shardkit.storage.stores.cloud_options import family_of, open_root
 from shardkit.storage.stores.obstore_after_fork import obstore
 from shardkit.threads import BackgroundCall
 
@@ -73,8 +73,8 @@ class RemoteStore:
     def _open(self) -> None:
         """Open obstore's stores for this process: new ones after a fork (see obstore_after_fork.py)."""
         if self._process != os.getpid():
-            self._reading, self._prefix = opened(self.root, self._options, writing=False)
-            self._writing = opened(self.root, self._options, writing=True)[0] if self._family != "http" else None
+            self._reading, self._prefix = open_root(self.root, self._options, writing=False)
+            self._writing = open_root(self.root, self._options, writing=True)[0] if self._family != "http" else None
             self._process = os.getpid()
 
     def _path(self, name: str) -> str:
@@ -83,7 +83,7 @@ class RemoteStore:
     def _place(self, name: str) -> str:
         return str(self.root.child(name)) if name else str(self.root)
 
-    def _asked(self, name: str, act: Callable[[], T]) -> T:
+    def _ask(self, name: str, act: Callable[[], T]) -> T:
         """The result of `act`, with obstore's errors translated. Ctrl-C does not wait for it: obstore ignores signals
         while it waits for a server, up to 30 seconds."""
         try:
@@ -104,7 +104,7 @@ class RemoteStore:
         """The size and other facts about an object: one HEAD request."""
         self._open()
         path = self._path(name)
-        found = self._asked(name, lambda: obstore().get(self._reading, path, options={"head": True}))
+        found = self._ask(name, lambda: obstore().get(self._reading, path, options={"head": True}))
         crc = found.attributes.get(_CHECKSUM)
         return ObjectInfo(name, found.meta["size"], crc, _version(found.meta))
 
@@ -125,7 +125,7 @@ class RemoteStore:
         else:
             options = {"range": {"offset": start} if end is None else (start, end)}
         try:
-            found = self._asked(name, lambda: obstore().get(self._reading, path, options=options))
+            found = self._ask(name, lambda: obstore().get(self._reading, path, options=options))
         except StorageError as exc:
             if end is None and exc.fact.startswith(BEYOND):
                 return self._nothing(name, start)
@@ -133,13 +133,13 @@ class RemoteStore:
         first, stop = found.range
         if first != start or (end is not None and stop != end):
             raise beyond_end(self._place(name), start, end, found.meta["size"])
-        return self._streamed(name, found, stop - start)
+        return self._stream(name, found, stop - start)
 
     def _whole(self, name: str, start: int, end: int) -> Iterator[Buffer]:
         """The bytes start … end - 1 as one piece."""
         path = self._path(name)
         try:
-            data = self._asked(name, lambda: obstore().get_range(self._reading, path, start=start, end=end))
+            data = self._ask(name, lambda: obstore().get_range(self._reading, path, start=start, end=end))
         except TransientError:
             self._shaky = SHAKY_READS
             raise
@@ -154,7 +154,7 @@ class RemoteStore:
         with memoryview(data) as view:
             done = view.nbytes
         yield data
-        raise self._ended(name, done, end - start)
+        raise self._end_error(name, done, end - start)
 
     def _nothing(self, name: str, start: int) -> Iterator[bytes]:
         """An empty iterator, after checking that the object has at least `start` bytes."""
@@ -163,15 +163,15 @@ class RemoteStore:
             raise beyond_end(self._place(name), start, start, size)
         return iter(())
 
-    def _streamed(self, name: str, found: Any, count: int) -> Iterator[bytes]:
+    def _stream(self, name: str, found: Any, count: int) -> Iterator[bytes]:
         stream, done = found.stream(min_chunk_size=PIECE_BYTES), 0
-        while piece := self._asked(name, lambda: next(stream, b"")):
+        while piece := self._ask(name, lambda: next(stream, b"")):
             done += len(piece)
             yield piece
         if done < count:
-            raise self._ended(name, done, count)
+            raise self._end_error(name, done, count)
 
-    def _ended(self, name: str, done: int, count: int) -> TransientError:
+    def _end_error(self, name: str, done: int, count: int) -> TransientError:
         fact = f"the store sent {done} of the {count} bytes requested"
         return TransientError(self._place(name), fact, "check the network and the store")
 
@@ -180,11 +180,11 @@ class RemoteStore:
         self._require_writable()
         self._open()
         path, attributes = self._path(name), {_CHECKSUM: crc32c} if crc32c else None
-        first = _filled(data)
+        first = _fill(data)
         parts = _Parts(first, data) if len(first) == PART_BYTES else None
         more = {"attributes": attributes, "chunk_size": PART_BYTES, "max_concurrency": PARTS_AT_ONCE}
         try:
-            self._asked(name, lambda: obstore().put(self._writing, path, parts or first, **more))
+            self._ask(name, lambda: obstore().put(self._writing, path, parts or first, **more))
         except Exception as exc:
             if parts is not None and parts.failure is not None:
                 raise parts.failure from exc
@@ -195,9 +195,9 @@ class RemoteStore:
         if self._family == "http":
             raise StorageError(str(self.root), "a web server can't be listed", "name the manifest or the shards")
         self._open()
-        return iter(self._asked("", lambda: self._listed(prefix)))
+        return iter(self._ask("", lambda: self._list(prefix)))
 
-    def _listed(self, prefix: str) -> Sequence[ObjectInfo]:
+    def _list(self, prefix: str) -> Sequence[ObjectInfo]:
         cut = len(self._prefix) + 1 if self._prefix else 0
         wanted = f"{self._prefix}/{prefix}" if self._prefix else prefix
         folder, _, start = wanted.rpartition("/")
@@ -215,7 +215,7 @@ class RemoteStore:
             raise StorageError(str(self.root), "a web server can't be listed", "name the manifest or the shards")
         self._open()
         folder = "/".join(part for part in (self._prefix, name) if part)
-        found = self._asked(name, lambda: obstore().list_with_delimiter(self._reading, folder or None))
+        found = self._ask(name, lambda: obstore().list_with_delimiter(self._reading, folder or None))
         cut = len(self._prefix) + 1 if self._prefix else 0
         return [path[cut:] for path in found["common_prefixes"]], [_listed_info(meta, cut) for meta in found["objects"]]
 
@@ -225,7 +225,7 @@ class RemoteStore:
         self._open()
         path = self._path(name)
         with contextlib.suppress(NotFoundError):
-            self._asked(name, lambda: obstore().delete(self._writing, path))
+            self._ask(name, lambda: obstore().delete(self._writing, path))
 
     def _require_writable(self) -> None:
         if self._family == "http":
@@ -246,13 +246,13 @@ class _Parts:
         try:
             while part:
                 yield part
-                part = _filled(self._data)
+                part = _fill(self._data)
         except Exception as exc:
             self.failure = exc
             raise
 
 
-def _filled(data: BinaryIO) -> bytes:
+def _fill(data: BinaryIO) -> bytes:
     """The next part of a file: shorter only at its end, although a raw file may return less at once."""
     part = data.read(PART_BYTES)
     if len(part) in (0, PART_BYTES):

@@ -118,8 +118,8 @@ def _of_credentials(status: re.Match[str] | None, text: str, place: str, scheme:
     """The error for a failed request for credentials. Without such a service nothing answers: do not retry for long."""
     if status is not None and int(status[1]) in _PASSING:
         return TransientError(place, f"the credentials service is not ready ({status[1]})", _cure(scheme))
-    said = f" ({status[1]}{status[2].rstrip()} from the credentials service)" if status else ""
-    return StorageError(place, f"no credentials were found{said}", _cure(scheme))
+    detail = f" ({status[1]}{status[2].rstrip()} from the credentials service)" if status else ""
+    return StorageError(place, f"no credentials were found{detail}", _cure(scheme))
 
 
 def _broken(text: str, dump: str, place: str, name: str) -> ShardkitError:
@@ -142,25 +142,27 @@ def _of_status(status: int, words: str, text: str, place: str, scheme: str) -> S
     """The error for an unsuccessful answer of the server."""
     body = dict(_BODY.findall(text))
     code = body.get("Code", "")
-    said = f"{status} {body.get('Code') or words}".strip()
+    detail = f"{status} {body.get('Code') or words}".strip()
     if body.get("Message"):
-        said = f"{said}: {_line(body['Message'])}"
+        detail = f"{detail}: {_line(body['Message'])}"
     if status in _PASSING or code in ("RequestTimeout", "SlowDown", "InternalError"):
-        return TransientError(place, f"the store is not ready ({said})", "try again later, or with fewer threads")
+        return TransientError(place, f"the store is not ready ({detail})", "try again later, or with fewer threads")
     if code in ("NoSuchBucket", "ContainerNotFound") or "bucket does not exist" in text:
-        return StorageError(place, f"there is no such bucket ({said})", "create it, or check its name and the endpoint")
+        return StorageError(
+            place, f"there is no such bucket ({detail})", "create it, or check its name and the endpoint"
+        )
     if status in (404, 410):
         return NotFoundError(place, "there is no such object, or no such bucket", "check the name")
     if scheme == "http" and 300 <= status < 400:
         return redirect_error(text, place)
     if status in (301, 307) or code in _ELSEWHERE:
-        return StorageError(place, f"the store is in another region ({said})", "give the storage option region")
+        return StorageError(place, f"the store is in another region ({detail})", "give the storage option region")
     if status in (401, 403) or code in ("AuthenticationFailed", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
-        fact = f"access is denied ({said}); some stores also answer this for a missing object"
+        fact = f"access is denied ({detail}); some stores also answer this for a missing object"
         return StorageError(place, fact, _cure(scheme))
     if status == 416:
         return _beyond_end(place)
-    return StorageError(place, f"the store refused ({said})", "check the URL and the storage options")
+    return StorageError(place, f"the store refused ({detail})", "check the URL and the storage options")
 
 
 def _beyond_end(place: str) -> StorageError:

@@ -103,7 +103,7 @@ def family_of(scheme: str) -> str:
     return FAMILY[scheme]
 
 
-def opened(root: Location, options: Mapping[str, Any], *, writing: bool) -> tuple[Any, str]:
+def open_root(root: Location, options: Mapping[str, Any], *, writing: bool) -> tuple[Any, str]:
     """(obstore's store for the bucket or host of `root`, the prefix of all names below it).
 
     Raises UsageError for unknown or invalid options, MissingExtraError.
@@ -124,10 +124,10 @@ def opened(root: Location, options: Mapping[str, Any], *, writing: bool) -> tupl
         "client_options": (WRITING if writing else READING) | client,
         "retry_config": WRITING_RETRY if writing else READING_RETRY,
     }
-    return _constructed(root, family, bucket, config, more), prefix.strip("/")
+    return _construct(root, family, bucket, config, more), prefix.strip("/")
 
 
-def _constructed(root: Location, family: str, bucket: str, config: dict[str, Any], more: dict[str, Any]) -> Any:
+def _construct(root: Location, family: str, bucket: str, config: dict[str, Any], more: dict[str, Any]) -> Any:
     module = obstore()
     try:
         if family == "http":

@@ -77,7 +77,7 @@ class FsspecStore:
     def _path(self, name: str) -> str:
         return f"{self._top.rstrip('/')}/{require_name(name)}"
 
-    def _asked(self, name: str, act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    def _ask(self, name: str, act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """The result of `act`, with the file system's errors translated."""
         try:
             return act(*arguments, **named)
@@ -88,7 +88,7 @@ class FsspecStore:
     def info(self, name: str) -> ObjectInfo:
         """The size and other facts about a file."""
         self._open()
-        facts = self._asked(name, self._fs.info, self._path(name))
+        facts = self._ask(name, self._fs.info, self._path(name))
         if facts.get("type") == "directory":
             raise NotFoundError(str(self.root.child(name)), "it is a folder", "check the name")
         return _info(name, facts)
@@ -102,7 +102,7 @@ class FsspecStore:
             raise StorageError(str(self.root.child(name)), fact, "check its entry in the manifest")
         while start < stop:
             upto = min(start + PIECE_BYTES, stop)
-            piece: bytes = self._asked(name, self._fs.cat_file, self._path(name), start=start, end=upto)
+            piece: bytes = self._ask(name, self._fs.cat_file, self._path(name), start=start, end=upto)
             if len(piece) != upto - start:
                 fact = f"the store sent {len(piece)} of the {upto - start} bytes requested"
                 raise TransientError(str(self.root.child(name)), fact, "check the network and the store")
@@ -115,20 +115,20 @@ class FsspecStore:
         path = self._path(name)
         part = f"{path}.{os.getpid()}-{threading.get_ident()}.part"
         try:
-            self._asked(name, self._fs.makedirs, path.rpartition("/")[0], exist_ok=True)
-            file = self._asked(name, self._fs.open, part, "wb")
+            self._ask(name, self._fs.makedirs, path.rpartition("/")[0], exist_ok=True)
+            file = self._ask(name, self._fs.open, part, "wb")
             try:
                 while piece := data.read(PIECE_BYTES):
-                    self._asked(name, file.write, piece)
+                    self._ask(name, file.write, piece)
             finally:
-                self._asked(name, file.close)
-            self._asked(name, self._renamed, part, path)
+                self._ask(name, file.close)
+            self._ask(name, self._move_into_place, part, path)
         except BaseException:
             with contextlib.suppress(Exception):
                 self._fs.rm_file(part)
             raise
 
-    def _renamed(self, part: str, path: str) -> None:
+    def _move_into_place(self, part: str, path: str) -> None:
         """Rename `part` to `path`. Some file systems refuse to replace a file; then it is absent for a moment."""
         if self._rename is None:
             self._fs.cp_file(part, path)
@@ -136,7 +136,7 @@ class FsspecStore:
             return
         try:
             self._rename(part, path)
-        except Exception:  # each fsspec file system has its own errors; `_asked` translates what is raised
+        except Exception:  # each fsspec file system has its own errors; `_ask` translates what is raised
             if not self._fs.exists(path):
                 raise
             self._fs.rm_file(path)
@@ -149,7 +149,7 @@ class FsspecStore:
         top = f"{self._top.rstrip('/')}/{folder}".rstrip("/")
         self._fs.invalidate_cache()
         try:
-            found: Mapping[str, Any] = self._asked(folder, self._fs.find, top, detail=True)
+            found: Mapping[str, Any] = self._ask(folder, self._fs.find, top, detail=True)
         except NotFoundError:
             return iter(())
         cut = len(self._top.strip("/")) + 1 if self._top.strip("/") else 0
@@ -161,7 +161,7 @@ class FsspecStore:
         """Remove a file."""
         self._open()
         with contextlib.suppress(NotFoundError):
-            self._asked(name, self._fs.rm_file, self._path(name))
+            self._ask(name, self._fs.rm_file, self._path(name))
 
 
 def _info(name: str, facts: Mapping[str, Any]) -> ObjectInfo:
@@ -182,14 +182,14 @@ def _crc32c(text: Any) -> str | None:
 
 def _error(exc: Exception, place: str) -> ShardkitError:
     """The shardkit error for an exception of an fsspec file system."""
-    said = redacted(" ".join(str(exc).split())[:300]) or type(exc).__name__
+    reason = redacted(" ".join(str(exc).split())[:300]) or type(exc).__name__
     if isinstance(exc, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return NotFoundError(place, "there is no such object", "check the name")
     if isinstance(exc, PermissionError):
-        return StorageError(place, f"access is denied ({said})", "check the credentials in the storage options")
+        return StorageError(place, f"access is denied ({reason})", "check the credentials in the storage options")
     kinds = " ".join(kind.__name__ for kind in type(exc).__mro__)
     status = getattr(exc, "status", None) or getattr(getattr(exc, "response", None), "status_code", None)
     passing = isinstance(exc, OSError) and exc.errno in _PASSING
     if passing or "Timeout" in kinds or "Connection" in kinds or status in (408, 429, 500, 502, 503, 504):
-        return TransientError(place, f"the store failed ({type(exc).__name__}: {said})", "check the network")
-    return StorageError(place, f"{type(exc).__name__}: {said}", "check the store and the storage options")
+        return TransientError(place, f"the store failed ({type(exc).__name__}: {reason})", "check the network")
+    return StorageError(place, f"{type(exc).__name__}: {reason}", "check the store and the storage options")

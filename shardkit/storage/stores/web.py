@@ -123,7 +123,7 @@ class WebStore:
         try:
             found = self._opener.open(request, timeout=self._timeout)
         except (OSError, http.client.HTTPException) as exc:
-            failure = _failed(exc, place)
+            failure = _error_of(exc, place)
         else:
             with found:
                 yield found
@@ -134,7 +134,7 @@ class WebStore:
         try:
             return found.read(PIECE_BYTES)
         except (OSError, http.client.HTTPException) as exc:
-            raise _failed(exc, place) from None
+            raise _error_of(exc, place) from None
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -154,7 +154,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return urllib.request.Request(newurl, headers=kept, method=req.get_method(), unverifiable=True)
 
 
-def _failed(exc: Exception, place: str) -> ShardkitError:
+def _error_of(exc: Exception, place: str) -> ShardkitError:
     """The shardkit error for an exception of urllib."""
     if isinstance(exc, urllib.error.HTTPError):
         if 300 <= exc.code < 400:
@@ -164,13 +164,13 @@ def _failed(exc: Exception, place: str) -> ShardkitError:
             failure.after_seconds = after_seconds(exc.headers.get("Retry-After"))
         return failure
     reason = getattr(exc, "reason", exc)
-    said = redacted(" ".join(str(reason).split())[:300]) or type(exc).__name__
+    reason_text = redacted(" ".join(str(reason).split())[:300]) or type(exc).__name__
     if isinstance(reason, ssl.SSLCertVerificationError):
         cure = "give its authority as storage option root_certificate or in SSL_CERT_FILE (a PEM file)"
-        return StorageError(place, f"the server's certificate is not trusted ({said})", cure)
+        return StorageError(place, f"the server's certificate is not trusted ({reason_text})", cure)
     if isinstance(reason, str):  # raised by _Redirects
-        return StorageError(place, said, "give another URL")
-    return TransientError(place, f"the connection broke ({said})", _NETWORK)
+        return StorageError(place, reason_text, "give another URL")
+    return TransientError(place, f"the connection broke ({reason_text})", _NETWORK)
 
 
 def after_seconds(value: str | None) -> float:
@@ -193,12 +193,12 @@ def _count(found: http.client.HTTPResponse, place: str, start: int, end: int | N
     if found.status != 206:
         fact = "the server ignores ranges: it sends the whole object when a part is requested"
         raise StorageError(place, fact, "use a server that answers ranges with 206, or download the dataset first")
-    told = found.headers.get("Content-Range", "")
-    if told.partition("/")[0] != f"bytes {start}-{end - 1}":
-        size = told.rpartition("/")[2]
+    content_range = found.headers.get("Content-Range", "")
+    if content_range.partition("/")[0] != f"bytes {start}-{end - 1}":
+        size = content_range.rpartition("/")[2]
         if size.isdecimal() and end > int(size):
             raise beyond_end(place, start, end, int(size))
-        fact = f"the server sent a different range than requested ({redacted(told[:100])})"
+        fact = f"the server sent a different range than requested ({redacted(content_range[:100])})"
         raise StorageError(place, fact, "use another server, or download the dataset first")
     return end - start
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, MissingExtraError
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.options.fields import checked_by
 from shardkit.options.files import require_folder
 from shardkit.packing.pack import pack
@@ -107,7 +107,7 @@ def bench(
     seed: int = 0,
     folder: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> BenchResult:
     """Compare the class directory with shards, cold and warm, as bytes and decoded, for several numbers of threads.
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, DestinationError, UsageError
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, Format
 from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
@@ -69,7 +69,7 @@ def convert(
     overwrite: bool = False,
     work: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> Manifest:
     """Write the samples of a dataset to new shards, with an index and a manifest.
 

@@ -27,7 +27,7 @@ from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.keys import require_unique
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.storage.files import size_of, translated
-from shardkit.storage.mapped import looked, map_whole
+from shardkit.storage.mapped import check_each, map_whole
 from shardkit.threads import in_threads
 
 Numbers = NDArray[np.int64]
@@ -175,7 +175,7 @@ def _scan(shard: Location, form: str, *, packed: bool) -> _Scan:
 def _mapped(shard: Location, form: Format) -> Iterator[Description]:
     with translated(os.fsencode(shard.path)):
         data = map_whole(shard.path)
-    for sample in looked(form.read(data, place=str(shard)), data):
+    for sample in check_each(form.read(data, place=str(shard)), data):
         yield form.describe(data, sample)
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from hashlib import blake2b
 
 from shardkit.errors import DatasetError, DestinationError, ShardkitError, UsageError
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, Format, FormatName, format_of_head, format_of_name
 from shardkit.formats.tfrecord.features import KEY
 from shardkit.options.fields import checked_by
@@ -75,7 +75,7 @@ def repair(
     decode: bool = False,
     workers: int | None = None,
     overwrite: bool = False,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> Repaired:
     """Write the intact samples of the dataset `source` to a new dataset `dest` (a prefix, or a folder), in the same
     format.

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.options.fields import checked_by
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import whole_file
@@ -71,7 +71,7 @@ def report(
     compare: SourceLike | None = None,
     seed: int = 0,
     storage_options: Mapping[str, Any] | None = None,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> Report:
     """Write a page about a dataset to the HTML file `out`, replacing it.
 

@@ -173,7 +173,7 @@ def copy_dataset(
 
     def one(file: ObjectInfo) -> None:
         pieces, place = pieces_of(copy, file, pool), copy.source.location(copy.origin.get(file.name, file.name))
-        send(pieces, place, target.store, file, check=check, stop=pool.stop, told=progress.moved)
+        send(pieces, place, target.store, file, check=check, stop=pool.stop, on_progress=progress.moved)
         progress.done()
 
     for part in (copy.shards, copy.others):

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from shardkit.errors import ManifestError, NotFoundError, UsageError
-from shardkit.events import ProgressFn, silent
+from shardkit.events import ProgressFn, no_progress
 from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
@@ -29,7 +29,7 @@ def download(
     overwrite: bool = False,
     workers: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> Transferred:
     """Copy a dataset from a bucket or web server to this machine, byte for byte.
 

@@ -18,7 +18,7 @@ from threading import Event
 
 from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError, DestinationError, NotFoundError
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, Description, StoredSample
 from shardkit.options.fields import checked_by
 from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text
@@ -67,7 +67,7 @@ def unpack(
     classes: Sequence[str] | None = None,
     keys: Sequence[str] | None = None,
     workers: int | None = None,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> Unpacked:
     """Write the samples of `source` as files in the new (or empty) folder `dest`.
 

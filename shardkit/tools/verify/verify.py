@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, NotFoundError, ShardkitError, StorageError
-from shardkit.events import Progress, ProgressFn, silent
+from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import format_of_name
 from shardkit.images.header import check_image, image_header
 from shardkit.options.fields import checked_by
@@ -30,7 +30,7 @@ from shardkit.packing.engine.options import EngineLike, engine_options, move_eng
 from shardkit.sample import BAD_LABEL, text_of_path
 from shardkit.shards.find.shards import SourceLike, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
-from shardkit.shards.keys import repeated
+from shardkit.shards.keys import find_repeats
 from shardkit.shards.manifest import Manifest, file_names
 from shardkit.shards.names import generation_of, skipped_beside
 from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset
@@ -82,7 +82,7 @@ def verify(
     workers: int | None = None,
     engine: EngineLike = "local",
     storage_options: Mapping[str, Any] | None = None,
-    progress: ProgressFn = silent,
+    progress: ProgressFn = no_progress,
 ) -> Verification:
     """Check the whole dataset `source` (prefix, manifest, glob, brace range, list of shards).
 
@@ -310,7 +310,7 @@ class DatasetCheck:
         return seen.labels if rows is None else rows.numbers["label"].astype(np.int64)
 
     def _double_keys(self) -> Iterator[Finding]:
-        double = repeated(self.hashes)
+        double = find_repeats(self.hashes)
         if not len(double):
             return
         places: dict[str, str] = {}

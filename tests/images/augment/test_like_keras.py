@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shardkit.images.augment import warp
-from shardkit.images.augment.augmenter import transformed
+from shardkit.images.augment.augmenter import transform
 from shardkit.images.augment.options import Augment
 from shardkit.images.augment.plain import FILL_MODES
 from shardkit.images.augment.standardize import standardize, statistics_of
@@ -79,7 +79,7 @@ def by_keras(image: np.ndarray, parameters: dict[str, Any], **options: Any) -> n
 
 
 def by_shardkit(image: np.ndarray, parameters: dict[str, Any], **options: Any) -> np.ndarray:
-    return transformed(image, Augment(**options), Transform.of(parameters))
+    return transform(image, Augment(**options), Transform.of(parameters))
 
 
 @pytest.mark.parametrize("fill_mode", FILL_MODES)
@@ -148,7 +148,7 @@ def test_the_ranges_have_the_meaning_of_keras(ranges: dict[str, Any]) -> None:
         drawn = Transform.drawn(augment, 33, 40, Numpy(np.random.RandomState(seed)))
         for name, value in wanted.items():
             assert getattr(drawn, name) == pytest.approx(value), name
-        difference = np.abs(transformed(image, augment, drawn) - by_keras(image, wanted, fill_mode="nearest"))
+        difference = np.abs(transform(image, augment, drawn) - by_keras(image, wanted, fill_mode="nearest"))
         assert difference.max() <= ONE_LEVEL
 
 

@@ -840,7 +840,7 @@ class TestRareJpegs:
     def test_what_libjpeg_reads_is_transcoded(self, name: str, asked: dict[str, Any]) -> None:
         data = {**STRAY, **NO_END}[name]
         results = [made(file, **asked).data for file in (data, PHOTO)]
-        readable = [data if "to" in asked else jpeg.tidied(data) for data in results]  # what decode() does, Pillow not
+        readable = [data if "to" in asked else jpeg.tidy(data) for data in results]  # what decode() does, Pillow not
         found, expected = (Image.open(io.BytesIO(file)) for file in readable)
         np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
 

@@ -26,7 +26,7 @@ from storage.toxic import Toxic
 from shardkit.errors import MissingExtraError, NotFoundError, StorageError, TransientError, UsageError
 from shardkit.location import locate
 from shardkit.storage import etag
-from shardkit.storage.retry import Retry, retried
+from shardkit.storage.retry import Retry, call_with_retries
 from shardkit.storage.store import Store, open_store
 from shardkit.storage.stores import aws_profile, cloud, cloud_options, obstore_after_fork
 
@@ -456,7 +456,7 @@ def test_whatever_is_asked_first_after_a_fork_opens_stores_of_this_process(
         raise Opened
 
     store = open_store(locate("s3://bucket/x"), KEYS)
-    monkeypatch.setattr(cloud, "opened", opened)
+    monkeypatch.setattr(cloud, "open_root", opened)
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(Opened):
         act(store)
@@ -697,7 +697,7 @@ def test_an_interrupted_read_may_be_tried_again_as_a_whole(server: Any) -> None:
     answers = [replying(503), replying(200, "x" * 10, Last_Modified="Wed, 21 Oct 2015 07:28:00 GMT")]
     server.answer = lambda request: answers.pop(0)(request)
     store = open_store(locate(server.endpoint))
-    assert retried(lambda: content(store, "a"), Retry(first_seconds=0.001)) == b"x" * 10
+    assert call_with_retries(lambda: content(store, "a"), Retry(first_seconds=0.001)) == b"x" * 10
 
 
 def test_a_server_that_hangs_up_may_be_asked_again(server: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from shardkit.errors import NotFoundError, StorageError, TransientError
 from shardkit.location import locate
 from shardkit.storage import retry
-from shardkit.storage.retry import Retry, retried
+from shardkit.storage.retry import Retry, call_with_retries
 from shardkit.storage.store import open_store
 from shardkit.storage.stores import web
 from shardkit.storage.stores.cloud import RemoteStore
@@ -185,7 +185,7 @@ def test_the_time_that_a_server_asks_for_is_waited(webs: tuple[Web, Web], monkey
     first.fails = [(503, {"Retry-After": "7"}), (429, {"Retry-After": str(int(10 * asked))}), (503, {})]
     store = open_store(locate(f"{first.url}/x"), KEY)
     patience = Retry(first_seconds=0.0, total_seconds=10 * asked)
-    assert retried(lambda: store.info("a"), patience).bytes == len(CONTENT)
+    assert call_with_retries(lambda: store.info("a"), patience).bytes == len(CONTENT)
     assert slept == [7.0, asked, 0.0]
 
 
@@ -194,7 +194,7 @@ def test_a_wait_beyond_the_end_of_the_patience_is_an_error_at_once(webs: tuple[W
     first.fails = [(503, {"Retry-After": "50"})]
     store = open_store(locate(f"{first.url}/x"), KEY)
     with pytest.raises(StorageError, match="gave up after 1 attempts") as caught:
-        retried(lambda: store.info("a"), Retry(total_seconds=20))
+        call_with_retries(lambda: store.info("a"), Retry(total_seconds=20))
     assert not isinstance(caught.value, TransientError)
 
 

@@ -314,7 +314,7 @@ def test_progress_is_told_by_steps(splits: Path, tmp_path: Path) -> None:
 
 
 def test_only_files_small_enough_for_one_colour_are_decoded(tmp_path: Path, draw_tree: Any) -> None:
-    from shardkit.events import silent
+    from shardkit.events import no_progress
     from shardkit.tools.report.checks import find_suspects
     from shardkit.tools.report.facts import collect
 
@@ -322,8 +322,8 @@ def test_only_files_small_enough_for_one_colour_are_decoded(tmp_path: Path, draw
     noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
     Image.fromarray(noise).save(tree / "a" / "noise.jpg", quality=95)
     Image.new("RGB", (400, 400), "navy").save(tree / "a" / "plain.jpg", quality=95)
-    facts = collect(tree, silent)
-    found = find_suspects(facts, silent)
+    facts = collect(tree, no_progress)
+    found = find_suspects(facts, no_progress)
     assert found.decoded == 2
     assert [facts.keys[row] for row in found.single] == ["a/plain"]
 
