@@ -26,7 +26,11 @@ def labels_array(data: Dataset) -> NDArray[np.int64]:
 def texts_array(data: Dataset, column: str) -> NDArray[np.object_]:
     """A column of text (object, n)."""
     require_order(data, f"{column}s")
-    view = as_view(data)
+    return texts_of_view(as_view(data), column)
+
+
+def texts_of_view(view: Dataset, column: str) -> NDArray[np.object_]:
+    """A column of text (object, n) of the samples that a view selects, whatever is done with them."""
     catalog, rows = view.content.catalog, view.content.members(view.rows())
     found = catalog.index_table()[column]
     chosen = found if rows is None else found.take(rows)

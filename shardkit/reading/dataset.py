@@ -37,7 +37,7 @@ from shardkit.reading.epoch import Epoch
 from shardkit.reading.fingerprint import fingerprint_of, require_same
 from shardkit.reading.numbered import one_of, read_by_loader, require_numbered
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
-from shardkit.reading.options import Reading, at_least, buffer_size, callable_of, named_options
+from shardkit.reading.options import Reading, SampleWeight, at_least, buffer_size, callable_of, named_options
 from shardkit.reading.order.derived import split_rows
 from shardkit.reading.order.share import Remainder
 from shardkit.reading.select import AtNumbers, OfClasses, PartOf, Selection, Weights, Where, numbers_of
@@ -590,8 +590,10 @@ class Dataset:
 
         return to_torch(self, map_style=map_style, channels_last=channels_last, names=names)
 
-    def to_tf(self, *, graph: bool = False) -> tf.data.Dataset:
+    def to_tf(self, *, graph: bool = False, sample_weight: SampleWeight | None = None) -> tf.data.Dataset:
         """A tf.data.Dataset of (images, labels). Needs the extra `tensorflow`.
+
+        sample_weight: batches are (images, labels, weights), weights float32 (n,), as for `to_keras`.
 
         graph: a graph of TensorFlow's own operations on TFRecord shards instead of shardkit's threads, which a
         tf.distribute strategy can shard by file to several machines. It has the same samples, but in TensorFlow's order
@@ -600,13 +602,19 @@ class Dataset:
         """
         from shardkit.adapters.tensorflow.handover import to_tf
 
-        return to_tf(self, graph=graph)
+        return to_tf(self, graph=graph, sample_weight=sample_weight)
 
-    def to_keras(self) -> KerasDataset:
-        """A keras.utils.PyDataset of (images, labels), for any backend. Needs the extra `keras`."""
+    def to_keras(self, *, sample_weight: SampleWeight | None = None) -> KerasDataset:
+        """A keras.utils.PyDataset of (images, labels), for any backend. Needs the extra `keras`.
+
+        sample_weight: batches are (images, labels, weights), weights float32 (n,), which `fit` and `evaluate` take. The
+        name of a value in the samples' field `json` (other columns of a packed list are there), or an array with a
+        number for each sample, in the order of `labels` before any shuffle. Raises UsageError for numbers that are not
+        finite or not one for each sample; iterating raises DatasetError for a sample without a weight.
+        """
         from shardkit.adapters.keras import to_keras
 
-        return to_keras(self)
+        return to_keras(self, sample_weight=sample_weight)
 
     def to_webdataset(self) -> WebDatasetPipeline:
         """A webdataset pipeline of the same samples, with fields as bytes unless decode() was called.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shardkit.errors import UsageError
 from shardkit.reading.batches.fields import FIELD_DECODERS
@@ -18,6 +19,9 @@ from shardkit.reading.order.share import Remainder
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+SampleWeight = str | Sequence[float] | NDArray[Any]
+"""The name of a value in the samples' JSON field, or a number for each sample in the order of `Dataset.labels`."""
 
 DEFAULT_BUFFER = 10_000
 """The shuffle buffer for shuffle=True, in samples."""

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.adapters.keras.listing import Listing, delivered
+from shardkit.adapters.sample_weights import weighed
 from shardkit.errors import DatasetError, MissingExtraError, SampleIndexError, UsageError
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.dataset import Dataset
+from shardkit.reading.options import SampleWeight
 from shardkit.reading.order.ranks import TF_CONFIG
 
 try:
@@ -304,6 +306,6 @@ def copied(item: Any) -> Any:
     return keras.tree.map_structure(lambda leaf: leaf.copy() if isinstance(leaf, np.ndarray) else leaf, item)
 
 
-def to_keras(dataset: Dataset) -> KerasDataset:
-    """The Dataset for Keras."""
-    return KerasDataset(dataset)
+def to_keras(dataset: Dataset, *, sample_weight: SampleWeight | None = None) -> KerasDataset:
+    """The Dataset for Keras. sample_weight: see `Dataset.to_keras`."""
+    return KerasDataset(weighed(dataset, sample_weight))

@@ -13,12 +13,14 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from shardkit.adapters.sample_weights import weighed
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord.features import feature_description
 from shardkit.images.decoder import ImageDecoder
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.ops import Map, steps_of
+from shardkit.reading.options import SampleWeight
 from shardkit.sample import IMAGE_FIELDS
 
 if TYPE_CHECKING:
@@ -35,17 +37,21 @@ BATCHES_AHEAD = 2
 """Batches that TensorFlow holds, in addition to those made ahead by the threads."""
 
 
-def to_tf(dataset: Dataset, *, graph: bool = False) -> tf.data.Dataset:
+def to_tf(dataset: Dataset, *, graph: bool = False, sample_weight: SampleWeight | None = None) -> tf.data.Dataset:
     """The batches as (images, labels), with known shapes and dtypes, and the number of batches as cardinality.
 
-    graph: use TensorFlow's own operations, see graph.py. Each new iteration is the next epoch. The result has
-    `class_names`, like the results of Keras' own loaders. If a map() after batch() replaces the Batch, it must return
-    an array, or a tuple or dict of arrays. Raises UsageError for a Dataset without decode(size=…) and batch().
+    graph: use TensorFlow's own operations, see graph.py. sample_weight: see `Dataset.to_keras`. Each new iteration is
+    the next epoch. The result has `class_names`, like the results of Keras' own loaders. If a map() after batch()
+    replaces the Batch, it must return an array, or a tuple or dict of arrays. Raises UsageError for a Dataset without
+    decode(size=…) and batch().
     """
+    if graph and sample_weight is not None:
+        raise UsageError("sample_weight", "given together with graph=True", "omit one of the two")
     if graph:
         from shardkit.adapters.tensorflow.graph import to_tf_graph
 
         return to_tf_graph(dataset)
+    dataset = weighed(dataset, sample_weight)
     return handed_over(dataset, element_spec(dataset), _plain)
 
 
