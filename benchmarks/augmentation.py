@@ -28,7 +28,7 @@ TUTORIAL: dict[str, Any] = {
     "rotation_range": 20, "width_shift_range": 0.2, "height_shift_range": 0.2, "shear_range": 0.2, "zoom_range": 0.2,
     "horizontal_flip": True, "fill_mode": "nearest", "rescale": 1 / 255,
 }  # fmt: skip
-BASES = ("Keras' own generator", "crop and flip")
+BASES = ("Keras' own generator", "Keras' own, bilinear", "crop and flip")
 
 
 def contestants(shards: str, tree: str, size: int, batches: int) -> dict[str, Callable[[], int]]:
@@ -51,6 +51,9 @@ def contestants(shards: str, tree: str, size: int, batches: int) -> dict[str, Ca
     with contextlib.redirect_stdout(io.StringIO()):
         made = {
             "Keras' own generator": ImageDataGenerator(**TUTORIAL).flow_from_directory(tree, **flow),
+            "Keras' own, bilinear": ImageDataGenerator(**TUTORIAL).flow_from_directory(
+                tree, interpolation="bilinear", **flow
+            ),
             "flow_from_shards": ours.flow_from_shards(part_of(shards), **flow),
             "flow_from_shards, bilinear": ours.flow_from_shards(part_of(shards), interpolation="bilinear", **flow),
             "flow_from_directory": ours.flow_from_shards(part_of(tree), **flow),

@@ -126,6 +126,20 @@ def test_batches_are_the_same_for_any_threads_and_after_a_resume(
         np.testing.assert_array_equal(one.images, other)
 
 
+def test_samples_are_the_same_whichever_rank_or_worker_reads_them(shards: str) -> None:
+    def samples(rank: int, world_size: int, worker: int, workers: int) -> dict[str, bytes]:
+        data = shardkit.dataset(shards, shuffle=6, seed=3, rank=rank, world_size=world_size)
+        data = data.decode(size=12, augment=shardkit.Augment(**TUTORIAL))
+        run = data.run(2, worker=worker, workers=workers)
+        return {sample["__key__"]: sample["jpg"].tobytes() for _, sample in run}
+
+    alone = samples(0, 1, 0, 1)
+    assert len(alone) == 12
+    for world_size, workers in ((2, 1), (1, 3), (2, 2)):
+        parts = [samples(r, world_size, w, workers) for r in range(world_size) for w in range(workers)]
+        assert {key: image for part in parts for key, image in part.items()} == alone
+
+
 def test_the_draws_of_a_crop_and_a_flip_stay_what_they_are(shards: str) -> None:
     """And those of the augmentation do not depend on them."""
     still = shardkit.Augment()
