@@ -12,7 +12,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,10 +37,11 @@ from shardkit.sources.origin import Rows
 from shardkit.sources.readers import AnyFiles, ArchiveMembers, stamp_of
 from shardkit.sources.source import Inline, Source
 from shardkit.storage.files import translated as translated_storage
+from shardkit.threads import in_threads
 from shardkit.units import cores
 
 AT_ONCE = 1024
-"""Images that are read and encoded together."""
+"""Images that are read together."""
 
 IMAGES_NAME = "images"
 """The temporary file in its folder."""
@@ -174,11 +174,13 @@ class Arrays:
         return InArrays(self._path, folder, offsets, np.array(crcs, np.int64)), lengths
 
     def _pngs(self, images: Any) -> Iterator[bytes]:
-        with ThreadPoolExecutor(cores(), "shardkit-encode") as pool:
-            for begin in range(0, int(images.shape[0]), AT_ONCE):
-                with translated(self._place):
-                    part = np.asarray(images[begin : begin + AT_ONCE])
-                yield from pool.map(png_of, part)
+        return in_threads(png_of, self._pixels(images), cores(), name="shardkit-encode")
+
+    def _pixels(self, images: Any) -> Iterator[Any]:
+        for begin in range(0, int(images.shape[0]), AT_ONCE):
+            with translated(self._place):
+                part = np.asarray(images[begin : begin + AT_ONCE])
+            yield from part
 
 
 def png_of(pixels: Any) -> bytes:
