@@ -82,13 +82,12 @@ static int good_cuts(const int64_t *cuts, Py_ssize_t count, Py_ssize_t room)
     return 1;
 }
 
-PyDoc_STRVAR(
-    sum_parts_doc,
-    "sum_parts(fd, cuts, sums, kept)\n\n"
-    "CRC-32C of each part of a file, into sums (uint32, initially 0); the parts are between the cuts (int64,\n"
-    "one more). The bytes of the parts 0, 2, 4 … are appended to kept. Returns the number of bytes read,\n"
-    "fewer than from the first cut to the last if the file ends before, and the CRC-32C of all.\n"
-    "Raises OSError.");
+PyDoc_STRVAR(sum_parts_doc,
+             "sum_parts(fd, cuts, sums, kept)\n\n"
+             "CRC-32C of each part of a file, into sums (uint32, initially 0); the parts are between the cuts (int64,\n"
+             "one more). The bytes of the parts 0, 2, 4 … are appended to kept. Returns the number of bytes read,\n"
+             "fewer than from the first cut to the last if the file ends before, and the CRC-32C of all.\n"
+             "Raises OSError.");
 
 static PyObject *sum_parts(PyObject *self, PyObject *args)
 {
