@@ -29,8 +29,8 @@ __all__ = ["LeftOut", "PathColumn", "Source", "find_splits", "scan_tree", "scan_
 StrPath = str | bytes | os.PathLike[str]
 
 OTHER_LABELS = (
-    "put the images of each class into a folder with its name; or give a list of the files with their labels (CSV, "
-    "Parquet …), find the classes in the file names with `label_from`, or pack without labels with `no_labels=True`"
+    "put the images of each class into a folder with its name; or pack a list of the files with their labels (CSV, "
+    "Parquet …), or the folder with `label_from` (classes in the file names) or with `no_labels=True`"
 )
 """The ways to give labels to images that are not in class folders."""
 

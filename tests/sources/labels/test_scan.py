@@ -104,7 +104,10 @@ def test_images_without_labels_are_packed_in_the_order_of_their_names(
         ("Z", "Z.jpg"), ("a_10", "a.10.jpg"), ("a_9", "a.9.jpg"), ("a_9-2", "a_9.jpg"), ("b", "b.jpg"),
         ("c", "c.jpeg"),
     ]  # fmt: skip
-    images = [bytes(sample["jpg"]) for sample in shardkit.dataset(out / "x")]
+    dataset = shardkit.dataset(out / "x")
+    assert list(zip(dataset.keys, dataset.paths, strict=True)) == rows(out / "x")
+    assert [key for batch in dataset.decode(size=8).batch(4) for key in batch.keys] == list(dataset.keys)
+    images = [bytes(sample["jpg"]) for sample in dataset]
     assert images == [(flat / path).read_bytes() for _, path in rows(out / "x")]
     assert shardkit.verify(out / "x").sound
 
