@@ -61,6 +61,16 @@ def test_a_zip_of_the_folder_gives_the_same_shards(pets: Path, out: Path) -> Non
     assert (out / "a/x-000000.tar").read_bytes() == (out / "b/x-000000.tar").read_bytes()
 
 
+def test_only_the_top_folder_of_an_archive_is_not_part_of_the_paths(
+    tmp_path: Path, out: Path, draw_image: Draw
+) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as file:
+        file.writestr("photos/cat/1.jpg", draw_image(1))
+    labels = LabelOptions(label_from="^([^/]+)/")
+    shardkit.pack(tmp_path / "photos.zip", out / "x", labels=labels, workers=1)
+    assert labelled(out / "x") == [("cat/1", "cat")]
+
+
 def test_the_class_folder_by_its_pattern_gives_the_shards_of_the_tree(tree: Path, out: Path) -> None:
     plain = shardkit.pack(tree, out / "a/x", workers=1).manifest
     found = shardkit.pack(tree, out / "b/x", workers=1, labels=LabelOptions(label_from="^([^/]+)/")).manifest
