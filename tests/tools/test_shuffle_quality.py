@@ -135,5 +135,5 @@ def test_buffers_that_are_no_numbers_are_refused(mixed: Path, capsys: pytest.Cap
 
 
 def test_a_batch_of_one_is_refused(mixed: Path) -> None:
-    with pytest.raises(UsageError, match="two samples"):
+    with pytest.raises(UsageError, match="give at least 2"):
         shuffle_quality(mixed, batch=1)

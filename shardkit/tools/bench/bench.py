@@ -130,7 +130,8 @@ def bench(
     load = _load()  # before any measurement, which adds to the load
     found = resolve(source, Remote(storage_options))
     whole = dataset(source, storage_options=storage_options)
-    far = bool(found.shards) and not found.shards[0].is_local
+    there = found.location or next(iter(found.shards), found.tree)
+    far = there is not None and not there.is_local
     total = int(whole.content.catalog.counts.sum())
     if not total:
         raise DatasetError(fs_text(str(source)), "there are no images to read", "give a dataset with images")
