@@ -438,7 +438,6 @@ def test_the_parts_of_arrays_are_those_of_keras(images: np.ndarray) -> None:
         ({"x": (np.zeros((12, 4, 4, 3)), np.zeros(5))}, "x: there are 12 images"),
         ({"subset": "test"}, "subset: 'test' is not one of"),
     ],
-    ids=str,
 )
 def test_arrays_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
