@@ -1,4 +1,5 @@
 from shardkit import keras as keras
+from shardkit import lightning as lightning
 from shardkit import tensorflow as tensorflow
 from shardkit.adapters.keras.pydataset import KerasDataset as KerasDataset
 from shardkit.adapters.torch import TorchBatch as TorchBatch

@@ -24,7 +24,7 @@ FLOORS = (
     "packing reading",
     "adapters tools",
     "cli",
-    "__main__ __init__ keras tensorflow",
+    "__main__ __init__ keras lightning tensorflow",
 )
 """The table of docs/architecture.md, and the front doors below it."""
 
@@ -44,8 +44,8 @@ DOOR = (("reading", "dataset"), "adapters")
 """The one way up: `Dataset.to_torch()` and its like import their adapter, late, inside the method."""
 
 LATE = {
-    "PIL", "boto3", "cv2", "fsspec", "keras", "obstore", "pandas", "py7zr", "pyarrow", "ray", "scipy", "simplejpeg",
-    "tensorflow", "torch", "tqdm", "webdataset", "yaml", "zstandard",
+    "PIL", "boto3", "cv2", "fsspec", "keras", "lightning", "obstore", "pandas", "py7zr", "pyarrow", "ray", "scipy",
+    "simplejpeg", "tensorflow", "torch", "tqdm", "webdataset", "yaml", "zstandard",
 }  # fmt: skip
 """Packages that are imported in the function that needs them, never at the top of a file."""
 

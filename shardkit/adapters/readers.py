@@ -48,6 +48,12 @@ def require_readable(dataset: Dataset) -> None:
         raise UsageError("resume_from_checkpoint", fact, cure)
 
 
+def loaded_by_lightning(depth: int) -> bool:
+    """Whether Lightning called the function that is `depth` callers up: 1 is the caller of this function."""
+    module: str = sys._getframe(depth + 1).f_globals.get("__name__", "")
+    return module.partition(".")[0] in ("lightning", "pytorch_lightning")
+
+
 def _frames() -> Iterator[FrameType]:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import numpy as np
 
 from shardkit.adapters import accelerate
-from shardkit.adapters.readers import require_readable
+from shardkit.adapters.readers import loaded_by_lightning, require_readable
 from shardkit.errors import (
     DatasetError,
     MissingExtraError,
@@ -345,8 +345,20 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         return data.position.state_dict(at, order=data.order_identity, ranks=data.reading.ranks, steps=data.steps)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next iteration resume at the next batch. StateError for another dataset or order."""
+        """Make the next iteration resume at the next batch. StateError for another dataset or order.
+
+        After the last batch of an epoch, the next iteration is empty, unless Lightning loads the state: it counts
+        such an epoch as finished, and begins the next one.
+        """
         self.source.dataset.load_state_dict(state)
+        if loaded_by_lightning(1):
+            self._leave_finished_epoch()
+
+    def _leave_finished_epoch(self) -> None:
+        data, at = self.source.dataset, self.source.dataset.position.where()
+        last = data.reading.turns is not None and at.turn + 1 >= data.reading.turns
+        if last and at.done and data.countable and not data.epoch(at.epoch, done=at.done).item_count(at.delivered):
+            data.position.set_epoch(at.epoch + 1)
 
 
 def _complete(passed: Iterable[_Passed], workers: int) -> Iterator[_Passed]:

@@ -12,6 +12,7 @@ import shardkit
 
 PUBLIC = {
     "keras": ["KerasDataset", "flow_from_shards", "image_dataset_from_shards", "to_keras"],
+    "lightning": ["DataModule"],
     "tensorflow": ["element_spec", "feature_spec", "to_tf"],
 }
 
@@ -47,7 +48,7 @@ except shardkit.MissingExtraError as exc:
     assert f'pip install "shardkit[{extra}]"' in run.stdout
 
 
-@pytest.mark.parametrize("name", ["keras", "tensorflow"])
+@pytest.mark.parametrize("name", list(PUBLIC))
 def test_a_module_for_a_framework_is_imported_in_every_way(name: str, run_python: Any, tmp_path: Path) -> None:
     pytest.importorskip(name)
     code = f"""
@@ -62,7 +63,7 @@ print(lazy is whole, whole.__name__, {name!r} in sys.modules, sorted(whole.__all
     assert run.stdout.splitlines() == ["False True", f"True shardkit.{name} True {PUBLIC[name]}"]
 
 
-@pytest.mark.parametrize("name", ["keras", "tensorflow"])
+@pytest.mark.parametrize("name", list(PUBLIC))
 def test_a_module_for_a_framework_that_is_missing_says_so(name: str, run_python: Any, tmp_path: Path) -> None:
     code = f"try:\n    import shardkit.{name}\nexcept shardkit.MissingExtraError as exc:\n    print(exc)"
     run = run_python("-c", HIDE.format(name) + code, cwd=tmp_path)
