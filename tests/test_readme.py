@@ -19,7 +19,10 @@ from shardkit.cli.pack import command as pack_command
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 DOCS = "".join([README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))])
-FRAMEWORKS = ("keras", "tensorflow", "torch", "webdataset")
+FRAMEWORKS = (
+    "accelerate", "albumentations", "jax", "keras", "lightning", "tensorflow", "torch", "torchvision", "transformers",
+    "webdataset",
+)  # fmt: skip
 INSTALL = ("pip install . && shardkit demo", 'pip install ".[test]" && pytest')
 
 

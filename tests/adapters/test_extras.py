@@ -11,7 +11,7 @@ import pytest
 import shardkit
 
 PUBLIC = {
-    "keras": ["KerasDataset", "flow_from_shards", "image_dataset_from_shards", "to_keras"],
+    "keras": ["ImageDataGenerator", "KerasDataset", "flow_from_shards", "image_dataset_from_shards", "to_keras"],
     "lightning": ["DataModule"],
     "tensorflow": ["element_spec", "feature_spec", "to_tf"],
 }
