@@ -154,7 +154,7 @@ def test_a_file_that_changes_after_the_scan_is_named(
 def test_arrays_of_several_splits_are_for_pack(tmp_path: Path) -> None:
     pixels, numbers = np.zeros((2, 4, 4), np.uint8), np.array([0, 1])
     np.savez(tmp_path / "data.npz", x_train=pixels, y_train=numbers, x_test=pixels, y_test=numbers)
-    with pytest.raises(UsageError, match=r"the splits train, test, and write\(\) makes one dataset"):
+    with pytest.raises(UsageError, match=r"the splits train, test, but write\(\) makes one dataset"):
         shardkit.write(tmp_path / "data.npz", tmp_path / "out/x")
     assert not (tmp_path / "out").exists()
 

@@ -149,7 +149,7 @@ def test_a_sample_of_more_bytes_than_readers_parse_is_an_error_that_names_it(
     largest = max(path.stat().st_size for path in tree.rglob("*.jpg"))
     (tree / "red" / "large.jpg").write_bytes(draw_image(3) + bytes(2 * largest))
     monkeypatch.setattr(tfrecord, "MAX_EXAMPLE_BYTES", 2 * largest)
-    with pytest.raises(BadFileError, match=r"red/large\.jpg: it would be an Example of \d+ bytes, and readers parse"):
+    with pytest.raises(BadFileError, match=r"red/large\.jpg: it would be an Example of \d+ bytes, but readers parse"):
         pack_one(tree, out / "train", format="tfrecord")
     assert pack_one(tree, out / "train", format="tfrecord", on_error="skip").skipped == 1
     assert pack_one(tree, out / "tar").samples == 13
