@@ -381,6 +381,11 @@ class Dataset:
         >>> import pyarrow.compute as pc
         >>> large = ds.where((pc.field("width") >= 224) & (pc.field("height") >= 224))  # doctest: +SKIP
         """
+        import pyarrow.compute as pc
+
+        if not isinstance(expression, pc.Expression):
+            fact = f"{expression!r} is not an expression of pyarrow.compute"
+            raise UsageError("where()", fact, 'write it as pc.field("width") > 100, after import pyarrow.compute as pc')
         return self._select("where()", Where(expression))
 
     @overload
@@ -627,6 +632,7 @@ class Dataset:
         return to_webdataset(self)
 
 
+@named_options
 def dataset(
     source: SourceLike,
     *,

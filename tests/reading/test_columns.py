@@ -111,3 +111,14 @@ def test_numbers_chosen_by_labels_are_a_view(cars: str) -> None:
     chosen = np.flatnonzero(dataset.labels == 1)
     assert dataset[chosen].class_counts == {"blue": 0, "green": 17, "red": 0}
     assert dataset[dataset.labels == 1].keys.tolist() == dataset[chosen].keys.tolist()
+
+
+@pytest.mark.parametrize("expression", ["width > 100", True, None])
+def test_where_takes_expressions_only(cars: str, expression: Any) -> None:
+    with pytest.raises(UsageError, match="is not an expression of pyarrow"):
+        shardkit.dataset(cars).where(expression)
+
+
+def test_a_misspelled_option_of_dataset_lists_the_options(cars: str) -> None:
+    with pytest.raises(UsageError, match=r"unexpected keyword argument 'shuffel'.*shuffle, seed"):
+        shardkit.dataset(cars, shuffel=True)  # type: ignore[call-arg]

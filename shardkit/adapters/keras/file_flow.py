@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.adapters.keras.dataframe import Columns, Rows, names_of, rows_of
-from shardkit.adapters.keras.flow import PILLOW_FILTERS, one_of
+from shardkit.adapters.keras.flow import PILLOW_FILTERS, one_of, two_sides
 from shardkit.adapters.keras.indexed import Files, FlowOptions, IndexedFlow, Numbers
 from shardkit.errors import UsageError
 from shardkit.images.augment.options import Augment
@@ -89,7 +89,7 @@ def flow_of_files(
     if not rows.filenames:
         raise UsageError("dataframe", "no rows are left", "check `classes`, `subset` and the DataFrame")
     paths = [os.path.join(columns.directory, name) for name in rows.filenames]
-    made = FileFlow(Files(paths, (*target_size,), color_mode, interpolation), rows, columns, augment, options)
+    made = FileFlow(Files(paths, two_sides(target_size), color_mode, interpolation), rows, columns, augment, options)
     kind = "validated" if columns.validate_filenames else "non-validated"
     classes = "" if rows.classes is None else f" belonging to {len(rows.classes)} classes"
     print(f"Found {made.samples} {kind} image filenames{classes}.")

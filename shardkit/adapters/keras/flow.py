@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -93,7 +94,7 @@ def flow_from_shards(
     view = shuffled(view, shuffle, seed)
     floatx = dtype or keras.config.floatx()
     load = Loading(
-        (*target_size,), color_mode, interpolation, data_format or keras.config.image_data_format(), rescale,
+        two_sides(target_size), color_mode, interpolation, data_format or keras.config.image_data_format(), rescale,
         preprocessing_function, floatx, augment,
     )  # fmt: skip
     by_keras = exact or interpolation == "hamming" or keep_aspect_ratio or color_mode == "rgba"
@@ -129,6 +130,18 @@ def require_part(subset: str | None, validation_split: float) -> None:
     if not 0 <= validation_split < 1 or (subset is not None and not validation_split):
         fact = f"{validation_split!r} is not a fraction between 0 and 1"
         raise UsageError("validation_split", fact, "give one such as 0.2 together with subset")
+
+
+def two_sides(target_size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) from a user's `target_size`. UsageError for anything but two positive integers."""
+    try:
+        height, width = map(operator.index, target_size)
+    except (TypeError, ValueError) as exc:
+        fact = f"{target_size!r} is not (height, width)"
+        raise UsageError("target_size", fact, "give two integers, such as (150, 150)") from exc
+    if min(height, width) < 1:
+        raise UsageError("target_size", f"{target_size!r} has a side below 1", "give two positive integers")
+    return height, width
 
 
 def one_of(argument: str, value: object, allowed: Sequence[object]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from shardkit.errors import DestinationError, ManifestError, UsageError
@@ -143,12 +144,12 @@ def _headless(shards: Sequence[Location], pool: TransferPool) -> list[DatasetCop
 
 def _targets(copies: Sequence[DatasetCopy], to: Location, options: Mapping[str, Any] | None) -> list[DatasetFiles]:
     """The target of each dataset. UsageError if its name would change, DestinationError if it is the source."""
-    if len(copies) > 1:
-        to = to.child("") if to.is_local else Location(to.scheme, to.path.rstrip("/") + "/")
+    folder = replace(to, path=to.path.rstrip("/") or "/") if len(copies) > 1 or to.path.endswith("/") else None
     targets = []
     for copy in copies:
         source = copy.source
-        place = dataset_files_at(to, source.stem, options=options)
+        at = to if folder is None else folder.child(source.stem)
+        place = dataset_files_at(at, source.stem, options=options)
         if place.stem != source.stem:
             fact = f"the dataset is called {source.stem!r}, and its index names its shards"
             cure = f"give {place.location(source.stem)}, or the folder {to}/; 'shardkit convert' gives another name"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import shardkit
+from shardkit.adapters.keras.flow import two_sides
 from shardkit.errors import UsageError
 
 keras: Any = None
@@ -273,3 +274,10 @@ def test_pixels_are_keras_own_only_where_that_is_asked_for(both: tuple[str, str]
 
     assert np.array_equal(pixels(), pixels(exact=False))
     assert not np.array_equal(pixels(), pixels(exact=True))
+
+
+@pytest.mark.parametrize("size", [32, (32,), (1, 2, 3), (32, 0), (1.5, 2), "32"])
+def test_a_target_size_that_is_not_height_and_width_is_refused(size: Any) -> None:
+    with pytest.raises(UsageError, match="target_size"):
+        two_sides(size)
+    assert two_sides((np.int64(3), 4)) == (3, 4)

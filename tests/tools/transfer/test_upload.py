@@ -497,3 +497,16 @@ def test_every_keyword_is_an_option(name: str) -> None:
     assert command is not None
     options = {param.name for param in command.params} - {"as_json", "debug", "quiet", "verbose"}
     assert set(inspect.signature(getattr(shardkit, name)).parameters) - {"progress"} == options
+
+
+@pytest.mark.parametrize("dest", ["new", "new/", "deep/new/"])
+def test_the_datasets_of_a_folder_go_into_a_folder_that_is_made(small_tree: Path, tmp_path: Path, dest: str) -> None:
+    shardkit.pack(small_tree, tmp_path / "up", split={"a": 0.5, "b": 0.5}, workers=1)
+    shardkit.upload(tmp_path / "up", f"{tmp_path}/{dest}")
+    assert {path.name for path in (tmp_path / dest).iterdir()} == {path.name for path in (tmp_path / "up").iterdir()}
+    assert len(shardkit.dataset(tmp_path / dest / "a")) + len(shardkit.dataset(tmp_path / dest / "b")) == 97
+
+
+def test_one_dataset_keeps_its_name_in_a_folder_that_is_made(cars: str, tmp_path: Path) -> None:
+    shardkit.upload(cars, f"{tmp_path}/new/")
+    assert len(shardkit.dataset(tmp_path / "new/cars")) == 97
