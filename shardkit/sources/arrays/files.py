@@ -6,6 +6,7 @@ The names are those of Keras' datasets (`x_train`, `y_train`, `x_test` …) and 
 from __future__ import annotations
 
 import contextlib
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,12 @@ LABELS = ("labels", "label", "y", "targets", "target")
 CLASSES = ("class_names", "classes", "label_names")
 _SPLITS = {"train": "train", "training": "train", "test": "test", "val": "validation", "valid": "validation",
            "validation": "validation"}  # fmt: skip
+
+_DAMAGED = (
+    OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError, SyntaxError, OverflowError, MemoryError,  # headers of arrays that make no sense
+    RuntimeError,  # encrypted members, and methods of compression that zipfile doesn't know
+)  # fmt: skip
 
 _SHAPES = "(samples, height, width) or (samples, height, width, channels) with 1, 3 or 4 channels"
 
@@ -52,7 +59,10 @@ def open_arrays(path: str) -> Iterator[Mapping[str, Any]]:
                 found = _datasets(stack.enter_context(_h5py(place).File(path, "r")))
             else:
                 file = stack.enter_context(open(path, "rb"))  # NumPy leaves one that it opened open for bad files
-                found = _Npz(stack.enter_context(np.load(file, allow_pickle=False)), place)
+                loaded = np.load(file, allow_pickle=False)
+                if isinstance(loaded, np.ndarray):
+                    raise ValueError("it holds a single array, as a .npy file does")
+                found = _Npz(stack.enter_context(loaded), place)
         yield found
 
 
@@ -78,7 +88,10 @@ class _Npz(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._read:
             with translated(f"{self._place}: {printable(name)}"):
-                self._read[name] = self._file[name]
+                array = self._file[name]
+                if not isinstance(array, np.ndarray):  # NumPy returns the bytes of other members
+                    raise ValueError("it is not an array")
+                self._read[name] = array
         return self._read[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -151,7 +164,7 @@ def translated(place: str) -> Iterator[None]:
         yield
     except FileNotFoundError as exc:
         raise MissingSourceError(place, "there is no such file", "check the path of the source") from exc
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as exc:
+    except _DAMAGED as exc:
         text = next(iter(str(exc).splitlines()), "") or type(exc).__name__
         fact = f"it can't be read as arrays ({printable(text)})"
         raise SourceError(place, fact, "save it again as arrays of numbers, without Python objects") from exc

@@ -128,13 +128,18 @@ def label_column(name: str, values: Any) -> pa.Array:
             if not any(isinstance(value, (np.ndarray, np.generic)) for value in plain):
                 return pa.array(plain)
             values = np.asarray(plain)
+        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+            raise UsageError("source", f"the column {name!r} has masked values", "leave out their rows")
         array = np.asarray(values)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)  # Arrow takes the machine's byte order only
         if array.dtype == object:
             return pa.array([os.fspath(v) if isinstance(v, os.PathLike) else v for v in array.tolist()])
         if array.ndim == 2 and array.shape[1] == 1:  # as Keras' datasets have their labels
             array = array[:, 0]
         return pa.array(array if array.ndim == 1 else rows_of_labels(name, array))
-    except (pa.ArrowException, TypeError, ValueError) as exc:
+    except UsageError:
+        raise
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
         raise _no_table(f"the column {name!r}", exc) from exc
 
 

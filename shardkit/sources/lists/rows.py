@@ -173,6 +173,8 @@ class _Scan:
         """Build the source."""
         listed = self.listed
         rows, real, names, sizes = self._files(progress)
+        if not rows and not self.incomplete:
+            raise SourceError(listed.place, "it has no rows", "name at least one file")
         if not rows:
             path, reason = self.incomplete[0]
             raise SourceError(

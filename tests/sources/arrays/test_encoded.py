@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,53 @@ def test_files_that_are_cut_or_missing_are_named(tmp_path: Path, ending: str) ->
     path.unlink()
     with pytest.raises(FileNotFoundError):
         shardkit.pack(path, tmp_path / "x")
+
+
+def header(shape: str) -> bytes:
+    """The header of a .npy file with this shape."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+@pytest.mark.parametrize(
+    "member", [header("(10000000000, 1000, 1000)"), header("(10**30, 2, 2)"), header("(1" + "0" * 30 + ", 2)"),
+               header("(5, 5, 4"), b"hello"]
+)  # fmt: skip
+def test_members_that_are_not_arrays_are_reported(tmp_path: Path, member: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as file:
+        file.writestr("x.npy", member)
+    with pytest.raises(SourceError, match="data.npz: x: it can't be read as arrays"):
+        shardkit.pack(tmp_path / "data.npz", tmp_path / "x", workers=1)
+
+
+@pytest.mark.parametrize(("before", "value"), [(8, 1), (10, 77)], ids=["encrypted", "unknown compression"])
+def test_members_that_zipfile_cannot_read_are_reported(tmp_path: Path, before: int, value: int) -> None:
+    path = saved(tmp_path, x=PIXELS, y=NUMBERS)
+    data = bytearray(path.read_bytes())
+    for magic, offset in ((b"PK\1\2", before), (b"PK\3\4", before - 2)):
+        for found in re.finditer(re.escape(magic), bytes(data)):
+            data[found.start() + offset] = value
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match="data.npz: x: it can't be read as arrays"):
+        shardkit.pack(path, tmp_path / "x", workers=1)
+
+
+def test_a_single_array_with_the_name_of_several_is_reported(tmp_path: Path) -> None:
+    with open(tmp_path / "data.npz", "wb") as file:
+        np.save(file, PIXELS)
+    with pytest.raises(SourceError, match="it holds a single array"):
+        shardkit.pack(tmp_path / "data.npz", tmp_path / "x", workers=1)
+
+
+@pytest.mark.parametrize("ending", ARRAYS)
+def test_one_label_for_all_images_is_refused(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(SourceError, match="y: it can't be read as arrays"):
+        shardkit.pack(saved(tmp_path, ending, x=PIXELS, y=np.array(3)), tmp_path / "x", workers=1)
+
+
+def test_labels_in_the_other_byte_order_are_read(tmp_path: Path) -> None:
+    shardkit.pack(saved(tmp_path, x=PIXELS, y=NUMBERS.astype(">i8")), tmp_path / "x", workers=1)
+    assert sorted(label for _, label in read(tmp_path / "x")) == sorted(NUMBERS)
 
 
 def test_columns_and_fields_are_for_other_sources(tmp_path: Path) -> None:

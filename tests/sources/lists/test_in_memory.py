@@ -133,6 +133,9 @@ def test_a_list_of_nothing_but_missing_files_ends_early(tmp_path: Path) -> None:
         ((["a.jpg"], [object()]), "the column 'label' can't be read as columns"),
         ((["a.jpg"], np.array([object()])), "the column 'label' can't be read as columns"),
         ((["a.jpg"], np.zeros((1, 2, 2))), "the column 'label' has 3 dimensions"),
+        ((["a.jpg"], [10**30]), "the column 'label' can't be read as columns"),
+        ((["a.jpg"], np.ma.array([1], mask=[True])), "the column 'label' has masked values"),
+        ((["a.jpg"], np.array(3)), "source: the column 'label' has 0 dimensions; give one label for each path$"),
         (("a.jpg", "cat"), r"a tuple of 2 is not \(paths, labels\)"),
         ({"path": "a.jpg"}, "the column 'path' is a str, not a sequence"),
         ({}, "it has no rows"),
@@ -154,6 +157,11 @@ def test_a_table_without_the_columns_and_labels_that_are_missing_are_refused(
         shardkit.pack((files[0][:2], ["a", None]), tmp_path / "x", workers=1)
     with pytest.raises(BadFileError, match="row 1: its label is empty"):
         shardkit.pack((files[0][:2], np.array([np.nan, 1.0])), tmp_path / "x", workers=1)
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="it has no rows"):
+        shardkit.pack(pa.table({"path": pa.array([], pa.string()), "label": pa.array([], pa.string())}), tmp_path / "x")
 
 
 def test_a_path_is_not_a_table() -> None:
