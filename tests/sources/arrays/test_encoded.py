@@ -181,7 +181,7 @@ def header(shape: str) -> bytes:
 def test_members_that_are_not_arrays_are_reported(tmp_path: Path, member: bytes) -> None:
     with zipfile.ZipFile(tmp_path / "data.npz", "w") as file:
         file.writestr("x.npy", member)
-    with pytest.raises(SourceError, match="data.npz: x: it can't be read as arrays"):
+    with pytest.raises(SourceError, match=r"data\.npz: x: it can't be read as arrays"):
         shardkit.pack(tmp_path / "data.npz", tmp_path / "x", workers=1)
 
 
@@ -193,7 +193,7 @@ def test_members_that_zipfile_cannot_read_are_reported(tmp_path: Path, before: i
         for found in re.finditer(re.escape(magic), bytes(data)):
             data[found.start() + offset] = value
     path.write_bytes(data)
-    with pytest.raises(SourceError, match="data.npz: x: it can't be read as arrays"):
+    with pytest.raises(SourceError, match=r"data\.npz: x: it can't be read as arrays"):
         shardkit.pack(path, tmp_path / "x", workers=1)
 
 
