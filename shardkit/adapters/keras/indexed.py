@@ -6,7 +6,6 @@ import io
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from shardkit.images.augment.augmenter import Augmenter
 from shardkit.images.augment.options import Augment
 from shardkit.images.decoder import DecodeOptions, ImageDecoder
 from shardkit.reading.options import at_least
+from shardkit.threads import in_threads
 from shardkit.units import cores
 
 Numbers = NDArray[np.int64]
@@ -225,8 +225,8 @@ class IndexedFlow(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not 
         def fill(at: int) -> None:
             self._augmenter.into(self._images.pixels(int(chosen[at])), images[at], rows[at])
 
-        with ThreadPoolExecutor(min(cores(), len(chosen))) as threads:
-            list(threads.map(fill, range(len(chosen))))
+        for _ in in_threads(fill, range(len(chosen)), min(cores(), len(chosen)), name="shardkit-flow"):
+            continue
         given = images.astype(self.dtype, copy=False)
         if self._save is not None:
             for sample, image in zip(chosen.tolist(), given, strict=True):
