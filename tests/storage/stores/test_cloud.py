@@ -567,12 +567,12 @@ class TestProfiles:
     def test_a_profile_that_is_not_there_is_an_error_where_it_was_named(
         self, files: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        with pytest.raises(UsageError, match="there is no AWS profile 'wrok'"):
-            aws_profile.from_shared_files({"profile": "wrok"}, "s3://bucket")
+        with pytest.raises(UsageError, match="there is no AWS profile 'absent'"):
+            aws_profile.from_shared_files({"profile": "absent"}, "s3://bucket")
         (files / "credentials").unlink()
         assert aws_profile.from_shared_files({"region": "us-west-2"}, "s3://bucket") == {"region": "us-west-2"}
-        monkeypatch.setenv("AWS_PROFILE", "wrok")
-        with pytest.raises(UsageError, match="there is no AWS profile 'wrok'"):
+        monkeypatch.setenv("AWS_PROFILE", "absent")
+        with pytest.raises(UsageError, match="there is no AWS profile 'absent'"):
             aws_profile.from_shared_files({}, "s3://bucket")
 
     def test_a_named_profile_comes_before_the_environment_and_that_before_the_default(
