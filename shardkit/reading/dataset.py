@@ -40,7 +40,7 @@ from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Sk
 from shardkit.reading.options import Reading, SampleWeight, at_least, buffer_size, callable_of, named_options
 from shardkit.reading.order.derived import split_rows
 from shardkit.reading.order.share import Remainder
-from shardkit.reading.select import AtNumbers, OfClasses, PartOf, Selection, Weights, Where, numbers_of
+from shardkit.reading.select import AtNumbers, Fold, OfClasses, PartOf, Selection, Weights, Where, numbers_of
 from shardkit.reading.state import ReadPosition
 from shardkit.shards.find.files import TRIES
 from shardkit.shards.find.shards import SourceLike
@@ -405,12 +405,8 @@ class Dataset:
         sample is logged. Raises UsageError for fractions that make no sense.
         """
         if isinstance(fractions, (int, np.integer)):
-            folds = at_least("split(k)", fractions, 2)
-            shares = tuple((str(fold), 1 / folds) for fold in range(folds))
-            parts = [PartOf(shares, name, seed, stratify) for name, _ in shares]
-            return [
-                (self._select("split()", replace(part, others=True)), self._select("split()", part)) for part in parts
-            ]
+            require_order(self, "split()")
+            return self._folds(at_least("split(k)", fractions, 2), seed, stratify)
         try:
             shares = tuple((str(name), float(share)) for name, share in fractions.items())
         except (AttributeError, TypeError, ValueError) as exc:
@@ -418,6 +414,16 @@ class Dataset:
             raise UsageError("split()", f"{fractions!r} is not a dict of fractions", cure) from exc
         split_rows(np.arange(1), None, dict(shares), seed)  # raises for invalid fractions
         return {name: self._select("split()", PartOf(shares, name, seed, stratify)) for name, _ in shares}
+
+    def _folds(self, folds: int, seed: int, stratify: bool) -> list[tuple[Dataset, Dataset]]:
+        samples = as_view(self).epoch_samples
+        if folds > samples:
+            raise UsageError("split(k)", f"{folds} folds of {samples} samples", "give at most one fold for each sample")
+
+        def part(number: int, others: bool) -> Dataset:
+            return self._select("split()", Fold(number, folds, seed, stratify, others))
+
+        return [(part(number, True), part(number, False)) for number in range(folds)]
 
     def balance(self) -> Dataset:
         """Make each class occur equally often, with as many samples per epoch as before: see `weight`."""

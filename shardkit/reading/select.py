@@ -15,6 +15,7 @@ from shardkit.errors import NotFoundError, UsageError
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.blocks.block import Catalog
 from shardkit.reading.order.derived import deals_over_classes, split_rows, weight_classes, weight_samples
+from shardkit.rng import stream_key, uniform
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -116,8 +117,6 @@ class PartOf:
     name: str
     seed: int
     stratify: bool
-    others: bool = False
-    """Whether it is all samples but those of the part."""
 
     def rows(self, catalog: Catalog, before: Rows) -> Rows:
         """The rows of this part."""
@@ -125,16 +124,45 @@ class PartOf:
         found = split_rows(before, labels, dict(self.fractions), self.seed)[self.name]
         if len(before) and not len(found):
             log.warning("split(): the part %r gets none of %d samples", self.name, len(before))
-        return before[~np.isin(before, found)] if self.others else found
+        return found
 
     def describe(self, catalog: Catalog, before: Rows) -> str:
         """The fractions, the part, the seed; and whether it is distributed as in older versions."""
         dealt = self.stratify and deals_over_classes(catalog.labels()[before], dict(self.fractions), self.seed)
-        return self._text + (":dealt over classes" if dealt else "") + (":others" if self.others else "")
+        return self._text + (":dealt over classes" if dealt else "")
 
     @property
     def _text(self) -> str:
         return f"part={self.fractions!r}:{self.name}:{self.seed}:{self.stratify}"
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One fold of a cross-validation, or all samples but its own.
+
+    The samples are put in a random order, by class if stratified, and dealt to the folds in turn: neither the folds nor
+    the samples of a class in them differ in number by more than one.
+    """
+
+    number: int
+    folds: int
+    seed: int
+    stratify: bool
+    others: bool
+
+    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+        """Return the rows of the fold, or the others, in their order."""
+        chance = uniform(stream_key("folds", self.seed), before)
+        order = np.lexsort((chance, catalog.labels()[before])) if self.stratify else np.argsort(chance, kind="stable")
+        fold = np.empty(len(before), np.int64)
+        fold[order] = np.arange(len(before)) % self.folds
+        chosen: Rows = before[(fold == self.number) != self.others]
+        return chosen
+
+    def describe(self, catalog: Catalog, before: Rows) -> str:
+        """Return the fold, the seed, and which side it is."""
+        side = "others" if self.others else "own"
+        return f"fold={self.number}/{self.folds}:{self.seed}:{self.stratify}:{side}"
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,3 +122,20 @@ def test_where_takes_expressions_only(cars: str, expression: Any) -> None:
 def test_a_misspelled_option_of_dataset_lists_the_options(cars: str) -> None:
     with pytest.raises(UsageError, match=r"unexpected keyword argument 'shuffel'.*shuffle, seed"):
         shardkit.dataset(cars, shuffel=True)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("folds", [2, 3, 7, 10, 97])
+@pytest.mark.parametrize("stratify", [True, False])
+def test_folds_and_their_classes_differ_by_at_most_one_sample(cars: str, folds: int, stratify: bool) -> None:
+    parts = [validation for _, validation in shardkit.dataset(cars).split(folds, stratify=stratify)]
+    sizes = [len(part.labels) for part in parts]
+    assert (sum(sizes), max(sizes) - min(sizes) <= 1) == (97, True)
+    for label in range(3) if stratify else ():
+        counts = [int((part.labels == label).sum()) for part in parts]
+        assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("count", [98, 10**12])
+def test_more_folds_than_samples_are_refused(cars: str, count: int) -> None:
+    with pytest.raises(UsageError, match="give at most one fold for each sample"):
+        shardkit.dataset(cars).split(count)
