@@ -88,11 +88,12 @@ def callable_of(name: str, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def named_options(method: Callable[P, R]) -> Callable[P, R]:
     """Wrap a method so that an unknown keyword argument is a UsageError that lists its options."""
-    names = inspect.getfullargspec(method).kwonlyargs
+    spec = inspect.getfullargspec(method)
+    names, known = spec.kwonlyargs, {*spec.args, *spec.kwonlyargs}
 
     @wraps(method)
     def checked(*args: P.args, **options: P.kwargs) -> R:
-        unknown = next((name for name in options if name not in names), None)
+        unknown = next((name for name in options if name not in known), None)
         if unknown is not None:
             fact = f"got an unexpected keyword argument {unknown!r}"
             raise UsageError(f"{method.__name__}()", fact, f"its options are {', '.join(names)}")

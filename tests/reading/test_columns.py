@@ -122,6 +122,7 @@ def test_where_takes_expressions_only(cars: str, expression: Any) -> None:
 def test_a_misspelled_option_of_dataset_lists_the_options(cars: str) -> None:
     with pytest.raises(UsageError, match=r"unexpected keyword argument 'shuffel'.*shuffle, seed"):
         shardkit.dataset(cars, shuffel=True)  # type: ignore[call-arg]
+    assert len(shardkit.dataset(source=cars)) == 97
 
 
 @pytest.mark.parametrize("folds", [2, 3, 7, 10, 97])
