@@ -201,7 +201,8 @@ class _Worker:
                 return  # the last block of shards that were not counted
             marks = None if repeats is None else repeats[begin:end]
             make = self._straight_task if self.straight else self._general_task
-            yield make(_Span(block, begin, end, numbers[begin:end], draws, marks, counters))
+            chances = counters if self.random else None  # else no item asks for its own
+            yield make(_Span(block, begin, end, numbers[begin:end], draws, marks, chances))
 
     def _parts(self, span: _Span) -> list[tuple[int, int]]:
         n = span.end - span.begin
