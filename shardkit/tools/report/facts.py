@@ -16,6 +16,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, ShardkitError
 from shardkit.events import Progress, ProgressFn
 from shardkit.images.header import image_header
+from shardkit.location import locate
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.sample import fs_text
 from shardkit.shards.find.find import resolve
@@ -109,9 +110,9 @@ def collect(source: SourceLike, progress: ProgressFn, storage_options: Mapping[s
         numbers = range(len(found.manifest.shards)) if found.numbers is None else found.numbers
         entries = [found.manifest.shards[number] for number in numbers]
         shards = tuple((entry.name, entry.samples, entry.bytes) for entry in entries)
-    place = found.tree or found.location
-    path = Path(place.path) if place is not None else Path("dataset")
-    whole = path.absolute() if place is None or place.is_local else path
+    place = found.tree or found.location or locate("dataset")
+    path = Path(place.path)
+    whole = path.absolute() if place.is_local else path
     name, folder = fs_text(path.name.removesuffix(".json")), fs_text(whole.parent.name)
     classes = tuple(entry.name for entry in catalog.classes)
     return Facts(
