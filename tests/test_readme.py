@@ -15,6 +15,7 @@ import pytest
 from shardkit import errors
 from shardkit.cli import main
 from shardkit.cli.pack import command as pack_command
+from shardkit.tools.demo import draw_cars
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -47,11 +48,10 @@ CONSOLE = [line for language, block in blocks(DOCS) if language == "console" for
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, draw_tree: Any) -> Path:
-    """A folder with the README's `data/`, packed as the README says."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the README's `data/`, drawn and packed as the README says."""
     root = tmp_path_factory.mktemp("readme")
-    splits = {"train": 10, "validation": 4, "test": 2}
-    draw_tree(root / "data", {f"{split}/{name}": n for split, n in splits.items() for name in ("blue", "red")})
+    draw_cars(root / "data")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         assert main.run(["pack", "data", "shards"]) == 0

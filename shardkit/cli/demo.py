@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 def command(folder: Path | None) -> None:
     """Draw a small tree of red and blue cars, pack it, stream it, and report the speed.
 
-    The tree and the shards stay in DIR. Without DIR, everything is in a temporary folder, which is deleted.
+    DIR keeps the tree, for example to follow the documentation; the shards are temporary. Without DIR, the tree is
+    temporary too.
 
     \b
     shardkit demo
-    shardkit demo cars-demo
+    shardkit demo data
     """
     from shardkit.tools.demo import demo
 
@@ -38,10 +39,10 @@ def command(folder: Path | None) -> None:
 
 def demo_text(result: DemoResult, *, kept: bool) -> str:
     """Format the steps, their speed, and commands to try next."""
-    tree, shards = quote_path(result.tree), quote_path(result.shards)
     lines = [
-        f"drew      {result.images:,} images of red and blue cars in {tree}  ({result.draw_seconds:.1f} s)",
-        f"packed    them with: shardkit pack {tree} {shards}  ({result.pack_seconds:.1f} s)",
+        f"drew      {result.images:,} images of red and blue cars in {quote_path(result.tree)}"
+        f"  ({result.draw_seconds:.1f} s)",
+        f"packed    them into a temporary folder  ({result.pack_seconds:.1f} s)",
     ]
     for split, manifest in result.manifests.items():
         lines.append(f"            {split}: {tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)}")
@@ -55,28 +56,26 @@ def demo_text(result: DemoResult, *, kept: bool) -> str:
         [f"the shards, with shardkit, {threads}", f"{result.shards_rate:,.0f} images/s", f"{times:.1f} times as fast"],
     ]
     lines.append(tables.table(rates, left=(0,), indent=" " * 12))
-    return "\n".join([*lines, "", next_text(result, kept=kept)])
+    return "\n".join([*lines, "", next_text(result.tree if kept else None)])
 
 
-def next_text(result: DemoResult, *, kept: bool) -> str:
-    """Commands to try next."""
-    if not kept:
+def next_text(tree: Path | None) -> str:
+    """Commands to try next; tree: the one that was kept."""
+    if tree is None:
         return "\n".join(
             [
                 "Next:",
-                "  shardkit demo cars-demo                  the same, and keep the files",
-                "  shardkit pack YOUR_TREE shards/mine      pack your own tree",
+                "  shardkit demo data                       the same, and keep the images in data/",
+                "  shardkit pack YOUR_TREE shards           pack your own tree",
             ]
         )
-    train = quote_path(result.shards / "train")
     return "\n".join(
         [
             "Next:",
-            f"  shardkit info {train}",
-            f"  tar tf {quote_path(result.shards / 'train-000000.tar')}",
-            "  shardkit pack YOUR_TREE shards/mine",
+            f"  shardkit pack {quote_path(tree)} shards",
+            "  shardkit info shards/train",
             "or in Python:",
-            f"  train = shardkit.dataset({str(result.shards / 'train')!r}, shuffle=True)",
+            "  train = shardkit.dataset('shards/train', shuffle=True)",
             "  for images, labels in train.decode(size=96).batch(32): ...",
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,6 @@ class DemoResult:
     """
 
     tree: Path
-    shards: Path
     manifests: dict[str, Manifest]
     draw_seconds: float
     pack_seconds: float
@@ -59,25 +59,25 @@ class DemoResult:
 
 
 def demo(folder: str | os.PathLike[str], *, seed: int = 0) -> DemoResult:
-    """Draw, pack and stream in `folder`, which is created if needed and must be empty.
+    """Draw a class tree in `folder`, pack it into a temporary folder, and stream the shards.
 
-    Leaves `cars/` (the class tree) and `shards/` there. Raises DestinationError if the folder is not empty.
+    `folder` is created if needed, and keeps the tree. Raises DestinationError if it is not empty.
     """
-    root = Path(folder)
-    _claim(root)
+    tree = Path(folder)
+    _claim(tree)
     begun = time.perf_counter()
-    draw_cars(root / "cars", seed=seed)
+    draw_cars(tree, seed=seed)
     drawn = time.perf_counter()
-    manifests = pack(root / "cars", root / "shards", seed=seed).manifests
-    packed = time.perf_counter()
-    stream = dataset(root / "shards" / "train", shuffle=True, seed=seed).decode(size=SIZE).batch(BATCH)
-    rates: list[tuple[float, float]] = []
-    for _ in range(EPOCHS):  # in turns, so that a busy machine slows both
-        shards_rate, shapes = _pass(stream)
-        rates.append((shards_rate, _pass(loop_over_files(root / "cars" / "train", seed=seed))[0]))
+    with tempfile.TemporaryDirectory(prefix="shardkit-demo-") as scratch:
+        manifests = pack(tree, scratch, seed=seed).manifests
+        packed = time.perf_counter()
+        stream = dataset(Path(scratch, "train"), shuffle=True, seed=seed).decode(size=SIZE).batch(BATCH)
+        rates: list[tuple[float, float]] = []
+        for _ in range(EPOCHS):  # in turns, so that a busy machine slows both
+            shards_rate, shapes = _pass(stream)
+            rates.append((shards_rate, _pass(loop_over_files(tree / "train", seed=seed))[0]))
     return DemoResult(
-        tree=root / "cars",
-        shards=root / "shards",
+        tree=tree,
         manifests=manifests,
         draw_seconds=drawn - begun,
         pack_seconds=packed - drawn,
@@ -129,7 +129,7 @@ def draw_cars(tree: Path, *, seed: int = 0) -> None:
             folder.mkdir(parents=True)
             for n in range(count):
                 rng = random.Random(f"{seed} {split} {colour} {n}")
-                draw_car(rng, colour).save(folder / f"car-{n:04}.jpg", quality=88)
+                draw_car(rng, colour).save(folder / f"{n:04}.jpg", quality=88)
 
 
 def draw_car(rng: random.Random, colour: str) -> Image.Image:

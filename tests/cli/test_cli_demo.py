@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -20,15 +21,15 @@ def test_it_says_what_it_did_and_what_to_type_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(["demo", "cars demo"]) == 0
+    assert run(["demo", "my cars"]) == 0
     out, err = capsys.readouterr()
-    assert "drew      18 images of red and blue cars in 'cars demo/cars'" in out
-    assert "shardkit pack 'cars demo/cars' 'cars demo/shards'" in out
+    assert "drew      18 images of red and blue cars in 'my cars'" in out
     assert "train: 6 samples in 1 shard" in out
     assert out.count("images/s") == 2
-    [line] = [line.strip() for line in out.splitlines() if line.strip().startswith("shardkit info")]
-    assert line == "shardkit info 'cars demo/shards/train'"
-    assert run(["info", "cars demo/shards/train"]) == 0
+    typed = [shlex.split(line) for line in out.splitlines() if line.startswith("  shardkit")]
+    assert [words[:2] for words in typed] == [["shardkit", "pack"], ["shardkit", "info"]]
+    for words in typed:
+        assert run(words[1:]) == 0
     assert err == ""
 
 
@@ -37,7 +38,7 @@ def test_without_a_folder_it_leaves_nothing(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     assert run(["demo"]) == 0
-    assert "shardkit demo cars-demo" in capsys.readouterr().out
+    assert "shardkit demo data" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 
 

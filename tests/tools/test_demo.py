@@ -33,7 +33,8 @@ def test_it_draws_packs_and_streams(tmp_path: Path) -> None:
     assert result.batches == 1
     assert result.files_rate > 0
     assert result.shards_rate > 0
-    assert sorted(path.name for path in result.shards.glob("*.json")) == ["test.json", "train.json", "validation.json"]
+    assert result.tree == tmp_path / "demo"
+    assert len(files(tmp_path)) == 18, "the tree stays, the shards do not"
 
 
 @pytest.mark.usefixtures("small")
