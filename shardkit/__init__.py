@@ -28,7 +28,7 @@ _HOME = {
     "IndexEntry": "shardkit.shards.manifest",
     "LabelOptions": "shardkit.sources.options",
     "LeakFindings": "shardkit.tools.report.report",
-    "LeftOut": "shardkit.tools.repair.rescued",
+    "LeftOut": "shardkit.tools.repair.salvaged",
     "Manifest": "shardkit.shards.manifest",
     "Measurement": "shardkit.tools.bench.measure",
     "PackPlan": "shardkit.packing.pack",

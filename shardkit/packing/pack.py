@@ -362,13 +362,13 @@ class _Job:
     def _write(self, engine: Engine, progress: ProgressFn) -> list[Receipt]:
         """The receipts of all shards in order; those of an earlier run are kept."""
         total, total_bytes = len(self.content.source), int(self.content.source.sizes.sum())
-        told, lock = [0, 0], threading.Lock()
+        reported, lock = [0, 0], threading.Lock()
 
         def advance(files: int, size: int) -> None:
             with lock:
-                told[0] += files
-                told[1] += size
-                progress(Progress("pack", told[0], total, told[1], total_bytes))
+                reported[0] += files
+                reported[1] += size
+                progress(Progress("pack", reported[0], total, reported[1], total_bytes))
 
         tasks = self.content.tasks(self.destination.work, self.options)
         return write_shards(tasks, engine, advance, self.destination, progress)

@@ -66,8 +66,8 @@ WITHOUT_INDEX = {
     unpack._write = cutting(unpack._write)
     unpack.unpack(shard, "out", workers=1)""",
     "repair": """
-    from shardkit.tools.repair import repair, rescue as _rescue
-    _rescue.image_header = cutting(_rescue.image_header)
+    from shardkit.tools.repair import repair, salvage as _salvage
+    _salvage.image_header = cutting(_salvage.image_header)
     repair.repair(shard, "out")""",
     "convert": """
     from shardkit.tools.convert import rows as _stored, convert

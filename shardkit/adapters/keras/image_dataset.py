@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.adapters.keras.flow import ColorMode, Loading, Relabel, as_dataset, one_of, shuffled
-from shardkit.adapters.keras.listing import Listing, chosen_classes, keras_order, listed, taken
+from shardkit.adapters.keras.listing import KerasListing, chosen_classes, keras_order, listed, taken
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.images.decoder import Interpolation
@@ -159,7 +159,9 @@ class _Options:
         """Whether TensorFlow has to decode."""
         return self.exact or self.crop or self.pad or self.color_mode == "rgba" or self.interpolation not in TF_FILTERS
 
-    def listed(self, base: Dataset, class_names: Sequence[str] | None) -> tuple[Listing, list[str], NDArray[np.int64]]:
+    def listed(
+        self, base: Dataset, class_names: Sequence[str] | None
+    ) -> tuple[KerasListing, list[str], NDArray[np.int64]]:
         """(the samples in Keras' order, the class names, a label for each sample)."""
         whole = listed(base)
         if isinstance(self.labels, str):
@@ -186,7 +188,13 @@ class _Options:
         return listing, [str(label) for label in sorted(set(self.labels))], numbers
 
     def made(
-        self, base: Dataset, listing: Listing, numbers: NDArray[np.int64], names: list[str], shuffle: bool, seed: int
+        self,
+        base: Dataset,
+        listing: KerasListing,
+        numbers: NDArray[np.int64],
+        names: list[str],
+        shuffle: bool,
+        seed: int,
     ) -> Any:
         """The dataset of these samples, in this order or reshuffled each epoch."""
         view = shuffled(base[np.sort(listing.places) if shuffle else listing.places], shuffle, seed)

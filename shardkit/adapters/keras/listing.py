@@ -20,7 +20,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class KerasListing:
     """Samples in some order. places: their numbers in the view (int64). labels: int64; paths, keys: as in the index."""
 
     places: Rows
@@ -29,7 +29,7 @@ class Listing:
     paths: Sequence[str]
 
 
-def delivered(dataset: Dataset, epochs: Sequence[int]) -> Listing:
+def delivered(dataset: Dataset, epochs: Sequence[int]) -> KerasListing:
     """The samples of these epochs in the order of their batches, for this rank.
 
     DatasetError if that can't be predicted: with filter(), on_error="skip", or without an index.
@@ -42,18 +42,18 @@ def delivered(dataset: Dataset, epochs: Sequence[int]) -> Listing:
     return _listed(dataset, rows, rows)
 
 
-def listed(dataset: Dataset) -> Listing:
+def listed(dataset: Dataset) -> KerasListing:
     """All samples of the view, in its order."""
     rows = dataset.rows()
     places = np.arange(dataset.epoch_samples)
     return _listed(dataset, places, places if rows is None else rows)
 
 
-def _listed(dataset: Dataset, places: Rows, rows: Rows) -> Listing:
+def _listed(dataset: Dataset, places: Rows, rows: Rows) -> KerasListing:
     catalog = dataset.content.catalog
     table = catalog.index_table()
     keys, paths = (_texts(table[name], rows) for name in ("key", "path"))
-    return Listing(places, catalog.labels()[rows], keys, [os.fsdecode(path_of_text(path)) for path in paths])
+    return KerasListing(places, catalog.labels()[rows], keys, [os.fsdecode(path_of_text(path)) for path in paths])
 
 
 def _texts(column: Any, rows: Rows) -> list[str]:
@@ -61,7 +61,7 @@ def _texts(column: Any, rows: Rows) -> list[str]:
     return found
 
 
-def keras_order(listing: Listing, classes: Sequence[int] | None) -> Listing:
+def keras_order(listing: KerasListing, classes: Sequence[int] | None) -> KerasListing:
     """The samples of these classes as Keras lists them: class by class, folders by path, then files by name.
 
     Without classes, all samples, with the folders of all classes sorted together, as Keras does for labels=None.
@@ -75,14 +75,14 @@ def keras_order(listing: Listing, classes: Sequence[int] | None) -> Listing:
     return taken(listing, chosen)
 
 
-def taken(listing: Listing, numbers: Any) -> Listing:
+def taken(listing: KerasListing, numbers: Any) -> KerasListing:
     """The samples with these numbers."""
     chosen = np.asarray(numbers, np.int64)
     keys, paths = ([values[n] for n in chosen.tolist()] for values in (listing.keys, listing.paths))
-    return Listing(listing.places[chosen], listing.labels[chosen], keys, paths)
+    return KerasListing(listing.places[chosen], listing.labels[chosen], keys, paths)
 
 
-def class_part(listing: Listing, share: tuple[float, float]) -> Listing:
+def class_part(listing: KerasListing, share: tuple[float, float]) -> KerasListing:
     """From each class (classes are consecutive), the samples between two fractions, as with Keras' `subset`."""
     bounds = np.flatnonzero(np.diff(listing.labels, prepend=-1, append=-1))
     chosen = [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.adapters.keras.listing import Listing, delivered
+from shardkit.adapters.keras.listing import KerasListing, delivered
 from shardkit.adapters.sample_weights import weighed
 from shardkit.errors import DatasetError, MissingExtraError, SampleIndexError, UsageError
 from shardkit.reading.batches.batch import Batch
@@ -72,7 +72,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
         self._head: dict[int, Any] = {}
         self._touched = self._over = self._within = False
         self._next = 0
-        self._listing: tuple[int, Listing] | None = None
+        self._listing: tuple[int, KerasListing] | None = None
 
     # Interface that Keras calls
 
@@ -230,7 +230,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
         return size
 
     @property
-    def listing(self) -> Listing:
+    def listing(self) -> KerasListing:
         """The samples of the pass that started last, in the order of its batches."""
         with self._lock:
             epoch = self._epoch

@@ -71,14 +71,14 @@ def _write(
     found: list[_Sample] = []
     skipped: list[Skipped] = []
     pieces: list[bytes] = []
-    position = pending = number = told = seen = 0
+    position = pending = number = reported = seen = 0
     while number < len(paths):
         if pending >= sink.FLUSH_BYTES:
             sink.write(pieces, pending)
             pieces, pending = [], 0
-        if seen >= Meter.TELL_BYTES or number - told >= Meter.TELL_FILES:
-            advance(number - told, seen)
-            told, seen = number, 0
+        if seen >= Meter.TELL_BYTES or number - reported >= Meter.TELL_FILES:
+            advance(number - reported, seen)
+            reported, seen = number, 0
         if gather is not None:
             gathered = gather.take(number)
             if gathered.records:
@@ -116,7 +116,7 @@ def _write(
         pending += length
         position += length
     sink.write([*pieces, form.end], pending + len(form.end))
-    advance(len(paths) - told, seen)
+    advance(len(paths) - reported, seen)
     return found, skipped
 
 

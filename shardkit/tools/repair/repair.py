@@ -37,8 +37,8 @@ from shardkit.shards.open import Opened, ShardPlace, open_dataset
 from shardkit.sources.keys import new_keys
 from shardkit.storage.files import translated
 from shardkit.threads import in_threads, thread_count
-from shardkit.tools.repair.rescue import Rescuer
-from shardkit.tools.repair.rescued import LeftOut, Rescue, Rescued, members_of
+from shardkit.tools.repair.salvage import Salvager
+from shardkit.tools.repair.salvaged import LeftOut, Salvage, Salvaged, members_of
 from shardkit.tools.repair.write import write_shard
 from shardkit.tools.settings import RepairSettings
 
@@ -89,22 +89,22 @@ def repair(
     opened = open_dataset(source)
     form = _format(opened)
     there = _destination(opened, os.fspath(dest), form.suffix, overwrite=overwrite)
-    rescues: list[Rescue] = []
-    for rescue in in_threads(Rescuer(opened.manifest, decode), enumerate(opened.shards), threads):
-        rescues.append(rescue)
-        progress(Progress("rescue", sum(len(one.samples) for one in rescues)))
-    joined = _join(rescues)
-    renamed = _rename(rescues)
-    left_out = [item for rescue in rescues for item in rescue.left_out]
-    total = sum(len(rescue.samples) for rescue in rescues)
+    salvages: list[Salvage] = []
+    for salvage in in_threads(Salvager(opened.manifest, decode), enumerate(opened.shards), threads):
+        salvages.append(salvage)
+        progress(Progress("salvage", sum(len(one.samples) for one in salvages)))
+    joined = _join(salvages)
+    renamed = _rename(salvages)
+    left_out = [item for salvage in salvages for item in salvage.left_out]
+    total = sum(len(salvage.samples) for salvage in salvages)
     if not total:
         fact = f"none of its samples is intact ({len(left_out)} are damaged)"
         raise DatasetError(str(opened.place), fact, "pack it again from its source")
-    classes = _classes(opened, rescues)
+    classes = _classes(opened, salvages)
     with there.locked(), _emptied(there):
         destination = check_free(there, overwrite=overwrite)
         entries: list[ShardEntry] = []
-        full = [rescue.samples for rescue in rescues if rescue.samples]
+        full = [salvage.samples for salvage in salvages if salvage.samples]
         names = [shard_name(destination.base, number, form.suffix) for number in range(len(full))]
         texts = dict(enumerate(entry.name for entry in classes))
         write = partial(write_shard, destination.work, [shard.location for shard in opened.shards], form, texts)
@@ -112,10 +112,10 @@ def repair(
             entries.append(entry)
             done, size = sum(one.samples for one in entries), sum(one.bytes for one in entries)
             progress(Progress("repair", done, total, size))
-        manifest = _manifest(destination, opened, form, entries, rescues, classes, len(left_out))
+        manifest = _manifest(destination, opened, form, entries, salvages, classes, len(left_out))
         destination.commit(manifest, [Skipped(item.path, _reason(item)) for item in left_out])
     notes = [str(item) for item in opened.findings] + [str(item) for index in opened.index for item in index.findings]
-    notes += [note for rescue in rescues for note in rescue.notes]
+    notes += [note for salvage in salvages for note in salvage.notes]
     return Repaired(manifest, tuple(left_out), tuple(renamed), tuple(joined), tuple(notes))
 
 
@@ -172,13 +172,13 @@ def _emptied(destination: Destination) -> Iterator[None]:
         raise
 
 
-def _join(rescues: Sequence[Rescue]) -> list[str]:
+def _join(salvages: Sequence[Salvage]) -> list[str]:
     """Join members of one sample that are in several places; return the keys of those samples."""
-    joined = [sample.key for sample in members_of(rescues) if sample.split]
-    first: dict[str, Rescued] = {}
-    for rescue in rescues:
+    joined = [sample.key for sample in members_of(salvages) if sample.split]
+    first: dict[str, Salvaged] = {}
+    for salvage in salvages:
         kept = []
-        for sample in rescue.samples:
+        for sample in salvage.samples:
             other = first.setdefault(sample.key, sample)
             proven = sample.indexed or other.indexed or sample.record is not None
             if other is sample or proven or sample.names & other.names:
@@ -186,11 +186,11 @@ def _join(rescues: Sequence[Rescue]) -> list[str]:
                 continue
             _add(other, sample)
             joined.append(sample.key)
-        rescue.samples = kept
+        salvage.samples = kept
     return list(dict.fromkeys(joined))
 
 
-def _add(sample: Rescued, other: Rescued) -> None:
+def _add(sample: Salvaged, other: Salvaged) -> None:
     had_image = any(name in IMAGE_FIELDS for _, name, _, _ in sample.parts)
     sample.parts += other.parts
     if sample.label < 0:
@@ -199,9 +199,9 @@ def _add(sample: Rescued, other: Rescued) -> None:
         sample.path = other.path
 
 
-def _rename(rescues: Sequence[Rescue]) -> list[Renamed]:
+def _rename(salvages: Sequence[Salvage]) -> list[Renamed]:
     """Give each sample a unique key in valid UTF-8."""
-    samples = [sample for sample in members_of(rescues) if not _named_by_place(sample)]
+    samples = [sample for sample in members_of(salvages) if not _named_by_place(sample)]
     keys = [text_of_path(sample.key.encode("utf-8", "surrogateescape")) if _odd(sample.key) else sample.key
             for sample in samples]  # fmt: skip
     keys = [new for _, new in sorted(({**dict(enumerate(keys)), **new_keys(keys)}).items())]
@@ -218,12 +218,12 @@ def _rename(rescues: Sequence[Rescue]) -> list[Renamed]:
     return renamed
 
 
-def _of_others(sample: Rescued) -> bool:
+def _of_others(sample: Salvaged) -> bool:
     """Whether this is a record written by other software, whose file names are sequential within each class."""
     return sample.record is not None and sample.record[1].key_feature != KEY
 
 
-def _named_by_place(sample: Rescued) -> bool:
+def _named_by_place(sample: Salvaged) -> bool:
     """Whether this is a record without a key, which is named after its new position."""
     return sample.record is not None and not sample.record[1].key_feature
 
@@ -232,20 +232,20 @@ def _odd(key: str) -> bool:
     return not key.isascii() and any("\ud800" <= c <= "\udfff" for c in key)
 
 
-def _classes(opened: Opened, rescues: Sequence[Rescue]) -> tuple[ClassEntry, ...]:
+def _classes(opened: Opened, salvages: Sequence[Salvage]) -> tuple[ClassEntry, ...]:
     """The classes with their remaining counts. Assigns labels by directory if no sample has one."""
-    pairs = Counter((sample.label, folder_of(sample.path)) for sample in members_of(rescues))
+    pairs = Counter((sample.label, folder_of(sample.path)) for sample in members_of(salvages))
     manifest = opened.manifest
     if manifest is None:
-        texts = {label: text for rescue in reversed(rescues) for label, text in rescue.texts.items()}
+        texts = {label: text for salvage in reversed(salvages) for label, text in salvage.texts.items()}
         names = text_names(texts, max((label for label, _ in pairs), default=-1) + 1)
         found = class_map(pairs.items(), names, place=str(opened.place))
-        for sample in members_of(rescues):
+        for sample in members_of(salvages):
             if found.by_folder is not None:
                 sample.label = found.by_folder.get(folder_of(sample.path), -1)
         return found.classes
     names = manifest.class_names
-    labels = Counter(sample.label for sample in members_of(rescues))
+    labels = Counter(sample.label for sample in members_of(salvages))
     if manifest.plan:  # the paths, which have a checksum, also contain the names
         for label in range(len(names)):
             folders = {folder for one, folder in pairs if one == label}
@@ -258,19 +258,19 @@ def _manifest(
     opened: Opened,
     form: Format,
     entries: Sequence[ShardEntry],
-    rescues: Sequence[Rescue],
+    salvages: Sequence[Salvage],
     classes: tuple[ClassEntry, ...],
     skipped: int,
 ) -> Manifest:
     before = opened.manifest
-    packed = before is not None and before.plan != "" and all(sample.indexed for sample in members_of(rescues))
+    packed = before is not None and before.plan != "" and all(sample.indexed for sample in members_of(salvages))
     digest = blake2b(" ".join(entry.crc32c for entry in entries).encode(), digest_size=16).hexdigest()
     return Manifest(
         shard_format=form.name,
         samples=sum(entry.samples for entry in entries),
         bytes=sum(entry.bytes for entry in entries),
         classes=classes,
-        fields=tuple(sorted({name for sample in members_of(rescues) for name in sample.names})),
+        fields=tuple(sorted({name for sample in members_of(salvages) for name in sample.names})),
         shards=tuple(entries),
         index=write_index_files(destination, entries),
         skipped=skipped,

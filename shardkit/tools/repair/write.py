@@ -21,7 +21,7 @@ from shardkit.sample import IMAGE_FIELDS, path_of_member, path_of_text
 from shardkit.shards.manifest import ShardEntry
 from shardkit.shards.scan import ShardBytes, open_shard
 from shardkit.storage.files import whole_file
-from shardkit.tools.repair.rescued import Rescued
+from shardkit.tools.repair.salvaged import Salvaged
 
 Row = tuple[str, str, dict[str, int]]
 """A sample's key, path and numbers."""
@@ -32,7 +32,7 @@ def write_shard(
     shards: Sequence[Location],
     form: Format,
     texts: Mapping[int, str],
-    task: tuple[str, Sequence[Rescued]],
+    task: tuple[str, Sequence[Salvaged]],
 ) -> ShardEntry:
     """Write the shard `task` (name, samples) to the folder, from pieces of `shards`. texts: class names."""
     name, samples = task
@@ -64,12 +64,12 @@ def write_shard(
     return ShardEntry(name, len(samples), at + len(form.end), f"{crc:08x}")
 
 
-def _numbers(sample: Rescued) -> list[int]:
+def _numbers(sample: Salvaged) -> list[int]:
     return [number for number, *_ in sample.parts] if sample.record is None else [sample.record[0]]
 
 
 def _encoded(
-    sample: Rescued, sources: Mapping[int, ShardBytes], at: int, form: Format, texts: Mapping[int, str]
+    sample: Salvaged, sources: Mapping[int, ShardBytes], at: int, form: Format, texts: Mapping[int, str]
 ) -> tuple[list[bytes], Row]:
     """Return (what to write for the sample at byte `at`, its index row)."""
     fields = [(name, bytes(sources[number].buffer[start : start + size])) for number, name, start, size in sample.parts]
@@ -89,7 +89,7 @@ def _encoded(
 
 
 def _copied(
-    sample: Rescued, number: int, record: Record, sources: Mapping[int, ShardBytes], at: int, name: str
+    sample: Salvaged, number: int, record: Record, sources: Mapping[int, ShardBytes], at: int, name: str
 ) -> tuple[list[bytes], Row]:
     """Like `_encoded` for a record, which is unchanged unless its key is.
 

@@ -17,7 +17,7 @@ REQUESTS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Reported:
     """The store's answers. bytes: total of the shards. unproven: files for which it has no checksum."""
 
     findings: list[Finding]
@@ -25,7 +25,7 @@ class Told:
     unproven: int
 
 
-def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], None]) -> Told:
+def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], None]) -> Reported:
     """Query every shard and index file. progress: called with the number of finished files. UsageError without a
     manifest.
     """
@@ -40,14 +40,16 @@ def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], Non
         assert entry is not None
         return _held(opened, place, entry)
 
-    told = Told([], 0, 0)
+    reported = Reported([], 0, 0)
     for done, ((_, entry), (found, size, proven)) in enumerate(
         zip(files, in_threads(one, files, threads or REQUESTS), strict=True), 1
     ):
         shard_bytes = size if isinstance(entry, ShardEntry) else 0
-        told = Told([*told.findings, *found], told.bytes + shard_bytes, told.unproven + (not proven and not found))
+        reported = Reported(
+            [*reported.findings, *found], reported.bytes + shard_bytes, reported.unproven + (not proven and not found)
+        )
         progress(done)
-    return told
+    return reported
 
 
 def _held(opened: Opened, place: Location, entry: ShardEntry | IndexEntry) -> tuple[list[Finding], int, bool]:

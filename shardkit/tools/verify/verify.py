@@ -108,20 +108,20 @@ def verify(
     if not opened.place.is_local and workers is None:
         threads = FETCHED
     check = DatasetCheck(opened, decode)
-    told = _Told(progress, opened)
+    reported = _Reported(progress, opened)
     with ThreadPoolExecutor(threads) if decode and threads > 1 and engine == "local" else nullcontext() as decoders:
         one = partial(check.shard, run=map if decoders is None else decoders.map)
         here = engine == "local"
         for seen in in_threads(one, opened.shards, threads) if here else seen_on_nodes(opened, remote, decode, where):
             findings += seen.findings
             check.note(seen)
-            told.add(seen)
+            reported.add(seen)
     findings += check.across()
     return Verification(
         source=str(opened.place),
         shards=len(opened.shards),
         samples=sum(map(len, check.hashes)),
-        bytes=told.bytes,
+        bytes=reported.bytes,
         decoded=check.decoded,
         checksums=opened.manifest is not None,
         findings=tuple(dict.fromkeys(findings)),
@@ -133,21 +133,21 @@ def _as_the_store_says(
 ) -> Verification:
     """Check a remote dataset without reading it."""
     total = len(opened.shards) + len(opened.entries)
-    told = ask_store(opened, workers, lambda done: progress(Progress("verify", done, total)))
+    reported = ask_store(opened, workers, lambda done: progress(Progress("verify", done, total)))
     return Verification(
         source=str(opened.place),
         shards=len(opened.shards),
         samples=sum(shard.entry.samples for shard in opened.shards if shard.entry is not None),
-        bytes=told.bytes,
+        bytes=reported.bytes,
         decoded=0,
         checksums=True,
-        findings=tuple(dict.fromkeys([*findings, *told.findings])),
+        findings=tuple(dict.fromkeys([*findings, *reported.findings])),
         read=False,
-        unproven=told.unproven,
+        unproven=reported.unproven,
     )
 
 
-class _Told:
+class _Reported:
     """Progress, one shard at a time."""
 
     def __init__(self, progress: ProgressFn, opened: Opened) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from shardkit import DatasetError, DestinationError, dataset, index_shards, pack, repair, unpack, verify
 from shardkit.tools.repair import repair as repair_module
-from shardkit.tools.repair.rescued import Rescue, Rescued
+from shardkit.tools.repair.salvaged import Salvage, Salvaged
 
 Files = dict[str, bytes]
 
@@ -286,22 +286,22 @@ def test_where_nothing_is_whole_nothing_is_written(tmp_path: Path, mended: Path)
 def test_parts_of_a_sample_are_joined_where_the_index_describes_neither(indexed: tuple[bool, bool]) -> None:
     parts = [[(0, "jpg", 512, 5)], [(1, "json", 512, 2)]]
     samples = [
-        Rescued("a", "cat/a.jpg", -1, 0, part, indexed=known) for part, known in zip(parts, indexed, strict=True)
+        Salvaged("a", "cat/a.jpg", -1, 0, part, indexed=known) for part, known in zip(parts, indexed, strict=True)
     ]
-    rescues = [Rescue([sample]) for sample in samples]
-    joined = repair_module._join(rescues)
+    salvages = [Salvage([sample]) for sample in samples]
+    joined = repair_module._join(salvages)
     together = not any(indexed)
     assert joined == ["a"] * together
-    assert [len(rescue.samples) for rescue in rescues] == ([1, 0] if together else [1, 1])
+    assert [len(salvage.samples) for salvage in salvages] == ([1, 0] if together else [1, 1])
     assert samples[0].names == ({"jpg", "json"} if together else {"jpg"})
 
 
 def test_classes_are_named_by_their_folder_where_each_has_one() -> None:
     paths = ["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "x/1.jpg", "y/1.jpg"]
     labels = [0, 0, 1, 2, 2]
-    samples = [Rescued(path, path, label, 0, []) for path, label in zip(paths, labels, strict=True)]
+    samples = [Salvaged(path, path, label, 0, []) for path, label in zip(paths, labels, strict=True)]
     for plan, names in (("planned", ["cat", "dog", "third", "fourth"]), ("", ["first", "second", "third", "fourth"])):
         manifest = SimpleNamespace(class_names=["first", "second", "third", "fourth"], plan=plan)
         opened: Any = SimpleNamespace(manifest=manifest)
-        found = repair_module._classes(opened, [Rescue(samples)])
+        found = repair_module._classes(opened, [Salvage(samples)])
         assert [(entry.name, entry.count) for entry in found] == list(zip(names, [2, 1, 2, 0], strict=True))

@@ -21,7 +21,7 @@ class LeftOut:
 
 
 @dataclass(slots=True)
-class Rescued:
+class Salvaged:
     """An intact sample. parts: (shard number, field, first byte, length); `cls` is in `label`.
 
     record: (shard number, Record) of a TFRecord sample that is written unchanged and has no parts.
@@ -45,19 +45,19 @@ class Rescued:
 
 
 @dataclass(slots=True)
-class Rescue:
+class Salvage:
     """What was recovered from a shard. texts: class names found in records."""
 
-    samples: list[Rescued] = field(default_factory=list)
+    samples: list[Salvaged] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     texts: dict[int, str] = field(default_factory=dict)
 
 
-def members_of(rescues: Sequence[Rescue]) -> Iterator[Rescued]:
+def members_of(salvages: Sequence[Salvage]) -> Iterator[Salvaged]:
     """Yield all samples in order."""
-    for rescue in rescues:
-        yield from rescue.samples
+    for salvage in salvages:
+        yield from salvage.samples
 
 
 def field_of_image(data: bytes) -> str:

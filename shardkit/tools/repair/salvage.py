@@ -21,7 +21,7 @@ from shardkit.sample import BAD_LABEL, IMAGE_FIELDS, NO_LABEL, label_of, text_of
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.open import IndexRows, ShardPlace
 from shardkit.shards.scan import ShardBytes, open_shard
-from shardkit.tools.repair.rescued import LeftOut, Rescue, Rescued, field_of_image
+from shardkit.tools.repair.salvaged import LeftOut, Salvage, Salvaged, field_of_image
 
 Parts = list[tuple[str, int, int]]
 """(field, first byte, length) of each piece."""
@@ -55,13 +55,13 @@ OF_RECORDS = Reasons(
 
 
 @dataclass(frozen=True, slots=True)
-class Rescuer:
+class Salvager:
     """Recovers the shards of one dataset; may be called from several threads."""
 
     manifest: Manifest | None
     decode: bool
 
-    def __call__(self, task: tuple[int, ShardPlace]) -> Rescue:
+    def __call__(self, task: tuple[int, ShardPlace]) -> Salvage:
         """Recover what is intact in a shard: by the CRCs of the index, or as far as can be known without one."""
         number, shard = task
         rows = shard.rows()
@@ -71,21 +71,21 @@ class Rescuer:
             named = () if rows is None else zip(rows.keys, rows.paths, strict=True)
             reason = f"the shard can't be read: {exc.fact}"
             left_out = [LeftOut(str(shard.location), None, key, path, reason) for key, path in named]
-            return Rescue(left_out=left_out, notes=[str(exc)])
-        rescue = Rescue(notes=[] if data.error is None else [str(data.error)])
-        _ShardRescue(self.manifest, self.decode, number, data, rescue).take(shard, rows)
-        return rescue
+            return Salvage(left_out=left_out, notes=[str(exc)])
+        salvage = Salvage(notes=[] if data.error is None else [str(data.error)])
+        _ShardSalvage(self.manifest, self.decode, number, data, salvage).take(shard, rows)
+        return salvage
 
 
 @dataclass(frozen=True, slots=True)
-class _ShardRescue:
-    """Recovers one shard, with this number, into `rescue`."""
+class _ShardSalvage:
+    """Recovers one shard, with this number, into `salvage`."""
 
     manifest: Manifest | None
     decode: bool
     number: int
     data: ShardBytes
-    rescue: Rescue
+    salvage: Salvage
 
     @property
     def proven(self) -> bool:
@@ -99,10 +99,10 @@ class _ShardRescue:
     def take(self, shard: ShardPlace, rows: IndexRows | None) -> None:
         """Take everything intact: by the index rows, or as far as can be known without them."""
         found = FORMATS[self.data.format].salvage(self.data)
-        self.rescue.notes += map(str, found.damage)
+        self.salvage.notes += map(str, found.damage)
         for sample in found.samples:
             if sample.record is not None and sample.record.text and sample.record.label >= 0:
-                self.rescue.texts.setdefault(sample.record.label, sample.record.text)
+                self.salvage.texts.setdefault(sample.record.label, sample.record.text)
         if rows is not None:
             self._take_indexed(rows, found.samples)
         known = set() if rows is None else set(rows.keys)
@@ -133,7 +133,7 @@ class _ShardRescue:
                 why = self._undecodable(parts) if start >= 0 else ""
             else:
                 parts, why = self._image_alone(start, size, crc, has_sample=bool(same))
-            self._keep(Rescued(key, path, label, offset, self._located(parts), indexed=True), why)
+            self._keep(Salvaged(key, path, label, offset, self._located(parts), indexed=True), why)
 
     def _has_image(self, sample: SalvagedSample, start: int, size: int, crc: int) -> bool:
         """Whether the sample holds the image that the index describes; if it describes none, the record has none."""
@@ -165,7 +165,7 @@ class _ShardRescue:
         if others and f"{crc:08x}" != shard.entry.crc32c:
             names = ", ".join(others)
             fact = f"the shard's CRC-32C is wrong, and the fields {names} have none: they are taken as they are"
-            self.rescue.notes.append(f"{data.place}: {fact}")
+            self.salvage.notes.append(f"{data.place}: {fact}")
 
     # ---- without an index
 
@@ -183,7 +183,7 @@ class _ShardRescue:
             if not why and sample.key in suspects and _shape(sample) != usual:
                 why = "one of its members was lost in the damage next to it"
             parts = _parts(sample)
-            whole = Rescued(sample.key, _path(sample), label, sample.start, self._located(parts), split=sample.split)
+            whole = Salvaged(sample.key, _path(sample), label, sample.start, self._located(parts), split=sample.split)
             self._keep(whole, why or self._bad_image(parts, check_image if self.decode else image_header))
 
     def _why_not(self, sample: SalvagedSample, record: Record, with_image: bool) -> str:
@@ -198,21 +198,21 @@ class _ShardRescue:
         for gap in gaps:
             where = f"{gap.error.fact}; the next intact record is at byte {gap.end}"
             fact = gap.error.fact if gap.end >= len(self.data) else where
-            self.rescue.left_out.append(LeftOut(self.data.place, gap.start, gap.key or "(not known)", gap.path, fact))
+            self.salvage.left_out.append(LeftOut(self.data.place, gap.start, gap.key or "(not known)", gap.path, fact))
 
     # ---- single samples
 
-    def _keep(self, sample: Rescued, why_not: str) -> None:
+    def _keep(self, sample: Salvaged, why_not: str) -> None:
         """Take a sample, or list it as omitted."""
         if why_not:
-            self.rescue.left_out.append(LeftOut(self.data.place, sample.byte, sample.key, sample.path, why_not))
+            self.salvage.left_out.append(LeftOut(self.data.place, sample.byte, sample.key, sample.path, why_not))
         else:
-            self.rescue.samples.append(sample)
+            self.salvage.samples.append(sample)
 
     def _keep_record(self, record: Record, why_not: str, label: int | None) -> None:
         """Take a record, or list it as omitted. label: the index's, for records without one; None without an index."""
         own = record.label if label is None or "cls" in record.fields else label
-        sample = Rescued(record.key, record.path, own, record.offset, [], label is not None)
+        sample = Salvaged(record.key, record.path, own, record.offset, [], label is not None)
         sample.record = self.number, record
         self._keep(sample, why_not)
 
