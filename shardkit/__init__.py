@@ -92,10 +92,10 @@ _HOME = {
 
 _NEED_EXTRA = {
     "KerasDataset": "shardkit.adapters.keras.pydataset",
-    "TorchBatch": "shardkit.adapters.torch",
-    "TorchDataset": "shardkit.adapters.torch",
-    "TorchLoader": "shardkit.adapters.torch",
-    "TorchMap": "shardkit.adapters.torch",
+    "TorchBatch": "shardkit.adapters.torch.tensors",
+    "TorchDataset": "shardkit.adapters.torch.iterable",
+    "TorchLoader": "shardkit.adapters.torch.loader",
+    "TorchMap": "shardkit.adapters.torch.numbered",
     "WebDatasetPipeline": "shardkit.adapters.webdataset",
 }
 """Public classes that need an extra. They are not in `__all__`, so that `import *` works without it."""

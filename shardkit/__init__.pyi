@@ -2,10 +2,10 @@ from shardkit import keras as keras
 from shardkit import lightning as lightning
 from shardkit import tensorflow as tensorflow
 from shardkit.adapters.keras.pydataset import KerasDataset as KerasDataset
-from shardkit.adapters.torch import TorchBatch as TorchBatch
-from shardkit.adapters.torch import TorchDataset as TorchDataset
-from shardkit.adapters.torch import TorchLoader as TorchLoader
-from shardkit.adapters.torch import TorchMap as TorchMap
+from shardkit.adapters.torch.iterable import TorchDataset as TorchDataset
+from shardkit.adapters.torch.loader import TorchLoader as TorchLoader
+from shardkit.adapters.torch.numbered import TorchMap as TorchMap
+from shardkit.adapters.torch.tensors import TorchBatch as TorchBatch
 from shardkit.adapters.webdataset import WebDatasetPipeline as WebDatasetPipeline
 from shardkit.errors import BadFileError as BadFileError
 from shardkit.errors import BusyError as BusyError

@@ -203,7 +203,8 @@ def test_what_needs_an_extra_is_not_in_all_and_is_offered_by_dir() -> None:
 
 
 def test_a_class_whose_extra_is_missing_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "shardkit.adapters.torch", raising=False)
+    for name in [name for name in sys.modules if name.startswith("shardkit.adapters.torch")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(vars(shardkit), "TorchDataset", raising=False)
     with pytest.raises(shardkit.MissingExtraError, match=r"pip install \"shardkit\[torch\]\""):

@@ -18,7 +18,7 @@ from shardkit.reading.order import ranks
 torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader  # noqa: E402
 
-from shardkit.adapters import torch as torch_adapter  # noqa: E402
+from shardkit.adapters.torch import iterable  # noqa: E402
 
 WORKERS = [(0, None), (1, "fork"), (2, "fork"), (3, "fork")]
 
@@ -342,7 +342,7 @@ def test_a_worker_that_has_finished_an_epoch_says_so_in_its_state(cars: str) -> 
 
 def test_a_worker_forgets_where_it_was_when_its_epoch_is_over(cars: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = batches(cars).to_torch()
-    monkeypatch.setattr(torch_adapter, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
+    monkeypatch.setattr(iterable, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
     iterator = iter(source)
     for made in range(1, 6):
         next(iterator)
@@ -356,7 +356,7 @@ def test_a_worker_that_goes_on_counts_what_take_let_through_before(cars: str, mo
         odd = shardkit.dataset(cars, shuffle=8, seed=1).filter(lambda sample: sample["__key__"][-1] in "13579")
         return odd.skip(2).take(9).filter(lambda sample: sample["__key__"][-1] != "3").to_torch()
 
-    monkeypatch.setattr(torch_adapter, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
+    monkeypatch.setattr(iterable, "get_worker_info", lambda: SimpleNamespace(id=0, num_workers=1))
     expected = [sample["__key__"] for sample in source()]
     assert 3 < len(expected) < 9
     for stop in range(len(expected) + 1):
@@ -450,7 +450,7 @@ def test_a_batch_that_does_not_fit_into_shared_memory_is_an_error_here(
 
 @pytest.mark.parametrize("lost", [0, 1, -1])
 def test_a_batch_or_an_end_that_did_not_arrive_is_never_a_shorter_epoch(lost: int) -> None:
-    from shardkit.adapters.torch import _complete, _Passed
+    from shardkit.adapters.torch.loader import _complete, _Passed
 
     passed = [_Passed(0, 1), _Passed(1, 1), _Passed(0, 2), _Passed(1, 1, over=True), _Passed(0, 2, over=True)]
     assert list(_complete(passed, 2)) == passed[:3]

@@ -1,0 +1,142 @@
+"""Items of a Dataset as torch tensors on the same memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+import torch
+
+from shardkit.errors import UsageError, WorkerError
+from shardkit.reading.batches.batch import Batch, image_field
+from shardkit.sample import IMAGE_FIELDS
+
+CURE_OF_WORKERS = (
+    "enlarge /dev/shm (docker run --shm-size=8g), use smaller batches, "
+    "or use num_workers=0: threads decode all the same"
+)
+
+
+class MoveOptions(TypedDict, total=False):
+    """The options of `Tensor.to`. All may be omitted."""
+
+    device: torch.device | str | int | None
+    dtype: torch.dtype | None
+    non_blocking: bool
+    copy: bool
+    memory_format: torch.memory_format | None
+
+
+class TorchBatch(Batch):
+    """A Batch of tensors. `pin_memory` and `to` return one too, in a DataLoader and in Lightning."""
+
+    def pin_memory(self, *_: Any) -> TorchBatch:
+        """The same in page-locked memory, which can be copied to a GPU asynchronously. torch calls it for
+        pin_memory=True.
+        """
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def to(
+        self, *target: torch.device | torch.dtype | torch.Tensor | str | int | bool, **options: Unpack[MoveOptions]
+    ) -> TorchBatch:
+        """The same with every tensor moved, like `Tensor.to`; a dtype applies only to the images."""
+        if "dtype" in options or any(isinstance(value, torch.dtype) for value in target):
+            return TorchBatch(
+                self.images.to(*target, **options), self.labels, keys=self.keys, fields=self.fields,
+                repeats=self.repeats,
+            )  # fmt: skip
+        return self._each(lambda tensor: tensor.to(*target, **options))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TorchBatch:
+        def changed(value: Any) -> Any:
+            return change(value) if isinstance(value, torch.Tensor) else value
+
+        fields = {name: changed(value) for name, value in self.fields.items()}
+        return TorchBatch(
+            changed(self.images), changed(self.labels), keys=self.keys, fields=fields, repeats=self.repeats
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _batch_again, (self.images, self.labels, self.keys, self.fields, self.repeats)
+
+
+def _batch_again(images: Any, labels: Any, keys: list[str], fields: dict[str, Any], repeats: Any) -> TorchBatch:
+    return TorchBatch(images, labels, keys=keys, fields=fields, repeats=repeats)
+
+
+def as_named(item: Any, *, names: tuple[str, str], channels_last: bool = False) -> dict[str, Any]:
+    """A batch, or a decoded sample, as {name of the images: images, name of the labels: labels}; a missing label is
+    omitted. UsageError for anything else.
+    """
+    if isinstance(item, Batch):
+        batch = as_tensors(item, channels_last=channels_last)
+        images, labels = batch.images, batch.labels
+    else:
+        image = image_field(item) if isinstance(item, dict) else None
+        if image is None:
+            fact = f"map() returned {type(item).__name__}, which is neither a batch nor a decoded sample"
+            raise UsageError("names", fact, "omit `names`, and return the dict from map()")
+        sample = as_tensors(item, channels_last=channels_last)
+        images, labels = sample[image], sample.get("cls")
+    return {names[0]: images} | ({} if labels is None else {names[1]: labels})
+
+
+def as_tensors(item: Any, *, channels_last: bool = False) -> Any:
+    """The item with every numeric array in it as a tensor on the same memory; a Batch becomes a TorchBatch.
+
+    channels_last: images (…, height, width, channels) become (…, channels, height, width) on the unchanged memory,
+    which is torch's format of that name.
+    """
+    if isinstance(item, Batch):
+        fields = {name: as_tensors(value) for name, value in item.fields.items()}
+        images = as_tensors(item.images)
+        images = images.movedim(-1, -3) if channels_last else images
+        return TorchBatch(images, as_tensors(item.labels), keys=item.keys, fields=fields, repeats=item.repeats)
+    if isinstance(item, np.ndarray):
+        return torch.from_numpy(item) if item.dtype.kind in "biuf" else item
+    if isinstance(item, dict):
+        tensors = {name: as_tensors(value) for name, value in item.items()}
+        turned = [name for name, value in tensors.items() if channels_last and _is_image(name, value)]
+        return tensors | {name: tensors[name].movedim(-1, -3) for name in turned}
+    if isinstance(item, tuple):
+        return tuple(as_tensors(value) for value in item)
+    return item
+
+
+def _is_image(name: str, value: Any) -> bool:
+    return name in IMAGE_FIELDS and isinstance(value, torch.Tensor) and value.ndim >= 3
+
+
+def shared(item: Any) -> Any:
+    """The item with its tensors in shared memory, as the training process receives it.
+
+    Done where a worker makes the item, so that a full /dev/shm, or an object that can't be pickled, is an error of the
+    item; in torch's own background thread it would be lost.
+    """
+    if isinstance(item, torch.Tensor):
+        try:
+            item.share_memory_()
+        except RuntimeError as exc:
+            fact = f"a batch of {item.nbytes:,} bytes does not fit in shared memory ({exc})"
+            raise WorkerError("DataLoader worker", fact, CURE_OF_WORKERS) from exc
+    elif isinstance(item, Batch):
+        shared((item.images, item.labels, item.fields, item.repeats))
+    elif isinstance(item, dict):
+        shared(list(item.values()))
+    elif isinstance(item, (list, tuple)):
+        for value in item:
+            if type(value) not in PLAIN:
+                shared(value)
+    elif type(item) not in PLAIN:
+        try:
+            ForkingPickler.dumps(item)
+        except Exception as exc:
+            fact = f"{type(item).__name__} can't be passed to the training process ({exc})"
+            raise WorkerError("map()", fact, "return something that can be pickled, or use num_workers=0") from exc
+    return item
+
+
+PLAIN = {str, int, float, bool, bytes, type(None), np.ndarray}
+"""Types that a worker can always pass."""
