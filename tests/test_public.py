@@ -146,8 +146,8 @@ def test_decode_has_the_options_and_defaults_of_decode_options() -> None:
 
 
 def test_an_option_that_decode_does_not_have_is_answered_with_those_that_it_has() -> None:
-    with pytest.raises(shardkit.UsageError, match=r"unexpected keyword argument 'sise'; its options are size, crop, "):
-        shardkit.dataset("nowhere").decode(sise=8)  # type: ignore[call-arg]
+    with pytest.raises(shardkit.UsageError, match=r"unexpected keyword argument 'zzz'; its options are size, crop, "):
+        shardkit.dataset("nowhere").decode(zzz=8)  # type: ignore[call-arg]
 
 
 def test_whatever_a_public_function_returns_is_exported() -> None:

@@ -23,6 +23,7 @@ from shardkit.images.jpeg import PROGRESSIVE, start_of_frame
 from shardkit.images.orientation import orientation_in
 from shardkit.images.pillow import MAX_PIXELS, reason_of
 from shardkit.images.pixels import Buffer, Pixels
+from shardkit.options.keywords import cure_of_choice
 
 HEADROOM = 1.5
 """How many decoded pixels DCT scaling must leave for each target pixel (3 for the sharper bicubic and lanczos)."""
@@ -80,7 +81,8 @@ class DecodeOptions:
         for name, allowed in _choices().items():
             if getattr(self, name) not in allowed:
                 expected = ", ".join(repr(value) for value in allowed)
-                raise UsageError(name, f"{getattr(self, name)!r} is not one of {expected}")
+                cure = cure_of_choice(name, getattr(self, name), allowed)
+                raise UsageError(name, f"{getattr(self, name)!r} is not one of {expected}", cure)
         for name in ("flip", "exact", "orientation"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise UsageError(name, f"{getattr(self, name)!r} is not True or False")

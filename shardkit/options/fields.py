@@ -15,6 +15,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from shardkit.errors import UsageError
+from shardkit.options.keywords import cure_of_choice, named_options
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -103,7 +104,8 @@ class OptionField:
         if value is None and self.default is None:
             return
         if self.choices and value not in self.choices:
-            raise UsageError(self.name, f"{value!r} is not one of {', '.join(self.choices)}", "choose one of these")
+            fact = f"{value!r} is not one of {', '.join(self.choices)}"
+            raise UsageError(self.name, fact, cure_of_choice(self.name, value, self.choices))
         if self.kind == "numbers":
             if isinstance(value, str) or not isinstance(value, Iterable):
                 raise UsageError(self.name, f"{value!r} is not a list of numbers", "give one")
@@ -178,13 +180,18 @@ def require_limits(settings: type[Any], values: Mapping[str, Any]) -> None:
 
 
 def checked_by(settings: type[Any]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """A decorator: the function's keyword arguments are held against the limits of the options of their names."""
+    """A decorator: the function's keyword arguments are held against the limits of the options of their names.
+
+    One that the function does not have is an error that gives the right name.
+    """
 
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        named = named_options(function)
+
         @functools.wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
             require_limits(settings, kwargs)
-            return function(*args, **kwargs)
+            return named(*args, **kwargs)
 
         return call
 

@@ -22,6 +22,7 @@ from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FormatName
 from shardkit.location import locate
 from shardkit.options.files import require_folder
+from shardkit.options.keywords import named_options
 from shardkit.options.old_keywords import Moved, accept_old_keywords, moved_into, spell
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import find_finished
@@ -91,6 +92,7 @@ _OLD_KEYWORDS = (moved_into("images", Images), moved_into("columns", TableColumn
 
 
 @accept_old_keywords(*_OLD_KEYWORDS, _move_dry_run)
+@named_options
 def pack(
     source: str | os.PathLike[str] | TableLike,
     dest: str | os.PathLike[str],
@@ -189,6 +191,7 @@ def pack(
 
 
 @accept_old_keywords(*_OLD_KEYWORDS)
+@named_options
 def plan_pack(
     source: str | os.PathLike[str] | TableLike,
     dest: str | os.PathLike[str],

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, Unpack, cast, get_args
 
 from shardkit.errors import BadFileError, DestinationError, ShardkitError, SourceError, UsageError
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, FormatName
 from shardkit.location import locate
+from shardkit.options.keywords import cure_of_choice, options_from
 from shardkit.packing.dest.destination import Delivery, Destination
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
@@ -81,13 +82,16 @@ class WriterSettings:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise UsageError("format", f"{self.format!r} is not one of {', '.join(FORMATS)}", "choose one of these")
+            cure = cure_of_choice("format", self.format, FORMATS)
+            raise UsageError("format", f"{self.format!r} is not one of {', '.join(FORMATS)}", cure)
         if self.max_count is not None and self.max_count < 1:
             raise UsageError("max_count", f"{self.max_count} is too small", "give at least 1")
         if self.check not in ("header", "full", "none"):
-            raise UsageError("check", f"{self.check!r} is not one of header, full, none", "choose one of these")
+            cure = cure_of_choice("check", self.check, get_args(ImageCheck))
+            raise UsageError("check", f"{self.check!r} is not one of header, full, none", cure)
 
 
+@options_from(WriterSettings)
 def write(
     samples: Iterable[Mapping[str, Any]] | TableLike | str | os.PathLike[str],
     dest: str | os.PathLike[str],
@@ -146,6 +150,7 @@ class ShardWriter:
     was written. `manifest` is available after the end.
     """
 
+    @options_from(WriterSettings)
     def __init__(self, dest: str | os.PathLike[str], **options: Unpack[WriterOptions]) -> None:
         asked = WriterSettings(**options)
         self._format, self._check, self._progress = FORMATS[asked.format], asked.check, asked.progress

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from shardkit.errors import UsageError
+from shardkit.options.keywords import named_options
 from shardkit.reading.chains import as_view
 from shardkit.reading.content import Concatenated, Mixed
 from shardkit.reading.dataset import Dataset
 from shardkit.reading.options import Reading
 
 
+@named_options
 def concat(datasets: Sequence[Dataset]) -> Dataset:
     """Concatenate several datasets into one. Classes with the same name become one class.
 
@@ -25,6 +27,7 @@ def concat(datasets: Sequence[Dataset]) -> Dataset:
     return Dataset(Concatenated(parts), _shared_reading("concat()", parts))
 
 
+@named_options
 def mix(datasets: Sequence[Dataset], weights: Sequence[float] | None = None, *, seed: int = 0) -> Dataset:
     """Interleave samples of several datasets in proportion to the weights (default: their lengths).
 

@@ -27,6 +27,7 @@ from shardkit.images.decoder import (
     PixelType,
 )
 from shardkit.images.pillow import MAX_PIXELS
+from shardkit.options.keywords import METHODS, named_options, no_attribute
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.batches.pipeline import LOST, Item
@@ -37,7 +38,7 @@ from shardkit.reading.epoch import Epoch
 from shardkit.reading.fingerprint import fingerprint_of, require_same
 from shardkit.reading.numbered import one_of, read_by_loader, require_numbered
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
-from shardkit.reading.options import Reading, SampleWeight, at_least, buffer_size, callable_of, named_options
+from shardkit.reading.options import Reading, SampleWeight, at_least, buffer_size, callable_of
 from shardkit.reading.order.derived import split_rows
 from shardkit.reading.order.share import Remainder
 from shardkit.reading.select import AtNumbers, Fold, OfClasses, PartOf, Selection, Weights, Where, numbers_of
@@ -68,6 +69,8 @@ _MOVED = {
     "span": "epoch(number).span",
 }
 """Attributes of Dataset that have moved -> their replacements."""
+
+_INSTEAD = {**METHODS, **{name: f"it is now dataset.{new}" for name, new in _MOVED.items()}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,12 +225,12 @@ class Dataset:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            """Raise AttributeError; for attributes of earlier versions, with the new spelling."""
-            new = f"; it is now dataset.{_MOVED[name]}" if name in _MOVED else ""
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{new}")
+            """Raise AttributeError; for names of earlier versions and of other libraries, with what to write."""
+            raise no_attribute(self, name, dir(type(self)), _INSTEAD)
 
     # Steps
 
+    @named_options
     def shuffle(self, size: int | bool = True, *, seed: int | None = None) -> Dataset:
         """Use a new random order in each epoch, through a buffer of `size` samples (True: 10,000; False or 0: none).
 
@@ -290,6 +293,7 @@ class Dataset:
         )  # fmt: skip
         return self._with(Decode(options))
 
+    @named_options
     def map(self, fn: Callable[..., Any], *, rng: bool | Literal["seed"] = False) -> Dataset:
         """Replace each item (a sample, or after batch() a batch) by `fn(item)`, called in the decoding threads.
 
@@ -302,10 +306,12 @@ class Dataset:
             raise UsageError("map(rng)", f"{rng!r} is not a valid choice", 'use True for a Generator, "seed", or False')
         return self._with(Map(callable_of("map(fn)", fn), "seed" if rng == "seed" else "generator" if rng else ""))
 
+    @named_options
     def filter(self, fn: Callable[[Any], Any]) -> Dataset:
         """Keep only the items for which `fn(item)` is true. The length is then unknown."""
         return self._with(Filter(callable_of("filter(fn)", fn)))
 
+    @named_options
     def batch(self, size: int, *, drop_last: bool = False) -> Dataset:
         """Combine `size` items: decoded images to a Batch, which unpacks as (images, labels); others to a dict.
 
@@ -315,6 +321,7 @@ class Dataset:
         require_order(self, "batch()")
         return self._with(BatchUp(at_least("batch(size)", size, 1), bool(drop_last)))
 
+    @named_options
     def take(self, count: int) -> Dataset:
         """Keep the first `count` items of each epoch: of the whole epoch, or after batch() or filter(), of each rank's.
 
@@ -324,17 +331,20 @@ class Dataset:
         require_order(self, "take()")
         return self._with(Take(at_least("take(count)", count, 0)))
 
+    @named_options
     def skip(self, count: int) -> Dataset:
         """Omit the first `count` items of each epoch, counted as in `take`."""
         require_order(self, "skip()")
         return self._with(Skip(at_least("skip(count)", count, 0)))
 
+    @named_options
     def repeat(self, count: int | None = None) -> Dataset:
         """Read `count` epochs, each in its own order, in one iteration; endless without a count."""
         before = self.reading.turns
         turns = None if count is None or before is None else before * at_least("turns", count, 1)
         return self._with(reading=replace(self.reading, turns=turns))
 
+    @named_options
     def epoch_size(self, count: int) -> Dataset:
         """Use epochs of `count` items, each continuing where the previous one stopped.
 
@@ -370,11 +380,13 @@ class Dataset:
         require_numbered(self)
         return [self[number] for number in numbers]
 
+    @named_options
     def select(self, classes: str | int | Sequence[str | int]) -> Dataset:
         """Keep only the samples of these classes, by name or label. The labels remain unchanged."""
         names = [classes] if isinstance(classes, (str, int, np.integer)) else list(classes)
         return self._select("select()", OfClasses(tuple(names)))
 
+    @named_options
     def where(self, expression: pc.Expression) -> Dataset:
         """Keep only the samples for which a pyarrow expression over the index's columns is true.
 
@@ -393,6 +405,7 @@ class Dataset:
     @overload
     def split(self, fractions: int, *, seed: int = 0, stratify: bool = True) -> list[tuple[Dataset, Dataset]]: ...
 
+    @named_options
     def split(
         self, fractions: Mapping[str, float] | int, *, seed: int = 0, stratify: bool = True
     ) -> dict[str, Dataset] | list[tuple[Dataset, Dataset]]:
@@ -425,11 +438,13 @@ class Dataset:
 
         return [(part(number, True), part(number, False)) for number in range(folds)]
 
+    @named_options
     def balance(self) -> Dataset:
         """Make each class occur equally often, with as many samples per epoch as before: see `weight`."""
         require_order(self, "balance()")
         return replace(as_view(self)._with(), weights=Weights(None))
 
+    @named_options
     def weight(self, weights: Mapping[str | int, float] | Sequence[float] | NDArray[Any]) -> Dataset:
         """Make samples occur in proportion to their weights, with as many samples per epoch as before.
 
@@ -447,6 +462,7 @@ class Dataset:
 
     # Position
 
+    @named_options
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch number of the next iteration; later ones count from it. Changes this Dataset in place.
 
@@ -588,6 +604,7 @@ class Dataset:
         self, *, map_style: Literal[True], channels_last: bool = False, names: tuple[str, str] | None = None
     ) -> TorchMap: ...
 
+    @named_options
     def to_torch(
         self, *, map_style: bool = False, channels_last: bool = False, names: tuple[str, str] | None = None
     ) -> TorchDataset | TorchMap:
@@ -601,6 +618,7 @@ class Dataset:
 
         return to_torch(self, map_style=map_style, channels_last=channels_last, names=names)
 
+    @named_options
     def to_tf(self, *, graph: bool = False, sample_weight: SampleWeight | None = None) -> tf.data.Dataset:
         """A tf.data.Dataset of (images, labels). Needs the extra `tensorflow`.
 
@@ -615,6 +633,7 @@ class Dataset:
 
         return to_tf(self, graph=graph, sample_weight=sample_weight)
 
+    @named_options
     def to_keras(self, *, sample_weight: SampleWeight | None = None) -> KerasDataset:
         """A keras.utils.PyDataset of (images, labels), for any backend. Needs the extra `keras`.
 
@@ -627,6 +646,7 @@ class Dataset:
 
         return to_keras(self, sample_weight=sample_weight)
 
+    @named_options
     def to_webdataset(self) -> WebDatasetPipeline:
         """A webdataset pipeline of the same samples, with fields as bytes unless decode() was called.
 

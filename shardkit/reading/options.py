@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import UsageError
+from shardkit.options.keywords import cure_of_choice
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.order.epoch_order import default_lanes
 from shardkit.reading.order.ranks import find_rank
 from shardkit.reading.order.share import Remainder
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 SampleWeight = str | Sequence[float] | NDArray[Any]
 """The name of a value in the samples' JSON field, or a number for each sample in the order of `Dataset.labels`."""
@@ -54,7 +50,8 @@ class Reading:
         if self.rank is not None or self.world_size is not None:
             find_rank(self.rank, self.world_size)
         if self.remainder not in (None, "drop", "pad", "uneven"):
-            raise UsageError("remainder", f"{self.remainder!r} is not one of drop, pad, uneven", "choose one of these")
+            cure = cure_of_choice("remainder", self.remainder, get_args(Remainder))
+            raise UsageError("remainder", f"{self.remainder!r} is not one of drop, pad, uneven", cure)
 
     @property
     def ranks(self) -> tuple[int, int]:
@@ -84,22 +81,6 @@ def callable_of(name: str, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     if not callable(fn):
         raise UsageError(name, f"{fn!r} is not callable", "give a function of one item")
     return fn
-
-
-def named_options(method: Callable[P, R]) -> Callable[P, R]:
-    """Wrap a method so that an unknown keyword argument is a UsageError that lists its options."""
-    spec = inspect.getfullargspec(method)
-    names, known = spec.kwonlyargs, {*spec.args, *spec.kwonlyargs}
-
-    @wraps(method)
-    def checked(*args: P.args, **options: P.kwargs) -> R:
-        unknown = next((name for name in options if name not in known), None)
-        if unknown is not None:
-            fact = f"got an unexpected keyword argument {unknown!r}"
-            raise UsageError(f"{method.__name__}()", fact, f"its options are {', '.join(names)}")
-        return method(*args, **options)
-
-    return checked
 
 
 def buffer_size(shuffle: bool | int) -> int:

@@ -301,7 +301,9 @@ def test_the_options_have_the_names_and_types_of_the_settings() -> None:
     assert types == {field.name: field.type for field in fields(WriterSettings)}
 
 
-def test_an_option_that_a_writer_does_not_have_is_a_type_error(out: Path) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'max_samples'"):
+def test_an_option_that_a_writer_does_not_have_is_answered_with_the_right_one(out: Path) -> None:
+    with pytest.raises(shardkit.UsageError, match=r"write\(\): .* argument 'max_samples'; did you mean `max_count`\?"):
         shardkit.write([{"txt": "x"}], out / "train", max_samples=3)  # type: ignore[call-arg]
+    with pytest.raises(shardkit.UsageError, match=r"ShardWriter\(\): .* 'shard_size'; did you mean `max_bytes`\?"):
+        shardkit.ShardWriter(out / "train", shard_size=3)  # type: ignore[call-arg]
     assert not out.exists()

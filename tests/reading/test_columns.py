@@ -119,8 +119,8 @@ def test_where_takes_expressions_only(cars: str, expression: Any) -> None:
         shardkit.dataset(cars).where(expression)
 
 
-def test_a_misspelled_option_of_dataset_lists_the_options(cars: str) -> None:
-    with pytest.raises(UsageError, match=r"unexpected keyword argument 'shuffel'.*shuffle, seed"):
+def test_a_misspelled_option_of_dataset_gives_the_right_one(cars: str) -> None:
+    with pytest.raises(UsageError, match=r"unexpected keyword argument 'shuffel'; did you mean `shuffle`\?"):
         shardkit.dataset(cars, shuffel=True)  # type: ignore[call-arg]
     assert len(shardkit.dataset(source=cars)) == 97
 

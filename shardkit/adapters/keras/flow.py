@@ -24,6 +24,7 @@ from shardkit.images.augment.augmenter import Augmenter
 from shardkit.images.augment.options import Augment
 from shardkit.images.augment.transform import DRAWS
 from shardkit.images.decoder import Interpolation
+from shardkit.options.keywords import cure_of_choice, named_options
 from shardkit.reading.batches.batch import Batch, image_field
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.options import DEFAULT_BUFFER
@@ -40,6 +41,7 @@ PILLOW_FILTERS: dict[str, Interpolation] = {
 """Keras' names for Pillow's filters -> shardkit's; only Keras' own loader has "hamming"."""
 
 
+@named_options
 def flow_from_shards(
     source: SourceLike | Dataset,
     *,
@@ -147,7 +149,8 @@ def two_sides(target_size: tuple[int, int]) -> tuple[int, int]:
 def one_of(argument: str, value: object, allowed: Sequence[object]) -> None:
     """Raise UsageError for a value that is not allowed."""
     if value not in allowed:
-        raise UsageError(argument, f"{value!r} is not one of {', '.join(map(repr, allowed))}", "choose one of these")
+        cure = cure_of_choice(argument, value, allowed)
+        raise UsageError(argument, f"{value!r} is not one of {', '.join(map(repr, allowed))}", cure)
 
 
 def as_dataset(source: SourceLike | Dataset) -> Dataset:

@@ -25,6 +25,7 @@ from shardkit.images.augment.plain import FillMode
 from shardkit.images.augment.standardize import standardize, statistics_of
 from shardkit.images.augment.transform import Chance, Numpy, Transform
 from shardkit.images.augment.warp import round_to_bytes
+from shardkit.options.keywords import named_options
 from shardkit.reading.dataset import Dataset
 from shardkit.shards.find.shards import SourceLike
 
@@ -50,6 +51,7 @@ class ImageDataGenerator:
     Raises UsageError, which is a ValueError, for what Keras refuses.
     """
 
+    @named_options
     def __init__(
         self,
         featurewise_center: bool = False,
@@ -220,6 +222,7 @@ class ImageDataGenerator:
 
     # Flows
 
+    @named_options
     def flow_from_shards(
         self,
         source: SourceLike | Dataset,
@@ -249,6 +252,7 @@ class ImageDataGenerator:
             validation_split=self._validation_split, augment=self._fitted(), exact=exact, verbose=verbose,
         )  # fmt: skip
 
+    @named_options
     def flow_from_directory(
         self,
         directory: Path,
@@ -318,6 +322,7 @@ class ImageDataGenerator:
             interpolation=interpolation,
         )  # fmt: skip
 
+    @named_options
     def flow(
         self,
         x: Any,

@@ -17,6 +17,7 @@ from shardkit.adapters.keras.listing import KerasListing, chosen_classes, keras_
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.images.decoder import Interpolation
+from shardkit.options.keywords import named_options
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.dataset import Dataset
 from shardkit.shards.find.shards import SourceLike
@@ -31,6 +32,7 @@ TF_FILTERS: dict[str, Interpolation] = {
 """Keras' names for TensorFlow's methods -> shardkit's; only TensorFlow has the others."""
 
 
+@named_options
 def image_dataset_from_shards(
     source: SourceLike | Dataset,
     *,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shardkit.errors import UsageError
 from shardkit.images.augment.plain import FILL_MODES, FillMode
+from shardkit.options.keywords import cure_of_choice
 
 ImageFunction = Callable[[NDArray[np.float32]], NDArray[Any]]
 ShiftRange = float | Sequence[float] | NDArray[Any]
@@ -83,7 +84,8 @@ class Augment:
                 raise UsageError(name, f"{getattr(self, name)!r} is not True or False", "give one of these")
         if self.fill_mode not in FILL_MODES:
             expected = ", ".join(map(repr, FILL_MODES))
-            raise UsageError("fill_mode", f"{self.fill_mode!r} is not one of {expected}", "choose one of these")
+            cure = cure_of_choice("fill_mode", self.fill_mode, get_args(FillMode))
+            raise UsageError("fill_mode", f"{self.fill_mode!r} is not one of {expected}", cure)
         order = self.interpolation_order
         if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or not 0 <= order <= HIGHEST_ORDER:
             fact = f"{order!r} is not a whole number from 0 to {HIGHEST_ORDER}"

@@ -21,6 +21,7 @@ from shardkit.images.pillow import turn
 from shardkit.images.rewrite import lossless
 from shardkit.images.rewrite.metadata import DQT, DRI, SOS, STRIPS, is_incomplete, is_lossless_webp, segments
 from shardkit.images.rewrite.recode import Kind, decode, encode, orientation_of_file, prepare, resize_image, shrunk_size
+from shardkit.options.keywords import cure_of_choice
 
 VERSION = 2
 """Increased when the same options produce different images, so that no result of an older shardkit is kept."""
@@ -66,7 +67,8 @@ class Transcoding(msgspec.Struct, frozen=True, kw_only=True):
             if value is not None and not (type(value) is int and least <= value <= most):
                 raise UsageError(name, f"{value!r} is not a whole number from {least} to {most:,}", "give one")
         if self.to not in get_args(To):
-            raise UsageError("to", f"{self.to!r} is not one of {', '.join(get_args(To))}", "choose one of these")
+            cure = cure_of_choice("to", self.to, get_args(To))
+            raise UsageError("to", f"{self.to!r} is not one of {', '.join(get_args(To))}", cure)
         if self.subsampling not in (None, *_SUBSAMPLINGS.values()):
             raise UsageError("subsampling", f"{self.subsampling!r} is not one of 444, 422, 420", "choose one of these")
         if self.resize is not None and self.max_side is not None and self.max_side < self.resize:

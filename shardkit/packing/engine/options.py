@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from shardkit.errors import UsageError
+from shardkit.options.keywords import cure_of_choice
 from shardkit.options.old_keywords import Moved, spell
 
 EngineName = Literal["local", "ray"]
@@ -25,7 +26,8 @@ class EngineOptions:
 
     def __post_init__(self) -> None:
         if self.name not in ENGINE_NAMES:
-            raise UsageError("engine", f"{self.name!r} is not one of {', '.join(ENGINE_NAMES)}", "choose one of these")
+            cure = cure_of_choice("engine", self.name, ENGINE_NAMES)
+            raise UsageError("engine", f"{self.name!r} is not one of {', '.join(ENGINE_NAMES)}", cure)
         if self.workers is not None and self.workers < 1:
             raise UsageError("workers", f"{self.workers} is too small", "give at least 1")
         if self.address is not None and self.name == "local":

@@ -27,6 +27,7 @@ from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, Format
 from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
+from shardkit.options.keywords import cure_of_choice
 from shardkit.options.old_keywords import accept_old_keywords
 from shardkit.packing.dest.dataset_files import OVERWRITE, sizes_in
 from shardkit.packing.dest.destination import Destination
@@ -106,7 +107,8 @@ def convert(
 
 def _known(name: str) -> str:
     if name not in FORMATS:
-        raise UsageError("format", f"{name!r} is not one of {', '.join(FORMATS)}", "choose one of these")
+        cure = cure_of_choice("format", name, FORMATS)
+        raise UsageError("format", f"{name!r} is not one of {', '.join(FORMATS)}", cure)
     return name
 
 
