@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from shardkit.adapters.keras.listing import chosen_classes, class_part, keras_order, listed
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
-from shardkit.errors import DecodeError, UsageError
+from shardkit.errors import DecodeError, MissingFileError, UsageError
+from shardkit.images.augment import checks
 from shardkit.images.augment.augmenter import Augmenter
 from shardkit.images.augment.options import Augment
 from shardkit.images.augment.transform import DRAWS
@@ -30,6 +31,7 @@ from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.options import DEFAULT_BUFFER
 from shardkit.sample import IMAGE_FIELDS, Sample
 from shardkit.shards.find.shards import SourceLike
+from shardkit.storage.files import storage_error
 
 ColorMode = Literal["rgb", "rgba", "grayscale"]
 Subset = Literal["training", "validation"]
@@ -93,8 +95,8 @@ def flow_from_shards(
         if subset is not None:
             listing = class_part(listing, (0, validation_split) if subset == "validation" else (validation_split, 1))
         view = base[listing.places if not shuffle else np.sort(listing.places)]
-    view = shuffled(view, shuffle, seed)
-    floatx = dtype or keras.config.floatx()
+    view = shuffled(view, shuffle, checks.seed(seed))
+    floatx = checks.dtype("dtype", dtype or keras.config.floatx())
     load = Loading(
         two_sides(target_size), color_mode, interpolation, data_format or keras.config.image_data_format(), rescale,
         preprocessing_function, floatx, augment,
@@ -129,9 +131,17 @@ def _check_flow(
 def require_part(subset: str | None, validation_split: float) -> None:
     """Raise UsageError for a subset, or a fraction for it, that makes no sense."""
     one_of("subset", subset, ("training", "validation", None))
-    if not 0 <= validation_split < 1 or (subset is not None and not validation_split):
+    if not fraction(validation_split) and subset is not None:
         fact = f"{validation_split!r} is not a fraction between 0 and 1"
         raise UsageError("validation_split", fact, "give one such as 0.2 together with subset")
+
+
+def fraction(validation_split: object) -> float:
+    """A `validation_split` as a float, 0 for none. UsageError unless it is a number from 0 up to, but not, 1."""
+    found = 0.0 if validation_split is None else checks.plain_of(validation_split)
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 <= found < 1:
+        raise UsageError("validation_split", f"{validation_split!r} is not between 0 and 1", "give one such as 0.2")
+    return float(found)
 
 
 def two_sides(target_size: tuple[int, int]) -> tuple[int, int]:
@@ -148,7 +158,7 @@ def two_sides(target_size: tuple[int, int]) -> tuple[int, int]:
 
 def one_of(argument: str, value: object, allowed: Sequence[object]) -> None:
     """Raise UsageError for a value that is not allowed."""
-    if value not in allowed:
+    if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
         cure = cure_of_choice(argument, value, allowed)
         raise UsageError(argument, f"{value!r} is not one of {', '.join(map(repr, allowed))}", cure)
 
@@ -282,7 +292,23 @@ class Saving:
         data_format = "channels_first" if self.layout == "chw" else "channels_last"
         mark = int.from_bytes(hashlib.blake2b(image.tobytes(), digest_size=4).digest(), "big") % 10_000_000
         name = f"{self.prefix}_{number}_{mark}.{self.format}"
-        keras.utils.array_to_img(image, data_format, scale=True).save(os.path.join(self.folder, name))
+        path = os.path.join(self.folder, name)
+        picture = keras.utils.array_to_img(image, data_format, scale=True)
+        try:
+            picture.save(path)
+        except OSError as exc:
+            if not os.path.isdir(self.folder):
+                fact = f"there is no folder {self.folder!r}"
+                raise MissingFileError("save_to_dir", fact, "create it before the first batch") from exc
+            if exc.errno is None:  # of Pillow: for an image with alpha as JPEG
+                raise self._refused(exc) from exc
+            raise storage_error(path, exc) from exc
+        except (ValueError, KeyError) as exc:
+            raise self._refused(exc) from exc
+
+    def _refused(self, exc: Exception) -> UsageError:
+        fact = f"Pillow can't save such an image as {self.format!r} ({exc})"
+        return UsageError("save_format", fact, 'give "png"')
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@ directory, a DataFrame or arrays."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from shardkit.adapters.keras.array_flow import flow_of_arrays
 from shardkit.adapters.keras.dataframe import Columns
 from shardkit.adapters.keras.file_flow import flow_of_files
-from shardkit.adapters.keras.flow import ColorMode, Subset, flow_from_shards, one_of
+from shardkit.adapters.keras.flow import ColorMode, Subset, flow_from_shards, fraction, one_of
 from shardkit.adapters.keras.indexed import FlowOptions, IndexedFlow
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.errors import UsageError
+from shardkit.images.augment import checks
 from shardkit.images.augment.augmenter import transform
 from shardkit.images.augment.options import Augment, ImageFunction, ShiftRange
 from shardkit.images.augment.plain import FillMode
@@ -27,6 +29,7 @@ from shardkit.images.augment.transform import Chance, Numpy, Transform
 from shardkit.images.augment.warp import round_to_bytes
 from shardkit.options.keywords import named_options
 from shardkit.reading.dataset import Dataset
+from shardkit.reading.options import at_least
 from shardkit.shards.find.shards import SourceLike
 
 DataFormat = Literal["channels_first", "channels_last"]
@@ -39,6 +42,7 @@ _FITTED = {
     "featurewise_std_normalization": "std",
     "zca_whitening": "zca_whitening_matrix",
 }
+HWC = "(n, height, width, channels)"
 _DEPRECATED = ("has_ext", "sort", "drop_duplicates")
 
 
@@ -88,16 +92,14 @@ class ImageDataGenerator:
         self.fill_mode, self.cval, self.interpolation_order = fill_mode, cval, interpolation_order
         self.horizontal_flip, self.vertical_flip = horizontal_flip, vertical_flip
         self.rescale, self.preprocessing_function = rescale, preprocessing_function
-        self.data_format: DataFormat = data_format or keras.config.image_data_format()
-        self.dtype = dtype or keras.config.floatx()
+        self.data_format: DataFormat = keras.config.image_data_format() if data_format is None else data_format
+        self.dtype = checks.dtype("dtype", dtype or keras.config.floatx())
         self.mean: ArrayLike | None = None
         self.std: ArrayLike | None = None
         self.zca_whitening_matrix: ArrayLike | None = None
         one_of("data_format", self.data_format, ("channels_first", "channels_last"))
         self.channel_axis, self.row_axis, self.col_axis = (1, 2, 3) if self._channels_first else (3, 1, 2)
-        if validation_split and not 0 < validation_split < 1:
-            raise UsageError("validation_split", f"{validation_split!r} is not between 0 and 1", "give one such as 0.2")
-        self._validation_split = validation_split
+        self._validation_split = fraction(validation_split)
         self.zoom_range = list(self.augment.zoom)
         self._imply()
 
@@ -121,9 +123,21 @@ class ImageDataGenerator:
     def _channels_first(self) -> bool:
         return self.data_format == "channels_first"
 
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        shown = {name: getattr(self, name) for name in defaults if hasattr(self, name)}
+        shown["validation_split"] = self._validation_split
+        told = [f"{name}={value!r}" for name, value in shown.items() if _is_told(value, defaults[name].default)]
+        return f"{type(self).__name__}({', '.join(told)})"
+
     @property
     def augment(self) -> Augment:
         """The same settings as a value for `Dataset.decode(augment=)`, from the current attributes."""
+        return replace(self._changes, mean=self.mean, std=self.std, zca_matrix=self.zca_whitening_matrix)
+
+    @property
+    def _changes(self) -> Augment:
+        """`augment` without statistics, which need not be checked for each image."""
         return Augment(
             featurewise_center=bool(self.featurewise_center),
             samplewise_center=bool(self.samplewise_center),
@@ -131,11 +145,11 @@ class ImageDataGenerator:
             samplewise_std_normalization=bool(self.samplewise_std_normalization),
             zca_whitening=bool(self.zca_whitening),
             zca_epsilon=self.zca_epsilon,
-            rotation_range=self.rotation_range,
-            width_shift_range=self.width_shift_range,
-            height_shift_range=self.height_shift_range,
+            rotation_range=_or_none(self.rotation_range),
+            width_shift_range=_or_none(self.width_shift_range),
+            height_shift_range=_or_none(self.height_shift_range),
             brightness_range=self.brightness_range,
-            shear_range=self.shear_range,
+            shear_range=_or_none(self.shear_range),
             zoom_range=self.zoom_range,
             channel_shift_range=self.channel_shift_range,
             fill_mode=self.fill_mode,
@@ -145,9 +159,6 @@ class ImageDataGenerator:
             rescale=self.rescale,
             preprocessing_function=self.preprocessing_function,
             interpolation_order=self.interpolation_order,
-            mean=self.mean,
-            std=self.std,
-            zca_matrix=self.zca_whitening_matrix,
         )
 
     def _fitted(self) -> Augment:
@@ -170,19 +181,17 @@ class ImageDataGenerator:
         return asdict(self._drawn(img_shape, _chance(seed)))
 
     def _drawn(self, img_shape: Sequence[int], chance: Chance) -> Transform:
-        return Transform.drawn(self.augment, img_shape[self.row_axis - 1], img_shape[self.col_axis - 1], chance)
+        return Transform.drawn(self._changes, img_shape[self.row_axis - 1], img_shape[self.col_axis - 1], chance)
 
     def apply_transform(self, x: ArrayLike, transform_parameters: Mapping[str, Any]) -> NDArray[Any]:
         """Return the image (three axes, in the data format) transformed by parameters; missing ones have no effect."""
         return self._applied(x, Transform.of(transform_parameters))
 
     def _applied(self, x: ArrayLike, change: Transform) -> NDArray[Any]:
-        image = np.asarray(x)
-        if image.ndim != 3:
-            raise UsageError("x", f"{image.shape} is not the shape of one image", "give an array of three axes")
+        image = _image(x)
         laid = image.transpose(1, 2, 0) if self._channels_first else image
         whole = laid.dtype.kind in "iub"
-        made = transform(np.ascontiguousarray(laid, np.float32), self.augment, change)
+        made = transform(np.ascontiguousarray(laid, np.float32), self._changes, change)
         made = made.transpose(2, 0, 1) if self._channels_first else made
         if change.brightness is not None:
             return made
@@ -190,21 +199,21 @@ class ImageDataGenerator:
 
     def random_transform(self, x: ArrayLike, seed: int | None = None) -> NDArray[Any]:
         """Return the image (three axes, in the data format) transformed at random."""
-        image = np.asarray(x)
+        image = _image(x)
         return self.apply_transform(image, self.get_random_transform(image.shape, seed))
 
     def standardize(self, x: NDArray[Any]) -> NDArray[Any]:
         """Normalize an image, or a batch of them, in place where it is float32, and return it."""
-        return standardize(np.asarray(x, np.float32), self._fitted())
+        given = checks.require_real("x", x, "give an image, or a batch of them")
+        return standardize(np.asarray(given, np.float32), self._fitted())
 
     def fit(self, x: ArrayLike, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
         """Compute mean, std and zca_whitening_matrix, if needed, from images (four axes).
 
         augment: use each image `rounds` times, transformed at random.
         """
-        images = np.array(x, np.float32)
-        if images.ndim != 4 or not len(images):
-            raise UsageError("x", f"{images.shape} is not a batch of images with four axes", "give one")
+        at_least("rounds", rounds, 1)
+        images = checks.images("x", x, "(n, channels, height, width)" if self._channels_first else HWC)
         channels = images.shape[self.channel_axis]
         if channels not in (1, 3, 4):
             text = f"Expected 1, 3 or 4 channels on axis {self.channel_axis} ({self.data_format!r}), not {channels}."
@@ -216,7 +225,7 @@ class ImageDataGenerator:
             images = np.stack(
                 [self._applied(one, self._drawn(one.shape, chance)) for _ in range(rounds) for one in images]
             )
-        found = statistics_of(self.augment, images, channels_first=self._channels_first)
+        found = statistics_of(self._changes, images, channels_first=self._channels_first)
         self.mean, self.std = found.get("mean", self.mean), found.get("std", self.std)
         self.zca_whitening_matrix = found.get("zca_matrix", self.zca_whitening_matrix)
 
@@ -348,4 +357,26 @@ class ImageDataGenerator:
 
 def _chance(seed: int | None) -> Chance:
     """Where Keras draws from: a generator of this seed, or NumPy's global one."""
+    seed = checks.seed(seed)
     return Numpy(np.random if seed is None else np.random.RandomState(seed))
+
+
+def _image(x: ArrayLike) -> NDArray[Any]:
+    """One image. UsageError for anything but an array of real numbers with three axes."""
+    cure = "give an array of three axes"
+    image = checks.require_real("x", x, cure)
+    if image.ndim != 3 or not image.size:
+        raise UsageError("x", f"{image.shape} is not the shape of one image", cure)
+    return image
+
+
+def _or_none(value: Any) -> Any:
+    """The value, or 0 for None, which Keras takes for the ranges that may be absent."""
+    return 0 if value is None else value
+
+
+def _is_told(value: Any, default: Any) -> bool:
+    """Whether the value of an attribute belongs in the repr, as it is not the default of its argument."""
+    if default is None:  # resolved when the generator was made
+        return value not in (None, keras.config.image_data_format(), keras.config.floatx())
+    return not np.array_equal(value, [1 - default, 1 + default] if isinstance(value, list) else default)

@@ -16,6 +16,7 @@ from shardkit import rng
 from shardkit.adapters.keras.flow import PILLOW_FILTERS, Saving, require_part
 from shardkit.adapters.keras.pydataset import keras
 from shardkit.errors import DecodeError, NotFoundError, SampleIndexError
+from shardkit.images.augment import checks
 from shardkit.images.augment.augmenter import Augmenter
 from shardkit.images.augment.options import Augment
 from shardkit.images.decoder import DecodeOptions, ImageDecoder
@@ -45,6 +46,7 @@ class FlowOptions:
 
     def __post_init__(self) -> None:
         at_least("batch_size", self.batch_size, 1)
+        checks.seed(self.seed)
         require_part(self.subset, self.validation_split)
 
     @property
@@ -169,6 +171,10 @@ class IndexedFlow(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not 
         self._augmenter = Augmenter(augment, channels_first=first)
         self._epoch = self._next = 0
         self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        names = ("n", "image_shape", "batch_size", "shuffle", "seed")
+        return f"<{type(self).__name__}: {', '.join(f'{name}={getattr(self, name)!r}' for name in names)}>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}

@@ -74,6 +74,10 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
         self._next = 0
         self._listing: tuple[int, KerasListing] | None = None
 
+    def __repr__(self) -> str:
+        about = f"batches={self.num_batches}, batch_size={self.batch_size}"
+        return f"<{type(self).__name__} of {self.dataset!r}: {about}>"
+
     # Interface that Keras calls
 
     @property

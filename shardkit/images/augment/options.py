@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shardkit.errors import UsageError
+from shardkit.images.augment import checks
 from shardkit.images.augment.plain import FILL_MODES, FillMode
 from shardkit.options.keywords import cure_of_choice
 
@@ -72,36 +72,50 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name in ("rotation_range", "shear_range", "channel_shift_range", "cval", "zca_epsilon"):
-            _require_number(name, getattr(self, name))
+            self._set(name, checks.number(name, getattr(self, name)))
         for name in ("width_shift_range", "height_shift_range"):
-            _require_shift(name, getattr(self, name))
-        if not is_number(self.zoom_range):
-            _require_pair("zoom_range", self.zoom_range, "a number or (low, high)")
-        if self.brightness_range is not None:
-            _require_pair("brightness_range", self.brightness_range, "(low, high)")
-        for name in ("horizontal_flip", "vertical_flip", *_SWITCHES):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise UsageError(name, f"{getattr(self, name)!r} is not True or False", "give one of these")
+            self._set(name, checks.shift(name, getattr(self, name)))
+        self._check_pairs()
+        names = ("horizontal_flip", "vertical_flip", *_SWITCHES)
+        checks.switches(names, [getattr(self, name) for name in names])
+        if self.zca_epsilon < 0:
+            raise UsageError("zca_epsilon", f"{self.zca_epsilon!r} is negative", "give a small number such as 1e-6")
         if self.fill_mode not in FILL_MODES:
             expected = ", ".join(map(repr, FILL_MODES))
             cure = cure_of_choice("fill_mode", self.fill_mode, get_args(FillMode))
             raise UsageError("fill_mode", f"{self.fill_mode!r} is not one of {expected}", cure)
-        order = self.interpolation_order
-        if isinstance(order, bool) or not isinstance(order, (int, np.integer)) or not 0 <= order <= HIGHEST_ORDER:
+        order = checks.plain_of(self.interpolation_order)
+        if isinstance(order, bool) or not isinstance(order, int) or not 0 <= order <= HIGHEST_ORDER:
             fact = f"{order!r} is not a whole number from 0 to {HIGHEST_ORDER}"
             raise UsageError("interpolation_order", fact, "give 1 for linear interpolation")
+        self._set("interpolation_order", order)
         if self.rescale is not None:
-            _require_number("rescale", self.rescale)
+            self._set("rescale", checks.scale("rescale", self.rescale))
         if self.preprocessing_function is not None and not callable(self.preprocessing_function):
             fact = f"{self.preprocessing_function!r} can't be called"
             raise UsageError("preprocessing_function", fact, "give a function of an image")
+        for name in ("mean", "std", "zca_matrix"):
+            checks.statistic(name, getattr(self, name))
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_pairs(self) -> None:
+        zoom, brightness = checks.plain_of(self.zoom_range), self.brightness_range
+        if isinstance(zoom, (int, float)) and not isinstance(zoom, bool):
+            self._set("zoom_range", checks.number("zoom_range", zoom))
+        else:
+            pair = checks.pair("zoom_range", zoom, (tuple, list, np.ndarray), "a number or (low, high)")
+            self._set("zoom_range", pair)
+        if brightness is not None:
+            self._set("brightness_range", checks.pair("brightness_range", brightness, (tuple, list), "(low, high)"))
 
     @property
     def zoom(self) -> tuple[float, float]:
         """The least and the greatest factor."""
-        if is_number(self.zoom_range):
-            return 1 - self.zoom_range, 1 + self.zoom_range  # type: ignore[operator]
-        low, high = self.zoom_range  # type: ignore[misc]
+        if isinstance(self.zoom_range, (int, float)):
+            return 1 - self.zoom_range, 1 + self.zoom_range
+        low, high = self.zoom_range
         return low, high
 
     @property
@@ -127,9 +141,7 @@ class Augment:
         """
         from shardkit.images.augment.standardize import statistics_of
 
-        array = np.asarray(images, np.float32)
-        if array.ndim != 4 or not len(array):
-            raise UsageError("images", f"{array.shape} is not (n, height, width, channels)", "give a batch of images")
+        array = checks.images("images", images, "(n, height, width, channels)")
         return replace(self, **statistics_of(self, array * np.float32(self.rescale or 1)))
 
 
@@ -137,28 +149,3 @@ _SWITCHES = (
     "featurewise_center", "samplewise_center", "featurewise_std_normalization", "samplewise_std_normalization",
     "zca_whitening",
 )  # fmt: skip
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a finite number of Python or NumPy, and no bool."""
-    return (
-        isinstance(value, (int, float, np.integer, np.floating))
-        and not isinstance(value, bool)
-        and math.isfinite(float(value))
-    )
-
-
-def _require_number(name: str, value: object) -> None:
-    if not is_number(value):
-        raise UsageError(name, f"{value!r} is not a number", "give a finite number")
-
-
-def _require_pair(name: str, value: object, expected: str) -> None:
-    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(map(is_number, value)):
-        raise UsageError(name, f"{value!r} is not {expected}", "give it as a tuple or list of two numbers")
-
-
-def _require_shift(name: str, value: object) -> None:
-    values = value if isinstance(value, (tuple, list, np.ndarray)) else [value]
-    if not all(map(is_number, values)):
-        raise UsageError(name, f"{value!r} is neither a number nor a list of numbers", "give one of these")

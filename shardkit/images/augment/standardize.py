@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shardkit.errors import UsageError
+from shardkit.images.augment.checks import real_array
 from shardkit.images.augment.options import Augment
 
 SMALLEST = 1e-6
@@ -41,11 +42,11 @@ def standardize(image: NDArray[np.float32], augment: Augment) -> NDArray[np.floa
 
 
 def _given(made: Any, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What preprocessing_function gave, as an array of its own."""
-    array = np.array(made, np.float32)
+    """What preprocessing_function returned, as an array of its own."""
+    array = real_array("preprocessing_function", made, "let it return an image of the same shape")
     if array.shape != image.shape:
-        fact = f"it gave an array of {array.shape} for an image of {image.shape}"
-        raise UsageError("preprocessing_function", fact, "let it give an image of the same shape")
+        fact = f"it returned an array of {array.shape} for an image of {image.shape}"
+        raise UsageError("preprocessing_function", fact, "let it return an image of the same shape")
     return array
 
 

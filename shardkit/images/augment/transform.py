@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from shardkit.errors import UsageError
-from shardkit.images.augment.options import Augment, ShiftRange, is_number
+from shardkit.images.augment.checks import number
+from shardkit.images.augment.options import Augment, ShiftRange
 from shardkit.images.augment.plain import Matrix
 
 _THETA, _TX, _TY, _SHEAR, _ZX, _ZY, _HORIZONTAL, _VERTICAL, _CHANNELS, _BRIGHTNESS = 0, 1, 3, 5, 6, 7, 8, 9, 10, 11
@@ -105,8 +105,8 @@ class Transform:
         for name, value in known.items():
             if name.startswith("flip_"):
                 known[name] = bool(value)
-            elif not is_number(value) and not (value is None and name in ("channel_shift_intensity", "brightness")):
-                raise UsageError(name, f"{value!r} is not a number", "give a finite number")
+            elif value is not None or name not in ("channel_shift_intensity", "brightness"):
+                known[name] = number(name, value)
         return cls(**known)
 
     def matrix(self, height: int, width: int) -> Matrix | None:

@@ -35,6 +35,7 @@ def brighten(image: Image, factor: float) -> Image:
 
 def _table(factor: float) -> Image:
     """What becomes of each value: `ImagingBlend` of Pillow with a black image."""
-    values = np.float32(factor) * np.arange(256, dtype=np.float32)
+    with np.errstate(over="ignore"):  # of huge factors: infinity is clipped to white
+        values = np.float32(factor) * np.arange(256, dtype=np.float32)
     made: Image = np.trunc(np.clip(values, 0, 255))
     return made

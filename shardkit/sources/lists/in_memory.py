@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 from shardkit.errors import UsageError
+from shardkit.sample import IMAGE_FIELDS
 from shardkit.sources.lists.rows import LABEL_COLUMNS, PATH_COLUMNS, Listed, listed_table
 from shardkit.sources.options import TableColumns
 
@@ -62,9 +63,7 @@ def in_memory(source: str | os.PathLike[str] | TableLike) -> str | os.PathLike[s
     if isinstance(source, Mapping):
         return TableInMemory("the columns", _table({str(name): column for name, column in source.items()}))
     if isinstance(source, (tuple, list)):
-        if len(source) != 2 or any(isinstance(part, (str, bytes)) for part in source):
-            fact = f"a {type(source).__name__} of {len(source)} is not (paths, labels)"
-            raise UsageError("source", fact, "give two sequences of the same length, or a DataFrame")
+        _require_two(source)
         return TableInMemory("the paths", _table({PATH_COLUMNS[0]: source[0], LABEL_COLUMNS[0]: source[1]}))
     return TableInMemory(f"the {type(source).__name__}", _frame(source))
 
@@ -78,9 +77,31 @@ def open_table(found: TableInMemory, columns: TableColumns) -> Listed:
     return listed_table(found.table, found.place, root, columns)
 
 
+def _require_two(source: Sequence[Any]) -> None:
+    """UsageError unless the source is (paths, labels), and not (path, label) for each of some files."""
+    pairs = bool(source) and all(isinstance(each, (tuple, list)) and len(each) == 2 for each in source)
+    if pairs and (len(source) != 2 or (not _is_image(source[0][1]) and _is_image(source[1][0]))):
+        fact = f"it is a {type(source).__name__} of {len(source)} pairs (path, label)"
+        raise UsageError("source", fact, "give (paths, labels): `paths, labels = zip(*pairs)`")
+    if len(source) != 2 or any(isinstance(part, (str, bytes)) for part in source):
+        fact = f"a {type(source).__name__} of {len(source)} is not (paths, labels)"
+        raise UsageError("source", fact, "give two sequences of the same length, or a DataFrame")
+
+
+def _is_image(value: object) -> bool:
+    """Whether it is the path of a file with an image's ending."""
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        return False
+    return os.fsdecode(value).rpartition(".")[2].lower() in IMAGE_FIELDS
+
+
 def _frame(source: object) -> pa.Table:
     import pyarrow as pa
 
+    kind = type(source).__name__
+    if hasattr(source, "iloc") and not hasattr(source, "columns"):
+        fact = f"a {kind} is a single column, without paths or without labels"
+        raise UsageError("source", fact, "give (paths, labels), or a DataFrame")
     try:
         if isinstance(source, pa.Table):
             return source.combine_chunks()
@@ -88,12 +109,21 @@ def _frame(source: object) -> pa.Table:
             return _without_index(pa.table(source))
         if hasattr(source, "to_arrow"):
             return cast("pa.Table", source.to_arrow())
-        if hasattr(source, "iloc") and hasattr(source, "columns"):
-            return pa.Table.from_pandas(source, preserve_index=False)
     except (pa.ArrowException, TypeError, ValueError) as exc:
-        raise _no_table(type(source).__name__, exc) from exc
-    fact = f"{type(source).__name__} is not something that can be packed"
+        if not hasattr(source, "iloc"):
+            raise _no_table(kind, exc) from exc
+    if hasattr(source, "iloc") and hasattr(source, "columns"):
+        return _by_column(source)
+    fact = f"{kind} is not something that can be packed"
     raise UsageError("source", fact, "give a path, a DataFrame, columns by name, or (paths, labels)")
+
+
+def _by_column(frame: Any) -> pa.Table:
+    """A DataFrame of pandas, one column after the other, so that an error names the column."""
+    names = [str(name) for name in frame.columns]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError("source", f"two columns have the name {twice[0]!r}", "rename one of them")
+    return _table({name: frame.iloc[:, number] for number, name in enumerate(names)})
 
 
 def _without_index(table: pa.Table) -> pa.Table:
@@ -123,24 +153,79 @@ def label_column(name: str, values: Any) -> pa.Array:
     if isinstance(values, (str, bytes)) or (not isinstance(values, Sequence) and not hasattr(values, "__array__")):
         raise UsageError("source", f"the column {name!r} is a {type(values).__name__}, not a sequence", _CURE)
     try:
-        if isinstance(values, Sequence):
-            plain = [os.fspath(value) if isinstance(value, os.PathLike) else value for value in values]
-            if not any(isinstance(value, (np.ndarray, np.generic)) for value in plain):
-                return pa.array(plain)
-            values = np.asarray(plain)
         if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
             raise UsageError("source", f"the column {name!r} has masked values", "leave out their rows")
-        array = np.asarray(values)
-        array = array.astype(array.dtype.newbyteorder("="), copy=False)  # Arrow takes the machine's byte order only
-        if array.dtype == object:
-            return pa.array([os.fspath(v) if isinstance(v, os.PathLike) else v for v in array.tolist()])
-        if array.ndim == 2 and array.shape[1] == 1:  # as Keras' datasets have their labels
-            array = array[:, 0]
-        return pa.array(array if array.ndim == 1 else rows_of_labels(name, array))
+        array = None if isinstance(values, Sequence) else np.asarray(values)
+        if array is None or (array.dtype == object and array.ndim == 1):
+            plain = [_plain(value) for value in (values if array is None else array.tolist())]
+            if not plain or {type(value) for value in plain} != {np.ndarray}:
+                return _of_objects(name, [v.tolist() if isinstance(v, np.ndarray) else v for v in plain])
+            array = _stacked(plain)
+        return _of_array(name, array)
     except UsageError:
         raise
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
         raise _no_table(f"the column {name!r}", exc) from exc
+
+
+def _plain(value: Any) -> Any:
+    """A value of a column as a Python object, or as an array where it has axes."""
+    import numpy as np
+
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "__array__") and not isinstance(value, str):  # of NumPy, or a tensor; np.str_ is a str
+        array = np.asarray(value)
+        array = array.astype(np.float64) if array.dtype.char == "g" else array
+        return array if array.ndim else array.item()
+    return value
+
+
+def _stacked(rows: Sequence[Any]) -> Any:
+    """Arrays as the rows of one array, or of an array of lists where they differ in shape."""
+    import numpy as np
+
+    if len({row.shape for row in rows}) == 1:
+        return np.stack(rows)
+    made = np.empty(len(rows), object)
+    made[:] = [row.tolist() for row in rows]
+    return made
+
+
+def _of_array(name: str, array: Any) -> pa.Array:
+    import numpy as np
+    import pyarrow as pa
+
+    if array.dtype.names:
+        fact = f"the column {name!r} has the fields {', '.join(array.dtype.names)}"
+        raise UsageError("source", fact, f"give one of them, such as labels[{array.dtype.names[0]!r}]")
+    if array.dtype.kind in "cVm":
+        fact = f"the column {name!r} is an array of {array.dtype}"
+        raise UsageError("source", fact, _CURE)
+    if array.dtype.char == "g":  # Arrow has no long double
+        array = array.astype(np.float64)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)  # nor another byte order
+    if array.ndim == 2 and array.shape[1] == 1:  # as Keras' datasets have their labels
+        array = array[:, 0]
+    if array.ndim != 1:
+        return pa.array(rows_of_labels(name, array))
+    return _of_objects(name, array.tolist()) if array.dtype.kind in "UO" else pa.array(array)
+
+
+def _of_objects(name: str, values: list[Any]) -> pa.Array:
+    """A column of Python objects; what pandas calls missing is null. Text that is not UTF-8 makes it one of bytes."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values, from_pandas=True)
+    except UnicodeEncodeError:  # file names with bytes that are not UTF-8, as os.listdir() returns them
+        return pa.array([os.fsencode(value) if isinstance(value, str) else value for value in values], pa.binary())
+    except (pa.ArrowException, TypeError) as exc:
+        kinds = sorted({type(value).__name__ for value in values if value is not None})
+        if len(kinds) < 2:
+            raise
+        fact = f"the column {name!r} mixes values of the types {', '.join(kinds[:-1])} and {kinds[-1]}"
+        raise UsageError("source", fact, "convert them to one type, such as [str(value) for value in labels]") from exc
 
 
 def rows_of_labels(name: str, array: Any) -> list[Any]:

@@ -49,11 +49,14 @@ def labels_of(
     all_text: the file has only text, so that the form of a value decides what it is. Numbers are class numbers if each
     is written in the usual form, and names otherwise: 007 is a name.
     """
+    import pyarrow as pa
     import pyarrow.types as types
 
     kind = column.type
     if types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        column, kind = _as_text(column, place, name), pa.string()
     values = column.to_pylist()
     if types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind):
         if separator is not None:
@@ -71,6 +74,16 @@ def labels_of(
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return _listed(values, kind.value_type, place, name)
     raise SourceError(place, f"the label column {name!r} is {kind}", "give names, numbers, or lists of them") from None
+
+
+def _as_text(column: pa.ChunkedArray, place: str, name: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid as exc:
+        fact = f"the label column {name!r} holds bytes that are not UTF-8"
+        raise SourceError(place, fact, "decode them, or give the class names as text") from exc
 
 
 def _parse_written(values: Sequence[str | None], place: str) -> Labels:

@@ -223,6 +223,7 @@ class _Scan:
 
     def _file(self, row: int, value: object, seen: Mapping[str, int]) -> tuple[str, int, str | None]:
         """(absolute path, size in bytes, why it can't be packed or None) of a row's file."""
+        value = os.fsdecode(value) if isinstance(value, bytes) else value
         if not isinstance(value, str) or not value or "\0" in value:
             return "", 0, "it names no file" if not value else "its path is not text"
         path = os.path.normpath(os.path.join(self.listed.root, value))

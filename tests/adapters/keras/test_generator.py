@@ -147,7 +147,8 @@ def test_a_statistic_that_was_not_fitted_is_warned_of_and_left_out(images: np.nd
     "options",
     [
         {"data_format": "channels"}, {"validation_split": 1.5}, {"zoom_range": [1]}, {"zoom_range": (1, 2, 3)},
-        {"brightness_range": 0.5}, {"brightness_range": [1]},
+        {"brightness_range": 0.5}, {"brightness_range": [1]}, {"data_format": ""}, {"validation_split": "0.2"},
+        {"validation_split": 1.0}, {"validation_split": float("nan")}, {"zoom_range": "big"}, {"zoom_range": None},
     ],
     ids=str,
 )  # fmt: skip
@@ -157,6 +158,60 @@ def test_what_keras_refuses_is_refused(options: dict[str, Any]) -> None:
             cls(**options)
     with pytest.raises(UsageError, match=next(iter(options))):
         Ours(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rotation_range": None, "shear_range": None, "width_shift_range": None, "height_shift_range": None},
+        {"validation_split": None}, {"rotation_range": np.array(20)}, {"zoom_range": np.array([0.8, 1.2])},
+        {"zoom_range": (0, 0)}, {"zoom_range": (1.2, 0.8)}, {"zoom_range": 1}, {"width_shift_range": range(3)},
+        {"rotation_range": -20}, {"brightness_range": (1.5, 0.5)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_keras_takes_is_taken_and_means_the_same(options: dict[str, Any], images: np.ndarray) -> None:
+    ours, theirs = Ours(**options), Theirs(**options)
+    made = [generator.random_transform(images[0], seed=4) for generator in (ours, theirs)]
+    assert np.abs(made[0] - made[1]).max() <= 1
+    assert next(ours.flow(images)).shape == images.shape
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Ours(dtype="bogus"), "dtype: 'bogus' is not a dtype"),
+        (lambda: Ours(dtype="str"), "dtype: str can't hold an image"),
+        (lambda: Ours().fit("pictures"), "x: an array of <U8"),
+        (lambda: Ours().fit([[1], [1, 2]]), "x: it is not an array of numbers"),
+        (lambda: Ours().fit(np.zeros((2, 4, 4, 3)), augment=True, rounds=0), "rounds: 0"),
+        (lambda: Ours().fit(np.zeros((2, 4, 4, 3)), augment=True, seed="a"), "seed: 'a'"),
+        (lambda: Ours().get_random_transform((4, 4, 3), seed=-1), "seed: -1 is not a whole number"),
+        (lambda: Ours().random_transform("picture"), "x: an array of <U7"),
+        (lambda: Ours().standardize([[1], [1, 2]]), "x: it is not an array"),
+        (lambda: Ours().flow(np.zeros((2, 4, 4, 3)), seed="a"), "seed: 'a'"),
+    ],
+)  # fmt: skip
+def test_calls_without_sense_name_the_argument(call: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+def test_an_attribute_that_was_set_to_nonsense_is_named(images: np.ndarray) -> None:
+    generator = Ours(featurewise_center=True)
+    for mean in ("zero", float("nan")):
+        generator.mean = mean
+        with pytest.raises(UsageError, match="mean: "):
+            generator.flow(images)
+
+
+def test_the_repr_has_what_was_asked_for(images: np.ndarray, tree: Path) -> None:
+    assert repr(Ours()) == "ImageDataGenerator()"
+    generator = Ours(rotation_range=20, zoom_range=0.5, rescale=0.5)
+    assert repr(generator) == "ImageDataGenerator(rotation_range=20, zoom_range=[0.5, 1.5], rescale=0.5)"
+    flow = repr(generator.flow(images, batch_size=5))
+    assert flow == "<ArrayFlow: n=12, image_shape=(18, 20, 3), batch_size=5, shuffle=True, seed=None>"
+    assert "batches=3, batch_size=5" in repr(generator.flow_from_directory(tree, batch_size=5))
 
 
 def test_images_with_other_axes_are_refused(images: np.ndarray) -> None:
@@ -411,6 +466,23 @@ def test_one_image_gives_as_many_pictures_as_are_asked_for(images: np.ndarray, t
         if seen == 7:
             break
     assert len(list(tmp_path.glob("cat_0_*.jpeg"))) == 8
+
+
+@pytest.mark.parametrize("kind", ["flow", "flow_from_directory"])
+def test_what_cannot_be_saved_is_reported_with_the_argument(
+    kind: str, images: np.ndarray, tree: Path, tmp_path: Path
+) -> None:
+    def first(**options: Any) -> Any:
+        return next(getattr(Ours(), kind)(images if kind == "flow" else tree, **options))
+
+    with pytest.raises(shardkit.MissingFileError, match=r"save_to_dir: there is no folder '.*gone'; create it"):
+        first(save_to_dir=tmp_path / "gone")
+    for name in ("bogus", ""):
+        with pytest.raises(UsageError, match="save_format: Pillow can't save such an image as"):
+            first(save_to_dir=tmp_path, save_format=name)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(shardkit.ShardkitError, match="file"):
+        first(save_to_dir=tmp_path / "file")
 
 
 def test_the_parts_of_arrays_are_those_of_keras(images: np.ndarray) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import shardkit
 from shardkit.errors import UsageError
 from shardkit.images.augment import warp
 from shardkit.images.augment.augmenter import Augmenter
+from shardkit.images.augment.checks import LARGEST
 from shardkit.images.augment.transform import DRAWS, Transform
 
 TUTORIAL: dict[str, Any] = {
@@ -53,6 +55,27 @@ def images_of(shards: str, *, epoch: int = 0, threads: int = 1, **options: Any) 
         ({"interpolation_order": 1.0}, "interpolation_order"),
         ({"rescale": "1/255"}, "rescale: '1/255' is not a number"),
         ({"preprocessing_function": 3}, "preprocessing_function: 3 can't be called"),
+        ({"rotation_range": 1e308}, r"rotation_range: 1e\+308 is beyond"),
+        ({"shear_range": 10**400}, "shear_range: it is beyond"),
+        ({"rotation_range": np.array([20])}, "rotation_range: .* is not a number"),
+        ({"width_shift_range": -float("inf")}, "width_shift_range: -inf is beyond"),
+        ({"width_shift_range": [[1, 2]]}, "width_shift_range: .* is neither a number nor a list"),
+        ({"width_shift_range": np.array([[1, 2]])}, "width_shift_range"),
+        ({"zoom_range": (1, 2 * LARGEST)}, "zoom_range: .* is beyond"),
+        ({"zoom_range": np.ones(3)}, "zoom_range"),
+        ({"brightness_range": (1, 1e300)}, r"brightness_range: 1e\+300 is beyond"),
+        ({"brightness_range": np.array([0.5, 1.5])}, "brightness_range: .* is not"),
+        ({"channel_shift_range": 1e300}, "channel_shift_range"),
+        ({"cval": 1e300}, "cval"),
+        ({"rescale": 1e300}, r"rescale: 1e\+300 is beyond"),
+        ({"rescale": 1e-300}, "rescale: 1e-300 is so small that every value becomes 0"),
+        ({"zca_epsilon": -1}, "zca_epsilon: -1 is negative"),
+        ({"mean": "zero"}, "mean: an array of <U4 does not hold real numbers"),
+        ({"mean": [1, [2]]}, "mean: it is not an array of numbers"),
+        ({"mean": float("nan")}, "mean: it holds NaN"),
+        ({"mean": 1j}, "mean: an array of complex128"),
+        ({"std": [1.0, -1.0, 1.0]}, "std: it holds a negative deviation"),
+        ({"zca_matrix": np.full((3, 3), np.inf)}, "zca_matrix: it holds NaN or infinity"),
     ],
 )
 def test_arguments_without_sense_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -76,9 +99,45 @@ def test_options_that_do_not_fit_together_are_refused(options: dict[str, Any], m
         shardkit.dataset(shards).decode(size=8, **options)
 
 
-def test_fit_refuses_what_is_no_batch_of_images() -> None:
-    with pytest.raises(UsageError, match=r"images: \(3, 4, 5\) is not \(n, height, width, channels\)"):
-        shardkit.Augment(featurewise_center=True).fit(np.zeros((3, 4, 5)))
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((3, 4, 5)), r"images: \(3, 4, 5\) is not \(n, height, width, channels\)"),
+        (np.zeros((0, 4, 4, 3)), "images: .* none of them empty"),
+        ("pictures", "images: an array of <U8 does not hold real numbers"),
+        ([[1], [1, 2]], "images: it is not an array of numbers"),
+        ([None], "images: an array of object"),
+        (np.full((1, 2, 2, 3), np.nan), "images: its values are not all finite"),
+        (5, r"images: \(\) is not"),
+    ],
+)
+def test_fit_refuses_what_is_no_batch_of_images(images: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        shardkit.Augment(featurewise_center=True).fit(images)
+
+
+def test_numbers_and_pairs_of_numpy_are_taken_as_those_of_python() -> None:
+    given = shardkit.Augment(
+        rotation_range=np.array(20), width_shift_range=np.array(0.2), zoom_range=np.array([0.8, 1.2]),
+        rescale=np.float32(0.5), shear_range=np.longdouble(2), interpolation_order=np.array(1),
+    )  # fmt: skip
+    plain = shardkit.Augment(
+        rotation_range=20, width_shift_range=0.2, zoom_range=(0.8, 1.2), rescale=0.5, shear_range=2.0
+    )
+    assert [getattr(given, each.name) for each in fields(given)] == [
+        getattr(plain, each.name) for each in fields(plain)
+    ]
+
+
+@pytest.mark.parametrize("factor", [LARGEST, -LARGEST, 0])
+def test_the_largest_numbers_change_an_image_without_a_warning(factor: float) -> None:
+    augment = shardkit.Augment(
+        rotation_range=factor, width_shift_range=factor, height_shift_range=factor, shear_range=factor,
+        zoom_range=(factor, factor), brightness_range=(factor, factor), fill_mode="reflect",
+    )  # fmt: skip
+    augmenter, made = Augmenter(augment), np.empty((6, 7, 3), np.float32)
+    augmenter.into(np.full((6, 7, 3), 9, np.uint8), made, augmenter.draws(1, np.arange(1))[0])
+    assert made.min() >= 0 and made.max() <= 255
 
 
 def test_parameters_that_are_no_numbers_are_refused() -> None:
@@ -90,7 +149,8 @@ def test_statistics_and_functions_that_do_not_fit_an_image_are_refused(shards: s
     for wrong, message in (
         ({"featurewise_center": True, "mean": np.zeros(5)}, r"mean: \(5,\) does not fit an image of \(12, 12, 3\)"),
         ({"zca_whitening": True, "mean": 0, "zca_matrix": np.eye(4)}, r"zca_matrix: \(4, 4\) does not fit"),
-        ({"preprocessing_function": lambda image: image[:3]}, "preprocessing_function: it gave an array"),
+        ({"preprocessing_function": lambda image: image[:3]}, "preprocessing_function: it returned an array"),
+        ({"preprocessing_function": lambda image: None}, "preprocessing_function: an array of object"),
     ):
         with pytest.raises(UsageError, match=message):
             images_of(shards, augment=shardkit.Augment(**wrong))

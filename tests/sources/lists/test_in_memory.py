@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,16 @@ def test_each_form_packs_to_the_bytes_of_the_same_list_in_a_file(
         (np.array([[0.5, 2.0], [1.5, 3.0], [2.5, 4.0]]), "number", [0.5, 2.0]),
         ([0.5, 1.5, 2.5], "number", 0.5),
         ([[0, 2], [1], []], "multi", [0, 2]),
+        (np.array([0.5, 1.5, 2.5], np.longdouble), "number", 0.5),
+        ([np.int64(2), 0, np.array(1)], "listed", 2),
+        (list(np.eye(3, dtype=int)[[2, 0, 1]]), "listed", 2),
+        ([np.array([0, 2]), np.array([1]), np.array([1, 2])], "multi", [0, 2]),
     ],
-    ids=["numbers", "one-hot", "one-hot floats", "a column", "multi-hot", "rows of numbers", "decimals", "lists"],
-)
+    ids=[
+        "numbers", "one-hot", "one-hot floats", "a column", "multi-hot", "rows of numbers", "decimals", "lists",
+        "long doubles", "scalars", "one-hot arrays in a list", "arrays in a list",
+    ],
+)  # fmt: skip
 def test_labels_of_every_kind(
     files: tuple[list[str], list[str]], tmp_path: Path, labels: Any, kind: str, first: Any
 ) -> None:
@@ -137,6 +145,22 @@ def test_a_list_of_nothing_but_missing_files_ends_early(tmp_path: Path) -> None:
         ((["a.jpg"], np.ma.array([1], mask=[True])), "the column 'label' has masked values"),
         ((["a.jpg"], np.array(3)), "source: the column 'label' has 0 dimensions; give one label for each path$"),
         (("a.jpg", "cat"), r"a tuple of 2 is not \(paths, labels\)"),
+        (
+            (["a.jpg", "b.jpg"], [1, "a"]),
+            "the column 'label' mixes values of the types int and str; convert them to one type",
+        ),
+        ((["a.jpg", "b.jpg"], [np.int64(1), "a"]), "mixes values of the types int and str"),
+        ((["a.jpg", "b.jpg"], [[1], 2]), "mixes values of the types int and list"),
+        ((["a.jpg", 3], [1, 2]), "the column 'path' mixes values of the types int and str"),
+        ((["a.jpg", "b.jpg"], np.array([1 + 2j, 3])), "the column 'label' is an array of complex128"),
+        ((["a.jpg"], np.array([(1, 2.0)], [("a", int), ("b", float)])), "the column 'label' has the fields a, b"),
+        ((["a.jpg"], np.array([3], "timedelta64[s]")), "the column 'label' is an array of timedelta64"),
+        (
+            [("a.jpg", "x"), ("b.jpg", "y")],
+            r"it is a list of 2 pairs \(path, label\); give \(paths, labels\): `paths, l",
+        ),
+        ((("a.jpg", 0), ("b.jpg", 1)), "it is a tuple of 2 pairs"),
+        ([("a.jpg", 0), ("b.jpg", 1), ("c.jpg", 1)], "it is a list of 3 pairs"),
         ({"path": "a.jpg"}, "the column 'path' is a str, not a sequence"),
         ({}, "it has no rows"),
         (5, "int is not something that can be packed"),
@@ -146,6 +170,58 @@ def test_what_is_no_list_is_refused(tmp_path: Path, source: Any, fact: str) -> N
     with pytest.raises(UsageError, match=fact):
         shardkit.pack(source, tmp_path / "x")
     assert not list(tmp_path.iterdir())
+
+
+def test_two_paths_with_labels_that_are_files_are_no_pairs(files: tuple[list[str], list[str]], tmp_path: Path) -> None:
+    for number, labels in enumerate((["a.jpg", "b.jpg"], ["x", "y"])):
+        shardkit.pack([files[0][:2], labels], tmp_path / f"{number}/x", workers=1)
+        assert shardkit.dataset(tmp_path / f"{number}/x").classes == labels
+
+
+def test_frames_of_pandas_name_the_column_that_cannot_be_read(
+    files: tuple[list[str], list[str]], tmp_path: Path
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    for column, fact in (
+        ([1, "a"], "the column 'label' mixes values of the types int and str"),
+        ([1 + 2j, 3], "the column 'label' is an array of complex128"),
+    ):
+        with pytest.raises(UsageError, match=fact):
+            shardkit.pack(pandas.DataFrame({"path": files[0][:2], "label": column}), tmp_path / "x")
+    twice = pandas.DataFrame([[files[0][0], "a", "b"]], columns=["path", "label", "label"])
+    with pytest.raises(UsageError, match="two columns have the name 'label'; rename one of them"):
+        shardkit.pack(twice, tmp_path / "x")
+    with pytest.raises(UsageError, match="a Series is a single column"):
+        shardkit.pack(pandas.Series(files[0][:2]), tmp_path / "x")
+    missing = pandas.Series(["a", None], dtype="string")
+    with pytest.raises(BadFileError, match="row 2: its label is empty"):
+        shardkit.pack((files[0][:2], missing), tmp_path / "x", workers=1)
+
+
+@pytest.mark.parametrize("form", ["list", "array", "bytes", "Path", "DataFrame"])
+def test_file_names_that_are_not_utf8_are_packed(form: str, tmp_path: Path, draw_image: Any) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jpg")
+    try:
+        Path(name).write_bytes(draw_image(1))
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    paths: Any = {"list": [name], "array": np.array([name]), "bytes": [os.fsencode(name)], "Path": [Path(name)]}
+    if form == "DataFrame":
+        pandas = pytest.importorskip("pandas")
+        source: Any = pandas.DataFrame({"path": pandas.Series([name], dtype=object), "label": ["a"]})
+    else:
+        source = (paths[form], ["a"])
+    shardkit.pack(source, tmp_path / "out/x", workers=1)
+    [path] = shardkit.dataset(tmp_path / "out/x").paths
+    assert path.endswith(r"caf\xe9.jpg")  # as the index has it
+
+
+def test_labels_that_are_bytes_are_names_if_they_are_utf8(files: tuple[list[str], list[str]], tmp_path: Path) -> None:
+    for number, labels in enumerate(([b"cat", b"dog"], np.array([b"cat", b"dog"]))):
+        shardkit.pack((files[0][:2], labels), tmp_path / f"{number}/x", workers=1)
+        assert shardkit.dataset(tmp_path / f"{number}/x").classes == ["cat", "dog"]
+    with pytest.raises(SourceError, match="the label column 'label' holds bytes that are not UTF-8"):
+        shardkit.pack((files[0][:2], [b"caf\xe9", b"dog"]), tmp_path / "x", workers=1)
 
 
 def test_a_table_without_the_columns_and_labels_that_are_missing_are_refused(
