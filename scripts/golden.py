@@ -109,6 +109,7 @@ CALLS: dict[str, list[str]] = {
     "unpack": ["unpack", "out/tar/train", "out/again", "--json"],
     "upload": ["upload", "out/tar/train", "memory://golden/train", "--json"],
     "download": ["download", "memory://golden/train", "out/downloaded/train", "--json"],
+    "export": ["export", "out/downloaded/train", "--timm", "--class-names", "--json"],
     "index": ["index", "bare/train-*.tar", "--json"],
     "shuffle-quality": ["shuffle-quality", "out/tar/train", "--json"],
     "view": ["view", "out/tar/train", "--out", "view.png", "--count", "2", "--json"],

@@ -58,6 +58,9 @@ from shardkit.tools.bench.bench import BenchResult as BenchResult
 from shardkit.tools.bench.bench import bench as bench
 from shardkit.tools.bench.measure import Measurement as Measurement
 from shardkit.tools.convert.convert import convert as convert
+from shardkit.tools.export.export import Exported as Exported
+from shardkit.tools.export.export import ExportedFile as ExportedFile
+from shardkit.tools.export.export import export as export
 from shardkit.tools.index_shards import index_shards as index_shards
 from shardkit.tools.info import DatasetInfo as DatasetInfo
 from shardkit.tools.info import Range as Range

@@ -34,6 +34,7 @@ COMMANDS = {
     "unpack": ("shardkit.cli.unpack:command", "Extract a dataset into a tree of class directories."),
     "upload": ("shardkit.cli.upload:command", "Upload a dataset to a bucket."),
     "download": ("shardkit.cli.download:command", "Download a dataset from a bucket."),
+    "export": ("shardkit.cli.export:command", "Write the files by which other libraries read a dataset."),
     "index": ("shardkit.cli.index:command", "Create the manifest and index of shards that have none."),
     "shuffle-quality": ("shardkit.cli.shuffle_quality:command", "Show how well shuffle buffers mix a dataset."),
     "view": ("shardkit.cli.view:command", "Draw random samples of each class in one picture."),

@@ -121,6 +121,19 @@ class DownloadSettings:
     storage_options: StorageOptions = None
 
 
+ExportKind = Literal["timm", "class-names"]
+"""The formats of `export`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSettings:
+    """The options of `export`."""
+
+    overwrite: Annotated[bool, Help("Also replace files that shardkit did not write.")] = False
+    workers: Threads = None
+    storage_options: StorageOptions = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexSettings:
     """The options of `index_shards`."""

@@ -32,6 +32,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], type[Any]]] = {
     "unpack": (shardkit.unpack, settings.UnpackSettings),
     "upload": (shardkit.upload, settings.UploadSettings),
     "download": (shardkit.download, settings.DownloadSettings),
+    "export": (shardkit.export, settings.ExportSettings),
     "index": (shardkit.index_shards, settings.IndexSettings),
     "shuffle-quality": (shuffle_quality, settings.ShuffleQualitySettings),
     "view": (shardkit.view, settings.ViewSettings),
@@ -43,7 +44,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], type[Any]]] = {
 NOT_LOADED = {"SourceLike": SourceLike, "ClassesFrom": ClassesFrom, "Transcoding": Transcoding}
 """Types that the classes know by name only."""
 
-ARGUMENTS = {"source", "dest", "progress"}
+ARGUMENTS = {"source", "dest", "kinds", "progress"}
 
 LIMITED = [
     (name, option, value)

@@ -1,0 +1,166 @@
+"""The datasets that an export describes: the splits of one folder, with one class map."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from shardkit.errors import DatasetError, ManifestError, NotFoundError, UsageError, printable
+from shardkit.location import Location, locate
+from shardkit.packing.dest.dataset_files import DatasetFiles
+from shardkit.shards.find.find import resolve
+from shardkit.shards.manifest import Manifest, ShardEntry, decode_manifest
+from shardkit.shards.names import datasets_in
+from shardkit.shards.objects import Objects
+from shardkit.storage.access import Remote
+from shardkit.storage.patient import open_patient
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A dataset of a folder, which is one split for other libraries.
+
+    files: where its shards are read. origin: their names there, for those that have another name in the manifest.
+    """
+
+    files: DatasetFiles
+    manifest: Manifest
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The dataset's name: `train` of `shards/train`."""
+        return self.files.stem
+
+    @property
+    def place(self) -> str:
+        """Its manifest, for messages."""
+        return str(self.files.location(self.files.manifest))
+
+    def source_of(self, shard: ShardEntry) -> Location:
+        """Where the bytes of a shard are."""
+        return self.files.location(self.origin.get(shard.name, shard.name))
+
+    def require_format(self, wanted: str, reader: str) -> None:
+        """UsageError unless the shards have the format that a library reads."""
+        if self.manifest.shard_format != wanted:
+            fact = f"the shards are {self.manifest.shard_format}, and {reader} reads {wanted} shards"
+            raise UsageError(self.place, fact, f"convert it first: shardkit convert SOURCE DEST --format {wanted}")
+
+
+DigestsOf = Callable[[Split], Sequence[str]]
+"""The SHA-256 of each shard of a split, in hex digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The splits that an export describes, at least one, and the class map that they share.
+
+    classes: names in label order; empty if no split has labels. digests: reads the shards when it is called.
+    """
+
+    splits: tuple[Split, ...]
+    classes: tuple[str, ...]
+    digests: DigestsOf
+
+    @property
+    def title(self) -> str:
+        """A name for the whole: that of its folder, or of the dataset if the folder has no name."""
+        root = self.splits[0].files.store.root
+        path = os.path.abspath(root.path) if root.is_local else root.path
+        return os.path.basename(path.rstrip("/")) or self.splits[0].name
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """All fields of all splits, sorted."""
+        return tuple(sorted({name for split in self.splits for name in split.manifest.fields}))
+
+
+def splits_of(source: Source, remote: Remote) -> tuple[Split, ...]:
+    """The datasets that `source` names: a prefix or manifest, a folder with all datasets in it, or a list of these.
+
+    Raises NotFoundError, ManifestError, StorageError, and UsageError for a class directory, shards without a manifest,
+    part of a dataset, or datasets of several folders.
+    """
+    given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    if not given:
+        raise UsageError("export", "the list of datasets is empty", "name at least one")
+    found = tuple(split for one in given for split in _named(locate(one), remote))
+    folders = sorted({str(split.files.store.root) for split in found})
+    if len(folders) > 1:
+        fact = f"the datasets are in several folders: {', '.join(folders)}"
+        raise UsageError("export", fact, "export the datasets of each folder on their own")
+    twice = [name for name, count in Counter(split.name for split in found).items() if count > 1]
+    if twice:
+        raise UsageError("export", f"the dataset {twice[0]!r} is named twice", "name it once")
+    return found
+
+
+def _named(place: Location, remote: Remote) -> list[Split]:
+    if place.scheme.rpartition("+")[2] in ("http", "https"):
+        raise UsageError(str(place), "a web server is read-only", "export where its files are, or after 'download'")
+    in_folder = _in_folder(place, remote)
+    if in_folder:
+        return in_folder
+    found = resolve(str(place.url), remote)
+    if found.tree is not None:
+        raise UsageError(str(found.tree), "this is a class directory, not a dataset", "pack it with 'shardkit pack'")
+    if found.manifest is None or found.location is None:
+        cure = "make one with 'shardkit index'"
+        raise NotFoundError(str(place), "the shards have no manifest, which an export is made from", cure)
+    if found.numbers is not None:
+        fact = "these are only some of the shards that the dataset's manifest names"
+        raise UsageError(str(found.location), fact, "give the dataset's prefix")
+    return [Split(_files(found.location.parent, found.location.name.removesuffix(".json"), remote), found.manifest)]
+
+
+def _in_folder(place: Location, remote: Remote) -> list[Split]:
+    """The datasets in the folder with exactly this name; empty if there is none."""
+    if place.name.endswith(".json") or set(place.name) & set("*?{["):
+        return []
+    folder = Location(place.scheme, place.path.rstrip("/") or "/")
+    found = []
+    for stem in datasets_in(Objects(remote).names(folder, "")):
+        files = _files(folder, stem, remote)
+        data = files.read(files.manifest)
+        try:
+            found.append(Split(files, decode_manifest(data, place=str(files.location(files.manifest)))))
+        except ManifestError as exc:
+            raise ManifestError(exc.place, exc.fact, f"{exc.cure}; or name the datasets to export one by one") from exc
+    return found
+
+
+def _files(folder: Location, stem: str, remote: Remote) -> DatasetFiles:
+    return DatasetFiles(open_patient(folder, remote.storage_options), stem)
+
+
+def shared_classes(splits: Sequence[Split]) -> tuple[str, ...]:
+    """The names of the classes, in label order, that all splits with labels share. DatasetError if they differ."""
+    first: Split | None = None
+    for split in splits:
+        if not split.manifest.classes:
+            continue
+        if first is None:
+            first = split
+        elif split.manifest.class_names != first.manifest.class_names:
+            cure = "pack the splits together, or with `classes`, so that a label means the same class in each"
+            raise DatasetError(split.place, _difference(first, split), cure)
+    return () if first is None else tuple(first.manifest.class_names)
+
+
+def _difference(first: Split, other: Split) -> str:
+    here, there = other.manifest.class_names, first.manifest.class_names
+    for label, (name, before) in enumerate(zip(here, there, strict=False)):
+        if name != before:
+            return f"label {label} is {printable(name)!r} here, and {printable(before)!r} in {first.name}"
+    return f"it has {len(here)} classes, and {first.name} has {len(there)}"
+
+
+def require_labels(split: Split, reader: str, cure: str) -> None:
+    """DatasetError unless each sample has one class."""
+    if split.manifest.labels not in ("class", "listed") or not split.manifest.classes:
+        raise DatasetError(split.place, f"its samples do not have one class each, which {reader} needs", cure)
