@@ -22,7 +22,7 @@ PAGES = [
 WORD = re.compile(r"(?<![\w./:-])[\w.-]+(?:/[\w.-]*)+(?![\w:*])|(?<![\w./-])\w+\.(?:py|md|toml|sh|json|yaml)\b")
 """What may be a path: words with a slash, and file names with an ending that is ours."""
 
-MADE = {".venv/bin/activate"}
+MADE = {".venv/bin/activate", "build/site"}
 """What is there only after the commands around it."""
 
 NAME_IN_FILE = re.compile(r"`([A-Za-z_]\w*)`[^`\n]{0,12}\(`([\w/.]+\.(?:py|toml))`\)")

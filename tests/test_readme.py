@@ -86,7 +86,7 @@ def test_the_readme_has_the_blocks_that_are_run() -> None:
 
 def test_the_check_installs_as_the_readme_says() -> None:
     check = (ROOT / ".ci" / "run").read_text("utf-8")
-    assert 'pip install --quiet ".[test]"' in check
+    assert 'pip install --quiet ".[test,docs]"' in check
     assert "shardkit demo" in check
 
 
