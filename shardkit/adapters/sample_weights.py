@@ -35,11 +35,12 @@ def weighed(dataset: Dataset, sample_weight: SampleWeight | None) -> Dataset:
     if dataset.batch_size is None:
         raise UsageError(_PLACE, "weights are given to batches", "add .batch(32), after .decode(size=…)")
     if isinstance(sample_weight, str):
-        return dataset.map(_FromField(sample_weight))
-    return dataset.map(_ByKey(_by_key(dataset, sample_weight)))
+        return dataset.map(FieldWeights(sample_weight))
+    return dataset.map(_ByKey(weights_by_key(dataset, sample_weight)))
 
 
-def _by_key(dataset: Dataset, sample_weight: Sequence[float] | NDArray[Any]) -> Mapping[str, float]:
+def weights_by_key(dataset: Dataset, sample_weight: Sequence[float] | NDArray[Any]) -> Mapping[str, float]:
+    """The weight of each sample by its key, from an array in the order of the view. UsageError as in `weighed`."""
     if isinstance(dataset.content, Mixed):
         raise UsageError(_PLACE, "a mixture has no order of its samples", "give the name of a JSON value")
     weights = _numbers(sample_weight)
@@ -80,16 +81,21 @@ class _ByKey:
 
 
 @dataclass(frozen=True, slots=True)
-class _FromField:
+class FieldWeights:
     """Weights from the samples: a value of this name in the field `json`."""
 
     name: str
 
     def __call__(self, batch: Any) -> tuple[Any, Any, NDArray[np.float32]]:
+        """(images, labels, weights) of a batch."""
         images, labels = _of_batch(batch)
+        return images, labels, self.of(batch)
+
+    def of(self, batch: Batch) -> NDArray[np.float32]:
+        """The weights of a batch, float32 (n,). DatasetError for a sample without one."""
         records = batch.fields.get("json", [None] * len(batch.keys))
         weights = [self._weight(key, record) for key, record in zip(batch.keys, records, strict=True)]
-        return images, labels, np.array(weights, np.float32)
+        return np.array(weights, np.float32)
 
     def _weight(self, key: str, record: Any) -> float:
         value = record.get(self.name) if isinstance(record, dict) else None

@@ -622,7 +622,8 @@ class Dataset:
     def to_tf(self, *, graph: bool = False, sample_weight: SampleWeight | None = None) -> tf.data.Dataset:
         """A tf.data.Dataset of (images, labels). Needs the extra `tensorflow`.
 
-        sample_weight: batches are (images, labels, weights), weights float32 (n,), as for `to_keras`.
+        sample_weight: batches are (images, labels, weights), weights float32 (n,), as for `to_keras`; with graph=True
+        an array.
 
         graph: a graph of TensorFlow's own operations on TFRecord shards instead of shardkit's threads, which a
         tf.distribute strategy can shard by file to several machines. It has the same samples, but in TensorFlow's order

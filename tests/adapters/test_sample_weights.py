@@ -162,5 +162,19 @@ def test_tensorflow_gets_them_with_their_type(listed: Path) -> None:
     assert made.element_spec[2] == tf.TensorSpec((None,), tf.float32)
     found = np.concatenate([weights.numpy() for _, _, weights in made])
     assert found.tolist() == as_array(listed)
-    with pytest.raises(UsageError, match="sample_weight: given together with graph=True"):
-        batches(listed).to_tf(graph=True, sample_weight="weight")
+
+
+def test_a_graph_of_tensorflow_looks_an_array_of_them_up_by_key(listed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    shardkit.convert(listed, tmp_path / "records", format="tfrecord", workers=1)
+    data = shardkit.dataset(tmp_path / "records", shuffle=4, seed=1)
+    given = data.labels * 100 + np.arange(12)
+    data = data.decode(size=8).batch(5)
+    made = data.to_tf(graph=True, sample_weight=given)
+    assert made.element_spec[2].dtype == "float32" and made.cardinality() == 3
+    labels, weights = (np.concatenate(part) for part in list(zip(*made.as_numpy_iterator(), strict=True))[1:])
+    assert (weights // 100).tolist() == labels.tolist() and sorted(weights) == sorted(given)
+    with pytest.raises(UsageError, match=r"sample_weight: 'weight' names a JSON value, .*; give an array in the order"):
+        data.to_tf(graph=True, sample_weight="weight")
+    with pytest.raises(UsageError, match="sample_weight: it has the shape"):
+        data.to_tf(graph=True, sample_weight=[1, 2])

@@ -64,10 +64,11 @@ class FileFlow(IndexedFlow):
         targets = Targets(columns.class_mode, rows, indices, options.dtype)
         super().__init__(files, targets, augment, options)
         self.class_mode, self.target_size, self.color_mode = columns.class_mode, files.size, files.color_mode
+        self.directory, self.interpolation, self.keep_aspect_ratio = columns.directory, files.interpolation, False
         self.filenames, self.filepaths = rows.filenames, list(files.paths)
         self.sample_weight = rows.weights
         if rows.labels is not None:
-            self.class_indices, self.classes = indices, targets.classes
+            self.class_indices, self.classes, self.num_classes = indices, targets.classes, len(indices)
         if rows.targets is not None:
             self._values: Any = rows.targets if columns.class_mode == "multi_output" else rows.targets[0]
 

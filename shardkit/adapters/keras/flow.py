@@ -14,11 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.adapters.keras.listing import chosen_classes, class_part, keras_order, listed
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
+from shardkit.adapters.sample_weights import FieldWeights
 from shardkit.errors import DecodeError, MissingFileError, UsageError
 from shardkit.images.augment import checks
 from shardkit.images.augment.augmenter import Augmenter
@@ -27,6 +29,7 @@ from shardkit.images.augment.transform import DRAWS
 from shardkit.images.decoder import Interpolation
 from shardkit.options.keywords import cure_of_choice, named_options
 from shardkit.reading.batches.batch import Batch, image_field
+from shardkit.reading.content import Named
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.options import DEFAULT_BUFFER
 from shardkit.sample import IMAGE_FIELDS, Sample
@@ -51,6 +54,7 @@ def flow_from_shards(
     color_mode: ColorMode = "rgb",
     classes: Sequence[str] | None = None,
     class_mode: Literal["binary", "categorical", "sparse", "input"] | None = "categorical",
+    weight_col: str | None = None,
     batch_size: int = 32,
     shuffle: bool = True,
     seed: int | None = None,
@@ -77,6 +81,8 @@ def flow_from_shards(
     are also bit-identical, since Keras' own function loads them (in shardkit's threads). Otherwise, unless
     interpolation="nearest", JPEGs may be decoded at a smaller scale, which is several times as fast for photographs.
     follow_links has no effect: pack() has already followed links, and reading a class directory follows them too.
+    weight_col: batches are (images, labels, weights), with the value of this name in the field `json` of each sample,
+    where pack() puts the other columns of a list or DataFrame; DatasetError if it is missing in one.
     Shuffled, the order is shardkit's, a new one in each epoch; seed=None is seed 0. augment: everything else in
     ImageDataGenerator (rotation, zoom …), in place of rescale and preprocessing_function; see
     `shardkit.keras.ImageDataGenerator`. Prints what Keras prints, unless verbose is False.
@@ -85,26 +91,30 @@ def flow_from_shards(
         fact = "augment has a rescale and a preprocessing_function of its own"
         raise UsageError("augment", fact, "set them there")
     _check_flow(color_mode, class_mode, interpolation, subset, validation_split)
+    data_format = keras.config.image_data_format() if data_format is None else data_format
+    one_of("data_format", data_format, ("channels_first", "channels_last"))
     base = as_dataset(source)
+    classes = None if classes is None or not len(classes) else classes
     names, labels = chosen_classes(base, classes, "classes")
     if class_mode == "binary" and len(names) != 2:
         raise UsageError("class_mode", f'"binary" needs two classes, but there are {len(names)}', 'use "sparse"')
-    view, listing = base, None
+    view, listing, split = base, None, None
     if classes is not None or subset is not None or not shuffle or save_to_dir is not None:
         listing = keras_order(listed(base), labels)
         if subset is not None:
-            listing = class_part(listing, (0, validation_split) if subset == "validation" else (validation_split, 1))
+            split = (0, validation_split) if subset == "validation" else (validation_split, 1)
+            listing = class_part(listing, split)
         view = base[listing.places if not shuffle else np.sort(listing.places)]
     view = shuffled(view, shuffle, checks.seed(seed))
     floatx = checks.dtype("dtype", dtype or keras.config.floatx())
     load = Loading(
-        two_sides(target_size), color_mode, interpolation, data_format or keras.config.image_data_format(), rescale,
-        preprocessing_function, floatx, augment,
+        two_sides(target_size), color_mode, interpolation, data_format, rescale, preprocessing_function, floatx, augment
     )  # fmt: skip
     by_keras = exact or interpolation == "hamming" or keep_aspect_ratio or color_mode == "rgba"
     batches = load.by_keras(view, keep_aspect_ratio) if by_keras else load.by_shardkit(view)
     relabel = Relabel(labels, len(base.classes))
-    finish = Finish(class_mode, relabel, len(names), floatx)
+    weights = None if weight_col is None else FieldWeights(weight_col)
+    finish = Finish(class_mode, relabel, len(names), floatx, weights=weights)
     if save_to_dir is not None:
         assert listing is not None
         numbers = {key: number for number, key in enumerate(listing.keys)}
@@ -112,8 +122,14 @@ def flow_from_shards(
     made = KerasDataset(
         batches.batch(batch_size).map(finish), class_names=names, relabelled=relabel if classes is not None else None
     )
-    made.image_shape = load.shape
-    made.shuffle, made.seed, made.class_mode = shuffle, seed, class_mode
+    made.__dict__.update(
+        image_shape=load.shape, target_size=load.size, color_mode=color_mode, interpolation=interpolation,
+        keep_aspect_ratio=keep_aspect_ratio, data_format=data_format, dtype=floatx, class_mode=class_mode,
+        shuffle=shuffle, seed=seed, subset=subset, split=split, save_to_dir=save_to_dir, save_prefix=save_prefix,
+        save_format=save_format, directory=base.content.source if isinstance(base.content, Named) else None,
+    )  # fmt: skip
+    if weight_col is None:
+        made.sample_weight = None
     if verbose:
         print(f"Found {made.samples} images belonging to {made.num_classes} classes.")
     return made
@@ -222,7 +238,6 @@ class Loading:
 
     def by_keras(self, view: Dataset, keep_aspect_ratio: bool) -> Dataset:
         """Load with Keras' own function, in shardkit's threads."""
-
         augmenter = None
         if self.augment is not None:
             augmenter = Augmenter(self.augment, channels_first=self.layout == "chw")
@@ -243,7 +258,8 @@ class Loading:
                 array = np.empty(self.shape, np.float32)
                 pixels = keras.utils.img_to_array(image, "channels_last", dtype="float32")
                 augmenter.into(pixels, array, generator.random(DRAWS))
-            return {"__key__": sample["__key__"], name: array, "cls": sample["cls"]}
+            made = {"__key__": sample["__key__"], name: array, "cls": sample["cls"]}
+            return made | {"json": msgspec.json.decode(sample["json"])} if "json" in sample else made
 
         return view.map(load, rng=augmenter is not None)
 
@@ -320,17 +336,20 @@ class Finish:
     classes: int
     dtype: str
     save: Saving | None = None
+    weights: FieldWeights | None = None
 
     def __call__(self, batch: Batch) -> Any:
-        """The images with their labels; only the images for class_mode None."""
+        """The images with their labels, and weights; only the images for class_mode None."""
         images = batch.images.astype(self.dtype, copy=False)
         if self.save is not None:
             self.save(batch)
         if self.class_mode is None:
             return images
-        if self.class_mode == "input":
-            return images, images.copy()
+        targets = images.copy() if self.class_mode == "input" else self._labels(batch)
+        return (images, targets) if self.weights is None else (images, targets, self.weights.of(batch))
+
+    def _labels(self, batch: Batch) -> NDArray[Any]:
         labels = self.relabel(batch.labels)
         if self.class_mode == "categorical":
-            return images, np.eye(self.classes, dtype=self.dtype)[labels]
-        return images, labels.astype(self.dtype)
+            return np.eye(self.classes, dtype=self.dtype)[labels]
+        return labels.astype(self.dtype)

@@ -249,17 +249,21 @@ class ImageDataGenerator:
         subset: Subset | None = None,
         interpolation: str = "nearest",
         keep_aspect_ratio: bool = False,
+        weight_col: str | None = None,
         exact: bool = False,
         verbose: bool = True,
     ) -> KerasDataset:
         """Batches of a packed tree, with the arguments of Keras' `flow_from_directory`; see `flow_from_shards`."""
-        return flow_from_shards(
+        made = flow_from_shards(
             source, target_size=target_size, color_mode=color_mode, classes=classes, class_mode=class_mode,
             batch_size=batch_size, shuffle=shuffle, seed=seed, data_format=self.data_format, save_to_dir=save_to_dir,
             save_prefix=save_prefix, save_format=save_format, follow_links=follow_links, subset=subset,
             interpolation=interpolation, keep_aspect_ratio=keep_aspect_ratio, dtype=self.dtype,
-            validation_split=self._validation_split, augment=self._fitted(), exact=exact, verbose=verbose,
+            validation_split=self._validation_split, augment=self._fitted(), weight_col=weight_col, exact=exact,
+            verbose=verbose,
         )  # fmt: skip
+        made.image_data_generator = self
+        return made
 
     @named_options
     def flow_from_directory(
@@ -326,10 +330,12 @@ class ImageDataGenerator:
             self.data_format, self.dtype, batch_size, shuffle, seed, save_to_dir, save_prefix, save_format, subset,
             self._validation_split,
         )  # fmt: skip
-        return flow_of_files(
+        made = flow_of_files(
             dataframe, columns, self._fitted(), options, target_size=target_size, color_mode=color_mode,
             interpolation=interpolation,
         )  # fmt: skip
+        made.image_data_generator = self
+        return made
 
     @named_options
     def flow(
@@ -352,7 +358,9 @@ class ImageDataGenerator:
             self.data_format, self.dtype, batch_size, shuffle, seed, save_to_dir, save_prefix, save_format, subset,
             self._validation_split,
         )  # fmt: skip
-        return flow_of_arrays(x, y, sample_weight, self._fitted(), options, ignore_class_split=ignore_class_split)
+        made = flow_of_arrays(x, y, sample_weight, self._fitted(), options, ignore_class_split=ignore_class_split)
+        made.image_data_generator = self
+        return made
 
 
 def _chance(seed: int | None) -> Chance:

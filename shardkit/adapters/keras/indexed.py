@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit import rng
+from shardkit.adapters.keras.absent import absent
 from shardkit.adapters.keras.flow import PILLOW_FILTERS, Saving, require_part
 from shardkit.adapters.keras.pydataset import keras
 from shardkit.errors import DecodeError, NotFoundError, SampleIndexError
@@ -48,6 +49,12 @@ class FlowOptions:
         at_least("batch_size", self.batch_size, 1)
         checks.seed(self.seed)
         require_part(self.subset, self.validation_split)
+
+    @property
+    def split(self) -> tuple[float, float] | None:
+        """The part of the samples that the subset is, from 0 to 1, as in Keras: validation comes first."""
+        held = self.validation_split
+        return None if self.subset is None else (0, held) if self.subset == "validation" else (held, 1)
 
     @property
     def channels_first(self) -> bool:
@@ -163,13 +170,17 @@ class IndexedFlow(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not 
         super().__init__(workers=1)
         self.batch_size, self.shuffle, self.seed = options.batch_size, options.shuffle, options.seed
         self.data_format, self.dtype = options.data_format, options.dtype
+        self.save_to_dir, self.save_prefix, self.save_format = (
+            options.save_to_dir, options.save_prefix, options.save_format,
+        )  # fmt: skip
+        self.subset, self.split = options.subset, options.split
         height, width, channels = images.shape
         first = options.channels_first
         self.image_shape = (channels, height, width) if first else (height, width, channels)
         self.n = self.samples = len(images)
         self._images, self._targets, self._save = images, targets, options.saving
         self._augmenter = Augmenter(augment, channels_first=first)
-        self._epoch = self._next = 0
+        self._epoch = self._next = self.total_batches_seen = 0
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -182,6 +193,20 @@ class IndexedFlow(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise AttributeError; for what only Keras' own iterators have, with what to use instead."""
+        raise absent(self, name)
+
+    @property
+    def batch_index(self) -> int:
+        """The number of the batch that `next()` returns next."""
+        return self._next
+
+    @property
+    def index_array(self) -> Numbers:
+        """The numbers of the samples in the order of the batches of this epoch (int64)."""
+        return self.order(self._epoch)
 
     def __len__(self) -> int:
         return -(-self.n // self.batch_size)
@@ -224,6 +249,8 @@ class IndexedFlow(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not 
         if not 0 <= number < len(self):
             fact = f"there is no batch {number} among {len(self)}"
             raise SampleIndexError(type(self).__name__, fact, "they count from 0")
+        with self._lock:
+            self.total_batches_seen += 1
         chosen = self.order(epoch)[number * self.batch_size : (number + 1) * self.batch_size]
         rows = self._augmenter.draws(rng.stream_key("augment", self.seed or 0, epoch), chosen)
         images = np.empty((len(chosen), *self.image_shape), np.float32)

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.adapters.keras.absent import absent
 from shardkit.adapters.keras.listing import KerasListing, delivered
 from shardkit.adapters.sample_weights import weighed
 from shardkit.errors import DatasetError, MissingExtraError, SampleIndexError, UsageError
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.labels import require_class_labels
+from shardkit.reading.content import Named
 from shardkit.reading.dataset import Dataset
 from shardkit.reading.options import SampleWeight
 from shardkit.reading.order.ranks import TF_CONFIG
@@ -72,11 +74,16 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
         self._head: dict[int, Any] = {}
         self._touched = self._over = self._within = False
         self._next = 0
+        self.total_batches_seen = 0
         self._listing: tuple[int, KerasListing] | None = None
 
     def __repr__(self) -> str:
         about = f"batches={self.num_batches}, batch_size={self.batch_size}"
         return f"<{type(self).__name__} of {self.dataset!r}: {about}>"
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise AttributeError; for what only Keras' own iterators have, with what to use instead."""
+        raise absent(self, name)
 
     # Interface that Keras calls
 
@@ -103,6 +110,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
                 repr(self.dataset), f"there is no batch {number} among {count}", "numbers start at 0"
             )
         with self._lock:
+            self.total_batches_seen += 1
             if count is not None and self._within:
                 self._over = self._over or self._place == count
                 number, self._place = self._place % count, self._place % count + 1
@@ -217,6 +225,24 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
     def filenames(self) -> list[str]:
         """The original path relative to the root of every sample, in the order of the batches."""
         return list(self.listing.paths)
+
+    @property
+    def filepaths(self) -> list[str]:
+        """The path of every image, in the order of the batches. Only of a class directory: shards have none."""
+        tree = self.dataset.content.found.tree if isinstance(self.dataset.content, Named) else None
+        if tree is None:
+            raise absent(self, "filepaths")
+        return [os.path.join(tree.path, name) for name in self.filenames]
+
+    @property
+    def index_array(self) -> NDArray[np.int64]:
+        """The places of the samples in `filenames`, `keys` and `labels`, which are in the order of the batches."""
+        return np.arange(self.samples)
+
+    @property
+    def batch_index(self) -> int:
+        """The number of the batch that `next()` returns next."""
+        return self._next % max(1, len(self))
 
     @property
     def samples(self) -> int:

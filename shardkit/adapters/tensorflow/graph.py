@@ -16,16 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from shardkit.adapters.sample_weights import weights_by_key
 from shardkit.adapters.tensorflow.handover import counted, element_spec, untuned, with_names
 from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.formats.format import FORMATS, format_of_head, format_of_name
 from shardkit.formats.tar.headers import GZIP_MAGIC
-from shardkit.formats.tfrecord.features import ENCODED, LABEL
+from shardkit.formats.tfrecord.features import ENCODED, KEY, LABEL
 from shardkit.formats.tfrecord.stream import is_packed
 from shardkit.images.crops import CENTER_SHARE, RATIO, SCALE, TRIES
 from shardkit.images.decoder import HEADROOM, DecodeOptions
 from shardkit.reading.content import Named
 from shardkit.reading.ops import ALL, clip
+from shardkit.reading.options import SampleWeight
 from shardkit.sample import IMAGE_FIELDS
 
 if TYPE_CHECKING:
@@ -53,8 +55,10 @@ DRAWS = 3 + 2 * TRIES
 """Number of random values per sample: flip, top, left, then (area, ratio) for each try."""
 
 
-def to_tf_graph(dataset: Dataset) -> tf.data.Dataset:
+def to_tf_graph(dataset: Dataset, sample_weight: SampleWeight | None = None) -> tf.data.Dataset:
     """Build the graph, with the same element_spec, cardinality and `class_names` as `to_tf`.
+
+    sample_weight: an array, as for `Dataset.to_keras`; the weights are looked up by the keys of the records.
 
     Raises UsageError for what TensorFlow's operations can't do. Defects in the data raise TensorFlow's errors.
     """
@@ -65,11 +69,12 @@ def to_tf_graph(dataset: Dataset) -> tf.data.Dataset:
     records = _records(paths, packing, shuffled=reading.buffer > 0, seed=reading.seed)
     if reading.buffer:
         records = records.shuffle(reading.buffer, seed=reading.seed)
-    samples = _window(records, steps.window).map(_decoder(dataset, options), num_parallel_calls=tf.data.AUTOTUNE)
+    decoder = _decoder(dataset, options, _weights(dataset, sample_weight))
+    samples = _window(records, steps.window).map(decoder, num_parallel_calls=tf.data.AUTOTUNE)
     made = samples.batch(steps.batch.size, drop_remainder=steps.batch.drop_last, num_parallel_calls=tf.data.AUTOTUNE)
     made = _window(made, steps.batch_window)
     spec = element_spec(dataset)
-    made = made.map(lambda images, labels: tuple(map(_shaped, (images, labels), spec)))
+    made = made.map(lambda images, labels, *weights: (*map(_shaped, (images, labels), spec), *weights))
     if reading.turns != 1:
         made = made.repeat(reading.turns)
     deal = tf.data.Options()
@@ -192,7 +197,22 @@ def _shaped(value: Any, kind: Any) -> Any:
     return tf.ensure_shape(value, kind.shape)
 
 
-def _decoder(dataset: Dataset, options: DecodeOptions) -> Callable[..., Any]:
+def _weights(dataset: Dataset, sample_weight: SampleWeight | None) -> tf.lookup.StaticHashTable | None:
+    """Key -> weight as a table of TensorFlow. UsageError for what has no keys in the records."""
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, str):
+        fact = f"{sample_weight!r} names a JSON value, which TensorFlow's operations can't read"
+        raise UsageError("sample_weight", fact, "give an array in the order of Dataset.labels, or omit graph=True")
+    if dataset.content.streams or dataset.content.names is not None:
+        fact = "weights are looked up by key, and these records have none that a manifest lists"
+        raise UsageError("sample_weight", fact, "omit graph=True")
+    found = weights_by_key(dataset, sample_weight)
+    keys, values = tf.constant(list(found), tf.string), tf.constant(list(found.values()), tf.float32)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), math.nan)
+
+
+def _decoder(dataset: Dataset, options: DecodeOptions, weights: Any) -> Callable[..., Any]:
     names = dataset.content.names
     classes = 0 if dataset.content.streams else len(dataset.classes)
     if options.label == "binary" and classes != 2:
@@ -200,24 +220,27 @@ def _decoder(dataset: Dataset, options: DecodeOptions) -> Callable[..., Any]:
     image = (names and names.image) or ENCODED
     label = (names and names.label) or LABEL
     assert options.height_width is not None
-    return _Decoder(options, options.height_width, image, label, classes)
+    return _Decoder(options, options.height_width, image, label, classes, weights)
 
 
 @dataclass(frozen=True, slots=True)
 class _Decoder:
-    """Turns a record into (image, label)."""
+    """Turns a record into (image, label), and its weight if there is a table of them."""
 
     options: DecodeOptions
     size: tuple[int, int]
     image: str
     label: str
     classes: int
+    weights: Any
 
     def __call__(self, record: Any, turn: Any) -> Any:
         kinds = {
             self.image: tf.io.FixedLenFeature((), tf.string),
             self.label: tf.io.FixedLenFeature((), tf.int64, default_value=-1),
         }
+        if self.weights is not None:
+            kinds[KEY] = tf.io.FixedLenFeature((), tf.string)
         parsed = tf.io.parse_single_example(record, kinds)
         data = parsed[self.image]
         draws: Any = None
@@ -228,7 +251,8 @@ class _Decoder:
         image = self._resized(pixels, box)
         if self.options.flip:
             image = tf.cond(draws[0] < 0.5, lambda: tf.reverse(image, (1,)), lambda: image)
-        return self._finished(image), self._encoded(parsed[self.label])
+        sample = self._finished(image), self._encoded(parsed[self.label])
+        return sample if self.weights is None else (*sample, self.weights.lookup(parsed[KEY]))
 
     @property
     def channels(self) -> int:

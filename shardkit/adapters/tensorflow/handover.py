@@ -45,12 +45,10 @@ def to_tf(dataset: Dataset, *, graph: bool = False, sample_weight: SampleWeight 
     replaces the Batch, it must return an array, or a tuple or dict of arrays. Raises UsageError for a Dataset without
     decode(size=…) and batch().
     """
-    if graph and sample_weight is not None:
-        raise UsageError("sample_weight", "given together with graph=True", "omit one of the two")
     if graph:
         from shardkit.adapters.tensorflow.graph import to_tf_graph
 
-        return to_tf_graph(dataset)
+        return to_tf_graph(dataset, sample_weight)
     dataset = weighed(dataset, sample_weight)
     return handed_over(dataset, element_spec(dataset), _plain)
 

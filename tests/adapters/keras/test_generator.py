@@ -514,3 +514,108 @@ def test_the_parts_of_arrays_are_those_of_keras(images: np.ndarray) -> None:
 def test_arrays_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Ours().flow(**{"x": np.zeros((12, 4, 4, 3))} | arguments)
+
+
+# Attributes
+
+KINDS = ("tree", "shards", "dataframe", "arrays")
+
+
+def a_flow(kind: str, cls: Any, tree: Path, tmp_path: Path, frame: Any, images: np.ndarray) -> Any:
+    generator, options = cls(validation_split=0.25), {"batch_size": 4, "shuffle": False, "subset": "training"}
+    if kind == "arrays":
+        return generator.flow(images, np.arange(12) % 2, **options)
+    if kind == "dataframe":
+        return generator.flow_from_dataframe(frame, str(tree), target_size=(8, 9), **options)
+    if kind == "shards" and cls is Ours:
+        shardkit.pack(tree, tmp_path / "shards" / "all")
+        return generator.flow_from_shards(str(tmp_path / "shards" / "all"), target_size=(8, 9), **options)
+    return generator.flow_from_directory(str(tree), target_size=(8, 9), **options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flow_has_the_attributes_of_keras_own_or_says_what_to_use(
+    kind: str, tree: Path, tmp_path: Path, frame: Any, images: np.ndarray
+) -> None:
+    ours, theirs = (a_flow(kind, cls, tree, tmp_path, frame, images) for cls in (Ours, Theirs))
+    places = {"shards": {"directory"}}  # where they differ, as they should
+    absent = {
+        "lock", "index_generator", "white_list_formats", "allowed_class_modes", "set_processing_attrs", "get_classes",
+    }  # fmt: skip
+    if kind == "shards":
+        absent.add("filepaths")
+    for name in sorted(name for name in dir(theirs) if not name.startswith("_")):
+        if name in absent:
+            with pytest.raises(AttributeError, match=f"no attribute '{name}'; .+"):
+                getattr(ours, name)
+            continue
+        given, wanted = getattr(ours, name), getattr(theirs, name)
+        if name in places.get(kind, ()) or callable(wanted) or isinstance(wanted, Theirs) or name == "index_array":
+            continue
+        if name not in ("max_queue_size", "workers", "num_batches"):
+            np.testing.assert_array_equal(given, wanted, err_msg=name)
+    assert ours.image_data_generator.__class__ is Ours
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_counters_of_a_flow_are_those_of_keras(
+    kind: str, tree: Path, tmp_path: Path, frame: Any, images: np.ndarray
+) -> None:
+    flows = [a_flow(kind, cls, tree, tmp_path, frame, images) for cls in (Ours, Theirs)]
+    for _ in range(4):
+        for flow in flows:
+            next(flow)
+        assert len({(flow.batch_index, flow.total_batches_seen) for flow in flows}) == 1
+    for flow in flows:
+        flow.reset()
+    assert [flow.batch_index for flow in flows] == [0, 0]
+    np.testing.assert_array_equal(*(flow.index_array for flow in flows))
+
+
+def test_the_samples_of_a_shuffled_batch_are_found_by_index_array(tree: Path, frame: Any, images: np.ndarray) -> None:
+    flow = Ours().flow_from_directory(tree, (8, 8), batch_size=5, class_mode="sparse", seed=3)
+    for _ in range(2):
+        labels = np.concatenate([flow[number][1] for number in range(len(flow))])
+        names = [flow.filenames[number] for number in flow.index_array]
+        assert [flow.class_indices[name.partition("/")[0]] for name in names] == labels.tolist()
+        assert all(
+            Path(path).is_file() and path.endswith(name) for path, name in zip(flow.filepaths, names, strict=True)
+        )
+    rows = Ours().flow_from_dataframe(frame, tree, target_size=(8, 8), class_mode="raw", y_col="age", batch_size=12)
+    np.testing.assert_array_equal(rows[0][1], np.asarray(rows.labels)[rows.index_array])
+
+
+def test_what_a_class_mode_does_not_have_is_said(tree: Path, frame: Any, images: np.ndarray) -> None:
+    flow = Ours().flow_from_dataframe(frame, tree, class_mode=None)
+    for name in ("labels", "classes", "class_indices", "num_classes"):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'; the samples have no"):
+            getattr(flow, name)
+    assert not hasattr(Ours().flow(images), "filenames")
+    with pytest.raises(AttributeError, match="did you mean 'filenames'"):
+        _ = Ours().flow_from_directory(tree).file_names
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("class_mode", ["sparse", "categorical", "input"])
+def test_weights_of_a_packed_dataframe_are_the_third_member_of_a_batch(
+    exact: bool, class_mode: Any, tree: Path, tmp_path: Path, frame: Any
+) -> None:
+    columns = shardkit.TableColumns(root=tree)
+    shardkit.pack(frame, tmp_path / "shards", columns=columns, shuffle=False, workers=1)
+    options = {"target_size": (8, 8), "class_mode": class_mode, "weight_col": "weight", "shuffle": False}
+    ours = Ours().flow_from_shards(tmp_path / "shards", exact=exact, **options)
+    theirs = Theirs().flow_from_dataframe(frame, str(tree), **options)
+    weights = dict(zip(theirs.filenames, theirs.sample_weight, strict=True))
+    x, y, found = ours[0]
+    assert found.dtype == np.float32 and x.shape == (12, 8, 8, 3) and len(y) == 12
+    assert found.tolist() == [weights[name] for name in ours.filenames]
+    with pytest.raises(AttributeError, match="'sample_weight'; the weights of shards are read with the batches"):
+        _ = ours.sample_weight
+    images = Ours().flow_from_shards(tmp_path / "shards", target_size=(8, 8), class_mode=None, weight_col="weight")[0]
+    assert images.shape == x.shape
+
+
+def test_a_weight_that_is_missing_is_reported_with_its_sample(tree: Path) -> None:
+    flow = Ours().flow_from_shards(tree, target_size=(8, 8), weight_col="weight")
+    with pytest.raises(shardkit.DatasetError, match=r"sample '.*': no value 'weight' in a field json"):
+        next(flow)
