@@ -25,10 +25,16 @@ INCLUDED = {
 }
 """Page of the site -> the file of the repository that it shows."""
 
+RESULTS = "reference/results.md"
+"""The page of all public classes that have no other, such as the results of new functions."""
+
 PAGE_OF = {path: page for page, path in INCLUDED.items()} | {"README.md": "index.md"}
 
 FOLDERS = {"Coming from": "coming-from", "Decisions": "decisions"}
 """Section of the navigation -> the folder of docs/ whose pages it lists."""
+
+MORE = "More"
+"""The section of pages that mkdocs.yml does not name."""
 
 LLMS_HEAD = """\
 # shardkit
@@ -49,6 +55,7 @@ The whole of it in four lines:
 _TEXTS: dict[str, str] = {}
 """Page -> its Markdown, with the links of the site."""
 
+_SHOWN = re.compile(r"^::: shardkit\.(\w+)$", re.MULTILINE)
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
@@ -59,20 +66,45 @@ def pages_of(folder: str) -> list[str]:
     return [f"{folder}/{name}" for name in sorted(found, key=lambda name: name != "index.md")]
 
 
-def filled(section: Any) -> Any:
-    """A part of the navigation in which the sections of FOLDERS list their pages; those without any are omitted."""
+def filled(nav: Any) -> Any:
+    """The navigation, in which the sections of FOLDERS list their pages, and MORE those that are nowhere else."""
+    lists = {name: pages_of(folder) for name, folder in FOLDERS.items()}
+    listed = {*INCLUDED, *pages(nav), *(page for each in lists.values() for page in each)}
+    written = sorted(path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md"))
+    return _with_lists(nav, lists | {MORE: [page for page in written if page not in listed]})
+
+
+def _with_lists(section: Any, lists: dict[str, list[str]]) -> Any:
+    """A part of the navigation with the pages of some sections by name; sections without pages are omitted."""
     if isinstance(section, list):
-        return [each for each in map(filled, section) if each != {}]
+        return [each for each in (_with_lists(part, lists) for part in section) if each]
     if isinstance(section, dict):
-        whole = {name: pages_of(FOLDERS[name]) if name in FOLDERS else filled(part) for name, part in section.items()}
+        whole = {name: lists.get(name) or _with_lists(part, lists) for name, part in section.items()}
         return {name: part for name, part in whole.items() if part}
     return section
+
+
+def pages(section: Any) -> Iterator[str]:
+    """The pages of a part of the navigation, in order."""
+    if isinstance(section, str):
+        yield section
+    for part in section.values() if isinstance(section, dict) else section if isinstance(section, list) else ():
+        yield from pages(part)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Complete the navigation."""
     config.nav = filled(config.nav)
     return config
+
+
+def results() -> str:
+    """The public classes of shardkit that no page of the reference lists, as instructions of mkdocstrings."""
+    import shardkit
+
+    text = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs" / "reference").glob("*.md")))
+    listed = set(_SHOWN.findall(text))
+    return "".join(f"::: shardkit.{name}\n" for name in shardkit.__all__ if name not in {*listed, "__version__"})
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -108,16 +140,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     parts = _FENCE.split(markdown)
     text = "".join(part if part.startswith("```") else _LINK.sub(replaced, part) for part in parts)
+    if page.file.src_uri == RESULTS:
+        text += results()
     _TEXTS[page.file.src_uri] = text
     return text
-
-
-def pages(section: Any) -> Iterator[str]:
-    """The pages of a part of the navigation, in order."""
-    if isinstance(section, str):
-        yield section
-    for part in section.values() if isinstance(section, dict) else section if isinstance(section, list) else ():
-        yield from pages(part)
 
 
 def entry(page: str, text: str) -> str:

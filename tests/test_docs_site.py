@@ -134,11 +134,14 @@ def cells(page: Path) -> list[list[str]]:
     return [re.split(r" \| ", row) for row in rows]
 
 
-def test_every_public_name_is_in_the_reference_once() -> None:
+def test_every_public_name_is_in_the_reference_once(hooks: Any) -> None:
     text = "".join(page.read_text("utf-8") for page in sorted((DOCS / "reference").glob("*.md")))
     named = re.findall(r"^::: shardkit\.(\w+)$", text, re.MULTILINE)
     extra = {*shardkit._NEED_EXTRA, *shardkit._MODULES}
-    assert sorted(named) == sorted({*shardkit.__all__, *extra} - {"__version__"})
+    results = re.findall(r"^::: shardkit\.(\w+)$", hooks.results(), re.MULTILINE)
+    assert sorted([*named, *results]) == sorted({*shardkit.__all__, *extra} - {"__version__"})
+    assert [name for name in results if not isinstance(getattr(shardkit, name), type)] == []
+    assert "Manifest" in results and "ShardEntry" in results
 
 
 def test_the_exit_codes_are_those_of_the_code_and_its_help() -> None:

@@ -111,9 +111,9 @@ def test_the_help_has_every_exit_code(capsys: pytest.CaptureFixture[str]) -> Non
     assert {int(code) for code in named} == real | {0, main.BUG, main.INTERRUPTED, main.BROKEN_PIPE}
 
 
-def test_the_exit_codes_of_the_help_are_those_of_the_readme() -> None:
-    readme = Path(__file__).parents[2].joinpath("README.md").read_text("utf-8").partition("## Exit codes")[2]
-    rows = re.findall(r"^\| (\d+) \| (.+?) \|$", readme, re.MULTILINE)
+def test_the_exit_codes_of_the_help_are_those_of_the_page() -> None:
+    page = Path(__file__).parents[2].joinpath("docs/reference/exit-codes.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.+?) \|$", page, re.MULTILINE)
     assert rows == re.findall(r"^  (\d+) +(.+)$", main.EXIT_CODES, re.MULTILINE)
 
 
