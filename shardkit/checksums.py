@@ -1,4 +1,5 @@
-"""CRC-32C by a C extension that is three times as fast as google_crc32c; without the extension, by google_crc32c.
+"""CRC-32C by a C extension that is three times as fast as google_crc32c; without the extension, by google_crc32c, and
+without that too, by NumPy, which takes tens of times as long (logged once).
 
 The extension releases the GIL while it computes, so that several threads can run in parallel.
 """
@@ -6,11 +7,10 @@ The extension releases the GIL while it computes, so that several threads can ru
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
-
-import google_crc32c
 
 from shardkit.native import load
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Buffer
+
+log = logging.getLogger(__name__)
 
 WINDOW_BYTES = 1 << 20
 """How much of a file is read at once: it stays in the processor's cache between the read and the checksum."""
@@ -34,7 +36,7 @@ def crc32c(data: Buffer | NDArray[Any], before: int = 0) -> int:
     if native is not None:
         found: int = native.crc32c(data, before)
         return found
-    return int(google_crc32c.extend(before, _taken(data)))
+    return _plain()(before, _taken(data))
 
 
 def differing(datas: Sequence[Buffer | None], sums: NDArray[np.uint32]) -> list[int]:
@@ -45,8 +47,9 @@ def differing(datas: Sequence[Buffer | None], sums: NDArray[np.uint32]) -> list[
     if native is not None:
         found: list[int] = native.differing(datas, np.ascontiguousarray(sums, np.uint32))
         return found
+    plain = _plain()
     pairs = enumerate(zip(datas, sums.tolist(), strict=True))
-    return [at for at, (data, crc) in pairs if data is not None and google_crc32c.value(_taken(data)) != crc]
+    return [at for at, (data, crc) in pairs if data is not None and plain(0, _taken(data)) != crc]
 
 
 def crc32c_of_file(file: io.RawIOBase, size: int) -> int | None:
@@ -69,6 +72,22 @@ def _taken(data: Buffer | NDArray[Any]) -> Any:
     return data if isinstance(data, bytes) else np.frombuffer(memoryview(cast("Buffer", data)), np.uint8)
 
 
+@cache
+def _plain() -> Callable[[int, Any], int]:
+    """A function of a CRC-32C and more bytes that returns the CRC-32C of both, for use without the C extension."""
+    try:
+        import google_crc32c
+    except ImportError:
+        reason = load("checksums")[1]
+        log.warning(
+            "checksums are computed by NumPy, which is slow: the C extension did not load (%s), and google-crc32c is "
+            'not installed; pip install "shardkit[crc32c]"', reason,
+        )  # fmt: skip
+        return crc32c_by_numpy
+    extend: Callable[[int, Any], int] = google_crc32c.extend
+    return extend
+
+
 POLYNOMIAL = 0x82F63B78
 """The Castagnoli polynomial, reflected."""
 
@@ -83,9 +102,9 @@ def summer(view: NDArray[np.uint8]) -> Callable[[int, int], int]:
 
     The C extension is three times as fast as google_crc32c, and releases the GIL.
     """
-    sums, value = parts_extension(), google_crc32c.value
+    sums = parts_extension()
     if sums is None:
-        return lambda start, end: int(value(view[start:end]))
+        return lambda start, end: crc32c(view[start:end])
     return partial(sums.sum_bytes, view)
 
 
@@ -123,3 +142,43 @@ def _table(bit: int) -> NDArray[np.uint32]:
     for _ in range(8):
         values = np.where(values & 1, values >> 1 ^ np.uint32(POLYNOMIAL), values >> 1).astype(np.uint32)
     return values
+
+
+ROW_BYTES = 256
+"""How many bytes `crc32c_by_numpy` takes one after the other, in all rows of a window at once."""
+
+FEWEST_ROWS = 16
+"""For fewer rows than this, a loop over the bytes is faster."""
+
+
+def crc32c_by_numpy(before: int, data: bytes | NDArray[np.uint8]) -> int:
+    """The CRC-32C of `data`, continuing from bytes whose CRC-32C is `before`."""
+    import numpy as np
+
+    view = np.frombuffer(data, np.uint8)
+    for start in range(0, len(view), WINDOW_BYTES):
+        before = _crc32c_of_window(before, view[start : start + WINDOW_BYTES])
+    return before
+
+
+def _crc32c_of_window(before: int, view: NDArray[np.uint8]) -> int:
+    """Rows of the window side by side, joined with what is before them; then the bytes that are left over."""
+    import numpy as np
+
+    count = len(view) // ROW_BYTES
+    count = count if count >= FEWEST_ROWS else 0
+    if count:
+        table, values = _table(0)[0], np.full(count, 0xFFFFFFFF, np.uint32)
+        for column in np.ascontiguousarray(view[: count * ROW_BYTES].reshape(count, ROW_BYTES).T):
+            values = table[(values ^ column) & 255] ^ values >> 8
+        crcs = np.concatenate([np.array([before], np.uint32), ~values])
+        before = joined_crc(crcs, np.array([0, *[ROW_BYTES] * count]))
+    value, entries = before ^ 0xFFFFFFFF, _entries()
+    for byte in view[count * ROW_BYTES :].tolist():
+        value = entries[(value ^ byte) & 255] ^ value >> 8
+    return value ^ 0xFFFFFFFF
+
+
+@cache
+def _entries() -> list[int]:
+    return [int(entry) for entry in _table(0)[0]]

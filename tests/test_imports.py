@@ -53,7 +53,7 @@ def test_the_help_of_each_command_loads_no_heavy_package(loaded_by: Loaded) -> N
 @pytest.mark.parametrize("name", ["pack", "dataset", "Dataset", "Manifest", "info"])
 def test_a_public_name_loads_no_training_framework_and_no_decoder(name: str, loaded_by: Loaded) -> None:
     loaded = loaded_by(f"import shardkit\nshardkit.{name}")
-    assert loaded & (HEAVY - {"google_crc32c"}) == set()
+    assert loaded & HEAVY == set()
 
 
 def test_all_equals_what_is_exported() -> None:

@@ -70,9 +70,3 @@ def dct_divisor(box: Box, size: tuple[int, int], *, headroom: float) -> int:
     """
     shrink = min(box[2] / size[0], box[3] / size[1]) / headroom
     return 8 if shrink >= 8 else 4 if shrink >= 4 else 2 if shrink >= 2 else 1
-
-
-def pixel_span(start: float, length: float, limit: int) -> tuple[int, int]:
-    """The whole pixels (first, one past the last) nearest to a span: at least one, within 0 … limit."""
-    first = min(max(round(start), 0), limit - 1)
-    return first, min(max(round(start + length), first + 1), limit)

@@ -1,12 +1,9 @@
 """The pixels of one image: decoded, turned upright, cropped and resized. Nothing here is random or knows about batches.
 
-Fast: libjpeg-turbo, its DCT scaling, and OpenCV. Bilinear shrinking by OpenCV alone aliases, since it uses two pixels
-in each direction however much it shrinks; so the source is first smoothed by a 3 x 3 or 5 x 5 Gaussian. Its variance
-is what linear interpolation lacks compared to the triangle of Pillow's antialiased filter: (s² - 1) / 6 for shrinking
-by s, in pixels² (a triangle of half-width s has s² / 6, linear interpolation has 1/6). On photographs at 224 x 224
-this is three times as fast as Pillow or INTER_AREA and closer to Pillow than INTER_AREA is
-(benchmarks/decode_accuracy.py).
-Exact: Pillow for everything.
+JPEGs are decoded by simplejpeg (libjpeg-turbo), at a smaller scale where the target allows it; Pillow decodes everything
+else, and resizes everything, with its antialiased filters. So only the scaled decoding of a JPEG differs from `exact`
+(benchmarks/decode_accuracy.py measures by how much). The C decoder (fused.py) does all of this in one step; this is the
+path for what it leaves out, and where it was not built.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.images import jpeg
-from shardkit.images.crops import Box, pixel_span
+from shardkit.images.crops import Box
 from shardkit.images.header import image_header
 from shardkit.images.orientation import orientation_by_pillow, orientation_in
 from shardkit.images.pillow import bad_size, eight_bit, open_image, turn
@@ -36,8 +33,8 @@ UPRIGHT = 1
 
 SCRATCH_BYTES = 16 << 20  # a larger image gets its own memory, which is released
 
-REDUCED_FROM, REDUCED_TO = 32, 8
-"""Shrinking by more than REDUCED_FROM is done in two steps, the second by about REDUCED_TO."""
+FILTER_REACH = {"nearest": 0.5, "area": 0.5, "bilinear": 1, "bicubic": 2, "lanczos": 3}
+"""How far a filter reaches from the centre of an output pixel, in output pixels (in input pixels when enlarging)."""
 
 _thread = threading.local()
 
@@ -52,13 +49,16 @@ def scratch(slot: str, nbytes: int) -> Pixels:
     return kept
 
 
-@lru_cache(maxsize=1)
-def opencv() -> Any:
-    """cv2 with its own threads disabled in the whole process: our threads already decode images in parallel."""
-    import cv2
+def flip(pixels: Pixels) -> None:
+    """Mirror (h, w, c) contiguous pixels left to right, in place."""
+    height, width, channels = pixels.shape
+    rows = pixels.reshape(height, width * channels)
+    rows[:] = rows.take(_mirrored(width, channels), axis=1)
 
-    cv2.setNumThreads(1)
-    return cv2
+
+@lru_cache(maxsize=16)
+def _mirrored(width: int, channels: int) -> NDArray[np.intp]:
+    return (np.arange(width)[::-1, None] * channels + np.arange(channels)).ravel()
 
 
 def is_jpeg(data: Buffer) -> bool:
@@ -188,104 +188,28 @@ def resize_exact(image: Image.Image, box: Box, size: tuple[int, int], interpolat
 
 
 def resize_into(pixels: Pixels, box: Box, out: Pixels, interpolation: str) -> None:
-    """Resize a box of (h, w, c) pixels to fill `out`, uint8 (height, width, c), contiguous.
+    """Resize a box of (h, w, c) pixels to fill `out`, uint8 (height, width, c), contiguous, as `resize_exact` does.
 
-    A fractional box (a whole box after DCT scaling) is used exactly, except with area and nearest, which round its
-    edges to whole pixels.
+    A fractional box (a whole box after DCT scaling) is used exactly.
     """
-    if interpolation in ("bicubic", "lanczos"):
-        _resize_by_pillow(pixels, box, out, interpolation)
-        return
-    if interpolation == "bilinear":
-        pixels, box = _reduced(pixels, box, out)
-    if interpolation == "bilinear" and not all(float(edge).is_integer() for edge in box):
-        _warp_into(pixels, box, out)
-        return
-    top, bottom = pixel_span(box[0], box[2], pixels.shape[0])
-    left, right = pixel_span(box[1], box[3], pixels.shape[1])
-    part = pixels[top:bottom, left:right]
-    height, width = part.shape[:2]
-    if part.shape == out.shape:
-        out[:] = part
-    elif interpolation == "bilinear":
-        smooth = _smoothed(part, height / out.shape[0], width / out.shape[1])
-        _resize_by_opencv(smooth, out, opencv().INTER_LINEAR)
-    elif interpolation == "nearest":
-        _resize_by_opencv(part, out, opencv().INTER_NEAREST_EXACT)
-    elif height >= out.shape[0] and width >= out.shape[1]:
-        _resize_by_opencv(part, out, opencv().INTER_AREA)
-    else:  # when enlarging, INTER_AREA is not a box filter
-        _resize_by_pillow(part, (0, 0, height, width), out, interpolation)
-
-
-def _reduced(pixels: Pixels, box: Box, out: Pixels) -> tuple[Pixels, Box]:
-    """(pixels, box), averaged over whole cells if they would be shrunk more than `REDUCED_FROM` times.
-
-    A Gaussian that wide would take minutes for an image of 200 million pixels.
-    """
-    shrink = box[2] / out.shape[0], box[3] / out.shape[1]
-    cells = [int(times // REDUCED_TO) if times > REDUCED_FROM else 1 for times in shrink]
-    if cells == [1, 1]:
-        return pixels, box
-    height, width = (-(-side // cell) for side, cell in zip(pixels.shape[:2], cells, strict=True))
-    small = opencv().resize(pixels, (width, height), interpolation=opencv().INTER_AREA).reshape(height, width, -1)
-    down, across = height / pixels.shape[0], width / pixels.shape[1]
-    return small, (box[0] * down, box[1] * across, box[2] * down, box[3] * across)
-
-
-def _resize_by_opencv(pixels: Pixels, out: Pixels, code: int) -> None:
-    opencv().resize(pixels, (out.shape[1], out.shape[0]), out, interpolation=code)
-
-
-def _warp_into(pixels: Pixels, box: Box, out: Pixels) -> None:
-    """Bilinear resize of a fractional box, since `cv2.resize` takes only whole pixels. Pixel centres are at n + 1/2."""
-    cv2 = opencv()
-    height, width = out.shape[:2]
-    shrink_y, shrink_x = box[2] / height, box[3] / width
-    top, left = max(math.floor(box[0]) - 2, 0), max(math.floor(box[1]) - 2, 0)  # 2: the reach of the filters
-    part = pixels[top : math.ceil(box[0] + box[2]) + 2, left : math.ceil(box[1] + box[3]) + 2]
-    to_source = np.array(
-        [
-            [shrink_x, 0, box[1] - left + shrink_x / 2 - 0.5],
-            [0, shrink_y, box[0] - top + shrink_y / 2 - 0.5],
-        ]
-    )
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    smooth = _smoothed(part, shrink_y, shrink_x)
-    cv2.warpAffine(smooth, to_source, (width, height), out, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-
-
-def _resize_by_pillow(pixels: Pixels, box: Box, out: Pixels, interpolation: str) -> None:
     from PIL import Image
 
-    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0])
-    out[:] = resize_exact(image, box, (out.shape[0], out.shape[1]), interpolation)
-
-
-def _smoothed(pixels: Pixels, shrink_y: float, shrink_x: float) -> Pixels:
-    cv2 = opencv()
-    kernel_y, sigma_y = gaussian_for(round(shrink_y, 2))
-    kernel_x, sigma_x = gaussian_for(round(shrink_x, 2))
-    if kernel_y == kernel_x == 1:
-        return pixels
-    out = scratch("smoothed", pixels.size)[: pixels.size].reshape(pixels.shape)
-    blurred: Pixels = cv2.GaussianBlur(
-        pixels, (kernel_x, kernel_y), sigma_x, dst=out, sigmaY=sigma_y, borderType=cv2.BORDER_REPLICATE
+    size = (out.shape[0], out.shape[1])
+    if box[2:] == size and float(box[0]).is_integer() and float(box[1]).is_integer():
+        top, left = int(box[0]), int(box[1])
+        out[:] = pixels[top : top + size[0], left : left + size[1]]
+        return
+    (top, bottom), (left, right) = (
+        _reached(box[axis], box[axis + 2], size[axis], pixels.shape[axis], FILTER_REACH[interpolation])
+        for axis in (0, 1)
     )
-    return blurred
+    part = pixels[top:bottom, left:right]
+    image = Image.fromarray(part if part.shape[2] == 3 else part[:, :, 0])
+    inside = (box[0] - top, box[1] - left, box[2], box[3])
+    out[:] = resize_exact(image, inside, size, interpolation)
 
 
-@lru_cache(maxsize=4096)
-def gaussian_for(shrink: float) -> tuple[int, float]:
-    """(taps, sigma) of the Gaussian before linear shrinking; one tap if it would have almost no effect.
-
-    Three taps [a, 1 - 2a, a] have the variance 2a, so sigma² = 1 / (2 ln((1 - 2a) / a)) is exact.
-    """
-    variance = (shrink * shrink - 1) / 6
-    if variance < 0.04:
-        return 1, 1.0
-    if variance < 0.6:
-        a = variance / 2
-        return 3, math.sqrt(1 / (2 * math.log((1 - 2 * a) / a)))
-    sigma = math.sqrt(variance)
-    return 2 * math.ceil(1.8 * sigma) + 1, sigma
+def _reached(start: float, length: float, out: int, limit: int, reach: float) -> tuple[int, int]:
+    """(first, one past the last) of the pixels of an axis that a resized span depends on: Pillow gets no others."""
+    around = math.ceil(reach * max(length / out, 1)) + 1
+    return max(math.floor(start) - around, 0), min(math.ceil(start + length) + around, limit)

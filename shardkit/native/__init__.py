@@ -1,10 +1,10 @@
 """The parts written in C, and the function that loads them. Each is optional: without it, Python code does the same, or
 a clear error is raised.
 
-    checksums   CRC-32C of buffers; without it, google_crc32c computes it
-    sums        CRC-32C of all parts of a shard in one pass; without it, google_crc32c does it part by part
+    checksums   CRC-32C of buffers; without it, google_crc32c or NumPy computes it
+    sums        CRC-32C of all parts of a shard in one pass; without it, each part is summed by itself
     gather      reads, checks and copies plain JPEGs into a shard; without it, a loop in Python does
-    jpeg        decodes, crops and resizes JPEGs into a batch; without it, simplejpeg and OpenCV do
+    jpeg        decodes, crops and resizes JPEGs into a batch; without it, simplejpeg and Pillow do
     augment     warps images for `decode(augment=)`; without it, NumPy does
     jpegtran    rewrites JPEGs losslessly; without it, the options that need it are refused
 

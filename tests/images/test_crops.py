@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardkit.images.crops import RANDOM_DRAWS, RATIO, center_box, dct_divisor, pixel_span, random_box
+from shardkit.images.crops import RANDOM_DRAWS, RATIO, center_box, dct_divisor, random_box
 
 sides = st.integers(1, 3000)
 numbers = st.lists(st.floats(0, 1, exclude_max=True), min_size=RANDOM_DRAWS, max_size=RANDOM_DRAWS)
@@ -100,17 +100,6 @@ def test_a_jpeg_is_only_shrunk_as_far_as_leaves_the_headroom_both_ways() -> None
     assert dct_divisor((0, 0, 1344, 1344), (224, 224), headroom=1.5) == 4
     assert dct_divisor((0, 0, 9999, 9999), (224, 224), headroom=1.5) == 8
     assert dct_divisor((0, 0, 9999, 9999), (224, 224), headroom=math.inf) == 1
-
-
-@given(st.floats(0, 100), st.floats(0, 100), st.integers(1, 100))
-def test_a_span_of_whole_pixels_is_inside_and_not_empty(start: float, length: float, limit: int) -> None:
-    first, end = pixel_span(start, length, limit)
-    assert 0 <= first < end <= limit
-
-
-def test_a_span_of_whole_pixels_is_the_nearest() -> None:
-    assert pixel_span(1.4, 2.2, 10) == (1, 4)
-    assert pixel_span(1.6, 2.2, 10) == (2, 4)
 
 
 @pytest.mark.parametrize("times", [1, 2, 4, 8])

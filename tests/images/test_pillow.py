@@ -215,9 +215,7 @@ def test_pillow_s_own_limit_is_raised_only_while_it_is_needed(monkeypatch: pytes
 
 
 def test_very_strong_shrinking_is_near_to_pillow_s() -> None:
-    from shardkit.images.pixels import REDUCED_FROM
-
-    side = 8 * 2 * REDUCED_FROM
+    side = 512
     noise = np.random.default_rng(0).integers(0, 256, (4, 4, 3), np.uint8)
     data = file_of(Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC), "PNG")
     for crop in ("resize", "center"):

@@ -205,7 +205,7 @@ def test_mapped_shards_need_no_file_descriptors(by_shards: dict[int, str], run_p
     code = (
         "import os, resource, shardkit\n"
         f"ds = shardkit.dataset({by_shards[64]!r}, shuffle=True, threads=1)\n"
-        "import cv2, simplejpeg, pyarrow.parquet\n"
+        "import simplejpeg, pyarrow.parquet\n"
         "limit = len(os.listdir('/dev/fd')) + 16\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))\n"
         "print(sum(1 for _ in ds), sum(len(b.keys) for b in ds.decode(size=4).batch(8)))\n"

@@ -124,6 +124,6 @@ class Threads:
 
 @atexit.register
 def _close_all() -> None:
-    """End the threads of running iterations: the interpreter must not exit while one of them is inside OpenCV."""
+    """End the threads of running iterations: the interpreter must not exit while one of them is inside a C library."""
     for threads in list(_LIVE):
         threads.close()
