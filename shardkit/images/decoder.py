@@ -26,7 +26,7 @@ from shardkit.images.pixels import Buffer, Pixels
 from shardkit.options.keywords import cure_of_choice
 
 HEADROOM = 1.5
-"""How many decoded pixels DCT scaling must leave for each target pixel (3 for area, bicubic and lanczos, which show more of the difference)."""
+"""How many decoded pixels DCT scaling must leave for each target pixel (3 for area, bicubic and lanczos)."""
 
 DRAWS_STRIDE = 32
 """Counters of the random stream for each position: number 0 is for the flip, those from 1 are for the crop."""

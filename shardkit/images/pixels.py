@@ -1,7 +1,7 @@
-"""The pixels of one image: decoded, turned upright, cropped and resized. Nothing here is random or knows about batches.
+"""The pixels of one image: decoded, turned upright, cropped and resized. Nothing is random or knows about batches.
 
-JPEGs are decoded by simplejpeg (libjpeg-turbo), at a smaller scale where the target allows it; Pillow decodes everything
-else, and resizes everything, with its antialiased filters. So only the scaled decoding of a JPEG differs from `exact`
+JPEGs are decoded by simplejpeg (libjpeg-turbo), at a smaller scale where the target allows it. Pillow decodes all
+else, and resizes everything, with its antialiased filters: only a JPEG decoded at a smaller scale differs from `exact`
 (benchmarks/decode_accuracy.py measures by how much). The C decoder (fused.py) does all of this in one step; this is the
 path for what it leaves out, and where it was not built.
 """

@@ -52,15 +52,15 @@ PyDoc_STRVAR(
 static PyObject *py_differing(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *datas, *fast = NULL, *found = NULL;
+    PyObject *datas, *items = NULL, *found = NULL;
     Py_buffer sums, *views = NULL;
     uint8_t *wrong = NULL;
     Py_ssize_t count = 0, held = 0;
     if (!PyArg_ParseTuple(args, "Oy*", &datas, &sums))
         return NULL;
-    if ((fast = PySequence_Fast(datas, "datas is not a sequence")) == NULL)
+    if ((items = PySequence_Tuple(datas)) == NULL)
         goto end;
-    count = PySequence_Fast_GET_SIZE(fast);
+    count = PyTuple_Size(items);
     if (sums.len != count * (Py_ssize_t)sizeof(uint32_t)) {
         PyErr_SetString(PyExc_ValueError, "the numbers of sums and datas differ");
         goto end;
@@ -72,7 +72,7 @@ static PyObject *py_differing(PyObject *self, PyObject *args)
         goto end;
     }
     for (; held < count; held++) {
-        PyObject *data = PySequence_Fast_GET_ITEM(fast, held);
+        PyObject *data = PyTuple_GetItem(items, held);
         if (data != Py_None && PyObject_GetBuffer(data, &views[held], PyBUF_SIMPLE) < 0)
             goto end;
     }
@@ -92,7 +92,7 @@ end:
             PyBuffer_Release(&views[i]);
     PyMem_Free(views);
     PyMem_Free(wrong);
-    Py_XDECREF(fast);
+    Py_XDECREF(items);
     PyBuffer_Release(&sums);
     return found;
 }

@@ -180,13 +180,13 @@ static Py_ssize_t put_sample(const File *file, const char *prefix, Py_ssize_t pr
 
 static int take_bytes(PyObject *list, Py_ssize_t at, const char **text, Py_ssize_t *length)
 {
-    PyObject *item = PyList_GET_ITEM(list, at);
+    PyObject *item = PyList_GetItem(list, at);
     if (!PyBytes_Check(item)) {
         PyErr_SetString(PyExc_TypeError, "a list of bytes is expected");
         return 0;
     }
-    *text = PyBytes_AS_STRING(item);
-    *length = PyBytes_GET_SIZE(item);
+    *text = PyBytes_AsString(item);
+    *length = PyBytes_Size(item);
     return 1;
 }
 
@@ -203,7 +203,7 @@ static File *take_files(PyObject *lists[5], Py_ssize_t start, Py_ssize_t count)
                    take_bytes(lists[1], start + i, &file->key, &file->key_length) &&
                    take_bytes(lists[2], start + i, &file->field, &file->field_length) &&
                    take_bytes(lists[3], start + i, &file->label, &file->label_length);
-        file->size = good ? PyLong_AsSsize_t(PyList_GET_ITEM(lists[4], start + i)) : -1;
+        file->size = good ? PyLong_AsSsize_t(PyList_GetItem(lists[4], start + i)) : -1;
         if (good && file->size == -1 && PyErr_Occurred())
             good = 0;
         if (good && (file->size < 0 || file->label_length > BLOCK)) {
@@ -239,12 +239,13 @@ static PyObject *gather(PyObject *self, PyObject *args)
                           &PyList_Type, &lists[0], &PyList_Type, &lists[1], &PyList_Type, &lists[2], &PyList_Type,
                           &lists[3], &PyList_Type, &lists[4], &start, &stop, &max_pixels, &max_scans, &buffer))
         return NULL;
-    PyObject *result = NULL, *records = NULL;
+    PyObject *result = NULL, *filled = NULL;
     File *files = NULL;
+    int64_t *records = NULL;
     Py_ssize_t shortest = PY_SSIZE_T_MAX;
     for (int i = 0; i < 5; i++)
-        if (PyList_GET_SIZE(lists[i]) < shortest)
-            shortest = PyList_GET_SIZE(lists[i]);
+        if (PyList_Size(lists[i]) < shortest)
+            shortest = PyList_Size(lists[i]);
     if (pattern_length != BLOCK || start < 0 || stop < start || stop > shortest) {
         PyErr_SetString(PyExc_ValueError, "the pattern is not a block, or start and stop are not within the lists");
         goto end;
@@ -252,11 +253,13 @@ static PyObject *gather(PyObject *self, PyObject *args)
     files = take_files(lists, start, stop - start);
     if (files == NULL)
         goto end;
-    records = PyBytes_FromStringAndSize(NULL, (stop - start) * COLUMNS * (Py_ssize_t)sizeof(int64_t));
-    if (records == NULL)
+    records = PyMem_Malloc((size_t)(stop - start + 1) * COLUMNS * sizeof *records);
+    if (records == NULL) {
+        PyErr_NoMemory();
         goto end;
+    }
 
-    int64_t *record = (int64_t *)PyBytes_AS_STRING(records);
+    int64_t *record = records;
     uint8_t *base = buffer.buf;
     Py_ssize_t used = 0, done = 0;
     Py_BEGIN_ALLOW_THREADS;
@@ -273,12 +276,10 @@ static PyObject *gather(PyObject *self, PyObject *args)
         used += size;
     }
     Py_END_ALLOW_THREADS;
-    if (_PyBytes_Resize(&records, done * COLUMNS * (Py_ssize_t)sizeof(int64_t)) < 0)
-        goto end;
-    result = Py_BuildValue("nnN", done, used, records);
-    records = NULL;
+    filled = PyBytes_FromStringAndSize((const char *)records, done * COLUMNS * (Py_ssize_t)sizeof *records);
+    result = Py_BuildValue("nnN", done, used, filled); /* NULL for filled: the error stays */
 end:
-    Py_XDECREF(records);
+    PyMem_Free(records);
     PyMem_Free(files);
     PyBuffer_Release(&buffer);
     return result;

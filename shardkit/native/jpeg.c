@@ -79,7 +79,7 @@ PyDoc_STRVAR(
 
 static PyObject *py_decode_batch(PyObject *module, PyObject *args)
 {
-    PyObject *datas, *draws_object, *fast = NULL, *result = NULL;
+    PyObject *datas, *draws_object, *items = NULL, *result = NULL;
     Py_buffer out = {0}, draws = {0};
     settings set;
     int flip, needed;
@@ -90,9 +90,9 @@ static PyObject *py_decode_batch(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "Ow*(iii)ipOddi", &datas, &out, &set.height, &set.width, &set.channels, &set.crop,
                           &flip, &draws_object, &set.headroom, &set.max_pixels, &set.max_scans))
         return NULL;
-    if ((fast = PySequence_Fast(datas, "datas is not a sequence")) == NULL)
+    if ((items = PySequence_Tuple(datas)) == NULL)
         goto end;
-    n = PySequence_Fast_GET_SIZE(fast);
+    n = PyTuple_Size(items);
     if (draws_object != Py_None && PyObject_GetBuffer(draws_object, &draws, PyBUF_C_CONTIGUOUS) < 0)
         goto end;
     needed = set.crop == CROP_RANDOM ? 1 + RANDOM_DRAWS : flip ? 1 : 0;
@@ -112,7 +112,7 @@ static PyObject *py_decode_batch(PyObject *module, PyObject *args)
         goto end;
     }
     for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *item = PySequence_Fast_GET_ITEM(fast, i);
+        PyObject *item = PyTuple_GetItem(items, i);
         if (item == Py_None)
             jobs[i].reason = "left out";
         else if (PyObject_GetBuffer(item, &jobs[i].view, PyBUF_SIMPLE) < 0)
@@ -131,7 +131,7 @@ end:
     PyMem_Free(jobs);
     if (draws.obj != NULL)
         PyBuffer_Release(&draws);
-    Py_XDECREF(fast);
+    Py_XDECREF(items);
     PyBuffer_Release(&out);
     return result;
 }
