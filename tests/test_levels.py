@@ -14,7 +14,7 @@ ROOT = Path(shardkit.__file__).parent
 
 FLOORS = (
     "native",
-    "errors location sample events rng units checksums threads version",
+    "errors location sample events rng units checksums threads version system",
     "options",
     "images",
     "formats",

@@ -23,6 +23,7 @@ from shardkit.location import Location
 from shardkit.shards.objects import missing_file
 from shardkit.storage.mapped import LOOK_SECONDS, shorter_error
 from shardkit.storage.mapping import Mapping, let_go, map_file, view_of
+from shardkit.system import READ_ONLY
 
 UNPACKED_BYTES, UNPACKED_SHARDS = 4 << 30, 17
 """The memory limit for unpacked gzip shards. But one more than the 16 lanes read at a time is always kept: an evicted
@@ -198,7 +199,7 @@ class MappedShards:
         """The shard's file as a buffer."""
         file = self.files[shard]
         try:
-            descriptor = os.open(file.location.path, os.O_RDONLY)
+            descriptor = os.open(file.location.path, READ_ONLY)
             try:
                 status = os.fstat(descriptor)
                 require_size(file, status.st_size)

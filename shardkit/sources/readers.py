@@ -24,6 +24,7 @@ import msgspec
 from shardkit.errors import NotFoundError, SourceError
 from shardkit.location import Location
 from shardkit.sample import fs_text
+from shardkit.system import READ_ONLY, read_at
 
 _DEFLATED = 8
 _LOCAL_BYTES = 30
@@ -106,7 +107,7 @@ class ArchiveMembers(msgspec.Struct, frozen=True, tag=True):
         """The reader of these members. SourceError if the archive has changed since the scan."""
         place = fs_text(self.file)
         try:
-            fd = os.open(self.file, os.O_RDONLY)
+            fd = os.open(self.file, READ_ONLY)
         except OSError as exc:
             raise _unreadable(self.file, exc) from exc
         try:
@@ -181,8 +182,8 @@ def _inflated(data: bytes, size: int) -> bytes:
 
 
 def _read_at(fd: int, at: int, size: int, *, short: bool = False) -> bytes:
-    data = os.pread(fd, size, at)
-    while len(data) < size and (more := os.pread(fd, size - len(data), at + len(data))):
+    data = read_at(fd, size, at)
+    while len(data) < size and (more := read_at(fd, size - len(data), at + len(data))):
         data += more
     if len(data) < size and not short:
         raise ValueError("the archive ends inside it")
@@ -257,14 +258,14 @@ class _Objects:
 AnyFiles = TreeFiles | DiskFiles | ArchiveMembers | StoreObjects
 
 
-_READ_ONLY = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
+_WITHOUT_WAITING = READ_ONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
 """A path that was a file at the scan may be a pipe by now, and a blocking open would wait forever for its writer."""
 
 
 def read_file(path: bytes, size: int) -> bytes:
     """Read the whole file, which must have `size` bytes: one more byte is requested to detect growth. Raises ValueError
     if the size differs, and OSError."""
-    fd = os.open(path, _READ_ONLY)
+    fd = os.open(path, _WITHOUT_WAITING)
     try:
         data = os.read(fd, size + 1)
         while len(data) < size:  # short read: a signal, a network file system, or more than 2 GiB

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from shardkit.errors import BusyError, DestinationError, ShardkitError, StorageError
 from shardkit.sample import fs_text
 from shardkit.storage.parts import part_of
+from shardkit.system import BINARY, is_running
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -166,7 +167,7 @@ def _sync_file_system(folder: str) -> bool:
 
 
 def _sync_file(path: str) -> None:
-    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))  # Windows can only flush writable files
+    fd = os.open(path, os.O_RDWR | BINARY)  # Windows can only flush writable files
     try:
         os.fsync(fd)
     finally:
@@ -248,10 +249,4 @@ def _patience_seconds(holder: int | None) -> float:
     """How long to wait for the lock of a process: not at all if it is alive."""
     if holder is None:  # it has just started, or just ended
         return 1.0
-    try:
-        os.kill(holder, 0)
-    except ProcessLookupError:
-        return ORPHAN_SECONDS
-    except OSError:  # it exists, and belongs to another user
-        return 0.0
-    return 0.0
+    return 0.0 if is_running(holder) else ORPHAN_SECONDS

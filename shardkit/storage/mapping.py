@@ -57,7 +57,7 @@ def let_go(mapping: Mapping) -> None:
 @lru_cache(maxsize=1)
 def _library() -> Any:
     """The C library; None if the platform is not POSIX."""
-    if os.name != "posix":
+    if not hasattr(mmap, "MAP_SHARED"):
         return None
     library = ctypes.CDLL(None, use_errno=True)
     try:

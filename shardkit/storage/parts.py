@@ -15,6 +15,8 @@ import time
 import zlib
 from dataclasses import dataclass
 
+from shardkit.system import is_running
+
 PART = ".part"
 ABANDONED_SECONDS = 86400.0
 """A file from another machine, whose processes can't be checked, is kept until it was not written for this long."""
@@ -57,7 +59,7 @@ def is_abandoned(path: str) -> bool:
     if part is None:
         return False
     if part.machine == _MACHINE:
-        return not _lives(part.process)
+        return not is_running(part.process)
     try:
         return time.time() - os.lstat(path).st_mtime > ABANDONED_SECONDS
     except FileNotFoundError:
@@ -82,13 +84,3 @@ def _abandoned(folder: str) -> list[str]:
     with contextlib.suppress(OSError):
         return [path for name in os.listdir(folder) if is_abandoned(path := os.path.join(folder, name))]
     return []
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # it exists, and belongs to another user
-        return True
-    return True

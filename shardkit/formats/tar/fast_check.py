@@ -22,6 +22,7 @@ from shardkit.checksums import parts_extension
 from shardkit.formats.tar.headers import BLOCK, ustar_block
 from shardkit.formats.tar.samples import END
 from shardkit.sample import IMAGE_FIELDS, field_of
+from shardkit.system import READ_ONLY, read_at
 
 NAME_BYTES = 100
 SIZE_AT, SIZE_DIGITS, SUM_AT, SUM_DIGITS = 124, 11, 148, 6
@@ -53,13 +54,13 @@ def plain_sums(
     sums = parts_extension()
     if sums is None or not len(keys):
         return None
-    fd = os.open(path, os.O_RDONLY)
+    fd = os.open(path, READ_ONLY)
     try:
         size = os.fstat(fd).st_size
         cuts = _cuts(numbers, size)
         fields = _image_fields(paths)
         blocks = None if cuts is None else _headers(keys, fields, numbers)
-        if cuts is None or blocks is None or os.pread(fd, BLOCK, 0) != blocks[0][0].tobytes():
+        if cuts is None or blocks is None or read_at(fd, BLOCK, 0) != blocks[0][0].tobytes():
             return None
         expected = _between(cuts, blocks, numbers["label"])
         kept, crcs = np.empty(len(expected), np.uint8), np.zeros(len(cuts) - 1, np.uint32)

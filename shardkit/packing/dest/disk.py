@@ -10,6 +10,7 @@ generation (see shardkit.shards.names).
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
@@ -35,6 +36,9 @@ from shardkit.shards.manifest import Manifest, ShardEntry, all_names
 from shardkit.shards.names import LOCK, REPLACED, base_of, files_of_stem, manifest_name, skipped_beside, work_name
 from shardkit.storage.files import FolderLock, sync_folder, translated, whole_file
 from shardkit.storage.patient import open_patient
+from shardkit.system import POSIX
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +233,19 @@ def _sweep(destination: DiskDestination) -> None:
         for name in sorted(theirs.union(destination._names()) - ours):
             path = os.path.join(destination.folder, name)
             if name in theirs or not name.endswith(".parquet") or is_index(path):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+                _remove_replaced(path)
         sync_folder(destination.folder)
+
+
+def _remove_replaced(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        if POSIX:
+            raise
+        log.warning("%s: another program is reading it; the next overwrite removes it", fs_text(path))
 
 
 def _empty(work: str) -> None:

@@ -26,6 +26,7 @@ from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, decode_ma
 from shardkit.shards.names import LOCK, index_name, manifest_name, skipped_name
 from shardkit.storage.files import FolderLock, storage_error, sync_folder, translated, whole_file
 from shardkit.storage.parts import PART, remove_abandoned
+from shardkit.system import POSIX
 
 INDEX_SHARDS = 1024
 """Row groups in one index file. Its footer, read as a whole, then stays under about 2 MB."""
@@ -49,6 +50,8 @@ def locked_folder(work: str, resume: Callable[[], None]) -> Iterator[FolderLock]
             _tidy(work, made)
         finally:
             lock.release()
+            if not POSIX:  # which removes no open file, and so not the lock
+                _tidy(work, made)
 
 
 def _tidy(work: str, made: Sequence[str]) -> None:

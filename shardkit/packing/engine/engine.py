@@ -31,6 +31,7 @@ from shardkit.packing.write.receipt import Receipt
 from shardkit.packing.write.shard import write_shard
 from shardkit.packing.write.sink import Advance
 from shardkit.packing.write.task import ShardTask
+from shardkit.system import POSIX
 from shardkit.units import cores
 
 
@@ -97,7 +98,7 @@ class LocalEngine:
             _command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            pass_fds=self.lock_fds,
+            pass_fds=self.lock_fds if POSIX else (),
             start_new_session=True,
             bufsize=1 << 16,
         )

@@ -22,6 +22,7 @@ from shardkit.sources.archives import seven_zip, tar
 from shardkit.sources.archives.members import Members
 from shardkit.storage.files import translated
 from shardkit.storage.parts import PART
+from shardkit.system import write_at
 from shardkit.units import format_bytes
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def spool_members(path: str, kind: str, members: Members, rows: Rows, work: str)
         def write(at: int, data: bytes) -> None:
             with translated(spool):
                 while data:
-                    done = os.pwrite(fd, data, at)
+                    done = write_at(fd, data, at)
                     at, data = at + done, data[done:]
 
         os.truncate(fd, total)

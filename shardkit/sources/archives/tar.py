@@ -27,6 +27,7 @@ from shardkit.formats.tar.stream import Readable, gunzip
 from shardkit.sample import fs_text
 from shardkit.sources.archives.members import BOMB_BYTES, BOMB_RATIO, SKIP, Members, MembersBuilder, is_bomb
 from shardkit.sources.readers import stamp_of
+from shardkit.system import read_at
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class _Plain:
         self._size = os.fstat(file.fileno()).st_size
 
     def take(self, size: int) -> bytes:
-        data = os.pread(self._file.fileno(), size, self.at)
+        data = read_at(self._file.fileno(), size, self.at)
         self.at += len(data)
         return data
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from shardkit.checksums import crc32c
 from shardkit.storage.mapped import MappedFile
+from shardkit.system import read_at, read_into, write_at
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -136,7 +137,7 @@ class Entry:
 
     def _marks(self, first: int, count: int) -> bytes:
         """The map's bytes for `count` chunks from `first`: 1 for each cached chunk."""
-        return b"" if self._map_fd is None else os.pread(self._map_fd, count, first)
+        return b"" if self._map_fd is None else read_at(self._map_fd, count, first)
 
     def _claim_chunk(self, chunk: int) -> bool:
         """Claim a chunk that must be fetched. True if another process has fetched it meanwhile."""
@@ -157,7 +158,7 @@ class Entry:
         try:
             self._pwrite(start, data)
             assert self._map_fd is not None
-            os.pwrite(self._map_fd, b"\1", chunk)
+            write_at(self._map_fd, b"\1", chunk)
         except OSError as exc:
             self.cache.give_up(exc)
             return False
@@ -180,7 +181,8 @@ class Entry:
             if not self.crc_is_right():
                 self.drop("arrived damaged; fetching it again")
                 return
-            with self.cache.alone(), contextlib.suppress(FileNotFoundError):
+            # Windows renames no open file: the object stays partial there, with all its chunks
+            with self.cache.alone(), contextlib.suppress(FileNotFoundError, PermissionError):
                 part, whole = (self.cache.path(f"{self.name}.{kind}") for kind in ("part", "whole"))
                 if os.path.samestat(os.stat(part), os.fstat(self._fd)):
                     os.replace(part, whole)
@@ -191,7 +193,7 @@ class Entry:
         data, done = bytearray(end - start), 0
         with memoryview(data) as view:
             while done < len(data):
-                count = os.preadv(self._fd, [view[done:]], start + done)
+                count = read_into(self._fd, view[done:], start + done)
                 if not count:
                     raise OSError(errno.EIO, "the copy in the cache was cut")
                 done += count
@@ -201,7 +203,7 @@ class Entry:
         with memoryview(data) as view, view.cast("B") as rest:
             done = 0
             while done < len(rest):
-                done += os.pwrite(self._fd, rest[done:], start + done)
+                done += write_at(self._fd, rest[done:], start + done)
 
     def _join(self, start: int, end: int, missed: dict[int, Buffer]) -> bytearray:
         """The bytes start … end - 1, taking the chunks in `missed` from there and the rest from the file."""

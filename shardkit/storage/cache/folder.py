@@ -29,6 +29,7 @@ from shardkit.sample import fs_text
 from shardkit.storage.cache.entry import Entry, chunks_of
 from shardkit.storage.files import translated, whole_file
 from shardkit.storage.parts import is_abandoned, is_part, part_named, remove_abandoned
+from shardkit.system import BINARY, POSIX, READ_ONLY
 from shardkit.units import format_bytes
 
 try:
@@ -169,7 +170,7 @@ class Cache:
 
     def _open_entry(self, name: str, size: int, crc: int, url: str) -> Entry | None:
         whole = self.path(name + ".whole")
-        fd = self._hold(whole, os.O_RDONLY)
+        fd = self._hold(whole, READ_ONLY)
         if fd is not None:
             if os.fstat(fd).st_size == size:
                 os.utime(whole)
@@ -181,7 +182,7 @@ class Cache:
             return None
         with self.alone():
             if os.path.exists(whole):  # created in the meantime
-                fd = self._hold(whole, os.O_RDONLY)
+                fd = self._hold(whole, READ_ONLY)
                 return None if fd is None else Entry(self, name, size, crc, url, fd, None)
             return self._begin(name, size, crc, url)
 
@@ -199,11 +200,11 @@ class Cache:
                 file.write(bytes(chunks))
             with open(part, "wb") as file:
                 os.ftruncate(file.fileno(), size)
-        fd = self._hold(part, os.O_RDWR)
+        fd = self._hold(part, os.O_RDWR | BINARY)
         if fd is None:
             return None
         os.utime(part)
-        return Entry(self, name, size, crc, url, fd, os.open(map_path, os.O_RDWR))
+        return Entry(self, name, size, crc, url, fd, os.open(map_path, os.O_RDWR | BINARY))
 
     def _hold(self, path: str, flags: int) -> int | None:
         """A descriptor of a file with a shared lock on it; None if it does not exist or is being removed."""
@@ -282,20 +283,27 @@ class Cache:
         """Remove a file that nobody has open or is writing. Returns whether it was removed."""
         if is_part(file) and not is_abandoned(self.path(file)):
             return False
-        fd = os.open(self.path(file), os.O_RDONLY)
+        if fcntl is None:
+            return self.unlink(file[:32], file[33:])
+        fd = os.open(self.path(file), READ_ONLY)
         try:
-            if not _flock(fd, shared=False):
-                return False
-            self.unlink(file[:32], file[33:])
-            return True
+            return _flock(fd, shared=False) and self.unlink(file[:32], file[33:])
         finally:
             os.close(fd)
 
-    def unlink(self, name: str, kind: str = "part") -> None:
-        """Remove the files of an object, even if they are open. Requires the lock."""
+    def unlink(self, name: str, kind: str = "part") -> bool:
+        """Remove the files of an object, even if they are open. Requires the lock. False if Windows, which keeps open
+        files, refuses."""
         for ending in ("part", "map") if kind == "part" else (kind,):
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 os.unlink(self.path(f"{name}.{ending}"))
+            except FileNotFoundError:
+                continue
+            except PermissionError:
+                if POSIX:
+                    raise
+                return False
+        return True
 
     def remove(self, name: str, size: int, kind: str = "whole", fd: int | None = None) -> None:
         """Remove a damaged object, if it is still the file that `fd` is open on."""

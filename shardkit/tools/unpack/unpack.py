@@ -30,12 +30,13 @@ from shardkit.shards.scan import ShardBytes, open_shard
 from shardkit.sources.keys import key_of_file
 from shardkit.storage.files import storage_error, sync_folder, sync_tree, translated
 from shardkit.storage.parts import part_of, remove_abandoned_trees
+from shardkit.system import BINARY
 from shardkit.threads import in_threads, thread_count
 from shardkit.tools.settings import UnpackSettings
 from shardkit.tools.unpack.paths import checked_path, path_of_key, relative_path
 from shardkit.tools.unpack.wanted import Wanted, wanted
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | BINARY
 
 
 @dataclass(frozen=True, slots=True)

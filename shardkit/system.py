@@ -1,0 +1,79 @@
+"""What operating systems do differently: reading and writing at a place of an open file, and whether a process lives.
+
+POSIX has `pread` and `pwrite`. Windows has neither; there the place of the file is moved, which one lock protects, and
+files must be opened with O_BINARY, so that line ends stay what they are.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+BINARY = getattr(os, "O_BINARY", 0)
+"""A flag for every `os.open` of data: Windows opens files as text without it."""
+
+POSIX = hasattr(os, "fork")
+"""Whether a file that is open may be renamed and removed, and descriptors be handed to another process."""
+
+READ_ONLY = os.O_RDONLY | BINARY
+
+_moving = threading.Lock()
+
+
+def read_at(descriptor: int, count: int, start: int) -> bytes:
+    """At most `count` bytes of an open file from `start` on; `b""` at its end. Raises OSError."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, count, start)
+    with _moving:
+        os.lseek(descriptor, start, os.SEEK_SET)
+        return os.read(descriptor, count)
+
+
+def read_into(descriptor: int, view: memoryview, start: int) -> int:
+    """Fill a view with the bytes of an open file from `start` on; returns how many there were. Raises OSError."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [view], start)
+    data = read_at(descriptor, len(view), start)
+    view[: len(data)] = data
+    return len(data)
+
+
+def write_at(descriptor: int, data: Buffer, start: int) -> int:
+    """Write bytes into an open file from `start` on; returns how many were written. Raises OSError."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, start)
+    with _moving:
+        os.lseek(descriptor, start, os.SEEK_SET)
+        return os.write(descriptor, data)
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number, also one of another user."""
+    if os.name == "nt":
+        return _is_running_on_windows(process)
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it exists, and belongs to another user
+        return True
+    return True
+
+
+def _is_running_on_windows(process: int) -> bool:
+    """There, `os.kill(process, 0)` would send Ctrl-C."""
+    import ctypes
+
+    limited_information, still_active, denied = 0x1000, 259, 5
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined, unused-ignore]
+    handle = kernel.OpenProcess(limited_information, False, process)
+    if not handle:
+        return bool(ctypes.get_last_error() == denied)  # type: ignore[attr-defined, unused-ignore]
+    code = ctypes.c_ulong()
+    known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+    kernel.CloseHandle(handle)
+    return not known or code.value == still_active
