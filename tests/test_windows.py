@@ -112,10 +112,10 @@ def test_a_cache_keeps_objects_and_drops_what_nobody_reads(on_windows: Run) -> N
     code = (
         "import os, shardkit\n"
         "shardkit.pack('tree', 'out/train', max_count=3)\n"
-        "shardkit.upload('out/train', 'memory://bucket/train')\n"
+        "for name in ('train', 'other'): shardkit.upload('out/train', 'memory://bucket/' + name + '/train')\n"
         "shards = [os.path.getsize('out/' + name) for name in os.listdir('out') if name.endswith('.tar')]\n"
-        "for limit in (10**9, 10**9, max(shards) + 1):\n"
-        "    ds = shardkit.dataset('memory://bucket/train', cache='cache', cache_bytes=limit)\n"
+        "for name, limit in (('train', 10**9), ('train', 10**9), ('other', max(shards) + 1)):\n"
+        "    ds = shardkit.dataset(f'memory://bucket/{name}/train', cache='cache', cache_bytes=limit)\n"
         "    print(sum(1 for _ in ds))\n"
         "    del ds\n"
         "print(sum(name.endswith(('.whole', '.part')) for name in os.listdir('cache')))\n"
