@@ -16,7 +16,7 @@ from shardkit import errors
 from shardkit.storage.files import translated
 from shardkit.storage.stores.local import LocalStore
 
-FULL = ("a.tar", "it is cut", "pack again", 512, "cat/1")
+FULL = ("a.tar", "it is truncated", "pack again", 512, "cat/1")
 BUILTIN = {
     errors.UsageError: (ValueError,),
     errors.MissingExtraError: (ValueError,),

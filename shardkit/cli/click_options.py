@@ -105,6 +105,14 @@ def _texts(texts: Sequence[str], _: str) -> list[str]:
     return list(texts)
 
 
+class Choice(click.Choice[str]):
+    """Words that the help shows and the shell completes. The option checks them, so that its errors are shardkit's."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The text as it was given."""
+        return value
+
+
 _READERS: dict[str, Callable[[Any, str], Any]] = {
     "size": _size, "list": words, "numbers": numbers, "texts": _texts, "pairs": pairs, "names": names,
     "groups": groups,
@@ -112,7 +120,7 @@ _READERS: dict[str, Callable[[Any, str], Any]] = {
 """What makes a value of the text that is given, by the option's kind; the flag is the place of an error."""
 
 _REPEATED = ("list", "texts", "pairs", "names", "groups")
-_TYPES: dict[str, Any] = {"int": click.INT, "float": click.FLOAT, "path": FILE}
+_NUMBERS: dict[str, Callable[[str], float]] = {"int": int, "float": float}
 
 
 class FieldOption(click.Option):
@@ -127,11 +135,24 @@ class FieldOption(click.Option):
         given = super().process_value(ctx, value)
         if given is None or given == ():
             return self.field.default
-        read = _READERS.get(self.field.kind)
-        found = given if read is None else read(given, self.opts[0])
-        if not self.field.words:
-            self.field.require(found)
-        return found
+        return value_of(self.field, given, self.opts[0])
+
+
+def value_of(option: OptionField, given: Any, place: str) -> Any:
+    """The value of an option that is given as text. place: what a UsageError about it names."""
+    if option.words:
+        if given not in option.words:
+            raise option.not_a_choice(given, option.words, place)
+        return given
+    if option.kind in _NUMBERS and isinstance(given, str):
+        try:
+            given = _NUMBERS[option.kind](given)
+        except ValueError as exc:
+            raise option.not_a_number(given, place) from exc
+    read = _READERS.get(option.kind)
+    found = given if read is None else read(given, place)
+    option.require(found, place)
+    return found
 
 
 def flag_of(option: OptionField) -> str:
@@ -168,7 +189,7 @@ def click_option(option: OptionField) -> Callable[[_F], _F]:
     if option.kind == "bool":
         asked |= {"default": option.default} if "/" in flag else {"is_flag": True}
     else:
-        asked["type"] = click.Choice(choices) if choices else _TYPES.get(option.kind)
+        asked["type"] = Choice(choices) if choices else FILE if option.kind == "path" else click.STRING
         asked |= {"multiple": True} if option.kind in _REPEATED else {}
         asked["default"] = None if isinstance(option.default, tuple) else option.default
     return click.option(flag, option.name, cls=FieldOption, **asked)

@@ -8,6 +8,9 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class, shell_complete
 
 from shardkit.cli import console
+from shardkit.cli.click_options import Choice
+from shardkit.errors import UsageError
+from shardkit.options.keywords import closest
 
 VARIABLE = "_SHARDKIT_COMPLETE"
 """The environment variable with which a shell requests completions."""
@@ -16,7 +19,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command(name="completion", short_help="Print the completion script for a shell.")
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", type=Choice(SHELLS))
 @console.output_options
 def command(shell: str) -> None:
     """Print the script with which SHELL completes commands, options and files. Store it where the shell looks for it.
@@ -26,6 +29,10 @@ def command(shell: str) -> None:
     shardkit completion zsh  > ~/.zfunc/_shardkit         with  fpath+=~/.zfunc  before compinit in ~/.zshrc
     shardkit completion fish > ~/.config/fish/completions/shardkit.fish
     """
+    if shell not in SHELLS:
+        close = closest(shell, SHELLS)
+        cure = f"did you mean {close}?" if close else "choose one of these"
+        raise UsageError("SHELL", f"{shell!r} is not one of {', '.join(SHELLS)}", cure)
     console.write(script(shell))
 
 

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shardkit.errors import UsageError
+from shardkit.options.fields import OptionField
 from shardkit.options.files import content_of
+from shardkit.options.keywords import closest
 from shardkit.sample import fs_text
 from shardkit.units import parse_bytes
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The type of a configuration file's key.
+    """The type of a configuration file's key. option: the one that it stands for, which checks the value's limits.
 
     kind: "bool", "int", "str", "size" (see `parse_bytes`), "path" (of a file; relative to the configuration file's own
     folder), "list" (of str; a single str is a list of one). choices: the only allowed values, if any; for kind "str".
@@ -36,9 +38,18 @@ class Setting:
 
     kind: str
     choices: tuple[str, ...] = ()
+    option: OptionField | None = None
 
 
-def load_config(path: str | os.PathLike[str], settings: Mapping[str, Setting]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a file says. places: where it says so (`pack.yaml:3: workers`), for errors about a value."""
+
+    values: dict[str, Any]
+    places: dict[str, str]
+
+
+def load_config(path: str | os.PathLike[str], settings: Mapping[str, Setting]) -> Config:
     """Read the values of a YAML file, in the file's order. "size" becomes int, "path" a Path, "list" a list of str.
 
     Raises UsageError, with the file and the line, for an invalid file.
@@ -46,6 +57,7 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, Setting]) -
     file = fs_text(path)
     text = _read_text(path, file)
     values: dict[str, Any] = {}
+    places: dict[str, str] = {}
     lines: dict[str, int] = {}
     for key, node in _pairs(text, file):
         line = key.start_mark.line + 1
@@ -56,10 +68,11 @@ def load_config(path: str | os.PathLike[str], settings: Mapping[str, Setting]) -
         if name in lines:
             raise UsageError(place, f"{name} is given twice, first in line {lines[name]}", "leave one of them out")
         lines[name] = line
-        value = _value(node, settings[name], f"{file}:{node.start_mark.line + 1}", name)
+        places[name] = f"{file}:{node.start_mark.line + 1}: {name}"
+        value = _value(node, settings[name], places[name])
         if value is not None:
             values[name] = Path(path).parent / value if settings[name].kind == "path" else value
-    return values
+    return Config(values, places)
 
 
 _STR = "tag:yaml.org,2002:str"
@@ -92,40 +105,46 @@ def _pairs(text: str, file: str) -> list[tuple[yaml.Node, yaml.Node]]:
     return pairs
 
 
-def _value(node: yaml.Node, setting: Setting, place: str, name: str) -> Any:
+def _value(node: yaml.Node, setting: Setting, place: str) -> Any:
     value = _plain(node)
-    wanted = _WANTED[setting.kind]
     if value is None:
         return None
     if setting.kind == "size" and isinstance(value, int | str) and not isinstance(value, bool):
-        return parse_bytes(value, place=f"{place}: {name}")
+        return parse_bytes(value, place=place)
     if setting.kind == "list" and isinstance(value, str):
         value = [value]
-    if setting.choices:
-        wanted = "one of " + ", ".join(setting.choices)
-    if not _fits(value, setting):
-        raise UsageError(f"{place}: {name}", f"{_shown(node)} is not what this option takes", f"give {wanted}")
+    if not _fits(value, setting.kind):
+        what, cure = _WANTED[setting.kind]
+        limits = setting.option.limits if setting.option is not None else ""
+        raise UsageError(place, f"{_shown(node)} is not {what}", f"give {limits}" if limits else cure)
+    if setting.choices and value not in setting.choices:
+        fact = f"{value!r} is not one of {', '.join(setting.choices)}"
+        close = closest(str(value), setting.choices)
+        raise UsageError(place, fact, f"did you mean {close}?" if close else "choose one of these")
+    if setting.option is not None:
+        setting.option.require(value, place)
     return value
 
 
 _WANTED = {
-    "bool": "true or false",
-    "int": "a whole number",
-    "str": "text",
-    "size": "a size such as 256MB",
-    "path": "the path of a file",
-    "list": "a list of words such as [jpg, png]",
+    "bool": ("true or false", "give one of these"),
+    "int": ("a whole number", "give one"),
+    "str": ("text", "put it in quotes if it is"),
+    "size": ("a size", "give one such as 256MB"),
+    "path": ("the path of a file", "give one"),
+    "list": ("a list of words", "give one such as [jpg, png]"),
 }
+"""What a value of each kind must be, and what to do about one that is not."""
 
 
-def _fits(value: object, setting: Setting) -> bool:
-    if setting.kind == "int":
+def _fits(value: object, kind: str) -> bool:
+    if kind == "int":
         return isinstance(value, int) and not isinstance(value, bool)
-    if setting.kind == "bool":
+    if kind == "bool":
         return isinstance(value, bool)
-    if setting.kind == "list":
+    if kind == "list":
         return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
-    return isinstance(value, str) and (not setting.choices or value in setting.choices)
+    return isinstance(value, str)
 
 
 def _plain(node: yaml.Node) -> object:
@@ -154,8 +173,6 @@ def _shown(node: yaml.Node) -> str:
 
 
 def _did_you_mean(key: object, names: Iterable[str]) -> str:
-    import difflib
-
     names = list(names)
-    close = difflib.get_close_matches(str(key).lower().replace("-", "_"), names, n=1)
-    return f"did you mean {close[0]}?" if close else f"the options are {', '.join(names)}"
+    close = closest(str(key), names)
+    return f"did you mean {close}?" if close else f"the options are {', '.join(names)}"

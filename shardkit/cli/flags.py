@@ -19,11 +19,16 @@ _PARAMETER = re.compile(r"`([a-z][a-z_]*)(?:=([^`]*))?`")
 
 
 class Flags:
-    """The flags of the running command. arguments: its command line."""
+    """The flags of the running command. arguments: its command line.
+
+    origins: where the values of options come from that the command line does not give: a line of a configuration file,
+    or an environment variable.
+    """
 
     def __init__(self, arguments: Sequence[str] = ()) -> None:
         self.arguments = frozenset(arguments)
         self.parameters: dict[str, click.Parameter] = {}
+        self.origins: dict[str, str] = {}
 
     def use(self, command: click.Command) -> None:
         """Use the flags of `command` from now on."""
@@ -35,11 +40,12 @@ class Flags:
 
     def error_text(self, error: ShardkitError) -> str:
         """The message of an error. The place of a UsageError is often a parameter, unless the user gave a path of that
-        name.
+        name; then it is where the value comes from.
         """
         text = str(error)
         if isinstance(error, UsageError) and error.place in self.parameters and error.place not in self.arguments:
-            text = _flag_of(self.parameters[error.place]) + text.removeprefix(error.place)
+            origin = self.origins.get(error.place) or _flag_of(self.parameters[error.place])
+            text = origin + text.removeprefix(error.place)
         return self.spelled(text)
 
     def _flag(self, named: re.Match[str]) -> str:

@@ -22,6 +22,7 @@ import click
 from shardkit.cli import console
 from shardkit.cli.flags import Flags
 from shardkit.errors import ShardkitError, StorageError, printable
+from shardkit.options.keywords import closest
 from shardkit.sample import fs_text
 from shardkit.version import __version__
 
@@ -73,10 +74,8 @@ class LazyGroup(click.Group):
         """Like click's, but suggests the nearest name for one that does not exist."""
         name = args[0]
         if name not in COMMANDS and not name.startswith("-"):
-            import difflib
-
-            close = difflib.get_close_matches(name, COMMANDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"the commands are {', '.join(COMMANDS)}"
+            close = closest(name, COMMANDS)
+            hint = f"did you mean {close}?" if close else f"the commands are {', '.join(COMMANDS)}"
             ctx.fail(f"there is no command {printable(name)!r}; {hint}")
         return super().resolve_command(ctx, args)
 
@@ -192,10 +191,28 @@ def _of_the_disk(exc: OSError) -> StorageError:
 
 
 def _usage_line(exc: click.ClickException) -> str:
-    text = " ".join(exc.format_message().split()).rstrip(".")
+    """A wrong command line in one line. click's own sentences are for errors that have none here."""
+    match exc:
+        case click.NoSuchOption():
+            options = [name for each in exc.ctx.command.params for name in each.opts] if exc.ctx else []
+            close = closest(exc.option_name, options)
+            text = f"there is no option {printable(exc.option_name)}" + (f"; did you mean {close}?" if close else "")
+        case click.MissingParameter(param=click.Argument() as param):
+            text = f"{param.human_readable_name.strip('[]').rstrip('.')} is missing"
+        case click.BadOptionUsage():
+            text = f"{exc.option_name}: {_of_value(exc)}"
+        case _:
+            text = " ".join(exc.format_message().split()).rstrip(".")
+            text = text.replace("Got unexpected extra argument (", "unexpected argument (")
+            text = text.replace("Got unexpected extra arguments (", "unexpected arguments (")
     if isinstance(exc, click.UsageError) and exc.ctx is not None:
         return f"{text}; see '{exc.ctx.command_path} --help'"
     return text
+
+
+def _of_value(exc: click.BadOptionUsage) -> str:
+    """What is wrong with how an option is written: click says it in a sentence only."""
+    return "it takes no value; omit it" if "does not take" in exc.message else "it has no value; give one"
 
 
 def _bug(exc: Exception, state: dict[str, Any]) -> int:

@@ -14,6 +14,7 @@ from shardkit.cli import console, tables
 from shardkit.cli.click_options import FieldOption, Json, arguments, groups, options_from, pairs
 from shardkit.cli.config_file import Setting, load_config
 from shardkit.cli.engine import with_engine
+from shardkit.cli.flags import Flags
 from shardkit.errors import printable
 from shardkit.options.fields import About, Help, OptionField, Takes
 from shardkit.packing.settings import PackSettings
@@ -90,7 +91,9 @@ NOT_SETTINGS = ("config", "as_json")
 def settings(command: click.Command) -> dict[str, Setting]:
     """Valid keys of a configuration file: the command's options, under the names of `pack()`'s keywords."""
     return {
-        option.name: Setting(_KINDS.get(option.kind, option.kind), option.choices or option.words)
+        option.name: Setting(
+            _KINDS.get(option.kind, option.kind), option.choices or option.words, None if option.words else option
+        )
         for option in config_options(command)
     }
 
@@ -110,12 +113,15 @@ def with_config(ctx: click.Context, options: dict[str, Any], config: Path | None
     if config is None:
         return options
     given = {name for name in options if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT}
-    values = load_config(config, settings(ctx.command))
-    if "storage_options" in values:
-        values["storage_options"] = pairs(values["storage_options"], f"{config}: storage_options")
-    if "merge" in values:
-        values["merge"] = groups(values["merge"], f"{config}: merge")
-    return options | {name: value for name, value in values.items() if name not in given}
+    loaded = load_config(config, settings(ctx.command))
+    values = loaded.values
+    for name, read in (("storage_options", pairs), ("merge", groups)):
+        if name in values:
+            values[name] = read(values[name], loaded.places[name])
+    taken = {name: value for name, value in values.items() if name not in given}
+    if flags := ctx.find_object(Flags):
+        flags.origins |= {name: loaded.places[name] for name in taken}
+    return options | taken
 
 
 def result_text(manifests: Mapping[str, Manifest]) -> str:

@@ -44,7 +44,7 @@ def image_header(data: bytes, *, max_pixels: int = MAX_PIXELS, decode_rare: bool
         raise ValueError(bad_size(name, width, height, max_pixels))
     if frame is not None:
         if not jpeg.has_end(data, frame.at) and not jpeg.is_complete(data):
-            raise ValueError("JPEG cut: no end-of-image marker")
+            raise ValueError("JPEG truncated: no end-of-image marker")
         jpeg.check_scans(data, frame)
         if decode_rare and not frame.is_common:
             _decode_jpeg(data, frame)
@@ -79,7 +79,7 @@ def _png_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     if data[:8] != PNG_HEAD:
         return _other_header(data, max_pixels)
     if len(data) < 33:
-        raise ValueError("PNG cut inside its header")
+        raise ValueError("PNG truncated inside its header")
     if data[12:16] != b"IHDR":
         if data[12:16] == b"CgBI":
             raise ValueError("PNG in Apple's own variant (CgBI), which can't be decoded; convert it to PNG")
@@ -89,7 +89,7 @@ def _png_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
         if damage := damage_in_header(data):
             raise ValueError(f"damaged PNG: {damage}")
         if data.rfind(b"IEND", 33) < 0:
-            raise ValueError("PNG cut: no end chunk (IEND)")
+            raise ValueError("PNG truncated: no end chunk (IEND)")
     return "PNG", width, height
 
 
@@ -97,7 +97,7 @@ def _gif_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     if data[:6] not in (b"GIF87a", b"GIF89a"):
         return _other_header(data, max_pixels)
     if len(data) < 13:
-        raise ValueError("GIF cut inside its header")
+        raise ValueError("GIF truncated inside its header")
     width, height = _le2x2(data, 6)
     if 0 < width * height <= max_pixels and (cut := cut_gif(data)):
         raise ValueError(cut)
@@ -108,9 +108,9 @@ def _webp_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return _other_header(data, max_pixels)
     if len(data) < 30:
-        raise ValueError("WEBP cut inside its header")
+        raise ValueError("WEBP truncated inside its header")
     if len(data) < 8 + _le1x4(data, 4)[0]:
-        raise ValueError(f"WEBP cut: {len(data)} of {8 + _le1x4(data, 4)[0]} bytes")
+        raise ValueError(f"WEBP truncated: {len(data)} of {8 + _le1x4(data, 4)[0]} bytes")
     chunk = data[12:16]
     if chunk == b"VP8X":
         width, height = 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
@@ -126,7 +126,7 @@ def _webp_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
 
 def _bmp_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     if len(data) < 26:
-        raise ValueError("BMP cut inside its header")
+        raise ValueError("BMP truncated inside its header")
     header_bytes = _le1x4(data, 14)[0]
     if not 12 <= header_bytes <= 124:
         return _other_header(data, max_pixels)

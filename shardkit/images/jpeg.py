@@ -103,7 +103,7 @@ def _walk_to_frame(data: bytes | memoryview) -> tuple[int, bool]:
             at = _segment_end(data, at)
     except IndexError:
         pass
-    raise ValueError("JPEG cut inside its header")
+    raise ValueError("JPEG truncated inside its header")
 
 
 def _segment_end(data: bytes | memoryview, at: int) -> int:
@@ -131,7 +131,7 @@ def frame_of(data: bytes | memoryview) -> Frame:
     if data[at + 2] << 8 | data[at + 3] != end - at - 2:
         raise ValueError("damaged JPEG: its frame header has the wrong length")
     if len(data) < end:
-        raise ValueError("JPEG cut inside its header")
+        raise ValueError("JPEG truncated inside its header")
     if not tables and marker != LOSSLESS and not _has_tables(bytes(data), end):
         raise ValueError("damaged JPEG: no quantisation table")
     sampling = bytes(data[at + 11 : end : 3])
@@ -159,7 +159,7 @@ def _segments(data: bytes, at: int = 2) -> list[tuple[int, int]]:
                 return found
             at = end
     except IndexError:
-        raise ValueError("JPEG cut inside its header") from None
+        raise ValueError("JPEG truncated inside its header") from None
 
 
 def has_end(data: bytes, frame: int) -> bool:

@@ -119,7 +119,7 @@ def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         size = int.from_bytes(data[at + 4 : at + 8], "little")
         end = at + 8 + size + (size & 1)
         if at + 8 + size > total:
-            raise ValueError("WEBP cut inside a chunk")
+            raise ValueError("WEBP truncated inside a chunk")
         yield data[at : at + 4], at, end
         at = end
 

@@ -26,10 +26,10 @@ def cut_gif(data: bytes) -> str:
             while at < len(data) and (size := data[at]):
                 at += 1 + size
             if kind == 0x2C:
-                return "GIF cut inside its first image" if at > len(data) else ""
+                return "GIF truncated inside its first image" if at > len(data) else ""
             at += 1
     except IndexError:
-        return "GIF cut before its first image"
+        return "GIF truncated before its first image"
     return "GIF without an image"
 
 
@@ -77,4 +77,4 @@ def _end_of_tiff(image: Any) -> int:
 
 
 def _fewer(name: str, size: int, wanted: int) -> str:
-    return f"{name} cut: {size} of {wanted} bytes" if size < wanted else ""
+    return f"{name} truncated: {size} of {wanted} bytes" if size < wanted else ""

@@ -7,7 +7,7 @@ help. `checked_by` holds the arguments of a call against the limits, so that Pyt
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from math import inf
@@ -99,30 +99,39 @@ class OptionField:
     words: tuple[str, ...] = ()
     flag: str = ""
 
-    def require(self, value: object) -> None:
-        """UsageError for a value that the option can't have."""
+    def require(self, value: object, place: str = "") -> None:
+        """UsageError for a value that the option can't have. place: what the error names (default: the option)."""
+        place = place or self.name
         if value is None and self.default is None:
             return
         if self.choices and value not in self.choices:
-            fact = f"{value!r} is not one of {', '.join(self.choices)}"
-            raise UsageError(self.name, fact, cure_of_choice(self.name, value, self.choices))
+            raise self.not_a_choice(value, self.choices, place)
         if self.kind == "numbers":
             if isinstance(value, str) or not isinstance(value, Iterable):
-                raise UsageError(self.name, f"{value!r} is not a list of numbers", "give one")
+                raise UsageError(place, f"{value!r} is not a list of numbers", "write it as [1, 2, 4]")
             for number in value:
-                self._require_number(number)
+                self._require_number(number, place)
         elif self.kind in ("int", "float"):
-            self._require_number(value)
+            self._require_number(value, place)
 
-    def _require_number(self, value: Any) -> None:
+    def not_a_choice(self, value: object, choices: Sequence[str], place: str) -> UsageError:
+        """The error for a value that is not one of `choices`."""
+        fact = f"{value!r} is not one of {', '.join(choices)}"
+        return UsageError(place, fact, cure_of_choice(self.name, value, choices))
+
+    def not_a_number(self, value: object, place: str) -> UsageError:
+        """The error for a value that is not a number of the option's kind."""
+        what = "a number" if self.kind == "float" else "a whole number"
+        return UsageError(place, f"{value!r} is not {what}", f"give {self.limits or what}")
+
+    def _require_number(self, value: Any, place: str) -> None:
         number: Any = Real if self.kind == "float" else Integral
         if isinstance(value, bool) or not isinstance(value, number):
-            fact = f"{value!r} is not a {'number' if number is Real else 'whole number'}"
-            raise UsageError(self.name, fact, "give one")
+            raise self.not_a_number(value, place)
         if not (-inf if self.least is None else self.least) <= value <= (inf if self.most is None else self.most):
             fact = "is too small" if self.most is None else "is out of range"
             written = format(value, "g") if number is Real else str(value)
-            raise UsageError(self.name, f"{written} {fact}", f"give {self.limits}")
+            raise UsageError(place, f"{written} {fact}", f"give {self.limits}")
 
     @property
     def limits(self) -> str:

@@ -276,13 +276,17 @@ def cure_of_choice(name: str, value: object, allowed: Iterable[object]) -> str:
     kind = getattr(value, "__name__", None) or getattr(value, "name", None)  # np.float32, np.dtype, members of an enum
     text = str(kind or value).rpartition(".")[2].lower()
     meant = next((each for each in (text, VALUES.get(text)) if each in texts), None) or closest(text, texts)
-    return f'did you mean {name}="{meant}"?' if meant else "choose one of these"
+    return f'did you mean `{name}="{meant}"`?' if meant else "choose one of these"
 
 
 def closest(given: str, names: Iterable[str]) -> str | None:
-    """The name that is written almost like the given one; None if there is none."""
+    """The name that is written almost like the given one; None if there is none. Case, - and _ do not count."""
     import difflib
 
-    plain = {name.lower().replace("_", ""): name for name in names}
-    found = difflib.get_close_matches(given.lower().replace("_", ""), plain, 1, cutoff=0.75)
+    plain = {_letters(name): name for name in names}
+    found = difflib.get_close_matches(_letters(given), plain, 1, cutoff=0.75)
     return plain[found[0]] if found else None
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")

@@ -46,7 +46,7 @@ class PackOptions:
         if self.append and self.overwrite:
             raise UsageError("append", "given together with `overwrite`", "give one of the two")
         if not self.extensions:
-            raise UsageError("ext", "it names no file extension", "name one, or omit the option")
+            raise UsageError("ext", "it contains no file extension", "name one, or omit the option")
         for extension in self.extensions:
             if extension == "cls" or extension.startswith("__") or not extension.isprintable():
                 raise UsageError("ext", f"{extension!r} can't be the field of an image", "name other extensions")
@@ -114,7 +114,7 @@ def class_names(classes: Classes | None, classes_from: ClassesFrom | None = None
     else:
         place, names = "classes", list(classes)
     if not names:
-        raise UsageError(place, "it names no class", "name each class, in a file one per line")
+        raise UsageError(place, "it contains no class names", "name each class, in a file one per line")
     if len(set(names)) < len(names):
         double = next(name for name, times in Counter(names).items() if times > 1)
         raise UsageError(place, f"{double!r} is named twice", "name each class once")
@@ -131,7 +131,7 @@ def _classes_of_manifest(given: ClassesFrom) -> list[str]:
         place = fs_text(given)
         manifest = decode_manifest(content_of(given, "classes_from", "manifest"), place=place)
     if not manifest.classes:
-        raise UsageError(place, "this manifest names no class", "take one of a dataset that has classes")
+        raise UsageError(place, "this manifest has no classes", "take one of a dataset that has classes")
     return manifest.class_names
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from shardkit.options.fields import About, AtLeast, Flag, Help, Takes, Words, require_limits
+from shardkit.options.fields import About, AtLeast, AtMost, Flag, Help, Takes, Words, require_limits
 from shardkit.packing.engine.options import ENGINE_NAMES, EngineLike
 from shardkit.sources.options import LabelOptions, TableColumns
 
@@ -76,10 +76,14 @@ class Images:
 
     resize: Annotated[
         int | None,
+        AtLeast(1),
+        AtMost(65_535),
         Help("Shrink images to at most N pixels on the shorter side.", "N"),
         About("Maximum pixels of the images' shorter side and of their longer side. Images are never enlarged."),
     ] = None
-    max_side: Annotated[int | None, Help("Shrink images to at most N pixels on the longer side.", "N")] = None
+    max_side: Annotated[
+        int | None, AtLeast(1), AtMost(65_535), Help("Shrink images to at most N pixels on the longer side.", "N")
+    ] = None
     to: Annotated[
         Literal["keep", "jpeg", "webp", "png"],
         Help("Format of the images."),
@@ -88,9 +92,9 @@ class Images:
             "that have to be encoded again get 90, and the others stay byte for byte."
         ),
     ] = "keep"
-    quality: Annotated[int | None, Help("Quality of JPEG and WebP, 1 to 100.", "Q", unset="90 where it is needed")] = (
-        None
-    )
+    quality: Annotated[
+        int | None, AtLeast(1), AtMost(100), Help("Quality of JPEG and WebP.", "Q", unset="90 where it is needed")
+    ] = None
     baseline: Annotated[
         bool,
         Help("Convert progressive JPEGs to baseline, losslessly."),
@@ -110,9 +114,12 @@ class Images:
             "(lossless). benchmarks/transcode.py measures the effect of each."
         ),
     ] = None
-    restart_rows: Annotated[int | None, Help("Restart markers in JPEGs, one every N rows of blocks.", "N")] = None
+    restart_rows: Annotated[
+        int | None, AtLeast(1), AtMost(8192), Help("Restart markers in JPEGs, one every N rows of blocks.", "N")
+    ] = None
 
     def __post_init__(self) -> None:
+        require_limits(type(self), {each.name: getattr(self, each.name) for each in fields(self)})
         self.transcoding()
 
     def transcoding(self) -> Transcoding | None:

@@ -244,14 +244,14 @@ def _stamp(status: os.stat_result) -> Stamp:
 def require_size(file: ShardFile, size: int) -> None:
     """ManifestError for a shard whose size is not the one in the manifest."""
     if size != file.bytes:
-        fact = f"the shard has {size} bytes, and its manifest says {file.bytes}"
+        fact = f"the shard has {size} bytes, but its manifest says {file.bytes}"
         raise ManifestError(file.url, fact, "copy it again, pack again, or run 'shardkit index'")
 
 
 def require_crc(file: ShardFile, crc: int) -> None:
     """ManifestError for a shard whose checksum is not the one in the manifest."""
     if file.crc32c not in (-1, crc):
-        fact = f"the shard's CRC-32C is {crc:08x}, and its manifest says {file.crc32c:08x}"
+        fact = f"the shard's CRC-32C is {crc:08x}, but its manifest says {file.crc32c:08x}"
         raise ManifestError(file.url, fact, "the shard is damaged: copy it again or pack again")
 
 
@@ -264,7 +264,7 @@ def unpack(file: ShardFile, data: Mapping) -> bytes:
         size += len(piece)
     if size != file.unpacked:
         made = f"more than {file.unpacked}" if size > file.unpacked else str(size)
-        fact = f"unpacked, the shard has {made} bytes, and its manifest says {file.unpacked}"
+        fact = f"unpacked, the shard has {made} bytes, but its manifest says {file.unpacked}"
         raise ManifestError(file.url, fact, cure)
     return b"".join(pieces)
 

@@ -231,7 +231,7 @@ def _check_numbers(manifest: Manifest, place: str) -> None:
     }
     unpacked = whats["unpacked_bytes"]
     if unpacked and not (isinstance(unpacked, list) and len(unpacked) == len(manifest.shards)):
-        raise ManifestError(place, '"unpacked_bytes" has not a number for each shard', _CURE)
+        raise ManifestError(place, '"unpacked_bytes" does not have one number for each shard', _CURE)
     for what, numbers in whats.items():
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ManifestError(place, f'"{what}" holds a negative number, or a number that is not whole', _CURE)

@@ -49,9 +49,9 @@ def storage_error(path: str | bytes, exc: OSError) -> ShardkitError:
             place, f"not writable ({fact})", "choose another destination, or change its permissions"
         )
     if exc.errno in (errno.ENOTDIR, errno.EEXIST):
-        return DestinationError(place, f"a file is in the way ({fact})", "choose another destination")
+        return DestinationError(place, f"a file already exists at this path ({fact})", "choose another destination")
     if exc.errno in (errno.EISDIR, errno.ENOTEMPTY):
-        return DestinationError(place, f"a folder is in the way ({fact})", "choose another destination")
+        return DestinationError(place, f"a folder already exists at this path ({fact})", "choose another destination")
     if exc.errno == errno.ENAMETOOLONG:
         return DestinationError(place, "the name is too long for this file system", "choose a shorter one")
     return StorageError(place, fact, "check the disk and its permissions, then run the same command again")

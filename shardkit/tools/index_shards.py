@@ -254,7 +254,7 @@ def _before(prefix: str, *, overwrite: bool) -> Manifest | None:
         except FileNotFoundError:
             return None
     if not is_ours(data):
-        fact = "a file is in the way, which is not a manifest of shardkit"
+        fact = "this file already exists, and is not a shardkit manifest"
         raise DestinationError(path, fact, "move it elsewhere, or give the manifest another name with `out`")
     if not overwrite:
         cure = "check it with 'shardkit verify', or replace it with `overwrite=True`"
@@ -273,7 +273,7 @@ def _require_no_other_files(prefix: str, before: Manifest | None) -> None:
     for name in files_of_stem(there, stem):
         path = os.path.join(folder, name)
         if name.endswith(".parquet") and name not in known and not is_index(path):
-            fact = "a file is in the way, which is not an index of shardkit"
+            fact = "this file already exists, and is not a shardkit index"
             raise DestinationError(path, fact, "move it elsewhere, or give the index another name with `out`")
 
 

@@ -55,7 +55,7 @@ def test_images_of_different_sizes_are_summed_up(
 
 def test_what_is_not_there_gives_exit_code_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["info", str(tmp_path / "gone")]) == 5
-    assert "no dataset is there" in capsys.readouterr().err
+    assert "there is no dataset here" in capsys.readouterr().err
 
 
 def test_the_build_is_told_without_a_dataset(capsys: pytest.CaptureFixture[str]) -> None:

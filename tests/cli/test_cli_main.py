@@ -63,11 +63,11 @@ def test_no_arguments_show_the_help_and_are_no_success(capsys: pytest.CaptureFix
 def test_an_error_is_one_line_on_stderr_and_the_exit_code_of_its_class(
     name: str, failing: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = getattr(errors, name)("shards/a\n.tar", "it is cut", "pack again", 512)
+    error = getattr(errors, name)("shards/a\n.tar", "it is truncated", "pack again", 512)
     failing(error)
     assert run(["info", "x"]) == error.exit_code != 0
     out, err = capsys.readouterr()
-    assert (out, err) == ("", "shardkit: error: shards/a\\n.tar: at byte 512: it is cut; pack again\n")
+    assert (out, err) == ("", "shardkit: error: shards/a\\n.tar: at byte 512: it is truncated; pack again\n")
 
 
 @pytest.mark.parametrize(
@@ -75,11 +75,23 @@ def test_an_error_is_one_line_on_stderr_and_the_exit_code_of_its_class(
     [
         (["pakc"], "there is no command 'pakc'; did you mean pack?; see 'shardkit --help'"),
         (["x\n"], "there is no command 'x\\\\n'; the commands are "),
-        (["--wrong"], "No such option"),
-        (["pack"], "Missing argument 'SOURCE'; see 'shardkit pack --help'"),
-        (["pack", "a", "b", "c"], "Got unexpected extra argument (c); see 'shardkit pack --help'"),
+        (["--wrong"], "there is no option --wrong; see 'shardkit --help'"),
+        (["pack"], "SOURCE is missing; see 'shardkit pack --help'"),
+        (["pack", "a", "b", "c"], "unexpected argument (c); see 'shardkit pack --help'"),
         (["pack", "a", "b", "--workers", "0"], "--workers: 0 is too small; give at least 1"),
-        (["pack", "a", "b", "--check", "half"], "Invalid value for '--check': 'half' is not one of"),
+        (["pack", "a", "b", "--check", "half"], "--check: 'half' is not one of header, full, none; choose one"),
+        (
+            ["pack", "a", "b", "--format", "tfrecords"],
+            "--format: 'tfrecords' is not one of tar, tfrecord; did you mean --format tf",
+        ),
+        (["pack", "a", "b", "--engine", "spark"], "--engine: 'spark' is not one of local, ray; choose one of these"),
+        (["pack", "a", "b", "--workers", "two"], "--workers: 'two' is not a whole number; give at least 1"),
+        (["pack", "a", "b", "--workers"], "--workers: it has no value; give one"),
+        (["pack", "a", "b", "--shuffle=1"], "--shuffle: it takes no value; omit it"),
+        (["pack", "a", "b", "--wrokers", "1"], "there is no option --wrokers; did you mean --workers?; see"),
+        (["pack", "a", "b", "--quality", "101"], "--quality: 101 is out of range; give 1 to 100"),
+        (["bench", "a", "--seconds", "x"], "--seconds: 'x' is not a number; give at least 1"),
+        (["completion", "bsh"], "SHELL: 'bsh' is not one of bash, zsh, fish; did you mean bash?"),
         (["pack", "a", "b", "--max-bytes", "big"], "--max-bytes: 'big' is not a size"),
         (["pack", "a", "b", "--ext", ","], "--ext: it is empty"),
     ],

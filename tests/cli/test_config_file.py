@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from shardkit.cli.config_file import Setting, load_config
 from shardkit.errors import UsageError
+from shardkit.options.fields import Help, OptionField
 from shardkit.units import UNITS, format_bytes, parse_bytes
 
 SETTINGS = {
     "max_bytes": Setting("size"),
-    "workers": Setting("int"),
+    "workers": Setting("int", option=OptionField("workers", "int", None, Help("Processes."), least=1)),
     "shuffle": Setting("bool"),
     "check": Setting("str", ("header", "full")),
     "ext": Setting("list"),
@@ -26,7 +27,7 @@ def load(tmp_path: Path) -> Any:
     def load(text: str | bytes) -> dict[str, Any]:
         path = tmp_path / "pack.yaml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return load_config(path, SETTINGS)
+        return load_config(path, SETTINGS).values
 
     return load
 
@@ -145,24 +146,26 @@ def test_an_absolute_path_stays_as_it_is(load: Any) -> None:
         ("[a]: 2", r":1: no option is named a list"),
         ("<<: {workers: 1}", r":1: no option is named '<<'"),
         ("workers: 1\n\nworkers: 2", r":3: workers is given twice, first in line 1; leave one of them out"),
-        ("shuffle: true\nworkers: two", r":2: workers: 'two' is not what this option takes; give a whole number"),
-        ("workers: true", r":1: workers: 'true' is not what this option takes"),
-        ("workers: 1.5", r":1: workers: '1.5' is not what"),
-        ("shuffle: 1", r":1: shuffle: '1' is not what this option takes; give true or false"),
-        ("shuffle: 'yes'", r":1: shuffle: 'yes' is not what"),
-        ("check: half", r":1: check: 'half' is not what this option takes; give one of header, full"),
-        ("ext: [jpg, no]", r":1: ext: a list is not what this option takes; give a list of words"),
-        ("ext: []", r":1: ext: a list is not what"),
-        ("ext: [[jpg]]", r":1: ext: a list is not what"),
-        ("ext:\n  jpg: 1", r":2: ext: a mapping is not what"),
-        ("classes: [a, b]", r":1: classes: a list is not what this option takes; give the path of a file"),
+        ("shuffle: true\nworkers: two", r":2: workers: 'two' is not a whole number; give at least 1"),
+        ("workers: true", r":1: workers: 'true' is not a whole number"),
+        ("workers: 1.5", r":1: workers: '1.5' is not a whole number"),
+        ("shuffle: 1", r":1: shuffle: '1' is not true or false; give one of these"),
+        ("shuffle: 'yes'", r":1: shuffle: 'yes' is not true or false"),
+        ("check: half", r":1: check: 'half' is not one of header, full; choose one of these"),
+        ("ext: [jpg, no]", r":1: ext: a list is not a list of words; give one such as"),
+        ("ext: []", r":1: ext: a list is not a list of words"),
+        ("ext: [[jpg]]", r":1: ext: a list is not a list of words"),
+        ("ext:\n  jpg: 1", r":2: ext: a mapping is not a list of words"),
+        ("classes: [a, b]", r":1: classes: a list is not the path of a file"),
         ("max_bytes: big", r":1: max_bytes: 'big' is not a size"),
-        ("max_bytes: 1.5", r":1: max_bytes: '1.5' is not what this option takes; give a size"),
+        ("max_bytes: 1.5", r":1: max_bytes: '1.5' is not a size; give one such as 256MB"),
+        ("shuffle: true\nworkers: 0", r":2: workers: 0 is too small; give at least 1"),
+        ("check: ful", r":1: check: 'ful' is not one of header, full; did you mean full\?"),
         ("max_bytes: -1", r":1: max_bytes: -1 is not a whole number of bytes"),
-        ("workers: 2024-13-45", r":1: workers: '2024-13-45' is not what"),
-        ("workers: !!int x", r":1: workers: 'x' is not what"),
-        ("workers: !!python/object/apply:os.getcwd []", r":1: workers: a list is not what"),
-        ("check: !!python/name:os.getcwd ''", r":1: check: '' is not what"),
+        ("workers: 2024-13-45", r":1: workers: '2024-13-45' is not a whole number"),
+        ("workers: !!int x", r":1: workers: 'x' is not a whole number"),
+        ("workers: !!python/object/apply:os.getcwd []", r":1: workers: a list is not a whole number"),
+        ("check: !!python/name:os.getcwd ''", r":1: check: '' is not text"),
         ("- jpg\n- png", r":1: the file is not a mapping"),
         ("just text", r":1: the file is not a mapping"),
         ("workers: 1\n  shuffle: 2", r":2: this is not YAML"),

@@ -18,6 +18,8 @@ from shardkit.cli.main import COMMANDS, cli, run
 ROOT = Path(shardkit.__file__).parent
 
 NO_FLAGS = {
+    "convert it first: shardkit convert SOURCE DEST --format ",  # these two are whole command lines
+    "rename the images' field: shardkit convert SOURCE DEST --rename OLD=jpg",
     "pack --split",  # a key of the hash that deals samples to splits: it decides bytes
     "join the parts, as with 'zip -s 0 IN.zip --out OUT.zip', or for IN.zip.001 … with cat; then pack the result",
 }

@@ -248,7 +248,7 @@ BAD: dict[str, bytes] = {
 WORDS = {
     "a bomb of scans": "JPEG of more than 500 scans: a decompression bomb",
     "a bomb of pixels": "JPEG of 1000 x 1100 pixels, more than 1,000,000: a decompression bomb",
-    "cut in the pixels": "JPEG cut: no end-of-image marker",
+    "cut in the pixels": "JPEG truncated: no end-of-image marker",
 }
 
 

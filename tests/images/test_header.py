@@ -87,18 +87,18 @@ def test_a_png_is_a_png_whatever_it_is_called_and_garbage_after_the_end_is_allow
         (b"\xef\xbb\xbf\n  <html lang=de>", "HTML, not an image"),
         (b"hello there", "not an image (starts with b'hello th')"),
         (bytes(100), "not an image (zero bytes only)"),
-        (b"\xff\xd8", "JPEG cut inside its header"),
+        (b"\xff\xd8", "JPEG truncated inside its header"),
         (b"\xff\xd8\xff\xd9", "damaged JPEG: no frame header"),
-        (b"\xff\xd8\0\0\0\0", "JPEG cut inside its header"),
+        (b"\xff\xd8\0\0\0\0", "JPEG truncated inside its header"),
         (b"\xff\xd8\xff\xe0\0\0", "damaged JPEG: a segment of 0 bytes at byte 2"),
-        (encoded(picture(), "JPEG")[:-20], "JPEG cut: no end-of-image marker"),
-        (encoded(picture(), "JPEG")[:100], "JPEG cut inside its header"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0\x0d", "PNG cut inside its header"),
+        (encoded(picture(), "JPEG")[:-20], "JPEG truncated: no end-of-image marker"),
+        (encoded(picture(), "JPEG")[:100], "JPEG truncated inside its header"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\x0d", "PNG truncated inside its header"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "damaged PNG: the first chunk is not IHDR"),
-        (encoded(picture(), "PNG")[:-12], "PNG cut: no end chunk (IEND)"),
-        (b"GIF89a\1\0", "GIF cut inside its header"),
-        (b"BM\0\0\0\0", "BMP cut inside its header"),
-        (encoded(picture(), "WEBP")[:28], "WEBP cut inside its header"),
+        (encoded(picture(), "PNG")[:-12], "PNG truncated: no end chunk (IEND)"),
+        (b"GIF89a\1\0", "GIF truncated inside its header"),
+        (b"BM\0\0\0\0", "BMP truncated inside its header"),
+        (encoded(picture(), "WEBP")[:28], "WEBP truncated inside its header"),
         (b"RIFF\x20\0\0\0WEBPJUNK" + bytes(40), "damaged WEBP: the first chunk is b'JUNK'"),
         (png_claiming(0, 12), "PNG of 0 x 12 pixels"),
         (
@@ -130,7 +130,7 @@ def test_the_end_mark_of_a_thumbnail_does_not_stand_for_the_image_s() -> None:
 
 def test_a_webp_that_is_shorter_than_it_says_is_refused() -> None:
     data = encoded(picture(), "WEBP")
-    with pytest.raises(ValueError, match=f"WEBP cut: {len(data) - 9} of {len(data)} bytes"):
+    with pytest.raises(ValueError, match=f"WEBP truncated: {len(data) - 9} of {len(data)} bytes"):
         image_header(data[:-9])
 
 
@@ -162,10 +162,10 @@ def test_the_full_check_finds_an_image_whose_pixels_are_cut(name: str, end_bytes
 @pytest.mark.parametrize(
     ("name", "options", "reason"),
     [
-        ("GIF", {}, "GIF cut inside its first image"),
-        ("BMP", {}, "BMP cut: "),
-        ("PPM", {}, "PPM cut: "),
-        ("TIFF", {}, "TIFF cut: "),
+        ("GIF", {}, "GIF truncated inside its first image"),
+        ("BMP", {}, "BMP truncated: "),
+        ("PPM", {}, "PPM truncated: "),
+        ("TIFF", {}, "TIFF truncated: "),
         ("TIFF", {"compression": "tiff_lzw"}, "TIFF that can't be decoded"),
     ],
 )

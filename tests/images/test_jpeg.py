@@ -98,15 +98,15 @@ def test_a_jpeg_without_an_end_mark_is_whole_if_its_pixels_are(what: str, check:
 @pytest.mark.parametrize("lost", [1, 2, 20, 500])
 @pytest.mark.parametrize("trailer", [b"", b"\xff\xe0" + TRAILER])
 def test_a_jpeg_without_an_end_mark_is_cut_if_pixels_are_lost(lost: int, trailer: bytes) -> None:
-    with pytest.raises(ValueError, match="JPEG cut: no end-of-image marker"):
+    with pytest.raises(ValueError, match="JPEG truncated: no end-of-image marker"):
         image_header(PHOTO[: -2 - lost] + trailer)
 
 
 def test_a_progressive_jpeg_without_an_end_mark_is_cut_since_scans_may_be_missing() -> None:
     data = photo(progressive=True)
-    with pytest.raises(ValueError, match="JPEG cut: no end-of-image marker"):
+    with pytest.raises(ValueError, match="JPEG truncated: no end-of-image marker"):
         image_header(data[:-2])
-    with pytest.raises(ValueError, match="JPEG cut: no end-of-image marker"):
+    with pytest.raises(ValueError, match="JPEG truncated: no end-of-image marker"):
         image_header(data[: data.rindex(b"\xff\xda")])
 
 
@@ -123,11 +123,11 @@ def test_a_jpeg_that_ends_in_its_header_is_cut_wherever_it_ends() -> None:
     frame = jpeg.frame_of(PHOTO)
     end = frame.at + 10 + 3 * frame.components
     for length in range(2, end):
-        with pytest.raises(ValueError, match=r"^JPEG cut inside its header$"):
+        with pytest.raises(ValueError, match=r"^JPEG truncated inside its header$"):
             jpeg.frame_of(PHOTO[:length])
         assert not jpeg.can_be_scaled(PHOTO[:length])
     assert jpeg.start_of_frame(PHOTO[: frame.at + 10]) == frame.at
-    with pytest.raises(ValueError, match=r"^JPEG cut inside its header$"):
+    with pytest.raises(ValueError, match=r"^JPEG truncated inside its header$"):
         jpeg.start_of_frame(PHOTO[: frame.at + 9])
 
 

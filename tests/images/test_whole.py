@@ -28,7 +28,7 @@ def file_of(size: tuple[int, int], kind: str, **options: object) -> bytes:
 def test_one_byte_less_than_the_pixels_take_is_a_cut_file(kind: str, size: tuple[int, int]) -> None:
     data = file_of(size, kind)
     assert image_header(data)[1:] == size
-    with pytest.raises(ValueError, match=rf"{kind} cut: {len(data) - 1} of {len(data)} bytes"):
+    with pytest.raises(ValueError, match=rf"{kind} truncated: {len(data) - 1} of {len(data)} bytes"):
         image_header(data[:-1])
 
 
@@ -42,8 +42,8 @@ def test_a_gif_is_whole_when_the_last_block_of_its_first_image_is_there(size: tu
     data = file_of(size, "GIF")
     whole = data.removesuffix(b"\x3b")  # the trailer is not needed
     assert cut_gif(whole) == ""
-    assert cut_gif(whole[:-2]) == "GIF cut inside its first image"
-    with pytest.raises(ValueError, match="GIF cut"):
+    assert cut_gif(whole[:-2]) == "GIF truncated inside its first image"
+    with pytest.raises(ValueError, match="GIF truncated"):
         image_header(whole[:-2])
 
 
@@ -60,7 +60,7 @@ def test_a_tiff_of_several_strips_needs_the_last_of_them() -> None:
     with Image.open(io.BytesIO(data)) as image:
         strips = image.tag_v2[STRIP_OFFSETS]  # type: ignore[attr-defined]
     assert len(strips) > 1
-    with pytest.raises(ValueError, match="TIFF cut"):
+    with pytest.raises(ValueError, match="TIFF truncated"):
         image_header(data[: strips[-1]])
 
 
@@ -74,6 +74,6 @@ def test_a_tiff_that_is_not_packed_ends_with_its_pixels_whatever_its_counts_say(
 
 def test_a_gif_that_is_cut_tells_where() -> None:
     data = file_of((4, 3), "GIF")
-    for size, message in ((12, "GIF cut inside its header"), (13, "GIF cut before its first image")):
+    for size, message in ((12, "GIF truncated inside its header"), (13, "GIF truncated before its first image")):
         with pytest.raises(ValueError, match=message):
             image_header(data[:size])

@@ -35,7 +35,7 @@ def draw(name: str, *, count: int | None = None, side: int = 64, other: object =
     ("given", "message"),
     [
         ({"count": 0}, "count: 0 is too small; give at least 1"),
-        ({"count": "3"}, "count: '3' is not a whole number; give one"),
+        ({"count": "3"}, "count: '3' is not a whole number; give at least 1"),
         ({"count": 1.0}, "count: 1.0 is not a whole number"),
         ({"count": True}, "count: True is not a whole number"),
         ({"side": None}, "side: None is not a whole number"),

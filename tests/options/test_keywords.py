@@ -148,19 +148,19 @@ class Torchlike:
 @pytest.mark.parametrize(
     ("option", "value", "answer"),
     [
-        ("interpolation", "cubic", 'did you mean interpolation="bicubic"?'),
-        ("interpolation", "linear", 'did you mean interpolation="bilinear"?'),
-        ("interpolation", "BILINEAR", 'did you mean interpolation="bilinear"?'),
-        ("interpolation", "bilinaer", 'did you mean interpolation="bilinear"?'),
-        ("interpolation", Filter.BICUBIC, 'did you mean interpolation="bicubic"?'),
-        ("dtype", np.float32, 'did you mean dtype="float32"?'),
-        ("dtype", float, 'did you mean dtype="float32"?'),
-        ("dtype", Torchlike(), 'did you mean dtype="float16"?'),
-        ("color", "grayscale", 'did you mean color="gray"?'),
-        ("layout", "channels_first", 'did you mean layout="chw"?'),
-        ("layout", "NHWC", 'did you mean layout="hwc"?'),
-        ("label", "categorical", 'did you mean label="onehot"?'),
-        ("on_error", "ignore", 'did you mean on_error="skip"?'),
+        ("interpolation", "cubic", 'did you mean `interpolation="bicubic"`?'),
+        ("interpolation", "linear", 'did you mean `interpolation="bilinear"`?'),
+        ("interpolation", "BILINEAR", 'did you mean `interpolation="bilinear"`?'),
+        ("interpolation", "bilinaer", 'did you mean `interpolation="bilinear"`?'),
+        ("interpolation", Filter.BICUBIC, 'did you mean `interpolation="bicubic"`?'),
+        ("dtype", np.float32, 'did you mean `dtype="float32"`?'),
+        ("dtype", float, 'did you mean `dtype="float32"`?'),
+        ("dtype", Torchlike(), 'did you mean `dtype="float16"`?'),
+        ("color", "grayscale", 'did you mean `color="gray"`?'),
+        ("layout", "channels_first", 'did you mean `layout="chw"`?'),
+        ("layout", "NHWC", 'did you mean `layout="hwc"`?'),
+        ("label", "categorical", 'did you mean `label="onehot"`?'),
+        ("on_error", "ignore", 'did you mean `on_error="skip"`?'),
         ("crop", "middle", "choose one of these"),
         ("crop", 3, "choose one of these"),
     ],
@@ -171,8 +171,8 @@ def test_a_value_of_another_library_is_answered_with_the_right_one(option: str, 
 
 
 def test_a_value_that_is_meant_is_one_of_the_allowed() -> None:
-    assert cure_of_choice("check", "Full_", ("header", "full", None)) == 'did you mean check="full"?'
-    assert cure_of_choice("format", "webdataset", ["tar", "tfrecord"]) == 'did you mean format="tar"?'
+    assert cure_of_choice("check", "Full_", ("header", "full", None)) == 'did you mean `check="full"`?'
+    assert cure_of_choice("format", "webdataset", ["tar", "tfrecord"]) == 'did you mean `format="tar"`?'
     assert cure_of_choice("to", "linear", ["jpeg", "png"]) == "choose one of these"
     assert "" not in VALUES.values()
 

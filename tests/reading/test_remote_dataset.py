@@ -73,7 +73,7 @@ def test_what_is_not_there_is_told(source: str) -> None:
 
 
 def test_paths_and_urls_in_one_list_are_refused(cars: str, far: str) -> None:
-    with pytest.raises(UsageError, match="both paths of this machine and URLs"):
+    with pytest.raises(UsageError, match="the list mixes local paths and URLs"):
         len(shardkit.dataset([f"{cars}-000000.tar", f"{far}-000001.tar"]))
 
 

@@ -241,9 +241,9 @@ def damaged(draw_image: Draw) -> dict[str, tuple[bytes, str]]:
         "empty.jpg": (b"", "empty file"),
         "zeros.jpg": (bytes(1000), "not an image (zero bytes only)"),
         "page.jpg": (b"<!DOCTYPE html><title>404</title>", "HTML, not an image"),
-        "cut.jpg": (jpeg[: len(jpeg) // 2], "JPEG cut: no end-of-image marker"),
-        "cut in its header.jpg": (jpeg[:100], "JPEG cut inside its header"),
-        "cut.png": (png[:-20], "PNG cut: no end chunk (IEND)"),
+        "cut.jpg": (jpeg[: len(jpeg) // 2], "JPEG truncated: no end-of-image marker"),
+        "cut in its header.jpg": (jpeg[:100], "JPEG truncated inside its header"),
+        "cut.png": (png[:-20], "PNG truncated: no end chunk (IEND)"),
         "text.png": (b"this is no image at all", "not an image (starts with b'this is '"),
         "bomb.png": (bomb, "PNG of 40000 x 40000 pixels, more than 178,956,970: a decompression bomb"),
     }

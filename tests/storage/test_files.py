@@ -136,10 +136,10 @@ def test_a_write_that_the_system_cuts_short_is_an_error_and_leaves_nothing(tmp_p
         (errno.EACCES, DestinationError, "not writable .Permission denied.; choose another destination"),
         (errno.EROFS, DestinationError, "not writable .Read-only file system."),
         (errno.EPERM, DestinationError, "not writable"),
-        (errno.ENOTDIR, DestinationError, "a file is in the way"),
-        (errno.EEXIST, DestinationError, "a file is in the way"),
-        (errno.EISDIR, DestinationError, "a folder is in the way"),
-        (errno.ENOTEMPTY, DestinationError, "a folder is in the way"),
+        (errno.ENOTDIR, DestinationError, "a file already exists at this path"),
+        (errno.EEXIST, DestinationError, "a file already exists at this path"),
+        (errno.EISDIR, DestinationError, "a folder already exists at this path"),
+        (errno.ENOTEMPTY, DestinationError, "a folder already exists at this path"),
         (errno.ENAMETOOLONG, DestinationError, "the name is too long .*; choose a shorter one"),
     ],
     ids=lambda value: errno.errorcode.get(value) if isinstance(value, int) else None,
@@ -273,5 +273,5 @@ def test_a_file_system_without_locks_is_said_and_goes_on(
 @pytest.mark.parametrize("place", ["file", "file/below"])
 def test_a_lock_below_a_file_is_refused(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    with pytest.raises(DestinationError, match=r"file.*: a file is in the way"):
+    with pytest.raises(DestinationError, match=r"file.*: a file already exists at this path"):
         FolderLock(str(tmp_path / place))

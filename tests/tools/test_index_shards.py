@@ -167,7 +167,7 @@ def test_the_name_is_what_the_shards_begin_with_or_as_asked_for(tmp_path: Path, 
     other = make_tar(tmp_path / "other" / "a-1.tar", [("z.jpg", draw_image())])
     with pytest.raises(UsageError, match="the shards are in 2 folders"):
         index_shards([tmp_path / "a-0.tar", other])
-    with pytest.raises(NotFoundError, match="no shards are there"):
+    with pytest.raises(NotFoundError, match="there are no shards here"):
         index_shards(tmp_path / "nothing")
 
 

@@ -71,7 +71,7 @@ def test_the_folder_of_one_dataset_means_that_dataset(packed: Path) -> None:
 
 
 def test_what_is_not_there_is_an_error_that_names_it(packed: Path) -> None:
-    with pytest.raises(NotFoundError, match=f"{packed.parent / 'validation'}: no dataset is there"):
+    with pytest.raises(NotFoundError, match=f"{packed.parent / 'validation'}: there is no dataset here"):
         info(packed.parent / "validation")
 
 

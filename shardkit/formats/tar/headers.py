@@ -285,7 +285,7 @@ def check_end(fetch: Callable[[int, int], bytes], at: int, place: str, *, zeros_
         if zeros < len(chunk):
             raise DamagedError(place, f"there is data after the end mark at byte {begin}", CURE, at)
     if at - begin < 2 * BLOCK:
-        fact = f"the file ends at byte {at}, inside its end mark (two blocks of zeros): it is cut"
+        fact = f"the file ends at byte {at}, inside its end mark (two blocks of zeros): it is truncated"
         raise DamagedError(place, fact, CURE, begin)
 
 
@@ -340,7 +340,9 @@ def _fetch_whole(fetch: Callable[[int, int], bytes], at: int, size: int, place: 
         require_unpacked(data, place)
     fact = f"the file ends at byte {at + len(data)}, inside {what}"
     if not data and what == "a header":
-        fact = "the file ends without its end mark (two blocks of zeros): it is cut" if at else "the file is empty"
+        fact = (
+            "the file ends without its end mark (two blocks of zeros): it is truncated" if at else "the file is empty"
+        )
     raise DamagedError(place, fact, CURE, at)
 
 

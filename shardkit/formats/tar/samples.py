@@ -184,7 +184,9 @@ def read_samples(
         limit = len(view) if end is None else end
         if not 0 <= start <= limit <= len(view):
             fact = f"bytes {start} to {limit} were requested, but the file has {len(view)}"
-            raise DamagedError(place, fact, "the file is cut, or the index is of another file: " + CURE, len(view))
+            raise DamagedError(
+                place, fact, "the file is truncated, or the index is of another file: " + CURE, len(view)
+            )
         yield from _read(view, place, start, limit, end is None, check_adjacent)
 
 

@@ -133,7 +133,7 @@ class _Gunzip:
             if data := self._unpack(size):
                 return data
             if not full and not self._unzip.eof:
-                fact = "the gzip data ends before its end mark: the file is cut"
+                fact = "the gzip data ends before its end mark: the file is truncated"
                 raise DamagedError(self._place, fact, CURE, self._taken)
         return b""
 

@@ -290,7 +290,7 @@ def _float_list(data: bytes, at: int, end: int) -> Sequence[float]:
         tag = data[at]
         if tag == 0x0D:
             if at + 5 > end:
-                raise WireError("a float is cut", at)
+                raise WireError("a float is truncated", at)
             numbers.append(_FLOAT(data, at + 1)[0])
             at += 5
         elif tag == 0x0A:
@@ -344,7 +344,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         shift += 7
         if shift >= 70:
             raise WireError("a number of more than 10 bytes", at - 10)
-    raise WireError("a number is cut", at)
+    raise WireError("a number is truncated", at)
 
 
 def _passed_over(data: bytes, at: int, end: int) -> int:

@@ -85,7 +85,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == SOS:
             return
         at = end
-    raise ValueError("JPEG cut inside its header")
+    raise ValueError("JPEG truncated inside its header")
 
 
 def notes_of_jpeg(data: bytes) -> Notes:
@@ -202,7 +202,7 @@ def _scans(data: bytes, at: int) -> Iterator[bytes]:
         at = mark + 2 + max(2, data[mark + 2] << 8 | data[mark + 3]) if mark + 4 <= len(data) else len(data)
         if not _APP0 <= marker <= _APP15 and marker != COM:
             yield data[mark:at]
-    raise ValueError("JPEG cut: no end-of-image marker")
+    raise ValueError("JPEG truncated: no end-of-image marker")
 
 
 def is_incomplete(data: bytes) -> bool:
@@ -256,7 +256,7 @@ def strip_png(data: bytes) -> bytes:
             pieces.append(data[start:end])
         if name == b"IEND":
             return b"".join(pieces)
-    raise ValueError("PNG cut: no end chunk (IEND)")
+    raise ValueError("PNG truncated: no end chunk (IEND)")
 
 
 def _png_chunk(name: bytes, body: bytes) -> bytes:
@@ -307,7 +307,7 @@ def strip_gif(data: bytes) -> bytes:
             if kind == 0x2C or label == 0xF9 or (label == 0xFF and data[start + 3 : start + 14] in _GIF_KEPT):
                 pieces.append(data[start:at])
     except IndexError:
-        raise ValueError("GIF cut: no end mark") from None
+        raise ValueError("GIF truncated: no end mark") from None
     if kind != 0x3B:
         raise ValueError(f"damaged GIF: a block of type {kind} at byte {at}")
     return b"".join([*pieces, b";"])

@@ -197,7 +197,7 @@ class _Frame:
         self.marker, self.height, self.width = data[at + 1], *_two(data, at + 5)
         parts = [data[at + 10 + 3 * n : at + 13 + 3 * n] for n in range(data[at + 9])]
         if not parts or len(parts[-1]) < 3:
-            raise ValueError("JPEG cut inside its header")
+            raise ValueError("JPEG truncated inside its header")
         self.factors = [(part[1] >> 4, part[1] & 15) for part in parts]
         self.interval = self.scan_parts = self.coarseness = 0
         for marker, start, end in segments(data):

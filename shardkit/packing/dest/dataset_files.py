@@ -108,7 +108,7 @@ class DatasetFiles:
             return None if data is None else decode_manifest(data, place=self.place(self.manifest))
         except ManifestError as exc:
             cure = OVERWRITE if data is None or is_ours(data) else MOVE
-            raise DestinationError(exc.place, f"in the way: {exc.fact}", cure) from exc
+            raise DestinationError(exc.place, f"a file already exists here: {exc.fact}", cure) from exc
 
     def sizes(self, also: Iterable[str] = ()) -> dict[str, int]:
         """Name -> bytes of the files that a dataset with this name may have, except the manifest, sorted by name.

@@ -91,7 +91,9 @@ class DiskDestination:
         for name in [*self._names(), manifest_name(self.stem)]:
             path = os.path.join(self.folder, name)
             if os.path.isdir(path):
-                raise DestinationError(fs_text(path), "a folder is in the way", "choose another destination")
+                raise DestinationError(
+                    fs_text(path), "a folder already exists at this path", "choose another destination"
+                )
 
     def wrote(self, name: str, size: int) -> bool:
         """Always False: what a run writes stays in the work folder until its commit."""

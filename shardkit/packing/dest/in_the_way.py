@@ -38,7 +38,7 @@ def readable_manifest(files: DatasetFiles, data: bytes) -> Manifest | None:
     """The manifest with these bytes; None for a damaged one, or one of a later version. DestinationError for somebody
     else's file."""
     if not is_ours(data):
-        fact = "a file is in the way, which is not a manifest of shardkit"
+        fact = "this file already exists, and is not a shardkit manifest"
         raise DestinationError(files.place(files.manifest), fact, MOVE)
     with contextlib.suppress(ManifestError):
         return decode_manifest(data, place=files.place(files.manifest))
@@ -51,9 +51,9 @@ def refuse_file(files: DatasetFiles, name: str, why: str, *, overwrite: bool) ->
     why: the rest of the message. A user's table is never replaced.
     """
     if name.endswith(".parquet") and not files.is_index(name):
-        raise DestinationError(files.place(name), "a file is in the way, which is not an index of shardkit", MOVE)
+        raise DestinationError(files.place(name), "this file already exists, and is not a shardkit index", MOVE)
     if not overwrite:
-        fact = f"a file is in the way, which belongs to no manifest and {why}"
+        fact = f"this file already exists, belongs to no manifest, and {why}"
         raise DestinationError(files.place(name), fact, OVERWRITE)
 
 

@@ -86,7 +86,7 @@ def answer(data: bytes, results: BinaryIO) -> None:
     except OSError as exc:  # of the disk, which no part of shardkit expected
         send(results, failed_disk(task.name, exc))
     except Exception as exc:  # a bug, which must not end the worker
-        fact = f"the worker that wrote it met an unexpected {type(exc).__name__}: {exc}"
+        fact = f"the worker that wrote it failed with an unexpected {type(exc).__name__}: {exc}"
         send(results, Failed("WorkerError", (task.name, fact, "please report it", None, None)))
     else:
         send(results, Done(receipt))

@@ -255,7 +255,7 @@ def require_free(before: ExistingDataset, shards: Iterable[str]) -> None:
     there, ours = before.destination.files.sizes(), {entry.name for entry in before.manifest.shards}
     for name in sorted(there.keys() & set(shards) - ours):
         place = before.destination.files.place(name)
-        fact = "a file is in the way that the manifest of the dataset does not name"
+        fact = "this file already exists, but the manifest of the dataset does not list it"
         raise DestinationError(place, fact, "move it elsewhere")
 
 

@@ -48,7 +48,7 @@ def decode_npy(data: bytes) -> NDArray[Any]:
     count = math.prod(shape)
     start = stream.tell()
     if min(shape, default=0) < 0 or count * dtype.itemsize > len(data) - start:
-        raise ValueError(f"an array of {shape} {dtype} in {len(data) - start} bytes: it is cut")
+        raise ValueError(f"an array of {shape} {dtype} in {len(data) - start} bytes: it is truncated")
     values = np.frombuffer(data, dtype, count, start)
     return values.reshape(shape, order="F" if fortran else "C").copy()
 

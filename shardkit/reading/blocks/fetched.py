@@ -101,7 +101,7 @@ class FetchedBytes:
     def again(self, number: int, read: Read[T], error: DamagedError) -> T:
         """Fetch a sample's bytes once more; returns what `read` extracts. For a gzip shard, raises the error."""
         shard, first, stop = self._span(number)
-        log.warning("%s; it is fetched once more", error)
+        log.warning("%s; fetching it again", error)
         if self.shards.files[shard].unpacked:
             raise error
         data = self.shards.again(shard, first, stop)

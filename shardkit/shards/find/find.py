@@ -77,7 +77,7 @@ def _files(places: Sequence[Location], remote: Remote | None) -> Files:
         raise UsageError(str(far), fact, f"copy them with: shardkit download {far} FOLDER")
     for place in places:
         if place.is_local:
-            fact = "the list has both paths of this machine and URLs"
+            fact = "the list mixes local paths and URLs"
             raise UsageError(str(place), fact, "open both as datasets, and put them together with shardkit.concat")
     return Stores(remote)
 
@@ -99,7 +99,7 @@ def _entry(place: Location, files: Files) -> Meant:
         return shards_of(place, files)
     if found.tree is not None:
         cure = "read each class directory as a dataset, and put them together with shardkit.concat"
-        raise UsageError(str(place), "a list is of shards, and this is a folder without any", cure)
+        raise UsageError(str(place), "a list must name shards, but this folder has none", cure)
     return Meant(tuple(found.places))
 
 

@@ -124,7 +124,7 @@ def _of_generation(
         replaced = bool(ours) and generation is not None and generation not in ours
         if not replaced:
             cure = "remove it, or make the manifest again with 'shardkit index'"
-            raise UsageError(str(shard), f"the manifest {manifest} does not know this shard", cure)
+            raise UsageError(str(shard), f"this shard is not in the manifest {manifest}", cure)
         if shard.path in named:
             fact = f"this shard is of a dataset that was replaced: the manifest {manifest} names other shards"
             raise UsageError(str(shard), fact, f"name the dataset: {str(manifest).removesuffix('.json')}")

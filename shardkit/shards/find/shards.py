@@ -128,7 +128,7 @@ def find_shards(source: SourceLike) -> list[Location]:
     parts = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     found = [shard for part in parts for shard in _whatever_manifest(locate(part))]
     if not found:
-        raise NotFoundError(", ".join(map(str, parts)), "no shards are there", Disk.check)
+        raise NotFoundError(", ".join(map(str, parts)), "there are no shards here", Disk.check)
     return list(dict.fromkeys(found))
 
 

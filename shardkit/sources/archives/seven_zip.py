@@ -17,7 +17,7 @@ from shardkit.sources.archives.members import SKIP, Members, MembersBuilder
 if TYPE_CHECKING:
     import py7zr
 
-_CURE = "download it again: it is cut or damaged"
+_CURE = "download it again: it is truncated or damaged"
 _UNIX_MODE = 0x8000
 """The attribute flag for a Unix mode in the upper 16 bits."""
 _PASSWORD = "unpack the archive with its password and pack the tree"

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _ALL = 1 << 62
 _TELL_MEMBERS = 1000
-_CURE = "download it again: it is cut or damaged"
+_CURE = "download it again: it is truncated or damaged"
 _XZ_BYTES = 1 << 29
 """The memory limit for decompressing xz: level 9 needs 64 MiB."""
 
@@ -169,7 +169,7 @@ def open_tar(path: str, compression: str) -> Iterator[Input]:
         cure = exc.cure if "sparse" in exc.cure else _CURE
         raise SourceError(exc.place, exc.fact, cure, exc.offset) from exc
     except (EOFError, lzma.LZMAError) as exc:
-        raise SourceError(place, f"the {compression} data is cut or damaged ({exc})", _CURE) from exc
+        raise SourceError(place, f"the {compression} data is truncated or damaged ({exc})", _CURE) from exc
     except ShardkitError:
         raise
     except OSError as exc:

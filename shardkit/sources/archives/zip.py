@@ -38,11 +38,11 @@ _ENCRYPTED, _UTF8 = 0x0001, 0x0800
 _UNIX, _WINDOWS = 3, frozenset((0, 10, 14))
 """The system where an archive was created: Unix; FAT, NTFS or VFAT."""
 
-_CUT = "download it again: it is cut, or not a zip file"
+_CUT = "download it again: it is truncated, or not a zip file"
 
 
 def read_zip(path: str, *, skip_bad: bool) -> Members:
-    """Read the members of a zip file. SourceError if it is cut, damaged, encrypted, in several parts or a bomb."""
+    """Read the members of a zip file. SourceError if it is truncated, damaged, encrypted, split or a bomb."""
     place = fs_text(path)
     try:
         with open(path, "rb") as file:

@@ -320,7 +320,7 @@ def require_sizes(copy: DatasetCopy) -> None:
         except OSError as exc:
             raise StorageError(str(place), exc.strerror or str(exc), "check the disk and its permissions") from exc
         if size != file.bytes:
-            fact = f"it has {size} bytes, and its manifest says {file.bytes}"
+            fact = f"it has {size} bytes, but its manifest says {file.bytes}"
             raise DamagedError(str(place), fact, "check the dataset with 'shardkit verify'")
 
 

@@ -159,7 +159,7 @@ def _unpack_shard(opened: Opened, root: bytes, take: Wanted, stop: Event, shard:
         place = shard.location if shard.index is None else shard.index[0].place
         raise DatasetError(str(place), "there is no readable index, so the paths are unknown", "run 'shardkit index'")
     if shard.entry is not None and data.file_bytes != shard.entry.bytes:
-        fact = f"the shard has {data.file_bytes} bytes, and its manifest says {shard.entry.bytes}"
+        fact = f"the shard has {data.file_bytes} bytes, but its manifest says {shard.entry.bytes}"
         raise DamagedError(data.place, fact, _cure(data))
     samples = _of_members(data) if manifest is None or rows is None else _of_index(manifest, data, rows, take)
     folders: set[bytes] = set()

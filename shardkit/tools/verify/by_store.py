@@ -63,9 +63,9 @@ def _held(opened: Opened, place: Location, entry: ShardEntry | IndexEntry) -> tu
     except StorageError as exc:
         return [found_error("shard-unreadable", exc)], 0, False
     if info.bytes != entry.bytes:
-        fact = f"the {what} has {info.bytes} bytes, and its manifest says {entry.bytes}"
+        fact = f"the {what} has {info.bytes} bytes, but its manifest says {entry.bytes}"
         return [finding("shard-size" if shard else "index-crc", str(place), fact)], info.bytes, True
     if info.crc32c is not None and info.crc32c != entry.crc32c:
-        fact = f"the store reports CRC-32C {info.crc32c} for the {what}, and its manifest says {entry.crc32c}"
+        fact = f"the store reports CRC-32C {info.crc32c} for the {what}, but its manifest says {entry.crc32c}"
         return [finding(f"{what}-crc", str(place), fact)], info.bytes, True
     return [], info.bytes, info.crc32c is not None

@@ -341,13 +341,13 @@ def _against_entry(shard: ShardPlace, content: ShardContent) -> Iterator[Finding
     if entry is None:
         return
     if content.file_bytes != entry.bytes:
-        fact = f"the shard has {content.file_bytes} bytes, and its manifest says {entry.bytes}"
+        fact = f"the shard has {content.file_bytes} bytes, but its manifest says {entry.bytes}"
         yield finding("shard-size", place, fact)
     elif f"{content.crc32c:08x}" != entry.crc32c:
-        fact = f"the shard's CRC-32C is {content.crc32c:08x}, and its manifest says {entry.crc32c}"
+        fact = f"the shard's CRC-32C is {content.crc32c:08x}, but its manifest says {entry.crc32c}"
         yield finding("shard-crc", place, fact)
     if content.error is None and len(content) != entry.samples:
-        fact = f"the shard has {len(content)} samples, and its manifest says {entry.samples}"
+        fact = f"the shard has {len(content)} samples, but its manifest says {entry.samples}"
         yield finding("shard-samples", place, fact)
 
 

@@ -167,15 +167,15 @@ def test_an_example_of_no_bytes_has_no_features() -> None:
     ("data", "fact"),
     [
         (b"\x0a\x05abc", "a field of 5 bytes where 3 are left"),
-        (b"\x0a", "a number is cut"),
+        (b"\x0a", "a number is truncated"),
         (b"\x0a" + b"\xff" * 11, "a number of more than 10 bytes"),
         (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "a field of 9223372036854775807 bytes"),
         (b"\x0b", "a field of the unknown type 3"),
         (b"\x00", "a field with the number 0"),
         (part(0x0A, part(0x0A, part(0x0A, b"\xff"))), "the name of a feature is not UTF-8"),
         (example(a=part(0x12, part(0x0A, b"123"))), "3 bytes of floats where 3 are left"),
-        (example(a=part(0x12, b"\x0d12")), "a float is cut"),
-        (example(a=part(0x1A, part(0x0A, b"\x80"))), "a number is cut"),
+        (example(a=part(0x12, b"\x0d12")), "a float is truncated"),
+        (example(a=part(0x1A, part(0x0A, b"\x80"))), "a number is truncated"),
         (example(a=b"\x0a\x05\x0a\x01x"), "a list of 5 bytes where 3 are left"),
     ],
 )

@@ -278,7 +278,7 @@ def test_a_replacement_that_was_cut_short_is_gone_on_with(
 def test_objects_of_others_are_in_the_way(name: str, tree: Path, local: dict[str, bytes]) -> None:
     memory._OBJECTS[f"b/{name}"] = b"somebody's"
     text = refused(DestinationError, lambda: pack(tree))
-    assert text.startswith(f"memory://b/{name}: a file is in the way, which belongs to no manifest")
+    assert text.startswith(f"memory://b/{name}: this file already exists, belongs to no manifest")
     assert objects("b") == {name: b"somebody's"}
     pack(tree, overwrite=True)
     assert objects("b") == local
@@ -387,5 +387,6 @@ def test_a_configuration_file_may_hold_storage_options(
     capsys.readouterr()
     assert run(line) == 2
     assert capsys.readouterr().err == (
-        f"shardkit: error: {config}: storage_options: number 1 of them is not KEY=VALUE; write it as region=eu-west-1\n"
+        f"shardkit: error: {config}:1: storage_options: number 1 of them is not KEY=VALUE; "
+        "write it as region=eu-west-1\n"
     )

@@ -219,18 +219,18 @@ def test_a_replaced_dataset_leaves_no_file(dest: Location, destination: Destinat
 
 def test_a_shard_without_a_manifest_is_in_the_way(destination: Destination) -> None:
     put(destination, "train-000007.tar")
-    with pytest.raises(DestinationError, match="a file is in the way, which belongs to no manifest"):
+    with pytest.raises(DestinationError, match="this file already exists, belongs to no manifest"):
         check_free(destination, overwrite=False)
     assert check_free(destination, overwrite=True).generation == 1
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(
-    ("name", "what"), [("train.parquet", "an index of shardkit"), ("train.json", "a manifest of shardkit")]
+    ("name", "what"), [("train.parquet", "a shardkit index"), ("train.json", "a shardkit manifest")]
 )
 def test_a_file_of_the_user_is_never_replaced(destination: Destination, name: str, what: str, overwrite: bool) -> None:
     put(destination, name)
-    with pytest.raises(DestinationError, match=f"{name}: a file is in the way, which is not {what}"):
+    with pytest.raises(DestinationError, match=f"{name}: this file already exists, and is not {what}"):
         check_free(destination, overwrite=overwrite)
     assert destination.files.read(name) == b"somebody's"
 
@@ -255,14 +255,14 @@ def test_the_names_of_a_dataset_that_is_being_written_are_not_taken(dest: Locati
 def test_a_damaged_manifest_is_replaced_when_asked(destination: Destination) -> None:
     put(destination, "train.json", b'{"format": "shardkit", "sam')
     put(destination, "train-000000.tar")
-    with pytest.raises(DestinationError, match="in the way"):
+    with pytest.raises(DestinationError, match="already exists"):
         destination.files.read_manifest()
     assert check_free(destination, overwrite=True).generation == 2
 
 
 def test_a_link_to_nothing_is_somebodys_file(tmp_path: Path) -> None:
     (tmp_path / "train-000000.tar").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DestinationError, match="a file is in the way"):
+    with pytest.raises(DestinationError, match="this file already exists, belongs to no manifest"):
         check_free(opened(locate(tmp_path / "train")), overwrite=False)
 
 

@@ -40,7 +40,7 @@ def test_a_destination_that_is_a_file_is_refused(tree: Path, splits: Path, tmp_p
     text = refused(DestinationError, 4, lambda: shardkit.pack(splits, tmp_path / "file"))
     assert text.endswith("file: the destination is a file; give a folder for the splits")
     text = refused(DestinationError, 4, lambda: pack_one(tree, tmp_path / "file" / "train"))
-    assert "a file is in the way" in text
+    assert "a file already exists at this path" in text
     assert (tmp_path / "file").read_bytes() == b"of the user"
 
 
@@ -117,7 +117,7 @@ def test_files_of_somebody_else_are_in_the_way(
     (out / name).write_bytes(b"of the user")
     text = refused(DestinationError, 4, lambda: pack_one(tree, out / "train"))
     assert text == (
-        f"{out}/{name}: a file is in the way, which belongs to no manifest and was not written by this run; "
+        f"{out}/{name}: this file already exists, belongs to no manifest, and was not written by this run; "
         "choose another destination, or replace it with `overwrite=True`"
     )
     assert content_of(out) == {name: b"of the user"}
@@ -139,11 +139,11 @@ def test_a_file_with_the_name_of_the_manifest_is_in_the_way(
     (out / "train.json").write_bytes(data)
     if data:
         (out / "train.parquet").write_bytes(b"")
-        with pytest.raises(DestinationError, match="not an index of shardkit"):
+        with pytest.raises(DestinationError, match="not a shardkit index"):
             pack_one(tree, out / "train", overwrite=True)
         (out / "train.parquet").unlink()
     text = refused(DestinationError, 4, lambda: pack_one(tree, out / "train"))
-    assert f"{out}/train.json: in the way: {fact}" in text
+    assert f"{out}/train.json: a file already exists here: {fact}" in text
     assert content_of(out) == {"train.json": data}
     assert pack_one(tree, out / "train", overwrite=True).samples == 12
 
@@ -177,7 +177,7 @@ def test_a_table_or_json_file_of_the_user_is_replaced_by_no_writer(
     with pytest.raises(DestinationError) as raised:
         acts[how]()
     assert raised.value.cure.startswith("move it elsewhere, or ")
-    assert f"is not {kind} of shardkit" in raised.value.fact or "in the way" in raised.value.fact
+    assert f"is not a shardkit {kind.split()[1]}" in raised.value.fact or "already exists here" in raised.value.fact
     assert content_of(out) == before
 
 
@@ -189,7 +189,7 @@ def test_a_folder_in_the_way_is_never_removed(
     (out / name).mkdir(parents=True)
     (out / name / "precious.txt").write_bytes(b"of the user")
     text = refused(DestinationError, 4, lambda: pack_one(tree, out / "train", overwrite=overwrite))
-    assert text == f"{out}/{name}: a folder is in the way; choose another destination"
+    assert text == f"{out}/{name}: a folder already exists at this path; choose another destination"
     assert content_of(out) == {f"{name}/precious.txt": b"of the user"}
 
 

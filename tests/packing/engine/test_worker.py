@@ -117,7 +117,8 @@ def test_an_unexpected_exception_is_answered_and_does_not_end_the_worker(
     [failed] = messages(stream)
     assert isinstance(failed, Failed)
     assert str(rebuilt(failed)) == (
-        f"train-000000.tar: the worker that wrote it met an unexpected {type(exc).__name__}: {exc}; please report it"
+        f"train-000000.tar: the worker that wrote it failed with an unexpected {type(exc).__name__}: {exc}; "
+        "please report it"
     )
     assert isinstance(rebuilt(failed), WorkerError)
 

@@ -222,7 +222,7 @@ def test_a_key_that_no_reader_gives_back_is_our_own_mistake(tmp_path: Path, file
 def test_a_work_folder_that_is_gone_is_told(tmp_path: Path, files: dict[str, bytes]) -> None:
     (tmp_path / "work").rmdir()
     (tmp_path / "work").write_bytes(b"")
-    with pytest.raises(DestinationError, match=r"work/t-000000.tar: a file is in the way"):
+    with pytest.raises(DestinationError, match=r"work/t-000000.tar: a file already exists at this path"):
         write_shard(task_of(tmp_path, files), ignore)
 
 

@@ -54,7 +54,7 @@ def test_a_field_is_decoded_by_its_last_extension(name: str, data: bytes, value:
         ("json", b"[" * 100_000, "field 'json' can't be decoded"),
         ("npy", b"", "field 'npy' can't be decoded"),
         ("npy", b"\x93NUMPY\x01\0", "field 'npy' can't be decoded"),
-        ("npy", saved(np.arange(10))[:-1], "in 79 bytes: it is cut"),
+        ("npy", saved(np.arange(10))[:-1], "in 79 bytes: it is truncated"),
         ("npy", saved(np.array([{}], dtype=object), allow_pickle=True), "would need pickle"),
     ],
 )
@@ -87,7 +87,7 @@ def test_an_array_that_claims_to_be_huge_is_refused_before_memory_is_taken() -> 
     data = saved(np.zeros(1, np.uint8)).replace(b"(1,), }     ", b"(9999999,), }"[:12])
     huge = b"\x93NUMPY\x01\0" + (118).to_bytes(2, "little")
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776, 1024), }"
-    with pytest.raises(DecodeError, match="it is cut"):
+    with pytest.raises(DecodeError, match="it is truncated"):
         decode_field("npy", huge + header.ljust(117) + b"\n" + bytes(8))
     nothing = header.replace(b"'<f8'", b"'|V0' ")
     with pytest.raises(DecodeError):

@@ -139,8 +139,8 @@ def test_several_datasets_of_a_folder_are_named(put: Put, base: str) -> None:
 @pytest.mark.parametrize(
     ("source", "fact"),
     [
-        ("nothing", "no dataset is there: neither a manifest, nor shards"),
-        ("nothing/", "no dataset is there: neither a manifest, nor shards"),
+        ("nothing", "there is no dataset here: no manifest"),
+        ("nothing/", "there is no dataset here: no manifest"),
         ("nothing.json", "there is no such manifest"),
         ("nothing-*.tar", "no file matches"),
         ("x-0*.parquet", r"no shard matches, only .*x-0\.parquet and the like"),
@@ -158,7 +158,7 @@ def test_a_dataset_that_was_begun_is_told_where_nothing_of_it_is_there(put: Put,
     put(marker_name("train"), "other-0.tar")
     with pytest.raises(NotFoundError, match="a packing was interrupted there, or an upload or download"):
         resolve(f"{base}/train", Remote())
-    with pytest.raises(NotFoundError, match="no dataset is there") as caught:
+    with pytest.raises(NotFoundError, match="there is no dataset here") as caught:
         resolve(f"{base}/val", Remote())
     assert "interrupted" not in str(caught.value)
 
@@ -167,7 +167,7 @@ def test_a_folder_alone_is_a_class_directory_on_a_disk_only(put: Put, base: str)
     put("red/0.jpg", "blue/0.jpg")
     if locate(base).is_local:
         assert resolve(base, Remote()) == Found(tree=locate(base))
-        with pytest.raises(UsageError, match="a list is of shards, and this is a folder without any"):
+        with pytest.raises(UsageError, match="a list must name shards, but this folder has none"):
             resolve([base], Remote())
     else:
         for given in (base, [base]):
@@ -195,7 +195,7 @@ def test_a_bucket_is_a_folder(put: Put, base: str) -> None:
     open_store(locate(bucket)).put("x-0.tar", io.BytesIO())
     for source in (bucket, f"{bucket}/"):
         assert [place.name for place in resolve(source, Remote()).places] == ["x-0.tar"]
-    with pytest.raises(NotFoundError, match="no dataset is there"):
+    with pytest.raises(NotFoundError, match="there is no dataset here"):
         resolve(f"memory://{os.urandom(6).hex()}", Remote())
 
 

@@ -40,7 +40,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_a_break(tmp_path: Path) -> None
 
 def test_a_file_in_the_way_of_a_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x")
-    with pytest.raises(DestinationError, match="a file is in the way"):
+    with pytest.raises(DestinationError, match="a file already exists at this path"):
         open_store(locate(tmp_path)).put("a/b", io.BytesIO(b"x"))
 
 

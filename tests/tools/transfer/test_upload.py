@@ -151,7 +151,7 @@ def test_a_store_without_checksums_is_read_to_know_what_it_has(packed: Path, tmp
     (tmp_path / "copy" / "train.json").unlink()
     damage(tmp_path / "copy" / "train-000000.tar")
     text = refused(DestinationError, lambda: shardkit.upload(packed, tmp_path / "copy" / "train"))
-    assert "a file is in the way, which belongs to no manifest and does not belong to this dataset" in text
+    assert "this file already exists, belongs to no manifest, and does not belong to this dataset" in text
     (one,) = shardkit.upload(packed, tmp_path / "copy" / "train", overwrite=True).datasets
     assert (one.sent, one.kept) == (1, 4)
     assert files(tmp_path / "copy") == files(packed.parent)
@@ -175,7 +175,7 @@ def test_a_damaged_local_shard_never_arrives(check: Any, packed: Path) -> None:
 def test_a_local_file_of_another_size_or_none_is_told_before_anything_is_sent(packed: Path) -> None:
     shard = packed.parent / "train-000003.tar"
     shard.write_bytes(shard.read_bytes()[:-512])
-    assert "bytes, and its manifest says" in refused(DamagedError, lambda: shardkit.upload(packed, "memory://b/train"))
+    assert "bytes, but its manifest says" in refused(DamagedError, lambda: shardkit.upload(packed, "memory://b/train"))
     shard.unlink()
     text = refused(NotFoundError, lambda: shardkit.upload(packed, "memory://b/train"))
     assert text.startswith(f"{shard}: the manifest names this file, but it is missing")
@@ -260,7 +260,7 @@ def test_a_replacement_that_was_cut_short_is_gone_on_with(
 def test_objects_that_belong_to_no_manifest_are_in_the_way(packed: Path) -> None:
     memory._OBJECTS["b/train-000009.tar"] = b"somebody's"
     text = refused(DestinationError, lambda: shardkit.upload(packed, "memory://b/train"))
-    assert text.startswith("memory://b/train-000009.tar: a file is in the way, which belongs to no manifest")
+    assert text.startswith("memory://b/train-000009.tar: this file already exists, belongs to no manifest")
     assert objects("b") == {"train-000009.tar": b"somebody's"}
     shardkit.upload(packed, "memory://b/train", overwrite=True)
     assert objects("b") == files(packed.parent)
@@ -293,7 +293,7 @@ def test_shards_without_a_manifest_are_sent_as_they_are(packed: Path) -> None:
     assert (one.sent, one.kept) == (0, 4)
     memory._OBJECTS["b/x/train-000000.tar"] = b"another"
     text = refused(DestinationError, lambda: shardkit.upload(packed, "memory://b/x/"))
-    assert text.startswith("memory://b/x/train-000000.tar: a file is in the way")
+    assert text.startswith("memory://b/x/train-000000.tar: this file already exists, belongs to no manifest")
 
 
 def test_shards_without_a_manifest_of_two_names_or_two_folders_are_refused(packed: Path, tmp_path: Path) -> None:

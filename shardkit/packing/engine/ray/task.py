@@ -84,7 +84,7 @@ def _answer(data: bytes, mark: Mark) -> Answer:
     except OSError as exc:  # of this node's disk, which no part of shardkit expected
         return worker.failed_disk(task.name, exc)
     except Exception as exc:  # a bug, which must not end the run silently
-        fact = f"the task on {node} met an unexpected {type(exc).__name__}: {exc}"
+        fact = f"the task on {node} failed with an unexpected {type(exc).__name__}: {exc}"
         return worker.Failed("WorkerError", (task.name, fact, "please report it", None, None))
 
 
