@@ -20,8 +20,10 @@ ROOT = Path(__file__).parent.parent
 
 INCLUDED = {
     "benchmarks.md": "benchmarks/RESULTS.md",
+    "benchmarks-method.md": "benchmarks/README.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
+    "security.md": "SECURITY.md",
 }
 """Page of the site -> the file of the repository that it shows."""
 

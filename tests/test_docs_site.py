@@ -302,7 +302,8 @@ def test_every_page_is_in_the_navigation_once(hooks: Any) -> None:
         ("../benchmarks/RESULTS.md", "docs", "[x](/benchmarks.md)"),
         ("docs/architecture.md", "", "[x](/architecture.md)"),
         ("README.md", "", "[x](/index.md)"),
-        ("README.md", "benchmarks", "x (`benchmarks/README.md`)"),
+        ("README.md", "benchmarks", "[x](/benchmarks-method.md)"),
+        ("guard.json", "benchmarks", "x (`benchmarks/guard.json`)"),
         ("#here", "docs", "[x](#here)"),
         ("https://example.org/a.md", "docs", "[x](https://example.org/a.md)"),
     ],
@@ -315,3 +316,13 @@ def test_llms_txt_has_each_page_with_its_first_sentence(hooks: Any) -> None:
     texts = {"a.md": "# One\n\nThe **first** [page](b.md). And more.\n", "b.md": "# Two\n\n| a table |\n"}
     text = hooks.llms_text([{"Part": ["a.md", {"Inner": ["b.md"]}]}], texts)
     assert text.endswith("## Part\n\n- [One](a.md): The first page.\n- [Two](b.md)\n")
+
+
+def test_parameters_that_a_docstring_describes_become_a_list(hooks: Any) -> None:
+    pytest.importorskip("griffe")
+    import docs_griffe
+
+    text = "Do it.\n\nFirst this. size, crop: the size: a number.\nflip: mirror. other: no name.\n\n    size: code\n"
+    expected = "Do it.\n\nFirst this.\n\n- `size`, `crop`: the size: a number.\n- `flip`: mirror. other: no name."
+    assert docs_griffe.as_list(text, {"size", "crop", "flip"}) == expected + "\n\n    size: code\n"
+    assert docs_griffe.as_list(text, set()) == text
