@@ -23,6 +23,9 @@ class Kinds:
     """The formats, which the command names one by one."""
 
     timm: Annotated[bool, Help("_info.json, for timm's wds/ reader.")] = False
+    huggingface: Annotated[bool, Help("README.md, a dataset card for Hugging Face; completes an existing one.")] = False
+    croissant: Annotated[bool, Help("croissant.json: Croissant 1.1 metadata, with SHA-256 of the shards.")] = False
+    tfds: Annotated[bool, Help("dataset_info.json and features.json, for TensorFlow Datasets.")] = False
     class_names: Annotated[bool, Help("classnames.txt: the class names, one per line.")] = False
 
 
@@ -37,7 +40,8 @@ def command(dataset: tuple[str, ...], as_json: bool, **options: Any) -> None:
     earlier export are replaced.
 
     \b
-    shardkit export shards --timm
+    shardkit export shards --timm --huggingface --croissant
+    shardkit export tf --tfds
     shardkit export shards/train --class-names
     shardkit export s3://bucket/cars/ --timm --class-names
     """

@@ -121,7 +121,7 @@ class DownloadSettings:
     storage_options: StorageOptions = None
 
 
-ExportKind = Literal["timm", "class-names"]
+ExportKind = Literal["timm", "huggingface", "croissant", "tfds", "class-names"]
 """The formats of `export`."""
 
 

@@ -12,7 +12,7 @@ from shardkit.options.fields import checked_by
 from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.storage.access import Remote
 from shardkit.threads import TransferPool, thread_count
-from shardkit.tools.export import class_names, timm
+from shardkit.tools.export import card, class_names, croissant, tfds, timm
 from shardkit.tools.export.digests import Digests
 from shardkit.tools.export.files import FileKind, Planned, plan_file, says_shardkit
 from shardkit.tools.export.splits import Source, Splits, shared_classes, splits_of
@@ -20,6 +20,13 @@ from shardkit.tools.settings import ExportKind, ExportSettings
 
 FILES: Mapping[ExportKind, Sequence[FileKind]] = {
     "timm": [FileKind(timm.NAME, lambda splits, _: timm.info_json(splits), says_shardkit("generator"))],
+    "huggingface": [FileKind(card.NAME, card.card_text, lambda _: True)],  # it completes the card that is there
+    "croissant": [FileKind(croissant.NAME, croissant.croissant_json, says_shardkit("generator"))],
+    "tfds": [
+        FileKind(tfds.INFO, lambda splits, _: tfds.info_json(splits), says_shardkit("moduleName")),
+        FileKind(tfds.FEATURES, lambda splits, _: tfds.features_json(splits), tfds.is_features),
+        FileKind(tfds.LABELS, lambda splits, _: tfds.labels_text(splits), lambda _: False),
+    ],
     "class-names": [
         FileKind(class_names.NAME, lambda splits, _: class_names.class_names_text(splits), lambda _: False)
     ],
@@ -59,7 +66,9 @@ def export(
 
     source: a prefix or manifest; a folder, whose datasets are then the splits (`train`, `validation`); or a list of
     them, in one folder. It may be in a bucket.
-    kinds: "timm" writes `_info.json` for timm's `wds/` reader; "class-names" writes `classnames.txt`.
+    kinds: "timm" writes `_info.json` for timm's `wds/` reader; "huggingface" `README.md`, a dataset card, or completes
+    the one that is there; "croissant" `croissant.json` with the SHA-256 of each shard, which is read for it; "tfds"
+    `dataset_info.json` and `features.json` for TensorFlow Datasets; "class-names" `classnames.txt`.
     overwrite: also replace files of these names that shardkit did not write.
     workers: shards that are read at a time, for the formats that need checksums.
 
@@ -90,7 +99,8 @@ def plan_files(
     splits: Splits, kinds: Sequence[ExportKind], folder: DatasetFiles, *, overwrite: bool
 ) -> tuple[Planned, ...]:
     """The files of some formats, as they are to be written. Raises if one of them can't be."""
-    return tuple(plan_file(kind, file, splits, folder, overwrite=overwrite) for kind in kinds for file in FILES[kind])
+    planned = (plan_file(kind, file, splits, folder, overwrite=overwrite) for kind in kinds for file in FILES[kind])
+    return tuple(file for file in planned if file is not None)
 
 
 def write_files(planned: Sequence[Planned], folder: DatasetFiles) -> tuple[ExportedFile, ...]:

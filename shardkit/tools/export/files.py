@@ -20,11 +20,12 @@ class FileKind:
     """A file of a format.
 
     name: in the folder of the shards. make: its content, from the splits and from the bytes of the file that is there
-    already (None: there is none). ours: whether a file with these bytes may be replaced by what `make` makes of it.
+    already (None: there is none); None if these splits need no such file. ours: whether a file with these bytes may be
+    replaced by what `make` makes of it.
     """
 
     name: str
-    make: Callable[[Splits, bytes | None], bytes]
+    make: Callable[[Splits, bytes | None], bytes | None]
     ours: Callable[[bytes], bool]
 
 
@@ -38,13 +39,17 @@ class Planned:
     changed: bool
 
 
-def plan_file(kind: ExportKind, file: FileKind, splits: Splits, folder: DatasetFiles, *, overwrite: bool) -> Planned:
-    """The file as the export writes it. DestinationError if somebody else's is there, and may not be replaced."""
+def plan_file(
+    kind: ExportKind, file: FileKind, splits: Splits, folder: DatasetFiles, *, overwrite: bool
+) -> Planned | None:
+    """The file as the export writes it; None if it needs none. DestinationError if somebody else's file is there."""
     try:
         before = folder.read(file.name)
     except NotFoundError:
         before = None
     data = file.make(splits, before)
+    if data is None:
+        return None
     if before not in (None, data) and not overwrite and not file.ours(before):
         fact = "a file is in the way, which shardkit did not write"
         raise DestinationError(folder.place(file.name), fact, "move it elsewhere, or replace it with `overwrite=True`")

@@ -11,7 +11,7 @@ from shardkit.errors import DatasetError, ManifestError, NotFoundError, UsageErr
 from shardkit.location import Location, locate
 from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.shards.find.find import resolve
-from shardkit.shards.manifest import Manifest, ShardEntry, decode_manifest
+from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest
 from shardkit.shards.names import datasets_in
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
@@ -20,16 +20,21 @@ from shardkit.storage.patient import open_patient
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
+Entry = ShardEntry | IndexEntry
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """A dataset of a folder, which is one split for other libraries.
 
-    files: where its shards are read. origin: their names there, for those that have another name in the manifest.
+    files: where its shards are read. For a dataset that is copied under other names: origin has the names of its files
+    where they are read, and made the bytes of those that are not there.
     """
 
     files: DatasetFiles
     manifest: Manifest
     origin: Mapping[str, str] = field(default_factory=dict)
+    made: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -41,9 +46,9 @@ class Split:
         """Its manifest, for messages."""
         return str(self.files.location(self.files.manifest))
 
-    def source_of(self, shard: ShardEntry) -> Location:
-        """Where the bytes of a shard are."""
-        return self.files.location(self.origin.get(shard.name, shard.name))
+    def source_of(self, entry: Entry) -> Location:
+        """Where the bytes of a shard or index file are."""
+        return self.files.location(self.origin.get(entry.name, entry.name))
 
     def require_format(self, wanted: str, reader: str) -> None:
         """UsageError unless the shards have the format that a library reads."""
@@ -52,15 +57,15 @@ class Split:
             raise UsageError(self.place, fact, f"convert it first: shardkit convert SOURCE DEST --format {wanted}")
 
 
-DigestsOf = Callable[[Split], Sequence[str]]
-"""The SHA-256 of each shard of a split, in hex digits."""
+DigestsOf = Callable[[Split, Sequence[Entry]], Sequence[str]]
+"""The SHA-256 of some files of a split, as hex digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Splits:
     """The splits that an export describes, at least one, and the class map that they share.
 
-    classes: names in label order; empty if no split has labels. digests: reads the shards when it is called.
+    classes: names in label order; empty if no split has labels. digests: reads the files when it is called.
     """
 
     splits: tuple[Split, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from storage.in_memory import files, objects, refused
@@ -13,6 +14,8 @@ import shardkit
 from shardkit.cli.main import run
 from shardkit.errors import DatasetError, DestinationError, ManifestError, NotFoundError, UsageError
 from shardkit.tools.export.export import FILES
+from shardkit.tools.export.files import FileKind
+from shardkit.tools.settings import ExportKind
 
 pytestmark = pytest.mark.usefixtures("no_objects")
 
@@ -54,7 +57,7 @@ def test_a_dataset_a_manifest_a_folder_and_a_list_may_be_named(packed: Path) -> 
 
 def test_the_shards_and_the_manifest_stay_as_they_are(packed: Path) -> None:
     before = files(packed)
-    written = shardkit.export(packed, list(FILES))
+    written = shardkit.export(packed, [kind for kind in FILES if kind != "tfds"])
     after = files(packed)
     assert {name: after[name] for name in before} == before
     assert set(after) - set(before) == {Path(file.file).name for file in written.files}
@@ -86,14 +89,29 @@ def test_a_dataset_in_a_bucket_gets_its_files_there(packed: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "file"), [(kind, file) for kind in FILES for file in FILES[kind]])
-def test_a_file_of_somebody_else_stays(kind: str, file: object, packed: Path) -> None:
-    name = getattr(file, "name")  # noqa: B009
-    foreign = b'{"splits": {}}\n' if name.endswith(".json") else b"---\n: [\n---\n"
-    (packed / name).write_bytes(foreign)
-    before = files(packed)
-    text = refused(DestinationError, lambda: shardkit.export(packed, [kind]))  # type: ignore[list-item]
-    assert text.startswith(str(packed / name))
-    assert files(packed) == before
+def test_a_file_of_somebody_else_stays(kind: ExportKind, file: FileKind, tree: Path, tmp_path: Path) -> None:
+    shardkit.pack(tree, tmp_path / "s" / "train", format="tfrecord" if kind == "tfds" else "tar", workers=1)
+    foreign = b'{"splits": {}}\n' if file.name.endswith(".json") else b"---\n[: x\n---\n"
+    (tmp_path / "s" / file.name).write_bytes(foreign)
+    before = files(tmp_path / "s")
+    text = refused(DestinationError, lambda: shardkit.export(tmp_path / "s", kind))
+    assert text.startswith(str(tmp_path / "s" / file.name))
+    assert files(tmp_path / "s") == before
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_file_of_an_earlier_export_is_replaced(
+    kind: ExportKind, tree: Path, tmp_path: Path, draw_tree: Callable[..., Path]
+) -> None:
+    form: Any = "tfrecord" if kind == "tfds" else "tar"
+    shardkit.pack(tree, tmp_path / "s" / "train", format=form, workers=1)
+    first = shardkit.export(tmp_path / "s", kind)
+    draw_tree(tree, {"red": 9}, seed=50)
+    shardkit.pack(tree, tmp_path / "s" / "train", format=form, workers=1, append=True)
+    second = shardkit.export(tmp_path / "s", kind)
+    assert [file.file for file in first.files] == [file.file for file in second.files]
+    same = ("classnames.txt", "features.json", "image.class.label.labels.txt")
+    assert [file.written for file in second.files] == [not file.file.endswith(same) for file in second.files]
 
 
 def test_a_file_of_somebody_else_is_replaced_when_asked(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:

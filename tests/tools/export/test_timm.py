@@ -83,7 +83,7 @@ def test_a_split_whose_name_timm_takes_for_a_file_is_refused(name: str, tree: Pa
 
 def test_samples_without_one_class_each_are_refused(draw_image: Callable[..., bytes], tmp_path: Path) -> None:
     shardkit.write([{"__key__": "a", "jpg": draw_image()}], tmp_path / "plain")
-    shardkit.write([{"__key__": "a", "jpg": draw_image(), "cls.json": b"[0]"}], tmp_path / "multi")
+    shardkit.write([{"__key__": "a", "jpg": draw_image(), "cls": [0, 1]}], tmp_path / "multi")
     for name in ("plain", "multi"):
         text = refused(DatasetError, lambda name=name: shardkit.export(tmp_path / name, "timm"))
         assert "its samples do not have one class each, which timm needs" in text
