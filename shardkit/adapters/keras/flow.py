@@ -29,6 +29,7 @@ from shardkit.images.augment.transform import DRAWS
 from shardkit.images.decoder import Interpolation
 from shardkit.options.keywords import cure_of_choice, named_options
 from shardkit.reading.batches.batch import Batch, image_field
+from shardkit.reading.batches.labels import has_labels
 from shardkit.reading.content import Named
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.options import DEFAULT_BUFFER
@@ -96,6 +97,8 @@ def flow_from_shards(
     base = as_dataset(source)
     classes = None if classes is None or not len(classes) else classes
     names, labels = chosen_classes(base, classes, "classes")
+    if class_mode not in (None, "input") and not has_labels(base.content.catalog):
+        raise UsageError("class_mode", f'"{class_mode}" needs labels, and the samples have none', "use None")
     if class_mode == "binary" and len(names) != 2:
         raise UsageError("class_mode", f'"binary" needs two classes, but there are {len(names)}', 'use "sparse"')
     view, listing, split = base, None, None

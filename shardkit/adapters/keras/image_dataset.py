@@ -19,6 +19,7 @@ from shardkit.errors import MissingExtraError, UsageError
 from shardkit.images.decoder import Interpolation
 from shardkit.options.keywords import named_options
 from shardkit.reading.batches.batch import Batch
+from shardkit.reading.batches.labels import has_labels
 from shardkit.reading.dataset import Dataset
 from shardkit.shards.find.shards import SourceLike
 
@@ -170,6 +171,8 @@ class _Options:
             if self.labels != "inferred":
                 fact = f'{self.labels!r} is neither "inferred" nor a list of numbers nor None'
                 raise UsageError("labels", fact, "choose one of these")
+            if self.label_mode is not None and not has_labels(base.content.catalog):
+                raise UsageError("labels", "the samples have no labels", "use labels=None")
             names, chosen = chosen_classes(base, class_names, "class_names")
             listing = keras_order(whole, chosen)
             return listing, names, Relabel(chosen, len(base.classes))(listing.labels)
@@ -227,7 +230,8 @@ class _Options:
 
         if self.by_tensorflow:
             return self._by_tensorflow(adapter, batches, encode)
-        images, _ = adapter.element_spec(batches)
+        spec = adapter.element_spec(batches)
+        images = spec[0] if isinstance(spec, tuple) else spec  # without labels
         images = tf.TensorSpec((None, *images.shape[1:]), images.dtype)
         kinds = encode.labels((), None)
         signature: Any = images

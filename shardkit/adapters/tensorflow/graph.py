@@ -74,7 +74,12 @@ def to_tf_graph(dataset: Dataset, sample_weight: SampleWeight | None = None) -> 
     made = samples.batch(steps.batch.size, drop_remainder=steps.batch.drop_last, num_parallel_calls=tf.data.AUTOTUNE)
     made = _window(made, steps.batch_window)
     spec = element_spec(dataset)
-    made = made.map(lambda images, labels, *weights: (*map(_shaped, (images, labels), spec), *weights))
+    if isinstance(spec, tuple):
+        made = made.map(lambda images, labels, *weights: (*map(_shaped, (images, labels), spec), *weights))
+    elif sample_weight is None:
+        made = made.map(lambda images, _: _shaped(images, spec))
+    else:
+        raise UsageError("sample_weight", "the samples have no labels to be weighed", "omit it")
     if reading.turns != 1:
         made = made.repeat(reading.turns)
     deal = tf.data.Options()

@@ -19,6 +19,7 @@ from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord.features import feature_description
 from shardkit.images.decoder import ImageDecoder
 from shardkit.reading.batches.batch import Batch
+from shardkit.reading.batches.labels import has_labels
 from shardkit.reading.ops import Map, steps_of
 from shardkit.reading.options import SampleWeight
 from shardkit.sample import IMAGE_FIELDS
@@ -40,10 +41,10 @@ BATCHES_AHEAD = 2
 def to_tf(dataset: Dataset, *, graph: bool = False, sample_weight: SampleWeight | None = None) -> tf.data.Dataset:
     """The batches as (images, labels), with known shapes and dtypes, and the number of batches as cardinality.
 
-    graph: use TensorFlow's own operations, see graph.py. sample_weight: see `Dataset.to_keras`. Each new iteration is
-    the next epoch. The result has `class_names`, like the results of Keras' own loaders. If a map() after batch()
-    replaces the Batch, it must return an array, or a tuple or dict of arrays. Raises UsageError for a Dataset without
-    decode(size=…) and batch().
+    They are only the images if the samples have no labels. graph: use TensorFlow's own operations, see graph.py.
+    sample_weight: see `Dataset.to_keras`. Each new iteration is the next epoch. The result has `class_names`, like the
+    results of Keras' own loaders. If a map() after batch() replaces the Batch, it must return an array, or a tuple or
+    dict of arrays. Raises UsageError for a Dataset without decode(size=…) and batch().
     """
     if graph:
         from shardkit.adapters.tensorflow.graph import to_tf_graph
@@ -133,7 +134,10 @@ def with_names(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
 
 
 def element_spec(dataset: Dataset) -> Any:
-    """The shapes and dtypes of a batch, (images, labels). The batch dimension is known if all batches are equal."""
+    """The shapes and dtypes of a batch, (images, labels), or only the images if the samples have no labels.
+
+    The batch dimension is known if all batches are equal.
+    """
     steps = steps_of(dataset.ops)
     if steps.batch is None:
         raise UsageError("to_tf()", "TensorFlow needs batches of decoded images", "add .decode(size=224).batch(32)")
@@ -143,6 +147,9 @@ def element_spec(dataset: Dataset) -> Any:
     if decoder is None or decoder.shape is None or mapped:
         return _seen(dataset, size)
     assert steps.decode is not None
+    images = tf.TensorSpec((size, *decoder.shape), tf.as_dtype(decoder.dtype))
+    if not dataset.content.streams and not has_labels(dataset.content.catalog):
+        return images
     targets = "" if dataset.content.streams else dataset.content.catalog.kind
     if targets == "number":
         return _seen(dataset, size)  # only a sample shows how many there are
@@ -150,7 +157,7 @@ def element_spec(dataset: Dataset) -> Any:
     labels = tf.TensorSpec((size,), tf.int64 if kind == "int" else tf.float32)
     if kind in ("onehot", "multihot"):
         labels = tf.TensorSpec((size, len(dataset.classes)), tf.float32)
-    return tf.TensorSpec((size, *decoder.shape), tf.as_dtype(decoder.dtype)), labels
+    return images, labels
 
 
 def batch_length(dataset: Dataset) -> int | None:
@@ -200,7 +207,7 @@ def bytes_by_batch(dataset: Dataset, labels: Callable[[Sequence[str], Any], Any]
         images = [name for name in batch if name in IMAGE_FIELDS]
         rows = zip(*(batch[name] for name in images), strict=True)
         datas = [next(bytes(data) for data in row if data is not None) for row in rows]
-        return datas, labels(batch["__key__"], batch["cls"])
+        return datas, labels(batch["__key__"], batch.get("cls"))
 
     kinds = labels([], [])
     signature = (

@@ -26,10 +26,11 @@ ANY_EPOCH_BELOW = 1 << 62
 class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
     """Single samples by their number, for samplers and for code that needs a map-style dataset.
 
-    Decoded samples are (image, label), like those of torchvision's ImageFolder, or with `names` a dict of both; others,
-    and the output of map(), are unchanged. Random crops and flips are new each time, from torch's own random numbers,
-    as in torchvision; after `set_epoch`, which reaches running workers, they are those of that epoch. A DataLoader
-    requests a whole batch at a time, which shardkit's threads then decode in parallel.
+    Decoded samples are (image, label), like those of torchvision's ImageFolder, or only the image if there is no label;
+    with `names` a dict of both. Others, and the output of map(), are unchanged. Random crops and flips are new each
+    time, from torch's own random numbers, as in torchvision; after `set_epoch`, which reaches running workers, they are
+    those of that epoch. A DataLoader requests a whole batch at a time, which shardkit's threads then decode in
+    parallel.
     """
 
     def __init__(self, dataset: Dataset, *, channels_last: bool = False, names: tuple[str, str] | None = None) -> None:
@@ -104,5 +105,5 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         if not self._pairs:
             return as_tensors(item, channels_last=self.channels_last)
         image = torch.from_numpy(item[image_field(item)])
-        label = item.get("cls")
-        return image.movedim(-1, -3) if self.channels_last else image, label
+        image = image.movedim(-1, -3) if self.channels_last else image
+        return (image, item["cls"]) if "cls" in item else image

@@ -21,8 +21,9 @@ class Batch(tuple[Any, ...]):
     """`(images, labels)`, ready for Keras and torch; other fields of the samples are available by name.
 
     images: (n, height, width, channels), or (n, channels, height, width) with layout="chw". labels: int64 (n,), or as
-    specified by `decode(label=)`. keys: n str. repeats: bool (n,), True for samples that fill up the last batch
-    (remainder="pad"), or None if there are none. Other fields are attributes and items: `batch.txt`, `batch["txt"]`.
+    specified by `decode(label=)`; None if the samples have none. keys: n str. repeats: bool (n,), True for samples that
+    fill up the last batch (remainder="pad"), or None if there are none. Other fields are attributes and items:
+    `batch.txt`, `batch["txt"]`.
     """
 
     keys: list[str]

@@ -36,6 +36,11 @@ def require_class_labels(catalog: Catalog, place: str) -> None:
         raise UsageError(place, fact, f"choose samples by their field {FIELD!r}: filter(), or dataset[numbers]")
 
 
+def has_labels(catalog: Catalog) -> bool:
+    """Whether samples have labels of any kind: batches of others have None in their place."""
+    return bool(catalog.kind or catalog.classes or "cls" in catalog.fields)
+
+
 def require_mode(kind: Kind, mode: str) -> None:
     """UsageError for a `decode(label=)` that labels of this kind do not support."""
     if kind and mode not in ("int", "multihot" if kind == "multi" else "int"):

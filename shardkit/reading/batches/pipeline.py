@@ -247,10 +247,11 @@ class _Worker:
                     return self._nothing(span)
             numbers = range(n) if not failed else good.tolist()  # type: ignore[union-attr]
             keys = [block.keys[span.begin + number] for number in numbers]
+            labels: NDArray[Any] | None
             if self.targets:
                 labels = stacked_labels([targets[number] for number in numbers], keys)
             else:
-                labels = self._labels(block.labels[span.begin : span.end][good], span)
+                labels = self._labels_of_batch(block.labels[span.begin : span.end][good], keys, span)
             marks = None if span.repeats is None else span.repeats[good]
             chosen = images if not failed else images[good]
             batch = Batch(chosen, labels, keys=keys, repeats=marks)
@@ -364,6 +365,14 @@ class _Worker:
                 if fact not in _SAID:
                     _SAID.add(fact)
                     log.warning("decode(): %s; %s", fact, cure)
+
+    def _labels_of_batch(self, labels: NDArray[np.int64], keys: list[str], span: _Span) -> NDArray[Any] | None:
+        """The encoded labels; None if no sample has one, as from `collate`, and DatasetError if only some have."""
+        assert self.options is not None
+        if self.options.label == "int" and labels.min() < 0:
+            given = [None if label < 0 else label for label in labels.tolist()]
+            return None if labels.max() < 0 else stacked_labels(given, keys)
+        return self._labels(labels, span)
 
     def _labels(self, labels: NDArray[np.int64], span: _Span) -> NDArray[Any]:
         assert self.options is not None
