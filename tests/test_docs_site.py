@@ -122,10 +122,13 @@ def test_the_blocks_of_a_guide_run(page: Path, folder: Path, run_python: Any, mo
     monkeypatch.chdir(folder)
     assert main.run(["pack", "data", "shards"]) == 0
     for language, content in found:
-        lines = [line.removeprefix("$ ") for line in content.splitlines() if line.startswith("$ ")]
-        for text in [content] if language == "python" else map(command, lines):
-            done = run_python("-c", text, cwd=folder, check=False, KERAS_BACKEND="tensorflow")
-            assert done.returncode == 0, f"{text}\n{done.stderr}"
+        if language == "python":
+            done = run_python("-c", content, cwd=folder, check=False, KERAS_BACKEND="tensorflow")
+            assert done.returncode == 0, f"{content}\n{done.stderr}"
+            continue
+        for line in (line for line in content.splitlines() if line.startswith("$ ")):
+            name, *arguments = shlex.split(line.removeprefix("$ "))
+            assert name == "shardkit" and main.run(arguments) == 0, line
 
 
 def cells(page: Path) -> list[list[str]]:
