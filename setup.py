@@ -2,8 +2,11 @@
 
 The decoder and what rewrites JPEGs are built where a C compiler and the headers of libjpeg-turbo 2.1 or later are, the
 packer's loop and the checksums where a compiler is. Where they are not, setuptools goes on without them (`optional`),
-and shardkit decodes with simplejpeg, packs and checks in Python, and refuses to rewrite JPEGs. `JPEG_PREFIX` names a
-libjpeg-turbo of one's own, whose static library is then linked in; scripts/build_wheels.sh uses that.
+and shardkit decodes with simplejpeg, packs and checks in Python, and refuses to rewrite JPEGs.
+
+    JPEG_PREFIX     the place of a libjpeg-turbo of your own, linked in statically (scripts/libjpeg_turbo.sh makes one)
+    SHARDKIT_PARTS  "all": a part that can't be built is an error. "none": leave them out. Wheels are built with these
+    SHARDKIT_ABI3   "1": build for the stable ABI of Python 3.11, so that the wheel serves all later ones
 """
 
 from __future__ import annotations
@@ -11,8 +14,19 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from setuptools import Extension, setup
+
+PARTS = os.environ.get("SHARDKIT_PARTS", "")
+ABI3 = os.environ.get("SHARDKIT_ABI3") == "1"
+FLAGS: dict[str, Any] = {
+    # no fused multiply-add: random crops must be the same boxes as in Python, on every machine
+    "extra_compile_args": ["-O3", "-ffp-contract=off", "-fvisibility=hidden"],
+    "optional": PARTS != "all",
+    "py_limited_api": ABI3,
+    "define_macros": [("Py_LIMITED_API", "0x030b0000")] if ABI3 else [],
+}
 
 
 def jpeg_extension(name: str, *parts: str) -> Extension:
@@ -29,9 +43,7 @@ def jpeg_extension(name: str, *parts: str) -> Extension:
         name,
         [name.replace(".", "/") + ".c"],
         depends=[f"{folder}/{part}" for part in parts],
-        # no fused multiply-add: random crops must be the same boxes as in Python, on every machine
-        extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden"],
-        optional=True,
+        **FLAGS,
         **found,
     )
 
@@ -44,18 +56,20 @@ def plain_extension(name: str, *parts: str) -> Extension:
         name,
         [name.replace(".", "/") + ".c"],
         depends=[f"{folder}/{part}" for part in parts],
-        extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden"],
-        optional=True,
+        **FLAGS,
     )
 
 
+EXTENSIONS = [
+    jpeg_extension("shardkit.native.jpeg", "jpeg_decoder.h", "jpeg_huffman.h", "jpeg_resize.h"),
+    jpeg_extension("shardkit.native.jpegtran"),
+    plain_extension("shardkit.native.gather", "crc32c.h"),
+    plain_extension("shardkit.native.sums", "crc32c.h"),
+    plain_extension("shardkit.native.checksums", "crc32c.h"),
+    plain_extension("shardkit.native.augment", "augment_warp.h"),
+]
+
 setup(
-    ext_modules=[
-        jpeg_extension("shardkit.native.jpeg", "jpeg_decoder.h", "jpeg_huffman.h", "jpeg_resize.h"),
-        jpeg_extension("shardkit.native.jpegtran"),
-        plain_extension("shardkit.native.gather", "crc32c.h"),
-        plain_extension("shardkit.native.sums", "crc32c.h"),
-        plain_extension("shardkit.native.checksums", "crc32c.h"),
-        plain_extension("shardkit.native.augment", "augment_warp.h"),
-    ]
+    ext_modules=[] if PARTS == "none" else EXTENSIONS,
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
 )
