@@ -39,7 +39,7 @@ Ask = Callable[[Path], None]
 CASES: dict[tuple[str, str], Ask] = {}
 
 _FUNCTIONS = "a function of Keras' module, not of the generator; shardkit has its transforms in the generator only"
-_GRAIN = 'format="grain" is not offered: format="keras" works with every backend, and docs/loops.md has Grain'
+_GRAIN = 'format="grain" is not offered: format="keras" works with every backend'
 _ARRAYS = "it asks what Keras does with a user's tensors of this kind; shardkit's batches are NumPy arrays"
 REASONS: dict[tuple[str, str], str] = {
     (IMAGE, "TestImage.test_iterator_empty_directory"): "the base class `Iterator` is internal; no images are refused",
