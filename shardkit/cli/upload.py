@@ -31,7 +31,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
 
     \b
     shardkit upload shards/train s3://bucket/train
-    shardkit upload shards s3://bucket/cars/ --workers 8
+    shardkit upload shards s3://bucket/cars/ --workers 8 --export timm,huggingface
     shardkit upload shards/train s3://bucket/train --storage-option endpoint=http://127.0.0.1:9000
     """
     from shardkit.tools.transfer.upload import upload

@@ -26,6 +26,9 @@ TRANSFERS = 4
 """Files on their way to or from a bucket at a time. A store sends several parts of each: about 16 requests, 300 MB of
 memory."""
 
+ExportKind = Literal["timm", "huggingface", "croissant", "tfds", "class-names"]
+"""The formats of `export`."""
+
 Threads = Annotated[int | None, AtLeast(1), Help("Number of threads.", "N", unset="one per core")]
 Transfers = Annotated[int | None, AtLeast(1), Help("Number of concurrent transfers.", "N", unset=str(TRANSFERS))]
 SampleSeed = Annotated[int, AtLeast(0), Help("Random seed for choosing the samples.", "N")]
@@ -109,6 +112,11 @@ class UploadSettings:
     ] = "store"
     overwrite: Overwrite = False
     workers: Transfers = None
+    export: Annotated[
+        Sequence[ExportKind] | None,
+        Takes.WORDS,
+        Help("Also write the files of these formats, as the command export does: timm, huggingface, ...", "KIND,..."),
+    ] = None
     storage_options: StorageOptions = None
 
 
@@ -119,10 +127,6 @@ class DownloadSettings:
     overwrite: Overwrite = False
     workers: Transfers = None
     storage_options: StorageOptions = None
-
-
-ExportKind = Literal["timm", "huggingface", "croissant", "tfds", "class-names"]
-"""The formats of `export`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from shardkit.errors import UsageError
 from shardkit.formats.format import Format
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.plan.plan import Plan, ShardNames, plan_shards
-from shardkit.sample import field_of, path_of_text
+from shardkit.sample import IMAGE_FIELDS, field_of, path_of_text
 from shardkit.shards.manifest import content_options, options_for_new_shards
 from shardkit.tools.convert.rows import Stored, StoredRows
 from shardkit.units import parse_bytes
@@ -68,8 +68,10 @@ def require_fields(changes: Changes, stored: Stored) -> None:
     if unknown:
         fact = f"no sample has the field {unknown[0]!r}; the samples have {', '.join(stored.fields)}"
         raise UsageError("fields", fact, "name one of these")
-    left = changes.of(stored.fields)
-    if not left or len(set(left)) < len(left):
+    left = changes.of([name for name in stored.fields if name not in IMAGE_FIELDS])
+    images = changes.of([name for name in stored.fields if name in IMAGE_FIELDS])
+    # a sample with two images that get the same name is refused when it is read; most have one, as JPEG or PNG
+    if not [*left, *images] or len({*left, *images}) < len([*left, *set(images)]):
         raise UsageError("fields", "no field is left, or two fields get the same name", "name others")
 
 
@@ -112,7 +114,7 @@ def layout_of(
     if stored.classes and (stored.manifest is None or not stored.manifest.plan):
         base |= content_options(labels="listed")  # paths need not begin with the class, unlike those of `pack`
     if not stored.plain or changes:
-        base |= content_options(fields=sorted(changes.of(stored.fields)))
+        base |= content_options(fields=sorted(set(changes.of(stored.fields))))
     return Layout(plan, base, _digest(stored, form, changes, destination, limits), same)
 
 

@@ -39,7 +39,7 @@ def card_text(splits: Splits, before: bytes | None) -> bytes:
     whose metadata can't be completed.
     """
     parts = {"configs": _configs(splits)} | ({"dataset_info": info} if (info := _info(splits)) else {})
-    place = splits.splits[0].files.place(NAME)
+    place = splits.folder.place(NAME)
     if before is None:
         head = {"task_categories": ["image-classification"]} if splits.classes else {}
         front = _dump(head) + "".join(_marked(key, value) for key, value in parts.items())

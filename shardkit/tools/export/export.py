@@ -78,9 +78,9 @@ def export(
     wanted = kinds_of(kinds)
     splits = splits_of(source, Remote(storage_options))
     with TransferPool(thread_count(workers)) as pool:
-        about = Splits(splits, shared_classes(splits), Digests(pool, progress).of)
-        planned = plan_files(about, wanted, splits[0].files, overwrite=overwrite)
-        return Exported(tuple(split.place for split in splits), write_files(planned, splits[0].files))
+        about = Splits(splits, splits[0].files, shared_classes(splits), Digests(pool, progress).of)
+        planned = plan_files(about, wanted, overwrite=overwrite)
+        return Exported(tuple(split.place for split in splits), write_files(planned, about.folder))
 
 
 def kinds_of(kinds: ExportKind | Sequence[ExportKind]) -> list[ExportKind]:
@@ -95,11 +95,9 @@ def kinds_of(kinds: ExportKind | Sequence[ExportKind]) -> list[ExportKind]:
     return given
 
 
-def plan_files(
-    splits: Splits, kinds: Sequence[ExportKind], folder: DatasetFiles, *, overwrite: bool
-) -> tuple[Planned, ...]:
+def plan_files(splits: Splits, kinds: Sequence[ExportKind], *, overwrite: bool) -> tuple[Planned, ...]:
     """The files of some formats, as they are to be written. Raises if one of them can't be."""
-    planned = (plan_file(kind, file, splits, folder, overwrite=overwrite) for kind in kinds for file in FILES[kind])
+    planned = (plan_file(kind, file, splits, overwrite=overwrite) for kind in kinds for file in FILES[kind])
     return tuple(file for file in planned if file is not None)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shardkit.errors import DestinationError, NotFoundError
-from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.tools.export.splits import Splits
 from shardkit.tools.settings import ExportKind
 
@@ -39,12 +38,10 @@ class Planned:
     changed: bool
 
 
-def plan_file(
-    kind: ExportKind, file: FileKind, splits: Splits, folder: DatasetFiles, *, overwrite: bool
-) -> Planned | None:
+def plan_file(kind: ExportKind, file: FileKind, splits: Splits, *, overwrite: bool) -> Planned | None:
     """The file as the export writes it; None if it needs none. DestinationError if somebody else's file is there."""
     try:
-        before = folder.read(file.name)
+        before = splits.folder.read(file.name)
     except NotFoundError:
         before = None
     data = file.make(splits, before)
@@ -52,7 +49,9 @@ def plan_file(
         return None
     if before not in (None, data) and not overwrite and not file.ours(before):
         fact = "a file is in the way, which shardkit did not write"
-        raise DestinationError(folder.place(file.name), fact, "move it elsewhere, or replace it with `overwrite=True`")
+        raise DestinationError(
+            splits.folder.place(file.name), fact, "move it elsewhere, or replace it with `overwrite=True`"
+        )
     return Planned(kind, file.name, data, data != before)
 
 

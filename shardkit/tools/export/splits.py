@@ -65,17 +65,19 @@ DigestsOf = Callable[[Split, Sequence[Entry]], Sequence[str]]
 class Splits:
     """The splits that an export describes, at least one, and the class map that they share.
 
-    classes: names in label order; empty if no split has labels. digests: reads the files when it is called.
+    folder: where the files go, beside the shards. classes: names in label order; empty if no split has labels.
+    digests: reads the files when it is called.
     """
 
     splits: tuple[Split, ...]
+    folder: DatasetFiles
     classes: tuple[str, ...]
     digests: DigestsOf
 
     @property
     def title(self) -> str:
         """A name for the whole: that of its folder, or of the dataset if the folder has no name."""
-        root = self.splits[0].files.store.root
+        root = self.folder.store.root
         path = os.path.abspath(root.path) if root.is_local else root.path
         return os.path.basename(path.rstrip("/")) or self.splits[0].name
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
@@ -156,8 +156,10 @@ def copy_dataset(
     keep: TransferCheck,
     overwrite: bool,
     progress: TransferProgress,
+    before_manifest: Callable[[DatasetCopy], None] = lambda _: None,
 ) -> Copied:
     """Copy a dataset to `target`, under the same name. check: for files that were sent; keep: for files already there.
+    before_manifest: called with the dataset as it is at `target`, when all its files but the manifest are there.
 
     Raises DestinationError if something else is in the way, DamagedError, NotFoundError, StorageError.
     """
@@ -179,6 +181,7 @@ def copy_dataset(
     for part in (copy.shards, copy.others):
         for _ in pool.map(one, [file for file in part if file.name not in kept]):
             pass
+    before_manifest(copy)
     if copy.manifest is None:
         target.clear(without_manifest=True)
     elif found != copy.manifest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,9 @@ from shardkit.shards.names import datasets_in, stem_of_shard
 from shardkit.storage.patient import open_patient
 from shardkit.storage.transfer import TransferCheck
 from shardkit.threads import TransferPool, thread_count
-from shardkit.tools.settings import TRANSFERS, UploadSettings
+from shardkit.tools.export.digests import Digests
+from shardkit.tools.export.export import kinds_of
+from shardkit.tools.settings import TRANSFERS, ExportKind, UploadSettings
 from shardkit.tools.transfer.copy import (
     DatasetCopy,
     TransferProgress,
@@ -31,6 +33,7 @@ from shardkit.tools.transfer.copy import (
     require_sizes,
     shards_without_manifest,
 )
+from shardkit.tools.transfer.exports import Exports
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -43,6 +46,7 @@ def upload(
     check: TransferCheck = "store",
     overwrite: bool = False,
     workers: int | None = None,
+    export: Sequence[ExportKind] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = no_progress,
 ) -> Transferred:
@@ -55,6 +59,7 @@ def upload(
     reads it back; "read" always reads it back; "none" does neither. Each local shard is checked against the manifest
     while it is sent, so that a damaged one never arrives.
     overwrite: replace another dataset at `dest`. workers: files in transfer at a time (default: 4).
+    export: formats whose files are written beside the dataset, before the manifest, as by `shardkit.export`.
     storage_options: credentials, endpoint etc., which are never written anywhere.
 
     Files already there with the same size and checksum are not sent again, so that an interrupted upload resumes. The
@@ -69,14 +74,24 @@ def upload(
         targets = _targets(copies, to, storage_options)
         for copy in copies:
             require_sizes(copy)
+        before: Callable[[DatasetCopy], None] = _nothing
+        if export is not None:
+            exports = Exports(kinds_of(export), targets[0], Digests(pool, progress), overwrite=overwrite)
+            exports.require(copies)
+            before = exports.sent
         moving = TransferProgress("upload", copies, progress)
         with ExitStack() as stack:
             for target in targets:
                 lock_local(stack, target)
             return Transferred(tuple(
-                copy_dataset(copy, target, pool, check=check, keep=check, overwrite=overwrite, progress=moving)
+                copy_dataset(copy, target, pool, check=check, keep=check, overwrite=overwrite, progress=moving,
+                             before_manifest=before)
                 for copy, target in zip(copies, targets, strict=True)
             ))  # fmt: skip
+
+
+def _nothing(_: DatasetCopy) -> None:
+    """What is done before the manifest if there is nothing to export."""
 
 
 def lock_local(stack: ExitStack, place: DatasetFiles) -> None:

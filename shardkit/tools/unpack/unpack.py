@@ -20,6 +20,7 @@ from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError, DestinationError, NotFoundError
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, Description, StoredSample
+from shardkit.images.header import image_header
 from shardkit.options.fields import checked_by
 from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text
 from shardkit.shards.find.shards import SourceLike
@@ -203,7 +204,8 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
         if start >= 0 and images != {_extension_field(path)}:  # it may have been transcoded while packing
             sample = next(data.samples(offset, offset + size), None)
             stored = {} if sample is None else {place: name for name, (place, _) in sample.fields.items()}
-            path = _as_stored(path, key, stored.get(start, ""))
+            if not _is_of_kind(bytes(data.view[start : start + length]), _extension_field(path)):
+                path = _as_stored(path, key, stored.get(start, ""))
         files = [_File(key, path, start, length, crc)] if start >= 0 else []
         if not single or start < 0:
             files += _others(data, key, path, offset, size, start)
@@ -212,6 +214,15 @@ def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wante
 
 def _extension_field(path: bytes) -> str:
     return field_of(path.rpartition(b".")[2].decode("utf-8", "surrogateescape"))
+
+
+def _is_of_kind(image: bytes, field: str) -> bool:
+    """Whether an image has the format that `field` names, whatever the field is called in which it is stored."""
+    try:
+        kind = image_header(image, decode_rare=False)[0]
+    except ValueError:
+        return False
+    return field_of(kind.lower()).startswith(field)  # TIFF has the fields tif and tiff
 
 
 def _as_stored(path: bytes, key: str, field: str) -> bytes:

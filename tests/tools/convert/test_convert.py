@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -315,3 +316,24 @@ def test_the_options_of_the_source_are_kept_in_the_manifest(tree: Path, tmp_path
     after = to(tmp_path / "a" / "x", tmp_path / "c" / "x", shuffle=True, seed=7, max_bytes="5kB")
     assert after.options == before.options | {"seed": 7, "max_bytes": 5000}
     assert json.loads((tmp_path / "c" / "x.json").read_text())["plan"] == after.plan != before.plan
+
+
+def test_images_of_several_kinds_get_one_name_where_each_sample_has_one(
+    tree: Path, tmp_path: Path, draw_image: Callable[..., bytes]
+) -> None:
+    (tree / "red" / "x.png").write_bytes(draw_image(99, format="PNG"))
+    shardkit.pack(tree, tmp_path / "two", workers=1)
+    manifest = shardkit.convert(tmp_path / "two", tmp_path / "one", rename={"png": "jpg"})
+    assert manifest.fields == ("cls", "jpg")
+    assert not shardkit.verify(tmp_path / "one", decode=True).findings
+    images = [batch for batch, _ in shardkit.dataset(tmp_path / "one").decode(size=16).batch(13)]
+    assert [batch.shape for batch in images] == [(13, 16, 16, 3)]
+    shardkit.unpack(tmp_path / "one", tmp_path / "again")
+    assert (tmp_path / "again" / "red" / "x.png").read_bytes() == (tree / "red" / "x.png").read_bytes()
+
+
+def test_a_sample_with_two_images_does_not_lose_one(tmp_path: Path, draw_image: Callable[..., bytes]) -> None:
+    sample = {"__key__": "k", "jpg": draw_image(1), "png": draw_image(2, format="PNG")}
+    shardkit.write([sample], tmp_path / "two")
+    with pytest.raises(DatasetError, match=r"sample k: its fields .* two of the same name"):
+        shardkit.convert(tmp_path / "two", tmp_path / "one", rename={"png": "jpg"}, workers=1)

@@ -510,3 +510,53 @@ def test_the_datasets_of_a_folder_go_into_a_folder_that_is_made(small_tree: Path
 def test_one_dataset_keeps_its_name_in_a_folder_that_is_made(cars: str, tmp_path: Path) -> None:
     shardkit.upload(cars, f"{tmp_path}/new/")
     assert len(shardkit.dataset(tmp_path / "new/cars")) == 97
+
+
+def test_the_files_of_an_export_go_up_before_the_manifest_and_name_what_is_there(
+    splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shardkit.pack(splits, tmp_path / "shards", max_count=3, workers=1)
+    put, order = memory.MemoryStore.put, list[str]()
+
+    def noted(self: memory.MemoryStore, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
+        order.append(name)
+        put(self, name, data, crc32c=crc32c)
+
+    monkeypatch.setattr(memory.MemoryStore, "put", noted)
+    shardkit.upload(tmp_path / "shards", "memory://b/cars/", export=["timm", "huggingface", "croissant"])
+    manifests = [order.index(f"{name}.json") for name in ("train", "validation", "test")]
+    written = [order.index(name) for name in ("_info.json", "README.md", "croissant.json")]
+    shards = [number for number, name in enumerate(order) if name.endswith((".tar", ".parquet"))]
+    assert max(shards) < min(written) and max(written) < max(manifests)
+    sent = objects("b/cars")
+    shardkit.export("memory://b/cars", ["timm", "huggingface", "croissant"])
+    assert objects("b/cars") == sent
+    assert "# cars" in sent["README.md"].decode()
+    assert {name: data for name, data in sent.items() if name in files(tmp_path / "shards")} == files(
+        tmp_path / "shards"
+    )
+
+
+def test_an_export_names_the_shards_of_the_generation_that_is_sent(packed: Path, tree: Path) -> None:
+    shardkit.upload(packed, "memory://b/train", export=["timm", "croissant"])
+    shardkit.pack(tree, packed, max_count=5, overwrite=True, workers=1, seed=1)
+    for path in packed.parent.glob("train-g2*"):
+        path.rename(packed.parent / path.name.replace("-g2", ""))
+    shardkit.index_shards(f"{packed}-*.tar", overwrite=True)
+    shardkit.upload(packed, "memory://b/train", overwrite=True, export=["timm", "croissant"])
+    sent = objects("b")
+    shardkit.export("memory://b/train", ["timm", "croissant"])
+    assert objects("b") == sent
+    assert b"train-g2-000000.tar" in sent["_info.json"]
+
+
+def test_what_an_export_refuses_is_refused_before_anything_is_sent(packed: Path) -> None:
+    text = refused(UsageError, lambda: shardkit.upload(packed, "memory://b/train", export=["tfds"]))
+    assert "shardkit convert" in text and objects("b") == {}
+    memory._OBJECTS["b/_info.json"] = b"{}"
+    refused(DestinationError, lambda: shardkit.upload(packed, "memory://b/train", export=["timm"]))
+    assert objects("b") == {"_info.json": b"{}"}
+    refused(UsageError, lambda: shardkit.upload(packed, "memory://b/train", export=[]))
+    (packed.parent / "train.json").unlink()
+    text = refused(UsageError, lambda: shardkit.upload(f"{packed}-*.tar", "memory://b/x/", export=["timm"]))
+    assert "shardkit index" in text
