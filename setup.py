@@ -60,8 +60,10 @@ def plain_extension(name: str, *parts: str) -> Extension:
     )
 
 
+JPEG_PARTS = ("decoder", "finish", "huffman", "precise", "resize")
+
 EXTENSIONS = [
-    jpeg_extension("shardkit.native.jpeg", "jpeg_decoder.h", "jpeg_huffman.h", "jpeg_resize.h"),
+    jpeg_extension("shardkit.native.jpeg", *(f"jpeg_{part}.h" for part in JPEG_PARTS)),
     jpeg_extension("shardkit.native.jpegtran"),
     plain_extension("shardkit.native.gather", "crc32c.h"),
     plain_extension("shardkit.native.sums", "crc32c.h"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 Box = tuple[float, float, float, float]
 
@@ -18,7 +20,52 @@ TRIES = 10
 RANDOM_DRAWS = 2 + 2 * TRIES
 """How many random numbers `random_box` takes: top, left, then (area, ratio) for each try."""
 
-_LOG_RATIO = (math.log(RATIO[0]), math.log(RATIO[1]))
+PAD_DRAWS = 2
+"""How many random numbers the place of a window in a padded image takes: top, left."""
+
+VERTICAL_DRAW = 1 + RANDOM_DRAWS
+"""The random number of a vertical flip; number 0 is for a horizontal one, those from 1 are for the crop."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRange:
+    """What random boxes are drawn from: scale, the share of the area, and ratio, width / height."""
+
+    scale: tuple[float, float] = SCALE
+    ratio: tuple[float, float] = RATIO
+
+    @property
+    def log_ratio(self) -> tuple[float, float]:
+        """The limits of log(width / height)."""
+        return math.log(self.ratio[0]), math.log(self.ratio[1])
+
+
+DEFAULT_RANGE = BoxRange()
+
+
+class Draws(NamedTuple):
+    """The random numbers of an image: which of its stream they are, and the columns of the flips and of the crop's
+    first; -1 for none."""
+
+    counters: tuple[int, ...]
+    horizontal: int
+    vertical: int
+    crop: int
+
+
+def draws_of(crop: str, flip: bool | str) -> Draws:
+    """The random numbers that a crop ("random" and "pad" take some) and a flip need."""
+    count = {"random": RANDOM_DRAWS, "pad": PAD_DRAWS}.get(crop, 0)
+    horizontal, vertical = flip in (True, "horizontal", "both"), flip in ("vertical", "both")
+    own = tuple(range(1 + count)) if count or horizontal else ()
+    counters = (*own, VERTICAL_DRAW) if vertical else own
+    return Draws(counters, 0 if horizontal else -1, len(own) if vertical else -1, 1 if count else -1)
+
+
+def pad_offset(padding: int, draws: Sequence[float]) -> tuple[int, int]:
+    """How far (down, right) an image is moved in its slot by a random window of the padded image."""
+    places = 2 * padding + 1
+    return padding - int(draws[0] * places), padding - int(draws[1] * places)
 
 
 def center_box(height: int, width: int, size: tuple[int, int]) -> Box:
@@ -33,32 +80,32 @@ def center_box(height: int, width: int, size: tuple[int, int]) -> Box:
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def random_box(height: int, width: int, draws: Sequence[float]) -> Box:
+def random_box(height: int, width: int, draws: Sequence[float], limits: BoxRange = DEFAULT_RANGE) -> Box:
     """A random box of whole pixels, chosen as in torchvision.transforms.RandomResizedCrop.get_params.
 
-    Up to ten tries: area uniform in `SCALE` times the image's, log(width / height) uniform in log `RATIO`; the first
-    box that fits is placed uniformly. If none fits: the largest central one with its ratio clamped to `RATIO`.
-    draws: `RANDOM_DRAWS` numbers in [0, 1).
+    Up to ten tries: area uniform in `limits.scale` times the image's, log(width / height) uniform in the log of
+    `limits.ratio`; the first box that fits is placed uniformly. If none fits: the largest central one with its ratio
+    clamped. draws: `RANDOM_DRAWS` numbers in [0, 1).
     """
-    area = height * width
+    area, scale, log_ratio = height * width, limits.scale, limits.log_ratio
     for i in range(2, RANDOM_DRAWS, 2):
-        box_area = area * (SCALE[0] + (SCALE[1] - SCALE[0]) * draws[i])
-        ratio = math.exp(_LOG_RATIO[0] + (_LOG_RATIO[1] - _LOG_RATIO[0]) * draws[i + 1])
+        box_area = area * (scale[0] + (scale[1] - scale[0]) * draws[i])
+        ratio = math.exp(log_ratio[0] + (log_ratio[1] - log_ratio[0]) * draws[i + 1])
         box_width = round(math.sqrt(box_area * ratio))
         box_height = round(math.sqrt(box_area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
             top = int(draws[0] * (height - box_height + 1))
             left = int(draws[1] * (width - box_width + 1))
             return top, left, box_height, box_width
-    return _fallback_box(height, width)
+    return _fallback_box(height, width, limits.ratio)
 
 
-def _fallback_box(height: int, width: int) -> Box:
+def _fallback_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
     box_height, box_width = height, width
-    if width / height < RATIO[0]:
-        box_height = round(width / RATIO[0])
-    elif width / height > RATIO[1]:
-        box_width = round(height * RATIO[1])
+    if width / height < ratio[0]:
+        box_height = max(1, round(width / ratio[0]))
+    elif width / height > ratio[1]:
+        box_width = max(1, round(height * ratio[1]))
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 

@@ -11,30 +11,48 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.images.crops import DEFAULT_RANGE, BoxRange, draws_of
 from shardkit.images.jpeg import MAX_SCANS
-from shardkit.images.pixels import Buffer, Pixels
+from shardkit.images.pixels import Buffer
 from shardkit.native import load
 
 log = logging.getLogger(__name__)
 
-CROPS = ("resize", "center", "random")  # their numbers in C
+CROPS = {"resize": 0, "center": 1, "random": 2, "pad": 0}
+"""Their numbers in C, where padding comes after a resize."""
+
+FILTERS = ("bilinear", "bicubic", "lanczos", "area", "hamming", "nearest")
+"""In the order of their numbers in C."""
 
 Failures = list[tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class FusedSettings:
-    """What the C side has to know. size: (height, width, channels). crop: as `DecodeOptions.crop`."""
+    """What the C side has to know. size: (height, width, channels). crop, flip, interpolation and so on: as in
+    `DecodeOptions`. same: leave out images of another size. tall: resize columns first in tall images, as some
+    versions of Pillow do (`images.resizes_tall_first`). table: (channels, 256) values for the bytes, of out's type.
+    """
 
     size: tuple[int, int, int]
     crop: str
-    flip: bool
+    flip: bool | str
     headroom: float
     max_pixels: int
+    interpolation: str = "bilinear"
+    exact: bool = False
+    same: bool = False
+    tall: bool = False
+    limits: BoxRange = DEFAULT_RANGE
+    padding: int = 0
+    fill: bytes | None = None
+    planar: bool = False
+    table: NDArray[Any] | None = None
 
 
 def available() -> bool:
@@ -55,14 +73,28 @@ def build_info() -> dict[str, str]:
 
 
 def decode_batch(
-    settings: FusedSettings, datas: Sequence[Buffer | None], out: Pixels, draws: NDArray[np.float64] | None
+    settings: FusedSettings, datas: Sequence[Buffer | None], out: NDArray[Any], draws: NDArray[np.float64] | None
 ) -> Failures:
-    """Each image into its slot of out, contiguous uint8 (n, height, width, channels). Several threads may call this.
+    """Each image into its slot of out, contiguous (n, height, width, channels), or planes of it; uint8 without a table.
+    Several threads may call this.
 
     draws: a contiguous row for each image, as `ImageDecoder.draws` gives them. Gives (index, reason) of the images that
     were not decoded, None among datas too; what their slots hold is undefined. Call only where `available`.
     """
     decode: Callable[..., Failures] = load("jpeg")[0].decode_batch
-    crop, flip = CROPS.index(settings.crop), settings.flip and draws is not None
+    how = CROPS[settings.crop], FILTERS.index(settings.interpolation), settings.exact, settings.same, settings.tall
+    fill = settings.fill or bytes(settings.size[2])
+    finish = out.itemsize, settings.planar, _memory(settings.table), settings.padding, fill
+    columns = draws_of(settings.crop, settings.flip)[1:]
     limits = settings.headroom, float(settings.max_pixels), MAX_SCANS
-    return decode(datas, out, settings.size, crop, flip, draws, *limits)
+    return decode(datas, _memory(out), settings.size, how, box_numbers(settings.limits), finish, draws, columns, limits)
+
+
+def box_numbers(limits: BoxRange) -> tuple[float, ...]:
+    """What C draws random boxes from."""
+    return *limits.scale, *limits.ratio, *limits.log_ratio
+
+
+def _memory(values: NDArray[Any] | None) -> NDArray[Any] | None:
+    """The values as a type that every buffer can have: bfloat16 can't."""
+    return None if values is None else values.view(f"u{values.itemsize}")

@@ -33,7 +33,7 @@ UPRIGHT = 1
 
 SCRATCH_BYTES = 16 << 20  # a larger image gets its own memory, which is released
 
-FILTER_REACH = {"nearest": 0.5, "area": 0.5, "bilinear": 1, "bicubic": 2, "lanczos": 3}
+FILTER_REACH = {"nearest": 0.5, "area": 0.5, "bilinear": 1, "hamming": 1, "bicubic": 2, "lanczos": 3}
 """How far a filter reaches from the centre of an output pixel, in output pixels (in input pixels when enlarging)."""
 
 _thread = threading.local()
@@ -157,7 +157,7 @@ def _jpeg_image(content: bytes, max_pixels: int) -> Image.Image:
     content = jpeg.tidy(content)
     frame = jpeg.frame_of(content)
     pixels = jpeg.turbo_pixels(content, jpeg.color_of(frame))
-    if pixels is not None and frame.components != jpeg.FOUR_COLORS and _pillow_has_turbo():
+    if pixels is not None and frame.components != jpeg.FOUR_COLORS and pillow_has_turbo():
         return Image.fromarray(pixels if frame.components > 1 else pixels[:, :, 0])
     with open_image(content, max_pixels=max_pixels) as image:
         image.load()
@@ -165,7 +165,8 @@ def _jpeg_image(content: bytes, max_pixels: int) -> Image.Image:
 
 
 @lru_cache(maxsize=1)
-def _pillow_has_turbo() -> bool:
+def pillow_has_turbo() -> bool:
+    """Whether Pillow decodes JPEGs with libjpeg-turbo, as everything else here."""
     from PIL import features
 
     return bool(features.check_feature("libjpeg_turbo"))
@@ -176,6 +177,19 @@ def pillow_filter(interpolation: str) -> Any:
     from PIL import Image
 
     return Image.Resampling["BOX" if interpolation == "area" else interpolation.upper()]
+
+
+@lru_cache(maxsize=1)
+def resizes_tall_first() -> bool:
+    """Whether Pillow resizes the columns before the rows where an image gets much lower, as it does from version 13 on.
+
+    Bytes are rounded between the two, so that the order shows.
+    """
+    from PIL import Image
+
+    image = Image.fromarray((np.arange(600) * 7919 % 251).astype(np.uint8).reshape(60, 10))
+    rows_first = image.resize((8, 60), Image.Resampling.BICUBIC).resize((8, 8), Image.Resampling.BICUBIC)
+    return image.resize((8, 8), Image.Resampling.BICUBIC).tobytes() != rows_first.tobytes()
 
 
 def resize_exact(image: Image.Image, box: Box, size: tuple[int, int], interpolation: str) -> Pixels:
@@ -203,10 +217,18 @@ def resize_into(pixels: Pixels, box: Box, out: Pixels, interpolation: str) -> No
         _reached(box[axis], box[axis + 2], size[axis], pixels.shape[axis], FILTER_REACH[interpolation])
         for axis in (0, 1)
     )
+    whole, reached = pixels.shape[:2], (bottom - top, right - left)
+    if interpolation in ("nearest", "area") or _columns_first(whole, size) != _columns_first(reached, size):
+        top, left, bottom, right = 0, 0, *whole  # filters with an edge: rounding depends on where the box begins
     part = pixels[top:bottom, left:right]
     image = Image.fromarray(part if part.shape[2] == 3 else part[:, :, 0])
     inside = (box[0] - top, box[1] - left, box[2], box[3])
     out[:] = resize_exact(image, inside, size, interpolation)
+
+
+def _columns_first(shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Pillow's rule, which depends on the size of the image, not of the box."""
+    return resizes_tall_first() and size[0] < shape[0] and shape[0] - size[0] > 2 * (shape[1] - size[1])
 
 
 def _reached(start: float, length: float, out: int, limit: int, reach: float) -> tuple[int, int]:

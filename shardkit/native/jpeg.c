@@ -4,6 +4,8 @@
  *   jpeg_decoder.h  one image: header, what has to be decoded, libjpeg-turbo around it
  *   jpeg_huffman.h  the entropy-coded data to coefficients, in libjpeg's place
  *   jpeg_resize.h   boxes, and the resize into a slot
+ *   jpeg_precise.h  the resize with signed weights, and Pillow's to the bit
+ *   jpeg_finish.h   the slot's values: padding, number type, layout
  *
  * The parts are headers with static functions, so that all is one unit for the compiler. docs/jpeg-decoder.md has the
  * whole story, with the private parts of libjpeg that this relies on.
@@ -12,6 +14,7 @@
 #include <Python.h>
 
 #include "jpeg_decoder.h"
+#include "jpeg_finish.h"
 
 static decoder *idle = NULL; /* decoders that no thread is using; only touched with the GIL */
 
@@ -36,16 +39,26 @@ typedef struct {
     char text[TEXT_BYTES];
 } job;
 
-static void run(decoder *self, job *jobs, Py_ssize_t n, const settings *set, int flips, const double *draws,
-                Py_ssize_t columns, unsigned char *out)
+/* Where the numbers for one image are in its row of draws, -1 for none. */
+typedef struct {
+    Py_ssize_t horizontal, vertical, crop;
+} columns_of;
+
+static void run(decoder *self, job *jobs, Py_ssize_t n, const settings *set, const finish *last,
+                const columns_of *column, const double *draws, Py_ssize_t columns, unsigned char *out)
 {
-    size_t slot = (size_t)set->height * set->width * set->channels;
+    const size_t slot = (size_t)set->height * set->width * set->channels * last->item;
     for (Py_ssize_t i = 0; i < n; i++) {
         const double *row = draws ? draws + i * columns : NULL;
+        int flip = 0;
         if (jobs[i].view.obj == NULL)
             continue;
-        jobs[i].reason = decode(self, jobs[i].view.buf, (size_t)jobs[i].view.len, set, row ? row + 1 : NULL,
-                                flips && row && row[0] < 0.5, out + slot * i);
+        if (row && column->horizontal >= 0 && row[column->horizontal] < 0.5)
+            flip |= FLIP_HORIZONTAL;
+        if (row && column->vertical >= 0 && row[column->vertical] < 0.5)
+            flip |= FLIP_VERTICAL;
+        jobs[i].reason = decode_and_finish(self, jobs[i].view.buf, (size_t)jobs[i].view.len, set, last,
+                                           row && column->crop >= 0 ? row + column->crop : NULL, flip, out + slot * i);
         if (jobs[i].reason != NULL) {
             snprintf(jobs[i].text, TEXT_BYTES, "%s", jobs[i].reason);
             jobs[i].reason = jobs[i].text;
@@ -71,40 +84,73 @@ static PyObject *failures_of(const job *jobs, Py_ssize_t n)
 
 PyDoc_STRVAR(
     decode_batch_doc,
-    "decode_batch(datas, out, size, crop, flip, draws, headroom, max_pixels, max_scans)\n--\n\n"
-    "Each image of a sequence of bytes-like objects into its slot of out, uint8 (n, height, width, channels).\n\n"
-    "size: (height, width, channels). crop: 0 resize, 1 center, 2 random. draws: None or float64 (n, columns):\n"
-    "the first for the flip (below 1/2 means flipped), the others for the random crop. None as data is left out.\n"
-    "Returns [(index, reason)] of those that were not decoded; what their slots hold is undefined. The GIL is released.");
+    "decode_batch(datas, out, size, how, random, finish, draws, columns, limits)\n--\n\n"
+    "Each image of a sequence of bytes-like objects into its slot of out, a buffer of n images.\n\n"
+    "size: (height, width, channels). how: (crop: 0 resize, 1 center, 2 random; filter: as the enum in jpeg_resize.h;\n"
+    "exact; same: leave out images of another size; tall: columns first in tall images). random: (scale, scale, ratio, ratio, log ratio, log ratio).\n"
+    "finish: (bytes of a value, planar, table, padding, fill) as in jpeg_finish.h; table and fill are bytes-like.\n"
+    "draws: None or float64 (n, count). columns: those of the horizontal flip, the vertical flip (below 1/2 means\n"
+    "flipped) and the first of the crop, -1 for none. limits: (headroom, max_pixels, max_scans).\n"
+    "None as data is left out. Returns [(index, reason)] of those that were not decoded; what their slots hold is\n"
+    "undefined. The GIL is released.");
+
+static int settings_are_possible(const settings *set, const finish *last)
+{
+    return set->height >= 1 && set->width >= 1 && set->height <= 65535 && set->width <= 65535 &&
+           (set->channels == 1 || set->channels == 3) && set->crop >= CROP_RESIZE && set->crop <= CROP_RANDOM &&
+           set->filter >= 0 && set->filter < FILTERS && (last->item == 1 || last->item == 2 || last->item == 4) &&
+           last->padding >= 0 && last->padding <= 65535;
+}
+
+/* Whether the numbers that are drawn from are there for each of n images. */
+static int draws_fit(const Py_buffer *draws, Py_ssize_t n, Py_ssize_t columns, const columns_of *column,
+                     const settings *set, const finish *last)
+{
+    Py_ssize_t crop = set->crop == CROP_RANDOM ? RANDOM_DRAWS : last->padding ? 2 : 0;
+    if (draws->obj == NULL)
+        return !crop;
+    return draws->len == n * columns * (Py_ssize_t)sizeof(double) && column->horizontal < columns &&
+           column->vertical < columns && (!crop || (column->crop >= 0 && column->crop + crop <= columns));
+}
 
 static PyObject *py_decode_batch(PyObject *module, PyObject *args)
 {
-    PyObject *datas, *draws_object, *items = NULL, *result = NULL;
-    Py_buffer out = {0}, draws = {0};
+    PyObject *datas, *draws_object, *table_object, *items = NULL, *result = NULL;
+    Py_buffer out = {0}, draws = {0}, table = {0}, fill = {0};
     settings set;
-    int flip, needed;
-    Py_ssize_t n = 0, columns = 0;
+    finish last;
+    columns_of column;
+    Py_ssize_t n = 0, columns = 0, slot;
     job *jobs = NULL;
     decoder *self = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "Ow*(iii)ipOddi", &datas, &out, &set.height, &set.width, &set.channels, &set.crop,
-                          &flip, &draws_object, &set.headroom, &set.max_pixels, &set.max_scans))
+    if (!PyArg_ParseTuple(args, "Ow*(iii)(iippp)(dddddd)(ipOiy*)O(nnn)(ddi)", &datas, &out, &set.height, &set.width,
+                          &set.channels, &set.crop, &set.filter, &set.exact, &set.same, &set.tall, &set.scale[0],
+                          &set.scale[1], &set.ratio[0], &set.ratio[1], &set.log_ratio[0], &set.log_ratio[1], &last.item,
+                          &last.planar, &table_object, &last.padding, &fill, &draws_object, &column.horizontal,
+                          &column.vertical, &column.crop, &set.headroom, &set.max_pixels, &set.max_scans))
         return NULL;
     if ((items = PySequence_Tuple(datas)) == NULL)
         goto end;
     n = PyTuple_Size(items);
     if (draws_object != Py_None && PyObject_GetBuffer(draws_object, &draws, PyBUF_C_CONTIGUOUS) < 0)
         goto end;
-    needed = set.crop == CROP_RANDOM ? 1 + RANDOM_DRAWS : flip ? 1 : 0;
+    if (table_object != Py_None && PyObject_GetBuffer(table_object, &table, PyBUF_C_CONTIGUOUS) < 0)
+        goto end;
     columns = draws.obj && n ? draws.len / (Py_ssize_t)sizeof(double) / n : 0;
-    if (set.height < 1 || set.width < 1 || set.height > 65535 || set.width > 65535 ||
-        (set.channels != 1 && set.channels != 3) || columns < (n ? needed : 0) ||
-        (draws.obj && draws.len != n * columns * (Py_ssize_t)sizeof(double)) ||
-        out.len / set.height / set.width / set.channels != n ||
-        out.len % ((Py_ssize_t)set.height * set.width * set.channels)) {
-        PyErr_SetString(PyExc_ValueError, "out or draws do not fit the images");
+    if (!settings_are_possible(&set, &last)) {
+        PyErr_SetString(PyExc_ValueError, "impossible settings");
         goto end;
     }
+    slot = (Py_ssize_t)set.height * set.width * set.channels * last.item;
+    last.table = table.obj ? table.buf : NULL;
+    if ((n && !draws_fit(&draws, n, columns, &column, &set, &last)) || fill.len != set.channels ||
+        (table.obj ? table.len != (Py_ssize_t)256 * set.channels * last.item : last.item != 1) || out.len / slot != n ||
+        out.len % slot || (uintptr_t)out.buf % (size_t)last.item || (uintptr_t)last.table % (size_t)last.item) {
+        PyErr_SetString(PyExc_ValueError, "out, draws, table or fill do not fit the images");
+        goto end;
+    }
+    memcpy(last.fill, fill.buf, (size_t)fill.len);
     jobs = PyMem_Calloc((size_t)(n ? n : 1), sizeof *jobs);
     self = take_decoder();
     if (jobs == NULL || self == NULL) {
@@ -119,7 +165,7 @@ static PyObject *py_decode_batch(PyObject *module, PyObject *args)
             goto end;
     }
     Py_BEGIN_ALLOW_THREADS
-    run(self, jobs, n, &set, flip, draws.buf, columns, out.buf);
+    run(self, jobs, n, &set, &last, &column, draws.buf, columns, out.buf);
     Py_END_ALLOW_THREADS
     result = failures_of(jobs, n);
 end:
@@ -131,24 +177,29 @@ end:
     PyMem_Free(jobs);
     if (draws.obj != NULL)
         PyBuffer_Release(&draws);
+    if (table.obj != NULL)
+        PyBuffer_Release(&table);
+    PyBuffer_Release(&fill);
     Py_XDECREF(items);
     PyBuffer_Release(&out);
     return result;
 }
 
-PyDoc_STRVAR(random_box_doc, "random_box(height, width, draws)\n--\n\n"
+PyDoc_STRVAR(random_box_doc, "random_box(height, width, random, draws)\n--\n\n"
                              "(top, left, height, width), as crops.random_box: for the test that compares them.");
 
 static PyObject *py_random_box(PyObject *module, PyObject *args)
 {
     Py_buffer draws;
+    settings set;
     int height, width;
     PyObject *result = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "iiy*", &height, &width, &draws))
+    if (!PyArg_ParseTuple(args, "ii(dddddd)y*", &height, &width, &set.scale[0], &set.scale[1], &set.ratio[0],
+                          &set.ratio[1], &set.log_ratio[0], &set.log_ratio[1], &draws))
         return NULL;
     if (draws.len == RANDOM_DRAWS * (Py_ssize_t)sizeof(double) && height > 0 && width > 0) {
-        box part = random_box(height, width, draws.buf);
+        box part = random_box(height, width, &set, draws.buf);
         result = Py_BuildValue("(iiii)", (int)part.top, (int)part.left, (int)part.height, (int)part.width);
     } else {
         PyErr_SetString(PyExc_ValueError, "a size and 22 numbers are needed");

@@ -26,6 +26,7 @@
 
 #include "jpeg_huffman.h"
 #include "jpeg_resize.h"
+#include "jpeg_precise.h"
 
 #define TEXT_BYTES JMSG_LENGTH_MAX
 #define KEPT_BYTES ((size_t)16 << 20) /* of scratch memory between images: as images.SCRATCH_BYTES */
@@ -43,6 +44,8 @@ typedef struct decoder {
     char text[TEXT_BYTES];
     unsigned char *memory; /* of the resize */
     size_t bytes;
+    unsigned char *pixels; /* of an image that is changed after the resize; see jpeg_finish.h */
+    size_t pixel_bytes;
     scan_decoder scan;
     struct decoder *next;
 } decoder;
@@ -134,6 +137,7 @@ static void decoder_free(decoder *self)
 {
     jpeg_destroy_decompress(&self->jpeg);
     free(self->memory);
+    free(self->pixels);
     free(self);
 }
 
@@ -210,17 +214,18 @@ static void reverse_row(unsigned char *row, int pixels, int channels)
 static void read_whole(decoder *self, const settings *set, int flip, unsigned char *out)
 {
     j_decompress_ptr jpeg = &self->jpeg;
-    size_t row = (size_t)set->width * set->channels;
+    const size_t row = (size_t)set->width * set->channels;
+    const int upside_down = flip & FLIP_VERTICAL;
     JSAMPROW rows[16];
     replace_entropy_decoder(jpeg, 0, set->width);
     while (jpeg->output_scanline < jpeg->output_height) {
         JDIMENSION begin = jpeg->output_scanline, n = jpeg->output_height - begin;
         n = n < 16 ? n : 16;
         for (JDIMENSION i = 0; i < n; i++)
-            rows[i] = out + (begin + i) * row;
+            rows[i] = out + (upside_down ? set->height - 1 - (begin + i) : begin + i) * row;
         jpeg_read_scanlines(jpeg, rows, n);
     }
-    if (flip)
+    if (flip & FLIP_HORIZONTAL)
         for (int y = 0; y < set->height; y++)
             reverse_row(out + y * row, set->width, set->channels);
 }
@@ -264,37 +269,57 @@ static void cut_columns(j_decompress_ptr jpeg, int *left, int right)
     *left = (int)offset;
 }
 
-/* The part of the image, resized into the slot. 0, or a reason. */
-static const char *read_part(decoder *self, const settings *set, box part, int divisor, int flip, unsigned char *out)
+/* All scratch memory of an image at once; NULL if there is none. */
+static unsigned char *scratch(decoder *self, size_t total)
 {
-    j_decompress_ptr jpeg = &self->jpeg;
-    const int samples = set->channels == 3 ? 4 : 1, in_height = (int)jpeg->output_height,
-              in_width = (int)jpeg->output_width;
-    taps down, across;
-    int top, left, right, cut, have, columns, n_pairs;
-    down.most = most_taps(part.height / divisor, set->height);
-    across.most = most_taps(part.width / divisor, set->width);
-    down.most = down.most < in_height ? down.most : in_height;
-    across.most = across.most < in_width ? across.most : in_width;
-    n_pairs = (across.most + 1) / 2;
-
-    /* All memory at once. Of the decoded rows only as many are kept as one output row needs. */
-    size_t at = 0, row_bytes = ((size_t)in_width * samples + 32 + 63) / 64 * 64, total;
-    size_t pair_bytes = samples == 4 ? (size_t)set->width * n_pairs * sizeof(v8) : 0;
-    total = 10 * 64 + ((size_t)set->height + set->width) * 2 * sizeof(int) +
-            ((size_t)set->height * down.most + (size_t)set->width * across.most) * sizeof(uint16_t) + pair_bytes +
-            row_bytes * ((size_t)down.most + 2) + (size_t)down.most * sizeof(void *);
     if (total > self->bytes) {
         free(self->memory);
         self->bytes = 0;
         if (posix_memalign((void **)&self->memory, 64, total)) {
             self->memory = NULL;
-            return "no memory";
+            return NULL;
         }
         self->bytes = total;
         memset(self->memory, 0, total);
     }
-    unsigned char *memory = self->memory;
+    return self->memory;
+}
+
+/* Cuts the columns and skips the rows outside of what is needed. The column that the rows then begin with. */
+static int cut_image(j_decompress_ptr jpeg, int top, int left, int right)
+{
+    int cut = left;
+    cut_columns(jpeg, &cut, right);
+    replace_entropy_decoder(jpeg, cut, (int)jpeg->output_width);
+    if (top > 0 && is_common(jpeg))
+        jpeg_skip_scanlines(jpeg, (JDIMENSION)top); /* once, from the first row on: later skips have faults */
+    return cut;
+}
+
+/* The part of the image, resized into the slot. 0, or a reason. */
+static const char *read_part(decoder *self, const settings *set, box part, int divisor, int flip, unsigned char *out)
+{
+    j_decompress_ptr jpeg = &self->jpeg;
+    const int samples = set->channels == 3 ? 4 : 1, in_height = (int)jpeg->output_height,
+              in_width = (int)jpeg->output_width, mirrored = flip & FLIP_HORIZONTAL;
+    const size_t out_row = (size_t)set->width * set->channels;
+    taps down, across;
+    int left, right, cut, have, columns, n_pairs;
+    down.most = most_taps(set->filter, part.height / divisor, set->height);
+    across.most = most_taps(set->filter, part.width / divisor, set->width);
+    down.most = down.most < in_height ? down.most : in_height;
+    across.most = across.most < in_width ? across.most : in_width;
+    n_pairs = (across.most + 1) / 2;
+
+    /* Of the decoded rows only as many are kept as one output row needs. */
+    size_t at = 0, row_bytes = ((size_t)in_width * samples + 32 + 63) / 64 * 64, total;
+    size_t pair_bytes = samples == 4 ? (size_t)set->width * n_pairs * sizeof(v8) : 0;
+    total = 10 * 64 + ((size_t)set->height + set->width) * 2 * sizeof(int) +
+            ((size_t)set->height * down.most + (size_t)set->width * across.most) * sizeof(uint16_t) + pair_bytes +
+            row_bytes * ((size_t)down.most + 2) + (size_t)down.most * sizeof(void *);
+    unsigned char *memory = scratch(self, total);
+    if (memory == NULL)
+        return "no memory";
     down.first = piece(&at, memory, (size_t)set->height * sizeof(int));
     down.count = piece(&at, memory, (size_t)set->height * sizeof(int));
     down.weight = piece(&at, memory, (size_t)set->height * down.most * sizeof(uint16_t));
@@ -307,17 +332,11 @@ static const char *read_part(decoder *self, const settings *set, box part, int d
     /* Not aligned: into aligned rows libjpeg-turbo writes past the cache (movntdq), and reading them back is slow. */
     unsigned char *rows = (unsigned char *)piece(&at, memory, row_bytes * down.most) + 8;
 
-    fill_taps(&down, in_height, part.top / divisor, part.height / divisor, set->height, 0);
-    fill_taps(&across, in_width, part.left / divisor, part.width / divisor, set->width, flip);
-    top = down.first[0];
-    left = across.first[flip ? set->width - 1 : 0];
-    right = flip ? across.first[0] + across.count[0] : across.first[set->width - 1] + across.count[set->width - 1];
-
-    cut = left;
-    cut_columns(jpeg, &cut, right);
-    replace_entropy_decoder(jpeg, cut, (int)jpeg->output_width);
-    if (top > 0 && is_common(jpeg))
-        jpeg_skip_scanlines(jpeg, (JDIMENSION)top); /* once, from the first row on: later skips have faults */
+    fill_taps(&down, set->filter, in_height, part.top / divisor, part.height / divisor, set->height, 0);
+    fill_taps(&across, set->filter, in_width, part.left / divisor, part.width / divisor, set->width, mirrored);
+    left = across.first[mirrored ? set->width - 1 : 0];
+    right = mirrored ? across.first[0] + across.count[0] : across.first[set->width - 1] + across.count[set->width - 1];
+    cut = cut_image(jpeg, down.first[0], left, right);
     columns = right - left;
     for (int x = 0; x < set->width; x++) {
         across.first[x] -= left;
@@ -331,6 +350,7 @@ static const char *read_part(decoder *self, const settings *set, box part, int d
     have = (int)jpeg->output_scanline;
     for (int y = 0; y < set->height; y++) {
         int end = down.first[y] + down.count[y];
+        unsigned char *to = out + (flip & FLIP_VERTICAL ? set->height - 1 - y : y) * out_row;
         while (have < end) {
             JSAMPROW row = rows + row_bytes * (size_t)(have % down.most);
             if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
@@ -341,10 +361,183 @@ static const char *read_part(decoder *self, const settings *set, box part, int d
             window[t] = rows + row_bytes * (size_t)((down.first[y] + t) % down.most) + (size_t)(left - cut) * samples;
         sum_rows(sums, window, down.weight + (size_t)y * down.most, down.count[y], columns * samples);
         if (samples == 4)
-            sum_pixels_rgb(out, sums, across.first, pairs, n_pairs, set->width);
+            sum_pixels_rgb(to, sums, across.first, pairs, n_pairs, set->width);
         else
-            sum_pixels_gray(out, sums, &across, set->width);
-        out += (size_t)set->width * set->channels;
+            sum_pixels_gray(to, sums, &across, set->width);
+    }
+    return NULL;
+}
+
+/* The state of read_precisely: what both orders of the passes need. */
+typedef struct {
+    precise_taps down, across;
+    v8s *pairs, *row_pairs;
+    const unsigned char **window;
+    unsigned char *kept, *gray, *read; /* rows for the second pass; a gray row; a decoded row */
+    size_t kept_bytes;                 /* of a row */
+    int samples, in_samples, wide, left, right, cut, have;
+} precise_state;
+
+/* The next decoded row of the columns that are needed, of `samples` each; NULL if there is none. */
+static const unsigned char *next_row(j_decompress_ptr jpeg, precise_state *at)
+{
+    JSAMPROW row = at->read;
+    const unsigned char *in = at->read + (size_t)(at->left - at->cut) * at->in_samples;
+    if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
+        return NULL;
+    at->have++;
+    if (at->in_samples == at->samples)
+        return in;
+    gray_of_colour(at->gray, in, at->right - at->left);
+    return at->gray;
+}
+
+/* Points `window` at the rows that output row y is made of, and finds their weights. */
+static void find_rows(precise_state *at, int y)
+{
+    const int count = at->down.count[y];
+    for (int t = 0; t < count; t++)
+        at->window[t] = at->kept + at->kept_bytes * (size_t)((at->down.first[y] + t) % at->down.most);
+    at->window[count] = at->window[0]; /* the other of an odd one, with weight zero */
+    fill_pairs(at->row_pairs, &at->down, y, at->wide);
+}
+
+/* All memory, and the weights. 0, or a reason. */
+static const char *begin_precisely(decoder *self, const settings *set, box part, int divisor, int flip, int by_columns,
+                                   precise_state *at)
+{
+    const j_decompress_ptr jpeg = &self->jpeg;
+    const int in_height = (int)jpeg->output_height, in_width = (int)jpeg->output_width,
+              mirrored = flip & FLIP_HORIZONTAL;
+    precise_taps *down = &at->down, *across = &at->across;
+    at->in_samples = jpeg->output_components;
+    at->samples = set->channels == 3 ? 4 : 1;
+    at->wide = plan_taps(down, across, set, part.height / divisor, part.width / divisor, in_height, in_width);
+    /* taps beyond the right edge have weight zero, but are read */
+    const size_t in_bytes = (((size_t)in_width + across->most + 2) * at->in_samples + 32 + 63) / 64 * 64,
+                 out_bytes = ((size_t)set->width * at->samples + 16 + 63) / 64 * 64;
+    at->kept_bytes = by_columns ? in_bytes : out_bytes;
+    size_t used = 0, total = 16 * 64 + taps_bytes(down, set->height) + taps_bytes(across, set->width) +
+                             pairs_bytes(across, set->width, at->samples) + pairs_bytes(down, 1, 4) +
+                             ((size_t)down->most + 1) * sizeof(void *) + at->kept_bytes * down->most + 2 * in_bytes +
+                             out_bytes;
+    unsigned char *memory = scratch(self, total);
+    if (memory == NULL)
+        return "no memory";
+    down->first = piece(&used, memory, (size_t)set->height * sizeof(int));
+    down->count = piece(&used, memory, (size_t)set->height * sizeof(int));
+    down->weight = piece(&used, memory, (size_t)set->height * down->most * sizeof(int32_t));
+    down->exact = piece(&used, memory, (size_t)down->most * sizeof(double));
+    across->first = piece(&used, memory, (size_t)set->width * sizeof(int));
+    across->count = piece(&used, memory, (size_t)set->width * sizeof(int));
+    across->weight = piece(&used, memory, (size_t)set->width * across->most * sizeof(int32_t));
+    across->exact = piece(&used, memory, (size_t)across->most * sizeof(double));
+    at->pairs = piece(&used, memory, pairs_bytes(across, set->width, at->samples));
+    at->row_pairs = piece(&used, memory, pairs_bytes(down, 1, 4));
+    at->window = piece(&used, memory, ((size_t)down->most + 1) * sizeof(void *));
+    at->kept = piece(&used, memory, at->kept_bytes * down->most);
+    at->gray = piece(&used, memory, in_bytes > out_bytes ? in_bytes : out_bytes);
+    at->read = (unsigned char *)piece(&used, memory, in_bytes) + 8; /* not aligned, as above */
+
+    fill_precise_taps(down, set, at->wide, in_height, part.top / divisor, part.height / divisor, set->height, 0);
+    fill_precise_taps(across, set, at->wide, in_width, part.left / divisor, part.width / divisor, set->width, mirrored);
+    at->left = across->first[mirrored ? set->width - 1 : 0];
+    at->right =
+        mirrored ? across->first[0] + across->count[0] : across->first[set->width - 1] + across->count[set->width - 1];
+    at->cut = cut_image(&self->jpeg, down->first[0], at->left, at->right);
+    at->have = (int)jpeg->output_scanline;
+    for (int x = 0; x < set->width; x++) {
+        across->first[x] -= at->left;
+        if (at->samples == 4)
+            fill_pairs(at->pairs + (size_t)x * across->n_pairs * (1 + at->wide), across, x, at->wide);
+    }
+    return NULL;
+}
+
+/* The same by jpeg_precise.h: for negative weights, and for Pillow's pixels; gray is made of colour as Pillow does.
+ * 0, or a reason. */
+static const char *read_precisely(decoder *self, const settings *set, box part, int divisor, int flip,
+                                  unsigned char *out)
+{
+    j_decompress_ptr jpeg = &self->jpeg;
+    const int by_columns = columns_first(set, (int)jpeg->output_height, (int)jpeg->output_width);
+    const size_t out_row = (size_t)set->width * set->channels;
+    precise_state at;
+    const char *reason = begin_precisely(self, set, part, divisor, flip, by_columns, &at);
+    if (reason != NULL)
+        return reason;
+    const int columns = (at.right - at.left) * at.samples;
+    for (int y = 0; y < set->height; y++) {
+        const int first = at.down.first[y], end = first + at.down.count[y];
+        unsigned char *to = out + (flip & FLIP_VERTICAL ? set->height - 1 - y : y) * out_row;
+        while (at.have < end) {
+            unsigned char *keep = at.kept + at.kept_bytes * (size_t)(at.have % at.down.most);
+            const int needed = at.have >= first;
+            const unsigned char *in = next_row(jpeg, &at);
+            if (in == NULL)
+                return "fewer rows than promised";
+            if (needed && by_columns)
+                memcpy(keep, in, (size_t)columns);
+            else if (needed)
+                resize_row(keep, in, &at.across, at.pairs, at.samples, at.wide, set->width);
+        }
+        find_rows(&at, y);
+        if (!by_columns) {
+            sum_precise_rows(to, at.window, at.row_pairs, (at.down.count[y] + 1) / 2, at.samples, at.wide, set->width);
+            continue;
+        }
+        sum_precise_samples(at.read, at.window, at.row_pairs, (at.down.count[y] + 1) / 2, at.wide, columns);
+        if (at.samples == 1) {
+            resize_gray(to, at.read, &at.across, at.wide, set->width);
+        } else {
+            resize_row(at.gray, at.read, &at.across, at.pairs, at.samples, at.wide, set->width);
+            pack_pixels(to, at.gray, set->width);
+        }
+    }
+    return NULL;
+}
+
+/* The nearest pixels of the part, as Pillow finds them. 0, or a reason. */
+static const char *read_nearest(decoder *self, const settings *set, box part, int flip, unsigned char *out)
+{
+    j_decompress_ptr jpeg = &self->jpeg;
+    const int in_samples = jpeg->output_components, in_height = (int)jpeg->output_height,
+              in_width = (int)jpeg->output_width, mirrored = flip & FLIP_HORIZONTAL;
+    const size_t out_row = (size_t)set->width * set->channels, in_bytes = (size_t)in_width * in_samples + 32;
+    size_t at = 0, total = 4 * 64 + ((size_t)set->height + set->width) * sizeof(int) + 2 * in_bytes + 2 * 64;
+    unsigned char *memory = scratch(self, total);
+    if (memory == NULL)
+        return "no memory";
+    int *rows = piece(&at, memory, (size_t)set->height * sizeof(int));
+    int *columns = piece(&at, memory, (size_t)set->width * sizeof(int));
+    unsigned char *gray = piece(&at, memory, in_bytes);
+    unsigned char *read = (unsigned char *)piece(&at, memory, in_bytes) + 8;
+    find_nearest(rows, in_height, part.top, part.height, set->height, 0);
+    find_nearest(columns, in_width, part.left, part.width, set->width, mirrored);
+    const int left = columns[mirrored ? set->width - 1 : 0], right = columns[mirrored ? 0 : set->width - 1] + 1,
+              cut = cut_image(jpeg, rows[0], left, right);
+    int have = (int)jpeg->output_scanline;
+    const unsigned char *before = NULL;
+    for (int x = 0; x < set->width; x++)
+        columns[x] -= left;
+    for (int y = 0; y < set->height; y++) {
+        unsigned char *to = out + (flip & FLIP_VERTICAL ? set->height - 1 - y : y) * out_row;
+        if (before != NULL && rows[y] == rows[y - 1]) {
+            memcpy(to, before, out_row);
+            continue;
+        }
+        for (; have <= rows[y]; have++) {
+            JSAMPROW row = read;
+            if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
+                return "fewer rows than promised";
+        }
+        const unsigned char *in = read + (size_t)(left - cut) * in_samples;
+        if (set->channels == 1 && in_samples > 1) {
+            gray_of_colour(gray, in, right - left);
+            in = gray;
+        }
+        take_nearest(to, in, columns, set->channels, set->width);
+        before = to;
     }
     return NULL;
 }
@@ -369,13 +562,14 @@ static int fits(j_decompress_ptr jpeg, int height, int width, int divisor, int c
            jpeg->output_components == samples && jpeg->data_precision == 8;
 }
 
-/* One image into out (height, width, channels). draws: what random_box and flip take, or NULL. 0, or why not. */
+/* One image into out (height, width, channels). draws: what random_box takes, or NULL. flip: FLIP_… bits. 0, or why
+ * not. */
 static const char *decode(decoder *self, const unsigned char *data, size_t size, const settings *set,
                           const double *draws, int flip, unsigned char *out)
 {
     j_decompress_ptr jpeg = &self->jpeg;
     const char *reason;
-    int height = 0, width = 0, divisor, whole;
+    int height = 0, width = 0, divisor, whole, gray;
     size_t frame = 0;
     box part;
     if ((reason = find_frame(data, size, &height, &width, &frame)) != NULL)
@@ -384,9 +578,13 @@ static const char *decode(decoder *self, const unsigned char *data, size_t size,
         return "too many pixels";
     if (!has_end(data, size, frame))
         return "no end-of-image marker";
+    if (set->same && (height != set->height || width != set->width))
+        return "another size";
+    if (set->exact && height / 100 > width)
+        return "very tall"; /* Pillow 12.2 resizes such an image in two steps */
     part = choose_box(height, width, set, draws);
     whole = set->crop == CROP_RESIZE && height == set->height && width == set->width;
-    divisor = whole ? 1 : dct_divisor(&part, set);
+    divisor = whole || set->exact || set->filter == NEAREST ? 1 : dct_divisor(&part, set);
 
     self->max_scans = set->max_scans;
     forget_tables(self);
@@ -403,18 +601,25 @@ static const char *decode(decoder *self, const unsigned char *data, size_t size,
              jpeg->jpeg_color_space != JCS_RGB)
         reason = "another colour space";
     if (reason == NULL) {
-        jpeg->out_color_space = set->channels == 1 ? JCS_GRAYSCALE : whole ? JCS_RGB : JCS_EXT_RGBX;
+        /* Pillow makes gray of the decoded colours, others take the luma */
+        gray = set->channels == 1 && !(set->exact && jpeg->jpeg_color_space != JCS_GRAYSCALE);
+        whole = whole && gray == (set->channels == 1);
+        jpeg->out_color_space = gray ? JCS_GRAYSCALE : whole ? JCS_RGB : JCS_EXT_RGBX;
         jpeg->scale_num = 1;
         jpeg->scale_denom = (unsigned)divisor;
         /* coefficients of a progressive image take 6 bytes for a pixel at most; the rest is small */
         jpeg->mem->max_memory_to_use = (long)(8 * set->max_pixels + (64 << 20));
         jpeg_start_decompress(jpeg);
-        if (!fits(jpeg, height, width, divisor, set->channels))
+        if (!fits(jpeg, height, width, divisor, gray ? 1 : 3))
             reason = "another size than its header says";
         else if (is_incomplete(jpeg))
             reason = "incomplete progressive image";
         else if (whole)
             read_whole(self, set, flip, out);
+        else if (set->filter == NEAREST)
+            reason = read_nearest(self, set, part, flip, out);
+        else if (set->exact || set->filter == BICUBIC || set->filter == LANCZOS)
+            reason = read_precisely(self, set, part, divisor, flip, out);
         else
             reason = read_part(self, set, part, divisor, flip, out);
     }

@@ -1,8 +1,9 @@
 /* Crop and resize: which box of an image is taken, and the antialiased resize of its rows into a slot of a batch.
  *
- * Knows nothing of JPEG. The boxes are those of crops.py, to the bit. Each output row is the triangle-weighted sum of
- * some input rows (vertical pass), and each of its pixels that of some of their pixels (horizontal pass): Pillow's
- * antialiased bilinear `resize(size, box=box)`, in fixed point.
+ * Knows nothing of JPEG. The boxes are those of crops.py, to the bit. Each output row is the weighted sum of some input
+ * rows (vertical pass), and each of its pixels that of some of their pixels (horizontal pass): Pillow's antialiased
+ * `resize(size, box=box)` with a filter that has no negative weights, in fixed point. The other filters, and Pillow's
+ * result to the bit, are in jpeg_precise.h.
  *
  * Fixed point: a weight is a uint16 with 65535 for one, a sample is 8.8 in a uint16, and a product keeps its high 16
  * bits, which SSE2 and NEON compute for 8 samples at once. RGB is handled as four samples (R, G, B and one unused), so
@@ -29,12 +30,19 @@ typedef uint16_t v8 __attribute__((vector_size(16)));
 typedef uint8_t v8b __attribute__((vector_size(8)));
 
 enum crop { CROP_RESIZE, CROP_CENTER, CROP_RANDOM };
+enum filter { BILINEAR, BICUBIC, LANCZOS, BOX, HAMMING, NEAREST, FILTERS };
+enum flip { FLIP_HORIZONTAL = 1, FLIP_VERTICAL = 2 };
 
 /* What is asked of every image of a batch. */
 typedef struct {
     int height, width; /* of the slot */
     int channels;      /* 3 or 1 */
     int crop;
+    int filter;
+    int exact; /* Pillow's pixels, to the bit */
+    int same;  /* images of another size than the slot's are left out */
+    int tall;  /* columns first, in images that get much lower: as Pillow does from 13 on */
+    double scale[2], ratio[2], log_ratio[2]; /* of a random crop, as crops.random_box takes them */
     double headroom;
     double max_pixels;
     int max_scans;
@@ -64,22 +72,23 @@ static box center_box(int height, int width, const settings *set)
 }
 
 /* Every operation in the order of crops.random_box, and built without fused multiply-add: the same box, to the bit. */
-static box random_box(int height, int width, const double *draws)
+static box random_box(int height, int width, const settings *set, const double *draws)
 {
-    const double low = log(3.0 / 4.0), high = log(4.0 / 3.0);
-    double area = (double)height * width;
+    const double area = (double)height * width, low = set->log_ratio[0], high = set->log_ratio[1];
     int box_height = height, box_width = width;
     for (int i = 2; i < RANDOM_DRAWS; i += 2) {
-        double box_area = area * (0.08 + (1.0 - 0.08) * draws[i]);
+        double box_area = area * (set->scale[0] + (set->scale[1] - set->scale[0]) * draws[i]);
         double ratio = exp(low + (high - low) * draws[i + 1]);
         double w = rint(sqrt(box_area * ratio)), h = rint(sqrt(box_area / ratio));
         if (0 < w && w <= width && 0 < h && h <= height)
             return (box){(int)(draws[0] * (height - h + 1)), (int)(draws[1] * (width - w + 1)), h, w};
     }
-    if ((double)width / height < 3.0 / 4.0)
-        box_height = (int)rint(width / (3.0 / 4.0));
-    else if ((double)width / height > 4.0 / 3.0)
-        box_width = (int)rint(height * (4.0 / 3.0));
+    if ((double)width / height < set->ratio[0])
+        box_height = (int)rint(width / set->ratio[0]);
+    else if ((double)width / height > set->ratio[1])
+        box_width = (int)rint(height * set->ratio[1]);
+    box_height = box_height > 1 ? box_height : 1;
+    box_width = box_width > 1 ? box_width : 1;
     return (box){(height - box_height) / 2, (width - box_width) / 2, box_height, box_width};
 }
 
@@ -88,7 +97,7 @@ static box choose_box(int height, int width, const settings *set, const double *
     if (set->crop == CROP_CENTER)
         return center_box(height, width, set);
     if (set->crop == CROP_RANDOM)
-        return random_box(height, width, draws);
+        return random_box(height, width, set, draws);
     return (box){0, 0, height, width};
 }
 
@@ -101,33 +110,69 @@ static int dct_divisor(const box *part, const settings *set)
 
 /* --------------------------------------------------------------------------------------------------- the resize */
 
-/* How many input pixels one output pixel has at most: those in a span of twice the filter's half-width. */
-static int most_taps(double length, int out)
+/* The half-widths of Pillow's filters, where an image is not shrunk. */
+static const double supports[FILTERS] = {1, 2, 3, 0.5, 1, 0};
+
+/* Pillow's filters, at a distance from the center that is at most the half-width. */
+static inline double filtered(int filter, double x)
 {
-    double shrink = length / out;
-    return (int)ceil(2 * (shrink > 1 ? shrink : 1)) + 1;
+    const double pi = 3.14159265358979323846, a = -0.5;
+    double s;
+    if (filter == BOX)
+        return x > -0.5 && x <= 0.5;
+    if (filter == LANCZOS && (x < -3 || x >= 3))
+        return 0;
+    x = fabs(x);
+    if (x == 0)
+        return 1;
+    switch (filter) {
+    case BICUBIC:
+        if (x < 1)
+            return ((a + 2) * x - (a + 3)) * x * x + 1;
+        return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
+    case LANCZOS: /* sinc(x) sinc(x / 3), from one sine: sin 3a = 3 sin a - 4 sin^3 a */
+        s = sin(pi * x / 3);
+        return s * (3 - 4 * s * s) * s * 3 / (pi * pi * x * x);
+    case HAMMING: return x < 1 ? sin(pi * x) / (pi * x) * (0.54f + 0.46f * cos(pi * x)) : 0;
+    default: return x < 1 ? 1 - x : 0;
+    }
 }
 
-/* The triangle filter over the span start … start + length of `in` pixels, as Pillow's: half as wide as the shrink
- * factor each way, cut at the image's edges. reverse: the outputs in reverse order, which is a flip. */
-static void fill_taps(taps *axis, int in, double start, double length, int out, int reverse)
+/* How many input pixels one output pixel has at most: those in a span of twice the filter's half-width. */
+static int most_taps(int filter, double length, int out)
+{
+    double shrink = length / out;
+    return (int)ceil(2 * supports[filter] * (shrink > 1 ? shrink : 1)) + 1;
+}
+
+/* The inputs of output i, as in Pillow: those within the half-width of its center, cut at the image's edges. */
+static inline void find_inputs(int in, double center, double half, int most, int *first, int *end)
+{
+    *first = (int)(center - half + 0.5);
+    *end = (int)(center + half + 0.5);
+    *first = *first < 0 ? 0 : *first > in - 1 ? in - 1 : *first;
+    *end = *end > in ? in : *end <= *first ? *first + 1 : *end;
+    *end = *end - *first > most ? *first + most : *end;
+}
+
+/* The taps over the span start … start + length of `in` pixels, of a filter without negative weights. reverse: the
+ * outputs in reverse order, which is a flip. */
+static void fill_taps(taps *axis, int filter, int in, double start, double length, int out, int reverse)
 {
     double shrink = length / out, wide = shrink > 1 ? shrink : 1;
     for (int i = 0; i < out; i++) {
         double center = start + (i + 0.5) * shrink, sum = 0, scale;
-        int first = (int)(center - wide + 0.5), end = (int)(center + wide + 0.5), place = reverse ? out - 1 - i : i;
+        int first, end, place = reverse ? out - 1 - i : i;
         uint16_t *weight = axis->weight + (size_t)place * axis->most;
         int left = 65535, largest = 0;
-        first = first < 0 ? 0 : first > in - 1 ? in - 1 : first;
-        end = end > in ? in : end <= first ? first + 1 : end;
-        end = end - first > axis->most ? first + axis->most : end;
+        find_inputs(in, center, supports[filter] * wide, axis->most, &first, &end);
         for (int t = 0; t < end - first; t++) {
-            double w = 1 - fabs(first + t + 0.5 - center) / wide;
+            double w = filtered(filter, (first + t + 0.5 - center) / wide);
             sum += w > 0 ? w : 0;
         }
         scale = sum > 0 ? 65535 / sum : 0;
         for (int t = 0; t < end - first; t++) {
-            double w = 1 - fabs(first + t + 0.5 - center) / wide;
+            double w = filtered(filter, (first + t + 0.5 - center) / wide);
             weight[t] = (uint16_t)(w > 0 ? w * scale : 0);
             left -= weight[t];
             largest = weight[t] > weight[largest] ? t : largest;

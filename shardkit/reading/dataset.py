@@ -20,11 +20,13 @@ from shardkit.images.decoder import (
     Color,
     Crop,
     DecodeOptions,
+    Flip,
     Interpolation,
     LabelEncoding,
     Layout,
     OnError,
     PixelType,
+    Statistics,
 )
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.options.keywords import METHODS, named_options, no_attribute
@@ -251,12 +253,18 @@ class Dataset:
         *,
         size: int | tuple[int, int] | None = None,
         crop: Crop = "resize",
-        flip: bool = False,
+        flip: bool | Flip = False,
+        scale: tuple[float, float] | None = None,
+        ratio: tuple[float, float] | None = None,
+        padding: int | None = None,
+        fill: int | tuple[int, int, int] = 0,
         interpolation: Interpolation = "bilinear",
         color: Color = "rgb",
         exact: bool = False,
         dtype: PixelType | None = None,
         rescale: float | None = None,
+        mean: float | Sequence[float] | Statistics | None = None,
+        std: float | Sequence[float] | Statistics | None = None,
         augment: Augment | None = None,
         layout: Layout = "hwc",
         orientation: bool = False,
@@ -267,15 +275,23 @@ class Dataset:
     ) -> Dataset:
         """Decode images to arrays, and other fields by their extension (cls, txt, json, npy; all others remain bytes).
 
-        A sample then holds its image as an array (height, width, channels), uint8 unless dtype or rescale is given; a
-        batch of images of one size is an array (samples, height, width, channels).
+        A sample then holds its image as an array (height, width, channels), uint8 unless dtype, rescale, mean or std is
+        given; a batch of images of one size is an array (samples, height, width, channels).
 
         size: the side of a square or (height, width), in pixels; None keeps the size of each image. crop: "resize"
         squashes the whole image into size, "center" takes its middle, "random" is torchvision's RandomResizedCrop.
-        flip: mirror images horizontally, at random with probability 1/2. interpolation: the filter for resizing.
+        "pad" squashes it, pads it, and takes a random window of size: with padding=4 the usual recipe for CIFAR.
+        flip: mirror images at random with probability 1/2: True or "horizontal", "vertical", or "both" independently.
+        scale: of a random crop, (low, high) shares of the image's area; None is 0.08 to 1. ratio: of a random crop,
+        (low, high) of width / height; None is 3/4 to 4/3. padding: pixels that crop="pad" adds on each side. fill:
+        their value, 0 to 255, or one for each channel.
+        interpolation: the filter for resizing, antialiased as Pillow's.
         color: "rgb" (3 channels) or "gray" (1).
         exact: the same pixels as Pillow, which takes longer.
-        dtype: of the values; None is uint8, or float32 with rescale. rescale: a factor for each value, such as 1/255.
+        dtype: of the values; None is uint8, or float32 with rescale, mean or std. "bfloat16" needs ml_dtypes.
+        rescale: a factor for each value, such as 1/255. mean: subtracted from values that are from 0 to 1 (divided by
+        255, unless rescale is given), one number or one for each channel. std: divides what is left. "imagenet" and
+        "clip" stand for the numbers of these models. Not with augment, which has its own.
         augment: random rotations, shifts, zooms and so on, after size, crop and flip; see `shardkit.Augment`.
         layout: "hwc" is (height, width, channels), "chw" (channels, height, width).
         orientation: rotate each image according to its EXIF or XMP metadata.
@@ -287,8 +303,9 @@ class Dataset:
         raises DecodeError with shard, byte and key.
         """
         options = DecodeOptions(
-            size=size, crop=crop, flip=flip, interpolation=interpolation, color=color, exact=exact, dtype=dtype,
-            rescale=rescale, augment=augment, layout=layout, orientation=orientation, label=label, on_error=on_error,
+            size=size, crop=crop, flip=flip, scale=scale, ratio=ratio, padding=padding, fill=fill,
+            interpolation=interpolation, color=color, exact=exact, dtype=dtype, rescale=rescale, mean=mean, std=std,
+            augment=augment, layout=layout, orientation=orientation, label=label, on_error=on_error,
             skip_limit=skip_limit, max_pixels=max_pixels,
         )  # fmt: skip
         return self._with(Decode(options))

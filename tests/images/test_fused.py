@@ -19,7 +19,7 @@ from PIL import Image, ImageFile, ImageOps
 from shardkit.errors import DecodeError
 from shardkit.images import fused
 from shardkit.images import pixels as images
-from shardkit.images.crops import RANDOM_DRAWS, random_box
+from shardkit.images.crops import DEFAULT_RANGE, RANDOM_DRAWS, BoxRange, random_box
 from shardkit.images.decoder import DecodeOptions, ImageDecoder
 from shardkit.native import load
 
@@ -82,10 +82,16 @@ def test_build_info_says_which_decoder_is_in_use() -> None:
     st.integers(1, 5000),
     st.integers(1, 5000),
     st.lists(st.floats(0, 1, exclude_max=True), min_size=RANDOM_DRAWS, max_size=RANDOM_DRAWS),
+    st.tuples(st.floats(0.001, 1), st.floats(0.001, 1)),
+    st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)),
 )
-def test_a_random_box_is_the_same_in_c_and_in_python(height: int, width: int, draws: list[float]) -> None:
+def test_a_random_box_is_the_same_in_c_and_in_python(
+    height: int, width: int, draws: list[float], scale: tuple[float, float], ratio: tuple[float, float]
+) -> None:
     module, _ = load("jpeg")
-    assert module.random_box(height, width, np.array(draws)) == random_box(height, width, draws)
+    for limits in (DEFAULT_RANGE, BoxRange(tuple(sorted(scale)), tuple(sorted(ratio)))):  # type: ignore[arg-type]
+        found = module.random_box(height, width, fused.box_numbers(limits), np.array(draws))
+        assert found == random_box(height, width, draws, limits)
 
 
 SAMPLINGS = ("444", "422", "420", "440", "411")

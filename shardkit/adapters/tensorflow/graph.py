@@ -107,11 +107,21 @@ def _require_options(dataset: Dataset) -> DecodeOptions:
         cure = "give dataset() rank=0, world_size=1 under a tf.distribute strategy, or omit graph=True"
         raise _refused(fact, cure)
     defaults, options = DecodeOptions(), steps.decode.options
-    for name in ("exact", "orientation", "on_error", "max_pixels", "augment"):
-        if getattr(options, name) != getattr(defaults, name):
-            fact = f"decode({name}={getattr(options, name)!r}) can't be done with TensorFlow's operations"
-            raise _refused(fact, "omit it, or omit graph=True")
+    refused = {name: getattr(options, name) for name in ("exact", "orientation", "on_error", "max_pixels", "augment")}
+    refused |= {name: getattr(options, name) for name in ("scale", "ratio", "padding", "mean", "std")}
+    for name, kept in (("flip", (False, True, "horizontal")), ("interpolation", (*KERNELS, "nearest", "area"))):
+        if getattr(options, name) not in kept:
+            raise _not_by_tensorflow(name, getattr(options, name))
+    for name, value in refused.items():
+        if value != getattr(defaults, name):
+            raise _not_by_tensorflow(name, value)
     return options
+
+
+def _not_by_tensorflow(name: str, value: object) -> UsageError:
+    return _refused(
+        f"decode({name}={value!r}) can't be done with TensorFlow's operations", "omit it, or omit graph=True"
+    )
 
 
 def _refused(fact: str, cure: str) -> UsageError:

@@ -95,7 +95,7 @@ def as_tensors(item: Any, *, channels_last: bool = False) -> Any:
         images = images.movedim(-1, -3) if channels_last else images
         return TorchBatch(images, as_tensors(item.labels), keys=item.keys, fields=fields, repeats=item.repeats)
     if isinstance(item, np.ndarray):
-        return torch.from_numpy(item) if item.dtype.kind in "biuf" else item
+        return tensor_of(item) if item.dtype.kind in "biuf" or item.dtype.name == "bfloat16" else item
     if isinstance(item, dict):
         tensors = {name: as_tensors(value) for name, value in item.items()}
         turned = [name for name, value in tensors.items() if channels_last and _is_image(name, value)]
@@ -103,6 +103,15 @@ def as_tensors(item: Any, *, channels_last: bool = False) -> Any:
     if isinstance(item, tuple):
         return tuple(as_tensors(value) for value in item)
     return item
+
+
+def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """A numeric array as a tensor on the same memory. NumPy has no bfloat16 of its own, and torch does not know that of
+    ml_dtypes.
+    """
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _is_image(name: str, value: Any) -> bool:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, DatasetError, DecodeError, UsageError, printable
-from shardkit.images.decoder import ImageDecoder
+from shardkit.images.decoder import ImageDecoder, OtherSizeError
 from shardkit.reading.batches.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.batches.fields import FIELD_DECODERS, decode_fields, encode_labels
 from shardkit.reading.batches.labels import FIELD, require_mode, target_of
@@ -46,6 +48,9 @@ LOST = _Lost()
 
 _SAID: set[str] = set()
 """Warnings already logged: each is logged once per process."""
+
+STRAIGHT_BYTES = 1 << 30
+"""The largest batch without a size whose memory is reserved by the size of its first image."""
 
 PART_SAMPLES = 16
 """Fewest samples per thread task: smaller tasks cost too much overhead."""
@@ -179,9 +184,8 @@ class _Worker:
         require_mode(self.targets, self.options.label if self.options else "int")
         self.memory = BufferPool(run.ahead)
         self.skips = _Skips(self.options.skip_limit if self.options else 0)
-        self.straight = bool(
-            run.source.plain and self.decoder and self.decoder.shape and not self.per_sample and self.batch
-        )
+        self.straight = bool(run.source.plain and self.decoder and not self.per_sample and self.batch)
+        self._of_size: ImageDecoder | None = None
 
     def apply_maps(self, item: Any, counter: int) -> Any:
         """Apply the maps that follow batch(). counter: of the item's first sample."""
@@ -200,19 +204,36 @@ class _Worker:
             if self.batch and self.batch.drop_last and end - begin < size:
                 return  # the last block of shards that were not counted
             marks = None if repeats is None else repeats[begin:end]
-            make = self._straight_task if self.straight else self._general_task
             chances = counters if self.random else None  # else no item asks for its own
-            yield make(_Span(block, begin, end, numbers[begin:end], draws, marks, chances))
+            span = _Span(block, begin, end, numbers[begin:end], draws, marks, chances)
+            straight = self._straight_decoder(span) if self.straight else None
+            yield self._general_task(span) if straight is None else self._straight_task(span, straight)
+
+    def _straight_decoder(self, span: _Span) -> ImageDecoder | None:
+        """What decodes a batch in place. Without a size: as if all images had that of the first; None if it is not
+        known.
+        """
+        decoder = self.decoder
+        if decoder is None or decoder.shape is not None:
+            return decoder
+        datas, damaged = span.block.images(span.begin, span.begin + 1)
+        size = None if damaged else decoder.stored_size(datas[0])
+        if size is None:
+            return None
+        if self._of_size is None or self._of_size.size != size:
+            self._of_size = decoder.of_size(size)
+        nbytes = (span.end - span.begin) * math.prod(self._of_size.shape or ()) * self._of_size.dtype.itemsize
+        return self._of_size if nbytes <= STRAIGHT_BYTES else None
 
     def _parts(self, span: _Span) -> list[tuple[int, int]]:
         n = span.end - span.begin
         size = max(PART_SAMPLES, -(-n // self.run.threads))
         return [(begin, min(begin + size, n)) for begin in range(0, n, size)]
 
-    def _straight_task(self, span: _Span) -> Task[Item | None]:
+    def _straight_task(self, span: _Span, decoder: ImageDecoder) -> Task[Item | None]:
         """A batch whose images are decoded in place."""
-        decoder, block = self.decoder, span.block
-        assert decoder is not None and decoder.shape is not None
+        block = span.block
+        assert decoder.shape is not None
         n = span.end - span.begin
         images = self.memory.empty((n, *decoder.shape), decoder.dtype)
         failed: list[tuple[int, Exception]] = []
@@ -221,25 +242,27 @@ class _Worker:
         def part(begin: int, end: int) -> None:
             base = span.begin
             datas, damaged = block.images(base + begin, base + end)
-            for number, damage in damaged.items():
-                self._handle_failure(span, begin + number, damage)
-                failed.append((begin + number, damage))
+            failed.extend((begin + number, damage) for number, damage in damaged.items())
             rows = None if span.draws is None else span.draws[base + begin : base + end]
             for number, error in decoder.batch_into(datas, images[begin:end], rows):
-                if number in damaged:
-                    continue
-                self._handle_failure(span, begin + number, error)
-                failed.append((begin + number, error))
+                if number not in damaged:
+                    failed.append((begin + number, error))
             for number in range(begin, end) if self.targets else ():
                 if number - begin in damaged:
                     continue
                 try:
                     targets[number] = target_of(block.target(base + number), self.targets, self.classes)
                 except DecodeError as exc:
-                    self._handle_failure(span, number, exc)
                     failed.append((number, exc))
 
         def finish() -> Item | None:
+            if any(isinstance(error, OtherSizeError) for _, error in failed):
+                part_of_other, finish_other = self._general(span)
+                part_of_other(0, n)
+                return finish_other()  # type: ignore[no-any-return]
+            failed.sort(key=lambda one: one[0])
+            for number, error in failed:
+                self._handle_failure(span, number, error)
             good: slice | NDArray[np.int64] = slice(None)
             if failed:
                 good = np.setdiff1d(np.arange(n), [number for number, _ in failed])
@@ -262,6 +285,10 @@ class _Worker:
 
     def _general_task(self, span: _Span) -> Task[Any]:
         """Samples decoded one by one; as a batch if nothing is filtered."""
+        part, finish = self._general(span)
+        return Task([partial(part, begin, end) for begin, end in self._parts(span)], finish)
+
+    def _general(self, span: _Span) -> tuple[Callable[[int, int], None], Callable[[], Any]]:
         n = span.end - span.begin
         results: list[Any] = [_GONE] * n
 
@@ -281,8 +308,7 @@ class _Worker:
                 return self._nothing(span)
             return span.taken, self.apply_maps(collate([results[at] for at in kept]), span.counter(kept[0]))
 
-        parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
-        return Task(parts, finish)
+        return part, finish
 
     def _nothing(self, span: _Span) -> Item | None:
         return (span.taken, LOST) if self.run.steps.counted else None

@@ -1,0 +1,126 @@
+/* After the resize: a window of the padded image, other values, another layout.
+ *
+ * Values come from a table of 256 for each channel, which the caller has computed: one lookup stands for the change of
+ * the number type, the factor, the mean and the deviation, and gives the same bits as the caller's own arithmetic.
+ */
+#ifndef SHARDKIT_JPEG_FINISH_H
+#define SHARDKIT_JPEG_FINISH_H
+
+#include "jpeg_decoder.h"
+
+typedef struct {
+    int item;          /* bytes of a value: 1, 2 or 4 */
+    int planar;        /* channels, height, width */
+    const void *table; /* (channels, 256) values; NULL: the bytes are kept, and item is 1 */
+    int padding;       /* on each side; the window is drawn, and has the size of the image */
+    unsigned char fill[3];
+} finish;
+
+/* The image moved by (down, right) pixels; what is laid bare has the fill. flip: of the result. */
+static void move_image(unsigned char *out, const unsigned char *in, const settings *set, const finish *last, int down,
+                       int right, int flip)
+{
+    const int c = set->channels, height = set->height, width = set->width;
+    const size_t row = (size_t)width * c;
+    const int begin = right > 0 ? (right < width ? right : width) : 0,
+              end = right < 0 ? (-right < width ? width + right : 0) : width;
+    for (int y = 0; y < height; y++) {
+        unsigned char *to = out + (flip & FLIP_VERTICAL ? height - 1 - y : y) * row;
+        const int from = y - down, inside = from >= 0 && from < height;
+        for (int x = 0; x < width; x++) {
+            if (inside && x == begin && begin < end) {
+                memcpy(to + (size_t)x * c, in + from * row + (size_t)(x - right) * c, (size_t)(end - begin) * c);
+                x = end - 1;
+                continue;
+            }
+            memcpy(to + (size_t)x * c, last->fill, (size_t)c);
+        }
+        if (flip & FLIP_HORIZONTAL)
+            reverse_row(to, width, c);
+    }
+}
+
+#define LOOK_UP(name, type) \
+    static void name(type *out, const unsigned char *in, const type *table, size_t pixels, int channels, int planar) \
+    { \
+        const type *r = table, *g = table + 256, *b = table + 512; \
+        if (channels == 1) \
+            for (size_t i = 0; i < pixels; i++) \
+                out[i] = r[in[i]]; \
+        else if (planar) \
+            for (size_t i = 0; i < pixels; i++) { \
+                out[i] = r[in[3 * i]]; \
+                out[pixels + i] = g[in[3 * i + 1]]; \
+                out[2 * pixels + i] = b[in[3 * i + 2]]; \
+            } \
+        else \
+            for (size_t i = 0; i < pixels; i++) { \
+                out[3 * i] = r[in[3 * i]]; \
+                out[3 * i + 1] = g[in[3 * i + 1]]; \
+                out[3 * i + 2] = b[in[3 * i + 2]]; \
+            } \
+    }
+
+LOOK_UP(look_up_1, uint8_t)
+LOOK_UP(look_up_2, uint16_t)
+LOOK_UP(look_up_4, uint32_t)
+
+static void planes_of(unsigned char *out, const unsigned char *in, size_t pixels)
+{
+    for (size_t i = 0; i < pixels; i++) {
+        out[i] = in[3 * i];
+        out[pixels + i] = in[3 * i + 1];
+        out[2 * pixels + i] = in[3 * i + 2];
+    }
+}
+
+static void convert(unsigned char *out, const unsigned char *in, const settings *set, const finish *last)
+{
+    const size_t pixels = (size_t)set->height * set->width;
+    if (last->table == NULL && last->planar && set->channels == 3)
+        planes_of(out, in, pixels);
+    else if (last->table == NULL)
+        memcpy(out, in, pixels * set->channels);
+    else if (last->item == 1)
+        look_up_1(out, in, last->table, pixels, set->channels, last->planar);
+    else if (last->item == 2)
+        look_up_2((uint16_t *)(void *)out, in, last->table, pixels, set->channels, last->planar);
+    else
+        look_up_4((uint32_t *)(void *)out, in, last->table, pixels, set->channels, last->planar);
+}
+
+/* As decode, and what comes after it. out: (height, width, channels) values, or planes of them. */
+static const char *decode_and_finish(decoder *self, const unsigned char *data, size_t size, const settings *set,
+                                     const finish *last, const double *draws, int flip, unsigned char *out)
+{
+    const size_t slot = (size_t)set->height * set->width * set->channels;
+    const int changed = last->table != NULL || (last->planar && set->channels > 1);
+    const char *reason;
+    if (!changed && !last->padding)
+        return decode(self, data, size, set, draws, flip, out);
+    if (self->pixel_bytes < 2 * slot) {
+        free(self->pixels);
+        self->pixels = malloc(2 * slot);
+        self->pixel_bytes = self->pixels ? 2 * slot : 0;
+        if (self->pixels == NULL)
+            return "no memory";
+    }
+    unsigned char *pixels = self->pixels, *moved = self->pixels + slot;
+    reason = decode(self, data, size, set, draws, last->padding ? 0 : flip, pixels);
+    if (reason == NULL && last->padding) {
+        const int places = 2 * last->padding + 1;
+        moved = changed ? moved : out;
+        move_image(moved, pixels, set, last, last->padding - (int)(draws[0] * places),
+                   last->padding - (int)(draws[1] * places), flip);
+        pixels = moved;
+    }
+    if (reason == NULL && changed)
+        convert(out, pixels, set, last);
+    if (self->pixel_bytes > KEPT_BYTES) {
+        free(self->pixels);
+        self->pixels = NULL;
+        self->pixel_bytes = 0;
+    }
+    return reason;
+}
+#endif

@@ -1,0 +1,336 @@
+/* Resize with signed weights: bicubic and Lanczos, every filter as Pillow computes it, and nearest pixels.
+ *
+ * Pillow's antialiased resize, after its published algorithm: each row is resized to bytes first, then the columns of
+ * these; from Pillow 13 on the other way round where that is less work. A weight has 22 binary places, and a sum is rounded and clipped once in each pass. With `wide` that is done
+ * here to the bit; a weight of 22 places is then two parts of 11, since processors multiply and add pairs of 16 bits
+ * (SSE2's pmaddwd). Without `wide` a weight has 14 places and is one part, which takes half the time.
+ *
+ * RGB is handled as four samples (R, G, B and one unused). Where the processor has no SSE2, loops do the same.
+ */
+#ifndef SHARDKIT_JPEG_PRECISE_H
+#define SHARDKIT_JPEG_PRECISE_H
+
+#include "jpeg_resize.h"
+
+#define WIDE_BITS 22
+#define NARROW_BITS 14
+#define PART_BITS 11
+#define NARROW_TAPS 64 /* with more of them, 14 places would not be enough */
+
+typedef int16_t v8s __attribute__((vector_size(16)));
+typedef int32_t v4 __attribute__((vector_size(16)));
+typedef uint32_t v4u __attribute__((vector_size(16)));
+
+/* As `taps`, with signed weights. exact: room for one output's weights before they are rounded. */
+typedef struct {
+    int *first, *count;
+    int32_t *weight;
+    double *exact;
+    int most, n_pairs;
+} precise_taps;
+
+/* ------------------------------------------------------------------------------------------------------- weights */
+
+/* How many taps there are, for the sizes of the memory. Whether the weights have to be wide. */
+static int plan_taps(precise_taps *down, precise_taps *across, const settings *set, double height, double width,
+                     int in_height, int in_width)
+{
+    down->most = most_taps(set->filter, height, set->height);
+    across->most = most_taps(set->filter, width, set->width);
+    down->most = down->most < in_height ? down->most : in_height;
+    across->most = across->most < in_width ? across->most : in_width;
+    down->n_pairs = (down->most + 1) / 2;
+    across->n_pairs = (across->most + 1) / 2;
+    return set->exact || down->most > NARROW_TAPS || across->most > NARROW_TAPS;
+}
+
+/* Whether the columns come first: Pillow's rule, which looks at the sizes of the whole image. */
+static int columns_first(const settings *set, int in_height, int in_width)
+{
+    return set->tall && set->height < in_height &&
+           (int64_t)in_height - set->height > 2 * ((int64_t)in_width - set->width);
+}
+
+static size_t taps_bytes(const precise_taps *axis, int out)
+{
+    return (size_t)out * (2 * sizeof(int) + (size_t)axis->most * sizeof(int32_t)) + (size_t)axis->most * sizeof(double);
+}
+
+static size_t pairs_bytes(const precise_taps *axis, int out, int samples)
+{
+    return samples == 4 ? (size_t)out * axis->n_pairs * 2 * sizeof(v8s) : 0;
+}
+
+static void fill_precise_taps(precise_taps *axis, const settings *set, int wide, int in, double start, double length,
+                              int out, int reverse)
+{
+    const double shrink = length / out, scale = shrink > 1 ? shrink : 1, one = 1 << (wide ? WIDE_BITS : NARROW_BITS);
+    const double by = 1 / scale;
+    for (int i = 0; i < out; i++) {
+        const double center = start + (i + 0.5) * shrink;
+        int first, end, count, place = reverse ? out - 1 - i : i, left = (int)one, largest = 0;
+        int32_t *weight = axis->weight + (size_t)place * axis->most;
+        double sum = 0;
+        find_inputs(in, center, supports[set->filter] * scale, axis->most, &first, &end);
+        count = end - first;
+        for (int t = 0; t < count; t++) {
+            axis->exact[t] = filtered(set->filter, (t + first - center + 0.5) * by);
+            sum += axis->exact[t];
+        }
+        for (int t = 0; t < count; t++) {
+            double w = sum != 0 ? axis->exact[t] / sum * one : 0;
+            weight[t] = (int32_t)(w < 0 ? w - 0.5 : w + 0.5);
+            left -= weight[t];
+            largest = weight[t] > weight[largest] ? t : largest;
+        }
+        if (!wide)
+            weight[largest] += left; /* they add up to one: white stays white */
+        memset(weight + count, 0, (size_t)(axis->most - count) * sizeof *weight);
+        axis->first[place] = first;
+        axis->count[place] = count;
+    }
+}
+
+/* The weights of output i by two, each pair four times; if they are wide, their high parts and then their low ones. */
+static void fill_pairs(v8s *pairs, const precise_taps *axis, int i, int wide)
+{
+    const int32_t *w = axis->weight + (size_t)i * axis->most;
+    for (int p = 0; p < axis->n_pairs; p++) {
+        int32_t a = w[2 * p], b = 2 * p + 1 < axis->most ? w[2 * p + 1] : 0;
+        int16_t c, d;
+        if (wide) {
+            const int32_t low_a = a & ((1 << PART_BITS) - 1), low_b = b & ((1 << PART_BITS) - 1);
+            c = (int16_t)low_a, d = (int16_t)low_b;
+            a = (a - low_a) / (1 << PART_BITS), b = (b - low_b) / (1 << PART_BITS);
+            pairs[2 * p + 1] = (v8s){c, d, c, d, c, d, c, d};
+        }
+        c = (int16_t)a, d = (int16_t)b;
+        pairs[p * (1 + wide)] = (v8s){c, d, c, d, c, d, c, d};
+    }
+}
+
+/* The input of each output, as Pillow adds up its positions. */
+static void find_nearest(int *place, int in, double start, double length, int out, int reverse)
+{
+    const double step = length / out;
+    double at = start + step * 0.5;
+    for (int i = 0; i < out; i++, at += step) {
+        int found = (int)at;
+        place[reverse ? out - 1 - i : i] = found < 0 ? 0 : found > in - 1 ? in - 1 : found;
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------- arithmetic */
+
+static inline v4u multiply_add(v8s a, v8s b)
+{
+#if defined(__SSE2__)
+    return (v4u)_mm_madd_epi16((__m128i)a, (__m128i)b);
+#else
+    v4u sum;
+    for (int i = 0; i < 4; i++)
+        sum[i] = (uint32_t)(a[2 * i] * b[2 * i]) + (uint32_t)(a[2 * i + 1] * b[2 * i + 1]);
+    return sum;
+#endif
+}
+
+/* Two pixels of four bytes: R R G G B B and so on. */
+static inline v8s two_pixels(const unsigned char *pixels)
+{
+#if defined(__SSE2__)
+    const __m128i both = _mm_loadl_epi64((const __m128i *)pixels);
+    return (v8s)_mm_unpacklo_epi8(_mm_unpacklo_epi8(both, _mm_srli_si128(both, 4)), _mm_setzero_si128());
+#else
+    return (v8s){pixels[0], pixels[4], pixels[1], pixels[5], pixels[2], pixels[6], pixels[3], pixels[7]};
+#endif
+}
+
+/* Eight bytes of two rows: the first four of both in turn, and the others. */
+static inline void two_rows(const unsigned char *a, const unsigned char *b, v8s *first, v8s *second)
+{
+#if defined(__SSE2__)
+    const __m128i both = _mm_unpacklo_epi8(_mm_loadl_epi64((const __m128i *)a), _mm_loadl_epi64((const __m128i *)b));
+    *first = (v8s)_mm_unpacklo_epi8(both, _mm_setzero_si128());
+    *second = (v8s)_mm_unpackhi_epi8(both, _mm_setzero_si128());
+#else
+    *first = (v8s){a[0], b[0], a[1], b[1], a[2], b[2], a[3], b[3]};
+    *second = (v8s){a[4], b[4], a[5], b[5], a[6], b[6], a[7], b[7]};
+#endif
+}
+
+/* A sum of the high parts and one of the low parts, rounded. */
+static inline v4 rounded(v4u high, v4u low, const int wide)
+{
+    const int bits = wide ? WIDE_BITS : NARROW_BITS;
+    const uint32_t half = (uint32_t)1 << (bits - 1);
+    v4u sum = wide ? (high << PART_BITS) + low : high;
+    return (v4)(sum + (v4u){half, half, half, half}) >> bits;
+}
+
+/* Eight sums as bytes. */
+static inline void clipped(unsigned char *out, v4 first, v4 second)
+{
+#if defined(__SSE2__)
+    const __m128i both = _mm_packs_epi32((__m128i)first, (__m128i)second);
+    _mm_storel_epi64((__m128i *)out, _mm_packus_epi16(both, both));
+#else
+    for (int i = 0; i < 4; i++) {
+        out[i] = (unsigned char)(first[i] < 0 ? 0 : first[i] > 255 ? 255 : first[i]);
+        out[i + 4] = (unsigned char)(second[i] < 0 ? 0 : second[i] > 255 ? 255 : second[i]);
+    }
+#endif
+}
+
+static inline unsigned char clipped_one(uint32_t sum, int wide)
+{
+    const int bits = wide ? WIDE_BITS : NARROW_BITS;
+    const int32_t value = (int32_t)(sum + ((uint32_t)1 << (bits - 1))) >> bits;
+    return (unsigned char)(value < 0 ? 0 : value > 255 ? 255 : value);
+}
+
+/* As Pillow converts RGB to L (ITU-R 601-2, 16 binary places). in: pixels of four bytes. */
+static void gray_of_colour(unsigned char *out, const unsigned char *in, int n)
+{
+    for (int x = 0; x < n; x++, in += 4)
+        out[x] = (unsigned char)((in[0] * 19595u + in[1] * 38470u + in[2] * 7471u + 0x8000u) >> 16);
+}
+
+/* ------------------------------------------------------------------------------------------------------ the passes */
+
+/* pairs: n_pairs * (1 + wide) for each pixel. in has room for 8 bytes more than its pixels. out: four bytes each. */
+static ALWAYS_INLINE void resize_count_pixels(unsigned char *out, const unsigned char *in, const int *first,
+                                              const v8s *pairs, const int n_pairs, const int wide, int n)
+{
+    for (int x = 0; x < n; x++, out += 4, pairs += n_pairs * (1 + wide)) {
+        const unsigned char *pixels = in + 4 * (size_t)first[x];
+        v4u high = {0}, low = {0};
+        unsigned char bytes[8];
+        for (int p = 0; p < n_pairs; p++) {
+            const v8s two = two_pixels(pixels + 8 * p);
+            high += multiply_add(two, pairs[p * (1 + wide)]);
+            if (wide)
+                low += multiply_add(two, pairs[2 * p + 1]);
+        }
+        clipped(bytes, rounded(high, low, wide), (v4){0});
+        memcpy(out, bytes, 4);
+    }
+}
+
+static void resize_gray(unsigned char *out, const unsigned char *in, const precise_taps *across, int wide, int n)
+{
+    for (int x = 0; x < n; x++) {
+        const unsigned char *pixels = in + across->first[x];
+        const int32_t *weight = across->weight + (size_t)x * across->most;
+        uint32_t sum = 0;
+        for (int t = 0; t < across->count[x]; t++)
+            sum += (uint32_t)(pixels[t] * weight[t]);
+        out[x] = clipped_one(sum, wide);
+    }
+}
+
+/* Inlined for the usual numbers of pairs, so that the compiler unrolls the loop over them. */
+static void resize_row(unsigned char *out, const unsigned char *in, const precise_taps *across, const v8s *pairs,
+                       int samples, int wide, int n)
+{
+    const int *first = across->first, count = across->n_pairs;
+    if (samples == 1)
+        resize_gray(out, in, across, wide, n);
+    else if (wide)
+        resize_count_pixels(out, in, first, pairs, count, 1, n);
+    else
+        switch (count) {
+        case 3: resize_count_pixels(out, in, first, pairs, 3, 0, n); break;
+        case 4: resize_count_pixels(out, in, first, pairs, 4, 0, n); break;
+        case 5: resize_count_pixels(out, in, first, pairs, 5, 0, n); break;
+        default: resize_count_pixels(out, in, first, pairs, count, 0, n);
+        }
+}
+
+/* Eight samples of an output row. */
+static ALWAYS_INLINE void sum_eight(unsigned char *out, const unsigned char *const *rows, size_t at, const v8s *pairs,
+                                    const int n_pairs, const int wide)
+{
+    v4u high_a = {0}, high_b = {0}, low_a = {0}, low_b = {0};
+    for (int p = 0; p < n_pairs; p++) {
+        v8s a, b;
+        two_rows(rows[2 * p] + at, rows[2 * p + 1] + at, &a, &b);
+        high_a += multiply_add(a, pairs[p * (1 + wide)]);
+        high_b += multiply_add(b, pairs[p * (1 + wide)]);
+        if (wide) {
+            low_a += multiply_add(a, pairs[2 * p + 1]);
+            low_b += multiply_add(b, pairs[2 * p + 1]);
+        }
+    }
+    clipped(out, rounded(high_a, low_a, wide), rounded(high_b, low_b, wide));
+}
+
+/* The weighted rows as n samples of out, which has room for 8 more, as the rows have. */
+static void sum_precise_samples(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
+                                int wide, int n)
+{
+    for (int i = 0; i < n; i += 8)
+        if (wide)
+            sum_eight(out + i, rows, (size_t)i, pairs, n_pairs, 1);
+        else
+            sum_eight(out + i, rows, (size_t)i, pairs, n_pairs, 0);
+}
+
+/* Pixels of four bytes to ones of three. */
+static void pack_pixels(unsigned char *out, const unsigned char *in, int n)
+{
+    for (int x = 0; x < n - 1; x++)
+        memcpy(out + 3 * (size_t)x, in + 4 * (size_t)x, 4); /* the fourth byte is overwritten by the next pixel */
+    memcpy(out + 3 * (size_t)(n - 1), in + 4 * (size_t)(n - 1), 3);
+}
+
+/* The weighted rows as n pixels of out. All rows have room for 8 bytes more than their pixels; out has not. */
+static ALWAYS_INLINE void sum_count_precise(unsigned char *out, const unsigned char *const *rows, const v8s *pairs,
+                                            const int n_pairs, const int samples, const int wide, int n)
+{
+    unsigned char bytes[8];
+    int x = 0;
+    if (samples == 1) {
+        for (; x + 8 <= n; x += 8)
+            sum_eight(out + x, rows, (size_t)x, pairs, n_pairs, wide);
+        if (x < n) {
+            sum_eight(bytes, rows, (size_t)x, pairs, n_pairs, wide);
+            memcpy(out + x, bytes, (size_t)(n - x));
+        }
+        return;
+    }
+    for (; x + 2 < n; x += 2, out += 6) {
+        sum_eight(bytes, rows, 4 * (size_t)x, pairs, n_pairs, wide);
+        memcpy(out, bytes, 4); /* the fourth byte is overwritten by the next pixel */
+        memcpy(out + 3, bytes + 4, 4);
+    }
+    sum_eight(bytes, rows, 4 * (size_t)x, pairs, n_pairs, wide);
+    memcpy(out, bytes, 3);
+    if (x + 1 < n)
+        memcpy(out + 3, bytes + 4, 3);
+}
+
+static void sum_precise_rows(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
+                             int samples, int wide, int n)
+{
+    if (samples == 1 && wide)
+        sum_count_precise(out, rows, pairs, n_pairs, 1, 1, n);
+    else if (samples == 1)
+        sum_count_precise(out, rows, pairs, n_pairs, 1, 0, n);
+    else if (wide)
+        sum_count_precise(out, rows, pairs, n_pairs, 4, 1, n);
+    else
+        sum_count_precise(out, rows, pairs, n_pairs, 4, 0, n);
+}
+
+static void take_nearest(unsigned char *out, const unsigned char *in, const int *columns, int channels, int n)
+{
+    if (channels == 1) {
+        for (int x = 0; x < n; x++)
+            out[x] = in[columns[x]];
+        return;
+    }
+    for (int x = 0; x < n - 1; x++, out += 3)
+        memcpy(out, in + 4 * (size_t)columns[x], 4); /* the fourth byte is overwritten by the next pixel */
+    memcpy(out, in + 4 * (size_t)columns[n - 1], 3);
+}
+#endif
