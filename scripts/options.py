@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from shardkit.cli.click_options import FieldOption, default_text, flag_of, limits_text
+from shardkit.cli.click_options import FieldOption, default_text, flag_of, limits_text, variable_of
 from shardkit.cli.main import COMMANDS, cli
 from shardkit.cli.pack import command as pack_command
 from shardkit.cli.pack import config_options
@@ -36,12 +36,25 @@ TOP = """\
 
 <!-- This page is written by scripts/options.py. -->
 
-`shardkit COMMAND --help` shows the same with examples. From Python, an option is the keyword argument of the same name
-(`--max-count 100` is `max_count=100`), or of its plural where it is repeatable (`--class cat` is `classes=["cat"]`). A
-value that is out of its limits is a `UsageError` there, and exit code 2 here.
+`shardkit help COMMAND` shows the same with examples. From Python, an option is the keyword argument of the same name
+(`--max-count 100` is `max_count=100`), or of its plural where it is repeatable (`--class cat` is `classes=["cat"]`).
+`--threads N` and `--transfers N` are `workers=N` there, and `upload --verify` is `check=`. A value that is not allowed
+is a `UsageError` there, and exit code 2 here, with the option, the value and what is allowed.
 
-Every command takes `-v` (`--verbose`) and `-q` (`--quiet`) for more and fewer messages, `--debug` for tracebacks of
-errors, and `-h` (`--help`). Sizes: MB is 10⁶ bytes and MiB is 2²⁰.
+Every command takes `-v` (`--verbose`) for more messages, `-q` (`--quiet`) for none but errors and what is asked for
+(the result of `info`, the findings of `verify`, `--json`), `--debug` for tracebacks of errors, and `-h` (`--help`).
+Sizes: MB is 10⁶ bytes and MiB is 2²⁰.
+
+## Environment variables
+
+Options that depend on the machine more than on the data can be set for all commands. An option on the command line wins
+over its variable, and the variable over a configuration file.
+
+| Variable | Option |
+|---|---|
+{variables}
+`SHARDKIT_STORAGE_OPTIONS` holds pairs with spaces between them: `endpoint=http://10.0.0.1:9000 region=eu-west-1`. It
+and `SHARDKIT_WORK` apply to commands that name a bucket.
 """
 
 
@@ -81,10 +94,18 @@ def packing_text() -> str:
     return before + BEGIN + table(pack_command) + END + rest.partition(END)[2]
 
 
+def variables_text(context: click.Context) -> str:
+    """The environment variables and their options, a row each."""
+    commands = [cli.get_command(context, name) for name in COMMANDS]
+    options = [p.field for command in commands if command for p in command.params if isinstance(p, FieldOption)]
+    found = {variable_of(option): f"`{flag_of(option)}`" for option in options if variable_of(option)}
+    return "".join(f"| `{variable}` | {flag} |\n" for variable, flag in sorted(found.items())) + "\n"
+
+
 def page_text() -> str:
     """The text of docs/commands.md."""
     context = click.Context(cli, **cli.context_settings)
-    parts = [TOP]
+    parts = [TOP.replace("{variables}\n", variables_text(context))]
     for name, (_, text) in COMMANDS.items():
         command = cli.get_command(context, name)
         assert command is not None

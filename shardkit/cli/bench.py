@@ -9,6 +9,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, Plot, options_from
+from shardkit.cli.command import Command
 from shardkit.errors import printable
 from shardkit.tools.settings import BenchSettings
 from shardkit.units import format_bytes
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from shardkit.tools.bench.bench import BenchResult
 
 
-@click.command(name="bench", short_help="Compare a class directory with shards on this machine.")
+@click.command(cls=Command, name="bench", short_help="Compare a class directory with shards on this machine.")
 @click.argument("source")
 @options_from(BenchSettings, Plot, Json)
 @console.output_options

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from shardkit.cli.flags import Flags
 from shardkit.errors import UsageError, printable
 from shardkit.options.fields import Flag, Help, OptionField, Takes, options_of
 from shardkit.units import parse_bytes
@@ -124,10 +126,13 @@ _NUMBERS: dict[str, Callable[[str], float]] = {"int": int, "float": float}
 
 
 class FieldOption(click.Option):
-    """An option of a command that the field of a dataclass describes."""
+    """An option of a command that the field of a dataclass describes.
+
+    Those that a machine sets (MACHINE) can also be given by an environment variable; the command line wins.
+    """
 
     def __init__(self, declared: Sequence[str], *, field: OptionField, **asked: Any) -> None:
-        super().__init__(declared, **asked)
+        super().__init__(declared, envvar=variable_of(field) or None, **asked)
         self.field = field
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
@@ -135,7 +140,12 @@ class FieldOption(click.Option):
         given = super().process_value(ctx, value)
         if given is None or given == ():
             return self.field.default
-        return value_of(self.field, given, self.opts[0])
+        place = self.opts[0]
+        if ctx.get_parameter_source(self.field.name) is ParameterSource.ENVIRONMENT:
+            place = f"${variable_of(self.field)}"
+            if flags := ctx.find_object(Flags):
+                flags.origins[self.field.name] = place
+        return value_of(self.field, given, place)
 
 
 def value_of(option: OptionField, given: Any, place: str) -> Any:
@@ -161,6 +171,18 @@ def flag_of(option: OptionField) -> str:
     return f"{flag}/--no-{flag[2:]}" if option.default is True and "/" not in flag else flag
 
 
+MACHINE = ("--workers", "--threads", "--transfers", "--work", "--folder", "--storage-option")
+"""Options that depend on the machine more than on the data: an environment variable gives them for all commands."""
+
+
+def variable_of(option: OptionField) -> str:
+    """The environment variable of an option: SHARDKIT_WORKERS; "" where it has none."""
+    flag = flag_of(option)
+    if flag not in MACHINE or option.kind == "numbers":
+        return ""
+    return "SHARDKIT_" + flag[2:].replace("-", "_").upper() + ("S" if option.kind == "pairs" else "")
+
+
 def default_text(option: OptionField) -> str:
     """The default as a reader sees it; "" for nothing, and for off."""
     if option.default is None or option.default is False:
@@ -178,7 +200,10 @@ def limits_text(option: OptionField) -> str:
 def help_text(option: OptionField) -> str:
     """The help of an option, with its default and limits."""
     default = default_text(option)
-    notes = "; ".join(filter(None, [default and f"default: {default}", limits_text(option)]))
+    variable = variable_of(option)
+    notes = "; ".join(
+        filter(None, [default and f"default: {default}", limits_text(option), variable and f"env: {variable}"])
+    )
     return f"{option.help.text}  [{notes}]" if notes else option.help.text
 
 

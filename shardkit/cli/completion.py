@@ -8,7 +8,8 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class, shell_complete
 
 from shardkit.cli import console
-from shardkit.cli.click_options import Choice
+from shardkit.cli.click_options import Choice, Json, options_from
+from shardkit.cli.command import Command
 from shardkit.errors import UsageError
 from shardkit.options.keywords import closest
 
@@ -18,10 +19,11 @@ VARIABLE = "_SHARDKIT_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command(name="completion", short_help="Print the completion script for a shell.")
+@click.command(cls=Command, name="completion", short_help="Print the completion script for a shell.")
 @click.argument("shell", type=Choice(SHELLS))
+@options_from(Json)
 @console.output_options
-def command(shell: str) -> None:
+def command(shell: str, as_json: bool) -> None:
     """Print the script with which SHELL completes commands, options and files. Store it where the shell looks for it.
 
     \b
@@ -33,7 +35,11 @@ def command(shell: str) -> None:
         close = closest(shell, SHELLS)
         cure = f"did you mean {close}?" if close else "choose one of these"
         raise UsageError("SHELL", f"{shell!r} is not one of {', '.join(SHELLS)}", cure)
-    console.write(script(shell))
+    text = script(shell)
+    if as_json:
+        console.write_json({"shell": shell, "script": text})
+    else:
+        console.write(text)
 
 
 def script(shell: str) -> str:

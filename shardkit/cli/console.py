@@ -35,7 +35,14 @@ def output_options(function: _F) -> _F:
     """Add -v, -q and --debug to a command; they may be given before or after its name."""
     for option in (
         click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show tracebacks."),
-        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_set_quiet, help="Show errors only."),
+        click.option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            expose_value=False,
+            callback=_set_quiet,
+            help="Print errors and what is asked for, and nothing else.",
+        ),
         click.option(
             "-v", "--verbose", is_flag=True, expose_value=False, callback=_set_verbose, help="Show more messages."
         ),
@@ -144,6 +151,18 @@ def error(text: str) -> None:
     _tell("error", text)
 
 
+def warn(text: str) -> None:
+    """Write one line to stderr, `shardkit: warning: …`, unless --quiet was given."""
+    _logger.warning("%s", text)
+
+
+def summary(text: str) -> None:
+    """Write what a command did to stdout, unless --quiet was given: a result that was asked for is written anyway."""
+    ctx = click.get_current_context(silent=True)
+    if ctx is None or not ctx.meta.get(QUIET):
+        write(ctx.obj.as_typed(text) if ctx is not None and ctx.obj is not None else text)
+
+
 def trace(exc: BaseException) -> None:
     """Write the traceback to stderr."""
     import traceback
@@ -244,7 +263,8 @@ class _Bars:
         if now.bytes_done:
             seconds = self.bar.format_dict["elapsed"] or 1e-9
             self.bar.set_postfix_str(f"{now.bytes_done / 1e6 / seconds:.1f} MB/s", refresh=False)
-        self.bar.update(max(0, now.done - self.bar.n))
+        done = min(now.done, now.total) if now.total else now.done
+        self.bar.update(max(0, done - self.bar.n))
 
     def close(self) -> None:
         """Leave the bar on the screen as it is."""
@@ -258,9 +278,36 @@ def _new_bar(now: Progress) -> tqdm[Any]:
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # no monitor thread: workers may be forked
-    total, unit = (now.bytes_total, "B") if now.step in _BY_BYTES else (now.total, " files")
-    bar: tqdm[Any] = tqdm(
-        desc=now.step, total=total or None, unit=unit, unit_scale=True, file=sys.stderr, dynamic_ncols=True
-    )
+    asked: dict[str, Any] = {"desc": now.step, "file": sys.stderr, "dynamic_ncols": True}
+    bar: tqdm[Any]
+    if now.step in _BY_BYTES:
+        bar = tqdm(total=now.bytes_total or None, unit="B", unit_scale=True, **asked)
+    else:
+
+        class FilesBar(tqdm):  # type: ignore[type-arg]
+            """A bar with whole numbers of files."""
+
+            @property
+            def format_dict(self) -> Any:
+                """tqdm's facts, with those of BAR."""
+                found = super().format_dict
+                return {**found, **files_text(found["n"], found["total"], found["elapsed"])}
+
+        bar = FilesBar(total=now.total or None, bar_format=BAR, **asked)
     _bars.append(bar)
     return bar
+
+
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {count} [{elapsed}<{remaining}{speed}{postfix}]"
+"""A bar of files: tqdm's own abbreviates (`51.2k files`), and shows rates of the first milliseconds."""
+
+_FIRST_SECONDS = 0.5
+
+
+def files_text(done: int, total: int | None, seconds: float) -> dict[str, str]:
+    """The number of files and their average rate, for BAR. A rate is shown once it means something."""
+    count = f"{done:,}/{total:,} files" if total else f"{done:,} files"
+    if seconds < _FIRST_SECONDS:
+        return {"count": count, "speed": ""}
+    rate = done / seconds
+    return {"count": count, "speed": f", {rate:,.0f} files/s" if rate >= 10 else f", {rate:.1f} files/s"}

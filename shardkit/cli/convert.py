@@ -9,12 +9,13 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.cli.engine import with_engine
 from shardkit.errors import printable
 from shardkit.tools.settings import ConvertSettings
 
 
-@click.command(name="convert", short_help="Write a dataset in another format, or as other shards.")
+@click.command(cls=Command, name="convert", short_help="Write a dataset in another format, or as other shards.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("dest")
 @options_from(ConvertSettings, Json)
@@ -42,9 +43,9 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
         console.write_json(manifest)
         return
     what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
-    name = manifest.shards[0].name
     fields = ", ".join(map(printable, manifest.fields))
-    stem = os.path.splitext(manifest.index[0].name)[0] if manifest.index else name
-    console.write(f"{printable(stem)}: {what} of {manifest.shard_format}; fields {fields}")
+    stem = os.path.splitext(manifest.index[0].name if manifest.index else manifest.shards[0].name)[0]
+    prefix = os.path.join(dest if os.path.isdir(dest) else os.path.dirname(dest), stem)
+    console.summary(f"{printable(prefix)}: {what} of {manifest.shard_format}; fields {fields}")
     if manifest.classes:
-        console.write(tables.class_table({"samples": manifest.classes}))
+        console.summary(tables.class_table({"samples": manifest.classes}))

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 import click
 
 from shardkit.cli import console, tables
+from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.errors import printable
 
 if TYPE_CHECKING:
     from shardkit.tools.demo import DemoResult
 
 
-@click.command(name="demo", short_help="Draw, pack and stream a small dataset, as a demonstration.")
+@click.command(cls=Command, name="demo", short_help="Draw, pack and stream a small dataset, as a demonstration.")
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@options_from(Json)
 @console.output_options
-def command(folder: Path | None) -> None:
+def command(folder: Path | None, as_json: bool) -> None:
     """Draw a small tree of red and blue cars, pack it, stream it, and report the speed.
 
     DIR keeps the tree, for example to follow the documentation; the shards are temporary. Without DIR, the tree is
@@ -34,7 +37,11 @@ def command(folder: Path | None) -> None:
 
     with ExitStack() as stack:
         place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="shardkit-demo-")))
-        console.write(demo_text(demo(place), kept=folder is not None))
+        result = demo(place)
+        if as_json:
+            console.write_json(result)
+        else:
+            console.summary(demo_text(result, kept=folder is not None))
 
 
 def demo_text(result: DemoResult, *, kept: bool) -> str:

@@ -8,11 +8,12 @@ import click
 
 from shardkit.cli import console
 from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.cli.upload import result_text
 from shardkit.tools.settings import DownloadSettings
 
 
-@click.command(name="download", short_help="Download a dataset from a bucket.")
+@click.command(cls=Command, name="download", short_help="Download a dataset from a bucket.")
 @click.argument("source")
 @click.argument("dest")
 @options_from(DownloadSettings, Json)
@@ -37,4 +38,4 @@ def command(ctx: click.Context, /, source: str, dest: str, as_json: bool, **opti
     if as_json:
         console.write_json(result)
     else:
-        console.write(result_text(result, "fetched"))
+        console.summary(result_text(result, "fetched"))

@@ -9,6 +9,7 @@ import click
 
 from shardkit.cli import console
 from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.errors import UsageError, printable
 from shardkit.options.fields import Help
 from shardkit.tools.settings import ExportSettings
@@ -29,7 +30,7 @@ class Kinds:
     class_names: Annotated[bool, Help("classnames.txt: the class names, one per line.")] = False
 
 
-@click.command(name="export", short_help="Write the files by which other libraries read a dataset.")
+@click.command(cls=Command, name="export", short_help="Write the files by which other libraries read a dataset.")
 @click.argument("dataset", nargs=-1, required=True)
 @options_from(Kinds, ExportSettings, Json)
 @console.output_options
@@ -57,7 +58,7 @@ def command(dataset: tuple[str, ...], as_json: bool, **options: Any) -> None:
     if as_json:
         console.write_json(result)
     else:
-        console.write(result_text(result))
+        console.summary(result_text(result))
 
 
 def result_text(result: Exported) -> str:

@@ -7,6 +7,7 @@ flags, so that stderr shows --overwrite, --on-error skip, --classes.
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ import click
 
 from shardkit.errors import ShardkitError, UsageError
 
+_RELATIVE = re.compile(r"(?!-|~|[\w+.-]+://)[^/\\\0][^\0]*\Z")
+"""An argument that may be a relative path."""
 _PARAMETER = re.compile(r"`([a-z][a-z_]*)(?:=([^`]*))?`")
 
 
@@ -35,8 +38,20 @@ class Flags:
         self.parameters = {parameter.name: parameter for parameter in command.params if parameter.name}
 
     def spelled(self, text: str) -> str:
-        """Replace parameters in `text` by flags; those that the command does not have are left unchanged."""
-        return _PARAMETER.sub(self._flag, text)
+        """Replace parameters in `text` by flags, and paths by the relative ones that were typed.
+
+        Parameters that the command does not have are left unchanged.
+        """
+        return self.as_typed(_PARAMETER.sub(self._flag, text))
+
+    def as_typed(self, text: str) -> str:
+        """Replace absolute paths in `text` that begin with an argument of the command line by that argument."""
+        for argument in sorted(self.arguments, key=len, reverse=True):
+            if _RELATIVE.match(argument) and (whole := os.path.abspath(argument)) != os.sep:
+                end = r"(?=[/:;, ]|$)" if argument.strip("./") == "" else ""
+                typed = (argument.rstrip("/") or ".").replace("\\", r"\\")
+                text = re.sub(rf"(?<![\w./-]){re.escape(whole)}{end}", typed, text)
+        return text
 
     def error_text(self, error: ShardkitError) -> str:
         """The message of an error. The place of a UsageError is often a parameter, unless the user gave a path of that

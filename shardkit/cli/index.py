@@ -10,6 +10,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.cli.engine import with_engine
 from shardkit.errors import printable
 from shardkit.options.fields import Help
@@ -26,7 +27,7 @@ class Dali:
     dali: Annotated[bool, Help("Also write NAME.idx for NVIDIA DALI beside each shard.")] = False
 
 
-@click.command(name="index", short_help="Create the manifest and index of shards that have none.")
+@click.command(cls=Command, name="index", short_help="Create the manifest and index of shards that have none.")
 @click.argument("source", nargs=-1, required=True)
 @options_from(IndexSettings, Dali, Json)
 @console.output_options
@@ -59,9 +60,9 @@ def command(source: tuple[str, ...], dali: bool, as_json: bool, **options: Any) 
     what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
     fields = ", ".join(map(printable, manifest.fields))
     name = os.path.splitext(manifest.index[0].name)[0] if manifest.index else ""
-    console.write(f"{printable(name)}: {what}; fields {fields}\n{tables.class_table({'samples': manifest.classes})}")
+    console.summary(f"{printable(name)}: {what}; fields {fields}\n{tables.class_table({'samples': manifest.classes})}")
     for path in files:
-        console.write(printable(path))
+        console.summary(printable(path))
 
 
 def _manifest_of(source: str | list[str]) -> Manifest | None:

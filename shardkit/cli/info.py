@@ -9,6 +9,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.errors import UsageError, printable
 from shardkit.options.fields import Help
 from shardkit.tools.settings import InfoSettings
@@ -25,7 +26,7 @@ class Build:
     build: Annotated[bool, Help("Show which of the optional C extensions are in use.")] = False
 
 
-@click.command(name="info", short_help="Show the contents of a packed dataset.")
+@click.command(cls=Command, name="info", short_help="Show the contents of a packed dataset.")
 @click.argument("dest", required=False)
 @options_from(Build, InfoSettings, Json)
 @console.output_options

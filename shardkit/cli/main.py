@@ -71,8 +71,13 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Like click's, but suggests the nearest name for one that does not exist."""
+        """Like click's, but suggests the nearest name for one that does not exist; `help NAME` is `NAME --help`."""
+        if args[0] == "help":
+            args = [*args[1:2], "--help"]
         name = args[0]
+        if name == "--help":
+            click.echo(ctx.get_help())
+            ctx.exit()
         if name not in COMMANDS and not name.startswith("-"):
             close = closest(name, COMMANDS)
             hint = f"did you mean {close}?" if close else f"the commands are {', '.join(COMMANDS)}"
@@ -104,7 +109,7 @@ Exit codes:
 @click.group(
     cls=LazyGroup, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 @console.output_options
 def cli() -> None:
     """Pack a class tree of images into shards, and stream them into training.
@@ -114,6 +119,7 @@ def cli() -> None:
     shardkit pack data shards                 a tree of splits (train/ validation/ test/)
     shardkit info shards/train                what is in it
     shardkit demo                             try it all on a small generated dataset
+    shardkit help pack                        the options of a command, with examples
     """
 
 

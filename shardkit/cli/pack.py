@@ -12,6 +12,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import FieldOption, Json, arguments, groups, options_from, pairs
+from shardkit.cli.command import Command
 from shardkit.cli.config_file import Setting, load_config
 from shardkit.cli.engine import with_engine
 from shardkit.cli.flags import Flags
@@ -38,7 +39,7 @@ class Run:
     ] = None
 
 
-@click.command(name="pack", short_help="Pack a tree of class directories into shards.")
+@click.command(cls=Command, name="pack", short_help="Pack a tree of class directories into shards.")
 @click.argument("source")
 @click.argument("dest")
 @options_from(PackSettings, Run, Json)
@@ -82,7 +83,7 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     elif as_json:
         console.write_json(packed.manifests if packed.splits else packed.manifest)
     else:
-        console.write(result_text({each.location: each.manifest for each in packed.values()}))
+        console.summary(result_text({each.location: each.manifest for each in packed.values()}))
 
 
 NOT_SETTINGS = ("config", "as_json")

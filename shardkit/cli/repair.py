@@ -8,6 +8,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.errors import printable
 from shardkit.tools.settings import RepairSettings
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN = 50
 
 
-@click.command(name="repair", short_help="Recover a sound dataset from a damaged one.")
+@click.command(cls=Command, name="repair", short_help="Recover a sound dataset from a damaged one.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("dest")
 @options_from(RepairSettings, Json)
@@ -40,7 +41,7 @@ def command(source: tuple[str, ...], dest: str, as_json: bool, **options: Any) -
     if as_json:
         console.write_json(result)
     else:
-        console.write(result_text(result))
+        console.summary(result_text(result))
 
 
 def result_text(result: Repaired) -> str:

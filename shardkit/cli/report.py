@@ -9,6 +9,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.errors import printable
 from shardkit.tools.settings import ReportSettings
 from shardkit.units import format_bytes
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from shardkit.tools.report.report import DatasetFindings, Report
 
 
-@click.command(name="report", short_help="Write an HTML report: classes, sizes, duplicates, leakage.")
+@click.command(cls=Command, name="report", short_help="Write an HTML report: classes, sizes, duplicates, leakage.")
 @click.argument("source")
 @options_from(ReportSettings, Json)
 @console.output_options
@@ -40,7 +41,7 @@ def command(source: str, out: Path, as_json: bool, **options: Any) -> None:
     if as_json:
         console.write_json(result)
     else:
-        console.write(report_text(result))
+        console.summary(report_text(result))
 
 
 def report_text(result: Report) -> str:

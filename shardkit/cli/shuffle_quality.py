@@ -9,13 +9,14 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, Plot, options_from
+from shardkit.cli.command import Command
 from shardkit.tools.settings import ShuffleQualitySettings
 
 if TYPE_CHECKING:
     from shardkit.tools.shuffle_quality import ShuffleQuality
 
 
-@click.command(name="shuffle-quality", short_help="Show how well shuffle buffers mix a dataset.")
+@click.command(cls=Command, name="shuffle-quality", short_help="Show how well shuffle buffers mix a dataset.")
 @click.argument("source")
 @options_from(ShuffleQualitySettings, Plot, Json)
 @console.output_options

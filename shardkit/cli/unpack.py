@@ -8,6 +8,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.errors import printable
 from shardkit.tools.settings import UnpackSettings
 from shardkit.units import format_bytes
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from shardkit.tools.unpack.unpack import Unpacked
 
 
-@click.command(name="unpack", short_help="Extract a dataset into a tree of class directories.")
+@click.command(cls=Command, name="unpack", short_help="Extract a dataset into a tree of class directories.")
 @click.argument("source")
 @click.argument("dest")
 @options_from(UnpackSettings, Json)
@@ -39,7 +40,7 @@ def command(source: str, dest: str, as_json: bool, **options: Any) -> None:
     if as_json:
         console.write_json(result)
     else:
-        console.write(result_text(result))
+        console.summary(result_text(result))
 
 
 def result_text(result: Unpacked) -> str:

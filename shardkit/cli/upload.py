@@ -8,6 +8,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.errors import printable
 from shardkit.tools.settings import UploadSettings
 from shardkit.units import format_bytes
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from shardkit.tools.transfer.copy import Transferred
 
 
-@click.command(name="upload", short_help="Upload a dataset to a bucket.")
+@click.command(cls=Command, name="upload", short_help="Upload a dataset to a bucket.")
 @click.argument("source", nargs=-1, required=True)
 @click.argument("dest")
 @options_from(UploadSettings, Json)
@@ -31,7 +32,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
 
     \b
     shardkit upload shards/train s3://bucket/train
-    shardkit upload shards s3://bucket/cars/ --workers 8 --export timm,huggingface
+    shardkit upload shards s3://bucket/cars/ --transfers 8 --export timm,huggingface
     shardkit upload shards/train s3://bucket/train --storage-option endpoint=http://127.0.0.1:9000
     """
     from shardkit.tools.transfer.upload import upload
@@ -43,7 +44,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], dest: str, as_json: 
     if as_json:
         console.write_json(result)
     else:
-        console.write(result_text(result, "sent"))
+        console.summary(result_text(result, "sent"))
 
 
 def result_text(result: Transferred, done: str) -> str:

@@ -8,6 +8,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, options_from
+from shardkit.cli.command import Command
 from shardkit.cli.engine import with_engine
 from shardkit.errors import DatasetError, printable
 from shardkit.tools.settings import VerifySettings
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 SHOWN = 50
 
 
-@click.command(name="verify", short_help="Check shards, index and manifest.")
+@click.command(cls=Command, name="verify", short_help="Check shards, index and manifest.")
 @click.argument("source", nargs=-1, required=True)
 @options_from(VerifySettings, Json)
 @console.output_options
@@ -29,7 +30,7 @@ def command(ctx: click.Context, /, source: tuple[str, ...], as_json: bool, **opt
     SOURCE is a prefix, a manifest, or a glob or list of shards. Without a manifest there are no checksums,
     and only the tar structure, keys, labels and image headers are checked. A dataset in a bucket is compared with the
     sizes and checksums that the store keeps; --read fetches it and checks its contents too. The exit code is 0 if
-    everything is sound, and 5 otherwise.
+    everything is sound, and 5 otherwise; with --quiet, only findings are printed.
 
     \b
     shardkit verify shards/train
@@ -43,6 +44,8 @@ def command(ctx: click.Context, /, source: tuple[str, ...], as_json: bool, **opt
         result = verify(list(source) if len(source) > 1 else source[0], progress=progress, **with_engine(options))
     if as_json:
         console.write_json(result)
+    elif result.sound:
+        console.summary(result_text(result))
     else:
         console.write(result_text(result))
     if not result.sound:

@@ -8,6 +8,7 @@ import click
 
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, arguments, options_from
+from shardkit.cli.command import Command
 from shardkit.errors import printable
 from shardkit.tools.settings import ViewSettings
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from shardkit.tools.view import ContactSheet
 
 
-@click.command(name="view", short_help="Draw random samples of each class in one picture.")
+@click.command(cls=Command, name="view", short_help="Draw random samples of each class in one picture.")
 @click.argument("source")
 @options_from(ViewSettings, Json)
 @console.output_options
@@ -26,7 +27,7 @@ def command(source: str, as_json: bool, **options: Any) -> None:
 
     \b
     shardkit view shards/train
-    shardkit view shards/train --classes blue,red --count 5 --seed 1 --out cars.png
+    shardkit view shards/train --class blue --class red --count 5 --seed 1 --out cars.png
     shardkit view shards/train --augmented --size 32 --out augmented.png
     """
     from shardkit.tools.view import view
@@ -36,7 +37,7 @@ def command(source: str, as_json: bool, **options: Any) -> None:
     if as_json:
         console.write_json(sheet)
     else:
-        console.write(sheet_text(sheet))
+        console.summary(sheet_text(sheet))
 
 
 def sheet_text(sheet: ContactSheet) -> str:

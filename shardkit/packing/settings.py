@@ -196,7 +196,7 @@ class PackSettings:
     fields: Annotated[
         Sequence[str] | str | None,
         Takes.WORDS,
-        Help("File extensions that make up a sample: jpg,json,txt.", "EXT,..."),
+        Help("Fields of a sample: the extensions of its files, as jpg,json,txt.", "FIELD,..."),
         About(
             "Or the extensions of the files that make up a sample: [jpg, json, txt] makes one sample of cat/1.jpg, "
             "cat/1.json and cat/1.txt. A sample need not include an image. By default, each file is a sample."

@@ -29,8 +29,10 @@ memory."""
 ExportKind = Literal["timm", "huggingface", "croissant", "tfds", "class-names"]
 """The formats of `export`."""
 
-Threads = Annotated[int | None, AtLeast(1), Help("Number of threads.", "N", unset="one per core")]
-Transfers = Annotated[int | None, AtLeast(1), Help("Number of concurrent transfers.", "N", unset=str(TRANSFERS))]
+Threads = Annotated[int | None, AtLeast(1), Flag("--threads"), Help("Number of threads.", "N", unset="one per core")]
+Transfers = Annotated[
+    int | None, AtLeast(1), Flag("--transfers"), Help("Number of concurrent transfers.", "N", unset=str(TRANSFERS))
+]
 SampleSeed = Annotated[int, AtLeast(0), Help("Random seed for choosing the samples.", "N")]
 
 
@@ -50,7 +52,7 @@ class ConvertSettings:
     rename: Annotated[Mapping[str, str] | None, Takes.NAMES, Help("Fields to rename.", "OLD=NEW,...")] = None
     drop: Annotated[Sequence[str], Takes.WORDS, Help("Fields to omit.", "FIELD,...")] = ()
     fields: Annotated[
-        Sequence[str] | str | None, Takes.WORDS, Help("Fields to keep; all others are omitted.", "FIELD,...")
+        Sequence[str] | str | None, Takes.WORDS, Help("Fields of the new samples; all others are omitted.", "FIELD,...")
     ] = None
     workers: Processes = None
     engine: EngineOption = "local"
@@ -108,6 +110,7 @@ class UploadSettings:
 
     check: Annotated[
         Literal["store", "read", "none"],
+        Flag("--verify"),
         Help("Check uploads by the store's checksum (by reading back if it has none), by reading back, or not at all."),
     ] = "store"
     overwrite: Overwrite = False
@@ -197,8 +200,9 @@ class ViewSettings:
     out: Annotated[str | os.PathLike[str], Takes.FILE, Help("PNG file to write.", "FILE")] = "view.png"
     classes: Annotated[
         Sequence[str | int] | None,
-        Takes.WORDS,
-        Help("Only these classes, by name or label.", "A,B", unset=f"all, at most {MAX_CLASSES}"),
+        Takes.TEXTS,
+        Flag("--class"),
+        Help("Only this class, by name or label; repeatable.", "NAME", unset=f"all, at most {MAX_CLASSES}"),
     ] = None
     count: Annotated[int, AtLeast(1), AtMost(100), Help("Number of samples of each class.", "N")] = 8
     seed: SampleSeed = 0
