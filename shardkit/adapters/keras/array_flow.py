@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from shardkit.adapters.keras.arguments import flags
 from shardkit.adapters.keras.indexed import Arrays, FlowOptions, IndexedFlow, Numbers
 from shardkit.errors import UsageError
 from shardkit.images.augment.options import Augment
@@ -46,12 +47,20 @@ def flow_of_arrays(
     UsageError for arrays of different lengths, of objects, or with other axes, and for a split by which the two parts
     have different labels.
     """
+    if isinstance(x, (tuple, list)) and len(x) < 2:
+        raise UsageError("x", f"a {type(x).__name__} of {len(x)} is not (images, other inputs)", "give an array")
     images, more = (x[0], x[1] if isinstance(x[1], list) else [x[1]]) if isinstance(x, (tuple, list)) else (x, [])
     found = _images(images, options)
+    (ignore_class_split,) = flags(ignore_class_split=ignore_class_split)
     others = {"x": [_array("x", one) for one in more]}
     for name, value in (("y", y), ("sample_weight", sample_weight)):
         if value is not None:
             others[name] = [_array(name, value)]
+    for weights in others.get("sample_weight", ()):
+        if weights.dtype.kind not in "biuf" or not np.isfinite(weights).all():
+            raise UsageError(
+                "sample_weight", "it holds NaN, infinity, or no numbers", "give a finite number for each image"
+            )
     for name, arrays in others.items():
         for array in arrays:
             if len(array) != len(found):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.adapters.keras.flow import one_of
+from shardkit.adapters.keras.arguments import one_of
 from shardkit.errors import UsageError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".tif", ".tiff")
@@ -86,9 +86,14 @@ def rows_of(frame: Any, columns: Columns) -> Rows:
     return rows
 
 
+def listed_columns(y_col: Any) -> Any:
+    """Names of columns that are in an array or an index as a list; a single name as it is."""
+    return np.asarray(y_col).tolist() if hasattr(y_col, "__array__") and np.ndim(y_col) == 1 else y_col
+
+
 def _values(argument: str, frame: Any, name: Any) -> list[Any]:
     known = list(getattr(frame, "columns", ()))
-    if name not in known:
+    if isinstance(name, (list, np.ndarray)) or not isinstance(name, Hashable) or name not in known:
         fact = f"there is no column {name!r}" if known else f"{type(frame).__name__} is not a DataFrame"
         raise UsageError(argument, fact, f"its columns are {', '.join(map(str, known[:10]))}" if known else "give one")
     column = frame[name]
@@ -140,7 +145,7 @@ def _array(name: Any, values: list[Any]) -> NDArray[Any]:
     try:
         array = np.array(values)
     except ValueError:  # of several lengths
-        array = np.array(values, object)
+        array = np.empty(len(values), object)
     if array.dtype == object:
         fact = f"the values of column {name!r} are not of one kind and shape"
         raise UsageError("y_col", fact, "give numbers, or lists of one length")
@@ -167,8 +172,7 @@ def _labels(frame: Any, columns: Columns) -> list[Label]:
     values = _values("y_col", frame, columns.y_col)
     _require_there("y_col", columns.y_col, values)
     several = columns.class_mode == "categorical"
-    kinds = (str, list, tuple) if several else (str,)
-    wrong = next((value for value in values if not isinstance(value, kinds)), None)
+    wrong = next((value for value in values if not _is_label(value, several)), None)
     if wrong is not None:
         expected = "strings, or lists of strings" if several else "strings"
         fact = f"with class_mode={columns.class_mode!r} the values of {columns.y_col!r} must be {expected}: {wrong!r}"
@@ -179,6 +183,12 @@ def _labels(frame: Any, columns: Columns) -> list[Label]:
             fact = f'"binary" needs two classes, but there are {len(found)}'
             raise UsageError("class_mode", fact, 'use "sparse" or "categorical"')
     return values
+
+
+def _is_label(value: object, several: bool) -> bool:
+    """Whether it is a class name, or where several are allowed a list of class names."""
+    listed = several and isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value)
+    return isinstance(value, str) or listed
 
 
 def _valid(names: Sequence[str], columns: Columns) -> list[int]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.adapters.keras.arguments import one_of, two_sides
 from shardkit.adapters.keras.dataframe import Columns, Rows, names_of, rows_of
-from shardkit.adapters.keras.flow import PILLOW_FILTERS, one_of, two_sides
+from shardkit.adapters.keras.flow import PILLOW_FILTERS
 from shardkit.adapters.keras.indexed import Files, FlowOptions, IndexedFlow, Numbers
 from shardkit.errors import UsageError
 from shardkit.images.augment.options import Augment

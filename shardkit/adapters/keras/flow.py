@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.adapters.keras.arguments import class_list, flags, folder_of, one_of, require_part, two_sides
 from shardkit.adapters.keras.listing import chosen_classes, class_part, keras_order, listed
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.adapters.sample_weights import FieldWeights
@@ -27,7 +27,7 @@ from shardkit.images.augment.augmenter import Augmenter
 from shardkit.images.augment.options import Augment
 from shardkit.images.augment.transform import DRAWS
 from shardkit.images.decoder import Interpolation
-from shardkit.options.keywords import cure_of_choice, named_options
+from shardkit.options.keywords import named_options
 from shardkit.reading.batches.batch import Batch, image_field
 from shardkit.reading.batches.labels import has_labels
 from shardkit.reading.content import Named
@@ -92,10 +92,14 @@ def flow_from_shards(
         fact = "augment has a rescale and a preprocessing_function of its own"
         raise UsageError("augment", fact, "set them there")
     _check_flow(color_mode, class_mode, interpolation, subset, validation_split)
+    shuffle, keep_aspect_ratio, exact, verbose = flags(
+        shuffle=shuffle, keep_aspect_ratio=keep_aspect_ratio, exact=exact, verbose=verbose
+    )
+    save_to_dir = folder_of("save_to_dir", save_to_dir)
     data_format = keras.config.image_data_format() if data_format is None else data_format
     one_of("data_format", data_format, ("channels_first", "channels_last"))
     base = as_dataset(source)
-    classes = None if classes is None or not len(classes) else classes
+    classes = class_list("classes", classes)
     names, labels = chosen_classes(base, classes, "classes")
     if class_mode not in (None, "input") and not has_labels(base.content.catalog):
         raise UsageError("class_mode", f'"{class_mode}" needs labels, and the samples have none', "use None")
@@ -121,7 +125,7 @@ def flow_from_shards(
     if save_to_dir is not None:
         assert listing is not None
         numbers = {key: number for number, key in enumerate(listing.keys)}
-        finish = replace(finish, save=Saving(os.fspath(save_to_dir), save_prefix, save_format, load.layout, numbers))
+        finish = replace(finish, save=Saving(save_to_dir, save_prefix, save_format, load.layout, numbers))
     made = KerasDataset(
         batches.batch(batch_size).map(finish), class_names=names, relabelled=relabel if classes is not None else None
     )
@@ -145,41 +149,6 @@ def _check_flow(
     one_of("class_mode", class_mode, ("binary", "categorical", "sparse", "input", None))
     one_of("interpolation", interpolation, (*PILLOW_FILTERS, "hamming"))
     require_part(subset, validation_split)
-
-
-def require_part(subset: str | None, validation_split: float) -> None:
-    """Raise UsageError for a subset, or a fraction for it, that makes no sense."""
-    one_of("subset", subset, ("training", "validation", None))
-    if not fraction(validation_split) and subset is not None:
-        fact = f"{validation_split!r} is not a fraction between 0 and 1"
-        raise UsageError("validation_split", fact, "give one such as 0.2 together with subset")
-
-
-def fraction(validation_split: object) -> float:
-    """A `validation_split` as a float, 0 for none. UsageError unless it is a number from 0 up to, but not, 1."""
-    found = 0.0 if validation_split is None else checks.plain_of(validation_split)
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not 0 <= found < 1:
-        raise UsageError("validation_split", f"{validation_split!r} is not between 0 and 1", "give one such as 0.2")
-    return float(found)
-
-
-def two_sides(target_size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) from a user's `target_size`. UsageError for anything but two positive integers."""
-    try:
-        height, width = map(operator.index, target_size)
-    except (TypeError, ValueError) as exc:
-        fact = f"{target_size!r} is not (height, width)"
-        raise UsageError("target_size", fact, "give two integers, such as (150, 150)") from exc
-    if min(height, width) < 1:
-        raise UsageError("target_size", f"{target_size!r} has a side below 1", "give two positive integers")
-    return height, width
-
-
-def one_of(argument: str, value: object, allowed: Sequence[object]) -> None:
-    """Raise UsageError for a value that is not allowed."""
-    if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
-        cure = cure_of_choice(argument, value, allowed)
-        raise UsageError(argument, f"{value!r} is not one of {', '.join(map(repr, allowed))}", cure)
 
 
 def as_dataset(source: SourceLike | Dataset) -> Dataset:

@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from shardkit.adapters.keras.arguments import class_list, flags, folder_of, fraction, one_of
 from shardkit.adapters.keras.array_flow import flow_of_arrays
-from shardkit.adapters.keras.dataframe import Columns
+from shardkit.adapters.keras.dataframe import Columns, listed_columns
 from shardkit.adapters.keras.file_flow import flow_of_files
-from shardkit.adapters.keras.flow import ColorMode, Subset, flow_from_shards, fraction, one_of
+from shardkit.adapters.keras.flow import ColorMode, Subset, flow_from_shards
 from shardkit.adapters.keras.indexed import FlowOptions, IndexedFlow
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.errors import UsageError
@@ -321,11 +322,13 @@ class ImageDataGenerator:
             if name not in _DEPRECATED:
                 raise UsageError("flow_from_dataframe()", f"got an unexpected keyword argument {name!r}", "omit it")
             warnings.warn(f"{name} is deprecated and has no effect", DeprecationWarning, stacklevel=2)
-        if class_mode == "other":
+        if isinstance(class_mode, str) and class_mode == "other":
             warnings.warn('class_mode="other" is now class_mode="raw"', DeprecationWarning, stacklevel=2)
             class_mode = "raw"
-        folder = "" if directory is None else os.fspath(directory)
-        columns = Columns(x_col, y_col, weight_col, class_mode, classes, folder, validate_filenames)
+        folder = folder_of("directory", directory) or ""
+        (validate_filenames,) = flags(validate_filenames=validate_filenames)
+        names = class_list("classes", classes)
+        columns = Columns(x_col, listed_columns(y_col), weight_col, class_mode, names, folder, validate_filenames)
         options = FlowOptions(
             self.data_format, self.dtype, batch_size, shuffle, seed, save_to_dir, save_prefix, save_format, subset,
             self._validation_split,

@@ -12,10 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.adapters.keras.flow import ColorMode, Loading, Relabel, as_dataset, one_of, shuffled
+from shardkit.adapters.keras.arguments import class_list, flags, fraction, one_of, two_sides
+from shardkit.adapters.keras.flow import ColorMode, Loading, Relabel, as_dataset, shuffled
 from shardkit.adapters.keras.listing import KerasListing, chosen_classes, keras_order, listed, taken
 from shardkit.adapters.keras.pydataset import KerasDataset, keras
 from shardkit.errors import MissingExtraError, UsageError
+from shardkit.images.augment import checks
 from shardkit.images.decoder import Interpolation
 from shardkit.options.keywords import named_options
 from shardkit.reading.batches.batch import Batch
@@ -66,16 +68,22 @@ def image_dataset_from_shards(
     them, bit-identical to Keras (format "tf" only). crop_to_aspect_ratio, pad_to_aspect_ratio, "rgba", and the filters
     lanczos5, gaussian and mitchellcubic also work this way.
     """
+    shuffle, exact, verbose, crop_to_aspect_ratio, pad_to_aspect_ratio = flags(
+        shuffle=shuffle, exact=exact, verbose=verbose, crop_to_aspect_ratio=crop_to_aspect_ratio,
+        pad_to_aspect_ratio=pad_to_aspect_ratio,
+    )  # fmt: skip
+    data_format = keras.config.image_data_format() if data_format is None else data_format
+    side, seed = checks.plain_of(image_size), checks.seed(seed)
+    size = two_sides((side, side) if isinstance(side, int) else image_size, "image_size")
     options = _Options(
         None if label_mode is None else labels, None if labels is None else label_mode, color_mode,
-        batch_size, (image_size, image_size) if isinstance(image_size, int) else (*image_size,), interpolation,
-        crop_to_aspect_ratio, pad_to_aspect_ratio, data_format or keras.config.image_data_format(), exact,
-        format or ("tf" if keras.backend.backend() == "tensorflow" else "keras"),
+        batch_size, size, interpolation, crop_to_aspect_ratio, pad_to_aspect_ratio, data_format, exact,
+        ("tf" if keras.backend.backend() == "tensorflow" else "keras") if format is None else format,
     )  # fmt: skip
     options.check()
     _check_subset(validation_split, subset, shuffle, seed)
     base = as_dataset(source)
-    listing, names, numbers = options.listed(base, class_names)
+    listing, names, numbers = options.listed(base, class_list("class_names", class_names))
     if options.label_mode == "binary" and len(names) != 2:
         raise UsageError("label_mode", f'"binary" needs two classes, but there are {len(names)}', 'use "int"')
     if shuffle:  # deals the files like Keras, so that the parts of a split match Keras' own
@@ -96,7 +104,7 @@ def image_dataset_from_shards(
 def _check_subset(validation_split: float | None, subset: str | None, shuffle: bool, seed: int | None) -> None:
     one_of("subset", subset, ("training", "validation", "both", None))
     if (validation_split is None) != (subset is None) or (
-        validation_split is not None and not 0 < validation_split < 1
+        validation_split is not None and not fraction(validation_split)
     ):
         fact = f"validation_split={validation_split!r} and subset={subset!r} do not fit"
         raise UsageError("subset", fact, "give both, with a fraction between 0 and 1, or neither")
@@ -145,6 +153,7 @@ class _Options:
         one_of("label_mode", self.label_mode, ("int", "categorical", "binary", None))
         one_of("color_mode", self.color_mode, ("rgb", "rgba", "grayscale"))
         one_of("format", self.format, ("tf", "keras"))
+        one_of("data_format", self.data_format, ("channels_first", "channels_last"))
         one_of("interpolation", self.interpolation, (*TF_FILTERS, "lanczos5", "gaussian", "mitchellcubic"))
         if self.crop and self.pad:
             raise UsageError("pad_to_aspect_ratio", "crop_to_aspect_ratio is also set", "set only one of them")
@@ -181,16 +190,16 @@ class _Options:
         listing = keras_order(whole, None)
         if self.labels is None:
             return listing, [], np.zeros(len(listing.places), np.int64)
-        given = np.asarray(self.labels)
+        given = checks.require_real("labels", self.labels, "give an integer for each sample")
         if given.dtype.kind not in "iu":
             raise UsageError(
                 "labels", f"an array of {given.dtype} does not contain integers", "give an integer for each sample"
             )
         numbers = given.astype(np.int64)
         if numbers.shape != listing.places.shape:
-            fact = f"{len(numbers)} labels for {len(listing.places)} samples"
+            fact = f"{numbers.size} labels for {len(listing.places)} samples"
             raise UsageError("labels", fact, "give one per sample, in the order of the sorted file paths")
-        return listing, [str(label) for label in sorted(set(self.labels))], numbers
+        return listing, [str(label) for label in sorted(set(numbers.tolist()))], numbers
 
     def made(
         self,
@@ -212,7 +221,7 @@ class _Options:
                 interpolation=TF_FILTERS[self.interpolation],
                 dtype="uint8" if self.interpolation == "nearest" else "float32",  # like TensorFlow's resize
             )  # fmt: skip
-        batches = batches.batch(self.batch_size or 32)
+        batches = batches.batch(32 if self.batch_size is None else self.batch_size)
         if self.format == "keras":
             made: Any = KerasDataset(batches.map(encode.batch), class_names=names)
         else:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from shardkit import rng
 from shardkit.adapters.keras.absent import absent
-from shardkit.adapters.keras.flow import PILLOW_FILTERS, Saving, require_part
+from shardkit.adapters.keras.arguments import flags, folder_of, require_part
+from shardkit.adapters.keras.flow import PILLOW_FILTERS, Saving
 from shardkit.adapters.keras.pydataset import keras
 from shardkit.errors import DecodeError, NotFoundError, SampleIndexError
 from shardkit.images.augment import checks
@@ -48,6 +49,9 @@ class FlowOptions:
     def __post_init__(self) -> None:
         at_least("batch_size", self.batch_size, 1)
         checks.seed(self.seed)
+        (shuffle,) = flags(shuffle=self.shuffle)
+        object.__setattr__(self, "shuffle", shuffle)
+        object.__setattr__(self, "save_to_dir", folder_of("save_to_dir", self.save_to_dir))
         require_part(self.subset, self.validation_split)
 
     @property

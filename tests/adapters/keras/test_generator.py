@@ -619,3 +619,73 @@ def test_a_weight_that_is_missing_is_reported_with_its_sample(tree: Path) -> Non
     flow = Ours().flow_from_shards(tree, target_size=(8, 8), weight_col="weight")
     with pytest.raises(shardkit.DatasetError, match=r"sample '.*': no value 'weight' in a field json"):
         next(flow)
+
+
+# Arguments
+
+NONSENSE: list[Any] = [
+    0, -1, 1.5, b"x", np.array(1), np.array([1, 2]), np.array(["a"]), float("nan"), float("inf"), object(), len, int,
+    {1}, np.datetime64("2020-01-01"), [[1], [1, 2]], [None] * 6, [1j] * 6, np.zeros((6, 0)), [],
+]  # fmt: skip
+
+
+def calls(tree: Path, frame: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Each way to make a flow, and arguments that it takes."""
+    generator = Ours(validation_split=0.4)
+    size = {"target_size": (8, 8)}
+    return {
+        "flow": (generator.flow, {"x": np.zeros((12, 4, 4, 3)), "y": np.arange(12)}),
+        "flow_from_dataframe": (generator.flow_from_dataframe, {"dataframe": frame, "directory": str(tree), **size}),
+        "flow_from_shards": (generator.flow_from_shards, {"source": str(tree), **size, "verbose": False}),
+        "image_dataset_from_shards": (
+            shardkit.keras.image_dataset_from_shards,
+            {"source": str(tree), "image_size": 8, "validation_split": 0.4, "subset": "training", "seed": 1,
+             "format": "keras", "verbose": False},
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("call", ["flow", "flow_from_dataframe", "flow_from_shards", "image_dataset_from_shards"])
+def test_nonsense_for_any_argument_is_an_error_of_shardkit(
+    call: str, tree: Path, frame: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    function, good = calls(tree, frame)[call]
+    next(iter(function(**good)))
+    for name in inspect.signature(function).parameters:
+        if name in ("source", "dataframe", "kwargs"):
+            continue
+        for value in NONSENSE:
+            try:
+                next(iter(function(**good | {name: value})))
+            except shardkit.ShardkitError:
+                pass
+            except Exception as exc:
+                raise AssertionError(f"{name}={value!r}: {exc!r}") from exc
+    assert [path.name for path in tmp_path.iterdir()] == [tree.name]
+
+
+def test_names_in_arrays_are_taken_as_lists(tree: Path, frame: Any) -> None:
+    names = np.array(["red", "blue"])
+    flow = Ours().flow_from_dataframe(frame, tree, target_size=(8, 8), classes=names)
+    assert flow.class_indices == {"red": 0, "blue": 1}
+    assert Ours().flow_from_directory(tree, (8, 8), classes=names).class_indices == {"red": 0, "blue": 1}
+    several = Ours().flow_from_dataframe(frame, tree, y_col=frame.columns[2:4], class_mode="multi_output")
+    assert len(several.labels) == 2
+    with pytest.raises(UsageError, match="classes: str is not a list of class names"):
+        Ours().flow_from_directory(tree, (8, 8), classes="red")
+    assert Ours().flow_from_directory(tree, (8, 8), classes=[]).num_classes == 2
+
+
+def test_an_empty_folder_name_saves_nothing_as_in_keras(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    next(Ours().flow(images, save_to_dir=""))
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_refused(images: np.ndarray) -> None:
+    for weights in ([np.nan] * 12, ["a"] * 12):
+        with pytest.raises(UsageError, match="sample_weight: it holds NaN, infinity, or no numbers"):
+            Ours().flow(images, np.arange(12), sample_weight=weights)

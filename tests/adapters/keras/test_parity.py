@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import shardkit
-from shardkit.adapters.keras.flow import two_sides
+from shardkit.adapters.keras.arguments import two_sides
 from shardkit.errors import UsageError
 
 keras: Any = None
