@@ -39,7 +39,8 @@ class Case:
     def form(self, name: str) -> list[str]:
         """The prepared shards of a form, sorted."""
         folder = os.path.join(self.prepared, name)
-        return sorted(e.path for e in os.scandir(folder) if e.name.startswith("train-"))
+        names = sorted(e.name for e in os.scandir(folder) if e.name.startswith("train-"))
+        return [os.path.join(folder, name) for name in names if not name.endswith(".idx")]  # DALI's index of a tar
 
 
 @dataclass(frozen=True, slots=True)

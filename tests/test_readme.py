@@ -12,9 +12,7 @@ from typing import Any
 
 import pytest
 
-from shardkit import errors
 from shardkit.cli import main
-from shardkit.cli.pack import command as pack_command
 from shardkit.tools.demo import draw_cars
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +22,7 @@ FRAMEWORKS = (
     "accelerate", "albumentations", "jax", "keras", "lightning", "tensorflow", "torch", "torchvision", "transformers",
     "webdataset",
 )  # fmt: skip
+MAX_LINES = 150
 INSTALL = ("pip install . && shardkit demo", 'pip install ".[test]" && pytest')
 
 
@@ -90,30 +89,32 @@ def test_the_check_installs_as_the_readme_says() -> None:
     assert "shardkit demo" in check
 
 
-def table_codes(heading: str) -> list[str]:
-    """What stands in code marks in the first column of the table below a heading."""
-    section = README.partition(f"{heading}\n")[2].partition("\n#")[0]
-    return [code for row in re.findall(r"^\| (.*?) \|", section, re.MULTILINE) for code in re.findall(r"`(.*?)`", row)]
+def test_every_command_has_a_section_in_the_reference_of_commands() -> None:
+    named = re.findall(r"^## ([\w-]+)$", (ROOT / "docs/commands.md").read_text("utf-8"), re.MULTILINE)
+    assert set(main.COMMANDS) - {"pack"} <= set(named)
 
 
-def test_every_command_is_in_the_readme_and_no_other() -> None:
-    named = [code.split()[1] for code in table_codes("## Commands") if code.startswith("shardkit")]
-    assert named == list(main.COMMANDS)
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) <= MAX_LINES
+    targets = re.findall(r"\]\(([^)#]+)[^)]*\)|(?:srcset|src)=\"(.*?)\"", README)
+    local = [one or other for one, other in targets if "://" not in one + other]
+    assert len(local) > 20
+    assert [target for target in local if not (ROOT / target).exists()] == []
 
 
-def test_the_options_of_pack_that_the_readme_names_are_there() -> None:
-    real = {name for param in pack_command.params for name in (*param.opts, *param.secondary_opts)}
-    section = README.partition("### Options of `shardkit pack`\n")[2].partition("\n[docs/packing.md]")[0]
-    named = set(re.findall(r"`(--[a-z-]+)", section))
-    assert len(named) >= 10
-    assert named - real == set()
+def test_every_reference_of_the_comparison_has_its_source() -> None:
+    section = README.partition("## Compared with\n")[2].partition("\n## ")[0]
+    used, given = set(re.findall(r"\]\[(\w+)\]", section)), set(re.findall(r"^\[(\w+)\]: https://", section, re.MULTILINE))
+    assert used == given
+    assert used
 
 
-def test_every_exit_code_is_in_the_readme_and_no_other() -> None:
-    section = README.partition("## Exit codes")[2]
-    named = {int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
-    real = {getattr(errors, name).exit_code for name in errors.__all__}
-    assert named == real | {0, main.BUG, main.INTERRUPTED, main.BROKEN_PIPE}
+def test_the_figures_of_the_readme_are_those_of_the_results() -> None:
+    section = README.partition("## How fast\n")[2].partition("\n## ")[0]
+    rates = [rate for rate in re.findall(r"\| \**([\d,]+)\** \|", section) if rate]
+    results = (ROOT / "benchmarks/RESULTS.md").read_text("utf-8").partition("random crop and flip")[2]
+    assert len(rates) >= 6
+    assert [rate for rate in rates if f" {rate} |" not in results] == []
 
 
 def test_a_block_needs_the_frameworks_that_it_imports_or_uses() -> None:

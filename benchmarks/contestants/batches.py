@@ -165,6 +165,80 @@ def webdataset_batches(case: Case) -> Epoch:
     return lambda: (images for images, _labels in loader)
 
 
+def pil_collate(case: Case) -> Callable[[list[dict[str, Any]]], Array]:
+    """Decodes and stacks samples that have the bytes of their image as "jpg"."""
+    from PIL import Image
+
+    transform = pil_transform(case)
+
+    def collate(samples: list[dict[str, Any]]) -> Array:
+        return np.stack([transform(Image.open(io.BytesIO(sample["jpg"])).convert("RGB")) for sample in samples])
+
+    return collate
+
+
+@contestant("MosaicML StreamingDataset, DataLoader of 2 workers", *MODES, needs=("mosaicml-streaming",), reads="mds")
+def mds_batches(case: Case) -> Epoch:
+    from streaming import StreamingDataset
+    from torch.utils.data import DataLoader
+
+    data = StreamingDataset(local=case.form("mds")[0], shuffle=True, batch_size=case.batch)
+    loader: Any = DataLoader(data, case.batch, num_workers=THREADS, collate_fn=pil_collate(case))
+    return lambda: loader
+
+
+@contestant("LitData StreamingDataset, DataLoader of 2 workers", *MODES, needs=("litdata",), reads="litdata")
+def litdata_batches(case: Case) -> Epoch:
+    import litdata
+
+    data = litdata.StreamingDataset(case.form("litdata")[0], shuffle=True)
+    loader = litdata.StreamingDataLoader(data, batch_size=case.batch, num_workers=THREADS, collate_fn=pil_collate(case))
+    return lambda: loader
+
+
+@contestant("NVIDIA DALI, 2 threads, CPU", *MODES, needs=("nvidia-dali-cuda120",), reads="tar")
+def dali_batches(case: Case) -> Epoch:
+    from nvidia.dali import fn, pipeline_def, types
+
+    shards = case.form("tar")
+    if not os.path.exists(f"{os.path.splitext(shards[0])[0]}.idx"):
+        from shardkit.tools.dali import write_dali_index
+
+        write_dali_index(shards)
+    random_crop = case.variant == "random"
+
+    @pipeline_def(batch_size=case.batch, num_threads=THREADS, device_id=None, seed=0)  # type: ignore[untyped-decorator]
+    def pipeline() -> Any:
+        data, _label = fn.readers.webdataset(
+            paths=shards,
+            index_paths=[f"{os.path.splitext(path)[0]}.idx" for path in shards],
+            ext=["jpg", "cls"],
+            random_shuffle=True,
+            initial_fill=BUFFER,
+            name="reader",
+        )
+        if random_crop:
+            images = fn.decoders.image_random_crop(data, random_area=(0.08, 1.0), random_aspect_ratio=(3 / 4, 4 / 3))
+            images = fn.resize(images, size=(case.size, case.size), interp_type=types.INTERP_LINEAR, antialias=False)
+            return fn.flip(images, horizontal=fn.random.coin_flip())
+        images = fn.decoders.image(data)
+        if case.variant == "center":
+            images = fn.resize(images, resize_shorter=case.size * 256 // 224, interp_type=types.INTERP_LINEAR)
+            return fn.crop(images, crop=(case.size, case.size))
+        return images
+
+    made = pipeline()
+    made.build()
+    count = made.epoch_size("reader")
+
+    def epoch() -> Iterator[Array]:
+        for _ in range(-(-count // case.batch)):
+            (images,) = made.run()
+            yield images.as_array()
+
+    return epoch
+
+
 @contestant("torch ImageFolder-style, DataLoader of 2 workers", *MODES, needs=("torch", "pillow"))
 def torch_image_folder(case: Case) -> Epoch:
     import torch
