@@ -27,7 +27,7 @@ OTHERS = {"loader", "len", "enumerate", "to", "as_numpy"}  # of the loader, of P
 
 
 @pytest.mark.parametrize(("page", "text"), PROGRAMS, ids=lambda value: re.sub(r"\W+", "-", value)[:30])
-def test_a_program_runs(page: str, text: str, folder: Path, run_python: Any) -> None:  # noqa: F811
+def test_a_program_runs(page: str, text: str, folder: Path, run_python: Any) -> None:
     for name in PEERS:
         if needs(name, text) and not importlib.util.find_spec(name):
             pytest.skip(f"{name} is not installed")

@@ -104,7 +104,10 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
 
 def test_every_reference_of_the_comparison_has_its_source() -> None:
     section = README.partition("## Compared with\n")[2].partition("\n## ")[0]
-    used, given = set(re.findall(r"\]\[(\w+)\]", section)), set(re.findall(r"^\[(\w+)\]: https://", section, re.MULTILINE))
+    used, given = (
+        set(re.findall(r"\]\[(\w+)\]", section)),
+        set(re.findall(r"^\[(\w+)\]: https://", section, re.MULTILINE)),
+    )
     assert used == given
     assert used
 
