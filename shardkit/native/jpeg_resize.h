@@ -114,10 +114,14 @@ static int dct_divisor(const box *part, const settings *set)
 static const double supports[FILTERS] = {1, 2, 3, 0.5, 1, 0};
 
 /* Pillow's filters, at a distance from the center that is at most the half-width. */
-static inline double filtered(int filter, double x)
+static ALWAYS_INLINE double filtered(int filter, double x)
 {
     const double pi = 3.14159265358979323846, a = -0.5;
     double s;
+    if (filter == BILINEAR) {
+        x = fabs(x);
+        return x < 1 ? 1 - x : 0;
+    }
     if (filter == BOX)
         return x > -0.5 && x <= 0.5;
     if (filter == LANCZOS && (x < -3 || x >= 3))
@@ -134,7 +138,7 @@ static inline double filtered(int filter, double x)
         s = sin(pi * x / 3);
         return s * (3 - 4 * s * s) * s * 3 / (pi * pi * x * x);
     case HAMMING: return x < 1 ? sin(pi * x) / (pi * x) * (0.54f + 0.46f * cos(pi * x)) : 0;
-    default: return x < 1 ? 1 - x : 0;
+    default: return 0;
     }
 }
 
@@ -157,22 +161,27 @@ static inline void find_inputs(int in, double center, double half, int most, int
 
 /* The taps over the span start … start + length of `in` pixels, of a filter without negative weights. reverse: the
  * outputs in reverse order, which is a flip. */
-static void fill_taps(taps *axis, int filter, int in, double start, double length, int out, int reverse)
+static ALWAYS_INLINE void fill_taps_of(const int filter, taps *axis, int in, double start, double length, int out,
+                                       int reverse)
 {
-    double shrink = length / out, wide = shrink > 1 ? shrink : 1;
+    enum { KEPT = 32 }; /* weights that are not computed twice */
+    const double shrink = length / out, wide = shrink > 1 ? shrink : 1, half = supports[filter] * wide;
+    double kept[KEPT];
     for (int i = 0; i < out; i++) {
         double center = start + (i + 0.5) * shrink, sum = 0, scale;
         int first, end, place = reverse ? out - 1 - i : i;
         uint16_t *weight = axis->weight + (size_t)place * axis->most;
         int left = 65535, largest = 0;
-        find_inputs(in, center, supports[filter] * wide, axis->most, &first, &end);
+        find_inputs(in, center, half, axis->most, &first, &end);
         for (int t = 0; t < end - first; t++) {
             double w = filtered(filter, (first + t + 0.5 - center) / wide);
-            sum += w > 0 ? w : 0;
+            w = w > 0 ? w : 0;
+            kept[t < KEPT ? t : 0] = w;
+            sum += w;
         }
         scale = sum > 0 ? 65535 / sum : 0;
         for (int t = 0; t < end - first; t++) {
-            double w = filtered(filter, (first + t + 0.5 - center) / wide);
+            double w = t && t < KEPT ? kept[t] : filtered(filter, (first + t + 0.5 - center) / wide);
             weight[t] = (uint16_t)(w > 0 ? w * scale : 0);
             left -= weight[t];
             largest = weight[t] > weight[largest] ? t : largest;
@@ -182,6 +191,15 @@ static void fill_taps(taps *axis, int filter, int in, double start, double lengt
         axis->first[place] = first;
         axis->count[place] = end - first;
     }
+}
+
+/* The default filter is inlined: at small sizes the weights take a good part of the time. */
+static void fill_taps(taps *axis, int filter, int in, double start, double length, int out, int reverse)
+{
+    if (filter == BILINEAR)
+        fill_taps_of(BILINEAR, axis, in, start, length, out, reverse);
+    else
+        fill_taps_of(filter, axis, in, start, length, out, reverse);
 }
 
 static inline v8 high_product(v8 a, v8 b)

@@ -1,20 +1,22 @@
-/* libFuzzer target for the fused JPEG decoder (shardkit/native/jpeg_decoder.h); run.sh builds and runs it.
+/* libFuzzer target for the fused JPEG decoder (shardkit/native/jpeg_finish.h with all it includes); run.sh builds and
+ * runs it.
  *
- * An input is a JPEG, or two, and after them six bytes that say what is asked: height, width, crop and channels,
- * headroom, and two that the random crop and the flip come from. Of two images the second must give what it gives
+ * An input is a JPEG, or two, and after them eight bytes that say what is asked: height, width, crop, channels and
+ * layout, headroom, two that the random crop and the flips come from, the filter and its exactness, the padding and the
+ * type of the values. Of two images the second must give what it gives
  * alone: nothing of the first may be left in the decoder.
  *
  * Half of the mutations know JPEG: segments are left out, repeated and moved, frames change their kind (lossless ones
  * too), precision, sampling and size, and images are put together. */
-#include "../../shardkit/native/jpeg_decoder.h"
+#include "../../shardkit/native/jpeg_finish.h"
 
-enum { ASKED = 6, MOST_SEGMENTS = 64 };
+enum { ASKED = 8, MOST_SEGMENTS = 64 };
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
 
 static decoder *self;
 
-static void finish(void)
+static void forget(void)
 {
     if (self != NULL)
         decoder_free(self);
@@ -40,11 +42,11 @@ static size_t second_image(const uint8_t *data, size_t size)
 
 /* Decodes a copy that is no longer than the image, so that reading beyond it is seen. */
 static int decoded(decoder *by, const uint8_t *data, size_t size, const settings *set, const double *draws, int flip,
-                   unsigned char *out)
+                   const finish *ending, unsigned char *out)
 {
     unsigned char *copy = malloc(size ? size : 1);
     memcpy(copy, data, size);
-    const char *reason = decode(by, copy, size, set, draws, flip, out);
+    const char *reason = decode_and_finish(by, copy, size, set, ending, draws, flip, out);
     free(copy);
     return reason == NULL;
 }
@@ -53,7 +55,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const double headrooms[4] = {0.25, 1, 1.5, 1e9};
     double draws[RANDOM_DRAWS];
-    settings set = {.max_pixels = 1 << 20, .max_scans = 20};
+    static const int items[4] = {1, 2, 4, 1};
+    settings set = {.max_pixels = 1 << 20, .max_scans = 20, .scale = {0.08, 1}, .ratio = {0.75, 4.0 / 3}};
+    finish ending = {.fill = {1, 2, 3}};
     if (self == NULL)
         self = made();
     if (size < ASKED)
@@ -71,6 +75,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     set.crop = asked[2] % 3;
     set.channels = asked[2] & 64 ? 1 : 3;
     set.headroom = headrooms[asked[3] % 4];
+    set.filter = asked[6] % FILTERS;
+    set.exact = asked[6] >> 4 & 1;
+    set.tall = asked[6] >> 5 & 1;
+    set.same = asked[6] >> 7 & 1;
+    if (asked[6] & 64) { /* boxes of odd shapes */
+        set.scale[0] = 0.001;
+        set.ratio[0] = 0.01;
+        set.ratio[1] = 100;
+    }
+    set.log_ratio[0] = log(set.ratio[0]);
+    set.log_ratio[1] = log(set.ratio[1]);
+    ending.planar = asked[2] >> 5 & 1;
+    ending.item = items[asked[7] % 4];
+    ending.padding = asked[7] & 128 ? asked[7] >> 2 & 31 : 0;
     if (asked[3] & 128 && find_frame(last, last_size, &height, &width, &frame) == NULL && height < 300 && width < 300) {
         set.crop = CROP_RESIZE; /* the way without resizing */
         set.height = height;
@@ -80,28 +98,34 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         random = random * 6364136223846793005u + 1442695040888963407u;
         draws[i] = (double)(random >> 11) / 9007199254740992.0;
     }
-    size_t bytes = (size_t)set.height * set.width * set.channels;
+    size_t bytes = (size_t)set.height * set.width * set.channels * ending.item;
+    size_t table_bytes = (size_t)256 * set.channels * ending.item; /* no longer than it has to be */
+    unsigned char *table = malloc(table_bytes);
+    for (size_t i = 0; i < table_bytes; i++)
+        table[i] = (unsigned char)(i * 37);
+    ending.table = ending.item > 1 || asked[7] % 4 == 3 ? table : NULL;
     unsigned char *out = malloc(bytes);
     if (second < size) {
         unsigned char *alone = malloc(bytes);
         decoder *one = made();
-        int taken = decoded(one, last, last_size, &set, draws, asked[5] & 1, alone);
+        int taken = decoded(one, last, last_size, &set, draws, asked[5] & 3, &ending, alone);
         decoder_free(one);
-        decoded(self, data, second, &set, draws, asked[5] & 1, out);
-        if (decoded(self, last, last_size, &set, draws, asked[5] & 1, out) != taken)
+        decoded(self, data, second, &set, draws, asked[5] & 3, &ending, out);
+        if (decoded(self, last, last_size, &set, draws, asked[5] & 3, &ending, out) != taken)
             abort(); /* an error alone, and none after another image, or the reverse */
         if (taken && memcmp(alone, out, bytes) != 0)
             abort(); /* other pixels than alone */
         free(alone);
-    } else if (decoded(self, data, size, &set, draws, asked[5] & 1, out)) {
+    } else if (decoded(self, data, size, &set, draws, asked[5] & 3, &ending, out)) {
         volatile unsigned sum = 0; /* every byte was written: MemorySanitizer and valgrind would tell */
         for (size_t i = 0; i < bytes; i++)
             if (out[i] > 128)
                 sum = sum + 1;
     }
     free(out);
+    free(table);
     if ((random & 0x3F) == 0)
-        finish(); /* now and then a new decoder, so that leaks are seen */
+        forget(); /* now and then a new decoder, so that leaks are seen */
     return 0;
 }
 
@@ -261,7 +285,7 @@ int main(int count, char **arguments)
             LLVMFuzzerTestOneInput(data, size);
             free(data);
         }
-    finish();
+    forget();
     return 0;
 }
 #endif

@@ -38,7 +38,7 @@ def make_seed(path: Path, number: int) -> tuple[str, bytes]:
         image = image.crop((left, top, min(image.width, left + width), min(image.height, top + height)))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=draw.randint(40, 95), **options)
-    return f"{number:03}-{name}.jpg", file.getvalue() + draw.randbytes(6)
+    return f"{number:03}-{name}.jpg", file.getvalue() + draw.randbytes(8)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ from shardkit.rng import stream_key
 from shardkit.sample import IMAGE_FIELDS, Sample
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Item = tuple[int, Any]
 """(samples of the share taken so far, the user's item)."""
@@ -206,45 +208,51 @@ class _Worker:
             marks = None if repeats is None else repeats[begin:end]
             chances = counters if self.random else None  # else no item asks for its own
             span = _Span(block, begin, end, numbers[begin:end], draws, marks, chances)
-            straight = self._straight_decoder(span) if self.straight else None
-            yield self._general_task(span) if straight is None else self._straight_task(span, straight)
+            yield self._straight_task(span) if self.straight else self._general_task(span)
 
-    def _straight_decoder(self, span: _Span) -> ImageDecoder | None:
-        """What decodes a batch in place. Without a size: as if all images had that of the first; None if it is not
-        known.
+    def _slots(self, span: _Span) -> _Slots | None:
+        """Where a batch is decoded in place, and by what. Without a size: as if all images had that of the first; None
+        if it is not known.
         """
-        decoder = self.decoder
-        if decoder is None or decoder.shape is not None:
-            return decoder
-        datas, damaged = span.block.images(span.begin, span.begin + 1)
-        size = None if damaged else decoder.stored_size(datas[0])
-        if size is None:
+        decoder, n = self.decoder, span.end - span.begin
+        assert decoder is not None
+        unsized = decoder.shape is None
+        if unsized:
+            datas, damaged = span.block.images(span.begin, span.begin + 1)
+            size = None if damaged else decoder.stored_size(datas[0])
+            if size is None:
+                return None
+            found = self._of_size
+            if found is None or found.size != size:
+                found = self._of_size = decoder.of_size(size)
+            decoder = found
+        shape = (n, *(decoder.shape or ()))
+        if unsized and math.prod(shape) * decoder.dtype.itemsize > STRAIGHT_BYTES:
             return None
-        if self._of_size is None or self._of_size.size != size:
-            self._of_size = decoder.of_size(size)
-        nbytes = (span.end - span.begin) * math.prod(self._of_size.shape or ()) * self._of_size.dtype.itemsize
-        return self._of_size if nbytes <= STRAIGHT_BYTES else None
+        return _Slots(decoder, self.memory.empty(shape, decoder.dtype))
 
     def _parts(self, span: _Span) -> list[tuple[int, int]]:
         n = span.end - span.begin
         size = max(PART_SAMPLES, -(-n // self.run.threads))
         return [(begin, min(begin + size, n)) for begin in range(0, n, size)]
 
-    def _straight_task(self, span: _Span, decoder: ImageDecoder) -> Task[Item | None]:
+    def _straight_task(self, span: _Span) -> Task[Item | None]:
         """A batch whose images are decoded in place."""
-        block = span.block
-        assert decoder.shape is not None
-        n = span.end - span.begin
-        images = self.memory.empty((n, *decoder.shape), decoder.dtype)
+        block, n = span.block, span.end - span.begin
+        general_part, general_finish = self._general(span)
+        prepared = _Once(lambda: self._slots(span))  # in a thread: it may have to wait for the first image
         failed: list[tuple[int, Exception]] = []
         targets: list[Any] = [None] * n
 
         def part(begin: int, end: int) -> None:
-            base = span.begin
+            base, slots = span.begin, prepared()
+            if slots is None:
+                general_part(begin, end)
+                return
             datas, damaged = block.images(base + begin, base + end)
             failed.extend((begin + number, damage) for number, damage in damaged.items())
             rows = None if span.draws is None else span.draws[base + begin : base + end]
-            for number, error in decoder.batch_into(datas, images[begin:end], rows):
+            for number, error in slots.decoder.batch_into(datas, slots.images[begin:end], rows):
                 if number not in damaged:
                     failed.append((begin + number, error))
             for number in range(begin, end) if self.targets else ():
@@ -256,10 +264,11 @@ class _Worker:
                     failed.append((number, exc))
 
         def finish() -> Item | None:
-            if any(isinstance(error, OtherSizeError) for _, error in failed):
-                part_of_other, finish_other = self._general(span)
-                part_of_other(0, n)
-                return finish_other()  # type: ignore[no-any-return]
+            slots = prepared()
+            if slots is None or any(isinstance(error, OtherSizeError) for _, error in failed):
+                if slots is not None:
+                    general_part(0, n)
+                return general_finish()  # type: ignore[no-any-return]
             failed.sort(key=lambda one: one[0])
             for number, error in failed:
                 self._handle_failure(span, number, error)
@@ -276,7 +285,7 @@ class _Worker:
             else:
                 labels = self._labels_of_batch(block.labels[span.begin : span.end][good], keys, span)
             marks = None if span.repeats is None else span.repeats[good]
-            chosen = images if not failed else images[good]
+            chosen = slots.images if not failed else slots.images[good]
             batch = Batch(chosen, labels, keys=keys, repeats=marks)
             return span.taken, self.apply_maps(batch, span.counter(int(numbers[0])))
 
@@ -445,6 +454,28 @@ class _Span:
     def taken(self) -> int:
         """The number of the share's samples up to the last of these."""
         return int(self.numbers[-1]) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    """The array that a batch is decoded into, and the decoder for it."""
+
+    decoder: ImageDecoder
+    images: NDArray[Any]
+
+
+class _Once(Generic[T]):
+    """Calls a function once, in the first thread that asks for its result."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make, self._lock = make, threading.Lock()
+        self._made: list[T] = []
+
+    def __call__(self) -> T:
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+            return self._made[0]
 
 
 _GONE = object()
