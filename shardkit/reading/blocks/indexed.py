@@ -193,9 +193,9 @@ class IndexBlock:
         return sample
 
     def place(self, number: int) -> tuple[str, int | None, str]:
-        """(shard, first byte of the image, key)."""
+        """(shard, first byte of the image or None for a sample without one, key)."""
         shard, start = self.spans.images[0][number], self.spans.images[1][number]
-        return self.catalog.urls[shard], start, self.keys[number]
+        return self.catalog.urls[shard], start if start >= 0 else None, self.keys[number]
 
     @cached_property
     def fields(self) -> list[str]:
