@@ -46,6 +46,8 @@ from shardkit.reading.combine import concat as concat
 from shardkit.reading.combine import mix as mix
 from shardkit.reading.dataset import Dataset as Dataset
 from shardkit.reading.dataset import dataset as dataset
+from shardkit.sample import DecodedSample as DecodedSample
+from shardkit.sample import Sample as Sample
 from shardkit.shards.findings import Finding as Finding
 from shardkit.shards.manifest import ClassEntry as ClassEntry
 from shardkit.shards.manifest import IndexEntry as IndexEntry

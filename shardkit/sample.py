@@ -7,11 +7,87 @@ follows, in lower case; a member or top folder whose whole name is `__x__` is me
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
-Sample = dict[str, Any]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+AnySample = dict[str, Any]
 """`__key__` (str), `__url__` (str, the shard), and each field by its name: bytes, or the value that its decoder
 returned."""
+
+if TYPE_CHECKING:
+    # The sample is a dict, whose other fields a TypedDict would refuse; so a type checker gets a dict with the types
+    # of its fields, and help() a TypedDict that describes them.
+
+    class Sample(dict[str, Any]):
+        """A sample that is not decoded: see its description below."""
+
+        @overload
+        def __getitem__(self, field: Literal["__key__", "__url__"], /) -> str: ...
+        @overload
+        def __getitem__(self, field: Literal["cls"], /) -> int: ...
+        @overload
+        def __getitem__(self, field: str, /) -> Any: ...
+        def __getitem__(self, field: str, /) -> Any:
+            """A field of the sample."""
+
+        def __or__(self, fields: Mapping[str, Any], /) -> Sample:  # type: ignore[override]
+            """The sample with these fields."""
+
+    class DecodedSample(dict[str, Any]):
+        """A decoded sample: see its description below."""
+
+        @overload
+        def __getitem__(self, field: Literal["__key__", "__url__"], /) -> str: ...
+        @overload
+        def __getitem__(
+            self, field: Literal["jpg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm"], /
+        ) -> NDArray[Any]: ...
+        @overload
+        def __getitem__(self, field: str, /) -> Any: ...
+        def __getitem__(self, field: str, /) -> Any:
+            """A field of the sample."""
+
+        def __or__(self, fields: Mapping[str, Any], /) -> DecodedSample:  # type: ignore[override]
+            """The sample with these fields."""
+
+else:
+
+    class Sample(TypedDict, total=False):
+        """A sample as it is stored: a dict with its key, the shard that it is in, its label, and its fields as bytes.
+
+        `__key__` and `__url__` (str) are in every sample. cls: the class number, if it has one. Each other field has
+        the name of its extension: `jpg`, `png`, `json`, `txt` …. `__repeat__`: True in a repeated sample that fills up
+        a rank's part.
+        """
+
+        __key__: str
+        __url__: str
+        __repeat__: bool
+        cls: int
+        jpg: bytes
+        json: bytes
+        txt: bytes
+
+    class DecodedSample(TypedDict, total=False):
+        """A sample after `decode()`: a dict as before, with the image as an array and other fields decoded.
+
+        The image is (height, width, channels), or (channels, height, width) with layout="chw". cls: an int, or the
+        array that `decode(label=)` asks for. json: what the document holds; txt: a str; npy: an array. Fields without a
+        decoder remain bytes.
+        """
+
+        __key__: str
+        __url__: str
+        __repeat__: bool
+        cls: int | NDArray[np.float32]
+        jpg: NDArray[Any]
+        json: Any
+        txt: str
+
 
 DEFAULT_EXTENSIONS = (
     "apng", "avif", "avifs", "blp", "bmp", "bw", "cur", "dcx", "dds", "dib", "fit", "fits", "flc", "fli", "ftc",

@@ -60,7 +60,7 @@ def of_shardkit(annotation: Any, module: str) -> Iterator[Any]:
             annotation = eval(annotation, names_of(module))
         except (NameError, TypeError):  # of another library that is imported for type checkers only
             return
-    if typing.get_origin(annotation) is typing.Literal:
+    if typing.get_origin(annotation) is typing.Literal or isinstance(annotation, typing.TypeVar):
         return
     if isinstance(annotation, tuple):
         parts: tuple[Any, ...] = annotation

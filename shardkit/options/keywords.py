@@ -209,6 +209,7 @@ def named_options(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """Wrap a function so that a keyword argument that it does not have is a UsageError that gives the right name."""
     parameters = inspect.signature(function).parameters.values()
     known = {each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+    known |= _unpacked(function)
     names = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
     names = names or [each.name for each in parameters if each.name in known - {"self"}]
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
@@ -220,6 +221,15 @@ def named_options(function: Callable[_P, _R]) -> Callable[_P, _R]:
         return function(*args, **options)
 
     return checked
+
+
+def _unpacked(function: Callable[..., Any]) -> set[str]:
+    """The names of `**options: Unpack[…]`, if the function has such options."""
+    for each in inspect.signature(function).parameters.values():
+        if each.kind is each.VAR_KEYWORD:
+            options = function.__globals__[str(each.annotation).removeprefix("Unpack[").removesuffix("]")]
+            return set(options.__annotations__)
+    return set()
 
 
 def options_from(settings: type[Any]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:

@@ -11,10 +11,11 @@ from shardkit.reading.chains import as_view
 from shardkit.reading.content import Concatenated, Mixed
 from shardkit.reading.dataset import Dataset
 from shardkit.reading.options import Reading
+from shardkit.sample import Sample
 
 
 @named_options
-def concat(datasets: Sequence[Dataset]) -> Dataset:
+def concat(datasets: Sequence[Dataset[Sample]]) -> Dataset[Sample]:
     """Concatenate several datasets into one. Classes with the same name become one class.
 
     Their selections are kept; call shuffle, decode etc. on the result. UsageError for no datasets, or for datasets that
@@ -28,7 +29,9 @@ def concat(datasets: Sequence[Dataset]) -> Dataset:
 
 
 @named_options
-def mix(datasets: Sequence[Dataset], weights: Sequence[float] | None = None, *, seed: int = 0) -> Dataset:
+def mix(
+    datasets: Sequence[Dataset[Sample]], weights: Sequence[float] | None = None, *, seed: int = 0
+) -> Dataset[Sample]:
     """Interleave samples of several datasets in proportion to the weights (default: their lengths).
 
     Each keeps its own order, shuffling and weights, and starts again when it is exhausted; an epoch has as many samples

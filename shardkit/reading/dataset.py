@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ from shardkit.images.decoder import (
 )
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.options.keywords import METHODS, named_options, no_attribute
+from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.batches.pipeline import LOST, Item
@@ -45,6 +46,7 @@ from shardkit.reading.order.derived import split_rows
 from shardkit.reading.order.share import Remainder
 from shardkit.reading.select import AtNumbers, Fold, OfClasses, PartOf, Selection, Weights, Where, numbers_of
 from shardkit.reading.state import ReadPosition
+from shardkit.sample import DecodedSample, Sample
 from shardkit.shards.find.files import TRIES
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.access import remote_of
@@ -56,6 +58,17 @@ if TYPE_CHECKING:
     from shardkit.adapters.keras import KerasDataset
     from shardkit.adapters.torch import TorchDataset, TorchMap
     from shardkit.adapters.webdataset import WebDatasetPipeline
+
+if TYPE_CHECKING:  # Python 3.11 has no defaults of type variables
+    from typing_extensions import TypeVar
+
+    T_co = TypeVar("T_co", default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    T_co = TypeVar("T_co", covariant=True)
+
+U = TypeVar("U")
 
 Rows = NDArray[np.int64]
 
@@ -76,8 +89,11 @@ _INSTEAD = {**METHODS, **{name: f"it is now dataset.{new}" for name, new in _MOV
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Generic[T_co]):
     """Samples, or items made from them, that can be iterated any number of times. Made by `dataset()`.
+
+    Type checkers know its items: `Dataset[Sample]` until it is decoded, then `Dataset[DecodedSample]`, after batch()
+    `Dataset[Batch]`, and after map() what the function returns. `Dataset` alone is one of any items.
 
     A Dataset is a value: each method returns a new one and leaves this one unchanged; only `set_epoch` and
     `load_state_dict` change it. Nothing is opened before it is iterated or asked for its content. Each new iteration is
@@ -233,7 +249,7 @@ class Dataset:
     # Steps
 
     @named_options
-    def shuffle(self, size: int | bool = True, *, seed: int | None = None) -> Dataset:
+    def shuffle(self, size: int | bool = True, *, seed: int | None = None) -> Dataset[T_co]:
         """Use a new random order in each epoch, through a buffer of `size` samples (True: 10,000; False or 0: none).
 
         The order is that of order/epoch_order.py: a function of only seed, epoch, size and the number of lanes. It
@@ -272,7 +288,7 @@ class Dataset:
         on_error: OnError = "raise",
         skip_limit: int = 100,
         max_pixels: int = MAX_PIXELS,
-    ) -> Dataset:
+    ) -> Dataset[DecodedSample]:
         """Decode images to arrays, and other fields by their extension (cls, txt, json, npy; all others remain bytes).
 
         A sample then holds its image as an array (height, width, channels), uint8 unless dtype, rescale, mean or std is
@@ -310,8 +326,15 @@ class Dataset:
         )  # fmt: skip
         return self._with(Decode(options))
 
+    @overload
+    def map(self, fn: Callable[[T_co], U], *, rng: Literal[False] = False) -> Dataset[U]: ...
+    @overload
+    def map(self, fn: Callable[[T_co, np.random.Generator], U], *, rng: Literal[True]) -> Dataset[U]: ...
+    @overload
+    def map(self, fn: Callable[[T_co, int], U], *, rng: Literal["seed"]) -> Dataset[U]: ...
+
     @named_options
-    def map(self, fn: Callable[..., Any], *, rng: bool | Literal["seed"] = False) -> Dataset:
+    def map(self, fn: Callable[..., U], *, rng: bool | Literal["seed"] = False) -> Dataset[U]:
         """Replace each item (a sample, or after batch() a batch) by `fn(item)`, called in the decoding threads.
 
         rng: True calls `fn(item, rng)` with the item's own `numpy.random.Generator`, "seed" calls `fn(item, seed)` with
@@ -324,12 +347,21 @@ class Dataset:
         return self._with(Map(callable_of("map(fn)", fn), "seed" if rng == "seed" else "generator" if rng else ""))
 
     @named_options
-    def filter(self, fn: Callable[[Any], Any]) -> Dataset:
+    def filter(self, fn: Callable[[T_co], object]) -> Dataset[T_co]:
         """Keep only the items for which `fn(item)` is true. The length is then unknown."""
         return self._with(Filter(callable_of("filter(fn)", fn)))
 
+    @overload
+    def batch(self: Dataset[Never], size: int, *, drop_last: bool = False) -> Dataset[Any]: ...
+    @overload
+    def batch(self: Dataset[DecodedSample], size: int, *, drop_last: bool = False) -> Dataset[Batch]: ...
+    @overload
+    def batch(self: Dataset[Sample], size: int, *, drop_last: bool = False) -> Dataset[dict[str, Any]]: ...
+    @overload
+    def batch(self, size: int, *, drop_last: bool = False) -> Dataset[Any]: ...
+
     @named_options
-    def batch(self, size: int, *, drop_last: bool = False) -> Dataset:
+    def batch(self, size: int, *, drop_last: bool = False) -> Dataset[Any]:
         """Combine `size` items: decoded images to a Batch, which unpacks as (images, labels); others to a dict.
 
         The dict holds lists. drop_last omits a smaller last batch. A field that a sample lacks is None in its list.
@@ -339,7 +371,7 @@ class Dataset:
         return self._with(BatchUp(at_least("batch(size)", size, 1), bool(drop_last)))
 
     @named_options
-    def take(self, count: int) -> Dataset:
+    def take(self, count: int) -> Dataset[T_co]:
         """Keep the first `count` items of each epoch: of the whole epoch, or after batch() or filter(), of each rank's.
 
         In a shuffled dataset they differ in each epoch: to separate a fixed part from the rest, call take() and skip()
@@ -349,20 +381,20 @@ class Dataset:
         return self._with(Take(at_least("take(count)", count, 0)))
 
     @named_options
-    def skip(self, count: int) -> Dataset:
+    def skip(self, count: int) -> Dataset[T_co]:
         """Omit the first `count` items of each epoch, counted as in `take`."""
         require_order(self, "skip()")
         return self._with(Skip(at_least("skip(count)", count, 0)))
 
     @named_options
-    def repeat(self, count: int | None = None) -> Dataset:
+    def repeat(self, count: int | None = None) -> Dataset[T_co]:
         """Read `count` epochs, each in its own order, in one iteration; endless without a count."""
         before = self.reading.turns
         turns = None if count is None or before is None else before * at_least("turns", count, 1)
         return self._with(reading=replace(self.reading, turns=turns))
 
     @named_options
-    def epoch_size(self, count: int) -> Dataset:
+    def epoch_size(self, count: int) -> Dataset[T_co]:
         """Use epochs of `count` items, each continuing where the previous one stopped.
 
         The items are samples of all ranks together or, after batch(), batches of each rank. Every sample occurs equally
@@ -374,6 +406,11 @@ class Dataset:
         return data._with(reading=reading, ops=(EpochSize(),))
 
     # Views, from the index
+
+    @overload
+    def __getitem__(self, item: int | np.integer[Any] | str) -> T_co: ...
+    @overload
+    def __getitem__(self, item: slice | Sequence[int] | NDArray[np.integer[Any] | np.bool_]) -> Dataset[T_co]: ...
 
     def __getitem__(self, item: Any) -> Any:
         """A sample by its number or key; a view for a slice, list, or array of numbers or bools.
@@ -389,7 +426,7 @@ class Dataset:
             return one_of(as_view(self), item)
         return self._select("dataset[…]", AtNumbers(numbers_of(item)))
 
-    def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
+    def __getitems__(self, numbers: Sequence[int]) -> list[T_co]:
         """Samples by number: called by a torch DataLoader.
 
         UsageError if the samples or their order would differ from iterating.
@@ -398,13 +435,13 @@ class Dataset:
         return [self[number] for number in numbers]
 
     @named_options
-    def select(self, classes: str | int | Sequence[str | int]) -> Dataset:
+    def select(self, classes: str | int | Sequence[str | int]) -> Dataset[T_co]:
         """Keep only the samples of these classes, by name or label. The labels remain unchanged."""
         names = [classes] if isinstance(classes, (str, int, np.integer)) else list(classes)
         return self._select("select()", OfClasses(tuple(names)))
 
     @named_options
-    def where(self, expression: pc.Expression) -> Dataset:
+    def where(self, expression: pc.Expression) -> Dataset[T_co]:
         """Keep only the samples for which a pyarrow expression over the index's columns is true.
 
         >>> import pyarrow.compute as pc
@@ -418,14 +455,18 @@ class Dataset:
         return self._select("where()", Where(expression))
 
     @overload
-    def split(self, fractions: Mapping[str, float], *, seed: int = 0, stratify: bool = True) -> dict[str, Dataset]: ...
+    def split(
+        self, fractions: Mapping[str, float], *, seed: int = 0, stratify: bool = True
+    ) -> dict[str, Dataset[T_co]]: ...
     @overload
-    def split(self, fractions: int, *, seed: int = 0, stratify: bool = True) -> list[tuple[Dataset, Dataset]]: ...
+    def split(
+        self, fractions: int, *, seed: int = 0, stratify: bool = True
+    ) -> list[tuple[Dataset[T_co], Dataset[T_co]]]: ...
 
     @named_options
     def split(
         self, fractions: Mapping[str, float] | int, *, seed: int = 0, stratify: bool = True
-    ) -> dict[str, Dataset] | list[tuple[Dataset, Dataset]]:
+    ) -> dict[str, Dataset[T_co]] | list[tuple[Dataset[T_co], Dataset[T_co]]]:
         """Split the samples randomly into parts or folds; nothing is copied.
 
         fractions: by name, such as {"train": 0.8, "validation": 0.2}, gives a dict of parts; a number k ≥ 2 gives the k
@@ -445,24 +486,24 @@ class Dataset:
         split_rows(np.arange(1), None, dict(shares), seed)  # raises for invalid fractions
         return {name: self._select("split()", PartOf(shares, name, seed, stratify)) for name, _ in shares}
 
-    def _folds(self, folds: int, seed: int, stratify: bool) -> list[tuple[Dataset, Dataset]]:
+    def _folds(self, folds: int, seed: int, stratify: bool) -> list[tuple[Dataset[T_co], Dataset[T_co]]]:
         samples = as_view(self).epoch_samples
         if folds > samples:
             raise UsageError("split(k)", f"{folds} folds of {samples} samples", "give at most one fold for each sample")
 
-        def part(number: int, others: bool) -> Dataset:
+        def part(number: int, others: bool) -> Dataset[T_co]:
             return self._select("split()", Fold(number, folds, seed, stratify, others))
 
         return [(part(number, True), part(number, False)) for number in range(folds)]
 
     @named_options
-    def balance(self) -> Dataset:
+    def balance(self) -> Dataset[T_co]:
         """Make each class occur equally often, with as many samples per epoch as before: see `weight`."""
         require_order(self, "balance()")
         return replace(as_view(self)._with(), weights=Weights(None))
 
     @named_options
-    def weight(self, weights: Mapping[str | int, float] | Sequence[float] | NDArray[Any]) -> Dataset:
+    def weight(self, weights: Mapping[str | int, float] | Sequence[float] | NDArray[Any]) -> Dataset[T_co]:
         """Make samples occur in proportion to their weights, with as many samples per epoch as before.
 
         weights: for classes, by name or label (a class without a weight is omitted); or a number for each sample in the
@@ -529,7 +570,7 @@ class Dataset:
 
     # Reading
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[T_co]:
         cursor = self.position.begin()
         while True:
             require_same(self)
@@ -595,12 +636,12 @@ class Dataset:
         """An epoch as this rank reads it, after `done` samples of all ranks."""
         return Epoch(number, self.content, self.rows(), self.weights, self.reading, self.steps, done)
 
-    def _select(self, method: str, step: Selection) -> Dataset:
+    def _select(self, method: str, step: Selection) -> Dataset[T_co]:
         require_order(self, method)
         view = as_view(self)
         return replace(view._with(), selection=(*view.selection, step))
 
-    def _with(self, *new: Op, reading: Reading | None = None, ops: tuple[Op, ...] = ()) -> Dataset:
+    def _with(self, *new: Op, reading: Reading | None = None, ops: tuple[Op, ...] = ()) -> Dataset[Any]:
         chain = (*self.ops, *new, *ops)
         steps_of(chain)
         return replace(self, reading=reading or self.reading, ops=chain, position=ReadPosition())
@@ -697,7 +738,7 @@ def dataset(
     cache_bytes: int | str | None = None,
     ahead_bytes: int | str | None = None,
     timeout_seconds: float | None = None,
-) -> Dataset:
+) -> Dataset[Sample]:
     """Open shards, or a class directory, as a Dataset of samples.
 
     source: a glob ("shards/train-*.tar"), a brace range, a prefix ("shards/train"), a list of these, a manifest, or a

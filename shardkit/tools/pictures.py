@@ -18,7 +18,7 @@ from shardkit.images.pillow import eight_bit, open_image
 from shardkit.options.files import require_folder_of
 from shardkit.reading.dataset import Dataset
 from shardkit.rng import permutation, stream_key
-from shardkit.sample import IMAGE_FIELDS, Sample, fs_text
+from shardkit.sample import IMAGE_FIELDS, AnySample, fs_text
 
 if TYPE_CHECKING:
     import os
@@ -87,7 +87,7 @@ def picture(data: Dataset, row: int) -> Image.Image:
     from PIL import Image
 
     try:
-        sample: Sample = data[row]
+        sample: AnySample = data[row]
     except DecodeError as exc:
         raise ValueError(exc.fact) from exc
     value: Any = next((value for name, value in sample.items() if name in IMAGE_FIELDS), None)

@@ -33,7 +33,7 @@ from shardkit.reading.batches.labels import has_labels
 from shardkit.reading.content import Named
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.options import DEFAULT_BUFFER
-from shardkit.sample import IMAGE_FIELDS, Sample
+from shardkit.sample import IMAGE_FIELDS, AnySample
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import storage_error
 
@@ -214,7 +214,7 @@ class Loading:
         if self.augment is not None:
             augmenter = Augmenter(self.augment, channels_first=self.layout == "chw")
 
-        def load(sample: Sample, generator: np.random.Generator | None = None) -> Sample:
+        def load(sample: AnySample, generator: np.random.Generator | None = None) -> AnySample:
             name = next(name for name in sample if name in IMAGE_FIELDS)
             try:
                 image = keras.utils.load_img(
@@ -233,9 +233,9 @@ class Loading:
             made = {"__key__": sample["__key__"], name: array, "cls": sample["cls"]}
             return made | {"json": msgspec.json.decode(sample["json"])} if "json" in sample else made
 
-        return view.map(load, rng=augmenter is not None)
+        return view.map(load) if augmenter is None else view.map(load, rng=True)
 
-    def _decoded(self, sample: Sample) -> Sample:
+    def _decoded(self, sample: AnySample) -> AnySample:
         name = image_field(sample) or ""  # an image returned by decode() has one
         return {**sample, name: self._finished(sample[name])}
 

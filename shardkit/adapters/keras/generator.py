@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,7 +44,14 @@ _FITTED = {
     "zca_whitening": "zca_whitening_matrix",
 }
 HWC = "(n, height, width, channels)"
-_DEPRECATED = ("has_ext", "sort", "drop_duplicates")
+
+
+class Deprecated(TypedDict, total=False):
+    """Arguments of Keras' `flow_from_dataframe` that have no effect there either."""
+
+    has_ext: bool
+    sort: bool
+    drop_duplicates: bool
 
 
 class ImageDataGenerator:
@@ -291,6 +298,7 @@ class ImageDataGenerator:
             save_prefix, save_format, follow_links, subset, interpolation, keep_aspect_ratio,
         )  # fmt: skip
 
+    @named_options
     def flow_from_dataframe(
         self,
         dataframe: Any,
@@ -311,19 +319,17 @@ class ImageDataGenerator:
         subset: Subset | None = None,
         interpolation: str = "nearest",
         validate_filenames: bool = True,
-        **kwargs: Any,
+        **deprecated: Unpack[Deprecated],
     ) -> IndexedFlow:
         """Batches of the files that a pandas or polars DataFrame names, with Keras' arguments.
 
         UsageError for missing columns, NaN labels, and if none of the files exists; if only some are missing, a warning
         names them.
         """
-        for name in kwargs:
-            if name not in _DEPRECATED:
-                raise UsageError("flow_from_dataframe()", f"got an unexpected keyword argument {name!r}", "omit it")
-            warnings.warn(f"{name} is deprecated and has no effect", DeprecationWarning, stacklevel=2)
+        for name in deprecated:
+            warnings.warn(f"{name} is deprecated and has no effect", DeprecationWarning, stacklevel=3)
         if isinstance(class_mode, str) and class_mode == "other":
-            warnings.warn('class_mode="other" is now class_mode="raw"', DeprecationWarning, stacklevel=2)
+            warnings.warn('class_mode="other" is now class_mode="raw"', DeprecationWarning, stacklevel=3)
             class_mode = "raw"
         folder = folder_of("directory", directory) or ""
         (validate_filenames,) = flags(validate_filenames=validate_filenames)

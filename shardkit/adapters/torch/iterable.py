@@ -13,6 +13,7 @@ from shardkit.adapters.torch.loader import LoaderOptions, TorchLoader
 from shardkit.adapters.torch.readers import require_readable
 from shardkit.adapters.torch.tensors import as_tensors, shared
 from shardkit.errors import StateError
+from shardkit.options.keywords import named_options
 from shardkit.reading.batches.pipeline import LOST
 from shardkit.reading.fingerprint import Address, require_same_in_worker, store_address
 from shardkit.reading.state import Cursor
@@ -160,6 +161,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
             raise StateError("load_state_dict()", fact, "keep num_workers, or use to_torch().loader(), which need not")
         self._resume = dict(state["at"])
 
+    @named_options
     def loader(self, **options: Unpack[LoaderOptions]) -> TorchLoader:
         """A DataLoader of this, whose `state_dict` counts what it has delivered; options are those of DataLoader.
 

@@ -29,7 +29,7 @@ class MoveOptions(TypedDict, total=False):
     memory_format: torch.memory_format | None
 
 
-class TorchBatch(Batch):
+class TorchBatch(Batch[torch.Tensor]):
     """A Batch of tensors. `pin_memory` and `to` return one too, in a DataLoader and in Lightning."""
 
     def pin_memory(self, *_: Any) -> TorchBatch:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Self, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError
-from shardkit.sample import IMAGE_FIELDS, Sample
+from shardkit.sample import IMAGE_FIELDS, AnySample
+
+if TYPE_CHECKING:  # Python 3.11 has no defaults of type variables
+    from typing_extensions import TypeVar
+
+    A = TypeVar("A", default=NDArray[Any], covariant=True)
+else:
+    from typing import TypeVar
+
+    A = TypeVar("A", covariant=True)
 
 _NONE = object()
 
@@ -17,13 +26,13 @@ REPEAT = "__repeat__"
 """True in a repeated sample that fills up a rank's part (remainder="pad"); absent in others."""
 
 
-class Batch(tuple[Any, ...]):
+class Batch(tuple[A, A], Generic[A]):
     """`(images, labels)`, ready for Keras and torch; other fields of the samples are available by name.
 
     images: (n, height, width, channels), or (n, channels, height, width) with layout="chw". labels: int64 (n,), or as
     specified by `decode(label=)`; None if the samples have none. keys: n str. repeats: bool (n,), True for samples that
     fill up the last batch (remainder="pad"), or None if there are none. Other fields are attributes and items:
-    `batch.txt`, `batch["txt"]`.
+    `batch.txt`, `batch["txt"]`. `Batch[A]`: images and labels are of type A, NumPy arrays by default.
     """
 
     keys: list[str]
@@ -38,7 +47,7 @@ class Batch(tuple[Any, ...]):
         keys: Sequence[str] = (),
         fields: Mapping[str, Any] | None = None,
         repeats: NDArray[np.bool_] | None = None,
-    ) -> Batch:
+    ) -> Self:
         """Create a batch from these values, or from an iterable of images and labels, like a tuple.
 
         Code that maps over a nested structure and rebuilds it from its type (Lightning, accelerate) uses the latter;
@@ -53,16 +62,23 @@ class Batch(tuple[Any, ...]):
         return batch
 
     @property
-    def images(self) -> Any:
+    def images(self) -> A:
         """The first of the two values."""
         return tuple.__getitem__(self, 0)
 
     @property
-    def labels(self) -> Any:
+    def labels(self) -> A:
         """The second of the two values."""
         return tuple.__getitem__(self, 1)
 
-    def __getitem__(self, item: Any) -> Any:
+    @overload
+    def __getitem__(self, item: SupportsIndex, /) -> A: ...
+    @overload
+    def __getitem__(self, item: slice, /) -> tuple[A, ...]: ...
+    @overload
+    def __getitem__(self, item: str, /) -> Any: ...
+
+    def __getitem__(self, item: Any, /) -> Any:
         return self.fields[item] if isinstance(item, str) else tuple.__getitem__(self, item)
 
     def __getattr__(self, name: str) -> Any:
@@ -112,12 +128,12 @@ def _require_alike(items: Sequence[Any], kind: type | tuple[type, ...]) -> None:
         raise DatasetError("batch()", fact, "make map() return the same type for each sample")
 
 
-def image_field(sample: Sample) -> str | None:
+def image_field(sample: AnySample) -> str | None:
     """The field of a decoded sample that holds its image; None if there is none."""
     return next((n for n, v in sample.items() if n in IMAGE_FIELDS and isinstance(v, np.ndarray)), None)
 
 
-def _image_fields(samples: Sequence[Sample]) -> list[str]:
+def _image_fields(samples: Sequence[AnySample]) -> list[str]:
     """The image field of each sample. Raises DatasetError naming a sample without one."""
     names = [image_field(sample) for sample in samples]
     if None in names:
@@ -130,7 +146,7 @@ def _key_of(sample: Any) -> str:
     return repr(sample.get("__key__", "a sample")) if isinstance(sample, dict) else "an item"
 
 
-def _batch(samples: Sequence[Sample]) -> Batch:
+def _batch(samples: Sequence[AnySample]) -> Batch:
     names = _image_fields(samples)
     images = [sample[name] for sample, name in zip(samples, names, strict=True)]
     labels = [sample.get("cls") for sample in samples]
@@ -159,7 +175,7 @@ def stacked_labels(labels: Sequence[Any], keys: Sequence[str]) -> NDArray[Any]:
     return np.asarray(labels)
 
 
-def _repeats(samples: Sequence[Sample]) -> NDArray[np.bool_] | None:
+def _repeats(samples: Sequence[AnySample]) -> NDArray[np.bool_] | None:
     marks = np.array([REPEAT in sample for sample in samples])
     return marks if marks.any() else None
 
@@ -178,7 +194,7 @@ def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _columns(samples: Sequence[Sample]) -> dict[str, Any]:
+def _columns(samples: Sequence[AnySample]) -> dict[str, Any]:
     names = dict.fromkeys(name for sample in samples for name in sample if name != REPEAT)
     columns = {name: _column([sample.get(name) for sample in samples]) for name in names}
     repeats = _repeats(samples)

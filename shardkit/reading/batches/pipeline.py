@@ -30,7 +30,7 @@ from shardkit.reading.blocks.block import Block, Placed
 from shardkit.reading.blocks.source import BlockSource, Numbers
 from shardkit.reading.ops import ALL, BatchUp, Decode, Filter, Map, Skip, Steps, Take, clip
 from shardkit.rng import stream_key
-from shardkit.sample import IMAGE_FIELDS, Sample
+from shardkit.sample import IMAGE_FIELDS, AnySample
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Run:
             yield chosen[-1][0], worker.apply_maps(collate(items_of_batch), chosen[0][1][0])
 
 
-def mark_samples(samples: Iterator[Sample], repeats: NDArray[np.bool_] | None) -> Iterator[Sample]:
+def mark_samples(samples: Iterator[AnySample], repeats: NDArray[np.bool_] | None) -> Iterator[AnySample]:
     """The samples, with `__repeat__` added to repeats."""
     if repeats is None:
         return samples
@@ -140,7 +140,7 @@ def batch_limits(steps: Steps, samples: int, over: int = 0) -> tuple[int, int]:
     return max(0, low - over) * size, min(max(0, high - over) * size, samples)
 
 
-def _nothing_to_decode(sample: Sample, decoders: Mapping[str, Any]) -> bool:
+def _nothing_to_decode(sample: AnySample, decoders: Mapping[str, Any]) -> bool:
     """Whether a sample without an image has nothing for decode() to do.
 
     That is: no field has a user-defined decoder, or it has an image under a name that decode() does not treat as the
@@ -151,7 +151,7 @@ def _nothing_to_decode(sample: Sample, decoders: Mapping[str, Any]) -> bool:
     return not endings.isdisjoint(IMAGE_FIELDS) or endings.isdisjoint(own)
 
 
-def _no_image(sample: Sample) -> DecodeError:
+def _no_image(sample: AnySample) -> DecodeError:
     """The error for a sample without a field that decode() treats as an image."""
     fields = ", ".join(printable(name) for name in sample if not name.startswith("__")) or "none"
     cure = (
@@ -346,7 +346,7 @@ class _Worker:
                 return _GONE
         return sample
 
-    def _decode(self, span: _Span, number: int, sample: Sample) -> Sample | None:
+    def _decode(self, span: _Span, number: int, sample: AnySample) -> AnySample | None:
         assert self.decoder is not None
         at = span.begin + number
         name = span.block.fields[at]

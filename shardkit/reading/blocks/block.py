@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, DecodeError
 from shardkit.reading.batches.labels import Kind
-from shardkit.sample import Sample
+from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.manifest import ClassEntry, Manifest
 
@@ -63,11 +63,11 @@ class Block(Protocol):
         """The bytes of the field with a label of several classes, or numbers; None if there is none."""
         ...
 
-    def sample(self, number: int, *, checked: bool = False) -> Sample:
+    def sample(self, number: int, *, checked: bool = False) -> AnySample:
         """A whole sample: keys, fields as bytes, `cls` as an int. checked: DamagedError as in `image`."""
         ...
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self) -> Iterator[AnySample]:
         """All samples in order."""
         ...
 

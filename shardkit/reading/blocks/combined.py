@@ -11,7 +11,7 @@ import numpy as np
 from shardkit.errors import UsageError
 from shardkit.reading.batches.labels import FIELD, Kind, relabel_field
 from shardkit.reading.blocks.block import Block, Catalog, Images, Rows, Run, images_of
-from shardkit.sample import Sample
+from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.manifest import ClassEntry, Manifest
 
@@ -163,18 +163,18 @@ class CombinedBlock:
         """As `image` for each."""
         return images_of(self, begin, end)
 
-    def sample(self, number: int, *, checked: bool = False) -> Sample:
+    def sample(self, number: int, *, checked: bool = False) -> AnySample:
         """A whole sample, with its label in the whole."""
         block, within = self._at(number)
         return self._with_own_label(number, block.sample(within, checked=checked))
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self) -> Iterator[AnySample]:
         """All samples in order."""
         streams = {part: block.samples() for part, block in self.parts.items()}
         for number, (part, _) in enumerate(self._where):
             yield self._with_own_label(number, next(streams[part]))
 
-    def _with_own_label(self, number: int, sample: Sample) -> Sample:
+    def _with_own_label(self, number: int, sample: AnySample) -> AnySample:
         if isinstance(sample.get("cls"), int):
             sample["cls"] = int(self.labels[number])
         elif self._several and FIELD in sample:

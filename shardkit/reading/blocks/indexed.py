@@ -14,7 +14,7 @@ from shardkit.errors import DamagedError, DecodeError
 from shardkit.reading.batches.labels import FIELD
 from shardkit.reading.blocks.block import NO_IMAGE_CURE, Buffer, Images, Rows, Run, images_of
 from shardkit.reading.blocks.held import SampleBytes, Spans
-from shardkit.sample import IMAGE_FIELDS, Sample, field_of
+from shardkit.sample import IMAGE_FIELDS, AnySample, field_of
 from shardkit.shards.index_file import INDEX_CURE
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class IndexBlock:
         end, stop = self.spans.images[2][number] - base, self.spans.wholes[1][number] - base
         return self.catalog.format.field_behind(data, end, stop, self.keys[number], FIELD)
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self) -> Iterator[AnySample]:
         """All samples in order."""
         if not self.catalog.plain or self._least < 0:
             return map(self.sample, range(len(self)))
@@ -163,7 +163,7 @@ class IndexBlock:
             yield datas
             begin += len(datas)
 
-    def sample(self, number: int, *, checked: bool = False) -> Sample:
+    def sample(self, number: int, *, checked: bool = False) -> AnySample:
         """One sample with all its fields. checked: whether to check the CRC-32C of its image, unless disabled."""
         label, has_image = int(self.labels[number]), self.spans.images[1][number] >= 0
         if self.catalog.plain and label >= 0 and has_image and not self.held.whole:
@@ -173,7 +173,7 @@ class IndexBlock:
             self.image(number)
         return self.held.parse(number, self._sample_in)
 
-    def _sample_in(self, number: int, data: Any, base: int) -> Sample:
+    def _sample_in(self, number: int, data: Any, base: int) -> AnySample:
         """A whole sample in bytes of its shard. DamagedError if they are damaged, or not what the index says."""
         form, shard, at = self.catalog.format, self.spans.images[0][number], int(self.local[number])
         table, url = self.catalog.table(shard), self.catalog.urls[shard]
@@ -184,7 +184,7 @@ class IndexBlock:
         )
         if found is None:
             raise DamagedError(url, f"the index says that {self.keys[number]!r} is here", INDEX_CURE, start)
-        sample: Sample = {"__key__": found.key, "__url__": url, **form.fields(data, found)}
+        sample: AnySample = {"__key__": found.key, "__url__": url, **form.fields(data, found)}
         if found.key != self.keys[number]:
             fact = f"the index says {self.keys[number]!r}, but the shard holds {found.key!r}"
             raise DamagedError(url, fact, INDEX_CURE, start)

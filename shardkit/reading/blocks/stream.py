@@ -26,14 +26,14 @@ from shardkit.reading.blocks.block import Images, Placed, Run, images_of
 from shardkit.reading.blocks.source import BLOCK_BYTES, BLOCK_SAMPLES
 from shardkit.reading.ops import ALL
 from shardkit.rng import permutation, stream_key, uniform
-from shardkit.sample import IMAGE_FIELDS, Sample, label_number
+from shardkit.sample import IMAGE_FIELDS, AnySample, label_number
 from shardkit.storage.access import Remote
 from shardkit.storage.mapped import check_each, map_whole
 
 if TYPE_CHECKING:
     from shardkit.reading.blocks.stream_ahead import RemoteFile
 
-Streamed = tuple[int, Sample]
+Streamed = tuple[int, AnySample]
 """(a unique number for the sample, the sample with `cls` as an int if it has one)."""
 
 
@@ -105,7 +105,7 @@ class StreamBlocks:
                     yield number << 32 | count, sample
 
 
-def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sample]:
+def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[AnySample]:
     """The samples of one shard, tar or TFRecord, plain or packed, in order.
 
     names: the features of a TFRecord shard that are image and label. Raises DamagedError, NotFoundError, StorageError.
@@ -129,7 +129,7 @@ def read_shard(shard: Location, names: FieldNames | None = None) -> Iterator[Sam
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its permissions") from exc
 
 
-def read_stream(file: RemoteFile, names: FieldNames | None = None) -> Iterator[Sample]:
+def read_stream(file: RemoteFile, names: FieldNames | None = None) -> Iterator[AnySample]:
     """As `read_shard`, of a shard in a store."""
     place, head = str(file.shard), file.peek(512)
     form = FORMATS[format_of_name(file.shard.name) or format_of_head(head)]
@@ -138,8 +138,8 @@ def read_stream(file: RemoteFile, names: FieldNames | None = None) -> Iterator[S
         yield _sample(place, key, fields)
 
 
-def _sample(place: str, key: str, fields: dict[str, Any]) -> Sample:
-    sample: Sample = {"__key__": key, "__url__": place, **fields}
+def _sample(place: str, key: str, fields: dict[str, Any]) -> AnySample:
+    sample: AnySample = {"__key__": key, "__url__": place, **fields}
     label = label_number(fields.get("cls"))
     if label is not None:  # a value that is not a label stays unchanged
         sample["cls"] = label
@@ -197,11 +197,11 @@ class StreamBlock:
         """The bytes of the field with a label of several classes, or numbers."""
         return self.items[number].get(FIELD)
 
-    def sample(self, number: int, *, checked: bool = False) -> Sample:
+    def sample(self, number: int, *, checked: bool = False) -> AnySample:
         """One sample."""
         return self.items[number]
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self) -> Iterator[AnySample]:
         """All samples in order."""
         return iter(self.items)
 

@@ -15,7 +15,7 @@ from shardkit.errors import NotFoundError, SourceError, StorageError, printable
 from shardkit.reading.batches.labels import Kind
 from shardkit.reading.blocks.block import Images, Run, images_of
 from shardkit.reading.blocks.prefetch import NoPrefetch
-from shardkit.sample import Sample, field_of, fs_text, text_of_path
+from shardkit.sample import AnySample, field_of, fs_text, text_of_path
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.sources.source import Source, find_splits, scan_tree
@@ -137,13 +137,13 @@ class TreeBlock:
         """None: a file has one class."""
         return
 
-    def sample(self, number: int, *, checked: bool = False) -> Sample:
+    def sample(self, number: int, *, checked: bool = False) -> AnySample:
         """Key, file, image and label."""
         url = fs_text(os.path.join(self.catalog.root, self.paths[number]))
         label = int(self.labels[number])
         return {"__key__": self.keys[number], "__url__": url, self.fields[number]: self.image(number), "cls": label}
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self) -> Iterator[AnySample]:
         """All samples in order."""
         return map(self.sample, range(len(self)))
 
