@@ -1,10 +1,14 @@
-"""Sizes as text, and the number of cores to use."""
+"""Sizes and values as text, and the number of cores to use."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from fractions import Fraction
+from reprlib import Repr
+from typing import Any
 
 from shardkit.errors import UsageError
 
@@ -72,3 +76,38 @@ def format_bytes(count: float) -> str:
 def cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+SHOWN_ITEMS = 3
+"""The most items of a list that `short_repr` spells out."""
+
+SHOWN_TEXT = 80
+"""The most characters of a text that it spells out."""
+
+_texts = Repr()
+_texts.maxstring = _texts.maxother = SHOWN_TEXT
+
+
+def short_repr(value: Any) -> str:
+    """The `__repr__` of results, which are dataclasses: one line, with the number of items in place of long lists.
+
+    Fields that have their default, and empty ones, are omitted.
+    """
+    names = getattr(value, "__struct_fields__", None)  # a msgspec.Struct is one too
+    defaults = {each.name: each.default for each in fields(value)} if names is None else dict.fromkeys(names, MISSING)
+    shown = []
+    for name, default in defaults.items():
+        held = getattr(value, name)
+        empty = held is None or (hasattr(held, "__len__") and not len(held))
+        if not name.startswith("_") and not empty and (default is MISSING or held != default):
+            shown.append(f"{name}={short_value(held)}")
+    return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def short_value(value: Any) -> str:
+    """A value in one short line: a long list as the number of its items."""
+    if isinstance(value, (tuple, list, set, frozenset, Mapping)):
+        plain = all(isinstance(item, (str, int, float)) for item in value) and not isinstance(value, Mapping)
+        text = repr(value)[: SHOWN_TEXT + 1] if plain and len(value) <= SHOWN_ITEMS else ""
+        return text if 0 < len(text) <= SHOWN_TEXT else f"<{len(value):,}>"
+    return _texts.repr(value) if isinstance(value, str) else repr(value)

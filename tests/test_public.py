@@ -19,7 +19,7 @@ import pytest
 import shardkit
 from shardkit import errors
 from shardkit.images.decoder import DecodeOptions
-from shardkit.reading.dataset import _MOVED
+from shardkit.reading.dataset import _MOVED, _PLUMBING
 
 ROOT = Path(shardkit.__file__).parent
 
@@ -209,6 +209,15 @@ def test_a_class_whose_extra_is_missing_says_how_to_install_it(monkeypatch: pyte
     monkeypatch.delitem(vars(shardkit), "TorchDataset", raising=False)
     with pytest.raises(shardkit.MissingExtraError, match=r"pip install \"shardkit\[torch\]\""):
         _ = shardkit.TorchDataset
+
+
+def test_dir_of_a_dataset_names_what_is_for_users() -> None:
+    data = shardkit.dataset("nowhere")
+    shown = {name for name in dir(data) if not name.startswith("_")}
+    assert not shown & _PLUMBING
+    assert {*dir(shardkit.Dataset), *vars(data)} >= _PLUMBING
+    assert {"decode", "batch", "map", "to_torch", "classes", "state_dict", "labels"} <= shown
+    assert len(shown) <= 32
 
 
 @pytest.mark.parametrize("name", sorted(_MOVED))

@@ -47,6 +47,7 @@ from shardkit.sources.lists.in_memory import TableInMemory, TableLike, in_memory
 from shardkit.sources.open import Opened, named_path, open_source
 from shardkit.sources.options import LabelOptions, TableColumns
 from shardkit.sources.source import Source
+from shardkit.units import short_repr
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,16 @@ class DatasetPlan:
     changed: PathSummary = field(default_factory=PathSummary)
     gone: PathSummary = field(default_factory=PathSummary)
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, slots=True)
 class PackPlan:
     """What a packing would write: a DatasetPlan for the class tree or for each split."""
 
     datasets: tuple[DatasetPlan, ...]
+
+    __repr__ = short_repr
 
 
 def _move_dry_run(kwargs: dict[str, Any]) -> Moved | None:

@@ -86,6 +86,11 @@ class PackedDataset(_OfManifest):
     location: str
     manifest: Manifest
 
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        counts = f"samples={manifest.samples}, shards={len(manifest.shards)}, classes={len(manifest.classes)}"
+        return f"PackedDataset({str(self.location)!r}, {counts})"
+
     def __fspath__(self) -> str:
         return self.location
 
@@ -122,7 +127,8 @@ class Packed(_OfManifest, Mapping[str, PackedDataset]):
         return len(self._datasets)
 
     def __repr__(self) -> str:
-        return f"Packed({', '.join(f'{name}: {each.location}' for name, each in self.items())})"
+        parts = (f"{name}: {each.manifest.samples:,} samples in {each.location}" for name, each in self.items())
+        return f"Packed({', '.join(parts)})"
 
     def __eq__(self, other: object) -> bool:
         """Whether the manifests are equal. A manifest, and a mapping of name to manifest, can be compared too."""

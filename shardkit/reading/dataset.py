@@ -85,6 +85,12 @@ _MOVED = {
 }
 """Attributes of Dataset that have moved -> their replacements."""
 
+_PLUMBING = frozenset({
+    "content", "countable", "epoch", "forget", "identity", "ops", "order_identity", "position", "reading", "rows",
+    "run", "selection", "steps", "weights",
+})  # fmt: skip
+"""Attributes for adapters and tools, which `dir()` and the completion of a notebook leave out."""
+
 _INSTEAD = {**METHODS, **{name: f"it is now dataset.{new}" for name, new in _MOVED.items()}}
 
 
@@ -236,15 +242,25 @@ class Dataset(Generic[T_co]):
     def __bool__(self) -> bool:
         return True
 
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(type(self))} - _PLUMBING)
+
     def __repr__(self) -> str:
-        steps = "".join(f".{type(op).__name__.lower()}" for op in self.ops)
-        return f"<shardkit.Dataset {self.content!r}{steps}>"
+        from shardkit.reading.shown import line_of
+
+        return line_of(self)
+
+    def _repr_html_(self) -> str | None:
+        """A few of the images, with their classes, for notebooks."""
+        from shardkit.reading.shown import page_of
+
+        return page_of(self)
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             """Raise AttributeError; for names of earlier versions and of other libraries, with what to write."""
-            raise no_attribute(self, name, dir(type(self)), _INSTEAD)
+            raise no_attribute(self, name, dir(self), _INSTEAD)
 
     # Steps
 

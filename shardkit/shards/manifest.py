@@ -23,6 +23,7 @@ import msgspec
 
 from shardkit.errors import ManifestError
 from shardkit.shards.names import skipped_beside
+from shardkit.units import short_repr
 
 VERSION = 1
 
@@ -82,6 +83,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int = 0
     options: dict[str, Any] = {}
     plan: str = ""
+
+    __repr__ = short_repr
 
     @property
     def class_names(self) -> list[str]:

@@ -20,6 +20,7 @@ from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.tools.settings import InfoSettings
+from shardkit.units import short_repr
 
 COMMON_SIZES = 5
 
@@ -57,6 +58,8 @@ class DatasetInfo:
     common_sizes: tuple[tuple[int, int, int], ...]
     unknown_sizes: int
     options: dict[str, Any]
+
+    __repr__ = short_repr
 
 
 @checked_by(InfoSettings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DecodeError, UsageError
-from shardkit.images.header import image_header
-from shardkit.images.jpeg import can_be_scaled, tidy
-from shardkit.images.pillow import eight_bit, open_image
+from shardkit.images.thumbnails import open_picture
 from shardkit.options.files import require_folder_of
 from shardkit.reading.dataset import Dataset
 from shardkit.rng import permutation, stream_key
@@ -96,36 +93,6 @@ def picture(data: Dataset, row: int) -> Image.Image:
     if isinstance(value, np.ndarray):
         return Image.fromarray(value.squeeze())
     return open_picture(bytes(value))
-
-
-def open_picture(content: bytes, *, side: int | None = None) -> Image.Image:
-    """Open an image file as RGB. side: target length of the longer side, which lets JPEGs be decoded at reduced size.
-
-    ValueError with a short reason if it can't be decoded.
-    """
-    if image_header(content, decode_rare=False)[0] == "JPEG":
-        content = tidy(content)
-    with open_image(content) as image:
-        if side is not None and can_be_scaled(content):
-            image.draft("RGB", (2 * side, 2 * side))
-        image.load()
-        return eight_bit(image).convert("RGB")
-
-
-def thumbnail(image: Image.Image, side: int) -> Image.Image:
-    """The whole image, scaled down to fit side x side pixels, never enlarged."""
-    from PIL.Image import Resampling
-
-    small = image.copy()
-    small.thumbnail((side, side), Resampling.BOX if max(image.size) > 4 * side else Resampling.LANCZOS)
-    return small
-
-
-def jpeg_bytes(image: Image.Image, *, quality: int = 72) -> bytes:
-    """The image as a small JPEG file, without any of the original's metadata."""
-    sink = io.BytesIO()
-    image.convert("RGB").save(sink, "JPEG", quality=quality, optimize=True)
-    return sink.getvalue()
 
 
 def out_path(out: str | os.PathLike[str], endings: Sequence[str], *, option: str = "out") -> str:

@@ -12,13 +12,15 @@ import numpy as np
 
 from shardkit.errors import UsageError, printable
 from shardkit.events import Progress, ProgressFn, no_progress
+from shardkit.images.thumbnails import thumbnail
 from shardkit.options.fields import checked_by
 from shardkit.options.old_keywords import Moved, accept_old_keywords, spell
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import whole_file
-from shardkit.tools.pictures import ClassSamples, choose_samples, out_path, picture, thumbnail
+from shardkit.tools.pictures import ClassSamples, choose_samples, out_path, picture
 from shardkit.tools.settings import MAX_CLASSES, Pictures, ViewSettings
+from shardkit.units import short_repr
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -39,6 +41,8 @@ class ShownClass:
     count: int
     keys: tuple[str, ...]
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, slots=True)
 class ContactSheet:
@@ -50,6 +54,8 @@ class ContactSheet:
     classes: tuple[ShownClass, ...]
     left_out: int
     undecodable: tuple[str, ...]
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from shardkit.images.png import HEAD, TEXT_BYTES
 from shardkit.images.rewrite import lossless as jpegtran
 from shardkit.images.rewrite.metadata import is_incomplete
 from shardkit.images.rewrite.transcode import Transcoded, Transcoding, transcode
-from shardkit.tools.pictures import open_picture
+from shardkit.images.thumbnails import open_picture
 
 WIDTH, HEIGHT = 48, 40
 SHAPE = (HEIGHT, WIDTH, 3)

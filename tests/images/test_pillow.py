@@ -25,7 +25,7 @@ from shardkit.images.header import check_image, image_header
 from shardkit.images.pillow import FORMATS, MAX_PIXELS, open_image, quiet_pillow
 from shardkit.images.pixels import resize_into
 from shardkit.images.rewrite.transcode import Transcoding, transcode
-from shardkit.tools.pictures import open_picture
+from shardkit.images.thumbnails import open_picture
 
 PACKAGE = Path(shardkit.__file__).parent
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\n(x) show\nshowpage\n"

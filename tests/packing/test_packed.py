@@ -66,9 +66,10 @@ def test_the_result_of_splits_is_a_mapping_of_their_names(of_splits: Packed, out
     assert of_splits["train"].location == str(out / "parts" / "train")
     assert of_splits.manifests["test"] == of_splits["test"].manifest
     assert "train" in of_splits and of_splits.get("other") is None
-    assert repr(of_splits) == "Packed(test: {0}/test, train: {0}/train, validation: {0}/validation)".format(
-        out / "parts"
+    assert repr(of_splits) == "Packed({})".format(
+        ", ".join(f"{name}: {each.manifest.samples} samples in {each.location}" for name, each in of_splits.items())
     )
+    assert repr(of_splits["test"]).startswith(f"PackedDataset('{out / 'parts' / 'test'}', samples=2, shards=1")
 
 
 def test_what_one_dataset_has_is_refused_of_several(of_splits: Packed) -> None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from shardkit import Pictures, UsageError, dataset, pack
-from shardkit.tools.pictures import choose_samples, open_picture, thumbnail
+from shardkit.images.thumbnails import open_picture, thumbnail
+from shardkit.tools.pictures import choose_samples
 from shardkit.tools.view import (
     _DAMAGE,
     _GAP,

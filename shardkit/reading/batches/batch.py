@@ -91,8 +91,20 @@ class Batch(tuple[A, A], Generic[A]):
         return _rebuilt, (self.images, self.labels, self.keys, self.fields, self.repeats)
 
     def __repr__(self) -> str:
-        shape = getattr(self.images, "shape", None)
-        return f"Batch(images={shape}, labels={getattr(self.labels, 'shape', None)}, keys={len(self.keys)})"
+        shapes = f"images={_shape_of(self.images)}, labels={_shape_of(self.labels)}, keys={len(self.keys)}"
+        fields = "".join(f", {name}=…" for name in self.fields)
+        return f"{type(self).__name__}({shapes}{fields})"
+
+    def _repr_html_(self) -> str | None:
+        """The first of the images, with their labels, for notebooks."""
+        from shardkit.reading.shown import page_of_batch
+
+        return page_of_batch(self)
+
+
+def _shape_of(values: Any) -> Any:
+    shape = getattr(values, "shape", None)
+    return shape if shape is None else tuple(shape)
 
 
 def _rebuilt(images: Any, labels: Any, keys: list[str], fields: dict[str, Any], repeats: Any) -> Batch:

@@ -33,7 +33,7 @@ from shardkit.tools.bench.advice import Advice, Figures, advise, resize_side
 from shardkit.tools.bench.measure import Measurement, Way
 from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
 from shardkit.tools.settings import BenchSettings
-from shardkit.units import cores
+from shardkit.units import cores, short_repr
 
 SAMPLE_BYTES, SAMPLE_FILES, FEWEST = 128 * 10**6, 8_000, 64
 _ABOUT = 0.7  # share of the time for the measurements; the rest goes to writing the other form of the sample
@@ -62,6 +62,8 @@ class BenchResult:
     decode_rate: float
     measurements: tuple[Measurement, ...]
     advice: Advice
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)

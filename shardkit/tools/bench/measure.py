@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from shardkit.images.decoder import DecodeOptions, ImageDecoder
+from shardkit.images.thumbnails import open_picture
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.dataset import Dataset
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.threads import in_threads
-from shardkit.tools.pictures import open_picture
 
 BATCH = 32
 _MOST_CACHED = 0.2  # share of the probed positions still cached after dropping: above this, no cold read is possible

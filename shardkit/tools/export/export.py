@@ -17,6 +17,7 @@ from shardkit.tools.export.digests import Digests
 from shardkit.tools.export.files import FileKind, Planned, plan_file, says_shardkit
 from shardkit.tools.export.splits import Source, Splits, shared_classes, splits_of
 from shardkit.tools.settings import ExportKind, ExportSettings
+from shardkit.units import short_repr
 
 FILES: Mapping[ExportKind, Sequence[FileKind]] = {
     "timm": [FileKind(timm.NAME, lambda splits, _: timm.info_json(splits), says_shardkit("generator"))],
@@ -50,6 +51,8 @@ class Exported:
 
     datasets: tuple[str, ...]
     files: tuple[ExportedFile, ...]
+
+    __repr__ = short_repr
 
 
 @checked_by(ExportSettings)

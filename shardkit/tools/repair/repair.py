@@ -41,6 +41,7 @@ from shardkit.tools.repair.salvage import Salvager
 from shardkit.tools.repair.salvaged import LeftOut, Salvage, Salvaged, members_of
 from shardkit.tools.repair.write import write_shard
 from shardkit.tools.settings import RepairSettings
+from shardkit.units import short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ class Repaired:
     renamed: tuple[Renamed, ...]
     joined: tuple[str, ...]
     notes: tuple[str, ...]
+
+    __repr__ = short_repr
 
 
 @checked_by(RepairSettings)

@@ -24,6 +24,7 @@ from shardkit.tools.report.html import Section, page, text
 from shardkit.tools.report.sections import Study
 from shardkit.tools.settings import ReportSettings
 from shardkit.tools.shuffle_quality import ShuffleQuality, shuffle_quality
+from shardkit.units import short_repr
 
 BUFFERS = (0, 100, 1_000, 10_000)
 
@@ -42,6 +43,8 @@ class DatasetFindings:
     undecodable: tuple[tuple[str, str], ...]
     mixed_as_packed: float | None
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, slots=True)
 class LeakFindings:
@@ -52,6 +55,8 @@ class LeakFindings:
     images: tuple[tuple[str, str], ...]
     relabelled: int
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
@@ -61,6 +66,8 @@ class Report:
     bytes: int
     datasets: tuple[DatasetFindings, ...]
     leaks: tuple[LeakFindings, ...]
+
+    __repr__ = short_repr
 
 
 @checked_by(ReportSettings)

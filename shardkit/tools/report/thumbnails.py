@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shardkit.errors import ShardkitError
-from shardkit.tools.pictures import choose_samples, jpeg_bytes, open_picture, thumbnail
+from shardkit.images.thumbnails import jpeg_bytes, open_picture, thumbnail
+from shardkit.tools.pictures import choose_samples
 from shardkit.tools.report.checks import Leak
 from shardkit.tools.report.facts import Facts
 from shardkit.tools.report.html import Section, Thumb, paragraph, text, thumbs

@@ -38,6 +38,7 @@ from shardkit.shards.names import generation_of, in_generation, skipped_beside
 from shardkit.storage.store import ObjectInfo
 from shardkit.storage.transfer import Pieces, TransferCheck, crc_of, file_pieces, object_pieces, send
 from shardkit.threads import TransferPool
+from shardkit.units import short_repr
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class Transferred:
     """Result of `upload` or `download`: a Copied for each dataset."""
 
     datasets: tuple[Copied, ...]
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)

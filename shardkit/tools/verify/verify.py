@@ -40,6 +40,7 @@ from shardkit.threads import in_threads, thread_count
 from shardkit.tools.settings import VerifySettings
 from shardkit.tools.verify.by_store import ask_store
 from shardkit.tools.verify.on_nodes import seen_on_nodes
+from shardkit.units import short_repr
 
 FETCHED = 4
 """Shards of a store that are fetched and checked at a time, by default."""
@@ -65,6 +66,8 @@ class Verification:
     findings: tuple[Finding, ...]
     read: bool = True
     unproven: int = 0
+
+    __repr__ = short_repr
 
     @property
     def sound(self) -> bool:
