@@ -97,7 +97,7 @@ def bucket(request: pytest.FixtureRequest) -> dict[str, str]:
     make_bucket(endpoint, "bucket")
     return {
         "AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
+        "AWS_REGION": "us-east-1", "XDG_CACHE_HOME": str(request.getfixturevalue("tmp_path")),
     }  # fmt: skip
 
 
