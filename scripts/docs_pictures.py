@@ -7,7 +7,7 @@ Each picture is drawn twice with the same shapes and other colours. The orders i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -158,6 +158,40 @@ def buffers(theme: Theme) -> Drawing:
     return draw
 
 
+def lanes(theme: Theme) -> Drawing:
+    """Four shards, permuted, cut into three lanes, and merged into the epoch's order."""
+    shards, each, count = 4, 6, 3
+    draw = Drawing(760, 330, theme, "Shards are permuted, cut into lanes, mixed in each lane, and the lanes take turns")
+    order = EpochOrder(np.array([each] * shards), buffer=6, seed=0, epoch=0, lanes=count)
+    line, epoch = order.line(), order.rows_at(np.arange(shards * each))
+    shades, ink = (*theme.classes, theme.accent), "#ffffff" if theme is THEMES["light"] else "#101418"
+
+    def samples(rows: Iterable[int], y: float, places: Iterable[float]) -> None:
+        for row, place in zip(rows, places, strict=True):
+            shade = shades[row // each]
+            draw.box(24 + place * 29.5, y, 26, 24, fill=shade, line=shade)
+            draw.text(37 + place * 29.5, y + 17, str(row), size=12, anchor="middle", color=ink)
+
+    draw.text(24, 26, "shards as packed")
+    samples(range(shards * each), 36, range(shards * each))
+    draw.text(24, 96, f"permuted, and cut into {count} lanes")
+    samples(line.tolist(), 106, range(shards * each))
+    for lane in range(count):
+        start, length = order.lane_range(lane)
+        draw.text(24 + start * 29.5, 148, f"lane {lane}", size=12, color=theme.faint)
+        if lane:
+            x = 24 + start * 29.5 - 2
+            draw.shapes.append(f'<path d="M{x:g} 100V152" stroke="{theme.text}" stroke-width="2"/>')
+    draw.text(24, 186, "mixed within each lane")
+    for lane in range(count):
+        start, length = order.lane_range(lane)
+        samples(epoch[lane::count].tolist(), 196, range(start, start + length))
+    draw.text(24, 256, "the epoch: the lanes take turns")
+    samples(epoch.tolist(), 266, range(shards * each))
+    draw.text(24, 314, "numbers: samples in the order of the shards; colours: shards", size=12, color=theme.faint)
+    return draw
+
+
 def ranks(theme: Theme) -> Drawing:
     """An epoch dealt to ranks."""
     draw = Drawing(760, 250, theme, "The same twelve samples dealt to one, two and four ranks")
@@ -178,6 +212,7 @@ PICTURES: dict[str, Callable[[Theme], Drawing]] = {
     "overview": overview,
     "packing-order": packing_order,
     "buffer": buffers,
+    "lanes": lanes,
     "ranks": ranks,
 }
 
