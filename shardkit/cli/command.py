@@ -11,6 +11,8 @@ from click.core import ParameterSource
 
 from shardkit.cli import console
 from shardkit.cli.click_options import FieldOption
+from shardkit.cli.flags import Flags
+from shardkit.errors import UsageError
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "Source": (
@@ -65,6 +67,7 @@ class Command(click.Command):
         """Like click's, with old spellings; without what the environment says about stores if none is named."""
         left = super().parse_args(ctx, self._renamed(args))
         _omit_store_options(ctx)
+        _refuse_memory(ctx)
         return left
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -115,6 +118,14 @@ def _omit_store_options(ctx: click.Context) -> None:
         name = param.name or ""
         if name in ("storage_options", "work") and ctx.get_parameter_source(name) is ParameterSource.ENVIRONMENT:
             ctx.params[name] = None
+
+
+def _refuse_memory(ctx: click.Context) -> None:
+    """UsageError for a destination in the memory of this process, which ends with the command."""
+    flags, dest = ctx.find_object(Flags), ctx.params.get("dest")
+    if flags and flags.alone and isinstance(dest, str) and dest.partition("://")[0].rpartition("+")[2] == "memory":
+        fact = "this is in the memory of this process, and lost when the command ends"
+        raise UsageError(dest, fact, "give a folder or a bucket; memory:// is for tests in Python")
 
 
 def _texts(value: Any) -> Sequence[str]:

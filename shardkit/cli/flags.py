@@ -25,13 +25,14 @@ class Flags:
     """The flags of the running command. arguments: its command line.
 
     origins: where the values of options come from that the command line does not give: a line of a configuration file,
-    or an environment variable.
+    or an environment variable. alone: the process ends with the command.
     """
 
-    def __init__(self, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, arguments: Sequence[str] = (), *, alone: bool = False) -> None:
         self.arguments = frozenset(arguments)
         self.parameters: dict[str, click.Parameter] = {}
         self.origins: dict[str, str] = {}
+        self.alone = alone
 
     def use(self, command: click.Command) -> None:
         """Use the flags of `command` from now on."""

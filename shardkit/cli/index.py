@@ -36,7 +36,8 @@ def command(source: tuple[str, ...], dali: bool, as_json: bool, **options: Any) 
 
     With these, a dataset knows its length, gives every rank equal work, and resumes in the middle of an epoch. The
     shards (tar, PAX, TFRecord; gzip too) stay as they are. --dali also writes an index file for each shard, as
-    NVIDIA DALI needs; it keeps an existing manifest.
+    NVIDIA DALI needs; it keeps an existing manifest. Images are not decoded: 'shardkit verify --decode' finds those
+    that can't be.
 
     \b
     shardkit index 'shards/train-*.tar'

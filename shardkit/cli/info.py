@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +12,7 @@ import click
 from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, options_from
 from shardkit.cli.command import Command
+from shardkit.cli.splits import of_splits
 from shardkit.errors import UsageError, printable
 from shardkit.options.fields import Help
 from shardkit.tools.settings import InfoSettings
@@ -33,7 +36,8 @@ class Build:
 def command(dest: str | None, build: bool, as_json: bool, **options: Any) -> None:
     """Show what is in the dataset DEST: shards, samples, bytes, classes, fields and image sizes.
 
-    DEST is a prefix, a manifest, or a glob of the shards. Only the manifest and the index are read.
+    DEST is a prefix, a manifest, or a glob of the shards; a folder of several splits shows each. The manifest, the
+    index and some images are read. A class directory shows what would be packed.
 
     \b
     shardkit info shards/train
@@ -53,15 +57,22 @@ def command(dest: str | None, build: bool, as_json: bool, **options: Any) -> Non
         else:
             console.write(tables.table([[name, value] for name, value in facts.items()], left=(0, 1)))
         return
-    result = info(dest, **options)
+    result = of_splits(lambda source: info(source, **options), dest, options["storage_options"])
     if as_json:
         console.write_json(result)
-    else:
-        console.write(info_text(result))
+        return
+    parts = result if isinstance(result, dict) else {"": result}
+    texts = [info_text(part) for part in parts.values()]
+    if not all(part.shard_format for part in parts.values()):
+        to = "shards" if isinstance(result, dict) else f"shards/{os.path.basename(os.path.abspath(dest))}"
+        texts.append(f"pack it with: shardkit pack {shlex.quote(printable(dest))} {shlex.quote(printable(to))}")
+    console.write("\n\n".join(texts))
 
 
 def info_text(info: DatasetInfo) -> str:
     """Format the description as text."""
+    if not info.shard_format:
+        return tree_text(info)
     rows = [
         ["samples", f"{info.samples:,}"],
         ["shards", f"{info.shards:,} {info.shard_format}{_shard_sizes(info)}"],
@@ -69,11 +80,31 @@ def info_text(info: DatasetInfo) -> str:
         ["fields", ", ".join(map(printable, info.fields)) or "none"],
         ["classes", f"{len(info.classes):,}"],
         ["image sizes", _image_sizes(info)],
+        *_progressive(info),
     ]
     lines = [printable(info.source), tables.table(rows, left=(0, 1))]
     if info.classes:
         lines.append(tables.class_table({"samples": info.classes}))
     return "\n".join(lines)
+
+
+def tree_text(info: DatasetInfo) -> str:
+    """Format the description of a class directory as text."""
+    rows = [
+        ["images", f"{info.samples:,}"],
+        ["bytes", format_bytes(info.bytes)],
+        ["classes", f"{len(info.classes):,}"],
+        *_progressive(info),
+    ]
+    head = f"{printable(info.source)}: a class directory, not packed"
+    return "\n".join([head, tables.table(rows, left=(0, 1)), tables.class_table({"images": info.classes})])
+
+
+def _progressive(info: DatasetInfo) -> list[list[str]]:
+    from shardkit.tools.progressive import JpegKinds
+
+    advice = JpegKinds(info.jpegs, info.progressive).advice
+    return [["progressive", advice]] if advice else []
 
 
 def _shard_sizes(info: DatasetInfo) -> str:

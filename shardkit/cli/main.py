@@ -130,7 +130,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         from shardkit.cli.completion import complete
 
         sys.exit(complete(cli, asked))
-    code = run(sys.argv[1:] if args is None else args)
+    code = run(sys.argv[1:] if args is None else args, alone=True)
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
     if code == INTERRUPTED and not all(thread.daemon for thread in others):
         with contextlib.suppress(OSError):
@@ -139,10 +139,13 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def run(args: Sequence[str]) -> int:
-    """Run the command line on `args`, report an error on stderr, and return the exit code."""
+def run(args: Sequence[str], *, alone: bool = False) -> int:
+    """Run the command line on `args`, report an error on stderr, and return the exit code.
+
+    alone: the process ends with the command, and with it what is kept in memory only.
+    """
     state: dict[str, Any] = {}
-    flags = Flags(args)
+    flags = Flags(args, alone=alone)
     with console.logging_to_stderr(flags.spelled):
         try:
             with cli.make_context("shardkit", list(args), obj=flags) as ctx:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,6 +84,8 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
         console.write_json(packed.manifests if packed.splits else packed.manifest)
     else:
         console.summary(result_text({each.location: each.manifest for each in packed.values()}))
+        if advice := _progressive([each.location for each in packed.values()]):
+            console.summary(advice)
 
 
 NOT_SETTINGS = ("config", "as_json")
@@ -134,6 +136,14 @@ def result_text(manifests: Mapping[str, Manifest]) -> str:
         lines.append(printable(f"{prefix}: {what}{left}"))
     counts = {os.path.basename(prefix): manifest.classes for prefix, manifest in manifests.items()}
     return "\n".join([*lines, tables.class_table(counts)])
+
+
+def _progressive(prefixes: Sequence[str]) -> str:
+    """What to do about progressive JPEGs of the first of these datasets that has any; "" for datasets in a store."""
+    from shardkit.tools.progressive import jpeg_kinds
+
+    local = (prefix for prefix in prefixes if "://" not in prefix)
+    return next((advice for prefix in local if (advice := jpeg_kinds(prefix).advice)), "")
 
 
 def _skipped_list(prefix: str, manifest: Manifest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,7 @@ from shardkit.cli import console, tables
 from shardkit.cli.click_options import Json, options_from
 from shardkit.cli.command import Command
 from shardkit.cli.engine import with_engine
+from shardkit.cli.splits import of_splits
 from shardkit.errors import DatasetError, printable
 from shardkit.tools.settings import VerifySettings
 
@@ -27,10 +29,11 @@ SHOWN = 50
 def command(ctx: click.Context, /, source: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Check the dataset SOURCE: manifest, index, the CRC of each shard and sample, keys, labels, counts.
 
-    SOURCE is a prefix, a manifest, or a glob or list of shards. Without a manifest there are no checksums,
-    and only the tar structure, keys, labels and image headers are checked. A dataset in a bucket is compared with the
-    sizes and checksums that the store keeps; --read fetches it and checks its contents too. The exit code is 0 if
-    everything is sound, and 5 otherwise; with --quiet, only findings are printed.
+    SOURCE is a prefix, a manifest, a glob or list of shards, or a folder of several splits, which are all checked.
+    Without a manifest there are no checksums, and only the tar structure, keys, labels and image headers are checked.
+    A dataset in a bucket is compared with the sizes and checksums that the store keeps; --read fetches it and checks
+    its contents too. The exit code is 0 if everything is sound, and 5 otherwise; with --quiet, only findings are
+    printed.
 
     \b
     shardkit verify shards/train
@@ -40,15 +43,21 @@ def command(ctx: click.Context, /, source: tuple[str, ...], as_json: bool, **opt
     """
     from shardkit.tools.verify.verify import verify
 
+    asked = with_engine(options)
+    result: Verification | dict[str, Verification]
     with console.progress() as progress:
-        result = verify(list(source) if len(source) > 1 else source[0], progress=progress, **with_engine(options))
+        if len(source) > 1:
+            result = verify(list(source), progress=progress, **asked)
+        else:
+            each = partial(verify, progress=progress, **asked)
+            result = of_splits(each, source[0], options["storage_options"])
+    parts = list(result.values()) if isinstance(result, dict) else [result]
     if as_json:
         console.write_json(result)
-    elif result.sound:
-        console.summary(result_text(result))
     else:
-        console.write(result_text(result))
-    if not result.sound:
+        for part in parts:
+            (console.summary if part.sound else console.write)(result_text(part))
+    if not all(part.sound for part in parts):
         console.flush()
         ctx.exit(DatasetError.exit_code)
 

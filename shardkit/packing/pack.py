@@ -343,7 +343,7 @@ class _Job:
             return self._unchanged() if not len(self.content.source) else None
         found = find_finished(self.destination, self.content, self.options)
         if found is not None:
-            log.info("%s: already packed", self.destination)
+            log.info("%s: already packed and complete; nothing was written", self.destination)
             keep_only(self.destination, ())
         return found
 
@@ -352,7 +352,7 @@ class _Job:
         before = self.content.before
         if before is None or before.manifest.class_names != list(self.content.source.classes):
             return None
-        log.info("%s: nothing to add", self.destination)
+        log.info("%s: nothing to add; nothing was written", self.destination)
         keep_only(self.destination, ())
         return before.manifest
 

@@ -142,7 +142,11 @@ def open_dataset(source: SourceLike, remote: Remote | None = None, *, read: bool
         place = shards[0].sibling(stem_of_shard(shards[0].name) + ".json")
         return _without_manifest(ManifestError(str(place), f"the manifest is not UTF-8 ({exc})"), objects)
     if found.tree is not None:
-        raise UsageError(str(found.tree), "this is a class directory, not a dataset", "give its shards or manifest")
+        raise UsageError(
+            str(found.tree),
+            "this is a class directory, not a dataset",
+            "pack it with 'shardkit pack'",
+        )
     if found.manifest is None or found.location is None:
         return Opened(found.shards[0], [ShardPlace(shard) for shard in found.shards], objects=objects)
     return _with_manifest(found.manifest, found.location, found.numbers, objects, read or found.location.is_local)

@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit import checksums
-from shardkit.errors import NotFoundError
+from shardkit.errors import DatasetError, NotFoundError
 from shardkit.location import Location
 from shardkit.options.fields import checked_by
+from shardkit.reading.blocks.tree import TreeCatalog
 from shardkit.shards.find.find import resolve
+from shardkit.shards.find.found import Found
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
+from shardkit.tools.progressive import jpeg_kinds
 from shardkit.tools.settings import InfoSettings
 from shardkit.units import short_repr
 
@@ -36,12 +39,14 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class DatasetInfo:
-    """Contents of a dataset.
+    """Contents of a dataset, or of a class directory.
 
-    source: its manifest. bytes: total of the shards; image_bytes: total of the images in them. shard_bytes: per shard.
+    source: its manifest, or the directory, for which shard_format is "" and shards 0. bytes: total of the shards;
+    image_bytes: total of the images in them. shard_bytes: per shard.
     classes: name and number of samples, in label order. width, height: of the stored images, in pixels; None if the
     index has none. common_sizes: the most frequent (width, height, images), at most 5. unknown_sizes: images whose size
-    is not in the index. options: those the dataset was packed with.
+    is not in the index. options: those the dataset was packed with. jpegs: JPEGs whose headers were read, spread over
+    the dataset (0 for one in a store); progressive: how many of these are progressive.
     """
 
     source: str
@@ -58,6 +63,8 @@ class DatasetInfo:
     common_sizes: tuple[tuple[int, int, int], ...]
     unknown_sizes: int
     options: dict[str, Any]
+    jpegs: int = 0
+    progressive: int = 0
 
     __repr__ = short_repr
 
@@ -66,11 +73,17 @@ class DatasetInfo:
 def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> DatasetInfo:
     """Describe the dataset `source`: a prefix (`shards/train`), a manifest, or a glob or brace range of its shards.
 
+    A class directory is described too: its images, their bytes and classes.
+
     storage_options: for its store, as in `dataset`. Memory holds one shard's columns at a time; for a store, one index
-    file. Raises NotFoundError if there is no manifest, ManifestError if manifest or index is damaged.
+    file. Of a dataset on a disk, the headers of some JPEGs are read too. Raises NotFoundError if there is no manifest,
+    ManifestError if manifest or index is damaged, SourceError for a tree of splits.
     """
     remote = Remote(storage_options)
-    place, manifest = open_manifest(source, remote)
+    found = resolve(source, remote)
+    if found.tree is not None:
+        return _of_tree(found.tree)
+    place, manifest = _manifest_of(source, found)
     sizes: Counter[tuple[int, int]] = Counter()
     image_bytes = 0
     for columns in _index_columns(place, manifest, Objects(remote)):
@@ -94,12 +107,46 @@ def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
         common_sizes=tuple((width, height, count) for (width, height), count in frequent[:COMMON_SIZES]),
         unknown_sizes=unknown,
         options=dict(manifest.options),
+        **_kinds(place),
     )
 
 
-def open_manifest(source: str | os.PathLike[str], remote: Remote) -> tuple[Location, Manifest]:
-    """The location of the manifest that `source` refers to, and its content. Errors as in `info`."""
-    found = resolve(source, remote)
+def _of_tree(place: Location) -> DatasetInfo:
+    """Describe a class directory. SourceError for one of splits."""
+    catalog = TreeCatalog(place.path)
+    size = int(catalog.source.sizes.sum())
+    return DatasetInfo(
+        source=str(place),
+        shard_format="",
+        samples=len(catalog.source),
+        shards=0,
+        bytes=size,
+        image_bytes=size,
+        shard_bytes=None,
+        classes=catalog.classes,
+        fields=catalog.fields,
+        width=None,
+        height=None,
+        common_sizes=(),
+        unknown_sizes=len(catalog.source),
+        options={},
+        **_kinds(place),
+    )
+
+
+def _kinds(place: Location) -> dict[str, int]:
+    """The counts of JPEGs; none for a dataset in a store, or one whose shards can't be read, which verify reports."""
+    if not place.is_local:
+        return {}
+    try:
+        kinds = jpeg_kinds(str(place))
+    except DatasetError:
+        return {}
+    return {"jpegs": kinds.jpegs, "progressive": kinds.progressive}
+
+
+def _manifest_of(source: str | os.PathLike[str], found: Found) -> tuple[Location, Manifest]:
+    """The location of the manifest that was found, and its content. NotFoundError without one."""
     if found.manifest is None or found.location is None:
         cure = (
             f'make one with: shardkit index "{source}"'

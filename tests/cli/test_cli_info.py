@@ -71,3 +71,77 @@ def test_the_build_is_told_without_a_dataset(capsys: pytest.CaptureFixture[str])
 def test_info_wants_either_a_dataset_or_the_build(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(arguments) == 2
     assert "either DEST or --build" in capsys.readouterr().err
+
+
+@pytest.fixture
+def splits(draw_tree: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree of two splits in the working directory, `data`, packed as `shards`."""
+    assert callable(draw_tree)
+    monkeypatch.chdir(tmp_path)
+    for split, count in (("train", 2), ("test", 1)):
+        draw_tree(tmp_path / "data" / split, {"red": count, "blue": 1})
+    pack("data", "shards", workers=1)
+    return tmp_path
+
+
+def test_a_class_directory_shows_what_would_be_packed_and_how(splits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["info", "data/train"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "data/train: a class directory, not packed"
+    assert "  images   3" in lines
+    assert ["0", "blue", "1"] in [line.split() for line in lines]
+    assert lines[-1] == "pack it with: shardkit pack data/train shards/train"
+    assert info("data/train").samples == 3
+
+
+def test_a_folder_of_splits_shows_each(splits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["info", "shards"]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line.endswith(".json")] == ["shards/test.json", "shards/train.json"]
+    assert "pack it with" not in out
+    assert run(["info", "data"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("a class directory, not packed") == 2
+    assert out.endswith("pack it with: shardkit pack data shards\n")
+    assert run(["info", "shards", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {name: part["samples"] for name, part in found.items()} == {"test": 2, "train": 3}
+
+
+def test_verify_checks_each_split_of_a_folder(splits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", "shards"]) == 0
+    assert capsys.readouterr().out.count(": sound\n") == 2
+    shard = splits / "shards/test-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:-1024])
+    assert run(["verify", "shards", "-q"]) == 5
+    out = capsys.readouterr().out
+    assert "shards/test-000000.tar" in out and "train" not in out
+    assert run(["verify", "shards", "--json"]) == 5
+    assert set(json.loads(capsys.readouterr().out)) == {"test", "train"}
+
+
+def test_verify_of_a_class_directory_says_to_pack_it(splits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for source in ("data", "data/train"):
+        assert run(["verify", source]) == 2
+        assert "this is a class directory, not a dataset; pack it with 'shardkit pack'" in capsys.readouterr().err
+
+
+def test_a_second_identical_pack_says_that_nothing_was_written(
+    splits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["pack", "data/train", "shards/train", "--workers", "1"]) in (0, 4)
+    assert run(["pack", "data/train", "one/train", "--workers", "1"]) == 0
+    capsys.readouterr()
+    assert run(["pack", "data/train", "one/train", "--workers", "1"]) == 0
+    said = "shardkit: one/train.json: already packed and complete; nothing was written\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("arguments", [["pack", "data/train"], ["upload", "shards/train"], ["convert", "shards/train"]])
+def test_a_destination_in_memory_is_refused_by_a_process_that_ends(
+    arguments: list[str], splits: Path, run_python: object
+) -> None:
+    assert callable(run_python)
+    done = run_python("-m", "shardkit", *arguments, "memory://b/train", cwd=splits, check=False)
+    assert done.returncode == 2
+    assert "memory://b/train: this is in the memory of this process, and lost when the command ends" in done.stderr

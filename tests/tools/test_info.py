@@ -75,12 +75,13 @@ def test_what_is_not_there_is_an_error_that_names_it(packed: Path) -> None:
         info(packed.parent / "validation")
 
 
-def test_shards_without_a_manifest_and_class_trees_are_told_what_to_do(packed: Path, tree: Path) -> None:
+def test_shards_without_a_manifest_are_refused_and_a_class_tree_is_described(packed: Path, tree: Path) -> None:
     Path(f"{packed}.json").unlink()
     with pytest.raises(NotFoundError, match=r'no dataset here \(no manifest\); make one with: shardkit index "'):
         info(packed)
-    with pytest.raises(NotFoundError, match=r"no dataset here \(no manifest\); pack it first"):
-        info(tree)
+    found = info(tree)
+    assert (found.source, found.shard_format, found.shards, found.samples) == (str(tree), "", 0, 12)
+    assert found.bytes == found.image_bytes == sum(path.stat().st_size for path in tree.glob("*/*"))
 
 
 def test_a_damaged_manifest_is_an_error_of_its_own(packed: Path) -> None:
@@ -109,7 +110,8 @@ def test_a_missing_or_damaged_index_is_named(packed: Path) -> None:
 def test_a_dataset_in_a_store_is_told_as_one_of_this_machine(packed: Path) -> None:
     upload(packed, "memory://info/train")
     here, there = info(packed), info("memory://info/train")
-    assert replace(there, source=here.source) == here
+    assert replace(there, source=here.source, jpegs=here.jpegs) == here
+    assert there.jpegs == 0, "the images of a store are not fetched"
     assert there.source == "memory://info/train.json"
     with pytest.raises(UsageError, match="storage options"):
         info("memory://info/train", storage_options={"region": "here"})

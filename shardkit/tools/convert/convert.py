@@ -164,7 +164,7 @@ class _Conversion:
         newer = next((shard for shard in self.stored.shards if os.stat(shard.path).st_mtime_ns > since), None)
         if newer is not None:
             raise DestinationError(place, f"this dataset is out of date: {newer} was changed later", OVERWRITE)
-        log.info("%s: already converted", place)
+        log.info("%s: already converted and complete; nothing was written", place)
         keep_only(self.destination, ())
         return found
 

@@ -217,7 +217,7 @@ def test_what_is_packed_is_not_packed_again(
     sent: list[str] = []
     before_put(monkeypatch, sent.append)
     assert pack(tree) == decode_manifest(local["train.json"], place="x")
-    assert "memory://b/train.json: already packed" in caplog.text
+    assert "memory://b/train.json: already packed and complete; nothing was written" in caplog.text
     assert sent == []
 
 

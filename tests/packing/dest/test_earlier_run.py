@@ -78,7 +78,7 @@ def test_nothing_is_written_where_all_is_there(
     with caplog.at_level(logging.INFO, "shardkit"):
         assert pack_one(tree, out / "train", **OPTIONS, workers=workers) == manifest
     assert identity(out) == before
-    assert f"{out}/train.json: already packed" in caplog.text
+    assert f"{out}/train.json: already packed and complete; nothing was written" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["train-000002.tar", "train.parquet"])
