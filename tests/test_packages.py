@@ -19,6 +19,7 @@ MODULES = {"pillow": "PIL", "pyyaml": "yaml", "google-crc32c": "google_crc32c"}
 
 USERS_OWN = {
     "jax",
+    "ml_dtypes",
     "IPython",
     "pandas",
     "polars",

@@ -257,7 +257,7 @@ def test_fractions_below_one_leave_the_rest_out() -> None:
 def test_a_fraction_may_be_all_of_it_and_what_is_rounded_up_beyond_it_is_no_error() -> None:
     assert split_rows(np.arange(10), None, {"a": 1.0}, 0)["a"].tolist() == list(range(10))
     tenths = {str(number): 0.1 for number in range(10)}
-    assert sum(tenths.values()) != 1
+    assert np.cumsum(list(tenths.values()))[-1] != 1  # Python 3.12's sum() would be exact
     assert [len(part) for part in split_rows(np.arange(40), None, tenths, 0).values()] == [4] * 10
     assert [len(part) for part in split_rows(np.arange(10), None, {"a": 0.5, "b": 0.5 + 1e-10}, 0).values()] == [5, 5]
 
