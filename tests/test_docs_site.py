@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import click
 import pytest
 
 import shardkit
@@ -329,3 +330,30 @@ def test_parameters_that_a_docstring_describes_become_a_list(hooks: Any) -> None
     expected = "Do it.\n\nFirst this.\n\n- `size`, `crop`: the size: a number.\n- `flip`: mirror. other: no name."
     assert docs_griffe.as_list(text, {"size", "crop", "flip"}) == expected + "\n\n    size: code\n"
     assert docs_griffe.as_list(text, set()) == text
+
+
+def typed(page: Path) -> Iterator[tuple[str, str]]:
+    """(command, option) for each option of shardkit in the code of a page."""
+    text = page.read_text("utf-8")
+    code = [*(content for _, _, content in blocks(page)), *re.findall(r"`([^`\n]+)`", text)]
+    for line in (line for part in code for line in part.splitlines()):
+        found = re.match(r"(?:\$ )?(?:shardkit )?([a-z-]+) (.*)", line.strip())
+        if found and found[1] in main.COMMANDS:
+            yield from ((found[1], option) for option in re.findall(r"(?<![\w-])(--?[a-z][a-z-]*)", found[2]))
+
+
+PAGES = sorted(DOCS.rglob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_each_option_that_a_page_types_is_one_of_its_command(page: Path) -> None:
+    context = click.Context(main.cli)
+    for name, option in typed(page):
+        command_ = main.cli.get_command(context, name)
+        assert command_ is not None
+        known = {each for param in command_.params for each in (*param.opts, *param.secondary_opts)}
+        assert option in known | {"--help", "-h"}, f"shardkit {name} {option}"
+
+
+def test_options_are_found_in_the_pages() -> None:
+    assert len([option for page in PAGES for option in typed(page)]) > 60
