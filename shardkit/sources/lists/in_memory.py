@@ -217,7 +217,10 @@ def _of_objects(name: str, values: list[Any]) -> pa.Array:
     import pyarrow as pa
 
     try:
-        return pa.array(values, from_pandas=True)
+        try:
+            return pa.array(values)
+        except (pa.ArrowException, TypeError):  # NaN and NA among texts are what pandas has for missing ones
+            return pa.array(values, from_pandas=True)
     except UnicodeEncodeError:  # file names with bytes that are not UTF-8, as os.listdir() returns them
         return pa.array([os.fsencode(value) if isinstance(value, str) else value for value in values], pa.binary())
     except (pa.ArrowException, TypeError) as exc:

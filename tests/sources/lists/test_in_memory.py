@@ -193,9 +193,9 @@ def test_frames_of_pandas_name_the_column_that_cannot_be_read(
         shardkit.pack(twice, tmp_path / "x")
     with pytest.raises(UsageError, match="a Series is a single column"):
         shardkit.pack(pandas.Series(files[0][:2]), tmp_path / "x")
-    missing = pandas.Series(["a", None], dtype="string")
-    with pytest.raises(BadFileError, match="row 2: its label is empty"):
-        shardkit.pack((files[0][:2], missing), tmp_path / "x", workers=1)
+    for missing in (pandas.Series(["a", None], dtype="string"), ["a", float("nan")], np.array(["a", np.nan], object)):
+        with pytest.raises(BadFileError, match="row 2: its label is empty"):
+            shardkit.pack((files[0][:2], missing), tmp_path / "x", workers=1)
 
 
 @pytest.mark.parametrize("form", ["list", "array", "bytes", "Path", "DataFrame"])
