@@ -319,14 +319,14 @@ class ImageDataGenerator:
         subset: Subset | None = None,
         interpolation: str = "nearest",
         validate_filenames: bool = True,
-        **deprecated: Unpack[Deprecated],
+        **kwargs: Unpack[Deprecated],
     ) -> IndexedFlow:
         """Batches of the files that a pandas or polars DataFrame names, with Keras' arguments.
 
         UsageError for missing columns, NaN labels, and if none of the files exists; if only some are missing, a warning
         names them.
         """
-        for name in deprecated:
+        for name in kwargs:
             warnings.warn(f"{name} is deprecated and has no effect", DeprecationWarning, stacklevel=3)
         if isinstance(class_mode, str) and class_mode == "other":
             warnings.warn('class_mode="other" is now class_mode="raw"', DeprecationWarning, stacklevel=3)
