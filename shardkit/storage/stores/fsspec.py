@@ -69,7 +69,7 @@ class FsspecStore:
             cure = "check the URL's scheme and the storage options: they are those of fsspec's class for it"
             raise UsageError(str(self.root), fact, cure) from harmless(exc)
         except Exception as exc:
-            raise _error(exc, str(self.root)) from harmless(exc)
+            raise translated_error(exc, str(self.root)) from harmless(exc)
         own = type(self._fs).mv is not fsspec.AbstractFileSystem.mv  # which copies, and treats names as patterns
         self._rename = self._fs.mv if own else getattr(self._fs, "mv_file", None)
         self._process = os.getpid()
@@ -82,7 +82,10 @@ class FsspecStore:
         try:
             return act(*arguments, **named)
         except Exception as exc:  # each fsspec file system has its own errors
-            failure, cause = _error(exc, str(self.root.child(name)) if name else str(self.root)), harmless(exc)
+            failure, cause = (
+                translated_error(exc, str(self.root.child(name)) if name else str(self.root)),
+                harmless(exc),
+            )
         raise failure from cause  # outside the block, so that the unredacted text is not its context
 
     def info(self, name: str) -> ObjectInfo:
@@ -180,7 +183,7 @@ def _crc32c(text: Any) -> str | None:
     return raw.hex() if len(raw) == 4 else None
 
 
-def _error(exc: Exception, place: str) -> ShardkitError:
+def translated_error(exc: Exception, place: str) -> ShardkitError:
     """The shardkit error for an exception of an fsspec file system."""
     reason = redacted(" ".join(str(exc).split())[:300]) or type(exc).__name__
     if isinstance(exc, FileNotFoundError | NotADirectoryError | IsADirectoryError):

@@ -168,8 +168,8 @@ def copy_dataset(
     """
     target.clear()
     found = target.manifest_bytes()
-    copy = _fit(copy, target, found, overwrite=overwrite)
-    kept = _kept(copy, target, pool, found, check=keep, overwrite=overwrite)
+    copy = fit_copy(copy, target, found, overwrite=overwrite)
+    kept = kept_files(copy, target, pool, found, check=keep, overwrite=overwrite)
     if found is None:
         target.begin()
     for file in copy.files:
@@ -214,7 +214,7 @@ def _at_once(data: bytes) -> Generator[bytes, None, None]:
     yield data
 
 
-def _fit(copy: DatasetCopy, target: DatasetFiles, found: bytes | None, *, overwrite: bool) -> DatasetCopy:
+def fit_copy(copy: DatasetCopy, target: DatasetFiles, found: bytes | None, *, overwrite: bool) -> DatasetCopy:
     """The copy; renamed to the next generation if the dataset that it replaces has files of the same names.
 
     found: the existing manifest. DestinationError if it is another dataset's, without `overwrite`, or not readable.
@@ -286,7 +286,7 @@ def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardE
     return sink.getvalue()
 
 
-def _kept(
+def kept_files(
     copy: DatasetCopy,
     target: DatasetFiles,
     pool: TransferPool,

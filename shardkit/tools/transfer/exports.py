@@ -37,6 +37,11 @@ class Exports:
             planned = plan_files(self._splits(self._copies, self._digests.of), self._kinds, overwrite=self._overwrite)
             write_files(planned, self._folder)
 
+    def made(self, copies: Sequence[DatasetCopy]) -> dict[str, bytes]:
+        """Name -> content of the files that are not there yet, for datasets under their final names."""
+        planned = plan_files(self._splits(copies, self._digests.of), self._kinds, overwrite=self._overwrite)
+        return {file.name: file.data for file in planned if file.changed}
+
     def _splits(self, copies: Sequence[DatasetCopy], digests: DigestsOf) -> Splits:
         splits = tuple(map(_split_of, copies))
         return Splits(splits, self._folder, shared_classes(splits), digests)

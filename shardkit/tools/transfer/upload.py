@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -19,6 +19,7 @@ from shardkit.shards.find.shards import find_shards
 from shardkit.shards.manifest import decode_manifest
 from shardkit.shards.names import datasets_in, stem_of_shard
 from shardkit.storage.patient import open_patient
+from shardkit.storage.stores.hub import SCHEME
 from shardkit.storage.transfer import TransferCheck
 from shardkit.threads import TransferPool, thread_count
 from shardkit.tools.export.digests import Digests
@@ -34,6 +35,7 @@ from shardkit.tools.transfer.copy import (
     shards_without_manifest,
 )
 from shardkit.tools.transfer.exports import Exports
+from shardkit.tools.transfer.hub import upload_to_hub
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -62,6 +64,8 @@ def upload(
     export: formats whose files are written beside the dataset, before the manifest, as by `shardkit.export`.
     storage_options: credentials, endpoint etc., which are never written anywhere.
 
+    On `hf://datasets/USER/NAME/` everything is one commit, and the Hub itself checks what arrives, whatever `check` is.
+
     Files already there with the same size and checksum are not sent again, so that an interrupted upload resumes. The
     manifest goes last: until then there is no dataset at `dest`; with `overwrite` the old one remains until then. If
     both have files of the same names, the new one gets the names of the next generation (`train-g2-000000.tar`). Raises
@@ -74,12 +78,15 @@ def upload(
         targets = _targets(copies, to, storage_options)
         for copy in copies:
             require_sizes(copy)
-        before: Callable[[DatasetCopy], None] = _nothing
+        exports = None
         if export is not None:
             exports = Exports(kinds_of(export), targets[0], Digests(pool, progress), overwrite=overwrite)
             exports.require(copies)
-            before = exports.sent
         moving = TransferProgress("upload", copies, progress)
+        if to.scheme == SCHEME:
+            return upload_to_hub(copies, targets, pool, overwrite=overwrite, exports=exports, options=storage_options,
+                                 progress=moving)  # fmt: skip
+        before = _nothing if exports is None else exports.sent
         with ExitStack() as stack:
             for target in targets:
                 lock_local(stack, target)

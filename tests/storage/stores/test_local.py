@@ -15,7 +15,7 @@ from shardkit.errors import DestinationError, MissingExtraError, NotFoundError, 
 from shardkit.location import Location, locate
 from shardkit.storage.files import part_of
 from shardkit.storage.store import open_store
-from shardkit.storage.stores.fsspec import FsspecStore, _crc32c, _error
+from shardkit.storage.stores.fsspec import FsspecStore, _crc32c, translated_error
 
 
 def test_a_put_makes_the_folders_and_leaves_no_temporary_file(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ class RequestError(Exception):
     ],
 )
 def test_errors_of_file_systems_are_told_apart(exc: Exception, kind: type[Exception]) -> None:
-    assert type(_error(exc, "hf://x/a")) is kind
+    assert type(translated_error(exc, "hf://x/a")) is kind
 
 
 def test_a_secret_in_an_error_of_a_file_system_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
