@@ -64,7 +64,7 @@ def commit(
         import huggingface_hub as hub
     except ImportError as exc:
         fact = f"hf:// needs the package huggingface_hub ({exc})"
-        raise MissingExtraError(str(place), fact, "pip install huggingface_hub") from exc
+        raise MissingExtraError(str(place), fact, 'pip install "shardkit[huggingface]"') from exc
     known: dict[str, Any] = {name: value for name, value in (options or {}).items() if name in ("token", "endpoint")}
     steps: list[Any] = [
         hub.CommitOperationAdd(path_in_repo=where.path(name), path_or_fileobj=data) for name, data in add.items()

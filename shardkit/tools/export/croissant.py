@@ -10,6 +10,8 @@ TFRecord are listed, but no reader of Croissant opens them: their samples have n
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import Any
 
 from shardkit.errors import DatasetError
@@ -46,6 +48,9 @@ def croissant_json(splits: Splits, before: bytes | None) -> bytes:
 
     Reads the shards for their SHA-256.
     """
+    twice = [name for name, count in Counter(_id(split.name) for split in splits.splits).items() if count > 1]
+    if twice:
+        raise DatasetError(splits.splits[0].place, f"two datasets would get the id {twice[0]!r}", "rename one of them")
     found: dict[str, Any] = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -97,7 +102,7 @@ def _distribution(split: Split, splits: Splits) -> list[dict[str, Any]]:
 
 def _file(name: str, size: int, encoding: str, digest: str) -> dict[str, Any]:
     return {
-        "@type": "cr:FileObject", "@id": name, "name": name, "contentUrl": name, "contentSize": f"{size} B",
+        "@type": "cr:FileObject", "@id": _id(name), "name": name, "contentUrl": name, "contentSize": f"{size} B",
         "encodingFormat": encoding, "sha256": digest,
     }  # fmt: skip
 
@@ -108,7 +113,7 @@ def _image_fields(split: Split) -> list[str]:
 
 
 def _file_set(split: Split, what: str, encoding: Any, includes: list[str]) -> dict[str, Any]:
-    name = f"{split.name}-{what}"
+    name = f"{_id(split.name)}-{what}"
     return {"@type": "cr:FileSet", "@id": name, "name": name, "encodingFormat": encoding, "includes": includes}
 
 
@@ -116,7 +121,7 @@ def _images(split: Split) -> dict[str, Any]:
     """The images in the shards of a split."""
     fields = _image_fields(split)
     kinds = sorted({_MIME.get(name, f"image/{name}") for name in fields})
-    inside = [{"@id": shard.name} for shard in split.manifest.shards]
+    inside = [{"@id": _id(shard.name)} for shard in split.manifest.shards]
     return _file_set(split, "images", kinds, [f"*.{name}" for name in fields]) | {"containedIn": inside}
 
 
@@ -125,7 +130,11 @@ def _table(split: Split) -> dict[str, Any]:
     index = split.manifest.index
     if not index:
         raise DatasetError(split.place, "the dataset has no index", "make one with 'shardkit index --overwrite'")
-    return {"fileObject": {"@id": index[0].name}} if len(index) == 1 else {"fileSet": {"@id": f"{split.name}-index"}}
+    return (
+        {"fileObject": {"@id": _id(index[0].name)}}
+        if len(index) == 1
+        else {"fileSet": {"@id": f"{_id(split.name)}-index"}}
+    )
 
 
 _MIME = {"jpg": "image/jpeg", "tif": "image/tiff"}
@@ -145,26 +154,31 @@ def _classes(splits: Splits) -> list[dict[str, Any]]:
 
 def _samples(split: Split, splits: Splits) -> dict[str, Any]:
     """The samples of a split as records."""
-    table = _table(split)
+    table, own = _table(split), _id(split.name)
 
     def column(name: str) -> dict[str, Any]:
         return {**table, "extract": {"column": name}}
 
-    fields = [_field(split.name, "key", "sc:Text", column("key"))]
+    fields = [_field(own, "key", "sc:Text", column("key"))]
     if _image_fields(split):  # the images are on the left side of the join: a reader keeps the paths of that side
-        files = {"fileSet": {"@id": f"{split.name}-images"}}
+        files = {"fileSet": {"@id": f"{own}-images"}}
         name_of = {**files, "extract": {"fileProperty": "fullpath"}, "transform": {"regex": KEY_OF_NAME}}
         fields = [
-            _field(split.name, "key", "sc:Text", name_of) | {"references": column("key")},
-            _field(split.name, "image", "sc:ImageObject", {**files, "extract": {"fileProperty": "content"}}),
+            _field(own, "key", "sc:Text", name_of) | {"references": column("key")},
+            _field(own, "image", "sc:ImageObject", {**files, "extract": {"fileProperty": "content"}}),
         ]
-    if splits.classes and split.manifest.classes:
-        fields.append(_field(split.name, "label", "cr:Int64", column("label")))
-    fields += [_field(split.name, name, kind, column(name)) for name, kind in _COLUMNS.items()]
+    if split.manifest.classes and split.manifest.labels in ("class", "listed"):
+        fields.append(_field(own, "label", "cr:Int64", column("label")))
+    fields += [_field(own, name, kind, column(name)) for name, kind in _COLUMNS.items()]
     return {
-        "@type": "cr:RecordSet", "@id": split.name, "name": split.name, "key": {"@id": f"{split.name}/key"},
+        "@type": "cr:RecordSet", "@id": own, "name": split.name, "key": {"@id": f"{own}/key"},
         "field": fields,
     }  # fmt: skip
+
+
+def _id(name: str) -> str:
+    """A name as an identifier, which has no white space."""
+    return re.sub(r"\s", "_", name)
 
 
 def _field(records: str, name: str, kind: str, source: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from storage.in_memory import refused
 
 import shardkit
-from shardkit.errors import DamagedError
+from shardkit.errors import DamagedError, DatasetError
 from shardkit.events import Progress
 from shardkit.tools.export.croissant import CONFORMS_TO
 
@@ -76,6 +76,25 @@ def test_mlcroissant_validates_and_loads_every_sample_once(
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def test_names_with_spaces_are_ids_without(tree: Path, tmp_path: Path) -> None:
+    shardkit.pack(tree, tmp_path / "my cars", workers=1)
+    shardkit.export(tmp_path / "my cars", "croissant")
+    found = read(tmp_path)
+    ids = [each["@id"] for each in (*found["distribution"], *found["recordSet"], *found["recordSet"][1]["field"])]
+    assert "my_cars" in ids and not any(" " in each for each in ids)
+    assert {"my cars-000000.tar", "my cars.parquet"} <= {each.get("contentUrl") for each in found["distribution"]}
+    shardkit.pack(tree, tmp_path / "my_cars", workers=1)
+    text = refused(DatasetError, lambda: shardkit.export(tmp_path, "croissant"))
+    assert "two datasets would get the id 'my_cars'" in text
+
+
+def test_several_classes_of_a_sample_are_no_label(draw_image: Callable[..., bytes], tmp_path: Path) -> None:
+    shardkit.write([{"__key__": "a", "jpg": draw_image(), "cls": [0, 1]}], tmp_path / "t", classes=["c", "d"])
+    shardkit.export(tmp_path / "t", "croissant")
+    fields = [field["name"] for field in read(tmp_path)["recordSet"][1]["field"]]
+    assert fields == ["key", "image", "path", "width", "height"]
 
 
 def test_what_a_user_added_is_kept(packed: Path) -> None:
