@@ -43,6 +43,8 @@ def command(source: str, plot_file: Path | None, as_json: bool, **options: Any) 
 
 def quality_text(quality: ShuffleQuality) -> str:
     """Format the comparison as text."""
+    from shardkit.tools.shuffle_quality import tables_of
+
     head = [
         "buffer",
         "run of a class",
@@ -57,16 +59,37 @@ def quality_text(quality: ShuffleQuality) -> str:
         entropy = f"{way.batch_entropy:.2f} bits ({way.mixed:.0%})"
         moves = [f"{way.displacement:.1%}", f"{way.epoch_change:.1%}"]
         rows.append([name, f"{way.run_length:.2f}", entropy, f"{way.carry_over:.0%}", *moves])
-    about = (
-        f"{quality.samples:,} samples, {quality.classes:,} classes, {quality.shards:,} shards, {quality.lanes} lanes"
-    )
+    where = f"{tables_of(quality)}, {quality.lanes} lanes"
+    about = f"{quality.samples:,} samples, {quality.classes:,} classes, {where}; batches of {quality.batch}"
+    return "\n".join([about, tables.table(rows), "", *COLUMNS, "", advice_text(quality)])
+
+
+COLUMNS = (
+    "run of a class: consecutive samples of one class, on average",
+    "entropy of a batch: of its classes, and as a part of a full permutation's; more is better",
+    "carried over: how much the classes of a batch say about the next one's; 0 is best",
+    "moved from packed place, between epochs: mean distance, as a part of the dataset; 33% for a full permutation",
+)
+"""What the columns of the table mean."""
+
+
+def advice_text(quality: ShuffleQuality) -> str:
+    """What to do, in a sentence or two; none for what the figures do not show."""
+    from shardkit.tools.shuffle_quality import MOST_CHANCE
+
+    if quality.chance > MOST_CHANCE:
+        batches = tables.plural(quality.samples // quality.batch, "batch", "batches")
+        return f"{batches} are too few to tell how well a buffer mixes; choose a smaller --batch"
+    if not quality.packed:
+        advice = "a class directory has its files in runs of a class: pack it, which shuffles the whole dataset once"
+        if quality.enough:
+            advice += f";\nread as it is, a buffer of {quality.enough:,} mixes them as well as a full permutation"
+        return advice
     if quality.enough is None:
-        advice = (
+        return (
             "no buffer here mixes like a full permutation, since the classes were packed in runs;\n"
             "pack again with --shuffle, which shuffles the whole dataset once"
         )
-    elif quality.enough == 0:
-        advice = "well mixed as packed; a buffer of 1,000 or more gives each epoch batches of its own"
-    else:
-        advice = f"a buffer of {quality.enough:,} mixes the classes as well as a full permutation"
-    return "\n".join([f"{about}; batches of {quality.batch}", tables.table(rows), advice])
+    if quality.enough == 0:
+        return "well mixed as packed; a buffer of 1,000 or more gives each epoch batches of its own"
+    return f"a buffer of {quality.enough:,} mixes the classes as well as a full permutation"

@@ -25,7 +25,13 @@ from shardkit.tools.settings import ShuffleQualitySettings
 
 TOLERANCE = 0.05
 """A buffer is enough if class entropy and carry-over of batches are within this of a full permutation's (and within
-what chance does to so many batches)."""
+what chance does to so many batches), and its runs of a class are at most RUNS times as long."""
+
+RUNS = 1.5
+
+MOST_CHANCE = 1.0
+"""With a larger effect of chance, as of 3 batches, neither entropy nor carry-over can tell a way of reading from
+another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,11 @@ class Mixing:
 
 @dataclass(frozen=True, slots=True)
 class ShuffleQuality:
-    """The ways of reading that were compared, the full permutation last. `enough`: the smallest sufficient buffer."""
+    """The ways of reading that were compared, the full permutation last. `enough`: the smallest sufficient buffer.
+
+    packed: whether these are shards, and not a class directory. chance: how far chance may move the figures of so many
+    batches; above MOST_CHANCE, they tell nothing.
+    """
 
     samples: int
     classes: int
@@ -61,6 +71,8 @@ class ShuffleQuality:
     batch: int
     ways: tuple[Mixing, ...]
     enough: int | None
+    packed: bool = True
+    chance: float = 0.0
 
 
 @checked_by(ShuffleQualitySettings)
@@ -94,9 +106,14 @@ def shuffle_quality(
     ways.append(_mixing("full permutation", len(labels), whole, labels, batch, best))
     chance = 4 / np.sqrt(max(1, len(labels) // batch) * max(1, len(catalog.classes) - 1))
     allowed = max(TOLERANCE, float(chance))
-    enough = next((w.buffer for w in ways[:-1] if max(abs(w.mixed - 1), w.carry_over) <= allowed), None)
+    runs = RUNS * ways[-1].run_length
+    sufficient = (w for w in ways[:-1] if max(abs(w.mixed - 1), w.carry_over) <= allowed and w.run_length <= runs)
+    enough = next((w.buffer for w in sufficient), None)
     shuffled = next((part.reading.order_lanes for part in chosen if part.reading.buffer), 1)
-    return ShuffleQuality(len(labels), len(catalog.classes), len(catalog.counts), shuffled, batch, tuple(ways), enough)
+    return ShuffleQuality(
+        len(labels), len(catalog.classes), len(catalog.counts), shuffled, batch, tuple(ways), enough,
+        packed=catalog.manifest is not None or bool(catalog.files()), chance=float(chance),
+    )  # fmt: skip
 
 
 def _orders(data: Dataset) -> list[NDArray[np.int64]]:
@@ -171,17 +188,30 @@ def plot(quality: ShuffleQuality, path: str | os.PathLike[str]) -> None:
     figure = Figure(figsize=(13, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
-    _bars(panels[0], names, [way.mixed * 100 for way in ways], "class entropy of a batch, % of a full permutation")
-    _bars(panels[1], names, [way.carry_over * 100 for way in ways], "classes carried over to the next batch, %")
-    _bars(panels[2], names, [way.epoch_change * 100 for way in ways], "moved between two epochs, % of the dataset")
-    figure.suptitle(f"{quality.samples:,} samples, {quality.classes} classes, {quality.shards} shards")
+    chance = min(1.0, quality.chance) * 100
+    mixed, carried = [way.mixed * 100 for way in ways], [way.carry_over * 100 for way in ways]
+    _bars(panels[0], names, mixed, "class entropy of a batch\n% of a full permutation's; more is better", 100)
+    _bars(panels[1], names, carried, "classes carried over to the next batch\n% (shaded: chance); less is better", 100)
+    panels[1].axhspan(0, chance, color="#888888", alpha=0.25, lw=0)
+    changed = [way.epoch_change * 100 for way in ways]
+    _bars(panels[2], names, changed, "moved between two epochs\n% of the dataset; a full permutation: 33", 40)
+    panels[2].axhline(100 / 3, color="#888888", linestyle="--", linewidth=1)
+    where = tables_of(quality)
+    figure.suptitle(f"{quality.samples:,} samples, {quality.classes} classes, {where}")
     with translated(file):
         figure.savefig(file, dpi=120)
 
 
-def _bars(axes: Any, names: Sequence[str], values: Sequence[float], title: str) -> None:
-    bars = axes.bar(names, values, color="#3b6ea5")
-    axes.bar_label(bars, fmt="%.0f")
+def tables_of(quality: ShuffleQuality) -> str:
+    """What holds the samples, in words."""
+    return f"{quality.shards:,} shard{'' if quality.shards == 1 else 's'}" if quality.packed else "a class directory"
+
+
+def _bars(axes: Any, names: Sequence[str], values: Sequence[float], title: str, most: float) -> None:
+    """Bars on a scale from 0 to `most`, the same for all datasets: on one of their own, noise fills the height."""
+    bars = axes.bar(names, [max(0.0, value) for value in values], color="#3b6ea5")
+    axes.bar_label(bars, [f"{value:.0f}" for value in values])
+    axes.set_ylim(0, most * 1.1)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("shuffle buffer, samples")
     axes.spines[["top", "right"]].set_visible(False)

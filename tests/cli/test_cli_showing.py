@@ -69,7 +69,9 @@ def test_report_as_json_has_the_keys(tree: Path, tmp_path: Path, capsys: pytest.
 def test_bench_prints_a_table_and_advice(
     packed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shardkit.tools.bench.bench._load", lambda: 0.0)  # on a busy machine it would give no advice
+    # on a busy machine, or of so few images, it would give no advice
+    monkeypatch.setattr("shardkit.tools.bench.bench.OtherPrograms.cores", lambda _: 0.0)
+    monkeypatch.setattr("shardkit.tools.bench.advice.FEW", 1)
     plot = tmp_path / "bench.png"
     options = ["--seconds", "1", "--threads", "1", "--size", "8", "--plot", str(plot), "--folder", str(tmp_path)]
     assert run(["bench", packed, *options]) == 0

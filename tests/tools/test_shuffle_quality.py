@@ -137,3 +137,48 @@ def test_buffers_that_are_no_numbers_are_refused(mixed: Path, capsys: pytest.Cap
 def test_a_batch_of_one_is_refused(mixed: Path) -> None:
     with pytest.raises(UsageError, match="give at least 2"):
         shuffle_quality(mixed, batch=1)
+
+
+def test_a_class_directory_is_never_well_mixed(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for batch in ("2", "16", "64", "256"):
+        assert run(["shuffle-quality", str(tree), "--buffers", "0,100", "--batch", batch]) == 0
+        out = capsys.readouterr().out
+        assert "4 classes, a class directory" in out
+        assert "well mixed" not in out
+    quality = shuffle_quality(tree, buffers=[0], batch=8)
+    assert (quality.packed, quality.enough) == (False, None)
+
+
+def test_few_batches_give_no_advice(in_order: Path, mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for source in (in_order, mixed):
+        assert run(["shuffle-quality", str(source), "--batch", "300"]) == 0
+        assert (
+            "2 batches are too few to tell how well a buffer mixes; choose a smaller --batch" in capsys.readouterr().out
+        )
+
+
+def test_long_runs_are_not_enough_whatever_the_batches_say(in_order: Path) -> None:
+    quality = shuffle_quality(in_order, buffers=[0], batch=2, lanes=1)
+    assert quality.ways[0].run_length > module.RUNS * quality.ways[-1].run_length
+    assert quality.enough is None
+
+
+def test_the_columns_are_explained_by_their_names(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from shardkit.cli.shuffle_quality import COLUMNS
+
+    assert run(["shuffle-quality", str(mixed), "--batch", "16"]) == 0
+    head = capsys.readouterr().out.splitlines()[1]
+    for line in COLUMNS:
+        assert all(name.strip() in head for name in line.partition(":")[0].split(",")), line
+
+
+def test_the_plot_has_one_scale_for_all_datasets(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    tops: list[float] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: tops.extend(a.get_ylim()[1] for a in self.axes))
+    quality = shuffle_quality(mixed, buffers=[0, 100], batch=16)
+    assert max(abs(way.carry_over) for way in quality.ways) < 0.3, "noise, which must not fill the height"
+    plot(quality, tmp_path / "mixing.png")
+    assert tops == pytest.approx([110, 110, 44])

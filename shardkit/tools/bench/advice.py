@@ -17,8 +17,11 @@ _LARGEST, _SMALLEST, _SHARDS = 256 * 10**6, 16 * 10**6, 16  # 16 lanes read 16 s
 _HUGE = 10**9
 _MOST_SHARDS = 10_000
 _KEPT = 0.95  # of the best rate: threads beyond that are not worth their memory
+SAMPLED = 8_000
 _NOISE = 1.5  # if passes of one kind differ by more than this factor, the machine is busy
 _BUSY = 0.5  # share of the cores used by other programs at the start: above this, no figure is reliable
+FEW = 256
+"""With fewer images, opening files and starting threads take longer than reading: the figures support no advice."""
 _HAND_OVER = 0.6  # share of what storage and decoding allow: below this, the time is lost between them
 
 Bottleneck = Literal["storage", "decode", "hand-over"]
@@ -31,7 +34,7 @@ class Figures:
     samples, bytes: of the whole source. memory_bytes: of the machine, 0 if unknown. size: crop side in pixels.
     decode_rate: images per second decoded from memory with one thread per core. resized_gain: decoding rate with
     resized images relative to the originals, in one thread. resized_bytes: size of a resized image relative to its
-    original. load: processes running on this machine when the measurement began (its load average over one minute).
+    original. load: cores that other programs used meanwhile. sampled: images that were measured.
     """
 
     measurements: tuple[Measurement, ...]
@@ -44,6 +47,12 @@ class Figures:
     resized_gain: float | None
     resized_bytes: float | None
     load: float = 0.0
+    sampled: int = SAMPLED
+
+    @property
+    def few(self) -> bool:
+        """Whether there are too few images for the figures to support any advice."""
+        return self.sampled < FEW
 
     @property
     def busy(self) -> bool:
@@ -55,7 +64,9 @@ class Figures:
         kind = (cache, "decoded")
         spreads = (m.spread for m in self.measurements if m.what in kinds and (m.cache, m.stage) == kind)
         spread = max(spreads, default=1.0)
-        return gain is not None and not self.busy and (spread < WORTH or not 1 / spread < gain < spread)
+        return (
+            gain is not None and not self.busy and not self.few and (spread < WORTH or not 1 / spread < gain < spread)
+        )
 
     def rate(self, what: str, cache: Cache, stage: Stage, threads: int | None = None) -> float | None:
         """Return the best rate of this kind, or the one with `threads` threads; None if it was not measured."""
@@ -108,6 +119,7 @@ def advise(figures: Figures, *, buffer: int) -> Advice:
         gain is not None
         and gain >= WORTH
         and not figures.busy
+        and not figures.few
         and (where == "decode" or (figures.resized_bytes or 1) < 0.5)
     )
     lines: tuple[str, ...] = (
@@ -156,10 +168,13 @@ def _pays(figures: Figures, cold: float | None, warm: float | None) -> bool | No
 
 
 def _withheld(figures: Figures, lines: tuple[str, ...]) -> tuple[str, ...]:
-    """Add a warning about noise; on a busy machine, replace the advice by the reason why there is none."""
+    """Add a warning about noise; on a busy machine or for few images, give the reason why there is no advice."""
+    if figures.few:
+        fact = f"{figures.sampled:,} images are too few to advise: opening files takes longer than reading them"
+        return (f"{fact}. Measure a larger dataset.",)
     if not figures.busy:
         return (*lines, *_noise(figures))
-    fact = f"Other programs kept this machine busy (load {figures.load:.1f} on {plural_cores(figures.cores)})"
+    fact = f"Other programs kept {figures.load:.1f} of {plural_cores(figures.cores)} busy"
     return (f"{fact}: the figures above support no advice. Run it again when nothing else runs.",)
 
 
@@ -281,6 +296,13 @@ def resize_side(size: int) -> int:
     return round(size * 256 / 224)
 
 
+def _cell(measurement: Measurement) -> str:
+    """Images a second with half the spread of the passes, and bytes a second."""
+    several = measurement.passes > 1 and measurement.spread > 1.01
+    spread = f" ± {(measurement.spread - 1) / 2:.0%}" if several else ""
+    return f"{measurement.images:,.0f} images/s{spread}, {measurement.bytes / 1e6:,.0f} MB/s"
+
+
 def measured_table(measurements: Sequence[Measurement]) -> list[list[str]]:
     """The measurements as rows: stage, cache, threads, directory (or store), shards, times."""
     far = any(m.what == "store" for m in measurements)
@@ -290,7 +312,7 @@ def measured_table(measurements: Sequence[Measurement]) -> list[list[str]]:
     found = {(m.stage, m.cache, m.threads, m.what): m for m in measurements}
     for stage, cache, threads in dict.fromkeys((m.stage, m.cache, m.threads) for m in measurements):
         pair = [found.get((stage, cache, threads, what)) for what in sides]
-        cells = ["" if m is None else f"{m.images:,.0f} images/s, {m.bytes / 1e6:,.0f} MB/s" for m in pair]
+        cells = ["" if m is None else _cell(m) for m in pair]
         times = f"{pair[1].images / pair[0].images:.2f} times as fast" if pair[0] and pair[1] else ""
         rows.append([stage, "none" if far else cache, str(threads), *cells, times])
     return rows

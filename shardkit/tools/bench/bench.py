@@ -46,7 +46,7 @@ class BenchResult:
     kind: kind of the source. samples, bytes: of the whole source (bytes of the image files). sampled: number of images
     that the measurements read repeatedly. size: side of the decoded crops in pixels. pack_rate: images per second while
     packing the sample; None if the source is shards. decode_rate: images per second decoded from memory, with all
-    cores.
+    cores. load: cores that other programs used meanwhile.
     """
 
     source: str
@@ -62,6 +62,7 @@ class BenchResult:
     decode_rate: float
     measurements: tuple[Measurement, ...]
     advice: Advice
+    load: float = 0.0
 
     __repr__ = short_repr
 
@@ -129,7 +130,7 @@ def bench(
     counts = sorted(set(threads or _thread_counts()))
     if folder is not None:
         require_folder(folder, "folder")
-    load = _load()  # before any measurement, which adds to the load
+    others = OtherPrograms()
     found = resolve(source, Remote(storage_options))
     whole = dataset(source, storage_options=storage_options)
     there = found.location or next(iter(found.shards), found.tree)
@@ -156,15 +157,46 @@ def bench(
         gain, shrunk = _resizing(images, crop, side, seconds / 40)
     mean = sample.bytes / sample.images
     figures = Figures(
-        tuple(measured), total, round(mean * total), _memory(), cores(), crop, decode, gain, shrunk, load
+        tuple(measured), total, round(mean * total), _memory(), cores(), crop, decode, gain, shrunk,
+        load=others.cores(), sampled=sample.images,
     )  # fmt: skip
     kind = "class directory" if found.tree is not None else "shards in a store" if far else "shards"
     return BenchResult(
         source=fs_text(str(source)), kind=kind, samples=total,
         bytes=figures.bytes, sampled=sample.images, sampled_bytes=sample.bytes, size=crop, cores=cores(),
         memory_bytes=figures.memory_bytes, pack_rate=sample.pack_rate, decode_rate=decode,
-        measurements=tuple(measured), advice=advise(figures, buffer=buffer),
+        measurements=tuple(measured), advice=advise(figures, buffer=buffer), load=figures.load,
     )  # fmt: skip
+
+
+class OtherPrograms:
+    """The cores that other programs use from now on: what the machine's processors do, less what this process does.
+
+    Where the system does not say what they do, it is the load average of the minute before.
+    """
+
+    def __init__(self) -> None:
+        self.before = _processor_seconds()
+        self.load = _load()
+
+    def cores(self) -> float:
+        """The cores that other programs have used since, as a part of those that this process may use."""
+        now = _processor_seconds()
+        if self.before is None or now is None or now[0] <= self.before[0]:
+            return self.load
+        wall, busy, own = (after - begun for after, begun in zip(now, self.before, strict=True))
+        return max(0.0, busy - own) / wall * cores() / (os.cpu_count() or 1)
+
+
+def _processor_seconds() -> tuple[float, float, float] | None:
+    """(a clock, seconds that all processors were busy, seconds of this process and its children); None if unknown."""
+    try:
+        with open("/proc/stat", "rb") as file:
+            user, nice, system, _, _, *interrupts = map(int, file.readline().split()[1:9])
+        busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return time.monotonic(), busy, sum(os.times()[:4])
 
 
 def _load() -> float:

@@ -106,7 +106,7 @@ def test_a_busy_machine_gives_no_advice_and_says_why() -> None:
     busy = replace(quiet, load=quiet.cores * bench_advice._BUSY + 1)
     advice = advise(busy, buffer=1)
     assert (advice.pack, advice.resize) == (None, False)
-    assert len(advice.lines) == 1 and "kept this machine busy (load 3.0 on 4 cores)" in advice.lines[0]
+    assert len(advice.lines) == 1 and "Other programs kept 3.0 of 4 cores busy" in advice.lines[0]
     assert advise(replace(busy, load=quiet.cores * bench_advice._BUSY), buffer=1).pack is True
 
 
@@ -519,3 +519,38 @@ def test_what_is_measured_is_cropped_and_flipped_as_in_training(photos: Path) ->
     options = bench_measure.decoded(dataset(photos / "shards"), 64).steps.decode
     assert options is not None
     assert (options.options.size, options.options.crop, options.options.flip) == (64, "random", True)
+
+
+def test_few_images_give_no_advice() -> None:
+    shown = figures(usual(), resized=3.0)
+    advice = advise(replace(shown, sampled=bench_advice.FEW - 1), buffer=1)
+    assert (advice.pack, advice.resize) == (None, False)
+    assert advice.lines == (
+        "255 images are too few to advise: opening files takes longer than reading them. Measure a larger dataset.",
+    )
+    assert advise(replace(shown, sampled=bench_advice.FEW), buffer=1).pack is True
+
+
+def test_the_table_gives_the_spread_of_several_passes() -> None:
+    way = figures({("shards", "warm", "raw", 1): 1_000.0}).measurements[0]  # type: ignore[arg-type]
+    cells = [measured_table([replace(way, passes=passes, spread=1.1)])[1][4] for passes in (1, 2)]
+    assert [" ± 5%" in cell for cell in cells] == [False, True]
+
+
+def test_the_load_is_what_other_programs_use_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(a clock, seconds of all processors, seconds of this process), before and after."""
+    times = iter([(100.0, 50.0, 7.0), (110.0, 75.0, 12.0)])
+    monkeypatch.setattr(bench_module, "_processor_seconds", lambda: next(times))
+    monkeypatch.setattr("os.cpu_count", lambda: bench_module.cores() * 2)
+    assert bench_module.OtherPrograms().cores() == pytest.approx((25 - 5) / 10 / 2)
+
+
+def test_without_figures_of_the_processors_the_load_is_the_average_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_module, "_processor_seconds", lambda: None)
+    monkeypatch.setattr(bench_module, "_load", lambda: 3.5)
+    assert bench_module.OtherPrograms().cores() == 3.5
+
+
+def test_the_processors_of_this_machine_are_read() -> None:
+    seen = bench_module._processor_seconds()
+    assert seen is None or all(value >= 0 for value in seen)
