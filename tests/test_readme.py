@@ -19,8 +19,8 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 DOCS = "".join([README, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md")))])
 FRAMEWORKS = (
-    "accelerate", "albumentations", "jax", "keras", "lightning", "tensorflow", "torch", "torchvision", "transformers",
-    "webdataset",
+    "accelerate", "albumentations", "grain", "jax", "keras", "lightning", "ray", "tensorflow", "torch", "torchdata",
+    "torchvision", "transformers", "webdataset",
 )  # fmt: skip
 MAX_LINES = 150
 INSTALL = ("pip install . && shardkit demo", 'pip install ".[test]" && pytest')

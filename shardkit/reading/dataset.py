@@ -39,7 +39,7 @@ from shardkit.reading.columns import labels_array, texts_array
 from shardkit.reading.content import Content, Named
 from shardkit.reading.epoch import Epoch
 from shardkit.reading.fingerprint import fingerprint_of, require_same
-from shardkit.reading.numbered import one_of, read_by_loader, require_numbered
+from shardkit.reading.numbered import KERAS, TORCH, one_of, read_by, reader, require_numbered
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
 from shardkit.reading.options import Reading, SampleWeight, at_least, buffer_size, callable_of
 from shardkit.reading.order.derived import split_rows
@@ -53,6 +53,7 @@ from shardkit.storage.access import remote_of
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
+    import ray
     import tensorflow as tf
 
     from shardkit.adapters.keras import KerasDataset
@@ -256,10 +257,25 @@ class Dataset(Generic[T_co]):
 
         return page_of(self)
 
+    @cached_property
+    def _for_keras(self) -> KerasDataset:
+        """What Keras reads if it is given this Dataset itself."""
+        return self.to_keras()
+
     if not TYPE_CHECKING:
 
+        @property
+        def __class__(self) -> type:
+            """The class; to Keras, that of `to_keras()`, so that it reads a Dataset given to `model.fit` as one."""
+            return type(self._for_keras) if read_by(KERAS, 1) else type(self)
+
         def __getattr__(self, name: str) -> Any:
-            """Raise AttributeError; for names of earlier versions and of other libraries, with what to write."""
+            """Raise AttributeError; for names of earlier versions and of other libraries, with what to write.
+
+            Keras gets its own attributes.
+            """
+            if read_by(KERAS, 1):
+                return getattr(self._for_keras, name)
             raise no_attribute(self, name, dir(self), _INSTEAD)
 
     # Steps
@@ -436,8 +452,11 @@ class Dataset(Generic[T_co]):
         from epoch to epoch, and if the caller is a torch DataLoader that should be given `to_torch()`.
         """
         if isinstance(item, (str, int, np.integer)) and not isinstance(item, bool):
-            if read_by_loader(1):
-                require_numbered(self)
+            if read_by(KERAS, 1):
+                return self._for_keras[int(item)]
+            by = reader(1)
+            if by is not None:
+                require_numbered(self, by)
             require_order(self, "dataset[key]" if isinstance(item, str) else "dataset[number]")
             return one_of(as_view(self), item)
         return self._select("dataset[…]", AtNumbers(numbers_of(item)))
@@ -447,7 +466,7 @@ class Dataset(Generic[T_co]):
 
         UsageError if the samples or their order would differ from iterating.
         """
-        require_numbered(self)
+        require_numbered(self, TORCH)
         return [self[number] for number in numbers]
 
     @named_options
@@ -722,6 +741,18 @@ class Dataset(Generic[T_co]):
         return to_keras(self, sample_weight=sample_weight)
 
     @named_options
+    def to_ray(self, *, names: tuple[str, str] | None = None) -> ray.data.Dataset:
+        """A ray.data.Dataset of the same samples, read by Ray's tasks: a run of whole shards each. Needs Ray Data 2.50.
+
+        Rows have the fields of a sample as columns, with images as arrays after decode(); with `names`, such as
+        ("image", "label"), only these two columns. Their order is Ray's. For Ray Train, pass it to the trainer as one
+        of its `datasets`, which it distributes to the ranks. Raises UsageError for a part of a rank, and for what Ray's
+        own methods do: shuffling, batches, repetition, and random crops, which would be equal in each epoch.
+        """
+        from shardkit.adapters.ray import to_ray
+
+        return to_ray(self, names=names)
+
     def to_webdataset(self) -> WebDatasetPipeline:
         """A webdataset pipeline of the same samples, with fields as bytes unless decode() was called.
 

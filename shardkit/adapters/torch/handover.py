@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from shardkit.adapters.names import checked_names
 from shardkit.adapters.torch.iterable import TorchDataset
 from shardkit.adapters.torch.numbered import TorchMap
 from shardkit.adapters.torch.tensors import as_named, as_tensors
@@ -22,22 +23,9 @@ def to_torch(
     if channels_last and (decode is None or decode.options.layout != "hwc"):
         cure = 'decode() with a size and without layout="chw", which has a different memory order'
         raise UsageError("channels_last", "there are no images of (height, width, channels)", cure)
-    chosen = None if names is None else _checked(dataset, names)
+    chosen = None if names is None else checked_names(dataset, names)
     if map_style:
         return TorchMap(dataset, channels_last=channels_last, names=chosen)
     if chosen is not None:
         return TorchDataset(dataset, convert=partial(as_named, names=chosen, channels_last=channels_last))
     return TorchDataset(dataset, convert=partial(as_tensors, channels_last=channels_last))
-
-
-def _checked(dataset: Dataset, names: Any) -> tuple[str, str]:
-    """The names of images and labels. UsageError unless they are two, and the dataset has images."""
-    pair = () if isinstance(names, str) else tuple(names)
-    if len(pair) != 2 or not all(isinstance(name, str) for name in pair) or pair[0] == pair[1]:
-        raise UsageError("names", f"{names!r} is not a name for the images and one for the labels", NAMES_CURE)
-    if dataset.steps.decode is None:
-        raise UsageError("names", "the images are not decoded", "call decode(size=…) before")
-    return pair[0], pair[1]
-
-
-NAMES_CURE = 'give two names, such as ("pixel_values", "labels")'

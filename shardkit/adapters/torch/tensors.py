@@ -9,7 +9,8 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 import torch
 
-from shardkit.errors import UsageError, WorkerError
+from shardkit.adapters.names import not_an_item
+from shardkit.errors import WorkerError
 from shardkit.reading.batches.batch import Batch, image_field
 from shardkit.sample import IMAGE_FIELDS
 
@@ -76,8 +77,7 @@ def as_named(item: Any, *, names: tuple[str, str], channels_last: bool = False) 
     else:
         image = image_field(item) if isinstance(item, dict) else None
         if image is None:
-            fact = f"map() returned {type(item).__name__}, which is neither a batch nor a decoded sample"
-            raise UsageError("names", fact, "omit `names`, and return the dict from map()")
+            raise not_an_item(item)
         sample = as_tensors(item, channels_last=channels_last)
         images, labels = sample[image], sample.get("cls")
     return {names[0]: images} | ({} if labels is None else {names[1]: labels})

@@ -44,16 +44,21 @@ _SAID: set[str] = set()
 def find_rank(
     rank: int | None, world_size: int | None, environment: Mapping[str, str] | None = None
 ) -> tuple[int, int]:
-    """(rank, world size): as given, else from torch.distributed, JAX, or the environment; else (0, 1).
+    """(rank, world size): as given, else from torch.distributed, JAX, Ray Train, or the environment; else (0, 1).
 
-    torch and JAX are queried only if the program has imported and initialized them. Raises UsageError if only one is
+    They are queried only if the program has imported and initialized them. Raises UsageError if only one is
     given, or for invalid values.
     """
     if (rank is None) != (world_size is None):
         raise UsageError("rank, world_size", "one is given without the other", "give both, or neither")
     if rank is not None and world_size is not None:
         return _check_ranks(rank, world_size, "rank, world_size")
-    found = _from_torch() or _from_jax() or _from_environment(os.environ if environment is None else environment)
+    found = (
+        _from_torch()
+        or _from_jax()
+        or _from_ray()
+        or _from_environment(os.environ if environment is None else environment)
+    )
     if found is None:
         return 0, 1
     ranks, place = found[:2], found[2]
@@ -79,6 +84,19 @@ def _from_jax() -> tuple[int, int, str] | None:
     if process is not None:
         return process[0], process[1], "jax.distributed"
     return int(jax.process_index()), int(jax.process_count()), "jax.distributed"
+
+
+def _from_ray() -> tuple[int, int, str] | None:
+    """In a worker of Ray Train: what its context says, if there is no process group yet, or never one."""
+    train = sys.modules.get("ray.train")
+    if train is None:
+        return None
+    try:
+        context = train.get_context()
+        ranks = context.get_world_rank(), context.get_world_size()
+    except (AttributeError, RuntimeError):  # not in a worker of Ray Train
+        return None
+    return None if None in ranks else (*ranks, "ray.train")
 
 
 def jax_process() -> tuple[int, int, Any] | None:
