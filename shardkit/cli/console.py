@@ -291,7 +291,8 @@ def _new_bar(now: Progress) -> tqdm[Any]:
             def format_dict(self) -> Any:
                 """tqdm's facts, with those of BAR."""
                 found = super().format_dict
-                return {**found, **files_text(found["n"], found["total"], found["elapsed"])}
+                shown = {"bar_format": BAR if found["total"] else COUNT}
+                return {**found, **shown, **files_text(found["n"], found["total"], found["elapsed"])}
 
         bar = FilesBar(total=now.total or None, bar_format=BAR, **asked)
     _bars.append(bar)
@@ -300,6 +301,9 @@ def _new_bar(now: Progress) -> tqdm[Any]:
 
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {count} [{elapsed}<{remaining}{speed}{postfix}]"
 """A bar of files: tqdm's own abbreviates (`51.2k files`), and shows rates of the first milliseconds."""
+
+COUNT = "{desc}: {count} [{elapsed}{speed}{postfix}]"
+"""The same while their number is not known."""
 
 _FIRST_SECONDS = 0.5
 

@@ -46,6 +46,8 @@ def command(source: str, out: Path, as_json: bool, **options: Any) -> None:
 
 def report_text(result: Report) -> str:
     """Format the findings, and the location of the page."""
+    from shardkit.tools.progressive import JpegKinds
+
     lines = [f"{printable(result.path)}: {format_bytes(result.bytes)}"]
     for leak in result.leaks:
         if leak.images:
@@ -54,6 +56,8 @@ def report_text(result: Report) -> str:
     for found in result.datasets:
         facts = ", ".join(_facts(found)) or "nothing stands out"
         lines.append(f"  {printable(found.name)}: {tables.plural(found.samples, 'sample')}, {facts}")
+        if advice := JpegKinds(found.jpegs, found.progressive).advice:
+            lines.append(f"    {advice}")
     return "\n".join(lines)
 
 

@@ -77,14 +77,14 @@ def advice_text(quality: ShuffleQuality) -> str:
     """What to do, in a sentence or two; none for what the figures do not show."""
     from shardkit.tools.shuffle_quality import MOST_CHANCE
 
+    if not quality.packed:
+        advice = "a class directory has its files in runs of a class: pack it, which shuffles the whole dataset once"
+        if quality.enough and quality.chance <= MOST_CHANCE:
+            advice += f";\nread as it is, a buffer of {quality.enough:,} mixes them as well as a full permutation"
+        return advice
     if quality.chance > MOST_CHANCE:
         batches = tables.plural(quality.samples // quality.batch, "batch", "batches")
         return f"{batches} are too few to tell how well a buffer mixes; choose a smaller --batch"
-    if not quality.packed:
-        advice = "a class directory has its files in runs of a class: pack it, which shuffles the whole dataset once"
-        if quality.enough:
-            advice += f";\nread as it is, a buffer of {quality.enough:,} mixes them as well as a full permutation"
-        return advice
     if quality.enough is None:
         return (
             "no buffer here mixes like a full permutation, since the classes were packed in runs;\n"

@@ -35,8 +35,11 @@ class JpegKinds:
         return f"{share} JPEGs are progressive ({self.progressive} of {self.jpegs} looked at): {faster}"
 
 
+NO_JPEGS = JpegKinds(0, 0)
+
+
 def jpeg_kinds(source: str | os.PathLike[str] | Dataset) -> JpegKinds:
-    """Look at some images of a dataset or class directory on this machine. Errors as from `dataset`."""
+    """Look at some images of a dataset or class directory. Errors as from `dataset`."""
     data = source if isinstance(source, Dataset) else dataset(source)
     rows = np.unique(np.linspace(0, len(data) - 1, min(LOOKED_AT, len(data))).astype(np.int64))
     jpegs = progressive = 0

@@ -48,6 +48,17 @@ def test_the_advice_says_how_many_and_what_to_do() -> None:
     assert JpegKinds(3, 3).advice.startswith("all JPEGs are progressive (3 of 3 looked at)")
 
 
+def test_a_report_says_it_in_its_summary_and_on_its_page(
+    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    page = tmp_path / "report.html"
+    pack(mixed, tmp_path / "train", workers=1, on_error="skip")
+    assert run(["report", str(tmp_path / "train"), "--out", str(page)]) == 0
+    assert "about 25% of the JPEGs are progressive" in capsys.readouterr().out
+    assert page.read_text("utf-8").count("about 25% of the JPEGs are progressive") == 1
+
+
 def test_info_and_the_summary_of_a_pack_say_it_once(
     mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

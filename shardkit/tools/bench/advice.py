@@ -296,10 +296,15 @@ def resize_side(size: int) -> int:
     return round(size * 256 / 224)
 
 
+MOST_SHOWN = 0.5
+"""A wider spread is not given exactly: the figure means nothing."""
+
+
 def _cell(measurement: Measurement) -> str:
     """Images a second with half the spread of the passes, and bytes a second."""
     several = measurement.passes > 1 and measurement.spread > 1.01
-    spread = f" ± {(measurement.spread - 1) / 2:.0%}" if several else ""
+    half = (measurement.spread - 1) / 2
+    spread = "" if not several else f" ± {half:.0%}" if half <= MOST_SHOWN else f" ± over {MOST_SHOWN:.0%}"
     return f"{measurement.images:,.0f} images/s{spread}, {measurement.bytes / 1e6:,.0f} MB/s"
 
 

@@ -16,6 +16,7 @@ from shardkit.options.fields import checked_by
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import whole_file
 from shardkit.tools.pictures import out_path
+from shardkit.tools.progressive import jpeg_kinds
 from shardkit.tools.report import sections as parts
 from shardkit.tools.report import thumbnails as pictures
 from shardkit.tools.report.checks import Leak, find_doubles, find_leak, find_suspects
@@ -31,7 +32,10 @@ BUFFERS = (0, 100, 1_000, 10_000)
 
 @dataclass(frozen=True, slots=True)
 class DatasetFindings:
-    """Findings in a dataset, as keys. duplicates: groups of equal images. undecodable: (key, reason)."""
+    """Findings in a dataset, as keys. duplicates: groups of equal images. undecodable: (key, reason).
+
+    jpegs: JPEGs whose headers were read, spread over the dataset; progressive: how many of these are.
+    """
 
     name: str
     samples: int
@@ -42,6 +46,8 @@ class DatasetFindings:
     single_colour: tuple[str, ...]
     undecodable: tuple[tuple[str, str], ...]
     mixed_as_packed: float | None
+    jpegs: int = 0
+    progressive: int = 0
 
     __repr__ = short_repr
 
@@ -114,7 +120,7 @@ def _apart(facts: Sequence[Facts]) -> list[Facts]:
 
 def _study(facts: Facts, progress: ProgressFn) -> Study:
     doubles, suspects = find_doubles(facts), find_suspects(facts, progress)
-    return Study(facts, doubles, suspects, _quality(facts, progress))
+    return Study(facts, doubles, suspects, _quality(facts, progress), jpeg_kinds(facts.data))
 
 
 def _quality(facts: Facts, progress: ProgressFn) -> ShuffleQuality | None:
@@ -179,6 +185,8 @@ def _findings(study: Study) -> DatasetFindings:
         single_colour=named(found.single),
         undecodable=tuple((keys[row], reason) for row, reason in found.undecodable),
         mixed_as_packed=None if study.quality is None else study.quality.ways[0].mixed,
+        jpegs=study.jpegs.jpegs,
+        progressive=study.jpegs.progressive,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shardkit.errors import printable
+from shardkit.tools.progressive import NO_JPEGS, JpegKinds
 from shardkit.tools.report import plots
 from shardkit.tools.report.checks import EXTREME_ASPECT, TINY_PIXELS, Doubles, Leak, Suspects, class_maps_differ
 from shardkit.tools.report.facts import Facts, Numbers
@@ -33,6 +34,7 @@ class Study:
     doubles: Doubles
     suspects: Suspects
     quality: ShuffleQuality | None
+    jpegs: JpegKinds = NO_JPEGS
 
     @property
     def name(self) -> str:
@@ -182,6 +184,9 @@ def sizes(studies: Sequence[Study]) -> Section:
     common = [_common_sizes(study.facts) for study in known]
     unknown = sum(int((~study.facts.known & (study.facts.sizes >= 0)).sum()) for study in known)
     said = paragraph(f"The size of {_images(unknown)} is not known.") if unknown else ""
+    for study in known:
+        if study.jpegs.advice:
+            said += paragraph(text(f"{study.name}: {study.jpegs.advice}."))
     if {part[0][0] for part in common} == {common[0][0][0]} and all(len(part) == 1 for part in common):
         return Section("sizes", "Image sizes", paragraph(f"All images have {common[0][0][0]} pixels.") + said)
     charts = []
