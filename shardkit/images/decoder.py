@@ -184,9 +184,11 @@ class ImageDecoder:
             part = mine[begin : begin + chunk]
             pixels = self._scratch_pixels(len(part))
             rows = None if draws is None else draws[begin : begin + chunk]
-            left += [begin + i for i, _ in fused.decode_batch(settings, part, pixels, rows)]
+            failed = {begin + i for i, _ in fused.decode_batch(settings, part, pixels, rows)}
+            left += sorted(failed)
             for number, image in enumerate(pixels, begin):
-                self._convert(image, out[number], None if draws is None else draws[number])
+                if number not in failed:  # the pixels of those that did are undefined
+                    self._convert(image, out[number], None if draws is None else draws[number])
         return left
 
     def into(self, data: Buffer, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:

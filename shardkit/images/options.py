@@ -85,11 +85,11 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         for name, allowed in _choices().items():
-            if getattr(self, name) not in allowed:
+            if not _is_choice(getattr(self, name), allowed):
                 expected = ", ".join(repr(value) for value in allowed)
                 cure = cure_of_choice(name, getattr(self, name), allowed)
                 raise UsageError(name, f"{getattr(self, name)!r} is not one of {expected}", cure)
-        if not isinstance(self.flip, (bool, np.bool_)) and self.flip not in get_args(Flip):
+        if not isinstance(self.flip, (bool, np.bool_)) and not _is_choice(self.flip, get_args(Flip)):
             raise UsageError("flip", f"{self.flip!r} is not True or False, 'horizontal', 'vertical' or 'both'")
         for name in ("exact", "orientation"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
@@ -108,6 +108,7 @@ class DecodeOptions:
         self._check_values()
         if self.augment is not None:
             self._check_augment(self.augment)
+        self._check_table()
 
     def _check_augment(self, augment: Augment) -> None:
         if not isinstance(augment, Augment):
@@ -137,17 +138,17 @@ class DecodeOptions:
                 raise UsageError("padding", fact, 'give crop="pad" the pixels to add on each side, such as padding=4')
         elif self.padding is not None:
             raise UsageError("padding", f"a crop of {self.crop!r} does not use it", 'give crop="pad" as well')
-        if self.fill != 0 and self.crop != "pad":
-            raise UsageError("fill", f"a crop of {self.crop!r} does not use it", 'give crop="pad" as well')
         values = self.fill if isinstance(self.fill, (tuple, list)) else (self.fill,)
         if len(values) not in (1, self.channels) or not all(_is_int(v) and 0 <= v <= 255 for v in values):
             raise UsageError("fill", f"{self.fill!r} is neither a value from 0 to 255 nor one for each channel")
+        if self.fill != 0 and self.crop != "pad":
+            raise UsageError("fill", f"a crop of {self.crop!r} does not use it", 'give crop="pad" as well')
 
     def _check_values(self) -> None:
         if self.rescale is not None:
             if isinstance(self.rescale, bool) or not isinstance(self.rescale, (int, float, np.number)):
                 raise UsageError("rescale", f"{self.rescale!r} is not a number")
-            if not math.isfinite(self.rescale) or self.rescale == 0:
+            if not _is_finite(self.rescale) or self.rescale == 0:
                 raise UsageError("rescale", f"{self.rescale!r} would make all values equal; expected 1/255 or the like")
         for name in ("mean", "std"):
             self._check_statistics(name)
@@ -157,6 +158,22 @@ class DecodeOptions:
                 raise UsageError(name, fact, 'give dtype="float32", or no dtype')
         if self.dtype == "bfloat16":
             bfloat16()
+
+    def _check_table(self) -> None:
+        """UsageError for numbers with which a value is not finite in the dtype, or all are equal."""
+        with np.errstate(all="ignore"):
+            table = self.value_table()
+        given = [name for name in ("rescale", "mean", "std") if getattr(self, name) is not None]
+        if table is None or not given:
+            return
+        values = table.astype(np.float32)
+        if not np.isfinite(values).all():
+            fact = f"{getattr(self, given[-1])!r} gives values that {self.value_type.name} can't hold"
+        elif (values[:, 0] == values[:, -1]).any():
+            fact = f"{getattr(self, given[-1])!r} makes all values equal in {self.value_type.name}"
+        else:
+            return
+        raise UsageError(given[-1], fact, f"give other numbers for {', '.join(given)}, or another dtype")
 
     def _check_statistics(self, name: str) -> None:
         given = getattr(self, name)
@@ -171,7 +188,10 @@ class DecodeOptions:
             if self.channels != 3:
                 raise UsageError(name, f"{given!r} has a value for each of red, green and blue", "give one number")
             return
-        values = np.asarray(given)
+        try:
+            values = np.asarray(given)
+        except ValueError:  # rows of several lengths
+            values = np.empty(0, object)
         if values.dtype.kind not in "iuf" or values.shape not in ((), (1,), (self.channels,)):
             raise UsageError(name, f"{given!r} is neither a number nor one for each of {self.channels} channels")
         if not np.isfinite(values).all() or (name == "std" and not (values > 0).all()):
@@ -268,6 +288,18 @@ def _is_int(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
+def _is_choice(value: object, allowed: Sequence[object]) -> bool:
+    """Whether it is one of them; an array, which can't be compared with them, is not."""
+    return not isinstance(value, np.ndarray) and value in allowed
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float holds
+        return False
+
+
 def _floats(pair: Sequence[float]) -> tuple[float, float]:
     return float(pair[0]), float(pair[1])
 
@@ -277,7 +309,7 @@ def _is_range(given: Any, most: float) -> bool:
         return False
     if not all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in given):
         return False
-    return bool(0 < given[0] <= given[1] <= most) and math.isfinite(given[1])
+    return bool(0 < given[0] <= given[1] <= most) and _is_finite(given[1])
 
 
 def bfloat16() -> np.dtype[Any]:

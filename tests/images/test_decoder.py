@@ -463,6 +463,17 @@ def test_a_slot_needs_a_size() -> None:
         ({"skip_limit": -1}, "skip_limit: -1"),
         ({"max_pixels": 0}, "max_pixels: 0"),
         ({"flip": "yes"}, "flip: 'yes' is not True or False"),
+        ({"flip": np.array(["vertical", "both"])}, "flip: array.* is not True or False"),
+        ({"crop": np.array(["pad", "center"]), "size": 3}, "crop: array.* is not one of"),
+        ({"crop": "pad", "size": 3, "padding": 1, "fill": np.array([1, 2, 3])}, "fill: array.* is neither a value"),
+        ({"crop": "random", "size": 3, "ratio": (1, 10**400)}, "ratio: .* is not \\(low, high\\)"),
+        ({"mean": [[1, 2], [3]]}, r"mean: \[\[1, 2\], \[3\]\] is neither a number nor one for each of 3 channels"),
+        ({"rescale": 10**400}, "rescale: 10+ would make all values equal"),
+        ({"rescale": 1e-50}, "rescale: 1e-50 makes all values equal in float32"),
+        ({"rescale": 1e39}, "rescale: .* gives values that float32 can't hold; give other numbers for rescale"),
+        ({"rescale": 1000, "dtype": "float16"}, "rescale: 1000 gives values that float16 can't hold"),
+        ({"mean": 1e6, "dtype": "float16"}, "mean: .* gives values that float16 can't hold"),
+        ({"mean": 0.5, "std": 1e-50}, "std: .* can't hold; give other numbers for mean, std, or another dtype"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused_with_what_is_allowed(options: dict[str, Any], text: str) -> None:

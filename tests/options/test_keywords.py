@@ -174,6 +174,9 @@ def test_a_value_that_is_meant_is_one_of_the_allowed() -> None:
     assert cure_of_choice("check", "Full_", ("header", "full", None)) == 'did you mean `check="full"`?'
     assert cure_of_choice("format", "webdataset", ["tar", "tfrecord"]) == 'did you mean `format="tar"`?'
     assert cure_of_choice("to", "linear", ["jpeg", "png"]) == "choose one of these"
+    class_modes = ("binary", "categorical", "sparse", "input", None)
+    assert cure_of_choice("class_mode", "int", class_modes) == 'did you mean `class_mode="sparse"`?'
+    assert cure_of_choice("class_mode", "onehot", class_modes) == 'did you mean `class_mode="categorical"`?'
     assert "" not in VALUES.values()
 
 

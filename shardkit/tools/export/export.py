@@ -89,7 +89,7 @@ def export(
 def kinds_of(kinds: ExportKind | Sequence[ExportKind]) -> list[ExportKind]:
     """The formats to write, each once. UsageError for an unknown one, and for none."""
     known: tuple[ExportKind, ...] = get_args(ExportKind)
-    given: list[ExportKind] = list(dict.fromkeys([kinds] if isinstance(kinds, str) else kinds))
+    given: list[ExportKind] = list(dict.fromkeys([kinds] if isinstance(kinds, str) else kinds or ()))
     if not given:
         raise UsageError("export", "no format is named", f"name at least one of {', '.join(known)}")
     for kind in given:

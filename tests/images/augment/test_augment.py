@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import shardkit
 from shardkit.errors import UsageError
@@ -237,6 +238,22 @@ def test_the_function_sees_the_image_in_the_layout_of_the_batch(shards: str) -> 
     made = images_of(shards, augment=augment, layout="chw", size=(6, 8))
     assert set(shapes) == {((3, 6, 8), np.dtype(np.float32))}
     np.testing.assert_array_equal(made, images_of(shards, layout="chw", size=(6, 8), dtype="float32") - 3)
+
+
+def test_the_function_sees_each_image_once_whatever_its_format(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    colors = {"0.jpg": 10, "1.png": 90, "2.jpg": 170, "3.png": 250}
+    for name, value in colors.items():
+        Image.new("RGB", (12, 12), (value,) * 3).save(tmp_path / "tree" / "a" / name)
+    shardkit.pack(tmp_path / "tree", tmp_path / "all", workers=1)
+    seen = []
+
+    def function(image: Any) -> Any:
+        seen.append(round(float(image.mean())))
+        return image
+
+    images_of(str(tmp_path / "all"), augment=shardkit.Augment(preprocessing_function=function))
+    assert sorted(seen) == sorted(colors.values())
 
 
 def test_images_of_their_own_size_are_changed_too(shards: str) -> None:

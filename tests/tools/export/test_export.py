@@ -157,6 +157,7 @@ def test_what_is_not_a_finished_dataset_is_refused(packed: Path, splits: Path, t
 def test_arguments_that_make_no_sense_are_refused(packed: Path, tree: Path, tmp_path: Path) -> None:
     refused(UsageError, lambda: shardkit.export([], "timm"))
     refused(UsageError, lambda: shardkit.export(packed, []))
+    assert "no format is named" in refused(UsageError, lambda: shardkit.export(packed, None))  # type: ignore[arg-type]
     text = refused(UsageError, lambda: shardkit.export(packed, "tim"))  # type: ignore[arg-type]
     assert "'tim' is not one of timm, " in text
     assert "named twice" in refused(UsageError, lambda: shardkit.export([packed, packed / "train"], "timm"))
