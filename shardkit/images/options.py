@@ -90,7 +90,8 @@ class DecodeOptions:
                 cure = cure_of_choice(name, getattr(self, name), allowed)
                 raise UsageError(name, f"{getattr(self, name)!r} is not one of {expected}", cure)
         if not isinstance(self.flip, (bool, np.bool_)) and not _is_choice(self.flip, get_args(Flip)):
-            raise UsageError("flip", f"{self.flip!r} is not True or False, 'horizontal', 'vertical' or 'both'")
+            cure = cure_of_choice("flip", self.flip, get_args(Flip))
+            raise UsageError("flip", f"{self.flip!r} is not True or False, 'horizontal', 'vertical' or 'both'", cure)
         for name in ("exact", "orientation"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise UsageError(name, f"{getattr(self, name)!r} is not True or False")
@@ -184,7 +185,8 @@ class DecodeOptions:
             raise UsageError(name, fact, "use featurewise_center and featurewise_std_normalization of the Augment")
         if isinstance(given, str):
             if given not in STATISTICS:
-                raise UsageError(name, f"{given!r} is not one of {', '.join(map(repr, STATISTICS))}, or numbers")
+                fact = f"{given!r} is not one of {', '.join(map(repr, STATISTICS))}, or numbers"
+                raise UsageError(name, fact, cure_of_choice(name, given, STATISTICS))
             if self.channels != 3:
                 raise UsageError(name, f"{given!r} has a value for each of red, green and blue", "give one number")
             return

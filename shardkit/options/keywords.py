@@ -116,6 +116,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "url": ("source dest", ""),
     "urls": ("source", ""),
     "validation_split": ("split", _SPLIT),
+    "vertical_flip": ("flip", 'call `.decode(flip="vertical")` on the dataset'),
 }
 """Names that other libraries give to options -> (the names here, what to do if the function has none of these).
 

@@ -58,6 +58,7 @@ CALLS: dict[str, Callable[..., Any]] = {
         ("decode", "image_size", "did you mean `size`?"),
         ("decode", "target_size", "did you mean `size`?"),
         ("decode", "horizontal_flip", "did you mean `flip`?"),
+        ("decode", "vertical_flip", "did you mean `flip`?"),
         ("decode", "data_format", "did you mean `layout`?"),
         ("decode", "batch_size", "call `.batch(64)` on the dataset"),
         ("decode", "interpolaton", "did you mean `interpolation`?"),
@@ -163,6 +164,10 @@ class Torchlike:
         ("on_error", "ignore", 'did you mean `on_error="skip"`?'),
         ("crop", "middle", "choose one of these"),
         ("crop", 3, "choose one of these"),
+        ("flip", "Vertical", 'did you mean `flip="vertical"`?'),
+        ("flip", 3, "choose one of these"),
+        ("mean", "ImageNet", 'did you mean `mean="imagenet"`?'),
+        ("std", "openai", "choose one of these"),
     ],
 )
 def test_a_value_of_another_library_is_answered_with_the_right_one(option: str, value: Any, answer: str) -> None:
