@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from shardkit.adapters.sample_weights import weighed
-from shardkit.errors import MissingExtraError, UsageError
+from shardkit.errors import MissingExtraError, StateError, UsageError
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord.features import feature_description
 from shardkit.images.decoder import ImageDecoder
@@ -41,7 +41,8 @@ BATCHES_AHEAD = 2
 def to_tf(dataset: Dataset, *, graph: bool = False, sample_weight: SampleWeight | None = None) -> tf.data.Dataset:
     """The batches as (images, labels), with known shapes and dtypes, and the number of batches as cardinality.
 
-    They are only the images if the samples have no labels. graph: use TensorFlow's own operations, see graph.py.
+    After `load_state_dict` in the middle of an epoch, the first iteration is the rest of that epoch, and the cardinality
+    is unknown. They are only the images if the samples have no labels. graph: use TensorFlow's own operations, see graph.py.
     sample_weight: see `Dataset.to_keras`. Each new iteration is the next epoch. The result has `class_names`, like the
     results of Keras' own loaders. If a map() after batch() replaces the Batch, it must return an array, or a tuple or
     dict of arrays. Raises UsageError for a Dataset without decode(size=…) and batch().
@@ -57,7 +58,15 @@ def to_tf(dataset: Dataset, *, graph: bool = False, sample_weight: SampleWeight 
 def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any]) -> tf.data.Dataset:
     """`convert(item)` for each item, with the given signature."""
 
-    made = tf.data.Dataset.from_generator(lambda: _Handed(dataset, convert), output_signature=signature)
+    resuming = dataset.position.resume is not None
+
+    def begin() -> _Handed:
+        if not resuming and dataset.position.resume is not None:
+            fact = "a state was loaded after to_tf(), which had given TensorFlow the number of batches of a whole epoch"
+            raise StateError("load_state_dict()", fact, "load the state first, and call to_tf() after it")
+        return _Handed(dataset, convert)
+
+    made = tf.data.Dataset.from_generator(begin, output_signature=signature)
     return with_names(dealt(untuned(counted(made, dataset).prefetch(BATCHES_AHEAD)), dataset), dataset)
 
 
@@ -83,7 +92,9 @@ def untuned(made: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def counted(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
-    """The same with its length as cardinality, if that is known."""
+    """The same with its length as cardinality, if that is known and the next epoch is a whole one."""
+    if dataset.position.resume is not None:
+        return made
     if dataset.reading.turns is None:
         return made.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
     if dataset.countable:
@@ -214,7 +225,15 @@ def bytes_by_batch(dataset: Dataset, labels: Callable[[Sequence[str], Any], Any]
         tf.TensorSpec((None,), tf.string),
         tf.TensorSpec((None, *kinds.shape[1:]), tf.as_dtype(kinds.dtype)),
     )
-    made = tf.data.Dataset.from_generator(lambda: _Handed(dataset, convert), output_signature=signature)
+    resuming = dataset.position.resume is not None
+
+    def begin() -> _Handed:
+        if not resuming and dataset.position.resume is not None:
+            fact = "a state was loaded after to_tf(), which had given TensorFlow the number of batches of a whole epoch"
+            raise StateError("load_state_dict()", fact, "load the state first, and call to_tf() after it")
+        return _Handed(dataset, convert)
+
+    made = tf.data.Dataset.from_generator(begin, output_signature=signature)
     return dealt(made.unbatch().apply(tf.data.experimental.assert_cardinality(dataset.epoch_samples)), dataset)
 
 

@@ -159,3 +159,29 @@ def test_the_feature_spec_names_other_fields(tree: Path, tmp_path: Path) -> None
 def test_shards_of_another_kind_have_no_feature_spec(shards: str) -> None:
     with pytest.raises(UsageError, match='format="tfrecord"'):
         shardkit.tensorflow.feature_spec(shardkit.dataset(shards))
+
+
+def test_the_rest_of_an_epoch_is_handed_over_after_a_state_is_loaded(shards: str) -> None:
+    def fresh() -> Any:
+        return shardkit.dataset(shards, shuffle=6, seed=4).decode(size=8).batch(5)
+
+    data, labels = fresh(), []
+    for number, (_, batch) in enumerate(data):
+        if number == 0:
+            state = data.state_dict()
+        else:
+            labels.append(batch.tolist())
+    resumed = fresh()
+    resumed.load_state_dict(state)
+    made = resumed.to_tf()
+    assert [batch.numpy().tolist() for _, batch in made] == labels
+    assert len(list(made)) == len(fresh()), "the next epoch is a whole one"
+
+
+def test_a_state_that_is_loaded_too_late_is_refused(shards: str) -> None:
+    data = shardkit.dataset(shards, shuffle=6).decode(size=8).batch(5)
+    made = data.to_tf()
+    next(iter(data))
+    data.load_state_dict(data.state_dict())
+    with pytest.raises(Exception, match=r"load the state first, and call to_tf\(\) after it"):
+        list(made)
