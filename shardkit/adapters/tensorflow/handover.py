@@ -41,8 +41,8 @@ BATCHES_AHEAD = 2
 def to_tf(dataset: Dataset, *, graph: bool = False, sample_weight: SampleWeight | None = None) -> tf.data.Dataset:
     """The batches as (images, labels), with known shapes and dtypes, and the number of batches as cardinality.
 
-    After `load_state_dict` in the middle of an epoch, the first iteration is the rest of that epoch, and the cardinality
-    is unknown. They are only the images if the samples have no labels. graph: use TensorFlow's own operations, see graph.py.
+    After `load_state_dict`, the first iteration is the rest of that epoch, and the cardinality is unknown. The batches
+    are only the images if the samples have no labels. graph: use TensorFlow's own operations, see graph.py.
     sample_weight: see `Dataset.to_keras`. Each new iteration is the next epoch. The result has `class_names`, like the
     results of Keras' own loaders. If a map() after batch() replaces the Batch, it must return an array, or a tuple or
     dict of arrays. Raises UsageError for a Dataset without decode(size=…) and batch().
