@@ -186,7 +186,7 @@ def test_an_address_needs_a_cluster_and_is_given_once(tree: Path, out: Path) -> 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Images(resize=0), "resize: 0 is not a whole number"),
+        (lambda: Images(resize=0), "resize: 0 is out of range"),
         (lambda: Images(to="png", quality=3), "quality: makes no sense with to=png"),
         (lambda: TableColumns(label_separator=""), "label_separator: it is empty"),
     ],

@@ -247,7 +247,7 @@ class _Decoder:
     image: str
     label: str
     classes: int
-    weights: Any
+    weights: Any = None
 
     def __call__(self, record: Any, turn: Any) -> Any:
         kinds = {
