@@ -107,7 +107,8 @@ def write_json(result: object) -> None:
     """Write a function's result to stdout as JSON, with the names of its fields. Raises like `write`."""
     import msgspec
 
-    text = printable_json(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
+    encoded = msgspec.json.encode(result, enc_hook=os.fspath)  # which msgspec asks about paths
+    text = printable_json(msgspec.json.format(encoded, indent=2).decode())
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shlex
 import tempfile
 from pathlib import Path
@@ -46,3 +47,10 @@ def test_a_folder_that_holds_anything_is_refused(tmp_path: Path, capsys: pytest.
     (tmp_path / "mine.txt").write_text("mine")
     assert run(["demo", str(tmp_path)]) == 4
     assert "the folder is not empty" in capsys.readouterr().err
+
+
+def test_the_result_as_json_has_the_place_of_the_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["demo", str(tmp_path / "my cars"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tree"] == str(tmp_path / "my cars")
+    assert run(["demo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["batches"] > 0
