@@ -119,10 +119,20 @@ def __getattr__(name: str) -> object:
         return importlib.import_module(f"shardkit.{name}")
     home = _HOME.get(name) or _NEED_EXTRA.get(name)
     if home is None:
-        raise AttributeError(f"module 'shardkit' has no attribute {name!r}")
+        raise _no_name(name)
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
+
+
+def _no_name(name: str) -> AttributeError:
+    import importlib.util
+
+    if name.startswith("_") or importlib.util.find_spec(f"shardkit.{name}") is not None:
+        return AttributeError(f"module 'shardkit' has no attribute {name!r}")  # `from shardkit import rng` asks first
+    from shardkit.options.keywords import no_name
+
+    return no_name("shardkit", name, __all__)
 
 
 def __dir__() -> list[str]:

@@ -65,7 +65,12 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Like click's, with old spellings; without what the environment says about stores if none is named."""
-        left = super().parse_args(ctx, self._renamed(args))
+        words = self._renamed(args)
+        try:
+            left = super().parse_args(ctx, [*words])
+        except click.MissingParameter as exc:
+            exc.param = self._missing(ctx, exc.param, words)
+            raise
         _omit_store_options(ctx)
         _refuse_memory(ctx)
         return left
@@ -82,6 +87,15 @@ class Command(click.Command):
             if records:
                 with formatter.section(name if own >= LEAST_GROUPED else "Options"):
                     formatter.write_dl(records)
+
+    def _missing(self, ctx: click.Context, found: click.Parameter | None, words: list[str]) -> click.Parameter | None:
+        """The argument that is missing: click gives a single word to the last one, but a user starts with the first."""
+        arguments = [param for param in self.params if isinstance(param, click.Argument)]
+        if found not in arguments:
+            return found
+        given, _, _ = self.make_parser(ctx).parse_args([*words])
+        words_given = any(isinstance(value, (str, tuple)) and value for value in map(given.get, _names(arguments)))
+        return arguments[-1] if words_given else found
 
     def _renamed(self, args: Sequence[str]) -> list[str]:
         """The arguments with new spellings in place of old ones, of which the user is warned."""
@@ -126,6 +140,10 @@ def _refuse_memory(ctx: click.Context) -> None:
     if flags and flags.alone and isinstance(dest, str) and dest.partition("://")[0].rpartition("+")[2] == "memory":
         fact = "this is in the memory of this process, and lost when the command ends"
         raise UsageError(dest, fact, "give a folder or a bucket; memory:// is for tests in Python")
+
+
+def _names(params: Sequence[click.Parameter]) -> list[str]:
+    return [param.name or "" for param in params]
 
 
 def _texts(value: Any) -> Sequence[str]:

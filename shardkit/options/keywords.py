@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, ParamSpec, TypeVar
@@ -16,6 +17,7 @@ from shardkit.errors import UsageError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_T = TypeVar("_T")
 
 _BATCH = "call `.batch(64, drop_last=True)` on the dataset"
 _DECODE = "call `.decode(size=224)` on the dataset"
@@ -26,11 +28,14 @@ _THREADS = "threads decode the images: `dataset(…, threads=8)`"
 _AHEAD = "batches are always decoded ahead: `dataset(…, ahead=8)` sets how many"
 _REPEAT = "call `.repeat(n)` or `.epoch_size(n)` on the dataset"
 _CACHE = '`dataset(…, cache="folder")` keeps copies of a store\'s shards'
+_NORMALIZE = 'call `.decode(mean="imagenet", std="imagenet")` on the dataset'
+_AUGMENT = "call `.decode(augment=shardkit.Augment(rotation_range=10))` on the dataset; `Augment` has all of these"
 
 ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "batch_size": ("batch.size", "call `.batch(64)` on the dataset"),
     "batchsize": ("batch.size batch_size", "call `.batch(64)` on the dataset"),
     "block_length": ("lanes", ""),
+    "brightness": ("brightness_range", _AUGMENT),
     "buffer": ("shuffle shuffle.size", _SHUFFLE),
     "buffer_size": ("shuffle shuffle.size", _SHUFFLE),
     "cache_dir": ("cache", _CACHE),
@@ -45,6 +50,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "cycle_length": ("lanes", ""),
     "data_dir": ("source folder", ""),
     "data_format": ("layout", 'call `.decode(layout="chw")` on the dataset'),
+    "degrees": ("rotation_range", _AUGMENT),
     "deterministic": ("", "the order is always deterministic, given `seed` and the epoch"),
     "directory": ("source folder", ""),
     "drop_last": ("", _BATCH),
@@ -73,6 +79,7 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "mode": ("color color_mode label_mode", ""),
     "n": ("count", ""),
     "n_jobs": ("workers threads", _THREADS),
+    "normalize": ("", _NORMALIZE),
     "num_epochs": ("repeat.count", _REPEAT),
     "num_parallel_calls": ("threads workers", _THREADS),
     "num_parallel_reads": ("threads workers", _THREADS),
@@ -103,8 +110,11 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "resize": ("size target_size image_size", _DECODE),
     "resolution": ("size target_size image_size", _DECODE),
     "root": ("source", ""),
+    "rotation": ("rotation_range", _AUGMENT),
     "samples_per_shard": ("max_count", ""),
     "shard_size": ("max_bytes", ""),
+    "shardshuffle": ("shuffle shuffle.size", _SHUFFLE),
+    "shear": ("shear_range", _AUGMENT),
     "shuffle_buffer": ("shuffle", _SHUFFLE),
     "shuffle_buffer_size": ("shuffle", _SHUFFLE),
     "size": ("target_size image_size", _DECODE),
@@ -117,6 +127,8 @@ ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "urls": ("source", ""),
     "validation_split": ("split", _SPLIT),
     "vertical_flip": ("flip", 'call `.decode(flip="vertical")` on the dataset'),
+    "workers": ("threads", _THREADS),
+    "zoom": ("zoom_range", _AUGMENT),
 }
 """Names that other libraries give to options -> (the names here, what to do if the function has none of these).
 
@@ -128,6 +140,7 @@ METHODS: Mapping[str, str] = {
     "batched": "it is batch() here",
     "cache": _CACHE,
     "cardinality": "it is len(dataset) here",
+    "class_indices": "a class's number is its place in dataset.classes",
     "class_names": "it is dataset.classes here",
     "class_to_idx": "a class's number is its place in dataset.classes",
     "concatenate": "use shardkit.concat([a, b])",
@@ -140,6 +153,7 @@ METHODS: Mapping[str, str] = {
     "interleave": "shards are interleaved by `dataset(…, shuffle=10_000, lanes=16)`; datasets by shardkit.mix([a, b])",
     "loader": "use dataset.to_torch().loader()",
     "map_batches": "use dataset.batch(64).map(fn)",
+    "map_tuple": "use map(), on batches of (images, labels) or on samples",
     "num_classes": "use len(dataset.classes)",
     "num_samples": "it is dataset.epoch_samples here",
     "options": "its options are arguments of dataset() and of its methods",
@@ -149,6 +163,7 @@ METHODS: Mapping[str, str] = {
     "rebatch": "call batch() once, with the size that is wanted",
     "sample": "use dataset.shuffle().take(n), or dataset[number]",
     "sample_from_datasets": "use shardkit.mix([a, b])",
+    "samples": "it is dataset.paths and dataset.labels here; their number is dataset.epoch_samples",
     "shard": "ranks share a dataset by themselves, or by `dataset(…, rank=0, world_size=8)`",
     "targets": "it is dataset.labels here",
     "to_dataloader": "use dataset.to_torch().loader()",
@@ -157,17 +172,33 @@ METHODS: Mapping[str, str] = {
     "to_pytorch": "it is to_torch() here",
     "to_tensorflow": "it is to_tf() here",
     "to_tfdata": "it is to_tf() here",
-    "to_tuple": "batches are tuples already; use map() for samples",
+    "to_tuple": 'batches are tuples already; of a decoded sample, use sample["image"], sample["label"]',
     "to_wds": "it is to_webdataset() here",
     "train_test_split": "it is split() here",
     "transform": "it is map() here",
     "unbatch": "omit batch(): without it, the dataset yields samples",
     "window": "it is batch() here",
+    "with_epoch": "it is epoch_size(n) here",
+    "with_length": "len(dataset) is known already; epoch_size(n) sets another length",
     "with_options": "its options are arguments of dataset() and of its methods",
     "with_transform": "it is map() here",
     "zip": "use Python's zip(a, b)",
 }
 """Methods and attributes that other libraries' datasets have -> what to write for a Dataset."""
+
+MODULE: Mapping[str, str] = {
+    "DataLoader": "use shardkit.dataset(…).batch(64), or its to_torch()",
+    "ImageFolder": 'it is shardkit.dataset("data/train") here',
+    "ShardReader": "it is shardkit.dataset() here",
+    "TarWriter": "it is shardkit.ShardWriter here",
+    "WebDataset": "it is shardkit.dataset() here",
+    "index": "it is shardkit.index_shards() here",
+    "load": "it is shardkit.dataset() here",
+    "load_dataset": "it is shardkit.dataset() here",
+    "open": "it is shardkit.dataset() here",
+    "read": "it is shardkit.dataset() here",
+}
+"""Names that people look for in the package -> what to write."""
 
 VALUES: Mapping[str, str] = {
     "antialias": "area",
@@ -216,14 +247,38 @@ def named_options(function: Callable[_P, _R]) -> Callable[_P, _R]:
     names = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
     names = names or [each.name for each in parameters if each.name in known - {"self"}]
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+    positional = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    most = sys.maxsize if any(each.kind is each.VAR_POSITIONAL for each in parameters) else len(positional)
+    bound = len(positional) > 0 and positional[0] == "self"
 
     @functools.wraps(function)
     def checked(*args: _P.args, **options: _P.kwargs) -> _R:
+        if len(args) > most:
+            raise _too_many(called, args[most], most - bound, len(args) - bound, names)
         if not known.issuperset(options):
             raise unknown_option(called, next(name for name in options if name not in known), known, names)
         return function(*args, **options)
 
     return checked
+
+
+def named_fields(kind: type[_T]) -> type[_T]:
+    """Decorate a dataclass of options so that an argument that it does not have is an error, as for `named_options`."""
+    kind.__init__ = named_options(kind.__init__)  # type: ignore[method-assign]
+    return kind
+
+
+def _too_many(called: str, value: object, most: int, given: int, names: Sequence[str]) -> UsageError:
+    """The error for positional arguments where a function has only keywords. value: the first that is too many."""
+    takes = f"takes {most} positional argument{'' if most == 1 else 's'}" if most else "takes no positional arguments"
+    fact = f"{takes}, but {given} {'was' if given == 1 else 'were'} given"
+    if called == "decode" and isinstance(value, (int, tuple)) and not isinstance(value, bool):
+        return UsageError(f"{called}()", fact, f"name it: `.decode(size={value!r})`")
+    if called == "decode":
+        return UsageError(f"{called}()", fact, "images become arrays in any case: call `.decode(size=224)`")
+    if called == "dataset":
+        return UsageError(f"{called}()", fact, "give several sources as one list, and options by name: `shuffle=True`")
+    return UsageError(f"{called}()", fact, f"give the others by name: {', '.join(names)}")
 
 
 def _unpacked(function: Callable[..., Any]) -> set[str]:
@@ -275,11 +330,20 @@ def unknown_option(called: str, given: str, known: Iterable[str], shown: Sequenc
 
 def no_attribute(of: object, given: str, names: Iterable[str], moved: Mapping[str, str]) -> AttributeError:
     """The error for an attribute that an object does not have: with what to write instead, if that is known."""
+    return _no_name(f"{type(of).__name__!r} object", given, names, moved)
+
+
+def no_name(module: str, given: str, names: Iterable[str]) -> AttributeError:
+    """The error for a name that a module does not have."""
+    return _no_name(f"module {module!r}", given, names, MODULE)
+
+
+def _no_name(of: str, given: str, names: Iterable[str], moved: Mapping[str, str]) -> AttributeError:
     advice = ""
     if not given.startswith("_"):  # looked for by other programs, often
         close = None if given in moved else closest(given, [name for name in names if not name.startswith("_")])
         advice = moved.get(given) or ("" if close is None else f"did you mean {close!r}?")
-    fact = f"{type(of).__name__!r} object has no attribute {given!r}"
+    fact = f"{of} has no attribute {given!r}"
     return AttributeError(f"{fact}; {advice}" if advice else fact)
 
 

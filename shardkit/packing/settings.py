@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from shardkit.options.fields import About, AtLeast, AtMost, Flag, Help, Takes, Words, require_limits
+from shardkit.options.keywords import named_fields
 from shardkit.packing.engine.options import ENGINE_NAMES, EngineLike
 from shardkit.sources.options import LabelOptions, TableColumns
 
@@ -61,6 +62,7 @@ StorageOptions = Annotated[
 ]
 
 
+@named_fields
 @dataclass(frozen=True, slots=True)
 class Images:
     """What the packed images should be like; an image that already conforms is copied byte for byte.

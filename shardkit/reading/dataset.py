@@ -472,6 +472,9 @@ class Dataset(Generic[T_co]):
     @named_options
     def select(self, classes: str | int | Sequence[str | int]) -> Dataset[T_co]:
         """Keep only the samples of these classes, by name or label. The labels remain unchanged."""
+        if callable(classes):
+            fact = "it takes names or labels of classes, and a function was given"
+            raise UsageError("select()", fact, "call `.filter(fn)`, or `.where(expression)` for columns of the index")
         names = [classes] if isinstance(classes, (str, int, np.integer)) else list(classes)
         return self._select("select()", OfClasses(tuple(names)))
 

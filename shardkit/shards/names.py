@@ -75,6 +75,12 @@ def index_name(base: str, number: int | None = None) -> str:
     return f"{base}.parquet" if number is None else f"{base}.{number:05d}.parquet"
 
 
+def base_of_index(name: str) -> str | None:
+    """What the name of an index file starts with: `train` of `train.parquet`; None for other names."""
+    match = re.fullmatch(r"(.+?)(?:\.\d{5})?\.parquet", name)
+    return None if match is None else match[1]
+
+
 def skipped_name(base: str) -> str:
     """The list of skipped files."""
     return f"{base}.skipped.json"

@@ -19,7 +19,9 @@ from shardkit.errors import ManifestError, SourceError, UsageError, printable
 from shardkit.events import ProgressFn, no_progress
 from shardkit.location import Location, locate
 from shardkit.sample import fs_text
+from shardkit.shards.find.pattern import is_ambiguous, is_numbered
 from shardkit.shards.manifest import decode_manifest
+from shardkit.shards.names import numbered_stem
 from shardkit.sources.archives.kinds import ARCHIVES, ending_of, kind_of
 from shardkit.sources.archives.members import Members
 from shardkit.sources.arrays.files import ARRAYS, ending_of_arrays
@@ -156,8 +158,23 @@ def _require_no_dataset(path: str) -> None:
     manifest = path if path.endswith(".json") else f"{path}.json"
     if os.path.isfile(manifest) or any(glob.glob(f"{glob.escape(path)}-*{ending}") for ending in (".tar", ".tfrecord")):
         raise _packed_already(path)
-    if set(path) & set("*?{[") or (os.path.isfile(path) and path.endswith(".tfrecord")):
+    if os.path.isfile(path) and path.endswith(".tfrecord"):
         raise _packed_already(path)
+    if is_ambiguous(path) and not os.path.exists(path):
+        _refuse_pattern(path)
+
+
+def _refuse_pattern(path: str) -> None:
+    """SourceError for a pattern, which may be meant for shards or for the files of a folder."""
+    found = glob.glob(path)
+    if is_numbered(os.path.basename(path)) or any(numbered_stem(os.path.basename(each)) for each in found):
+        raise _packed_already(path)
+    parts = path.split("/")
+    first = next(number for number, part in enumerate(parts) if is_ambiguous(part))
+    folder = "/".join(parts[:first]) or ("/" if path.startswith("/") else ".")
+    meant = fs_text(found[0] if len(found) == 1 else folder)
+    fact = "this is a pattern, but `source` is one folder, archive or list"
+    raise SourceError(fs_text(path), fact, f"name it without the pattern: {meant}")
 
 
 def _is_manifest(path: str) -> bool:

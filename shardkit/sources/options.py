@@ -10,8 +10,10 @@ from typing import Annotated, Literal, Protocol
 
 from shardkit.errors import UsageError
 from shardkit.options.fields import About, Help, Takes
+from shardkit.options.keywords import named_fields
 
 
+@named_fields
 @dataclass(frozen=True, slots=True)
 class TableColumns:
     """How to read a list of files: its columns, if they do not have one of the usual names.
@@ -46,6 +48,7 @@ class TableColumns:
             raise UsageError("label_separator", "it is empty", "give the text between two labels, such as ;")
 
 
+@named_fields
 @dataclass(frozen=True, slots=True)
 class LabelOptions:
     r"""Labels that are not simply the class folders.

@@ -31,7 +31,7 @@ class JpegKinds:
         if not self.progressive:
             return ""
         share = "all" if self.progressive == self.jpegs else f"about {self.progressive / self.jpegs:.0%} of the"
-        faster = f"'pack --baseline' converts them losslessly, and they decode about {TIMES} times as fast"
+        faster = f"'shardkit pack --baseline' converts them losslessly, and they decode about {TIMES} times as fast"
         return f"{share} JPEGs are progressive ({self.progressive} of {self.jpegs} looked at): {faster}"
 
 

@@ -77,6 +77,13 @@ def test_an_error_is_one_line_on_stderr_and_the_exit_code_of_its_class(
         (["x\n"], "there is no command 'x\\\\n'; the commands are "),
         (["--wrong"], "there is no option --wrong; see 'shardkit --help'"),
         (["pack"], "SOURCE is missing; see 'shardkit pack --help'"),
+        (["pack", "a"], "DEST is missing; see 'shardkit pack --help'"),
+        (["convert"], "SOURCE is missing; see 'shardkit convert --help'"),
+        *[
+            ([command, "a"], f"DEST is missing; see 'shardkit {command} --help'")
+            for command in ("convert", "repair", "unpack", "upload", "download")
+        ],
+        (["verify"], "SOURCE is missing; see 'shardkit verify --help'"),
         (["pack", "a", "b", "c"], "unexpected argument (c); see 'shardkit pack --help'"),
         (["pack", "a", "b", "--workers", "0"], "--workers: 0 is too small; give at least 1"),
         (["pack", "a", "b", "--check", "half"], "--check: 'half' is not one of header, full, none; choose one"),

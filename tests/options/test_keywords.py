@@ -15,7 +15,16 @@ import pytest
 import shardkit
 from shardkit.errors import UsageError
 from shardkit.options import keywords
-from shardkit.options.keywords import ELSEWHERE, METHODS, VALUES, closest, cure_of_choice, named_options, unknown_option
+from shardkit.options.keywords import (
+    ELSEWHERE,
+    METHODS,
+    MODULE,
+    VALUES,
+    closest,
+    cure_of_choice,
+    named_options,
+    unknown_option,
+)
 
 DATA = shardkit.dataset("nowhere")
 
@@ -35,6 +44,11 @@ CALLS: dict[str, Callable[..., Any]] = {
     "verify": lambda **options: shardkit.verify("nowhere", **options),
     "mix": lambda **options: shardkit.mix([DATA], **options),
     "concat": lambda **options: shardkit.concat([DATA], **options),
+    "Augment": shardkit.Augment,
+    "Images": shardkit.Images,
+    "LabelOptions": shardkit.LabelOptions,
+    "TableColumns": shardkit.TableColumns,
+    "Ray": shardkit.Ray,
 }
 
 
@@ -55,6 +69,16 @@ CALLS: dict[str, Callable[..., Any]] = {
         ("dataset", "shuffel", "did you mean `shuffle`?"),
         ("dataset", "worldsize", "did you mean `world_size`?"),
         ("dataset", "zzz", "its options are shuffle, seed, lanes, "),
+        ("dataset", "workers", "did you mean `threads`?"),
+        ("dataset", "shardshuffle", "did you mean `shuffle`?"),
+        ("decode", "normalize", 'call `.decode(mean="imagenet", std="imagenet")` on the dataset'),
+        ("decode", "rotation", "call `.decode(augment=shardkit.Augment(rotation_range=10))` on the dataset"),
+        ("Augment", "rotation", "did you mean `rotation_range`?"),
+        ("Augment", "zoom", "did you mean `zoom_range`?"),
+        ("Images", "max_sides", "did you mean `max_side`?"),
+        ("LabelOptions", "label_form", "did you mean `label_from`?"),
+        ("TableColumns", "zzz", "its options are "),
+        ("Ray", "adress", "did you mean `address`?"),
         ("decode", "image_size", "did you mean `size`?"),
         ("decode", "target_size", "did you mean `size`?"),
         ("decode", "horizontal_flip", "did you mean `flip`?"),
@@ -118,6 +142,12 @@ def parameters_of(function: Any) -> set[str]:
         ("unbatch", "omit batch(): without it, the dataset yields samples"),
         ("to_pytorch", "it is to_torch() here"),
         ("class_names", "it is dataset.classes here"),
+        ("with_epoch", "it is epoch_size(n) here"),
+        ("with_length", "len(dataset) is known already; epoch_size(n) sets another length"),
+        ("map_tuple", "use map(), on batches of (images, labels) or on samples"),
+        ("samples", "it is dataset.paths and dataset.labels here; their number is dataset.epoch_samples"),
+        ("class_indices", "a class's number is its place in dataset.classes"),
+        ("to_tuple", 'batches are tuples already; of a decoded sample, use sample["image"], sample["label"]'),
         ("shuffel", "did you mean 'shuffle'?"),
         ("totorch", "did you mean 'to_torch'?"),
     ],
@@ -125,6 +155,52 @@ def parameters_of(function: Any) -> set[str]:
 def test_a_method_of_another_library_is_answered_with_the_right_one(given: str, answer: str) -> None:
     with pytest.raises(AttributeError, match=re.escape(f"'Dataset' object has no attribute {given!r}; {answer}")):
         getattr(DATA, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "answer"),
+    [
+        ("index", "it is shardkit.index_shards() here"),
+        ("load_dataset", "it is shardkit.dataset() here"),
+        ("Datset", "did you mean 'dataset'?"),
+    ],
+)
+def test_a_name_that_the_package_does_not_have_is_answered_with_the_right_one(given: str, answer: str) -> None:
+    fact = f"module 'shardkit' has no attribute {given!r}; {answer}"
+    with pytest.raises(AttributeError, match=re.escape(fact)):
+        getattr(shardkit, given)
+
+
+def test_what_the_package_has_is_not_answered_with_another_name() -> None:
+    assert set(MODULE) & set(dir(shardkit)) == set()
+    with pytest.raises(AttributeError, match=r"has no attribute '__path_hooks__'$"):
+        shardkit.__path_hooks__  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (
+            lambda: DATA.decode(64),
+            "decode(): takes no positional arguments, but 1 was given; name it: `.decode(size=64)`",
+        ),
+        (lambda: DATA.decode("pil"), "images become arrays in any case: call `.decode(size=224)`"),
+        (lambda: shardkit.dataset("a", "b"), "dataset(): takes 1 positional argument, but 2 were given; give several"),
+        (
+            lambda: DATA.batch(8, True),
+            "batch(): takes 1 positional argument, but 2 were given; give the others by name",
+        ),
+        (lambda: shardkit.Augment(10), "Augment(): takes no positional arguments, but 1 was given; give the others by"),
+    ],
+)
+def test_arguments_that_need_a_name_are_answered_with_it(call: Callable[[], Any], answer: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(answer)):
+        call()
+
+
+def test_a_function_given_to_select_is_answered_with_filter_and_where() -> None:
+    with pytest.raises(UsageError, match=re.escape("call `.filter(fn)`, or `.where(expression)` for columns of the")):
+        DATA.select(lambda sample: True)  # type: ignore[arg-type]
 
 
 def test_no_method_of_a_dataset_is_called_missing() -> None:

@@ -258,6 +258,19 @@ def test_splits_go_to_the_folder_also_where_it_has_folders_with_their_names(spli
     assert list((out / "train").iterdir()) == []
 
 
+@pytest.mark.parametrize("source", ["splits", "pets"])
+def test_a_folder_with_the_name_of_a_dataset_is_said(
+    source: str, request: pytest.FixtureRequest, out: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (out / "train").mkdir(parents=True)
+    (out / "train.json").write_text("{}")
+    data = request.getfixturevalue(source)
+    shardkit.pack(data, f"{out}/train/", workers=1)
+    assert "beside it" not in caplog.text
+    shardkit.pack(data, out / "train", workers=1)
+    assert f"{out}/train/: written into this folder; the dataset {out}/train.json beside it stays" in caplog.text
+
+
 def test_a_class_that_one_split_lacks_keeps_its_label_and_is_said(
     splits: Path, out: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import tarfile
 import time
@@ -378,6 +379,26 @@ def test_shards_are_no_source_and_the_message_names_convert(tree: Path, out: Pat
     for source in (out / "train", out / "train.json", out / "train-000000.tar"):
         with pytest.raises(SourceError, match="already packed; to write it again, run 'shardkit convert"):
             pack_one(source, out / "again")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"), [("*", "tree"), ("tre?", "tree"), ("tree/*/*.jpg", "tree"), ("no/*", "no")]
+)
+def test_a_pattern_is_no_source_and_the_message_names_the_folder(
+    pattern: str, meant: str, tree: Path, out: Path, pack_one: Pack
+) -> None:
+    only = tree.parent / "only"
+    only.mkdir()
+    tree.rename(only / "tree")
+    with pytest.raises(SourceError, match=re.escape(f"name it without the pattern: {only}/{meant}") + "$"):
+        pack_one(f"{only}/{pattern}", out / "train")
+
+
+def test_a_pattern_of_shards_is_a_dataset_that_is_already_packed(tree: Path, out: Path, pack_one: Pack) -> None:
+    pack_one(tree, out / "train")
+    for pattern in ("*", "train*", "train-*.tar", "train-{000000..000003}.tar"):
+        with pytest.raises(SourceError, match="already packed"):
+            pack_one(out / pattern, out / "again")
 
 
 # ---- lists

@@ -6,6 +6,10 @@ from shardkit.options.keywords import no_attribute
 
 _THREADS = "next() and flow[number] may be called from any thread"
 _LISTED = "use classes=, subset= and the DataFrame or folder to choose files"
+_SPLIT = (
+    'split the dataset, shardkit.dataset("shards/train").split({"train": 0.8, "validation": 0.2}), and give each part '
+    "to the function that made this; or use its validation_split= and subset="
+)
 
 ABSENT = {
     "index_generator": "use flow.index_array, the sample numbers of this epoch in the order of its batches",
@@ -25,6 +29,9 @@ ABSENT = {
     "num_classes": "the samples have no classes: use flow.labels or flow.y, if there are any",
     "labels": "the samples have no labels in this class_mode; those of arrays are flow.y",
     "sample_weight": "the weights of shards are read with the batches, which have them as third member",
+    "class_weight": 'the dataset has it: shardkit.dataset("shards/train").class_weight()',
+    "class_counts": 'the dataset has them: shardkit.dataset("shards/train").class_counts',
+    "split": _SPLIT,
     "get_classes": "use flow.classes",
     "set_processing_attrs": "give these arguments to the method that makes the flow",
     "image_data_generator": "only flows of an ImageDataGenerator have one",

@@ -132,9 +132,11 @@ def flow_from_shards(
     made.__dict__.update(
         image_shape=load.shape, target_size=load.size, color_mode=color_mode, interpolation=interpolation,
         keep_aspect_ratio=keep_aspect_ratio, data_format=data_format, dtype=floatx, class_mode=class_mode,
-        shuffle=shuffle, seed=seed, subset=subset, split=split, save_to_dir=save_to_dir, save_prefix=save_prefix,
+        shuffle=shuffle, seed=seed, subset=subset, save_to_dir=save_to_dir, save_prefix=save_prefix,
         save_format=save_format, directory=base.content.source if isinstance(base.content, Named) else None,
     )  # fmt: skip
+    if split is not None:
+        made.split = split
     if weight_col is None:
         made.sample_weight = None
     if verbose:

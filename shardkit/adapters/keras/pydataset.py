@@ -19,6 +19,7 @@ from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.content import Named
 from shardkit.reading.dataset import Dataset
+from shardkit.reading.ops import Map
 from shardkit.reading.options import SampleWeight
 from shardkit.reading.order.ranks import TF_CONFIG
 
@@ -58,6 +59,10 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
     ) -> None:  # fmt: skip
         if dataset.batch_size is None:
             raise UsageError("to_keras()", "Keras needs batches", "add .batch(32), after .decode(size=…)")
+        steps = dataset.steps
+        if steps.decode is None and not any(isinstance(op, Map) for op in (*steps.samples, *steps.after)):
+            fact = "the images are not decoded, and Keras needs arrays"
+            raise UsageError("to_keras()", fact, "add .decode(size=224) before .batch()")
         if os.environ.get(TF_CONFIG) and keras.backend.backend() == "tensorflow" and dataset.reading.ranks[1] > 1:
             rank, world_size = dataset.reading.ranks
             fact = f"this is rank {rank} of {world_size}, and a strategy from ${TF_CONFIG} would shard it again"

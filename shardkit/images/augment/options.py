@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from shardkit.errors import UsageError
 from shardkit.images.augment import checks
 from shardkit.images.augment.plain import FILL_MODES, FillMode
-from shardkit.options.keywords import cure_of_choice
+from shardkit.options.keywords import cure_of_choice, named_fields
 
 ImageFunction = Callable[[NDArray[np.float32]], NDArray[Any]]
 ShiftRange = float | Sequence[float] | NDArray[Any]
@@ -21,6 +21,7 @@ HIGHEST_ORDER = 5
 """The highest order of SciPy's splines."""
 
 
+@named_fields
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Augment:
     """Random transformations of each image, with the arguments and semantics of Keras' `ImageDataGenerator`.

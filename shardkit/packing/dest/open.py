@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,10 @@ from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at, 
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.disk import DiskDestination, disk_destination
 from shardkit.sample import fs_text
+from shardkit.shards.names import manifest_name
 from shardkit.storage.patient import open_patient
+
+_log = logging.getLogger(__name__)
 
 
 def destinations_of(
@@ -52,6 +56,7 @@ def destination_of(dest: str, source: str) -> DiskDestination:
     """
     path = os.path.abspath(dest)
     if os.path.isdir(path) or dest.endswith(("/", os.sep)):
+        _warn_of_dataset(dest)
         path = os.path.join(path, os.path.basename(os.path.abspath(source)))
     elif os.path.lexists(path):
         fact = "the destination is a file, and the shards' names start with it"
@@ -64,7 +69,17 @@ def _split_destinations(dest: str, source: str, splits: Sequence[str]) -> dict[s
     path = os.path.abspath(dest)
     if os.path.lexists(path) and not os.path.isdir(path):
         raise DestinationError(fs_text(dest), "the destination is a file", "give a folder for the splits")
+    _warn_of_dataset(dest)
     return {split: _checked(path, split, dest, source) for split in splits}
+
+
+def _warn_of_dataset(dest: str) -> None:
+    """Warn if DEST, which is a folder, also names a dataset: readers of that name get the dataset."""
+    manifest = manifest_name(dest)
+    if not dest.endswith(("/", os.sep)) and os.path.isfile(manifest):
+        folder, other = fs_text(os.path.join(dest, "")), fs_text(manifest)
+        _log.warning("%s: written into this folder; the dataset %s beside it stays, and is what readers of %s get",
+                     folder, other, fs_text(dest))  # fmt: skip
 
 
 def _checked(folder: str, stem: str, dest: str, source: str) -> DiskDestination:

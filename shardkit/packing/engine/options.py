@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from shardkit.errors import UsageError
-from shardkit.options.keywords import cure_of_choice
+from shardkit.options.keywords import cure_of_choice, named_fields
 from shardkit.options.old_keywords import Moved, spell
 
 EngineName = Literal["local", "ray"]
@@ -34,6 +34,7 @@ class EngineOptions:
             raise UsageError("address", "only a cluster has an address, and the engine is local", 'add `engine="ray"`')
 
 
+@named_fields
 @dataclass(frozen=True, slots=True)
 class Ray:
     """A Ray cluster, for `engine=`. address: "HOST:PORT" or "auto".

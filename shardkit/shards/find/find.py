@@ -12,7 +12,7 @@ from shardkit.formats.format import format_of_name
 from shardkit.location import Location, locate
 from shardkit.shards.find.files import Disk, Files, Stores
 from shardkit.shards.find.found import Found
-from shardkit.shards.find.owner import Meant, with_manifest
+from shardkit.shards.find.owner import Meant, require_not_index, with_manifest
 from shardkit.shards.find.pattern import is_ambiguous, is_numbered
 from shardkit.shards.find.shards import SourceLike, shards_of
 from shardkit.shards.manifest import Manifest
@@ -44,7 +44,10 @@ def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
 
 
 def _locate(part: str | os.PathLike[str]) -> Location:
-    """The location of a path or URL; a bucket is a folder."""
+    """The location of a path or URL; a bucket is a folder. UsageError for a pipe, which other libraries read."""
+    if isinstance(part, str) and part.startswith("pipe:"):
+        fact = "pipes are not supported"
+        raise UsageError(part, fact, "name the shards: a path, or a URL such as s3://bucket/train or https://…")
     place = locate(part)
     is_bucket = not place.is_local and "/" not in place.path
     return replace(place, path=f"{place.path}/") if is_bucket else place
@@ -115,6 +118,7 @@ def _whole(place: Location, files: Files) -> Found | None:
         if found is None:
             raise NotFoundError(str(place), "there is no such manifest", files.check)
         return found
+    require_not_index(place, files)
     if place.name and not is_numbered(place.name):
         manifest = replace(place, path=manifest_name(place.path))
         if not is_ambiguous(place.path) or files.is_file(manifest):

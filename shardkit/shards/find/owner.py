@@ -79,6 +79,17 @@ def known_shards(shards: Sequence[Location], files: Files) -> list[set[str] | No
     return [known[_family(shard)] for shard in shards]
 
 
+def require_not_index(place: Location, files: Files) -> None:
+    """UsageError for an index file of a dataset, which is not the dataset itself."""
+    base = names.base_of_index(place.name)
+    if base is None or place.query:
+        return
+    for stem in names.stems_of(base):
+        if files.is_file(place.sibling(names.manifest_name(stem))):
+            dataset = place.sibling(stem)
+            raise UsageError(str(place), "this is the index of a dataset, not the dataset", f"open {dataset}")
+
+
 def missing_of_manifest(shard: Location) -> NotFoundError:
     """The error for a shard that a manifest names."""
     cure = "restore it, pack again, or run 'shardkit index'"

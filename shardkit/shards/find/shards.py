@@ -10,7 +10,7 @@ from shardkit.errors import NotFoundError, UsageError
 from shardkit.formats.format import format_of_name
 from shardkit.location import Location, locate
 from shardkit.shards.find.files import Disk, Files
-from shardkit.shards.find.owner import Meant, known_shards, missing_of_manifest
+from shardkit.shards.find.owner import Meant, known_shards, missing_of_manifest, require_not_index
 from shardkit.shards.find.pattern import Pattern, read_pattern
 from shardkit.shards.find.unfinished import nothing_there
 from shardkit.shards.manifest import Manifest
@@ -136,6 +136,7 @@ def _whatever_manifest(place: Location) -> Sequence[Location]:
     if not place.is_local:
         raise UsageError(str(place), f"{place.scheme}:// can't be read here", "copy the shards to a disk")
     disk = Disk()
+    require_not_index(place, disk)
     if disk.is_folder(place):
         return [place.child(name) for name in disk.names(place) if format_of_name(name)]
     if place.path.endswith(".json"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,18 @@ def test_a_dataset_that_fits_its_buffer_is_shuffled_in_one_lane(shards: str) -> 
     assert shuffled(shardkit.dataset(shards, rank=0, world_size=2), True, 0).reading.lanes is None
     assert shuffled(data.shuffle(5), True, 0).reading.lanes is None
     assert shuffled(data, False, 0).reading.buffer == 0
+
+
+def test_batches_that_are_not_decoded_are_refused(shards: str) -> None:
+    with pytest.raises(UsageError, match=re.escape("the images are not decoded, and Keras needs arrays; add .decode(")):
+        shardkit.dataset(shards).batch(5).to_keras()
+
+
+@pytest.mark.parametrize("name", ["class_weight", "split"])
+@pytest.mark.parametrize("function", ["flow_from_shards", "image_dataset_from_shards"])
+def test_what_only_a_dataset_has_is_answered_with_the_line_to_write(shards: str, function: str, name: str) -> None:
+    options = {"format": "keras"} if function == "image_dataset_from_shards" else {}
+    made = getattr(shardkit.keras, function)(shards, verbose=False, **options)
+    line = re.escape(f'shardkit.dataset("shards/train").{name}(')
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'; .*{line}"):
+        getattr(made, name)

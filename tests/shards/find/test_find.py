@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,30 @@ def test_a_manifest_value_does_not_say_where_its_shards_are(own: Path) -> None:
     assert isinstance(manifest, Manifest)
     with pytest.raises(UsageError, match="does not say where its shards are"):
         len(shardkit.dataset(manifest))
+
+
+@pytest.mark.parametrize("name", ["cars.parquet", "cars.00003.parquet", "cars-g2.parquet"])
+def test_an_index_is_refused_with_the_dataset_to_open(own: Path, name: str) -> None:
+    index = own.with_name(name)
+    message = f"{index}: this is the index of a dataset, not the dataset; open {own}"
+    for use in (len, list, lambda _: shardkit.index_shards(str(index)), lambda _: shardkit.verify(str(index))):
+        with pytest.raises(UsageError, match=re.escape(message) + "$"):
+            use(shardkit.dataset(str(index)))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        len(shardkit.dataset([str(index)]))
+
+
+def test_a_table_beside_no_dataset_is_not_called_an_index(tmp_path: Path) -> None:
+    (tmp_path / "other.parquet").touch()
+    with pytest.raises(DatasetError) as caught:
+        list(shardkit.dataset(tmp_path / "other.parquet"))
+    assert "index of a dataset" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["pipe:cat a.tar", ["pipe:curl https://x/a.tar", "b.tar"]])
+def test_a_pipe_is_refused(source: Any) -> None:
+    with pytest.raises(UsageError, match="pipes are not supported; name the shards: a path, or a URL such as s3://"):
+        list(shardkit.dataset(source))
 
 
 def test_shards_of_two_datasets_are_refused(own: Path, small_tree: Path) -> None:
