@@ -78,7 +78,7 @@ CALLS: dict[str, Callable[..., Any]] = {
         ("Images", "max_sides", "did you mean `max_side`?"),
         ("LabelOptions", "label_form", "did you mean `label_from`?"),
         ("TableColumns", "zzz", "its options are "),
-        ("Ray", "adress", "did you mean `address`?"),
+        ("Ray", "ray_address", "did you mean `address`?"),
         ("decode", "image_size", "did you mean `size`?"),
         ("decode", "target_size", "did you mean `size`?"),
         ("decode", "horizontal_flip", "did you mean `flip`?"),
@@ -162,7 +162,7 @@ def test_a_method_of_another_library_is_answered_with_the_right_one(given: str, 
     [
         ("index", "it is shardkit.index_shards() here"),
         ("load_dataset", "it is shardkit.dataset() here"),
-        ("Datset", "did you mean 'dataset'?"),
+        ("datasets", "did you mean 'dataset'?"),
     ],
 )
 def test_a_name_that_the_package_does_not_have_is_answered_with_the_right_one(given: str, answer: str) -> None:
