@@ -43,7 +43,7 @@ def test_only_some_images_of_a_large_dataset_are_read(draw_tree: object, tmp_pat
 def test_the_advice_says_how_many_and_what_to_do() -> None:
     assert JpegKinds(0, 0).advice == JpegKinds(9, 0).advice == ""
     assert JpegKinds(64, 16).advice.startswith(
-        "about 25% of the JPEGs are progressive (16 of 64 looked at): 'pack --bas"
+        "about 25% of the JPEGs are progressive (16 of 64 looked at): 'shardkit pack --bas"
     )
     assert JpegKinds(3, 3).advice.startswith("all JPEGs are progressive (3 of 3 looked at)")
 
