@@ -50,7 +50,7 @@ def test_wrong_bytes_are_fetched_once_more(pairs: Any, watched: Any, form: str, 
     assert all(np.array_equal(a["jpg"], b["jpg"]) for a, b in zip(found, right, strict=True))
     assert len(bad) == 5
     if form in ("tar", "tfrecord"):
-        assert "fetched once more" in caplog.text
+        assert "fetching it again" in caplog.text
 
 
 @pytest.mark.parametrize("form", ["tar", "tfrecord", "fields-tar", "fields-tfrecord"])
