@@ -159,8 +159,8 @@ def test_a_configuration_file_gives_options_and_the_command_line_wins(
         ("seed: 1\nsede: 2\n", ":2: no option is named 'sede'; did you mean seed?"),
         ("config: other.yaml\n", ":1: no option is named 'config'"),
         ("as_json: true\n", ":1: no option is named 'as_json'"),
-        ("workers: many\n", ":1: workers: 'many' is not what this option takes; give a whole number"),
-        ("check: half\n", ":1: check: 'half' is not what this option takes; give one of header, full, none"),
+        ("workers: many\n", ":1: workers: 'many' is not a whole number; give at least 1"),
+        ("check: half\n", ":1: check: 'half' is not one of header, full, none"),
         ("seed: 1\nseed: 1\n", ":2: seed is given twice"),
     ],
 )
