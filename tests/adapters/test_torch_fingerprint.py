@@ -24,7 +24,7 @@ import shardkit
 from shardkit.reading import fingerprint
 
 rank, folder, what = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-fingerprint.ABSENT_SECONDS, fingerprint.DIFFER_SECONDS = 1.0, 2.0
+fingerprint.ABSENT_SECONDS, fingerprint.DIFFER_SECONDS = 20.0 if what == "differ" else 1.0, 2.0
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
 name = f"{folder}/{'old' if what == 'differ' and rank else 'new'}/train"
 if what == "differ":  # the same place, at two times

@@ -204,7 +204,7 @@ def test_an_interrupt_from_the_keyboard_ends_it_with_130_and_the_next_run_goes_o
     slow = {**s3_server.options, "latency_seconds": "0.05"}
     options = [f"--storage-option={key}={value}" for key, value in slow.items()]
     bucket = s3_server.url.removeprefix("s3://")
-    line = ["upload", str(many), f"slow+s3://{bucket}/train", "--workers", "1", *options]
+    line = ["upload", str(many), f"slow+s3://{bucket}/train", "--transfers", "1", *options]
     process = subprocess.Popen(
         [sys.executable, "-m", "shardkit", *line], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True, env=environment(),
