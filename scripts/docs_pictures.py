@@ -112,7 +112,7 @@ def overview(theme: Theme) -> Drawing:
     draw.text(402, 197, "manifest", size=13, anchor="middle", color=theme.faint)
     draw.arrow(452, 118, 84, "dataset")
     order = mixed[permutation(21, stream_key(2, "picture"))]
-    draw.text(560, 28, "batches, mixed anew", size=15)
+    draw.text(560, 28, "batches, shuffled again", size=15)
     for batch in range(3):
         y = 44 + batch * 52
         for column in range(7):

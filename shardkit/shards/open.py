@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c
-from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageError, UsageError
+from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageError
 from shardkit.formats.format import FORMATS
 from shardkit.location import Location, locate
 from shardkit.shards.find.find import resolve
@@ -141,12 +141,7 @@ def open_dataset(source: SourceLike, remote: Remote | None = None, *, read: bool
         shards = find_shards(source)
         place = shards[0].sibling(stem_of_shard(shards[0].name) + ".json")
         return _without_manifest(ManifestError(str(place), f"the manifest is not UTF-8 ({exc})"), objects)
-    if found.tree is not None:
-        raise UsageError(
-            str(found.tree),
-            "this is a class directory, not a dataset",
-            "pack it with 'shardkit pack'",
-        )
+    found.require_dataset("pack it with 'shardkit pack'")
     if found.manifest is None or found.location is None:
         return Opened(found.shards[0], [ShardPlace(shard) for shard in found.shards], objects=objects)
     return _with_manifest(found.manifest, found.location, found.numbers, objects, read or found.location.is_local)

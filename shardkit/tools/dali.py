@@ -32,8 +32,7 @@ def write_dali_index(source: SourceLike, *, workers: int | None = None) -> list[
     Raises UsageError for gzip shards, which DALI can't read, DamagedError, DatasetError, NotFoundError, StorageError.
     """
     found = resolve(source)
-    if found.tree is not None:
-        raise UsageError(str(found.tree), "this is a class directory, not a dataset", "make one with 'shardkit pack'")
+    found.require_dataset("make one with 'shardkit pack'")
     return list(in_threads(_write_one, found.places, thread_count(workers)))
 
 

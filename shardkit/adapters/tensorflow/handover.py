@@ -57,7 +57,12 @@ def to_tf(dataset: Dataset, *, graph: bool = False, sample_weight: SampleWeight 
 
 def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any]) -> tf.data.Dataset:
     """`convert(item)` for each item, with the given signature."""
+    made = generated(dataset, signature, convert)
+    return with_names(dealt(untuned(counted(made, dataset).prefetch(BATCHES_AHEAD)), dataset), dataset)
 
+
+def generated(dataset: Dataset, signature: Any, convert: Callable[[Any], Any]) -> tf.data.Dataset:
+    """`convert(item)` for each item. An iteration raises StateError if a state was loaded after this was called."""
     resuming = dataset.position.resume is not None
 
     def begin() -> _Handed:
@@ -66,8 +71,7 @@ def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any])
             raise StateError("load_state_dict()", fact, "load the state first, and call to_tf() after it")
         return _Handed(dataset, convert)
 
-    made = tf.data.Dataset.from_generator(begin, output_signature=signature)
-    return with_names(dealt(untuned(counted(made, dataset).prefetch(BATCHES_AHEAD)), dataset), dataset)
+    return tf.data.Dataset.from_generator(begin, output_signature=signature)
 
 
 def dealt(made: tf.data.Dataset, dataset: Dataset) -> tf.data.Dataset:
@@ -225,15 +229,7 @@ def bytes_by_batch(dataset: Dataset, labels: Callable[[Sequence[str], Any], Any]
         tf.TensorSpec((None,), tf.string),
         tf.TensorSpec((None, *kinds.shape[1:]), tf.as_dtype(kinds.dtype)),
     )
-    resuming = dataset.position.resume is not None
-
-    def begin() -> _Handed:
-        if not resuming and dataset.position.resume is not None:
-            fact = "a state was loaded after to_tf(), which had given TensorFlow the number of batches of a whole epoch"
-            raise StateError("load_state_dict()", fact, "load the state first, and call to_tf() after it")
-        return _Handed(dataset, convert)
-
-    made = tf.data.Dataset.from_generator(begin, output_signature=signature)
+    made = generated(dataset, signature, convert)
     return dealt(made.unbatch().apply(tf.data.experimental.assert_cardinality(dataset.epoch_samples)), dataset)
 
 

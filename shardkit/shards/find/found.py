@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shardkit.errors import UsageError
 from shardkit.location import Location
 from shardkit.shards.manifest import Manifest
 
@@ -25,3 +26,8 @@ class Found:
             return list(self.shards)
         numbers = range(len(self.manifest.shards)) if self.numbers is None else self.numbers
         return [self.location.sibling(self.manifest.shards[number].name) for number in numbers]
+
+    def require_dataset(self, cure: str) -> None:
+        """Raise UsageError with this cure for a class directory."""
+        if self.tree is not None:
+            raise UsageError(str(self.tree), "this is a class directory, not a dataset", cure)

@@ -80,8 +80,7 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
     Raises UsageError for a class directory, NotFoundError, DamagedError, ManifestError, StorageError.
     """
     found = resolve(source)
-    if found.tree is not None:
-        raise UsageError(str(found.tree), "this is a class directory, not a dataset", "make one with 'shardkit pack'")
+    found.require_dataset("make one with 'shardkit pack'")
     if found.manifest is None or found.location is None:
         return _scanned(found.shards, threads)
     catalog = IndexCatalog(found.manifest, found.location, shards=found.numbers)

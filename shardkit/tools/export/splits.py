@@ -114,8 +114,7 @@ def _named(place: Location, remote: Remote) -> list[Split]:
     if in_folder:
         return in_folder
     found = resolve(str(place.url), remote)
-    if found.tree is not None:
-        raise UsageError(str(found.tree), "this is a class directory, not a dataset", "pack it with 'shardkit pack'")
+    found.require_dataset("pack it with 'shardkit pack'")
     if found.manifest is None or found.location is None:
         cure = "make one with 'shardkit index'"
         raise NotFoundError(str(place), "the shards have no manifest, which an export is made from", cure)

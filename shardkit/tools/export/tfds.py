@@ -31,6 +31,9 @@ DIGITS = 5
 DECODED = ("jpg", "png", "gif", "bmp")
 """The fields whose images TensorFlow decodes."""
 
+CURE = "write them again: shardkit convert SOURCE DEST --format tfrecord"
+"""For shards that TFDS can't read."""
+
 _PYTHON = "tensorflow_datasets.core.features"
 
 
@@ -82,7 +85,7 @@ def _features_of(split: Split) -> set[str]:
     needed = {ENCODED, LABEL} if split.manifest.classes else {ENCODED}
     if needed - found:
         fact = f"its records have no feature {min(needed - found)}: another program wrote them"
-        raise DatasetError(split.place, fact, "write them anew: shardkit convert SOURCE DEST --format tfrecord")
+        raise DatasetError(split.place, fact, CURE)
     return found
 
 
@@ -130,7 +133,7 @@ def _template(split: Split) -> str:
             if made == names:
                 return f"{{SPLIT}}{generation}-{filler}{{SHARD_INDEX}}.{{FILEFORMAT}}"
     fact = "TFDS wants uncompressed shards that are numbered from 0, such as train-000000.tfrecord"
-    raise DatasetError(split.place, fact, "write them anew: shardkit convert SOURCE DEST --format tfrecord")
+    raise DatasetError(split.place, fact, CURE)
 
 
 def _require_readable(splits: Splits) -> None:

@@ -119,9 +119,7 @@ def _copies(source: Source, pool: TransferPool) -> list[DatasetCopy]:
         if stems:
             return [plan_copy(_files_of(place, stem)) for stem in stems]
     found = resolve(source)
-    if found.tree is not None:
-        cure = "pack it straight to the bucket: shardkit pack SOURCE s3://bucket/train"
-        raise UsageError(str(found.tree), "this is a class directory, not a dataset", cure)
+    found.require_dataset("pack it straight to the bucket: shardkit pack SOURCE s3://bucket/train")
     if found.numbers is not None:
         fact = "these are only some of the shards that the dataset's manifest names"
         raise UsageError(
