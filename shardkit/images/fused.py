@@ -72,6 +72,15 @@ def build_info() -> dict[str, str]:
     return {"jpeg decoder": "fused", "libjpeg-turbo": module.libjpeg_turbo}
 
 
+@dataclass(frozen=True, slots=True)
+class FusedView:
+    """Views of one kind: each image gets `count` of them, of size (height, width), from boxes within limits."""
+
+    count: int
+    size: tuple[int, int]
+    limits: BoxRange
+
+
 def decode_batch(
     settings: FusedSettings, datas: Sequence[Buffer | None], out: NDArray[Any], draws: NDArray[np.float64] | None
 ) -> Failures:
@@ -81,13 +90,34 @@ def decode_batch(
     draws: a contiguous row for each image, as `ImageDecoder.draws` gives them. Gives (index, reason) of the images that
     were not decoded, None among datas too; what their slots hold is undefined. Call only where `available`.
     """
+    view = FusedView(1, settings.size[:2], settings.limits)
+    return decode_views(settings, [view], datas, [out], draws)
+
+
+def decode_views(
+    settings: FusedSettings,
+    views: Sequence[FusedView],
+    datas: Sequence[Buffer | None],
+    outs: Sequence[NDArray[Any]],
+    draws: NDArray[np.float64] | None,
+) -> Failures:
+    """As `decode_batch`, with several views of each image, which is decoded once.
+
+    outs: one for each of views, (n, count, height, width, channels). draws: (n, rows of all views, side by side).
+    """
     decode: Callable[..., Failures] = load("jpeg")[0].decode_batch
-    how = CROPS[settings.crop], FILTERS.index(settings.interpolation), settings.exact, settings.same, settings.tall
+    asked = [
+        (_memory(out), view.count, *view.size, box_numbers(view.limits)) for view, out in zip(views, outs, strict=True)
+    ]
+    how = (
+        settings.size[2], CROPS[settings.crop], FILTERS.index(settings.interpolation), settings.exact, settings.same,
+        settings.tall,
+    )  # fmt: skip
     fill = settings.fill or bytes(settings.size[2])
-    finish = out.itemsize, settings.planar, _memory(settings.table), settings.padding, fill
+    finish = outs[0].itemsize, settings.planar, _memory(settings.table), settings.padding, fill
     columns = draws_of(settings.crop, settings.flip)[1:]
     limits = settings.headroom, float(settings.max_pixels), MAX_SCANS
-    return decode(datas, _memory(out), settings.size, how, box_numbers(settings.limits), finish, draws, columns, limits)
+    return decode(datas, asked, how, finish, draws, columns, limits)
 
 
 def box_numbers(limits: BoxRange) -> tuple[float, ...]:

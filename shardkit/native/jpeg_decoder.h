@@ -25,11 +25,9 @@
 #include <jerror.h>
 
 #include "jpeg_huffman.h"
-#include "jpeg_resize.h"
-#include "jpeg_precise.h"
+#include "jpeg_view.h"
 
 #define TEXT_BYTES JMSG_LENGTH_MAX
-#define KEPT_BYTES ((size_t)16 << 20) /* of scratch memory between images: as images.SCRATCH_BYTES */
 
 typedef struct decoder {
     struct jpeg_decompress_struct jpeg; /* kept from image to image: to create one costs as much as a tiny image */
@@ -42,10 +40,9 @@ typedef struct decoder {
     jmp_buf on_error;
     int max_scans;
     char text[TEXT_BYTES];
-    unsigned char *memory; /* of the resize */
-    size_t bytes;
-    unsigned char *pixels; /* of an image that is changed after the resize; see jpeg_finish.h */
-    size_t pixel_bytes;
+    arena rows; /* of the image, as many as the views need at once */
+    view *views;
+    int view_room; /* how many of them there is memory for */
     scan_decoder scan;
     struct decoder *next;
 } decoder;
@@ -136,8 +133,10 @@ static decoder *decoder_new(void)
 static void decoder_free(decoder *self)
 {
     jpeg_destroy_decompress(&self->jpeg);
-    free(self->memory);
-    free(self->pixels);
+    empty(&self->rows);
+    for (int i = 0; i < self->view_room; i++)
+        release(&self->views[i]);
+    free(self->views);
     free(self);
 }
 
@@ -192,42 +191,38 @@ static int has_end(const unsigned char *data, size_t size, size_t from)
 
 /* --------------------------------------------------------------------------------------------------- one image */
 
-/* A piece of memory that starts at *at, 64-byte aligned; *at moves behind it. */
-static void *piece(size_t *at, unsigned char *memory, size_t bytes)
+/* Memory for `n` views, whose scratch memory is kept. 0 without. */
+static int views_for(decoder *self, int n)
 {
-    unsigned char *found = memory + *at;
-    *at += (bytes + 63) / 64 * 64;
-    return found;
-}
-
-static void reverse_row(unsigned char *row, int pixels, int channels)
-{
-    for (int a = 0, b = pixels - 1; a < b; a++, b--)
-        for (int c = 0; c < channels; c++) {
-            unsigned char kept = row[a * channels + c];
-            row[a * channels + c] = row[b * channels + c];
-            row[b * channels + c] = kept;
-        }
+    view *more;
+    if (n <= self->view_room)
+        return 1;
+    more = realloc(self->views, (size_t)n * sizeof *more);
+    if (more == NULL)
+        return 0;
+    memset(more + self->view_room, 0, (size_t)(n - self->view_room) * sizeof *more);
+    self->views = more;
+    self->view_room = n;
+    return 1;
 }
 
 /* The whole image has the slot's size: the rows are decoded where they belong. */
-static void read_whole(decoder *self, const settings *set, int flip, unsigned char *out)
+static void read_whole(decoder *self, const view *one)
 {
     j_decompress_ptr jpeg = &self->jpeg;
-    const size_t row = (size_t)set->width * set->channels;
-    const int upside_down = flip & FLIP_VERTICAL;
+    const settings *set = one->set;
     JSAMPROW rows[16];
     replace_entropy_decoder(jpeg, 0, set->width);
     while (jpeg->output_scanline < jpeg->output_height) {
         JDIMENSION begin = jpeg->output_scanline, n = jpeg->output_height - begin;
         n = n < 16 ? n : 16;
         for (JDIMENSION i = 0; i < n; i++)
-            rows[i] = out + (upside_down ? set->height - 1 - (begin + i) : begin + i) * row;
+            rows[i] = slot_row(one, (int)(begin + i));
         jpeg_read_scanlines(jpeg, rows, n);
     }
-    if (flip & FLIP_HORIZONTAL)
+    if (one->flip & FLIP_HORIZONTAL)
         for (int y = 0; y < set->height; y++)
-            reverse_row(out + y * row, set->width, set->channels);
+            reverse_row(slot_row(one, y), set->width, set->channels);
 }
 
 /* Chroma as fine as luma or half as fine, each way. What else there is, is too rare to be trusted with cuts. */
@@ -269,22 +264,6 @@ static void cut_columns(j_decompress_ptr jpeg, int *left, int right)
     *left = (int)offset;
 }
 
-/* All scratch memory of an image at once; NULL if there is none. */
-static unsigned char *scratch(decoder *self, size_t total)
-{
-    if (total > self->bytes) {
-        free(self->memory);
-        self->bytes = 0;
-        if (posix_memalign((void **)&self->memory, 64, total)) {
-            self->memory = NULL;
-            return NULL;
-        }
-        self->bytes = total;
-        memset(self->memory, 0, total);
-    }
-    return self->memory;
-}
-
 /* Cuts the columns and skips the rows outside of what is needed. The column that the rows then begin with. */
 static int cut_image(j_decompress_ptr jpeg, int top, int left, int right)
 {
@@ -296,248 +275,38 @@ static int cut_image(j_decompress_ptr jpeg, int top, int left, int right)
     return cut;
 }
 
-/* The part of the image, resized into the slot. 0, or a reason. */
-static const char *read_part(decoder *self, const settings *set, box part, int divisor, int flip, unsigned char *out)
+/* The image from its first row to the last that a view takes, each row for all views that want it. 0, or a reason. */
+static const char *read_views(decoder *self, int n, int divisor)
 {
     j_decompress_ptr jpeg = &self->jpeg;
-    const int samples = set->channels == 3 ? 4 : 1, in_height = (int)jpeg->output_height,
-              in_width = (int)jpeg->output_width, mirrored = flip & FLIP_HORIZONTAL;
-    const size_t out_row = (size_t)set->width * set->channels;
-    taps down, across;
-    int left, right, cut, have, columns, n_pairs;
-    down.most = most_taps(set->filter, part.height / divisor, set->height);
-    across.most = most_taps(set->filter, part.width / divisor, set->width);
-    down.most = down.most < in_height ? down.most : in_height;
-    across.most = across.most < in_width ? across.most : in_width;
-    n_pairs = (across.most + 1) / 2;
-
-    /* Of the decoded rows only as many are kept as one output row needs. */
-    size_t at = 0, row_bytes = ((size_t)in_width * samples + 32 + 63) / 64 * 64, total;
-    size_t pair_bytes = samples == 4 ? (size_t)set->width * n_pairs * sizeof(v8) : 0;
-    total = 10 * 64 + ((size_t)set->height + set->width) * 2 * sizeof(int) +
-            ((size_t)set->height * down.most + (size_t)set->width * across.most) * sizeof(uint16_t) + pair_bytes +
-            row_bytes * ((size_t)down.most + 2) + (size_t)down.most * sizeof(void *);
-    unsigned char *memory = scratch(self, total);
-    if (memory == NULL)
+    const int in_height = (int)jpeg->output_height, in_width = (int)jpeg->output_width;
+    int top = in_height, bottom = 0, left = in_width, right = 0, beyond = 0;
+    ring from = {.samples = jpeg->output_components};
+    for (int i = 0; i < n; i++) {
+        view *one = &self->views[i];
+        const char *reason = plan_view(one, in_height, in_width, divisor);
+        if (reason != NULL)
+            return reason;
+        top = one->top < top ? one->top : top;
+        left = one->left < left ? one->left : left;
+        bottom = one->bottom > bottom ? one->bottom : bottom;
+        right = one->right > right ? one->right : right;
+        from.count = one->kept > from.count ? one->kept : from.count;
+        beyond = one->beyond > beyond ? one->beyond : beyond;
+    }
+    from.bytes = (((size_t)in_width + beyond) * from.samples + 32 + 63) / 64 * 64;
+    from.rows = room(&self->rows, from.bytes * from.count + 64);
+    if (from.rows == NULL)
         return "no memory";
-    down.first = piece(&at, memory, (size_t)set->height * sizeof(int));
-    down.count = piece(&at, memory, (size_t)set->height * sizeof(int));
-    down.weight = piece(&at, memory, (size_t)set->height * down.most * sizeof(uint16_t));
-    across.first = piece(&at, memory, (size_t)set->width * sizeof(int));
-    across.count = piece(&at, memory, (size_t)set->width * sizeof(int));
-    across.weight = piece(&at, memory, (size_t)set->width * across.most * sizeof(uint16_t));
-    v8 *pairs = piece(&at, memory, pair_bytes);
-    const unsigned char **window = piece(&at, memory, (size_t)down.most * sizeof(void *));
-    uint16_t *sums = piece(&at, memory, 2 * row_bytes);
-    /* Not aligned: into aligned rows libjpeg-turbo writes past the cache (movntdq), and reading them back is slow. */
-    unsigned char *rows = (unsigned char *)piece(&at, memory, row_bytes * down.most) + 8;
-
-    fill_taps(&down, set->filter, in_height, part.top / divisor, part.height / divisor, set->height, 0);
-    fill_taps(&across, set->filter, in_width, part.left / divisor, part.width / divisor, set->width, mirrored);
-    left = across.first[mirrored ? set->width - 1 : 0];
-    right = mirrored ? across.first[0] + across.count[0] : across.first[set->width - 1] + across.count[set->width - 1];
-    cut = cut_image(jpeg, down.first[0], left, right);
-    columns = right - left;
-    for (int x = 0; x < set->width; x++) {
-        across.first[x] -= left;
-        for (int p = 0; p < n_pairs && samples == 4; p++) {
-            const uint16_t *w = across.weight + (size_t)x * across.most + 2 * p;
-            uint16_t a = w[0], b = 2 * p + 1 < across.most ? w[1] : 0;
-            pairs[x * n_pairs + p] = (v8){a, a, a, a, b, b, b, b};
-        }
-    }
-
-    have = (int)jpeg->output_scanline;
-    for (int y = 0; y < set->height; y++) {
-        int end = down.first[y] + down.count[y];
-        unsigned char *to = out + (flip & FLIP_VERTICAL ? set->height - 1 - y : y) * out_row;
-        while (have < end) {
-            JSAMPROW row = rows + row_bytes * (size_t)(have % down.most);
-            if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
-                return "fewer rows than promised";
-            have++;
-        }
-        for (int t = 0; t < down.count[y]; t++)
-            window[t] = rows + row_bytes * (size_t)((down.first[y] + t) % down.most) + (size_t)(left - cut) * samples;
-        sum_rows(sums, window, down.weight + (size_t)y * down.most, down.count[y], columns * samples);
-        if (samples == 4)
-            sum_pixels_rgb(to, sums, across.first, pairs, n_pairs, set->width);
-        else
-            sum_pixels_gray(to, sums, &across, set->width);
-    }
-    return NULL;
-}
-
-/* The state of read_precisely: what both orders of the passes need. */
-typedef struct {
-    precise_taps down, across;
-    v8s *pairs, *row_pairs;
-    const unsigned char **window;
-    unsigned char *kept, *gray, *read; /* rows for the second pass; a gray row; a decoded row */
-    size_t kept_bytes;                 /* of a row */
-    int samples, in_samples, wide, left, right, cut, have;
-} precise_state;
-
-/* The next decoded row of the columns that are needed, of `samples` each; NULL if there is none. */
-static const unsigned char *next_row(j_decompress_ptr jpeg, precise_state *at)
-{
-    JSAMPROW row = at->read;
-    const unsigned char *in = at->read + (size_t)(at->left - at->cut) * at->in_samples;
-    if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
-        return NULL;
-    at->have++;
-    if (at->in_samples == at->samples)
-        return in;
-    gray_of_colour(at->gray, in, at->right - at->left);
-    return at->gray;
-}
-
-/* Points `window` at the rows that output row y is made of, and finds their weights. */
-static void find_rows(precise_state *at, int y)
-{
-    const int count = at->down.count[y];
-    for (int t = 0; t < count; t++)
-        at->window[t] = at->kept + at->kept_bytes * (size_t)((at->down.first[y] + t) % at->down.most);
-    at->window[count] = at->window[0]; /* the other of an odd one, with weight zero */
-    fill_pairs(at->row_pairs, &at->down, y, at->wide);
-}
-
-/* All memory, and the weights. 0, or a reason. */
-static const char *begin_precisely(decoder *self, const settings *set, box part, int divisor, int flip, int by_columns,
-                                   precise_state *at)
-{
-    const j_decompress_ptr jpeg = &self->jpeg;
-    const int in_height = (int)jpeg->output_height, in_width = (int)jpeg->output_width,
-              mirrored = flip & FLIP_HORIZONTAL;
-    precise_taps *down = &at->down, *across = &at->across;
-    at->in_samples = jpeg->output_components;
-    at->samples = set->channels == 3 ? 4 : 1;
-    at->wide = plan_taps(down, across, set, part.height / divisor, part.width / divisor, in_height, in_width);
-    /* taps beyond the right edge have weight zero, but are read */
-    const size_t in_bytes = (((size_t)in_width + across->most + 2) * at->in_samples + 32 + 63) / 64 * 64,
-                 out_bytes = ((size_t)set->width * at->samples + 16 + 63) / 64 * 64;
-    at->kept_bytes = by_columns ? in_bytes : out_bytes;
-    size_t used = 0, total = 16 * 64 + taps_bytes(down, set->height) + taps_bytes(across, set->width) +
-                             pairs_bytes(across, set->width, at->samples) + pairs_bytes(down, 1, 4) +
-                             ((size_t)down->most + 1) * sizeof(void *) + at->kept_bytes * down->most + 2 * in_bytes +
-                             out_bytes;
-    unsigned char *memory = scratch(self, total);
-    if (memory == NULL)
-        return "no memory";
-    down->first = piece(&used, memory, (size_t)set->height * sizeof(int));
-    down->count = piece(&used, memory, (size_t)set->height * sizeof(int));
-    down->weight = piece(&used, memory, (size_t)set->height * down->most * sizeof(int32_t));
-    down->exact = piece(&used, memory, (size_t)down->most * sizeof(double));
-    across->first = piece(&used, memory, (size_t)set->width * sizeof(int));
-    across->count = piece(&used, memory, (size_t)set->width * sizeof(int));
-    across->weight = piece(&used, memory, (size_t)set->width * across->most * sizeof(int32_t));
-    across->exact = piece(&used, memory, (size_t)across->most * sizeof(double));
-    at->pairs = piece(&used, memory, pairs_bytes(across, set->width, at->samples));
-    at->row_pairs = piece(&used, memory, pairs_bytes(down, 1, 4));
-    at->window = piece(&used, memory, ((size_t)down->most + 1) * sizeof(void *));
-    at->kept = piece(&used, memory, at->kept_bytes * down->most);
-    at->gray = piece(&used, memory, in_bytes > out_bytes ? in_bytes : out_bytes);
-    at->read = (unsigned char *)piece(&used, memory, in_bytes) + 8; /* not aligned, as above */
-
-    fill_precise_taps(down, set, at->wide, in_height, part.top / divisor, part.height / divisor, set->height, 0);
-    fill_precise_taps(across, set, at->wide, in_width, part.left / divisor, part.width / divisor, set->width, mirrored);
-    at->left = across->first[mirrored ? set->width - 1 : 0];
-    at->right =
-        mirrored ? across->first[0] + across->count[0] : across->first[set->width - 1] + across->count[set->width - 1];
-    at->cut = cut_image(&self->jpeg, down->first[0], at->left, at->right);
-    at->have = (int)jpeg->output_scanline;
-    for (int x = 0; x < set->width; x++) {
-        across->first[x] -= at->left;
-        if (at->samples == 4)
-            fill_pairs(at->pairs + (size_t)x * across->n_pairs * (1 + at->wide), across, x, at->wide);
-    }
-    return NULL;
-}
-
-/* The same by jpeg_precise.h: for negative weights, and for Pillow's pixels; gray is made of colour as Pillow does.
- * 0, or a reason. */
-static const char *read_precisely(decoder *self, const settings *set, box part, int divisor, int flip,
-                                  unsigned char *out)
-{
-    j_decompress_ptr jpeg = &self->jpeg;
-    const int by_columns = columns_first(set, (int)jpeg->output_height, (int)jpeg->output_width);
-    const size_t out_row = (size_t)set->width * set->channels;
-    precise_state at;
-    const char *reason = begin_precisely(self, set, part, divisor, flip, by_columns, &at);
-    if (reason != NULL)
-        return reason;
-    const int columns = (at.right - at.left) * at.samples;
-    for (int y = 0; y < set->height; y++) {
-        const int first = at.down.first[y], end = first + at.down.count[y];
-        unsigned char *to = out + (flip & FLIP_VERTICAL ? set->height - 1 - y : y) * out_row;
-        while (at.have < end) {
-            unsigned char *keep = at.kept + at.kept_bytes * (size_t)(at.have % at.down.most);
-            const int needed = at.have >= first;
-            const unsigned char *in = next_row(jpeg, &at);
-            if (in == NULL)
-                return "fewer rows than promised";
-            if (needed && by_columns)
-                memcpy(keep, in, (size_t)columns);
-            else if (needed)
-                resize_row(keep, in, &at.across, at.pairs, at.samples, at.wide, set->width);
-        }
-        find_rows(&at, y);
-        if (!by_columns) {
-            sum_precise_rows(to, at.window, at.row_pairs, (at.down.count[y] + 1) / 2, at.samples, at.wide, set->width);
-            continue;
-        }
-        sum_precise_samples(at.read, at.window, at.row_pairs, (at.down.count[y] + 1) / 2, at.wide, columns);
-        if (at.samples == 1) {
-            resize_gray(to, at.read, &at.across, at.wide, set->width);
-        } else {
-            resize_row(at.gray, at.read, &at.across, at.pairs, at.samples, at.wide, set->width);
-            pack_pixels(to, at.gray, set->width);
-        }
-    }
-    return NULL;
-}
-
-/* The nearest pixels of the part, as Pillow finds them. 0, or a reason. */
-static const char *read_nearest(decoder *self, const settings *set, box part, int flip, unsigned char *out)
-{
-    j_decompress_ptr jpeg = &self->jpeg;
-    const int in_samples = jpeg->output_components, in_height = (int)jpeg->output_height,
-              in_width = (int)jpeg->output_width, mirrored = flip & FLIP_HORIZONTAL;
-    const size_t out_row = (size_t)set->width * set->channels, in_bytes = (size_t)in_width * in_samples + 32;
-    size_t at = 0, total = 4 * 64 + ((size_t)set->height + set->width) * sizeof(int) + 2 * in_bytes + 2 * 64;
-    unsigned char *memory = scratch(self, total);
-    if (memory == NULL)
-        return "no memory";
-    int *rows = piece(&at, memory, (size_t)set->height * sizeof(int));
-    int *columns = piece(&at, memory, (size_t)set->width * sizeof(int));
-    unsigned char *gray = piece(&at, memory, in_bytes);
-    unsigned char *read = (unsigned char *)piece(&at, memory, in_bytes) + 8;
-    find_nearest(rows, in_height, part.top, part.height, set->height, 0);
-    find_nearest(columns, in_width, part.left, part.width, set->width, mirrored);
-    const int left = columns[mirrored ? set->width - 1 : 0], right = columns[mirrored ? 0 : set->width - 1] + 1,
-              cut = cut_image(jpeg, rows[0], left, right);
-    int have = (int)jpeg->output_scanline;
-    const unsigned char *before = NULL;
-    for (int x = 0; x < set->width; x++)
-        columns[x] -= left;
-    for (int y = 0; y < set->height; y++) {
-        unsigned char *to = out + (flip & FLIP_VERTICAL ? set->height - 1 - y : y) * out_row;
-        if (before != NULL && rows[y] == rows[y - 1]) {
-            memcpy(to, before, out_row);
-            continue;
-        }
-        for (; have <= rows[y]; have++) {
-            JSAMPROW row = read;
-            if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
-                return "fewer rows than promised";
-        }
-        const unsigned char *in = read + (size_t)(left - cut) * in_samples;
-        if (set->channels == 1 && in_samples > 1) {
-            gray_of_colour(gray, in, right - left);
-            in = gray;
-        }
-        take_nearest(to, in, columns, set->channels, set->width);
-        before = to;
+    from.rows +=
+        8; /* not aligned: into aligned rows libjpeg-turbo writes past the cache (movntdq), which slows reading */
+    from.cut = cut_image(jpeg, top, left, right);
+    for (int have = (int)jpeg->output_scanline; have < bottom; have++) {
+        JSAMPROW row = from.rows + from.bytes * (size_t)(have % from.count);
+        if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
+            return "fewer rows than promised";
+        for (int i = 0; i < n; i++)
+            take_row(&self->views[i], &from, have);
     }
     return NULL;
 }
@@ -562,16 +331,29 @@ static int fits(j_decompress_ptr jpeg, int height, int width, int divisor, int c
            jpeg->output_components == samples && jpeg->data_precision == 8;
 }
 
-/* One image into out (height, width, channels). draws: what random_box takes, or NULL. flip: FLIP_… bits. 0, or why
- * not. */
-static const char *decode(decoder *self, const unsigned char *data, size_t size, const settings *set,
-                          const double *draws, int flip, unsigned char *out)
+/* The box of each view, and the scale that the one needing most detail allows, for all of them. */
+static int choose_boxes(decoder *self, int n, int height, int width)
+{
+    int least = 8;
+    for (int i = 0; i < n; i++) {
+        view *one = &self->views[i];
+        const settings *set = one->set;
+        one->part = choose_box(height, width, set, one->draws);
+        const int divisor = set->exact || set->filter == NEAREST ? 1 : dct_divisor(&one->part, set);
+        least = divisor < least ? divisor : least;
+    }
+    return least;
+}
+
+/* One image into the first n of self->views, which say what is asked. Their settings differ in sizes and boxes only. 0,
+ * or why not. */
+static const char *decode(decoder *self, const unsigned char *data, size_t size, int n)
 {
     j_decompress_ptr jpeg = &self->jpeg;
+    const settings *set = self->views[0].set;
     const char *reason;
     int height = 0, width = 0, divisor, whole, gray;
     size_t frame = 0;
-    box part;
     if ((reason = find_frame(data, size, &height, &width, &frame)) != NULL)
         return reason;
     if ((double)height * width > set->max_pixels)
@@ -582,9 +364,9 @@ static const char *decode(decoder *self, const unsigned char *data, size_t size,
         return "another size";
     if (set->exact && height / 100 > width)
         return "very tall"; /* Pillow 12.2 resizes such an image in two steps */
-    part = choose_box(height, width, set, draws);
-    whole = set->crop == CROP_RESIZE && height == set->height && width == set->width;
-    divisor = whole || set->exact || set->filter == NEAREST ? 1 : dct_divisor(&part, set);
+    divisor = choose_boxes(self, n, height, width);
+    whole = n == 1 && set->crop == CROP_RESIZE && height == set->height && width == set->width;
+    divisor = whole ? 1 : divisor;
 
     self->max_scans = set->max_scans;
     forget_tables(self);
@@ -615,20 +397,12 @@ static const char *decode(decoder *self, const unsigned char *data, size_t size,
         else if (is_incomplete(jpeg))
             reason = "incomplete progressive image";
         else if (whole)
-            read_whole(self, set, flip, out);
-        else if (set->filter == NEAREST)
-            reason = read_nearest(self, set, part, flip, out);
-        else if (set->exact || set->filter == BICUBIC || set->filter == LANCZOS)
-            reason = read_precisely(self, set, part, divisor, flip, out);
+            read_whole(self, &self->views[0]);
         else
-            reason = read_part(self, set, part, divisor, flip, out);
+            reason = read_views(self, n, divisor);
     }
     jpeg_abort_decompress(jpeg);
-    if (self->bytes > KEPT_BYTES) {
-        free(self->memory);
-        self->memory = NULL;
-        self->bytes = 0;
-    }
+    empty_if_large(&self->rows);
     return reason;
 }
 #endif

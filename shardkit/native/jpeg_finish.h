@@ -89,37 +89,47 @@ static void convert(unsigned char *out, const unsigned char *in, const settings 
         look_up_4((uint32_t *)(void *)out, in, last->table, pixels, set->channels, last->planar);
 }
 
-/* As decode, and what comes after it. out: (height, width, channels) values, or planes of them. */
-static const char *decode_and_finish(decoder *self, const unsigned char *data, size_t size, const settings *set,
-                                     const finish *last, const double *draws, int flip, unsigned char *out)
+/* Where the pixels of a view are put before they are changed: room for two images; NULL if there is no memory. */
+static unsigned char *pixels_of(view *one)
 {
-    const size_t slot = (size_t)set->height * set->width * set->channels;
-    const int changed = last->table != NULL || (last->planar && set->channels > 1);
-    const char *reason;
-    if (!changed && !last->padding)
-        return decode(self, data, size, set, draws, flip, out);
-    if (self->pixel_bytes < 2 * slot) {
-        free(self->pixels);
-        self->pixels = malloc(2 * slot);
-        self->pixel_bytes = self->pixels ? 2 * slot : 0;
-        if (self->pixels == NULL)
-            return "no memory";
-    }
-    unsigned char *pixels = self->pixels, *moved = self->pixels + slot;
-    reason = decode(self, data, size, set, draws, last->padding ? 0 : flip, pixels);
-    if (reason == NULL && last->padding) {
+    const settings *set = one->set;
+    return room(&one->bytes, 2 * (size_t)set->height * set->width * set->channels);
+}
+
+/* The pixels of a view into its slot. */
+static void finish_view(view *one, const finish *last, int changed)
+{
+    const settings *set = one->set;
+    unsigned char *pixels = one->out;
+    if (last->padding) {
         const int places = 2 * last->padding + 1;
-        moved = changed ? moved : out;
-        move_image(moved, pixels, set, last, last->padding - (int)(draws[0] * places),
-                   last->padding - (int)(draws[1] * places), flip);
+        unsigned char *moved = changed ? pixels + (size_t)set->height * set->width * set->channels : one->slot;
+        move_image(moved, pixels, set, last, last->padding - (int)(one->draws[0] * places),
+                   last->padding - (int)(one->draws[1] * places), one->flip_after);
         pixels = moved;
     }
-    if (reason == NULL && changed)
-        convert(out, pixels, set, last);
-    if (self->pixel_bytes > KEPT_BYTES) {
-        free(self->pixels);
-        self->pixels = NULL;
-        self->pixel_bytes = 0;
+    if (changed)
+        convert(one->slot, pixels, set, last);
+}
+
+/* As decode, and what comes after it. The slots of the views are (height, width, channels) values, or planes of them. */
+static const char *decode_and_finish(decoder *self, const unsigned char *data, size_t size, int n, const finish *last)
+{
+    const int changed = last->table != NULL || (last->planar && self->views[0].set->channels > 1);
+    const char *reason;
+    for (int i = 0; (changed || last->padding) && i < n; i++) {
+        view *one = &self->views[i];
+        one->slot = one->out;
+        one->flip_after = last->padding ? one->flip : 0;
+        one->flip = last->padding ? 0 : one->flip;
+        if ((one->out = pixels_of(one)) == NULL)
+            return "no memory";
+    }
+    reason = decode(self, data, size, n);
+    for (int i = 0; i < n; i++) {
+        if (reason == NULL && (changed || last->padding))
+            finish_view(&self->views[i], last, changed);
+        release_if_large(&self->views[i]);
     }
     return reason;
 }

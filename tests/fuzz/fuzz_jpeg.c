@@ -3,14 +3,14 @@
  *
  * An input is a JPEG, or two, and after them eight bytes that say what is asked: height, width, crop, channels and
  * layout, headroom, two that the random crop and the flips come from, the filter and its exactness, the padding and the
- * type of the values. Of two images the second must give what it gives
- * alone: nothing of the first may be left in the decoder.
+ * type of the values; the bytes of the draws also say how many views there are. Of two images the second must give what
+ * it gives alone: nothing of the first may be left in the decoder.
  *
  * Half of the mutations know JPEG: segments are left out, repeated and moved, frames change their kind (lossless ones
  * too), precision, sampling and size, and images are put together. */
 #include "../../shardkit/native/jpeg_finish.h"
 
-enum { ASKED = 8, MOST_SEGMENTS = 64 };
+enum { ASKED = 8, MOST_SEGMENTS = 64, VIEWS = 4 };
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
 
@@ -40,13 +40,31 @@ static size_t second_image(const uint8_t *data, size_t size)
     return size;
 }
 
-/* Decodes a copy that is no longer than the image, so that reading beyond it is seen. */
-static int decoded(decoder *by, const uint8_t *data, size_t size, const settings *set, const double *draws, int flip,
-                   const finish *ending, unsigned char *out)
+/* What is asked of an image. Each view is as high and wide as its settings say, and has draws of its own. */
+typedef struct {
+    settings set[VIEWS];
+    double draws[VIEWS][RANDOM_DRAWS];
+    int views, flip;
+    finish ending;
+} question;
+
+/* Decodes a copy that is no longer than the image, so that reading beyond it is seen. out: the slots of the views. */
+static int decoded(decoder *by, const uint8_t *data, size_t size, const question *asked, unsigned char *out)
 {
     unsigned char *copy = malloc(size ? size : 1);
     memcpy(copy, data, size);
-    const char *reason = decode_and_finish(by, copy, size, set, ending, draws, flip, out);
+    if (!views_for(by, asked->views))
+        abort();
+    for (int i = 0; i < asked->views; i++) {
+        const settings *set = &asked->set[i];
+        view *one = &by->views[i];
+        one->set = set;
+        one->draws = asked->draws[i];
+        one->flip = asked->flip + i & 3;
+        one->out = out;
+        out += (size_t)set->height * set->width * set->channels * asked->ending.item;
+    }
+    const char *reason = decode_and_finish(by, copy, size, asked->views, &asked->ending);
     free(copy);
     return reason == NULL;
 }
@@ -54,10 +72,9 @@ static int decoded(decoder *by, const uint8_t *data, size_t size, const settings
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const double headrooms[4] = {0.25, 1, 1.5, 1e9};
-    double draws[RANDOM_DRAWS];
     static const int items[4] = {1, 2, 4, 1};
+    question all = {.ending = {.fill = {1, 2, 3}}};
     settings set = {.max_pixels = 1 << 20, .max_scans = 20, .scale = {0.08, 1}, .ratio = {0.75, 4.0 / 3}};
-    finish ending = {.fill = {1, 2, 3}};
     if (self == NULL)
         self = made();
     if (size < ASKED)
@@ -86,37 +103,47 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     set.log_ratio[0] = log(set.ratio[0]);
     set.log_ratio[1] = log(set.ratio[1]);
-    ending.planar = asked[2] >> 5 & 1;
-    ending.item = items[asked[7] % 4];
-    ending.padding = asked[7] & 128 ? asked[7] >> 2 & 31 : 0;
+    all.flip = asked[5] & 3;
+    all.ending.planar = asked[2] >> 5 & 1;
+    all.ending.item = items[asked[7] % 4];
+    all.ending.padding = asked[7] & 128 ? asked[7] >> 2 & 31 : 0;
     if (asked[3] & 128 && find_frame(last, last_size, &height, &width, &frame) == NULL && height < 300 && width < 300) {
         set.crop = CROP_RESIZE; /* the way without resizing */
         set.height = height;
         set.width = width;
     }
-    for (int i = 0; i < RANDOM_DRAWS; i++) {
-        random = random * 6364136223846793005u + 1442695040888963407u;
-        draws[i] = (double)(random >> 11) / 9007199254740992.0;
+    all.views = set.crop == CROP_RANDOM && !set.same ? 1 + (asked[4] >> 6) : 1;
+    size_t bytes = 0;
+    for (int v = 0; v < all.views; v++) {
+        all.set[v] = set;
+        all.set[v].height = 1 + (set.height - 1 + 37 * v) % 100;
+        all.set[v].width = 1 + (set.width - 1 + 53 * v) % 100;
+        if (all.views == 1)
+            all.set[v] = set;
+        for (int i = 0; i < RANDOM_DRAWS; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            all.draws[v][i] = (double)(random >> 11) / 9007199254740992.0;
+        }
+        bytes += (size_t)all.set[v].height * all.set[v].width * set.channels * all.ending.item;
     }
-    size_t bytes = (size_t)set.height * set.width * set.channels * ending.item;
-    size_t table_bytes = (size_t)256 * set.channels * ending.item; /* no longer than it has to be */
+    size_t table_bytes = (size_t)256 * set.channels * all.ending.item; /* no longer than it has to be */
     unsigned char *table = malloc(table_bytes);
     for (size_t i = 0; i < table_bytes; i++)
         table[i] = (unsigned char)(i * 37);
-    ending.table = ending.item > 1 || asked[7] % 4 == 3 ? table : NULL;
+    all.ending.table = all.ending.item > 1 || asked[7] % 4 == 3 ? table : NULL;
     unsigned char *out = malloc(bytes);
     if (second < size) {
         unsigned char *alone = malloc(bytes);
         decoder *one = made();
-        int taken = decoded(one, last, last_size, &set, draws, asked[5] & 3, &ending, alone);
+        int taken = decoded(one, last, last_size, &all, alone);
         decoder_free(one);
-        decoded(self, data, second, &set, draws, asked[5] & 3, &ending, out);
-        if (decoded(self, last, last_size, &set, draws, asked[5] & 3, &ending, out) != taken)
+        decoded(self, data, second, &all, out);
+        if (decoded(self, last, last_size, &all, out) != taken)
             abort(); /* an error alone, and none after another image, or the reverse */
         if (taken && memcmp(alone, out, bytes) != 0)
             abort(); /* other pixels than alone */
         free(alone);
-    } else if (decoded(self, data, size, &set, draws, asked[5] & 3, &ending, out)) {
+    } else if (decoded(self, data, size, &all, out)) {
         volatile unsigned sum = 0; /* every byte was written: MemorySanitizer and valgrind would tell */
         for (size_t i = 0; i < bytes; i++)
             if (out[i] > 128)

@@ -1,0 +1,377 @@
+/* One view of an image: a box of it, resized into a slot while its rows come in from the top.
+ *
+ * Knows nothing of JPEG, and nothing of other views. `plan_view` finds what the box needs of the decoded image;
+ * `take_row` gets each of its rows in order, and writes the rows of the slot as soon as theirs are there.
+ */
+#ifndef SHARDKIT_JPEG_VIEW_H
+#define SHARDKIT_JPEG_VIEW_H
+
+#include <stdlib.h>
+
+#include "jpeg_resize.h"
+#include "jpeg_precise.h"
+
+#define KEPT_BYTES ((size_t)16 << 20) /* of scratch memory between images: as images.SCRATCH_BYTES */
+#define MOST_VIEWS 1024               /* of an image */
+
+/* Memory that is kept from image to image. */
+typedef struct {
+    unsigned char *memory;
+    size_t bytes;
+} arena;
+
+/* The decoded rows that are kept: row y is at `rows + bytes * (y % count)`, and begins with the column `cut`. */
+typedef struct {
+    unsigned char *rows;
+    size_t bytes;
+    int count, cut, samples;
+} ring;
+
+typedef struct {
+    /* what is asked */
+    const settings *set;
+    const double *draws; /* what random_box takes, or NULL */
+    int flip;            /* FLIP_… bits */
+    unsigned char *out;  /* (height, width, channels) */
+
+    /* what it takes: rows top … bottom - 1 and columns left … right - 1, `kept` rows of them at once, and it reads
+     * up to `beyond` columns more, with weight zero */
+    box part;
+    int top, bottom, left, right, kept, beyond;
+
+    int y; /* the next row of the slot */
+    arena scratch;
+    taps down, across;
+    v8 *pairs;
+    int n_pairs;
+    const unsigned char **window;
+    uint16_t *sums;
+
+    precise_taps fine_down, fine_across;
+    v8s *fine_pairs, *row_pairs;
+    unsigned char *own, *line, *gray; /* rows for the second pass; a row between the passes; a gray row */
+    size_t own_bytes; /* of a row */
+    int samples, wide, by_columns;
+
+    int *rows, *columns; /* of the nearest pixels */
+
+    /* of an image that is changed after the resize; see jpeg_finish.h */
+    arena bytes;
+    unsigned char *slot;
+    int flip_after;
+} view;
+
+/* A piece of memory that starts at *at, 64-byte aligned; *at moves behind it. */
+static void *piece(size_t *at, unsigned char *memory, size_t bytes)
+{
+    unsigned char *found = memory + *at;
+    *at += (bytes + 63) / 64 * 64;
+    return found;
+}
+
+/* At least `total` bytes, zeros or what the images before have left; NULL if there is no memory. */
+static unsigned char *room(arena *self, size_t total)
+{
+    if (total > self->bytes) {
+        free(self->memory);
+        self->bytes = 0;
+        if (posix_memalign((void **)&self->memory, 64, total)) {
+            self->memory = NULL;
+            return NULL;
+        }
+        self->bytes = total;
+        memset(self->memory, 0, total);
+    }
+    return self->memory;
+}
+
+static void empty(arena *self)
+{
+    free(self->memory);
+    self->memory = NULL;
+    self->bytes = 0;
+}
+
+static void empty_if_large(arena *self)
+{
+    if (self->bytes > KEPT_BYTES)
+        empty(self);
+}
+
+static void reverse_row(unsigned char *row, int pixels, int channels)
+{
+    for (int a = 0, b = pixels - 1; a < b; a++, b--)
+        for (int c = 0; c < channels; c++) {
+            unsigned char kept = row[a * channels + c];
+            row[a * channels + c] = row[b * channels + c];
+            row[b * channels + c] = kept;
+        }
+}
+
+/* A row of the slot. */
+static unsigned char *slot_row(const view *self, int y)
+{
+    const settings *set = self->set;
+    const int from_top = self->flip & FLIP_VERTICAL ? set->height - 1 - y : y;
+    return self->out + (size_t)from_top * set->width * set->channels;
+}
+
+/* What a view takes, by the first input of its outputs and how many each has. first: of outputs in the slot's order. */
+static void take_span(view *self, const int *rows, const int *row_counts, const int *columns, const int *column_counts)
+{
+    const settings *set = self->set;
+    const int last = set->height - 1, mirrored = self->flip & FLIP_HORIZONTAL, left = mirrored ? set->width - 1 : 0,
+              right = set->width - 1 - left;
+    self->y = 0;
+    self->top = rows[0];
+    self->bottom = rows[last] + (row_counts ? row_counts[last] : 1);
+    self->left = columns[left];
+    self->right = columns[right] + (column_counts ? column_counts[right] : 1);
+}
+
+/* ----------------------------------------------------------------------------- filters without negative weights */
+
+static const char *plan_smooth(view *self, int in_height, int in_width, int divisor)
+{
+    const settings *set = self->set;
+    const box part = self->part;
+    taps *down = &self->down, *across = &self->across;
+    down->most = most_taps(set->filter, part.height / divisor, set->height);
+    across->most = most_taps(set->filter, part.width / divisor, set->width);
+    down->most = down->most < in_height ? down->most : in_height;
+    across->most = across->most < in_width ? across->most : in_width;
+    self->n_pairs = (across->most + 1) / 2;
+
+    const size_t height = (size_t)set->height, width = (size_t)set->width,
+                 pair_bytes = self->samples == 4 ? width * self->n_pairs * sizeof(v8) : 0,
+                 sum_bytes = 2 * ((size_t)in_width * self->samples + 32);
+    size_t at = 0, total = 8 * 64 + (height + width) * 2 * sizeof(int) +
+                           (height * down->most + width * across->most) * sizeof(uint16_t) + pair_bytes + sum_bytes +
+                           (size_t)down->most * sizeof(void *);
+    unsigned char *memory = room(&self->scratch, total);
+    if (memory == NULL)
+        return "no memory";
+    down->first = piece(&at, memory, height * sizeof(int));
+    down->count = piece(&at, memory, height * sizeof(int));
+    down->weight = piece(&at, memory, height * down->most * sizeof(uint16_t));
+    across->first = piece(&at, memory, width * sizeof(int));
+    across->count = piece(&at, memory, width * sizeof(int));
+    across->weight = piece(&at, memory, width * across->most * sizeof(uint16_t));
+    self->pairs = piece(&at, memory, pair_bytes);
+    self->window = piece(&at, memory, (size_t)down->most * sizeof(void *));
+    self->sums = piece(&at, memory, sum_bytes);
+
+    fill_taps(down, set->filter, in_height, part.top / divisor, part.height / divisor, set->height, 0);
+    fill_taps(across, set->filter, in_width, part.left / divisor, part.width / divisor, set->width,
+              self->flip & FLIP_HORIZONTAL);
+    take_span(self, down->first, down->count, across->first, across->count);
+    self->kept = down->most;
+    self->beyond = 0;
+    for (int x = 0; x < set->width; x++) {
+        across->first[x] -= self->left;
+        for (int p = 0; p < self->n_pairs && self->samples == 4; p++) {
+            const uint16_t *w = across->weight + (size_t)x * across->most + 2 * p;
+            uint16_t a = w[0], b = 2 * p + 1 < across->most ? w[1] : 0;
+            self->pairs[x * self->n_pairs + p] = (v8){a, a, a, a, b, b, b, b};
+        }
+    }
+    return NULL;
+}
+
+static void take_smooth(view *self, const ring *from, int have)
+{
+    const settings *set = self->set;
+    const taps *down = &self->down;
+    const int columns = (self->right - self->left) * self->samples;
+    const size_t left = (size_t)(self->left - from->cut) * self->samples;
+    for (int y; (y = self->y) < set->height && down->first[y] + down->count[y] <= have + 1; self->y++) {
+        unsigned char *to = slot_row(self, y);
+        for (int t = 0; t < down->count[y]; t++)
+            self->window[t] = from->rows + from->bytes * (size_t)((down->first[y] + t) % from->count) + left;
+        sum_rows(self->sums, self->window, down->weight + (size_t)y * down->most, down->count[y], columns);
+        if (self->samples == 4)
+            sum_pixels_rgb(to, self->sums, self->across.first, self->pairs, self->n_pairs, set->width);
+        else
+            sum_pixels_gray(to, self->sums, &self->across, set->width);
+    }
+}
+
+/* ------------------------------------------------------------- negative weights, and Pillow's pixels to the bit */
+
+static const char *plan_precise(view *self, int in_height, int in_width, int divisor)
+{
+    const settings *set = self->set;
+    const box part = self->part;
+    precise_taps *down = &self->fine_down, *across = &self->fine_across;
+    self->wide = plan_taps(down, across, set, part.height / divisor, part.width / divisor, in_height, in_width);
+    self->by_columns = columns_first(set, in_height, in_width);
+    const size_t height = (size_t)set->height, width = (size_t)set->width,
+                 in_bytes = (((size_t)in_width + across->most + 2) * self->samples + 32 + 63) / 64 * 64,
+                 out_bytes = (width * self->samples + 16 + 63) / 64 * 64,
+                 line_bytes = in_bytes > out_bytes ? in_bytes : out_bytes;
+    self->own_bytes = self->by_columns ? in_bytes : out_bytes;
+    size_t used = 0, total = 16 * 64 + taps_bytes(down, set->height) + taps_bytes(across, set->width) +
+                             pairs_bytes(across, set->width, self->samples) + pairs_bytes(down, 1, 4) +
+                             ((size_t)down->most + 1) * sizeof(void *) + self->own_bytes * down->most + 2 * line_bytes;
+    unsigned char *memory = room(&self->scratch, total);
+    if (memory == NULL)
+        return "no memory";
+    down->first = piece(&used, memory, height * sizeof(int));
+    down->count = piece(&used, memory, height * sizeof(int));
+    down->weight = piece(&used, memory, height * down->most * sizeof(int32_t));
+    down->exact = piece(&used, memory, (size_t)down->most * sizeof(double));
+    across->first = piece(&used, memory, width * sizeof(int));
+    across->count = piece(&used, memory, width * sizeof(int));
+    across->weight = piece(&used, memory, width * across->most * sizeof(int32_t));
+    across->exact = piece(&used, memory, (size_t)across->most * sizeof(double));
+    self->fine_pairs = piece(&used, memory, pairs_bytes(across, set->width, self->samples));
+    self->row_pairs = piece(&used, memory, pairs_bytes(down, 1, 4));
+    self->window = piece(&used, memory, ((size_t)down->most + 1) * sizeof(void *));
+    self->own = piece(&used, memory, self->own_bytes * down->most);
+    self->gray = piece(&used, memory, line_bytes);
+    self->line = piece(&used, memory, line_bytes);
+
+    fill_precise_taps(down, set, self->wide, in_height, part.top / divisor, part.height / divisor, set->height, 0);
+    fill_precise_taps(across, set, self->wide, in_width, part.left / divisor, part.width / divisor, set->width,
+                      self->flip & FLIP_HORIZONTAL);
+    take_span(self, down->first, down->count, across->first, across->count);
+    self->kept = 1;
+    self->beyond = across->most + 2;
+    for (int x = 0; x < set->width; x++) {
+        across->first[x] -= self->left;
+        if (self->samples == 4)
+            fill_pairs(self->fine_pairs + (size_t)x * across->n_pairs * (1 + self->wide), across, x, self->wide);
+    }
+    return NULL;
+}
+
+/* Points `window` at the rows that output row y is made of, and finds their weights. */
+static void find_rows(view *self, int y)
+{
+    const precise_taps *down = &self->fine_down;
+    const int count = down->count[y];
+    for (int t = 0; t < count; t++)
+        self->window[t] = self->own + self->own_bytes * (size_t)((down->first[y] + t) % down->most);
+    self->window[count] = self->window[0]; /* the other of an odd one, with weight zero */
+    fill_pairs(self->row_pairs, down, y, self->wide);
+}
+
+static void take_precise(view *self, const ring *from, int have)
+{
+    const settings *set = self->set;
+    const precise_taps *down = &self->fine_down, *across = &self->fine_across;
+    const int columns = (self->right - self->left) * self->samples, wide = self->wide, samples = self->samples;
+    const unsigned char *in =
+        from->rows + from->bytes * (size_t)(have % from->count) + (size_t)(self->left - from->cut) * from->samples;
+    unsigned char *keep = self->own + self->own_bytes * (size_t)(have % down->most);
+    if (from->samples != samples) {
+        gray_of_colour(self->gray, in, self->right - self->left);
+        in = self->gray;
+    }
+    if (self->by_columns)
+        memcpy(keep, in, (size_t)columns);
+    else
+        resize_row(keep, in, across, self->fine_pairs, samples, wide, set->width);
+    for (int y; (y = self->y) < set->height && down->first[y] + down->count[y] <= have + 1; self->y++) {
+        unsigned char *to = slot_row(self, y);
+        const int n_pairs = (down->count[y] + 1) / 2;
+        find_rows(self, y);
+        if (!self->by_columns) {
+            sum_precise_rows(to, self->window, self->row_pairs, n_pairs, samples, wide, set->width);
+            continue;
+        }
+        sum_precise_samples(self->line, self->window, self->row_pairs, n_pairs, wide, columns);
+        if (samples == 1) {
+            resize_gray(to, self->line, across, wide, set->width);
+        } else {
+            resize_row(self->gray, self->line, across, self->fine_pairs, samples, wide, set->width);
+            pack_pixels(to, self->gray, set->width);
+        }
+    }
+}
+
+/* -------------------------------------------------------------------------------------------------- nearest pixels */
+
+static const char *plan_nearest(view *self, int in_height, int in_width)
+{
+    const settings *set = self->set;
+    const box part = self->part;
+    const size_t row_bytes = (size_t)set->height * sizeof(int), column_bytes = (size_t)set->width * sizeof(int);
+    size_t at = 0, total = 3 * 64 + row_bytes + column_bytes + (size_t)in_width + 32;
+    unsigned char *memory = room(&self->scratch, total);
+    if (memory == NULL)
+        return "no memory";
+    self->rows = piece(&at, memory, row_bytes);
+    self->columns = piece(&at, memory, column_bytes);
+    self->gray = piece(&at, memory, (size_t)in_width + 32);
+    find_nearest(self->rows, in_height, part.top, part.height, set->height, 0);
+    find_nearest(self->columns, in_width, part.left, part.width, set->width, self->flip & FLIP_HORIZONTAL);
+    take_span(self, self->rows, NULL, self->columns, NULL);
+    self->kept = 1;
+    self->beyond = 0;
+    for (int x = 0; x < set->width; x++)
+        self->columns[x] -= self->left;
+    return NULL;
+}
+
+static void take_nearest_row(view *self, const ring *from, int have)
+{
+    const settings *set = self->set;
+    const unsigned char *before = NULL, *in = from->rows + from->bytes * (size_t)(have % from->count) +
+                                              (size_t)(self->left - from->cut) * from->samples;
+    if (self->rows[self->y] != have)
+        return;
+    if (set->channels == 1 && from->samples > 1) {
+        gray_of_colour(self->gray, in, self->right - self->left);
+        in = self->gray;
+    }
+    for (; self->y < set->height && self->rows[self->y] == have; self->y++) {
+        unsigned char *to = slot_row(self, self->y);
+        if (before != NULL)
+            memcpy(to, before, (size_t)set->width * set->channels);
+        else
+            take_nearest(to, in, self->columns, set->channels, set->width);
+        before = to;
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------------------- all */
+
+/* What the view needs of an image that was decoded at 1 / divisor. 0, or a reason. */
+static const char *plan_view(view *self, int in_height, int in_width, int divisor)
+{
+    const settings *set = self->set;
+    self->samples = set->channels == 3 ? 4 : 1;
+    if (set->filter == NEAREST)
+        return plan_nearest(self, in_height, in_width);
+    if (set->exact || set->filter == BICUBIC || set->filter == LANCZOS)
+        return plan_precise(self, in_height, in_width, divisor);
+    return plan_smooth(self, in_height, in_width, divisor);
+}
+
+/* Row `have` of the image is in the ring. */
+static void take_row(view *self, const ring *from, int have)
+{
+    const settings *set = self->set;
+    if (have < self->top || self->y == set->height)
+        return;
+    if (set->filter == NEAREST)
+        take_nearest_row(self, from, have);
+    else if (set->exact || set->filter == BICUBIC || set->filter == LANCZOS)
+        take_precise(self, from, have);
+    else
+        take_smooth(self, from, have);
+}
+
+static void release_if_large(view *self)
+{
+    empty_if_large(&self->scratch);
+    empty_if_large(&self->bytes);
+}
+
+static void release(view *self)
+{
+    empty(&self->scratch);
+    empty(&self->bytes);
+}
+#endif
