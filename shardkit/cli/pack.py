@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -84,7 +84,7 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
         console.write_json(packed.manifests if packed.splits else packed.manifest)
     else:
         console.summary(result_text({each.location: each.manifest for each in packed.values()}))
-        if advice := _progressive([each.location for each in packed.values()]):
+        if advice := _progressive({each.location: each.manifest for each in packed.values()}):
             console.summary(advice)
 
 
@@ -138,12 +138,12 @@ def result_text(manifests: Mapping[str, Manifest]) -> str:
     return "\n".join([*lines, tables.class_table(counts)])
 
 
-def _progressive(prefixes: Sequence[str]) -> str:
+def _progressive(manifests: Mapping[str, Manifest]) -> str:
     """What to do about progressive JPEGs of the first of these datasets that has any; "" for datasets in a store."""
-    from shardkit.tools.progressive import jpeg_kinds
+    from shardkit.tools.progressive import packed_jpeg_kinds
 
-    local = (prefix for prefix in prefixes if "://" not in prefix)
-    return next((advice for prefix in local if (advice := jpeg_kinds(prefix).advice)), "")
+    local = (each for each in manifests.items() if "://" not in each[0])
+    return next((advice for prefix, manifest in local if (advice := packed_jpeg_kinds(prefix, manifest).advice)), "")
 
 
 def _skipped_list(prefix: str, manifest: Manifest) -> str:

@@ -318,9 +318,13 @@ class Format(Protocol):
         no such check. Raises OSError."""
         ...
 
+    def has_gatherer(self) -> bool:
+        """Whether `gatherer` returns one."""
+        ...
+
     def gatherer(
         self,
-        prefix: bytes,
+        root: bytes,
         paths: list[bytes],
         keys: Sequence[str],
         fields: Sequence[str],

@@ -19,7 +19,7 @@ from typing import Any
 
 from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, no_progress
-from shardkit.formats.format import FormatName
+from shardkit.formats.format import FORMATS, FormatName
 from shardkit.location import locate
 from shardkit.options.files import require_folder
 from shardkit.options.keywords import named_options
@@ -279,7 +279,7 @@ def _prepare(
 ) -> _Packing:
     """Check everything that can be checked before the scan."""
     options, columns = make_options(settings), settings.columns
-    where = engine_options(settings.engine, settings.workers)
+    where = replace(engine_options(settings.engine, settings.workers), threads=_needs_no_python(source, options))
     found = in_memory(source)
     if where.name != "local":  # a node may have another working directory
         found = found if isinstance(found, TableInMemory) else _whole_path(found)
@@ -297,6 +297,13 @@ def _prepare(
     access = None if for_source else settings.storage_options
     destinations = destinations_of(goes_to, named, parts, work=settings.work, options=access)
     return _Packing(options, where, names, opened, os.fspath(dest), destinations)
+
+
+def _needs_no_python(source: str | os.PathLike[str] | TableLike, options: PackOptions) -> bool:
+    """Whether the C extension may write all shards, so that worker processes need not be started before the scan."""
+    if options.check != "header" or options.transcode is not None or options.fields:
+        return False
+    return isinstance(source, (str, os.PathLike)) and os.path.isdir(source) and FORMATS[options.format].has_gatherer()
 
 
 def _whole_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:

@@ -38,8 +38,11 @@ EngineOption = Annotated[
 Processes = Annotated[
     int | None,
     AtLeast(1),
-    Help("Number of processes.", "N", unset="one per core"),
-    About("Number of processes that write shards; by default one for each core. It does not affect the bytes."),
+    Help("Number of processes or threads.", "N", unset="one per core"),
+    About(
+        "Number of processes that write shards, or of threads where no Python is needed (class trees of JPEGs that are "
+        "copied as they are, as tar); by default one for each core. It does not affect the bytes."
+    ),
 ]
 Overwrite = Annotated[
     bool, Help("Replace an existing dataset at DEST."), About("Replace another dataset at the destination.")

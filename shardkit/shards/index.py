@@ -88,22 +88,49 @@ def to_table(rows: ShardRows) -> pa.Table:
     import pyarrow as pa
 
     n = len(rows)
-    shard = pa.DictionaryArray.from_arrays(np.zeros(n, np.int32), pa.array([rows.shard], pa.string()))
-    columns: list[pa.Array] = [shard, pa.array(rows.keys, pa.string()), pa.array(rows.paths, pa.string())]
+    zeros = pa.Array.from_buffers(pa.int32(), n, [None, pa.py_buffer(bytes(4 * n))])
+    shard = pa.DictionaryArray.from_arrays(zeros, _strings([rows.shard]))
+    columns: list[pa.Array] = [shard, _strings(rows.keys), _strings(rows.paths)]
     for name, dtype in INTEGERS.items():
         values = np.ascontiguousarray(rows.numbers[name], dtype)
-        mask = values < 0 if name in NULLABLE else None
-        columns.append(pa.array(values, mask=mask))
+        null = values < 0 if name in NULLABLE else np.zeros(0, bool)
+        valid = pa.py_buffer(np.packbits(~null, bitorder="little")) if null.any() else None
+        columns.append(pa.Array.from_buffers(pa.from_numpy_dtype(dtype), n, [valid, pa.py_buffer(values)]))
     return pa.Table.from_arrays(columns, schema=schema())
 
 
-def as_numpy(column: pa.ChunkedArray) -> NDArray[Any]:
-    """A number column as a NumPy array, null as -1."""
-    values: NDArray[Any] = (column.fill_null(-1) if column.null_count else column).to_numpy()
-    return values
+def _strings(texts: Sequence[str]) -> pa.Array:
+    """Texts as an Arrow array. `pa.array` would do, but loads pandas if that is installed, which takes longer than the
+    index."""
+    import pyarrow as pa
+
+    encoded = [text.encode() for text in texts]
+    ends = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=ends[1:])
+    if ends[-1] > np.iinfo(np.int32).max:
+        raise pa.ArrowCapacityError(f"{ends[-1]} bytes of text in one column of a shard")
+    return pa.Array.from_buffers(
+        pa.string(), len(encoded), [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
+    )
 
 
-def combine(column: pa.ChunkedArray) -> pa.Array:
+def as_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:
+    """A column of integers as a NumPy array, null as -1.
+
+    From the buffers, since `to_numpy` and `fill_null` load pandas and `pyarrow.compute`, which take longer than most
+    indexes.
+    """
+    array = combine(column)
+    valid, data = array.buffers()
+    first, last = array.offset, array.offset + len(array)
+    values: NDArray[Any] = np.frombuffer(data or b"", np.dtype(str(array.type)))[first:last]
+    if not array.null_count:
+        return values
+    bits = np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")[first:last]
+    return np.where(bits, values, values.dtype.type(-1))
+
+
+def combine(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """The column as one contiguous array."""
-    array = column.combine_chunks()
+    array = column.combine_chunks() if hasattr(column, "combine_chunks") else column
     return array.chunk(0) if hasattr(array, "chunks") else array

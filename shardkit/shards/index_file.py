@@ -116,9 +116,7 @@ class IndexFile:
         raise ManifestError(self.place, fact, INDEX_CURE)
 
     def _require_shard(self, column: pa.ChunkedArray, name: str) -> None:
-        import pyarrow.compute as pc
-
-        found = [value.as_py() for value in pc.unique(column)]
+        found = _names_in(column)
         if found not in ([name], []):
             fact = (
                 f"the index has rows of {found[0] if found[0] != name else found[1]!r} where those of {name!r} belong"
@@ -247,6 +245,20 @@ def _state_of(file: int | str) -> tuple[int, int, int, int]:
     """A stamp that changes with a file's content: size, device, inode, and time of the last change."""
     status = os.stat(file)
     return status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def _names_in(column: pa.ChunkedArray) -> list[str]:
+    """The different texts in a column. One of a dictionary's, as we write it, takes no `pyarrow.compute`, whose loading
+    takes longer than reading most indexes."""
+    import pyarrow as pa
+
+    array = combine(column)
+    if pa.types.is_dictionary(array.type) and not array.null_count:
+        names = {array.dictionary[number].as_py(): None for number in np.unique(as_numpy(array.indices)).tolist()}
+        return list(names)
+    import pyarrow.compute as pc
+
+    return [value.as_py() for value in pc.unique(array)]
 
 
 def _fits(kind: pa.DataType, name: str) -> bool:

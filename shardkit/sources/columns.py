@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.native import load
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PathColumn:
@@ -52,6 +54,10 @@ class PathColumn:
         index = np.asarray(rows, dtype=np.int64)
         if index.size and (index.min() < 0 or index.max() >= len(self)):
             raise IndexError(f"rows {index.min()} … {index.max()} of {len(self)} paths")
+        native = load("tree")[0]
+        if native is not None:
+            found: list[bytes] = native.take(self.blob, self.offsets, np.ascontiguousarray(index))
+            return found
         starts, ends = self.offsets[index].tolist(), self.offsets[index + 1].tolist()
         view = self.blob.data
         return [bytes(view[start:end]) for start, end in zip(starts, ends, strict=True)]

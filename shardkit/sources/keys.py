@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.native import load
 from shardkit.sample import key_of_path, text_of_path
 from shardkit.sources.columns import PathColumn
 
@@ -29,6 +30,15 @@ def key_of_file(path: bytes) -> str:
     """
     key = key_of_path(text_of_path(path))
     return "_" + key.lstrip("_") if key.startswith("__") and _SKIPPED.match(key) else key
+
+
+def keys_of_files(paths: list[bytes]) -> list[str]:
+    """`key_of_file` of each path."""
+    native = load("tree")[0]
+    if native is None:
+        return [key_of_file(path) for path in paths]
+    keys: list[str | None] = native.keys(paths)
+    return [key_of_file(path) if key is None else key for key, path in zip(keys, paths, strict=True)]
 
 
 def folder_changes(folder: bytes) -> bool:
@@ -92,7 +102,7 @@ def renamed_rows(
     renamed: dict[int, str] = {}
     for group in groups:
         rows = [row for folder in group for row in range(int(starts[folder]), int(ends[folder]))]
-        keys = [key_of_file(path) for path in paths.take(rows)]
+        keys = keys_of_files(paths.take(rows))
         renamed.update((rows[position], key) for position, key in new_keys(keys).items())
     return dict(sorted(renamed.items()))
 

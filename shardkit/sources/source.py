@@ -17,7 +17,7 @@ from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.sample import DEFAULT_EXTENSIONS, fs_text, text_of_path
 from shardkit.shards.manifest import LabelKind
 from shardkit.sources.columns import PathColumn, PathColumnBuilder
-from shardkit.sources.keys import folder_changes, key_of_file, renamed_rows, share_a_key
+from shardkit.sources.keys import folder_changes, key_of_file, keys_of_files, renamed_rows, share_a_key
 from shardkit.sources.left_out import LeftOut, LeftOutCounter
 from shardkit.sources.origin import FilesBelowRoot, Origin
 from shardkit.sources.tree.split_folders import find_splits, inside_split
@@ -112,7 +112,7 @@ class Source:
 
     def keys(self, rows: Sequence[int] | NDArray[np.integer]) -> list[str]:
         """The keys of some rows, in the order of `rows`."""
-        own = [key_of_file(path) for path in self.paths.take(rows)]
+        own = keys_of_files(self.paths.take(rows))
         if not self.renamed:
             return own
         return [self.renamed.get(int(row), key) for row, key in zip(rows, own, strict=True)]

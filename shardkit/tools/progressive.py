@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shardkit.images.jpeg import PROGRESSIVE, start_of_frame
-from shardkit.reading.dataset import Dataset, dataset
 from shardkit.sample import IMAGE_FIELDS
+from shardkit.shards.index_file import index_entries, open_index
+from shardkit.shards.manifest import Manifest
+
+if TYPE_CHECKING:
+    from shardkit.reading.dataset import Dataset
 
 LOOKED_AT = 64
 """Images whose headers are read, evenly spread over the dataset."""
@@ -40,11 +48,48 @@ NO_JPEGS = JpegKinds(0, 0)
 
 def jpeg_kinds(source: str | os.PathLike[str] | Dataset) -> JpegKinds:
     """Look at some images of a dataset or class directory. Errors as from `dataset`."""
+    from shardkit.reading.dataset import Dataset, dataset
+
     data = source if isinstance(source, Dataset) else dataset(source)
-    rows = np.unique(np.linspace(0, len(data) - 1, min(LOOKED_AT, len(data))).astype(np.int64))
+    samples = data[_rows(len(data))]
+    return _kinds(
+        next((bytes(value) for name, value in sample.items() if name in IMAGE_FIELDS), b"") for sample in samples
+    )
+
+
+def packed_jpeg_kinds(prefix: str, manifest: Manifest) -> JpegKinds:
+    """As `jpeg_kinds`, for a dataset that was just packed on this disk: nothing of `reading` is loaded for it."""
+    return _kinds(_packed_images(prefix, manifest))
+
+
+def _packed_images(prefix: str, manifest: Manifest) -> Iterator[bytes]:
+    folder, rows = os.path.dirname(prefix), _rows(manifest.samples)
+    for entry, shards in index_entries(manifest):
+        path = os.path.join(folder, entry.name)
+        index = open_index(path, entry, shards, place=path)
+        ends = list(accumulate((shard.samples for shard in shards), initial=0))
+        for group, shard in enumerate(shards):
+            chosen = rows[(rows >= ends[group]) & (rows < ends[group + 1])] - ends[group]
+            if not len(chosen):
+                continue
+            places = index.columns(group, ["image_offset", "image_size"])
+            with open(os.path.join(folder, shard.name), "rb", buffering=0) as file:
+                for row in chosen.tolist():
+                    offset, size = int(places["image_offset"][row]), int(places["image_size"][row])
+                    if offset >= 0:
+                        file.seek(offset)
+                        yield file.read(size)
+        rows = rows[rows >= ends[-1]] - ends[-1]
+
+
+def _rows(samples: int) -> NDArray[np.int64]:
+    """The samples to look at."""
+    return np.unique(np.linspace(0, samples - 1, min(LOOKED_AT, samples)).astype(np.int64))
+
+
+def _kinds(images: Iterable[bytes]) -> JpegKinds:
     jpegs = progressive = 0
-    for sample in data[rows]:
-        image = next((bytes(value) for name, value in sample.items() if name in IMAGE_FIELDS), b"")
+    for image in images:
         if not image.startswith(b"\xff\xd8"):
             continue
         try:

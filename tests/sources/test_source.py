@@ -3,7 +3,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,9 +12,22 @@ import pytest
 
 from shardkit.errors import SourceError, UsageError
 from shardkit.events import Progress
+from shardkit.sources import columns, keys
 from shardkit.sources import left_out as leftout
 from shardkit.sources.source import Source, scan_tree
-from shardkit.sources.tree import walk
+from shardkit.sources.tree import native, walk
+
+WAYS = ["with the C lister, where it is built", "with scandir"]
+
+
+@pytest.fixture(autouse=True, params=WAYS)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test is for both ways of listing a folder and of taking paths and keys."""
+    if request.param == WAYS[1]:
+        for module in (native, columns, keys):
+            monkeypatch.setattr(module, "load", lambda name: (None, "not wanted"))
+    found: str = request.param
+    return found
 
 
 def grow(root: Path, *files: str | bytes, size: int = 3) -> Path:
@@ -273,7 +286,7 @@ def test_a_file_that_vanishes_during_the_scan_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     grow(tmp_path, "c/1.jpg", f"c/{name}")
-    real = walk._entries
+    real, real_lister = walk._entries, walk.lister
 
     @contextmanager
     def late(path: str) -> Iterator[Iterator[walk.Entry]]:
@@ -283,7 +296,15 @@ def test_a_file_that_vanishes_during_the_scan_is_left_out(
                 (tmp_path / "c" / name).unlink()
             yield iter(listed)
 
+    def late_lister(extensions: Collection[str]) -> Callable[[int], native.Listed | None] | None:
+        def listed(folder: int) -> native.Listed | None:
+            (tmp_path / "c" / name).unlink()
+            return {"1.jpg": 3}, [name]
+
+        return None if real_lister(extensions) is None else listed
+
     monkeypatch.setattr(walk, "_entries", late)
+    monkeypatch.setattr(walk, "lister", late_lister)
     source = scan_tree(tmp_path)
     assert paths(source) == ["c/1.jpg"]
     assert reasons(source) == {leftout.VANISHED: 1}

@@ -1,12 +1,13 @@
 """The packer's fast path for plain JPEGs: the optional C extension `gather`, and what it needs.
 
-It reads files straight into a buffer of whole samples. If it is not built, or for a file that is not plain, Python does
-the same work (`packing/write/plain.py`); the bytes are equal either way.
+It reads files and writes whole samples, without the GIL. If it is not built, or for a file that is not plain, Python
+does the same work (`packing/write/plain.py`); the bytes are equal either way.
 """
 
 from __future__ import annotations
 
-import struct
+import os
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,19 +18,31 @@ from shardkit.images.pillow import MAX_PIXELS
 from shardkit.native import load
 
 BUFFER_BYTES = 1 << 20
-"""The bytes gathered at a time: larger than nearly every image, and within a core's cache."""
+"""The buffer for samples: larger than nearly every image, and within a core's cache."""
 
-MOST_FILES = 2048
-_RECORD = struct.Struct("=6q")
+CALL_BYTES = 1 << 24
+"""About the bytes that one call writes; after it the progress is reported."""
+
+FEWEST_FILES, MOST_FILES = 32, 1 << 14
+"""The files handed over in one call: few after one that was not plain, and then twice as many each time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Some consecutive samples: their bytes, and (offset, size, width, height, CRC-32C, 0) of each, offsets counted
-    from the first byte. The image begins one block after its sample."""
+    """Some consecutive samples that were written. size: their bytes. crc: the CRC-32C of the output up to their end.
 
-    data: bytes
-    records: list[tuple[int, ...]]
+    Columns with a number for each: offset (in the output), length, width, height, and CRC-32C of the image. The image
+    begins one block after its sample.
+    """
+
+    count: int
+    size: int
+    crc: int
+    offsets: array[int]
+    lengths: array[int]
+    widths: array[int]
+    heights: array[int]
+    crcs: array[int]
 
 
 def extension() -> Any:
@@ -38,11 +51,11 @@ def extension() -> Any:
 
 
 class Gatherer:
-    """Gathers the files of one shard. fields: the image field of each file, as text. Requires `extension()`."""
+    """Writes the files of one shard. fields: the image field of each file, as text. Requires `extension()`."""
 
     def __init__(
         self,
-        prefix: bytes,
+        root: bytes,
         paths: list[bytes],
         keys: Sequence[str],
         fields: Sequence[str],
@@ -58,17 +71,40 @@ class Gatherer:
             [known[label] for label in labels],
             sizes,
         )
-        self._prefix = prefix
+        self._root = _folder(root)
+        self._files = MOST_FILES
         self._buffer = bytearray(BUFFER_BYTES)
         self._pattern = ustar_block(b"", 0, b"0", b"")
 
-    def take(self, start: int) -> Gathered:
-        """The samples from file `start` on, as many as fit the buffer; none if that file is not plain."""
-        stop = min(start + MOST_FILES, len(self._lists[0]))
-        done, used, records = extension().gather(
-            self._pattern, self._prefix, *self._lists, start, stop, MAX_PIXELS, MAX_SCANS, self._buffer
-        )
-        return Gathered(bytes(memoryview(self._buffer)[:used]) if done else b"", list(_RECORD.iter_unpack(records)))
+    def write(self, start: int, fd: int, at: int, crc: int) -> Gathered | None:
+        """Write the samples from file `start` on to `fd`; None if that file is not plain. Raises OSError.
+
+        at, crc: the bytes of the output so far, and their CRC-32C.
+        """
+        if self._root is None:
+            return None
+        stop = min(start + self._files, len(self._lists[0]))
+        count, size, crc, records = extension().write(
+            fd, at, crc, self._root, self._pattern, *self._lists, start, stop, CALL_BYTES, MAX_PIXELS, MAX_SCANS,
+            self._buffer,
+        )  # fmt: skip
+        self._files = min(2 * self._files, MOST_FILES) if count else FEWEST_FILES
+        numbers = array("q", records)
+        return Gathered(count, size, crc, *(numbers[column::5] for column in range(5))) if count else None
+
+    def close(self) -> None:
+        """Close the folder."""
+        if self._root is not None:
+            os.close(self._root)
+            self._root = None
+
+
+def _folder(path: bytes) -> int | None:
+    """A descriptor of the folder; None if it can't be opened, which Python reports with the first file."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
 
 
 IMAGE_AT = BLOCK

@@ -140,9 +140,15 @@ class Tar:
 
         return plain_sums(path, keys, paths, numbers)
 
+    def has_gatherer(self) -> bool:
+        """Whether the extension was built."""
+        from shardkit.formats.tar.fast_write import extension
+
+        return extension() is not None
+
     def gatherer(
         self,
-        prefix: bytes,
+        root: bytes,
         paths: list[bytes],
         keys: Sequence[str],
         fields: Sequence[str],
@@ -150,6 +156,6 @@ class Tar:
         sizes: list[int],
     ) -> Gatherer | None:
         """The gatherer of `fast_write`, or None if the extension was not built."""
-        from shardkit.formats.tar.fast_write import Gatherer, extension
+        from shardkit.formats.tar.fast_write import Gatherer
 
-        return None if extension() is None else Gatherer(prefix, paths, keys, fields, labels, sizes)
+        return Gatherer(root, paths, keys, fields, labels, sizes) if self.has_gatherer() else None

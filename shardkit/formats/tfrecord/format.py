@@ -141,9 +141,13 @@ class Tfrecord:
         """Always None: each record has checksums, which the parser checks."""
         return None
 
+    def has_gatherer(self) -> bool:
+        """Always False: there is no fast path for this format."""
+        return False
+
     def gatherer(
         self,
-        prefix: bytes,
+        root: bytes,
         paths: list[bytes],
         keys: Sequence[str],
         fields: Sequence[str],

@@ -27,6 +27,7 @@ from shardkit import errors
 from shardkit.errors import WorkerError
 from shardkit.packing.engine import worker
 from shardkit.packing.engine.options import EngineName, EngineOptions
+from shardkit.packing.write.plain import is_native
 from shardkit.packing.write.receipt import Receipt
 from shardkit.packing.write.shard import write_shard
 from shardkit.packing.write.sink import Advance
@@ -57,7 +58,7 @@ def open_engine(options: EngineOptions, lock_fds: Sequence[int] = ()) -> Abstrac
 
 def _open_local(options: EngineOptions, lock_fds: Sequence[int]) -> AbstractContextManager[Engine]:
     count = cores() if options.workers is None else options.workers
-    return LocalEngine(count, lock_fds) if count > 1 else nullcontext(run_here)
+    return LocalEngine(count, lock_fds, threads=options.threads) if count > 1 else nullcontext(run_here)
 
 
 def _open_ray(options: EngineOptions, lock_fds: Sequence[int]) -> AbstractContextManager[Engine]:
@@ -72,25 +73,48 @@ ENGINES: Mapping[EngineName, Callable[[EngineOptions, Sequence[int]], AbstractCo
 }
 
 
+STOPPING_SECONDS = 10.0
+"""How long the end of a run waits for its threads; each is done with some samples in a moment."""
+
+
 class LocalEngine:
     """Worker processes on this machine, each fed by a thread here. They inherit `lock_fds`, and so hold those locks.
 
     Start it early (`with LocalEngine(2) as engine`): the workers load while the source is scanned.
+
+    threads: write in threads of this process what the C extension writes without the GIL. Worker processes are then
+    started for the first other task.
     """
 
-    def __init__(self, workers: int, lock_fds: Sequence[int] = ()) -> None:
-        self.lock_fds = tuple(lock_fds)
+    def __init__(self, workers: int, lock_fds: Sequence[int] = (), *, threads: bool = False) -> None:
+        self.workers, self.lock_fds, self.threads = workers, tuple(lock_fds), threads
         self.processes: list[subprocess.Popen[bytes]] = []
-        try:
-            for _ in range(workers):
-                self.processes.append(self._start())
-        except OSError as exc:
-            self.close()
-            fact = f"a worker process can't be started ({exc.strerror or exc})"
-            raise WorkerError(_interpreter(), fact, "use `workers=1`, which needs none") from exc
-        except BaseException:
-            self.close()
-            raise
+        self.turns = threading.Semaphore(workers)
+        self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        self._starting = threading.Lock()
+        self._here = threading.Condition()
+        self._writing = 0
+        self._stop = threading.Event()
+        if not threads:
+            self._start_all()
+
+    def _start_all(self) -> None:
+        """Start the worker processes, once."""
+        with self._starting:
+            if self.processes:
+                return
+            try:
+                for _ in range(self.workers):
+                    self.processes.append(self._start())
+            except OSError as exc:
+                self._kill()
+                fact = f"a worker process can't be started ({exc.strerror or exc})"
+                raise WorkerError(_interpreter(), fact, "use `workers=1`, which needs none") from exc
+            except BaseException:
+                self._kill()
+                raise
+            for process in self.processes:
+                self._idle.put(process)
 
     def _start(self) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C reaches only the parent, which then ends its workers.
@@ -110,8 +134,15 @@ class LocalEngine:
         self.close()
 
     def close(self) -> None:
-        """End the workers at once. This comes first: a thread that waits for a worker holds its pipes until it is
-        gone."""
+        """End the workers at once. Threads that write a shard stop at the next samples, and are waited for."""
+        self._stop.set()
+        with self._starting:
+            self._kill()
+        with self._here:  # a file system that no longer answers must not keep the program from its end
+            self._here.wait_for(lambda: not self._writing, STOPPING_SECONDS)
+
+    def _kill(self) -> None:
+        """End the processes. This comes first: a thread that waits for a worker holds its pipes until it is gone."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
@@ -131,16 +162,29 @@ class LocalEngine:
             with taking:
                 return None if stop.is_set() else next(source, None)
 
-        def feed(process: subprocess.Popen[bytes]) -> None:
+        def go_on(files: int, size: int) -> None:
+            if stop.is_set() or self._stop.is_set():
+                raise _StoppedError
+            try:
+                advance(files, size)
+            except BaseException as exc:
+                results.put(exc)
+                raise _StoppedError from exc
+
+        def feed() -> None:
             try:
                 while (task := take()) is not None:
-                    results.put(_ask(process, task, advance))
+                    results.put(self._written(task, go_on))
+            except _StoppedError:
+                pass
             except BaseException as exc:
                 results.put(exc)
             finally:
                 results.put(None)
 
-        threads = [threading.Thread(target=feed, args=(process,), daemon=True) for process in self.processes]
+        # those beyond the workers wait for the disk, or for their turn
+        count = 2 * self.workers if self.threads else self.workers
+        threads = [threading.Thread(target=feed, daemon=True) for _ in range(count)]
         for thread in threads:
             thread.start()
         running = len(threads)
@@ -155,6 +199,39 @@ class LocalEngine:
                     yield result
         finally:
             stop.set()
+
+    def _written(self, task: ShardTask, advance: Advance) -> Receipt:
+        """Write a shard in this thread, or in the next worker that is free."""
+        if self.threads and is_native(task):
+            return self._written_here(task, advance)
+        with self.turns:
+            self._start_all()
+            process = self._idle.get()
+            try:
+                return _ask(process, task, advance)
+            finally:
+                self._idle.put(process)
+
+    def _written_here(self, task: ShardTask, advance: Advance) -> Receipt:
+        """Write a shard in this thread, with the errors of a worker."""
+        with self._here:
+            if self._stop.is_set():
+                raise _StoppedError
+            self._writing += 1
+        try:
+            return write_shard(task, advance, self.turns)
+        except errors.ShardkitError:
+            raise
+        except OSError as exc:  # of the disk, which no part of shardkit expected
+            raise worker.rebuilt(worker.failed_disk(task.name, exc)) from exc
+        finally:
+            with self._here:
+                self._writing -= 1
+                self._here.notify_all()
+
+
+class _StoppedError(Exception):
+    """Nobody waits any more for what a thread writes."""
 
 
 def _interpreter() -> str:

@@ -17,12 +17,14 @@ ENGINE_NAMES: tuple[EngineName, ...] = get_args(EngineName)
 class EngineOptions:
     """A user's choice of an engine. Raises UsageError for invalid values.
 
-    workers: concurrent tasks; None for as many as there are cores. address: of a cluster.
+    workers: concurrent tasks; None for as many as there are cores. address: of a cluster. threads: of this process
+    write what needs no Python; see `LocalEngine`.
     """
 
     name: EngineName = "local"
     workers: int | None = None
     address: str | None = None
+    threads: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in ENGINE_NAMES:

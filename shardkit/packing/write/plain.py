@@ -1,4 +1,4 @@
-"""The fast path of packing: a tree with one file for each sample, in one tight loop, with small JPEGs handled by the C
+"""The fast path of packing: a tree with one file for each sample, in one tight loop, with JPEGs handled by the C
 extension.
 
 It writes the same bytes as the loop in samples.py.
@@ -6,10 +6,11 @@ It writes the same bytes as the loop in samples.py.
 
 from __future__ import annotations
 
-import array
 import os
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError
@@ -24,37 +25,98 @@ from shardkit.packing.write.task import ShardTask
 from shardkit.sample import field_of, text_of_path
 from shardkit.sources.readers import TreeFiles, read_file
 
-GATHER_BYTES = 1 << 15
-"""The largest mean file size for which a shard is written by the C extension."""
+JPEG_FIELDS = frozenset(("jpg", "jpe", "jfif"))
+"""The fields whose files are nearly always what the C extension writes."""
 
-_Sample = tuple[int, int, int, int, int, int, int, int, str, str]
-"""The file's number in the task; offset, size, image offset and image size in the shard; width, height, CRC-32C;
-format, field."""
+LOOKED_AT = 256
+"""The paths of a shard by which its way is chosen."""
+
+
+def is_plain(task: ShardTask) -> bool:
+    """Whether each sample of the task is one file of a tree."""
+    samples = task.samples
+    if not isinstance(samples, FileSamples) or not isinstance(samples.files, TreeFiles):
+        return False
+    return not (samples.names or samples.inline or (samples.labels and min(samples.labels) < 0))
+
+
+def is_native(task: ShardTask) -> bool:
+    """Whether the C extension writes nearly all of the task, without the GIL."""
+    if not (is_plain(task) and _may_gather(task) and FORMATS[task.format].has_gatherer()):
+        return False
+    assert isinstance(task.samples, FileSamples)
+    some = task.samples.paths[:: len(task.samples.paths) // LOOKED_AT + 1]
+    return 2 * sum(field in JPEG_FIELDS for field in _fields(some)) > len(some)
 
 
 def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None:
     """Write the samples of a task and the end mark if each is one file of a tree; otherwise do nothing and return
     None."""
     samples = task.samples
-    if not isinstance(samples, FileSamples) or not isinstance(samples.files, TreeFiles):
+    if not is_plain(task) or not isinstance(samples, FileSamples):
         return None
-    if samples.names or samples.inline or (samples.labels and min(samples.labels) < 0):
-        return None
-    done = Counter[str]()
-    found, skipped = _write(task, samples, sink, advance, done)
-    return Written(
-        rows=_rows(samples, found),
-        labels=[samples.labels[each[0]] for each in found],
-        fields=list(dict.fromkeys(each[9] for each in found)),
-        types={" ".join(kind): count for kind, count in Counter(each[8:] for each in found).items()},
-        skipped=skipped,
-        done=dict(done),
-    )
+    fields = _fields(samples.paths)
+    found, skipped, done = _Found(samples, fields), list[Skipped](), Counter[str]()
+    with _gathering(task, samples, fields) as gather:
+        _write(task, samples, fields, gather, sink, advance, found, skipped, done)
+    return found.written(skipped, dict(done))
+
+
+class _Found:
+    """The samples that were written, by column. numbers: of their files in the task."""
+
+    def __init__(self, samples: FileSamples, fields: Sequence[str]) -> None:
+        self.samples, self.fields_of_files = samples, fields
+        self.numbers = array("q")
+        self.columns = {name: array("q") for name in COLUMNS[1:]}
+        self.fields: dict[str, None] = {}
+        self.types = Counter[str]()
+
+    def add(self, number: int, field: str, kind: str, values: tuple[int, ...]) -> None:
+        """Add a sample. values: of COLUMNS without the label."""
+        self.numbers.append(number)
+        for column, value in zip(self.columns.values(), values, strict=True):
+            column.append(value)
+        self.fields[field] = None
+        self.types[f"{kind} {field}"] += 1
+
+    def extend(self, first: int, some: Gathered) -> None:
+        """Add what the C extension wrote, from file `first` on."""
+        stop = first + some.count
+        self.numbers.extend(range(first, stop))
+        sizes = array("q", self.samples.sizes[first:stop])
+        starts = array("q", [offset + IMAGE_AT for offset in some.offsets])
+        values = (some.offsets, some.lengths, starts, sizes, some.widths, some.heights, some.crcs)
+        for column, more in zip(self.columns.values(), values, strict=True):
+            column.extend(more)
+        counts = Counter(self.fields_of_files[first:stop])
+        self.fields.update(dict.fromkeys(counts))
+        self.types.update({f"JPEG {field}": count for field, count in counts.items()})
+
+    def written(self, skipped: list[Skipped], done: dict[str, int]) -> Written:
+        """What was written."""
+        samples = self.samples
+        keys, paths, labels = samples.keys, samples.paths, samples.labels
+        if len(self.numbers) < len(keys):
+            keys, paths, labels = ([each[n] for n in self.numbers] for each in (keys, paths, labels))  # type: ignore[assignment]
+        numbers = {"label": array("q", labels), **self.columns}
+        rows = Rows(keys, _texts(paths), {name: column.tobytes() for name, column in numbers.items()})
+        return Written(
+            rows=rows, labels=labels, fields=[*self.fields], types=dict(self.types), skipped=skipped, done=done
+        )
 
 
 def _write(
-    task: ShardTask, samples: FileSamples, sink: Sink, advance: Advance, done: Counter[str]
-) -> tuple[list[_Sample], list[Skipped]]:
+    task: ShardTask,
+    samples: FileSamples,
+    fields: Sequence[str],
+    gather: Gatherer | None,
+    sink: Sink,
+    advance: Advance,
+    found: _Found,
+    skipped: list[Skipped],
+    done: Counter[str],
+) -> None:
     """Write the samples to the sink. It is a single loop: for small files, a call for each step would cost a tenth
     more.
 
@@ -63,33 +125,24 @@ def _write(
     look, read, wish = LOOKS[task.check], read_file, task.transcode
     form, texts, root = FORMATS[task.format], task.texts, samples.root
     paths, sizes = samples.paths, samples.sizes
-    encode = form.encode
-    prefix, known = os.path.join(root, b""), _Fields()
-    fields = [known[path[path.rfind(b".") + 1 :]] for path in paths]
+    encode, prefix = form.encode, os.path.join(root, b"")
     label_fields = {label: ("cls", b"%d" % label) for label in set(samples.labels)}
-    gather = _gatherer(task, samples, prefix, fields)
-    found: list[_Sample] = []
-    skipped: list[Skipped] = []
     pieces: list[bytes] = []
     position = pending = number = reported = seen = 0
     while number < len(paths):
-        if pending >= sink.FLUSH_BYTES:
+        fast = gather if fields[number] in JPEG_FIELDS else None
+        if pending >= sink.FLUSH_BYTES or (pending and fast is not None):
             sink.write(pieces, pending)
             pieces, pending = [], 0
         if seen >= Meter.TELL_BYTES or number - reported >= Meter.TELL_FILES:
             advance(number - reported, seen)
             reported, seen = number, 0
-        if gather is not None:
-            gathered = gather.take(number)
-            if gathered.records:
-                first, size = number, len(gathered.data)
-                number += len(gathered.records)
-                found += _gathered(gathered, first, position, fields, sizes)
-                sink.write([*pieces, gathered.data], pending + size)
-                pieces, pending = [], 0
-                position += size
-                seen += sum(sizes[first:number])
-                continue
+        if fast is not None and (some := sink.gather(fast, number)) is not None:
+            found.extend(number, some)
+            first, number = number, number + some.count
+            position += some.size
+            seen += sum(sizes[first:number])
+            continue
         path, size, label, key = paths[number], sizes[number], samples.labels[number], samples.keys[number]
         field = fields[number]
         number += 1
@@ -111,33 +164,39 @@ def _write(
             skipped.append(left_out(root, path, exc, skip_bad=task.skip_bad))
             continue
         start = position + offsets[0]
-        found.append((number - 1, position, length, start, len(data), width, height, crc32c(data), kind, field))
+        found.add(number - 1, field, kind, (position, length, start, len(data), width, height, crc32c(data)))
         pieces += parts
         pending += length
         position += length
     sink.write([*pieces, form.end], pending + len(form.end))
     advance(len(paths) - reported, seen)
-    return found, skipped
 
 
-def _gatherer(task: ShardTask, samples: FileSamples, prefix: bytes, fields: Sequence[str]) -> Gatherer | None:
-    """The C extension's gatherer, if it can be used (it checks headers only, and writes tar) and is worth it.
-
-    It copies the files, which Python does not: above about 30 kB this costs more than Python's work per file.
-    """
-    if task.check != "header" or task.transcode is not None:
-        return None
-    if sum(samples.sizes) > GATHER_BYTES * len(samples.sizes):
-        return None
-    return FORMATS[task.format].gatherer(prefix, samples.paths, samples.keys, fields, samples.labels, samples.sizes)
+def _may_gather(task: ShardTask) -> bool:
+    """Whether the C extension does what the task asks for: it checks headers only, and transcodes nothing."""
+    return task.check == "header" and task.transcode is None
 
 
-def _gathered(found: Gathered, first: int, position: int, fields: Sequence[str], sizes: Sequence[int]) -> list[_Sample]:
-    start = position + IMAGE_AT
-    return [
-        (number, position + at, size, start + at, sizes[number], width, height, crc, "JPEG", fields[number])
-        for number, (at, size, width, height, crc, _) in enumerate(found.records, first)
-    ]
+@contextmanager
+def _gathering(task: ShardTask, samples: FileSamples, fields: Sequence[str]) -> Iterator[Gatherer | None]:
+    """The C extension's gatherer, if it can be used."""
+    gather = None
+    if _may_gather(task):
+        form = FORMATS[task.format]
+        gather = form.gatherer(samples.root, samples.paths, samples.keys, fields, samples.labels, samples.sizes)
+    try:
+        yield gather
+    finally:
+        if gather is not None:
+            gather.close()
+
+
+def _fields(paths: Sequence[bytes]) -> list[str]:
+    """The field of each file, by its extension."""
+    if paths and (b"\0".join(paths) + b"\0").count(b".jpg\0") == len(paths):  # nearly always: a tenth of the cost
+        return ["jpg"] * len(paths)
+    known = _Fields()
+    return [known[path[path.rfind(b".") + 1 :]] for path in paths]
 
 
 class _Fields(dict[bytes, str]):
@@ -146,17 +205,6 @@ class _Fields(dict[bytes, str]):
     def __missing__(self, extension: bytes) -> str:
         self[extension] = field = field_of(text_of_path(extension))
         return field
-
-
-def _rows(samples: FileSamples, found: Sequence[_Sample]) -> Rows:
-    columns = list(zip(*found, strict=True)) or [()] * 10
-    numbers = columns[0]
-    values = ([samples.labels[n] for n in numbers], *columns[1:8])
-    return Rows(
-        [samples.keys[n] for n in numbers],
-        _texts([samples.paths[n] for n in numbers]),
-        {name: array.array("q", column).tobytes() for name, column in zip(COLUMNS, values, strict=True)},
-    )
 
 
 def _texts(paths: Sequence[bytes]) -> list[str]:

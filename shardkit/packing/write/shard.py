@@ -7,6 +7,8 @@ data. Nothing here needs NumPy, so that a worker process starts in a few hundred
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from shardkit.packing.write.receipt import Receipt, keep_receipt
 from shardkit.packing.write.samples import write_samples
@@ -15,9 +17,9 @@ from shardkit.packing.write.task import ShardTask
 from shardkit.storage.files import translated, whole_file
 
 
-def write_shard(task: ShardTask, advance: Advance) -> Receipt:
+def write_shard(task: ShardTask, advance: Advance, turn: AbstractContextManager[Any] | None = None) -> Receipt:
     """Write the shard of `task` and its receipt; `advance(samples, bytes)` is called from time to time with what was
-    read.
+    read. turn: is held while the shard is written, but not while the disk flushes it.
 
     The shard appears under its name only when it is complete and on the disk; its receipt follows. Raises BadFileError
     for a file that can't be packed (unless the task skips those), StorageError, DestinationError.
@@ -27,5 +29,6 @@ def write_shard(task: ShardTask, advance: Advance) -> Receipt:
         with translated(target):
             since = os.fstat(file.fileno()).st_mtime_ns
         sink = Sink(file.fileno(), target)
-        written = write_samples(task, sink, advance)
+        with turn or nullcontext():
+            written = write_samples(task, sink, advance)
     return keep_receipt(task.work, task.name, sink, written, digest=task.digest, check=task.check, since=since)

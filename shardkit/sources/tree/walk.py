@@ -21,6 +21,7 @@ from shardkit.errors import MissingSourceError, SourceError, UsageError
 from shardkit.sample import fs_text
 from shardkit.sources import left_out as leftout
 from shardkit.sources.left_out import LeftOutCounter
+from shardkit.sources.tree.native import Named, lister
 
 _SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
@@ -29,7 +30,30 @@ _SYSTEM_NAMES = frozenset(
 MAX_DEPTH = 1000
 """The maximum nesting of folders: deeper trees are an attack, and no other program could unpack them."""
 
-Entry = os.DirEntry[str]
+
+class Entry(Protocol):
+    """An entry of a folder: an `os.DirEntry`, or a name that the C extension left to Python."""
+
+    @property
+    def name(self) -> str:
+        """The name, as text from `os.fsdecode`."""
+        ...
+
+    def is_dir(self, *, follow_symlinks: bool = True) -> bool:
+        """Whether it is a folder; False if it is gone."""
+        ...
+
+    def is_file(self) -> bool:
+        """Whether it is, or leads to, a regular file; False if it is gone."""
+        ...
+
+    def is_symlink(self) -> bool:
+        """Whether it is a link."""
+        ...
+
+    def stat(self) -> os.stat_result:
+        """The status of what it is or leads to. Raises OSError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +151,7 @@ class Walk:
         self.root = root
         self.left_out = left_out
         self._wanted = wanted_extensions(extensions)
+        self._lister = lister(self._wanted)
         self._above = _identities_above(root)
 
     def class_folders(self) -> list[str]:
@@ -158,8 +183,15 @@ class Walk:
         if path.count("/") >= MAX_DEPTH:
             fact = f"it is over {MAX_DEPTH} folders deep"
             raise SourceError(fs_text(os.path.join(self.root, path)), fact, "move it up, or out of the source")
-        wanted = self._wanted
-        with _entries(os.path.join(self.root, path)) as entries:
+        wanted, place = self._wanted, os.path.join(self.root, path)
+        if self._lister is not None:
+            with _opened(place) as folder:
+                found = self._lister(folder)
+                if found is not None:
+                    sizes = found[0]
+                    others = [Named(name, folder) for name in sorted(found[1], key=_order)]
+                    return sizes, self._sort_out(path, others, sizes)
+        with _entries(place) as entries:
             for entry in entries:
                 name = entry.name
                 dot = name.rfind(".")
@@ -216,12 +248,24 @@ def _entries(path: str) -> Iterator[Iterator[Entry]]:
 
     Listed through a descriptor if possible: a file's stat then looks up one name instead of the whole path.
     """
+    if os.scandir not in os.supports_fd:
+        try:
+            with os.scandir(path) as entries:
+                yield entries
+        except OSError as exc:
+            raise _unreadable(path, exc) from exc
+        return
+    with _opened(path) as descriptor, os.scandir(descriptor) as entries:
+        yield entries
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[int]:
+    """A descriptor of a folder, for use inside the `with` block. SourceError if it can't be read."""
     descriptor = None
     try:
-        if os.scandir in os.supports_fd:
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        with os.scandir(path if descriptor is None else descriptor) as entries:
-            yield entries
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        yield descriptor
     except OSError as exc:
         raise _unreadable(path, exc) from exc
     finally:

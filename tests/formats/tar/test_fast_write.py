@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from images.jpegs import EOI, lossless, of_441, photo
 from images.test_jpeg import NO_END, NOT_DECODED, STRAY
 
 import shardkit
+from shardkit.checksums import crc32c
 from shardkit.formats.tar import fast_write
 from shardkit.formats.tar.fast_write import Gatherer
 from shardkit.images.jpeg import MAX_SCANS
@@ -65,9 +67,9 @@ def test_a_name_around_the_100_bytes_of_ustar_is_written_as_in_python(
 ) -> None:
     name = "blue/" + "n" * (name_bytes - len("blue/.jpg")) + ".jpg"
     (tree / name).write_bytes(draw_image(3))
-    taken = gatherer(tree, [name]).take(0)
-    assert len(taken.records) == (name_bytes <= 100)
-    assert not taken.records or taken.data.startswith(name.encode().ljust(100, b"\0") + b"0000644\0")
+    found, data = written(tree, [name])
+    assert found == [name_bytes <= 100]
+    assert not data or data.startswith(name.encode().ljust(100, b"\0") + b"0000644\0")
     fast = packed(tree, tmp_path / "fast" / "d")
     in_python()
     assert packed(tree, tmp_path / "slow" / "d") == fast
@@ -111,51 +113,92 @@ def gatherer(tree: Path, names: list[str], sizes: list[int] | None = None) -> Ga
     paths = [os.fsencode(name) for name in names]
     keys = [name.rpartition(".")[0] for name in names]
     lengths = sizes or [(tree / name).stat().st_size for name in names]
-    return Gatherer(os.fsencode(tree) + b"/", paths, keys, ["jpg"] * len(names), [1] * len(names), lengths)
+    return Gatherer(os.fsencode(tree), paths, keys, ["jpg"] * len(names), [1] * len(names), lengths)
 
 
-def test_it_stops_before_a_file_that_has_grown_or_shrunk_or_gone(tree: Path) -> None:
+def written(tree: Path, names: list[str], sizes: list[int] | None = None) -> tuple[list[bool], bytes]:
+    """(whether the extension writes each file, what it writes), one call after another."""
+    files, found, start, crc = gatherer(tree, names, sizes), list[bool](), 0, 0
+    with tempfile.TemporaryFile() as file:
+        while start < len(names):
+            some = files.write(start, file.fileno(), file.tell(), crc)
+            if some is None:
+                found.append(False)
+                start += 1
+                continue
+            assert some.offsets[0] == file.seek(0, os.SEEK_END) - some.size
+            found += [True] * some.count
+            start, crc = start + some.count, some.crc
+        files.close()
+        file.seek(0)
+        data = file.read()
+    assert crc == crc32c(data)
+    return found, data
+
+
+def test_it_leaves_a_file_that_has_grown_or_shrunk_or_gone(tree: Path) -> None:
     names = ["blue/0000.jpg", "blue/0001.jpg", "blue/0002.jpg"]
     sizes = [(tree / name).stat().st_size for name in names]
     for change in (1, -1):
-        found = gatherer(tree, names, [sizes[0], sizes[1] - change, sizes[2]]).take(0)
-        assert len(found.records) == 1
+        assert written(tree, names, [sizes[0], sizes[1] - change, sizes[2]])[0] == [True, False, True]
     (tree / names[1]).unlink()
-    assert len(gatherer(tree, names, sizes).take(0).records) == 1
-    assert gatherer(tree, names, sizes).take(1).records == []
-    assert len(gatherer(tree, names, sizes).take(2).records) == 1
+    assert written(tree, names, sizes)[0] == [True, False, True]
 
 
-def test_it_stops_where_its_buffer_is_full(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "value"), [("BUFFER_BYTES", 9000), ("CALL_BYTES", 9000), ("MOST_FILES", 2)])
+def test_the_samples_are_the_same_in_pieces_of_any_size(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: int
+) -> None:
     names = [f"red/000{number}.jpg" for number in range(7)]
-    monkeypatch.setattr(fast_write, "BUFFER_BYTES", 9000)
-    files = gatherer(tree, names)
-    taken = 0
-    while taken < len(names):
-        found = files.take(taken)
-        assert 1 <= len(found.records) < len(names)
-        assert len(found.data) <= 9000
-        taken += len(found.records)
+    whole = written(tree, names)
+    assert whole[0] == [True] * len(names)
+    monkeypatch.setattr(fast_write, name, value)
+    assert written(tree, names) == whole
+
+
+def test_a_file_larger_than_the_buffer_is_left(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_write, "BUFFER_BYTES", 1000)
+    assert written(tree, ["red/0000.jpg"]) == ([False], b"")
+
+
+def test_all_files_are_left_if_the_folder_is_gone(tree: Path) -> None:
+    assert written(tree / "nowhere", ["red/0000.jpg"], [1000]) == ([False], b"")
 
 
 def test_a_pipe_in_the_place_of_a_file_does_not_hang(tree: Path) -> None:
     os.mkfifo(tree / "red" / "pipe.jpg")
-    assert gatherer(tree, ["red/pipe.jpg"], [100]).take(0).records == []
+    assert written(tree, ["red/pipe.jpg"], [100])[0] == [False]
 
 
-@pytest.mark.parametrize("arguments", [(0, 3), (-1, 1), (2, 1)])
-def test_numbers_outside_the_lists_are_refused(arguments: tuple[int, int]) -> None:
-    lists = ([b"a"], [b"a"], [b".jpg"], [b"1"], [10])
+@pytest.mark.parametrize("path", [b"", b"/etc/passwd", b"red/0000.jpg\0"])
+def test_a_path_that_is_not_below_the_folder_is_left(tree: Path, path: bytes) -> None:
+    [size] = [(tree / "red" / "0000.jpg").stat().st_size]
+    files = Gatherer(os.fsencode(tree), [path], ["key"], ["jpg"], [0], [size])
+    with tempfile.TemporaryFile() as file:
+        assert files.write(0, file.fileno(), 0, 0) is None
+    files.close()
+
+
+def test_an_output_that_cannot_be_written_is_an_error(tree: Path) -> None:
+    files = gatherer(tree, ["red/0000.jpg"])
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(OSError, match="No space left"):
+        files.write(0, full.fileno(), 0, 0)
+    files.close()
+
+
+def native_write(lists: tuple[list[object], ...], start: int, stop: int) -> None:
+    buffer = bytearray(5000)
+    fast_write.extension().write(-1, 0, 0, -1, bytes(512), *lists, start, stop, 1000, 1000, MAX_SCANS, buffer)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 3), (-1, 1), (2, 1)])
+def test_numbers_outside_the_lists_are_refused(start: int, stop: int) -> None:
     with pytest.raises(ValueError, match="within the lists"):
-        fast_write.extension().gather(bytes(512), b"", *lists, *arguments, 1000, MAX_SCANS, bytearray(5000))
+        native_write(([b"a"], [b"a"], [b".jpg"], [b"1"], [10]), start, stop)
 
 
 def test_lists_of_other_things_are_refused() -> None:
     with pytest.raises(TypeError, match="bytes"):
-        fast_write.extension().gather(
-            bytes(512), b"", ["a"], [b"a"], [b".jpg"], [b"1"], [10], 0, 1, 9, 9, bytearray(5000)
-        )
+        native_write((["a"], [b"a"], [b".jpg"], [b"1"], [10]), 0, 1)
     with pytest.raises(ValueError, match="negative size"):
-        fast_write.extension().gather(
-            bytes(512), b"", [b"a"], [b"a"], [b".jpg"], [b"1"], [-1], 0, 1, 9, 9, bytearray(5000)
-        )
+        native_write(([b"a"], [b"a"], [b".jpg"], [b"1"], [-1]), 0, 1)

@@ -50,6 +50,20 @@ def command(many: Path, out: Path, workers: int) -> list[str]:
     return ["pack", str(many), str(out / "train"), "--max-count", "3", "--workers", str(workers)]
 
 
+WITHOUT_EXTENSION = """
+import sys
+from shardkit.cli.main import main
+from shardkit.formats.tar import fast_write
+fast_write.extension = lambda: None
+main(sys.argv[1:])
+"""
+
+
+def in_processes(many: Path, out: Path) -> list[str]:
+    """A run with two worker processes: without the C extension, which threads of one process would use."""
+    return ["-c", WITHOUT_EXTENSION, *command(many, out, 2)]
+
+
 @contextmanager
 def started(*arguments: str) -> Iterator[Run]:
     """A new interpreter; it and its workers are gone at the end."""
@@ -134,7 +148,7 @@ def finish(
 def test_an_interrupt_from_the_keyboard_ends_the_run_and_the_next_goes_on(
     many: Path, out: Path, pack_one: Pack, content_of: Any, undisturbed: dict[str, bytes]
 ) -> None:
-    with started("-m", "shardkit", *command(many, out, 2)) as process:
+    with started(*in_processes(many, out)) as process:
         workers = stop_workers(process, out, 5)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE_SECONDS)
@@ -148,10 +162,11 @@ def test_an_interrupt_from_the_keyboard_ends_the_run_and_the_next_goes_on(
     finish(many, out, kept, undisturbed, pack_one, content_of)
 
 
-def test_an_interrupt_in_a_run_without_workers_leaves_no_half_written_file(
-    many: Path, out: Path, pack_one: Pack, content_of: Any, undisturbed: dict[str, bytes]
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_in_a_run_without_worker_processes_leaves_no_half_written_file(
+    workers: int, many: Path, out: Path, pack_one: Pack, content_of: Any, undisturbed: dict[str, bytes]
 ) -> None:
-    with started("-m", "shardkit", *command(many, out, 1)) as process:
+    with started("-m", "shardkit", *command(many, out, workers)) as process:
         wait_for(lambda: len(receipts(out)) >= 5 or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=PATIENCE_SECONDS)
@@ -164,7 +179,7 @@ def test_an_interrupt_in_a_run_without_workers_leaves_no_half_written_file(
 def test_a_run_that_is_killed_leaves_no_worker_and_the_next_goes_on(
     finished: int, many: Path, out: Path, pack_one: Pack, content_of: Any, undisturbed: dict[str, bytes]
 ) -> None:
-    with started("-m", "shardkit", *command(many, out, 2)) as process:
+    with started(*in_processes(many, out)) as process:
         wait_for(lambda: len(children(process)) == 2)
         workers = children(process)
         wait_for(lambda: len(receipts(out)) >= finished or process.poll() is not None)
@@ -181,11 +196,11 @@ def test_a_run_that_is_killed_leaves_no_worker_and_the_next_goes_on(
 def test_the_next_run_waits_for_the_workers_of_a_run_that_was_killed(
     many: Path, out: Path, pack_one: Pack, content_of: Any, undisturbed: dict[str, bytes]
 ) -> None:
-    with started("-m", "shardkit", *command(many, out, 2)) as process:
+    with started(*in_processes(many, out)) as process:
         workers = stop_workers(process, out, 5)
         process.kill()
         process.wait(timeout=PATIENCE_SECONDS)
-        with started("-m", "shardkit", *command(many, out, 2)) as second:
+        with started(*in_processes(many, out)) as second:
             with pytest.raises(subprocess.TimeoutExpired):
                 second.wait(timeout=1)
             for pid in workers:
@@ -198,7 +213,7 @@ def test_the_next_run_waits_for_the_workers_of_a_run_that_was_killed(
 def test_a_worker_that_is_killed_ends_the_run_and_what_is_finished_is_kept(
     many: Path, out: Path, pack_one: Pack, content_of: Any, undisturbed: dict[str, bytes]
 ) -> None:
-    with started("-m", "shardkit", *command(many, out, 2)) as process:
+    with started(*in_processes(many, out)) as process:
         workers = stop_workers(process, out, 5)
         os.kill(workers[0], signal.SIGKILL)
         _, err = process.communicate(timeout=PATIENCE_SECONDS)
@@ -212,6 +227,18 @@ def test_a_worker_that_is_killed_ends_the_run_and_what_is_finished_is_kept(
     assert not [pid for pid in workers if is_there(pid)]
     assert not list(out.glob(".train.packing/*.part"))
     finish(many, out, inodes(out, receipts(out)), undisturbed, pack_one, content_of)
+
+
+@pytest.mark.parametrize("finished", [0, 1, 40])
+def test_a_run_in_threads_that_is_killed_is_finished_by_the_next(
+    finished: int, many: Path, out: Path, pack_one: Pack, content_of: Any, undisturbed: dict[str, bytes]
+) -> None:
+    with started("-m", "shardkit", *command(many, out, 2)) as process:
+        wait_for(lambda: len(receipts(out)) >= finished or process.poll() is not None)
+        process.kill()
+        process.wait(timeout=PATIENCE_SECONDS)
+    kept = inodes(out, receipts(out)) if not list(out.glob("train*")) else {}
+    finish(many, out, kept, undisturbed, pack_one, content_of)
 
 
 KILL_AT_RENAME = """
@@ -244,9 +271,9 @@ def test_a_run_that_is_killed_at_a_rename_is_finished_by_the_next(
 def test_a_second_command_is_refused_while_the_first_goes_on(
     many: Path, out: Path, content_of: Any, undisturbed: dict[str, bytes]
 ) -> None:
-    with started("-m", "shardkit", *command(many, out, 2)) as process:
+    with started(*in_processes(many, out)) as process:
         workers = stop_workers(process, out, 1)
-        with started("-m", "shardkit", *command(many, out, 2)) as second:
+        with started(*in_processes(many, out)) as second:
             _, err = second.communicate(timeout=PATIENCE_SECONDS)
         for pid in workers:
             wake(pid)

@@ -14,6 +14,7 @@ import pytest
 
 from shardkit import errors
 from shardkit.errors import BadFileError, StorageError, WorkerError
+from shardkit.formats.tar import fast_write
 from shardkit.packing.engine import engine as engines
 from shardkit.packing.engine import worker
 from shardkit.packing.engine.engine import LocalEngine, run_here
@@ -148,8 +149,8 @@ def engine() -> Iterator[Callable[..., LocalEngine]]:
     """Starts an engine, which is closed at the end."""
     engines: list[LocalEngine] = []
 
-    def start(workers: int = 2, *fds: int) -> LocalEngine:
-        engines.append(LocalEngine(workers, fds))
+    def start(workers: int = 2, *fds: int, threads: bool = False) -> LocalEngine:
+        engines.append(LocalEngine(workers, fds, threads=threads))
         return engines[-1]
 
     yield start
@@ -168,12 +169,16 @@ def test_a_worker_loads_nothing_heavy(run_python: Any, tmp_path: Path) -> None:
     assert not loaded & {"numpy", "pyarrow", "PIL", "cv2", "simplejpeg", "asyncio", "yaml", "click", "tqdm"}
 
 
+@pytest.mark.parametrize("threads", [False, True])
 def test_the_engine_gives_every_receipt_and_those_of_one_process_are_the_same(
-    tasks: Tasks, engine: Callable[..., LocalEngine]
+    tasks: Tasks, engine: Callable[..., LocalEngine], threads: bool
 ) -> None:
     one = {receipt.entry.name: receipt.entry for receipt in run_here(tasks(), ignore)}
     read: list[tuple[int, int]] = []
-    two = {receipt.entry.name: receipt.entry for receipt in engine()(tasks(), lambda *what: read.append(what))}
+    two = {
+        receipt.entry.name: receipt.entry
+        for receipt in engine(threads=threads)(tasks(), lambda *what: read.append(what))
+    }
     assert one == two
     assert len(two) == 4
     assert sum(files for files, _ in read) == 12
@@ -301,12 +306,47 @@ with LocalEngine(2) as engine:
     assert run_python("-c", code, cwd=tmp_path).stdout == "/nowhere/a.jpg\n"
 
 
-def test_an_error_in_advance_ends_the_run(tasks: Tasks, engine: Callable[..., LocalEngine]) -> None:
+@pytest.mark.skipif(fast_write.extension() is None, reason="the C extension is not built here")
+def test_processes_start_for_the_first_task_that_needs_python(
+    tasks: Tasks, tree: Path, engine: Callable[..., LocalEngine], draw_image: Callable[..., bytes]
+) -> None:
+    one = engine(threads=True)
+    assert len(list(one(tasks(), ignore))) == 4
+    assert one.processes == []
+    for path in (tree / "red").iterdir():
+        path.with_suffix(".png").write_bytes(draw_image(3, format="PNG"))
+        path.unlink()
+    assert len(list(one(tasks(), ignore))) == 4
+    assert len(one.processes) == 2
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_bad_file_has_the_same_error_in_threads_and_in_processes(
+    tasks: Tasks, tree: Path, engine: Callable[..., LocalEngine], threads: bool
+) -> None:
+    made = tasks()
+    (tree / "blue" / "0001.jpg").write_bytes(b"cut")
+    with pytest.raises(BadFileError, match=r"blue/0001.jpg: the file had \d+ bytes at the scan and has shrunk to 3"):
+        list(engine(threads=threads)(iter(made), ignore))
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_disk_that_fails_unexpectedly_has_the_same_error_in_threads_and_in_processes(
+    tasks: Tasks, tmp_path: Path, engine: Callable[..., LocalEngine], threads: bool
+) -> None:
+    made = tasks()
+    (tmp_path / "work").rmdir()
+    with pytest.raises(StorageError, match=r"train-00000\d.tar: No such file or directory"):
+        list(engine(threads=threads)(iter(made), ignore))
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_an_error_in_advance_ends_the_run(tasks: Tasks, engine: Callable[..., LocalEngine], threads: bool) -> None:
     def advance(files: int, size: int) -> None:
         raise OSError("the terminal is gone")
 
     with pytest.raises(OSError, match="the terminal is gone"):
-        list(engine()(tasks(), advance))
+        list(engine(threads=threads)(tasks(), advance))
 
 
 def test_a_worker_that_died_before_its_task_is_told(tasks: Tasks, engine: Callable[..., LocalEngine]) -> None:
