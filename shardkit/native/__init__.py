@@ -3,14 +3,15 @@ a clear error is raised.
 
     checksums   CRC-32C of buffers; without it, google_crc32c or NumPy computes it
     sums        CRC-32C of all parts of a shard in one pass; without it, each part is summed by itself
+    framing     frames the samples that a program writes; without it, a loop in Python does
     gather      reads, checks and writes plain JPEGs to a shard; without it, a loop in Python does
     tree        lists folders and makes keys; without it, `os.scandir` and a loop in Python do
     jpeg        decodes, crops and resizes JPEGs into a batch; without it, simplejpeg and Pillow do
     augment     warps images for `decode(augment=)`; without it, NumPy does
     jpegtran    rewrites JPEGs losslessly; without it, the options that need it are refused
 
-checksums, sums and gather need a processor with an instruction for CRC-32C, jpeg and jpegtran libjpeg-turbo. setup.py
-builds them. A part is loaded on first use, never when shardkit is imported.
+checksums, sums, gather and framing need a processor with an instruction for CRC-32C, jpeg and jpegtran libjpeg-turbo.
+setup.py builds them. A part is loaded on first use, never when shardkit is imported.
 """
 
 from __future__ import annotations

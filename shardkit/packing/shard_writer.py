@@ -12,7 +12,8 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,21 +28,20 @@ from shardkit.packing.dest.destination import Delivery, Destination
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
+from shardkit.packing.open_shard import OpenShard
 from shardkit.packing.options import class_names
 from shardkit.packing.settings import Classes
 from shardkit.packing.source_samples import samples_of, scan_in_order
 from shardkit.packing.write.encoders import encoded
+from shardkit.packing.write.framed import NOT_TAKEN, FramedSamples, Keys, extension, new_keys
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.labels import Targets
-from shardkit.packing.write.receipt import Receipt, keep_receipt
-from shardkit.packing.write.sink import Sink
-from shardkit.packing.write.writer import SampleWriter
+from shardkit.packing.write.receipt import Receipt
 from shardkit.sample import IMAGE_FIELDS, field_of, path_of_text
 from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.shards.names import shard_name
 from shardkit.sources.lists.in_memory import TableLike, is_table
 from shardkit.sources.options import TableColumns
-from shardkit.storage.files import whole_file
 from shardkit.units import parse_bytes
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def _write_source(
     options["classes"] = source.classes or None
     with ShardWriter(dest, **options) as sink:
         for path, sample in samples_of(source):
-            sink._write(sample, path)
+            sink._put(sample, path)
     return sink.manifest
 
 
@@ -156,9 +156,10 @@ class ShardWriter:
         self._format, self._check, self._progress = FORMATS[asked.format], asked.check, asked.progress
         self._max_bytes, self._max_count = parse_bytes(asked.max_bytes), asked.max_count
         self._targets = Targets(class_names(asked.classes))
-        self._keys: set[bytes] | None = None
+        self._keys: Keys | None = None
+        self._add: Callable[[Mapping[str, Any], bytes | None], int] = _not_taken
         self._receipts: list[Receipt] = []
-        self._shard: _Shard | None = None
+        self._shard: OpenShard | None = None
         self._manifest: Manifest | None = None
         self._count = self._bytes = 0
         self._open = True
@@ -166,6 +167,7 @@ class ShardWriter:
         self._destination = destinations_of(locate(dest), own, None, work=asked.work, options=asked.storage_options)[""]
         with ExitStack() as stack:
             self._destination, self._delivery = _begun(stack, self._destination, overwrite=asked.overwrite)
+            self._pool = stack.enter_context(ThreadPoolExecutor(1, "shardkit-write"))
             self._stack = stack.pop_all()
 
     @property
@@ -185,10 +187,49 @@ class ShardWriter:
 
         Raises BadFileError, which names the sample and the field.
         """
-        self._write(sample, None)
+        if answer := self._add(sample, None):
+            self._follow(answer, sample, None)
+
+    def _put(self, sample: Mapping[str, Any], path: bytes) -> None:
+        """As `write`. path: the one for the index, which otherwise is the key with the image's extension."""
+        if answer := self._add(sample, path):
+            self._follow(answer, sample, path)
+
+    def _follow(self, answer: int, sample: Mapping[str, Any], path: bytes | None) -> None:
+        """Do what `_add` left to do: it asks for `_drain`, or did not take the sample."""
+        self._drain()
+        if answer == NOT_TAKEN:
+            self._add = _not_taken  # until it is written
+            try:
+                self._write(sample, path)
+            finally:
+                self._go_on()
+
+    def _drain(self) -> None:
+        """Write the samples that were framed and wait."""
+        if self._shard is None or self._shard.framed is None:
+            return
+        count, size = self._shard.drain(self._shard.framed)
+        told = self._count // _TELL_SAMPLES
+        self._count += count
+        self._bytes += size
+        if self._count // _TELL_SAMPLES > told:
+            self._progress(Progress("write", self._count, 0, self._bytes))
+
+    def _go_on(self) -> None:
+        """Frame the samples that follow, in the shard that is open."""
+        self._add = _not_taken
+        shard = self._shard
+        if not self._open or shard is None or not shard.samples or extension() is None:
+            return
+        if shard.framed is None:
+            shard.framed = FramedSamples(self._format.name, self._check, self._targets, self._keys)
+        left = -1 if self._max_count is None else self._max_count - shard.samples
+        limit = self._max_bytes - len(self._format.end)
+        self._add = shard.framed.go_on(shard.writer, limit=limit, number=self._count, left=left)
 
     def _write(self, sample: Mapping[str, Any], path: bytes | None) -> None:
-        """Write a sample. path: the one for the index (None: the key with the image's extension)."""
+        """Write a sample by itself."""
         if not self._open:
             raise UsageError(str(self._destination), "the writer is closed", "write inside the with block")
         number = self._count
@@ -214,17 +255,15 @@ class ShardWriter:
     def _key(self, sample: Mapping[str, Any], number: int) -> str:
         key = sample.get("__key__")
         if number == 0 and key is not None:
-            self._keys = set()
+            self._keys = new_keys()
         if self._keys is None:
             if key is not None:
                 raise _bad(number, str(key), "it has a __key__, but those before have none")
             return f"{number:09d}"
         if not isinstance(key, str):
             raise _bad(number, None, "its __key__ is not text" if key is not None else "it has no __key__")
-        mark = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=10).digest()
-        if mark in self._keys:
+        if not self._keys.add(key.encode("utf-8", "surrogatepass")):
             raise _bad(number, key, "its __key__ occurs twice")
-        self._keys.add(mark)
         return key
 
     def _fields(self, sample: Mapping[str, Any], key: str) -> tuple[list[tuple[str, bytes]], int, list[int]]:
@@ -250,7 +289,7 @@ class ShardWriter:
             raise _bad(self._count, key, "it has no field")
         return fields, label, classes
 
-    def _shard_for(self, size: int) -> _Shard:
+    def _shard_for(self, size: int) -> OpenShard:
         """The shard for a sample of `size` bytes."""
         shard = self._shard
         if shard is not None and (
@@ -260,7 +299,7 @@ class ShardWriter:
             shard = None
         if shard is None:
             name = shard_name(self._destination.base, len(self._receipts), self._format.suffix)
-            shard = self._shard = _Shard(self._destination.work, name, self._format.name, self._check)
+            shard = self._shard = OpenShard(self._destination.work, name, self._format.name, self._check, self._pool)
         return shard
 
     def _end_shard(self) -> None:
@@ -278,6 +317,7 @@ class ShardWriter:
         if not self._open:
             return
         try:
+            self._drain()
             self._end_shard()
             self._delivery.finish(self._progress)
             self._commit()
@@ -285,6 +325,7 @@ class ShardWriter:
             self.abort()
             raise
         self._open = False
+        self._go_on()
         self._stack.close()
 
     def abort(self) -> None:
@@ -292,6 +333,7 @@ class ShardWriter:
         if not self._open:
             return
         self._open = False
+        self._go_on()
         try:
             if self._shard is not None:
                 self._shard.abort()
@@ -350,39 +392,10 @@ def _begun(stack: ExitStack, destination: Destination, *, overwrite: bool) -> tu
     return destination, stack.enter_context(destination.delivery())
 
 
+def _not_taken(sample: Mapping[str, Any], path: bytes | None) -> int:
+    """The answer while no shard is open, and without the C extension."""
+    return NOT_TAKEN
+
+
 def _bad(number: int, key: str | None, fact: str) -> BadFileError:
     return BadFileError(f"sample {number}", fact, "fix the sample", None, key)
-
-
-class _Shard:
-    """The shard that is being written."""
-
-    def __init__(self, work: str, name: str, form: str, check: ImageCheck) -> None:
-        self.name, self.check, self.samples, self.bytes = name, check, 0, 0
-        self.folder = os.fsencode(work)
-        self._stack = ExitStack()
-        target = os.path.join(self.folder, os.fsencode(name))
-        file = self._stack.enter_context(whole_file(target))
-        self.since = os.fstat(file.fileno()).st_mtime_ns
-        self.sink = Sink(file.fileno(), target)
-        self.writer = SampleWriter(self.sink, form, check)
-
-    def add(
-        self, key: str, fields: list[tuple[str, bytes]], path: bytes, label: int, text: str, classes: list[int]
-    ) -> None:
-        """Write a sample. ValueError for what the format can't hold, and for invalid images."""
-        self.writer.add(key, fields, path, label, text)
-        self.writer.count(classes)
-        self.samples += 1
-        self.bytes = self.writer.position
-
-    def close(self) -> Receipt:
-        """Complete the shard."""
-        self.writer.end()
-        self._stack.close()
-        written = self.writer.written([])
-        return keep_receipt(self.folder, self.name, self.sink, written, digest="", check=self.check, since=self.since)
-
-    def abort(self) -> None:
-        """Discard the shard."""
-        self._stack.__exit__(RuntimeError, RuntimeError("aborted"), None)

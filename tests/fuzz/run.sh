@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Fuzz the fused JPEG decoder, or the warp of augmentation, under AddressSanitizer and UndefinedBehaviorSanitizer.
+# Fuzz the fused JPEG decoder, the warp of augmentation, or the framing of samples, under AddressSanitizer and UndefinedBehaviorSanitizer.
 #
 #   tests/fuzz/run.sh [SECONDS] [JPEG_PREFIX]
-#   tests/fuzz/run.sh augment [SECONDS]
+#   tests/fuzz/run.sh augment|frames [SECONDS]
 #
 # Needs clang with libFuzzer. JPEG_PREFIX: a libjpeg-turbo with static library and headers, best built with
 # -fsanitize=address,undefined,fuzzer-no-link and without SIMD, so that its own memory errors are seen too; without it
@@ -12,10 +12,11 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 what=jpeg
-if [ "${1:-}" = augment ]; then
-    what=augment
+case ${1:-} in augment | frames)
+    what=$1
     shift
-fi
+    ;;
+esac
 seconds=${1:-60}
 prefix=${2:-}
 sanitizers=address,undefined
@@ -28,6 +29,12 @@ if [ "$what" = augment ]; then
     mkdir -p "$work/corpus-augment"
     exec "$work/fuzz_augment" -max_total_time="$seconds" -max_len=400 -timeout=20 -seed="${SEED:-0}" \
         -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-augment"
+fi
+if [ "$what" = frames ]; then
+    clang "${flags[@]}" tests/fuzz/fuzz_frames.c -o "$work/fuzz_frames"
+    mkdir -p "$work/corpus-frames"
+    exec "$work/fuzz_frames" -max_total_time="$seconds" -max_len=20000 -timeout=20 -seed="${SEED:-0}" \
+        -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-frames" tests/fuzz/seeds
 fi
 if [ -n "$prefix" ]; then
     flags+=("-I$prefix/include" "-I$prefix")

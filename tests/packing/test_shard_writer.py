@@ -17,12 +17,21 @@ from PIL import Image
 
 import shardkit
 from shardkit.errors import BadFileError, BusyError, DestinationError, SourceError, StorageError, UsageError
-from shardkit.packing import shard_writer
+from shardkit.packing import open_shard, shard_writer
 from shardkit.packing.shard_writer import WriterOptions, WriterSettings
+from shardkit.packing.write import framed, sink
 from shardkit.packing.write.encoders import encoded
 from shardkit.sample import MAX_LABEL
 
 Content = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture(params=["C", "Python"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of writing: with the C extension `framing` if it is built here, and without."""
+    if request.param == "Python":
+        for module in (framed, sink):
+            monkeypatch.setattr(module, "load", lambda name: (None, "switched off"))
 
 
 def texts(count: int, **more: Any) -> Iterator[dict[str, Any]]:
@@ -139,15 +148,15 @@ def test_a_bad_sample_is_named_and_nothing_is_left(samples: list[dict[str, Any]]
 
 
 def test_an_exception_in_the_block_leaves_no_dataset_and_no_files(out: Path) -> None:
-    with pytest.raises(RuntimeError, match="mine"), shardkit.ShardWriter(out / "train", max_count=2) as sink:
+    with pytest.raises(RuntimeError, match="mine"), shardkit.ShardWriter(out / "train", max_count=2) as writer:
         for sample in texts(5):
-            sink.write(sample)
+            writer.write(sample)
         raise RuntimeError("mine")
     assert not out.exists()
     with pytest.raises(UsageError, match="nor after an error"):
-        _ = sink.manifest
+        _ = writer.manifest
     with pytest.raises(UsageError, match="the writer is closed"):
-        sink.write({"txt": "x"})
+        writer.write({"txt": "x"})
 
 
 def test_what_the_iterable_raises_goes_on_as_it_is(out: Path) -> None:
@@ -161,13 +170,13 @@ def test_what_the_iterable_raises_goes_on_as_it_is(out: Path) -> None:
 
 
 def test_a_bad_sample_may_be_passed_over_by_the_caller(out: Path) -> None:
-    with shardkit.ShardWriter(out / "train", max_count=1) as sink:
+    with shardkit.ShardWriter(out / "train", max_count=1) as writer:
         for sample in ({"txt": "a"}, {"jpg": b"no image"}, {"txt": "b"}, {"jpg": b"no image"}):
             try:
-                sink.write(sample)
+                writer.write(sample)
             except BadFileError:
                 continue
-    assert [shard.samples for shard in sink.manifest.shards] == [1, 1]
+    assert [shard.samples for shard in writer.manifest.shards] == [1, 1]
     assert shardkit.verify(out / "train").sound
 
 
@@ -190,11 +199,11 @@ def test_a_failed_writer_leaves_the_dataset_that_it_would_replace(out: Path, con
 
 
 def test_two_writers_do_not_share_a_destination(out: Path) -> None:
-    with shardkit.ShardWriter(out / "train") as sink:
-        sink.write({"txt": "x"})
+    with shardkit.ShardWriter(out / "train") as writer:
+        writer.write({"txt": "x"})
         with pytest.raises(BusyError):
             shardkit.ShardWriter(out / "train")
-    assert sink.manifest.samples == 1
+    assert writer.manifest.samples == 1
 
 
 def test_a_close_that_fails_gives_the_destination_free(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,15 +212,15 @@ def test_a_close_that_fails_gives_the_destination_free(out: Path, monkeypatch: p
     def full(*args: Any) -> None:
         raise StorageError("train", "no space left", "free some")
 
-    sink = shardkit.ShardWriter(out / "train")
-    sink.write({"txt": "x"})
+    writer = shardkit.ShardWriter(out / "train")
+    writer.write({"txt": "x"})
     with monkeypatch.context() as patch:
         patch.setattr(shard_writer, "write_index_files", full)
         with pytest.raises(StorageError, match="no space left"):
-            sink.close()
+            writer.close()
     assert not (out / "train.json").exists()
     with pytest.raises(UsageError, match="closed"):
-        sink.write({"txt": "x"})
+        writer.write({"txt": "x"})
     with shardkit.ShardWriter(out / "train") as again:
         again.write({"txt": "y"})
     assert [sample["txt"] for sample in shardkit.dataset(out / "train")] == [b"y"]
@@ -220,12 +229,12 @@ def test_a_close_that_fails_gives_the_destination_free(out: Path, monkeypatch: p
 def test_a_first_or_last_shard_that_cannot_be_ended_gives_the_destination_free(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sink = shardkit.ShardWriter(out / "train")
-    sink.write({"txt": "x"})
+    writer = shardkit.ShardWriter(out / "train")
+    writer.write({"txt": "x"})
     with monkeypatch.context() as patch:
-        patch.setattr(shard_writer, "keep_receipt", lambda *args, **more: [][0])
+        patch.setattr(open_shard, "keep_receipt", lambda *args, **more: [][0])
         with pytest.raises(IndexError):
-            sink.close()
+            writer.close()
     assert shardkit.write(texts(1), out / "train").samples == 1
 
 
@@ -235,21 +244,21 @@ def test_a_shard_whose_file_cannot_be_closed_gives_the_destination_free(
     def bad(self: object) -> None:
         raise StorageError("train-000000.tar", "Input/output error", "check the disk")
 
-    sink = shardkit.ShardWriter(out / "train")
-    sink.write({"txt": "x"})
+    writer = shardkit.ShardWriter(out / "train")
+    writer.write({"txt": "x"})
     with monkeypatch.context() as patch:
-        patch.setattr(shard_writer._Shard, "abort", bad)
+        patch.setattr(open_shard.OpenShard, "abort", bad)
         with pytest.raises(StorageError, match="Input/output"):
-            sink.abort()
+            writer.abort()
     assert shardkit.write(texts(1), out / "train").samples == 1
 
 
 def test_close_writes_the_dataset_without_a_with_block(out: Path) -> None:
-    sink = shardkit.ShardWriter(out / "train")
-    sink.write({"txt": "x"})
+    writer = shardkit.ShardWriter(out / "train")
+    writer.write({"txt": "x"})
     assert not (out / "train.json").exists()
-    sink.close()
-    sink.close()
+    writer.close()
+    writer.close()
     assert (out / "train.json").exists()
 
 
@@ -277,12 +286,13 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message
 
 def test_samples_go_to_a_bucket_and_an_error_leaves_no_manifest_there(tmp_path: Path) -> None:
     given: dict[str, Any] = {"work": tmp_path / "work", "max_count": 2}
+    bucket = f"memory://{tmp_path.name}"
     with pytest.raises(SourceError):
-        shardkit.write([{"txt": "x"}] * 5 + [{}], "memory://writer/out/train", **given)
+        shardkit.write([{"txt": "x"}] * 5 + [{}], f"{bucket}/out/train", **given)
     with pytest.raises(shardkit.NotFoundError):
-        len(shardkit.dataset("memory://writer/out/train.json"))
-    manifest = shardkit.write(texts(5), "memory://writer/out/train", **given)
-    assert [sample["txt"] for sample in shardkit.dataset("memory://writer/out/train")] == [
+        len(shardkit.dataset(f"{bucket}/out/train.json"))
+    manifest = shardkit.write(texts(5), f"{bucket}/out/train", **given)
+    assert [sample["txt"] for sample in shardkit.dataset(f"{bucket}/out/train")] == [
         f"text {n}".encode() for n in range(5)
     ]
     assert len(manifest.shards) == 3

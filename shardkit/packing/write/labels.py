@@ -21,7 +21,7 @@ class Targets:
         self.classes = None if classes is None else tuple(classes)
         self.kind: Kind | None = None
         self.most = -1
-        self._places = {name: number for number, name in enumerate(classes or ())}
+        self.places = {name: number for number, name in enumerate(classes or ())}
 
     def stored(self, value: Any) -> tuple[int, list[tuple[str, bytes]], list[int]]:
         """(label for the index, -1 for none; fields to store; classes to count). ValueError for an invalid label."""
@@ -56,7 +56,7 @@ class Targets:
         return "multi", sorted({self._number(each) for each in value})
 
     def _number(self, value: Any) -> int:
-        number = self._places.get(value) if isinstance(value, str) else value
+        number = self.places.get(value) if isinstance(value, str) else value
         if number is None and value.isdigit() and value.isascii():
             number = label_number(value.encode())
         if number is None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from shardkit.checksums import crc32c
 from shardkit.formats.tar.fast_write import Gathered, Gatherer
+from shardkit.native import load
 from shardkit.storage.files import translated
 
 Advance = Callable[[int, int], None]
@@ -46,6 +49,52 @@ class Sink:
             self.bytes += some.size
             self.crc = some.crc
         return some
+
+
+class BackgroundSink(Sink):
+    """A sink that writes in the thread of a pool, so that the caller goes on meanwhile. Errors of writing are raised
+    later, at the latest by `end`."""
+
+    FLUSH_BYTES = 1 << 22
+    """The bytes to buffer before writing: each turn of the thread may wait for the GIL for 5 ms."""
+
+    TURNS = 2
+    """How often FLUSH_BYTES wait."""
+
+    def __init__(self, fd: int, place: bytes, pool: ThreadPoolExecutor) -> None:
+        super().__init__(fd, place)
+        self._pool = pool
+        self._waiting = deque[Future[None]]()  # a turn that failed stays the first
+
+    def write(self, pieces: list[bytes], size: int) -> None:
+        """Write the pieces, which have `size` bytes in total, in the thread."""
+        while len(self._waiting) >= self.TURNS:
+            self._end_first()
+        self._waiting.append(self._pool.submit(self._write, pieces, size))
+
+    def end(self) -> None:
+        """Wait until everything is written."""
+        while self._waiting:
+            self._end_first()
+
+    def abort(self) -> None:
+        """Write nothing more; the file may be closed then."""
+        for turn in self._waiting:
+            turn.cancel()
+        wait(self._waiting)
+
+    def _end_first(self) -> None:
+        self._waiting[0].result()
+        self._waiting.popleft()
+
+    def _write(self, pieces: list[bytes], size: int) -> None:
+        native = load("framing")[0]
+        if native is None:
+            super().write(pieces, size)
+            return
+        with translated(self.place):
+            self.crc = native.write_pieces(self.fd, pieces, self.crc)
+        self.bytes += size
 
 
 def _write_all(fd: int, pieces: list[bytes]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shardkit.checksums import crc32c
@@ -15,6 +16,23 @@ from shardkit.packing.write.images import LOOKS, ImageCheck, transcoded
 from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, Written
 from shardkit.packing.write.sink import Sink
 from shardkit.sample import IMAGE_FIELDS, text_of_path
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples that are framed already: their bytes as pieces, and the parts of their index rows, `columns` as native
+    int64 in the order of COLUMNS.
+
+    names: of fields that were not in earlier batches. classes: of samples that may have several.
+    """
+
+    pieces: list[bytes]
+    size: int
+    columns: list[bytes]
+    keys: list[str]
+    paths: list[str]
+    names: list[str]
+    classes: list[int]
 
 
 class SampleWriter:
@@ -84,6 +102,21 @@ class SampleWriter:
         self.pieces += parts
         self.position += length
         self.pending += length
+        if self.pending >= self.sink.FLUSH_BYTES:
+            self._flush()
+
+    def take(self, batch: Batch) -> None:
+        """Write samples that are framed already, and count their classes."""
+        for column, values in zip(self.columns.values(), batch.columns, strict=True):
+            column.frombytes(values)
+        labels = self.columns["label"][-len(batch.keys) :]
+        self.count(labels if labels[0] >= 0 else batch.classes)  # all samples have the same kind of label
+        self.keys += batch.keys
+        self.paths += batch.paths
+        self.fields.update(dict.fromkeys(batch.names))
+        self.pieces += batch.pieces
+        self.position += batch.size
+        self.pending += batch.size
         if self.pending >= self.sink.FLUSH_BYTES:
             self._flush()
 

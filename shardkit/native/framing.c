@@ -1,0 +1,418 @@
+/* Frames the samples that a program writes, without Python's cost per sample: the inner loop of packing/shard_writer.py.
+ *
+ * A Framer takes plain samples only: a dict of text to bytes (other values are encoded by a callback), whose key, label
+ * and image need no message, and which fits its shard. For everything else `add` changes nothing and returns NOT_TAKEN;
+ * Python then writes that sample, with all its checks and errors. So nothing here reports what is wrong with a sample,
+ * and the bytes are those of formats/ (tests compare them). `drain` hands over what was framed, with its index rows.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* for sync_file_range */
+#endif
+#include "framing_sample.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { MOST_PIECES = 512 }; /* in one call: well under every system's IOV_MAX */
+
+static PyObject *keyset_new(PyTypeObject *type, PyObject *args, PyObject *names)
+{
+    const char *secret;
+    Py_ssize_t length;
+    if (names != NULL && PyDict_Size(names) > 0) {
+        PyErr_SetString(PyExc_TypeError, "KeySet takes no keyword arguments");
+        return NULL;
+    }
+    if (!PyArg_ParseTuple(args, "y#", &secret, &length))
+        return NULL;
+    if (length != 16) {
+        PyErr_SetString(PyExc_ValueError, "the secret has 16 bytes");
+        return NULL;
+    }
+    KeySet *self = (KeySet *)PyType_GenericAlloc(type, 0);
+    if (self != NULL)
+        memcpy(self->set.secret, secret, 16);
+    return (PyObject *)self;
+}
+
+static void keyset_free(KeySet *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    free(self->set.marks);
+    PyObject_Free(self);
+    Py_DECREF(type);
+}
+
+PyDoc_STRVAR(keyset_add_doc, "add(key)\n--\n\nAdd a key (bytes). Whether it is new.");
+
+static PyObject *keyset_add(KeySet *self, PyObject *key)
+{
+    if (!PyBytes_Check(key)) {
+        PyErr_SetString(PyExc_TypeError, "the key is not bytes");
+        return NULL;
+    }
+    mark wanted = siphash(self->set.secret, (const uint8_t *)PyBytes_AsString(key), (size_t)PyBytes_Size(key));
+    if (has_mark(&self->set, wanted))
+        Py_RETURN_FALSE;
+    if (!make_room(&self->set))
+        return PyErr_NoMemory();
+    put_mark(&self->set, wanted);
+    Py_RETURN_TRUE;
+}
+
+static PyMethodDef KEYSET_METHODS[] = {{"add", (PyCFunction)keyset_add, METH_O, keyset_add_doc}, {NULL, NULL, 0, NULL}};
+
+static PyType_Slot KEYSET_SLOTS[] = {
+    {Py_tp_new, keyset_new}, {Py_tp_dealloc, keyset_free}, {Py_tp_methods, KEYSET_METHODS}, {0, NULL}};
+
+static PyType_Spec KEYSET_SPEC = {"shardkit.native.framing.KeySet", sizeof(KeySet), 0, Py_TPFLAGS_DEFAULT,
+                                  KEYSET_SLOTS};
+
+static PyTypeObject *keyset_type;
+
+/* ---- the framer ---- */
+
+static void release(job *now)
+{
+    for (int i = 0; i < now->count; i++) {
+        Py_DECREF(now->names[i]);
+        Py_DECREF(now->values[i]);
+    }
+    for (int i = 0; i < now->sample.count; i++)
+        Py_XDECREF(now->data[i]);
+    Py_XDECREF(now->key);
+    Py_XDECREF(now->path);
+    Py_XDECREF(now->stored);
+    Py_XDECREF(now->classes);
+    Py_XDECREF(now->kind);
+}
+
+PyDoc_STRVAR(framer_add_doc, "add(sample, path)\n--\n\n"
+                             "Frame a sample. path: for the index (bytes), or None. Returns 0; 1 if `drain` is due; 2\n"
+                             "if the sample is not plain or does not fit, so that nothing happened.");
+
+static PyObject *framer_add(Framer *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "add takes a sample and a path");
+        return NULL;
+    }
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "two threads write at once, which a ShardWriter does not allow");
+        return NULL;
+    }
+    if (self->labels == UNKNOWN || self->rows == ROWS || !PyDict_CheckExact(args[0]))
+        return PyLong_FromLong(NOT_TAKEN);
+    job now;
+    memset(&now, 0, offsetof(job, data));
+    memset(&now.sample, 0, sizeof now.sample);
+    now.image = -1;
+    now.width = now.height = 0;
+    self->busy = 1;
+    int went = add_sample(self, &now, args[0], args[1]);
+    release(&now);
+    self->busy = 0;
+    if (went < 0)
+        return NULL;
+    if (went == 0)
+        return PyLong_FromLong(NOT_TAKEN);
+    return PyLong_FromLong(self->rows == ROWS || self->pending >= DUE_BYTES ? DUE : TAKEN);
+}
+
+PyDoc_STRVAR(framer_go_on_doc,
+             "go_on(position, limit, number, samples_left, labels)\n--\n\n"
+             "Go on at byte `position` of a shard of at most `limit` bytes with the sample `number`.\n"
+             "samples_left: how many fit the shard, -1 for any. labels: 1 none, 2 classes, 3 others.");
+
+static PyObject *framer_go_on(Framer *self, PyObject *args)
+{
+    long long position, limit, number, samples_left;
+    int labels;
+    if (!PyArg_ParseTuple(args, "LLLLi", &position, &limit, &number, &samples_left, &labels))
+        return NULL;
+    if (self->busy || self->rows) {
+        PyErr_SetString(PyExc_RuntimeError, "drain it first");
+        return NULL;
+    }
+    self->position = position;
+    self->limit = limit;
+    self->number = number;
+    self->samples_left = samples_left;
+    self->labels = labels;
+    Py_RETURN_NONE;
+}
+
+/* The framed bytes, and between them the data that was left out. */
+static PyObject *pieces_of(Framer *self)
+{
+    PyObject *pieces = PyList_New(0);
+    size_t from = 0;
+    for (size_t i = 0; pieces != NULL && i <= self->cut_count; i++) {
+        size_t to = i < self->cut_count ? self->cuts[i].at : self->length;
+        PyObject *piece = PyBytes_FromStringAndSize((const char *)self->bytes + from, (Py_ssize_t)(to - from));
+        if (piece == NULL || PyList_Append(pieces, piece) < 0 ||
+            (i < self->cut_count && PyList_Append(pieces, self->cuts[i].data) < 0))
+            Py_CLEAR(pieces);
+        Py_XDECREF(piece);
+        from = to;
+    }
+    return pieces;
+}
+
+/* (field, JPEGs) of each field that had some. */
+static PyObject *jpegs_of(const Framer *self)
+{
+    PyObject *found = PyList_New(0);
+    for (int i = 0; found != NULL && i < self->field_count; i++) {
+        if (self->fields[i].jpegs == 0)
+            continue;
+        PyObject *pair = Py_BuildValue("OL", self->fields[i].text, (long long)self->fields[i].jpegs);
+        if (pair == NULL || PyList_Append(found, pair) < 0)
+            Py_CLEAR(found);
+        Py_XDECREF(pair);
+    }
+    return found;
+}
+
+static PyObject *columns_of(const Framer *self)
+{
+    PyObject *found = PyList_New(0);
+    for (int i = 0; found != NULL && i < COLUMNS; i++) {
+        PyObject *column =
+            PyBytes_FromStringAndSize((const char *)self->columns[i], self->rows * (Py_ssize_t)sizeof(int64_t));
+        if (column == NULL || PyList_Append(found, column) < 0)
+            Py_CLEAR(found);
+        Py_XDECREF(column);
+    }
+    return found;
+}
+
+static void drop_cuts(Framer *self)
+{
+    while (self->cut_count)
+        Py_DECREF(self->cuts[--self->cut_count].data);
+}
+
+static int new_lists(Framer *self)
+{
+    PyObject **lists[] = {&self->row_keys, &self->row_paths, &self->new_names, &self->types, &self->classes};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        Py_XDECREF(*lists[i]);
+        if ((*lists[i] = PyList_New(0)) == NULL)
+            return 0;
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(framer_drain_doc,
+             "drain()\n--\n\n"
+             "What was framed since the last call: (pieces, their bytes, columns as int64, keys, paths,\n"
+             "new names of fields, (field, count) of JPEGs, the types of other images, classes of\n"
+             "samples with several, the largest label).");
+
+static PyObject *framer_drain(Framer *self, PyObject *nothing)
+{
+    (void)nothing;
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "two threads write at once, which a ShardWriter does not allow");
+        return NULL;
+    }
+    PyObject *pieces = pieces_of(self), *columns = columns_of(self), *jpegs = jpegs_of(self), *found = NULL;
+    if (pieces != NULL && columns != NULL && jpegs != NULL)
+        found = Py_BuildValue("OLOOOOOOOL", pieces, (long long)self->pending, columns, self->row_keys, self->row_paths,
+                              self->new_names, jpegs, self->types, self->classes, (long long)self->most);
+    Py_XDECREF(pieces);
+    Py_XDECREF(columns);
+    Py_XDECREF(jpegs);
+    if (found == NULL)
+        return NULL;
+    if (!new_lists(self)) {
+        Py_DECREF(found);
+        return NULL;
+    }
+    drop_cuts(self);
+    for (int i = 0; i < self->field_count; i++)
+        self->fields[i].jpegs = 0;
+    self->length = 0;
+    self->pending = 0;
+    self->rows = 0;
+    self->most = -1;
+    return found;
+}
+
+static void framer_free(Framer *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject *held[] = {self->describe,        self->encode,    self->look,  self->store,
+                        self->names,           self->places,    self->table, self->row_keys,
+                        self->row_paths,       self->new_names, self->types, self->classes,
+                        (PyObject *)self->keys};
+    drop_cuts(self);
+    for (int i = 0; i < self->field_count; i++)
+        Py_DECREF(self->fields[i].text);
+    free(self->fields);
+    free(self->cuts);
+    free(self->bytes);
+    PyObject_Free(self);
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++)
+        Py_XDECREF(held[i]);
+    Py_DECREF(type);
+}
+
+/* 0: an exception is set. */
+static int fill_framer(Framer *self, PyObject *args)
+{
+    const char *pattern;
+    Py_ssize_t length;
+    PyObject *keys;
+    long long most_label;
+    if (!PyArg_ParseTuple(args, "y#ppKiLOOOOOOO", &pattern, &length, &self->records, &self->look_first,
+                          &self->max_pixels, &self->max_scans, &most_label, &self->describe, &self->encode, &self->look,
+                          &self->store, &self->names, &self->places, &keys)) {
+        self->describe = self->encode = self->look = self->store = self->names = self->places = NULL;
+        return 0;
+    }
+    PyObject *held[] = {self->describe, self->encode, self->look, self->store, self->names, self->places};
+    for (size_t i = 0; i < sizeof held / sizeof *held; i++)
+        Py_INCREF(held[i]);
+    if (length != TAR_BLOCK || (self->names != Py_None && !PyTuple_Check(self->names)) ||
+        (self->places != Py_None && !PyDict_Check(self->places)) ||
+        (keys != Py_None && !PyObject_TypeCheck(keys, keyset_type))) {
+        PyErr_SetString(PyExc_TypeError, "the pattern is not a block, or names, places or keys have a wrong type");
+        return 0;
+    }
+    if (keys != Py_None) {
+        Py_INCREF(keys);
+        self->keys = (KeySet *)keys;
+    }
+    tar_take_pattern(&self->pattern, (const uint8_t *)pattern);
+    self->most_label = most_label;
+    self->most = -1;
+    self->fields = calloc(MOST_NAMES, sizeof *self->fields);
+    self->table = PyDict_New();
+    if (self->fields == NULL)
+        PyErr_NoMemory();
+    return self->fields != NULL && self->table != NULL && new_lists(self);
+}
+
+static PyObject *framer_new(PyTypeObject *type, PyObject *args, PyObject *names)
+{
+    if (names != NULL && PyDict_Size(names) > 0) {
+        PyErr_SetString(PyExc_TypeError, "Framer takes no keyword arguments");
+        return NULL;
+    }
+    Framer *self = (Framer *)PyType_GenericAlloc(type, 0);
+    if (self != NULL && !fill_framer(self, args))
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+PyDoc_STRVAR(framer_doc,
+             "Framer(pattern, records, look_first, max_pixels, max_scans, most_label, describe, encode, look, store,\n"
+             "       names, places, keys)\n--\n\n"
+             "Frames samples. pattern: a tar header without name and size. records: whether as TFRecord. look_first:\n"
+             "call `look` for plain JPEGs too. most_label: one more than the largest. describe(name) -> (field, role)\n"
+             "or None; encode(field, value) -> bytes; look(bytes) -> (kind, width, height); store(label) -> (label,\n"
+             "fields, classes). names, places: of the classes. keys: a KeySet, or None to number the samples.");
+
+static PyMethodDef FRAMER_METHODS[] = {{"add", (PyCFunction)(void (*)(void))framer_add, METH_FASTCALL, framer_add_doc},
+                                       {"go_on", (PyCFunction)framer_go_on, METH_VARARGS, framer_go_on_doc},
+                                       {"drain", (PyCFunction)framer_drain, METH_NOARGS, framer_drain_doc},
+                                       {NULL, NULL, 0, NULL}};
+
+static PyType_Slot FRAMER_SLOTS[] = {{Py_tp_doc, (void *)framer_doc},
+                                     {Py_tp_new, framer_new},
+                                     {Py_tp_dealloc, framer_free},
+                                     {Py_tp_methods, FRAMER_METHODS},
+                                     {0, NULL}};
+
+static PyType_Spec FRAMER_SPEC = {"shardkit.native.framing.Framer", sizeof(Framer), 0, Py_TPFLAGS_DEFAULT,
+                                  FRAMER_SLOTS};
+
+/* ---- writing what was framed ---- */
+
+/* Write everything, and ask the kernel to begin with the disk, so that a flush at the end waits less. -1: see errno. */
+static int write_whole(int fd, struct iovec *pieces, int count)
+{
+    while (count > 0) {
+        ssize_t done = writev(fd, pieces, count < MOST_PIECES ? count : MOST_PIECES);
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return -1;
+        for (; count > 0 && (size_t)done >= pieces->iov_len; pieces++, count--)
+            done -= (ssize_t)pieces->iov_len;
+        if (count > 0) {
+            pieces->iov_base = (uint8_t *)pieces->iov_base + done;
+            pieces->iov_len -= (size_t)done;
+        }
+    }
+#ifdef SYNC_FILE_RANGE_WRITE
+    (void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+#endif
+    return 0;
+}
+
+PyDoc_STRVAR(write_pieces_doc,
+             "write_pieces(fd, pieces, crc)\n--\n\n"
+             "Write a list of bytes to a file. Returns the CRC-32C of bytes with this CRC-32C and the\n"
+             "pieces after them. The GIL is released once for all of it. Raises OSError.");
+
+static PyObject *write_pieces(PyObject *self, PyObject *args)
+{
+    (void)self;
+    int fd, failed = 0;
+    unsigned int crc;
+    PyObject *list;
+    if (!PyArg_ParseTuple(args, "iO!I", &fd, &PyList_Type, &list, &crc))
+        return NULL;
+    PyObject *held = PyList_AsTuple(list); /* keeps the pieces alive whatever happens to the list */
+    if (held == NULL)
+        return NULL;
+    Py_ssize_t count = PyTuple_Size(held);
+    struct iovec *pieces = count < INT_MAX ? PyMem_Calloc((size_t)count + 1, sizeof *pieces) : NULL;
+    if (pieces == NULL)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; pieces != NULL && i < count && !failed; i++) {
+        PyObject *piece = PyTuple_GetItem(held, i);
+        pieces[i].iov_base = PyBytes_AsString(piece); /* TypeError for other types */
+        failed = pieces[i].iov_base == NULL;
+        pieces[i].iov_len = failed ? 0 : (size_t)PyBytes_Size(piece);
+    }
+    if (pieces != NULL && !failed) {
+        Py_BEGIN_ALLOW_THREADS;
+        for (Py_ssize_t i = 0; i < count; i++)
+            crc = crc32c(crc, pieces[i].iov_base, pieces[i].iov_len);
+        failed = write_whole(fd, pieces, (int)count) < 0;
+        Py_END_ALLOW_THREADS;
+        if (failed)
+            PyErr_SetFromErrno(PyExc_OSError);
+    }
+    PyMem_Free(pieces);
+    Py_DECREF(held);
+    return PyErr_Occurred() ? NULL : PyLong_FromUnsignedLong(crc);
+}
+
+static PyMethodDef METHODS[] = {{"write_pieces", write_pieces, METH_VARARGS, write_pieces_doc}, {NULL, NULL, 0, NULL}};
+
+static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "framing", NULL, -1, METHODS, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_framing(void)
+{
+    PyObject *module = PyModule_Create(&MODULE);
+    PyObject *framer = PyType_FromSpec(&FRAMER_SPEC);
+    if (keyset_type == NULL)
+        keyset_type = (PyTypeObject *)PyType_FromSpec(&KEYSET_SPEC);
+    Py_XINCREF(keyset_type);
+    if (module == NULL || framer == NULL || keyset_type == NULL ||
+        PyModule_AddObjectRef(module, "Framer", framer) < 0 ||
+        PyModule_AddObjectRef(module, "KeySet", (PyObject *)keyset_type) < 0 ||
+        PyModule_AddIntConstant(module, "available", crc32c_setup()) < 0)
+        Py_CLEAR(module);
+    Py_XDECREF(framer);
+    Py_XDECREF(keyset_type);
+    return module;
+}

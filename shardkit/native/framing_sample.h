@@ -1,0 +1,488 @@
+/* One sample of a Framer (framing.c): from a dict to the bytes of the shard and an index row.
+ *
+ * Its steps return 1 to go on, 0 if the sample is not plain (an ordinary exception is cleared: Python raises it again),
+ * and -1 with an exception. Callbacks run before anything is kept.
+ */
+#ifndef SHARDKIT_FRAMING_SAMPLE_H
+#define SHARDKIT_FRAMING_SAMPLE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdlib.h>
+
+#include "frames.h"
+#include "key_set.h"
+#include "plain_jpeg.h"
+
+enum { TAKEN, DUE, NOT_TAKEN };
+enum { IGNORED, PLAIN, IMAGE, LABEL, KEY };            /* what a name in a sample is */
+enum { UNKNOWN, NO_LABELS, CLASSES, OTHER_LABELS };    /* what labels the samples have */
+enum { MOST_PARTS = 32, MOST_NAMES = 1000, COLUMNS = 8, ROWS = 1000, APART = 1 << 15, DUE_BYTES = 1 << 18 };
+
+typedef struct {
+    PyObject_HEAD key_set set;
+} KeySet;
+
+/* A name in samples, and how often it was a JPEG's since the last drain. */
+typedef struct {
+    PyObject *text;
+    const char *name;
+    size_t length;
+    int role, seen;
+    int64_t jpegs;
+} field;
+
+typedef struct {
+    size_t at;
+    PyObject *data;
+} cut;
+
+typedef struct {
+    PyObject_HEAD tar_pattern pattern;
+    int records, look_first, busy; /* records: TFRecord, not tar */
+    unsigned long long max_pixels;
+    int max_scans;
+    int64_t most_label; /* one more than the largest label */
+    PyObject *describe, *encode, *look, *store; /* callbacks */
+    PyObject *names, *places;                   /* label -> class (bytes), class -> label; None without classes */
+    KeySet *keys;                               /* NULL: the samples are numbered */
+    PyObject *table;                            /* name -> its place in `fields` */
+    field *fields;
+    int field_count;
+    /* where it goes on */
+    int labels;
+    int64_t position, limit, number, samples_left;
+    /* since the last drain */
+    uint8_t *bytes;
+    size_t length, room;
+    int64_t pending, most;
+    cut *cuts;
+    size_t cut_count, cut_room;
+    int64_t columns[COLUMNS][ROWS];
+    int rows;
+    PyObject *row_keys, *row_paths, *new_names, *types, *classes;
+} Framer;
+
+/* One sample while it is being added: what it owns is released at the end. */
+typedef struct {
+    PyObject *names[MOST_PARTS], *values[MOST_PARTS]; /* of the dict */
+    int count;
+    PyObject *key, *path, *label, *stored, *classes, *kind;
+    PyObject *data[MOST_PARTS]; /* of the parts */
+    field *of[MOST_PARTS];
+    frame_part parts[MOST_PARTS];
+    frame_sample sample;
+    int image;
+    int64_t width, height;
+    char digits[20];
+} job;
+
+/* 1: go on. 0: not plain, perhaps with an ordinary exception, which Python will raise again. -1: an exception. */
+static int not_plain(void)
+{
+    if (PyErr_Occurred() == NULL)
+        return 0;
+    if (!PyErr_ExceptionMatches(PyExc_Exception) || PyErr_ExceptionMatches(PyExc_MemoryError))
+        return -1;
+    PyErr_Clear();
+    return 0;
+}
+
+static field *add_field(Framer *self, PyObject *name)
+{
+    if (self->field_count == MOST_NAMES)
+        return NULL;
+    PyObject *found = PyObject_CallFunctionObjArgs(self->describe, name, NULL);
+    if (found == NULL || !PyTuple_Check(found) || PyTuple_Size(found) != 2) {
+        Py_XDECREF(found);
+        return NULL;
+    }
+    PyObject *text = PyTuple_GetItem(found, 0), *place = PyLong_FromLong(self->field_count);
+    Py_ssize_t length = 0;
+    const char *utf8 = PyUnicode_Check(text) ? PyUnicode_AsUTF8AndSize(text, &length) : NULL;
+    long role = PyLong_AsLong(PyTuple_GetItem(found, 1));
+    field *made = NULL;
+    if (utf8 != NULL && place != NULL && role >= IGNORED && role <= KEY &&
+        PyDict_SetItem(self->table, name, place) == 0) {
+        made = self->fields + self->field_count++;
+        *made = (field){text, utf8, (size_t)length, (int)role, 0, 0};
+        Py_INCREF(text);
+    }
+    Py_XDECREF(place);
+    Py_DECREF(found);
+    return made;
+}
+
+/* NULL: not plain, or an exception. */
+static field *field_named(Framer *self, PyObject *name)
+{
+    PyObject *place = PyDict_GetItemWithError(self->table, name);
+    if (place != NULL)
+        return self->fields + PyLong_AsLong(place);
+    return PyErr_Occurred() ? NULL : add_field(self, name);
+}
+
+/* The names and values of the dict, before any callback can change it. */
+static int take_items(job *now, PyObject *sample)
+{
+    PyObject *name, *value;
+    Py_ssize_t at = 0;
+    while (PyDict_Next(sample, &at, &name, &value)) {
+        if (now->count == MOST_PARTS || !PyUnicode_CheckExact(name))
+            return 0;
+        Py_INCREF(name);
+        Py_INCREF(value);
+        now->names[now->count] = name;
+        now->values[now->count++] = value;
+    }
+    return 1;
+}
+
+static int add_part(job *now, field *of, PyObject *data)
+{
+    int at = now->sample.count;
+    for (int i = 0; i < at; i++)
+        if (now->of[i]->length == of->length && memcmp(now->of[i]->name, of->name, of->length) == 0)
+            return 0; /* two of one name */
+    if (at == MOST_PARTS)
+        return 0;
+    frame_role role = of->role == LABEL ? FRAME_LABEL : FRAME_BYTES;
+    if (of->role == IMAGE && now->image < 0) {
+        role = FRAME_IMAGE;
+        now->image = at;
+    }
+    now->of[at] = of;
+    now->parts[at] = (frame_part){of->name, of->length, NULL, 0, role, 0, -1, 0};
+    Py_XINCREF(data);
+    now->data[at] = data;
+    now->sample.count++;
+    return 1;
+}
+
+/* Sort the items into parts, key and label. */
+static int sort_items(Framer *self, job *now)
+{
+    for (int i = 0; i < now->count; i++) {
+        field *of = field_named(self, now->names[i]);
+        if (of == NULL)
+            return not_plain();
+        if (of->role == IGNORED)
+            continue;
+        if (of->role == KEY) {
+            Py_INCREF(now->values[i]);
+            now->key = now->values[i];
+        } else if (of->role == LABEL) {
+            now->label = now->values[i]; /* lives in values */
+            if (now->label != Py_None && !add_part(now, of, NULL))
+                return 0;
+        } else if (!add_part(now, of, now->values[i])) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* The key as text and UTF-8, which is new. */
+static int take_key(Framer *self, job *now)
+{
+    if (self->keys == NULL) {
+        if (now->key != NULL && now->key != Py_None)
+            return 0;
+        Py_CLEAR(now->key);
+        char digits[24];
+        PyOS_snprintf(digits, sizeof digits, "%09lld", (long long)(self->number));
+        now->key = PyUnicode_FromString(digits);
+        if (now->key == NULL)
+            return -1;
+    } else if (now->key == NULL || !PyUnicode_CheckExact(now->key)) {
+        return 0;
+    }
+    Py_ssize_t length;
+    now->sample.key = PyUnicode_AsUTF8AndSize(now->key, &length);
+    if (now->sample.key == NULL)
+        return not_plain();
+    now->sample.key_length = (size_t)length;
+    if (memchr(now->sample.key, '\\', (size_t)length) != NULL)
+        return 0;
+    if (!self->records && !tar_plain_key(now->sample.key, (size_t)length))
+        return 0;
+    return 1;
+}
+
+/* The fields that stand for a label that is not one class: those that `store` returned. */
+static int take_stored(Framer *self, job *now)
+{
+    int at = 0;
+    while (at < now->sample.count && now->parts[at].role != FRAME_LABEL)
+        at++;
+    if (!PyList_Check(now->stored) || PyList_Size(now->stored) != 1 || at == now->sample.count)
+        return 0;
+    PyObject *pair = PyList_GetItem(now->stored, 0);
+    if (!PyTuple_Check(pair) || PyTuple_Size(pair) != 2 || !PyUnicode_CheckExact(PyTuple_GetItem(pair, 0)) ||
+        !PyBytes_CheckExact(PyTuple_GetItem(pair, 1)))
+        return 0;
+    field *of = field_named(self, PyTuple_GetItem(pair, 0));
+    if (of == NULL)
+        return not_plain();
+    for (int i = 0; i < now->sample.count; i++)
+        if (now->of[i]->length == of->length && memcmp(now->of[i]->name, of->name, of->length) == 0)
+            return 0;
+    now->of[at] = of;
+    now->parts[at] = (frame_part){of->name, of->length, NULL, 0, FRAME_BYTES, 0, -1, 0};
+    now->data[at] = PyTuple_GetItem(pair, 1);
+    Py_INCREF(now->data[at]);
+    return 1;
+}
+
+static int store_label(Framer *self, job *now)
+{
+    PyObject *found = PyObject_CallFunctionObjArgs(self->store, now->label, NULL);
+    if (found == NULL)
+        return not_plain();
+    int went = 0;
+    if (PyTuple_Check(found) && PyTuple_Size(found) == 3) {
+        now->sample.label = PyLong_AsLongLong(PyTuple_GetItem(found, 0));
+        now->stored = PyTuple_GetItem(found, 1);
+        now->classes = PyTuple_GetItem(found, 2);
+        Py_INCREF(now->stored);
+        Py_INCREF(now->classes);
+        went = PyErr_Occurred() ? not_plain() : 1;
+    }
+    Py_DECREF(found);
+    if (went == 1 && now->sample.label < 0)
+        went = take_stored(self, now);
+    return went;
+}
+
+static int take_label(Framer *self, job *now)
+{
+    now->sample.label = -1;
+    if (now->label == NULL || now->label == Py_None)
+        return self->labels == NO_LABELS;
+    if (self->labels == OTHER_LABELS)
+        return store_label(self, now);
+    if (self->labels != CLASSES)
+        return 0;
+    PyObject *number = now->label;
+    if (PyUnicode_CheckExact(number) && self->places != Py_None) {
+        number = PyDict_GetItemWithError(self->places, number);
+        if (number == NULL)
+            return not_plain();
+    }
+    if (!PyLong_CheckExact(number))
+        return store_label(self, now);
+    int overflow;
+    now->sample.label = PyLong_AsLongLongAndOverflow(number, &overflow);
+    return !overflow && now->sample.label >= 0 && now->sample.label < self->most_label;
+}
+
+/* The name of the class, for formats that store it. */
+static int take_text(Framer *self, job *now)
+{
+    int64_t label = now->sample.label;
+    if (!self->records || label < 0)
+        return 1;
+    if (self->names == Py_None) {
+        now->sample.text = now->digits;
+        now->sample.text_length = decimal(label, now->digits);
+        return 1;
+    }
+    PyObject *name = label < PyTuple_Size(self->names) ? PyTuple_GetItem(self->names, (Py_ssize_t)label) : NULL;
+    if (name == NULL || !PyBytes_Check(name))
+        return 0;
+    now->sample.text = PyBytes_AsString(name);
+    now->sample.text_length = (size_t)PyBytes_Size(name);
+    return 1;
+}
+
+/* The path for the index: the one given (bytes), or the key with the image's field. */
+static int take_path(job *now, PyObject *path)
+{
+    if (path != Py_None) {
+        if (!PyBytes_Check(path) || memchr(PyBytes_AsString(path), '\\', (size_t)PyBytes_Size(path)) != NULL)
+            return 0;
+        now->path = PyUnicode_DecodeUTF8(PyBytes_AsString(path), PyBytes_Size(path), "strict");
+    } else if (now->image < 0) {
+        Py_INCREF(now->key);
+        now->path = now->key;
+    } else {
+        now->path = PyUnicode_FromFormat("%U.%U", now->key, now->of[now->image]->text);
+    }
+    Py_ssize_t length;
+    if (now->path == NULL || (now->sample.path = PyUnicode_AsUTF8AndSize(now->path, &length)) == NULL)
+        return not_plain();
+    now->sample.path_length = (size_t)length;
+    return 1;
+}
+
+/* The bytes of each part. */
+static int take_data(Framer *self, job *now)
+{
+    for (int i = 0; i < now->sample.count; i++) {
+        PyObject *data = now->data[i];
+        if (data == NULL) /* a class number */
+            continue;
+        if (!PyBytes_CheckExact(data)) {
+            data = PyUnicode_CheckExact(data)
+                       ? PyUnicode_AsUTF8String(data)
+                       : PyObject_CallFunctionObjArgs(self->encode, now->of[i]->text, data, NULL);
+            if (data == NULL)
+                return not_plain();
+            Py_DECREF(now->data[i]);
+            now->data[i] = data;
+            if (!PyBytes_CheckExact(data))
+                return 0;
+        }
+        now->parts[i].data = (const uint8_t *)PyBytes_AsString(data);
+        now->parts[i].size = (size_t)PyBytes_Size(data);
+        now->parts[i].apart = now->parts[i].size >= APART;
+    }
+    return 1;
+}
+
+/* The size of the image, and its kind unless it is a JPEG whose header is plain. */
+static int take_image(Framer *self, job *now)
+{
+    if (now->image < 0)
+        return 1;
+    const frame_part *part = now->parts + now->image;
+    if (!self->look_first &&
+        jpeg_size(part->data, (ptrdiff_t)part->size, self->max_pixels, self->max_scans, &now->width, &now->height))
+        return 1;
+    PyObject *found = PyObject_CallFunctionObjArgs(self->look, now->data[now->image], NULL);
+    if (found == NULL)
+        return not_plain();
+    if (PyTuple_Check(found) && PyTuple_Size(found) == 3 && PyUnicode_Check(PyTuple_GetItem(found, 0))) {
+        now->width = PyLong_AsLongLong(PyTuple_GetItem(found, 1));
+        now->height = PyLong_AsLongLong(PyTuple_GetItem(found, 2));
+        now->kind = PyUnicode_FromFormat("%U %U", PyTuple_GetItem(found, 0), now->of[now->image]->text);
+    }
+    Py_DECREF(found);
+    return PyErr_Occurred() || now->kind == NULL ? not_plain() : 1;
+}
+
+static int grow(void **memory, size_t *room, size_t wanted, size_t each)
+{
+    if (wanted <= *room)
+        return 1;
+    size_t more = *room * 2 > wanted ? *room * 2 : wanted;
+    void *grown = realloc(*memory, more * each);
+    if (grown == NULL)
+        return 0;
+    *memory = grown;
+    *room = more;
+    return 1;
+}
+
+/* Put what the index needs besides numbers into lists; the only step of keeping a sample that can fail. */
+static int keep_objects(Framer *self, job *now)
+{
+    if (self->keys != NULL && !make_room(&self->keys->set)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (int i = 0; i < now->sample.count; i++)
+        if (!now->of[i]->seen && PyList_Append(self->new_names, now->of[i]->text) < 0)
+            return -1;
+    for (int i = 0; i < now->sample.count; i++)
+        now->of[i]->seen = 1;
+    if (PyList_Append(self->row_keys, now->key) < 0 || PyList_Append(self->row_paths, now->path) < 0)
+        return -1;
+    if (now->kind != NULL && PyList_Append(self->types, now->kind) < 0)
+        return -1;
+    if (now->classes != NULL && now->sample.label < 0) {
+        PyObject *done = PyObject_CallMethod(self->classes, "extend", "O", now->classes);
+        Py_XDECREF(done);
+        if (done == NULL)
+            return -1;
+    }
+    return 1;
+}
+
+static void keep_row(Framer *self, job *now, int64_t size)
+{
+    const frame_part *image = now->image < 0 ? NULL : now->parts + now->image;
+    int64_t row[COLUMNS] = {now->sample.label, self->position, size, -1, -1, 0, 0, 0};
+    if (image != NULL) {
+        row[3] = self->position + image->at;
+        row[4] = (int64_t)image->size;
+        row[5] = now->width;
+        row[6] = now->height;
+        row[7] = crc32c(0, image->data, image->size);
+        if (now->kind == NULL)
+            now->of[now->image]->jpegs++;
+    }
+    for (int column = 0; column < COLUMNS; column++)
+        self->columns[column][self->rows] = row[column];
+    self->rows++;
+    self->position += size;
+    self->pending += size;
+    self->number++;
+    self->samples_left--;
+    if (now->sample.label > self->most)
+        self->most = now->sample.label;
+}
+
+/* Put the sample into the buffer, and remember the data that goes between. */
+static int keep_sample(Framer *self, job *now)
+{
+    frame_sample *sample = &now->sample;
+    int64_t size = self->records ? record_measured(sample) : tar_measured(sample);
+    if (size == 0 || self->position + size > self->limit || self->samples_left == 0)
+        return 0;
+    size_t apart = 0, cuts = 0;
+    for (int i = 0; i < sample->count; i++)
+        if (sample->parts[i].apart) {
+            apart += sample->parts[i].size;
+            cuts++;
+        }
+    if (!grow((void **)&self->bytes, &self->room, self->length + (size_t)size - apart, 1) ||
+        !grow((void **)&self->cuts, &self->cut_room, self->cut_count + cuts, sizeof(cut))) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    mark wanted = {0, 0};
+    if (self->keys != NULL) {
+        wanted = siphash(self->keys->set.secret, (const uint8_t *)sample->key, sample->key_length);
+        if (has_mark(&self->keys->set, wanted))
+            return 0;
+    }
+    int went = keep_objects(self, now);
+    if (went != 1)
+        return went;
+    if (self->keys != NULL)
+        put_mark(&self->keys->set, wanted);
+    uint8_t *to = self->bytes + self->length;
+    size_t put = self->records ? record_put(to, sample) : tar_put(to, &self->pattern, sample);
+    for (int i = 0; i < sample->count; i++)
+        if (sample->parts[i].apart) {
+            Py_INCREF(now->data[i]);
+            self->cuts[self->cut_count++] = (cut){self->length + sample->parts[i].cut, now->data[i]};
+        }
+    self->length += put;
+    keep_row(self, now, size);
+    return 1;
+}
+
+static int add_sample(Framer *self, job *now, PyObject *sample, PyObject *path)
+{
+    int went = take_items(now, sample);
+    if (went == 1)
+        went = sort_items(self, now);
+    now->sample.parts = now->parts;
+    if (went == 1)
+        went = take_key(self, now);
+    if (went == 1)
+        went = take_label(self, now);
+    if (went == 1)
+        went = take_text(self, now);
+    if (went == 1)
+        went = take_path(now, path);
+    if (went == 1)
+        went = take_data(self, now);
+    if (went == 1)
+        went = take_image(self, now);
+    return went == 1 ? keep_sample(self, now) : went;
+}
+
+#endif

@@ -1,0 +1,114 @@
+/* libFuzzer target for the parts of the packer in C that need no Python: the framing of samples
+ * (shardkit/native/frames.h), the set of keys (key_set.h) and the check for plain JPEGs (plain_jpeg.h). run.sh builds
+ * and runs it.
+ *
+ * An input is a byte of switches, the number of fields, lengths of key, path, text, and of each field its name's length,
+ * its role and size; then the bytes of all of them. What is measured must be what is put, in memory of exactly that size.
+ */
+#include "../../shardkit/native/frames.h"
+#include "../../shardkit/native/key_set.h"
+#include "../../shardkit/native/plain_jpeg.h"
+
+enum { MOST = 8, HEAD = 6, EACH = 4 };
+
+typedef struct {
+    const uint8_t *at, *end;
+} input;
+
+static void *taken(input *from, size_t length)
+{
+    uint8_t *copy = malloc(length ? length : 1); /* of its own, so that an access outside is seen */
+    if (copy == NULL)
+        abort();
+    for (size_t i = 0; i < length; i++)
+        copy[i] = from->at < from->end ? *from->at++ : 'x';
+    return copy;
+}
+
+static void put(frame_sample *sample, int records, const tar_pattern *pattern)
+{
+    int64_t size = records ? record_measured(sample) : tar_measured(sample);
+    size_t apart = 0;
+    if (size == 0)
+        return;
+    for (int i = 0; i < sample->count; i++)
+        apart += sample->parts[i].apart ? sample->parts[i].size : 0;
+    uint8_t *out = malloc((size_t)size - apart);
+    if (out == NULL)
+        abort();
+    size_t length = records ? record_put(out, sample) : tar_put(out, pattern, sample);
+    if (length + apart != (size_t)size)
+        abort();
+    for (int i = 0; i < sample->count; i++) {
+        const frame_part *part = sample->parts + i;
+        if (part->role != FRAME_LABEL && !part->apart && part->size &&
+            memcmp(out + part->cut, part->data, part->size) != 0)
+            abort();
+    }
+    free(out);
+}
+
+static void look(const uint8_t *data, size_t size)
+{
+    int64_t width = 0, height = 0;
+    if (jpeg_size(data, (ptrdiff_t)size, 1 << 20, 500, &width, &height) && (width < 1 || height < 1))
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static int ready;
+    static key_set keys;
+    if (!ready && !crc32c_setup())
+        abort();
+    ready = 1;
+    look(data, size);
+    if (size < HEAD + MOST * EACH)
+        return 0;
+    input from = {data + HEAD + MOST * EACH, data + size};
+    uint8_t block[TAR_BLOCK] = {0};
+    tar_pattern pattern;
+    tar_take_pattern(&pattern, block);
+    frame_part parts[MOST];
+    frame_sample sample = {.parts = parts, .count = data[1] % (MOST + 1)};
+    sample.key_length = data[2];
+    sample.path_length = (size_t)data[3] * 3;
+    sample.text_length = data[4];
+    sample.label = data[5] % 3 ? data[5] : (int64_t)data[5] << 35;
+    char *key = taken(&from, sample.key_length), *path = taken(&from, sample.path_length),
+         *text = taken(&from, sample.text_length);
+    sample.key = key;
+    sample.path = path;
+    sample.text = text;
+    void *names[MOST], *values[MOST];
+    for (int i = 0; i < sample.count; i++) {
+        const uint8_t *of = data + HEAD + i * EACH;
+        frame_role role = of[1] % 3;
+        size_t bytes = role == FRAME_LABEL ? 0 : (size_t)of[2] << (of[3] % 8);
+        names[i] = taken(&from, of[0] % 120);
+        values[i] = taken(&from, bytes);
+        parts[i] =
+            (frame_part){names[i], of[0] % 120, values[i], bytes, role, role != FRAME_LABEL && of[3] >> 7, -1, 0};
+    }
+    put(&sample, data[0] & 1, &pattern);
+    mark wanted = siphash(keys.secret, (const uint8_t *)sample.key, sample.key_length);
+    if (!has_mark(&keys, wanted)) {
+        if (!make_room(&keys))
+            abort();
+        put_mark(&keys, wanted);
+    }
+    if (!has_mark(&keys, wanted))
+        abort();
+    if (keys.used > 5000) {
+        free(keys.marks);
+        keys = (key_set){0};
+    }
+    for (int i = 0; i < sample.count; i++) {
+        free(names[i]);
+        free(values[i]);
+    }
+    free(key);
+    free(path);
+    free(text);
+    return 0;
+}
