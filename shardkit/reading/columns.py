@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.reading.batches.labels import require_class_labels
+from shardkit.reading.blocks.block import index_table
 from shardkit.reading.chains import as_view, require_order
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def labels_array(data: Dataset) -> NDArray[np.int64]:
     view = as_view(data)
     catalog, rows = view.content.catalog, view.content.members(view.rows())
     require_class_labels(catalog, "labels")
-    return catalog.labels()[slice(None) if rows is None else rows].copy()
+    return catalog.labels()[slice(None) if rows is None else rows].astype(np.int64)
 
 
 def texts_array(data: Dataset, column: str) -> NDArray[np.object_]:
@@ -32,7 +33,7 @@ def texts_array(data: Dataset, column: str) -> NDArray[np.object_]:
 def texts_of_view(view: Dataset, column: str) -> NDArray[np.object_]:
     """A column of text (object, n) of the samples that a view selects, whatever is done with them."""
     catalog, rows = view.content.catalog, view.content.members(view.rows())
-    found = catalog.index_table()[column]
+    found = index_table(catalog, [column])[column]
     chosen = found if rows is None else found.take(rows)
     texts = np.empty(len(chosen), object)
     texts[:] = chosen.to_pylist()

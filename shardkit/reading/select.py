@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 Rows = NDArray[np.int64]
 
+_NUMBER = "#"
+"""The column of row numbers beside those of the index while an expression is applied."""
+
 
 class Selection(Protocol):
     """One step of a view."""
@@ -64,13 +67,24 @@ class Where:
         """The rows for which the expression is true."""
         import pyarrow as pa
 
+        names = catalog.index_schema().names
+        chosen = np.zeros(int(catalog.counts.sum()), np.bool_)
+        first = 0
         try:
-            table = catalog.index_table().append_column("#", pa.array(np.arange(len(catalog.labels()))))
-            found = table.filter(self.expression)["#"].to_numpy()
+            for table in catalog.index_tables(self._used(names)):
+                numbered = table.append_column(_NUMBER, pa.array(np.arange(first, first + len(table))))
+                chosen[numbered.filter(self.expression)[_NUMBER].to_numpy()] = True
+                first += len(table)
         except pa.ArrowException as exc:
-            columns = ", ".join(catalog.index_table().column_names)
-            raise UsageError("where()", f"{exc}", f"use the index's columns: {columns}") from exc
-        return before[np.isin(before, found)]
+            fact = str(exc).partition("\n")[0]
+            raise UsageError("where()", fact, f"use the index's columns: {', '.join(names)}") from exc
+        return before[chosen[before]]
+
+    def _used(self, names: Sequence[str]) -> list[str]:
+        """The columns that the expression may use: all whose names are in its text. Other columns are not read."""
+        text = str(self.expression)
+        used = [name for name in names if name in text]
+        return list(names) if not used or "FieldPath" in text else used
 
     def describe(self, catalog: Catalog, before: Rows) -> str:
         """The expression."""

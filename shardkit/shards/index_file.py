@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
@@ -37,6 +38,14 @@ TEXT_BYTES = 16 << 10
 
 TEXT_COLUMN_BYTES = 1 << 30
 """The maximum bytes of all keys or paths of a shard."""
+
+TEXTS = ("key", "path", "shard")
+"""The columns of text."""
+
+ROWS_TOGETHER = 1 << 17
+TEXT_TOGETHER = 64 << 20
+"""Where a column of the whole dataset is needed, the rows of successive shards are read together: as many rows, or
+bytes of text. One call for each shard costs as much as a thousand rows."""
 
 NUMBER_LIMIT = 1 << 62
 """Larger than any file; the sum of two still fits into 64 bits."""
@@ -76,7 +85,44 @@ class IndexFile:
 
     def columns(self, group: int, names: Sequence[str]) -> dict[str, Any]:
         """Columns of one shard: numbers as NumPy arrays (null as -1), `key` and `path` as Arrow string arrays."""
-        table = self._read(group, names)
+        return self._checked(self._read([group], names), names)
+
+    def groups(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """`columns` of each shard in turn."""
+        return (self.columns(group, names) for group in range(len(self.shards)))
+
+    def tables(self, names: Sequence[str] | None = None, groups: Sequence[int] | None = None) -> Iterator[pa.Table]:
+        """Columns of many shards, unchanged, a table for some successive shards at a time. None: all of them."""
+        wanted = self.schema.names if names is None else names
+        for together in self._together(range(len(self.shards)) if groups is None else groups):
+            yield self._read(together, wanted)
+
+    def numbers(self, name: str, groups: Sequence[int] | None = None) -> Iterator[NDArray[Any]]:
+        """A number column of many shards, an array for some successive shards at a time, null as -1."""
+        for table in self.tables([name], groups):
+            yield self._checked(table, [name])[name]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The names and types of all columns."""
+        return self._file.schema_arrow
+
+    def _together(self, groups: Sequence[int]) -> Iterator[list[int]]:
+        """The shards whose rows are read at once: up to ROWS_TOGETHER, and not too much text."""
+        found: list[int] = []
+        rows = text = 0
+        for group in groups:
+            about = self._about(group)
+            found.append(group)
+            rows += about.num_rows
+            text += sum(about.column(self._at[name]).total_uncompressed_size for name in TEXTS)
+            if rows >= ROWS_TOGETHER or text >= TEXT_TOGETHER:
+                yield found
+                found, rows, text = [], 0, 0
+        if found:
+            yield found
+
+    def _checked(self, table: pa.Table, names: Sequence[str]) -> dict[str, Any]:
         try:
             found = {name: _numbers(table[name], name) if name in INTEGERS else _texts(table[name]) for name in names}
         except Exception as exc:  # a cast that does not fit
@@ -88,46 +134,64 @@ class IndexFile:
                 raise ManifestError(self.place, fact, INDEX_CURE)
         return found
 
-    def groups(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """`columns` of each shard in turn."""
-        return (self.columns(group, names) for group in range(len(self.shards)))
-
-    def table(self, group: int) -> pa.Table:
-        """All columns of one shard, unchanged."""
-        return self._read(group, self._file.schema_arrow.names)
-
-    def _read(self, group: int, names: Sequence[str]) -> pa.Table:
-        shard = self.shards[group]
+    def _about(self, group: int) -> pq.RowGroupMetaData:
+        """What the file says of a shard's rows. ManifestError if they are not as many as the shard has."""
         try:
             about = self._file.metadata.row_group(group)
-            if about.num_rows == shard.samples:
-                self._require_bounded(about)
-                table = self._file.read_row_group(group, columns=[*dict.fromkeys((*names, "shard"))], use_threads=False)
-                if len(table) == shard.samples:
-                    self._require_shard(table["shard"], shard.name)
-                    return table.select(list(names))
+        except Exception as exc:  # as above
+            self._unreadable(exc)
+        if about.num_rows != self.shards[group].samples:
+            self._wrong_rows(group, about.num_rows)
+        return about
+
+    def _wrong_rows(self, group: int, rows: int) -> NoReturn:
+        shard = self.shards[group]
+        fact = f"its rows do not match {shard.name}: the index has {rows}, but the manifest says {shard.samples}"
+        raise ManifestError(self.place, fact, INDEX_CURE)
+
+    def _read(self, groups: Sequence[int], names: Sequence[str]) -> pa.Table:
+        for group in groups:
+            self._require_bounded(self._about(group))
+        shards = [self.shards[group] for group in groups]
+        try:
+            columns = [*dict.fromkeys((*names, "shard"))]
+            table = self._file.read_row_groups(list(groups), columns=columns, use_threads=False)
+            if len(table) != sum(shard.samples for shard in shards):
+                self._wrong_rows(groups[0], len(table))
+            self._require_shards(table["shard"], shards)
+            return table.select(list(names))
         except ShardkitError:
             raise
         except Exception as exc:  # as above
             self._unreadable(exc)
-        fact = (
-            f"its rows do not match {shard.name}: the index has {about.num_rows}, but the manifest says {shard.samples}"
-        )
-        raise ManifestError(self.place, fact, INDEX_CURE)
 
-    def _require_shard(self, column: pa.ChunkedArray, name: str) -> None:
-        found = _names_in(column)
-        if found not in ([name], []):
-            fact = (
-                f"the index has rows of {found[0] if found[0] != name else found[1]!r} where those of {name!r} belong"
+    def _require_shards(self, column: pa.ChunkedArray, shards: Sequence[ShardEntry]) -> None:
+        """ManifestError if rows name another shard than the one whose row group they are in."""
+        import pyarrow as pa
+
+        encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+        array = combine(encoded.unify_dictionaries())
+        if not len(array):
+            return
+        names = array.dictionary.to_pylist()
+        found = as_numpy(pa.chunked_array([array.indices]))
+        at = {name: number for number, name in enumerate(names)}
+        wanted = np.repeat([at.get(shard.name, -2) for shard in shards], [shard.samples for shard in shards])
+        wrong = np.flatnonzero(found != wanted)
+        if len(wrong):
+            number = int(found[wrong[0]])
+            other = names[number] if number >= 0 else None
+            ends = np.cumsum([shard.samples for shard in shards])
+            own = shards[int(np.searchsorted(ends, wrong[0], side="right"))].name
+            raise ManifestError(
+                self.place, f"the index has rows of {other!r} where those of {own!r} belong", INDEX_CURE
             )
-            raise ManifestError(self.place, fact, INDEX_CURE)
 
     def _require_bounded(self, about: pq.RowGroupMetaData) -> None:
         """ManifestError for too much text: names are read into memory, and a small file may expand to any amount of
         it."""
         limit = min(TEXT_COLUMN_BYTES, (about.num_rows + 1) * TEXT_BYTES)
-        for name in ("key", "path", "shard"):
+        for name in TEXTS:
             size = about.column(self._at[name]).total_uncompressed_size
             if size > limit:
                 fact = (
@@ -245,20 +309,6 @@ def _state_of(file: int | str) -> tuple[int, int, int, int]:
     """A stamp that changes with a file's content: size, device, inode, and time of the last change."""
     status = os.stat(file)
     return status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns
-
-
-def _names_in(column: pa.ChunkedArray) -> list[str]:
-    """The different texts in a column. One of a dictionary's, as we write it, takes no `pyarrow.compute`, whose loading
-    takes longer than reading most indexes."""
-    import pyarrow as pa
-
-    array = combine(column)
-    if pa.types.is_dictionary(array.type) and not array.null_count:
-        names = {array.dictionary[number].as_py(): None for number in np.unique(as_numpy(array.indices)).tolist()}
-        return list(names)
-    import pyarrow.compute as pc
-
-    return [value.as_py() for value in pc.unique(array)]
 
 
 def _fits(kind: pa.DataType, name: str) -> bool:

@@ -15,6 +15,7 @@ from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.images.thumbnails import thumbnail
 from shardkit.options.fields import checked_by
 from shardkit.options.old_keywords import Moved, accept_old_keywords, spell
+from shardkit.reading.blocks.block import index_table
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import whole_file
@@ -131,9 +132,10 @@ def augmented_data(data: Dataset, pictures: Pictures) -> Dataset:
 
 def usual_side(data: Dataset) -> int:
     """The median of the images' shorter sides, at most 224; 224 if the index does not have them."""
-    table = data.content.catalog.index_table()
-    if "width" not in table.column_names:
+    catalog, sides = data.content.catalog, ["width", "height"]
+    if not set(sides) <= set(catalog.index_schema().names):
         return 224
+    table = index_table(catalog, sides)
     shorter = np.minimum(table["width"].to_numpy(), table["height"].to_numpy())
     known = shorter[shorter > 0]
     return min(224, int(np.median(known))) if len(known) else 224

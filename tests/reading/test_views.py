@@ -11,6 +11,8 @@ import pytest
 
 import shardkit
 from shardkit import Dataset, NotFoundError, UsageError
+from shardkit.reading.blocks import catalog
+from shardkit.shards.index_file import IndexFile
 
 KeysOf = Callable[[Any], list[str]]
 
@@ -122,6 +124,35 @@ def test_where_takes_an_expression_over_the_index(cars: str, keys_of: KeysOf) ->
     assert sorted(keys_of(small)) == [f"green/{number:03}" for number in range(10)]
     sizes = [len(sample["jpg"]) for sample in dataset.where(pc.field("image_size") < 700)]
     assert all(size < 700 for size in sizes)
+
+
+def test_where_reads_the_columns_that_its_expression_names(cars: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: set[str] = set()
+    tables = IndexFile.tables
+
+    def watched(self: IndexFile, names: Any = None, groups: Any = None) -> Any:
+        read.update(names)
+        return tables(self, names, groups)
+
+    monkeypatch.setattr(IndexFile, "tables", watched)
+    assert len(shardkit.dataset(cars).where(pc.field("width") >= 0)) == 97
+    assert read == {"width"}
+
+
+def test_a_key_is_found_among_keys_of_the_same_checksum(cars: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "key_sum", lambda key: 7)
+    monkeypatch.setattr(catalog, "key_sums", lambda keys: np.full(len(keys), 7, np.uint32))
+    dataset = shardkit.dataset(cars)
+    for key in dataset.keys[::20]:
+        assert dataset[key]["__key__"] == key
+    with pytest.raises(NotFoundError, match="no sample 'nobody'"):
+        dataset["nobody"]
+
+
+def test_a_column_that_a_part_does_not_have_is_null_there(cars: str, small_tree: Path) -> None:
+    both = shardkit.concat([shardkit.dataset(cars), shardkit.dataset(small_tree)])
+    assert len(both.where(pc.field("width") >= 0)) == len(shardkit.dataset(cars))
+    assert len(both.where(pc.field("image_size") >= 0)) == len(both)
 
 
 def test_where_with_a_column_that_is_not_there_names_those_that_are(cars: str) -> None:

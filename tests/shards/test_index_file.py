@@ -125,6 +125,35 @@ def test_rows_of_another_shard_are_refused(packed: Path) -> None:
         labels_of(packed)
 
 
+@pytest.mark.parametrize("together", [1, PER_SHARD + 1, index_file.ROWS_TOGETHER])
+def test_a_column_of_all_shards_is_the_same_however_many_are_read_together(
+    packed: Path, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_file, "ROWS_TOGETHER", together)
+    table = pq.read_table(f"{packed}.parquet")
+    ds = shardkit.dataset(packed)
+    assert ds.labels.tolist() == table["label"].to_pylist()
+    assert ds.paths.tolist() == table["path"].to_pylist()
+    chosen = ds.where(pa.compute.field("width") * pa.compute.field("label") > 0)
+    expected = (np.array(table["width"]) * np.array(table["label"])) > 0
+    assert chosen.keys.tolist() == np.array(table["key"], object)[expected].tolist()
+    some = shardkit.dataset(f"{packed}-000002.tar")
+    assert some.labels.tolist() == table["label"].to_pylist()[2 * PER_SHARD :]
+
+
+@pytest.mark.parametrize("together", [1, index_file.ROWS_TOGETHER])
+def test_rows_of_another_shard_are_refused_where_many_are_read_together(
+    packed: Path, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_file, "ROWS_TOGETHER", together)
+    table = pq.read_table(f"{packed}.parquet")
+    names = table["shard"].to_pylist()
+    names[2 * PER_SHARD - 1] = names[-1]
+    vouched_for(packed, table.set_column(0, "shard", pa.array(names)))
+    with pytest.raises(ManifestError, match=r"rows of .train-000002\.tar. where those of .train-000001\.tar. belong"):
+        _ = shardkit.dataset(packed).labels
+
+
 def test_an_index_that_another_tool_wrote_with_the_same_rows_is_read(packed: Path) -> None:
     expected, table = labels_of(packed), pq.read_table(f"{packed}.parquet")
     table = table.set_column(1, "key", table["key"].cast(pa.large_string()))

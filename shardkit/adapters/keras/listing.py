@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, UsageError
+from shardkit.reading.blocks.block import index_table
 from shardkit.sample import path_of_text
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def listed(dataset: Dataset) -> KerasListing:
 
 def _listed(dataset: Dataset, places: Rows, rows: Rows) -> KerasListing:
     catalog = dataset.content.catalog
-    table = catalog.index_table()
-    keys, paths = (_texts(table[name], rows) for name in ("key", "path"))
+    names = ("key", "path")
+    table = index_table(catalog, names)
+    keys, paths = (_texts(table[name], rows) for name in names)
     return KerasListing(places, catalog.labels()[rows], keys, [os.fsdecode(path_of_text(path)) for path in paths])
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from shardkit.reading.blocks.fetched import FetchedBytes
 
 Rows = NDArray[np.int64]
+Labels = NDArray[np.signedinteger[Any]]
 Buffer = Any
 """bytes, or a memoryview of a mapped shard."""
 
@@ -157,12 +158,17 @@ class Catalog(Protocol):
         """Keep the current files for as long as this is used, if that is cheap."""
         ...
 
-    def labels(self) -> Rows:
-        """The labels of all rows (int64, N); -1 for none. Kept in memory from the first call on."""
+    def labels(self) -> Labels:
+        """The labels of all rows (N, of the smallest signed type that holds them); -1 for none. Kept in memory from the
+        first call on."""
         ...
 
-    def index_table(self) -> pa.Table:
-        """The whole index, for queries."""
+    def index_schema(self) -> pa.Schema:
+        """The names and types of the index's columns."""
+        ...
+
+    def index_tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The columns of these names, or all, in the order of the rows: a part of the rows at a time."""
         ...
 
     def rows_of(self, key: str) -> list[int]:
@@ -188,3 +194,11 @@ class Prefetch(Protocol):
         window: the samples from which the shuffle draws at a time; 0 for stored order.
         """
         ...
+
+
+def index_table(catalog: Catalog, names: Sequence[str] | None = None) -> pa.Table:
+    """The columns of these names, or all, of all rows."""
+    import pyarrow as pa
+
+    parts = list(catalog.index_tables(names))
+    return pa.concat_tables(parts, promote_options="permissive").unify_dictionaries()

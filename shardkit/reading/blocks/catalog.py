@@ -7,9 +7,12 @@ in use. It opens no shard before a sample's bytes are requested.
 from __future__ import annotations
 
 import threading
+import zlib
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,12 +23,13 @@ from shardkit.formats.format import format_named, require_names_fit
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
 from shardkit.reading.batches.labels import FIELD, Kind
-from shardkit.reading.blocks.block import Rows
+from shardkit.reading.blocks.block import Labels, Rows
 from shardkit.reading.blocks.held import ShardAccess
 from shardkit.reading.blocks.indexed import IndexBlock
 from shardkit.reading.blocks.mapped import MappedAccess
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.shards.buffers import ShardFile
+from shardkit.shards.index import schema
 from shardkit.shards.index_file import INDEX_CURE, IndexFile, index_entries, open_index_at
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import Objects
@@ -114,9 +118,10 @@ class IndexCatalog:
         self.starts = self._first[[0, -1]]
         self._tables: OrderedDict[int, _Table] = OrderedDict()
         self._limit = tables
-        self._labels: Rows | None = None
-        self._keys: Any = None
+        self._labels: Labels | None = None
+        self._key_sums: NDArray[np.uint32] | None = None
         self._entries = list(index_entries(manifest))
+        self._part_ends = list(accumulate(entry.shards for entry in manifest.index))
         self._indexes: dict[int, IndexFile] = {}
         self._lock = threading.RLock()
 
@@ -135,39 +140,45 @@ class IndexCatalog:
         """The shards, by number."""
         return self.access.shards.files
 
-    def labels(self) -> Rows:
+    def labels(self) -> Labels:
         """The labels of all rows."""
         with self._lock:
             if self._labels is None:
-                parts = [self._columns(shard, ("label",))["label"] for shard in range(len(self.numbers))]
-                labels = np.concatenate([np.empty(0, np.int64), *parts])
-                if self.classes and labels.max(initial=-1) >= len(self.classes):  # classes are counted by label
-                    fact = f"the index has the label {labels.max()}, but the manifest has {len(self.classes)} classes"
+                parts = [part for index, groups in self._parts() for part in index.numbers("label", groups)]
+                highest = max((int(part.max(initial=-1)) for part in parts), default=-1)
+                if self.classes and highest >= len(self.classes):  # classes are counted by label
+                    fact = f"the index has the label {highest}, but the manifest has {len(self.classes)} classes"
                     raise ManifestError(str(self.location), fact, INDEX_CURE)
-                self._labels = labels
+                kind = np.min_scalar_type(-1 - highest)
+                self._labels = np.concatenate([np.empty(0, kind), *(part.astype(kind) for part in parts)])
             return self._labels
 
-    def index_table(self) -> pa.Table:
-        """The whole index."""
-        import pyarrow as pa
+    def index_schema(self) -> pa.Schema:
+        """The names and types of the index's columns."""
+        return self._index(self._row_group(self.numbers[0])[0]).schema if self.numbers else schema()
 
-        parts = []
-        for shard in range(len(self.numbers)):
-            part, row_group = self._row_group(self.numbers[shard])
-            parts.append(self._index(part).table(row_group))
-        return pa.concat_tables(parts).unify_dictionaries()
+    def index_tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The index in parts."""
+        return (table for index, groups in self._parts() for table in index.tables(names, groups))
 
     def rows_of(self, key: str) -> list[int]:
-        """The row of a key, found in the column of all keys, which is kept from the first call on."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
+        """The row of a key, found by the checksums of all keys, which are kept from the first call on."""
         with self._lock:
-            if self._keys is None:
-                parts = [self._columns(shard, ("key",))["key"] for shard in range(len(self.numbers))]
-                self._keys = pa.chunked_array(parts, pa.string())
-            found: int = pc.index(self._keys, pa.scalar(key)).as_py()
-        return [] if found < 0 else [found]
+            if self._key_sums is None:
+                sums = [key_sums(table["key"]) for table in self.index_tables(["key"])]
+                self._key_sums = np.concatenate([np.empty(0, np.uint32), *sums])
+        for row in np.flatnonzero(self._key_sums == key_sum(key)).tolist():
+            shard = int(np.searchsorted(self._first, row, side="right")) - 1
+            if self.table(shard).key[row - int(self._first[shard])].as_py() == key:
+                return [row]
+        return []
+
+    def _parts(self) -> Iterator[tuple[IndexFile, list[int]]]:
+        """(index file, row groups in it) for all rows, in order. Of many files, each is open only while it is read."""
+        places = (self._row_group(number) for number in self.numbers)
+        opened = self._index if len(self._entries) <= KEPT_INDEXES else self._opened_index
+        for part, group in groupby(places, key=lambda place: place[0]):
+            yield opened(part), [row_group for _, row_group in group]
 
     def block(self, rows: Rows) -> IndexBlock:
         """The samples at these rows, with their index rows."""
@@ -224,10 +235,9 @@ class IndexCatalog:
 
     def _row_group(self, number: int) -> tuple[int, int]:
         """(index file, row group in it) of a shard of the manifest."""
-        for part, entry in enumerate(self.manifest.index):
-            if number < entry.shards:
-                return part, number
-            number -= entry.shards
+        part = bisect_right(self._part_ends, number)
+        if part < len(self._part_ends):
+            return part, number - (self._part_ends[part - 1] if part else 0)
         raise ManifestError(str(self.location), "the manifest names no index", "run 'shardkit index' to make one")
 
     def _index(self, part: int) -> IndexFile:
@@ -242,6 +252,19 @@ class IndexCatalog:
     def _opened_index(self, part: int) -> IndexFile:
         entry, shards = self._entries[part]
         return open_index_at(self._objects, self.location.sibling(entry.name), entry, shards, again=self._verify)
+
+
+def key_sum(key: str) -> int:
+    """A checksum of a key, by which its row is looked up: four bytes for each sample in place of all keys."""
+    return zlib.crc32(key.encode())
+
+
+def key_sums(keys: pa.ChunkedArray) -> NDArray[np.uint32]:
+    """The checksums of some keys (uint32, n)."""
+    import pyarrow as pa
+
+    sums = map(zlib.crc32, keys.cast(pa.binary()).to_pylist())
+    return np.fromiter(sums, np.uint32, len(keys))
 
 
 def _access_to(

@@ -10,9 +10,10 @@ import numpy as np
 
 from shardkit.errors import UsageError
 from shardkit.reading.batches.labels import FIELD, Kind, relabel_field
-from shardkit.reading.blocks.block import Block, Catalog, Images, Rows, Run, images_of
+from shardkit.reading.blocks.block import Block, Catalog, Images, Labels, Rows, Run, images_of
 from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
+from shardkit.shards.index import as_numpy
 from shardkit.shards.manifest import ClassEntry, Manifest
 
 if TYPE_CHECKING:
@@ -71,21 +72,31 @@ class CombinedCatalog:
         for part in self.parts:
             part.hold()
 
-    def labels(self) -> Rows:
+    def labels(self) -> Labels:
         """The labels of all rows."""
         parts = zip(self.parts, self.relabel, strict=True)
         return np.concatenate([relabel[part.labels()] for part, relabel in parts])
 
-    def index_table(self) -> pa.Table:
-        """The indexes of all parts, concatenated, with the labels of the whole."""
+    def index_schema(self) -> pa.Schema:
+        """The columns that any part has."""
         import pyarrow as pa
 
-        tables = []
+        return pa.unify_schemas([part.index_schema() for part in self.parts], promote_options="permissive")
+
+    def index_tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The indexes of all parts in turn, with the labels of the whole. A column that a part lacks is null there."""
+        import pyarrow as pa
+
+        schema = self.index_schema()
+        wanted = schema.names if names is None else names
         for part, relabel in zip(self.parts, self.relabel, strict=True):
-            table = part.index_table()
-            at = table.column_names.index("label")
-            tables.append(table.set_column(at, "label", pa.array(relabel[part.labels()])))
-        return pa.concat_tables(tables, promote_options="permissive")
+            own = part.index_schema().names
+            for table in part.index_tables([name for name in wanted if name in own]):
+                columns = {name: table[name] if name in own else None for name in wanted}
+                if "label" in columns:
+                    columns["label"] = pa.chunked_array([relabel[as_numpy(table["label"])]])
+                nulls = {name: pa.nulls(len(table), schema.field(name).type) for name in wanted if name not in own}
+                yield pa.table(columns | nulls)
 
     def rows_of(self, key: str) -> list[int]:
         """The rows of all samples with this key."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,19 +61,27 @@ class TreeCatalog:
         """The labels of all rows."""
         return self.source.labels.astype(np.int64)
 
-    def index_table(self) -> pa.Table:
+    def index_schema(self) -> pa.Schema:
         """Keys, paths, labels and sizes of all files."""
         import pyarrow as pa
 
+        return pa.schema({"key": pa.string(), "path": pa.string(), "label": pa.int64(), "image_size": pa.int64()})
+
+    def index_tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """These columns, in one part."""
+        import pyarrow as pa
+
         rows = np.arange(len(self.source))
-        paths = list(map(text_of_path, self.source.paths))
-        columns = {
-            "key": self.source.keys(rows),
-            "path": paths,
-            "label": self.labels(),
-            "image_size": self.source.sizes,
+        columns: dict[str, Callable[[], Any]] = {
+            "key": lambda: self.source.keys(rows),
+            "path": lambda: list(map(text_of_path, self.source.paths)),
+            "label": self.labels,
+            "image_size": lambda: self.source.sizes,
         }
-        return pa.table(columns)
+        wanted = columns if names is None else names
+        found = self.index_schema()
+        schema = pa.schema([found.field(name) for name in wanted])
+        yield pa.table({name: columns[name]() for name in wanted}, schema=schema)
 
     def rows_of(self, key: str) -> list[int]:
         """The row of a key, found by a linear search."""

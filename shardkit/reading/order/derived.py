@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,9 @@ def apportion(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
     return counts
 
 
-def weight_classes(line: Positions, labels: Positions, weights: Mapping[int, float], key: int) -> Positions:
+def weight_classes(
+    line: Positions, labels: NDArray[np.signedinteger[Any]], weights: Mapping[int, float], key: int
+) -> Positions:
     """As many rows as `line` has, each class in proportion to its weight, evenly along the line (int64).
 
     line: the rows in reading order; labels: their classes. A class with too few rows is used several times; one with
@@ -139,9 +142,11 @@ def weight_classes(line: Positions, labels: Positions, weights: Mapping[int, flo
         raise UsageError("weights", "no class with samples has a weight", "name classes of the dataset")
     wanted = apportion(np.array([weights[label] for label in chosen], np.float64), len(line))
     begins = uniform(key, np.arange(len(chosen)))
+    by_class = np.argsort(labels, kind="stable")  # of a class, in the order of the line
+    ends = np.searchsorted(labels[by_class], chosen, side="right")
     rows, moments = [], []
-    for label, count, begin in zip(chosen, wanted.tolist(), begins.tolist(), strict=True):
-        own = line[labels == label]
+    for label, end, count, begin in zip(chosen, ends.tolist(), wanted.tolist(), begins.tolist(), strict=True):
+        own = line[by_class[end - counts[label] : end]]
         steps = np.arange(count)
         rows.append(own[(int(begin * len(own)) + steps) % len(own)])
         moments.append((steps + begin) / max(1, count))
@@ -163,7 +168,7 @@ def weight_samples(line: Positions, weights: NDArray[np.float64], key: int) -> P
 
 
 def split_rows(
-    rows: Positions, labels: Positions | None, fractions: Mapping[str, float], seed: int
+    rows: Positions, labels: NDArray[np.signedinteger[Any]] | None, fractions: Mapping[str, float], seed: int
 ) -> dict[str, Positions]:
     """Distribute rows to parts in proportion to the fractions, which add up to at most 1 (each int64, ascending).
 
@@ -172,11 +177,17 @@ def split_rows(
     weights = _split_weights(fractions)
     chance = uniform(stream_key("split", seed), rows)
     part_of = np.empty(len(rows), np.int64)
-    groups = [np.arange(len(rows))] if labels is None else [np.flatnonzero(labels == c) for c in np.unique(labels)]
+    groups = [np.arange(len(rows))] if labels is None else _by_label(labels)
     sizes = np.array([len(group) for group in groups], np.int64)
     for group, counts in zip(groups, stratify(sizes, weights, seed)[0], strict=True):
         part_of[group[np.argsort(chance[group], kind="stable")]] = np.repeat(np.arange(len(weights)), counts)
     return {name: rows[part_of == number] for number, name in enumerate(fractions)}
+
+
+def _by_label(labels: NDArray[np.signedinteger[Any]]) -> list[NDArray[np.int64]]:
+    """The positions of each label, ascending; labels in ascending order."""
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
 
 
 def stratify(sizes: NDArray[np.int64], weights: NDArray[np.float64], seed: int) -> tuple[list[NDArray[np.int64]], bool]:
@@ -201,7 +212,7 @@ def stratify(sizes: NDArray[np.int64], weights: NDArray[np.float64], seed: int) 
     return list(dealt), True
 
 
-def deals_over_classes(labels: Positions, fractions: Mapping[str, float], seed: int) -> bool:
+def deals_over_classes(labels: NDArray[np.signedinteger[Any]], fractions: Mapping[str, float], seed: int) -> bool:
     """Whether a stratified split of samples with these labels distributes its remainders over all classes."""
     return stratify(np.unique(labels, return_counts=True)[1].astype(np.int64), _split_weights(fractions), seed)[1]
 

@@ -20,6 +20,7 @@ from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.options.fields import checked_by
 from shardkit.options.files import require_folder
 from shardkit.packing.pack import pack
+from shardkit.reading.blocks.block import index_table
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.reading.state import ReadPosition
 from shardkit.rng import permutation, stream_key
@@ -270,7 +271,7 @@ def _fetched_sample(whole: Dataset, place: str, seed: int) -> _Sample:
 
 def _first_rows(whole: Dataset) -> tuple[NDArray[np.int64], int]:
     """The first samples, as many as a sample of the whole has, and the bytes of their images."""
-    sizes = whole.content.catalog.index_table()["image_size"].fill_null(0).to_numpy()
+    sizes = index_table(whole.content.catalog, ["image_size"])["image_size"].fill_null(0).to_numpy()
     kept = min(SAMPLE_FILES, max(1, int(np.searchsorted(np.cumsum(sizes), SAMPLE_BYTES))), len(sizes))
     return np.arange(kept), int(sizes[:kept].sum())
 

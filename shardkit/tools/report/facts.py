@@ -17,6 +17,7 @@ from shardkit.errors import DatasetError, ShardkitError
 from shardkit.events import Progress, ProgressFn
 from shardkit.images.header import image_header
 from shardkit.location import locate
+from shardkit.reading.blocks.block import Catalog, index_table
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.sample import fs_text
 from shardkit.shards.find.find import resolve
@@ -104,7 +105,7 @@ def collect(source: SourceLike, progress: ProgressFn, storage_options: Mapping[s
     catalog = data.content.catalog
     if not int(catalog.counts.sum()):
         raise DatasetError(_place(source), "the dataset has no samples", "pack a tree with images")
-    columns = _from_files(data, progress) if found.tree is not None else _from_index(catalog.index_table())
+    columns = _from_files(data, progress) if found.tree is not None else _from_index(catalog)
     shards: tuple[tuple[str, int, int], ...] = ()
     if found.manifest is not None:
         numbers = range(len(found.manifest.shards)) if found.numbers is None else found.numbers
@@ -124,17 +125,18 @@ def _place(source: SourceLike) -> str:
     return source if isinstance(source, str) else "dataset"
 
 
-def _from_index(table: pa.Table) -> dict[str, Any]:
+def _from_index(catalog: Catalog) -> dict[str, Any]:
     from shardkit.shards.index import as_numpy
 
     names = {"labels": "label", "sizes": "image_size", "widths": "width", "heights": "height", "crcs": "crc32c"}
+    table = index_table(catalog, ["key", *names.values()])
     return {"keys": _Keys(table["key"]), **{ours: as_numpy(table[theirs]) for ours, theirs in names.items()}}
 
 
 def _from_files(data: Dataset, progress: ProgressFn) -> dict[str, Any]:
     """The columns of a class tree, whose files are all read."""
     catalog = data.content.catalog
-    table, total = catalog.index_table(), int(catalog.counts.sum())
+    table, total = index_table(catalog), int(catalog.counts.sum())
     widths, heights = np.zeros(total, np.int32), np.zeros(total, np.int32)
     crcs, sizes = np.zeros(total, np.uint32), np.zeros(total, np.int64)
 
