@@ -60,7 +60,7 @@ def plain_extension(name: str, *parts: str) -> Extension:
     )
 
 
-JPEG_PARTS = ("decoder", "finish", "huffman", "precise", "resize", "view")
+JPEG_PARTS = ("avx2", "decoder", "finish", "huffman", "precise", "resize", "view")
 
 EXTENSIONS = [
     jpeg_extension("shardkit.native.jpeg", *(f"jpeg_{part}.h" for part in JPEG_PARTS)),

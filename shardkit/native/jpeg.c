@@ -6,6 +6,7 @@
  *   jpeg_view.h     a box of the image into a slot, row by row; several of them take their rows from one decode
  *   jpeg_resize.h   boxes, and the resize with weights that are not negative
  *   jpeg_precise.h  the resize with signed weights, and Pillow's to the bit
+ *   jpeg_avx2.h     the inner loops of both with longer vectors
  *   jpeg_finish.h   the slot's values: padding, number type, layout
  *
  * The parts are headers with static functions, so that all is one unit for the compiler. docs/jpeg-decoder.md has the
@@ -264,6 +265,19 @@ static PyObject *py_random_box(PyObject *module, PyObject *args)
     return result;
 }
 
+PyDoc_STRVAR(allow_avx2_doc, "allow_avx2(allowed)\n--\n\n"
+                             "Whether AVX2 may be used, where there is one: for the test that compares the vectors.");
+
+static PyObject *py_allow_avx2(PyObject *module, PyObject *allowed)
+{
+    int given = PyObject_IsTrue(allowed);
+    (void)module;
+    if (given < 0)
+        return NULL;
+    avx2_is_allowed = given;
+    Py_RETURN_NONE;
+}
+
 static void free_module(void *module)
 {
     (void)module;
@@ -277,6 +291,7 @@ static void free_module(void *module)
 static PyMethodDef methods[] = {
     {"decode_batch", py_decode_batch, METH_VARARGS, decode_batch_doc},
     {"random_box", py_random_box, METH_VARARGS, random_box_doc},
+    {"allow_avx2", py_allow_avx2, METH_O, allow_avx2_doc},
     {NULL, NULL, 0, NULL},
 };
 

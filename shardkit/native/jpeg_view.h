@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 
+#include "jpeg_avx2.h"
 #include "jpeg_resize.h"
 #include "jpeg_precise.h"
 
@@ -188,9 +189,9 @@ static void take_smooth(view *self, const ring *from, int have)
         unsigned char *to = slot_row(self, y);
         for (int t = 0; t < down->count[y]; t++)
             self->window[t] = from->rows + from->bytes * (size_t)((down->first[y] + t) % from->count) + left;
-        sum_rows(self->sums, self->window, down->weight + (size_t)y * down->most, down->count[y], columns);
+        best_sum_rows(self->sums, self->window, down->weight + (size_t)y * down->most, down->count[y], columns);
         if (self->samples == 4)
-            sum_pixels_rgb(to, self->sums, self->across.first, self->pairs, self->n_pairs, set->width);
+            best_sum_pixels_rgb(to, self->sums, self->across.first, self->pairs, self->n_pairs, set->width);
         else
             sum_pixels_gray(to, self->sums, &self->across, set->width);
     }
@@ -271,20 +272,20 @@ static void take_precise(view *self, const ring *from, int have)
     if (self->by_columns)
         memcpy(keep, in, (size_t)columns);
     else
-        resize_row(keep, in, across, self->fine_pairs, samples, wide, set->width);
+        best_resize_row(keep, in, across, self->fine_pairs, samples, wide, set->width);
     for (int y; (y = self->y) < set->height && down->first[y] + down->count[y] <= have + 1; self->y++) {
         unsigned char *to = slot_row(self, y);
         const int n_pairs = (down->count[y] + 1) / 2;
         find_rows(self, y);
         if (!self->by_columns) {
-            sum_precise_rows(to, self->window, self->row_pairs, n_pairs, samples, wide, set->width);
+            best_sum_precise_rows(to, self->window, self->row_pairs, n_pairs, samples, wide, set->width);
             continue;
         }
-        sum_precise_samples(self->line, self->window, self->row_pairs, n_pairs, wide, columns);
+        best_sum_samples(self->line, self->window, self->row_pairs, n_pairs, wide, columns);
         if (samples == 1) {
             resize_gray(to, self->line, across, wide, set->width);
         } else {
-            resize_row(self->gray, self->line, across, self->fine_pairs, samples, wide, set->width);
+            best_resize_row(self->gray, self->line, across, self->fine_pairs, samples, wide, set->width);
             pack_pixels(to, self->gray, set->width);
         }
     }

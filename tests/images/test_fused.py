@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import resource
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from shardkit.errors import DecodeError
 from shardkit.images import fused
 from shardkit.images import pixels as images
 from shardkit.images.crops import DEFAULT_RANGE, RANDOM_DRAWS, BoxRange, random_box
-from shardkit.images.decoder import DecodeOptions, ImageDecoder
+from shardkit.images.decoder import DecodeOptions, ImageDecoder, Interpolation
 from shardkit.native import load
 
 needs_fused = pytest.mark.skipif(not fused.available(), reason="shardkit was built without its JPEG decoder")
@@ -58,6 +59,36 @@ def refusal(data: Any, **settings: Any) -> str:
     ((number, reason),) = fused.decode_batch(fused.FusedSettings(**asked), [data], out, None)
     assert number == 0
     return reason
+
+
+@pytest.fixture
+def short_vectors() -> Iterator[None]:
+    """The loops that the decoder in C has for every processor."""
+    module, _ = load("jpeg")
+    module.allow_avx2(False)
+    yield
+    module.allow_avx2(True)
+
+
+@needs_fused
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("interpolation", get_args(Interpolation))
+def test_longer_vectors_give_the_same_bits(interpolation: Any, exact: bool, color: Any, short_vectors: None) -> None:
+    sizes = [(1, 1), (7, 5), (31, 6), (120, 117)]
+    datas = [jpeg(picture(90 + 130 * i, 300 - 60 * i, seed=i, detail=3)) for i in range(4)]
+    module, _ = load("jpeg")
+    for size in sizes:
+        for crop in ("resize", "random"):
+            decoder = ImageDecoder(
+                DecodeOptions(size=size, crop=crop, interpolation=interpolation, exact=exact, color=color)  # type: ignore[arg-type]
+            )
+            draws, found = decoder.draws(5, np.arange(len(datas))), []
+            for allowed in (False, True):
+                module.allow_avx2(allowed)
+                found.append(np.empty((len(datas), *(decoder.shape or ())), np.uint8))
+                assert decoder.batch_into(datas, found[-1], draws) == []
+            np.testing.assert_array_equal(*found)
 
 
 @pytest.fixture(params=["fused", "simplejpeg"])

@@ -1,0 +1,343 @@
+/* The inner loops of the resize with AVX2, where the processor has it: the bits of those in jpeg_resize.h and
+ * jpeg_precise.h, from vectors twice as long.
+ *
+ * The functions `best_…` choose. All buffers have room for 16 samples more than they hold, since whole vectors are read
+ * and written.
+ */
+#ifndef SHARDKIT_JPEG_AVX2_H
+#define SHARDKIT_JPEG_AVX2_H
+
+#include "jpeg_resize.h"
+#include "jpeg_precise.h"
+
+static int avx2_is_allowed = 1; /* else only the shorter vectors are used: for the tests that compare them */
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define AVX2 __attribute__((target("avx2")))
+
+static inline int has_avx2(void)
+{
+    return avx2_is_allowed && __builtin_cpu_supports("avx2");
+}
+
+static AVX2 inline __m256i load_32(const void *from)
+{
+    return _mm256_loadu_si256((const __m256i *)from);
+}
+
+/* 16 bytes as samples of 8.8. */
+static AVX2 inline __m256i widened_16(const unsigned char *bytes)
+{
+    return _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)bytes)), 8);
+}
+
+/* As sum_rows. */
+static AVX2 void sum_rows_avx2(uint16_t *sum, const unsigned char *const *rows, const uint16_t *weight, int count,
+                               int n)
+{
+    const __m256i start = _mm256_set1_epi16((short)(count / 2));
+    if (count == 2 || count == 3) { /* the usual numbers, with their weights in registers */
+        const unsigned char *a = rows[0], *b = rows[1], *c = rows[count - 1];
+        const __m256i wa = _mm256_set1_epi16((short)weight[0]), wb = _mm256_set1_epi16((short)weight[1]),
+                      wc = _mm256_set1_epi16((short)(count == 3 ? weight[2] : 0));
+        for (int i = 0; i < n; i += 16) {
+            __m256i total = _mm256_add_epi16(start, _mm256_mulhi_epu16(widened_16(a + i), wa));
+            total = _mm256_add_epi16(total, _mm256_mulhi_epu16(widened_16(b + i), wb));
+            if (count == 3)
+                total = _mm256_add_epi16(total, _mm256_mulhi_epu16(widened_16(c + i), wc));
+            _mm256_storeu_si256((__m256i *)(sum + i), total);
+        }
+        return;
+    }
+    for (int i = 0; i < n; i += 16) {
+        __m256i total = start;
+        for (int t = 0; t < count; t++) {
+            const __m256i w = _mm256_set1_epi16((short)weight[t]);
+            total = _mm256_add_epi16(total, _mm256_mulhi_epu16(widened_16(rows[t] + i), w));
+        }
+        _mm256_storeu_si256((__m256i *)(sum + i), total);
+    }
+}
+
+/* The products of an output's taps, added up but for four lots of four samples. pairs: of weights, as for sum_pixel. */
+static AVX2 ALWAYS_INLINE __m256i four_lots(const uint16_t *in, const v8 *pairs, const int count)
+{
+    __m256i sum = _mm256_setzero_si256();
+    int p = 0;
+    for (; p + 2 <= count; p += 2)
+        sum = _mm256_add_epi16(sum, _mm256_mulhi_epu16(load_32(in + 8 * p), load_32(pairs + p)));
+    if (p < count) {
+        const __m128i last = _mm_mulhi_epu16(_mm_loadu_si128((const __m128i *)(in + 8 * p)),
+                                             _mm_loadu_si128((const __m128i *)(pairs + p)));
+        sum = _mm256_add_epi16(sum, _mm256_inserti128_si256(_mm256_setzero_si256(), last, 0));
+    }
+    return sum;
+}
+
+/* Two outputs as one vector: the lots of the first in its low half, those of the second in its high half. */
+static AVX2 ALWAYS_INLINE __m256i halves(__m256i a, __m256i b)
+{
+    return _mm256_add_epi16(_mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+}
+
+/* Four pixels as 12 bytes, and 4 bytes of no meaning after them. */
+static AVX2 ALWAYS_INLINE __m128i four_pixels(const uint16_t *sums, const int *first, const v8 *pairs, const int count,
+                                              __m256i round)
+{
+    const __m256i a = four_lots(sums + 4 * (size_t)first[0], pairs, count),
+                  b = four_lots(sums + 4 * (size_t)first[1], pairs + count, count),
+                  c = four_lots(sums + 4 * (size_t)first[2], pairs + 2 * count, count),
+                  d = four_lots(sums + 4 * (size_t)first[3], pairs + 3 * count, count);
+    const __m256i ab = halves(a, b), cd = halves(c, d);
+    __m256i all = _mm256_add_epi16(_mm256_unpacklo_epi64(ab, cd), _mm256_unpackhi_epi64(ab, cd)); /* a c, b d */
+    all = _mm256_srli_epi16(_mm256_add_epi16(all, round), 8);
+    const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+    return _mm_shuffle_epi8(bytes, _mm_setr_epi8(0, 1, 2, 8, 9, 10, 4, 5, 6, 12, 13, 14, -1, -1, -1, -1));
+}
+
+static AVX2 ALWAYS_INLINE int sum_count_pixels_avx2(unsigned char *out, const uint16_t *sums, const int *first,
+                                                    const v8 *pairs, const int count, int n)
+{
+    const __m256i round = _mm256_set1_epi16((short)rounding(count));
+    int x = 0;
+    for (; x + 6 <= n; x += 4) /* the four bytes too many are overwritten by the next pixels */
+        _mm_storeu_si128((__m128i *)(out + 3 * (size_t)x),
+                         four_pixels(sums, first + x, pairs + (size_t)x * count, count, round));
+    return x;
+}
+
+/* As sum_pixels_rgb, for the first of n pixels. How many these are. */
+static AVX2 int sum_pixels_avx2(unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int count,
+                                int n)
+{
+    switch (count) {
+    case 1: return sum_count_pixels_avx2(out, sums, first, pairs, 1, n);
+    case 2: return sum_count_pixels_avx2(out, sums, first, pairs, 2, n);
+    case 3: return sum_count_pixels_avx2(out, sums, first, pairs, 3, n);
+    default: return sum_count_pixels_avx2(out, sums, first, pairs, count, n);
+    }
+}
+
+/* --------------------------------------------------------------------------------------------- jpeg_precise.h */
+
+/* The products of an output's taps, added up but for two lots of four sums. pairs: of weights, as for
+ * resize_count_pixels. */
+static AVX2 ALWAYS_INLINE void two_lots(const unsigned char *pixels, const v8s *pairs, const int n_pairs,
+                                        const int wide, __m256i *high, __m256i *low)
+{
+    const __m128i turn = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    int p = 0;
+    *high = *low = _mm256_setzero_si256();
+    for (; p + 2 <= n_pairs; p += 2) {
+        const __m128i bytes = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(pixels + 8 * p)), turn);
+        const __m256i four = _mm256_cvtepu8_epi16(bytes);
+        if (!wide) {
+            *high = _mm256_add_epi32(*high, _mm256_madd_epi16(four, load_32(pairs + p)));
+            continue;
+        }
+        const __m256i a = load_32(pairs + 2 * p), b = load_32(pairs + 2 * p + 2);
+        *high = _mm256_add_epi32(*high, _mm256_madd_epi16(four, _mm256_permute2x128_si256(a, b, 0x20)));
+        *low = _mm256_add_epi32(*low, _mm256_madd_epi16(four, _mm256_permute2x128_si256(a, b, 0x31)));
+    }
+    if (p < n_pairs) {
+        const __m128i two = (__m128i)two_pixels(pixels + 8 * p);
+        const __m256i zero = _mm256_setzero_si256();
+        const __m128i by_high = _mm_madd_epi16(two, (__m128i)pairs[p * (1 + wide)]);
+        *high = _mm256_add_epi32(*high, _mm256_inserti128_si256(zero, by_high, 0));
+        if (wide) {
+            const __m128i by_low = _mm_madd_epi16(two, (__m128i)pairs[2 * p + 1]);
+            *low = _mm256_add_epi32(*low, _mm256_inserti128_si256(zero, by_low, 0));
+        }
+    }
+}
+
+/* As rounded. */
+static AVX2 ALWAYS_INLINE __m256i rounded_8(__m256i high, __m256i low, const int wide)
+{
+    const int bits = wide ? WIDE_BITS : NARROW_BITS;
+    const __m256i sum = wide ? _mm256_add_epi32(_mm256_slli_epi32(high, PART_BITS), low) : high;
+    return _mm256_srai_epi32(_mm256_add_epi32(sum, _mm256_set1_epi32(1 << (bits - 1))), bits);
+}
+
+/* 16 sums as bytes: those of a, then those of b. */
+static AVX2 ALWAYS_INLINE __m128i clipped_16(__m256i a, __m256i b)
+{
+    const __m256i words = _mm256_packs_epi32(a, b), bytes = _mm256_packus_epi16(words, words);
+    return _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+}
+
+/* Sums of two outputs, the first in the low half. */
+static AVX2 ALWAYS_INLINE __m256i two_outputs(const unsigned char *in, const int *first, const v8s *pairs,
+                                              const int n_pairs, const int wide)
+{
+    __m256i high_a, low_a, high_b, low_b, low = _mm256_setzero_si256();
+    two_lots(in + 4 * (size_t)first[0], pairs, n_pairs, wide, &high_a, &low_a);
+    two_lots(in + 4 * (size_t)first[1], pairs + n_pairs * (1 + wide), n_pairs, wide, &high_b, &low_b);
+    const __m256i high = _mm256_add_epi32(_mm256_permute2x128_si256(high_a, high_b, 0x20),
+                                          _mm256_permute2x128_si256(high_a, high_b, 0x31));
+    if (wide)
+        low = _mm256_add_epi32(_mm256_permute2x128_si256(low_a, low_b, 0x20),
+                               _mm256_permute2x128_si256(low_a, low_b, 0x31));
+    return rounded_8(high, low, wide);
+}
+
+static AVX2 ALWAYS_INLINE int resize_count_pixels_avx2(unsigned char *out, const unsigned char *in, const int *first,
+                                                       const v8s *pairs, const int n_pairs, const int wide, int n)
+{
+    const int each = n_pairs * (1 + wide);
+    int x = 0;
+    for (; x + 4 <= n; x += 4, pairs += 4 * each) {
+        const __m256i a = two_outputs(in, first + x, pairs, n_pairs, wide),
+                      b = two_outputs(in, first + x + 2, pairs + 2 * each, n_pairs, wide);
+        const __m128i bytes = clipped_16(a, b);
+        _mm_storeu_si128((__m128i *)(out + 4 * (size_t)x), bytes);
+    }
+    return x;
+}
+
+/* As resize_row for colours, for the first of n pixels. How many these are. */
+static AVX2 int resize_row_avx2(unsigned char *out, const unsigned char *in, const int *first, const v8s *pairs,
+                                int count, int wide, int n)
+{
+    if (wide)
+        switch (count) {
+        case 2: return resize_count_pixels_avx2(out, in, first, pairs, 2, 1, n);
+        case 3: return resize_count_pixels_avx2(out, in, first, pairs, 3, 1, n);
+        case 4: return resize_count_pixels_avx2(out, in, first, pairs, 4, 1, n);
+        default: return resize_count_pixels_avx2(out, in, first, pairs, count, 1, n);
+        }
+    switch (count) {
+    case 3: return resize_count_pixels_avx2(out, in, first, pairs, 3, 0, n);
+    case 4: return resize_count_pixels_avx2(out, in, first, pairs, 4, 0, n);
+    case 5: return resize_count_pixels_avx2(out, in, first, pairs, 5, 0, n);
+    default: return resize_count_pixels_avx2(out, in, first, pairs, count, 0, n);
+    }
+}
+
+/* 16 samples of an output row. */
+static AVX2 ALWAYS_INLINE __m128i sum_16(const unsigned char *const *rows, size_t at, const v8s *pairs,
+                                         const int n_pairs, const int wide)
+{
+    __m256i high_a = _mm256_setzero_si256(), high_b = high_a, low_a = high_a, low_b = high_a;
+    for (int p = 0; p < n_pairs; p++) {
+        const __m128i a = _mm_loadu_si128((const __m128i *)(rows[2 * p] + at)),
+                      b = _mm_loadu_si128((const __m128i *)(rows[2 * p + 1] + at));
+        const __m256i first = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b)),
+                      second = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b)),
+                      by_high = _mm256_broadcastsi128_si256((__m128i)pairs[p * (1 + wide)]);
+        high_a = _mm256_add_epi32(high_a, _mm256_madd_epi16(first, by_high));
+        high_b = _mm256_add_epi32(high_b, _mm256_madd_epi16(second, by_high));
+        if (wide) {
+            const __m256i by_low = _mm256_broadcastsi128_si256((__m128i)pairs[2 * p + 1]);
+            low_a = _mm256_add_epi32(low_a, _mm256_madd_epi16(first, by_low));
+            low_b = _mm256_add_epi32(low_b, _mm256_madd_epi16(second, by_low));
+        }
+    }
+    return clipped_16(rounded_8(high_a, low_a, wide), rounded_8(high_b, low_b, wide));
+}
+
+/* As sum_precise_samples. */
+static AVX2 void sum_samples_avx2(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
+                                  int wide, int n)
+{
+    for (int i = 0; i < n; i += 16)
+        _mm_storeu_si128((__m128i *)(out + i), wide ? sum_16(rows, (size_t)i, pairs, n_pairs, 1)
+                                                    : sum_16(rows, (size_t)i, pairs, n_pairs, 0));
+}
+
+static AVX2 ALWAYS_INLINE int sum_count_avx2(unsigned char *out, const unsigned char *const *rows, const v8s *pairs,
+                                             const int n_pairs, const int samples, const int wide, int n)
+{
+    const __m128i pack = _mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1);
+    int x = 0;
+    if (samples == 1) {
+        for (; x + 16 < n; x += 16)
+            _mm_storeu_si128((__m128i *)(out + x), sum_16(rows, (size_t)x, pairs, n_pairs, wide));
+        return x;
+    }
+    for (; x + 6 <= n; x += 4) { /* the four bytes too many are overwritten by the next pixels */
+        const __m128i bytes = sum_16(rows, 4 * (size_t)x, pairs, n_pairs, wide);
+        _mm_storeu_si128((__m128i *)(out + 3 * (size_t)x), _mm_shuffle_epi8(bytes, pack));
+    }
+    return x;
+}
+
+/* As sum_precise_rows, for the first of n pixels. How many these are. */
+static AVX2 int sum_precise_avx2(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
+                                 int samples, int wide, int n)
+{
+    if (samples == 1)
+        return wide ? sum_count_avx2(out, rows, pairs, n_pairs, 1, 1, n)
+                    : sum_count_avx2(out, rows, pairs, n_pairs, 1, 0, n);
+    return wide ? sum_count_avx2(out, rows, pairs, n_pairs, 4, 1, n)
+                : sum_count_avx2(out, rows, pairs, n_pairs, 4, 0, n);
+}
+#endif
+
+/* ------------------------------------------------------------------------------------------------------ the best */
+
+static void best_sum_rows(uint16_t *sum, const unsigned char *const *rows, const uint16_t *weight, int count, int n)
+{
+#ifdef AVX2
+    if (has_avx2()) {
+        sum_rows_avx2(sum, rows, weight, count, n);
+        return;
+    }
+#endif
+    sum_rows(sum, rows, weight, count, n);
+}
+
+static void best_sum_pixels_rgb(unsigned char *out, const uint16_t *sums, const int *first, const v8 *pairs, int count,
+                                int n)
+{
+    int done = 0;
+#ifdef AVX2
+    if (has_avx2())
+        done = sum_pixels_avx2(out, sums, first, pairs, count, n);
+#endif
+    sum_pixels_rgb(out + 3 * (size_t)done, sums, first + done, pairs + (size_t)done * count, count, n - done);
+}
+
+static void best_resize_row(unsigned char *out, const unsigned char *in, const precise_taps *across, const v8s *pairs,
+                            int samples, int wide, int n)
+{
+#ifdef AVX2
+    if (samples == 4 && has_avx2()) {
+        const int done = resize_row_avx2(out, in, across->first, pairs, across->n_pairs, wide, n);
+        precise_taps rest = *across;
+        rest.first += done;
+        resize_row(out + 4 * (size_t)done, in, &rest, pairs + (size_t)done * across->n_pairs * (1 + wide), 4, wide,
+                   n - done);
+        return;
+    }
+#endif
+    resize_row(out, in, across, pairs, samples, wide, n);
+}
+
+static void best_sum_samples(unsigned char *out, const unsigned char *const *rows, const v8s *pairs, int n_pairs,
+                             int wide, int n)
+{
+#ifdef AVX2
+    if (has_avx2()) {
+        sum_samples_avx2(out, rows, pairs, n_pairs, wide, n);
+        return;
+    }
+#endif
+    sum_precise_samples(out, rows, pairs, n_pairs, wide, n);
+}
+
+/* rows: at the first pixel; moved, where some are done. */
+static void best_sum_precise_rows(unsigned char *out, const unsigned char **rows, const v8s *pairs, int n_pairs,
+                                  int samples, int wide, int n)
+{
+    int done = 0;
+#ifdef AVX2
+    if (has_avx2())
+        done = sum_precise_avx2(out, rows, pairs, n_pairs, samples, wide, n);
+#endif
+    for (int t = 0; done > 0 && t < 2 * n_pairs; t++)
+        rows[t] += (size_t)done * samples;
+    sum_precise_rows(out + (size_t)done * (samples == 4 ? 3 : 1), rows, pairs, n_pairs, samples, wide, n - done);
+}
+#endif
