@@ -53,6 +53,7 @@ _HOME = {
     "Transferred": "shardkit.tools.transfer.copy",
     "Unpacked": "shardkit.tools.unpack.unpack",
     "Verification": "shardkit.tools.verify.verify",
+    "View": "shardkit.images.views.options",
     "bench": "shardkit.tools.bench.bench",
     "concat": "shardkit.reading.combine",
     "convert": "shardkit.tools.convert.convert",

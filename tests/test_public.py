@@ -146,7 +146,9 @@ def test_decode_has_the_options_and_defaults_of_decode_options() -> None:
 
 
 def test_an_option_that_decode_does_not_have_is_answered_with_those_that_it_has() -> None:
-    with pytest.raises(shardkit.UsageError, match=r"unexpected keyword argument 'zzz'; its options are size, crop, "):
+    with pytest.raises(
+        shardkit.UsageError, match=r"unexpected keyword argument 'zzz'; its options are size, views, crop, "
+    ):
         shardkit.dataset("nowhere").decode(zzz=8)  # type: ignore[call-arg]
 
 

@@ -17,6 +17,10 @@ CENTER_SHARE = 224 / 256  # of the shorter side: scale it to size * 256/224, cut
 SCALE = (0.08, 1.0)  # of the area \ torchvision.transforms.RandomResizedCrop's defaults,
 RATIO = (3 / 4, 4 / 3)  # width / height / from Szegedy et al. 2014 (Going deeper with convolutions)
 TRIES = 10
+
+MAX_SIDE = 65_535
+"""Most pixels of a side of size, and of the padding: JPEG's limit."""
+
 RANDOM_DRAWS = 2 + 2 * TRIES
 """How many random numbers `random_box` takes: top, left, then (area, ratio) for each try."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +16,10 @@ from shardkit.errors import DecodeError, UsageError
 from shardkit.images import fused
 from shardkit.images import pixels as images
 from shardkit.images.augment.augmenter import Augmenter
-from shardkit.images.crops import Box, center_box, dct_divisor, draws_of, pad_offset, random_box
+from shardkit.images.crops import MAX_SIDE, Box, center_box, draws_of, pad_offset, random_box
 from shardkit.images.header import image_header
 from shardkit.images.jpeg import PROGRESSIVE, start_of_frame
 from shardkit.images.options import (
-    MAX_SIDE,
     Color,
     Crop,
     DecodeOptions,
@@ -35,14 +34,12 @@ from shardkit.images.options import (
 from shardkit.images.orientation import orientation_in
 from shardkit.images.pillow import reason_of
 from shardkit.images.pixels import Buffer, Pixels
+from shardkit.images.views.boxes import HEADROOM, Target, fill, headroom_of, pillow_image
 
 __all__ = [
     "HEADROOM", "Color", "Crop", "DecodeOptions", "Flip", "ImageDecoder", "Interpolation", "LabelEncoding", "Layout",
     "OnError", "PixelType", "Statistics",
 ]  # fmt: skip
-
-HEADROOM = 1.5
-"""How many decoded pixels DCT scaling must leave for each target pixel (3 for the other filters, which are sharper)."""
 
 DRAWS_STRIDE = 32
 """Counters of the random stream for each position; `crops.draws_of` says what they are for."""
@@ -56,6 +53,26 @@ DECODE_CURE = 'fix or remove the image, or skip such images with on_error="skip"
 
 class OtherSizeError(Exception):
     """An image does not have the size that was known of another one."""
+
+
+@contextmanager
+def decode_errors() -> Iterator[None]:
+    """In the block, whatever libjpeg and Pillow raise on damaged data becomes a DecodeError without a place."""
+    try:
+        yield
+    except OtherSizeError:
+        raise
+    except MemoryError as exc:
+        raise DecodeError("", "the image needs more memory than is available", DECODE_CURE) from exc
+    except Exception as exc:
+        raise DecodeError("", reason_of(exc), DECODE_CURE) from exc
+
+
+def upright_ones(datas: Sequence[Buffer], options: DecodeOptions) -> Sequence[Buffer | None]:
+    """The images, with None for each that has to be turned, which the decoder in C does not do."""
+    if not options.orientation:
+        return datas
+    return [None if images.is_jpeg(data) and orientation_in(data) != 1 else data for data in datas]
 
 
 class ImageDecoder:
@@ -75,15 +92,21 @@ class ImageDecoder:
         self._same = same
         self._augmenter = None
         if options.augment is not None:
-            rescale, channels_first = options.rescale, options.layout == "chw"
-            self._augmenter = Augmenter(options.augment, rescale=rescale, channels_first=channels_first)
-        self._draws = draws_of(options.crop, options.flip)
+            channels_first, statistics = options.layout == "chw", options.statistics
+            self._augmenter = Augmenter(
+                options.augment, rescale=options.rescale, channels_first=channels_first, statistics=statistics
+            )
+        self._draws = draws_of(options.cropped, options.flip)
         self._table = None if self._augmenter is not None else options.value_table()
         self._plain = self.dtype == np.uint8 and options.layout == "hwc" and self._augmenter is None
-        self._direct = self._plain and options.crop == "resize" and not options.exact and not options.orientation
-        headroom = HEADROOM if options.interpolation == "bilinear" else 2 * HEADROOM
-        self._headroom = math.inf if options.interpolation == "nearest" else headroom  # nearest: no averaging at all
+        self._direct = self._plain and options.cropped == "resize" and not options.exact and not options.orientation
         self._fused = self._fused_settings()
+
+    @property
+    def settings_in_c(self) -> fused.FusedSettings | None:
+        """What the decoder in C has to do; None where it is not built, or can't do it."""
+        usable = fused.available() and (not self.options.exact or images.pillow_has_turbo())
+        return self._fused if usable else None
 
     def _fused_settings(self) -> fused.FusedSettings | None:
         options = self.options
@@ -91,7 +114,8 @@ class ImageDecoder:
             return None
         finishes = self._augmenter is None  # which takes whole images of bytes
         return fused.FusedSettings(
-            (*self.size, self.channels), options.crop, options.flip, self._headroom, options.max_pixels,
+            (*self.size, self.channels), options.cropped, options.flip, headroom_of(options.interpolation),
+            options.max_pixels,
             interpolation=options.interpolation, exact=bool(options.exact), same=self._same,
             tall=images.resizes_tall_first(), limits=options.box_range, padding=int(options.padding or 0),
             fill=options.fill_bytes, planar=finishes and options.layout == "chw",
@@ -139,8 +163,8 @@ class ImageDecoder:
         """
         failures: list[tuple[int, Exception]] = []
         left: Iterable[int] = range(len(datas))
-        if self._fused is not None and fused.available() and (not self.options.exact or images.pillow_has_turbo()):
-            left = self._by_fused(self._fused, datas, out, draws)
+        if (settings := self.settings_in_c) is not None:
+            left = self._by_fused(settings, datas, out, draws)
         straight = images.straight_decoder(gray=self.channels == 1) if self._direct else None
         known = b"?"  # the start of an image decoded directly into its slot: the next with this start can be, too
         for i in left:
@@ -173,9 +197,7 @@ class ImageDecoder:
         draws: NDArray[np.float64] | None,
     ) -> list[int]:
         """Decode the images that the C decoder supports. Returns the indices of the others."""
-        mine: Sequence[Buffer | None] = datas
-        if self.options.orientation:
-            mine = [None if images.is_jpeg(data) and orientation_in(data) != 1 else data for data in datas]
+        mine = upright_ones(datas, self.options)
         if self._augmenter is None:
             return [i for i, _ in fused.decode_batch(settings, mine, out, draws)]
         left = []
@@ -188,7 +210,7 @@ class ImageDecoder:
             left += sorted(failed)
             for number, image in enumerate(pixels, begin):
                 if number not in failed:  # the pixels of those that did are undefined
-                    self._convert(image, out[number], None if draws is None else draws[number])
+                    self.convert(image, out[number], None if draws is None else draws[number])
         return left
 
     def into(self, data: Buffer, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
@@ -200,16 +222,10 @@ class ImageDecoder:
         if self.size is None:
             raise UsageError("size", "without a size there is no slot to decode into", "give size=")
         pixels = out if self._plain else self._scratch_pixels(1)[0]
-        try:
-            self._sized(data, pixels, self.size, draws_row)
-        except OtherSizeError:
-            raise
-        except MemoryError as exc:
-            raise DecodeError("", "the image needs more memory than is available", DECODE_CURE) from exc
-        except Exception as exc:  # libjpeg and Pillow raise nearly anything on damaged data
-            raise DecodeError("", reason_of(exc), DECODE_CURE) from exc
+        with decode_errors():
+            self._sized(data, pixels, draws_row)
         if not self._plain:
-            self._convert(pixels, out, draws_row)
+            self.convert(pixels, out, draws_row)
 
     def array(self, data: Buffer, draws_row: NDArray[np.float64] | None) -> NDArray[Any]:
         """Decode one image to a new array; without size, the whole image. DecodeError if it can't be decoded."""
@@ -217,15 +233,13 @@ class ImageDecoder:
             out = np.empty(self.shape, self.dtype)
             self.into(data, out, draws_row)
             return out
-        try:
+        with decode_errors():
             pixels = self._whole(data)
-        except Exception as exc:  # as above
-            raise DecodeError("", reason_of(exc), DECODE_CURE) from exc
         self._flip(pixels, draws_row)
         if self._plain:
             return pixels
         out = np.empty(self._laid_out(*pixels.shape[:2]), self.dtype)
-        self._convert(pixels, out, draws_row)
+        self.convert(pixels, out, draws_row)
         return out
 
     def _flip(self, pixels: Pixels, draws_row: NDArray[np.float64] | None) -> None:
@@ -262,7 +276,7 @@ class ImageDecoder:
         return images.scratch("sized", count)[:count].reshape(n, height, width, self.channels)
 
     def _box(self, height: int, width: int, draws_row: NDArray[np.float64] | None) -> Box:
-        crop = self.options.crop
+        crop = self.options.cropped
         if crop in ("resize", "pad") or self.size is None:
             return 0, 0, height, width
         if crop == "center":
@@ -271,43 +285,35 @@ class ImageDecoder:
             raise UsageError("crop", "a random crop needs its draws")
         return random_box(height, width, draws_row[self._draws.crop :].tolist(), self.options.box_range)
 
-    def _sized(self, data: Buffer, out: Pixels, size: tuple[int, int], draws_row: NDArray[np.float64] | None) -> None:
-        options = self.options
+    def target(self, pixels: Pixels, draws_row: NDArray[np.float64] | None) -> Target:
+        """The pixels of an image, (height, width, channels) of size, with the box that its random numbers say."""
+        return Target(pixels, lambda height, width: self._box(height, width, draws_row))
+
+    def _sized(self, data: Buffer, out: Pixels, draws_row: NDArray[np.float64] | None) -> None:
         if self._same:
             self._whole_into(data, out)
-        elif options.exact or not self._jpeg(data, out, size, draws_row):
-            image = self._by_pillow(data)
-            box = self._box(image.height, image.width, draws_row)
-            out[:] = images.resize_exact(image, box, size, options.interpolation)
-        if options.crop == "pad":
+        else:
+            fill(data, [self.target(out, draws_row)], self.options)
+        if self.options.crop == "pad":
             self._move(out, draws_row)
         self._flip(out, draws_row)
+
+    @property
+    def converts(self) -> bool:
+        """Whether images are decoded as bytes (h, w, c), and then converted to their slots."""
+        return not self._plain
+
+    def finish(self, pixels: Pixels, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
+        """Flip the pixels of a `target` that was filled, and convert them to the slot; it may be the same memory."""
+        self._flip(pixels, draws_row)
+        if not self._plain:
+            self.convert(pixels, out, draws_row)
 
     def _whole_into(self, data: Buffer, out: Pixels) -> None:
         pixels = self._whole(data)
         if pixels.shape != out.shape:
             raise OtherSizeError(f"{pixels.shape[1]} x {pixels.shape[0]} pixels, not {out.shape[1]} x {out.shape[0]}")
         out[:] = pixels
-
-    def _jpeg(self, data: Buffer, out: Pixels, size: tuple[int, int], draws_row: NDArray[np.float64] | None) -> bool:
-        """Decode a JPEG the fast way; False if Pillow has to do it."""
-        options = self.options
-        if not images.is_jpeg(data) or (stored := images.jpeg_size(data, options.max_pixels)) is None:
-            return False
-        gray = self.channels == 1
-        orientation = orientation_in(data) or 1 if options.orientation else 1
-        if stored == size and options.crop in ("resize", "pad") and orientation == 1:
-            return images.decode_jpeg(data, stored, gray=gray, buffer=out) is not None
-        box = self._box(*(stored if orientation < 5 else stored[::-1]), draws_row)
-        divisor = dct_divisor(box, size, headroom=self._headroom)
-        memory = images.scratch("decoded", -(-stored[0] // divisor) * -(-stored[1] // divisor) * self.channels)
-        pixels = images.decode_jpeg(data, stored, gray=gray, divisor=divisor, buffer=memory)
-        if pixels is None:
-            return False
-        if divisor > 1:
-            box = (box[0] / divisor, box[1] / divisor, box[2] / divisor, box[3] / divisor)
-        images.resize_into(images.upright(pixels, orientation), box, out, options.interpolation)
-        return True
 
     def _whole(self, data: Buffer) -> Pixels:
         options = self.options
@@ -316,15 +322,9 @@ class ImageDecoder:
             pixels = None if stored is None else images.decode_jpeg(data, stored, gray=self.channels == 1)
             if pixels is not None:
                 return images.upright(pixels, orientation_in(data) or 1 if options.orientation else 1)
-        return _array_of(self._by_pillow(data)).copy()
+        return _array_of(pillow_image(data, options)).copy()
 
-    def _by_pillow(self, data: Buffer) -> Any:
-        options = self.options
-        return images.pillow_image(
-            data, gray=options.color == "gray", orientation=options.orientation, max_pixels=options.max_pixels
-        )
-
-    def _convert(self, pixels: Pixels, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
+    def convert(self, pixels: Pixels, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
         """Convert uint8 (h, w, c) to out's layout and values, as `DecodeOptions.value_table` has them. With an
         augmentation, apply that instead.
         """

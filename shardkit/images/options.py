@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from shardkit.errors import UsageError
 from shardkit.images.augment.options import Augment
-from shardkit.images.crops import RATIO, SCALE, BoxRange
+from shardkit.images.crops import MAX_SIDE, RATIO, SCALE, BoxRange
 from shardkit.images.pillow import MAX_PIXELS
+from shardkit.images.views.options import View, as_views, is_size, sides_of
 from shardkit.options.keywords import cure_of_choice
+from shardkit.options.numbers import is_finite, is_range, is_whole
 
 Crop = Literal["resize", "center", "random", "pad"]
 Flip = Literal["horizontal", "vertical", "both"]
@@ -34,23 +36,22 @@ STATISTICS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """(mean, std) of values from 0 to 1, by name: those of torchvision's weights, and of OpenAI's CLIP."""
 
-MAX_SIDE = 65_535
-"""Most pixels of a side of size, and of the padding: JPEG's limit."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeOptions:
     """Options for decoding an image to an array. UsageError for an invalid value.
 
     size: a square's side or (height, width); None keeps each image's own.
+    views: several random crops of each image, by name: a View, (count, size), or a mapping of a View's fields.
     crop: "resize" squashes the whole image (as Keras does), "center" takes the center (the shorter side scaled to
     size * 256/224), "random" is torchvision's RandomResizedCrop with `scale` (shares of the area) and `ratio` (width /
     height), "pad" squashes, adds `padding` pixels of `fill` on each side, and cuts a random window of size: for images
-    of that size, torchvision's RandomCrop(size, padding).
+    of that size, torchvision's RandomCrop(size, padding). None is "resize", or "random" with views.
     flip: True or "horizontal" is left to right, "vertical" top to bottom, each with probability 1/2; "both" is both,
     independently.
     mean, std: values become (value - mean) / std, for all channels or each; "imagenet" and "clip" name those of
-    `STATISTICS`. Unless rescale is given, values are divided by 255 before, as by torchvision's ToTensor.
+    `STATISTICS`. Unless rescale is given, values are divided by 255 before, as by torchvision's ToTensor. With augment
+    this comes last.
     exact: bit-equal to Pillow's decoder and resize; without it, JPEGs may be decoded at a smaller scale.
     dtype: None is float32 if rescale, mean or std is given (as in Keras), otherwise uint8. "bfloat16" needs ml_dtypes.
     rescale: factor for every value.
@@ -62,7 +63,8 @@ class DecodeOptions:
     """
 
     size: int | tuple[int, int] | None = None
-    crop: Crop = "resize"
+    views: Mapping[str, View | tuple[int, int | tuple[int, int]] | Mapping[str, Any]] | None = None
+    crop: Crop | None = None
     flip: bool | Flip = False
     scale: tuple[float, float] | None = None
     ratio: tuple[float, float] | None = None
@@ -96,12 +98,14 @@ class DecodeOptions:
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise UsageError(name, f"{getattr(self, name)!r} is not True or False")
         for name, least in (("skip_limit", 0), ("max_pixels", 1)):
-            if not _is_int(getattr(self, name)) or getattr(self, name) < least:
+            if not is_whole(getattr(self, name)) or getattr(self, name) < least:
                 raise UsageError(name, f"{getattr(self, name)!r} is not a whole number of at least {least}")
+        if self.views is not None:
+            self._check_views()
         if self.size is None:
-            if self.crop != "resize":
-                raise UsageError("crop", f"{self.crop!r} needs a size", "give size= as well")
-        elif not all(_is_int(side) and 1 <= side <= MAX_SIDE for side in self._sides()) or len(self._sides()) != 2:
+            if self.views is None and self.cropped != "resize":
+                raise UsageError("crop", f"{self.crop!r} needs a size", "give size= or views= as well")
+        elif not is_size(self.size):
             raise UsageError(
                 "size", f"{self.size!r} is neither a number of pixels nor (height, width), 1 to {MAX_SIDE:,}"
             )
@@ -110,6 +114,18 @@ class DecodeOptions:
         if self.augment is not None:
             self._check_augment(self.augment)
         self._check_table()
+
+    def _check_views(self) -> None:
+        object.__setattr__(self, "views", as_views(self.views))
+        if self.size is not None:
+            raise UsageError("size", "each of the views has a size of its own", "omit size=, or views=")
+        if self.crop not in (None, "random"):
+            raise UsageError("crop", f"{self.crop!r} is not random, as views are", "omit crop=, or views=")
+
+    def of_view(self, view: View) -> DecodeOptions:
+        """The options for a single image that has the size and the boxes of one of the views."""
+        scale, ratio = view.scale or self.scale, view.ratio or self.ratio
+        return replace(self, views=None, crop="random", size=view.size, scale=scale, ratio=ratio)
 
     def _check_augment(self, augment: Augment) -> None:
         if not isinstance(augment, Augment):
@@ -128,28 +144,28 @@ class DecodeOptions:
             limits = getattr(self, name)
             if limits is None:
                 continue
-            if self.crop != "random":
-                raise UsageError(name, f"a crop of {self.crop!r} does not use it", 'give crop="random" as well')
-            if not _is_range(limits, most):
+            if self.cropped != "random":
+                raise UsageError(name, f"a crop of {self.cropped!r} does not use it", 'give crop="random" as well')
+            if not is_range(limits, most):
                 least = "(low, high) with 0 < low <= high" + (" <= 1" if most == 1 else "")
                 raise UsageError(name, f"{limits!r} is not {least}")
         if self.crop == "pad":
-            if not _is_int(self.padding) or not 0 <= int(self.padding or 0) <= MAX_SIDE:
+            if not is_whole(self.padding) or not 0 <= int(self.padding or 0) <= MAX_SIDE:
                 fact = f"{self.padding!r} is not a number of pixels from 0 to {MAX_SIDE:,}"
                 raise UsageError("padding", fact, 'give crop="pad" the pixels to add on each side, such as padding=4')
         elif self.padding is not None:
-            raise UsageError("padding", f"a crop of {self.crop!r} does not use it", 'give crop="pad" as well')
+            raise UsageError("padding", f"a crop of {self.cropped!r} does not use it", 'give crop="pad" as well')
         values = self.fill if isinstance(self.fill, (tuple, list)) else (self.fill,)
-        if len(values) not in (1, self.channels) or not all(_is_int(v) and 0 <= v <= 255 for v in values):
+        if len(values) not in (1, self.channels) or not all(is_whole(v) and 0 <= v <= 255 for v in values):
             raise UsageError("fill", f"{self.fill!r} is neither a value from 0 to 255 nor one for each channel")
         if self.fill != 0 and self.crop != "pad":
-            raise UsageError("fill", f"a crop of {self.crop!r} does not use it", 'give crop="pad" as well')
+            raise UsageError("fill", f"a crop of {self.cropped!r} does not use it", 'give crop="pad" as well')
 
     def _check_values(self) -> None:
         if self.rescale is not None:
             if isinstance(self.rescale, bool) or not isinstance(self.rescale, (int, float, np.number)):
                 raise UsageError("rescale", f"{self.rescale!r} is not a number")
-            if not _is_finite(self.rescale) or self.rescale == 0:
+            if not is_finite(self.rescale) or self.rescale == 0:
                 raise UsageError("rescale", f"{self.rescale!r} would make all values equal; expected 1/255 or the like")
         for name in ("mean", "std"):
             self._check_statistics(name)
@@ -180,9 +196,9 @@ class DecodeOptions:
         given = getattr(self, name)
         if given is None:
             return
-        if self.augment is not None:
-            fact = "an augmentation normalizes by itself"
-            raise UsageError(name, fact, "use featurewise_center and featurewise_std_normalization of the Augment")
+        if self.augment is not None and self.augment.standardizes:
+            fact = "the augmentation has a mean and deviation of its own"
+            raise UsageError(name, fact, "omit its featurewise, samplewise and zca options, or omit mean= and std=")
         if isinstance(given, str):
             if given not in STATISTICS:
                 fact = f"{given!r} is not one of {', '.join(map(repr, STATISTICS))}, or numbers"
@@ -200,9 +216,6 @@ class DecodeOptions:
             raise UsageError(name, f"{given!r} has values that can't be used", "give finite numbers; std is above 0")
         object.__setattr__(self, name, tuple(values.reshape(-1).tolist()))  # an array would not compare as a value
 
-    def _sides(self) -> tuple[Any, ...]:
-        return tuple(self.size) if isinstance(self.size, (tuple, list)) else (self.size, self.size)
-
     @property
     def gives_floats(self) -> bool:
         """Whether values are changed to what uint8 has no room for."""
@@ -211,14 +224,19 @@ class DecodeOptions:
         return changed or any(value is not None for value in (self.rescale, self.mean, self.std))
 
     @property
+    def cropped(self) -> Crop:
+        """The crop, with what None stands for."""
+        return self.crop or ("random" if self.views else "resize")
+
+    @property
     def random(self) -> bool:
         """Whether an image is another one in each epoch."""
-        return self.crop in ("random", "pad") or bool(self.flip) or self.augment is not None
+        return self.cropped in ("random", "pad") or bool(self.flip) or self.augment is not None
 
     @property
     def moves_pixels(self) -> bool:
         """Whether what is next to the image in its sample, such as a mask, would not fit it afterwards."""
-        return self.crop != "resize" or self.random
+        return self.cropped != "resize" or self.random
 
     @property
     def channels(self) -> int:
@@ -262,6 +280,14 @@ class DecodeOptions:
         """Whether mean or std is given."""
         return self.mean is not None or self.std is not None
 
+    @property
+    def statistics(self) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """(mean, std), each (channels, 1); None if neither is given."""
+        if not self.normalizes:
+            return None
+        mean = self._statistic(0 if self.mean is None else self.mean, 0)
+        return mean, self._statistic(1 if self.std is None else self.std, 1)
+
     def _statistic(self, given: Any, which: int) -> NDArray[np.float32]:
         values = np.asarray(STATISTICS[given][which] if isinstance(given, str) else given, np.float32)
         return np.broadcast_to(values.reshape(-1), (self.channels,))[:, None]
@@ -269,7 +295,10 @@ class DecodeOptions:
     @property
     def height_width(self) -> tuple[int, int] | None:
         """size as (height, width)."""
-        return None if self.size is None else (int(self._sides()[0]), int(self._sides()[1]))
+        if self.size is None:
+            return None
+        height, width = sides_of(self.size)
+        return int(height), int(width)
 
 
 @lru_cache(maxsize=1)
@@ -286,32 +315,13 @@ def _choices() -> dict[str, tuple[Any, ...]]:
     return found
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
 def _is_choice(value: object, allowed: Sequence[object]) -> bool:
     """Whether it is one of them; an array, which can't be compared with them, is not."""
     return not isinstance(value, np.ndarray) and value in allowed
 
 
-def _is_finite(value: Any) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an int that no float holds
-        return False
-
-
 def _floats(pair: Sequence[float]) -> tuple[float, float]:
     return float(pair[0]), float(pair[1])
-
-
-def _is_range(given: Any, most: float) -> bool:
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        return False
-    if not all(isinstance(v, (int, float, np.number)) and not isinstance(v, bool) for v in given):
-        return False
-    return bool(0 < given[0] <= given[1] <= most) and _is_finite(given[1])
 
 
 def bfloat16() -> np.dtype[Any]:

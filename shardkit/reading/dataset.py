@@ -29,6 +29,7 @@ from shardkit.images.decoder import (
     Statistics,
 )
 from shardkit.images.pillow import MAX_PIXELS
+from shardkit.images.views.options import View
 from shardkit.options.keywords import METHODS, named_options, no_attribute
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.fields import FIELD_DECODERS
@@ -300,7 +301,8 @@ class Dataset(Generic[T_co]):
         self,
         *,
         size: int | tuple[int, int] | None = None,
-        crop: Crop = "resize",
+        views: Mapping[str, View | tuple[int, int | tuple[int, int]] | Mapping[str, Any]] | None = None,
+        crop: Crop | None = None,
         flip: bool | Flip = False,
         scale: tuple[float, float] | None = None,
         ratio: tuple[float, float] | None = None,
@@ -326,9 +328,14 @@ class Dataset(Generic[T_co]):
         A sample then holds its image as an array (height, width, channels), uint8 unless dtype, rescale, mean or std is
         given; a batch of images of one size is an array (samples, height, width, channels).
 
-        size: the side of a square or (height, width), in pixels; None keeps the size of each image. crop: "resize"
-        squashes the whole image into size, "center" takes its middle, "random" is torchvision's RandomResizedCrop.
-        "pad" squashes it, pads it, and takes a random window of size: with padding=4 the usual recipe for CIFAR.
+        size: the side of a square or (height, width), in pixels; None keeps the size of each image.
+        views: several random crops of each image, decoded once, for each name a `View` or (count, size):
+        {"global": (2, 224), "local": (8, 96)}. The image is then a dict of arrays (count, height, width, channels), and
+        the images of a batch one of arrays (samples, count, height, width, channels). Each view has a crop and flip of
+        its own, from the seed, the epoch, the sample and the number of the view.
+        crop: "resize", without views the default, squashes the whole image into size, "center" takes its middle,
+        "random" is torchvision's RandomResizedCrop. "pad" squashes it, pads it, and takes a random window of size: with
+        padding=4 the usual recipe for CIFAR.
         flip: mirror images at random with probability 1/2: True or "horizontal", "vertical", or "both" independently.
         scale: of a random crop, (low, high) shares of the image's area; None is 0.08 to 1. ratio: of a random crop,
         (low, high) of width / height; None is 3/4 to 4/3. padding: pixels that crop="pad" adds on each side. fill:
@@ -339,7 +346,7 @@ class Dataset(Generic[T_co]):
         dtype: of the values; None is uint8, or float32 with rescale, mean or std. "bfloat16" needs ml_dtypes.
         rescale: a factor for each value, such as 1/255. mean: subtracted from values that are from 0 to 1 (divided by
         255, unless rescale is given), one number or one for each channel. std: divides what is left. "imagenet" and
-        "clip" stand for the numbers of these models. Not with augment, which has its own.
+        "clip" stand for the numbers of these models. With augment this comes last.
         augment: random rotations, shifts, zooms and so on, after size, crop and flip; see `shardkit.Augment`.
         layout: "hwc" is (height, width, channels), "chw" (channels, height, width).
         orientation: rotate each image according to its EXIF or XMP metadata.
@@ -351,7 +358,7 @@ class Dataset(Generic[T_co]):
         raises DecodeError with shard, byte and key.
         """
         options = DecodeOptions(
-            size=size, crop=crop, flip=flip, scale=scale, ratio=ratio, padding=padding, fill=fill,
+            size=size, views=views, crop=crop, flip=flip, scale=scale, ratio=ratio, padding=padding, fill=fill,
             interpolation=interpolation, color=color, exact=exact, dtype=dtype, rescale=rescale, mean=mean, std=std,
             augment=augment, layout=layout, orientation=orientation, label=label, on_error=on_error,
             skip_limit=skip_limit, max_pixels=max_pixels,

@@ -150,7 +150,10 @@ def _stored(data: Dataset[Any], numbers: Sequence[int], names: dict[int, str]) -
 def page_of_batch(batch: Batch[Any]) -> str | None:
     """A batch for a notebook: its line, and the first of its images with their labels; None if these are not images."""
     with suppress(Exception):
-        images, labels = np.asarray(batch.images), batch.labels
+        shown_images: Any = batch.images
+        if isinstance(shown_images, dict):  # of views, the first of the first name
+            shown_images = next(iter(shown_images.values()))[:, 0]
+        images, labels = np.asarray(shown_images), batch.labels
         shown = range(min(len(images), SHOWN_IMAGES))
         texts = ["" if labels is None else short_value(np.asarray(labels[number]).tolist()) for number in shown]
         return _page(repr(batch), [(_drawn(images[number]), text) for number, text in zip(shown, texts, strict=True)])

@@ -259,7 +259,7 @@ class _Decoder:
         parsed = tf.io.parse_single_example(record, kinds)
         data = parsed[self.image]
         draws: Any = None
-        if self.options.flip or self.options.crop == "random":
+        if self.options.flip or self.options.cropped == "random":
             mark = tf.strings.to_hash_bucket_fast(data, (1 << 63) - 1)
             draws = tf.random.stateless_uniform((DRAWS,), tf.stack([turn, mark]))
         pixels, box = tf.cond(tf.io.is_jpeg(data), lambda: self._jpeg(data, draws), lambda: self._other(data, draws))
@@ -309,9 +309,9 @@ class _Decoder:
     def _box(self, height: Any, width: Any, draws: Any) -> Any:
         """float32 (top, left, height, width) in whole pixels, like those of images/crops.py."""
         whole = tf.cast(tf.stack([height, width]), tf.float32)
-        if self.options.crop == "resize":
+        if self.options.cropped == "resize":
             return tf.concat([tf.zeros(2), whole], 0)
-        if self.options.crop == "random":
+        if self.options.cropped == "random":
             return _random_box(whole, draws[1:])
         size = tf.constant(self.size, tf.float32)
         inner = tf.maximum(1.0, tf.round(np.float32(CENTER_SHARE) * tf.reduce_min(whole / size) * size))

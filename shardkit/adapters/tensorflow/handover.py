@@ -17,9 +17,11 @@ from shardkit.adapters.sample_weights import weighed
 from shardkit.errors import MissingExtraError, StateError, UsageError
 from shardkit.formats.format import FORMATS
 from shardkit.formats.tfrecord.features import feature_description
-from shardkit.images.decoder import ImageDecoder
+from shardkit.images.decoder import DecodeOptions
+from shardkit.images.views.decoder import ViewDecoder
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.labels import has_labels
+from shardkit.reading.batches.pipeline import decoder_of
 from shardkit.reading.ops import Map, steps_of
 from shardkit.reading.options import SampleWeight
 from shardkit.sample import IMAGE_FIELDS
@@ -157,12 +159,11 @@ def element_spec(dataset: Dataset) -> Any:
     if steps.batch is None:
         raise UsageError("to_tf()", "TensorFlow needs batches of decoded images", "add .decode(size=224).batch(32)")
     size = batch_length(dataset)
-    decoder = None if steps.decode is None else ImageDecoder(steps.decode.options)
+    images = None if steps.decode is None else _images_spec(steps.decode.options, size)
     mapped = any(isinstance(op, Map) for op in (*steps.samples, *steps.after))
-    if decoder is None or decoder.shape is None or mapped:
+    if images is None or mapped:
         return _seen(dataset, size)
     assert steps.decode is not None
-    images = tf.TensorSpec((size, *decoder.shape), tf.as_dtype(decoder.dtype))
     if not dataset.content.streams and not has_labels(dataset.content.catalog):
         return images
     targets = "" if dataset.content.streams else dataset.content.catalog.kind
@@ -173,6 +174,15 @@ def element_spec(dataset: Dataset) -> Any:
     if kind in ("onehot", "multihot"):
         labels = tf.TensorSpec((size, len(dataset.classes)), tf.float32)
     return images, labels
+
+
+def _images_spec(options: DecodeOptions, size: int | None) -> Any:
+    """Of the images of a batch, or of their views by name; None without a size."""
+    decoder = decoder_of(options)
+    dtype = tf.as_dtype(decoder.dtype)
+    if isinstance(decoder, ViewDecoder):
+        return {name: tf.TensorSpec((size, *shape), dtype) for name, shape in decoder.shapes.items()}
+    return None if decoder.shape is None else tf.TensorSpec((size, *decoder.shape), dtype)
 
 
 def batch_length(dataset: Dataset) -> int | None:

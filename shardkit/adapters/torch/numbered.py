@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset as MapDataset
 
-from shardkit.adapters.torch.tensors import as_named, as_tensors, tensor_of
+from shardkit.adapters.torch.tensors import as_named, as_tensors, channels_before
 from shardkit.errors import DatasetError, SampleIndexError, UsageError
 from shardkit.reading.batches.batch import image_field
 from shardkit.reading.ops import Map
@@ -104,6 +104,6 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
             return as_named(item, names=self.names, channels_last=self.channels_last)
         if not self._pairs:
             return as_tensors(item, channels_last=self.channels_last)
-        image = tensor_of(item[image_field(item)])
-        image = image.movedim(-1, -3) if self.channels_last else image
+        image = as_tensors(item[image_field(item)])
+        image = channels_before(image) if self.channels_last else image
         return (image, item["cls"]) if "cls" in item else image

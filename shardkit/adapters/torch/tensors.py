@@ -44,23 +44,29 @@ class TorchBatch(Batch[torch.Tensor]):
     ) -> TorchBatch:
         """The same with every tensor moved, like `Tensor.to`; a dtype applies only to the images."""
         if "dtype" in options or any(isinstance(value, torch.dtype) for value in target):
-            return TorchBatch(
-                self.images.to(*target, **options), self.labels, keys=self.keys, fields=self.fields,
-                repeats=self.repeats,
-            )  # fmt: skip
+            images = each_tensor(self.images, lambda tensor: tensor.to(*target, **options))
+            return TorchBatch(images, self.labels, keys=self.keys, fields=self.fields, repeats=self.repeats)
         return self._each(lambda tensor: tensor.to(*target, **options))
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TorchBatch:
-        def changed(value: Any) -> Any:
-            return change(value) if isinstance(value, torch.Tensor) else value
-
-        fields = {name: changed(value) for name, value in self.fields.items()}
-        return TorchBatch(
-            changed(self.images), changed(self.labels), keys=self.keys, fields=fields, repeats=self.repeats
-        )
+        fields = {name: each_tensor(value, change) for name, value in self.fields.items()}
+        images, labels = each_tensor(self.images, change), each_tensor(self.labels, change)
+        return TorchBatch(images, labels, keys=self.keys, fields=fields, repeats=self.repeats)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _batch_again, (self.images, self.labels, self.keys, self.fields, self.repeats)
+
+
+def each_tensor(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A tensor, or each of a dict such as the views of images, changed; anything else as it is."""
+    if isinstance(value, dict):
+        return {name: each_tensor(one, change) for name, one in value.items()}
+    return change(value) if isinstance(value, torch.Tensor) else value
+
+
+def channels_before(images: Any) -> Any:
+    """Images (…, height, width, channels) as (…, channels, height, width), on the same memory."""
+    return each_tensor(images, lambda tensor: tensor.movedim(-1, -3))
 
 
 def _batch_again(images: Any, labels: Any, keys: list[str], fields: dict[str, Any], repeats: Any) -> TorchBatch:
@@ -92,14 +98,14 @@ def as_tensors(item: Any, *, channels_last: bool = False) -> Any:
     if isinstance(item, Batch):
         fields = {name: as_tensors(value) for name, value in item.fields.items()}
         images = as_tensors(item.images)
-        images = images.movedim(-1, -3) if channels_last else images
+        images = channels_before(images) if channels_last else images
         return TorchBatch(images, as_tensors(item.labels), keys=item.keys, fields=fields, repeats=item.repeats)
     if isinstance(item, np.ndarray):
         return tensor_of(item) if item.dtype.kind in "biuf" or item.dtype.name == "bfloat16" else item
     if isinstance(item, dict):
         tensors = {name: as_tensors(value) for name, value in item.items()}
         turned = [name for name, value in tensors.items() if channels_last and _is_image(name, value)]
-        return tensors | {name: tensors[name].movedim(-1, -3) for name in turned}
+        return tensors | {name: channels_before(tensors[name]) for name in turned}
     if isinstance(item, tuple):
         return tuple(as_tensors(value) for value in item)
     return item
@@ -115,6 +121,8 @@ def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:
 
 
 def _is_image(name: str, value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and all(_is_image(name, one) for one in value.values())
     return name in IMAGE_FIELDS and isinstance(value, torch.Tensor) and value.ndim >= 3
 
 

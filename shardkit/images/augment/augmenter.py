@@ -23,13 +23,23 @@ class Augmenter:
     """Changes images (h, w, c) of values 0 … 255. Holds configuration only: any thread may use it.
 
     rescale: that of `decode()`, taken for the augmentation's own. channels_first: the layout of the results.
+    statistics: (mean, std), each (channels, 1): at the end values become (value - mean) / std, and unless there is a
+    rescale they are divided by 255 before.
     """
 
-    def __init__(self, augment: Augment, *, rescale: float | None = None, channels_first: bool = False) -> None:
+    def __init__(
+        self,
+        augment: Augment,
+        *,
+        rescale: float | None = None,
+        channels_first: bool = False,
+        statistics: tuple[Image, Image] | None = None,
+    ) -> None:
         self.augment = augment if rescale is None else replace(augment, rescale=rescale)
         self._channels_first = channels_first
         plain = replace(self.augment, rescale=None)
-        self._by_values = plain.normalizes or plain.preprocessing_function is not None
+        self._statistics = statistics
+        self._by_values = plain.normalizes or plain.preprocessing_function is not None or statistics is not None
         self._scale = float(self.augment.rescale or 1)
 
     def draws(self, key: int, positions: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
@@ -52,7 +62,14 @@ class Augmenter:
         """An image (h, w, c) in the layout of the results, with its values standardized; it may be changed in place."""
         if self._channels_first:
             image = np.ascontiguousarray(image.transpose(2, 0, 1))
-        return standardize(image, self.augment)
+        image = standardize(image, self.augment)
+        if self._statistics is not None:
+            mean, std = (value[:, :, None] if self._channels_first else value[:, 0] for value in self._statistics)
+            if not self.augment.rescale:
+                image /= np.float32(255)
+            image -= mean
+            image /= std
+        return image
 
 
 def transform(pixels: NDArray[Any], augment: Augment, change: Transform) -> Image:

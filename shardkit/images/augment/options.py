@@ -122,7 +122,12 @@ class Augment:
     @property
     def normalizes(self) -> bool:
         """Whether values no longer fit uint8."""
-        return any(getattr(self, name) for name in _SWITCHES) or bool(self.rescale)
+        return self.standardizes or bool(self.rescale)
+
+    @property
+    def standardizes(self) -> bool:
+        """Whether values are brought to a mean or deviation."""
+        return any(getattr(self, name) for name in _SWITCHES)
 
     @property
     def missing(self) -> list[str]:

@@ -29,7 +29,8 @@ REPEAT = "__repeat__"
 class Batch(tuple[A, A], Generic[A]):
     """`(images, labels)`, ready for Keras and torch; other fields of the samples are available by name.
 
-    images: (n, height, width, channels), or (n, channels, height, width) with layout="chw". labels: int64 (n,), or as
+    images: (n, height, width, channels), or (n, channels, height, width) with layout="chw"; with decode(views=) a dict
+    of one array for each name, (n, count, …), which are items as well: `batch["global"]`. labels: int64 (n,), or as
     specified by `decode(label=)`; None if the samples have none. keys: n str. repeats: bool (n,), True for samples that
     fill up the last batch (remainder="pad"), or None if there are none. Other fields are attributes and items:
     `batch.txt`, `batch["txt"]`. `Batch[A]`: images and labels are of type A, NumPy arrays by default.
@@ -79,7 +80,10 @@ class Batch(tuple[A, A], Generic[A]):
     def __getitem__(self, item: str, /) -> Any: ...
 
     def __getitem__(self, item: Any, /) -> Any:
-        return self.fields[item] if isinstance(item, str) else tuple.__getitem__(self, item)
+        if not isinstance(item, str):
+            return tuple.__getitem__(self, item)
+        images: Any = self.images
+        return images[item] if isinstance(images, dict) and item in images else self.fields[item]
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -103,6 +107,8 @@ class Batch(tuple[A, A], Generic[A]):
 
 
 def _shape_of(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: _shape_of(value) for name, value in values.items()}
     shape = getattr(values, "shape", None)
     return shape if shape is None else tuple(shape)
 
@@ -141,8 +147,14 @@ def _require_alike(items: Sequence[Any], kind: type | tuple[type, ...]) -> None:
 
 
 def image_field(sample: AnySample) -> str | None:
-    """The field of a decoded sample that holds its image; None if there is none."""
-    return next((n for n, v in sample.items() if n in IMAGE_FIELDS and isinstance(v, np.ndarray)), None)
+    """The field of a decoded sample that holds its image, or the views of it; None if there is none."""
+    return next((n for n, v in sample.items() if n in IMAGE_FIELDS and _is_decoded(v)), None)
+
+
+def _is_decoded(value: Any) -> bool:
+    if isinstance(value, dict):
+        return bool(value) and all(isinstance(one, np.ndarray) for one in value.values())
+    return isinstance(value, np.ndarray)
 
 
 def _image_fields(samples: Sequence[AnySample]) -> list[str]:
@@ -192,8 +204,12 @@ def _repeats(samples: Sequence[AnySample]) -> NDArray[np.bool_] | None:
     return marks if marks.any() else None
 
 
-def stack_images(images: Sequence[NDArray[Any]], keys: Sequence[str]) -> NDArray[Any]:
-    """Images of one size as one array (n, …). Raises DatasetError naming two of different sizes."""
+def stack_images(images: Sequence[Any], keys: Sequence[str]) -> Any:
+    """Images of one size as one array (n, …); views of images as such an array for each name. Raises DatasetError
+    naming two of different sizes.
+    """
+    if isinstance(images[0], dict):
+        return {name: stack_images([views[name] for views in images], keys) for name in images[0]}
     shape = images[0].shape
     for image, key in zip(images, keys, strict=True):
         if image.shape != shape:

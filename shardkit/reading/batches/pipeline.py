@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, DatasetError, DecodeError, UsageError, printable
-from shardkit.images.decoder import ImageDecoder, OtherSizeError
+from shardkit.images.decoder import DecodeOptions, ImageDecoder, OtherSizeError
+from shardkit.images.views.decoder import ViewDecoder
 from shardkit.reading.batches.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.batches.fields import FIELD_DECODERS, decode_fields, encode_labels
 from shardkit.reading.batches.labels import FIELD, require_mode, target_of
@@ -171,7 +172,7 @@ class _Worker:
         self.batch = run.steps.batch if run.steps.whole else None
         decode = run.steps.decode
         self.options = decode.options if decode else None
-        self.decoder = ImageDecoder(decode.options) if decode else None
+        self.decoder = decoder_of(decode.options) if decode else None
         self.key = stream_key("augment", run.source.seed, run.source.epoch)
         self.per_sample = [op for op in run.steps.samples if not isinstance(op, Decode)]
         maps = [
@@ -184,7 +185,8 @@ class _Worker:
         self.classes = run.source.classes
         self.targets = run.source.targets if self.options else ""
         require_mode(self.targets, self.options.label if self.options else "int")
-        self.memory = BufferPool(run.ahead)
+        names = self.decoder.shapes if isinstance(self.decoder, ViewDecoder) else [""]
+        self.memory = {name: BufferPool(run.ahead) for name in names}
         self.skips = _Skips(self.options.skip_limit if self.options else 0)
         self.straight = bool(run.source.plain and self.decoder and not self.per_sample and self.batch)
         self._of_size: ImageDecoder | None = None
@@ -216,6 +218,11 @@ class _Worker:
         """
         decoder, n = self.decoder, span.end - span.begin
         assert decoder is not None
+        if isinstance(decoder, ViewDecoder):
+            views = {
+                name: self.memory[name].empty((n, *shape), decoder.dtype) for name, shape in decoder.shapes.items()
+            }
+            return _Slots(decoder, views)
         unsized = decoder.shape is None
         if unsized:
             datas, damaged = span.block.images(span.begin, span.begin + 1)
@@ -229,7 +236,7 @@ class _Worker:
         shape = (n, *(decoder.shape or ()))
         if unsized and math.prod(shape) * decoder.dtype.itemsize > STRAIGHT_BYTES:
             return None
-        return _Slots(decoder, self.memory.empty(shape, decoder.dtype))
+        return _Slots(decoder, {"": self.memory[""].empty(shape, decoder.dtype)})
 
     def _parts(self, span: _Span) -> list[tuple[int, int]]:
         n = span.end - span.begin
@@ -252,7 +259,7 @@ class _Worker:
             datas, damaged = block.images(base + begin, base + end)
             failed.extend((begin + number, damage) for number, damage in damaged.items())
             rows = None if span.draws is None else span.draws[base + begin : base + end]
-            for number, error in slots.decoder.batch_into(datas, slots.images[begin:end], rows):
+            for number, error in slots.batch_into(datas, slice(begin, end), rows):
                 if number not in damaged:
                     failed.append((begin + number, error))
             for number in range(begin, end) if self.targets else ():
@@ -285,8 +292,7 @@ class _Worker:
             else:
                 labels = self._labels_of_batch(block.labels[span.begin : span.end][good], keys, span)
             marks = None if span.repeats is None else span.repeats[good]
-            chosen = slots.images if not failed else slots.images[good]
-            batch = Batch(chosen, labels, keys=keys, repeats=marks)
+            batch = Batch(slots.chosen(good), labels, keys=keys, repeats=marks)
             return span.taken, self.apply_maps(batch, span.counter(int(numbers[0])))
 
         parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
@@ -458,10 +464,31 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class _Slots:
-    """The array that a batch is decoded into, and the decoder for it."""
+    """The arrays that a batch is decoded into, and the decoder for them. arrays: by the names of the views; "" if there
+    are none.
+    """
 
-    decoder: ImageDecoder
-    images: NDArray[Any]
+    decoder: ImageDecoder | ViewDecoder
+    arrays: dict[str, NDArray[Any]]
+
+    def batch_into(
+        self, datas: Sequence[bytes | memoryview], part: slice, rows: NDArray[np.float64] | None
+    ) -> list[tuple[int, Exception]]:
+        """Decode a part of the batch; returns (index in the part, error) for each image that failed."""
+        if isinstance(self.decoder, ViewDecoder):
+            return self.decoder.batch_into(datas, {name: array[part] for name, array in self.arrays.items()}, rows)
+        return self.decoder.batch_into(datas, self.arrays[""][part], rows)
+
+    def chosen(self, good: slice | NDArray[np.int64]) -> Any:
+        """The images of a batch, or their views by name."""
+        if isinstance(self.decoder, ViewDecoder):
+            return {name: array[good] for name, array in self.arrays.items()}
+        return self.arrays[""][good]
+
+
+def decoder_of(options: DecodeOptions) -> ImageDecoder | ViewDecoder:
+    """What decodes the images of a dataset."""
+    return ImageDecoder(options) if options.views is None else ViewDecoder(options)
 
 
 class _Once(Generic[T]):

@@ -17,6 +17,7 @@ from shardkit.images.augment import warp
 from shardkit.images.augment.augmenter import Augmenter
 from shardkit.images.augment.checks import LARGEST
 from shardkit.images.augment.transform import DRAWS, Transform
+from shardkit.images.options import STATISTICS
 
 TUTORIAL: dict[str, Any] = {
     "rotation_range": 20, "width_shift_range": 0.2, "height_shift_range": 0.2, "shear_range": 0.2, "zoom_range": 0.2,
@@ -90,6 +91,10 @@ def test_arguments_without_sense_are_refused(arguments: dict[str, Any], message:
     [
         ({"augment": {"rotation_range": 20}}, "is not a shardkit.Augment"),
         ({"augment": shardkit.Augment(featurewise_center=True)}, "augment: it needs mean, which it does not have"),
+        (
+            {"augment": shardkit.Augment(samplewise_center=True), "mean": 0.5},
+            "mean: the augmentation has a mean and deviation of its own; omit its",
+        ),
         ({"augment": shardkit.Augment(zca_whitening=True)}, "it needs mean, zca_matrix"),
         ({"augment": shardkit.Augment(**TUTORIAL), "rescale": 1 / 255}, "give one of the two"),
         ({"augment": shardkit.Augment(**TUTORIAL), "dtype": "uint8"}, "no room"),
@@ -225,6 +230,26 @@ def test_layouts_and_types_hold_the_same_values(shards: str) -> None:
     np.testing.assert_allclose(scaled, floats * 0.5, rtol=1e-6)
     gray = images_of(shards, augment=augment, color="gray")
     assert gray.shape == (12, 12, 12, 1) and gray.dtype == np.uint8
+
+
+@pytest.mark.parametrize("layout", ["hwc", "chw"])
+def test_mean_and_std_of_decode_come_after_the_augmentation(shards: str, layout: str) -> None:
+    augment = shardkit.Augment(horizontal_flip=True, brightness_range=(0.5, 1.5))
+    plain = images_of(shards, augment=augment, layout=layout)
+    shape = (3, 1, 1) if layout == "chw" else (3,)
+    mean, std = (np.array(numbers, np.float32).reshape(shape) for numbers in STATISTICS["imagenet"])
+    found = images_of(shards, augment=augment, layout=layout, mean="imagenet", std="imagenet")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, (plain.astype(np.float32) / np.float32(255) - mean) / std)
+    scaled = images_of(shards, augment=augment, layout=layout, rescale=0.5, mean=2.0)
+    np.testing.assert_array_equal(scaled, plain.astype(np.float32) * np.float32(0.5) - np.float32(2))
+
+
+def test_mean_and_std_alone_are_those_without_an_augmentation(shards: str) -> None:
+    expected = images_of(shards, mean="imagenet", std="imagenet")
+    np.testing.assert_array_equal(
+        images_of(shards, augment=shardkit.Augment(), mean="imagenet", std="imagenet"), expected
+    )
 
 
 def test_the_function_sees_the_image_in_the_layout_of_the_batch(shards: str) -> None:

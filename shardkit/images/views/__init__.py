@@ -1,0 +1,1 @@
+"""Several random crops of each image, of one or more sizes, from a single decode."""
