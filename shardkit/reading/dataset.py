@@ -34,6 +34,7 @@ from shardkit.options.keywords import METHODS, named_options, no_attribute
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import require_class_labels
+from shardkit.reading.batches.memory import Memory
 from shardkit.reading.batches.pipeline import LOST, Item
 from shardkit.reading.chains import as_view, require_order
 from shardkit.reading.columns import labels_array, texts_array
@@ -647,17 +648,18 @@ class Dataset(Generic[T_co]):
         worker: int = 0,
         workers: int = 1,
         lost: bool = False,
+        memory: Memory | None = None,
     ) -> Iterator[Item]:
         """The items of an epoch, each with the number of this rank's samples taken so far.
 
         done: finished samples of all ranks; delivered: items that were delivered before. Worker `worker` of `workers`
         takes its part of the batches, or of the samples if there are no batches; start: the number that came with its
-        last item. lost: yield LOST for a batch none of whose images could be decoded.
+        last item. lost: yield LOST for a batch none of whose images could be decoded. memory: where batches are made.
         """
 
         def begin() -> Iterator[Item]:
             chosen = self.epoch(epoch, done=done)
-            return chosen.items(delivered=delivered, start=start, worker=worker, workers=workers)
+            return chosen.items(delivered=delivered, start=start, worker=worker, workers=workers, memory=memory)
 
         alone = workers == 1 and not self.content.resolved
         items = self._begun(begin) if alone else begin()

@@ -11,6 +11,7 @@ from itertools import dropwhile
 import numpy as np
 
 from shardkit.errors import DatasetError
+from shardkit.reading.batches.memory import Memory
 from shardkit.reading.batches.pipeline import Item, Run, apply_to_items, batch_limits
 from shardkit.reading.blocks.block import Rows
 from shardkit.reading.blocks.source import BlockSource, IndexedBlocks
@@ -121,27 +122,29 @@ class Epoch:
             return clip(0, ALL, steps.batch_window)[0] + delivered
         return -(-self.done // (steps.batch.size * self.reading.ranks[1]))
 
-    def items(self, *, delivered: int = 0, start: int = 0, worker: int = 0, workers: int = 1) -> Iterator[Item]:
+    def items(
+        self, *, delivered: int = 0, start: int = 0, worker: int = 0, workers: int = 1, memory: Memory | None = None
+    ) -> Iterator[Item]:
         """The items, each with the number of this rank's samples taken so far: see `Dataset.run`."""
         if (self.done or start) and self.steps.needs_replay(start):
-            return self._replay(start)
-        run = self._run(worker, workers)
+            return self._replay(start, memory)
+        run = self._run(worker, workers, memory)
         return apply_to_items(run.items(start, self._batches_before(delivered)), self.steps.after, delivered)
 
-    def _replay(self, start: int) -> Iterator[Item]:
+    def _replay(self, start: int, memory: Memory | None) -> Iterator[Item]:
         """The items after `start` samples of this rank, found by reading from the beginning of the epoch."""
         over = self.done // self.reading.ranks[1]  # filtered: the state is this rank's own
-        run = replace(self, done=0)._run(worker=0, workers=1)
+        run = replace(self, done=0)._run(worker=0, workers=1, memory=memory)
         items = dropwhile(lambda item: item[0] <= over + start, apply_to_items(run.items(), self.steps.after, 0))
         return ((taken - over, item) for taken, item in items)
 
-    def _run(self, worker: int, workers: int) -> Run:
+    def _run(self, worker: int, workers: int, memory: Memory | None) -> Run:
         reading = self.reading
         source = self._streams(worker, workers) if self.content.streams else self._blocks(worker, workers)
         self.steps.require_dealable(workers)
         self._warn_of_lost_shuffle()
         threads = reading.threads or cores()
-        return Run(source, self.steps, threads, reading.ahead or threads + 2, reading.decoders)
+        return Run(source, self.steps, threads, reading.batches_ahead, reading.decoders, memory)
 
     def _blocks(self, worker: int, workers: int) -> BlockSource:
         """The blocks of a catalog."""

@@ -15,6 +15,7 @@ from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.order.epoch_order import default_lanes
 from shardkit.reading.order.ranks import find_rank
 from shardkit.reading.order.share import Remainder
+from shardkit.units import cores
 
 SampleWeight = str | Sequence[float] | NDArray[Any]
 """The name of a value in the samples' JSON field, or a number for each sample in the order of `Dataset.labels`."""
@@ -57,6 +58,11 @@ class Reading:
     def ranks(self) -> tuple[int, int]:
         """(rank, world size), as found by order/ranks.py."""
         return find_rank(self.rank, self.world_size)
+
+    @property
+    def batches_ahead(self) -> int:
+        """The number of batches, or runs of samples, that are decoded ahead."""
+        return self.ahead or (self.threads or cores()) + 2
 
     @property
     def order_lanes(self) -> int:

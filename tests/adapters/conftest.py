@@ -7,4 +7,4 @@ import pytest
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Those that fork workers for torch come first."""
-    items.sort(key=lambda item: not item.path.name.startswith("test_torch"))
+    items.sort(key=lambda item: not (item.path.name.startswith("test_torch") or item.path.parent.name == "torch"))

@@ -18,7 +18,7 @@ from shardkit.reading.order import ranks
 torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader  # noqa: E402
 
-from shardkit.adapters.torch import iterable  # noqa: E402
+from shardkit.adapters.torch import iterable, parcel  # noqa: E402
 
 WORKERS = [(0, None), (1, "fork"), (2, "fork"), (3, "fork")]
 
@@ -37,6 +37,11 @@ def cars(tmp_path_factory: pytest.TempPathFactory) -> str:
             (root / "tree" / name / f"{number:02}.jpg").write_bytes(sink.getvalue())
     shardkit.pack(root / "tree", root / "cars", max_count=15, workers=1)
     return str(root / "cars")
+
+
+@pytest.fixture(autouse=True)
+def _small_batches_go_through_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parcel, "INLINE_BYTES", 64)
 
 
 @pytest.fixture(autouse=True)
@@ -442,7 +447,7 @@ def test_a_batch_that_does_not_fit_into_shared_memory_is_an_error_here(
     def full(tensor: Any) -> None:
         raise RuntimeError("unable to allocate shared memory(shm)")
 
-    loader = batches(cars).to_torch().loader(num_workers=2, multiprocessing_context="fork", timeout=20)
+    loader = DataLoader(batches(cars).to_torch(), batch_size=None, num_workers=2, multiprocessing_context="fork")
     monkeypatch.setattr(torch.Tensor, "share_memory_", full)
     with pytest.raises(WorkerError, match=r"a batch of [\d,]+ bytes does not fit in shared memory .*--shm-size"):
         list(loader)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from shardkit.adapters.torch.exchange import Sender
 from shardkit.adapters.torch.loader import LoaderOptions, TorchLoader
+from shardkit.adapters.torch.parcel import Parcel
 from shardkit.adapters.torch.readers import require_readable
 from shardkit.adapters.torch.tensors import as_tensors, shared
 from shardkit.errors import StateError
@@ -62,8 +64,9 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         if address is not None and self.dataset.reading.ranks == (address.rank, address.world_size):
             self._alone[0] = not require_same_in_worker(self.dataset, address, wait=not self._alone[0])
 
-    def counted(self) -> Iterator[tuple[int, int, Any]]:
+    def counted(self, sender: Sender | None = None) -> Iterator[tuple[int, int, Any]]:
         """The items of the next epoch, each with its epoch and the samples that this rank has taken so far.
+        sender: the worker makes and packs them in its slots.
 
         In a worker, LOST takes the place of a batch none of whose images could be decoded, so that the turns stay in
         step. The epoch is fixed at the call, not at the first item: a worker that is never asked for one also counts
@@ -76,22 +79,27 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self._resume = None
         turns = self.dataset.reading.turns or 1
         self._next[info.id] = torch.tensor([self._at["epoch"] + max(1, turns - self._at["turn"]), 0, 0, 0])
-        return self._in_worker(info.id, info.num_workers, self._at)
+        return self._in_worker(info.id, info.num_workers, self._at, sender)
 
     def _here(self) -> Iterator[tuple[int, int, Any]]:
         for item in self.dataset:
             at = self.dataset.position.where()
             yield at.epoch, at.taken, self.convert(item)
 
-    def _in_worker(self, worker: int, workers: int, at: dict[str, int]) -> Iterator[tuple[int, int, Any]]:
+    def _in_worker(
+        self, worker: int, workers: int, at: dict[str, int], sender: Sender | None
+    ) -> Iterator[tuple[int, int, Any]]:
         dataset = self.dataset
         while True:
             where = {"done": at["done"], "delivered": at["delivered"]}
             own = (worker - at["shift"]) % workers  # the loader continues around the workers where the last epoch ended
             place = {"start": at["taken"], "worker": own, "workers": workers}
-            for taken, item in dataset.run(at["epoch"], **where, **place, lost=True):
+            for taken, item in dataset.run(at["epoch"], **where, **place, lost=True, memory=sender):
                 at["taken"] = taken
-                yield at["epoch"], taken, item if item is LOST else shared(self.convert(item))
+                if item is not LOST:
+                    made = self.convert(item)
+                    item = shared(made) if sender is None else Parcel(made, sender)
+                yield at["epoch"], taken, item
             if dataset.reading.turns is not None and at["turn"] + 1 >= dataset.reading.turns:
                 break
             if dataset.countable:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.context import BaseContext
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from shardkit.adapters.torch import accelerate
+from shardkit.adapters.torch.exchange import Exchange, open_exchange
 from shardkit.adapters.torch.readers import loaded_by_lightning, require_readable
 from shardkit.adapters.torch.tensors import CURE_OF_WORKERS
 from shardkit.errors import ShardkitError, StateError, UsageError, WorkerError
@@ -61,13 +63,15 @@ class _Passed:
 class _Counted(IterableDataset[Any]):  # type: ignore[misc]  # as above
     """The items with what they took, for the workers of a TorchLoader."""
 
-    def __init__(self, source: TorchDataset) -> None:
-        self.source = source
+    def __init__(self, source: TorchDataset, exchange: Exchange | None) -> None:
+        self.source, self.exchange = source, exchange
 
     def __iter__(self) -> Iterator[_Passed]:
         worker, made = get_worker_info().id, 0
+        reading = self.source.dataset.reading
+        sender = None if self.exchange is None else self.exchange.sender(worker, reading.batches_ahead)
         try:
-            for made, (epoch, taken, item) in enumerate(self.source.counted(), 1):
+            for made, (epoch, taken, item) in enumerate(self.source.counted(sender), 1):
                 yield _Passed(worker, made, epoch, taken, item)
         except ShardkitError as exc:
             yield _Passed(worker, made, error=exc)
@@ -90,7 +94,8 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
             raise UsageError("batch_size", "the dataset already yields batches", "call batch() on the Dataset")
         options.setdefault("collate_fn", _same)
         super().__init__(dataset, **options)
-        self._workers = DataLoader(_Counted(dataset), **options) if self.num_workers else None
+        self._options = options
+        self._persistent: tuple[DataLoader[Any], Exchange | None] | None = None
         dataset.dataset.steps.require_dealable(self.num_workers)
         self._prepared = False
         self._delivered: Cursor | None = None
@@ -128,7 +133,7 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
             self._delivered = None
 
     def _items(self) -> Iterator[Any]:
-        if self._workers is None:
+        if not self.num_workers:
             yield from super().__iter__()
             return
         require_readable(self.source.dataset)
@@ -136,14 +141,30 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         position = self.source.dataset.position
         cursor = position.begin()
         self.source.begin_at(cursor)
-        for passed in _complete(self._workers, self.num_workers):
-            while cursor.epoch < passed.epoch:
-                cursor = position.next_epoch(cursor)
-            cursor.taken = passed.taken
-            cursor.delivered += 1
-            if passed.item is not LOST:
-                yield passed.item
+        with closing(self._passed()) as arriving:
+            for passed in arriving:
+                while cursor.epoch < passed.epoch:
+                    cursor = position.next_epoch(cursor)
+                cursor.taken = passed.taken
+                cursor.delivered += 1
+                if passed.item is not LOST:
+                    yield passed.item
         position.end(cursor)
+
+    def _passed(self) -> Generator[_Passed]:
+        """What the workers of an iteration pass on. Persistent ones keep their memory for the next iteration."""
+        workers, exchange = self._persistent or self._start()
+        if self.persistent_workers:
+            self._persistent = workers, exchange
+        try:
+            yield from _complete(workers, self.num_workers)
+        finally:
+            if exchange is not None and not self.persistent_workers:
+                exchange.close()
+
+    def _start(self) -> tuple[DataLoader[Any], Exchange | None]:
+        exchange = open_exchange(self.num_workers, self.prefetch_factor)
+        return DataLoader(_Counted(self.source, exchange), **self._options), exchange
 
     def set_epoch(self, epoch: int) -> None:
         """Set the number of the next iteration's epoch."""

@@ -133,11 +133,7 @@ def shared(item: Any) -> Any:
     item; in torch's own background thread it would be lost.
     """
     if isinstance(item, torch.Tensor):
-        try:
-            item.share_memory_()
-        except RuntimeError as exc:
-            fact = f"a batch of {item.nbytes:,} bytes does not fit in shared memory ({exc})"
-            raise WorkerError("DataLoader worker", fact, CURE_OF_WORKERS) from exc
+        moved_to_shared_memory(item)
     elif isinstance(item, Batch):
         shared((item.images, item.labels, item.fields, item.repeats))
     elif isinstance(item, dict):
@@ -150,9 +146,23 @@ def shared(item: Any) -> Any:
         try:
             ForkingPickler.dumps(item)
         except Exception as exc:
-            fact = f"{type(item).__name__} can't be passed to the training process ({exc})"
-            raise WorkerError("map()", fact, "return something that can be pickled, or use num_workers=0") from exc
+            raise unpassable(item, exc) from exc
     return item
+
+
+def moved_to_shared_memory(tensor: torch.Tensor) -> None:
+    """Move a tensor into a file in /dev/shm. WorkerError if it does not fit."""
+    try:
+        tensor.share_memory_()
+    except RuntimeError as exc:
+        fact = f"a batch of {tensor.nbytes:,} bytes does not fit in shared memory ({exc})"
+        raise WorkerError("DataLoader worker", fact, CURE_OF_WORKERS) from exc
+
+
+def unpassable(item: Any, exc: Exception) -> WorkerError:
+    """The error for an item that can't be pickled."""
+    fact = f"{type(item).__name__} can't be passed to the training process ({exc})"
+    return WorkerError("map()", fact, "return something that can be pickled, or use num_workers=0")
 
 
 PLAIN = {str, int, float, bool, bytes, type(None), np.ndarray}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -28,6 +28,13 @@ def keep_freed_memory() -> None:
     then on (mallopt(3), M_MMAP_THRESHOLD; "dynamic mmap threshold"). Other C libraries are not affected.
     """
     np.empty(_KEPT_BYTES, np.uint8)
+
+
+class Memory(Protocol):
+    """Where batches are made."""
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Like `numpy.empty`."""
 
 
 class BufferPool:

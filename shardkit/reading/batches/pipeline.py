@@ -24,7 +24,7 @@ from shardkit.images.views.decoder import ViewDecoder
 from shardkit.reading.batches.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.batches.fields import FIELD_DECODERS, decode_fields, encode_labels
 from shardkit.reading.batches.labels import FIELD, require_mode, target_of
-from shardkit.reading.batches.memory import BufferPool
+from shardkit.reading.batches.memory import BufferPool, Memory
 from shardkit.reading.batches.pool import Task, Threads
 from shardkit.reading.batches.random_map import callers
 from shardkit.reading.blocks.block import Block, Placed
@@ -68,6 +68,8 @@ class Run:
     threads: int
     ahead: int
     decoders: Mapping[str, Callable[[bytes], Any]]
+    memory: Memory | None = None
+    """Where batches are decoded; by default in memory of this process."""
 
     def items(self, start: int = 0, over: int = 0) -> Iterator[Item]:
         """The user's items from sample `start` of the source on. over: batches of the epoch that came before it."""
@@ -186,7 +188,7 @@ class _Worker:
         self.targets = run.source.targets if self.options else ""
         require_mode(self.targets, self.options.label if self.options else "int")
         names = self.decoder.shapes if isinstance(self.decoder, ViewDecoder) else [""]
-        self.memory = {name: BufferPool(run.ahead) for name in names}
+        self.memory: dict[str, Memory] = {name: run.memory or BufferPool(run.ahead) for name in names}
         self.skips = _Skips(self.options.skip_limit if self.options else 0)
         self.straight = bool(run.source.plain and self.decoder and not self.per_sample and self.batch)
         self._of_size: ImageDecoder | None = None
