@@ -49,8 +49,8 @@ def jpeg_extension(name: str, *parts: str) -> Extension:
 
 
 def plain_extension(name: str, *parts: str) -> Extension:
-    """One that needs a compiler only: the packer's inner loop for plain JPEGs, the checksums of whole shards, or the
-    warp of augmentation, which gives the bits of its twin in NumPy. parts: what it includes."""
+    """One that needs a compiler only: the decoder of PNGs, the packer's inner loop for plain JPEGs, the checksums of
+    whole shards, or the warp of augmentation, which gives the bits of its twin in NumPy. parts: what it includes."""
     folder = name.rpartition(".")[0].replace(".", "/")
     return Extension(
         name,
@@ -62,8 +62,12 @@ def plain_extension(name: str, *parts: str) -> Extension:
 
 JPEG_PARTS = ("avx2", "decoder", "finish", "huffman", "precise", "resize", "view")
 
+PNG_PARTS = ("chunks", "codes", "decoder", "filters", "inflate", "rows")
+VIEW_PARTS = ("batch.h", *(f"jpeg_{part}.h" for part in ("avx2", "finish", "precise", "resize", "view")))
+
 EXTENSIONS = [
-    jpeg_extension("shardkit.native.jpeg", *(f"jpeg_{part}.h" for part in JPEG_PARTS)),
+    jpeg_extension("shardkit.native.jpeg", "batch.h", *(f"jpeg_{part}.h" for part in JPEG_PARTS)),
+    plain_extension("shardkit.native.png", *VIEW_PARTS, *(f"png_{part}.h" for part in PNG_PARTS)),
     jpeg_extension("shardkit.native.jpegtran"),
     plain_extension("shardkit.native.gather", "crc32c.h", "plain_jpeg.h"),
     plain_extension("shardkit.native.framing", "crc32c.h", "frames.h", "framing_sample.h", "key_set.h", "plain_jpeg.h"),

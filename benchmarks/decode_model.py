@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=4)
     options = parser.parse_args()
-    if not fused.available():
+    if not fused.available("jpeg"):
         parser.error(f"the fused decoder is not there: {fused.build_info()['reason']}")
     torch.set_num_threads(1)  # the other cores decode
     part = shardkit.dataset(options.shards).split({"train": 0.8, "held out": 0.2}, seed=0)["held out"]

@@ -72,7 +72,7 @@ def upright_ones(datas: Sequence[Buffer], options: DecodeOptions) -> Sequence[Bu
     """The images, with None for each that has to be turned, which the decoder in C does not do."""
     if not options.orientation:
         return datas
-    return [None if images.is_jpeg(data) and orientation_in(data) != 1 else data for data in datas]
+    return [data if orientation_in(data) == images.UPRIGHT else None for data in datas]
 
 
 class ImageDecoder:
@@ -105,8 +105,7 @@ class ImageDecoder:
     @property
     def settings_in_c(self) -> fused.FusedSettings | None:
         """What the decoder in C has to do; None where it is not built, or can't do it."""
-        usable = fused.available() and (not self.options.exact or images.pillow_has_turbo())
-        return self._fused if usable else None
+        return self._fused if fused.available() else None
 
     def _fused_settings(self) -> fused.FusedSettings | None:
         options = self.options

@@ -1,8 +1,9 @@
-"""The optional decoder in C (native/jpeg.c): a run of JPEGs straight into their slots, decoding only what they need.
+"""The optional decoders in C: a run of images straight into their slots, decoding only what they need.
 
-It is there where a C compiler and libjpeg-turbo's headers were when shardkit was installed. What it does not take
-(other formats and colour spaces, damaged images, anything odd) goes the way of `images.py`, so that the errors are the
-same. Its pixels are nearer to Pillow's antialiased bilinear resize than those of that way (benchmarks/fused.py).
+JPEGs are decoded where a C compiler and libjpeg-turbo's headers were when shardkit was installed (native/jpeg.c), PNGs
+where a compiler was (native/png.c). What they do not take (other formats and colour spaces, damaged images, anything
+odd) goes the way of `images.py`, so that the errors are the same. So are the pixels of PNGs. Those of JPEGs are nearer
+to Pillow's antialiased bilinear resize than that way's (benchmarks/fused.py).
 One difference is left: damage below the last row that a crop needs is not seen.
 """
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from shardkit.images.crops import DEFAULT_RANGE, BoxRange, draws_of
 from shardkit.images.jpeg import MAX_SCANS
-from shardkit.images.pixels import Buffer
+from shardkit.images.pixels import Buffer, pillow_has_turbo
 from shardkit.native import load
 
 log = logging.getLogger(__name__)
@@ -55,21 +56,26 @@ class FusedSettings:
     table: NDArray[Any] | None = None
 
 
-def available() -> bool:
-    """Whether the decoder in C was built, and loads."""
-    return load("jpeg")[0] is not None
+PARTS = {b"\xff\xd8": "jpeg", b"\x89P": "png"}
+"""How the files of a format start -> the part in C that decodes it."""
+
+
+def available(part: str = "") -> bool:
+    """Whether this decoder in C was built, and loads; without a name, any of them."""
+    return any(load(name)[0] is not None for name in PARTS.values() if part in ("", name))
 
 
 def build_info() -> dict[str, str]:
-    """Which JPEG decoder is in use, and what is to be known about it.
+    """Which decoders are in use, and what is to be known about them.
 
     "jpeg decoder": "fused" or "simplejpeg". With "fused" also "libjpeg-turbo", the version built against; with
-    "simplejpeg" also "reason", why the other one did not load.
+    "simplejpeg" also "reason", why the other one did not load. "png decoder": "fused" or "Pillow".
     """
     module, reason = load("jpeg")
+    png = {"png decoder": "fused" if available("png") else "Pillow"}
     if module is None:
-        return {"jpeg decoder": "simplejpeg", "reason": reason}
-    return {"jpeg decoder": "fused", "libjpeg-turbo": module.libjpeg_turbo}
+        return {"jpeg decoder": "simplejpeg", "reason": reason, **png}
+    return {"jpeg decoder": "fused", "libjpeg-turbo": module.libjpeg_turbo, **png}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,11 @@ def decode_batch(
     return decode_views(settings, [view], datas, [out], draws)
 
 
+def part_of(data: Buffer | None) -> str:
+    """The part that decodes such data; "" if none does."""
+    return "" if data is None else PARTS.get(bytes(data[:2]), "")
+
+
 def decode_views(
     settings: FusedSettings,
     views: Sequence[FusedView],
@@ -105,12 +116,41 @@ def decode_views(
 
     outs: one for each of views, (n, count, height, width, channels). draws: (n, rows of all views, side by side).
     """
-    decode: Callable[..., Failures] = load("jpeg")[0].decode_batch
+    parts = [part for part in PARTS.values() if load(part)[0] is not None]
+    if settings.exact and not pillow_has_turbo() and "jpeg" in parts:
+        parts.remove("jpeg")
+    first = part_of(datas[0]) if datas else ""
+    if first in parts[1:]:
+        parts = [first, *(part for part in parts if part != first)]
+    failed: dict[int, str] | None = None  # by the parts until now
+    for part in parts:
+        if failed is None:
+            failed = dict(_decode(part, settings, views, datas, outs, draws))
+        elif mine := {i for i in failed if part_of(datas[i]) == part}:
+            taken = [data if i in mine else None for i, data in enumerate(datas)]
+            own = dict(_decode(part, settings, views, taken, outs, draws))
+            failed = {i: own[i] if i in mine else why for i, why in failed.items() if i in own}
+        if not failed:
+            return []
+    return [(i, "no decoder in C") for i in range(len(datas))] if failed is None else list(failed.items())
+
+
+def _decode(
+    part: str,
+    settings: FusedSettings,
+    views: Sequence[FusedView],
+    datas: Sequence[Buffer | None],
+    outs: Sequence[NDArray[Any]],
+    draws: NDArray[np.float64] | None,
+) -> Failures:
+    """`decode_views` by one of the decoders. All but that of JPEGs give Pillow's pixels in any case."""
+    decode: Callable[..., Failures] = load(part)[0].decode_batch
+    exact = settings.exact or part != "jpeg"
     asked = [
         (_memory(out), view.count, *view.size, box_numbers(view.limits)) for view, out in zip(views, outs, strict=True)
     ]
     how = (
-        settings.size[2], CROPS[settings.crop], FILTERS.index(settings.interpolation), settings.exact, settings.same,
+        settings.size[2], CROPS[settings.crop], FILTERS.index(settings.interpolation), exact, settings.same,
         settings.tall,
     )  # fmt: skip
     fill = settings.fill or bytes(settings.size[2])

@@ -7,6 +7,7 @@ a clear error is raised.
     gather      reads, checks and writes plain JPEGs to a shard; without it, a loop in Python does
     tree        lists folders and makes keys; without it, `os.scandir` and a loop in Python do
     jpeg        decodes, crops and resizes JPEGs into a batch; without it, simplejpeg and Pillow do
+    png         the same for PNGs; without it, Pillow does
     augment     warps images for `decode(augment=)`; without it, NumPy does
     jpegtran    rewrites JPEGs losslessly; without it, the options that need it are refused
 

@@ -191,21 +191,6 @@ static int has_end(const unsigned char *data, size_t size, size_t from)
 
 /* --------------------------------------------------------------------------------------------------- one image */
 
-/* Memory for `n` views, whose scratch memory is kept. 0 without. */
-static int views_for(decoder *self, int n)
-{
-    view *more;
-    if (n <= self->view_room)
-        return 1;
-    more = realloc(self->views, (size_t)n * sizeof *more);
-    if (more == NULL)
-        return 0;
-    memset(more + self->view_room, 0, (size_t)(n - self->view_room) * sizeof *more);
-    self->views = more;
-    self->view_room = n;
-    return 1;
-}
-
 /* The whole image has the slot's size: the rows are decoded where they belong. */
 static void read_whole(decoder *self, const view *one)
 {

@@ -2,11 +2,14 @@
  *
  * Values come from a table of 256 for each channel, which the caller has computed: one lookup stands for the change of
  * the number type, the factor, the mean and the deviation, and gives the same bits as the caller's own arithmetic.
+ *
+ * Knows nothing of JPEG: it is included after a header with a `decoder`, which has `views` and room for `view_room` of
+ * them, and with `decode`.
  */
 #ifndef SHARDKIT_JPEG_FINISH_H
 #define SHARDKIT_JPEG_FINISH_H
 
-#include "jpeg_decoder.h"
+#include "jpeg_view.h"
 
 typedef struct {
     int item;          /* bytes of a value: 1, 2 or 4 */
@@ -87,6 +90,21 @@ static void convert(unsigned char *out, const unsigned char *in, const settings 
         look_up_2((uint16_t *)(void *)out, in, last->table, pixels, set->channels, last->planar);
     else
         look_up_4((uint32_t *)(void *)out, in, last->table, pixels, set->channels, last->planar);
+}
+
+/* Memory for `n` views, whose scratch memory is kept. 0 without. */
+static int views_for(decoder *self, int n)
+{
+    view *more;
+    if (n <= self->view_room)
+        return 1;
+    more = realloc(self->views, (size_t)n * sizeof *more);
+    if (more == NULL)
+        return 0;
+    memset(more + self->view_room, 0, (size_t)(n - self->view_room) * sizeof *more);
+    self->views = more;
+    self->view_room = n;
+    return 1;
 }
 
 /* Where the pixels of a view are put before they are changed: room for two images; NULL if there is no memory. */

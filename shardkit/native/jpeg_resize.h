@@ -101,7 +101,7 @@ static box choose_box(int height, int width, const settings *set, const double *
     return (box){0, 0, height, width};
 }
 
-static int dct_divisor(const box *part, const settings *set)
+static inline int dct_divisor(const box *part, const settings *set)
 {
     double by_height = part->height / set->height, by_width = part->width / set->width;
     double shrink = (by_height < by_width ? by_height : by_width) / set->headroom;

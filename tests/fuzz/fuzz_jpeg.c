@@ -8,6 +8,7 @@
  *
  * Half of the mutations know JPEG: segments are left out, repeated and moved, frames change their kind (lossless ones
  * too), precision, sampling and size, and images are put together. */
+#include "../../shardkit/native/jpeg_decoder.h"
 #include "../../shardkit/native/jpeg_finish.h"
 
 enum { ASKED = 8, MOST_SEGMENTS = 64, VIEWS = 4 };

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Fuzz the fused JPEG decoder, the warp of augmentation, or the framing of samples, under AddressSanitizer and UndefinedBehaviorSanitizer.
+# Fuzz the fused decoder of JPEGs or PNGs, the warp of augmentation, or the framing of samples, under AddressSanitizer
+# and UndefinedBehaviorSanitizer.
 #
 #   tests/fuzz/run.sh [SECONDS] [JPEG_PREFIX]
+#   tests/fuzz/run.sh png [SECONDS]         (needs zlib's headers, to compare with)
 #   tests/fuzz/run.sh augment|frames [SECONDS]
 #
 # Needs clang with libFuzzer. JPEG_PREFIX: a libjpeg-turbo with static library and headers, best built with
@@ -12,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 what=jpeg
-case ${1:-} in augment | frames)
+case ${1:-} in augment | frames | png)
     what=$1
     shift
     ;;
@@ -35,6 +37,12 @@ if [ "$what" = frames ]; then
     mkdir -p "$work/corpus-frames"
     exec "$work/fuzz_frames" -max_total_time="$seconds" -max_len=20000 -timeout=20 -seed="${SEED:-0}" \
         -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-frames" tests/fuzz/seeds
+fi
+if [ "$what" = png ]; then
+    clang "${flags[@]}" tests/fuzz/fuzz_png.c -lz -lm -o "$work/fuzz_png"
+    mkdir -p "$work/corpus-png"
+    exec "$work/fuzz_png" -max_total_time="$seconds" -max_len=20000 -timeout=20 -rss_limit_mb=2000 -seed="${SEED:-0}" \
+        -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-png"
 fi
 if [ -n "$prefix" ]; then
     flags+=("-I$prefix/include" "-I$prefix")

@@ -36,7 +36,7 @@ def batch(datas: list[bytes], position: int = 0, **options: Any) -> np.ndarray:
 
 def by_c_and_without(monkeypatch: pytest.MonkeyPatch, datas: list[bytes], **options: Any) -> tuple[np.ndarray, ...]:
     first = batch(datas, **options)
-    monkeypatch.setattr(fused, "available", lambda: False)
+    monkeypatch.setattr(fused, "available", lambda part="": False)
     return first, batch(datas, **options)
 
 
