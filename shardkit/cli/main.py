@@ -51,7 +51,7 @@ COMMANDS = {
 BUG, INTERRUPTED, BROKEN_PIPE = 70, 130, 141
 
 GC_OBJECTS = 50_000
-"""New objects after which Python looks for cycles: at its default of 700, a tenth of a packing, most of it in imports."""
+"""New objects after which Python looks for cycles: at its default of 700, a tenth of a packing, mostly in imports."""
 
 
 class LazyGroup(click.Group):

@@ -19,6 +19,7 @@ from shardkit.cli.flags import Flags
 from shardkit.errors import printable
 from shardkit.options.fields import About, Help, OptionField, Takes
 from shardkit.packing.settings import PackSettings
+from shardkit.sources.tree.early import listing_early
 from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
@@ -65,13 +66,13 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     shardkit pack list.csv shards/train --label-column breed --root photos
     shardkit pack data/train s3://bucket/train --storage-option region=eu-west-1
     """
-    from shardkit.packing.pack import pack, plan_pack
-
     ctx.meta[console.ON_INTERRUPT] = "; run the same command again to resume"
     options = with_config(ctx, options, config)
     dry_run = options.pop("dry_run")
     asked = arguments(PackSettings, with_engine(options))
-    with console.progress() as progress:
+    with console.progress() as progress, listing_early(source):
+        from shardkit.packing.pack import pack, plan_pack  # takes as long as the listing
+
         if dry_run:
             plan = plan_pack(source, dest, progress=progress, **asked)
         else:

@@ -104,14 +104,14 @@ def _strings(texts: Sequence[str]) -> pa.Array:
     index."""
     import pyarrow as pa
 
-    encoded = [text.encode() for text in texts]
-    ends = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=ends[1:])
+    count, data = len(texts), "".join(texts).encode()
+    ends = np.zeros(count + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, count), out=ends[1:])
+    if ends[-1] != len(data):  # not ASCII
+        np.cumsum(np.fromiter((len(text.encode()) for text in texts), np.int64, count), out=ends[1:])
     if ends[-1] > np.iinfo(np.int32).max:
         raise pa.ArrowCapacityError(f"{ends[-1]} bytes of text in one column of a shard")
-    return pa.Array.from_buffers(
-        pa.string(), len(encoded), [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
-    )
+    return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(data)])
 
 
 def as_numpy(column: pa.ChunkedArray | pa.Array) -> NDArray[Any]:

@@ -194,6 +194,19 @@ def test_a_reader_that_goes_away_is_met_in_silence(tmp_path: Path, run_python: A
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_the_end_of_the_command_line_flushes_and_calls_what_was_registered_for_it(
+    tmp_path: Path, run_python: Any
+) -> None:
+    code = (
+        "import atexit, sys\n"
+        "from shardkit.cli.main import main\n"
+        "atexit.register(lambda: print('at the end'))\n"
+        "sys.argv[1:] = ['--version']\n"
+        "main()"
+    )
+    assert run_python("-c", code, cwd=tmp_path).stdout.splitlines()[1:] == ["at the end"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 @pytest.mark.parametrize("arguments", ["['--version']", "['pack', '--help']"])
 def test_a_full_disk_below_stdout_is_an_error(tmp_path: Path, run_python: Any, arguments: str) -> None:

@@ -21,7 +21,7 @@ from shardkit.errors import MissingSourceError, SourceError, UsageError
 from shardkit.sample import fs_text
 from shardkit.sources import left_out as leftout
 from shardkit.sources.left_out import LeftOutCounter
-from shardkit.sources.tree.native import Named, lister
+from shardkit.sources.tree.native import Listed, Named, lister
 
 _SYSTEM_NAMES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "#recycle", "$recycle.bin", "lost+found")
@@ -144,6 +144,29 @@ def hidden_or_system(name: str, *, is_folder: bool) -> str | None:
     return leftout.SYSTEM if name.lower() in _SYSTEM_NAMES else None
 
 
+class Listings(Protocol):
+    """Folders that were listed before the scan. wanted: for which extensions."""
+
+    wanted: frozenset[str]
+
+    def taken(self, place: str) -> Listed | None:
+        """The listing of a folder, once; None if there is none."""
+        ...
+
+
+_listings: list[Listings] = []
+
+
+@contextmanager
+def taking_from(early: Listings) -> Iterator[None]:
+    """Within the block, walks take listings from `early`."""
+    _listings.append(early)
+    try:
+        yield
+    finally:
+        _listings.remove(early)
+
+
 class Walk:
     """One scan below `root`: its rules, and the counter for what is left out."""
 
@@ -186,7 +209,7 @@ class Walk:
         wanted, place = self._wanted, os.path.join(self.root, path)
         if self._lister is not None:
             with _opened(place) as folder:
-                found = self._lister(folder)
+                found = self._taken(place) or self._lister(folder)
                 if found is not None:
                     sizes = found[0]
                     others = [Named(name, folder) for name in sorted(found[1], key=_order)]
@@ -205,6 +228,11 @@ class Walk:
                 others.append(entry)
             others.sort(key=_name_order)
             return sizes, self._sort_out(path, others, sizes)
+
+    def _taken(self, place: str) -> Listed | None:
+        """What was listed of a folder before the scan began."""
+        early = _listings[-1] if _listings else None
+        return early.taken(place) if early is not None and early.wanted == self._wanted else None
 
     def _sort_out(self, path: str, others: list[Entry], sizes: dict[str, int]) -> list[str]:
         """Count the entries that are left out, add images to `sizes`, and return the paths of the folders."""
