@@ -28,10 +28,13 @@ TIMES = 4
 
 @dataclass(frozen=True, slots=True)
 class JpegKinds:
-    """JPEGs among some images of a dataset, and how many of them are progressive."""
+    """JPEGs among some images of a dataset, and how many of them are progressive. gain: how many times as fast these
+    decode as baseline JPEGs, where that was measured.
+    """
 
     jpegs: int
     progressive: int
+    gain: float | None = None
 
     @property
     def advice(self) -> str:
@@ -39,7 +42,8 @@ class JpegKinds:
         if not self.progressive:
             return ""
         share = "all" if self.progressive == self.jpegs else f"about {self.progressive / self.jpegs:.0%} of the"
-        faster = f"'shardkit pack --baseline' converts them losslessly, and they decode about {TIMES} times as fast"
+        times = f"about {TIMES}" if self.gain is None else f"{self.gain:.1f}"
+        faster = f"'shardkit pack --baseline' converts them losslessly, and they decode {times} times as fast"
         return f"{share} JPEGs are progressive ({self.progressive} of {self.jpegs} looked at): {faster}"
 
 
@@ -52,14 +56,14 @@ def jpeg_kinds(source: str | os.PathLike[str] | Dataset) -> JpegKinds:
 
     data = source if isinstance(source, Dataset) else dataset(source)
     samples = data[_rows(len(data))]
-    return _kinds(
+    return kinds_of(
         next((bytes(value) for name, value in sample.items() if name in IMAGE_FIELDS), b"") for sample in samples
     )
 
 
 def packed_jpeg_kinds(prefix: str, manifest: Manifest) -> JpegKinds:
     """As `jpeg_kinds`, for a dataset that was just packed on this disk: nothing of `reading` is loaded for it."""
-    return _kinds(_packed_images(prefix, manifest))
+    return kinds_of(_packed_images(prefix, manifest))
 
 
 def _packed_images(prefix: str, manifest: Manifest) -> Iterator[bytes]:
@@ -87,7 +91,8 @@ def _rows(samples: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, samples - 1, min(LOOKED_AT, samples)).astype(np.int64))
 
 
-def _kinds(images: Iterable[bytes]) -> JpegKinds:
+def kinds_of(images: Iterable[bytes]) -> JpegKinds:
+    """Count the JPEGs among images, and the progressive ones, by their headers."""
     jpegs = progressive = 0
     for image in images:
         if not image.startswith(b"\xff\xd8"):

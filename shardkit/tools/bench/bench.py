@@ -47,7 +47,9 @@ class BenchResult:
     kind: kind of the source. samples, bytes: of the whole source (bytes of the image files). sampled: number of images
     that the measurements read repeatedly. size: side of the decoded crops in pixels. pack_rate: images per second while
     packing the sample; None if the source is shards. decode_rate: images per second decoded from memory, with all
-    cores. load: cores that other programs used meanwhile.
+    cores. load: cores that other programs used meanwhile. jpegs: JPEGs whose headers were read; progressive: how many
+    of these are. baseline_gain: how many times as fast those decode as baseline JPEGs; None if there are none, or the
+    extension that converts them is missing.
     """
 
     source: str
@@ -64,6 +66,9 @@ class BenchResult:
     measurements: tuple[Measurement, ...]
     advice: Advice
     load: float = 0.0
+    jpegs: int = 0
+    progressive: int = 0
+    baseline_gain: float | None = None
 
     __repr__ = short_repr
 
@@ -156,17 +161,22 @@ def bench(
         measured = _measured(sample, counts, crop, seconds * _ABOUT, progress)
         decode = timing.decode_rate(images, crop, max(seconds / 30, 0.2), cores())
         gain, shrunk = _resizing(images, crop, side, seconds / 40)
+        kinds = timing.progressive_jpegs(images, crop, seconds / 40)
     mean = sample.bytes / sample.images
     figures = Figures(
         tuple(measured), total, round(mean * total), _memory(), cores(), crop, decode, gain, shrunk,
         load=others.cores(), sampled=sample.images,
     )  # fmt: skip
+    advice = advise(figures, buffer=buffer)
+    if told := kinds.advice:
+        advice = replace(advice, lines=(*advice.lines, f"{told[0].upper()}{told[1:]}."))
     kind = "class directory" if found.tree is not None else "shards in a store" if far else "shards"
     return BenchResult(
         source=fs_text(str(source)), kind=kind, samples=total,
         bytes=figures.bytes, sampled=sample.images, sampled_bytes=sample.bytes, size=crop, cores=cores(),
         memory_bytes=figures.memory_bytes, pack_rate=sample.pack_rate, decode_rate=decode,
-        measurements=tuple(measured), advice=advise(figures, buffer=buffer), load=figures.load,
+        measurements=tuple(measured), advice=advice, load=figures.load,
+        jpegs=kinds.jpegs, progressive=kinds.progressive, baseline_gain=kinds.gain,
     )  # fmt: skip
 
 

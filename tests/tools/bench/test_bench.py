@@ -18,12 +18,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from shardkit import NotFoundError, UsageError, dataset, pack
+from shardkit.cli.bench import bench_text
+from shardkit.images.rewrite import lossless
 from shardkit.tools.bench import advice as bench_advice
 from shardkit.tools.bench import bench as bench_module
 from shardkit.tools.bench import measure as bench_measure
 from shardkit.tools.bench.advice import Figures, advise, measured_table, resize_side, shard_bytes_for
 from shardkit.tools.bench.bench import BenchResult, _thread_counts, bench, plot
 from shardkit.tools.bench.measure import Measurement, Way, can_drop, decode_rate, measure, one_pass, resized
+from shardkit.tools.progressive import TIMES
 
 GB = 10**9
 
@@ -554,3 +557,31 @@ def test_without_figures_of_the_processors_the_load_is_the_average_before(monkey
 def test_the_processors_of_this_machine_are_read() -> None:
     seen = bench_module._processor_seconds()
     assert seen is None or all(value >= 0 for value in seen)
+
+
+@pytest.mark.parametrize("converts", [True, False])
+def test_progressive_jpegs_are_counted_and_what_baseline_brings_is_measured(
+    converts: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if converts and not lossless.available():
+        pytest.skip("shardkit was built without the part that converts JPEGs")
+    monkeypatch.setattr(lossless, "available", lambda: converts)
+    (tmp_path / "tree" / "a").mkdir(parents=True)
+    for number, path in enumerate(sorted((photos / "tree").rglob("*.jpg"))[:8]):
+        with Image.open(path) as image:
+            image.save(tmp_path / "tree" / "a" / f"{number}.jpg", progressive=number < 4)
+    result = bench(tmp_path / "tree", seconds=1, threads=[1], size=64)
+    assert (result.jpegs, result.progressive) == (8, 4)
+    assert (result.baseline_gain is not None) == converts
+    told = result.advice.lines[-1]
+    assert told.startswith("About 50% of the JPEGs are progressive (4 of 8 looked at): 'shardkit pack --baseline'")
+    times = f"decode {result.baseline_gain:.1f} times" if converts else f"decode about {TIMES} times"
+    assert times in told
+    assert told in bench_text(result)
+
+
+def test_nothing_is_said_about_progressive_jpegs_where_there_are_none(photos: Path, tmp_path: Path) -> None:
+    result = bench(photos / "tree", seconds=1, threads=[1], size=64, folder=tmp_path)
+    assert (result.progressive, result.baseline_gain) == (0, None)
+    assert result.jpegs > 0
+    assert not any("progressive" in line for line in result.advice.lines)
