@@ -44,6 +44,7 @@ from shardkit.sample import fs_text
 from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.shards.names import skipped_name
 from shardkit.sources.lists.in_memory import TableInMemory, TableLike, in_memory
+from shardkit.sources.lists.tables import is_list
 from shardkit.sources.open import Opened, named_path, open_source
 from shardkit.sources.options import LabelOptions, TableColumns
 from shardkit.sources.source import Source
@@ -303,7 +304,9 @@ def _needs_no_python(source: str | os.PathLike[str] | TableLike, options: PackOp
     """Whether the C extension may write all shards, so that worker processes need not be started before the scan."""
     if options.check != "header" or options.transcode is not None or options.fields:
         return False
-    return isinstance(source, (str, os.PathLike)) and os.path.isdir(source) and FORMATS[options.format].has_gatherer()
+    if isinstance(source, (str, os.PathLike)) and not os.path.isdir(source) and not is_list(os.fspath(source)):
+        return False
+    return FORMATS[options.format].has_gatherer()
 
 
 def _whole_path(path: str | os.PathLike[str]) -> str | os.PathLike[str]:

@@ -26,9 +26,11 @@ class PathColumn:
     @classmethod
     def of(cls, paths: Iterable[bytes]) -> PathColumn:
         """Build a column from paths."""
-        builder = PathColumnBuilder()
-        builder.extend("", [os.fsdecode(path) for path in paths])
-        return builder.build()
+        found = list(paths)
+        offsets = np.zeros(len(found) + 1, dtype=np.int64)
+        np.cumsum(np.fromiter(map(len, found), np.int64, len(found)), out=offsets[1:])
+        offsets.flags.writeable = False
+        return cls(np.frombuffer(b"".join(found), dtype=np.uint8), offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -17,7 +17,7 @@ def sample_bytes(source: Source, grouped: Grouped | None, form: Format) -> Sizes
     """The bytes of each sample in a shard (int64, n). grouped: the files, if a sample consists of several."""
     if grouped is not None:
         return grouped_sample_bytes(grouped, form)
-    if source.inline is not None:
+    if source.inline is not None and (source.inline.fields or source.label_fields != {"cls"}):
         return inline_sample_bytes(source, form)
     return form.sample_bytes(source)
 

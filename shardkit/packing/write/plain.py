@@ -1,4 +1,4 @@
-"""The fast path of packing: a tree with one file for each sample, in one tight loop, with JPEGs handled by the C
+"""The fast path of packing: one local file for each sample, in one tight loop, with JPEGs handled by the C
 extension.
 
 It writes the same bytes as the loop in samples.py.
@@ -23,7 +23,7 @@ from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, Written
 from shardkit.packing.write.sink import Advance, Meter, Sink
 from shardkit.packing.write.task import ShardTask
 from shardkit.sample import field_of, text_of_path
-from shardkit.sources.readers import TreeFiles, read_file
+from shardkit.sources.readers import DiskFiles, TreeFiles, read_file
 
 JPEG_FIELDS = frozenset(("jpg", "jpe", "jfif"))
 """The fields whose files are nearly always what the C extension writes."""
@@ -33,9 +33,9 @@ LOOKED_AT = 256
 
 
 def is_plain(task: ShardTask) -> bool:
-    """Whether each sample of the task is one file of a tree."""
+    """Whether each sample of the task is one local file."""
     samples = task.samples
-    if not isinstance(samples, FileSamples) or not isinstance(samples.files, TreeFiles):
+    if not isinstance(samples, FileSamples) or not isinstance(samples.files, (TreeFiles, DiskFiles)):
         return False
     return not (samples.names or samples.inline or (samples.labels and min(samples.labels) < 0))
 
@@ -50,7 +50,7 @@ def is_native(task: ShardTask) -> bool:
 
 
 def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None:
-    """Write the samples of a task and the end mark if each is one file of a tree; otherwise do nothing and return
+    """Write the samples of a task and the end mark if each is one local file; otherwise do nothing and return
     None."""
     samples = task.samples
     if not is_plain(task) or not isinstance(samples, FileSamples):
@@ -125,7 +125,8 @@ def _write(
     look, read, wish = LOOKS[task.check], read_file, task.transcode
     form, texts, root = FORMATS[task.format], task.texts, samples.root
     paths, sizes = samples.paths, samples.sizes
-    encode, prefix = form.encode, os.path.join(root, b"")
+    encode, (folder, names) = form.encode, _places(samples)
+    prefix = os.path.join(folder, b"")
     label_fields = {label: ("cls", b"%d" % label) for label in set(samples.labels)}
     pieces: list[bytes] = []
     position = pending = number = reported = seen = 0
@@ -148,7 +149,7 @@ def _write(
         number += 1
         seen += size
         try:
-            data = read(prefix + path, size)
+            data = read(prefix + names[number - 1], size)
             if wish is not None:
                 field, data = transcoded(field, data, wish, done)
             kind, width, height = look(data)
@@ -183,12 +184,19 @@ def _gathering(task: ShardTask, samples: FileSamples, fields: Sequence[str]) -> 
     gather = None
     if _may_gather(task):
         form = FORMATS[task.format]
-        gather = form.gatherer(samples.root, samples.paths, samples.keys, fields, samples.labels, samples.sizes)
+        gather = form.gatherer(*_places(samples), samples.keys, fields, samples.labels, samples.sizes)
     try:
         yield gather
     finally:
         if gather is not None:
             gather.close()
+
+
+def _places(samples: FileSamples) -> tuple[bytes, list[bytes]]:
+    """(folder, the path of each file below it)."""
+    if isinstance(samples.files, DiskFiles):
+        return b"/", [path.lstrip(b"/") for path in samples.files.paths]
+    return samples.root, samples.paths
 
 
 def _fields(paths: Sequence[bytes]) -> list[str]:

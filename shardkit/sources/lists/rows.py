@@ -22,9 +22,10 @@ from shardkit.errors import BadFileError, SourceError, printable
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.sources.columns import PathColumn
-from shardkit.sources.keys import key_of_file, new_keys
+from shardkit.sources.keys import keys_of_files, new_keys
 from shardkit.sources.left_out import LeftOut
 from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, number_labels
+from shardkit.sources.lists.plain_files import plain_files
 from shardkit.sources.lists.tables import is_json, read_table
 from shardkit.sources.options import TableColumns
 from shardkit.sources.origin import FilesAnywhere
@@ -186,9 +187,10 @@ class _Scan:
             order = _scan_order(labels, names)
             rows, labels = [rows[n] for n in order], labels[order]
             real, names, sizes = [real[n] for n in order], [names[n] for n in order], [sizes[n] for n in order]
-        keys = [key_of_file(os.fsencode(name)) for name in names]
+        keys = keys_of_files([os.fsencode(name) for name in names])
         inline = self._inline(rows, names, labels)
-        plain = all(path == os.path.join(listed.root, name) for path, name in zip(real, names, strict=True))
+        below = os.path.join(listed.root, "")
+        plain = [below + name for name in names] == real
         source = Source(
             root=os.fsencode(listed.root), classes=self.classes, paths=PathColumn.of(map(os.fsencode, names)),
             sizes=np.array(sizes, np.int64), labels=labels, renamed=new_keys(keys), left_out=LeftOut(),
@@ -200,10 +202,31 @@ class _Scan:
 
     def _files(self, progress: ProgressFn) -> tuple[list[int], list[str], list[str], list[int]]:
         """(rows, absolute paths, paths for the index, sizes in bytes) of the files that can be packed, in order."""
+        values = self.listed.table[self.listed.paths].to_pylist()
+        return self._plain_files(values, progress) or self._files_by_row(values, progress)
+
+    def _plain_files(
+        self, values: Sequence[object], progress: ProgressFn
+    ) -> tuple[list[int], list[str], list[str], list[int]] | None:
+        """As `_files`, if all rows are plain."""
+        some = None if self.wrong else plain_files(values, self.listed.root, self.extensions)
+        real, names, sizes, size = list[str](), list[str](), list[int](), 0
+        for part in some or ():
+            real += part.real
+            names += part.names
+            sizes += part.sizes
+            size += sum(part.sizes)
+            progress(Progress("scan", len(sizes), len(values), size))
+        return (list(range(len(values))), real, names, sizes) if len(sizes) == len(values) else None
+
+    def _files_by_row(
+        self, values: Sequence[object], progress: ProgressFn
+    ) -> tuple[list[int], list[str], list[str], list[int]]:
+        """As `_files`, and with the messages for rows that can't be packed."""
         rows, real, names, sizes = list[int](), list[str](), list[str](), list[int]()
         seen: dict[str, int] = {}
         taken: set[str] = set()
-        for row, value in enumerate(self.listed.table[self.listed.paths].to_pylist()):
+        for row, value in enumerate(values):
             path, size, reason = self._file(row, value, seen)
             if reason is not None:
                 self._refuse(row, value, reason)
@@ -333,7 +356,8 @@ def _scan_order(labels: NDArray[np.int32], names: Sequence[str]) -> list[int]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    folders, files = zip(*(os.fsencode(name).rpartition(b"/")[::2] for name in names), strict=True)
+    encoded = os.fsencode("\0".join(names)).split(b"\0")
+    folders, files = zip(*[name.rpartition(b"/")[::2] for name in encoded], strict=True)
     table = pa.table({"label": labels, "folder": pa.array(folders, pa.binary()), "file": pa.array(files, pa.binary())})
     keys = [("label", "ascending"), ("folder", "ascending"), ("file", "ascending")]
     order: list[int] = pc.sort_indices(table, sort_keys=keys).to_pylist()
