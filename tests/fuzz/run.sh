@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Fuzz the fused decoder of JPEGs or PNGs, the warp of augmentation, or the framing of samples, under AddressSanitizer
-# and UndefinedBehaviorSanitizer.
+# Fuzz the fused decoder of JPEGs or PNGs, the warp of augmentation, the framing of samples, or the packer's loop, under
+# AddressSanitizer and UndefinedBehaviorSanitizer.
 #
 #   tests/fuzz/run.sh [SECONDS] [JPEG_PREFIX]
 #   tests/fuzz/run.sh png [SECONDS]         (needs zlib's headers, to compare with)
+#   tests/fuzz/run.sh gather [SECONDS]      (needs python3-config, and Python's headers)
 #   tests/fuzz/run.sh augment|frames [SECONDS]
 #
 # Needs clang with libFuzzer. JPEG_PREFIX: a libjpeg-turbo with static library and headers, best built with
@@ -14,7 +15,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 what=jpeg
-case ${1:-} in augment | frames | png)
+case ${1:-} in augment | frames | gather | png)
     what=$1
     shift
     ;;
@@ -37,6 +38,18 @@ if [ "$what" = frames ]; then
     mkdir -p "$work/corpus-frames"
     exec "$work/fuzz_frames" -max_total_time="$seconds" -max_len=20000 -timeout=20 -seed="${SEED:-0}" \
         -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-frames" tests/fuzz/seeds
+fi
+if [ "$what" = gather ]; then
+    read -ra python <<<"$(python3-config --includes --ldflags --embed | tr '\n' ' ')"
+    clang "${flags[@]}" tests/fuzz/fuzz_gather.c "${python[@]}" -o "$work/fuzz_gather"
+    mkdir -p "$work/corpus-gather"
+    for seed in tests/fuzz/seeds/*; do # behind lengths, switches, key, field and label
+        { printf '\003\004\001\001key.jpg7' && cat "$seed" && printf '\377\331'; } >"$work/corpus-gather/seed-${seed##*/}"
+    done
+    export ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc # what Python keeps to its end is no leak
+    LD_LIBRARY_PATH=$(python3-config --prefix)/lib exec "$work/fuzz_gather" -max_total_time="$seconds" -max_len=20000 \
+        -timeout=20 -detect_leaks=0 -seed="${SEED:-0}" -artifact_prefix="$work/" -print_final_stats=1 \
+        "$work/corpus-gather"
 fi
 if [ "$what" = png ]; then
     clang "${flags[@]}" tests/fuzz/fuzz_png.c -lz -lm -o "$work/fuzz_png"

@@ -1,0 +1,99 @@
+/* libFuzzer target for the packer's loop (shardkit/native/gather.c) and for what lists and names files
+ * (shardkit/native/tree.c). run.sh builds it with the headers and the library of Python, and runs it.
+ *
+ * An input is lengths of key, field and label, a byte of switches, and their bytes; the rest is the file. What is
+ * written must be whole blocks with the CRC-32C that was computed on the way, and hold the file.
+ */
+#include "../../shardkit/native/gather.c"
+#define METHODS TREE_METHODS
+#define MODULE TREE_MODULE
+#include "../../shardkit/native/tree.c"
+#include <stdlib.h>
+
+enum { LEAST = 4, ROOM = 1 << 16 };
+
+static int root = -1, out = -1;
+
+static void set_up(void)
+{
+    char folder[] = "/dev/shm/fuzz-gather-XXXXXX"; /* in memory */
+    if (!crc32c_setup() || mkdtemp(folder) == NULL)
+        abort();
+    root = open(folder, O_RDONLY | O_DIRECTORY);
+    out = openat(root, "out", O_RDWR | O_CREAT, 0600);
+    if (root < 0 || out < 0)
+        abort();
+    Py_Initialize();
+}
+
+static char *copied(const uint8_t **at, const uint8_t *end, size_t length)
+{
+    char *copy = malloc(length + 1); /* of its own, so that an access outside is seen; with NUL, as Python's */
+    if (copy == NULL)
+        abort();
+    for (size_t i = 0; i < length; i++)
+        copy[i] = (char)(*at < end ? *(*at)++ : 'x');
+    copy[length] = 0;
+    return copy;
+}
+
+static void put(const File *files, Py_ssize_t count, Py_ssize_t room, Py_ssize_t most, const uint8_t *data)
+{
+    static const uint8_t pattern[BLOCK] = {0};
+    static uint8_t written[4 * ROOM];
+    int64_t records[2 * COLUMNS];
+    int error = 0;
+    Shard shard = {.fd = out, .root = root, .max_scans = 100, .pattern = pattern, .max_pixels = 1 << 20, .room = room};
+    shard.buffer = malloc((size_t)room);
+    if (shard.buffer == NULL || ftruncate(out, 0) < 0 || lseek(out, 0, SEEK_SET) < 0)
+        abort();
+    const Py_ssize_t done = put_samples(&shard, files, count, most, records, &error);
+    const ssize_t length = pread(out, written, sizeof written, 0);
+    if (error || length != shard.written || length % BLOCK || crc32c(0, written, (size_t)length) != shard.crc)
+        abort();
+    for (Py_ssize_t i = 0; i < done; i++) {
+        const int64_t *record = records + i * COLUMNS;
+        if (record[2] < 1 || record[3] < 1 || memcmp(written + record[0] + BLOCK, data, (size_t)files[i].size) != 0)
+            abort();
+    }
+    free(shard.buffer);
+}
+
+static void name(const uint8_t *data, size_t size)
+{
+    PyObject *key = key_of((const char *)data, (Py_ssize_t)size);
+    if (key == NULL)
+        abort();
+    Py_DECREF(key);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (root < 0)
+        set_up();
+    name(data, size);
+    if (size < LEAST)
+        return 0;
+    const uint8_t *at = data + LEAST, *end = data + size;
+    File file = {.path = "file", .path_length = 4};
+    file.key_length = data[0] % 120;
+    file.field_length = data[1] % 16;
+    file.label_length = data[2] % 24;
+    char *key = copied(&at, end, (size_t)file.key_length), *field = copied(&at, end, (size_t)file.field_length),
+         *label = copied(&at, end, (size_t)file.label_length);
+    file.key = key;
+    file.field = field;
+    file.label = label;
+    const int fd = openat(root, "file", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (fd < 0 || write(fd, at, (size_t)(end - at)) != end - at)
+        abort();
+    close(fd);
+    file.size = end - at + (data[3] & 3 ? 0 : data[3] % 5 - 2);
+    const File files[2] = {file, file};
+    if (file.size >= 0)
+        put(files, 2, data[3] & 8 ? ROOM : 4096, data[3] & 16 ? 1 : ROOM, at);
+    free(key);
+    free(field);
+    free(label);
+    return 0;
+}
