@@ -60,7 +60,7 @@ def plain_extension(name: str, *parts: str) -> Extension:
     )
 
 
-JPEG_PARTS = ("avx2", "decoder", "finish", "huffman", "precise", "resize", "view")
+JPEG_PARTS = ("avx2", "decoder", "finish", "huffman", "points", "precise", "resize", "seek", "view")
 
 PNG_PARTS = ("chunks", "codes", "decoder", "filters", "inflate", "rows")
 VIEW_PARTS = ("batch.h", *(f"jpeg_{part}.h" for part in ("avx2", "finish", "precise", "resize", "view")))

@@ -41,6 +41,9 @@ __all__ = [
     "OnError", "PixelType", "Statistics",
 ]  # fmt: skip
 
+SeekPoints = Sequence[bytes | None]
+"""The seek points of images (shards/seek.py), None for those that have none."""
+
 DRAWS_STRIDE = 32
 """Counters of the random stream for each position; `crops.draws_of` says what they are for."""
 
@@ -121,6 +124,11 @@ class ImageDecoder:
             table=self._table if finishes else None,
         )  # fmt: skip
 
+    @property
+    def seeks(self) -> bool:
+        """Whether seek points make decoding faster: if the C decoder crops."""
+        return self.options.cropped in ("center", "random") and self.settings_in_c is not None
+
     def stored_size(self, data: Buffer) -> tuple[int, int] | None:
         """(height, width) of an image as it is decoded without a size, from its header; None if that does not tell."""
         options = self.options
@@ -154,16 +162,21 @@ class ImageDecoder:
         return own if augmenter is None else np.concatenate([own, augmenter.draws(key, positions)], axis=1)
 
     def batch_into(
-        self, datas: Sequence[Buffer], out: NDArray[Any], draws: NDArray[np.float64] | None
+        self,
+        datas: Sequence[Buffer],
+        out: NDArray[Any],
+        draws: NDArray[np.float64] | None,
+        points: SeekPoints | None = None,
     ) -> list[tuple[int, Exception]]:
         """Decode each image into its slot of out (n, *shape). Returns (index, error) for each that failed.
 
-        draws: the rows for these images, as returned by `draws`. The content of a failed image's slot is undefined.
+        draws: the rows for these images, as returned by `draws`. points: their seek points, which do not change the
+        pixels. The content of a failed image's slot is undefined.
         """
         failures: list[tuple[int, Exception]] = []
         left: Iterable[int] = range(len(datas))
         if (settings := self.settings_in_c) is not None:
-            left = self._by_fused(settings, datas, out, draws)
+            left = self._by_fused(settings, datas, out, draws, points)
         straight = images.straight_decoder(gray=self.channels == 1) if self._direct else None
         known = b"?"  # the start of an image decoded directly into its slot: the next with this start can be, too
         for i in left:
@@ -194,27 +207,36 @@ class ImageDecoder:
         datas: Sequence[Buffer],
         out: NDArray[Any],
         draws: NDArray[np.float64] | None,
+        points: SeekPoints | None,
     ) -> list[int]:
         """Decode the images that the C decoder supports. Returns the indices of the others."""
         mine = upright_ones(datas, self.options)
         if self._augmenter is None:
-            return [i for i, _ in fused.decode_batch(settings, mine, out, draws)]
+            return [i for i, _ in fused.decode_batch(settings, mine, out, draws, points)]
         left = []
         chunk = max(1, min(FUSED_CHUNK, images.SCRATCH_BYTES // math.prod(settings.size)))
         for begin in range(0, len(datas), chunk):
             part = mine[begin : begin + chunk]
             pixels = self._scratch_pixels(len(part))
             rows = None if draws is None else draws[begin : begin + chunk]
-            failed = {begin + i for i, _ in fused.decode_batch(settings, part, pixels, rows)}
+            own = None if points is None else points[begin : begin + chunk]
+            failed = {begin + i for i, _ in fused.decode_batch(settings, part, pixels, rows, own)}
             left += sorted(failed)
             for number, image in enumerate(pixels, begin):
                 if number not in failed:  # the pixels of those that did are undefined
                     self.convert(image, out[number], None if draws is None else draws[number])
         return left
 
-    def into(self, data: Buffer, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
-        """Decode one image into out, a C-contiguous array of `shape` and `dtype`. Raises DecodeError."""
-        for _, error in self.batch_into([data], out[None], None if draws_row is None else draws_row[None]):
+    def into(
+        self,
+        data: Buffer,
+        out: NDArray[Any],
+        draws_row: NDArray[np.float64] | None,
+        points: SeekPoints | None = None,
+    ) -> None:
+        """Decode one image into out, a C-contiguous array of `shape` and `dtype`. points: as in `batch_into`, of one
+        image. Raises DecodeError."""
+        for _, error in self.batch_into([data], out[None], None if draws_row is None else draws_row[None], points):
             raise error
 
     def _into(self, data: Buffer, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:
@@ -226,11 +248,14 @@ class ImageDecoder:
         if not self._plain:
             self.convert(pixels, out, draws_row)
 
-    def array(self, data: Buffer, draws_row: NDArray[np.float64] | None) -> NDArray[Any]:
-        """Decode one image to a new array; without size, the whole image. DecodeError if it can't be decoded."""
+    def array(
+        self, data: Buffer, draws_row: NDArray[np.float64] | None, points: SeekPoints | None = None
+    ) -> NDArray[Any]:
+        """Decode one image to a new array; without size, the whole image. points: as in `into`. DecodeError if it can't
+        be decoded."""
         if self.shape is not None:
             out = np.empty(self.shape, self.dtype)
-            self.into(data, out, draws_row)
+            self.into(data, out, draws_row, points)
             return out
         with decode_errors():
             pixels = self._whole(data)

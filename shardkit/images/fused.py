@@ -88,16 +88,22 @@ class FusedView:
 
 
 def decode_batch(
-    settings: FusedSettings, datas: Sequence[Buffer | None], out: NDArray[Any], draws: NDArray[np.float64] | None
+    settings: FusedSettings,
+    datas: Sequence[Buffer | None],
+    out: NDArray[Any],
+    draws: NDArray[np.float64] | None,
+    points: Sequence[bytes | None] | None = None,
 ) -> Failures:
     """Each image into its slot of out, contiguous (n, height, width, channels), or planes of it; uint8 without a table.
     Several threads may call this.
 
     draws: a contiguous row for each image, as `ImageDecoder.draws` gives them. Gives (index, reason) of the images that
     were not decoded, None among datas too; what their slots hold is undefined. Call only where `available`.
+
+    points: the seek points of the images (shards/seek.py), or None for those that have none.
     """
     view = FusedView(1, settings.size[:2], settings.limits)
-    return decode_views(settings, [view], datas, [out], draws)
+    return decode_views(settings, [view], datas, [out], draws, points)
 
 
 def part_of(data: Buffer | None) -> str:
@@ -111,6 +117,7 @@ def decode_views(
     datas: Sequence[Buffer | None],
     outs: Sequence[NDArray[Any]],
     draws: NDArray[np.float64] | None,
+    points: Sequence[bytes | None] | None = None,
 ) -> Failures:
     """As `decode_batch`, with several views of each image, which is decoded once.
 
@@ -125,10 +132,10 @@ def decode_views(
     failed: dict[int, str] | None = None  # by the parts until now
     for part in parts:
         if failed is None:
-            failed = dict(_decode(part, settings, views, datas, outs, draws))
+            failed = dict(_decode(part, settings, views, datas, outs, draws, points))
         elif mine := {i for i in failed if part_of(datas[i]) == part}:
             taken = [data if i in mine else None for i, data in enumerate(datas)]
-            own = dict(_decode(part, settings, views, taken, outs, draws))
+            own = dict(_decode(part, settings, views, taken, outs, draws, points))
             failed = {i: own[i] if i in mine else why for i, why in failed.items() if i in own}
         if not failed:
             return []
@@ -142,6 +149,7 @@ def _decode(
     datas: Sequence[Buffer | None],
     outs: Sequence[NDArray[Any]],
     draws: NDArray[np.float64] | None,
+    points: Sequence[bytes | None] | None,
 ) -> Failures:
     """`decode_views` by one of the decoders. All but that of JPEGs give Pillow's pixels in any case."""
     decode: Callable[..., Failures] = load(part)[0].decode_batch
@@ -157,7 +165,7 @@ def _decode(
     finish = outs[0].itemsize, settings.planar, _memory(settings.table), settings.padding, fill
     columns = draws_of(settings.crop, settings.flip)[1:]
     limits = settings.headroom, float(settings.max_pixels), MAX_SCANS
-    return decode(datas, asked, how, finish, draws, columns, limits)
+    return decode(datas, asked, how, finish, draws, columns, limits, points)
 
 
 def box_numbers(limits: BoxRange) -> tuple[float, ...]:

@@ -23,7 +23,7 @@ static void give_back(decoder *self)
 }
 
 typedef struct {
-    Py_buffer view;
+    Py_buffer view, points; /* the image; its seek points, or nothing */
     const char *reason;
     char text[TEXT_BYTES];
 } job;
@@ -68,6 +68,10 @@ static void run(decoder *self, job *jobs, Py_ssize_t n, const views_of *asked, i
         if (jobs[i].view.obj == NULL)
             continue;
         ask(self, i, asked, kinds, column, draws ? draws + i * views * columns : NULL, columns);
+#ifdef SHARDKIT_JPEG_DECODER_H /* no other format has seek points */
+        self->points = jobs[i].points.obj ? jobs[i].points.buf : NULL;
+        self->points_bytes = jobs[i].points.obj ? (size_t)jobs[i].points.len : 0;
+#endif
         jobs[i].reason = decode_and_finish(self, jobs[i].view.buf, (size_t)jobs[i].view.len, views, last);
         if (jobs[i].reason != NULL) {
             snprintf(jobs[i].text, TEXT_BYTES, "%s", jobs[i].reason);
@@ -94,7 +98,7 @@ static PyObject *failures_of(const job *jobs, Py_ssize_t n)
 
 PyDoc_STRVAR(
     decode_batch_doc,
-    "decode_batch(datas, views, how, finish, draws, columns, limits)\n--\n\n"
+    "decode_batch(datas, views, how, finish, draws, columns, limits, points)\n--\n\n"
     "Each image of a sequence of bytes-like objects into its slots. The GIL is released.\n\n"
     "views: a sequence of (out, count, height, width, random): every image gets `count` slots of that size in out, a\n"
     "buffer of n * count of them. random: (scale, scale, ratio, ratio, log ratio, log ratio).\n"
@@ -103,6 +107,7 @@ PyDoc_STRVAR(
     "finish: (bytes of a value, planar, table, padding, fill) as in jpeg_finish.h; table and fill are bytes-like.\n"
     "draws: None or float64 (n, views, count). columns: those of the horizontal flip, the vertical flip (below 1/2\n"
     "means flipped) and the first of the crop, -1 for none. limits: (headroom, max_pixels, max_scans).\n"
+    "points: None, or for each image its seek points, as seek_points gives them, or None. Wrong ones are not used.\n"
     "None as data is left out. Returns [(index, reason)] of those that were not decoded; what their slots hold is\n"
     "undefined.");
 
@@ -123,6 +128,25 @@ static int draws_fit(const Py_buffer *draws, Py_ssize_t n, Py_ssize_t columns, c
         return !crop;
     return draws->len == n * columns * (Py_ssize_t)sizeof(double) && column->horizontal < columns &&
            column->vertical < columns && (!crop || (column->crop >= 0 && column->crop + crop <= columns));
+}
+
+/* The buffers of each image and of its points. 0 with an exception. */
+static int get_jobs(PyObject *items, PyObject *points, Py_ssize_t n, job *jobs)
+{
+    if (points != NULL && PyTuple_Size(points) != n) {
+        PyErr_SetString(PyExc_ValueError, "the points do not fit the images");
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *item = PyTuple_GetItem(items, i), *own = points ? PyTuple_GetItem(points, i) : Py_None;
+        if (item == Py_None)
+            jobs[i].reason = "left out";
+        else if (PyObject_GetBuffer(item, &jobs[i].view, PyBUF_SIMPLE) < 0)
+            return 0;
+        if (own != Py_None && PyObject_GetBuffer(own, &jobs[i].points, PyBUF_SIMPLE) < 0)
+            return 0;
+    }
+    return 1;
 }
 
 /* One of `views`, for n images; `set` has what is the same for all. 0 with an exception. */
@@ -148,7 +172,8 @@ static int get_views(PyObject *item, const settings *set, const finish *last, Py
 
 static PyObject *py_decode_batch(PyObject *module, PyObject *args)
 {
-    PyObject *datas, *views_object, *draws_object, *table_object, *items = NULL, *kinds_of = NULL, *result = NULL;
+    PyObject *datas, *views_object, *draws_object, *table_object, *points_object;
+    PyObject *items = NULL, *kinds_of = NULL, *points = NULL, *result = NULL;
     Py_buffer draws = {0}, table = {0}, fill = {0};
     settings set = {0};
     finish last;
@@ -158,11 +183,13 @@ static PyObject *py_decode_batch(PyObject *module, PyObject *args)
     job *jobs = NULL;
     decoder *self = NULL;
     (void)module;
-    if (!PyArg_ParseTuple(args, "OO(iiippp)(ipOiy*)O(nnn)(ddi)", &datas, &views_object, &set.channels, &set.crop,
+    if (!PyArg_ParseTuple(args, "OO(iiippp)(ipOiy*)O(nnn)(ddi)O", &datas, &views_object, &set.channels, &set.crop,
                           &set.filter, &set.exact, &set.same, &set.tall, &last.item, &last.planar, &table_object,
                           &last.padding, &fill, &draws_object, &column.horizontal, &column.vertical, &column.crop,
-                          &set.headroom, &set.max_pixels, &set.max_scans))
+                          &set.headroom, &set.max_pixels, &set.max_scans, &points_object))
         return NULL;
+    if (points_object != Py_None && (points = PySequence_Tuple(points_object)) == NULL)
+        goto end;
     if ((items = PySequence_Tuple(datas)) == NULL || (kinds_of = PySequence_Tuple(views_object)) == NULL)
         goto end;
     n = PyTuple_Size(items);
@@ -197,13 +224,8 @@ static PyObject *py_decode_batch(PyObject *module, PyObject *args)
         PyErr_NoMemory();
         goto end;
     }
-    for (Py_ssize_t i = 0; i < n; i++) {
-        PyObject *item = PyTuple_GetItem(items, i);
-        if (item == Py_None)
-            jobs[i].reason = "left out";
-        else if (PyObject_GetBuffer(item, &jobs[i].view, PyBUF_SIMPLE) < 0)
-            goto end;
-    }
+    if (!get_jobs(items, points, n, jobs))
+        goto end;
     Py_BEGIN_ALLOW_THREADS
     run(self, jobs, n, asked, (int)kinds, (int)views, &last, &column, draws.buf, columns);
     Py_END_ALLOW_THREADS
@@ -211,9 +233,12 @@ static PyObject *py_decode_batch(PyObject *module, PyObject *args)
 end:
     if (self != NULL)
         give_back(self);
-    for (Py_ssize_t i = 0; jobs != NULL && i < n; i++)
+    for (Py_ssize_t i = 0; jobs != NULL && i < n; i++) {
         if (jobs[i].view.obj != NULL)
             PyBuffer_Release(&jobs[i].view);
+        if (jobs[i].points.obj != NULL)
+            PyBuffer_Release(&jobs[i].points);
+    }
     for (Py_ssize_t kind = 0; asked != NULL && kind < kinds; kind++)
         if (asked[kind].out.obj != NULL)
             PyBuffer_Release(&asked[kind].out);
@@ -224,6 +249,7 @@ end:
     if (table.obj != NULL)
         PyBuffer_Release(&table);
     PyBuffer_Release(&fill);
+    Py_XDECREF(points);
     Py_XDECREF(kinds_of);
     Py_XDECREF(items);
     return result;

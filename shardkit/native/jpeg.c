@@ -4,6 +4,8 @@
  *   batch.h         the batch, for decoders of every format
  *   jpeg_decoder.h  one image: header, what has to be decoded, libjpeg-turbo around it
  *   jpeg_huffman.h  the entropy-coded data to coefficients, in libjpeg's place
+ *   jpeg_seek.h     places where that may enter the data, and their bytes in an index
+ *   jpeg_points.h   finds them
  *   jpeg_view.h     a box of the image into a slot, row by row; several of them take their rows from one decode
  *   jpeg_resize.h   boxes, and the resize with weights that are not negative
  *   jpeg_precise.h  the resize with signed weights, and Pillow's to the bit
@@ -18,7 +20,45 @@
 
 #include "jpeg_decoder.h"
 #include "jpeg_finish.h"
+#include "jpeg_points.h"
 #include "batch.h"
+
+PyDoc_STRVAR(
+    seek_points_doc,
+    "seek_points(data, crc, room, max_pixels, max_scans)\n--\n\n"
+    "The seek points of a JPEG whose CRC-32C is crc, in at most `room` bytes; b\"\" if it has none. The GIL is\n"
+    "released.");
+
+static PyObject *py_seek_points(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    unsigned crc;
+    Py_ssize_t room;
+    settings set = {0};
+    PyObject *result = NULL;
+    decoder *self;
+    unsigned char *out;
+    size_t bytes;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*Indi", &data, &crc, &room, &set.max_pixels, &set.max_scans))
+        return NULL;
+    room = room < 0 ? 0 : room < SEEK_BYTES ? room : SEEK_BYTES;
+    self = take_decoder();
+    out = PyMem_Malloc((size_t)room + 1);
+    if (self == NULL || out == NULL) {
+        PyErr_NoMemory();
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        bytes = find_points(self, data.buf, (size_t)data.len, crc, &set, out, (size_t)room);
+        Py_END_ALLOW_THREADS
+        result = PyBytes_FromStringAndSize((const char *)out, (Py_ssize_t)bytes);
+    }
+    if (self != NULL)
+        give_back(self);
+    PyMem_Free(out);
+    PyBuffer_Release(&data);
+    return result;
+}
 
 PyDoc_STRVAR(random_box_doc, "random_box(height, width, random, draws)\n--\n\n"
                              "(top, left, height, width), as crops.random_box: for the test that compares them.");
@@ -58,6 +98,7 @@ static PyObject *py_allow_avx2(PyObject *module, PyObject *allowed)
 
 static PyMethodDef methods[] = {
     {"decode_batch", py_decode_batch, METH_VARARGS, decode_batch_doc},
+    {"seek_points", py_seek_points, METH_VARARGS, seek_points_doc},
     {"random_box", py_random_box, METH_VARARGS, random_box_doc},
     {"allow_avx2", py_allow_avx2, METH_O, allow_avx2_doc},
     {NULL, NULL, 0, NULL},

@@ -44,6 +44,8 @@ typedef struct decoder {
     view *views;
     int view_room; /* how many of them there is memory for */
     scan_decoder scan;
+    const unsigned char *points; /* the seek points of the next image, or NULL: see jpeg_seek.h */
+    size_t points_bytes;
     struct decoder *next;
 } decoder;
 
@@ -132,6 +134,7 @@ static decoder *decoder_new(void)
 
 static void decoder_free(decoder *self)
 {
+    free(self->scan.points.at);
     jpeg_destroy_decompress(&self->jpeg);
     empty(&self->rows);
     for (int i = 0; i < self->view_room; i++)
@@ -197,7 +200,7 @@ static void read_whole(decoder *self, const view *one)
     j_decompress_ptr jpeg = &self->jpeg;
     const settings *set = one->set;
     JSAMPROW rows[16];
-    replace_entropy_decoder(jpeg, 0, set->width);
+    replace_entropy_decoder(jpeg, 0, set->width, self->points, self->points_bytes);
     while (jpeg->output_scanline < jpeg->output_height) {
         JDIMENSION begin = jpeg->output_scanline, n = jpeg->output_height - begin;
         n = n < 16 ? n : 16;
@@ -250,11 +253,12 @@ static void cut_columns(j_decompress_ptr jpeg, int *left, int right)
 }
 
 /* Cuts the columns and skips the rows outside of what is needed. The column that the rows then begin with. */
-static int cut_image(j_decompress_ptr jpeg, int top, int left, int right)
+static int cut_image(decoder *self, int top, int left, int right)
 {
+    j_decompress_ptr jpeg = &self->jpeg;
     int cut = left;
     cut_columns(jpeg, &cut, right);
-    replace_entropy_decoder(jpeg, cut, (int)jpeg->output_width);
+    replace_entropy_decoder(jpeg, cut, (int)jpeg->output_width, self->points, self->points_bytes);
     if (top > 0 && is_common(jpeg))
         jpeg_skip_scanlines(jpeg, (JDIMENSION)top); /* once, from the first row on: later skips have faults */
     return cut;
@@ -285,7 +289,7 @@ static const char *read_views(decoder *self, int n, int divisor)
         return "no memory";
     from.rows +=
         8; /* not aligned: into aligned rows libjpeg-turbo writes past the cache (movntdq), which slows reading */
-    from.cut = cut_image(jpeg, top, left, right);
+    from.cut = cut_image(self, top, left, right);
     for (int have = (int)jpeg->output_scanline; have < bottom; have++) {
         JSAMPROW row = from.rows + from.bytes * (size_t)(have % from.count);
         if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
@@ -330,9 +334,8 @@ static int choose_boxes(decoder *self, int n, int height, int width)
     return least;
 }
 
-/* One image into the first n of self->views, which say what is asked. Their settings differ in sizes and boxes only. 0,
- * or why not. */
-static const char *decode(decoder *self, const unsigned char *data, size_t size, int n)
+/* As `decode`, with the seek points or not at all. */
+static const char *decode_once(decoder *self, const unsigned char *data, size_t size, int n)
 {
     j_decompress_ptr jpeg = &self->jpeg;
     const settings *set = self->views[0].set;
@@ -388,6 +391,18 @@ static const char *decode(decoder *self, const unsigned char *data, size_t size,
     }
     jpeg_abort_decompress(jpeg);
     empty_if_large(&self->rows);
+    return reason;
+}
+
+/* One image into the first n of self->views, which say what is asked. Their settings differ in sizes and boxes only. 0,
+ * or why not. With seek points that do not fit it is decoded as without. */
+static const char *decode(decoder *self, const unsigned char *data, size_t size, int n)
+{
+    const char *reason = decode_once(self, data, size, n);
+    if (reason != NULL && self->points != NULL) {
+        self->points = NULL;
+        reason = decode_once(self, data, size, n);
+    }
     return reason;
 }
 #endif

@@ -3,7 +3,8 @@
  * Most of a photograph's time is spent here, and libjpeg's decoder is careful about data that arrives in pieces or is
  * damaged. This one replaces `decode_mcu` in a baseline image with one scan: the whole file is in memory, and damage
  * is left to the other decoder. One look-up gives zeros and value of most coefficients, and what lies outside the
- * columns and rows that are wanted is only stepped over. ITU-T T.81, F.2 and figures F.12 to F.16.
+ * columns and rows that are wanted is only stepped over, or left out where the image comes with seek points
+ * (jpeg_seek.h). ITU-T T.81, F.2 and figures F.12 to F.16.
  */
 #ifndef SHARDKIT_JPEG_HUFFMAN_H
 #define SHARDKIT_JPEG_HUFFMAN_H
@@ -13,6 +14,8 @@
 #include <string.h>
 
 #include <jpeglib.h>
+
+#include "jpeg_seek.h"
 
 #if !defined(LIBJPEG_TURBO_VERSION_NUMBER) || LIBJPEG_TURBO_VERSION_NUMBER < 2001000 || \
     LIBJPEG_TURBO_VERSION_NUMBER >= 4000000
@@ -60,8 +63,12 @@ typedef struct {
 
 typedef struct {
     reader in;
+    const unsigned char *begin; /* of the scan */
     unsigned interval, restarts_left, next_restart;
     JDIMENSION column, columns, first, last; /* of MCUs; first to last are wanted */
+    uint32_t asked, done; /* the MCU that libjpeg asks for next, and the one that comes next in the scan */
+    uint32_t check;       /* the MCU of seek point number `next` */
+    size_t next;
     int value[MAX_COMPS_IN_SCAN];            /* the last DC value */
     const huffman *dc[MAX_COMPS_IN_SCAN], *ac[MAX_COMPS_IN_SCAN];
     int wants_dc[MAX_COMPS_IN_SCAN], wants_ac[MAX_COMPS_IN_SCAN];
@@ -71,6 +78,7 @@ typedef struct {
 typedef struct {
     entropy scan;
     huffman tables[2][NUM_HUFF_TBLS]; /* DC, AC: kept, since many images share them */
+    seek_points points;               /* of the image; its memory is kept */
 } scan_decoder;
 
 /* Both are the includer's: where `jpeg` has its scan_decoder, and how an image is given up (it does not return). */
@@ -275,12 +283,62 @@ static reader restart(j_decompress_ptr jpeg, entropy *scan, reader in)
     return in;
 }
 
-/* One MCU into zeroed blocks; blocks is NULL for rows that are skipped. */
-static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *blocks)
+/* The position of the next bit, from the scan's first byte on. An FF and the 00 after it are one byte of the data. */
+static uint32_t bit_position(const entropy *scan)
 {
-    entropy *scan = &scan_decoder_of(jpeg)->scan;
+    const unsigned char *at = scan->in.at;
+    const int valid = scan->in.count - scan->in.padding;
+    for (int i = 0; i < valid; i += 8)
+        at -= at[-1] == 0 && at - scan->begin >= 2 && at[-2] == 0xFF ? 2 : 1;
+    return (uint32_t)((at - scan->begin) * 8 + (-valid & 7));
+}
+
+/* Goes on at a point, which is within the scan. */
+static void enter(entropy *scan, const seek_point *point, uint32_t mcu)
+{
+    reader in = {.at = scan->begin + point->bit / 8, .end = scan->in.end};
+    in.plain = next_ff(in.at, in.end);
+    if (point->bit & 7) {
+        in = fill_slowly(in);
+        drop(&in, point->bit & 7);
+    }
+    scan->in = in;
+    scan->done = mcu;
+    for (int c = 0; c < SEEK_COMPONENTS; c++)
+        scan->value[c] = point->value[c];
+    if (scan->interval && mcu) { /* the marker before an MCU is read along with it */
+        scan->restarts_left = scan->interval - 1 - (mcu - 1) % scan->interval;
+        scan->next_restart = (mcu - 1) / scan->interval & 7;
+    }
+}
+
+/* Seek point number `next` is the one to be checked when decoding comes to it. */
+static void expect_point(scan_decoder *self, size_t next)
+{
+    self->scan.next = next;
+    self->scan.check = next < self->points.count ? mcu_of_point(&self->points, next, self->scan.columns) : UINT32_MAX;
+}
+
+/* Decoding came to a seek point: what it says has to be true, or the points are not of this scan. */
+static __attribute__((noinline)) void check_point(j_decompress_ptr jpeg, scan_decoder *self)
+{
+    const entropy *scan = &self->scan;
+    const seek_point *point = &self->points.at[scan->next];
+    int same = bit_position(scan) == point->bit;
+    for (int c = 0; c < jpeg->comps_in_scan; c++)
+        same &= (int16_t)scan->value[c] == point->value[c];
+    if (!same)
+        give_up(jpeg, "the seek points do not fit the image");
+    expect_point(self, scan->next + 1);
+}
+
+/* The next MCU, into zeroed blocks; NULL: only stepped over. */
+static ALWAYS_INLINE void read_mcu(j_decompress_ptr jpeg, scan_decoder *self, JBLOCKROW *blocks)
+{
+    entropy *scan = &self->scan;
+    if (scan->done == scan->check)
+        check_point(jpeg, self);
     reader in = scan->in;
-    int wanted = blocks != NULL && scan->column >= scan->first && scan->column <= scan->last;
     if (scan->interval && scan->restarts_left == 0)
         in = restart(jpeg, scan, in);
     scan->restarts_left--;
@@ -299,22 +357,50 @@ static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *blocks)
             step = long_value(&in, entry);
         }
         scan->value[c] = (int)((unsigned)scan->value[c] + (unsigned)step); /* unsigned: damage may make it overflow */
-        if (wanted && scan->wants_dc[c])
+        if (blocks && scan->wants_dc[c])
             (*blocks[b])[0] = (JCOEF)scan->value[c];
-        if (wanted && scan->wants_ac[c])
+        if (blocks && scan->wants_ac[c])
             read_ac(jpeg, &in, ac, *blocks[b]);
         else
             skip_ac(jpeg, &in, ac);
     }
     if (in.count < in.padding)
         give_up(jpeg, "the coded data ends too early");
-    scan->column = scan->column + 1 < scan->columns ? scan->column + 1 : 0;
     scan->in = in;
+    scan->done++;
+}
+
+/* Steps over MCUs, or enters at the last seek point before the one that is wanted. */
+static __attribute__((noinline)) void go_to(j_decompress_ptr jpeg, scan_decoder *self, uint32_t mcu)
+{
+    const size_t i = find_point(&self->points, mcu, self->scan.columns);
+    if (i < self->points.count && mcu_of_point(&self->points, i, self->scan.columns) > self->scan.done) {
+        enter(&self->scan, &self->points.at[i], mcu_of_point(&self->points, i, self->scan.columns));
+        expect_point(self, i + 1);
+    }
+    while (self->scan.done < mcu)
+        read_mcu(jpeg, self, NULL);
+}
+
+/* libjpeg asks for one MCU after another, into zeroed blocks; blocks is NULL for rows that are skipped. */
+static boolean decode_mcu(j_decompress_ptr jpeg, JBLOCKROW *blocks)
+{
+    scan_decoder *self = scan_decoder_of(jpeg);
+    entropy *scan = &self->scan;
+    if (blocks != NULL && scan->column >= scan->first && scan->column <= scan->last) {
+        if (scan->done < scan->asked)
+            go_to(jpeg, self, scan->asked);
+        read_mcu(jpeg, self, blocks);
+    }
+    scan->asked++;
+    scan->column = scan->column + 1 < scan->columns ? scan->column + 1 : 0;
     return TRUE;
 }
 
-/* After jpeg_start_decompress and jpeg_crop_scanline. first, columns: those of the output that are wanted. */
-static void replace_entropy_decoder(j_decompress_ptr jpeg, int first, int columns)
+/* After jpeg_start_decompress and jpeg_crop_scanline. first, columns: those of the output that are wanted. points: of
+ * the image as bytes, or NULL. */
+static void replace_entropy_decoder(j_decompress_ptr jpeg, int first, int columns, const unsigned char *points,
+                                    size_t points_bytes)
 {
     scan_decoder *self = scan_decoder_of(jpeg);
     entropy *scan = &self->scan;
@@ -324,7 +410,7 @@ static void replace_entropy_decoder(j_decompress_ptr jpeg, int first, int column
     if (jpeg->num_components == 1)
         mcu = DCT_SIZE(jpeg, min_);
     memset(scan, 0, sizeof *scan);
-    scan->in.at = jpeg->src->next_input_byte;
+    scan->begin = scan->in.at = jpeg->src->next_input_byte;
     scan->in.end = scan->in.at + jpeg->src->bytes_in_buffer;
     scan->in.plain = next_ff(scan->in.at, scan->in.end);
     scan->interval = scan->restarts_left = jpeg->restart_interval;
@@ -341,6 +427,11 @@ static void replace_entropy_decoder(j_decompress_ptr jpeg, int first, int column
         scan->wants_dc[c] = info->component_needed;
         scan->wants_ac[c] = info->component_needed && DCT_SIZE(info, ) > 1;
     }
+    self->points.count = 0;
+    if (points != NULL && (uint64_t)jpeg->MCUs_per_row * jpeg->MCU_rows_in_scan <= SEEK_MCUS)
+        read_points(&self->points, points, points_bytes, jpeg->comps_in_scan, scan->columns, jpeg->MCU_rows_in_scan,
+                    (uint64_t)(scan->in.end - scan->begin));
+    expect_point(self, 0);
     jpeg->entropy->decode_mcu = decode_mcu;
 }
 #endif

@@ -15,7 +15,8 @@ from shardkit.packing.packed import ClassesFrom, Packed, PackedDataset
 from shardkit.packing.settings import Classes, OnError, PackSettings
 from shardkit.packing.write.images import ImageCheck
 from shardkit.sample import DEFAULT_EXTENSIONS, IMAGE_FIELDS, field_of, fs_text
-from shardkit.shards.manifest import Manifest, decode_manifest
+from shardkit.shards.manifest import Manifest, content_options, decode_manifest
+from shardkit.shards.seek import require_available
 from shardkit.sources.groups import extensions_of
 from shardkit.sources.options import LabelOptions
 from shardkit.sources.split import Splitting, splitting_of
@@ -41,6 +42,7 @@ class PackOptions:
     labels: LabelOptions = field(default_factory=LabelOptions)
     append: bool = False
     transcode: Transcoding | None = None
+    seek_points: bool = False
 
     def __post_init__(self) -> None:
         if self.append and self.overwrite:
@@ -50,6 +52,8 @@ class PackOptions:
         for extension in self.extensions:
             if extension == "cls" or extension.startswith("__") or not extension.isprintable():
                 raise UsageError("ext", f"{extension!r} can't be the field of an image", "name other extensions")
+        if self.seek_points:
+            require_available()
         if self.fields and self.transcode is not None:
             self._require_one_image(self.transcode)
 
@@ -70,8 +74,8 @@ class PackOptions:
         together = {"fields": list(self.fields)} if self.fields else {}
         split = {} if self.split is None else {"split": dict(self.split.parts), "group_by": self.split.group_by or None}
         made = {} if self.transcode is None else self.transcode.recorded()
-        labels = self.labels.recorded()
-        return {**{name: getattr(self, name) for name in names}, "ext": ext, **together, **split, **made, **labels}
+        rest = self.labels.recorded() | content_options(seek_points=self.seek_points)
+        return {**{name: getattr(self, name) for name in names}, "ext": ext, **together, **split, **made, **rest}
 
 
 def make_options(settings: PackSettings) -> PackOptions:
@@ -98,6 +102,7 @@ def make_options(settings: PackSettings) -> PackOptions:
         labels=settings.labels,
         append=settings.append,
         transcode=settings.images.transcoding(),
+        seek_points=settings.images.seek_points,
     )
 
 

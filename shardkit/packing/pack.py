@@ -160,8 +160,8 @@ def pack(
     "train=0.8,validation=0.2", which are packed like the splits of a folder. A sample's split depends only on its key,
     `seed` and the fractions, so adding samples never moves others. group_by: a regular expression; files for which its
     first group (or the whole expression) matches the same text in the path below the source stay in the same split.
-    images: a `shardkit.Images`: resize, convert, or remove metadata. An image that already conforms is copied byte for
-    byte.
+    images: a `shardkit.Images`: resize, convert, or remove metadata; find seek points, for faster crops. An image that
+    already conforms is copied byte for byte.
     check: "header" reads each image's header, "full" decodes the image, "none" does neither.
     on_error: "stop" at the first bad file, or "skip" it and list it in `NAME.skipped.json`.
     append: add the files whose paths the dataset at `dest` does not have, as additional shards. Existing shards stay
@@ -420,7 +420,12 @@ class _Job:
             classes=tuple(ClassEntry(name, counts[label]) for label, name in enumerate(self.content.source.classes)),
             fields=tuple(sorted(self.content.source.label_fields.union(*(receipt.fields for receipt in receipts)))),
             shards=entries,
-            index=write_index_files(self.destination, entries, () if before is None else before.manifest.index),
+            index=write_index_files(
+                self.destination,
+                entries,
+                () if before is None else before.manifest.index,
+                seek=self.options.seek_points,
+            ),
             skipped=len(skipped),
             options=self.options.recorded() | content_options(labels=self.content.source.label_kind),
             plan=self.content.digest,

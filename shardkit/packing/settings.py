@@ -74,7 +74,8 @@ class Images:
     format "jpeg", "webp" or "png". quality: of JPEG and WebP, 1 to 100 (None: 90 if one is needed). baseline: convert
     progressive JPEGs to baseline. strip: remove metadata. orient: apply the EXIF orientation. subsampling: the chroma
     subsampling of JPEGs, 444, 422 or 420. restart_rows: rows of blocks between a JPEG's restart markers. baseline and
-    restart_rows do not change pixels.
+    restart_rows do not change pixels. seek_points: store in the index where the C decoder can enter each baseline JPEG,
+    in at most 1 % of its bytes, so that crops of photographs are decoded faster; neither images nor pixels change.
 
     Raises UsageError for invalid values.
     """
@@ -122,6 +123,14 @@ class Images:
     restart_rows: Annotated[
         int | None, AtLeast(1), AtMost(8192), Help("Restart markers in JPEGs, one every N rows of blocks.", "N")
     ] = None
+    seek_points: Annotated[
+        bool,
+        Help("Store in the index where a decoder can enter each JPEG, for faster random crops."),
+        About(
+            "Store in the index, for at most 1 % more bytes, where a decoder can enter each baseline JPEG, so that "
+            "crops of photographs are decoded faster. The images and the decoded pixels stay the same."
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         require_limits(type(self), {each.name: getattr(self, each.name) for each in fields(self)})
@@ -131,7 +140,8 @@ class Images:
         """What to do to each image; None if nothing is requested."""
         from shardkit.images.rewrite.transcode import transcoding
 
-        return transcoding(**{each.name: getattr(self, each.name) for each in fields(self)})
+        names = (each.name for each in fields(self) if each.name != "seek_points")
+        return transcoding(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

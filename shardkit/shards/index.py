@@ -8,6 +8,7 @@
     image_offset, image_size  int64    the image's bytes in the shard; null if the sample has no image
     width, height int32                of the image as stored, before any EXIF rotation; 0 if not known
     crc32c        uint32               of the image's bytes
+    seek          binary               only if they were asked for: the image's seek points (shards/seek.py), or null
 
 pyarrow is imported when an index is opened or written, not before.
 """
@@ -39,22 +40,27 @@ INTEGERS: dict[str, Any] = {
 
 NULLABLE = ("label", "image_offset", "image_size")
 
+SEEK = "seek"
+"""The column of seek points, which most indexes do not have."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardRows:
-    """The index rows of one shard. `numbers` has the columns of INTEGERS, each of length n; `keys`, `paths`: n str."""
+    """The index rows of one shard. `numbers` has the columns of INTEGERS, each of length n; `keys`, `paths`: n str.
+    seek: the seek points of each image, b"" for one that has none; None if they were not asked for."""
 
     shard: str
     keys: Sequence[str]
     paths: Sequence[str]
     numbers: dict[str, NDArray[Any]]
+    seek: Sequence[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
-def schema() -> pa.Schema:
-    """The index's Arrow schema."""
+def schema(*, seek: bool = False) -> pa.Schema:
+    """The index's Arrow schema. seek: with the column of seek points."""
     import pyarrow as pa
 
     fields = [
@@ -64,11 +70,16 @@ def schema() -> pa.Schema:
     ]
     for name, dtype in INTEGERS.items():
         fields.append(pa.field(name, pa.from_numpy_dtype(dtype), nullable=name in NULLABLE))
+    if seek:
+        fields.append(pa.field(SEEK, pa.binary()))
     return pa.schema(fields)
 
 
-def write_index(sink: BinaryIO | io.BytesIO, shards: Iterable[ShardRows]) -> None:
-    """Write an index file to `sink`, a row group for each of `shards`; one shard at a time is in memory."""
+def write_index(sink: BinaryIO | io.BytesIO, shards: Iterable[ShardRows], *, seek: bool = False) -> None:
+    """Write an index file to `sink`, a row group for each of `shards`; one shard at a time is in memory.
+
+    seek: with the column of seek points, null for shards without them.
+    """
     import pyarrow.parquet as pq
 
     options: dict[str, Any] = {
@@ -78,13 +89,13 @@ def write_index(sink: BinaryIO | io.BytesIO, shards: Iterable[ShardRows]) -> Non
         "write_statistics": ["shard", "label", "width", "height", "size", "image_size"],
         "store_schema": True,
     }
-    with pq.ParquetWriter(sink, schema(), **options) as writer:
+    with pq.ParquetWriter(sink, schema(seek=seek), **options) as writer:
         for rows in shards:
-            writer.write_table(to_table(rows), row_group_size=max(1, len(rows)))
+            writer.write_table(to_table(rows, seek=seek), row_group_size=max(1, len(rows)))
 
 
-def to_table(rows: ShardRows) -> pa.Table:
-    """The rows as an Arrow table with the index's schema."""
+def to_table(rows: ShardRows, *, seek: bool = False) -> pa.Table:
+    """The rows as an Arrow table with the index's schema. seek: with the column of seek points."""
     import pyarrow as pa
 
     n = len(rows)
@@ -96,7 +107,9 @@ def to_table(rows: ShardRows) -> pa.Table:
         null = values < 0 if name in NULLABLE else np.zeros(0, bool)
         valid = pa.py_buffer(np.packbits(~null, bitorder="little")) if null.any() else None
         columns.append(pa.Array.from_buffers(pa.from_numpy_dtype(dtype), n, [valid, pa.py_buffer(values)]))
-    return pa.Table.from_arrays(columns, schema=schema())
+    if seek:
+        columns.append(pa.array([points or None for points in rows.seek or ()] or [None] * n, pa.binary()))
+    return pa.Table.from_arrays(columns, schema=schema(seek=seek))
 
 
 def _strings(texts: Sequence[str]) -> pa.Array:

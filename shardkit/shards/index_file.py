@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
 from shardkit.location import Location
-from shardkit.shards.index import INTEGERS, NULLABLE, as_numpy, combine, schema
+from shardkit.shards.index import INTEGERS, NULLABLE, SEEK, as_numpy, combine, schema
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.shards.objects import Objects
+from shardkit.shards.seek import MOST_BYTES
 from shardkit.storage.ranged import RangedFile
 
 if TYPE_CHECKING:
@@ -104,8 +105,11 @@ class IndexFile:
 
     @property
     def schema(self) -> pa.Schema:
-        """The names and types of all columns."""
-        return self._file.schema_arrow
+        """The names and types of all columns but that of the seek points, which only the decoder uses."""
+        import pyarrow as pa
+
+        found = self._file.schema_arrow
+        return pa.schema([field for field in found if field.name != SEEK]) if SEEK in found.names else found
 
     def _together(self, groups: Sequence[int]) -> Iterator[list[int]]:
         """The shards whose rows are read at once: up to ROWS_TOGETHER, and not too much text."""
@@ -133,6 +137,25 @@ class IndexFile:
                 fact = f"the index is damaged: its column {name} holds {values.min()} to {values.max()}"
                 raise ManifestError(self.place, fact, INDEX_CURE)
         return found
+
+    @property
+    def has_seek_points(self) -> bool:
+        """Whether there is a column of seek points as we write it: other encodings may repeat one value endlessly."""
+        import pyarrow as pa
+
+        found, about = self._file.schema_arrow, self._file.metadata
+        if found.names.count(SEEK) != 1 or not pa.types.is_binary(found.field(SEEK).type):
+            return False
+        groups = map(about.row_group, range(about.num_row_groups))
+        return all({"PLAIN", "RLE"}.issuperset(group.column(self._at[SEEK]).encodings) for group in groups)
+
+    def seek_points(self, group: int) -> pa.Array | None:
+        """The seek points of a shard's images, as a contiguous binary array with nulls; None if there is no such
+        column. They are not checked: the decoder does that."""
+        if not self.has_seek_points:
+            return None
+        table = self._read([group], [SEEK])
+        return combine(table[SEEK])
 
     def _about(self, group: int) -> pq.RowGroupMetaData:
         """What the file says of a shard's rows. ManifestError if they are not as many as the shard has."""
@@ -190,13 +213,13 @@ class IndexFile:
     def _require_bounded(self, about: pq.RowGroupMetaData) -> None:
         """ManifestError for too much text: names are read into memory, and a small file may expand to any amount of
         it."""
-        limit = min(TEXT_COLUMN_BYTES, (about.num_rows + 1) * TEXT_BYTES)
-        for name in TEXTS:
+        for name in (*TEXTS, SEEK):
+            if name not in self._at:
+                continue
+            each = MOST_BYTES if name == SEEK else TEXT_BYTES
             size = about.column(self._at[name]).total_uncompressed_size
-            if size > limit:
-                fact = (
-                    f"the index is damaged: its column {name!r} has {size} bytes of text for {about.num_rows} samples"
-                )
+            if size > min(TEXT_COLUMN_BYTES, (about.num_rows + 1) * each):
+                fact = f"the index is damaged: its column {name!r} has {size} bytes for {about.num_rows} samples"
                 raise ManifestError(self.place, fact, INDEX_CURE)
 
     def _require_columns(self, found: pa.Schema) -> None:

@@ -110,6 +110,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return added
 
     @property
+    def seek_points(self) -> bool:
+        """Whether the index has seek points of the images."""
+        return self.options.get("seek_points") is True
+
+    @property
     def one_image_each(self) -> bool:
         """Whether it was packed as one image with its label for each sample."""
         return self.plan != "" and "fields" not in self.options
@@ -121,6 +126,7 @@ def content_options(
     fields: Iterable[str] | None = None,
     unpacked_bytes: Sequence[int] = (),
     appended: Sequence[Added] = (),
+    seek_points: bool = False,
 ) -> dict[str, Any]:
     """The entries of `options` that describe the content and are read by the manifest's properties; each only if it is
     not the default.
@@ -134,15 +140,17 @@ def content_options(
         found["unpacked_bytes"] = list(unpacked_bytes)
     if appended:
         found["appended"] = list(appended)
+    if seek_points:
+        found["seek_points"] = True
     return found
 
 
 def options_for_new_shards(manifest: Manifest | None, *, appended: bool = True) -> dict[str, Any]:
     """The options that stay when the same samples are written to other shards. appended: whether they are in the same
-    parts."""
+    parts. Seek points are found again, if they are wanted."""
     if manifest is None:
         return {}
-    gone = {"unpacked_bytes"} if appended else {"unpacked_bytes", "appended"}
+    gone = {"unpacked_bytes", "seek_points"} if appended else {"unpacked_bytes", "seek_points", "appended"}
     return {name: value for name, value in manifest.options.items() if name not in gone}
 
 

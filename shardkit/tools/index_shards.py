@@ -65,6 +65,7 @@ from shardkit.shards.names import (
     stems_of,
 )
 from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
+from shardkit.shards.seek import require_available, seek_points_of
 from shardkit.storage.files import sync_folder, translated, whole_file
 from shardkit.tools.over_shards import over_shards
 from shardkit.tools.settings import IndexSettings
@@ -79,6 +80,7 @@ def index_shards(
     classes: Classes | None = None,
     workers: int | None = None,
     engine: EngineLike = "local",
+    seek_points: bool = False,
     overwrite: bool = False,
     progress: ProgressFn = no_progress,
 ) -> Manifest:
@@ -91,6 +93,7 @@ def index_shards(
     `image/class/label`. If no sample has one, labels come from the first directory of the keys, provided that every
     sample is an image and there are at least two directories (or `classes` names them); otherwise there are no labels.
     In TFRecord, names come from `image/class/text`; unknown names are "0", "1", ….
+    seek_points: store in the index where the C decoder can enter each baseline JPEG, for faster crops, as `pack` does.
     overwrite: replace an existing manifest.
     workers: threads (default: one per core).
     engine: a `shardkit.Ray` reads each shard on a node of its cluster.
@@ -98,13 +101,15 @@ def index_shards(
     Raises DatasetError (DamagedError) for the first defect in a shard, DestinationError if a manifest exists, BusyError
     if another run is writing it, NotFoundError, UsageError, StorageError.
     """
+    if seek_points:
+        require_available()
     where = engine_options(engine, workers)
     shards = _find(source, where)
     names = class_names(classes)
     prefix = _prefix(shards, out)
     with disk_destination(*os.path.split(prefix)).locked():
         shards = _find(source, where)  # an interrupted commit is completed first
-        return _index(prefix, shards, names, where, overwrite=overwrite, progress=progress)
+        return _index(prefix, shards, names, where, seek=seek_points, overwrite=overwrite, progress=progress)
 
 
 def _index(
@@ -113,6 +118,7 @@ def _index(
     names: Sequence[str] | None,
     where: EngineOptions,
     *,
+    seek: bool,
     overwrite: bool,
     progress: ProgressFn,
 ) -> Manifest:
@@ -122,7 +128,7 @@ def _index(
         folder, stem = os.path.split(prefix)
         require_finished(Location("", folder), stem, Disk())
     read: list[_Indexed] = []
-    for one in over_shards(_index_one, ((shard, shard) for shard in shards), where):
+    for one in over_shards(_index_one, ((shard, (shard, seek)) for shard in shards), where):
         read.append(one)
         done, size = sum(len(item.rows) for item in read), sum(item.entry.bytes for item in read)
         progress(Progress("index", done, 0, size))
@@ -185,7 +191,9 @@ def _stem_there(folder: str, base: str) -> str:
     return next((stem for stem in stems if os.path.lexists(os.path.join(folder, manifest_name(stem)))), base)
 
 
-def _index_one(shard: Location) -> _Indexed:
+def _index_one(task: tuple[Location, bool]) -> _Indexed:
+    """The rows of a shard, with the seek points of its images if they are asked for."""
+    shard, seek = task
     data = open_shard(shard)
     content = read_shard(data)
     if content.error is not None:
@@ -196,6 +204,9 @@ def _index_one(shard: Location) -> _Indexed:
         place=content.place, texts=content.texts, renamed=renamed,
     )  # fmt: skip
     rows = shard_rows(shard.name, data, content)
+    if seek:
+        images = (content.numbers[name].tolist() for name in ("image_offset", "image_size", "crc32c"))
+        rows = replace(rows, seek=seek_points_of(data.buffer, zip(*images, strict=True)))
     entry = ShardEntry(shard.name, len(content), content.file_bytes, f"{content.crc32c:08x}")
     unpacked = content.unpacked_bytes if content.gzip else 0
     return _Indexed(entry, rows, tuple(content.fields), labels, unpacked, data.format)
@@ -279,6 +290,7 @@ def _require_no_other_files(prefix: str, before: Manifest | None) -> None:
 
 def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, before: Manifest | None) -> Manifest:
     """Write index files first, under names that the existing manifest does not use; write the manifest last."""
+    seek = any(item.rows.seek is not None for item in read)
     found = classes_of_shards([(item.entry.name, item.labels) for item in read], names, place=prefix)
 
     def rows(part: Sequence[_Indexed]) -> Iterator[ShardRows]:
@@ -292,7 +304,7 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, b
     for number, first in enumerate(starts):
         part = read[first : first + INDEX_SHARDS]
         sink = io.BytesIO()
-        write_index(sink, rows(part))
+        write_index(sink, rows(part), seek=seek)
         name = index_name(stem, None if len(starts) == 1 else number)
         files.append((IndexEntry(name, len(part), sink.tell(), f"{crc32c(sink.getvalue()):08x}"), sink))
     files = _in_free_names(files, folder, stem, [item.entry.name for item in read], before)
@@ -304,7 +316,7 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, b
         shards=tuple(item.entry for item in read),
         index=tuple(entry for entry, _ in files),
         shard_format=read[0].format,
-        options=content_options(unpacked_bytes=[item.unpacked for item in read]),
+        options=content_options(unpacked_bytes=[item.unpacked for item in read], seek_points=seek),
     )
     for entry, sink in files:
         with whole_file(os.path.join(folder, entry.name)) as file:

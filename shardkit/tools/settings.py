@@ -153,6 +153,9 @@ class IndexSettings:
     ] = None
     workers: Threads = None
     engine: EngineOption = "local"
+    seek_points: Annotated[
+        bool, Help("Store in the index where a decoder can enter each JPEG, for faster random crops.")
+    ] = False
     overwrite: Annotated[bool, Help("Replace an existing manifest and index.")] = False
 
 

@@ -4,14 +4,16 @@
  * An input is a JPEG, or two, and after them eight bytes that say what is asked: height, width, crop, channels and
  * layout, headroom, two that the random crop and the flips come from, the filter and its exactness, the padding and the
  * type of the values; the bytes of the draws also say how many views there are. Of two images the second must give what
- * it gives alone: nothing of the first may be left in the decoder.
+ * it gives alone: nothing of the first may be left in the decoder. Some images come with their seek points, which must
+ * not change a pixel, or with points in which bytes were changed, which may.
  *
  * Half of the mutations know JPEG: segments are left out, repeated and moved, frames change their kind (lossless ones
  * too), precision, sampling and size, and images are put together. */
 #include "../../shardkit/native/jpeg_decoder.h"
 #include "../../shardkit/native/jpeg_finish.h"
+#include "../../shardkit/native/jpeg_points.h"
 
-enum { ASKED = 8, MOST_SEGMENTS = 64, VIEWS = 4 };
+enum { ASKED = 8, MOST_SEGMENTS = 64, VIEWS = 4, MOST_POINTS = 3000 };
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
 
@@ -47,6 +49,8 @@ typedef struct {
     double draws[VIEWS][RANDOM_DRAWS];
     int views, flip;
     finish ending;
+    const unsigned char *points;
+    size_t points_bytes;
 } question;
 
 /* Decodes a copy that is no longer than the image, so that reading beyond it is seen. out: the slots of the views. */
@@ -65,9 +69,39 @@ static int decoded(decoder *by, const uint8_t *data, size_t size, const question
         one->out = out;
         out += (size_t)set->height * set->width * set->channels * asked->ending.item;
     }
+    by->points = asked->points;
+    by->points_bytes = asked->points_bytes;
     const char *reason = decode_and_finish(by, copy, size, asked->views, &asked->ending);
     free(copy);
     return reason == NULL;
+}
+
+/* Decodes with the image's seek points: the same pixels as before. Then with the points changed: any pixels. */
+static void decode_with_points(const uint8_t *data, size_t size, question *asked, int taken, const unsigned char *out,
+                               size_t bytes, uint64_t random)
+{
+    unsigned char *points = malloc(MOST_POINTS), *again = malloc(bytes), *copy = malloc(size ? size : 1);
+    memcpy(copy, data, size);
+    size_t found = find_points(self, copy, size, 1, asked->set, points, random % MOST_POINTS);
+    asked->points = points = realloc(points, found ? found : 1);
+    asked->points_bytes = found;
+    if (found && (decoded(self, data, size, asked, again) != taken || (taken && memcmp(again, out, bytes) != 0)))
+        abort(); /* the points changed something */
+    for (int i = 0; found > SEEK_HEAD && i < 4; i++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        size_t at = SEEK_HEAD + (i < 2 ? random >> 33 : random >> 40 & 15) % (found - SEEK_HEAD);
+        points[at] ^= (unsigned char)(1 + (random >> 20) % 255);
+        decoded(self, data, size, asked, again);
+    }
+    if (found > SEEK_HEAD) { /* cut */
+        asked->points_bytes = SEEK_HEAD + (random >> 33) % (found - SEEK_HEAD);
+        asked->points = points = realloc(points, asked->points_bytes);
+        decoded(self, data, size, asked, again);
+    }
+    asked->points = NULL;
+    free(points);
+    free(again);
+    free(copy);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -144,11 +178,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (taken && memcmp(alone, out, bytes) != 0)
             abort(); /* other pixels than alone */
         free(alone);
-    } else if (decoded(self, data, size, &all, out)) {
+    } else {
+        const int taken = decoded(self, data, size, &all, out);
         volatile unsigned sum = 0; /* every byte was written: MemorySanitizer and valgrind would tell */
-        for (size_t i = 0; i < bytes; i++)
+        for (size_t i = 0; taken && i < bytes; i++)
             if (out[i] > 128)
                 sum = sum + 1;
+        if (asked[3] & 64)
+            decode_with_points(data, size, &all, taken, out, bytes, random * 0x9E3779B97F4A7C15u);
     }
     free(out);
     free(table);

@@ -94,11 +94,15 @@ def keep_only(destination: Destination, shards: Iterable[str]) -> None:
 
 
 def write_index_files(
-    destination: Destination, shards: Sequence[ShardEntry], before: Sequence[IndexEntry] = ()
+    destination: Destination,
+    shards: Sequence[ShardEntry],
+    before: Sequence[IndexEntry] = (),
+    *,
+    seek: bool = False,
 ) -> tuple[IndexEntry, ...]:
     """Write the index of the finished shards to the work folder: a file for each INDEX_SHARDS shards.
 
-    before: the index files of the dataset that is added to, whose names are taken.
+    before: the index files of the dataset that is added to, whose names are taken. seek: with the images' seek points.
     """
     entries = []
     starts = range(0, len(shards), INDEX_SHARDS)
@@ -107,7 +111,7 @@ def write_index_files(
         path = os.path.join(destination.work, name)
         run = shards[first : first + INDEX_SHARDS]
         with whole_file(path) as file:
-            write_index(file, _rows(destination.work, run))
+            write_index(file, _rows(destination.work, run), seek=seek)
         entries.append(IndexEntry(name, len(run), *_size_and_crc(path)))
     return tuple(entries)
 
@@ -128,7 +132,7 @@ def _rows(work: str, shards: Iterable[ShardEntry]) -> Iterator[ShardRows]:
         with translated(path), open(path, "rb") as file:
             rows = msgspec.msgpack.decode(file.read(), type=Rows)
         numbers = {name: np.frombuffer(rows.numbers[name], np.int64).astype(INTEGERS[name]) for name in COLUMNS}
-        yield ShardRows(entry.name, rows.keys, rows.paths, numbers)
+        yield ShardRows(entry.name, rows.keys, rows.paths, numbers, rows.seek)
 
 
 def decided_path(destination: Destination) -> str:

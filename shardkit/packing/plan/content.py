@@ -54,6 +54,8 @@ class PlannedDataset:
         salt = b"%d %b" % (LAYOUT, os.path.realpath(self.source.root))
         if options.transcode is not None:
             salt += repr((VERSION, options.transcode.recorded())).encode()
+        if options.seek_points:
+            salt += b" seek points"
         texts = dict(enumerate(self.source.classes)) if FORMATS[options.format].holds_class_names else {}
         origin = self.files.origin.prepared(work)
         for number in range(len(self.plan)):
@@ -63,7 +65,7 @@ class PlannedDataset:
             yield ShardTask(
                 name=shard.name, work=os.fsencode(work), digest=samples.digest(salt, origin.marks(rows)),
                 check=options.check, skip_bad=options.on_error == "skip", samples=samples, format=options.format,
-                texts=texts, transcode=options.transcode,
+                texts=texts, transcode=options.transcode, seek_points=options.seek_points,
             )  # fmt: skip
 
     def _samples(self, samples: Rows, rows: Rows, origin: Origin) -> FileSamples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections import Counter
 
 import msgspec
@@ -11,7 +12,9 @@ from shardkit.checksums import crc32c
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.sink import Sink
 from shardkit.shards.manifest import ShardEntry
-from shardkit.storage.files import whole_file
+from shardkit.shards.seek import seek_points_of
+from shardkit.storage.files import translated, whole_file
+from shardkit.storage.mapped import map_whole
 
 COLUMNS = ("label", "offset", "size", "image_offset", "image_size", "width", "height", "crc32c")
 
@@ -45,11 +48,22 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Rows(msgspec.Struct, frozen=True):
-    """The index rows of a finished shard by column; each column of `numbers` is native int64 as bytes."""
+    """The index rows of a finished shard by column; each column of `numbers` is native int64 as bytes. seek: as in
+    `ShardRows`."""
 
     keys: list[str]
     paths: list[str]
     numbers: dict[str, bytes]
+    seek: list[bytes] | None = None
+
+
+def with_seek_points(rows: Rows, shard: bytes) -> Rows:
+    """The rows of the shard at this path with the seek points of its images. Its bytes are still in the system's
+    memory, so that no way of writing it has to know of them. Raises StorageError."""
+    starts, sizes, crcs = (array("q", rows.numbers[name]) for name in ("image_offset", "image_size", "crc32c"))
+    with translated(shard):
+        found = seek_points_of(map_whole(shard), zip(starts, sizes, crcs, strict=True))
+    return msgspec.structs.replace(rows, seek=found)
 
 
 class Written(msgspec.Struct, frozen=True):

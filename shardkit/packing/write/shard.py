@@ -10,7 +10,9 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from shardkit.packing.write.receipt import Receipt, keep_receipt
+import msgspec
+
+from shardkit.packing.write.receipt import Receipt, keep_receipt, with_seek_points
 from shardkit.packing.write.samples import write_samples
 from shardkit.packing.write.sink import Advance, Sink
 from shardkit.packing.write.task import ShardTask
@@ -31,4 +33,6 @@ def write_shard(task: ShardTask, advance: Advance, turn: AbstractContextManager[
         sink = Sink(file.fileno(), target)
         with turn or nullcontext():
             written = write_samples(task, sink, advance)
+    if task.seek_points:
+        written = msgspec.structs.replace(written, rows=with_seek_points(written.rows, target))
     return keep_receipt(task.work, task.name, sink, written, digest=task.digest, check=task.check, since=since)

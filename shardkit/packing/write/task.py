@@ -17,6 +17,7 @@ class ShardTask(msgspec.Struct, frozen=True):
 
     digest: of everything that determines its bytes. skip_bad: skip bad files, and list them. texts: label -> class
     name, for formats that store it. transcode: how to transcode each sample's first image.
+    seek_points: whether to find the images' seek points, for the index.
     """
 
     name: str
@@ -28,6 +29,7 @@ class ShardTask(msgspec.Struct, frozen=True):
     format: str = "tar"
     texts: dict[int, str] = {}
     transcode: Transcoding | None = None
+    seek_points: bool = False
 
     def watched(self) -> Iterator[bytes]:
         """The local files whose times show whether the shard is out of date."""

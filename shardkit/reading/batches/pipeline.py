@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, DatasetError, DecodeError, UsageError, printable
-from shardkit.images.decoder import DecodeOptions, ImageDecoder, OtherSizeError
+from shardkit.images.decoder import DecodeOptions, ImageDecoder, OtherSizeError, SeekPoints
 from shardkit.images.views.decoder import ViewDecoder
 from shardkit.reading.batches.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.batches.fields import FIELD_DECODERS, decode_fields, encode_labels
@@ -261,7 +261,8 @@ class _Worker:
             datas, damaged = block.images(base + begin, base + end)
             failed.extend((begin + number, damage) for number, damage in damaged.items())
             rows = None if span.draws is None else span.draws[base + begin : base + end]
-            for number, error in slots.batch_into(datas, slice(begin, end), rows):
+            points = block.seek_points(base + begin, base + end) if _seeks(slots.decoder) else None
+            for number, error in slots.batch_into(datas, slice(begin, end), rows, points):
                 if number not in damaged:
                     failed.append((begin + number, error))
             for number in range(begin, end) if self.targets else ():
@@ -362,7 +363,7 @@ class _Worker:
         try:
             if not name and _nothing_to_decode(sample, self.run.decoders):
                 raise _no_image(sample)
-            image = self.decoder.array(sample[name], row) if name else None
+            image = self._array(span.block, at, sample[name], row) if name else None
             label = target_of(sample.get(FIELD), self.targets, self.classes) if self.targets else None
             others = decode_fields(
                 {
@@ -385,6 +386,13 @@ class _Worker:
         if "cls" in decoded and isinstance(decoded["cls"], int) and self.options and self.options.label != "int":
             decoded["cls"] = self._labels(np.array([decoded["cls"]]), span)[0]
         return decoded
+
+    def _array(self, block: Block, at: int, data: Any, row: NDArray[np.float64] | None) -> Any:
+        """The decoded image of a sample, or its views."""
+        if isinstance(self.decoder, ViewDecoder):
+            return self.decoder.array(data, row)
+        assert self.decoder is not None
+        return self.decoder.array(data, row, block.seek_points(at, at + 1) if _seeks(self.decoder) else None)
 
     def _require_one_image(self, name: str, others: Mapping[str, Any]) -> None:
         """UsageError for a mask, or another image of the same sample, that is decoded but would not be transformed
@@ -474,12 +482,16 @@ class _Slots:
     arrays: dict[str, NDArray[Any]]
 
     def batch_into(
-        self, datas: Sequence[bytes | memoryview], part: slice, rows: NDArray[np.float64] | None
+        self,
+        datas: Sequence[bytes | memoryview],
+        part: slice,
+        rows: NDArray[np.float64] | None,
+        points: SeekPoints | None,
     ) -> list[tuple[int, Exception]]:
         """Decode a part of the batch; returns (index in the part, error) for each image that failed."""
         if isinstance(self.decoder, ViewDecoder):
             return self.decoder.batch_into(datas, {name: array[part] for name, array in self.arrays.items()}, rows)
-        return self.decoder.batch_into(datas, self.arrays[""][part], rows)
+        return self.decoder.batch_into(datas, self.arrays[""][part], rows, points)
 
     def chosen(self, good: slice | NDArray[np.int64]) -> Any:
         """The images of a batch, or their views by name."""
@@ -491,6 +503,11 @@ class _Slots:
 def decoder_of(options: DecodeOptions) -> ImageDecoder | ViewDecoder:
     """What decodes the images of a dataset."""
     return ImageDecoder(options) if options.views is None else ViewDecoder(options)
+
+
+def _seeks(decoder: ImageDecoder | ViewDecoder) -> bool:
+    """Whether seek points are worth reading: the views of an image take nearly all of it together."""
+    return isinstance(decoder, ImageDecoder) and decoder.seeks
 
 
 class _Once(Generic[T]):

@@ -60,6 +60,10 @@ class Block(Protocol):
         """The bytes of the images of some samples, and the errors of those that are damaged."""
         ...
 
+    def seek_points(self, begin: int, end: int) -> Sequence[bytes | None] | None:
+        """The seek points of the images of some samples (shards/seek.py), as far as they are known."""
+        ...
+
     def target(self, number: int) -> bytes | None:
         """The bytes of the field with a label of several classes, or numbers; None if there is none."""
         ...

@@ -60,6 +60,9 @@ class _Table:
     offset: Rows
     size: Rows
     crc32c: Rows
+    seek: Any = None
+    """The seek points of each image (an Arrow array), once they were asked for; None if there are none."""
+    has_seek: bool = True
 
 
 class IndexCatalog:
@@ -197,6 +200,17 @@ class IndexCatalog:
             else:
                 self._tables.move_to_end(shard)
             return found
+
+    def seek_points(self, shard: int) -> Any:
+        """The seek points of a shard's images as an Arrow array with nulls; None if the index has none. Read when they
+        are first asked for. Raises ManifestError for a damaged index."""
+        with self._lock:
+            table = self.table(shard)
+            if table.seek is None and table.has_seek:
+                part, row_group = self._row_group(self.numbers[shard])
+                table.seek = self._index(part).seek_points(row_group)
+                table.has_seek = table.seek is not None
+            return table.seek
 
     def require_own(self, shard: int, data: Mapping) -> None:
         """ManifestError if the first or last sample of a shard is not the one in the index."""

@@ -174,6 +174,15 @@ class CombinedBlock:
         """As `image` for each."""
         return images_of(self, begin, end)
 
+    def seek_points(self, begin: int, end: int) -> Sequence[bytes | None]:
+        """Those of each sample, if it has any."""
+        found: list[bytes | None] = []
+        for number in range(begin, end):
+            block, within = self._at(number)
+            own = block.seek_points(within, within + 1)
+            found.append(None if own is None else own[0])
+        return found
+
     def sample(self, number: int, *, checked: bool = False) -> AnySample:
         """A whole sample, with its label in the whole."""
         block, within = self._at(number)

@@ -16,6 +16,7 @@ from shardkit.reading.blocks.block import NO_IMAGE_CURE, Buffer, Images, Rows, R
 from shardkit.reading.blocks.held import SampleBytes, Spans
 from shardkit.sample import IMAGE_FIELDS, AnySample, field_of
 from shardkit.shards.index_file import INDEX_CURE
+from shardkit.shards.seek import belongs
 
 if TYPE_CHECKING:
     from shardkit.reading.blocks.catalog import IndexCatalog
@@ -97,6 +98,18 @@ class IndexBlock:
             datas[at] = b""
             wrong[at] = self._damaged(begin + at)
         return datas, wrong
+
+    def seek_points(self, begin: int, end: int) -> list[bytes | None] | None:
+        """The seek points of images, if the index has any. Only of those whose checksum is the one that the points were
+        made for, and only where images are checked: elsewhere, a changed image would get wrong pixels, not an error."""
+        if not (self.catalog.manifest.seek_points and self.catalog.checked):
+            return None
+        found: list[bytes | None] = []
+        for at in range(begin, end):
+            column = self.catalog.seek_points(self.spans.images[0][at])
+            points = None if column is None else column[int(self.local[at])].as_py()
+            found.append(points if points and belongs(points, self._checksums[at]) else None)
+        return found
 
     def _image_in(self, number: int, data: Buffer, base: int) -> Buffer:
         """The image in bytes of its shard. DamagedError if its checksum is wrong."""

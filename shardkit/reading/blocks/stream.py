@@ -193,6 +193,10 @@ class StreamBlock:
         """The bytes of each image."""
         return images_of(self, begin, end)
 
+    def seek_points(self, begin: int, end: int) -> None:
+        """None: there is no index to know them from."""
+        return
+
     def target(self, number: int) -> bytes | None:
         """The bytes of the field with a label of several classes, or numbers."""
         return self.items[number].get(FIELD)

@@ -141,6 +141,10 @@ class TreeBlock:
         """The bytes of each file."""
         return images_of(self, begin, end)
 
+    def seek_points(self, begin: int, end: int) -> None:
+        """None: there is no index to know them from."""
+        return
+
     def target(self, number: int) -> None:
         """None: a file has one class."""
         return

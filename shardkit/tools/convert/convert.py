@@ -41,8 +41,9 @@ from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.packing.write.stored_samples import StoredSamples
 from shardkit.packing.write.task import ShardTask
 from shardkit.shards.find.shards import SourceLike
-from shardkit.shards.manifest import ClassEntry, Manifest, file_names, with_fields
+from shardkit.shards.manifest import ClassEntry, Manifest, content_options, file_names, with_fields
 from shardkit.shards.names import shard_name, skipped_beside
+from shardkit.shards.seek import keeps_seek_points
 from shardkit.tools.convert.layout import Changes, Layout, changes_of, layout_of, require_fields
 from shardkit.tools.convert.rows import Stored, StoredRows, open_stored
 from shardkit.tools.settings import ConvertSettings
@@ -121,6 +122,7 @@ class _Conversion:
         self.stored, self.format, self.changes = stored, form, changes
         self.destination, self.layout = destination, layout
         keeps = changes.keep_label
+        self.seek_points = keeps_seek_points(stored.manifest)
         self.texts = {number: entry.name for number, entry in enumerate(stored.classes)} if keeps else {}
 
     @property
@@ -226,7 +228,7 @@ class _Conversion:
         return ShardTask(
             name=name, work=os.fsencode(self.destination.work), check="none", skip_bad=False, samples=samples,
             digest=samples.digest(self.layout.digest, whole=self.stored.packed), format=self.format.name,
-            texts=self.texts,
+            texts=self.texts, seek_points=self.seek_points,
         )  # fmt: skip
 
     def _commit(self, receipts: Sequence[Receipt]) -> Manifest:
@@ -245,7 +247,7 @@ class _Conversion:
             classes=self._classes(counts),
             fields=tuple(sorted({name for receipt in receipts for name in receipt.fields})),
             shards=entries,
-            index=write_index_files(self.destination, entries),
+            index=write_index_files(self.destination, entries, seek=self.seek_points),
             skipped=len(skipped),
             options=self._options(receipts),
             plan=self.layout.digest,
@@ -261,7 +263,8 @@ class _Conversion:
 
     def _options(self, receipts: Sequence[Receipt]) -> dict[str, Any]:
         """The options of the new manifest."""
-        return with_fields(self.layout.options, sorted({name for receipt in receipts for name in receipt.fields}))
+        options = self.layout.options | content_options(seek_points=self.seek_points)
+        return with_fields(options, sorted({name for receipt in receipts for name in receipt.fields}))
 
     def _skipped(self) -> list[Skipped]:
         """The source's list of skipped files, if the new manifest has the same content."""

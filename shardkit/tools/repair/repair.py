@@ -30,10 +30,11 @@ from shardkit.packing.write.receipt import Skipped
 from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
 from shardkit.shards.class_names import class_map, folder_of, text_names
 from shardkit.shards.find.shards import SourceLike
-from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry, options_for_new_shards
+from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry, content_options, options_for_new_shards
 from shardkit.shards.names import shard_name, stem_of_shard
 from shardkit.shards.objects import require_disk
 from shardkit.shards.open import Opened, ShardPlace, open_dataset
+from shardkit.shards.seek import keeps_seek_points
 from shardkit.sources.keys import new_keys
 from shardkit.storage.files import translated
 from shardkit.threads import in_threads, thread_count
@@ -109,13 +110,16 @@ def repair(
         entries: list[ShardEntry] = []
         full = [salvage.samples for salvage in salvages if salvage.samples]
         names = [shard_name(destination.base, number, form.suffix) for number in range(len(full))]
+        seek = keeps_seek_points(opened.manifest)
         texts = dict(enumerate(entry.name for entry in classes))
-        write = partial(write_shard, destination.work, [shard.location for shard in opened.shards], form, texts)
+        write = partial(
+            write_shard, destination.work, [shard.location for shard in opened.shards], form, texts, seek=seek
+        )  # fmt: skip
         for entry in in_threads(write, zip(names, full, strict=True), threads):
             entries.append(entry)
             done, size = sum(one.samples for one in entries), sum(one.bytes for one in entries)
             progress(Progress("repair", done, total, size))
-        manifest = _manifest(destination, opened, form, entries, salvages, classes, len(left_out))
+        manifest = _manifest(destination, opened, form, entries, salvages, classes, len(left_out), seek=seek)
         destination.commit(manifest, [Skipped(item.path, _reason(item)) for item in left_out])
     notes = [str(item) for item in opened.findings] + [str(item) for index in opened.index for item in index.findings]
     notes += [note for salvage in salvages for note in salvage.notes]
@@ -264,6 +268,8 @@ def _manifest(
     salvages: Sequence[Salvage],
     classes: tuple[ClassEntry, ...],
     skipped: int,
+    *,
+    seek: bool,
 ) -> Manifest:
     before = opened.manifest
     packed = before is not None and before.plan != "" and all(sample.indexed for sample in members_of(salvages))
@@ -275,9 +281,9 @@ def _manifest(
         classes=classes,
         fields=tuple(sorted({name for sample in members_of(salvages) for name in sample.names})),
         shards=tuple(entries),
-        index=write_index_files(destination, entries),
+        index=write_index_files(destination, entries, seek=seek),
         skipped=skipped,
-        options=options_for_new_shards(before),
+        options=options_for_new_shards(before) | content_options(seek_points=seek),
         plan=digest if packed else "",
     )
 

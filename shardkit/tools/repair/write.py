@@ -16,7 +16,7 @@ from shardkit.formats.tfrecord.salvage import Record, record_of
 from shardkit.formats.tfrecord.samples import FRAME, HEAD, framed_record
 from shardkit.images.header import image_header
 from shardkit.location import Location
-from shardkit.packing.write.receipt import COLUMNS, Rows, rows_path
+from shardkit.packing.write.receipt import COLUMNS, Rows, rows_path, with_seek_points
 from shardkit.sample import IMAGE_FIELDS, path_of_member, path_of_text
 from shardkit.shards.manifest import ShardEntry
 from shardkit.shards.scan import ShardBytes, open_shard
@@ -33,8 +33,11 @@ def write_shard(
     form: Format,
     texts: Mapping[int, str],
     task: tuple[str, Sequence[Salvaged]],
+    *,
+    seek: bool = False,
 ) -> ShardEntry:
-    """Write the shard `task` (name, samples) to the folder, from pieces of `shards`. texts: class names."""
+    """Write the shard `task` (name, samples) to the folder, from pieces of `shards`. texts: class names. seek: find the
+    images' seek points."""
     name, samples = task
     sources: dict[int, ShardBytes] = {}
     for number in {number for sample in samples for number in _numbers(sample)}:
@@ -59,8 +62,11 @@ def write_shard(
         file.write(form.end)
     crc = crc32c(form.end, crc)
     numbers = {column: np.array(values, np.int64).tobytes() for column, values in columns.items()}
+    rows = Rows(keys, paths, numbers)
+    if seek:
+        rows = with_seek_points(rows, os.fsencode(os.path.join(folder, name)))
     with whole_file(os.fsdecode(rows_path(os.fsencode(folder), name))) as file:
-        file.write(msgspec.msgpack.encode(Rows(keys, paths, numbers)))
+        file.write(msgspec.msgpack.encode(rows))
     return ShardEntry(name, len(samples), at + len(form.end), f"{crc:08x}")
 
 

@@ -25,7 +25,7 @@ from shardkit.location import Location
 from shardkit.packing.dest.dataset_files import OVERWRITE, DatasetFiles
 from shardkit.packing.dest.in_the_way import readable_manifest, refuse_file
 from shardkit.shards.index import INTEGERS, ShardRows, write_index
-from shardkit.shards.index_file import index_entries
+from shardkit.shards.index_file import IndexFile, index_entries
 from shardkit.shards.manifest import (  # fmt: skip
     IndexEntry,
     Manifest,
@@ -273,17 +273,24 @@ def rename_copy(copy: DatasetCopy, manifest: Manifest, generation: int) -> Datas
 
 def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardEntry], new: Mapping[str, str]) -> bytes:
     """The bytes of an index file with new shard names."""
-    groups = zip(shards, source.open_index(entry, shards).groups(["key", "path", *INTEGERS]), strict=True)
+    index = source.open_index(entry, shards)
+    groups = zip(shards, index.groups(["key", "path", *INTEGERS]), strict=True)
     sink = io.BytesIO()
     write_index(
         sink,
         (
             ShardRows(new[shard.name], columns["key"].to_pylist(), columns["path"].to_pylist(),
-                      {name: np.asarray(columns[name]) for name in INTEGERS})
-            for shard, columns in groups
+                      {name: np.asarray(columns[name]) for name in INTEGERS}, _seek_points(index, group))
+            for group, (shard, columns) in enumerate(groups)
         ),
+        seek=index.has_seek_points,
     )  # fmt: skip
     return sink.getvalue()
+
+
+def _seek_points(index: IndexFile, group: int) -> list[bytes] | None:
+    found = index.seek_points(group)
+    return None if found is None else [points or b"" for points in found.to_pylist()]
 
 
 def kept_files(
