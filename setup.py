@@ -69,7 +69,7 @@ EXTENSIONS = [
     jpeg_extension("shardkit.native.jpeg", "batch.h", *(f"jpeg_{part}.h" for part in JPEG_PARTS)),
     plain_extension("shardkit.native.png", *VIEW_PARTS, *(f"png_{part}.h" for part in PNG_PARTS)),
     jpeg_extension("shardkit.native.jpegtran"),
-    plain_extension("shardkit.native.gather", "crc32c.h", "plain_jpeg.h"),
+    plain_extension("shardkit.native.gather", "crc32c.h", "plain_jpeg.h", "stored_member.h"),
     plain_extension("shardkit.native.framing", "crc32c.h", "frames.h", "framing_sample.h", "key_set.h", "plain_jpeg.h"),
     plain_extension("shardkit.native.sums", "crc32c.h"),
     plain_extension("shardkit.native.tree"),

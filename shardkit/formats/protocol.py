@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardkit.formats.tar.fast_check import PlainShard
-    from shardkit.formats.tar.fast_write import Gatherer
+    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers
     from shardkit.formats.tar.stream import Readable
     from shardkit.formats.tfrecord.salvage import Record
     from shardkit.formats.tfrecord.samples import FieldNames
@@ -330,8 +330,10 @@ class Format(Protocol):
         fields: Sequence[str],
         labels: Sequence[int],
         sizes: list[int],
+        members: StoredMembers | None = None,
     ) -> Gatherer | None:
-        """The fast path that writes the files of a shard; None if there is none, or if it was not built."""
+        """The fast path that writes the files of a shard, below `root` or in an archive; None if there is none or
+        it was not built."""
         ...
 
 

@@ -20,6 +20,7 @@
 
 #include "crc32c.h"
 #include "plain_jpeg.h"
+#include "stored_member.h"
 
 enum { BLOCK = 512, NAME = 100, SIZE_AT = 124, CHECK_AT = 148, COLUMNS = 5 };
 
@@ -35,6 +36,7 @@ enum { MOST_ROOM = 1 << 30 };
 typedef struct {
     const char *path, *key, *field, *label;
     Py_ssize_t path_length, key_length, field_length, label_length, size;
+    const Member *member; /* of the archive that is the root; NULL for a file below it */
 } File;
 
 /* Whether readers return the key unchanged and skip nothing: see formats/tar/headers.check_name. */
@@ -137,18 +139,26 @@ static int flush(Shard *shard)
     return 0;
 }
 
+/* Read a file to `place`. 0 if it is not as the scan saw it. */
+static int read_file(const Shard *shard, const File *file, uint8_t *place)
+{
+    if (file->member != NULL)
+        return read_member(shard->root, file->member, place, file->size);
+    if (memchr(file->path, 0, (size_t)file->path_length) || file->path_length == 0 || file->path[0] == '/')
+        return 0;
+    return read_whole(shard->root, file->path, place, file->size);
+}
+
 /* Put one file's sample into the buffer. Returns 0 if the file is not plain. */
 static int put_sample(Shard *shard, const File *file, int64_t *record)
 {
     static const char LABEL_FIELD[] = ".cls";
-    if (memchr(file->path, 0, (size_t)file->path_length) || file->path_length == 0 || file->path[0] == '/')
-        return 0;
     if (file->key_length + file->field_length > NAME || file->key_length + 4 > NAME)
         return 0;
     if (!plain_key(file->key, file->key_length))
         return 0;
     uint8_t *sample = shard->buffer + shard->used, *data = sample + BLOCK;
-    if (!read_whole(shard->root, file->path, data, file->size))
+    if (!read_file(shard, file, data))
         return 0;
     int64_t width, height;
     if (!jpeg_size(data, file->size, shard->max_pixels, shard->max_scans, &width, &height))
@@ -204,7 +214,7 @@ static int take_bytes(PyObject *list, Py_ssize_t at, const char **text, Py_ssize
     return 1;
 }
 
-static File *take_files(PyObject *lists[5], Py_ssize_t start, Py_ssize_t count)
+static File *take_files(PyObject *lists[5], const Member *members, Py_ssize_t start, Py_ssize_t count)
 {
     File *files = PyMem_Malloc((size_t)(count ? count : 1) * sizeof(File));
     if (files == NULL) {
@@ -217,6 +227,7 @@ static File *take_files(PyObject *lists[5], Py_ssize_t start, Py_ssize_t count)
                    take_bytes(lists[1], start + i, &file->key, &file->key_length) &&
                    take_bytes(lists[2], start + i, &file->field, &file->field_length) &&
                    take_bytes(lists[3], start + i, &file->label, &file->label_length);
+        file->member = members == NULL ? NULL : members + start + i;
         file->size = good ? PyLong_AsSsize_t(PyList_GetItem(lists[4], start + i)) : -1;
         if (good && file->size == -1 && PyErr_Occurred())
             good = 0;
@@ -234,11 +245,13 @@ static File *take_files(PyObject *lists[5], Py_ssize_t start, Py_ssize_t count)
 
 PyDoc_STRVAR(write_doc,
              "write(fd, at, crc, root, pattern, paths, keys, fields, labels, sizes, start, stop, most, max_pixels,\n"
-             "      max_scans, buffer)\n\n"
+             "      max_scans, buffer, members=None)\n\n"
              "Writes samples of the files start … stop - 1 to fd, up to the first that does not fit the buffer or is\n"
              "not plain, or until `most` bytes are written. at, crc: the bytes written before, and their CRC-32C.\n"
              "root: a descriptor of the folder that the paths are relative to. pattern: a header block without name\n"
-             "and size. fields: with the dot. All lists hold bytes, sizes int.\n"
+             "and size. fields: with the dot. All lists hold bytes, sizes int. members: None, or where the files are\n"
+             "in an archive, of which root is a descriptor then: int64 offset, packed size, method (-1: of a tar) and\n"
+             "CRC-32 for each.\n"
              "Returns (files, bytes, CRC-32C of all bytes, records): int64 offset, size, width, height, crc32c for\n"
              "each file. Raises OSError if fd can't be written.");
 
@@ -250,12 +263,14 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
     unsigned long long max_pixels;
     unsigned int crc;
     PyObject *lists[5];
+    const char *members = NULL;
+    Py_ssize_t members_length = 0;
     Py_buffer buffer;
     Shard shard = {0};
-    if (!PyArg_ParseTuple(args, "inIiy#O!O!O!O!O!nnnKiw*", &shard.fd, &shard.at, &crc, &shard.root, &pattern,
+    if (!PyArg_ParseTuple(args, "inIiy#O!O!O!O!O!nnnKiw*|z#", &shard.fd, &shard.at, &crc, &shard.root, &pattern,
                           &pattern_length, &PyList_Type, &lists[0], &PyList_Type, &lists[1], &PyList_Type, &lists[2],
                           &PyList_Type, &lists[3], &PyList_Type, &lists[4], &start, &stop, &most, &max_pixels,
-                          &shard.max_scans, &buffer))
+                          &shard.max_scans, &buffer, &members, &members_length))
         return NULL;
     PyObject *result = NULL, *filled = NULL;
     File *files = NULL;
@@ -269,7 +284,11 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "the pattern is not a block, or start and stop are not within the lists");
         goto end;
     }
-    files = take_files(lists, start, stop - start);
+    if (members != NULL && members_length / (Py_ssize_t)sizeof(Member) < stop) {
+        PyErr_SetString(PyExc_ValueError, "there are fewer members than files");
+        goto end;
+    }
+    files = take_files(lists, (const Member *)(const void *)members, start, stop - start);
     if (files == NULL)
         goto end;
     records = PyMem_Malloc((size_t)(stop - start + 1) * COLUMNS * sizeof *records);
@@ -309,6 +328,7 @@ PyMODINIT_FUNC PyInit_gather(void)
     PyObject *module = PyModule_Create(&MODULE);
     if (module == NULL)
         return NULL;
+    crc32_setup();
     if (PyModule_AddIntConstant(module, "available", crc32c_setup()) < 0) {
         Py_DECREF(module);
         return NULL;

@@ -304,8 +304,10 @@ def _needs_no_python(source: str | os.PathLike[str] | TableLike, options: PackOp
     """Whether the C extension may write all shards, so that worker processes need not be started before the scan."""
     if options.check != "header" or options.transcode is not None or options.fields:
         return False
-    if isinstance(source, (str, os.PathLike)) and not os.path.isdir(source) and not is_list(os.fspath(source)):
-        return False
+    if isinstance(source, (str, os.PathLike)) and not os.path.isdir(source):
+        name = os.fspath(source).lower()
+        if not is_list(name) and not name.endswith((".zip", ".tar")):
+            return False
     return FORMATS[options.format].has_gatherer()
 
 

@@ -75,6 +75,11 @@ class PathColumnBuilder:
     def __len__(self) -> int:
         return len(self._lengths)
 
+    def append(self, path: bytes) -> None:
+        """Add a path."""
+        self._blob += path
+        self._lengths.append(len(path))
+
     def extend(self, prefix: str, names: Sequence[str]) -> None:
         """Add the paths `prefix + name`, as text in the form of `os.fsdecode`."""
         if not names:

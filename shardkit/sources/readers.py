@@ -39,6 +39,11 @@ REQUEST_BYTES = 64 << 20
 class Reader(Protocol):
     """Reads the files of a shard."""
 
+    @property
+    def archive(self) -> int | None:
+        """The descriptor of the archive that they are in; None if there is none."""
+        ...
+
     def read(self, number: int) -> bytes:
         """The whole file."""
         ...
@@ -76,6 +81,8 @@ class DiskFiles(msgspec.Struct, frozen=True, tag=True):
 
 
 class _Disk:
+    archive = None
+
     def __init__(self, paths: list[bytes], sizes: list[int]) -> None:
         self.paths, self.sizes = paths, sizes
 
@@ -139,22 +146,22 @@ class _Ranges:
     """Members that are stored uncompressed, one after the other."""
 
     def __init__(self, members: ArchiveMembers, fd: int, sizes: list[int]) -> None:
-        self.members, self.fd, self.sizes = members, fd, sizes
+        self.members, self.archive, self.sizes = members, fd, sizes
 
     def read(self, number: int) -> bytes:
-        return _read_at(self.fd, self.members.offsets[number], self.sizes[number])
+        return _read_at(self.archive, self.members.offsets[number], self.sizes[number])
 
 
 class _Zipped:
     """Members of a zip file, checked by their CRC-32."""
 
     def __init__(self, members: ArchiveMembers, fd: int, sizes: list[int]) -> None:
-        self.members, self.fd, self.sizes = members, fd, sizes
+        self.members, self.archive, self.sizes = members, fd, sizes
 
     def read(self, number: int) -> bytes:
         members, size = self.members, self.sizes[number]
         packed, at = members.packed[number], members.offsets[number]
-        held = _read_at(self.fd, at, _LOCAL_BYTES + _SLACK + packed, short=True)
+        held = _read_at(self.archive, at, _LOCAL_BYTES + _SLACK + packed, short=True)
         if held[:4] != b"PK\3\4" or len(held) < _LOCAL_BYTES:
             raise ValueError(
                 "there is no local header at the offset in the archive's directory: the archive is damaged"
@@ -162,7 +169,7 @@ class _Zipped:
         start = _LOCAL_BYTES + int.from_bytes(held[26:28], "little") + int.from_bytes(held[28:30], "little")
         data = held[start : start + packed]
         if len(data) < packed:
-            data += _read_at(self.fd, at + start + len(data), packed - len(data))
+            data += _read_at(self.archive, at + start + len(data), packed - len(data))
         if members.methods[number] == _DEFLATED:
             data = _inflated(data, size)
         if zlib.crc32(data) != members.crcs[number]:
@@ -219,6 +226,8 @@ class StoreObjects(msgspec.Struct, frozen=True, tag=True):
 
 
 class _Objects:
+    archive = None
+
     def __init__(self, store: Any, pool: ThreadPoolExecutor, names: list[str], sizes: list[int]) -> None:
         self.store, self.pool, self.names, self.sizes = store, pool, names, sizes
         self.coming: collections.deque[tuple[int, Future[bytes]]] = collections.deque()

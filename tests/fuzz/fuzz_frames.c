@@ -1,13 +1,17 @@
 /* libFuzzer target for the parts of the packer in C that need no Python: the framing of samples
- * (shardkit/native/frames.h), the set of keys (key_set.h) and the check for plain JPEGs (plain_jpeg.h). run.sh builds
- * and runs it.
+ * (shardkit/native/frames.h), the set of keys (key_set.h), the check for plain JPEGs (plain_jpeg.h) and the members of
+ * archives (stored_member.h). run.sh builds and runs it.
  *
  * An input is a byte of switches, the number of fields, lengths of key, path, text, and of each field its name's length,
  * its role and size; then the bytes of all of them. What is measured must be what is put, in memory of exactly that size.
  */
+#define _GNU_SOURCE /* for memfd_create */
+#include <sys/mman.h>
+
 #include "../../shardkit/native/frames.h"
 #include "../../shardkit/native/key_set.h"
 #include "../../shardkit/native/plain_jpeg.h"
+#include "../../shardkit/native/stored_member.h"
 
 enum { MOST = 8, HEAD = 6, EACH = 4 };
 
@@ -55,14 +59,39 @@ static void look(const uint8_t *data, size_t size)
         abort();
 }
 
+/* The input as an archive: a member at the byte that its end names, of the size that it names. */
+static void read_archive(const uint8_t *data, size_t size)
+{
+    static int fd = -1;
+    if (fd < 0 && (fd = memfd_create("archive", 0)) < 0)
+        abort();
+    if (size < 4 || ftruncate(fd, 0) != 0 || pwrite(fd, data, size, 0) != (ssize_t)size)
+        return;
+    const uint8_t *end = data + size - 4;
+    const int64_t wanted = end[1];
+    Member member = {(int64_t)(end[0] % (size + 2)) - 1, wanted + (end[2] == 0), end[3] & 1 ? IN_TAR : end[3] >> 7, 0};
+    uint8_t *place = malloc(wanted ? (size_t)wanted : 1);
+    if (place == NULL)
+        abort();
+    if (end[3] & 2)
+        member.crc = crc32_of(data, size < 4 + (size_t)wanted ? 0 : (size_t)wanted);
+    if (read_member(fd, &member, place, wanted) && member.method == IN_TAR && wanted &&
+        memcmp(place, data + member.offset, (size_t)wanted) != 0)
+        abort();
+    free(place);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static int ready;
     static key_set keys;
     if (!ready && !crc32c_setup())
         abort();
+    if (!ready)
+        crc32_setup();
     ready = 1;
     look(data, size);
+    read_archive(data, size);
     if (size < HEAD + MOST * EACH)
         return 0;
     input from = {data + HEAD + MOST * EACH, data + size};

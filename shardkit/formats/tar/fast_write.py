@@ -45,13 +45,26 @@ class Gathered:
     crcs: array[int]
 
 
+@dataclass(frozen=True, slots=True)
+class StoredMembers:
+    """Where the files are in an archive, of which `fd` is open. numbers: native int64, (offset, packed size, method,
+    CRC-32) for each; the method is that of a zip, IN_TAR for a tar."""
+
+    fd: int
+    numbers: bytes
+
+
+IN_TAR = -1
+
+
 def extension() -> Any:
     """The C extension, or None if it was not built or this processor lacks what it needs."""
     return load("gather")[0]
 
 
 class Gatherer:
-    """Writes the files of one shard. fields: the image field of each file, as text. Requires `extension()`."""
+    """Writes the files of one shard, which are below `root`, or in an archive. fields: the image field of each file, as
+    text. Requires `extension()`."""
 
     def __init__(
         self,
@@ -61,6 +74,7 @@ class Gatherer:
         fields: Sequence[str],
         labels: Sequence[int],
         sizes: list[int],
+        members: StoredMembers | None = None,
     ) -> None:
         known = {label: b"%d" % label for label in set(labels)}
         names = {field: b"." + field.encode() for field in set(fields)}
@@ -71,7 +85,8 @@ class Gatherer:
             [known[label] for label in labels],
             sizes,
         )
-        self._root = _folder(root)
+        self._members = None if members is None else members.numbers
+        self._root = _folder(root) if members is None else os.dup(members.fd)
         self._files = MOST_FILES
         self._buffer = bytearray(BUFFER_BYTES)
         self._pattern = ustar_block(b"", 0, b"0", b"")
@@ -86,14 +101,14 @@ class Gatherer:
         stop = min(start + self._files, len(self._lists[0]))
         count, size, crc, records = extension().write(
             fd, at, crc, self._root, self._pattern, *self._lists, start, stop, CALL_BYTES, MAX_PIXELS, MAX_SCANS,
-            self._buffer,
+            self._buffer, self._members,
         )  # fmt: skip
         self._files = min(2 * self._files, MOST_FILES) if count else FEWEST_FILES
         numbers = array("q", records)
         return Gathered(count, size, crc, *(numbers[column::5] for column in range(5))) if count else None
 
     def close(self) -> None:
-        """Close the folder."""
+        """Close the folder or the archive."""
         if self._root is not None:
             os.close(self._root)
             self._root = None

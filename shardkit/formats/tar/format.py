@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardkit.formats.tar.fast_check import PlainShard
-    from shardkit.formats.tar.fast_write import Gatherer
+    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers
     from shardkit.formats.tfrecord.samples import FieldNames
 
 
@@ -154,8 +154,9 @@ class Tar:
         fields: Sequence[str],
         labels: Sequence[int],
         sizes: list[int],
+        members: StoredMembers | None = None,
     ) -> Gatherer | None:
         """The gatherer of `fast_write`, or None if the extension was not built."""
         from shardkit.formats.tar.fast_write import Gatherer
 
-        return Gatherer(root, paths, keys, fields, labels, sizes) if self.has_gatherer() else None
+        return Gatherer(root, paths, keys, fields, labels, sizes, members) if self.has_gatherer() else None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardkit.formats.tar.fast_check import PlainShard
-    from shardkit.formats.tar.fast_write import Gatherer
+    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,7 @@ class Tfrecord:
         fields: Sequence[str],
         labels: Sequence[int],
         sizes: list[int],
+        members: StoredMembers | None = None,
     ) -> Gatherer | None:
         """Always None: there is no fast path for this format."""
         return None

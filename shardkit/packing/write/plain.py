@@ -1,12 +1,11 @@
-"""The fast path of packing: one local file for each sample, in one tight loop, with JPEGs handled by the C
-extension.
+"""The fast path of packing: one file for each sample, on this machine or in an archive, in one tight loop, with JPEGs
+handled by the C extension.
 
 It writes the same bytes as the loop in samples.py.
 """
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError
 from shardkit.formats.format import FORMATS
-from shardkit.formats.tar.fast_write import IMAGE_AT, Gathered, Gatherer
+from shardkit.formats.tar.fast_write import IMAGE_AT, IN_TAR, Gathered, Gatherer, StoredMembers
 from shardkit.formats.tfrecord.samples import TooLargeError
 from shardkit.packing.write.file_samples import FileSamples, left_out
 from shardkit.packing.write.images import LOOKS, transcoded
@@ -23,7 +22,7 @@ from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, Written
 from shardkit.packing.write.sink import Advance, Meter, Sink
 from shardkit.packing.write.task import ShardTask
 from shardkit.sample import field_of, text_of_path
-from shardkit.sources.readers import DiskFiles, TreeFiles, read_file
+from shardkit.sources.readers import AnyFiles, ArchiveMembers, DiskFiles, Reader, TreeFiles
 
 JPEG_FIELDS = frozenset(("jpg", "jpe", "jfif"))
 """The fields whose files are nearly always what the C extension writes."""
@@ -33,9 +32,9 @@ LOOKED_AT = 256
 
 
 def is_plain(task: ShardTask) -> bool:
-    """Whether each sample of the task is one local file."""
+    """Whether each sample of the task is one file, on this machine or in an archive."""
     samples = task.samples
-    if not isinstance(samples, FileSamples) or not isinstance(samples.files, (TreeFiles, DiskFiles)):
+    if not isinstance(samples, FileSamples) or not isinstance(samples.files, (TreeFiles, DiskFiles, ArchiveMembers)):
         return False
     return not (samples.names or samples.inline or (samples.labels and min(samples.labels) < 0))
 
@@ -50,15 +49,17 @@ def is_native(task: ShardTask) -> bool:
 
 
 def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None:
-    """Write the samples of a task and the end mark if each is one local file; otherwise do nothing and return
-    None."""
+    """Write the samples of a task and the end mark if each is one file; otherwise do nothing and return None."""
     samples = task.samples
     if not is_plain(task) or not isinstance(samples, FileSamples):
         return None
     fields = _fields(samples.paths)
     found, skipped, done = _Found(samples, fields), list[Skipped](), Counter[str]()
-    with _gathering(task, samples, fields) as gather:
-        _write(task, samples, fields, gather, sink, advance, found, skipped, done)
+    with (
+        samples.files.opened(samples.paths, samples.sizes) as reader,
+        _gathering(task, samples, fields, reader) as gather,
+    ):
+        _write(task, samples, fields, reader, gather, sink, advance, found, skipped, done)
     return found.written(skipped, dict(done))
 
 
@@ -110,6 +111,7 @@ def _write(
     task: ShardTask,
     samples: FileSamples,
     fields: Sequence[str],
+    reader: Reader,
     gather: Gatherer | None,
     sink: Sink,
     advance: Advance,
@@ -122,11 +124,10 @@ def _write(
 
     done: counts what transcoding did, as in `Receipt`.
     """
-    look, read, wish = LOOKS[task.check], read_file, task.transcode
+    look, read, wish = LOOKS[task.check], reader.read, task.transcode
     form, texts, root = FORMATS[task.format], task.texts, samples.root
     paths, sizes = samples.paths, samples.sizes
-    encode, (folder, names) = form.encode, _places(samples)
-    prefix = os.path.join(folder, b"")
+    encode = form.encode
     label_fields = {label: ("cls", b"%d" % label) for label in set(samples.labels)}
     pieces: list[bytes] = []
     position = pending = number = reported = seen = 0
@@ -149,7 +150,7 @@ def _write(
         number += 1
         seen += size
         try:
-            data = read(prefix + names[number - 1], size)
+            data = read(number - 1)
             if wish is not None:
                 field, data = transcoded(field, data, wish, done)
             kind, width, height = look(data)
@@ -174,22 +175,41 @@ def _write(
 
 
 def _may_gather(task: ShardTask) -> bool:
-    """Whether the C extension does what the task asks for: it checks headers only, and transcodes nothing."""
-    return task.check == "header" and task.transcode is None
+    """Whether the C extension does what the task asks for: it checks headers only, transcodes nothing, and does not
+    unpack."""
+    assert isinstance(task.samples, FileSamples)
+    files = task.samples.files
+    packed = isinstance(files, ArchiveMembers) and 2 * sum(map(bool, files.methods)) > len(files.offsets)
+    return task.check == "header" and task.transcode is None and not packed
 
 
 @contextmanager
-def _gathering(task: ShardTask, samples: FileSamples, fields: Sequence[str]) -> Iterator[Gatherer | None]:
+def _gathering(
+    task: ShardTask, samples: FileSamples, fields: Sequence[str], reader: Reader
+) -> Iterator[Gatherer | None]:
     """The C extension's gatherer, if it can be used."""
     gather = None
     if _may_gather(task):
         form = FORMATS[task.format]
-        gather = form.gatherer(*_places(samples), samples.keys, fields, samples.labels, samples.sizes)
+        members = _members(samples.files, reader)
+        gather = form.gatherer(*_places(samples), samples.keys, fields, samples.labels, samples.sizes, members)
     try:
         yield gather
     finally:
         if gather is not None:
             gather.close()
+
+
+def _members(files: AnyFiles, reader: Reader) -> StoredMembers | None:
+    """Where the files are in an archive, if they are in one."""
+    if not isinstance(files, ArchiveMembers) or reader.archive is None:
+        return None
+    numbers = array("q", bytes(32 * len(files.offsets)))
+    numbers[::4] = array("q", files.offsets)
+    if files.methods:
+        numbers[1::4], numbers[3::4] = array("q", files.packed), array("q", files.crcs)
+    numbers[2::4] = array("q", files.methods or [IN_TAR] * len(files.offsets))
+    return StoredMembers(reader.archive, numbers.tobytes())
 
 
 def _places(samples: FileSamples) -> tuple[bytes, list[bytes]]:

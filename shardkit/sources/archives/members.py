@@ -73,9 +73,13 @@ class MembersBuilder:
             fact = f"its {packed} bytes unpack to {size}, over {BOMB_RATIO} times as many"
             self.refuse(name, fact, f"check the archive, {SKIP}")
             return
-        self._names.extend("", [os.fsdecode(clean)])
-        for column, number in zip(self._numbers, (size, offset, packed, method, crc), strict=True):
-            column.append(number)
+        self._names.append(clean)
+        sizes, offsets, packed_sizes, methods, crcs = self._numbers
+        sizes.append(size)
+        offsets.append(offset)
+        packed_sizes.append(packed)
+        methods.append(method)
+        crcs.append(crc)
 
     def folder(self, name: bytes) -> None:
         """Add a folder that has its own entry in the archive."""
@@ -137,7 +141,8 @@ class MembersBuilder:
         column = self._names.build()
         rows = {name: row for row, name in enumerate(column) if name in wanted}
         self._names = PathColumnBuilder()
-        self._names.extend("", [os.fsdecode(name) for name in column])
+        for name in column:
+            self._names.append(name)
         for name, target, clean in links:
             row = rows.get(clean)
             if row is None:

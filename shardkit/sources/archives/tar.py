@@ -64,15 +64,24 @@ class Input(Protocol):
 
 
 class _Plain:
-    """A file on disk: headers are read, and the data between them is skipped."""
+    """A file on disk: headers are read, and the data between them is skipped.
+
+    What follows is read along, since small members have several headers within it.
+    """
+
+    ALONG = 1 << 14
 
     def __init__(self, file: BinaryIO) -> None:
         self.at = 0
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
+        self._held, self._first = b"", 0
 
     def take(self, size: int) -> bytes:
-        data = read_at(self._file.fileno(), size, self.at)
+        start = self.at - self._first
+        if start + size > len(self._held):
+            self._held, self._first, start = read_at(self._file.fileno(), max(size, self.ALONG), self.at), self.at, 0
+        data = self._held[start : start + size]
         self.at += len(data)
         return data
 
