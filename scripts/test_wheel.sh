@@ -30,6 +30,6 @@ shardkit --version
 shardkit demo
 files=(tests/test_checksums.py tests/test_trust.py tests/formats/test_format.py)
 if [ "${SHARDKIT_PARTS:-}" != none ]; then
-    files+=(tests/images/test_fused.py tests/images/test_png_decoder.py tests/formats/tar/test_fast_write.py)
+    files+=(tests/images/test_fused.py tests/images/test_png_decoder.py tests/images/test_webp_decoder.py tests/formats/tar/test_fast_write.py)
 fi
 python -m pytest -q -p no:cacheprovider "${files[@]}"

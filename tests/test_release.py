@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT, WHEELS = CONFIGURATION["project"], CONFIGURATION["tool"]["cibuildwheel"]
 WORKFLOWS = {path.stem: path for path in (ROOT / ".github" / "workflows").glob("*.yml")}
-EXECUTABLE = ("libjpeg_turbo.sh", "build_wheels.sh", "test_wheel.sh")
+EXECUTABLE = ("libjpeg_turbo.sh", "libwebp.sh", "build_wheels.sh", "test_wheel.sh")
 
 
 def workflow(name: str) -> dict[str, Any]:
@@ -65,7 +65,9 @@ def test_each_system_builds_all_c_parts_or_says_that_it_builds_none() -> None:
     assert WHEELS["environment"]["SHARDKIT_PARTS"] == WHEELS["macos"]["environment"]["SHARDKIT_PARTS"] == "all"
     assert WHEELS["windows"]["environment"]["SHARDKIT_PARTS"] == "none"
     for system in (WHEELS, WHEELS["macos"]):
-        assert system["environment"]["JPEG_PREFIX"] == WHEELS["before-all"].split()[-1]
+        jpeg, webp = (command.split() for command in WHEELS["before-all"].split(" && "))
+        assert system["environment"]["JPEG_PREFIX"] == jpeg[-1]
+        assert system["environment"]["WEBP_PREFIX"] == webp[-1]
 
 
 def test_the_scripts_of_the_build_exist_and_can_be_run() -> None:
@@ -73,7 +75,7 @@ def test_the_scripts_of_the_build_exist_and_can_be_run() -> None:
         assert (ROOT / "scripts" / name).stat().st_mode & 0o111
         subprocess.run(["bash", "-n", str(ROOT / "scripts" / name)], check=True)
     named = re.findall(r"scripts/([\w.]+)", WHEELS["before-all"] + WHEELS["test-command"])
-    assert set(named) == {"libjpeg_turbo.sh", "test_wheel.sh", "test_wheel.txt"}
+    assert set(named) == {"libjpeg_turbo.sh", "libwebp.sh", "test_wheel.sh", "test_wheel.txt"}
     assert all((ROOT / "scripts" / name).is_file() for name in named)
 
 

@@ -133,7 +133,7 @@ class ImageDecoder:
         """(height, width) of an image as it is decoded without a size, from its header; None if that does not tell."""
         options = self.options
         try:
-            if options.orientation and (not images.is_jpeg(data) or orientation_in(data) != images.UPRIGHT):
+            if options.orientation and orientation_in(data) != images.UPRIGHT:
                 return None
             width, height = image_header(bytes(data), max_pixels=options.max_pixels, decode_rare=False)[1:]
         except ValueError:
@@ -346,6 +346,11 @@ class ImageDecoder:
             pixels = None if stored is None else images.decode_jpeg(data, stored, gray=self.channels == 1)
             if pixels is not None:
                 return images.upright(pixels, orientation_in(data) or 1 if options.orientation else 1)
+        if not images.is_jpeg(data) and fused.part_of(data) and fused.available():
+            size = self.stored_size(data)
+            pixels = None if size is None else fused.whole(data, (*size, self.channels), options.max_pixels)
+            if pixels is not None:
+                return pixels
         return _array_of(pillow_image(data, options)).copy()
 
     def convert(self, pixels: Pixels, out: NDArray[Any], draws_row: NDArray[np.float64] | None) -> None:

@@ -1,15 +1,17 @@
 """The optional decoders in C: a run of images straight into their slots, decoding only what they need.
 
-JPEGs are decoded where a C compiler and libjpeg-turbo's headers were when shardkit was installed (native/jpeg.c), PNGs
-where a compiler was (native/png.c). What they do not take (other formats and colour spaces, damaged images, anything
-odd) goes the way of `images.py`, so that the errors are the same. So are the pixels of PNGs. Those of JPEGs are nearer
-to Pillow's antialiased bilinear resize than that way's (benchmarks/fused.py).
+JPEGs are decoded where a C compiler and libjpeg-turbo's headers were when shardkit was installed (native/jpeg.c), WebPs
+where libwebp's were (native/webp.c), PNGs where a compiler was (native/png.c). What they do not take (other formats and
+colour spaces, damaged images, anything odd) goes the way of `images.py`, so that the errors are the same. So are the
+pixels of PNGs and WebPs. Those of JPEGs are nearer to Pillow's antialiased bilinear resize than that way's
+(benchmarks/fused.py).
 One difference is left: damage below the last row that a crop needs is not seen.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 
 from shardkit.images.crops import DEFAULT_RANGE, BoxRange, draws_of
 from shardkit.images.jpeg import MAX_SCANS
-from shardkit.images.pixels import Buffer, pillow_has_turbo
+from shardkit.images.pixels import Buffer, Pixels, pillow_has_turbo
 from shardkit.native import load
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ class FusedSettings:
     table: NDArray[Any] | None = None
 
 
-PARTS = {b"\xff\xd8": "jpeg", b"\x89P": "png"}
+PARTS = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"RI": "webp"}
 """How the files of a format start -> the part in C that decodes it."""
 
 
@@ -69,13 +71,16 @@ def build_info() -> dict[str, str]:
     """Which decoders are in use, and what is to be known about them.
 
     "jpeg decoder": "fused" or "simplejpeg". With "fused" also "libjpeg-turbo", the version built against; with
-    "simplejpeg" also "reason", why the other one did not load. "png decoder": "fused" or "Pillow".
+    "simplejpeg" also "reason", why the other one did not load. "png decoder" and "webp decoder":
+    "fused" or "Pillow"; with "fused" also "libwebp", the version in use.
     """
     module, reason = load("jpeg")
-    png = {"png decoder": "fused" if available("png") else "Pillow"}
+    others = {f"{part} decoder": "fused" if available(part) else "Pillow" for part in ("png", "webp")}
+    if available("webp"):
+        others["libwebp"] = load("webp")[0].libwebp
     if module is None:
-        return {"jpeg decoder": "simplejpeg", "reason": reason, **png}
-    return {"jpeg decoder": "fused", "libjpeg-turbo": module.libjpeg_turbo, **png}
+        return {"jpeg decoder": "simplejpeg", "reason": reason, **others}
+    return {"jpeg decoder": "fused", "libjpeg-turbo": module.libjpeg_turbo, **others}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,13 @@ def decode_batch(
     """
     view = FusedView(1, settings.size[:2], settings.limits)
     return decode_views(settings, [view], datas, [out], draws, points)
+
+
+def whole(data: Buffer, size: tuple[int, int, int], max_pixels: int) -> Pixels | None:
+    """The whole image of this size, uint8 (height, width, channels); None if the decoders in C leave it to another."""
+    out = np.empty((1, *size), np.uint8)
+    settings = FusedSettings(size, "resize", False, math.inf, max_pixels, same=True)
+    return None if decode_batch(settings, [data], out, None) else out[0]
 
 
 def part_of(data: Buffer | None) -> str:

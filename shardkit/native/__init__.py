@@ -8,11 +8,12 @@ a clear error is raised.
     tree        lists folders and makes keys; without it, `os.scandir` and a loop in Python do
     jpeg        decodes, crops and resizes JPEGs into a batch; without it, simplejpeg and Pillow do
     png         the same for PNGs; without it, Pillow does
+    webp        the same for WebPs; without it, Pillow does
     augment     warps images for `decode(augment=)`; without it, NumPy does
     jpegtran    rewrites JPEGs losslessly; without it, the options that need it are refused
 
-checksums, sums, gather and framing need a processor with an instruction for CRC-32C, jpeg and jpegtran libjpeg-turbo.
-setup.py builds them. A part is loaded on first use, never when shardkit is imported.
+checksums, sums, gather and framing need a processor with an instruction for CRC-32C, jpeg and jpegtran libjpeg-turbo,
+webp libwebp. setup.py builds them. A part is loaded on first use, never when shardkit is imported.
 """
 
 from __future__ import annotations

@@ -269,28 +269,20 @@ static const char *read_views(decoder *self, int n, int divisor)
 {
     j_decompress_ptr jpeg = &self->jpeg;
     const int in_height = (int)jpeg->output_height, in_width = (int)jpeg->output_width;
-    int top = in_height, bottom = 0, left = in_width, right = 0, beyond = 0;
+    span all;
     ring from = {.samples = jpeg->output_components};
-    for (int i = 0; i < n; i++) {
-        view *one = &self->views[i];
-        const char *reason = plan_view(one, in_height, in_width, divisor);
-        if (reason != NULL)
-            return reason;
-        top = one->top < top ? one->top : top;
-        left = one->left < left ? one->left : left;
-        bottom = one->bottom > bottom ? one->bottom : bottom;
-        right = one->right > right ? one->right : right;
-        from.count = one->kept > from.count ? one->kept : from.count;
-        beyond = one->beyond > beyond ? one->beyond : beyond;
-    }
-    from.bytes = (((size_t)in_width + beyond) * from.samples + 32 + 63) / 64 * 64;
+    const char *reason = plan_views(self->views, n, in_height, in_width, divisor, &all);
+    if (reason != NULL)
+        return reason;
+    from.count = all.kept;
+    from.bytes = (((size_t)in_width + all.beyond) * from.samples + 32 + 63) / 64 * 64;
     from.rows = room(&self->rows, from.bytes * from.count + 64);
     if (from.rows == NULL)
         return "no memory";
     from.rows +=
         8; /* not aligned: into aligned rows libjpeg-turbo writes past the cache (movntdq), which slows reading */
-    from.cut = cut_image(self, top, left, right);
-    for (int have = (int)jpeg->output_scanline; have < bottom; have++) {
+    from.cut = cut_image(self, all.top, all.left, all.right);
+    for (int have = (int)jpeg->output_scanline; have < all.bottom; have++) {
         JSAMPROW row = from.rows + from.bytes * (size_t)(have % from.count);
         if (jpeg_read_scanlines(jpeg, &row, 1) != 1)
             return "fewer rows than promised";

@@ -350,6 +350,30 @@ static const char *plan_view(view *self, int in_height, int in_width, int diviso
     return plan_smooth(self, in_height, in_width, divisor);
 }
 
+/* What some views need of an image together: rows, columns, rows at once, and columns beyond the last. */
+typedef struct {
+    int top, bottom, left, right, kept, beyond;
+} span;
+
+/* What n views need of an image that was decoded at 1 / divisor, each of its own box. 0, or a reason. */
+static const char *plan_views(view *views, int n, int in_height, int in_width, int divisor, span *all)
+{
+    *all = (span){.top = in_height, .left = in_width};
+    for (int i = 0; i < n; i++) {
+        view *one = &views[i];
+        const char *reason = plan_view(one, in_height, in_width, divisor);
+        if (reason != NULL)
+            return reason;
+        all->top = one->top < all->top ? one->top : all->top;
+        all->left = one->left < all->left ? one->left : all->left;
+        all->bottom = one->bottom > all->bottom ? one->bottom : all->bottom;
+        all->right = one->right > all->right ? one->right : all->right;
+        all->kept = one->kept > all->kept ? one->kept : all->kept;
+        all->beyond = one->beyond > all->beyond ? one->beyond : all->beyond;
+    }
+    return NULL;
+}
+
 /* Row `have` of the image is in the ring. */
 static void take_row(view *self, const ring *from, int have)
 {

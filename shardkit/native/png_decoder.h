@@ -172,25 +172,26 @@ static const char *read_interlaced(decoder *self, ring *into)
 }
 
 /* The rows for the views, from the top. */
-static const char *read_rows(decoder *self, int n, ring *from, int top, int bottom, int right)
+static const char *read_rows(decoder *self, int n, ring *from, const span *all)
 {
     const header *head = &self->head;
     const char *reason = NULL;
     if (head->interlaced) {
         if ((reason = read_interlaced(self, from)) != NULL)
             return reason;
-        for (int y = top; y < bottom; y++)
+        for (int y = all->top; y < all->bottom; y++)
             for (int i = 0; i < n; i++)
                 take_row(&self->views[i], from, y);
         return NULL;
     }
     begin_picture(&self->rows, head);
-    for (int y = 0; y < bottom; y++) {
-        if ((reason = next_line(&self->rows, head, head->width, right)) != NULL)
+    for (int y = 0; y < all->bottom; y++) {
+        if ((reason = next_line(&self->rows, head, head->width, all->right)) != NULL)
             return reason;
-        if (y < top)
+        if (y < all->top)
             continue;
-        reason = take_line(self, from->rows + from->bytes * (size_t)(y % from->count), from->cut, right, from->samples);
+        reason =
+            take_line(self, from->rows + from->bytes * (size_t)(y % from->count), from->cut, all->right, from->samples);
         if (reason != NULL)
             return reason;
         for (int i = 0; i < n; i++)
@@ -203,32 +204,27 @@ static const char *read_rows(decoder *self, int n, ring *from, int top, int bott
 static const char *read_views(decoder *self, const unsigned char *data, int n)
 {
     const header *head = &self->head;
-    int top = head->height, bottom = 0, left = head->width, right = 0, beyond = 0;
+    span all;
     ring from = {.samples = self->views[0].set->channels == 3 ? 4 : 1};
     const char *reason;
-    for (int i = 0; i < n; i++) {
-        view *one = &self->views[i];
-        one->part = choose_box(head->height, head->width, one->set, one->draws);
-        if ((reason = plan_view(one, head->height, head->width, 1)) != NULL)
-            return reason;
-        top = one->top < top ? one->top : top;
-        left = one->left < left ? one->left : left;
-        bottom = one->bottom > bottom ? one->bottom : bottom;
-        right = one->right > right ? one->right : right;
-        from.count = one->kept > from.count ? one->kept : from.count;
-        beyond = one->beyond > beyond ? one->beyond : beyond;
-    }
-    from.cut = head->interlaced ? 0 : left;
+    for (int i = 0; i < n; i++)
+        self->views[i].part = choose_box(head->height, head->width, self->views[i].set, self->views[i].draws);
+    if ((reason = plan_views(self->views, n, head->height, head->width, 1, &all)) != NULL)
+        return reason;
+    if (self->views[0].set->crop == CROP_RESIZE)
+        all.bottom = head->height; /* nearest pixels may leave out the last rows: damage there is seen, too */
+    from.cut = head->interlaced ? 0 : all.left;
     from.bytes =
-        ((size_t)((head->interlaced ? head->width : right) - from.cut + beyond) * (size_t)from.samples + 95) / 64 * 64;
-    from.count = head->interlaced ? head->height : from.count;
+        ((size_t)((head->interlaced ? head->width : all.right) - from.cut + all.beyond) * (size_t)from.samples + 95) /
+        64 * 64;
+    from.count = head->interlaced ? head->height : all.kept;
     if (head->interlaced && from.bytes > MOST_INTERLACED_BYTES / (size_t)from.count)
         return "large interlaced image";
     if ((from.rows = room(&self->kept, from.bytes * ((size_t)from.count + 1))) == NULL)
         return "no memory";
-    if ((reason = begin_rows(&self->rows, head, data, bottom)) != NULL)
+    if ((reason = begin_rows(&self->rows, head, data, all.bottom)) != NULL)
         return reason;
-    return read_rows(self, n, &from, top, bottom, right);
+    return read_rows(self, n, &from, &all);
 }
 
 /* The whole image has the slot's size. */

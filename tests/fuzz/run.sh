@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fuzz the fused decoder of JPEGs or PNGs, the warp of augmentation, the framing of samples, or the packer's loop, under
-# AddressSanitizer and UndefinedBehaviorSanitizer.
+# Fuzz the fused decoder of JPEGs, PNGs or WebPs, the warp of augmentation, the framing of samples, or the packer's loop,
+# under AddressSanitizer and UndefinedBehaviorSanitizer.
 #
 #   tests/fuzz/run.sh [SECONDS] [JPEG_PREFIX]
-#   tests/fuzz/run.sh png [SECONDS]         (needs zlib's headers, to compare with)
+#   tests/fuzz/run.sh png|webp [SECONDS]    (png needs zlib's headers, to compare with)
 #   tests/fuzz/run.sh gather [SECONDS]      (needs python3-config, and Python's headers)
 #   tests/fuzz/run.sh augment|frames [SECONDS]
 #
@@ -15,7 +15,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 what=jpeg
-case ${1:-} in augment | frames | gather | png)
+case ${1:-} in augment | frames | gather | png | webp)
     what=$1
     shift
     ;;
@@ -56,6 +56,12 @@ if [ "$what" = png ]; then
     mkdir -p "$work/corpus-png"
     exec "$work/fuzz_png" -max_total_time="$seconds" -max_len=20000 -timeout=20 -rss_limit_mb=2000 -seed="${SEED:-0}" \
         -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-png"
+fi
+if [ "$what" = webp ]; then
+    clang "${flags[@]}" tests/fuzz/fuzz_webp.c -lwebp -lm -o "$work/fuzz_webp"
+    mkdir -p "$work/corpus-webp"
+    exec "$work/fuzz_webp" -max_total_time="$seconds" -max_len=8000 -timeout=20 -rss_limit_mb=2000 -seed="${SEED:-0}" \
+        -artifact_prefix="$work/" -print_final_stats=1 "$work/corpus-webp"
 fi
 if [ -n "$prefix" ]; then
     flags+=("-I$prefix/include" "-I$prefix")

@@ -197,3 +197,15 @@ def test_a_single_image_is_decoded_as_in_a_batch() -> None:
     np.testing.assert_array_equal(image, outcome([data], plain=True, size=(20, 30))[0])
     with pytest.raises(DecodeError):
         ImageDecoder(DecodeOptions()).array(data[:-20], None)
+
+
+@pytest.mark.parametrize("options", [{}, {"color": "gray"}, {"orientation": True}, {"layout": "chw", "mean": 0.5}])
+def test_whole_images_of_several_sizes_are_decoded_in_c_too(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    datas = [noise(20, 30), noise(31, 8, 3, 4), noise(9, 9, extra=chunk(b"eXIf", exif_of(1)))]
+    decoder = ImageDecoder(DecodeOptions(**options))
+    with monkeypatch.context() as patch:
+        patch.setattr("shardkit.images.decoder.pillow_image", None)  # the other way is not used
+        found = [decoder.array(data, None) for data in datas]
+    monkeypatch.setattr(fused, "available", lambda part="": False)
+    for data, image in zip(datas, found, strict=True):
+        np.testing.assert_array_equal(image, decoder.array(data, None))

@@ -1,0 +1,35 @@
+/* The module: a run of WebPs straight into the slots of a batch, without the interpreter's lock.
+ *
+ *   webp.c          this file: the module
+ *   batch.h         the batch, for decoders of every format
+ *   webp_decoder.h  one image: its chunks, and libwebp around what has to be decoded
+ *   jpeg_view.h     a box of the image into a slot, row by row; with jpeg_resize.h, jpeg_precise.h and jpeg_finish.h,
+ *                   which know nothing of formats
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "webp_decoder.h"
+#include "jpeg_finish.h"
+#include "batch.h"
+
+static PyMethodDef methods[] = {
+    {"decode_batch", py_decode_batch, METH_VARARGS, decode_batch_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "webp",     .m_doc = "A fused WebP decoder; see images/fused.py.",
+    .m_size = -1,          .m_methods = methods, .m_free = free_module,
+};
+
+PyMODINIT_FUNC PyInit_webp(void)
+{
+    const int version = WebPGetDecoderVersion();
+    char text[16];
+    PyObject *module = PyModule_Create(&definition);
+    PyOS_snprintf(text, sizeof text, "%d.%d.%d", version >> 16 & 0xFF, version >> 8 & 0xFF, version & 0xFF);
+    if (module != NULL && PyModule_AddStringConstant(module, "libwebp", text) < 0)
+        Py_CLEAR(module);
+    return module;
+}
