@@ -5,6 +5,8 @@
 #ifndef SHARDKIT_BATCH_H
 #define SHARDKIT_BATCH_H
 
+#include <stdio.h>
+
 static decoder *idle = NULL; /* decoders that no thread is using; only touched with the GIL */
 
 static decoder *take_decoder(void)
