@@ -54,24 +54,26 @@ def write_plain(task: ShardTask, sink: Sink, advance: Advance) -> Written | None
     if not is_plain(task) or not isinstance(samples, FileSamples):
         return None
     fields = _fields(samples.paths)
-    found, skipped, done = _Found(samples, fields), list[Skipped](), Counter[str]()
+    found = _Found(samples, fields)
     with (
         samples.files.opened(samples.paths, samples.sizes) as reader,
         _gathering(task, samples, fields, reader) as gather,
     ):
-        _write(task, samples, fields, reader, gather, sink, advance, found, skipped, done)
-    return found.written(skipped, dict(done))
+        _write(task, found, reader, gather, sink, advance)
+    return found.written()
 
 
 class _Found:
-    """The samples that were written, by column. numbers: of their files in the task."""
+    """The samples that were written, by column, and the files that were skipped. numbers: of their files in the task.
+    done: counts what transcoding did, as in `Receipt`."""
 
     def __init__(self, samples: FileSamples, fields: Sequence[str]) -> None:
         self.samples, self.fields_of_files = samples, fields
         self.numbers = array("q")
         self.columns = {name: array("q") for name in COLUMNS[1:]}
         self.fields: dict[str, None] = {}
-        self.types = Counter[str]()
+        self.types, self.done = Counter[str](), Counter[str]()
+        self.skipped: list[Skipped] = []
 
     def add(self, number: int, field: str, kind: str, values: tuple[int, ...]) -> None:
         """Add a sample. values: of COLUMNS without the label."""
@@ -94,7 +96,7 @@ class _Found:
         self.fields.update(dict.fromkeys(counts))
         self.types.update({f"JPEG {field}": count for field, count in counts.items()})
 
-    def written(self, skipped: list[Skipped], done: dict[str, int]) -> Written:
+    def written(self) -> Written:
         """What was written."""
         samples = self.samples
         keys, paths, labels = samples.keys, samples.paths, samples.labels
@@ -103,27 +105,22 @@ class _Found:
         numbers = {"label": array("q", labels), **self.columns}
         rows = Rows(keys, _texts(paths), {name: column.tobytes() for name, column in numbers.items()})
         return Written(
-            rows=rows, labels=labels, fields=[*self.fields], types=dict(self.types), skipped=skipped, done=done
+            rows=rows,
+            labels=labels,
+            fields=[*self.fields],
+            types=dict(self.types),
+            skipped=self.skipped,
+            done=dict(self.done),
         )
 
 
 def _write(
-    task: ShardTask,
-    samples: FileSamples,
-    fields: Sequence[str],
-    reader: Reader,
-    gather: Gatherer | None,
-    sink: Sink,
-    advance: Advance,
-    found: _Found,
-    skipped: list[Skipped],
-    done: Counter[str],
+    task: ShardTask, found: _Found, reader: Reader, gather: Gatherer | None, sink: Sink, advance: Advance
 ) -> None:
     """Write the samples to the sink. It is a single loop: for small files, a call for each step would cost a tenth
     more.
-
-    done: counts what transcoding did, as in `Receipt`.
     """
+    samples, fields, skipped, done = found.samples, found.fields_of_files, found.skipped, found.done
     look, read, wish = LOOKS[task.check], reader.read, task.transcode
     form, texts, root = FORMATS[task.format], task.texts, samples.root
     paths, sizes = samples.paths, samples.sizes
