@@ -85,6 +85,7 @@ class FieldWeights:
     """Weights from the samples: a value of this name in the field `json`."""
 
     name: str
+    argument: str = _PLACE
 
     def __call__(self, batch: Any) -> tuple[Any, Any, NDArray[np.float32]]:
         """(images, labels, weights) of a batch."""
@@ -100,10 +101,10 @@ class FieldWeights:
     def _weight(self, key: str, record: Any) -> float:
         value = record.get(self.name) if isinstance(record, dict) else None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST:
-            what = f"no value {self.name!r} in a field json" if value is None else f"{self.name!r} is {value!r}"
-            raise DatasetError(
-                _PLACE, f"sample {key!r}: {what}, not a finite number", "fix the sample, or give an array"
-            )
+            fact = f"{self.name!r} of sample {key!r} is {value!r}, which is not a finite number"
+            if value is None:
+                fact = f"sample {key!r} has no value {self.name!r} in a field json"
+            raise DatasetError(self.argument, fact, "fix the sample, or give sample_weight an array to to_keras()")
         return float(value)
 
 

@@ -12,17 +12,15 @@ import numpy as np
 from shardkit.errors import UsageError
 from shardkit.images.augment import checks
 from shardkit.options.keywords import cure_of_choice
+from shardkit.units import short_value
 
 
 def flags(**values: object) -> list[bool]:
-    """The values as True and False, by Python's rule, in their order. UsageError for an array, which has no truth."""
-    found = []
+    """The values as True and False, in their order; a whole number or None by Python's rule. UsageError for others."""
     for name, value in values.items():
-        try:
-            found.append(bool(value))
-        except ValueError as exc:
-            raise UsageError(name, f"{type(value).__name__} is neither true nor false", "give True or False") from exc
-    return found
+        if value is not None and not isinstance(value, (bool, int, np.bool_, np.integer)):
+            raise UsageError(name, f"{short_value(value)} is neither true nor false", "give True or False")
+    return [bool(value) for value in values.values()]
 
 
 def folder_of(name: str, value: object) -> str | None:

@@ -32,7 +32,7 @@ from shardkit.reading.batches.batch import Batch, image_field
 from shardkit.reading.batches.labels import has_labels
 from shardkit.reading.content import Named
 from shardkit.reading.dataset import Dataset, dataset
-from shardkit.reading.options import DEFAULT_BUFFER
+from shardkit.reading.options import DEFAULT_BUFFER, at_least
 from shardkit.sample import IMAGE_FIELDS, AnySample
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import storage_error
@@ -95,6 +95,7 @@ def flow_from_shards(
     shuffle, keep_aspect_ratio, exact, verbose = flags(
         shuffle=shuffle, keep_aspect_ratio=keep_aspect_ratio, exact=exact, verbose=verbose
     )
+    batch_size = at_least("batch_size", batch_size, 1)
     save_to_dir = folder_of("save_to_dir", save_to_dir)
     data_format = keras.config.image_data_format() if data_format is None else data_format
     one_of("data_format", data_format, ("channels_first", "channels_last"))
@@ -120,7 +121,7 @@ def flow_from_shards(
     by_keras = exact or interpolation == "hamming" or keep_aspect_ratio or color_mode == "rgba"
     batches = load.by_keras(view, keep_aspect_ratio) if by_keras else load.by_shardkit(view)
     relabel = Relabel(labels, len(base.classes))
-    weights = None if weight_col is None else FieldWeights(weight_col)
+    weights = None if weight_col is None else FieldWeights(weight_col, "weight_col")
     finish = Finish(class_mode, relabel, len(names), floatx, weights=weights)
     if save_to_dir is not None:
         assert listing is not None

@@ -23,6 +23,7 @@ from shardkit.options.keywords import named_options
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.labels import has_labels
 from shardkit.reading.dataset import Dataset
+from shardkit.reading.options import at_least
 from shardkit.shards.find.shards import SourceLike
 
 TF_FILTERS: dict[str, Interpolation] = {
@@ -163,7 +164,9 @@ class _Options:
         if self.crop and keras.backend.backend() != "tensorflow":
             fact = "Keras' own function for this runs on its backend, which is not TensorFlow"
             raise UsageError("crop_to_aspect_ratio", fact, "choose that backend, or use flow_from_shards")
-        if self.batch_size is None and self.format == "keras":
+        if self.batch_size is not None:
+            at_least("batch_size", self.batch_size, 1)
+        elif self.format == "keras":
             raise UsageError("batch_size", "Keras needs batches", 'give a number, or format="tf"')
 
     @property

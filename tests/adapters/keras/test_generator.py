@@ -617,7 +617,7 @@ def test_weights_of_a_packed_dataframe_are_the_third_member_of_a_batch(
 
 def test_a_weight_that_is_missing_is_reported_with_its_sample(tree: Path) -> None:
     flow = Ours().flow_from_shards(tree, target_size=(8, 8), weight_col="weight")
-    with pytest.raises(shardkit.DatasetError, match=r"sample '.*': no value 'weight' in a field json"):
+    with pytest.raises(shardkit.DatasetError, match=r"weight_col: sample '.*' has no value 'weight' in a field json"):
         next(flow)
 
 
@@ -689,3 +689,18 @@ def test_weights_that_are_not_finite_are_refused(images: np.ndarray) -> None:
     for weights in ([np.nan] * 12, ["a"] * 12):
         with pytest.raises(UsageError, match="sample_weight: it holds NaN, infinity, or no numbers"):
             Ours().flow(images, np.arange(12), sample_weight=weights)
+
+
+@pytest.mark.parametrize("name", ["shuffle", "keep_aspect_ratio", "exact", "verbose"])
+@pytest.mark.parametrize("value", ["x", "False", 0.5, [True]])
+def test_a_flag_that_is_neither_true_nor_false_is_refused(name: str, value: Any, tree: Path) -> None:
+    with pytest.raises(shardkit.UsageError, match=f"^{name}: .* is neither true nor false; give True or False"):
+        Ours().flow_from_shards(tree, target_size=(8, 8), **{name: value})
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, True])
+def test_a_batch_size_that_is_no_positive_number_is_refused_by_its_name(value: Any, tree: Path) -> None:
+    with pytest.raises(shardkit.UsageError, match=r"^batch_size: "):
+        Ours().flow_from_shards(tree, target_size=(8, 8), batch_size=value)
+    with pytest.raises(shardkit.UsageError, match=r"^batch_size: "):
+        shardkit.keras.image_dataset_from_shards(tree, image_size=(8, 8), batch_size=value)
