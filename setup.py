@@ -84,6 +84,8 @@ EXTENSIONS = [
     jpeg_extension("shardkit.native.jpegtran"),
     plain_extension("shardkit.native.gather", "crc32c.h", "plain_jpeg.h", "stored_member.h"),
     plain_extension("shardkit.native.framing", "crc32c.h", "frames.h", "framing_sample.h", "key_set.h", "plain_jpeg.h"),
+    plain_extension("shardkit.native.samples", "columns.h", "crc32c.h"),
+    plain_extension("shardkit.native.lookup", "columns.h"),
     plain_extension("shardkit.native.sums", "crc32c.h"),
     plain_extension("shardkit.native.tree"),
     plain_extension("shardkit.native.checksums", "crc32c.h"),

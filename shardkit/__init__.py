@@ -15,6 +15,7 @@ _HOME = {
     "Advice": "shardkit.tools.bench.advice",
     "Augment": "shardkit.images.augment.options",
     "Batch": "shardkit.reading.batches.batch",
+    "EncodedBatch": "shardkit.reading.batches.encoded",
     "BenchResult": "shardkit.tools.bench.bench",
     "ClassEntry": "shardkit.shards.manifest",
     "ContactSheet": "shardkit.tools.view",

@@ -43,6 +43,7 @@ from shardkit.packing.settings import Images as Images
 from shardkit.packing.shard_writer import ShardWriter as ShardWriter
 from shardkit.packing.shard_writer import write as write
 from shardkit.reading.batches.batch import Batch as Batch
+from shardkit.reading.batches.encoded import EncodedBatch as EncodedBatch
 from shardkit.reading.combine import concat as concat
 from shardkit.reading.combine import mix as mix
 from shardkit.reading.dataset import Dataset as Dataset

@@ -3,6 +3,8 @@ a clear error is raised.
 
     checksums   CRC-32C of buffers; without it, google_crc32c or NumPy computes it
     sums        CRC-32C of all parts of a shard in one pass; without it, each part is summed by itself
+    samples     makes samples that are not decoded, and joins their images; without it, Python does
+    lookup      finds the index rows of a block; without it, NumPy does
     framing     frames the samples that a program writes; without it, a loop in Python does
     gather      reads, checks and writes plain JPEGs to a shard; without it, a loop in Python does
     tree        lists folders and makes keys; without it, `os.scandir` and a loop in Python do

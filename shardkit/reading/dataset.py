@@ -32,10 +32,11 @@ from shardkit.images.pillow import MAX_PIXELS
 from shardkit.images.views.options import View
 from shardkit.options.keywords import METHODS, named_options, no_attribute
 from shardkit.reading.batches.batch import Batch
+from shardkit.reading.batches.encoded import EncodedBatch
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.batches.memory import Memory
-from shardkit.reading.batches.pipeline import LOST, Item
+from shardkit.reading.batches.pipeline import LOST, Group, Item
 from shardkit.reading.chains import as_view, require_order
 from shardkit.reading.columns import labels_array, texts_array
 from shardkit.reading.content import Content, Named
@@ -47,7 +48,7 @@ from shardkit.reading.options import Reading, SampleWeight, at_least, buffer_siz
 from shardkit.reading.order.derived import split_rows
 from shardkit.reading.order.share import Remainder
 from shardkit.reading.select import AtNumbers, Fold, OfClasses, PartOf, Selection, Weights, Where, numbers_of
-from shardkit.reading.state import ReadPosition
+from shardkit.reading.state import Cursor, ReadPosition
 from shardkit.sample import DecodedSample, Sample
 from shardkit.shards.find.files import TRIES
 from shardkit.shards.find.shards import SourceLike
@@ -392,23 +393,34 @@ class Dataset(Generic[T_co]):
         return self._with(Filter(callable_of("filter(fn)", fn)))
 
     @overload
-    def batch(self: Dataset[Never], size: int, *, drop_last: bool = False) -> Dataset[Any]: ...
+    def batch(self, size: int, *, drop_last: bool = False, encoded: Literal[True]) -> Dataset[EncodedBatch]: ...
     @overload
-    def batch(self: Dataset[DecodedSample], size: int, *, drop_last: bool = False) -> Dataset[Batch]: ...
+    def batch(
+        self: Dataset[Never], size: int, *, drop_last: bool = False, encoded: Literal[False] = False
+    ) -> Dataset[Any]: ...
     @overload
-    def batch(self: Dataset[Sample], size: int, *, drop_last: bool = False) -> Dataset[dict[str, Any]]: ...
+    def batch(
+        self: Dataset[DecodedSample], size: int, *, drop_last: bool = False, encoded: Literal[False] = False
+    ) -> Dataset[Batch]: ...
     @overload
-    def batch(self, size: int, *, drop_last: bool = False) -> Dataset[Any]: ...
+    def batch(
+        self: Dataset[Sample], size: int, *, drop_last: bool = False, encoded: Literal[False] = False
+    ) -> Dataset[dict[str, Any]]: ...
+    @overload
+    def batch(self, size: int, *, drop_last: bool = False, encoded: bool = False) -> Dataset[Any]: ...
 
     @named_options
-    def batch(self, size: int, *, drop_last: bool = False) -> Dataset[Any]:
+    def batch(self, size: int, *, drop_last: bool = False, encoded: bool = False) -> Dataset[Any]:
         """Combine `size` items: decoded images to a Batch, which unpacks as (images, labels); others to a dict.
 
         The dict holds lists. drop_last omits a smaller last batch. A field that a sample lacks is None in its list.
         DatasetError if some of the samples have a label or a decoded image, and others do not.
+        encoded: combine undecoded samples to an `EncodedBatch` instead: their images in one buffer with offsets, and
+        the boxes and flips that decode() would draw, for a decoder on a GPU. UsageError after decode(). Iterating
+        raises DecodeError for a sample without an image.
         """
         require_order(self, "batch()")
-        return self._with(BatchUp(at_least("batch(size)", size, 1), bool(drop_last)))
+        return self._with(BatchUp(at_least("batch(size)", size, 1), bool(drop_last), bool(encoded)))
 
     @named_options
     def take(self, count: int) -> Dataset[T_co]:
@@ -621,12 +633,12 @@ class Dataset(Generic[T_co]):
         while True:
             require_same(self)
             empty = not cursor.delivered
-            for taken, item in self.run(cursor.epoch, done=cursor.done, delivered=cursor.delivered, lost=True):
-                cursor.taken = taken
-                cursor.delivered += 1
-                if item is not LOST:
-                    empty = False
-                    yield item
+            for taken, items in self._groups(cursor):
+                for cursor.taken, item in enumerate(items, taken):
+                    cursor.delivered += 1
+                    if item is not LOST:
+                        empty = False
+                        yield item
             if self.reading.turns is not None and cursor.turn + 1 >= self.reading.turns:
                 break
             if self.reading.turns is None and empty:
@@ -637,6 +649,14 @@ class Dataset(Generic[T_co]):
                 )
             cursor = self.position.next_epoch(cursor)
         self.position.end(cursor)
+
+    def _groups(self, cursor: Cursor) -> Iterator[Group]:
+        """The items of an epoch from a cursor on, for this process alone."""
+
+        def begin() -> Iterator[Group]:
+            return self.epoch(cursor.epoch, done=cursor.done).groups(delivered=cursor.delivered)
+
+        return begin() if self.content.resolved else self._begun(begin)
 
     def run(
         self,
@@ -667,7 +687,7 @@ class Dataset(Generic[T_co]):
             return items
         return (item for item in items if item[1] is not LOST)
 
-    def _begun(self, begin: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+    def _begun(self, begin: Callable[[], Iterator[U]]) -> Iterator[U]:
         """Yield from `begin`; retry if the content was replaced before the first item and nothing of it is in use yet.
 
         It is then looked up again, so that a new reader gets either the old or the new dataset.

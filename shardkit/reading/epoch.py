@@ -12,7 +12,7 @@ import numpy as np
 
 from shardkit.errors import DatasetError
 from shardkit.reading.batches.memory import Memory
-from shardkit.reading.batches.pipeline import Item, Run, apply_to_items, batch_limits
+from shardkit.reading.batches.pipeline import Group, Item, Run, apply_to_items, batch_limits
 from shardkit.reading.blocks.block import Rows
 from shardkit.reading.blocks.source import BlockSource, IndexedBlocks
 from shardkit.reading.content import Concatenated, Content, Mixed, usual_order
@@ -130,6 +130,12 @@ class Epoch:
             return self._replay(start, memory)
         run = self._run(worker, workers, memory)
         return apply_to_items(run.items(start, self._batches_before(delivered)), self.steps.after, delivered)
+
+    def groups(self, *, delivered: int = 0) -> Iterator[Group]:
+        """The items for a single reader, in groups, which are cheaper to deliver one by one."""
+        if self.steps.none:
+            return self._run(worker=0, workers=1, memory=None).groups()
+        return ((taken, (item,)) for taken, item in self.items(delivered=delivered))
 
     def _replay(self, start: int, memory: Memory | None) -> Iterator[Item]:
         """The items after `start` samples of this rank, found by reading from the beginning of the epoch."""

@@ -38,6 +38,8 @@ class BatchUp:
 
     size: int
     drop_last: bool
+    encoded: bool = False
+    """Whether the images stay as they are, for a decoder elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,11 @@ class Steps:
         return not any(isinstance(op, Filter) for op in self.samples)
 
     @property
+    def none(self) -> bool:
+        """Whether the items are the samples themselves."""
+        return not self.samples and self.batch is None and not self.after
+
+    @property
     def random(self) -> bool:
         """Whether a map() needs random numbers."""
         return any(isinstance(op, Map) and op.rng for op in (*self.samples, *self.after))
@@ -138,6 +145,10 @@ def steps_of(ops: Sequence[Op]) -> Steps:
                 raise UsageError(
                     "batch()", "it comes after a take() or skip() that follows a filter()", "call batch() first"
                 )
+            if op.encoded and any(isinstance(step, Decode) for step in samples):
+                fact = "decode() comes before it, whose images are arrays"
+                cure = "omit decode(), and give its size, crop and flip to crops() of each batch"
+                raise UsageError("batch(encoded=True)", fact, cure)
             batch = op
         elif isinstance(op, Decode):
             if batch is not None or any(isinstance(step, (Decode, Map, Filter)) for step in samples):

@@ -79,7 +79,8 @@ def _step(op: Op) -> str:
         name = getattr(op.fn, "__name__", type(op.fn).__name__)
         return f".{type(op).__name__.lower()}({printable(str(name))})"
     if isinstance(op, BatchUp):
-        return f".batch({op.size}{', drop_last=True' if op.drop_last else ''})"
+        marks = ", drop_last=True" * op.drop_last + ", encoded=True" * op.encoded
+        return f".batch({op.size}{marks})"
     assert isinstance(op, (Take, Skip))
     return f".{type(op).__name__.lower()}({op.count})"
 

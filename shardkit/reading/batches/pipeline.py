@@ -10,7 +10,7 @@ import itertools
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -22,6 +22,7 @@ from shardkit.errors import DamagedError, DatasetError, DecodeError, UsageError,
 from shardkit.images.decoder import DecodeOptions, ImageDecoder, OtherSizeError, SeekPoints
 from shardkit.images.views.decoder import ViewDecoder
 from shardkit.reading.batches.batch import REPEAT, Batch, collate, stacked_labels
+from shardkit.reading.batches.encoded import Chances, EncodedBatch, encoded_block, encoded_samples
 from shardkit.reading.batches.fields import FIELD_DECODERS, decode_fields, encode_labels
 from shardkit.reading.batches.labels import FIELD, require_mode, target_of
 from shardkit.reading.batches.memory import BufferPool, Memory
@@ -39,6 +40,10 @@ T = TypeVar("T")
 
 Item = tuple[int, Any]
 """(samples of the share taken so far, the user's item)."""
+
+
+Group = tuple[int, Iterable[Any]]
+"""(samples of the share taken up to the first item, the user's items). Each item after the first takes one more."""
 
 
 class _Lost:
@@ -82,14 +87,30 @@ class Run:
         threaded = bool(steps.samples) or any(isinstance(op, Map) for op in steps.after)
         return self._run_threads(blocks) if threaded else self._plain(blocks)
 
+    def groups(self) -> Iterator[Group]:
+        """The items of a Run without steps, which are its samples. The first one is ready."""
+        groups = (
+            (int(numbers[0]) + 1, mark_samples(block.samples(), repeats))
+            for numbers, block, repeats in self.source.blocks(0, self.source.samples, 1)
+        )
+        for taken, samples in itertools.islice(groups, 1):
+            return itertools.chain([(taken, itertools.chain(list(itertools.islice(samples, 1)), samples))], groups)
+        return groups
+
     def _plain(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         batch = self.steps.batch
         if batch is not None:
-            return self._collate(blocks, batch)
+            return self._encode(blocks, batch) if batch.encoded else self._collate(blocks, batch)
         return itertools.chain.from_iterable(
             zip((numbers + 1).tolist(), mark_samples(block.samples(), repeats), strict=True)
             for numbers, block, repeats in blocks
         )
+
+    def _encode(self, blocks: Iterator[Placed], batch: BatchUp) -> Iterator[Item]:
+        worker = _Worker(self)
+        for placed in blocks:
+            for span in worker.spans(placed, batch.size):
+                yield span.taken, worker.encoded(span)
 
     def _collate(self, blocks: Iterator[Placed], batch: BatchUp) -> Iterator[Item]:
         for numbers, block, repeats in blocks:
@@ -122,8 +143,8 @@ class Run:
         while chosen := list(itertools.islice(items, size)):
             if len(chosen) < size and drop:
                 return
-            items_of_batch = [item for _, (_, item) in chosen]
-            yield chosen[-1][0], worker.apply_maps(collate(items_of_batch), chosen[0][1][0])
+            counters, batch = zip(*(item for _, item in chosen), strict=True)
+            yield chosen[-1][0], worker.apply_maps(worker.collated(batch, counters), counters[0])
 
 
 def mark_samples(samples: Iterator[AnySample], repeats: NDArray[np.bool_] | None) -> Iterator[AnySample]:
@@ -183,11 +204,15 @@ class _Worker:
         calls = callers((*self.per_sample, *maps), run.source.seed, run.source.epoch)
         self.sample_calls = list(zip(self.per_sample, calls, strict=False))
         self.item_calls = calls[len(self.per_sample) :]
-        self.random = run.steps.random
+        encoded = run.steps.batch is not None and run.steps.batch.encoded
+        self.counted = run.steps.random or encoded
+        """Whether items depend on the counters of their samples."""
+        self.untouched = encoded and not run.steps.samples
         self.classes = run.source.classes
         self.targets = run.source.targets if self.options else ""
         require_mode(self.targets, self.options.label if self.options else "int")
         names = self.decoder.shapes if isinstance(self.decoder, ViewDecoder) else [""]
+        self.joined = BufferPool(run.ahead)
         self.memory: dict[str, Memory] = {name: run.memory or BufferPool(run.ahead) for name in names}
         self.skips = _Skips(self.options.skip_limit if self.options else 0)
         self.straight = bool(run.source.plain and self.decoder and not self.per_sample and self.batch)
@@ -201,18 +226,44 @@ class _Worker:
 
     def tasks(self, placed: Placed) -> Iterator[Task[Any]]:
         """Split a block into tasks: one per batch, or per run of samples."""
+        for span in self.spans(placed, self.batch.size if self.batch else PART_SAMPLES * 4):
+            if self.straight:
+                yield self._straight_task(span)
+            else:
+                yield self._encoded_task(span) if self.untouched else self._general_task(span)
+
+    def spans(self, placed: Placed, size: int) -> Iterator[_Span]:
+        """The parts of a block, of `size` samples each."""
         numbers, block, repeats = placed
-        size = self.batch.size if self.batch else PART_SAMPLES * 4
-        counters = self.run.source.random_counters(placed) if self.decoder or self.random else None
+        counters = self.run.source.random_counters(placed) if self.decoder or self.counted else None
         draws = self.decoder.draws(self.key, counters) if self.decoder and counters is not None else None
         for begin in range(0, len(block), size):
             end = min(begin + size, len(block))
             if self.batch and self.batch.drop_last and end - begin < size:
                 return  # the last block of shards that were not counted
             marks = None if repeats is None else repeats[begin:end]
-            chances = counters if self.random else None  # else no item asks for its own
-            span = _Span(block, begin, end, numbers[begin:end], draws, marks, chances)
-            yield self._straight_task(span) if self.straight else self._general_task(span)
+            chances = counters if self.counted else None  # else no item asks for its own
+            yield _Span(block, begin, end, numbers[begin:end], draws, marks, chances)
+
+    def encoded(self, span: _Span) -> EncodedBatch:
+        """A batch of images that are not decoded."""
+        assert span.counters is not None
+        repeats = span.repeats if span.repeats is not None and span.repeats.any() else None
+        chances = Chances(self.key, span.counters[span.begin : span.end])
+        plain = self.run.source.plain and not self.run.source.targets
+        return encoded_block(
+            span.block, span.begin, span.end, chances, plain=plain, repeats=repeats, empty=self.joined.empty
+        )
+
+    def collated(self, items: Sequence[Any], counters: Sequence[int]) -> Any:
+        """A batch of the results of single samples."""
+        if self.run.steps.batch is not None and self.run.steps.batch.encoded:
+            return encoded_samples(items, Chances(self.key, np.array(counters, np.int64)), empty=self.joined.empty)
+        return collate(items)
+
+    def _encoded_task(self, span: _Span) -> Task[Item]:
+        made = _Once(lambda: self.encoded(span))
+        return Task([made], lambda: (span.taken, self.apply_maps(made(), span.counter(0))))
 
     def _slots(self, span: _Span) -> _Slots | None:
         """Where a batch is decoded in place, and by what. Without a size: as if all images had that of the first; None
@@ -324,7 +375,8 @@ class _Worker:
             kept = [at for at in range(n) if results[at] is not _GONE]
             if not kept:
                 return self._nothing(span)
-            return span.taken, self.apply_maps(collate([results[at] for at in kept]), span.counter(kept[0]))
+            counters = [span.counter(at) for at in kept]
+            return span.taken, self.apply_maps(self.collated([results[at] for at in kept], counters), counters[0])
 
         return part, finish
 

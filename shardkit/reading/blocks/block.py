@@ -3,8 +3,8 @@ use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,17 @@ Buffer = Any
 Images = tuple[list[Buffer], dict[int, DamagedError | DecodeError]]
 """(the bytes of each image, empty for a damaged one; position among them -> the error)."""
 
-Run = tuple[int, int, int]
-"""(shard, first byte, end byte)."""
+Wanted = tuple[Rows, Rows, Rows]
+"""(shards, first bytes, end bytes) of n samples (int64)."""
+
+
+class Unchecked(NamedTuple):
+    """The bytes of some images without a copy; their CRC-32C (uint32), None if none is to be checked; and the error for
+    one that has another, by its number among them."""
+
+    datas: list[Buffer]
+    sums: NDArray[np.uint32] | None
+    damaged: Callable[[int], DamagedError] | None
 
 
 class Block(Protocol):
@@ -64,6 +73,15 @@ class Block(Protocol):
         """The seek points of the images of some samples (shards/seek.py), as far as they are known."""
         ...
 
+    def unchecked(self, begin: int, end: int) -> Unchecked | None:
+        """The bytes of the images of some samples before they are checked; None if `images` has to return them."""
+        ...
+
+    def shapes(self, begin: int, end: int) -> NDArray[np.int32] | None:
+        """(height, width) of the images of some samples as stored, 0 where it is not known (int32, (n, 2)); None if it
+        is for none."""
+        ...
+
     def target(self, number: int) -> bytes | None:
         """The bytes of the field with a label of several classes, or numbers; None if there is none."""
         ...
@@ -85,8 +103,8 @@ class Block(Protocol):
         """The name of each sample's image field."""
         ...
 
-    def runs(self) -> list[Run]:
-        """The runs of bytes that hold its samples; empty if reading ahead is pointless."""
+    def wanted(self) -> Wanted | None:
+        """Where the bytes of its samples are; None if reading ahead is pointless."""
         ...
 
     @property

@@ -11,7 +11,6 @@ import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +23,7 @@ from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
 from shardkit.reading.batches.labels import FIELD, Kind
 from shardkit.reading.blocks.block import Labels, Rows
-from shardkit.reading.blocks.held import ShardAccess
+from shardkit.reading.blocks.held import COLUMNS, ShardAccess, Table, split_rows
 from shardkit.reading.blocks.indexed import IndexBlock
 from shardkit.reading.blocks.mapped import MappedAccess
 from shardkit.sample import IMAGE_FIELDS
@@ -46,23 +45,6 @@ bytes each). A shuffle of 10,000 samples through shards of 200, or of many lanes
 
 KEPT_INDEXES = 32
 """Index files that are kept open."""
-
-
-@dataclass(slots=True)
-class _Table:
-    """The index rows of one shard."""
-
-    image_offset: Rows
-    image_size: Rows
-    label: NDArray[np.int64]
-    key: Any
-    path: Any
-    offset: Rows
-    size: Rows
-    crc32c: Rows
-    seek: Any = None
-    """The seek points of each image (an Arrow array), once they were asked for; None if there are none."""
-    has_seek: bool = True
 
 
 class IndexCatalog:
@@ -119,7 +101,7 @@ class IndexCatalog:
         self._verify = bool(verify)
         self._first = np.concatenate([[0], np.cumsum(self.counts)])
         self.starts = self._first[[0, -1]]
-        self._tables: OrderedDict[int, _Table] = OrderedDict()
+        self._tables: OrderedDict[int, Table] = OrderedDict()
         self._limit = tables
         self._labels: Labels | None = None
         self._key_sums: NDArray[np.uint32] | None = None
@@ -185,11 +167,9 @@ class IndexCatalog:
 
     def block(self, rows: Rows) -> IndexBlock:
         """The samples at these rows, with their index rows."""
-        shards = np.searchsorted(self._first, rows, side="right") - 1
-        local = rows - self._first[shards]
-        return IndexBlock(self, rows, shards, local)
+        return IndexBlock(self, rows, *split_rows(self._first, rows))
 
-    def table(self, shard: int) -> _Table:
+    def table(self, shard: int) -> Table:
         """The index rows of a shard. Raises ManifestError if the index does not match."""
         with self._lock:
             found = self._tables.get(shard)
@@ -231,9 +211,9 @@ class IndexCatalog:
         """Keep the current files until this catalog is gone, if that is cheap."""
         self.access.shards.hold()
 
-    def _read_table(self, shard: int) -> _Table:
-        names = ("image_offset", "image_size", "label", "key", "path", "offset", "size", "crc32c")
-        table = _Table(**self._columns(shard, names))
+    def _read_table(self, shard: int) -> Table:
+        columns = self._columns(shard, (*COLUMNS, "key"))
+        table = Table(columns, lambda *names: self._columns(shard, names))
         file = self.files()[shard]
         stops, ends = table.offset + table.size, table.image_offset + table.image_size
         has_image = table.image_offset >= 0

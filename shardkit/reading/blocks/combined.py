@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shardkit.errors import UsageError
 from shardkit.reading.batches.labels import FIELD, Kind, relabel_field
-from shardkit.reading.blocks.block import Block, Catalog, Images, Labels, Rows, Run, images_of
+from shardkit.reading.blocks.block import Block, Catalog, Images, Labels, Rows, Wanted, images_of
 from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.index import as_numpy
@@ -135,13 +136,17 @@ class CombinedBlock:
         """The bytes of all parts to fetch ahead of use."""
         return [held for block in self.parts.values() for held in block.arriving]
 
-    def runs(self) -> list[Run]:
-        """The runs of all parts."""
-        return [
-            (int(self._first_files[part]) + shard, start, end)
-            for part, block in self.parts.items()
-            for shard, start, end in block.runs()
-        ]
+    def wanted(self) -> Wanted | None:
+        """Where the bytes of the samples of all parts are."""
+        found = []
+        for part, block in self.parts.items():
+            wanted = block.wanted()
+            if wanted is not None:
+                found.append((wanted[0] + self._first_files[part], *wanted[1:]))
+        if not found:
+            return None
+        shards, firsts, stops = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        return shards, firsts, stops
 
     def _at(self, number: int) -> tuple[Block, int]:
         part, within = self._where[number]
@@ -169,6 +174,20 @@ class CombinedBlock:
         return (
             relabel_field(data, self._relabel[self._where[number][0]]) if self._several and data is not None else data
         )
+
+    def unchecked(self, begin: int, end: int) -> None:
+        """None: the parts check theirs."""
+        return
+
+    def shapes(self, begin: int, end: int) -> NDArray[np.int32]:
+        """(height, width) of the images of some samples; 0 where it is not known."""
+        shapes = np.zeros((end - begin, 2), np.int32)
+        for at, number in enumerate(range(begin, end)):
+            block, within = self._at(number)
+            found = block.shapes(within, within + 1)
+            if found is not None:
+                shapes[at] = found[0]
+        return shapes
 
     def images(self, begin: int, end: int) -> Images:
         """As `image` for each."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from shardkit.errors import DamagedError
 from shardkit.location import Location
 from shardkit.reading.blocks.fetch_ahead import StorePrefetch
-from shardkit.reading.blocks.held import AT_ONCE, Read, Spans, T
+from shardkit.reading.blocks.held import AT_ONCE, Columns, Read, Spans, T
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.fetched import FetchedShards
 from shardkit.shards.objects import Objects
@@ -124,6 +124,10 @@ class FetchedBytes:
                 datas.append(bytes(data))
                 number += 1
             yield datas
+
+    def dicts(self, columns: Columns) -> None:
+        """None: each image is awaited and checked."""
+        return
 
     def prove(self, require: Callable[[int, Mapping], None]) -> None:
         """Do nothing: each image is checked."""

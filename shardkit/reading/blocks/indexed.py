@@ -8,12 +8,13 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shardkit.checksums import crc32c, differing
 from shardkit.errors import DamagedError, DecodeError
 from shardkit.reading.batches.labels import FIELD
-from shardkit.reading.blocks.block import NO_IMAGE_CURE, Buffer, Images, Rows, Run, images_of
-from shardkit.reading.blocks.held import SampleBytes, Spans
+from shardkit.reading.blocks.block import NO_IMAGE_CURE, Buffer, Images, Rows, Unchecked, Wanted, images_of
+from shardkit.reading.blocks.held import Columns, SampleBytes, Spans, gather, texts_at
 from shardkit.sample import IMAGE_FIELDS, AnySample, field_of
 from shardkit.shards.index_file import INDEX_CURE
 from shardkit.shards.seek import belongs
@@ -22,48 +23,34 @@ if TYPE_CHECKING:
     from shardkit.reading.blocks.catalog import IndexCatalog
     from shardkit.reading.blocks.fetched import FetchedBytes
 
-GAP_BYTES = 1 << 20
-"""The largest gap between two samples to read along with them: less than a disk reads in the time of one seek."""
-
-_NONE = np.zeros(0, np.bool_)
-
 
 class IndexBlock:
     """Samples of an IndexCatalog: their index rows gathered, and what holds their bytes."""
 
     __slots__ = (
-        "__dict__", "catalog", "crcs", "held", "keys", "labels", "local", "rows", "spans",
+        "__dict__", "catalog", "crcs", "held", "labels", "local", "rows", "slots", "spans", "tables",
     )  # fmt: skip
 
-    def __init__(self, catalog: IndexCatalog, rows: Rows, shards: Rows, local: Rows) -> None:
-        self.catalog = catalog
-        self.rows, self.local = rows, local
-        n = len(rows)
-        starts = np.empty(n, np.int64)
-        self.labels = np.empty(n, np.int64)
-        self.crcs = np.empty(n, np.uint32)
-        sizes = np.empty(n, np.int64)
-        whole = np.empty((2, n), np.int64)
-        keys = np.empty(n, object)
-        for where, shard in _by_shard(shards):
-            table = catalog.table(shard)
-            at = _run_or_rows(local[where])
-            starts[where] = table.image_offset[at]
-            sizes[where] = table.image_size[at]
-            self.labels[where] = table.label[at]
-            self.crcs[where] = table.crc32c[at]
-            whole[:, where] = table.offset[at], table.size[at]
-            keys[where] = _texts(table.key, at)
+    def __init__(self, catalog: IndexCatalog, rows: Rows, used: list[int], slots: Rows, local: Rows) -> None:
+        """used: the shards, ascending. slots: the place of each sample's shard among them. local: its number there."""
+        self.catalog, self.rows = catalog, rows
+        self.slots, self.local = slots, local
+        self.tables = [catalog.table(shard) for shard in used]
+        tables = [table.numbers for table in self.tables]
+        starts, sizes, self.labels, crcs, firsts, lengths = gather(tables, slots, local)
+        self.crcs = crcs.astype(np.uint32)
         ends = starts + sizes
-        firsts: Rows = starts if catalog.plain else whole[0]
-        stops: Rows = ends if catalog.plain else whole.sum(axis=0)
-        parsed = np.minimum(starts, self.labels) < 0 if catalog.plain else _NONE
-        if parsed.any():  # samples without image or label, which are read as a whole
-            firsts = np.where(parsed, whole[0], firsts)
-            stops = np.where(parsed, whole.sum(axis=0), stops)
-        self.keys: list[str] = keys.tolist()
-        self.spans = Spans(shards, starts, ends, firsts, stops)
+        stops = firsts + lengths
+        if catalog.plain:
+            parsed = np.minimum(starts, self.labels) < 0  # samples without image or label, which are read as a whole
+            firsts, stops = np.where(parsed, firsts, starts), np.where(parsed, stops, ends)
+        self.spans = Spans(used, slots, starts, ends, firsts, stops)
         self.held: SampleBytes = catalog.access.bytes_of(self.spans)
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The samples' keys."""
+        return texts_at(self.tables, self.slots, self.local)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,9 +61,9 @@ class IndexBlock:
         runs."""
         return self.held.arriving
 
-    def runs(self) -> list[Run]:
-        """The runs of the block's samples in each shard."""
-        return self.spans.runs(GAP_BYTES)
+    def wanted(self) -> Wanted:
+        """Where the bytes of its samples are."""
+        return self.spans.shards, self.spans.firsts, self.spans.stops
 
     def image(self, number: int) -> Buffer:
         """The image's bytes, without a copy if possible. DecodeError for a sample without an image, DamagedError for a
@@ -86,15 +73,24 @@ class IndexBlock:
             raise DecodeError(place, "this sample has no image", NO_IMAGE_CURE, None, key)
         return self.held.view(number, self._image_in)
 
-    def images(self, begin: int, end: int) -> Images:
-        """As `image` for each, with checksums computed together if they are available locally. DecodeError for a sample
-        without an image."""
+    def unchecked(self, begin: int, end: int) -> Unchecked | None:
+        """The bytes of images in mapped shards. None if one is missing, or has to be awaited."""
         has_none = int(self.spans.starts[begin:end].min(initial=0)) < 0
         datas = None if has_none else self.held.views(begin, end)
         if datas is None:
+            return None
+        sums = self.crcs[begin:end] if self.catalog.checked else None
+        return Unchecked(datas, sums, lambda number: self._damaged(begin + number))
+
+    def images(self, begin: int, end: int) -> Images:
+        """As `image` for each, with checksums computed together if they are available locally. DecodeError for a sample
+        without an image."""
+        found = self.unchecked(begin, end)
+        if found is None:
             return images_of(self, begin, end)
+        datas, sums, _ = found
         wrong: dict[int, DamagedError | DecodeError] = {}
-        for at in differing(datas, self.crcs[begin:end]) if self.catalog.checked else ():
+        for at in [] if sums is None else differing(datas, sums):
             datas[at] = b""
             wrong[at] = self._damaged(begin + at)
         return datas, wrong
@@ -130,6 +126,15 @@ class IndexBlock:
         fact = f"the checksum of the image's {self.spans.ends[number] - self.spans.starts[number]} bytes is wrong"
         return DamagedError(place, fact, "copy the shard again, or pack again", offset, key)
 
+    def shapes(self, begin: int, end: int) -> NDArray[np.int32]:
+        """(height, width) of the images of some samples as stored, 0 where it is not known (int32, (n, 2))."""
+        slots, local = self.slots[begin:end], self.local[begin:end]
+        found = np.zeros((end - begin, 2), np.int32)
+        for slot in np.unique(slots).tolist():
+            where = np.flatnonzero(slots == slot)
+            found[where] = self.tables[slot].extents[local[where]][:, ::-1]
+        return found
+
     def target(self, number: int) -> bytes | None:
         """The bytes of the field: right after the image in a tar; otherwise found by reading the sample."""
         if not self.catalog.plain and self.held.whole:
@@ -147,9 +152,16 @@ class IndexBlock:
         """All samples in order."""
         if not self.catalog.plain or self._least < 0:
             return map(self.sample, range(len(self)))
+        if not self.catalog.checked_raw:
+            self.held.prove(self.catalog.require_own)
+            urls = [self.catalog.urls[shard] for shard in self.spans.used]
+            texts = [table.texts for table in self.tables]
+            dicts = self.held.dicts(Columns(texts, self.local, self.labels, urls, self.fields))
+            if dicts is not None:
+                return dicts
         datas = chain.from_iterable(self._copies())
-        urls = map(self.catalog.urls.__getitem__, self.spans.images[0])
-        columns = zip(datas, self.keys, urls, self.labels.tolist(), self.fields, strict=True)
+        places = map(self.catalog.urls.__getitem__, self.spans.images[0])
+        columns = zip(datas, self.keys, places, self.labels.tolist(), self.fields, strict=True)
         return ({"__key__": key, "__url__": url, name: data, "cls": label} for data, key, url, label, name in columns)
 
     @cached_property
@@ -189,7 +201,7 @@ class IndexBlock:
     def _sample_in(self, number: int, data: Any, base: int) -> AnySample:
         """A whole sample in bytes of its shard. DamagedError if they are damaged, or not what the index says."""
         form, shard, at = self.catalog.format, self.spans.images[0][number], int(self.local[number])
-        table, url = self.catalog.table(shard), self.catalog.urls[shard]
+        table, url = self.tables[self.slots[number]], self.catalog.urls[shard]
         start = int(table.offset[at])
         end = start + int(table.size[at])
         found = next(
@@ -217,39 +229,11 @@ class IndexBlock:
         if self.catalog.names is not None:  # the index does not have these names
             names = list(IMAGE_FIELDS)
         elif len(names) == 1:
+            if int(self.spans.starts.min(initial=0)) >= 0:
+                return names * len(self)
             return [names[0] if start >= 0 else "" for start in self.spans.images[1]]
         if not self.catalog.plain:
             return [next((name for name in self.sample(i) if name in names), "") for i in range(len(self))]
-        paths = zip(self.spans.images[0], self.local.tolist(), strict=True)
-        return [field_of(self.catalog.table(s).path[i].as_py().rpartition(".")[2]) for s, i in paths]
-
-
-def _by_shard(shards: Rows) -> Iterator[tuple[Rows | slice, int]]:
-    """(positions, shard) for each shard that occurs."""
-    if len(shards) and (shards == shards[0]).all():
-        yield slice(None), int(shards[0])
-        return
-    order = np.argsort(shards, kind="stable")
-    bounds = np.flatnonzero(np.diff(shards[order], prepend=-1)).tolist()
-    for first, stop in zip(bounds, [*bounds[1:], len(order)], strict=True):
-        where = order[first:stop]
-        yield where, int(shards[where[0]])
-
-
-def _run_or_rows(at: Rows) -> Rows | slice:
-    """The rows as a slice if each follows the one before it: then nothing has to be gathered."""
-    first, count = int(at[0]), len(at)
-    if int(at[-1]) - first == count - 1 and bool((np.diff(at) == 1).all()):
-        return slice(first, first + count)
-    return at
-
-
-def _texts(column: Any, at: Rows | slice) -> Any:
-    """The texts of a column at some rows (object, n)."""
-    if isinstance(at, slice):
-        chosen = column.slice(at.start, at.stop - at.start)
-    else:
-        import pyarrow as pa
-
-        chosen = column.take(pa.array(at))
-    return chosen.to_numpy(zero_copy_only=False)
+        columns = [table.path for table in self.tables]
+        paths = (columns[slot][i].as_py() for slot, i in zip(self.slots.tolist(), self.local.tolist(), strict=True))
+        return [field_of(path.rpartition(".")[2]) for path in paths]

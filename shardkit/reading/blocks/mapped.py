@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from shardkit.errors import DamagedError
-from shardkit.reading.blocks.held import AT_ONCE, Read, Spans, T
+from shardkit.reading.blocks.held import AT_ONCE, Columns, Read, Spans, T, samples_extension
 from shardkit.reading.blocks.prefetch import KernelPrefetch
+from shardkit.sample import AnySample
 from shardkit.shards.buffers import MappedShards, ShardFile
 from shardkit.storage.mapped import LOOK_SECONDS
 from shardkit.storage.mapping import Mapping, view_of
@@ -47,7 +48,7 @@ class MappedBytes:
 
     @cached_property
     def _maps(self) -> dict[int, Mapping]:
-        return {shard: self._shards.buffer(shard) for shard in sorted(set(self._spans.images[0]))}
+        return {shard: self._shards.buffer(shard) for shard in self._spans.used}
 
     @cached_property
     def _buffers(self) -> dict[int, memoryview]:
@@ -93,6 +94,18 @@ class MappedBytes:
             if clock() >= due:
                 due = self._look()
             yield [maps[shard][start:end] for shard, start, end in itertools.islice(columns, AT_ONCE)]
+
+    def dicts(self, columns: Columns) -> Iterator[AnySample] | None:
+        """All samples in order, made in C; None without the C extension."""
+        native, spans = samples_extension(), self._spans
+        if native is None:
+            return None
+        offsets, texts = zip(*columns.texts, strict=True)
+        found: Iterator[AnySample] = native.Samples(
+            list(self._maps.values()), spans.slots, spans.starts, spans.ends, offsets, texts, columns.rows,
+            columns.labels, columns.urls, columns.fields, self._look,
+        )  # fmt: skip
+        return found
 
     def prove(self, require: Callable[[int, Mapping], None]) -> None:
         """Call `require` for each shard that is new or was written to."""

@@ -22,7 +22,7 @@ from shardkit.formats.format import FORMATS, format_of_head, format_of_name, is_
 from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
 from shardkit.reading.batches.labels import FIELD, Kind
-from shardkit.reading.blocks.block import Images, Placed, Run, images_of
+from shardkit.reading.blocks.block import Images, Placed, images_of
 from shardkit.reading.blocks.source import BLOCK_BYTES, BLOCK_SAMPLES
 from shardkit.reading.ops import ALL
 from shardkit.rng import permutation, stream_key, uniform
@@ -181,9 +181,9 @@ class StreamBlock:
         """The name of each sample's image field, "" for none."""
         return [next((name for name in sample if name in IMAGE_FIELDS), "") for sample in self.items]
 
-    def runs(self) -> list[Run]:
-        """Empty: the samples have been read."""
-        return []
+    def wanted(self) -> None:
+        """None: the samples have been read."""
+        return
 
     def image(self, number: int) -> Any:
         """The bytes of the image."""
@@ -195,6 +195,14 @@ class StreamBlock:
 
     def seek_points(self, begin: int, end: int) -> None:
         """None: there is no index to know them from."""
+        return
+
+    def unchecked(self, begin: int, end: int) -> None:
+        """None: they have been read."""
+        return
+
+    def shapes(self, begin: int, end: int) -> None:
+        """None: only their headers tell."""
         return
 
     def target(self, number: int) -> bytes | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, SourceError, StorageError, printable
 from shardkit.reading.batches.labels import Kind
-from shardkit.reading.blocks.block import Images, Run, images_of
+from shardkit.reading.blocks.block import Images, images_of
 from shardkit.reading.blocks.prefetch import NoPrefetch
 from shardkit.sample import AnySample, field_of, fs_text, text_of_path
 from shardkit.shards.buffers import ShardFile
@@ -120,9 +120,9 @@ class TreeBlock:
         """The name of each sample's image field."""
         return [field_of(os.fsdecode(path.rpartition(b".")[2])) for path in self.paths]
 
-    def runs(self) -> list[Run]:
-        """Empty: the files are too small for reading ahead."""
-        return []
+    def wanted(self) -> None:
+        """None: the files are too small for reading ahead."""
+        return
 
     def image(self, number: int) -> bytes:
         """The bytes of the file. Raises NotFoundError, StorageError."""
@@ -143,6 +143,14 @@ class TreeBlock:
 
     def seek_points(self, begin: int, end: int) -> None:
         """None: there is no index to know them from."""
+        return
+
+    def unchecked(self, begin: int, end: int) -> None:
+        """None: files are read one by one."""
+        return
+
+    def shapes(self, begin: int, end: int) -> None:
+        """None: only their headers tell."""
         return
 
     def target(self, number: int) -> None:
