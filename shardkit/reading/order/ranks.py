@@ -23,6 +23,7 @@ LAUNCHERS = (
     ("PMI_RANK", "PMI_SIZE"),  # MPICH, Intel MPI
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # srun; a batch script itself is not a step with several tasks
     ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES"),  # jax.distributed, before it is initialized
+    ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),  # an indexed job of Kubernetes, whose manifest sets the second
 )
 """Environment variables for rank and world size; the first pair of which both are set counts."""
 
@@ -110,8 +111,15 @@ def jax_process() -> tuple[int, int, Any] | None:
     return None if client is None or number is None or count is None else (int(number), int(count), client)
 
 
+SLURM_ALLOCATION = ("SLURM_PROCID", "SLURM_NTASKS")
+"""The tasks of an allocation, which are those of a step too where Slurm gives its number, but not that of its tasks."""
+
+SLURM_STEPS = ("SLURM_STEP_ID", "SLURM_STEPID")
+
+
 def _from_environment(environment: Mapping[str, str]) -> tuple[int, int, str] | None:
-    for rank, world_size in LAUNCHERS:
+    step = any(environment.get(name) for name in SLURM_STEPS)
+    for rank, world_size in (*LAUNCHERS, SLURM_ALLOCATION) if step else LAUNCHERS:
         if environment.get(rank) and environment.get(world_size):
             place = f"${rank}, ${world_size}"
             found = _number(environment[rank], place), _number(environment[world_size], place)
@@ -122,7 +130,9 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[int, int, str] | 
         text = environment.get(name)
         if text and text.isdecimal() and int(text) > 0:
             fact = f"this is process {int(text)} of several, but their number is unknown"
-            raise UsageError(f"${name}", fact, "give rank= and world_size= (0 and 1 to read everything)")
+            sizes = [size for rank, size in LAUNCHERS if rank == name]
+            also = f", or set ${sizes[0]}" if sizes else ""
+            raise UsageError(f"${name}", fact, f"give rank= and world_size= (0 and 1 to read everything){also}")
     return None
 
 

@@ -45,6 +45,8 @@ def test_nobody_says_anything() -> None:
         ({"RANK": "1"}, (0, 1)),
         ({"RANK": "", "WORLD_SIZE": ""}, (0, 1)),
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "6"}, (0, 1)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "6", "SLURM_STEP_ID": "0"}, (0, 6)),
+        ({"JOB_COMPLETION_INDEX": "2", "JOB_COMPLETIONS": "5"}, (2, 5)),
     ],
 )
 def test_a_launcher_says_it_in_the_environment(environment: dict[str, str], expected: tuple[int, int]) -> None:
