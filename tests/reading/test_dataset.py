@@ -333,6 +333,7 @@ def test_no_threads_are_left_of_an_iteration(
     cars: str, chain: Callable[[Dataset], Dataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(buffers, "is_cached", lambda *_: False)  # else nothing is read ahead
+    monkeypatch.setattr(blocks, "BLOCK_SAMPLES", 8)
     before = own_threads()
     dataset = chain(shardkit.dataset(cars, threads=3))
     list(dataset)
