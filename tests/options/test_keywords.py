@@ -280,7 +280,7 @@ def test_only_names_that_are_nearly_the_same_are_meant() -> None:
     ("function", "shown"),
     [
         (shardkit.dataset, "shuffle: 'bool | int' = False"),
-        (shardkit.Dataset.decode, "crop: 'Crop' = 'resize'"),
+        (shardkit.Dataset.decode, "interpolation: 'Interpolation' = 'bilinear'"),
         (shardkit.Dataset.batch, "drop_last: 'bool' = False"),
         (shardkit.pack, "max_bytes: 'int | str' = '256MB'"),
         (shardkit.write, "max_bytes: 'int | str' = '256MB'"),

@@ -14,6 +14,7 @@ import pytest
 import shardkit
 from shardkit import DamagedError, DatasetError, convert, index_shards, verify
 from shardkit.formats.tfrecord.samples import framed_record
+from shardkit.reading.blocks.block import index_table
 
 Draw = Callable[..., bytes]
 PACKINGS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zlib": zlib.compress}
@@ -89,7 +90,7 @@ def test_an_example_goes_to_another_shard_with_all_that_it_holds(
     for first, second in zip(old, new, strict=True):
         first.pop("__url__"), second.pop("__url__")
         np.testing.assert_equal(second, first)
-    paths = shardkit.dataset(tmp_path / "out" / "y").content.catalog.index_table()["path"].to_pylist()
+    paths = index_table(shardkit.dataset(tmp_path / "out" / "y").content.catalog)["path"].to_pylist()
     assert paths == [f"{n}.jpg" for n in range(4)]
 
 

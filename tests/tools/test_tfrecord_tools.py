@@ -14,6 +14,7 @@ from shardkit import DamagedError, DatasetError, UsageError, convert, dataset, i
 from shardkit.formats.tfrecord.example import bytes_entry_head, entry_name, int64_entry, varint
 from shardkit.formats.tfrecord.samples import masked_crc, read_samples
 from shardkit.location import Location
+from shardkit.reading.blocks.block import index_table
 from shardkit.shards.manifest import ClassEntry
 from shardkit.shards.names import stem_of_shard
 from shardkit.shards.open import IndexFile
@@ -306,8 +307,8 @@ def test_a_file_name_of_others_is_a_path_in_the_index_as_indexing_has_it(tmp_pat
     names = ["n01/a\\b.jpg", "n01/plain.jpg", "n01/tab\t.JPEG"]
     (tmp_path / "x.tfrecord").write_bytes(imagenet(draw_image, [(0, "n01", name) for name in names]))
     index_shards(tmp_path / "x.tfrecord")
-    paths = dataset(tmp_path / "x.json").content.catalog.index_table()["path"].to_pylist()
+    paths = index_table(dataset(tmp_path / "x.json").content.catalog)["path"].to_pylist()
     assert paths == ["n01/a\\\\b.jpg", "n01/plain.jpg", "n01/tab\t.JPEG"]
     (tmp_path / "x.json").unlink()
     convert(tmp_path / "x.tfrecord", tmp_path / "out" / "x", workers=1)
-    assert dataset(tmp_path / "out" / "x").content.catalog.index_table()["path"].to_pylist() == paths
+    assert index_table(dataset(tmp_path / "out" / "x").content.catalog)["path"].to_pylist() == paths

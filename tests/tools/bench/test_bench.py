@@ -502,7 +502,7 @@ def test_cold_reads_are_measured_where_both_forms_can_be_dropped_from_the_cache(
 def test_the_first_samples_are_as_many_as_fit_and_one_at_least() -> None:
     def first(sizes: list[int | None]) -> tuple[list[int], int]:
         table = pa.table({"image_size": pa.array(sizes, pa.int64())})
-        catalog = SimpleNamespace(index_table=lambda: table)
+        catalog = SimpleNamespace(index_tables=lambda names: [table])
         whole: Any = SimpleNamespace(content=SimpleNamespace(catalog=catalog))
         rows, size = bench_module._first_rows(whole)
         return rows.tolist(), size

@@ -25,6 +25,7 @@ from shardkit.errors import (
     UsageError,
 )
 from shardkit.events import Progress
+from shardkit.reading.blocks.block import index_table
 from shardkit.tools.convert.convert import convert
 
 FORMATS = ["tar", "tfrecord"]
@@ -128,7 +129,7 @@ def test_fields_are_renamed_dropped_and_kept(tree: Path, tmp_path: Path, format:
     assert next(iter(shardkit.dataset(tmp_path / "c").decode(size=8).batch(12))).images.shape == (12, 8, 8, 3)
     manifest = to(tmp_path / "x", tmp_path / "d", drop=["jpg"])
     assert {
-        row["image_offset"] for row in shardkit.dataset(tmp_path / "d").content.catalog.index_table().to_pylist()
+        row["image_offset"] for row in index_table(shardkit.dataset(tmp_path / "d").content.catalog).to_pylist()
     } == {None}
 
 
@@ -226,7 +227,7 @@ def test_a_source_that_was_changed_since_is_found(tree: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("workers", [1, 2])
 def test_damage_in_the_source_stops_it_and_nothing_appears(tree: Path, tmp_path: Path, workers: int) -> None:
     pack(tree, tmp_path / "a" / "x", max_bytes="1GB")
-    rows = shardkit.dataset(tmp_path / "a" / "x").content.catalog.index_table().to_pylist()
+    rows = index_table(shardkit.dataset(tmp_path / "a" / "x").content.catalog).to_pylist()
     shard = tmp_path / "a" / "x-000000.tar"
     data = bytearray(shard.read_bytes())
     data[rows[5]["image_offset"] + 9] ^= 1

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shardkit import DatasetError, DestinationError, dataset, index_shards, pack, repair, unpack, verify
+from shardkit.reading.blocks.block import index_table
 from shardkit.tools.repair import repair as repair_module
 from shardkit.tools.repair.salvaged import Salvage, Salvaged
 
@@ -186,7 +187,7 @@ def test_what_is_brought_together_keeps_the_label_and_the_path_of_the_part_with_
     result = repair(f"{tmp_path}/a-*.tar", mended)
     assert sorted(result.joined) == ["a/x", "a/y", "a/z"]  # each once, though z is in three places
     assert samples(mended) == {f"a/{name}": (images[name], 0) for name in "xyz"}
-    paths = dataset(mended).content.catalog.index_table()["path"].to_pylist()
+    paths = index_table(dataset(mended).content.catalog)["path"].to_pylist()
     assert sorted(paths) == ["a/x.jpg", "a/y.jpg", "a/z.jpg"]
 
 
