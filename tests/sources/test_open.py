@@ -25,10 +25,12 @@ import pytest
 import shardkit
 from shardkit import Images, TableColumns
 from shardkit.errors import BadFileError, DestinationError, SourceError, StorageError, UsageError
+from shardkit.formats.tar import fast_write
 from shardkit.packing.pack import PackPlan
 from shardkit.shards.manifest import Manifest
 from shardkit.sources import bucket, left_out
 from shardkit.sources.archives import spool
+from shardkit.sources.readers import ArchiveMembers
 from shardkit.sources.tree.walk import MAX_DEPTH
 from shardkit.storage.store import ObjectInfo
 
@@ -317,19 +319,20 @@ def test_an_archive_that_changes_before_it_is_unpacked_is_an_error(
         pack_one(path, out / "train")
 
 
+@pytest.mark.parametrize("native", [True, False])
 def test_an_archive_that_changes_while_it_is_packed_is_an_error(
-    tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
+    native: bool, tree: Path, out: Path, pack_one: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = archived(tree, "zip")
-    from shardkit.packing.write.file_samples import FileSamples
-
-    real = FileSamples.opened
+    real = ArchiveMembers.opened
 
     def opened(self: Any, *rest: Any) -> Any:
         os.utime(path, ns=(0, 0))
         return real(self, *rest)
 
-    monkeypatch.setattr(FileSamples, "opened", opened)
+    monkeypatch.setattr(ArchiveMembers, "opened", opened)
+    if not native:
+        monkeypatch.setattr(fast_write, "extension", lambda: None)
     with pytest.raises(SourceError, match=r"tree\.zip: it has changed since the scan"):
         pack_one(path, out / "train")
 

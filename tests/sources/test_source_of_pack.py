@@ -19,8 +19,8 @@ from shardkit.errors import BadFileError, SourceError
 from shardkit.formats.tar import fast_write
 from shardkit.formats.tar.samples import read_samples
 from shardkit.packing.pack import SHOWN_SKIPPED
-from shardkit.packing.write import plain
 from shardkit.sample import path_of_text
+from shardkit.sources import readers
 
 Pack = Callable[..., Manifest]
 Draw = Callable[..., bytes]
@@ -446,7 +446,7 @@ def test_a_read_that_comes_in_pieces_gives_the_whole_file(
 ) -> None:
     read = os.read
     monkeypatch.setattr(fast_write, "extension", lambda: None)
-    monkeypatch.setattr(plain.os, "read", lambda fd, size: read(fd, min(size, 100)))
+    monkeypatch.setattr(readers.os, "read", lambda fd, size: read(fd, min(size, 100)))
     pack_one(tree, out / "train")
     monkeypatch.undo()
     members = samples_of(out)
