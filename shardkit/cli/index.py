@@ -14,6 +14,7 @@ from shardkit.cli.command import Command
 from shardkit.cli.engine import with_engine
 from shardkit.errors import printable
 from shardkit.options.fields import Help
+from shardkit.shards.names import base_of_index, stems_of
 from shardkit.tools.settings import IndexSettings
 
 if TYPE_CHECKING:
@@ -61,10 +62,18 @@ def command(source: tuple[str, ...], dali: bool, as_json: bool, **options: Any) 
         return
     what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
     fields = ", ".join(map(printable, manifest.fields))
-    name = os.path.splitext(manifest.index[0].name)[0] if manifest.index else ""
-    console.summary(f"{printable(name)}: {what}; fields {fields}\n{tables.class_table({'samples': manifest.classes})}")
+    name = printable(_name(manifest, options["out"]))
+    console.summary(f"{name}: {what}; fields {fields}\n{tables.class_table({'samples': manifest.classes})}")
     for path in files:
         console.summary(printable(path))
+
+
+def _name(manifest: Manifest, out: str | None) -> str:
+    """The name of the dataset, without the generation that its index may have."""
+    if out is not None:
+        return os.path.basename(out)
+    base = base_of_index(manifest.index[0].name) if manifest.index else None
+    return "" if base is None else stems_of(base)[-1]
 
 
 def _manifest_of(source: str | list[str]) -> Manifest | None:

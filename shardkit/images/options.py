@@ -118,9 +118,10 @@ class DecodeOptions:
     def _check_views(self) -> None:
         object.__setattr__(self, "views", as_views(self.views))
         if self.size is not None:
-            raise UsageError("size", "each of the views has a size of its own", "omit size=, or views=")
+            raise UsageError("size", "each view has its own size", "omit size=, or views=")
         if self.crop not in (None, "random"):
-            raise UsageError("crop", f"{self.crop!r} is not random, as views are", "omit crop=, or views=")
+            fact = f"{self.crop!r} can't be combined with views, which are random crops"
+            raise UsageError("crop", fact, "omit crop=, or views=")
 
     def of_view(self, view: View) -> DecodeOptions:
         """The options for a single image that has the size and the boxes of one of the views."""
@@ -197,7 +198,7 @@ class DecodeOptions:
         if given is None:
             return
         if self.augment is not None and self.augment.standardizes:
-            fact = "the augmentation has a mean and deviation of its own"
+            fact = "the augmentation has its own mean and deviation"
             raise UsageError(name, fact, "omit its featurewise, samplewise and zca options, or omit mean= and std=")
         if isinstance(given, str):
             if given not in STATISTICS:

@@ -40,8 +40,8 @@ Processes = Annotated[
     AtLeast(1),
     Help("Number of processes or threads.", "N", unset="one per core"),
     About(
-        "Number of processes that write shards, or of threads where no Python is needed (class trees of JPEGs that are "
-        "copied as they are, as tar); by default one for each core. It does not affect the bytes."
+        "Number of processes that write shards, or of threads where the C extension does all the work (JPEGs that are "
+        "copied unchanged into tar shards); by default one for each core. It does not affect the bytes."
     ),
 ]
 Overwrite = Annotated[

@@ -40,7 +40,7 @@ def require_available() -> None:
     """UsageError if the C decoder is missing."""
     module, reason = load("jpeg")
     if module is None:
-        fact = f"these are found by the C extension that decodes JPEGs, which is not available ({reason})"
+        fact = f"seek points are found by the C extension that decodes JPEGs, which is not available ({reason})"
         cure = "install a C compiler and libjpeg-turbo's headers (libjpeg62-turbo-dev), then reinstall shardkit"
         raise UsageError("seek_points", fact, cure)
 

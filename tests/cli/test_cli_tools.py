@@ -104,6 +104,18 @@ def test_index_writes_a_manifest_for_shards_that_have_none(
     assert [entry["name"] for entry in json.loads(capsys.readouterr().out)["classes"]] == ["b", "r"]
 
 
+def test_index_gives_the_name_of_the_dataset_whatever_that_of_its_files(
+    tree: Path, packed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack(tree, packed, workers=1, seed=1, overwrite=True)
+    assert Path(f"{packed}-g2-000000.tar").exists()
+    for source in (str(packed), f"{packed}-g2-*.tar"):
+        assert run(["index", source, "--overwrite"]) == 0
+        assert capsys.readouterr().out.startswith("train: 12 samples in 1 shard, ")
+    assert run(["index", f"{packed}-g2-*.tar", "--out", str(packed.with_name("all.v2"))]) == 0
+    assert capsys.readouterr().out.startswith("all.v2: 12 samples in 1 shard, ")
+
+
 def test_index_writes_the_files_of_dali(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = Path(f"{packed}.json").read_bytes()
     assert run(["index", str(packed), "--dali"]) == 0

@@ -152,7 +152,7 @@ class EncodedBatch:
         UsageError for impossible options and crop="pad", DecodeError for an image whose size is not known.
         """
         if crop == "pad":
-            fact = 'crop="pad" moves the image after it is resized, which no box of the stored image can say'
+            fact = 'crop="pad" shifts the image after resizing, which a box of the stored image cannot express'
             raise UsageError("crops()", fact, 'use crop="resize" and shift the decoded images, or decode with decode()')
         options = DecodeOptions(size=size, crop=crop, flip=flip, scale=scale, ratio=ratio)
         return crops_of(options, self.shapes, self._chances.key, self._chances.counters)

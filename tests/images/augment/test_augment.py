@@ -93,7 +93,7 @@ def test_arguments_without_sense_are_refused(arguments: dict[str, Any], message:
         ({"augment": shardkit.Augment(featurewise_center=True)}, "augment: it needs mean, which it does not have"),
         (
             {"augment": shardkit.Augment(samplewise_center=True), "mean": 0.5},
-            "mean: the augmentation has a mean and deviation of its own; omit its",
+            "mean: the augmentation has its own mean and deviation; omit its",
         ),
         ({"augment": shardkit.Augment(zca_whitening=True)}, "it needs mean, zca_matrix"),
         ({"augment": shardkit.Augment(**TUTORIAL), "rescale": 1 / 255}, "give one of the two"),

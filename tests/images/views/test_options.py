@@ -82,10 +82,10 @@ def test_impossible_views_are_refused(views: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 224}, "size: each of the views has a size of its own; omit size=, or views="),
-        ({"crop": "center"}, "crop: 'center' is not random, as views are; omit crop=, or views="),
-        ({"crop": "resize"}, "crop: 'resize' is not random"),
-        ({"crop": "pad", "padding": 4}, "crop: 'pad' is not random"),
+        ({"size": 224}, "size: each view has its own size; omit size=, or views="),
+        ({"crop": "center"}, "crop: 'center' can't be combined with views, which are random crops; omit crop="),
+        ({"crop": "resize"}, "crop: 'resize' can't be combined with views"),
+        ({"crop": "pad", "padding": 4}, "crop: 'pad' can't be combined with views"),
         ({"padding": 4}, "padding: a crop of 'random' does not use it"),
         ({"fill": 4}, "fill: a crop of 'random' does not use it"),
     ],
