@@ -146,7 +146,7 @@ def steps_of(ops: Sequence[Op]) -> Steps:
                     "batch()", "it comes after a take() or skip() that follows a filter()", "call batch() first"
                 )
             if op.encoded and any(isinstance(step, Decode) for step in samples):
-                fact = "decode() comes before it, whose images are arrays"
+                fact = "decode() comes before it, so the images are already arrays"
                 cure = "omit decode(), and give its size, crop and flip to crops() of each batch"
                 raise UsageError("batch(encoded=True)", fact, cure)
             batch = op
