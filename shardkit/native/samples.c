@@ -318,8 +318,15 @@ failed:
     return NULL;
 }
 
-static int set_pattern(Samples *self, PyObject *field)
+/* Makes `field` the name of the image in the pattern. Only exact text will do: comparing it runs no code of others. */
+static int use_field(Samples *self, PyObject *field)
 {
+    if (field == self->names[FIELD])
+        return 1;
+    if (!PyUnicode_CheckExact(field)) {
+        PyErr_SetString(PyExc_TypeError, "the name of a field is not text");
+        return 0;
+    }
     PyObject *pattern = PyDict_New();
     PyObject *const names[FIELDS] = {self->names[0], self->names[1], field, self->names[3]};
     for (int i = 0; pattern != NULL && i < FIELDS; i++)
@@ -375,6 +382,22 @@ static int look(Samples *self)
     return !PyErr_Occurred();
 }
 
+/* Sample `i`, whose image has the name `field`: that of the pattern. */
+static PyObject *make_sample(const Samples *self, Py_ssize_t i, PyObject *field)
+{
+    PyObject *const names[FIELDS] = {self->names[0], self->names[1], field, self->names[3]};
+    PyObject *values[FIELDS] = {NULL, NULL, NULL, NULL}, *sample = NULL, *pattern = Py_NewRef(self->pattern);
+    if (make_values(self, i, values))
+        sample = PyDict_Copy(pattern);
+    for (int k = 0; sample != NULL && k < FIELDS; k++)
+        if (PyDict_SetItem(sample, names[k], values[k]) < 0)
+            Py_CLEAR(sample);
+    for (int k = 0; k < FIELDS; k++)
+        Py_XDECREF(values[k]);
+    Py_DECREF(pattern);
+    return sample;
+}
+
 static PyObject *samples_next(PyObject *object)
 {
     Samples *self = (Samples *)object;
@@ -383,17 +406,11 @@ static PyObject *samples_next(PyObject *object)
     const Py_ssize_t i = self->next;
     if (i >= self->count)
         return NULL;
-    PyObject *field = PyList_GetItem(self->fields, i); /* borrowed; an error if the list became shorter */
-    if (field == NULL || (field != self->names[FIELD] && !set_pattern(self, field)))
-        return NULL;
-    PyObject *values[FIELDS] = {NULL, NULL, NULL, NULL}, *sample = NULL;
-    if (make_values(self, i, values))
-        sample = PyDict_Copy(self->pattern);
-    for (int k = 0; sample != NULL && k < FIELDS; k++)
-        if (PyDict_SetItem(sample, self->names[k], values[k]) < 0)
-            Py_CLEAR(sample);
-    for (int k = 0; k < FIELDS; k++)
-        Py_XDECREF(values[k]);
+    /* Held, as the pattern is below: an allocation may collect cycles, and so run code that changes the list or calls
+     * this function. */
+    PyObject *field = Py_XNewRef(PyList_GetItem(self->fields, i)); /* an error if the list became shorter */
+    PyObject *sample = field != NULL && use_field(self, field) ? make_sample(self, i, field) : NULL;
+    Py_XDECREF(field);
     self->next = i + (sample != NULL);
     return sample;
 }

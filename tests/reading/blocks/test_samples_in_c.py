@@ -134,6 +134,23 @@ def samples(**changes: Any) -> Any:
 
 
 @needs_samples
+def test_the_name_of_a_field_that_is_not_exact_text_is_refused() -> None:
+    class Name(str):
+        """Empties the list that holds it when it is compared."""
+
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            fields.clear()
+            return str.__eq__(self, other)
+
+    fields: list[Any] = [Name("__key__"), "jpg"]
+    with pytest.raises(TypeError, match="the name of a field is not text"):
+        next(samples(fields=fields))
+    assert len(fields) == 2
+
+
+@needs_samples
 def test_samples_are_dicts_of_key_shard_image_and_label() -> None:
     assert list(samples(labels=np.array([3, 400]))) == [
         {"__key__": "a", "__url__": "u", "jpg": b"0123", "cls": 3},
