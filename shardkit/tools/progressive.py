@@ -15,6 +15,7 @@ from shardkit.images.jpeg import PROGRESSIVE, start_of_frame
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.shards.index_file import index_entries, open_index
 from shardkit.shards.manifest import Manifest
+from shardkit.storage.files import translated
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
@@ -77,13 +78,19 @@ def _packed_images(prefix: str, manifest: Manifest) -> Iterator[bytes]:
             if not len(chosen):
                 continue
             places = index.columns(group, ["image_offset", "image_size"])
-            with open(os.path.join(folder, shard.name), "rb", buffering=0) as file:
-                for row in chosen.tolist():
-                    offset, size = int(places["image_offset"][row]), int(places["image_size"][row])
-                    if offset >= 0:
-                        file.seek(offset)
-                        yield file.read(size)
+            wanted = [(int(places["image_offset"][row]), int(places["image_size"][row])) for row in chosen.tolist()]
+            yield from _read(os.path.join(folder, shard.name), [place for place in wanted if place[0] >= 0])
         rows = rows[rows >= ends[-1]] - ends[-1]
+
+
+def _read(path: str, places: Iterable[tuple[int, int]]) -> list[bytes]:
+    """The bytes at these (offset, size) of a file. Raises StorageError."""
+    found = []
+    with translated(path), open(path, "rb", buffering=0) as file:
+        for offset, size in places:
+            file.seek(offset)
+            found.append(file.read(size))
+    return found
 
 
 def _rows(samples: int) -> NDArray[np.int64]:

@@ -94,7 +94,9 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
     shards += " --append --overwrite --dry-run --engine ray --address head:6379"
     files = "--ext jpg,.PNG --fields jpg,json --check full --on-error skip --classes names.txt --classes-from m.json"
     files += " --split a=0.5,b=0.5 --group-by p[0-9]+"
-    images = "--resize 256 --max-side 512 --to jpeg --quality 85 --baseline --strip --orient --subsampling 420"
+    images = (
+        "--resize 256 --max-side 512 --to jpeg --quality 85 --baseline --seek-points --strip --orient --subsampling 420"
+    )
     bucket = "--work waiting --storage-option region=x --storage-option endpoint=http://h:1/?a=b --restart-rows 1"
     files += " --path-column file --label-column breed --label-separator ';' --root photos"
     files += " --label-from '(a)b' --merge animal=cat,dog --merge car=bus"
@@ -128,6 +130,7 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
         "to": "jpeg",
         "quality": 85,
         "baseline": True,
+        "seek_points": True,
         "strip": True,
         "orient": True,
         "subsampling": 420,
