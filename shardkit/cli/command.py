@@ -21,7 +21,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "Splits": ("--split", "--group-by"),
     "Images": (
-        "--resize", "--max-side", "--to", "--quality", "--baseline", "--strip", "--orient", "--subsampling",
+        "--resize", "--max-side", "--to", "--quality", "--baseline", "--strip", "--orient", "--subsampling", "--seek-points",
         "--restart-rows",
     ),
     "Shards": ("--format", "--max-bytes", "--max-count", "--shuffle", "--seed"),

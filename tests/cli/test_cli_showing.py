@@ -144,7 +144,7 @@ def completed(line: str, folder: Path) -> list[str]:
 
 def test_commands_options_choices_and_files_are_completed(tmp_path: Path) -> None:
     assert completed("shardkit re", tmp_path) == [f"plain,{name}" for name in COMMANDS if name.startswith("re")]
-    assert completed("shardkit pack a b --see", tmp_path) == ["plain,--seed"]
+    assert completed("shardkit pack a b --seed", tmp_path) == ["plain,--seed"]
     assert completed("shardkit pack a b --check f", tmp_path) == ["plain,full"]
     assert completed("shardkit info sha", tmp_path) == ["file,sha"]
     assert completed("shardkit report x --compare sha", tmp_path) == ["file,sha"]
