@@ -233,6 +233,8 @@ class ShardWriter:
         if not self._open:
             raise UsageError(str(self._destination), "the writer is closed", "write inside the with block")
         number = self._count
+        if not isinstance(sample, Mapping):
+            raise _bad(number, None, f"a {type(sample).__name__} is not a sample, which is a dict of its fields")
         key = self._key(sample, number)
         fields, label, classes = self._fields(sample, key)
         if path is None:
@@ -262,9 +264,13 @@ class ShardWriter:
             return f"{number:09d}"
         if not isinstance(key, str):
             raise _bad(number, None, "its __key__ is not text" if key is not None else "it has no __key__")
-        if not self._keys.add(key.encode("utf-8", "surrogatepass")):
+        try:
+            data = key.encode()
+        except UnicodeEncodeError as exc:
+            raise _bad(number, key, f"its __key__ has an invalid character ({exc.reason})") from exc
+        if not self._keys.add(data):
             raise _bad(number, key, "its __key__ occurs twice")
-        return key
+        return str.__str__(key)  # that of NumPy is a subclass, which is not stored
 
     def _fields(self, sample: Mapping[str, Any], key: str) -> tuple[list[tuple[str, bytes]], int, list[int]]:
         """(fields, label, classes) of a sample. The label has the position of `cls` in the dict."""

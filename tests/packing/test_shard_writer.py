@@ -17,6 +17,7 @@ from PIL import Image
 
 import shardkit
 from shardkit.errors import BadFileError, BusyError, DestinationError, SourceError, StorageError, UsageError
+from shardkit.formats.format import FORMATS
 from shardkit.packing import open_shard, shard_writer
 from shardkit.packing.shard_writer import WriterOptions, WriterSettings
 from shardkit.packing.write import framed, sink
@@ -135,6 +136,9 @@ def test_several_labels_and_numbers_are_stored_as_json(out: Path) -> None:
         ([{"txt": "a"}, {"__key__": "a", "txt": "b"}], "it has a __key__, but those before have none"),
         ([{"__key__": 3, "txt": "a"}], "its __key__ is not text"),
         ([{"__key__": "a.b", "txt": "a"}], "not a key"),
+        ([{"__key__": "a", "txt": "a"}, {"__key__": "\udc80", "txt": "b"}], "its __key__ has an invalid character"),
+        ([None], "sample 0: a NoneType is not a sample, which is a dict of its fields"),
+        ([{"txt": "a"}, ("jpg", b"")], "sample 1: a tuple is not a sample"),
         ([{"cls": 1, "a/b": b""}], "not a field"),
         ([{}], "it has no field"),
         ([{"jpg": b"", "jpeg": b""}], "two of its fields have the same name"),
@@ -145,6 +149,13 @@ def test_a_bad_sample_is_named_and_nothing_is_left(samples: list[dict[str, Any]]
     with pytest.raises(SourceError, match=message):
         shardkit.write(samples, out / "train")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_keys_may_be_those_of_an_array_of_text(form: Any, out: Path) -> None:
+    keys = np.array(["a", "b", "c"])
+    shardkit.write(({"__key__": key, "txt": key} for key in keys), out / "train", format=form)
+    assert [sample["__key__"] for sample in shardkit.dataset(out / "train")] == keys.tolist()
 
 
 def test_an_exception_in_the_block_leaves_no_dataset_and_no_files(out: Path) -> None:

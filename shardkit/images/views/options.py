@@ -9,7 +9,7 @@ from typing import Any
 
 from shardkit.errors import UsageError
 from shardkit.images.crops import MAX_SIDE
-from shardkit.options.keywords import closest
+from shardkit.options.keywords import closest, named_fields
 from shardkit.options.numbers import is_range, is_whole
 
 MAX_VIEWS = 1024
@@ -18,6 +18,7 @@ MAX_VIEWS = 1024
 _CURE = 'such as views={"global": (2, 224), "local": (8, 96)}'
 
 
+@named_fields
 @dataclass(frozen=True, slots=True)
 class View:
     """Random crops of each image, for `decode(views=)`.

@@ -16,6 +16,7 @@ from shardkit.errors import DatasetError, DecodeError, UsageError
 from shardkit.images.header import image_header
 from shardkit.images.options import Crop, DecodeOptions, Flip
 from shardkit.native import load
+from shardkit.options.keywords import named_options
 from shardkit.reading.batches.batch import REPEAT, stacked_labels
 from shardkit.reading.batches.crops import Crops, crops_of
 from shardkit.reading.blocks.block import Block, Buffer, Unchecked
@@ -136,6 +137,7 @@ class EncodedBatch:
         """The other fields of the samples."""
         return self._later.fields()
 
+    @named_options
     def crops(
         self,
         *,

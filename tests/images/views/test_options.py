@@ -101,3 +101,5 @@ def test_a_view_checks_itself() -> None:
         shardkit.View(0, 224)
     with pytest.raises(UsageError, match="views: a size of 'big'"):
         shardkit.View(1, "big")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"View.*: got an unexpected keyword argument 'sclae'; did you mean `scale`"):
+        shardkit.View(1, 224, sclae=(0.1, 1))  # type: ignore[call-arg]

@@ -298,6 +298,12 @@ def test_crops_that_no_box_can_say_are_refused(cars: str) -> None:
         batch.crops(crop="random")
 
 
+def test_an_option_that_crops_do_not_have_is_answered_with_those_that_they_have(cars: str) -> None:
+    batch = next(iter(shardkit.dataset(cars).batch(2, encoded=True)))
+    with pytest.raises(UsageError, match=r"crops\(\): got an unexpected keyword argument 'sizes'; did you mean `size`"):
+        batch.crops(sizes=32)
+
+
 def test_items_of_map_that_are_no_samples_are_refused(cars: str) -> None:
     with pytest.raises(DatasetError, match=r"map\(\) returned int"):
         list(shardkit.dataset(cars).map(lambda sample: 1).batch(4, encoded=True))
