@@ -292,7 +292,7 @@ def test_a_size_that_makes_no_sense_is_refused(cars: str, size: Any) -> None:
 
 def test_crops_that_no_box_can_say_are_refused(cars: str) -> None:
     batch = next(iter(shardkit.dataset(cars).batch(4, encoded=True)))
-    with pytest.raises(UsageError, match='crop="pad" moves the image'):
+    with pytest.raises(UsageError, match='crop="pad" shifts the image'):
         batch.crops(size=8, crop="pad")
     with pytest.raises(UsageError, match="size"):
         batch.crops(crop="random")
