@@ -19,7 +19,7 @@ import shardkit
 from shardkit import errors
 from shardkit.cli import main
 from shardkit.images.decoder import DecodeOptions
-from shardkit.shards.index import NULLABLE, schema
+from shardkit.shards.index import NULLABLE, SEEK, schema
 from shardkit.shards.manifest import LabelKind, Manifest
 
 ROOT = Path(__file__).parent.parent
@@ -267,10 +267,11 @@ def test_the_columns_of_the_index_are_those_of_the_specification() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\w+)[^|]*\| (yes|no) \|", page, re.MULTILINE)
     kinds = {"dictionary<values=string, indices=int32, ordered=0>": "string"}
     real = [
-        (each.name, kinds.get(str(each.type), str(each.type)), "yes" if each.nullable else "no") for each in schema()
+        (each.name, kinds.get(str(each.type), str(each.type)), "yes" if each.nullable else "no")
+        for each in schema(seek=True)
     ]
     assert rows == real
-    assert {name for name, _, null in rows if null == "yes"} == set(NULLABLE)
+    assert {name for name, _, null in rows if null == "yes"} == {*NULLABLE, SEEK}
 
 
 def test_the_pictures_are_those_that_the_script_draws(monkeypatch: pytest.MonkeyPatch) -> None:
