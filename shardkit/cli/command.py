@@ -21,8 +21,8 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "Splits": ("--split", "--group-by"),
     "Images": (
-        "--resize", "--max-side", "--to", "--quality", "--baseline", "--strip", "--orient", "--subsampling", "--seek-points",
-        "--restart-rows",
+        "--resize", "--max-side", "--to", "--quality", "--baseline", "--strip", "--orient", "--subsampling",
+        "--restart-rows", "--seek-points",
     ),
     "Shards": ("--format", "--max-bytes", "--max-count", "--shuffle", "--seed"),
     "Checks": ("--check", "--on-error"),
