@@ -40,7 +40,7 @@ static PyObject *keyset_new(PyTypeObject *type, PyObject *args, PyObject *names)
 
 static void keyset_free(KeySet *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
     free(self->set.marks);
     PyObject_Free(self);
     Py_DECREF(type);
@@ -245,7 +245,7 @@ static PyObject *framer_drain(Framer *self, PyObject *nothing)
 
 static void framer_free(Framer *self)
 {
-    PyTypeObject *type = Py_TYPE(self);
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
     PyObject *held[] = {self->describe,        self->encode,    self->look,  self->store,
                         self->names,           self->places,    self->table, self->row_keys,
                         self->row_paths,       self->new_names, self->types, self->classes,
@@ -406,13 +406,13 @@ PyMODINIT_FUNC PyInit_framing(void)
     PyObject *framer = PyType_FromSpec(&FRAMER_SPEC);
     if (keyset_type == NULL)
         keyset_type = (PyTypeObject *)PyType_FromSpec(&KEYSET_SPEC);
-    Py_XINCREF(keyset_type);
+    Py_XINCREF((PyObject *)keyset_type);
     if (module == NULL || framer == NULL || keyset_type == NULL ||
         PyModule_AddObjectRef(module, "Framer", framer) < 0 ||
         PyModule_AddObjectRef(module, "KeySet", (PyObject *)keyset_type) < 0 ||
         PyModule_AddIntConstant(module, "available", crc32c_setup()) < 0)
         Py_CLEAR(module);
     Py_XDECREF(framer);
-    Py_XDECREF(keyset_type);
+    Py_XDECREF((PyObject *)keyset_type);
     return module;
 }

@@ -16,6 +16,7 @@ from shardkit.formats.tar.headers import BLOCK, ustar_block
 from shardkit.images.jpeg import MAX_SCANS
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.native import load
+from shardkit.system import POSIX
 
 BUFFER_BYTES = 1 << 20
 """The buffer for samples: larger than nearly every image, and within a core's cache."""
@@ -58,8 +59,8 @@ IN_TAR = -1
 
 
 def extension() -> Any:
-    """The C extension, or None if it was not built or this processor lacks what it needs."""
-    return load("gather")[0]
+    """The C extension, or None if it was not built, or this system or processor lacks what it needs."""
+    return load("gather")[0] if POSIX else None
 
 
 class Gatherer:

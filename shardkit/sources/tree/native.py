@@ -12,19 +12,21 @@ import sys
 from collections.abc import Callable, Collection
 
 from shardkit.native import load
+from shardkit.system import POSIX
 
 Listed = tuple[dict[str, int], list[str]]
 """(name -> bytes of each image, the names of all other entries)."""
 
 
 def lister(extensions: Collection[str]) -> Callable[[int], Listed | None] | None:
-    """A function that lists the folder of a descriptor; None without the extension.
+    """A function that lists the folder of a descriptor; None without the extension, or on Windows, which has no
+    descriptors of folders.
 
     extensions: of images, in each case that they may have. The function returns None for a folder with an image whose
     name is not UTF-8.
     """
     native = load("tree")[0]
-    if native is None or sys.getfilesystemencoding() != "utf-8":
+    if native is None or not POSIX or sys.getfilesystemencoding() != "utf-8":
         return None
     wanted = b"".join(os.fsencode(extension) + b"\0" for extension in sorted(extensions, key=_common_first))
 
