@@ -6,6 +6,7 @@ import logging
 import pickle
 import threading
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -564,3 +565,16 @@ def test_an_image_is_the_same_in_a_batch_of_any_size(cars: str, size: int) -> No
         assert (batch.images == np.stack([alone[key] for key in batch.keys])).all()
         seen += len(batch.keys)
     assert seen == len(alone) == 97
+
+
+def test_a_catalog_is_freed_with_its_dataset_without_the_collector(cars: str) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        ds = shardkit.dataset(cars)
+        assert len(list(ds)) == 97
+        catalog = weakref.ref(ds.content.catalog)
+        del ds
+        assert catalog() is None
+    finally:
+        gc.enable()

@@ -7,6 +7,7 @@ in use. It opens no shard before a sample's bytes are requested.
 from __future__ import annotations
 
 import threading
+import weakref
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
@@ -213,7 +214,14 @@ class IndexCatalog:
 
     def _read_table(self, shard: int) -> Table:
         columns = self._columns(shard, (*COLUMNS, "key"))
-        table = Table(columns, lambda *names: self._columns(shard, names))
+        catalog = weakref.ref(self)  # which keeps the tables: a cycle would hold its files and memory
+
+        def more(*names: str) -> dict[str, Any]:
+            kept = catalog()
+            assert kept is not None, "whoever uses a table keeps its catalog"
+            return kept._columns(shard, names)
+
+        table = Table(columns, more)
         file = self.files()[shard]
         stops, ends = table.offset + table.size, table.image_offset + table.image_size
         has_image = table.image_offset >= 0
