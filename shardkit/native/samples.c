@@ -26,7 +26,6 @@ static int summed; /* whether this processor has the instruction for CRC-32C */
 enum {
     LINE = 64,          /* bytes of the processor's cache that are loaded together */
     LOADED_AHEAD = 4096, /* bytes of the next image to load while this one is copied; the processor goes on by itself */
-    LOOK_EVERY = 16, /* samples for which one check of the mapped files serves */
     STREAMED = 1 << 20, /* bytes of which most do not stay in a processor's own cache */
     SUMMED = 1 << 14, /* bytes to sum and copy in turn */
     FIELD = 2, /* the place of the image among the values of a sample */
@@ -401,7 +400,7 @@ static PyObject *make_sample(const Samples *self, Py_ssize_t i, PyObject *field)
 static PyObject *samples_next(PyObject *object)
 {
     Samples *self = (Samples *)object;
-    if (self->next < self->count && self->next % LOOK_EVERY == 0 && !look(self))
+    if (self->next < self->count && !look(self)) /* the caller may have waited for any time since the last sample */
         return NULL;
     const Py_ssize_t i = self->next;
     if (i >= self->count)
