@@ -16,7 +16,8 @@ from shardkit.errors import UsageError
 from shardkit.reading.blocks.block import Catalog, Rows
 from shardkit.reading.content import Mixed
 from shardkit.reading.ops import ALL, Filter, Skip, Take, clip
-from shardkit.reading.order.derived import order_of_rows
+from shardkit.reading.order.derived import line_counts
+from shardkit.reading.order.epoch_order import EpochOrder
 from shardkit.reading.select import AtNumbers, Selection
 
 if TYPE_CHECKING:
@@ -140,12 +141,13 @@ class InReadingOrder:
     places: slice
     lanes: int
 
-    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+    def rows(self, catalog: Catalog, before: Rows | None) -> Rows:
         """The rows at these places, in shard order."""
-        starts = np.cumsum(catalog.counts) - catalog.counts
-        order = order_of_rows(before, starts, buffer=0, seed=0, epoch=0, lanes=self.lanes).base
-        return before[np.sort(order.rows_at(np.arange(len(before))[self.places]))]
+        counts = catalog.counts if before is None else line_counts(before, np.cumsum(catalog.counts) - catalog.counts)
+        order = EpochOrder(counts, 0, 0, 0, self.lanes)
+        chosen = np.sort(order.rows_at(np.arange(*self.places.indices(order.samples))))
+        return chosen if before is None else before[chosen]
 
-    def describe(self, catalog: Catalog, before: Rows) -> str:
+    def describe(self, catalog: Catalog, before: Rows | None) -> str:
         """The places and the lanes."""
         return f"{self.places}of{self.lanes}"

@@ -247,11 +247,13 @@ class Concatenated:
         if all(rows is None for rows in selected):
             return None
         starts = self.catalog.starts.tolist()
-        whole = [
-            np.arange(start, stop) if rows is None else rows + start
-            for rows, start, stop in zip(selected, starts[:-1], starts[1:], strict=True)
-        ]
-        return np.concatenate(whole)
+        bounds = zip(selected, starts[:-1], starts[1:], strict=True)
+        lengths = [stop - start if rows is None else len(rows) for rows, start, stop in bounds]
+        found, at = np.empty(sum(lengths), np.int64), 0
+        for rows, start, length in zip(selected, starts[:-1], lengths, strict=True):
+            np.add(np.arange(length) if rows is None else rows, start, out=found[at : at + length])
+            at += length
+        return found
 
     def members(self, rows: Rows | None) -> Rows | None:
         """The given rows."""

@@ -45,9 +45,22 @@ from shardkit.reading.fingerprint import fingerprint_of, require_same
 from shardkit.reading.numbered import KERAS, TORCH, one_of, read_by, reader, require_numbered
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
 from shardkit.reading.options import Reading, SampleWeight, at_least, buffer_size, callable_of
-from shardkit.reading.order.derived import split_rows
+from shardkit.reading.order.derived import label_counts, require_fractions
 from shardkit.reading.order.share import Remainder
-from shardkit.reading.select import AtNumbers, Fold, OfClasses, PartOf, Selection, Weights, Where, numbers_of
+from shardkit.reading.select import (
+    AtNumbers,
+    Chosen,
+    Fold,
+    OfClasses,
+    PartOf,
+    Selection,
+    Weights,
+    Where,
+    chosen_of,
+    forget_chosen,
+    numbers_of,
+    samples_of,
+)
 from shardkit.reading.state import Cursor, ReadPosition
 from shardkit.sample import DecodedSample, Sample
 from shardkit.shards.find.files import TRIES
@@ -142,8 +155,9 @@ class Dataset(Generic[T_co]):
         ):
             return {entry.name: entry.count for entry in catalog.classes}
         require_class_labels(catalog, "class_counts")
-        labels = catalog.labels()[slice(None) if rows is None else rows]
-        counts = np.bincount(labels[labels >= 0], minlength=len(catalog.classes))
+        counts = np.zeros(len(catalog.classes), np.int64)
+        found = label_counts(rows, samples_of(catalog, rows), catalog.labels())[1:]
+        counts[: len(found)] = found
         return {entry.name: int(count) for entry, count in zip(catalog.classes, counts, strict=True)}
 
     def class_weight(self) -> dict[int, float]:
@@ -200,21 +214,14 @@ class Dataset(Generic[T_co]):
         return self._chosen[0]
 
     @cached_property
-    def _chosen(self) -> tuple[Rows | None, list[str]]:
+    def _chosen(self) -> Chosen:
         """The rows, and the description of each selection."""
-        rows = self.content.rows()
-        if not self.selection:
-            return rows, []
-        catalog = self.content.catalog
-        found, texts = np.arange(int(catalog.counts.sum())) if rows is None else rows, []
-        for step in self.selection:
-            texts.append(step.describe(catalog, found))
-            found = step.rows(catalog, found)
-        return found, texts
+        return chosen_of(self.content, self.selection)
 
     def forget(self) -> None:
         """Look the content up again at the next use."""
         self.content.forget()
+        forget_chosen(self.selection)
         self.__dict__.pop("_chosen", None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -541,7 +548,7 @@ class Dataset(Generic[T_co]):
         except (AttributeError, TypeError, ValueError) as exc:
             cure = 'give {"train": 0.8, …}, or a number of folds'
             raise UsageError("split()", f"{fractions!r} is not a dict of fractions", cure) from exc
-        split_rows(np.arange(1), None, dict(shares), seed)  # raises for invalid fractions
+        require_fractions(dict(shares))
         return {name: self._select("split()", PartOf(shares, name, seed, stratify)) for name, _ in shares}
 
     def _folds(self, folds: int, seed: int, stratify: bool) -> list[tuple[Dataset[T_co], Dataset[T_co]]]:

@@ -18,7 +18,7 @@ from shardkit.reading.blocks.source import BlockSource, IndexedBlocks
 from shardkit.reading.content import Concatenated, Content, Mixed, usual_order
 from shardkit.reading.ops import ALL, Steps, clip
 from shardkit.reading.options import Reading
-from shardkit.reading.order.derived import EndlessOrder, SelectedOrder
+from shardkit.reading.order.derived import EndlessOrder, SelectedOrder, line_of
 from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.reading.order.share import Share, lost_by
 from shardkit.reading.select import Weights
@@ -72,7 +72,7 @@ class Epoch:
             return own
         catalog = self.content.catalog
         if self.weights is not None:
-            line = EpochOrder(catalog.counts, reading.buffer, reading.seed, number, 1).line(self.rows)
+            line = line_of(EpochOrder(catalog.counts, reading.buffer, reading.seed, number, 1), self.rows)
             chosen = self.weights.drawn(line, self.rows, catalog, stream_key("weights", reading.seed, number))
             places = EpochOrder(np.array([len(chosen)]), reading.buffer, reading.seed, number, lanes)
             return SelectedOrder(places, chosen)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,17 @@ from numpy.typing import NDArray
 from shardkit.errors import NotFoundError, UsageError
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.blocks.block import Catalog
-from shardkit.reading.order.derived import deals_over_classes, split_rows, weight_classes, weight_samples
-from shardkit.rng import stream_key, uniform
+from shardkit.reading.content import Content
+from shardkit.reading.order.derived import (
+    Line,
+    deals_over_classes,
+    fold_places,
+    label_counts,
+    split_places,
+    weight_classes,
+    weight_samples,
+)
+from shardkit.reading.order.groups import pieces
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -29,13 +40,13 @@ _NUMBER = "#"
 
 
 class Selection(Protocol):
-    """One step of a view."""
+    """One step of a view. before: the rows of the previous one; None for all rows, in order."""
 
-    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+    def rows(self, catalog: Catalog, before: Rows | None) -> Rows:
         """The rows of `before` that remain."""
         ...
 
-    def describe(self, catalog: Catalog, before: Rows) -> str:
+    def describe(self, catalog: Catalog, before: Rows | None) -> str:
         """A description; the same selection gives the same text."""
         ...
 
@@ -46,13 +57,18 @@ class OfClasses:
 
     classes: tuple[str | int, ...]
 
-    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+    def rows(self, catalog: Catalog, before: Rows | None) -> Rows:
         """The rows with these labels."""
         require_class_labels(catalog, "select()")
         names = [entry.name for entry in catalog.classes]
-        return before[np.isin(catalog.labels()[before], [label_of(name, names) for name in self.classes])]
+        wanted = np.zeros(len(names) + 1, np.bool_)  # the last is for -1, no label
+        wanted[[label_of(name, names) for name in self.classes]] = True
+        labels, chosen = catalog.labels(), np.empty(samples_of(catalog, before), np.bool_)
+        for low, high in pieces(len(chosen)):
+            chosen[low:high] = wanted[labels[slice(low, high) if before is None else before[low:high]]]
+        return rows_where(chosen, before)
 
-    def describe(self, catalog: Catalog, before: Rows) -> str:
+    def describe(self, catalog: Catalog, before: Rows | None) -> str:
         """The classes."""
         return f"classes={self.classes!r}"
 
@@ -63,12 +79,12 @@ class Where:
 
     expression: pc.Expression
 
-    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+    def rows(self, catalog: Catalog, before: Rows | None) -> Rows:
         """The rows for which the expression is true."""
         import pyarrow as pa
 
         names = catalog.index_schema().names
-        chosen = np.zeros(int(catalog.counts.sum()), np.bool_)
+        chosen = np.zeros(samples_of(catalog), np.bool_)
         first = 0
         try:
             for table in catalog.index_tables(self._used(names)):
@@ -78,7 +94,7 @@ class Where:
         except pa.ArrowException as exc:
             fact = str(exc).partition("\n")[0]
             raise UsageError("where()", fact, f"use the index's columns: {', '.join(names)}") from exc
-        return before[chosen[before]]
+        return np.flatnonzero(chosen) if before is None else before[chosen[before]]
 
     def _used(self, names: Sequence[str]) -> list[str]:
         """The columns that the expression may use: all whose names are in its text. Other columns are not read."""
@@ -86,7 +102,7 @@ class Where:
         used = [name for name in names if name in text]
         return list(names) if not used or "FieldPath" in text else used
 
-    def describe(self, catalog: Catalog, before: Rows) -> str:
+    def describe(self, catalog: Catalog, before: Rows | None) -> str:
         """The expression."""
         return f"where={self.expression}"
 
@@ -100,22 +116,23 @@ class AtNumbers:
 
     numbers: slice | Rows | NDArray[np.bool_]
 
-    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+    def rows(self, catalog: Catalog, before: Rows | None) -> Rows:
         """The rows at these places, in the order of the numbers."""
-        if isinstance(self.numbers, slice):
-            return before[self.numbers]
-        if self.numbers.dtype == np.bool_:
-            if len(self.numbers) != len(before):
-                fact = f"{len(self.numbers)} values True or False for {len(before)} samples"
+        numbers, samples = self.numbers, samples_of(catalog, before)
+        if isinstance(numbers, slice):
+            return np.arange(*numbers.indices(samples)) if before is None else before[numbers]
+        if numbers.dtype == np.bool_:
+            if len(numbers) != samples:
+                fact = f"{len(numbers)} values True or False for {samples} samples"
                 raise UsageError("dataset[…]", fact, "give one for each sample")
-            return before[self.numbers]
-        wrong = (self.numbers < -len(before)) | (self.numbers >= len(before))
+            return rows_where(numbers.astype(np.bool_, copy=False), before)
+        wrong = (numbers < -samples) | (numbers >= samples)
         if wrong.any():
-            fact = f"there is no sample {int(self.numbers[wrong][0])} among {len(before)}"
+            fact = f"there is no sample {int(numbers[wrong][0])} among {samples}"
             raise NotFoundError("dataset[…]", fact, "sample numbers start at 0")
-        return before[self.numbers]
+        return np.where(numbers < 0, numbers + samples, numbers) if before is None else before[numbers]
 
-    def describe(self, catalog: Catalog, before: Rows) -> str:
+    def describe(self, catalog: Catalog, before: Rows | None) -> str:
         """The slice, or a digest of the numbers."""
         numbers = self.numbers
         if isinstance(numbers, slice):
@@ -132,17 +149,22 @@ class PartOf:
     seed: int
     stratify: bool
 
-    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+    def rows(self, catalog: Catalog, before: Rows | None) -> Rows:
         """The rows of this part."""
-        labels = catalog.labels()[before] if self.stratify else None
-        found = split_rows(before, labels, dict(self.fractions), self.seed)[self.name]
-        if len(before) and not len(found):
-            log.warning("split(): the part %r gets none of %d samples", self.name, len(before))
+        labels, samples = catalog.labels() if self.stratify else None, samples_of(catalog, before)
+        fractions = dict(self.fractions)
+        parts = split_places(before, samples, labels, fractions, self.seed)
+        found = rows_where(parts == list(fractions).index(self.name), before)
+        if samples and not len(found):
+            log.warning("split(): the part %r gets none of %d samples", self.name, samples)
         return found
 
-    def describe(self, catalog: Catalog, before: Rows) -> str:
+    def describe(self, catalog: Catalog, before: Rows | None) -> str:
         """The fractions, the part, the seed; and whether it is distributed as in older versions."""
-        dealt = self.stratify and deals_over_classes(catalog.labels()[before], dict(self.fractions), self.seed)
+        if not self.stratify:
+            return self._text
+        counts = label_counts(before, samples_of(catalog, before), catalog.labels())
+        dealt = deals_over_classes(counts, dict(self.fractions), self.seed)
         return self._text + (":dealt over classes" if dealt else "")
 
     @property
@@ -164,16 +186,13 @@ class Fold:
     stratify: bool
     others: bool
 
-    def rows(self, catalog: Catalog, before: Rows) -> Rows:
+    def rows(self, catalog: Catalog, before: Rows | None) -> Rows:
         """Return the rows of the fold, or the others, in their order."""
-        chance = uniform(stream_key("folds", self.seed), before)
-        order = np.lexsort((chance, catalog.labels()[before])) if self.stratify else np.argsort(chance, kind="stable")
-        fold = np.empty(len(before), np.int64)
-        fold[order] = np.arange(len(before)) % self.folds
-        chosen: Rows = before[(fold == self.number) != self.others]
-        return chosen
+        labels = catalog.labels() if self.stratify else None
+        fold = fold_places(before, samples_of(catalog, before), labels, self.folds, self.seed)
+        return rows_where((fold == self.number) != self.others, before)
 
-    def describe(self, catalog: Catalog, before: Rows) -> str:
+    def describe(self, catalog: Catalog, before: Rows | None) -> str:
         """Return the fold, the seed, and which side it is."""
         side = "others" if self.others else "own"
         return f"fold={self.number}/{self.folds}:{self.seed}:{self.stratify}:{side}"
@@ -185,15 +204,16 @@ class Weights:
 
     weights: Mapping[str | int, float] | NDArray[np.float64] | None
 
-    def drawn(self, line: Rows, view: Rows | None, catalog: Catalog, key: int) -> Rows:
-        """The rows of an epoch, as many as `line` has. line: the rows of the view in reading order."""
+    def drawn(self, line: Line, view: Rows | None, catalog: Catalog, key: int) -> Rows:
+        """The rows of an epoch, as many as the view has. line: its rows in reading order."""
+        samples = samples_of(catalog, view)
         if isinstance(self.weights, np.ndarray):
-            return weight_samples(line, self._of_rows(self.weights, view, int(catalog.counts.sum())), key)
+            return weight_samples(line, samples, self._of_rows(self.weights, view, samples_of(catalog)), key)
         require_class_labels(catalog, "weight(), balance()")
-        labels, names = catalog.labels()[line], [entry.name for entry in catalog.classes]
-        if self.weights is None:
-            return weight_classes(line, labels, dict.fromkeys(range(len(names)), 1.0), key)
-        return weight_classes(line, labels, class_weights(self.weights, names), key)
+        labels, names = catalog.labels(), [entry.name for entry in catalog.classes]
+        given = self.weights
+        weights = dict.fromkeys(range(len(names)), 1.0) if given is None else class_weights(given, names)
+        return weight_classes(line, samples, labels, weights, key)
 
     def _of_rows(self, weights: NDArray[np.float64], view: Rows | None, total: int) -> NDArray[np.float64]:
         expected = total if view is None else len(view)
@@ -215,6 +235,16 @@ class Weights:
         if isinstance(self.weights, np.ndarray):
             return blake2b(self.weights.tobytes(), digest_size=16).hexdigest()
         return "balance" if self.weights is None else repr(sorted(self.weights.items(), key=str))
+
+
+def samples_of(catalog: Catalog, rows: Rows | None = None) -> int:
+    """The number of these rows, or of all."""
+    return int(catalog.counts.sum()) if rows is None else len(rows)
+
+
+def rows_where(chosen: NDArray[np.bool_], before: Rows | None) -> Rows:
+    """The rows at the places that are True."""
+    return np.flatnonzero(chosen) if before is None else before[chosen]
 
 
 def label_of(name: str | int, names: Sequence[str]) -> int:
@@ -252,3 +282,37 @@ def numbers_of(item: Any) -> slice | Rows | NDArray[np.bool_]:
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise UsageError("dataset[…]", f"{item!r} is not a number, key, slice or list of numbers", "give one of these")
     return array.astype(np.int64)
+
+
+Chosen = tuple[Rows | None, Sequence[str]]
+"""The rows of a view, None for all; and the description of each of its selections."""
+
+_Remembered = tuple[int, Content, tuple[Selection, ...], Chosen]
+
+_chosen: WeakKeyDictionary[Selection, _Remembered] = WeakKeyDictionary()
+"""Last selection -> (process, content, selections before it, result): kept as long as a Dataset has this selection."""
+
+
+def chosen_of(content: Content, selection: tuple[Selection, ...]) -> Chosen:
+    """What these selections, one after the other, choose of a content."""
+    found = _find(content, selection)
+    if selection:  # the steps before it are not kept: a view of a view has one array of rows
+        _chosen[selection[-1]] = os.getpid(), content, selection[:-1], found
+    return found
+
+
+def _find(content: Content, selection: tuple[Selection, ...]) -> Chosen:
+    if not selection:
+        return content.rows(), ()
+    before, last = selection[:-1], selection[-1]
+    kept = _chosen.get(last)
+    if kept is not None and kept[0] == os.getpid() and kept[1] is content and kept[2] == before:
+        return kept[3]
+    rows, texts = _find(content, before)
+    return last.rows(content.catalog, rows), (*texts, last.describe(content.catalog, rows))
+
+
+def forget_chosen(selection: Sequence[Selection]) -> None:
+    """Find the rows again at the next use."""
+    for step in selection:
+        _chosen.pop(step, None)

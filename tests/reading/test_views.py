@@ -427,3 +427,48 @@ def test_a_split_that_older_versions_dealt_otherwise_is_another_order_to_a_state
     parts = three.split({"a": 0.25, "b": 0.25, "c": 0.25, "d": 0.25})
     assert [len(part) for part in parts.values()] == [1, 1, 1, 0]
     assert parts["a"].identity.endswith(":a:0:True:dealt over classes")
+
+
+def test_a_view_is_found_once_for_the_whole_chain_and_again_after_forget(
+    cars: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[Any]()
+    tables = catalog.IndexCatalog.index_tables
+
+    def counted(self: Any, names: Any = None) -> Any:
+        read.append(names)
+        return tables(self, names)
+
+    monkeypatch.setattr(catalog.IndexCatalog, "index_tables", counted)
+    view = shardkit.dataset(cars).where(pc.field("label") == 2)
+    expected = len(view)
+    decoded = view.decode(size=8)
+    for number in range(5):
+        assert decoded[number]["cls"] == 2
+        assert view[[number, 0]].labels.tolist() == [2, 2]
+    assert len(decoded.batch(4)) == -(-expected // 4)
+    assert len(read) == 1
+    decoded.forget()
+    assert len(decoded) == expected
+    assert len(read) == 2
+
+
+def test_the_same_selection_of_another_dataset_is_found_by_itself(cars: str) -> None:
+    one, other = shardkit.dataset(cars), shardkit.dataset(cars)[:50]
+    step = one.select("red").selection
+    chosen = Dataset(other.content, other.reading, selection=(*other.selection, *step))
+    first = one.select("red")
+    assert Dataset(one.content, one.reading, selection=step).rows().tolist() == first.rows().tolist()
+    assert chosen.rows().tolist() == [row for row in first.rows().tolist() if row < 50]
+    assert Dataset(one.content, one.reading, selection=step).rows().tolist() == first.rows().tolist()
+
+
+def test_labels_have_the_smallest_type_that_holds_them(cars: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = shardkit.dataset(cars)
+    assert data.content.catalog.labels().dtype == np.int8
+    assert shardkit.concat([data, data]).content.catalog.labels().dtype == np.int8
+    monkeypatch.setattr(IndexFile, "numbers", lambda self, name, groups: iter([np.arange(97) + 200]))
+    found = shardkit.dataset(cars).content.catalog
+    found.classes = ()  # then the highest label is not known before it is read
+    assert found.labels().dtype == np.int16
+    assert found.labels().tolist() == list(range(200, 297))

@@ -130,14 +130,23 @@ class IndexCatalog:
         """The labels of all rows."""
         with self._lock:
             if self._labels is None:
-                parts = [part for index, groups in self._parts() for part in index.numbers("label", groups)]
-                highest = max((int(part.max(initial=-1)) for part in parts), default=-1)
+                self._labels = self._read_labels()
+            return self._labels
+
+    def _read_labels(self) -> Labels:
+        found: Labels = np.empty(int(self.counts.sum()), np.min_scalar_type(-max(1, len(self.classes))))
+        at = 0
+        for index, groups in self._parts():
+            for part in index.numbers("label", groups):
+                highest = int(part.max(initial=-1))
                 if self.classes and highest >= len(self.classes):  # classes are counted by label
                     fact = f"the index has the label {highest}, but the manifest has {len(self.classes)} classes"
                     raise ManifestError(str(self.location), fact, INDEX_CURE)
-                kind = np.min_scalar_type(-1 - highest)
-                self._labels = np.concatenate([np.empty(0, kind), *(part.astype(kind) for part in parts)])
-            return self._labels
+                if highest > np.iinfo(found.dtype).max:  # without classes, the highest label is not known before
+                    found = found.astype(np.min_scalar_type(-1 - highest))
+                found[at : at + len(part)] = part
+                at += len(part)
+        return found
 
     def index_schema(self) -> pa.Schema:
         """The names and types of the index's columns."""
@@ -151,13 +160,19 @@ class IndexCatalog:
         """The row of a key, found by the checksums of all keys, which are kept from the first call on."""
         with self._lock:
             if self._key_sums is None:
-                sums = [key_sums(table["key"]) for table in self.index_tables(["key"])]
-                self._key_sums = np.concatenate([np.empty(0, np.uint32), *sums])
+                self._key_sums = self._read_key_sums()
         for row in np.flatnonzero(self._key_sums == key_sum(key)).tolist():
             shard = int(np.searchsorted(self._first, row, side="right")) - 1
             if self.table(shard).key[row - int(self._first[shard])].as_py() == key:
                 return [row]
         return []
+
+    def _read_key_sums(self) -> NDArray[np.uint32]:
+        found, at = np.empty(int(self.counts.sum()), np.uint32), 0
+        for table in self.index_tables(["key"]):
+            found[at : at + len(table)] = key_sums(table["key"])
+            at += len(table)
+        return found
 
     def _parts(self) -> Iterator[tuple[IndexFile, list[int]]]:
         """(index file, row groups in it) for all rows, in order. Of many files, each is open only while it is read."""

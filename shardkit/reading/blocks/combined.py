@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from shardkit.errors import UsageError
 from shardkit.reading.batches.labels import FIELD, Kind, relabel_field
 from shardkit.reading.blocks.block import Block, Catalog, Images, Labels, Rows, Wanted, images_of
+from shardkit.reading.order.groups import pieces
 from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.index import as_numpy
@@ -48,6 +49,7 @@ class CombinedCatalog:
         self.mean_bytes = max(1, total // max(1, sum(samples)))
         # The last entry stands for -1, no label.
         self.relabel = [np.array([*(names.index(e.name) for e in part.classes), -1]) for part in parts]
+        self._labels: Labels | None = None
         self.first_files = np.cumsum([0, *(len(part.files()) for part in parts)])
 
     @property
@@ -75,8 +77,16 @@ class CombinedCatalog:
 
     def labels(self) -> Labels:
         """The labels of all rows."""
-        parts = zip(self.parts, self.relabel, strict=True)
-        return np.concatenate([relabel[part.labels()] for part, relabel in parts])
+        if self._labels is None:
+            kind = np.min_scalar_type(-max(1, len(self.classes)))
+            found, at = np.empty(int(self.starts[-1]), kind), 0
+            for part, relabel in zip(self.parts, self.relabel, strict=True):
+                labels, narrow = part.labels(), relabel.astype(kind)
+                for low, high in pieces(len(labels)):
+                    found[at : at + high - low] = narrow[labels[low:high]]
+                    at += high - low
+            self._labels = found
+        return self._labels
 
     def index_schema(self) -> pa.Schema:
         """The columns that any part has."""

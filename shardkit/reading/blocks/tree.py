@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, SourceError, StorageError, printable
 from shardkit.reading.batches.labels import Kind
-from shardkit.reading.blocks.block import Images, images_of
+from shardkit.reading.blocks.block import Images, Labels, images_of
 from shardkit.reading.blocks.prefetch import NoPrefetch
 from shardkit.sample import AnySample, field_of, fs_text, text_of_path
 from shardkit.shards.buffers import ShardFile
@@ -57,9 +57,9 @@ class TreeCatalog:
     def hold(self) -> None:
         """Do nothing: a tree has too many files."""
 
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> Labels:
         """The labels of all rows."""
-        return self.source.labels.astype(np.int64)
+        return self.source.labels
 
     def index_schema(self) -> pa.Schema:
         """Keys, paths, labels and sizes of all files."""

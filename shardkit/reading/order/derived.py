@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 
 from shardkit.errors import UsageError
 from shardkit.reading.order.epoch_order import EpochOrder, Order, Positions
+from shardkit.reading.order.groups import (
+    Keys,
+    Places,
+    group_places,
+    group_sizes,
+    in_random_order,
+    pieces,
+    place_type,
+)
 from shardkit.rng import permutation, stream_key, uniform
 
 SIZE_TOLERANCE = 100
@@ -128,66 +137,173 @@ def apportion(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
     return counts
 
 
-def weight_classes(
-    line: Positions, labels: NDArray[np.signedinteger[Any]], weights: Mapping[int, float], key: int
-) -> Positions:
-    """As many rows as `line` has, each class in proportion to its weight, evenly along the line (int64).
+Line = Callable[[Positions], Positions]
+"""The rows at some positions of the line on which an epoch's rows lie before they are shuffled."""
 
-    line: the rows in reading order; labels: their classes. A class with too few rows is used several times; one with
-    too many starts at a random row of it and is not used up.
+
+def line_of(order: EpochOrder, rows: Positions | None) -> Line:
+    """The line of all rows of an order, or of the given ones, which may repeat and come in any order."""
+    if rows is None:
+        return order.rows_of_line
+    return order.line(rows).__getitem__
+
+
+def weight_classes(
+    line: Line, count: int, labels: NDArray[np.signedinteger[Any]], weights: Mapping[int, float], key: int
+) -> Positions:
+    """As many rows as the line has, each class in proportion to its weight, evenly along the line (int64).
+
+    count: the rows on the line; labels: the classes of all rows. A class with too few rows is used several times; one
+    with too many starts at a random row of it and is not used up.
     """
-    counts = np.bincount(labels[labels >= 0], minlength=max(weights, default=0) + 1)
-    chosen = [label for label, weight in weights.items() if weight and counts[label]]
-    if not chosen:
+    groups = max(weights, default=0) + 2
+
+    def group_of(low: int, high: int) -> NDArray[np.int64]:
+        found = labels[line(np.arange(low, high))].astype(np.int64) + 1
+        return np.where(found < groups, found, 0)  # a class without a weight
+
+    by_class, bounds = group_places(group_of, count, groups)
+    sizes = np.diff(bounds)
+    chosen = np.array([label for label, weight in weights.items() if weight and sizes[label + 1]], np.int64)
+    if not len(chosen):
         raise UsageError("weights", "no class with samples has a weight", "name classes of the dataset")
-    wanted = apportion(np.array([weights[label] for label in chosen], np.float64), len(line))
+    wanted = apportion(np.array([weights[label] for label in chosen.tolist()], np.float64), count)
     begins = uniform(key, np.arange(len(chosen)))
-    by_class = np.argsort(labels, kind="stable")  # of a class, in the order of the line
-    ends = np.searchsorted(labels[by_class], chosen, side="right")
-    rows, moments = [], []
-    for label, end, count, begin in zip(chosen, ends.tolist(), wanted.tolist(), begins.tolist(), strict=True):
-        own = line[by_class[end - counts[label] : end]]
-        steps = np.arange(count)
-        rows.append(own[(int(begin * len(own)) + steps) % len(own)])
-        moments.append((steps + begin) / max(1, count))
-    ordered = np.argsort(np.concatenate(moments), kind="stable")
-    found: Positions = np.concatenate(rows)[ordered]
+    own, firsts = sizes[chosen + 1], bounds[chosen + 1]
+    skipped = (begins * own).astype(np.int64)
+    found, at = np.empty(count, np.int64), 0
+    for classes, steps in _evenly(wanted, begins):
+        places = by_class[firsts[classes] + (skipped[classes] + steps) % own[classes]]
+        found[at : at + len(steps)] = line(places.astype(np.int64))
+        at += len(steps)
     return found
 
 
-def weight_samples(line: Positions, weights: NDArray[np.float64], key: int) -> Positions:
-    """As many rows as `line` has, each in proportion to its weight, rounded up or down at random (int64).
+def _evenly(
+    counts: NDArray[np.int64], begins: NDArray[np.float64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """(classes, steps) in the order of the moments (step + begin) / count, of which each class has `count`: some
+    successive ones at a time."""
+    divisors = np.maximum(1, counts)
+    parts = max(1, sum(1 for _ in pieces(int(counts.sum()))))
+    low = np.zeros(len(counts), np.int64)
+    for part in range(1, parts + 1):
+        high = counts
+        if part < parts:  # the first step of each class that is not before the moment part / parts
+            moment = part / parts
+            guess = np.ceil(moment * counts - begins).astype(np.int64) - 1
+            late = (guess[None] + np.arange(3)[:, None] + begins) / divisors >= moment
+            high = np.clip(guess + np.where(late.any(axis=0), late.argmax(axis=0), 3), low, counts)
+        lengths = high - low
+        classes = np.repeat(np.arange(len(counts)), lengths)
+        steps = np.arange(len(classes)) + np.repeat(low - (np.cumsum(lengths) - lengths), lengths)
+        order = np.argsort((steps + begins[classes]) / divisors[classes], kind="stable")
+        yield classes[order], steps[order]
+        low = high
+
+
+def weight_samples(line: Line, count: int, weights: NDArray[np.float64], key: int) -> Positions:
+    """As many rows as the line has, each in proportion to its weight, rounded up or down at random (int64).
 
     Systematic resampling (Kitagawa 1996): one random number for the whole line, so that the total is exact.
     """
-    bounds = np.cumsum(weights[line])
-    bounds *= len(line) / bounds[-1]
-    ends = np.floor(bounds + uniform(key, np.zeros(1, np.int64))[0]).astype(np.int64)
-    ends[-1] = len(line)
-    return np.repeat(line, np.diff(ends, prepend=0))
+    chance, total = uniform(key, np.zeros(1, np.int64))[0], 0.0
+    for _, sums in _running_sums(line, count, weights):
+        total = sums[-1]
+    found, done, seen = np.empty(count, np.int64), 0, 0
+    for rows, sums in _running_sums(line, count, weights):
+        ends = np.floor(sums * (count / total) + chance).astype(np.int64)
+        seen += len(rows)
+        if seen == count:
+            ends[-1] = count
+        found[done : ends[-1]] = np.repeat(rows, np.diff(ends, prepend=done))
+        done = int(ends[-1])
+    return found
 
 
-def split_rows(
-    rows: Positions, labels: NDArray[np.signedinteger[Any]] | None, fractions: Mapping[str, float], seed: int
-) -> dict[str, Positions]:
-    """Distribute rows to parts in proportion to the fractions, which add up to at most 1 (each int64, ascending).
+def _running_sums(
+    line: Line, count: int, weights: NDArray[np.float64]
+) -> Iterator[tuple[Positions, NDArray[np.float64]]]:
+    """(rows of the line, the sums of the weights up to each), some at a time."""
+    carry = 0.0
+    for low, high in pieces(count):
+        rows = line(np.arange(low, high))
+        sums = weights[rows]
+        sums[0] += carry
+        np.cumsum(sums, out=sums)
+        carry = float(sums[-1])
+        yield rows, sums
 
-    With labels (one per row), each class is distributed by `stratify`. The same rows and seed give the same parts.
+
+def split_places(
+    rows: Positions | None,
+    count: int,
+    labels: NDArray[np.signedinteger[Any]] | None,
+    fractions: Mapping[str, float],
+    seed: int,
+) -> NDArray[np.unsignedinteger[Any]]:
+    """The part to which each of `count` rows goes: the place of its name in `fractions`, which add up to at most 1; the
+    number of fractions for the rest.
+
+    rows: which rows they are; None for 0 … count - 1. labels: of all rows of the dataset; then each class is
+    distributed by `stratify`. The same rows and seed give the same parts.
     """
     weights = _split_weights(fractions)
-    chance = uniform(stream_key("split", seed), rows)
-    part_of = np.empty(len(rows), np.int64)
-    groups = [np.arange(len(rows))] if labels is None else _by_label(labels)
+    part_of = np.empty(count, np.min_scalar_type(len(weights)))
+    chance = _chances(rows, stream_key("split", seed))
+    groups = list(label_groups(rows, count, labels))
     sizes = np.array([len(group) for group in groups], np.int64)
     for group, counts in zip(groups, stratify(sizes, weights, seed)[0], strict=True):
-        part_of[group[np.argsort(chance[group], kind="stable")]] = np.repeat(np.arange(len(weights)), counts)
-    return {name: rows[part_of == number] for number, name in enumerate(fractions)}
+        ends, done = np.cumsum(counts), 0
+        for places in in_random_order(group, chance):
+            numbers = np.arange(done, done + len(places))
+            part_of[places] = np.searchsorted(ends, numbers, side="right")
+            done += len(places)
+    return part_of
 
 
-def _by_label(labels: NDArray[np.signedinteger[Any]]) -> list[NDArray[np.int64]]:
-    """The positions of each label, ascending; labels in ascending order."""
-    order = np.argsort(labels, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+def fold_places(
+    rows: Positions | None, count: int, labels: NDArray[np.signedinteger[Any]] | None, folds: int, seed: int
+) -> NDArray[np.unsignedinteger[Any]]:
+    """The fold of each of `count` rows: they are put in a random order, by class if there are labels, and dealt to the
+    folds in turn. rows, labels: as for `split_places`."""
+    chance = _chances(rows, stream_key("folds", seed))
+    fold, done = np.empty(count, np.min_scalar_type(folds)), 0
+    for group in label_groups(rows, count, labels):
+        for places in in_random_order(group, chance):
+            fold[places] = np.arange(done, done + len(places)) % folds
+            done += len(places)
+    return fold
+
+
+def _chances(rows: Positions | None, key: int) -> Callable[[Places], NDArray[np.float64]]:
+    return lambda places: uniform(key, places if rows is None else rows[places])
+
+
+def label_groups(rows: Positions | None, count: int, labels: NDArray[np.signedinteger[Any]] | None) -> Iterator[Places]:
+    """The places of each label that occurs, ascending, by label; without labels, all places."""
+    if labels is None or not count:
+        yield np.arange(count, dtype=place_type(count))
+        return
+    found, bounds = group_places(*_labels_of(rows, count, labels))
+    for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        if high > low:
+            yield found[low:high]
+
+
+def _labels_of(rows: Positions | None, count: int, labels: NDArray[np.signedinteger[Any]]) -> tuple[Keys, int, int]:
+    """The arguments of `group_places` for the labels of some rows: -1 is the first group."""
+
+    def group_of(low: int, high: int) -> NDArray[np.int64]:
+        return labels[slice(low, high) if rows is None else rows[low:high]].astype(np.int64) + 1
+
+    highest = max((int(labels[low:high].max()) for low, high in pieces(len(labels))), default=-1)
+    return group_of, count, highest + 2
+
+
+def label_counts(rows: Positions | None, count: int, labels: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
+    """How many of `count` rows have each label from -1 on (int64). rows, labels: as for `split_places`."""
+    return group_sizes(*_labels_of(rows, count, labels))
 
 
 def stratify(sizes: NDArray[np.int64], weights: NDArray[np.float64], seed: int) -> tuple[list[NDArray[np.int64]], bool]:
@@ -212,9 +328,14 @@ def stratify(sizes: NDArray[np.int64], weights: NDArray[np.float64], seed: int) 
     return list(dealt), True
 
 
-def deals_over_classes(labels: NDArray[np.signedinteger[Any]], fractions: Mapping[str, float], seed: int) -> bool:
-    """Whether a stratified split of samples with these labels distributes its remainders over all classes."""
-    return stratify(np.unique(labels, return_counts=True)[1].astype(np.int64), _split_weights(fractions), seed)[1]
+def deals_over_classes(counts: NDArray[np.int64], fractions: Mapping[str, float], seed: int) -> bool:
+    """Whether a stratified split of so many samples of each label distributes its remainders over all classes."""
+    return stratify(counts[counts > 0], _split_weights(fractions), seed)[1]
+
+
+def require_fractions(fractions: Mapping[str, float]) -> None:
+    """UsageError for fractions that are not above 0, or add up to more than 1."""
+    _split_weights(fractions)
 
 
 def _split_weights(fractions: Mapping[str, float]) -> NDArray[np.float64]:
@@ -228,8 +349,12 @@ def _split_weights(fractions: Mapping[str, float]) -> NDArray[np.float64]:
 
 def line_counts(rows: Positions, starts: Positions) -> NDArray[np.int64]:
     """The lengths of the runs of rows within one shard. starts: the first row of each shard."""
-    shards = np.searchsorted(starts, rows, side="right")
-    bounds = np.flatnonzero(np.diff(shards, prepend=-1))
+    found, before = list[NDArray[np.int64]](), -1
+    for low, high in pieces(len(rows)):
+        shards = np.searchsorted(starts, rows[low:high], side="right")
+        found.append(low + np.flatnonzero(np.diff(shards, prepend=before)))
+        before = int(shards[-1])
+    bounds = np.concatenate([np.empty(0, np.int64), *found])
     return np.diff(bounds, append=len(rows))
 
 

@@ -100,13 +100,19 @@ class EpochOrder:
         return found
 
     def line(self, rows: Positions | None = None) -> Positions:
-        """The rows in line order, before lanes and buffer: all, or those of `rows`."""
-        line = self.rows_of_line(np.arange(self.samples))
+        """The rows in line order, before lanes and buffer: all, or those of `rows`, which may repeat."""
         if rows is None:
-            return line
-        wanted = np.zeros(self.samples, np.int64)
-        np.add.at(wanted, rows, 1)
-        return np.repeat(line, wanted[line])
+            return self.rows_of_line(np.arange(self.samples))
+        ascending = rows if bool((rows[1:] >= rows[:-1]).all()) else np.sort(rows)
+        starts, shifts = self._line
+        first_rows = starts[:-1] + shifts
+        lows = np.searchsorted(ascending, first_rows)
+        highs = np.searchsorted(ascending, first_rows + np.diff(starts))
+        found, at = np.empty(len(rows), np.int64), 0
+        for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
+            found[at : at + high - low] = ascending[low:high]
+            at += high - low
+        return found
 
     def rows_at(self, places: Positions) -> Positions:
         """The rows at these places (int64, ascending, within 0 … N - 1)."""

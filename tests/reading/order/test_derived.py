@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +18,29 @@ from shardkit.reading.order.derived import (
     line_counts,
     order_of_rows,
     quotas_of,
-    split_rows,
+    split_places,
     stratify,
     weight_classes,
     weight_samples,
 )
 from shardkit.reading.order.epoch_order import EpochOrder
 from shardkit.rng import stream_key, uniform
+
+
+def by_row(rows: Any, labels: Any) -> Any:
+    """The labels of some rows, as an array with one for every row."""
+    whole = np.full(int(rows.max()) + 1, -1)
+    whole[rows] = labels
+    return whole
+
+
+def weighed(line: Any, labels: Any, weights: dict[int, float], key: int) -> Any:
+    return weight_classes(line.__getitem__, len(line), by_row(line, labels), weights, key)
+
+
+def split(rows: Any, labels: Any, fractions: dict[str, float], seed: int) -> dict[str, Any]:
+    found = split_places(rows, len(rows), None if labels is None else by_row(rows, labels), fractions, seed)
+    return {name: rows[found == part] for part, name in enumerate(fractions)}
 
 
 def epoch_order(samples: int, epoch: int = 0) -> EpochOrder:
@@ -96,7 +113,7 @@ def test_a_weight_too_small_to_come_up_is_refused() -> None:
 def test_weighted_classes_come_as_often_as_their_weights_say_and_evenly() -> None:
     labels = np.repeat([0, 1, 2], [900, 90, 10])
     line = np.random.default_rng(0).permutation(1_000)
-    rows = weight_classes(line, labels[line], {0: 1.0, 1: 1.0, 2: 2.0}, key=5)
+    rows = weighed(line, labels[line], {0: 1.0, 1: 1.0, 2: 2.0}, key=5)
     assert np.bincount(labels[rows]).tolist() == [250, 250, 500]
     for begin in range(0, 1_000, 100):
         assert np.abs(np.bincount(labels[rows[begin : begin + 100]]) - [25, 25, 50]).max() <= 2
@@ -104,7 +121,7 @@ def test_weighted_classes_come_as_often_as_their_weights_say_and_evenly() -> Non
 
 def test_a_class_with_few_samples_is_gone_through_evenly() -> None:
     labels = np.repeat([0, 1], [95, 5])
-    rows = weight_classes(np.arange(100), labels, {0: 1.0, 1: 1.0}, key=1)
+    rows = weighed(np.arange(100), labels, {0: 1.0, 1: 1.0}, key=1)
     assert sorted(Counter(rows[rows >= 95].tolist()).values()) == [10] * 5
     assert max(Counter(rows[rows < 95].tolist()).values()) == 1
 
@@ -122,30 +139,30 @@ def test_each_class_goes_on_from_a_random_row_of_it_at_even_moments(length: int,
         own = [row for row, other in zip(line.tolist(), labels.tolist(), strict=True) if other == label]
         first = int(begin * len(own))
         expected += [((step + begin) / count, label, own[(first + step) % len(own)]) for step in range(count)]
-    found = weight_classes(line, labels, weights, key)
+    found = weighed(line, labels, weights, key)
     assert found.tolist() == [row for _, _, row in sorted(expected)]
     assert len(found) == length
 
 
 def test_a_class_is_weighted_whose_samples_are_the_only_ones_of_the_last_label() -> None:
-    assert weight_classes(np.arange(3), np.array([0, 0, 5]), {0: 0.0, 5: 1.0}, 0).tolist() == [2, 2, 2]
-    assert weight_classes(np.arange(3), np.array([1, 1, 0]), {1: 0.0, 0: 1.0}, 0).tolist() == [2, 2, 2]
+    assert weighed(np.arange(3), np.array([0, 0, 5]), {0: 0.0, 5: 1.0}, 0).tolist() == [2, 2, 2]
+    assert weighed(np.arange(3), np.array([1, 1, 0]), {1: 0.0, 0: 1.0}, 0).tolist() == [2, 2, 2]
 
 
 def test_samples_without_a_label_are_in_no_class() -> None:
     labels = np.array([-1, 0, 1, -1, 1])
-    assert set(weight_classes(np.arange(5), labels, {0: 1.0, 1: 1.0}, key=1).tolist()) <= {1, 2, 4}
+    assert set(weighed(np.arange(5), labels, {0: 1.0, 1: 1.0}, key=1).tolist()) <= {1, 2, 4}
 
 
 def test_weights_for_classes_without_samples_are_refused() -> None:
     with pytest.raises(UsageError, match="no class with samples"):
-        weight_classes(np.arange(3), np.zeros(3, np.int64), {1: 1.0}, key=0)
+        weighed(np.arange(3), np.zeros(3, np.int64), {1: 1.0}, key=0)
 
 
 @given(st.lists(st.floats(0, 10), min_size=2, max_size=40).filter(lambda w: sum(w) > 0.01), st.integers(0, 99))
 def test_weighted_samples_come_as_often_as_their_weights_say_rounded(weights: list[float], key: int) -> None:
     array = np.array(weights)
-    rows = weight_samples(np.arange(len(array)), array, key)
+    rows = weight_samples(np.arange(len(array)).__getitem__, len(array), array, key)
     assert len(rows) == len(array)
     expected = array / array.sum() * len(array)
     assert (np.abs(np.bincount(rows, minlength=len(array)) - expected) < 1 + 1e-6).all()
@@ -159,8 +176,8 @@ def test_each_sample_comes_as_often_as_whole_numbers_lie_in_its_part_of_the_line
         end = begin + weights[row]  # the four weigh as much as they are
         expected += [row] * (int(end + chance) - int(begin + chance))
         begin = end
-    assert weight_samples(line, weights, key).tolist() == expected
-    assert weight_samples(line, weights * 10, key).tolist() == expected
+    assert weight_samples(line.__getitem__, len(line), weights, key).tolist() == expected
+    assert weight_samples(line.__getitem__, len(line), weights * 10, key).tolist() == expected
     assert len(expected) == 4
 
 
@@ -175,7 +192,7 @@ def test_the_samples_of_each_class_are_dealt_to_the_parts_by_their_chances(strat
         first, second, _ = apportion(np.array([0.5, 0.3, 0.2]), len(own)).tolist()
         expected["a"] += own[:first]
         expected["b"] += own[first : first + second]
-    parts = split_rows(rows, labels if stratify else None, {"a": 0.5, "b": 0.3}, 6)
+    parts = split(rows, labels if stratify else None, {"a": 0.5, "b": 0.3}, 6)
     assert {name: part.tolist() for name, part in parts.items()} == {
         name: rows[sorted(own)].tolist() for name, own in expected.items()
     }
@@ -209,12 +226,12 @@ def test_a_class_that_is_dealt_over_all_has_no_more_and_no_fewer_than_its_sample
 
 def test_a_split_is_disjoint_whole_and_the_same_for_a_seed() -> None:
     rows, labels = np.arange(1_000), np.repeat([0, 1, 2], [700, 250, 50])
-    parts = split_rows(rows, labels, {"train": 0.8, "validation": 0.2}, 4)
+    parts = split(rows, labels, {"train": 0.8, "validation": 0.2}, 4)
     assert sorted(np.concatenate(list(parts.values())).tolist()) == rows.tolist()
     assert np.bincount(labels[parts["validation"]]).tolist() == [140, 50, 10]
-    again = split_rows(rows, labels, {"train": 0.8, "validation": 0.2}, 4)
+    again = split(rows, labels, {"train": 0.8, "validation": 0.2}, 4)
     assert all((parts[name] == again[name]).all() for name in parts)
-    other = split_rows(rows, labels, {"train": 0.8, "validation": 0.2}, 5)
+    other = split(rows, labels, {"train": 0.8, "validation": 0.2}, 5)
     assert parts["validation"].tolist() != other["validation"].tolist()
 
 
@@ -222,7 +239,7 @@ def test_a_split_is_disjoint_whole_and_the_same_for_a_seed() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_split_of_many_small_classes_has_parts_of_their_sizes(size: int, seed: int) -> None:
     rows, labels = np.arange(200 * size), np.repeat(np.arange(200), size)
-    parts = split_rows(rows, labels, {"train": 0.7, "validation": 0.2, "test": 0.1}, seed)
+    parts = split(rows, labels, {"train": 0.7, "validation": 0.2, "test": 0.1}, seed)
     assert [len(part) for part in parts.values()] == [140 * size, 40 * size, 20 * size]
     assert sorted(np.concatenate(list(parts.values())).tolist()) == rows.tolist()
     for part, share in zip(parts.values(), (0.7, 0.2, 0.1), strict=True):
@@ -235,7 +252,7 @@ def test_a_split_of_many_small_classes_has_parts_of_their_sizes(size: int, seed:
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=80), st.integers(0, 9))
 def test_parts_of_a_split_are_off_by_one_or_by_the_tolerance_at_most(sizes: list[int], seed: int) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    parts = split_rows(np.arange(len(labels)), labels, {"a": 0.8, "b": 0.15, "c": 0.05}, seed)
+    parts = split(np.arange(len(labels)), labels, {"a": 0.8, "b": 0.15, "c": 0.05}, seed)
     for part, share in zip(parts.values(), (0.8, 0.15, 0.05), strict=True):
         exact = share * len(labels)
         assert abs(len(part) - exact) <= 1 + max(1, exact // SIZE_TOLERANCE)
@@ -250,22 +267,22 @@ def test_classes_of_many_samples_are_split_each_by_itself() -> None:
 
 
 def test_fractions_below_one_leave_the_rest_out() -> None:
-    parts = split_rows(np.arange(100), None, {"a": 0.25, "b": 0.25}, 0)
+    parts = split(np.arange(100), None, {"a": 0.25, "b": 0.25}, 0)
     assert [len(part) for part in parts.values()] == [25, 25]
 
 
 def test_a_fraction_may_be_all_of_it_and_what_is_rounded_up_beyond_it_is_no_error() -> None:
-    assert split_rows(np.arange(10), None, {"a": 1.0}, 0)["a"].tolist() == list(range(10))
+    assert split(np.arange(10), None, {"a": 1.0}, 0)["a"].tolist() == list(range(10))
     tenths = {str(number): 0.1 for number in range(10)}
     assert np.cumsum(list(tenths.values()))[-1] != 1  # Python 3.12's sum() would be exact
-    assert [len(part) for part in split_rows(np.arange(40), None, tenths, 0).values()] == [4] * 10
-    assert [len(part) for part in split_rows(np.arange(10), None, {"a": 0.5, "b": 0.5 + 1e-10}, 0).values()] == [5, 5]
+    assert [len(part) for part in split(np.arange(40), None, tenths, 0).values()] == [4] * 10
+    assert [len(part) for part in split(np.arange(10), None, {"a": 0.5, "b": 0.5 + 1e-10}, 0).values()] == [5, 5]
 
 
 @pytest.mark.parametrize("fractions", [{}, {"a": 0.0}, {"a": -1.0}, {"a": 0.8, "b": 0.3}])
 def test_fractions_without_sense_are_refused(fractions: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="are not valid fractions"):
-        split_rows(np.arange(10), None, fractions, 0)
+        split(np.arange(10), None, fractions, 0)
 
 
 def test_runs_of_rows_in_one_shard_take_the_place_of_shards() -> None:
