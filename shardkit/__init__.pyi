@@ -89,5 +89,8 @@ from shardkit.tools.verify.verify import verify as verify
 from shardkit.tools.view import ContactSheet as ContactSheet
 from shardkit.tools.view import ShownClass as ShownClass
 from shardkit.tools.view import view as view
+from shardkit.tools.viewer.page import PageDataset as PageDataset
+from shardkit.tools.viewer.page import ViewPage as ViewPage
+from shardkit.tools.viewer.page import view_page as view_page
 
 __version__: str

@@ -214,6 +214,16 @@ class ViewSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ViewPageSettings:
+    """The options of `view_page`."""
+
+    out: Annotated[
+        str | os.PathLike[str] | None, Takes.FILE, Help("HTML file to write.", "FILE", unset="beside the shards")
+    ] = None
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportSettings:
     """The options of `report`."""
 

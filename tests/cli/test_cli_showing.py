@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,53 @@ def test_view_names_what_can_not_be_decoded(tree: Path, tmp_path: Path, capsys: 
     (tree / "blue" / "0000.jpg").write_bytes(b"no")
     assert run(["view", str(tree), "--out", str(tmp_path / "sheet.png")]) == 0
     assert "1 image can't be decoded: blue/0000" in capsys.readouterr().out
+
+
+def test_view_writes_a_page_beside_the_shards(packed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["view", packed, "--html"]) == 0
+    told = capsys.readouterr().out
+    assert re.fullmatch(re.escape(packed) + r"\.html: \d+ kB, shows 12 samples of train\n", told)
+    assert run(["view", packed, "--html", "--json", "--out", f"{packed}-2.htm"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["path"] == f"{packed}-2.htm"
+    assert [each["samples"] for each in found["datasets"]] == [12]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--html", "--count", "3"], "--count: it belongs to a picture, and --html asks for a page; omit one of them"),
+        (["--html", "--class", "red"], "--class: it belongs to a picture"),
+        (["--html", "--port", "80"], "--port: it belongs to a server; add --serve"),
+        (["--serve"], "--serve: it belongs to a page; add --html"),
+        (["--port", "80"], "--port: it belongs to a page; add --html"),
+        (["--html", "--serve", "--port", "0"], "--port: 0 is out of range; give 1 to 65,535"),
+        (["--html", "--out", "page.png"], "give one that ends with .html"),
+    ],
+)
+def test_options_of_the_picture_and_of_the_page_are_kept_apart(
+    options: list[str], told: str, packed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["view", packed, *options]) == 2
+    assert told in capsys.readouterr().err
+    assert not list(Path(packed).parent.glob("*.html"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C can't be sent to one process")
+def test_view_serves_a_page_until_it_is_interrupted(packed: str) -> None:
+    home = str(Path(shardkit.__file__).parent.parent)
+    command = [sys.executable, "-m", "shardkit", "view", packed, "--html", "--serve"]
+    environment = os.environ | {"PYTHONPATH": home}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        with urllib.request.urlopen(lines[1].strip(), timeout=30) as answer:
+            assert answer.read() == Path(f"{packed}.html").read_bytes()
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (0, "")
 
 
 def test_report_says_what_it_found(packed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

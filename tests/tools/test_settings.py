@@ -36,6 +36,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], type[Any]]] = {
     "index": (shardkit.index_shards, settings.IndexSettings),
     "shuffle-quality": (shuffle_quality, settings.ShuffleQualitySettings),
     "view": (shardkit.view, settings.ViewSettings),
+    "view --html": (shardkit.view_page, settings.ViewPageSettings),
     "report": (shardkit.report, settings.ReportSettings),
     "bench": (shardkit.bench, settings.BenchSettings),
 }
