@@ -3,14 +3,15 @@
 Once per file and process it is checked that size and CRC-32C are those in the manifest, and that the columns and their
 types are those of the index. For each row group: that it is of the manifest's shard, with as many rows; the checksum of
 each page that is read; that no number is negative or too large to be summed; that its text is not larger than names can
-be. A file of up to WHOLE_BYTES is read into memory; a larger one stays open, and parts are read on demand. Files are
-never mapped: truncating a mapped file would kill the process.
+be. A small file is read into memory; a larger one stays open, and of a store's, only the columns and row groups that
+are needed are fetched. Files are never mapped: truncating a mapped file would kill the process.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -33,6 +34,18 @@ INDEX_CURE = "restore it, pack again, or run 'shardkit index'"
 
 WHOLE_BYTES = 32 << 20
 """An index file up to this size is read into memory as a whole."""
+
+FETCHED_WHOLE_BYTES = 8 << 20
+"""An index file in a store up to this size is fetched as a whole, with one request."""
+
+FETCHED_BYTES = 16 << 20
+"""Of a larger one, the bytes of successive row groups that are fetched together."""
+
+FOOTER_BYTES = 1200
+"""About the bytes of a file's own description for each row group, which are fetched when it is opened."""
+
+FOOTER_MEMORY = 11
+"""The memory that this description takes, in multiples of its bytes."""
 
 TEXT_BYTES = 16 << 10
 """The maximum bytes of a key or path: a path has 4,096, and each byte may be escaped."""
@@ -61,13 +74,18 @@ class IndexFile:
     Every method raises ManifestError for a file that is damaged, or not of these shards.
     """
 
-    def __init__(self, source: Any, shards: Sequence[ShardEntry], *, place: str, pre_buffer: bool = False) -> None:
-        """source: a pyarrow file whose size and CRC-32C have been checked. place: its name in messages."""
+    def __init__(
+        self, source: Any, shards: Sequence[ShardEntry], *, place: str, ranged: RangedFile | None = None
+    ) -> None:
+        """source: a pyarrow file whose size and CRC-32C have been checked. place: its name in messages. ranged: what
+        fetches it, if only its parts are fetched."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self.place, self.shards = place, shards
+        self.place, self.shards, self._ranged = place, shards, ranged
         try:
-            self._file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=pre_buffer)
+            options = {"page_checksum_verification": True, "pre_buffer": False}  # `fetched` holds what is read
+            self._file = pq.ParquetFile(source, **options)
             self._require_columns(self._file.schema_arrow)
             if self._file.num_row_groups != len(shards):
                 fact = f"the index has {self._file.num_row_groups} row groups, but covers {len(shards)} shards"
@@ -76,9 +94,10 @@ class IndexFile:
             self._at = {leaves.column(at).path: at for at in range(len(leaves))}
             texts = self._texts_by_dictionary()
             if texts:
-                self._file = pq.ParquetFile(
-                    source, page_checksum_verification=True, pre_buffer=pre_buffer, read_dictionary=texts
-                )
+                self._file = pq.ParquetFile(source, read_dictionary=texts, **options)
+            whole = source.size() if isinstance(source, pa.BufferReader) else 0
+            self.memory = FOOTER_MEMORY * self._file.metadata.serialized_size + whole
+            """The bytes of memory that it takes, about."""
         except ShardkitError:
             raise
         except Exception as exc:  # pyarrow raises nearly anything on damaged data
@@ -95,13 +114,60 @@ class IndexFile:
     def tables(self, names: Sequence[str] | None = None, groups: Sequence[int] | None = None) -> Iterator[pa.Table]:
         """Columns of many shards, unchanged, a table for some successive shards at a time. None: all of them."""
         wanted = self.schema.names if names is None else names
-        for together in self._together(range(len(self.shards)) if groups is None else groups):
-            yield self._read(together, wanted)
+        for run in self._fetches(range(len(self.shards)) if groups is None else groups, wanted):
+            with self.fetched(run, wanted):
+                for together in self._together(run):
+                    yield self._read(together, wanted)
 
     def numbers(self, name: str, groups: Sequence[int] | None = None) -> Iterator[NDArray[Any]]:
         """A number column of many shards, an array for some successive shards at a time, null as -1."""
         for table in self.tables([name], groups):
             yield self._checked(table, [name])[name]
+
+    def fetched(self, groups: Sequence[int], names: Sequence[str]) -> AbstractContextManager[None]:
+        """A context in which columns of some shards are held, if the file is in a store: fetched at the same time."""
+        return nullcontext() if self._ranged is None else self._ranged.holding(self._spans(groups, names))
+
+    def _fetches(self, groups: Sequence[int], names: Sequence[str]) -> Iterator[Sequence[int]]:
+        """The groups to fetch together: up to FETCHED_BYTES."""
+        if self._ranged is None:
+            yield groups
+            return
+        found, size = list[int](), 0
+        for group in groups:
+            found.append(group)
+            size += sum(end - start for start, end in self._spans([group], names))
+            if size >= FETCHED_BYTES:
+                yield found
+                found, size = [], 0
+        if found:
+            yield found
+
+    def _spans(self, groups: Sequence[int], names: Sequence[str]) -> list[tuple[int, int]]:
+        """The places in the file of columns of some shards."""
+        found = []
+        for group in groups:
+            about = self._about(group)
+            for name in self._columns_of(about, group, names):
+                column = about.column(self._at[name])
+                first = column.data_page_offset
+                if column.has_dictionary_page and column.dictionary_page_offset is not None:
+                    first = min(first, column.dictionary_page_offset)
+                found.append((first, first + column.total_compressed_size))
+        return found
+
+    def _columns_of(self, about: pq.RowGroupMetaData, group: int, names: Sequence[str]) -> list[str]:
+        """The columns to read for these names: also `shard`, unless the file's description says what it contains, and
+        more bytes would be fetched for it."""
+        wanted = dict.fromkeys(names)
+        if self._ranged is None or not self._says_shard(about, group):
+            wanted["shard"] = None
+        return list(wanted)
+
+    def _says_shard(self, about: pq.RowGroupMetaData, group: int) -> bool:
+        found = about.column(self._at["shard"]).statistics
+        name = self.shards[group].name
+        return bool(found is not None and found.has_min_max and found.min == found.max == name)
 
     @property
     def schema(self) -> pa.Schema:
@@ -177,11 +243,15 @@ class IndexFile:
             self._require_bounded(self._about(group))
         shards = [self.shards[group] for group in groups]
         try:
-            columns = [*dict.fromkeys((*names, "shard"))]
-            table = self._file.read_row_groups(list(groups), columns=columns, use_threads=False)
+            columns = [
+                *dict.fromkeys(name for group in groups for name in self._columns_of(self._about(group), group, names))
+            ]
+            with self.fetched(groups, columns):
+                table = self._file.read_row_groups(list(groups), columns=columns, use_threads=False)
             if len(table) != sum(shard.samples for shard in shards):
                 self._wrong_rows(groups[0], len(table))
-            self._require_shards(table["shard"], shards)
+            if "shard" in columns:
+                self._require_shards(table["shard"], shards)
             return table.select(list(names))
         except ShardkitError:
             raise
@@ -377,26 +447,33 @@ def index_entries(manifest: Manifest) -> Iterator[tuple[IndexEntry, tuple[ShardE
 
 
 def open_index_at(
-    objects: Objects, place: Location, entry: IndexEntry, shards: Sequence[ShardEntry], *, again: bool = False
+    objects: Objects,
+    place: Location,
+    entry: IndexEntry,
+    shards: Sequence[ShardEntry],
+    *,
+    again: bool = False,
+    whole: bool = True,
 ) -> IndexFile:
     """An index file at any location, opened and checked. again: check all of it, even if this process already did.
 
-    A small file in a store (or with `again`, any) is fetched as a whole. For a larger one, the store's size and CRC-32C
-    are compared, and it is read in parts, whose pages have checksums. Raises NotFoundError, StorageError; ManifestError
-    if it is not the one that its manifest names.
+    A small file in a store (or with `again`, any) is fetched as a whole, unless `whole` is False. For a larger one, the
+    store's size and CRC-32C are compared, and it is read in parts, whose pages have checksums. Raises NotFoundError,
+    StorageError; ManifestError if it is not the one that its manifest names.
     """
     import pyarrow as pa
 
     with objects.opened(place, "index", INDEX_CURE):
         if place.is_local:
             return open_index(place.path, entry, shards, place=str(place), again=again)
-        if again or entry.bytes <= WHOLE_BYTES:
+        if again or (whole and entry.bytes <= FETCHED_WHOLE_BYTES):
             return IndexFile(_whole_index(objects, place, entry), shards, place=str(place))
         found = objects.info(place)
     if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
         raise other_index(str(place))
-    source = pa.PythonFile(RangedFile(objects.store(place.parent), place.name, entry.bytes), mode="r")
-    return IndexFile(source, shards, place=str(place), pre_buffer=True)
+    file = RangedFile(objects.store(place.parent), place.name, entry.bytes)
+    with file.holding([(entry.bytes - FOOTER_BYTES * (64 + len(shards)), entry.bytes)]):
+        return IndexFile(pa.PythonFile(file, mode="r"), shards, place=str(place), ranged=file)
 
 
 def _whole_index(objects: Objects, place: Location, entry: IndexEntry) -> pa.BufferReader:

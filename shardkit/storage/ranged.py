@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import io
-from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
 
 from shardkit.storage.store import Store, read
+from shardkit.threads import in_threads
+
+GAP_BYTES = 32 << 10
+"""Bytes between two spans that are fetched along with them: about what a request costs in transfer time."""
+
+REQUESTS = 16
+"""Requests at a time."""
+
+Span = tuple[int, int]
+"""The first byte, and the one after the last."""
 
 
 class RangedFile(io.RawIOBase):
-    """An object as a file that Parquet's reader can seek in. The latest blocks that were read are kept."""
+    """An object as a file for Parquet's reader, which seeks in it. Each read is a request, unless its bytes are held.
 
-    BLOCK = 1 << 20
-    KEPT = 16
+    `holding` may be called from any thread; reading and seeking need the reader's lock, as with any file.
+    """
 
     def __init__(self, store: Store, name: str, size: int) -> None:
         self._store, self._name = store, name
         self._size, self._at = size, 0
-        self._blocks: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._held: list[tuple[int, bytes]] = []
+        self._lock = Lock()
 
     def size(self) -> int:
         """Its length."""
@@ -41,16 +54,43 @@ class RangedFile(io.RawIOBase):
         return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """The next bytes: whole blocks are fetched, neighbours in one request."""
+        """The next bytes."""
         end = self._size if size is None or size < 0 else min(self._size, self._at + size)
         start, self._at = self._at, max(self._at, end)
         if start >= end:
             return b""
-        first, stop = start // self.BLOCK, -(-end // self.BLOCK)
-        data = self._blocks.get((first, stop))
-        if data is None:
-            low, high = first * self.BLOCK, min(stop * self.BLOCK, self._size)
-            data = self._blocks[first, stop] = bytes(read(self._store, self._name, low, high))
-            while len(self._blocks) > self.KEPT:
-                self._blocks.popitem(last=False)
-        return data[start - first * self.BLOCK : end - first * self.BLOCK]
+        held = self._held_at(start, end)
+        return self._fetch((start, end)) if held is None else held[1][start - held[0] : end - held[0]]
+
+    @contextmanager
+    def holding(self, spans: Sequence[Span]) -> Iterator[None]:
+        """Fetch these spans at the same time, neighbours in one request, and hold them in this context."""
+        limits = ((max(0, start), min(end, self._size)) for start, end in spans)
+        missing = [(start, end) for start, end in limits if start < end and self._held_at(start, end) is None]
+        wanted = merged(missing)
+        fetched = list(in_threads(self._fetch, wanted, min(REQUESTS, max(1, len(wanted)))))
+        held = [(start, data) for (start, _), data in zip(wanted, fetched, strict=True)]
+        with self._lock:
+            self._held = [*self._held, *held]
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held = [one for one in self._held if not any(one is own for own in held)]
+
+    def _held_at(self, start: int, end: int) -> tuple[int, bytes] | None:
+        return next((one for one in self._held if one[0] <= start and end <= one[0] + len(one[1])), None)
+
+    def _fetch(self, span: Span) -> bytes:
+        return bytes(read(self._store, self._name, *span))
+
+
+def merged(spans: Sequence[Span]) -> list[Span]:
+    """Spans that cover the given ones, ascending, with gaps of more than GAP_BYTES between them."""
+    found: list[Span] = []
+    for start, end in sorted(spans):
+        if found and start - found[-1][1] <= GAP_BYTES:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((start, end))
+    return found

@@ -127,7 +127,7 @@ def test_an_index_that_is_not_the_manifests_is_refused(cars: str, monkeypatch: p
     put(folder, {"cars.parquet": spoil(data)})
     with pytest.raises(ManifestError, match=r"cars\.parquet: the index is not the one"):
         list(shardkit.dataset(far))
-    monkeypatch.setattr(index_file, "WHOLE_BYTES", 10)
+    monkeypatch.setattr(index_file, "FETCHED_WHOLE_BYTES", 10)
     put(folder, {"cars.parquet": data[:-1]})
     with pytest.raises(ManifestError, match=r"cars\.parquet: the index is not the one"):
         list(shardkit.dataset(far))

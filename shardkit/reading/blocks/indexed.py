@@ -35,7 +35,7 @@ class IndexBlock:
         """used: the shards, ascending. slots: the place of each sample's shard among them. local: its number there."""
         self.catalog, self.rows = catalog, rows
         self.slots, self.local = slots, local
-        self.tables = [catalog.table(shard) for shard in used]
+        self.tables = catalog.tables(used)
         tables = [table.numbers for table in self.tables]
         starts, sizes, self.labels, crcs, firsts, lengths = gather(tables, slots, local)
         self.crcs = crcs.astype(np.uint32)

@@ -185,8 +185,8 @@ def test_of_a_large_index_only_parts_are_read(watched: Any, monkeypatch: Any) ->
     data, place = sink.getvalue(), locate(f"memory://{os.urandom(6).hex()}")
     put(place, {"x.parquet": data})
     requests = watched()
-    monkeypatch.setattr(index_file, "WHOLE_BYTES", 10)
-    monkeypatch.setattr(ranged.RangedFile, "BLOCK", 1024)
+    monkeypatch.setattr(index_file, "FETCHED_WHOLE_BYTES", 10)
+    monkeypatch.setattr(ranged, "GAP_BYTES", 100)
     entry = IndexEntry("x.parquet", 40, len(data), f"{google_crc32c.value(data):08x}")
     shards = [ShardEntry(f"x-{n}.tar", 2000, 0, "") for n in range(40)]
     index = index_file.open_index_at(Objects(Remote()), place.child("x.parquet"), entry, shards)
