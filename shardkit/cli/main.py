@@ -137,6 +137,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(complete(cli, asked))
     if args is None:
         gc.set_threshold(GC_OBJECTS)
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy starts them on import: a tenth of a short packing
     code = run(sys.argv[1:] if args is None else args, alone=True)
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
     if code == INTERRUPTED and not all(thread.daemon for thread in others):

@@ -28,7 +28,7 @@ from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import find_finished
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
-from shardkit.packing.dest.work_folder import keep_only, write_index_files
+from shardkit.packing.dest.work_folder import IndexFiles, keep_only
 from shardkit.packing.engine.engine import Engine, open_engine
 from shardkit.packing.engine.options import EngineLike, EngineOptions, engine_options, move_engine
 from shardkit.packing.options import PackOptions, class_names, make_options
@@ -41,7 +41,7 @@ from shardkit.packing.settings import Classes, Images, OnError, PackSettings
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.sample import fs_text
-from shardkit.shards.manifest import ClassEntry, Manifest, content_options
+from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, ShardEntry, content_options
 from shardkit.shards.names import skipped_name
 from shardkit.sources.lists.in_memory import TableInMemory, TableLike, in_memory
 from shardkit.sources.lists.tables import is_list
@@ -374,13 +374,16 @@ class _Job:
         loading.start()  # while the workers write
         try:
             keep_only(self.destination, self.content.plan.names)
-            receipts = self._write(engine, progress)
+            earlier = () if self.content.before is None else self.content.before.manifest.index
+            with IndexFiles(self.destination, earlier, seek=self.options.seek_points) as index:
+                receipts = self._write(engine, index, progress)
+                entries = index.end()
         finally:
             loading.join()  # a half-loaded library may crash when the process ends
-        return self._commit(receipts)
+        return self._commit(receipts, entries)
 
-    def _write(self, engine: Engine, progress: ProgressFn) -> list[Receipt]:
-        """The receipts of all shards in order; those of an earlier run are kept."""
+    def _write(self, engine: Engine, index: IndexFiles, progress: ProgressFn) -> list[Receipt]:
+        """The receipts of all shards in order; those of an earlier run are kept. Their rows go to the index."""
         total, total_bytes = len(self.content.source), int(self.content.source.sizes.sum())
         reported, lock = [0, 0], threading.Lock()
 
@@ -390,11 +393,15 @@ class _Job:
                 reported[1] += size
                 progress(Progress("pack", reported[0], total, reported[1], total_bytes))
 
-        tasks = self.content.tasks(self.destination.work, self.options)
-        return write_shards(tasks, engine, advance, self.destination, progress)
+        def finished(shard: ShardEntry) -> None:
+            if shard.samples:  # readers reject empty shards
+                index.add(shard)
 
-    def _commit(self, receipts: Sequence[Receipt]) -> Manifest:
-        entries = tuple(receipt.entry for receipt in receipts if receipt.entry.samples)  # readers reject empty shards
+        tasks = self.content.tasks(self.destination.work, self.options)
+        return write_shards(tasks, engine, advance, self.destination, progress, finished=finished)
+
+    def _commit(self, receipts: Sequence[Receipt], index: tuple[IndexEntry, ...]) -> Manifest:
+        entries = tuple(receipt.entry for receipt in receipts if receipt.entry.samples)
         grouped = self.content.grouped
         incomplete = self.content.source.incomplete + (() if grouped is None else grouped.incomplete)
         skipped = [Skipped(path, reason) for path, reason in incomplete]
@@ -422,12 +429,7 @@ class _Job:
             classes=tuple(ClassEntry(name, counts[label]) for label, name in enumerate(self.content.source.classes)),
             fields=tuple(sorted(self.content.source.label_fields.union(*(receipt.fields for receipt in receipts)))),
             shards=entries,
-            index=write_index_files(
-                self.destination,
-                entries,
-                () if before is None else before.manifest.index,
-                seek=self.options.seek_points,
-            ),
+            index=index,
             skipped=len(skipped),
             options=self.options.recorded() | content_options(labels=self.content.source.label_kind),
             plan=self.content.digest,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from shardkit.events import ProgressFn, no_progress
 from shardkit.packing.dest.destination import Destination
@@ -11,6 +11,7 @@ from shardkit.packing.engine.engine import Engine
 from shardkit.packing.write.receipt import Receipt
 from shardkit.packing.write.sink import Advance
 from shardkit.packing.write.task import ShardTask
+from shardkit.shards.manifest import ShardEntry
 
 
 def write_shards(
@@ -19,16 +20,29 @@ def write_shards(
     advance: Advance,
     destination: Destination,
     progress: ProgressFn = no_progress,
+    *,
+    finished: Callable[[ShardEntry], None],
 ) -> list[Receipt]:
-    """The receipts of all shards, ordered by name; `advance` is called with what was read or kept.
+    """The receipts of all shards in the order of the tasks; `advance` is called with what was read or kept.
 
-    All shards are delivered when this returns; `progress` is called for the last of them.
+    finished: called for each shard in this order, from this thread, when it and all before it are written or kept. All
+    shards are delivered when this returns; `progress` is called for the last of them.
     """
     receipts: dict[str, Receipt] = {}
+    names: list[str] = []
+    told = 0
+
+    def tell() -> None:
+        nonlocal told
+        while told < len(names) and (receipt := receipts.get(names[told])) is not None:
+            finished(receipt.entry)
+            told += 1
+
     with destination.delivery() as delivery:
 
         def missing() -> Iterator[ShardTask]:
             for task in tasks:
+                names.append(task.name)
                 kept = kept_receipt(task, delivery.holds)
                 if kept is None:
                     delivery.wait_for_room()
@@ -41,5 +55,7 @@ def write_shards(
         for receipt in engine(missing(), advance):
             receipts[receipt.entry.name] = receipt
             delivery.deliver(receipt)
+            tell()
+        tell()
         delivery.finish(progress)
-    return [receipts[name] for name in sorted(receipts)]
+    return [receipts[name] for name in names]

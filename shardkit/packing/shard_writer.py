@@ -13,7 +13,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -27,7 +27,7 @@ from shardkit.options.keywords import cure_of_choice, options_from
 from shardkit.packing.dest.destination import Delivery, Destination
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
-from shardkit.packing.dest.work_folder import keep_only, write_index_files
+from shardkit.packing.dest.work_folder import IndexFiles, keep_only
 from shardkit.packing.open_shard import OpenShard
 from shardkit.packing.options import class_names
 from shardkit.packing.settings import Classes
@@ -168,6 +168,9 @@ class ShardWriter:
         with ExitStack() as stack:
             self._destination, self._delivery = _begun(stack, self._destination, overwrite=asked.overwrite)
             self._pool = stack.enter_context(ThreadPoolExecutor(1, "shardkit-write"))
+            self._index = stack.enter_context(IndexFiles(self._destination))
+            self._indexing = stack.enter_context(ThreadPoolExecutor(1, "shardkit-index"))
+            self._indexed: list[Future[None]] = []
             self._stack = stack.pop_all()
 
     @property
@@ -315,6 +318,7 @@ class ShardWriter:
                 shard.abort()
                 return
             self._receipts.append(shard.close())
+            self._indexed.append(self._indexing.submit(self._index.add, self._receipts[-1].entry))
             self._delivery.deliver(self._receipts[-1])
             self._delivery.wait_for_room()
 
@@ -343,6 +347,7 @@ class ShardWriter:
         try:
             if self._shard is not None:
                 self._shard.abort()
+            self._indexing.shutdown(cancel_futures=True)  # it writes to the folder that is discarded
             self._destination.discard()
         finally:
             self._stack.__exit__(BaseException, None, None)
@@ -361,6 +366,8 @@ class ShardWriter:
     def _commit(self) -> None:
         if not self._count:
             raise SourceError(str(self._destination), "no sample was written", "write at least one")
+        for rows in self._indexed:
+            rows.result()
         counts = Counter[int]()
         for receipt in self._receipts:
             counts.update(receipt.labels)
@@ -378,7 +385,7 @@ class ShardWriter:
             classes=tuple(ClassEntry(name, counts[label]) for label, name in enumerate(named)),
             fields=tuple(sorted({name for receipt in self._receipts for name in receipt.fields})),
             shards=entries,
-            index=write_index_files(self._destination, entries),
+            index=self._index.end(),
             options={**limits, "shuffle": False, "check": self._check, **labels},
             plan=digest.hexdigest(),
         )

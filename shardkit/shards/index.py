@@ -16,7 +16,8 @@ pyarrow is imported when an index is opened or written, not before.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -80,6 +81,15 @@ def write_index(sink: BinaryIO | io.BytesIO, shards: Iterable[ShardRows], *, see
 
     seek: with the column of seek points, null for shards without them.
     """
+    with index_writer(sink, seek=seek) as add:
+        for rows in shards:
+            add(rows)
+
+
+@contextmanager
+def index_writer(sink: BinaryIO | io.BytesIO, *, seek: bool = False) -> Iterator[Callable[[ShardRows], None]]:
+    """A function that writes the row group of the next shard to `sink`; the end of the block completes the file. The
+    rest is as in `write_index`."""
     import pyarrow.parquet as pq
 
     options: dict[str, Any] = {
@@ -90,8 +100,7 @@ def write_index(sink: BinaryIO | io.BytesIO, shards: Iterable[ShardRows], *, see
         "store_schema": True,
     }
     with pq.ParquetWriter(sink, schema(seek=seek), **options) as writer:
-        for rows in shards:
-            writer.write_table(to_table(rows, seek=seek), row_group_size=max(1, len(rows)))
+        yield lambda rows: writer.write_table(to_table(rows, seek=seek), row_group_size=max(1, len(rows)))
 
 
 def to_table(rows: ShardRows, *, seek: bool = False) -> pa.Table:

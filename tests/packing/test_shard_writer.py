@@ -18,7 +18,8 @@ from PIL import Image
 import shardkit
 from shardkit.errors import BadFileError, BusyError, DestinationError, SourceError, StorageError, UsageError
 from shardkit.formats.format import FORMATS
-from shardkit.packing import open_shard, shard_writer
+from shardkit.packing import open_shard
+from shardkit.packing.dest.work_folder import IndexFiles
 from shardkit.packing.shard_writer import WriterOptions, WriterSettings
 from shardkit.packing.write import framed, sink
 from shardkit.packing.write.encoders import encoded
@@ -226,7 +227,7 @@ def test_a_close_that_fails_gives_the_destination_free(out: Path, monkeypatch: p
     writer = shardkit.ShardWriter(out / "train")
     writer.write({"txt": "x"})
     with monkeypatch.context() as patch:
-        patch.setattr(shard_writer, "write_index_files", full)
+        patch.setattr(IndexFiles, "end", full)
         with pytest.raises(StorageError, match="no space left"):
             writer.close()
     assert not (out / "train.json").exists()

@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 
 import msgspec
 import numpy as np
@@ -21,7 +22,7 @@ from shardkit.errors import ShardkitError
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, rows_path
 from shardkit.sample import fs_text
-from shardkit.shards.index import INTEGERS, ShardRows, write_index
+from shardkit.shards.index import INTEGERS, ShardRows, index_writer
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest, encode_manifest
 from shardkit.shards.names import LOCK, index_name, manifest_name, skipped_name
 from shardkit.storage.files import FolderLock, storage_error, sync_folder, translated, whole_file
@@ -93,27 +94,71 @@ def keep_only(destination: Destination, shards: Iterable[str]) -> None:
     remove(destination.work, lambda name: name not in wanted)
 
 
-def write_index_files(
-    destination: Destination,
-    shards: Sequence[ShardEntry],
-    before: Sequence[IndexEntry] = (),
-    *,
-    seek: bool = False,
-) -> tuple[IndexEntry, ...]:
-    """Write the index of the finished shards to the work folder: a file for each INDEX_SHARDS shards.
+class IndexFiles:
+    """The index of the finished shards, written to the work folder: a file for each INDEX_SHARDS shards.
 
-    before: the index files of the dataset that is added to, whose names are taken. seek: with the images' seek points.
+    Shards are added in their order, while others may still be written. In a `with` block: what is not complete at its
+    end is discarded. before: the index files of the dataset that is added to, whose names are taken. seek: with the
+    images' seek points.
     """
-    entries = []
-    starts = range(0, len(shards), INDEX_SHARDS)
-    for number, first in enumerate(starts, len(before)):
-        name = index_name(destination.base, None if len(starts) == 1 and not before else number)
-        path = os.path.join(destination.work, name)
-        run = shards[first : first + INDEX_SHARDS]
-        with whole_file(path) as file:
-            write_index(file, _rows(destination.work, run), seek=seek)
-        entries.append(IndexEntry(name, len(run), *_size_and_crc(path)))
-    return tuple(entries)
+
+    def __init__(self, destination: Destination, before: Sequence[IndexEntry] = (), *, seek: bool = False) -> None:
+        self._destination, self._first, self._seek = destination, len(before), seek
+        self._done: list[tuple[str, int]] = []  # (name, shards) of each complete file
+        self._name, self._shards = "", 0
+        self._open = ExitStack()
+        self._write: Callable[[ShardRows], None] | None = None
+
+    def __enter__(self) -> IndexFiles:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        unfinished = RuntimeError("the index is not complete")
+        self._open.__exit__(RuntimeError, unfinished, None)  # nothing is open after `end`
+
+    def add(self, shard: ShardEntry) -> None:
+        """Add the rows of the next shard, which are in the work folder."""
+        if self._shards == INDEX_SHARDS:
+            self._complete()
+        if self._write is None:
+            self._write = self._begin()
+        self._write(_rows(self._destination.work, shard))
+        self._shards += 1
+
+    def end(self) -> tuple[IndexEntry, ...]:
+        """Complete the files; returns their entries, in order."""
+        self._complete()
+        found = []
+        for name, shards in self._done:
+            found.append(IndexEntry(name, shards, *_size_and_crc(os.path.join(self._destination.work, name))))
+        return tuple(found)
+
+    def _begin(self) -> Callable[[ShardRows], None]:
+        base, work, number = self._destination.base, self._destination.work, self._first + len(self._done)
+        if number == 1 and self._first == 0:  # the first has the name of an only one
+            name, shards = self._done[0]
+            self._done[0] = (index_name(base, 0), shards)
+            with translated(work):
+                os.replace(os.path.join(work, name), os.path.join(work, self._done[0][0]))
+        self._name = index_name(base, number or None)
+        file = self._open.enter_context(whole_file(os.path.join(work, self._name)))
+        return self._open.enter_context(index_writer(file, seek=self._seek))
+
+    def _complete(self) -> None:
+        if self._write is not None:
+            self._open.close()
+            self._done.append((self._name, self._shards))
+            self._write, self._shards = None, 0
+
+
+def write_index_files(
+    destination: Destination, shards: Iterable[ShardEntry], *, seek: bool = False
+) -> tuple[IndexEntry, ...]:
+    """Write the index of these finished shards, as `IndexFiles` does."""
+    with IndexFiles(destination, seek=seek) as index:
+        for shard in shards:
+            index.add(shard)
+        return index.end()
 
 
 def _size_and_crc(path: str) -> tuple[int, str]:
@@ -126,13 +171,12 @@ def _size_and_crc(path: str) -> tuple[int, str]:
     return size, f"{crc:08x}"
 
 
-def _rows(work: str, shards: Iterable[ShardEntry]) -> Iterator[ShardRows]:
-    for entry in shards:
-        path = rows_path(os.fsencode(work), entry.name)
-        with translated(path), open(path, "rb") as file:
-            rows = msgspec.msgpack.decode(file.read(), type=Rows)
-        numbers = {name: np.frombuffer(rows.numbers[name], np.int64).astype(INTEGERS[name]) for name in COLUMNS}
-        yield ShardRows(entry.name, rows.keys, rows.paths, numbers, rows.seek)
+def _rows(work: str, shard: ShardEntry) -> ShardRows:
+    path = rows_path(os.fsencode(work), shard.name)
+    with translated(path), open(path, "rb") as file:
+        rows = msgspec.msgpack.decode(file.read(), type=Rows)
+    numbers = {name: np.frombuffer(rows.numbers[name], np.int64).astype(INTEGERS[name]) for name in COLUMNS}
+    return ShardRows(shard.name, rows.keys, rows.paths, numbers, rows.seek)
 
 
 def decided_path(destination: Destination) -> str:

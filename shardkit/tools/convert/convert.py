@@ -33,7 +33,7 @@ from shardkit.packing.dest.dataset_files import OVERWRITE, sizes_in
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
-from shardkit.packing.dest.work_folder import keep_only, write_index_files
+from shardkit.packing.dest.work_folder import IndexFiles, keep_only
 from shardkit.packing.engine.engine import Engine, open_engine
 from shardkit.packing.engine.options import EngineLike, engine_options, move_engine
 from shardkit.packing.run import write_shards
@@ -41,7 +41,7 @@ from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.packing.write.stored_samples import StoredSamples
 from shardkit.packing.write.task import ShardTask
 from shardkit.shards.find.shards import SourceLike
-from shardkit.shards.manifest import ClassEntry, Manifest, content_options, file_names, with_fields
+from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, content_options, file_names, with_fields
 from shardkit.shards.names import shard_name, skipped_beside
 from shardkit.shards.seek import keeps_seek_points
 from shardkit.tools.convert.layout import Changes, Layout, changes_of, layout_of, require_fields
@@ -188,8 +188,9 @@ class _Conversion:
                 progress(Progress("convert", told[0], total, told[1], total_bytes))
 
         keep_only(self.destination, self.names)
-        receipts = write_shards(self.tasks(), engine, advance, self.destination, progress)
-        return self._commit(receipts)
+        with IndexFiles(self.destination, seek=self.seek_points) as index:
+            receipts = write_shards(self.tasks(), engine, advance, self.destination, progress, finished=index.add)
+            return self._commit(receipts, index.end())
 
     def tasks(self) -> Iterator[ShardTask]:
         """The tasks of the new shards, generated one at a time."""
@@ -231,7 +232,7 @@ class _Conversion:
             texts=self.texts, seek_points=self.seek_points,
         )  # fmt: skip
 
-    def _commit(self, receipts: Sequence[Receipt]) -> Manifest:
+    def _commit(self, receipts: Sequence[Receipt], index: tuple[IndexEntry, ...]) -> Manifest:
         entries = tuple(receipt.entry for receipt in receipts)
         samples = sum(entry.samples for entry in entries)
         if not samples:
@@ -247,7 +248,7 @@ class _Conversion:
             classes=self._classes(counts),
             fields=tuple(sorted({name for receipt in receipts for name in receipt.fields})),
             shards=entries,
-            index=write_index_files(self.destination, entries, seek=self.seek_points),
+            index=index,
             skipped=len(skipped),
             options=self._options(receipts),
             plan=self.layout.digest,

@@ -17,7 +17,7 @@ from shardkit.packing.dest.dataset_files import sizes_in
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destinations_of
-from shardkit.packing.dest.work_folder import decide, keep_only, write_index_files
+from shardkit.packing.dest.work_folder import IndexFiles, decide, keep_only, write_index_files
 from shardkit.packing.write.receipt import Receipt, Skipped, keep_receipt
 from shardkit.packing.write.sink import Sink
 from shardkit.packing.write.writer import SampleWriter
@@ -272,3 +272,13 @@ def test_the_manifest_of_another_machine_has_no_time_here(no_objects: None, tmp_
     manifest = commit(opened(dest), ["a"])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "there"))
     assert opened(dest).committed_at(manifest) is None
+
+
+def test_an_index_that_is_not_completed_leaves_no_file(destination: Destination) -> None:
+    with destination.locked():
+        entry = write_shard(destination, 0, ["a"]).entry
+        before = sorted(os.listdir(destination.work))
+        with IndexFiles(destination) as index:
+            index.add(entry)
+            assert len(os.listdir(destination.work)) == len(before) + 1  # under a temporary name
+        assert sorted(os.listdir(destination.work)) == before
