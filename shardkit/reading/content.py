@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from math import isqrt
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from shardkit.reading.order.derived import MixedOrder, order_of_rows, quotas_of
 from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.found import Found
+from shardkit.shards.find.reference import FoundReference, reference_to
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.access import Remote
 
@@ -135,21 +136,34 @@ class Named:
         self.names = names
         self.remote = remote or Remote()
         self._kept = _PerProcess()
+        self._reference: FoundReference | None = None
 
     @cached_property
     def found(self) -> Found:
         """What the name refers to. Looked up once."""
+        if self._reference is not None:
+            return self._reference.found(self.remote)
         return resolve(self.source, self.remote)
 
     @property
     def resolved(self) -> bool:
         """Whether the name was looked up, here or in the process that pickled this."""
-        return "found" in self.__dict__
+        return "found" in self.__dict__ or self._reference is not None
 
     def forget(self) -> None:
         """Look the name up again at the next use."""
         self.__dict__.pop("found", None)
+        self._reference = None
         self._kept.forget()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """With a reference to a large manifest in its place."""
+        state = dict(self.__dict__)
+        if self._reference is None and "found" in state:
+            self._reference = state["_reference"] = reference_to(self.found)
+        if self._reference is not None:
+            state.pop("found", None)
+        return state
 
     @property
     def streams(self) -> Sequence[Location]:

@@ -11,8 +11,9 @@ import weakref
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from hashlib import blake2b
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,6 +37,7 @@ from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.storage.mapping import Mapping
+from shardkit.storage.node_files import shared_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +46,9 @@ KEPT_SHARDS = 48
 KEPT_ROWS = 500_000
 """The index rows that are kept: those of this many shards in use, or of more small ones, up to this many rows (100
 bytes each). A shuffle of 10,000 samples through shards of 200, or of many lanes, has far more than 48 in use."""
+
+SHARED_BYTES = 4 << 20
+"""A column of all rows from this size on is kept in a file that the processes of this machine share."""
 
 TABLE_COLUMNS = (*COLUMNS, "key")
 
@@ -135,8 +140,18 @@ class IndexCatalog:
         """The labels of all rows."""
         with self._lock:
             if self._labels is None:
-                self._labels = self._read_labels()
+                kind = np.dtype(np.min_scalar_type(-max(1, len(self.classes))))
+                self._labels = self._shared("labels", kind, self._read_labels) if self.classes else self._read_labels()
             return self._labels
+
+    def _shared(self, what: str, dtype: np.dtype[Any], make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """An array of all rows, in memory once for all processes of this machine if it is large."""
+        if self._verify or int(self.counts.sum()) * dtype.itemsize < SHARED_BYTES:
+            return make()
+        rows = "\0".join(f"{self.manifest.shards[n].name} {self.manifest.shards[n].samples}" for n in self.numbers)
+        files = "\0".join(f"{entry.shards} {entry.bytes} {entry.crc32c}" for entry, _ in self._entries)
+        text = f"{_ranges(self.numbers)}\0{len(self.classes)}\0{rows}\0{files}"
+        return shared_array(f"{what}-1-{blake2b(text.encode(), digest_size=16).hexdigest()}", dtype, make)
 
     def _read_labels(self) -> Labels:
         found: Labels = np.empty(int(self.counts.sum()), np.min_scalar_type(-max(1, len(self.classes))))
@@ -165,7 +180,7 @@ class IndexCatalog:
         """The row of a key, found by the checksums of all keys, which are kept from the first call on."""
         with self._lock:
             if self._key_sums is None:
-                self._key_sums = self._read_key_sums()
+                self._key_sums = self._shared("keys", np.dtype(np.uint32), self._read_key_sums)
         for row in np.flatnonzero(self._key_sums == key_sum(key)).tolist():
             shard = int(np.searchsorted(self._first, row, side="right")) - 1
             if self.table(shard).key[row - int(self._first[shard])].as_py() == key:
@@ -315,8 +330,6 @@ def _access_to(
 
 
 def _digest(manifest: Manifest) -> str:
-    from hashlib import blake2b
-
     text = "\0".join(f"{e.samples} {e.bytes} {e.crc32c}" for e in manifest.shards)
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
