@@ -90,7 +90,7 @@ def test_a_sample_is_shown_with_all_columns_of_the_index(shards: Path, site: Sit
     told = dict(browser.run(rows))
     assert list(told) == list(row)
     assert told["key"] == row["key"]
-    assert told["crc32c"] == f"{row['crc32c']:08x}"
+    browser.wait(f"{rows}.at(-1)[1] === '{row['crc32c']:08x} (checked)'")
     assert told["label"].startswith(f"{row['label']} (")
     assert told["image_size"].startswith(f"{row['image_size']:,} (")
     assert browser.run("document.querySelector('.stage img').naturalWidth") == row["width"]
@@ -163,3 +163,25 @@ def test_a_page_works_on_nginx_too(splits: Path, web_root: tuple[str, Path], bro
     browser.wait(f"{DRAWN} === 16")
     assert browser.errors == []
     shutil.rmtree(root / "nginx")
+
+
+def test_the_place_in_the_grid_stays_while_the_filters_of_a_phone_are_open(
+    draw_tree: Any, tmp_path: Path, site: Site, browser: Browser
+) -> None:
+    pack(draw_tree(tmp_path / "many", {"a": 60}, size=(8, 8)), site.folder / "train", workers=1)
+    browser.size(390, 700, phone=True)
+    open_page(browser, site, site.folder / "train")
+    browser.wait(f"{DRAWN} >= 4")
+    browser.run(f"{part('grid')}.scrollTop = 2000")
+    first = "Number(document.querySelector('.cell').dataset.place)"
+    place = browser.wait(first)
+    browser.click("[data-part=open-filters]")
+    browser.wait(f"{part('filters')}.offsetParent !== null")
+    browser.key("Escape")
+    browser.wait(f"{part('filters')}.offsetParent === null")
+    assert browser.run(first) == place
+    assert browser.run(f"document.activeElement === {part('open-filters')}")
+    browser.click("[data-part=open-filters]")
+    browser.run("document.querySelector('.classes input').click()")
+    browser.click("[data-part=close-filters]")
+    browser.wait(f"{COUNT} === '60 samples' && {DRAWN} >= 4")

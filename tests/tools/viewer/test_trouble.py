@@ -11,7 +11,7 @@ from tools.viewer.browser import Browser
 from tools.viewer.screen import COUNT, DRAWN, open_page, part
 from tools.viewer.site import Site, served
 
-from shardkit import ShardWriter, pack, view_page
+from shardkit import ShardWriter, dataset, pack, view_page
 from shardkit.shards.manifest import Manifest, decode_manifest, encode_manifest
 
 CODE = f"{part('notice')}.hidden ? '' : {part('notice')}.dataset.code"
@@ -134,6 +134,19 @@ def test_images_that_can_not_be_shown_have_the_reason_in_their_place(
     browser.wait(f"{NOTES}.length === 3")
     labels = browser.run("[...document.querySelectorAll('.cell')].map((cell) => cell.getAttribute('aria-label'))")
     assert all(label.endswith((".", "image.")) for label in labels)
+
+
+def test_an_image_that_has_changed_within_its_shard_is_told(
+    packed: Path, site: Site, browser: Browser, draw_image: Any
+) -> None:
+    shard = packed / "train-000000.tar"
+    image = bytes(dataset(packed / "train")[0]["jpg"])
+    shard.write_bytes(shard.read_bytes().replace(image[-20:], image[-20:-4] + b"\0\0" + image[-2:]))
+    browser.open(f"{site.url}/train.html")
+    browser.wait(f"{DRAWN} === 12")
+    browser.click(".cell[data-place='0']")
+    told = browser.wait("document.querySelector('.facts .bad')?.textContent")
+    assert told == " The image has another checksum: the shard has changed, or is damaged."
 
 
 def test_a_dataset_without_samples_says_so(site: Site, browser: Browser) -> None:

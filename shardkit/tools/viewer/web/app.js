@@ -16,7 +16,8 @@ function announce(text) {
 function tell(error) {
   const place = part("notice");
   if (error?.name === "AbortError" || (!place.hidden && place.dataset.fatal === "true")) return;
-  part("notice-title").textContent = error instanceof PageError ? error.message : `Something went wrong: ${error?.message ?? error}`;
+  part("notice-title").textContent =
+    error instanceof PageError ? error.message : `Something went wrong: ${error?.message ?? error}`;
   part("notice-text").textContent = error.cure ?? "Reload the page.";
   place.dataset.fatal = Boolean(error.fatal);
   place.dataset.code = error.code ?? "bug";
@@ -30,7 +31,8 @@ async function openCollection(config) {
   if (datasets.length === 1) await datasets[0].load(0);
   else {
     await Promise.all(datasets.map((each) => each.load(0)));
-    for (const each of datasets) { // now that their numbers of rows are known
+    for (const each of datasets) {
+      // now that their numbers of rows are known
       each.first = first;
       for (const group of each.groups) group.first += first;
       first += each.rows;
@@ -39,15 +41,27 @@ async function openCollection(config) {
   return new Collection(datasets);
 }
 
+const SHOWN = ["image_offset", "image_size", "label", "width", "height", "key"]; // the columns of what the grid shows
+const AT_FIRST = 64; // rows whose columns are read while the page is made
+
 class Page {
   constructor(collection) {
     this.collection = collection;
-    this.columns = ["image_offset", "image_size", "label", "width", "height", "key"];
-    this.images = new Images(collection, this.columns, (rows) => { this.grid.refresh(rows); this.lightbox.update(); });
-    this.selection = new Selection(collection.rows, () => this.selected());
+    this.images = new Images(collection, SHOWN, (rows) => {
+      this.grid.refresh(rows);
+      this.lightbox.update();
+    });
+    this.selection = new Selected(collection.rows, () => this.selected());
     this.anchor = 0;
     this.grid = new Grid(part("grid"), { cell: (cell, row) => this.fill(cell, row), moved: () => this.moved() });
-    this.lightbox = new Lightbox({ dialog: part("lightbox"), collection, images: this.images, selection: this.selection, grid: this.grid, told: announce });
+    this.lightbox = new Lightbox({
+      dialog: part("lightbox"),
+      collection,
+      images: this.images,
+      selection: this.selection,
+      grid: this.grid,
+      told: announce,
+    });
     this.panel = new Panel({ form: part("filters"), collection, changed: () => this.filtered() });
     this.listen();
     this.fromHash();
@@ -56,30 +70,92 @@ class Page {
     const grid = this.grid.element;
     grid.addEventListener("click", (event) => this.clicked(event));
     grid.addEventListener("keydown", (event) => this.key(event));
-    window.addEventListener("hashchange", () => { if (location.hash.slice(1) !== filterToHash(this.panel.filter)) this.fromHash(); });
-    part("reset").addEventListener("click", () => { this.panel.search.value = ""; this.panel.set(noFilter()); this.filtered(); });
-    part("class-clear").addEventListener("click", () => { this.panel.filter.classes.clear(); this.panel.filter.none = false; this.panel.search.value = ""; this.filtered(); this.panel.search.focus(); });
-    part("retry").addEventListener("click", () => { part("notice").hidden = true; this.images.retry(); this.grid.refresh(); this.moved(); this.apply(); });
-    part("copy-where").addEventListener("click", () => this.copy(() => pythonOf(this.panel.filter, this.collection), "Expression copied"));
+    window.addEventListener("hashchange", () => {
+      if (location.hash.slice(1) !== filterToHash(this.panel.filter)) this.fromHash();
+    });
+    part("reset").addEventListener("click", () => {
+      this.panel.search.value = "";
+      this.panel.set(noFilter());
+      this.filtered();
+    });
+    part("class-clear").addEventListener("click", () => {
+      this.panel.filter.classes.clear();
+      this.panel.filter.none = false;
+      this.panel.search.value = "";
+      this.filtered();
+      this.panel.search.focus();
+    });
+    part("retry").addEventListener("click", () => {
+      part("notice").hidden = true;
+      this.images.retry();
+      this.grid.refresh();
+      this.moved();
+      this.apply();
+    });
+    part("copy-where").addEventListener("click", () =>
+      this.copy(() => pythonOf(this.panel.filter, this.collection), "Expression copied"),
+    );
     part("copy-keys").addEventListener("click", () => this.copyKeys(keysAsLines));
     part("copy-list").addEventListener("click", () => this.copyKeys(keysAsPython));
     part("select-all").addEventListener("click", () => this.selection.set(rowsOf(this.grid.view), true));
-    part("clear-selection").addEventListener("click", () => { this.selection.clear(); grid.focus(); });
-    part("side").addEventListener("input", (event) => { this.grid.side = Number(event.target.value); this.grid.measure(); this.store("side", event.target.value); });
-    part("sort").addEventListener("change", (event) => { const { value } = event.target; this.panel.filter.sort = value ? [value.slice(1), value[0] === "-"] : null; this.filtered(); });
-    const opener = part("open-filters"), close = () => { document.body.classList.remove("panel"); opener.setAttribute("aria-expanded", "false"); };
-    opener.addEventListener("click", () => { document.body.classList.add("panel"); opener.setAttribute("aria-expanded", "true"); part("close-filters").focus(); });
-    part("close-filters").addEventListener("click", () => { close(); opener.focus(); });
-    part("filters").addEventListener("keydown", (event) => { if (event.key === "Escape" && document.body.classList.contains("panel")) { close(); opener.focus(); } });
+    part("clear-selection").addEventListener("click", () => {
+      this.selection.clear();
+      grid.focus();
+    });
+    part("side").addEventListener("input", (event) => {
+      this.grid.side = Number(event.target.value);
+      this.grid.measure();
+      this.store("side", event.target.value);
+    });
+    part("sort").addEventListener("change", (event) => {
+      const { value } = event.target;
+      this.panel.filter.sort = value ? [value.slice(1), value[0] === "-"] : null;
+      this.filtered();
+    });
+    const opener = part("open-filters"),
+      close = () => {
+        document.body.classList.remove("panel");
+        opener.setAttribute("aria-expanded", "false");
+      };
+    opener.addEventListener("click", () => {
+      document.body.classList.add("panel");
+      opener.setAttribute("aria-expanded", "true");
+      part("close-filters").focus();
+    });
+    part("close-filters").addEventListener("click", () => {
+      close();
+      opener.focus();
+    });
+    part("filters").addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && document.body.classList.contains("panel")) {
+        close();
+        opener.focus();
+      }
+    });
     const side = this.stored("side");
     if (side >= 80 && side <= 320) part("side").value = this.grid.side = Number(side);
     for (const [name, { kind }] of this.collection.columns) {
       if (kind !== "number" || name === "label") continue;
-      part("sort").append(new Option(`${LABELS[name] ?? name}, smallest first`, `+${name}`), new Option(`${LABELS[name] ?? name}, largest first`, `-${name}`));
+      part("sort").append(
+        new Option(`${LABELS[name] ?? name}, smallest first`, `+${name}`),
+        new Option(`${LABELS[name] ?? name}, largest first`, `-${name}`),
+      );
     }
   }
-  stored(name) { try { return localStorage.getItem(`shardkit.${name}`); } catch { return null; } }
-  store(name, value) { try { localStorage.setItem(`shardkit.${name}`, value); } catch { /* not allowed */ } }
+  stored(name) {
+    try {
+      return localStorage.getItem(`shardkit.${name}`);
+    } catch {
+      return null;
+    }
+  }
+  store(name, value) {
+    try {
+      localStorage.setItem(`shardkit.${name}`, value);
+    } catch {
+      /* not allowed */
+    }
+  }
 
   fromHash() {
     this.panel.set(filterFromHash(location.hash, this.collection));
@@ -94,7 +170,7 @@ class Page {
   async apply() {
     const { filter } = this.panel;
     this.stop?.abort();
-    const stop = this.stop = new AbortController();
+    const stop = (this.stop = new AbortController());
     const python = pythonOf(filter, this.collection);
     part("python").textContent = python || "Set a filter to see its expression.";
     part("copy-where").disabled = !python;
@@ -103,15 +179,27 @@ class Page {
     let before = null;
     const show = (view, done, total) => {
       if (stop.signal.aborted) return;
-      if (view) { this.grid.show(view, before === view); before = view; }
+      if (view) {
+        this.grid.show(view, before === view);
+        before = view;
+      }
       this.tellCount(view, done, total);
     };
-    try { await applyFilter(this.collection, filter, stop.signal, show); } catch (error) { if (!stop.signal.aborted) tell(error); }
+    try {
+      await applyFilter(this.collection, filter, stop.signal, show);
+    } catch (error) {
+      if (!stop.signal.aborted) tell(error);
+    }
   }
   tellCount(view, done, total) {
-    const all = this.collection.rows, place = part("count");
-    if (!view || done < total) { place.textContent = `Reading the index: ${Math.floor((100 * done) / total)} %`; return; }
-    const text = view.length === all ? counted(all, "sample") : `${view.length.toLocaleString("en")} of ${counted(all, "sample")}`;
+    const all = this.collection.rows,
+      place = part("count");
+    if (!view || done < total) {
+      place.textContent = `Reading the index: ${Math.floor((100 * done) / total)} %`;
+      return;
+    }
+    const text =
+      view.length === all ? counted(all, "sample") : `${view.length.toLocaleString("en")} of ${counted(all, "sample")}`;
     place.textContent = text;
     part("nothing").hidden = view.length > 0;
     part("nothing").textContent = all ? "No sample passes the filter." : "This dataset has no samples.";
@@ -119,18 +207,29 @@ class Page {
   }
   moved() {
     clearTimeout(this.settled);
-    const now = performance.now(), wait = now - this.movedAt < 120 ? 60 : 0; // while it scrolls fast, nothing is read
+    const now = performance.now(),
+      wait = now - this.movedAt < 120 ? 60 : 0; // while it scrolls fast, nothing is read
     this.movedAt = now;
-    this.settled = setTimeout(() => { if (this.lightbox.row < 0) this.images.want(this.grid.rows()); }, wait);
+    this.settled = setTimeout(() => {
+      if (this.lightbox.row < 0) this.images.want(this.grid.rows());
+    }, wait);
   }
   fill(cell, row) {
-    const { collection } = this, image = this.images.get(row), name = collection.className(row), key = collection.value(row, "key");
-    const picture = cell.firstElementChild, width = collection.value(row, "width"), height = collection.value(row, "height");
+    const { collection } = this,
+      image = this.images.get(row),
+      name = collection.className(row),
+      key = collection.value(row, "key");
+    const picture = cell.firstElementChild,
+      width = collection.value(row, "width"),
+      height = collection.value(row, "height");
     cell.setAttribute("aria-selected", this.selection.has(row));
     cell.lastElementChild.textContent = name || key?.replace(/.*\//, "") || " ";
     if (key !== undefined) {
       const size = width && height ? `, ${width} by ${height} pixels` : "";
-      cell.setAttribute("aria-label", `${name ? `${name}, ` : ""}${key}${size}${image?.error ? `. ${image.error}` : ""}`);
+      cell.setAttribute(
+        "aria-label",
+        `${name ? `${name}, ` : ""}${key}${size}${image?.error ? `. ${image.error}` : ""}`,
+      );
       cell.title = key;
     }
     const state = image ? image.error || image.url : "";
@@ -138,11 +237,21 @@ class Page {
     picture.dataset.state = state;
     picture.querySelector("img, .note")?.remove();
     if (!image) return;
-    if (image.error) { picture.prepend(note(image.error)); return; }
+    if (image.error) {
+      picture.prepend(note(image.error));
+      return;
+    }
     const shownImage = document.createElement("img");
-    shownImage.alt = ""; shownImage.draggable = false;
-    shownImage.addEventListener("load", () => { shownImage.classList.toggle("small", shownImage.naturalWidth < 128); this.first(); });
-    shownImage.addEventListener("error", () => { this.images.failed(row); this.fill(cell, row); });
+    shownImage.alt = "";
+    shownImage.draggable = false;
+    shownImage.addEventListener("load", () => {
+      shownImage.classList.toggle("small", shownImage.naturalWidth < 128);
+      this.first();
+    });
+    shownImage.addEventListener("error", () => {
+      this.images.failed(row);
+      this.fill(cell, row);
+    });
     shownImage.src = image.url;
     picture.prepend(shownImage);
   }
@@ -155,25 +264,44 @@ class Page {
   clicked(event) {
     const cell = event.target.closest(".cell");
     if (!cell) return;
-    const place = Number(cell.dataset.place), row = Number(cell.dataset.row);
+    const place = Number(cell.dataset.place),
+      row = Number(cell.dataset.row);
     this.grid.go(place);
     if (event.shiftKey) this.range(place);
-    else if (event.target.closest(".check") || event.ctrlKey || event.metaKey) { this.anchor = place; this.selection.toggle(row); }
-    else { this.anchor = place; this.lightbox.open(); }
+    else if (event.target.closest(".check") || event.ctrlKey || event.metaKey) {
+      this.anchor = place;
+      this.selection.toggle(row);
+    } else {
+      this.anchor = place;
+      this.lightbox.open();
+    }
   }
   range(place) {
-    const { view } = this.grid, [low, high] = [Math.min(this.anchor, place), Math.max(this.anchor, place)];
-    this.selection.set(Array.from({ length: high - low + 1 }, (_, n) => view.at(low + n)), true);
+    const { view } = this.grid,
+      [low, high] = [Math.min(this.anchor, place), Math.max(this.anchor, place)];
+    this.selection.set(
+      Array.from({ length: high - low + 1 }, (_, n) => view.at(low + n)),
+      true,
+    );
   }
   key(event) {
-    const { grid } = this, whole = event.ctrlKey || event.metaKey;
+    const { grid } = this,
+      whole = event.ctrlKey || event.metaKey;
     if (event.altKey || !grid.view.length) return;
     const target = grid.target(event);
     if (target !== null) {
-      if (event.shiftKey) { grid.go(target); this.range(grid.active); } else { grid.go(target); this.anchor = grid.active; }
+      if (event.shiftKey) {
+        grid.go(target);
+        this.range(grid.active);
+      } else {
+        grid.go(target);
+        this.anchor = grid.active;
+      }
     } else if (event.key === "Enter") this.lightbox.open();
-    else if (event.key === " ") { this.anchor = grid.active; this.selection.toggle(grid.view.at(grid.active)); }
-    else if (event.key === "a" && whole) this.selection.set(rowsOf(grid.view), true);
+    else if (event.key === " ") {
+      this.anchor = grid.active;
+      this.selection.toggle(grid.view.at(grid.active));
+    } else if (event.key === "a" && whole) this.selection.set(rowsOf(grid.view), true);
     else if (event.key === "Escape" && this.selection.count) this.selection.clear();
     else return;
     event.preventDefault();
@@ -181,21 +309,31 @@ class Page {
   selected() {
     const { count } = this.selection;
     part("selection").hidden = !count;
-    part("selected").textContent = `${count.toLocaleString("en")} selected`;
-    part("spoken").textContent = count ? `${count.toLocaleString("en")} selected` : "Nothing selected"; // the bar shows it
-    for (const cell of this.grid.canvas.querySelectorAll(".cell")) cell.setAttribute("aria-selected", this.selection.has(Number(cell.dataset.row)));
+    const told = count ? `${count.toLocaleString("en")} selected` : "";
+    part("selected").textContent = told; // in the bar, which is hidden without a selection
+    part("spoken").textContent = told || "Nothing selected";
+    for (const cell of this.grid.canvas.querySelectorAll(".cell"))
+      cell.setAttribute("aria-selected", this.selection.has(Number(cell.dataset.row)));
   }
   async copyKeys(format) {
-    await this.copy(async () => format(await selectedKeys(this.collection, this.selection)), `${counted(this.selection.count, "key")} copied`);
+    await this.copy(
+      async () => format(await selectedKeys(this.collection, this.selection)),
+      `${counted(this.selection.count, "key")} copied`,
+    );
   }
   async copy(make, done) {
     try {
       const text = await make();
-      if (await copyText(text)) { announce(done); return; }
+      if (await copyText(text)) {
+        announce(done);
+        return;
+      }
       part("copied").value = text;
       part("copy-dialog").showModal();
       part("copied").select();
-    } catch (error) { tell(error); }
+    } catch (error) {
+      tell(error);
+    }
   }
 }
 
@@ -203,11 +341,16 @@ async function start() {
   const config = JSON.parse(document.getElementById("config").textContent);
   try {
     if (location.protocol === "file:") {
-      throw new PageError("This page must come from a server",
-        "Browsers do not let a page that is opened from a disk read the shards beside it. Serve the folder: shardkit view --html --serve does, as do nginx, Caddy and every bucket.",
-        { fatal: true, code: "file" });
+      throw new PageError(
+        "This page must come from a server",
+        "Browsers do not let a page that is opened from a disk read the shards beside it. " +
+          "Serve the folder: shardkit view --html --serve does, as do nginx, Caddy and every bucket.",
+        { fatal: true, code: "file" },
+      );
     }
     const collection = await openCollection(config);
+    const [first] = collection.groups;
+    first?.load(SHOWN, Math.min(AT_FIRST, first.rows)).catch(() => {}); // who asks again is told
     document.body.classList.add("ready");
     new Page(collection);
   } catch (error) {

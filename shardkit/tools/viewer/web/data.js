@@ -7,29 +7,43 @@ const TAIL = 64 * 1024; // a footer is rarely larger
 
 class IndexFile {
   constructor(url, entry) {
-    this.url = url; this.bytes = entry.bytes; this.shards = entry.shards; this.whole = null; this.opened = null;
+    this.url = url;
+    this.bytes = entry.bytes;
+    this.shards = entry.shards;
+    this.whole = null;
+    this.opened = null;
   }
   footer() {
-    this.opened ??= this.open().catch((error) => { this.opened = null; throw error; });
+    this.opened ??= this.open().catch((error) => {
+      this.opened = null;
+      throw error;
+    });
     return this.opened;
   }
   async open() {
     const begin = this.bytes <= WHOLE ? 0 : this.bytes - TAIL;
     let tail = await readRange(this.url, begin, this.bytes, this.bytes);
     if (begin === 0) this.whole = tail;
-    const mark = tail.length - 8, size = tail.length >= 12 ? wordAt(tail, mark) : 0;
-    if (utf8.decode(tail.subarray(-4)) !== "PAR1" || size > this.bytes - 12) throw this.damaged("it is not a Parquet file");
+    const mark = tail.length - 8,
+      size = tail.length >= 12 ? wordAt(tail, mark) : 0;
+    if (utf8.decode(tail.subarray(-4)) !== "PAR1" || size > this.bytes - 12)
+      throw this.damaged("it is not a Parquet file");
     if (size > mark) tail = await readRange(this.url, this.bytes - 8 - size, this.bytes, this.bytes);
     try {
       const found = readFooter(tail.subarray(tail.length - 8 - size, tail.length - 8));
-      if (found.groups.length !== this.shards) throw new Error(`${found.groups.length} row groups for ${this.shards} shards`);
+      if (found.groups.length !== this.shards)
+        throw new Error(`${found.groups.length} row groups for ${this.shards} shards`);
       return found;
     } catch (error) {
       throw this.damaged(error.message);
     }
   }
   damaged(what) {
-    return new PageError(`The index ${shown(this.url)} can't be read: ${what}`, "Run shardkit verify; shardkit index writes a new one.", { code: "index" });
+    return new PageError(
+      `The index ${shown(this.url)} can't be read: ${what}`,
+      "Run shardkit verify; shardkit index writes a new one.",
+      { code: "index" },
+    );
   }
   async read(begin, end) {
     return this.whole ? this.whole.subarray(begin, end) : readRange(this.url, begin, end, this.bytes);
@@ -39,14 +53,24 @@ class IndexFile {
 /** The samples of one shard: rows `first` to `first + rows` of all datasets on the page. */
 class Group {
   constructor(dataset, shard, file, number, first) {
-    this.dataset = dataset; this.file = file; this.number = number; this.first = first; this.rows = shard.samples;
+    this.dataset = dataset;
+    this.file = file;
+    this.number = number;
+    this.first = first;
+    this.rows = shard.samples;
     this.shard = { url: dataset.url(shard.name), bytes: shard.bytes, name: shard.name };
-    this.chunks = new Map(); this.turn = Promise.resolve();
+    this.chunks = new Map();
+    this.turn = Promise.resolve();
   }
   /** The values of a column that have been read, or nothing. */
-  part(name) { return this.chunks.get(name)?.part; }
+  part(name) {
+    return this.chunks.get(name)?.part;
+  }
   has(names, rows) {
-    return names.every((name) => { const chunk = this.chunks.get(name); return chunk && (chunk.absent || chunk.part?.count >= rows); });
+    return names.every((name) => {
+      const chunk = this.chunks.get(name);
+      return chunk && (chunk.absent || chunk.part?.count >= rows);
+    });
   }
   /** Read columns up to a number of rows. */
   async load(names, rows = this.rows) {
@@ -56,8 +80,10 @@ class Group {
     await mine;
   }
   async where(name) {
-    const { groups } = await this.file.footer(), found = groups[this.number];
-    if (found.rows !== this.rows) throw this.file.damaged(`${found.rows} rows for the ${this.rows} samples of ${this.shard.name}`);
+    const { groups } = await this.file.footer(),
+      found = groups[this.number];
+    if (found.rows !== this.rows)
+      throw this.file.damaged(`${found.rows} rows for the ${this.rows} samples of ${this.shard.name}`);
     return found.columns.get(name);
   }
   async fetchParts(names, rows) {
@@ -70,23 +96,32 @@ class Group {
       const wanted = [];
       for (const chunk of names.map((name) => this.chunks.get(name))) {
         if (chunk.absent || (chunk.part?.count ?? 0) >= rows) continue;
-        const { begin, end } = chunk.place, size = end - begin, have = chunk.got.length;
+        const { begin, end } = chunk.place,
+          size = end - begin,
+          have = chunk.got.length;
         if (have >= size) throw this.file.damaged(`a column of ${this.shard.name} is too short`);
         const guess = Math.max(FIRST, 2 * have, Math.ceil((size * rows * 1.2) / this.rows) + 8192);
         wanted.push({ chunk, begin: begin + have, end: size <= WHOLE || guess > 0.8 * size ? end : begin + guess });
       }
       if (!wanted.length) return;
-      await Promise.all(together(wanted).map(async (run) => {
-        const bytes = await this.file.read(run.begin, run.end);
-        for (const { chunk, begin, end } of run.parts) this.grow(chunk, bytes.subarray(begin - run.begin, end - run.begin));
-      }));
+      await Promise.all(
+        together(wanted).map(async (run) => {
+          const bytes = await this.file.read(run.begin, run.end);
+          for (const { chunk, begin, end } of run.parts)
+            this.grow(chunk, bytes.subarray(begin - run.begin, end - run.begin));
+        }),
+      );
     }
   }
   grow(chunk, more) {
     const got = new Uint8Array(chunk.got.length + more.length);
     got.set(chunk.got);
     got.set(more, chunk.got.length);
-    try { chunk.part = readColumn(chunk.place, got); } catch (error) { throw this.file.damaged(error.message); }
+    try {
+      chunk.part = readColumn(chunk.place, got);
+    } catch (error) {
+      throw this.file.damaged(error.message);
+    }
     chunk.got = chunk.part.count < this.rows ? got : new Uint8Array(0);
   }
 }
@@ -95,23 +130,45 @@ function together(wanted) {
   const runs = [];
   for (const part of wanted.sort((a, b) => a.begin - b.begin)) {
     const last = runs[runs.length - 1];
-    if (last && part.begin - last.end <= GAP) { last.parts.push(part); last.end = Math.max(last.end, part.end); }
-    else runs.push({ begin: part.begin, end: part.end, parts: [part] });
+    if (last && part.begin - last.end <= GAP) {
+      last.parts.push(part);
+      last.end = Math.max(last.end, part.end);
+    } else runs.push({ begin: part.begin, end: part.end, parts: [part] });
   }
   return runs;
 }
 
 class Dataset {
   constructor({ name, manifest }) {
-    this.name = name; this.manifestUrl = new URL(manifest, document.baseURI).href;
+    this.name = name;
+    this.manifestUrl = new URL(manifest, document.baseURI).href;
   }
-  url(name) { return new URL(encodeURIComponent(name), this.manifestUrl).href; }
+  url(name) {
+    return new URL(encodeURIComponent(name), this.manifestUrl).href;
+  }
   async load(first) {
-    const manifest = { classes: [], shards: [], index: [], options: {}, samples: 0, ...(await readJson(this.manifestUrl)) };
-    if (manifest.format !== "shardkit") throw new PageError(`${shown(this.manifestUrl)} is not a manifest of shardkit`, "Check where the page lies.", { code: "manifest" });
-    if (manifest.version > 1) throw new PageError(`${this.name} has version ${manifest.version}, and this page reads version 1`, "Write the page again with a newer shardkit.", { code: "manifest" });
-    if (manifest.samples && !manifest.index.length) throw new PageError(`${this.name} has no index`, "Run shardkit index on its shards.", { code: "manifest" });
-    this.first = first; this.rows = manifest.samples;
+    const manifest = {
+      classes: [],
+      shards: [],
+      index: [],
+      options: {},
+      samples: 0,
+      ...(await readJson(this.manifestUrl)),
+    };
+    if (manifest.format !== "shardkit")
+      throw new PageError(`${shown(this.manifestUrl)} is not a manifest of shardkit`, "Check where the page lies.", {
+        code: "manifest",
+      });
+    if (manifest.version > 1)
+      throw new PageError(
+        `${this.name} has version ${manifest.version}, and this page reads version 1`,
+        "Write the page again with a newer shardkit.",
+        { code: "manifest" },
+      );
+    if (manifest.samples && !manifest.index.length)
+      throw new PageError(`${this.name} has no index`, "Run shardkit index on its shards.", { code: "manifest" });
+    this.first = first;
+    this.rows = manifest.samples;
     this.classes = ["multi", "number", "none"].includes(manifest.options.labels) ? [] : manifest.classes;
     this.labels = new Map(this.classes.map((each, label) => [each.name, label]));
     this.unlabelled = this.classes.length ? this.rows - this.classes.reduce((sum, each) => sum + each.count, 0) : 0;
@@ -138,26 +195,33 @@ class Collection {
     this.groups = datasets.flatMap((each) => each.groups).filter((group) => group.rows);
     this.rows = datasets.reduce((sum, each) => sum + each.rows, 0);
     this.columns = new Map();
-    for (const { columns } of datasets) for (const column of columns) if (column.kind && !this.columns.has(column.name)) this.columns.set(column.name, column);
+    for (const { columns } of datasets)
+      for (const column of columns)
+        if (column.kind && !this.columns.has(column.name)) this.columns.set(column.name, column);
   }
   /** The group of a row. */
   group(row) {
-    let low = 0, high = this.groups.length - 1;
+    let low = 0,
+      high = this.groups.length - 1;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
-      if (this.groups[middle].first <= row) low = middle; else high = middle - 1;
+      if (this.groups[middle].first <= row) low = middle;
+      else high = middle - 1;
     }
     return this.groups[low];
   }
   /** A value that has been read; undefined if it has not. */
   value(row, name) {
-    const group = this.group(row), part = group.part(name), at = row - group.first;
+    const group = this.group(row),
+      part = group.part(name),
+      at = row - group.first;
     return part && at < part.count ? part.get(at) : undefined;
   }
   className(row) {
-    const { classes } = this.group(row).dataset, label = this.value(row, "label");
+    const { classes } = this.group(row).dataset,
+      label = this.value(row, "label");
     if (!classes.length || label === undefined) return "";
-    return label === null ? NO_LABEL : classes[label]?.name ?? `label ${label}`;
+    return label === null ? NO_LABEL : (classes[label]?.name ?? `label ${label}`);
   }
 }
 

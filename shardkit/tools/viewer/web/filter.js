@@ -2,7 +2,7 @@
 
 const STEP = 8; // row groups that are read ahead
 
-/** {splits, classes, none, ranges: {column: [least, most]}, texts: {column: text}, sort: [column, descending] or null} */
+/** ranges: {column: [least, most]}; texts: {column: text}; sort: [column, descending], or null. */
 function noFilter() {
   return { splits: new Set(), classes: new Set(), none: false, ranges: {}, texts: {}, sort: null };
 }
@@ -12,28 +12,34 @@ function filterToHash(filter) {
   for (const name of filter.splits) parts.append("split", name);
   for (const name of filter.classes) parts.append("class", name);
   if (filter.none) parts.append("unlabelled", "1");
-  for (const [column, [least, most]] of Object.entries(filter.ranges)) parts.append(`range.${column}`, `${least ?? ""}..${most ?? ""}`);
+  for (const [column, [least, most]] of Object.entries(filter.ranges))
+    parts.append(`range.${column}`, `${least ?? ""}..${most ?? ""}`);
   for (const [column, text] of Object.entries(filter.texts)) parts.append(`text.${column}`, text);
   if (filter.sort) parts.append("sort", (filter.sort[1] ? "-" : "+") + filter.sort[0]);
   return parts.toString();
 }
 
 function filterFromHash(hash, collection) {
-  const filter = noFilter(), known = (name, kinds) => kinds.includes(collection.columns.get(name)?.kind);
+  const filter = noFilter(),
+    known = (name, kinds) => kinds.includes(collection.columns.get(name)?.kind);
   for (const [name, value] of new URLSearchParams(hash.replace(/^#/, ""))) {
     const column = name.slice(name.indexOf(".") + 1);
     if (name === "split") filter.splits.add(value);
     else if (name === "class") filter.classes.add(value);
     else if (name === "unlabelled") filter.none = true;
     else if (name.startsWith("range.") && known(column, ["number", "flag"])) {
-      const bounds = value.split("..").map((each) => (each === "" || !Number.isFinite(Number(each)) ? null : Number(each)));
+      const bounds = value
+        .split("..")
+        .map((each) => (each === "" || !Number.isFinite(Number(each)) ? null : Number(each)));
       if (bounds.length === 2 && bounds.some((each) => each !== null)) filter.ranges[column] = bounds;
     } else if (name.startsWith("text.") && value && known(column, ["text"])) filter.texts[column] = value;
     else if (name === "sort" && known(value.slice(1), ["number"])) filter.sort = [value.slice(1), value[0] === "-"];
   }
   const splits = new Set(collection.datasets.map((each) => each.name));
   filter.splits = new Set([...filter.splits].filter((name) => splits.has(name)));
-  filter.classes = new Set([...filter.classes].filter((name) => collection.datasets.some((each) => each.labels.has(name))));
+  filter.classes = new Set(
+    [...filter.classes].filter((name) => collection.datasets.some((each) => each.labels.has(name))),
+  );
   return filter;
 }
 
@@ -44,20 +50,39 @@ const isEmpty = (filter) => !byClass(filter) && !Object.keys(filter.ranges).leng
 /** The labels that pass, of one dataset; null for all. */
 function labelsOf(filter, dataset) {
   if (!byClass(filter)) return null;
-  return [...filter.classes].map((name) => dataset.labels.get(name)).filter((label) => label !== undefined).sort((a, b) => a - b);
+  return [...filter.classes]
+    .map((name) => dataset.labels.get(name))
+    .filter((label) => label !== undefined)
+    .sort((a, b) => a - b);
 }
 
-/** The tests of a dataset's rows: [column, function of its part that gives a function of the row in the group, range]. */
+/** The tests of a dataset's rows: [column, function of its part that gives a function of the row, range]. */
 function testsOf(filter, dataset) {
-  const tests = [], labels = labelsOf(filter, dataset);
+  const tests = [],
+    labels = labelsOf(filter, dataset);
   if (labels) {
-    const wanted = new Set(labels), least = filter.none ? null : labels[0], most = filter.none ? null : labels[labels.length - 1];
+    const wanted = new Set(labels),
+      least = filter.none ? null : labels[0],
+      most = filter.none ? null : labels[labels.length - 1];
     const passes = (value) => (Number.isNaN(value) ? filter.none : wanted.has(value));
-    tests.push(["label", ({ values }) => (row) => passes(values[row]), [least, most]]);
+    tests.push([
+      "label",
+      ({ values }) =>
+        (row) =>
+          passes(values[row]),
+      [least, most],
+    ]);
   }
   for (const [column, [least, most]] of Object.entries(filter.ranges)) {
-    const low = least ?? -Infinity, high = most ?? Infinity;
-    tests.push([column, ({ values }) => (row) => values[row] >= low && values[row] <= high, [least, most]]);
+    const low = least ?? -Infinity,
+      high = most ?? Infinity;
+    tests.push([
+      column,
+      ({ values }) =>
+        (row) =>
+          values[row] >= low && values[row] <= high,
+      [least, most],
+    ]);
   }
   for (const [column, text] of Object.entries(filter.texts)) {
     const needle = new TextEncoder().encode(text);
@@ -68,7 +93,8 @@ function testsOf(filter, dataset) {
 
 function holds([bytes, start, end], needle) {
   if (start < 0) return false;
-  const first = needle[0], last = end - needle.length;
+  const first = needle[0],
+    last = end - needle.length;
   search: for (let at = bytes.indexOf(first, start); at >= 0 && at <= last; at = bytes.indexOf(first, at + 1)) {
     for (let n = 1; n < needle.length; n++) if (bytes[at + n] !== needle[n]) continue search;
     return true;
@@ -78,23 +104,42 @@ function holds([bytes, start, end], needle) {
 
 /** A list of row numbers that grows. */
 class RowList {
-  constructor() { this.rows = new Int32Array(1024); this.length = 0; }
+  constructor() {
+    this.rows = new Int32Array(1024);
+    this.length = 0;
+  }
   push(row) {
-    if (this.length === this.rows.length) { const more = new Int32Array(2 * this.length); more.set(this.rows); this.rows = more; }
+    if (this.length === this.rows.length) {
+      const more = new Int32Array(2 * this.length);
+      more.set(this.rows);
+      this.rows = more;
+    }
     this.rows[this.length++] = row;
   }
-  at(place) { return this.rows[place]; }
+  at(place) {
+    return this.rows[place];
+  }
 }
 
 /** All rows of some groups, without a list. */
 class RowRanges {
   constructor(groups) {
-    this.groups = groups; this.starts = []; this.length = 0;
-    for (const group of groups) { this.starts.push(this.length); this.length += group.rows; }
+    this.groups = groups;
+    this.starts = [];
+    this.length = 0;
+    for (const group of groups) {
+      this.starts.push(this.length);
+      this.length += group.rows;
+    }
   }
   at(place) {
-    let low = 0, high = this.groups.length - 1;
-    while (low < high) { const middle = (low + high + 1) >> 1; if (this.starts[middle] <= place) low = middle; else high = middle - 1; }
+    let low = 0,
+      high = this.groups.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.starts[middle] <= place) low = middle;
+      else high = middle - 1;
+    }
     return this.groups[low].first + place - this.starts[low];
   }
 }
@@ -103,7 +148,8 @@ async function mayHold(group, tests) {
   for (const [column, , [least, most]] of tests) {
     const place = await group.where(column);
     if (!place) return false; // another split has this column
-    if (place.range && ((least !== null && place.range[1] < least) || (most !== null && place.range[0] > most))) return false;
+    if (place.range && ((least !== null && place.range[1] < least) || (most !== null && place.range[0] > most)))
+      return false;
   }
   return tests.every(([column, , [least]]) => column !== "label" || least !== undefined);
 }
@@ -111,18 +157,26 @@ async function mayHold(group, tests) {
 /** Find the rows that pass. show(rows, groups read, groups in all) is called from time to time, and at the end. */
 async function applyFilter(collection, filter, signal, show) {
   const groups = collection.groups.filter((group) => takesSplit(filter, group.dataset));
-  if (isEmpty(filter) && !filter.sort) { show(new RowRanges(groups), groups.length, groups.length); return; }
-  const sort = filter.sort?.[0], tests = new Map(collection.datasets.map((each) => [each, testsOf(filter, each)]));
+  if (isEmpty(filter) && !filter.sort) {
+    show(new RowRanges(groups), groups.length, groups.length);
+    return;
+  }
+  const sort = filter.sort?.[0],
+    tests = new Map(collection.datasets.map((each) => [each, testsOf(filter, each)]));
   const load = async (group) => {
     const own = tests.get(group.dataset);
     if (!(await mayHold(group, own))) return false;
     await group.load([...new Set([...own.map(([column]) => column), ...(sort ? [sort] : [])])]);
     return true;
   };
-  const loads = [], found = new RowList();
+  const loads = [],
+    found = new RowList();
   let told = performance.now();
   for (let at = 0; at < groups.length; at++) {
-    while (loads.length < Math.min(groups.length, at + STEP)) { loads.push(load(groups[loads.length])); loads[loads.length - 1].catch(() => {}); }
+    while (loads.length < Math.min(groups.length, at + STEP)) {
+      loads.push(load(groups[loads.length]));
+      loads[loads.length - 1].catch(() => {});
+    }
     const group = groups[at];
     if (await loads[at]) {
       const passes = tests.get(group.dataset).map(([column, test]) => test(group.part(column)));
@@ -130,7 +184,8 @@ async function applyFilter(collection, filter, signal, show) {
     }
     if (signal.aborted) return;
     if (performance.now() - told > 150) {
-      if (!sort) show(found, at + 1, groups.length); else show(null, at + 1, groups.length);
+      if (!sort) show(found, at + 1, groups.length);
+      else show(null, at + 1, groups.length);
       await new Promise((resolve) => setTimeout(resolve));
       if (signal.aborted) return;
       told = performance.now();
@@ -141,7 +196,8 @@ async function applyFilter(collection, filter, signal, show) {
 }
 
 function sortRows(collection, found, [column, descending]) {
-  const values = new Float64Array(found.length), order = new Uint32Array(found.length);
+  const values = new Float64Array(found.length),
+    order = new Uint32Array(found.length);
   let group = null;
   for (let n = 0; n < found.length; n++) {
     const row = found.rows[n];
@@ -157,7 +213,9 @@ function sortRows(collection, found, [column, descending]) {
 const quoted = (text) => JSON.stringify(text);
 
 function expressionOf(filter, dataset, kinds) {
-  const terms = [], labels = labelsOf(filter, dataset), field = (name) => `pc.field(${quoted(name)})`;
+  const terms = [],
+    labels = labelsOf(filter, dataset),
+    field = (name) => `pc.field(${quoted(name)})`;
   if (labels) {
     const some = [];
     if (labels.length === 1) some.push(`${field("label")} == ${labels[0]}`);
@@ -166,13 +224,20 @@ function expressionOf(filter, dataset, kinds) {
     terms.push(some.length > 1 ? some.map((each) => `(${each})`).join(" | ") : some[0]);
   }
   for (const [column, [least, most]] of Object.entries(filter.ranges)) {
-    if (kinds.get(column)?.kind === "flag") { terms.push(`${field(column)} == ${least ? "True" : "False"}`); continue; }
-    if (least !== null && least === most) { terms.push(`${field(column)} == ${least}`); continue; }
+    if (kinds.get(column)?.kind === "flag") {
+      terms.push(`${field(column)} == ${least ? "True" : "False"}`);
+      continue;
+    }
+    if (least !== null && least === most) {
+      terms.push(`${field(column)} == ${least}`);
+      continue;
+    }
     if (least !== null) terms.push(`${field(column)} >= ${least}`);
     if (most !== null) terms.push(`${field(column)} <= ${most}`);
   }
   for (const [column, text] of Object.entries(filter.texts)) {
-    const value = column === "key" || column === "path" ? field(column) : `${field(column)}.cast("string")`; // a dictionary
+    const plain = column === "key" || column === "path"; // others may be dictionaries in Arrow
+    const value = plain ? field(column) : `${field(column)}.cast("string")`;
     terms.push(`pc.match_substring(${value}, ${quoted(text)})`);
   }
   return terms.length > 1 ? terms.map((each) => `(${each})`).join(" & ") : terms[0];
@@ -184,5 +249,7 @@ function pythonOf(filter, collection) {
   const taken = collection.datasets.filter((each) => takesSplit(filter, each));
   const calls = taken.map((each) => `where(${expressionOf(filter, each, collection.columns)})`);
   if (new Set(calls).size === 1) return `ds.${calls[0]}`;
-  return taken.map((each, n) => `${/^[A-Za-z_]\w*$/.test(each.name) ? each.name : `datasets[${quoted(each.name)}]`}.${calls[n]}`).join("\n");
+  return taken
+    .map((each, n) => `${/^[A-Za-z_]\w*$/.test(each.name) ? each.name : `datasets[${quoted(each.name)}]`}.${calls[n]}`)
+    .join("\n");
 }

@@ -6,36 +6,72 @@ const KEPT_BYTES = 96e6;
 const KEPT_IMAGES = 3000;
 
 const STARTS = [
-  ["image/jpeg", [0xff, 0xd8]], ["image/png", [0x89, 0x50, 0x4e, 0x47]], ["image/gif", [0x47, 0x49, 0x46, 0x38]],
-  ["image/bmp", [0x42, 0x4d]], ["image/webp", [0x52, 0x49, 0x46, 0x46]],
+  ["image/jpeg", [0xff, 0xd8]],
+  ["image/png", [0x89, 0x50, 0x4e, 0x47]],
+  ["image/gif", [0x47, 0x49, 0x46, 0x38]],
+  ["image/bmp", [0x42, 0x4d]],
+  ["image/webp", [0x52, 0x49, 0x46, 0x46]],
 ];
 
 /** The type of an image that browsers show, by its first bytes; "" for others. */
 function typeOf(bytes) {
   for (const [type, start] of STARTS) if (start.every((byte, at) => bytes[at] === byte)) return type;
-  return utf8.decode(bytes.subarray(4, 8)) === "ftyp" && utf8.decode(bytes.subarray(8, 11)) === "avi" ? "image/avif" : "";
+  return utf8.decode(bytes.subarray(4, 8)) === "ftyp" && utf8.decode(bytes.subarray(8, 11)) === "avi"
+    ? "image/avif"
+    : "";
+}
+
+const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
+  // CRC-32C, reflected
+  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? (byte >>> 1) ^ 0x82f63b78 : byte >>> 1;
+  return byte;
+});
+
+function crc32c(bytes) {
+  let sum = ~0;
+  for (const byte of bytes) sum = CRC[(sum ^ byte) & 255] ^ (sum >>> 8);
+  return ~sum >>> 0;
 }
 
 class Images {
   constructor(collection, columns, ready) {
-    this.collection = collection; this.columns = columns; this.ready = ready;
-    this.kept = new Map(); this.bytes = 0; this.batches = new Set(); this.loading = new Map(); this.wanted = new Set();
+    this.collection = collection;
+    this.columns = columns;
+    this.ready = ready;
+    this.kept = new Map();
+    this.bytes = 0;
+    this.batches = new Set();
+    this.loading = new Map();
+    this.wanted = new Set();
   }
   /** What is known of a row's image: {url, type, bytes} or {error}; undefined if it is not here yet. */
-  get(row) { return this.kept.get(row); }
-  failed(row) { this.kept.set(row, { ...this.kept.get(row), error: "The browser can't decode this image." }); }
-  retry() { for (const [row, image] of this.kept) if (image.error && !image.url) this.kept.delete(row); }
+  get(row) {
+    return this.kept.get(row);
+  }
+  failed(row) {
+    this.kept.set(row, { ...this.kept.get(row), error: "The browser can't decode this image." });
+  }
+  retry() {
+    for (const [row, image] of this.kept) if (image.error && !image.url) this.kept.delete(row);
+  }
 
   /** Read the images of these rows, in this order, and no others. */
   want(rows) {
     this.wanted = new Set(rows);
     for (const batch of this.batches) if (!batch.rows.some((row) => this.wanted.has(row))) batch.stop.abort();
     const pending = new Set([...this.batches].flatMap((batch) => (batch.stop.signal.aborted ? [] : batch.rows)));
-    const here = [], places = new Map();
+    const here = [],
+      places = new Map();
     for (const row of rows) {
-      if (this.kept.has(row)) { const image = this.kept.get(row); this.kept.delete(row); this.kept.set(row, image); continue; }
+      if (this.kept.has(row)) {
+        const image = this.kept.get(row);
+        this.kept.delete(row);
+        this.kept.set(row, image);
+        continue;
+      }
       if (pending.has(row)) continue;
-      const group = this.collection.group(row), at = row - group.first;
+      const group = this.collection.group(row),
+        at = row - group.first;
       if (group.has(this.columns, at + 1)) here.push([row, group, at]);
       else places.set(group, Math.max(places.get(group) || 0, at + 1));
     }
@@ -51,7 +87,10 @@ class Images {
     try {
       await group.load(this.columns, count);
     } catch (error) {
-      this.fail([...this.wanted].filter((row) => this.collection.group(row) === group), error);
+      this.fail(
+        [...this.wanted].filter((row) => this.collection.group(row) === group),
+        error,
+      );
     } finally {
       if (this.loading.get(group) === count) this.loading.delete(group);
     }
@@ -60,10 +99,13 @@ class Images {
   }
 
   plan(here, order) {
-    const found = [], rank = new Map(order.map((row, at) => [row, at]));
+    const found = [],
+      rank = new Map(order.map((row, at) => [row, at]));
     for (const [row, group, at] of here) {
-      const begin = group.part("image_offset").values[at], size = group.part("image_size").values[at];
-      if (group.packed) this.keep(row, { error: `${group.shard.name} is compressed: its images can't be read by themselves.` });
+      const begin = group.part("image_offset").values[at],
+        size = group.part("image_size").values[at];
+      if (group.packed)
+        this.keep(row, { error: `${group.shard.name} is compressed: its images can't be read by themselves.` });
       else if (Number.isNaN(begin) || Number.isNaN(size)) this.keep(row, { error: "This sample has no image." });
       else if (size <= 0) this.keep(row, { error: "The image has no bytes." });
       else found.push({ row, group, begin, end: begin + size });
@@ -73,8 +115,17 @@ class Images {
     for (const image of found) {
       const last = batches[batches.length - 1];
       const near = last?.group === image.group && image.begin >= last.begin && image.begin - last.end <= NEIGHBOURS;
-      if (near && image.end - last.begin <= TOGETHER) { last.images.push(image); last.end = Math.max(last.end, image.end); }
-      else batches.push({ group: image.group, begin: image.begin, end: image.end, images: [image], stop: new AbortController() });
+      if (near && image.end - last.begin <= TOGETHER) {
+        last.images.push(image);
+        last.end = Math.max(last.end, image.end);
+      } else
+        batches.push({
+          group: image.group,
+          begin: image.begin,
+          end: image.end,
+          images: [image],
+          stop: new AbortController(),
+        });
     }
     for (const batch of batches) {
       batch.rows = batch.images.map(({ row }) => row);
@@ -90,8 +141,10 @@ class Images {
       if (batch.end > total) throw changed(url);
       const bytes = await readRange(url, batch.begin, batch.end, total, batch.stop.signal);
       for (const { row, begin, end } of batch.images) {
-        const own = bytes.subarray(begin - batch.begin, end - batch.begin), type = typeOf(own);
-        this.keep(row, { url: URL.createObjectURL(new Blob([own], { type })), bytes: own.length, type });
+        const own = bytes.subarray(begin - batch.begin, end - batch.begin),
+          type = typeOf(own);
+        const blob = new Blob([own], { type });
+        this.keep(row, { url: URL.createObjectURL(blob), blob, bytes: own.length, type });
       }
     } catch (error) {
       if (!batch.stop.signal.aborted) this.fail(batch.rows, error);

@@ -6,29 +6,44 @@ const SLOTS = 6;
 class PageError extends Error {
   constructor(title, cure, { fatal = false, code = "" } = {}) {
     super(title);
-    this.cure = cure; this.fatal = fatal; this.code = code;
+    this.cure = cure;
+    this.fatal = fatal;
+    this.code = code;
   }
 }
 
-const shown = (url) => decodeURI(new URL(url).pathname.split("/").pop() || url);
+function shown(url) {
+  try {
+    return decodeURI(new URL(url).pathname.split("/").pop() || url);
+  } catch {
+    return url;
+  } // bytes that are not UTF-8
+}
 
 const slots = {
   free: SLOTS,
   waiting: [],
   async take(signal) {
-    if (this.free > 0) { this.free--; return; }
+    if (this.free > 0) {
+      this.free--;
+      return;
+    }
     await new Promise((resolve, reject) => {
       const entry = { resolve };
       this.waiting.push(entry);
       signal?.addEventListener("abort", () => {
         const at = this.waiting.indexOf(entry);
-        if (at >= 0) { this.waiting.splice(at, 1); reject(signal.reason); }
+        if (at >= 0) {
+          this.waiting.splice(at, 1);
+          reject(signal.reason);
+        }
       });
     });
   },
   give() {
     const next = this.waiting.shift();
-    if (next) next.resolve(); else this.free++;
+    if (next) next.resolve();
+    else this.free++;
   },
 };
 
@@ -54,35 +69,58 @@ async function request(url, options, signal) {
 function unreachable(error, url, signal) {
   if (signal?.aborted || error instanceof PageError) return error;
   if (new URL(url).origin !== location.origin) {
-    return new PageError(`${new URL(url).host} can't be read from this page`,
-      "The server can't be reached, or does not allow other pages to read it (CORS). Allow this page's origin for GET, with the "
-      + "header Range, and expose Content-Range; or put the page beside the shards.", { fatal: true, code: "cors" });
+    return new PageError(
+      `${new URL(url).host} can't be read from this page`,
+      "The server can't be reached, or does not allow other pages to read it (CORS). Allow this page's origin for GET, " +
+        "with the header Range, and expose Content-Range; or put the page beside the shards.",
+      { fatal: true, code: "cors" },
+    );
   }
-  return new PageError(`${shown(url)} can't be read: the server does not answer`, "Check the connection, and try again.", { code: "network" });
+  return new PageError(
+    `${shown(url)} can't be read: the server does not answer`,
+    "Check the connection, and try again.",
+    { code: "network" },
+  );
 }
 
 function refused(answer, url) {
   if (answer.status === 404 || answer.status === 410) {
-    return new PageError(`${shown(url)} is not there (status ${answer.status})`,
-      "The dataset may have been moved or replaced. Reload the page; it must lie where it was written for.", { code: "missing" });
+    return new PageError(
+      `${shown(url)} is not there (status ${answer.status})`,
+      "The dataset may have been moved or replaced. Reload the page; it must lie where it was written for.",
+      { code: "missing" },
+    );
   }
   if (answer.status === 401 || answer.status === 403) {
-    return new PageError(`${shown(url)} may not be read (status ${answer.status})`, "Ask for access to the files, or log in to the server.", { code: "denied" });
+    return new PageError(
+      `${shown(url)} may not be read (status ${answer.status})`,
+      "Ask for access to the files, or log in to the server.",
+      { code: "denied" },
+    );
   }
   if (answer.status === 416) return changed(url);
-  return new PageError(`${shown(url)}: the server answers with status ${answer.status}`, "Try again later.", { code: "server" });
+  return new PageError(`${shown(url)}: the server answers with status ${answer.status}`, "Try again later.", {
+    code: "server",
+  });
 }
 
 function changed(url) {
-  return new PageError(`${shown(url)} has changed since the page was loaded`,
-    "The dataset was replaced, or its files do not belong together. Reload the page; if it stays, run shardkit verify.", { code: "changed" });
+  return new PageError(
+    `${shown(url)} has changed since the page was loaded`,
+    "The dataset was replaced, or its files do not belong together. Reload the page; if it stays, run shardkit verify.",
+    { code: "changed" },
+  );
 }
 
 /** A whole JSON file, always the newest. */
 function readJson(url) {
   const read = async (answer) => {
     if (!answer.ok) throw refused(answer, url);
-    try { return await answer.json(); } catch { throw new PageError(`${shown(url)} is not a manifest`, "Check where the page lies.", { code: "manifest" }); }
+    try {
+      return await answer.json();
+    } catch {
+      throw new PageError(`${shown(url)} is not a manifest`, "Check where the page lies.", { code: "manifest" });
+    }
   };
   return request(url, { cache: "no-cache", read });
 }
@@ -93,9 +131,12 @@ function readRange(url, begin, end, total, signal) {
     const whole = begin === 0 && end === total;
     if (answer.status === 200 && !whole) {
       answer.body?.cancel();
-      throw new PageError("This server does not answer requests for parts of files",
-        "The page reads parts of shards (HTTP Range), which python -m http.server, among others, can't send. Use the server of "
-        + "shardkit view --html --serve, nginx, Caddy, Apache, or a bucket.", { fatal: true, code: "ranges" });
+      throw new PageError(
+        "This server does not answer requests for parts of files",
+        "The page reads parts of shards (HTTP Range), which python -m http.server, among others, can't send. " +
+          "Use the server of shardkit view --html --serve, nginx, Caddy, Apache, or a bucket.",
+        { fatal: true, code: "ranges" },
+      );
     }
     if (answer.status !== 206 && answer.status !== 200) throw refused(answer, url);
     const size = answer.status === 206 && /\/(\d+)$/.exec(answer.headers.get("Content-Range") || "");

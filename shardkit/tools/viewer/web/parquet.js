@@ -5,7 +5,11 @@ const KINDS = ["flag", "number", "number", "", "number", "number", "text", ""]; 
 
 /** Thrift's compact protocol: a struct becomes an object whose names are the field numbers. */
 class Thrift {
-  constructor(bytes, at = 0) { this.bytes = bytes; this.at = at; this.view = new DataView(bytes.buffer, bytes.byteOffset); }
+  constructor(bytes, at = 0) {
+    this.bytes = bytes;
+    this.at = at;
+    this.view = new DataView(bytes.buffer, bytes.byteOffset);
+  }
   byte() {
     if (this.at >= this.bytes.length) throw new RangeError("it ends early");
     return this.bytes[this.at++];
@@ -18,9 +22,13 @@ class Thrift {
       if (byte < 128) return value;
     }
   }
-  integer() { const value = this.varint(); return value % 2 ? -(value + 1) / 2 : value / 2; }
+  integer() {
+    const value = this.varint();
+    return value % 2 ? -(value + 1) / 2 : value / 2;
+  }
   blob() {
-    const size = this.varint(), begin = this.at;
+    const size = this.varint(),
+      begin = this.at;
     if (begin + size > this.bytes.length) throw new RangeError("it ends early");
     this.at += size;
     return this.bytes.subarray(begin, this.at);
@@ -29,14 +37,19 @@ class Thrift {
     if (type === 1 || type === 2) return type === 1;
     if (type === 3) return this.byte();
     if (type < 7) return this.integer();
-    if (type === 7) { this.at += 8; return this.view.getFloat64(this.at - 8, true); }
+    if (type === 7) {
+      this.at += 8;
+      return this.view.getFloat64(this.at - 8, true);
+    }
     if (type === 8) return this.blob();
     if (type === 9 || type === 10) return this.list();
     if (type === 12) return this.struct();
     throw new Error(`the Thrift type ${type} is not known`);
   }
   list() {
-    const head = this.byte(), count = head >> 4 === 15 ? this.varint() : head >> 4, found = [];
+    const head = this.byte(),
+      count = head >> 4 === 15 ? this.varint() : head >> 4,
+      found = [];
     for (let n = 0; n < count; n++) found.push((head & 15) < 3 ? this.byte() === 1 : this.value(head & 15));
     return found;
   }
@@ -56,13 +69,26 @@ const wordAt = (bytes, at) => (bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2]
 
 /** What the footer says: {columns: [{name, kind, …}], groups: [{rows, columns: {name: where and how}}]}. */
 function readFooter(bytes) {
-  const meta = new Thrift(bytes).struct(), columns = [], root = meta[2][0];
+  const meta = new Thrift(bytes).struct(),
+    columns = [],
+    root = meta[2][0];
   for (let at = 1, left = root[5]; left > 0; left--) {
     const element = meta[2][at];
     const flat = !element[5] && element[3] !== 2;
-    const kind = !flat ? "" : element[6] === 14 ? "wide" : KINDS[element[1]] === "text" && !isText(element) ? ""
-      : KINDS[element[1]] || "";
-    columns.push({ name: utf8.decode(element[4]), kind, type: element[1], unsigned: element[6] === 13, nullable: element[3] === 1 });
+    const kind = !flat
+      ? ""
+      : element[6] === 14
+        ? "wide"
+        : KINDS[element[1]] === "text" && !isText(element)
+          ? ""
+          : KINDS[element[1]] || "";
+    columns.push({
+      name: utf8.decode(element[4]),
+      kind,
+      type: element[1],
+      unsigned: element[6] === 13,
+      nullable: element[3] === 1,
+    });
     for (let inside = 1; inside > 0; at++) inside += (meta[2][at][5] || 0) - 1;
   }
   const byName = new Map(columns.map((column) => [column.name, column]));
@@ -72,7 +98,14 @@ function readFooter(bytes) {
       if (chunk[3].length !== 1) continue;
       const column = byName.get(utf8.decode(chunk[3][0]));
       const begin = chunk[11] > 0 ? Math.min(chunk[11], chunk[9]) : chunk[9];
-      found.set(column.name, { column, begin, end: begin + chunk[7], codec: chunk[4], rows: group[3], range: rangeOf(column, chunk[12]) });
+      found.set(column.name, {
+        column,
+        begin,
+        end: begin + chunk[7],
+        codec: chunk[4],
+        rows: group[3],
+        range: rangeOf(column, chunk[12]),
+      });
     }
     return { rows: group[3], columns: found };
   });
@@ -91,7 +124,8 @@ function rangeOf(column, statistics) {
 
 /** `count` plain numbers. */
 function numbersOf({ type, unsigned }, bytes, count) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), found = new Float64Array(count);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength),
+    found = new Float64Array(count);
   for (let n = 0; n < count; n++) {
     if (type === 1) found[n] = unsigned ? view.getUint32(4 * n, true) : view.getInt32(4 * n, true);
     else if (type === 2) found[n] = view.getInt32(8 * n + 4, true) * 4294967296 + view.getUint32(8 * n, true);
@@ -103,23 +137,31 @@ function numbersOf({ type, unsigned }, bytes, count) {
 
 /** Runs of equal or packed numbers (Parquet's RLE hybrid), up to `count`; fewer if the bytes end early. */
 function hybrid(bytes, at, width, count) {
-  const found = new Int32Array(count), stop = bytes.length, wide = (width + 7) >> 3, mask = 2 ** width - 1;
+  const found = new Int32Array(count),
+    stop = bytes.length,
+    wide = (width + 7) >> 3,
+    mask = 2 ** width - 1;
   let done = 0;
   if (width > 24) throw new Error("a dictionary is too large");
   while (done < count && at < stop) {
     let head = 0;
-    for (let shift = 0, byte = 128; byte >= 128 && at < stop; shift += 7) { byte = bytes[at++]; head |= (byte & 127) << shift; }
+    for (let shift = 0, byte = 128; byte >= 128 && at < stop; shift += 7) {
+      byte = bytes[at++];
+      head |= (byte & 127) << shift;
+    }
     if (head & 1) {
       const values = Math.min(count - done, (head >> 1) * 8, width ? Math.floor(((stop - at) * 8) / width) : count);
       for (let n = 0, bit = at * 8; n < values; n++, bit += width) {
         const b = bit >> 3;
-        found[done++] = ((bytes[b] | (bytes[b + 1] << 8) | (bytes[b + 2] << 16) | (bytes[b + 3] << 24)) >>> (bit & 7)) & mask;
+        found[done++] =
+          ((bytes[b] | (bytes[b + 1] << 8) | (bytes[b + 2] << 16) | (bytes[b + 3] << 24)) >>> (bit & 7)) & mask;
       }
       if (values < Math.min(count - done + values, (head >> 1) * 8)) break;
       at += (head >> 1) * width;
     } else {
       if (at + wide > stop) break;
-      const end = Math.min(count, done + (head >> 1)), value = wordAt(bytes, at) & mask;
+      const end = Math.min(count, done + (head >> 1)),
+        value = wordAt(bytes, at) & mask;
       if (end === done) throw new Error("an empty run");
       found.fill(value, done, end);
       done = end;
@@ -131,7 +173,8 @@ function hybrid(bytes, at, width, count) {
 
 /** Texts as places in bytes: {bytes, starts, ends}. A length stands before each. */
 function textsOf(bytes, from, count) {
-  const starts = new Int32Array(count), ends = new Int32Array(count);
+  const starts = new Int32Array(count),
+    ends = new Int32Array(count);
   let done = 0;
   for (let at = from; done < count && at + 4 <= bytes.length; done++) {
     const end = at + 4 + wordAt(bytes, at);
@@ -157,7 +200,8 @@ function readColumn(chunk, bytes) {
       throw error;
     }
     at = body + head[3];
-    const whole = at <= bytes.length, packed = bytes.subarray(body, Math.min(at, bytes.length));
+    const whole = at <= bytes.length,
+      packed = bytes.subarray(body, Math.min(at, bytes.length));
     if (head[1] === 2) {
       if (!whole) break;
       dictionary = plain(chunk.column, unpack(chunk.codec, packed, head[2]), 0, head[7][1]);
@@ -168,8 +212,13 @@ function readColumn(chunk, bytes) {
 }
 
 function readPage(chunk, head, packed, dictionary, part) {
-  const second = head[8], about = second || head[5], values = about[1], encoding = second ? second[4] : about[2];
-  let data, at = 0, present = null;
+  const second = head[8],
+    about = second || head[5],
+    values = about[1],
+    encoding = second ? second[4] : about[2];
+  let data,
+    at = 0,
+    present = null;
   if (second) {
     const levels = second[5] + second[6];
     if (second[5]) present = hybrid(packed.subarray(second[6], levels), 0, 1, values);
@@ -184,7 +233,8 @@ function readPage(chunk, head, packed, dictionary, part) {
     }
   }
   if (present && present.every((one) => one === 1)) present = null;
-  if (encoding === 3 && chunk.column.kind === "flag") part.add(Float64Array.from(hybrid(data, at + 4, 1, values)), present);
+  if (encoding === 3 && chunk.column.kind === "flag")
+    part.add(Float64Array.from(hybrid(data, at + 4, 1, values)), present);
   else if (encoding === 0) part.add(plain(chunk.column, data, at, values), present);
   else if ((encoding === 2 || encoding === 8) && dictionary) {
     const numbers = at < data.length ? hybrid(data, at + 1, data[at], values) : new Int32Array(0);
@@ -204,7 +254,8 @@ const WIDTHS = [0, 4, 8, 0, 4, 8];
 function plain(column, data, at, count) {
   const bytes = data.subarray(at);
   if (column.kind === "text") return textsOf(data, at, count);
-  if (column.kind === "flag") return Float64Array.from({ length: Math.min(count, bytes.length * 8) }, (_, n) => (bytes[n >> 3] >> (n & 7)) & 1);
+  if (column.kind === "flag")
+    return Float64Array.from({ length: Math.min(count, bytes.length * 8) }, (_, n) => (bytes[n >> 3] >> (n & 7)) & 1);
   const there = Math.min(count, Math.floor(bytes.length / WIDTHS[column.type]));
   if (column.kind === "wide") {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -226,8 +277,12 @@ function chosen(dictionary, numbers) {
 /** Some first rows of a column in one row group. Null is NaN, and the text null. */
 class Part {
   constructor(column, rows) {
-    this.column = column; this.rows = rows; this.count = 0; this.pages = []; // [first row, values]
-    if (column.kind !== "text") this.values = column.kind === "wide" ? new BigUint64Array(rows) : new Float64Array(rows);
+    this.column = column;
+    this.rows = rows;
+    this.count = 0;
+    this.pages = []; // [first row, values]
+    if (column.kind !== "text")
+      this.values = column.kind === "wide" ? new BigUint64Array(rows) : new Float64Array(rows);
   }
   add(values, present) {
     const there = (values.starts || values).length;
@@ -238,10 +293,11 @@ class Part {
     }
     rows = Math.min(rows, this.rows - this.count);
     if (this.column.kind === "text") this.pages.push([this.count, present ? spread(values, present, rows) : values]);
-    else for (let row = 0, next = 0; row < rows; row++) {
-      const none = present && !present[row];
-      this.values[this.count + row] = none ? (this.column.kind === "wide" ? 0n : NaN) : values[next++];
-    }
+    else
+      for (let row = 0, next = 0; row < rows; row++) {
+        const none = present && !present[row];
+        this.values[this.count + row] = none ? (this.column.kind === "wide" ? 0n : NaN) : values[next++];
+      }
     this.count += rows;
   }
   /** [bytes, start, end] of a text; start is -1 for null. */
@@ -264,6 +320,10 @@ class Part {
 
 function spread({ bytes, starts, ends }, present, rows) {
   const found = { bytes, starts: new Int32Array(rows).fill(-1), ends: new Int32Array(rows) };
-  for (let row = 0, next = 0; row < rows; row++) if (present[row]) { found.starts[row] = starts[next]; found.ends[row] = ends[next++]; }
+  for (let row = 0, next = 0; row < rows; row++)
+    if (present[row]) {
+      found.starts[row] = starts[next];
+      found.ends[row] = ends[next++];
+    }
   return found;
 }

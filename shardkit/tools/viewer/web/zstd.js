@@ -2,12 +2,19 @@
 // A source that ends early gives the blocks that are whole, so that the first rows of a large page can be shown early.
 
 const FRAME = 0xfd2fb528;
-const LITERAL_BASE = [16, 18, 20, 22, 24, 28, 32, 40, 48, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536];
+const LITERAL_BASE = [
+  16, 18, 20, 22, 24, 28, 32, 40, 48, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536,
+];
 const LITERAL_BITS = [1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
-const MATCH_BASE = [35, 37, 39, 41, 43, 47, 51, 59, 67, 83, 99, 131, 259, 515, 1027, 2051, 4099, 8195, 16387, 32771, 65539];
+const MATCH_BASE = [
+  35, 37, 39, 41, 43, 47, 51, 59, 67, 83, 99, 131, 259, 515, 1027, 2051, 4099, 8195, 16387, 32771, 65539,
+];
 const MATCH_BITS = [1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 const USUAL = [
-  fseTable([4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1], 6),
+  fseTable(
+    [4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1],
+    6,
+  ),
   fseTable([1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1], 5),
   fseTable([1, 4, 3, 2, 2, 2, 2, 2, 2, ...Array(37).fill(1), -1, -1, -1, -1, -1, -1, -1], 6),
 ]; // of literal lengths, offsets and match lengths
@@ -24,11 +31,17 @@ function topBit(number) {
 
 /** A table for finite-state entropy: for each state the symbol, the bits to read, and the base of the next state. */
 function fseTable(counts, log) {
-  const size = 1 << log, symbol = new Uint8Array(size), bits = new Uint8Array(size), base = new Uint16Array(size);
+  const size = 1 << log,
+    symbol = new Uint8Array(size),
+    bits = new Uint8Array(size),
+    base = new Uint16Array(size);
   const next = new Int32Array(counts.length);
   let high = size;
   counts.forEach((count, each) => {
-    if (count === -1) { symbol[--high] = each; next[each] = 1; }
+    if (count === -1) {
+      symbol[--high] = each;
+      next[each] = 1;
+    }
   });
   const step = (size >> 1) + (size >> 3) + 3;
   let at = 0;
@@ -36,7 +49,8 @@ function fseTable(counts, log) {
     if (count > 0) next[each] = count;
     for (let left = count; left > 0; left--) {
       symbol[at] = each;
-      do at = (at + step) & (size - 1); while (at >= high);
+      do at = (at + step) & (size - 1);
+      while (at >= high);
     }
   });
   for (let state = 0; state < size; state++) {
@@ -51,22 +65,32 @@ function fseTable(counts, log) {
 function readFse(src, from, to, symbols, mostLog) {
   let bit = from * 8;
   const take = (count) => {
-    const at = bit >> 3, value = (src[at] | (src[at + 1] << 8) | (src[at + 2] << 16)) >>> (bit & 7);
+    const at = bit >> 3,
+      value = (src[at] | (src[at + 1] << 8) | (src[at + 2] << 16)) >>> (bit & 7);
     bit += count;
     return value & ((1 << count) - 1);
   };
-  const log = take(4) + 5, counts = [];
+  const log = take(4) + 5,
+    counts = [];
   if (log > mostLog) throw damaged("a table is too large");
   let left = 1 << log;
   while (left > 0) {
-    const count = topBit(left + 1) + 1, low = (1 << (count - 1)) - 1, limit = (1 << count) - 2 - left;
+    const count = topBit(left + 1) + 1,
+      low = (1 << (count - 1)) - 1,
+      limit = (1 << count) - 2 - left;
     let value = take(count);
-    if ((value & low) < limit) { bit -= 1; value &= low; } else if (value > low) value -= limit;
+    if ((value & low) < limit) {
+      bit -= 1;
+      value &= low;
+    } else if (value > low) value -= limit;
     left -= Math.abs(value - 1);
     counts.push(value - 1);
     if (value === 1) {
       let zeros;
-      do { zeros = take(2); for (let n = 0; n < zeros; n++) counts.push(0); } while (zeros === 3 && bit < to * 8);
+      do {
+        zeros = take(2);
+        for (let n = 0; n < zeros; n++) counts.push(0);
+      } while (zeros === 3 && bit < to * 8);
     }
     if (counts.length > symbols || bit > to * 8) throw damaged("a table");
   }
@@ -78,15 +102,25 @@ function readFse(src, from, to, symbols, mostLog) {
 class Backward {
   constructor(src, from, to) {
     if (to <= from || !src[to - 1]) throw damaged("a stream has no end mark");
-    this.src = src; this.from = from;
+    this.src = src;
+    this.from = from;
     this.left = (to - from - 1) * 8 + topBit(src[to - 1]);
   }
   take(count) {
-    if (count > 16) { const high = this.take(count - 16); return high * 65536 + this.take(16); }
+    if (count > 16) {
+      const high = this.take(count - 16);
+      return high * 65536 + this.take(16);
+    }
     this.left -= count;
-    let at = this.left, shift = 0;
-    if (at < 0) { shift = -at; at = 0; if (shift >= count) return 0; }
-    const b = this.from + (at >> 3), src = this.src;
+    let at = this.left,
+      shift = 0;
+    if (at < 0) {
+      shift = -at;
+      at = 0;
+      if (shift >= count) return 0;
+    }
+    const b = this.from + (at >> 3),
+      src = this.src;
     const value = (src[b] | (src[b + 1] << 8) | (src[b + 2] << 16)) >>> (at & 7);
     return (value & ((1 << (count - shift)) - 1)) << shift;
   }
@@ -94,7 +128,8 @@ class Backward {
 
 /** The Huffman table that is described at `from`, and where its description ends. */
 function readHuffman(src, from, to) {
-  const head = src[from++], weights = [];
+  const head = src[from++],
+    weights = [];
   if (head >= 128) {
     for (let n = 0; n < head - 127; n++) weights.push(n & 1 ? src[from + (n >> 1)] & 15 : src[from + (n >> 1)] >> 4);
     from += (head - 126) >> 1;
@@ -102,20 +137,25 @@ function readHuffman(src, from, to) {
     const end = from + head;
     if (end > to) throw damaged("Huffman weights");
     const [table, begin] = readFse(src, from, end, 256, 6);
-    const reader = new Backward(src, begin, end), states = [reader.take(table.log), reader.take(table.log)];
+    const reader = new Backward(src, begin, end),
+      states = [reader.take(table.log), reader.take(table.log)];
     for (let turn = 0; ; turn ^= 1) {
       const state = states[turn];
       weights.push(table.symbol[state]);
       if (weights.length > 254) throw damaged("Huffman weights");
       states[turn] = table.base[state] + reader.take(table.bits[state]);
-      if (reader.left < 0) { weights.push(table.symbol[states[turn ^ 1]]); break; }
+      if (reader.left < 0) {
+        weights.push(table.symbol[states[turn ^ 1]]);
+        break;
+      }
     }
     from = end;
   }
   let sum = 0;
   for (const weight of weights) sum += weight && 1 << (weight - 1);
   if (!sum || from > to) throw damaged("Huffman weights");
-  const most = topBit(sum) + 1, rest = (1 << most) - sum;
+  const most = topBit(sum) + 1,
+    rest = (1 << most) - sum;
   if (most > 11 || rest & (rest - 1)) throw damaged("Huffman weights");
   weights.push(topBit(rest) + 1);
   const table = new Uint16Array(1 << most);
@@ -156,7 +196,8 @@ function compressedBlock(src, from, to, frame, out, at) {
   let literals;
   [literals, from] = readLiterals(src, from, to, frame);
   let count = src[from++];
-  if (count >= 128) count = count < 255 ? ((count - 128) << 8) + src[from++] : src[from++] + (src[from++] << 8) + 0x7f00;
+  if (count >= 128)
+    count = count < 255 ? ((count - 128) << 8) + src[from++] : src[from++] + (src[from++] << 8) + 0x7f00;
   let used = 0;
   const copyLiterals = (end) => {
     if (end > literals.length || at + end - used > out.length) throw damaged("literals");
@@ -172,29 +213,39 @@ function compressedBlock(src, from, to, frame, out, at) {
       else if (mode === 1) {
         if (src[from] >= SYMBOLS[kind]) throw damaged("a code");
         frame.tables[kind] = { log: 0, symbol: [src[from++]], bits: [0], base: [0] };
-      }
-      else if (mode === 2) [frame.tables[kind], from] = readFse(src, from, to, SYMBOLS[kind], MOST_LOG[kind]);
+      } else if (mode === 2) [frame.tables[kind], from] = readFse(src, from, to, SYMBOLS[kind], MOST_LOG[kind]);
       else if (!frame.tables[kind]) throw damaged("a table that is not there");
     }
-    const [lengths, offsets, matches] = frame.tables, reader = new Backward(src, from, to), recent = frame.recent;
-    let length = reader.take(lengths.log), offsetState = reader.take(offsets.log), match = reader.take(matches.log);
+    const [lengths, offsets, matches] = frame.tables,
+      reader = new Backward(src, from, to),
+      recent = frame.recent;
+    let length = reader.take(lengths.log),
+      offsetState = reader.take(offsets.log),
+      match = reader.take(matches.log);
     for (let n = 0; n < count; n++) {
       const code = offsets.symbol[offsetState];
       if (code > 31) throw damaged("an offset");
       const value = 2 ** code + reader.take(code);
-      const matchCode = matches.symbol[match], lengthCode = lengths.symbol[length];
-      const size = matchCode < 32 ? matchCode + 3 : MATCH_BASE[matchCode - 32] + reader.take(MATCH_BITS[matchCode - 32]);
-      const run = lengthCode < 16 ? lengthCode
-        : LITERAL_BASE[lengthCode - 16] + reader.take(LITERAL_BITS[lengthCode - 16]);
+      const matchCode = matches.symbol[match],
+        lengthCode = lengths.symbol[length];
+      const size =
+        matchCode < 32 ? matchCode + 3 : MATCH_BASE[matchCode - 32] + reader.take(MATCH_BITS[matchCode - 32]);
+      const run =
+        lengthCode < 16 ? lengthCode : LITERAL_BASE[lengthCode - 16] + reader.take(LITERAL_BITS[lengthCode - 16]);
       let offset;
       if (value > 3) {
         offset = value - 3;
-        recent[2] = recent[1]; recent[1] = recent[0]; recent[0] = offset;
+        recent[2] = recent[1];
+        recent[1] = recent[0];
+        recent[0] = offset;
       } else {
         const which = value - 1 + (run === 0 ? 1 : 0);
         offset = which === 3 ? recent[0] - 1 : recent[which];
         if (which > 1) recent[2] = recent[1];
-        if (which > 0) { recent[1] = recent[0]; recent[0] = offset; }
+        if (which > 0) {
+          recent[1] = recent[0];
+          recent[0] = offset;
+        }
       }
       copyLiterals(used + run);
       if (offset < 1 || offset > at - frame.begin || at + size > out.length) throw damaged("a match");
@@ -215,7 +266,9 @@ function compressedBlock(src, from, to, frame, out, at) {
 }
 
 function readLiterals(src, from, to, frame) {
-  const head = src[from], kind = head & 3, format = (head >> 2) & 3;
+  const head = src[from],
+    kind = head & 3,
+    format = (head >> 2) & 3;
   const word = (src[from] | (src[from + 1] << 8) | (src[from + 2] << 16) | (src[from + 3] << 24)) >>> 0;
   if (kind < 2) {
     const bytes = format === 1 ? 2 : format === 3 ? 3 : 1;
@@ -225,11 +278,13 @@ function readLiterals(src, from, to, frame) {
     if (from + size > to) throw damaged("literals");
     return [src.subarray(from, from + size), from + size];
   }
-  const bits = format < 2 ? 10 : format === 2 ? 14 : 18, mask = (1 << bits) - 1;
+  const bits = format < 2 ? 10 : format === 2 ? 14 : 18,
+    mask = (1 << bits) - 1;
   const size = (word >>> 4) & mask;
   const packed = bits === 18 ? (word >>> 22) + src[from + 4] * 1024 : (word >>> (4 + bits)) & mask;
   from += format < 2 ? 3 : format === 2 ? 4 : 5;
-  const end = from + packed, out = new Uint8Array(size);
+  const end = from + packed,
+    out = new Uint8Array(size);
   if (end > to || size > 1 << 17) throw damaged("literals");
   if (kind === 2) [frame.huffman, from] = readHuffman(src, from, end);
   if (!frame.huffman) throw damaged("a Huffman table that is not there");
@@ -240,7 +295,15 @@ function readLiterals(src, from, to, frame) {
     for (let n = 0; n < 4; n++) {
       const stop = n === 3 ? end : begin + (src[from + 2 * n] | (src[from + 2 * n + 1] << 8));
       if (stop > end) throw damaged("literals");
-      huffmanStream(src, begin, stop, frame.huffman, out, Math.min(size, n * part), n === 3 ? size : Math.min(size, (n + 1) * part));
+      huffmanStream(
+        src,
+        begin,
+        stop,
+        frame.huffman,
+        out,
+        Math.min(size, n * part),
+        n === 3 ? size : Math.min(size, (n + 1) * part),
+      );
       begin = stop;
     }
   }
@@ -250,17 +313,21 @@ function readLiterals(src, from, to, frame) {
 /** Decompress to at most `size` bytes; fewer if the source ends early. */
 function unzstd(src, size) {
   const out = new Uint8Array(size);
-  let at = 0, from = 0;
+  let at = 0,
+    from = 0;
   while (from + 5 < src.length && at < size) {
     const magic = (src[from] | (src[from + 1] << 8) | (src[from + 2] << 16) | (src[from + 3] << 24)) >>> 0;
     if (magic !== FRAME) throw damaged("not Zstandard");
-    const flags = src[from + 4], single = (flags >> 5) & 1;
+    const flags = src[from + 4],
+      single = (flags >> 5) & 1;
     if (flags & 3) throw damaged("it needs a dictionary");
     from += 5 + (single ? 0 : 1) + (flags >> 6 ? 1 << (flags >> 6) : single);
     const frame = { tables: [], huffman: null, recent: [1, 4, 8], begin: at };
     for (let last = 0; !last;) {
       if (from + 3 > src.length) return out.subarray(0, at);
-      const head = src[from] | (src[from + 1] << 8) | (src[from + 2] << 16), kind = (head >> 1) & 3, bytes = head >> 3;
+      const head = src[from] | (src[from + 1] << 8) | (src[from + 2] << 16),
+        kind = (head >> 1) & 3,
+        bytes = head >> 3;
       last = head & 1;
       from += 3;
       if (kind === 3) throw damaged("a block");
