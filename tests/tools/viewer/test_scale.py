@@ -119,6 +119,7 @@ def test_filters_of_a_million_rows_count_them_all(million: Path, site: Site, bro
     browser.run("location.hash = 'text.key=/123'")
     browser.wait(f"{COUNT} === '{SHARDS * 1000:,} of 1,000,000 samples'")
     assert browser.run(PYTHON) == 'ds.where(pc.match_substring(pc.field("key"), "/123"))'
+    assert not browser.run(f"{part('grid')}.hasAttribute('aria-busy')")
     read = [name for name, *_ in site.log].count("train.parquet")
     browser.run("location.hash = 'range.width=..0'")  # the statistics say that there is none
     browser.wait(f"{COUNT} === '0 of 1,000,000 samples'")

@@ -185,11 +185,13 @@ class Page {
       }
       this.tellCount(view, done, total);
     };
+    part("grid").setAttribute("aria-busy", "true");
     try {
       await applyFilter(this.collection, filter, stop.signal, show);
     } catch (error) {
       if (!stop.signal.aborted) tell(error);
     }
+    if (!stop.signal.aborted) part("grid").removeAttribute("aria-busy");
   }
   tellCount(view, done, total) {
     const all = this.collection.rows,
