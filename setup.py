@@ -82,7 +82,7 @@ EXTENSIONS = [
     plain_extension("shardkit.native.png", *VIEW_PARTS, *(f"png_{part}.h" for part in PNG_PARTS)),
     webp_extension("shardkit.native.webp", *VIEW_PARTS, "webp_decoder.h"),
     jpeg_extension("shardkit.native.jpegtran"),
-    plain_extension("shardkit.native.gather", "crc32c.h", "plain_jpeg.h", "stored_member.h"),
+    plain_extension("shardkit.native.gather", "crc32c.h", "frames.h", "plain_jpeg.h", "stored_member.h"),
     plain_extension("shardkit.native.framing", "crc32c.h", "frames.h", "framing_sample.h", "key_set.h", "plain_jpeg.h"),
     plain_extension("shardkit.native.samples", "columns.h", "crc32c.h"),
     plain_extension("shardkit.native.lookup", "columns.h"),

@@ -328,12 +328,18 @@ class Format(Protocol):
         paths: list[bytes],
         keys: Sequence[str],
         fields: Sequence[str],
-        labels: Sequence[int],
+        labels: list[int],
         sizes: list[int],
         members: StoredMembers | None = None,
+        *,
+        stored: Sequence[bytes],
+        texts: Mapping[int, str],
     ) -> Gatherer | None:
         """The fast path that writes the files of a shard, below `root` or in an archive; None if there is none or
-        it was not built."""
+        it was not built.
+
+        stored: the path of each file as the source has it. texts: label -> class name, for formats that store them.
+        """
         ...
 
 

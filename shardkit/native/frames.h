@@ -7,6 +7,8 @@
 #ifndef SHARDKIT_FRAMES_H
 #define SHARDKIT_FRAMES_H
 
+#include <string.h>
+
 #include "crc32c.h"
 
 enum { TAR_BLOCK = 512, TAR_NAME = 100, TAR_SIZE_AT = 124, TAR_CHECK_AT = 148, TAR_LABEL = 16, RECORD_HEAD = 12 };
@@ -35,6 +37,13 @@ typedef struct {
     frame_part *parts;
     int count;
 } frame_sample;
+
+/* Copy data to its place, unless it was read there. */
+static void copy_data(uint8_t *to, const uint8_t *data, size_t size)
+{
+    if (size && to != data)
+        memcpy(to, data, size);
+}
 
 /* ---- tar ---- */
 
@@ -141,8 +150,8 @@ static size_t tar_put(uint8_t *out, const tar_pattern *pattern, frame_sample *sa
         part->at = (int64_t)(part->cut + apart);
         if (part->apart) {
             apart += size;
-        } else if (size) {
-            memcpy(to, label ? (const void *)digits : (const void *)part->data, size);
+        } else {
+            copy_data(to, label ? (const uint8_t *)digits : part->data, size);
             to += size;
         }
         size_t padding = tar_padded(size) - size;
@@ -247,6 +256,18 @@ static size_t record_features(const frame_sample *sample)
     return total;
 }
 
+/* Where the data of the image begins in a measured sample whose first part it is, of `size` bytes in all. */
+static inline int64_t record_image_at(const frame_sample *sample, int64_t size)
+{
+    const frame_part *image = sample->parts;
+    size_t format, behind = 4;
+    format_name(image, &format);
+    behind += entry_size(strlen(RECORD_FORMAT), message_size(format));
+    for (int i = 1; i < sample->count; i++)
+        behind += record_part_size(sample, sample->parts + i);
+    return size - (int64_t)(image->size + behind);
+}
+
 static int64_t record_measured(const frame_sample *sample)
 {
     if (sample->count == 0 || sample->key_length == 0)
@@ -290,8 +311,7 @@ static uint8_t *put_record_data(uint8_t *to, frame_part *part, record_place *pla
         place->apart += part->size;
         return to;
     }
-    if (part->size)
-        memcpy(to, part->data, part->size);
+    copy_data(to, part->data, part->size);
     return to + part->size;
 }
 

@@ -1,11 +1,12 @@
-/* Writes JPEG files to a tar shard: the packer's inner loop, without Python's cost per file and without the GIL. For
- * each file: open, read into its place in a buffer, check that it is a whole JPEG, CRC-32C, two ustar headers. The
- * buffer is written before it leaves the processor's cache, and the disk begins to write early.
+/* Writes JPEG files to a shard, tar or TFRecord: the packer's inner loop, without Python's cost per file and without
+ * the GIL. For each file: open, read into its place in a buffer, check that it is a whole JPEG, CRC-32C, and what the
+ * format puts around it. The buffer is written before it leaves the processor's cache, and the disk begins to write
+ * early.
  *
  * It takes only plain files: a JPEG whose header can be walked and whose last two bytes are its end mark, of the size
- * that the scan saw, with a name that fits ustar's 100 bytes. At the first other file it stops and returns how far it
- * came; Python then handles that file, with all its errors and messages. So nothing here reports an error of a file,
- * and the bytes are those of formats/tar/samples.py (a test compares the two).
+ * that the scan saw, whose sample frames.h can measure. At the first other file it stops and returns how far it came;
+ * Python then handles that file, with all its errors and messages. So nothing here reports an error of a file, and the
+ * bytes are those of formats/tar/samples.py and formats/tfrecord/samples.py (tests compare them).
  *
  * Needs the CRC instruction of x86-64 (SSE4.2) or ARMv8; elsewhere `available` is 0, and Python does everything.
  */
@@ -14,15 +15,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "crc32c.h"
+#include "frames.h"
 #include "plain_jpeg.h"
 #include "stored_member.h"
 
-enum { BLOCK = 512, NAME = 100, SIZE_AT = 124, CHECK_AT = 148, COLUMNS = 5 };
+enum { COLUMNS = 6 };
 
 /* Bytes that are written at a time: few calls, and they are still in the cache. */
 enum { FLUSH = 1 << 18 };
@@ -33,39 +33,14 @@ enum { BEGIN = 1 << 22 };
 /* Bytes of a buffer that are used: sizes below it have no more bits than crc32c_shifted has powers. */
 enum { MOST_ROOM = 1 << 30 };
 
+/* field: as stored, without a dot. name, text: the path and the class as TFRecord stores them. */
 typedef struct {
-    const char *path, *key, *field, *label;
-    Py_ssize_t path_length, key_length, field_length, label_length, size;
-    const Member *member; /* of the archive that is the root; NULL for a file below it */
+    const char *path, *key, *field, *name, *text;
+    Py_ssize_t path_length, key_length, field_length, name_length, text_length, size;
+    int64_t label;
+    Member member; /* of the archive that is the root */
+    int stored;    /* whether it is one, and no file below the root */
 } File;
-
-/* Whether readers return the key unchanged and skip nothing: see formats/tar/headers.check_name. */
-static int plain_key(const char *key, Py_ssize_t length)
-{
-    if (length == 0 || key[length - 1] == '/' || memchr(key, '.', (size_t)length) || memchr(key, 0, (size_t)length))
-        return 0;
-    return !(length >= 2 && key[0] == '_' && key[1] == '_');
-}
-
-static void write_header(uint8_t *block, const uint8_t *pattern, const File *file, const char *field,
-                         Py_ssize_t field_length, Py_ssize_t size)
-{
-    memcpy(block, pattern, BLOCK);
-    memcpy(block, file->key, (size_t)file->key_length);
-    memcpy(block + file->key_length, field, (size_t)field_length);
-    for (int digit = 10; digit >= 0; digit--, size >>= 3)
-        block[SIZE_AT + digit] = (uint8_t)('0' + (size & 7));
-    unsigned sum = 0;
-    for (int at = 0; at < BLOCK; at++)
-        sum += block[at];
-    for (int at = CHECK_AT; at < CHECK_AT + 8; at++)
-        sum -= block[at];
-    sum += 8 * ' ';
-    for (int digit = 5; digit >= 0; digit--, sum >>= 3)
-        block[CHECK_AT + digit] = (uint8_t)('0' + (sum & 7));
-    block[CHECK_AT + 6] = 0;
-    block[CHECK_AT + 7] = ' ';
-}
 
 /* Read the whole file into `place`, which has room for one byte more than expected. 0 if its size is different. */
 static int read_whole(int root, const char *path, uint8_t *place, Py_ssize_t size)
@@ -94,11 +69,6 @@ static int read_whole(int root, const char *path, uint8_t *place, Py_ssize_t siz
     return length == size;
 }
 
-static Py_ssize_t padded(Py_ssize_t size)
-{
-    return (size + BLOCK - 1) / BLOCK * BLOCK;
-}
-
 /* The CRC-32C of bytes with the CRC-32C `before` that are followed by `length` bytes with the CRC-32C `crc`. */
 static uint32_t joined(uint32_t before, uint32_t crc, Py_ssize_t length)
 {
@@ -110,8 +80,8 @@ static uint32_t joined(uint32_t before, uint32_t crc, Py_ssize_t length)
 
 /* A shard that is being written. at: the bytes before those of this call. begun: up to where the disk has begun. */
 typedef struct {
-    int fd, root, max_scans;
-    const uint8_t *pattern;
+    int fd, root, max_scans, records; /* records: TFRecord, not tar */
+    tar_pattern pattern;
     uint64_t max_pixels;
     uint8_t *buffer;
     Py_ssize_t room, used, written, at, begun;
@@ -142,8 +112,8 @@ static int flush(Shard *shard)
 /* Read a file to `place`. 0 if it is not as the scan saw it. */
 static int read_file(const Shard *shard, const File *file, uint8_t *place)
 {
-    if (file->member != NULL)
-        return read_member(shard->root, file->member, place, file->size);
+    if (file->stored)
+        return read_member(shard->root, &file->member, place, file->size);
     if (memchr(file->path, 0, (size_t)file->path_length) || file->path_length == 0 || file->path[0] == '/')
         return 0;
     return read_whole(shard->root, file->path, place, file->size);
@@ -152,35 +122,53 @@ static int read_file(const Shard *shard, const File *file, uint8_t *place)
 /* Put one file's sample into the buffer. Returns 0 if the file is not plain. */
 static int put_sample(Shard *shard, const File *file, int64_t *record)
 {
-    static const char LABEL_FIELD[] = ".cls";
-    if (file->key_length + file->field_length > NAME || file->key_length + 4 > NAME)
+    frame_part parts[] = {{file->field, (size_t)file->field_length, NULL, (size_t)file->size, FRAME_IMAGE, 0, -1, 0},
+                          {"cls", 3, NULL, 0, FRAME_LABEL, 0, -1, 0}};
+    frame_sample sample = {file->key,
+                           file->name,
+                           file->text,
+                           (size_t)file->key_length,
+                           (size_t)file->name_length,
+                           (size_t)file->text_length,
+                           file->label,
+                           parts,
+                           2};
+    if (file->field_length == 0) /* Python knows what it is */
         return 0;
-    if (!plain_key(file->key, file->key_length))
+    const int64_t length = shard->records ? record_measured(&sample) : tar_measured(&sample);
+    if (length == 0 || length >= shard->room - shard->used)
         return 0;
-    uint8_t *sample = shard->buffer + shard->used, *data = sample + BLOCK;
-    if (!read_file(shard, file, data))
-        return 0;
+    const int64_t at = shard->records ? record_image_at(&sample, length) : TAR_BLOCK;
+    uint8_t *place = shard->buffer + shard->used, *data = place + at;
     int64_t width, height;
-    if (!jpeg_size(data, file->size, shard->max_pixels, shard->max_scans, &width, &height))
+    if (!read_file(shard, file, data) ||
+        !jpeg_size(data, file->size, shard->max_pixels, shard->max_scans, &width, &height))
         return 0;
 
-    uint8_t *image_end = data + padded(file->size);
-    memset(data + file->size, 0, (size_t)(image_end - data - file->size));
-    write_header(sample, shard->pattern, file, file->field, file->field_length, file->size);
-    write_header(image_end, shard->pattern, file, LABEL_FIELD, 4, file->label_length);
-    memset(image_end + BLOCK, 0, BLOCK);
-    memcpy(image_end + BLOCK, file->label, (size_t)file->label_length);
-    const Py_ssize_t length = image_end + 2 * BLOCK - sample;
+    parts[0].data = data;
+    if (shard->records)
+        record_put(place, &sample);
+    else
+        tar_put(place, &shard->pattern, &sample);
     const uint32_t crc = crc32c(0, data, (size_t)file->size);
-    shard->crc = joined(crc32c(shard->crc, sample, BLOCK), crc, file->size);
-    shard->crc = crc32c(shard->crc, data + file->size, (size_t)(length - BLOCK - file->size));
+    shard->crc = joined(crc32c(shard->crc, place, (size_t)at), crc, file->size);
+    shard->crc = crc32c(shard->crc, data + file->size, (size_t)(length - at - file->size));
     record[0] = shard->at + shard->written + shard->used;
     record[1] = length;
-    record[2] = width;
-    record[3] = height;
-    record[4] = crc;
+    record[2] = record[0] + at;
+    record[3] = width;
+    record[4] = height;
+    record[5] = crc;
     shard->used += length;
     return 1;
+}
+
+/* Bytes that a sample may need, with one more that read_whole reads. */
+static Py_ssize_t most_needed(const File *file, Py_ssize_t room)
+{
+    if (file->size > room || file->key_length > room || file->name_length > room || file->text_length > room)
+        return room + 1;
+    return file->size + file->key_length + file->name_length + file->text_length + file->field_length + 4 * TAR_BLOCK;
 }
 
 /* Write the samples of files up to the first that does not fit the buffer or is not plain, or until `most` bytes are
@@ -191,7 +179,7 @@ static Py_ssize_t put_samples(Shard *shard, const File *files, Py_ssize_t count,
     Py_ssize_t done = 0;
     for (; done < count && shard->written + shard->used < most; done++) {
         const File *file = files + done;
-        const Py_ssize_t need = file->size > shard->room ? shard->room + 1 : padded(file->size) + 4 * BLOCK;
+        const Py_ssize_t need = most_needed(file, shard->room);
         if (shard->used >= FLUSH || shard->used + need > shard->room)
             if ((*error = flush(shard)) != 0)
                 return done;
@@ -201,6 +189,8 @@ static Py_ssize_t put_samples(Shard *shard, const File *files, Py_ssize_t count,
     *error = flush(shard);
     return done;
 }
+
+enum { PATHS, KEYS, FIELDS, LABELS, SIZES, NAMES, TEXTS, LISTS };
 
 static int take_bytes(PyObject *list, Py_ssize_t at, const char **text, Py_ssize_t *length)
 {
@@ -214,46 +204,62 @@ static int take_bytes(PyObject *list, Py_ssize_t at, const char **text, Py_ssize
     return 1;
 }
 
-static File *take_files(PyObject *lists[5], const Member *members, Py_ssize_t start, Py_ssize_t count)
+static int take_number(PyObject *list, Py_ssize_t at, int64_t *number)
 {
-    File *files = PyMem_Malloc((size_t)(count ? count : 1) * sizeof(File));
+    *number = PyLong_AsLongLong(PyList_GetItem(list, at));
+    if (*number < 0 && PyErr_Occurred() == NULL)
+        PyErr_SetString(PyExc_ValueError, "a negative size or label");
+    return *number >= 0;
+}
+
+/* 0: an exception is set. */
+static int take_file(PyObject *lists[LISTS], Py_ssize_t at, File *file)
+{
+    int64_t size;
+    if (!take_bytes(lists[PATHS], at, &file->path, &file->path_length) ||
+        !take_bytes(lists[KEYS], at, &file->key, &file->key_length) ||
+        !take_bytes(lists[FIELDS], at, &file->field, &file->field_length) ||
+        !take_number(lists[LABELS], at, &file->label) || !take_number(lists[SIZES], at, &size))
+        return 0;
+    file->size = size < PY_SSIZE_T_MAX ? (Py_ssize_t)size : PY_SSIZE_T_MAX;
+    if (lists[NAMES] == NULL)
+        return 1;
+    return take_bytes(lists[NAMES], at, &file->name, &file->name_length) &&
+           take_bytes(lists[TEXTS], at, &file->text, &file->text_length);
+}
+
+static File *take_files(PyObject *lists[LISTS], const char *members, Py_ssize_t start, Py_ssize_t count)
+{
+    File *files = PyMem_Calloc((size_t)(count ? count : 1), sizeof(File));
     if (files == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
     for (Py_ssize_t i = 0; i < count; i++) {
-        File *file = files + i;
-        int good = take_bytes(lists[0], start + i, &file->path, &file->path_length) &&
-                   take_bytes(lists[1], start + i, &file->key, &file->key_length) &&
-                   take_bytes(lists[2], start + i, &file->field, &file->field_length) &&
-                   take_bytes(lists[3], start + i, &file->label, &file->label_length);
-        file->member = members == NULL ? NULL : members + start + i;
-        file->size = good ? PyLong_AsSsize_t(PyList_GetItem(lists[4], start + i)) : -1;
-        if (good && file->size == -1 && PyErr_Occurred())
-            good = 0;
-        if (good && (file->size < 0 || file->label_length > BLOCK)) {
-            PyErr_SetString(PyExc_ValueError, "a negative size, or a label of more than 512 bytes");
-            good = 0;
-        }
-        if (!good) {
+        if (!take_file(lists, start + i, files + i)) {
             PyMem_Free(files);
             return NULL;
         }
+        files[i].stored = members != NULL;
+        if (members != NULL) /* of a buffer that need not be aligned */
+            memcpy(&files[i].member, members + (start + i) * (Py_ssize_t)sizeof(Member), sizeof(Member));
     }
     return files;
 }
 
-PyDoc_STRVAR(write_doc,
-             "write(fd, at, crc, root, pattern, paths, keys, fields, labels, sizes, start, stop, most, max_pixels,\n"
-             "      max_scans, buffer, members=None)\n\n"
-             "Writes samples of the files start … stop - 1 to fd, up to the first that does not fit the buffer or is\n"
-             "not plain, or until `most` bytes are written. at, crc: the bytes written before, and their CRC-32C.\n"
-             "root: a descriptor of the folder that the paths are relative to. pattern: a header block without name\n"
-             "and size. fields: with the dot. All lists hold bytes, sizes int. members: None, or where the files are\n"
-             "in an archive, of which root is a descriptor then: int64 offset, packed size, method (-1: of a tar) and\n"
-             "CRC-32 for each.\n"
-             "Returns (files, bytes, CRC-32C of all bytes, records): int64 offset, size, width, height, crc32c for\n"
-             "each file. Raises OSError if fd can't be written.");
+PyDoc_STRVAR(
+    write_doc,
+    "write(fd, at, crc, root, pattern, paths, keys, fields, labels, sizes, start, stop, most, max_pixels,\n"
+    "      max_scans, buffer, members=None, names=None, texts=None)\n\n"
+    "Writes samples of the files start … stop - 1 to fd, up to the first that does not fit the buffer or is\n"
+    "not plain, or until `most` bytes are written. at, crc: the bytes written before, and their CRC-32C.\n"
+    "root: a descriptor of the folder that the paths are relative to. pattern: a header block without name\n"
+    "and size. fields: of the images, empty for what is none. All lists hold bytes, labels and sizes int.\n"
+    "members: None, or where the files are in an archive, of which root is a descriptor then: int64 offset,\n"
+    "packed size, method (-1: of a tar) and CRC-32 for each. names, texts: the paths and classes to store, for\n"
+    "TFRecord in place of tar.\n"
+    "Returns (files, bytes, CRC-32C of all bytes, records): int64 offset, size, the image's offset, width,\n"
+    "height, crc32c for each file. Raises OSError if fd can't be written.");
 
 static PyObject *write_samples(PyObject *self, PyObject *args)
 {
@@ -262,25 +268,34 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
     Py_ssize_t pattern_length, start, stop, most;
     unsigned long long max_pixels;
     unsigned int crc;
-    PyObject *lists[5];
+    PyObject *lists[LISTS] = {NULL}, *names = Py_None, *texts = Py_None;
     const char *members = NULL;
     Py_ssize_t members_length = 0;
     Py_buffer buffer;
     Shard shard = {0};
-    if (!PyArg_ParseTuple(args, "inIiy#O!O!O!O!O!nnnKiw*|z#", &shard.fd, &shard.at, &crc, &shard.root, &pattern,
-                          &pattern_length, &PyList_Type, &lists[0], &PyList_Type, &lists[1], &PyList_Type, &lists[2],
-                          &PyList_Type, &lists[3], &PyList_Type, &lists[4], &start, &stop, &most, &max_pixels,
-                          &shard.max_scans, &buffer, &members, &members_length))
+    if (!PyArg_ParseTuple(args, "inIiy#O!O!O!O!O!nnnKiw*|z#OO", &shard.fd, &shard.at, &crc, &shard.root, &pattern,
+                          &pattern_length, &PyList_Type, &lists[PATHS], &PyList_Type, &lists[KEYS], &PyList_Type,
+                          &lists[FIELDS], &PyList_Type, &lists[LABELS], &PyList_Type, &lists[SIZES], &start, &stop,
+                          &most, &max_pixels, &shard.max_scans, &buffer, &members, &members_length, &names, &texts))
         return NULL;
     PyObject *result = NULL, *filled = NULL;
     File *files = NULL;
     int64_t *records = NULL;
     Py_ssize_t shortest = PY_SSIZE_T_MAX, done;
     int error = 0;
-    for (int i = 0; i < 5; i++)
+    if (names != Py_None) {
+        lists[NAMES] = names;
+        lists[TEXTS] = texts;
+    }
+    for (int i = 0; i < LISTS && lists[i] != NULL; i++) {
+        if (!PyList_Check(lists[i])) {
+            PyErr_SetString(PyExc_TypeError, "names and texts are lists");
+            goto end;
+        }
         if (PyList_Size(lists[i]) < shortest)
             shortest = PyList_Size(lists[i]);
-    if (pattern_length != BLOCK || start < 0 || stop < start || stop > shortest) {
+    }
+    if (pattern_length != TAR_BLOCK || start < 0 || stop < start || stop > shortest) {
         PyErr_SetString(PyExc_ValueError, "the pattern is not a block, or start and stop are not within the lists");
         goto end;
     }
@@ -288,7 +303,7 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
         PyErr_SetString(PyExc_ValueError, "there are fewer members than files");
         goto end;
     }
-    files = take_files(lists, (const Member *)(const void *)members, start, stop - start);
+    files = take_files(lists, members, start, stop - start);
     if (files == NULL)
         goto end;
     records = PyMem_Malloc((size_t)(stop - start + 1) * COLUMNS * sizeof *records);
@@ -296,7 +311,8 @@ static PyObject *write_samples(PyObject *self, PyObject *args)
         PyErr_NoMemory();
         goto end;
     }
-    shard.pattern = (const uint8_t *)pattern;
+    tar_take_pattern(&shard.pattern, (const uint8_t *)pattern);
+    shard.records = lists[NAMES] != NULL;
     shard.max_pixels = max_pixels;
     shard.buffer = buffer.buf;
     shard.room = buffer.len < MOST_ROOM ? buffer.len : MOST_ROOM;

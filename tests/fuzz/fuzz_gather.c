@@ -1,8 +1,8 @@
 /* libFuzzer target for the packer's loop (shardkit/native/gather.c) and for what lists and names files
  * (shardkit/native/tree.c). run.sh builds it with the headers and the library of Python, and runs it.
  *
- * An input is lengths of key, field and label, a byte of switches, and their bytes; the rest is the file. What is
- * written must be whole blocks with the CRC-32C that was computed on the way, and hold the file.
+ * An input is lengths of key, field and path, a byte of switches, and their bytes; the rest is the file. What is
+ * written must have the CRC-32C that was computed on the way, and hold the file; a tar, in whole blocks.
  */
 #include "../../shardkit/native/gather.c"
 #define METHODS TREE_METHODS
@@ -37,23 +37,26 @@ static char *copied(const uint8_t **at, const uint8_t *end, size_t length)
     return copy;
 }
 
-static void put(const File *files, Py_ssize_t count, Py_ssize_t room, Py_ssize_t most, const uint8_t *data)
+static void put(const File *files, Py_ssize_t count, Py_ssize_t room, Py_ssize_t most, const uint8_t *data,
+                int tfrecord)
 {
-    static const uint8_t pattern[BLOCK] = {0};
+    static const uint8_t pattern[TAR_BLOCK] = {0};
     static uint8_t written[4 * ROOM];
     int64_t records[2 * COLUMNS];
     int error = 0;
-    Shard shard = {.fd = out, .root = root, .max_scans = 100, .pattern = pattern, .max_pixels = 1 << 20, .room = room};
+    Shard shard = {.fd = out, .root = root, .max_scans = 100, .records = tfrecord, .max_pixels = 1 << 20, .room = room};
+    tar_take_pattern(&shard.pattern, pattern);
     shard.buffer = malloc((size_t)room);
     if (shard.buffer == NULL || ftruncate(out, 0) < 0 || lseek(out, 0, SEEK_SET) < 0)
         abort();
     const Py_ssize_t done = put_samples(&shard, files, count, most, records, &error);
     const ssize_t length = pread(out, written, sizeof written, 0);
-    if (error || length != shard.written || length % BLOCK || crc32c(0, written, (size_t)length) != shard.crc)
+    if (error || length != shard.written || (!tfrecord && length % TAR_BLOCK) ||
+        crc32c(0, written, (size_t)length) != shard.crc)
         abort();
     for (Py_ssize_t i = 0; i < done; i++) {
         const int64_t *record = records + i * COLUMNS;
-        if (record[2] < 1 || record[3] < 1 || memcmp(written + record[0] + BLOCK, data, (size_t)files[i].size) != 0)
+        if (record[3] < 1 || record[4] < 1 || memcmp(written + record[2], data, (size_t)files[i].size) != 0)
             abort();
     }
     free(shard.buffer);
@@ -78,12 +81,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     File file = {.path = "file", .path_length = 4};
     file.key_length = data[0] % 120;
     file.field_length = data[1] % 16;
-    file.label_length = data[2] % 24;
+    file.name_length = data[2] % 24;
+    file.label = data[2];
+    file.text = "class";
+    file.text_length = 5;
     char *key = copied(&at, end, (size_t)file.key_length), *field = copied(&at, end, (size_t)file.field_length),
-         *label = copied(&at, end, (size_t)file.label_length);
+         *path = copied(&at, end, (size_t)file.name_length);
     file.key = key;
     file.field = field;
-    file.label = label;
+    file.name = path;
     const int fd = openat(root, "file", O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (fd < 0 || write(fd, at, (size_t)(end - at)) != end - at)
         abort();
@@ -91,9 +97,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     file.size = end - at + (data[3] & 3 ? 0 : data[3] % 5 - 2);
     const File files[2] = {file, file};
     if (file.size >= 0)
-        put(files, 2, data[3] & 8 ? ROOM : 4096, data[3] & 16 ? 1 : ROOM, at);
+        put(files, 2, data[3] & 8 ? ROOM : 4096, data[3] & 16 ? 1 : ROOM, at, (data[3] & 32) != 0);
     free(key);
     free(field);
-    free(label);
+    free(path);
     return 0;
 }

@@ -43,8 +43,8 @@ if [ "$what" = gather ]; then
     read -ra python <<<"$(python3-config --includes --ldflags --embed | tr '\n' ' ')"
     clang "${flags[@]}" tests/fuzz/fuzz_gather.c "${python[@]}" -o "$work/fuzz_gather"
     mkdir -p "$work/corpus-gather"
-    for seed in tests/fuzz/seeds/*; do # behind lengths, switches, key, field and label
-        { printf '\003\004\001\001key.jpg7' && cat "$seed" && printf '\377\331'; } >"$work/corpus-gather/seed-${seed##*/}"
+    for seed in tests/fuzz/seeds/*; do # behind lengths, switches, key, field and path
+        { printf '\003\003\001\001keyjpgp' && cat "$seed" && printf '\377\331'; } >"$work/corpus-gather/seed-${seed##*/}"
     done
     export ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc # what Python keeps to its end is no leak
     LD_LIBRARY_PATH=$(python3-config --prefix)/lib exec "$work/fuzz_gather" -max_total_time="$seconds" -max_len=20000 \

@@ -1,4 +1,5 @@
-"""The packer's fast path for plain JPEGs: the optional C extension `gather`, and what it needs.
+"""The packer's fast path for plain JPEGs, to shards of either format: the optional C extension `gather`, and what it
+needs.
 
 It reads files and writes whole samples, without the GIL. If it is not built, or for a file that is not plain, Python
 does the same work (`packing/write/plain.py`); the bytes are equal either way.
@@ -12,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shardkit.formats.tar.headers import BLOCK, ustar_block
+from shardkit.formats.tar.headers import ustar_block
 from shardkit.images.jpeg import MAX_SCANS
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.native import load
+from shardkit.sample import IMAGE_FIELDS
 from shardkit.system import POSIX
 
 BUFFER_BYTES = 1 << 20
@@ -32,8 +34,8 @@ FEWEST_FILES, MOST_FILES = 32, 1 << 14
 class Gathered:
     """Some consecutive samples that were written. size: their bytes. crc: the CRC-32C of the output up to their end.
 
-    Columns with a number for each: offset (in the output), length, width, height, and CRC-32C of the image. The image
-    begins one block after its sample.
+    Columns with a number for each: offset (in the output), length, the image's offset, width, height, and CRC-32C of
+    the image.
     """
 
     count: int
@@ -41,6 +43,7 @@ class Gathered:
     crc: int
     offsets: array[int]
     lengths: array[int]
+    starts: array[int]
     widths: array[int]
     heights: array[int]
     crcs: array[int]
@@ -65,7 +68,8 @@ def extension() -> Any:
 
 class Gatherer:
     """Writes the files of one shard, which are below `root`, or in an archive. fields: the image field of each file, as
-    text. Requires `extension()`."""
+    text. names, texts: the path and the class of each, as TFRecord stores them; None for tar. Requires `extension()`.
+    """
 
     def __init__(
         self,
@@ -73,19 +77,16 @@ class Gatherer:
         paths: list[bytes],
         keys: Sequence[str],
         fields: Sequence[str],
-        labels: Sequence[int],
+        labels: list[int],
         sizes: list[int],
         members: StoredMembers | None = None,
+        *,
+        names: list[bytes] | None = None,
+        texts: list[bytes] | None = None,
     ) -> None:
-        known = {label: b"%d" % label for label in set(labels)}
-        names = {field: b"." + field.encode() for field in set(fields)}
-        self._lists = (
-            paths,
-            [key.encode() for key in keys],
-            [names[field] for field in fields],
-            [known[label] for label in labels],
-            sizes,
-        )
+        known = {field: field.encode() if field in IMAGE_FIELDS else b"" for field in set(fields)}
+        self._lists = (paths, [key.encode() for key in keys], [known[field] for field in fields], labels, sizes)
+        self._stored = (names, texts)
         self._members = None if members is None else members.numbers
         self._root = _folder(root) if members is None else os.dup(members.fd)
         self._files = MOST_FILES
@@ -102,11 +103,11 @@ class Gatherer:
         stop = min(start + self._files, len(self._lists[0]))
         count, size, crc, records = extension().write(
             fd, at, crc, self._root, self._pattern, *self._lists, start, stop, CALL_BYTES, MAX_PIXELS, MAX_SCANS,
-            self._buffer, self._members,
+            self._buffer, self._members, *self._stored,
         )  # fmt: skip
         self._files = min(2 * self._files, MOST_FILES) if count else FEWEST_FILES
         numbers = array("q", records)
-        return Gathered(count, size, crc, *(numbers[column::5] for column in range(5))) if count else None
+        return Gathered(count, size, crc, *(numbers[column::6] for column in range(6))) if count else None
 
     def close(self) -> None:
         """Close the folder or the archive."""
@@ -121,7 +122,3 @@ def _folder(path: bytes) -> int | None:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return None
-
-
-IMAGE_AT = BLOCK
-"""The offset of the image in its sample."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -152,9 +152,12 @@ class Tar:
         paths: list[bytes],
         keys: Sequence[str],
         fields: Sequence[str],
-        labels: Sequence[int],
+        labels: list[int],
         sizes: list[int],
         members: StoredMembers | None = None,
+        *,
+        stored: Sequence[bytes],
+        texts: Mapping[int, str],
     ) -> Gatherer | None:
         """The gatherer of `fast_write`, or None if the extension was not built."""
         from shardkit.formats.tar.fast_write import Gatherer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from shardkit.formats.tar.stream import Readable
 from shardkit.formats.tfrecord import samples, stream
 from shardkit.formats.tfrecord.features import FILENAME, FORMAT, KEY, TEXT
 from shardkit.formats.tfrecord.samples import FieldNames
-from shardkit.sample import IMAGE_FIELDS, text_of_path
+from shardkit.sample import IMAGE_FIELDS, text_of_path, texts_of_paths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,8 +142,10 @@ class Tfrecord:
         return None
 
     def has_gatherer(self) -> bool:
-        """Always False: there is no fast path for this format."""
-        return False
+        """Whether the extension was built."""
+        from shardkit.formats.tar.fast_write import extension
+
+        return extension() is not None
 
     def gatherer(
         self,
@@ -151,9 +153,20 @@ class Tfrecord:
         paths: list[bytes],
         keys: Sequence[str],
         fields: Sequence[str],
-        labels: Sequence[int],
+        labels: list[int],
         sizes: list[int],
         members: StoredMembers | None = None,
+        *,
+        stored: Sequence[bytes],
+        texts: Mapping[int, str],
     ) -> Gatherer | None:
-        """Always None: there is no fast path for this format."""
-        return None
+        """The gatherer of `fast_write`, or None if the extension was not built."""
+        from shardkit.formats.tar.fast_write import Gatherer
+
+        if not self.has_gatherer():
+            return None
+        known = {label: texts[label].encode() if texts else b"" for label in set(labels)}
+        names = [text.encode() for text in texts_of_paths(stored)]
+        return Gatherer(
+            root, paths, keys, fields, labels, sizes, members, names=names, texts=[known[label] for label in labels]
+        )

@@ -126,6 +126,6 @@ def test_the_descriptor_of_the_archive_is_closed(tree: Path, out: Path) -> None:
 
 @pytest.mark.parametrize("members", [b"", bytes(32)])
 def test_fewer_members_than_files_are_refused(members: bytes) -> None:
-    lists: list[list[Any]] = [[b"a", b"b"], [b"a", b"b"], [b".jpg"] * 2, [b"0"] * 2, [3, 3]]
+    lists: list[list[Any]] = [[b"a", b"b"], [b"a", b"b"], [b"jpg"] * 2, [0] * 2, [3, 3]]
     with pytest.raises(ValueError, match="fewer members than files"):
         fast_write.extension().write(0, 0, 0, 0, bytes(512), *lists, 0, 2, 1 << 20, 1000, 500, bytearray(5000), members)

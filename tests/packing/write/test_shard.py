@@ -13,13 +13,13 @@ import pytest
 
 from shardkit.errors import BadFileError, DestinationError
 from shardkit.formats.tar import fast_write, samples
-from shardkit.packing.write import plain
 from shardkit.packing.write import sink as sink_module
 from shardkit.packing.write.file_samples import FileSamples
 from shardkit.packing.write.receipt import COLUMNS, Receipt, Rows, receipt_path, rows_path
 from shardkit.packing.write.shard import write_shard
 from shardkit.packing.write.sink import Meter, Sink
 from shardkit.packing.write.task import ShardTask
+from shardkit.sample import texts_of_paths
 from shardkit.sources.readers import TreeFiles
 
 Draw = Callable[..., bytes]
@@ -237,4 +237,4 @@ def test_a_work_folder_that_is_gone_is_told(tmp_path: Path, files: dict[str, byt
     ],
 )
 def test_paths_become_texts_of_the_index(paths: list[bytes], texts: list[str]) -> None:
-    assert plain._texts(paths) == texts
+    assert texts_of_paths(paths) == texts
