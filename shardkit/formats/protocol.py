@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardkit.formats.tar.fast_check import PlainShard
-    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers
+    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers, StoredTexts
     from shardkit.formats.tar.stream import Readable
     from shardkit.formats.tfrecord.salvage import Record
     from shardkit.formats.tfrecord.samples import FieldNames
@@ -332,13 +332,12 @@ class Format(Protocol):
         sizes: list[int],
         members: StoredMembers | None = None,
         *,
-        stored: Sequence[bytes],
-        texts: Mapping[int, str],
+        texts: StoredTexts,
     ) -> Gatherer | None:
         """The fast path that writes the files of a shard, below `root` or in an archive; None if there is none or
         it was not built.
 
-        stored: the path of each file as the source has it. texts: label -> class name, for formats that store them.
+        texts: for formats that store them.
         """
         ...
 

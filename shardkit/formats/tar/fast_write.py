@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from shardkit.formats.tar.headers import ustar_block
 from shardkit.images.jpeg import MAX_SCANS
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.native import load
-from shardkit.sample import IMAGE_FIELDS
+from shardkit.sample import IMAGE_FIELDS, texts_of_paths
 from shardkit.system import POSIX
 
 BUFFER_BYTES = 1 << 20
@@ -58,6 +58,14 @@ class StoredMembers:
     numbers: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class StoredTexts:
+    """What TFRecord stores beside the files: the path of each as the source has it, and label -> class name."""
+
+    paths: list[bytes]
+    classes: Mapping[int, str]
+
+
 IN_TAR = -1
 
 
@@ -68,8 +76,7 @@ def extension() -> Any:
 
 class Gatherer:
     """Writes the files of one shard, which are below `root`, or in an archive. fields: the image field of each file, as
-    text. names, texts: the path and the class of each, as TFRecord stores them; None for tar. Requires `extension()`.
-    """
+    text. stored: for TFRecord. Requires `extension()`."""
 
     def __init__(
         self,
@@ -80,13 +87,11 @@ class Gatherer:
         labels: list[int],
         sizes: list[int],
         members: StoredMembers | None = None,
-        *,
-        names: list[bytes] | None = None,
-        texts: list[bytes] | None = None,
+        stored: StoredTexts | None = None,
     ) -> None:
         known = {field: field.encode() if field in IMAGE_FIELDS else b"" for field in set(fields)}
         self._lists = (paths, [key.encode() for key in keys], [known[field] for field in fields], labels, sizes)
-        self._stored = (names, texts)
+        self._stored = (None, None) if stored is None else _stored(stored, labels)
         self._members = None if members is None else members.numbers
         self._root = _folder(root) if members is None else os.dup(members.fd)
         self._files = MOST_FILES
@@ -114,6 +119,12 @@ class Gatherer:
         if self._root is not None:
             os.close(self._root)
             self._root = None
+
+
+def _stored(texts: StoredTexts, labels: Sequence[int]) -> tuple[list[bytes], list[bytes]]:
+    """The path and the class of each file, as they are stored."""
+    known = {label: texts.classes.get(label, "").encode() for label in set(labels)}
+    return [text.encode() for text in texts_of_paths(texts.paths)], [known[label] for label in labels]
 
 
 def _folder(path: bytes) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from shardkit.formats.tar.fast_check import PlainShard
-    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers
+    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers, StoredTexts
     from shardkit.formats.tfrecord.samples import FieldNames
 
 
@@ -156,8 +156,7 @@ class Tar:
         sizes: list[int],
         members: StoredMembers | None = None,
         *,
-        stored: Sequence[bytes],
-        texts: Mapping[int, str],
+        texts: StoredTexts,
     ) -> Gatherer | None:
         """The gatherer of `fast_write`, or None if the extension was not built."""
         from shardkit.formats.tar.fast_write import Gatherer

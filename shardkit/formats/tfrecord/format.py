@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,14 @@ from shardkit.formats.tar.stream import Readable
 from shardkit.formats.tfrecord import samples, stream
 from shardkit.formats.tfrecord.features import FILENAME, FORMAT, KEY, TEXT
 from shardkit.formats.tfrecord.samples import FieldNames
-from shardkit.sample import IMAGE_FIELDS, text_of_path, texts_of_paths
+from shardkit.sample import IMAGE_FIELDS, text_of_path
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from shardkit.formats.tar.fast_check import PlainShard
-    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers
+    from shardkit.formats.tar.fast_write import Gatherer, StoredMembers, StoredTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +157,9 @@ class Tfrecord:
         sizes: list[int],
         members: StoredMembers | None = None,
         *,
-        stored: Sequence[bytes],
-        texts: Mapping[int, str],
+        texts: StoredTexts,
     ) -> Gatherer | None:
         """The gatherer of `fast_write`, or None if the extension was not built."""
         from shardkit.formats.tar.fast_write import Gatherer
 
-        if not self.has_gatherer():
-            return None
-        known = {label: texts[label].encode() if texts else b"" for label in set(labels)}
-        names = [text.encode() for text in texts_of_paths(stored)]
-        return Gatherer(
-            root, paths, keys, fields, labels, sizes, members, names=names, texts=[known[label] for label in labels]
-        )
+        return Gatherer(root, paths, keys, fields, labels, sizes, members, texts) if self.has_gatherer() else None

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from shardkit.checksums import crc32c
 from shardkit.errors import ShardkitError
 from shardkit.formats.format import FORMATS
-from shardkit.formats.tar.fast_write import IN_TAR, Gathered, Gatherer, StoredMembers
+from shardkit.formats.tar.fast_write import IN_TAR, Gathered, Gatherer, StoredMembers, StoredTexts
 from shardkit.formats.tfrecord.samples import TooLargeError
 from shardkit.packing.write.file_samples import FileSamples, left_out
 from shardkit.packing.write.images import LOOKS, transcoded
@@ -190,7 +190,7 @@ def _gathering(
         members = _members(samples.files, reader)
         gather = form.gatherer(
             *_places(samples), samples.keys, fields, samples.labels, samples.sizes, members,
-            stored=samples.paths, texts=task.texts,
+            texts=StoredTexts(samples.paths, task.texts),
         )  # fmt: skip
     try:
         yield gather
