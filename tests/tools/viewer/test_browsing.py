@@ -185,3 +185,13 @@ def test_the_place_in_the_grid_stays_while_the_filters_of_a_phone_are_open(
     browser.run("document.querySelector('.classes input').click()")
     browser.click("[data-part=close-filters]")
     browser.wait(f"{COUNT} === '60 samples' && {DRAWN} >= 4")
+
+
+def test_the_link_that_skips_the_filters_leaves_them_as_they_are(shards: Path, site: Site, browser: Browser) -> None:
+    open_page(browser, site, shards / "train", "#class=red")
+    browser.wait(f"{DRAWN} === 8")
+    browser.run("document.querySelector('.skip').focus()")
+    browser.key("Enter")
+    browser.wait(f"document.activeElement === {part('grid')}")
+    assert browser.run("location.hash") == "#class=red"
+    assert browser.run(COUNT) == "8 of 13 samples"

@@ -9,11 +9,13 @@ import json
 import os
 import re
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import shardkit
 from shardkit import DatasetError, UsageError, index_shards, pack, upload, view_page
 from shardkit.shards.manifest import decode_manifest, encode_manifest
 from shardkit.tools.viewer.page import SCRIPTS, WEB
@@ -99,6 +101,13 @@ def test_the_page_asks_for_nothing_from_elsewhere(shards: Path) -> None:
 
 def test_the_scripts_of_the_folder_are_all_in_the_page() -> None:
     assert {path.name for path in WEB.iterdir()} == {f"{name}.js" for name in SCRIPTS} | {"page.html", "style.css"}
+
+
+def test_the_package_brings_the_parts_of_the_page() -> None:
+    root = Path(__file__).parents[3]
+    patterns = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
+    brought = {path for pattern in patterns["shardkit"] for path in (root / "shardkit").glob(pattern)}
+    assert set((root / WEB.relative_to(Path(shardkit.__file__).parents[1])).iterdir()) <= brought
 
 
 def test_equal_datasets_give_equal_pages(shards: Path) -> None:

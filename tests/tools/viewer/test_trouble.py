@@ -80,6 +80,21 @@ def test_after_the_trouble_is_over_the_images_are_read_again(packed: Path, site:
     assert browser.run(CODE) == ""
 
 
+def test_a_server_that_does_not_answer_is_told_until_it_does(packed: Path, site: Site, browser: Browser) -> None:
+    line = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    site.broken = ["train-000000.tar"]
+    browser.open(f"{site.url}/train.html")
+    browser.wait(f"{NOTES}.length === 12")
+    site.broken = []
+    browser.send("Network.emulateNetworkConditions", offline=True, **line)
+    browser.click("[data-part=retry]")
+    assert browser.wait(CODE) == "network"
+    assert "the server does not answer" in browser.run(TOLD)
+    browser.send("Network.emulateNetworkConditions", offline=False, **line)
+    browser.click("[data-part=retry]")
+    browser.wait(f"{DRAWN} === 12")
+
+
 @pytest.mark.parametrize("name", ["train.parquet", "train-000000.tar"])
 def test_a_file_of_another_size_than_the_manifest_says_is_told(
     name: str, packed: Path, site: Site, browser: Browser

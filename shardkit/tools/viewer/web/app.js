@@ -70,6 +70,10 @@ class Page {
     const grid = this.grid.element;
     grid.addEventListener("click", (event) => this.clicked(event));
     grid.addEventListener("keydown", (event) => this.key(event));
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address holds the filter
+      grid.focus();
+    });
     window.addEventListener("hashchange", () => {
       if (location.hash.slice(1) !== filterToHash(this.panel.filter)) this.fromHash();
     });
