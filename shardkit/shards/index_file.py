@@ -368,15 +368,15 @@ def is_index(file: Any) -> bool:
         return False
 
 
-def groups_of(data: bytes, columns: Sequence[str]) -> list[ShardEntry]:
+def groups_of(source: Any, columns: Sequence[str]) -> list[ShardEntry]:
     """The shards that an index names, with their samples: for an index without a manifest.
 
-    columns: those that it must have besides `shard`. Raises ValueError, and nearly anything for damaged data.
+    source: a pyarrow file. columns: those that it must have besides `shard`. Raises ValueError, and nearly anything for
+    damaged data.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+    with pq.ParquetFile(source, page_checksum_verification=True) as file:
         missing = {"shard", *columns}.difference(file.schema_arrow.names)
         if missing:
             raise ValueError(f"it has no column {min(missing)}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.checksums import crc32c
+from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageError
 from shardkit.formats.format import FORMATS
 from shardkit.location import Location, locate
@@ -23,6 +25,10 @@ from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.shards.names import base_of, generation_of, index_name, stem_of_shard
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
+from shardkit.storage.files import translated
+
+OPEN_BYTES = 96 << 20
+"""The memory of the index files that are open."""
 
 COLUMNS = ("key", "path", *INTEGERS)
 
@@ -49,38 +55,77 @@ class ShardPlace:
         return None if self.index is None else self.index[0].rows(self.index[1])
 
 
+class OpenFiles:
+    """The index files that are open, up to OPEN_BYTES of memory, at least one. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._rows: OrderedDict[IndexFile, Rows | None] = OrderedDict()
+
+    def rows(self, index: IndexFile, open_it: Callable[[], Rows | None]) -> Rows | None:
+        """The rows of an index file, opened again if necessary; None if that fails."""
+        with self._lock:
+            found = self._rows.pop(index) if index in self._rows else open_it()
+            self._rows[index] = found
+            while len(self._rows) > 1 and sum(rows.memory for rows in self._rows.values() if rows) > OPEN_BYTES:
+                self._rows.popitem(last=False)
+            return found
+
+
 class IndexFile:
     """An index file of a dataset, checked when opened. Its rows can be read from any thread."""
 
-    def __init__(self, place: Location, entry: IndexEntry | None, objects: Objects | None = None) -> None:
-        """Reads the file; `findings` then holds its problems."""
+    def __init__(
+        self, place: Location, entry: IndexEntry | None, objects: Objects | None = None, files: OpenFiles | None = None
+    ) -> None:
+        """Checks the file; `findings` then holds its problems. files: where it stays open."""
         self.place, self.entry, self.findings = place, entry, list[Finding]()
-        self._rows: Rows | None = None
+        self._objects, self._files = objects or Objects(), files or OpenFiles()
+        self._sum = -1
         self.shards: list[str] = []
+        self._files.rows(self, self._open)
+
+    def _open(self) -> Rows | None:
+        """The rows. None if the file can't be read, with a finding."""
         try:
-            data = (objects or Objects()).read(place)
+            source, size, crc = self._source()
         except NotFoundError:
-            self.findings.append(finding("index-missing", str(place), "the index is missing"))
-            return
+            self.findings.append(finding("index-missing", str(self.place), "the index is missing"))
+            return None
         except StorageError as exc:
-            self.findings.append(finding("index-missing", str(place), f"the index can't be read ({exc.fact})"))
-            return
-        if entry is not None and (len(data) != entry.bytes or f"{crc32c(data):08x}" != entry.crc32c):
+            self.findings.append(finding("index-missing", str(self.place), f"the index can't be read ({exc.fact})"))
+            return None
+        entry, first = self.entry, self._sum < 0
+        if self._sum not in (-1, crc):
+            self.findings.append(finding("index-crc", str(self.place), "the index was changed while it was checked"))
+            return None
+        self._sum = crc
+        if first and entry is not None and (size != entry.bytes or f"{crc:08x}" != entry.crc32c):
             fact = "the index is not the one that its manifest names: its size or CRC-32C differs"
-            self.findings.append(finding("index-crc", str(place), fact))
-        self._open(data)
-
-    def _open(self, data: bytes) -> None:
-        import pyarrow as pa
-
+            self.findings.append(finding("index-crc", str(self.place), fact))
         try:
-            entries = groups_of(data, COLUMNS)
-            self.shards = [entry.name for entry in entries]
-            self._rows = Rows(pa.BufferReader(data), entries, place=str(self.place))
+            entries = groups_of(source, COLUMNS)
+            self.shards = [each.name for each in entries]
+            return Rows(source, entries, place=str(self.place))
         except DatasetError as exc:
             self.findings.append(finding("index-damaged", str(self.place), exc.fact))
         except Exception as exc:  # pyarrow raises nearly anything on damaged data
             self._unreadable(exc)
+        return None
+
+    def _source(self) -> tuple[Any, int, int]:
+        """(the file for pyarrow, its bytes, its CRC-32C). A file on a disk is not read into memory."""
+        import pyarrow as pa
+
+        if not self.place.is_local:
+            data = self._objects.read(self.place)
+            return pa.BufferReader(data), len(data), crc32c(data)
+        size = self._objects.info(self.place).bytes
+        with translated(self.place.path), open(self.place.path, "rb", buffering=0) as file:
+            crc = crc32c_of_file(file, size)
+            if crc is None:
+                raise StorageError(str(self.place), "the file became shorter while it was read", "check it again")
+            return pa.OSFile(self.place.path), size, crc
 
     def _unreadable(self, exc: Exception) -> None:
         text = next(iter(str(exc).splitlines()), type(exc).__name__)
@@ -93,10 +138,13 @@ class IndexFile:
 
     def rows(self, group: int) -> IndexRows | None:
         """The rows of a shard. None if they can't be read."""
-        if self._rows is None or group >= len(self.shards):
+        if group >= len(self.shards):
+            return None
+        opened = self._files.rows(self, self._open)
+        if opened is None:
             return None
         try:
-            columns = self._rows.columns(group, COLUMNS)
+            columns = opened.columns(group, COLUMNS)
         except DatasetError as exc:
             self.findings.append(finding("index-damaged", str(self.place), exc.fact))
             return None
@@ -168,12 +216,12 @@ def _with_manifest(
     if manifest.shard_format not in FORMATS:
         fact = f"shards of the unknown format {manifest.shard_format!r}"
         opened.findings.append(finding("manifest", str(place), fact))
-    first = 0
+    first, files = 0, OpenFiles()
     for entry in manifest.index:
         if not read:
             opened.entries.append((place.sibling(entry.name), entry))
             continue
-        index = IndexFile(place.sibling(entry.name), entry, objects)
+        index = IndexFile(place.sibling(entry.name), entry, objects, files)
         opened.index.append(index)
         for group, shard in enumerate(shards[first : first + entry.shards]):
             shard.index = (index, group)

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
+import tempfile
+
 import numpy as np
 import pytest
 
-from shardkit.errors import DatasetError
+from shardkit.errors import DatasetError, StorageError
 from shardkit.location import Location
-from shardkit.shards.keys import find_repeats, require_unique
+from shardkit.shards import keys
+from shardkit.shards.keys import KeyHashes, require_unique
 
 X, Y = Location("", "some/x-0.tar"), Location("", "some/y-0.tar")
 
@@ -14,10 +18,41 @@ def offsets(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return np.array(numbers, np.int64)
 
 
-def test_numbers_that_come_more_than_once_are_found_in_one_array_and_in_several() -> None:
-    assert find_repeats([]).tolist() == []
-    assert find_repeats([offsets(1, 2), offsets(), offsets(3)]).tolist() == []
-    assert find_repeats([offsets(5, 1, 5), offsets(2), offsets(3, 2)]).tolist() == [2, 5]
+def collected(*arrays: np.ndarray[tuple[int], np.dtype[np.int64]]) -> KeyHashes:
+    found = KeyHashes()
+    for array in arrays:
+        found.add(array)
+    return found
+
+
+@pytest.mark.parametrize("spooled", [keys.SPOOLED_BYTES, 64, 8])
+def test_hashes_that_come_more_than_once_are_found_in_one_shard_and_in_several(
+    spooled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "SPOOLED_BYTES", spooled)
+    assert collected().repeats().tolist() == []
+    assert collected(offsets(1, 2), offsets(), offsets(3)).repeats().tolist() == []
+    found = collected(offsets(5, 1, -5), offsets(2), offsets(3, 2), offsets(-5, 7, 7, 7))
+    assert len(found) == 10
+    assert found.repeats().tolist() == [-5, 2, 7]
+    assert list(found.shards_with(offsets(-5, 2))) == [(0, [2]), (1, [0]), (2, [1]), (3, [0])]
+    numbers = np.random.default_rng(0).integers(-50, 50, 300)
+    values, counts = np.unique(numbers, return_counts=True)
+    assert collected(numbers[:100], numbers[100:]).repeats().tolist() == values[counts > 1].tolist()
+
+
+def test_a_full_disk_for_temporary_files_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        def write(self, data: bytes) -> None:
+            raise OSError(28, os.strerror(28))
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(keys, "_spool", lambda parts=1: Full())
+    with pytest.raises(StorageError, match="free some space") as caught:
+        collected(offsets(1))
+    assert caught.value.place == tempfile.gettempdir()
 
 
 def test_unique_keys_are_fine() -> None:

@@ -30,7 +30,7 @@ from shardkit.packing.engine.options import EngineLike, engine_options, move_eng
 from shardkit.sample import BAD_LABEL, text_of_path
 from shardkit.shards.find.shards import SourceLike, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
-from shardkit.shards.keys import find_repeats
+from shardkit.shards.keys import KeyHashes
 from shardkit.shards.manifest import Manifest, file_names
 from shardkit.shards.names import generation_of, skipped_beside
 from shardkit.shards.open import IndexRows, Opened, ShardPlace, open_dataset
@@ -123,7 +123,7 @@ def verify(
     return Verification(
         source=str(opened.place),
         shards=len(opened.shards),
-        samples=sum(map(len, check.hashes)),
+        samples=len(check.hashes),
         bytes=reported.bytes,
         decoded=check.decoded,
         checksums=opened.manifest is not None,
@@ -166,7 +166,8 @@ class _Reported:
 
 @dataclass(slots=True)
 class ShardCheck:
-    """A checked shard. hashes: of its keys; labels: of its samples."""
+    """A checked shard. hashes: of its keys. counts: its samples of each class of the manifest; labelled: whether any
+    has a label."""
 
     shard: ShardPlace
     findings: list[Finding] = field(default_factory=list)
@@ -174,7 +175,8 @@ class ShardCheck:
     bytes: int = 0
     decoded: int = 0
     hashes: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    labelled: bool = False
     fields: dict[str, None] = field(default_factory=dict)
     complete: bool = False
 
@@ -189,15 +191,19 @@ class DatasetCheck:
         """hash_key: must give the same result in all processes that check the dataset."""
         self.hash_key = hash_key
         self.opened, self.manifest, self.decode = opened, opened.manifest, decode
-        self.seen: list[ShardCheck] = []
-        self.hashes: list[NDArray[np.int64]] = []
-        self.decoded = 0
+        self.hashes = KeyHashes()
+        self.decoded, self.complete, self.labelled = 0, True, False
+        self.fields: dict[str, None] = {}
+        self.counts = np.zeros(0 if opened.manifest is None else len(opened.manifest.classes), np.int64)
 
     def note(self, seen: ShardCheck) -> None:
-        """Keep what the checks across shards need."""
-        self.seen.append(seen)
-        self.hashes.append(seen.hashes)
+        """Keep what the checks across shards need: of each key its hash, of everything else only the sums."""
+        self.hashes.add(seen.hashes)
         self.decoded += seen.decoded
+        self.complete &= seen.complete
+        self.labelled |= seen.labelled
+        self.fields |= seen.fields
+        self.counts[: len(seen.counts)] += seen.counts
 
     def shard(self, shard: ShardPlace, *, run: _Run) -> ShardCheck:
         """Check one shard."""
@@ -222,7 +228,7 @@ class DatasetCheck:
         content = read_shard(data, rows)
         seen.samples, seen.bytes, seen.fields = len(content), content.file_bytes, content.fields
         seen.hashes = np.fromiter(map(self.hash_key, content.keys), np.int64, len(content))
-        seen.labels = content.numbers["label"]
+        seen.counts, seen.labelled = self._counts(content.numbers["label"], rows)
         seen.complete = content.error is None
         seen.findings += _against_entry(shard, content)
         if content.error is not None:
@@ -287,41 +293,41 @@ class DatasetCheck:
         if self.manifest is None or not self.opened.whole:
             return
         place = str(self.opened.place)
-        if not all(seen.complete for seen in self.seen):
+        if not self.complete:
             return  # the counts can't be right; the cause is already in the findings
-        labels = np.concatenate([np.empty(0, np.int64), *(self._row_labels(seen) for seen in self.seen)])
-        counts = np.bincount(labels[labels >= 0], minlength=len(self.manifest.classes)).tolist()
-        if not self.manifest.classes and (labels >= 0).any():
+        counts = self.counts.tolist()
+        if not self.manifest.classes and self.labelled:
             yield finding("class-count", place, "the manifest names no classes, but the samples have labels")
         several = self.manifest.labels == "multi"  # they are in a field, not in the index
         for label, entry in enumerate(() if several else self.manifest.classes):
             if entry.count != counts[label]:
                 fact = f"the manifest says {entry.count} samples of class {entry.name!r}, but there are {counts[label]}"
                 yield finding("class-count", place, fact)
-        fields = sorted({name for seen in self.seen for name in seen.fields})
+        fields = sorted(self.fields)
         if fields != sorted(self.manifest.fields):
             fact = (
                 f"the manifest names the fields {', '.join(self.manifest.fields)}; in the shards: {', '.join(fields)}"
             )
             yield finding("fields", place, fact)
 
-    def _row_labels(self, seen: ShardCheck) -> NDArray[np.int64]:
-        """The labels in the shard; if it has none, those of the index."""
-        if (seen.labels >= 0).any():
-            return seen.labels
-        rows = seen.shard.rows()
-        return seen.labels if rows is None else rows.numbers["label"].astype(np.int64)
+    def _counts(self, labels: NDArray[np.int64], rows: IndexRows | None) -> tuple[NDArray[np.int64], bool]:
+        """(samples of each class, whether any has a label) by the labels in the shard; if it has none, by the index."""
+        found = labels
+        if rows is not None and not (labels >= 0).any():
+            found = rows.numbers["label"].astype(np.int64)
+        classes = 0 if self.manifest is None else len(self.manifest.classes)
+        known = found[(found >= 0) & (found < classes)]
+        return np.bincount(known, minlength=classes), bool((found >= 0).any())
 
     def _double_keys(self) -> Iterator[Finding]:
-        double = find_repeats(self.hashes)
+        double = self.hashes.repeats()
         if not len(double):
             return
         places: dict[str, str] = {}
-        for seen in self.seen:
-            if not np.isin(seen.hashes, double).any():
-                continue
-            content = read_shard(open_shard(seen.shard.location, self.opened.format, objects=self.opened.objects))
-            for row in np.flatnonzero(np.isin(seen.hashes, double)).tolist():
+        for number, rows in self.hashes.shards_with(double):
+            shard = self.opened.shards[number].location
+            content = read_shard(open_shard(shard, self.opened.format, objects=self.opened.objects))
+            for row in rows:
                 key = content.keys[row]
                 if key in places:
                     fact = f"duplicate key; the first one is in {places[key]}"
