@@ -37,6 +37,8 @@ def test_a_server_without_ranges_is_told(packed: Path, site: Site, browser: Brow
     assert browser.wait(CODE) == "ranges"
     assert "does not answer requests for parts of files" in browser.run(TOLD)
     assert "shardkit view --html --serve" in browser.run(TOLD)
+    captions = "[...document.querySelectorAll('.caption')].map((each) => each.textContent)"
+    browser.wait(f"{captions}.length === 12 && {captions}.every((text) => ['blue', 'red'].includes(text))")
     assert [name for name, *_ in site.log].count("train-000000.tar") <= 6
 
 

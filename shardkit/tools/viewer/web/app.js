@@ -217,7 +217,9 @@ class Page {
       wait = now - this.movedAt < 120 ? 60 : 0; // while it scrolls fast, nothing is read
     this.movedAt = now;
     this.settled = setTimeout(() => {
-      if (this.lightbox.row < 0) this.images.want(this.grid.rows());
+      if (this.lightbox.row >= 0) return;
+      this.images.want(this.grid.rows());
+      this.grid.refresh(); // labels may have come since the cells were made
     }, wait);
   }
   fill(cell, row) {
