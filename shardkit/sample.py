@@ -107,6 +107,10 @@ IMAGE_FIELDS = frozenset(DEFAULT_EXTENSIONS)
 MAX_LABEL = 10_000_000
 """A larger label is treated as damage: a class map of that size would not fit in a manifest."""
 
+MAX_KEY_BYTES = 8000
+"""The longest key that is written. Twice as many bytes, if each is a backslash that a path doubles, fit the limit of
+`shards/index_file.TEXT_BYTES` for readers; the path of a file has 4,096 at most."""
+
 
 NO_LABEL, BAD_LABEL = -1, -2
 """Values in a label column: the sample has no label; its `cls` is not a label."""

@@ -17,6 +17,7 @@
 enum { TAKEN, DUE, NOT_TAKEN };
 enum { IGNORED, PLAIN, IMAGE, LABEL, KEY };            /* what a name in a sample is */
 enum { UNKNOWN, NO_LABELS, CLASSES, OTHER_LABELS };    /* what labels the samples have */
+enum { MOST_KEY = 8000 };                              /* as sample.MAX_KEY_BYTES */
 enum { MOST_PARTS = 32, MOST_NAMES = 1000, COLUMNS = 8, ROWS = 1000, APART = 1 << 15, DUE_BYTES = 1 << 18 };
 
 typedef struct {
@@ -202,7 +203,7 @@ static int take_key(Framer *self, job *now)
     if (now->sample.key == NULL)
         return not_plain();
     now->sample.key_length = (size_t)length;
-    if (memchr(now->sample.key, '\\', (size_t)length) != NULL)
+    if (length > MOST_KEY || memchr(now->sample.key, '\\', (size_t)length) != NULL)
         return 0;
     if (!self->records && !tar_plain_key(now->sample.key, (size_t)length))
         return 0;

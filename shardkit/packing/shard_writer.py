@@ -37,7 +37,7 @@ from shardkit.packing.write.framed import NOT_TAKEN, FramedSamples, Keys, extens
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.labels import Targets
 from shardkit.packing.write.receipt import Receipt
-from shardkit.sample import IMAGE_FIELDS, field_of, path_of_text
+from shardkit.sample import IMAGE_FIELDS, MAX_KEY_BYTES, field_of, path_of_text
 from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.shards.names import shard_name
 from shardkit.sources.lists.in_memory import TableLike, is_table
@@ -50,6 +50,9 @@ OWN_NAME = "samples"
 """The name of the dataset if the destination is a folder."""
 
 _TELL_SAMPLES = 1000
+
+_SHOWN_KEY = 40
+"""The characters of an overlong key that a message shows."""
 
 
 class WriterOptions(TypedDict, total=False):
@@ -271,6 +274,9 @@ class ShardWriter:
             data = key.encode()
         except UnicodeEncodeError as exc:
             raise _bad(number, key, f"its __key__ has an invalid character ({exc.reason})") from exc
+        if len(data) > MAX_KEY_BYTES:
+            shown = f"{key[:_SHOWN_KEY]}…"
+            raise _bad(number, shown, f"its __key__ has {len(data):,} bytes; {MAX_KEY_BYTES:,} is the most")
         if not self._keys.add(data):
             raise _bad(number, key, "its __key__ occurs twice")
         return str.__str__(key)  # that of NumPy is a subclass, which is not stored

@@ -23,7 +23,7 @@ from shardkit.packing.dest.work_folder import IndexFiles
 from shardkit.packing.shard_writer import WriterOptions, WriterSettings
 from shardkit.packing.write import framed, sink
 from shardkit.packing.write.encoders import encoded
-from shardkit.sample import MAX_LABEL
+from shardkit.sample import MAX_KEY_BYTES, MAX_LABEL
 
 Content = Callable[[Path], dict[str, bytes]]
 
@@ -125,6 +125,10 @@ def test_several_labels_and_numbers_are_stored_as_json(out: Path) -> None:
         ([{"png": np.zeros((2, 2, 5), np.uint8)}], r"field 'png': an array of the shape \(2, 2, 5\) is not an image"),
         ([{"pkl": {"a": 1}}], "field 'pkl': pickles are not written"),
         ([{"json": {"a": object()}}], "field 'json': JSON can't hold it"),
+        ([{"json": {"a": [1, float("nan")]}}], "field 'json': JSON can't hold it"),
+        ([{"json": np.array([np.inf])}], "field 'json': JSON can't hold it"),
+        ([{"__key__": "k" * (MAX_KEY_BYTES + 1), "txt": "a"}], "its __key__ has 8,001 bytes; 8,000 is the most"),
+        ([{"__key__": "a", "txt": "a"}, {"__key__": "k" * (MAX_KEY_BYTES + 1), "txt": "a"}], "sample 1: .* bytes"),
         ([{"txt": "a", "cls": -1}], rf"field 'cls': the class -1 is not in 0 … {MAX_LABEL}"),
         ([{"txt": "a", "cls": "cat"}], r"field 'cls': a class by its name, 'cat': give its number, or classes="),
         ([{"txt": "a", "cls": 1}, {"txt": "b"}], "field 'cls': it has no label, but those before have one class"),
@@ -150,6 +154,22 @@ def test_a_bad_sample_is_named_and_nothing_is_left(samples: list[dict[str, Any]]
     with pytest.raises(SourceError, match=message):
         shardkit.write(samples, out / "train")
     assert not out.exists()
+
+
+def test_json_may_hold_null_and_the_word(out: Path) -> None:
+    shardkit.write([{"json": {"a": None, "b": "null", "c": [0.5]}}], out / "train")
+    assert [json.loads(sample["json"]) for sample in shardkit.dataset(out / "train")] == [
+        {"a": None, "b": "null", "c": [0.5]}
+    ]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("text", ["k", "\\"], ids=["plain", "doubled in the path"])
+def test_the_longest_key_is_read_again(form: Any, text: str, out: Path) -> None:
+    keys = [str(number) + text * (MAX_KEY_BYTES - 1) for number in range(3)]
+    shardkit.write(({"__key__": key, "txt": "a"} for key in keys), out / "train", format=form)
+    assert [sample["__key__"] for sample in shardkit.dataset(out / "train")] == keys
+    assert shardkit.verify(out / "train").sound
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -2,7 +2,7 @@
 
     any field                bytes as they are; str as UTF-8
     jpg, png, webp …         a Pillow image, or a uint8 array (height, width), (…, 1), (…, 3) or (…, 4)
-    json                     any JSON value; NumPy numbers and arrays as numbers and lists
+    json                     any JSON value, all numbers finite; NumPy numbers and arrays as numbers and lists
     npy                      an array, in NumPy's format
     cls2, class, count …     an integer, in decimal
 
@@ -13,6 +13,7 @@ pickles are refused, since reading one runs its code.
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 import msgspec
@@ -58,7 +59,10 @@ def _utf8(value: str) -> bytes:
 
 def _json(value: Any) -> bytes:
     try:
-        return msgspec.json.encode(value, enc_hook=_plain)
+        data = msgspec.json.encode(value, enc_hook=_plain)
+        if b"null" in data:  # msgspec also writes it for NaN and infinity, for which JSON has no number
+            json.dumps(msgspec.to_builtins(value, enc_hook=_plain, str_keys=True), allow_nan=False)
+        return data
     except (TypeError, ValueError, OverflowError, RecursionError) as exc:
         raise ValueError(f"JSON can't hold it ({exc})") from exc
 

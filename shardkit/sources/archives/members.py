@@ -25,6 +25,9 @@ BOMB_RATIO = 1000
 """A member (or all of them together) that unpacks to more than BOMB_BYTES, and to more than BOMB_RATIO times its packed
 size, is refused. Deflate reaches 1,032 at most, for identical bytes; for a JPEG the ratio is about 1."""
 
+MAX_NAME_BYTES = 4096
+"""The longest name of a member: no system has longer paths, and no index."""
+
 _SHOWN = 100
 """How many bytes of an overlong name a message shows."""
 
@@ -87,9 +90,10 @@ class MembersBuilder:
             self._folders.append(os.fsdecode(clean))
 
     def clean(self, name: bytes) -> bytes | None:
-        """The name without `.` and empty parts; None if it is refused: absolute, too deep, or with `..` in it."""
-        if name.count(b"/") > MAX_DEPTH:
-            fact = f"its path is over {MAX_DEPTH} folders deep"
+        """The name without `.` and empty parts; None if it is refused: absolute, too deep or long, or with `..`."""
+        if name.count(b"/") > MAX_DEPTH or len(name) > MAX_NAME_BYTES:
+            deep = name.count(b"/") > MAX_DEPTH
+            fact = f"its path is over {MAX_DEPTH} folders deep" if deep else f"its path has {len(name):,} bytes"
             self.refuse(name[:_SHOWN] + b"...", fact, f"create the archive again with shorter paths, {SKIP}")
             return None
         if not (

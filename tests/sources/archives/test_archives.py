@@ -24,7 +24,7 @@ from shardkit.errors import MissingExtraError, SourceError
 from shardkit.shards.manifest import Manifest
 from shardkit.sources.archives import members as archive_members
 from shardkit.sources.archives import tar, zip
-from shardkit.sources.archives.members import Members, MembersBuilder
+from shardkit.sources.archives.members import MAX_NAME_BYTES, Members, MembersBuilder
 from shardkit.sources.open import read_members
 from shardkit.sources.tree.walk import MAX_DEPTH
 
@@ -571,6 +571,16 @@ def test_a_path_that_is_far_too_deep_is_refused_or_left_out(kind: str, tmp_path:
     with pytest.raises(SourceError, match=f"its path is over {MAX_DEPTH} folders deep"):
         read(path)
     assert names(read(path, skip_bad=True)) == [deepest]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_a_path_that_is_too_long_is_refused_or_left_out(kind: str, tmp_path: Path) -> None:
+    longest = "a/" + "n" * (MAX_NAME_BYTES - len("a/.jpg")) + ".jpg"
+    make = zipped if kind == "zip" else tarred
+    path = make(tmp_path / f"x.{kind}", {longest: b"a", longest.replace("a/", "bb/"): b"b"})
+    with pytest.raises(SourceError, match="its path has 4,097 bytes"):
+        read(path)
+    assert names(read(path, skip_bad=True)) == [longest]
 
 
 def test_the_deepest_path_is_packed(tmp_path: Path, draw_image: Callable[..., bytes], pack_one: Pack) -> None:
