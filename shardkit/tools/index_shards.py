@@ -7,12 +7,12 @@ shard (0: not compressed), since a compressed shard can only be read as a whole.
 
 from __future__ import annotations
 
-import io
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -43,7 +43,7 @@ from shardkit.shards.find.shards import SourceLike, find_shards
 from shardkit.shards.find.unfinished import require_finished
 from shardkit.shards.index import ShardRows, write_index
 from shardkit.shards.index_file import is_index
-from shardkit.shards.keys import require_unique
+from shardkit.shards.keys import KeyHashes, ShardKeys, hashes_of, require_unique_hashes
 from shardkit.shards.manifest import (
     IndexEntry,
     Manifest,
@@ -67,8 +67,11 @@ from shardkit.shards.names import (
 from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
 from shardkit.shards.seek import require_available, seek_points_of
 from shardkit.storage.files import sync_folder, translated, whole_file
+from shardkit.tools.index_spool import RowSpool, unnamed_file
 from shardkit.tools.over_shards import over_shards
 from shardkit.tools.settings import IndexSettings
+
+COPY_BYTES = 4 << 20
 
 
 @accept_old_keywords(move_engine)
@@ -127,15 +130,23 @@ def _index(
     if not os.path.lexists(manifest_name(prefix)):
         folder, stem = os.path.split(prefix)
         require_finished(Location("", folder), stem, Disk())
-    read: list[_Indexed] = []
-    for one in over_shards(_index_one, ((shard, (shard, seek)) for shard in shards), where):
+    read, hashes, spool = list[_Indexed](), KeyHashes(), RowSpool(os.path.dirname(prefix), seek=seek)
+    samples = size = 0
+    for one, rows in over_shards(_index_one, ((shard, (shard, seek)) for shard in shards), where):
         read.append(one)
-        done, size = sum(len(item.rows) for item in read), sum(item.entry.bytes for item in read)
-        progress(Progress("index", done, 0, size))
+        spool.add(rows)
+        hashes.add(hashes_of(rows.keys, len(rows)))
+        samples, size = samples + one.entry.samples, size + one.entry.bytes
+        progress(Progress("index", samples, 0, size))
     _require_one_format(read)
     beside = Location("", prefix)
-    require_unique([(beside.sibling(one.entry.name), one.rows.keys, one.rows.numbers["offset"]) for one in read])
-    return _write(prefix, read, names, before)
+
+    def keys_of(number: int) -> ShardKeys:
+        rows = spool.rows(number)
+        return beside.sibling(rows.shard), rows.keys, rows.numbers["offset"]
+
+    require_unique_hashes(hashes, keys_of)
+    return _write(prefix, read, spool, names, before, seek=seek)
 
 
 def _find(source: SourceLike, where: EngineOptions) -> Sequence[Location]:
@@ -147,15 +158,14 @@ def _find(source: SourceLike, where: EngineOptions) -> Sequence[Location]:
     ]  # a node may have another working directory
 
 
-_Files = list[tuple[IndexEntry, io.BytesIO]]
+_Files = list[tuple[IndexEntry, BinaryIO]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Indexed:
-    """A shard that was read: its entry, rows (labels as in `cls`), field names, unpacked bytes (0: not compressed)."""
+    """A shard that was read: its entry, field names, labels, unpacked bytes (0: not compressed)."""
 
     entry: ShardEntry
-    rows: ShardRows
     fields: tuple[str, ...]
     labels: ShardLabels
     unpacked: int
@@ -191,8 +201,8 @@ def _stem_there(folder: str, base: str) -> str:
     return next((stem for stem in stems if os.path.lexists(os.path.join(folder, manifest_name(stem)))), base)
 
 
-def _index_one(task: tuple[Location, bool]) -> _Indexed:
-    """The rows of a shard, with the seek points of its images if they are asked for."""
+def _index_one(task: tuple[Location, bool]) -> tuple[_Indexed, ShardRows]:
+    """A shard and its rows (labels as in `cls`), with the seek points of its images if they are asked for."""
     shard, seek = task
     data = open_shard(shard)
     content = read_shard(data)
@@ -209,7 +219,7 @@ def _index_one(task: tuple[Location, bool]) -> _Indexed:
         rows = replace(rows, seek=seek_points_of(data.buffer, zip(*images, strict=True)))
     entry = ShardEntry(shard.name, len(content), content.file_bytes, f"{content.crc32c:08x}")
     unpacked = content.unpacked_bytes if content.gzip else 0
-    return _Indexed(entry, rows, tuple(content.fields), labels, unpacked, data.format)
+    return _Indexed(entry, tuple(content.fields), labels, unpacked, data.format), rows
 
 
 def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
@@ -288,25 +298,34 @@ def _require_no_other_files(prefix: str, before: Manifest | None) -> None:
             raise DestinationError(path, fact, "move it elsewhere, or give the index another name with `out`")
 
 
-def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, before: Manifest | None) -> Manifest:
+def _write(
+    prefix: str,
+    read: Sequence[_Indexed],
+    spool: RowSpool,
+    names: Sequence[str] | None,
+    before: Manifest | None,
+    *,
+    seek: bool,
+) -> Manifest:
     """Write index files first, under names that the existing manifest does not use; write the manifest last."""
-    seek = any(item.rows.seek is not None for item in read)
     found = classes_of_shards([(item.entry.name, item.labels) for item in read], names, place=prefix)
 
-    def rows(part: Sequence[_Indexed]) -> Iterator[ShardRows]:
-        for item in part:
-            labels = found.labels(item.rows.numbers["label"], [folder_of(key) for key in item.rows.keys])
-            yield replace(item.rows, numbers={**item.rows.numbers, "label": labels})
+    def rows(numbers: Sequence[int]) -> Iterator[ShardRows]:
+        for item in map(spool.rows, numbers):
+            labels = found.labels(item.numbers["label"], [folder_of(key) for key in item.keys])
+            yield replace(item, numbers={**item.numbers, "label": labels})
 
     folder, stem = os.path.split(prefix)
     files: _Files = []
     starts = range(0, len(read), INDEX_SHARDS)
     for number, first in enumerate(starts):
-        part = read[first : first + INDEX_SHARDS]
-        sink = io.BytesIO()
-        write_index(sink, rows(part), seek=seek)
+        part = range(len(read))[first : first + INDEX_SHARDS]
+        sink = unnamed_file(folder)
+        with translated(folder):
+            write_index(sink, rows(part), seek=seek)
+            size, crc = sink.tell(), _checksum(sink)
         name = index_name(stem, None if len(starts) == 1 else number)
-        files.append((IndexEntry(name, len(part), sink.tell(), f"{crc32c(sink.getvalue()):08x}"), sink))
+        files.append((IndexEntry(name, len(part), size, f"{crc:08x}"), sink))
     files = _in_free_names(files, folder, stem, [item.entry.name for item in read], before)
     manifest = Manifest(
         samples=sum(item.entry.samples for item in read),
@@ -319,8 +338,9 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, b
         options=content_options(unpacked_bytes=[item.unpacked for item in read], seek_points=seek),
     )
     for entry, sink in files:
-        with whole_file(os.path.join(folder, entry.name)) as file:
-            file.write(sink.getvalue())
+        sink.seek(0)
+        with sink, whole_file(os.path.join(folder, entry.name)) as file:
+            shutil.copyfileobj(sink, file, COPY_BYTES)
     with translated(folder):
         sync_folder(folder)
     with whole_file(manifest_name(prefix)) as file:
@@ -332,6 +352,14 @@ def _write(prefix: str, read: Sequence[_Indexed], names: Sequence[str] | None, b
             if name.endswith(".parquet") and name not in kept and is_index(os.path.join(folder, name)):
                 os.unlink(os.path.join(folder, name))
     return manifest
+
+
+def _checksum(file: BinaryIO) -> int:
+    file.seek(0)
+    crc = 0
+    while piece := file.read(COPY_BYTES):
+        crc = crc32c(piece, crc)
+    return crc
 
 
 def _in_free_names(files: _Files, folder: str, stem: str, shards: Sequence[str], before: Manifest | None) -> _Files:
