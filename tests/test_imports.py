@@ -56,6 +56,15 @@ def test_a_public_name_loads_no_training_framework_and_no_decoder(name: str, loa
     assert loaded & HEAVY == set()
 
 
+def test_reading_an_epoch_loads_only_the_parts_of_arrow_that_read_an_index(
+    run_python: Any, cars: str, tmp_path: Path
+) -> None:
+    code = "import shardkit, sys\nfor _ in shardkit.dataset(sys.argv[1], shuffle=True): pass\nprint(*sys.modules)"
+    loaded = run_python("-c", code, cars, cwd=tmp_path).stdout.split()
+    assert "pyarrow.parquet" in loaded
+    assert {"pyarrow.compute", "pandas"}.isdisjoint(loaded)
+
+
 def test_all_equals_what_is_exported() -> None:
     assert sorted(shardkit.__all__) == sorted({*shardkit._HOME, "__version__"})
     for name in shardkit.__all__:

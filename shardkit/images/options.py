@@ -17,7 +17,7 @@ from shardkit.images.crops import MAX_SIDE, RATIO, SCALE, BoxRange
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.images.views.options import View, as_views, is_size, sides_of
 from shardkit.options.keywords import cure_of_choice
-from shardkit.options.numbers import is_finite, is_range, is_whole
+from shardkit.options.numbers import is_finite, is_range, is_whole, switch
 
 Crop = Literal["resize", "center", "random", "pad"]
 Flip = Literal["horizontal", "vertical", "both"]
@@ -95,8 +95,7 @@ class DecodeOptions:
             cure = cure_of_choice("flip", self.flip, get_args(Flip))
             raise UsageError("flip", f"{self.flip!r} is not True or False, 'horizontal', 'vertical' or 'both'", cure)
         for name in ("exact", "orientation"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise UsageError(name, f"{getattr(self, name)!r} is not True or False")
+            switch(name, getattr(self, name))
         for name, least in (("skip_limit", 0), ("max_pixels", 1)):
             if not is_whole(getattr(self, name)) or getattr(self, name) < least:
                 raise UsageError(name, f"{getattr(self, name)!r} is not a whole number of at least {least}")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from shardkit.images import png
 from shardkit.images.kinds import tiff_number, tiff_tag
+from shardkit.images.pillow import open_image
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,6 +60,17 @@ def orientation_by_pillow(image: Image.Image) -> int:
     except Exception:  # broken EXIF
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def is_turned_on_its_side(data: Buffer) -> bool:
+    """Whether width and height change places when the image is turned upright. ValueError for what is no image."""
+    told = orientation_in(data)
+    if told is None:
+        with open_image(bytes(data)) as image:
+            told = (
+                1 if image.format == "TIFF" else orientation_by_pillow(image)
+            )  # rule 4: its size is of the turned one
+    return told >= 5
 
 
 def _notes_in_jpeg(data: Buffer) -> tuple[bytes, bytes]:

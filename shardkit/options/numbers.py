@@ -1,4 +1,4 @@
-"""What counts as a number of pixels, or as a range, where a user gives one."""
+"""What counts as a number of pixels, as a range, or as a switch, where a user gives one."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from shardkit.errors import UsageError
+
 
 def is_whole(value: object) -> bool:
     """Whether it is an int, NumPy's too, and not a bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def switch(name: str, value: object) -> bool:
+    """`value`, NumPy's too, as a bool. UsageError unless it is one: a text such as "no" would count as True."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise UsageError(name, f"{value!r} is not True or False", "give one of these")
+    return bool(value)
 
 
 def is_finite(value: Any) -> bool:

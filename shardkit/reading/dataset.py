@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from shardkit.images.decoder import (
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.images.views.options import View
 from shardkit.options.keywords import METHODS, named_options, no_attribute
+from shardkit.options.numbers import switch
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.encoded import EncodedBatch
 from shardkit.reading.batches.fields import FIELD_DECODERS
@@ -427,7 +429,8 @@ class Dataset(Generic[T_co]):
         raises DecodeError for a sample without an image.
         """
         require_order(self, "batch()")
-        return self._with(BatchUp(at_least("batch(size)", size, 1), bool(drop_last), bool(encoded)))
+        number = min(at_least("batch(size)", size, 1), sys.maxsize)  # no dataset has more samples
+        return self._with(BatchUp(number, switch("drop_last", drop_last), switch("encoded", encoded)))
 
     @named_options
     def take(self, count: int) -> Dataset[T_co]:

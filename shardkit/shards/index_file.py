@@ -425,12 +425,13 @@ def _numbers(column: pa.ChunkedArray, name: str) -> Any:
 def _texts(column: pa.ChunkedArray) -> pa.Array:
     """Keys or paths as one contiguous array of strings."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if column.null_count:
         raise ValueError("a name is missing")
     array = combine(column)
-    if pa.types.is_dictionary(array.type):
+    if pa.types.is_dictionary(array.type):  # as other programs write it; loading this takes longer than most indexes
+        import pyarrow.compute as pc
+
         used = pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0
         if used > min(TEXT_COLUMN_BYTES, (len(array) + 1) * TEXT_BYTES):
             raise ValueError(f"{used} bytes of text for a shard")

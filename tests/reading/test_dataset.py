@@ -428,6 +428,8 @@ NONSENSE: list[tuple[str, Callable[[str], Any]]] = [
     ("decode", lambda p: shardkit.dataset(p).decode(size=8).decode(size=8)),
     ("take", lambda p: shardkit.dataset(p).take(-1)),
     ("skip", lambda p: shardkit.dataset(p).skip(2.0)),  # type: ignore[arg-type]
+    ("encoded", lambda p: shardkit.dataset(p).batch(2, encoded="yes")),
+    ("drop_last", lambda p: shardkit.dataset(p).batch(2, drop_last="no")),  # type: ignore[arg-type]
     ("turns", lambda p: shardkit.dataset(p).repeat(0)),
     ("epoch_size", lambda p: shardkit.dataset(p).epoch_size(0)),
     ("set_epoch", lambda p: shardkit.dataset(p).set_epoch(-1)),
@@ -442,6 +444,22 @@ def test_nonsense_is_refused_where_it_is_written(cars: str, number: int) -> None
     word, call = NONSENSE[number]
     with pytest.raises(UsageError, match=word):
         call(cars)
+
+
+@pytest.mark.parametrize("size", [2**40, 2**80])
+@pytest.mark.parametrize("encoded", [False, True])
+def test_a_batch_larger_than_any_memory_takes_what_there_is(cars: str, size: int, encoded: bool) -> None:
+    data = shardkit.dataset(cars)
+    assert [len(batch.keys) for batch in data.decode(size=8).batch(size)] == [len(data)]
+    assert len(list(data.batch(size, encoded=encoded))) == 1
+    assert list(data.batch(size, encoded=encoded, drop_last=True)) == []
+
+
+def test_a_batch_that_no_memory_holds_says_how_much_it_needs(cars: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"batch\(size\): a batch of shape .* needs .* of memory at once; use a smaller"
+    ):
+        next(iter(shardkit.dataset(cars).decode(size=(2**15, 2**15), dtype="float32").batch(2**40)))
 
 
 def test_numbers_of_numpy_are_numbers(cars: str) -> None:

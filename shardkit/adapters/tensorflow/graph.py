@@ -91,6 +91,8 @@ def _require_options(dataset: Dataset) -> DecodeOptions:
     """The options of decode(). UsageError for what the graph can't do."""
     element_spec_cure = "add .decode(size=224).batch(32)"
     steps = dataset.steps
+    if steps.decode is not None and steps.decode.options.views is not None:
+        raise _refused("decode(views=…) makes several crops of each image with shardkit's decoder", "omit graph=True")
     if steps.batch is None or steps.decode is None or steps.decode.options.size is None:
         raise _refused("it needs batches of decoded images of one size", element_spec_cure)
     if len(steps.samples) > 1 or steps.after:

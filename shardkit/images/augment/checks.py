@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from shardkit.errors import UsageError
+from shardkit.options.numbers import switch
 
 LARGEST = float(np.finfo(np.float32).max)
 """Images are float32: a larger number could only make them infinite."""
@@ -145,8 +146,7 @@ def seed(value: object) -> int | None:
 def switches(names: Sequence[str], values: Sequence[object]) -> None:
     """Raise UsageError for a value that is not True or False."""
     for name, value in zip(names, values, strict=True):
-        if not isinstance(value, (bool, np.bool_)):
-            raise UsageError(name, f"{value!r} is not True or False", "give one of these")
+        switch(name, value)
 
 
 def _first_line(exc: Exception) -> str:

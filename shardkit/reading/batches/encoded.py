@@ -15,6 +15,7 @@ from shardkit.checksums import differing
 from shardkit.errors import DatasetError, DecodeError, UsageError
 from shardkit.images.header import image_header
 from shardkit.images.options import Crop, DecodeOptions, Flip
+from shardkit.images.orientation import is_turned_on_its_side
 from shardkit.native import load
 from shardkit.options.keywords import named_options
 from shardkit.reading.batches.batch import REPEAT, stacked_labels
@@ -126,6 +127,17 @@ class EncodedBatch:
             shapes[number] = height, width
         return shapes
 
+    def _upright_shapes(self) -> NDArray[np.int32]:
+        """(height, width) of each image after it is turned upright."""
+        shapes = self.shapes.copy()
+        for number, view in enumerate(self.views):
+            try:
+                if is_turned_on_its_side(view_of_array(view)):
+                    shapes[number] = shapes[number, ::-1]
+            except ValueError as exc:
+                raise DecodeError("", f"the image has no orientation: {exc}", CURE, None, self.keys[number]) from exc
+        return shapes
+
     def _known_shapes(self) -> NDArray[np.int32]:
         found = self.__dict__.get("shapes")
         if found is None:
@@ -146,18 +158,22 @@ class EncodedBatch:
         flip: bool | Flip = False,
         scale: tuple[float, float] | None = None,
         ratio: tuple[float, float] | None = None,
+        orientation: bool = False,
     ) -> Crops:
         """The boxes and flips that `decode()` with these options uses for the same samples, seed and epoch.
 
-        The options are those of `Dataset.decode`. The result has boxes (int32, (n, 4): top, left, height, width), flips
+        The options are those of `Dataset.decode`. With orientation, the boxes are those of the images turned upright,
+        for a decoder that applies the EXIF orientation; without it, of the images as stored. The result has boxes
+        (int32, (n, 4): top, left, height, width), flips
         and vertical_flips (bool, (n,)). Resizing the box to size and mirroring it is up to the decoder. Raises
         UsageError for impossible options and crop="pad", DecodeError for an image whose size is not known.
         """
         if crop == "pad":
             fact = 'crop="pad" shifts the image after resizing, which a box of the stored image cannot express'
             raise UsageError("crops()", fact, 'use crop="resize" and shift the decoded images, or decode with decode()')
-        options = DecodeOptions(size=size, crop=crop, flip=flip, scale=scale, ratio=ratio)
-        return crops_of(options, self.shapes, self._chances.key, self._chances.counters)
+        options = DecodeOptions(size=size, crop=crop, flip=flip, scale=scale, ratio=ratio, orientation=orientation)
+        shapes = self._upright_shapes() if options.orientation else self.shapes
+        return crops_of(options, shapes, self._chances.key, self._chances.counters)
 
     def __getitem__(self, field: str) -> list[Any]:
         return self.fields[field]

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from shardkit.errors import UsageError
+from shardkit.units import format_bytes
+
 ALIGNMENT = 64
 """Alignment in bytes. TensorFlow takes over aligned arrays, and copies all others (py_func.cc)."""
 
@@ -44,7 +47,7 @@ class BufferPool:
         self._waiting: deque[NDArray[np.uint8]] = deque(maxlen=kept)
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Like `numpy.empty`, but aligned."""
+        """Like `numpy.empty`, but aligned. UsageError for more than this machine has."""
         kind = np.dtype(dtype)
         nbytes = math.prod(shape) * kind.itemsize
         try:
@@ -52,7 +55,11 @@ class BufferPool:
         except IndexError:
             memory = np.empty(0, np.uint8)
         if memory.size < nbytes + ALIGNMENT:
-            memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+            try:
+                memory = np.empty(nbytes + ALIGNMENT, np.uint8)
+            except (MemoryError, ValueError) as exc:  # ValueError: more than addresses reach
+                fact = f"a batch of shape {shape} and dtype {kind} needs {format_bytes(nbytes)} of memory at once"
+                raise UsageError("batch(size)", fact, "use a smaller batch, or a smaller `size` in decode()") from exc
         start = -memory.ctypes.data % ALIGNMENT
         return np.asarray(_Lease(memory, self._waiting))[start : start + nbytes].view(kind).reshape(shape)
 

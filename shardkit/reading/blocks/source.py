@@ -115,6 +115,7 @@ class IndexedBlocks:
     def _spans(self, low: int, stop: int, unit: int, start: int) -> Iterator[Numbers]:
         """The numbers of the samples of each block: whole units, those of this worker."""
         size = self.catalog.prefetch.block_bytes(BLOCK_BYTES)
+        unit = min(unit, max(1, stop - low))  # a unit may be larger than any memory
         units = max(1, min(BLOCK_SAMPLES, size // self.catalog.mean_bytes) // unit)
         stride = self.workers * unit
         own = low + self.worker * unit

@@ -181,6 +181,7 @@ def test_shards_without_a_manifest_are_read_without_a_length(folder: Path, tmp_p
         (lambda data: shardkit.concat([data, data]).decode(size=8).batch(4), "concat"),
         (lambda data: data.decode(size=8).batch(4).epoch_size(2), r"take\(\)"),
         (lambda data: data.decode(size=8, exact=True).batch(4), "exact=True"),
+        (lambda data: data.decode(views={"two": (2, 8)}).batch(4), r"views=….* omit graph=True"),
         (lambda data: data.decode(size=8, orientation=True).batch(4), "orientation"),
         (lambda data: data.decode(size=8, on_error="skip").batch(4), "on_error"),
     ],

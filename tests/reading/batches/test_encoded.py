@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 import shardkit
 from shardkit import DamagedError, Dataset, DatasetError, DecodeError, EncodedBatch, UsageError
 from shardkit.images.crops import RANDOM_DRAWS, BoxRange, random_box
+from shardkit.images.orientation import TAG
 from shardkit.native import load
 from shardkit.reading.batches import encoded
 from shardkit.reading.batches.crops import _random_boxes
@@ -132,6 +133,38 @@ def test_boxes_and_flips_are_those_of_decode(varied: str, chain: Chain, options:
                 image = Image.open(io.BytesIO(view)).resize(size[::-1], Image.Resampling.BILINEAR, box)
                 pixels = np.asarray(image)[:: -1 if vertical else 1, :: -1 if flip else 1]
                 assert np.array_equal(pixels, expected.images[number])
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_boxes_of_upright_images_are_those_of_decode(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(1)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[TAG] = orientation
+        path = tmp_path / "tree" / "a" / f"{orientation}.{'jpg' if name == 'JPEG' else name.lower()}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (30, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path, name, exif=exif, **({"lossless": True} if name == "WEBP" else {}))
+    shardkit.pack(tmp_path / "tree", tmp_path / "turned", workers=1)
+    data = shardkit.dataset(tmp_path / "turned")
+    options: dict[str, Any] = {"size": 16, "crop": "random", "flip": True, "orientation": True}
+    (expected,) = data.decode(exact=True, **options).batch(8)
+    (batch,) = data.batch(8, encoded=True)
+    crops = batch.crops(**options)
+    for number, (view, (top, left, height, width)) in enumerate(zip(batch.views, crops.boxes.tolist(), strict=True)):
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(view)))
+        box = (left, top, left + width, top + height)
+        found = np.asarray(upright.resize((16, 16), Image.Resampling.BILINEAR, box))
+        assert np.array_equal(found[:, :: -1 if crops.flips[number] else 1], expected.images[number])
+
+
+def test_an_image_whose_orientation_can_not_be_read_is_named(cars: str) -> None:
+    data = shardkit.dataset(cars).map(lambda sample: sample | {"jpg": b"GIF89a"})
+    batch = next(iter(data.batch(2, encoded=True)))
+    batch.shapes = np.ones((2, 2), np.int32)
+    with pytest.raises(DecodeError, match="has no orientation") as caught:
+        batch.crops(size=8, orientation=True)
+    assert caught.value.key == batch.keys[0]
 
 
 def test_boxes_are_the_same_after_resuming_and_on_any_number_of_ranks(varied: str) -> None:
