@@ -80,6 +80,7 @@ def info_text(info: DatasetInfo) -> str:
         ["fields", ", ".join(map(printable, info.fields)) or "none"],
         ["classes", f"{len(info.classes):,}"],
         ["image sizes", _image_sizes(info)],
+        ["seek points", "yes" if info.options.get("seek_points") is True else "no"],
         *_progressive(info),
     ]
     lines = [printable(info.source), tables.table(rows, left=(0, 1))]
@@ -101,9 +102,9 @@ def tree_text(info: DatasetInfo) -> str:
 
 
 def _progressive(info: DatasetInfo) -> list[list[str]]:
-    from shardkit.tools.progressive import JpegKinds
+    from shardkit.tools.progressive import JpegKinds, looks_at_all
 
-    advice = JpegKinds(info.jpegs, info.progressive).advice
+    advice = JpegKinds(info.jpegs, info.progressive, looks_at_all(info.samples)).advice
     return [["progressive", advice]] if advice else []
 
 

@@ -46,7 +46,7 @@ def command(source: str, out: Path, as_json: bool, **options: Any) -> None:
 
 def report_text(result: Report) -> str:
     """Format the findings, and the location of the page."""
-    from shardkit.tools.progressive import JpegKinds
+    from shardkit.tools.progressive import JpegKinds, looks_at_all
 
     lines = [f"{printable(result.path)}: {format_bytes(result.bytes)}"]
     for leak in result.leaks:
@@ -56,7 +56,7 @@ def report_text(result: Report) -> str:
     for found in result.datasets:
         facts = ", ".join(_facts(found)) or "nothing stands out"
         lines.append(f"  {printable(found.name)}: {tables.plural(found.samples, 'sample')}, {facts}")
-        if advice := JpegKinds(found.jpegs, found.progressive).advice:
+        if advice := JpegKinds(found.jpegs, found.progressive, looks_at_all(found.samples)).advice:
             lines.append(f"    {advice}")
     return "\n".join(lines)
 

@@ -114,12 +114,12 @@ static uint32_t copy_part(char *to, const char *from, Py_ssize_t length, int str
     for (Py_ssize_t done = 0; done < length; done += SUMMED) {
         const Py_ssize_t left = length - done;
         const size_t piece = (size_t)(left < SUMMED ? left : SUMMED);
-        const char *next = from + done + (with_sum ? SUMMED : AHEAD);
-        const Py_ssize_t loaded = from + length - next;
+        const Py_ssize_t ahead = with_sum ? SUMMED : AHEAD, loaded = left > ahead ? left - ahead : 0;
+        const char *next = loaded > 0 ? from + done + ahead : from;
         if (with_sum)
             crc = crc32c(crc, (const uint8_t *)from + done, piece);
         if (streamed)
-            stream(to + done, from + done, piece, next, loaded > 0 ? (size_t)loaded : 0);
+            stream(to + done, from + done, piece, next, (size_t)loaded);
         else
             memmove(to + done, from + done, piece);
     }

@@ -29,12 +29,15 @@ TIMES = 4
 
 @dataclass(frozen=True, slots=True)
 class JpegKinds:
-    """JPEGs among some images of a dataset, and how many of them are progressive. gain: how many times as fast these
-    decode as baseline JPEGs, where that was measured.
+    """JPEGs among images of a dataset, and how many of them are progressive.
+
+    whole: whether these are all of its images, so that it is a count and not an estimate. gain: how many times as fast
+    the progressive ones decode as baseline JPEGs, where that was measured.
     """
 
     jpegs: int
     progressive: int
+    whole: bool = False
     gain: float | None = None
 
     @property
@@ -42,10 +45,15 @@ class JpegKinds:
         """What to do about progressive JPEGs, in a sentence; "" if there are none."""
         if not self.progressive:
             return ""
-        share = "all" if self.progressive == self.jpegs else f"about {self.progressive / self.jpegs:.0%} of the"
+        if self.whole:
+            many = f"{self.progressive} of the {self.jpegs} JPEGs are progressive"
+        else:
+            share = f"{self.progressive / self.jpegs:.0%}"
+            looked = f"{self.progressive} of {self.jpegs} that were looked at"
+            many = f"an estimated {share} of the JPEGs are progressive ({looked})"
         times = f"about {TIMES}" if self.gain is None else f"{self.gain:.1f}"
         faster = f"'shardkit pack --baseline' converts them losslessly, and they decode {times} times as fast"
-        return f"{share} JPEGs are progressive ({self.progressive} of {self.jpegs} looked at): {faster}"
+        return f"{many}: {faster}"
 
 
 NO_JPEGS = JpegKinds(0, 0)
@@ -57,14 +65,18 @@ def jpeg_kinds(source: str | os.PathLike[str] | Dataset) -> JpegKinds:
 
     data = source if isinstance(source, Dataset) else dataset(source)
     samples = data[_rows(len(data))]
-    return kinds_of(
-        next((bytes(value) for name, value in sample.items() if name in IMAGE_FIELDS), b"") for sample in samples
-    )
+    images = (next((bytes(value) for name, value in sample.items() if name in IMAGE_FIELDS), b"") for sample in samples)
+    return kinds_of(images, whole=looks_at_all(len(data)))
 
 
 def packed_jpeg_kinds(prefix: str, manifest: Manifest) -> JpegKinds:
     """As `jpeg_kinds`, for a dataset that was just packed on this disk: nothing of `reading` is loaded for it."""
-    return kinds_of(_packed_images(prefix, manifest))
+    return kinds_of(_packed_images(prefix, manifest), whole=looks_at_all(manifest.samples))
+
+
+def looks_at_all(samples: int) -> bool:
+    """Whether the headers of all images of a dataset of this size are read."""
+    return samples <= LOOKED_AT
 
 
 def _packed_images(prefix: str, manifest: Manifest) -> Iterator[bytes]:
@@ -98,8 +110,8 @@ def _rows(samples: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, samples - 1, min(LOOKED_AT, samples)).astype(np.int64))
 
 
-def kinds_of(images: Iterable[bytes]) -> JpegKinds:
-    """Count the JPEGs among images, and the progressive ones, by their headers."""
+def kinds_of(images: Iterable[bytes], *, whole: bool = False) -> JpegKinds:
+    """Count the JPEGs among images, and the progressive ones, by their headers. whole: as in JpegKinds."""
     jpegs = progressive = 0
     for image in images:
         if not image.startswith(b"\xff\xd8"):
@@ -110,4 +122,4 @@ def kinds_of(images: Iterable[bytes]) -> JpegKinds:
             continue
         jpegs += 1
         progressive += marker == PROGRESSIVE
-    return JpegKinds(jpegs, progressive)
+    return JpegKinds(jpegs, progressive, whole)

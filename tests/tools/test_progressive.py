@@ -27,9 +27,9 @@ def mixed(tmp_path: Path) -> Path:
 
 
 def test_progressive_jpegs_are_counted_in_a_tree_and_in_shards(mixed: Path, tmp_path: Path) -> None:
-    assert jpeg_kinds(mixed) == JpegKinds(4, 1)
+    assert jpeg_kinds(mixed) == JpegKinds(4, 1, whole=True)
     pack(mixed, tmp_path / "train", workers=1, on_error="skip")
-    assert jpeg_kinds(tmp_path / "train") == JpegKinds(4, 1)
+    assert jpeg_kinds(tmp_path / "train") == JpegKinds(4, 1, whole=True)
     found = info(tmp_path / "train")
     assert (found.jpegs, found.progressive) == (4, 1)
 
@@ -43,9 +43,9 @@ def test_only_some_images_of_a_large_dataset_are_read(draw_tree: object, tmp_pat
 def test_the_advice_says_how_many_and_what_to_do() -> None:
     assert JpegKinds(0, 0).advice == JpegKinds(9, 0).advice == ""
     assert JpegKinds(64, 16).advice.startswith(
-        "about 25% of the JPEGs are progressive (16 of 64 looked at): 'shardkit pack --bas"
+        "an estimated 25% of the JPEGs are progressive (16 of 64 that were looked at): 'shardkit pack --bas"
     )
-    assert JpegKinds(3, 3).advice.startswith("all JPEGs are progressive (3 of 3 looked at)")
+    assert JpegKinds(9, 3, whole=True).advice.startswith("3 of the 9 JPEGs are progressive: 'shardkit pack --bas")
 
 
 def test_a_report_says_it_in_its_summary_and_on_its_page(
@@ -55,8 +55,8 @@ def test_a_report_says_it_in_its_summary_and_on_its_page(
     page = tmp_path / "report.html"
     pack(mixed, tmp_path / "train", workers=1, on_error="skip")
     assert run(["report", str(tmp_path / "train"), "--out", str(page)]) == 0
-    assert "about 25% of the JPEGs are progressive" in capsys.readouterr().out
-    assert page.read_text("utf-8").count("about 25% of the JPEGs are progressive") == 1
+    assert "1 of the 4 JPEGs are progressive" in capsys.readouterr().out
+    assert page.read_text("utf-8").count("1 of the 4 JPEGs are progressive") == 1
 
 
 def test_info_and_the_summary_of_a_pack_say_it_once(
@@ -64,8 +64,8 @@ def test_info_and_the_summary_of_a_pack_say_it_once(
 ) -> None:
     dest = str(tmp_path / "train")
     assert run(["pack", str(mixed), dest, "--workers", "1", "--on-error", "skip"]) == 0
-    assert capsys.readouterr().out.count("about 25% of the JPEGs are progressive") == 1
+    assert capsys.readouterr().out.count("1 of the 4 JPEGs are progressive") == 1
     assert run(["info", dest]) == 0
-    assert capsys.readouterr().out.count("about 25% of the JPEGs are progressive") == 1
+    assert capsys.readouterr().out.count("1 of the 4 JPEGs are progressive") == 1
     assert run(["pack", str(mixed), f"{dest}2", "--workers", "1", "--on-error", "skip", "--json"]) == 0
     assert "are progressive" not in capsys.readouterr().out

@@ -16,6 +16,7 @@ from PIL import Image
 import shardkit
 from shardkit import Images
 from shardkit.checksums import crc32c
+from shardkit.cli.main import run
 from shardkit.errors import UsageError
 from shardkit.images import fused
 from shardkit.reading.blocks.catalog import IndexCatalog
@@ -28,6 +29,16 @@ from shardkit.shards.seek import seek_points
 needs_fused = pytest.mark.skipif(not fused.available(), reason="shardkit was built without its JPEG decoder")
 
 SIDE, PER_CLASS, PER_SHARD = 240, 6, 5
+
+
+def test_info_says_whether_there_are_seek_points(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, wanted in (("with", True), ("without", False)):
+        shardkit.pack(tree, tmp_path / name, images=Images(seek_points=wanted), workers=1)
+        assert run(["info", str(tmp_path / name)]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  seek points")]
+        assert line.split()[-1] == ("yes" if wanted else "no")
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ def bench(
         measured = _measured(sample, counts, crop, seconds * _ABOUT, progress)
         decode = timing.decode_rate(images, crop, max(seconds / 30, 0.2), cores())
         gain, shrunk = _resizing(images, crop, side, seconds / 40)
-        kinds = timing.progressive_jpegs(images, crop, seconds / 40)
+        kinds = timing.progressive_jpegs(images, crop, seconds / 40, whole=len(images) == total)
     mean = sample.bytes / sample.images
     figures = Figures(
         tuple(measured), total, round(mean * total), _memory(), cores(), crop, decode, gain, shrunk,

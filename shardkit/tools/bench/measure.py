@@ -220,9 +220,11 @@ def resized(images: Sequence[bytes], side: int) -> list[bytes]:
     return found
 
 
-def progressive_jpegs(images: Sequence[bytes], size: int, seconds: float) -> JpegKinds:
-    """How many JPEGs are progressive, and how many times as fast some of them decode after they were converted."""
-    found = kinds_of(images)
+def progressive_jpegs(images: Sequence[bytes], size: int, seconds: float, *, whole: bool) -> JpegKinds:
+    """How many JPEGs are progressive, and how many times as fast some of them decode after they were converted. whole:
+    whether these are all images of the dataset.
+    """
+    found = kinds_of(images, whole=whole)
     before, after = [], []
     some = [image for image in images if found.progressive and kinds_of([image]).progressive][:CONVERTED]
     for image in some if lossless.available() else ():
