@@ -65,6 +65,14 @@ def test_reading_an_epoch_loads_only_the_parts_of_arrow_that_read_an_index(
     assert {"pyarrow.compute", "pandas"}.isdisjoint(loaded)
 
 
+def test_packing_a_list_loads_no_pandas(tree: Path, tmp_path: Path, loaded_by: Loaded) -> None:
+    """Arrow loads it for lists of Python, which takes longer than a list of many thousand files."""
+    rows = [f"{path.relative_to(tree)},{path.parent.name}" for path in sorted(tree.rglob("*.jpg"), reverse=True)]
+    (tree / "list.csv").write_text("\n".join(["path,label", *rows]))
+    code = f"import shardkit\nshardkit.pack({str(tree / 'list.csv')!r}, {str(tmp_path / 'out' / 'x')!r}, workers=1)"
+    assert "pandas" not in loaded_by(code)
+
+
 def test_all_equals_what_is_exported() -> None:
     assert sorted(shardkit.__all__) == sorted({*shardkit._HOME, "__version__"})
     for name in shardkit.__all__:

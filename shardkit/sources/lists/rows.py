@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -358,10 +358,20 @@ def _scan_order(labels: NDArray[np.int32], names: Sequence[str]) -> list[int]:
 
     encoded = os.fsencode("\0".join(names)).split(b"\0")
     folders, files = zip(*[name.rpartition(b"/")[::2] for name in encoded], strict=True)
-    table = pa.table({"label": labels, "folder": pa.array(folders, pa.binary()), "file": pa.array(files, pa.binary())})
+    label = pa.Array.from_buffers(pa.int32(), len(labels), [None, pa.py_buffer(np.ascontiguousarray(labels))])
+    table = pa.Table.from_arrays([label, _binary(folders), _binary(files)], ["label", "folder", "file"])
     keys = [("label", "ascending"), ("folder", "ascending"), ("file", "ascending")]
     order: list[int] = pc.sort_indices(table, sort_keys=keys).to_pylist()
     return order
+
+
+def _binary(texts: Iterable[bytes]) -> pa.Array:
+    """As `pa.array`, which loads pandas if that is installed: it takes longer than the list."""
+    import pyarrow as pa
+
+    column = PathColumn.of(texts)
+    buffers = [None, pa.py_buffer(column.offsets), pa.py_buffer(column.blob)]
+    return pa.Array.from_buffers(pa.large_binary(), len(column), buffers)
 
 
 def _json_column(table: pa.Table, rows: Sequence[int]) -> PathColumn:
