@@ -27,8 +27,7 @@ enum {
     LINE = 64,          /* bytes of the processor's cache that are loaded together */
     LOADED_AHEAD = 4096, /* bytes of the next image to load while this one is copied; the processor goes on by itself */
     STREAMED = 1 << 20, /* bytes of which most do not stay in a processor's own cache */
-    AHEAD = 16 * LINE, /* bytes between what is copied and what is loaded */
-    SUMMED = 1 << 12, /* bytes to sum and copy in turn; the next ones are loaded while these are copied */
+    SUMMED = 1 << 14, /* bytes to sum and copy in turn */
     FIELD = 2, /* the place of the image among the values of a sample */
     FIELDS = 4
 };
@@ -86,22 +85,18 @@ static void *outside(void)
     return NULL;
 }
 
-/* Copies without loading the target into the cache, which would take as long again: for more than the cache holds.
- * Meanwhile the bytes at `next` are loaded, line by line, as far as they go. The buffers may overlap, as any caller's
- * may: then what is copied is not defined, but nothing else is touched. */
-static void stream(char *to, const char *from, size_t length, const char *next, size_t loaded)
+/* Copies without loading the target into the cache, which would take as long again: for more than the cache holds. The
+ * buffers may overlap, as any caller's may: then what is copied is not defined, but nothing else is touched. */
+static void stream(char *to, const char *from, size_t length)
 {
 #ifdef __SSE2__
     for (; length > 0 && ((uintptr_t)to & 15) != 0; length--)
         *to++ = *from++;
-    for (size_t done = 0; length >= LINE; length -= LINE, to += LINE, from += LINE, done += LINE) {
-        if (done < loaded)
-            PREFETCH(next + done);
+    for (; length >= LINE; length -= LINE, to += LINE, from += LINE) {
+        PREFETCH(from + (length >= 17 * LINE ? 16 * LINE : 0));
         for (int i = 0; i < LINE; i += 16)
             _mm_stream_si128((__m128i *)(void *)(to + i), _mm_loadu_si128((const __m128i *)(const void *)(from + i)));
     }
-#else
-    (void)next, (void)loaded;
 #endif
     if (length > 0)
         memmove(to, from, length);
@@ -112,14 +107,11 @@ static uint32_t copy_part(char *to, const char *from, Py_ssize_t length, int str
 {
     uint32_t crc = 0;
     for (Py_ssize_t done = 0; done < length; done += SUMMED) {
-        const Py_ssize_t left = length - done;
-        const size_t piece = (size_t)(left < SUMMED ? left : SUMMED);
-        const Py_ssize_t ahead = with_sum ? SUMMED : AHEAD, loaded = left > ahead ? left - ahead : 0;
-        const char *next = loaded > 0 ? from + done + ahead : from;
+        const size_t piece = (size_t)(length - done < SUMMED ? length - done : SUMMED);
         if (with_sum)
             crc = crc32c(crc, (const uint8_t *)from + done, piece);
         if (streamed)
-            stream(to + done, from + done, piece, next, (size_t)loaded);
+            stream(to + done, from + done, piece);
         else
             memmove(to + done, from + done, piece);
     }
