@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -145,7 +147,10 @@ def main() -> None:
         earlier = None
         for prefix, rows in zip(prefixes, options.rows, strict=True):
             command = [sys.executable, __file__, "--scratch", "-", "--measure", str(prefix), operation]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+            with tempfile.TemporaryDirectory(dir=options.scratch) as empty:  # without what another process has shared
+                environment = {**os.environ, "TMPDIR": empty}
+                done = subprocess.run(command, check=True, capture_output=True, env=environment)
+            found = json.loads(done.stdout)
             exponent = "" if earlier is None else f"{slope(earlier, (rows, found['seconds'])):.2f}"
             earlier = rows, found["seconds"]
             figures = f"{found['seconds']:.2f} | {exponent} | {found['peak']:.0f} | {found['kept']:.0f}"

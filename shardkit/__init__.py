@@ -110,7 +110,7 @@ _NEED_EXTRA = {
 }
 """Public classes that need an extra. They are not in `__all__`, so that `import *` works without it."""
 
-_MODULES = ("keras", "lightning", "tensorflow")
+_MODULES = ("keras", "lightning", "ray", "tensorflow")
 """Modules that are also loaded on first use, and need an extra: `shardkit.keras.flow_from_shards`."""
 
 __all__ = ["__version__", *_HOME]

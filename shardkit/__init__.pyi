@@ -1,5 +1,6 @@
 from shardkit import keras as keras
 from shardkit import lightning as lightning
+from shardkit import ray as ray
 from shardkit import tensorflow as tensorflow
 from shardkit.adapters.keras.pydataset import KerasDataset as KerasDataset
 from shardkit.adapters.torch.iterable import TorchDataset as TorchDataset
