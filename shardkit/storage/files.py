@@ -175,18 +175,21 @@ def _sync_file(path: str) -> None:
 
 
 class FolderLock:
-    """An exclusive lock on a folder, held by an open file; the system releases it when the last holder dies.
+    """A lock on a folder, held by an open file; the system releases it when the last holder dies. It is exclusive, or
+    shared with other runs that ask for that.
 
     `fd` may be passed to worker processes, which then hold it too, so that a new run waits for orphans to exit.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, shared: bool = False) -> None:
         """Create the folder if needed, and take the lock.
 
         Raises BusyError if another run has it; waits up to ORPHAN_SECONDS for the workers of a dead run.
         """
-        self.folder = folder
+        self.folder, self.shared = folder, shared
         self.path = os.path.join(folder, "lock")
+        self.by_system = True
+        """Whether the file system has locks."""
         begun = time.monotonic()
         while (fd := self._take()) is None:
             holder = self._holder()
@@ -208,12 +211,30 @@ class FolderLock:
             except FileNotFoundError:
                 return None
             undo.callback(os.close, fd)
-            if not _flock(fd, self.path) or not os.fstat(fd).st_nlink:
+            if not self._flock(fd) or not os.fstat(fd).st_nlink:
                 return None
             os.ftruncate(fd, 0)
             os.write(fd, b"%d\n" % os.getpid())
             undo.pop_all()
             return fd
+
+    def _flock(self, fd: int, *, shared: bool | None = None) -> bool:
+        if fcntl is None:
+            return True
+        kind = fcntl.LOCK_SH if (self.shared if shared is None else shared) else fcntl.LOCK_EX
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            if exc.errno not in _NO_LOCKS:
+                raise
+            self.by_system = False
+        return True
+
+    def alone(self) -> bool:
+        """Whether no other run shares the lock; it is exclusive from now on."""
+        return self._flock(self.fd, shared=False)
 
     def _holder(self) -> int | None:
         """The process that took the lock; None if unknown."""
@@ -229,20 +250,6 @@ class FolderLock:
             with contextlib.suppress(OSError):  # closing does it as well
                 fcntl.flock(self.fd, fcntl.LOCK_UN)
         os.close(self.fd)
-
-
-def _flock(fd: int, path: str) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as exc:
-        if exc.errno not in _NO_LOCKS:
-            raise
-        log.warning("%s: this file system has no locks; make sure that no other run writes here", fs_text(path))
-    return True
 
 
 def _patience_seconds(holder: int | None) -> float:

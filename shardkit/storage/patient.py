@@ -14,7 +14,7 @@ from shardkit.errors import StorageError, TransientError
 from shardkit.location import Location
 from shardkit.storage.access import Remote
 from shardkit.storage.retry import Patience, Retry, call_with_retries
-from shardkit.storage.store import HasFolders, ObjectInfo, StorageOptions, Store, open_store
+from shardkit.storage.store import HasFolders, ObjectInfo, StorageOptions, Store, content_of, open_store, put_if
 from shardkit.threads import BackgroundCall
 
 if TYPE_CHECKING:
@@ -85,6 +85,21 @@ class Patient:
             self.store.put(name, data, crc32c=crc32c)
 
         call_with_retries(act, self.retry)
+
+    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+        """Write an object on a condition, as `put_if` does. A retry finds what the first attempt wrote, and returns its
+        version."""
+        retried = False
+
+        def act() -> str | None:
+            nonlocal retried
+            again, retried = retried, True
+            written = put_if(self.store, name, data, version=version)
+            if written is None and again and content_of(self.store, name) == data:
+                return self.store.info(name).version or ""
+            return written
+
+        return call_with_retries(act, self.retry)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose names begin with `prefix`; after a break the listing resumes after the last one."""

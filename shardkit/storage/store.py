@@ -6,13 +6,14 @@ connections end with the last reference. Other processes get its location and op
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 
-from shardkit.errors import UsageError, redacted
+from shardkit.errors import NotFoundError, UsageError, redacted
 from shardkit.location import Location
 
 if TYPE_CHECKING:
@@ -86,6 +87,19 @@ class HasFolders(Protocol):
         ...
 
 
+@runtime_checkable
+class Conditional(Protocol):
+    """A store that writes an object on a condition, so that of several writers one succeeds and the others know."""
+
+    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+        """Write a small object if there is none (`version` None), or if it still has this version.
+
+        Returns the version of what was written; None if the condition does not hold, and nothing was written. After a
+        TransientError, it may have been written all the same.
+        """
+        ...
+
+
 _STORES = {
     "": "local:LocalStore",
     "memory": "memory:MemoryStore",
@@ -128,6 +142,29 @@ def read(store: Readable, name: str, start: int, end: int) -> Buffer:
             view[done : done + len(part)] = part
             done += len(part)
     return data
+
+
+def content_of(store: Readable, name: str) -> bytes | None:
+    """A whole small object; None if there is none."""
+    try:
+        return b"".join(bytes(piece) for piece in store.pieces(name))
+    except NotFoundError:
+        return None
+
+
+def put_if(store: Store, name: str, data: bytes, *, version: str | None) -> str | None:
+    """As `Conditional.put_if`. A store that has no conditions is asked first, so that two writers at the very same time
+    may both succeed."""
+    if isinstance(store, Conditional):
+        return store.put_if(name, data, version=version)
+    try:
+        there = store.info(name).version or ""
+    except NotFoundError:
+        there = None
+    if there != version:
+        return None
+    store.put(name, io.BytesIO(data))
+    return store.info(name).version or ""
 
 
 def require_name(name: str) -> str:

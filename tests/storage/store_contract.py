@@ -14,7 +14,7 @@ import pytest
 from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.storage.patient import Patient
 from shardkit.storage.retry import Retry, call_with_retries
-from shardkit.storage.store import Store, read
+from shardkit.storage.store import Store, put_if, read
 
 Fill = Callable[[str, bytes], None]
 
@@ -150,6 +150,51 @@ class StoreContract(ReadContract):
         assert content(store, "a") == b"second"
         assert before.version is not None
         assert store.info("a").version not in (None, before.version)
+
+    has_conditions = True
+    """Whether it writes on a condition. Not all servers that are made for tests do."""
+
+    def test_an_object_is_made_once(self, store: Store) -> None:
+        if not self.has_conditions:
+            pytest.skip("the server ignores conditions")
+        version = put_if(store, "deep/claim", b"first", version=None)
+        assert version is not None
+        assert put_if(store, "deep/claim", b"another", version=None) is None
+        assert content(store, "deep/claim") == b"first"
+        assert store.info("deep/claim").version in (version, None)
+
+    def test_an_object_is_replaced_only_if_it_is_the_one_that_was_read(self, store: Store) -> None:
+        if not self.has_conditions:
+            pytest.skip("the server ignores conditions")
+        first = put_if(store, "claim", b"first", version=None)
+        second = put_if(store, "claim", b"the second", version=first)
+        assert second not in (None, first)
+        assert put_if(store, "claim", b"a late third", version=first) is None
+        assert content(store, "claim") == b"the second"
+        assert put_if(store, "claim", b"number three", version=second) is not None
+        assert content(store, "claim") == b"number three"
+        assert names(store) == ["claim"]
+
+    def test_what_is_not_there_has_no_version_to_replace(self, store: Store) -> None:
+        if not self.has_conditions:
+            pytest.skip("the server ignores conditions")
+        first = put_if(store, "claim", b"first", version=None)
+        store.delete("claim")
+        assert put_if(store, "claim", b"second", version=first) is None
+        assert names(store) == []
+
+    def test_one_of_many_writers_makes_an_object(self, store: Store) -> None:
+        if not self.has_conditions:
+            pytest.skip("the server ignores conditions")
+
+        def write(number: int) -> bool:
+            data = b"%02d" % number
+            return call_with_retries(lambda: put_if(store, "claim", data, version=None), Retry()) is not None
+
+        with ThreadPoolExecutor(8) as pool:
+            won = [number for number, written in enumerate(pool.map(write, range(16))) if written]
+        assert len(won) == 1
+        assert content(store, "claim") == b"%02d" % won[0]
 
     def test_data_is_read_from_where_it_stands(self, store: Store) -> None:
         data = io.BytesIO(b"0123456789")

@@ -241,16 +241,16 @@ def test_a_folder_that_its_holder_has_just_removed_is_made_again(
 ) -> None:
     work = tmp_path / "work"
     lock = FolderLock(str(work))
-    flock = files._flock
+    flock = files.fcntl.flock
 
-    def removed_meanwhile(fd: int, path: str) -> bool:
-        monkeypatch.setattr(files, "_flock", flock)
+    def removed_meanwhile(fd: int, kind: int) -> None:
+        monkeypatch.setattr(files.fcntl, "flock", flock)
         (work / "lock").unlink()
         work.rmdir()
         lock.release()
-        return flock(fd, path)
+        flock(fd, kind)
 
-    monkeypatch.setattr(files, "_flock", removed_meanwhile)
+    monkeypatch.setattr(files.fcntl, "flock", removed_meanwhile)
     second = FolderLock(str(work))
     assert (work / "lock").read_text() == f"{os.getpid()}\n"
     with pytest.raises(BusyError):
@@ -258,16 +258,30 @@ def test_a_folder_that_its_holder_has_just_removed_is_made_again(
     second.release()
 
 
-def test_a_file_system_without_locks_is_said_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_system_without_locks_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(files.fcntl, "flock", no_locks)
-    with caplog.at_level(logging.WARNING, "shardkit"):
-        FolderLock(str(tmp_path)).release()
-    assert "this file system has no locks; make sure that no other run writes here" in caplog.text
+    lock = FolderLock(str(tmp_path))
+    assert not lock.by_system
+    lock.release()
+    monkeypatch.undo()
+    lock = FolderLock(str(tmp_path))
+    assert lock.by_system
+    lock.release()
+
+
+def test_a_shared_lock_excludes_only_exclusive_ones(tmp_path: Path) -> None:
+    first, second = FolderLock(str(tmp_path), shared=True), FolderLock(str(tmp_path), shared=True)
+    with pytest.raises(BusyError):
+        FolderLock(str(tmp_path))
+    assert not first.alone()
+    second.release()
+    assert first.alone()
+    with pytest.raises(BusyError):
+        FolderLock(str(tmp_path), shared=True)
+    first.release()
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

@@ -190,6 +190,26 @@ class RemoteStore:
                 raise parts.failure from exc
             raise
 
+    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+        """Write an object on a condition: one PUT with If-None-Match or If-Match."""
+        self._require_writable()
+        self._open()
+        path = self._path(name)
+        return self._ask(name, lambda: self._put_if(path, data, version))
+
+    def _put_if(self, path: str, data: bytes, version: str | None) -> str | None:
+        fails = obstore().exceptions
+        try:
+            mode: Any = "create"
+            if version is not None:
+                found = obstore().head(self._reading, path)  # GCS compares generations, which are not its ETags
+                if _version(found) != version:
+                    return None
+                mode = {key: found[key] for key in ("e_tag", "version") if found.get(key)}
+            return _version(obstore().put(self._writing, path, data, mode=mode, use_multipart=False)) or ""
+        except (FileNotFoundError, fails.NotFoundError, fails.AlreadyExistsError, fails.PreconditionError):
+            return None
+
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose names begin with `prefix`."""
         if self._family == "http":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -11,7 +12,7 @@ from typing import BinaryIO
 from shardkit.errors import NotFoundError, ShardkitError, StorageError, TransientError, UsageError
 from shardkit.location import Location
 from shardkit.storage.files import storage_error, sync_folder, translated, whole_file
-from shardkit.storage.parts import is_part, remove_abandoned
+from shardkit.storage.parts import is_part, part_of, remove_abandoned
 from shardkit.storage.store import ObjectInfo, StorageOptions, require_name
 
 PIECE_BYTES = 1 << 20
@@ -82,6 +83,40 @@ class LocalStore:
         with translated(folder):
             sync_folder(folder)
 
+    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+        """Write a file on a condition. If it exists, it is moved away first, which only one writer can do; it is then
+        absent for a moment."""
+        path = self._path(name)
+        mine = os.fsdecode(part_of(f"{path}.{secrets.token_hex(4)}"))
+        with translated(path):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if version is not None and not self._set_aside(path, mine, version):
+                return None
+            try:
+                with open(mine, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                return _version(os.stat(mine)) if _link(mine, path, data) else None
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(mine)
+
+    def _set_aside(self, path: str, aside: str, version: str) -> bool:
+        """Move a file away if it has this version."""
+        try:
+            if _version(os.stat(path)) != version:
+                return False
+            os.rename(path, aside)
+        except FileNotFoundError:
+            return False
+        if _version(os.stat(aside)) == version:
+            return True
+        with open(aside, "rb") as file:  # another writer was faster: put back what it wrote
+            _link(aside, path, file.read())
+        os.unlink(aside)
+        return False
+
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The files whose names begin with `prefix`, hidden ones too."""
         top = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self.root.path
@@ -112,7 +147,28 @@ def _infos(root: Location, names: list[str]) -> Iterator[ObjectInfo]:
 
 
 def _info(name: str, status: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(name, status.st_size, None, f"{status.st_size}-{status.st_mtime_ns}")
+    return ObjectInfo(name, status.st_size, None, _version(status))
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _link(source: str, path: str, data: bytes) -> bool:
+    """Give a complete file a second name; False if the name is taken. Where there are no such links, write it anew."""
+    try:
+        os.link(source, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        try:
+            with open(path, "xb") as file:
+                file.write(data)
+        except FileExistsError:
+            return False
+        status = os.stat(source)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return True
 
 
 @contextlib.contextmanager

@@ -63,6 +63,16 @@ class MemoryStore:
         with _LOCK:
             _OBJECTS[self._path(name)] = content
 
+    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+        """Write an object on a condition."""
+        path = self._path(name)
+        with _LOCK:
+            there = _OBJECTS.get(path)
+            if (None if there is None else f"{crc32c(there):08x}") != version:
+                return None
+            _OBJECTS[path] = data
+        return f"{crc32c(data):08x}"
+
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose names begin with `prefix`."""
         base = self.root.path.rstrip("/") + "/"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from shardkit.errors import TransientError, UsageError
 from shardkit.location import Location, locate
 from shardkit.rng import stream_key
-from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store
+from shardkit.storage.store import ObjectInfo, StorageOptions, Store, open_store, put_if
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -71,6 +71,11 @@ class SlowStore:
         """Write an object, after the latency and at the limited bandwidth."""
         time.sleep(self.slowness.latency_seconds)
         self.store.put(name, cast(BinaryIO, _Counted(data, self._bandwidth.take)), crc32c=crc32c)
+
+    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+        """Write an object on a condition, after the latency."""
+        time.sleep(self.slowness.latency_seconds)
+        return put_if(self.store, name, data, version=version)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose names begin with `prefix`, after the latency."""
@@ -215,6 +220,16 @@ class FaultyStore:
         self.store.put(name, data, crc32c=crc32c)
         if fault == "lost":
             raise self._failure(name, "the connection broke before the answer came")
+
+    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+        """Write an object on a condition, or a fault: before it is written, or after it."""
+        fault, _ = self._before("put", name)
+        if fault == "reset":
+            raise self._failure(name, "the connection broke")
+        written = put_if(self.store, name, data, version=version)
+        if fault == "lost":
+            raise self._failure(name, "the connection broke before the answer came")
+        return written
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose names begin with `prefix`, or a fault."""

@@ -1,0 +1,132 @@
+"""Leases: one holder at a time, on any number of machines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from storage.in_memory import refused
+
+from shardkit.errors import BusyError
+from shardkit.location import locate
+from shardkit.storage import lease
+from shardkit.storage.lease import Claim, held, holders, require_held
+from shardkit.storage.patient import Patient, open_patient
+from shardkit.storage.store import content_of, put_if
+
+
+@pytest.fixture(params=["disk", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, no_objects: None) -> Patient:
+    return open_patient(locate(tmp_path / "x" if request.param == "disk" else "memory://leases/x"))
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.02)
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.3)
+
+
+def put_claim(store: Patient, name: str = "a", machine: str = "another", process: int = 1) -> bytes:
+    data = msgspec.json.encode(Claim("0123", machine, process))
+    assert put_if(store, name, data, version=None) is not None
+    return data
+
+
+def dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_lease_exists_while_it_is_held(store: Patient) -> None:
+    with held(store, "a") as mine:
+        claim = msgspec.json.decode(content_of(store, "a") or b"", type=Claim)
+        assert (claim.owner, claim.process) == (mine.claim.owner, os.getpid())
+        require_held(mine.place)
+    assert content_of(store, "a") is None
+    require_held(mine.place)
+
+
+def test_a_second_holder_is_refused(store: Patient) -> None:
+    with held(store, "a"), held(store, "b"):
+        text = refused(BusyError, lambda: held(store, "a").__enter__())
+        assert f"another run (process {os.getpid()} on " in text
+    with held(store, "a"):
+        pass
+
+
+def test_a_lease_that_is_renewed_elsewhere_is_not_taken(store: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    with held(store, "a"):
+        monkeypatch.setattr(lease, "_held", {})
+        monkeypatch.setattr(lease.platform, "node", lambda: "a second machine")
+        assert "another run" in refused(BusyError, lambda: held(store, "a").__enter__())
+
+
+def test_a_lease_of_a_dead_process_of_this_machine_is_taken_at_once(
+    store: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1e9)
+    put_claim(store, machine=lease.platform.node(), process=dead_process())
+    with held(store, "a") as mine:
+        mine.require()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_lease_that_nobody_renews_is_taken_after_a_while(store: Patient, *, damaged: bool) -> None:
+    if damaged:
+        put_if(store, "a", b"{", version=None)
+    else:
+        put_claim(store)
+    with held(store, "a") as mine:
+        mine.require()
+
+
+def test_a_holder_whose_lease_was_taken_over_is_told(store: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    with held(store, "a") as mine:
+        store.delete("a")
+        theirs = put_claim(store)
+        while mine.lost is None:
+            time.sleep(0.01)
+        text = refused(BusyError, lambda: require_held(mine.place))
+        assert "another run has taken it over" in text
+    assert content_of(store, "a") == theirs  # it is not ours to remove
+
+
+def test_a_holder_that_can_not_renew_gives_up_before_others_take_over(
+    store: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lease.HOLDER_SECONDS < 45.0
+    with held(store, "a") as mine:
+        monkeypatch.setattr(lease, "HOLDER_SECONDS", -1.0)
+        assert "could not be renewed" in refused(BusyError, mine.require)
+
+
+def test_the_holders_that_are_alive_are_told_and_others_are_removed(store: Patient) -> None:
+    put_claim(store, "gone")
+    put_claim(store, "dead", machine=lease.platform.node(), process=dead_process())
+    with held(store, "alive") as mine:
+        found = holders(store, ["gone", "dead", "alive", "never"])
+        assert {name: claim.owner for name, claim in found.items()} == {"alive": mine.claim.owner}
+    assert [info.name for info in store.list()] == []
+
+
+def test_a_store_that_ignores_conditions_is_warned_of(
+    store: Patient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def ignoring(where: Any, name: str, data: bytes, *, version: str | None) -> str | None:
+        import io
+
+        where.put(name, io.BytesIO(data))
+        return where.info(name).version
+
+    monkeypatch.setattr(lease, "put_if", ignoring)
+    with held(store, "a"):
+        assert "this store ignores conditions" in caplog.text
+        assert "another run" in refused(BusyError, lambda: held(store, "a").__enter__())
