@@ -65,6 +65,7 @@ _HOME = {
     "export": "shardkit.tools.export.export",
     "index_shards": "shardkit.tools.index_shards",
     "info": "shardkit.tools.info",
+    "merge": "shardkit.tools.merge.merge",
     "mix": "shardkit.reading.combine",
     "pack": "shardkit.packing.pack",
     "plan_pack": "shardkit.packing.pack",

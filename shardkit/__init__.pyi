@@ -70,6 +70,7 @@ from shardkit.tools.index_shards import index_shards as index_shards
 from shardkit.tools.info import DatasetInfo as DatasetInfo
 from shardkit.tools.info import Range as Range
 from shardkit.tools.info import info as info
+from shardkit.tools.merge.merge import merge as merge
 from shardkit.tools.repair.repair import Renamed as Renamed
 from shardkit.tools.repair.repair import Repaired as Repaired
 from shardkit.tools.repair.repair import repair as repair

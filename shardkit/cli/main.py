@@ -30,6 +30,7 @@ from shardkit.version import __version__
 
 COMMANDS = {
     "pack": ("shardkit.cli.pack:command", "Pack a tree of class directories into shards."),
+    "merge": ("shardkit.cli.merge:command", "Make one dataset of the parts of a packing, or of datasets."),
     "convert": ("shardkit.cli.convert:command", "Write a dataset in another format, or as other shards."),
     "info": ("shardkit.cli.info:command", "Show the contents of a packed dataset."),
     "verify": ("shardkit.cli.verify:command", "Check shards, index and manifest."),

@@ -24,6 +24,7 @@ from shardkit.units import format_bytes
 
 if TYPE_CHECKING:
     from shardkit.packing.pack import DatasetPlan, PackPlan
+    from shardkit.packing.packed import Packed
     from shardkit.shards.manifest import Manifest
 
 
@@ -65,6 +66,7 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
     shardkit pack photos.zip shards/photos
     shardkit pack list.csv shards/train --label-column breed --root photos
     shardkit pack data/train s3://bucket/train --storage-option region=eu-west-1
+    shardkit pack data/train /mnt/shards/train --part 3/16     (on the third of 16 machines; then: shardkit merge)
     """
     ctx.meta[console.ON_INTERRUPT] = "; run the same command again to resume"
     options = with_config(ctx, options, config)
@@ -83,6 +85,8 @@ def command(ctx: click.Context, /, source: str, dest: str, config: Path | None, 
         console.write(plan_text(plan))
     elif as_json:
         console.write_json(packed.manifests if packed.splits else packed.manifest)
+    elif asked["part"] is not None and not packed_before(packed):
+        console.summary(part_text({each.location: each.manifest for each in packed.values()}, dest))
     else:
         console.summary(result_text({each.location: each.manifest for each in packed.values()}))
         if advice := _progressive({each.location: each.manifest for each in packed.values()}):
@@ -137,6 +141,21 @@ def result_text(manifests: Mapping[str, Manifest]) -> str:
         lines.append(printable(f"{prefix}: {what}{left}"))
     counts = {os.path.basename(prefix): manifest.classes for prefix, manifest in manifests.items()}
     return "\n".join([*lines, tables.class_table(counts)])
+
+
+def packed_before(packed: Packed) -> bool:
+    """Whether the parts were merged already: the manifest of a part has no index."""
+    return all(each.manifest.index for each in packed.values())
+
+
+def part_text(manifests: Mapping[str, Manifest], dest: str) -> str:
+    """Format the summary of a part of a packing: prefix -> manifest of the part."""
+    lines = []
+    for prefix, manifest in manifests.items():
+        what = tables.extent(manifest.samples, len(manifest.shards), manifest.bytes)
+        left = f"; {manifest.skipped:,} skipped" if manifest.skipped else ""
+        lines.append(printable(f"{prefix}: this part has {what}{left}"))
+    return "\n".join([*lines, printable(f"when all parts are finished: shardkit merge {dest}")])
 
 
 def _progressive(manifests: Mapping[str, Manifest]) -> str:

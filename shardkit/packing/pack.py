@@ -11,19 +11,18 @@ import contextlib
 import logging
 import os
 import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, FormatName
 from shardkit.location import locate
 from shardkit.options.files import require_folder
 from shardkit.options.keywords import named_options
 from shardkit.options.old_keywords import Moved, accept_old_keywords, moved_into, spell
+from shardkit.packing.commit import Planned, commit, manifest_of, planned
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import find_finished
 from shardkit.packing.dest.in_the_way import check_free
@@ -33,16 +32,23 @@ from shardkit.packing.engine.engine import Engine, open_engine
 from shardkit.packing.engine.options import EngineLike, EngineOptions, engine_options, move_engine
 from shardkit.packing.options import PackOptions, class_names, make_options
 from shardkit.packing.packed import ClassesFrom, Packed, PackedDataset
+from shardkit.packing.parts.part import Part, PartLike, part_of
+from shardkit.packing.parts.record import (
+    PartRecord,
+    begin_part,
+    encoded_plan,
+    plan_mark,
+    require_same_plan,
+    write_record,
+)
 from shardkit.packing.plan.append import PathSummary, existing_datasets, require_free
 from shardkit.packing.plan.content import PlannedDataset
 from shardkit.packing.plan.datasets import dataset_names, plan_datasets
 from shardkit.packing.run import write_shards
 from shardkit.packing.settings import Classes, Images, OnError, PackSettings
+from shardkit.packing.totals import Totals
 from shardkit.packing.write.images import ImageCheck
-from shardkit.packing.write.receipt import Receipt, Skipped
-from shardkit.sample import fs_text
-from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, ShardEntry, content_options
-from shardkit.shards.names import skipped_name
+from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry
 from shardkit.sources.lists.in_memory import TableInMemory, TableLike, in_memory
 from shardkit.sources.lists.tables import is_list
 from shardkit.sources.open import Opened, named_path, open_source
@@ -51,9 +57,6 @@ from shardkit.sources.source import Source
 from shardkit.units import short_repr
 
 log = logging.getLogger(__name__)
-
-SHOWN_SKIPPED = 5
-"""The number of skipped files that are named in the log; there may be thousands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,7 @@ def pack(
     on_error: OnError = "stop",
     append: bool = False,
     overwrite: bool = False,
+    part: PartLike | None = None,
     work: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = no_progress,
@@ -138,8 +142,7 @@ def pack(
     dest: what the file names start with: `shards/train` gives `shards/train-000000.tar`, `shards/train.json` …; for a
     folder of splits, the folder for all of them. In an existing folder, the dataset is named after the source. With
     `s3://bucket/train` (gs://, az:// …) each shard is uploaded while the next are written, and is then deleted from
-    this machine; the manifest is uploaded last. Two machines that pack to one bucket do not notice each other: make
-    sure that only one does.
+    this machine; the manifest is uploaded last.
 
     max_bytes, max_count: limits for a shard (int bytes, or text such as "64MiB"); shards are about equal in size.
     shuffle, seed: put the samples in a seeded random order across all shards; otherwise they stay in scan order.
@@ -169,6 +172,10 @@ def pack(
     the next labels. Without a dataset at `dest`, everything is packed.
     overwrite: replace another dataset at `dest`, which stays intact until the new manifest replaces its own. The new
     files have names of the next generation (`train-g2-000000.tar`).
+    part: write only one of several equal parts, such as "3/16" or (3, 16), on as many machines as there are parts, all
+    with the same source, destination and options; `shardkit.merge(dest)` then makes a dataset of them. "auto" takes the
+    part from SLURM_ARRAY_TASK_ID, or from JOB_COMPLETION_INDEX with JOB_COMPLETIONS. The manifests in the result have
+    this part's shards, and are not written.
     work: the folder for shards that await upload to a bucket (default: the user's cache). storage_options: options of
     the bucket, such as credentials and endpoint, which are never stored.
     progress: called from time to time, from any thread, with an events.Progress.
@@ -182,13 +189,15 @@ def pack(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
         engine=engine, classes=classes, classes_from=classes_from, ext=ext, fields=fields,
         columns=columns or TableColumns(), labels=labels or LabelOptions(), split=split, group_by=group_by,
-        images=images or Images(), check=check, on_error=on_error, append=append, overwrite=overwrite, work=work,
-        storage_options=storage_options,
+        images=images or Images(), check=check, on_error=on_error, append=append, overwrite=overwrite, part=part,
+        work=work, storage_options=storage_options,
     )  # fmt: skip
     packing = _prepare(source, dest, settings, progress)
     with ExitStack() as stack:
-        locks = [stack.enter_context(each.locked()) for each in packing.destinations.values()]
-        destinations = {key: check_free(each, overwrite=overwrite) for key, each in packing.destinations.items()}
+        locks = [stack.enter_context(each.locked(packing.part)) for each in packing.destinations.values()]
+        destinations = {
+            key: check_free(each, overwrite=overwrite, parts=True) for key, each in packing.destinations.items()
+        }
         run = stack.enter_context(open_engine(packing.where, [lock.fd for lock in locks]))  # loads during the scan
         jobs = packing.jobs(destinations, progress)
         done = {job.split: job.find_finished() for job in jobs}  # before anything is written, since it may refuse
@@ -222,6 +231,7 @@ def plan_pack(
     on_error: OnError = "stop",
     append: bool = False,
     overwrite: bool = False,
+    part: PartLike | None = None,
     work: str | os.PathLike[str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: ProgressFn = no_progress,
@@ -231,8 +241,8 @@ def plan_pack(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
         engine=engine, classes=classes, classes_from=classes_from, ext=ext, fields=fields,
         columns=columns or TableColumns(), labels=labels or LabelOptions(), split=split, group_by=group_by,
-        images=images or Images(), check=check, on_error=on_error, append=append, overwrite=overwrite, work=work,
-        storage_options=storage_options,
+        images=images or Images(), check=check, on_error=on_error, append=append, overwrite=overwrite, part=part,
+        work=work, storage_options=storage_options,
     )  # fmt: skip
     packing = _prepare(source, dest, settings, progress)
     return PackPlan(tuple(job.described() for job in packing.jobs(packing.destinations, progress)))
@@ -248,13 +258,14 @@ class _Packing:
     opened: Opened
     dest: str
     destinations: Mapping[str, Destination]
+    part: Part | None
 
     def jobs(self, destinations: Mapping[str, Destination], progress: ProgressFn) -> list[_Job]:
         """Scan the source and plan each dataset."""
         before = existing_datasets(destinations, self.options) if self.options.append else {}
         scanned = _scan(self.opened, self.names, progress)
         contents = plan_datasets(scanned, destinations, self.options, before, self.names)
-        return [_Job(key, destinations[key], content, self.options) for key, content in contents.items()]
+        return [_Job(key, destinations[key], content, self.options, self.part) for key, content in contents.items()]
 
     def result(self, manifests: Mapping[str, Manifest]) -> Packed:
         """The result of `pack`. manifests: by split."""
@@ -279,7 +290,7 @@ def _prepare(
     progress: ProgressFn,
 ) -> _Packing:
     """Check everything that can be checked before the scan."""
-    options, columns = make_options(settings), settings.columns
+    options, columns, part = make_options(settings), settings.columns, part_of(settings.part)
     where = replace(engine_options(settings.engine, settings.workers), threads=_needs_no_python(source, options))
     found = in_memory(source)
     if where.name != "local":  # a node may have another working directory
@@ -290,14 +301,11 @@ def _prepare(
         require_folder(columns.root, "root")
     named, goes_to = named_path(found), locate(dest)
     opened = open_source(found, options, columns, settings.storage_options, progress)
-    parts = dataset_names(named, opened.splits, options)
-    if options.append and not goes_to.is_local:
-        fact = "files can be added to a dataset on this machine only"
-        raise UsageError(str(goes_to), fact, "download it, add them there, and upload it again")
+    splits = dataset_names(named, opened.splits, options)
     for_source = goes_to.is_local and not isinstance(found, TableInMemory) and not locate(found).is_local
     access = None if for_source else settings.storage_options
-    destinations = destinations_of(goes_to, named, parts, work=settings.work, options=access)
-    return _Packing(options, where, names, opened, os.fspath(dest), destinations)
+    destinations = destinations_of(goes_to, named, splits, work=settings.work, options=access)
+    return _Packing(options, where, names, opened, os.fspath(dest), destinations, part)
 
 
 def _needs_no_python(source: str | os.PathLike[str] | TableLike, options: PackOptions) -> bool:
@@ -327,15 +335,21 @@ def _scan(opened: Opened, classes: Sequence[str] | None, progress: ProgressFn) -
 class _Job:
     """The packing of one dataset."""
 
-    def __init__(self, split: str, destination: Destination, content: PlannedDataset, options: PackOptions) -> None:
+    def __init__(
+        self, split: str, destination: Destination, content: PlannedDataset, options: PackOptions, part: Part | None
+    ) -> None:
         self.split = split
         self.destination = destination
         self.content = content
         self.options = options
+        self.part = part
+        count = len(content.plan)
+        self.share = range(count) if part is None else part.share(count)
+        """The numbers of the shards to write."""
 
     def described(self) -> DatasetPlan:
         source, plan = self.content.source, self.content.plan
-        shards = [plan.shard(number) for number in range(len(plan))]
+        shards = [plan.shard(number) for number in self.share]
         return DatasetPlan(
             name=self.split or self.destination.stem,
             manifest=str(self.destination),
@@ -369,22 +383,39 @@ class _Job:
         return before.manifest
 
     def run(self, engine: Engine, progress: ProgressFn) -> Manifest:
-        """Write the missing shards, and commit."""
+        """Write the missing shards, and commit; or write those of a part, and leave a record of it."""
+        what = planned(self.content, self.destination.base, self.options)
+        if self.part is not None:
+            return self._run_part(self.part, what, engine, progress)
         loading = threading.Thread(target=_load_pyarrow)
         loading.start()  # while the workers write
         try:
-            keep_only(self.destination, self.content.plan.names)
-            earlier = () if self.content.before is None else self.content.before.manifest.index
+            require_same_plan(self.destination.shared, what)
+            keep_only(self.destination, what.shards)
+            self.destination.fetch(what.shards)
+            before = None if self.content.before is None else self.content.before.manifest
+            earlier = () if before is None else before.index
             with IndexFiles(self.destination, earlier, seek=self.options.seek_points) as index:
-                receipts = self._write(engine, index, progress)
+                totals = self._write(engine, progress, index)
                 entries = index.end()
         finally:
             loading.join()  # a half-loaded library may crash when the process ends
-        return self._commit(receipts, entries)
+        return commit(self.destination, what, totals, entries, before)
 
-    def _write(self, engine: Engine, index: IndexFiles, progress: ProgressFn) -> list[Receipt]:
-        """The receipts of all shards in order; those of an earlier run are kept. Their rows go to the index."""
-        total, total_bytes = len(self.content.source), int(self.content.source.sizes.sum())
+    def _run_part(self, part: Part, what: Planned, engine: Engine, progress: ProgressFn) -> Manifest:
+        """Write the missing shards of a part. Returns a manifest of them alone, which is not written."""
+        shared = self.destination.shared
+        begin_part(shared, part, what)
+        self.destination.fetch([what.shards[number] for number in self.share])
+        totals = self._write(engine, progress)
+        shared.require_held()
+        write_record(shared, PartRecord(part.number, part.count, plan_mark(encoded_plan(what)), totals))
+        log.info("%s: part %s is finished", self.destination, part)
+        return manifest_of(what, totals, (), sum(1 for _ in totals.skipped))
+
+    def _write(self, engine: Engine, progress: ProgressFn, index: IndexFiles | None = None) -> Totals:
+        """What the shards hold; those of an earlier run are kept. Their rows go to the index, if there is one yet."""
+        total, total_bytes = self._extent()
         reported, lock = [0, 0], threading.Lock()
 
         def advance(files: int, size: int) -> None:
@@ -394,91 +425,20 @@ class _Job:
                 progress(Progress("pack", reported[0], total, reported[1], total_bytes))
 
         def finished(shard: ShardEntry) -> None:
-            if shard.samples:  # readers reject empty shards
+            if index is not None and shard.samples:  # readers reject empty shards
                 index.add(shard)
 
-        tasks = self.content.tasks(self.destination.work, self.options)
-        return write_shards(tasks, engine, advance, self.destination, progress, finished=finished)
+        tasks = self.content.tasks(self.destination.work, self.options, self.share)
+        part = self.part is not None
+        return write_shards(tasks, engine, advance, self.destination, progress, finished=finished, part=part)
 
-    def _commit(self, receipts: Sequence[Receipt], index: tuple[IndexEntry, ...]) -> Manifest:
-        entries = tuple(receipt.entry for receipt in receipts if receipt.entry.samples)
-        grouped = self.content.grouped
-        incomplete = self.content.source.incomplete + (() if grouped is None else grouped.incomplete)
-        skipped = [Skipped(path, reason) for path, reason in incomplete]
-        skipped += [item for receipt in receipts for item in receipt.skipped]
-        _tell_skipped(skipped, self.destination.base)
-        samples = sum(entry.samples for entry in entries)
-        if not samples and (unchanged := self._unchanged()) is not None:
-            return unchanged
-        if not samples and self.content.before is None:
-            fact = f"none of its {len(skipped)} files can be packed (the first: {skipped[0].path}: {skipped[0].reason})"
-            raise SourceError(fs_text(self.content.source.root), fact, "fix the files, or name others with `ext`")
-        _tell_types(receipts)
-        _tell_done(receipts)
-        counts, before = Counter[int](), self.content.before
-        for receipt in receipts:
-            counts.update(receipt.labels)
-        for label, planned in enumerate(self.content.source.counts.tolist()):
-            if planned and not counts[label]:
-                name = printable(self.content.source.classes[label])
-                log.warning("no image of class %s is left: all of them were skipped", name)
-        manifest = Manifest(
-            shard_format=self.options.format,
-            samples=samples,
-            bytes=sum(entry.bytes for entry in entries),
-            classes=tuple(ClassEntry(name, counts[label]) for label, name in enumerate(self.content.source.classes)),
-            fields=tuple(sorted(self.content.source.label_fields.union(*(receipt.fields for receipt in receipts)))),
-            shards=entries,
-            index=index,
-            skipped=len(skipped),
-            options=self.options.recorded() | content_options(labels=self.content.source.label_kind),
-            plan=self.content.digest,
-        )
-        manifest = manifest if before is None else before.merged(manifest)
-        self.destination.commit(manifest, skipped)
-        return manifest
-
-
-def _tell_skipped(skipped: Sequence[Skipped], base: str) -> None:
-    """Log the first few, and the file that lists all."""
-    for item in skipped[:SHOWN_SKIPPED]:
-        log.warning("skipped: %s: %s", printable(item.path), item.reason)
-    if len(skipped) > SHOWN_SKIPPED:
-        log.warning(
-            "skipped: %d more, %d in all: see %s", len(skipped) - SHOWN_SKIPPED, len(skipped), skipped_name(base)
-        )
-
-
-def _tell_types(receipts: Sequence[Receipt]) -> None:
-    """Log the files whose content differs from their extension: they are packed unchanged, and decode nevertheless."""
-    totals = Counter[str]()
-    for receipt in receipts:
-        totals.update(receipt.types)
-    for kind, count in sorted(totals.items()):
-        what, _, extension = kind.partition(" ")
-        if what and what != extension.upper() and (what, extension) != ("JPEG", "jpg") and not _belong(what, extension):
-            log.warning("files named .%s that are %s: %d; they are packed unchanged", extension, what, count)
-
-
-def _tell_done(receipts: Sequence[Receipt]) -> None:
-    """Log what transcoding did."""
-    totals = Counter[str]()
-    for receipt in receipts:
-        totals.update(receipt.done)
-    several = totals.pop("first of several", 0)
-    incomplete = totals.pop("incomplete JPEG", 0)
-    if totals:
-        log.info("images %s", ", ".join(f"{how}: {count}" for how, count in sorted(totals.items())))
-    if several:
-        log.warning("files with several images (animations, pages) of which only the first was kept: %d", several)
-    if incomplete:
-        log.warning("JPEGs not rewritten because some of their scans are missing: %d", incomplete)
-
-
-def _belong(what: str, extension: str) -> bool:
-    from PIL import Image
-
-    return what in (Image.registered_extensions().get("." + extension), {"mpo": "JPEG"}.get(extension))
+    def _extent(self) -> tuple[int, int]:
+        """(samples, bytes) to read."""
+        source, plan = self.content.source, self.content.plan
+        if self.part is None:
+            return len(source), int(source.sizes.sum())
+        first, end = (int(plan.bounds[number]) for number in (self.share.start, self.share.stop))
+        return end - first, int(source.sizes[plan.order[first:end]].sum())
 
 
 def _load_pyarrow() -> None:

@@ -8,6 +8,7 @@ from shardkit.events import ProgressFn, no_progress
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.earlier_run import kept_receipt
 from shardkit.packing.engine.engine import Engine
+from shardkit.packing.totals import Totals
 from shardkit.packing.write.receipt import Receipt
 from shardkit.packing.write.sink import Advance
 from shardkit.packing.write.task import ShardTask
@@ -22,23 +23,27 @@ def write_shards(
     progress: ProgressFn = no_progress,
     *,
     finished: Callable[[ShardEntry], None],
-) -> list[Receipt]:
-    """The receipts of all shards in the order of the tasks; `advance` is called with what was read or kept.
+    part: bool = False,
+) -> Totals:
+    """What the shards hold, in the order of the tasks; `advance` is called with what was read or kept.
 
     finished: called for each shard in this order, from this thread, when it and all before it are written or kept. All
-    shards are delivered when this returns; `progress` is called for the last of them.
+    shards are delivered when this returns; `progress` is called for the last of them. part: others write other shards
+    of the same packing.
     """
+    totals = Totals()
     receipts: dict[str, Receipt] = {}
     names: list[str] = []
     told = 0
 
     def tell() -> None:
         nonlocal told
-        while told < len(names) and (receipt := receipts.get(names[told])) is not None:
+        while told < len(names) and (receipt := receipts.pop(names[told], None)) is not None:
+            totals.add(receipt)
             finished(receipt.entry)
             told += 1
 
-    with destination.delivery() as delivery:
+    with destination.delivery(part=part) as delivery:
 
         def missing() -> Iterator[ShardTask]:
             for task in tasks:
@@ -58,4 +63,4 @@ def write_shards(
             tell()
         tell()
         delivery.finish(progress)
-    return [receipts[name] for name in names]
+    return totals

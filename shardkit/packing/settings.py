@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from shardkit.options.fields import About, AtLeast, AtMost, Flag, Help, Takes, Words, require_limits
 from shardkit.options.keywords import named_fields
 from shardkit.packing.engine.options import ENGINE_NAMES, EngineLike
+from shardkit.packing.parts.part import PartLike
 from shardkit.sources.options import LabelOptions, TableColumns
 
 if TYPE_CHECKING:
@@ -252,6 +253,15 @@ class PackSettings:
         ),
     ] = False
     overwrite: Overwrite = False
+    part: Annotated[
+        PartLike | None,
+        Help("Pack part N of M, on one of M machines; then run merge.", "N/M"),
+        About(
+            "Pack one of several equal parts, such as 3/16, on one of as many machines: each with the same source, "
+            "destination and options. auto: take the part from SLURM_ARRAY_TASK_ID, or from JOB_COMPLETION_INDEX and "
+            "JOB_COMPLETIONS. `shardkit merge` makes a dataset of the parts."
+        ),
+    ] = None
     work: Work = None
     storage_options: StorageOptions = None
 

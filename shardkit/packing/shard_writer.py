@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -32,11 +31,11 @@ from shardkit.packing.open_shard import OpenShard
 from shardkit.packing.options import class_names
 from shardkit.packing.settings import Classes
 from shardkit.packing.source_samples import samples_of, scan_in_order
+from shardkit.packing.totals import Totals
 from shardkit.packing.write.encoders import encoded
 from shardkit.packing.write.framed import NOT_TAKEN, FramedSamples, Keys, extension, new_keys
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.labels import Targets
-from shardkit.packing.write.receipt import Receipt
 from shardkit.sample import IMAGE_FIELDS, MAX_KEY_BYTES, field_of, path_of_text
 from shardkit.shards.manifest import ClassEntry, Manifest, content_options
 from shardkit.shards.names import shard_name
@@ -161,7 +160,7 @@ class ShardWriter:
         self._targets = Targets(class_names(asked.classes))
         self._keys: Keys | None = None
         self._add: Callable[[Mapping[str, Any], bytes | None], int] = _not_taken
-        self._receipts: list[Receipt] = []
+        self._totals = Totals()
         self._shard: OpenShard | None = None
         self._manifest: Manifest | None = None
         self._count = self._bytes = 0
@@ -313,7 +312,7 @@ class ShardWriter:
             self._end_shard()
             shard = None
         if shard is None:
-            name = shard_name(self._destination.base, len(self._receipts), self._format.suffix)
+            name = shard_name(self._destination.base, len(self._totals.shards), self._format.suffix)
             shard = self._shard = OpenShard(self._destination.work, name, self._format.name, self._check, self._pool)
         return shard
 
@@ -323,9 +322,10 @@ class ShardWriter:
             if not shard.samples:  # its first sample was bad, and the caller continued
                 shard.abort()
                 return
-            self._receipts.append(shard.close())
-            self._indexed.append(self._indexing.submit(self._index.add, self._receipts[-1].entry))
-            self._delivery.deliver(self._receipts[-1])
+            receipt = shard.close()
+            self._totals.add(receipt)
+            self._indexed.append(self._indexing.submit(self._index.add, receipt.entry))
+            self._delivery.deliver(receipt)
             self._delivery.wait_for_room()
 
     def close(self) -> None:
@@ -374,10 +374,7 @@ class ShardWriter:
             raise SourceError(str(self._destination), "no sample was written", "write at least one")
         for rows in self._indexed:
             rows.result()
-        counts = Counter[int]()
-        for receipt in self._receipts:
-            counts.update(receipt.labels)
-        entries = tuple(receipt.entry for receipt in self._receipts)
+        totals, entries = self._totals, self._totals.written
         kind = self._targets.kind
         assert kind is not None  # since samples were written
         labels = content_options(labels="listed" if kind == "class" else kind)
@@ -388,8 +385,8 @@ class ShardWriter:
             shard_format=self._format.name,
             samples=self._count,
             bytes=sum(entry.bytes for entry in entries),
-            classes=tuple(ClassEntry(name, counts[label]) for label, name in enumerate(named)),
-            fields=tuple(sorted({name for receipt in self._receipts for name in receipt.fields})),
+            classes=tuple(ClassEntry(name, totals.labels.get(label, 0)) for label, name in enumerate(named)),
+            fields=tuple(sorted(totals.fields)),
             shards=entries,
             index=self._index.end(),
             options={**limits, "shuffle": False, "check": self._check, **labels},

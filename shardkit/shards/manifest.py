@@ -110,6 +110,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return added
 
     @property
+    def merged(self) -> Sequence[Mapping[str, Any]]:
+        """The datasets that it was merged from, in the order of their shards: "name", "plan", "shards", "samples"."""
+        parts: list[Mapping[str, Any]] = self.options.get("merged", [])
+        return parts
+
+    @property
     def seek_points(self) -> bool:
         """Whether the index has seek points of the images."""
         return self.options.get("seek_points") is True
@@ -127,6 +133,7 @@ def content_options(
     unpacked_bytes: Sequence[int] = (),
     appended: Sequence[Added] = (),
     seek_points: bool = False,
+    merged: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The entries of `options` that describe the content and are read by the manifest's properties; each only if it is
     not the default.
@@ -142,6 +149,8 @@ def content_options(
         found["appended"] = list(appended)
     if seek_points:
         found["seek_points"] = True
+    if merged:
+        found["merged"] = list(merged)
     return found
 
 
@@ -150,7 +159,7 @@ def options_for_new_shards(manifest: Manifest | None, *, appended: bool = True) 
     parts. Seek points are found again, if they are wanted."""
     if manifest is None:
         return {}
-    gone = {"unpacked_bytes", "seek_points"} if appended else {"unpacked_bytes", "seek_points", "appended"}
+    gone = {"unpacked_bytes", "seek_points", "merged"} | (set() if appended else {"appended"})
     return {name: value for name, value in manifest.options.items() if name not in gone}
 
 

@@ -1,12 +1,12 @@
 """Leases: of several runs, on any machines, one holds a name in a store, and the others know who does.
 
-A lease is a small object that is made on a condition (`Conditional`): its holder's random name, machine and process, and
-a number that grows with each renewal. The holder writes it again every RENEWAL_SECONDS. Who finds a lease that another
-run holds watches it: if it changes, its holder is alive; if it has not changed for EXPIRY_SECONDS, or if its process ran
-on this machine and is gone, it may be taken over, again on a condition. No clocks are compared.
+A lease is a small object that is made on a condition (`Conditional`): its holder's random name, machine and process,
+and a number that grows with each renewal. The holder writes it again every RENEWAL_SECONDS. Whoever finds a lease of
+another run watches it: if it changes, its holder is alive; if it has not changed for EXPIRY_SECONDS, or if its process
+ran on this machine and is gone, it may be taken over, again on a condition. No clocks are compared.
 
-A holder that could not renew for too long, or whose lease was taken over, has lost it, and `require_held` says so before
-anything that depends on it.
+A holder that could not renew for too long, or whose lease was taken over, has lost it, and `require_held` says so
+before anything that depends on it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import msgspec
@@ -109,10 +109,11 @@ def held(store: Store, name: str) -> Iterator[Lease]:
         lease.release()
 
 
-def require_held(place: str) -> None:
-    """BusyError if this process had the lease at this place, and has lost it."""
-    if (lease := _held.get(place)) is not None:
-        lease.require()
+def require_held(folder: str) -> None:
+    """BusyError if this process had a lease in this folder, and has lost it."""
+    for place, lease in list(_held.items()):
+        if place.startswith(f"{folder}/"):
+            lease.require()
 
 
 def holders(store: Store, names: Iterable[str]) -> dict[str, Claim]:
@@ -208,8 +209,3 @@ def _version(store: Store, name: str) -> str | None:
         return store.info(name).version or ""
     except NotFoundError:
         return None
-
-
-def described(alive: Mapping[str, Claim]) -> str:
-    """The holders as text."""
-    return ", ".join(f"{name} ({claim})" for name, claim in alive.items())

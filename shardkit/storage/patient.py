@@ -86,7 +86,7 @@ class Patient:
 
         call_with_retries(act, self.retry)
 
-    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+    def put_if(self, name: str, data: bytes, *, version: str | None, crc32c: str | None = None) -> str | None:
         """Write an object on a condition, as `put_if` does. A retry finds what the first attempt wrote, and returns its
         version."""
         retried = False
@@ -94,7 +94,7 @@ class Patient:
         def act() -> str | None:
             nonlocal retried
             again, retried = retried, True
-            written = put_if(self.store, name, data, version=version)
+            written = put_if(self.store, name, data, version=version, crc32c=crc32c)
             if written is None and again and content_of(self.store, name) == data:
                 return self.store.info(name).version or ""
             return written

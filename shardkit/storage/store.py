@@ -91,8 +91,8 @@ class HasFolders(Protocol):
 class Conditional(Protocol):
     """A store that writes an object on a condition, so that of several writers one succeeds and the others know."""
 
-    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
-        """Write a small object if there is none (`version` None), or if it still has this version.
+    def put_if(self, name: str, data: bytes, *, version: str | None, crc32c: str | None = None) -> str | None:
+        """Write a small object if there is none (`version` None), or if it still has this version. crc32c: as in `put`.
 
         Returns the version of what was written; None if the condition does not hold, and nothing was written. After a
         TransientError, it may have been written all the same.
@@ -152,18 +152,18 @@ def content_of(store: Readable, name: str) -> bytes | None:
         return None
 
 
-def put_if(store: Store, name: str, data: bytes, *, version: str | None) -> str | None:
+def put_if(store: Store, name: str, data: bytes, *, version: str | None, crc32c: str | None = None) -> str | None:
     """As `Conditional.put_if`. A store that has no conditions is asked first, so that two writers at the very same time
     may both succeed."""
     if isinstance(store, Conditional):
-        return store.put_if(name, data, version=version)
+        return store.put_if(name, data, version=version, crc32c=crc32c)
     try:
         there = store.info(name).version or ""
     except NotFoundError:
         there = None
     if there != version:
         return None
-    store.put(name, io.BytesIO(data))
+    store.put(name, io.BytesIO(data), crc32c=crc32c)
     return store.info(name).version or ""
 
 

@@ -25,6 +25,7 @@ from shardkit.images.header import image_header
 from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
 from shardkit.options.old_keywords import accept_old_keywords
+from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.packing.dest.disk import disk_destination
 from shardkit.packing.dest.work_folder import INDEX_SHARDS
 from shardkit.packing.engine.options import EngineLike, EngineOptions, engine_options, move_engine
@@ -67,6 +68,7 @@ from shardkit.shards.names import (
 from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
 from shardkit.shards.seek import require_available, seek_points_of
 from shardkit.storage.files import sync_folder, translated, whole_file
+from shardkit.storage.patient import open_patient
 from shardkit.tools.index_spool import RowSpool, unnamed_file
 from shardkit.tools.over_shards import over_shards
 from shardkit.tools.settings import IndexSettings
@@ -348,8 +350,10 @@ def _write(
     with translated(folder):
         sync_folder(folder)
         kept = {entry.name for entry in manifest.index}
-        for name in files_of_stem(os.listdir(folder), stem):
-            if name.endswith(".parquet") and name not in kept and is_index(os.path.join(folder, name)):
+        unwanted = [name for name in files_of_stem(os.listdir(folder), stem) if name.endswith(".parquet")]
+        kept |= DatasetFiles(open_patient(Location("", folder)), stem).named_by_others(unwanted).keys()
+        for name in unwanted:
+            if name not in kept and is_index(os.path.join(folder, name)):
                 os.unlink(os.path.join(folder, name))
     return manifest
 

@@ -62,6 +62,16 @@ class ConvertSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MergeSettings:
+    """The options of `merge`."""
+
+    discard: Annotated[bool, Help("Remove what the parts wrote, and make no dataset.")] = False
+    overwrite: Overwrite = False
+    work: Work = None
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InfoSettings:
     """The options of `info`."""
 

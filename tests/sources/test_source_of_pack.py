@@ -18,7 +18,7 @@ from shardkit import Manifest
 from shardkit.errors import BadFileError, SourceError
 from shardkit.formats.tar import fast_write
 from shardkit.formats.tar.samples import read_samples
-from shardkit.packing.pack import SHOWN_SKIPPED
+from shardkit.packing.commit import SHOWN_SKIPPED
 from shardkit.sample import path_of_text
 from shardkit.sources import readers
 

@@ -49,9 +49,9 @@ def test_a_lease_exists_while_it_is_held(store: Patient) -> None:
     with held(store, "a") as mine:
         claim = msgspec.json.decode(content_of(store, "a") or b"", type=Claim)
         assert (claim.owner, claim.process) == (mine.claim.owner, os.getpid())
-        require_held(mine.place)
+        require_held(str(store.root))
     assert content_of(store, "a") is None
-    require_held(mine.place)
+    require_held(str(store.root))
 
 
 def test_a_second_holder_is_refused(store: Patient) -> None:
@@ -94,7 +94,7 @@ def test_a_holder_whose_lease_was_taken_over_is_told(store: Patient, monkeypatch
         theirs = put_claim(store)
         while mine.lost is None:
             time.sleep(0.01)
-        text = refused(BusyError, lambda: require_held(mine.place))
+        text = refused(BusyError, lambda: require_held(str(store.root)))
         assert "another run has taken it over" in text
     assert content_of(store, "a") == theirs  # it is not ours to remove
 

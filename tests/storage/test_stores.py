@@ -128,8 +128,6 @@ class TestFsspecStore(StoreContract):
 class TestFsspecStoreOnFiles(StoreContract):
     has_conditions = False
 
-    has_conditions = False
-
     @pytest.fixture
     def store(self, tmp_path: Path) -> Store:
         pytest.importorskip("fsspec")

@@ -26,6 +26,7 @@ from shardkit.tools.shuffle_quality import shuffle_quality
 FUNCTIONS: dict[str, tuple[Callable[..., Any], type[Any]]] = {
     "pack": (shardkit.pack, PackSettings),
     "convert": (shardkit.convert, settings.ConvertSettings),
+    "merge": (shardkit.merge, settings.MergeSettings),
     "info": (shardkit.info, settings.InfoSettings),
     "verify": (shardkit.verify, settings.VerifySettings),
     "repair": (shardkit.repair, settings.RepairSettings),

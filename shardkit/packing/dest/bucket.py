@@ -4,7 +4,8 @@ CACHE/shardkit/packing/DIGEST/.train.packing/    as the work folder of a local p
                                                  the bucket, its receipt and its index rows stay until the commit
 CACHE/shardkit/packing/DIGEST/train.packed       the CRC-32C of the manifest that was written last, and when
 
-DIGEST identifies the folder in the bucket. The lock in the work folder excludes other runs on this machine only.
+DIGEST identifies the folder in the bucket. The lock in the work folder excludes other runs on this machine, and a lease
+in the bucket those on others (see shared.py).
 """
 
 from __future__ import annotations
@@ -13,18 +14,22 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import msgspec
 
 from shardkit.checksums import crc32c
+from shardkit.errors import DestinationError
 from shardkit.location import Location
-from shardkit.packing.dest.dataset_files import DatasetFiles, sizes_in
+from shardkit.packing.dest.dataset_files import DatasetFiles, continues, sizes_in
 from shardkit.packing.dest.destination import Delivery
+from shardkit.packing.dest.shared import RECEIPT, SharedFolder
 from shardkit.packing.dest.shipping import SENDERS, Shipping
-from shardkit.packing.dest.work_folder import decide, decided_path, locked_folder, read_manifest_file, remove
+from shardkit.packing.dest.work_folder import decide, decided_path, kept_rows, locked_folder, read_manifest_file, remove
+from shardkit.packing.parts.names import WHOLE_LEASE
+from shardkit.packing.parts.part import Part
 from shardkit.packing.write.receipt import Receipt, Skipped, receipt_path
 from shardkit.shards.manifest import Manifest, all_names, encode_manifest
 from shardkit.shards.names import LOCK, base_of, work_name
@@ -32,6 +37,9 @@ from shardkit.storage.files import FolderLock, size_of, whole_file
 from shardkit.storage.store import ObjectInfo, StorageOptions
 from shardkit.storage.transfer import crc_of, file_pieces, send
 from shardkit.threads import TransferPool
+
+FETCHERS = 16
+"""The number of receipts or index rows that are fetched at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +72,50 @@ class BucketDestination:
         """The same destination for files of another generation."""
         return replace(self, generation=generation)
 
-    def locked(self) -> AbstractContextManager[FolderLock]:
-        """Make and lock the work folder, and finish an interrupted commit."""
-        return locked_folder(self.work, self._resume)
+    @property
+    def shared(self) -> SharedFolder:
+        """The folder in the bucket in which parts leave what the merge needs."""
+        return SharedFolder(self.files)
+
+    def locked(self, part: Part | None = None) -> AbstractContextManager[FolderLock]:
+        """Lock the work folder, take the lease in the bucket, and finish an interrupted commit."""
+        return locked_folder(self.work, self._resume, self.shared, part, wanted=True)
 
     def clear(self) -> None:
         """Remove what is left of a commit that was interrupted after it had written the manifest."""
         self.files.clear()
 
-    def wrote(self, name: str, size: int) -> bool:
-        """Whether the work folder has this file, or the receipt of a shard with this name and size."""
-        return self._size_written(name) == size
+    def wrote(self, there: Mapping[str, int]) -> set[str]:
+        """Those that the work folder has, or of which it has the receipt with this size, and those that parts wrote."""
+        here = {name for name, size in there.items() if self._size_written(name) == size}
+        return here if len(here) == len(there) else here | self.shared.wrote(there)
+
+    def fetch(self, shards: Sequence[str]) -> None:
+        """Fetch receipts, with the index rows, that the work folder does not have."""
+        known = set(self.shared.names())
+        wanted = [name for name in shards if name + RECEIPT in known and not self._has_receipt(name)]
+
+        def one(name: str) -> None:
+            for ending in (".rows", RECEIPT):  # the receipt last, as when it was written
+                if (data := self.shared.read(name + ending)) is not None:
+                    with whole_file(os.path.join(self.work, name + ending), sync=False) as file:
+                        file.write(data)
+
+        with TransferPool(FETCHERS) as pool:
+            for _ in pool.map(one, wanted):
+                pass
+
+    def _has_receipt(self, name: str) -> bool:
+        return os.path.exists(receipt_path(os.fsencode(self.work), name))
+
+    def rows(self, shards: Sequence[str]) -> Iterator[bytes | None]:
+        """The index rows of shards, from the work folder or the bucket."""
+        with TransferPool(FETCHERS) as pool:
+            yield from pool.map(self._rows, shards)
+
+    def _rows(self, name: str) -> bytes | None:
+        here = kept_rows(self.work, name)
+        return self.shared.read(f"{name}.rows") if here is None else here
 
     def withdraw(self, names: Collection[str]) -> None:
         """Remove from the bucket what an earlier run uploaded, unless a manifest names it by now."""
@@ -86,12 +127,13 @@ class BucketDestination:
     def discard(self) -> None:
         """Do nothing: the receipts say which files in the bucket belong to this run."""
 
-    def delivery(self) -> AbstractContextManager[Delivery]:
-        """Upload shards, several at a time."""
-        return Shipping(self.files, self.work)
+    def delivery(self, *, part: bool = False) -> AbstractContextManager[Delivery]:
+        """Upload shards, several at a time. part: with their receipts and index rows."""
+        return Shipping(self.files, self.work, self.shared, with_receipts=part)
 
     def commit(self, manifest: Manifest, skipped: Sequence[Skipped]) -> None:
         """Upload the index files and the list of skipped files, then the manifest; all shards are already there."""
+        self.shared.require_held()
         decide(self, manifest, skipped)
         self._finish(manifest)
 
@@ -129,17 +171,23 @@ class BucketDestination:
             self._finish(manifest)
 
     def _finish(self, manifest: Manifest) -> None:
+        if manifest.appended and not continues(self.files.read_manifest(), manifest):
+            fact = "another run changed the dataset that this adds to"
+            raise DestinationError(str(self), fact, "run `pack` with `append=True` again")
         sizes = sizes_in(manifest) | self._send_all_but_shards(manifest)
         data = encode_manifest(manifest)
         self.files.finish(data, sizes, sweep=True)  # all other files there may be removed: see `check_free`
+        self.shared.remove(name for name in self.shared.names() if name != WHOLE_LEASE)
         with whole_file(self._seal) as file:
             file.write(b"%08x\n" % crc32c(data))
         remove(self.work, lambda name: name != LOCK)
 
     def _send_all_but_shards(self, manifest: Manifest) -> dict[str, int]:
-        """Upload the index files and the list of skipped files. Returns name -> bytes of each."""
+        """Upload the index files and the list of skipped files, and return name -> bytes of each. Those of a dataset
+        that is added to are there already."""
         shards = {entry.name for entry in manifest.shards}
         names = [name for name in all_names(manifest, self.stem) if name not in shards]
+        names = [name for name in names if os.path.exists(os.path.join(self.work, name))]
         with TransferPool(SENDERS) as pool:
 
             def one(name: str) -> ObjectInfo:

@@ -10,25 +10,39 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 
 from shardkit.checksums import crc32c
-from shardkit.errors import DamagedError, DestinationError, ManifestError, NotFoundError, StorageError, UsageError
+from shardkit.errors import (
+    BusyError,
+    DamagedError,
+    DestinationError,
+    ManifestError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+)
 from shardkit.location import Location
 from shardkit.sample import fs_text
 from shardkit.shards import names
 from shardkit.shards.index_file import IndexFile, index_source, is_index, open_index
-from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, all_names, decode_manifest, is_ours
+from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, all_names, decode_manifest, file_names, is_ours
 from shardkit.storage.files import translated
-from shardkit.storage.patient import open_patient
-from shardkit.storage.store import ObjectInfo, StorageOptions, Store, read
+from shardkit.storage.patient import Patient, open_patient
+from shardkit.storage.store import ObjectInfo, StorageOptions, read
 from shardkit.storage.transfer import SENDINGS, TransferCheck, difference
 
 OVERWRITE = "choose another destination, or replace it with `overwrite=True`"
 MOVE = "move it elsewhere, or choose another destination"
+
+HEAD_BYTES = 256
+"""The beginning of a JSON file that shows whether it is a manifest: others may be large."""
+
+log = logging.getLogger(__name__)
 
 _PATTERN = set("*?{}")
 
@@ -37,7 +51,7 @@ _PATTERN = set("*?{}")
 class DatasetFiles:
     """The files of a dataset in a patient store: their names start with `stem`, at the root of `store`."""
 
-    store: Store
+    store: Patient
     stem: str
 
     def __str__(self) -> str:
@@ -89,6 +103,20 @@ class DatasetFiles:
             str(self.location(name)), fact, "make sure that no other run writes there, and run the command again"
         )
 
+    def replace(self, name: str, data: bytes, version: str | None) -> None:
+        """Write an object as `write` does, but only if it still has this version (None: if there is none). A local file
+        is replaced without that condition, since its folder is locked. BusyError if another run wrote it meanwhile."""
+        place = self.location(name)
+        if place.is_local:
+            self.write(name, data)
+            return
+        crc = f"{crc32c(data):08x}"
+        if self.store.put_if(name, data, version=version, crc32c=crc) is None:
+            fact = "another run wrote it meanwhile"
+            raise BusyError(str(place), fact, "make sure that no other run writes there, and run the command again")
+        if self.read(name) != data:
+            self.write(name, data)
+
     def remove(self, these: Iterable[str]) -> None:
         """Remove the objects that exist."""
         for name in these:
@@ -100,6 +128,46 @@ class DatasetFiles:
             return self.read(self.manifest)
         except NotFoundError:
             return None
+
+    def named_by_others(self, among: Collection[str]) -> dict[str, str]:
+        """Those of these files that other datasets in the folder name too, each with one of them: a merged dataset
+        names the files of those that it was merged from. A manifest that can't be read may name all of them."""
+        found: dict[str, str] = {}
+        for name in self._manifests() if among else ():
+            head = b"".join(map(bytes, self.store.pieces(name, 0, min(HEAD_BYTES, self.info(name).bytes))))
+            if not is_ours(head):
+                continue
+            try:
+                known = set(file_names(decode_manifest(self.read(name), place=self.place(name))))
+            except ManifestError as exc:
+                log.warning("%s: its files are not known (%s), so none is removed here", self.place(name), exc.fact)
+                known = set(among)
+            except NotFoundError:
+                continue
+            found.update(dict.fromkeys(known.intersection(among), name.removesuffix(".json")))
+        return found
+
+    def _manifests(self) -> list[str]:
+        """The JSON files of the folder that may be manifests of other datasets."""
+        root = self.store.root
+        if root.is_local:
+            there: Iterable[str] = self._listed("")
+        elif (inside := self.store.folders()) is not None:
+            there = [info.name for info in inside[1]]
+        else:
+            there = [info.name for info in self.store.list() if "/" not in info.name]
+        return sorted(name for name in there if name.endswith(".json") and name != self.manifest
+                      and not name.startswith(".") and not name.endswith(names.skipped_name("")))  # fmt: skip
+
+    def remove_unless_named(self, these: Collection[str]) -> None:
+        """Remove the objects that exist, except those that other datasets in the folder name."""
+        self.remove(sorted(set(these) - self.named_by_others(these).keys()))
+
+    def require_unnamed(self, these: Collection[str]) -> None:
+        """DestinationError if another dataset in the folder names one of these files."""
+        for name, other in sorted(self.named_by_others(these).items()):
+            fact = f"this file belongs to the dataset {other}"
+            raise DestinationError(self.place(name), fact, "choose another destination")
 
     def read_manifest(self) -> Manifest | None:
         """The manifest, or None. DestinationError for a file with its name that can't be read as a manifest."""
@@ -166,6 +234,13 @@ class DatasetFiles:
         """What the store knows about an object. Raises NotFoundError, StorageError."""
         return self.store.info(name)
 
+    def version(self, name: str) -> str | None:
+        """The version of an object; None if there is none."""
+        try:
+            return self.info(name).version or ""
+        except NotFoundError:
+            return None
+
     def holds(self, wanted: ObjectInfo, *, check: TransferCheck, stop: Event) -> bool:
         """Whether the object `wanted` exists with its size and with the CRC-32C that was stored with it.
 
@@ -211,7 +286,7 @@ class DatasetFiles:
         except ManifestError:
             return
         if self._aside in left:
-            self.remove(sorted(self.replaced() - ours))
+            self.remove_unless_named(self.replaced() - ours)
         self.remove(sorted(left))
 
     def next_generation(self, manifest: Manifest | None) -> int:
@@ -235,13 +310,22 @@ class DatasetFiles:
         """
         listed = self.sizes(files)
         self.require_all(files, "make sure that no other run writes there, and run the command again")
+        version = self.version(self.manifest)  # before its content: what is replaced is what was read
         before, theirs = self.manifest_bytes(), self.replaced()
         if before is not None and before != manifest:
             self.write(self._aside, before)
             theirs |= self.replaced()
-        self.write(self.manifest, manifest)
-        self.remove(sorted((theirs | set(listed if sweep else ())) - set(files)))
+        self.replace(self.manifest, manifest, version)
+        self.remove_unless_named((theirs | set(listed if sweep else ())) - set(files))
         self.remove([self._aside, self._marker])
+
+
+def continues(before: Manifest | None, manifest: Manifest) -> bool:
+    """Whether a manifest is that of the dataset `before` with something added: all shards and index files stay."""
+    if before is None or not manifest.appended:
+        return False
+    shards, index = manifest.shards[: len(before.shards)], manifest.index[: len(before.index)]
+    return before.shards == shards and before.index == index
 
 
 def sizes_in(manifest: Manifest) -> dict[str, int]:
@@ -273,7 +357,7 @@ def dataset_files_at(dest: Location, own: str, *, options: StorageOptions | None
     return DatasetFiles(open_patient(folder, options), own)
 
 
-def _is_folder(beside: Store, name: str) -> bool:
+def _is_folder(beside: Patient, name: str) -> bool:
     """Whether a bucket has objects below this name."""
     if beside.root.is_local:
         return False

@@ -8,12 +8,14 @@ destinations for a user's DEST (`open`), the files in the way (`in_the_way`) and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from shardkit.events import ProgressFn
 from shardkit.packing.dest.dataset_files import DatasetFiles
+from shardkit.packing.dest.shared import SharedFolder
+from shardkit.packing.parts.part import Part
 from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.shards.manifest import Manifest, ShardEntry
 from shardkit.storage.files import FolderLock
@@ -72,10 +74,16 @@ class Destination(Protocol):
         """The same destination for files of another generation."""
         ...
 
-    def locked(self) -> AbstractContextManager[FolderLock]:
+    @property
+    def shared(self) -> SharedFolder:
+        """The folder at the destination in which parts leave what the merge needs."""
+        ...
+
+    def locked(self, part: Part | None = None) -> AbstractContextManager[FolderLock]:
         """Make and lock the work folder; at the end it is removed, unless the next run can resume from it.
 
-        An interrupted commit is finished first. Raises BusyError if another run holds the lock.
+        An interrupted commit is finished first. part: other parts may run at the same time. Raises BusyError if another
+        run holds the lock.
         """
         ...
 
@@ -84,8 +92,17 @@ class Destination(Protocol):
         way."""
         ...
 
-    def wrote(self, name: str, size: int) -> bool:
-        """Whether an earlier run on this machine wrote this file, which no manifest names."""
+    def wrote(self, there: Mapping[str, int]) -> set[str]:
+        """Those of these files (name -> bytes), which no manifest names, that an earlier run on this machine wrote, or
+        a part on any."""
+        ...
+
+    def fetch(self, shards: Sequence[str]) -> None:
+        """Bring the receipts of these shards to the work folder if parts left them at the destination."""
+        ...
+
+    def rows(self, shards: Sequence[str]) -> Iterator[bytes | None]:
+        """The index rows of each of these shards, as written by `keep_receipt`; None if there are none."""
         ...
 
     def withdraw(self, names: Collection[str]) -> None:
@@ -96,8 +113,8 @@ class Destination(Protocol):
         """After an error, remove what can't be resumed."""
         ...
 
-    def delivery(self) -> AbstractContextManager[Delivery]:
-        """The delivery of this job's shards, for a `with` block."""
+    def delivery(self, *, part: bool = False) -> AbstractContextManager[Delivery]:
+        """The delivery of this job's shards, for a `with` block. part: with what the merge needs of them."""
         ...
 
     def commit(self, manifest: Manifest, skipped: Sequence[Skipped]) -> None:

@@ -12,23 +12,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from shardkit.errors import DestinationError, ManifestError, ShardkitError
 from shardkit.events import ProgressFn
 from shardkit.location import Location
-from shardkit.packing.dest.dataset_files import DatasetFiles, sizes_in
+from shardkit.packing.dest.dataset_files import DatasetFiles, continues, sizes_in
 from shardkit.packing.dest.destination import Delivery
+from shardkit.packing.dest.shared import SharedFolder
 from shardkit.packing.dest.work_folder import (
     decide,
     decided_path,
     keep_only,
+    kept_rows,
     locked_folder,
     read_manifest_file,
     remove,
 )
+from shardkit.packing.parts.part import Part
 from shardkit.packing.write.receipt import Receipt, Skipped
 from shardkit.sample import fs_text
 from shardkit.shards.index_file import is_index
@@ -80,9 +83,14 @@ class DiskDestination:
         """The same destination for files of another generation."""
         return replace(self, generation=generation)
 
-    def locked(self) -> AbstractContextManager[FolderLock]:
+    @property
+    def shared(self) -> SharedFolder:
+        """The folder in which parts leave what the merge needs: the work folder."""
+        return SharedFolder(self.files)
+
+    def locked(self, part: Part | None = None) -> AbstractContextManager[FolderLock]:
         """Make and lock the work folder, and finish an interrupted commit."""
-        return locked_folder(self.work, self._resume)
+        return locked_folder(self.work, self._resume, self.shared, part, wanted=bool(self.shared.planned()))
 
     def clear(self) -> None:
         """Remove the markers of a download that had written its manifest. DestinationError if a folder is in the
@@ -95,9 +103,16 @@ class DiskDestination:
                     fs_text(path), "a folder already exists at this path", "choose another destination"
                 )
 
-    def wrote(self, name: str, size: int) -> bool:
-        """Always False: what a run writes stays in the work folder until its commit."""
-        return False
+    def wrote(self, there: Mapping[str, int]) -> set[str]:
+        """None: what a run writes stays in the work folder until its commit."""
+        return set()
+
+    def fetch(self, shards: Sequence[str]) -> None:
+        """Do nothing: parts leave their receipts in the work folder."""
+
+    def rows(self, shards: Sequence[str]) -> Iterator[bytes | None]:
+        """The index rows of shards, from the work folder."""
+        return (kept_rows(self.work, name) for name in shards)
 
     def withdraw(self, names: Collection[str]) -> None:
         """Do nothing: no file is delivered before the commit."""
@@ -108,12 +123,13 @@ class DiskDestination:
         if not any(map(os.path.exists, (decided_path(self), os.path.join(self.work, REPLACED)))):
             keep_only(self, ())
 
-    def delivery(self) -> AbstractContextManager[Delivery]:
+    def delivery(self, *, part: bool = False) -> AbstractContextManager[Delivery]:
         """Shards wait in the work folder for the commit."""
         return contextlib.nullcontext(_Waiting())
 
     def commit(self, manifest: Manifest, skipped: Sequence[Skipped]) -> None:
         """Make the shards and index files of the work folder a dataset."""
+        self.shared.require_held()
         decide(self, manifest, skipped)
         _move_into_place(self)
 
@@ -202,8 +218,7 @@ def _continues_what_is_there(destination: DiskDestination, manifest: Manifest) -
         before = read_manifest_file(destination.manifest_path)
     except (ManifestError, FileNotFoundError):  # no dataset is there
         return False
-    shards, index = manifest.shards[: len(before.shards)], manifest.index[: len(before.index)]
-    return bool(manifest.appended) and before.shards == shards and before.index == index
+    return continues(before, manifest)
 
 
 def _keep_replaced(destination: DiskDestination, moved: Sequence[str]) -> None:
@@ -232,7 +247,8 @@ def _sweep(destination: DiskDestination) -> None:
         if not ours:
             return
         theirs = _names_in(kept, destination.stem)
-        for name in sorted(theirs.union(destination._names()) - ours):
+        unwanted = theirs.union(destination._names()) - ours
+        for name in sorted(unwanted - destination.files.named_by_others(unwanted).keys()):
             path = os.path.join(destination.folder, name)
             if name in theirs or not name.endswith(".parquet") or is_index(path):
                 _remove_replaced(path)

@@ -7,25 +7,34 @@ import contextlib
 from shardkit.errors import DestinationError, ManifestError
 from shardkit.packing.dest.dataset_files import MOVE, OVERWRITE, DatasetFiles
 from shardkit.packing.dest.destination import Destination
+from shardkit.packing.parts.record import DISCARD, remove_leftover
 from shardkit.shards import names
 from shardkit.shards.manifest import Manifest, all_names, decode_manifest, is_ours
 
 
-def check_free(destination: Destination, *, overwrite: bool) -> Destination:
+def check_free(destination: Destination, *, overwrite: bool, parts: bool = False) -> Destination:
     """The destination with the generation to write: the next one if a dataset is replaced, that of an existing dataset
     otherwise, and the first if there is none.
 
     Raises DestinationError if somebody else's files are in the way: a folder; a file that no manifest names and that no
-    earlier run wrote; or, even with `overwrite`, a file named like ours that is not a manifest or an index.
+    earlier run wrote; or, even with `overwrite`, a file named like ours that is not a manifest or an index. And if an
+    unfinished packing in parts is there, unless it may go on (`parts`).
     """
     files = destination.files
     _refuse_names_of_another_dataset(files)
     destination.clear()
     data = files.manifest_bytes()
     manifest = None if data is None else readable_manifest(files, data)
+    if manifest is not None:
+        remove_leftover(destination.shared, manifest.plan)
+    if not parts and destination.shared.planned():
+        fact = "an unfinished packing in parts is there"
+        raise DestinationError(str(destination.shared), fact, f"finish it with 'shardkit merge', or {DISCARD}")
     known = files.replaced() if manifest is None else set(all_names(manifest, files.stem))
-    for name, size in files.sizes().items() if overwrite or data is None else ():
-        if name not in known and not destination.wrote(name, size):
+    if overwrite or data is None:
+        unknown = {name: size for name, size in files.sizes().items() if name not in known}
+        files.require_unnamed(unknown)
+        for name in sorted(unknown.keys() - destination.wrote(unknown)) if unknown else ():
             refuse_file(files, name, "was not written by this run", overwrite=overwrite)
     if data is None:
         return destination.in_generation(1)

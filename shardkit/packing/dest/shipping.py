@@ -15,7 +15,8 @@ from threading import Condition, Lock
 from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
 from shardkit.packing.dest.dataset_files import DatasetFiles
-from shardkit.packing.write.receipt import Receipt
+from shardkit.packing.dest.shared import RECEIPT, SharedFolder
+from shardkit.packing.write.receipt import Receipt, receipt_path, rows_path
 from shardkit.shards.manifest import ShardEntry
 from shardkit.storage.files import translated
 from shardkit.storage.store import ObjectInfo
@@ -34,8 +35,10 @@ WAITING = 4
 class Shipping:
     """The delivery to a bucket: uploads shards from a work folder. Thread-safe."""
 
-    def __init__(self, files: DatasetFiles, work: str) -> None:
-        self.files, self.work = files, work
+    def __init__(self, files: DatasetFiles, work: str, shared: SharedFolder, *, with_receipts: bool = False) -> None:
+        """with_receipts: also leave receipts and index rows in `shared`, each before its shard."""
+        self.files, self.work, self.shared, self.with_receipts = files, work, shared, with_receipts
+        self._left = set(shared.names()) if with_receipts else set[str]()
         self._there = files.sizes()
         self._crew = TransferPool(SENDERS)
         self._futures: list[Future[None]] = []
@@ -57,6 +60,7 @@ class Shipping:
 
     def wait_for_room(self) -> None:
         """Wait until few shards are queued. Raises the error that stopped the uploads."""
+        self.shared.require_held()
         with self._changed:
             while self._waiting >= SENDERS + WAITING and not self._crew.stop.is_set():
                 self._changed.wait(0.1)
@@ -67,7 +71,8 @@ class Shipping:
     def deliver(self, receipt: Receipt) -> None:
         """Upload a finished shard, unless it is already uploaded or has no samples."""
         self._crew.require_sound()
-        if not receipt.entry.samples or not os.path.exists(self._path(receipt.entry)):
+        left = not self.with_receipts or receipt.entry.name + RECEIPT in self._left
+        if left and (not receipt.entry.samples or not os.path.exists(self._path(receipt.entry))):
             return
         with self._changed:
             self._waiting += 1
@@ -88,17 +93,25 @@ class Shipping:
     def _ship(self, entry: ShardEntry) -> None:
         here = Location("", self._path(entry))
         self._begin()
-        if not self.holds(entry):
+        if self.with_receipts:
+            self._leave_receipt(entry.name)
+        if entry.samples and os.path.exists(here.path) and not self.holds(entry):
             send(file_pieces(here), here, self.files.store, _wanted(entry), check="store", stop=self._crew.stop,
                  on_progress=lambda _: None)  # fmt: skip
-        with translated(here.path), contextlib.suppress(FileNotFoundError):
-            os.unlink(here.path)
+        if entry.samples:
+            with translated(here.path), contextlib.suppress(FileNotFoundError):
+                os.unlink(here.path)
         log.debug("%s: sent", self.files.location(entry.name))
         with self._changed:
             self._waiting -= 1
             self._sent += 1
             self._sent_bytes += entry.bytes
             self._changed.notify_all()
+
+    def _leave_receipt(self, name: str) -> None:
+        for path in (rows_path(os.fsencode(self.work), name), receipt_path(os.fsencode(self.work), name)):
+            with translated(path), open(path, "rb") as file:
+                self.shared.write(os.path.basename(os.fsdecode(path)), file.read())
 
     def _begin(self) -> None:
         """Prepare the bucket before the first upload."""

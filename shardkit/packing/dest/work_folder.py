@@ -11,15 +11,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import msgspec
 import numpy as np
 
 from shardkit.checksums import crc32c
-from shardkit.errors import ShardkitError
+from shardkit.errors import ShardkitError, StorageError
 from shardkit.packing.dest.destination import Destination
+from shardkit.packing.dest.shared import SharedFolder
+from shardkit.packing.parts.names import is_of_parts
+from shardkit.packing.parts.part import Part
 from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, rows_path
 from shardkit.sample import fs_text
 from shardkit.shards.index import INTEGERS, ShardRows, index_writer
@@ -34,21 +37,34 @@ INDEX_SHARDS = 1024
 
 
 @contextlib.contextmanager
-def locked_folder(work: str, resume: Callable[[], None]) -> Iterator[FolderLock]:
+def locked_folder(
+    work: str, resume: Callable[[], None], shared: SharedFolder, part: Part | None = None, *, wanted: bool = False
+) -> Iterator[FolderLock]:
     """Make and lock the work folder; at the end it is removed if nothing is left to resume from.
 
-    resume: called first, to finish an interrupted commit. Raises BusyError if another run holds the lock.
+    resume: called first, to finish an interrupted commit. part: share the lock with other parts. wanted: hold a lease
+    too, since other machines may write to this destination; a part always does, and any run where the file system has
+    no locks. Raises BusyError if another run holds the lock or the lease.
     """
     parent = os.path.dirname(work)
     made = _missing_folders(parent)
-    lock = FolderLock(work)
+    lock = FolderLock(work, shared=part is not None)
     try:
         remove_abandoned(parent)
-        resume()
-        yield lock
+        with contextlib.ExitStack() as stack:
+            if wanted or part is not None or not lock.by_system:
+                stack.enter_context(shared.claimed(part))
+            else:
+                shared.require_no_parts()
+            if part is None:
+                resume()
+            yield lock
     finally:
         try:
-            _tidy(work, made)
+            if lock.alone():
+                _tidy(work, made)
+            else:
+                remove_abandoned(work)
         finally:
             lock.release()
             if not POSIX:  # which removes no open file, and so not the lock
@@ -83,15 +99,17 @@ def remove(work: str, unwanted: Callable[[str], bool]) -> None:
 
 
 def keep_only(destination: Destination, shards: Iterable[str]) -> None:
-    """Remove what an earlier run wrote for another plan, from the work folder and from the destination.
+    """Remove what an earlier run wrote for another plan, from the work folder and from the destination. What parts
+    wrote stays: only a merge removes it.
 
     shards: the names of those to keep.
     """
-    wanted = {LOCK, *(name + ending for name in shards for ending in ("", ".rows", ".receipt"))}
+    kept = {*shards, *destination.shared.planned()}
+    wanted = {LOCK, *(name + ending for name in kept for ending in ("", ".rows", ".receipt"))}
     with translated(destination.work):
-        unwanted = {name for name in os.listdir(destination.work) if name not in wanted}
+        unwanted = {name for name in os.listdir(destination.work) if name not in wanted and not is_of_parts(name)}
     destination.withdraw({name.removesuffix(".receipt") for name in unwanted})
-    remove(destination.work, lambda name: name not in wanted)
+    remove(destination.work, unwanted.__contains__)
 
 
 class IndexFiles:
@@ -116,13 +134,13 @@ class IndexFiles:
         unfinished = RuntimeError("the index is not complete")
         self._open.__exit__(RuntimeError, unfinished, None)  # nothing is open after `end`
 
-    def add(self, shard: ShardEntry) -> None:
-        """Add the rows of the next shard, which are in the work folder."""
+    def add(self, shard: ShardEntry, rows: bytes | None = None) -> None:
+        """Add the rows of the next shard. rows: as `keep_receipt` writes them (None: they are in the work folder)."""
         if self._shards == INDEX_SHARDS:
             self._complete()
         if self._write is None:
             self._write = self._begin()
-        self._write(_rows(self._destination.work, shard))
+        self._write(_decoded(shard, _kept(self._destination.work, shard.name) if rows is None else rows))
         self._shards += 1
 
     def end(self) -> tuple[IndexEntry, ...]:
@@ -161,6 +179,27 @@ def write_index_files(
         return index.end()
 
 
+def write_index_of_parts(
+    destination: Destination,
+    shards: Sequence[ShardEntry],
+    before: Sequence[IndexEntry],
+    *,
+    rows: Mapping[str, int],
+    seek: bool,
+) -> tuple[IndexEntry, ...]:
+    """Write the index of shards whose rows parts left at the destination. before, seek: as for IndexFiles.
+
+    rows: the CRC-32C of the rows of each shard. Raises StorageError for rows that are missing or damaged.
+    """
+    with IndexFiles(destination, before, seek=seek) as index:
+        for shard, data in zip(shards, destination.rows([entry.name for entry in shards]), strict=True):
+            if data is None or crc32c(data) != rows[shard.name]:
+                fact = f"the index rows of {shard.name} are missing or damaged"
+                raise StorageError(str(destination.shared), fact, "run the part that wrote it again")
+            index.add(shard, data)
+        return index.end()
+
+
 def _size_and_crc(path: str) -> tuple[int, str]:
     """(bytes, CRC-32C in hex) of a file, read in pieces: the index of a large dataset takes gigabytes."""
     size = crc = 0
@@ -171,10 +210,21 @@ def _size_and_crc(path: str) -> tuple[int, str]:
     return size, f"{crc:08x}"
 
 
-def _rows(work: str, shard: ShardEntry) -> ShardRows:
-    path = rows_path(os.fsencode(work), shard.name)
+def _kept(work: str, name: str) -> bytes:
+    path = rows_path(os.fsencode(work), name)
     with translated(path), open(path, "rb") as file:
-        rows = msgspec.msgpack.decode(file.read(), type=Rows)
+        return file.read()
+
+
+def kept_rows(work: str, name: str) -> bytes | None:
+    """The index rows of a shard in the work folder; None if they are not there."""
+    with contextlib.suppress(FileNotFoundError), open(rows_path(os.fsencode(work), name), "rb") as file:
+        return file.read()
+    return None
+
+
+def _decoded(shard: ShardEntry, data: bytes) -> ShardRows:
+    rows = msgspec.msgpack.decode(data, type=Rows)
     numbers = {name: np.frombuffer(rows.numbers[name], np.int64).astype(INTEGERS[name]) for name in COLUMNS}
     return ShardRows(shard.name, rows.keys, rows.paths, numbers, rows.seek)
 

@@ -8,7 +8,6 @@ of them. Existing labels stay, so new classes get the next numbers, and the name
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -27,7 +26,7 @@ from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.known_rows import RowsByPath, free_keys
 from shardkit.sample import path_of_text
 from shardkit.shards.index_file import index_entries
-from shardkit.shards.manifest import ClassEntry, Manifest, content_options
+from shardkit.shards.manifest import Manifest
 from shardkit.sources.groups import Grouped
 from shardkit.sources.source import Source
 from shardkit.sources.subset import grouped_at, source_at
@@ -75,25 +74,6 @@ class ExistingDataset:
         numbers = [re.fullmatch(r".*-(\d+)\.\w+", entry.name) for entry in self.manifest.shards]
         return max([len(numbers), *(int(found[1]) + 1 for found in numbers if found)])
 
-    def merged(self, manifest: Manifest) -> Manifest:
-        """The manifest of the whole dataset. manifest: of the new shards alone, with all classes."""
-        before = self.manifest
-        counts = dict(zip(before.class_names, (entry.count for entry in before.classes), strict=True))
-        added = {"shards": len(manifest.shards), "samples": manifest.samples}
-        added |= {"changed": self.changed.count, "gone": self.gone.count}
-        return Manifest(
-            shard_format=before.shard_format,
-            samples=before.samples + manifest.samples,
-            bytes=before.bytes + manifest.bytes,
-            classes=tuple(ClassEntry(each.name, each.count + counts.get(each.name, 0)) for each in manifest.classes),
-            fields=tuple(sorted({*before.fields, *manifest.fields})),
-            shards=before.shards + manifest.shards,
-            index=before.index + manifest.index,
-            skipped=manifest.skipped,
-            options=before.options | content_options(labels=manifest.labels, appended=[*before.appended, added]),
-            plan=hashlib.blake2b(f"{before.plan} {manifest.plan}".encode(), digest_size=16).hexdigest(),
-        )
-
 
 def existing_datasets(destinations: Mapping[str, Destination], options: PackOptions) -> dict[str, ExistingDataset]:
     """The existing datasets by split. DestinationError for one that can't be added to with these options."""
@@ -118,6 +98,9 @@ def _check(destination: Destination, manifest: Manifest, options: PackOptions) -
     if not manifest.plan or not manifest.index:
         fact = "this dataset was not written by 'shardkit pack', so new files can't be identified"
         raise DestinationError(place, fact, "choose another destination for the new files")
+    if manifest.merged:
+        fact = f"this dataset was merged from {', '.join(each['name'] for each in manifest.merged)}"
+        raise DestinationError(place, fact, "add to one of them, and merge them again with `overwrite=True`")
     if manifest.shard_format != options.format:
         fact = f"this dataset is of the format {manifest.shard_format}, not {options.format}"
         raise DestinationError(place, fact, _CURE)
@@ -253,7 +236,8 @@ def _index_columns(before: ExistingDataset, names: Sequence[str]) -> Iterator[di
 def require_free(before: ExistingDataset, shards: Iterable[str]) -> None:
     """DestinationError if a file that belongs to no dataset has the name of a new shard."""
     there, ours = before.destination.files.sizes(), {entry.name for entry in before.manifest.shards}
-    for name in sorted(there.keys() & set(shards) - ours):
+    unknown = {name: there[name] for name in there.keys() & set(shards) - ours}
+    for name in sorted(unknown.keys() - before.destination.wrote(unknown)) if unknown else ():
         place = before.destination.files.place(name)
         fact = "this file already exists, but the manifest of the dataset does not list it"
         raise DestinationError(place, fact, "move it elsewhere")

@@ -45,8 +45,8 @@ class PlannedDataset:
         """The files of all samples, one row each."""
         return self.source if self.grouped is None else self.grouped.files
 
-    def tasks(self, work: str, options: PackOptions) -> Iterator[ShardTask]:
-        """The task of each shard, in order, made one at a time.
+    def tasks(self, work: str, options: PackOptions, numbers: range | None = None) -> Iterator[ShardTask]:
+        """The tasks of the shards with these numbers (None: of all), in order, made one at a time.
 
         A task's digest covers more than the plan's: also the location of the files, since a shard that an earlier run
         finished may be of another tree with the same names and sizes.
@@ -58,7 +58,7 @@ class PlannedDataset:
             salt += b" seek points"
         texts = dict(enumerate(self.source.classes)) if FORMATS[options.format].holds_class_names else {}
         origin = self.files.origin.prepared(work)
-        for number in range(len(self.plan)):
+        for number in range(len(self.plan)) if numbers is None else numbers:
             shard = self.plan.shard(number)
             rows = shard.rows if self.grouped is None else self.grouped.rows[shard.rows].reshape(-1)
             samples = self._samples(shard.rows, rows, origin)

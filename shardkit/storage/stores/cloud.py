@@ -190,14 +190,14 @@ class RemoteStore:
                 raise parts.failure from exc
             raise
 
-    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+    def put_if(self, name: str, data: bytes, *, version: str | None, crc32c: str | None = None) -> str | None:
         """Write an object on a condition: one PUT with If-None-Match or If-Match."""
         self._require_writable()
         self._open()
         path = self._path(name)
-        return self._ask(name, lambda: self._put_if(path, data, version))
+        return self._ask(name, lambda: self._put_if(path, data, version, crc32c))
 
-    def _put_if(self, path: str, data: bytes, version: str | None) -> str | None:
+    def _put_if(self, path: str, data: bytes, version: str | None, crc32c: str | None) -> str | None:
         fails = obstore().exceptions
         try:
             mode: Any = "create"
@@ -206,7 +206,8 @@ class RemoteStore:
                 if _version(found) != version:
                     return None
                 mode = {key: found[key] for key in ("e_tag", "version") if found.get(key)}
-            return _version(obstore().put(self._writing, path, data, mode=mode, use_multipart=False)) or ""
+            more: dict[str, Any] = {"attributes": {_CHECKSUM: crc32c}} if crc32c else {}
+            return _version(obstore().put(self._writing, path, data, mode=mode, use_multipart=False, **more)) or ""
         except (FileNotFoundError, fails.NotFoundError, fails.AlreadyExistsError, fails.PreconditionError):
             return None
 

@@ -83,7 +83,7 @@ class LocalStore:
         with translated(folder):
             sync_folder(folder)
 
-    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+    def put_if(self, name: str, data: bytes, *, version: str | None, crc32c: str | None = None) -> str | None:
         """Write a file on a condition. If it exists, it is moved away first, which only one writer can do; it is then
         absent for a moment."""
         path = self._path(name)

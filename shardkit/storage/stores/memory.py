@@ -43,7 +43,7 @@ class MemoryStore:
     def info(self, name: str) -> ObjectInfo:
         """The size and CRC-32C of an object."""
         data = self._content(name)
-        crc = f"{crc32c(data):08x}"
+        crc = _crc(data)
         return ObjectInfo(name, len(data), crc, crc)
 
     def pieces(self, name: str, start: int = 0, end: int | None = None) -> Iterator[memoryview]:
@@ -63,15 +63,15 @@ class MemoryStore:
         with _LOCK:
             _OBJECTS[self._path(name)] = content
 
-    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+    def put_if(self, name: str, data: bytes, *, version: str | None, crc32c: str | None = None) -> str | None:
         """Write an object on a condition."""
         path = self._path(name)
         with _LOCK:
             there = _OBJECTS.get(path)
-            if (None if there is None else f"{crc32c(there):08x}") != version:
+            if (None if there is None else _crc(there)) != version:
                 return None
             _OBJECTS[path] = data
-        return f"{crc32c(data):08x}"
+        return _crc(data)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose names begin with `prefix`."""
@@ -79,10 +79,14 @@ class MemoryStore:
         with _LOCK:
             found = {path[len(base) :]: data for path, data in _OBJECTS.items() if path.startswith(base + prefix)}
         for name in sorted(found, key=str.encode):
-            crc = f"{crc32c(found[name]):08x}"
+            crc = _crc(found[name])
             yield ObjectInfo(name, len(found[name]), crc, crc)
 
     def delete(self, name: str) -> None:
         """Remove an object."""
         with _LOCK:
             _OBJECTS.pop(self._path(name), None)
+
+
+def _crc(data: bytes) -> str:
+    return f"{crc32c(data):08x}"

@@ -72,10 +72,10 @@ class SlowStore:
         time.sleep(self.slowness.latency_seconds)
         self.store.put(name, cast(BinaryIO, _Counted(data, self._bandwidth.take)), crc32c=crc32c)
 
-    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+    def put_if(self, name: str, data: bytes, *, version: str | None, crc32c: str | None = None) -> str | None:
         """Write an object on a condition, after the latency."""
         time.sleep(self.slowness.latency_seconds)
-        return put_if(self.store, name, data, version=version)
+        return put_if(self.store, name, data, version=version, crc32c=crc32c)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose names begin with `prefix`, after the latency."""
@@ -221,12 +221,12 @@ class FaultyStore:
         if fault == "lost":
             raise self._failure(name, "the connection broke before the answer came")
 
-    def put_if(self, name: str, data: bytes, *, version: str | None) -> str | None:
+    def put_if(self, name: str, data: bytes, *, version: str | None, crc32c: str | None = None) -> str | None:
         """Write an object on a condition, or a fault: before it is written, or after it."""
         fault, _ = self._before("put", name)
         if fault == "reset":
             raise self._failure(name, "the connection broke")
-        written = put_if(self.store, name, data, version=version)
+        written = put_if(self.store, name, data, version=version, crc32c=crc32c)
         if fault == "lost":
             raise self._failure(name, "the connection broke before the answer came")
         return written

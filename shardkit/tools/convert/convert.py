@@ -14,7 +14,6 @@ import os
 import re
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -37,7 +36,8 @@ from shardkit.packing.dest.work_folder import IndexFiles, keep_only
 from shardkit.packing.engine.engine import Engine, open_engine
 from shardkit.packing.engine.options import EngineLike, engine_options, move_engine
 from shardkit.packing.run import write_shards
-from shardkit.packing.write.receipt import Receipt, Skipped
+from shardkit.packing.totals import Totals
+from shardkit.packing.write.receipt import Skipped
 from shardkit.packing.write.stored_samples import StoredSamples
 from shardkit.packing.write.task import ShardTask
 from shardkit.shards.find.shards import SourceLike
@@ -189,8 +189,8 @@ class _Conversion:
 
         keep_only(self.destination, self.names)
         with IndexFiles(self.destination, seek=self.seek_points) as index:
-            receipts = write_shards(self.tasks(), engine, advance, self.destination, progress, finished=index.add)
-            return self._commit(receipts, index.end())
+            totals = write_shards(self.tasks(), engine, advance, self.destination, progress, finished=index.add)
+            return self._commit(totals, index.end())
 
     def tasks(self) -> Iterator[ShardTask]:
         """The tasks of the new shards, generated one at a time."""
@@ -232,40 +232,37 @@ class _Conversion:
             texts=self.texts, seek_points=self.seek_points,
         )  # fmt: skip
 
-    def _commit(self, receipts: Sequence[Receipt], index: tuple[IndexEntry, ...]) -> Manifest:
-        entries = tuple(receipt.entry for receipt in receipts)
+    def _commit(self, totals: Totals, index: tuple[IndexEntry, ...]) -> Manifest:
+        entries = totals.written
         samples = sum(entry.samples for entry in entries)
         if not samples:
             raise DatasetError(str(self.stored.shards[0]), "these shards hold no samples", "name others")
-        counts = Counter[int]()
-        for receipt in receipts:
-            counts.update(receipt.labels)
         skipped = self._skipped()
         manifest = Manifest(
             shard_format=self.format.name,
             samples=samples,
             bytes=sum(entry.bytes for entry in entries),
-            classes=self._classes(counts),
-            fields=tuple(sorted({name for receipt in receipts for name in receipt.fields})),
+            classes=self._classes(totals.labels),
+            fields=tuple(sorted(totals.fields)),
             shards=entries,
             index=index,
             skipped=len(skipped),
-            options=self._options(receipts),
+            options=self._options(sorted(totals.fields)),
             plan=self.layout.digest,
         )
         self.destination.commit(manifest, skipped)
         return manifest
 
-    def _classes(self, counts: Counter[int]) -> tuple[ClassEntry, ...]:
+    def _classes(self, counts: Mapping[int, int]) -> tuple[ClassEntry, ...]:
         manifest = self.stored.manifest
         if manifest is not None and manifest.labels == "multi":  # each sample may have several
             return manifest.classes
-        return tuple(ClassEntry(name, counts[label]) for label, name in sorted(self.texts.items()))
+        return tuple(ClassEntry(name, counts.get(label, 0)) for label, name in sorted(self.texts.items()))
 
-    def _options(self, receipts: Sequence[Receipt]) -> dict[str, Any]:
+    def _options(self, fields: Sequence[str]) -> dict[str, Any]:
         """The options of the new manifest."""
         options = self.layout.options | content_options(seek_points=self.seek_points)
-        return with_fields(options, sorted({name for receipt in receipts for name in receipt.fields}))
+        return with_fields(options, fields)
 
     def _skipped(self) -> list[Skipped]:
         """The source's list of skipped files, if the new manifest has the same content."""

@@ -313,6 +313,7 @@ def kept_files(
         return {file.name for file in alike}
     holds = pool.map(lambda file: target.holds(file, check=check, stop=pool.stop), alike)
     kept = {file.name for file, held in zip(alike, holds, strict=True) if held}
+    target.require_unnamed((listed.keys() & {file.name for file in copy.files}) - kept)
     if found is None:
         ours = {file.name for file in copy.files}
         others = set(listed) - kept - target.replaced()

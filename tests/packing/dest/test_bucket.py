@@ -27,6 +27,7 @@ from shardkit.location import locate
 from shardkit.packing.dest import shipping
 from shardkit.packing.engine import engine
 from shardkit.packing.pack import PackPlan
+from shardkit.packing.parts.names import WHOLE_LEASE, shared_name
 from shardkit.shards import names
 from shardkit.shards.manifest import decode_manifest, file_names
 from shardkit.storage.files import FolderLock
@@ -64,14 +65,20 @@ def packed_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def before_put(patch: pytest.MonkeyPatch, act: Callable[[str], None]) -> None:
-    """Calls `act` with the name before each put."""
-    put = memory.MemoryStore.put
+    """Calls `act` with the name before each put, other than of leases."""
+    put, put_if = memory.MemoryStore.put, memory.MemoryStore.put_if
 
     def putting(self: Any, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
         act(name)
         put(self, name, data, crc32c=crc32c)
 
+    def putting_if(self: Any, name: str, data: bytes, **condition: Any) -> str | None:
+        if not name.endswith(".lease"):
+            act(name)
+        return put_if(self, name, data, **condition)
+
     patch.setattr(memory.MemoryStore, "put", putting)
+    patch.setattr(memory.MemoryStore, "put_if", putting_if)
 
 
 def cut_short_at(patch: pytest.MonkeyPatch, last: str) -> None:
@@ -284,6 +291,88 @@ def test_objects_of_others_are_in_the_way(name: str, tree: Path, local: dict[str
     assert objects("b") == local
 
 
+def add_files(tree: Path, draw_image: Any, count: int = 3) -> None:
+    for number in range(count):
+        (tree / "red" / f"new{number}.jpg").write_bytes(draw_image(100 + number))
+
+
+def test_files_are_added_to_a_dataset_in_a_bucket_as_on_a_disk(
+    tree: Path, tmp_path: Path, draw_image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for dest in ("memory://b/train", str(tmp_path / "local" / "train")):
+        pack(tree, dest)
+    add_files(tree, draw_image)
+    before, put = objects("b"), list[str]()
+    before_put(monkeypatch, put.append)
+    there = pack(tree, append=True)
+    assert put == [
+        "train-000006.tar",
+        "train-000007.tar",
+        "train.00001.parquet",
+        names.aside_name("train"),
+        "train.json",
+    ]
+    assert there == pack(tree, str(tmp_path / "local" / "train"), append=True)
+    assert objects("b") == files(tmp_path / "local")
+    assert before.keys() < objects("b").keys()
+    assert pack(tree, append=True) == there
+    assert shardkit.verify("memory://b/train").sound
+
+
+@pytest.mark.parametrize("last", ["train-000007.tar", "train.00001.parquet", "train.json"])
+@pytest.mark.parametrize("machine", ["this", "another"])
+def test_an_addition_that_is_cut_short_leaves_the_dataset_and_goes_on(
+    machine: str, last: str, tree: Path, tmp_path: Path, draw_image: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(tree, str(tmp_path / "local" / "train"))
+    pack(tree)
+    add_files(tree, draw_image)
+    with monkeypatch.context() as patch:
+        cut_short_at(patch, last)
+        refused(StorageError, lambda: pack(tree, append=True))
+    assert len(list(shardkit.dataset("memory://b/train"))) == 12
+    pack(tree, str(tmp_path / "local" / "train"), append=True)
+    if machine == "another":
+        shutil.rmtree(tmp_path / "cache")
+        text = refused(DestinationError, lambda: pack(tree, append=True))
+        assert "this file already exists, but the manifest of the dataset does not list it" in text
+        return
+    pack(tree, append=True)
+    assert objects("b") == files(tmp_path / "local")
+
+
+def test_of_two_additions_at_once_one_is_refused_and_nothing_is_lost(
+    tree: Path, draw_image: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pack(tree)
+    add_files(tree, draw_image)
+    refusals: list[str] = []
+
+    def second(name: str) -> None:
+        if name == "train-000006.tar" and not refusals:
+            monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+            refusals.append(refused(BusyError, lambda: pack(tree, append=True)))
+
+    before_put(monkeypatch, second)
+    pack(tree, append=True)
+    assert f"another run (process {os.getpid()} on " in refusals[0]
+    assert len(list(shardkit.dataset("memory://b/train"))) == 15
+
+
+def test_a_manifest_that_another_run_wrote_meanwhile_is_not_replaced(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that lost its lease without knowing, or one of an older version."""
+
+    def meanwhile(name: str) -> None:
+        if name == "train.json":
+            memory._OBJECTS["b/train.json"] = b"another"
+
+    before_put(monkeypatch, meanwhile)
+    assert "another run wrote it meanwhile" in refused(BusyError, lambda: pack(tree))
+    assert memory._OBJECTS["b/train.json"] == b"another"
+
+
 def test_a_second_run_of_this_machine_is_refused(tree: Path, tmp_path: Path) -> None:
     pack(tree)
     (folder,) = (tmp_path / "cache" / "shardkit" / "packing").iterdir()
@@ -324,7 +413,6 @@ def test_what_makes_no_sense_is_refused(tree: Path, tmp_path: Path) -> None:
     text = refused(UsageError, lambda: pack(tree, str(tmp_path / "o"), storage_options={"region": "secret"}))
     assert text.startswith("storage_options: given for ")
     assert "secret" not in text
-    assert "on this machine only" in refused(UsageError, lambda: pack(tree, append=True))
     refused(DestinationError, lambda: pack(tree, "memory://b/train-*"))
     assert objects("b") == {}
 
@@ -366,6 +454,7 @@ def test_a_run_that_is_killed_leaves_no_half_dataset_and_the_next_goes_on(
         process.wait(60)
         there = {info.name: b"".join(map(bytes, store.pieces(info.name))) for info in store.list()}
         there.pop(names.marker_name("train"), None)
+        there.pop(shared_name("train", WHOLE_LEASE), None)
         assert there.items() <= local.items()
         if "train.json" in there:
             assert set(file_names(decode_manifest(there["train.json"], place="x"))) <= set(there)

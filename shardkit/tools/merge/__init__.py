@@ -1,0 +1,1 @@
+"""`shardkit merge`: one dataset of the parts of a packing, or of several datasets."""
