@@ -16,11 +16,11 @@ import msgspec
 
 from shardkit.errors import BusyError
 from shardkit.packing.dest.dataset_files import DatasetFiles
+from shardkit.packing.dest.lease import held, holders, require_held
 from shardkit.packing.parts import names
 from shardkit.packing.parts.part import Part
 from shardkit.shards.names import base_of_index, skipped_name, work_name
 from shardkit.storage.files import translated
-from shardkit.storage.lease import held, holders, require_held
 from shardkit.storage.store import content_of
 
 RECEIPT = ".receipt"

@@ -2,7 +2,7 @@
 
     plan.json               what all parts together write (`Planned`)
     00003-of-00016.json     what part 3 of 16 has written (`PartRecord`); before it is finished, that it was begun
-    00003-of-00016.lease    held while the part runs (shardkit.storage.lease)
+    00003-of-00016.lease    held while the part runs (shardkit.packing.dest.lease)
     whole.lease             held by a run that is not a part: a merge, and in a bucket any packing
     NAME.rows, NAME.receipt as in the work folder of any run: at a disk they are one folder
 

@@ -9,11 +9,11 @@ import msgspec
 
 from shardkit.errors import DestinationError
 from shardkit.packing.commit import Planned
+from shardkit.packing.dest.lease import holders
 from shardkit.packing.dest.shared import RECEIPT, SharedFolder
 from shardkit.packing.parts import names
 from shardkit.packing.parts.part import Part
 from shardkit.packing.totals import Totals
-from shardkit.storage.lease import holders
 
 SHOWN_PARTS = 8
 

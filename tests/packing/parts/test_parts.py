@@ -18,12 +18,12 @@ from shardkit.cli.main import run
 from shardkit.errors import BadFileError, BusyError, DestinationError, NotFoundError, StorageError
 from shardkit.location import locate
 from shardkit.packing.dest.dataset_files import DatasetFiles
+from shardkit.packing.dest.lease import held
 from shardkit.packing.dest.shared import SharedFolder
 from shardkit.packing.engine import engine
 from shardkit.packing.parts import names, record
 from shardkit.packing.parts.part import Part
 from shardkit.packing.parts.record import PartRecord
-from shardkit.storage.lease import held
 from shardkit.storage.patient import open_patient
 from shardkit.storage.stores import memory
 

@@ -15,8 +15,8 @@ from storage.in_memory import refused
 
 from shardkit.errors import BusyError
 from shardkit.location import locate
-from shardkit.storage import lease
-from shardkit.storage.lease import Claim, held, holders, require_held
+from shardkit.packing.dest import lease
+from shardkit.packing.dest.lease import Claim, held, holders, require_held
 from shardkit.storage.patient import Patient, open_patient
 from shardkit.storage.store import content_of, put_if
 
