@@ -67,7 +67,7 @@ from shardkit.reading.state import Cursor, ReadPosition
 from shardkit.sample import DecodedSample, Sample
 from shardkit.shards.find.files import TRIES
 from shardkit.shards.find.shards import SourceLike
-from shardkit.storage.access import remote_of
+from shardkit.storage.access import remote_of, sharing
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -827,6 +827,7 @@ def dataset(
     cache_bytes: int | str | None = None,
     ahead_bytes: int | str | None = None,
     timeout_seconds: float | None = None,
+    shared: bool | str | os.PathLike[str] | None = None,
 ) -> Dataset[Sample]:
     """Open shards, or a class directory, as a Dataset of samples.
 
@@ -852,6 +853,10 @@ def dataset(
     cache: a folder for local copies of the shards, of at most cache_bytes ("200GB"; default: no limit).
     ahead_bytes: limit for fetched bytes of a store that wait in memory (default: 2 GiB; see blocks/fetch_ahead.py);
     timeout_seconds: limit for one request, with all its attempts (default: 300).
+    shared: True for one reader on this machine: its processes (ranks, workers, other trainings of this user) share what
+    they fetch from a store, and batches that several of them decode in the same way, in memory that is freed with them.
+    A folder for the processes of all users and containers that can use it. By default the workers of one loader share
+    what they fetch; with False nothing is shared. See docs/storage.md.
 
     Iterating yields a dict for each sample: `__key__` and `__url__` (str), the image's bytes under its extension
     (`jpg`), `cls` (int), and any other field as bytes. Nothing is opened here: NotFoundError, ManifestError,
@@ -859,8 +864,8 @@ def dataset(
     """
     reading = Reading(
         buffer=buffer_size(shuffle), seed=seed, lanes=lanes, rank=rank, world_size=world_size, remainder=remainder,
-        threads=threads, ahead=ahead, decoders={**FIELD_DECODERS, **(decoders or {})},
+        threads=threads, ahead=ahead, decoders={**FIELD_DECODERS, **(decoders or {})}, shared=sharing(shared),
     )  # fmt: skip
     names = FieldNames(image_field, label_field) if image_field is not None or label_field is not None else None
-    remote = remote_of(storage_options, cache, cache_bytes, ahead_bytes, timeout_seconds)
+    remote = remote_of(storage_options, cache, cache_bytes, ahead_bytes, timeout_seconds, reading.shared)
     return Dataset(Named(source, verify=verify, names=names, remote=remote), reading)

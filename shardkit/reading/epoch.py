@@ -13,6 +13,7 @@ import numpy as np
 from shardkit.errors import DatasetError
 from shardkit.reading.batches.memory import Memory
 from shardkit.reading.batches.pipeline import Group, Item, Run, apply_to_items, batch_limits
+from shardkit.reading.batches.shared import SharedBatches, shared_batches
 from shardkit.reading.blocks.block import Rows
 from shardkit.reading.blocks.source import BlockSource, IndexedBlocks
 from shardkit.reading.content import Concatenated, Content, Mixed, usual_order
@@ -23,6 +24,7 @@ from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.reading.order.share import Share, lost_by
 from shardkit.reading.select import Weights
 from shardkit.rng import stream_key
+from shardkit.storage.node.client import open_node
 from shardkit.units import cores
 
 log = logging.getLogger(__name__)
@@ -150,7 +152,16 @@ class Epoch:
         self.steps.require_dealable(workers)
         self._warn_of_lost_shuffle()
         threads = reading.threads or cores()
-        return Run(source, self.steps, threads, reading.batches_ahead, reading.decoders, memory)
+        shared = self._shared()
+        return Run(source, self.steps, threads, reading.batches_ahead, reading.decoders, memory, shared)
+
+    def _shared(self) -> SharedBatches | None:
+        """The decoded batches that the processes of this machine share, if they were asked to."""
+        decode, content, reading = self.steps.decode, self.content, self.reading
+        if decode is None or not reading.shared or content.streams:
+            return None
+        node = open_node(reading.shared, content.remote.ahead_bytes)
+        return shared_batches(node, content.catalog, decode.options)
 
     def _blocks(self, worker: int, workers: int) -> BlockSource:
         """The blocks of a catalog."""

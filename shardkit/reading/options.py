@@ -39,6 +39,8 @@ class Reading:
     decoders: Mapping[str, Callable[[bytes], Any]] = field(default_factory=lambda: FIELD_DECODERS)
     turns: int | None = 1
     """Epochs in one iteration; None for endless."""
+    shared: bool | str | None = None
+    """Whether the processes of this machine share decoded batches: see storage/access.py."""
     epoch_size: int | None = None
     """Items per epoch, each epoch continuing where the last one stopped; None for the dataset's own epochs."""
 

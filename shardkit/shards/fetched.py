@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shardkit.checksums import crc32c
@@ -13,6 +14,7 @@ from shardkit.shards.objects import Objects
 from shardkit.storage.cache.store import Cached, Content
 from shardkit.storage.mapped import MappedFile
 from shardkit.storage.mapping import Mapping
+from shardkit.storage.node.chunks import Chunks
 from shardkit.storage.store import ObjectInfo, Readable, read
 
 if TYPE_CHECKING:
@@ -69,6 +71,8 @@ class FetchedShards:
         self.files, self.folder, self.objects = files, folder, objects
         named = {file.location.name: file for file in files}
         contents = {name: Content(file.url, file.bytes, file.crc32c) for name, file in named.items()}
+        self._contents = contents
+        self._chunks = None if objects.node is None else Chunks(objects.node)
         self._store = Fitting(objects.store(folder), named, verify=verify)
         self._cached = Cached(self._store, objects.cache, contents)
         self._verify = verify
@@ -85,12 +89,24 @@ class FetchedShards:
             return memoryview(self.buffer(shard))[start:end]
         return self._read(self._cached, shard, start, end)
 
-    def pieces(self, shard: int, start: int, end: int) -> Iterator[Buffer]:
-        """As `read`, in pieces as they arrive, without a time limit."""
+    @property
+    def shares(self) -> bool:
+        """Whether the processes of this machine share what they fetch."""
+        return self._chunks is not None
+
+    def pieces(self, shard: int, start: int, end: int, *, chunk: int = 0) -> Iterator[Buffer]:
+        """As `read`, in pieces as they arrive, without a time limit. chunk: in whole chunks of so many bytes, each
+        fetched by one of the processes that share."""
         place = self.files[shard].location
         if self.files[shard].unpacked or self._cached.keeps(place.name):
             yield self.read(shard, start, end)
-            return
+        elif chunk and self._chunks is not None:
+            fetch = partial(self._patiently, place)
+            yield from self._chunks.pieces(self._contents[place.name], start, end, chunk, fetch)
+        else:
+            yield from self._patiently(place, start, end)
+
+    def _patiently(self, place: Location, start: int, end: int) -> Iterator[Buffer]:
         with self.objects.opened(place):
             self._store.require(place.name)
             yield from self.objects.patient(self.folder).pieces(place.name, start, end)
@@ -101,7 +117,10 @@ class FetchedShards:
 
     def replace_damaged(self, shard: int, start: int, data: Buffer) -> None:
         """Replace the bytes from `read`, which were wrong, with these."""
-        self._cached.replace_damaged(self.files[shard].location.name, start, data)
+        name = self.files[shard].location.name
+        self._cached.replace_damaged(name, start, data)
+        if self._chunks is not None:
+            self._chunks.drop(self._contents[name], start)
 
     def here(self, shard: int) -> MappedFile | None:
         """The shard's bytes, if the cache has all of them and they are not compressed."""
@@ -117,7 +136,7 @@ class FetchedShards:
                 file = self.files[shard]
                 data: Mapping = self._cached.mapped(file.location.name, check=self._verify)
                 if data is None:
-                    data = bytes(self._read(self._cached, shard, 0, file.bytes))
+                    data = self._whole(shard)
                 if self._verify and shard not in self._checked:
                     require_crc(file, crc32c(data))
                     self._checked.add(shard)
@@ -127,6 +146,17 @@ class FetchedShards:
 
     def hold(self) -> None:
         """Do nothing: a store has no files to keep open."""
+
+    def _whole(self, shard: int) -> bytes:
+        file = self.files[shard]
+        name = file.location.name
+        if self._chunks is None or self._cached.keeps(name):
+            return bytes(self._read(self._cached, shard, 0, file.bytes))
+
+        def fetch(start: int, end: int) -> list[Buffer]:
+            return [self._read(self._store, shard, start, end)]
+
+        return b"".join(self._chunks.pieces(self._contents[name], 0, file.bytes, file.bytes, fetch))
 
     def _read(self, store: Readable, shard: int, start: int, end: int) -> Buffer:
         place = self.files[shard].location

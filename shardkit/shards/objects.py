@@ -16,6 +16,8 @@ from shardkit.shards import names
 from shardkit.shards.manifest import Manifest, decode_manifest, file_names
 from shardkit.storage.access import Remote
 from shardkit.storage.cache.folder import Cache, NoCache, open_cache
+from shardkit.storage.node.chunks import NodeCache
+from shardkit.storage.node.client import Node, open_node
 from shardkit.storage.patient import Timed, open_timed
 from shardkit.storage.store import ObjectInfo, Store, open_store, read
 
@@ -47,9 +49,16 @@ class Objects:
         self._lock = Lock()
 
     @cached_property
-    def cache(self) -> Cache | NoCache:
-        """The local cache for objects of stores."""
+    def cache(self) -> Cache | NoCache | NodeCache:
+        """The local cache for objects of stores, or the memory that the processes of this machine share."""
+        if self.how.cache is None and self.node is not None:
+            return NodeCache(self.node)
         return open_cache(self.how.cache, self.how.cache_bytes)
+
+    @cached_property
+    def node(self) -> Node | None:
+        """The access to the memory that the processes of this machine share; None where they share nothing."""
+        return open_node(self.how.shared, self.how.ahead_bytes)
 
     def store(self, folder: Location) -> Store:
         """The store of a folder: a disk, or a store whose calls have a time limit."""

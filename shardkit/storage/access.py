@@ -24,7 +24,8 @@ class Remote:
 
     storage_options: credentials, endpoint and the like. cache: the folder for local copies, of at most cache_bytes
     (None: no limit). ahead_bytes: limit on the bytes of samples requested but not yet used. timeout_seconds: limit on
-    one operation, retries included. Raises UsageError for invalid values.
+    one operation, retries included. shared: whether the processes of this machine share what they fetch, see `sharing`.
+    Raises UsageError for invalid values.
     """
 
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -32,6 +33,7 @@ class Remote:
     cache_bytes: int | None = None
     ahead_bytes: int = AHEAD_BYTES
     timeout_seconds: float = TIMEOUT_SECONDS
+    shared: bool | str | None = None
 
     def __post_init__(self) -> None:
         options, seconds = self.storage_options, self.timeout_seconds
@@ -50,6 +52,7 @@ def remote_of(
     cache_bytes: int | str | None,
     ahead_bytes: int | str | None,
     timeout_seconds: float | None,
+    shared: bool | str | None = None,
 ) -> Remote:
     """Build a Remote from a user's options. Sizes may be text such as "200GB"; None means the default."""
     return Remote(
@@ -58,4 +61,16 @@ def remote_of(
         None if cache_bytes is None else parse_bytes(cache_bytes, place="cache_bytes"),
         AHEAD_BYTES if ahead_bytes is None else parse_bytes(ahead_bytes, place="ahead_bytes"),
         TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
+        shared,
     )
+
+
+def sharing(shared: bool | str | os.PathLike[str] | None) -> bool | str | None:
+    """The option `shared`: True for the processes of this user on this machine, a folder (str) for all that can use it,
+    None for the workers of one loader, False for none. UsageError for anything else."""
+    if shared is None or isinstance(shared, bool):
+        return shared
+    if not isinstance(shared, (str, os.PathLike)) or not os.fspath(shared):
+        fact = f"{shared!r} is neither True or False nor a folder"
+        raise UsageError("shared", fact, "give True, or the path of a folder that all processes can use")
+    return os.path.abspath(os.path.expanduser(os.fspath(shared)))

@@ -19,16 +19,23 @@ Mapping = Any
 """bytes, an `mmap.mmap`, or a ctypes array."""
 
 
-def map_file(descriptor: int, size: int) -> Mapping:
-    """Map the first `size` bytes of an open file, read-only. The descriptor may then be closed. Raises OSError."""
+def map_file(descriptor: int, size: int, *, writable: bool = False) -> Mapping:
+    """Map the first `size` bytes of an open file, read-only. The descriptor may then be closed. Raises OSError.
+
+    writable: what is written stays in this process, and is not in the file.
+    """
     if not size:
-        return b""
+        return bytearray() if writable else b""
+    access = mmap.ACCESS_COPY if writable else mmap.ACCESS_READ
     if sys.version_info >= (3, 13):
-        return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ, trackfd=False)
+        return mmap.mmap(descriptor, size, access=access, trackfd=False)
     library = _library()
     if library is None:
-        return mmap.mmap(descriptor, size, access=mmap.ACCESS_READ)
-    address = library.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        return mmap.mmap(descriptor, size, access=access)
+    protection, kind = mmap.PROT_READ, mmap.MAP_SHARED
+    if writable:
+        protection, kind = protection | mmap.PROT_WRITE, mmap.MAP_PRIVATE
+    address = library.mmap(None, size, protection, kind, descriptor, 0)
     if address == ctypes.c_void_p(-1).value:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -19,6 +19,7 @@ from shardkit.options.keywords import named_options
 from shardkit.reading.batches.pipeline import LOST
 from shardkit.reading.fingerprint import Address, require_same_in_worker, store_address
 from shardkit.reading.state import Cursor
+from shardkit.storage.node.client import LoaderPlace
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
@@ -46,6 +47,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self._given = torch.zeros(4, dtype=torch.int64)
         self._alone = torch.zeros(1, dtype=torch.bool).share_memory_()
         self._address: Address | None = None
+        self._meeting = LoaderPlace()
         self._begin_where()
         self._resume: dict[str, int] | None = None
         self._at: dict[str, int] | None = None
@@ -75,6 +77,8 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         info = get_worker_info()
         if info is None:
             return self._here()
+        if info.num_workers > 1:
+            self._meeting.join()
         self._at = self._resume or self._upcoming(info.id)
         self._resume = None
         turns = self.dataset.reading.turns or 1

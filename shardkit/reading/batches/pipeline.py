@@ -28,11 +28,13 @@ from shardkit.reading.batches.labels import FIELD, require_mode, target_of
 from shardkit.reading.batches.memory import BufferPool, Memory
 from shardkit.reading.batches.pool import Task, Threads
 from shardkit.reading.batches.random_map import callers
+from shardkit.reading.batches.shared import Arrays, SharedBatches, share
 from shardkit.reading.blocks.block import Block, Placed
 from shardkit.reading.blocks.source import BlockSource, Numbers
 from shardkit.reading.ops import ALL, BatchUp, Decode, Filter, Map, Skip, Steps, Take, clip
 from shardkit.rng import stream_key
 from shardkit.sample import IMAGE_FIELDS, AnySample
+from shardkit.storage.node.client import Claim
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,9 @@ _SAID: set[str] = set()
 STRAIGHT_BYTES = 1 << 30
 """The largest batch without a size whose memory is reserved by the size of its first image."""
 
+_LABELS = "/labels"
+"""Their name in a shared batch, if they are read with the images."""
+
 PART_SAMPLES = 16
 """Fewest samples per thread task: smaller tasks cost too much overhead."""
 
@@ -75,6 +80,8 @@ class Run:
     decoders: Mapping[str, Callable[[bytes], Any]]
     memory: Memory | None = None
     """Where batches are decoded; by default in memory of this process."""
+    shared: SharedBatches | None = None
+    """What the processes of this machine share of them."""
 
     def items(self, start: int = 0, over: int = 0) -> Iterator[Item]:
         """The user's items from sample `start` of the source on. over: batches of the epoch that came before it."""
@@ -291,6 +298,33 @@ class _Worker:
             return None
         return _Slots(decoder, {"": self.memory[""].empty(shape, decoder.dtype)})
 
+    def _taken(self, span: _Span) -> Arrays | Claim | None:
+        """The arrays of a batch that another process decoded; a Claim if this one is to share it; else None."""
+        if self.run.shared is None:
+            return None
+        rows, draws = span.block.rows[span.begin : span.end], span.draws
+        found = self.run.shared.take(rows, None if draws is None else draws[span.begin : span.end])
+        if not isinstance(found, dict):
+            return found
+        assert self.decoder is not None
+        names = {*self.memory, _LABELS} if self.targets else {*self.memory}
+        if found.keys() != names or any(len(array) != len(rows) for array in found.values()):
+            return None
+        for name in self.memory:
+            if found[name].dtype.itemsize != self.decoder.dtype.itemsize:
+                return None
+            found[name] = found[name].view(self.decoder.dtype)  # NumPy has no name for bfloat16
+        return found
+
+    def _given(self, span: _Span, arrays: Arrays) -> Batch:
+        """The batch with the arrays that another process decoded."""
+        keys = [span.block.keys[number] for number in range(span.begin, span.end)]
+        labels = arrays.pop(_LABELS, None)
+        if not self.targets:
+            labels = self._labels_of_batch(span.block.labels[span.begin : span.end], keys, span)
+        images = arrays if isinstance(self.decoder, ViewDecoder) else arrays[""]
+        return Batch(images, labels, keys=keys, repeats=span.repeats)
+
     def _parts(self, span: _Span) -> list[tuple[int, int]]:
         n = span.end - span.begin
         size = max(PART_SAMPLES, -(-n // self.run.threads))
@@ -301,10 +335,13 @@ class _Worker:
         block, n = span.block, span.end - span.begin
         general_part, general_finish = self._general(span)
         prepared = _Once(lambda: self._slots(span))  # in a thread: it may have to wait for the first image
+        taken = _Once(lambda: self._taken(span))
         failed: list[tuple[int, Exception]] = []
         targets: list[Any] = [None] * n
 
         def part(begin: int, end: int) -> None:
+            if isinstance(taken(), dict):
+                return
             base, slots = span.begin, prepared()
             if slots is None:
                 general_part(begin, end)
@@ -325,6 +362,9 @@ class _Worker:
                     failed.append((number, exc))
 
         def finish() -> Item | None:
+            given = taken()
+            if isinstance(given, dict):
+                return span.taken, self.apply_maps(self._given(span, given), span.counter(0))
             slots = prepared()
             if slots is None or any(isinstance(error, OtherSizeError) for _, error in failed):
                 if slots is not None:
@@ -345,6 +385,8 @@ class _Worker:
                 labels = stacked_labels([targets[number] for number in numbers], keys)
             else:
                 labels = self._labels_of_batch(block.labels[span.begin : span.end][good], keys, span)
+            if given is not None and not failed:
+                share(given, slots.arrays | ({_LABELS: np.asarray(labels)} if self.targets else {}))
             marks = None if span.repeats is None else span.repeats[good]
             batch = Batch(slots.chosen(good), labels, keys=keys, repeats=marks)
             return span.taken, self.apply_maps(batch, span.counter(int(numbers[0])))

@@ -210,10 +210,11 @@ class Prefetch(Protocol):
         """The bytes of samples to look up together, given the usual number."""
         ...
 
-    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
+    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1) -> Iterator[Placed]:
         """The blocks of a catalog (at least one) in order, each yielded once its bytes have been requested.
 
-        window: the samples from which the shuffle draws at a time; 0 for stored order.
+        window: the samples from which the shuffle draws at a time; 0 for stored order. readers: the processes of this
+        machine between which the epoch's samples are dealt.
         """
         ...
 

@@ -43,6 +43,12 @@ loopback 8 MiB are 6 % faster than 4, and 16 no faster."""
 GAP_BYTES = 128 << 10
 """The largest gap between two samples to fetch along with them: it costs less than another request."""
 
+DENSE_SHARE = 4
+"""Processes that share fetch a whole chunk where together they need a quarter of it; of others only what each needs."""
+
+AROUND_BYTES = 2048
+"""What is around an image in a tar and need not be fetched with it: headers, padding, its label."""
+
 KNOWN_SAMPLES = 16_384
 """The maximum number of samples to look up beyond that window."""
 
@@ -63,8 +69,10 @@ Waiting = tuple["FetchedBytes", NDArray[np.int64]]
 class Ahead:
     """The requests ahead of use, for one iteration."""
 
-    def __init__(self, how: Remote) -> None:
+    def __init__(self, how: Remote, readers: int = 1) -> None:
+        """readers: processes of this machine between which the samples are dealt."""
         keep_freed_memory()
+        self._readers = readers
         self.keep = False
         """Whether samples stay in the buffer in which they arrived, for an order in which samples that arrive together
         leave together."""
@@ -113,19 +121,28 @@ class Ahead:
             order = np.argsort(firsts, kind="stable")
             firsts, stops, numbers = firsts[order], stops[order], numbers[order]
             owners = [owners[at] for at in order.tolist()]
+        size = int((stops - firsts).sum())
+        self.asked += size
+        wanted = (size + AROUND_BYTES * len(firsts)) * self._readers
+        whole = shards.shares and wanted * DENSE_SHARE >= self._chunks_of(shards, shard, firsts)
         apart = firsts[1:] - np.maximum.accumulate(stops)[:-1] > GAP_BYTES
-        bounds = [0, *(np.flatnonzero(apart) + 1).tolist(), len(firsts)]
-        self.asked += int((stops - firsts).sum())
+        bounds = [0, *(() if whole else (np.flatnonzero(apart) + 1).tolist()), len(firsts)]
         for low, high in itertools.pairwise(bounds):
             spans = firsts[low:high].tolist(), stops[low:high].tolist()
-            self._submit(shards, shard, Cuts(*spans, owners[low:high], numbers[low:high].tolist()))
+            cuts = Cuts(*spans, owners[low:high], numbers[low:high].tolist())
+            self._submit(shards, shard, cuts, {"chunk": self.chunk} if whole else {})
 
-    def _submit(self, shards: FetchedShards, shard: int, cuts: Cuts) -> None:
+    def _chunks_of(self, shards: FetchedShards, shard: int, firsts: NDArray[np.int64]) -> int:
+        """The bytes of the chunks in which these samples begin."""
+        first, last = int(firsts[0]) // self.chunk, int(firsts[-1]) // self.chunk
+        return min((last + 1) * self.chunk, shards.files[shard].bytes) - first * self.chunk
+
+    def _submit(self, shards: FetchedShards, shard: int, cuts: Cuts, how: dict[str, int]) -> None:
         base, stop = cuts.starts[0], max(cuts.ends)
 
         def act() -> None:
             give = share_views if self.keep else copy_spans
-            give(shards.pieces(shard, base, stop), base, cuts)
+            give(shards.pieces(shard, base, stop, **how), base, cuts)
 
         job = self.fetchers.submit(act, shards.files[shard].url, max(1, (stop - base) // self.chunk))
         for block, number in zip(cuts.owners, cuts.numbers, strict=True):
@@ -187,15 +204,15 @@ class StorePrefetch:
         """At most a sixteenth of the bytes that may wait."""
         return max(1, min(usual, self._how.ahead_bytes // 16))
 
-    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
+    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1) -> Iterator[Placed]:
         """The blocks, whose samples are requested ahead."""
-        return request_ahead(blocks, self._how, window)
+        return request_ahead(blocks, self._how, window, readers)
 
 
-def request_ahead(blocks: Iterator[Placed], how: Remote, window: int) -> Iterator[Placed]:
+def request_ahead(blocks: Iterator[Placed], how: Remote, window: int, readers: int = 1) -> Iterator[Placed]:
     """The blocks, whose samples are requested ahead. window: the maximum number of samples between the first and the
-    last of a chunk; 0 for stored order."""
-    ahead = Ahead(how)
+    last of a chunk; 0 for stored order. readers: as of `Prefetch.through`."""
+    ahead = Ahead(how, readers)
     flow = _Flow(ahead, how, window)
     try:
         for placed in blocks:

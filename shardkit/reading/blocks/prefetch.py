@@ -24,7 +24,7 @@ class NoPrefetch:
         """As usual."""
         return usual
 
-    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
+    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1) -> Iterator[Placed]:
         """The blocks, unchanged."""
         return blocks
 
@@ -38,7 +38,7 @@ class KernelPrefetch:
         """More than usual: nothing is copied, and each block costs as much as the copies of some photographs."""
         return max(usual, LOCAL_BLOCK_BYTES)
 
-    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int) -> Iterator[Placed]:
+    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1) -> Iterator[Placed]:
         """The blocks, held back until the kernel has been asked for AHEAD_BYTES after them, if the system supports
         that."""
         catalog.hold()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from shardkit.reading.batches.labels import Kind
 from shardkit.reading.blocks.block import Catalog, Placed
 from shardkit.reading.order.epoch_order import Order
+from shardkit.reading.order.local import local_ranks
 from shardkit.reading.order.share import Share
 
 Numbers = NDArray[np.int64]
@@ -110,7 +111,8 @@ class IndexedBlocks:
         if first is None:
             return iter(())
         blocks = map(self._block, itertools.chain((first,), spans))
-        return self.catalog.prefetch.through(self.catalog, blocks, self.window)
+        readers = local_ranks(self.share.world_size) * self.workers
+        return self.catalog.prefetch.through(self.catalog, blocks, self.window, readers)
 
     def _spans(self, low: int, stop: int, unit: int, start: int) -> Iterator[Numbers]:
         """The numbers of the samples of each block: whole units, those of this worker."""

@@ -6,10 +6,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from shardkit.storage.cache.entry import Entry
-from shardkit.storage.cache.folder import Cache, NoCache
 from shardkit.storage.mapped import MappedFile
 from shardkit.storage.store import ObjectInfo, Readable, read
 
@@ -20,6 +19,14 @@ KEPT_OPEN = 32
 """Files of the cache that are kept open without being in use: those can't be removed to make room."""
 REFUSED_SECONDS = 10.0
 """How long an object for which the cache has no room is not offered to it again."""
+
+
+class Keeps(Protocol):
+    """What keeps objects."""
+
+    def entry(self, url: str, size: int, crc: int) -> Entry | None:
+        """The entry of an object; None if there is no room."""
+        ...
 
 
 class Content(NamedTuple):
@@ -37,7 +44,7 @@ class Cached:
     not be told from the one that is in the cache. Who made it may add to it. Thread safe.
     """
 
-    def __init__(self, store: Readable, cache: Cache | NoCache, contents: Mapping[str, Content]) -> None:
+    def __init__(self, store: Readable, cache: Keeps, contents: Mapping[str, Content]) -> None:
         self.store, self.cache, self.contents = store, cache, contents
         self.root = store.root
         self._entries: OrderedDict[str, Entry] = OrderedDict()

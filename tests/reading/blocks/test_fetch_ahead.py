@@ -49,7 +49,7 @@ def course(
 ) -> Asked:  # fmt: skip
     """What becomes of six blocks that are taken one by one."""
     asked = Asked(chunk, flight)
-    monkeypatch.setattr(fetch_ahead, "Ahead", lambda how: asked)
+    monkeypatch.setattr(fetch_ahead, "Ahead", lambda how, readers: asked)
     placed = ((None, Block(number, samples), None) for number in range(blocks))
     for _, block, _ in request_ahead(cast(Any, placed), Remote(ahead_bytes=limit), window):
         asked.told.append(f"give {cast(Any, block).number}")
@@ -116,8 +116,8 @@ def test_a_request_is_a_chunk_or_the_sixteenth_part_of_what_may_wait() -> None:
 class Requests(Ahead):
     """Notes what would be fetched, as (first byte, byte after the last, chunks), in place of it."""
 
-    def __init__(self, chunk: int) -> None:
-        super().__init__(Remote())
+    def __init__(self, chunk: int, readers: int = 1) -> None:
+        super().__init__(Remote(), readers)
         self.chunk, self.made = chunk, list[tuple[int, int, int]]()
         self.fetchers = cast(Any, SimpleNamespace(slow=False, submit=self.noted))
 
@@ -135,11 +135,13 @@ class Wanted:
         self.jobs: list[Any] = [None] * len(spans)
         self.data: list[Any] = [None] * len(spans)
         self.shard, self.reads = shard, list[tuple[int, int]]()
-        self.shards = SimpleNamespace(files={shard: SimpleNamespace(url="here")}, pieces=self.pieces)
+        files = {shard: SimpleNamespace(url="here", bytes=max(stop for _, stop in spans))}
+        self.shards = SimpleNamespace(files=files, pieces=self.pieces, shares=False)
 
-    def pieces(self, shard: int, base: int, stop: int) -> Any:
+    def pieces(self, shard: int, base: int, stop: int, chunk: int = 0) -> Any:
         assert shard == self.shard
         self.reads.append((base, stop))
+        self.whole = chunk
         return [bytes(at % 251 for at in range(base, stop))]
 
     def by_chunk(self, size: int) -> Any:
@@ -183,6 +185,19 @@ def test_chunks_that_follow_each_other_come_in_one_request_while_it_is_wide_enou
     assert block.reads == (reads or spans)
     asks.start(cast(Any, block))
     assert len(block.reads) == len(reads or spans)  # once
+
+
+@pytest.mark.parametrize(("readers", "whole"), [(1, False), (4, False), (8, True)])
+def test_whole_chunks_are_asked_for_where_the_readers_together_need_much_of_them(
+    monkeypatch: pytest.MonkeyPatch, readers: int, whole: bool
+) -> None:
+    monkeypatch.setattr(fetch_ahead, "AROUND_BYTES", 0)
+    monkeypatch.setattr(fetch_ahead, "GAP_BYTES", 7)
+    block, asks = Wanted([(10, 30), (980, 1000)]), Requests(1000, readers)
+    block.shards.shares = True
+    asks.expect(cast(Any, block))
+    asks.start(cast(Any, block))
+    assert (block.reads, block.whole) == (([(10, 1000)], 1000) if whole else ([(10, 30), (980, 1000)], 0))
 
 
 def test_a_job_says_how_many_chunks_it_is() -> None:

@@ -1,0 +1,1 @@
+"""Memory that the processes of a machine share: what one of them fetched or decoded, the others map."""
