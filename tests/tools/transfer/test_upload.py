@@ -105,13 +105,18 @@ def test_another_name_is_refused_with_the_two_ways_out(packed: Path) -> None:
 
 def recorded(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], None]) -> None:
     """Calls `act` with the name before each put."""
-    put = memory.MemoryStore.put
+    put, put_if = memory.MemoryStore.put, memory.MemoryStore.put_if
 
     def putting(self: Any, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
         act(name)
         put(self, name, data, crc32c=crc32c)
 
+    def putting_if(self: Any, name: str, data: bytes, **condition: Any) -> str | None:
+        act(name)
+        return put_if(self, name, data, **condition)
+
     monkeypatch.setattr(memory.MemoryStore, "put", putting)
+    monkeypatch.setattr(memory.MemoryStore, "put_if", putting_if)
 
 
 def test_shards_go_first_the_index_then_and_the_manifest_last(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,13 +521,8 @@ def test_the_files_of_an_export_go_up_before_the_manifest_and_name_what_is_there
     splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shardkit.pack(splits, tmp_path / "shards", max_count=3, workers=1)
-    put, order = memory.MemoryStore.put, list[str]()
-
-    def noted(self: memory.MemoryStore, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
-        order.append(name)
-        put(self, name, data, crc32c=crc32c)
-
-    monkeypatch.setattr(memory.MemoryStore, "put", noted)
+    order: list[str] = []
+    recorded(monkeypatch, order.append)
     shardkit.upload(tmp_path / "shards", "memory://b/cars/", export=["timm", "huggingface", "croissant"])
     manifests = [order.index(f"{name}.json") for name in ("train", "validation", "test")]
     written = [order.index(name) for name in ("_info.json", "README.md", "croissant.json")]
