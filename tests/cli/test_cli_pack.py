@@ -91,7 +91,7 @@ def test_the_defaults_are_those_of_pack(call: Callable[..., dict[str, Any]]) -> 
 
 def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
     shards = "--format tar --max-bytes 64MiB --max-count 100 --no-shuffle --seed 7 --workers 3"
-    shards += " --append --overwrite --dry-run --engine ray --address head:6379"
+    shards += " --append --overwrite --part 3/16 --dry-run --engine ray --address head:6379"
     files = "--ext jpg,.PNG --fields jpg,json --check full --on-error skip --classes names.txt --classes-from m.json"
     files += " --split a=0.5,b=0.5 --group-by p[0-9]+"
     images = (
@@ -109,6 +109,7 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
         "max_count": 100,
         "shuffle": False,
         "seed": 7,
+        "part": "3/16",
         "workers": 3,
         "engine": "ray",
         "address": "head:6379",

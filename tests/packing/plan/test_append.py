@@ -653,11 +653,6 @@ def test_a_transcoded_dataset_is_added_to(tree: Path, out: Path, pack_one: Pack,
         pack_one(tree, out / "train", images=Images(resize=20), append=True)
 
 
-def test_a_bucket_is_not_added_to(tree: Path) -> None:
-    with pytest.raises(UsageError, match="on this machine only"):
-        shardkit.pack(tree, "s3://bucket/train", append=True)
-
-
 @pytest.mark.parametrize(("later", "found"), [(-1, None), (0, None), (1, "cat/a.jpg")])
 def test_a_file_counts_as_newer_from_the_first_nanosecond_on(
     later: int, found: str | None, monkeypatch: pytest.MonkeyPatch
