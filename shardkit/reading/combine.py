@@ -51,10 +51,8 @@ def mix(
 def _shared_reading(name: str, parts: Sequence[Dataset]) -> Reading:
     """The common options of the parts, apart from order. UsageError if their ranks differ."""
     first = parts[0].reading
-    shared = {
-        key: getattr(first, key)
-        for key in ("rank", "world_size", "remainder", "threads", "ahead", "decoders", "shared")
-    }
+    kept = ("layout", "node_affinity", "rank", "world_size", "remainder", "threads", "ahead", "decoders", "shared")
+    shared = {key: getattr(first, key) for key in kept}
     for part in parts:
         if (part.reading.rank, part.reading.world_size) != (first.rank, first.world_size):
             raise UsageError(name, "the datasets have different ranks", "give all the same rank= and world_size=")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from math import isqrt
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,7 @@ from shardkit.reading.blocks.block import Catalog, Rows
 from shardkit.reading.blocks.catalog import IndexCatalog
 from shardkit.reading.order.derived import MixedOrder, order_of_rows, quotas_of
 from shardkit.reading.order.epoch_order import EpochOrder, Order
+from shardkit.reading.order.layout import Layout
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.found import Found
 from shardkit.shards.find.reference import FoundReference, reference_to
@@ -26,6 +28,7 @@ from shardkit.storage.access import Remote
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
+    from shardkit.reading.options import Reading
 
 
 class Ordering(Protocol):
@@ -89,12 +92,16 @@ class Content(Protocol):
         """The number of samples in an epoch over all ranks, for some rows or all. DatasetError without a manifest."""
         ...
 
-    def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order | None:
+    def layout(self, reading: Reading) -> Layout:
+        """The layout of an epoch's order."""
+        ...
+
+    def order(self, ordering: Ordering, layout: Layout, epoch: int) -> Order | None:
         """The content's own order; None if the usual order of its rows applies."""
         ...
 
-    def window(self, ordering: Ordering, lanes: int) -> int:
-        """The number of samples between the first and the last one of a chunk of a store's shard, over all ranks."""
+    def window(self, ordering: Ordering, layout: Layout) -> int:
+        """The number of samples between the first and the last one of a chunk of a store's shard, in all sections."""
         ...
 
 
@@ -207,13 +214,17 @@ class Named:
         """The number of these rows, or of all."""
         return usual_samples(self, rows)
 
-    def order(self, ordering: Ordering, lanes: int, epoch: int) -> None:
+    def layout(self, reading: Reading) -> Layout:
+        """The usual layout."""
+        return reading.order_layout
+
+    def order(self, ordering: Ordering, layout: Layout, epoch: int) -> None:
         """None: the usual order applies."""
         return
 
-    def window(self, ordering: Ordering, lanes: int) -> int:
+    def window(self, ordering: Ordering, layout: Layout) -> int:
         """The usual window."""
-        return usual_window(self.catalog, ordering, lanes)
+        return usual_window(self.catalog, ordering, layout)
 
     def __repr__(self) -> str:
         return redacted(repr(self.source))
@@ -277,13 +288,17 @@ class Concatenated:
         """The number of these rows, or of all."""
         return usual_samples(self, rows)
 
-    def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order | None:
+    def layout(self, reading: Reading) -> Layout:
+        """The usual layout."""
+        return reading.order_layout
+
+    def order(self, ordering: Ordering, layout: Layout, epoch: int) -> Order | None:
         """None: the usual order applies."""
         return None
 
-    def window(self, ordering: Ordering, lanes: int) -> int:
+    def window(self, ordering: Ordering, layout: Layout) -> int:
         """The usual window."""
-        return usual_window(self.catalog, ordering, lanes)
+        return usual_window(self.catalog, ordering, layout)
 
     def __repr__(self) -> str:
         return f"concat of {len(self.parts)}"
@@ -314,26 +329,43 @@ class Mixed(Concatenated):
         """As many samples as the parts have together."""
         return sum(part.epoch_samples for part in self.parts)
 
-    def window(self, ordering: Ordering, lanes: int) -> int:
+    def layout(self, reading: Reading) -> Layout:
+        """One section for each rank if a part is shuffled. The lanes are those of the parts."""
+        shuffled = [part.reading for part in self.parts if part.reading.buffer]
+        if not shuffled:
+            return reading.order_layout
+        first = shuffled[0]
+        node = reading.node_affinity or first.node_affinity
+        return replace(first, layout=reading.layout or first.layout, node_affinity=node).order_layout
+
+    def window(self, ordering: Ordering, layout: Layout) -> int:
         """The largest window of its parts, scaled to the mix."""
         total = sum(self.quotas)
         return max(
-            part.content.window(part.reading, part.reading.order_lanes) * total // quota
+            part.content.window(part.reading, _in_mix(part, layout).reading.order_layout) * total // quota
             for part, quota in zip(self.parts, self.quotas, strict=True)
             if quota
         )
 
-    def order(self, ordering: Ordering, lanes: int, epoch: int) -> Order:
+    def order(self, ordering: Ordering, layout: Layout, epoch: int) -> Order:
         """The order of the mix, with as many places per epoch as the parts have samples."""
         lengths = [part.epoch_samples for part in self.parts]
         if not all(lengths):
             raise UsageError("mix()", "one of the datasets has no samples", "omit it")
-        orders = [partial(_order_of, part) for part in self.parts]
+        orders = [partial(_order_of, _in_mix(part, layout)) for part in self.parts]
         offsets = self.catalog.starts[:-1].tolist()
-        return MixedOrder(orders, lengths, offsets, self.quotas, ordering.seed, epoch, sum(lengths))
+        return MixedOrder(
+            orders, lengths, offsets, self.quotas, ordering.seed, epoch, sum(lengths), layout.sections
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"mix of {len(self.parts)}"
+
+
+def _in_mix(part: Dataset, layout: Layout) -> Dataset:
+    """A part of a mix, laid out for the ranks of the mix."""
+    reading = replace(part.reading, layout=layout.sections, node_affinity=layout.node or False)
+    return replace(part, reading=reading)
 
 
 def _order_of(part: Dataset, epoch: int) -> Order:
@@ -352,21 +384,22 @@ def usual_samples(content: Content, rows: Rows | None) -> int:
     return int(content.catalog.counts.sum()) if rows is None else len(rows)
 
 
-def usual_window(catalog: Catalog, ordering: Ordering, lanes: int) -> int:
-    """Twice the shuffle's buffer, plus the samples of a chunk in each lane."""
-    if not ordering.buffer and lanes == 1:
+def usual_window(catalog: Catalog, ordering: Ordering, layout: Layout) -> int:
+    """Twice the shuffle's buffer of each section, plus the samples of a chunk in each lane."""
+    if not ordering.buffer and layout.lanes == 1:
         return 0
     from shardkit.reading.blocks.fetch_ahead import CHUNK_BYTES
 
-    buffer, chunk = ordering.buffer // lanes, CHUNK_BYTES // catalog.mean_bytes
-    return lanes * (
+    buffer, chunk = ordering.buffer // layout.lanes, CHUNK_BYTES // catalog.mean_bytes
+    return layout.all_lanes * (
         2 * buffer + chunk + 8 * isqrt(buffer + chunk) + 2
     )  # the square root accounts for the spread of the order
 
 
-def usual_order(catalog: Catalog, rows: Rows | None, ordering: Ordering, lanes: int, epoch: int) -> Order:
+def usual_order(catalog: Catalog, rows: Rows | None, ordering: Ordering, layout: Layout, epoch: int) -> Order:
     """The order of reading/order/epoch_order.py, of all rows or of some."""
+    buffer, seed = ordering.buffer, ordering.seed
     if rows is None:
-        return EpochOrder(catalog.counts, ordering.buffer, ordering.seed, epoch, lanes)
+        return EpochOrder(catalog.counts, buffer, seed, epoch, layout.lanes, layout.sections, layout.node)
     starts = np.cumsum(catalog.counts) - catalog.counts
-    return order_of_rows(rows, starts, buffer=ordering.buffer, seed=ordering.seed, epoch=epoch, lanes=lanes)
+    return order_of_rows(rows, starts, buffer=buffer, seed=seed, epoch=epoch, layout=layout)

@@ -63,7 +63,7 @@ from shardkit.reading.select import (
     numbers_of,
     samples_of,
 )
-from shardkit.reading.state import Cursor, ReadPosition
+from shardkit.reading.state import Cursor, Placement, ReadPosition
 from shardkit.sample import DecodedSample, Sample
 from shardkit.shards.find.files import TRIES
 from shardkit.shards.find.shards import SourceLike
@@ -105,8 +105,8 @@ _MOVED = {
 """Attributes of Dataset that have moved -> their replacements."""
 
 _PLUMBING = frozenset({
-    "content", "countable", "epoch", "forget", "identity", "ops", "order_identity", "position", "reading", "rows",
-    "run", "selection", "steps", "weights",
+    "content", "countable", "epoch", "forget", "identity", "ops", "order_identity", "placement", "position", "reading",
+    "rows", "run", "selection", "steps", "weights",
 })  # fmt: skip
 """Attributes for adapters and tools, which `dir()` and the completion of a notebook leave out."""
 
@@ -604,7 +604,9 @@ class Dataset(Generic[T_co]):
         for shards without a manifest, in which a position can't be found again.
         """
         _ = self.content.catalog
-        return self.position.state_dict(order=self.order_identity, ranks=self.reading.ranks, steps=self.steps)
+        return self.position.state_dict(
+            order=self.order_identity, ranks=self.reading.ranks, placement=self.placement, steps=self.steps
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration resume at the next sample after `state`. Changes this Dataset in place.
@@ -612,7 +614,25 @@ class Dataset(Generic[T_co]):
         Raises StateError for a state of another dataset, order or version.
         """
         _ = self.content.catalog
-        self.position.load_state_dict(state, order=self.order_identity, ranks=self.reading.ranks, steps=self.steps)
+        reading = self.reading
+        self.position.load_state_dict(
+            state, order=self.order_identity, ranks=reading.ranks, layout=reading.layout if reading.buffer else None,
+            affinity=bool(reading.node_affinity) if reading.buffer else None, steps=self.steps,
+        )  # fmt: skip
+
+    @property
+    def placement(self) -> Placement:
+        """How the order is laid out for ranks: as in a loaded state, or for those there are."""
+        layout = self.content.layout(self._reading_in_use)
+        return layout.sections, layout.node
+
+    @property
+    def _reading_in_use(self) -> Reading:
+        """The reading options with the layout of a loaded state."""
+        kept = self.position.placement
+        if kept is None:
+            return self.reading
+        return replace(self.reading, layout=kept[0], node_affinity=kept[1] or False)
 
     @property
     def identity(self) -> str:
@@ -711,7 +731,7 @@ class Dataset(Generic[T_co]):
 
     def epoch(self, number: int, *, done: int = 0) -> Epoch:
         """An epoch as this rank reads it, after `done` samples of all ranks."""
-        return Epoch(number, self.content, self.rows(), self.weights, self.reading, self.steps, done)
+        return Epoch(number, self.content, self.rows(), self.weights, self._reading_in_use, self.steps, done)
 
     def _select(self, method: str, step: Selection) -> Dataset[T_co]:
         require_order(self, method)
@@ -813,6 +833,8 @@ def dataset(
     shuffle: bool | int = False,
     seed: int = 0,
     lanes: int | None = None,
+    layout: int | None = None,
+    node_affinity: bool | int = False,
     rank: int | None = None,
     world_size: int | None = None,
     remainder: Remainder | None = None,
@@ -835,6 +857,11 @@ def dataset(
     folder of class folders, which is read directly. Shards may be in a store: "s3://bucket/train", "https://…".
     shuffle: False, True (a buffer of 10,000 samples), or the size of the buffer. seed: for everything random.
     lanes: see order/epoch_order.py; default 16, or 1 without shuffling, which keeps the order of the shards.
+    layout: the number of ranks that a shuffled order is laid out for, by default the world size. With a fixed number,
+    any world reads the same order, with the same global batches; each rank reads neighbouring shards if it is about the
+    world size. A state that is loaded brings its own. See order/layout.py.
+    node_affinity: each node keeps its part of the shards in all epochs, so that its cache serves all but the first:
+    samples are then shuffled within a node only. True takes the number of ranks on a node from the environment.
     rank, world_size: by default from torch.distributed, JAX or the launcher's environment, see order/ranks.py.
     remainder: how to treat samples that can't be shared evenly by the ranks, see order/share.py: "drop" (the default
     when shuffled), "pad" (the default in order; repeats are marked: `repeats` in a batch, `__repeat__` in a sample), or
@@ -863,8 +890,9 @@ def dataset(
     DamagedError and StorageError are raised on reading.
     """
     reading = Reading(
-        buffer=buffer_size(shuffle), seed=seed, lanes=lanes, rank=rank, world_size=world_size, remainder=remainder,
-        threads=threads, ahead=ahead, decoders={**FIELD_DECODERS, **(decoders or {})}, shared=sharing(shared),
+        buffer=buffer_size(shuffle), seed=seed, lanes=lanes, layout=layout, node_affinity=node_affinity, rank=rank,
+        world_size=world_size, remainder=remainder, threads=threads, ahead=ahead,
+        decoders={**FIELD_DECODERS, **(decoders or {})}, shared=sharing(shared),
     )  # fmt: skip
     names = FieldNames(image_field, label_field) if image_field is not None or label_field is not None else None
     remote = remote_of(storage_options, cache, cache_bytes, ahead_bytes, timeout_seconds, reading.shared)

@@ -10,7 +10,7 @@ from itertools import dropwhile
 
 import numpy as np
 
-from shardkit.errors import DatasetError
+from shardkit.errors import DatasetError, UsageError
 from shardkit.reading.batches.memory import Memory
 from shardkit.reading.batches.pipeline import Group, Item, Run, apply_to_items, batch_limits
 from shardkit.reading.batches.shared import SharedBatches, shared_batches
@@ -18,10 +18,11 @@ from shardkit.reading.blocks.block import Rows
 from shardkit.reading.blocks.source import BlockSource, IndexedBlocks
 from shardkit.reading.content import Concatenated, Content, Mixed, usual_order
 from shardkit.reading.ops import ALL, Steps, clip
-from shardkit.reading.options import Reading
+from shardkit.reading.options import DEFAULT_BUFFER, Reading
 from shardkit.reading.order.derived import EndlessOrder, SelectedOrder, line_of
 from shardkit.reading.order.epoch_order import EpochOrder, Order
-from shardkit.reading.order.share import Share, lost_by
+from shardkit.reading.order.layout import Layout, cost_of
+from shardkit.reading.order.share import Share
 from shardkit.reading.select import Weights
 from shardkit.rng import stream_key
 from shardkit.storage.node.client import open_node
@@ -61,6 +62,11 @@ class Epoch:
         return self.weights is not None or self.reading.epoch_size is not None or isinstance(self.content, Mixed)
 
     @cached_property
+    def layout(self) -> Layout:
+        """The layout of the order."""
+        return self.content.layout(self.reading)
+
+    @cached_property
     def order(self) -> Order:
         """The order over all ranks."""
         if self.reading.epoch_size is not None:
@@ -68,33 +74,48 @@ class Epoch:
         return self._order_of(self.number)
 
     def _order_of(self, number: int) -> Order:
-        reading, lanes = self.reading, self.reading.order_lanes
-        own = self.content.order(reading, lanes, number)
+        reading, layout = self.reading, self.layout
+        own = self.content.order(reading, layout, number)
         if own is not None:
             return own
         catalog = self.content.catalog
         if self.weights is not None:
             line = line_of(EpochOrder(catalog.counts, reading.buffer, reading.seed, number, 1), self.rows)
+            if layout.node:
+                fact = "each epoch draws other samples by their weights, which are not those of a node"
+                raise UsageError("node_affinity", fact, "omit it, or omit weight() and balance()")
             chosen = self.weights.drawn(line, self.rows, catalog, stream_key("weights", reading.seed, number))
-            places = EpochOrder(np.array([len(chosen)]), reading.buffer, reading.seed, number, lanes)
+            whole = np.array([len(chosen)])
+            places = EpochOrder(whole, reading.buffer, reading.seed, number, layout.lanes, layout.sections)
             return SelectedOrder(places, chosen)
-        return usual_order(catalog, self.rows, reading, lanes, number)
+        return usual_order(catalog, self.rows, reading, layout, number)
 
     @cached_property
     def share(self) -> Share:
         """This rank's part of the order, after the finished samples."""
         reading, steps = self.reading, self.steps
         rank, world_size = reading.ranks
-        lost = lost_by(world_size, reading.order_lanes)
-        if lost is not None and reading.buffer:
-            _warn_once(lost)
+        unit = steps.batch.size if steps.batch is not None and steps.whole else 1
+        if reading.buffer and world_size > 1:
+            self._warn_of_layout(world_size, unit)
         low, high = 0, self.samples
         if reading.epoch_size is not None:
             batch_size = steps.batch.size if steps.batch is not None and steps.sized_batches else 1
             size = reading.epoch_size * (world_size * batch_size if steps.sized_batches else 1)
             low, high = self.number * size, (self.number + 1) * size
         low, high = clip(low, high, steps.window)
-        return Share(low, high, rank, world_size, reading.order_remainder, self.done)
+        return Share(low, high, rank, world_size, reading.order_remainder, self.done, unit, self.layout)
+
+    def _warn_of_layout(self, world_size: int, unit: int) -> None:
+        cost = cost_of(world_size, self.layout, in_runs=unit > 1)
+        if cost is not None:
+            _warn_once(cost)
+        buffer = self.reading.buffer
+        if buffer < unit:
+            _warn_once(
+                f"the shuffle buffer of a rank holds {buffer:,} samples, fewer than its batches of {unit:,}: "
+                f"neighbours in a shard stay together; use shuffle={DEFAULT_BUFFER}"
+            )
 
     @property
     def span(self) -> tuple[int, int]:
@@ -166,7 +187,7 @@ class Epoch:
     def _blocks(self, worker: int, workers: int) -> BlockSource:
         """The blocks of a catalog."""
         catalog, reading, share = self.content.catalog, self.reading, self.share
-        window = self.content.window(reading, reading.order_lanes)
+        window = self.content.window(reading, self.layout)
         return IndexedBlocks(
             catalog, self.order, share, reading.seed, self.number, worker, workers, self.repeats,
             window // (share.world_size * workers),

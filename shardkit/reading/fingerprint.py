@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shardkit.errors import DatasetError
 from shardkit.reading.order.ranks import jax_process
+from shardkit.reading.state import FIRST_PLACEMENT
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
@@ -58,7 +59,8 @@ def fingerprint_of(data: Dataset) -> str:
         catalog = content.catalog
         manifest = catalog.manifest
         shards = [(entry.samples, entry.bytes, entry.crc32c) for entry in manifest.shards] if manifest else []
-        what = [data.order_identity, catalog.counts.tolist(), shards, data.classes]
+        placement = [] if data.placement == FIRST_PLACEMENT else [data.placement]
+        what = [data.order_identity, *placement, catalog.counts.tolist(), shards, data.classes]
     return hashlib.blake2b(json.dumps([ORDER_VERSION, *what]).encode(), digest_size=16).hexdigest()
 
 

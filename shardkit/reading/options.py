@@ -13,7 +13,8 @@ from shardkit.errors import UsageError
 from shardkit.options.keywords import cure_of_choice
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.order.epoch_order import default_lanes
-from shardkit.reading.order.ranks import find_rank
+from shardkit.reading.order.layout import Layout
+from shardkit.reading.order.ranks import find_node, find_rank
 from shardkit.reading.order.share import Remainder
 from shardkit.units import cores
 
@@ -31,6 +32,8 @@ class Reading:
     buffer: int = 0
     seed: int = 0
     lanes: int | None = None
+    layout: int | None = None
+    node_affinity: bool | int = False
     rank: int | None = None
     world_size: int | None = None
     remainder: Remainder | None = None
@@ -47,9 +50,11 @@ class Reading:
     def __post_init__(self) -> None:
         at_least("shuffle", self.buffer, 0)
         at_least("seed", self.seed, 0)
-        for name in ("lanes", "threads", "ahead", "turns", "epoch_size"):
+        for name in ("lanes", "layout", "threads", "ahead", "turns", "epoch_size"):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), 1)
+        if not isinstance(self.node_affinity, bool):
+            at_least("node_affinity", self.node_affinity, 1)
         if self.rank is not None or self.world_size is not None:
             find_rank(self.rank, self.world_size)
         if self.remainder not in (None, "drop", "pad", "uneven"):
@@ -70,6 +75,15 @@ class Reading:
     def order_lanes(self) -> int:
         """The number of lanes of an epoch's order."""
         return self.lanes or default_lanes(self.buffer > 0)
+
+    @property
+    def order_layout(self) -> Layout:
+        """The layout of an epoch's order, by default for as many ranks as there are; one section without shuffling."""
+        if not self.buffer:
+            return Layout(self.order_lanes)
+        sections = self.layout or self.ranks[1]
+        node = find_node() if self.node_affinity is True else int(self.node_affinity)
+        return Layout(self.order_lanes, sections, min(node, sections))
 
     @property
     def order_remainder(self) -> Remainder:

@@ -1,7 +1,7 @@
 """How far a Dataset has been read: the next epoch, the position in the current one, and both as a state to resume from.
 
-A state counts delivered samples of the whole epoch, over all ranks. Since the epoch's order does not depend on ranks or
-workers, any number of them can resume it.
+A state counts delivered samples of the whole epoch, over all ranks, and has the layout of the order. Since the epoch's
+order depends neither on the ranks that read it nor on workers, any number of them can resume it, in the same layout.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from typing import Any
 from shardkit.errors import StateError
 from shardkit.reading.ops import Steps
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+
+Placement = tuple[int, int]
+"""(sections, ranks of a node that keep their part or 0): of order/layout.py, as far as ranks determine it."""
+
+FIRST_PLACEMENT: Placement = (1, 0)
+"""That of all states of version 1."""
 
 
 @dataclass(slots=True)
@@ -40,11 +46,13 @@ class ReadPosition:
     def __init__(self, following: int = 0) -> None:
         self._lock = threading.Lock()
         self.following = following
+        self.placement: Placement | None = None
+        """That of a loaded state, which the epochs after it keep."""
         self.resume: Cursor | None = None
         self.latest: Cursor | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.following, self.resume)
+        return _restore, (self.following, self.resume, self.placement)
 
     def begin(self) -> Cursor:
         """The cursor of a new iteration: from a loaded state, or at the beginning of the next epoch."""
@@ -76,10 +84,11 @@ class ReadPosition:
             resume = self.resume if self.resume is not None and self.resume.epoch == epoch else None
             self.following, self.resume, self.latest = epoch, resume, None
 
-    def load(self, cursor: Cursor) -> None:
-        """Make the next iteration resume at `cursor`."""
+    def load(self, cursor: Cursor, placement: Placement) -> None:
+        """Make the next iteration resume at `cursor`, and keep the layout."""
         with self._lock:
             self.following, self.resume, self.latest = cursor.epoch, cursor, None
+            self.placement = placement
 
     def where(self) -> Cursor:
         """The position of the latest iteration; if none is running, the start of the next one."""
@@ -87,14 +96,29 @@ class ReadPosition:
             return self.latest or self.resume or Cursor(self.following)
 
     def state_dict(
-        self, at: Cursor | None = None, *, order: str, ranks: tuple[int, int], steps: Steps
+        self, at: Cursor | None = None, *, order: str, ranks: tuple[int, int], placement: Placement, steps: Steps
     ) -> dict[str, Any]:
         """The position of the latest iteration, or `at`, plain JSON. order: the text that determines the order."""
         rank, world_size = ranks
-        return make_state(at or self.where(), order=order, rank=rank, world_size=world_size, filtered=not steps.counted)
+        return make_state(
+            at or self.where(), order=order, rank=rank, world_size=world_size, placement=placement,
+            filtered=not steps.counted,
+        )  # fmt: skip
 
-    def load_state_dict(self, state: Mapping[str, Any], *, order: str, ranks: tuple[int, int], steps: Steps) -> None:
-        """Make the next iteration continue after `state`. StateError for one that does not match."""
+    def load_state_dict(
+        self,
+        state: Mapping[str, Any],
+        *,
+        order: str,
+        ranks: tuple[int, int],
+        layout: int | None,
+        affinity: bool | None,
+        steps: Steps,
+    ) -> None:
+        """Make the next iteration continue after `state`. StateError for one that does not match.
+
+        layout, affinity: what the state's has to be, None for any.
+        """
         rank, world_size = ranks
         cursor = read_state(state, order=order, rank=rank, world_size=world_size)
         if steps.sized_batches and state["world_size"] != world_size:
@@ -102,16 +126,35 @@ class ReadPosition:
                 f"epoch_size() after batch() makes different epochs with {state['world_size']} ranks and {world_size}"
             )
             raise StateError("load_state_dict()", fact, "call epoch_size() before batch(): then it counts samples")
-        self.load(cursor)
+        placement = read_placement(state)
+        if layout is not None and layout != placement[0]:
+            fact = f"the state's order is laid out for {placement[0]} ranks, and this dataset's for {layout}"
+            raise StateError("load_state_dict()", fact, f"use layout={placement[0]}, or omit it")
+        if affinity is not None and affinity != bool(placement[1]):
+            fact = f"the state belongs to an order with{'out' * affinity} `node_affinity`"
+            raise StateError("load_state_dict()", fact, "open the dataset as it was when the state was saved")
+        self.load(cursor, placement)
 
 
-def _restore(following: int, resume: Cursor | None) -> ReadPosition:
+def _restore(following: int, resume: Cursor | None, placement: Placement | None) -> ReadPosition:
     position = ReadPosition(following)
-    position.resume = resume
+    position.resume, position.placement = resume, placement
     return position
 
 
-def make_state(cursor: Cursor, *, order: str, rank: int, world_size: int, filtered: bool) -> dict[str, Any]:
+def read_placement(state: Mapping[str, Any]) -> Placement:
+    """The layout of a state. StateError for a damaged one."""
+    if state["version"] == 1:
+        return FIRST_PLACEMENT
+    sections, node = state.get("layout"), state.get("node")
+    if not (isinstance(sections, int) and sections >= 1 and isinstance(node, int) and 0 <= node <= sections):
+        raise StateError("load_state_dict()", "the state is damaged", "give the result of state_dict()")
+    return sections, node
+
+
+def make_state(
+    cursor: Cursor, *, order: str, rank: int, world_size: int, placement: Placement, filtered: bool
+) -> dict[str, Any]:
     """The state, plain JSON. `order` is the text that determines the order of samples; its digest is stored."""
     return {
         "version": STATE_VERSION,
@@ -122,6 +165,8 @@ def make_state(cursor: Cursor, *, order: str, rank: int, world_size: int, filter
         "turn": cursor.turn,
         "rank": rank,
         "world_size": world_size,
+        "layout": placement[0],
+        "node": placement[1],
         "filtered": filtered,
     }
 
@@ -133,8 +178,8 @@ def read_state(state: Any, *, order: str, rank: int, world_size: int) -> Cursor:
         raise StateError(
             "load_state_dict()", "this is not a state of a shardkit Dataset", "give the result of state_dict()"
         )
-    if state["version"] != STATE_VERSION:
-        fact = f"the state has version {state['version']!r}, and this shardkit reads version {STATE_VERSION}"
+    if state["version"] not in range(1, STATE_VERSION + 1):
+        fact = f"the state has version {state['version']!r}, and this shardkit reads versions 1 to {STATE_VERSION}"
         raise StateError("load_state_dict()", fact, "use the version of shardkit that wrote it")
     numbers = [state.get(name) for name in ("epoch", "samples", "items", "turn", "rank", "world_size")]
     if not all(isinstance(number, int) and number >= 0 for number in numbers):

@@ -148,7 +148,7 @@ def test_take_and_skip_are_of_the_order_as_it_is_read(cars: str, keys_of: KeysOf
     assert keys_of(shardkit.dataset(cars, shuffle=20).take(10)) == keys[:10]
     assert keys_of(shardkit.dataset(cars, shuffle=20).skip(10).take(5)) == keys[10:15]
     assert keys_of(shardkit.dataset(cars, shuffle=20).batch(10).skip(2).take(3)) == keys[20:50]
-    ranks = [keys_of(shardkit.dataset(cars, shuffle=20, rank=rank, world_size=2).take(10)) for rank in (0, 1)]
+    ranks = [keys_of(shardkit.dataset(cars, shuffle=20, layout=1, rank=rank, world_size=2).take(10)) for rank in (0, 1)]
     assert ranks == [keys[0:10:2], keys[1:10:2]]
 
 

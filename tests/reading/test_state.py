@@ -13,12 +13,13 @@ import shardkit
 from shardkit import Dataset, DatasetError, StateError
 from shardkit.reading.order.epoch_order import EpochOrder
 from shardkit.reading.order.share import Share
+from shardkit.reading.state import STATE_VERSION
 
 KeysOf = Callable[[Any], list[str]]
 
 
 def shuffled(prefix: str, **options: Any) -> Dataset:
-    return shardkit.dataset(prefix, **{"shuffle": 30, "seed": 3, "lanes": 12, **options})
+    return shardkit.dataset(prefix, **{"shuffle": 30, "seed": 3, "lanes": 12, "layout": 1, **options})
 
 
 def augmented(prefix: str, **options: Any) -> Dataset:
@@ -121,11 +122,12 @@ def step_of(ranks: list[Any]) -> list[Any]:
 
 
 def joined(steps: list[list[Any]]) -> list[tuple[str, bytes]]:
-    """(key, pixels) of all samples, in the order of the epoch's places."""
+    """(key, pixels) of all samples of each step, which the ranks share, in the order of their keys."""
     found = []
     for step in steps:
-        for number in range(max(len(batch.keys) for batch in step)):
-            found += [(batch.keys[number], batch.images[number].tobytes()) for batch in step]
+        found += sorted(
+            (key, batch.images[number].tobytes()) for batch in step for number, key in enumerate(batch.keys)
+        )
     return found
 
 
@@ -318,8 +320,72 @@ def test_what_is_no_state_is_refused(cars: str, state: Any) -> None:
 
 
 def test_a_state_of_a_later_version_is_refused_with_both_versions(cars: str) -> None:
-    with pytest.raises(StateError, match="has version 2, and this shardkit reads version 1"):
-        shuffled(cars).load_state_dict({**shuffled(cars).state_dict(), "version": 2})
+    later = STATE_VERSION + 1
+    with pytest.raises(StateError, match=f"has version {later}, and this shardkit reads versions 1 to {STATE_VERSION}"):
+        shuffled(cars).load_state_dict({**shuffled(cars).state_dict(), "version": later})
+
+
+def for_ranks(prefix: str, rank: int, world: int, **options: Any) -> Dataset:
+    """Laid out as it is by default: for its ranks."""
+    return shuffled(prefix, **{"layout": None, "rank": rank, "world_size": world, **options})
+
+
+def keys_of_ranks(datasets: list[Dataset], keys_of: KeysOf) -> list[str]:
+    return sorted(key for dataset in datasets for key in keys_of(dataset))
+
+
+def steps_of(datasets: list[Dataset]) -> list[list[str]]:
+    """The keys of each global batch."""
+    return [sorted(key for batch in step for key in batch["__key__"]) for step in zip(*datasets, strict=True)]
+
+
+@pytest.mark.parametrize("options", [{}, {"node_affinity": 2}])
+@pytest.mark.parametrize("world", [1, 2, 3, 6])
+def test_a_state_brings_its_layout_to_any_number_of_ranks(
+    cars: str, world: int, options: dict[str, Any], keys_of: KeysOf
+) -> None:
+    before = [for_ranks(cars, rank, 4, **options).batch(3) for rank in range(4)]
+    whole = [for_ranks(cars, rank, 4, **options).batch(3) for rank in range(4)]
+    expected = [steps_of(whole), steps_of(whole)]
+    for dataset in before:
+        first(iter(dataset), 5)
+    state = through_json(before[0].state_dict())
+    assert (state["layout"], state["node"]) == (4, options.get("node_affinity", 0))
+    after = [for_ranks(cars, rank, world, **options).batch(12 // world) for rank in range(world)]
+    for dataset in after:
+        dataset.load_state_dict(state)
+    assert steps_of(after)[:3] == expected[0][5:8]
+    assert {dataset.state_dict()["layout"] for dataset in after} == {4}
+    assert steps_of(after)[:8] == expected[1][:8]
+
+
+def test_a_state_of_version_1_goes_on_in_the_order_of_that_version(cars: str, keys_of: KeysOf) -> None:
+    whole = shuffled(cars).batch(6)
+    expected = [keys_of(whole) for _ in range(2)]
+    state = {**shuffled(cars).batch(6).state_dict(), "version": 1, "samples": 36, "items": 6}
+    del state["layout"], state["node"]
+    ranks = [for_ranks(cars, rank, 3, remainder="uneven").batch(4) for rank in range(3)]
+    for dataset in ranks:
+        dataset.load_state_dict(through_json(state))
+    assert keys_of_ranks(ranks, keys_of) == sorted(expected[0][36:])
+    assert keys_of_ranks(ranks, keys_of) == sorted(expected[1])
+
+
+def test_a_state_of_another_layout_than_the_dataset_was_given_is_refused(cars: str) -> None:
+    state = for_ranks(cars, 0, 4).state_dict()
+    with pytest.raises(StateError, match="laid out for 4 ranks, and this dataset's for 2; use layout=4"):
+        for_ranks(cars, 0, 4, layout=2).load_state_dict(state)
+    with pytest.raises(StateError, match="an order without `node_affinity`"):
+        for_ranks(cars, 0, 4, node_affinity=2).load_state_dict(state)
+    kept = for_ranks(cars, 0, 4, node_affinity=2).state_dict()
+    with pytest.raises(StateError, match="an order with `node_affinity`"):
+        for_ranks(cars, 0, 4).load_state_dict(kept)
+
+
+@pytest.mark.parametrize(("name", "value"), [("layout", 0), ("layout", "4"), ("node", -1), ("node", 9), ("node", None)])
+def test_a_state_with_a_damaged_layout_is_refused(cars: str, name: str, value: Any) -> None:
+    with pytest.raises(StateError, match="damaged"):
+        for_ranks(cars, 0, 4).load_state_dict({**for_ranks(cars, 0, 4).state_dict(), name: value})
 
 
 def test_with_filter_a_state_belongs_to_its_rank(cars: str, keys_of: KeysOf) -> None:

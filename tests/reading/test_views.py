@@ -262,7 +262,9 @@ def test_what_are_no_weights_is_refused_where_it_is_written(cars: str, weights: 
 
 def test_ranks_share_what_is_weighted(cars: str, keys_of: KeysOf) -> None:
     whole = keys_of(shardkit.dataset(cars, shuffle=30).balance())
-    parts = [keys_of(shardkit.dataset(cars, shuffle=30, rank=rank, world_size=2).balance()) for rank in (0, 1)]
+    parts = [
+        keys_of(shardkit.dataset(cars, shuffle=30, layout=1, rank=rank, world_size=2).balance()) for rank in (0, 1)
+    ]
     assert [key for pair in zip(*parts, strict=True) for key in pair] == whole[:96]
 
 
@@ -290,7 +292,8 @@ def test_a_mix_has_the_labels_of_the_whole(cars: str, by_shards: dict[int, str])
 
 def test_a_mix_is_the_same_for_any_number_of_ranks(cars: str, keys_of: KeysOf) -> None:
     def mix(rank: int, world: int) -> Dataset:
-        parts = [shardkit.dataset(cars, shuffle=30, rank=rank, world_size=world).select(c) for c in ("red", "blue")]
+        options = {"shuffle": 30, "layout": 1, "rank": rank, "world_size": world}
+        parts = [shardkit.dataset(cars, **options).select(c) for c in ("red", "blue")]
         return shardkit.mix(parts, [1, 2])
 
     whole = keys_of(mix(0, 1))

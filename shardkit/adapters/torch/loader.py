@@ -182,7 +182,9 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         state, at = data.state_dict(), self._delivered
         if at is None:
             return state
-        return data.position.state_dict(at, order=data.order_identity, ranks=data.reading.ranks, steps=data.steps)
+        return data.position.state_dict(
+            at, order=data.order_identity, ranks=data.reading.ranks, placement=data.placement, steps=data.steps
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration resume at the next batch. StateError for another dataset or order.

@@ -21,6 +21,7 @@ from shardkit.reading.order.groups import (
     pieces,
     place_type,
 )
+from shardkit.reading.order.layout import Layout
 from shardkit.rng import permutation, stream_key, uniform
 
 SIZE_TOLERANCE = 100
@@ -71,8 +72,9 @@ class MixedOrder:
     """Several datasets interleaved in proportion to weights.
 
     `parts[i](epoch)` is the order of dataset i, whose rows start at `offsets[i]`; it has `lengths[i]` places per epoch,
-    and starts again when they are used up. In each MIX_BLOCK consecutive places, dataset i has exactly `quotas[i]`, at
-    places permuted by (seed, epoch, block). So the place in its own order is known for every place of the mix.
+    and starts again when they are used up. In each MIX_BLOCK consecutive places of a section, dataset i has exactly
+    `quotas[i]`, at places permuted by (seed, block, section), and they are in the same section of its own order. So the
+    place in its own order is known for every place of the mix.
     """
 
     parts: Sequence[Callable[[int], Order]]
@@ -82,6 +84,7 @@ class MixedOrder:
     seed: int
     epoch: int
     samples: int
+    sections: int = 1
 
     @cached_property
     def _members(self) -> NDArray[np.int64]:
@@ -94,21 +97,20 @@ class MixedOrder:
 
     def rows_at(self, places: Positions) -> Positions:
         """The rows at these places."""
-        first = (
-            self.epoch * self.samples
-        )  # number of places taken by all earlier epochs, so that each dataset resumes where it stopped
-        absolute = places + first
+        # each dataset resumes where the last epoch stopped: all places of earlier epochs come first
+        turns, sections = np.divmod(places + self.epoch * self.samples, self.sections)
         rows = np.empty(len(places), np.int64)
-        block_of, within = absolute // MIX_BLOCK, absolute % MIX_BLOCK
-        member = np.empty(len(places), np.int64)
-        number = np.empty(len(places), np.int64)
-        for block in np.unique(block_of).tolist():
-            where = block_of == block
-            order = self._members[permutation(MIX_BLOCK, stream_key("mix", self.seed, block))]
+        blocks, within = np.divmod(turns, MIX_BLOCK)
+        member, number = np.empty(len(places), np.int64), np.empty(len(places), np.int64)
+        for section, block in np.unique(np.stack([sections, blocks], 1), axis=0).tolist():
+            where = (sections == section) & (blocks == block)
+            own = (block,) if self.sections == 1 else (block, section)
+            order = self._members[permutation(MIX_BLOCK, stream_key("mix", self.seed, *own))]
             rank = np.empty(MIX_BLOCK, np.int64)
             for part, quota in enumerate(self.quotas):
                 rank[order == part] = np.arange(quota) + block * quota
             member[where], number[where] = order[within[where]], rank[within[where]]
+        number = number * self.sections + sections
         for part, endless in enumerate(self._endless):
             where = member == part
             if where.any():
@@ -359,7 +361,8 @@ def line_counts(rows: Positions, starts: Positions) -> NDArray[np.int64]:
 
 
 def order_of_rows(
-    rows: Positions, starts: Positions, *, buffer: int, seed: int, epoch: int, lanes: int
+    rows: Positions, starts: Positions, *, buffer: int, seed: int, epoch: int, layout: Layout
 ) -> SelectedOrder:
     """The order of an epoch of some rows: runs within one shard take the role of shards."""
-    return SelectedOrder(EpochOrder(line_counts(rows, starts), buffer, seed, epoch, lanes), rows)
+    counts = line_counts(rows, starts)
+    return SelectedOrder(EpochOrder(counts, buffer, seed, epoch, layout.lanes, layout.sections, layout.node), rows)

@@ -1,15 +1,22 @@
 """The order of an epoch: a pure function of the shards' sample counts, the seed, the epoch, the buffer and the lanes.
 
     1. The shards are permuted by (seed, epoch) and laid end to end: a line of N samples.
-    2. The line is cut into L lanes; lane l is the next n_l samples, n_l = N // L + (1 if l < N % L else 0).
+    2. The line is cut into V sections, and each section of n samples into L lanes; lane l is the next n_l samples,
+       n_l = n // L + (1 if l < n % L else 0), and section v has N // V + (1 if v < N % V else 0).
     3. In a lane, samples are sorted by the key  k(i) = i + 2 b u(i),  where b is the lane's buffer and
        u(i) is uniform on [0, 1), from (seed, epoch, lane, i); the key is truncated to 16 binary digits after the
        point, and ties are in the order of i. With b >= n_l the key is u(i): a full permutation of the lane.
-    4. Lanes are merged round-robin: place p of the epoch is lane p % L's next sample.
+    4. Lanes are merged round-robin, and so are sections: place p of the epoch is the next sample of section p % V, and
+       there of lane (p // V) % L.
+    With several sections, the line is turned by a random distance of (seed, epoch), so that samples of one shard do not
+    always share a section. With several nodes, each has some of the sections, and the shards are dealt to the nodes by
+    (seed) alone: a node's part of the line has the same samples in all epochs, is permuted by (seed, epoch, node), and
+    is turned by itself.
     If the buffer holds the whole dataset, B >= N, the order is instead a full permutation by (seed, epoch).
 
-The shuffle buffer B is for the epoch as a whole: each lane has b = ceil(B / L). So about B samples wait at a time, and
-a sample moves by at most 2 b in its lane, that is by at most about 2 B places in the epoch (on average B / 2 or less).
+The shuffle buffer B is for a section, that is for a rank: each lane has b = ceil(B / L). So about B samples of a
+section wait at a time, and a sample moves by at most 2 b in its lane, that is by at most about 2 B places of its
+section (on average B / 2 or less).
 
 Any place can be computed without the preceding ones. Of the samples of a lane before `lo`, all have keys below lo + 2
 b, and of those from `hi` on, none has a key below hi. So among the sorted keys of samples lo … hi - 1, those between lo
@@ -21,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import gcd
 from typing import Protocol
 
@@ -61,6 +69,10 @@ class EpochOrder:
     seed: int
     epoch: int
     lanes: int
+    """Of each section."""
+    sections: int = 1
+    node: int = 0
+    """The sections of a node that keeps its part of the line; 0 for none."""
 
     @cached_property
     def samples(self) -> int:
@@ -71,6 +83,8 @@ class EpochOrder:
     def _line(self) -> tuple[Positions, Positions]:
         """For each shard on the line: its start (plus N at the end), and the offset from line positions to rows."""
         first_rows = np.cumsum(self.counts) - self.counts
+        if self.buffer and self.node:
+            return self._line_of_nodes(first_rows)
         if self.buffer:
             shards = permutation(len(self.counts), stream_key("shards", self.seed, self.epoch))
         else:
@@ -78,6 +92,38 @@ class EpochOrder:
         starts = np.zeros(len(shards) + 1, np.int64)
         np.cumsum(self.counts[shards], out=starts[1:])
         return starts, first_rows[shards] - starts[:-1]
+
+    def _line_of_nodes(self, first_rows: Positions) -> tuple[Positions, Positions]:
+        """The same if nodes keep their samples; a shard at the boundary of two nodes is in two parts."""
+        fixed = permutation(len(self.counts), stream_key("nodes", self.seed))
+        starts = np.cumsum(self.counts[fixed]) - self.counts[fixed]
+        begins = np.unique(np.concatenate([starts, self._parts[:-1]]))
+        begins = begins[begins < self.samples]
+        shards = np.searchsorted(starts, begins, side="right") - 1
+        lengths = np.diff(begins, append=self.samples)
+        rows = first_rows[fixed[shards]] + begins - starts[shards]
+        bounds = np.searchsorted(begins, self._parts).tolist()
+        pieces = np.concatenate([
+            low + permutation(high - low, stream_key("shards", self.seed, self.epoch, node))
+            for node, (low, high) in enumerate(pairwise(bounds))
+        ])  # fmt: skip
+        line = np.zeros(len(pieces) + 1, np.int64)
+        np.cumsum(lengths[pieces], out=line[1:])
+        return line, rows[pieces] - line[:-1]
+
+    @cached_property
+    def _parts(self) -> Positions:
+        """The start of each node's part of the line, and N at the end."""
+        node = self.node or self.sections
+        sections = np.minimum(np.arange(-(-self.sections // node) + 1) * node, self.sections)
+        base, longer = divmod(self.samples, self.sections)
+        return sections * base + np.minimum(sections, longer)
+
+    @cached_property
+    def _turns(self) -> Positions:
+        """By how much each node's part of the line is turned."""
+        chance = uniform(stream_key("turn", self.seed, self.epoch), np.arange(len(self._parts) - 1))
+        return (chance * np.diff(self._parts)).astype(np.int64)
 
     @cached_property
     def _whole(self) -> Positions:
@@ -89,9 +135,21 @@ class EpochOrder:
         return {}
 
     def lane_range(self, lane: int) -> tuple[int, int]:
-        """(start, length) of a lane on the line."""
-        base, longer = divmod(self.samples, self.lanes)
-        return lane * base + min(lane, longer), base + (lane < longer)
+        """(start, length) of a lane on the line; those of a section follow each other."""
+        section, own = divmod(lane, self.lanes)
+        base, longer = divmod(self.samples, self.sections)
+        start, length = section * base + min(section, longer), base + (section < longer)
+        base, longer = divmod(length, self.lanes)
+        return start + own * base + min(own, longer), base + (own < longer)
+
+    def _turned(self, line: Positions) -> Positions:
+        """The positions from which those of the lanes are taken."""
+        if self.sections == 1:
+            return line
+        part = np.searchsorted(self._parts, line, side="right") - 1
+        start = self._parts[part]
+        found: Positions = start + (line - start + self._turns[part]) % (self._parts[part + 1] - start)
+        return found
 
     def rows_of_line(self, line: Positions) -> Positions:
         """The rows at these positions of the line."""
@@ -124,20 +182,24 @@ class EpochOrder:
         line = np.empty(len(places), np.int64)
         for where, lane, index in self._by_lane(places):
             line[where] = self._lane_positions(lane, index)
-        return self.rows_of_line(line)
+        return self.rows_of_line(self._turned(line))
 
     def _by_lane(self, places: Positions) -> Iterator[tuple[slice | Positions, int, slice | Positions]]:
         """(indices into the places, lane, their numbers in it) for each lane that has some."""
-        step = int(places[1] - places[0]) if len(places) > 1 else 1
-        if step > 0 and bool((np.diff(places) == step).all()):  # then the places of one lane are evenly spaced
+        step = int(places[1] - places[0]) if len(places) > 1 else self.sections
+        turns, sections = np.divmod(places, self.sections)
+        if step > 0 and step % self.sections == 0 and bool((np.diff(places) == step).all()):
+            step //= self.sections  # the places of one lane are evenly spaced
             period = self.lanes // gcd(step, self.lanes)
             stride = step * period // self.lanes
-            for turn, place in enumerate(places[:period].tolist()):
+            for turn, place in enumerate(turns[:period].tolist()):
                 count = -(-(len(places) - turn) // period)
                 first, lane = divmod(place, self.lanes)
+                lane += int(sections[0]) * self.lanes
                 yield slice(turn, None, period), lane, slice(first, first + count * stride, stride)
             return
-        index, lanes = np.divmod(places, self.lanes)
+        index, lanes = np.divmod(turns, self.lanes)
+        lanes += sections * self.lanes
         by_lane = np.argsort(lanes, kind="stable")
         firsts = np.flatnonzero(np.diff(lanes[by_lane], prepend=-1)).tolist()
         for begin, stop in zip(firsts, [*firsts[1:], len(places)], strict=True):

@@ -70,6 +70,26 @@ def find_rank(
     return ranks
 
 
+NODE_SIZES = (
+    "LOCAL_WORLD_SIZE",  # torchrun, accelerate
+    "HOROVOD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "PALS_LOCAL_SIZE", "SLURM_NTASKS_PER_NODE",
+)  # fmt: skip
+"""Environment variables for the number of ranks on a node; the first one that is set counts."""
+
+
+def find_node(environment: Mapping[str, str] | None = None) -> int:
+    """The number of ranks on each node, from the environment. Raises UsageError if it is not there."""
+    found = os.environ if environment is None else environment
+    name = next((name for name in NODE_SIZES if found.get(name)), None)
+    if name is None:
+        fact = "the number of ranks on a node is unknown: none of $" + ", $".join(NODE_SIZES) + " is set"
+        raise UsageError("node_affinity", fact, "give the number instead of True, such as node_affinity=8")
+    size = _number(found[name], f"${name}")
+    if size < 1:
+        raise UsageError(f"${name}", f"{size} is not a number of ranks", "give the number as node_affinity=")
+    return size
+
+
 def _from_torch() -> tuple[int, int, str] | None:
     distributed = sys.modules.get("torch.distributed")
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():

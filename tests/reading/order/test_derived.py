@@ -24,6 +24,7 @@ from shardkit.reading.order.derived import (
     weight_samples,
 )
 from shardkit.reading.order.epoch_order import EpochOrder
+from shardkit.reading.order.layout import Layout
 from shardkit.rng import stream_key, uniform
 
 
@@ -289,5 +290,5 @@ def test_runs_of_rows_in_one_shard_take_the_place_of_shards() -> None:
     starts = np.array([0, 10, 20])
     assert line_counts(np.array([1, 2, 11, 25, 29]), starts).tolist() == [2, 1, 2]
     assert line_counts(np.array([], np.int64), starts).tolist() == []
-    found = order_of_rows(np.array([1, 2, 11, 25, 29]), starts, buffer=100, seed=0, epoch=0, lanes=2)
+    found = order_of_rows(np.array([1, 2, 11, 25, 29]), starts, buffer=100, seed=0, epoch=0, layout=Layout(2))
     assert sorted(found.rows_at(np.arange(5)).tolist()) == [1, 2, 11, 25, 29]

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import shardkit
 from shardkit.reading.order.epoch_order import EpochOrder
-from shardkit.reading.order.share import Remainder, Share, lost_by
+from shardkit.reading.order.layout import Layout
+from shardkit.reading.order.share import Remainder, Share
 
 REMAINDERS = get_args(Remainder)
 SAMPLES = 190
@@ -50,12 +51,6 @@ def test_uneven_gives_every_sample_and_at_most_one_more_to_some_ranks(n: int, wo
     shares = [taken(Share(0, n, rank, world, "uneven", done), n)[0] for rank in range(world)]
     assert sorted(row for rows in shares for row in rows) == list(range(min(done, n), n))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_a_world_that_does_not_divide_the_lanes_is_told_what_is_lost_and_what_works() -> None:
-    assert lost_by(4, 16) is None
-    assert "3 times its part" in str(lost_by(3, 16)) and "lanes=18" in str(lost_by(3, 16))
-    assert "lanes=32" in str(lost_by(32, 16))
 
 
 def run_all(dataset: shardkit.Dataset, workers: int) -> list[Any]:
@@ -106,16 +101,19 @@ def test_every_sample_comes_once_and_all_ranks_work_equally(
 
 
 @pytest.mark.parametrize("shards", [1, 7, 64])
-def test_each_world_that_divides_the_lanes_has_the_same_global_batches(by_shards: dict[int, str], shards: int) -> None:
+@pytest.mark.parametrize("layout", [1, 2, 5])
+def test_each_world_has_the_same_global_batches_with_one_layout(
+    by_shards: dict[int, str], shards: int, layout: int
+) -> None:
     found = []
     for world in (1, 2, 3, 4, 8):
         for workers in (0, 3):
             size = 24 // world
             ranks = [
                 run_all(
-                    shardkit.dataset(by_shards[shards], shuffle=40, lanes=24, rank=rank, world_size=world).batch(
-                        size, drop_last=True
-                    ),
+                    shardkit.dataset(
+                        by_shards[shards], shuffle=40, lanes=24, layout=layout, rank=rank, world_size=world
+                    ).batch(size, drop_last=True),
                     workers,
                 )
                 for rank in range(world)
@@ -136,16 +134,26 @@ def test_the_order_does_not_depend_on_workers(cars: str, workers: int) -> None:
 
 
 def test_a_world_that_does_not_divide_the_lanes_still_has_the_same_epoch(cars: str) -> None:
-    ranks = [run_all(shardkit.dataset(cars, shuffle=30, rank=r, world_size=5, remainder="uneven"), 0) for r in range(5)]
+    ranks = [
+        run_all(shardkit.dataset(cars, shuffle=30, layout=1, rank=r, world_size=5, remainder="uneven"), 0)
+        for r in range(5)
+    ]
     merged = [ranks[place % 5][place // 5]["__key__"] for place in range(97)]
     assert merged == [sample["__key__"] for sample in run_all(shardkit.dataset(cars, shuffle=30), 0)]
 
 
 def test_what_is_lost_by_a_world_that_does_not_fit_is_logged_once(cars: str, caplog: pytest.LogCaptureFixture) -> None:
     for rank in (0, 1):
-        len(shardkit.dataset(cars, shuffle=30, lanes=10, rank=rank, world_size=7))
+        len(shardkit.dataset(cars, shuffle=30, lanes=10, layout=1, rank=rank, world_size=7))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "lanes=14" in caplog.text
+    assert "reads through 7 times its part" in caplog.text and "layout=7" in caplog.text
+
+
+def test_a_buffer_smaller_than_a_batch_is_logged(cars: str, caplog: pytest.LogCaptureFixture) -> None:
+    len(shardkit.dataset(cars, shuffle=5, rank=0, world_size=2).batch(5))
+    assert not caplog.records
+    len(shardkit.dataset(cars, shuffle=5, rank=0, world_size=2).batch(6))
+    assert "holds 5 samples, fewer than its batches of 6" in caplog.text
 
 
 def test_fewer_samples_than_ranks_are_padded_for_all_of_them(cars: str) -> None:
@@ -178,14 +186,35 @@ def test_the_places_of_a_part_are_dealt_in_turn_from_the_first_that_is_left(
         assert taken(share, high + 1) == (left[rank::world], [at >= firsts for at in range(len(left))[rank::world]])
 
 
-@pytest.mark.parametrize(
-    ("world", "lanes", "fold", "better"), [(3, 16, 3, 18), (32, 16, 2, 32), (6, 4, 3, 6), (7, 14, 1, 0), (5, 11, 5, 15)]
-)
-def test_what_a_world_loses_is_its_size_without_what_it_shares_with_the_lanes(
-    world: int, lanes: int, fold: int, better: int
+@given(
+    st.integers(0, 60), st.integers(0, 20), st.integers(1, 9), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4),
+    st.sampled_from(REMAINDERS),
+)  # fmt: skip
+def test_each_step_is_dealt_once_whatever_the_layout(
+    n: int, done: int, world: int, unit: int, sections: int, lanes: int, remainder: Remainder
 ) -> None:
-    said = lost_by(world, lanes)
-    if fold == 1:
-        assert said is None
-    else:
-        assert f" {fold} times its part " in str(said) and f"; lanes={better} " in str(said)
+    layout = Layout(lanes, sections)
+    shares = [Share(3, 3 + n, rank, world, remainder, done, unit, layout) for rank in range(world)]
+    places = [share.places(np.arange(len(share))) for share in shares]
+    left, first = max(0, n - done), 3 + done
+    for step in range(left // (world * unit)):
+        together = np.concatenate([own[step * unit : (step + 1) * unit] for own in places])
+        assert np.sort(together).tolist() == list(range(first, first + world * unit)), "a step is a run of places"
+        first += world * unit
+    dealt = {"drop": left // world * world, "pad": -(-left // world) * world, "uneven": left}[remainder]
+    assert np.sort(np.concatenate(places)).tolist() == list(range(3 + done, 3 + done + dealt))
+    for share, own in zip(shares, places, strict=True):
+        assert [share.places(np.array([number]))[0] for number in range(len(own))] == own.tolist()
+
+
+@pytest.mark.parametrize("unit", [1, 6])
+@pytest.mark.parametrize("world", [2, 5])
+def test_with_a_section_for_each_rank_a_rank_reads_its_own_only(world: int, unit: int) -> None:
+    share = Share(0, world * unit * 4, 1, world, "drop", 0, unit, Layout(3, world))
+    assert set(share.places(np.arange(len(share))) % world) == {1}
+
+
+def test_ranks_read_neighbouring_samples_without_shuffling(cars: str) -> None:
+    ranks = [run_all(shardkit.dataset(cars, rank=rank, world_size=2).batch(10), 0) for rank in (0, 1)]
+    whole = [sample["__key__"] for sample in shardkit.dataset(cars)]
+    assert [key for step in zip(*ranks, strict=True) for batch in step for key in batch["__key__"]][:97] == whole
