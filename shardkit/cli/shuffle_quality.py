@@ -26,6 +26,7 @@ def command(source: str, plot_file: Path | None, as_json: bool, **options: Any) 
     \b
     shardkit shuffle-quality shards/train
     shardkit shuffle-quality shards/train --buffers 1000,5000 --batch 128 --plot mixing.png
+    shardkit shuffle-quality shards/train --ranks 64 --node-affinity
     """
     from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
     from shardkit.tools.shuffle_quality import plot, shuffle_quality
@@ -61,7 +62,30 @@ def quality_text(quality: ShuffleQuality) -> str:
         rows.append([name, f"{way.run_length:.2f}", entropy, f"{way.carry_over:.0%}", *moves])
     where = f"{tables_of(quality)}, {quality.lanes} lanes"
     about = f"{quality.samples:,} samples, {quality.classes:,} classes, {where}; batches of {quality.batch}"
-    return "\n".join([about, tables.table(rows), "", *COLUMNS, "", advice_text(quality)])
+    return "\n".join([about, tables.table(rows), "", *COLUMNS, "", *ranks_text(quality), advice_text(quality)])
+
+
+def ranks_text(quality: ShuffleQuality) -> list[str]:
+    """Format what was measured over several ranks as lines; none if nothing was."""
+    if not quality.over_ranks:
+        return []
+    one = quality.over_ranks[0]
+    rows = [["buffer", "meet again", "by chance", "fetched", "shards touched", "stay on the node"]]
+    for way in quality.over_ranks:
+        met = [f"{way.met:.3%}", f"{way.chance:.3%}"]
+        rows.append([f"{way.buffer:,}", *met, f"{way.read:.2f}", f"{way.touched:.2f}", f"{way.kept:.1%}"])
+    kept = ", which keep their part of the shards" if one.affinity else ""
+    about = f"{one.ranks:,} ranks, {one.ranks_per_node:,} on each node{kept}"
+    return [about, tables.table(rows), "", *RANK_COLUMNS, ""]
+
+
+RANK_COLUMNS = (
+    "meet again: pairs of samples in a batch of a rank that are in one batch again in the next epoch",
+    "fetched: what a rank fetches from a store, as a multiple of its own samples",
+    "shards touched: the shards of which a node reads a part, as a multiple of its own samples",
+    "stay on the node: samples of a node that it also had in the epoch before",
+)
+"""What the columns of the table of ranks mean."""
 
 
 COLUMNS = (

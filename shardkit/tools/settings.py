@@ -179,6 +179,11 @@ class ShuffleQualitySettings:
     lanes: Annotated[int | None, AtLeast(1), Help("Number of lanes in the order.", "N", unset="as in dataset()")] = None
     batch: Annotated[int, AtLeast(2), Help("Batch size, in samples.", "N")] = 64
     seed: Annotated[int, AtLeast(0), Help("Random seed of the order.", "N")] = 0
+    ranks: Annotated[
+        int | None, AtLeast(1), Help("Also show what this many ranks read, and how they mix.", "N", unset="not shown")
+    ] = None
+    ranks_per_node: Annotated[int, AtLeast(1), Help("Ranks on a node.", "N")] = 8
+    node_affinity: Annotated[bool, Help("Show the order in which each node keeps its part of the shards.")] = False
     storage_options: StorageOptions = None
 
 

@@ -22,6 +22,7 @@ from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import translated
 from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
 from shardkit.tools.settings import ShuffleQualitySettings
+from shardkit.tools.shuffle_ranks import OverRanks, over_ranks
 
 TOLERANCE = 0.05
 """A buffer is enough if class entropy and carry-over of batches are within this of a full permutation's (and within
@@ -61,7 +62,7 @@ class ShuffleQuality:
     """The ways of reading that were compared, the full permutation last. `enough`: the smallest sufficient buffer.
 
     packed: whether these are shards, and not a class directory. chance: how far chance may move the figures of so many
-    batches; above MOST_CHANCE, they tell nothing.
+    batches; above MOST_CHANCE, they tell nothing. over_ranks: the shuffled ways over several ranks, if asked for.
     """
 
     samples: int
@@ -73,6 +74,7 @@ class ShuffleQuality:
     enough: int | None
     packed: bool = True
     chance: float = 0.0
+    over_ranks: tuple[OverRanks, ...] = ()
 
 
 @checked_by(ShuffleQualitySettings)
@@ -83,13 +85,21 @@ def shuffle_quality(
     lanes: int | None = None,
     batch: int = 64,
     seed: int = 0,
+    ranks: int | None = None,
+    ranks_per_node: int = 8,
+    node_affinity: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> ShuffleQuality:
     """Compare shuffle buffers on a dataset. buffers: in samples; 0 is the order as packed. batch: samples per batch.
 
+    ranks: also measure the orders over so many ranks, `ranks_per_node` of them on each node. node_affinity: the orders
+    in which nodes keep their part of the shards.
+
     Takes about 1 microsecond per sample and buffer, and 40 bytes of memory per sample. Raises UsageError for impossible
     options or a dataset without labels; reading errors as in `dataset`.
     """
+    if node_affinity and ranks is None:
+        raise UsageError("node_affinity", "it changes the order of several ranks only", "give `ranks` too")
     if not buffers:
         raise UsageError("buffers", "it is empty", "give at least one size")
     opened = partial(dataset, source, storage_options=storage_options)
@@ -97,7 +107,7 @@ def shuffle_quality(
     labels = catalog.labels()
     if not len(labels) or labels.min() < 0:
         raise UsageError("source", "mixing can't be measured without labels", "pack them with classes")
-    chosen = [opened(shuffle=size, seed=seed, lanes=lanes) for size in sorted(set(buffers))]
+    chosen = [opened(shuffle=size, seed=seed, lanes=lanes, rank=0, world_size=1) for size in sorted(set(buffers))]
     whole = [permutation(len(labels), stream_key("full", seed, epoch)) for epoch in range(2)]
     best = _entropy(labels[whole[0]], batch)
     ways = [
@@ -113,6 +123,10 @@ def shuffle_quality(
     return ShuffleQuality(
         len(labels), len(catalog.classes), len(catalog.counts), shuffled, batch, tuple(ways), enough,
         packed=catalog.manifest is not None or bool(catalog.files()), chance=float(chance),
+        over_ranks=tuple(
+            over_ranks(part, ranks, ranks_per_node, batch, affinity=node_affinity)
+            for part in chosen if ranks and part.reading.buffer
+        ),
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from shardkit.cli.main import run
 from shardkit.errors import UsageError
 from shardkit.tools import shuffle_quality as module
 from shardkit.tools.shuffle_quality import TOLERANCE, Mixing, _carry_over, _entropy, plot, shuffle_quality
+from shardkit.tools.shuffle_ranks import fetched, kept, met_again, touched
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +183,43 @@ def test_the_plot_has_one_scale_for_all_datasets(mixed: Path, tmp_path: Path, mo
     assert max(abs(way.carry_over) for way in quality.ways) < 0.3, "noise, which must not fill the height"
     plot(quality, tmp_path / "mixing.png")
     assert tops == pytest.approx([110, 110, 44])
+
+
+@pytest.mark.parametrize("ranks", [1, 4, 7])
+def test_over_ranks_each_reads_its_own_part_about_once(mixed: Path, ranks: int) -> None:
+    quality = shuffle_quality(mixed, buffers=[0, 20, 100], batch=8, ranks=ranks, ranks_per_node=2)
+    assert [way.buffer for way in quality.over_ranks] == [20, 100]
+    for way in quality.over_ranks:
+        assert (way.ranks, way.ranks_per_node, way.affinity) == (ranks, 2, False)
+        assert way.read >= 1 and way.touched >= 1 and way.chance < way.met < 1
+
+
+def test_nodes_with_affinity_keep_their_samples(mixed: Path) -> None:
+    options: Any = {"buffers": [20], "batch": 8, "ranks": 6, "ranks_per_node": 2}
+    (free,) = shuffle_quality(mixed, **options).over_ranks
+    (kept,) = shuffle_quality(mixed, **options, node_affinity=True).over_ranks
+    assert free.kept < 0.7 and kept.kept == 1
+
+
+def test_pairs_that_meet_again_by_hand() -> None:
+    first = [np.array([0, 1, 2, 3]), np.array([4, 5, 6, 7])]
+    assert met_again(first, first, 8, 2) == met_again(first, first, 8, 4) == 1
+    assert met_again(first, [np.array([0, 2, 4, 6]), np.array([1, 3, 5, 7])], 8, 4) == pytest.approx(2 / 6)
+    assert met_again(first, [np.array([0, 4, 1, 5]), np.array([2, 6, 3, 7])], 8, 2) == 0
+
+
+def test_what_is_fetched_and_touched_by_hand() -> None:
+    counts = np.array([4, 4])
+    assert fetched([np.array([0, 2, 3])], counts, 1) == pytest.approx(4 / 3), "sample 1 is fetched along"
+    assert fetched([np.array([0, 3])], counts, 1) == 1, "two are too many"
+    assert fetched([np.array([3, 5])], counts, 1) == 1, "another shard"
+    assert touched([np.array([0, 1]), np.array([3, 4])], counts) == (4 + 8) / 4
+    assert kept([np.array([0, 1]), np.array([2, 3])], [np.array([1, 2]), np.array([3, 0])], 4) == 0.5
+
+
+def test_the_command_shows_what_ranks_read(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["shuffle-quality", str(mixed), "--buffers", "20", "--batch", "8", "--ranks", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "4 ranks, 8 on each node\n" in shown and "meet again" in shown and "stay on the node" in shown
+    assert run(["shuffle-quality", str(mixed), "--node-affinity"]) == 2
+    assert "give --ranks too" in capsys.readouterr().err

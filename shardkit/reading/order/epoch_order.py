@@ -1,15 +1,16 @@
 """The order of an epoch: a pure function of the shards' sample counts, the seed, the epoch, the buffer and the lanes.
 
     1. The shards are permuted by (seed, epoch) and laid end to end: a line of N samples.
-    2. The line is cut into V sections, and each section of n samples into L lanes; lane l is the next n_l samples,
-       n_l = n // L + (1 if l < n % L else 0), and section v has N // V + (1 if v < N % V else 0).
+    2. The N samples are shared by V sections, N // V + (1 if v < N % V else 0) each, and the n of a section by L lanes,
+       n_l = n // L + (1 if l < n % L else 0) each. A lane is a run of the line. Groups of 8 sections follow each other;
+       in a group, first lane 0 of each section, then lane 1 of each, so that a section draws from all of its group.
     3. In a lane, samples are sorted by the key  k(i) = i + 2 b u(i),  where b is the lane's buffer and
        u(i) is uniform on [0, 1), from (seed, epoch, lane, i); the key is truncated to 16 binary digits after the
        point, and ties are in the order of i. With b >= n_l the key is u(i): a full permutation of the lane.
     4. Lanes are merged round-robin, and so are sections: place p of the epoch is the next sample of section p % V, and
        there of lane (p // V) % L.
     With several sections, the line is turned by a random distance of (seed, epoch), so that samples of one shard do not
-    always share a section. With several nodes, each has some of the sections, and the shards are dealt to the nodes by
+    always share a section. With nodes, the sections of a node are a group, and the shards are dealt to the nodes by
     (seed) alone: a node's part of the line has the same samples in all epochs, is permuted by (seed, epoch, node), and
     is turned by itself.
     If the buffer holds the whole dataset, B >= N, the order is instead a full permutation by (seed, epoch).
@@ -38,6 +39,9 @@ from numpy.typing import NDArray
 from shardkit.rng import permutation, stream_key, uniform
 
 Positions = NDArray[np.int64]
+
+GROUP = 8
+"""Sections that share a part of the line: as many as a node often has ranks, so that it reads few shards."""
 
 CHUNK = 4096
 """Smallest number of samples of a lane to sort together. Larger numbers cost memory, smaller ones repeat work."""
@@ -135,12 +139,24 @@ class EpochOrder:
         return {}
 
     def lane_range(self, lane: int) -> tuple[int, int]:
-        """(start, length) of a lane on the line; those of a section follow each other."""
-        section, own = divmod(lane, self.lanes)
+        """(start, length) of a lane on the line. lane: section x lanes of each + lane of it."""
+        starts, lengths = self._lanes
+        return int(starts[lane]), int(lengths[lane])
+
+    @cached_property
+    def _lanes(self) -> tuple[Positions, Positions]:
+        """(start on the line, length) of each lane, by section and lane."""
         base, longer = divmod(self.samples, self.sections)
-        start, length = section * base + min(section, longer), base + (section < longer)
-        base, longer = divmod(length, self.lanes)
-        return start + own * base + min(own, longer), base + (own < longer)
+        sections = base + (np.arange(self.sections) < longer)
+        bases, longer_lanes = np.divmod(sections[:, None], self.lanes)
+        lengths = bases + (np.arange(self.lanes) < longer_lanes)
+        starts, at = np.empty_like(lengths), 0
+        for low in range(0, self.sections, self.node or GROUP):
+            own = lengths[low : low + (self.node or GROUP)].T  # on the line by lane, then by section
+            ends = np.cumsum(own).reshape(own.shape) + at
+            starts[low : low + own.shape[1]] = (ends - own).T
+            at = int(ends[-1, -1])
+        return starts.ravel(), lengths.ravel()
 
     def _turned(self, line: Positions) -> Positions:
         """The positions from which those of the lanes are taken."""

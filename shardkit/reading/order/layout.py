@@ -1,8 +1,8 @@
 """The layout of an epoch's order: for how many ranks its line is cut, and which of a step's places each rank takes.
 
-The line of N samples is cut into one section for each of V ranks, and each section into L lanes (order/epoch_order.py).
-Place p of the epoch belongs to section s = p % V, and there to lane (p // V) % L. So each run of places takes equally
-from all sections, and a section's samples come from its own part of the line only.
+The line of N samples is shared by one section for each of V ranks, and each section by L lanes, which are runs of the
+line (order/epoch_order.py). Place p of the epoch belongs to section s = p % V, and there to lane (p // V) % L. So each
+run of places takes equally from all sections, and a section's samples come from its own parts of the line only.
 
 In a step of G places, which all ranks read at the same time, the places are sorted by section, then by lane, then by
 place, and rank r takes the r-th of W equal runs. With W = V that is the section of its number; with another W it reads

@@ -34,6 +34,51 @@ def test_the_order_is_pinned() -> None:
     assert int((rows * np.arange(20_000)).sum()) == PINNED_SUM
 
 
+sections = st.integers(1, 12)
+
+
+@given(counts, buffers, st.integers(1, 5), sections, st.data())
+def test_with_sections_each_row_comes_once_and_is_found_alone(
+    counts: list[int], buffer: int, lanes: int, sections: int, data: st.DataObject
+) -> None:
+    node = data.draw(st.integers(0, sections))
+    made = EpochOrder(np.asarray(counts, np.int64), buffer, 3, 1, lanes, sections, node)
+    rows = np.array(all_rows(made), np.int64)
+    assert np.sort(rows).tolist() == list(range(sum(counts)))
+    places = np.array(sorted(data.draw(st.sets(st.integers(0, 480)))), np.int64)
+    again = EpochOrder(np.asarray(counts, np.int64), buffer, 3, 1, lanes, sections, node)
+    assert again.rows_at(places[places < len(rows)]).tolist() == rows[places[places < len(rows)]].tolist()
+    own = np.arange(data.draw(st.integers(0, sections - 1)), len(rows), sections)
+    assert again.rows_at(own).tolist() == rows[own].tolist()
+
+
+def test_the_order_of_sections_is_pinned() -> None:
+    made = EpochOrder(np.array([3, 5, 4, 6]), 4, 7, 2, 2, 3)
+    assert all_rows(made) == PINNED_SECTIONS
+    assert all_rows(EpochOrder(np.array([3, 5, 4, 6]), 4, 7, 2, 2, 4, 2)) == PINNED_NODES
+
+
+def test_a_node_keeps_its_rows_in_all_epochs_and_reads_few_shards() -> None:
+    counts, found = np.full(40, 50), []
+    for epoch in range(3):
+        rows = np.array(all_rows(EpochOrder(counts, 100, 5, epoch, 4, 10, 2)))
+        found.append([set(rows[np.arange(len(rows)) % 10 // 2 == node].tolist()) for node in range(5)])
+        assert all(len({row // 50 for row in own}) <= 9 for own in found[-1]), "8 shards, one more at the boundaries"
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_section_reads_its_part_of_the_line_only() -> None:
+    counts, lanes = np.full(100, 100), 4
+    for sections in (5, 16):
+        rows = np.array(all_rows(EpochOrder(counts, 200, 0, 1, lanes, sections)))
+        for section in range(sections):
+            own = np.sort(rows[section::sections])
+            runs = 1 + int((np.diff(own) > 1).sum())
+            assert runs <= 2 * lanes + len(counts) * len(own) // len(rows) + 1
+
+
+PINNED_SECTIONS = [9, 3, 6, 13, 17, 2, 10, 4, 7, 15, 16, 1, 11, 5, 12, 14, 0, 8]
+PINNED_NODES = [10, 1, 4, 5, 13, 9, 15, 16, 11, 2, 3, 6, 14, 8, 7, 17, 0, 12]
 PINNED_SMALL = [3, 16, 4, 0, 5, 1, 6, 17, 12, 2, 7, 8, 13, 10, 15, 9, 14, 11]
 PINNED_BEGIN = [17008, 15252, 10505, 9754, 5013, 12252, 13501, 4754, 19009, 16256, 8506, 11753]
 PINNED_SUM = 1_929_518_910_872

@@ -10,7 +10,7 @@ import pytest
 import shardkit
 from shardkit.errors import UsageError
 from shardkit.reading.order import ranks
-from shardkit.reading.order.ranks import LAUNCHERS, RANK_ONLY, TF_CONFIG, find_rank
+from shardkit.reading.order.ranks import LAUNCHERS, NODE_SIZES, RANK_ONLY, TF_CONFIG, find_node, find_rank
 
 
 @pytest.fixture(autouse=True)
@@ -156,3 +156,17 @@ def test_a_dataset_asks_when_it_is_read(cars: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert len(dataset) == 48
     assert len(list(dataset)) == 48
+
+
+@pytest.mark.parametrize("name", NODE_SIZES)
+def test_a_launcher_says_how_many_ranks_a_node_has(name: str) -> None:
+    assert find_node({name: "4"}) == 4
+
+
+@pytest.mark.parametrize(
+    ("environment", "match"),
+    [({}, "is unknown"), ({NODE_SIZES[0]: "0"}, "not a number of ranks"), ({NODE_SIZES[0]: "x"}, "not a whole number")],
+)
+def test_the_ranks_of_a_node_are_told_or_refused(environment: dict[str, str], match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        find_node(environment)
