@@ -84,6 +84,8 @@ PACKS: dict[str, list[str]] = {
     "zip tfrecord": ["tree.zip", "out/zip-tfrecord/train", "--format", "tfrecord"],
     "resize": ["tree", "out/resize/train", "--resize", "20", "--strip"],
     "webp tfrecord": ["tree", "out/webp/train", "--to", "webp", "--max-side", "32", "--format", "tfrecord"],
+    "part 1": ["tree", "out/parts/train", "--max-count", "7", "--part", "1/2"],
+    "part 2": ["tree", "out/parts/train", "--max-count", "7", "--part", "2/2"],
 }
 MORE = {
     "append": ["tree", "out/tar/train", "--append", "--max-count", "7"],
@@ -118,6 +120,7 @@ CALLS: dict[str, list[str]] = {
     "completion": ["completion", "bash"],
     "demo: bad option": ["demo", "--nothing"],
     "a command that does not exist": ["pakc"],
+    "merge": ["merge", "out/parts/train", "--json"],
 }
 
 
