@@ -26,7 +26,7 @@ def command(source: str, plot_file: Path | None, as_json: bool, **options: Any) 
     \b
     shardkit shuffle-quality shards/train
     shardkit shuffle-quality shards/train --buffers 1000,5000 --batch 128 --plot mixing.png
-    shardkit shuffle-quality shards/train --ranks 64 --node-affinity
+    shardkit shuffle-quality shards/train --ranks 64
     """
     from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
     from shardkit.tools.shuffle_quality import plot, shuffle_quality
@@ -70,16 +70,17 @@ def ranks_text(quality: ShuffleQuality) -> list[str]:
     if not quality.over_ranks:
         return []
     one = quality.over_ranks[0]
-    rows = [["buffer", "meet again", "by chance", "fetched", "shards touched", "stay on the node"]]
+    rows = [["buffer", "nodes", "meet again", "by chance", "fetched", "shards touched", "stay on the node"]]
     for way in quality.over_ranks:
         met = [f"{way.met:.3%}", f"{way.chance:.3%}"]
-        rows.append([f"{way.buffer:,}", *met, f"{way.read:.2f}", f"{way.touched:.2f}", f"{way.kept:.1%}"])
-    kept = ", which keep their part of the shards" if one.affinity else ""
-    about = f"{one.ranks:,} ranks, {one.ranks_per_node:,} on each node{kept}"
+        nodes = "keep their part" if way.affinity else "exchange"
+        rows.append([f"{way.buffer:,}", nodes, *met, f"{way.read:.2f}", f"{way.touched:.2f}", f"{way.kept:.1%}"])
+    about = f"{one.ranks:,} ranks, {one.ranks_per_node:,} on each node"
     return [about, tables.table(rows), "", *RANK_COLUMNS, ""]
 
 
 RANK_COLUMNS = (
+    "nodes: exchange their parts of the shards in each epoch, or keep them with node_affinity=True",
     "meet again: pairs of samples in a batch of a rank that are in one batch again in the next epoch",
     "fetched: what a rank fetches from a store, as a multiple of its own samples",
     "shards touched: the shards of which a node reads a part, as a multiple of its own samples",

@@ -183,7 +183,6 @@ class ShuffleQualitySettings:
         int | None, AtLeast(1), Help("Also show what this many ranks read, and how they mix.", "N", unset="not shown")
     ] = None
     ranks_per_node: Annotated[int, AtLeast(1), Help("Ranks on a node.", "N")] = 8
-    node_affinity: Annotated[bool, Help("Show the order in which each node keeps its part of the shards.")] = False
     storage_options: StorageOptions = None
 
 

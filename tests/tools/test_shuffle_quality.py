@@ -188,17 +188,21 @@ def test_the_plot_has_one_scale_for_all_datasets(mixed: Path, tmp_path: Path, mo
 @pytest.mark.parametrize("ranks", [1, 4, 7])
 def test_over_ranks_each_reads_its_own_part_about_once(mixed: Path, ranks: int) -> None:
     quality = shuffle_quality(mixed, buffers=[0, 20, 100], batch=8, ranks=ranks, ranks_per_node=2)
-    assert [way.buffer for way in quality.over_ranks] == [20, 100]
+    assert [(way.buffer, way.affinity) for way in quality.over_ranks] == [
+        (20, False),
+        (20, True),
+        (100, False),
+        (100, True),
+    ]
     for way in quality.over_ranks:
-        assert (way.ranks, way.ranks_per_node, way.affinity) == (ranks, 2, False)
+        assert (way.ranks, way.ranks_per_node) == (ranks, 2)
         assert way.read >= 1 and way.touched >= 1 and way.chance < way.met < 1
 
 
 def test_nodes_with_affinity_keep_their_samples(mixed: Path) -> None:
     options: Any = {"buffers": [20], "batch": 8, "ranks": 6, "ranks_per_node": 2}
-    (free,) = shuffle_quality(mixed, **options).over_ranks
-    (kept,) = shuffle_quality(mixed, **options, node_affinity=True).over_ranks
-    assert free.kept < 0.7 and kept.kept == 1
+    free, keeping = shuffle_quality(mixed, **options).over_ranks
+    assert free.kept < 0.7 and keeping.kept == 1
 
 
 def test_pairs_that_meet_again_by_hand() -> None:
@@ -221,5 +225,4 @@ def test_the_command_shows_what_ranks_read(mixed: Path, capsys: pytest.CaptureFi
     assert run(["shuffle-quality", str(mixed), "--buffers", "20", "--batch", "8", "--ranks", "4"]) == 0
     shown = capsys.readouterr().out
     assert "4 ranks, 8 on each node\n" in shown and "meet again" in shown and "stay on the node" in shown
-    assert run(["shuffle-quality", str(mixed), "--node-affinity"]) == 2
-    assert "give --ranks too" in capsys.readouterr().err
+    assert "keep their part" in shown
