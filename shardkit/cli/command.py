@@ -26,14 +26,14 @@ GROUPS: Mapping[str, Sequence[str]] = {
     ),
     "Shards": ("--format", "--max-bytes", "--max-count", "--shuffle", "--seed"),
     "Checks": ("--check", "--on-error"),
-    "Destination": ("--append", "--overwrite", "--work", "--dry-run"),
+    "Destination": ("--append", "--overwrite", "--part", "--work", "--dry-run"),
     "Run": ("--workers", "--engine", "--address", "--storage-option", "--config"),
 }  # fmt: skip
 """The headings of the help of a command with many options, and the options below each."""
 
 OTHERS = "Output"
 """The heading of the options that no group has."""
-LEAST_GROUPED = 12
+LEAST_GROUPED = 15
 """With fewer options of its own, a command lists them without headings."""
 
 

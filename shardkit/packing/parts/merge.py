@@ -29,7 +29,7 @@ from shardkit.storage.store import content_of
 
 log = logging.getLogger(__name__)
 
-RERUN = "run them again: pack SOURCE DEST --part"
+RERUN = "run them again: shardkit pack SOURCE DEST --part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _found(dest: Location, options: Mapping[str, Any] | None) -> list[DatasetFil
         return [DatasetFiles(beside, dest.name)]
     if not found:
         fact = "there are no parts of a packing here"
-        cure = "give the DEST of the parts: pack SOURCE DEST --part 1/16"
+        cure = "give the DEST of the parts: shardkit pack SOURCE DEST --part 1/16"
         raise NotFoundError(str(dest), fact, cure)
     return found
 
@@ -148,7 +148,7 @@ def _complete(destination: Destination) -> _Parts | None:
     what, plan = found
     mine = records(shared)
     if not mine:
-        raise DestinationError(str(shared), "no part is finished", "run the parts first: pack SOURCE DEST --part 1/16")
+        raise DestinationError(str(shared), "no part is finished", "run the parts first: shardkit pack SOURCE DEST --part 1/16")
     counts = sorted({record.count for record in mine})
     if len(counts) > 1:
         some = [next(record.part for record in mine if record.count == count) for count in counts]
