@@ -148,7 +148,9 @@ def _complete(destination: Destination) -> _Parts | None:
     what, plan = found
     mine = records(shared)
     if not mine:
-        raise DestinationError(str(shared), "no part is finished", "run the parts first: shardkit pack SOURCE DEST --part 1/16")
+        raise DestinationError(
+            str(shared), "no part is finished", "run the parts first: shardkit pack SOURCE DEST --part 1/16"
+        )
     counts = sorted({record.count for record in mine})
     if len(counts) > 1:
         some = [next(record.part for record in mine if record.count == count) for count in counts]
