@@ -41,7 +41,7 @@ COMMANDS = {
     "export": ("shardkit.cli.export:command", "Write the files by which other libraries read a dataset."),
     "index": ("shardkit.cli.index:command", "Create the manifest and index of shards that have none."),
     "shuffle-quality": ("shardkit.cli.shuffle_quality:command", "Show how well shuffle buffers mix a dataset."),
-    "view": ("shardkit.cli.view:command", "Draw random samples of each class, or write a page of all images."),
+    "view": ("shardkit.cli.view:command", "Draw random samples, or write a page of all images."),
     "report": ("shardkit.cli.report:command", "Write an HTML report: classes, sizes, duplicates, leakage."),
     "bench": ("shardkit.cli.bench:command", "Compare a class directory with shards on this machine."),
     "completion": ("shardkit.cli.completion:command", "Print the completion script for a shell."),

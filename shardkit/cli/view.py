@@ -35,7 +35,7 @@ class AsPage:
     ] = None
 
 
-@click.command(cls=Command, name="view", short_help="Draw random samples of each class, or write a page of all images.")
+@click.command(cls=Command, name="view", short_help="Draw random samples, or write a page of all images.")
 @click.argument("source")
 @options_from(ViewSettings, AsPage, Json)
 @console.output_options
