@@ -248,7 +248,7 @@ def test_manifests_of_all_writers_are_valid(folder: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2}, {"shard_format": "zip"}, {"samples": -1}, {"samples": 1.5}, {"plan": "XY"}, {"format": "x"},
+        {"version": 3}, {"shard_format": "zip"}, {"samples": -1}, {"samples": 1.5}, {"plan": "XY"}, {"format": "x"},
         {"options": {"labels": "some"}}, {"shards": [{"name": "a/b", "samples": 1, "bytes": 16, "crc32c": "00000000"}]},
         {"shards": [{"name": "a", "samples": 1, "bytes": 16, "crc32c": "0000000G"}]},
     ],

@@ -36,7 +36,7 @@ MOST_PARAMETERS = 8
 
 MANY_PARAMETERS = {
     "pack", "plan_pack", "convert", "dataset", "decode", "flow_from_shards", "image_dataset_from_shards",
-    "ImageDataGenerator.__init__", "flow_from_directory", "flow_from_dataframe", "flow",
+    "ImageDataGenerator.__init__", "flow_from_directory", "flow_from_dataframe", "flow", "index_shards",
 }  # fmt: skip
 """Functions that spell out every option for their users, and those that have the arguments of Keras' own."""
 

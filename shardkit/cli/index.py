@@ -33,17 +33,21 @@ class Dali:
 @options_from(IndexSettings, Dali, Json)
 @console.output_options
 def command(source: tuple[str, ...], dali: bool, as_json: bool, **options: Any) -> None:
-    """Read the shards SOURCE once, check them, and write a manifest and an index beside them.
+    """Read the shards SOURCE once, check them, and write a manifest and an index beside them, or elsewhere.
 
     With these, a dataset knows its length, gives every rank equal work, and resumes in the middle of an epoch. The
     shards (tar, PAX, TFRecord; gzip too) stay as they are. --dali also writes an index file for each shard, as
     NVIDIA DALI needs; it keeps an existing manifest. Images are not decoded: 'shardkit verify --decode' finds those
     that can't be.
 
+    Shards that you may only read, in a folder or at a URL, get their index in another folder with --out. That prefix
+    or folder is then the dataset, for every command and for shardkit.dataset.
+
     \b
     shardkit index 'shards/train-*.tar'
     shardkit index 'laion/{00000..00099}.tar' --out laion/all
     shardkit index shards/train --classes names.txt --overwrite
+    shardkit index 's3://theirs/web-{000000..000099}.tar' --out indexes/web
     shardkit index shards/train --dali
     shardkit index shards/train --overwrite --seek-points
     """
@@ -70,7 +74,7 @@ def command(source: tuple[str, ...], dali: bool, as_json: bool, **options: Any) 
 
 def _name(manifest: Manifest, out: str | None) -> str:
     """The name of the dataset, without the generation that its index may have."""
-    if out is not None:
+    if out is not None and not (out.endswith("/") or os.path.isdir(out)):
         return os.path.basename(out)
     base = base_of_index(manifest.index[0].name) if manifest.index else None
     return "" if base is None else stems_of(base)[-1]

@@ -63,12 +63,13 @@ OPEN_SHARDS = 64
 @dataclass(frozen=True, slots=True)
 class ShardFile:
     """The location of a shard, and its expected size and checksum. crc32c: -1 if not known. unpacked: the bytes of a
-    gzip shard's tar, else 0."""
+    gzip shard's tar, else 0. version: the store's version (ETag) when the shard was indexed, if it is known."""
 
     location: Location
     bytes: int
     crc32c: int
     unpacked: int = 0
+    version: str | None = None
 
     @property
     def url(self) -> str:
@@ -266,6 +267,13 @@ def require_size(file: ShardFile, size: int) -> None:
     if size != file.bytes:
         fact = f"the shard has {size} bytes, but its manifest says {file.bytes}"
         raise ManifestError(file.url, fact, "copy it again, pack again, or run 'shardkit index'")
+
+
+def require_version(file: ShardFile, version: str | None) -> None:
+    """ManifestError for a shard that was written again since it was indexed, as its store's version tells."""
+    if file.version is not None and version is not None and version != file.version:
+        fact = f"the shard was replaced since it was indexed: its version was {file.version}, and is {version}"
+        raise ManifestError(file.url, fact, "run 'shardkit index' again with --overwrite")
 
 
 def require_crc(file: ShardFile, crc: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shardkit.checksums import crc32c
 from shardkit.location import Location
-from shardkit.shards.buffers import BuffersInUse, ShardFile, require_crc, require_size, unpack
+from shardkit.shards.buffers import BuffersInUse, ShardFile, require_crc, require_size, require_version, unpack
 from shardkit.shards.objects import Objects
 from shardkit.storage.cache.store import Cached, Content
 from shardkit.storage.mapped import MappedFile
@@ -38,6 +38,7 @@ class Fitting:
         """What is known about a shard."""
         found, file = self.store.info(name), self._files[name]
         require_size(file, found.bytes)
+        require_version(file, found.version)
         if self._verify and found.crc32c is not None:
             require_crc(file, int(found.crc32c, 16))
         return found

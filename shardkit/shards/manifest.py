@@ -9,8 +9,8 @@
      "options": {…}, "plan": "…"}
 
 It is written last, and completes the dataset. It holds neither times nor machine names, so equal inputs give equal
-bytes. Names are relative to the manifest's own folder. A reader refuses a later version, and ignores keys it does not
-know.
+bytes. Names are relative to the manifest's own folder; in version 2, those of the shards to the folder or URL
+`options["elsewhere"]["folder"]`. A reader refuses a later version, and ignores keys it does not know.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from shardkit.errors import ManifestError
+from shardkit.errors import ManifestError, UsageError
+from shardkit.location import Location, locate
 from shardkit.shards.names import skipped_beside
 from shardkit.units import short_repr
 
 VERSION = 1
+
+ELSEWHERE_VERSION = 2
+"""The version of a manifest whose shards are in another folder, which a reader of version 1 would not find."""
 
 LIMIT = 1 << 62
 """More than the bytes of any dataset; the sum of two still fits into 64 bits."""
@@ -36,6 +40,10 @@ SAMPLE_BYTES = 16
 
 LabelKind = Literal["class", "listed", "multi", "number", "none"]
 """One class per sample, from its folder or "listed" elsewhere; several classes, numbers, or no labels."""
+
+
+ELSEWHERE = "elsewhere"
+"""The option that says where shards are that are not beside the manifest."""
 
 
 Added = Mapping[str, int]
@@ -121,6 +129,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.options.get("seek_points") is True
 
     @property
+    def elsewhere(self) -> str:
+        """The folder or URL of the shards; "" if they are beside the manifest."""
+        found: str = self.options.get(ELSEWHERE, {}).get("folder", "")
+        return found
+
+    @property
+    def shard_versions(self) -> Sequence[str | None]:
+        """The version (ETag) that the store had for each shard, if they are elsewhere; None where there was none."""
+        versions: list[str | None] = self.options.get(ELSEWHERE, {}).get("versions") or [None] * len(self.shards)
+        return versions
+
+    def shards_beside(self, manifest: Location) -> Location:
+        """A location whose siblings are the shards: the manifest's own, unless they are elsewhere."""
+        return locate(self.elsewhere).child(manifest.name) if self.elsewhere else manifest
+
+    @property
     def one_image_each(self) -> bool:
         """Whether it was packed as one image with its label for each sample."""
         return self.plan != "" and "fields" not in self.options
@@ -134,6 +158,8 @@ def content_options(
     appended: Sequence[Added] = (),
     seek_points: bool = False,
     merged: Sequence[Mapping[str, Any]] = (),
+    elsewhere: str = "",
+    shard_versions: Sequence[str | None] = (),
 ) -> dict[str, Any]:
     """The entries of `options` that describe the content and are read by the manifest's properties; each only if it is
     not the default.
@@ -151,6 +177,9 @@ def content_options(
         found["seek_points"] = True
     if merged:
         found["merged"] = list(merged)
+    if elsewhere:
+        versions = {"versions": list(shard_versions)} if any(shard_versions) else {}
+        found[ELSEWHERE] = {"folder": elsewhere, **versions}
     return found
 
 
@@ -159,13 +188,20 @@ def options_for_new_shards(manifest: Manifest | None, *, appended: bool = True) 
     parts. Seek points are found again, if they are wanted."""
     if manifest is None:
         return {}
-    gone = {"unpacked_bytes", "seek_points", "merged"} | (set() if appended else {"appended"})
+    gone = {"unpacked_bytes", "seek_points", "merged", ELSEWHERE} | (set() if appended else {"appended"})
     return {name: value for name, value in manifest.options.items() if name not in gone}
 
 
 def with_fields(options: dict[str, Any], fields: Iterable[str]) -> dict[str, Any]:
     """The options with the samples' actual fields, if they name chosen fields."""
     return options | {"fields": list(fields)} if "fields" in options else options
+
+
+def require_beside(manifest: Manifest, place: str) -> None:
+    """UsageError for a manifest whose shards are elsewhere, where its files are needed together."""
+    if manifest.elsewhere:
+        fact = f"this is an index of shards elsewhere ({locate(manifest.elsewhere)}), not a dataset with its own"
+        raise UsageError(place, fact, "write a dataset of its own with 'shardkit convert'")
 
 
 class _Head(msgspec.Struct):
@@ -184,8 +220,9 @@ def is_ours(data: bytes) -> bool:
 
 
 def file_names(manifest: Manifest) -> list[str]:
-    """The names of all shards and index files."""
-    return [entry.name for entry in manifest.shards] + [entry.name for entry in manifest.index]
+    """The names of all shards and index files in the manifest's folder."""
+    own = () if ELSEWHERE in manifest.options else manifest.shards
+    return [entry.name for entry in own] + [entry.name for entry in manifest.index]
 
 
 def all_names(manifest: Manifest, stem: str) -> list[str]:
@@ -205,8 +242,8 @@ def decode_manifest(data: bytes, *, place: str) -> Manifest:
         raise ManifestError(place, f"this is not a manifest ({exc})", _CURE) from exc
     if head.format != "shardkit":
         raise ManifestError(place, 'this is not a manifest: "format" is not "shardkit"', _CURE)
-    if head.version > VERSION:
-        fact = f"the manifest has version {head.version}, and this shardkit reads versions up to {VERSION}"
+    if head.version > ELSEWHERE_VERSION:
+        fact = f"the manifest has version {head.version}, and this shardkit reads versions up to {ELSEWHERE_VERSION}"
         raise ManifestError(place, fact, "install a newer shardkit")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
@@ -226,6 +263,7 @@ def _check(manifest: Manifest, place: str) -> None:
 
     shards, names = manifest.shards, {entry.name for entry in manifest.shards}
     demand(len(names) == len(shards), "the manifest names a shard twice")
+    _check_elsewhere(manifest, place)
     _check_numbers(manifest, place)
     samples, size = sum(s.samples for s in shards), sum(s.bytes for s in shards)
     demand(manifest.samples == samples, f"samples is {manifest.samples}, and its shards have {samples}")
@@ -238,6 +276,19 @@ def _check(manifest: Manifest, place: str) -> None:
         demand(plain, f"{name!r} is not a plain file name")
     for crc in (*(entry.crc32c for entry in shards), *(entry.crc32c for entry in manifest.index)):
         demand(re.fullmatch("[0-9a-f]{8}", crc) is not None, f"crc32c is {crc!r}, and 8 hex digits are expected")
+
+
+def _check_elsewhere(manifest: Manifest, place: str) -> None:
+    """ManifestError unless the place of shards elsewhere, and their versions, are as written by version 2."""
+    told, later = manifest.options.get(ELSEWHERE), manifest.version >= ELSEWHERE_VERSION
+    if told is None and not later:
+        return
+    folder, versions = (told.get("folder"), told.get("versions")) if isinstance(told, dict) else (None, None)
+    if not later or not isinstance(folder, str) or not folder or "\0" in folder:
+        raise ManifestError(place, "it does not say in which folder its shards are", _CURE)
+    fits = isinstance(versions, list) and len(versions) == len(manifest.shards)
+    if versions is not None and not (fits and all(isinstance(each, (str, type(None))) for each in versions)):
+        raise ManifestError(place, '"versions" does not have one text for each shard', _CURE)
 
 
 def _check_numbers(manifest: Manifest, place: str) -> None:

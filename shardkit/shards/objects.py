@@ -113,7 +113,11 @@ class Objects:
 
     def manifest(self, place: Location) -> Manifest:
         """The current manifest of a dataset. NotFoundError, ManifestError, StorageError."""
-        return decode_manifest(self.small(place), place=str(place))
+        manifest = decode_manifest(self.small(place), place=str(place))
+        if manifest.elsewhere and not place.is_local:  # or a store could name any file or host
+            fact = "this is an index of shards elsewhere, which is read from a disk only"
+            raise ManifestError(str(place), fact, "copy the manifest and the index to a disk")
+        return manifest
 
     @contextmanager
     def opened(self, place: Location, what: str = "shard", cure: str = "restore it, or pack again") -> Iterator[None]:

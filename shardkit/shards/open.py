@@ -211,7 +211,8 @@ def _without_manifest(error: ManifestError, objects: Objects) -> Opened:
 def _with_manifest(
     manifest: Manifest, place: Location, numbers: Sequence[int] | None, objects: Objects, read: bool
 ) -> Opened:
-    shards = [ShardPlace(place.sibling(entry.name), entry) for entry in manifest.shards]
+    beside = manifest.shards_beside(place)
+    shards = [ShardPlace(beside.sibling(entry.name), entry) for entry in manifest.shards]
     opened = Opened(place, shards, manifest, whole=numbers is None, objects=objects)
     if manifest.shard_format not in FORMATS:
         fact = f"shards of the unknown format {manifest.shard_format!r}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from shardkit.checksums import crc32c
 from shardkit.errors import DatasetError, DestinationError, ManifestError, UsageError
 from shardkit.events import Progress, ProgressFn, no_progress
+from shardkit.formats.format import format_of_name
 from shardkit.images.header import image_header
 from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
@@ -40,12 +41,15 @@ from shardkit.shards.class_names import (
     two_names,
 )
 from shardkit.shards.find.files import Disk
+from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike, find_shards
 from shardkit.shards.find.unfinished import require_finished
 from shardkit.shards.index import ShardRows, write_index
 from shardkit.shards.index_file import is_index
 from shardkit.shards.keys import KeyHashes, ShardKeys, hashes_of, require_unique_hashes
 from shardkit.shards.manifest import (
+    ELSEWHERE_VERSION,
+    VERSION,
     IndexEntry,
     Manifest,
     ShardEntry,
@@ -65,8 +69,10 @@ from shardkit.shards.names import (
     stem_of_shard,
     stems_of,
 )
+from shardkit.shards.objects import Objects, require_disk
 from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_shard
 from shardkit.shards.seek import require_available, seek_points_of
+from shardkit.storage.access import Remote
 from shardkit.storage.files import sync_folder, translated, whole_file
 from shardkit.storage.patient import open_patient
 from shardkit.tools.index_spool import RowSpool, unnamed_file
@@ -85,15 +91,19 @@ def index_shards(
     classes: Classes | None = None,
     workers: int | None = None,
     engine: EngineLike = "local",
+    storage_options: Mapping[str, Any] | None = None,
     seek_points: bool = False,
     overwrite: bool = False,
     progress: ProgressFn = no_progress,
 ) -> Manifest:
-    """Write the manifest and index of shards that have none, in the same folder; the shards are not changed.
+    """Write the manifest and index of shards that have none; the shards are not changed.
 
     source: a glob, brace range, prefix, folder or list of shards (tar, PAX, TFRecord; gzip too), all in one folder and
-    of one format.
-    out: the prefix of the files to write, in the shards' folder (default: the common prefix of the shards' names).
+    of one format, on a disk or in a store, from which each shard is read once, as a whole.
+    out: the prefix of the files to write, or a folder for them (default: the common prefix of the shards' names, in
+    their folder). In another folder than the shards', the manifest names theirs, and the prefix or the folder is then
+    the dataset; it must be on a disk. Shards in a store need it.
+    storage_options: credentials and the like for the shards' store, as in `dataset`; they are not kept.
     classes: names in label order, or a file with one per line. Labels are the numbers in `cls`, which in TFRecord is
     `image/class/label`. If no sample has one, labels come from the first directory of the keys, provided that every
     sample is an image and there are at least two directories (or `classes` names them); otherwise there are no labels.
@@ -109,12 +119,13 @@ def index_shards(
     if seek_points:
         require_available()
     where = engine_options(engine, workers)
-    shards = _find(source, where)
+    remote = Remote(storage_options)
+    shards = _find(source, where, remote)
     names = class_names(classes)
     prefix = _prefix(shards, out)
     with disk_destination(*os.path.split(prefix)).locked():
-        shards = _find(source, where)  # an interrupted commit is completed first
-        return _index(prefix, shards, names, where, seek=seek_points, overwrite=overwrite, progress=progress)
+        shards = _find(source, where, remote)  # an interrupted commit is completed first
+        return _index(prefix, shards, names, where, remote, seek=seek_points, overwrite=overwrite, progress=progress)
 
 
 def _index(
@@ -122,42 +133,66 @@ def _index(
     shards: Sequence[Location],
     names: Sequence[str] | None,
     where: EngineOptions,
+    remote: Remote,
     *,
     seek: bool,
     overwrite: bool,
     progress: ProgressFn,
 ) -> Manifest:
+    elsewhere = _elsewhere(prefix, shards)
     before = _before(prefix, overwrite=overwrite)
-    _require_no_other_files(prefix, before)
-    if not os.path.lexists(manifest_name(prefix)):
+    _require_no_other_files(prefix, before, elsewhere)
+    if not elsewhere and not os.path.lexists(manifest_name(prefix)):
         folder, stem = os.path.split(prefix)
         require_finished(Location("", folder), stem, Disk())
     read, hashes, spool = list[_Indexed](), KeyHashes(), RowSpool(os.path.dirname(prefix), seek=seek)
     samples = size = 0
-    for one, rows in over_shards(_index_one, ((shard, (shard, seek)) for shard in shards), where):
+    for one, rows in over_shards(_index_one, ((shard, (shard, seek, remote)) for shard in shards), where):
         read.append(one)
         spool.add(rows)
         hashes.add(hashes_of(rows.keys, len(rows)))
         samples, size = samples + one.entry.samples, size + one.entry.bytes
         progress(Progress("index", samples, 0, size))
     _require_one_format(read)
-    beside = Location("", prefix)
+    beside = shards[0]
 
     def keys_of(number: int) -> ShardKeys:
         rows = spool.rows(number)
         return beside.sibling(rows.shard), rows.keys, rows.numbers["offset"]
 
     require_unique_hashes(hashes, keys_of)
-    return _write(prefix, read, spool, names, before, seek=seek)
+    return _write(prefix, read, spool, names, before, seek=seek, elsewhere=elsewhere)
 
 
-def _find(source: SourceLike, where: EngineOptions) -> Sequence[Location]:
+def _find(source: SourceLike, where: EngineOptions, remote: Remote) -> Sequence[Location]:
+    if _is_far(source):
+        found = resolve(source, remote)
+        found.require_dataset("name its shards")
+        return found.places
     shards = find_shards(source)
     if where.name == "local":
         return shards
     return [
         replace(shard, path=os.path.abspath(shard.path)) for shard in shards
     ]  # a node may have another working directory
+
+
+def _is_far(source: SourceLike) -> bool:
+    """Whether the shards are in a store."""
+    parts = [source] if isinstance(source, (str, os.PathLike)) else () if isinstance(source, Manifest) else source
+    return any(not locate(part).is_local for part in parts)
+
+
+def _elsewhere(prefix: str, shards: Sequence[Location]) -> str:
+    """The shards' folder, a path or a URL; "" if it is that of the manifest. UsageError for one with a secret in it."""
+    folder = shards[0].parent
+    if folder.is_local:
+        path = os.path.abspath(folder.path)
+        return "" if path == os.path.dirname(prefix) else path
+    if folder.query or str(folder) != folder.url:
+        fact = "its URL has a query or a password, which a manifest must not keep"
+        raise UsageError(str(shards[0]), fact, "give credentials as storage options")
+    return folder.url
 
 
 _Files = list[tuple[IndexEntry, BinaryIO]]
@@ -172,29 +207,35 @@ class _Indexed:
     labels: ShardLabels
     unpacked: int
     format: str
+    version: str | None
 
 
 def _prefix(shards: Sequence[Location], out: str | os.PathLike[str] | None) -> str:
-    folders = sorted({os.path.abspath(shard.parent.path) for shard in shards})
+    folders = sorted({_folder_of(shard) for shard in shards})
     if len(folders) > 1:
         fact = (
             f"the shards are in {len(folders)} folders ({folders[0]}, {folders[1]} …), and a manifest covers only one"
         )
         raise UsageError("source", fact, "index each folder separately")
+    folder = folders[0] if shards[0].is_local else ""
     if out is not None:
-        path = os.path.abspath(locate(out).path)
-        if os.path.dirname(path) != folders[0]:
-            raise UsageError(
-                "out",
-                f"it is not in {folders[0]}, where the shards are",
-                "a manifest must be in the folder of its shards",
-            )
-        return path
-    stems = sorted({_stem_there(folders[0], stem_of_shard(shard.name)) for shard in shards})
+        require_disk("an index", out, "give a folder on a disk")
+        path = locate(out).path
+        if not path.endswith("/") and not os.path.isdir(path):
+            return os.path.abspath(path)
+        folder = os.path.abspath(path)
+    elif not folder:
+        fact = "the shards are in a store, and an index is written to a disk"
+        raise UsageError("out", fact, "give the prefix or the folder of the index")
+    stems = sorted({_stem_there(folder, stem_of_shard(shard.name)) for shard in shards})
     if len(stems) > 1:
         fact = f"the shards' names begin with {len(stems)} different words ({stems[0]}, {stems[1]} …)"
         raise UsageError("source", fact, "index each separately, or give one name for all with `out`")
-    return os.path.join(folders[0], stems[0])
+    return os.path.join(folder, stems[0])
+
+
+def _folder_of(shard: Location) -> str:
+    return os.path.abspath(shard.parent.path) if shard.is_local else str(shard.parent)
 
 
 def _stem_there(folder: str, base: str) -> str:
@@ -203,10 +244,12 @@ def _stem_there(folder: str, base: str) -> str:
     return next((stem for stem in stems if os.path.lexists(os.path.join(folder, manifest_name(stem)))), base)
 
 
-def _index_one(task: tuple[Location, bool]) -> tuple[_Indexed, ShardRows]:
+def _index_one(task: tuple[Location, bool, Remote]) -> tuple[_Indexed, ShardRows]:
     """A shard and its rows (labels as in `cls`), with the seek points of its images if they are asked for."""
-    shard, seek = task
-    data = open_shard(shard)
+    shard, seek, remote = task
+    objects = Objects(remote)
+    version = None if shard.is_local else objects.info(shard).version  # before its content: what changes then is told
+    data = open_shard(shard, objects=objects)
     content = read_shard(data)
     if content.error is not None:
         raise content.error
@@ -221,7 +264,7 @@ def _index_one(task: tuple[Location, bool]) -> tuple[_Indexed, ShardRows]:
         rows = replace(rows, seek=seek_points_of(data.buffer, zip(*images, strict=True)))
     entry = ShardEntry(shard.name, len(content), content.file_bytes, f"{content.crc32c:08x}")
     unpacked = content.unpacked_bytes if content.gzip else 0
-    return _Indexed(entry, tuple(content.fields), labels, unpacked, data.format), rows
+    return _Indexed(entry, tuple(content.fields), labels, unpacked, data.format, version), rows
 
 
 def shard_rows(name: str, data: ShardBytes, content: ShardContent) -> ShardRows:
@@ -287,8 +330,9 @@ def _before(prefix: str, *, overwrite: bool) -> Manifest | None:
     return None
 
 
-def _require_no_other_files(prefix: str, before: Manifest | None) -> None:
-    """DestinationError for a file that has the name of an index but is not one."""
+def _require_no_other_files(prefix: str, before: Manifest | None, elsewhere: str) -> None:
+    """DestinationError for a file that has the name of an index but is not one, and for shards that are not those of
+    this index."""
     folder, stem = os.path.split(prefix)
     known = set() if before is None else set(file_names(before))
     with translated(folder):
@@ -298,6 +342,9 @@ def _require_no_other_files(prefix: str, before: Manifest | None) -> None:
         if name.endswith(".parquet") and name not in known and not is_index(path):
             fact = "this file already exists, and is not a shardkit index"
             raise DestinationError(path, fact, "move it elsewhere, or give the index another name with `out`")
+        if elsewhere and format_of_name(name):
+            fact = f"there are shards of this name, and the index is of those in {locate(elsewhere)}"
+            raise DestinationError(path, fact, "choose another folder or name with `out`")
 
 
 def _write(
@@ -308,6 +355,7 @@ def _write(
     before: Manifest | None,
     *,
     seek: bool,
+    elsewhere: str,
 ) -> Manifest:
     """Write index files first, under names that the existing manifest does not use; write the manifest last."""
     found = classes_of_shards([(item.entry.name, item.labels) for item in read], names, place=prefix)
@@ -337,8 +385,12 @@ def _write(
         shards=tuple(item.entry for item in read),
         index=tuple(entry for entry, _ in files),
         shard_format=read[0].format,
-        options=content_options(unpacked_bytes=[item.unpacked for item in read], seek_points=seek),
-    )
+        version=ELSEWHERE_VERSION if elsewhere else VERSION,
+        options=content_options(
+            unpacked_bytes=[item.unpacked for item in read], seek_points=seek, elsewhere=elsewhere,
+            shard_versions=[item.version for item in read],
+        ),
+    )  # fmt: skip
     for entry, sink in files:
         sink.seek(0)
         with sink, whole_file(os.path.join(folder, entry.name)) as file:

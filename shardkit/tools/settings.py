@@ -156,13 +156,15 @@ class IndexSettings:
     """The options of `index_shards`."""
 
     out: Annotated[
-        str | os.PathLike[str] | None, Help("Prefix of the written files.", "PREFIX", unset="that of the shards")
+        str | os.PathLike[str] | None,
+        Help("Prefix of the written files, or a folder for them.", "PREFIX", unset="that of the shards"),
     ] = None
     classes: Annotated[
         Classes | None, Takes.FILE, Help("File of class names, one per line; the first is label 0.", "FILE")
     ] = None
     workers: Threads = None
     engine: EngineOption = "local"
+    storage_options: StorageOptions = None
     seek_points: Annotated[
         bool, Help("Store in the index where a decoder can enter each JPEG, for faster random crops.")
     ] = False

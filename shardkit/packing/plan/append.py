@@ -26,7 +26,7 @@ from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.known_rows import RowsByPath, free_keys
 from shardkit.sample import path_of_text
 from shardkit.shards.index_file import index_entries
-from shardkit.shards.manifest import Manifest
+from shardkit.shards.manifest import Manifest, require_beside
 from shardkit.sources.groups import Grouped
 from shardkit.sources.source import Source
 from shardkit.sources.subset import grouped_at, source_at
@@ -95,6 +95,7 @@ def existing_datasets(destinations: Mapping[str, Destination], options: PackOpti
 
 def _check(destination: Destination, manifest: Manifest, options: PackOptions) -> None:
     place = str(destination)
+    require_beside(manifest, place)
     if not manifest.plan or not manifest.index:
         fact = "this dataset was not written by 'shardkit pack', so new files can't be identified"
         raise DestinationError(place, fact, "choose another destination for the new files")

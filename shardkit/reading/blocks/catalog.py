@@ -89,14 +89,17 @@ class IndexCatalog:
         self.mean_bytes = max(1, sum(entry.bytes for entry in entries) // max(1, int(self.counts.sum())))
         self.identity = f"{manifest.plan or _digest(manifest)}:{_ranges(self.numbers)}"
         unpacked = manifest.unpacked_bytes
+        versions, beside = manifest.shard_versions, manifest.shards_beside(location)
         files = [
-            ShardFile(location.sibling(entry.name), entry.bytes, int(entry.crc32c, 16), unpacked[number])
+            ShardFile(
+                beside.sibling(entry.name), entry.bytes, int(entry.crc32c, 16), unpacked[number], versions[number]
+            )
             for entry, number in zip(entries, self.numbers, strict=True)
         ]
         if tables is None:
             tables = max(KEPT_SHARDS, KEPT_ROWS * len(entries) // max(1, int(self.counts.sum())))
         self._objects = Objects(remote)
-        self.access = _access_to(location, files, self._objects, bool(verify), KEPT_SHARDS if any(unpacked) else tables)
+        self.access = _access_to(beside, files, self._objects, bool(verify), KEPT_SHARDS if any(unpacked) else tables)
         self.prefetch = self.access.prefetch
         self.urls = [file.url for file in files]
         self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
@@ -321,7 +324,7 @@ def key_sums(keys: pa.ChunkedArray) -> NDArray[np.uint32]:
 def _access_to(
     location: Location, files: Sequence[ShardFile], objects: Objects, verify: bool, limit: int
 ) -> ShardAccess:
-    """The access to the shards beside a manifest."""
+    """The access to the shards beside a location."""
     if location.is_local:
         return MappedAccess(files, verify=verify, limit=limit)
     from shardkit.reading.blocks.fetched import FetchedAccess

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from shardkit.errors import NotFoundError, UsageError
+from shardkit.errors import ManifestError, NotFoundError, UsageError
 from shardkit.formats.format import format_of_name
 from shardkit.location import Location, locate
 from shardkit.shards.find.files import Disk, Files, Stores
@@ -16,7 +17,7 @@ from shardkit.shards.find.owner import Meant, require_not_index, with_manifest
 from shardkit.shards.find.pattern import is_ambiguous, is_numbered
 from shardkit.shards.find.shards import SourceLike, shards_of
 from shardkit.shards.manifest import Manifest
-from shardkit.shards.names import datasets_in, manifest_name
+from shardkit.shards.names import base_of_index, datasets_in, manifest_name, stems_of
 
 if TYPE_CHECKING:
     from shardkit.storage.access import Remote
@@ -28,6 +29,13 @@ def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
     remote: how to read stores; without it, a URL is an error, for callers that need the files on a disk. Raises
     NotFoundError if there is nothing, UsageError if there is more than one dataset, ManifestError, StorageError.
     """
+    found = _resolve(source, remote)
+    if found.manifest is not None and found.location is not None:
+        _files([found.manifest.shards_beside(found.location)], remote)
+    return found
+
+
+def _resolve(source: SourceLike, remote: Remote | None) -> Found:
     places = _places(source)
     one = places[0] if isinstance(source, (str, os.PathLike)) else None
     said, files = None, _files(places, remote)
@@ -128,10 +136,23 @@ def _whole(place: Location, files: Files) -> Found | None:
     return _folder(place, files) if files.looks or not shard else None
 
 
+def _indexes_in(place: Location, there: Sequence[str], files: Files) -> list[str]:
+    """The datasets in a local folder whose shards are elsewhere."""
+    bases = filter(None, map(base_of_index, there))
+    stems = {stem for base in bases for stem in stems_of(base) if manifest_name(stem) in there}
+    found = []
+    for stem in sorted(stems):
+        with suppress(ManifestError):  # some other JSON file
+            one = files.manifest(place.child(manifest_name(stem)))
+            if one is not None and one.manifest is not None and one.manifest.elsewhere:
+                found.append(stem)
+    return found
+
+
 def _folder(place: Location, files: Files) -> Found | None:
     """A folder with the shards of one dataset, or a class directory; None if there is none."""
     there = files.names(place)
-    stems = datasets_in(there)
+    stems = datasets_in(there) or (_indexes_in(place, there, files) if files.looks else [])
     if len(stems) > 1:
         fact = f"the folder holds {len(stems)} datasets: {', '.join(stems)}"
         raise UsageError(str(place), fact, f"name one, such as '{place.child(stems[0])}'")

@@ -25,7 +25,8 @@ class Found:
         if self.manifest is None or self.location is None:
             return list(self.shards)
         numbers = range(len(self.manifest.shards)) if self.numbers is None else self.numbers
-        return [self.location.sibling(self.manifest.shards[number].name) for number in numbers]
+        beside = self.manifest.shards_beside(self.location)
+        return [beside.sibling(self.manifest.shards[number].name) for number in numbers]
 
     def require_dataset(self, cure: str) -> None:
         """Raise UsageError with this cure for a class directory."""

@@ -110,12 +110,12 @@ def _owner(shard: Location, files: Files) -> Found | None:
     if names.numbered_stem(shard.name) is None:
         with suppress(ManifestError):
             found = files.manifest(folder.child(names.manifest_name(base)))
-            if found is not None and found.manifest is not None:
+            if found is not None and found.manifest is not None and not found.manifest.elsewhere:
                 return found if shard.name in {entry.name for entry in found.manifest.shards} else None
         return None
     for stem in names.stems_of(base):
         found = files.manifest(folder.child(names.manifest_name(stem)))
-        if found is not None:
+        if found is not None and not (found.manifest is not None and found.manifest.elsewhere):
             return found
     return None
 

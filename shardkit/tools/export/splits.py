@@ -11,7 +11,7 @@ from shardkit.errors import DatasetError, ManifestError, NotFoundError, UsageErr
 from shardkit.location import Location, locate
 from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.shards.find.find import resolve
-from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest
+from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest, require_beside
 from shardkit.shards.names import datasets_in
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
@@ -121,6 +121,7 @@ def _named(place: Location, remote: Remote) -> list[Split]:
     if found.numbers is not None:
         fact = "these are only some of the shards that the dataset's manifest names"
         raise UsageError(str(found.location), fact, "give the dataset's prefix")
+    require_beside(found.manifest, str(found.location))
     return [Split(_files(found.location.parent, found.location.name.removesuffix(".json"), remote), found.manifest)]
 
 
@@ -134,9 +135,11 @@ def _in_folder(place: Location, remote: Remote) -> list[Split]:
         files = _files(folder, stem, remote)
         data = files.read(files.manifest)
         try:
-            found.append(Split(files, decode_manifest(data, place=str(files.location(files.manifest)))))
+            split = Split(files, decode_manifest(data, place=str(files.location(files.manifest))))
         except ManifestError as exc:
             raise ManifestError(exc.place, exc.fact, f"{exc.cure}; or name the datasets to export one by one") from exc
+        require_beside(split.manifest, str(files.location(files.manifest)))
+        found.append(split)
     return found
 
 

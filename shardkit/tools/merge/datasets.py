@@ -23,7 +23,14 @@ from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.parts.merge import destination_of_files
 from shardkit.shards.find.find import resolve
 from shardkit.shards.index_file import index_entries
-from shardkit.shards.manifest import ClassEntry, Manifest, content_options, encode_manifest, file_names
+from shardkit.shards.manifest import (
+    ClassEntry,
+    Manifest,
+    content_options,
+    encode_manifest,
+    file_names,
+    require_beside,
+)
 from shardkit.shards.names import skipped_beside
 from shardkit.storage.access import Remote
 from shardkit.storage.patient import open_patient
@@ -83,6 +90,7 @@ def _member(source: str, options: StorageOptions | None) -> Member:
         raise UsageError(source, "these shards have no manifest", "make one with 'shardkit index'")
     if found.numbers is not None:
         raise UsageError(source, "these are only some of the shards of a dataset", "give the dataset's prefix")
+    require_beside(found.manifest, str(found.location))
     stem = found.location.name.removesuffix(".json")
     return Member(DatasetFiles(open_patient(found.location.parent, options), stem), found.manifest)
 

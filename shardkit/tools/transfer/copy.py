@@ -33,6 +33,7 @@ from shardkit.shards.manifest import (  # fmt: skip
     decode_manifest,
     encode_manifest,
     file_names,
+    require_beside,
 )
 from shardkit.shards.names import generation_of, in_generation, skipped_beside
 from shardkit.storage.store import ObjectInfo
@@ -100,6 +101,7 @@ def plan_copy(source: DatasetFiles) -> DatasetCopy:
     """List the files of the dataset at `source`. Raises NotFoundError if there is none, ManifestError, StorageError."""
     data = source.read(source.manifest)
     manifest = decode_manifest(data, place=str(source.location(source.manifest)))
+    require_beside(manifest, str(source.location(source.manifest)))
     shards = tuple(map(_wanted, manifest.shards))
     return DatasetCopy(source, shards, (*map(_wanted, manifest.index), *_list_of_skipped(source, manifest)), data,
                   manifest.samples)  # fmt: skip
