@@ -49,10 +49,16 @@ def mix(
 
 
 def _shared_reading(name: str, parts: Sequence[Dataset]) -> Reading:
-    """The common options of the parts, apart from order. UsageError if their ranks differ."""
+    """The common options of the parts, apart from order. UsageError if their ranks or layouts differ."""
     first = parts[0].reading
-    kept = ("layout", "node_affinity", "rank", "world_size", "remainder", "threads", "ahead", "decoders", "shared")
+    kept = ("rank", "world_size", "remainder", "threads", "ahead", "decoders", "shared")
     shared = {key: getattr(first, key) for key in kept}
+    for key in ("layout", "node_affinity"):
+        given = list(dict.fromkeys(value for part in parts if (value := getattr(part.reading, key))))
+        if len(given) > 1:
+            fact = f"the datasets are given {' and '.join(map(repr, given))}"
+            raise UsageError(f"{name}, {key}", fact, "give all the same, or omit it")
+        shared |= {key: given[0]} if given else {}
     for part in parts:
         if (part.reading.rank, part.reading.world_size) != (first.rank, first.world_size):
             raise UsageError(name, "the datasets have different ranks", "give all the same rank= and world_size=")

@@ -20,6 +20,7 @@ from shardkit.reading.blocks.catalog import IndexCatalog
 from shardkit.reading.order.derived import MixedOrder, order_of_rows, quotas_of
 from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.reading.order.layout import Layout
+from shardkit.reading.state import ReadPosition
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.found import Found
 from shardkit.shards.find.reference import FoundReference, reference_to
@@ -334,9 +335,7 @@ class Mixed(Concatenated):
         shuffled = [part.reading for part in self.parts if part.reading.buffer]
         if not shuffled:
             return reading.order_layout
-        first = shuffled[0]
-        node = reading.node_affinity or first.node_affinity
-        return replace(first, layout=reading.layout or first.layout, node_affinity=node).order_layout
+        return replace(shuffled[0], layout=reading.layout, node_affinity=reading.node_affinity).order_layout
 
     def window(self, ordering: Ordering, layout: Layout) -> int:
         """The largest window of its parts, scaled to the mix."""
@@ -365,7 +364,7 @@ class Mixed(Concatenated):
 def _in_mix(part: Dataset, layout: Layout) -> Dataset:
     """A part of a mix, laid out for the ranks of the mix."""
     reading = replace(part.reading, layout=layout.sections, node_affinity=layout.node or False)
-    return replace(part, reading=reading)
+    return replace(part, reading=reading, position=ReadPosition())
 
 
 def _order_of(part: Dataset, epoch: int) -> Order:

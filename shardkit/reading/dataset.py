@@ -614,10 +614,11 @@ class Dataset(Generic[T_co]):
         Raises StateError for a state of another dataset, order or version.
         """
         _ = self.content.catalog
-        reading = self.reading
+        reading = self.reading  # the size of a node comes from the state
+        given = self.content.layout(replace(reading, node_affinity=1 if reading.node_affinity else False))
         self.position.load_state_dict(
-            state, order=self.order_identity, ranks=reading.ranks, layout=reading.layout if reading.buffer else None,
-            affinity=bool(reading.node_affinity) if reading.buffer else None, steps=self.steps,
+            state, order=self.order_identity, ranks=reading.ranks, layout=given.sections if reading.layout else None,
+            affinity=given.node > 0, steps=self.steps,
         )  # fmt: skip
 
     @property

@@ -63,8 +63,18 @@ class Epoch:
 
     @cached_property
     def layout(self) -> Layout:
-        """The layout of the order."""
-        return self.content.layout(self.reading)
+        """The layout of the order. UsageError for nodes that could not keep their samples."""
+        layout = self.content.layout(self.reading)
+        if not 0 < layout.node < layout.sections:
+            return layout
+        cure = "omit it, or what it can't be used with: weight(), balance(), mix() and epoch_size()"
+        if self.weights is not None:
+            fact = "each epoch draws other samples by their weights, which are not those of a node"
+            raise UsageError("node_affinity", fact, cure)
+        if self.reading.epoch_size is not None or isinstance(self.content, Mixed):
+            fact = "the epochs begin within those of the shards, so that their samples come to other nodes"
+            raise UsageError("node_affinity", fact, cure)
+        return layout
 
     @cached_property
     def order(self) -> Order:
@@ -81,9 +91,6 @@ class Epoch:
         catalog = self.content.catalog
         if self.weights is not None:
             line = line_of(EpochOrder(catalog.counts, reading.buffer, reading.seed, number, 1), self.rows)
-            if layout.node:
-                fact = "each epoch draws other samples by their weights, which are not those of a node"
-                raise UsageError("node_affinity", fact, "omit it, or omit weight() and balance()")
             chosen = self.weights.drawn(line, self.rows, catalog, stream_key("weights", reading.seed, number))
             whole = np.array([len(chosen)])
             places = EpochOrder(whole, reading.buffer, reading.seed, number, layout.lanes, layout.sections)

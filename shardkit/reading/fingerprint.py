@@ -189,8 +189,10 @@ def _require_same(data: Dataset, shared: Shared, *, wait: bool) -> bool:
         named = ", ".join(map(str, differing))
         fact = (
             f"rank {rank} reads another dataset than rank {named}: it was appended to or replaced between their starts"
+            ", or they have other options or loaded other states"
         )
-        raise DatasetError(repr(data.content), fact, "start all ranks again while nothing writes to the dataset")
+        cure = "start all ranks again, with the same options, while nothing writes to the dataset"
+        raise DatasetError(repr(data.content), fact, cure)
     return not absent
 
 

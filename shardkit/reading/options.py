@@ -13,7 +13,7 @@ from shardkit.errors import UsageError
 from shardkit.options.keywords import cure_of_choice
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.order.epoch_order import default_lanes
-from shardkit.reading.order.layout import Layout
+from shardkit.reading.order.layout import MOST_SECTIONS, Layout
 from shardkit.reading.order.ranks import find_node, find_rank
 from shardkit.reading.order.share import Remainder
 from shardkit.units import cores
@@ -53,6 +53,8 @@ class Reading:
         for name in ("lanes", "layout", "threads", "ahead", "turns", "epoch_size"):
             if getattr(self, name) is not None:
                 at_least(name, getattr(self, name), 1)
+        if self.layout is not None and self.layout > MOST_SECTIONS:
+            raise UsageError("layout", f"{self.layout:,} is above {MOST_SECTIONS:,}", "give the usual number of ranks")
         if not isinstance(self.node_affinity, bool):
             at_least("node_affinity", self.node_affinity, 1)
         if self.rank is not None or self.world_size is not None:
@@ -81,8 +83,8 @@ class Reading:
         """The layout of an epoch's order, by default for as many ranks as there are; one section without shuffling."""
         if not self.buffer:
             return Layout(self.order_lanes)
-        sections = self.layout or self.ranks[1]
-        node = find_node() if self.node_affinity is True else int(self.node_affinity)
+        sections = self.layout or min(self.ranks[1], MOST_SECTIONS)
+        node = find_node() if self.node_affinity is True and sections > 1 else int(self.node_affinity)
         return Layout(self.order_lanes, sections, min(node, sections))
 
     @property

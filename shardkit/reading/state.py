@@ -14,6 +14,7 @@ from typing import Any
 
 from shardkit.errors import StateError
 from shardkit.reading.ops import Steps
+from shardkit.reading.order.layout import MOST_SECTIONS
 
 STATE_VERSION = 2
 
@@ -112,12 +113,12 @@ class ReadPosition:
         order: str,
         ranks: tuple[int, int],
         layout: int | None,
-        affinity: bool | None,
+        affinity: bool,
         steps: Steps,
     ) -> None:
         """Make the next iteration continue after `state`. StateError for one that does not match.
 
-        layout, affinity: what the state's has to be, None for any.
+        layout: what the state's has to be, None for any. affinity: whether it has to have nodes.
         """
         rank, world_size = ranks
         cursor = read_state(state, order=order, rank=rank, world_size=world_size)
@@ -128,9 +129,10 @@ class ReadPosition:
             raise StateError("load_state_dict()", fact, "call epoch_size() before batch(): then it counts samples")
         placement = read_placement(state)
         if layout is not None and layout != placement[0]:
-            fact = f"the state's order is laid out for {placement[0]} ranks, and this dataset's for {layout}"
+            ranks_of = f"{placement[0]} rank{'s' * (placement[0] > 1)}"
+            fact = f"the state's order is laid out for {ranks_of}, and this dataset's for {layout}"
             raise StateError("load_state_dict()", fact, f"use layout={placement[0]}, or omit it")
-        if affinity is not None and affinity != bool(placement[1]):
+        if affinity != bool(placement[1]):
             fact = f"the state belongs to an order with{'out' * affinity} `node_affinity`"
             raise StateError("load_state_dict()", fact, "open the dataset as it was when the state was saved")
         self.load(cursor, placement)
@@ -147,9 +149,9 @@ def read_placement(state: Mapping[str, Any]) -> Placement:
     if state["version"] == 1:
         return FIRST_PLACEMENT
     sections, node = state.get("layout"), state.get("node")
-    if not (isinstance(sections, int) and sections >= 1 and isinstance(node, int) and 0 <= node <= sections):
-        raise StateError("load_state_dict()", "the state is damaged", "give the result of state_dict()")
-    return sections, node
+    if isinstance(sections, int) and isinstance(node, int) and sections <= MOST_SECTIONS and 0 <= node <= sections >= 1:
+        return sections, node
+    raise StateError("load_state_dict()", "the state is damaged", "give the result of state_dict()")
 
 
 def make_state(

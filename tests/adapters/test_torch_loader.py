@@ -138,6 +138,23 @@ def test_set_epoch_on_a_loader(cars: str, workers: int, context: Any, persistent
     assert keys(loader) == expected[2]
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["DataLoader", "loader"])
+def test_persistent_workers_read_in_the_layout_of_a_state_that_is_loaded_later(cars: str, own: bool) -> None:
+    def of_rank(rank: int, world: int) -> Any:
+        return shardkit.dataset(cars, shuffle=20, rank=rank, world_size=world, threads=1).batch(5)
+
+    state = of_rank(0, 4).state_dict()
+    alone = of_rank(0, 1)
+    alone.load_state_dict(state)
+    source = of_rank(0, 1).to_torch()
+    options: dict[str, Any] = {"num_workers": 2, "multiprocessing_context": "fork", "persistent_workers": True}
+    loader = source.loader(**options) if own else DataLoader(source, batch_size=None, **options)
+    assert len(list(loader)) == len(source)
+    (loader if own else source).load_state_dict(state)
+    expected = [key for batch in alone for key in batch["__key__"]]
+    assert [key for batch in loader for key in batch["__key__"]] == expected
+
+
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_repeat_in_workers_goes_through_all_epochs_in_order(cars: str, workers: int) -> None:
     dataset = batches(cars).take(7).repeat(3)

@@ -34,7 +34,8 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
     [images, labels]. `loader()` returns one that leaves the items unchanged. Its workers take turns: worker w of V
     makes the batches w, w + V, …, so that the order is the same for any number of them.
 
-    What each worker reads next, (epoch, finished samples, delivered items, turn of repeat()), is in shared memory:
+    What each worker reads next, (epoch, finished samples, delivered items, turn of repeat()), is in shared memory, with
+    the layout of a loaded state (0 and 0 for none):
     workers that a DataLoader restarts for each epoch know nothing else about the previous ones. `state_dict` describes
     this process's own iteration; in a worker, that of the worker, and torchdata's StatefulDataLoader keeps one for
     each. Only `loader()` knows what a plain DataLoader has delivered.
@@ -43,8 +44,8 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
     def __init__(self, dataset: Dataset, *, convert: Callable[[Any], Any] | None = None) -> None:
         self.dataset = dataset
         self.convert = convert or as_tensors
-        self._next = torch.zeros((MAX_WORKERS, 4), dtype=torch.int64).share_memory_()
-        self._given = torch.zeros(4, dtype=torch.int64)
+        self._next = torch.zeros((MAX_WORKERS, 6), dtype=torch.int64).share_memory_()
+        self._given = torch.zeros(6, dtype=torch.int64)
         self._alone = torch.zeros(1, dtype=torch.bool).share_memory_()
         self._address: Address | None = None
         self._meeting = LoaderPlace()
@@ -82,7 +83,8 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self._at = self._resume or self._upcoming(info.id)
         self._resume = None
         turns = self.dataset.reading.turns or 1
-        self._next[info.id] = torch.tensor([self._at["epoch"] + max(1, turns - self._at["turn"]), 0, 0, 0])
+        self._keep_layout(info.id)
+        self._next[info.id, :4] = torch.tensor([self._at["epoch"] + max(1, turns - self._at["turn"]), 0, 0, 0])
         return self._in_worker(info.id, info.num_workers, self._at, sender)
 
     def _here(self) -> Iterator[tuple[int, int, Any]]:
@@ -115,8 +117,14 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         self._at = None
 
     def _upcoming(self, worker: int) -> dict[str, int]:
-        epoch, done, delivered, turn = self._next[worker].tolist()
+        epoch, done, delivered, turn, *_ = self._next[worker].tolist()
         return {"epoch": epoch, "done": done, "delivered": delivered, "turn": turn, "taken": 0, "shift": 0}
+
+    def _keep_layout(self, worker: int) -> None:
+        """In a worker, also one that has run since before a state was loaded: read in the layout of that state."""
+        sections, node = self._next[worker, 4:].tolist()
+        if sections:
+            self.dataset.position.placement = (sections, node)
 
     def __getstate__(self) -> dict[str, Any]:
         """Include the rank of this process: a restarted worker can't ask torch.distributed for it."""
@@ -136,7 +144,8 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
 
     def begin_at(self, cursor: Cursor) -> None:
         """Make all workers start their next iteration there."""
-        self._given = torch.tensor([cursor.epoch, cursor.done, cursor.delivered, cursor.turn])
+        kept = self.dataset.position.placement or (0, 0)
+        self._given = torch.tensor([cursor.epoch, cursor.done, cursor.delivered, cursor.turn, *kept])
         self._next[:] = self._given
 
     def _begin_where(self) -> None:

@@ -13,7 +13,8 @@
     always share a section. With nodes, the sections of a node are a group, and the shards are dealt to the nodes by
     (seed) alone: a node's part of the line has the same samples in all epochs, is permuted by (seed, epoch, node), and
     is turned by itself.
-    If the buffer holds the whole dataset, B >= N, the order is instead a full permutation by (seed, epoch).
+    If the buffer holds the whole dataset, B >= N, the order is instead a full permutation by (seed, epoch); with nodes,
+    of each node's part by (seed, epoch, node).
 
 The shuffle buffer B is for a section, that is for a rank: each lane has b = ceil(B / L). So about B samples of a
 section wait at a time, and a sample moves by at most 2 b in its lane, that is by at most about 2 B places of its
@@ -131,12 +132,29 @@ class EpochOrder:
 
     @cached_property
     def _whole(self) -> Positions:
-        """All rows in a random order, for when the buffer holds them all."""
-        return permutation(self.samples, stream_key("whole", self.seed, self.epoch))
+        """All rows in a random order, for when the buffer holds them all; with nodes, line positions, node by node."""
+        if not self.node:
+            return permutation(self.samples, stream_key("whole", self.seed, self.epoch))
+        return np.concatenate([
+            low + permutation(high - low, stream_key("whole", self.seed, self.epoch, node))
+            for node, (low, high) in enumerate(pairwise(self._parts.tolist()))
+        ])  # fmt: skip
+
+    def _numbers(self, places: Positions) -> Positions:
+        """The numbers of places sorted by section."""
+        turns, sections = np.divmod(places, self.sections)
+        base, longer = divmod(self.samples, self.sections)
+        found: Positions = sections * base + np.minimum(sections, longer) + turns
+        return found
 
     @cached_property
     def _chunks(self) -> dict[int, tuple[int, Positions]]:
         return {}
+
+    @cached_property
+    def _used(self) -> int:
+        """The lanes of a section that may have samples: with more lanes than samples, each has one."""
+        return max(1, min(self.lanes, -(-self.samples // self.sections)))
 
     def lane_range(self, lane: int) -> tuple[int, int]:
         """(start, length) of a lane on the line. lane: section x lanes of each + lane of it."""
@@ -148,8 +166,8 @@ class EpochOrder:
         """(start on the line, length) of each lane, by section and lane."""
         base, longer = divmod(self.samples, self.sections)
         sections = base + (np.arange(self.sections) < longer)
-        bases, longer_lanes = np.divmod(sections[:, None], self.lanes)
-        lengths = bases + (np.arange(self.lanes) < longer_lanes)
+        bases, longer_lanes = np.divmod(sections[:, None], self._used)
+        lengths = bases + (np.arange(self._used) < longer_lanes)
         starts, at = np.empty_like(lengths), 0
         for low in range(0, self.sections, self.node or GROUP):
             own = lengths[low : low + (self.node or GROUP)].T  # on the line by lane, then by section
@@ -193,8 +211,8 @@ class EpochOrder:
         if not self.buffer and self.lanes == 1:
             return self.rows_of_line(places)
         if self.buffer >= self.samples:
-            found: Positions = self._whole[places]
-            return found
+            found: Positions = self._whole[self._numbers(places) if self.node else places]
+            return self.rows_of_line(found) if self.node else found
         line = np.empty(len(places), np.int64)
         for where, lane, index in self._by_lane(places):
             line[where] = self._lane_positions(lane, index)
@@ -206,16 +224,16 @@ class EpochOrder:
         turns, sections = np.divmod(places, self.sections)
         if step > 0 and step % self.sections == 0 and bool((np.diff(places) == step).all()):
             step //= self.sections  # the places of one lane are evenly spaced
-            period = self.lanes // gcd(step, self.lanes)
-            stride = step * period // self.lanes
+            period = self._used // gcd(step, self._used)
+            stride = step * period // self._used
             for turn, place in enumerate(turns[:period].tolist()):
                 count = -(-(len(places) - turn) // period)
-                first, lane = divmod(place, self.lanes)
-                lane += int(sections[0]) * self.lanes
+                first, lane = divmod(place, self._used)
+                lane += int(sections[0]) * self._used
                 yield slice(turn, None, period), lane, slice(first, first + count * stride, stride)
             return
-        index, lanes = np.divmod(turns, self.lanes)
-        lanes += sections * self.lanes
+        index, lanes = np.divmod(turns, self._used)
+        lanes += sections * self._used
         by_lane = np.argsort(lanes, kind="stable")
         firsts = np.flatnonzero(np.diff(lanes[by_lane], prepend=-1)).tolist()
         for begin, stop in zip(firsts, [*firsts[1:], len(places)], strict=True):
@@ -240,7 +258,7 @@ class EpochOrder:
 
     def lane_buffer(self) -> int:
         """b, the share of the shuffle buffer that each lane has."""
-        return -(-self.buffer // self.lanes)
+        return -(-self.buffer // self._used)
 
     def chunk_size(self, length: int) -> int:
         """The number of samples to sort together in a lane of this length."""

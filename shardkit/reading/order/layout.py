@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.int64]
 
+MOST_SECTIONS = 1 << 16
+"""The largest layout. Its lanes are listed in memory."""
+
 COSTLY = 1.5
 """How many times its part of the shards a rank may read through without a warning."""
 
