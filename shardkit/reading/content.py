@@ -21,7 +21,7 @@ from shardkit.reading.order.derived import MixedOrder, order_of_rows, quotas_of
 from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.reading.order.layout import Layout
 from shardkit.reading.state import ReadPosition
-from shardkit.shards.find.find import resolve
+from shardkit.shards.find.find import resolve, resolve_with
 from shardkit.shards.find.found import Found
 from shardkit.shards.find.reference import FoundReference, reference_to
 from shardkit.shards.find.shards import SourceLike
@@ -135,11 +135,13 @@ class Named:
         self,
         source: SourceLike,
         *,
+        index: str | os.PathLike[str] | None = None,
         verify: bool | None = None,
         names: FieldNames | None = None,
         remote: Remote | None = None,
     ) -> None:
         self.source = source
+        self.index = index
         self.verify = verify
         self.names = names
         self.remote = remote or Remote()
@@ -151,6 +153,8 @@ class Named:
         """What the name refers to. Looked up once."""
         if self._reference is not None:
             return self._reference.found(self.remote)
+        if self.index is not None:
+            return resolve_with(self.index, self.source, self.remote)
         return resolve(self.source, self.remote)
 
     @property

@@ -831,6 +831,7 @@ class Dataset(Generic[T_co]):
 def dataset(
     source: SourceLike,
     *,
+    index: str | os.PathLike[str] | None = None,
     shuffle: bool | int = False,
     seed: int = 0,
     lanes: int | None = None,
@@ -856,6 +857,8 @@ def dataset(
 
     source: a glob ("shards/train-*.tar"), a brace range, a prefix ("shards/train"), a list of these, a manifest, or a
     folder of class folders, which is read directly. Shards may be in a store: "s3://bucket/train", "https://…".
+    index: the index of shards that have none beside them: the prefix or folder that `index_shards` was given as `out`.
+    `source` then names all or some of its shards; others are a UsageError on reading.
     shuffle: False, True (a buffer of 10,000 samples), or the size of the buffer. seed: for everything random.
     lanes: see order/epoch_order.py; default 16, or 1 without shuffling, which keeps the order of the shards.
     layout: the number of ranks that a shuffled order is laid out for, by default the world size. With a fixed number,
@@ -897,4 +900,4 @@ def dataset(
     )  # fmt: skip
     names = FieldNames(image_field, label_field) if image_field is not None or label_field is not None else None
     remote = remote_of(storage_options, cache, cache_bytes, ahead_bytes, timeout_seconds, reading.shared)
-    return Dataset(Named(source, verify=verify, names=names, remote=remote), reading)
+    return Dataset(Named(source, index=index, verify=verify, names=names, remote=remote), reading)

@@ -111,8 +111,9 @@ def _opened(data: Dataset[Any]) -> Dataset[Any] | None:
         or not all(locate(place).is_local for place in _places(content))
     ):
         return None
-    copy = Named(content.source, verify=content.verify, names=content.names, remote=content.remote)
-    return None if copy.found.tree is not None else replace(data, content=copy, position=ReadPosition())
+    copy = Named(content.source, index=content.index, verify=content.verify, names=content.names, remote=content.remote)
+    here = copy.found.tree is None and all(place.is_local for place in copy.found.places[:1])
+    return None if not here else replace(data, content=copy, position=ReadPosition())
 
 
 def _places(content: Named) -> Sequence[Any]:

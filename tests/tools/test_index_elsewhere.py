@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,40 @@ def test_the_command_indexes_shards_of_a_folder_that_is_never_written_to(
     assert "5" in capsys.readouterr().out
     assert theirs.stat().st_mtime_ns == before and os.listdir(theirs) == ["00000.tar"]
     assert len(dataset(tmp_path / "mine")) == 5
+
+
+def test_the_shards_are_named_with_their_index(foreign: str, tmp_path: Path) -> None:
+    index_shards(foreign, out=tmp_path / "mine")
+    found = dataset(foreign, index=tmp_path / "mine")
+    assert len(found) == 12 and len(pickle.loads(pickle.dumps(found))) == 12
+    some = dataset(foreign.replace("{000000..000002}", "{000001..000002}"), index=tmp_path / "mine")
+    assert [s["__key__"] for s in some] == [f"{number:05}" for number in range(4, 12)]
+
+
+def test_an_index_of_other_shards_is_refused(foreign: str, tmp_path: Path, draw_image: Any) -> None:
+    index_shards(foreign.replace("{000000..000002}", "{000000..000001}"), out=tmp_path / "mine")
+    with pytest.raises(UsageError, match=r"an index of other shards: .*web-000002\.tar is not among them"):
+        len(dataset(foreign, index=tmp_path / "mine"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.tar").write_bytes(captioned(draw_image, 0))
+    with pytest.raises(UsageError, match="there is no index at"):
+        len(dataset(foreign, index=tmp_path / "other" / "x.tar"))
+
+
+def test_shards_of_a_web_server_are_indexed_and_those_it_replaced_are_told(
+    plain_folder: tuple[str, Path], tmp_path: Path, draw_image: Any
+) -> None:
+    url, folder = plain_folder
+    for number in range(2):
+        (folder / f"web-{number:06}.tar").write_bytes(captioned(draw_image, number))
+    pattern = f"{url}/web-{{000000..000001}}.tar"
+    manifest = index_shards(pattern, out=tmp_path / "mine")
+    assert all(manifest.shard_versions)
+    assert [s["__key__"] for s in dataset(tmp_path / "mine")] == [f"{number:05}" for number in range(8)]
+    os.utime(folder / "web-000001.tar", ns=(1, 1))  # which is in this server's ETag
+    with pytest.raises(ManifestError, match="the shard was replaced since it was indexed"):
+        list(dataset(tmp_path / "mine"))
+    (folder / "web-000001.tar").write_bytes((folder / "web-000001.tar").read_bytes()[:-3000])
+    with pytest.raises(shardkit.DamagedError):
+        index_shards(pattern, out=tmp_path / "again")
+    assert sorted(os.listdir(tmp_path)) == ["mine.json", "mine.parquet"]

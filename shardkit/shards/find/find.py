@@ -35,6 +35,31 @@ def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
     return found
 
 
+def resolve_with(index: str | os.PathLike[str], source: SourceLike, remote: Remote | None = None) -> Found:
+    """The shards that `source` names, as those of the dataset `index`, which may be in another folder.
+
+    Raises UsageError if `index` is not an index, or not one of all of these shards; and as `resolve`.
+    """
+    place, whole = os.fspath(index), resolve(index, remote)
+    if whole.manifest is None or whole.location is None:
+        raise UsageError("index", f"there is no index at {locate(place)}", "make one with 'shardkit index --out'")
+    numbers = {_same(shard): number for number, shard in enumerate(whole.places)}
+    found = _resolve(source, remote)
+    found.require_dataset("name its shards")
+    wanted = [numbers.get(_same(shard)) for shard in found.places]
+    kept = tuple(number for number in wanted if number is not None)
+    if len(kept) < len(wanted):
+        other = found.places[wanted.index(None)]
+        fact = f"{locate(place)} is an index of other shards: {other} is not among them"
+        raise UsageError("index", fact, "make one of these with 'shardkit index --out'")
+    return replace(whole, numbers=None if kept == tuple(range(len(whole.manifest.shards))) else kept)
+
+
+def _same(shard: Location) -> str:
+    """The location as text, the same for relative and absolute paths."""
+    return os.path.abspath(shard.path) if shard.is_local else shard.url
+
+
 def _resolve(source: SourceLike, remote: Remote | None) -> Found:
     places = _places(source)
     one = places[0] if isinstance(source, (str, os.PathLike)) else None
