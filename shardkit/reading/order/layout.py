@@ -83,11 +83,12 @@ def deal(numbers: Numbers, first: Numbers, size: int, layout: Layout) -> Numbers
 def reads_through(world_size: int, layout: Layout, *, in_runs: bool) -> float:
     """How many times its part of the shards the rank with most lanes reads through. in_runs: whether it takes runs."""
     lanes = layout.all_lanes
+    even = gcd(world_size, lanes)
     if not in_runs:
-        return world_size / gcd(world_size, lanes)
-    ranks = np.arange(world_size, dtype=np.int64)
-    touched = -(-(ranks + 1) * lanes // world_size) - ranks * lanes // world_size
-    return float(touched.max()) * world_size / lanes
+        return world_size / even
+    # rank r begins within lane r L / W, whose fractions are all multiples of gcd(W, L) / W: the latest costs most
+    touched = -(-(world_size - even + lanes) // world_size)
+    return touched * world_size / lanes
 
 
 def cost_of(world_size: int, layout: Layout, *, in_runs: bool) -> str | None:

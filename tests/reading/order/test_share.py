@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import shardkit
 from shardkit.reading.order.epoch_order import EpochOrder
-from shardkit.reading.order.layout import Layout
+from shardkit.reading.order.layout import Layout, reads_through
 from shardkit.reading.order.share import Remainder, Share
 
 REMAINDERS = get_args(Remainder)
@@ -212,6 +212,16 @@ def test_each_step_is_dealt_once_whatever_the_layout(
 def test_with_a_section_for_each_rank_a_rank_reads_its_own_only(world: int, unit: int) -> None:
     share = Share(0, world * unit * 4, 1, world, "drop", 0, unit, Layout(3, world))
     assert set(share.places(np.arange(len(share))) % world) == {1}
+
+
+@given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 40))
+def test_the_rank_that_reads_most_lanes_is_known_without_a_look_at_each_rank(
+    world: int, lanes: int, sections: int
+) -> None:
+    every, layout = lanes * sections, Layout(lanes, sections)
+    touched = [-(-(rank + 1) * every // world) - rank * every // world for rank in range(world)]
+    assert reads_through(world, layout, in_runs=True) == max(touched) * world / every
+    assert reads_through(10**12, layout, in_runs=True) >= 10**12 / every, "no memory for each rank"
 
 
 def test_ranks_read_neighbouring_samples_without_shuffling(cars: str) -> None:
