@@ -37,10 +37,11 @@ def command(source: str, plot_file: Path | None, as_json: bool, **options: Any) 
     shardkit bench data/train --threads 1,8 --folder /mnt/fast --json
     """
     from shardkit.tools.bench.bench import bench, plot
-    from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
+    from shardkit.tools.pictures import PLOT_SUFFIXES, out_path, require_matplotlib
 
     if plot_file:
         out_path(plot_file, PLOT_SUFFIXES, option="plot_file")  # before it takes its time
+        require_matplotlib("plot")
     with console.progress() as progress:
         result = bench(source, progress=progress, **options)
     if plot_file:

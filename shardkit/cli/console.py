@@ -261,8 +261,8 @@ class _Bars:
             self.bar.update(now.bytes_done - self.bar.n)
             return
         self.bar.total = now.total or None
-        if now.bytes_done:
-            seconds = self.bar.format_dict["elapsed"] or 1e-9
+        seconds = self.bar.format_dict["elapsed"]
+        if now.bytes_done and seconds >= _FIRST_SECONDS:
             self.bar.set_postfix_str(f"{now.bytes_done / 1e6 / seconds:.1f} MB/s", refresh=False)
         done = min(now.done, now.total) if now.total else now.done
         self.bar.update(max(0, done - self.bar.n))
@@ -311,8 +311,8 @@ _FIRST_SECONDS = 0.5
 
 def files_text(done: int, total: int | None, seconds: float) -> dict[str, str]:
     """The number of files and their average rate, for BAR. A rate is shown once it means something."""
-    count = f"{done:,}/{total:,} files" if total else f"{done:,} files"
-    if seconds < _FIRST_SECONDS:
+    count = f"{done:,}/{total:,} files" if total else f"{done:,} file{'' if done == 1 else 's'}"
+    if seconds < _FIRST_SECONDS or not done:
         return {"count": count, "speed": ""}
     rate = done / seconds
     return {"count": count, "speed": f", {rate:,.0f} files/s" if rate >= 10 else f", {rate:.1f} files/s"}

@@ -28,11 +28,12 @@ def command(source: str, plot_file: Path | None, as_json: bool, **options: Any) 
     shardkit shuffle-quality shards/train --buffers 1000,5000 --batch 128 --plot mixing.png
     shardkit shuffle-quality shards/train --ranks 64
     """
-    from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
+    from shardkit.tools.pictures import PLOT_SUFFIXES, out_path, require_matplotlib
     from shardkit.tools.shuffle_quality import plot, shuffle_quality
 
     if plot_file:
         out_path(plot_file, PLOT_SUFFIXES, option="plot_file")  # before it takes its time
+        require_matplotlib("plot")
     quality = shuffle_quality(source, **options)
     if plot_file:
         plot(quality, plot_file)

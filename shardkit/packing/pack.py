@@ -201,7 +201,8 @@ def pack(
         run = stack.enter_context(open_engine(packing.where, [lock.fd for lock in locks]))  # loads during the scan
         jobs = packing.jobs(destinations, progress)
         done = {job.split: job.find_finished() for job in jobs}  # before anything is written, since it may refuse
-        manifests = {job.split: done[job.split] or job.run(run, progress) for job in jobs}
+        tellers = _counting_on([job for job in jobs if done[job.split] is None], progress)
+        manifests = {job.split: done[job.split] or job.run(run, tellers[job.split]) for job in jobs}
     return packing.result(manifests)
 
 
@@ -415,7 +416,7 @@ class _Job:
 
     def _write(self, engine: Engine, progress: ProgressFn, index: IndexFiles | None = None) -> Totals:
         """What the shards hold; those of an earlier run are kept. Their rows go to the index, if there is one yet."""
-        total, total_bytes = self._extent()
+        total, total_bytes = self.extent()
         reported, lock = [0, 0], threading.Lock()
 
         def advance(files: int, size: int) -> None:
@@ -432,13 +433,33 @@ class _Job:
         part = self.part is not None
         return write_shards(tasks, engine, advance, self.destination, progress, finished=finished, part=part)
 
-    def _extent(self) -> tuple[int, int]:
+    def extent(self) -> tuple[int, int]:
         """(samples, bytes) to read."""
         source, plan = self.content.source, self.content.plan
         if self.part is None:
             return len(source), int(source.sizes.sum())
         first, end = (int(plan.bounds[number]) for number in (self.share.start, self.share.stop))
         return end - first, int(source.sizes[plan.order[first:end]].sum())
+
+
+def _counting_on(jobs: Sequence[_Job], progress: ProgressFn) -> dict[str, ProgressFn]:
+    """A ProgressFn for each job, by split: the step "pack" counts on from job to job, up to the total of all."""
+    extents = [job.extent() for job in jobs]
+    total, total_bytes = sum(count for count, _ in extents), sum(size for _, size in extents)
+
+    def after(done: int, bytes_done: int) -> ProgressFn:
+        def tell(now: Progress) -> None:
+            if now.step == "pack":
+                now = Progress("pack", now.done + done, total, now.bytes_done + bytes_done, total_bytes)
+            progress(now)
+
+        return tell
+
+    tellers, done, bytes_done = {}, 0, 0
+    for job, (count, size) in zip(jobs, extents, strict=True):
+        tellers[job.split] = after(done, bytes_done)
+        done, bytes_done = done + count, bytes_done + size
+    return tellers
 
 
 def _load_pyarrow() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DecodeError, UsageError
+from shardkit.errors import DecodeError, MissingExtraError, UsageError
 from shardkit.images.thumbnails import open_picture
 from shardkit.options.files import require_folder_of
 from shardkit.reading.dataset import Dataset
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 NO_LABEL = "no label"
 PLOT_SUFFIXES = (".png", ".svg")
+
+
+def require_matplotlib(what: str) -> None:
+    """Raise MissingExtraError without matplotlib, which draws `what`. To be called before the work for it."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as exc:
+        raise MissingExtraError(what, "matplotlib is not installed", 'pip install "shardkit[report]"') from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import MissingExtraError, UsageError
+from shardkit.errors import UsageError
 from shardkit.options.fields import checked_by
 from shardkit.reading.dataset import Dataset, dataset
 from shardkit.rng import permutation, stream_key
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import translated
-from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
+from shardkit.tools.pictures import PLOT_SUFFIXES, out_path, require_matplotlib
 from shardkit.tools.settings import ShuffleQualitySettings
 from shardkit.tools.shuffle_ranks import OverRanks, over_ranks
 
@@ -189,11 +189,10 @@ def plot(quality: ShuffleQuality, path: str | os.PathLike[str]) -> None:
     Raises MissingExtraError without matplotlib, UsageError.
     """
     file = out_path(path, PLOT_SUFFIXES)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingExtraError("plot", "matplotlib is not installed", 'pip install "shardkit[report]"') from exc
+    require_matplotlib("plot")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     ways = quality.ways
     names = [f"{way.buffer:,}" if way.name.isdigit() else "full" for way in ways]
     figure = Figure(figsize=(13, 3.6), layout="constrained")

@@ -259,13 +259,14 @@ def test_errors_are_coloured_in_a_terminal_unless_unwanted(
 
 
 SHOW_PROGRESS = """
-import logging, sys
+import logging, sys, time
 from shardkit.cli import console
 from shardkit.events import Progress
 with console.logging_to_stderr(), console.progress() as progress:
     progress(Progress("scan", 1))
     for n in range(0, 101, 50):
         progress(Progress("pack", n, 100, n * 1000, 100_000))
+    time.sleep(0.6)  # no rate is shown before
     logging.getLogger("shardkit").warning("left out")
     progress(Progress("pack", 100, 100, 100_000, 100_000))
 """
@@ -294,6 +295,17 @@ def test_progress_may_be_told_from_several_threads_and_late(monkeypatch: pytest.
     assert bars.bar.n == 5
     bars.close()
     assert console._bars == []
+
+
+def test_a_bar_shows_no_rate_of_bytes_of_the_first_moment() -> None:
+    bars = console._Bars()
+    bars(Progress("pack", 5, 10, 1_000_000, 2_000_000))
+    assert bars.bar is not None
+    assert not bars.bar.postfix
+    bars.bar.start_t -= 2
+    bars(Progress("pack", 6, 10, 2_000_000, 2_000_000))
+    assert "MB/s" in bars.bar.postfix
+    bars.close()
 
 
 def test_an_interrupt_from_the_keyboard_ends_a_run_with_130(tmp_path: Path) -> None:

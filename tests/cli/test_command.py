@@ -211,6 +211,8 @@ def test_an_absolute_path_becomes_the_relative_one_that_was_typed(
         (9, None, 2.0, "9 files", ", 4.5 files/s"),
         (51_234, 60_000, 1e-6, "51,234/60,000 files", ""),
         (0, 0, 0.0, "0 files", ""),
+        (1, None, 0.0, "1 file", ""),
+        (0, None, 2.0, "0 files", ""),
     ],
 )
 def test_progress_counts_whole_files_and_shows_no_rate_of_the_first_moment(

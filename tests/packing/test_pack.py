@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shutil
 import subprocess
 import tarfile
 import warnings
@@ -341,6 +342,18 @@ def test_progress_counts_every_file_and_byte(pets: Path, out: Path, pack_one: Pa
     assert Progress("scan", 40, 0, size) in told
     packed = [now.done for now in told if now.step == "pack"]
     assert packed == sorted(packed)
+
+
+def test_progress_counts_on_from_split_to_split(pets: Path, out: Path, tmp_path: Path) -> None:
+    for split in ("test", "train", "validation"):
+        shutil.copytree(pets, tmp_path / "splits" / split)
+    told: list[Progress] = []
+    shardkit.pack(tmp_path / "splits", out, workers=1, progress=told.append)
+    size = sum(path.stat().st_size for path in (tmp_path / "splits").rglob("*.jpg"))
+    packed = [now for now in told if now.step == "pack"]
+    assert {(now.total, now.bytes_total) for now in packed} == {(120, size)}
+    assert (packed[-1].done, packed[-1].bytes_done) == (120, size)
+    assert [now.done for now in packed] == sorted(now.done for now in packed)
 
 
 def test_an_exception_of_the_progress_callable_ends_the_packing_as_it_is(pets: Path, out: Path, pack_one: Pack) -> None:

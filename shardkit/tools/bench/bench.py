@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import DatasetError, MissingExtraError
+from shardkit.errors import DatasetError
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.options.fields import checked_by
 from shardkit.options.files import require_folder
@@ -32,7 +32,7 @@ from shardkit.storage.files import translated
 from shardkit.tools.bench import measure as timing
 from shardkit.tools.bench.advice import Advice, Figures, advise, resize_side
 from shardkit.tools.bench.measure import Measurement, Way
-from shardkit.tools.pictures import PLOT_SUFFIXES, out_path
+from shardkit.tools.pictures import PLOT_SUFFIXES, out_path, require_matplotlib
 from shardkit.tools.settings import BenchSettings
 from shardkit.units import cores, short_repr
 
@@ -390,11 +390,10 @@ def _memory() -> int:
 def plot(result: BenchResult, path: str | os.PathLike[str]) -> None:
     """Draw the measurements to a PNG or SVG file. Raises MissingExtraError without matplotlib, UsageError."""
     file = out_path(path, PLOT_SUFFIXES)
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingExtraError("plot", "matplotlib is not installed", 'pip install "shardkit[report]"') from exc
+    require_matplotlib("plot")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     stages = list(dict.fromkeys(each.stage for each in result.measurements))
     rows = [len({(m.cache, m.threads) for m in result.measurements if m.stage == stage}) for stage in stages]
     figure = Figure(figsize=(8, 1.6 + 0.6 * sum(rows)), layout="constrained")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import MissingExtraError, printable
+from shardkit.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,13 +40,11 @@ _SETTINGS: Any = {
 
 @contextmanager
 def _drawing(height: float) -> Iterator[tuple[Axes, list[str]]]:
-    """Axes to draw on, and a list that holds the SVG afterwards. MissingExtraError without matplotlib."""
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
-    except ImportError as exc:
-        raise MissingExtraError("report", "matplotlib is not installed", 'pip install "shardkit[report]"') from exc
+    """Axes to draw on, and a list that holds the SVG afterwards."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
     result: list[str] = []
     with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings(

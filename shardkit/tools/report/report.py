@@ -15,7 +15,7 @@ from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.options.fields import checked_by
 from shardkit.shards.find.shards import SourceLike
 from shardkit.storage.files import whole_file
-from shardkit.tools.pictures import out_path
+from shardkit.tools.pictures import out_path, require_matplotlib
 from shardkit.tools.progressive import jpeg_kinds
 from shardkit.tools.report import sections as parts
 from shardkit.tools.report import thumbnails as pictures
@@ -96,6 +96,7 @@ def report(
     MissingExtraError without matplotlib, DatasetError for shards without a manifest, and the errors of `dataset`.
     """
     path = out_path(out, (".html", ".htm"))
+    require_matplotlib("report")  # before the images are read
     sources = [source] if compare is None else [source, compare]
     facts = _apart([collect(each, progress, storage_options) for each in sources])
     others = facts[1:] or _apart([facts[0], *siblings(facts[0], progress)])[1:]
@@ -128,7 +129,9 @@ def _quality(facts: Facts, progress: ProgressFn) -> ShuffleQuality | None:
         return None
     progress(Progress("mixing", 0, len(facts)))
     batch = max(2, min(64, len(facts) // 8))
-    return shuffle_quality(facts.source, buffers=BUFFERS, batch=batch, storage_options=facts.storage_options)
+    quality = shuffle_quality(facts.source, buffers=BUFFERS, batch=batch, storage_options=facts.storage_options)
+    progress(Progress("mixing", len(facts), len(facts)))
+    return quality
 
 
 def _page(

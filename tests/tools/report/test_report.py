@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from shardkit import DatasetError, MissingExtraError, UsageError, dataset, pack
+from shardkit.cli.main import main
 from shardkit.events import Progress
 from shardkit.tools.report.report import report
 
@@ -301,10 +302,25 @@ def test_the_result_must_be_called_html(splits: Path) -> None:
     assert shard.read_bytes() == before
 
 
-def test_without_matplotlib_the_extra_is_named(splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+def test_without_matplotlib_the_extra_is_named_before_images_are_read(
+    splits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    told: list[Progress] = []
     with pytest.raises(MissingExtraError, match=r'pip install "shardkit\[report\]"'):
-        report(splits / "train", tmp_path / "report.html")
+        report(splits / "train", tmp_path / "report.html", progress=told.append)
+    assert told == []
+
+
+@pytest.mark.parametrize("command", ["bench", "shuffle-quality"])
+def test_without_matplotlib_a_plot_is_refused_before_anything_is_measured(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(SystemExit) as ended:  # the source is missing too, which would be found out first by reading it
+        main([command, str(tmp_path / "nothing"), "--plot", str(tmp_path / "plot.png")])
+    assert ended.value.code == 2
+    assert 'pip install "shardkit[report]"' in capsys.readouterr().err
 
 
 def test_progress_is_told_by_steps(splits: Path, tmp_path: Path) -> None:
