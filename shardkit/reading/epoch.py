@@ -102,7 +102,7 @@ class Epoch:
         """This rank's part of the order, after the finished samples."""
         reading, steps = self.reading, self.steps
         rank, world_size = reading.ranks
-        unit = steps.batch.size if steps.batch is not None and steps.whole else 1
+        unit = steps.batch.size if steps.batch is not None and steps.whole and steps.counted else 1
         if reading.buffer and world_size > 1:
             self._warn_of_layout(world_size, unit)
         low, high = 0, self.samples

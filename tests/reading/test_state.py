@@ -388,6 +388,14 @@ def test_a_state_with_a_damaged_layout_is_refused(cars: str, name: str, value: A
         for_ranks(cars, 0, 4).load_state_dict({**for_ranks(cars, 0, 4).state_dict(), name: value})
 
 
+def test_with_filter_ranks_take_places_in_turn_as_in_the_states_of_version_1(cars: str, keys_of: KeysOf) -> None:
+    """Each rank is at its own position, so no step is the same for all of them."""
+    whole = keys_of(shuffled(cars))
+    for rank in (0, 1):
+        own = shuffled(cars, rank=rank, world_size=2).batch(5).filter(lambda batch: True)
+        assert keys_of(own) == whole[rank:96:2]
+
+
 def test_with_filter_a_state_belongs_to_its_rank(cars: str, keys_of: KeysOf) -> None:
     def part(rank: int, world: int) -> Dataset:
         return shuffled(cars, rank=rank, world_size=world).filter(lambda sample: sample["cls"] == 2)
