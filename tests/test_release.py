@@ -87,6 +87,9 @@ def test_the_extra_all_names_extras_that_exist() -> None:
     assert set(named[1].split(",")) < set(extras)
 
 
+PAGE = {path.suffix for path in (ROOT / "shardkit" / "tools" / "viewer" / "web").iterdir()}
+
+
 def test_a_wheel_holds_the_library_alone(sdist: Path, tmp_path: Path) -> None:
     """Without C parts and their sources; on Windows it is named for it."""
     code = (
@@ -102,7 +105,7 @@ def test_a_wheel_holds_the_library_alone(sdist: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / wheel) as archive:
         names = archive.namelist()
     assert {name.split("/")[0] for name in names} == {"shardkit", f"shardkit-{shardkit.__version__}.dist-info"}
-    assert {Path(name).suffix for name in names if name.startswith("shardkit/")} == {".py", ".pyi", ".typed"}
+    assert {Path(name).suffix for name in names if name.startswith("shardkit/")} == {".py", ".pyi", ".typed"} | PAGE
     assert f"shardkit-{shardkit.__version__}.dist-info/licenses/licenses/libjpeg-turbo.md" in names
 
 
