@@ -75,6 +75,13 @@ def plain_extension(name: str, *parts: str) -> Extension:
 JPEG_PARTS = ("avx2", "decoder", "finish", "huffman", "points", "precise", "resize", "seek", "view")
 
 PNG_PARTS = ("chunks", "codes", "decoder", "filters", "inflate", "rows")
+FRAMING_PARTS = (
+    "crc32c.h",
+    "frames.h",
+    *(f"framing_{part}.h" for part in ("keep", "sample", "write")),
+    "key_set.h",
+    "plain_jpeg.h",
+)
 VIEW_PARTS = ("batch.h", *(f"jpeg_{part}.h" for part in ("avx2", "finish", "precise", "resize", "view")))
 
 EXTENSIONS = [
@@ -83,8 +90,8 @@ EXTENSIONS = [
     webp_extension("shardkit.native.webp", *VIEW_PARTS, "webp_decoder.h"),
     jpeg_extension("shardkit.native.jpegtran"),
     plain_extension("shardkit.native.gather", "crc32c.h", "frames.h", "plain_jpeg.h", "stored_member.h"),
-    plain_extension("shardkit.native.framing", "crc32c.h", "frames.h", "framing_sample.h", "key_set.h", "plain_jpeg.h"),
-    plain_extension("shardkit.native.samples", "columns.h", "crc32c.h"),
+    plain_extension("shardkit.native.framing", *FRAMING_PARTS),
+    plain_extension("shardkit.native.samples", "columns.h", "crc32c.h", "sample_copies.h"),
     plain_extension("shardkit.native.lookup", "columns.h"),
     plain_extension("shardkit.native.sums", "crc32c.h"),
     plain_extension("shardkit.native.tree"),

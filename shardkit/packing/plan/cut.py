@@ -25,10 +25,10 @@ def split_evenly(ends: Bounds, *, max_bytes: int, max_count: int, least: int) ->
     count = len(ends) - 1
     total = int(ends[-1])
     large = np.flatnonzero(np.diff(ends) > max_bytes)
-    edges = np.unique(np.concatenate(([0], large, large + 1, [count])))
     alone = set(large.tolist())
+    edges = sorted({0, count} | alone | {number + 1 for number in alone})  # np.unique would load numpy.ma
     runs = [np.zeros(1, dtype=np.int64)]
-    for start, end in pairwise(edges.tolist()):
+    for start, end in pairwise(edges):
         if start in alone:
             runs.append(np.array([end], dtype=np.int64))
             continue
