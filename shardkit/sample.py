@@ -109,7 +109,7 @@ MAX_LABEL = 10_000_000
 
 MAX_KEY_BYTES = 8000
 """The longest key that is written. Twice as many bytes, if each is a backslash that a path doubles, fit the limit of
-`shards/index_file.TEXT_BYTES` for readers; the path of a file has 4,096 at most."""
+`shards/index.TEXT_BYTES` for readers; the path of a file has 4,096 at most."""
 
 
 NO_LABEL, BAD_LABEL = -1, -2

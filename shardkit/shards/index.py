@@ -24,6 +24,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.errors import DatasetError
+from shardkit.sample import MAX_KEY_BYTES
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -43,6 +46,15 @@ NULLABLE = ("label", "image_offset", "image_size")
 
 SEEK = "seek"
 """The column of seek points, which most indexes do not have."""
+
+TEXT_BYTES = 16 << 10
+"""The maximum bytes of a key or path: a path has 4,096, and each byte may be escaped."""
+
+
+SHOWN_KEY = 40
+"""The characters of a key that is too long which a message shows."""
+
+_UTF8_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +116,15 @@ def index_writer(sink: BinaryIO | io.BytesIO, *, seek: bool = False) -> Iterator
 
 
 def to_table(rows: ShardRows, *, seek: bool = False) -> pa.Table:
-    """The rows as an Arrow table with the index's schema. seek: with the column of seek points."""
+    """The rows as an Arrow table with the index's schema. seek: with the column of seek points.
+
+    Raises DatasetError for a key or path that is too long, which readers would refuse.
+    """
     import pyarrow as pa
 
     n = len(rows)
+    _require_short(rows, "key", rows.keys, MAX_KEY_BYTES)
+    _require_short(rows, "path", rows.paths, TEXT_BYTES)
     zeros = pa.Array.from_buffers(pa.int32(), n, [None, pa.py_buffer(bytes(4 * n))])
     shard = pa.DictionaryArray.from_arrays(zeros, _strings([rows.shard]))
     columns: list[pa.Array] = [shard, _strings(rows.keys), _strings(rows.paths)]
@@ -119,6 +136,19 @@ def to_table(rows: ShardRows, *, seek: bool = False) -> pa.Table:
     if seek:
         columns.append(pa.array([points or None for points in rows.seek or ()] or [None] * n, pa.binary()))
     return pa.Table.from_arrays(columns, schema=schema(seek=seek))
+
+
+def _require_short(rows: ShardRows, what: str, texts: Sequence[str], limit: int) -> None:
+    """DatasetError for the first text of more than `limit` bytes of UTF-8."""
+    if max(map(len, texts), default=0) * _UTF8_BYTES <= limit:
+        return
+    for row, text in enumerate(texts):
+        size = len(text.encode())
+        if size > limit:
+            fact = f"a {what} has {size:,} bytes, and an index holds at most {limit:,}"
+            offset = int(rows.numbers["offset"][row])
+            cure = "rename the sample with 'shardkit repair'"
+            raise DatasetError(rows.shard, fact, cure, offset, f"{rows.keys[row][:SHOWN_KEY]}…")
 
 
 def _strings(texts: Sequence[str]) -> pa.Array:

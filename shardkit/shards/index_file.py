@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
 from shardkit.location import Location
-from shardkit.shards.index import INTEGERS, NULLABLE, SEEK, as_numpy, combine, schema
+from shardkit.shards.index import INTEGERS, NULLABLE, SEEK, TEXT_BYTES, as_numpy, combine, schema
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.shards.objects import Objects
 from shardkit.shards.seek import MOST_BYTES
@@ -46,9 +46,6 @@ FOOTER_BYTES = 1200
 
 FOOTER_MEMORY = 11
 """The memory that this description takes, in multiples of its bytes."""
-
-TEXT_BYTES = 16 << 10
-"""The maximum bytes of a key or path: a path has 4,096, and each byte may be escaped."""
 
 TEXT_COLUMN_BYTES = 1 << 30
 """The maximum bytes of all keys or paths of a shard."""

@@ -27,9 +27,10 @@ from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.dest.open import destination_of
 from shardkit.packing.dest.work_folder import keep_only, write_index_files
 from shardkit.packing.write.receipt import Skipped
-from shardkit.sample import IMAGE_FIELDS, fs_text, text_of_path
+from shardkit.sample import IMAGE_FIELDS, MAX_KEY_BYTES, fs_text, text_of_path
 from shardkit.shards.class_names import class_map, folder_of, text_names
 from shardkit.shards.find.shards import SourceLike
+from shardkit.shards.index import TEXT_BYTES
 from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry, content_options, options_for_new_shards
 from shardkit.shards.names import shard_name, stem_of_shard
 from shardkit.shards.objects import require_disk
@@ -209,7 +210,7 @@ def _add(sample: Salvaged, other: Salvaged) -> None:
 def _rename(salvages: Sequence[Salvage]) -> list[Renamed]:
     """Give each sample a unique key in valid UTF-8."""
     samples = [sample for sample in members_of(salvages) if not _named_by_place(sample)]
-    keys = [text_of_path(sample.key.encode("utf-8", "surrogateescape")) if _odd(sample.key) else sample.key
+    keys = [_short(text_of_path(sample.key.encode("utf-8", "surrogateescape")) if _odd(sample.key) else sample.key)
             for sample in samples]  # fmt: skip
     keys = [new for _, new in sorted(({**dict(enumerate(keys)), **new_keys(keys)}).items())]
     renamed = []
@@ -218,7 +219,7 @@ def _rename(salvages: Sequence[Salvage]) -> list[Renamed]:
         if sample.key != key:
             renamed.append(Renamed(text_of_path(sample.key.encode("utf-8", "surrogateescape")), key))
             sample.key = key
-        if sample.path in paths and not _of_others(sample):
+        if (sample.path in paths and not _of_others(sample)) or len(sample.path.encode()) > TEXT_BYTES:
             ending = sample.path.rpartition(".")[2]
             sample.path = text_of_path(f"{key}.{ending}".encode())
         paths.add(sample.path)
@@ -233,6 +234,15 @@ def _of_others(sample: Salvaged) -> bool:
 def _named_by_place(sample: Salvaged) -> bool:
     """Whether this is a record without a key, which is named after its new position."""
     return sample.record is not None and not sample.record[1].key_feature
+
+
+def _short(key: str) -> str:
+    """The key; if it is longer than an index can hold, its beginning and a digest of all of it."""
+    data = key.encode()
+    if len(data) <= MAX_KEY_BYTES:
+        return key
+    ending = f"-{blake2b(data, digest_size=8).hexdigest()}"
+    return data[: MAX_KEY_BYTES - len(ending)].decode("utf-8", "ignore") + ending
 
 
 def _odd(key: str) -> bool:
