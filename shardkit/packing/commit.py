@@ -19,7 +19,7 @@ from shardkit.packing.plan.content import PlannedDataset
 from shardkit.packing.totals import Totals
 from shardkit.packing.write.receipt import Skipped
 from shardkit.sample import fs_text
-from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, content_options
+from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, column_options, content_options
 from shardkit.shards.names import skipped_name
 from shardkit.version import __version__
 
@@ -42,7 +42,8 @@ class Planned(msgspec.Struct, frozen=True):
 
     version: of shardkit. digest: as in PlannedDataset. base: the beginning of the file names. shards: their names.
     counts: the planned samples of each class. label_kind, label_fields: as in Source. incomplete: samples that lack a
-    file. root: the source, for messages. addition: if it is added to an existing dataset.
+    file. root: the source, for messages. columns: the further columns of the index. addition: if it is added to an
+    existing dataset.
     """
 
     version: str
@@ -58,6 +59,7 @@ class Planned(msgspec.Struct, frozen=True):
     incomplete: list[Skipped]
     root: str
     seek_points: bool
+    columns: dict[str, str] = {}
     addition: Addition | None = None
 
     @property
@@ -78,7 +80,7 @@ def planned(content: PlannedDataset, base: str, options: PackOptions) -> Planned
         shard_format=options.format, options=options.recorded(), classes=list(source.classes),
         counts=source.counts.tolist(), label_kind=source.label_kind, label_fields=sorted(source.label_fields),
         incomplete=[Skipped(path, reason) for path, reason in incomplete], root=fs_text(source.root),
-        seek_points=options.seek_points, addition=addition,
+        seek_points=options.seek_points, columns=content.columns, addition=addition,
     )  # fmt: skip
 
 
@@ -126,7 +128,7 @@ def manifest_of(what: Planned, totals: Totals, index: Sequence[IndexEntry], skip
         shards=entries,
         index=tuple(index),
         skipped=skipped,
-        options=what.options | content_options(labels=kind),
+        options=what.options | content_options(labels=kind) | column_options(what.columns),
         plan=what.digest,
     )
 
@@ -158,7 +160,9 @@ def _joined(before: Manifest, added: Manifest, what: Planned) -> Manifest:
         shards=before.shards + added.shards,
         index=before.index + added.index,
         skipped=added.skipped,
-        options=before.options | content_options(labels=added.labels, appended=[*before.appended, news]),
+        options=before.options
+        | content_options(labels=added.labels, appended=[*before.appended, news])
+        | column_options(what.columns),
         plan=what.plan,
     )
 

@@ -396,7 +396,7 @@ class _Job:
             self.destination.fetch(what.shards)
             before = None if self.content.before is None else self.content.before.manifest
             earlier = () if before is None else before.index
-            with IndexFiles(self.destination, earlier, seek=self.options.seek_points) as index:
+            with IndexFiles(self.destination, earlier, seek=what.seek_points, columns=what.columns) as index:
                 totals = self._write(engine, progress, index)
                 entries = index.end()
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -13,7 +14,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.errors import NotFoundError, UsageError
+from shardkit.errors import NotFoundError, UsageError, printable
+from shardkit.options.keywords import closest
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.blocks.block import Catalog
 from shardkit.reading.content import Content
@@ -27,6 +29,7 @@ from shardkit.reading.order.derived import (
     weight_samples,
 )
 from shardkit.reading.order.groups import pieces
+from shardkit.shards.columns.types import PREFIX, type_text
 
 if TYPE_CHECKING:
     import pyarrow.compute as pc
@@ -35,8 +38,8 @@ log = logging.getLogger(__name__)
 
 Rows = NDArray[np.int64]
 
-_NUMBER = "#"
-"""The column of row numbers beside those of the index while an expression is applied."""
+_NUMBER = "\n"
+"""The column of row numbers beside those of the index while an expression is applied: no user's column."""
 
 
 class Selection(Protocol):
@@ -84,22 +87,25 @@ class Where:
         import pyarrow as pa
 
         names = catalog.index_schema().names
+        used = self._used(names)
+        short = short_names(names)
         chosen = np.zeros(samples_of(catalog), np.bool_)
         first = 0
         try:
-            for table in catalog.index_tables(self._used(names)):
-                numbered = table.append_column(_NUMBER, pa.array(np.arange(first, first + len(table))))
+            for table in catalog.index_tables(used):
+                numbers = pa.array(np.arange(first, first + len(table)))
+                more = {short[name]: table[name] for name in used if name in short}
+                numbered = pa.table({name: table[name] for name in used} | more | {_NUMBER: numbers})
                 chosen[numbered.filter(self.expression)[_NUMBER].to_numpy()] = True
                 first += len(table)
         except pa.ArrowException as exc:
-            fact = str(exc).partition("\n")[0]
-            raise UsageError("where()", fact, f"use the index's columns: {', '.join(names)}") from exc
+            raise _wrong_expression(str(exc), catalog) from exc
         return np.flatnonzero(chosen) if before is None else before[chosen[before]]
 
     def _used(self, names: Sequence[str]) -> list[str]:
         """The columns that the expression may use: all whose names are in its text. Other columns are not read."""
-        text = str(self.expression)
-        used = [name for name in names if name in text]
+        text, short = str(self.expression), short_names(names)
+        used = [name for name in names if short.get(name, name) in text]
         return list(names) if not used or "FieldPath" in text else used
 
     def describe(self, catalog: Catalog, before: Rows | None) -> str:
@@ -235,6 +241,28 @@ class Weights:
         if isinstance(self.weights, np.ndarray):
             return blake2b(self.weights.tobytes(), digest_size=16).hexdigest()
         return "balance" if self.weights is None else repr(sorted(self.weights.items(), key=str))
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """`meta.NAME` -> NAME for each further column of an index whose NAME is not itself the name of a column."""
+    several = {name: name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX)}
+    return {name: short for name, short in several.items() if short not in names}
+
+
+def _wrong_expression(text: str, catalog: Catalog) -> UsageError:
+    """The error for an expression that Arrow refuses with this text: it names no column, or compares one with a value
+    of another type."""
+    schema = catalog.index_schema()
+    missing = re.search(r"No match for FieldRef.Name\((.*)\) in ", text)
+    short = [short_names(schema.names).get(name, name) for name in schema.names]
+    if missing is None:
+        typed = zip(short, schema, strict=True)
+        shown = ", ".join(f"{printable(name)} {type_text(field.type) or field.type}" for name, field in typed)
+        return UsageError("where()", text.partition("\n")[0], f"compare the index's columns by their types: {shown}")
+    meant = closest(missing[1], short)
+    cure = f"did you mean {printable(meant)}? " if meant else ""
+    cure += f"use the index's columns: {', '.join(map(printable, short))}"
+    return UsageError("where()", f"the index has no column {printable(missing[1])!r}", cure)
 
 
 def samples_of(catalog: Catalog, rows: Rows | None = None) -> int:

@@ -8,6 +8,7 @@
     image_offset, image_size  int64    the image's bytes in the shard; null if the sample has no image
     width, height int32                of the image as stored, before any EXIF rotation; 0 if not known
     crc32c        uint32               of the image's bytes
+    meta.NAME     columns/types.py     the further columns of a list, or null
     seek          binary               only if they were asked for: the image's seek points (shards/seek.py), or null
 
 pyarrow is imported when an index is opened or written, not before.
@@ -26,6 +27,8 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError
 from shardkit.sample import MAX_KEY_BYTES
+from shardkit.shards.columns.types import Types, fields_of
+from shardkit.shards.columns.values import whole_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,20 +63,22 @@ _UTF8_BYTES = 4
 @dataclass(frozen=True, slots=True)
 class ShardRows:
     """The index rows of one shard. `numbers` has the columns of INTEGERS, each of length n; `keys`, `paths`: n str.
-    seek: the seek points of each image, b"" for one that has none; None if they were not asked for."""
+    seek: the seek points of each image, b"" for one that has none; None if they were not asked for. columns: further
+    columns by NAME, of the types of the index or fitting them; None if there are none."""
 
     shard: str
     keys: Sequence[str]
     paths: Sequence[str]
     numbers: dict[str, NDArray[Any]]
     seek: Sequence[bytes] | None = None
+    columns: pa.Table | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
-def schema(*, seek: bool = False) -> pa.Schema:
-    """The index's Arrow schema. seek: with the column of seek points."""
+def schema(*, seek: bool = False, columns: Types | None = None) -> pa.Schema:
+    """The index's Arrow schema. seek: with the column of seek points. columns: further columns."""
     import pyarrow as pa
 
     fields = [
@@ -83,23 +88,29 @@ def schema(*, seek: bool = False) -> pa.Schema:
     ]
     for name, dtype in INTEGERS.items():
         fields.append(pa.field(name, pa.from_numpy_dtype(dtype), nullable=name in NULLABLE))
+    fields += fields_of(columns or {})
     if seek:
         fields.append(pa.field(SEEK, pa.binary()))
     return pa.schema(fields)
 
 
-def write_index(sink: BinaryIO | io.BytesIO, shards: Iterable[ShardRows], *, seek: bool = False) -> None:
+def write_index(
+    sink: BinaryIO | io.BytesIO, shards: Iterable[ShardRows], *, seek: bool = False, columns: Types | None = None
+) -> None:
     """Write an index file to `sink`, a row group for each of `shards`; one shard at a time is in memory.
 
-    seek: with the column of seek points, null for shards without them.
+    seek: with the column of seek points, null for shards without them. columns: with these further columns, null for
+    shards without them. ValueError for a value that does not fit its column.
     """
-    with index_writer(sink, seek=seek) as add:
+    with index_writer(sink, seek=seek, columns=columns) as add:
         for rows in shards:
             add(rows)
 
 
 @contextmanager
-def index_writer(sink: BinaryIO | io.BytesIO, *, seek: bool = False) -> Iterator[Callable[[ShardRows], None]]:
+def index_writer(
+    sink: BinaryIO | io.BytesIO, *, seek: bool = False, columns: Types | None = None
+) -> Iterator[Callable[[ShardRows], None]]:
     """A function that writes the row group of the next shard to `sink`; the end of the block completes the file. The
     rest is as in `write_index`."""
     import pyarrow.parquet as pq
@@ -111,12 +122,13 @@ def index_writer(sink: BinaryIO | io.BytesIO, *, seek: bool = False) -> Iterator
         "write_statistics": ["shard", "label", "width", "height", "size", "image_size"],
         "store_schema": True,
     }
-    with pq.ParquetWriter(sink, schema(seek=seek), **options) as writer:
-        yield lambda rows: writer.write_table(to_table(rows, seek=seek), row_group_size=max(1, len(rows)))
+    found = schema(seek=seek, columns=columns)
+    with pq.ParquetWriter(sink, found, **options) as writer:
+        yield lambda rows: writer.write_table(to_table(rows, seek=seek, columns=columns), max(1, len(rows)))
 
 
-def to_table(rows: ShardRows, *, seek: bool = False) -> pa.Table:
-    """The rows as an Arrow table with the index's schema. seek: with the column of seek points.
+def to_table(rows: ShardRows, *, seek: bool = False, columns: Types | None = None) -> pa.Table:
+    """The rows as an Arrow table with the index's schema. seek, columns: as in `schema`.
 
     Raises DatasetError for a key or path that is too long, which readers would refuse.
     """
@@ -127,15 +139,16 @@ def to_table(rows: ShardRows, *, seek: bool = False) -> pa.Table:
     _require_short(rows, "path", rows.paths, TEXT_BYTES)
     zeros = pa.Array.from_buffers(pa.int32(), n, [None, pa.py_buffer(bytes(4 * n))])
     shard = pa.DictionaryArray.from_arrays(zeros, _strings([rows.shard]))
-    columns: list[pa.Array] = [shard, _strings(rows.keys), _strings(rows.paths)]
+    arrays: list[pa.Array] = [shard, _strings(rows.keys), _strings(rows.paths)]
     for name, dtype in INTEGERS.items():
         values = np.ascontiguousarray(rows.numbers[name], dtype)
         null = values < 0 if name in NULLABLE else np.zeros(0, bool)
         valid = pa.py_buffer(np.packbits(~null, bitorder="little")) if null.any() else None
-        columns.append(pa.Array.from_buffers(pa.from_numpy_dtype(dtype), n, [valid, pa.py_buffer(values)]))
+        arrays.append(pa.Array.from_buffers(pa.from_numpy_dtype(dtype), n, [valid, pa.py_buffer(values)]))
+    arrays += whole_columns(rows.columns, columns or {}, n)
     if seek:
-        columns.append(pa.array([points or None for points in rows.seek or ()] or [None] * n, pa.binary()))
-    return pa.Table.from_arrays(columns, schema=schema(seek=seek))
+        arrays.append(pa.array([points or None for points in rows.seek or ()] or [None] * n, pa.binary()))
+    return pa.Table.from_arrays(arrays, schema=schema(seek=seek, columns=columns))
 
 
 def _require_short(rows: ShardRows, what: str, texts: Sequence[str], limit: int) -> None:

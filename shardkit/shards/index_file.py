@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import ManifestError, NotFoundError, ShardkitError, StorageError
 from shardkit.location import Location
+from shardkit.shards.columns.types import PREFIX, types_in
+from shardkit.shards.columns.types import TEXT_BYTES as MOST_TEXT_BYTES
 from shardkit.shards.index import INTEGERS, NULLABLE, SEEK, TEXT_BYTES, as_numpy, combine, schema
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.shards.objects import Objects
@@ -87,8 +89,8 @@ class IndexFile:
             if self._file.num_row_groups != len(shards):
                 fact = f"the index has {self._file.num_row_groups} row groups, but covers {len(shards)} shards"
                 raise ManifestError(place, fact, INDEX_CURE)
-            leaves = self._file.metadata.schema
-            self._at = {leaves.column(at).path: at for at in range(len(leaves))}
+            self._at = _first_leaves(self._file.schema_arrow)
+            self._further = {PREFIX + name: text for name, text in types_in(self._file.schema_arrow).items()}
             texts = self._texts_by_dictionary()
             if texts:
                 self._file = pq.ParquetFile(source, read_dictionary=texts, **options)
@@ -101,7 +103,8 @@ class IndexFile:
             self._unreadable(exc)
 
     def columns(self, group: int, names: Sequence[str]) -> dict[str, Any]:
-        """Columns of one shard: numbers as NumPy arrays (null as -1), `key` and `path` as Arrow string arrays."""
+        """Columns of one shard: numbers as NumPy arrays (null as -1), `key` and `path` as Arrow string arrays. Further
+        columns are read with `tables`."""
         return self._checked(self._read([group], names), names)
 
     def groups(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -220,6 +223,17 @@ class IndexFile:
         table = self._read([group], [SEEK])
         return combine(table[SEEK])
 
+    @property
+    def further_types(self) -> dict[str, str]:
+        """The further columns of this file in their order, with their types."""
+        return {name.removeprefix(PREFIX): text for name, text in self._further.items()}
+
+    def further(self, group: int) -> pa.Table | None:
+        """The further columns of one shard by NAME; None if the file has none."""
+        if not self._further:
+            return None
+        return self._read([group], list(self._further)).rename_columns(list(self.further_types))
+
     def _about(self, group: int) -> pq.RowGroupMetaData:
         """What the file says of a shard's rows. ManifestError if they are not as many as the shard has."""
         try:
@@ -237,7 +251,7 @@ class IndexFile:
 
     def _read(self, groups: Sequence[int], names: Sequence[str]) -> pa.Table:
         for group in groups:
-            self._require_bounded(self._about(group))
+            self._require_bounded(self._about(group), names)
         shards = [self.shards[group] for group in groups]
         try:
             columns = [
@@ -277,9 +291,11 @@ class IndexFile:
                 self.place, f"the index has rows of {other!r} where those of {own!r} belong", INDEX_CURE
             )
 
-    def _require_bounded(self, about: pq.RowGroupMetaData) -> None:
+    def _require_bounded(self, about: pq.RowGroupMetaData, names: Sequence[str]) -> None:
         """ManifestError for too much text: names are read into memory, and a small file may expand to any amount of
         it."""
+        for name in self._further_read(names):
+            self._require_bounded_column(about, name)
         for name in (*TEXTS, SEEK):
             if name not in self._at:
                 continue
@@ -288,6 +304,25 @@ class IndexFile:
             if size > min(TEXT_COLUMN_BYTES, (about.num_rows + 1) * each):
                 fact = f"the index is damaged: its column {name!r} has {size} bytes for {about.num_rows} samples"
                 raise ManifestError(self.place, fact, INDEX_CURE)
+
+    def _further_read(self, names: Sequence[str]) -> list[str]:
+        """The further columns of text and of lists that are read with these: pyarrow takes a name for the beginning of
+        others too, up to a dot."""
+        wanted = tuple(name for name in names if name.startswith(PREFIX))
+        several = [name for name, text in self._further.items() if text == "string" or text.endswith("]")]
+        return [name for name in several if any(name == each or name.startswith(each + ".") for each in wanted)]
+
+    def _require_bounded_column(self, about: pq.RowGroupMetaData, name: str) -> None:
+        """ManifestError for a further column that may expand to far more than its bytes."""
+        column = about.column(self._at[name])
+        others = set(column.encodings) - {"PLAIN", "RLE", "BIT_PACKED"}
+        if others:
+            fact = f"its column {name!r} is encoded as {', '.join(sorted(others))}"
+            raise ManifestError(self.place, f"the index is not as shardkit writes it: {fact}", INDEX_CURE)
+        size = column.total_uncompressed_size
+        if self._further[name] == "string" and size > (about.num_rows + 1) * MOST_TEXT_BYTES:
+            fact = f"the index is damaged: its column {name!r} has {size} bytes for {about.num_rows} samples"
+            raise ManifestError(self.place, fact, INDEX_CURE)
 
     def _require_columns(self, found: pa.Schema) -> None:
         for wanted in schema():
@@ -399,6 +434,25 @@ def _state_of(file: int | str) -> tuple[int, int, int, int]:
     """A stamp that changes with a file's content: size, device, inode, and time of the last change."""
     status = os.stat(file)
     return status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+def _first_leaves(found: pa.Schema) -> dict[str, int]:
+    """The number of each column among those of the file, which has several for one that is nested."""
+    numbers, at = dict[str, int](), 0
+    for field in found:
+        numbers.setdefault(field.name, at)
+        at += _leaves(field.type)
+    return numbers
+
+
+def _leaves(kind: pa.DataType) -> int:
+    import pyarrow.types as of
+
+    if of.is_map(kind):
+        return _leaves(kind.key_type) + _leaves(kind.item_type)
+    if of.is_struct(kind):
+        return sum(_leaves(field.type) for field in kind)
+    return _leaves(kind.value_type) if of.is_nested(kind) else 1
 
 
 def _fits(kind: pa.DataType, name: str) -> bool:

@@ -23,6 +23,7 @@ import msgspec
 
 from shardkit.errors import ManifestError, UsageError
 from shardkit.location import Location, locate
+from shardkit.shards.columns.types import Types, known_types
 from shardkit.shards.names import skipped_beside
 from shardkit.units import short_repr
 
@@ -129,6 +130,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.options.get("seek_points") is True
 
     @property
+    def columns(self) -> Types:
+        """The further columns of the index in their order, with their types: see columns/types.py."""
+        return known_types(self.options.get("columns", {}))
+
+    @property
     def elsewhere(self) -> str:
         """The folder or URL of the shards; "" if they are beside the manifest."""
         found: str = self.options.get(ELSEWHERE, {}).get("folder", "")
@@ -183,12 +189,17 @@ def content_options(
     return found
 
 
+def column_options(columns: Types) -> dict[str, Any]:
+    """The entry of `options` for the further columns of the index; none if there are none."""
+    return {"columns": dict(columns)} if columns else {}
+
+
 def options_for_new_shards(manifest: Manifest | None, *, appended: bool = True) -> dict[str, Any]:
     """The options that stay when the same samples are written to other shards. appended: whether they are in the same
-    parts. Seek points are found again, if they are wanted."""
+    parts. Seek points are found again, if they are wanted, and columns are taken from the index."""
     if manifest is None:
         return {}
-    gone = {"unpacked_bytes", "seek_points", "merged", ELSEWHERE} | (set() if appended else {"appended"})
+    gone = {"unpacked_bytes", "seek_points", "columns", "merged", ELSEWHERE} | (set() if appended else {"appended"})
     return {name: value for name, value in manifest.options.items() if name not in gone}
 
 
@@ -264,6 +275,9 @@ def _check(manifest: Manifest, place: str) -> None:
     shards, names = manifest.shards, {entry.name for entry in manifest.shards}
     demand(len(names) == len(shards), "the manifest names a shard twice")
     _check_elsewhere(manifest, place)
+    columns = manifest.options.get("columns", {})
+    texts = isinstance(columns, dict) and all(isinstance(text, str) for text in columns.values())
+    demand(texts, '"columns" does not have a type for each name')
     _check_numbers(manifest, place)
     samples, size = sum(s.samples for s in shards), sum(s.bytes for s in shards)
     demand(manifest.samples == samples, f"samples is {manifest.samples}, and its shards have {samples}")

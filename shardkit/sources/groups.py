@@ -131,7 +131,7 @@ def _group(
     own = {n: key for n, key in enumerate(keys) if n not in renamed and key != key_of_file(source.paths[int(first[n])])}
     samples = replace(
         source, paths=paths, sizes=source.sizes[rows].sum(axis=1), labels=source.labels[first], renamed=own | renamed,
-        elsewhere=None,
+        elsewhere=None, columns=None if source.columns is None else source.columns.take(first),
     )  # fmt: skip
     return Grouped(samples, source, fields, primary, rows, incomplete)
 

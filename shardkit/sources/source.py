@@ -8,6 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from shardkit.errors import SourceError, UsageError, printable
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.sample import DEFAULT_EXTENSIONS, fs_text, text_of_path
+from shardkit.shards.columns.types import type_text
 from shardkit.shards.manifest import LabelKind
 from shardkit.sources.columns import PathColumn, PathColumnBuilder
 from shardkit.sources.keys import folder_changes, key_of_file, keys_of_files, renamed_rows, share_a_key
@@ -23,6 +25,9 @@ from shardkit.sources.origin import FilesBelowRoot, Origin
 from shardkit.sources.tree.split_folders import find_splits, inside_split
 from shardkit.sources.tree.walk import ClassWalk, Folder, Walk, check_root
 from shardkit.sources.tree.walk_ahead import listed_ahead
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["LeftOut", "PathColumn", "Source", "find_splits", "scan_tree", "scan_walks", "split_walks"]
 
@@ -63,7 +68,8 @@ class Source:
     system, parts joined by `/`. sizes: bytes (int64). labels: indices in `classes` (int32). renamed: row -> key, for
     files whose own key belongs to an earlier row. left_out: what was left out, and why.
     elsewhere: where the files are, if not below `root` as files. inline: fields that are not in files.
-    incomplete: (path, why) of bad files and samples that were left out.
+    incomplete: (path, why) of bad files and samples that were left out. columns: further columns for the index, row for
+    row, as an Arrow table of the types in shards/columns/types.py.
     """
 
     root: bytes
@@ -76,6 +82,7 @@ class Source:
     elsewhere: Origin | None = None
     inline: Inline | None = None
     incomplete: tuple[tuple[str, str], ...] = ()
+    columns: pa.Table | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -100,6 +107,12 @@ class Source:
         """The number of files in each class, in label order; labels of -1 are ignored."""
         labels = self.labels if not len(self.labels) or self.labels.min() >= 0 else self.labels[self.labels >= 0]
         return np.bincount(labels, minlength=len(self.classes)).astype(np.int64)
+
+    @property
+    def column_types(self) -> dict[str, str]:
+        """The further columns, with their types."""
+        named = {} if self.columns is None else {field.name: type_text(field.type) for field in self.columns.schema}
+        return {name: text for name, text in named.items() if text is not None}
 
     @property
     def nbytes(self) -> int:

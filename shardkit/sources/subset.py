@@ -51,6 +51,7 @@ def source_at(source: Source, rows: Rows, *, left_out: LeftOut | None = None) ->
         elsewhere=None if source.elsewhere is None else source.elsewhere.at(rows),
         inline=None if source.inline is None else source.inline.at(rows),
         incomplete=source.incomplete if left_out is None else (),
+        columns=None if source.columns is None else source.columns.take(rows),
     )
 
 

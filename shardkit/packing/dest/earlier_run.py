@@ -83,6 +83,10 @@ def find_finished(destination: Destination, content: PlannedDataset, options: Pa
         if difference in (_OTHER_CLASSES, _OTHER_FILES):
             cure = "add what is new with `append=True`, replace it with `overwrite=True`, or choose another destination"
         raise DestinationError(place, fact, cure)
+    for name, text in content.columns.items() if found.columns else ():  # an older shardkit wrote none
+        if found.columns.get(name) != text:
+            fact = f"another dataset is there, whose column {name} is {found.columns.get(name, 'missing')}, not {text}"
+            raise DestinationError(place, fact, "replace it with `overwrite=True`, or choose another destination")
     missing = destination.files.missing(sizes_in(found))
     if missing is not None:
         fact = f"the manifest of this dataset names {missing}, which is missing or has another size"

@@ -65,7 +65,7 @@ def merge_parts(
         for each in ready:
             index = write_index_of_parts(
                 each.destination, each.totals.entries, () if each.before is None else each.before.index,
-                rows=each.totals.rows, seek=each.what.seek_points,
+                rows=each.totals.rows, seek=each.what.seek_points, columns=each.what.columns,
             )  # fmt: skip
             manifest = commit(each.destination, each.what, each.totals, index, each.before)
             done[each.destination.stem] = manifest

@@ -146,6 +146,8 @@ def difference(theirs: Planned, mine: Planned) -> str:
         return f"with other classes: {_first_difference(theirs.classes, mine.classes)}"
     if theirs.base != mine.base:
         return f"whose files are named {theirs.base}, not {mine.base}: with or without `overwrite`"
+    if theirs.columns != mine.columns:
+        return f"with the further columns {theirs.columns}, not {mine.columns}"
     if theirs.addition != mine.addition:
         return "with or without `append`, or added to another dataset"
     return "of other files: names, sizes or labels in the source differ"

@@ -25,6 +25,7 @@ from shardkit.packing.dest.destination import Destination
 from shardkit.packing.options import PackOptions
 from shardkit.packing.plan.known_rows import RowsByPath, free_keys
 from shardkit.sample import path_of_text
+from shardkit.shards.columns.values import fitted_column
 from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import Manifest, require_beside
 from shardkit.sources.groups import Grouped
@@ -33,8 +34,9 @@ from shardkit.sources.subset import grouped_at, source_at
 
 log = logging.getLogger(__name__)
 
-FREE = frozenset(("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels"))
-"""The options that may differ from those of the existing dataset; the kind of labels follows from the source."""
+FREE = frozenset(("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels", "columns"))
+"""The options that may differ from those of the existing dataset; the kind of labels and the columns follow from the
+source."""
 
 COPIED = FREE | {"ext", "fields", "split", "group_by", "label_from", "merge", "no_labels"}
 """The options under which a file's bytes are stored unchanged, so that sizes can be compared."""
@@ -187,9 +189,30 @@ def new_samples(
     if known.any() and samples.inline is not None and samples.inline.labels in ("multi", "number"):
         text = "%s: the index holds no such labels, so changed labels of the %d existing samples are not detected"
         log.info(text, before.destination, np.count_nonzero(known))
+    found = _with_columns(found, before)
     rows = np.flatnonzero(~known)
     renamed = free_keys(samples, rows, lambda: (each["key"].to_pylist() for each in _index_columns(before, ["key"])))
     return _renamed(_at(found, rows), renamed), before
+
+
+def _with_columns(found: Source | Grouped, before: ExistingDataset) -> Source | Grouped:
+    """The samples with their further columns in the types of the dataset. DestinationError for values that do not
+    fit."""
+    samples = found.samples if isinstance(found, Grouped) else found
+    if samples.columns is None:
+        return found
+    table = samples.columns
+    for at, name in enumerate(table.column_names):
+        text = before.manifest.columns.get(name)
+        try:
+            column = table[name] if text is None else fitted_column(table[name], text)
+        except ValueError as exc:
+            fact = f"its column {printable(name)!r} is {text}, and that of the source does not fit: {exc}"
+            cure = "change the values in the source, or pack all of it again with `overwrite=True`"
+            raise DestinationError(str(before.destination), fact, cure) from exc
+        table = table.set_column(at, name, column)
+    samples = replace(samples, columns=table)
+    return replace(found, samples=samples) if isinstance(found, Grouped) else samples
 
 
 class _Look:

@@ -18,6 +18,7 @@ from shardkit.packing.plan.plan import Plan, ShardNames, plan_shards
 from shardkit.packing.plan.sizes import sample_bytes
 from shardkit.packing.write.file_samples import FileSamples
 from shardkit.packing.write.task import ShardTask
+from shardkit.shards.columns.values import encoded_columns
 from shardkit.sources.groups import Grouped
 from shardkit.sources.origin import Origin, Rows
 from shardkit.sources.source import Source
@@ -45,27 +46,36 @@ class PlannedDataset:
         """The files of all samples, one row each."""
         return self.source if self.grouped is None else self.grouped.files
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """The further columns of the index: those of the dataset that this is added to, then new ones."""
+        before = {} if self.before is None else dict(self.before.manifest.columns)
+        return before | self.source.column_types
+
     def tasks(self, work: str, options: PackOptions, numbers: range | None = None) -> Iterator[ShardTask]:
         """The tasks of the shards with these numbers (None: of all), in order, made one at a time.
 
         A task's digest covers more than the plan's: also the location of the files, since a shard that an earlier run
         finished may be of another tree with the same names and sizes.
         """
-        salt = b"%d %b" % (LAYOUT, os.path.realpath(self.source.root))
+        source = self.source
+        salt = b"%d %b" % (LAYOUT, os.path.realpath(source.root))
         if options.transcode is not None:
             salt += repr((VERSION, options.transcode.recorded())).encode()
         if options.seek_points:
             salt += b" seek points"
-        texts = dict(enumerate(self.source.classes)) if FORMATS[options.format].holds_class_names else {}
+        texts = dict(enumerate(source.classes)) if FORMATS[options.format].holds_class_names else {}
         origin = self.files.origin.prepared(work)
         for number in range(len(self.plan)) if numbers is None else numbers:
             shard = self.plan.shard(number)
             rows = shard.rows if self.grouped is None else self.grouped.rows[shard.rows].reshape(-1)
             samples = self._samples(shard.rows, rows, origin)
+            columns = b"" if source.columns is None else encoded_columns(source.columns.take(shard.rows))
             yield ShardTask(
-                name=shard.name, work=os.fsencode(work), digest=samples.digest(salt, origin.marks(rows)),
+                name=shard.name, work=os.fsencode(work), digest=samples.digest(salt + columns, origin.marks(rows)),
                 check=options.check, skip_bad=options.on_error == "skip", samples=samples, format=options.format,
                 texts=texts, transcode=options.transcode, seek_points=options.seek_points,
+                columns=columns,
             )  # fmt: skip
 
     def _samples(self, samples: Rows, rows: Rows, origin: Origin) -> FileSamples:

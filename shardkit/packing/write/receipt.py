@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -49,12 +50,23 @@ class Receipt(msgspec.Struct, frozen=True):
 
 class Rows(msgspec.Struct, frozen=True):
     """The index rows of a finished shard by column; each column of `numbers` is native int64 as bytes. seek: as in
-    `ShardRows`."""
+    `ShardRows`. columns: further columns (`decoded_columns` reads them); kept: which of their rows belong to samples
+    that are here, None for all."""
 
     keys: list[str]
     paths: list[str]
     numbers: dict[str, bytes]
     seek: list[bytes] | None = None
+    columns: bytes = b""
+    kept: list[int] | None = None
+
+
+def with_columns(rows: Rows, columns: bytes, keys: Sequence[str]) -> Rows:
+    """The rows with further columns. keys: of all samples that these have, of which some may have been skipped."""
+    if len(rows.keys) == len(keys):
+        return msgspec.structs.replace(rows, columns=columns)
+    numbers = {key: number for number, key in enumerate(keys)}
+    return msgspec.structs.replace(rows, columns=columns, kept=[numbers[key] for key in rows.keys])
 
 
 def with_seek_points(rows: Rows, shard: bytes) -> Rows:

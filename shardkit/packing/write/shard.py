@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from shardkit.packing.write.receipt import Receipt, keep_receipt, with_seek_points
+from shardkit.packing.write.receipt import Receipt, keep_receipt, with_columns, with_seek_points
 from shardkit.packing.write.samples import write_samples
 from shardkit.packing.write.sink import Advance, Sink
 from shardkit.packing.write.task import ShardTask
@@ -35,4 +35,7 @@ def write_shard(task: ShardTask, advance: Advance, turn: AbstractContextManager[
             written = write_samples(task, sink, advance)
     if task.seek_points:
         written = msgspec.structs.replace(written, rows=with_seek_points(written.rows, target))
+    if task.columns:
+        rows = with_columns(written.rows, task.columns, task.samples.keys)
+        written = msgspec.structs.replace(written, rows=rows)
     return keep_receipt(task.work, task.name, sink, written, digest=task.digest, check=task.check, since=since)

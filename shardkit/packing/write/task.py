@@ -17,7 +17,8 @@ class ShardTask(msgspec.Struct, frozen=True):
 
     digest: of everything that determines its bytes. skip_bad: skip bad files, and list them. texts: label -> class
     name, for formats that store it. transcode: how to transcode each sample's first image.
-    seek_points: whether to find the images' seek points, for the index.
+    seek_points: whether to find the images' seek points, for the index. columns: further columns for the index, a row
+    for each sample, as `encoded_columns` gives them.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ShardTask(msgspec.Struct, frozen=True):
     texts: dict[int, str] = {}
     transcode: Transcoding | None = None
     seek_points: bool = False
+    columns: bytes = b""
 
     def watched(self) -> Iterator[bytes]:
         """The local files whose times show whether the shard is out of date."""

@@ -31,6 +31,8 @@ from shardkit.reading.blocks.indexed import IndexBlock
 from shardkit.reading.blocks.mapped import MappedAccess
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.shards.buffers import ShardFile
+from shardkit.shards.columns.types import PREFIX, fields_of
+from shardkit.shards.columns.values import completed_table
 from shardkit.shards.index import schema
 from shardkit.shards.index_file import INDEX_CURE, IndexFile, index_entries, open_index_at
 from shardkit.shards.manifest import Manifest
@@ -173,11 +175,34 @@ class IndexCatalog:
 
     def index_schema(self) -> pa.Schema:
         """The names and types of the index's columns."""
-        return self._index(self._row_group(self.numbers[0])[0]).schema if self.numbers else schema()
+        import pyarrow as pa
+
+        types = self.manifest.columns
+        found = self._index(self._row_group(self.numbers[0])[0]).schema if self.numbers else schema(columns=types)
+        if not types:
+            return found
+        further = fields_of(types)
+        names = {field.name for field in further}
+        return pa.schema([*(field for field in found if field.name not in names), *further])
 
     def index_tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The index in parts."""
-        return (table for index, groups in self._parts() for table in index.tables(names, groups))
+        if not self.manifest.columns:
+            return (table for index, groups in self._parts() for table in index.tables(names, groups))
+        return self._tables_of(self.index_schema().names if names is None else names)
+
+    def _tables_of(self, names: Sequence[str]) -> Iterator[pa.Table]:
+        """The index in parts. A further column that was added later is null in the files before."""
+        types = self.manifest.columns
+        further = {PREFIX + name for name in types}
+        for index, groups in self._parts():
+            own = set(index.schema.names)
+            there = [name for name in names if name in own or name not in further]
+            for table in index.tables(there or ["label"], groups):
+                try:
+                    yield completed_table(table, names, types)
+                except ValueError as exc:
+                    raise ManifestError(str(self.location), f"the index is damaged: {exc}", INDEX_CURE) from exc
 
     def rows_of(self, key: str) -> list[int]:
         """The row of a key, found by the checksums of all keys, which are kept from the first call on."""

@@ -15,6 +15,8 @@ from shardkit.reading.blocks.block import Block, Catalog, Images, Labels, Rows, 
 from shardkit.reading.order.groups import pieces
 from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
+from shardkit.shards.columns.types import PREFIX, fields_of, joined_types, types_in
+from shardkit.shards.columns.values import completed_table
 from shardkit.shards.index import as_numpy
 from shardkit.shards.manifest import ClassEntry, Manifest
 
@@ -89,25 +91,33 @@ class CombinedCatalog:
         return self._labels
 
     def index_schema(self) -> pa.Schema:
-        """The columns that any part has."""
+        """The columns that any part has. UsageError for a further column of several types."""
         import pyarrow as pa
 
-        return pa.unify_schemas([part.index_schema() for part in self.parts], promote_options="permissive")
+        schemas = [part.index_schema() for part in self.parts]
+        try:
+            types = joined_types([types_in(schema) for schema in schemas])
+        except ValueError as exc:
+            cure = "pack them again with values of one type"
+            raise UsageError("concat(), mix()", str(exc), cure) from exc
+        own = [pa.schema([field for field in schema if not field.name.startswith(PREFIX)]) for schema in schemas]
+        return pa.schema([*pa.unify_schemas(own, promote_options="permissive"), *fields_of(types)])
 
     def index_tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The indexes of all parts in turn, with the labels of the whole. A column that a part lacks is null there."""
         import pyarrow as pa
 
         schema = self.index_schema()
+        types = types_in(schema)
         wanted = schema.names if names is None else names
         for part, relabel in zip(self.parts, self.relabel, strict=True):
             own = part.index_schema().names
-            for table in part.index_tables([name for name in wanted if name in own]):
+            for table in part.index_tables([name for name in wanted if name in own] or ["label"]):
                 columns = {name: table[name] if name in own else None for name in wanted}
                 if "label" in columns:
                     columns["label"] = pa.chunked_array([relabel[as_numpy(table["label"])]])
                 nulls = {name: pa.nulls(len(table), schema.field(name).type) for name in wanted if name not in own}
-                yield pa.table(columns | nulls)
+                yield completed_table(pa.table(columns | nulls), wanted, types)
 
     def rows_of(self, key: str) -> list[int]:
         """The rows of all samples with this key."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 from shardkit.errors import UsageError
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.sources.lists.rows import LABEL_COLUMNS, PATH_COLUMNS, Listed, listed_table
+from shardkit.sources.lists.tables import require_distinct
 from shardkit.sources.options import TableColumns
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def open_table(found: TableInMemory, columns: TableColumns) -> Listed:
     Raises SourceError as `open_list` does.
     """
     root = os.path.abspath(os.curdir if columns.root is None else columns.root)
+    require_distinct(found.table.column_names, found.place)
     return listed_table(found.table, found.place, root, columns)
 
 

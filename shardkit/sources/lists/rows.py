@@ -27,6 +27,7 @@ from shardkit.sources.left_out import LeftOut
 from shardkit.sources.lists.labels import NO_LABELS, Labels, class_map, labels_of, number_labels
 from shardkit.sources.lists.plain_files import plain_files
 from shardkit.sources.lists.tables import is_json, read_table
+from shardkit.sources.lists.typed import typed_tables
 from shardkit.sources.options import TableColumns
 from shardkit.sources.origin import FilesAnywhere
 from shardkit.sources.source import Inline, Source
@@ -153,17 +154,25 @@ def scan_lists(
     unless skip_bad; SourceError if no row is left.
     """
     order = class_map(((each.place, each.labels) for each in lists.values()), classes)
+    columns = typed_tables(lists)
     found = {}
     for split, each in lists.items():
-        found[split] = _Scan(each, order, extensions, skip_bad).source(in_order, progress)
+        found[split] = _Scan(each, order, extensions, skip_bad, columns[split]).source(in_order, progress)
     return found
 
 
 class _Scan:
     """The scan of one list."""
 
-    def __init__(self, listed: Listed, classes: tuple[str, ...], extensions: Collection[str], skip_bad: bool) -> None:
-        self.listed, self.classes, self.skip_bad = listed, classes, skip_bad
+    def __init__(
+        self,
+        listed: Listed,
+        classes: tuple[str, ...],
+        extensions: Collection[str],
+        skip_bad: bool,
+        columns: pa.Table | None,
+    ) -> None:
+        self.listed, self.classes, self.skip_bad, self.columns = listed, classes, skip_bad, columns
         self.extensions = frozenset(extension.lower() for extension in extensions)
         self.values, self.wrong = number_labels(listed.labels, classes)
         self.incomplete: list[tuple[str, str]] = []
@@ -196,6 +205,7 @@ class _Scan:
             sizes=np.array(sizes, np.int64), labels=labels, renamed=new_keys(keys), left_out=LeftOut(),
             elsewhere=None if plain and inline is None else FilesAnywhere(PathColumn.of(map(os.fsencode, real))),
             inline=inline, incomplete=tuple(self.incomplete),
+            columns=None if self.columns is None else self.columns.take(rows),
         )  # fmt: skip
         self._say_empty(source)
         return source

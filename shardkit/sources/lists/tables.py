@@ -39,7 +39,7 @@ def read_table(path: str, text_columns: tuple[str, ...] = (), csv_texts: tuple[s
         else:
             of_json = is_json(path)
             table = read_text(path, place, is_json=of_json, texts=text_columns, first_of=() if of_json else csv_texts)
-        _require_distinct(table.column_names, place)
+        require_distinct(table.column_names, place)
         if not table.num_rows:
             raise SourceError(place, "the list has no rows", "name at least one file")
         return table.combine_chunks()
@@ -63,7 +63,8 @@ def is_json(path: str) -> bool:
     return path.lower().endswith((".jsonl", ".ndjson"))
 
 
-def _require_distinct(names: list[str], place: str) -> None:
+def require_distinct(names: list[str], place: str) -> None:
+    """SourceError if two columns have one name."""
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise SourceError(place, f"two columns have the name {printable(twice[0])!r}", "rename one of them")
 

@@ -15,6 +15,7 @@ import msgspec
 
 from shardkit.errors import SourceError
 from shardkit.sources.lists.limits import MAX_COLUMNS, MAX_NESTING, MAX_ROW_BYTES, require_room, room_of
+from shardkit.sources.lists.typed import read_as
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,7 +60,17 @@ def read_text(path: str, place: str, *, is_json: bool, texts: tuple[str, ...], f
         if pa.types.is_temporal(field.type)
         or (field.name in wanted and not pa.types.is_nested(field.type) and field.type != pa.string())
     }
-    return _parse(path, place, looked, delimiter, changed) if changed else table
+    return _marked(_parse(path, place, looked, delimiter, changed), table.schema) if changed else table
+
+
+def _marked(table: pa.Table, inferred: pa.Schema) -> pa.Table:
+    """The table, whose columns of text say whether dates or times were recognized in them."""
+    import pyarrow as pa
+
+    marks = {field.name: read_as(field.type) for field in inferred}
+    fields = [field.with_metadata(marks.get(field.name)) if pa.types.is_string(field.type) else field
+              for field in table.schema]  # fmt: skip
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields))
 
 
 def _look_through(path: str, place: str) -> _Looked:

@@ -21,11 +21,13 @@ from shardkit.location import Location
 from shardkit.packing.dest.dataset_files import OVERWRITE, DatasetFiles, sizes_in
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.parts.merge import destination_of_files
+from shardkit.shards.columns.types import joined_types
 from shardkit.shards.find.find import resolve
 from shardkit.shards.index_file import index_entries
 from shardkit.shards.manifest import (
     ClassEntry,
     Manifest,
+    column_options,
     content_options,
     encode_manifest,
     file_names,
@@ -154,7 +156,7 @@ def merged_manifest(members: Sequence[Member]) -> Manifest:
         shards=tuple(shards),
         index=tuple(entry for manifest in manifests for entry in manifest.index),
         skipped=sum(manifest.skipped for manifest in manifests),
-        options=_common(manifests) | content,
+        options=_common(manifests) | content | column_options(_columns(manifests)),
         plan=hashlib.blake2b(plans.encode(), digest_size=16).hexdigest()
         if all(each.plan for each in manifests)
         else "",
@@ -191,7 +193,16 @@ def _classes(members: Sequence[Member]) -> tuple[ClassEntry, ...]:
     return tuple(map(ClassEntry, names, counts.tolist()))
 
 
-OF_CONTENT = ("labels", "fields", "unpacked_bytes", "seek_points", "appended", "merged")
+def _columns(manifests: Sequence[Manifest]) -> dict[str, str]:
+    """The further columns of all. UsageError for one whose types differ."""
+    try:
+        return joined_types([manifest.columns for manifest in manifests])
+    except ValueError as exc:
+        cure = "pack one of them again with values of the same type"
+        raise UsageError("source", f"their columns do not fit: {exc}", cure) from exc
+
+
+OF_CONTENT = ("labels", "fields", "unpacked_bytes", "seek_points", "columns", "appended", "merged")
 
 
 def _common(manifests: Sequence[Manifest]) -> dict[str, Any]:

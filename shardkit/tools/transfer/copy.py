@@ -282,10 +282,11 @@ def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardE
         sink,
         (
             ShardRows(new[shard.name], columns["key"].to_pylist(), columns["path"].to_pylist(),
-                      {name: np.asarray(columns[name]) for name in INTEGERS}, _seek_points(index, group))
+                      {name: np.asarray(columns[name]) for name in INTEGERS}, _seek_points(index, group),
+                      index.further(group))
             for group, (shard, columns) in enumerate(groups)
         ),
-        seek=index.has_seek_points,
+        seek=index.has_seek_points, columns=index.further_types,
     )  # fmt: skip
     return sink.getvalue()
 
