@@ -24,8 +24,8 @@ MAX_SIDE = 65_535
 RANDOM_DRAWS = 2 + 2 * TRIES
 """How many random numbers `random_box` takes: top, left, then (area, ratio) for each try."""
 
-PAD_DRAWS = 2
-"""How many random numbers the place of a window in a padded image takes: top, left."""
+PLACE_DRAWS = 2
+"""How many random numbers the place of a window takes, in a padded image or of "random-cover": top, left."""
 
 VERTICAL_DRAW = 1 + RANDOM_DRAWS
 """The random number of a vertical flip; number 0 is for a horizontal one, those from 1 are for the crop."""
@@ -58,8 +58,8 @@ class Draws(NamedTuple):
 
 
 def draws_of(crop: str, flip: bool | str) -> Draws:
-    """The random numbers that a crop ("random" and "pad" take some) and a flip need."""
-    count = {"random": RANDOM_DRAWS, "pad": PAD_DRAWS}.get(crop, 0)
+    """The random numbers that a crop ("random", "random-cover" and "pad" take some) and a flip need."""
+    count = {"random": RANDOM_DRAWS, "pad": PLACE_DRAWS, "random-cover": PLACE_DRAWS}.get(crop, 0)
     horizontal, vertical = flip in (True, "horizontal", "both"), flip in ("vertical", "both")
     own = tuple(range(1 + count)) if count or horizontal else ()
     counters = (*own, VERTICAL_DRAW) if vertical else own
@@ -79,9 +79,23 @@ def center_box(height: int, width: int, size: tuple[int, int]) -> Box:
     except for rounding, which those do after resizing. Whole pixels, so that no resizer has to round and the fast one
     agrees with the exact one.
     """
-    unit = CENTER_SHARE * min(height / size[0], width / size[1])
+    return _box_of_size(height, width, size, CENTER_SHARE, None)
+
+
+def cover_box(height: int, width: int, size: tuple[int, int], draws: Sequence[float] | None = None) -> Box:
+    """The largest box of whole pixels with the proportions of size (height, width): what is left of an image that is
+    scaled to cover it. In the middle, or with `PLACE_DRAWS` numbers in [0, 1) at a random place.
+    """
+    return _box_of_size(height, width, size, 1.0, draws)
+
+
+def _box_of_size(height: int, width: int, size: tuple[int, int], share: float, draws: Sequence[float] | None) -> Box:
+    unit = share * min(height / size[0], width / size[1])
     box_height, box_width = max(1, round(unit * size[0])), max(1, round(unit * size[1]))
-    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+    down, right = height - box_height, width - box_width
+    if draws is None:
+        return down // 2, right // 2, box_height, box_width
+    return int(draws[0] * (down + 1)), int(draws[1] * (right + 1)), box_height, box_width
 
 
 def random_box(height: int, width: int, draws: Sequence[float], limits: BoxRange = DEFAULT_RANGE) -> Box:

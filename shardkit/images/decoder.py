@@ -16,7 +16,7 @@ from shardkit.errors import DecodeError, UsageError
 from shardkit.images import fused
 from shardkit.images import pixels as images
 from shardkit.images.augment.augmenter import Augmenter
-from shardkit.images.crops import MAX_SIDE, Box, center_box, draws_of, pad_offset, random_box
+from shardkit.images.crops import MAX_SIDE, Box, center_box, cover_box, draws_of, pad_offset, random_box
 from shardkit.images.header import image_header
 from shardkit.images.jpeg import PROGRESSIVE, start_of_frame
 from shardkit.images.options import (
@@ -127,7 +127,7 @@ class ImageDecoder:
     @property
     def seeks(self) -> bool:
         """Whether seek points make decoding faster: if the C decoder crops."""
-        return self.options.cropped in ("center", "random") and self.settings_in_c is not None
+        return self.options.cropped not in ("resize", "pad") and self.settings_in_c is not None
 
     def stored_size(self, data: Buffer) -> tuple[int, int] | None:
         """(height, width) of an image as it is decoded without a size, from its header; None if that does not tell."""
@@ -305,9 +305,14 @@ class ImageDecoder:
             return 0, 0, height, width
         if crop == "center":
             return center_box(height, width, self.size)
+        if crop == "cover":
+            return cover_box(height, width, self.size)
         if draws_row is None:
             raise UsageError("crop", "a random crop needs its draws")
-        return random_box(height, width, draws_row[self._draws.crop :].tolist(), self.options.box_range)
+        own = draws_row[self._draws.crop :].tolist()
+        if crop == "random-cover":
+            return cover_box(height, width, self.size, own)
+        return random_box(height, width, own, self.options.box_range)
 
     def target(self, pixels: Pixels, draws_row: NDArray[np.float64] | None) -> Target:
         """The pixels of an image, (height, width, channels) of size, with the box that its random numbers say."""

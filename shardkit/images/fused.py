@@ -26,7 +26,7 @@ from shardkit.native import load
 
 log = logging.getLogger(__name__)
 
-CROPS = {"resize": 0, "center": 1, "random": 2, "pad": 0}
+CROPS = {"resize": 0, "center": 1, "random": 2, "cover": 3, "random-cover": 4, "pad": 0}
 """Their numbers in C, where padding comes after a resize."""
 
 FILTERS = ("bilinear", "bicubic", "lanczos", "area", "hamming", "nearest")

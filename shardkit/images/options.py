@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from shardkit.images.views.options import View, as_views, is_size, sides_of
 from shardkit.options.keywords import cure_of_choice
 from shardkit.options.numbers import is_finite, is_range, is_whole, switch
 
-Crop = Literal["resize", "center", "random", "pad"]
+Crop = Literal["resize", "center", "cover", "random", "random-cover", "pad"]
 Flip = Literal["horizontal", "vertical", "both"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "hamming", "lanczos"]
 Color = Literal["rgb", "gray"]
@@ -44,7 +44,8 @@ class DecodeOptions:
     size: a square's side or (height, width); None keeps each image's own.
     views: several random crops of each image, by name: a View, (count, size), or a mapping of a View's fields.
     crop: "resize" squashes the whole image (as Keras does), "center" takes the center (the shorter side scaled to
-    size * 256/224), "random" is torchvision's RandomResizedCrop with `scale` (shares of the area) and `ratio` (width /
+    size * 256/224), "cover" the largest part with the proportions of size, in the middle or, with "random-cover", at a
+    random place, "random" is torchvision's RandomResizedCrop with `scale` (shares of the area) and `ratio` (width /
     height), "pad" squashes, adds `padding` pixels of `fill` on each side, and cuts a random window of size: for images
     of that size, torchvision's RandomCrop(size, padding). None is "resize", or "random" with views.
     flip: True or "horizontal" is left to right, "vertical" top to bottom, each with probability 1/2; "both" is both,
@@ -85,6 +86,9 @@ class DecodeOptions:
     skip_limit: int = 100
     max_pixels: int = MAX_PIXELS
 
+    by_bucket: ClassVar[bool] = False
+    """Whether the size is found for each batch."""
+
     def __post_init__(self) -> None:
         for name, allowed in _choices().items():
             if not _is_choice(getattr(self, name), allowed):
@@ -102,7 +106,7 @@ class DecodeOptions:
         if self.views is not None:
             self._check_views()
         if self.size is None:
-            if self.views is None and self.cropped != "resize":
+            if self.views is None and self.cropped != "resize" and not self.by_bucket:
                 raise UsageError("crop", f"{self.crop!r} needs a size", "give size= or views= as well")
         elif not is_size(self.size):
             raise UsageError(
@@ -231,7 +235,7 @@ class DecodeOptions:
     @property
     def random(self) -> bool:
         """Whether an image is another one in each epoch."""
-        return self.cropped in ("random", "pad") or bool(self.flip) or self.augment is not None
+        return self.cropped in ("random", "random-cover", "pad") or bool(self.flip) or self.augment is not None
 
     @property
     def moves_pixels(self) -> bool:
@@ -299,6 +303,27 @@ class DecodeOptions:
             return None
         height, width = sides_of(self.size)
         return int(height), int(width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketOptions(DecodeOptions):
+    """Options for images that are sorted into buckets, each of which has a size of its own."""
+
+    by_bucket: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            raise UsageError("size", "buckets() comes before, and each bucket has its own size", "omit it here")
+        if self.views is not None:
+            raise UsageError("views", "buckets() comes before, but each view has its own size", "omit one of them")
+        if self.crop is None:
+            object.__setattr__(self, "crop", "cover")
+        DecodeOptions.__post_init__(self)
+
+    def of_size(self, size: tuple[int, int]) -> DecodeOptions:
+        """The options for the images of a bucket."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return DecodeOptions(**(given | {"size": size}))
 
 
 @lru_cache(maxsize=1)

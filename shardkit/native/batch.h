@@ -104,7 +104,7 @@ PyDoc_STRVAR(
     "Each image of a sequence of bytes-like objects into its slots. The GIL is released.\n\n"
     "views: a sequence of (out, count, height, width, random): every image gets `count` slots of that size in out, a\n"
     "buffer of n * count of them. random: (scale, scale, ratio, ratio, log ratio, log ratio).\n"
-    "how: (channels; crop: 0 resize, 1 center, 2 random; filter: as the enum in jpeg_resize.h; exact; same: leave out\n"
+    "how: (channels; crop: as the enum in jpeg_resize.h; filter: as the enum in jpeg_resize.h; exact; same: leave out\n"
     "images of another size; tall: columns first in tall images).\n"
     "finish: (bytes of a value, planar, table, padding, fill) as in jpeg_finish.h; table and fill are bytes-like.\n"
     "draws: None or float64 (n, views, count). columns: those of the horizontal flip, the vertical flip (below 1/2\n"
@@ -116,7 +116,7 @@ PyDoc_STRVAR(
 static int settings_are_possible(const settings *set, const finish *last)
 {
     return set->height >= 1 && set->width >= 1 && set->height <= 65535 && set->width <= 65535 &&
-           (set->channels == 1 || set->channels == 3) && set->crop >= CROP_RESIZE && set->crop <= CROP_RANDOM &&
+           (set->channels == 1 || set->channels == 3) && set->crop >= CROP_RESIZE && set->crop <= CROP_RANDOM_COVER &&
            set->filter >= 0 && set->filter < FILTERS && (last->item == 1 || last->item == 2 || last->item == 4) &&
            last->padding >= 0 && last->padding <= 65535;
 }
@@ -125,7 +125,8 @@ static int settings_are_possible(const settings *set, const finish *last)
 static int draws_fit(const Py_buffer *draws, Py_ssize_t n, Py_ssize_t columns, const columns_of *column,
                      const settings *set, const finish *last)
 {
-    Py_ssize_t crop = set->crop == CROP_RANDOM ? RANDOM_DRAWS : last->padding ? 2 : 0;
+    int placed = set->crop == CROP_RANDOM_COVER || last->padding;
+    Py_ssize_t crop = set->crop == CROP_RANDOM ? RANDOM_DRAWS : placed ? PLACE_DRAWS : 0;
     if (draws->obj == NULL)
         return !crop;
     return draws->len == n * columns * (Py_ssize_t)sizeof(double) && column->horizontal < columns &&

@@ -29,7 +29,9 @@
 typedef uint16_t v8 __attribute__((vector_size(16)));
 typedef uint8_t v8b __attribute__((vector_size(8)));
 
-enum crop { CROP_RESIZE, CROP_CENTER, CROP_RANDOM };
+#define PLACE_DRAWS 2    /* as crops.PLACE_DRAWS */
+
+enum crop { CROP_RESIZE, CROP_CENTER, CROP_RANDOM, CROP_COVER, CROP_RANDOM_COVER };
 enum filter { BILINEAR, BICUBIC, LANCZOS, BOX, HAMMING, NEAREST, FILTERS };
 enum flip { FLIP_HORIZONTAL = 1, FLIP_VERTICAL = 2 };
 
@@ -61,14 +63,20 @@ typedef struct {
 
 /* ----------------------------------------------------------------------------------------------------- geometry */
 
-static box center_box(int height, int width, const settings *set)
+/* share: of the largest box with the proportions of the slot. draws: of its place; NULL for the middle. */
+static box box_of_slot(int height, int width, const settings *set, double share, const double *draws)
 {
     double by_height = (double)height / set->height, by_width = (double)width / set->width;
-    double unit = 224.0 / 256.0 * (by_height < by_width ? by_height : by_width);
+    double unit = share * (by_height < by_width ? by_height : by_width);
     int box_height = (int)rint(unit * set->height), box_width = (int)rint(unit * set->width);
+    int down, right;
     box_height = box_height > 1 ? box_height : 1;
     box_width = box_width > 1 ? box_width : 1;
-    return (box){(height - box_height) / 2, (width - box_width) / 2, box_height, box_width};
+    down = height - box_height;
+    right = width - box_width;
+    if (draws)
+        return (box){(int)(draws[0] * (down + 1)), (int)(draws[1] * (right + 1)), box_height, box_width};
+    return (box){down / 2, right / 2, box_height, box_width};
 }
 
 /* Every operation in the order of crops.random_box, and built without fused multiply-add: the same box, to the bit. */
@@ -95,9 +103,11 @@ static box random_box(int height, int width, const settings *set, const double *
 static box choose_box(int height, int width, const settings *set, const double *draws)
 {
     if (set->crop == CROP_CENTER)
-        return center_box(height, width, set);
+        return box_of_slot(height, width, set, 224.0 / 256.0, NULL);
     if (set->crop == CROP_RANDOM)
         return random_box(height, width, set, draws);
+    if (set->crop == CROP_COVER || set->crop == CROP_RANDOM_COVER)
+        return box_of_slot(height, width, set, 1, set->crop == CROP_COVER ? NULL : draws);
     return (box){0, 0, height, width};
 }
 

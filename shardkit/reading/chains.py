@@ -68,6 +68,11 @@ BEFORE: Mapping[str, _Before] = {
         "it comes after weight() or balance(), which determine how often samples occur",
         "call {} before weight() and balance()",
     ),
+    "buckets": _Before(
+        lambda data: data.steps.buckets is not None,
+        "it comes after buckets(), which are those of all samples",
+        "call {} before buckets()",
+    ),
     "mix": _Before(
         lambda data: isinstance(data.content, Mixed),
         "a mix keeps the order and the samples of its parts",
@@ -76,22 +81,23 @@ BEFORE: Mapping[str, _Before] = {
 }
 """Things that may precede a method, by name. `{}` is the method."""
 
-_SAMPLES = ("mix", "batch", "cut", "epoch_size", "weights")
+_SAMPLES = ("mix", "batch", "cut", "epoch_size", "weights", "buckets")
 
 NOT_AFTER: Mapping[str, Sequence[str]] = {
     "select()": _SAMPLES,
     "where()": _SAMPLES,
     "split()": (*_SAMPLES, "filter"),
     "dataset[…]": (*_SAMPLES, "filter", "repeat"),
-    "dataset[number]": ("batch", "cut", "epoch_size", "weights", "filter", "repeat"),
-    "dataset[key]": ("batch", "cut"),
+    "dataset[number]": ("batch", "cut", "epoch_size", "weights", "buckets", "filter", "repeat"),
+    "dataset[key]": ("batch", "cut", "buckets"),
     "labels": ("cut", "epoch_size", "weights", "filter", "repeat"),
     "keys": ("cut", "epoch_size", "weights", "filter", "repeat"),
     "paths": ("cut", "epoch_size", "weights", "filter", "repeat"),
+    "buckets()": ("mix", "batch", "cut", "epoch_size", "weights", "filter", "repeat"),
     "weight()": (*_SAMPLES, "filter"),
     "balance()": (*_SAMPLES, "filter"),
     "shuffle()": ("mix", "batch", "cut", "epoch_size"),
-    "epoch_size()": ("cut", "filter", "repeat", "epoch_size"),
+    "epoch_size()": ("cut", "filter", "repeat", "epoch_size", "buckets"),
     "take()": ("repeat",),
     "skip()": ("repeat",),
     "batch()": ("repeat",),

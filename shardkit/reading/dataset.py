@@ -29,6 +29,7 @@ from shardkit.images.decoder import (
     PixelType,
     Statistics,
 )
+from shardkit.images.options import BucketOptions
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.images.views.options import View
 from shardkit.options.keywords import METHODS, named_options, no_attribute
@@ -39,6 +40,7 @@ from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import require_class_labels
 from shardkit.reading.batches.memory import Memory
 from shardkit.reading.batches.pipeline import LOST, Group, Item
+from shardkit.reading.buckets.given import given_buckets
 from shardkit.reading.chains import as_view, require_order
 from shardkit.reading.columns import labels_array, texts_array
 from shardkit.reading.content import Content, Named
@@ -308,6 +310,38 @@ class Dataset(Generic[T_co]):
         )
 
     @named_options
+    def buckets(
+        self,
+        shapes: int | Sequence[int | tuple[int, int]],
+        *,
+        size: int | tuple[int, int] | None = None,
+        multiple: int = 8,
+    ) -> Dataset[T_co]:
+        """Make batches of images of one shape each, for images of several sizes: each is decoded to the shape nearest
+        to its own, and the batches of the shapes alternate.
+
+        shapes: (height, width) in pixels of each, a number for a square; or how many to choose, so that as little as
+        possible of the images is cut off, by the widths and heights in the index. size: of chosen shapes, which have as
+        many pixels as this square or (height, width), or a few less. multiple: of which their sides are multiples.
+
+        `decode()` after it takes no size, and its crop is "cover" by default. Each batch has samples of one bucket; in
+        a step all ranks have the same shape, but for what is left over. A sample occurs once in an epoch at most:
+        batch(drop_last=True) omits the incomplete batch of each bucket, and `remainder="drop"` the batches of an
+        incomplete last step. The order depends only on the index, the seed, the epoch, the batch size and the layout
+        for ranks. Raises UsageError for impossible shapes, and after mix(), weight(), filter(), epoch_size() and
+        repeat(); reading raises DatasetError for samples whose size is not in the index.
+        """
+        require_order(self, "buckets()")
+        return as_view(self)._with(given_buckets(shapes, size, multiple))
+
+    @property
+    def bucket_counts(self) -> dict[tuple[int, int], int]:
+        """The number of samples of each shape (height, width) of `buckets()`; shapes without samples are left out."""
+        if self.steps.buckets is None:
+            raise UsageError("bucket_counts", "there are no buckets", "call it after buckets()")
+        return dict(self.epoch(0).sorted.counts)
+
+    @named_options
     def decode(
         self,
         *,
@@ -345,6 +379,7 @@ class Dataset(Generic[T_co]):
         the images of a batch one of arrays (samples, count, height, width, channels). Each view has a crop and flip of
         its own, from the seed, the epoch, the sample and the number of the view.
         crop: "resize", without views the default, squashes the whole image into size, "center" takes its middle,
+        "cover" the largest part with the proportions of size, from the middle or, with "random-cover", at random, and
         "random" is torchvision's RandomResizedCrop. "pad" squashes it, pads it, and takes a random window of size: with
         padding=4 the usual recipe for CIFAR.
         flip: mirror images at random with probability 1/2: True or "horizontal", "vertical", or "both" independently.
@@ -368,7 +403,8 @@ class Dataset(Generic[T_co]):
         Raises UsageError for impossible options, and after map(), filter(), batch() or another decode(). Iterating
         raises DecodeError with shard, byte and key.
         """
-        options = DecodeOptions(
+        kind = DecodeOptions if self.steps.buckets is None else BucketOptions
+        options = kind(
             size=size, views=views, crop=crop, flip=flip, scale=scale, ratio=ratio, padding=padding, fill=fill,
             interpolation=interpolation, color=color, exact=exact, dtype=dtype, rescale=rescale, mean=mean, std=std,
             augment=augment, layout=layout, orientation=orientation, label=label, on_error=on_error,
@@ -646,7 +682,9 @@ class Dataset(Generic[T_co]):
         window = ",".join(f"{type(op).__name__}{op.count}" for op in self.steps.window)
         weights = "" if self.weights is None else self.weights.describe()
         size = f"{self.reading.epoch_size}x{self.batch_size if self.steps.sized_batches else 1}"
-        parts = (self.identity, weights, self.reading.buffer, self.reading.seed, self.reading.order_lanes, window, size)
+        parts = [self.identity, weights, self.reading.buffer, self.reading.seed, self.reading.order_lanes, window, size]
+        if self.steps.buckets is not None:
+            parts.append(self.epoch(0).describe_batches())
         return "\x1f".join(map(str, parts))
 
     @property

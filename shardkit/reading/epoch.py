@@ -14,11 +14,14 @@ from shardkit.errors import DatasetError, UsageError
 from shardkit.reading.batches.memory import Memory
 from shardkit.reading.batches.pipeline import Group, Item, Run, apply_to_items, batch_limits
 from shardkit.reading.batches.shared import SharedBatches, shared_batches
+from shardkit.reading.blocks.batches import BatchBlocks
 from shardkit.reading.blocks.block import Rows
 from shardkit.reading.blocks.source import BlockSource, IndexedBlocks
+from shardkit.reading.buckets.sorted import Sorted, sorted_into
 from shardkit.reading.content import Concatenated, Content, Mixed, usual_order
 from shardkit.reading.ops import ALL, Steps, clip
 from shardkit.reading.options import DEFAULT_BUFFER, Reading
+from shardkit.reading.order.batches import BatchOrder, BatchShare
 from shardkit.reading.order.derived import EndlessOrder, SelectedOrder, line_of
 from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.reading.order.layout import Layout, cost_of
@@ -83,8 +86,37 @@ class Epoch:
             return EndlessOrder(lru_cache(maxsize=2)(self._order_of), self.samples)
         return self._order_of(self.number)
 
+    @cached_property
+    def sorted(self) -> Sorted:
+        """The samples by bucket, if there are buckets. DatasetError for samples whose size is not known."""
+        decode, buckets = self.steps.decode, self.steps.buckets
+        assert buckets is not None
+        turned = decode is not None and bool(decode.options.orientation)
+        return sorted_into(self.content, self.rows, buckets, orientation=turned)
+
+    def describe_batches(self) -> str:
+        """What determines the batches, if there are buckets, besides the order of the samples."""
+        batch, decode = self.steps.batch, self.steps.decode
+        turned = decode is not None and bool(decode.options.orientation)
+        size = None if batch is None else f"{batch.size}{' drop_last' * batch.drop_last}"
+        return f"buckets {list(self.sorted.shapes)} {turned} {size}"
+
+    def _order_of_batches(self) -> BatchOrder:
+        reading, batch = self.reading, self.steps.batch
+        self.steps.require_buckets_used()
+        assert batch is not None
+        orders = self.sorted.orders(
+            self.content.catalog.counts, buffer=reading.buffer, seed=reading.seed, epoch=self.number, layout=self.layout
+        )
+        return BatchOrder(
+            orders, batch.size, self.layout, reading.seed, self.number, shuffled=reading.buffer > 0,
+            drop_last=batch.drop_last,
+        )  # fmt: skip
+
     def _order_of(self, number: int) -> Order:
         reading, layout = self.reading, self.layout
+        if self.steps.buckets is not None:
+            return self._order_of_batches()
         own = self.content.order(reading, layout, number)
         if own is not None:
             return own
@@ -98,10 +130,16 @@ class Epoch:
         return usual_order(catalog, self.rows, reading, layout, number)
 
     @cached_property
-    def share(self) -> Share:
+    def share(self) -> Share | BatchShare:
         """This rank's part of the order, after the finished samples."""
         reading, steps = self.reading, self.steps
         rank, world_size = reading.ranks
+        order = self.order if steps.buckets is not None else None
+        if isinstance(order, BatchOrder):
+            batches = order.batches
+            self._warn_of_few(batches, world_size)
+            done = self.done // order.size
+            return BatchShare(batches, order.size, rank, world_size, reading.order_remainder, done)
         unit = steps.batch.size if steps.batch is not None and steps.whole and steps.counted else 1
         if reading.buffer and world_size > 1:
             self._warn_of_layout(world_size, unit)
@@ -112,6 +150,13 @@ class Epoch:
             low, high = self.number * size, (self.number + 1) * size
         low, high = clip(low, high, steps.window)
         return Share(low, high, rank, world_size, reading.order_remainder, self.done, unit, self.layout)
+
+    def _warn_of_few(self, batches: int, world_size: int) -> None:
+        if batches < world_size and self.reading.order_remainder == "drop":
+            _warn_once(
+                f"buckets() make {batches:,} batches for {world_size:,} ranks, so that none gets any: use fewer "
+                "buckets, smaller batches, or batch() without drop_last=True"
+            )
 
     def _warn_of_layout(self, world_size: int, unit: int) -> None:
         cost = cost_of(world_size, self.layout, in_runs=unit > 1)
@@ -131,9 +176,16 @@ class Epoch:
         return (0, samples) if self.steps.batch is None else batch_limits(self.steps, samples)
 
     @property
+    def taken(self) -> int:
+        """The number of samples that the items take, ignoring filter()."""
+        low, high = self.span
+        return high - low if self.steps.buckets is None else len(self.rows_in_order)
+
+    @property
     def rows_in_order(self) -> Rows:
         """The rows of the catalog in the order of the items (int64)."""
-        return self.share.rows(self.order, np.arange(*self.span))[0]
+        rows = self.share.rows(self.order, np.arange(*self.span))[0]
+        return rows if self.steps.buckets is None else rows[rows >= 0]
 
     def item_count(self, delivered: int = 0) -> int:
         """The number of remaining items. delivered: items that were delivered before the remaining samples."""
@@ -186,7 +238,7 @@ class Epoch:
     def _shared(self) -> SharedBatches | None:
         """The decoded batches that the processes of this machine share, if they were asked to."""
         decode, content, reading = self.steps.decode, self.content, self.reading
-        if decode is None or not reading.shared or content.streams:
+        if decode is None or not reading.shared or content.streams or self.steps.buckets is not None:
             return None
         node = open_node(reading.shared, content.remote.ahead_bytes)
         return shared_batches(node, content.catalog, decode.options)
@@ -195,6 +247,11 @@ class Epoch:
         """The blocks of a catalog."""
         catalog, reading, share = self.content.catalog, self.reading, self.share
         window = self.content.window(reading, self.layout)
+        if self.steps.buckets is not None:
+            return BatchBlocks(
+                catalog, self.order, share, reading.seed, self.number, worker, workers, self.repeats,
+                window // (share.world_size * workers), shapes=self.sorted.shapes,
+            )  # fmt: skip
         return IndexedBlocks(
             catalog, self.order, share, reading.seed, self.number, worker, workers, self.repeats,
             window // (share.world_size * workers),
@@ -206,7 +263,7 @@ class Epoch:
 
         content, reading, (rank, world_size) = self.content, self.reading, self.reading.ranks
         parts = world_size * workers
-        if self.weights is not None or reading.epoch_size is not None:
+        if self.weights is not None or reading.epoch_size is not None or self.steps.buckets is not None:
             _ = content.catalog  # raises: these features need an index
         unequal = world_size > 1 and reading.remainder in ("drop", "pad")
         if unequal or (parts > 1 and self.steps.window):

@@ -17,6 +17,19 @@ class Decode:
     options: DecodeOptions
 
 
+@dataclass(frozen=True, eq=False)
+class Buckets:
+    """Sort the samples into buckets by the sizes of their images.
+
+    shapes: (height, width) of each; or the number of shapes to choose, whose sides are multiples of a number and which
+    have as many pixels as size (height, width).
+    """
+
+    shapes: tuple[tuple[int, int], ...] | int
+    size: tuple[int, int] | None = None
+    multiple: int = 1
+
+
 @dataclass(frozen=True, slots=True)
 class Map:
     """Replace each item by `fn(item)`; with `rng`, by `fn(item, generator)` or `fn(item, seed)`."""
@@ -64,7 +77,7 @@ class EpochSize:
 ALL = 1 << 48
 """More items than any dataset has, yet small enough to be multiplied."""
 
-Op = Decode | Map | Filter | BatchUp | Take | Skip | EpochSize
+Op = Buckets | Decode | Map | Filter | BatchUp | Take | Skip | EpochSize
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,8 @@ class Steps:
     """Whether the number of items is known without reading: there is no filter."""
     sized_batches: bool = False
     """Whether epoch_size() counts batches."""
+    buckets: Buckets | None = None
+    """Of which each batch has only one."""
 
     @property
     def whole(self) -> bool:
@@ -117,6 +132,16 @@ class Steps:
         counts = any(isinstance(op, Take | Skip) for op in after)
         return any(isinstance(op, Filter) for op in after[first:]) or (start > 0 and counts)
 
+    def require_buckets_used(self) -> None:
+        """UsageError for buckets without anything that they are for."""
+        if self.buckets is None:
+            return
+        if self.batch is None or self.decode is None:
+            fact = "it decides which images are decoded to one shape for a batch, but there is no " + (
+                "batch()" if self.batch is None else "decode()"
+            )
+            raise UsageError("buckets()", fact, "write .buckets(…).decode(…).batch(16)")
+
     def require_dealable(self, workers: int) -> None:
         """UsageError for steps that several workers can't do in parallel."""
         if workers > 1 and any(isinstance(op, Take | Skip) for op in self.after):
@@ -131,11 +156,22 @@ def steps_of(ops: Sequence[Op]) -> Steps:
     batch_window: list[Take | Skip] = []
     after: list[Map | Filter | Take | Skip] = []
     batch: BatchUp | None = None
+    buckets: Buckets | None = None
     filtered = sized_batches = False
     for op in ops:
         if isinstance(op, EpochSize):
             sized_batches = batch is not None
             continue
+        if isinstance(op, Buckets):
+            if buckets is not None or batch is not None or samples:
+                fact = "it comes after another one, decode(), map(), filter() or batch()"
+                raise UsageError("buckets()", fact, "call it once, before them")
+            buckets = op
+            continue
+        if buckets is not None and batch is None and isinstance(op, Take | Skip | Filter):
+            name = f"{type(op).__name__.lower()}()"
+            fact = "it comes between buckets() and batch(), whose batches are full of the samples of one bucket"
+            raise UsageError(name, fact, f"call {name} before buckets(), or after batch()")
         if isinstance(op, Filter):
             filtered = True
         if isinstance(op, BatchUp):
@@ -166,7 +202,9 @@ def steps_of(ops: Sequence[Op]) -> Steps:
                 fact = "rng= depends on the sample or batch, unknown after filter(), take() or skip() of batches"
                 raise UsageError("map()", fact, "call map(fn, rng=True) before them")
             after.append(op)
-    return Steps(tuple(window), tuple(samples), batch, tuple(batch_window), tuple(after), not filtered, sized_batches)
+    return Steps(
+        tuple(window), tuple(samples), batch, tuple(batch_window), tuple(after), not filtered, sized_batches, buckets
+    )  # fmt: skip
 
 
 def clip(low: int, high: int, window: Sequence[Take | Skip]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from shardkit.errors import printable
 from shardkit.images.thumbnails import data_uri, open_picture, thumbnail
 from shardkit.location import locate
 from shardkit.reading.content import Named
-from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Take
+from shardkit.reading.ops import BatchUp, Buckets, Decode, EpochSize, Filter, Map, Op, Skip, Take
 from shardkit.reading.options import Reading
 from shardkit.reading.select import AtNumbers, OfClasses, Where
 from shardkit.reading.state import ReadPosition
@@ -81,6 +81,9 @@ def _step(op: Op) -> str:
     if isinstance(op, BatchUp):
         marks = ", drop_last=True" * op.drop_last + ", encoded=True" * op.encoded
         return f".batch({op.size}{marks})"
+    if isinstance(op, Buckets):
+        given = list(op.shapes) if isinstance(op.shapes, tuple) else f"{op.shapes}, size={op.size}"
+        return f".buckets({given})"
     assert isinstance(op, (Take, Skip))
     return f".{type(op).__name__.lower()}({op.count})"
 

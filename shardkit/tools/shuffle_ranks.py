@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shardkit.reading.blocks.fetch_ahead import GAP_BYTES
 from shardkit.reading.dataset import Dataset
+from shardkit.reading.order.batches import BatchShare
 from shardkit.reading.order.epoch_order import Order
 from shardkit.reading.order.share import Share
 
@@ -49,7 +50,7 @@ def over_ranks(data: Dataset, ranks: int, ranks_per_node: int, batch: int, *, af
     reading = replace(data.reading, rank=0, world_size=ranks, node_affinity=ranks_per_node if affinity else False)
     laid_out = replace(data, reading=reading).batch(batch, drop_last=True)
     epochs = [laid_out.epoch(number) for number in range(2)]
-    shares = [replace(epochs[0].share, rank=rank) for rank in range(ranks)]
+    shares: list[Share | BatchShare] = [replace(epochs[0].share, rank=rank) for rank in range(ranks)]
     first, second = ([_rows(epoch.order, share) for share in shares] for epoch in epochs)
     catalog = data.content.catalog
     samples, size = data.epoch_samples, batch
@@ -63,7 +64,7 @@ def over_ranks(data: Dataset, ranks: int, ranks_per_node: int, batch: int, *, af
     )  # fmt: skip
 
 
-def _rows(order: Order, share: Share) -> Rows:
+def _rows(order: Order, share: Share | BatchShare) -> Rows:
     return share.rows(order, np.arange(len(share)))[0]
 
 

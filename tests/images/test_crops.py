@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardkit.images.crops import RANDOM_DRAWS, RATIO, center_box, dct_divisor, random_box
+from shardkit.images.crops import RANDOM_DRAWS, RATIO, center_box, cover_box, dct_divisor, random_box
 
 sides = st.integers(1, 3000)
 numbers = st.lists(st.floats(0, 1, exclude_max=True), min_size=RANDOM_DRAWS, max_size=RANDOM_DRAWS)
@@ -109,3 +109,18 @@ def test_a_jpeg_is_shrunk_by_a_divisor_from_just_where_it_fits(times: int) -> No
         assert dct_divisor((0, 0, side, 2 * side), (20, 20), headroom=headroom) == times
         assert dct_divisor((0, 0, 2 * side, side), (20, 20), headroom=headroom) == times
         assert dct_divisor((0, 0, side - 1, side), (20, 20), headroom=headroom) == max(1, times // 2)
+
+
+@given(sides, sides, st.tuples(st.integers(1, 600), st.integers(1, 600)), numbers)
+def test_a_covering_box_is_the_largest_one_with_the_proportions_of_the_size(
+    height: int, width: int, size: tuple[int, int], draws: list[float]
+) -> None:
+    top, left, box_height, box_width = cover_box(height, width, size)
+    assert box_height == height or box_width == width
+    assert box_height <= height and box_width <= width
+    whole = min(height / size[0], width / size[1])
+    assert abs(box_height - whole * size[0]) <= 1 and abs(box_width - whole * size[1]) <= 1
+    assert (top, left) == ((height - box_height) // 2, (width - box_width) // 2)
+    moved = cover_box(height, width, size, draws)
+    assert moved[2:] == (box_height, box_width)
+    assert 0 <= moved[0] <= height - box_height and 0 <= moved[1] <= width - box_width

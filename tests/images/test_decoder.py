@@ -444,7 +444,7 @@ def test_a_slot_needs_a_size() -> None:
         ({"size": True}, "size: True"),
         ({"size": (1, 2, 3)}, r"size: \(1, 2, 3\)"),
         ({"size": "224"}, "size: '224'"),
-        ({"crop": "middle", "size": 3}, "crop: 'middle' is not one of 'resize', 'center', 'random'"),
+        ({"crop": "middle", "size": 3}, "crop: 'middle' is not one of 'resize', 'center', 'cover', 'random'"),
         ({"crop": "center"}, "crop: 'center' needs a size"),
         ({"crop": []}, r"crop: \[\]"),
         (

@@ -322,7 +322,7 @@ def test_bad_images_among_good_ones_are_told(way: str) -> None:
     assert out[4].any()
 
 
-@pytest.mark.parametrize("crop", ["resize", "center", "random"])
+@pytest.mark.parametrize("crop", ["resize", "center", "cover", "random", "random-cover"])
 @pytest.mark.parametrize("color", ["rgb", "gray"])
 def test_either_way_differs_little_from_pillow(way: str, crop: Any, color: Any) -> None:
     datas = [jpeg(picture(150 + 60 * i, 420 - 50 * i, seed=i, detail=24)) for i in range(6)]

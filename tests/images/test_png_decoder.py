@@ -60,7 +60,7 @@ def test_every_kind_of_pixel_is_decoded_as_pillow_does(color: int, depth: int, i
 
 
 @pytest.mark.parametrize("flip", [False, "horizontal", "vertical", "both"])
-@pytest.mark.parametrize("crop", ["resize", "center", "random", "pad"])
+@pytest.mark.parametrize("crop", ["resize", "center", "cover", "random", "random-cover", "pad"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "area", "hamming", "lanczos"])
 def test_crops_flips_and_filters_give_the_pixels_of_the_plain_way(crop: str, flip: Any, interpolation: str) -> None:
     datas = [noise(90, 130, 2, 8, seed=seed, interlaced=seed == 3) for seed in range(8)]

@@ -62,7 +62,7 @@ def test_every_filter_is_in_the_fast_path(interpolation: str, exact: bool, color
 
 @pytest.mark.parametrize("interpolation", FILTERS)
 @pytest.mark.parametrize("color", ["rgb", "gray"])
-@pytest.mark.parametrize("crop", ["resize", "center", "random"])
+@pytest.mark.parametrize("crop", ["resize", "center", "cover", "random", "random-cover"])
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (64, 64), (90, 41), (500, 480)])
 def test_exact_is_pillow_s_resize_to_the_bit(
     way: str, interpolation: str, color: str, crop: str, size: tuple[int, int]

@@ -46,7 +46,7 @@ def test_every_kind_is_decoded_as_pillow_does(name: str) -> None:
 
 
 @pytest.mark.parametrize("flip", [False, "horizontal", "vertical"])
-@pytest.mark.parametrize("crop", ["resize", "center", "random", "pad"])
+@pytest.mark.parametrize("crop", ["resize", "center", "cover", "random", "random-cover", "pad"])
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "lanczos"])
 def test_crops_flips_and_filters_give_the_pixels_of_the_plain_way(crop: str, flip: Any, interpolation: str) -> None:
     datas = [webp(190, 230, seed=seed, lossless=seed % 3 == 2, quality=20 + 10 * seed) for seed in range(9)]

@@ -252,8 +252,7 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
     @property
     def samples(self) -> int:
         """The number of samples in a pass."""
-        low, high = self.dataset.epoch(0).span
-        return (high - low) * self._turns
+        return self.dataset.epoch(0).taken * self._turns
 
     n = samples
 

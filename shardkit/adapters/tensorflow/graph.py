@@ -93,6 +93,8 @@ def _require_options(dataset: Dataset) -> DecodeOptions:
     steps = dataset.steps
     if steps.decode is not None and steps.decode.options.views is not None:
         raise _refused("decode(views=…) makes several crops of each image with shardkit's decoder", "omit graph=True")
+    if steps.buckets is not None:
+        raise _refused("buckets() needs shardkit's order", "omit graph=True")
     if steps.batch is None or steps.decode is None or steps.decode.options.size is None:
         raise _refused("it needs batches of decoded images of one size", element_spec_cure)
     if len(steps.samples) > 1 or steps.after:
@@ -261,7 +263,7 @@ class _Decoder:
         parsed = tf.io.parse_single_example(record, kinds)
         data = parsed[self.image]
         draws: Any = None
-        if self.options.flip or self.options.cropped == "random":
+        if self.options.flip or self.options.cropped in ("random", "random-cover"):
             mark = tf.strings.to_hash_bucket_fast(data, (1 << 63) - 1)
             draws = tf.random.stateless_uniform((DRAWS,), tf.stack([turn, mark]))
         pixels, box = tf.cond(tf.io.is_jpeg(data), lambda: self._jpeg(data, draws), lambda: self._other(data, draws))
@@ -315,8 +317,10 @@ class _Decoder:
             return tf.concat([tf.zeros(2), whole], 0)
         if self.options.cropped == "random":
             return _random_box(whole, draws[1:])
-        size = tf.constant(self.size, tf.float32)
-        inner = tf.maximum(1.0, tf.round(np.float32(CENTER_SHARE) * tf.reduce_min(whole / size) * size))
+        size, share = tf.constant(self.size, tf.float32), CENTER_SHARE if self.options.cropped == "center" else 1.0
+        inner = tf.maximum(1.0, tf.round(np.float32(share) * tf.reduce_min(whole / size) * size))
+        if self.options.cropped == "random-cover":
+            return tf.concat([tf.floor(draws[1:3] * (whole - inner + 1)), inner], 0)
         return tf.concat([(whole - inner) // 2, inner], 0)
 
     def _resized(self, pixels: Any, box: Any) -> Any:

@@ -182,6 +182,9 @@ def _images_spec(options: DecodeOptions, size: int | None) -> Any:
     dtype = tf.as_dtype(decoder.dtype)
     if isinstance(decoder, ViewDecoder):
         return {name: tf.TensorSpec((size, *shape), dtype) for name, shape in decoder.shapes.items()}
+    if options.by_bucket:
+        sides = (None, None, decoder.channels) if options.layout == "hwc" else (decoder.channels, None, None)
+        return tf.TensorSpec((size, *sides), dtype)
     return None if decoder.shape is None else tf.TensorSpec((size, *decoder.shape), dtype)
 
 
@@ -194,14 +197,17 @@ def batch_length(dataset: Dataset) -> int | None:
         return None
     if steps.batch.drop_last:
         return steps.batch.size
-    if not steps.counted or dataset.content.streams:
+    if not steps.counted or dataset.content.streams or steps.buckets is not None:
         return None
     low, high = dataset.epoch(0).span
     return steps.batch.size if high > low and (high - low) % steps.batch.size == 0 else None
 
 
 def _seen(dataset: Dataset, size: int | None) -> Any:
-    """The element_spec of a first batch: the only way to know what map() returns."""
+    """The element_spec of a first batch: the only way to know what map() returns. UsageError with buckets."""
+    if dataset.steps.buckets is not None:
+        fact = "with buckets() the batches differ in shape, and what map() returns is only known from the first"
+        raise UsageError("to_tf()", fact, "use map() of the tf.data.Dataset")
     found = next(dataset.run(0), None)
     if found is None:
         raise UsageError(

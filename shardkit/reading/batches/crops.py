@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from shardkit.images.crops import RANDOM_DRAWS, BoxRange, center_box, draws_of, random_box
+from shardkit.images.crops import RANDOM_DRAWS, BoxRange, center_box, cover_box, draws_of, random_box
 from shardkit.images.decoder import ImageDecoder
 from shardkit.images.options import DecodeOptions
 
@@ -40,6 +40,11 @@ def crops_of(options: DecodeOptions, shapes: NDArray[np.int32], key: int, counte
         boxes = _random_boxes(shapes, draws[:, columns.crop :], options.box_range)
     elif options.cropped == "center" and size is not None:
         boxes = np.array([center_box(height, width, size) for height, width in shapes.tolist()], np.int32)
+    elif options.cropped == "cover" and size is not None:
+        boxes = np.array([cover_box(height, width, size) for height, width in shapes.tolist()], np.int32)
+    elif options.cropped == "random-cover" and size is not None:
+        own = zip(shapes.tolist(), draws[:, columns.crop :].tolist(), strict=True)
+        boxes = np.array([cover_box(height, width, size, row) for (height, width), row in own], np.int32)
     else:
         boxes = np.concatenate([np.zeros_like(shapes), shapes], axis=1)
     flips, vertical = (

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, DatasetError, DecodeError, UsageError, printable
 from shardkit.images.decoder import DecodeOptions, ImageDecoder, OtherSizeError, SeekPoints
+from shardkit.images.options import BucketOptions
 from shardkit.images.views.decoder import ViewDecoder
 from shardkit.reading.batches.batch import REPEAT, Batch, collate, stacked_labels
 from shardkit.reading.batches.encoded import Chances, EncodedBatch, encoded_block, encoded_samples
@@ -224,6 +225,7 @@ class _Worker:
         self.skips = _Skips(self.options.skip_limit if self.options else 0)
         self.straight = bool(run.source.plain and self.decoder and not self.per_sample and self.batch)
         self._of_size: ImageDecoder | None = None
+        self._of_bucket: dict[tuple[int, int], ImageDecoder] = {}
 
     def apply_maps(self, item: Any, counter: int) -> Any:
         """Apply the maps that follow batch(). counter: of the item's first sample."""
@@ -250,7 +252,16 @@ class _Worker:
                 return  # the last block of shards that were not counted
             marks = None if repeats is None else repeats[begin:end]
             chances = counters if self.counted else None  # else no item asks for its own
-            yield _Span(block, begin, end, numbers[begin:end], draws, marks, chances)
+            yield _Span(block, begin, end, numbers[begin:end], draws, marks, chances, self._decoder_of(numbers[begin]))
+
+    def _decoder_of(self, number: int) -> ImageDecoder | ViewDecoder | None:
+        """The decoder for the images of a batch, given the number of its first sample."""
+        size = self.run.source.size(int(number)) if isinstance(self.options, BucketOptions) else None
+        if size is None or not isinstance(self.options, BucketOptions):
+            return self.decoder
+        if size not in self._of_bucket:
+            self._of_bucket[size] = ImageDecoder(self.options.of_size(size))
+        return self._of_bucket[size]
 
     def encoded(self, span: _Span) -> EncodedBatch:
         """A batch of images that are not decoded."""
@@ -276,7 +287,7 @@ class _Worker:
         """Where a batch is decoded in place, and by what. Without a size: as if all images had that of the first; None
         if it is not known.
         """
-        decoder, n = self.decoder, span.end - span.begin
+        decoder, n = span.decoder, span.end - span.begin
         assert decoder is not None
         if isinstance(decoder, ViewDecoder):
             views = {
@@ -457,7 +468,7 @@ class _Worker:
         try:
             if not name and _nothing_to_decode(sample, self.run.decoders):
                 raise _no_image(sample)
-            image = self._array(span.block, at, sample[name], row) if name else None
+            image = self._array(span, at, sample[name], row) if name else None
             label = target_of(sample.get(FIELD), self.targets, self.classes) if self.targets else None
             others = decode_fields(
                 {
@@ -481,12 +492,13 @@ class _Worker:
             decoded["cls"] = self._labels(np.array([decoded["cls"]]), span)[0]
         return decoded
 
-    def _array(self, block: Block, at: int, data: Any, row: NDArray[np.float64] | None) -> Any:
+    def _array(self, span: _Span, at: int, data: Any, row: NDArray[np.float64] | None) -> Any:
         """The decoded image of a sample, or its views."""
-        if isinstance(self.decoder, ViewDecoder):
-            return self.decoder.array(data, row)
-        assert self.decoder is not None
-        return self.decoder.array(data, row, block.seek_points(at, at + 1) if _seeks(self.decoder) else None)
+        decoder = span.decoder
+        if isinstance(decoder, ViewDecoder):
+            return decoder.array(data, row)
+        assert decoder is not None
+        return decoder.array(data, row, span.block.seek_points(at, at + 1) if _seeks(decoder) else None)
 
     def _require_one_image(self, name: str, others: Mapping[str, Any]) -> None:
         """UsageError for a mask, or another image of the same sample, that is decoded but would not be transformed
@@ -555,6 +567,8 @@ class _Span:
     repeats: NDArray[np.bool_] | None
     counters: Numbers | None
     """Counters that determine the random numbers of the block's samples, if they are needed."""
+    decoder: ImageDecoder | ViewDecoder | None
+    """Of these images."""
 
     def counter(self, number: int) -> int:
         """The counter of one of these samples."""

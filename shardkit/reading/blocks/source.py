@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from shardkit.reading.batches.labels import Kind
 from shardkit.reading.blocks.block import Catalog, Placed
+from shardkit.reading.order.batches import BatchShare
 from shardkit.reading.order.epoch_order import Order
 from shardkit.reading.order.local import local_ranks
 from shardkit.reading.order.share import Share
@@ -62,6 +63,10 @@ class BlockSource(Protocol):
         """The samples low … high - 1, from `start` on, as blocks, each but the last a multiple of `unit` long."""
         ...
 
+    def size(self, number: int) -> tuple[int, int] | None:
+        """(height, width) to which the image of a sample is to be decoded; None if decode() says it."""
+        ...
+
     def random_counters(self, placed: Placed) -> Numbers:
         """The numbers from which, with seed and epoch, the random numbers of each sample derive (int64, n)."""
         ...
@@ -73,7 +78,7 @@ class IndexedBlocks:
 
     catalog: Catalog
     order: Order
-    share: Share
+    share: Share | BatchShare
     seed: int
     epoch: int
     worker: int = 0
@@ -127,6 +132,10 @@ class IndexedBlocks:
             numbers = (firsts[:, None] + np.arange(unit)).ravel()
             yield numbers[numbers < stop]
 
+    def size(self, number: int) -> tuple[int, int] | None:
+        """None: decode() says it."""
+        return None
+
     def random_counters(self, placed: Placed) -> Numbers:
         """The row of each sample; its position in the epoch, if a row may occur several times."""
         return self.share.places(placed[0]) if self.repeating else placed[1].rows
@@ -164,6 +173,10 @@ class OneBlock:
     def blocks(self, low: int, high: int | None, unit: int, start: int = 0) -> Iterator[Placed]:
         """The sample."""
         yield np.zeros(1, np.int64), self.catalog.block(np.array([self.row])), None
+
+    def size(self, number: int) -> None:
+        """None: decode() says it."""
+        return
 
     def random_counters(self, placed: Placed) -> Numbers:
         """The row."""

@@ -77,6 +77,10 @@ class StreamBlocks:
             yield np.arange(start, start + len(chosen)), StreamBlock(chosen), None
             start += len(chosen)
 
+    def size(self, number: int) -> None:
+        """None: decode() says it."""
+        return
+
     def random_counters(self, placed: Placed) -> NDArray[np.int64]:
         """The shard and position of each sample."""
         return placed[1].rows

@@ -56,6 +56,7 @@ def pairs(batches: Any) -> tuple[list[bytes], list[int]]:
         {"size": (48, 96)},
         {"size": 350},
         {"size": 64, "crop": "center"},
+        {"size": (30, 50), "crop": "cover"},
         {"size": (30, 60), "crop": "center", "color": "gray"},
         {"size": 64, "interpolation": "bicubic"},
         {"size": 64, "interpolation": "lanczos"},

@@ -111,9 +111,13 @@ def test_views_are_in_the_mapped_shard_and_are_not_copied(varied: str) -> None:
     [
         {"size": 24, "crop": "random", "flip": True}, {"size": (20, 30), "crop": "random", "scale": (0.5, 1.0)},
         {"size": 24, "crop": "center", "flip": "both"}, {"size": 24, "flip": "vertical"}, {"size": 24},
+        {"size": (20, 30), "crop": "cover"}, {"size": 24, "crop": "random-cover", "flip": True},
         {"size": 24, "crop": "random", "ratio": (3.0, 4.0), "scale": (0.9, 1.0)},
     ],
-    ids=["random", "random with scale", "center", "vertical", "resize", "random that rarely fits"],
+    ids=[
+        "random", "random with scale", "center", "vertical", "resize", "cover", "random cover",
+        "random that rarely fits",
+    ],
 )  # fmt: skip
 def test_boxes_and_flips_are_those_of_decode(varied: str, chain: Chain, options: dict[str, Any]) -> None:
     for epoch in (0, 3):

@@ -1,0 +1,1 @@
+"""Size buckets: shapes for batches of images of several sizes, and the samples of each."""
