@@ -51,6 +51,8 @@ _HOME = {
     "ShardEntry": "shardkit.shards.manifest",
     "ShardWriter": "shardkit.packing.shard_writer",
     "ShownClass": "shardkit.tools.view",
+    "StageTime": "shardkit.reading.stats.stats",
+    "Stats": "shardkit.reading.stats.stats",
     "TableColumns": "shardkit.sources.options",
     "Transferred": "shardkit.tools.transfer.copy",
     "Unpacked": "shardkit.tools.unpack.unpack",

@@ -35,8 +35,10 @@ def weighed(dataset: Dataset, sample_weight: SampleWeight | None) -> Dataset:
     if dataset.batch_size is None:
         raise UsageError(_PLACE, "weights are given to batches", "add .batch(32), after .decode(size=…)")
     if isinstance(sample_weight, str):
-        return dataset.map(FieldWeights(sample_weight))
-    return dataset.map(_ByKey(weights_by_key(dataset, sample_weight)))
+        found = dataset.map(FieldWeights(sample_weight))
+    else:
+        found = dataset.map(_ByKey(weights_by_key(dataset, sample_weight)))
+    return replace(found, watch=dataset.watch)  # its statistics are those of the Dataset that the user has
 
 
 def weights_by_key(dataset: Dataset, sample_weight: Sequence[float] | NDArray[Any]) -> Mapping[str, float]:

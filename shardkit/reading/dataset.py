@@ -66,6 +66,8 @@ from shardkit.reading.select import (
     samples_of,
 )
 from shardkit.reading.state import Cursor, Placement, ReadPosition
+from shardkit.reading.stats.record import Recorder
+from shardkit.reading.stats.stats import Stats, Watch
 from shardkit.sample import DecodedSample, Sample
 from shardkit.shards.find.files import TRIES
 from shardkit.shards.find.shards import SourceLike
@@ -108,7 +110,7 @@ _MOVED = {
 
 _PLUMBING = frozenset({
     "content", "countable", "epoch", "forget", "identity", "ops", "order_identity", "placement", "position", "reading",
-    "rows", "run", "selection", "steps", "weights",
+    "rows", "run", "selection", "steps", "watch", "weights",
 })  # fmt: skip
 """Attributes for adapters and tools, which `dir()` and the completion of a notebook leave out."""
 
@@ -133,6 +135,7 @@ class Dataset(Generic[T_co]):
     selection: tuple[Selection, ...] = ()
     weights: Weights | None = None
     position: ReadPosition = field(default_factory=ReadPosition)
+    watch: Watch = field(default_factory=Watch)
 
     # Content
 
@@ -657,6 +660,15 @@ class Dataset(Generic[T_co]):
             affinity=given.node > 0, steps=self.steps,
         )  # fmt: skip
 
+    def stats(self) -> Stats:
+        """What the latest iteration has spent its time on so far, and what limits it: waiting, fetching, decoding and
+        so on, with a sentence that names the option that would change it. Zeros before the first iteration.
+
+        It may be called in the loop, after it, or in another thread. `to_torch()`, `to_tf()` and `to_keras()` of this
+        Dataset record here, too, as far as they read in this process.
+        """
+        return self.watch.stats()
+
     @property
     def placement(self) -> Placement:
         """How the order is laid out for ranks: as in a loaded state, or for those there are."""
@@ -698,11 +710,11 @@ class Dataset(Generic[T_co]):
     # Reading
 
     def __iter__(self) -> Iterator[T_co]:
-        cursor = self.position.begin()
+        cursor, record = self.position.begin(), self.watch.begin()
         while True:
             require_same(self)
             empty = not cursor.delivered
-            for taken, items in self._groups(cursor):
+            for taken, items in self._groups(cursor, record):
                 for cursor.taken, item in enumerate(items, taken):
                     cursor.delivered += 1
                     if item is not LOST:
@@ -719,11 +731,11 @@ class Dataset(Generic[T_co]):
             cursor = self.position.next_epoch(cursor)
         self.position.end(cursor)
 
-    def _groups(self, cursor: Cursor) -> Iterator[Group]:
+    def _groups(self, cursor: Cursor, record: Recorder) -> Iterator[Group]:
         """The items of an epoch from a cursor on, for this process alone."""
 
         def begin() -> Iterator[Group]:
-            return self.epoch(cursor.epoch, done=cursor.done).groups(delivered=cursor.delivered)
+            return self.epoch(cursor.epoch, done=cursor.done).groups(record, delivered=cursor.delivered)
 
         return begin() if self.content.resolved else self._begun(begin)
 
@@ -747,8 +759,9 @@ class Dataset(Generic[T_co]):
         """
 
         def begin() -> Iterator[Item]:
-            chosen = self.epoch(epoch, done=done)
-            return chosen.items(delivered=delivered, start=start, worker=worker, workers=workers, memory=memory)
+            return self.epoch(epoch, done=done).items(
+                self.watch.begin(), delivered=delivered, start=start, worker=worker, workers=workers, memory=memory
+            )
 
         alone = workers == 1 and not self.content.resolved
         items = self._begun(begin) if alone else begin()
@@ -780,7 +793,7 @@ class Dataset(Generic[T_co]):
     def _with(self, *new: Op, reading: Reading | None = None, ops: tuple[Op, ...] = ()) -> Dataset[Any]:
         chain = (*self.ops, *new, *ops)
         steps_of(chain)
-        return replace(self, reading=reading or self.reading, ops=chain, position=ReadPosition())
+        return replace(self, reading=reading or self.reading, ops=chain, position=ReadPosition(), watch=Watch())
 
     # Conversion
 

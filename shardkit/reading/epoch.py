@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import dropwhile
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from shardkit.reading.batches.pipeline import Group, Item, Run, apply_to_items, 
 from shardkit.reading.batches.shared import SharedBatches, shared_batches
 from shardkit.reading.blocks.batches import BatchBlocks
 from shardkit.reading.blocks.block import Rows
-from shardkit.reading.blocks.source import BlockSource, IndexedBlocks
+from shardkit.reading.blocks.fetch_ahead import is_narrow
+from shardkit.reading.blocks.source import IndexedBlocks
 from shardkit.reading.buckets.sorted import Sorted, sorted_into
 from shardkit.reading.content import Concatenated, Content, Mixed, usual_order
 from shardkit.reading.ops import ALL, Steps, clip
@@ -27,9 +29,13 @@ from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.reading.order.layout import Layout, cost_of
 from shardkit.reading.order.share import Share
 from shardkit.reading.select import Weights
+from shardkit.reading.stats.record import Recorder, Setting
 from shardkit.rng import stream_key
 from shardkit.storage.node.client import open_node
 from shardkit.units import cores
+
+if TYPE_CHECKING:
+    from shardkit.reading.blocks.stream import StreamBlocks
 
 log = logging.getLogger(__name__)
 
@@ -205,35 +211,56 @@ class Epoch:
         return -(-self.done // (steps.batch.size * self.reading.ranks[1]))
 
     def items(
-        self, *, delivered: int = 0, start: int = 0, worker: int = 0, workers: int = 1, memory: Memory | None = None
+        self,
+        record: Recorder,
+        *,
+        delivered: int = 0,
+        start: int = 0,
+        worker: int = 0,
+        workers: int = 1,
+        memory: Memory | None = None,
     ) -> Iterator[Item]:
         """The items, each with the number of this rank's samples taken so far: see `Dataset.run`."""
         if (self.done or start) and self.steps.needs_replay(start):
-            return self._replay(start, memory)
-        run = self._run(worker, workers, memory)
-        return apply_to_items(run.items(start, self._batches_before(delivered)), self.steps.after, delivered)
+            items = self._replay(start, memory, record)
+        else:
+            run = self._run(record, worker, workers, memory)
+            items = run.items(start, self._batches_before(delivered))
+            items = apply_to_items(items, self.steps.after, delivered, record)
+        return items if self.steps.batch is None else record.through(items)
 
-    def groups(self, *, delivered: int = 0) -> Iterator[Group]:
+    def groups(self, record: Recorder, *, delivered: int = 0) -> Iterator[Group]:
         """The items for a single reader, in groups, which are cheaper to deliver one by one."""
         if self.steps.none:
-            return self._run(worker=0, workers=1, memory=None).groups()
-        return ((taken, (item,)) for taken, item in self.items(delivered=delivered))
+            return self._run(record, worker=0, workers=1, memory=None).groups()
+        return ((taken, (item,)) for taken, item in self.items(record, delivered=delivered))
 
-    def _replay(self, start: int, memory: Memory | None) -> Iterator[Item]:
+    def _replay(self, start: int, memory: Memory | None, record: Recorder) -> Iterator[Item]:
         """The items after `start` samples of this rank, found by reading from the beginning of the epoch."""
         over = self.done // self.reading.ranks[1]  # filtered: the state is this rank's own
-        run = replace(self, done=0)._run(worker=0, workers=1, memory=memory)
-        items = dropwhile(lambda item: item[0] <= over + start, apply_to_items(run.items(), self.steps.after, 0))
-        return ((taken - over, item) for taken, item in items)
+        run = replace(self, done=0)._run(record, worker=0, workers=1, memory=memory)
+        items = apply_to_items(run.items(), self.steps.after, 0, record)
+        return ((taken - over, item) for taken, item in dropwhile(lambda item: item[0] <= over + start, items))
 
-    def _run(self, worker: int, workers: int, memory: Memory | None) -> Run:
+    def _run(self, record: Recorder, worker: int, workers: int, memory: Memory | None) -> Run:
         reading = self.reading
         source = self._streams(worker, workers) if self.content.streams else self._blocks(worker, workers)
+        source = replace(source, record=record)
         self.steps.require_dealable(workers)
         self._warn_of_lost_shuffle()
         threads = reading.threads or cores()
+        record.begin(self._setting(threads))
         shared = self._shared()
-        return Run(source, self.steps, threads, reading.batches_ahead, reading.decoders, memory, shared)
+        return Run(source, self.steps, threads, reading.batches_ahead, reading.decoders, memory, shared, record)
+
+    def _setting(self, threads: int) -> Setting:
+        """How it reads, for its record."""
+        rank, world_size = self.reading.ranks
+        remote, threaded = self.content.remote, self.steps.threaded
+        ahead = self.reading.batches_ahead if threaded else 0
+        return Setting(
+            rank, world_size, threads if threaded else 0, ahead, cores(), is_narrow(remote), remote.cache is not None
+        )
 
     def _shared(self) -> SharedBatches | None:
         """The decoded batches that the processes of this machine share, if they were asked to."""
@@ -243,7 +270,7 @@ class Epoch:
         node = open_node(reading.shared, content.remote.ahead_bytes)
         return shared_batches(node, content.catalog, decode.options)
 
-    def _blocks(self, worker: int, workers: int) -> BlockSource:
+    def _blocks(self, worker: int, workers: int) -> IndexedBlocks:
         """The blocks of a catalog."""
         catalog, reading, share = self.content.catalog, self.reading, self.share
         window = self.content.window(reading, self.layout)
@@ -257,7 +284,7 @@ class Epoch:
             window // (share.world_size * workers),
         )  # fmt: skip
 
-    def _streams(self, worker: int, workers: int) -> BlockSource:
+    def _streams(self, worker: int, workers: int) -> StreamBlocks:
         """The blocks of shards without a manifest."""
         from shardkit.reading.blocks.stream import StreamBlocks
 

@@ -107,6 +107,11 @@ class Steps:
         return not any(isinstance(op, Filter) for op in self.samples)
 
     @property
+    def threaded(self) -> bool:
+        """Whether there is work for threads."""
+        return bool(self.samples) or any(isinstance(op, Map) for op in self.after)
+
+    @property
     def none(self) -> bool:
         """Whether the items are the samples themselves."""
         return not self.samples and self.batch is None and not self.after

@@ -11,8 +11,9 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -33,6 +34,7 @@ from shardkit.reading.batches.shared import Arrays, SharedBatches, share
 from shardkit.reading.blocks.block import Block, Placed
 from shardkit.reading.blocks.source import BlockSource, Numbers
 from shardkit.reading.ops import ALL, BatchUp, Decode, Filter, Map, Skip, Steps, Take, clip
+from shardkit.reading.stats.record import Recorder, Spent
 from shardkit.rng import stream_key
 from shardkit.sample import IMAGE_FIELDS, AnySample
 from shardkit.storage.node.client import Claim
@@ -83,6 +85,8 @@ class Run:
     """Where batches are decoded; by default in memory of this process."""
     shared: SharedBatches | None = None
     """What the processes of this machine share of them."""
+    record: Recorder = field(default_factory=Recorder)
+    """What it spends its time on."""
 
     def items(self, start: int = 0, over: int = 0) -> Iterator[Item]:
         """The user's items from sample `start` of the source on. over: batches of the epoch that came before it."""
@@ -92,18 +96,23 @@ class Run:
             unit = steps.batch.size
             low, high = batch_limits(steps, ALL if high is None else high, over)
         blocks = self.source.blocks(low, high, unit, start)
-        threaded = bool(steps.samples) or any(isinstance(op, Map) for op in steps.after)
-        return self._run_threads(blocks) if threaded else self._plain(blocks)
+        return self._run_threads(blocks) if steps.threaded else self._plain(blocks)
 
     def groups(self) -> Iterator[Group]:
         """The items of a Run without steps, which are its samples. The first one is ready."""
         groups = (
             (int(numbers[0]) + 1, mark_samples(block.samples(), repeats))
-            for numbers, block, repeats in self.source.blocks(0, self.source.samples, 1)
+            for numbers, block, repeats in self._counted(self.source.blocks(0, self.source.samples, 1))
         )
         for taken, samples in itertools.islice(groups, 1):
             return itertools.chain([(taken, itertools.chain(list(itertools.islice(samples, 1)), samples))], groups)
         return groups
+
+    def _counted(self, blocks: Iterator[Placed]) -> Iterator[Placed]:
+        """The blocks, whose samples are delivered as they are."""
+        for placed in blocks:
+            self.record.taken(len(placed[1]), placed[1].nbytes)
+            yield placed
 
     def _plain(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         batch = self.steps.batch
@@ -111,14 +120,16 @@ class Run:
             return self._encode(blocks, batch) if batch.encoded else self._collate(blocks, batch)
         return itertools.chain.from_iterable(
             zip((numbers + 1).tolist(), mark_samples(block.samples(), repeats), strict=True)
-            for numbers, block, repeats in blocks
+            for numbers, block, repeats in self._counted(blocks)
         )
 
     def _encode(self, blocks: Iterator[Placed], batch: BatchUp) -> Iterator[Item]:
         worker = _Worker(self)
         for placed in blocks:
             for span in worker.spans(placed, batch.size):
-                yield span.taken, worker.encoded(span)
+                made = worker.encoded(span)
+                self.record.taken(len(made), span.nbytes)
+                yield span.taken, made
 
     def _collate(self, blocks: Iterator[Placed], batch: BatchUp) -> Iterator[Item]:
         for numbers, block, repeats in blocks:
@@ -127,14 +138,17 @@ class Run:
                 chosen = list(itertools.islice(samples, batch.size))
                 if len(chosen) < batch.size and batch.drop_last:
                     return  # the last block of shards that were not counted
+                self.record.taken(len(chosen), block.nbytes * len(chosen) / len(block))
                 yield int(numbers[begin + len(chosen) - 1]) + 1, collate(chosen)
 
     def _run_threads(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         worker = _Worker(self)
         whole = self.steps.batch is not None and self.steps.whole
         tasks = (task for block in blocks for task in worker.tasks(block))
-        threads = Threads(self.threads)
+        threads = Threads(self.threads, self.record)
         stream: Iterator[Any] = threads.run_in_order(tasks, self.ahead)
+        if self.steps.batch is None:
+            stream = self.record.through(stream)
         try:
             if whole:
                 yield from (item for item in stream if item is not None)
@@ -199,7 +213,7 @@ class _Worker:
     """The work of the threads on a block."""
 
     def __init__(self, run: Run) -> None:
-        self.run = run
+        self.run, self.record = run, run.record
         self.batch = run.steps.batch if run.steps.whole else None
         decode = run.steps.decode
         self.options = decode.options if decode else None
@@ -222,7 +236,7 @@ class _Worker:
         names = self.decoder.shapes if isinstance(self.decoder, ViewDecoder) else [""]
         self.joined = BufferPool(run.ahead)
         self.memory: dict[str, Memory] = {name: run.memory or BufferPool(run.ahead) for name in names}
-        self.skips = _Skips(self.options.skip_limit if self.options else 0)
+        self.skips = _Skips(self.options.skip_limit if self.options else 0, run.record)
         self.straight = bool(run.source.plain and self.decoder and not self.per_sample and self.batch)
         self._of_size: ImageDecoder | None = None
         self._of_bucket: dict[tuple[int, int], ImageDecoder] = {}
@@ -246,13 +260,15 @@ class _Worker:
         numbers, block, repeats = placed
         counters = self.run.source.random_counters(placed) if self.decoder or self.counted else None
         draws = self.decoder.draws(self.key, counters) if self.decoder and counters is not None else None
+        each = block.nbytes / max(1, len(block))
         for begin in range(0, len(block), size):
             end = min(begin + size, len(block))
             if self.batch and self.batch.drop_last and end - begin < size:
                 return  # the last block of shards that were not counted
             marks = None if repeats is None else repeats[begin:end]
             chances = counters if self.counted else None  # else no item asks for its own
-            yield _Span(block, begin, end, numbers[begin:end], draws, marks, chances, self._decoder_of(numbers[begin]))
+            decoder, nbytes = self._decoder_of(numbers[begin]), each * (end - begin)
+            yield _Span(block, begin, end, numbers[begin:end], draws, marks, chances, decoder, nbytes)
 
     def _decoder_of(self, number: int) -> ImageDecoder | ViewDecoder | None:
         """The decoder for the images of a batch, given the number of its first sample."""
@@ -280,8 +296,24 @@ class _Worker:
         return collate(items)
 
     def _encoded_task(self, span: _Span) -> Task[Item]:
-        made = _Once(lambda: self.encoded(span))
-        return Task([made], lambda: (span.taken, self.apply_maps(made(), span.counter(0))))
+        made, spent = _Once(lambda: self.encoded(span)), Spent()
+
+        def part() -> None:
+            begun, before = perf_counter(), self.record.meter().waited
+            made()
+            spent.parts.append((self.record.meter().waited - before, 0.0, perf_counter() - begun))
+
+        def finish() -> Item:
+            return self._finished(span, made(), span.counter(0), spent, perf_counter())
+
+        return Task([part], finish, span.end - span.begin, span.nbytes)
+
+    def _finished(self, span: _Span, batch: Any, counter: int, spent: Spent, begun: float) -> Item:
+        """The batch as an item, after the maps; and its record. begun: when its last part was done."""
+        mapped = perf_counter()
+        item = self.apply_maps(batch, counter)
+        spent.close(self.record.meter(), begun, perf_counter() - mapped if self.item_calls else 0.0)
+        return span.taken, item
 
     def _slots(self, span: _Span) -> _Slots | None:
         """Where a batch is decoded in place, and by what. Without a size: as if all images had that of the first; None
@@ -344,20 +376,25 @@ class _Worker:
     def _straight_task(self, span: _Span) -> Task[Item | None]:
         """A batch whose images are decoded in place."""
         block, n = span.block, span.end - span.begin
-        general_part, general_finish = self._general(span)
+        spent = Spent()
+        general_part, general_finish = self._general(span, spent)
         prepared = _Once(lambda: self._slots(span))  # in a thread: it may have to wait for the first image
         taken = _Once(lambda: self._taken(span))
         failed: list[tuple[int, Exception]] = []
         targets: list[Any] = [None] * n
 
         def part(begin: int, end: int) -> None:
+            begun = perf_counter()
             if isinstance(taken(), dict):
+                waited = perf_counter() - begun  # for the process that decoded it
+                spent.parts.append((waited, 0.0, waited))
                 return
             base, slots = span.begin, prepared()
             if slots is None:
                 general_part(begin, end)
                 return
             datas, damaged = block.images(base + begin, base + end)
+            fetched = perf_counter() - begun
             failed.extend((begin + number, damage) for number, damage in damaged.items())
             rows = None if span.draws is None else span.draws[base + begin : base + end]
             points = block.seek_points(base + begin, base + end) if _seeks(slots.decoder) else None
@@ -371,11 +408,12 @@ class _Worker:
                     targets[number] = target_of(block.target(base + number), self.targets, self.classes)
                 except DecodeError as exc:
                     failed.append((number, exc))
+            spent.parts.append((fetched, 0.0, perf_counter() - begun))
 
         def finish() -> Item | None:
-            given = taken()
+            begun, given = perf_counter(), taken()
             if isinstance(given, dict):
-                return span.taken, self.apply_maps(self._given(span, given), span.counter(0))
+                return self._finished(span, self._given(span, given), span.counter(0), spent, begun)
             slots = prepared()
             if slots is None or any(isinstance(error, OtherSizeError) for _, error in failed):
                 if slots is not None:
@@ -400,26 +438,33 @@ class _Worker:
                 share(given, slots.arrays | ({_LABELS: np.asarray(labels)} if self.targets else {}))
             marks = None if span.repeats is None else span.repeats[good]
             batch = Batch(slots.chosen(good), labels, keys=keys, repeats=marks)
-            return span.taken, self.apply_maps(batch, span.counter(int(numbers[0])))
+            return self._finished(span, batch, span.counter(int(numbers[0])), spent, begun)
 
         parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
-        return Task(parts, finish)
+        return Task(parts, finish, n, span.nbytes)
 
     def _general_task(self, span: _Span) -> Task[Any]:
         """Samples decoded one by one; as a batch if nothing is filtered."""
-        part, finish = self._general(span)
-        return Task([partial(part, begin, end) for begin, end in self._parts(span)], finish)
+        part, finish = self._general(span, Spent())
+        parts = [partial(part, begin, end) for begin, end in self._parts(span)]
+        return Task(parts, finish, span.end - span.begin, span.nbytes)
 
-    def _general(self, span: _Span) -> tuple[Callable[[int, int], None], Callable[[], Any]]:
+    def _general(self, span: _Span, spent: Spent) -> tuple[Callable[[int, int], None], Callable[[], Any]]:
         n = span.end - span.begin
         results: list[Any] = [_GONE] * n
 
         def part(begin: int, end: int) -> None:
+            meter, marks = self.record.meter(), list[float]()
+            begun, before = perf_counter(), meter.waited
+            marked = begin + (span.begin + begin) // PART_SAMPLES % (end - begin)  # any of them, in turn
             for number in range(begin, end):
-                results[number] = self._sample(span, number)
+                results[number] = self._sample(span, number, marks if number == marked else None)
+            spent.add(perf_counter() - begun, meter.waited - before, marks)
 
         def finish() -> Any:
+            begun = perf_counter()
             if self.batch is None:
+                spent.close(self.record.meter(), begun, 0.0)
                 ends = (span.numbers + 1).tolist()
                 kept = [at for at in range(n) if results[at] is not _GONE]
                 if self.run.steps.batch:  # batches are made from the results of several tasks
@@ -429,15 +474,24 @@ class _Worker:
             if not kept:
                 return self._nothing(span)
             counters = [span.counter(at) for at in kept]
-            return span.taken, self.apply_maps(self.collated([results[at] for at in kept], counters), counters[0])
+            batch = self.collated([results[at] for at in kept], counters)
+            return self._finished(span, batch, counters[0], spent, begun)
 
         return part, finish
 
     def _nothing(self, span: _Span) -> Item | None:
         return (span.taken, LOST) if self.run.steps.counted else None
 
-    def _sample(self, span: _Span, number: int) -> Any:
+    def _net(self) -> float:
+        """The time, without what this thread has waited for a store."""
+        return perf_counter() - self.record.meter().waited
+
+    def _sample(self, span: _Span, number: int, marks: list[float] | None) -> Any:
+        """The item made from a sample; _GONE for none. marks: gets the times between which it was read, decoded, and
+        given to functions."""
         at = span.begin + number
+        if marks is not None:
+            marks.append(self._net())
         try:
             sample: Any = span.block.sample(at, checked=self.decoder is not None)
         except DamagedError as exc:
@@ -447,13 +501,24 @@ class _Worker:
             return _GONE
         if span.repeats is not None and span.repeats[number]:
             sample[REPEAT] = True
+        if marks is not None:
+            marks.append(self._net())
         if self.decoder is not None:
             decoded = self._decode(span, number, sample)
             if decoded is None:
                 return _GONE
             sample = decoded
+        if marks is None:
+            return self._applied(sample, span.counter(number))
+        marks.append(self._net())
+        found = self._applied(sample, span.counter(number))
+        marks.append(self._net())
+        return found
+
+    def _applied(self, sample: Any, counter: int) -> Any:
+        """What maps and filters of single samples make of one; _GONE if it is dropped."""
         for op, call in self.sample_calls:
-            result = call(sample, span.counter(number))
+            result = call(sample, counter)
             if isinstance(op, Map):
                 sample = result
             elif not result:
@@ -507,14 +572,14 @@ class _Worker:
         assert self.options is not None
         if not self.options.moves_pixels:
             return
-        for field, value in others.items():
-            if field.rpartition(".")[2] in IMAGE_FIELDS:
+        for other, value in others.items():
+            if other.rpartition(".")[2] in IMAGE_FIELDS:
                 fact = (
                     f"crop, flip and augment change {printable(name)!r} only, "
-                    f"and {printable(field)!r} would no longer match it"
+                    f"and {printable(other)!r} would no longer match it"
                 )
                 cure = (
-                    f"decode {printable(field)!r} and transform both in map(), "
+                    f"decode {printable(other)!r} and transform both in map(), "
                     "after decode() without crop=, flip= and augment="
                 )
                 if not isinstance(value, (bytes, memoryview)):
@@ -569,6 +634,8 @@ class _Span:
     """Counters that determine the random numbers of the block's samples, if they are needed."""
     decoder: ImageDecoder | ViewDecoder | None
     """Of these images."""
+    nbytes: float = 0.0
+    """Of these samples as they are stored, on the average of the block."""
 
     def counter(self, number: int) -> int:
         """The counter of one of these samples."""
@@ -638,28 +705,30 @@ _GONE = object()
 class _Skips:
     """Counts samples omitted as undecodable, and raises when there are too many."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, record: Recorder) -> None:
         self.limit, self.count, self._lock = limit, 0, threading.Lock()
+        self.record = record
 
     def add(self, error: DatasetError) -> None:
         with self._lock:
             self.count += 1
+            self.record.skipped += 1
             log.warning("skipped (%d of at most %d): %s", self.count, self.limit, error)
             if self.count > self.limit:
                 fact = f"{self.count} samples could not be decoded, but skip_limit is {self.limit}; the last: {error}"
                 raise DatasetError("decode()", fact, "fix the dataset, or raise skip_limit")
 
 
-def apply_to_items(items: Iterator[Item], after: Sequence[Any], delivered: int) -> Iterator[Item]:
+def apply_to_items(items: Iterator[Item], after: Sequence[Any], delivered: int, record: Recorder) -> Iterator[Item]:
     """Apply steps to single items as they are delivered, after the maps done by the threads.
 
     delivered: items that an earlier run of this epoch already delivered; takes and skips continue counting from there.
     """
     for op in itertools.dropwhile(lambda op: isinstance(op, Map), after):
         if isinstance(op, Map):
-            items = _each(items, op.fn)
+            items = _each(items, record.timed(op.fn))
         elif isinstance(op, Filter):
-            items = _those(items, op.fn)
+            items = _those(items, record.timed(op.fn))
         elif isinstance(op, Take):
             items = itertools.islice(items, max(0, op.count - delivered))
         elif isinstance(op, Skip) and not delivered:

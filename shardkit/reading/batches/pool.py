@@ -9,8 +9,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
+
+from shardkit.reading.stats.record import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +28,14 @@ _LIVE: WeakSet[Threads] = WeakSet()
 class Task(Generic[T]):
     """Parts that may run at the same time, then `finish`, once, in the thread that completes the last part."""
 
-    __slots__ = ("_done", "_error", "_finish", "_left", "_lock", "_value", "parts")
+    __slots__ = ("_done", "_error", "_finish", "_left", "_lock", "_value", "nbytes", "parts", "samples")
 
-    def __init__(self, parts: Sequence[Callable[[], object]], finish: Callable[[], T]) -> None:
+    def __init__(
+        self, parts: Sequence[Callable[[], object]], finish: Callable[[], T], samples: int = 0, nbytes: float = 0.0
+    ) -> None:
+        """samples, nbytes: how much it is, for the record."""
         self.parts = parts
+        self.samples, self.nbytes = samples, nbytes
         self._finish = finish
         self._left = len(parts)
         self._error: BaseException | None = None
@@ -57,6 +64,11 @@ class Task(Generic[T]):
         finally:
             self._done.release()
 
+    @property
+    def done(self) -> bool:
+        """Whether `result` need not wait."""
+        return not self._done.locked()
+
     def result(self) -> T:
         """Wait for the last part and return the result; raise the task's error if it had one."""
         self._done.acquire()
@@ -76,8 +88,9 @@ def _not_begun() -> None:
 class Threads:
     """Threads for the tasks of one iteration. `close` ends each after its current part."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, record: Recorder | None = None) -> None:
         _LIVE.add(self)
+        self._record = record or Recorder(count)
         self._parts: queue.SimpleQueue[Part | None] = queue.SimpleQueue()
         self._closed = False
         self._threads = [
@@ -87,8 +100,11 @@ class Threads:
             thread.start()
 
     def _serve(self) -> None:
+        meter = self._record.meter()
         while (item := self._parts.get()) is not None:
+            begun = perf_counter()
             item[0].run(_not_begun if self._closed else item[1])
+            meter.busy += perf_counter() - begun
 
     def close(self) -> None:
         """End the threads and wait for them, at most `CLOSE_SECONDS`: a function of map() may block forever.
@@ -117,9 +133,22 @@ class Threads:
                 self._parts.put((task, part))
             waiting.append(task)
             if len(waiting) >= ahead:
-                yield waiting.popleft().result()
+                yield self._next(waiting)
         while waiting:
-            yield waiting.popleft().result()
+            yield self._next(waiting)
+
+    def _next(self, waiting: deque[Task[T]]) -> T:
+        ready = 0
+        for task in waiting:
+            if not task.done:
+                break
+            ready += 1
+        first = waiting.popleft()
+        begun = perf_counter()
+        value = first.result()
+        self._record.blocked(perf_counter() - begun, ready)
+        self._record.taken(first.samples, first.nbytes)
+        return value
 
 
 @atexit.register

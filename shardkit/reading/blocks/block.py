@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, DecodeError
 from shardkit.reading.batches.labels import Kind
+from shardkit.reading.stats.record import Recorder
 from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.manifest import ClassEntry, Manifest
@@ -101,6 +102,11 @@ class Block(Protocol):
     @property
     def fields(self) -> Sequence[str]:
         """The name of each sample's image field."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its samples, as far as they are read."""
         ...
 
     def wanted(self) -> Wanted | None:
@@ -210,11 +216,13 @@ class Prefetch(Protocol):
         """The bytes of samples to look up together, given the usual number."""
         ...
 
-    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1) -> Iterator[Placed]:
+    def through(
+        self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1, record: Recorder | None = None
+    ) -> Iterator[Placed]:
         """The blocks of a catalog (at least one) in order, each yielded once its bytes have been requested.
 
         window: the samples from which the shuffle draws at a time; 0 for stored order. readers: the processes of this
-        machine between which the epoch's samples are dealt.
+        machine between which the epoch's samples are dealt. record: of the iteration.
         """
         ...
 

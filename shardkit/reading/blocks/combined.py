@@ -156,6 +156,11 @@ class CombinedBlock:
         """The bytes of all parts to fetch ahead of use."""
         return [held for block in self.parts.values() for held in block.arriving]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all parts."""
+        return sum(part.nbytes for part in self.parts.values())
+
     def wanted(self) -> Wanted | None:
         """Where the bytes of the samples of all parts are."""
         found = []

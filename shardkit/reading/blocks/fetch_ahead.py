@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from shardkit.reading.batches.memory import keep_freed_memory
 from shardkit.reading.blocks.block import Catalog, Placed
+from shardkit.reading.stats.record import Recorder
 from shardkit.shards.fetched import FetchedShards
 from shardkit.storage.access import Remote
 from shardkit.storage.fetchers import REQUESTS, Fetchers
@@ -62,6 +63,11 @@ def chunk_bytes(how: Remote) -> int:
     return min(CHUNK_BYTES, max(64 << 10, how.ahead_bytes // REQUESTS))
 
 
+def is_narrow(how: Remote) -> bool:
+    """Whether ahead_bytes allows fewer or smaller requests at a time than there would be without it."""
+    return how.ahead_bytes < 2 * REQUESTS * CHUNK_BYTES
+
+
 Waiting = tuple["FetchedBytes", NDArray[np.int64]]
 """(the bytes of a block, the numbers of some of its samples)."""
 
@@ -69,8 +75,9 @@ Waiting = tuple["FetchedBytes", NDArray[np.int64]]
 class Ahead:
     """The requests ahead of use, for one iteration."""
 
-    def __init__(self, how: Remote, readers: int = 1) -> None:
-        """readers: processes of this machine between which the samples are dealt."""
+    def __init__(self, how: Remote, readers: int = 1, record: Recorder | None = None) -> None:
+        """readers: processes of this machine between which the samples are dealt. record: of the iteration."""
+        self._record = record or Recorder()
         keep_freed_memory()
         self._readers = readers
         self.keep = False
@@ -85,6 +92,7 @@ class Ahead:
 
     def expect(self, block: FetchedBytes) -> None:
         """Announce that the samples of this block will be needed."""
+        block.record = self._record
         for key, numbers in block.by_chunk(self.chunk):
             self._pending.setdefault((id(block.shards), key), []).append((block, numbers))
 
@@ -142,7 +150,7 @@ class Ahead:
 
         def act() -> None:
             give = share_views if self.keep else copy_spans
-            give(shards.pieces(shard, base, stop, **how), base, cuts)
+            give(self._record.requested(shards.pieces(shard, base, stop, **how)), base, cuts)
 
         job = self.fetchers.submit(act, shards.files[shard].url, max(1, (stop - base) // self.chunk))
         for block, number in zip(cuts.owners, cuts.numbers, strict=True):
@@ -204,15 +212,19 @@ class StorePrefetch:
         """At most a sixteenth of the bytes that may wait."""
         return max(1, min(usual, self._how.ahead_bytes // 16))
 
-    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1) -> Iterator[Placed]:
+    def through(
+        self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1, record: Recorder | None = None
+    ) -> Iterator[Placed]:
         """The blocks, whose samples are requested ahead."""
-        return request_ahead(blocks, self._how, window, readers)
+        return request_ahead(blocks, self._how, window, readers, record)
 
 
-def request_ahead(blocks: Iterator[Placed], how: Remote, window: int, readers: int = 1) -> Iterator[Placed]:
+def request_ahead(
+    blocks: Iterator[Placed], how: Remote, window: int, readers: int = 1, record: Recorder | None = None
+) -> Iterator[Placed]:
     """The blocks, whose samples are requested ahead. window: the maximum number of samples between the first and the
-    last of a chunk; 0 for stored order. readers: as of `Prefetch.through`."""
-    ahead = Ahead(how, readers)
+    last of a chunk; 0 for stored order. readers, record: as of `Prefetch.through`."""
+    ahead = Ahead(how, readers, record)
     flow = _Flow(ahead, how, window)
     try:
         for placed in blocks:

@@ -14,6 +14,7 @@ from shardkit.errors import DamagedError
 from shardkit.location import Location
 from shardkit.reading.blocks.fetch_ahead import StorePrefetch
 from shardkit.reading.blocks.held import AT_ONCE, Columns, Read, Spans, T
+from shardkit.reading.stats.record import Recorder
 from shardkit.shards.buffers import ShardFile
 from shardkit.shards.fetched import FetchedShards
 from shardkit.shards.objects import Objects
@@ -57,6 +58,8 @@ class FetchedBytes:
         """The bytes of samples that must be fetched."""
         self.here: dict[int, MappedFile] = {}
         """The shards in the cache."""
+        self.record: Recorder | None = None
+        """Of the iteration that requests them."""
 
     @property
     def arriving(self) -> Sequence[FetchedBytes]:
@@ -140,7 +143,11 @@ class FetchedBytes:
         """The bytes to read for a sample: firsts … stops - 1 of its shard. Errors as in `Job.value`."""
         job = self.jobs[number]
         if job is not None:
-            job.value()
+            if job.done.is_set() or self.record is None:
+                job.value()
+            else:
+                with self.record.waiting():
+                    job.value()
             data = self.data[number]
             assert data is not None
             return data

@@ -61,6 +61,11 @@ class IndexBlock:
         runs."""
         return self.held.arriving
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes to read of all samples."""
+        return int((self.spans.stops - self.spans.firsts).sum())
+
     def wanted(self) -> Wanted:
         """Where the bytes of its samples are."""
         return self.spans.shards, self.spans.firsts, self.spans.stops

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from shardkit.reading.blocks.block import Catalog, Placed
+from shardkit.reading.stats.record import Recorder
 from shardkit.shards.buffers import ReadAhead, can_read_ahead
 
 AHEAD_BYTES = 64 << 20
@@ -24,7 +25,9 @@ class NoPrefetch:
         """As usual."""
         return usual
 
-    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1) -> Iterator[Placed]:
+    def through(
+        self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1, record: Recorder | None = None
+    ) -> Iterator[Placed]:
         """The blocks, unchanged."""
         return blocks
 
@@ -38,7 +41,9 @@ class KernelPrefetch:
         """More than usual: nothing is copied, and each block costs as much as the copies of some photographs."""
         return max(usual, LOCAL_BLOCK_BYTES)
 
-    def through(self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1) -> Iterator[Placed]:
+    def through(
+        self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1, record: Recorder | None = None
+    ) -> Iterator[Placed]:
         """The blocks, held back until the kernel has been asked for AHEAD_BYTES after them, if the system supports
         that."""
         catalog.hold()

@@ -16,6 +16,7 @@ from shardkit.reading.order.batches import BatchShare
 from shardkit.reading.order.epoch_order import Order
 from shardkit.reading.order.local import local_ranks
 from shardkit.reading.order.share import Share
+from shardkit.reading.stats.record import Recorder
 
 Numbers = NDArray[np.int64]
 
@@ -87,6 +88,8 @@ class IndexedBlocks:
     """Whether a sample may occur several times in an epoch: then its random numbers depend on its position."""
     window: int = 0
     """The number of this reader's samples from which the shuffle draws at a time; it matters for shards in a store."""
+    record: Recorder | None = None
+    """Of the iteration."""
 
     @property
     def samples(self) -> int:
@@ -117,7 +120,7 @@ class IndexedBlocks:
             return iter(())
         blocks = map(self._block, itertools.chain((first,), spans))
         readers = local_ranks(self.share.world_size) * self.workers
-        return self.catalog.prefetch.through(self.catalog, blocks, self.window, readers)
+        return self.catalog.prefetch.through(self.catalog, blocks, self.window, readers, self.record)
 
     def _spans(self, low: int, stop: int, unit: int, start: int) -> Iterator[Numbers]:
         """The numbers of the samples of each block: whole units, those of this worker."""

@@ -25,6 +25,7 @@ from shardkit.reading.batches.labels import FIELD, Kind
 from shardkit.reading.blocks.block import Images, Placed, images_of
 from shardkit.reading.blocks.source import BLOCK_BYTES, BLOCK_SAMPLES
 from shardkit.reading.ops import ALL
+from shardkit.reading.stats.record import Recorder
 from shardkit.rng import permutation, stream_key, uniform
 from shardkit.sample import IMAGE_FIELDS, AnySample, label_number
 from shardkit.storage.access import Remote
@@ -52,6 +53,8 @@ class StreamBlocks:
     window: tuple[int, int] = (0, ALL)
     remote: Remote = field(default_factory=Remote)
     """How to read stores."""
+    record: Recorder | None = None
+    """Of the iteration."""
 
     samples = None
     classes = 0
@@ -102,7 +105,7 @@ class StreamBlocks:
     def _fetch(self, numbers: Sequence[int]) -> Iterator[Streamed]:
         from shardkit.reading.blocks.stream_ahead import RemoteStreams
 
-        streams = RemoteStreams([self.shards[number] for number in numbers], self.remote)
+        streams = RemoteStreams([self.shards[number] for number in numbers], self.remote, self.record)
         with closing(streams.files()) as files:
             for number, file in zip(numbers, files, strict=True):
                 for count, sample in enumerate(read_stream(file, self.names)):
@@ -184,6 +187,11 @@ class StreamBlock:
     def fields(self) -> list[str]:
         """The name of each sample's image field, "" for none."""
         return [next((name for name in sample if name in IMAGE_FIELDS), "") for sample in self.items]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all fields."""
+        return sum(len(data) for item in self.items for data in item.values() if isinstance(data, bytes))
 
     def wanted(self) -> None:
         """None: the samples have been read."""

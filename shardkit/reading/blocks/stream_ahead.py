@@ -9,10 +9,12 @@ import io
 from collections import deque
 from collections.abc import Generator, Sequence
 from itertools import islice
+from time import perf_counter
 
 from shardkit.errors import StorageError
 from shardkit.location import Location
 from shardkit.reading.blocks.fetch_ahead import chunk_bytes
+from shardkit.reading.stats.record import Recorder
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.storage.cache.store import Cached, Content
@@ -58,7 +60,10 @@ class RemoteFile(io.RawIOBase):
         self.jobs.append(self._streams.fetchers.submit(lambda: self._fetch(start, end), str(self.shard)))
 
     def _fetch(self, start: int, end: int) -> memoryview:
-        return memoryview(read(self._store, self.shard.name, start, end))
+        begun = perf_counter()
+        data = memoryview(read(self._store, self.shard.name, start, end))
+        self._streams.record.request(perf_counter() - begun, 0.0, data.nbytes)
+        return data
 
     def readable(self) -> bool:
         """Always."""
@@ -79,10 +84,12 @@ class RemoteFile(io.RawIOBase):
         return data
 
     def _next(self) -> None:
-        self.facts.value()
+        with self._streams.record.waiting():
+            self.facts.value()
         self._streams.fill()
         if self.jobs:
-            self._piece = self.jobs.popleft().value()
+            with self._streams.record.waiting():
+                self._piece = self.jobs.popleft().value()
             self._streams.fill()
         elif self.asked < (self.size or 0):
             raise StorageError(str(self.shard), "it was closed before its end", "read it again")
@@ -91,8 +98,9 @@ class RemoteFile(io.RawIOBase):
 class RemoteStreams:
     """The files of some shards, in order. Requests ahead of use take at most half of ahead_bytes."""
 
-    def __init__(self, shards: Sequence[Location], how: Remote) -> None:
-        self.how = how
+    def __init__(self, shards: Sequence[Location], how: Remote, record: Recorder | None = None) -> None:
+        """record: of the iteration."""
+        self.how, self.record = how, record or Recorder()
         self.fetchers = Fetchers(how.timeout_seconds)
         self.chunk = chunk_bytes(how)
         self._flight = max(1, min(REQUESTS, how.ahead_bytes // 2 // self.chunk))

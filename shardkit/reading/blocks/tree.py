@@ -120,6 +120,11 @@ class TreeBlock:
         """The name of each sample's image field."""
         return [field_of(os.fsdecode(path.rpartition(b".")[2])) for path in self.paths]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the files."""
+        return int(self.catalog.source.sizes[self.rows].sum())
+
     def wanted(self) -> None:
         """None: the files are too small for reading ahead."""
         return

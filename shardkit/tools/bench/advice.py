@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
+from shardkit.reading.stats.bottleneck import limit_of
 from shardkit.tools.bench.measure import Cache, Measurement, Stage, What
 from shardkit.units import format_bytes
 
@@ -22,7 +24,6 @@ _NOISE = 1.5  # if passes of one kind differ by more than this factor, the machi
 _BUSY = 0.5  # share of the cores used by other programs at the start: above this, no figure is reliable
 FEW = 256
 """With fewer images, opening files and starting threads take longer than reading: the figures support no advice."""
-_HAND_OVER = 0.6  # share of what storage and decoding allow: below this, the time is lost between them
 
 Bottleneck = Literal["storage", "decode", "hand-over"]
 
@@ -222,9 +223,11 @@ def bottleneck_of(figures: Figures, what: What = "shards") -> tuple[Bottleneck, 
         f"{kind} gives {storage:,.0f} images/s, {plural(figures.cores)} can decode {decode:,.0f}, "
         f"and training would get {whole:,.0f} from {'there' if what == 'store' else 'the warm shards'}"
     )
-    if whole < _HAND_OVER * min(decode, storage):
+    needed = {name: 1 / rate if rate else inf for name, rate in (("decode", decode), ("storage", storage))}
+    limit = limit_of(needed, 1 / whole if whole else inf)
+    if limit is None:
         return "hand-over", f"The time goes between reading, decoding and batching: {said}."
-    if storage < decode:
+    if limit == "storage":
         return "storage", f"Storage is the limit: {said}."
     return "decode", f"Decoding is the limit: {said}."
 

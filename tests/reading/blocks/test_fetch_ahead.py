@@ -49,7 +49,7 @@ def course(
 ) -> Asked:  # fmt: skip
     """What becomes of six blocks that are taken one by one."""
     asked = Asked(chunk, flight)
-    monkeypatch.setattr(fetch_ahead, "Ahead", lambda how, readers: asked)
+    monkeypatch.setattr(fetch_ahead, "Ahead", lambda how, readers, record: asked)
     placed = ((None, Block(number, samples), None) for number in range(blocks))
     for _, block, _ in request_ahead(cast(Any, placed), Remote(ahead_bytes=limit), window):
         asked.told.append(f"give {cast(Any, block).number}")

@@ -16,6 +16,7 @@ from shardkit import DamagedError, DatasetError, NotFoundError
 from shardkit.location import locate
 from shardkit.reading.blocks import fetch_ahead
 from shardkit.reading.blocks.stream_ahead import RemoteFile
+from shardkit.reading.stats.record import Recorder
 from shardkit.storage.store import ObjectInfo
 
 KeysOf = Callable[[Any], list[str]]
@@ -81,6 +82,7 @@ def test_a_stream_is_kept_under_its_sum_or_else_its_version_and_without_both_it_
     store = SimpleNamespace(info=lambda name: found, pieces=lambda *arguments: iter((b"0",)), root=shard.parent)
     objects = SimpleNamespace(patient=lambda folder: store, cache=cache)
     fetchers = SimpleNamespace(submit=lambda act, place: act())
-    file = RemoteFile(cast(Any, SimpleNamespace(objects=objects, fetchers=fetchers)), shard)
+    streams = SimpleNamespace(objects=objects, fetchers=fetchers, record=Recorder())
+    file = RemoteFile(cast(Any, streams), shard)
     file._fetch(0, 1)
     assert entries == ([] if kept is None else [(f"{shard} {kept[0]}", 99, kept[1])])
