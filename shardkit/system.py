@@ -7,7 +7,9 @@ files must be opened with O_BINARY, so that line ends stay what they are.
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -73,6 +75,22 @@ def is_running(process: int) -> bool:
     except OSError:  # it exists, and belongs to another user
         return True
     return True
+
+
+@lru_cache(maxsize=1)
+def process_space() -> str:
+    """What processes have in common that see each other's numbers: on Linux a start of the kernel and a namespace, and
+    not the machine's name, which containers may share. Empty if it is not known."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        if sys.platform == "linux":
+            return ""
+        import platform
+        import uuid
+
+        return f"{platform.node()} {uuid.getnode():012x}"
 
 
 def _is_running_on_windows(process: int) -> bool:

@@ -91,7 +91,7 @@ def commit(
 
     Raises SourceError if no sample was written, DestinationError if `before` is not the dataset that was planned with.
     """
-    _require_same(destination, what, before)
+    require_same(destination, what, before)
     entries = totals.entries
     skipped = [*what.incomplete, *totals.skipped]
     _tell_skipped(skipped, destination.base)
@@ -133,11 +133,13 @@ def manifest_of(what: Planned, totals: Totals, index: Sequence[IndexEntry], skip
     )
 
 
-def _require_same(destination: Destination, what: Planned, before: Manifest | None) -> None:
+def require_same(destination: Destination, what: Planned, before: Manifest | None) -> None:
+    """DestinationError if `before` is not the dataset that was planned with."""
     if (what.addition is None) == (before is None) and (what.addition is None or what.addition.plan == before.plan):  # type: ignore[union-attr]
         return
     fact = "the dataset here is not the one that this was planned to be added to"
-    raise DestinationError(str(destination), fact, "run `pack` with `append=True` again")
+    cure = "run `pack` with `append=True` again; parts of it are first discarded: shardkit merge DEST --discard"
+    raise DestinationError(str(destination), fact, cure)
 
 
 def joined_plan(before: str, added: str) -> str:

@@ -53,10 +53,10 @@ def _shared_reading(name: str, parts: Sequence[Dataset]) -> Reading:
     first = parts[0].reading
     kept = ("rank", "world_size", "remainder", "threads", "ahead", "decoders", "shared")
     shared = {key: getattr(first, key) for key in kept}
-    for key in ("layout", "node_affinity"):
+    for key, name_of_all in (("layout", "layouts"), ("node_affinity", "node affinities")):
         given = list(dict.fromkeys(value for part in parts if (value := getattr(part.reading, key))))
         if len(given) > 1:
-            fact = f"the datasets are given {' and '.join(map(repr, given))}"
+            fact = f"the datasets have {name_of_all} {' and '.join(map(repr, given))}"
             raise UsageError(f"{name}, {key}", fact, "give all the same, or omit it")
         shared |= {key: given[0]} if given else {}
     for part in parts:

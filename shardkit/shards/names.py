@@ -81,6 +81,11 @@ def base_of_index(name: str) -> str | None:
     return None if match is None else match[1]
 
 
+def is_manifest_name(name: str) -> bool:
+    """Whether a file of this name may be the manifest of a dataset, and not one that is hidden or a list of files."""
+    return name.endswith(".json") and not name.startswith(".") and not name.endswith(skipped_name(""))
+
+
 def skipped_name(base: str) -> str:
     """The list of skipped files."""
     return f"{base}.skipped.json"

@@ -419,15 +419,27 @@ def _checksum(file: BinaryIO) -> int:
 
 
 def _in_free_names(files: _Files, folder: str, stem: str, shards: Sequence[str], before: Manifest | None) -> _Files:
-    """The index files, renamed to a generation that no other index of the dataset has, unless it is the same."""
+    """The index files, renamed to a generation that no other index of the dataset has, unless it is the same; nor one
+    that another dataset names, since it was merged from this."""
     generation = generation_of(shards, stem)
+    with translated(folder):
+        there = os.listdir(folder)
     if before is not None:
         current = generation_of(file_names(before), stem)
         same = [(each.bytes, each.crc32c) for each in before.index] == [(e.bytes, e.crc32c) for e, _ in files]
-        with translated(folder):
-            there = os.listdir(folder)
         generation = current if same else next_generation(max(current, generation), stem, there)
-    return [
-        (msgspec.structs.replace(entry, name=in_generation(entry.name, stem, generation)), sink)
-        for entry, sink in files
-    ]
+    beside = DatasetFiles(open_patient(Location("", folder)), stem)
+    while True:
+        renamed = [(msgspec.structs.replace(entry, name=in_generation(entry.name, stem, generation)), sink)
+                   for entry, sink in files]  # fmt: skip
+        others = [entry.name for entry, _ in renamed if entry.name in there and not _is_there(folder, entry)]
+        if not beside.named_by_others(others):
+            return renamed
+        generation = next_generation(generation, stem, there)
+
+
+def _is_there(folder: str, entry: IndexEntry) -> bool:
+    """Whether the file of this name has the same content."""
+    path = os.path.join(folder, entry.name)
+    with translated(path), open(path, "rb") as file:
+        return os.fstat(file.fileno()).st_size == entry.bytes and f"{_checksum(file):08x}" == entry.crc32c

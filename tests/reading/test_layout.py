@@ -115,10 +115,15 @@ def test_a_part_that_was_read_from_a_state_is_laid_out_as_its_mix(cars: str) -> 
 
 
 @pytest.mark.parametrize("combine", [shardkit.concat, shardkit.mix])
-@pytest.mark.parametrize(("name", "values"), [("layout", (2, 4)), ("node_affinity", (1, 2))])
-def test_parts_of_different_layouts_are_refused(cars: str, combine: Any, name: str, values: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("name", "values", "fact"),
+    [("layout", (2, 4), "have layouts 2 and 4"), ("node_affinity", (1, 2), "have node affinities 1 and 2")],
+)
+def test_parts_of_different_layouts_are_refused(
+    cars: str, combine: Any, name: str, values: tuple[int, int], fact: str
+) -> None:
     parts = [of_rank(cars, 0, **{name: value}) for value in values]
-    with pytest.raises(UsageError, match=f"{name}: the datasets are given {values[0]} and {values[1]}"):
+    with pytest.raises(UsageError, match=f"{name}: the datasets {fact}"):
         combine(parts)
     assert getattr(combine([of_rank(cars, 0), parts[1]]).reading, name) == values[1]
 

@@ -156,8 +156,7 @@ class DatasetFiles:
             there = [info.name for info in inside[1]]
         else:
             there = [info.name for info in self.store.list() if "/" not in info.name]
-        return sorted(name for name in there if name.endswith(".json") and name != self.manifest
-                      and not name.startswith(".") and not name.endswith(names.skipped_name("")))  # fmt: skip
+        return sorted(name for name in there if names.is_manifest_name(name) and name != self.manifest)
 
     def remove_unless_named(self, these: Collection[str]) -> None:
         """Remove the objects that exist, except those that other datasets in the folder name."""
@@ -292,8 +291,15 @@ class DatasetFiles:
     def next_generation(self, manifest: Manifest | None) -> int:
         """The generation of what replaces the dataset of `manifest` (None: a manifest that can't be read)."""
         there = set(self._beside())
-        known = names.files_of_stem(there, self.stem) if manifest is None else all_names(manifest, self.stem)
-        return names.next_generation(names.generation_of(known, self.stem), self.stem, there)
+        ours = names.files_of_stem(there, self.stem)
+        known = ours if manifest is None else all_names(manifest, self.stem)
+        current = names.generation_of(known, self.stem)
+        later = [name for name in ours if (names.file_generation(name, self.stem) or 0) > current]
+        taken = {names.file_generation(name, self.stem) for name in self.named_by_others(later)}
+        number = names.next_generation(current, self.stem, there)
+        while number in taken:
+            number = names.next_generation(number, self.stem, there)
+        return number
 
     def require_all(self, files: Mapping[str, int], cure: str) -> None:
         """StorageError unless all of these files (name -> bytes) are there."""

@@ -7,6 +7,7 @@ import contextlib
 from shardkit.errors import DestinationError, ManifestError
 from shardkit.packing.dest.dataset_files import MOVE, OVERWRITE, DatasetFiles
 from shardkit.packing.dest.destination import Destination
+from shardkit.packing.dest.shared import SharedFolder
 from shardkit.packing.parts.record import DISCARD, remove_leftover
 from shardkit.shards import names
 from shardkit.shards.manifest import Manifest, all_names, decode_manifest, is_ours
@@ -27,20 +28,27 @@ def check_free(destination: Destination, *, overwrite: bool, parts: bool = False
     manifest = None if data is None else readable_manifest(files, data)
     if manifest is not None:
         remove_leftover(destination.shared, manifest.plan)
-    if not parts and destination.shared.planned():
-        fact = "an unfinished packing in parts is there"
-        raise DestinationError(str(destination.shared), fact, f"finish it with 'shardkit merge', or {DISCARD}")
+    if not parts:
+        require_no_plan(destination.shared)
     known = files.replaced() if manifest is None else set(all_names(manifest, files.stem))
+    if data is None:
+        generation = 1
+    else:
+        generation = files.next_generation(manifest) if overwrite else names.generation_of(known, files.stem)
     if overwrite or data is None:
         unknown = {name: size for name, size in files.sizes().items() if name not in known}
-        files.require_unnamed(unknown)
-        for name in sorted(unknown.keys() - destination.wrote(unknown)) if unknown else ():
+        others = files.named_by_others(unknown)  # which stay, and are in the way only if their names are needed
+        files.require_unnamed([name for name in others if names.file_generation(name, files.stem) == generation])
+        for name in sorted(unknown.keys() - others.keys() - destination.wrote(unknown)) if unknown else ():
             refuse_file(files, name, "was not written by this run", overwrite=overwrite)
-    if data is None:
-        return destination.in_generation(1)
-    if overwrite:
-        return destination.in_generation(files.next_generation(manifest))
-    return destination.in_generation(names.generation_of(known, files.stem))
+    return destination.in_generation(generation)
+
+
+def require_no_plan(shared: SharedFolder) -> None:
+    """DestinationError if there is a packing in parts that is not merged."""
+    if shared.planned():
+        fact = "an unfinished packing in parts is there"
+        raise DestinationError(str(shared), fact, f"finish it with 'shardkit merge', or {DISCARD}")
 
 
 def readable_manifest(files: DatasetFiles, data: bytes) -> Manifest | None:

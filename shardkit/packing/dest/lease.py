@@ -3,7 +3,8 @@
 A lease is a small object that is made on a condition (`Conditional`): its holder's random name, machine and process,
 and a number that grows with each renewal. The holder writes it again every RENEWAL_SECONDS. Whoever finds a lease of
 another run watches it: if it changes, its holder is alive; if it has not changed for EXPIRY_SECONDS, or if its process
-ran on this machine and is gone, it may be taken over, again on a condition. No clocks are compared.
+ran here and is gone, it may be taken over, again on a condition. No clocks are compared, and no names of machines:
+containers and virtual machines often have the same one.
 
 A holder that could not renew for too long, or whose lease was taken over, has lost it, and `require_held` says so
 before anything that depends on it.
@@ -24,7 +25,7 @@ import msgspec
 
 from shardkit.errors import BusyError, NotFoundError, ShardkitError
 from shardkit.storage.store import Store, content_of, put_if
-from shardkit.system import is_running
+from shardkit.system import is_running, process_space
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,8 @@ EXPIRY_SECONDS = 45.0
 """How long a lease is watched before it is taken over. Its holder gives up earlier, after HOLDER_SECONDS."""
 HOLDER_SECONDS = 30.0
 LOOK_SECONDS = 1.0
+ABSENT_SECONDS = (0.02, 0.1)
+"""When to look again for a lease on a disk that is not there: it is absent for a moment when it is renewed."""
 
 WAIT = "wait until it ends, or choose another destination"
 
@@ -44,6 +47,14 @@ class Claim(msgspec.Struct, frozen=True):
     machine: str
     process: int
     turn: int = 0
+    space: str = ""
+    """Where the process has this number (`process_space`)."""
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its process ran here and is gone; this one itself holds no lease of that owner."""
+        here = self.space != "" and self.space == process_space()
+        return here and (self.process == os.getpid() or not is_running(self.process))
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.machine}"
@@ -75,10 +86,22 @@ class Lease:
             except ShardkitError as exc:
                 log.debug("%s: not renewed: %s", self.place, exc)
                 continue
-            if written is None:
+            if written is not None:
+                self.claim, self.version, self._renewed = claim, written, begun
+            elif not self._is_still_ours():
                 self.lost = "another run has taken it over"
                 return
-            self.claim, self.version, self._renewed = claim, written, begun
+
+    def _is_still_ours(self) -> bool:
+        """Whether it was this run that wrote it last, in a renewal that seemed to have failed."""
+        try:
+            version = _version(self.store, self.name)  # before the content, as in `_Watched.look`
+            if version is None or _owner(self.store, self.name) != self.claim.owner:
+                return False
+            self.version = version
+        except ShardkitError as exc:
+            log.debug("%s: not read: %s", self.place, exc)
+        return True
 
     def require(self) -> None:
         """BusyError if the lease is lost."""
@@ -122,6 +145,7 @@ def holders(store: Store, names: Iterable[str]) -> dict[str, Claim]:
     Takes up to EXPIRY_SECONDS if a holder on another machine has ended without releasing its lease.
     """
     watched = {name: _Watched(store, name) for name in names}
+    told = False
     alive: dict[str, Claim] = {}
     while watched:
         for name, each in list(watched.items()):
@@ -134,18 +158,26 @@ def holders(store: Store, names: Iterable[str]) -> dict[str, Claim]:
             if state is not None:
                 del watched[name]
         if watched:
+            told = told or _tell_waiting(str(store.root), [each.claim for each in watched.values()])
             time.sleep(LOOK_SECONDS)
     return alive
 
 
+def _tell_waiting(place: str, claims: Iterable[Claim | None]) -> bool:
+    who = ", ".join(str(claim or "an unknown run") for claim in claims)
+    log.info("%s: waiting up to %.0f seconds to see whether another run is alive: %s", place, EXPIRY_SECONDS, who)
+    return True
+
+
 def _take(store: Store, name: str) -> Lease:
     place = str(store.root.child(name))
-    claim = Claim(secrets.token_hex(8), platform.node(), os.getpid())
+    claim = Claim(secrets.token_hex(8), platform.node(), os.getpid(), space=process_space())
     data = msgspec.json.encode(claim)
+    told = False
     while True:
         other = _Watched(store, name)
         while (alive := other.look()) is None:
-            log.debug("%s: waiting to see whether %s is alive", place, other.claim)
+            told = told or _tell_waiting(place, [other.claim])
             time.sleep(LOOK_SECONDS)
         if alive:
             raise BusyError(place, f"another run ({other.claim}) is writing to this destination", WAIT)
@@ -168,9 +200,13 @@ class _Watched:
 
     def look(self) -> bool | None:
         """Whether its holder is alive; False too if it is gone; None if that is not known yet."""
-        self.version = _version(self.store, self.name)  # before the content: what is taken over is then what was read
-        data = None if self.version is None else content_of(self.store, self.name)
-        if data is None:
+        for pause in (0.0, *ABSENT_SECONDS) if self.store.root.is_local else (0.0,):
+            time.sleep(pause)
+            self.version = _version(self.store, self.name)  # before the content: what is taken over is what was read
+            data = None if self.version is None else content_of(self.store, self.name)
+            if data is not None:
+                break
+        else:
             self.claim = self.version = None
             return False
         first, self._first = self._first, self._first or data
@@ -179,11 +215,10 @@ class _Watched:
         if first is not None and data != first:
             return True
         claim = self.claim
-        if claim is not None and claim.machine == platform.node():
-            if _is_ours(str(self.store.root.child(self.name)), claim.owner):
-                return True
-            if claim.process == os.getpid() or not is_running(claim.process):
-                return False
+        if claim is not None and _is_ours(str(self.store.root.child(self.name)), claim.owner):
+            return True
+        if claim is not None and claim.is_dead:
+            return False
         return False if time.monotonic() - self._begun > EXPIRY_SECONDS else None
 
     def remove(self) -> None:

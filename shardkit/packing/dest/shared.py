@@ -8,6 +8,7 @@ exclude it, so that of two runs at least one sees the other.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import msgspec
 
 from shardkit.errors import BusyError
 from shardkit.packing.dest.dataset_files import DatasetFiles
-from shardkit.packing.dest.lease import held, holders, require_held
+from shardkit.packing.dest.lease import ABSENT_SECONDS, held, holders, require_held
 from shardkit.packing.parts import names
 from shardkit.packing.parts.part import Part
 from shardkit.shards.names import base_of_index, skipped_name, work_name
@@ -103,13 +104,25 @@ class SharedFolder:
 
     def require_no_parts(self) -> None:
         """BusyError if a part is running."""
-        leases = {self.name(name): name for name in self.names() if names.part_of_lease(name) is not None}
+        leases = {self.name(name): name for name in self._leases_of_parts()}
         alive = holders(self.files.store, leases)
         if alive:
             running = sorted((str(Part(*numbers)), claim) for name, claim in alive.items()
                              if (numbers := names.part_of_lease(leases[name])))  # fmt: skip
             shown = ", ".join(f"{part} ({claim})" for part, claim in running)
             raise BusyError(str(self), f"parts are still running: {shown}", "wait until they end")
+
+    def running(self, but: Part) -> bool:
+        """Whether another part than this is running."""
+        leases = {self.name(name) for name in self._leases_of_parts()} - {self.name(names.lease_name(but.name))}
+        return bool(holders(self.files.store, leases))
+
+    def _leases_of_parts(self) -> set[str]:
+        found = set(self.names())
+        for pause in ABSENT_SECONDS if self.files.store.root.is_local and names.PLAN in found else ():
+            time.sleep(pause)
+            found.update(self.names())
+        return {name for name in found if names.part_of_lease(name) is not None}
 
     def require_held(self) -> None:
         """BusyError if this process has lost its lease."""

@@ -11,13 +11,13 @@ from typing import Any
 
 from shardkit.errors import DestinationError, NotFoundError
 from shardkit.location import Location
-from shardkit.packing.commit import Planned, commit
+from shardkit.packing.commit import Planned, commit, require_same
 from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.packing.dest.destination import Destination
 from shardkit.packing.dest.disk import DiskDestination
 from shardkit.packing.dest.in_the_way import readable_manifest
 from shardkit.packing.dest.shared import RECEIPT
-from shardkit.packing.dest.work_folder import write_index_of_parts
+from shardkit.packing.dest.work_folder import keep_only, write_index_of_parts
 from shardkit.packing.parts import names
 from shardkit.packing.parts.part import Part
 from shardkit.packing.parts.record import PartRecord, listed, read_plan, records, require_one_plan
@@ -61,6 +61,7 @@ def merge_parts(
             if parts is None:
                 done[files.stem] = _merged_before(destination)
             else:
+                require_same(destination, parts.what, parts.before)
                 ready.append(parts)
         for each in ready:
             index = write_index_of_parts(
@@ -75,23 +76,28 @@ def merge_parts(
 def discard_parts(
     dest: Location, *, work: str | os.PathLike[str] | None = None, options: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Remove what parts wrote at DEST; returns the datasets. Their destinations are then as before the first part."""
-    found = _found(dest, options)
+    """Remove what parts wrote at DEST; returns the datasets. Their destinations are then as before the first part.
+
+    NotFoundError if there are no parts, BusyError while they run.
+    """
+    found = _found(dest, options, merged=False)
     for files in found:
         destination = destination_of_files(files, work, options)
         with destination.locked():
+            if names.PLAN not in destination.shared.names():
+                log.info("%s: an interrupted merge was finished: there is nothing to discard", destination)
             _discard(destination)
     return [str(files) for files in found]
 
 
-def _found(dest: Location, options: Mapping[str, Any] | None) -> list[DatasetFiles]:
-    """The datasets at DEST of which there are parts, or which are already merged."""
+def _found(dest: Location, options: Mapping[str, Any] | None, *, merged: bool = True) -> list[DatasetFiles]:
+    """The datasets at DEST of which there are parts, or, if asked for, which are already merged."""
     beside = open_patient(dest.parent, options) if dest.name else None
     if beside is not None and _has_plan(beside, dest.name):
         return [DatasetFiles(beside, dest.name)]
     inside = open_patient(Location(dest.scheme, dest.path.rstrip("/") or "/"), options)
     found = [DatasetFiles(inside, stem) for stem in _stems(inside)]
-    if not found and beside is not None and DatasetFiles(beside, dest.name).manifest_bytes() is not None:
+    if merged and not found and beside is not None and DatasetFiles(beside, dest.name).manifest_bytes() is not None:
         return [DatasetFiles(beside, dest.name)]
     if not found:
         fact = "there are no parts of a packing here"
@@ -213,5 +219,6 @@ def _discard(destination: Destination) -> None:
     own = {LOCK, names.WHOLE_LEASE}
     ours = {shard + ending for shard in shards for ending in ("", ".rows", RECEIPT)}
     shared.remove([name for name in known if name not in own and (names.is_of_parts(name) or name in ours)])
+    keep_only(destination, ())  # what a merge that ended early left
     if not files.store.root.is_local and files.manifest_bytes() is None:
         files.remove([marker_name(files.stem)])

@@ -9,7 +9,6 @@ import msgspec
 
 from shardkit.errors import DestinationError
 from shardkit.packing.commit import Planned
-from shardkit.packing.dest.lease import holders
 from shardkit.packing.dest.shared import RECEIPT, SharedFolder
 from shardkit.packing.parts import names
 from shardkit.packing.parts.part import Part
@@ -107,8 +106,7 @@ def _forget_unused(shared: SharedFolder, part: Part) -> bool:
     others = [name for name in known if names.part_of_record(name) is not None and name != names.record_name(part.name)]
     if any(name.endswith(RECEIPT) for name in known) or any(record.totals is not None for record in records(shared)):
         return False
-    leases = {shared.name(name) for name in known if names.part_of_lease(name) is not None}
-    if holders(shared.files.store, leases - {shared.name(names.lease_name(part.name))}):
+    if shared.running(part):
         return False
     shared.remove([*others, names.record_name(part.name)])
     return True

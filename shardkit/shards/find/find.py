@@ -17,7 +17,7 @@ from shardkit.shards.find.owner import Meant, require_not_index, with_manifest
 from shardkit.shards.find.pattern import is_ambiguous, is_numbered
 from shardkit.shards.find.shards import SourceLike, shards_of
 from shardkit.shards.manifest import Manifest
-from shardkit.shards.names import base_of_index, datasets_in, manifest_name, stems_of
+from shardkit.shards.names import base_of_index, datasets_in, is_manifest_name, manifest_name
 
 if TYPE_CHECKING:
     from shardkit.storage.access import Remote
@@ -161,23 +161,24 @@ def _whole(place: Location, files: Files) -> Found | None:
     return _folder(place, files) if files.looks or not shard else None
 
 
-def _indexes_in(place: Location, there: Sequence[str], files: Files) -> list[str]:
-    """The datasets in a local folder whose shards are elsewhere."""
-    bases = filter(None, map(base_of_index, there))
-    stems = {stem for base in bases for stem in stems_of(base) if manifest_name(stem) in there}
+def _unlike_shards(place: Location, there: Sequence[str], files: Files) -> list[str]:
+    """The datasets in a folder that have no shards named like them: those on a disk whose shards are elsewhere, and
+    those that were merged from datasets which are not there."""
+    if not any(map(base_of_index, there)):
+        return []
     found = []
-    for stem in sorted(stems):
+    for name in filter(is_manifest_name, there):
         with suppress(ManifestError):  # some other JSON file
-            one = files.manifest(place.child(manifest_name(stem)))
-            if one is not None and one.manifest is not None and one.manifest.elsewhere:
-                found.append(stem)
+            one = files.manifest(place.child(name))
+            if one is not None and one.manifest is not None and (one.manifest.elsewhere or one.manifest.merged):
+                found.append(name.removesuffix(".json"))
     return found
 
 
 def _folder(place: Location, files: Files) -> Found | None:
     """A folder with the shards of one dataset, or a class directory; None if there is none."""
     there = files.names(place)
-    stems = datasets_in(there) or (_indexes_in(place, there, files) if files.looks else [])
+    stems = datasets_in(there) or _unlike_shards(place, there, files)
     if len(stems) > 1:
         fact = f"the folder holds {len(stems)} datasets: {', '.join(stems)}"
         raise UsageError(str(place), fact, f"name one, such as '{place.child(stems[0])}'")

@@ -85,22 +85,23 @@ class LocalStore:
 
     def put_if(self, name: str, data: bytes, *, version: str | None, crc32c: str | None = None) -> str | None:
         """Write a file on a condition. If it exists, it is moved away first, which only one writer can do; it is then
-        absent for a moment."""
+        absent for a moment, between two calls of the system."""
         path = self._path(name)
-        mine = os.fsdecode(part_of(f"{path}.{secrets.token_hex(4)}"))
+        mine, aside = (os.fsdecode(part_of(f"{path}.{secrets.token_hex(4)}")) for _ in range(2))
         with translated(path):
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            if version is not None and not self._set_aside(path, mine, version):
-                return None
             try:
                 with open(mine, "wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                if version is not None and not self._set_aside(path, aside, version):
+                    return None
                 return _version(os.stat(mine)) if _link(mine, path, data) else None
             finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(mine)
+                for left in (mine, aside):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(left)
 
     def _set_aside(self, path: str, aside: str, version: str) -> bool:
         """Move a file away if it has this version."""
@@ -114,7 +115,6 @@ class LocalStore:
             return True
         with open(aside, "rb") as file:  # another writer was faster: put back what it wrote
             _link(aside, path, file.read())
-        os.unlink(aside)
         return False
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from shardkit.errors import DatasetError, DestinationError, NotFoundError, UsageError, printable
 from shardkit.location import Location
-from shardkit.packing.dest.dataset_files import OVERWRITE, DatasetFiles, sizes_in
+from shardkit.packing.dest.dataset_files import OVERWRITE, DatasetFiles, require_stem, sizes_in
 from shardkit.packing.dest.in_the_way import check_free
 from shardkit.packing.parts.merge import destination_of_files
 from shardkit.shards.columns.types import joined_types
@@ -33,7 +34,7 @@ from shardkit.shards.manifest import (
     file_names,
     require_beside,
 )
-from shardkit.shards.names import skipped_beside
+from shardkit.shards.names import is_manifest_name, manifest_name, skipped_beside
 from shardkit.storage.access import Remote
 from shardkit.storage.patient import open_patient
 from shardkit.storage.store import StorageOptions
@@ -63,11 +64,15 @@ def merge_datasets(
     members = [_member(source, options) for source in sources]
     folder, stem = _place_of(members, dest)
     files = DatasetFiles(open_patient(folder, options), stem)
-    manifest = merged_manifest(members)
-    _require_whole(members)
-    _require_distinct_keys(members)
     destination = destination_of_files(files, None, options)
-    with destination.locked():
+    with ExitStack() as stack:
+        for member in members:  # none is replaced meanwhile: its files would be removed that the new manifest names
+            stack.enter_context(destination_of_files(member.files, None, options).locked())
+        stack.enter_context(destination.locked())
+        members = [_member(source, options) for source in sources]
+        manifest = merged_manifest(members)
+        _require_whole(members)
+        _require_distinct_keys(members)
         check_free(destination, overwrite=overwrite)
         before = files.manifest_bytes()
         data = encode_manifest(manifest)
@@ -105,6 +110,9 @@ def _place_of(members: Sequence[Member], dest: Location) -> tuple[Location, str]
             fact = f"{member.place} is not in the folder of {dest}"
             cure = "a manifest names files of its own folder: copy all datasets into one with 'shardkit upload'"
             raise UsageError("dest", fact, cure)
+    if dest.name.endswith(".json") or not is_manifest_name(manifest_name(dest.name)):
+        raise UsageError("dest", f"{dest.name!r} can't be the name of a dataset", "give a prefix, such as shards/all")
+    require_stem(dest.name, dest)
     stems = [member.files.stem for member in members]
     double = next((stem for stem in stems if stems.count(stem) > 1), None)
     if double is not None:
@@ -189,7 +197,7 @@ def _classes(members: Sequence[Member]) -> tuple[ClassEntry, ...]:
                 raise UsageError("source", fact, cure)
     counts = np.zeros(len(names), np.int64)
     for member in members:
-        counts[: len(member.manifest.classes)] += [entry.count for entry in member.manifest.classes]
+        counts[: len(member.manifest.classes)] += np.array([entry.count for entry in member.manifest.classes], np.int64)
     return tuple(map(ClassEntry, names, counts.tolist()))
 
 

@@ -12,13 +12,13 @@ from shardkit.events import ProgressFn, no_progress
 from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
-from shardkit.shards.names import datasets_in
+from shardkit.shards.names import datasets_in, is_manifest_name
 from shardkit.storage.patient import open_patient
 from shardkit.storage.store import StorageOptions
 from shardkit.threads import TransferPool, thread_count
 from shardkit.tools.settings import TRANSFERS, DownloadSettings
 from shardkit.tools.transfer.copy import DatasetCopy, TransferProgress, Transferred, copy_dataset, plan_copy
-from shardkit.tools.transfer.upload import lock_local
+from shardkit.tools.transfer.upload import lock_target
 
 
 @checked_by(DownloadSettings)
@@ -54,7 +54,7 @@ def download(
         moving = TransferProgress("download", copies, progress)
         with ExitStack() as stack:
             for target in targets:
-                lock_local(stack, target)
+                lock_target(stack, target)
             return Transferred(tuple(
                 copy_dataset(copy, target, pool, check="none", keep="store", overwrite=overwrite, progress=moving)
                 for copy, target in zip(copies, targets, strict=True)
@@ -99,7 +99,7 @@ def _of_folder(folder: Location, options: StorageOptions | None) -> list[Dataset
     found, with_shards = [], set(datasets_in(names))
     for name in sorted(names):
         stem = name.removesuffix(".json")
-        if stem != name and not name.startswith(".") and not name.endswith(".skipped.json"):
+        if is_manifest_name(name):
             try:
                 found.append(plan_copy(DatasetFiles(store, stem)))
             except ManifestError:

@@ -14,10 +14,12 @@ from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
 from shardkit.packing.dest.disk import disk_destination
+from shardkit.packing.dest.in_the_way import require_no_plan
+from shardkit.packing.dest.shared import SharedFolder
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import find_shards
 from shardkit.shards.manifest import decode_manifest
-from shardkit.shards.names import datasets_in, stem_of_shard
+from shardkit.shards.names import datasets_in, is_manifest_name, stem_of_shard
 from shardkit.storage.patient import open_patient
 from shardkit.storage.stores.hub import SCHEME
 from shardkit.storage.transfer import TransferCheck
@@ -69,7 +71,8 @@ def upload(
     Files already there with the same size and checksum are not sent again, so that an interrupted upload resumes. The
     manifest goes last: until then there is no dataset at `dest`; with `overwrite` the old one remains until then. If
     both have files of the same names, the new one gets the names of the next generation (`train-g2-000000.tar`). Raises
-    UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, StorageError.
+    UsageError, DatasetError (NotFoundError, DamagedError, ManifestError), DestinationError, BusyError if another run
+    writes there, StorageError.
     """
     threads = TRANSFERS if workers is None else thread_count(workers)
     to = locate(dest)
@@ -89,7 +92,7 @@ def upload(
         before = _nothing if exports is None else exports.sent
         with ExitStack() as stack:
             for target in targets:
-                lock_local(stack, target)
+                lock_target(stack, target)
             return Transferred(tuple(
                 copy_dataset(copy, target, pool, check=check, keep=check, overwrite=overwrite, progress=moving,
                              before_manifest=before)
@@ -101,11 +104,17 @@ def _nothing(_: DatasetCopy) -> None:
     """What is done before the manifest if there is nothing to export."""
 
 
-def lock_local(stack: ExitStack, place: DatasetFiles) -> None:
-    """Hold the lock of a local destination, so that no other run writes there."""
-    root = place.store.root
+def lock_target(stack: ExitStack, place: DatasetFiles) -> None:
+    """Hold the lock of a local destination, or the lease of one in a bucket, so that no other run writes there.
+
+    BusyError if one does, DestinationError if parts of a packing wait there for their merge.
+    """
+    root, shared = place.store.root, SharedFolder(place)
     if root.is_local:
         stack.enter_context(disk_destination(os.path.abspath(root.path), place.stem).locked())
+    else:
+        stack.enter_context(shared.claimed(None))
+    require_no_plan(shared)
 
 
 def _copies(source: Source, pool: TransferPool) -> list[DatasetCopy]:
@@ -140,7 +149,7 @@ def _stems(folder: Location) -> list[str]:
     found, with_shards = [], set(datasets_in(names))
     for name in names:
         stem = name.removesuffix(".json")
-        if stem == name or name.startswith(".") or name.endswith(".skipped.json"):
+        if not is_manifest_name(name):
             continue
         try:
             with open(os.path.join(folder.path, name), "rb") as file:

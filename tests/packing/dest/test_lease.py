@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import msgspec
 import pytest
 from storage.in_memory import refused
 
-from shardkit.errors import BusyError
+from shardkit.errors import BusyError, StorageError
 from shardkit.location import locate
 from shardkit.packing.dest import lease
 from shardkit.packing.dest.lease import Claim, held, holders, require_held
 from shardkit.storage.patient import Patient, open_patient
 from shardkit.storage.store import content_of, put_if
+from shardkit.system import process_space
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -33,8 +36,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.3)
 
 
-def put_claim(store: Patient, name: str = "a", machine: str = "another", process: int = 1) -> bytes:
-    data = msgspec.json.encode(Claim("0123", machine, process))
+def put_claim(store: Patient, name: str = "a", process: int = 1, space: str = "another") -> bytes:
+    """The lease of a run on a machine with the name of this one."""
+    data = msgspec.json.encode(Claim("0123", lease.platform.node(), process, space=space))
     assert put_if(store, name, data, version=None) is not None
     return data
 
@@ -65,7 +69,7 @@ def test_a_second_holder_is_refused(store: Patient) -> None:
 def test_a_lease_that_is_renewed_elsewhere_is_not_taken(store: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     with held(store, "a"):
         monkeypatch.setattr(lease, "_held", {})
-        monkeypatch.setattr(lease.platform, "node", lambda: "a second machine")
+        monkeypatch.setattr(lease, "process_space", lambda: "another")
         assert "another run" in refused(BusyError, lambda: held(store, "a").__enter__())
 
 
@@ -73,9 +77,83 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_taken_at_once(
     store: Patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1e9)
-    put_claim(store, machine=lease.platform.node(), process=dead_process())
+    put_claim(store, process=dead_process(), space=process_space())
     with held(store, "a") as mine:
         mine.require()
+
+
+@pytest.mark.parametrize("process", ["not here", "this one"])
+@pytest.mark.parametrize("space", ["another", ""])
+def test_a_process_of_another_container_is_not_taken_for_dead(
+    store: Patient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, process: str, space: str
+) -> None:
+    """Containers often have one name, and numbers of processes that start from 1 in each."""
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1e9)
+    put_claim(store, process=dead_process() if process == "not here" else os.getpid(), space=space)
+    ended = threading.Event()
+
+    def renew() -> None:
+        turn = 0
+        while not ended.wait(0.1):
+            turn += 1
+            claim = Claim("0123", lease.platform.node(), 1, turn=turn, space=space)
+            assert put_if(store, "a", msgspec.json.encode(claim), version=store.info("a").version) is not None
+
+    with ThreadPoolExecutor(1) as pool:
+        renewing = pool.submit(renew)
+        with caplog.at_level("INFO"):
+            text = refused(BusyError, lambda: held(store, "a").__enter__())
+        ended.set()
+        renewing.result()
+    assert "another run" in text
+    assert caplog.text.count("waiting up to ") == 1
+
+
+def test_a_lease_on_a_disk_that_is_being_renewed_is_not_missed(store: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is then absent for a moment."""
+    put_claim(store)
+    looks: list[str | None] = []
+    version = lease._version
+
+    def absent_first(where: Any, name: str) -> str | None:
+        looks.append(version(where, name) if looks else None)
+        return looks[-1]
+
+    monkeypatch.setattr(lease, "_version", absent_first)
+    watched = lease._Watched(store, "a")
+    assert watched.look() is (None if store.root.is_local else False)
+    assert (watched.claim is not None) == store.root.is_local
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces of Linux")
+def test_a_process_space_is_a_namespace_of_one_start_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = process_space.__wrapped__()
+    assert here == process_space() != ""
+    monkeypatch.setattr(os, "readlink", lambda _: "pid:[1]")
+    assert process_space.__wrapped__() not in (here, "")
+
+
+def test_a_renewal_that_was_written_though_it_failed_is_no_loss(
+    store: Patient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = threading.Event()
+
+    def written_but_failed(*arguments: Any, **options: Any) -> str | None:
+        version = put_if(*arguments, **options)
+        if failing.is_set():
+            failing.clear()
+            raise StorageError("a", "the answer was lost", "try again")
+        return version
+
+    monkeypatch.setattr(lease, "put_if", written_but_failed)
+    with held(store, "a") as mine:
+        failing.set()
+        while failing.is_set():
+            time.sleep(0.01)
+        turn = mine.claim.turn
+        while mine.claim.turn < turn + 2:
+            time.sleep(0.01)
+            mine.require()
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -110,7 +188,7 @@ def test_a_holder_that_can_not_renew_gives_up_before_others_take_over(
 
 def test_the_holders_that_are_alive_are_told_and_others_are_removed(store: Patient) -> None:
     put_claim(store, "gone")
-    put_claim(store, "dead", machine=lease.platform.node(), process=dead_process())
+    put_claim(store, "dead", process=dead_process(), space=process_space())
     with held(store, "alive") as mine:
         found = holders(store, ["gone", "dead", "alive", "never"])
         assert {name: claim.owner for name, claim in found.items()} == {"alive": mine.claim.owner}

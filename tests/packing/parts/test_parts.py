@@ -346,6 +346,33 @@ def test_parts_are_discarded_only_when_asked(place: Place) -> None:
     assert place.files() == place.one_machine(max_count=3)
 
 
+def test_where_nothing_is_to_be_discarded_it_is_told(place: Place) -> None:
+    place.pack_all()
+    shardkit.merge(place.dest)
+    before = place.files()
+    text = refused(NotFoundError, lambda: shardkit.merge(place.dest, discard=True))
+    assert "there are no parts of a packing here" in text
+    assert place.files() == before
+
+
+def test_parts_for_a_dataset_that_changed_are_refused_and_leave_nothing(
+    place: Place, draw_tree: Callable[..., Path]
+) -> None:
+    place.pack()
+    before = place.files()
+    draw_tree(place.tree, {"new": 5}, seed=70)
+    place.pack_all(append=True)
+    changed = place.shared.files.read("train.json").replace(b'"plan": "', b'"plan": "0')
+    place.shared.files.write("train.json", changed)
+    there = place.files()
+    text = refused(DestinationError, lambda: shardkit.merge(place.dest))
+    assert "not the one that this was planned to be added to" in text
+    assert "--discard" in text
+    assert place.files() == there
+    shardkit.merge(place.dest, discard=True)
+    assert place.files() == before | {"train.json": changed}
+
+
 def test_discarding_leaves_a_dataset_that_would_have_been_replaced(place: Place) -> None:
     place.pack(max_count=3)
     before = place.files()
@@ -395,6 +422,8 @@ def test_other_commands_do_not_remove_what_parts_wrote(place: Place) -> None:
     text = refused(DestinationError, lambda: shardkit.convert(one / "train", place.dest, workers=1))
     assert "an unfinished packing in parts is there" in text
     refused(DestinationError, lambda: shardkit.write([{"__key__": "a", "txt": b"x"}], place.dest))
+    text = refused(DestinationError, lambda: shardkit.upload(one / "train", place.dest, overwrite=True))
+    assert "an unfinished packing in parts is there" in text
     assert place.files() == before
 
 

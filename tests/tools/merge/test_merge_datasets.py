@@ -12,9 +12,10 @@ from storage.in_memory import files, objects, refused
 
 import shardkit
 from shardkit.cli.main import run
-from shardkit.errors import DatasetError, DestinationError, NotFoundError, UsageError
+from shardkit.errors import BusyError, DatasetError, DestinationError, NotFoundError, UsageError
 from shardkit.location import locate
 from shardkit.packing.dest.dataset_files import DatasetFiles
+from shardkit.shards import seek
 from shardkit.shards.manifest import decode_manifest
 from shardkit.storage.patient import open_patient
 
@@ -109,6 +110,100 @@ def test_a_member_that_is_overwritten_keeps_its_files_while_the_merged_dataset_n
     there = place.files()
     assert "a-000000.tar" not in there and "a.parquet" not in there
     assert shardkit.verify(place.at("all")).sound
+
+
+def test_a_member_is_overwritten_again_and_again(place: Place) -> None:
+    place.pack("a")
+    place.pack("b")
+    place.merge("a", "b")
+    for count in (3, 4, 5):
+        place.pack("a", max_count=count, overwrite=True)
+    assert {"a-000000.tar", "a-g4-000000.tar"} <= place.files().keys()
+    assert not any(name.startswith(("a-g2", "a-g3")) for name in place.files())
+    for name in ("a", "all"):
+        assert shardkit.verify(place.at(name)).sound
+    place.remove("a.json")  # what the merged dataset names is of the first generation, what is left over of the fourth
+    assert "this file belongs to the dataset all" in refused(DestinationError, lambda: place.pack("a", overwrite=True))
+
+
+def test_names_of_a_later_generation_that_a_merged_dataset_names_are_left_out(place: Place) -> None:
+    place.pack("a")
+    first = place.files()
+    place.pack("a", max_count=3, overwrite=True)
+    place.pack("b")
+    place.merge("a", "b")
+    for name, data in first.items():  # an older copy is restored
+        place.write(name, data)
+    place.pack("a", max_count=4, overwrite=True)
+    assert {"a-g2-000000.tar", "a-g3-000000.tar"} <= place.files().keys()
+    for name in ("a", "all"):
+        assert shardkit.verify(place.at(name)).sound
+
+
+def test_no_member_is_replaced_while_it_is_merged(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its overwrite removes would be named by the new manifest."""
+    place.pack("a")
+    place.pack("b")
+    finish = DatasetFiles.finish
+
+    def meanwhile(self: DatasetFiles, *arguments: Any, **options: Any) -> None:
+        if self.stem == "all":
+            assert "another run" in refused(BusyError, lambda: place.pack("a", max_count=3, overwrite=True))
+        finish(self, *arguments, **options)
+
+    monkeypatch.setattr(DatasetFiles, "finish", meanwhile)
+    place.merge("a", "b")
+    assert shardkit.verify(place.at("all")).sound
+    place.pack("a", max_count=3, overwrite=True)
+
+
+def test_datasets_without_classes_are_merged(place: Place) -> None:
+    for name in "ab":
+        place.pack(name)
+        paths = sorted((place.tmp / "trees" / name).rglob("*.jpg"))
+        table = {"path": [str(path) for path in paths], "label": [0.5 * number for number in range(len(paths))]}
+        shardkit.pack(table, place.at(f"numbers-{name}"), workers=1)
+    assert place.merge("numbers-a", "numbers-b").classes == ()
+    assert len(keys(place.at("all"))) == 14
+
+
+@pytest.mark.parametrize("name", ["all.json", ".all", "all.skipped", "a*"])
+def test_a_name_whose_manifest_would_not_be_found_is_refused(place: Place, name: str) -> None:
+    place.pack("a")
+    place.pack("b")
+    before = place.files()
+    assert "can't be the " in refused((UsageError, DestinationError), lambda: place.merge("a", "b", dest=name))
+    assert place.files() == before
+
+
+def test_an_index_that_a_merged_dataset_names_is_not_written_over(place: Place) -> None:
+    if place.kind == "bucket":
+        pytest.skip("shards on a disk are indexed")
+    place.pack("a")
+    place.pack("b")
+    place.merge("a", "b")
+    place.remove("a.json")
+    assert shardkit.index_shards(place.at("a-*.tar")).index[0].name == "a.parquet"  # the same bytes
+    if seek.available():
+        place.remove("a.json")
+        made = shardkit.index_shards(place.at("a-*.tar"), seek_points=True)
+        assert made.index[0].name == "a-g2.parquet"
+    for name in ("a", "all"):
+        assert shardkit.verify(place.at(name)).sound
+
+
+def test_a_merged_dataset_alone_in_a_folder_is_found_by_it(place: Place, tmp_path: Path) -> None:
+    if place.kind == "bucket":
+        pytest.skip("it is the source on a disk")
+    place.pack("a")
+    place.pack("b")
+    place.merge("a", "b")
+    for folder in (f"{tmp_path}/up/", "memory://up/x/"):
+        shardkit.upload(place.at("all"), folder)
+        assert shardkit.info(folder).samples == 14
+        assert keys(folder.rstrip("/")) == keys(place.at("all"))
+        DatasetFiles(open_patient(locate(folder.rstrip("/"))), "x").write("other.json", b'{"a": 1}')
+        assert shardkit.info(folder).samples == 14
 
 
 def test_a_merged_dataset_that_is_overwritten_leaves_its_members(place: Place) -> None:

@@ -19,6 +19,7 @@ from storage.in_memory import files, objects, refused
 import shardkit
 from shardkit.cli.main import cli
 from shardkit.errors import (
+    BusyError,
     DamagedError,
     DestinationError,
     ManifestError,
@@ -28,6 +29,7 @@ from shardkit.errors import (
     UsageError,
 )
 from shardkit.events import Progress
+from shardkit.packing.parts.names import WHOLE_LEASE, shared_name
 from shardkit.shards import names
 from shardkit.shards.manifest import decode_manifest
 from shardkit.storage.stores import memory
@@ -52,6 +54,21 @@ def test_a_bucket_then_holds_the_same_bytes(packed: Path) -> None:
     assert (one.dataset, one.samples, one.shards) == ("memory://bucket/train.json", 12, 4)
     assert (one.sent, one.kept, one.kept_bytes) == (5, 0, 0)
     assert one.sent_bytes == sum(len(data) for name, data in files(packed.parent).items() if name != "train.json")
+
+
+def test_of_two_uploads_at_once_one_is_refused(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = memory.MemoryStore.put
+    said: list[str] = []
+
+    def meanwhile(self: Any, name: str, *arguments: Any, **options: Any) -> None:
+        if name.endswith(".tar") and not said:
+            said.append(refused(BusyError, lambda: shardkit.upload(packed, "memory://bucket/train")))
+        put(self, name, *arguments, **options)
+
+    monkeypatch.setattr(memory.MemoryStore, "put", meanwhile)
+    shardkit.upload(packed, "memory://bucket/train", workers=1)
+    assert "another run" in said[0]
+    assert objects("bucket") == files(packed.parent)
 
 
 @pytest.mark.parametrize("source", ["shards/train", "shards/train.json", "shards", "shards/", "shards/train-*.tar"])
@@ -104,7 +121,7 @@ def test_another_name_is_refused_with_the_two_ways_out(packed: Path) -> None:
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], None]) -> None:
-    """Calls `act` with the name before each put."""
+    """Calls `act` with the name before each put, but those of the lease."""
     put, put_if = memory.MemoryStore.put, memory.MemoryStore.put_if
 
     def putting(self: Any, name: str, data: BinaryIO, *, crc32c: str | None = None) -> None:
@@ -112,7 +129,8 @@ def recorded(monkeypatch: pytest.MonkeyPatch, act: Callable[[str], None]) -> Non
         put(self, name, data, crc32c=crc32c)
 
     def putting_if(self: Any, name: str, data: bytes, **condition: Any) -> str | None:
-        act(name)
+        if name != shared_name("train", WHOLE_LEASE):
+            act(name)
         return put_if(self, name, data, **condition)
 
     monkeypatch.setattr(memory.MemoryStore, "put", putting)

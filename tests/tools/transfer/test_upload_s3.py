@@ -20,6 +20,7 @@ import shardkit
 from shardkit.cli.main import run
 from shardkit.errors import StorageError
 from shardkit.location import locate
+from shardkit.packing.parts.names import WHOLE_LEASE, shared_name
 from shardkit.shards.manifest import decode_manifest, file_names
 from shardkit.shards.names import marker_name
 from shardkit.storage import etag
@@ -29,6 +30,7 @@ from shardkit.storage.stores import cloud
 pytest.importorskip("obstore")
 
 PATIENCE_SECONDS = 60
+LEASE = shared_name("train", WHOLE_LEASE)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -74,7 +76,7 @@ def test_an_etag_proves_what_arrived_without_reading_it(
     monkeypatch.setattr(cloud.RemoteStore, "pieces", reading)
     for prefix in (large, many):
         shardkit.upload(prefix, f"{s3_server.url}/{prefix.parent.parent.name}/", storage_options=s3_server.options)
-    assert {name for name in read if not name.endswith(".json")} <= {marker_name("train")}
+    assert {name for name in read if not name.endswith(".json")} <= {marker_name("train"), LEASE}
     shardkit.upload(large, f"{s3_server.url}/again/", storage_options=s3_server.options, check="read")
     assert "train-000000.tar" in read
 
@@ -158,7 +160,7 @@ def environment() -> dict[str, str]:
 
 def require_whole_or_absent(there: dict[str, bytes], wanted: dict[str, bytes]) -> bool:
     """What is there is right, and where the manifest is, all is there. Whether it is."""
-    there = {name: data for name, data in there.items() if name != marker_name("train")}
+    there = {name: data for name, data in there.items() if name not in (marker_name("train"), LEASE)}
     assert there.items() <= wanted.items()
     if "train.json" in there:
         assert set(file_names(decode_manifest(there["train.json"], place="x"))) <= set(there)
@@ -211,7 +213,7 @@ def test_an_interrupt_from_the_keyboard_ends_it_with_130_and_the_next_run_goes_o
     )  # fmt: skip
     store = open_store(locate(s3_server.url), s3_server.options)
     ends = time.monotonic() + PATIENCE_SECONDS
-    while len(list(store.list())) < 4:  # the marker is one of them
+    while sum(info.name != LEASE for info in store.list()) < 4:  # the marker is one of them
         assert time.monotonic() < ends
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
@@ -228,6 +230,6 @@ def test_no_rights_are_told(many: Path, s3_server: Any, monkeypatch: pytest.Monk
         raise PermissionError("Access Denied")
 
     monkeypatch.setattr("obstore.put", denied)
-    with pytest.raises(StorageError, match=r"\.train\.incomplete: Access Denied"):
+    with pytest.raises(StorageError, match=r"\.train\.packing/whole\.lease: Access Denied"):
         shardkit.upload(many, f"{s3_server.url}/train", storage_options=s3_server.options)
     assert objects(s3_server) == {}
