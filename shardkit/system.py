@@ -1,4 +1,5 @@
-"""What operating systems do differently: reading and writing at a place of an open file, and whether a process lives.
+"""What operating systems do differently: reading and writing at a place of an open file, whether a process lives,
+and where a user's caches are.
 
 POSIX has `pread` and `pwrite`. Windows has neither; there the place of the file is moved, which one lock protects, and
 files must be opened with O_BINARY, so that line ends stay what they are.
@@ -106,3 +107,12 @@ def _is_running_on_windows(process: int) -> bool:
     known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
     kernel.CloseHandle(handle)
     return not known or code.value == still_active
+
+
+def cache_home() -> str:
+    """The user's cache folder: XDG_CACHE_HOME, or the equivalent on other systems."""
+    if os.name == "nt":
+        return os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")
+    if sys.platform == "darwin":
+        return os.path.expanduser("~/Library/Caches")
+    return os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -41,7 +41,8 @@ def command(source: tuple[str, ...], dali: bool, as_json: bool, **options: Any) 
     that can't be.
 
     Shards that you may only read, in a folder or at a URL, get their index in another folder with --out. That prefix
-    or folder is then the dataset, for every command and for shardkit.dataset.
+    or folder is then the dataset, for every command and for shardkit.dataset. Of those at a URL, only headers are read,
+    and an interrupted run goes on where it stopped; --whole reads all of them, for an index with checksums.
 
     \b
     shardkit index 'shards/train-*.tar'

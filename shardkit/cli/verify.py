@@ -70,7 +70,11 @@ def result_text(result: Verification) -> str:
     what = tables.extent(result.samples, result.shards, result.bytes)
     decoded = f", {tables.plural(result.decoded, 'image')} decoded" if result.decoded else ""
     verdict = "sound" if result.sound else tables.plural(len(result.findings), "finding")
-    how = "" if result.checksums else " (there is no manifest, so no checksums: 'shardkit index' makes one)"
+    how = ""
+    if not result.checksums:
+        has_manifest = result.source.endswith(".json")
+        how = " (the index was made of headers alone, so has no checksums: 'shardkit index --whole' makes them)"
+        how = how if has_manifest else " (there is no manifest, so no checksums: 'shardkit index' makes one)"
     if not result.read:
         how = " by the store's checksums"
     if result.unproven:

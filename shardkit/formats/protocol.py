@@ -5,7 +5,7 @@ A new format is a folder beside these two, its name in FormatName, and a line in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -181,6 +181,26 @@ class Salvaged:
     gaps: list[Gap] = field(default_factory=list)
 
 
+Fetch = Callable[[int, int], bytes]
+"""`fetch(at, n)` returns n bytes of a shard from byte `at` on, fewer at its end."""
+
+PEEKED_BYTES, PEEKED_SHARE, PEEKED_MOST = 256, 256, 32 << 10
+"""The first bytes of an image that are read for its size, where the whole image is not: so many, or so much of it. A
+JPEG's frame header is at byte 158 to 200 unless metadata precede it."""
+
+
+def peeked_bytes(size: int) -> int:
+    """How many of the first bytes of an image of `size` bytes are read for its width and height."""
+    return min(size, max(PEEKED_BYTES, min(size // PEEKED_SHARE, PEEKED_MOST)))
+
+
+class Skimmed(NamedTuple):
+    """A sample of which not all was read: what is known of it, and the first bytes of its image."""
+
+    description: Description
+    head: bytes
+
+
 class Format(Protocol):
     """A shard format."""
 
@@ -300,6 +320,11 @@ class Format(Protocol):
 
     def describe(self, buffer: Any, sample: Any) -> Description:
         """What is known about a sample that `read` found in the buffer."""
+        ...
+
+    def skim(self, fetch: Fetch, size: int, *, place: str) -> Iterator[Skimmed]:
+        """The samples of a whole plain shard of `size` bytes, without reading what is in their long fields: by headers
+        and lengths. `fetch` is called with ascending offsets. DamagedError for damage in what was read."""
         ...
 
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:

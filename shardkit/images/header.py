@@ -12,6 +12,7 @@ These are read here, since Pillow takes 20 to 100 times as long for a header; al
 from __future__ import annotations
 
 from struct import Struct
+from struct import error as struct_error
 
 from shardkit.images import jpeg
 from shardkit.images.pillow import MAX_PIXELS, bad_size, open_image
@@ -49,6 +50,35 @@ def image_header(data: bytes, *, max_pixels: int = MAX_PIXELS, decode_rare: bool
         if decode_rare and not frame.is_common:
             _decode_jpeg(data, frame)
     return name, width, height
+
+
+def image_extent(head: bytes) -> tuple[int, int]:
+    """(width, height) as stored, by the first bytes of an image; (0, 0) where these don't tell. Nothing is checked."""
+    try:
+        width, height = _extent(head)
+    except (ValueError, IndexError, struct_error):  # the header is longer than these bytes
+        return 0, 0
+    return (width, height) if 0 < width * height <= MAX_PIXELS else (0, 0)
+
+
+def _extent(head: bytes) -> tuple[int, int]:
+    if head[:2] == b"\xff\xd8":
+        frame = jpeg.frame_of(head)
+        return frame.width, frame.height
+    if head[:8] == PNG_HEAD and head[12:16] == b"IHDR":
+        return _two(_be2x4(head, 16))
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return _two(_le2x2(head, 6))
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return _webp_extent(head)
+    if head[:2] == b"BM":
+        return _bmp_extent(head)
+    return 0, 0
+
+
+def _two(sides: tuple[int, ...]) -> tuple[int, int]:
+    width, height = sides
+    return width, height
 
 
 def check_image(data: bytes) -> tuple[str, int, int]:
@@ -111,29 +141,39 @@ def _webp_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
         raise ValueError("WEBP truncated inside its header")
     if len(data) < 8 + _le1x4(data, 4)[0]:
         raise ValueError(f"WEBP truncated: {len(data)} of {8 + _le1x4(data, 4)[0]} bytes")
+    return ("WEBP", *_webp_extent(data))
+
+
+def _webp_extent(data: bytes) -> tuple[int, int]:
     chunk = data[12:16]
     if chunk == b"VP8X":
-        width, height = 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
-    elif chunk == b"VP8L":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if chunk == b"VP8L":
         packed = _le1x4(data, 21)[0]
-        width, height = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
-    elif chunk == b"VP8 ":
-        width, height = (side & 0x3FFF for side in _le2x2(data, 26))
-    else:
-        raise ValueError(f"damaged WEBP: the first chunk is {chunk!r}")
-    return "WEBP", width, height
+        return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+    if chunk == b"VP8 ":
+        width, height = _le2x2(data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    raise ValueError(f"damaged WEBP: the first chunk is {chunk!r}")
 
 
 def _bmp_header(data: bytes, max_pixels: int) -> tuple[str, int, int]:
     if len(data) < 26:
         raise ValueError("BMP truncated inside its header")
+    if not 12 <= _le1x4(data, 14)[0] <= 124:
+        return _other_header(data, max_pixels)
+    width, height = _bmp_extent(data)
+    if 0 < width * height <= max_pixels and (cut := cut_bmp(data, width, height)):
+        raise ValueError(cut)
+    return "BMP", width, height
+
+
+def _bmp_extent(data: bytes) -> tuple[int, int]:
     header_bytes = _le1x4(data, 14)[0]
     if not 12 <= header_bytes <= 124:
-        return _other_header(data, max_pixels)
+        return 0, 0
     width, height = _le2x2(data, 18) if header_bytes == 12 else _le2x4s(data, 18)
-    if 0 < width * abs(height) <= max_pixels and (cut := cut_bmp(data, width, abs(height))):
-        raise ValueError(cut)
-    return "BMP", width, abs(height)
+    return width, abs(height)
 
 
 _PARSERS = {b"\x89P": _png_header, b"GI": _gif_header, b"RI": _webp_header, b"BM": _bmp_header}

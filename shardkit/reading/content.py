@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from shardkit.reading.options import Reading
 
 
+AUTO = "auto"
+"""An index that is made when it is needed, and kept in the user's cache."""
+
+
 class Ordering(Protocol):
     """The options that determine an order."""
 
@@ -153,9 +157,20 @@ class Named:
         """What the name refers to. Looked up once."""
         if self._reference is not None:
             return self._reference.found(self.remote)
+        if self.index == AUTO:
+            return self._indexed(resolve(self.source, self.remote))
         if self.index is not None:
             return resolve_with(self.index, self.source, self.remote)
         return resolve(self.source, self.remote)
+
+    def _indexed(self, found: Found) -> Found:
+        """The dataset; shards without a manifest with an index in the user's cache."""
+        found.require_dataset("omit `index`: a class directory has none")
+        if found.manifest is not None:
+            return found
+        from shardkit.shards.indexing.auto import automatic_index
+
+        return automatic_index(found.shards, self.remote)
 
     @property
     def resolved(self) -> bool:

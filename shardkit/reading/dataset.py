@@ -909,7 +909,8 @@ def dataset(
     source: a glob ("shards/train-*.tar"), a brace range, a prefix ("shards/train"), a list of these, a manifest, or a
     folder of class folders, which is read directly. Shards may be in a store: "s3://bucket/train", "https://…".
     index: the index of shards that have none beside them: the prefix or folder that `index_shards` was given as `out`.
-    `source` then names all or some of its shards; others are a UsageError on reading.
+    `source` then names all or some of its shards; others are a UsageError on reading. "auto" keeps one in the user's
+    cache, by the URLs, sizes and versions (ETags) of the shards; the first use makes it, as `index_shards` does.
     shuffle: False, True (a buffer of 10,000 samples), or the size of the buffer. seed: for everything random.
     lanes: see order/epoch_order.py; default 16, or 1 without shuffling, which keeps the order of the shards.
     layout: the number of ranks that a shuffled order is laid out for, by default the world size. With a fixed number,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from shardkit.errors import printable
 from shardkit.images.thumbnails import data_uri, open_picture, thumbnail
 from shardkit.location import locate
-from shardkit.reading.content import Named
+from shardkit.reading.content import AUTO, Named
 from shardkit.reading.ops import BatchUp, Buckets, Decode, EpochSize, Filter, Map, Op, Skip, Take
 from shardkit.reading.options import Reading
 from shardkit.reading.select import AtNumbers, OfClasses, Where
@@ -111,6 +111,7 @@ def _opened(data: Dataset[Any]) -> Dataset[Any] | None:
     if (
         not isinstance(content, Named)
         or data.selection
+        or content.index == AUTO  # which may have to be made
         or not all(locate(place).is_local for place in _places(content))
     ):
         return None

@@ -273,7 +273,8 @@ def require_version(file: ShardFile, version: str | None) -> None:
     """ManifestError for a shard that was written again since it was indexed, as its store's version tells."""
     if file.version is not None and version is not None and version != file.version:
         fact = f"the shard was replaced since it was indexed: its version was {file.version}, and is {version}"
-        raise ManifestError(file.url, fact, "run 'shardkit index' again with --overwrite")
+        cure = "run 'shardkit index' again with --overwrite; with index='auto', open the dataset again"
+        raise ManifestError(file.url, fact, cure)
 
 
 def require_crc(file: ShardFile, crc: int) -> None:

@@ -58,6 +58,13 @@ class Fitting:
                 self._fit.add(name)
 
 
+def _content(file: ShardFile) -> Content | None:
+    """What a shard must be, by its checksum or else by the store's version; None if a change would go unnoticed."""
+    if file.crc32c < 0 and file.version is None:
+        return None
+    return Content(file.url if file.crc32c >= 0 else f"{file.url} {file.version}", file.bytes, file.crc32c)
+
+
 class FetchedShards:
     """The shards of a dataset in a folder of a store: ranges of them, and buffers of those that are available locally
     as a whole: unpacked ones, and those in the cache. At most `limit` unpacked ones are kept. Thread-safe.
@@ -71,7 +78,7 @@ class FetchedShards:
     ) -> None:
         self.files, self.folder, self.objects = files, folder, objects
         named = {file.location.name: file for file in files}
-        contents = {name: Content(file.url, file.bytes, file.crc32c) for name, file in named.items()}
+        contents = {name: content for name, file in named.items() if (content := _content(file)) is not None}
         self._contents = contents
         self._chunks = None if objects.node is None else Chunks(objects.node)
         self._store = Fitting(objects.store(folder), named, verify=verify)
@@ -101,7 +108,7 @@ class FetchedShards:
         place = self.files[shard].location
         if self.files[shard].unpacked or self._cached.keeps(place.name):
             yield self.read(shard, start, end)
-        elif chunk and self._chunks is not None:
+        elif chunk and self._chunks is not None and place.name in self._contents:
             fetch = partial(self._patiently, place)
             yield from self._chunks.pieces(self._contents[place.name], start, end, chunk, fetch)
         else:
@@ -120,7 +127,7 @@ class FetchedShards:
         """Replace the bytes from `read`, which were wrong, with these."""
         name = self.files[shard].location.name
         self._cached.replace_damaged(name, start, data)
-        if self._chunks is not None:
+        if self._chunks is not None and name in self._contents:
             self._chunks.drop(self._contents[name], start)
 
     def here(self, shard: int) -> MappedFile | None:
@@ -151,7 +158,7 @@ class FetchedShards:
     def _whole(self, shard: int) -> bytes:
         file = self.files[shard]
         name = file.location.name
-        if self._chunks is None or self._cached.keeps(name):
+        if self._chunks is None or name not in self._contents or self._cached.keeps(name):
             return bytes(self._read(self._cached, shard, 0, file.bytes))
 
         def fetch(start: int, end: int) -> list[Buffer]:

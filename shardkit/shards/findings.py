@@ -17,6 +17,7 @@ CURES = {
     "shard-unreadable": "check the disk and its permissions",
     "shard-size": _AGAIN,
     "shard-crc": _AGAIN,
+    "shard-version": "run 'shardkit index' again with --overwrite",
     "shard-damaged": _AGAIN,
     "shard-samples": _AGAIN,
     "index-missing": _INDEX,

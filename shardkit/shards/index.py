@@ -50,6 +50,9 @@ NULLABLE = ("label", "image_offset", "image_size")
 SEEK = "seek"
 """The column of seek points, which most indexes do not have."""
 
+INDEX_SHARDS = 1024
+"""Row groups in one index file. Its footer, read as a whole, then stays under about 2 MB."""
+
 TEXT_BYTES = 16 << 10
 """The maximum bytes of a key or path: a path has 4,096, and each byte may be escaped."""
 

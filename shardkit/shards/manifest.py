@@ -59,7 +59,8 @@ class ClassEntry(msgspec.Struct, frozen=True):
 
 
 class ShardEntry(msgspec.Struct, frozen=True):
-    """A shard: its file name, samples, bytes, and the CRC-32C of the whole file as 8 hex digits."""
+    """A shard: its file name, samples, bytes, and the CRC-32C of the whole file as 8 hex digits; "" for one elsewhere
+    of which only headers were read: then the index has no checksums of its images either."""
 
     name: str
     samples: int
@@ -145,6 +146,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """The version (ETag) that the store had for each shard, if they are elsewhere; None where there was none."""
         versions: list[str | None] = self.options.get(ELSEWHERE, {}).get("versions") or [None] * len(self.shards)
         return versions
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether the checksums of all images, and of their shards, are known."""
+        return all(entry.crc32c for entry in self.shards)
 
     def shards_beside(self, manifest: Location) -> Location:
         """A location whose siblings are the shards: the manifest's own, unless they are elsewhere."""
@@ -288,7 +294,8 @@ def _check(manifest: Manifest, place: str) -> None:
     for name in (*(entry.name for entry in shards), *(entry.name for entry in manifest.index)):
         plain = name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
         demand(plain, f"{name!r} is not a plain file name")
-    for crc in (*(entry.crc32c for entry in shards), *(entry.crc32c for entry in manifest.index)):
+    summed = [entry.crc32c for entry in shards if entry.crc32c or not manifest.elsewhere]
+    for crc in (*summed, *(entry.crc32c for entry in manifest.index)):
         demand(re.fullmatch("[0-9a-f]{8}", crc) is not None, f"crc32c is {crc!r}, and 8 hex digits are expected")
 
 

@@ -197,6 +197,21 @@ def read_shard(shard: ShardBytes, rows: IndexRows | None = None) -> ShardContent
     return content
 
 
+def read_described(content: ShardContent, samples: Iterator[Description]) -> None:
+    """Fill in the content of a shard from what is known of its samples, without checksums, which are 0. Damage ends the
+    rows and is recorded."""
+    columns = _Columns(content)
+    try:
+        columns.add(samples, _no_crc)
+    except DamagedError as exc:
+        content.error = exc
+    columns.finish(_no_crc, content.unpacked_bytes)
+
+
+def _no_crc(_start: int, _end: int) -> int:
+    return 0
+
+
 def _take_index(content: ShardContent, rows: IndexRows, shard: ShardBytes) -> bool:
     """Fill in the content of a shard that matches its index rows except for checksums; else return False."""
     try:

@@ -165,6 +165,9 @@ class IndexSettings:
     workers: Threads = None
     engine: EngineOption = "local"
     storage_options: StorageOptions = None
+    whole: Annotated[bool, Help("Read shards in a store as a whole, for checksums and the sizes of all images.")] = (
+        False
+    )
     seek_points: Annotated[
         bool, Help("Store in the index where a decoder can enter each JPEG, for faster random crops.")
     ] = False

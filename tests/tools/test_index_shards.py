@@ -196,7 +196,7 @@ def test_the_rows_of_many_shards_go_to_several_files_as_pack_writes_them(
     tmp_path: Path, draw_tree: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shardkit.packing.dest.work_folder.INDEX_SHARDS", 2)
-    monkeypatch.setattr("shardkit.tools.index_shards.INDEX_SHARDS", 2)
+    monkeypatch.setattr("shardkit.shards.indexing.make.INDEX_SHARDS", 2)
     packed = shardkit.pack(draw_tree(tmp_path / "tree", {"a": 5}), tmp_path / "train", max_count=1, workers=1)
     assert [(entry.name, entry.shards) for entry in packed.index] == [
         (index_name("train", number), shards) for number, shards in enumerate((2, 2, 1))

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 from shardkit.formats.protocol import (
     Description,
     Encoded,
+    Fetch,
     FormatName,
     Salvaged,
     SampleColumns,
     ShardData,
+    Skimmed,
     StoredSample,
     shift_errors,
 )
 from shardkit.formats.tar import samples
 from shardkit.formats.tar.headers import GZIP_MAGIC, pad_size
+from shardkit.formats.tar.skim import skim_samples
 from shardkit.formats.tar.stream import Readable, stream_samples
 from shardkit.sample import IMAGE_FIELDS
 
@@ -121,6 +124,10 @@ class Tar:
             elif not image and name in IMAGE_FIELDS:
                 image, start, size = name, first, length
         return Description(sample.key, sample.offset, sample.size, sample.fields, image, start, size, cls, "", "")
+
+    def skim(self, fetch: Fetch, size: int, *, place: str) -> Iterator[Skimmed]:
+        """As `skim.skim_samples`."""
+        return skim_samples(fetch, size, place=place)
 
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
         """The data of the next member, if it is the field as we write it."""

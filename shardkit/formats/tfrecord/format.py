@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from shardkit.formats.protocol import (
     Description,
     Encoded,
+    Fetch,
     FormatName,
     Salvaged,
     SampleColumns,
     ShardData,
+    Skimmed,
     StoredSample,
     shift_errors,
 )
@@ -20,6 +22,7 @@ from shardkit.formats.tar.stream import Readable
 from shardkit.formats.tfrecord import samples, stream
 from shardkit.formats.tfrecord.features import FILENAME, FORMAT, KEY, TEXT
 from shardkit.formats.tfrecord.samples import FieldNames
+from shardkit.formats.tfrecord.skim import skim_samples
 from shardkit.sample import IMAGE_FIELDS, text_of_path
 
 if TYPE_CHECKING:
@@ -124,6 +127,10 @@ class Tfrecord:
         return Description(
             sample.key, sample.offset, sample.size, sample.names, image, start, size, cls, path, sample.text
         )
+
+    def skim(self, fetch: Fetch, size: int, *, place: str) -> Iterator[Skimmed]:
+        """As `skim.skim_samples`."""
+        return skim_samples(fetch, size, place=place, describe=lambda sample: self.describe(None, sample))
 
     def field_behind(self, buffer: memoryview, end: int, stop: int, key: str, field: str) -> bytes | None:
         """Always None: the features of a record have no fixed order."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -36,6 +35,7 @@ from shardkit.shards.names import LOCK, base_of, work_name
 from shardkit.storage.files import FolderLock, size_of, whole_file
 from shardkit.storage.store import ObjectInfo, StorageOptions
 from shardkit.storage.transfer import crc_of, file_pieces, send
+from shardkit.system import cache_home
 from shardkit.threads import TransferPool
 
 FETCHERS = 16
@@ -209,14 +209,5 @@ def bucket_destination(
     """
     endpoints = sorted((key, str(value)) for key, value in (options or {}).items() if "endpoint" in key.lower())
     digest = hashlib.blake2b(repr((str(files.store.root), endpoints)).encode(), digest_size=10).hexdigest()
-    base = os.path.join(_cache_home(), "shardkit", "packing") if work is None else os.path.abspath(os.fspath(work))
+    base = os.path.join(cache_home(), "shardkit", "packing") if work is None else os.path.abspath(os.fspath(work))
     return BucketDestination(files, os.path.join(base, digest))
-
-
-def _cache_home() -> str:
-    """The user's cache folder: XDG_CACHE_HOME, or the equivalent on other systems."""
-    if os.name == "nt":
-        return os.environ.get("LOCALAPPDATA") or os.path.expanduser("~")
-    if sys.platform == "darwin":
-        return os.path.expanduser("~/Library/Caches")
-    return os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -27,15 +27,12 @@ from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, rows_path
 from shardkit.sample import fs_text
 from shardkit.shards.columns.types import Types
 from shardkit.shards.columns.values import decoded_columns
-from shardkit.shards.index import INTEGERS, ShardRows, index_writer
+from shardkit.shards.index import INDEX_SHARDS, INTEGERS, ShardRows, index_writer
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest, encode_manifest
 from shardkit.shards.names import LOCK, index_name, manifest_name, skipped_name
 from shardkit.storage.files import FolderLock, storage_error, sync_folder, translated, whole_file
 from shardkit.storage.parts import PART, remove_abandoned
 from shardkit.system import POSIX
-
-INDEX_SHARDS = 1024
-"""Row groups in one index file. Its footer, read as a whole, then stays under about 2 MB."""
 
 
 @contextlib.contextmanager

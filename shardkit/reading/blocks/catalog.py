@@ -94,7 +94,11 @@ class IndexCatalog:
         versions, beside = manifest.shard_versions, manifest.shards_beside(location)
         files = [
             ShardFile(
-                beside.sibling(entry.name), entry.bytes, int(entry.crc32c, 16), unpacked[number], versions[number]
+                beside.sibling(entry.name),
+                entry.bytes,
+                int(entry.crc32c or "-1", 16),
+                unpacked[number],
+                versions[number],
             )
             for entry, number in zip(entries, self.numbers, strict=True)
         ]
@@ -107,11 +111,16 @@ class IndexCatalog:
         self.image_fields = [name for name in manifest.fields if name in IMAGE_FIELDS]
         others = [name for name in manifest.fields if name not in IMAGE_FIELDS]
         packed = manifest.one_image_each  # whose path tells the field
-        self.plain = names is None and others in (["cls"], []) and (packed or len(self.image_fields) == 1)
-        self.checked_raw = self.format.checks_itself or self.access.unsure
+        self.summed = manifest.has_checksums
+        """Whether the index has checksums. Without them, a sample is read as a whole, and proves that it is the right
+        one by its key, in TFRecord also by the checksums of its record."""
+        self.plain = (
+            self.summed and names is None and others in (["cls"], []) and (packed or len(self.image_fields) == 1)
+        )
+        self.checked_raw = self.summed and (self.format.checks_itself or self.access.unsure)
         """Whether images that are not decoded are checked: if the format has its own checksums, or a store may send
         wrong bytes."""
-        self.checked = self.checked_raw or verify is not False
+        self.checked = self.checked_raw or (self.summed and verify is not False)
         """Whether decoded images are checked."""
         self._verify = bool(verify)
         self._first = np.concatenate([[0], np.cumsum(self.counts)])
@@ -358,7 +367,8 @@ def _access_to(
 
 
 def _digest(manifest: Manifest) -> str:
-    text = "\0".join(f"{e.samples} {e.bytes} {e.crc32c}" for e in manifest.shards)
+    signs = (entry.crc32c or version for entry, version in zip(manifest.shards, manifest.shard_versions, strict=True))
+    text = "\0".join(f"{e.samples} {e.bytes} {sign}" for e, sign in zip(manifest.shards, signs, strict=True))
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 

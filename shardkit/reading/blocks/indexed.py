@@ -113,9 +113,11 @@ class IndexBlock:
         return found
 
     def _image_in(self, number: int, data: Buffer, base: int) -> Buffer:
-        """The image in bytes of its shard. DamagedError if its checksum is wrong."""
+        """The image in bytes of its shard. DamagedError if its checksum is wrong, or it is of another sample."""
         start, end = self.spans.images[1][number] - base, self.spans.images[2][number] - base
         found = data if end - start == len(data) else memoryview(data)[start:end]
+        if not self.catalog.summed:
+            self._sample_in(number, data, base)
         if self.catalog.checked and crc32c(found) != self._checksums[number]:
             raise self._damaged(number)
         return found
@@ -199,7 +201,7 @@ class IndexBlock:
         if self.catalog.plain and label >= 0 and has_image and not self.held.whole:
             url, image = self.catalog.urls[self.spans.images[0][number]], self.image(number)
             return {"__key__": self.keys[number], "__url__": url, self.fields[number]: bytes(image), "cls": label}
-        if (checked or self.catalog.access.unsure) and has_image:
+        if (checked or self.catalog.access.unsure) and has_image and self.catalog.summed:
             self.image(number)
         return self.held.parse(number, self._sample_in)
 

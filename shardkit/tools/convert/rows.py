@@ -93,7 +93,7 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
     def rows(number: int) -> StoredRows:
         table = catalog.table(number)
         keys, paths = table.key.to_pylist(), table.path.to_pylist()
-        crcs = np.where(table.image_size >= 0, table.crc32c.astype(np.int64), -1)
+        crcs = np.where((table.image_size >= 0) & catalog.summed, table.crc32c.astype(np.int64), -1)
         return StoredRows(keys, paths, table.label, table.offset, table.size, table.image_size, crcs)
 
     manifest: Manifest | None = found.manifest

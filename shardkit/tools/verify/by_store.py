@@ -35,10 +35,13 @@ def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], Non
         fact = "there is no manifest with the sizes and checksums to compare with the store's"
         raise UsageError(str(opened.place), fact, "read the whole dataset with `read=True`")
 
+    names = [entry.name for entry in opened.manifest.shards]
+    versions = dict(zip(names, opened.manifest.shard_versions, strict=True)) if opened.manifest.elsewhere else {}
+
     def one(task: tuple[Location, ShardEntry | IndexEntry | None]) -> tuple[list[Finding], int, bool]:
         place, entry = task
         assert entry is not None
-        return _held(opened, place, entry)
+        return _held(opened, place, entry, versions.get(entry.name))
 
     reported = Reported([], 0, 0)
     for done, ((_, entry), (found, size, proven)) in enumerate(
@@ -52,8 +55,10 @@ def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], Non
     return reported
 
 
-def _held(opened: Opened, place: Location, entry: ShardEntry | IndexEntry) -> tuple[list[Finding], int, bool]:
-    """Return (findings, bytes, whether the store has a checksum) for one object."""
+def _held(
+    opened: Opened, place: Location, entry: ShardEntry | IndexEntry, version: str | None
+) -> tuple[list[Finding], int, bool]:
+    """Return (findings, bytes, whether the store has a checksum) for one object. version: when it was indexed."""
     shard = isinstance(entry, ShardEntry)
     what = "shard" if shard else "index"
     try:
@@ -65,7 +70,10 @@ def _held(opened: Opened, place: Location, entry: ShardEntry | IndexEntry) -> tu
     if info.bytes != entry.bytes:
         fact = f"the {what} has {info.bytes} bytes, but its manifest says {entry.bytes}"
         return [finding("shard-size" if shard else "index-crc", str(place), fact)], info.bytes, True
-    if info.crc32c is not None and info.crc32c != entry.crc32c:
+    if info.crc32c is not None and entry.crc32c and info.crc32c != entry.crc32c:
         fact = f"the store reports CRC-32C {info.crc32c} for the {what}, but its manifest says {entry.crc32c}"
         return [finding(f"{what}-crc", str(place), fact)], info.bytes, True
-    return [], info.bytes, info.crc32c is not None
+    if version is not None and info.version not in (None, version):
+        fact = f"the shard was replaced since it was indexed: its version was {version}, and is {info.version}"
+        return [finding("shard-version", str(place), fact)], info.bytes, True
+    return [], info.bytes, info.crc32c is not None and entry.crc32c != ""

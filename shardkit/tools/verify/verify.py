@@ -106,9 +106,10 @@ def verify(
     opened = open_dataset(source, remote, read=read or decode)
     findings = [*opened.findings, *(item for index in opened.index for item in index.findings)]
     findings += _beside(opened)
-    if not opened.place.is_local and not (read or decode):
+    far = any(not shard.location.is_local for shard in opened.shards[:1]) or not opened.place.is_local
+    if far and not (read or decode):
         return _as_the_store_says(opened, findings, workers, progress)
-    if not opened.place.is_local and workers is None:
+    if far and workers is None:
         threads = FETCHED
     check = DatasetCheck(opened, decode)
     reported = _Reported(progress, opened)
@@ -126,7 +127,7 @@ def verify(
         samples=len(check.hashes),
         bytes=reported.bytes,
         decoded=check.decoded,
-        checksums=opened.manifest is not None,
+        checksums=opened.manifest is not None and opened.manifest.has_checksums,
         findings=tuple(dict.fromkeys(findings)),
     )
 
@@ -352,7 +353,7 @@ def _against_entry(shard: ShardPlace, content: ShardContent) -> Iterator[Finding
     if content.file_bytes != entry.bytes:
         fact = f"the shard has {content.file_bytes} bytes, but its manifest says {entry.bytes}"
         yield finding("shard-size", place, fact)
-    elif f"{content.crc32c:08x}" != entry.crc32c:
+    elif entry.crc32c and f"{content.crc32c:08x}" != entry.crc32c:
         fact = f"the shard's CRC-32C is {content.crc32c:08x}, but its manifest says {entry.crc32c}"
         yield finding("shard-crc", place, fact)
     if content.error is None and len(content) != entry.samples:
@@ -369,14 +370,15 @@ def _against_rows(shard: ShardPlace, content: ShardContent, rows: IndexRows) -> 
         yield finding("index-rows", place, fact)
         return
     count = min(len(content), len(rows.keys))
-    for row in _differing(content, rows, count):
+    columns = COMPARED if shard.entry is not None and not shard.entry.crc32c else (*COMPARED, "crc32c")
+    for row in _differing(content, rows, count, columns):
         yield _difference(place, content, rows, row)
 
 
-def _differing(content: ShardContent, rows: IndexRows, count: int) -> list[int]:
+def _differing(content: ShardContent, rows: IndexRows, count: int, columns: Sequence[str]) -> list[int]:
     wrong = np.zeros(count, np.bool_)
     has_label = content.numbers["label"][:count] != -1
-    for column in (*COMPARED, "crc32c"):
+    for column in columns:
         differs = content.numbers[column][:count] != rows.numbers[column][:count].astype(np.int64)
         wrong |= differs & has_label if column == "label" else differs
     if content.keys[:count] != rows.keys[:count]:

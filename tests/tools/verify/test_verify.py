@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -21,11 +22,12 @@ from hypothesis import strategies as st
 import shardkit
 from shardkit import NotFoundError, UsageError, pack, verify
 from shardkit.checksums import crc32c, joined_crc
-from shardkit.location import Location
+from shardkit.location import Location, locate
 from shardkit.shards.findings import CURES
 from shardkit.shards.index import ShardRows, write_index
 from shardkit.shards.manifest import IndexEntry
 from shardkit.shards.open import IndexFile
+from shardkit.storage.store import open_store
 
 
 @pytest.fixture
@@ -387,6 +389,21 @@ def test_long_parts_are_joined_as_well() -> None:
     crcs = np.array([google_crc32c.value(part) for part in parts], np.uint32)
     lengths = np.array([len(part) for part in parts], np.int64)
     assert joined_crc(crcs, lengths) == google_crc32c.value(b"".join(parts))
+
+
+def test_a_shard_elsewhere_that_was_replaced_is_told_by_its_version(tmp_path: Path) -> None:
+    folder = locate(f"memory://{os.urandom(6).hex()}")
+    for value in (b"1", b"2"):
+        sink = io.BytesIO()
+        with tarfile.open(fileobj=sink, mode="w") as file:
+            info = tarfile.TarInfo("a.cls")
+            info.size = 1
+            file.addfile(info, io.BytesIO(value))
+        open_store(folder).put("x-000000.tar", io.BytesIO(sink.getvalue()))
+        if value == b"1":
+            shardkit.index_shards(f"{folder}/x-000000.tar", out=tmp_path / "mine")
+            assert kinds(tmp_path / "mine") == set()
+    assert kinds(tmp_path / "mine") == {"shard-version"}
 
 
 def test_every_kind_of_finding_is_made_above() -> None:

@@ -1,0 +1,157 @@
+"""The shards that were read and their index rows, on disk until the labels of all of them are known.
+
+    record = head bytes (4), body bytes (8), CRC-32C of head and body (4), head, body      little-endian
+    head   = what is known of the shard, as JSON; body = its rows, as an Arrow stream
+
+With a name, the file outlasts an interruption: the next run finds the records that are whole. A cut end is dropped.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from struct import Struct
+from threading import Lock
+from typing import Any, BinaryIO, cast
+
+from shardkit.checksums import crc32c
+from shardkit.shards.class_names import Mixed, ShardLabels
+from shardkit.shards.index import INTEGERS, SEEK, ShardRows, as_numpy, to_table
+from shardkit.shards.indexing.shard import IndexedShard
+from shardkit.shards.manifest import ShardEntry
+from shardkit.storage.files import translated
+from shardkit.system import BINARY
+
+SPOOL = "shards.read"
+"""The file of an index that is being made, in its work folder."""
+
+_FRAME = Struct("<IQI")
+
+
+class Spool:
+    """Shards and their index rows by number, in a file of `folder`. Thread-safe."""
+
+    def __init__(self, folder: str, *, seek: bool, name: str | None = None) -> None:
+        """seek: keep the seek points too. name: of the file, which may hold shards of an earlier run; without one, the
+        file ends with this object. Raises DestinationError, StorageError if the folder can't be written to."""
+        self._folder, self._seek = folder, seek
+        self._path = None if name is None else os.path.join(folder, name)
+        with translated(folder):
+            self._file = unnamed_file(folder) if self._path is None else _opened(self._path)
+        weakref.finalize(self, self._file.close)
+        self._lock = Lock()
+        self._bodies: list[tuple[int, int]] = []
+        self._shards: list[IndexedShard] = []
+        self._numbers: dict[str, int] = {}
+        self._end = 0
+        if name is not None:
+            self._recover()
+
+    def find(self, key: str) -> int | None:
+        """The number of a shard that an earlier run, or this one, has read."""
+        return self._numbers.get(key)
+
+    def add(self, key: str, shard: IndexedShard, rows: ShardRows) -> int:
+        """Keep a shard; its number. StorageError if the disk is full, DatasetError for rows that no index can hold."""
+        import pyarrow as pa
+
+        table = to_table(rows, seek=self._seek).drop_columns(["shard"])
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        head, body = _encoded(key, shard), sink.getbuffer()
+        frame = _FRAME.pack(len(head), len(body), crc32c(body, crc32c(head)))
+        with self._lock:
+            with translated(self._folder):
+                self._file.seek(self._end)
+                self._file.write(b"".join((frame, head, body)))
+                self._file.flush()
+            return self._note(key, shard, len(head), len(body))
+
+    def shard(self, number: int) -> IndexedShard:
+        """What is known of a shard."""
+        return self._shards[number]
+
+    def rows(self, number: int) -> ShardRows:
+        """The rows of a shard."""
+        import pyarrow as pa
+
+        start, size = self._bodies[number]
+        with self._lock, translated(self._folder):
+            self._file.seek(start)
+            data = self._file.read(size)
+        table = pa.ipc.open_stream(data).read_all()
+        numbers: dict[str, Any] = {name: as_numpy(table[name]) for name in INTEGERS}
+        seek = [points or b"" for points in table[SEEK].to_pylist()] if self._seek else None
+        name = self._shards[number].entry.name
+        return ShardRows(name, table["key"].to_pylist(), table["path"].to_pylist(), numbers, seek)
+
+    def remove(self) -> None:
+        """Remove the file, whose shards are in an index now."""
+        self._file.close()
+        if self._path is not None:
+            with translated(self._path):
+                os.unlink(self._path)
+
+    def _note(self, key: str, shard: IndexedShard, head: int, body: int) -> int:
+        self._bodies.append((self._end + _FRAME.size + head, body))
+        self._shards.append(shard)
+        self._numbers[key] = len(self._shards) - 1
+        self._end += _FRAME.size + head + body
+        return self._numbers[key]
+
+    def _recover(self) -> None:
+        with translated(self._folder):
+            for head, body in _records(self._file):
+                try:
+                    key, shard = _decoded(head)
+                except (ValueError, TypeError):  # of another version of shardkit
+                    break
+                self._note(key, shard, len(head), body)
+            self._file.truncate(self._end)
+
+
+def _records(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """(head, length of the body) of each record that is whole."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    while len(frame := file.read(_FRAME.size)) == _FRAME.size:
+        head_bytes, body_bytes, crc = _FRAME.unpack(frame)
+        if file.tell() + head_bytes + body_bytes > size:
+            return
+        head = file.read(head_bytes)
+        if crc32c(file.read(body_bytes), crc32c(head)) != crc:
+            return
+        yield head, body_bytes
+
+
+def _encoded(key: str, shard: IndexedShard) -> bytes:
+    """What is known of a shard, as JSON, which also holds names that are not UTF-8."""
+    labels, entry = shard.labels, shard.entry
+    pairs = [(label, folder, count) for (label, folder), count in labels.pairs.items()]
+    said = (pairs, list(labels.texts.items()), labels.mixed)
+    named = (entry.name, entry.samples, entry.bytes, entry.crc32c)
+    return json.dumps((key, named, shard.fields, said, shard.unpacked, shard.format, shard.version)).encode()
+
+
+def _decoded(data: bytes) -> tuple[str, IndexedShard]:
+    """Raises ValueError, TypeError for what another version of shardkit has written."""
+    key, named, fields, (pairs, texts, mixed), unpacked, form, version = json.loads(data)
+    counts = Counter({(label, folder): count for label, folder, count in pairs})
+    labels = ShardLabels(counts, dict(texts), None if mixed is None else Mixed(*mixed))
+    return key, IndexedShard(ShardEntry(*named), tuple(fields), labels, unpacked, form, version)
+
+
+def _opened(path: str) -> BinaryIO:
+    return cast(BinaryIO, os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | BINARY, 0o644), "r+b"))
+
+
+def unnamed_file(folder: str) -> BinaryIO:
+    """A new file that ends when it is closed. DestinationError or StorageError if the folder can't be written to."""
+    with translated(folder):
+        return cast(BinaryIO, tempfile.TemporaryFile(dir=folder))
