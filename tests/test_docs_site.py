@@ -19,6 +19,7 @@ import shardkit
 from shardkit import errors
 from shardkit.cli import main
 from shardkit.images.decoder import DecodeOptions
+from shardkit.reading.batches.columns import ColumnsLike
 from shardkit.shards.index import NULLABLE, SEEK, schema
 from shardkit.shards.manifest import LabelKind, Manifest
 
@@ -171,12 +172,13 @@ def test_every_option_of_decode_is_in_its_table_with_its_default() -> None:
     parameters = inspect.signature(shardkit.Dataset.decode).parameters
     assert list(rows) == [name for name in parameters if name != "self"]
     hints = get_type_hints(DecodeOptions)
+    hints["columns"] = ColumnsLike | None
     for name, (_, values, default, _) in rows.items():
         assert default.strip("`").replace('"', "'") == repr(parameters[name].default), name
         for choice in get_args(hints[name]):
             for word in get_args(choice) or (choice,):
                 assert not isinstance(word, str) or f'"{word}"' in values, (name, word)
-    assert len(rows) == len(fields(DecodeOptions))
+    assert rows.keys() == {each.name for each in fields(DecodeOptions)} | {"columns"}
 
 
 NO_VARIABLES = {"ALREADY_EXISTS", "NOT_FOUND", "SPREAD", "CPU", "SOCK_SEQPACKET", "SO_PEERCRED"}

@@ -140,7 +140,7 @@ def test_decode_has_the_options_and_defaults_of_decode_options() -> None:
     parameters = inspect.signature(shardkit.Dataset.decode).parameters
     asked = {name: (p.annotation, p.default) for name, p in parameters.items() if name != "self"}
     kept = {field.name: (field.type, field.default) for field in fields(DecodeOptions) if field.default is not MISSING}
-    assert asked == kept
+    assert asked == kept | {"columns": ("ColumnsLike | None", None)}  # which are not about images
     explained = inspect.getdoc(shardkit.Dataset.decode) or ""
     assert [name for name in asked if not re.search(rf"\b{name}:", explained)] == []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.adapters.inputs import column_names
 from shardkit.adapters.names import checked_names, not_an_item
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.images.decoder import ImageDecoder
@@ -142,19 +143,21 @@ def _refused(fact: str, cure: str) -> UsageError:
 
 def _blocks(part: Dataset, names: tuple[str, str] | None) -> Iterator[Any]:
     """The blocks of a task: of some samples each."""
-    rows = (_row(item, names) for _, item in part.run(0))
+    further = column_names(part)
+    rows = (_row(item, names, further) for _, item in part.run(0))
     while chosen := list(islice(rows, BLOCK_SAMPLES)):
         columns = dict.fromkeys(name for row in chosen for name in row)
         yield BlockAccessor.batch_to_block({name: _column([row.get(name) for row in chosen]) for name in columns})
 
 
-def _row(item: Any, names: tuple[str, str] | None) -> Mapping[str, Any]:
+def _row(item: Any, names: tuple[str, str] | None, further: Sequence[str]) -> Mapping[str, Any]:
     if names is None:
         return item if isinstance(item, dict) else {"item": item}
     image = image_field(item) if isinstance(item, dict) else None
     if image is None:
         raise not_an_item(item)
-    return {names[0]: item[image]} | ({names[1]: item["cls"]} if "cls" in item else {})
+    more = {name: item[name] for name in further if name in item}
+    return {names[0]: item[image]} | ({names[1]: item["cls"]} if "cls" in item else {}) | more
 
 
 def _column(values: list[Any]) -> NDArray[Any]:

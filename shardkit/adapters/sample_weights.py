@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.adapters.inputs import column_names, inputs_of
 from shardkit.errors import DatasetError, UsageError
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.chains import as_view
@@ -35,9 +36,9 @@ def weighed(dataset: Dataset, sample_weight: SampleWeight | None) -> Dataset:
     if dataset.batch_size is None:
         raise UsageError(_PLACE, "weights are given to batches", "add .batch(32), after .decode(size=…)")
     if isinstance(sample_weight, str):
-        found = dataset.map(FieldWeights(sample_weight))
+        found = dataset.map(FieldWeights(sample_weight, columns=column_names(dataset)))
     else:
-        found = dataset.map(_ByKey(weights_by_key(dataset, sample_weight)))
+        found = dataset.map(_ByKey(weights_by_key(dataset, sample_weight), column_names(dataset)))
     return replace(found, watch=dataset.watch)  # its statistics are those of the Dataset that the user has
 
 
@@ -76,9 +77,10 @@ class _ByKey:
     """Weights by the keys of the samples."""
 
     weights: Mapping[str, float]
+    columns: tuple[str, ...] = ()
 
     def __call__(self, batch: Any) -> tuple[Any, Any, NDArray[np.float32]]:
-        images, labels = _of_batch(batch)
+        images, labels = _of_batch(batch, self.columns)
         return images, labels, np.array([self.weights[key] for key in batch.keys], np.float32)
 
 
@@ -88,10 +90,11 @@ class FieldWeights:
 
     name: str
     argument: str = _PLACE
+    columns: tuple[str, ...] = ()
 
     def __call__(self, batch: Any) -> tuple[Any, Any, NDArray[np.float32]]:
         """(images, labels, weights) of a batch."""
-        images, labels = _of_batch(batch)
+        images, labels = _of_batch(batch, self.columns)
         return images, labels, self.of(batch)
 
     def of(self, batch: Batch) -> NDArray[np.float32]:
@@ -110,11 +113,12 @@ class FieldWeights:
         return float(value)
 
 
-def _of_batch(batch: Any) -> tuple[Any, Any]:
-    """The images and labels of a batch. DatasetError where a map() has replaced it, and without labels."""
+def _of_batch(batch: Any, columns: tuple[str, ...]) -> tuple[Any, Any]:
+    """The images, with further columns if there are any, and labels of a batch. DatasetError where a map() has replaced
+    it, and without labels."""
     if not isinstance(batch, Batch):
         fact = f"map() after batch() returns a {type(batch).__name__}, which has no keys and fields"
         raise DatasetError(_PLACE, fact, "return the weights from that function")
     if batch.labels is None:
         raise DatasetError(_PLACE, "the samples have no labels to be weighed", "omit it")
-    return batch.images, batch.labels
+    return inputs_of(batch, columns), batch.labels

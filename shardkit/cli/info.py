@@ -81,6 +81,11 @@ def info_text(info: DatasetInfo) -> str:
         ["classes", f"{len(info.classes):,}"],
         ["image sizes", _image_sizes(info)],
         ["seek points", "yes" if info.options.get("seek_points") is True else "no"],
+        *(
+            [["columns", ", ".join(f"{printable(name)} ({text})" for name, text in info.columns.items())]]
+            if info.columns
+            else []
+        ),
         *_progressive(info),
     ]
     lines = [printable(info.source), tables.table(rows, left=(0, 1))]

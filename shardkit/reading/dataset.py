@@ -35,6 +35,7 @@ from shardkit.images.views.options import View
 from shardkit.options.keywords import METHODS, named_options, no_attribute
 from shardkit.options.numbers import switch
 from shardkit.reading.batches.batch import Batch
+from shardkit.reading.batches.columns import ColumnsLike, asked_columns
 from shardkit.reading.batches.encoded import EncodedBatch
 from shardkit.reading.batches.fields import FIELD_DECODERS
 from shardkit.reading.batches.labels import require_class_labels
@@ -370,6 +371,7 @@ class Dataset(Generic[T_co]):
         on_error: OnError = "raise",
         skip_limit: int = 100,
         max_pixels: int = MAX_PIXELS,
+        columns: ColumnsLike | None = None,
     ) -> Dataset[DecodedSample]:
         """Decode images to arrays, and other fields by their extension (cls, txt, json, npy; all others remain bytes).
 
@@ -402,6 +404,10 @@ class Dataset(Generic[T_co]):
         label: "int" is int64; "onehot", "binary" and "multihot" are float32.
         on_error: with "raise" the first image that can't be decoded is a DecodeError; "skip" omits and logs them.
         skip_limit: the most images that "skip" omits. max_pixels: an image with more is refused before it is decoded.
+        columns: further columns of the index, which a list of samples brought along: ["age", "city"]. They are values
+        of a sample, and of a batch arrays (samples,), (samples, N) for lists of N numbers, and lists of text:
+        `batch["age"]`. Null is NaN, NaT or None; in columns of whole numbers or truth values it is a DatasetError,
+        unless a value for it is given: {"age": -1, "city": ""}.
 
         Raises UsageError for impossible options, and after map(), filter(), batch() or another decode(). Iterating
         raises DecodeError with shard, byte and key.
@@ -413,7 +419,7 @@ class Dataset(Generic[T_co]):
             augment=augment, layout=layout, orientation=orientation, label=label, on_error=on_error,
             skip_limit=skip_limit, max_pixels=max_pixels,
         )  # fmt: skip
-        return self._with(Decode(options))
+        return self._with(Decode(options, asked_columns("decode(columns)", columns)))
 
     @overload
     def map(self, fn: Callable[[T_co], U], *, rng: Literal[False] = False) -> Dataset[U]: ...
@@ -441,24 +447,45 @@ class Dataset(Generic[T_co]):
         return self._with(Filter(callable_of("filter(fn)", fn)))
 
     @overload
-    def batch(self, size: int, *, drop_last: bool = False, encoded: Literal[True]) -> Dataset[EncodedBatch]: ...
+    def batch(
+        self, size: int, *, drop_last: bool = False, encoded: Literal[True], columns: ColumnsLike | None = None
+    ) -> Dataset[EncodedBatch]: ...
     @overload
     def batch(
-        self: Dataset[Never], size: int, *, drop_last: bool = False, encoded: Literal[False] = False
+        self: Dataset[Never],
+        size: int,
+        *,
+        drop_last: bool = False,
+        encoded: Literal[False] = False,
+        columns: ColumnsLike | None = None,
     ) -> Dataset[Any]: ...
     @overload
     def batch(
-        self: Dataset[DecodedSample], size: int, *, drop_last: bool = False, encoded: Literal[False] = False
+        self: Dataset[DecodedSample],
+        size: int,
+        *,
+        drop_last: bool = False,
+        encoded: Literal[False] = False,
+        columns: ColumnsLike | None = None,
     ) -> Dataset[Batch]: ...
     @overload
     def batch(
-        self: Dataset[Sample], size: int, *, drop_last: bool = False, encoded: Literal[False] = False
+        self: Dataset[Sample],
+        size: int,
+        *,
+        drop_last: bool = False,
+        encoded: Literal[False] = False,
+        columns: ColumnsLike | None = None,
     ) -> Dataset[dict[str, Any]]: ...
     @overload
-    def batch(self, size: int, *, drop_last: bool = False, encoded: bool = False) -> Dataset[Any]: ...
+    def batch(
+        self, size: int, *, drop_last: bool = False, encoded: bool = False, columns: ColumnsLike | None = None
+    ) -> Dataset[Any]: ...
 
     @named_options
-    def batch(self, size: int, *, drop_last: bool = False, encoded: bool = False) -> Dataset[Any]:
+    def batch(
+        self, size: int, *, drop_last: bool = False, encoded: bool = False, columns: ColumnsLike | None = None
+    ) -> Dataset[Any]:
         """Combine `size` items: decoded images to a Batch, which unpacks as (images, labels); others to a dict.
 
         The dict holds lists. drop_last omits a smaller last batch. A field that a sample lacks is None in its list.
@@ -466,10 +493,12 @@ class Dataset(Generic[T_co]):
         encoded: combine undecoded samples to an `EncodedBatch` instead: their images in one buffer with offsets, and
         the boxes and flips that decode() would draw, for a decoder on a GPU. UsageError after decode(). Iterating
         raises DecodeError for a sample without an image.
+        columns: further columns of the index for samples that are not decoded, as in `decode`.
         """
         require_order(self, "batch()")
         number = min(at_least("batch(size)", size, 1), sys.maxsize)  # no dataset has more samples
-        return self._with(BatchUp(number, switch("drop_last", drop_last), switch("encoded", encoded)))
+        asked = asked_columns("batch(columns)", columns)
+        return self._with(BatchUp(number, switch("drop_last", drop_last), switch("encoded", encoded), asked))
 
     @named_options
     def take(self, count: int) -> Dataset[T_co]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shardkit.errors import DatasetError, UsageError
+from shardkit.reading.batches.columns import ColumnReader
 from shardkit.reading.batches.memory import Memory
 from shardkit.reading.batches.pipeline import Group, Item, Run, apply_to_items, batch_limits
 from shardkit.reading.batches.shared import SharedBatches, shared_batches
@@ -251,7 +252,10 @@ class Epoch:
         threads = reading.threads or cores()
         record.begin(self._setting(threads))
         shared = self._shared()
-        return Run(source, self.steps, threads, reading.batches_ahead, reading.decoders, memory, shared, record)
+        columns = column_reader(self.content, self.steps)
+        return Run(
+            source, self.steps, threads, reading.batches_ahead, reading.decoders, memory, shared, record, columns
+        )
 
     def _setting(self, threads: int) -> Setting:
         """How it reads, for its record."""
@@ -311,6 +315,16 @@ class Epoch:
             return
         if any(part.reading.buffer for part in content.parts):
             _warn_once("concat() reads its datasets in order, even shuffled ones: call shuffle() on the result")
+
+
+def column_reader(content: Content, steps: Steps) -> ColumnReader | None:
+    """What reads the further columns that the steps ask for; None if they ask for none. Raises UsageError as
+    ColumnReader, DatasetError for shards without a manifest."""
+    place, asked = steps.columns
+    if not asked:
+        return None
+    views = None if steps.decode is None else steps.decode.options.views
+    return ColumnReader(place, asked, content.catalog, tuple(views or ()))
 
 
 def _warn_once(text: str) -> None:

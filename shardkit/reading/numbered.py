@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from shardkit.errors import NotFoundError, SampleIndexError, UsageError
 from shardkit.reading.batches.pipeline import Run
 from shardkit.reading.blocks.source import OneBlock
+from shardkit.reading.epoch import column_reader
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
@@ -93,7 +94,8 @@ def one_of(data: Dataset, item: Any) -> Any:
     if data.steps.batch is not None:
         raise UsageError("dataset[…]", "batches are not numbered", "select samples before batch()")
     source = OneBlock(data.content.catalog, _row_of(data, item), data.reading.seed)
-    found = next(Run(source, data.steps, 1, 1, data.reading.decoders).items(), None)
+    columns = column_reader(data.content, data.steps)
+    found = next(Run(source, data.steps, 1, 1, data.reading.decoders, columns=columns).items(), None)
     if found is None:
         raise NotFoundError(repr(data.content), f"filter() drops sample {item!r}", "use the unfiltered dataset")
     return found[1]

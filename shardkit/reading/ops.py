@@ -8,13 +8,15 @@ from typing import Any, Literal
 
 from shardkit.errors import UsageError
 from shardkit.images.decoder import DecodeOptions
+from shardkit.reading.batches.columns import Asked
 
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Decode images to arrays, other fields by their extension."""
+    """Decode images to arrays, other fields by their extension. columns: further columns to add."""
 
     options: DecodeOptions
+    columns: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,8 @@ class BatchUp:
     drop_last: bool
     encoded: bool = False
     """Whether the images stay as they are, for a decoder elsewhere."""
+    columns: tuple[Asked, ...] = ()
+    """Further columns to add."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,13 @@ class Steps:
         """The decode step, if there is one."""
         return next((op for op in self.samples if isinstance(op, Decode)), None)
 
+    @property
+    def columns(self) -> tuple[str, tuple[Asked, ...]]:
+        """The further columns of samples and batches, and where they were asked for."""
+        if self.decode is not None and self.decode.columns:
+            return "decode(columns)", self.decode.columns
+        return "batch(columns)", () if self.batch is None else self.batch.columns
+
     def needs_replay(self, start: int) -> bool:
         """Whether resuming in an epoch requires reading it again from the start.
 
@@ -190,6 +201,9 @@ def steps_of(ops: Sequence[Op]) -> Steps:
                 fact = "decode() comes before it, so the images are already arrays"
                 cure = "omit decode(), and give its size, crop and flip to crops() of each batch"
                 raise UsageError("batch(encoded=True)", fact, cure)
+            if op.columns and any(isinstance(step, Decode) for step in samples):
+                cure = "give them to decode(columns=)"
+                raise UsageError("batch(columns)", "decode() comes before it, whose samples have them", cure)
             batch = op
         elif isinstance(op, Decode):
             if batch is not None or any(isinstance(step, (Decode, Map, Filter)) for step in samples):

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from shardkit.checksums import crc32c, crc32c_of_file
 from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageError
 from shardkit.formats.format import FORMATS
 from shardkit.location import Location, locate
+from shardkit.shards.columns.types import Types
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike, find_shards, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
@@ -26,6 +27,9 @@ from shardkit.shards.names import base_of, generation_of, index_name, stem_of_sh
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.storage.files import translated
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 OPEN_BYTES = 96 << 20
 """The memory of the index files that are open."""
@@ -53,6 +57,10 @@ class ShardPlace:
     def rows(self) -> IndexRows | None:
         """Its index rows; None if there are none, or if they can't be read, which is a finding of the index file."""
         return None if self.index is None else self.index[0].rows(self.index[1])
+
+    def further(self) -> pa.Table | None:
+        """The further columns of its index rows by NAME; None if there are none, or if they can't be read."""
+        return None if self.index is None else self.index[0].further(self.index[1])
 
 
 class OpenFiles:
@@ -150,6 +158,21 @@ class IndexFile:
             return None
         keys, paths = columns.pop("key").to_pylist(), columns.pop("path").to_pylist()
         return IndexRows(keys, paths, {name: np.asarray(columns[name]) for name in INTEGERS})
+
+    def further(self, group: int) -> pa.Table | None:
+        """The further columns of a shard by NAME. None if there are none, or they can't be read: then a finding."""
+        opened = self._files.rows(self, self._open) if group < len(self.shards) else None
+        try:
+            return None if opened is None else opened.further(group)
+        except DatasetError as exc:
+            self.findings.append(finding("index-damaged", str(self.place), exc.fact))
+            return None
+
+    @property
+    def further_types(self) -> Types:
+        """Its further columns; none if it can't be read."""
+        opened = self._files.rows(self, self._open)
+        return {} if opened is None else opened.further_types
 
 
 @dataclass(slots=True)

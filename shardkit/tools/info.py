@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,8 @@ class DatasetInfo:
     classes: name and number of samples, in label order. width, height: of the stored images, in pixels; None if the
     index has none. common_sizes: the most frequent (width, height, images), at most 5. unknown_sizes: images whose size
     is not in the index. options: those the dataset was packed with. jpegs: JPEGs whose headers were read, spread over
-    the dataset (0 for one in a store); progressive: how many of these are progressive.
+    the dataset (0 for one in a store); progressive: how many of these are progressive. columns: the further columns of
+    the index, with their types.
     """
 
     source: str
@@ -65,6 +66,7 @@ class DatasetInfo:
     options: dict[str, Any]
     jpegs: int = 0
     progressive: int = 0
+    columns: dict[str, str] = field(default_factory=dict)
 
     __repr__ = short_repr
 
@@ -107,6 +109,7 @@ def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
         common_sizes=tuple((width, height, count) for (width, height), count in frequent[:COMMON_SIZES]),
         unknown_sizes=unknown,
         options=dict(manifest.options),
+        columns=dict(manifest.columns),
         **_kinds(place),
     )
 
@@ -134,7 +137,7 @@ def _of_tree(place: Location) -> DatasetInfo:
     )
 
 
-def _kinds(place: Location) -> dict[str, int]:
+def _kinds(place: Location) -> dict[str, Any]:
     """The counts of JPEGs; none for a dataset in a store, or one whose shards can't be read, which verify reports."""
     if not place.is_local:
         return {}

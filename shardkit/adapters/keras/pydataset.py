@@ -6,11 +6,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.adapters.inputs import column_names, column_types, inputs_of
 from shardkit.adapters.keras.absent import absent
 from shardkit.adapters.keras.listing import KerasListing, delivered
 from shardkit.adapters.sample_weights import weighed
@@ -69,7 +71,8 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
             raise UsageError("to_keras()", fact, "use to_tf(), which a strategy does not shard again")
         super().__init__(workers=1)
         self.dataset = dataset
-        self._convert = convert or as_keras
+        column_types(dataset, "to_keras()", texts=False)
+        self._convert = convert or partial(as_keras, columns=column_names(dataset))
         self._class_names = class_names
         self._relabelled = relabelled
         self._lock = threading.RLock()
@@ -328,11 +331,13 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
             epoch, number = epoch + 1, 0
 
 
-def as_keras(item: Any) -> Any:
-    """Convert an item for Keras: a Batch becomes (images, labels), or (images,) if there are no labels."""
+def as_keras(item: Any, *, columns: tuple[str, ...] = ()) -> Any:
+    """Convert an item for Keras: a Batch becomes (images, labels), or (images,) if there are no labels. With further
+    columns, a dict of both takes the place of the images."""
     if not isinstance(item, Batch):
         return item
-    return (item.images,) if item.labels is None else (item.images, item.labels)
+    inputs = inputs_of(item, columns)
+    return (inputs,) if item.labels is None else (inputs, item.labels)
 
 
 def copied(item: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from shardkit.adapters.inputs import column_names
 from shardkit.adapters.sample_weights import weights_by_key
 from shardkit.adapters.tensorflow.handover import counted, element_spec, untuned, with_names
 from shardkit.errors import NotFoundError, StorageError, UsageError
@@ -97,6 +98,8 @@ def _require_options(dataset: Dataset) -> DecodeOptions:
         raise _refused("buckets() needs shardkit's order", "omit graph=True")
     if steps.batch is None or steps.decode is None or steps.decode.options.size is None:
         raise _refused("it needs batches of decoded images of one size", element_spec_cure)
+    if column_names(dataset):
+        raise _refused("decode(columns=…) reads the index, which TensorFlow's operations do not", "omit graph=True")
     if len(steps.samples) > 1 or steps.after:
         fact = "map() and filter() call Python"
         raise _refused(fact, "omit graph=True, or use the methods of the returned tf.data.Dataset")

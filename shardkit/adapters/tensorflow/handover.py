@@ -11,8 +11,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from shardkit.adapters.inputs import IMAGES, column_names, column_types, inputs_of
 from shardkit.adapters.sample_weights import weighed
 from shardkit.errors import MissingExtraError, StateError, UsageError
 from shardkit.formats.format import FORMATS
@@ -25,6 +27,7 @@ from shardkit.reading.batches.pipeline import decoder_of
 from shardkit.reading.ops import Map, steps_of
 from shardkit.reading.options import SampleWeight
 from shardkit.sample import IMAGE_FIELDS
+from shardkit.shards.columns.arrays import shape_of
 
 if TYPE_CHECKING:
     from shardkit.reading.dataset import Dataset
@@ -43,18 +46,21 @@ BATCHES_AHEAD = 2
 def to_tf(dataset: Dataset, *, graph: bool = False, sample_weight: SampleWeight | None = None) -> tf.data.Dataset:
     """The batches as (images, labels), with known shapes and dtypes, and the number of batches as cardinality.
 
-    After `load_state_dict`, the first iteration is the rest of that epoch, and the cardinality is unknown. The batches
-    are only the images if the samples have no labels. graph: use TensorFlow's own operations, see graph.py.
-    sample_weight: see `Dataset.to_keras`. Each new iteration is the next epoch. The result has `class_names`, like the
-    results of Keras' own loaders. If a map() after batch() replaces the Batch, it must return an array, or a tuple or
-    dict of arrays. Raises UsageError for a Dataset without decode(size=…) and batch().
+    With further columns (`decode(columns=)`), a dict takes the place of the images: they are its "images", or views by
+    their names, and the columns are beside them. After `load_state_dict`, the first iteration is the rest of that
+    epoch, and the cardinality is unknown. The batches are only the images if the samples have no labels. graph: use
+    TensorFlow's own operations, see graph.py. sample_weight: see `Dataset.to_keras`. Each new iteration is the next
+    epoch. The result has `class_names`, like the results of Keras' own loaders. If a map() after batch() replaces the
+    Batch, it must return an array, or a tuple or dict of arrays. Raises UsageError for a Dataset without decode(size=…)
+    and batch().
     """
     if graph:
         from shardkit.adapters.tensorflow.graph import to_tf_graph
 
         return to_tf_graph(dataset, sample_weight)
+    column_types(dataset, "to_tf()", texts=True)
     dataset = weighed(dataset, sample_weight)
-    return handed_over(dataset, element_spec(dataset), _plain)
+    return handed_over(dataset, element_spec(dataset), partial(_plain, columns=column_names(dataset)))
 
 
 def handed_over(dataset: Dataset, signature: Any, convert: Callable[[Any], Any]) -> tf.data.Dataset:
@@ -164,6 +170,8 @@ def element_spec(dataset: Dataset) -> Any:
     if images is None or mapped:
         return _seen(dataset, size)
     assert steps.decode is not None
+    if column_names(dataset):
+        images = (images if isinstance(images, dict) else {IMAGES: images}) | _columns_spec(dataset, size)
     if not dataset.content.streams and not has_labels(dataset.content.catalog):
         return images
     targets = "" if dataset.content.streams else dataset.content.catalog.kind
@@ -186,6 +194,15 @@ def _images_spec(options: DecodeOptions, size: int | None) -> Any:
         sides = (None, None, decoder.channels) if options.layout == "hwc" else (decoder.channels, None, None)
         return tf.TensorSpec((size, *sides), dtype)
     return None if decoder.shape is None else tf.TensorSpec((size, *decoder.shape), dtype)
+
+
+def _columns_spec(dataset: Dataset, size: int | None) -> dict[str, Any]:
+    """Of the further columns of a batch."""
+    found = {}
+    for name, text in column_types(dataset, "to_tf()", texts=True).items():
+        dtype, shape = shape_of(text)
+        found[name] = tf.TensorSpec((size, *shape), tf.string if dtype.hasobject else tf.as_dtype(dtype))
+    return found
 
 
 def batch_length(dataset: Dataset) -> int | None:
@@ -213,7 +230,7 @@ def _seen(dataset: Dataset, size: int | None) -> Any:
         raise UsageError(
             "to_tf()", "the dataset is empty, so the output of map() is not known", "give a dataset with samples"
         )
-    item = _plain(found[1])
+    item = _plain(found[1], columns=column_names(dataset))
     for leaf in tf.nest.flatten(item):
         if getattr(leaf, "shape", None) is None or not leaf.shape or leaf.dtype.hasobject:
             fact = f"a batch holds {type(leaf).__name__}, but TensorFlow only accepts arrays"
@@ -221,10 +238,11 @@ def _seen(dataset: Dataset, size: int | None) -> Any:
     return tf.nest.map_structure(lambda leaf: tf.TensorSpec((size, *leaf.shape[1:]), tf.as_dtype(leaf.dtype)), item)
 
 
-def _plain(item: Any) -> Any:
+def _plain(item: Any, *, columns: tuple[str, ...] = ()) -> Any:
     """Convert an item for TensorFlow: a Batch becomes a tuple, or only the images if there are no labels."""
     if isinstance(item, Batch):
-        return (item.images, item.labels) if item.labels is not None else item.images
+        inputs = inputs_of(item, columns)
+        return (inputs, item.labels) if item.labels is not None else inputs
     return item
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from shardkit.adapters.inputs import column_names
 from shardkit.adapters.names import checked_names
 from shardkit.adapters.torch.iterable import TorchDataset
 from shardkit.adapters.torch.numbered import TorchMap
@@ -27,5 +28,7 @@ def to_torch(
     if map_style:
         return TorchMap(dataset, channels_last=channels_last, names=chosen)
     if chosen is not None:
-        return TorchDataset(dataset, convert=partial(as_named, names=chosen, channels_last=channels_last))
+        columns = column_names(dataset)
+        convert = partial(as_named, names=chosen, channels_last=channels_last, columns=columns)
+        return TorchDataset(dataset, convert=convert)
     return TorchDataset(dataset, convert=partial(as_tensors, channels_last=channels_last))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset as MapDataset
 
+from shardkit.adapters.inputs import column_names
 from shardkit.adapters.torch.tensors import as_named, as_tensors, channels_before
 from shardkit.errors import DatasetError, SampleIndexError, UsageError
 from shardkit.reading.batches.batch import image_field
@@ -27,10 +28,10 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
     """Single samples by their number, for samplers and for code that needs a map-style dataset.
 
     Decoded samples are (image, label), like those of torchvision's ImageFolder, or only the image if there is no label;
-    with `names` a dict of both. Others, and the output of map(), are unchanged. Random crops and flips are new each
-    time, from torch's own random numbers, as in torchvision; after `set_epoch`, which reaches running workers, they are
-    those of that epoch. A DataLoader requests a whole batch at a time, which shardkit's threads then decode in
-    parallel.
+    with further columns (`decode(columns=)`) also a dict of them, and with `names` a dict of all. Others, and the
+    output of map(), are unchanged. Random crops and flips are new each time, from torch's own random numbers, as in
+    torchvision; after `set_epoch`, which reaches running workers, they are those of that epoch. A DataLoader requests a
+    whole batch at a time, which shardkit's threads then decode in parallel.
     """
 
     def __init__(self, dataset: Dataset, *, channels_last: bool = False, names: tuple[str, str] | None = None) -> None:
@@ -49,6 +50,7 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
         self.names = names
         self._epoch = torch.tensor([dataset.position.where().epoch or ANY_EPOCH], dtype=torch.int64).share_memory_()
         mapped = any(isinstance(op, Map) for op in dataset.ops)
+        self._columns = column_names(dataset)
         self._pairs = dataset.steps.decode is not None and not mapped
 
     @property
@@ -101,9 +103,12 @@ class TorchMap(MapDataset[Any]):  # type: ignore[misc]  # as above
 
     def _item(self, item: Any) -> Any:
         if self.names is not None:
-            return as_named(item, names=self.names, channels_last=self.channels_last)
+            return as_named(item, names=self.names, channels_last=self.channels_last, columns=self._columns)
         if not self._pairs:
             return as_tensors(item, channels_last=self.channels_last)
         image = as_tensors(item[image_field(item)])
         image = channels_before(image) if self.channels_last else image
-        return (image, item["cls"]) if "cls" in item else image
+        pair = (image, item["cls"]) if "cls" in item else (image,)
+        if self._columns:
+            return (*pair, {name: as_tensors(item[name]) for name in self._columns})
+        return pair if len(pair) > 1 else image

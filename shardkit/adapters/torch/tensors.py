@@ -73,20 +73,23 @@ def _batch_again(images: Any, labels: Any, keys: list[str], fields: dict[str, An
     return TorchBatch(images, labels, keys=keys, fields=fields, repeats=repeats)
 
 
-def as_named(item: Any, *, names: tuple[str, str], channels_last: bool = False) -> dict[str, Any]:
-    """A batch, or a decoded sample, as {name of the images: images, name of the labels: labels}; a missing label is
-    omitted. UsageError for anything else.
+def as_named(
+    item: Any, *, names: tuple[str, str], channels_last: bool = False, columns: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A batch, or a decoded sample, as {name of the images: images, name of the labels: labels}, with further columns
+    by their names; a missing label is omitted. UsageError for anything else.
     """
     if isinstance(item, Batch):
         batch = as_tensors(item, channels_last=channels_last)
-        images, labels = batch.images, batch.labels
+        images, labels, fields = batch.images, batch.labels, batch.fields
     else:
         image = image_field(item) if isinstance(item, dict) else None
         if image is None:
             raise not_an_item(item)
         sample = as_tensors(item, channels_last=channels_last)
-        images, labels = sample[image], sample.get("cls")
-    return {names[0]: images} | ({} if labels is None else {names[1]: labels})
+        images, labels, fields = sample[image], sample.get("cls"), sample
+    further = {name: fields[name] for name in columns if name in fields}
+    return {names[0]: images} | ({} if labels is None else {names[1]: labels}) | further
 
 
 def as_tensors(item: Any, *, channels_last: bool = False) -> Any:

@@ -58,7 +58,10 @@ class EncodedBatch:
     extensions: the field of each image, such as "jpg" or "png". labels: int64 (n,), None if the samples have none.
     keys: n str. repeats: bool (n,), True for samples that fill up the last batch (remainder="pad"), or None.
     fields: the other fields of the samples, lists of bytes, None for a sample without it; also by `batch["json"]`.
+    columns: the further columns that `batch(columns=)` asks for, as in a Batch; also by `batch["age"]`.
     """
+
+    columns: dict[str, Any]
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class EncodedBatch:
         self.labels, self.keys, self.extensions, self.repeats = labels, list(keys), list(extensions), repeats
         self._sources, self._sums, self._damaged = found
         self._chances, self._later = chances, later
+        self.columns = {}
         self.sizes: NDArray[np.int64] = np.array([len(source) for source in self._sources], np.int64)
 
     def __len__(self) -> int:
@@ -175,15 +179,15 @@ class EncodedBatch:
         shapes = self._upright_shapes() if options.orientation else self.shapes
         return crops_of(options, shapes, self._chances.key, self._chances.counters)
 
-    def __getitem__(self, field: str) -> list[Any]:
-        return self.fields[field]
+    def __getitem__(self, field: str) -> Any:
+        return self.columns[field] if field in self.columns else self.fields[field]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = self.labels, self.keys, self.extensions, self._known_shapes(), self.fields, self.repeats
+        state = self.labels, self.keys, self.extensions, self._known_shapes(), self.fields, self.repeats, self.columns
         return _rebuilt, (self.data, self.offsets, self._chances, state)
 
     def __repr__(self) -> str:
-        fields = "".join(f", {name}=…" for name in self.__dict__.get("fields", ()))
+        fields = "".join(f", {name}=…" for name in (*self.columns, *self.__dict__.get("fields", ())))
         return f"{type(self).__name__}(images={len(self)}, bytes={int(self.sizes.sum())}{fields})"
 
 
@@ -260,12 +264,12 @@ def other_fields(samples: Sequence[AnySample], extensions: Sequence[str]) -> dic
 def _rebuilt(
     data: NDArray[np.uint8], offsets: NDArray[np.int64], chances: Chances, state: tuple[Any, ...]
 ) -> EncodedBatch:
-    labels, keys, extensions, shapes, fields, repeats = state
+    labels, keys, extensions, shapes, fields, repeats, columns = state
     whole = view_of_array(data)
     found = Unchecked([whole[start:end] for start, end in pairwise(offsets.tolist())], None, None)
     later = Later(shapes=lambda: shapes, fields=lambda: fields)
     batch = EncodedBatch(found, labels, keys=keys, extensions=extensions, chances=chances, later=later, repeats=repeats)
-    batch.__dict__.update(data=data, offsets=offsets)
+    batch.__dict__.update(data=data, offsets=offsets, columns=columns)
     return batch
 
 

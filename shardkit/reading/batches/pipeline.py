@@ -24,6 +24,7 @@ from shardkit.images.decoder import DecodeOptions, ImageDecoder, OtherSizeError,
 from shardkit.images.options import BucketOptions
 from shardkit.images.views.decoder import ViewDecoder
 from shardkit.reading.batches.batch import REPEAT, Batch, collate, stacked_labels
+from shardkit.reading.batches.columns import ColumnReader, Further
 from shardkit.reading.batches.encoded import Chances, EncodedBatch, encoded_block, encoded_samples
 from shardkit.reading.batches.fields import FIELD_DECODERS, decode_fields, encode_labels
 from shardkit.reading.batches.labels import FIELD, require_mode, target_of
@@ -87,6 +88,8 @@ class Run:
     """What the processes of this machine share of them."""
     record: Recorder = field(default_factory=Recorder)
     """What it spends its time on."""
+    columns: ColumnReader | None = None
+    """Reads the further columns of the samples."""
 
     def items(self, start: int = 0, over: int = 0) -> Iterator[Item]:
         """The user's items from sample `start` of the source on. over: batches of the epoch that came before it."""
@@ -134,12 +137,17 @@ class Run:
     def _collate(self, blocks: Iterator[Placed], batch: BatchUp) -> Iterator[Item]:
         for numbers, block, repeats in blocks:
             samples = mark_samples(block.samples(), repeats)
+            further = None if self.columns is None else self.columns.of(block.rows)
             for begin in range(0, len(block), batch.size):
                 chosen = list(itertools.islice(samples, batch.size))
+                end = begin + len(chosen)
                 if len(chosen) < batch.size and batch.drop_last:
                     return  # the last block of shards that were not counted
                 self.record.taken(len(chosen), block.nbytes * len(chosen) / len(block))
-                yield int(numbers[begin + len(chosen) - 1]) + 1, collate(chosen)
+                item = collate(chosen)
+                if self.columns is not None and further is not None:
+                    item |= self.columns.batch(further, slice(begin, end), block.keys[begin:end])
+                yield int(numbers[end - 1]) + 1, item
 
     def _run_threads(self, blocks: Iterator[Placed]) -> Iterator[Item]:
         worker = _Worker(self)
@@ -261,6 +269,8 @@ class _Worker:
         counters = self.run.source.random_counters(placed) if self.decoder or self.counted else None
         draws = self.decoder.draws(self.key, counters) if self.decoder and counters is not None else None
         each = block.nbytes / max(1, len(block))
+        reader = self.run.columns
+        further = None if reader is None else _Once(lambda: reader.of(block.rows))
         for begin in range(0, len(block), size):
             end = min(begin + size, len(block))
             if self.batch and self.batch.drop_last and end - begin < size:
@@ -268,7 +278,7 @@ class _Worker:
             marks = None if repeats is None else repeats[begin:end]
             chances = counters if self.counted else None  # else no item asks for its own
             decoder, nbytes = self._decoder_of(numbers[begin]), each * (end - begin)
-            yield _Span(block, begin, end, numbers[begin:end], draws, marks, chances, decoder, nbytes)
+            yield _Span(block, begin, end, numbers[begin:end], draws, marks, chances, decoder, nbytes, further)
 
     def _decoder_of(self, number: int) -> ImageDecoder | ViewDecoder | None:
         """The decoder for the images of a batch, given the number of its first sample."""
@@ -279,21 +289,36 @@ class _Worker:
             self._of_bucket[size] = ImageDecoder(self.options.of_size(size))
         return self._of_bucket[size]
 
+    def columns(self, span: _Span, chosen: slice | NDArray[np.int64], keys: Sequence[str]) -> dict[str, Any]:
+        """The further columns of a batch. chosen: its samples among those of the span; keys: theirs."""
+        reader, further = self.run.columns, span.further
+        if reader is None or further is None:
+            return {}
+        which = np.arange(span.begin, span.end)[chosen] if isinstance(chosen, np.ndarray) else span.places
+        return reader.batch(further(), which, keys)
+
     def encoded(self, span: _Span) -> EncodedBatch:
         """A batch of images that are not decoded."""
         assert span.counters is not None
         repeats = span.repeats if span.repeats is not None and span.repeats.any() else None
         chances = Chances(self.key, span.counters[span.begin : span.end])
         plain = self.run.source.plain and not self.run.source.targets
-        return encoded_block(
+        batch = encoded_block(
             span.block, span.begin, span.end, chances, plain=plain, repeats=repeats, empty=self.joined.empty
         )
+        batch.columns = self.columns(span, slice(None), batch.keys)
+        return batch
 
     def collated(self, items: Sequence[Any], counters: Sequence[int]) -> Any:
         """A batch of the results of single samples."""
         if self.run.steps.batch is not None and self.run.steps.batch.encoded:
-            return encoded_samples(items, Chances(self.key, np.array(counters, np.int64)), empty=self.joined.empty)
-        return collate(items)
+            columns = {} if self.run.columns is None else self.run.columns.taken_from(items)
+            chances = Chances(self.key, np.array(counters, np.int64))
+            encoded = encoded_samples(items, chances, empty=self.joined.empty)
+            encoded.columns = columns
+            return encoded
+        batch = collate(items)
+        return batch if self.run.columns is None else self.run.columns.joined(batch)
 
     def _encoded_task(self, span: _Span) -> Task[Item]:
         made, spent = _Once(lambda: self.encoded(span)), Spent()
@@ -366,7 +391,7 @@ class _Worker:
         if not self.targets:
             labels = self._labels_of_batch(span.block.labels[span.begin : span.end], keys, span)
         images = arrays if isinstance(self.decoder, ViewDecoder) else arrays[""]
-        return Batch(images, labels, keys=keys, repeats=span.repeats)
+        return Batch(images, labels, keys=keys, repeats=span.repeats, fields=self.columns(span, slice(None), keys))
 
     def _parts(self, span: _Span) -> list[tuple[int, int]]:
         n = span.end - span.begin
@@ -437,7 +462,8 @@ class _Worker:
             if given is not None and not failed:
                 share(given, slots.arrays | ({_LABELS: np.asarray(labels)} if self.targets else {}))
             marks = None if span.repeats is None else span.repeats[good]
-            batch = Batch(slots.chosen(good), labels, keys=keys, repeats=marks)
+            fields = self.columns(span, good, keys)
+            batch = Batch(slots.chosen(good), labels, keys=keys, repeats=marks, fields=fields)
             return self._finished(span, batch, span.counter(int(numbers[0])), spent, begun)
 
         parts = [lambda b=b, e=e: part(b, e) for b, e in self._parts(span)]
@@ -508,6 +534,8 @@ class _Worker:
             if decoded is None:
                 return _GONE
             sample = decoded
+        if self.run.columns is not None and span.further is not None:
+            sample |= self.run.columns.sample(span.further(), at, span.block.keys[at])
         if marks is None:
             return self._applied(sample, span.counter(number))
         marks.append(self._net())
@@ -636,6 +664,13 @@ class _Span:
     """Of these images."""
     nbytes: float = 0.0
     """Of these samples as they are stored, on the average of the block."""
+    further: Callable[[], Further] | None = None
+    """The further columns of the whole block, if any are asked for."""
+
+    @property
+    def places(self) -> slice:
+        """Where its samples are in the block."""
+        return slice(self.begin, self.end)
 
     def counter(self, number: int) -> int:
         """The counter of one of these samples."""

@@ -14,6 +14,8 @@ from shardkit.reading.batches.labels import Kind
 from shardkit.reading.stats.record import Recorder
 from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
+from shardkit.shards.columns.arrays import Values
+from shardkit.shards.columns.types import Types
 from shardkit.shards.manifest import ClassEntry, Manifest
 
 if TYPE_CHECKING:
@@ -197,6 +199,10 @@ class Catalog(Protocol):
 
     def index_tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The columns of these names, or all, in the order of the rows: a part of the rows at a time."""
+        ...
+
+    def further(self, rows: Rows, types: Types) -> dict[str, Values]:
+        """The values of some rows in further columns, by NAME. types: those of the columns, as in `index_schema`."""
         ...
 
     def rows_of(self, key: str) -> list[int]:

@@ -11,7 +11,7 @@ import weakref
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b
 from itertools import accumulate, groupby
@@ -31,7 +31,8 @@ from shardkit.reading.blocks.indexed import IndexBlock
 from shardkit.reading.blocks.mapped import MappedAccess
 from shardkit.sample import IMAGE_FIELDS
 from shardkit.shards.buffers import ShardFile
-from shardkit.shards.columns.types import PREFIX, fields_of
+from shardkit.shards.columns.arrays import Values, gathered, values_of
+from shardkit.shards.columns.types import PREFIX, Types, fields_of
 from shardkit.shards.columns.values import completed_table
 from shardkit.shards.index import schema
 from shardkit.shards.index_file import INDEX_CURE, IndexFile, index_entries, open_index_at
@@ -198,13 +199,14 @@ class IndexCatalog:
         """The index in parts."""
         if not self.manifest.columns:
             return (table for index, groups in self._parts() for table in index.tables(names, groups))
-        return self._tables_of(self.index_schema().names if names is None else names)
+        places = [self._row_group(number) for number in self.numbers]
+        return self._tables_of(self.index_schema().names if names is None else names, self.manifest.columns, places)
 
-    def _tables_of(self, names: Sequence[str]) -> Iterator[pa.Table]:
-        """The index in parts. A further column that was added later is null in the files before."""
-        types = self.manifest.columns
+    def _tables_of(self, names: Sequence[str], types: Types, places: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
+        """Columns of the row groups at these places, in parts. A further column that was added later is null in the
+        files before."""
         further = {PREFIX + name for name in types}
-        for index, groups in self._parts():
+        for index, groups in self._parts(places):
             own = set(index.schema.names)
             there = [name for name in names if name in own or name not in further]
             for table in index.tables(there or ["label"], groups):
@@ -231,9 +233,10 @@ class IndexCatalog:
             at += len(table)
         return found
 
-    def _parts(self) -> Iterator[tuple[IndexFile, list[int]]]:
-        """(index file, row groups in it) for all rows, in order."""
-        places = (self._row_group(number) for number in self.numbers)
+    def _parts(self, places: Iterable[tuple[int, int]] | None = None) -> Iterator[tuple[IndexFile, list[int]]]:
+        """(index file, row groups in it) for all rows, or these row groups, in order."""
+        if places is None:
+            places = (self._row_group(number) for number in self.numbers)
         for part, group in groupby(places, key=lambda place: place[0]):
             yield self._index(part), [row_group for _, row_group in group]
 
@@ -273,6 +276,37 @@ class IndexCatalog:
                 table.seek = self._index(part).seek_points(row_group)
                 table.has_seek = table.seek is not None
             return table.seek
+
+    def further(self, rows: Rows, types: Types) -> dict[str, Values]:
+        """The values of some rows in further columns, which are read for whole shards when they are first asked for."""
+        shards, slots, local = split_rows(self._first, rows)
+        with self._lock:
+            tables = self.tables(shards)
+            missing = [(shard, table) for shard, table in zip(shards, tables, strict=True)
+                       if not types.items() <= table.further.keys()]  # fmt: skip
+            wanted = [PREFIX + name for name in types]
+            places = [self._row_group(self.numbers[shard]) for shard, _ in missing]
+            with ExitStack() as held:
+                for part, group in groupby(places, key=lambda place: place[0]):
+                    index = self._index(part)
+                    there = [name for name in wanted if name in index.schema.names]
+                    held.enter_context(index.fetched([number for _, number in group], there))
+                for (_, table), place in zip(missing, places, strict=True):
+                    (found,) = self._tables_of(wanted, types, [place])
+                    table.further |= {each: values_of(found[PREFIX + each[0]], each[1]) for each in types.items()}
+        return {
+            name: gathered([table.further[name, text] for table in tables], slots, local, text)
+            for name, text in types.items()
+        }
+
+    def further_table(self, shard: int) -> pa.Table | None:
+        """The further columns of a shard by NAME, in the types of the manifest; None if it has none."""
+        types = self.manifest.columns
+        if not types:
+            return None
+        names = [PREFIX + name for name in types]
+        (table,) = self._tables_of(names, types, [self._row_group(self.numbers[shard])])
+        return table.rename_columns(list(types))
 
     def require_own(self, shard: int, data: Mapping) -> None:
         """ManifestError if the first or last sample of a shard is not the one in the index."""

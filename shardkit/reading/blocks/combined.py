@@ -15,7 +15,8 @@ from shardkit.reading.blocks.block import Block, Catalog, Images, Labels, Rows, 
 from shardkit.reading.order.groups import pieces
 from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardFile
-from shardkit.shards.columns.types import PREFIX, fields_of, joined_types, types_in
+from shardkit.shards.columns.arrays import Values, gathered, nothing
+from shardkit.shards.columns.types import PREFIX, Types, fields_of, joined_types, types_in
 from shardkit.shards.columns.values import completed_table
 from shardkit.shards.index import as_numpy
 from shardkit.shards.manifest import ClassEntry, Manifest
@@ -118,6 +119,21 @@ class CombinedCatalog:
                     columns["label"] = pa.chunked_array([relabel[as_numpy(table["label"])]])
                 nulls = {name: pa.nulls(len(table), schema.field(name).type) for name in wanted if name not in own}
                 yield completed_table(pa.table(columns | nulls), wanted, types)
+
+    def further(self, rows: Rows, types: Types) -> dict[str, Values]:
+        """The values of some rows in further columns, null in a part that has no such column."""
+        member = np.searchsorted(self.starts, rows, side="right") - 1
+        used, slots = np.unique(member, return_inverse=True)
+        local, several = np.empty(len(rows), np.int64), dict[str, list[Values]]()
+        for part in used.tolist():
+            where = np.flatnonzero(member == part)
+            local[where] = np.arange(len(where))
+            own = types_in(self.parts[part].index_schema())
+            mine = {name: text for name, text in types.items() if name in own}
+            found = self.parts[part].further(rows[where] - self.starts[part], mine)
+            for name, text in types.items():
+                several.setdefault(name, []).append(found.get(name) or nothing(len(where), text))
+        return {name: gathered(several[name], slots, local, text) for name, text in types.items()}
 
     def rows_of(self, key: str) -> list[int]:
         """The rows of all samples with this key."""

@@ -17,6 +17,7 @@ from shardkit.native import load
 from shardkit.reading.blocks.block import Buffer, Prefetch, Rows
 from shardkit.sample import AnySample
 from shardkit.shards.buffers import ShardBuffers
+from shardkit.shards.columns.arrays import Values
 from shardkit.storage.mapping import Mapping
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Table:
         self.seek: Any = None
         """The seek points of each image (an Arrow array), once they were asked for; None if there are none."""
         self.has_seek = True
+        self.further: dict[tuple[str, str], Values] = {}
+        """The further columns that were asked for, by NAME and type."""
         self._read = read
 
     @cached_property

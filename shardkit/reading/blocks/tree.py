@@ -17,6 +17,8 @@ from shardkit.reading.blocks.block import Images, Labels, images_of
 from shardkit.reading.blocks.prefetch import NoPrefetch
 from shardkit.sample import AnySample, field_of, fs_text, text_of_path
 from shardkit.shards.buffers import ShardFile
+from shardkit.shards.columns.arrays import Values, nothing
+from shardkit.shards.columns.types import Types
 from shardkit.shards.manifest import ClassEntry, Manifest
 from shardkit.sources.source import Source, find_splits, scan_tree
 
@@ -82,6 +84,10 @@ class TreeCatalog:
         found = self.index_schema()
         schema = pa.schema([found.field(name) for name in wanted])
         yield pa.table({name: columns[name]() for name in wanted}, schema=schema)
+
+    def further(self, rows: NDArray[np.int64], types: Types) -> dict[str, Values]:
+        """Nothing: a tree has no further columns."""
+        return {name: nothing(len(rows), text) for name, text in types.items()}
 
     def rows_of(self, key: str) -> list[int]:
         """The row of a key, found by a linear search."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shardkit.shards.columns.types import LIST_NUMBERS, PREFIX, TEXT_BYTES, Types, column_type, type_text
 
@@ -154,6 +157,26 @@ def completed_table(table: pa.Table, names: Sequence[str], types: Types) -> pa.T
         else:
             found.append(table[name] if text is None else fitted_column(table[name], text))
     return pa.Table.from_arrays(found, list(names))
+
+
+def gathered_table(
+    tables: Mapping[int, pa.Table | None], sources: NDArray[np.int64], local: NDArray[np.int64], types: Types
+) -> pa.Table:
+    """Row `local` of table `sources` for each of n samples; null where there is no table, row (-1), or column."""
+    import pyarrow as pa
+
+    pieces, places = list[pa.Table](), list[NDArray[np.int64]]()
+    for number in np.unique(sources).tolist():
+        where = np.flatnonzero(sources == number)
+        table = tables[number]
+        rows = pa.array(np.maximum(local[where], 0), mask=local[where] < 0)
+        taken = None if table is None or not len(table) else table.take(rows)
+        pieces.append(pa.table(whole_columns(taken, types, len(where)), names=list(types)))
+        places.append(where)
+    order = np.empty(len(sources), np.int64)
+    order[np.concatenate([np.empty(0, np.int64), *places])] = np.arange(len(sources))
+    whole = pa.concat_tables(pieces) if pieces else pa.table(whole_columns(None, types, 0), names=list(types))
+    return whole.take(pa.array(order))
 
 
 def whole_columns(table: Any, types: Types, rows: int) -> list[pa.Array]:

@@ -7,6 +7,7 @@ destination, with a receipt for each finished shard and one commit at the end.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import logging
@@ -16,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -40,8 +42,18 @@ from shardkit.packing.totals import Totals
 from shardkit.packing.write.receipt import Skipped
 from shardkit.packing.write.stored_samples import StoredSamples
 from shardkit.packing.write.task import ShardTask
+from shardkit.shards.columns.types import Types
+from shardkit.shards.columns.values import encoded_columns, gathered_table
 from shardkit.shards.find.shards import SourceLike
-from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, content_options, file_names, with_fields
+from shardkit.shards.manifest import (
+    ClassEntry,
+    IndexEntry,
+    Manifest,
+    column_options,
+    content_options,
+    file_names,
+    with_fields,
+)
 from shardkit.shards.names import shard_name, skipped_beside
 from shardkit.shards.seek import keeps_seek_points
 from shardkit.tools.convert.layout import Changes, Layout, changes_of, layout_of, require_fields
@@ -154,6 +166,7 @@ class _Conversion:
         if found is None:
             return None
         same = found.shard_format == self.format.name and found.plan == self.layout.digest
+        same = same and dict(found.columns) == dict(self.stored.columns)
         if not same or (self.layout.plan is None and len(found.shards) != len(self.stored.shards)):
             raise DestinationError(place, "another dataset is there", OVERWRITE)
         missing = files.missing(sizes_in(found))
@@ -188,7 +201,7 @@ class _Conversion:
                 progress(Progress("convert", told[0], total, told[1], total_bytes))
 
         keep_only(self.destination, self.names)
-        with IndexFiles(self.destination, seek=self.seek_points) as index:
+        with IndexFiles(self.destination, seek=self.seek_points, columns=self.stored.columns) as index:
             totals = write_shards(self.tasks(), engine, advance, self.destination, progress, finished=index.add)
             return self._commit(totals, index.end())
 
@@ -215,8 +228,8 @@ class _Conversion:
             if not self.layout.options["shuffle"]:
                 for old in [old for old in held if old < used[0]]:
                     del held[old]
-            yield self._task(shard.name, used.tolist(), _gathered(shard.rows - starts[sources], sources, get),
-                             np.searchsorted(used, sources))  # fmt: skip
+            rows = _gathered(shard.rows - starts[sources], sources, get, self.stored.columns)
+            yield self._task(shard.name, used.tolist(), rows, np.searchsorted(used, sources))
 
     def _task(self, name: str, sources: Sequence[int], rows: StoredRows, which: NDArray[np.int64]) -> ShardTask:
         paths = [os.fsencode(os.path.abspath(self.stored.shards[number].path)) for number in sources]
@@ -226,10 +239,12 @@ class _Conversion:
             keys=rows.keys, paths=rows.paths, labels=labels, crcs=rows.crcs.tolist(), format=self.stored.format,
             fields=dict(self.changes.names), only=list(self.changes.only),
         )  # fmt: skip
+        columns = b"" if rows.columns is None else encoded_columns(rows.columns)
+        salt = self.layout.digest + (hashlib.blake2b(columns, digest_size=16).hexdigest() if columns else "")
         return ShardTask(
             name=name, work=os.fsencode(self.destination.work), check="none", skip_bad=False, samples=samples,
-            digest=samples.digest(self.layout.digest, whole=self.stored.packed), format=self.format.name,
-            texts=self.texts, seek_points=self.seek_points,
+            digest=samples.digest(salt, whole=self.stored.packed), format=self.format.name,
+            texts=self.texts, seek_points=self.seek_points, columns=columns,
         )  # fmt: skip
 
     def _commit(self, totals: Totals, index: tuple[IndexEntry, ...]) -> Manifest:
@@ -262,6 +277,7 @@ class _Conversion:
     def _options(self, fields: Sequence[str]) -> dict[str, Any]:
         """The options of the new manifest."""
         options = self.layout.options | content_options(seek_points=self.seek_points)
+        options |= column_options(self.stored.columns)
         return with_fields(options, fields)
 
     def _skipped(self) -> list[Skipped]:
@@ -281,16 +297,20 @@ class _Conversion:
 _NO_NUMBERS = np.empty(0, np.int64)
 
 
-def _gathered(local: NDArray[np.int64], sources: NDArray[np.int64], get: Callable[[int], StoredRows]) -> StoredRows:
-    """Rows of several shards, concatenated."""
+def _gathered(
+    local: NDArray[np.int64], sources: NDArray[np.int64], get: Callable[[int], StoredRows], types: Types
+) -> StoredRows:
+    """Rows of several shards, concatenated. types: of the further columns."""
     n = len(local)
     numbers = np.empty((5, n), np.int64)
     keys, paths = [""] * n, [""] * n
     for source in np.unique(sources).tolist():
         where = np.flatnonzero(sources == source)
         rows, at = get(source), local[where]
-        columns = (rows.labels, rows.offsets, rows.sizes, rows.image_sizes, rows.crcs)
-        numbers[:, where] = [column[at] for column in columns]
+        each = (rows.labels, rows.offsets, rows.sizes, rows.image_sizes, rows.crcs)
+        numbers[:, where] = [column[at] for column in each]
         for place, row in zip(where.tolist(), at.tolist(), strict=True):
             keys[place], paths[place] = rows.keys[row], rows.paths[row]
-    return StoredRows(keys, paths, *numbers)
+    tables = {source: get(source).columns for source in np.unique(sources).tolist()}
+    columns = gathered_table(tables, sources, local, types) if types else None
+    return replace(StoredRows(keys, paths, *numbers), columns=columns)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from shardkit.shards.class_names import (
     shard_labels,
     two_names,
 )
+from shardkit.shards.columns.types import Types
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.keys import require_unique
@@ -30,12 +32,16 @@ from shardkit.storage.files import size_of, translated
 from shardkit.storage.mapped import check_each, map_whole
 from shardkit.threads import in_threads
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRows:
-    """The samples of one shard. labels, image_sizes: -1 if absent. crcs: of the images, -1 if unknown.
+    """The samples of one shard. labels, image_sizes: -1 if absent. crcs: of the images, -1 if unknown. columns: the
+    further columns of the index, None if it has none.
 
     offsets: -1 if the shard can only be read from front to back and there is no index.
     """
@@ -47,6 +53,7 @@ class StoredRows:
     sizes: Numbers
     image_sizes: Numbers
     crcs: Numbers
+    columns: pa.Table | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class Stored:
     """A dataset to convert. rows: returns the rows of a shard by number. packed: some shards are gzip, and all are read
     from front to back.
 
-    plain: each sample is one image with its label.
+    plain: each sample is one image with its label. columns: the further columns of the index.
     """
 
     shards: Sequence[Location]
@@ -67,6 +74,7 @@ class Stored:
     plain: bool
     manifest: Manifest | None = None
     place: Location | None = None
+    columns: Types = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -94,7 +102,8 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
         table = catalog.table(number)
         keys, paths = table.key.to_pylist(), table.path.to_pylist()
         crcs = np.where((table.image_size >= 0) & catalog.summed, table.crc32c.astype(np.int64), -1)
-        return StoredRows(keys, paths, table.label, table.offset, table.size, table.image_size, crcs)
+        columns = catalog.further_table(number)
+        return StoredRows(keys, paths, table.label, table.offset, table.size, table.image_size, crcs, columns)
 
     manifest: Manifest | None = found.manifest
     classes = found.manifest.classes
@@ -105,7 +114,7 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
         manifest = None  # it covers more than what is converted
     return Stored(
         shards, found.manifest.shard_format, classes, found.manifest.fields, catalog.counts, rows, packed,
-        catalog.plain and found.manifest.plan != "", manifest, found.location,
+        catalog.plain and found.manifest.plan != "", manifest, found.location, found.manifest.columns,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from typing import Any
 
 from shardkit.errors import DatasetError, DestinationError, ShardkitError, UsageError
 from shardkit.events import Progress, ProgressFn, no_progress
@@ -31,7 +32,15 @@ from shardkit.sample import IMAGE_FIELDS, MAX_KEY_BYTES, fs_text, text_of_path
 from shardkit.shards.class_names import class_map, folder_of, text_names
 from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.index import TEXT_BYTES
-from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry, content_options, options_for_new_shards
+from shardkit.shards.manifest import (
+    ClassEntry,
+    IndexEntry,
+    Manifest,
+    ShardEntry,
+    column_options,
+    content_options,
+    options_for_new_shards,
+)
 from shardkit.shards.names import shard_name, stem_of_shard
 from shardkit.shards.objects import require_disk
 from shardkit.shards.open import Opened, ShardPlace, open_dataset
@@ -39,6 +48,7 @@ from shardkit.shards.seek import keeps_seek_points
 from shardkit.sources.keys import new_keys
 from shardkit.storage.files import translated
 from shardkit.threads import in_threads, thread_count
+from shardkit.tools.repair.columns import columns_of, columns_of_samples
 from shardkit.tools.repair.salvage import Salvager
 from shardkit.tools.repair.salvaged import LeftOut, Salvage, Salvaged, members_of
 from shardkit.tools.repair.write import write_shard
@@ -116,11 +126,15 @@ def repair(
         write = partial(
             write_shard, destination.work, [shard.location for shard in opened.shards], form, texts, seek=seek
         )  # fmt: skip
-        for entry in in_threads(write, zip(names, full, strict=True), threads):
+        columns = columns_of(opened)
+        tables = (columns_of_samples(opened, samples, columns) for samples in full)
+        for entry in in_threads(write, zip(names, full, tables, strict=True), threads):
             entries.append(entry)
             done, size = sum(one.samples for one in entries), sum(one.bytes for one in entries)
             progress(Progress("repair", done, total, size))
-        manifest = _manifest(destination, opened, form, entries, salvages, classes, len(left_out), seek=seek)
+        index = write_index_files(destination, entries, seek=seek, columns=columns)
+        content = content_options(seek_points=seek) | column_options(columns)
+        manifest = _manifest(opened, form, entries, salvages, classes, len(left_out), index=index, content=content)
         destination.commit(manifest, [Skipped(item.path, _reason(item)) for item in left_out])
     notes = [str(item) for item in opened.findings] + [str(item) for index in opened.index for item in index.findings]
     notes += [note for salvage in salvages for note in salvage.notes]
@@ -271,7 +285,6 @@ def _classes(opened: Opened, salvages: Sequence[Salvage]) -> tuple[ClassEntry, .
 
 
 def _manifest(
-    destination: Destination,
     opened: Opened,
     form: Format,
     entries: Sequence[ShardEntry],
@@ -279,7 +292,8 @@ def _manifest(
     classes: tuple[ClassEntry, ...],
     skipped: int,
     *,
-    seek: bool,
+    index: tuple[IndexEntry, ...],
+    content: dict[str, Any],
 ) -> Manifest:
     before = opened.manifest
     packed = before is not None and before.plan != "" and all(sample.indexed for sample in members_of(salvages))
@@ -291,9 +305,9 @@ def _manifest(
         classes=classes,
         fields=tuple(sorted({name for sample in members_of(salvages) for name in sample.names})),
         shards=tuple(entries),
-        index=write_index_files(destination, entries, seek=seek),
+        index=index,
         skipped=skipped,
-        options=options_for_new_shards(before) | content_options(seek_points=seek),
+        options=options_for_new_shards(before) | content,
         plan=digest if packed else "",
     )
 

@@ -121,19 +121,20 @@ class _ShardSalvage:
         for sample in samples:
             of_key.setdefault(sample.key, []).append(sample)
         columns = [rows.numbers[name].tolist() for name in ("label", "offset", "image_offset", "image_size", "crc32c")]
-        for key, path, label, offset, start, size, crc in zip(rows.keys, rows.paths, *columns, strict=True):
+        each = zip(rows.keys, rows.paths, *columns, strict=True)
+        for row, (key, path, label, offset, start, size, crc) in enumerate(each):
             same = of_key.get(key, [])
             own = next((one for one in same if self._has_image(one, start, size, crc)), None)
             if own is not None and own.record is not None:
                 why = self._bad_label(own.record) or self._undecodable(_parts(own))
-                self._keep_record(own.record, why, label)
+                self._keep_record(own.record, why, label, row)
                 continue
             if own is not None:
                 parts = _parts(own)
                 why = self._undecodable(parts) if start >= 0 else ""
             else:
                 parts, why = self._image_alone(start, size, crc, has_sample=bool(same))
-            self._keep(Salvaged(key, path, label, offset, self._located(parts), indexed=True), why)
+            self._keep(Salvaged(key, path, label, offset, self._located(parts), indexed=True, row=row), why)
 
     def _has_image(self, sample: SalvagedSample, start: int, size: int, crc: int) -> bool:
         """Whether the sample holds the image that the index describes; if it describes none, the record has none."""
@@ -209,10 +210,10 @@ class _ShardSalvage:
         else:
             self.salvage.samples.append(sample)
 
-    def _keep_record(self, record: Record, why_not: str, label: int | None) -> None:
+    def _keep_record(self, record: Record, why_not: str, label: int | None, row: int = -1) -> None:
         """Take a record, or list it as omitted. label: the index's, for records without one; None without an index."""
         own = record.label if label is None or "cls" in record.fields else label
-        sample = Salvaged(record.key, record.path, own, record.offset, [], label is not None)
+        sample = Salvaged(record.key, record.path, own, record.offset, [], label is not None, row=row)
         sample.record = self.number, record
         self._keep(sample, why_not)
 

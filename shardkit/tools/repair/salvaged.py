@@ -24,7 +24,8 @@ class LeftOut:
 class Salvaged:
     """An intact sample. parts: (shard number, field, first byte, length); `cls` is in `label`.
 
-    record: (shard number, Record) of a TFRecord sample that is written unchanged and has no parts.
+    record: (shard number, Record) of a TFRecord sample that is written unchanged and has no parts. row: its row in the
+    index of its shard, -1 for none.
     """
 
     key: str
@@ -35,6 +36,12 @@ class Salvaged:
     indexed: bool = False
     split: bool = False
     record: tuple[int, Record] | None = None
+    row: int = -1
+
+    @property
+    def home(self) -> int:
+        """The number of the shard that it was in, the first one if it was in several."""
+        return self.parts[0][0] if self.record is None else self.record[0]
 
     @property
     def names(self) -> set[str]:

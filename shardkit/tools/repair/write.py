@@ -32,13 +32,15 @@ def write_shard(
     shards: Sequence[Location],
     form: Format,
     texts: Mapping[int, str],
-    task: tuple[str, Sequence[Salvaged]],
+    task: tuple[str, Sequence[Salvaged], bytes],
     *,
     seek: bool = False,
 ) -> ShardEntry:
-    """Write the shard `task` (name, samples) to the folder, from pieces of `shards`. texts: class names. seek: find the
-    images' seek points."""
-    name, samples = task
+    """Write the shard `task` (name, samples, their further columns) to the folder, from pieces of `shards`.
+
+    texts: class names. seek: find the images' seek points.
+    """
+    name, samples, further = task
     sources: dict[int, ShardBytes] = {}
     for number in {number for sample in samples for number in _numbers(sample)}:
         sources[number] = open_shard(shards[number], as_far=True)
@@ -62,7 +64,7 @@ def write_shard(
         file.write(form.end)
     crc = crc32c(form.end, crc)
     numbers = {column: np.array(values, np.int64).tobytes() for column, values in columns.items()}
-    rows = Rows(keys, paths, numbers)
+    rows = Rows(keys, paths, numbers, columns=further)
     if seek:
         rows = with_seek_points(rows, os.fsencode(os.path.join(folder, name)))
     with whole_file(os.fsdecode(rows_path(os.fsencode(folder), name))) as file:
