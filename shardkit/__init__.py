@@ -35,6 +35,7 @@ _HOME = {
     "LeftOut": "shardkit.tools.repair.salvaged",
     "Manifest": "shardkit.shards.manifest",
     "Measurement": "shardkit.tools.bench.measure",
+    "OpenTelemetryStats": "shardkit.reading.stats.exported",
     "PackPlan": "shardkit.packing.pack",
     "PageDataset": "shardkit.tools.viewer.page",
     "Packed": "shardkit.packing.packed",

@@ -49,6 +49,7 @@ from shardkit.reading.combine import concat as concat
 from shardkit.reading.combine import mix as mix
 from shardkit.reading.dataset import Dataset as Dataset
 from shardkit.reading.dataset import dataset as dataset
+from shardkit.reading.stats.exported import OpenTelemetryStats as OpenTelemetryStats
 from shardkit.reading.stats.stats import StageTime as StageTime
 from shardkit.reading.stats.stats import Stats as Stats
 from shardkit.sample import DecodedSample as DecodedSample

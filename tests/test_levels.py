@@ -44,8 +44,8 @@ DOOR = (("reading", "dataset"), "adapters")
 """The one way up: `Dataset.to_torch()` and its like import their adapter, late, inside the method."""
 
 LATE = {
-    "PIL", "boto3", "cv2", "fsspec", "keras", "lightning", "obstore", "pandas", "py7zr", "pyarrow", "ray", "scipy",
-    "simplejpeg", "tensorflow", "torch", "tqdm", "webdataset", "yaml", "zstandard",
+    "IPython", "PIL", "boto3", "cv2", "fsspec", "keras", "lightning", "obstore", "opentelemetry", "pandas", "py7zr",
+    "pyarrow", "ray", "scipy", "simplejpeg", "tensorflow", "torch", "tqdm", "webdataset", "yaml", "zstandard",
 }  # fmt: skip
 """Packages that are imported in the function that needs them, never at the top of a file."""
 

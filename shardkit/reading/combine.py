@@ -51,7 +51,7 @@ def mix(
 def _shared_reading(name: str, parts: Sequence[Dataset]) -> Reading:
     """The common options of the parts, apart from order. UsageError if their ranks or layouts differ."""
     first = parts[0].reading
-    kept = ("rank", "world_size", "remainder", "threads", "ahead", "decoders", "shared")
+    kept = ("rank", "world_size", "remainder", "threads", "ahead", "decoders", "shared", "on_stats", "progress")
     shared = {key: getattr(first, key) for key in kept}
     for key, name_of_all in (("layout", "layouts"), ("node_affinity", "node affinities")):
         given = list(dict.fromkeys(value for part in parts if (value := getattr(part.reading, key))))

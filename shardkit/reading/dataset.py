@@ -67,8 +67,9 @@ from shardkit.reading.select import (
     samples_of,
 )
 from shardkit.reading.state import Cursor, Placement, ReadPosition
+from shardkit.reading.stats.live import StatsFn, Watch
 from shardkit.reading.stats.record import Recorder
-from shardkit.reading.stats.stats import Stats, Watch
+from shardkit.reading.stats.stats import Stats
 from shardkit.sample import DecodedSample, Sample
 from shardkit.shards.find.files import TRIES
 from shardkit.shards.find.shards import SourceLike
@@ -739,7 +740,7 @@ class Dataset(Generic[T_co]):
     # Reading
 
     def __iter__(self) -> Iterator[T_co]:
-        cursor, record = self.position.begin(), self.watch.begin()
+        cursor, record = self.position.begin(), self._record()
         while True:
             require_same(self)
             empty = not cursor.delivered
@@ -759,6 +760,10 @@ class Dataset(Generic[T_co]):
                 )
             cursor = self.position.next_epoch(cursor)
         self.position.end(cursor)
+
+    def _record(self) -> Recorder:
+        """The record of a new iteration."""
+        return self.watch.begin(self.reading.on_stats, self.reading.progress)
 
     def _groups(self, cursor: Cursor, record: Recorder) -> Iterator[Group]:
         """The items of an epoch from a cursor on, for this process alone."""
@@ -789,7 +794,7 @@ class Dataset(Generic[T_co]):
 
         def begin() -> Iterator[Item]:
             return self.epoch(epoch, done=done).items(
-                self.watch.begin(), delivered=delivered, start=start, worker=worker, workers=workers, memory=memory
+                self._record(), delivered=delivered, start=start, worker=worker, workers=workers, memory=memory
             )
 
         alone = workers == 1 and not self.content.resolved
@@ -932,6 +937,8 @@ def dataset(
     ahead_bytes: int | str | None = None,
     timeout_seconds: float | None = None,
     shared: bool | str | os.PathLike[str] | None = None,
+    on_stats: StatsFn | None = None,
+    progress: bool = False,
 ) -> Dataset[Sample]:
     """Open shards, or a class directory, as a Dataset of samples.
 
@@ -970,6 +977,10 @@ def dataset(
     A folder for the processes of all users and containers that can use it. By default the workers of one loader share
     what they fetch; with False nothing is shared. See docs/storage.md.
 
+    on_stats: called with the `Stats` of what happened since its last call, about once a second and at the end of each
+    epoch, in the thread of the loop, for batches and decoded samples. progress: show a line with them in a notebook, or
+    on stderr if that is a terminal.
+
     Iterating yields a dict for each sample: `__key__` and `__url__` (str), the image's bytes under its extension
     (`jpg`), `cls` (int), and any other field as bytes. Nothing is opened here: NotFoundError, ManifestError,
     DamagedError and StorageError are raised on reading.
@@ -978,6 +989,7 @@ def dataset(
         buffer=buffer_size(shuffle), seed=seed, lanes=lanes, layout=layout, node_affinity=node_affinity, rank=rank,
         world_size=world_size, remainder=remainder, threads=threads, ahead=ahead,
         decoders={**FIELD_DECODERS, **(decoders or {})}, shared=sharing(shared),
+        on_stats=None if on_stats is None else callable_of("on_stats", on_stats), progress=switch("progress", progress),
     )  # fmt: skip
     names = FieldNames(image_field, label_field) if image_field is not None or label_field is not None else None
     remote = remote_of(storage_options, cache, cache_bytes, ahead_bytes, timeout_seconds, reading.shared)

@@ -16,6 +16,7 @@ from shardkit.reading.order.epoch_order import default_lanes
 from shardkit.reading.order.layout import MOST_SECTIONS, Layout
 from shardkit.reading.order.ranks import find_node, find_rank
 from shardkit.reading.order.share import Remainder
+from shardkit.reading.stats.live import StatsFn
 from shardkit.units import cores
 
 SampleWeight = str | Sequence[float] | NDArray[Any]
@@ -44,6 +45,9 @@ class Reading:
     """Epochs in one iteration; None for endless."""
     shared: bool | str | None = None
     """Whether the processes of this machine share decoded batches: see storage/access.py."""
+    on_stats: StatsFn | None = None
+    """Called with statistics while reading."""
+    progress: bool = False
     epoch_size: int | None = None
     """Items per epoch, each epoch continuing where the last one stopped; None for the dataset's own epochs."""
 

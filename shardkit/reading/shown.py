@@ -60,7 +60,7 @@ def _selections(data: Dataset[Any]) -> Iterator[str]:
 
 def _options(data: Dataset[Any]) -> Iterator[str]:
     names = {"buffer": "shuffle", "turns": "repeat"}
-    given = [each for each in fields(Reading) if each.name != "decoders"]
+    given = [each for each in fields(Reading) if each.name not in ("decoders", "on_stats")]
     changed = {each.name: value for each in given if (value := getattr(data.reading, each.name)) != each.default}
     if changed:
         yield " " + " ".join(f"{names.get(name, name)}={'endless' if v is None else v}" for name, v in changed.items())

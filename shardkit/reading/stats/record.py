@@ -23,6 +23,10 @@ T = TypeVar("T")
 STAGES = ("wait", "hand_over", "step", "fetch", "decode", "transform", "request")
 
 
+TELL_SECONDS = 1.0
+"""The time between two reports on an iteration."""
+
+
 class Meter:
     """The numbers of one thread.
 
@@ -103,6 +107,9 @@ class Recorder:
         self._local = _Local()
         self._meters: list[Meter] = []
         self._early: Counts | None = None
+        self.tell: Callable[..., None] | None = None
+        """Reports on the iteration: see live.py."""
+        self._due = self.begun + TELL_SECONDS
 
     def begin(self, setting: Setting) -> None:
         """Note how the next part of the iteration reads."""
@@ -148,6 +155,10 @@ class Recorder:
     def resume(self) -> None:
         """Note that the loop asks for its next batch: the time since `deliver` was its own."""
         now = perf_counter()
+        if self.tell is not None and now >= self._due:
+            self._due = now + TELL_SECONDS
+            self.tell()
+            now = perf_counter()
         self.step.add(now - self._at)
         self._spend(now)
         self._at = now
@@ -158,10 +169,14 @@ class Recorder:
 
     def through(self, items: Iterable[T]) -> Generator[T]:
         """The items, which are batches, timed."""
-        for item in items:
-            self.deliver()
-            yield item
-            self.resume()
+        try:
+            for item in items:
+                self.deliver()
+                yield item
+                self.resume()
+        finally:
+            if self.tell is not None:
+                self.tell(last=True)
 
     def timed(self, function: Callable[[Any], T]) -> Callable[[Any], T]:
         """The function of one item, which the loop's own thread calls, timed."""

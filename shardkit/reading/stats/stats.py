@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 
 from shardkit.reading.stats.advice import sentence
 from shardkit.reading.stats.bottleneck import Bottleneck, Figures, bottleneck_of
-from shardkit.reading.stats.record import Counts, Recorder, Setting
+from shardkit.reading.stats.exported import prometheus_text
+from shardkit.reading.stats.record import Counts, Setting
 from shardkit.reading.stats.times import Times
 from shardkit.units import format_bytes
 
@@ -72,6 +74,13 @@ class Stats:
     def __add__(self, other: Stats) -> Stats:
         return stats_of(self._counts.plus(other._counts), self._early.plus(other._early), self._setting)
 
+    def prometheus(self) -> str:
+        """The statistics in the text format of Prometheus: counters, gauges, and a histogram of each stage."""
+        return prometheus_text(self, self._counts.stages)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
     def __str__(self) -> str:
         rate = self.samples / self.seconds if self.seconds else 0.0
         lines = [
@@ -125,23 +134,3 @@ def figures_of(counts: Counts, setting: Setting) -> Figures:
 def _time(times: Times) -> StageTime:
     percentiles = [times.percentile(percent) for percent in (50, 95, 99)]
     return StageTime(times.number, times.seconds, *percentiles)
-
-
-class Watch:
-    """The record of the latest iteration of a Dataset. A copy in another process begins without one."""
-
-    def __init__(self) -> None:
-        self.latest: Recorder | None = None
-
-    def __reduce__(self) -> tuple[type[Watch], tuple[()]]:
-        return Watch, ()
-
-    def begin(self) -> Recorder:
-        """The record of a new iteration."""
-        self.latest = Recorder()
-        return self.latest
-
-    def stats(self) -> Stats:
-        """The statistics of the latest iteration; zeros if there was none."""
-        latest = self.latest or Recorder()
-        return stats_of(latest.counts(), latest.early(), latest.setting)
