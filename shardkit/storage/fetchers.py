@@ -126,8 +126,8 @@ class Fetchers:
         while (job := self._jobs.get()) is not None and not self._closed:
             begun = time.monotonic()
             job.run()
-            self._moved = time.monotonic()
-            self.slow = self._moved - begun > SLOW_SECONDS * job.chunks
+            self._moved = now = time.monotonic()
+            self.slow = now - begun > SLOW_SECONDS * job.chunks
             if self.slow and not self._jobs.empty():
                 self._one_more()
             del job  # what it fetched is not to wait for the next one

@@ -159,22 +159,30 @@ def test_more_requests_at_a_time_only_where_a_store_is_slow(monkeypatch: Any, sl
     assert len(pool._threads) == threads
 
 
-@pytest.mark.parametrize(("slow", "wide"), [(1e9, fetch_ahead.WIDE), (-1.0, 1)])
+@pytest.mark.parametrize(("limit", "slow"), [(1e9, False), (-1.0, True)])
+def test_a_store_is_slow_whose_answers_take_longer_than_the_limit(monkeypatch: Any, limit: float, slow: bool) -> None:
+    monkeypatch.setattr(fetchers, "SLOW_SECONDS", limit)
+    pool = fetchers.Fetchers(60.0)
+    assert not pool.slow
+    pool.submit(lambda: None, "here").value()
+    pool.end()
+    pool.join(60.0)
+    assert pool.slow == slow
+
+
+@pytest.mark.parametrize(("slow", "wide"), [(False, fetch_ahead.WIDE), (True, 1)])
 def test_neighbours_come_in_one_request_while_a_store_is_fast(
-    tmp_path: Path, draw_tree: Any, watched: Any, monkeypatch: pytest.MonkeyPatch, slow: float, wide: int
+    tmp_path: Path, draw_tree: Any, watched: Any, monkeypatch: pytest.MonkeyPatch, slow: bool, wide: int
 ) -> None:
     draw_tree(tmp_path / "tree", {"a": 200, "b": 200}, size=(64, 64))
     shardkit.pack(tmp_path / "tree", tmp_path / "x", workers=1)
     far, requests, chunk = uploaded(str(tmp_path / "x")), watched(), 16 << 10
     monkeypatch.setattr(fetch_ahead, "CHUNK_BYTES", chunk)
-    monkeypatch.setattr(fetchers, "SLOW_SECONDS", slow)
+    monkeypatch.setattr(fetchers.Fetchers, "slow", property(lambda _: slow, lambda *_: None), raising=False)
     monkeypatch.setattr(source, "BLOCK_BYTES", 4 * chunk)
     assert len(list(shardkit.dataset(far))) == 400
     sizes = [size for kind, name, _, size in requests if kind == "read" and name.endswith(".tar")]
-    later = [
-        round(size / chunk) for size in sizes[fetchers.REQUESTS :]
-    ]  # the first ones are asked for without an answer
-    assert len(later) > 4 and max(later) == wide
+    assert len(sizes) > 4 and max(round(size / chunk) for size in sizes) == wide
 
 
 def test_of_a_large_index_only_parts_are_read(watched: Any, monkeypatch: Any) -> None:
