@@ -72,7 +72,7 @@ def plain_extension(name: str, *parts: str) -> Extension:
     )
 
 
-JPEG_PARTS = ("avx2", "decoder", "finish", "huffman", "points", "precise", "resize", "seek", "view")
+JPEG_PARTS = ("avx2", "decoder", "finish", "huffman", "points", "precise", "quality", "resize", "seek", "skip", "view")
 
 PNG_PARTS = ("chunks", "codes", "decoder", "filters", "inflate", "rows")
 FRAMING_PARTS = (
@@ -85,7 +85,7 @@ FRAMING_PARTS = (
 VIEW_PARTS = ("batch.h", *(f"jpeg_{part}.h" for part in ("avx2", "finish", "precise", "resize", "view")))
 
 EXTENSIONS = [
-    jpeg_extension("shardkit.native.jpeg", "batch.h", *(f"jpeg_{part}.h" for part in JPEG_PARTS)),
+    jpeg_extension("shardkit.native.jpeg", "batch.h", "quality.h", *(f"jpeg_{part}.h" for part in JPEG_PARTS)),
     plain_extension("shardkit.native.png", *VIEW_PARTS, *(f"png_{part}.h" for part in PNG_PARTS)),
     webp_extension("shardkit.native.webp", *VIEW_PARTS, "webp_decoder.h"),
     jpeg_extension("shardkit.native.jpegtran"),

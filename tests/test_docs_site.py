@@ -22,6 +22,7 @@ from shardkit.images.decoder import DecodeOptions
 from shardkit.reading.batches.columns import ColumnsLike
 from shardkit.shards.index import NULLABLE, SEEK, schema
 from shardkit.shards.manifest import LabelKind, Manifest
+from shardkit.shards.quality import QUALITY
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -270,10 +271,10 @@ def test_the_columns_of_the_index_are_those_of_the_specification() -> None:
     kinds = {"dictionary<values=string, indices=int32, ordered=0>": "string"}
     real = [
         (each.name, kinds.get(str(each.type), str(each.type)), "yes" if each.nullable else "no")
-        for each in schema(seek=True)
+        for each in schema(seek=True, quality=True)
     ]
     assert rows == real
-    assert {name for name, _, null in rows if null == "yes"} == {*NULLABLE, SEEK}
+    assert {name for name, _, null in rows if null == "yes"} == {*NULLABLE, *QUALITY, SEEK}
 
 
 def test_the_pictures_are_those_that_the_script_draws(monkeypatch: pytest.MonkeyPatch) -> None:

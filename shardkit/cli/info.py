@@ -81,6 +81,7 @@ def info_text(info: DatasetInfo) -> str:
         ["classes", f"{len(info.classes):,}"],
         ["image sizes", _image_sizes(info)],
         ["seek points", "yes" if info.options.get("seek_points") is True else "no"],
+        ["quality columns", "yes" if info.options.get("quality_columns") is True else "no"],
         *(
             [["columns", ", ".join(f"{printable(name)} ({text})" for name, text in info.columns.items())]]
             if info.columns

@@ -6,6 +6,9 @@
  *   jpeg_huffman.h  the entropy-coded data to coefficients, in libjpeg's place
  *   jpeg_seek.h     places where that may enter the data, and their bytes in an index
  *   jpeg_points.h   finds them
+ *   jpeg_quality.h  a perceptual hash and the like of one image, for an index
+ *   jpeg_skip.h     steps over a scan whose DC values alone are wanted
+ *   quality.h       the hash and the like of a small gray picture
  *   jpeg_view.h     a box of the image into a slot, row by row; several of them take their rows from one decode
  *   jpeg_resize.h   boxes, and the resize with weights that are not negative
  *   jpeg_precise.h  the resize with signed weights, and Pillow's to the bit
@@ -21,6 +24,7 @@
 #include "jpeg_decoder.h"
 #include "jpeg_finish.h"
 #include "jpeg_points.h"
+#include "jpeg_quality.h"
 #include "batch.h"
 
 PyDoc_STRVAR(
@@ -56,6 +60,41 @@ static PyObject *py_seek_points(PyObject *module, PyObject *args)
     if (self != NULL)
         give_back(self);
     PyMem_Free(out);
+    PyBuffer_Release(&data);
+    return result;
+}
+
+PyDoc_STRVAR(
+    quality_doc,
+    "quality(data, orientation, max_pixels, max_scans)\n--\n\n"
+    "(hash, brightness, sharpness, entropy) of a JPEG whose EXIF orientation is given, or a text that says why\n"
+    "not. The GIL is released.");
+
+static PyObject *py_quality(PyObject *module, PyObject *args)
+{
+    Py_buffer data;
+    int orientation;
+    settings set = {0};
+    quality found;
+    const char *reason;
+    PyObject *result = NULL;
+    decoder *self;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*idi", &data, &orientation, &set.max_pixels, &set.max_scans))
+        return NULL;
+    if ((self = take_decoder()) == NULL) {
+        PyErr_NoMemory();
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        reason = find_quality(self, data.buf, (size_t)data.len, orientation, 0, &set, &found);
+        Py_END_ALLOW_THREADS
+        if (reason == NULL)
+            result = Py_BuildValue("Kddd", (unsigned long long)found.hash, (double)found.brightness,
+                                   (double)found.sharpness, (double)found.entropy);
+        else
+            result = PyUnicode_FromString(reason);
+        give_back(self);
+    }
     PyBuffer_Release(&data);
     return result;
 }
@@ -99,6 +138,7 @@ static PyObject *py_allow_avx2(PyObject *module, PyObject *allowed)
 static PyMethodDef methods[] = {
     {"decode_batch", py_decode_batch, METH_VARARGS, decode_batch_doc},
     {"seek_points", py_seek_points, METH_VARARGS, seek_points_doc},
+    {"quality", py_quality, METH_VARARGS, quality_doc},
     {"random_box", py_random_box, METH_VARARGS, random_box_doc},
     {"allow_avx2", py_allow_avx2, METH_O, allow_avx2_doc},
     {NULL, NULL, 0, NULL},

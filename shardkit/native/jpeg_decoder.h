@@ -46,6 +46,7 @@ typedef struct decoder {
     scan_decoder scan;
     const unsigned char *points; /* the seek points of the next image, or NULL: see jpeg_seek.h */
     size_t points_bytes;
+    struct skips *skips; /* of walks over whole scans (jpeg_skip.h), made when they are needed */
     struct decoder *next;
 } decoder;
 
@@ -135,6 +136,7 @@ static decoder *decoder_new(void)
 static void decoder_free(decoder *self)
 {
     free(self->scan.points.at);
+    free(self->skips);
     jpeg_destroy_decompress(&self->jpeg);
     empty(&self->rows);
     for (int i = 0; i < self->view_room; i++)

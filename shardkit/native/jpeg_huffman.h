@@ -332,6 +332,26 @@ static __attribute__((noinline)) void check_point(j_decompress_ptr jpeg, scan_de
     expect_point(self, scan->next + 1);
 }
 
+/* The DC value of the next block of a component. */
+static ALWAYS_INLINE int next_dc(j_decompress_ptr jpeg, entropy *scan, reader *in, int c)
+{
+    const huffman *dc = scan->dc[c];
+    uint32_t entry;
+    int step;
+    fill(in);
+    entry = LOOK(in, dc);
+    if (__builtin_expect(IS_SHORT(entry), 1)) {
+        drop(in, entry & 63);
+        step = (int16_t)(entry >> 16);
+    } else {
+        if (entry == 0)
+            entry = long_entry(jpeg, in->bits, dc, 1);
+        step = long_value(in, entry);
+    }
+    scan->value[c] = (int)((unsigned)scan->value[c] + (unsigned)step); /* unsigned: damage may make it overflow */
+    return scan->value[c];
+}
+
 /* The next MCU, into zeroed blocks; NULL: only stepped over. */
 static ALWAYS_INLINE void read_mcu(j_decompress_ptr jpeg, scan_decoder *self, JBLOCKROW *blocks)
 {
@@ -343,22 +363,10 @@ static ALWAYS_INLINE void read_mcu(j_decompress_ptr jpeg, scan_decoder *self, JB
         in = restart(jpeg, scan, in);
     scan->restarts_left--;
     for (int b = 0; b < jpeg->blocks_in_MCU; b++) {
-        int c = jpeg->MCU_membership[b], step;
-        const huffman *dc = scan->dc[c], *ac = scan->ac[c];
-        uint32_t entry;
-        fill(&in);
-        entry = LOOK(&in, dc);
-        if (__builtin_expect(IS_SHORT(entry), 1)) {
-            drop(&in, entry & 63);
-            step = (int16_t)(entry >> 16);
-        } else {
-            if (entry == 0)
-                entry = long_entry(jpeg, in.bits, dc, 1);
-            step = long_value(&in, entry);
-        }
-        scan->value[c] = (int)((unsigned)scan->value[c] + (unsigned)step); /* unsigned: damage may make it overflow */
+        int c = jpeg->MCU_membership[b], value = next_dc(jpeg, scan, &in, c);
+        const huffman *ac = scan->ac[c];
         if (blocks && scan->wants_dc[c])
-            (*blocks[b])[0] = (JCOEF)scan->value[c];
+            (*blocks[b])[0] = (JCOEF)value;
         if (blocks && scan->wants_ac[c])
             read_ac(jpeg, &in, ac, *blocks[b]);
         else

@@ -7,7 +7,7 @@
 #ifndef SHARDKIT_JPEG_POINTS_H
 #define SHARDKIT_JPEG_POINTS_H
 
-#include "jpeg_decoder.h"
+#include "jpeg_skip.h"
 
 /* The columns of n points in a row of MCUs. Near to the places with the shortest way to the left edge of a
  * RandomResizedCrop (torchvision's defaults): 0, and then up to 8/15 of the width, at growing distances. */
@@ -40,6 +40,7 @@ static int choose_points(seek_points *points, const seek_point *all, uint32_t mc
 static int walk_scan(decoder *self, seek_point *all, uint32_t count)
 {
     entropy *scan = &self->scan.scan;
+    int dc[D_MAX_BLOCKS_IN_MCU];
     for (uint32_t i = 0; i < count; i++) {
         all[i].bit = bit_position(scan);
         for (int c = 0; c < SEEK_COMPONENTS; c++) {
@@ -47,7 +48,7 @@ static int walk_scan(decoder *self, seek_point *all, uint32_t count)
             if (scan->value[c] != all[i].value[c])
                 return 0;
         }
-        read_mcu(&self->jpeg, &self->scan, NULL);
+        step_mcu(self, dc);
     }
     return 1;
 }
@@ -103,7 +104,7 @@ static size_t find_points(decoder *self, const unsigned char *data, size_t size,
         jpeg_start_decompress(jpeg);
         replace_entropy_decoder(jpeg, 0, (int)jpeg->output_width, NULL, 0);
         const uint64_t count = (uint64_t)jpeg->MCUs_per_row * jpeg->MCU_rows_in_scan;
-        if (count <= SEEK_MCUS && count > 0 && (all = malloc(count * sizeof *all)) != NULL &&
+        if (count <= SEEK_MCUS && count > 0 && prepare_skips(self) && (all = malloc(count * sizeof *all)) != NULL &&
             walk_scan(self, all, (uint32_t)count))
             bytes = fit_points(&self->scan.points, all, jpeg, crc, out, room);
     }

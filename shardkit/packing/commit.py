@@ -21,6 +21,7 @@ from shardkit.packing.write.receipt import Skipped
 from shardkit.sample import fs_text
 from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, column_options, content_options
 from shardkit.shards.names import skipped_name
+from shardkit.shards.quality import UNDECODED, tell_undecoded
 from shardkit.version import __version__
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Planned(msgspec.Struct, frozen=True):
     root: str
     seek_points: bool
     columns: dict[str, str] = {}
+    quality_columns: bool = False
     addition: Addition | None = None
 
     @property
@@ -80,7 +82,8 @@ def planned(content: PlannedDataset, base: str, options: PackOptions) -> Planned
         shard_format=options.format, options=options.recorded(), classes=list(source.classes),
         counts=source.counts.tolist(), label_kind=source.label_kind, label_fields=sorted(source.label_fields),
         incomplete=[Skipped(path, reason) for path, reason in incomplete], root=fs_text(source.root),
-        seek_points=options.seek_points, columns=content.columns, addition=addition,
+        seek_points=options.seek_points, columns=content.columns, quality_columns=options.quality_columns,
+        addition=addition,
     )  # fmt: skip
 
 
@@ -192,6 +195,7 @@ def _tell_done(done: Mapping[str, int]) -> None:
     totals = Counter(done)
     several = totals.pop("first of several", 0)
     incomplete = totals.pop("incomplete JPEG", 0)
+    tell_undecoded(totals.pop(UNDECODED, 0))
     if totals:
         log.info("images %s", ", ".join(f"{how}: {count}" for how, count in sorted(totals.items())))
     if several:

@@ -43,6 +43,7 @@ class PackOptions:
     append: bool = False
     transcode: Transcoding | None = None
     seek_points: bool = False
+    quality_columns: bool = False
 
     def __post_init__(self) -> None:
         if self.append and self.overwrite:
@@ -74,7 +75,9 @@ class PackOptions:
         together = {"fields": list(self.fields)} if self.fields else {}
         split = {} if self.split is None else {"split": dict(self.split.parts), "group_by": self.split.group_by or None}
         made = {} if self.transcode is None else self.transcode.recorded()
-        rest = self.labels.recorded() | content_options(seek_points=self.seek_points)
+        rest = self.labels.recorded() | content_options(
+            seek_points=self.seek_points, quality_columns=self.quality_columns
+        )
         return {**{name: getattr(self, name) for name in names}, "ext": ext, **together, **split, **made, **rest}
 
 
@@ -103,6 +106,7 @@ def make_options(settings: PackSettings) -> PackOptions:
         append=settings.append,
         transcode=settings.images.transcoding(),
         seek_points=settings.images.seek_points,
+        quality_columns=settings.quality_columns,
     )
 
 

@@ -122,6 +122,7 @@ def pack(
     split: Mapping[str, float] | str | None = None,
     group_by: str | None = None,
     images: Images | None = None,
+    quality_columns: bool = False,
     check: ImageCheck = "header",
     on_error: OnError = "stop",
     append: bool = False,
@@ -165,6 +166,8 @@ def pack(
     first group (or the whole expression) matches the same text in the path below the source stay in the same split.
     images: a `shardkit.Images`: resize, convert, or remove metadata; find seek points, for faster crops. An image that
     already conforms is copied byte for byte.
+    quality_columns: decode each image at a small scale, and store a perceptual hash, brightness, sharpness and entropy
+    in the index, for `where()` and `report`.
     check: "header" reads each image's header, "full" decodes the image, "none" does neither.
     on_error: "stop" at the first bad file, or "skip" it and list it in `NAME.skipped.json`.
     append: add the files whose paths the dataset at `dest` does not have, as additional shards. Existing shards stay
@@ -189,8 +192,8 @@ def pack(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
         engine=engine, classes=classes, classes_from=classes_from, ext=ext, fields=fields,
         columns=columns or TableColumns(), labels=labels or LabelOptions(), split=split, group_by=group_by,
-        images=images or Images(), check=check, on_error=on_error, append=append, overwrite=overwrite, part=part,
-        work=work, storage_options=storage_options,
+        images=images or Images(), quality_columns=quality_columns, check=check, on_error=on_error, append=append,
+        overwrite=overwrite, part=part, work=work, storage_options=storage_options,
     )  # fmt: skip
     packing = _prepare(source, dest, settings, progress)
     with ExitStack() as stack:
@@ -228,6 +231,7 @@ def plan_pack(
     split: Mapping[str, float] | str | None = None,
     group_by: str | None = None,
     images: Images | None = None,
+    quality_columns: bool = False,
     check: ImageCheck = "header",
     on_error: OnError = "stop",
     append: bool = False,
@@ -242,8 +246,8 @@ def plan_pack(
         format=format, max_bytes=max_bytes, max_count=max_count, shuffle=shuffle, seed=seed, workers=workers,
         engine=engine, classes=classes, classes_from=classes_from, ext=ext, fields=fields,
         columns=columns or TableColumns(), labels=labels or LabelOptions(), split=split, group_by=group_by,
-        images=images or Images(), check=check, on_error=on_error, append=append, overwrite=overwrite, part=part,
-        work=work, storage_options=storage_options,
+        images=images or Images(), quality_columns=quality_columns, check=check, on_error=on_error, append=append,
+        overwrite=overwrite, part=part, work=work, storage_options=storage_options,
     )  # fmt: skip
     packing = _prepare(source, dest, settings, progress)
     return PackPlan(tuple(job.described() for job in packing.jobs(packing.destinations, progress)))
@@ -396,7 +400,8 @@ class _Job:
             self.destination.fetch(what.shards)
             before = None if self.content.before is None else self.content.before.manifest
             earlier = () if before is None else before.index
-            with IndexFiles(self.destination, earlier, seek=what.seek_points, columns=what.columns) as index:
+            looks = {"seek": what.seek_points, "quality": what.quality_columns}
+            with IndexFiles(self.destination, earlier, columns=what.columns, **looks) as index:
                 totals = self._write(engine, progress, index)
                 entries = index.end()
         finally:

@@ -58,6 +58,14 @@ Work = Annotated[
         "credentials out of this file: they are taken from the environment and from the provider's own files."
     ),
 ]
+QualityColumns = Annotated[
+    bool,
+    Help("Store a perceptual hash, brightness, sharpness and entropy of each image in the index."),
+    About(
+        "Store a perceptual hash, brightness, sharpness and entropy of each image in the index (20 bytes a sample), "
+        "from a small decode: `where()` selects by them, and `report` finds near-duplicates."
+    ),
+]
 StorageOptions = Annotated[
     Mapping[str, Any] | None,
     Takes.PAIRS,
@@ -231,6 +239,7 @@ class PackSettings:
     ] = None
     group_by: Annotated[str | None, Help("Keep files whose paths match the same text in one split.", "REGEX")] = None
     images: Images = field(default_factory=Images)
+    quality_columns: QualityColumns = False
     check: Annotated[
         Literal["header", "full", "none"],
         Help("Check each image's header, decode it fully, or neither."),

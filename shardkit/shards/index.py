@@ -9,6 +9,8 @@
     width, height int32                of the image as stored, before any EXIF rotation; 0 if not known
     crc32c        uint32               of the image's bytes
     meta.NAME     columns/types.py     the further columns of a list, or null
+    phash         uint64               only if they were asked for: the quality columns (shards/quality.py), or null
+    brightness, sharpness, entropy  float32
     seek          binary               only if they were asked for: the image's seek points (shards/seek.py), or null
 
 pyarrow is imported when an index is opened or written, not before.
@@ -29,6 +31,7 @@ from shardkit.errors import DatasetError
 from shardkit.sample import MAX_KEY_BYTES
 from shardkit.shards.columns.types import Types, fields_of
 from shardkit.shards.columns.values import whole_columns
+from shardkit.shards.quality import BRIGHTNESS, ENTROPY, PHASH, QUALITY, RECORD, SHARPNESS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,13 +64,18 @@ SHOWN_KEY = 40
 """The characters of a key that is too long which a message shows."""
 
 _UTF8_BYTES = 4
+QUALITY_TYPES = np.dtype([(PHASH, "<u8"), (BRIGHTNESS, "<f4"), (SHARPNESS, "<f4"), (ENTROPY, "<f4")])
+"""The quality columns, which most indexes do not have, as the fields of one array: NaN stands for null."""
+
+assert QUALITY_TYPES.itemsize == RECORD.size
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRows:
     """The index rows of one shard. `numbers` has the columns of INTEGERS, each of length n; `keys`, `paths`: n str.
     seek: the seek points of each image, b"" for one that has none; None if they were not asked for. columns: further
-    columns by NAME, of the types of the index or fitting them; None if there are none."""
+    columns by NAME, of the types of the index or fitting them; None if there are none. quality: an array of
+    QUALITY_TYPES; None if it was not asked for."""
 
     shard: str
     keys: Sequence[str]
@@ -75,13 +83,15 @@ class ShardRows:
     numbers: dict[str, NDArray[Any]]
     seek: Sequence[bytes] | None = None
     columns: pa.Table | None = None
+    quality: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
 
 
-def schema(*, seek: bool = False, columns: Types | None = None) -> pa.Schema:
-    """The index's Arrow schema. seek: with the column of seek points. columns: further columns."""
+def schema(*, seek: bool = False, columns: Types | None = None, quality: bool = False) -> pa.Schema:
+    """The index's Arrow schema. seek: with the column of seek points. columns: further columns. quality: with the
+    quality columns."""
     import pyarrow as pa
 
     fields = [
@@ -92,27 +102,34 @@ def schema(*, seek: bool = False, columns: Types | None = None) -> pa.Schema:
     for name, dtype in INTEGERS.items():
         fields.append(pa.field(name, pa.from_numpy_dtype(dtype), nullable=name in NULLABLE))
     fields += fields_of(columns or {})
+    if quality:
+        fields += [pa.field(name, pa.from_numpy_dtype(QUALITY_TYPES[name])) for name in QUALITY]
     if seek:
         fields.append(pa.field(SEEK, pa.binary()))
     return pa.schema(fields)
 
 
 def write_index(
-    sink: BinaryIO | io.BytesIO, shards: Iterable[ShardRows], *, seek: bool = False, columns: Types | None = None
+    sink: BinaryIO | io.BytesIO,
+    shards: Iterable[ShardRows],
+    *,
+    seek: bool = False,
+    columns: Types | None = None,
+    quality: bool = False,
 ) -> None:
     """Write an index file to `sink`, a row group for each of `shards`; one shard at a time is in memory.
 
-    seek: with the column of seek points, null for shards without them. columns: with these further columns, null for
-    shards without them. ValueError for a value that does not fit its column.
+    seek, columns, quality: as in `schema`; null for shards without them. ValueError for a value that does not fit its
+    column.
     """
-    with index_writer(sink, seek=seek, columns=columns) as add:
+    with index_writer(sink, seek=seek, columns=columns, quality=quality) as add:
         for rows in shards:
             add(rows)
 
 
 @contextmanager
 def index_writer(
-    sink: BinaryIO | io.BytesIO, *, seek: bool = False, columns: Types | None = None
+    sink: BinaryIO | io.BytesIO, *, seek: bool = False, columns: Types | None = None, quality: bool = False
 ) -> Iterator[Callable[[ShardRows], None]]:
     """A function that writes the row group of the next shard to `sink`; the end of the block completes the file. The
     rest is as in `write_index`."""
@@ -125,13 +142,13 @@ def index_writer(
         "write_statistics": ["shard", "label", "width", "height", "size", "image_size"],
         "store_schema": True,
     }
-    found = schema(seek=seek, columns=columns)
-    with pq.ParquetWriter(sink, found, **options) as writer:
-        yield lambda rows: writer.write_table(to_table(rows, seek=seek, columns=columns), max(1, len(rows)))
+    looks: dict[str, Any] = {"seek": seek, "columns": columns, "quality": quality}
+    with pq.ParquetWriter(sink, schema(**looks), **options) as writer:
+        yield lambda rows: writer.write_table(to_table(rows, **looks), max(1, len(rows)))
 
 
-def to_table(rows: ShardRows, *, seek: bool = False, columns: Types | None = None) -> pa.Table:
-    """The rows as an Arrow table with the index's schema. seek, columns: as in `schema`.
+def to_table(rows: ShardRows, *, seek: bool = False, columns: Types | None = None, quality: bool = False) -> pa.Table:
+    """The rows as an Arrow table with the index's schema. seek, columns, quality: as in `schema`.
 
     Raises DatasetError for a key or path that is too long, which readers would refuse.
     """
@@ -149,9 +166,11 @@ def to_table(rows: ShardRows, *, seek: bool = False, columns: Types | None = Non
         valid = pa.py_buffer(np.packbits(~null, bitorder="little")) if null.any() else None
         arrays.append(pa.Array.from_buffers(pa.from_numpy_dtype(dtype), n, [valid, pa.py_buffer(values)]))
     arrays += whole_columns(rows.columns, columns or {}, n)
+    if quality:
+        arrays += _quality_columns(rows.quality, n)
     if seek:
         arrays.append(pa.array([points or None for points in rows.seek or ()] or [None] * n, pa.binary()))
-    return pa.Table.from_arrays(arrays, schema=schema(seek=seek, columns=columns))
+    return pa.Table.from_arrays(arrays, schema=schema(seek=seek, columns=columns, quality=quality))
 
 
 def _require_short(rows: ShardRows, what: str, texts: Sequence[str], limit: int) -> None:
@@ -165,6 +184,38 @@ def _require_short(rows: ShardRows, what: str, texts: Sequence[str], limit: int)
             offset = int(rows.numbers["offset"][row])
             cure = "rename the sample with 'shardkit repair'"
             raise DatasetError(rows.shard, fact, cure, offset, f"{rows.keys[row][:SHOWN_KEY]}…")
+
+
+def _quality_columns(values: NDArray[Any] | None, count: int) -> list[pa.Array]:
+    import pyarrow as pa
+
+    if values is None:
+        return [pa.nulls(count, pa.from_numpy_dtype(QUALITY_TYPES[name])) for name in QUALITY]
+    known = ~np.isnan(values[BRIGHTNESS])
+    valid = None if known.all() else pa.py_buffer(np.packbits(known, bitorder="little"))
+    return [
+        pa.Array.from_buffers(
+            pa.from_numpy_dtype(QUALITY_TYPES[name]),
+            count,
+            [valid, pa.py_buffer(np.ascontiguousarray(values[name]))],
+        )
+        for name in QUALITY
+    ]
+
+
+def quality_array(columns: pa.Table) -> NDArray[Any]:
+    """The quality columns of a table as an array of QUALITY_TYPES, NaN for null."""
+    found = np.zeros(len(columns), QUALITY_TYPES)
+    known = np.ones(len(columns), np.bool_)
+    for name in QUALITY:
+        column = combine(columns[name])
+        first, last = column.offset, column.offset + len(column)
+        valid, data = column.buffers()
+        found[name] = np.frombuffer(data or b"", QUALITY_TYPES[name])[first:last]
+        if column.null_count:
+            known &= np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")[first:last].astype(np.bool_)
+    found[~known] = (0, np.nan, np.nan, np.nan)
+    return found
 
 
 def _strings(texts: Sequence[str]) -> pa.Array:

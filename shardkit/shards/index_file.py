@@ -22,9 +22,20 @@ from shardkit.errors import ManifestError, NotFoundError, ShardkitError, Storage
 from shardkit.location import Location
 from shardkit.shards.columns.types import PREFIX, types_in
 from shardkit.shards.columns.types import TEXT_BYTES as MOST_TEXT_BYTES
-from shardkit.shards.index import INTEGERS, NULLABLE, SEEK, TEXT_BYTES, as_numpy, combine, schema
+from shardkit.shards.index import (
+    INTEGERS,
+    NULLABLE,
+    QUALITY_TYPES,
+    SEEK,
+    TEXT_BYTES,
+    as_numpy,
+    combine,
+    quality_array,
+    schema,
+)
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry
 from shardkit.shards.objects import Objects
+from shardkit.shards.quality import QUALITY
 from shardkit.shards.seek import MOST_BYTES
 from shardkit.storage.ranged import RangedFile
 
@@ -233,6 +244,19 @@ class IndexFile:
         if not self._further:
             return None
         return self._read([group], list(self._further)).rename_columns(list(self.further_types))
+
+    @property
+    def has_quality(self) -> bool:
+        """Whether there are all quality columns, of their types."""
+        import pyarrow as pa
+
+        found = self._file.schema_arrow
+        types = {name: pa.from_numpy_dtype(QUALITY_TYPES[name]) for name in QUALITY}
+        return all(found.names.count(name) == 1 and found.field(name).type == types[name] for name in QUALITY)
+
+    def quality(self, group: int) -> NDArray[Any] | None:
+        """The quality columns of a shard as an array of QUALITY_TYPES, NaN for null; None if there are none."""
+        return quality_array(self._read([group], QUALITY)) if self.has_quality else None
 
     def _about(self, group: int) -> pq.RowGroupMetaData:
         """What the file says of a shard's rows. ManifestError if they are not as many as the shard has."""

@@ -136,6 +136,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return known_types(self.options.get("columns", {}))
 
     @property
+    def quality_columns(self) -> bool:
+        """Whether the index has the quality columns."""
+        return self.options.get("quality_columns") is True
+
+    @property
     def elsewhere(self) -> str:
         """The folder or URL of the shards; "" if they are beside the manifest."""
         found: str = self.options.get(ELSEWHERE, {}).get("folder", "")
@@ -169,14 +174,15 @@ def content_options(
     unpacked_bytes: Sequence[int] = (),
     appended: Sequence[Added] = (),
     seek_points: bool = False,
+    quality_columns: bool = False,
     merged: Sequence[Mapping[str, Any]] = (),
-    elsewhere: str = "",
-    shard_versions: Sequence[str | None] = (),
+    elsewhere: tuple[str, Sequence[str | None]] | None = None,
 ) -> dict[str, Any]:
     """The entries of `options` that describe the content and are read by the manifest's properties; each only if it is
     not the default.
 
-    fields: the chosen fields, if samples are not one image with its label. The others: as the properties.
+    fields: the chosen fields, if samples are not one image with its label. elsewhere: the folder of the shards and
+    their versions. The others: as the properties.
     """
     found: dict[str, Any] = {} if labels == "class" else {"labels": labels}
     if fields is not None:
@@ -187,11 +193,13 @@ def content_options(
         found["appended"] = list(appended)
     if seek_points:
         found["seek_points"] = True
+    if quality_columns:
+        found["quality_columns"] = True
     if merged:
         found["merged"] = list(merged)
-    if elsewhere:
-        versions = {"versions": list(shard_versions)} if any(shard_versions) else {}
-        found[ELSEWHERE] = {"folder": elsewhere, **versions}
+    if elsewhere is not None:
+        folder, of_shards = elsewhere
+        found[ELSEWHERE] = {"folder": folder, **({"versions": list(of_shards)} if any(of_shards) else {})}
     return found
 
 
@@ -202,10 +210,11 @@ def column_options(columns: Types) -> dict[str, Any]:
 
 def options_for_new_shards(manifest: Manifest | None, *, appended: bool = True) -> dict[str, Any]:
     """The options that stay when the same samples are written to other shards. appended: whether they are in the same
-    parts. Seek points are found again, if they are wanted, and columns are taken from the index."""
+    parts. Seek points and quality columns are found again, if they are wanted, and columns are taken from the index."""
     if manifest is None:
         return {}
-    gone = {"unpacked_bytes", "seek_points", "columns", "merged", ELSEWHERE} | (set() if appended else {"appended"})
+    gone = {"unpacked_bytes", "seek_points", "quality_columns", "columns", "merged", ELSEWHERE}
+    gone |= set() if appended else {"appended"}
     return {name: value for name, value in manifest.options.items() if name not in gone}
 
 

@@ -83,6 +83,7 @@ def index_shards(
     storage_options: Mapping[str, Any] | None = None,
     whole: bool = False,
     seek_points: bool = False,
+    quality_columns: bool = False,
     overwrite: bool = False,
     progress: ProgressFn = no_progress,
 ) -> Manifest:
@@ -101,6 +102,7 @@ def index_shards(
     sample is an image and there are at least two directories (or `classes` names them); otherwise there are no labels.
     In TFRecord, names come from `image/class/text`; unknown names are "0", "1", ….
     seek_points: store in the index where the C decoder can enter each baseline JPEG, for faster crops, as `pack` does.
+    quality_columns: store a perceptual hash, brightness, sharpness and entropy of each image, as `pack` does.
     overwrite: replace an existing manifest.
     workers: threads (default: one per core; 16 for shards in a store).
     engine: a `shardkit.Ray` reads each shard on a node of its cluster.
@@ -120,7 +122,7 @@ def index_shards(
     prefix = _prefix(shards, out)
     with disk_destination(*os.path.split(prefix)).locked():
         shards = _find(source, where, remote)  # an interrupted commit is completed first
-        how = _How(remote, whole=whole, seek=seek_points)
+        how = _How(remote, whole=whole, seek=seek_points, quality=quality_columns)
         return _index(prefix, shards, names, where, how, overwrite=overwrite, progress=progress)
 
 
@@ -131,6 +133,12 @@ class _How:
     remote: Remote
     whole: bool
     seek: bool
+    quality: bool
+
+    @property
+    def looks(self) -> dict[str, bool]:
+        """What is found in each image."""
+        return {"seek": self.seek, "quality": self.quality}
 
     def tasks(self, shards: Sequence[Location], *, elsewhere: bool) -> list[ShardTask]:
         """One for each shard, with what its store says of it if the index is in another folder."""
@@ -138,7 +146,7 @@ class _How:
         if elsewhere:
             infos = facts_of(shards, Objects(self.remote))
         return [
-            ShardTask(shard, self.remote, info, whole=self.whole, seek=self.seek)
+            ShardTask(shard, self.remote, info, whole=self.whole, **self.looks)
             for shard, info in zip(shards, infos, strict=True)
         ]
 
@@ -160,12 +168,11 @@ def _index(
         folder, stem = os.path.split(prefix)
         require_finished(Location("", folder), stem, Disk())
     folder, stem = os.path.split(prefix)
-    tasks, seek = how.tasks(shards, elsewhere=bool(elsewhere)), how.seek
-    spool = (
-        Spool(os.path.join(folder, work_name(stem)), seek=seek, name=SPOOL) if elsewhere else Spool(folder, seek=seek)
-    )
+    tasks = how.tasks(shards, elsewhere=bool(elsewhere))
+    work, name = (os.path.join(folder, work_name(stem)), SPOOL) if elsewhere else (folder, None)
+    spool = Spool(work, **how.looks, name=name)
     numbers = collect(_kept(spool, tasks, where), tasks, spool, progress)
-    made = make_index(spool, numbers, names, prefix=prefix, seek=seek, elsewhere=elsewhere)
+    made = make_index(spool, numbers, names, prefix=prefix, **how.looks, elsewhere=elsewhere)
     manifest = _commit(prefix, made, before)
     spool.remove()
     return manifest

@@ -12,7 +12,15 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from shardkit.options.fields import AtLeast, AtMost, Flag, Help, Takes, require_limits
-from shardkit.packing.settings import Classes, EngineOption, Overwrite, Processes, StorageOptions, Work
+from shardkit.packing.settings import (
+    Classes,
+    EngineOption,
+    Overwrite,
+    Processes,
+    QualityColumns,
+    StorageOptions,
+    Work,
+)
 
 if TYPE_CHECKING:
     from shardkit.shards.find.shards import SourceLike
@@ -171,6 +179,7 @@ class IndexSettings:
     seek_points: Annotated[
         bool, Help("Store in the index where a decoder can enter each JPEG, for faster random crops.")
     ] = False
+    quality_columns: QualityColumns = False
     overwrite: Annotated[bool, Help("Replace an existing manifest and index.")] = False
 
 

@@ -95,7 +95,8 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
     files = "--ext jpg,.PNG --fields jpg,json --check full --on-error skip --classes names.txt --classes-from m.json"
     files += " --split a=0.5,b=0.5 --group-by p[0-9]+"
     images = (
-        "--resize 256 --max-side 512 --to jpeg --quality 85 --baseline --seek-points --strip --orient --subsampling 420"
+        "--resize 256 --max-side 512 --to jpeg --quality 85 --baseline --seek-points --strip --orient"
+        " --subsampling 420 --quality-columns"
     )
     bucket = "--work waiting --storage-option region=x --storage-option endpoint=http://h:1/?a=b --restart-rows 1"
     files += " --path-column file --label-column breed --label-separator ';' --root photos"
@@ -132,6 +133,7 @@ def test_every_option_reaches_pack(call: Callable[..., dict[str, Any]]) -> None:
         "quality": 85,
         "baseline": True,
         "seek_points": True,
+        "quality_columns": True,
         "strip": True,
         "orient": True,
         "subsampling": 420,

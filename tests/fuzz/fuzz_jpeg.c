@@ -4,7 +4,7 @@
  * An input is a JPEG, or two, and after them eight bytes that say what is asked: height, width, crop, channels and
  * layout, headroom, two that the random crop and the flips come from, the filter and its exactness, the padding and the
  * type of the values; the bytes of the draws also say how many views there are. Of two images the second must give what
- * it gives alone: nothing of the first may be left in the decoder. Some images come with their seek points, which must
+ * it gives alone: nothing of the first may be left in the decoder. Its quality must be that of libjpeg's own pixels. Some images come with their seek points, which must
  * not change a pixel, or with points in which bytes were changed, which may.
  *
  * Half of the mutations know JPEG: segments are left out, repeated and moved, frames change their kind (lossless ones
@@ -12,6 +12,7 @@
 #include "../../shardkit/native/jpeg_decoder.h"
 #include "../../shardkit/native/jpeg_finish.h"
 #include "../../shardkit/native/jpeg_points.h"
+#include "../../shardkit/native/jpeg_quality.h"
 
 enum { ASKED = 8, MOST_SEGMENTS = 64, VIEWS = 4, MOST_POINTS = 3000 };
 
@@ -104,6 +105,54 @@ static void decode_with_points(const uint8_t *data, size_t size, question *asked
     free(copy);
 }
 
+/* What the quality is by libjpeg alone. 0 if it has complaints. */
+static int quality_by_libjpeg(const uint8_t *data, size_t size, int orientation, int scale, quality *found)
+{
+    decoder *by = made();
+    j_decompress_ptr jpeg = &by->jpeg;
+    unsigned char *volatile pixels = NULL;
+    int64_t *volatile sums = NULL;
+    volatile int taken = 0;
+    by->max_scans = 20;
+    if (setjmp(by->on_error) == 0) {
+        jpeg_mem_src(jpeg, data, (unsigned long)size);
+        jpeg_read_header(jpeg, TRUE);
+        jpeg->out_color_space = JCS_GRAYSCALE;
+        jpeg->scale_num = 1;
+        jpeg->scale_denom = (unsigned)scale;
+        jpeg_start_decompress(jpeg);
+        const int height = (int)jpeg->output_height, width = (int)jpeg->output_width;
+        pixels = malloc((size_t)height * width);
+        sums = malloc((size_t)width * sizeof *sums);
+        for (int y = 0; y < height; y++) {
+            JSAMPROW row = pixels + (size_t)y * width;
+            jpeg_read_scanlines(jpeg, &row, 1);
+        }
+        const small_picture of = {pixels,     height, width, scale, (int)jpeg->image_height, (int)jpeg->image_width,
+                                  orientation};
+        *found = quality_of(&of, sums);
+        taken = 1;
+    }
+    free(pixels);
+    free(sums);
+    decoder_free(by);
+    return taken;
+}
+
+static void compare_qualities(const uint8_t *data, size_t size, const settings *set, uint64_t random)
+{
+    const int scale = random & 128 ? 8 : 1 << (random >> 8 & 3), orientation = 1 + (int)(random >> 16 & 7);
+    unsigned char *copy = malloc(size ? size : 1);
+    quality found, expected;
+    memcpy(copy, data, size);
+    if (find_quality(self, copy, size, orientation, scale, set, &found) == NULL &&
+        quality_by_libjpeg(copy, size, orientation, scale, &expected) &&
+        (found.hash != expected.hash || found.brightness != expected.brightness ||
+         found.sharpness != expected.sharpness || found.entropy != expected.entropy))
+        abort();
+    free(copy);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const double headrooms[4] = {0.25, 1, 1.5, 1e9};
@@ -184,6 +233,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         for (size_t i = 0; taken && i < bytes; i++)
             if (out[i] > 128)
                 sum = sum + 1;
+        if (asked[3] & 32)
+            compare_qualities(data, size, &set, random * 0x9E3779B97F4A7C15u >> 16);
         if (asked[3] & 64)
             decode_with_points(data, size, &all, taken, out, bytes, random * 0x9E3779B97F4A7C15u);
     }

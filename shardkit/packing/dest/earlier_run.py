@@ -106,7 +106,8 @@ def find_finished(destination: Destination, content: PlannedDataset, options: Pa
 
 def _difference(found: Manifest, content: PlannedDataset, options: PackOptions) -> str:
     mine = options.recorded()
-    asked = {name: None for name in (*found.options, *mine) if name in Transcoding.__struct_fields__}
+    optional = {*Transcoding.__struct_fields__, "seek_points", "quality_columns"}
+    asked = {name: None for name in (*found.options, *mine) if name in optional}
     for name, value in (asked | found.options).items():
         if (name in mine or name in asked) and mine.get(name) != value:
             return f"packed with the option {name} {value!r}, not {mine.get(name)!r}"

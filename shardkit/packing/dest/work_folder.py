@@ -27,7 +27,7 @@ from shardkit.packing.write.receipt import COLUMNS, Rows, Skipped, rows_path
 from shardkit.sample import fs_text
 from shardkit.shards.columns.types import Types
 from shardkit.shards.columns.values import decoded_columns
-from shardkit.shards.index import INDEX_SHARDS, INTEGERS, ShardRows, index_writer
+from shardkit.shards.index import INDEX_SHARDS, INTEGERS, QUALITY_TYPES, ShardRows, index_writer
 from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest, encode_manifest
 from shardkit.shards.names import LOCK, index_name, manifest_name, skipped_name
 from shardkit.storage.files import FolderLock, storage_error, sync_folder, translated, whole_file
@@ -116,7 +116,8 @@ class IndexFiles:
 
     Shards are added in their order, while others may still be written. In a `with` block: what is not complete at its
     end is discarded. before: the index files of the dataset that is added to, whose names are taken. seek: with the
-    images' seek points. columns: with these further columns.
+    images' seek points. columns: with these further columns. quality: with their quality
+    columns.
     """
 
     def __init__(
@@ -126,8 +127,10 @@ class IndexFiles:
         *,
         seek: bool = False,
         columns: Types | None = None,
+        quality: bool = False,
     ) -> None:
-        self._destination, self._first, self._seek, self._columns = destination, len(before), seek, columns
+        self._destination, self._first = destination, len(before)
+        self._seek, self._columns, self._quality = seek, columns, quality
         self._done: list[tuple[str, int]] = []  # (name, shards) of each complete file
         self._name, self._shards = "", 0
         self._open = ExitStack()
@@ -166,7 +169,8 @@ class IndexFiles:
                 os.replace(os.path.join(work, name), os.path.join(work, self._done[0][0]))
         self._name = index_name(base, number or None)
         file = self._open.enter_context(whole_file(os.path.join(work, self._name)))
-        return self._open.enter_context(index_writer(file, seek=self._seek, columns=self._columns))
+        writer = index_writer(file, seek=self._seek, columns=self._columns, quality=self._quality)
+        return self._open.enter_context(writer)
 
     def _complete(self) -> None:
         if self._write is not None:
@@ -176,10 +180,15 @@ class IndexFiles:
 
 
 def write_index_files(
-    destination: Destination, shards: Iterable[ShardEntry], *, seek: bool = False, columns: Types | None = None
+    destination: Destination,
+    shards: Iterable[ShardEntry],
+    *,
+    seek: bool = False,
+    columns: Types | None = None,
+    quality: bool = False,
 ) -> tuple[IndexEntry, ...]:
     """Write the index of these finished shards, as `IndexFiles` does."""
-    with IndexFiles(destination, seek=seek, columns=columns) as index:
+    with IndexFiles(destination, seek=seek, columns=columns, quality=quality) as index:
         for shard in shards:
             index.add(shard)
         return index.end()
@@ -193,12 +202,13 @@ def write_index_of_parts(
     rows: Mapping[str, int],
     seek: bool,
     columns: Types,
+    quality: bool,
 ) -> tuple[IndexEntry, ...]:
-    """Write the index of shards whose rows parts left at the destination. before, seek, columns: as for IndexFiles.
+    """Write the index of shards whose rows parts left at the destination. The rest as for IndexFiles.
 
     rows: the CRC-32C of the rows of each shard. Raises StorageError for rows that are missing or damaged.
     """
-    with IndexFiles(destination, before, seek=seek, columns=columns) as index:
+    with IndexFiles(destination, before, seek=seek, columns=columns, quality=quality) as index:
         for shard, data in zip(shards, destination.rows([entry.name for entry in shards]), strict=True):
             if data is None or crc32c(data) != rows[shard.name]:
                 fact = f"the index rows of {shard.name} are missing or damaged"
@@ -234,7 +244,8 @@ def _decoded(shard: ShardEntry, data: bytes) -> ShardRows:
     rows = msgspec.msgpack.decode(data, type=Rows)
     numbers = {name: np.frombuffer(rows.numbers[name], np.int64).astype(INTEGERS[name]) for name in COLUMNS}
     columns = decoded_columns(rows.columns, rows.kept) if rows.columns else None
-    return ShardRows(shard.name, rows.keys, rows.paths, numbers, rows.seek, columns)
+    quality = None if rows.quality is None else np.frombuffer(rows.quality, QUALITY_TYPES)
+    return ShardRows(shard.name, rows.keys, rows.paths, numbers, rows.seek, columns, quality)
 
 
 def decided_path(destination: Destination) -> str:

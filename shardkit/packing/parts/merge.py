@@ -67,6 +67,7 @@ def merge_parts(
             index = write_index_of_parts(
                 each.destination, each.totals.entries, () if each.before is None else each.before.index,
                 rows=each.totals.rows, seek=each.what.seek_points, columns=each.what.columns,
+                quality=each.what.quality_columns,
             )  # fmt: skip
             manifest = commit(each.destination, each.what, each.totals, index, each.before)
             done[each.destination.stem] = manifest

@@ -64,6 +64,8 @@ class PlannedDataset:
             salt += repr((VERSION, options.transcode.recorded())).encode()
         if options.seek_points:
             salt += b" seek points"
+        if options.quality_columns:
+            salt += b" quality columns"
         texts = dict(enumerate(source.classes)) if FORMATS[options.format].holds_class_names else {}
         origin = self.files.origin.prepared(work)
         for number in range(len(self.plan)) if numbers is None else numbers:
@@ -75,7 +77,7 @@ class PlannedDataset:
                 name=shard.name, work=os.fsencode(work), digest=samples.digest(salt + columns, origin.marks(rows)),
                 check=options.check, skip_bad=options.on_error == "skip", samples=samples, format=options.format,
                 texts=texts, transcode=options.transcode, seek_points=options.seek_points,
-                columns=columns,
+                columns=columns, quality_columns=options.quality_columns,
             )  # fmt: skip
 
     def _samples(self, samples: Rows, rows: Rows, origin: Origin) -> FileSamples:

@@ -13,6 +13,7 @@ from shardkit.checksums import crc32c
 from shardkit.packing.write.images import ImageCheck
 from shardkit.packing.write.sink import Sink
 from shardkit.shards.manifest import ShardEntry
+from shardkit.shards.quality import UNDECODED, quality_of_images
 from shardkit.shards.seek import seek_points_of
 from shardkit.storage.files import translated, whole_file
 from shardkit.storage.mapped import map_whole
@@ -33,7 +34,7 @@ class Receipt(msgspec.Struct, frozen=True):
     types: counts of the files' actual formats, by "FORMAT extension". since: when the first file was read (nanoseconds,
     like file times). rows_crc32c: of the file with the index rows. done: counts of what transcoding did, by its `How`;
     "first of several" counts files of which further images were omitted, "incomplete JPEG" those that lack scans and
-    therefore were not rewritten.
+    therefore were not rewritten, UNDECODED those without quality columns.
     """
 
     digest: str
@@ -51,7 +52,7 @@ class Receipt(msgspec.Struct, frozen=True):
 class Rows(msgspec.Struct, frozen=True):
     """The index rows of a finished shard by column; each column of `numbers` is native int64 as bytes. seek: as in
     `ShardRows`. columns: further columns (`decoded_columns` reads them); kept: which of their rows belong to samples
-    that are here, None for all."""
+    that are here, None for all. quality: as `quality_of_images` gives it."""
 
     keys: list[str]
     paths: list[str]
@@ -59,6 +60,7 @@ class Rows(msgspec.Struct, frozen=True):
     seek: list[bytes] | None = None
     columns: bytes = b""
     kept: list[int] | None = None
+    quality: bytes | None = None
 
 
 def with_columns(rows: Rows, columns: bytes, keys: Sequence[str]) -> Rows:
@@ -78,6 +80,15 @@ def with_seek_points(rows: Rows, shard: bytes) -> Rows:
     return msgspec.structs.replace(rows, seek=found)
 
 
+def with_quality(rows: Rows, shard: bytes) -> tuple[Rows, int]:
+    """(the rows of the shard at this path with the quality of its images; how many can't be decoded). As
+    `with_seek_points`."""
+    starts, sizes = (array("q", rows.numbers[name]) for name in ("image_offset", "image_size"))
+    with translated(shard):
+        found, undecoded = quality_of_images(map_whole(shard), zip(starts, sizes, strict=True))
+    return msgspec.structs.replace(rows, quality=found), undecoded
+
+
 class Written(msgspec.Struct, frozen=True):
     """What was written to a shard: its index rows, the label of each sample (-1 for none), and parts of its Receipt.
 
@@ -91,6 +102,16 @@ class Written(msgspec.Struct, frozen=True):
     skipped: list[Skipped]
     done: dict[str, int] = {}
     counts: dict[int, int] | None = None
+
+    def looked_at(self, shard: bytes, *, seek: bool, quality: bool) -> Written:
+        """This with the seek points or the quality of its images. shard: its path."""
+        rows, done = self.rows, dict(self.done)
+        if seek:
+            rows = with_seek_points(rows, shard)
+        if quality:
+            rows, undecoded = with_quality(rows, shard)
+            done |= {UNDECODED: undecoded} if undecoded else {}
+        return msgspec.structs.replace(self, rows=rows, done=done)
 
 
 def receipt_path(folder: bytes, name: str) -> bytes:

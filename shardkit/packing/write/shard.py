@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from shardkit.packing.write.receipt import Receipt, keep_receipt, with_columns, with_seek_points
+from shardkit.packing.write.receipt import Receipt, keep_receipt, with_columns
 from shardkit.packing.write.samples import write_samples
 from shardkit.packing.write.sink import Advance, Sink
 from shardkit.packing.write.task import ShardTask
@@ -33,8 +33,7 @@ def write_shard(task: ShardTask, advance: Advance, turn: AbstractContextManager[
         sink = Sink(file.fileno(), target)
         with turn or nullcontext():
             written = write_samples(task, sink, advance)
-    if task.seek_points:
-        written = msgspec.structs.replace(written, rows=with_seek_points(written.rows, target))
+    written = written.looked_at(target, seek=task.seek_points, quality=task.quality_columns)
     if task.columns:
         rows = with_columns(written.rows, task.columns, task.samples.keys)
         written = msgspec.structs.replace(written, rows=rows)

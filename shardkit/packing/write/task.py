@@ -17,8 +17,8 @@ class ShardTask(msgspec.Struct, frozen=True):
 
     digest: of everything that determines its bytes. skip_bad: skip bad files, and list them. texts: label -> class
     name, for formats that store it. transcode: how to transcode each sample's first image.
-    seek_points: whether to find the images' seek points, for the index. columns: further columns for the index, a row
-    for each sample, as `encoded_columns` gives them.
+    seek_points, quality_columns: whether to find the images' seek points and their quality, for the index. columns:
+    further columns for the index, a row for each sample, as `encoded_columns` gives them.
     """
 
     name: str
@@ -32,6 +32,7 @@ class ShardTask(msgspec.Struct, frozen=True):
     transcode: Transcoding | None = None
     seek_points: bool = False
     columns: bytes = b""
+    quality_columns: bool = False
 
     def watched(self) -> Iterator[bytes]:
         """The local files whose times show whether the shard is out of date."""

@@ -38,6 +38,7 @@ from shardkit.shards.index import schema
 from shardkit.shards.index_file import INDEX_CURE, IndexFile, index_entries, open_index_at
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import Objects
+from shardkit.shards.quality import QUALITY
 from shardkit.storage.access import Remote
 from shardkit.storage.mapping import Mapping
 from shardkit.storage.node_files import shared_array
@@ -187,20 +188,21 @@ class IndexCatalog:
         """The names and types of the index's columns."""
         import pyarrow as pa
 
-        types = self.manifest.columns
-        found = self._index(self._row_group(self.numbers[0])[0]).schema if self.numbers else schema(columns=types)
-        if not types:
-            return found
+        types, quality = self.manifest.columns, self.manifest.quality_columns
+        if not self.numbers:
+            return schema(columns=types, quality=quality)
+        found = self._index(self._row_group(self.numbers[0])[0]).schema
         further = fields_of(types)
-        names = {field.name for field in further}
-        return pa.schema([*(field for field in found if field.name not in names), *further])
+        gone = {field.name for field in further} | (set() if quality else set(QUALITY))  # not all files have these
+        return pa.schema([*(field for field in found if field.name not in gone), *further])
 
     def index_tables(self, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """The index in parts."""
+        wanted = self.index_schema().names if names is None else names
         if not self.manifest.columns:
-            return (table for index, groups in self._parts() for table in index.tables(names, groups))
+            return (table for index, groups in self._parts() for table in index.tables(wanted, groups))
         places = [self._row_group(number) for number in self.numbers]
-        return self._tables_of(self.index_schema().names if names is None else names, self.manifest.columns, places)
+        return self._tables_of(wanted, self.manifest.columns, places)
 
     def _tables_of(self, names: Sequence[str], types: Types, places: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
         """Columns of the row groups at these places, in parts. A further column that was added later is null in the

@@ -131,11 +131,11 @@ def _made(
 ) -> Manifest:
     _remove_unused(os.path.dirname(folder), folder)
     tasks = [ShardTask(shard, remote, info) for shard, info in zip(shards, infos, strict=True)]
-    spool = Spool(folder, seek=False, name=SPOOL)
+    spool = Spool(folder, name=SPOOL)
     threads = cores() if shards[0].is_local else REQUESTS
     with _shown(len(shards), elsewhere, sum(info.bytes for info in infos)) as progress:
         numbers = collect(in_threads(reader_into(spool), tasks, threads), tasks, spool, progress)
-    made = make_index(spool, numbers, None, prefix=os.path.join(folder, STEM), seek=False, elsewhere=elsewhere)
+    made = make_index(spool, numbers, None, prefix=os.path.join(folder, STEM), elsewhere=elsewhere)
     write_made(folder, STEM, made)
     spool.remove()
     return made.manifest

@@ -26,6 +26,7 @@ from shardkit.shards.manifest import (
     encode_manifest,
 )
 from shardkit.shards.names import index_name, manifest_name
+from shardkit.shards.quality import tell_undecoded
 from shardkit.storage.files import sync_folder, translated, whole_file
 
 COPY_BYTES = 4 << 20
@@ -42,8 +43,8 @@ def key_of(task: ShardTask) -> str | None:
     """What identifies a shard, as it is now, and how it is read; None where a change would go unnoticed."""
     if task.info is None or task.info.version is None:
         return None
-    how = "whole" if task.whole or task.seek else "headers"
-    return f"{how} {int(task.seek)} {task.info.bytes} {task.info.version} {task.shard.url}"
+    how = "whole" if task.reads_all else "headers"
+    return f"{how} {task.seek + 2 * task.quality} {task.info.bytes} {task.info.version} {task.shard.url}"
 
 
 def reader_into(spool: Spool) -> Reader:
@@ -82,6 +83,7 @@ def collect(kept: Iterable[Kept], tasks: Sequence[ShardTask], spool: Spool, prog
         entry = spool.shard(number).entry
         samples, size = samples + entry.samples, size + entry.bytes
         progress(Progress("index", samples, 0, size))
+    tell_undecoded(sum(spool.shard(number).undecoded for number in numbers))
     _require_one_format([spool.shard(number) for number in numbers])
 
     def keys_of(place: int) -> ShardKeys:
@@ -112,7 +114,8 @@ def make_index(
     names: Sequence[str] | None,
     *,
     prefix: str,
-    seek: bool,
+    seek: bool = False,
+    quality: bool = False,
     elsewhere: str,
 ) -> Made:
     """The manifest and the index files of the dataset `prefix`. names: of the classes, in label order.
@@ -128,7 +131,7 @@ def make_index(
         some = numbers[first : first + INDEX_SHARDS]
         sink = unnamed_file(folder)
         with translated(folder):
-            write_index(sink, _labelled(spool, some, found), seek=seek)
+            write_index(sink, _labelled(spool, some, found), seek=seek, quality=quality)
             size, crc = sink.tell(), checksum(sink)
         name = index_name(stem, None if len(starts) == 1 else part)
         files.append((IndexEntry(name, len(some), size, f"{crc:08x}"), sink))
@@ -142,8 +145,8 @@ def make_index(
         shard_format=read[0].format,
         version=ELSEWHERE_VERSION if elsewhere else VERSION,
         options=content_options(
-            unpacked_bytes=[item.unpacked for item in read], seek_points=seek, elsewhere=elsewhere,
-            shard_versions=[item.version for item in read],
+            unpacked_bytes=[item.unpacked for item in read], seek_points=seek, quality_columns=quality,
+            elsewhere=(elsewhere, [item.version for item in read]) if elsewhere else None,
         ),
     )  # fmt: skip
     return Made(manifest, files)

@@ -17,9 +17,10 @@ from shardkit.images.header import image_extent, image_header
 from shardkit.location import Location
 from shardkit.sample import path_of_member
 from shardkit.shards.class_names import ShardLabels, shard_labels, two_names
-from shardkit.shards.index import ShardRows
+from shardkit.shards.index import QUALITY_TYPES, ShardRows
 from shardkit.shards.manifest import ShardEntry
 from shardkit.shards.objects import Objects
+from shardkit.shards.quality import quality_of_images
 from shardkit.shards.scan import ShardBytes, ShardContent, open_shard, read_described, read_shard
 from shardkit.shards.seek import seek_points_of
 from shardkit.storage.access import Remote
@@ -37,19 +38,26 @@ _whole = BoundedSemaphore(cores())
 @dataclass(frozen=True, slots=True)
 class ShardTask:
     """A shard to index. info: what its store says of it; None for a file. whole: read all of it, for the checksums and
-    the sizes of all images. seek: find the seek points, which needs all of it too."""
+    the sizes of all images. seek, quality: find the seek points, the quality of the images; all of it is needed."""
 
     shard: Location
     remote: Remote
     info: ObjectInfo | None = None
     whole: bool = False
     seek: bool = False
+    quality: bool = False
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether headers and lengths are not enough."""
+        return self.whole or self.seek or self.quality
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedShard:
     """A shard that was read: its entry, field names, labels, unpacked bytes (0: not compressed), format, and the
-    version that its store had for it. The entry has no checksum if not all of it was read."""
+    version that its store had for it. The entry has no checksum if not all of it was read. undecoded: images without
+    quality, because they can't be decoded."""
 
     entry: ShardEntry
     fields: tuple[str, ...]
@@ -57,10 +65,11 @@ class IndexedShard:
     unpacked: int
     format: str
     version: str | None
+    undecoded: int = 0
 
 
 def index_shard(task: ShardTask) -> tuple[IndexedShard, ShardRows]:
-    """A shard and its rows (labels as in `cls`), with the seek points of its images if they are asked for.
+    """A shard and its rows (labels as in `cls`), with the seek points and the quality of its images, as asked.
 
     Raises DatasetError (DamagedError) for the first defect in what is read, NotFoundError, StorageError.
     """
@@ -71,7 +80,7 @@ def index_shard(task: ShardTask) -> tuple[IndexedShard, ShardRows]:
     windows = Windows(lambda start, end: bytes(read(store, name, start, end)), info.bytes)
     head = windows(0, HEAD_BYTES)
     form = format_of_name(name) or format_of_head(head)
-    if task.whole or task.seek or not head or is_packed_as(form, head[:12]):
+    if task.reads_all or not head or is_packed_as(form, head[:12]):
         with _whole:
             return _index_whole(task, objects)
     return _index_headers(task, info, form, windows)
@@ -86,8 +95,14 @@ def _index_whole(task: ShardTask, objects: Objects | None = None) -> tuple[Index
     if task.seek:
         images = (content.numbers[name].tolist() for name in ("image_offset", "image_size", "crc32c"))
         rows = replace(rows, seek=seek_points_of(data.buffer, zip(*images, strict=True)))
+    undecoded = 0
+    if task.quality:
+        spans = (content.numbers[name].tolist() for name in ("image_offset", "image_size"))
+        found, undecoded = quality_of_images(data.buffer, zip(*spans, strict=True))
+        rows = replace(rows, quality=np.frombuffer(found, QUALITY_TYPES))
     version = None if task.info is None or task.shard.is_local else task.info.version
-    return _indexed(task, content, data.format, f"{content.crc32c:08x}", version), rows
+    shard = _indexed(task, content, data.format, f"{content.crc32c:08x}", version)
+    return replace(shard, undecoded=undecoded), rows
 
 
 def _index_headers(

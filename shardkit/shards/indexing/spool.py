@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 
 from shardkit.checksums import crc32c
 from shardkit.shards.class_names import Mixed, ShardLabels
-from shardkit.shards.index import INTEGERS, SEEK, ShardRows, as_numpy, to_table
+from shardkit.shards.index import INTEGERS, SEEK, ShardRows, as_numpy, quality_array, to_table
 from shardkit.shards.indexing.shard import IndexedShard
 from shardkit.shards.manifest import ShardEntry
 from shardkit.storage.files import translated
@@ -36,10 +36,11 @@ _FRAME = Struct("<IQI")
 class Spool:
     """Shards and their index rows by number, in a file of `folder`. Thread-safe."""
 
-    def __init__(self, folder: str, *, seek: bool, name: str | None = None) -> None:
-        """seek: keep the seek points too. name: of the file, which may hold shards of an earlier run; without one, the
-        file ends with this object. Raises DestinationError, StorageError if the folder can't be written to."""
-        self._folder, self._seek = folder, seek
+    def __init__(self, folder: str, *, seek: bool = False, quality: bool = False, name: str | None = None) -> None:
+        """seek, quality: keep the seek points, the quality columns too. name: of the file, which may hold shards of an
+        earlier run; without one, the file ends with this object. Raises DestinationError, StorageError if the folder
+        can't be written to."""
+        self._folder, self._seek, self._quality = folder, seek, quality
         self._path = None if name is None else os.path.join(folder, name)
         with translated(folder):
             self._file = unnamed_file(folder) if self._path is None else _opened(self._path)
@@ -60,7 +61,7 @@ class Spool:
         """Keep a shard; its number. StorageError if the disk is full, DatasetError for rows that no index can hold."""
         import pyarrow as pa
 
-        table = to_table(rows, seek=self._seek).drop_columns(["shard"])
+        table = to_table(rows, seek=self._seek, quality=self._quality).drop_columns(["shard"])
         sink = io.BytesIO()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
@@ -89,7 +90,8 @@ class Spool:
         numbers: dict[str, Any] = {name: as_numpy(table[name]) for name in INTEGERS}
         seek = [points or b"" for points in table[SEEK].to_pylist()] if self._seek else None
         name = self._shards[number].entry.name
-        return ShardRows(name, table["key"].to_pylist(), table["path"].to_pylist(), numbers, seek)
+        quality = quality_array(table) if self._quality else None
+        return ShardRows(name, table["key"].to_pylist(), table["path"].to_pylist(), numbers, seek, quality=quality)
 
     def remove(self) -> None:
         """Remove the file, whose shards are in an index now."""
@@ -136,15 +138,17 @@ def _encoded(key: str, shard: IndexedShard) -> bytes:
     pairs = [(label, folder, count) for (label, folder), count in labels.pairs.items()]
     said = (pairs, list(labels.texts.items()), labels.mixed)
     named = (entry.name, entry.samples, entry.bytes, entry.crc32c)
-    return json.dumps((key, named, shard.fields, said, shard.unpacked, shard.format, shard.version)).encode()
+    rest = (shard.unpacked, shard.format, shard.version, shard.undecoded)
+    return json.dumps((key, named, shard.fields, said, *rest)).encode()
 
 
 def _decoded(data: bytes) -> tuple[str, IndexedShard]:
     """Raises ValueError, TypeError for what another version of shardkit has written."""
-    key, named, fields, (pairs, texts, mixed), unpacked, form, version = json.loads(data)
+    key, named, fields, (pairs, texts, mixed), *rest = json.loads(data)
+    unpacked, form, version, undecoded = rest
     counts = Counter({(label, folder): count for label, folder, count in pairs})
     labels = ShardLabels(counts, dict(texts), None if mixed is None else Mixed(*mixed))
-    return key, IndexedShard(ShardEntry(*named), tuple(fields), labels, unpacked, form, version)
+    return key, IndexedShard(ShardEntry(*named), tuple(fields), labels, unpacked, form, version, undecoded)
 
 
 def _opened(path: str) -> BinaryIO:

@@ -135,6 +135,7 @@ class _Conversion:
         self.destination, self.layout = destination, layout
         keeps = changes.keep_label
         self.seek_points = keeps_seek_points(stored.manifest)
+        self.quality_columns = stored.manifest is not None and stored.manifest.quality_columns
         self.texts = {number: entry.name for number, entry in enumerate(stored.classes)} if keeps else {}
 
     @property
@@ -201,7 +202,8 @@ class _Conversion:
                 progress(Progress("convert", told[0], total, told[1], total_bytes))
 
         keep_only(self.destination, self.names)
-        with IndexFiles(self.destination, seek=self.seek_points, columns=self.stored.columns) as index:
+        columns, seek, quality = self.stored.columns, self.seek_points, self.quality_columns
+        with IndexFiles(self.destination, seek=seek, columns=columns, quality=quality) as index:
             totals = write_shards(self.tasks(), engine, advance, self.destination, progress, finished=index.add)
             return self._commit(totals, index.end())
 
@@ -244,7 +246,7 @@ class _Conversion:
         return ShardTask(
             name=name, work=os.fsencode(self.destination.work), check="none", skip_bad=False, samples=samples,
             digest=samples.digest(salt, whole=self.stored.packed), format=self.format.name,
-            texts=self.texts, seek_points=self.seek_points, columns=columns,
+            texts=self.texts, seek_points=self.seek_points, quality_columns=self.quality_columns, columns=columns,
         )  # fmt: skip
 
     def _commit(self, totals: Totals, index: tuple[IndexEntry, ...]) -> Manifest:
@@ -276,8 +278,8 @@ class _Conversion:
 
     def _options(self, fields: Sequence[str]) -> dict[str, Any]:
         """The options of the new manifest."""
-        options = self.layout.options | content_options(seek_points=self.seek_points)
-        options |= column_options(self.stored.columns)
+        content = content_options(seek_points=self.seek_points, quality_columns=self.quality_columns)
+        options = self.layout.options | content | column_options(self.stored.columns)
         return with_fields(options, fields)
 
     def _skipped(self) -> list[Skipped]:

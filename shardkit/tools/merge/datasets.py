@@ -148,6 +148,7 @@ def merged_manifest(members: Sequence[Member]) -> Manifest:
         fields=fields if chosen else None,
         unpacked_bytes=unpacked,
         seek_points=all(manifest.seek_points for manifest in manifests),
+        quality_columns=all(manifest.quality_columns for manifest in manifests),
         merged=[
             {"name": member.files.stem, "plan": member.manifest.plan, "shards": len(member.manifest.shards),
              "samples": member.manifest.samples}
@@ -210,7 +211,7 @@ def _columns(manifests: Sequence[Manifest]) -> dict[str, str]:
         raise UsageError("source", f"their columns do not fit: {exc}", cure) from exc
 
 
-OF_CONTENT = ("labels", "fields", "unpacked_bytes", "seek_points", "columns", "appended", "merged")
+OF_CONTENT = ("labels", "fields", "unpacked_bytes", "seek_points", "quality_columns", "columns", "appended", "merged")
 
 
 def _common(manifests: Sequence[Manifest]) -> dict[str, Any]:

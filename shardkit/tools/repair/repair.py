@@ -121,10 +121,11 @@ def repair(
         entries: list[ShardEntry] = []
         full = [salvage.samples for salvage in salvages if salvage.samples]
         names = [shard_name(destination.base, number, form.suffix) for number in range(len(full))]
-        seek = keeps_seek_points(opened.manifest)
+        looks = {"seek": keeps_seek_points(opened.manifest), "quality": _has_quality(opened)}
         texts = dict(enumerate(entry.name for entry in classes))
         write = partial(
-            write_shard, destination.work, [shard.location for shard in opened.shards], form, texts, seek=seek
+            write_shard, destination.work, [shard.location for shard in opened.shards], form, texts,
+            seek=looks["seek"], quality=looks["quality"],
         )  # fmt: skip
         columns = columns_of(opened)
         tables = (columns_of_samples(opened, samples, columns) for samples in full)
@@ -132,8 +133,8 @@ def repair(
             entries.append(entry)
             done, size = sum(one.samples for one in entries), sum(one.bytes for one in entries)
             progress(Progress("repair", done, total, size))
-        index = write_index_files(destination, entries, seek=seek, columns=columns)
-        content = content_options(seek_points=seek) | column_options(columns)
+        index = write_index_files(destination, entries, columns=columns, seek=looks["seek"], quality=looks["quality"])
+        content = content_options(seek_points=looks["seek"], quality_columns=looks["quality"]) | column_options(columns)
         manifest = _manifest(opened, form, entries, salvages, classes, len(left_out), index=index, content=content)
         destination.commit(manifest, [Skipped(item.path, _reason(item)) for item in left_out])
     notes = [str(item) for item in opened.findings] + [str(item) for index in opened.index for item in index.findings]
@@ -310,6 +311,10 @@ def _manifest(
         options=options_for_new_shards(before) | content,
         plan=digest if packed else "",
     )
+
+
+def _has_quality(opened: Opened) -> bool:
+    return opened.manifest is not None and opened.manifest.quality_columns
 
 
 def _reason(item: LeftOut) -> str:

@@ -16,7 +16,7 @@ from shardkit.formats.tfrecord.salvage import Record, record_of
 from shardkit.formats.tfrecord.samples import FRAME, HEAD, framed_record
 from shardkit.images.header import image_header
 from shardkit.location import Location
-from shardkit.packing.write.receipt import COLUMNS, Rows, rows_path, with_seek_points
+from shardkit.packing.write.receipt import COLUMNS, Rows, rows_path, with_quality, with_seek_points
 from shardkit.sample import IMAGE_FIELDS, path_of_member, path_of_text
 from shardkit.shards.manifest import ShardEntry
 from shardkit.shards.scan import ShardBytes, open_shard
@@ -35,10 +35,11 @@ def write_shard(
     task: tuple[str, Sequence[Salvaged], bytes],
     *,
     seek: bool = False,
+    quality: bool = False,
 ) -> ShardEntry:
     """Write the shard `task` (name, samples, their further columns) to the folder, from pieces of `shards`.
 
-    texts: class names. seek: find the images' seek points.
+    texts: class names. seek, quality: find the images' seek points, their quality.
     """
     name, samples, further = task
     sources: dict[int, ShardBytes] = {}
@@ -67,6 +68,8 @@ def write_shard(
     rows = Rows(keys, paths, numbers, columns=further)
     if seek:
         rows = with_seek_points(rows, os.fsencode(os.path.join(folder, name)))
+    if quality:
+        rows, _ = with_quality(rows, os.fsencode(os.path.join(folder, name)))
     with whole_file(os.fsdecode(rows_path(os.fsencode(folder), name))) as file:
         file.write(msgspec.msgpack.encode(rows))
     return ShardEntry(name, len(samples), at + len(form.end), f"{crc:08x}")

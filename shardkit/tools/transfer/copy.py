@@ -283,10 +283,10 @@ def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardE
         (
             ShardRows(new[shard.name], columns["key"].to_pylist(), columns["path"].to_pylist(),
                       {name: np.asarray(columns[name]) for name in INTEGERS}, _seek_points(index, group),
-                      index.further(group))
+                      index.further(group), index.quality(group))
             for group, (shard, columns) in enumerate(groups)
         ),
-        seek=index.has_seek_points, columns=index.further_types,
+        seek=index.has_seek_points, columns=index.further_types, quality=index.has_quality,
     )  # fmt: skip
     return sink.getvalue()
 
