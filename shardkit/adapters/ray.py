@@ -16,7 +16,7 @@ from shardkit.adapters.names import checked_names, not_an_item
 from shardkit.errors import MissingExtraError, UsageError
 from shardkit.images.decoder import ImageDecoder
 from shardkit.reading.batches.batch import image_field
-from shardkit.reading.chains import as_view, is_cut
+from shardkit.reading.chains import as_view, is_cut, require_order
 from shardkit.reading.content import Mixed
 from shardkit.reading.select import AtNumbers
 
@@ -114,6 +114,7 @@ def shard_runs(dataset: Dataset, count: int) -> list[tuple[int, int]]:
 
 def _require_readable(dataset: Dataset) -> None:
     """UsageError for what tasks that run in parallel, and again in each epoch, would read otherwise than iterating."""
+    require_order(dataset, "to_ray()")
     (rank, world_size), steps, decode = dataset.reading.ranks, dataset.steps, dataset.steps.decode
     if steps.batch is not None:
         raise _refused("Ray makes its own batches", "omit batch(), and use iter_batches(batch_size=…) of the result")

@@ -195,7 +195,7 @@ def pack(
         images=images or Images(), quality_columns=quality_columns, check=check, on_error=on_error, append=append,
         overwrite=overwrite, part=part, work=work, storage_options=storage_options,
     )  # fmt: skip
-    packing = _prepare(source, dest, settings, progress)
+    packing = prepare(source, dest, settings, progress)
     with ExitStack() as stack:
         locks = [stack.enter_context(each.locked(packing.part)) for each in packing.destinations.values()]
         destinations = {
@@ -249,12 +249,12 @@ def plan_pack(
         images=images or Images(), quality_columns=quality_columns, check=check, on_error=on_error, append=append,
         overwrite=overwrite, part=part, work=work, storage_options=storage_options,
     )  # fmt: skip
-    packing = _prepare(source, dest, settings, progress)
+    packing = prepare(source, dest, settings, progress)
     return PackPlan(tuple(job.described() for job in packing.jobs(packing.destinations, progress)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Packing:
+class Packing:
     """A packing whose source is not scanned yet. destinations: split -> destination ("" if there are no splits)."""
 
     options: PackOptions
@@ -265,12 +265,12 @@ class _Packing:
     destinations: Mapping[str, Destination]
     part: Part | None
 
-    def jobs(self, destinations: Mapping[str, Destination], progress: ProgressFn) -> list[_Job]:
+    def jobs(self, destinations: Mapping[str, Destination], progress: ProgressFn) -> list[Job]:
         """Scan the source and plan each dataset."""
         before = existing_datasets(destinations, self.options) if self.options.append else {}
         scanned = _scan(self.opened, self.names, progress)
         contents = plan_datasets(scanned, destinations, self.options, before, self.names)
-        return [_Job(key, destinations[key], content, self.options, self.part) for key, content in contents.items()]
+        return [Job(key, destinations[key], content, self.options, self.part) for key, content in contents.items()]
 
     def result(self, manifests: Mapping[str, Manifest]) -> Packed:
         """The result of `pack`. manifests: by split."""
@@ -288,12 +288,12 @@ class _Packing:
         return path if os.path.isabs(self.dest) or not locate(self.dest).is_local else os.path.relpath(path)
 
 
-def _prepare(
+def prepare(
     source: str | os.PathLike[str] | TableLike,
     dest: str | os.PathLike[str],
     settings: PackSettings,
     progress: ProgressFn,
-) -> _Packing:
+) -> Packing:
     """Check everything that can be checked before the scan."""
     options, columns, part = make_options(settings), settings.columns, part_of(settings.part)
     where = replace(engine_options(settings.engine, settings.workers), threads=_needs_no_python(source, options))
@@ -310,7 +310,7 @@ def _prepare(
     for_source = goes_to.is_local and not isinstance(found, TableInMemory) and not locate(found).is_local
     access = None if for_source else settings.storage_options
     destinations = destinations_of(goes_to, named, splits, work=settings.work, options=access)
-    return _Packing(options, where, names, opened, os.fspath(dest), destinations, part)
+    return Packing(options, where, names, opened, os.fspath(dest), destinations, part)
 
 
 def _needs_no_python(source: str | os.PathLike[str] | TableLike, options: PackOptions) -> bool:
@@ -337,7 +337,7 @@ def _scan(opened: Opened, classes: Sequence[str] | None, progress: ProgressFn) -
     return found
 
 
-class _Job:
+class Job:
     """The packing of one dataset."""
 
     def __init__(
@@ -353,6 +353,7 @@ class _Job:
         """The numbers of the shards to write."""
 
     def described(self) -> DatasetPlan:
+        """What this would write."""
         source, plan = self.content.source, self.content.plan
         shards = [plan.shard(number) for number in self.share]
         return DatasetPlan(
@@ -447,7 +448,7 @@ class _Job:
         return end - first, int(source.sizes[plan.order[first:end]].sum())
 
 
-def _counting_on(jobs: Sequence[_Job], progress: ProgressFn) -> dict[str, ProgressFn]:
+def _counting_on(jobs: Sequence[Job], progress: ProgressFn) -> dict[str, ProgressFn]:
     """A ProgressFn for each job, by split: the step "pack" counts on from job to job, up to the total of all."""
     extents = [job.extent() for job in jobs]
     total, total_bytes = sum(count for count, _ in extents), sum(size for _, size in extents)

@@ -73,6 +73,11 @@ BEFORE: Mapping[str, _Before] = {
         "it comes after buckets(), which are those of all samples",
         "call {} before buckets()",
     ),
+    "pack_to": _Before(
+        lambda data: data.content.whole_only,
+        "with `pack_to` whole epochs are read, since all samples are packed meanwhile",
+        "pack first, and call {} on the dataset of the shards",
+    ),
     "mix": _Before(
         lambda data: isinstance(data.content, Mixed),
         "a mix keeps the order and the samples of its parts",
@@ -81,7 +86,7 @@ BEFORE: Mapping[str, _Before] = {
 }
 """Things that may precede a method, by name. `{}` is the method."""
 
-_SAMPLES = ("mix", "batch", "cut", "epoch_size", "weights", "buckets")
+_SAMPLES = ("pack_to", "mix", "batch", "cut", "epoch_size", "weights", "buckets")
 
 NOT_AFTER: Mapping[str, Sequence[str]] = {
     "select()": _SAMPLES,
@@ -93,7 +98,7 @@ NOT_AFTER: Mapping[str, Sequence[str]] = {
     "labels": ("cut", "epoch_size", "weights", "filter", "repeat"),
     "keys": ("cut", "epoch_size", "weights", "filter", "repeat"),
     "paths": ("cut", "epoch_size", "weights", "filter", "repeat"),
-    "buckets()": ("mix", "batch", "cut", "epoch_size", "weights", "filter", "repeat"),
+    "buckets()": ("pack_to", "mix", "batch", "cut", "epoch_size", "weights", "filter", "repeat"),
     "weight()": (*_SAMPLES, "filter"),
     "balance()": (*_SAMPLES, "filter"),
     "shuffle()": ("mix", "batch", "cut", "epoch_size"),
@@ -101,6 +106,9 @@ NOT_AFTER: Mapping[str, Sequence[str]] = {
     "take()": ("repeat",),
     "skip()": ("repeat",),
     "batch()": ("repeat",),
+    "to_ray()": ("pack_to",),
+    "concat()": ("pack_to",),
+    "mix()": ("pack_to",),
     "class_counts": ("cut", "epoch_size", "weights", "filter", "endless"),
 }
 """What must not precede each method; all other combinations are allowed."""
@@ -124,7 +132,7 @@ def is_view(data: Dataset) -> bool:
     fixed = not data.reading.buffer and data.weights is None and not isinstance(data.content, Mixed)
     steps = data.steps
     early = not steps.batch_window and not any(isinstance(op, Take | Skip) for op in steps.after)
-    return fixed and early and data.reading.epoch_size is None
+    return fixed and early and data.reading.epoch_size is None and not data.content.whole_only
 
 
 def as_view(data: Dataset) -> Dataset:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from shardkit.errors import UsageError
 from shardkit.options.keywords import named_options
-from shardkit.reading.chains import as_view
+from shardkit.reading.chains import as_view, require_order
 from shardkit.reading.content import Concatenated, Mixed
 from shardkit.reading.dataset import Dataset
 from shardkit.reading.options import Reading
@@ -70,6 +70,8 @@ def _parts(name: str, datasets: Sequence[Dataset]) -> Sequence[Dataset]:
         raise UsageError(name, f"{type(datasets).__name__} is not a list of datasets", f"call {name[:-1]}[a, b])")
     if not datasets:
         raise UsageError(name, "no datasets are given", "give at least one")
+    for part in datasets:
+        require_order(part, name)
     views = [as_view(part) for part in datasets]
     for part in views:
         if part.ops or part.reading.turns != 1 or isinstance(part.content, Mixed):

@@ -78,6 +78,15 @@ class Content(Protocol):
         """Whether anything about the content was already looked up."""
         ...
 
+    @property
+    def whole_only(self) -> bool:
+        """Whether only whole epochs are read, and no part of the content alone."""
+        ...
+
+    def now(self, reading: Reading) -> Content:
+        """What an epoch reads that begins now, and that stays the same until its end."""
+        ...
+
     def forget(self) -> None:
         """Look the content up again at the next use."""
         ...
@@ -172,6 +181,12 @@ class Named:
 
         return automatic_index(found.shards, self.remote)
 
+    whole_only = False
+
+    def now(self, reading: Reading) -> Content:
+        """Itself."""
+        return self
+
     @property
     def resolved(self) -> bool:
         """Whether the name was looked up, here or in the process that pickled this."""
@@ -205,9 +220,9 @@ class Named:
     def _open(self) -> Catalog:
         found = self.found
         if found.tree is not None:
-            from shardkit.reading.blocks.tree import TreeCatalog
+            from shardkit.reading.blocks.tree import tree_catalog
 
-            return TreeCatalog(found.tree.path)
+            return tree_catalog(found.tree.path)
         if found.manifest is None or found.location is None:
             place = str(found.shards[0])
             fact = "these shards have no manifest, so their samples and classes are not known before they are read"
@@ -269,6 +284,12 @@ class Concatenated:
     def catalog(self) -> Catalog:
         """The combined catalog."""
         return self._kept.opened(lambda: combine_catalogs(self.parts))
+
+    whole_only = False
+
+    def now(self, reading: Reading) -> Content:
+        """Itself."""
+        return self
 
     @property
     def resolved(self) -> bool:

@@ -817,7 +817,8 @@ class Dataset(Generic[T_co]):
 
     def epoch(self, number: int, *, done: int = 0) -> Epoch:
         """An epoch as this rank reads it, after `done` samples of all ranks."""
-        return Epoch(number, self.content, self.rows(), self.weights, self._reading_in_use, self.steps, done)
+        reading = self._reading_in_use
+        return Epoch(number, self.content.now(reading), self.rows(), self.weights, reading, self.steps, done)
 
     def _select(self, method: str, step: Selection) -> Dataset[T_co]:
         require_order(self, method)
@@ -917,6 +918,7 @@ def dataset(
     source: SourceLike,
     *,
     index: str | os.PathLike[str] | None = None,
+    pack_to: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     shuffle: bool | int = False,
     seed: int = 0,
     lanes: int | None = None,
@@ -947,6 +949,9 @@ def dataset(
     index: the index of shards that have none beside them: the prefix or folder that `index_shards` was given as `out`.
     `source` then names all or some of its shards; others are a UsageError on reading. "auto" keeps one in the user's
     cache, by the URLs, sizes and versions (ETags) of the shards; the first use makes it, as `index_shards` does.
+    pack_to: pack the class directory `source` while the first epoch reads it, into the shards that `pack` would make;
+    later epochs read these. A destination, or a dict of `dest` and options of `pack`: {"dest": "shards/train",
+    "max_bytes": "64MB"}. Errors are those of `pack`, raised on reading. See docs/guides/train-while-packing.md.
     shuffle: False, True (a buffer of 10,000 samples), or the size of the buffer. seed: for everything random.
     lanes: see order/epoch_order.py; default 16, or 1 without shuffling, which keeps the order of the shards.
     layout: the number of ranks that a shuffled order is laid out for, by default the world size. With a fixed number,
@@ -993,4 +998,11 @@ def dataset(
     )  # fmt: skip
     names = FieldNames(image_field, label_field) if image_field is not None or label_field is not None else None
     remote = remote_of(storage_options, cache, cache_bytes, ahead_bytes, timeout_seconds, reading.shared)
-    return Dataset(Named(source, index=index, verify=verify, names=names, remote=remote), reading)
+    if pack_to is None:
+        return Dataset(Named(source, index=index, verify=verify, names=names, remote=remote), reading)
+    from shardkit.adapters.pack_to.content import packed_while_read
+
+    for name, value in {"index": index, "image_field": image_field, "label_field": label_field}.items():
+        if value is not None:
+            raise UsageError("pack_to", f"given together with `{name}`, which is for shards", "give one of the two")
+    return Dataset(packed_while_read(source, pack_to, storage_options, verify=verify, remote=remote), reading)

@@ -15,7 +15,7 @@ from shardkit import checksums
 from shardkit.errors import DatasetError, NotFoundError
 from shardkit.location import Location
 from shardkit.options.fields import checked_by
-from shardkit.reading.blocks.tree import TreeCatalog
+from shardkit.reading.blocks.tree import tree_catalog
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.found import Found
 from shardkit.shards.manifest import ClassEntry, Manifest
@@ -116,7 +116,7 @@ def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
 
 def _of_tree(place: Location) -> DatasetInfo:
     """Describe a class directory. SourceError for one of splits."""
-    catalog = TreeCatalog(place.path)
+    catalog = tree_catalog(place.path)
     size = int(catalog.source.sizes.sum())
     return DatasetInfo(
         source=str(place),

@@ -335,7 +335,13 @@ def test_the_documented_table_is_that_of_the_code() -> None:
         for methods, words in rows[1:]
         for method in methods.replace("`", "").split(", ")
     }
-    words = {"cut": "a cut", "mix": "mix()", "endless": "repeat() without end", "weights": "weights"}
+    words = {
+        "pack_to": "pack_to",
+        "cut": "a cut",
+        "mix": "mix()",
+        "endless": "repeat() without end",
+        "weights": "weights",
+    }
     assert {name: set(found[name]) for name in NOT_AFTER} == {
         name: {words.get(before, f"{before}()") for before in befores} for name, befores in NOT_AFTER.items()
     }

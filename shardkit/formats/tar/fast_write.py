@@ -98,17 +98,17 @@ class Gatherer:
         self._buffer = bytearray(BUFFER_BYTES)
         self._pattern = ustar_block(b"", 0, b"0", b"")
 
-    def write(self, start: int, fd: int, at: int, crc: int) -> Gathered | None:
+    def write(self, start: int, fd: int, at: int, crc: int, most: int | None = None) -> Gathered | None:
         """Write the samples from file `start` on to `fd`; None if that file is not plain. Raises OSError.
 
-        at, crc: the bytes of the output so far, and their CRC-32C.
+        at, crc: the bytes of the output so far, and their CRC-32C. most: about the bytes to write, if not CALL_BYTES.
         """
         if self._root is None:
             return None
         stop = min(start + self._files, len(self._lists[0]))
         count, size, crc, records = extension().write(
-            fd, at, crc, self._root, self._pattern, *self._lists, start, stop, CALL_BYTES, MAX_PIXELS, MAX_SCANS,
-            self._buffer, self._members, *self._stored,
+            fd, at, crc, self._root, self._pattern, *self._lists, start, stop, most or CALL_BYTES, MAX_PIXELS,
+            MAX_SCANS, self._buffer, self._members, *self._stored,
         )  # fmt: skip
         self._files = min(2 * self._files, MOST_FILES) if count else FEWEST_FILES
         numbers = array("q", records)

@@ -30,7 +30,7 @@ from shardkit.packing.engine.options import EngineName, EngineOptions
 from shardkit.packing.write.plain import is_native
 from shardkit.packing.write.receipt import Receipt
 from shardkit.packing.write.shard import write_shard
-from shardkit.packing.write.sink import Advance
+from shardkit.packing.write.sink import Advance, Sink
 from shardkit.packing.write.task import ShardTask
 from shardkit.system import POSIX
 from shardkit.units import cores
@@ -174,7 +174,7 @@ class LocalEngine:
         def feed() -> None:
             try:
                 while (task := take()) is not None:
-                    results.put(self._written(task, go_on))
+                    results.put(self.written(task, go_on))
             except _StoppedError:
                 pass
             except BaseException as exc:
@@ -200,10 +200,10 @@ class LocalEngine:
         finally:
             stop.set()
 
-    def _written(self, task: ShardTask, advance: Advance) -> Receipt:
+    def written(self, task: ShardTask, advance: Advance) -> Receipt:
         """Write a shard in this thread, or in the next worker that is free."""
         if self.threads and is_native(task):
-            return self._written_here(task, advance)
+            return self.written_here(task, advance)
         with self.turns:
             self._start_all()
             process = self._idle.get()
@@ -212,14 +212,14 @@ class LocalEngine:
             finally:
                 self._idle.put(process)
 
-    def _written_here(self, task: ShardTask, advance: Advance) -> Receipt:
-        """Write a shard in this thread, with the errors of a worker."""
+    def written_here(self, task: ShardTask, advance: Advance, sink_for: Callable[[int, bytes], Sink] = Sink) -> Receipt:
+        """Write a shard in this thread, with the errors of a worker. sink_for: as for `write_shard`."""
         with self._here:
             if self._stop.is_set():
                 raise _StoppedError
             self._writing += 1
         try:
-            return write_shard(task, advance, self.turns)
+            return write_shard(task, advance, self.turns, sink_for)
         except errors.ShardkitError:
             raise
         except OSError as exc:  # of the disk, which no part of shardkit expected

@@ -7,6 +7,7 @@ data. Nothing here needs NumPy, so that a worker process starts in a few hundred
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,9 +20,14 @@ from shardkit.packing.write.task import ShardTask
 from shardkit.storage.files import translated, whole_file
 
 
-def write_shard(task: ShardTask, advance: Advance, turn: AbstractContextManager[Any] | None = None) -> Receipt:
+def write_shard(
+    task: ShardTask,
+    advance: Advance,
+    turn: AbstractContextManager[Any] | None = None,
+    sink_for: Callable[[int, bytes], Sink] = Sink,
+) -> Receipt:
     """Write the shard of `task` and its receipt; `advance(samples, bytes)` is called from time to time with what was
-    read. turn: is held while the shard is written, but not while the disk flushes it.
+    read. turn: is held while the shard is written, but not while the disk flushes it. sink_for: makes the sink.
 
     The shard appears under its name only when it is complete and on the disk; its receipt follows. Raises BadFileError
     for a file that can't be packed (unless the task skips those), StorageError, DestinationError.
@@ -30,7 +36,7 @@ def write_shard(task: ShardTask, advance: Advance, turn: AbstractContextManager[
     with whole_file(target) as file:
         with translated(target):
             since = os.fstat(file.fileno()).st_mtime_ns
-        sink = Sink(file.fileno(), target)
+        sink = sink_for(file.fileno(), target)
         with turn or nullcontext():
             written = write_samples(task, sink, advance)
     written = written.looked_at(target, seek=task.seek_points, quality=task.quality_columns)

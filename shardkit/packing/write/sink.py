@@ -25,6 +25,9 @@ class Sink:
     FLUSH_BYTES = 1 << 18
     """The bytes to buffer before writing: large enough for few calls, small enough to stay in the core's cache."""
 
+    call_bytes: int | None = None
+    """About the bytes that one call of the C extension writes; None for the usual number."""
+
     def __init__(self, fd: int, place: bytes) -> None:
         self.fd, self.place = fd, place
         self.bytes = 0
@@ -44,7 +47,7 @@ class Sink:
     def gather(self, gatherer: Gatherer, number: int) -> Gathered | None:
         """Let the C extension write samples from file `number` on; None if it does not take that file."""
         with translated(self.place):
-            some = gatherer.write(number, self.fd, self.bytes, self.crc)
+            some = gatherer.write(number, self.fd, self.bytes, self.crc, self.call_bytes)
         if some is not None:
             self.bytes += some.size
             self.crc = some.crc

@@ -210,6 +210,18 @@ class Catalog(Protocol):
         ...
 
 
+class Readers(NamedTuple):
+    """Who reads: the readers of this machine between which the epoch's samples are dealt, and which worker of how many
+    of its rank this one is."""
+
+    here: int = 1
+    worker: int = 0
+    workers: int = 1
+
+
+ALONE = Readers()
+
+
 class Prefetch(Protocol):
     """Loads the bytes of blocks ahead of use: by nothing, the system's read-ahead, or requests to a store."""
 
@@ -223,12 +235,16 @@ class Prefetch(Protocol):
         ...
 
     def through(
-        self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1, record: Recorder | None = None
+        self,
+        catalog: Catalog,
+        blocks: Iterator[Placed],
+        window: int,
+        readers: Readers = ALONE,
+        record: Recorder | None = None,
     ) -> Iterator[Placed]:
         """The blocks of a catalog (at least one) in order, each yielded once its bytes have been requested.
 
-        window: the samples from which the shuffle draws at a time; 0 for stored order. readers: the processes of this
-        machine between which the epoch's samples are dealt. record: of the iteration.
+        window: the samples from which the shuffle draws at a time; 0 for stored order. record: of the iteration.
         """
         ...
 

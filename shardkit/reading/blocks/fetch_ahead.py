@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.reading.batches.memory import keep_freed_memory
-from shardkit.reading.blocks.block import Catalog, Placed
+from shardkit.reading.blocks.block import ALONE, Catalog, Placed, Readers
 from shardkit.reading.stats.record import Recorder
 from shardkit.shards.fetched import FetchedShards
 from shardkit.storage.access import Remote
@@ -213,17 +213,22 @@ class StorePrefetch:
         return max(1, min(usual, self._how.ahead_bytes // 16))
 
     def through(
-        self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1, record: Recorder | None = None
+        self,
+        catalog: Catalog,
+        blocks: Iterator[Placed],
+        window: int,
+        readers: Readers = ALONE,
+        record: Recorder | None = None,
     ) -> Iterator[Placed]:
         """The blocks, whose samples are requested ahead."""
-        return request_ahead(blocks, self._how, window, readers, record)
+        return request_ahead(blocks, self._how, window, readers.here, record)
 
 
 def request_ahead(
     blocks: Iterator[Placed], how: Remote, window: int, readers: int = 1, record: Recorder | None = None
 ) -> Iterator[Placed]:
     """The blocks, whose samples are requested ahead. window: the maximum number of samples between the first and the
-    last of a chunk; 0 for stored order. readers, record: as of `Prefetch.through`."""
+    last of a chunk; 0 for stored order. readers: those of this machine. record: of the iteration."""
     ahead = Ahead(how, readers, record)
     flow = _Flow(ahead, how, window)
     try:

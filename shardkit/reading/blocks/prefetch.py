@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from shardkit.reading.blocks.block import Catalog, Placed
+from shardkit.reading.blocks.block import ALONE, Catalog, Placed, Readers
 from shardkit.reading.stats.record import Recorder
 from shardkit.shards.buffers import ReadAhead, can_read_ahead
 
@@ -26,7 +26,12 @@ class NoPrefetch:
         return usual
 
     def through(
-        self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1, record: Recorder | None = None
+        self,
+        catalog: Catalog,
+        blocks: Iterator[Placed],
+        window: int,
+        readers: Readers = ALONE,
+        record: Recorder | None = None,
     ) -> Iterator[Placed]:
         """The blocks, unchanged."""
         return blocks
@@ -42,7 +47,12 @@ class KernelPrefetch:
         return max(usual, LOCAL_BLOCK_BYTES)
 
     def through(
-        self, catalog: Catalog, blocks: Iterator[Placed], window: int, readers: int = 1, record: Recorder | None = None
+        self,
+        catalog: Catalog,
+        blocks: Iterator[Placed],
+        window: int,
+        readers: Readers = ALONE,
+        record: Recorder | None = None,
     ) -> Iterator[Placed]:
         """The blocks, held back until the kernel has been asked for AHEAD_BYTES after them, if the system supports
         that."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.reading.batches.labels import Kind
-from shardkit.reading.blocks.block import Catalog, Placed
+from shardkit.reading.blocks.block import Catalog, Placed, Readers
 from shardkit.reading.order.batches import BatchShare
 from shardkit.reading.order.epoch_order import Order
 from shardkit.reading.order.local import local_ranks
@@ -119,7 +119,7 @@ class IndexedBlocks:
         if first is None:
             return iter(())
         blocks = map(self._block, itertools.chain((first,), spans))
-        readers = local_ranks(self.share.world_size) * self.workers
+        readers = Readers(local_ranks(self.share.world_size) * self.workers, self.worker, self.workers)
         return self.catalog.prefetch.through(self.catalog, blocks, self.window, readers, self.record)
 
     def _spans(self, low: int, stop: int, unit: int, start: int) -> Iterator[Numbers]:

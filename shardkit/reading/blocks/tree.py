@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from shardkit.errors import NotFoundError, SourceError, StorageError, printable
 from shardkit.reading.batches.labels import Kind
-from shardkit.reading.blocks.block import Images, Labels, images_of
+from shardkit.reading.blocks.block import Images, Labels, Unchecked, images_of
 from shardkit.reading.blocks.prefetch import NoPrefetch
 from shardkit.sample import AnySample, field_of, fs_text, text_of_path
 from shardkit.shards.buffers import ShardFile
@@ -35,22 +35,20 @@ class TreeCatalog:
     manifest: Manifest | None = None
     prefetch = NoPrefetch()
 
-    def __init__(self, root: str) -> None:
-        splits = find_splits(root)
-        if splits is not None:
-            fact = f"this folder holds splits, not classes: {', '.join(map(printable, splits))}"
-            raise SourceError(
-                fs_text(root), fact, f"open each separately, such as {fs_text(os.path.join(root, splits[0]))}"
-            )
-        self.source: Source = scan_tree(root)
-        self.root = os.fsencode(root)
-        self.counts = np.ones(len(self.source), np.int64)
-        self.starts = np.array([0, len(self.source)])
-        self.classes = tuple(map(ClassEntry, self.source.classes, self.source.counts.tolist()))
-        self.mean_bytes = max(1, int(self.source.sizes.mean()))
-        self.identity = f"tree:{_digest(self.source)}"
-        extensions = {os.fsdecode(path.rpartition(b".")[2]) for path in self.source.paths}
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.root = os.fsencode(source.root)
+        self.counts = np.ones(len(source), np.int64)
+        self.starts = np.array([0, len(source)])
+        self.classes = tuple(map(ClassEntry, source.classes, source.counts.tolist()))
+        self.mean_bytes = max(1, int(source.sizes.mean()))
+        self.identity = f"tree:{_digest(source)}"
+        extensions = {os.fsdecode(path.rpartition(b".")[2]) for path in source.paths}
         self.fields = tuple(sorted({"cls", *map(field_of, extensions)}))
+
+    def scanned(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The rows of the source that are at these rows."""
+        return rows
 
     def files(self) -> Sequence[ShardFile]:
         """Empty: the files are too small for reading ahead."""
@@ -73,12 +71,12 @@ class TreeCatalog:
         """These columns, in one part."""
         import pyarrow as pa
 
-        rows = np.arange(len(self.source))
+        rows = self.scanned(np.arange(len(self.source)))
         columns: dict[str, Callable[[], Any]] = {
             "key": lambda: self.source.keys(rows),
-            "path": lambda: list(map(text_of_path, self.source.paths)),
+            "path": lambda: list(map(text_of_path, self.source.paths.take(rows))),
             "label": self.labels,
-            "image_size": lambda: self.source.sizes,
+            "image_size": lambda: self.source.sizes[rows],
         }
         wanted = columns if names is None else names
         found = self.index_schema()
@@ -91,12 +89,23 @@ class TreeCatalog:
 
     def rows_of(self, key: str) -> list[int]:
         """The row of a key, found by a linear search."""
-        keys = self.source.keys(np.arange(len(self.source)))
+        keys = self.source.keys(self.scanned(np.arange(len(self.source))))
         return [keys.index(key)] if key in keys else []
 
     def block(self, rows: NDArray[np.int64]) -> TreeBlock:
         """The samples at these rows."""
         return TreeBlock(self, rows)
+
+
+def tree_catalog(root: str) -> TreeCatalog:
+    """The catalog of a folder of class folders. SourceError for a folder of splits, and as from `scan_tree`."""
+    splits = find_splits(root)
+    if splits is not None:
+        fact = f"this folder holds splits, not classes: {', '.join(map(printable, splits))}"
+        raise SourceError(
+            fs_text(root), fact, f"open each separately, such as {fs_text(os.path.join(root, splits[0]))}"
+        )
+    return TreeCatalog(scan_tree(root))
 
 
 def _digest(source: Source) -> str:
@@ -114,9 +123,10 @@ class TreeBlock:
 
     def __init__(self, catalog: TreeCatalog, rows: NDArray[np.int64]) -> None:
         self.catalog, self.rows = catalog, rows
-        self.paths = catalog.source.paths.take(rows)
-        self.keys = catalog.source.keys(rows)
-        self.labels = catalog.source.labels[rows].astype(np.int64)
+        scanned = catalog.scanned(rows)
+        self.paths = catalog.source.paths.take(scanned)
+        self.keys = catalog.source.keys(scanned)
+        self.labels = catalog.source.labels[scanned].astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -156,9 +166,9 @@ class TreeBlock:
         """None: there is no index to know them from."""
         return
 
-    def unchecked(self, begin: int, end: int) -> None:
+    def unchecked(self, begin: int, end: int) -> Unchecked | None:
         """None: files are read one by one."""
-        return
+        return None
 
     def shapes(self, begin: int, end: int) -> None:
         """None: only their headers tell."""

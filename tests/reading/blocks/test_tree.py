@@ -11,7 +11,7 @@ import pytest
 
 import shardkit
 from shardkit import NotFoundError, SourceError
-from shardkit.reading.blocks.tree import TreeCatalog
+from shardkit.reading.blocks.tree import tree_catalog
 
 KeysOf = Callable[[Any], list[str]]
 
@@ -100,4 +100,4 @@ def test_a_folder_of_splits_is_no_tree_of_classes(small_tree: Path, tmp_path: Pa
 
 def test_the_mean_size_of_its_images_is_known(small_tree: Path) -> None:
     sizes = [path.stat().st_size for path in small_tree.rglob("*.jpg")]
-    assert TreeCatalog(str(small_tree)).mean_bytes == sum(sizes) // len(sizes)
+    assert tree_catalog(str(small_tree)).mean_bytes == sum(sizes) // len(sizes)
