@@ -2,11 +2,11 @@
 
     python benchmarks/buckets.py FOLDER [--rounds 9] [--size 224] [--batch 64] [--scratch FOLDER]
 
-FOLDER is a class tree of photographs. First the mean part of an image that is cut off, by a square and by buckets: of the
-photographs, and of generated sizes. Then the speed: epochs in buckets and in squares of as many pixels take turns in each
-round, and the figures are medians of the ratios of output pixels per second of processor time, and of wall time, within
-a round. "whole" squashes all of each image into the square, as much of it as buckets decode; "cover" decodes the part
-that the square shows.
+FOLDER is a class tree of photographs. First the mean part of an image that is cut off, by a square and by buckets: of
+the photographs, and of generated sizes. Then the speed: epochs in buckets and in squares of as many pixels take turns
+in each round, and the figures are medians of the ratios, within a round, of output pixels per second of processor time
+and of wall time. "whole" squashes all of each image into the square, as much of it as buckets decode; "cover"
+decodes the part that the square shows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ Sizes = NDArray[np.int64]
 def generated(count: int = 100_000) -> dict[str, Sizes]:
     """Sizes (height, width) of images as collections have them."""
     rng = np.random.default_rng(0)
-    cameras = np.array([(3024, 4032), (4032, 3024), (2000, 3000), (3000, 2000), (1080, 1920), (1920, 1080), (1080, 1080)])
+    cameras = np.array(
+        [(3024, 4032), (4032, 3024), (2000, 3000), (3000, 2000), (1080, 1920), (1920, 1080), (1080, 1080)]
+    )
     pick = rng.choice(len(cameras), count, p=[0.3, 0.2, 0.2, 0.1, 0.08, 0.07, 0.05])
     cut = np.where(rng.random((count, 2)) < 0.2, rng.uniform(0.6, 1, (count, 2)), 1)
     scattered = np.exp(rng.normal(0, 0.35, count))

@@ -14,6 +14,7 @@ from shardkit.version import __version__
 _HOME = {
     "Advice": "shardkit.tools.bench.advice",
     "Augment": "shardkit.images.augment.options",
+    "Boxes": "shardkit.images.annotations.options",
     "Batch": "shardkit.reading.batches.batch",
     "EncodedBatch": "shardkit.reading.batches.encoded",
     "BenchResult": "shardkit.tools.bench.bench",

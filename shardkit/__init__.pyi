@@ -30,6 +30,7 @@ from shardkit.errors import TransientError as TransientError
 from shardkit.errors import UsageError as UsageError
 from shardkit.errors import WorkerError as WorkerError
 from shardkit.events import Progress as Progress
+from shardkit.images.annotations.options import Boxes as Boxes
 from shardkit.images.augment.options import Augment as Augment
 from shardkit.images.views.options import View as View
 from shardkit.packing.engine.options import Ray as Ray

@@ -15,6 +15,7 @@ from shardkit import rng
 from shardkit.errors import DecodeError, UsageError
 from shardkit.images import fused
 from shardkit.images import pixels as images
+from shardkit.images.annotations.move import Move
 from shardkit.images.augment.augmenter import Augmenter
 from shardkit.images.crops import MAX_SIDE, Box, center_box, cover_box, draws_of, pad_offset, random_box
 from shardkit.images.header import image_header
@@ -31,7 +32,7 @@ from shardkit.images.options import (
     PixelType,
     Statistics,
 )
-from shardkit.images.orientation import orientation_in
+from shardkit.images.orientation import is_turned_on_its_side, orientation_in
 from shardkit.images.pillow import reason_of
 from shardkit.images.pixels import Buffer, Pixels
 from shardkit.images.views.boxes import HEADROOM, Target, fill, headroom_of, pillow_image
@@ -139,6 +140,21 @@ class ImageDecoder:
         except ValueError:
             return None
         return (height, width) if max(height, width) <= MAX_SIDE else None
+
+    def move(self, data: Buffer, draws_row: NDArray[np.float64] | None) -> Move:
+        """How this image is moved into its slot, with these random numbers. DecodeError if its header does not tell its
+        size."""
+        options, crop = self.options, self.options.cropped
+        with decode_errors():
+            width, height = image_header(bytes(data), max_pixels=options.max_pixels)[1:]
+            if options.orientation and is_turned_on_its_side(data):
+                height, width = width, height
+        shift = (0, 0)
+        if crop == "pad" and draws_row is not None:
+            shift = pad_offset(int(options.padding or 0), draws_row[self._draws.crop :].tolist())
+        horizontal, vertical = self._flips(draws_row)
+        box = self._box(height, width, draws_row)
+        return Move((height, width), box, self.size or (height, width), shift, horizontal, vertical)
 
     def of_size(self, size: tuple[int, int]) -> ImageDecoder:
         """A decoder for images that have this size, for options without one: it has a shape."""
@@ -268,15 +284,19 @@ class ImageDecoder:
 
     def _flip(self, pixels: Pixels, draws_row: NDArray[np.float64] | None) -> None:
         """Flip an image (h, w, c) in place, as its random numbers say."""
-        if draws_row is None:
-            return
-        horizontal, vertical = (
-            at >= 0 and bool(draws_row[at] < 0.5) for at in (self._draws.horizontal, self._draws.vertical)
-        )
+        horizontal, vertical = self._flips(draws_row)
         if horizontal:
             images.flip(pixels)
         if vertical:
             pixels[:] = pixels[::-1].copy()
+
+    def _flips(self, draws_row: NDArray[np.float64] | None) -> tuple[bool, bool]:
+        """Whether the random numbers mirror the image horizontally, and vertically."""
+        horizontal, vertical = (
+            draws_row is not None and at >= 0 and bool(draws_row[at] < 0.5)
+            for at in (self._draws.horizontal, self._draws.vertical)
+        )
+        return horizontal, vertical
 
     def _move(self, pixels: Pixels, draws_row: NDArray[np.float64] | None) -> None:
         """Replace an image by a random window of its padded self."""

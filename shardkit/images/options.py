@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import UsageError
+from shardkit.images.annotations.options import Boxes, as_boxes, as_masks
 from shardkit.images.augment.options import Augment
 from shardkit.images.crops import MAX_SIDE, RATIO, SCALE, BoxRange
 from shardkit.images.pillow import MAX_PIXELS
@@ -56,6 +57,7 @@ class DecodeOptions:
     exact: bit-equal to Pillow's decoder and resize; without it, JPEGs may be decoded at a smaller scale.
     dtype: None is float32 if rescale, mean or std is given (as in Keras), otherwise uint8. "bfloat16" needs ml_dtypes.
     rescale: factor for every value.
+    boxes, masks: the fields that are moved with the image, by the same crop, size and flip (images/annotations/).
     augment: applied to each image after size, crop and flip; float32 is then the default if it normalizes values.
     orientation: turn images as EXIF or XMP says (the rule is in images/orientation.py). label: as in `encode_labels`;
     labels of several classes are always multi-hot, and numbers to predict stay numbers (batches/labels.py).
@@ -79,6 +81,8 @@ class DecodeOptions:
     mean: float | Sequence[float] | Statistics | None = None
     std: float | Sequence[float] | Statistics | None = None
     augment: Augment | None = None
+    boxes: str | Boxes | None = None
+    masks: str | Sequence[str] | None = None
     layout: Layout = "hwc"
     orientation: bool = False
     label: LabelEncoding = "int"
@@ -116,7 +120,26 @@ class DecodeOptions:
         self._check_values()
         if self.augment is not None:
             self._check_augment(self.augment)
+        self._check_annotations()
         self._check_table()
+
+    def _check_annotations(self) -> None:
+        for name, checked in (("boxes", as_boxes), ("masks", as_masks)):
+            if getattr(self, name) is None:
+                continue
+            object.__setattr__(self, name, checked(getattr(self, name)))
+            if self.views is not None:
+                raise UsageError(name, "each of the views has a crop of its own", f"omit views=, or {name}=")
+            if self.augment is not None and self.augment.moves:
+                fact = "this augmentation rotates, shifts, shears, zooms or flips the image only"
+                raise UsageError(
+                    name, fact, f"omit these options of `augment` and use `crop` and `flip`, or omit {name}="
+                )
+
+    @property
+    def annotated(self) -> bool:
+        """Whether fields are moved with the image."""
+        return self.boxes is not None or self.masks is not None
 
     def _check_views(self) -> None:
         object.__setattr__(self, "views", as_views(self.views))

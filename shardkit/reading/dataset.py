@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Generic, Literal, Never, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DatasetError, LengthError, ReplacedError, UsageError
 from shardkit.formats.tfrecord.samples import FieldNames
+from shardkit.images.annotations.options import Boxes
 from shardkit.images.augment.options import Augment
 from shardkit.images.decoder import (
     Color,
@@ -32,7 +33,7 @@ from shardkit.images.decoder import (
 from shardkit.images.options import BucketOptions
 from shardkit.images.pillow import MAX_PIXELS
 from shardkit.images.views.options import View
-from shardkit.options.keywords import METHODS, named_options, no_attribute
+from shardkit.options.keywords import METHODS, cure_of_choice, named_options, no_attribute
 from shardkit.options.numbers import switch
 from shardkit.reading.batches.batch import Batch
 from shardkit.reading.batches.columns import ColumnsLike, asked_columns
@@ -96,6 +97,8 @@ else:
 U = TypeVar("U")
 
 Rows = NDArray[np.int64]
+
+Collate = Literal["stack", "list"]
 
 _MOVED = {
     "items_of": "epoch(number).item_count()",
@@ -366,6 +369,8 @@ class Dataset(Generic[T_co]):
         mean: float | Sequence[float] | Statistics | None = None,
         std: float | Sequence[float] | Statistics | None = None,
         augment: Augment | None = None,
+        boxes: str | Boxes | None = None,
+        masks: str | Sequence[str] | None = None,
         layout: Layout = "hwc",
         orientation: bool = False,
         label: LabelEncoding = "int",
@@ -400,6 +405,9 @@ class Dataset(Generic[T_co]):
         255, unless rescale is given), one number or one for each channel. std: divides what is left. "imagenet" and
         "clip" stand for the numbers of these models. With augment this comes last.
         augment: random rotations, shifts, zooms and so on, after size, crop and flip; see `shardkit.Augment`.
+        boxes: the boxes of objects, which are moved with the image: a path such as "json/boxes", or `shardkit.Boxes`.
+        Those that the crop leaves out are removed, with their labels. masks: the field or fields with masks, images or
+        arrays of the image's size, which are moved with it by nearest pixels.
         layout: "hwc" is (height, width, channels), "chw" (channels, height, width).
         orientation: rotate each image according to its EXIF or XMP metadata.
         label: "int" is int64; "onehot", "binary" and "multihot" are float32.
@@ -417,8 +425,8 @@ class Dataset(Generic[T_co]):
         options = kind(
             size=size, views=views, crop=crop, flip=flip, scale=scale, ratio=ratio, padding=padding, fill=fill,
             interpolation=interpolation, color=color, exact=exact, dtype=dtype, rescale=rescale, mean=mean, std=std,
-            augment=augment, layout=layout, orientation=orientation, label=label, on_error=on_error,
-            skip_limit=skip_limit, max_pixels=max_pixels,
+            augment=augment, boxes=boxes, masks=masks, layout=layout, orientation=orientation, label=label,
+            on_error=on_error, skip_limit=skip_limit, max_pixels=max_pixels,
         )  # fmt: skip
         return self._with(Decode(options, asked_columns("decode(columns)", columns)))
 
@@ -449,7 +457,13 @@ class Dataset(Generic[T_co]):
 
     @overload
     def batch(
-        self, size: int, *, drop_last: bool = False, encoded: Literal[True], columns: ColumnsLike | None = None
+        self,
+        size: int,
+        *,
+        drop_last: bool = False,
+        encoded: Literal[True],
+        columns: ColumnsLike | None = None,
+        collate: Literal["stack"] = "stack",
     ) -> Dataset[EncodedBatch]: ...
     @overload
     def batch(
@@ -459,6 +473,7 @@ class Dataset(Generic[T_co]):
         drop_last: bool = False,
         encoded: Literal[False] = False,
         columns: ColumnsLike | None = None,
+        collate: Collate = "stack",
     ) -> Dataset[Any]: ...
     @overload
     def batch(
@@ -468,6 +483,7 @@ class Dataset(Generic[T_co]):
         drop_last: bool = False,
         encoded: Literal[False] = False,
         columns: ColumnsLike | None = None,
+        collate: Collate = "stack",
     ) -> Dataset[Batch]: ...
     @overload
     def batch(
@@ -477,29 +493,53 @@ class Dataset(Generic[T_co]):
         drop_last: bool = False,
         encoded: Literal[False] = False,
         columns: ColumnsLike | None = None,
+        collate: Collate = "stack",
     ) -> Dataset[dict[str, Any]]: ...
     @overload
     def batch(
-        self, size: int, *, drop_last: bool = False, encoded: bool = False, columns: ColumnsLike | None = None
+        self,
+        size: int,
+        *,
+        drop_last: bool = False,
+        encoded: bool = False,
+        columns: ColumnsLike | None = None,
+        collate: Collate = "stack",
     ) -> Dataset[Any]: ...
 
     @named_options
     def batch(
-        self, size: int, *, drop_last: bool = False, encoded: bool = False, columns: ColumnsLike | None = None
+        self,
+        size: int,
+        *,
+        drop_last: bool = False,
+        encoded: bool = False,
+        columns: ColumnsLike | None = None,
+        collate: Collate = "stack",
     ) -> Dataset[Any]:
         """Combine `size` items: decoded images to a Batch, which unpacks as (images, labels); others to a dict.
 
         The dict holds lists. drop_last omits a smaller last batch. A field that a sample lacks is None in its list.
         DatasetError if some of the samples have a label or a decoded image, and others do not.
+        collate: "list" keeps decoded images apart: `images` is then a list of arrays, each of its own shape, and other
+        fields are lists too, as detectors take them; labels are an array.
         encoded: combine undecoded samples to an `EncodedBatch` instead: their images in one buffer with offsets, and
         the boxes and flips that decode() would draw, for a decoder on a GPU. UsageError after decode(). Iterating
         raises DecodeError for a sample without an image.
         columns: further columns of the index for samples that are not decoded, as in `decode`.
         """
+        if collate not in get_args(Collate):
+            raise UsageError(
+                "collate",
+                f"{collate!r} is not 'stack' or 'list'",
+                cure_of_choice("collate", collate, get_args(Collate)),
+            )
+        if collate == "list" and encoded:
+            raise UsageError("collate", "with encoded=True images are in one buffer already", "omit one of them")
         require_order(self, "batch()")
         number = min(at_least("batch(size)", size, 1), sys.maxsize)  # no dataset has more samples
         asked = asked_columns("batch(columns)", columns)
-        return self._with(BatchUp(number, switch("drop_last", drop_last), switch("encoded", encoded), asked))
+        ragged = collate == "list"
+        return self._with(BatchUp(number, switch("drop_last", drop_last), switch("encoded", encoded), asked, ragged))
 
     @named_options
     def take(self, count: int) -> Dataset[T_co]:

@@ -57,6 +57,8 @@ class BatchUp:
     """Whether the images stay as they are, for a decoder elsewhere."""
     columns: tuple[Asked, ...] = ()
     """Further columns to add."""
+    ragged: bool = False
+    """Whether images stay apart, each an array of its own shape."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def _step(op: Op) -> str:
         name = getattr(op.fn, "__name__", type(op.fn).__name__)
         return f".{type(op).__name__.lower()}({printable(str(name))})"
     if isinstance(op, BatchUp):
-        marks = ", drop_last=True" * op.drop_last + ", encoded=True" * op.encoded
+        marks = ", drop_last=True" * op.drop_last + ", encoded=True" * op.encoded + ', collate="list"' * op.ragged
         return f".batch({op.size}{marks})"
     if isinstance(op, Buckets):
         given = list(op.shapes) if isinstance(op.shapes, tuple) else f"{op.shapes}, size={op.size}"

@@ -62,6 +62,8 @@ class KerasDataset(keras.utils.PyDataset):  # type: ignore[misc]  # keras is not
         if dataset.batch_size is None:
             raise UsageError("to_keras()", "Keras needs batches", "add .batch(32), after .decode(size=…)")
         steps = dataset.steps
+        if steps.batch is not None and steps.batch.ragged:
+            raise UsageError("to_keras()", 'collate="list" keeps images apart, and Keras needs arrays', "omit collate=")
         if steps.decode is None and not any(isinstance(op, Map) for op in (*steps.samples, *steps.after)):
             fact = "the images are not decoded, and Keras needs arrays"
             raise UsageError("to_keras()", fact, "add .decode(size=224) before .batch()")

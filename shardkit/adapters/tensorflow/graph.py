@@ -115,7 +115,7 @@ def _require_options(dataset: Dataset) -> DecodeOptions:
         raise _refused(fact, cure)
     defaults, options = DecodeOptions(), steps.decode.options
     refused = {name: getattr(options, name) for name in ("exact", "orientation", "on_error", "max_pixels", "augment")}
-    refused |= {name: getattr(options, name) for name in ("scale", "ratio", "padding", "mean", "std")}
+    refused |= {name: getattr(options, name) for name in ("scale", "ratio", "padding", "mean", "std", "boxes", "masks")}
     for name, kept in (("flip", (False, True, "horizontal")), ("interpolation", (*KERNELS, "nearest", "area"))):
         if getattr(options, name) not in kept:
             raise _not_by_tensorflow(name, getattr(options, name))

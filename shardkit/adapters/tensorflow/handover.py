@@ -164,6 +164,8 @@ def element_spec(dataset: Dataset) -> Any:
     steps = steps_of(dataset.ops)
     if steps.batch is None:
         raise UsageError("to_tf()", "TensorFlow needs batches of decoded images", "add .decode(size=224).batch(32)")
+    if steps.batch.ragged:
+        raise UsageError("to_tf()", 'collate="list" keeps images apart, and TensorFlow needs arrays', "omit collate=")
     size = batch_length(dataset)
     images = None if steps.decode is None else _images_spec(steps.decode.options, size)
     mapped = any(isinstance(op, Map) for op in (*steps.samples, *steps.after))

@@ -124,7 +124,8 @@ class _Packer(ForkingPickler):
 
     def _way_of_core(self, tensor: torch.Tensor) -> _Inline | _InSlot | None:
         if tensor.nbytes <= INLINE_BYTES:
-            raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            plain = tensor.clone(memory_format=torch.contiguous_format)  # NumPy has stride 0 where there is 1 or none
+            raw = plain.reshape(-1).view(torch.uint8).numpy().tobytes()
             return _Inline(raw, tensor.dtype, tuple(tensor.shape))
         found = self._in_slot(tensor)
         if found is None:

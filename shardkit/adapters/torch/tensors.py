@@ -58,9 +58,11 @@ class TorchBatch(Batch[torch.Tensor]):
 
 
 def each_tensor(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """A tensor, or each of a dict such as the views of images, changed; anything else as it is."""
+    """A tensor, or each of a dict such as the views of images, or of a list, changed; anything else as it is."""
     if isinstance(value, dict):
         return {name: each_tensor(one, change) for name, one in value.items()}
+    if isinstance(value, list) and value and not isinstance(value[0], (str, bytes)):
+        return [each_tensor(one, change) for one in value]
     return change(value) if isinstance(value, torch.Tensor) else value
 
 
@@ -111,6 +113,8 @@ def as_tensors(item: Any, *, channels_last: bool = False) -> Any:
         return tensors | {name: channels_before(tensors[name]) for name in turned}
     if isinstance(item, tuple):
         return tuple(as_tensors(value) for value in item)
+    if isinstance(item, list) and any(isinstance(value, (np.ndarray, dict)) for value in item):
+        return [as_tensors(value) for value in item]
     return item
 
 

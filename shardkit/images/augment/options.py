@@ -120,6 +120,13 @@ class Augment:
         return low, high
 
     @property
+    def moves(self) -> bool:
+        """Whether pixels move: what belongs to places in the image would not fit it any more."""
+        names = ("rotation_range", "width_shift_range", "height_shift_range", "shear_range")
+        moved = any(np.any(np.asarray(getattr(self, name))) for name in names) or self.zoom != (1, 1)
+        return moved or self.horizontal_flip or self.vertical_flip
+
+    @property
     def normalizes(self) -> bool:
         """Whether values no longer fit uint8."""
         return self.standardizes or bool(self.rescale)

@@ -29,7 +29,8 @@ REPEAT = "__repeat__"
 class Batch(tuple[A, A], Generic[A]):
     """`(images, labels)`, ready for Keras and torch; other fields of the samples are available by name.
 
-    images: (n, height, width, channels), or (n, channels, height, width) with layout="chw"; with decode(views=) a dict
+    images: (n, height, width, channels), or (n, channels, height, width) with layout="chw"; with collate="list" a list
+    of n arrays of their own shapes; with decode(views=) a dict
     of one array for each name, (n, count, …), which are items as well: `batch["global"]`. labels: int64 (n,), or as
     specified by `decode(label=)`; None if the samples have none. keys: n str. repeats: bool (n,), True for samples that
     fill up the last batch (remainder="pad"), or None if there are none. Other fields are attributes and items:
@@ -107,6 +108,8 @@ class Batch(tuple[A, A], Generic[A]):
 
 
 def _shape_of(values: Any) -> Any:
+    if isinstance(values, list):
+        return [_shape_of(value) for value in values]
     if isinstance(values, dict):
         return {name: _shape_of(value) for name, value in values.items()}
     shape = getattr(values, "shape", None)
@@ -117,8 +120,8 @@ def _rebuilt(images: Any, labels: Any, keys: list[str], fields: dict[str, Any], 
     return Batch(images, labels, keys=keys, fields=fields, repeats=repeats)
 
 
-def collate(samples: Sequence[Any]) -> Any:
-    """Collate samples into one batch.
+def collate(samples: Sequence[Any], *, ragged: bool = False, lists: frozenset[str] = frozenset()) -> Any:
+    """Collate samples into one batch. ragged: images, and fields that are arrays, are lists in it; lists: these fields.
 
     Dicts with a decoded image (an array in an image field) become a Batch; other dicts become a dict of lists, in which
     arrays of one shape are stacked, with `__repeat__` (bool, n) if any of them is a repeat. A field that only some
@@ -128,7 +131,9 @@ def collate(samples: Sequence[Any]) -> Any:
     first = samples[0]
     if isinstance(first, dict):
         _require_alike(samples, dict)
-        return _batch(samples) if any(image_field(sample) for sample in samples) else _columns(samples)
+        if any(image_field(sample) for sample in samples):
+            return _batch(samples, ragged, lists)
+        return _columns(samples)
     if isinstance(first, (tuple, list)):
         _require_alike(samples, (tuple, list))
         other = next((sample for sample in samples if len(sample) != len(first)), None)
@@ -170,7 +175,7 @@ def _key_of(sample: Any) -> str:
     return repr(sample.get("__key__", "a sample")) if isinstance(sample, dict) else "an item"
 
 
-def _batch(samples: Sequence[AnySample]) -> Batch:
+def _batch(samples: Sequence[AnySample], ragged: bool, lists: frozenset[str]) -> Batch:
     names = _image_fields(samples)
     images = [sample[name] for sample, name in zip(samples, names, strict=True)]
     labels = [sample.get("cls") for sample in samples]
@@ -179,10 +184,11 @@ def _batch(samples: Sequence[AnySample]) -> Batch:
     for field in sorted(found):
         values = [None if field == name else sample.get(field) for sample, name in zip(samples, names, strict=True)]
         if field not in names or any(value is not None for value in values):
-            fields[field] = _column(values)
+            fields[field] = list(values) if ragged or field in lists else _column(values)
     keys = [str(sample.get("__key__", "")) for sample in samples]
     given = None if all(label is None for label in labels) else stacked_labels(labels, keys)
-    return Batch(stack_images(images, keys), given, keys=keys, fields=fields, repeats=_repeats(samples))
+    whole = images if ragged else stack_images(images, keys)
+    return Batch(whole, given, keys=keys, fields=fields, repeats=_repeats(samples))
 
 
 def stacked_labels(labels: Sequence[Any], keys: Sequence[str]) -> NDArray[Any]:
@@ -214,7 +220,9 @@ def stack_images(images: Sequence[Any], keys: Sequence[str]) -> Any:
     for image, key in zip(images, keys, strict=True):
         if image.shape != shape:
             fact = f"a batch needs images of one size: {keys[0]} is {_size(shape)} and {key} is {_size(image.shape)}"
-            raise DatasetError("batch()", fact, "give a size: .decode(size=224)")
+            raise DatasetError(
+                "batch()", fact, 'give a size: .decode(size=224), or lists of images: .batch(n, collate="list")'
+            )
     return np.stack(images)
 
 

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shardkit.errors import DamagedError, DatasetError, DecodeError, UsageError, printable
+from shardkit.images.annotations.apply import move_boxes, move_masks
+from shardkit.images.annotations.options import as_boxes, as_masks
 from shardkit.images.decoder import DecodeOptions, ImageDecoder, OtherSizeError, SeekPoints
 from shardkit.images.options import BucketOptions
 from shardkit.images.views.decoder import ViewDecoder
@@ -245,7 +247,8 @@ class _Worker:
         self.joined = BufferPool(run.ahead)
         self.memory: dict[str, Memory] = {name: run.memory or BufferPool(run.ahead) for name in names}
         self.skips = _Skips(self.options.skip_limit if self.options else 0, run.record)
-        self.straight = bool(run.source.plain and self.decoder and not self.per_sample and self.batch)
+        as_arrays = bool(self.batch and not self.batch.ragged and self.options and not self.options.annotated)
+        self.straight = bool(run.source.plain and self.decoder and not self.per_sample and as_arrays)
         self._of_size: ImageDecoder | None = None
         self._of_bucket: dict[tuple[int, int], ImageDecoder] = {}
 
@@ -317,7 +320,8 @@ class _Worker:
             encoded = encoded_samples(items, chances, empty=self.joined.empty)
             encoded.columns = columns
             return encoded
-        batch = collate(items)
+        step, options = self.run.steps.batch, self.options
+        batch = collate(items, ragged=step is not None and step.ragged, lists=_boxed(items, options))
         return batch if self.run.columns is None else self.run.columns.joined(batch)
 
     def _encoded_task(self, span: _Span) -> Task[Item]:
@@ -571,6 +575,8 @@ class _Worker:
                 },
                 decoders=self.run.decoders,
             )
+            if name and self.options is not None and self.options.annotated:
+                others = self._annotated(span, sample[name], row, others)
         except DecodeError as exc:
             self._handle_failure(span, number, exc)
             return None
@@ -593,6 +599,19 @@ class _Worker:
         assert decoder is not None
         return decoder.array(data, row, span.block.seek_points(at, at + 1) if _seeks(decoder) else None)
 
+    def _annotated(
+        self, span: _Span, data: Any, row: NDArray[np.float64] | None, others: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The other fields with boxes and masks moved as the image is."""
+        options, decoder = self.options, span.decoder
+        assert options is not None and isinstance(decoder, ImageDecoder)
+        move = decoder.move(data, row)
+        if options.boxes is not None:
+            others = move_boxes(others, as_boxes(options.boxes), move)
+        if options.masks is not None:
+            others = others | move_masks(others, as_masks(options.masks), move, options.max_pixels)
+        return others
+
     def _require_one_image(self, name: str, others: Mapping[str, Any]) -> None:
         """UsageError for a mask, or another image of the same sample, that is decoded but would not be transformed
         alike.
@@ -600,8 +619,9 @@ class _Worker:
         assert self.options is not None
         if not self.options.moves_pixels:
             return
+        masks = () if self.options.masks is None else as_masks(self.options.masks)
         for other, value in others.items():
-            if other.rpartition(".")[2] in IMAGE_FIELDS:
+            if other not in masks and other.rpartition(".")[2] in IMAGE_FIELDS:
                 fact = (
                     f"crop, flip and augment change {printable(name)!r} only, "
                     f"and {printable(other)!r} would no longer match it"
@@ -713,6 +733,15 @@ class _Slots:
 def decoder_of(options: DecodeOptions) -> ImageDecoder | ViewDecoder:
     """What decodes the images of a dataset."""
     return ImageDecoder(options) if options.views is None else ViewDecoder(options)
+
+
+def _boxed(items: Sequence[Any], options: DecodeOptions | None) -> frozenset[str]:
+    """The fields that are boxes or their labels, of which there are more or fewer in each image."""
+    if options is None or options.boxes is None or not isinstance(items[0], dict):
+        return frozenset()
+    boxes = as_boxes(options.boxes)
+    field = boxes.path if boxes.path in items[0] else boxes.path.split("/")[0]
+    return frozenset({field, *(boxes.label_names if field == boxes.path else ())})
 
 
 def _seeks(decoder: ImageDecoder | ViewDecoder) -> bool:
