@@ -55,6 +55,9 @@ from shardkit.reading.stats.stats import StageTime as StageTime
 from shardkit.reading.stats.stats import Stats as Stats
 from shardkit.sample import DecodedSample as DecodedSample
 from shardkit.sample import Sample as Sample
+from shardkit.shards.corrections.block import FileEntry as FileEntry
+from shardkit.shards.corrections.block import OverlayEntry as OverlayEntry
+from shardkit.shards.corrections.block import VersionEntry as VersionEntry
 from shardkit.shards.findings import Finding as Finding
 from shardkit.shards.manifest import ClassEntry as ClassEntry
 from shardkit.shards.manifest import IndexEntry as IndexEntry
@@ -67,6 +70,13 @@ from shardkit.tools.bench.bench import BenchResult as BenchResult
 from shardkit.tools.bench.bench import bench as bench
 from shardkit.tools.bench.measure import Measurement as Measurement
 from shardkit.tools.convert.convert import convert as convert
+from shardkit.tools.corrections.commit import Corrected as Corrected
+from shardkit.tools.corrections.delete import delete as delete
+from shardkit.tools.corrections.diff import Difference as Difference
+from shardkit.tools.corrections.diff import diff as diff
+from shardkit.tools.corrections.history import log as log
+from shardkit.tools.corrections.history import revert as revert
+from shardkit.tools.corrections.relabel import relabel as relabel
 from shardkit.tools.export.export import Exported as Exported
 from shardkit.tools.export.export import ExportedFile as ExportedFile
 from shardkit.tools.export.export import export as export

@@ -232,6 +232,8 @@ def test_manifests_of_all_writers_are_valid(folder: Path, monkeypatch: pytest.Mo
         "convert out/train converted/train --max-count 5 --shuffle",
         "repair out/train repaired/train",
         "index out/validation-000000.tar --overwrite",
+        "delete out/train --key red/0000",
+        "revert out/train 1",
         "upload out/test slow+file://" + str(folder) + "/uploaded/test",
     ):
         assert main.run(line.split()) == 0, line
@@ -245,13 +247,13 @@ def test_manifests_of_all_writers_are_valid(folder: Path, monkeypatch: pytest.Mo
         manifest = json.loads(path.read_text("utf-8"))
         kinds |= {name for name, value in manifest.items() if value} | set(manifest["options"])
         assert [error.message for error in validator.iter_errors(manifest)] == [], path
-    assert {"skipped", "labels", "appended", "fields", "index", "plan"} <= kinds
+    assert {"skipped", "labels", "appended", "corrections", "fields", "index", "plan"} <= kinds
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 3}, {"shard_format": "zip"}, {"samples": -1}, {"samples": 1.5}, {"plan": "XY"}, {"format": "x"},
+        {"version": 4}, {"shard_format": "zip"}, {"samples": -1}, {"samples": 1.5}, {"plan": "XY"}, {"format": "x"},
         {"options": {"labels": "some"}}, {"shards": [{"name": "a/b", "samples": 1, "bytes": 16, "crc32c": "00000000"}]},
         {"shards": [{"name": "a", "samples": 1, "bytes": 16, "crc32c": "0000000G"}]},
     ],

@@ -89,6 +89,8 @@ def info_text(info: DatasetInfo) -> str:
         ),
         *_progressive(info),
     ]
+    if info.version > 1:
+        rows.insert(0, ["version", f"{info.version}, with corrections: see 'shardkit log'"])
     lines = [printable(info.source), tables.table(rows, left=(0, 1))]
     if info.classes:
         lines.append(tables.class_table({"samples": info.classes}))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DestinationError, SourceError, printable
 from shardkit.formats.format import FormatName
 from shardkit.packing.dest.destination import Destination
@@ -19,9 +21,12 @@ from shardkit.packing.plan.content import PlannedDataset
 from shardkit.packing.totals import Totals
 from shardkit.packing.write.receipt import Skipped
 from shardkit.sample import fs_text
+from shardkit.shards.corrections.block import FileEntry, VersionEntry
+from shardkit.shards.corrections.version import base_of_versions, next_version, version_name
 from shardkit.shards.manifest import ClassEntry, IndexEntry, Manifest, column_options, content_options
 from shardkit.shards.names import skipped_name
 from shardkit.shards.quality import UNDECODED, tell_undecoded
+from shardkit.storage.files import whole_file
 from shardkit.version import __version__
 
 log = logging.getLogger(__name__)
@@ -112,7 +117,7 @@ def commit(
         if expected and not totals.labels.get(label):
             log.warning("no image of class %s is left: all of them were skipped", printable(what.classes[label]))
     manifest = manifest_of(what, totals, index, len(skipped))
-    manifest = manifest if before is None else _joined(before, manifest, what)
+    manifest = manifest if before is None else _next(destination, before, _joined(before, manifest, what))
     destination.commit(manifest, skipped)
     return manifest
 
@@ -148,6 +153,20 @@ def require_same(destination: Destination, what: Planned, before: Manifest | Non
 def joined_plan(before: str, added: str) -> str:
     """The plan of a dataset that was added to."""
     return hashlib.blake2b(f"{before} {added}".encode(), digest_size=16).hexdigest()
+
+
+def _next(destination: Destination, before: Manifest, joined: Manifest) -> Manifest:
+    """The joined manifest: of a corrected dataset, as the next version. The manifest before is kept then."""
+    corrections = before.corrections
+    if corrections is None:
+        return joined
+    data = destination.files.manifest_bytes() or b""
+    name = version_name(base_of_versions(before, destination.stem), before.number)
+    with whole_file(os.path.join(destination.work, name)) as file:  # from where the commit brings it
+        file.write(data)
+    kept = FileEntry(name, len(data), f"{crc32c(data):08x}")
+    entry = VersionEntry(version=0, kind="append", samples=0, added=joined.samples - before.samples)
+    return next_version(kept, before, entry, overlay=corrections.overlay, deleted=corrections.deleted, like=joined)
 
 
 def _joined(before: Manifest, added: Manifest, what: Planned) -> Manifest:

@@ -48,6 +48,7 @@ from shardkit.packing.run import write_shards
 from shardkit.packing.settings import Classes, Images, OnError, PackSettings
 from shardkit.packing.totals import Totals
 from shardkit.packing.write.images import ImageCheck
+from shardkit.shards.corrections.version import index_files_taken
 from shardkit.shards.manifest import ClassEntry, Manifest, ShardEntry
 from shardkit.sources.lists.in_memory import TableInMemory, TableLike, in_memory
 from shardkit.sources.lists.tables import is_list
@@ -400,7 +401,7 @@ class Job:
             keep_only(self.destination, what.shards)
             self.destination.fetch(what.shards)
             before = None if self.content.before is None else self.content.before.manifest
-            earlier = () if before is None else before.index
+            earlier = () if before is None else index_files_taken(before)
             looks = {"seek": what.seek_points, "quality": what.quality_columns}
             with IndexFiles(self.destination, earlier, columns=what.columns, **looks) as index:
                 totals = self._write(engine, progress, index)

@@ -74,6 +74,11 @@ class Content(Protocol):
         ...
 
     @property
+    def versions(self) -> Sequence[int]:
+        """The version of each dataset: 1 as packed."""
+        ...
+
+    @property
     def resolved(self) -> bool:
         """Whether anything about the content was already looked up."""
         ...
@@ -237,6 +242,12 @@ class Named:
         """The identity of the catalog, or the names of the shards."""
         return ",".join(map(str, self.streams)) if self.streams else self.catalog.identity
 
+    @property
+    def versions(self) -> Sequence[int]:
+        """Its version."""
+        manifest = None if self.streams else self.catalog.manifest
+        return (1 if manifest is None else manifest.number,)
+
     def rows(self) -> None:
         """All rows."""
         return
@@ -301,6 +312,11 @@ class Concatenated:
         self._kept.forget()
         for part in self.parts:
             part.forget()
+
+    @property
+    def versions(self) -> Sequence[int]:
+        """Those of the parts."""
+        return [number for part in self.parts for number in part.content.versions]
 
     @property
     def identity(self) -> str:

@@ -714,8 +714,9 @@ class Dataset(Generic[T_co]):
         """
         _ = self.content.catalog
         return self.position.state_dict(
-            order=self.order_identity, ranks=self.reading.ranks, placement=self.placement, steps=self.steps
-        )
+            order=self.order_identity, ranks=self.reading.ranks, placement=self.placement, steps=self.steps,
+            versions=self.content.versions,
+        )  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration resume at the next sample after `state`. Changes this Dataset in place.
@@ -727,7 +728,7 @@ class Dataset(Generic[T_co]):
         given = self.content.layout(replace(reading, node_affinity=1 if reading.node_affinity else False))
         self.position.load_state_dict(
             state, order=self.order_identity, ranks=reading.ranks, layout=given.sections if reading.layout else None,
-            affinity=given.node > 0, steps=self.steps,
+            affinity=given.node > 0, steps=self.steps, versions=self.content.versions,
         )  # fmt: skip
 
     def stats(self) -> Stats:

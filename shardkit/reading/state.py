@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,14 +97,23 @@ class ReadPosition:
             return self.latest or self.resume or Cursor(self.following)
 
     def state_dict(
-        self, at: Cursor | None = None, *, order: str, ranks: tuple[int, int], placement: Placement, steps: Steps
+        self,
+        at: Cursor | None = None,
+        *,
+        order: str,
+        ranks: tuple[int, int],
+        placement: Placement,
+        steps: Steps,
+        versions: Sequence[int] = (),
     ) -> dict[str, Any]:
-        """The position of the latest iteration, or `at`, plain JSON. order: the text that determines the order."""
+        """The position of the latest iteration, or `at`, plain JSON. order: the text that determines the order.
+        versions: of the datasets, if they were corrected."""
         rank, world_size = ranks
-        return make_state(
+        state = make_state(
             at or self.where(), order=order, rank=rank, world_size=world_size, placement=placement,
             filtered=not steps.counted,
         )  # fmt: skip
+        return state | ({"dataset_versions": list(versions)} if any(number > 1 for number in versions) else {})
 
     def load_state_dict(
         self,
@@ -115,13 +124,15 @@ class ReadPosition:
         layout: int | None,
         affinity: bool,
         steps: Steps,
+        versions: Sequence[int] = (),
     ) -> None:
         """Make the next iteration continue after `state`. StateError for one that does not match.
 
-        layout: what the state's has to be, None for any. affinity: whether it has to have nodes.
+        versions: of the datasets. layout: what the state's has to be, None for any. affinity: whether it has to have
+        nodes.
         """
         rank, world_size = ranks
-        cursor = read_state(state, order=order, rank=rank, world_size=world_size)
+        cursor = read_state(state, order=order, rank=rank, world_size=world_size, versions=versions)
         if steps.sized_batches and state["world_size"] != world_size:
             fact = (
                 f"epoch_size() after batch() makes different epochs with {state['world_size']} ranks and {world_size}"
@@ -173,7 +184,7 @@ def make_state(
     }
 
 
-def read_state(state: Any, *, order: str, rank: int, world_size: int) -> Cursor:
+def read_state(state: Any, *, order: str, rank: int, world_size: int, versions: Sequence[int] = ()) -> Cursor:
     """The cursor of a state. StateError for one of another version, dataset or order, or of another form."""
     cure = "load it into the dataset that it came from, with the same files, shuffle, seed and lanes"
     if not isinstance(state, dict) or "version" not in state:
@@ -187,6 +198,7 @@ def read_state(state: Any, *, order: str, rank: int, world_size: int) -> Cursor:
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise StateError("load_state_dict()", "the state is damaged", "give the result of state_dict()")
     if state.get("order") != digest(order):
+        _require_versions(state.get("dataset_versions"), versions)
         fact = "the state belongs to another dataset, or to another order of it"
         raise StateError("load_state_dict()", fact, cure)
     if state.get("filtered") and (state["rank"], state["world_size"]) != (rank, world_size):
@@ -195,6 +207,17 @@ def read_state(state: Any, *, order: str, rank: int, world_size: int) -> Cursor:
             "load_state_dict()", f"{fact} of {state['world_size']}", "save and load a separate state for each rank"
         )
     return Cursor(state["epoch"], state["samples"], 0, state["items"] if state["samples"] else 0, state["turn"])
+
+
+def _require_versions(theirs: Any, mine: Sequence[int]) -> None:
+    """StateError if a state is of other versions of corrected datasets."""
+    if not isinstance(theirs, list) or len(theirs) != len(mine):
+        theirs = [1] * len(mine)
+    for before, now in zip(theirs, mine, strict=True):
+        if before != now:
+            fact = f"the state belongs to version {before} of the dataset, and this is version {now}"
+            cure = f"open that version, as dataset('NAME@{before}'), or begin a new epoch with this one"
+            raise StateError("load_state_dict()", fact, cure)
 
 
 def digest(text: str) -> str:

@@ -8,6 +8,8 @@ from shardkit.errors import ShardkitError, printable
 
 _AGAIN = "copy the shard again, pack again, or run 'shardkit repair'"
 _INDEX = "run 'shardkit index' to make a new one, or restore the right one"
+_OVERLAY = "restore it, or read another version: NAME@N"
+_VERSION = "restore it: an older version of the dataset can't be read without it"
 _MANIFEST = "restore the right manifest, pack again, or run 'shardkit index'"
 
 CURES = {
@@ -25,6 +27,10 @@ CURES = {
     "index-damaged": _INDEX,
     "index-rows": _INDEX,
     "index-row": _INDEX,
+    "overlay-missing": _OVERLAY,
+    "overlay-damaged": _OVERLAY,
+    "version-missing": _VERSION,
+    "version-crc": _VERSION,
     "image-crc": _AGAIN,
     "image-damaged": "fix it in the source and pack again, or leave it out with 'shardkit repair'",
     "image-size": _INDEX,

@@ -22,6 +22,7 @@ from shardkit.errors import ManifestError, NotFoundError, ShardkitError, Storage
 from shardkit.location import Location
 from shardkit.shards.columns.types import PREFIX, types_in
 from shardkit.shards.columns.types import TEXT_BYTES as MOST_TEXT_BYTES
+from shardkit.shards.corrections.overlay import AppliedOverlay
 from shardkit.shards.index import (
     INTEGERS,
     NULLABLE,
@@ -81,18 +82,25 @@ _vouched: dict[str, tuple[int, ...]] = {}
 class IndexFile:
     """The rows of some shards, which are the row groups of one file, in the manifest's order. Thread-safe.
 
-    Every method raises ManifestError for a file that is damaged, or not of these shards.
+    With an overlay, all rows are as it corrects them: deleted ones are left out, and labels are replaced. Every method
+    raises ManifestError for a file that is damaged, or not of these shards.
     """
 
     def __init__(
-        self, source: Any, shards: Sequence[ShardEntry], *, place: str, ranged: RangedFile | None = None
+        self,
+        source: Any,
+        shards: Sequence[ShardEntry],
+        *,
+        place: str,
+        ranged: RangedFile | None = None,
+        overlay: AppliedOverlay | None = None,
     ) -> None:
         """source: a pyarrow file whose size and CRC-32C have been checked. place: its name in messages. ranged: what
         fetches it, if only its parts are fetched."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self.place, self.shards, self._ranged = place, shards, ranged
+        self.place, self.shards, self._ranged, self._overlay = place, shards, ranged, overlay
         try:
             options = {"page_checksum_verification": True, "pre_buffer": False}  # `fetched` holds what is read
             self._file = pq.ParquetFile(source, **options)
@@ -258,6 +266,14 @@ class IndexFile:
         """The quality columns of a shard as an array of QUALITY_TYPES, NaN for null; None if there are none."""
         return quality_array(self._read([group], QUALITY)) if self.has_quality else None
 
+    def targets(self, group: int) -> dict[int, bytes]:
+        """The corrected labels of a shard that are not class numbers, by the number of the row."""
+        return {} if self._overlay is None else self._overlay.targets(group)
+
+    def new_labels(self, group: int) -> dict[int, int]:
+        """The corrected class numbers of a shard, by the number of the row."""
+        return {} if self._overlay is None else self._overlay.new_labels(group)
+
     def _about(self, group: int) -> pq.RowGroupMetaData:
         """What the file says of a shard's rows. ManifestError if they are not as many as the shard has."""
         try:
@@ -287,7 +303,10 @@ class IndexFile:
                 self._wrong_rows(groups[0], len(table))
             if "shard" in columns:
                 self._require_shards(table["shard"], shards)
-            return table.select(list(names))
+            table = table.select(list(names))
+            if self._overlay is not None:
+                table = self._overlay.table(table, groups, [shard.samples for shard in shards])
+            return table
         except ShardkitError:
             raise
         except Exception as exc:  # as above
@@ -380,7 +399,13 @@ class IndexFile:
 
 
 def open_index(
-    path: str | bytes, entry: IndexEntry, shards: Sequence[ShardEntry], *, place: str, again: bool = False
+    path: str | bytes,
+    entry: IndexEntry,
+    shards: Sequence[ShardEntry],
+    *,
+    place: str,
+    again: bool = False,
+    overlay: AppliedOverlay | None = None,
 ) -> IndexFile:
     """An index file on a disk. again: check its CRC-32C even if this process already did.
 
@@ -410,7 +435,7 @@ def open_index(
         raise NotFoundError(place, "the index is missing", INDEX_CURE) from exc
     except OSError as exc:
         raise StorageError(place, exc.strerror or str(exc), "check the disk and its permissions") from exc
-    return IndexFile(source, shards, place=place)
+    return IndexFile(source, shards, place=place, overlay=overlay)
 
 
 def is_index(file: Any) -> bool:
@@ -530,6 +555,7 @@ def open_index_at(
     *,
     again: bool = False,
     whole: bool = True,
+    overlay: AppliedOverlay | None = None,
 ) -> IndexFile:
     """An index file at any location, opened and checked. again: check all of it, even if this process already did.
 
@@ -541,15 +567,16 @@ def open_index_at(
 
     with objects.opened(place, "index", INDEX_CURE):
         if place.is_local:
-            return open_index(place.path, entry, shards, place=str(place), again=again)
+            return open_index(place.path, entry, shards, place=str(place), again=again, overlay=overlay)
         if again or (whole and entry.bytes <= FETCHED_WHOLE_BYTES):
-            return IndexFile(_whole_index(objects, place, entry), shards, place=str(place))
+            return IndexFile(_whole_index(objects, place, entry), shards, place=str(place), overlay=overlay)
         found = objects.info(place)
     if found.bytes != entry.bytes or found.crc32c not in (None, entry.crc32c):
         raise other_index(str(place))
     file = RangedFile(objects.store(place.parent), place.name, entry.bytes)
     with file.holding([(entry.bytes - FOOTER_BYTES * (64 + len(shards)), entry.bytes)]):
-        return IndexFile(pa.PythonFile(file, mode="r"), shards, place=str(place), ranged=file)
+        source = pa.PythonFile(file, mode="r")
+        return IndexFile(source, shards, place=str(place), ranged=file, overlay=overlay)
 
 
 def _whole_index(objects: Objects, place: Location, entry: IndexEntry) -> pa.BufferReader:

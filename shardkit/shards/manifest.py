@@ -10,7 +10,9 @@
 
 It is written last, and completes the dataset. It holds neither times nor machine names, so equal inputs give equal
 bytes. Names are relative to the manifest's own folder; in version 2, those of the shards to the folder or URL
-`options["elsewhere"]["folder"]`. A reader refuses a later version, and ignores keys it does not know.
+`options["elsewhere"]["folder"]`. In version 3, samples are corrected (corrections/block.py): `samples` and the counts
+of `classes` are what is left of those in the shards. A reader refuses a later version, and ignores keys it does not
+know.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ import msgspec
 from shardkit.errors import ManifestError, UsageError
 from shardkit.location import Location, locate
 from shardkit.shards.columns.types import Types, known_types
+from shardkit.shards.corrections.block import OPTION as CORRECTIONS
+from shardkit.shards.corrections.block import Corrections, read_block, wrong_block
 from shardkit.shards.names import skipped_beside
 from shardkit.units import short_repr
 
@@ -31,6 +35,9 @@ VERSION = 1
 
 ELSEWHERE_VERSION = 2
 """The version of a manifest whose shards are in another folder, which a reader of version 1 would not find."""
+
+CORRECTED_VERSION = 3
+"""The version of a manifest with corrections, without which a reader of an earlier version would read the shards."""
 
 LIMIT = 1 << 62
 """More than the bytes of any dataset; the sum of two still fits into 64 bits."""
@@ -141,6 +148,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return self.options.get("quality_columns") is True
 
     @property
+    def corrections(self) -> Corrections | None:
+        """The corrections of its samples; None if they are as packed."""
+        return read_block(self.options)
+
+    @property
+    def number(self) -> int:
+        """The number of this version of the dataset: 1 as packed."""
+        found = self.corrections
+        return 1 if found is None else found.version
+
+    @property
+    def counts(self) -> list[int]:
+        """The samples of each shard that are not deleted."""
+        found = self.corrections
+        gone = [0] * len(self.shards) if found is None else found.counts(len(self.shards))
+        return [entry.samples - deleted for entry, deleted in zip(self.shards, gone, strict=True)]
+
+    @property
     def elsewhere(self) -> str:
         """The folder or URL of the shards; "" if they are beside the manifest."""
         found: str = self.options.get(ELSEWHERE, {}).get("folder", "")
@@ -213,7 +238,7 @@ def options_for_new_shards(manifest: Manifest | None, *, appended: bool = True) 
     parts. Seek points and quality columns are found again, if they are wanted, and columns are taken from the index."""
     if manifest is None:
         return {}
-    gone = {"unpacked_bytes", "seek_points", "quality_columns", "columns", "merged", ELSEWHERE}
+    gone = {"unpacked_bytes", "seek_points", "quality_columns", "columns", "merged", ELSEWHERE, CORRECTIONS}
     gone |= set() if appended else {"appended"}
     return {name: value for name, value in manifest.options.items() if name not in gone}
 
@@ -228,6 +253,14 @@ def require_beside(manifest: Manifest, place: str) -> None:
     if manifest.elsewhere:
         fact = f"this is an index of shards elsewhere ({locate(manifest.elsewhere)}), not a dataset with its own"
         raise UsageError(place, fact, "write a dataset of its own with 'shardkit convert'")
+
+
+def require_as_packed(manifest: Manifest, place: str, why: str) -> None:
+    """UsageError for a manifest whose samples are corrected, where the shards are used as they are."""
+    found = manifest.corrections
+    if found is not None and found.overlay is not None:
+        fact = f"this dataset was corrected (version {found.version}), and {why}"
+        raise UsageError(place, fact, "write its samples to new shards with 'shardkit convert'")
 
 
 class _Head(msgspec.Struct):
@@ -246,9 +279,11 @@ def is_ours(data: bytes) -> bool:
 
 
 def file_names(manifest: Manifest) -> list[str]:
-    """The names of all shards and index files in the manifest's folder."""
+    """The names of all shards and index files in the manifest's folder, and of those of its corrections."""
     own = () if ELSEWHERE in manifest.options else manifest.shards
-    return [entry.name for entry in own] + [entry.name for entry in manifest.index]
+    found, corrections = [entry.name for entry in own], manifest.corrections
+    found += [entry.name for entry in manifest.index]
+    return found if corrections is None else found + [entry.name for entry in corrections.files()]
 
 
 def all_names(manifest: Manifest, stem: str) -> list[str]:
@@ -268,8 +303,8 @@ def decode_manifest(data: bytes, *, place: str) -> Manifest:
         raise ManifestError(place, f"this is not a manifest ({exc})", _CURE) from exc
     if head.format != "shardkit":
         raise ManifestError(place, 'this is not a manifest: "format" is not "shardkit"', _CURE)
-    if head.version > ELSEWHERE_VERSION:
-        fact = f"the manifest has version {head.version}, and this shardkit reads versions up to {ELSEWHERE_VERSION}"
+    if head.version > CORRECTED_VERSION:
+        fact = f"the manifest has version {head.version}, and this shardkit reads versions up to {CORRECTED_VERSION}"
         raise ManifestError(place, fact, "install a newer shardkit")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
@@ -294,24 +329,51 @@ def _check(manifest: Manifest, place: str) -> None:
     texts = isinstance(columns, dict) and all(isinstance(text, str) for text in columns.values())
     demand(texts, '"columns" does not have a type for each name')
     _check_numbers(manifest, place)
-    samples, size = sum(s.samples for s in shards), sum(s.bytes for s in shards)
+    deleted = _check_corrections(manifest, place)
+    samples, size = sum(s.samples for s in shards) - deleted, sum(s.bytes for s in shards)
     demand(manifest.samples == samples, f"samples is {manifest.samples}, and its shards have {samples}")
     demand(manifest.bytes == size, f"bytes is {manifest.bytes}, and its shards have {size}")
     if manifest.index:
         covered = sum(entry.shards for entry in manifest.index)
         demand(covered == len(shards), f"the index covers {covered} of {len(shards)} shards")
     for name in (*(entry.name for entry in shards), *(entry.name for entry in manifest.index)):
-        plain = name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
-        demand(plain, f"{name!r} is not a plain file name")
+        demand(_is_plain(name), f"{name!r} is not a plain file name")
     summed = [entry.crc32c for entry in shards if entry.crc32c or not manifest.elsewhere]
     for crc in (*summed, *(entry.crc32c for entry in manifest.index)):
-        demand(re.fullmatch("[0-9a-f]{8}", crc) is not None, f"crc32c is {crc!r}, and 8 hex digits are expected")
+        demand(_is_crc(crc), f"crc32c is {crc!r}, and 8 hex digits are expected")
+
+
+def _check_corrections(manifest: Manifest, place: str) -> int:
+    """The number of deleted samples. ManifestError unless corrections are as written by version 3."""
+    try:
+        found = manifest.corrections
+        if (found is None) != (manifest.version < CORRECTED_VERSION):
+            raise ValueError("it does not say how its samples are corrected")
+        if found is None:
+            return 0
+        wrong = wrong_block(found, [entry.samples for entry in manifest.shards])
+        files = found.files()
+        wrong = wrong or next((f"{f.name!r} is not a plain file name" for f in files if not _is_plain(f.name)), None)
+        wrong = wrong or next((f"crc32c is {f.crc32c!r}" for f in files if not _is_crc(f.crc32c)), None)
+        if wrong is not None:
+            raise ValueError(wrong)
+    except ValueError as exc:
+        raise ManifestError(place, str(exc), _CURE) from exc
+    return sum(count for _, count in found.deleted)
+
+
+def _is_plain(name: str) -> bool:
+    return name not in ("", ".", "..") and not {"/", "\\", "\0"} & set(name)
+
+
+def _is_crc(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{8}", text) is not None
 
 
 def _check_elsewhere(manifest: Manifest, place: str) -> None:
     """ManifestError unless the place of shards elsewhere, and their versions, are as written by version 2."""
     told, later = manifest.options.get(ELSEWHERE), manifest.version >= ELSEWHERE_VERSION
-    if told is None and not later:
+    if told is None and manifest.version != ELSEWHERE_VERSION:
         return
     folder, versions = (told.get("folder"), told.get("versions")) if isinstance(told, dict) else (None, None)
     if not later or not isinstance(folder, str) or not folder or "\0" in folder:

@@ -202,6 +202,29 @@ def stems_of(base: str) -> tuple[str, ...]:
     return (base,) if found is None else (base, found[0])
 
 
+_VERSION = re.compile(r"(?P<stem>.+?)(?:-g[1-9]\d{0,8})?\.v[1-9]\d{0,8}")
+
+
+def without_version(base: str) -> str:
+    """`train` for `train.v3` and `train-g2.v3`, as the manifests of older versions are called; other names as they
+    are."""
+    found = _VERSION.fullmatch(base)
+    return base if found is None else found["stem"]
+
+
+def without_versions(names: Iterable[str]) -> list[str]:
+    """Those of a folder's names that are not manifests of older versions of a dataset in it, sorted."""
+    there = sorted(names)
+    known = set(there)
+
+    def is_version(name: str) -> bool:
+        base = name.removesuffix(".json")
+        stem = base if base == name else without_version(base)
+        return stem != base and manifest_name(stem) in known and not _begins(there, f"{base}-")
+
+    return [name for name in there if not is_version(name)]
+
+
 SPLIT_NAMES = frozenset(
     ("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval", "evaluation", "holdout")
 )

@@ -10,9 +10,11 @@ from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DestinationError, ManifestError, NotFoundError, ReplacedError, StorageError
 from shardkit.location import Location, locate
 from shardkit.shards import names
+from shardkit.shards.corrections.block import FileEntry
 from shardkit.shards.manifest import Manifest, decode_manifest, file_names
 from shardkit.storage.access import Remote
 from shardkit.storage.cache.folder import Cache, NoCache, open_cache
@@ -23,6 +25,8 @@ from shardkit.storage.store import ObjectInfo, Store, open_store, read
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+CURE = "restore it, or open another version"
 
 LISTED = 1_000_000
 """The number of names in a folder to look at: more than a dataset has shards."""
@@ -113,7 +117,18 @@ class Objects:
 
     def manifest(self, place: Location) -> Manifest:
         """The current manifest of a dataset. NotFoundError, ManifestError, StorageError."""
-        manifest = decode_manifest(self.small(place), place=str(place))
+        return self._manifest(self.small(place), place)
+
+    def older_manifest(self, place: Location, entry: FileEntry) -> Manifest:
+        """The manifest of an older version. ManifestError if it is not the one that was kept; as `manifest`."""
+        with self.opened(place, "manifest of this version", CURE):
+            data = self.small(place)
+        if len(data) != entry.bytes or crc32c(data) != int(entry.crc32c, 16):
+            raise ManifestError(str(place), "this is not the manifest that was kept of this version", CURE)
+        return self._manifest(data, place)
+
+    def _manifest(self, data: bytes, place: Location) -> Manifest:
+        manifest = decode_manifest(data, place=str(place))
         if manifest.elsewhere and not place.is_local:  # or a store could name any file or host
             fact = "this is an index of shards elsewhere, which is read from a disk only"
             raise ManifestError(str(place), fact, "copy the manifest and the index to a disk")

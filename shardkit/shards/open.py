@@ -16,6 +16,9 @@ from shardkit.errors import DatasetError, ManifestError, NotFoundError, StorageE
 from shardkit.formats.format import FORMATS
 from shardkit.location import Location, locate
 from shardkit.shards.columns.types import Types
+from shardkit.shards.corrections.block import FileEntry
+from shardkit.shards.corrections.overlay import Overlay, no_corrections
+from shardkit.shards.corrections.read import read_overlay
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike, find_shards, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
@@ -53,9 +56,12 @@ class ShardPlace:
     location: Location
     entry: ShardEntry | None = None
     index: tuple[IndexFile, int] | None = None
+    corrections: Overlay | None = None
+    """The corrections of its samples, if there are any."""
 
     def rows(self) -> IndexRows | None:
-        """Its index rows; None if there are none, or if they can't be read, which is a finding of the index file."""
+        """Its index rows as packed; None if there are none, or if they can't be read, which is a finding of the index
+        file."""
         return None if self.index is None else self.index[0].rows(self.index[1])
 
     def further(self) -> pa.Table | None:
@@ -184,11 +190,14 @@ class Opened:
     manifest: Manifest | None = None
     index: list[IndexFile] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    stem: str = ""
+    """The name of the dataset of the manifest."""
     whole: bool = True
     """False if the source names only some of the manifest's shards."""
     objects: Objects = field(default_factory=Objects)
-    entries: list[tuple[Location, IndexEntry]] = field(default_factory=list)
-    """Index files that were not read, since only the store's information about them is needed."""
+    entries: list[tuple[Location, IndexEntry | FileEntry]] = field(default_factory=list)
+    """Index files that were not read, since only the store's information about them is needed, and files of other
+    versions."""
 
     @property
     def format(self) -> str | None:
@@ -215,7 +224,9 @@ def open_dataset(source: SourceLike, remote: Remote | None = None, *, read: bool
     found.require_dataset("pack it with 'shardkit pack'")
     if found.manifest is None or found.location is None:
         return Opened(found.shards[0], [ShardPlace(shard) for shard in found.shards], objects=objects)
-    return _with_manifest(found.manifest, found.location, found.numbers, objects, read or found.location.is_local)
+    opened = _with_manifest(found.manifest, found.location, found.numbers, objects, read or found.location.is_local)
+    opened.stem = found.stem
+    return opened
 
 
 def _without_manifest(error: ManifestError, objects: Objects) -> Opened:
@@ -240,6 +251,7 @@ def _with_manifest(
     if manifest.shard_format not in FORMATS:
         fact = f"shards of the unknown format {manifest.shard_format!r}"
         opened.findings.append(finding("manifest", str(place), fact))
+    _correct(opened)
     first, files = 0, OpenFiles()
     for entry in manifest.index:
         if not read:
@@ -253,6 +265,26 @@ def _with_manifest(
     if numbers is not None:
         opened.shards = [shards[number] for number in numbers]
     return opened
+
+
+def _correct(opened: Opened) -> None:
+    """Tell each shard of its corrections. A file of the versions that can't be read is a finding."""
+    manifest = opened.manifest
+    corrections = None if manifest is None else manifest.corrections
+    if manifest is None or corrections is None:
+        return
+    try:
+        overlay = read_overlay(opened.objects, opened.place, manifest)
+    except NotFoundError as exc:
+        opened.findings.append(found_error("overlay-missing", exc))
+    except (ManifestError, StorageError) as exc:
+        opened.findings.append(found_error("overlay-damaged", exc))
+    else:
+        overlay = no_corrections() if overlay is None else overlay
+        for number in np.unique(overlay.shards).tolist():
+            opened.shards[number].corrections = overlay.pick(overlay.at(number))
+    current = None if corrections.overlay is None else corrections.overlay.name
+    opened.entries += [(opened.place.sibling(each.name), each) for each in corrections.files() if each.name != current]
 
 
 def _adopt(opened: Opened, index: IndexFile) -> None:

@@ -18,6 +18,7 @@ from shardkit.location import Location
 from shardkit.options.fields import checked_by
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike
+from shardkit.shards.manifest import require_as_packed
 from shardkit.storage.files import translated, whole_file
 from shardkit.storage.mapped import check_each, map_whole
 from shardkit.threads import in_threads, thread_count
@@ -33,6 +34,8 @@ def write_dali_index(source: SourceLike, *, workers: int | None = None) -> list[
     """
     found = resolve(source)
     found.require_dataset("make one with 'shardkit pack'")
+    if found.manifest is not None:
+        require_as_packed(found.manifest, str(found.location), "DALI reads the shards as packed")
     return list(in_threads(_write_one, found.places, thread_count(workers)))
 
 

@@ -64,6 +64,7 @@ class DatasetInfo:
     common_sizes: tuple[tuple[int, int, int], ...]
     unknown_sizes: int
     options: dict[str, Any]
+    version: int = 1
     jpegs: int = 0
     progressive: int = 0
     columns: dict[str, str] = field(default_factory=dict)
@@ -110,6 +111,7 @@ def info(source: str | os.PathLike[str], *, storage_options: Mapping[str, Any] |
         unknown_sizes=unknown,
         options=dict(manifest.options),
         columns=dict(manifest.columns),
+        version=manifest.number,
         **_kinds(place),
     )
 
@@ -162,10 +164,9 @@ def _manifest_of(source: str | os.PathLike[str], found: Found) -> tuple[Location
 
 def _index_columns(beside: Location, manifest: Manifest, objects: Objects) -> Iterator[dict[str, NDArray[Any]]]:
     """The columns of each shard's rows. Raises ManifestError if an index file is missing or damaged."""
-    from shardkit.shards.index_file import index_entries, open_index_at
+    from shardkit.shards.corrections.read import corrected_index_files, read_overlay
 
-    for entry, shards in index_entries(manifest):
-        index = open_index_at(objects, beside.sibling(entry.name), entry, shards)
+    for index in corrected_index_files(objects, beside, manifest, read_overlay(objects, beside, manifest)):
         yield from index.groups(("image_size", "width", "height"))
 
 

@@ -79,6 +79,55 @@ class MergeSettings:
     storage_options: StorageOptions = None
 
 
+By = Annotated[
+    Literal["key", "path"] | None, Help("What the list names samples by.", unset="keys if it has them, or paths")
+]
+Message = Annotated[str, Help("Text for the log.", "TEXT")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelabelSettings:
+    """The options of `relabel`."""
+
+    by: By = None
+    label_column: Annotated[str | None, Help("Column of labels.", "NAME", unset="label, class, ...")] = None
+    label_separator: Annotated[str | None, Help("Text between several classes in one value.", "TEXT")] = None
+    new_classes: Annotated[bool, Help("Add classes that the dataset does not have.")] = False
+    message: Message = ""
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteSettings:
+    """The options of `delete`."""
+
+    by: By = None
+    message: Message = ""
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevertSettings:
+    """The options of `revert`."""
+
+    message: Message = ""
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffSettings:
+    """The options of `diff`."""
+
+    storage_options: StorageOptions = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """The options of `log`."""
+
+    storage_options: StorageOptions = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfoSettings:
     """The options of `info`."""

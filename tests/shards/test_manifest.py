@@ -48,8 +48,8 @@ def test_a_manifest_is_readable_json_that_ends_with_a_line() -> None:
 
 
 def test_a_later_version_is_refused_with_its_number() -> None:
-    with pytest.raises(ManifestError, match="version 3, and this shardkit reads versions up to 2; install a newer"):
-        decode_manifest(changed(version=3, shards="another shape"), place="t.json")
+    with pytest.raises(ManifestError, match="version 4, and this shardkit reads versions up to 3; install a newer"):
+        decode_manifest(changed(version=4, shards="another shape"), place="t.json")
 
 
 def test_an_old_manifest_has_the_usual_content() -> None:

@@ -27,6 +27,11 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], type[Any]]] = {
     "pack": (shardkit.pack, PackSettings),
     "convert": (shardkit.convert, settings.ConvertSettings),
     "merge": (shardkit.merge, settings.MergeSettings),
+    "relabel": (shardkit.relabel, settings.RelabelSettings),
+    "delete": (shardkit.delete, settings.DeleteSettings),
+    "log": (shardkit.log, settings.LogSettings),
+    "diff": (shardkit.diff, settings.DiffSettings),
+    "revert": (shardkit.revert, settings.RevertSettings),
     "info": (shardkit.info, settings.InfoSettings),
     "verify": (shardkit.verify, settings.VerifySettings),
     "repair": (shardkit.repair, settings.RepairSettings),
@@ -47,6 +52,9 @@ NOT_LOADED = {"SourceLike": SourceLike, "ClassesFrom": ClassesFrom, "Transcoding
 """Types that the classes know by name only."""
 
 ARGUMENTS = {"source", "dest", "kinds", "progress"}
+
+ALSO = {"relabel": {"labels"}, "delete": {"keys"}, "diff": {"a", "b"}, "revert": {"version"}}
+"""The arguments of some functions that are options of others."""
 
 LIMITED = [
     (name, option, value)
@@ -82,7 +90,8 @@ def test_a_function_has_the_options_the_defaults_and_the_types_of_its_class(name
     function, described = FUNCTIONS[name]
     parameters = inspect.signature(function).parameters
     types = get_type_hints(inspect.unwrap(function))
-    asked = {key: (types[key], each.default) for key, each in parameters.items() if key not in ARGUMENTS}
+    others = ARGUMENTS | ALSO.get(name, set())
+    asked = {key: (types[key], each.default) for key, each in parameters.items() if key not in others}
     types = get_type_hints(described, localns=NOT_LOADED)
     told = {each.name: (types[each.name], each.default) for each in fields(described)}
     for each in grouping(described):

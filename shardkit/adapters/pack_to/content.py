@@ -47,6 +47,7 @@ class EpochContent:
     names: FieldNames | None = None
     resolved = True
     whole_only = True
+    versions: Sequence[int] = (1,)
 
     def now(self, reading: Reading) -> EpochContent:
         """Itself."""
@@ -88,6 +89,7 @@ class PackedWhileRead:
     streams: Sequence[Location] = ()
     names: FieldNames | None = None
     whole_only = True
+    versions: Sequence[int] = (1,)
 
     def __init__(self, asked: PackTo, *, verify: bool | None, remote: Remote) -> None:
         self.asked, self.verify, self.remote = asked, verify, remote

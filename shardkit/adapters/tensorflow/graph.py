@@ -145,6 +145,10 @@ def _files(dataset: Dataset) -> tuple[list[str], str]:
         places, packed = [file.location for file in files], [file.location for file in files if file.unpacked]
         manifest = content.catalog.manifest
         form = "class directory" if manifest is None else manifest.shard_format
+        corrections = None if manifest is None else manifest.corrections
+        if corrections is not None and corrections.overlay is not None:
+            fact = f"TensorFlow reads the shards as packed, and this is version {corrections.version}, with corrections"
+            raise _refused(fact, "omit graph=True, or write new shards with 'shardkit convert'")
         if content.catalog.kind:
             raise _refused("labels of several classes, and numbers, are stored as JSON", "omit graph=True")
         others = sorted(set(content.catalog.fields) & IMAGE_FIELDS - set(DECODED))

@@ -183,8 +183,9 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         if at is None:
             return state
         return data.position.state_dict(
-            at, order=data.order_identity, ranks=data.reading.ranks, placement=data.placement, steps=data.steps
-        )
+            at, order=data.order_identity, ranks=data.reading.ranks, placement=data.placement, steps=data.steps,
+            versions=data.content.versions,
+        )  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration resume at the next batch. StateError for another dataset or order.

@@ -134,6 +134,8 @@ class DatasetFiles:
         names the files of those that it was merged from. A manifest that can't be read may name all of them."""
         found: dict[str, str] = {}
         for name in self._manifests() if among else ():
+            if name in among:  # the manifest of an older version of this dataset, say
+                continue
             head = b"".join(map(bytes, self.store.pieces(name, 0, min(HEAD_BYTES, self.info(name).bytes))))
             if not is_ours(head):
                 continue
@@ -191,6 +193,10 @@ class DatasetFiles:
     def _beside(self) -> dict[str, ObjectInfo | None]:
         # not every name with `stem`, since a tree may be called that; includes files of datasets called `stem-g2`
         return self._listed(f"{self.stem}-", f"{self.stem}.", f".{self.stem}-g")
+
+    def beside(self) -> set[str]:
+        """The names in the folder that begin like those of the dataset's files."""
+        return set(self._beside())
 
     def _listed(self, *prefixes: str) -> dict[str, ObjectInfo | None]:
         """Name -> information about each file whose name has one of these prefixes; None for a local folder."""
@@ -322,16 +328,27 @@ class DatasetFiles:
             self.write(self._aside, before)
             theirs |= self.replaced()
         self.replace(self.manifest, manifest, version)
-        self.remove_unless_named((theirs | set(listed if sweep else ())) - set(files))
+        ours = all_names(decode_manifest(manifest, place=self.place(self.manifest)), self.stem)
+        self.remove_unless_named((theirs | set(listed if sweep else ())) - {*files, *ours})
         self.remove([self._aside, self._marker])
 
 
 def continues(before: Manifest | None, manifest: Manifest) -> bool:
-    """Whether a manifest is that of the dataset `before` with something added: all shards and index files stay."""
-    if before is None or not manifest.appended:
+    """Whether a manifest is that of the dataset `before` with something added: all shards and index files stay, and its
+    corrections."""
+    if before is None or not manifest.appended or not keeps_versions(before, manifest):
         return False
     shards, index = manifest.shards[: len(before.shards)], manifest.index[: len(before.index)]
     return before.shards == shards and before.index == index
+
+
+def keeps_versions(before: Manifest, manifest: Manifest) -> bool:
+    """Whether all versions of `before` are among those of the manifest, if it has any."""
+    theirs, mine = before.corrections, manifest.corrections
+    if theirs is None:
+        return mine is None
+    numbers = [each.overlay for each in theirs.log]
+    return mine is not None and [each.overlay for each in mine.log[: len(numbers)]] == numbers
 
 
 def sizes_in(manifest: Manifest) -> dict[str, int]:

@@ -22,6 +22,7 @@ from shardkit.packing.parts import names
 from shardkit.packing.parts.part import Part
 from shardkit.packing.parts.record import PartRecord, listed, read_plan, records, require_one_plan
 from shardkit.packing.totals import Totals
+from shardkit.shards.corrections.version import index_files_taken
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.names import LOCK, generation_of, marker_name, work_name
 from shardkit.storage.patient import Patient, open_patient
@@ -65,7 +66,7 @@ def merge_parts(
                 ready.append(parts)
         for each in ready:
             index = write_index_of_parts(
-                each.destination, each.totals.entries, () if each.before is None else each.before.index,
+                each.destination, each.totals.entries, () if each.before is None else index_files_taken(each.before),
                 rows=each.totals.rows, seek=each.what.seek_points, columns=each.what.columns,
                 quality=each.what.quality_columns,
             )  # fmt: skip

@@ -34,7 +34,9 @@ from shardkit.sources.subset import grouped_at, source_at
 
 log = logging.getLogger(__name__)
 
-FREE = frozenset(("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels", "columns"))
+FREE = frozenset(
+    ("max_bytes", "max_count", "shuffle", "seed", "check", "on_error", "appended", "labels", "columns", "corrections")
+)
 """The options that may differ from those of the existing dataset; the kind of labels and the columns follow from the
 source."""
 
@@ -73,8 +75,11 @@ class ExistingDataset:
     @property
     def first(self) -> int:
         """The number of the first new shard."""
-        numbers = [re.fullmatch(r".*-(\d+)\.\w+", entry.name) for entry in self.manifest.shards]
-        return max([len(numbers), *(int(found[1]) + 1 for found in numbers if found)])
+        corrections = self.manifest.corrections
+        older = () if corrections is None else corrections.kept  # a version may have shards that this one lacks
+        names = [entry.name for entry in self.manifest.shards] + [entry.name for entry in older]
+        numbers = [re.fullmatch(r".*-(\d+)\.\w+", name) for name in names]
+        return max([len(self.manifest.shards), *(int(found[1]) + 1 for found in numbers if found)])
 
 
 def existing_datasets(destinations: Mapping[str, Destination], options: PackOptions) -> dict[str, ExistingDataset]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -43,11 +44,14 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
     format: str
     fields: dict[str, str]
     only: list[str]
+    corrected: dict[int, tuple[str, bytes]] = {}
+    """The number of a sample -> the name and the bytes of a field that replaces the stored one."""
 
     def digest(self, salt: str, *, whole: bool) -> str:
         """The digest of everything that determines the shard's bytes. `salt`: of the whole job."""
         what = (salt, whole, self.sources, self.which, self.offsets, self.sizes, self.keys, self.paths, self.labels)
-        return hashlib.blake2b(msgspec.msgpack.encode(what), digest_size=16).hexdigest()
+        encoded = msgspec.msgpack.encode(what) + (msgspec.msgpack.encode(self.corrected) if self.corrected else b"")
+        return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
     def watched(self) -> Iterator[bytes]:
         """The shards to read."""
@@ -72,24 +76,25 @@ class StoredSamples(msgspec.Struct, frozen=True, tag=True):
         columns = zip(
             self.which, self.offsets, self.sizes, self.keys, self.paths, self.labels, self.crcs, strict=True
         )  # fmt: skip
-        for source, at, size, key, path, label, crc in columns:
+        for number, (source, at, size, key, path, label, crc) in enumerate(columns):
             place, data = maps.opened(source)
             found = next(form.read(data, place=place, start=at, end=at + size))
             sample = found if isinstance(found, TfrecordSample) else form.fields(data, found)
             _require_as_indexed(found.key, sample, key, crc, place, at)
-            yield _StoredSample(self, place, at, key, path, label, sample, size)
+            yield _StoredSample(self, place, at, key, path, label, sample, size, self.corrected.get(number))
 
     def _streamed(self, form: Format) -> Iterator[_StoredSample]:
-        rows = zip(self.keys, self.paths, self.labels, self.crcs, strict=True)
+        rows, number = zip(self.keys, self.paths, self.labels, self.crcs, strict=True), itertools.count()
         for source in self.sources:
             place = fs_text(source)
             with translated(source), open(source, "rb") as file:
                 read = 0
                 for found, sample in form.stream_stored(file, place=place):
+                    corrected = self.corrected.get(next(number)) if self.corrected else None
                     key, path, label, crc = next(rows, (None, "", -1, -1))
                     _require_as_indexed(found, sample, key, crc, place, None)
                     now = file.tell()  # for a compressed shard, the position in the compressed bytes
-                    yield _StoredSample(self, place, None, found, path, label, sample, now - read)
+                    yield _StoredSample(self, place, None, found, path, label, sample, now - read, corrected)
                     read = now
         left = next(rows, None)
         if left is not None:
@@ -108,12 +113,13 @@ class _StoredSample:
     label: int
     sample: TfrecordSample | dict[str, bytes]
     size: int
+    corrected: tuple[str, bytes] | None = None
 
     def write(self, writer: SampleWriter, texts: Mapping[int, str]) -> None:
         """Rename its fields and write it. DatasetError if the format can't hold it."""
         form = writer.format
         record = self._as_it_is(form)
-        named = self._renamed(_fields(self.sample), form) if record is None else []
+        named = self._renamed(self._fields(), form) if record is None else []
         try:
             if record is not None:
                 writer.carry(record, self._path(record.fields), self.label)
@@ -126,8 +132,12 @@ class _StoredSample:
 
     def _as_it_is(self, form: Format) -> TfrecordSample | None:
         """The record, if the target has the same format and no field changes; else None."""
-        changed = form.name != self.samples.format or self.samples.fields or self.samples.only
+        changed = form.name != self.samples.format or self.samples.fields or self.samples.only or self.corrected
         return self.sample if isinstance(self.sample, TfrecordSample) and not changed else None
+
+    def _fields(self) -> dict[str, Any]:
+        fields = _fields(self.sample)
+        return fields if self.corrected is None else fields | dict([self.corrected])
 
     def leave_out(self, exc: OSError | ValueError, *, skip_bad: bool) -> NoReturn:
         """Raise the error: samples of a dataset are never skipped."""

@@ -34,9 +34,11 @@ from shardkit.shards.buffers import ShardFile
 from shardkit.shards.columns.arrays import Values, gathered, values_of
 from shardkit.shards.columns.types import PREFIX, Types, fields_of
 from shardkit.shards.columns.values import completed_table
+from shardkit.shards.corrections.overlay import AppliedOverlay, Overlay
+from shardkit.shards.corrections.read import read_overlay
 from shardkit.shards.index import schema
 from shardkit.shards.index_file import INDEX_CURE, IndexFile, index_entries, open_index_at
-from shardkit.shards.manifest import Manifest
+from shardkit.shards.manifest import CORRECTED_VERSION, Manifest
 from shardkit.shards.objects import Objects
 from shardkit.shards.quality import QUALITY
 from shardkit.storage.access import Remote
@@ -87,7 +89,7 @@ class IndexCatalog:
         self.location = location
         self.numbers = list(range(len(manifest.shards))) if shards is None else list(shards)
         entries = [manifest.shards[number] for number in self.numbers]
-        self.counts = np.array([entry.samples for entry in entries], np.int64)
+        self.counts = np.array(manifest.counts, np.int64)[self.numbers]
         self.classes = manifest.classes
         self.fields = manifest.fields
         self.mean_bytes = max(1, sum(entry.bytes for entry in entries) // max(1, int(self.counts.sum())))
@@ -133,6 +135,8 @@ class IndexCatalog:
         self._key_sums: NDArray[np.uint32] | None = None
         self._entries = list(index_entries(manifest))
         self._part_ends = list(accumulate(entry.shards for entry in manifest.index))
+        self._overlay: Overlay | None = None
+        self._overlaid = False
         self._indexes: OrderedDict[int, IndexFile] = OrderedDict()
         self._whole = sum(entry.bytes for entry, _ in self._entries) <= INDEX_BYTES
         self._lock = threading.RLock()
@@ -141,6 +145,11 @@ class IndexCatalog:
     def kind(self) -> Kind:
         """The kind of the labels."""
         return cast(Kind, self.manifest.labels) if self.manifest.labels in ("multi", "number") else ""
+
+    @property
+    def corrects_targets(self) -> bool:
+        """Whether labels that are not class numbers may be corrected."""
+        return self.kind != "" and self.manifest.version >= CORRECTED_VERSION
 
     @property
     def one_image_each(self) -> bool:
@@ -166,6 +175,9 @@ class IndexCatalog:
             return make()
         rows = "\0".join(f"{self.manifest.shards[n].name} {self.manifest.shards[n].samples}" for n in self.numbers)
         files = "\0".join(f"{entry.shards} {entry.bytes} {entry.crc32c}" for entry, _ in self._entries)
+        corrections = self.manifest.corrections
+        if corrections is not None and corrections.overlay is not None:
+            files += f"\0{corrections.overlay.bytes} {corrections.overlay.crc32c}"
         text = f"{_ranges(self.numbers)}\0{len(self.classes)}\0{rows}\0{files}"
         return shared_array(f"{what}-1-{blake2b(text.encode(), digest_size=16).hexdigest()}", dtype, make)
 
@@ -310,6 +322,24 @@ class IndexCatalog:
         (table,) = self._tables_of(names, types, [self._row_group(self.numbers[shard])])
         return table.rename_columns(list(types))
 
+    def targets(self, shard: int) -> dict[int, bytes]:
+        """The corrected labels of a shard that are not class numbers, by the number of the sample in it."""
+        with self._lock:
+            table = self.table(shard)
+            if table.targets is None:
+                part, row_group = self._row_group(self.numbers[shard])
+                table.targets = self._index(part).targets(row_group)
+            return table.targets
+
+    def corrected_fields(self, shard: int) -> dict[int, tuple[str, bytes]]:
+        """The corrected labels of a shard as the fields of the samples, by the number of the sample in it."""
+        found: dict[int, tuple[str, bytes]] = {}
+        with self._lock:
+            part, row_group = self._row_group(self.numbers[shard])
+            for number, label in self._index(part).new_labels(row_group).items():
+                found[number] = ("cls", b"%d" % label)
+        return found | {number: (FIELD, target) for number, target in self.targets(shard).items()}
+
     def require_own(self, shard: int, data: Mapping) -> None:
         """ManifestError if the first or last sample of a shard is not the one in the index."""
         table, url = self.table(shard), self.urls[shard]
@@ -375,7 +405,14 @@ class IndexCatalog:
     def _opened_index(self, part: int) -> IndexFile:
         entry, shards = self._entries[part]
         place = self.location.sibling(entry.name)
-        return open_index_at(self._objects, place, entry, shards, again=self._verify, whole=self._whole)
+        if not self._overlaid:
+            self._overlay = read_overlay(self._objects, self.location, self.manifest)
+            self._overlaid = True
+        first = self._part_ends[part - 1] if part else 0
+        overlay = None if self._overlay is None else AppliedOverlay(self._overlay, first)
+        return open_index_at(
+            self._objects, place, entry, shards, again=self._verify, whole=self._whole, overlay=overlay
+        )
 
 
 def key_sum(key: str) -> int:
@@ -405,6 +442,9 @@ def _access_to(
 def _digest(manifest: Manifest) -> str:
     signs = (entry.crc32c or version for entry, version in zip(manifest.shards, manifest.shard_versions, strict=True))
     text = "\0".join(f"{e.samples} {e.bytes} {sign}" for e, sign in zip(manifest.shards, signs, strict=True))
+    found = manifest.corrections
+    if found is not None and found.overlay is not None:
+        text += f"\0{found.overlay.rows} {found.overlay.crc32c}"
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 

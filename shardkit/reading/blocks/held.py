@@ -55,6 +55,8 @@ class Table:
         self.has_seek = True
         self.further: dict[tuple[str, str], Values] = {}
         """The further columns that were asked for, by NAME and type."""
+        self.targets: dict[int, bytes] | None = None
+        """Corrected labels that are not class numbers, by row, once they were asked for."""
         self._read = read
 
     @cached_property

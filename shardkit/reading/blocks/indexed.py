@@ -143,13 +143,23 @@ class IndexBlock:
         return found
 
     def target(self, number: int) -> bytes | None:
-        """The bytes of the field: right after the image in a tar; otherwise found by reading the sample."""
+        """The bytes of the field: the corrected ones; right after the image in a tar; otherwise found by reading the
+        sample."""
+        corrected = self._corrected(number)
+        if corrected is not None:
+            return corrected
         if not self.catalog.plain and self.held.whole:
             data = self.held.view(number, self._field_behind)
             if data is not None:
                 return data
         value: bytes | None = self.sample(number).get(FIELD)
         return value
+
+    def _corrected(self, number: int) -> bytes | None:
+        """The corrected bytes of the field; None if it is as packed."""
+        if not self.catalog.corrects_targets:
+            return None
+        return self.catalog.targets(self.spans.images[0][number]).get(int(self.local[number]))
 
     def _field_behind(self, number: int, data: Any, base: int) -> bytes | None:
         end, stop = self.spans.images[2][number] - base, self.spans.wholes[1][number] - base
@@ -222,6 +232,9 @@ class IndexBlock:
             raise DamagedError(url, fact, INDEX_CURE, start)
         if self.labels[number] >= 0:  # if labels are folders, only the index has them
             sample["cls"] = int(self.labels[number])
+        corrected = self._corrected(number)
+        if corrected is not None:
+            sample[FIELD] = corrected
         return sample
 
     def place(self, number: int) -> tuple[str, int | None, str]:

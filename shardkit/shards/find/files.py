@@ -13,6 +13,7 @@ from typing import Protocol
 from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.location import Location, unbracketed
 from shardkit.shards import names as named
+from shardkit.shards.corrections.block import FileEntry
 from shardkit.shards.find.found import Found
 from shardkit.shards.objects import Objects, has_lists
 from shardkit.storage.access import Remote
@@ -39,6 +40,11 @@ class Files(Protocol):
 
     def manifest(self, place: Location) -> Found | None:
         """The dataset of a manifest; None if there is no such file. ManifestError, StorageError."""
+        ...
+
+    def version(self, place: Location, entry: FileEntry) -> Found:
+        """The dataset of the manifest of an older version. ManifestError if it is not the one that was kept;
+        NotFoundError, StorageError."""
         ...
 
     def is_file(self, place: Location) -> bool:
@@ -92,6 +98,10 @@ class Disk:
     def manifest(self, place: Location) -> Found | None:
         """The dataset of a manifest; None if there is no such file."""
         return self._manifests.read(place) if os.path.isfile(place.path) else None
+
+    def version(self, place: Location, entry: FileEntry) -> Found:
+        """The dataset of the manifest of an older version."""
+        return self._manifests.version(place, entry)
 
     def is_file(self, place: Location) -> bool:
         """Whether a file is there."""
@@ -150,6 +160,10 @@ class Stores:
     def manifest(self, place: Location) -> Found | None:
         """The dataset of a manifest; None if there is no such object, or for a query, which belongs to another one."""
         return None if place.query else self._manifests.read(place)
+
+    def version(self, place: Location, entry: FileEntry) -> Found:
+        """The dataset of the manifest of an older version."""
+        return self._manifests.version(place, entry)
 
     def is_file(self, place: Location) -> bool:
         """Whether an object is there: some stores answer "denied" for missing ones."""
@@ -237,6 +251,9 @@ class _Manifests:
             except NotFoundError:
                 self._known[place] = None
         return self._known[place]
+
+    def version(self, place: Location, entry: FileEntry) -> Found:
+        return Found(self.objects.older_manifest(place, entry), place, older=True)
 
 
 def _plain(pattern: str) -> str:

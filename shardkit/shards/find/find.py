@@ -16,6 +16,7 @@ from shardkit.shards.find.found import Found
 from shardkit.shards.find.owner import Meant, require_not_index, with_manifest
 from shardkit.shards.find.pattern import is_ambiguous, is_numbered
 from shardkit.shards.find.shards import SourceLike, shards_of
+from shardkit.shards.find.version import asked_version, at_version
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.names import base_of_index, datasets_in, is_manifest_name, manifest_name
 
@@ -121,11 +122,25 @@ def _files(places: Sequence[Location], remote: Remote | None) -> Files:
 def _find(one: Location | None, places: Sequence[Location], files: Files) -> Found:
     if one is not None:
         return _whole(one, files) or with_manifest(shards_of(one, files), files)
-    parts = [_entry(place, files) for place in places]
+    parts, wholes = [_entry(place, files) for place in places], [_version(place, files) for place in places]
     shards = tuple(shard for part in parts for shard in part.shards)
     named = tuple(path for part in parts for path in part.named)
     globs = tuple(pattern for part in parts for pattern in part.globs)
-    return with_manifest(Meant(shards, named, globs), files)
+    found = with_manifest(Meant(shards, named, globs), files)
+    for place, whole in zip(places, wholes, strict=True):
+        if whole is not None and whole.manifest != found.manifest:
+            fact = "this is an older version of a dataset, among other shards: versions can't be mixed"
+            raise UsageError(
+                str(place), fact, "open each version by itself, and put them together with shardkit.concat"
+            )
+    return found
+
+
+def _version(place: Location, files: Files) -> Found | None:
+    """The dataset that an entry of a list names with a version, or by a manifest; None for others."""
+    if place.path.endswith(".json") or (asked_version(place) and not files.is_file(place)):
+        return _whole(place, files)
+    return None
 
 
 def _entry(place: Location, files: Files) -> Meant:
@@ -158,7 +173,16 @@ def _whole(place: Location, files: Files) -> Found | None:
             found = files.manifest(manifest)
             if found is not None:
                 return found
-    return _folder(place, files) if files.looks or not shard else None
+    if shard and not files.looks:
+        return None
+    return _at_version(place, files) or _folder(place, files)
+
+
+def _at_version(place: Location, files: Files) -> Found | None:
+    """The version that `NAME@N` means; None if it is another name."""
+    asked = None if files.looks and files.is_folder(place) else asked_version(place)
+    found = None if asked is None else _whole(asked[0], files)
+    return None if asked is None or found is None or found.manifest is None else at_version(found, asked[1], files)
 
 
 def _unlike_shards(place: Location, there: Sequence[str], files: Files) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from shardkit.errors import UsageError
 from shardkit.location import Location
 from shardkit.shards.manifest import Manifest
+from shardkit.shards.names import without_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,14 @@ class Found:
     numbers: tuple[int, ...] | None = None
     shards: tuple[Location, ...] = ()
     tree: Location | None = None
+    older: bool = False
+    """Whether it is an older version of the dataset, and `location` its own manifest."""
+
+    @property
+    def stem(self) -> str:
+        """The name of a dataset with a manifest, whatever its version."""
+        name = "" if self.location is None else self.location.name.removesuffix(".json")
+        return without_version(name) if self.older else name
 
     @property
     def places(self) -> list[Location]:
@@ -27,6 +36,12 @@ class Found:
         numbers = range(len(self.manifest.shards)) if self.numbers is None else self.numbers
         beside = self.manifest.shards_beside(self.location)
         return [beside.sibling(self.manifest.shards[number].name) for number in numbers]
+
+    def require_current(self, what: str) -> None:
+        """Raise UsageError for an older version. what: what the caller does with a dataset."""
+        if self.older:
+            fact = f"this is an older version, and only the current one can be named to {what}"
+            raise UsageError(str(self.location), fact, "name the dataset without '@'")
 
     def require_dataset(self, cure: str) -> None:
         """Raise UsageError with this cure for a class directory."""

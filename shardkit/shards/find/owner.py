@@ -11,6 +11,7 @@ from shardkit.errors import ManifestError, NotFoundError, UsageError
 from shardkit.formats.format import format_of_name
 from shardkit.location import Location
 from shardkit.shards import names
+from shardkit.shards.corrections.block import Corrections
 from shardkit.shards.find.files import Files
 from shardkit.shards.find.found import Found
 from shardkit.shards.find.unfinished import require_finished
@@ -53,7 +54,8 @@ def _of_manifest(whole: Found, meant: Meant) -> Found:
     """The selection as shards of a manifest."""
     assert whole.manifest is not None and whole.location is not None
     number = {entry.name: place for place, entry in enumerate(whole.manifest.shards)}
-    shards = _of_generation(meant.shards, number, whole.location, set(meant.named))
+    corrections = whole.manifest.corrections
+    shards = _of_generation(meant.shards, number, whole.location, set(meant.named), corrections)
     there = {shard.name for shard in shards}
     for lost in sorted(set(number) - there) if meant.globs else ():
         if any(fnmatch.fnmatchcase(lost, pattern) for pattern in meant.globs):
@@ -121,25 +123,35 @@ def _owner(shard: Location, files: Files) -> Found | None:
 
 
 def _of_generation(
-    shards: Sequence[Location], number: Mapping[str, int], manifest: Location, named: set[str]
+    shards: Sequence[Location],
+    number: Mapping[str, int],
+    manifest: Location,
+    named: set[str],
+    corrections: Corrections | None,
 ) -> list[Location]:
-    """The shards that the manifest knows. UsageError for others, unless they are left over from a replaced dataset."""
+    """The shards that the manifest knows. UsageError for others, unless they are left over from a replaced dataset, or
+    only older versions have them."""
     stem = manifest.name.removesuffix(".json")
     ours = {names.file_generation(name, stem) for name in number} - {None}
+    older = {entry.name for entry in corrections.kept} if corrections is not None else set()
     kept = []
     for shard in shards:
         if shard.name in number:
             kept.append(shard)
             continue
         generation = names.file_generation(shard.name, stem)
-        replaced = bool(ours) and generation is not None and generation not in ours
+        replaced = (bool(ours) and generation is not None and generation not in ours) or shard.name in older
         if not replaced:
             cure = "remove it, or make the manifest again with 'shardkit index'"
             raise UsageError(str(shard), f"this shard is not in the manifest {manifest}", cure)
         if shard.path in named:
-            fact = f"this shard is of a dataset that was replaced: the manifest {manifest} names other shards"
+            what = "only older versions of the dataset have this shard" if shard.name in older else _REPLACED
+            fact = f"{what}: the manifest {manifest} names other shards"
             raise UsageError(str(shard), fact, f"name the dataset: {str(manifest).removesuffix('.json')}")
     return kept
+
+
+_REPLACED = "this shard is of a dataset that was replaced"
 
 
 def _require_one_format(shards: Sequence[Location]) -> None:

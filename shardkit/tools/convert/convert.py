@@ -139,12 +139,18 @@ class _Conversion:
         self.texts = {number: entry.name for number, entry in enumerate(stored.classes)} if keeps else {}
 
     @property
+    def full(self) -> list[int]:
+        """The shards of the source that have any sample left: readers refuse empty ones."""
+        return np.flatnonzero(self.stored.counts).tolist() or list(range(len(self.stored.shards)))
+
+    @property
     def names(self) -> list[str]:
         """The names of the new shards."""
         if self.layout.plan is not None:
             return list(self.layout.plan.names)
         numbers = self._numbers()
         digits = max(6, len(str(numbers[-1])))
+        numbers = [numbers[number] for number in self.full]
         return [shard_name(self.destination.base, number, self.format.suffix, digits=digits) for number in numbers]
 
     def _numbers(self) -> list[int]:
@@ -168,7 +174,7 @@ class _Conversion:
             return None
         same = found.shard_format == self.format.name and found.plan == self.layout.digest
         same = same and dict(found.columns) == dict(self.stored.columns)
-        if not same or (self.layout.plan is None and len(found.shards) != len(self.stored.shards)):
+        if not same or (self.layout.plan is None and len(found.shards) != len(self.full)):
             raise DestinationError(place, "another dataset is there", OVERWRITE)
         missing = files.missing(sizes_in(found))
         if missing is not None:
@@ -210,7 +216,7 @@ class _Conversion:
     def tasks(self) -> Iterator[ShardTask]:
         """The tasks of the new shards, generated one at a time."""
         if self.layout.plan is None:
-            for number, name in enumerate(self.names):
+            for number, name in zip(self.full, self.names, strict=True):
                 rows = self.stored.rows(number)
                 which = _NO_NUMBERS if self.stored.packed else np.zeros(len(rows.keys), np.int64)
                 yield self._task(name, [number], rows, which)
@@ -239,7 +245,7 @@ class _Conversion:
         samples = StoredSamples(
             sources=paths, which=which.tolist(), offsets=rows.offsets.tolist(), sizes=rows.sizes.tolist(),
             keys=rows.keys, paths=rows.paths, labels=labels, crcs=rows.crcs.tolist(), format=self.stored.format,
-            fields=dict(self.changes.names), only=list(self.changes.only),
+            fields=dict(self.changes.names), only=list(self.changes.only), corrected=rows.corrected,
         )  # fmt: skip
         columns = b"" if rows.columns is None else encoded_columns(rows.columns)
         salt = self.layout.digest + (hashlib.blake2b(columns, digest_size=16).hexdigest() if columns else "")
@@ -305,7 +311,7 @@ def _gathered(
     """Rows of several shards, concatenated. types: of the further columns."""
     n = len(local)
     numbers = np.empty((5, n), np.int64)
-    keys, paths = [""] * n, [""] * n
+    keys, paths, corrected = [""] * n, [""] * n, dict[int, tuple[str, bytes]]()
     for source in np.unique(sources).tolist():
         where = np.flatnonzero(sources == source)
         rows, at = get(source), local[where]
@@ -313,6 +319,8 @@ def _gathered(
         numbers[:, where] = [column[at] for column in each]
         for place, row in zip(where.tolist(), at.tolist(), strict=True):
             keys[place], paths[place] = rows.keys[row], rows.paths[row]
+            if row in rows.corrected:
+                corrected[place] = rows.corrected[row]
     tables = {source: get(source).columns for source in np.unique(sources).tolist()}
     columns = gathered_table(tables, sources, local, types) if types else None
-    return replace(StoredRows(keys, paths, *numbers), columns=columns)
+    return replace(StoredRows(keys, paths, *numbers), columns=columns, corrected=corrected)

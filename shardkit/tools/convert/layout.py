@@ -139,6 +139,8 @@ def _sample_bytes(stored: Stored, form: Format, changes: Changes) -> NDArray[np.
             parts.append(_exact_bytes(rows, form, texts))
         elif form.name == stored.format and not changes:
             parts.append(rows.sizes + _key_bytes(stored, form, rows))
+            for row, (_, data) in rows.corrected.items():
+                parts[-1][row] += form.most_added_bytes(np.zeros(1, np.int64), 1)[0] + len(data) + longest
         else:
             names = np.array([len(k.encode("utf-8", "surrogateescape")) for k in rows.keys], np.int64)
             names += np.array([len(path.encode()) for path in rows.paths], np.int64)

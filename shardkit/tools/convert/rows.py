@@ -54,6 +54,8 @@ class StoredRows:
     image_sizes: Numbers
     crcs: Numbers
     columns: pa.Table | None = None
+    corrected: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    """The number of a sample -> the name and the bytes of its corrected label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +104,11 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
         table = catalog.table(number)
         keys, paths = table.key.to_pylist(), table.path.to_pylist()
         crcs = np.where((table.image_size >= 0) & catalog.summed, table.crc32c.astype(np.int64), -1)
-        columns = catalog.further_table(number)
-        return StoredRows(keys, paths, table.label, table.offset, table.size, table.image_size, crcs, columns)
+        columns, corrected = catalog.further_table(number), catalog.corrected_fields(number)
+        sizes = table.size, table.image_size
+        return StoredRows(keys, paths, table.label, table.offset, *sizes, crcs, columns, corrected)
 
+    _require_readable(found.manifest, str(found.location))
     manifest: Manifest | None = found.manifest
     classes = found.manifest.classes
     if found.numbers is not None:
@@ -116,6 +120,15 @@ def open_stored(source: SourceLike, *, threads: int) -> Stored:
         shards, found.manifest.shard_format, classes, found.manifest.fields, catalog.counts, rows, packed,
         catalog.plain and found.manifest.plan != "", manifest, found.location, found.manifest.columns,
     )  # fmt: skip
+
+
+def _require_readable(manifest: Manifest, place: str) -> None:
+    """UsageError for compressed shards of which samples are deleted: they are read as a whole."""
+    corrections = manifest.corrections
+    if any(manifest.unpacked_bytes) and corrections is not None and corrections.deleted:
+        fact = "samples of compressed shards are deleted, and those can only be read as a whole"
+        cure = "convert version 1 to plain shards (NAME@1), and delete the samples there"
+        raise UsageError(place, fact, cure)
 
 
 def _opening(shard: Location) -> tuple[str, bool]:

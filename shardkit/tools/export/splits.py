@@ -11,7 +11,14 @@ from shardkit.errors import DatasetError, ManifestError, NotFoundError, UsageErr
 from shardkit.location import Location, locate
 from shardkit.packing.dest.dataset_files import DatasetFiles
 from shardkit.shards.find.find import resolve
-from shardkit.shards.manifest import IndexEntry, Manifest, ShardEntry, decode_manifest, require_beside
+from shardkit.shards.manifest import (
+    IndexEntry,
+    Manifest,
+    ShardEntry,
+    decode_manifest,
+    require_as_packed,
+    require_beside,
+)
 from shardkit.shards.names import datasets_in
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
@@ -107,6 +114,9 @@ def splits_of(source: Source, remote: Remote) -> tuple[Split, ...]:
     return found
 
 
+OTHERS = "other libraries read the shards as packed"
+
+
 def _named(place: Location, remote: Remote) -> list[Split]:
     if place.scheme.rpartition("+")[2] in ("http", "https"):
         raise UsageError(str(place), "a web server is read-only", "export where its files are, or after 'download'")
@@ -122,6 +132,7 @@ def _named(place: Location, remote: Remote) -> list[Split]:
         fact = "these are only some of the shards that the dataset's manifest names"
         raise UsageError(str(found.location), fact, "give the dataset's prefix")
     require_beside(found.manifest, str(found.location))
+    require_as_packed(found.manifest, str(found.location), OTHERS)
     return [Split(_files(found.location.parent, found.location.name.removesuffix(".json"), remote), found.manifest)]
 
 
@@ -139,6 +150,7 @@ def _in_folder(place: Location, remote: Remote) -> list[Split]:
         except ManifestError as exc:
             raise ManifestError(exc.place, exc.fact, f"{exc.cure}; or name the datasets to export one by one") from exc
         require_beside(split.manifest, str(files.location(files.manifest)))
+        require_as_packed(split.manifest, str(files.location(files.manifest)), OTHERS)
         found.append(split)
     return found
 

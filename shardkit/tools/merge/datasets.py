@@ -32,6 +32,7 @@ from shardkit.shards.manifest import (
     content_options,
     encode_manifest,
     file_names,
+    require_as_packed,
     require_beside,
 )
 from shardkit.shards.names import is_manifest_name, manifest_name, skipped_beside
@@ -98,6 +99,7 @@ def _member(source: str, options: StorageOptions | None) -> Member:
     if found.numbers is not None:
         raise UsageError(source, "these are only some of the shards of a dataset", "give the dataset's prefix")
     require_beside(found.manifest, str(found.location))
+    require_as_packed(found.manifest, str(found.location), "a merged dataset names the shards as they are")
     stem = found.location.name.removesuffix(".json")
     return Member(DatasetFiles(open_patient(found.location.parent, options), stem), found.manifest)
 

@@ -40,6 +40,7 @@ from shardkit.shards.manifest import (
     column_options,
     content_options,
     options_for_new_shards,
+    require_as_packed,
 )
 from shardkit.shards.names import shard_name, stem_of_shard
 from shardkit.shards.objects import require_disk
@@ -102,6 +103,9 @@ def repair(
     """
     threads = thread_count(workers)
     opened = open_dataset(source)
+    if opened.manifest is not None:
+        why = "a repair writes the samples of the shards as packed"
+        require_as_packed(opened.manifest, str(opened.place), why)
     form = _format(opened)
     there = _destination(opened, os.fspath(dest), form.suffix, overwrite=overwrite)
     salvages: list[Salvage] = []

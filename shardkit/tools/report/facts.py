@@ -23,7 +23,7 @@ from shardkit.sample import fs_text
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import Manifest
-from shardkit.shards.names import split_names_of
+from shardkit.shards.names import split_names_of, without_versions
 from shardkit.shards.objects import Objects
 from shardkit.storage.access import Remote
 from shardkit.threads import in_threads, thread_count
@@ -110,11 +110,12 @@ def collect(source: SourceLike, progress: ProgressFn, storage_options: Mapping[s
     if found.manifest is not None:
         numbers = range(len(found.manifest.shards)) if found.numbers is None else found.numbers
         entries = [found.manifest.shards[number] for number in numbers]
-        shards = tuple((entry.name, entry.samples, entry.bytes) for entry in entries)
+        counts = catalog.counts.tolist()
+        shards = tuple((entry.name, count, entry.bytes) for entry, count in zip(entries, counts, strict=True))
     place = found.tree or found.location or locate("dataset")
     path = Path(place.path)
     whole = path.absolute() if place.is_local else path
-    name, folder = fs_text(path.name.removesuffix(".json")), fs_text(whole.parent.name)
+    name, folder = fs_text(found.stem or path.name), fs_text(whole.parent.name)
     classes = tuple(entry.name for entry in catalog.classes)
     return Facts(
         name, folder, source, data, found.manifest, classes, shards=shards, storage_options=storage_options, **columns
@@ -172,7 +173,7 @@ def siblings(facts: Facts, progress: ProgressFn) -> list[Facts]:
         return []
     names = [
         name
-        for name in Objects(remote).names(own.parent, "")
+        for name in without_versions(Objects(remote).names(own.parent, ""))
         if (name.endswith(".json") if found.tree is None else os.path.isdir(own.sibling(name).path))
     ]
     splits = set(split_names_of([name.removesuffix(".json") for name in names]))

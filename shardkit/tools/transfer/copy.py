@@ -24,6 +24,7 @@ from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
 from shardkit.packing.dest.dataset_files import OVERWRITE, DatasetFiles
 from shardkit.packing.dest.in_the_way import readable_manifest, refuse_file
+from shardkit.shards.corrections.block import OPTION, Corrections, FileEntry, block_of
 from shardkit.shards.index import INTEGERS, ShardRows, write_index
 from shardkit.shards.index_file import IndexFile, index_entries
 from shardkit.shards.manifest import (  # fmt: skip
@@ -103,8 +104,14 @@ def plan_copy(source: DatasetFiles) -> DatasetCopy:
     manifest = decode_manifest(data, place=str(source.location(source.manifest)))
     require_beside(manifest, str(source.location(source.manifest)))
     shards = tuple(map(_wanted, manifest.shards))
-    return DatasetCopy(source, shards, (*map(_wanted, manifest.index), *_list_of_skipped(source, manifest)), data,
-                  manifest.samples)  # fmt: skip
+    others = (*map(_wanted, manifest.index), *_list_of_skipped(source, manifest), *_of_versions(manifest))
+    return DatasetCopy(source, shards, others, data, manifest.samples)
+
+
+def _of_versions(manifest: Manifest) -> list[ObjectInfo]:
+    """The files of all versions, beside those of the current one."""
+    corrections = manifest.corrections
+    return [] if corrections is None else [ObjectInfo(f.name, f.bytes, f.crc32c) for f in corrections.files()]
 
 
 def _wanted(entry: ShardEntry | IndexEntry) -> ObjectInfo:
@@ -255,22 +262,63 @@ def rename_copy(copy: DatasetCopy, manifest: Manifest, generation: int) -> Datas
     """
     stem = copy.source.stem
     new = {file.name: in_generation(file.name, stem, generation) for file in copy.files}
-    made, index = dict[str, bytes](), list[IndexEntry]()
-    for entry, shards in index_entries(manifest):
-        data = _with_names(copy.source, entry, shards, new)
-        made[new[entry.name]] = data
-        crc = f"{crc32c(data):08x}"
-        index.append(replace(entry, name=new[entry.name], bytes=len(data), crc32c=crc))
-    text = encode_manifest(
-        replace(manifest, shards=tuple(replace(e, name=new[e.name]) for e in manifest.shards), index=tuple(index))
-    )
-    listed = {entry.name: _wanted(entry) for entry in index}
+    renaming = _Renaming(copy.source, new)
+    text = renaming.all_versions(manifest)
+    made = {name: ObjectInfo(name, len(data), f"{crc32c(data):08x}") for name, data in renaming.made.items()}
     return DatasetCopy(
         copy.source,
         tuple(ObjectInfo(new[file.name], file.bytes, file.crc32c) for file in copy.shards),
-        tuple(listed.get(new[f.name]) or ObjectInfo(new[f.name], f.bytes, f.crc32c) for f in copy.others),
-        text, copy.samples, {name: old for old, name in new.items()}, made,
+        tuple(made.get(new[f.name]) or ObjectInfo(new[f.name], f.bytes, f.crc32c) for f in copy.others),
+        text, copy.samples, {name: old for old, name in new.items()}, renaming.made,
     )  # fmt: skip
+
+
+class _Renaming:
+    """Gives the files of a dataset other names, in all of its versions. made: the files that name others."""
+
+    def __init__(self, source: DatasetFiles, new: Mapping[str, str]) -> None:
+        self.source, self.new, self.made = source, new, dict[str, bytes]()
+
+    def all_versions(self, manifest: Manifest) -> bytes:
+        """The manifest under the new names, after those of its older versions."""
+        log = () if manifest.corrections is None else manifest.corrections.log
+        for entry in (each.manifest for each in log if each.manifest is not None):
+            data = self.source.read(entry.name, size=entry.bytes)
+            older = decode_manifest(data, place=self.source.place(entry.name))
+            self.made[self.new[entry.name]] = self.manifest(older)
+        return self.manifest(manifest)
+
+    def manifest(self, manifest: Manifest) -> bytes:
+        """A manifest under the new names."""
+        index = []
+        for entry, shards in index_entries(manifest):
+            name = self.new[entry.name]
+            if name not in self.made:
+                self.made[name] = _with_names(self.source, entry, shards, self.new)
+            data = self.made[name]
+            index.append(replace(entry, name=name, bytes=len(data), crc32c=f"{crc32c(data):08x}"))
+        shards = tuple(replace(entry, name=self.new[entry.name]) for entry in manifest.shards)
+        options, corrections = manifest.options, manifest.corrections
+        if corrections is not None:
+            options = options | {OPTION: block_of(self._corrections(corrections))}
+        return encode_manifest(replace(manifest, shards=shards, index=tuple(index), options=options))
+
+    def _corrections(self, found: Corrections) -> Corrections:
+        log = tuple(
+            replace(
+                each, overlay=None if each.overlay is None else replace(each.overlay, name=self.new[each.overlay.name]),
+                manifest=None if each.manifest is None else self._file(each.manifest),
+            )
+            for each in found.log
+        )  # fmt: skip
+        return replace(found, overlay=log[-1].overlay, log=log, kept=tuple(map(self._file, found.kept)))
+
+    def _file(self, entry: FileEntry) -> FileEntry:
+        name = self.new[entry.name]
+        data = self.made.get(name)
+        if data is None:
+            return replace(entry, name=name)
+        return FileEntry(name, len(data), f"{crc32c(data):08x}")
 
 
 def _with_names(source: DatasetFiles, entry: IndexEntry, shards: Sequence[ShardEntry], new: Mapping[str, str]) -> bytes:

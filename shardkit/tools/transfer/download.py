@@ -12,7 +12,7 @@ from shardkit.events import ProgressFn, no_progress
 from shardkit.location import Location, locate
 from shardkit.options.fields import checked_by
 from shardkit.packing.dest.dataset_files import DatasetFiles, dataset_files_at
-from shardkit.shards.names import datasets_in, is_manifest_name
+from shardkit.shards.names import datasets_in, is_manifest_name, without_versions
 from shardkit.storage.patient import open_patient
 from shardkit.storage.store import StorageOptions
 from shardkit.threads import TransferPool, thread_count
@@ -97,7 +97,7 @@ def _of_folder(folder: Location, options: StorageOptions | None) -> list[Dataset
     store = open_patient(Location(folder.scheme, folder.path.rstrip("/")), options)
     names = {info.name for info in store.list() if "/" not in info.name}
     found, with_shards = [], set(datasets_in(names))
-    for name in sorted(names):
+    for name in without_versions(names):
         stem = name.removesuffix(".json")
         if is_manifest_name(name):
             try:

@@ -19,7 +19,7 @@ from shardkit.packing.dest.shared import SharedFolder
 from shardkit.shards.find.find import resolve
 from shardkit.shards.find.shards import find_shards
 from shardkit.shards.manifest import decode_manifest
-from shardkit.shards.names import datasets_in, is_manifest_name, stem_of_shard
+from shardkit.shards.names import datasets_in, is_manifest_name, stem_of_shard, without_versions
 from shardkit.storage.patient import open_patient
 from shardkit.storage.stores.hub import SCHEME
 from shardkit.storage.transfer import TransferCheck
@@ -134,6 +134,7 @@ def _copies(source: Source, pool: TransferPool) -> list[DatasetCopy]:
         raise UsageError(
             str(found.location), fact, "give the dataset's prefix, or write a smaller dataset with 'shardkit convert'"
         )
+    found.require_current("copy all of its versions")
     if found.manifest is not None and found.location is not None:
         return [plan_copy(_files_of(found.location.parent, found.location.name.removesuffix(".json")))]
     return _headless(find_shards(source), pool)
@@ -145,7 +146,7 @@ def _files_of(folder: Location, stem: str) -> DatasetFiles:
 
 def _stems(folder: Location) -> list[str]:
     """The names of the datasets in a folder. ManifestError for a damaged manifest."""
-    names = sorted(os.listdir(folder.path))
+    names = without_versions(os.listdir(folder.path))
     found, with_shards = [], set(datasets_in(names))
     for name in names:
         stem = name.removesuffix(".json")

@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from functools import partial
 from threading import Event
 
+import numpy as np
+
 from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, DatasetError, DestinationError, NotFoundError
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import FORMATS, Description, StoredSample
 from shardkit.images.header import image_header
 from shardkit.options.fields import checked_by
-from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text
+from shardkit.sample import IMAGE_FIELDS, NO_LABEL, field_of, fs_text, label_of, path_of_text, text_of_path
+from shardkit.shards.corrections.overlay import Overlay
 from shardkit.shards.find.shards import SourceLike
 from shardkit.shards.manifest import Manifest
 from shardkit.shards.objects import require_disk
@@ -162,7 +165,10 @@ def _unpack_shard(opened: Opened, root: bytes, take: Wanted, stop: Event, shard:
     if shard.entry is not None and data.file_bytes != shard.entry.bytes:
         fact = f"the shard has {data.file_bytes} bytes, but its manifest says {shard.entry.bytes}"
         raise DamagedError(data.place, fact, _cure(data))
-    samples = _of_members(data) if manifest is None or rows is None else _of_index(manifest, data, rows, take)
+    if manifest is None or rows is None:
+        samples = _of_members(data)
+    else:
+        samples = _of_index(manifest, data, _corrected(manifest, rows, shard.corrections), take)
     folders: set[bytes] = set()
     count = files = size = 0
     for key, label, members in samples:
@@ -179,6 +185,29 @@ def _unpack_shard(opened: Opened, root: bytes, take: Wanted, stop: Event, shard:
 
 
 _Samples = Iterator[tuple[str, int, Sequence[_File]]]
+
+
+def _corrected(manifest: Manifest, rows: IndexRows, corrections: Overlay | None) -> IndexRows:
+    """The rows without deleted samples, with corrected labels; a file in the folder of its class goes below that of its
+    new one: `cat/1.jpg` becomes `dog/cat/1.jpg`, since there may be a `dog/1.jpg`."""
+    if corrections is None:
+        return rows
+    names, paths, labels = manifest.class_names, list(rows.paths), rows.numbers["label"].copy()
+    for row, label in zip(corrections.rows.tolist(), corrections.labels.tolist(), strict=True):
+        if label >= 0:
+            folder, slash, _ = paths[row].partition("/")
+            if slash and 0 <= labels[row] < len(names) and folder == _folder(names[labels[row]]):
+                paths[row] = f"{_folder(names[label])}/{paths[row]}"
+            labels[row] = label
+    kept = np.ones(len(paths), np.bool_)
+    kept[corrections.rows[corrections.deleted]] = False
+    left = np.flatnonzero(kept).tolist()
+    numbers = {name: (labels if name == "label" else column)[kept] for name, column in rows.numbers.items()}
+    return IndexRows([rows.keys[row] for row in left], [paths[row] for row in left], numbers)
+
+
+def _folder(name: str) -> str:
+    return text_of_path(path_of_text(name))
 
 
 def _of_index(manifest: Manifest, data: ShardBytes, rows: IndexRows, take: Wanted) -> _Samples:

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 from shardkit.errors import NotFoundError, StorageError, UsageError
 from shardkit.location import Location
+from shardkit.shards.corrections.block import FileEntry
 from shardkit.shards.findings import Finding, finding, found_error
 from shardkit.shards.manifest import IndexEntry, ShardEntry
 from shardkit.shards.open import Opened
 from shardkit.threads import in_threads
+
+Entry = ShardEntry | IndexEntry | FileEntry
+"""A shard, an index file, or a file of another version."""
 
 REQUESTS = 16
 """Concurrent requests to the store."""
@@ -29,7 +33,7 @@ def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], Non
     """Query every shard and index file. progress: called with the number of finished files. UsageError without a
     manifest.
     """
-    files: list[tuple[Location, ShardEntry | IndexEntry | None]]
+    files: list[tuple[Location, Entry | None]]
     files = [(shard.location, shard.entry) for shard in opened.shards] + list(opened.entries)
     if opened.manifest is None:
         fact = "there is no manifest with the sizes and checksums to compare with the store's"
@@ -38,7 +42,7 @@ def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], Non
     names = [entry.name for entry in opened.manifest.shards]
     versions = dict(zip(names, opened.manifest.shard_versions, strict=True)) if opened.manifest.elsewhere else {}
 
-    def one(task: tuple[Location, ShardEntry | IndexEntry | None]) -> tuple[list[Finding], int, bool]:
+    def one(task: tuple[Location, Entry | None]) -> tuple[list[Finding], int, bool]:
         place, entry = task
         assert entry is not None
         return _held(opened, place, entry, versions.get(entry.name))
@@ -55,12 +59,10 @@ def ask_store(opened: Opened, threads: int | None, progress: Callable[[int], Non
     return reported
 
 
-def _held(
-    opened: Opened, place: Location, entry: ShardEntry | IndexEntry, version: str | None
-) -> tuple[list[Finding], int, bool]:
+def _held(opened: Opened, place: Location, entry: Entry, version: str | None) -> tuple[list[Finding], int, bool]:
     """Return (findings, bytes, whether the store has a checksum) for one object. version: when it was indexed."""
     shard = isinstance(entry, ShardEntry)
-    what = "shard" if shard else "index"
+    what = "shard" if shard else "version" if isinstance(entry, FileEntry) else "index"
     try:
         info = opened.objects.info(place)
     except NotFoundError:
@@ -69,7 +71,7 @@ def _held(
         return [found_error("shard-unreadable", exc)], 0, False
     if info.bytes != entry.bytes:
         fact = f"the {what} has {info.bytes} bytes, but its manifest says {entry.bytes}"
-        return [finding("shard-size" if shard else "index-crc", str(place), fact)], info.bytes, True
+        return [finding("shard-size" if shard else f"{what}-crc", str(place), fact)], info.bytes, True
     if info.crc32c is not None and entry.crc32c and info.crc32c != entry.crc32c:
         fact = f"the store reports CRC-32C {info.crc32c} for the {what}, but its manifest says {entry.crc32c}"
         return [finding(f"{what}-crc", str(place), fact)], info.bytes, True

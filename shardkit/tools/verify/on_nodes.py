@@ -12,6 +12,7 @@ import msgspec
 
 from shardkit.location import Location
 from shardkit.packing.engine.options import EngineOptions
+from shardkit.shards.corrections.overlay import Overlay
 from shardkit.shards.manifest import Manifest, ShardEntry
 from shardkit.shards.objects import Objects
 from shardkit.shards.open import IndexFile, IndexRows, Opened, ShardPlace
@@ -38,6 +39,7 @@ class _Task:
     manifest: Manifest | None
     remote: Remote | None
     decode: bool
+    corrections: Overlay | None
 
 
 class _GivenIndex(IndexFile):
@@ -65,7 +67,7 @@ def seen_on_nodes(opened: Opened, remote: Remote | None, decode: bool, where: En
             whole = _absolute(shard.location)
             yield whole, _Task(
                 whole, shard.entry, index, shard.rows(), opened.place, manifest,
-                None if shard.location.is_local else remote, decode,
+                None if shard.location.is_local else remote, decode, shard.corrections,
             )  # fmt: skip
 
     for shard, seen in zip(opened.shards, over_shards(check_one, tasks(), where), strict=True):
@@ -86,7 +88,7 @@ def check_one(task: _Task) -> ShardCheck:
     from shardkit.tools.verify.verify import DatasetCheck
 
     index = None if task.index is None else (_GivenIndex(*task.index, task.rows), task.index[1])
-    shard = ShardPlace(task.location, task.entry, index)
+    shard = ShardPlace(task.location, task.entry, index, task.corrections)
     opened = Opened(task.place, [shard], task.manifest, objects=Objects(task.remote))
     seen = DatasetCheck(opened, task.decode, hash_key=_hash).shard(shard, run=map)
     seen.shard = ShardPlace(task.location)

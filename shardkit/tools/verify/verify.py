@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shardkit.checksums import crc32c
 from shardkit.errors import DamagedError, NotFoundError, ShardkitError, StorageError
 from shardkit.events import Progress, ProgressFn, no_progress
 from shardkit.formats.format import format_of_name
@@ -28,6 +29,8 @@ from shardkit.options.fields import checked_by
 from shardkit.options.old_keywords import accept_old_keywords
 from shardkit.packing.engine.options import EngineLike, engine_options, move_engine
 from shardkit.sample import BAD_LABEL, text_of_path
+from shardkit.shards.corrections.block import FileEntry
+from shardkit.shards.corrections.overlay import Overlay
 from shardkit.shards.find.shards import SourceLike, shards_of_stem
 from shardkit.shards.findings import Finding, finding, found_error
 from shardkit.shards.keys import KeyHashes
@@ -111,6 +114,7 @@ def verify(
         return _as_the_store_says(opened, findings, workers, progress)
     if far and workers is None:
         threads = FETCHED
+    findings += _other_versions(opened)
     check = DatasetCheck(opened, decode)
     reported = _Reported(progress, opened)
     with ThreadPoolExecutor(threads) if decode and threads > 1 and engine == "local" else nullcontext() as decoders:
@@ -130,6 +134,23 @@ def verify(
         checksums=opened.manifest is not None and opened.manifest.has_checksums,
         findings=tuple(dict.fromkeys(findings)),
     )
+
+
+def _other_versions(opened: Opened) -> Iterator[Finding]:
+    """Files of other versions that are missing, or not as the manifest says."""
+    for place, entry in opened.entries:
+        if not isinstance(entry, FileEntry):
+            continue
+        try:
+            data = opened.objects.read(place)
+        except NotFoundError:
+            yield finding("version-missing", str(place), "a file of another version is missing")
+            continue
+        except StorageError as exc:
+            yield found_error("version-missing", exc)
+            continue
+        if len(data) != entry.bytes or f"{crc32c(data):08x}" != entry.crc32c:
+            yield finding("version-crc", str(place), "a file of another version is not as the manifest says")
 
 
 def _as_the_store_says(
@@ -229,7 +250,7 @@ class DatasetCheck:
         content = read_shard(data, rows)
         seen.samples, seen.bytes, seen.fields = len(content), content.file_bytes, content.fields
         seen.hashes = np.fromiter(map(self.hash_key, content.keys), np.int64, len(content))
-        seen.counts, seen.labelled = self._counts(content.numbers["label"], rows)
+        seen.counts, seen.labelled = self._counts(content.numbers["label"], rows, shard.corrections)
         seen.complete = content.error is None
         seen.findings += _against_entry(shard, content)
         if content.error is not None:
@@ -311,11 +332,19 @@ class DatasetCheck:
             )
             yield finding("fields", place, fact)
 
-    def _counts(self, labels: NDArray[np.int64], rows: IndexRows | None) -> tuple[NDArray[np.int64], bool]:
-        """(samples of each class, whether any has a label) by the labels in the shard; if it has none, by the index."""
+    def _counts(
+        self, labels: NDArray[np.int64], rows: IndexRows | None, corrections: Overlay | None
+    ) -> tuple[NDArray[np.int64], bool]:
+        """(samples of each class, whether any has a label) by the labels in the shard; if it has none, by the index.
+        Both as they are corrected."""
         found = labels
         if rows is not None and not (labels >= 0).any():
             found = rows.numbers["label"].astype(np.int64)
+        if corrections is not None and len(found) > int(corrections.rows.max(initial=-1)):
+            found = found.copy()
+            new = corrections.labels >= 0
+            found[corrections.rows[new]] = corrections.labels[new]
+            found = np.delete(found, corrections.rows[corrections.deleted])
         classes = 0 if self.manifest is None else len(self.manifest.classes)
         known = found[(found >= 0) & (found < classes)]
         return np.bincount(known, minlength=classes), bool((found >= 0).any())
@@ -415,7 +444,9 @@ def _beside(opened: Opened) -> Iterator[Finding]:
             fact = f"it has {len(index.shards)} row groups, but the manifest says {index.entry.shards} shards"
             yield finding("index-rows", str(index.place), fact)
     known = {entry.name for entry in manifest.shards}
-    stem = place.name.removesuffix(".json")
+    if manifest.corrections is not None:
+        known |= {entry.name for entry in manifest.corrections.kept}
+    stem = opened.stem
     generation = generation_of(known, stem)  # files of others were replaced, or will replace these
     for shard in shards_of_stem(place, stem, opened.objects, generation) if opened.whole else []:
         if shard.name not in known and format_of_name(shard.name) == opened.format:
@@ -425,7 +456,7 @@ def _beside(opened: Opened) -> Iterator[Finding]:
 
 
 def _skipped_list(manifest: Manifest, opened: Opened) -> Iterator[Finding]:
-    place = opened.place.sibling(skipped_beside(file_names(manifest), opened.place.name.removesuffix(".json")))
+    place = opened.place.sibling(skipped_beside(file_names(manifest), opened.stem))
     try:
         listed = len(json.loads(opened.objects.read(place)))
     except (ShardkitError, ValueError) as exc:

@@ -23,7 +23,7 @@ from shardkit.errors import DatasetError, UsageError, printable
 from shardkit.location import Location
 from shardkit.options.fields import checked_by
 from shardkit.shards.find.find import resolve
-from shardkit.shards.manifest import Manifest, require_beside
+from shardkit.shards.manifest import Manifest, require_as_packed, require_beside
 from shardkit.shards.objects import has_lists
 from shardkit.storage.access import Remote
 from shardkit.storage.files import whole_file
@@ -106,6 +106,7 @@ def _shown(source: str, remote: Remote) -> tuple[Location, Manifest]:
     if manifest.samples and not manifest.index:
         raise DatasetError(str(place), "the dataset has no index", "make one with 'shardkit index'")
     require_beside(manifest, str(place))
+    require_as_packed(manifest, str(place), "a page shows the samples as packed")
     if any(manifest.unpacked_bytes):
         fact = "its shards are compressed, so that a browser can't read single images"
         raise DatasetError(str(place), fact, "write plain shards with 'shardkit convert'")

@@ -213,7 +213,7 @@ def test_a_manifest_of_a_later_version_is_refused_with_the_version(own: Path, wo
     manifest = json.loads(own.with_suffix(".json").read_text())
     assert word in manifest
     own.with_suffix(".json").write_text(json.dumps({**manifest, "version": 7}))
-    with pytest.raises(ManifestError, match="version 7, and this shardkit reads versions up to 2; install a newer"):
+    with pytest.raises(ManifestError, match="version 7, and this shardkit reads versions up to 3; install a newer"):
         len(shardkit.dataset(own))
 
 
