@@ -51,12 +51,14 @@ def command(source: tuple[str, ...], dali: bool, as_json: bool, **options: Any) 
     shardkit index 's3://theirs/web-{000000..000099}.tar' --out indexes/web
     shardkit index shards/train --dali
     shardkit index shards/train --overwrite --seek-points --quality-columns
+    shardkit index 'shards/train-*.tar' --columns age,city
     """
     from shardkit.tools.dali import write_dali_index
     from shardkit.tools.index_shards import index_shards
 
     given = list(source) if len(source) > 1 else source[0]
-    kept = dali and not any(options[name] for name in ("overwrite", "out", "classes", "seek_points", "quality_columns"))
+    looks = ("overwrite", "out", "classes", "seek_points", "quality_columns", "columns")
+    kept = dali and not any(options[name] for name in looks)
     manifest = _manifest_of(given) if kept else None
     if manifest is None:
         with console.progress() as progress:

@@ -262,6 +262,8 @@ def _wrong_expression(text: str, catalog: Catalog) -> UsageError:
     meant = closest(missing[1], short)
     cure = f"did you mean {printable(meant)}? " if meant else ""
     cure += f"use the index's columns: {', '.join(map(printable, short))}"
+    if "json" in catalog.fields:
+        cure += "; values in the field json become columns with `index_shards(columns=…)`"
     return UsageError("where()", f"the index has no column {printable(missing[1])!r}", cure)
 
 

@@ -84,6 +84,7 @@ def index_shards(
     whole: bool = False,
     seek_points: bool = False,
     quality_columns: bool = False,
+    columns: Sequence[str] | str = (),
     overwrite: bool = False,
     progress: ProgressFn = no_progress,
 ) -> Manifest:
@@ -103,6 +104,8 @@ def index_shards(
     In TFRecord, names come from `image/class/text`; unknown names are "0", "1", ….
     seek_points: store in the index where the C decoder can enter each baseline JPEG, for faster crops, as `pack` does.
     quality_columns: store a perceptual hash, brightness, sharpness and entropy of each image, as `pack` does.
+    columns: values in the field `json` of the samples, such as "age,city", which become further columns of the index
+    with one type each, as `pack` makes them of a list. Shards in a store are then read as a whole.
     overwrite: replace an existing manifest.
     workers: threads (default: one per core; 16 for shards in a store).
     engine: a `shardkit.Ray` reads each shard on a node of its cluster.
@@ -119,10 +122,11 @@ def index_shards(
     remote = Remote(storage_options)
     shards = _find(source, where, remote)
     names = class_names(classes)
+    further = _columns_of(columns)
     prefix = _prefix(shards, out)
     with disk_destination(*os.path.split(prefix)).locked():
         shards = _find(source, where, remote)  # an interrupted commit is completed first
-        how = _How(remote, whole=whole, seek=seek_points, quality=quality_columns)
+        how = _How(remote, whole=whole, seek=seek_points, quality=quality_columns, columns=further)
         return _index(prefix, shards, names, where, how, overwrite=overwrite, progress=progress)
 
 
@@ -134,11 +138,12 @@ class _How:
     whole: bool
     seek: bool
     quality: bool
+    columns: tuple[str, ...]
 
     @property
-    def looks(self) -> dict[str, bool]:
-        """What is found in each image."""
-        return {"seek": self.seek, "quality": self.quality}
+    def looks(self) -> dict[str, Any]:
+        """What is found in each image, and in the field `json`."""
+        return {"seek": self.seek, "quality": self.quality, "columns": self.columns}
 
     def tasks(self, shards: Sequence[Location], *, elsewhere: bool) -> list[ShardTask]:
         """One for each shard, with what its store says of it if the index is in another folder."""
@@ -176,6 +181,16 @@ def _index(
     manifest = _commit(prefix, made, before)
     spool.remove()
     return manifest
+
+
+def _columns_of(given: Sequence[str] | str) -> tuple[str, ...]:
+    """The names of columns. UsageError for an empty name, and for one that is given twice."""
+    names = tuple(name.strip() for name in given.split(",")) if isinstance(given, str) else tuple(given)
+    names = () if given == "" else names
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise UsageError("columns", f"{name!r} is named twice" if name else "a name is empty", "name each once")
+    return names
 
 
 def _kept(spool: Spool, tasks: Sequence[ShardTask], where: EngineOptions) -> Iterator[Kept]:

@@ -229,6 +229,11 @@ class IndexSettings:
         bool, Help("Store in the index where a decoder can enter each JPEG, for faster random crops.")
     ] = False
     quality_columns: QualityColumns = False
+    columns: Annotated[
+        Sequence[str] | str,
+        Takes.WORDS,
+        Help("Values in the field json that become columns of the index.", "NAME,..."),
+    ] = ()
     overwrite: Annotated[bool, Help("Replace an existing manifest and index.")] = False
 
 

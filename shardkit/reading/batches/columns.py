@@ -80,8 +80,10 @@ class ColumnReader:
             return own
         meant = closest(name, self._types)
         cure = f"did you mean {printable(meant)}? " if meant else ""
-        cure += f"its columns are {', '.join(map(printable, self._types))}" if self._types else \
-            "pack a list with further columns, or make them with `index_shards`"  # fmt: skip
+        if self._types:
+            cure += f"its columns are {', '.join(map(printable, self._types))}"
+        else:
+            cure += "pack a list with further columns, or make them of the field json with `index_shards(columns=…)`"
         raise UsageError(self._place, f"the dataset has no column {printable(name)!r}", cure)
 
     def of(self, rows: Rows) -> Further:

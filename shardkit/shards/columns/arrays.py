@@ -36,37 +36,50 @@ class Values:
 
 
 def values_of(column: pa.ChunkedArray, text: str) -> Values:
-    """A column of this type as arrays."""
+    """A column of this type as arrays: from the buffers, since Arrow's own ways load pandas or `pyarrow.compute`, which
+    take longer than most columns."""
     import pyarrow as pa
 
+    found = column.combine_chunks()
+    array = found.chunk(0) if isinstance(found, pa.ChunkedArray) else found
     dtype, shape = shape_of(text)
-    array = column.combine_chunks()
-    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-    missing = np.asarray(array.is_null().to_numpy(zero_copy_only=False), np.bool_) if array.null_count else None
+    missing = ~_bits(array.buffers()[0], array) if array.null_count else None
+    if dtype.hasobject:
+        texts = np.empty(len(array), object)
+        texts[:] = array.to_pylist()
+        return Values(texts, missing)
     if shape:
-        array = _numbers_of(array, missing, shape[0])
-    elif missing is not None and dtype.kind in "ib":
-        array = array.fill_null(False if dtype.kind == "b" else 0)
-    elif dtype.kind == "M":
-        array = array.cast("int32" if text == "date" else "int64").cast("int64").fill_null(np.iinfo(np.int64).min)
-        return Values(array.to_numpy().view(dtype), missing)
-    found = array.to_numpy(zero_copy_only=False).astype(dtype, copy=False).reshape((-1, *shape))
-    if missing is not None and dtype.kind == "f":
-        found = np.where(missing.reshape((-1,) + (1,) * len(shape)), np.nan, found)
-    return Values(found, missing)
+        first, size = array.offset * shape[0], len(array) * shape[0]
+        numbers = _numbers(array.values.slice(first, size), dtype).reshape(-1, *shape)
+    else:
+        numbers = _numbers(array, dtype)
+    if missing is not None:
+        numbers = np.where(missing.reshape(-1, *(1 for _ in shape)), _nothing(dtype), numbers)
+    return Values(numbers, missing)
 
 
-def _numbers_of(lists: pa.Array, missing: NDArray[np.bool_] | None, length: int) -> pa.Array:
-    """The numbers of all lists, with zeros for those of a null."""
-    import pyarrow as pa
+def _bits(buffer: pa.Buffer | None, array: pa.Array) -> NDArray[np.bool_]:
+    """The bits of an array in a buffer."""
+    bits = np.unpackbits(np.frombuffer(buffer or b"", np.uint8), bitorder="little")
+    return bits[array.offset : array.offset + len(array)].astype(np.bool_)
 
-    if missing is None:
-        return lists.flatten()
-    at = np.cumsum(~missing) - 1
-    zeros = pa.array(np.zeros(length), lists.type.value_type)
-    numbers = pa.concat_arrays([lists.drop_null().flatten(), zeros])
-    first = np.where(missing, (len(numbers) - length) // length, at) * length
-    return numbers.take(pa.array((first[:, None] + np.arange(length)).ravel()))
+
+def _numbers(array: pa.Array, dtype: np.dtype[Any]) -> NDArray[Any]:
+    data = array.buffers()[1]
+    if dtype.kind == "b":
+        return _bits(data, array)
+    stored = (
+        np.dtype("int32") if dtype == np.dtype("datetime64[D]") else np.dtype("int64" if dtype.kind == "M" else dtype)
+    )
+    values = np.frombuffer(data or b"", stored)[array.offset : array.offset + len(array)]
+    return values.astype(np.int64, copy=False).view(dtype) if dtype.kind == "M" else values
+
+
+def _nothing(dtype: np.dtype[Any]) -> Any:
+    """What is under a null."""
+    if dtype.kind == "M":
+        return np.datetime64("NaT").astype(dtype)
+    return np.array(np.nan if dtype.kind == "f" else 0, dtype)
 
 
 def gathered(parts: Sequence[Values], slots: NDArray[np.int64], local: NDArray[np.int64], text: str) -> Values:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import BinaryIO, NamedTuple
 
@@ -13,6 +15,8 @@ from shardkit.errors import UsageError
 from shardkit.events import Progress, ProgressFn
 from shardkit.location import Location
 from shardkit.shards.class_names import ClassMap, classes_of_shards, folder_of
+from shardkit.shards.columns.of_json import typed_texts, types_of_texts
+from shardkit.shards.columns.types import Types
 from shardkit.shards.index import INDEX_SHARDS, ShardRows, write_index
 from shardkit.shards.indexing.shard import IndexedShard, ShardTask, index_shard
 from shardkit.shards.indexing.spool import Spool, unnamed_file
@@ -22,6 +26,7 @@ from shardkit.shards.manifest import (
     VERSION,
     IndexEntry,
     Manifest,
+    column_options,
     content_options,
     encode_manifest,
 )
@@ -44,7 +49,9 @@ def key_of(task: ShardTask) -> str | None:
     if task.info is None or task.info.version is None:
         return None
     how = "whole" if task.reads_all else "headers"
-    return f"{how} {task.seek + 2 * task.quality} {task.info.bytes} {task.info.version} {task.shard.url}"
+    columns = f"{json.dumps(task.columns)} " if task.columns else ""
+    looks = task.seek + 2 * task.quality
+    return f"{how} {looks} {columns}{task.info.bytes} {task.info.version} {task.shard.url}"
 
 
 def reader_into(spool: Spool) -> Reader:
@@ -117,24 +124,30 @@ def make_index(
     seek: bool = False,
     quality: bool = False,
     elsewhere: str,
+    columns: Sequence[str] = (),
 ) -> Made:
-    """The manifest and the index files of the dataset `prefix`. names: of the classes, in label order.
+    """The manifest and the index files of the dataset `prefix`. names: of the classes, in label order. columns: of the
+    spool, which become further columns.
 
-    Raises DatasetError for labels of several datasets, UsageError for wrong names, StorageError.
+    Raises DatasetError for labels of several datasets, UsageError for wrong names and columns, StorageError.
     """
     read = [spool.shard(number) for number in numbers]
+    types = types_of_texts(map(spool.further, numbers), columns) if columns else {}
     found = classes_of_shards([(item.entry.name, item.labels) for item in read], names, place=prefix)
     folder, stem = os.path.split(prefix)
     files: Files = []
     starts = range(0, len(read), INDEX_SHARDS)
-    for part, first in enumerate(starts):
-        some = numbers[first : first + INDEX_SHARDS]
-        sink = unnamed_file(folder)
-        with translated(folder):
-            write_index(sink, _labelled(spool, some, found), seek=seek, quality=quality)
-            size, crc = sink.tell(), checksum(sink)
-        name = index_name(stem, None if len(starts) == 1 else part)
-        files.append((IndexEntry(name, len(some), size, f"{crc:08x}"), sink))
+    with ExitStack() as stack:
+        for part, first in enumerate(starts):
+            some = numbers[first : first + INDEX_SHARDS]
+            sink = stack.enter_context(unnamed_file(folder))
+            with translated(folder):
+                rows = _typed(_labelled(spool, some, found), types)
+                write_index(sink, rows, seek=seek, quality=quality, columns=types)
+                size, crc = sink.tell(), checksum(sink)
+            name = index_name(stem, None if len(starts) == 1 else part)
+            files.append((IndexEntry(name, len(some), size, f"{crc:08x}"), sink))
+        stack.pop_all()  # whoever writes them closes them
     manifest = Manifest(
         samples=sum(item.entry.samples for item in read),
         bytes=sum(item.entry.bytes for item in read),
@@ -147,7 +160,7 @@ def make_index(
         options=content_options(
             unpacked_bytes=[item.unpacked for item in read], seek_points=seek, quality_columns=quality,
             elsewhere=(elsewhere, [item.version for item in read]) if elsewhere else None,
-        ),
+        ) | column_options(types),
     )  # fmt: skip
     return Made(manifest, files)
 
@@ -170,6 +183,15 @@ def _labelled(spool: Spool, numbers: Sequence[int], classes: ClassMap) -> Iterat
     for item in map(spool.rows, numbers):
         labels = classes.labels(item.numbers["label"], [folder_of(key) for key in item.keys])
         yield replace(item, numbers={**item.numbers, "label": labels})
+
+
+def _typed(shards: Iterable[ShardRows], types: Types) -> Iterator[ShardRows]:
+    """The rows with their further columns in these types. UsageError for a number that does not fit."""
+    for item in shards:
+        try:
+            yield item if item.columns is None else replace(item, columns=typed_texts(item.columns, types))
+        except ValueError as exc:
+            raise UsageError("columns", f"{item.shard}: {exc}", "omit the column") from exc
 
 
 def checksum(file: BinaryIO) -> int:

@@ -17,6 +17,7 @@ from shardkit.images.header import image_extent, image_header
 from shardkit.location import Location
 from shardkit.sample import path_of_member
 from shardkit.shards.class_names import ShardLabels, shard_labels, two_names
+from shardkit.shards.columns.of_json import texts_of
 from shardkit.shards.index import QUALITY_TYPES, ShardRows
 from shardkit.shards.manifest import ShardEntry
 from shardkit.shards.objects import Objects
@@ -38,7 +39,8 @@ _whole = BoundedSemaphore(cores())
 @dataclass(frozen=True, slots=True)
 class ShardTask:
     """A shard to index. info: what its store says of it; None for a file. whole: read all of it, for the checksums and
-    the sizes of all images. seek, quality: find the seek points, the quality of the images; all of it is needed."""
+    the sizes of all images. seek, quality: find the seek points, the quality of the images; columns: of values in the
+    field `json`, to be kept as JSON texts; all of it is needed."""
 
     shard: Location
     remote: Remote
@@ -46,11 +48,12 @@ class ShardTask:
     whole: bool = False
     seek: bool = False
     quality: bool = False
+    columns: tuple[str, ...] = ()
 
     @property
     def reads_all(self) -> bool:
         """Whether headers and lengths are not enough."""
-        return self.whole or self.seek or self.quality
+        return self.whole or self.seek or self.quality or bool(self.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ def _index_whole(task: ShardTask, objects: Objects | None = None) -> tuple[Index
         spans = (content.numbers[name].tolist() for name in ("image_offset", "image_size"))
         found, undecoded = quality_of_images(data.buffer, zip(*spans, strict=True))
         rows = replace(rows, quality=np.frombuffer(found, QUALITY_TYPES))
+    if task.columns:
+        rows = replace(rows, columns=texts_of(data, task.columns))
     version = None if task.info is None or task.shard.is_local else task.info.version
     shard = _indexed(task, content, data.format, f"{content.crc32c:08x}", version)
     return replace(shard, undecoded=undecoded), rows

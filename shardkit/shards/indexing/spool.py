@@ -14,18 +14,22 @@ import os
 import tempfile
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from threading import Lock
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from shardkit.checksums import crc32c
 from shardkit.shards.class_names import Mixed, ShardLabels
+from shardkit.shards.columns.types import PREFIX
 from shardkit.shards.index import INTEGERS, SEEK, ShardRows, as_numpy, quality_array, to_table
 from shardkit.shards.indexing.shard import IndexedShard
 from shardkit.shards.manifest import ShardEntry
 from shardkit.storage.files import translated
 from shardkit.system import BINARY
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SPOOL = "shards.read"
 """The file of an index that is being made, in its work folder."""
@@ -36,11 +40,20 @@ _FRAME = Struct("<IQI")
 class Spool:
     """Shards and their index rows by number, in a file of `folder`. Thread-safe."""
 
-    def __init__(self, folder: str, *, seek: bool = False, quality: bool = False, name: str | None = None) -> None:
-        """seek, quality: keep the seek points, the quality columns too. name: of the file, which may hold shards of an
-        earlier run; without one, the file ends with this object. Raises DestinationError, StorageError if the folder
-        can't be written to."""
+    def __init__(
+        self,
+        folder: str,
+        *,
+        seek: bool = False,
+        quality: bool = False,
+        columns: Sequence[str] = (),
+        name: str | None = None,
+    ) -> None:
+        """seek, quality: keep the seek points, the quality columns too. columns: keep these further columns, as JSON
+        texts. name: of the file, which may hold shards of an earlier run; without one, the file ends with this object.
+        Raises DestinationError, StorageError if the folder can't be written to."""
         self._folder, self._seek, self._quality = folder, seek, quality
+        self._columns = dict.fromkeys(columns, "string")
         self._path = None if name is None else os.path.join(folder, name)
         with translated(folder):
             self._file = unnamed_file(folder) if self._path is None else _opened(self._path)
@@ -61,7 +74,7 @@ class Spool:
         """Keep a shard; its number. StorageError if the disk is full, DatasetError for rows that no index can hold."""
         import pyarrow as pa
 
-        table = to_table(rows, seek=self._seek, quality=self._quality).drop_columns(["shard"])
+        table = to_table(rows, seek=self._seek, quality=self._quality, columns=self._columns).drop_columns(["shard"])
         sink = io.BytesIO()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
@@ -80,18 +93,30 @@ class Spool:
 
     def rows(self, number: int) -> ShardRows:
         """The rows of a shard."""
+        table = self._table(number)
+        numbers: dict[str, Any] = {name: as_numpy(table[name]) for name in INTEGERS}
+        seek = [points or b"" for points in table[SEEK].to_pylist()] if self._seek else None
+        name = self._shards[number].entry.name
+        columns = self._further(table) if self._columns else None
+        quality = quality_array(table) if self._quality else None
+        keys, paths = table["key"].to_pylist(), table["path"].to_pylist()
+        return ShardRows(name, keys, paths, numbers, seek, columns=columns, quality=quality)
+
+    def further(self, number: int) -> pa.Table:
+        """The further columns of a shard, as JSON texts."""
+        return self._further(self._table(number))
+
+    def _further(self, table: pa.Table) -> pa.Table:
+        return table.select([PREFIX + name for name in self._columns]).rename_columns(list(self._columns))
+
+    def _table(self, number: int) -> pa.Table:
         import pyarrow as pa
 
         start, size = self._bodies[number]
         with self._lock, translated(self._folder):
             self._file.seek(start)
             data = self._file.read(size)
-        table = pa.ipc.open_stream(data).read_all()
-        numbers: dict[str, Any] = {name: as_numpy(table[name]) for name in INTEGERS}
-        seek = [points or b"" for points in table[SEEK].to_pylist()] if self._seek else None
-        name = self._shards[number].entry.name
-        quality = quality_array(table) if self._quality else None
-        return ShardRows(name, table["key"].to_pylist(), table["path"].to_pylist(), numbers, seek, quality=quality)
+        return pa.ipc.open_stream(data).read_all()
 
     def remove(self) -> None:
         """Remove the file, whose shards are in an index now."""
