@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from shardkit.errors import UsageError
@@ -11,6 +11,7 @@ from shardkit.reading.chains import as_view, require_order
 from shardkit.reading.content import Concatenated, Mixed
 from shardkit.reading.dataset import Dataset
 from shardkit.reading.options import Reading
+from shardkit.reading.order.schedule import Schedule
 from shardkit.sample import Sample
 
 
@@ -30,17 +31,30 @@ def concat(datasets: Sequence[Dataset[Sample]]) -> Dataset[Sample]:
 
 @named_options
 def mix(
-    datasets: Sequence[Dataset[Sample]], weights: Sequence[float] | None = None, *, seed: int = 0
+    datasets: Sequence[Dataset[Sample]],
+    weights: Sequence[float] | Callable[[int], Sequence[float]] | None = None,
+    *,
+    seed: int = 0,
 ) -> Dataset[Sample]:
     """Interleave samples of several datasets in proportion to the weights (default: their lengths).
 
     Each keeps its own order, shuffling and weights, and starts again when it is exhausted; an epoch has as many samples
     as the datasets have together. In every 1,000 consecutive samples the proportions are exact, so a weight must be at
     least a thousandth of their sum.
+
+    weights: numbers, or a function of the sample that returns them, for a mix that changes in training. It is given
+    the number of samples before, of all ranks since the first epoch (a step of all ranks is batch size times world size
+    of them), at every 1,000 samples of each rank, and its weights are rounded to thousandths, also to 0. It must return
+    the same for the same number: then the mix is exact on all ranks and after resuming. UsageError for weights that
+    make no sense, here for sample 0 and otherwise when they are read.
     """
     parts = _parts("mix()", datasets)
-    given = [part.epoch_samples for part in parts] if weights is None else list(weights)
-    if len(given) != len(parts):
+    given: Sequence[float] | Schedule
+    if callable(weights):
+        given = Schedule(weights, len(parts))
+    else:
+        given = [part.epoch_samples for part in parts] if weights is None else list(weights)
+    if not isinstance(given, Schedule) and len(given) != len(parts):
         raise UsageError("mix()", f"{len(given)} weights for {len(parts)} datasets", "give one for each")
     reading = replace(_shared_reading("mix()", parts), seed=seed)
     if reading.remainder is None and any(part.reading.buffer for part in parts):

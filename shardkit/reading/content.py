@@ -17,9 +17,10 @@ from shardkit.formats.tfrecord.samples import FieldNames
 from shardkit.location import Location
 from shardkit.reading.blocks.block import Catalog, Rows
 from shardkit.reading.blocks.catalog import IndexCatalog
-from shardkit.reading.order.derived import MixedOrder, order_of_rows, quotas_of
+from shardkit.reading.order.derived import MIX_BLOCK, MixedOrder, order_of_rows, quotas_of
 from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.reading.order.layout import Layout
+from shardkit.reading.order.schedule import Schedule
 from shardkit.reading.state import ReadPosition
 from shardkit.shards.find.find import resolve, resolve_with
 from shardkit.shards.find.found import Found
@@ -364,13 +365,16 @@ class Concatenated:
 class Mixed(Concatenated):
     """Interleaved datasets in proportion to weights, each in its own order and restarting when it is exhausted."""
 
-    def __init__(self, parts: Sequence[Dataset], weights: Sequence[float]) -> None:
+    def __init__(self, parts: Sequence[Dataset], weights: Sequence[float] | Schedule) -> None:
         super().__init__(parts)
-        self.quotas = quotas_of(weights)
+        self.quotas = weights if isinstance(weights, Schedule) else quotas_of(weights)
 
     @property
     def identity(self) -> str:
         """The identities of the parts, with their weights and orders."""
+        if isinstance(self.quotas, Schedule):
+            orders = "|".join(part.order_identity for part in self.parts)
+            return f"mix by {self.quotas.describe(self.samples(None))}:{orders}"
         parts = (f"{quota}:{part.order_identity}" for part, quota in zip(self.parts, self.quotas, strict=True))
         return "mix:" + "|".join(parts)
 
@@ -395,10 +399,10 @@ class Mixed(Concatenated):
 
     def window(self, ordering: Ordering, layout: Layout) -> int:
         """The largest window of its parts, scaled to the mix."""
-        total = sum(self.quotas)
+        quotas = self.quotas.mean_quotas(self.samples(None)) if isinstance(self.quotas, Schedule) else self.quotas
         return max(
-            part.content.window(part.reading, _in_mix(part, layout).reading.order_layout) * total // quota
-            for part, quota in zip(self.parts, self.quotas, strict=True)
+            part.content.window(part.reading, _in_mix(part, layout).reading.order_layout) * MIX_BLOCK // quota
+            for part, quota in zip(self.parts, quotas, strict=True)
             if quota
         )
 

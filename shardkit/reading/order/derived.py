@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,28 +67,39 @@ class EndlessOrder:
         return rows
 
 
+@runtime_checkable
+class Quotas(Protocol):
+    """The places of the datasets of a mix, where they change (order/schedule.py)."""
+
+    def block(self, number: int, sections: int) -> tuple[Sequence[int], Sequence[int]]:
+        """(places of each dataset in a block of a section, places of each in the blocks of the section before)."""
+        ...
+
+
 @dataclass(frozen=True)
 class MixedOrder:
     """Several datasets interleaved in proportion to weights.
 
     `parts[i](epoch)` is the order of dataset i, whose rows start at `offsets[i]`; it has `lengths[i]` places per epoch,
     and starts again when they are used up. In each MIX_BLOCK consecutive places of a section, dataset i has exactly
-    `quotas[i]`, at places permuted by (seed, block, section), and they are in the same section of its own order. So the
-    place in its own order is known for every place of the mix.
+    `quotas[i]`, or as many as a schedule says, at places permuted by (seed, block, section), and they are in the same
+    section of its own order. So the place in its own order is known for every place of the mix.
     """
 
     parts: Sequence[Callable[[int], Order]]
     lengths: Sequence[int]
     offsets: Sequence[int]
-    quotas: Sequence[int]
+    quotas: Sequence[int] | Quotas
     seed: int
     epoch: int
     samples: int
     sections: int = 1
 
-    @cached_property
-    def _members(self) -> NDArray[np.int64]:
-        return np.repeat(np.arange(len(self.quotas)), self.quotas)
+    def _quotas(self, block: int) -> tuple[Sequence[int], Sequence[int]]:
+        """The places of each dataset in a block of a section, and in the blocks before it."""
+        if isinstance(self.quotas, Quotas):
+            return self.quotas.block(block, self.sections)
+        return self.quotas, [block * quota for quota in self.quotas]
 
     @cached_property
     def _endless(self) -> list[EndlessOrder]:
@@ -105,10 +116,12 @@ class MixedOrder:
         for section, block in np.unique(np.stack([sections, blocks], 1), axis=0).tolist():
             where = (sections == section) & (blocks == block)
             own = (block,) if self.sections == 1 else (block, section)
-            order = self._members[permutation(MIX_BLOCK, stream_key("mix", self.seed, *own))]
+            quotas, before = self._quotas(block)
+            members = np.repeat(np.arange(len(quotas)), quotas)
+            order = members[permutation(MIX_BLOCK, stream_key("mix", self.seed, *own))]
             rank = np.empty(MIX_BLOCK, np.int64)
-            for part, quota in enumerate(self.quotas):
-                rank[order == part] = np.arange(quota) + block * quota
+            for part, quota in enumerate(quotas):
+                rank[order == part] = np.arange(quota) + before[part]
             member[where], number[where] = order[within[where]], rank[within[where]]
         number = number * self.sections + sections
         for part, endless in enumerate(self._endless):
