@@ -184,7 +184,7 @@ class Salvaged:
 Fetch = Callable[[int, int], bytes]
 """`fetch(at, n)` returns n bytes of a shard from byte `at` on, fewer at its end."""
 
-PEEKED_BYTES, PEEKED_SHARE, PEEKED_MOST = 256, 256, 32 << 10
+PEEKED_BYTES, PEEKED_SHARE, PEEKED_MOST = 256, 512, 32 << 10
 """The first bytes of an image that are read for its size, where the whole image is not: so many, or so much of it. A
 JPEG's frame header is at byte 158 to 200 unless metadata precede it."""
 

@@ -251,8 +251,13 @@ def with_fields(options: dict[str, Any], fields: Iterable[str]) -> dict[str, Any
 def require_beside(manifest: Manifest, place: str) -> None:
     """UsageError for a manifest whose shards are elsewhere, where its files are needed together."""
     if manifest.elsewhere:
-        fact = f"this is an index of shards elsewhere ({locate(manifest.elsewhere)}), not a dataset with its own"
-        raise UsageError(place, fact, "write a dataset of its own with 'shardkit convert'")
+        where = locate(manifest.elsewhere)
+        fact = f"this is an index of shards elsewhere ({where}), not a dataset with its own"
+        cure = "write a dataset of its own with 'shardkit convert'" if where.is_local else FAR_CURE
+        raise UsageError(place, fact, cure)
+
+
+FAR_CURE = "copy the shards to a disk, and index them there"
 
 
 def require_as_packed(manifest: Manifest, place: str, why: str) -> None:

@@ -66,6 +66,35 @@ def test_such_an_index_has_no_checksums_and_says_so(
     assert "'shardkit index --whole' makes them" in capsys.readouterr().out
 
 
+def test_a_report_does_not_take_images_without_checksums_for_equal(theirs: str, tmp_path: Path) -> None:
+    index_shards(f"{theirs}/web-*.tar", out=tmp_path / "mine")
+    found = shardkit.report(tmp_path / "mine", tmp_path / "report.html")
+    assert all(part.duplicates == () and part.mislabelled == 0 for part in found.datasets)
+    assert "equal images are not looked for" in (tmp_path / "report.html").read_text("utf-8")
+    index_shards(f"{theirs}/web-*.tar", out=tmp_path / "mine", whole=True, overwrite=True)
+    shardkit.report(tmp_path / "mine", tmp_path / "report.html")
+    assert "equal images are not looked for" not in (tmp_path / "report.html").read_text("utf-8")
+
+
+def test_it_is_measured_and_shown_from_where_the_shards_are(theirs: str, tmp_path: Path) -> None:
+    index_shards(f"{theirs}/web-*.tar", out=tmp_path / "mine")
+    assert shardkit.bench(tmp_path / "mine", seconds=1, threads=[1]).kind == "shards in a store"
+    shardkit.view(tmp_path / "mine", tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("act", ["convert", "unpack", "repair", "export", "upload"])
+def test_what_needs_the_shards_on_a_disk_says_so(act: str, theirs: str, tmp_path: Path) -> None:
+    index_shards(f"{theirs}/web-*.tar", out=tmp_path / "mine")
+    with pytest.raises(shardkit.UsageError, match=r"shards (are in a store|elsewhere)") as caught:
+        if act == "export":
+            shardkit.export(tmp_path / "mine", kinds=["timm"])
+        else:
+            getattr(shardkit, act)(tmp_path / "mine", tmp_path / "own")
+    assert caught.value.place.startswith(str(tmp_path / "mine"))
+    assert caught.value.cure == "copy the shards to a disk, and index them there"
+
+
 def test_the_whole_shards_give_one_with_checksums(theirs: str, tmp_path: Path) -> None:
     manifest = index_shards(f"{theirs}/web-*.tar", out=tmp_path / "mine", whole=True)
     assert manifest.has_checksums and manifest.samples == 12

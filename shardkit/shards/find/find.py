@@ -17,7 +17,7 @@ from shardkit.shards.find.owner import Meant, require_not_index, with_manifest
 from shardkit.shards.find.pattern import is_ambiguous, is_numbered
 from shardkit.shards.find.shards import SourceLike, shards_of
 from shardkit.shards.find.version import asked_version, at_version
-from shardkit.shards.manifest import Manifest
+from shardkit.shards.manifest import FAR_CURE, Manifest
 from shardkit.shards.names import base_of_index, datasets_in, is_manifest_name, manifest_name
 
 if TYPE_CHECKING:
@@ -31,8 +31,11 @@ def resolve(source: SourceLike, remote: Remote | None = None) -> Found:
     NotFoundError if there is nothing, UsageError if there is more than one dataset, ManifestError, StorageError.
     """
     found = _resolve(source, remote)
-    if found.manifest is not None and found.location is not None:
-        _files([found.manifest.shards_beside(found.location)], remote)
+    if remote is None and found.manifest is not None and found.location is not None:
+        far = found.manifest.shards_beside(found.location).parent
+        if not far.is_local:
+            fact = f"its shards are in a store ({far}), and this needs them on a disk"
+            raise UsageError(str(found.location), fact, FAR_CURE)
     return found
 
 

@@ -11,7 +11,7 @@ from shardkit.shards.objects import Objects, has_lists
 from shardkit.storage.store import ObjectInfo
 from shardkit.threads import in_threads
 
-ASKED = 32
+ASKED = 64
 """Questions to a store at a time."""
 
 FEW = 8

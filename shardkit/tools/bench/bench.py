@@ -139,7 +139,7 @@ def bench(
     others = OtherPrograms()
     found = resolve(source, Remote(storage_options))
     whole = dataset(source, storage_options=storage_options)
-    there = found.location or next(iter(found.shards), found.tree)
+    there = found.tree or found.places[0]
     far = there is not None and not there.is_local
     total = int(whole.content.catalog.counts.sum())
     if not total:

@@ -42,8 +42,8 @@ class Facts:
     """A dataset as columns, with one entry per sample in the order of the shards.
 
     folder: the name of the folder that contains it. labels: -1 for none. sizes: bytes of the image, -1 for no image.
-    widths, heights: pixels, 0 if unknown. crcs: CRC-32C of the image's bytes. shards: (name, samples, bytes) of each;
-    empty for a class tree.
+    widths, heights: pixels, 0 if unknown. crcs: CRC-32C of the image's bytes; summed: whether they are known. shards:
+    (name, samples, bytes) of each; empty for a class tree.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Facts:
     heights: Numbers
     crcs: Numbers
     shards: tuple[tuple[str, int, int], ...]
+    summed: bool = True
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -81,9 +82,10 @@ class Facts:
         return self.classes[label] if label >= 0 else "no label"
 
     def prints(self) -> Numbers:
-        """A fingerprint of each image, from CRC-32C and size, equal for equal images: uint64, 0 without an image."""
+        """A fingerprint of each image, from CRC-32C and size, equal for equal images: uint64, 0 without an image or
+        where checksums are not known."""
         both = self.sizes.clip(0).astype(np.uint64) << np.uint64(32) | self.crcs.astype(np.uint64)
-        return np.where(self.sizes >= 0, both, np.uint64(0))
+        return np.where((self.sizes >= 0) & self.summed, both, np.uint64(0))
 
 
 class _Keys(Sequence[str]):
@@ -131,7 +133,9 @@ def _from_index(catalog: Catalog) -> dict[str, Any]:
 
     names = {"labels": "label", "sizes": "image_size", "widths": "width", "heights": "height", "crcs": "crc32c"}
     table = index_table(catalog, ["key", *names.values()])
-    return {"keys": _Keys(table["key"]), **{ours: as_numpy(table[theirs]) for ours, theirs in names.items()}}
+    columns: dict[str, Any] = {ours: as_numpy(table[theirs]) for ours, theirs in names.items()}
+    summed = catalog.manifest is None or catalog.manifest.has_checksums
+    return {"keys": _Keys(table["key"]), "summed": summed, **columns}
 
 
 def _from_files(data: Dataset, progress: ProgressFn) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def _from_files(data: Dataset, progress: ProgressFn) -> dict[str, Any]:
         progress(Progress("read", done, total))
     return {
         "keys": _Keys(table["key"]), "labels": catalog.labels(), "sizes": sizes, "widths": widths, "heights": heights,
-        "crcs": crcs,
+        "crcs": crcs, "summed": True,
     }  # fmt: skip
 
 

@@ -112,6 +112,8 @@ def _notes_on(study: Study) -> list[str]:
         for what, place, words, bad in checks
         if not what.startswith("0 ")
     ]
+    if not facts.summed:
+        notes.append("equal images are not looked for: the index was made of headers alone, without checksums")
     filled = [count for count in facts.counts if count]
     if empty := len(facts.classes) - len(filled):
         notes.append(f'<a href="#classes">{empty:,} {"class has" if empty == 1 else "classes have"} no samples</a>')
