@@ -51,6 +51,8 @@ from shardkit.reading.combine import mix as mix
 from shardkit.reading.dataset import Dataset as Dataset
 from shardkit.reading.dataset import dataset as dataset
 from shardkit.reading.stats.exported import OpenTelemetryStats as OpenTelemetryStats
+from shardkit.reading.stats.headspace import Headspace as Headspace
+from shardkit.reading.stats.headspace import headspace as headspace
 from shardkit.reading.stats.stats import StageTime as StageTime
 from shardkit.reading.stats.stats import Stats as Stats
 from shardkit.sample import DecodedSample as DecodedSample

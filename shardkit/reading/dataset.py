@@ -50,7 +50,7 @@ from shardkit.reading.epoch import Epoch
 from shardkit.reading.fingerprint import fingerprint_of, require_same
 from shardkit.reading.numbered import KERAS, TORCH, one_of, read_by, reader, require_numbered
 from shardkit.reading.ops import BatchUp, Decode, EpochSize, Filter, Map, Op, Skip, Steps, Take, steps_of
-from shardkit.reading.options import Reading, SampleWeight, at_least, buffer_size, callable_of
+from shardkit.reading.options import Auto, Reading, SampleWeight, at_least, buffer_size, callable_of
 from shardkit.reading.order.derived import label_counts, require_fractions
 from shardkit.reading.order.share import Remainder
 from shardkit.reading.select import (
@@ -968,8 +968,8 @@ def dataset(
     rank: int | None = None,
     world_size: int | None = None,
     remainder: Remainder | None = None,
-    threads: int | None = None,
-    ahead: int | None = None,
+    threads: int | Auto | None = None,
+    ahead: int | Auto | None = None,
     verify: bool | None = None,
     decoders: Mapping[str, Callable[[bytes], Any]] | None = None,
     image_field: str | None = None,
@@ -1006,6 +1006,8 @@ def dataset(
     "uneven".
 
     threads: for decoding and map() (default: one per core). ahead: batches, or runs of 64 samples, to decode ahead.
+    Each may be "auto": it is then chosen while reading, by what the reading is limited by. The batches ahead take at
+    most ahead_bytes, or with a store a quarter of it. The order of samples does not depend on either.
     verify: by default the CRC-32C of each decoded image is checked, and in TFRecord shards and stores that of every
     image. True also checks each whole shard when it is first opened (in a store, the checksum reported by the store or
     the cache); False does not check the images of local tar shards.

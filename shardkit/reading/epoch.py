@@ -18,7 +18,7 @@ from shardkit.reading.batches.pipeline import Group, Item, Run, apply_to_items, 
 from shardkit.reading.batches.shared import SharedBatches, shared_batches
 from shardkit.reading.blocks.batches import BatchBlocks
 from shardkit.reading.blocks.block import Rows
-from shardkit.reading.blocks.fetch_ahead import is_narrow
+from shardkit.reading.blocks.fetch_ahead import StorePrefetch, is_narrow
 from shardkit.reading.blocks.source import IndexedBlocks
 from shardkit.reading.buckets.sorted import Sorted, sorted_into
 from shardkit.reading.content import Concatenated, Content, Mixed, usual_order
@@ -30,7 +30,9 @@ from shardkit.reading.order.epoch_order import EpochOrder, Order
 from shardkit.reading.order.layout import Layout, cost_of
 from shardkit.reading.order.share import Share
 from shardkit.reading.select import Weights
+from shardkit.reading.stats.auto import Limits, Point
 from shardkit.reading.stats.record import Recorder, Setting
+from shardkit.reading.stats.tuner import Tuner
 from shardkit.rng import stream_key
 from shardkit.storage.node.client import open_node
 from shardkit.units import cores
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from shardkit.reading.blocks.stream import StreamBlocks
 
 log = logging.getLogger(__name__)
+
+AHEAD_SHARE = 4
+"""With a store, the batches that ahead="auto" makes ahead take this part of ahead_bytes, and its bytes the others."""
 
 _SAID: set[str] = set()
 """Warnings already logged: each is logged once per process."""
@@ -249,13 +254,26 @@ class Epoch:
         source = replace(source, record=record)
         self.steps.require_dealable(workers)
         self._warn_of_lost_shuffle()
-        threads = reading.threads or cores()
+        tuner = self._tuner(record, workers)
+        threads = reading.decoding_threads if tuner is None else tuner.threads
         record.begin(self._setting(threads))
-        shared = self._shared()
-        columns = column_reader(self.content, self.steps)
         return Run(
-            source, self.steps, threads, reading.batches_ahead, reading.decoders, memory, shared, record, columns
-        )
+            source, self.steps, threads, reading.batches_ahead, reading.decoders, memory, self._shared(), record, tuner,
+            column_reader(self.content, self.steps),
+        )  # fmt: skip
+
+    def _tuner(self, record: Recorder, workers: int) -> Tuner | None:
+        """What chooses threads and batches ahead while reading; None if both are given, and if no threads decode."""
+        reading, most = self.reading, self.content.remote.ahead_bytes
+        limits = Limits(reading.threads == "auto", reading.ahead == "auto", max(1, cores() // workers))
+        if not self.steps.threaded or not (limits.threads or limits.ahead):
+            return None
+        threads = limits.cores if limits.threads else reading.decoding_threads
+        if limits.ahead and (self.content.streams or self.content.catalog.prefetch.strength == StorePrefetch.strength):
+            most //= AHEAD_SHARE
+            record.reserved = most
+        start = Point(threads, threads + 2 if limits.ahead else reading.batches_ahead)
+        return Tuner(record, start, limits, most)
 
     def _setting(self, threads: int) -> Setting:
         """How it reads, for its record."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from shardkit.reading.order.ranks import find_node, find_rank
 from shardkit.reading.order.share import Remainder
 from shardkit.reading.stats.live import StatsFn
 from shardkit.units import cores
+
+Auto = Literal["auto"]
+"""Chosen while reading, see stats/auto.py."""
 
 SampleWeight = str | Sequence[float] | NDArray[Any]
 """The name of a value in the samples' JSON field, or a number for each sample in the order of `Dataset.labels`."""
@@ -38,8 +41,8 @@ class Reading:
     rank: int | None = None
     world_size: int | None = None
     remainder: Remainder | None = None
-    threads: int | None = None
-    ahead: int | None = None
+    threads: int | Auto | None = None
+    ahead: int | Auto | None = None
     decoders: Mapping[str, Callable[[bytes], Any]] = field(default_factory=lambda: FIELD_DECODERS)
     turns: int | None = 1
     """Epochs in one iteration; None for endless."""
@@ -55,8 +58,9 @@ class Reading:
         at_least("shuffle", self.buffer, 0)
         at_least("seed", self.seed, 0)
         for name in ("lanes", "layout", "threads", "ahead", "turns", "epoch_size"):
-            if getattr(self, name) is not None:
-                at_least(name, getattr(self, name), 1)
+            value = getattr(self, name)
+            if value is not None and not (value == "auto" and name in ("threads", "ahead")):
+                at_least(name, value, 1)
         if self.layout is not None and self.layout > MOST_SECTIONS:
             raise UsageError("layout", f"{self.layout:,} is above {MOST_SECTIONS:,}", "give the usual number of ranks")
         if not isinstance(self.node_affinity, bool):
@@ -73,9 +77,14 @@ class Reading:
         return find_rank(self.rank, self.world_size)
 
     @property
+    def decoding_threads(self) -> int:
+        """The number of threads that decode, with "auto" at first."""
+        return self.threads if isinstance(self.threads, int) else cores()
+
+    @property
     def batches_ahead(self) -> int:
-        """The number of batches, or runs of samples, that are decoded ahead."""
-        return self.ahead or (self.threads or cores()) + 2
+        """The number of batches, or runs of samples, that are decoded ahead, with "auto" at first."""
+        return self.ahead if isinstance(self.ahead, int) else self.decoding_threads + 2
 
     @property
     def order_lanes(self) -> int:

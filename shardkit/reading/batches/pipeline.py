@@ -37,7 +37,9 @@ from shardkit.reading.batches.shared import Arrays, SharedBatches, share
 from shardkit.reading.blocks.block import Block, Placed
 from shardkit.reading.blocks.source import BlockSource, Numbers
 from shardkit.reading.ops import ALL, BatchUp, Decode, Filter, Map, Skip, Steps, Take, clip
+from shardkit.reading.stats.auto import MOST_AHEAD
 from shardkit.reading.stats.record import Recorder, Spent
+from shardkit.reading.stats.tuner import Tuner
 from shardkit.rng import stream_key
 from shardkit.sample import IMAGE_FIELDS, AnySample
 from shardkit.storage.node.client import Claim
@@ -90,6 +92,8 @@ class Run:
     """What the processes of this machine share of them."""
     record: Recorder = field(default_factory=Recorder)
     """What it spends its time on."""
+    tuner: Tuner | None = None
+    """What chooses threads and batches ahead, if they are not fixed."""
     columns: ColumnReader | None = None
     """Reads the further columns of the samples."""
 
@@ -156,7 +160,8 @@ class Run:
         whole = self.steps.batch is not None and self.steps.whole
         tasks = (task for block in blocks for task in worker.tasks(block))
         threads = Threads(self.threads, self.record)
-        stream: Iterator[Any] = threads.run_in_order(tasks, self.ahead)
+        ahead = self.ahead if self.tuner is None else partial(self.tuner.ahead, threads)
+        stream: Iterator[Any] = threads.run_in_order(tasks, ahead)
         if self.steps.batch is None:
             stream = self.record.through(stream)
         try:
@@ -244,8 +249,9 @@ class _Worker:
         self.targets = run.source.targets if self.options else ""
         require_mode(self.targets, self.options.label if self.options else "int")
         names = self.decoder.shapes if isinstance(self.decoder, ViewDecoder) else [""]
-        self.joined = BufferPool(run.ahead)
-        self.memory: dict[str, Memory] = {name: run.memory or BufferPool(run.ahead) for name in names}
+        kept = run.ahead if run.tuner is None else MOST_AHEAD
+        self.joined = BufferPool(kept)
+        self.memory: dict[str, Memory] = {name: run.memory or BufferPool(kept) for name in names}
         self.skips = _Skips(self.options.skip_limit if self.options else 0, run.record)
         as_arrays = bool(self.batch and not self.batch.ragged and self.options and not self.options.annotated)
         self.straight = bool(run.source.plain and self.decoder and not self.per_sample and as_arrays)
@@ -342,6 +348,8 @@ class _Worker:
         mapped = perf_counter()
         item = self.apply_maps(batch, counter)
         spent.close(self.record.meter(), begun, perf_counter() - mapped if self.item_calls else 0.0)
+        if self.run.tuner is not None:
+            self.run.tuner.made(batch, item)
         return span.taken, item
 
     def _slots(self, span: _Span) -> _Slots | None:
@@ -399,7 +407,7 @@ class _Worker:
 
     def _parts(self, span: _Span) -> list[tuple[int, int]]:
         n = span.end - span.begin
-        size = max(PART_SAMPLES, -(-n // self.run.threads))
+        size = max(PART_SAMPLES, -(-n // (self.record.threads or self.run.threads)))
         return [(begin, min(begin + size, n)) for begin in range(0, n, size)]
 
     def _straight_task(self, span: _Span) -> Task[Item | None]:
@@ -495,6 +503,8 @@ class _Worker:
             begun = perf_counter()
             if self.batch is None:
                 spent.close(self.record.meter(), begun, 0.0)
+                if self.run.tuner is not None:
+                    self.run.tuner.made(results)
                 ends = (span.numbers + 1).tolist()
                 kept = [at for at in range(n) if results[at] is not _GONE]
                 if self.run.steps.batch:  # batches are made from the results of several tasks

@@ -93,11 +93,20 @@ class Threads:
         self._record = record or Recorder(count)
         self._parts: queue.SimpleQueue[Part | None] = queue.SimpleQueue()
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._serve, name="shardkit-decode", daemon=True) for _ in range(count)
-        ]
-        for thread in self._threads:
+        self._threads: list[threading.Thread] = []
+        self.count = 0
+        self.resize(count)
+
+    def resize(self, count: int) -> None:
+        """Make it this number of threads. Those that are too many end after the parts that wait now."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        for _ in range(count - self.count):
+            thread = threading.Thread(target=self._serve, name="shardkit-decode", daemon=True)
+            self._threads.append(thread)
             thread.start()
+        for _ in range(self.count - count):
+            self._parts.put(None)
+        self.count = count
 
     def _serve(self) -> None:
         meter = self._record.meter()
@@ -125,14 +134,16 @@ class Threads:
                 "a function of map() or filter() did not end within %g seconds: its thread is abandoned", CLOSE_SECONDS
             )
 
-    def run_in_order(self, tasks: Iterable[Task[T]], ahead: int) -> Iterator[T]:
-        """The results of the tasks in order; at most `ahead` tasks are started and not yet delivered."""
+    def run_in_order(self, tasks: Iterable[Task[T]], ahead: int | Callable[[], int]) -> Iterator[T]:
+        """The results of the tasks in order; at most `ahead` tasks are started and not yet delivered. A function is
+        asked again for each."""
+        most = ahead if callable(ahead) else lambda: ahead
         waiting: deque[Task[T]] = deque()
         for task in tasks:
             for part in task.parts:
                 self._parts.put((task, part))
             waiting.append(task)
-            if len(waiting) >= ahead:
+            while waiting and len(waiting) >= most():
                 yield self._next(waiting)
         while waiting:
             yield self._next(waiting)

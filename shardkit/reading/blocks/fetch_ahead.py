@@ -16,6 +16,7 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -221,7 +222,9 @@ class StorePrefetch:
         record: Recorder | None = None,
     ) -> Iterator[Placed]:
         """The blocks, whose samples are requested ahead."""
-        return request_ahead(blocks, self._how, window, readers.here, record)
+        reserved = 0 if record is None else record.reserved
+        how = replace(self._how, ahead_bytes=max(1, self._how.ahead_bytes - reserved))
+        return request_ahead(blocks, how, window, readers.here, record)
 
 
 def request_ahead(

@@ -60,12 +60,13 @@ def limit_of(needed: Mapping[str, float], whole: float) -> str | None:
     return slowest if needed[slowest] >= IDLE * whole else None
 
 
-def bottleneck_of(figures: Figures) -> Bottleneck:
-    """The bottleneck; "none" while there are too few batches to tell."""
+def bottleneck_of(figures: Figures, *, quiet: float = QUIET) -> Bottleneck:
+    """The bottleneck; "none" while there are too few batches to tell. quiet: the share of its time that the loop may
+    wait and be the limit itself."""
     if figures.batches < ENOUGH or figures.seconds <= 0:
         return "none"
     lost = figures.wait + figures.hand_over
-    if lost < QUIET * figures.seconds:
+    if lost < quiet * figures.seconds:
         return "step"
     if figures.hand_over >= figures.wait:
         return "hand-over"

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
+from shardkit.reading.stats.auto import Kept
 from shardkit.reading.stats.record import Counts, Recorder
 from shardkit.reading.stats.stats import Stats, stats_of
 
@@ -50,6 +51,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.latest: Recorder | None = None
+        self.kept = Kept()
 
     def __reduce__(self) -> tuple[type[Watch], tuple[()]]:
         return Watch, ()
@@ -57,6 +59,7 @@ class Watch:
     def begin(self, on_stats: StatsFn | None = None, progress: bool = False) -> Recorder:
         """The record of a new iteration, and who is told of it."""
         made = self.latest = Recorder()
+        made.kept = self.kept
         if on_stats is not None or progress:
             made.tell = Live(made, on_stats, Line() if progress else None)
         return made

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from shardkit.reading.stats.auto import Kept
 from shardkit.reading.stats.times import Times
 from shardkit.system import process_times
 
@@ -110,6 +111,9 @@ class Recorder:
         self.tell: Callable[..., None] | None = None
         """Reports on the iteration: see live.py."""
         self._due = self.begun + TELL_SECONDS
+        self.kept = Kept()
+        self.reserved = 0
+        """The part of ahead_bytes that is for batches, and not for bytes of a store."""
 
     def begin(self, setting: Setting) -> None:
         """Note how the next part of the iteration reads."""
