@@ -78,6 +78,7 @@ class TorchDataset(IterableDataset[Any]):  # type: ignore[misc]  # torch is not 
         info = get_worker_info()
         if info is None:
             return self._here()
+        self.dataset.watch.made = []  # the process of the loop reports
         if info.num_workers > 1:
             self._meeting.join()
         self._at = self._resume or self._upcoming(info.id)

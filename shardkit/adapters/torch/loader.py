@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing.context import BaseContext
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
@@ -21,6 +22,8 @@ from shardkit.errors import ShardkitError, StateError, UsageError, WorkerError
 from shardkit.reading.batches.pipeline import LOST
 from shardkit.reading.fingerprint import require_same
 from shardkit.reading.state import Cursor
+from shardkit.reading.stats.record import TELL_SECONDS, Counts, Recorder, Setting
+from shardkit.units import cores
 
 if TYPE_CHECKING:
     from shardkit.adapters.torch.iterable import TorchDataset
@@ -54,6 +57,8 @@ class _Passed:
     item: Any = None
     over: bool = False
     error: ShardkitError | None = None
+    counts: Counts | None = None
+    """What was counted in the worker so far, now and then."""
 
     def pin_memory(self, *device: Any) -> _Passed:
         """The same, pinned. torch calls it for pin_memory=True."""
@@ -70,12 +75,16 @@ class _Counted(IterableDataset[Any]):  # type: ignore[misc]  # as above
         worker, made = get_worker_info().id, 0
         reading = self.source.dataset.reading
         sender = None if self.exchange is None else self.exchange.sender(worker, reading.batches_ahead)
+        watch, due = self.source.dataset.watch, 0.0
         try:
             for made, (epoch, taken, item) in enumerate(self.source.counted(sender), 1):
-                yield _Passed(worker, made, epoch, taken, item)
+                counts, now = None, perf_counter()
+                if now >= due:
+                    counts, due = watch.counts(), now + TELL_SECONDS
+                yield _Passed(worker, made, epoch, taken, item, counts=counts)
         except ShardkitError as exc:
             yield _Passed(worker, made, error=exc)
-        yield _Passed(worker, made, over=True)
+        yield _Passed(worker, made, over=True, counts=watch.counts())
 
 
 class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
@@ -141,23 +150,37 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         position = self.source.dataset.position
         cursor = position.begin()
         self.source.begin_at(cursor)
-        with closing(self._passed()) as arriving:
-            for passed in arriving:
-                while cursor.epoch < passed.epoch:
-                    cursor = position.next_epoch(cursor)
-                cursor.taken = passed.taken
-                cursor.delivered += 1
-                if passed.item is not LOST:
-                    yield passed.item
+        record = self._record()
+        try:
+            with closing(self._passed(record)) as arriving:
+                for passed in arriving:
+                    while cursor.epoch < passed.epoch:
+                        cursor = position.next_epoch(cursor)
+                    cursor.taken = passed.taken
+                    cursor.delivered += 1
+                    if passed.item is not LOST:
+                        record.deliver()
+                        yield passed.item
+                        record.resume()
+        finally:
+            record.over()
         position.end(cursor)
 
-    def _passed(self) -> Generator[_Passed]:
+    def _record(self) -> Recorder:
+        """The record of a new iteration: what the loop waits for here, and what the workers tell of theirs."""
+        reading = self.source.dataset.reading
+        record = self.source.dataset.watch.begin(reading.on_stats, reading.progress)
+        threads, ahead = self.num_workers * reading.decoding_threads, self.num_workers * reading.batches_ahead
+        record.begin(Setting(*reading.ranks, threads, ahead, cores()))
+        return record
+
+    def _passed(self, record: Recorder) -> Generator[_Passed]:
         """What the workers of an iteration pass on. Persistent ones keep their memory for the next iteration."""
         workers, exchange = self._persistent or self._start()
         if self.persistent_workers:
             self._persistent = workers, exchange
         try:
-            yield from _complete(workers, self.num_workers)
+            yield from _complete(_counted(workers, record), self.num_workers)
         finally:
             if exchange is not None and not self.persistent_workers:
                 exchange.close()
@@ -202,6 +225,20 @@ class TorchLoader(DataLoader[Any]):  # type: ignore[misc]  # as above
         last = data.reading.turns is not None and at.turn + 1 >= data.reading.turns
         if last and at.done and data.countable and not data.epoch(at.epoch, done=at.done).item_count(at.delivered):
             data.position.set_epoch(at.epoch + 1)
+
+
+def _counted(passed: Iterable[_Passed], record: Recorder) -> Iterator[_Passed]:
+    """What the workers pass on. The record gets what they counted, and the waits for them."""
+    arriving = iter(passed)
+    while True:
+        begun = perf_counter()
+        one = next(arriving, None)
+        record.blocked(perf_counter() - begun, 0)
+        if one is None:
+            return
+        if one.counts is not None:
+            record.others[one.worker] = one.counts
+        yield one
 
 
 def _complete(passed: Iterable[_Passed], workers: int) -> Iterator[_Passed]:

@@ -52,6 +52,8 @@ class Watch:
     def __init__(self) -> None:
         self.latest: Recorder | None = None
         self.kept = Kept()
+        self.made: list[Recorder] | None = None
+        """In the worker of a loader, the records of its iteration, of which nobody is told here."""
 
     def __reduce__(self) -> tuple[type[Watch], tuple[()]]:
         return Watch, ()
@@ -60,9 +62,18 @@ class Watch:
         """The record of a new iteration, and who is told of it."""
         made = self.latest = Recorder()
         made.kept = self.kept
-        if on_stats is not None or progress:
+        if self.made is not None:
+            self.made.append(made)
+        elif on_stats is not None or progress:
             made.tell = Live(made, on_stats, Line() if progress else None)
         return made
+
+    def counts(self) -> Counts:
+        """What was counted in a worker's iteration."""
+        found = Counts()
+        for record in self.made or ():
+            found = found.plus(record.counts())
+        return found
 
     def stats(self) -> Stats:
         """The statistics of the latest iteration; zeros if there was none."""

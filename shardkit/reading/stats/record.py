@@ -75,6 +75,15 @@ class Counts:
         found.stages = {name: times.plus(other.stages[name], sign) for name, times in self.stages.items()}
         return found
 
+    def of_threads(self) -> Counts:
+        """What the threads of a worker counted, without the times of the loop that takes its batches."""
+        found = self.plus(Counts())
+        found.seconds = found.first = 0.0
+        found.batches = found.ready = 0
+        for name in ("wait", "hand_over", "step"):
+            found.stages[name] = Times()
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -112,6 +121,8 @@ class Recorder:
         """Reports on the iteration: see live.py."""
         self._due = self.begun + TELL_SECONDS
         self.kept = Kept()
+        self.others: dict[int, Counts] = {}
+        """What each worker of a loader counted."""
         self.reserved = 0
         """The part of ahead_bytes that is for batches, and not for bytes of a store."""
 
@@ -179,8 +190,12 @@ class Recorder:
                 yield item
                 self.resume()
         finally:
-            if self.tell is not None:
-                self.tell(last=True)
+            self.over()
+
+    def over(self) -> None:
+        """Note the end of an epoch."""
+        if self.tell is not None:
+            self.tell(last=True)
 
     def timed(self, function: Callable[[Any], T]) -> Callable[[Any], T]:
         """The function of one item, which the loop's own thread calls, timed."""
@@ -238,6 +253,8 @@ class Recorder:
             found.fetched += meter.bytes
             for name in ("fetch", "decode", "transform", "request"):
                 found.stages[name] = found.stages[name].plus(getattr(meter, name))
+        for other in list(self.others.values()):
+            found = found.plus(other.of_threads())
         return found
 
     def early(self) -> Counts:
