@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,28 @@ def test_info_and_verify_know_them(packed: Packed) -> None:
     prefix = packed()
     assert shardkit.info(prefix).columns == TYPES
     assert shardkit.verify(prefix).sound
+
+
+def test_the_report_says_what_is_in_them(packed: Packed, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page = Path(shardkit.report(packed(), tmp_path / "report.html").path).read_text("utf-8")
+    assert "Columns of train" in page
+    rows = re.findall(r"<tr><th scope=\"row\"[^>]*>(\w+)</th>(.*?)</tr>", page)
+    told = {name: re.findall(r"<td[^>]*>(.*?)</td>", cells) for name, cells in rows if name in TYPES}
+    assert told["age"][:4] == ["int64", "1", "0", "110"]
+    assert told["age"][4].endswith("and 8 more")
+    assert told["city"][:4] == ["string", "0", "", ""]
+
+
+def test_a_report_without_columns_has_no_section_of_them(packed: Packed, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    shardkit.pack(tmp_path / "tree", tmp_path / "plain" / "train", workers=1)
+    page = Path(shardkit.report(tmp_path / "plain" / "train", tmp_path / "report.html").path).read_text("utf-8")
+    assert "Columns of" not in page
+
+
+def test_exports_of_a_dataset_with_columns_are_those_without(packed: Packed, tmp_path: Path) -> None:
+    prefix = packed()
+    shardkit.export(prefix, ["timm", "huggingface", "croissant", "class-names"])
+    names = {path.name for path in prefix.parent.iterdir()}
+    assert {"_info.json", "README.md", "croissant.json", "classnames.txt"} <= names

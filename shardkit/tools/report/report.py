@@ -20,6 +20,7 @@ from shardkit.tools.progressive import jpeg_kinds
 from shardkit.tools.report import sections as parts
 from shardkit.tools.report import thumbnails as pictures
 from shardkit.tools.report.checks import Leak, find_doubles, find_leak, find_suspects
+from shardkit.tools.report.columns import columns
 from shardkit.tools.report.facts import Facts, collect, siblings
 from shardkit.tools.report.html import Section, page, text
 from shardkit.tools.report.sections import Study
@@ -155,6 +156,9 @@ def _sections(
     yield parts.classes(studies)
     yield parts.sizes(studies)
     yield parts.files(studies)
+    further = columns(studies)
+    if further is not None:
+        yield further
     yield pictures.samples(studies, seed)
     yield pictures.equal(studies, leaks, others)
     yield pictures.suspicious(studies)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from tools.viewer.browser import Browser
 from tools.viewer.screen import COUNT, DRAWN, KEYS, PYTHON, copied, keys_of, open_page, set_value
 from tools.viewer.site import Site
 
-from shardkit import dataset, pack
+from shardkit import TableColumns, dataset, pack
 
 
 def test_a_filter_is_in_the_address_and_in_python(shards: Path, site: Site, browser: Browser) -> None:
@@ -117,9 +119,33 @@ def test_further_columns_of_an_index_are_filters(tree: Path, site: Site, browser
     )
 
 
+def test_the_columns_of_a_list_are_filters_and_dates_are_shown(tree: Path, site: Site, browser: Browser) -> None:
+    paths = sorted(map(str, tree.rglob("*.*")))
+    day = datetime.date(2024, 5, 1)
+    table = {
+        "path": paths, "label": [Path(path).parent.name for path in paths], "age": [3 * n for n in range(12)],
+        "sure": [n % 2 == 0 for n in range(12)], "city": ["Bern", "Zürich", None] * 4, "day": [day] * 12,
+        "taken": [datetime.datetime(2024, 5, 1, 10, 30)] * 12, "box": [[1, 2]] * 12,
+    }  # fmt: skip
+    pack(pa.table(table), site.folder / "train", workers=1, columns=TableColumns(root="/"))
+    open_page(browser, site, site.folder / "train", "#range.meta.age=6..24&text.meta.city=rich&range.meta.sure=0..0")
+    browser.wait(f"{COUNT} === '1 of 12 samples'")
+    python = browser.run(PYTHON)
+    assert 'pc.field("meta.age") >= 6' in python
+    assert list(eval(python, {"ds": dataset(site.folder / "train"), "pc": pc}).keys) == keys_of(browser)
+    legends = browser.run(
+        "[...document.querySelectorAll('[data-part=columns] legend')].map((each) => each.textContent)"
+    )
+    assert legends[4:] == ["meta.age", "meta.sure", "meta.city contains"]
+    browser.click(".cell[data-place='0']")
+    rows = "[...document.querySelectorAll('.facts tr')].map((row) => [...row.children].map((cell) => cell.textContent))"
+    browser.wait(f"{rows}.length === 16")
+    told = dict(browser.run(rows))
+    assert (told["meta.day"], told["meta.taken"]) == ("2024-05-01", "2024-05-01 10:30:00.000")
+
+
 def add_columns(tree: Path, folder: Path, **columns: Any) -> None:
     """Pack a tree, and add columns to its index."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from shardkit.checksums import crc32c

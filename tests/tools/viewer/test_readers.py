@@ -21,9 +21,9 @@ READ = """
   const bytes = Uint8Array.from(atob(data), (each) => each.charCodeAt(0));
   const size = wordAt(bytes, bytes.length - 8), found = {};
   const { columns, groups } = readFooter(bytes.subarray(bytes.length - 8 - size, bytes.length - 8));
-  for (const { name, kind } of columns) {
+  for (const { name, kind, unit } of columns) {
     if (!kind) continue;
-    found[name] = { kind, range: groups[0].columns.get(name).range, values: [] };
+    found[name] = { kind, unit, range: groups[0].columns.get(name).range, values: [] };
     for (const group of groups) {
       const place = group.columns.get(name), end = Math.floor(place.begin + (place.end - place.begin) * part);
       const read = readColumn(place, bytes.subarray(place.begin, end));
@@ -116,6 +116,18 @@ def test_every_value_is_that_of_pyarrow(options: dict[str, Any], reader: Browser
     assert kinds["hash"] == "wide"
     assert kinds["flag"] == "flag"
     assert {kinds[name] for name in ("shard", "key", "text", "chosen")} == {"text"}
+
+
+def test_dates_and_points_in_time_are_numbers_with_a_unit(reader: Browser) -> None:
+    numbers = [None, 0, 19_844, -1]
+    table = pa.table({
+        "day": pa.array(numbers, pa.date32()), "ms": pa.array(numbers, pa.timestamp("ms", "UTC")),
+        "us": pa.array(numbers, pa.timestamp("us")), "ns": pa.array(numbers, pa.timestamp("ns")),
+    })  # fmt: skip
+    found = read(reader, parquet(table))
+    assert {name: column["kind"] for name, column in found.items()} == dict.fromkeys(table.column_names, "time")
+    assert [column["unit"] for column in found.values()] == [86_400_000, 1, 0.001, 0.000001]
+    assert all(column["values"] == numbers for column in found.values())
 
 
 def test_statistics_give_the_least_and_greatest_number(reader: Browser) -> None:

@@ -94,7 +94,7 @@ class Lightbox {
     parts.select.textContent = this.selection.has(row) ? "Selected" : "Select";
     this.showImage(this.images.get(row));
     const rows = [];
-    for (const [column, { kind }] of collection.columns) {
+    for (const [column, { kind, unit }] of collection.columns) {
       const value = collection.value(row, column);
       if (value === undefined) continue;
       const line = document.createElement("tr"),
@@ -103,7 +103,7 @@ class Lightbox {
       head.scope = "row";
       head.textContent = column;
       cell.textContent =
-        valueText(column, kind, value) + (column === "label" && name && value !== null ? ` (${name})` : "");
+        valueText(column, kind, value, unit) + (column === "label" && name && value !== null ? ` (${name})` : "");
       if (column === "crc32c") this.check(this.images.get(row), value, cell);
       line.append(head, cell);
       rows.push(line);
@@ -164,6 +164,14 @@ class Lightbox {
   }
 }
 
+/** A day, or a point in time, given in milliseconds since 1970. */
+function timeText(milliseconds, isDay) {
+  const time = new Date(milliseconds);
+  if (Number.isNaN(time.getTime())) return String(milliseconds);
+  const text = time.toISOString();
+  return isDay ? text.slice(0, 10) : text.slice(0, 23).replace("T", " ");
+}
+
 function note(text) {
   const found = document.createElement("p");
   found.className = "note";
@@ -171,8 +179,9 @@ function note(text) {
   return found;
 }
 
-function valueText(column, kind, value) {
+function valueText(column, kind, value, unit) {
   if (value === null) return "none";
+  if (kind === "time") return timeText(value * unit, unit === 86400000);
   if (kind === "flag") return value ? "yes" : "no";
   if (column === "crc32c") return value.toString(16).padStart(8, "0");
   if (column === "size" || column === "image_size") return `${value.toLocaleString("en")} (${bytesText(value)})`;

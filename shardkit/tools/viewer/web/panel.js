@@ -123,7 +123,7 @@ class Panel {
     const usual = this.form.querySelector("[data-part=columns]"),
       more = this.form.querySelector("[data-part=more]");
     const names = [...this.collection.columns.keys()].filter(
-      (name) => name !== "label" && this.collection.columns.get(name).kind !== "wide",
+      (name) => name !== "label" && !["wide", "time"].includes(this.collection.columns.get(name).kind),
     );
     const others = names.filter((name) => OTHER_COLUMNS.includes(name)),
       own = names.filter((name) => !others.includes(name) && !USUAL_COLUMNS.includes(name));

@@ -75,19 +75,23 @@ function readFooter(bytes) {
   for (let at = 1, left = root[5]; left > 0; left--) {
     const element = meta[2][at];
     const flat = !element[5] && element[3] !== 2;
+    const unit = unitOf(element);
     const kind = !flat
       ? ""
-      : element[6] === 14
-        ? "wide"
-        : KINDS[element[1]] === "text" && !isText(element)
-          ? ""
-          : KINDS[element[1]] || "";
+      : unit
+        ? "time"
+        : element[6] === 14
+          ? "wide"
+          : KINDS[element[1]] === "text" && !isText(element)
+            ? ""
+            : KINDS[element[1]] || "";
     columns.push({
       name: utf8.decode(element[4]),
       kind,
       type: element[1],
       unsigned: element[6] === 13,
       nullable: element[3] === 1,
+      unit,
     });
     for (let inside = 1; inside > 0; at++) inside += (meta[2][at][5] || 0) - 1;
   }
@@ -111,6 +115,12 @@ function readFooter(bytes) {
   });
   return { columns, groups };
 }
+
+/** The milliseconds of a unit of dates (DATE) or points in time (TIMESTAMP_MILLIS, _MICROS); 0 for all else. */
+const unitOf = (element) =>
+  ({ 6: 86400000, 9: 1, 10: 0.001 })[element[6]] || (element[10]?.[8] ? unitOfTime(element[10][8]) : 0);
+
+const unitOfTime = ({ 2: unit }) => (unit?.[1] ? 1 : unit?.[2] ? 0.001 : unit?.[3] ? 0.000001 : 0);
 
 const isText = (element) => element[6] === 0 || Boolean(element[10] && element[10][1]);
 
