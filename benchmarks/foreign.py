@@ -3,8 +3,8 @@
     python benchmarks/foreign.py [--latency 0.03] [--samples 500] [--shards 1024]
 
 Shards are drawn, and served by a web server of this script, which notes each range and answers after the latency. All
-figures are from its notes but the seconds. Every opening is a process of its own, timed from before the import of
-shardkit to the length, and to the first sample.
+figures are from its notes but the seconds. Every opening is a process of its own, timed after the imports, to the
+length and to the first sample; each is the median of several.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -164,26 +164,28 @@ def measure_bytes(scratch: Path, latency: float, samples: int) -> None:
 
 
 OPENING = """
-import time; begun = time.perf_counter()
-import shardkit, sys
+import sys, time
+import shardkit
+shardkit.dataset  # which imports what it needs
+imports, begun = time.process_time(), time.perf_counter()
 data = shardkit.dataset(sys.argv[1], index=sys.argv[2])
-count = len(data); length = time.perf_counter() - begun
-next(iter(data)); print(count, length, time.perf_counter() - begun)
+count = len(data); length, cpu = time.perf_counter() - begun, time.process_time() - imports
+next(iter(data)); print(length, cpu, time.perf_counter() - begun, imports)
 """
 
 
-def opened(source: str, index: str, cache: Path) -> tuple[float, float]:
-    """Seconds to the length, and to the first sample, in a new process."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
+def opened(source: str, index: str, scratch: Path) -> list[float]:
+    """Of a new process: seconds to the length, of them CPU, to the first sample, and CPU seconds of imports."""
+    environment = os.environ | {"XDG_CACHE_HOME": str(scratch / "cache"), "PYTHONPYCACHEPREFIX": str(scratch / "pyc")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [sys.executable, "-c", OPENING, source, index]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    _, length, first = found.stdout.split()
-    return float(length), float(first)
+    return [float(number) for number in found.stdout.split()]
 
 
 def measure_openings(scratch: Path, latency: float, shards: int, repeat: int) -> None:
     """Print the seconds to index many shards, and to open them again."""
-    folder, cache = scratch / "many", scratch / "cache"
+    folder = scratch / "many"
     draw(folder, "jpg, cls", 50_000, 4, shards)
     with served(folder, latency) as (url, notes):
         source, prefix = pattern(url, shards), scratch / "indexes" / "web"
@@ -191,15 +193,17 @@ def measure_openings(scratch: Path, latency: float, shards: int, repeat: int) ->
         shardkit.index_shards(source, out=prefix)
         print(f"\nindexed {shards:,} shards in {time.perf_counter() - begun:.1f} s, {len(notes.noted):,} requests")
         begun = time.perf_counter()
-        opened(source, "auto", cache)
+        opened(source, "auto", scratch)
         print(f"opened with index='auto' for the first time: {time.perf_counter() - begun:.1f} s")
-        print(f"\n| a second opening of {shards:,} shards | seconds to the length | to the first sample | requests |")
-        print("|---|---|---|---|")
+        print(f"\n| opening {shards:,} shards again | seconds to the length | CPU | to the first sample | requests |")
+        print("|---|---|---|---|---|")
         for name, index in (("index=DIR", str(prefix)), ('index="auto"', "auto")):
+            opened(source, index, scratch)
             notes.noted.clear()
-            found: list[Any] = [opened(source, index, cache) for _ in range(repeat)]
-            length, first = np.median(np.array(found), axis=0).tolist()
-            print(f"| `{name}` | {length:.2f} | {first:.2f} | {len(notes.noted) / repeat:,.0f} |")
+            found = np.array([opened(source, index, scratch) for _ in range(repeat)])
+            length, cpu, first, imports = np.median(found, axis=0).tolist()
+            print(f"| `{name}` | {length:.2f} | {cpu:.2f} | {first:.2f} | {len(notes.noted) / repeat:,.0f} |")
+        print(f"\nand before that, the imports: {imports:.2f} s of CPU")
 
 
 def main() -> None:
